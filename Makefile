@@ -1,0 +1,64 @@
+# make demo    ask the embedded model about a picture          make bench   time it beside Transformers
+# make test    run the tests                                   make docs    write docs/cli.md and the file map
+# make check   lint, types, layers
+#
+# Each target sets up what it needs in $(VENV), once. On Linux without an NVIDIA card a much smaller download is
+#   make demo TORCH_FLAGS="--index-url https://download.pytorch.org/whl/cpu"
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_FLAGS ?=
+WORKERS ?= 2
+PYTEST_FLAGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
+TORCH := $(shell grep '^torch==' constraints.txt)
+DEMO_PICTURE ?= examples/demo.png
+DEMO_QUESTION ?= What is written on the sign?
+
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: demo test check bench docs clean
+.DEFAULT_GOAL := demo
+
+demo: $(VENV)/.core
+	@echo '$$ llava ask $(DEMO_PICTURE) "$(DEMO_QUESTION)"'
+	@$(BIN)/llava ask $(DEMO_PICTURE) "$(DEMO_QUESTION)"
+	@echo
+	@$(BIN)/llava info --image $(DEMO_PICTURE) --plot out/token-map.png
+
+test: $(VENV)/.dev
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_FLAGS)
+
+check: $(VENV)/.dev
+	@echo "ruff";    $(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
+	@echo "mypy";    $(BIN)/mypy --no-error-summary
+	@echo "layers";  $(BIN)/lint-imports --no-logo > $(VENV)/layers.txt 2>&1 || { cat $(VENV)/layers.txt; exit 1; }
+	@echo "docs";    $(BIN)/python docs/build.py --check
+
+bench: $(VENV)/.dev
+	@$(BIN)/python benchmarks/ask.py
+
+docs: $(VENV)/.dev
+	@$(BIN)/python docs/build.py
+
+clean:
+	rm -rf $(VENV)/.core $(VENV)/.dev .mypy_cache .pytest_cache .ruff_cache build out
+
+$(BIN)/python:
+	@echo "making $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV)
+
+# Torch goes first and alone: pip then takes one build for this machine and keeps it.
+$(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing $(TORCH) (once, some minutes)"
+	@$(PIP) $(TORCH_FLAGS) $(TORCH)
+	@echo "installing llava (once)"
+	@$(PIP) -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.core
+	@echo "installing what the tests need (once)"
+	@$(PIP) -c constraints.txt -e ".[train,dev]"
+	@touch $@

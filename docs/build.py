@@ -1,0 +1,101 @@
+"""Writes what the code knows about itself into docs/: the commands, the file map, the layers.
+
+``python docs/build.py`` writes; ``--check`` says which files are out of date and fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import re
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def commands_page() -> str:
+    """docs/cli.md: every command with its arguments, read from the parser."""
+    sys.path.insert(0, str(ROOT))
+    from llava.cli import build_parser
+
+    lines = ["# Commands", "", "Written by `make docs` from `llava/cli.py`.", ""]
+    for name, parser in _leaves("llava", build_parser()):
+        lines += [f"## `{name}`", "", parser.description or "", "", "| argument | what it says |", "|---|---|"]
+        for action in parser._actions:
+            if not isinstance(action, argparse._HelpAction):
+                lines.append(f"| {_spell(action)} | {_help(action)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _leaves(name: str, parser: argparse.ArgumentParser) -> list[tuple[str, argparse.ArgumentParser]]:
+    """The commands below ``parser`` that do something, with their full names."""
+    below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not below:
+        return [(name, parser)]
+    return [leaf for key, child in below[0].choices.items() for leaf in _leaves(f"{name} {key}", child)]
+
+
+def _spell(action: argparse.Action) -> str:
+    value = "" if action.nargs == 0 else f" {action.metavar or action.dest.upper()}"
+    return ", ".join(f"`{flag}{value}`" for flag in action.option_strings) or f"`{action.metavar or action.dest}`"
+
+
+def _help(action: argparse.Action) -> str:
+    text = (action.help or "").replace("%(default)s", str(action.default))
+    return text.replace("|", "\\|")
+
+
+def file_map() -> str:
+    """The package as a tree: each module with the first line of its docstring."""
+    lines = []
+    for path in sorted((ROOT / "llava").rglob("*.py"), key=_reading_order):
+        relative = path.relative_to(ROOT / "llava")
+        first = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n")[0]
+        lines.append(f"| `{relative}` | {first} |")
+    return "\n".join(["| file | what it is for |", "|---|---|", *lines])
+
+
+def _reading_order(path: Path) -> tuple[bool, list[str], bool, str]:
+    relative = path.relative_to(ROOT / "llava")
+    return len(relative.parts) > 1, list(relative.parts[:-1]), path.name != "__init__.py", path.name
+
+
+def layers() -> str:
+    """The floors from the top down, as import-linter checks them."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    block = re.search(r"^layers = \[\n(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+    assert block, "pyproject.toml has no layers"
+    return "\n".join(["```", *re.findall(r'"(.*)"', block[1]), "```"])
+
+
+def house_page() -> str:
+    """docs/house.md with its two written parts brought up to date."""
+    text = (ROOT / "docs/house.md").read_text(encoding="utf-8")
+    for name, part in (("files", file_map()), ("layers", layers())):
+        begin, end = f"<!-- {name}: written by make docs -->", f"<!-- end of {name} -->"
+        head, _, rest = text.partition(begin)
+        _, found, tail = rest.partition(end)
+        assert found, f"docs/house.md has no place for {name}"
+        text = f"{head}{begin}\n{part}\n{end}{tail}"
+    return text
+
+
+def main() -> int:
+    """Write the pages, or with --check compare them; returns the exit code."""
+    stale = []
+    for path, text in ((ROOT / "docs/cli.md", commands_page()), (ROOT / "docs/house.md", house_page())):
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale.append(path.relative_to(ROOT))
+        if "--check" not in sys.argv:
+            path.write_text(text, encoding="utf-8")
+    if stale and "--check" in sys.argv:
+        print(f"out of date, run make docs: {', '.join(map(str, stale))}")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

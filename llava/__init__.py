@@ -1,0 +1,54 @@
+"""LLaVA-1.5 and LLaVA-NeXT: ask a model about a picture, train one, measure it.
+
+Importing this package loads neither torch nor transformers: the names below arrive when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Answer": "llava.answer",
+    "LlavaError": "llava.errors",
+    "LlavaLlamaForCausalLM": "llava.model.llava",
+    "LlavaMistralForCausalLM": "llava.model.llava",
+    "LlavaQwenForCausalLM": "llava.model.llava",
+    "Sampling": "llava.answer",
+    "ask": "llava.answer",
+    "load_model": "llava.model.checkpoint",
+    "load_picture": "llava.image.source",
+}
+
+__all__ = [
+    "Answer",
+    "LlavaError",
+    "LlavaLlamaForCausalLM",
+    "LlavaMistralForCausalLM",
+    "LlavaQwenForCausalLM",
+    "Sampling",
+    "__version__",
+    "ask",
+    "load_model",
+    "load_picture",
+]
+
+if TYPE_CHECKING:
+    from llava.answer import Answer, Sampling, ask
+    from llava.errors import LlavaError
+    from llava.image.source import load_picture
+    from llava.model.checkpoint import load_model
+    from llava.model.llava import LlavaLlamaForCausalLM, LlavaMistralForCausalLM, LlavaQwenForCausalLM
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'llava' has no attribute '{name}'")
+    return getattr(importlib.import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,236 @@
+"""A conversation about pictures in the terminal.
+
+``Chat`` holds the turns and knows nothing of the terminal; ``run_chat`` reads lines and prints. A turn enters the
+history only when it was answered, at least in part, so an error or Ctrl-C never leaves half a turn behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from llava import __version__
+from llava.answer import Answer, Sampling, answer, place_pictures, start_conversation
+from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.errors import ContextTooLong, LlavaError, UsageError
+from llava.image.geometry import plan_tiles
+from llava.image.source import Picture, load_picture
+from llava.prompt import escape_image_tokens
+
+if TYPE_CHECKING:
+    from llava.model.checkpoint import LoadedModel
+
+HELP = """\
+/image PICTURE...  show pictures with the next question: paths, URLs, data URIs
+/clear             forget everything said and shown
+/undo              take the last question back; its pictures wait for the next one
+/save FILE         write the conversation: FILE.json in LLaVA's data format, any other name as text
+/help              this list
+/quit              leave, as Ctrl-D does
+Ctrl-C stops an answer and keeps what was said."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question with the pictures shown beside it, and its answer."""
+
+    question: str
+    pictures: tuple[Picture, ...]
+    answer: str
+
+
+class Chat:
+    """The turns so far and the pictures that wait for the next question."""
+
+    def __init__(self, loaded: LoadedModel, sampling: Sampling, *, template: str | None = None) -> None:
+        self.loaded = loaded
+        self.sampling = sampling
+        self.template = template
+        self.turns: list[Turn] = []
+        self.waiting: list[Picture] = []
+        start_conversation(loaded, template)  # an unknown template is refused here, before the first question
+
+    def show(self, source: str) -> str:
+        """Keep a picture for the next question; returns a line about it. Raises BadImage."""
+        picture = load_picture(source)
+        self.waiting.append(picture)
+        plan = plan_tiles(picture.size, self.loaded.spec.tiling)
+        width, height = picture.size
+        return f"{picture.name}: {width} x {height}, {plan.num_positions} positions"
+
+    def ask(self, question: str, on_text: Callable[[str], None]) -> Answer | None:
+        """Answer the question and add the turn; None if Ctrl-C ended it, with what was said until then kept."""
+        conversation = start_conversation(self.loaded, self.template)
+        shown: list[Picture] = []
+        for turn in [*self.turns, Turn(question, tuple(self.waiting), "")]:
+            shown += turn.pictures
+            text = place_pictures(self.loaded, turn.question, len(turn.pictures))
+            conversation.append_message(conversation.roles[0], text)
+            conversation.append_message(conversation.roles[1], escape_image_tokens(turn.answer) or None)
+        said: list[str] = []
+
+        def hear(piece: str) -> None:
+            said.append(piece)
+            on_text(piece)
+
+        reply = None
+        try:
+            reply = answer(self.loaded, conversation, shown, self.sampling, on_text=hear)
+        except KeyboardInterrupt:
+            if not said:
+                return None
+        self.turns.append(Turn(question, tuple(self.waiting), "".join(said).strip()))
+        self.waiting = []
+        return reply
+
+    def undo(self) -> str:
+        """Take back the last turn; returns its question."""
+        if not self.turns:
+            raise UsageError("There is nothing to undo.")
+        turn = self.turns.pop()
+        self.waiting = [*turn.pictures, *self.waiting]
+        return turn.question
+
+    def clear(self) -> None:
+        self.turns, self.waiting = [], []
+
+    def save(self, path: Path) -> None:
+        """Write the conversation, as LLaVA's JSON records if the name ends in .json, else as readable text."""
+        if path.suffix == ".json":
+            text = json.dumps([self._record()], ensure_ascii=False, indent=2)
+        else:
+            lines = []
+            for turn in self.turns:
+                lines += [f"[{picture.name}]" for picture in turn.pictures]
+                lines += [f"> {turn.question}", "", turn.answer, ""]
+            text = "\n".join(lines)
+        path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+
+    def _record(self) -> dict[str, object]:
+        """This conversation as one sample of LLaVA's data format, with ``image`` a list if there are several."""
+        messages = []
+        for turn in self.turns:
+            question = (DEFAULT_IMAGE_TOKEN + "\n") * len(turn.pictures) + turn.question
+            messages += [{"from": "human", "value": question}, {"from": "gpt", "value": turn.answer}]
+        names = [picture.name for turn in self.turns for picture in turn.pictures]
+        image = {"image": names[0] if len(names) == 1 else names} if names else {}
+        return {"id": "chat", **image, "conversations": messages}
+
+
+def run_chat(chat: Chat, sources: Sequence[str]) -> int:
+    """Read questions and commands from standard input until it ends; returns the exit code, always 0.
+
+    An error is printed and the conversation goes on, but a picture of ``sources`` that cannot be used is raised.
+    """
+    shown = [chat.show(source) for source in sources]
+    if sys.stdin.isatty():
+        parameters = sum(weight.numel() for weight in chat.loaded.model.parameters())
+        where = f"{chat.loaded.model.device}, {str(chat.loaded.model.dtype).removeprefix('torch.')}"
+        print(f"llava {__version__}, {parameters / 1e6:,.1f} M parameters on {where}. /help lists the commands.")
+    for line in shown:
+        print(line)
+    with _line_editing():
+        for line in _lines():
+            try:
+                if line == "/quit":
+                    break
+                _obey(chat, line) if line.startswith("/") else _reply(chat, line)
+            except LlavaError as error:
+                print(f"llava: error: {error}", file=sys.stderr, flush=True)
+                if isinstance(error, ContextTooLong):
+                    print("/undo takes the last question back, /clear begins anew.", file=sys.stderr, flush=True)
+            except OSError as error:
+                print(f"llava: error: {error.strerror}: {error.filename}", file=sys.stderr, flush=True)
+    return 0
+
+
+def _reply(chat: Chat, question: str) -> None:
+    reply = chat.ask(question, lambda piece: print(piece, end="", flush=True))
+    print(flush=True)
+    if reply is None:
+        print("(stopped)")
+    elif not reply.finished:
+        print(f"(cut after {reply.new_tokens} tokens)")
+
+
+def _obey(chat: Chat, line: str) -> None:
+    """Carry out one /command."""
+    name, _, rest = line.partition(" ")
+    rest = rest.strip()
+    if name == "/image":
+        for source in _sources(rest):
+            print(chat.show(source))
+    elif name == "/save":
+        if not rest:
+            raise UsageError("/save needs the name of a file.")
+        chat.save(Path(rest).expanduser())
+        print(f"saved {len(chat.turns)} turns to {rest}")
+    elif name == "/undo":
+        print(f"taken back: {chat.undo()}")
+    elif name == "/clear":
+        chat.clear()
+        print("cleared")
+    elif name == "/help":
+        print(HELP)
+    else:
+        raise UsageError(f"There is no command '{name}'; /help lists them.")
+
+
+def _sources(rest: str) -> list[str]:
+    """The pictures named after /image: one whole path if there is such a file, else words as a shell splits them."""
+    if not rest:
+        raise UsageError("/image needs a picture: a path, an http(s) URL or a data URI.")
+    if os.path.isfile(os.path.expanduser(rest)):
+        return [os.path.expanduser(rest)]
+    try:
+        return [os.path.expanduser(word) for word in shlex.split(rest)]
+    except ValueError as error:
+        raise UsageError(f"The names after /image cannot be told apart: {error}.") from error
+
+
+def _lines() -> Iterator[str]:
+    """What the user types, without blank lines; Ctrl-C drops the line, Ctrl-D ends."""
+    prompt = "> " if sys.stdin.isatty() else ""
+    while True:
+        try:
+            line = input(prompt).strip()
+        except EOFError:
+            if prompt:
+                print()
+            return
+        except KeyboardInterrupt:
+            print("\n(Ctrl-D or /quit leaves)")
+            continue
+        if line:
+            yield line
+
+
+@contextlib.contextmanager
+def _line_editing() -> Iterator[None]:
+    """Arrow keys and a history that is kept between sessions, where a person types and readline exists."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    try:
+        import readline
+    except ImportError:  # Windows
+        yield
+        return
+    folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "llava"
+    history = folder / "history"
+    with contextlib.suppress(OSError):
+        readline.read_history_file(history)
+    readline.set_history_length(1000)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            readline.write_history_file(history)

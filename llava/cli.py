@@ -1,0 +1,316 @@
+"""The ``llava`` command: arguments in, exit code out.
+
+Only arguments live here; each command hands over to the module that does the work, imported when it is needed, so
+that ``llava --help`` loads no torch. A user's mistake ends in one sentence on stderr and the exit code of its error:
+2 for a wrong invocation, 1 for a failure. Ctrl-C is 130.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from llava import __version__
+from llava.errors import LlavaError, UsageError
+
+if TYPE_CHECKING:
+    from llava.answer import Answer, Sampling
+    from llava.model.checkpoint import LoadedModel
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code; argparse's own mistakes leave with 2."""
+    try:
+        code = _run(sys.argv[1:] if argv is None else list(argv))
+        sys.stdout.flush()  # here, so that a reader who left is noticed here
+        return code
+    except LlavaError as error:
+        return _complain(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader left. Python would complain once more when it closes stdout, so give it somewhere to write.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except OSError as error:
+        if error.filename is None:
+            raise
+        return _complain(f"{error.strerror}: {error.filename}", LlavaError.exit_code)
+
+
+def _complain(sentence: str, exit_code: int) -> int:
+    sys.stdout.flush()
+    print(f"llava: error: {sentence}", file=sys.stderr)
+    return exit_code
+
+
+def _run(argv: list[str]) -> int:
+    arguments, rest = build_parser().parse_known_args(argv)
+    # Pictures may stand on both sides of a flag, which argparse cannot do by itself.
+    flags = [word for word in rest if word.startswith("-") and word != "-"]
+    if flags or (rest and "words" not in arguments):
+        arguments.parser.error(f"unrecognized arguments: {' '.join(flags or rest)}")
+    if rest:
+        arguments.words += rest
+    code: int = arguments.run(arguments)
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says a mistake the way every other mistake of this command is said."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(UsageError.exit_code, f"llava: error: {message}\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Every command and flag; docs/cli.md is written from it."""
+    parser = _Parser(prog="llava", description="Ask a LLaVA model about a picture, train one, measure it.")
+    parser.add_argument("--version", action="version", version=f"llava {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_ask(commands)
+    _add_chat(commands)
+    _add_info(commands)
+    _add_train(commands)
+    _add_synth(commands)
+    _add_eval(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(run=run, parser=parser)
+    return parser
+
+
+def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", metavar="MODEL", help="a folder, a hub id or a short name (default: the embedded model)"
+    )
+    parser.add_argument("--model-base", metavar="MODEL", help="what MODEL was trained on, if it holds only a projector")
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+    parser.add_argument("--dtype", metavar="NAME", help="float32, bfloat16, float16 (default: what suits the device)")
+
+
+def _add_talking_flags(parser: argparse.ArgumentParser) -> None:
+    _add_checkpoint_flags(parser)
+    parser.add_argument("--conv-mode", metavar="NAME", help="conversation template (default: the checkpoint's own)")
+    parser.add_argument(
+        "--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default: %(default)s)"
+    )
+    parser.add_argument("--top-p", type=float, metavar="P", help="sample among the likeliest words that sum to P")
+    parser.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help="(default: %(default)s)")
+
+
+def _sampling(arguments: argparse.Namespace) -> Sampling:
+    from llava.answer import Sampling
+
+    return Sampling(
+        temperature=arguments.temperature,
+        top_p=arguments.top_p,
+        num_beams=getattr(arguments, "num_beams", 1),
+        max_new_tokens=arguments.max_new_tokens,
+    )
+
+
+def _load(arguments: argparse.Namespace) -> LoadedModel:
+    """The model that the flags name; a person who waits at a terminal is told what for."""
+    from llava.model.checkpoint import load_model
+    from llava.model.sources import DEFAULT_MODEL
+
+    waiting = sys.stderr.isatty()
+    if waiting:
+        print(f"loading {arguments.model or 'the embedded model'} ...", end="", file=sys.stderr, flush=True)
+    try:
+        return load_model(
+            arguments.model or DEFAULT_MODEL,
+            base=arguments.model_base,
+            device=arguments.device,
+            dtype=arguments.dtype,
+        )
+    finally:
+        if waiting:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def _add_ask(commands: Any) -> None:
+    parser = _command(commands, "ask", _ask, "Ask one question about pictures, or about none.")
+    parser.usage = "llava ask [options] PICTURE... QUESTION"
+    parser.add_argument(
+        "words",
+        nargs="*",
+        metavar="PICTURE... QUESTION",
+        help="paths, http(s) URLs, data URIs or - for standard input; the question comes last",
+    )
+    parser.add_argument("-q", "--question", metavar="TEXT", help="the question; everything else is then a picture")
+    _add_talking_flags(parser)
+    parser.add_argument("--num-beams", type=int, default=1, metavar="N", help="beam search (default: %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object: answer, tokens, times")
+
+
+def _ask(arguments: argparse.Namespace) -> int:
+    sources, question = _split_words(arguments.words, arguments.question)
+    from llava.answer import ask
+    from llava.image.source import load_picture
+
+    # What can be wrong with the call is found out before the model is loaded.
+    sampling = _sampling(arguments)
+    pictures = [load_picture(source) for source in sources]
+    began = time.perf_counter()
+    loaded = _load(arguments)
+    load_s = time.perf_counter() - began
+
+    def say(piece: str) -> None:
+        print(piece, end="", flush=True)
+
+    on_text = None if arguments.json else say
+    reply = ask(loaded, question, pictures, sampling, template=arguments.conv_mode, on_text=on_text)
+    if arguments.json:
+        print(json.dumps(_as_json(reply, arguments.model, load_s), ensure_ascii=False, indent=2))
+        return 0
+    print()
+    if not reply.finished:
+        print(f"llava: the answer was cut after {reply.new_tokens} tokens.", file=sys.stderr)
+    return 0
+
+
+def _as_json(reply: Answer, model: str | None, load_s: float) -> dict[str, Any]:
+    return {
+        "answer": reply.text,
+        "finished": reply.finished,
+        "model": model or "embedded",
+        "prompt_tokens": reply.prompt_tokens,
+        "image_positions": list(reply.image_positions),
+        "new_tokens": reply.new_tokens,
+        "seconds": {
+            "load": round(load_s, 4),
+            "first_token": round(reply.first_token_s, 4),
+            "answer": round(reply.total_s, 4),
+        },
+    }
+
+
+def _split_words(words: list[str], question: str | None) -> tuple[list[str], str]:
+    """Pictures and question from what stands on the command line: the last word is the question."""
+    if question is None:
+        if not words:
+            raise UsageError('There is no question. Write: llava ask picture.jpg "What is in the picture?"')
+        *words, question = words
+        if question == "-" or question.startswith(("http://", "https://", "data:")) or os.path.isfile(question):
+            raise UsageError(f"The last word has to be the question, but '{question[:80]}' is a picture.")
+    if not question.strip():
+        raise UsageError("The question is empty.")
+    return words, question
+
+
+def _add_chat(commands: Any) -> None:
+    parser = _command(commands, "chat", _chat, "Talk about pictures in the terminal.")
+    parser.add_argument("words", nargs="*", metavar="PICTURE", help="pictures to begin with; /image adds more")
+    _add_talking_flags(parser)
+
+
+def _chat(arguments: argparse.Namespace) -> int:
+    from llava.chat import Chat, run_chat
+
+    sampling = _sampling(arguments)
+    chat = Chat(_load(arguments), sampling, template=arguments.conv_mode)
+    return run_chat(chat, arguments.words)
+
+
+def _add_info(commands: Any) -> None:
+    parser = _command(commands, "info", _info, "Say what a checkpoint is, or how it cuts a picture into tokens.")
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="a folder or a short name (default: the embedded model)"
+    )
+    parser.add_argument("--image", metavar="PICTURE", help="show what becomes of this picture instead")
+    parser.add_argument("--plot", metavar="FILE.png", help="draw it: canvas, padding, tiles, kept patches, counts")
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    from llava.info import describe_checkpoint, describe_picture
+
+    if arguments.image is not None:
+        describe_picture(arguments.model, arguments.image, plot=arguments.plot)
+    elif arguments.plot is not None:
+        raise UsageError("--plot draws a picture's tokens: name the picture with --image.")
+    else:
+        describe_checkpoint(arguments.model)
+    return 0
+
+
+def _add_train(commands: Any) -> None:
+    parser = _command(commands, "train", _train, "Train a model as a recipe says; a run that stopped goes on.")
+    parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of one in the package")
+    parser.add_argument("--output", required=True, metavar="FOLDER", help="where checkpoints, curves and the model go")
+    parser.add_argument("--stage", metavar="NAME", help="only this stage of the recipe")
+    parser.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes that draw (default: %(default)s)"
+    )
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    if importlib.util.find_spec("accelerate") is None:
+        raise UsageError("Training needs the package's train extra: run pip install 'llava[train]'.")
+    from llava.train.run import run
+
+    print(run(arguments.recipe, arguments.output, arguments.stage, arguments.workers))
+    return 0
+
+
+def _add_synth(commands: Any) -> None:
+    parser = _command(commands, "synth", _synth, "Draw pictures whose answers are known, in LLaVA's data format.")
+    parser.add_argument("folder", metavar="FOLDER", help="where data.json and images/ go")
+    parser.add_argument("--count", type=int, default=100, metavar="N", help="pictures (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
+    parser.add_argument(
+        "--kind", action="append", default=[], metavar="NAME", help="only such pictures; may be repeated"
+    )
+    parser.add_argument("--turns", type=int, default=4, metavar="N", help="questions a picture (default: %(default)s)")
+
+
+def _synth(arguments: argparse.Namespace) -> int:
+    from llava.synth.write import write
+
+    count, seed, turns = arguments.count, arguments.seed, arguments.turns
+    print(write(arguments.folder, count, seed=seed, kinds=arguments.kind, turns=turns))
+    return 0
+
+
+def _add_eval(commands: Any) -> None:
+    suites = commands.add_parser("eval", help="Score a model.", description="Score a model.")
+    suites = suites.add_subparsers(title="suites", metavar="SUITE", required=True)
+    parser = _command(suites, "synth", _eval_synth, "Score a model on drawn pictures that were never trained on.")
+    parser.add_argument("--count", type=int, default=200, metavar="N", help="questions a task (default: %(default)s)")
+    parser.add_argument("--task", action="append", metavar="NAME", help="only tasks that begin so; repeatable")
+    parser.add_argument("--save", type=Path, metavar="FILE.json", help="write the scores as JSON")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the scores and their goals")
+    parser.add_argument("--wrong", type=Path, metavar="FILE.jsonl", help="write every wrong answer")
+    _add_checkpoint_flags(parser)
+
+
+def _eval_synth(arguments: argparse.Namespace) -> int:
+    from llava.eval.synth import find_tasks, score
+
+    find_tasks(arguments.task)  # an unknown task is refused before the model is loaded
+    score(
+        _load(arguments),
+        arguments.model or "embedded",
+        count=arguments.count,
+        tasks=arguments.task,
+        json_path=arguments.save,
+        plot_path=arguments.plot,
+        wrong_path=arguments.wrong,
+    )
+    return 0

@@ -1,0 +1,328 @@
+"""What a checkpoint says about itself, read from its config.json in either dialect.
+
+``read_spec`` turns the original's config.json (``model_type`` llava, llava_llama, llava_mistral, llava_qwen) and the
+llava-hf one (``text_config`` and ``vision_config``) into one ``ModelSpec``. The file decides, never the folder's name,
+and nothing it names is ever run: keys that point at code are dropped while reading. Loads no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from llava.errors import CheckpointError, LlavaError
+from llava.image.geometry import RELEASED_PINPOINTS, Tiling
+
+# What the two towers of the released checkpoints look like, so that a checkpoint that names one needs no network.
+# Source: vision_config of the config.json of the two repositories, completed by CLIPVisionConfig's defaults.
+_CLIP_L_14 = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "patch_size": 14,
+    "projection_dim": 768,
+}
+KNOWN_TOWERS: dict[str, dict[str, Any]] = {
+    "openai/clip-vit-large-patch14-336": {**_CLIP_L_14, "image_size": 336},
+    "openai/clip-vit-large-patch14": {**_CLIP_L_14, "image_size": 224},
+}
+
+# The released checkpoints say "llava" and mean Llama; the class name in `architectures` is more exact.
+_FAMILY_OF_TYPE = {
+    "llava": "llama",
+    "llava_llama": "llama",
+    "llava_mistral": "mistral",
+    "llava_qwen": "qwen2",
+}
+_FAMILY_OF_CLASS = {
+    "LlavaLlamaForCausalLM": "llama",
+    "LlavaMistralForCausalLM": "mistral",
+    "LlavaQwenForCausalLM": "qwen2",
+}
+_HF_CLASSES = ("LlavaForConditionalGeneration", "LlavaNextForConditionalGeneration")
+
+# Used where config.json leaves a size out, as it may.
+# Source: transformers 5.23 LlamaConfig, MistralConfig, Qwen2Config.
+_FAMILY_DEFAULTS: dict[str, dict[str, int]] = {
+    "llama": {"hidden_size": 4096, "vocab_size": 32000, "max_position_embeddings": 2048},
+    "mistral": {"hidden_size": 4096, "vocab_size": 32000, "max_position_embeddings": 131072},
+    "qwen2": {"hidden_size": 4096, "vocab_size": 151936, "max_position_embeddings": 32768},
+}
+
+# Keys with which a config.json makes a library import or download code, beside those that begin with "_" (all but
+# _name_or_path, which only says what the model was made from).
+_CODE_KEYS = frozenset({"auto_map", "custom_pipelines", "attn_implementation", "experts_implementation"})
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A checkpoint's own description. Sizes count features, positions or rows; those of tiles are in ``tiling``."""
+
+    family: str  # "llama", "mistral" or "qwen2"
+    layout: str  # "original" or "hf": how tensors are named
+    tower: str  # a folder or a hub id; "" where the checkpoint names none because it holds its own
+    tower_config: dict[str, Any] = field(repr=False)  # CLIPVisionConfig's values
+    tiling: Tiling
+    select_layer: int
+    select_feature: str  # "patch" or "cls_patch"
+    projector_type: str
+    tower_hidden_size: int
+    hidden_size: int
+    vocab_size: int
+    context_tokens: int  # how many positions the decoder can address; see `read_spec`
+    template: str | None  # the conversation template, where the file names one
+    dtype: str | None  # what the weights are stored in, as the file says: "float16", "bfloat16", "float32"
+    config: dict[str, Any] = field(repr=False)  # everything, in the original's names
+    raw: dict[str, Any] = field(repr=False)  # everything, as the file has it, without the keys that name code
+
+
+def read_config_dict(folder: str | Path) -> dict[str, Any]:
+    """The folder's config.json as a dict, without any key that names code. Raises CheckpointError."""
+    path = Path(folder) / "config.json"
+    values = _drop_code_keys(read_json(path))
+    if "quantization_config" in values:
+        method = _get_dict(values, "quantization_config").get("quant_method", "unknown method")
+        raise CheckpointError(
+            f"{path} describes quantised weights ({method}), which cannot be read. "
+            "Use the 16-bit checkpoint; load_8bit and load_4bit quantise while loading."
+        )
+    return values
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of a checkpoint. Raises CheckpointError naming the file and what is wrong with it."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path.parent} has no {path.name}: it is no checkpoint folder, or incomplete.") from None
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is no valid JSON: {error}.") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path} holds a {type(values).__name__}, where a JSON object is needed.")
+    return values
+
+
+def read_spec(
+    folder: str | Path, *, tower_folder: Path | None = None, config: Mapping[str, Any] | None = None
+) -> ModelSpec:
+    """What the checkpoint in ``folder`` is.
+
+    Args:
+        tower_folder: where the vision tower's config.json lies, if the caller knows (say, in the hub's cache);
+            otherwise the tower is looked for as ``find_tower_folder`` does.
+        config: read this instead of the folder's config.json.
+
+    ``context_tokens`` is ``max_sequence_length`` if the file has it, else ``max_position_embeddings``: what the decoder
+    can address. The original cuts at ``tokenizer_model_max_length`` (2048 for LLaVA-1.5), the length it was trained
+    with; Vicuna-1.5 below it was trained with 4096, so prompts in between do work.
+
+    Raises:
+        CheckpointError: no LLaVA checkpoint, an unsupported kind of one, or a config.json that leaves out what is
+            needed.
+    """
+    folder = Path(folder)
+    path = folder / "config.json"
+    raw = read_config_dict(folder) if config is None else _drop_code_keys(dict(config))
+    is_hf = isinstance(raw.get("text_config"), dict) and isinstance(raw.get("vision_config"), dict)
+    family = _find_family(raw, path, is_hf)
+    values = _to_original(raw, path) if is_hf else dict(raw)
+    _refuse_unsupported(values, path)
+    tower = values.get("mm_vision_tower") or values.get("vision_tower") or ""
+    if not tower and values.get("mm_vision_config") is None:
+        raise CheckpointError(
+            f"{path} names no vision tower: mm_vision_tower is missing. "
+            "A language model alone cannot see; name the LLaVA checkpoint that was made from it."
+        )
+    values["mm_vision_config"] = tower_config = _find_tower_config(tower, values, folder, tower_folder)
+    defaults = _FAMILY_DEFAULTS[family]
+    context_tokens = (
+        values.get("max_sequence_length")
+        or values.get("max_position_embeddings")
+        or defaults["max_position_embeddings"]
+    )
+    dtype = values.get("dtype") or values.get("torch_dtype")
+    try:
+        tiling = Tiling.from_config(
+            values, tile_px=int(tower_config["image_size"]), patch_px=int(tower_config["patch_size"])
+        )
+    except LlavaError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return ModelSpec(
+        family=family,
+        layout="hf" if is_hf else "original",
+        tower=tower,
+        tower_config=tower_config,
+        tiling=tiling,
+        select_layer=values["mm_vision_select_layer"],
+        select_feature=values.get("mm_vision_select_feature", "patch"),
+        projector_type=values.get("mm_projector_type", "linear"),
+        tower_hidden_size=_get_int(values, "mm_hidden_size", path, default=tower_config["hidden_size"]),
+        hidden_size=_get_int(values, "hidden_size", path, default=defaults["hidden_size"]),
+        vocab_size=_get_int(values, "vocab_size", path, default=defaults["vocab_size"]),
+        context_tokens=int(context_tokens),
+        template=values.get("conversation_template"),
+        dtype=None if dtype is None else str(dtype).removeprefix("torch."),
+        config=values,
+        raw=raw,
+    )
+
+
+def find_tower_folder(name: str, checkpoint_folder: str | Path) -> Path | None:
+    """The tower's folder if its name is one: absolute, from the current directory, or from the checkpoint's folder."""
+    for candidate in (Path(name), Path(checkpoint_folder) / name):
+        if name and (candidate / "config.json").is_file():
+            return candidate
+    return None
+
+
+def read_tower_config(folder: Path) -> dict[str, Any]:
+    """CLIPVisionConfig's values from a tower's folder; of a complete CLIP the vision half. Raises CheckpointError."""
+    values = read_config_dict(folder)
+    kind = values.get("model_type")
+    if kind not in ("clip", "clip_vision_model"):
+        raise CheckpointError(
+            f"{folder / 'config.json'} describes a vision tower of the kind '{kind}'; only CLIP's "
+            "(clip, clip_vision_model) are supported."
+        )
+    if kind == "clip":
+        # Old files spell the values out a second time; where both are there, this one counts in Transformers too.
+        values = {**_get_dict(values, "vision_config"), **(values.get("vision_config_dict") or {})}
+    return _complete_tower(values)
+
+
+def _find_tower_config(
+    tower: str, values: Mapping[str, Any], folder: Path, tower_folder: Path | None
+) -> dict[str, Any]:
+    given = values.get("mm_vision_config")
+    if given is not None:
+        return _complete_tower(_get_dict(values, "mm_vision_config"))
+    tower_folder = tower_folder or find_tower_folder(tower, folder)
+    if tower_folder is not None:
+        return read_tower_config(tower_folder)
+    if tower in KNOWN_TOWERS:
+        return _complete_tower(KNOWN_TOWERS[tower])
+    raise CheckpointError(
+        f"{folder / 'config.json'} names the vision tower '{tower}', which is no folder with a config.json "
+        f"(seen from here, and from {folder}). Set mm_vision_tower to the tower's folder, "
+        "or download the tower from the hub."
+    )
+
+
+def _complete_tower(values: Mapping[str, Any]) -> dict[str, Any]:
+    # Source: transformers 5.23 CLIPVisionConfig.
+    return {"hidden_size": 768, "num_hidden_layers": 12, "image_size": 224, "patch_size": 32, **values}
+
+
+def _find_family(raw: Mapping[str, Any], path: Path, is_hf: bool) -> str:
+    kind = raw.get("model_type")
+    classes = raw.get("architectures") or []
+    if is_hf:
+        family = _get_dict(raw, "text_config").get("model_type", "llama")
+        if family in _FAMILY_DEFAULTS and (kind in ("llava", "llava_next") or set(classes) & set(_HF_CLASSES)):
+            return str(family)
+        raise CheckpointError(
+            f"{path} describes a '{kind}' model around '{family}'; of the llava-hf layout, "
+            f"llava and llava_next around {', '.join(_FAMILY_DEFAULTS)} are supported."
+        )
+    for name in classes:
+        if name in _FAMILY_OF_CLASS:
+            return _FAMILY_OF_CLASS[name]
+    # A foreign class beside the ambiguous "llava" is some other model; without any class it means Llama.
+    if kind in _FAMILY_OF_TYPE and (kind != "llava" or not classes):
+        return _FAMILY_OF_TYPE[kind]
+    raise CheckpointError(
+        f"{path} describes no LLaVA model that is supported: model_type is {kind!r}, architectures is {classes!r}. "
+        f"Supported are {', '.join(_FAMILY_OF_CLASS)} and llava-hf's {', '.join(_HF_CLASSES)}."
+    )
+
+
+def _to_original(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """The llava-hf dialect in the original's names.
+
+    Source: transformers 5.23 models/llava and models/llava_next configuration and modeling; pinpoints are
+    (height, width) there and become (width, height).
+    """
+    values = dict(_get_dict(raw, "text_config"))
+    for name in ("dtype", "torch_dtype", "tie_word_embeddings", "pad_token_id"):
+        if raw.get(name) is not None:
+            values[name] = raw[name]
+    select_feature = {"default": "patch", "full": "cls_patch"}.get(raw.get("vision_feature_select_strategy", "default"))
+    activation = raw.get("projector_hidden_act", "gelu")
+    layer = raw.get("vision_feature_layer", -2)
+    if select_feature is None or activation != "gelu" or isinstance(layer, list):
+        raise CheckpointError(
+            f"{path} asks for the vision features of layer {layer}, strategy "
+            f"{raw.get('vision_feature_select_strategy')!r}, behind a projector with {activation!r}; supported are "
+            "one layer, 'default' or 'full', and 'gelu'."
+        )
+    if raw.get("multimodal_projector_bias", True) is not True:
+        raise CheckpointError(f"{path} describes a projector without bias, which is not supported.")
+    is_next = raw.get("model_type") == "llava_next" or "image_grid_pinpoints" in raw
+    values.update(
+        mm_vision_config=_complete_tower(_get_dict(raw, "vision_config")),
+        mm_vision_select_layer=layer,
+        mm_vision_select_feature=select_feature,
+        mm_projector_type="mlp2x_gelu",
+        mm_use_im_start_end=False,
+        mm_use_im_patch_token=False,
+        image_aspect_ratio="anyres" if is_next else "square",
+        mm_patch_merge_type="spatial_unpad" if is_next else "flat",
+        mm_tiling_dialect="hf",
+    )
+    if is_next:
+        # Where the file has none, LlavaNextConfig has the released list: the same numbers, read as (height, width).
+        pinpoints = raw.get("image_grid_pinpoints") or RELEASED_PINPOINTS
+        try:
+            values["image_grid_pinpoints"] = [[width, height] for height, width in pinpoints]
+        except (TypeError, ValueError):
+            raise CheckpointError(f"{path} has no list of (height, width) as image_grid_pinpoints.") from None
+    return values
+
+
+def _refuse_unsupported(values: Mapping[str, Any], path: Path) -> None:
+    if values.get("mm_vision_select_layer") is None:
+        raise CheckpointError(f"{path} does not say which layer of the vision tower to read: mm_vision_select_layer.")
+    if values.get("s2"):
+        raise CheckpointError(f"{path} says s2: true, but multi-scale towers are not supported.")
+    if values.get("mm_resampler_type"):
+        raise CheckpointError(f"{path} names the resampler {values['mm_resampler_type']!r}, which is not supported.")
+    feature = values.get("mm_vision_select_feature", "patch")
+    if feature not in ("patch", "cls_patch"):
+        raise CheckpointError(f"{path} says mm_vision_select_feature: {feature!r}; supported are patch and cls_patch.")
+    projector = values.get("mm_projector_type", "linear")
+    if not re.fullmatch(r"linear|identity|mlp[1-9]\d*x_gelu", str(projector)):
+        raise CheckpointError(
+            f"{path} says mm_projector_type: {projector!r}; supported are linear, identity, mlp2x_gelu (any depth)."
+        )
+
+
+def _drop_code_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the keys that name code, at any depth; see ``_CODE_KEYS``."""
+    return {
+        key: _drop_code_keys(value) if isinstance(value, dict) else value
+        for key, value in values.items()
+        if key not in _CODE_KEYS and (not key.startswith("_") or key == "_name_or_path")
+    }
+
+
+def _get_dict(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    value = values.get(name)
+    if not isinstance(value, dict):
+        raise CheckpointError(f"In config.json, {name} is {value!r}, where a JSON object is needed.")
+    return value
+
+
+def _get_int(values: Mapping[str, Any], name: str, path: Path, default: int) -> int:
+    value = values.get(name)
+    if value is None:
+        return int(default)
+    if not isinstance(value, int) or value < 1:
+        raise CheckpointError(f"{path} says {name}: {value!r}, where a number of at least 1 is needed.")
+    return value

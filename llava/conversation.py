@@ -1,0 +1,433 @@
+"""Chat templates: how a conversation becomes one text, and which part of it the model itself says.
+
+Every template of both LLaVA repositories under its own key. A conversation is rendered once, as pieces that know
+whether they are the model's words; ``get_prompt`` joins them, training marks its targets by them. Nothing here
+loads a tokenizer, a picture library or a network resource at import.
+
+Source: haotian-liu/LLaVA@c121f04 llava/conversation.py; LLaVA-VL/LLaVA-NeXT@df17966 llava/conversation.py.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import Any
+
+from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.errors import CheckpointError, UsageError
+from llava.separators import ALWAYS_TARGETS, Piece, Turn, write_turns
+from llava.separators import SeparatorStyle as SeparatorStyle  # where the original has it
+
+
+@dataclasses.dataclass
+class Conversation:
+    """A template together with what was said so far.
+
+    ``messages`` holds ``[role, message]`` lists, so that a message can be replaced in place. A message is a text, None
+    for the answer to come, or a tuple ``(text, picture or list of pictures, mode)`` as web pages keep it, where mode is
+    one of ``process_image``'s. The first ``offset`` messages are examples that belong to the template.
+    """
+
+    system: str
+    roles: Sequence[str]
+    messages: list[list[Any]]
+    offset: int
+    sep_style: SeparatorStyle = SeparatorStyle.SINGLE
+    sep: str = "###"
+    sep2: str | None = None
+    version: str = "Unknown"
+    skip_next: bool = False
+    tokenizer_id: str = ""
+    tokenizer: Any = None
+    stop_str: str | list[str] | None = None
+    stop_token_ids: list[int] | None = None
+
+    def get_prompt(self) -> str:
+        """The conversation as one text. Raises UsageError where the template cannot say what is in ``messages``."""
+        return "".join(piece.text for piece in self.pieces())
+
+    def pieces(self) -> list[Piece]:
+        """``get_prompt()`` cut where the model's own words begin and end.
+
+        What the model says is what an answered turn adds to an empty one, its closing separator included: that is
+        what it has to produce when a prompt ends with the empty turn. So the blank after ``ASSISTANT:`` is the model's.
+        CHATML and LLAMA_3 count the header of an answered turn too, as LLaVA-NeXT's training does. Examples of the
+        template (before ``offset``) are not the model's words.
+        """
+        return write_turns(self, self._turns())
+
+    @property
+    def always_targets(self) -> frozenset[str]:
+        """Tokens that training with this template predicts wherever they stand, by their text."""
+        return ALWAYS_TARGETS.get(self.sep_style, frozenset())
+
+    def append_message(self, role: str, message: Any) -> None:
+        """Add a turn; ``message`` None leaves it for the model."""
+        self.messages.append([role, message])
+
+    def process_image(
+        self,
+        image: Any,
+        image_process_mode: str,
+        return_pil: bool = False,
+        image_format: str = "PNG",
+        max_len: int = 1344,
+        min_len: int = 672,
+    ) -> Any:
+        """The picture as a web page shows it: a PIL image if ``return_pil``, else base64 of ``image_format``.
+
+        Modes: Pad (to a square, in CLIP's mean colour), Resize (336 x 336), Default and Crop (as it is). A picture with
+        a side above ``max_len`` px is made smaller: at most ``max_len`` by ``min_len``, its shape kept.
+        """
+        if image_process_mode == "Pad":
+            image = _pad_to_square(image)
+        elif image_process_mode == "Resize":
+            image = image.resize((336, 336))
+        elif image_process_mode not in ("Default", "Crop"):
+            raise UsageError(f"The image mode is '{image_process_mode}'; it has to be Pad, Resize, Default or Crop.")
+        if max(image.size) > max_len:
+            longest, shortest = max(image.size), min(image.size)
+            ratio = longest / shortest
+            short_px = int(min(max_len / ratio, min_len, shortest))
+            long_px = int(short_px * ratio)
+            width, height = image.size
+            image = image.resize((short_px, long_px) if height > width else (long_px, short_px))
+        if return_pil:
+            return image
+        if image_format == "JPEG" and image.mode not in ("RGB", "L", "CMYK"):
+            image = image.convert("RGB")
+        written = BytesIO()
+        image.save(written, format=image_format)
+        return base64.b64encode(written.getvalue()).decode()
+
+    def get_images(self, return_pil: bool = False) -> list[Any]:
+        """The pictures of the user's turns, in order, each through ``process_image`` with its own mode."""
+        return [
+            self.process_image(image, message[2], return_pil=return_pil)
+            for _, message in self.messages[self.offset :: 2]
+            if isinstance(message, tuple)
+            for image in _pictures(message)
+        ]
+
+    def to_gradio_chatbot(self) -> list[list[str | None]]:
+        """``[question, answer]`` pairs for a chat page; a picture is an ``<img>`` with its data before the question."""
+        pairs: list[list[str | None]] = []
+        for i, (_, message) in enumerate(self.messages[self.offset :]):
+            if i % 2:
+                pairs[-1][1] = message
+            elif isinstance(message, tuple):
+                shown = ""
+                for image in _pictures(message):
+                    data = self.process_image(image, "Default", image_format="JPEG")
+                    shown += f'<img src="data:image/jpeg;base64,{data}" alt="user upload image" />'
+                pairs.append([shown + message[0].replace(DEFAULT_IMAGE_TOKEN, "").strip(), None])
+            else:
+                pairs.append([message, None])
+        return pairs
+
+    def copy(self) -> Conversation:
+        """The same conversation with messages of its own; every other field is kept, the tokenizer by reference."""
+        return dataclasses.replace(self, messages=[[role, message] for role, message in self.messages])
+
+    def dict(self) -> dict[str, Any]:
+        """What web pages log: system, roles, messages (their texts only), offset, sep, sep2."""
+        return {
+            "system": self.system,
+            "roles": self.roles,
+            "messages": [[role, _text(message)] for role, message in self.messages],
+            "offset": self.offset,
+            "sep": self.sep,
+            "sep2": self.sep2,
+        }
+
+    def _turns(self) -> list[Turn]:
+        """The messages as texts, with the picture of a first tuple message put where the template wants it."""
+        first, second = self.roles[0], self.roles[1]
+        turns = [
+            Turn(role, _text(message) or "", i >= self.offset and (i % 2 == 1 if first == second else role == second))
+            for i, (role, message) in enumerate(self.messages)
+        ]
+        if not self.messages or not isinstance(self.messages[0][1], tuple):
+            return turns
+        text = turns[0].text
+        if len(_pictures(self.messages[0][1])) > 1 and text.startswith(DEFAULT_IMAGE_TOKEN):
+            return turns
+        text = text.replace(DEFAULT_IMAGE_TOKEN, "").strip()
+        if "mmtag" in self.version:
+            shown = Turn(first, f"<Image>{DEFAULT_IMAGE_TOKEN}</Image>", False)
+            return [shown, Turn(second, "Received.", False), turns[0]._replace(text=text), *turns[1:]]
+        return [turns[0]._replace(text=f"{DEFAULT_IMAGE_TOKEN}\n{text}"), *turns[1:]]
+
+
+def _text(message: Any) -> str | None:
+    return message[0] if isinstance(message, tuple) else message
+
+
+def _pictures(message: tuple[Any, ...]) -> list[Any]:
+    return message[1] if isinstance(message[1], list) else [message[1]]
+
+
+def _pad_to_square(image: Any) -> Any:
+    """The picture in the middle of a square filled with CLIP's mean colour."""
+    from PIL import Image
+
+    width, height = image.size
+    if width == height:
+        return image
+    side = max(width, height)
+    square = Image.new("RGB", (side, side), (122, 116, 104))
+    square.paste(image.convert("RGB"), ((side - width) // 2, (side - height) // 2))
+    return square
+
+
+# The texts below are what released checkpoints were trained with: odd wording and missing spaces included.
+
+_CURIOUS = "A chat between a curious {0} and an artificial intelligence assistant. "
+_POLITE = _CURIOUS + "The assistant gives helpful, detailed, and polite answers to the {0}'s questions."
+_TAGGED = "The visual content will be provided with the following format: <Image>visual content</Image>."
+_ABLE = (
+    "able to understand the visual content that the user provides, "
+    "and assist the user with a variety of tasks using natural language."
+)
+_SYSTEM_HUMAN = _POLITE.format("human")
+_SYSTEM_USER = _POLITE.format("user")
+_SYSTEM_TAGGED = _CURIOUS.format("user") + f"The assistant is {_ABLE}{_TAGGED}"
+_SYSTEM_VISION = f"You are a helpful language and vision assistant. You are {_ABLE}"
+_SYSTEM_SIMPLE = "Answer the questions about the visual content that the user provides."
+_SYSTEM_LLAMA_2 = (
+    "You are a helpful, respectful and honest assistant. "
+    "Always answer as helpfully as possible, while being safe.  "
+    "Your answers should not include any harmful, unethical, racist, sexist, toxic, dangerous, or illegal content. "
+    "Please ensure that your responses are socially unbiased and positive in nature.\n\n"
+    "If a question does not make any sense, or is not factually coherent, "
+    "explain why instead of answering something not correct. "
+    "If you don't know the answer to a question, please don't share false information."
+)
+_SYSTEM_ORCA = (
+    "You are MistralOrca, a large language model trained by Alignment Lab AI. "
+    "Write out your reasoning step-by-step to be sure you get the right answers!"
+)
+_EXAMPLE_QUESTION = "What are the key differences between renewable and non-renewable energy sources?"
+_EXAMPLE_ANSWER = (
+    "Renewable energy sources are those that can be replenished naturally in a relatively short amount of time, "
+    "such as solar, wind, hydro, geothermal, and biomass. Non-renewable energy sources, on the other hand, "
+    "are finite and will eventually be depleted, such as coal, oil, and natural gas. "
+    "Here are some key differences between renewable and non-renewable energy sources:\n"
+    "1. Availability: Renewable energy sources are virtually inexhaustible, "
+    "while non-renewable energy sources are finite and will eventually run out.\n"
+    "2. Environmental impact: Renewable energy sources have a much lower environmental impact "
+    "than non-renewable sources, which can lead to air and water pollution, greenhouse gas emissions, "
+    "and other negative effects.\n"
+    "3. Cost: Renewable energy sources can be more expensive to initially set up, "
+    "but they typically have lower operational costs than non-renewable sources.\n"
+    "4. Reliability: Renewable energy sources are often more reliable "
+    "and can be used in more remote locations than non-renewable sources.\n"
+    "5. Flexibility: Renewable energy sources are often more flexible "
+    "and can be adapted to different situations and needs, "
+    "while non-renewable sources are more rigid and inflexible.\n"
+    "6. Sustainability: Renewable energy sources are more sustainable over the long term, "
+    "while non-renewable sources are not, and their depletion can lead to economic and social instability.\n"
+)
+
+
+def _colons(system: str, roles: tuple[str, str], version: str, sep2: str | None = None) -> Conversation:
+    style, sep = (SeparatorStyle.TWO, " ") if sep2 else (SeparatorStyle.SINGLE, "###")
+    return Conversation(system, roles, [], 0, style, sep, sep2, version)
+
+
+def _instructions(system: str, sep: str = "<s>", version: str = "llama_v2") -> Conversation:
+    return Conversation(system, _VICUNA, [], 0, SeparatorStyle.LLAMA_2, sep, "</s>", version)
+
+
+def _marked(system: str, style: SeparatorStyle, version: str) -> Conversation:
+    end = "\n" if style is SeparatorStyle.MPT else ""
+    roles = (f"<|im_start|>user{end}", f"<|im_start|>assistant{end}")
+    return Conversation(f"<|im_start|>system\n{system}", roles, [], 0, style, "<|im_end|>", None, version)
+
+
+_HUMAN = ("Human", "Assistant")
+_VICUNA = ("USER", "ASSISTANT")
+
+conv_vicuna_v0 = dataclasses.replace(
+    _colons(_SYSTEM_HUMAN, _HUMAN, "Unknown"),
+    messages=[["Human", _EXAMPLE_QUESTION], ["Assistant", _EXAMPLE_ANSWER]],
+    offset=2,
+)
+conv_vicuna_v1 = _colons(_SYSTEM_USER, _VICUNA, "v1", "</s>")
+conv_llava_v0 = _colons(_SYSTEM_HUMAN, _HUMAN, "Unknown")
+conv_llava_v0_mmtag = _colons(_SYSTEM_TAGGED, _HUMAN, "v0_mmtag")
+conv_llava_v1 = _colons(_SYSTEM_HUMAN, _VICUNA, "v1", "</s>")
+conv_llava_v1_mmtag = _colons(_SYSTEM_TAGGED, _VICUNA, "v1_mmtag", "</s>")
+conv_llava_plain = Conversation("", ("", ""), [], 0, SeparatorStyle.PLAIN, "\n")
+
+conv_llama_2 = _instructions(_SYSTEM_LLAMA_2)
+conv_llava_llama_2 = _instructions(_SYSTEM_VISION)
+conv_llava_llama_2_simple = _instructions(_SYSTEM_SIMPLE)
+conv_llava_llama_2_mmtag = _instructions(_SYSTEM_SIMPLE + _TAGGED, version="llama_v2_mmtag")
+conv_mistral_instruct = _instructions("", sep="")
+
+conv_mpt = _marked(
+    "A conversation between a user and an LLM-based AI assistant. The assistant gives helpful and honest answers.",
+    SeparatorStyle.MPT,
+    "mpt",
+)
+conv_chatml_direct = _marked("Answer the questions.", SeparatorStyle.MPT, "mpt")
+conv_mistral_orca = _marked(_SYSTEM_ORCA, SeparatorStyle.MPT, "mpt")
+conv_mistral_zephyr = Conversation(
+    "<|system|>\nYou are a helpful AI assistant.",
+    ("<|user|>\n", "<|assistant|>\n"),
+    [],
+    0,
+    SeparatorStyle.MPT,
+    "</s>",
+    None,
+    "mpt",
+)
+conv_qwen = _marked("You are a helpful assistant.", SeparatorStyle.CHATML, "qwen")
+conv_qwen_2_5 = _marked(
+    "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.", SeparatorStyle.CHATML, "qwen"
+)
+conv_gemma_instruct = Conversation(
+    "",
+    ("<start_of_turn>user\n", "<start_of_turn>model\n"),
+    [],
+    0,
+    SeparatorStyle.GEMMA,
+    "<end_of_turn>\n",
+    None,
+    "gemma",
+)
+conv_llava_llama_3 = Conversation(
+    _SYSTEM_VISION,
+    ("user", "assistant"),
+    [],
+    0,
+    SeparatorStyle.LLAMA_3,
+    "<|eot_id|>",
+    None,
+    "llama_v3",
+    tokenizer_id="meta-llama/Meta-Llama-3-8B-Instruct",
+    stop_token_ids=[128009],
+)
+
+default_conversation = conv_vicuna_v1
+
+conv_templates: dict[str, Conversation] = {
+    "default": conv_vicuna_v0,
+    "v0": conv_vicuna_v0,
+    "v1": conv_vicuna_v1,
+    "vicuna_v1": conv_vicuna_v1,
+    "llama_2": conv_llama_2,
+    "mistral_instruct": conv_mistral_instruct,
+    "chatml_direct": conv_chatml_direct,
+    "mistral_direct": conv_chatml_direct,
+    "plain": conv_llava_plain,
+    "v0_plain": conv_llava_plain,
+    "llava_v0": conv_llava_v0,
+    "v0_mmtag": conv_llava_v0_mmtag,
+    "llava_v1": conv_llava_v1,
+    "v1_mmtag": conv_llava_v1_mmtag,
+    "llava_llama_2": conv_llava_llama_2,
+    "mpt": conv_mpt,
+    # LLaVA-NeXT's additions, and its names for the two with tags.
+    "llava_v0_mmtag": conv_llava_v0_mmtag,
+    "llava_v1_mmtag": conv_llava_v1_mmtag,
+    "llava_llama_2_simple": conv_llava_llama_2_simple,
+    "llava_llama_2_mmtag": conv_llava_llama_2_mmtag,
+    "llava_llama_3": conv_llava_llama_3,
+    "llava_mistral_instruct": conv_mistral_instruct,
+    "mistral_orca": conv_mistral_orca,
+    "mistral_zephyr": conv_mistral_zephyr,
+    "qwen_1_5": conv_qwen,
+    "qwen_2": conv_qwen,
+    "qwen_2_5": conv_qwen_2_5,
+    "gemma_instruct": conv_gemma_instruct,
+}
+
+# Words in a name and the template they mean; the first that is found counts.
+# Source: haotian-liu/LLaVA@c121f04 llava/eval/run_llava.py; Llama 3 and Qwen, which it does not know, are added, and
+# "mpt" has to begin a word, so that "prompt" is not taken for one.
+_NAME_RULES = (
+    (r"llama[-_]?3(?!\d)", "llava_llama_3"),
+    (r"llama-2", "llava_llama_2"),
+    (r"mistral|mixtral", "mistral_instruct"),
+    (r"qwen", "qwen_1_5"),
+    (r"v1\.6-34b|hermes-2-yi|yi-34b", "chatml_direct"),
+    (r"gemma", "gemma_instruct"),
+    (r"v1", "llava_v1"),
+    (r"(?<![a-z])mpt", "mpt"),
+)
+
+_FAMILIES = {
+    "mistral": "mistral_instruct",
+    "mixtral": "mistral_instruct",
+    "qwen": "qwen_1_5",
+    "mpt": "mpt",
+    "gemma": "gemma_instruct",
+}
+
+# Vocabularies that belong to one family of language models, with the rows that converters add at the end.
+_VOCABULARIES = (
+    (range(64000, 64256), "chatml_direct"),  # Yi
+    (range(128256, 128768), "llava_llama_3"),
+    (range(151643, 152128), "qwen_1_5"),
+)
+_END_TOKENS = {128001: "llava_llama_3", 128009: "llava_llama_3", 151643: "qwen_1_5", 151645: "qwen_1_5"}
+
+
+def template_name(model_name: str, config: Any = None) -> str:
+    """The key in ``conv_templates`` that a checkpoint talks in.
+
+    ``config``: its config.json as a dict or an object, or None. Asked in this order: its own
+    ``conversation_template``; the kind of language model; the vocabulary and the token that ends an answer; the name of
+    the language model it was made from; then, of the checkpoint's own name ``model_name``, what the original reads into
+    it; last, whether it has the projector of 1.5 and later. Raises CheckpointError for an unknown
+    ``conversation_template``.
+    """
+    chosen = _read(config, "conversation_template")
+    if chosen is not None:
+        if chosen not in conv_templates:
+            names = ", ".join(conv_templates)
+            raise CheckpointError(f"config.json asks for the conversation template '{chosen}'. The names are: {names}.")
+        return str(chosen)
+    language = _read(config, "text_config")
+    configs = [each for each in (language, config) if each is not None]
+    kinds = " ".join(
+        f"{_read(each, 'model_type') or ''} {' '.join(_read(each, 'architectures') or ())}" for each in configs
+    ).lower()
+    found = next((name for word, name in _FAMILIES.items() if word in kinds), None)
+    if found is None:
+        found = next((name for each in configs if (name := _from_tokens(each))), None)
+    if found is None:
+        bases = [str(_read(each, "_name_or_path") or "") for each in configs]
+        found = next((name for base in [*bases, model_name] if (name := _from_name(base))), None)
+    if found is None:
+        modern = str(_read(config, "mm_projector_type") or "").startswith("mlp") or language is not None
+        found = "llava_v1" if modern else "llava_v0"
+    return found
+
+
+def _from_tokens(config: Any) -> str | None:
+    size = _read(config, "vocab_size")
+    for sizes, name in _VOCABULARIES:
+        if size in sizes:
+            return name
+    ends = _read(config, "eos_token_id")
+    for end in ends if isinstance(ends, (list, tuple)) else (ends,):
+        if end in _END_TOKENS:
+            return _END_TOKENS[end]
+    return None
+
+
+def _from_name(path: str) -> str | None:
+    """The template that the last parts of a path speak of, or None."""
+    parts = path.lower().replace("\\", "/").strip("/").split("/")
+    name = "_".join(parts[-2:]) if parts[-1].startswith("checkpoint-") else parts[-1]
+    return next((template for words, template in _NAME_RULES if re.search(words, name)), None)
+
+
+def _read(config: Any, key: str) -> Any:
+    return config.get(key) if isinstance(config, Mapping) else getattr(config, key, None)

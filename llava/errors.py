@@ -1,0 +1,45 @@
+"""Everything that can go wrong, as one tree.
+
+Messages are complete sentences that name the value, the limit and the remedy: they are printed to
+people as they stand. ``exit_code`` is what a command line ends with: 2 for a wrong invocation,
+1 for a failure.
+"""
+
+from __future__ import annotations
+
+
+class LlavaError(Exception):
+    """Any failure that this package foresees and explains."""
+
+    exit_code = 1
+
+
+class UsageError(LlavaError, ValueError):
+    """The call itself is wrong: an unknown flag value, a number out of range, images and prompts that disagree."""
+
+    exit_code = 2
+
+
+class BadImage(LlavaError, ValueError):
+    """A picture cannot be used: missing, unreadable, truncated, too large, too thin, unsupported format."""
+
+
+class FetchError(BadImage):
+    """A picture named by URL could not be fetched, or its address is not allowed."""
+
+
+class ContextTooLong(LlavaError, ValueError):
+    """A prompt does not fit the model's context."""
+
+    def __init__(
+        self, num_tokens: int, limit_tokens: int, remedy: str = "Shorten the text or use fewer or smaller pictures."
+    ) -> None:
+        self.num_tokens = num_tokens
+        self.limit_tokens = limit_tokens
+        super().__init__(
+            f"The prompt takes {num_tokens} tokens, but the model's context holds {limit_tokens}. {remedy}"
+        )
+
+
+class CheckpointError(LlavaError, ValueError):
+    """A checkpoint cannot be used as it stands: files missing, tensors that do not fit, an unsafe format."""

@@ -1,0 +1,1 @@
+"""Measuring a model, and the original's ``run_llava``."""

@@ -1,0 +1,137 @@
+"""FRONT DOOR: the original's ``llava.eval.run_llava``: ``eval_model(args)`` and the command line around it.
+
+It translates ``args`` and decides nothing. What is different from the original, on purpose: the model stays loaded for
+the next call with the same checkpoint; ``args`` is not written to; the answer is returned besides being printed; any
+device is found by itself; the template comes from the checkpoint's files before its name; every picture gets its
+place even without placeholders (the original encoded them all and used the first); an answer ends at the template's
+separator.
+
+Source: haotian-liu/LLaVA@c121f04 llava/eval/run_llava.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from llava.constants import IMAGE_PLACEHOLDER
+from llava.errors import LlavaError, UsageError
+from llava.image.source import Picture, load_picture
+
+if TYPE_CHECKING:
+    from llava.model.checkpoint import LoadedModel
+
+
+def image_parser(args: Any) -> list[str]:
+    """The names in ``args.image_file``, which ``args.sep`` separates. With "," a data URI has to come alone."""
+    if args.image_file.startswith("data:"):
+        return [args.image_file]
+    return args.image_file.split(args.sep)
+
+
+def load_image(image_file: str) -> Image.Image:
+    """The picture at a path, an http(s) URL or in a data URI, upright and RGB. Raises BadImage."""
+    return load_picture(image_file).image
+
+
+def load_images(image_files: Sequence[str]) -> list[Image.Image]:
+    """The pictures in their order."""
+    return [load_image(image_file) for image_file in image_files]
+
+
+def eval_model(args: Any) -> str:
+    """Print the answer to ``args.query`` about the pictures of ``args.image_file``, and return it.
+
+    Reads ``model_path, model_base, query, conv_mode, image_file, sep, temperature, top_p, num_beams, max_new_tokens``
+    of any object, as the original does; ``model_name`` may be there and is not needed. ``<image-placeholder>`` in the
+    query says where a picture goes; without one the pictures come first. A prompt longer than the context is cut from
+    the right, as in the original, with a warning on stderr.
+    """
+    from llava.answer import Sampling, answer, escape_image_tokens, image_slot, place_pictures, start_conversation
+
+    sampling = Sampling(
+        temperature=args.temperature,
+        top_p=args.top_p,
+        num_beams=args.num_beams,
+        max_new_tokens=args.max_new_tokens,
+    )
+    pictures: list[Picture] = [load_picture(name) for name in image_parser(args)]
+    loaded = _load(args.model_path, args.model_base)
+    if args.conv_mode is not None and args.conv_mode != loaded.template:
+        print(
+            f"[WARNING] the conversation template of this checkpoint is {loaded.template}, "
+            f"but --conv-mode says {args.conv_mode}: using {args.conv_mode}",
+            file=sys.stderr,
+        )
+    conversation = start_conversation(loaded, args.conv_mode)
+    pieces = args.query.split(IMAGE_PLACEHOLDER)
+    if len(pieces) == 1:
+        message = place_pictures(loaded, args.query, len(pictures))
+    elif len(pieces) - 1 == len(pictures):
+        message = image_slot(loaded).join(escape_image_tokens(piece) for piece in pieces)
+    else:
+        raise UsageError(
+            f"The query has {len(pieces) - 1} {IMAGE_PLACEHOLDER}, but there are {len(pictures)} pictures: "
+            "write one for each, or none."
+        )
+    conversation.append_message(conversation.roles[0], message)
+    conversation.append_message(conversation.roles[1], None)
+    loaded.model.config.truncate_to_model_max_length = True
+    reply = answer(loaded, conversation, pictures, sampling)
+    if reply.cut_tokens:
+        kept = reply.prompt_tokens
+        print(f"[WARNING] the prompt was cut to its first {kept} of {kept + reply.cut_tokens} tokens", file=sys.stderr)
+    print(reply.text)
+    return reply.text
+
+
+_kept: dict[tuple[str, str | None, int], LoadedModel] = {}
+
+
+def _load(model_path: str, model_base: str | None) -> LoadedModel:
+    """The model, loaded at the first call for these files and kept until another one is asked for."""
+    from llava.model.checkpoint import load_model
+
+    folders = [Path(path) for path in (model_path, model_base) if path is not None]
+    written_ns = max((file.stat().st_mtime_ns for folder in folders for file in folder.glob("*")), default=0)
+    key = (model_path, model_base, written_ns)
+    if key not in _kept:
+        _kept.clear()  # before loading: two models at once may not fit
+        _kept[key] = load_model(model_path, base=model_base)
+    return _kept[key]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The original's flags with the original's defaults."""
+    parser = argparse.ArgumentParser(prog="python -m llava.eval.run_llava")
+    parser.add_argument("--model-path", required=True)
+    parser.add_argument("--model-base", default=None)
+    parser.add_argument("--image-file", required=True)
+    parser.add_argument("--query", required=True)
+    parser.add_argument("--conv-mode", default=None)
+    parser.add_argument("--sep", default=",")
+    parser.add_argument("--temperature", type=float, default=0.2)
+    parser.add_argument("--top_p", type=float, default=None)
+    parser.add_argument("--num_beams", type=int, default=1)
+    parser.add_argument("--max_new_tokens", type=int, default=512)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``eval_model`` from the command line; returns the exit code."""
+    args = build_parser().parse_args(argv)
+    try:
+        eval_model(args)
+    except LlavaError as error:
+        print(f"llava: error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

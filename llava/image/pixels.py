@@ -1,0 +1,358 @@
+"""A picture becomes the numbers that the vision tower sees: float32 [tiles, 3, tile_px, tile_px].
+
+Resizing is Pillow's bicubic on 8-bit values, bit for bit what the checkpoints were trained on; other libraries'
+bicubic is not the same. Every value is one of 256 per channel then, so rescaling and normalising is one table.
+
+The functions below ``ImageProcessor`` and ``make_pixels`` carry the original's names, for code written against it.
+
+Source: transformers 5.23 models/clip/image_processing_pil_clip.py and image_processing_backends.py;
+haotian-liu/LLaVA@c121f04 llava/mm_utils.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from llava.errors import CheckpointError, UsageError
+from llava.image.formats import to_rgb
+from llava.image.geometry import Size, Tiling, choose_canvas, crop_to_square, fit_inside, parse_pinpoints
+
+if TYPE_CHECKING:
+    from transformers import BatchFeature
+
+# OpenAI CLIP's. Source: transformers 5.23 image_utils.py OPENAI_CLIP_MEAN, OPENAI_CLIP_STD.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+# A picture is resized before its centre is cut out. Where that would make more px than this, of a very thin picture,
+# only the centre is resized, and values may differ by 1 of 255.
+_MAX_RESIZED_PX = 64_000_000
+
+# Rows that are padded to a square at a time, in px of the square.
+_BAND_PX = 4_000_000
+
+_FILE = "preprocessor_config.json"
+
+
+class ImageProcessor:
+    """Turns pictures into one tile each; looks like Transformers' CLIPImageProcessor and equals its Pillow variant.
+
+    Attributes may be changed at any time. ``size`` is ``{"shortest_edge": px}``, or ``{"height": px, "width": px}``
+    for a tower that squashes pictures instead of cropping them; ``crop_size`` is ``{"height": px, "width": px}``.
+    """
+
+    model_input_names = ("pixel_values",)
+
+    def __init__(
+        self,
+        *,
+        size: Mapping[str, int] | int = 336,
+        crop_size: Mapping[str, int] | int | None = None,
+        do_resize: bool = True,
+        resample: int = Image.Resampling.BICUBIC,
+        do_center_crop: bool = True,
+        do_rescale: bool = True,
+        rescale_factor: float = 1 / 255,
+        do_normalize: bool = True,
+        image_mean: Sequence[float] = CLIP_MEAN,
+        image_std: Sequence[float] = CLIP_STD,
+        do_convert_rgb: bool = True,
+    ) -> None:
+        """``crop_size`` None is ``size``. ``do_convert_rgb`` is there for its readers: RGB is all that comes out."""
+        self.size = {"shortest_edge": size} if isinstance(size, int) else _drop_none(size)
+        if "shortest_edge" not in self.size and not {"height", "width"} <= self.size.keys():
+            raise CheckpointError(
+                f"The image processor's size is {self.size}; it needs shortest_edge or height and width."
+            )
+        if crop_size is None:
+            edge = self.size.get("shortest_edge")
+            crop_size = edge if edge else {"height": self.size["height"], "width": self.size["width"]}
+        square = {"height": crop_size, "width": crop_size} if isinstance(crop_size, int) else _drop_none(crop_size)
+        if not {"height", "width"} <= square.keys():
+            raise CheckpointError(f"The image processor's crop_size is {square}; it needs height and width.")
+        if len(image_mean) != 3 or len(image_std) != 3:
+            raise CheckpointError(
+                f"The image processor needs 3 means and deviations, not {image_mean} and {image_std}."
+            )
+        self.crop_size = square
+        self.do_resize = do_resize
+        self.resample = int(resample)
+        self.do_center_crop = do_center_crop
+        self.do_rescale = do_rescale
+        self.rescale_factor = rescale_factor
+        self.do_normalize = do_normalize
+        self.image_mean = list(image_mean)
+        self.image_std = list(image_std)
+        self.do_convert_rgb = do_convert_rgb
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> ImageProcessor:
+        """The processor that ``preprocessor_config.json`` in ``folder`` describes; ``folder`` may be that file.
+
+        Sizes may be numbers, as in old files. What is missing is CLIPImageProcessor's. Raises CheckpointError.
+        """
+        path = Path(folder)
+        path = path if path.suffix == ".json" else path / _FILE
+        try:
+            read = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise CheckpointError(f"There is no {path}, which says how pictures are prepared.") from error
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"{path} cannot be read as JSON.") from error
+        if not isinstance(read, dict):
+            raise CheckpointError(f"{path} holds a {type(read).__name__}, not the description of an image processor.")
+        # Files made before Transformers had image processors leave out what went without saying.
+        is_clip = "CLIP" in str(read.get("image_processor_type", "CLIP"))
+        clip = {"size": 224, "do_center_crop": is_clip or "crop_size" in read}
+        fields = {name: read[name] for name in cls().to_dict() if read.get(name) is not None}
+        fields.pop("image_processor_type", None)
+        try:
+            return cls(**{**clip, **fields})
+        except (CheckpointError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{path} does not describe an image processor: {error}") from error
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes ``preprocessor_config.json``, which Transformers' CLIPImageProcessor reads too."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        (Path(folder) / _FILE).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The attributes, and the name of the class that Transformers reads them with."""
+        return {"image_processor_type": "CLIPImageProcessor", **vars(self)}
+
+    def __repr__(self) -> str:
+        return f"ImageProcessor({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
+
+    @property
+    def tile_px(self) -> int:
+        """The side of what comes out."""
+        return self.crop_size["height"] if self.do_center_crop else self.size.get("height", self.crop_size["height"])
+
+    def preprocess(self, images: Any, return_tensors: str | None = None, **changes: Any) -> BatchFeature:
+        """``pixel_values`` of one picture or several, one tile each.
+
+        Args:
+            images: Pillow images, or 8-bit arrays or tensors [height, width, 3] or [3, height, width]; one of these, a
+                sequence of them, or an array of four axes.
+            return_tensors: "pt" for a tensor [N, 3, tile, tile], "np" for such an array, None for a list of arrays
+                [3, tile, tile]. float32.
+            changes: attributes to change for this call.
+
+        Raises:
+            UsageError: no pictures, pictures of other types, or an unknown ``return_tensors``.
+        """
+        from transformers import BatchFeature
+
+        if changes:
+            return ImageProcessor(**{**vars(self), **changes}).preprocess(images, return_tensors)
+        pixels_NCHW = self.make_tiles(_as_pictures(images))
+        if return_tensors is None:
+            return BatchFeature({"pixel_values": list(pixels_NCHW)})
+        kind = str(getattr(return_tensors, "value", return_tensors))
+        if kind not in ("pt", "np"):
+            raise UsageError(f"return_tensors is {return_tensors!r}; it can be 'pt', 'np' or None.")
+        return BatchFeature({"pixel_values": torch.from_numpy(pixels_NCHW) if kind == "pt" else pixels_NCHW})
+
+    __call__ = preprocess
+
+    def make_tiles(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
+        """[N, 3, tile, tile] from N pictures that come out in one size: resized, cropped, normalised."""
+        tiles = [np.asarray(self._fit(to_rgb(image))) for image in images]
+        if len({tile.shape for tile in tiles}) != 1:
+            sizes = ", ".join(sorted({f"{tile.shape[1]}x{tile.shape[0]}" for tile in tiles})) or "no pictures at all"
+            raise UsageError(f"Pictures of one size are needed for one array, but there are {sizes}.")
+        pixels_NCHW = np.empty((len(tiles), 3, *tiles[0].shape[:2]), dtype=np.float32)
+        table = self._table()
+        for pixels_CHW, tile_HWC in zip(pixels_NCHW, tiles, strict=True):
+            for channel in range(3):
+                np.take(table[channel], tile_HWC[:, :, channel], out=pixels_CHW[channel], mode="clip")
+        return pixels_NCHW
+
+    def _fit(self, image: Image.Image) -> Image.Image:
+        """Resized and cropped, still 8 bits."""
+        crop = Size(self.crop_size["width"], self.crop_size["height"])
+        if self.do_resize:
+            resample = Image.Resampling(self.resample)
+            edge = self.size.get("shortest_edge")
+            if edge is None:
+                image = image.resize((self.size["width"], self.size["height"]), resample)
+            else:
+                content, _ = crop_to_square(Size(*image.size), edge)
+                if self.do_center_crop and content.width * content.height > _MAX_RESIZED_PX:
+                    return _resize_centre(image, content, crop, resample)
+                image = image.resize(content, resample)
+        if self.do_center_crop and image.size != crop:
+            left, top = (image.width - crop.width) // 2, (image.height - crop.height) // 2
+            image = image.crop((left, top, left + crop.width, top + crop.height))
+        return image
+
+    def _table(self) -> npt.NDArray[np.float32]:
+        """What each of the 256 values of each channel becomes, [3, 256], rounded as Transformers rounds."""
+        values = np.arange(256, dtype=np.float64)
+        if self.do_rescale:
+            values *= self.rescale_factor
+        table = np.repeat(values.astype(np.float32)[None], 3, axis=0)
+        if not self.do_normalize:
+            return table
+        mean, std = (np.array(moment, dtype=np.float32)[:, None] for moment in (self.image_mean, self.image_std))
+        return (table - mean) / std
+
+
+def _drop_none(size: Mapping[str, Any]) -> dict[str, int]:
+    return {key: int(value) for key, value in dict(size).items() if value is not None}
+
+
+def _resize_centre(image: Image.Image, content: Size, crop: Size, resample: Image.Resampling) -> Image.Image:
+    """The middle ``crop`` of what resizing to ``content`` would make, without making the rest."""
+    scale_x, scale_y = image.width / content.width, image.height / content.height
+    left, top = (content.width - crop.width) // 2, (content.height - crop.height) // 2
+    right, bottom = left + crop.width, top + crop.height
+    return image.resize(crop, resample, box=(left * scale_x, top * scale_y, right * scale_x, bottom * scale_y))
+
+
+def _as_pictures(images: Any) -> list[Image.Image]:
+    if isinstance(images, Image.Image):
+        return [images]
+    if isinstance(images, (list, tuple)):
+        return [picture for image in images for picture in _as_pictures(image)]
+    if isinstance(images, torch.Tensor):
+        images = images.cpu().numpy()
+    if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim not in (3, 4):
+        kind = f"{images.dtype} array {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
+        raise UsageError(f"A {kind} is no picture; pass Pillow images or uint8 arrays [height, width, 3].")
+    if images.ndim == 4:
+        return [picture for image in images for picture in _as_pictures(image)]
+    if images.shape[2] != 3 and images.shape[0] == 3:
+        images = images.transpose(1, 2, 0)
+    if images.shape[2] != 3:
+        raise UsageError(f"An array {images.shape} is no picture; pass uint8 arrays [height, width, 3].")
+    return [Image.fromarray(np.ascontiguousarray(images))]
+
+
+def make_pixels(image: Image.Image, tiling: Tiling, processor: Any) -> torch.Tensor:
+    """What the vision tower sees of one picture, float32 [T, 3, tile_px, tile_px]; T is ``plan_tiles``'s ``num_tiles``.
+
+    Raises UsageError where the processor makes tiles of another size than ``tiling`` counts with.
+    """
+    tile_px = processor.crop_size["height"]
+    if tile_px != tiling.tile_px:
+        raise UsageError(
+            f"The image processor makes tiles of {tile_px} px, but the vision tower takes tiles of {tiling.tile_px} px."
+        )
+    return _tile(image, tiling.aspect, tiling.pinpoints, processor)
+
+
+def process_images(
+    images: Sequence[Image.Image], image_processor: Any, model_cfg: Any
+) -> torch.Tensor | list[torch.Tensor]:
+    """The pictures as ``model_cfg.image_aspect_ratio`` wants them, float32.
+
+    Without the attribute, or with one that is not known, pictures lose what lies outside their centre square.
+
+    Args:
+        model_cfg: any object; "anyres" also needs ``image_grid_pinpoints``.
+
+    Returns:
+        [N, 3, S, S]; for "anyres" [N, T, 3, S, S], or a list of N tensors [T, 3, S, S] where T differs.
+    """
+    aspect = getattr(model_cfg, "image_aspect_ratio", None) or "square"
+    if isinstance(images, Image.Image) or not images:
+        raise UsageError("process_images takes a list of at least one picture.")
+    if not aspect.startswith("anyres"):
+        return torch.cat([_tile(image, aspect, (), image_processor) for image in images])
+    pinpoints = getattr(model_cfg, "image_grid_pinpoints", None)
+    tiles = [process_anyres_image(image, image_processor, pinpoints) for image in images]
+    return torch.stack(tiles) if len({len(tile) for tile in tiles}) == 1 else tiles
+
+
+def process_anyres_image(image: Image.Image, processor: Any, grid_pinpoints: Any) -> torch.Tensor:
+    """The picture squashed to a square, and the tiles of its canvas row by row: float32 [1 + tiles, 3, S, S]."""
+    return _tile(image, "anyres", parse_pinpoints(grid_pinpoints, processor.crop_size["height"]), processor)
+
+
+def _tile(image: Image.Image, aspect: str, pinpoints: Sequence[Size], processor: Any) -> torch.Tensor:
+    image = to_rgb(image)
+    edge = processor.size.get("shortest_edge") or processor.size["height"]
+    if aspect == "pad":
+        color = tuple(int(x * 255) for x in processor.image_mean)
+        if isinstance(processor, ImageProcessor) and processor.do_resize:
+            pieces = [_pad_and_resize(image, color, edge, Image.Resampling(processor.resample))]
+        else:
+            pieces = [expand2square(image, color)]
+    elif aspect.startswith("anyres"):
+        canvas = resize_and_pad_image(image, choose_canvas(Size(*image.size), pinpoints))
+        base = image.resize((edge, edge), Image.Resampling.BICUBIC)
+        pieces = [base, *divide_to_patches(canvas, processor.crop_size["height"])]
+    elif aspect in ("highres", "crop_split"):
+        raise UsageError(f"image_aspect_ratio is {aspect!r}, which is not supported.")
+    else:
+        pieces = [image]
+    if isinstance(processor, ImageProcessor):
+        return torch.from_numpy(processor.make_tiles(pieces))
+    return torch.stack([processor.preprocess(piece, return_tensors="pt")["pixel_values"][0] for piece in pieces])
+
+
+def _pad_and_resize(image: Image.Image, color: tuple[int, ...], edge: int, resample: Image.Resampling) -> Image.Image:
+    """``expand2square`` and a resize to ``edge``, bit for bit, without ever holding the square.
+
+    Pillow resizes first along rows and then along columns, so rows can be padded and shortened a band at a time; rows
+    of nothing but padding stay what they are.
+    """
+    side = max(image.size)
+    left, top = (side - image.width) // 2, (side - image.height) // 2
+    narrow = Image.new("RGB", (edge, side), color)
+    num_rows = max(1, _BAND_PX // side)
+    for first in range(0, image.height, num_rows):
+        height = min(num_rows, image.height - first)
+        band = Image.new("RGB", (side, height), color)
+        band.paste(image.crop((0, first, image.width, first + height)), (left, 0))
+        narrow.paste(band.resize((edge, height), resample), (0, top + first))
+    return narrow.resize((edge, edge), resample)
+
+
+def expand2square(pil_img: Image.Image, background_color: Any) -> Image.Image:
+    """The picture in the middle of a square of its longer side; a square picture is returned itself."""
+    width, height = pil_img.size
+    if width == height:
+        return pil_img
+    side = max(width, height)
+    square = Image.new(pil_img.mode, (side, side), background_color)
+    square.paste(pil_img, ((side - width) // 2, (side - height) // 2))
+    return square
+
+
+def resize_and_pad_image(image: Image.Image, target_resolution: tuple[int, int]) -> Image.Image:
+    """The picture fitted into ``target_resolution`` (width, height), in the middle of black."""
+    canvas = Size(*target_resolution)
+    content, offset = fit_inside(Size(*image.size), canvas)
+    padded = Image.new("RGB", canvas, (0, 0, 0))
+    padded.paste(image.resize(content, Image.Resampling.BICUBIC), offset)
+    return padded
+
+
+def divide_to_patches(image: Image.Image, patch_size: int) -> list[Image.Image]:
+    """The tiles of ``patch_size`` px (patches, as the original calls them) that fill the picture, row by row."""
+    corners = ((x, y) for y in range(0, image.height, patch_size) for x in range(0, image.width, patch_size))
+    return [image.crop((x, y, x + patch_size, y + patch_size)) for x, y in corners]
+
+
+def select_best_resolution(
+    original_size: tuple[int, int], possible_resolutions: Sequence[tuple[int, int]]
+) -> tuple[int, int]:
+    """The canvas (width, height) for a picture of this (width, height); see ``choose_canvas``."""
+    width, height = choose_canvas(Size(*original_size), possible_resolutions)
+    return width, height
+
+
+def get_anyres_image_grid_shape(image_size: tuple[int, int], grid_pinpoints: Any, patch_size: int) -> tuple[int, int]:
+    """(columns, rows) of tiles of ``patch_size`` px that a picture of this (width, height) is cut into."""
+    canvas = choose_canvas(Size(*image_size), parse_pinpoints(grid_pinpoints, patch_size))
+    return canvas.width // patch_size, canvas.height // patch_size

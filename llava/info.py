@@ -1,0 +1,182 @@
+"""What a checkpoint is, and what becomes of a picture in it, as tables for people.
+
+Reads config.json and where the tensors lie, never the weights themselves: a 34B checkpoint is described as fast as a
+small one, and a folder that holds only a config.json can say how it would cut a picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from llava.config import read_spec
+from llava.conversation import template_name
+from llava.image.geometry import Size, TilePlan, Tiling, plan_tiles
+from llava.image.source import load_picture
+
+# Which part a tensor belongs to, by what its name contains, in any layout; what matches nothing is the decoder.
+_PARTS = {
+    "vision_tower": "vision tower",
+    "mm_projector": "projector",
+    "multi_modal_projector": "projector",
+    "image_newline": "image newline",
+    "embed_tokens": "embeddings",
+    "lm_head": "head",
+}
+_ORDER = ("vision tower", "projector", "image newline", "embeddings", "decoder", "head")
+
+
+@dataclass
+class Part:
+    """The tensors of one part of a checkpoint, counted."""
+
+    num_tensors: int = 0
+    num_parameters: int = 0
+    num_bytes: int = 0
+    dtypes: set[str] = field(default_factory=set)
+
+    def add(self, other: Part) -> None:
+        self.num_tensors += other.num_tensors
+        self.num_parameters += other.num_parameters
+        self.num_bytes += other.num_bytes
+        self.dtypes |= other.dtypes
+
+    def cells(self) -> tuple[str, str, str, str]:
+        """Tensors, parameters, size and dtypes, as a table shows them."""
+        size = f"{self.num_bytes / 1e9:.2f} GB" if self.num_bytes >= 1e9 else f"{self.num_bytes / 1e6:.2f} MB"
+        return str(self.num_tensors), f"{self.num_parameters:,}", size, ", ".join(sorted(self.dtypes))
+
+
+def describe_checkpoint(name: str | None) -> None:
+    """Print what a checkpoint is: family, template, context, pictures, parts; None is the embedded model.
+
+    Raises CheckpointError.
+    """
+    from llava.model.weights import has_weights
+
+    folder = _find(name)
+    spec = read_spec(folder)
+    facts = [
+        ("checkpoint", str(folder)),
+        ("model", f"{spec.family}, hidden size {spec.hidden_size}, {spec.layout} layout, {spec.dtype or 'any dtype'}"),
+        ("template", template_name(name or folder.name, spec.raw)),
+        ("context", f"{spec.context_tokens} tokens, vocabulary {spec.vocab_size}"),
+        ("tower", f"{spec.tower or 'inside'}, layer {spec.select_layer}, {spec.select_feature} features"),
+        ("projector", f"{spec.projector_type}, {spec.tower_hidden_size} to {spec.hidden_size}"),
+        ("pictures", _say_tiling(spec.tiling)),
+    ]
+    _show(_two_columns(facts))
+    print()
+    if not has_weights(folder):
+        print("There are no weights of a whole model in this folder.")
+        return
+    parts = count_parts(folder)
+    table = Table(box=box.SIMPLE, pad_edge=False, show_edge=False)
+    for title in ("part", "tensors", "parameters", "size", "dtype"):
+        table.add_column(title, justify="left" if title in ("part", "dtype") else "right")
+    whole = Part()
+    for title in sorted(parts, key=_ORDER.index):
+        table.add_row(title, *parts[title].cells())
+        whole.add(parts[title])
+    table.add_section()
+    table.add_row("together", *whole.cells())
+    _show(table)
+
+
+def count_parts(folder: Path) -> dict[str, Part]:
+    """What the weight files in ``folder`` hold, by part. The tensors are mapped from their files, not read."""
+    from llava.model.weights import find_tensors, stream_tensors
+
+    parts: dict[str, Part] = {}
+    for name, tensor, _ in stream_tensors(find_tensors(folder)):
+        title = next((title for key, title in _PARTS.items() if key in name), "decoder")
+        dtype = str(tensor.dtype).removeprefix("torch.")
+        parts.setdefault(title, Part()).add(Part(1, tensor.numel(), tensor.nbytes, {dtype}))
+    return parts
+
+
+def describe_picture(name: str | None, source: str, *, plot: str | None = None) -> None:
+    """Print how the checkpoint cuts the picture into tiles and positions, and with ``plot`` draw it into that file.
+
+    Raises BadImage and CheckpointError.
+    """
+    picture = load_picture(source)
+    tiling = read_spec(_find(name)).tiling
+    plan = plan_tiles(picture.size, tiling)
+    _show(_two_columns([("picture", f"{picture.name}, {plan.image} px"), *_say_plan(plan, tiling)]))
+    if plot is not None:
+        from llava.image.tokenmap import draw_token_map
+
+        path = Path(plot)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draw_token_map(picture.image, tiling, path)
+        print(f"\ndrawn in {path}")
+
+
+def _say_plan(plan: TilePlan, tiling: Tiling) -> list[tuple[str, str]]:
+    side = plan.features_per_side
+    corner = f"({plan.offset[0]}, {plan.offset[1]})"
+    facts = [("canvas", f"{plan.canvas} px, the picture as {plan.content} px at {corner}")]
+    if plan.num_tiles == 1:
+        facts.append(("tiles", f"1 of {tiling.tile_px} px: {side}x{side} features"))
+    else:
+        tiles = f"{plan.grid} of {tiling.tile_px} px, and the whole picture in one more"
+        facts.append(("tiles", f"{plan.num_tiles}: {tiles}; {side}x{side} features each"))
+    if plan.num_tiles > 1 and not plan.is_flat:
+        kept = Size(len(plan.kept_columns), len(plan.kept_rows))
+        full = Size(plan.grid.width * side, plan.grid.height * side)
+        of_all = f"all {full} features" if kept == full else f"{kept} of {full} features, the others show only padding"
+        resampled = "" if plan.resampling == "none" else f"; {plan.resampling} to {plan.map_size}"
+        facts.append(("kept", of_all + resampled))
+    facts.append(("positions", _say_positions(plan)))
+    return facts
+
+
+def _say_positions(plan: TilePlan) -> str:
+    """The sum that gives the number of positions, term by term."""
+    if plan.is_flat or plan.num_tiles == 1:
+        newline = " + 1 newline" if plan.has_newlines else ""
+        return f"{plan.num_tiles} x {plan.features_per_tile}{newline} = {plan.num_positions}"
+    base = f"{plan.features_per_tile} whole picture + " if plan.has_base else ""
+    row = f"({plan.map_size.width} + 1 newline)" if plan.has_newlines else str(plan.map_size.width)
+    return f"{base}{plan.map_size.height} rows x {row} = {plan.num_positions}"
+
+
+def _say_tiling(tiling: Tiling) -> str:
+    tile = f"tiles of {tiling.tile_px} px in {tiling.patch_px}-px patches"
+    if not tiling.is_anyres:
+        return f"{tiling.aspect}, one tile: {tile}"
+    canvases = ", ".join(str(canvas) for canvas in tiling.pinpoints)
+    return f"{tiling.aspect}, {tiling.merge}, {tile}; canvases {canvases}"
+
+
+def _find(name: str | None) -> Path:
+    from llava.model.sources import DEFAULT_MODEL, find_checkpoint
+
+    return find_checkpoint(name or DEFAULT_MODEL)
+
+
+def _two_columns(facts: Iterable[tuple[str, str]]) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for title, text in facts:
+        table.add_row(title, text)
+    return table
+
+
+def _show(table: Table) -> None:
+    """Print the table; where standard output is no terminal, its lines are neither broken nor filled with blanks."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    if console.is_terminal:
+        console.print(table)
+        return
+    console.width = 200
+    with console.capture() as text:
+        console.print(table)
+    print("\n".join(line.rstrip() for line in text.get().splitlines()))

@@ -1,0 +1,107 @@
+"""FRONT DOOR: the original's ``llava.mm_utils``, for code written against it. Nothing inside this package imports it.
+
+Pictures and prompts are done elsewhere and only named here; what stands here is what nothing else needs.
+
+Source: haotian-liu/LLaVA@c121f04 llava/mm_utils.py.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from transformers import StoppingCriteria
+
+from llava.errors import BadImage
+from llava.image.pixels import (
+    divide_to_patches,
+    expand2square,
+    get_anyres_image_grid_shape,
+    process_anyres_image,
+    process_images,
+    resize_and_pad_image,
+    select_best_resolution,
+)
+from llava.prompt import tokenizer_image_token
+
+__all__ = [
+    "KeywordsStoppingCriteria",
+    "divide_to_patches",
+    "expand2square",
+    "get_anyres_image_grid_shape",
+    "get_model_name_from_path",
+    "load_image_from_base64",
+    "process_anyres_image",
+    "process_images",
+    "resize_and_pad_image",
+    "select_best_resolution",
+    "tokenizer_image_token",
+]
+
+
+def load_image_from_base64(image: str | bytes) -> Image.Image:
+    """The picture in base64 text, undecoded and in its own mode, as Pillow opens it. Raises BadImage."""
+    try:
+        return Image.open(BytesIO(base64.b64decode(image)))
+    except (binascii.Error, UnidentifiedImageError) as error:
+        raise BadImage(f"This text is not a picture in base64: {error}.") from error
+
+
+def get_model_name_from_path(model_path: str) -> str:
+    """The last part of a path or hub name; ``checkpoint-N`` with the part before it, where there is one."""
+    parts = model_path.strip("/").split("/")
+    return "_".join(parts[-2:]) if parts[-1].startswith("checkpoint-") else parts[-1]
+
+
+class KeywordsStoppingCriteria(StoppingCriteria):
+    """Ends each row of a batch as soon as a keyword stands at its end.
+
+    ``input_ids``: the prompt, ``[batch, length]``. It may or may not stand before the answer in what ``generate`` hands
+    over; only the answer is looked at. A keyword is found by its ids at the end of the answer, or in the text of the
+    last tokens, whatever they are.
+
+    The result is a bool tensor ``[batch]``, which Transformers takes row by row. The original looked for text only
+    after as many new tokens as the prompt has ids, and ended a batch only when all rows match at the same step.
+    """
+
+    def __init__(self, keywords: Sequence[str], tokenizer: Any, input_ids: torch.Tensor) -> None:
+        self.keywords = list(keywords)
+        self.tokenizer = tokenizer
+        self.start_len = input_ids.shape[1]
+        self.keyword_ids = []
+        for keyword in self.keywords:
+            ids = list(tokenizer(keyword).input_ids)
+            self.keyword_ids.append(ids[1:] if len(ids) > 1 and ids[0] == tokenizer.bos_token_id else ids)
+        # Spelled byte by byte a keyword takes the most tokens; two more for what stands before it in them.
+        self.max_keyword_len = max((len(keyword.encode()) for keyword in self.keywords), default=0) + 2
+        self._prompt = input_ids
+
+    def __call__(self, output_ids: torch.Tensor, scores: Any = None, **kwargs: Any) -> torch.Tensor:
+        num_before = self.start_len if self._begins_with_prompt(output_ids) else 0
+        ends = [self._has_keyword(row[num_before:].tolist()) for row in output_ids]
+        return torch.tensor(ends, dtype=torch.bool, device=output_ids.device)
+
+    def call_for_batch(self, output_ids: torch.Tensor, scores: Any = None, **kwargs: Any) -> bool:
+        """Whether a keyword stands at the end of ``output_ids``, one row."""
+        return bool(self(output_ids, scores, **kwargs).all())
+
+    def _begins_with_prompt(self, output_ids: torch.Tensor) -> bool:
+        prompt = self._prompt.to(output_ids.device)
+        rows = output_ids.shape[0]
+        if output_ids.shape[1] < self.start_len or rows % prompt.shape[0]:
+            return False
+        # Beams and several answers repeat each row of the prompt in place.
+        prompt = prompt.repeat_interleave(rows // prompt.shape[0], dim=0)
+        return bool((output_ids[:, : self.start_len] == prompt).all())
+
+    def _has_keyword(self, answer: list[int]) -> bool:
+        if any(ids and answer[-len(ids) :] == ids for ids in self.keyword_ids):
+            return True
+        tail = [token for token in answer[-self.max_keyword_len :] if token >= 0]
+        text = self.tokenizer.decode(tail, skip_special_tokens=True)
+        return any(keyword in text for keyword in self.keywords)

@@ -1,0 +1,382 @@
+"""Reads a checkpoint into a model, and writes one.
+
+The model is built without memory, then filled tensor by tensor, so loading takes little more than the model itself.
+Every tensor is accounted for before the first is read: used, left out by a rule of ``layouts``, or a CheckpointError
+that lists what is missing and what is left over. A model that is returned is whole: no weight of it is random, none
+is NaN. Nothing in a checkpoint is ever run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from torch import nn
+
+from llava.config import KNOWN_TOWERS, ModelSpec, read_config_dict, read_spec
+from llava.conversation import template_name
+from llava.errors import CheckpointError, UsageError
+from llava.image.pixels import ImageProcessor
+from llava.model import layouts
+from llava.model.companions import (
+    clean_generation_config,
+    describe_model,
+    fit_tokenizer,
+    load_generation_config,
+    load_processor,
+    load_tokenizer,
+)
+from llava.model.llava import (
+    LlavaConfig,
+    LlavaLlamaForCausalLM,
+    LlavaMistralConfig,
+    LlavaMistralForCausalLM,
+    LlavaQwenConfig,
+    LlavaQwenForCausalLM,
+)
+from llava.model.placement import choose_device, choose_dtype, read_dtype
+from llava.model.quantize import check_quantization, quantize_layer
+from llava.model.sources import find_checkpoint, find_tower
+from llava.model.weights import find_tensors, has_weights, is_weight_file, names_in, stream_tensors, write_tensors
+
+_CLASSES: dict[str, tuple[Any, Any]] = {
+    "llama": (LlavaConfig, LlavaLlamaForCausalLM),
+    "mistral": (LlavaMistralConfig, LlavaMistralForCausalLM),
+    "qwen2": (LlavaQwenConfig, LlavaQwenForCausalLM),
+}
+_ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that is ready to be asked, with all that belongs to it."""
+
+    tokenizer: Any
+    model: Any  # LlavaLlamaForCausalLM, LlavaMistralForCausalLM or LlavaQwenForCausalLM; in eval mode
+    image_processor: ImageProcessor
+    spec: ModelSpec
+    context_tokens: int
+    template: str  # a name of llava.conversation.conv_templates
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Tensors of one origin: their files by the names used there, and how these names become ours."""
+
+    places: dict[str, Path]
+    rename: Callable[[str], str | None]
+
+    def names(self) -> dict[str, Path]:
+        """Our name of each tensor, with its file; without those that a rule leaves out."""
+        return {ours: path for name, path in self.places.items() if (ours := self.rename(name)) is not None}
+
+
+def load_model(
+    path_or_id: str | Path,
+    *,
+    base: str | Path | None = None,
+    device: str | torch.device | int | None = None,
+    dtype: str | torch.dtype | None = None,
+    attention: str | None = None,
+    bits: int = 16,
+    config: Mapping[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> LoadedModel:
+    """The checkpoint of that name, whole and ready to be asked.
+
+    Args:
+        path_or_id: a folder, a short name (``llava-v1.5-7b``), a hub id or ``"embedded"``; see ``find_checkpoint``.
+        base: the language model that a folder with nothing but a projector was trained on.
+        device: cuda, cuda:1, mps, cpu; by default the best there is.
+        dtype: float32, bfloat16, float16; by default what suits the device, see ``choose_dtype``.
+        attention: sdpa (default), eager or flash_attention_2.
+        bits: 16, or 8 or 4 to quantise the decoder's matrices while loading (CUDA and bitsandbytes needed).
+        config: read instead of the folder's config.json. ``overrides``: values that replace some of it.
+
+    Raises:
+        CheckpointError: the checkpoint is missing, incomplete, damaged, unsafe or of an unsupported kind.
+        UsageError: the device, dtype, attention or number of bits is unknown or not there.
+    """
+    chosen_device, chosen_dtype = choose_device(device), read_dtype(dtype)
+    if attention is not None and attention not in _ATTENTIONS:
+        raise UsageError(f"There is no attention '{attention}'; use {', '.join(_ATTENTIONS)}, or leave it out.")
+    check_quantization(bits, chosen_device)
+    folder = find_checkpoint(path_or_id)
+    base_folder = None if base is None else find_checkpoint(base)
+    if config is not None or overrides:
+        config = {**(read_config_dict(folder) if config is None else config), **(overrides or {})}
+    sources = _find_sources(folder, base_folder)
+    spec, tower_folder = _find_spec(folder, config, sources)
+    if tower_folder is not None:
+        sources.insert(0, _Source(find_tensors(tower_folder), layouts.name_from_tower))
+    template = template_name(str(path_or_id), spec.raw)
+
+    model = _build(spec, folder, template, attention)
+    if chosen_dtype is None:
+        num_parameters = sum(parameter.numel() for parameter in model.parameters())
+        chosen_dtype = choose_dtype(chosen_device, spec.dtype, num_parameters)
+    _fill(model, sources, chosen_device, chosen_dtype, bits)
+    model.config.dtype = chosen_dtype
+    tokenizer = load_tokenizer(base_folder or folder, spec.family)
+    fit_tokenizer(tokenizer, model, base_folder or folder)
+    model.generation_config = load_generation_config(folder, model, tokenizer)
+    processor = load_processor(folder, tower_folder, spec.tiling.tile_px)
+    model.get_vision_tower().image_processor = processor
+    return LoadedModel(tokenizer, model.eval(), processor, spec, spec.context_tokens, template)
+
+
+def _find_sources(folder: Path, base_folder: Path | None) -> list[_Source]:
+    """Where the tensors of the checkpoint lie: in its own files, or in a language model's and a projector's."""
+    projector = folder / "mm_projector.bin"
+    if has_weights(folder) or not (projector.is_file() or (folder / "adapter_config.json").is_file()):
+        places = find_tensors(folder)  # says what is missing if nothing is there
+        if base_folder is not None:
+            raise UsageError(f"{folder} holds a whole model, so it takes no base: leave {base_folder} out.")
+        is_hf = isinstance(read_config_dict(folder).get("text_config"), dict)
+        return [_Source(places, layouts.name_from_hf if is_hf else layouts.name_from_original)]
+    if not projector.is_file():
+        raise CheckpointError(
+            f"{folder} holds LoRA layers, which are not merged while loading yet: "
+            "merge them into their base model first, and name the merged folder."
+        )
+    if base_folder is None:
+        raise CheckpointError(
+            f"{folder} holds only a projector: name the language model it was trained on as the base (--model-base)."
+        )
+    own = _Source(dict.fromkeys(names_in(projector), projector), layouts.name_from_projector)
+    return [_Source(find_tensors(base_folder), layouts.name_from_original), own]
+
+
+def _find_spec(
+    folder: Path, config: Mapping[str, Any] | None, sources: Iterable[_Source]
+) -> tuple[ModelSpec, Path | None]:
+    """The spec, and the tower's folder if its weights have to come from there: those inside the checkpoint win."""
+    values = read_config_dict(folder) if config is None else config
+    name = str(values.get("mm_vision_tower") or values.get("vision_tower") or "")
+    is_inside = any(ours.startswith(layouts.TOWER) for source in sources for ours in source.names())
+    is_described = bool(values.get("mm_vision_config") or values.get("vision_config") or name in KNOWN_TOWERS)
+    needs_folder = bool(name) and not (is_inside and is_described)
+    tower_folder = find_tower(name, folder) if needs_folder else None
+    return read_spec(folder, tower_folder=tower_folder, config=config), None if is_inside else tower_folder
+
+
+def _build(spec: ModelSpec, folder: Path, template: str, attention: str | None) -> Any:
+    """The model as the spec describes it, on the meta device: shapes without memory."""
+    config_class, model_class = _CLASSES[spec.family]
+    left_out = ("model_type", "torch_dtype", "dtype", "transformers_version", "_name_or_path")
+    values = {key: value for key, value in spec.config.items() if key not in left_out}
+    values.update(
+        architectures=[model_class.__name__],
+        mm_vision_tower=spec.tower,
+        mm_hidden_size=spec.tower_hidden_size,
+        conversation_template=template,
+        name_or_path=str(folder),
+    )
+    try:
+        config = config_class(**values)
+        config._attn_implementation = attention or "sdpa"
+        with torch.device("meta"):
+            return model_class(config)
+    except ImportError as error:
+        raise UsageError(f"The attention '{attention}' is not installed ({error}); leave it out.") from error
+    except (StrictDataclassError, ValueError, TypeError, KeyError, ZeroDivisionError, RuntimeError) as error:
+        raise CheckpointError(f"{folder / 'config.json'} describes no model that can be built: {error}") from error
+
+
+def _fill(model: Any, sources: list[_Source], device: torch.device, dtype: torch.dtype, bits: int) -> None:
+    """Give every parameter its value; all of them, or CheckpointError."""
+    is_tied = bool(model.config.tie_word_embeddings)
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.named_parameters(remove_duplicate=False)}
+    passed_over = _account(model, wanted, sources)
+    head: torch.Tensor | None = None
+    for source in sources:
+        seen: dict[str, Path] = {}
+        for name, tensor, path in stream_tensors(source.places):
+            ours = source.rename(name)
+            if ours is None or ours in passed_over:
+                continue
+            if ours in seen:
+                raise CheckpointError(f"{name} is there twice, in {seen[ours]} and in {path}.")
+            seen[ours] = path
+            if ours not in wanted:  # the index did not mention it
+                raise CheckpointError(f"{path} holds {name}, which the model has no place for.")
+            if tuple(tensor.shape) != wanted[ours]:
+                raise CheckpointError(
+                    f"{name} in {path} has the shape {list(tensor.shape)}, "
+                    f"but config.json describes {list(wanted[ours])}."
+                )
+            value = _convert(tensor, name, path, device, dtype)
+            if ours == layouts.HEAD and is_tied:
+                head = value
+            else:
+                _assign(model, ours, value, bits)
+    if is_tied:
+        _tie_head(model, head)
+    _compute_buffers(model, device)
+    empty = [name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta]
+    assert not empty, f"never filled: {empty}"
+
+
+def _account(model: Any, wanted: Mapping[str, tuple[int, ...]], sources: Iterable[_Source]) -> set[str]:
+    """Hold what the files have against what the model needs, before any tensor is read.
+
+    Returns the tensors that are passed over, and removes from the model the unused end of its tower where the files
+    leave it out. Raises CheckpointError for everything else that does not match.
+    """
+    found = {ours: path for source in sources for ours, path in source.names().items()}
+    passed_over = set() if layouts.NEWLINE in wanted else {layouts.NEWLINE}  # trained with another merge
+    missing = {name for name in wanted if name not in found}
+    if model.config.tie_word_embeddings:
+        missing.discard(layouts.HEAD)
+    missing -= _drop_absent_end(model.get_vision_tower(), missing)
+    left_over = {name for name in found if name not in wanted} - passed_over
+    if missing or left_over:
+        folders = sorted({str(path.parent) for path in found.values()})
+        faults = [
+            f"{len(names)} tensors {what}: {_name_some(names)}"
+            for names, what in ((missing, "are missing"), (left_over, "are left over"))
+            if names
+        ]
+        raise CheckpointError(f"The files in {' and '.join(folders)} do not fit config.json: {'; '.join(faults)}.")
+    return passed_over
+
+
+def _drop_absent_end(tower: Any, missing: set[str]) -> set[str]:
+    """Remove from the tower what LLaVA never runs, if the files have none of it; returns the names that are gone.
+
+    That is the blocks behind the layer that is read, from the last one on, and the norm behind them all.
+    """
+    body = tower.vision_tower.vision_model
+    gone = {f"{layouts.TOWER}post_layernorm.{leaf}" for leaf in ("weight", "bias")}
+    if not gone <= missing:
+        return set()
+    body.post_layernorm = nn.Identity()
+    while len(body.encoder.layers) > tower.num_blocks_run:
+        prefix = f"{layouts.TOWER}encoder.layers.{len(body.encoder.layers) - 1}."
+        block = {prefix + name for name, _ in body.encoder.layers[-1].named_parameters()}
+        if not block <= missing:
+            break
+        gone |= block
+        del body.encoder.layers[-1]
+    return gone
+
+
+def _name_some(names: set[str], limit: int = 8) -> str:
+    shown = sorted(names)[:limit]
+    return ", ".join(shown) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def _convert(tensor: torch.Tensor, name: str, path: Path, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """The tensor in memory of its own, in the wanted place and precision. CheckpointError if it is not finite."""
+    if not tensor.is_floating_point():
+        raise CheckpointError(f"{name} in {path} is of {tensor.dtype}; only floating-point weights can be read.")
+    value = tensor.to(device=device, dtype=dtype, copy=True, memory_format=torch.contiguous_format)
+    # A sum is finite only if all its terms are, and costs one pass and no memory; it may also overflow by itself.
+    if not bool(value.sum().isfinite()) and not bool(value.isfinite().all()):
+        if bool(tensor.isfinite().all()):
+            largest = tensor.abs().max().item()
+            raise CheckpointError(
+                f"{name} in {path} reaches {largest:g}, too large for {dtype}. Load it with dtype bfloat16 or float32."
+            )
+        raise CheckpointError(f"{name} in {path} holds NaN or infinite weights: a damaged file or a failed training.")
+    return value
+
+
+def _assign(model: nn.Module, name: str, value: torch.Tensor, bits: int) -> None:
+    owner_name, _, leaf = name.rpartition(".")
+    owner = model.get_submodule(owner_name)
+    if bits < 16 and isinstance(owner, nn.Linear) and name.startswith("model.layers."):
+        quantize_layer(model, owner_name, leaf, value, bits)
+        return
+    old = owner.get_parameter(leaf)
+    owner.register_parameter(leaf, nn.Parameter(value, requires_grad=old.requires_grad))
+
+
+def _tie_head(model: Any, head: torch.Tensor | None) -> None:
+    embeddings = model.get_input_embeddings().weight
+    if head is not None and not torch.equal(head, embeddings):
+        raise CheckpointError(
+            "config.json says tie_word_embeddings: true, but lm_head.weight differs from model.embed_tokens.weight. "
+            "Set it to false if the head was trained by itself."
+        )
+    model.lm_head.weight = embeddings
+
+
+def _compute_buffers(model: Any, device: torch.device) -> None:
+    """Buffers are in no file: they follow from the configuration. The rotary frequencies stay in float32."""
+    decoder = model.get_model()
+    decoder.rotary_emb = type(decoder.rotary_emb)(decoder.config).to(device)
+    embeddings = model.get_vision_tower().vision_tower.vision_model.embeddings
+    embeddings.position_ids = torch.arange(embeddings.num_positions, device=device).expand((1, -1))
+
+
+def save_checkpoint(
+    model: Any,
+    tokenizer: Any,
+    processor: ImageProcessor,
+    folder: str | Path,
+    layout: str = "original",
+    *,
+    include_tower: bool = True,
+    max_shard_bytes: int = 5_000_000_000,
+) -> None:
+    """Write a folder that ``load_model`` reads back bit by bit: config, weights as safetensors, tokenizer, processor.
+
+    The folder appears whole or not at all; an older checkpoint in it is replaced, and other files in it stay.
+
+    Args:
+        include_tower: with the vision tower's weights, as LLaVA-1.6 does; without them ``mm_vision_tower`` of the
+            model's config has to name where they are, as for LLaVA-1.5.
+        max_shard_bytes: larger weights are split into files of this size, with an index.
+
+    Raises:
+        UsageError: the layout is unknown, or the model is quantised.
+    """
+    if layout != "original":
+        raise UsageError(f"A checkpoint cannot be written in the layout '{layout}'; use 'original'.")
+    tower_prefix = "model.vision_tower."
+    # Under FSDP the tower hides from the model's own state.
+    tensors = {name: value for name, value in model.state_dict().items() if not name.startswith(tower_prefix)}
+    if include_tower:
+        tensors.update({tower_prefix + name: value for name, value in model.get_vision_tower().state_dict().items()})
+    if model.config.tie_word_embeddings:
+        tensors.pop(layouts.HEAD, None)
+    whole = [name for name, value in tensors.items() if not value.is_floating_point()]
+    if whole:
+        raise UsageError(f"A quantised model cannot be saved ({whole[0]} holds integers): load it in 16 bits.")
+
+    folder = Path(folder).expanduser().resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    partial.mkdir()
+    try:
+        config = json.dumps(describe_model(model, include_tower), indent=2, ensure_ascii=False)
+        (partial / "config.json").write_text(config + "\n", encoding="utf-8")
+        write_tensors(tensors.items(), partial, max_shard_bytes)
+        tokenizer.save_pretrained(partial)
+        processor.save_pretrained(partial)
+        clean_generation_config(model.generation_config.to_dict()).save_pretrained(partial)
+        _put_in_place(partial, folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _put_in_place(partial: Path, folder: Path) -> None:
+    """Rename ``partial`` to ``folder``; what an older ``folder`` had beside a checkpoint moves over."""
+    if not folder.exists():
+        partial.rename(folder)
+        return
+    aside = partial.with_suffix(".old")
+    folder.rename(aside)
+    partial.rename(folder)
+    for entry in aside.iterdir():
+        if not (folder / entry.name).exists() and not is_weight_file(entry.name):
+            entry.rename(folder / entry.name)
+    shutil.rmtree(aside)

@@ -1,0 +1,128 @@
+"""What stands beside the weights in a checkpoint's folder: tokenizer, generation settings, image processor, config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, MistralConfig, PreTrainedConfig, Qwen2Config
+
+from llava.config import read_json
+from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN
+from llava.errors import CheckpointError
+from llava.image.pixels import ImageProcessor
+
+# The configuration by which Transformers chooses the class of a tokenizer that does not name its own.
+_TOKENIZER_OF: dict[str, Any] = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config}
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")  # one is enough
+_SAMPLING_KEYS = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
+
+
+def load_tokenizer(folder: Path, family: str) -> Any:
+    """The tokenizer in a checkpoint's folder: tokenizer.json, a bare tokenizer.model, or vocab.json with merges.txt.
+
+    One without a padding token pads with its unknown token, or with its end token if it has none.
+
+    Raises:
+        CheckpointError: there is none, or it cannot be read.
+    """
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise CheckpointError(
+            f"{folder} has no tokenizer: one of {', '.join(_TOKENIZER_FILES)} is needed. "
+            "Copy it from the language model that the checkpoint was made from."
+        )
+    try:
+        # The given configuration keeps Transformers from reading config.json, where "llava" means its own model.
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, config=_TOKENIZER_OF[family](), trust_remote_code=False, local_files_only=True
+        )
+    except Exception as error:  # the readers below raise anything, down to bare Exception
+        reason = str(error).strip().split("\n")[0]
+        raise CheckpointError(f"The tokenizer in {folder} cannot be read: {type(error).__name__}: {reason}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+    return tokenizer
+
+
+def fit_tokenizer(tokenizer: Any, model: Any, folder: Path) -> None:
+    """Add the marks around pictures that the model was trained with, and see that every token has its embedding.
+
+    The original also adds ``<im_patch>``, which no prompt ever uses, with a random embedding; here it is left out.
+
+    Raises:
+        CheckpointError: the tokenizer has more tokens than there are embeddings.
+    """
+    num_rows = model.get_input_embeddings().num_embeddings
+    if getattr(model.config, "mm_use_im_start_end", False):
+        tokenizer.add_tokens([DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN], special_tokens=True)
+    if len(tokenizer) > num_rows:
+        raise CheckpointError(
+            f"The tokenizer in {folder} has {len(tokenizer)} tokens, but the embeddings have only {num_rows} rows: "
+            "a token without a row has no meaning. Use the tokenizer that the checkpoint was trained with."
+        )
+
+
+def load_generation_config(folder: Path, model: Any, tokenizer: Any) -> GenerationConfig:
+    """What generation_config.json says, in a form that Transformers neither warns of nor refuses to save.
+
+    Sampling values without ``do_sample`` have no effect and are dropped. So is ``max_length``, which counts the
+    prompt too and is said beside every ``max_new_tokens`` to be overruled by it.
+    """
+    path = folder / "generation_config.json"
+    values = read_json(path) if path.is_file() else model.generation_config.to_dict()
+    if values.get("pad_token_id") is None:
+        values["pad_token_id"] = tokenizer.pad_token_id
+    try:
+        return clean_generation_config(values)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path} cannot be used: {error}") from error
+
+
+def clean_generation_config(values: dict[str, Any]) -> GenerationConfig:
+    """See ``load_generation_config``."""
+    dropped = {"max_length", "transformers_version", "trust_remote_code", "custom_generate"}
+    if values.get("do_sample") is not True:
+        dropped |= set(_SAMPLING_KEYS)
+    kept = {key: value for key, value in values.items() if key not in dropped and not key.startswith("_")}
+    return GenerationConfig(**kept)
+
+
+def load_processor(folder: Path, tower_folder: Path | None, tile_px: int) -> ImageProcessor:
+    """How pictures are prepared: as the checkpoint says, else as its tower's folder does, else as CLIP does."""
+    for place in (folder, tower_folder):
+        if place is not None and (place / "preprocessor_config.json").is_file():
+            return ImageProcessor.from_pretrained(place)
+    return ImageProcessor(size={"shortest_edge": tile_px}, crop_size={"height": tile_px, "width": tile_px})
+
+
+def describe_model(model: Any, include_tower: bool) -> dict[str, Any]:
+    """The model's config.json, in the original's names and without what a file need not say.
+
+    ``mm_vision_config`` makes the checkpoint whole without a tower's folder; ``unfreeze_mm_vision_tower`` is what
+    makes the original look for the tower's weights inside.
+    """
+    values = _say_what_differs(model.config)
+    for name in ("_name_or_path", "truncate_to_model_max_length", "dtype"):
+        values.pop(name, None)
+    rope = values.pop("rope_parameters", None) or {}
+    values["rope_theta"] = rope.get("rope_theta", 10000.0)
+    scaling = {key: value for key, value in rope.items() if key != "rope_theta"}
+    values["rope_scaling"] = None if scaling.get("rope_type", "default") == "default" else scaling
+    values.update(
+        architectures=[type(model).__name__],
+        torch_dtype=str(model.dtype).removeprefix("torch."),
+        use_mm_proj=True,
+        mm_vision_config=_say_what_differs(model.get_vision_tower().config),
+        unfreeze_mm_vision_tower=include_tower or values.get("unfreeze_mm_vision_tower", False),
+    )
+    return dict(sorted(values.items()))
+
+
+def _say_what_differs(config: PreTrainedConfig) -> dict[str, Any]:
+    """The configuration's values, without those that any model has and this one does not change."""
+    usual = PreTrainedConfig().to_dict()
+    return {
+        key: value
+        for key, value in config.to_dict().items()
+        if (key not in usual or value != usual[key]) and key != "transformers_version"
+    }

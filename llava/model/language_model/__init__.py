@@ -1,0 +1,1 @@
+"""Front doors: the original's module for each language model."""

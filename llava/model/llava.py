@@ -1,0 +1,457 @@
+"""The models: Transformers' Llama, Mistral and Qwen2 with a vision tower, a projector and a merge in front.
+
+Two mixins hold all that LLaVA adds, ``LlavaMetaModel`` (the modules) and ``LlavaMetaForCausalLM`` (what happens to
+pictures); the classes at the end only name their parts. Parameter names are those of the original checkpoints.
+``forward`` and ``generate`` reach pictures through ``encode_images`` and ``prepare_inputs_labels_for_multimodal``
+alone, so replacing either method on ``LlavaMetaForCausalLM`` or on a model changes both.
+
+Shape letters: B rows of the batch, L positions of the longest row, T tiles of all pictures together, N features
+of one tile, P positions of all pictures together, C width of the language model, V vocabulary.
+
+Source: haotian-liu/LLaVA@c121f04 llava/model/llava_arch.py and llava/model/language_model/llava_llama.py.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaModel,
+    MistralConfig,
+    MistralForCausalLM,
+    MistralModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2Model,
+)
+from transformers import initialization as init
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from llava.constants import (
+    DEFAULT_IM_END_TOKEN,
+    DEFAULT_IM_START_TOKEN,
+    DEFAULT_IMAGE_PATCH_TOKEN,
+    IGNORE_INDEX,
+    IMAGE_TOKEN_INDEX,
+)
+from llava.errors import CheckpointError, UsageError
+from llava.image.geometry import Size, Tiling
+from llava.model.merge import merge_pictures, move_padding_left, plan_pictures, splice
+from llava.model.projector import build_vision_projector
+from llava.model.vision import CLIPVisionTower, build_vision_tower
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel as _MixedInto
+else:
+    _MixedInto = object
+
+
+class LlavaMetaModel(_MixedInto):
+    """Adds ``vision_tower``, ``mm_projector`` and, for unpadding merges, ``image_newline`` to a decoder.
+
+    They exist if ``config`` names a tower (``mm_vision_tower``) or describes one (``mm_vision_config``); otherwise the
+    model is a plain language model until ``initialize_vision_modules``. The tower's layers are built here only if
+    the checkpoint holds their weights; see ``CLIPVisionTower``.
+    """
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        if getattr(config, "mm_vision_tower", None) or getattr(config, "mm_vision_config", None):
+            tower = build_vision_tower(config, delay_load=True)
+            self.vision_tower: CLIPVisionTower | list[CLIPVisionTower] = tower
+            if getattr(config, "mm_hidden_size", None) is None:
+                config.mm_hidden_size = tower.hidden_size
+            self.mm_projector = build_vision_projector(config)
+            if "unpad" in getattr(config, "mm_patch_merge_type", "flat"):
+                newline_C = torch.randn(config.hidden_size, dtype=self.dtype) / math.sqrt(config.hidden_size)
+                self.image_newline = nn.Parameter(newline_C)
+        # A tower's block stays on one device too when a device map spreads the model.
+        self._no_split_modules = {*getattr(self, "_no_split_modules", ()), "CLIPEncoderLayer"}
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        # Transformers asks for this where a checkpoint has no newline of its own.
+        if isinstance(module, LlavaMetaModel) and getattr(module, "image_newline", None) is not None:
+            init.normal_(module.image_newline, mean=0.0, std=1 / math.sqrt(module.config.hidden_size))
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+        """Moves and casts everything, but leaves the rotary frequencies in float32.
+
+        Rounded to half precision they move a logit at position 2400 by 0.2 to 2.0 instead of 0.02.
+        """
+        exact = dict(self.rotary_emb.named_buffers())
+        super()._apply(fn, recurse)
+        for name, cast in list(self.rotary_emb.named_buffers()):
+            if cast.dtype != exact[name].dtype:
+                setattr(self.rotary_emb, name, exact[name].to(cast.device))
+        return self
+
+    def get_vision_tower(self) -> CLIPVisionTower | None:
+        # Under FSDP the tower hides from the module tree in a list of one.
+        tower = getattr(self, "vision_tower", None)
+        return tower[0] if isinstance(tower, list) else tower
+
+    def initialize_vision_modules(self, model_args: Any, fsdp: Sequence[Any] | None = None) -> None:
+        """Gives a language model its eyes, before training: tower, projector, newline, and the config that names them.
+
+        Reads from ``model_args``: ``vision_tower``, ``mm_vision_select_layer``, ``mm_vision_select_feature``,
+        ``mm_patch_merge_type``, and optionally ``mm_projector_type``, ``mm_vision_config`` and
+        ``pretrain_mm_mlp_adapter`` (a file of projector weights, ``.bin`` or ``.safetensors``). Modules that exist
+        already are kept, and the projector's weights are set free to learn. With ``fsdp`` non-empty the tower is
+        kept out of the module tree.
+        """
+        config = self.config
+        config.mm_vision_tower = model_args.vision_tower
+        tower = self.get_vision_tower()
+        if tower is None:
+            tower = build_vision_tower(model_args)
+        elif not tower.is_loaded:
+            tower.load_model()
+        self.vision_tower = [tower] if fsdp else tower
+
+        config.use_mm_proj = True
+        config.mm_projector_type = getattr(model_args, "mm_projector_type", "linear")
+        config.mm_hidden_size = tower.hidden_size
+        config.mm_vision_select_layer = model_args.mm_vision_select_layer
+        config.mm_vision_select_feature = model_args.mm_vision_select_feature
+        config.mm_patch_merge_type = model_args.mm_patch_merge_type
+        if getattr(model_args, "mm_vision_config", None) is not None:
+            config.mm_vision_config = model_args.mm_vision_config
+
+        weights = self.embed_tokens.weight
+        if getattr(self, "mm_projector", None) is None:
+            self.mm_projector = build_vision_projector(config).to(device=weights.device, dtype=weights.dtype)
+            if "unpad" in config.mm_patch_merge_type:
+                newline_C = torch.randn(config.hidden_size, device=weights.device, dtype=weights.dtype)
+                self.image_newline = nn.Parameter(newline_C / math.sqrt(config.hidden_size))
+        self.mm_projector.requires_grad_(True)
+
+        adapter_file = getattr(model_args, "pretrain_mm_mlp_adapter", None)
+        if adapter_file is not None:
+            _load_adapter(self, adapter_file)
+
+
+class LlavaMetaForCausalLM(_MixedInto):
+    """What pictures mean to a language model: how they are encoded, placed among tokens, learned and asked about."""
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Transformers' ``from_pretrained``, with the tower frozen as it is after construction."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        tower = (loaded[0] if isinstance(loaded, tuple) else loaded).get_vision_tower()
+        if tower is not None:
+            tower.requires_grad_(False)
+        return loaded
+
+    def get_model(self) -> Any:
+        return self.model
+
+    def get_vision_tower(self) -> CLIPVisionTower | None:
+        return self.get_model().get_vision_tower()
+
+    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
+        """Pixels [T, 3, S, S] of any float dtype -> features [T, N, C] in the projector's dtype."""
+        tower, projector = self.get_vision_tower(), self.get_model().mm_projector
+        assert tower is not None, "a model without a tower encodes no pictures"
+        features = tower(images.to(tower.dtype))
+        weights = next(projector.parameters(), None)
+        # A quantized projector stores integers; it takes the dtype it is given.
+        if weights is not None and weights.is_floating_point():
+            features = features.to(device=weights.device, dtype=weights.dtype)
+        return projector(features)
+
+    def encode_pictures(
+        self, images: torch.Tensor | Sequence[torch.Tensor], image_sizes: Any = None
+    ) -> tuple[torch.Tensor, list[int]]:
+        """The positions of all pictures, one after another, [P, C], and how many belong to each picture.
+
+        Args:
+            images: [pictures, 3, S, S]: one tile each, taken as it comes (``mm_patch_merge_type`` is not asked); or
+                [pictures, T, 3, S, S], or a list of [T, 3, S, S] and [3, S, S]: tiles, merged as the config says.
+            image_sizes: (width, height) of each picture as it was before any resizing; needed where several tiles
+                are merged spatially.
+        """
+        if isinstance(images, torch.Tensor) and images.ndim == 4:
+            features_TNC = self.encode_images(images)
+            return features_TNC.flatten(0, 1), [features_TNC.shape[1]] * len(images)
+        tiles = [image if image.ndim == 4 else image[None] for image in images]
+        features_TNC = self.encode_images(torch.cat(tiles))
+        tiling = self.tiling()
+        if tiling.is_flat:
+            return features_TNC.flatten(0, 1), [len(tile) * features_TNC.shape[1] for tile in tiles]
+        sizes = None if image_sizes is None else [Size(*map(int, size)) for size in image_sizes]
+        plans = plan_pictures([len(tile) for tile in tiles], sizes, tiling)
+        newline_C = getattr(self.get_model(), "image_newline", None)
+        return merge_pictures(features_TNC, plans, newline_C), [plan.num_positions for plan in plans]
+
+    def tiling(self) -> Tiling:
+        """How this model's configuration, as it stands now, cuts pictures into tiles and puts them together again."""
+        tower = self.get_vision_tower()
+        assert tower is not None, "a model without a tower cuts no pictures"
+        return Tiling.from_config(self.config, tile_px=tower.image_size, patch_px=tower.config.patch_size)
+
+    def prepare_inputs_labels_for_multimodal(
+        self,
+        input_ids: Any,
+        position_ids: torch.Tensor | None,
+        attention_mask: torch.Tensor | None,
+        past_key_values: Any,
+        labels: torch.Tensor | None,
+        images: torch.Tensor | Sequence[torch.Tensor] | None,
+        image_sizes: Any = None,
+    ) -> tuple[Any, ...]:
+        """Replaces every image slot (-200) of ``input_ids`` [B, L] by its picture's positions.
+
+        Returns (input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels). Where there is
+        nothing to replace (no tower, no ``images``, one new token of a running generation) they come back as given
+        and ``inputs_embeds`` is None; otherwise ``input_ids`` is None. Rows are padded on the right, or on the left
+        if ``config.tokenizer_padding_side`` is "left". Labels are IGNORE_INDEX at image positions and padding.
+        What was given as None comes back as None, but a mask appears if rows come out of unequal length, and
+        position ids do if these rows are padded on the left: without them the padding would be read as text.
+        The rows are cut on the right at ``config.tokenizer_model_max_length`` only if
+        ``config.truncate_to_model_max_length`` is true, as the original always did.
+
+        Pictures are used in the order of the slots. A row without a slot uses none, unless there are as many
+        pictures as slots and such rows together: then each of these rows passes over one, which is how the original
+        keeps the vision tower in the graph of a text-only sample.
+
+        Raises:
+            UsageError: the number of pictures fits neither count, or sizes are missing.
+        """
+        is_single = input_ids.shape[1] == 1 and bool((input_ids != IMAGE_TOKEN_INDEX).all())
+        if images is None or self.get_vision_tower() is None or is_single:
+            num_slots = 0 if is_single else int((input_ids == IMAGE_TOKEN_INDEX).sum())
+            if num_slots:
+                raise UsageError(f"The prompt has {num_slots} image slots, but 0 pictures were given.")
+            return input_ids, position_ids, attention_mask, past_key_values, None, labels
+
+        features_PC, num_positions = self.encode_pictures(images, image_sizes)
+        limit = (
+            self.config.tokenizer_model_max_length
+            if getattr(self.config, "truncate_to_model_max_length", False)
+            else None
+        )
+        pads_left = getattr(self.config, "tokenizer_padding_side", "right") == "left"
+        merged = splice(
+            input_ids,
+            attention_mask,
+            labels,
+            features_PC,
+            num_positions,
+            self.get_model().embed_tokens,
+            limit,
+            pads_left,
+        )
+        is_ragged = not bool(merged.mask_BL.all())
+        if attention_mask is not None or is_ragged:
+            attention_mask = merged.mask_BL.to(torch.bool if attention_mask is None else attention_mask.dtype)
+        if position_ids is not None or (is_ragged and pads_left):
+            position_ids = merged.position_ids_BL
+        return None, position_ids, attention_mask, past_key_values, merged.embeds_BLC, merged.labels_BL
+
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        past_key_values: Any = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        images: torch.Tensor | Sequence[torch.Tensor] | None = None,
+        image_sizes: Any = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        logits_at_targets_only: bool = False,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """One pass over prompts and pictures; with ``labels`` also the mean loss of the next token, in float32.
+
+        ``input_ids`` and ``labels`` [B, L] carry -200 where a picture goes, so logits [B, L merged, V] are longer.
+        ``logits_at_targets_only`` (with ``labels``) computes logits for the positions that the loss sees and for no
+        others: the same loss from [targets, V], where most of a training sample is pictures and questions.
+        Further keywords go to Transformers (``output_hidden_states``, ``num_items_in_batch``, ...).
+        """
+        if inputs_embeds is None:
+            input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels = (
+                self.prepare_inputs_labels_for_multimodal(
+                    input_ids, position_ids, attention_mask, past_key_values, labels, images, image_sizes
+                )
+            )
+        inputs = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "position_ids": position_ids,
+            "past_key_values": past_key_values,
+            "inputs_embeds": inputs_embeds,
+            "use_cache": use_cache,
+        }
+        if labels is None or not logits_at_targets_only:
+            return super().forward(**inputs, labels=labels, logits_to_keep=logits_to_keep, **kwargs)
+
+        decoded = self.model(**inputs, **kwargs)
+        next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX).to(decoded.last_hidden_state.device)
+        is_target = next_labels != IGNORE_INDEX
+        logits = self.lm_head(decoded.last_hidden_state[is_target])
+        loss = self.loss_function(
+            logits=logits, labels=None, shift_labels=next_labels[is_target], vocab_size=self.config.vocab_size, **kwargs
+        )
+        return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=decoded.past_key_values)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        inputs: torch.Tensor | None = None,
+        images: torch.Tensor | Sequence[torch.Tensor] | None = None,
+        image_sizes: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """New tokens only, [B, up to max_new_tokens], for prompts ``inputs`` [B, L] with -200 where a picture goes.
+
+        A batch is padded on the left inside, whichever side ``inputs`` and ``config.tokenizer_padding_side`` pad
+        on: continuing a row behind its own padding gives garbage. ``attention_mask`` [B, L] says what is padding
+        in ``inputs``; without it everything is read as text. Keywords are those of Transformers' ``generate``.
+
+        Raises:
+            UsageError: ``inputs`` is missing or ``inputs_embeds`` was given, or pictures and prompts disagree.
+        """
+        if inputs is None:
+            inputs = kwargs.pop("input_ids", None)
+        if inputs is None or kwargs.get("inputs_embeds") is not None:
+            raise UsageError("generate takes token ids (`inputs`), not embeddings: image positions are filled in here.")
+        kwargs.pop("position_ids", None)
+        mask_BL = kwargs.pop("attention_mask", None)
+        if mask_BL is None:
+            mask_BL = torch.ones_like(inputs)
+        ids_BL, _, mask_BL, _, embeds_BLC, _ = self.prepare_inputs_labels_for_multimodal(
+            inputs, None, mask_BL, None, None, images, image_sizes=image_sizes
+        )
+        if embeds_BLC is None:
+            embeds_BLC = self.get_input_embeddings()(ids_BL.masked_fill(mask_BL == 0, 0))
+        embeds_BLC, mask_BL = move_padding_left(embeds_BLC, mask_BL)
+        return super().generate(inputs_embeds=embeds_BLC, attention_mask=mask_BL, **kwargs)
+
+    def initialize_vision_tokenizer(self, model_args: Any, tokenizer: Any) -> None:
+        """Adds ``<im_patch>`` and ``<im_start>``, ``<im_end>`` where ``model_args`` asks for them, with embeddings.
+
+        The rows of the two start and end tokens begin as the mean of all older rows. When only the projector is
+        tuned, the input rows learn and the output rows do not.
+
+        Raises:
+            CheckpointError: ``pretrain_mm_mlp_adapter`` has no embedding rows that fit the new tokens.
+        """
+        if model_args.mm_use_im_patch_token:
+            tokenizer.add_tokens([DEFAULT_IMAGE_PATCH_TOKEN], special_tokens=True)
+            self.resize_token_embeddings(len(tokenizer))
+        tunes_projector_only = getattr(model_args, "tune_mm_mlp_adapter", False)
+        if model_args.mm_use_im_start_end:
+            num_new = tokenizer.add_tokens([DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN], special_tokens=True)
+            self.resize_token_embeddings(len(tokenizer))
+            tables = [self.get_input_embeddings().weight.data, self.get_output_embeddings().weight.data]
+            for table_VC in tables if num_new else []:
+                table_VC[-num_new:] = table_VC[:-num_new].mean(dim=0, keepdim=True)
+            adapter_file = getattr(model_args, "pretrain_mm_mlp_adapter", None)
+            if adapter_file is not None and num_new:
+                tables[0][-num_new:] = _read_token_rows(adapter_file, num_new, tables[0].shape)
+        if tunes_projector_only and (model_args.mm_use_im_start_end or model_args.mm_use_im_patch_token):
+            self.get_input_embeddings().requires_grad_(bool(model_args.mm_use_im_start_end))
+            self.get_output_embeddings().requires_grad_(False)
+
+
+def _read_adapter(file: str) -> dict[str, torch.Tensor]:
+    if str(file).endswith(".safetensors"):
+        from safetensors.torch import load_file
+
+        return load_file(file)
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _load_adapter(model: LlavaMetaModel, file: str) -> None:
+    weights = {
+        name.split("mm_projector.")[1]: value for name, value in _read_adapter(file).items() if "mm_projector." in name
+    }
+    if not weights:
+        raise CheckpointError(f"{file} holds no projector: none of its names contains 'mm_projector.'.")
+    model.mm_projector.load_state_dict(weights)
+
+
+def _read_token_rows(file: str, num_new: int, table_shape: torch.Size) -> torch.Tensor:
+    rows_VC = _read_adapter(file).get("model.embed_tokens.weight")
+    if rows_VC is None or (rows_VC.shape != table_shape and len(rows_VC) != num_new):
+        found = "no model.embed_tokens.weight" if rows_VC is None else f"{len(rows_VC)} embedding rows"
+        raise CheckpointError(f"{file} holds {found}, but {num_new} new rows or all {table_shape[0]} are needed.")
+    return rows_VC[-num_new:]
+
+
+class LlavaConfig(LlamaConfig):
+    model_type = "llava_llama"
+
+
+class LlavaMistralConfig(MistralConfig):
+    model_type = "llava_mistral"
+
+
+class LlavaQwenConfig(Qwen2Config):
+    model_type = "llava_qwen"
+
+
+class LlavaLlamaModel(LlavaMetaModel, LlamaModel):
+    config_class = LlavaConfig
+
+
+class LlavaMistralModel(LlavaMetaModel, MistralModel):
+    config_class = LlavaMistralConfig
+
+
+class LlavaQwenModel(LlavaMetaModel, Qwen2Model):
+    config_class = LlavaQwenConfig
+
+
+class LlavaLlamaForCausalLM(LlavaMetaForCausalLM, LlamaForCausalLM):
+    config_class = LlavaConfig
+
+    def __init__(self, config: LlavaConfig) -> None:
+        super(LlamaForCausalLM, self).__init__(config)
+        _build_causal(self, LlavaLlamaModel(config))
+
+
+class LlavaMistralForCausalLM(LlavaMetaForCausalLM, MistralForCausalLM):
+    config_class = LlavaMistralConfig
+
+    def __init__(self, config: LlavaMistralConfig) -> None:
+        super(MistralForCausalLM, self).__init__(config)
+        _build_causal(self, LlavaMistralModel(config))
+
+
+class LlavaQwenForCausalLM(LlavaMetaForCausalLM, Qwen2ForCausalLM):
+    config_class = LlavaQwenConfig
+
+    def __init__(self, config: LlavaQwenConfig) -> None:
+        super(Qwen2ForCausalLM, self).__init__(config)
+        _build_causal(self, LlavaQwenModel(config))
+
+
+def _build_causal(model: Any, decoder: Any) -> None:
+    # What the three parents' constructors do, around our decoder instead of theirs.
+    model.model = decoder
+    model.vocab_size = model.config.vocab_size
+    model.lm_head = nn.Linear(model.config.hidden_size, model.config.vocab_size, bias=False)
+    model.post_init()
+
+
+for _config, _model in (
+    (LlavaConfig, LlavaLlamaForCausalLM),
+    (LlavaMistralConfig, LlavaMistralForCausalLM),
+    (LlavaQwenConfig, LlavaQwenForCausalLM),
+):
+    # Evaluation harnesses register the same names themselves, before or after: neither may fail.
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)
+    AutoModelForCausalLM.register(_config, _model, exist_ok=True)

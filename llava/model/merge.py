@@ -1,0 +1,242 @@
+"""Puts tiles together into pictures, and pictures among the words.
+
+First the tiles of one picture become its positions: the whole-picture tile, then the grid of tiles read like a
+page, without padding, a newline vector behind each row. Then every image slot of a prompt is replaced by its
+picture's positions. Both steps move rows and change none (but for the two pooled merges), so each is a list of
+source rows. How many positions a picture takes is known from its ``TilePlan`` alone, and is what comes out.
+
+    slots       [ a  b  #1  c ]  [ d  #2 ]        ids, -200 shown as #
+    positions   [ a  b  p p p p  c ]              p: positions of picture 1
+                [ d  q q  .  .  .  . ]            q: of picture 2, dots: padding
+
+Shape letters: B rows of the batch, L positions of the longest row, T tiles, N features of one tile, P positions,
+C width of the language model.
+
+Source: haotian-liu/LLaVA@c121f04 llava/model/llava_arch.py; LLaVA-VL/LLaVA-NeXT@df17966 for ``anyres_max_N``,
+``maxpool2x2`` and ``nobase``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.errors import UsageError
+from llava.image.geometry import Size, TilePlan, Tiling, plan_tiles
+
+
+def merge_tiles(features_TNC: torch.Tensor, plan: TilePlan, newline_C: torch.Tensor | None = None) -> torch.Tensor:
+    """The positions of one picture, [plan.num_positions, C], from the features of its tiles, base tile first."""
+    return merge_pictures(features_TNC, [plan], newline_C)
+
+
+def merge_pictures(
+    features_TNC: torch.Tensor, plans: Sequence[TilePlan], newline_C: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The positions of many pictures, one after another, [sum of plan.num_positions, C].
+
+    ``features_TNC`` are the tiles of all pictures in order; ``newline_C`` is needed where a plan has newlines.
+    """
+    num_tiles = sum(plan.num_tiles for plan in plans)
+    assert len(features_TNC) == num_tiles, f"{len(features_TNC)} tiles for plans of {num_tiles}"
+    assert newline_C is not None or not any(plan.has_newlines for plan in plans), "rows end with a newline vector"
+    first_C = features_TNC.new_zeros(features_TNC.shape[2]) if newline_C is None else newline_C.to(features_TNC)
+    table_RC = torch.cat([first_C[None], features_TNC.flatten(0, 1)])
+    sources, num_before = [], 0
+    for plan in plans:
+        rows = source_rows(plan)
+        sources.append(torch.where(rows > 0, rows + num_before, 0))
+        num_before += plan.num_tiles * features_TNC.shape[1]
+    # A lookup rather than an index: its backward pass is several times faster on a CPU.
+    merged_PC = nn.functional.embedding(torch.cat(sources).to(table_RC.device), table_RC)
+    if all(plan.resampling == "none" for plan in plans):
+        return merged_PC
+    pictures = merged_PC.split([len(rows) for rows in sources])
+    return torch.cat([_resample(rows_PC, plan, first_C) for rows_PC, plan in zip(pictures, plans, strict=True)])
+
+
+@lru_cache(maxsize=1024)
+def source_rows(plan: TilePlan) -> torch.Tensor:
+    """For each position of a picture, the feature it shows: 1 + its index among all tiles' features; 0 is a newline.
+
+    A map that is resampled is listed as it is before that, without newlines. On the CPU, int64.
+    """
+    num_features = plan.features_per_tile
+    if plan.is_flat or plan.num_tiles == 1:
+        rows = [
+            torch.arange(1, plan.num_tiles * num_features + 1),
+            torch.zeros(int(plan.has_newlines), dtype=torch.long),
+        ]
+        return torch.cat(rows)
+    side = plan.features_per_side
+    y = torch.arange(plan.kept_rows.start, plan.kept_rows.stop)[:, None]
+    x = torch.arange(plan.kept_columns.start, plan.kept_columns.stop)[None, :]
+    tile = 1 + (y // side) * plan.grid.width + x // side
+    page = 1 + tile * num_features + (y % side) * side + x % side
+    if plan.has_newlines and plan.resampling == "none":
+        page = nn.functional.pad(page, (0, 1))
+    base = torch.arange(1, num_features + 1) if plan.has_base else page.new_zeros(0)
+    return torch.cat([base, page.flatten()])
+
+
+def _resample(rows_PC: torch.Tensor, plan: TilePlan, newline_C: torch.Tensor) -> torch.Tensor:
+    """The same picture with its map scaled to ``plan.map_size``, and the newlines that ``source_rows`` left out."""
+    if plan.resampling == "none":
+        return rows_PC
+    num_base = plan.features_per_tile if plan.has_base else 0
+    map_CHW = rows_PC[num_base:].unflatten(0, (len(plan.kept_rows), len(plan.kept_columns))).permute(2, 0, 1)
+    if plan.resampling == "maxpool2x2":
+        map_CHW = nn.functional.max_pool2d(map_CHW, 2)
+    else:
+        size = (plan.map_size.height, plan.map_size.width)
+        map_CHW = nn.functional.interpolate(map_CHW[None], size, mode="bilinear", align_corners=False)[0]
+    map_HWC = map_CHW.permute(1, 2, 0)
+    if plan.has_newlines:
+        map_HWC = torch.cat([map_HWC, newline_C.expand(len(map_HWC), 1, -1)], dim=1)
+    return torch.cat([rows_PC[:num_base], map_HWC.flatten(0, 1)])
+
+
+def plan_pictures(tiles_per_picture: Sequence[int], sizes: Sequence[Size] | None, tiling: Tiling) -> list[TilePlan]:
+    """A plan for each picture that arrived as tiles; its size, before any resizing, is needed if they are several.
+
+    Raises:
+        UsageError: a size is missing, or stands for another number of tiles than arrived.
+    """
+    if sizes is not None and len(sizes) != len(tiles_per_picture):
+        raise UsageError(f"{len(tiles_per_picture)} pictures came with {len(sizes)} image_sizes.")
+    # One tile has no grid to put together, whatever the size: also the blank stand-in of a text-only row.
+    plan_of_one_tile = plan_tiles(Size(1, 1), replace(tiling, aspect="square"))
+    plans = []
+    for picture, num_tiles in enumerate(tiles_per_picture):
+        if num_tiles == 1:
+            plans.append(plan_of_one_tile)
+            continue
+        if sizes is None:
+            raise UsageError(
+                f"A picture came as {num_tiles} tiles without its size: pass image_sizes=[(width, height), ...]."
+            )
+        plan = plan_tiles(sizes[picture], tiling)
+        if plan.num_tiles != num_tiles:
+            raise UsageError(
+                f"A picture of {plan.image} px came as {num_tiles} tiles, but the configuration cuts it into "
+                f"{plan.num_tiles}. image_sizes are (width, height), before any resizing."
+            )
+        plans.append(plan)
+    return plans
+
+
+class Merged(NamedTuple):
+    """A batch ready for the decoder: what each position is, which are real, and what each should predict."""
+
+    embeds_BLC: torch.Tensor
+    mask_BL: torch.Tensor  # bool, True where a position is real
+    position_ids_BL: torch.Tensor  # 0.. along the real positions, 0 on padding
+    labels_BL: torch.Tensor | None
+
+
+def splice(
+    ids_BL: torch.Tensor,
+    mask_BL: torch.Tensor | None,
+    labels_BL: torch.Tensor | None,
+    features_PC: torch.Tensor,
+    num_positions: Sequence[int],
+    embed: Callable[[torch.Tensor], torch.Tensor],
+    limit_positions: int | None = None,
+    pads_left: bool = False,
+) -> Merged:
+    """Replaces each image slot of ``ids_BL`` by its picture's rows of ``features_PC`` and pads the rows anew.
+
+    Args:
+        mask_BL: what of ``ids_BL`` to keep (non-zero); None keeps everything. It need not be contiguous.
+        features_PC, num_positions: all pictures' positions in order, and how many belong to each.
+        embed: turns the ids that are text, [n], into [n, C].
+        limit_positions: cuts longer rows on the right.
+
+    Raises:
+        UsageError: the number of pictures fits neither the slots nor the slots and text-only rows together.
+    """
+    is_kept = torch.ones_like(ids_BL, dtype=torch.bool) if mask_BL is None else mask_BL.bool()
+    is_slot = is_kept & (ids_BL == IMAGE_TOKEN_INDEX)
+    is_text = is_kept & ~is_slot
+    device = ids_BL.device
+    shown_S = torch.tensor(
+        _shown_pictures(is_slot.sum(1).tolist(), len(num_positions)), device=device, dtype=torch.long
+    )
+    counts = torch.tensor(num_positions, device=device, dtype=torch.long)
+
+    # How many positions each id takes, and where its first one goes.
+    span_BL = is_kept.long()
+    span_BL[is_slot] = counts[shown_S]
+    start_BL = span_BL.cumsum(1) - span_BL
+    length_B = span_BL.sum(1)
+    if limit_positions is not None:
+        length_B = length_B.clamp(max=limit_positions)
+    width = int(length_B.max())
+    first_B = width - length_B if pads_left else torch.zeros_like(length_B)
+    row_start_B = torch.arange(len(ids_BL), device=device) * width + first_B
+
+    # Every row is copied once, to its place in the flattened batch; one without a place goes behind the end.
+    nowhere = len(ids_BL) * width
+    text_to = (row_start_B[:, None] + start_BL)[is_text]
+    slot_row = is_slot.nonzero()[:, 0]
+    picture_P = torch.repeat_interleave(torch.arange(len(counts), device=device), counts)
+    start_K = torch.zeros_like(counts).index_copy(0, shown_S, start_BL[is_slot])  # K: pictures
+    row_start_K = torch.zeros_like(counts).index_copy(0, shown_S, row_start_B[slot_row])
+    room_K = torch.zeros_like(counts).index_copy(0, shown_S, length_B[slot_row])  # none for a picture not shown
+    place_P = (
+        start_K[picture_P] + torch.arange(len(features_PC), device=device) - (counts.cumsum(0) - counts)[picture_P]
+    )
+    features_to = torch.where(place_P < room_K[picture_P], row_start_K[picture_P] + place_P, nowhere)
+    if limit_positions is not None:
+        text_to = torch.where(start_BL[is_text] < limit_positions, text_to, nowhere)
+
+    text_XC = embed(ids_BL[is_text])
+    flat = text_XC.new_zeros(nowhere + 1, text_XC.shape[1])
+    flat.index_copy_(0, text_to, text_XC)
+    flat.index_copy_(0, features_to, features_PC.to(text_XC))
+    step_L = torch.arange(width, device=device)
+    is_real = (step_L >= first_B[:, None]) & (step_L < (first_B + length_B)[:, None])
+    merged_labels = None
+    if labels_BL is not None:
+        merged_labels = labels_BL.new_full((nowhere + 1,), IGNORE_INDEX)
+        merged_labels = merged_labels.index_copy(0, text_to, labels_BL[is_text])[:-1].view(-1, width)
+    return Merged(
+        embeds_BLC=flat[:-1].view(len(ids_BL), width, -1),
+        mask_BL=is_real,
+        position_ids_BL=(step_L - first_B[:, None]) * is_real,
+        labels_BL=merged_labels,
+    )
+
+
+def move_padding_left(embeds_BLC: torch.Tensor, mask_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The same rows with their padding in front, in the same order otherwise."""
+    is_real = mask_BL.bool()
+    if bool((is_real[:, 1:] >= is_real[:, :-1]).all()):
+        return embeds_BLC, mask_BL
+    order_BL = is_real.long().argsort(dim=1, stable=True)
+    moved_BLC = embeds_BLC.gather(1, order_BL[:, :, None].expand_as(embeds_BLC))
+    return moved_BLC, mask_BL.gather(1, order_BL)
+
+
+def _shown_pictures(slots_per_row: Sequence[int], num_pictures: int) -> list[int]:
+    """Which picture each slot shows, in batch order."""
+    num_slots, num_text_rows = sum(slots_per_row), slots_per_row.count(0)
+    if num_pictures == num_slots:
+        return list(range(num_slots))
+    if num_pictures != num_slots + num_text_rows:
+        raise UsageError(
+            f"The prompts have {num_slots} image slots, but {num_pictures} pictures were given."
+            + (f" {num_slots + num_text_rows} would also do: one for each row without a slot." if num_text_rows else "")
+        )
+    shown: list[int] = []
+    picture = 0
+    for slots in slots_per_row:
+        shown += range(picture, picture + slots)
+        picture += max(slots, 1)
+    return shown

@@ -1,0 +1,1 @@
+"""Front doors: the original's modules for vision towers."""

@@ -1,0 +1,1 @@
+"""Front door: the original's module for projectors."""

@@ -1,0 +1,79 @@
+"""Where a model lives and in what precision: from what the caller says, what the machine has, what the files hold."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from llava.errors import UsageError
+
+_DTYPES = {
+    "float32": torch.float32,
+    "fp32": torch.float32,
+    "float": torch.float32,
+    "float16": torch.float16,
+    "fp16": torch.float16,
+    "half": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "bf16": torch.bfloat16,
+}
+# A model of fewer parameters than this gains nothing from half the memory, and float32 is exact everywhere.
+SMALL_MODEL_PARAMETERS = 200_000_000
+
+
+def choose_device(name: str | torch.device | int | None = None) -> torch.device:
+    """The device of that name, or with None or "auto" the best there is: cuda, mps, cpu. Raises UsageError."""
+    if name is None or name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda:0")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device("cuda", name) if isinstance(name, int) else torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise UsageError(f"There is no device '{name}'; use cuda, cuda:1, mps, cpu, or none for the best.") from error
+    if device.type == "cuda":
+        num_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= num_devices:
+            found = f"torch {torch.__version__} sees {num_devices} CUDA devices on this machine"
+            raise UsageError(f"The device '{name}' is not there: {found}. Use --device cpu, or leave it out.")
+        return torch.device("cuda", device.index or 0)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("The device 'mps' is not there: it needs a Mac with Apple silicon. Leave --device out.")
+    if device.type not in ("cpu", "mps"):
+        raise UsageError(f"The device '{name}' is not supported; use cuda, mps or cpu, or leave it out.")
+    return device
+
+
+def read_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
+    """The floating-point type of that name; None for None and "auto". Raises UsageError."""
+    if name is None or name == "auto":
+        return None
+    dtype = _DTYPES.get(str(name).removeprefix("torch."))
+    if dtype is None:
+        raise UsageError(f"There is no dtype '{name}'; use float32, bfloat16 or float16, or leave it out.")
+    return dtype
+
+
+def choose_dtype(device: torch.device, stored: str | None, num_parameters: int) -> torch.dtype:
+    """What suits the device, for weights that the files hold as ``stored``.
+
+    On a GPU 16 bits: as the files have them, or bfloat16 for float32 files (its range is the same), float16 where the
+    device has no bfloat16. On a CPU bfloat16 where its instructions are there and the model is large, else float32.
+    """
+    if device.type == "cpu":
+        return torch.bfloat16 if num_parameters >= SMALL_MODEL_PARAMETERS and cpu_has_bfloat16() else torch.float32
+    if device.type == "mps" or stored == "float16" or not torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.float16
+    return torch.bfloat16
+
+
+@cache
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware (AVX512-BF16, AMX, ARM's bf16); unknown counts as no."""
+    try:
+        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split())
+    except OSError:
+        return False
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})

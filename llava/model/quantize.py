@@ -1,0 +1,63 @@
+"""Decoder matrices in 8 or 4 bits, through bitsandbytes, one at a time while a checkpoint is read.
+
+Only the decoder's blocks are quantised: the tower, the projector, the embeddings and the head stay as they are.
+
+Source: haotian-liu/LLaVA@c121f04 llava/model/builder.py (nf4, double quantisation); bitsandbytes 0.45 nn/modules.py.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from typing import Any
+
+import torch
+from torch import nn
+
+from llava.errors import UsageError
+
+
+def check_quantization(bits: int, device: torch.device) -> None:
+    """Raises UsageError unless a model can be quantised to ``bits`` here; 16 means as it is."""
+    if bits == 16:
+        return
+    if bits not in (8, 4):
+        raise UsageError(f"A model can be loaded in 16, 8 or 4 bits, not in {bits}.")
+    if device.type != "cuda":
+        raise UsageError(
+            f"Loading in {bits} bits needs an NVIDIA GPU, but the device is {device}. "
+            "Leave load_8bit and load_4bit out; dtype bfloat16 takes half of float32's memory on any device."
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UsageError(f"Loading in {bits} bits needs bitsandbytes, which is not installed: pip install bitsandbytes")
+
+
+def quantize_layer(model: nn.Module, layer_name: str, leaf: str, value: torch.Tensor, bits: int) -> None:
+    """Give a linear layer its ``weight``, which is then quantised, or its ``bias``; replaces the layer if need be."""
+    bnb = importlib.import_module("bitsandbytes")
+    old = model.get_submodule(layer_name)
+    assert isinstance(old, nn.Linear)
+    layer: Any = old
+    if type(old) is nn.Linear:
+        sizes = (old.in_features, old.out_features)
+        with torch.device("meta"):
+            if bits == 8:
+                layer = bnb.nn.Linear8bitLt(*sizes, bias=old.bias is not None, has_fp16_weights=False)
+            else:
+                layer = bnb.nn.Linear4bit(
+                    *sizes,
+                    bias=old.bias is not None,
+                    compute_dtype=value.dtype,
+                    compress_statistics=True,
+                    quant_type="nf4",
+                )
+        parent, _, own_name = layer_name.rpartition(".")
+        setattr(model.get_submodule(parent), own_name, layer)
+    if leaf == "bias":
+        layer.bias = nn.Parameter(value, requires_grad=False)
+    elif bits == 8:
+        # Moving to the device is what quantises.
+        layer.weight = bnb.nn.Int8Params(value.cpu(), requires_grad=False, has_fp16_weights=False).to(value.device)
+    else:
+        weight = bnb.nn.Params4bit(value.cpu(), requires_grad=False, compress_statistics=True, quant_type="nf4")
+        layer.weight = weight.to(value.device)

@@ -1,0 +1,307 @@
+"""From a conversation to token ids and back to text: the one tokenizing path of inference and training.
+
+A conversation is rendered once to text, cut at its image slots, and each stretch is tokenized by itself, as the
+original does; what training learns is read off the tokens' places in that text. So the ids are always those of
+``tokenizer_image_token(conversation.get_prompt(), tokenizer)``, and both sides see the same. No torch at import.
+
+Source: haotian-liu/LLaVA@c121f04 llava/mm_utils.py (tokenizer_image_token), llava/train/train.py (the targets).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llava.constants import DEFAULT_IMAGE_TOKEN, IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.conversation import Conversation
+from llava.errors import ContextTooLong, UsageError
+
+# Stands inside what a person typed where that would otherwise read as markup, and is never part of the text: Unicode
+# keeps this code point out of everything that is exchanged. Source: Unicode Standard 15.0, section 23.7.
+ESCAPE = "\ufdd0"
+_MARKUP = re.compile(r"<(?=[^\s<>]+>)|\[(?=/?[A-Z_]+\])")
+
+
+def escape_image_tokens(user_text: str) -> str:
+    """The text as a message in which nothing is an image slot or a special token, whatever it says.
+
+    An invisible ESCAPE is put into everything of the form ``<...>`` and ``[INST]``. ``render`` and
+    ``tokenizer_image_token`` take it out again, so ordinary text keeps exactly its ids; only where the text would have
+    become one of the tokenizer's added tokens are its characters tokenized apart. (A slow tokenizer, which does not say
+    where its tokens stand, keeps the ids of the ESCAPE itself at such a place.) Escaping twice changes nothing.
+    Markup that is no token, such as ``USER:``, cannot be told from the user's words.
+    """
+    return _MARKUP.sub(lambda found: found[0] + ESCAPE, user_text.replace(ESCAPE, ""))
+
+
+def split_at_images(text: str) -> list[str]:
+    """The stretches of text between image slots: always one more than there are slots, and some may be empty."""
+    return text.split(DEFAULT_IMAGE_TOKEN)
+
+
+def tokenizer_image_token(
+    prompt: str, tokenizer: Any, image_token_index: int = IMAGE_TOKEN_INDEX, return_tensors: str | None = None
+) -> Any:
+    """Token ids of a prompt with ``image_token_index`` in each ``<image>``'s place.
+
+    A list, or for ``return_tensors="pt"`` a 1-D int64 tensor; ValueError for any other value. Each stretch between
+    images is tokenized by itself; where they begin with the tokenizer's BOS, the first keeps it and the others lose it.
+    Two differences from the original. There the others lose their first id even if it is no BOS. And a stretch that
+    begins with a blank is given to a tokenizer that swallows that blank, as Transformers' Llama tokenizers do, with one
+    blank more, because sentencepiece, and so the original, kept it.
+    """
+    ids, _ = _encode(prompt, tokenizer, image_token_index)
+    if return_tensors is None:
+        return ids
+    if return_tensors == "pt":
+        import torch
+
+        return torch.tensor(ids, dtype=torch.long)
+    raise ValueError(f"Unsupported tensor type: {return_tensors}")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids with IMAGE_TOKEN_INDEX for each picture, and how long they are once the pictures are merged in.
+
+    ``labels`` is as long as ``input_ids``: the id where the loss looks, IGNORE_INDEX elsewhere; None at inference.
+    """
+
+    input_ids: tuple[int, ...]
+    labels: tuple[int, ...] | None
+    num_positions: int
+
+    @property
+    def num_images(self) -> int:
+        """Slots in ``input_ids``. A cut prompt may have fewer than its conversation; the other pictures are unused."""
+        return self.input_ids.count(IMAGE_TOKEN_INDEX)
+
+
+def render(
+    conversation: Conversation,
+    tokenizer: Any,
+    num_positions_per_image: Sequence[int],
+    *,
+    limit_tokens: int | None,
+    supervise: bool = False,
+    cut: bool = False,
+) -> Prompt:
+    """The conversation as token ids, its merged length known before any pixel is made.
+
+    ``num_positions_per_image``: what each picture takes, in the order of the slots. ``limit_tokens``: what the model's
+    context holds, merged. A longer prompt raises ContextTooLong, or with ``cut`` loses its right end, as the original
+    did in silence: ``num_positions`` is then ``limit_tokens``, slots that would begin beyond it are gone, and the last
+    picture may fit only in part.
+
+    ``supervise`` makes labels. Targets are the tokens that hold a character of the model's words
+    (``Conversation.pieces``), so the closing separator too, and the lone blank token that some answers begin with after
+    ``ASSISTANT:``, since prompts end at the colon; and the tokens of ``Conversation.always_targets``. It needs a fast
+    tokenizer.
+
+    Raises UsageError when slots and pictures disagree, or when there is nothing to learn.
+    """
+    pieces = conversation.pieces()
+    text = "".join(piece.text for piece in pieces)
+    num_slots = len(split_at_images(text)) - 1
+    if num_slots != len(num_positions_per_image):
+        raise UsageError(
+            f"The conversation has {num_slots} {DEFAULT_IMAGE_TOKEN}, but there are {len(num_positions_per_image)} "
+            "pictures. Each picture needs one place in the text."
+        )
+    spoken = None
+    if supervise:
+        spoken = b"".join((b"\1" if piece.spoken else b"\0") * len(piece.text) for piece in pieces)
+        if not any(spoken):
+            raise UsageError("The conversation holds no answer that is known to be the model's: nothing to learn.")
+    ids, labels = _encode(text, tokenizer, IMAGE_TOKEN_INDEX, spoken, conversation.always_targets)
+    num_positions = len(ids) - num_slots + sum(num_positions_per_image)
+    if limit_tokens is not None and num_positions > limit_tokens:
+        if not cut:
+            raise ContextTooLong(num_positions, limit_tokens)
+        num_kept = _count_kept(ids, num_positions_per_image, limit_tokens)
+        ids, labels, num_positions = ids[:num_kept], labels[:num_kept], limit_tokens
+    return Prompt(tuple(ids), tuple(labels) if supervise else None, num_positions)
+
+
+def _count_kept(ids: Sequence[int], num_positions_per_image: Sequence[int], limit_tokens: int) -> int:
+    """How many ids begin before position ``limit_tokens`` of the merged sequence."""
+    sizes = iter(num_positions_per_image)
+    position = 0
+    for i, token in enumerate(ids):
+        if position >= limit_tokens:
+            return i
+        position += next(sizes) if token == IMAGE_TOKEN_INDEX else 1
+    return len(ids)
+
+
+def _encode(
+    text: str,
+    tokenizer: Any,
+    image_token_index: int,
+    spoken: bytes | None = None,
+    always_targets: Iterable[str] = (),
+) -> tuple[list[int], list[int]]:
+    """Ids of a text with image slots; with ``spoken``, a byte for each character, labels as well (else an empty list).
+
+    The one place where a prompt becomes ids.
+    """
+    ids: list[int] = []
+    labels: list[int] = []
+    has_bos = False
+    start = 0
+    for i, stretch in enumerate(split_at_images(text)):
+        said = None if spoken is None else spoken[start : start + len(stretch)]
+        more_ids, more_labels = _encode_stretch(stretch, tokenizer, said, frozenset(always_targets))
+        begins_with_bos = bool(more_ids) and more_ids[0] == tokenizer.bos_token_id
+        if i == 0:
+            has_bos = begins_with_bos
+        else:
+            num_dropped = int(has_bos and begins_with_bos)
+            more_ids = [image_token_index, *more_ids[num_dropped:]]
+            more_labels = [IGNORE_INDEX, *more_labels[num_dropped:]] if said is not None else []
+        ids += more_ids
+        labels += more_labels
+        start += len(stretch) + len(DEFAULT_IMAGE_TOKEN)
+    return ids, labels
+
+
+def _encode_stretch(
+    stretch: str, tokenizer: Any, spoken: bytes | None, always_targets: frozenset[str]
+) -> tuple[list[int], list[int]]:
+    """Ids of text without image slots, and their labels if ``spoken`` is given."""
+    fed, said, parted = _without_escapes(stretch, spoken, tokenizer) if ESCAPE in stretch else (stretch, spoken, False)
+    if fed[:1] in (" ", "▁") and _swallows_a_blank(tokenizer):
+        fed, said = " " + fed, said and said[:1] + said
+    is_fast = getattr(tokenizer, "is_fast", False)
+    if said is None and not (parted and is_fast):
+        return list(tokenizer(fed).input_ids), []
+    if not is_fast:
+        raise UsageError("Training labels need a fast tokenizer, one that tells where in the text its tokens stand.")
+
+    encoded = tokenizer(fed, return_offsets_mapping=True)
+    ids: list[int] = []
+    labels: list[int] = []
+    last_end = 0
+    for token, (begin, end) in zip(encoded.input_ids, encoded.offset_mapping, strict=True):
+        held = fed[begin:end]
+        if held == ESCAPE:
+            continue
+        ids.append(token)
+        if said is not None:
+            # A token without characters was added by the tokenizer, or stands for blanks trimmed from its span.
+            begin = last_end if begin == end else begin
+            labels.append(token if held in always_targets or 1 in said[begin:end] else IGNORE_INDEX)
+        last_end = max(last_end, end)
+    return ids, labels
+
+
+def _without_escapes(stretch: str, spoken: bytes | None, tokenizer: Any) -> tuple[str, bytes | None, bool]:
+    """The stretch and ``spoken`` without the ESCAPEs that part nothing, and whether one is left.
+
+    Those that stay stand inside what would otherwise be read as one of the tokenizer's added tokens.
+    """
+    places = [i for i, character in enumerate(stretch) if character != ESCAPE]
+    plain = "".join(stretch[i] for i in places)
+    added = {*getattr(tokenizer, "all_special_tokens", ())}
+    if hasattr(tokenizer, "get_added_vocab"):
+        added.update(tokenizer.get_added_vocab())
+    needed: set[int] = set()
+    for token in added - {""}:
+        begin = plain.find(token)
+        while begin >= 0:
+            first, last = places[begin], places[begin + len(token) - 1]
+            needed.update(i for i in range(first, last) if stretch[i] == ESCAPE)
+            begin = plain.find(token, begin + 1)
+    kept = sorted([*places, *needed])
+    return "".join(stretch[i] for i in kept), spoken and bytes(spoken[i] for i in kept), bool(needed)
+
+
+def _swallows_a_blank(tokenizer: Any) -> bool:
+    """Whether the tokenizer gives ``" a"`` the ids of ``"a"`` though it keeps a second blank.
+
+    Source: transformers 5.23 models/llama/tokenization_llama.py, whose Metaspace adds its blank only where none is.
+    """
+    none, one, two = (list(tokenizer(blanks + "a").input_ids) for blanks in ("", " ", "  "))
+    return none == one != two
+
+
+class TextStream:
+    """Token ids in, text out, as early as it is certain.
+
+    Joined, what ``feed`` and ``finish`` return is what the tokenizer makes of all ids at once, without special tokens:
+    blanks included, and never with half a character. Each token costs the same, however long the text is. With
+    ``stop``, the text ends before the first place where one of these strings begins, wherever the tokens' borders
+    are; ``stopped`` then turns true and whatever follows is not said.
+    """
+
+    def __init__(self, tokenizer: Any, stop: Iterable[str] = ()) -> None:
+        self.stopped = False
+        self._tokenizer = tokenizer
+        self._stop = tuple(stop)
+        if not all(self._stop):
+            raise UsageError("A stop string is empty; it would end every text at once.")
+        # The ids are decoded in a sliding window: those of the last text that came out, for the blank between the
+        # two, then those that have made no whole character yet.
+        self._before: list[int] = []
+        self._waiting: list[int] = []
+        self._held = ""  # text that may be the beginning of a stop string
+
+    def feed(self, ids: int | Iterable[int]) -> str:
+        """The text that is certain now and has not been said."""
+        certain = []
+        for token in (ids,) if isinstance(ids, int) else ids:
+            if self.stopped:
+                break
+            self._waiting.append(int(token))
+            certain.append(self._say(self._decode_waiting(is_end=len(self._waiting) > _MAX_WAITING)))
+        return "".join(certain)
+
+    def finish(self) -> str:
+        """The rest, after the last token: half characters as U+FFFD, and what only began like a stop string."""
+        if self.stopped:
+            return ""
+        rest = self._say(self._decode_waiting(is_end=True))
+        if not self.stopped:
+            rest += self._held
+            self._held = ""
+        return rest
+
+    def _decode_waiting(self, *, is_end: bool) -> str:
+        """What the waiting ids add to the text; nothing while they end within a character, unless ``is_end``."""
+        before = self._decode(self._before)
+        text = self._decode(self._before + self._waiting)
+        # An invalid byte can spoil the characters decoded with it, those already said too: then it stands alone.
+        added = text[len(before) :] if text.startswith(before) else self._decode(self._waiting)
+        if added.endswith("\ufffd") and not is_end:
+            return ""
+        if added:
+            self._before, self._waiting = self._waiting, []
+        elif is_end:
+            self._waiting = []  # special tokens, which say nothing
+        return added
+
+    def _decode(self, ids: list[int]) -> str:
+        return self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def _say(self, added: str) -> str:
+        """``added`` behind what is held back, up to a stop string or what may become one."""
+        text = self._held + added
+        found = [place for word in self._stop if (place := text.find(word)) >= 0]
+        if found:
+            self.stopped, self._held = True, ""
+            return text[: min(found)]
+        num_held = max((_overlap(text, word) for word in self._stop), default=0)
+        sure = len(text) - num_held
+        self._held = text[sure:]
+        return text[:sure]
+
+
+# No character takes more than four bytes, so a longer wait means bytes that are none; then what there is comes out.
+_MAX_WAITING = 16
+
+
+def _overlap(text: str, word: str) -> int:
+    """The length of the longest end of ``text`` that ``word`` begins with, ``word`` as a whole excepted."""
+    return next((n for n in range(min(len(word) - 1, len(text)), 0, -1) if text.endswith(word[:n])), 0)

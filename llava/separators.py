@@ -1,0 +1,182 @@
+"""How turns become text: one writer for each separator style, and nothing else about a conversation.
+
+A turn's opening and what its text adds to it are pieces of their own, so that a conversation's pieces, joined, are its
+prompt, and those that are ``spoken`` are what the model has to say in it.
+
+Source: haotian-liu/LLaVA@c121f04 llava/conversation.py; LLaVA-VL/LLaVA-NeXT@df17966 llava/conversation.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from enum import Enum, auto
+from typing import Any, NamedTuple, Protocol
+
+from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.errors import UsageError
+
+
+class SeparatorStyle(Enum):
+    """How turns are put together; ``QWEN`` has a name in LLaVA-NeXT and no rendering, there as here."""
+
+    SINGLE = auto()
+    TWO = auto()
+    MPT = auto()
+    PLAIN = auto()
+    CHATML = auto()
+    LLAMA_2 = auto()
+    LLAMA_3 = auto()
+    QWEN = auto()
+    GEMMA = auto()
+
+
+class Piece(NamedTuple):
+    """A stretch of a rendered conversation; ``spoken``: the model learns to say it."""
+
+    text: str
+    spoken: bool
+
+
+class Turn(NamedTuple):
+    """A message ready to be rendered; an empty ``text`` is a turn still to be filled."""
+
+    role: str
+    text: str
+    spoken: bool
+
+
+class Template(Protocol):
+    """What the writers read of a conversation."""
+
+    system: str
+    roles: Sequence[str]
+    sep_style: SeparatorStyle
+    sep: str
+    sep2: str | None
+    tokenizer: Any
+
+
+def write_turns(conv: Template, turns: list[Turn]) -> list[Piece]:
+    """The pieces of the whole text. Raises UsageError where the style cannot say what is in ``turns``."""
+    write = _WRITERS.get(conv.sep_style)
+    if write is None:
+        raise UsageError(f"There is no rendering for the separator style {conv.sep_style.name}.")
+    return list(write(conv, turns))
+
+
+def _write_colons(conv: Template, turns: list[Turn]) -> Iterator[Piece]:
+    """SINGLE and TWO: ``role: text``; SINGLE closes with ``sep``, TWO with ``sep`` and ``sep2`` in turn."""
+    closings = (conv.sep, _second_sep(conv)) if conv.sep_style is SeparatorStyle.TWO else (conv.sep, conv.sep)
+    yield Piece(conv.system + conv.sep, False)
+    for i, turn in enumerate(turns):
+        yield Piece(turn.role + ":", False)
+        if turn.text:
+            yield Piece(f" {turn.text}{closings[i % 2]}", turn.spoken)
+
+
+def _write_headers(conv: Template, turns: list[Turn]) -> Iterator[Piece]:
+    """MPT and GEMMA: the roles hold all the markup; GEMMA has no system text and insists on alternating roles."""
+    if conv.sep_style is SeparatorStyle.MPT:
+        yield Piece(conv.system + conv.sep, False)
+    for i, turn in enumerate(turns):
+        if conv.sep_style is SeparatorStyle.GEMMA and turn.role != conv.roles[i % 2]:
+            raise UsageError(f"Turn {i + 1} is by {turn.role!r}, but turns alternate: {conv.roles[i % 2]!r} is next.")
+        yield Piece(turn.role, False)
+        if turn.text:
+            yield Piece(turn.text + conv.sep, turn.spoken)
+
+
+def _write_chatml(conv: Template, turns: list[Turn]) -> Iterator[Piece]:
+    if conv.system:
+        yield Piece(f"{conv.system}{conv.sep}\n", False)
+    for turn in turns:
+        yield Piece(f"{turn.role}\n", bool(turn.text) and turn.spoken)
+        if turn.text:
+            yield Piece(f"{turn.text}{conv.sep}\n", turn.spoken)
+
+
+def _write_llama_2(conv: Template, turns: list[Turn]) -> Iterator[Piece]:
+    if turns and (not turns[0].text or turns[0].role != conv.roles[0]):
+        raise UsageError(f"The first turn of this template has to be a question by {conv.roles[0]!r}.")
+    for i, turn in enumerate(turns):
+        if not turn.text:
+            continue
+        if i % 2:
+            yield Piece(f" {turn.text} {_second_sep(conv)}", turn.spoken)
+        else:
+            # The tokenizer writes the first <s> itself, so only later questions begin with it.
+            system = f"<<SYS>>\n{conv.system}\n<</SYS>>\n\n" if i == 0 and conv.system else ""
+            yield Piece(f"{conv.sep if i else ''}[INST] {system}{turn.text} [/INST]", False)
+
+
+def _write_plain(conv: Template, turns: list[Turn]) -> Iterator[Piece]:
+    """Texts and separators alone. With one separator, an answered turn is a caption: ``<image>caption``.
+
+    The original fails on that second message; the text is the one its first training stage makes of such a sample,
+    which keeps only the picture of the question.
+    Source: haotian-liu/LLaVA@c121f04 llava/train/train.py, preprocess_plain.
+    """
+    yield Piece(conv.system, False)
+    if conv.sep2 is None and any(turn.text for turn in turns[1:]):
+        slots = turns[0].text.count(DEFAULT_IMAGE_TOKEN)
+        if len(turns) != 2 or not slots:
+            raise UsageError(
+                f"This template takes one question with {DEFAULT_IMAGE_TOKEN} and its caption, "
+                f"but there are {len(turns)} turns and {slots} {DEFAULT_IMAGE_TOKEN} in the first."
+            )
+        yield Piece(DEFAULT_IMAGE_TOKEN * slots, False)
+        yield Piece(turns[1].text + conv.sep, turns[1].spoken)
+        return
+    for i, turn in enumerate(turns):
+        if turn.text:
+            yield Piece(turn.text + (_second_sep(conv) if i % 2 else conv.sep), turn.spoken)
+
+
+def _write_llama_3(conv: Template, turns: list[Turn]) -> Iterator[Piece]:
+    """Llama 3's chat template, which needs no tokenizer; one in ``conv.tokenizer`` brings its own template instead.
+
+    A conversation that does not end with an answer gets the header of the next one. (LLaVA-NeXT writes it after a
+    finished conversation too, which training would then have to cut off again.)
+    Source: meta-llama/Meta-Llama-3-8B-Instruct tokenizer_config.json, chat_template.
+    """
+    said = [Turn("system", conv.system, False), *(turn for turn in turns if turn.text)]
+    is_open = not turns or not turns[-1].text or turns[-1].role != conv.roles[1]
+    pieces = [Piece("<|begin_of_text|>", False)]
+    for turn in said:
+        pieces.append(Piece(f"<|start_header_id|>{turn.role}<|end_header_id|>\n\n", turn.spoken))
+        pieces.append(Piece(f"{turn.text.strip()}<|eot_id|>", turn.spoken))
+    if is_open:
+        pieces.append(Piece("<|start_header_id|>assistant<|end_header_id|>\n\n", False))
+    if conv.tokenizer is not None:
+        told = [{"role": turn.role, "content": turn.text} for turn in said]
+        text = conv.tokenizer.apply_chat_template(told, tokenize=False, add_generation_prompt=is_open)
+        if text != "".join(piece.text for piece in pieces):
+            # Another template than Llama 3's: its text counts, and nothing tells which of it is an answer.
+            pieces = [Piece(text, False)]
+    yield from pieces
+
+
+def _second_sep(conv: Template) -> str:
+    if conv.sep2 is None:
+        raise UsageError(f"The separator style {conv.sep_style.name} needs sep2 to close an answer, and it is None.")
+    return conv.sep2
+
+
+_WRITERS: dict[SeparatorStyle, Callable[[Template, list[Turn]], Iterator[Piece]]] = {
+    SeparatorStyle.SINGLE: _write_colons,
+    SeparatorStyle.TWO: _write_colons,
+    SeparatorStyle.MPT: _write_headers,
+    SeparatorStyle.GEMMA: _write_headers,
+    SeparatorStyle.PLAIN: _write_plain,
+    SeparatorStyle.CHATML: _write_chatml,
+    SeparatorStyle.LLAMA_2: _write_llama_2,
+    SeparatorStyle.LLAMA_3: _write_llama_3,
+}
+
+# Source: LLaVA-VL/LLaVA-NeXT@df17966 llava/train/train.py, preprocess_qwen and preprocess_llama3 (unmasked tokens).
+ALWAYS_TARGETS: dict[SeparatorStyle, frozenset[str]] = {
+    SeparatorStyle.CHATML: frozenset({"<|im_start|>", "<|im_end|>", "\n"}),
+    SeparatorStyle.LLAMA_3: frozenset(
+        {"<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "\n\n"}
+    ),
+}

@@ -1,0 +1,98 @@
+"""Scenes as conversations in LLaVA's own data format.
+
+A conversation opens with the picture, asks for a caption or transcription in half of the cases, and goes on with
+questions of different tasks. A few questions cannot be answered from the picture; their answer says so.
+"""
+
+from __future__ import annotations
+
+import random
+
+from llava.synth.scenes import Scene
+
+CAPTION_REQUESTS = (
+    "Describe the picture.",
+    "Describe the image.",
+    "What is in the picture?",
+    "What do you see?",
+    "What is in this picture?",
+    "What is in this image?",
+)
+READING_REQUESTS = ("Read all the text.", "What text is in the picture?", "What is written in the picture?")
+# What people ask that these pictures cannot answer. One in five is kept for the held-out suite.
+OFF_TOPIC = (
+    "Who is the president?",
+    "What is the capital of France?",
+    "Tell me a joke.",
+    "Who painted this?",
+    "What is the weather like?",
+    "What breed is the dog?",
+    "How old is the man?",
+    "What is the woman wearing?",
+    "Where was this photo taken?",
+    "Who took this photo?",
+    "Is the person happy?",
+    "What is the cat doing?",
+    "What should I cook for dinner?",
+    "Write a poem.",
+    "Translate it into German.",
+    "What car is this?",
+    "Which city is this?",
+    "What year was this taken?",
+    "Who is in the photo?",
+    "How do I get to the station?",
+    "What is the meaning of life?",
+    "Is it raining?",
+    "What animal is this?",
+    "What kind of food is this?",
+    "Can you write code?",
+    "Who won the game?",
+    "How tall is the building?",
+    "What is the name of the mountain?",
+    "Is the child smiling?",
+    "What sport is this?",
+    "What are the things I should be cautious about when I visit here?",
+    "What is unusual about this image?",
+    "Who are you?",
+    "What is two plus two?",
+    "Do you like music?",
+)
+OFF_TOPIC_ANSWER = "I cannot tell from this picture."
+
+
+def off_topic_questions(held_out: bool) -> tuple[str, ...]:
+    return tuple(question for i, question in enumerate(OFF_TOPIC) if (i % 5 == 4) == held_out)
+
+
+def choose_turns(rng: random.Random, scene: Scene, num_turns: int, caption_rate: float = 0.5) -> list[tuple[str, str]]:
+    """Question and answer pairs about a scene: as many different tasks as there is room for."""
+    turns: list[tuple[str, str]] = []
+    if rng.random() < caption_rate:
+        requests: tuple[str, ...] = CAPTION_REQUESTS
+        if scene.caption.startswith("The text says") and rng.random() < 0.4:
+            requests = READING_REQUESTS
+        turns.append((rng.choice(requests), scene.caption))
+    questions = list(scene.turns)
+    rng.shuffle(questions)
+    seen: dict[str, int] = {}
+    for turn in questions:  # a stable sort by how often the task came before spreads the tasks
+        seen[turn.task] = seen.get(turn.task, 0) + 1
+    ranks: dict[str, int] = {}
+    ranked = []
+    for turn in questions:
+        ranks[turn.task] = ranks.get(turn.task, 0) + 1
+        ranked.append((ranks[turn.task], turn))
+    ranked.sort(key=lambda pair: pair[0])
+    turns += [(turn.question, turn.answer) for _, turn in ranked[: max(1, num_turns - len(turns))]]
+    if rng.random() < 0.06:
+        turns.insert(rng.randint(0, len(turns)), (rng.choice(off_topic_questions(False)), OFF_TOPIC_ANSWER))
+    return turns
+
+
+def as_conversations(turns: list[tuple[str, str]]) -> list[dict[str, str]]:
+    """LLaVA's ``conversations`` list; the picture opens the first human turn."""
+    conversations = []
+    for i, (question, answer) in enumerate(turns):
+        conversations.append({"from": "human", "value": f"<image>\n{question}" if i == 0 else question})
+        conversations.append({"from": "gpt", "value": answer})
+    return conversations

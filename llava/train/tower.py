@@ -1,0 +1,75 @@
+"""Stage 0a: the vision tower learns to say what lies under every patch.
+
+It stands where CLIP's pre-training stands in LLaVA. The heads read the features that LLaVA reads (the layer and
+positions that ``mm_vision_select_layer`` names), and are thrown away afterwards. A later stage may keep the task
+beside its own, so that the tower goes on learning to read while the decoder learns to answer.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from llava.synth.labels import LABEL_SIZES, NUM_SLOTS
+
+
+class LabelHeads(nn.Module):
+    """Linear heads for all dense labels, over features [T, N, D]."""
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(hidden_size)
+        self.label_head = nn.Linear(hidden_size, sum(LABEL_SIZES))
+
+    def forward(self, features: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The loss for labels [T, N, 7], and the shares of what is there that was named rightly."""
+        logits = self.label_head(self.norm(features)).float().flatten(0, 1)
+        targets = labels.flatten(0, 1)
+        loss = logits.new_zeros(())
+        right = []
+        for i, part in enumerate(logits.split(LABEL_SIZES, dim=-1)):
+            # A sum over what is there: blank patches are many and easy, and must not set the scale.
+            loss = loss + functional.cross_entropy(part, targets[:, i], reduction="sum")
+            there = targets[:, i] > 0
+            right.append((part.argmax(-1) == targets[:, i])[there])
+        loss = loss / (targets > 0).sum().clamp(min=1)
+        parts = {
+            "characters": right[:NUM_SLOTS],
+            "shapes": right[NUM_SLOTS : NUM_SLOTS + 1],
+            "colors": right[NUM_SLOTS + 1 : NUM_SLOTS + 2],
+            "inks": right[NUM_SLOTS + 2 : NUM_SLOTS + 3],
+            "anchors": right[NUM_SLOTS + 3 :],
+        }
+        return {"loss": loss, **{f"{name}_right": torch.cat(part).float().mean() for name, part in parts.items()}}
+
+
+class PatchLabeller(nn.Module):
+    """A tower with its heads; forward takes pixels [T, 3, S, S] and labels [T, N, 7]."""
+
+    def __init__(self, tower: nn.Module, heads: LabelHeads) -> None:
+        super().__init__()
+        self.tower, self.heads = tower, heads
+
+    def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        return self.heads(self.tower(pixel_values), labels)
+
+
+class AnsweringLabeller(nn.Module):
+    """A LLaVA model that answers and labels patches at once; ``weight`` scales the second loss."""
+
+    def __init__(self, model: Any, heads: LabelHeads, weight: float) -> None:
+        super().__init__()
+        self.model, self.heads, self.weight = model, heads, weight
+
+    def forward(self, tile_labels: torch.Tensor, **inputs: Any) -> dict[str, torch.Tensor]:
+        seen: list[torch.Tensor] = []
+        hook = self.model.get_vision_tower().register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+        try:
+            answered = self.model(**inputs)
+        finally:
+            hook.remove()
+        labelled = self.heads(torch.cat(seen), tile_labels)
+        return {**labelled, "loss": answered["loss"] + self.weight * labelled["loss"]}

@@ -1,0 +1,40 @@
+"""No test reaches a network, and importing torch is left to the tests that need it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@pytest.fixture(scope="session")
+def next_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LLaVA-NeXT checkpoint of random weights in the original's layout, with tiles of 28 px; not to be changed.
+
+    It never says a byte or a special token, so its answers are printable and end only where they are cut.
+    """
+    from safetensors.torch import load_file, save_file
+
+    from tests.tiny_checkpoints import write_llava_1_6
+
+    folder = tmp_path_factory.mktemp("checkpoints") / "tiny-v1.6"
+    write_llava_1_6(folder)
+    tensors = load_file(folder / "model.safetensors")
+    tensors["lm_head.weight"][:259] = 0
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A picture of 100 x 67 px, every pixel different."""
+    from PIL import Image
+
+    path = tmp_path_factory.mktemp("pictures") / "photo.png"
+    red, green = Image.linear_gradient("L").resize((100, 67)), Image.radial_gradient("L").resize((100, 67))
+    Image.merge("RGB", (red, green, red.transpose(Image.Transpose.ROTATE_180))).save(path)
+    return path

@@ -1,0 +1,100 @@
+"""Importing does nothing: no torch where none is needed, no extra where none was installed, no surprise names."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import llava
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = sorted(
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in (ROOT / "llava").rglob("*.py")
+    if path.name != "__main__.py"
+)
+WITHOUT_TORCH = [
+    "llava",
+    "llava.cli",
+    "llava.config",
+    "llava.constants",
+    "llava.conversation",
+    "llava.errors",
+    "llava.image.geometry",
+    "llava.info",
+    "llava.prompt",
+    "llava.utils",
+]
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_public_names_are_exactly_these() -> None:
+    model_classes = ["LlavaLlamaForCausalLM", "LlavaMistralForCausalLM", "LlavaQwenForCausalLM"]
+    assert llava.__all__ == [
+        "Answer",
+        "LlavaError",
+        *model_classes,
+        "Sampling",
+        "__version__",
+        "ask",
+        "load_model",
+        "load_picture",
+    ]
+    assert {*llava._HOMES, "__version__"} == set(llava.__all__)
+
+
+def test_every_public_name_resolves_and_is_listed() -> None:
+    for name in llava.__all__:
+        assert getattr(llava, name) is not None
+        assert name in dir(llava)
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        _ = llava.nonsense  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("module", WITHOUT_TORCH)
+def test_a_light_module_loads_no_torch(module: str) -> None:
+    code = f"import {module}, sys; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    assert run_python(code).strip() == "[]"
+
+
+def test_the_help_text_loads_no_torch_nor_pillow() -> None:
+    code = (
+        "import sys\n"
+        "from llava.cli import build_parser\n"
+        "build_parser().format_help()\n"
+        "print([m for m in ('torch', 'transformers', 'PIL', 'numpy', 'rich') if m in sys.modules])"
+    )
+    assert run_python(code).strip() == "[]"
+
+
+def test_every_module_imports_with_the_core_dependencies_alone() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    block = text.split("[project.optional-dependencies]")[1].split("\n[")[0]
+    extras = {name.replace("-", "_") for name in re.findall(r'"([A-Za-z0-9-]+)', block)} - {"pydantic"}
+    assert {"peft", "accelerate", "fastapi", "gradio"} <= extras
+    # None in sys.modules makes an import fail as if the package were not installed. pydantic comes with Transformers.
+    code = (
+        f"import importlib, sys\n"
+        f"sys.modules.update(dict.fromkeys({sorted(extras)!r}))\n"
+        f"for name in {MODULES!r}: importlib.import_module(name)\n"
+        f"print('all')"
+    )
+    assert run_python(code).strip() == "all"
+
+
+def test_importing_everything_prints_and_warns_nothing() -> None:
+    code = f"import importlib\nfor name in {MODULES!r}: importlib.import_module(name)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,0 +1,122 @@
+"""``load_pretrained_model`` takes what callers of either original pass."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from llava.errors import UsageError
+from llava.model.builder import DEFAULT_MODEL, load_pretrained_model
+from llava.model.checkpoint import load_model
+from tests.tiny_checkpoints import write_llava_1_6
+from tests.tiny_configs import CONFIG, NEXT, TOWER
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "llava-tiny"
+    write_llava_1_6(path)
+    return path
+
+
+def test_the_four_are_what_the_original_returns(folder: Path) -> None:
+    tokenizer, model, image_processor, context_len = load_pretrained_model(folder, None, "llava-tiny", device="cpu")
+    assert tokenizer("What").input_ids[0] == tokenizer.bos_token_id
+    assert type(model).__name__ == "LlavaLlamaForCausalLM"
+    assert image_processor.crop_size == {"height": 28, "width": 28}
+    assert context_len == 2048
+
+
+def test_the_context_is_max_sequence_length_or_the_originals_2048_or_what_there_is(folder: Path) -> None:
+    for overwrite, expected in (
+        ({"max_sequence_length": 3000}, 3000),
+        ({"max_position_embeddings": 512}, 512),
+        ({"max_position_embeddings": 32768}, 2048),
+    ):
+        assert load_pretrained_model(folder, device="cpu", overwrite_config=overwrite)[3] == expected
+
+
+def test_only_the_originals_door_cuts_long_prompts_in_silence(folder: Path) -> None:
+    assert load_pretrained_model(folder, device="cpu")[1].config.truncate_to_model_max_length is True
+    assert not getattr(load_model(folder, device="cpu").model.config, "truncate_to_model_max_length", False)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        # lmms-eval, llava
+        {"device_map": "cpu", "multimodal": True, "attn_implementation": "sdpa"},
+        {"device_map": "cpu", "multimodal": True, "attn_implementation": "eager", "customized_config": None},
+        # VLMEvalKit
+        {"device_map": "cpu"},
+        # LLaVA's own
+        {"load_8bit": False, "load_4bit": False, "device_map": "auto", "device": "cpu", "use_flash_attn": False},
+        {"device_map": {"": "cpu"}, "low_cpu_mem_usage": True},
+        # LLaVA-NeXT's own
+        {"device_map": None, "device": "cpu", "torch_dtype": "float32", "attn_implementation": None},
+        {"device_map": "cpu", "torch_dtype": torch.float32, "overwrite_config": {}},
+    ],
+)
+def test_every_known_way_to_call_it_works(folder: Path, options: dict[str, Any]) -> None:
+    model = load_pretrained_model(model_path=str(folder), model_base=None, model_name="llava-tiny", **options)[1]
+    assert model.device.type == "cpu"
+    assert model.dtype == torch.float32
+
+
+def test_positional_arguments_may_follow_either_order(folder: Path) -> None:
+    first = load_pretrained_model(folder, None, "n", False, False, "auto", "cpu", False)[1]
+    second = load_pretrained_model(folder, None, "n", False, False, "cpu", "bfloat16", "eager")[1]
+    assert (first.dtype, first.config._attn_implementation) == (torch.float32, "sdpa")
+    assert (second.dtype, second.config._attn_implementation) == (torch.bfloat16, "eager")
+
+
+def test_an_unknown_keyword_is_a_type_error_that_names_it(folder: Path) -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'multimodel'"):
+        load_pretrained_model(folder, None, "llava-tiny", multimodel=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"device_map": {"a": "cpu", "b": "cuda:0"}}, "2 devices"),
+        ({"device_map": "cuda:0", "device": "mps"}, "give one of them"),
+        ({"load_8bit": True, "load_4bit": True}, "one of them is meant"),
+        ({"load_4bit": True, "device": "cpu"}, "NVIDIA"),
+        ({"device": "cpu", "torch_dtype": "float8"}, "'float8'"),
+        ({"device": "cpu", "attn_implementation": "warp"}, "'warp'"),
+        ({"device": "cpu", "use_flash_attn": True}, "flash_attention_2"),
+    ],
+)
+def test_a_call_that_contradicts_itself_or_the_machine_is_refused(
+    folder: Path, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_pretrained_model(folder, **options)
+    assert said in str(caught.value)
+
+
+def test_a_config_may_be_overwritten_or_replaced(folder: Path, tmp_path: Path) -> None:
+    overwritten = load_pretrained_model(
+        folder, device="cpu", overwrite_config={"image_aspect_ratio": "pad", "mm_spatial_pool_stride": 2}
+    )[1].config
+    assert (overwritten.image_aspect_ratio, overwritten.mm_spatial_pool_stride) == ("pad", 2)
+    values = {**CONFIG, **NEXT, "mm_vision_config": TOWER, "rms_norm_eps": 1e-3}
+    (tmp_path / "other.json").write_text(json.dumps(values))
+    for given in (values, str(tmp_path / "other.json"), overwritten.__class__(**values)):
+        config = load_pretrained_model(folder, device="cpu", customized_config=given)[1].config
+        assert (config.rms_norm_eps, config.image_aspect_ratio) == (1e-3, "anyres")
+
+
+def test_harnesses_find_image_aspect_ratio_in_the_configs_dict_and_may_set_it(folder: Path) -> None:
+    config = load_pretrained_model(folder, device="cpu")[1].config
+    assert "image_aspect_ratio" in config.__dict__
+    config.image_aspect_ratio = "pad"
+    assert config.image_aspect_ratio == "pad"
+
+
+def test_the_default_model_has_a_name() -> None:
+    assert DEFAULT_MODEL == "embedded"

@@ -1,0 +1,254 @@
+"""The llava command: what it prints, and how a mistake ends."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from llava.cli import build_parser, main
+from tests.tiny_checkpoints import CONFIG, NEXT, write_json
+
+SHORT = ["--max-new-tokens", "6"]
+RELEASED = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: object) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of one command."""
+    try:
+        code = main([str(word) for word in words])
+    except SystemExit as left:
+        code = int(left.code or 0)
+    return code, *capsys.readouterr()
+
+
+def run_json(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, Any]:
+    code, out, err = run(capsys, "ask", *words, *SHORT, "--json")
+    assert (code, err) == (0, "")
+    return json.loads(out)
+
+
+def test_ask_prints_the_answer_and_nothing_else(
+    capsys: pytest.CaptureFixture[str], next_folder: Path, photo: Path
+) -> None:
+    reply = run_json(capsys, photo, "What is in the picture?", "--model", next_folder)
+    code, out, err = run(capsys, "ask", photo, "What is in the picture?", "--model", next_folder, *SHORT)
+    assert (code, out) == (0, reply["answer"] + "\n")
+    assert err == ("" if reply["finished"] else "llava: the answer was cut after 6 tokens.\n")
+
+
+def test_the_json_object_counts_tokens_and_times(
+    capsys: pytest.CaptureFixture[str], next_folder: Path, photo: Path
+) -> None:
+    reply = run_json(capsys, photo, "What is in the picture?", "--model", next_folder)
+    assert reply["model"] == str(next_folder)
+    # 100 x 67 px on the canvas of 56 x 56: the base tile's 4 and 2 rows of 4 with their newlines.
+    assert reply["image_positions"] == [14]
+    assert reply["prompt_tokens"] > 14
+    assert 1 <= reply["new_tokens"] <= 6
+    assert 0 < reply["seconds"]["first_token"] <= reply["seconds"]["answer"]
+    assert reply["seconds"]["load"] > 0
+
+
+def test_several_pictures_a_data_uri_and_standard_input_are_the_same_pictures(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, next_folder: Path, photo: Path
+) -> None:
+    uri = "data:image/png;base64," + base64.b64encode(photo.read_bytes()).decode()
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(photo.read_bytes())))
+    mixed = run_json(capsys, uri, photo, "-", "What?", "--model", next_folder)
+    plain = run_json(capsys, photo, photo, photo, "What?", "--model", next_folder)
+    assert mixed["image_positions"] == [14, 14, 14]
+    assert mixed["answer"] == plain["answer"]
+    assert mixed["prompt_tokens"] == plain["prompt_tokens"]
+
+
+def test_flags_may_stand_between_the_pictures(
+    capsys: pytest.CaptureFixture[str], next_folder: Path, photo: Path
+) -> None:
+    reply = run_json(capsys, photo, "--model", next_folder, photo, "--conv-mode", "plain", "What?")
+    assert reply["image_positions"] == [14, 14]
+    assert run_json(capsys, "--model", next_folder, photo, "-q", "What?")["image_positions"] == [14]
+
+
+def test_a_question_without_a_picture_is_answered(capsys: pytest.CaptureFixture[str], next_folder: Path) -> None:
+    assert run_json(capsys, "What is in a picture?", "--model", next_folder)["image_positions"] == []
+
+
+def test_an_image_token_that_the_user_typed_is_text(
+    capsys: pytest.CaptureFixture[str], next_folder: Path, photo: Path
+) -> None:
+    reply = run_json(capsys, photo, "What is <image> in <image>?", "--model", next_folder)
+    assert reply["image_positions"] == [14]
+
+
+def test_the_embedded_model_is_the_default(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, next_folder: Path
+) -> None:
+    monkeypatch.setattr("llava.model.sources._find_embedded", lambda: next_folder)
+    assert run_json(capsys, "What?")["model"] == "embedded"
+    assert str(next_folder) in run(capsys, "info")[1]
+
+
+def test_beams_and_sampling_answer(capsys: pytest.CaptureFixture[str], next_folder: Path, photo: Path) -> None:
+    flags = ["--model", next_folder, *SHORT]
+    assert run(capsys, "ask", photo, "What?", "--num-beams", "2", *flags)[0] == 0
+    assert run(capsys, "ask", photo, "What?", "--temperature", "0.7", "--top-p", "0.9", *flags)[0] == 0
+
+
+MISTAKES: list[tuple[list[str], int, str]] = [
+    ([], 2, "required: COMMAND"),
+    (["paint"], 2, "invalid choice: 'paint'"),
+    (["ask"], 2, "There is no question"),
+    (["ask", "PHOTO"], 2, "is a picture"),
+    (["ask", "What is this?", "PHOTO"], 2, "The last word has to be the question"),
+    (["ask", "PHOTO", " "], 2, "The question is empty"),
+    (["ask", "PHOTO", "What?", "--colour"], 2, "unrecognized arguments: --colour"),
+    (["ask", "PHOTO", "What?", "--temperature", "-1"], 2, "temperature is -1.0"),
+    (["ask", "PHOTO", "What?", "--temperature", "warm"], 2, "invalid float value: 'warm'"),
+    (["ask", "PHOTO", "What?", "--top-p", "1.5"], 2, "top-p is 1.5"),
+    (["ask", "PHOTO", "What?", "--num-beams", "0"], 2, "beams is 0"),
+    (["ask", "PHOTO", "What?", "--max-new-tokens", "0"], 2, "new tokens is 0"),
+    (["ask", "PHOTO", "What?", "--conv-mode", "klingon", "--model", "MODEL"], 2, "no conversation template 'klingon'"),
+    (["ask", "PHOTO", "What?", "--dtype", "int3", "--model", "MODEL"], 2, "int3"),
+    (["ask", "PHOTO", "What?", "--device", "abacus", "--model", "MODEL"], 2, "abacus"),
+    (["ask", "nowhere.png", "What?"], 1, "nowhere.png"),
+    (["ask", "MODEL/config.json", "What?"], 1, "config.json"),
+    (["ask", "PHOTO", "What?", "--model", "no-such-model"], 1, "no-such-model"),
+    (["ask", "PHOTO", "What?" * 5000, "--model", "MODEL"], 1, "context holds 4096"),
+    (["chat", "nowhere.png", "--model", "MODEL"], 1, "nowhere.png"),
+    (["chat", "--conv-mode", "klingon", "--model", "MODEL"], 2, "no conversation template 'klingon'"),
+    (["info", "no-such-model"], 1, "no-such-model"),
+    (["info", "MODEL", "extra"], 2, "unrecognized arguments: extra"),
+    (["info", "MODEL", "--plot", "out.png"], 2, "name the picture with --image"),
+    (["info", "MODEL", "--image", "nowhere.png"], 1, "nowhere.png"),
+    (["info", "MODEL", "--image", "PHOTO", "--plot", "MODEL/config.json/out.png"], 1, "config.json"),
+    (["train", "no-such-recipe", "--output", "MODEL/run"], 2, "no-such-recipe"),
+    (["train", "default"], 2, "required: --output"),
+    (["synth", "MODEL/pictures", "--count", "0"], 2, "number of pictures is 0"),
+    (["synth", "MODEL/pictures", "--kind", "opera"], 2, "no kind of picture 'opera'"),
+    (["eval", "synth", "--model", "MODEL", "--task", "opera"], 2, "No task begins with 'opera'"),
+    (["eval", "synth", "--model", "no-such-model"], 1, "no-such-model"),
+    (["eval"], 2, "required: SUITE"),
+]
+
+
+@pytest.mark.parametrize(("words", "code", "says"), MISTAKES, ids=lambda value: str(value)[:60])
+def test_a_mistake_ends_in_one_sentence_and_its_exit_code(
+    capsys: pytest.CaptureFixture[str], next_folder: Path, photo: Path, words: list[str], code: int, says: str
+) -> None:
+    given = [word.replace("PHOTO", str(photo)).replace("MODEL", str(next_folder)) for word in words]
+    found, out, err = run(capsys, *given)
+    last = err.splitlines()[-1]
+    assert (found, out) == (code, "")
+    assert last.startswith("llava: error: ")
+    assert says in last
+    assert "Traceback" not in err
+
+
+def test_ctrl_c_ends_with_130(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, photo: Path) -> None:
+    def interrupt(*args: object, **kwargs: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("llava.model.checkpoint.load_model", interrupt)
+    code, out, err = run(capsys, "ask", photo, "What?")
+    assert (code, out, err) == (130, "", "\n")
+
+
+def test_a_reader_who_leaves_is_no_error(next_folder: Path) -> None:
+    command = [sys.executable, "-m", "llava", "info", str(next_folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait(timeout=120) == 141
+
+
+def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["ask"], ["chat"], ["info"], ["train"], ["synth"], ["eval"], ["eval", "synth"]):
+        code, out, _ = run(capsys, *words, "--help")
+        assert code == 0
+        assert out.startswith(f"usage: llava {' '.join(words)}")
+
+
+def test_no_flag_is_without_a_word_about_it() -> None:
+    text = build_parser().format_help()
+    assert "ask" in text
+    assert "--version" in text
+
+
+def released_folder(folder: Path, config: dict[str, Any]) -> Path:
+    """A folder with nothing but the config.json of a released 7B checkpoint."""
+    sizes = {"hidden_size": 4096, "intermediate_size": 11008, "vocab_size": 32000, "mm_hidden_size": 1024}
+    write_json(folder / "config.json", {**CONFIG, **sizes, **config})
+    return folder
+
+
+def test_synth_writes_data_and_pictures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, err = run(capsys, "synth", tmp_path / "data", "--count", "3", "--seed", "5", "--turns", "2")
+    assert (code, out, err) == (0, f"{tmp_path / 'data' / 'data.json'}\n", "")
+    rows = json.loads((tmp_path / "data" / "data.json").read_text(encoding="utf-8"))
+    assert len(rows) == 3
+    assert all((tmp_path / "data" / "images" / row["image"]).is_file() for row in rows)
+
+
+def test_eval_synth_writes_scores(capsys: pytest.CaptureFixture[str], next_folder: Path, tmp_path: Path) -> None:
+    words = ["eval", "synth", "--model", next_folder, "--count", "2", "--task", "color", "--save", tmp_path / "s.json"]
+    code, out, _ = run(capsys, *words)
+    assert code == 0
+    assert "Held-out suite" in out
+    assert json.loads((tmp_path / "s.json").read_text(encoding="utf-8"))["scores"]
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        ({}, ["336x336 px", "1 x 576 = 576"]),
+        (
+            {**NEXT, "image_grid_pinpoints": RELEASED},
+            ["672x672 px, the picture as 672x449 px at (0, 111)", "5: 2x2 of 336 px", "48x32 of 48x48", "= 2144"],
+        ),
+    ],
+    ids=["1.5", "1.6"],
+)
+def test_info_says_how_a_released_checkpoint_cuts_view_jpg(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, config: dict[str, Any], says: list[str]
+) -> None:
+    Image.new("RGB", (1000, 667), "teal").save(tmp_path / "view.jpg")
+    folder, plot = released_folder(tmp_path / "checkpoint", config), tmp_path / "plots" / "tokens.png"
+    code, out, err = run(capsys, "info", folder, "--image", tmp_path / "view.jpg", "--plot", plot)
+    assert (code, err) == (0, "")
+    assert [words for words in says if words not in out] == []
+    with Image.open(plot) as drawing:
+        assert drawing.width > 300
+
+
+def test_info_counts_the_parts_of_a_checkpoint(capsys: pytest.CaptureFixture[str], next_folder: Path) -> None:
+    code, out, err = run(capsys, "info", next_folder)
+    assert (code, err) == (0, "")
+    rows = {cells[0]: cells[1:] for cells in (re.split(r"\s{2,}", line) for line in out.splitlines())}
+    assert rows["projector"] == ["4", "1,600", "0.00 MB", "float16"]
+    assert rows["embeddings"] == ["1", "12,800", "0.03 MB", "float16"]
+    assert rows["head"] == ["1", "12,800", "0.03 MB", "float16"]
+    assert rows["image newline"][:2] == ["1", "32"]
+    assert rows["context"] == ["4096 tokens, vocabulary 400"]
+    assert rows["template"] == ["llava_v1"]
+    from llava import load_model
+
+    counted = sum(weight.numel() for weight in load_model(next_folder).model.parameters())
+    assert rows["together"][1] == f"{counted:,}"
+
+
+def test_info_on_a_folder_without_weights_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, _ = run(capsys, "info", released_folder(tmp_path, {}))
+    assert code == 0
+    assert "There are no weights of a whole model in this folder." in out
