@@ -90,6 +90,8 @@ def make_inputs(loaded: Any, image: str | None) -> tuple[Any, Any, Any, int]:
 
 def measure_llava(options: argparse.Namespace) -> dict[str, Any]:
     """This package's own numbers."""
+    import llava.model.checkpoint  # noqa: F401 (importing is not loading)
+
     began = time.perf_counter()
     loaded = load_ours(options)
     load_s = time.perf_counter() - began
@@ -105,13 +107,14 @@ def measure_llava(options: argparse.Namespace) -> dict[str, Any]:
 def measure_transformers(options: argparse.Namespace) -> dict[str, Any]:
     """The same weights, pixels and prompt in LlavaNextForConditionalGeneration."""
     import torch
-    from transformers import LlavaNextForConditionalGeneration
+    from transformers import AutoTokenizer, LlavaNextForConditionalGeneration
 
     inputs = torch.load(Path(options.hf_folder) / "inputs.pt", weights_only=True)
     began = time.perf_counter()
     model = LlavaNextForConditionalGeneration.from_pretrained(
         options.hf_folder, dtype=getattr(torch, options.dtype), device_map=options.device
     ).eval()
+    AutoTokenizer.from_pretrained(options.hf_folder)  # ours is loaded with the model
     load_s = time.perf_counter() - began
     inputs = {name: tensor.to(options.device) for name, tensor in inputs.items()}
     prompt_tokens = inputs["input_ids"].shape[1]
@@ -166,7 +169,9 @@ def write_hf_checkpoint(options: argparse.Namespace, folder: Path) -> None:
     """The weights in the layout that LlavaNextForConditionalGeneration reads, and the inputs, in ``folder``."""
     import torch
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextConfig, LlavaNextForConditionalGeneration
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     loaded = load_ours(options)
     input_ids, pixels, size, num_positions = make_inputs(loaded, options.image)
     model, spec = loaded.model, loaded.spec
@@ -193,6 +198,7 @@ def write_hf_checkpoint(options: argparse.Namespace, folder: Path) -> None:
     # The extra row of the head must never win: its logit is 0 where the others' are what they are.
     twin.generation_config.suppress_tokens = [image_token_id]
     twin.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
     ids = [n for id_ in input_ids[0].tolist() for n in ([image_token_id] * num_positions if id_ < 0 else [id_])]
     torch.save(
         {

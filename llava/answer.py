@@ -94,7 +94,7 @@ def ask(
 
 
 def start_conversation(loaded: LoadedModel, template: str | None = None) -> Conversation:
-    """An empty conversation in ``template``, or in the checkpoint's own. Raises UsageError for an unknown name."""
+    """A conversation in ``template``, or in the checkpoint's own. Raises UsageError for an unknown name."""
     name = template or loaded.template
     if name not in conv_templates:
         raise UsageError(f"There is no conversation template '{name}'. The names are: {', '.join(conv_templates)}.")
@@ -112,7 +112,7 @@ def image_slot(loaded: LoadedModel) -> str:
 
 
 def place_pictures(loaded: LoadedModel, question: str, num_pictures: int) -> str:
-    """The question as a message: a line for each picture, then what the user typed, of which nothing is an image slot."""
+    """The question as a message: a line for each picture, then what the user typed, none of it an image slot."""
     return (image_slot(loaded) + "\n") * num_pictures + escape_image_tokens(question)
 
 
@@ -128,8 +128,8 @@ def answer(
 
     ``pictures``: one for each image slot of the conversation, in order. ``on_text``: gets the pieces of the answer;
     joined they are ``Answer.text``. It runs between two tokens, so an exception in it (Ctrl-C too) ends the answer.
-    Raises UsageError when slots and pictures disagree, ContextTooLong when the prompt does not fit; a model whose config
-    says ``truncate_to_model_max_length`` cuts it instead, from the right, where the question is, as the original did.
+    Raises UsageError when slots and pictures disagree, ContextTooLong when the prompt does not fit. A model whose
+    config says ``truncate_to_model_max_length`` cuts it instead, on the right, where the question is, as the original.
     """
     began = time.perf_counter()
     tiling = loaded.spec.tiling

@@ -111,7 +111,7 @@ def _add_talking_flags(parser: argparse.ArgumentParser) -> None:
         "--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default: %(default)s)"
     )
     parser.add_argument("--top-p", type=float, metavar="P", help="sample among the likeliest words that sum to P")
-    parser.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help="(default: %(default)s)")
+    parser.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help="at most (default: %(default)s)")
 
 
 def _sampling(arguments: argparse.Namespace) -> Sampling:

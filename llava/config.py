@@ -54,6 +54,9 @@ _FAMILY_DEFAULTS: dict[str, dict[str, int]] = {
     "qwen2": {"hidden_size": 4096, "vocab_size": 151936, "max_position_embeddings": 32768},
 }
 
+# Source: transformers 5.23 CLIPVisionConfig.
+_TOWER_DEFAULTS = {"hidden_size": 768, "num_hidden_layers": 12, "image_size": 224, "patch_size": 32}
+
 # Keys with which a config.json makes a library import or download code, beside those that begin with "_" (all but
 # _name_or_path, which only says what the model was made from).
 _CODE_KEYS = frozenset({"auto_map", "custom_pipelines", "attn_implementation", "experts_implementation"})
@@ -134,24 +137,29 @@ def read_spec(
     family = _find_family(raw, path, is_hf)
     values = _to_original(raw, path) if is_hf else dict(raw)
     _refuse_unsupported(values, path)
-    tower = values.get("mm_vision_tower") or values.get("vision_tower") or ""
+    tower = str(values.get("mm_vision_tower") or values.get("vision_tower") or "")
     if not tower and values.get("mm_vision_config") is None:
         raise CheckpointError(
             f"{path} names no vision tower: mm_vision_tower is missing. "
             "A language model alone cannot see; name the LLaVA checkpoint that was made from it."
         )
     values["mm_vision_config"] = tower_config = _find_tower_config(tower, values, folder, tower_folder)
-    defaults = _FAMILY_DEFAULTS[family]
-    context_tokens = (
-        values.get("max_sequence_length")
-        or values.get("max_position_embeddings")
-        or defaults["max_position_embeddings"]
-    )
-    dtype = values.get("dtype") or values.get("torch_dtype")
-    try:
-        tiling = Tiling.from_config(
-            values, tile_px=int(tower_config["image_size"]), patch_px=int(tower_config["patch_size"])
+    num_blocks = _get_int(tower_config, "num_hidden_layers", path, default=_TOWER_DEFAULTS["num_hidden_layers"])
+    if not -num_blocks - 1 <= values["mm_vision_select_layer"] <= num_blocks:
+        raise CheckpointError(
+            f"{path} says mm_vision_select_layer: {values['mm_vision_select_layer']}, "
+            f"but the vision tower has {num_blocks} layers."
         )
+    template = values.get("conversation_template")
+    if template is not None and not isinstance(template, str):
+        raise CheckpointError(f"{path} says conversation_template: {template!r}, where a name is needed.")
+    defaults = _FAMILY_DEFAULTS[family]
+    longest = "max_sequence_length" if values.get("max_sequence_length") else "max_position_embeddings"
+    dtype = values.get("dtype") or values.get("torch_dtype")
+    tile_px = _get_int(tower_config, "image_size", path, default=_TOWER_DEFAULTS["image_size"])
+    patch_px = _get_int(tower_config, "patch_size", path, default=_TOWER_DEFAULTS["patch_size"])
+    try:
+        tiling = Tiling.from_config(values, tile_px=tile_px, patch_px=patch_px)
     except LlavaError as error:
         raise CheckpointError(f"{path}: {error}") from error
     return ModelSpec(
@@ -166,8 +174,8 @@ def read_spec(
         tower_hidden_size=_get_int(values, "mm_hidden_size", path, default=tower_config["hidden_size"]),
         hidden_size=_get_int(values, "hidden_size", path, default=defaults["hidden_size"]),
         vocab_size=_get_int(values, "vocab_size", path, default=defaults["vocab_size"]),
-        context_tokens=int(context_tokens),
-        template=values.get("conversation_template"),
+        context_tokens=_get_int(values, longest, path, default=defaults["max_position_embeddings"]),
+        template=template,
         dtype=None if dtype is None else str(dtype).removeprefix("torch."),
         config=values,
         raw=raw,
@@ -185,15 +193,11 @@ def find_tower_folder(name: str, checkpoint_folder: str | Path) -> Path | None:
 def read_tower_config(folder: Path) -> dict[str, Any]:
     """CLIPVisionConfig's values from a tower's folder; of a complete CLIP the vision half. Raises CheckpointError."""
     values = read_config_dict(folder)
-    kind = values.get("model_type")
-    if kind not in ("clip", "clip_vision_model"):
-        raise CheckpointError(
-            f"{folder / 'config.json'} describes a vision tower of the kind '{kind}'; only CLIP's "
-            "(clip, clip_vision_model) are supported."
-        )
-    if kind == "clip":
+    if values.get("model_type") == "clip":
         # Old files spell the values out a second time; where both are there, this one counts in Transformers too.
         values = {**_get_dict(values, "vision_config"), **(values.get("vision_config_dict") or {})}
+    elif "model_type" not in values:
+        raise CheckpointError(f"{folder / 'config.json'} does not say what it describes: model_type is missing.")
     return _complete_tower(values)
 
 
@@ -216,17 +220,21 @@ def _find_tower_config(
 
 
 def _complete_tower(values: Mapping[str, Any]) -> dict[str, Any]:
-    # Source: transformers 5.23 CLIPVisionConfig.
-    return {"hidden_size": 768, "num_hidden_layers": 12, "image_size": 224, "patch_size": 32, **values}
+    kind = values.get("model_type", "clip_vision_model")
+    if kind not in ("clip_vision_model", "clip"):
+        raise CheckpointError(f"A vision tower of the kind '{kind}' is not supported; only CLIP's are.")
+    return {**_TOWER_DEFAULTS, **values}
 
 
 def _find_family(raw: Mapping[str, Any], path: Path, is_hf: bool) -> str:
-    kind = raw.get("model_type")
+    kind = str(raw.get("model_type"))
     classes = raw.get("architectures") or []
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise CheckpointError(f"{path} says architectures: {classes!r}, where a list of names is needed.")
     if is_hf:
-        family = _get_dict(raw, "text_config").get("model_type", "llama")
+        family = str(_get_dict(raw, "text_config").get("model_type", "llama"))
         if family in _FAMILY_DEFAULTS and (kind in ("llava", "llava_next") or set(classes) & set(_HF_CLASSES)):
-            return str(family)
+            return family
         raise CheckpointError(
             f"{path} describes a '{kind}' model around '{family}'; of the llava-hf layout, "
             f"llava and llava_next around {', '.join(_FAMILY_DEFAULTS)} are supported."
@@ -265,8 +273,11 @@ def _to_original(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if raw.get("multimodal_projector_bias", True) is not True:
         raise CheckpointError(f"{path} describes a projector without bias, which is not supported.")
     is_next = raw.get("model_type") == "llava_next" or "image_grid_pinpoints" in raw
+    tower = _complete_tower(_get_dict(raw, "vision_config"))
+    known = (name for name, sizes in KNOWN_TOWERS.items() if sizes.items() <= tower.items())
     values.update(
-        mm_vision_config=_complete_tower(_get_dict(raw, "vision_config")),
+        mm_vision_config=tower,
+        mm_vision_tower=next(known, ""),  # the original wants a name, though the tower is inside
         mm_vision_select_layer=layer,
         mm_vision_select_feature=select_feature,
         mm_projector_type="mlp2x_gelu",
@@ -287,8 +298,9 @@ def _to_original(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _refuse_unsupported(values: Mapping[str, Any], path: Path) -> None:
-    if values.get("mm_vision_select_layer") is None:
-        raise CheckpointError(f"{path} does not say which layer of the vision tower to read: mm_vision_select_layer.")
+    layer = values.get("mm_vision_select_layer")
+    if type(layer) is not int:
+        raise CheckpointError(f"{path} says mm_vision_select_layer: {layer!r}, where the number of a layer is needed.")
     if values.get("s2"):
         raise CheckpointError(f"{path} says s2: true, but multi-scale towers are not supported.")
     if values.get("mm_resampler_type"):
@@ -308,7 +320,7 @@ def _drop_code_keys(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: _drop_code_keys(value) if isinstance(value, dict) else value
         for key, value in values.items()
-        if key not in _CODE_KEYS and (not key.startswith("_") or key == "_name_or_path")
+        if key not in _CODE_KEYS and (key == "_name_or_path" or not str(key).startswith("_"))
     }
 
 

@@ -108,14 +108,13 @@ def describe_picture(name: str | None, source: str, *, plot: str | None = None) 
     picture = load_picture(source)
     tiling = read_spec(_find(name)).tiling
     plan = plan_tiles(picture.size, tiling)
-    _show(_two_columns([("picture", f"{picture.name}, {plan.image} px"), *_say_plan(plan, tiling)]))
     if plot is not None:
         from llava.image.tokenmap import draw_token_map
 
-        path = Path(plot)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draw_token_map(picture.image, tiling, path)
-        print(f"\ndrawn in {path}")
+        Path(plot).parent.mkdir(parents=True, exist_ok=True)
+        draw_token_map(picture.image, tiling, Path(plot))
+    facts = [("picture", f"{picture.name}, {plan.image} px"), *_say_plan(plan, tiling)]
+    _show(_two_columns([*facts, ("drawn in", plot)] if plot else facts))
 
 
 def _say_plan(plan: TilePlan, tiling: Tiling) -> list[tuple[str, str]]:

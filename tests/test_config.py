@@ -182,6 +182,11 @@ def test_a_tower_of_another_kind_is_refused_by_its_kind(tmp_path: Path) -> None:
     [
         ({"mm_vision_tower": ...}, "mm_vision_tower is missing"),
         ({"mm_vision_select_layer": ...}, "mm_vision_select_layer"),
+        ({"mm_vision_select_layer": "-2"}, "mm_vision_select_layer: '-2'"),
+        ({"mm_vision_select_layer": -26}, "the vision tower has 24 layers"),
+        ({"max_position_embeddings": 0}, "max_position_embeddings: 0"),
+        ({"architectures": 5}, "architectures: 5"),
+        ({"conversation_template": ["plain"]}, "conversation_template: ['plain']"),
         ({"mm_vision_select_feature": "slicefour_patch"}, "slicefour_patch"),
         ({"mm_projector_type": "pooler"}, "pooler"),
         ({"mm_resampler_type": "perceiver"}, "perceiver"),

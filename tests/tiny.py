@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.model.llava import (
     LlavaConfig,
     LlavaLlamaForCausalLM,
@@ -42,7 +43,7 @@ DECODER: dict[str, Any] = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 1024,
     # Large enough for random weights to prefer one token clearly, so that greedy answers do not hang on rounding.
-    "initializer_range": 0.2,
+    "initializer_range": 0.1,
     "bos_token_id": 1,
     "eos_token_id": 2,
     "pad_token_id": 0,
@@ -54,6 +55,12 @@ ANYRES: dict[str, Any] = {
     # The released list, scaled to the tile.
     "image_grid_pinpoints": [[28, 56], [56, 28], [56, 56], [84, 28], [28, 84]],
 }
+
+SLOT = IMAGE_TOKEN_INDEX
+# Two pictures in a row of text, one picture in a shorter row, and text alone.
+ROWS = [[1, 5, SLOT, 7, SLOT, 9, 11], [1, SLOT, 6], [1, 8, 9, 10]]
+TILES = (5, 3, 4)
+SIZES = [(50, 40), (20, 28), (80, 20)]
 
 
 def make_config(family: str = "llama", **changes: Any) -> Any:
@@ -79,3 +86,25 @@ def make_pixels(*num_tiles: int, seed: int = 1) -> list[torch.Tensor]:
     """Random pictures of so many tiles each."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(num, 3, TILE_PX, TILE_PX, generator=generator) for num in num_tiles]
+
+
+def pad(rows: list[list[int]], side: str = "right") -> dict[str, torch.Tensor]:
+    width = max(map(len, rows))
+    gaps = [[0] * (width - len(row)) for row in rows]
+    ids = [row + gap if side == "right" else gap + row for row, gap in zip(rows, gaps, strict=True)]
+    mask = [
+        [1] * len(row) + gap if side == "right" else gap + [1] * len(row) for row, gap in zip(rows, gaps, strict=True)
+    ]
+    return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+
+
+def make_labels(batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    ids = batch["input_ids"]
+    labels = torch.where((ids == SLOT) | (batch["attention_mask"] == 0), IGNORE_INDEX, ids)
+    labels[:, 0] = IGNORE_INDEX  # nothing comes before the first token that could foretell it
+    return labels
+
+
+def make_lesson() -> dict[str, Any]:
+    batch = pad(ROWS)
+    return {**batch, "labels": make_labels(batch), "images": make_pixels(*TILES), "image_sizes": SIZES}

@@ -52,7 +52,8 @@ def eval_model(args: Any) -> str:
     query says where a picture goes; without one the pictures come first. A prompt longer than the context is cut from
     the right, as in the original, with a warning on stderr.
     """
-    from llava.answer import Sampling, answer, escape_image_tokens, image_slot, place_pictures, start_conversation
+    from llava.answer import Sampling, answer, image_slot, place_pictures, start_conversation
+    from llava.prompt import escape_image_tokens
 
     sampling = Sampling(
         temperature=args.temperature,

@@ -93,6 +93,8 @@ def load_picture(
 
 
 def _finish(image: Image.Image, name: str) -> Picture:
+    image = image.copy()  # nobody else's, and no longer tied to a file
+    image.info.clear()  # nor does it say again which way it was turned
     digest = hashlib.sha256(f"{image.mode} {image.width}x{image.height} ".encode())
     digest.update(image.tobytes())
     return Picture(image, digest.hexdigest(), name)
@@ -155,7 +157,7 @@ def _read_file(path: Path, limits: Limits) -> bytes:
     shown = str(path) if len(str(path)) <= 200 else str(path)[:197] + "..."
     try:
         with path.open("rb") as file:
-            return _read_stream(file, shown, limits)
+            data = file.read(limits.max_bytes + 1)
     except FileNotFoundError as error:
         raise BadImage(f"There is no file {shown}.") from error
     except IsADirectoryError as error:
@@ -165,6 +167,7 @@ def _read_file(path: Path, limits: Limits) -> bytes:
         raise BadImage(f"{shown} is {kind}.") from error
     except (OSError, ValueError) as error:
         raise BadImage(f"{shown!r} cannot be read.") from error
+    return _check_read(data, shown, limits)
 
 
 def _read_stream(file: BinaryIO, name: str, limits: Limits) -> bytes:
@@ -174,6 +177,11 @@ def _read_stream(file: BinaryIO, name: str, limits: Limits) -> bytes:
         raise BadImage(f"{name} cannot be read.") from error
     if not isinstance(data, bytes):
         raise UsageError(f"{name} is open for reading text; open it for reading in binary.")
+    return _check_read(data, name, limits)
+
+
+def _check_read(data: bytes, name: str, limits: Limits) -> bytes:
+    """No more than one byte too many was read: how many there are in all is not known."""
     if len(data) > limits.max_bytes:
         raise BadImage(f"{name} has more than {limits.max_bytes:,} bytes, which is the most allowed.")
     return data

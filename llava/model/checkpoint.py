@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
 from llava.config import KNOWN_TOWERS, ModelSpec, read_config_dict, read_spec
 from llava.conversation import template_name
-from llava.errors import CheckpointError, UsageError
+from llava.errors import CheckpointError, LlavaError, UsageError
 from llava.image.pixels import ImageProcessor
 from llava.model import layouts
 from llava.model.companions import (
@@ -43,7 +42,7 @@ from llava.model.llava import (
 )
 from llava.model.placement import choose_device, choose_dtype, read_dtype
 from llava.model.quantize import check_quantization, quantize_layer
-from llava.model.sources import find_checkpoint, find_tower
+from llava.model.sources import DEFAULT_MODEL, find_checkpoint, find_tower
 from llava.model.weights import find_tensors, has_weights, is_weight_file, names_in, stream_tensors, write_tensors
 
 _CLASSES: dict[str, tuple[Any, Any]] = {
@@ -79,7 +78,7 @@ class _Source:
 
 
 def load_model(
-    path_or_id: str | Path,
+    path_or_id: str | Path = DEFAULT_MODEL,
     *,
     base: str | Path | None = None,
     device: str | torch.device | int | None = None,
@@ -92,7 +91,7 @@ def load_model(
     """The checkpoint of that name, whole and ready to be asked.
 
     Args:
-        path_or_id: a folder, a short name (``llava-v1.5-7b``), a hub id or ``"embedded"``; see ``find_checkpoint``.
+        path_or_id: a folder, a short name (``llava-v1.5-7b``), a hub id, or the model that comes inside the package.
         base: the language model that a folder with nothing but a projector was trained on.
         device: cuda, cuda:1, mps, cpu; by default the best there is.
         dtype: float32, bfloat16, float16; by default what suits the device, see ``choose_dtype``.
@@ -103,6 +102,7 @@ def load_model(
     Raises:
         CheckpointError: the checkpoint is missing, incomplete, damaged, unsafe or of an unsupported kind.
         UsageError: the device, dtype, attention or number of bits is unknown or not there.
+        LlavaError: the device has not enough memory.
     """
     chosen_device, chosen_dtype = choose_device(device), read_dtype(dtype)
     if attention is not None and attention not in _ATTENTIONS:
@@ -110,21 +110,28 @@ def load_model(
     check_quantization(bits, chosen_device)
     folder = find_checkpoint(path_or_id)
     base_folder = None if base is None else find_checkpoint(base)
-    if config is not None or overrides:
-        config = {**(read_config_dict(folder) if config is None else config), **(overrides or {})}
-    sources = _find_sources(folder, base_folder)
-    spec, tower_folder = _find_spec(folder, config, sources)
+    values = {**(read_config_dict(folder) if config is None else config), **(overrides or {})}
+    sources = _find_sources(folder, base_folder, is_hf="text_config" in values)
+    spec, tower_folder = _find_spec(folder, values, sources)
     if tower_folder is not None:
         sources.insert(0, _Source(find_tensors(tower_folder), layouts.name_from_tower))
-    template = template_name(str(path_or_id), spec.raw)
+    name = os.path.abspath(folder) if Path(path_or_id).expanduser().is_dir() else str(path_or_id)
+    template = template_name(name, spec.raw)
 
     model = _build(spec, folder, template, attention)
     if chosen_dtype is None:
         num_parameters = sum(parameter.numel() for parameter in model.parameters())
         chosen_dtype = choose_dtype(chosen_device, spec.dtype, num_parameters)
-    _fill(model, sources, chosen_device, chosen_dtype, bits)
+    try:
+        _fill(model, sources, chosen_device, chosen_dtype, bits)
+    except torch.OutOfMemoryError as error:
+        num_gb = sum(parameter.numel() for parameter in model.parameters()) * chosen_dtype.itemsize / 1e9
+        raise LlavaError(
+            f"{chosen_device} has no room for {path_or_id}, which takes {num_gb:.1f} GB in {chosen_dtype}. "
+            "Use a smaller model, another device, or load_4bit."
+        ) from error
     model.config.dtype = chosen_dtype
-    tokenizer = load_tokenizer(base_folder or folder, spec.family)
+    tokenizer = load_tokenizer(base_folder or folder)
     fit_tokenizer(tokenizer, model, base_folder or folder)
     model.generation_config = load_generation_config(folder, model, tokenizer)
     processor = load_processor(folder, tower_folder, spec.tiling.tile_px)
@@ -132,14 +139,13 @@ def load_model(
     return LoadedModel(tokenizer, model.eval(), processor, spec, spec.context_tokens, template)
 
 
-def _find_sources(folder: Path, base_folder: Path | None) -> list[_Source]:
+def _find_sources(folder: Path, base_folder: Path | None, is_hf: bool) -> list[_Source]:
     """Where the tensors of the checkpoint lie: in its own files, or in a language model's and a projector's."""
     projector = folder / "mm_projector.bin"
     if has_weights(folder) or not (projector.is_file() or (folder / "adapter_config.json").is_file()):
         places = find_tensors(folder)  # says what is missing if nothing is there
         if base_folder is not None:
             raise UsageError(f"{folder} holds a whole model, so it takes no base: leave {base_folder} out.")
-        is_hf = isinstance(read_config_dict(folder).get("text_config"), dict)
         return [_Source(places, layouts.name_from_hf if is_hf else layouts.name_from_original)]
     if not projector.is_file():
         raise CheckpointError(
@@ -154,17 +160,14 @@ def _find_sources(folder: Path, base_folder: Path | None) -> list[_Source]:
     return [_Source(find_tensors(base_folder), layouts.name_from_original), own]
 
 
-def _find_spec(
-    folder: Path, config: Mapping[str, Any] | None, sources: Iterable[_Source]
-) -> tuple[ModelSpec, Path | None]:
+def _find_spec(folder: Path, values: Mapping[str, Any], sources: Iterable[_Source]) -> tuple[ModelSpec, Path | None]:
     """The spec, and the tower's folder if its weights have to come from there: those inside the checkpoint win."""
-    values = read_config_dict(folder) if config is None else config
     name = str(values.get("mm_vision_tower") or values.get("vision_tower") or "")
     is_inside = any(ours.startswith(layouts.TOWER) for source in sources for ours in source.names())
     is_described = bool(values.get("mm_vision_config") or values.get("vision_config") or name in KNOWN_TOWERS)
     needs_folder = bool(name) and not (is_inside and is_described)
     tower_folder = find_tower(name, folder) if needs_folder else None
-    return read_spec(folder, tower_folder=tower_folder, config=config), None if is_inside else tower_folder
+    return read_spec(folder, tower_folder=tower_folder, config=values), None if is_inside else tower_folder
 
 
 def _build(spec: ModelSpec, folder: Path, template: str, attention: str | None) -> Any:
@@ -186,7 +189,7 @@ def _build(spec: ModelSpec, folder: Path, template: str, attention: str | None) 
             return model_class(config)
     except ImportError as error:
         raise UsageError(f"The attention '{attention}' is not installed ({error}); leave it out.") from error
-    except (StrictDataclassError, ValueError, TypeError, KeyError, ZeroDivisionError, RuntimeError) as error:
+    except Exception as error:  # a config can be wrong in any way, and each raises something else
         raise CheckpointError(f"{folder / 'config.json'} describes no model that can be built: {error}") from error
 
 
@@ -341,6 +344,8 @@ def save_checkpoint(
     """
     if layout != "original":
         raise UsageError(f"A checkpoint cannot be written in the layout '{layout}'; use 'original'.")
+    if not include_tower and not getattr(model.config, "mm_vision_tower", None):
+        raise UsageError("Without its tower the checkpoint needs mm_vision_tower to say where one is.")
     tower_prefix = "model.vision_tower."
     # Under FSDP the tower hides from the model's own state.
     tensors = {name: value for name, value in model.state_dict().items() if not name.startswith(tower_prefix)}
@@ -353,8 +358,11 @@ def save_checkpoint(
         raise UsageError(f"A quantised model cannot be saved ({whole[0]} holds integers): load it in 16 bits.")
 
     folder = Path(folder).expanduser().resolve()
+    if folder.is_file():
+        raise UsageError(f"{folder} is a file; a checkpoint is written as a folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
     try:
         config = json.dumps(describe_model(model, include_tower), indent=2, ensure_ascii=False)
@@ -363,6 +371,8 @@ def save_checkpoint(
         tokenizer.save_pretrained(partial)
         processor.save_pretrained(partial)
         clean_generation_config(model.generation_config.to_dict()).save_pretrained(partial)
+        for path in partial.iterdir():  # safetensors makes its files readable by their owner alone
+            shutil.copymode(partial / "config.json", path)
         _put_in_place(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)

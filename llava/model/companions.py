@@ -5,20 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, MistralConfig, PreTrainedConfig, Qwen2Config
+from transformers import AutoTokenizer, GenerationConfig, LlamaTokenizer, PreTrainedConfig
 
 from llava.config import read_json
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN
 from llava.errors import CheckpointError
 from llava.image.pixels import ImageProcessor
 
-# The configuration by which Transformers chooses the class of a tokenizer that does not name its own.
-_TOKENIZER_OF: dict[str, Any] = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config}
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")  # one is enough
 _SAMPLING_KEYS = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
 
-def load_tokenizer(folder: Path, family: str) -> Any:
+def load_tokenizer(folder: Path) -> Any:
     """The tokenizer in a checkpoint's folder: tokenizer.json, a bare tokenizer.model, or vocab.json with merges.txt.
 
     One without a padding token pads with its unknown token, or with its end token if it has none.
@@ -32,16 +30,25 @@ def load_tokenizer(folder: Path, family: str) -> Any:
             "Copy it from the language model that the checkpoint was made from."
         )
     try:
-        # The given configuration keeps Transformers from reading config.json, where "llava" means its own model.
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, config=_TOKENIZER_OF[family](), trust_remote_code=False, local_files_only=True
-        )
+        tokenizer = _read_tokenizer(folder)
     except Exception as error:  # the readers below raise anything, down to bare Exception
         reason = str(error).strip().split("\n")[0]
         raise CheckpointError(f"The tokenizer in {folder} cannot be read: {type(error).__name__}: {reason}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     return tokenizer
+
+
+def _read_tokenizer(folder: Path) -> Any:
+    path = folder / "tokenizer_config.json"
+    settings = read_json(path) if path.is_file() else {}
+    is_llama = settings.get("tokenizer_class") in (None, "LlamaTokenizer", "LlamaTokenizerFast")
+    if is_llama and (folder / "tokenizer.model").is_file() and not (folder / "tokenizer.json").is_file():
+        # What went without saying when such folders were written. Transformers 5 takes the opposite for granted.
+        unsaid = {name: True for name in ("add_bos_token", "legacy") if name not in settings}
+        return LlamaTokenizer.from_pretrained(folder, **unsaid)
+    # The empty configuration keeps Transformers from reading config.json, where "llava" means a model of its own.
+    return AutoTokenizer.from_pretrained(folder, config=PreTrainedConfig(), trust_remote_code=False)
 
 
 def fit_tokenizer(tokenizer: Any, model: Any, folder: Path) -> None:

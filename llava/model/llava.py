@@ -48,6 +48,7 @@ from llava.model.merge import merge_pictures, move_padding_left, plan_pictures, 
 from llava.model.projector import build_vision_projector
 from llava.model.vision import CLIPVisionTower, build_vision_tower
 
+# The mixins lean on the classes that they are mixed into; at run time they have no base of their own.
 if TYPE_CHECKING:
     from transformers import PreTrainedModel as _MixedInto
 else:
@@ -106,7 +107,7 @@ class LlavaMetaModel(_MixedInto):
         Reads from ``model_args``: ``vision_tower``, ``mm_vision_select_layer``, ``mm_vision_select_feature``,
         ``mm_patch_merge_type``, and optionally ``mm_projector_type``, ``mm_vision_config`` and
         ``pretrain_mm_mlp_adapter`` (a file of projector weights, ``.bin`` or ``.safetensors``). Modules that exist
-        already are kept, and the projector's weights are set free to learn. With ``fsdp`` non-empty the tower is
+        already are kept, and the projector's weights are set free to learn. With ``fsdp`` non-empty a new tower is
         kept out of the module tree.
         """
         config = self.config
@@ -114,9 +115,9 @@ class LlavaMetaModel(_MixedInto):
         tower = self.get_vision_tower()
         if tower is None:
             tower = build_vision_tower(model_args)
+            self.vision_tower = [tower] if fsdp else tower
         elif not tower.is_loaded:
             tower.load_model()
-        self.vision_tower = [tower] if fsdp else tower
 
         config.use_mm_proj = True
         config.mm_projector_type = getattr(model_args, "mm_projector_type", "linear")
@@ -280,7 +281,7 @@ class LlavaMetaForCausalLM(_MixedInto):
         others: the same loss from [targets, V], where most of a training sample is pictures and questions.
         Further keywords go to Transformers (``output_hidden_states``, ``num_items_in_batch``, ...).
         """
-        if inputs_embeds is None:
+        if inputs_embeds is None and input_ids is not None:
             input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels = (
                 self.prepare_inputs_labels_for_multimodal(
                     input_ids, position_ids, attention_mask, past_key_values, labels, images, image_sizes

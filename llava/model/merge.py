@@ -9,8 +9,8 @@ source rows. How many positions a picture takes is known from its ``TilePlan`` a
     positions   [ a  b  p p p p  c ]              p: positions of picture 1
                 [ d  q q  .  .  .  . ]            q: of picture 2, dots: padding
 
-Shape letters: B rows of the batch, L positions of the longest row, T tiles, N features of one tile, P positions,
-C width of the language model.
+Shape letters: B rows of the batch, L ids or positions of the longest row, S slots, K pictures, T tiles, N features of
+one tile, P positions of all pictures, R rows to look up, X ids that are text, C width of the language model.
 
 Source: haotian-liu/LLaVA@c121f04 llava/model/llava_arch.py; LLaVA-VL/LLaVA-NeXT@df17966 for ``anyres_max_N``,
 ``maxpool2x2`` and ``nobase``.
@@ -185,14 +185,9 @@ def splice(
     nowhere = len(ids_BL) * width
     text_to = (row_start_B[:, None] + start_BL)[is_text]
     slot_row = is_slot.nonzero()[:, 0]
-    picture_P = torch.repeat_interleave(torch.arange(len(counts), device=device), counts)
-    start_K = torch.zeros_like(counts).index_copy(0, shown_S, start_BL[is_slot])  # K: pictures
-    row_start_K = torch.zeros_like(counts).index_copy(0, shown_S, row_start_B[slot_row])
-    room_K = torch.zeros_like(counts).index_copy(0, shown_S, length_B[slot_row])  # none for a picture not shown
-    place_P = (
-        start_K[picture_P] + torch.arange(len(features_PC), device=device) - (counts.cumsum(0) - counts)[picture_P]
+    features_to = _place_features(
+        counts, shown_S, start_BL[is_slot], row_start_B[slot_row], length_B[slot_row], nowhere
     )
-    features_to = torch.where(place_P < room_K[picture_P], row_start_K[picture_P] + place_P, nowhere)
     if limit_positions is not None:
         text_to = torch.where(start_BL[is_text] < limit_positions, text_to, nowhere)
 
@@ -212,6 +207,29 @@ def splice(
         position_ids_BL=(step_L - first_B[:, None]) * is_real,
         labels_BL=merged_labels,
     )
+
+
+def _place_features(
+    counts_K: torch.Tensor,
+    shown_S: torch.Tensor,
+    start_S: torch.Tensor,
+    row_start_S: torch.Tensor,
+    row_length_S: torch.Tensor,
+    nowhere: int,
+) -> torch.Tensor:
+    """Where each position of each picture goes in the flattened batch: behind the start of the slot that shows it.
+
+    ``nowhere`` is for pictures that no slot shows and for what a row has no room for.
+    """
+
+    def of_its_slot(value_S: torch.Tensor) -> torch.Tensor:
+        return torch.zeros_like(counts_K).index_copy(0, shown_S, value_S)[picture_P]
+
+    device = counts_K.device
+    picture_P = torch.repeat_interleave(torch.arange(len(counts_K), device=device), counts_K)
+    first_P = (counts_K.cumsum(0) - counts_K)[picture_P]
+    place_P = of_its_slot(start_S) + torch.arange(len(picture_P), device=device) - first_P
+    return torch.where(place_P < of_its_slot(row_length_S), of_its_slot(row_start_S) + place_P, nowhere)
 
 
 def move_padding_left(embeds_BLC: torch.Tensor, mask_BL: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

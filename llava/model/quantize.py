@@ -42,7 +42,7 @@ def quantize_layer(model: nn.Module, layer_name: str, leaf: str, value: torch.Te
         sizes = (old.in_features, old.out_features)
         with torch.device("meta"):
             if bits == 8:
-                layer = bnb.nn.Linear8bitLt(*sizes, bias=old.bias is not None, has_fp16_weights=False)
+                layer = bnb.nn.Linear8bitLt(*sizes, bias=old.bias is not None, has_fp16_weights=False, threshold=6.0)
             else:
                 layer = bnb.nn.Linear4bit(
                     *sizes,

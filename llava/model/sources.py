@@ -12,7 +12,7 @@ from pathlib import Path
 
 from llava.config import find_tower_folder
 from llava.errors import CheckpointError
-from llava.model.weights import has_weights
+from llava.model.weights import has_safetensors
 
 # The small model that comes inside the package, as `load_model` takes it.
 DEFAULT_MODEL = "embedded"
@@ -89,7 +89,7 @@ def fetch(repo_id: str) -> Path:
         CheckpointError: it is neither there nor to be had.
     """
     folder = _download(repo_id, _FILES)
-    if not has_weights(folder):
+    if not has_safetensors(folder):
         folder = _download(repo_id, [*_FILES, *_BIN_FILES])
     return folder
 

@@ -49,6 +49,11 @@ def has_weights(folder: Path) -> bool:
     return any((folder / name).is_file() for name in (*_SINGLE_FILES, *_INDEX_FILES))
 
 
+def has_safetensors(folder: Path) -> bool:
+    """Whether the folder has the weights of a whole model as safetensors, or the index of them."""
+    return (folder / _SINGLE_FILES[0]).is_file() or (folder / _INDEX_FILES[0]).is_file()
+
+
 def is_weight_file(name: str) -> bool:
     """Whether a file of that name holds a whole model's weights, a shard of them or their index."""
     return bool(re.fullmatch(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?", name))
@@ -133,24 +138,21 @@ def read_bin(path: Path) -> dict[str, torch.Tensor]:
                 raise CheckpointError(f"{path} is cut short: the end of the archive is missing. Copy it again.")
         values = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
+        called = re.search(r"GLOBAL ([\w.]+)", str(error))
+        fault = (
+            f"holds code besides tensors ({called[1]})" if called else "is damaged, or holds more than plain tensors"
+        )
         raise CheckpointError(
-            f"{path} is damaged, or holds code besides tensors; nothing of it was run. Only files of plain tensors "
-            f"are read: safer is the same checkpoint as .safetensors. (torch: {_find_reason(str(error))})"
+            f"{path} {fault}; nothing in it was run. Use the same checkpoint as .safetensors."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
-            f"{path} cannot be read as a file of tensors ({_find_reason(str(error))}). Copy or download it again."
+            f"{path} cannot be read as a file of tensors ({reason}). Copy or download it again."
         ) from error
     if not isinstance(values, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in values.values()):
         raise CheckpointError(f"{path} holds something other than named tensors, so it is no file of weights.")
     return values
-
-
-def _find_reason(message: str) -> str:
-    """The part of torch's many lines that says what was wrong."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    telling = [line for line in lines if "WeightsUnpickler error" in line or "Unsupported" in line]
-    return (telling or lines or ["no reason given"])[0][:200]
 
 
 def write_tensors(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, max_shard_bytes: int) -> None:

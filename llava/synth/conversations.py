@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 
-from llava.synth.scenes import Scene
+from llava.synth.scene import Scene
 
 CAPTION_REQUESTS = (
     "Describe the picture.",

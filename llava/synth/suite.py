@@ -14,7 +14,9 @@ from typing import NamedTuple
 from PIL import Image
 
 from llava.synth.conversations import OFF_TOPIC_ANSWER, off_topic_questions
-from llava.synth.scenes import KINDS, Scene, draw_words
+from llava.synth.scene import Scene
+from llava.synth.scenes import KINDS
+from llava.synth.texts import draw_words
 
 SUITE_SEED = "held-out suite 1"
 # Width and height ranges in pixels: squarish, wide and tall pictures, up to the default model's largest canvas.

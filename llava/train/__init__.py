@@ -1,0 +1,1 @@
+"""Trains models: recipes, samples, and stages on Transformers' Trainer."""

@@ -17,7 +17,8 @@ from torch.utils.data import Dataset
 from llava.image.geometry import Size, Tiling, plan_tiles
 from llava.image.pixels import ImageProcessor, make_pixels
 from llava.synth.labels import label_tiles
-from llava.synth.scenes import KINDS, WARM_UP_KINDS, Scene
+from llava.synth.scene import Scene
+from llava.synth.scenes import KINDS, WARM_UP_KINDS
 
 
 @dataclass(frozen=True)

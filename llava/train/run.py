@@ -62,7 +62,7 @@ class StageTrainer(Trainer):
             inputs = {**inputs, "logits_at_targets_only": True}
         outputs = model(**inputs)
         for name, value in outputs.items():
-            if name.endswith("_right"):
+            if name.endswith("_right") and not torch.isnan(value):  # not a number where there was nothing to name
                 self.measures[name].append(float(value))
         return (outputs["loss"], outputs) if kwargs.get("return_outputs") else outputs["loss"]
 
@@ -86,7 +86,7 @@ def run(recipe_path: str | Path, output: str | Path, stage: str | None = None, w
         if stage is None or each.name == stage:
             run_stage(recipe, each, folder, workers)
     last = recipe.stages[-1]
-    if (folder / last.name / build.WEIGHTS).is_file() and last.kind == "instruct":
+    if stage in (None, last.name) and last.kind == "instruct":
         return export(recipe, folder)
     return folder
 

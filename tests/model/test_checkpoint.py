@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llava.errors import CheckpointError, UsageError
+from llava.errors import CheckpointError, LlavaError, UsageError
 from llava.model.checkpoint import LoadedModel, load_model, save_checkpoint
 from tests.tiny_checkpoints import (
     Tensors,
@@ -170,7 +170,7 @@ def test_a_1_5_is_saved_without_its_tower_and_finds_it_again(tmp_path: Path) -> 
     stored = load_file(tmp_path / "b/model.safetensors")
     assert not [name for name in stored if "vision_tower" in name]
     assert json.loads((tmp_path / "b/config.json").read_text())["unfreeze_mm_vision_tower"] is False
-    assert_holds(load(tmp_path / "b").model, {n: t.half() for n, t in tensors.items()})
+    assert_holds(load(tmp_path / "b").model, tensors)
 
 
 def test_a_saved_config_says_what_the_original_looks_for_and_nothing_of_this_machine(tmp_path: Path) -> None:
@@ -228,6 +228,38 @@ def test_a_save_that_fails_leaves_the_older_checkpoint_as_it_was(
         save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, tmp_path / "a")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert_holds(load(tmp_path / "a").model, tensors)
+
+
+def test_a_checkpoint_is_not_written_over_a_file(tmp_path: Path) -> None:
+    write_llava_1_6(tmp_path / "a")
+    loaded = load(tmp_path / "a")
+    (tmp_path / "b").write_text("mine")
+    with pytest.raises(UsageError, match="is a file"):
+        save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, tmp_path / "b")
+    loaded.model.config.mm_vision_tower = ""
+    with pytest.raises(UsageError, match="mm_vision_tower"):
+        save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, tmp_path / "c", include_tower=False)
+
+
+def test_a_model_that_does_not_fit_the_device_is_said_to_be_too_large(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_llava_1_6(tmp_path)
+
+    def fail(*arguments: Any) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr("llava.model.checkpoint._convert", fail)
+    with pytest.raises(LlavaError, match=r"cpu has no room for .* takes 0\.0 GB in torch\.float32"):
+        load(tmp_path)
+
+
+def test_every_file_that_is_saved_may_be_read_by_whoever_may_read_its_neighbours(tmp_path: Path) -> None:
+    write_llava_1_6(tmp_path / "a")
+    loaded = load(tmp_path / "a")
+    save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, tmp_path / "b")
+    modes = {path.stat().st_mode for path in (tmp_path / "b").iterdir()}
+    assert modes == {(tmp_path / "a/config.json").stat().st_mode}
 
 
 def test_an_unknown_layout_is_refused(tmp_path: Path) -> None:
@@ -483,7 +515,7 @@ def test_tied_heads_share_memory_and_are_stored_once(tmp_path: Path) -> None:
         load(tmp_path / "a")
     rewrite_weights(tmp_path / "a", lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"].clone()}))
     both = load(tmp_path / "a").model
-    rewrite_weights(tmp_path / "a", lambda tensors: tensors.pop("lm_head.weight") and None)
+    rewrite_weights(tmp_path / "a", lambda t: {n: v for n, v in t.items() if n != "lm_head.weight"})
     loaded = load(tmp_path / "a")
     for model in (both, loaded.model):
         assert model.lm_head.weight is model.model.embed_tokens.weight
@@ -497,7 +529,7 @@ def test_an_untied_head_has_to_be_there_and_stays_untied(tmp_path: Path) -> None
     model = load(tmp_path).model
     model.tie_weights()
     assert not torch.equal(model.lm_head.weight, model.model.embed_tokens.weight)
-    rewrite_weights(tmp_path, lambda tensors: tensors.pop("lm_head.weight") and None)
+    rewrite_weights(tmp_path, lambda t: {n: v for n, v in t.items() if n != "lm_head.weight"})
     with pytest.raises(CheckpointError, match=r"1 tensors are missing: lm_head\.weight"):
         load(tmp_path)
 
@@ -570,16 +602,21 @@ def test_a_checkpoint_with_marks_around_pictures_has_them_in_its_tokenizer(tmp_p
     assert {"<im_start>", "<im_end>"} <= tokenizer.get_vocab().keys()
 
 
-def test_a_bare_sentencepiece_model_is_enough(tmp_path: Path) -> None:
-    write_llava_1_6(tmp_path, vocab_size=512)
+@pytest.mark.parametrize("settings", [None, {"tokenizer_class": "LlamaTokenizer", "legacy": False}])
+def test_a_bare_sentencepiece_model_is_enough(tmp_path: Path, settings: dict[str, Any] | None) -> None:
+    write_llava_1_6(tmp_path / "a", vocab_size=512)
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        (tmp_path / name).unlink()
-    (tmp_path / "tokenizer.model").write_bytes(train_sentencepiece())
-    tokenizer = load(tmp_path).tokenizer
-    ids = tokenizer("What is in the picture?").input_ids
-    assert ids[0] == tokenizer.bos_token_id == 1
-    assert tokenizer.decode(ids, skip_special_tokens=True) == "What is in the picture?"
-    assert tokenizer.pad_token_id == 0
+        (tmp_path / "a" / name).unlink()
+    (tmp_path / "a/tokenizer.model").write_bytes(train_sentencepiece())
+    if settings is not None:
+        write_json(tmp_path / "a/tokenizer_config.json", settings)
+    loaded = load(tmp_path / "a")
+    ids = loaded.tokenizer("What is in the picture?").input_ids
+    assert ids[0] == loaded.tokenizer.bos_token_id == 1
+    assert loaded.tokenizer.decode(ids, skip_special_tokens=True) == "What is in the picture?"
+    assert (loaded.tokenizer.pad_token_id, loaded.tokenizer.legacy) == (0, settings is None)
+    save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, tmp_path / "b")
+    assert load(tmp_path / "b").tokenizer("What is in the picture?").input_ids == ids
 
 
 def test_a_tokenizer_that_is_missing_or_damaged_is_said_to_be(tmp_path: Path) -> None:

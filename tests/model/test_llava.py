@@ -12,40 +12,28 @@ from typing import Any
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from llava.errors import CheckpointError, UsageError
+from llava.constants import IGNORE_INDEX
+from llava.errors import UsageError
 from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCausalLM
 from llava.model.language_model.llava_qwen import LlavaQwenConfig
 from llava.model.llava_arch import LlavaMetaForCausalLM
-from tests.tiny import FAMILIES, SQUARE, TOWER, make_config, make_model, make_pixels
-
-SLOT = IMAGE_TOKEN_INDEX
-# Two pictures in a row of text, one picture in a shorter row, and text alone.
-ROWS = [[1, 5, SLOT, 7, SLOT, 9, 11], [1, SLOT, 6], [1, 8, 9, 10]]
-TILES = (5, 3, 4)
-SIZES = [(50, 40), (20, 28), (80, 20)]
-
-
-def pad(rows: list[list[int]], side: str = "right") -> dict[str, torch.Tensor]:
-    width = max(map(len, rows))
-    gaps = [[0] * (width - len(row)) for row in rows]
-    ids = [row + gap if side == "right" else gap + row for row, gap in zip(rows, gaps, strict=True)]
-    mask = [
-        [1] * len(row) + gap if side == "right" else gap + [1] * len(row) for row, gap in zip(rows, gaps, strict=True)
-    ]
-    return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
-
-
-def make_labels(batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    ids = batch["input_ids"]
-    labels = torch.where((ids == SLOT) | (batch["attention_mask"] == 0), IGNORE_INDEX, ids)
-    labels[:, 0] = IGNORE_INDEX  # nothing comes before the first token that could foretell it
-    return labels
-
+from tests.tiny import (
+    FAMILIES,
+    ROWS,
+    SIZES,
+    SLOT,
+    SQUARE,
+    TILES,
+    TOWER,
+    make_config,
+    make_labels,
+    make_model,
+    make_pixels,
+    pad,
+)
 
 # ---------------------------------------------------------------------------------------------- what the model is
 
@@ -128,6 +116,14 @@ def test_the_newline_exists_where_padding_is_left_out(merge: str) -> None:
     if merge == "spatial_unpad":
         assert model.model.image_newline.shape == (48,)
         assert 0.05 < float(model.model.image_newline.detach().std()) < 0.3, "about 1 / sqrt(hidden_size)"
+
+
+def test_a_newline_that_a_checkpoint_lacks_begins_like_a_new_one(tmp_path: Path) -> None:
+    model = make_model()
+    model.save_pretrained(tmp_path, state_dict={k: v for k, v in model.state_dict().items() if "newline" not in k})
+    again, info = LlavaLlamaForCausalLM.from_pretrained(tmp_path, output_loading_info=True)
+    assert set(info["missing_keys"]) == {"model.image_newline"}
+    assert 0.05 < float(again.model.image_newline.detach().std()) < 0.3
 
 
 def test_a_model_that_names_no_tower_is_a_language_model() -> None:
@@ -439,291 +435,20 @@ def test_beams_and_samples_are_drawn_from_the_same_prompt() -> None:
     assert torch.equal(sampled, again)
 
 
+def test_answers_can_be_streamed_as_they_come() -> None:
+    model = make_model()
+    ids = torch.tensor([ROWS[1]])
+    arguments = {"images": make_pixels(5), "image_sizes": SIZES[:1], "max_new_tokens": 4, "do_sample": False}
+    streamed: list[int] = []
+    streamer = SimpleNamespace(put=lambda value: streamed.extend(value.flatten().tolist()), end=lambda: None)
+    with torch.inference_mode():
+        answer = model.generate(ids, attention_mask=ids != 0, streamer=streamer, **arguments)
+    assert streamed == answer[0].tolist()
+
+
 def test_generate_takes_ids_and_nothing_else() -> None:
     model = make_model()
     with pytest.raises(UsageError, match="token ids"):
         model.generate(inputs_embeds=torch.zeros(1, 2, 48))
     with pytest.raises(UsageError, match="token ids"):
         model.generate(images=make_pixels(5))
-
-
-# --------------------------------------------------------------------------------------------------------- learning
-
-
-def make_lesson() -> dict[str, Any]:
-    batch = pad(ROWS)
-    return {**batch, "labels": make_labels(batch), "images": make_pixels(*TILES), "image_sizes": SIZES}
-
-
-def learn(model: Any, **arguments: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The loss, and the gradient of every parameter that got one."""
-    model.zero_grad()
-    loss = model(**{**make_lesson(), **arguments}).loss
-    loss.backward()
-    return loss.detach(), {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-
-
-def assert_same(one: tuple[Any, dict[str, torch.Tensor]], other: tuple[Any, dict[str, torch.Tensor]]) -> None:
-    torch.testing.assert_close(one[0], other[0])
-    assert one[1].keys() == other[1].keys()
-    for name, gradient in one[1].items():
-        torch.testing.assert_close(gradient, other[1][name], atol=1e-5, rtol=1e-4, msg=name)
-
-
-def test_the_loss_is_the_mean_over_all_next_tokens_in_float32() -> None:
-    model = make_model()
-    lesson = make_lesson()
-    *_, labels = model.prepare_inputs_labels_for_multimodal(
-        lesson["input_ids"], None, lesson["attention_mask"], None, lesson["labels"], lesson["images"], SIZES
-    )
-    logits = model(**lesson).logits
-    picked = logits[:, :-1].log_softmax(-1).gather(2, labels[:, 1:].clamp(min=0)[..., None])[..., 0]
-    is_target = labels[:, 1:] != IGNORE_INDEX
-    expected = -(picked * is_target).sum() / is_target.sum()
-    torch.testing.assert_close(model(**lesson).loss, expected)
-    assert model.to(torch.bfloat16)(**lesson).loss.dtype == torch.float32
-    # The sum over items counted elsewhere, as a trainer that accumulates gradients asks for it.
-    summed = make_model()(**lesson, num_items_in_batch=torch.tensor(100)).loss
-    torch.testing.assert_close(summed, expected * is_target.sum() / 100)
-
-
-def test_everything_but_the_frozen_tower_learns() -> None:
-    model = make_model().train()
-    _, gradients = learn(model)
-    silent = {name for name, _ in model.named_parameters()} - gradients.keys()
-    assert silent == {name for name, _ in model.named_parameters() if "vision_tower" in name}
-    assert all(gradient.any() for gradient in gradients.values())
-    model.get_vision_tower().requires_grad_(True)
-    _, gradients = learn(model)
-    assert "model.vision_tower.vision_tower.vision_model.embeddings.patch_embedding.weight" in gradients
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_logits_at_the_targets_alone_teach_the_same(family: str) -> None:
-    model = make_model(family).train()
-    assert_same(learn(model), learn(model, logits_at_targets_only=True))
-    output = model(**make_lesson(), logits_at_targets_only=True)
-    num_targets = int((make_lesson()["labels"][:, 1:] != IGNORE_INDEX).sum())
-    assert output.logits.shape == (num_targets, 120)
-
-
-@pytest.mark.parametrize("reentrant", [True, False])
-def test_gradient_checkpointing_teaches_the_same(reentrant: bool) -> None:
-    model = make_model().train()
-    model.get_vision_tower().requires_grad_(True)
-    plain = learn(model, use_cache=False)
-    model.activation_checkpointing_enable({"use_reentrant": reentrant})
-    model.enable_input_require_grads()
-    checkpointed = learn(model, use_cache=False)
-    if reentrant:
-        # The reentrant kind needs an input that learns: what comes straight from pixels stays out of the graph.
-        plain = (plain[0], {name: plain[1][name] for name in checkpointed[1]})
-    assert any("mm_projector" in name for name in checkpointed[1])
-    assert_same(plain, checkpointed)
-
-
-def test_padding_side_and_a_text_only_rows_blank_picture_teach_the_same() -> None:
-    model = make_model().train()
-    plain = learn(model)
-    blank = [*make_pixels(*TILES), torch.zeros(1, 3, 28, 28)]
-    assert_same(plain, learn(model, images=blank, image_sizes=[*SIZES, (28, 28)]))
-    model.config.tokenizer_padding_side = "left"
-    left = learn(model)
-    torch.testing.assert_close(left[0], plain[0], atol=1e-5, rtol=1e-5)
-
-
-def test_a_batch_of_text_reaches_the_projector_through_its_blank_pictures() -> None:
-    model = make_model().train()
-    ids = torch.tensor([[1, 5, 6], [1, 7, 8]])
-    blanks = torch.zeros(2, 3, 28, 28)
-    model(input_ids=ids, labels=ids, images=blanks).loss.backward()
-    assert model.model.mm_projector[0].weight.grad is not None
-    assert not model.model.mm_projector[0].weight.grad.any()
-
-
-@pytest.mark.parametrize("keep", [1, 2])
-def test_only_the_last_logits_are_computed_if_only_they_are_wanted(keep: int) -> None:
-    model = make_model()
-    arguments = {"input_ids": torch.tensor([ROWS[0]]), "images": make_pixels(5, 3), "image_sizes": SIZES[:2]}
-    whole = model(**arguments).logits
-    torch.testing.assert_close(model(**arguments, logits_to_keep=keep).logits, whole[:, -keep:])
-
-
-def test_hidden_states_are_given_on_request() -> None:
-    output = make_model()(**make_lesson(), output_hidden_states=True)
-    assert len(output.hidden_states) == 3
-    assert output.hidden_states[-1].shape[:2] == output.logits.shape[:2]
-    assert make_model()(**make_lesson(), return_dict=False)[0].ndim == 0, "a tuple that begins with the loss"
-
-
-def test_transformers_trainer_lowers_the_loss(tmp_path: Path) -> None:
-    from transformers import Trainer, TrainingArguments
-
-    model = make_model()
-    before = float(model(**make_lesson()).loss.detach())
-    lesson = make_lesson()
-    arguments = TrainingArguments(
-        output_dir=str(tmp_path),
-        per_device_train_batch_size=1,
-        gradient_accumulation_steps=2,
-        max_steps=6,
-        learning_rate=1e-2,
-        remove_unused_columns=False,
-        activation_checkpointing=True,
-        report_to=[],
-        save_strategy="no",
-        use_cpu=True,
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-    )
-    trainer = Trainer(model, arguments, train_dataset=[0, 0], data_collator=lambda _: lesson)  # type: ignore[arg-type]
-    trainer.train()
-    assert float(model.eval()(**lesson).loss.detach()) < 0.8 * before
-
-
-@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # PEFT asks for it
-def test_low_rank_adapters_learn_and_answer() -> None:
-    from peft import LoraConfig, get_peft_model
-
-    model = make_model()
-    arguments = {"images": make_pixels(5), "image_sizes": SIZES[:1], "max_new_tokens": 4, "do_sample": False}
-    ids = torch.tensor([ROWS[1]])
-    before = model.generate(ids, **arguments)
-    targets = r"model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj"
-    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=targets, task_type="CAUSAL_LM"))
-    assert torch.equal(adapted.generate(ids, **arguments), before), "adapters begin as zero"
-    adapted.train()
-    first = adapted(**make_lesson()).loss
-    first.backward()
-    learning = [name for name, parameter in adapted.named_parameters() if parameter.grad is not None]
-    assert learning
-    assert all("lora_" in name for name in learning)
-    assert adapted.to(torch.bfloat16).base_model.model.model.rotary_emb.inv_freq.dtype == torch.float32
-
-
-# ------------------------------------------------------------------------------------- giving a language model eyes
-
-
-def make_text_model() -> Any:
-    torch.manual_seed(0)
-    plain = {key: value for key, value in make_config().to_dict().items() if not key.startswith(("mm_", "image_"))}
-    return LlavaLlamaForCausalLM(LlavaConfig(**plain))
-
-
-def make_arguments(**changes: Any) -> SimpleNamespace:
-    defaults = {
-        "vision_tower": "a tower of its own",
-        "mm_vision_config": TOWER,
-        "mm_vision_select_layer": -2,
-        "mm_vision_select_feature": "patch",
-        "mm_projector_type": "mlp2x_gelu",
-        "mm_patch_merge_type": "spatial_unpad",
-        "pretrain_mm_mlp_adapter": None,
-        "tune_mm_mlp_adapter": False,
-        "mm_use_im_patch_token": False,
-        "mm_use_im_start_end": False,
-    }
-    return SimpleNamespace(**{**defaults, **changes})
-
-
-def test_a_language_model_is_given_eyes_and_its_configuration_says_so(tmp_path: Path) -> None:
-    model = make_text_model()
-    assert model.get_vision_tower() is None
-    model.get_model().initialize_vision_modules(make_arguments())
-    config = model.config
-    assert (config.mm_vision_tower, config.mm_projector_type) == ("a tower of its own", "mlp2x_gelu")
-    assert (config.mm_hidden_size, config.mm_vision_select_layer, config.use_mm_proj) == (32, -2, True)
-    assert config.mm_patch_merge_type == "spatial_unpad"
-    assert model.model.image_newline.requires_grad
-    config.image_aspect_ratio, config.image_grid_pinpoints = "anyres", [[28, 56], [56, 28], [56, 56], [84, 28]]
-    assert model(**make_lesson()).loss.isfinite()
-    model.save_pretrained(tmp_path)
-    assert LlavaLlamaForCausalLM.from_pretrained(tmp_path)(**make_lesson()).loss.isfinite()
-
-
-def test_eyes_that_are_there_are_kept_and_the_projector_is_set_free() -> None:
-    model = make_model()
-    model.requires_grad_(False)
-    tower, projector = model.get_vision_tower(), model.model.mm_projector
-    model.get_model().initialize_vision_modules(make_arguments())
-    assert model.get_vision_tower() is tower
-    assert model.model.mm_projector is projector
-    assert all(parameter.requires_grad for parameter in projector.parameters())
-
-
-def test_under_fsdp_the_tower_stays_out_of_the_module_tree() -> None:
-    model = make_text_model()
-    model.get_model().initialize_vision_modules(make_arguments(), fsdp=["full_shard"])
-    assert not any("vision_tower" in name for name, _ in model.named_parameters())
-    assert model.get_vision_tower().is_loaded
-    assert model.encode_images(make_pixels(1)[0]).shape == (1, 16, 48)
-
-
-@pytest.mark.parametrize("kind", ["bin", "safetensors"])
-def test_a_projector_learnt_before_is_taken_over(kind: str, tmp_path: Path) -> None:
-    weights = {
-        f"model.mm_projector.{name}": value
-        for name, value in make_model(seed=7).model.mm_projector.state_dict().items()
-    }
-    file = str(tmp_path / f"mm_projector.{kind}")
-    torch.save(weights, file) if kind == "bin" else save_file(weights, file)
-    model = make_text_model()
-    model.get_model().initialize_vision_modules(make_arguments(pretrain_mm_mlp_adapter=file))
-    for name, value in model.model.mm_projector.state_dict().items():
-        assert torch.equal(value, weights[f"model.mm_projector.{name}"])
-    torch.save({"model.embed_tokens.weight": torch.zeros(2, 2)}, tmp_path / "other.bin")
-    with pytest.raises(CheckpointError, match="holds no projector"):
-        model.get_model().initialize_vision_modules(make_arguments(pretrain_mm_mlp_adapter=str(tmp_path / "other.bin")))
-
-
-class Tokenizer:
-    """As much of a tokenizer as new tokens need."""
-
-    def __init__(self, num_tokens: int) -> None:
-        self.tokens = [str(index) for index in range(num_tokens)]
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    def add_tokens(self, tokens: list[str], special_tokens: bool) -> int:
-        new = [token for token in tokens if token not in self.tokens]
-        self.tokens += new
-        return len(new) if special_tokens else 0
-
-
-def test_new_image_tokens_begin_as_the_mean_of_all_others() -> None:
-    model = make_model()
-    old = [table.weight.detach().clone() for table in (model.get_input_embeddings(), model.get_output_embeddings())]
-    tokenizer = Tokenizer(120)
-    model.initialize_vision_tokenizer(make_arguments(mm_use_im_start_end=True, tune_mm_mlp_adapter=True), tokenizer)
-    assert tokenizer.tokens[120:] == ["<im_start>", "<im_end>"]
-    for table, before in zip((model.get_input_embeddings(), model.get_output_embeddings()), old, strict=True):
-        assert torch.equal(table.weight[:120], before)
-        torch.testing.assert_close(table.weight[120:], before.mean(0).expand(2, -1))
-    assert model.get_input_embeddings().weight.requires_grad
-    assert not model.get_output_embeddings().weight.requires_grad
-
-
-def test_a_patch_token_alone_is_added_and_never_learns_with_the_projector() -> None:
-    model = make_model()
-    tokenizer = Tokenizer(120)
-    model.initialize_vision_tokenizer(make_arguments(mm_use_im_patch_token=True, tune_mm_mlp_adapter=True), tokenizer)
-    assert tokenizer.tokens[120:] == ["<im_patch>"]
-    assert model.config.vocab_size == 121
-    assert not model.get_input_embeddings().weight.requires_grad
-    assert not model.get_output_embeddings().weight.requires_grad
-
-
-@pytest.mark.parametrize("num_rows", [2, 122, 5])
-def test_new_tokens_may_come_with_a_projector(num_rows: int, tmp_path: Path) -> None:
-    model = make_model()
-    rows = torch.randn(num_rows, 48)
-    file = str(tmp_path / "mm_projector.bin")
-    torch.save({"model.embed_tokens.weight": rows}, file)
-    arguments = make_arguments(mm_use_im_start_end=True, pretrain_mm_mlp_adapter=file)
-    if num_rows == 5:
-        with pytest.raises(CheckpointError, match="5 embedding rows, but 2 new rows or all 122"):
-            model.initialize_vision_tokenizer(arguments, Tokenizer(120))
-    else:
-        model.initialize_vision_tokenizer(arguments, Tokenizer(120))
-        assert torch.equal(model.get_input_embeddings().weight[-2:], rows[-2:])

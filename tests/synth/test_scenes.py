@@ -13,8 +13,11 @@ from llava.synth import words
 from llava.synth.canvas import CHARACTERS, COLORS, Canvas, load_font
 from llava.synth.conversations import OFF_TOPIC, as_conversations, choose_turns, off_topic_questions
 from llava.synth.labels import LABEL_SIZES, label_tiles
-from llava.synth.scenes import KINDS, ORDINALS, is_held_out_pair, name_place
+from llava.synth.scene import is_held_out_pair
+from llava.synth.scenes import KINDS
+from llava.synth.shapes import name_place
 from llava.synth.suite import TASKS, Item, draw_item, is_right
+from llava.synth.texts import ORDINALS
 
 SIZES = [(112, 112), (224, 200), (300, 100), (100, 300)]
 PINPOINTS = (Size(112, 224), Size(224, 112), Size(224, 224), Size(336, 112), Size(112, 336))

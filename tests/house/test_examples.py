@@ -1,0 +1,80 @@
+"""The embedded model is there and answers what examples/README.md and the demo say it answers."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def examples() -> list[tuple[str, str, str]]:
+    """Picture, question and right answer of each row of the table."""
+    text = (ROOT / "examples/README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.*?) \| (.*?) \| (.*?) \|$", text, re.MULTILINE)
+    return [(picture.strip("`"), question, right) for picture, question, right in rows[1:]]
+
+
+def demo() -> tuple[str, str]:
+    """Picture and question of ``make demo``."""
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    found = re.search(r"^DEMO_PICTURE \?= examples/(.*)\nDEMO_QUESTION \?= (.*)$", text, re.MULTILINE)
+    assert found
+    return found[1], found[2]
+
+
+def test_the_demo_is_one_of_the_examples() -> None:
+    assert demo() in [(picture, question) for picture, question, _ in examples()]
+
+
+def test_the_readme_shows_the_demo_as_it_runs() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    picture, question = demo()
+    (right,) = [answer for *asked, answer in examples() if tuple(asked) == (picture, question)]
+    assert f'$ llava ask examples/{picture} "{question}"\n{right}\n' in text
+    assert "DEMO OUTPUT" not in text
+    assert "TEST OUTPUT" not in text
+
+
+def test_every_picture_that_the_readme_names_is_there() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"examples/([\w.-]+\.(?:png|jpg))", text))
+    assert named
+    assert [name for name in named if not (ROOT / "examples" / name).is_file()] == []
+
+
+def test_the_embedded_model_answers_every_example_rightly_and_soon() -> None:
+    import torch
+
+    import llava
+
+    rows = examples()
+    assert rows
+    loaded = llava.load_model("embedded", device="cpu")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for picture, question, right in rows:
+            began = time.process_time()
+            reply = llava.ask(loaded, question, [ROOT / "examples" / picture])
+            assert reply.text.rstrip(".").lower() == right.rstrip(".").lower(), question
+            assert reply.finished
+            # Processor time, so that a busy machine does not count; two cores are faster still.
+            assert time.process_time() - began < 4
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_the_embedded_model_is_small_enough_to_ship() -> None:
+    folder = ROOT / "llava/default_model"
+    assert (folder / "README.md").is_file()
+    sizes = [file.stat().st_size for file in folder.iterdir()]
+    assert 0 < sum(sizes) < 64 * 1024 * 1024
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "preprocessor_config.json"])
+def test_the_embedded_model_has_the_files_of_a_checkpoint(name: str) -> None:
+    assert (ROOT / "llava/default_model" / name).is_file()
