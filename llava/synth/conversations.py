@@ -84,7 +84,7 @@ def choose_turns(rng: random.Random, scene: Scene, num_turns: int, caption_rate:
         ranked.append((ranks[turn.task], turn))
     ranked.sort(key=lambda pair: pair[0])
     turns += [(turn.question, turn.answer) for _, turn in ranked[: max(1, num_turns - len(turns))]]
-    if rng.random() < 0.06:
+    if rng.random() < 0.09:
         turns.insert(rng.randint(0, len(turns)), (rng.choice(off_topic_questions(False)), OFF_TOPIC_ANSWER))
     return turns
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import NamedTuple
 
 from llava.synth.canvas import SHAPES, Canvas
 from llava.synth.scene import SCENE_COLORS, Scene, Turn, article, choose, draw_light, is_held_out_pair
@@ -32,6 +33,17 @@ def name_place(x: float, y: float, width: int, height: int) -> str:
     return f"{row} {column}".strip() or "center"
 
 
+class _Thing(NamedTuple):
+    color: str
+    shape: str
+    x: float
+    y: float
+
+    @property
+    def name(self) -> str:
+        return f"{self.color} {self.shape}"
+
+
 def draw_shapes(rng: random.Random, width: int, height: int, held_out: bool) -> Scene:
     """One to eight shapes on a plain ground; colour, shape, existence, count, position, relation."""
     canvas = Canvas(rng, width, height, draw_light(rng))
@@ -43,78 +55,126 @@ def draw_shapes(rng: random.Random, width: int, height: int, held_out: bool) -> 
     for x, y, radius in _spread(rng, width, height, count):
         color, shape = rng.choice(pairs)
         canvas.shape(shape, color, x, y, radius)
-    found = [(o.color, o.shape, o.anchor_x, o.anchor_y) for o in canvas.objects]
-    ordered = sorted(found, key=lambda o: (int(3 * o[3] / height), o[2]))
-    noun = "object" if len(found) == 1 else "objects"
-    listing = ", ".join(f"{article(c)} {c} {s}" for c, s, _, _ in ordered)
-    scene = Scene("shapes", canvas, f"There {'is' if len(found) == 1 else 'are'} {len(found)} {noun}: {listing}.")
-    _ask_about_shapes(rng, scene, found, held_out)
+    things = [_Thing(o.color, o.shape, o.anchor_x, o.anchor_y) for o in canvas.objects]
+    ordered = sorted(things, key=lambda thing: (int(3 * thing.y / height), thing.x))
+    noun = "is 1 object" if len(things) == 1 else f"are {len(things)} objects"
+    # Naming each object's place while looking at it is what teaches the decoder to read places at all.
+    listing = ", ".join(
+        f"{article(thing.color)} {thing.name} in the {name_place(thing.x, thing.y, width, height)}" for thing in ordered
+    )
+    scene = Scene("shapes", canvas, f"There {noun}: {listing}.")
+    if held_out:
+        _ask_what(rng, scene, things, "held-out pair", "held-out pair")
+        _ask_existence(rng, scene, things, held_out, "held-out pair")
+        return scene
+    _ask_what(rng, scene, things, "color", "shape")
+    _ask_where(rng, scene, things)
+    _ask_existence(rng, scene, things, held_out, "existence")
+    _ask_how_many(rng, scene, things)
+    _ask_relation(rng, scene, things)
+    _ask_option(rng, scene, things)
     return scene
 
 
-def _ask_about_shapes(
-    rng: random.Random, scene: Scene, found: list[tuple[str, str, float, float]], held_out: bool
-) -> None:
-    add = lambda question, answer, task: scene.turns.append(Turn(question, answer, task))  # noqa: E731
-    colors, shapes = [o[0] for o in found], [o[1] for o in found]
-    pairs = [(o[0], o[1]) for o in found]
-    width, height = scene.canvas.width, scene.canvas.height
-    task_pair = "held-out pair" if held_out else ""
-    for color, shape, x, y in found:
+def _ask_what(rng: random.Random, scene: Scene, things: list[_Thing], color_task: str, shape_task: str) -> None:
+    colors, shapes = [thing.color for thing in things], [thing.shape for thing in things]
+    for color, shape, _, _ in things:
         if shapes.count(shape) == 1:
-            add(
-                choose(rng, f"What color is the {shape}?", f"What is the color of the {shape}?"),
-                color,
-                task_pair or "color",
-            )
+            question = choose(rng, f"What color is the {shape}?", f"What is the color of the {shape}?")
+            scene.turns.append(Turn(question, color, color_task))
         if colors.count(color) == 1:
-            add(
-                choose(rng, f"What shape is the {color} object?", f"What is the {color} object?"),
-                shape,
-                task_pair or "shape",
+            question = choose(rng, f"What shape is the {color} object?", f"What is the {color} object?")
+            scene.turns.append(Turn(question, shape, shape_task))
+
+
+def _ask_where(rng: random.Random, scene: Scene, things: list[_Thing]) -> None:
+    """Places, asked only of objects that are clearly in one ninth of the picture; and what is in a place."""
+    width, height = scene.canvas.width, scene.canvas.height
+    places = [name_place(thing.x, thing.y, width, height) for thing in things]
+    for thing, place in zip(things, places, strict=True):
+        if any(
+            abs(3 * at / size - line) < 0.15 for at, size in ((thing.x, width), (thing.y, height)) for line in (1, 2)
+        ):
+            continue
+        ways = {"position": thing.name, "position by shape": thing.shape, "position by color": f"{thing.color} object"}
+        kinds = {"position": [t.name for t in things], "position by shape": [t.shape for t in things]}
+        kinds["position by color"] = [f"{t.color} object" for t in things]
+        for task, name in ways.items():
+            if kinds[task].count(name) == 1:
+                question = choose(rng, f"Where is the {name}?", f"Where in the picture is the {name}?")
+                scene.turns.append(Turn(question, place, task))
+        if places.count(place) == 1:
+            scene.turns.append(
+                Turn(f"What is in the {place}?", f"{article(thing.color)} {thing.name}", "what is where")
             )
-        if pairs.count((color, shape)) == 1:
-            add(choose(rng, f"Where is the {color} {shape}?", f"Where in the picture is the {color} {shape}?"),
-                name_place(x, y, width, height), "position")  # fmt: skip
-    # Existence: half of the questions name a pair that is there; the others share its colour or its shape.
+
+
+def _ask_existence(rng: random.Random, scene: Scene, things: list[_Thing], held_out: bool, task: str) -> None:
+    """Half of the questions name what is there; the others mostly share a colour or a shape with something there."""
+    colors, shapes = {thing.color for thing in things}, {thing.shape for thing in things}
+    pairs = {(thing.color, thing.shape) for thing in things}
     pool = [(c, s) for c in SCENE_COLORS for s in SHAPES if is_held_out_pair(c, s) == held_out and (c, s) not in pairs]
-    near = [p for p in pool if p[0] in colors or p[1] in shapes]
+    near = [pair for pair in pool if pair[0] in colors or pair[1] in shapes]
     yes = rng.random() < 0.5
-    color, shape = rng.choice(pairs) if yes else rng.choice(near if near and rng.random() < 0.7 else pool)
-    named = f"{article(color)} {color} {shape}"
-    question = choose(rng, f"Is there {named}?", f"Is there {named} in the picture?")
-    add(question, "yes" if yes else "no", task_pair or "existence")
+    color, shape = rng.choice(sorted(pairs)) if yes else rng.choice(near if near and rng.random() < 0.7 else pool)
+    asked = [(f"{color} {shape}", yes, task)]
+    if not held_out:
+        shape = rng.choice(sorted(shapes) if rng.random() < 0.5 else [s for s in SHAPES if s not in shapes] or SHAPES)
+        color = rng.choice(sorted(colors) if rng.random() < 0.5 else [c for c in SCENE_COLORS if c not in colors])
+        asked += [
+            (shape, shape in shapes, "existence of a shape"),
+            (f"{color} object", color in colors, "existence of a color"),
+        ]
+    for name, is_there, of_task in asked:
+        named = f"{article(name)} {name}"
+        question = choose(rng, f"Is there {named}?", f"Is there {named} in the picture?")
+        scene.turns.append(Turn(question, "yes" if is_there else "no", of_task))
+
+
+def _ask_how_many(rng: random.Random, scene: Scene, things: list[_Thing]) -> None:
+    colors, shapes = [thing.color for thing in things], [thing.shape for thing in things]
     question = choose(
         rng, "How many objects are there?", "How many shapes are there?", "How many objects are in the picture?"
     )
-    add(question, str(len(found)), "counting")
-    kind = rng.choice(colors if rng.random() < 0.8 else SCENE_COLORS)
-    add(
-        choose(rng, f"How many {kind} objects are there?", f"How many objects are {kind}?"),
-        str(colors.count(kind)),
-        "counting",
-    )
+    scene.turns.append(Turn(question, str(len(things)), "counting"))
+    color = rng.choice(colors if rng.random() < 0.8 else SCENE_COLORS)
+    question = choose(rng, f"How many {color} objects are there?", f"How many objects are {color}?")
+    scene.turns.append(Turn(question, str(colors.count(color)), "counting"))
     shape = rng.choice(shapes if rng.random() < 0.8 else SHAPES)
     plural = "crosses" if shape == "cross" else shape + "s"
-    add(f"How many {plural} are there?", str(shapes.count(shape)), "counting")
-    single = [o for o in found if pairs.count((o[0], o[1])) == 1]
+    scene.turns.append(Turn(f"How many {plural} are there?", str(shapes.count(shape)), "counting"))
+
+
+def _ask_relation(rng: random.Random, scene: Scene, things: list[_Thing]) -> None:
+    names = [thing.name for thing in things]
+    single = [thing for thing in things if names.count(thing.name) == 1]
+    opposite = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
     for _ in range(2):
         if len(single) < 2:
             break
         a, b = rng.sample(single, 2)
-        across = abs(a[2] - b[2]) > abs(a[3] - b[3])
-        if max(abs(a[2] - b[2]), abs(a[3] - b[3])) < 0.1 * min(width, height):
+        across, down = a.x - b.x, a.y - b.y
+        if max(abs(across), abs(down)) < 0.1 * min(scene.canvas.width, scene.canvas.height):
             continue
-        relation = ("left of" if a[2] < b[2] else "right of") if across else ("above" if a[3] < b[3] else "below")
-        opposite = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}[relation]
-        says = rng.random() < 0.5
-        stated = relation if says else opposite
-        add(f"Is the {a[0]} {a[1]} {stated} the {b[0]} {b[1]}?", "yes" if says else "no", "relation")
-    unique = [o for o in found if shapes.count(o[1]) == 1]
-    if unique:
-        color, shape, _, _ = rng.choice(unique)
-        options = rng.sample([c for c in SCENE_COLORS if c != color], 3) + [color]
-        rng.shuffle(options)
-        listed = "\n".join(f"{letter}. {option}" for letter, option in zip("ABCD", options, strict=True))
-        add(f"What color is the {shape}?\n{listed}\nAnswer with the option's letter from the given choices directly.",
-            "ABCD"[options.index(color)], "option letter")  # fmt: skip
+        if abs(across) > abs(down):
+            relation = "left of" if across < 0 else "right of"
+        else:
+            relation = "above" if down < 0 else "below"
+        holds = rng.random() < 0.5
+        stated = relation if holds else opposite[relation]
+        scene.turns.append(Turn(f"Is the {a.name} {stated} the {b.name}?", "yes" if holds else "no", "relation"))
+
+
+def _ask_option(rng: random.Random, scene: Scene, things: list[_Thing]) -> None:
+    shapes = [thing.shape for thing in things]
+    unique = [thing for thing in things if shapes.count(thing.shape) == 1]
+    if not unique:
+        return
+    thing = rng.choice(unique)
+    options = rng.sample([color for color in SCENE_COLORS if color != thing.color], 3) + [thing.color]
+    rng.shuffle(options)
+    listed = "\n".join(f"{letter}. {option}" for letter, option in zip("ABCD", options, strict=True))
+    question = (
+        f"What color is the {thing.shape}?\n{listed}\nAnswer with the option's letter from the given choices directly."
+    )
+    scene.turns.append(Turn(question, "ABCD"[options.index(thing.color)], "option letter"))

@@ -1,0 +1,49 @@
+"""The embedded model is what its card says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from llava.eval.synth import find_tasks, interval, run_suite
+from llava.model.checkpoint import LoadedModel, load_model
+
+ROOT = Path(__file__).resolve().parents[1]
+SCORES = json.loads((ROOT / "docs/default-model/scores.json").read_text(encoding="utf-8"))["scores"]
+CARD = (ROOT / "llava/default_model/README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedModel:
+    return load_model()
+
+
+def test_the_card_shows_the_scores_that_were_measured() -> None:
+    for score in SCORES:
+        assert f"| {score['task']} | {score['share']:.1%} | {score['low']:.0%} - {score['high']:.0%} |" in CARD
+        assert interval(score["right"], score["asked"]) == pytest.approx((score["low"], score["high"]))
+
+
+def test_the_scores_cover_every_task_of_the_suite() -> None:
+    assert [score["task"] for score in SCORES] == [task.name for task in find_tasks(None)]
+    assert all(score["asked"] >= 200 for score in SCORES)
+
+
+@pytest.mark.parametrize("name", ["color", "one word, large type", "chart: count", "form and receipt value"])
+def test_the_model_answers_the_suite_as_its_scores_say(loaded: LoadedModel, name: str) -> None:
+    (task,) = find_tasks([name])[:1]
+    recorded = next(score for score in SCORES if score["task"] == task.name)
+    (again,) = run_suite(loaded, [task], 30)
+    # Thirty questions of the two hundred: their interval and the recorded one have to meet.
+    assert again.low <= recorded["high"]
+    assert again.high >= recorded["low"]
+
+
+def test_the_weights_are_small_bfloat16_and_all_there(loaded: LoadedModel) -> None:
+    file = ROOT / "llava/default_model/model.safetensors"
+    assert file.stat().st_size < 16e6
+    assert loaded.spec.dtype == "bfloat16"
+    assert loaded.spec.tiling.is_anyres
+    assert loaded.template == "vicuna_v1"
