@@ -21,7 +21,7 @@ from llava.answer import Answer, Sampling, answer, place_pictures, start_convers
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import ContextTooLong, LlavaError, UsageError
 from llava.image.geometry import plan_tiles
-from llava.image.source import Picture, load_picture
+from llava.image.source import FOR_LOCAL_USER, Picture, load_picture
 from llava.prompt import escape_image_tokens
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Chat:
 
     def show(self, source: str) -> str:
         """Keep a picture for the next question; returns a line about it. Raises BadImage."""
-        picture = load_picture(source)
+        picture = load_picture(source, FOR_LOCAL_USER)
         self.waiting.append(picture)
         plan = plan_tiles(picture.size, self.loaded.spec.tiling)
         width, height = picture.size

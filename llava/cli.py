@@ -163,11 +163,11 @@ def _add_ask(commands: Any) -> None:
 def _ask(arguments: argparse.Namespace) -> int:
     sources, question = _split_words(arguments.words, arguments.question)
     from llava.answer import ask
-    from llava.image.source import load_picture
+    from llava.image.source import FOR_LOCAL_USER, load_picture
 
     # What can be wrong with the call is found out before the model is loaded.
     sampling = _sampling(arguments)
-    pictures = [load_picture(source) for source in sources]
+    pictures = [load_picture(source, FOR_LOCAL_USER) for source in sources]
     began = time.perf_counter()
     loaded = _load(arguments)
     load_s = time.perf_counter() - began

@@ -17,7 +17,7 @@ from rich.table import Table
 from llava.config import read_spec
 from llava.conversation import template_name
 from llava.image.geometry import Size, TilePlan, Tiling, plan_tiles
-from llava.image.source import load_picture
+from llava.image.source import FOR_LOCAL_USER, load_picture
 
 # Which part a tensor belongs to, by what its name contains, in any layout; what matches nothing is the decoder.
 _PARTS = {
@@ -105,7 +105,7 @@ def describe_picture(name: str | None, source: str, *, plot: str | None = None) 
 
     Raises BadImage and CheckpointError.
     """
-    picture = load_picture(source)
+    picture = load_picture(source, FOR_LOCAL_USER)
     tiling = read_spec(_find(name)).tiling
     plan = plan_tiles(picture.size, tiling)
     if plot is not None:

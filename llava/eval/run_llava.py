@@ -21,7 +21,7 @@ from PIL import Image
 
 from llava.constants import IMAGE_PLACEHOLDER
 from llava.errors import LlavaError, UsageError
-from llava.image.source import Picture, load_picture
+from llava.image.source import FOR_LOCAL_USER, Picture, load_picture
 
 if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
@@ -36,7 +36,7 @@ def image_parser(args: Any) -> list[str]:
 
 def load_image(image_file: str) -> Image.Image:
     """The picture at a path, an http(s) URL or in a data URI, upright and RGB. Raises BadImage."""
-    return load_picture(image_file).image
+    return load_picture(image_file, FOR_LOCAL_USER).image
 
 
 def load_images(image_files: Sequence[str]) -> list[Image.Image]:
@@ -61,15 +61,15 @@ def eval_model(args: Any) -> str:
         num_beams=args.num_beams,
         max_new_tokens=args.max_new_tokens,
     )
-    pictures: list[Picture] = [load_picture(name) for name in image_parser(args)]
+    pictures: list[Picture] = [load_picture(name, FOR_LOCAL_USER) for name in image_parser(args)]
     loaded = _load(args.model_path, args.model_base)
+    conversation = start_conversation(loaded, args.conv_mode)
     if args.conv_mode is not None and args.conv_mode != loaded.template:
         print(
-            f"[WARNING] the conversation template of this checkpoint is {loaded.template}, "
-            f"but --conv-mode says {args.conv_mode}: using {args.conv_mode}",
+            f"[WARNING] the auto inferred conversation mode is {loaded.template}, "
+            f"while `--conv-mode` is {args.conv_mode}, using {args.conv_mode}",
             file=sys.stderr,
         )
-    conversation = start_conversation(loaded, args.conv_mode)
     pieces = args.query.split(IMAGE_PLACEHOLDER)
     if len(pieces) == 1:
         message = place_pictures(loaded, args.query, len(pictures))

@@ -29,22 +29,29 @@ _CHUNK_BYTES = 64 * 1024
 
 
 def fetch(
-    url: str, *, max_bytes: int, timeout_s: float, max_redirects: int, allow_private_addresses: bool = False
+    url: str,
+    *,
+    max_bytes: int,
+    timeout_s: float,
+    max_redirects: int,
+    allow_private_addresses: bool = False,
+    allow_private_start: bool = False,
 ) -> bytes:
     """What an http or https URL answers with.
 
     Args:
         timeout_s: for the whole of it, redirects included.
         allow_private_addresses: whether loopback, private and other addresses that are not public may be asked.
+        allow_private_start: whether ``url`` itself may lead to one, but no redirect.
 
     Raises:
         FetchError: the address is not allowed, or nothing came, too much, too late or not with status 200.
     """
     deadline = _Deadline(timeout_s)
-    for _ in range(max_redirects + 1):
+    for num_redirects in range(max_redirects + 1):
         target = _parse_url(url)
         addresses = _resolve(target, deadline)
-        if not allow_private_addresses:
+        if not allow_private_addresses and not (allow_private_start and num_redirects == 0):
             _refuse_private(target, addresses)
         try:
             answer = _get(target, addresses, deadline, max_bytes)

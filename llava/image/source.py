@@ -40,7 +40,13 @@ class Limits:
     max_redirects: int = 3
     allow_private_addresses: bool = False
     """Whether a URL may lead to loopback, private and other addresses that are not public."""
+    allow_private_start: bool = False
+    """Whether a URL itself may lead to one, but none that it redirects to: for who named it, on their own machine."""
     formats: tuple[str, ...] = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+
+
+# For what the person at this machine names: a server of theirs is as good as a file of theirs.
+FOR_LOCAL_USER = Limits(allow_private_start=True)
 
 
 @dataclass(frozen=True)
@@ -144,6 +150,7 @@ def _read_named(source: str | Path, limits: Limits) -> tuple[str, bytes]:
             timeout_s=limits.timeout_s,
             max_redirects=limits.max_redirects,
             allow_private_addresses=limits.allow_private_addresses,
+            allow_private_start=limits.allow_private_start,
         )
         return Path(urlsplit(text).path).name or text[:100], data
     if scheme:

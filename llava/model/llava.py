@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -54,19 +55,24 @@ if TYPE_CHECKING:
 else:
     _MixedInto = object
 
+# True while Transformers builds a model without memory only to fill it from files.
+_is_read_from_files: ContextVar[bool] = ContextVar("_is_read_from_files", default=False)
+
 
 class LlavaMetaModel(_MixedInto):
     """Adds ``vision_tower``, ``mm_projector`` and, for unpadding merges, ``image_newline`` to a decoder.
 
     They exist if ``config`` names a tower (``mm_vision_tower``) or describes one (``mm_vision_config``); otherwise the
     model is a plain language model until ``initialize_vision_modules``. The tower's layers are built here only if
-    the checkpoint holds their weights; see ``CLIPVisionTower``.
+    the checkpoint holds their weights; see ``CLIPVisionTower``. A model that is made on the meta device has them all.
     """
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         if getattr(config, "mm_vision_tower", None) or getattr(config, "mm_vision_config", None):
             tower = build_vision_tower(config, delay_load=True)
+            if self.embed_tokens.weight.is_meta and not _is_read_from_files.get():
+                tower.build_empty()
             self.vision_tower: CLIPVisionTower | list[CLIPVisionTower] = tower
             if getattr(config, "mm_hidden_size", None) is None:
                 config.mm_hidden_size = tower.hidden_size
@@ -147,7 +153,11 @@ class LlavaMetaForCausalLM(_MixedInto):
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """Transformers' ``from_pretrained``, with the tower frozen as it is after construction."""
-        loaded = super().from_pretrained(*args, **kwargs)
+        token = _is_read_from_files.set(True)
+        try:
+            loaded = super().from_pretrained(*args, **kwargs)
+        finally:
+            _is_read_from_files.reset(token)
         tower = (loaded[0] if isinstance(loaded, tuple) else loaded).get_vision_tower()
         if tower is not None:
             tower.requires_grad_(False)
@@ -213,9 +223,9 @@ class LlavaMetaForCausalLM(_MixedInto):
         """Replaces every image slot (-200) of ``input_ids`` [B, L] by its picture's positions.
 
         Returns (input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels). Where there is
-        nothing to replace (no tower, no ``images``, one new token of a running generation) they come back as given
-        and ``inputs_embeds`` is None; otherwise ``input_ids`` is None. Rows are padded on the right, or on the left
-        if ``config.tokenizer_padding_side`` is "left". Labels are IGNORE_INDEX at image positions and padding.
+        nothing to replace (no tower, no picture in ``images``, one new token of a running generation) they come back as
+        given and ``inputs_embeds`` is None; otherwise ``input_ids`` is None. Rows are padded on the right, or on the
+        left if ``config.tokenizer_padding_side`` is "left". Labels are IGNORE_INDEX at image positions and padding.
         What was given as None comes back as None, but a mask appears if rows come out of unequal length, and
         position ids do if these rows are padded on the left: without them the padding would be read as text.
         The rows are cut on the right at ``config.tokenizer_model_max_length`` only if
@@ -229,7 +239,7 @@ class LlavaMetaForCausalLM(_MixedInto):
             UsageError: the number of pictures fits neither count, or sizes are missing.
         """
         is_single = input_ids.shape[1] == 1 and bool((input_ids != IMAGE_TOKEN_INDEX).all())
-        if images is None or self.get_vision_tower() is None or is_single:
+        if images is None or len(images) == 0 or self.get_vision_tower() is None or is_single:
             num_slots = 0 if is_single else int((input_ids == IMAGE_TOKEN_INDEX).sum())
             if num_slots:
                 raise UsageError(f"The prompt has {num_slots} image slots, but 0 pictures were given.")
@@ -313,17 +323,23 @@ class LlavaMetaForCausalLM(_MixedInto):
         inputs: torch.Tensor | None = None,
         images: torch.Tensor | Sequence[torch.Tensor] | None = None,
         image_sizes: Any = None,
+        modalities: Sequence[str] | None = None,
         **kwargs: Any,
     ) -> Any:
         """New tokens only, [B, up to max_new_tokens], for prompts ``inputs`` [B, L] with -200 where a picture goes.
 
         A batch is padded on the left inside, whichever side ``inputs`` and ``config.tokenizer_padding_side`` pad
         on: continuing a row behind its own padding gives garbage. ``attention_mask`` [B, L] says what is padding
-        in ``inputs``; without it everything is read as text. Keywords are those of Transformers' ``generate``.
+        in ``inputs``; without it everything is read as text. ``modalities`` is LLaVA-NeXT's: "image" or "text" for each
+        row, which says nothing new here. Further keywords are those of Transformers' ``generate``.
 
         Raises:
-            UsageError: ``inputs`` is missing or ``inputs_embeds`` was given, or pictures and prompts disagree.
+            UsageError: ``inputs`` is missing or ``inputs_embeds`` was given, pictures and prompts disagree, or a
+                modality is another one.
         """
+        unknown = set(modalities or ()) - {"image", "text"}
+        if unknown:
+            raise UsageError(f"modalities holds {min(unknown)!r}; only 'image' and 'text' are supported.")
         if inputs is None:
             inputs = kwargs.pop("input_ids", None)
         if inputs is None or kwargs.get("inputs_embeds") is not None:

@@ -28,7 +28,7 @@ from torch import nn
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import UsageError
-from llava.image.geometry import Size, TilePlan, Tiling, plan_tiles
+from llava.image.geometry import Size, TilePlan, Tiling, plan_tiles, unpad
 
 
 def merge_tiles(features_TNC: torch.Tensor, plan: TilePlan, newline_C: torch.Tensor | None = None) -> torch.Tensor:
@@ -129,6 +129,12 @@ def plan_pictures(tiles_per_picture: Sequence[int], sizes: Sequence[Size] | None
             )
         plans.append(plan)
     return plans
+
+
+def unpad_image(tensor: torch.Tensor, original_size: tuple[int, int]) -> torch.Tensor:
+    """A map [C, height, width] without what shows only padding of a picture of this (width, height)."""
+    columns, rows = unpad(Size(*original_size), Size(tensor.shape[2], tensor.shape[1]), "original")
+    return tensor[:, rows.start : rows.stop, columns.start : columns.stop]
 
 
 class Merged(NamedTuple):

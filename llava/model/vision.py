@@ -145,6 +145,17 @@ class CLIPVisionTower(nn.Module):
         self._folder = self._folder or _download_tower(self.vision_tower_name)
         self._hold(CLIPVisionModel.from_pretrained(self._folder, config=self.cfg_only, device_map=device_map))
 
+    def build_empty(self) -> None:
+        """The layers without memory, so that a model on the meta device shows its whole tree.
+
+        Their weights still have to be read: ``is_loaded`` stays as it is. Nothing happens where that is true, or where
+        only the hub knows what the tower looks like.
+        """
+        is_known = self._given_config is not None or self._folder is not None or self.vision_tower_name in KNOWN_TOWERS
+        if is_known and not self.is_loaded:
+            with torch.device("meta"):
+                self.vision_tower = CLIPVisionModel(self.cfg_only).requires_grad_(False)
+
     def _hold(self, model: CLIPVisionModel) -> None:
         self.vision_tower = model
         self.vision_tower.requires_grad_(False)
@@ -182,6 +193,14 @@ class CLIPVisionTower(nn.Module):
         if self.select_feature == "patch":
             hidden_TPD = hidden_TPD[:, 1:]
         return hidden_TPD.to(images.dtype)
+
+    def feature_select(self, image_forward_outs: Any) -> torch.Tensor:
+        """The chosen layer, [T, P, D], of what ``vision_tower(pixels, output_hidden_states=True)`` returned.
+
+        For code that runs the layers itself, as research on token pruning does; ``forward`` runs only what it needs.
+        """
+        hidden_TPD = image_forward_outs.hidden_states[self.select_layer]
+        return hidden_TPD[:, 1:] if self.select_feature == "patch" else hidden_TPD
 
     @property
     def num_blocks_run(self) -> int:

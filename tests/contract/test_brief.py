@@ -147,9 +147,11 @@ def test_another_template_is_used_and_warned_of(
 ) -> None:
     run_llava.eval_model(make_args(next_folder, photo, conv_mode="mpt"))
     err = capsys.readouterr().err
-    assert err.startswith("[WARNING]")
-    assert "llava_v1" in err
-    assert "using mpt" in err
+    inferred, named = "the auto inferred conversation mode is llava_v1", "`--conv-mode` is mpt"
+    assert err == f"[WARNING] {inferred}, while {named}, using mpt\n"
+    with pytest.raises(UsageError, match="no conversation template 'nope'"):
+        run_llava.eval_model(make_args(next_folder, photo, conv_mode="nope"))
+    assert capsys.readouterr().err == ""
 
 
 def test_placeholders_say_where_the_pictures_go(next_folder: Path, photo: Path) -> None:

@@ -46,6 +46,22 @@ def test_every_picture_that_the_readme_names_is_there() -> None:
     assert [name for name in named if not (ROOT / "examples" / name).is_file()] == []
 
 
+def test_every_example_is_the_question_of_the_held_out_suite_that_it_says_it_is() -> None:
+    import numpy as np
+    from PIL import Image
+
+    from llava.synth.suite import TASKS, draw_item
+
+    text = (ROOT / "examples/README.md").read_text(encoding="utf-8")
+    sources = re.findall(r"^- `(.*?)`: (.*), (\d+)$", text, re.MULTILINE)
+    assert [name for name, _, _ in sources] == [name for name, _, _ in examples()]
+    for (name, task, index), (_, question, right) in zip(sources, examples(), strict=True):
+        item = draw_item(next(each for each in TASKS if each.name == task), int(index))
+        assert (item.question, item.answer) == (question, right)
+        with Image.open(ROOT / "examples" / name) as image:
+            assert np.array_equal(np.asarray(image), np.asarray(item.image)), name
+
+
 def test_the_embedded_model_answers_every_example_rightly_and_soon() -> None:
     import torch
 

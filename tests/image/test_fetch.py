@@ -16,7 +16,7 @@ from PIL import Image
 
 from llava.errors import FetchError
 from llava.image.fetch import _tls_context, fetch, is_public
-from llava.image.source import Limits, load_picture
+from llava.image.source import FOR_LOCAL_USER, Limits, load_picture
 
 Reply = Callable[[socket.socket, str], None]
 
@@ -381,3 +381,15 @@ def test_names_and_paths_beyond_ascii_are_written_as_the_protocol_wants_them(ser
     port = url.split(":")[2].split("/")[0]
     assert _fetch(f"http://bücher.example:{port}/ä.png") == b"body"
     assert asked == ["xn--bcher-kva.example"]
+
+
+def test_a_user_may_name_their_own_server_but_no_redirect_leads_to_one(server) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (12, 7), "red").save(file, "PNG")
+    url = server.answer("/red.png", file.getvalue())
+    server.answer("/away", status="302 Found", Location=url)
+    assert load_picture(url, FOR_LOCAL_USER).size == (12, 7)
+    server.requests.clear()
+    with pytest.raises(FetchError, match="not a public address"):
+        load_picture(server.root + "/away", FOR_LOCAL_USER)
+    assert len(server.requests) == 1

@@ -438,6 +438,7 @@ def test_a_url_is_fetched_within_the_limits(monkeypatch) -> None:
         "timeout_s": 3,
         "max_redirects": 3,
         "allow_private_addresses": False,
+        "allow_private_start": False,
     }
     monkeypatch.undo()
     with pytest.raises(FetchError, match="not a public address"):

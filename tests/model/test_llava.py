@@ -95,6 +95,29 @@ def test_the_printed_model_is_the_originals(released_size: Any) -> None:
         assert describe(module) == kind.removesuffix("()"), path
 
 
+@pytest.mark.parametrize("unfrozen", [False, True])
+def test_a_model_without_memory_has_its_whole_tree_wherever_its_tower_is_stored(unfrozen: bool) -> None:
+    eyes = {"mm_vision_config": None, "mm_vision_tower": "openai/clip-vit-large-patch14-336", "mm_hidden_size": 1024}
+    config = make_config(**eyes, unfreeze_mm_vision_tower=unfrozen)
+    with torch.device("meta"):
+        model = LlavaLlamaForCausalLM(config)
+    assert "model.vision_tower.vision_tower.vision_model.encoder.layers.23.mlp.fc2.bias" in model.state_dict()
+    tower = model.get_vision_tower()
+    assert tower is not None
+    assert tower.is_loaded is unfrozen
+    if not unfrozen:  # with memory, the layers wait for their weights
+        assert not list(LlavaLlamaForCausalLM(config).get_vision_tower().parameters())
+
+
+def test_a_model_read_from_files_without_a_tower_has_no_random_one(tmp_path: Path) -> None:
+    config = make_config(mm_vision_config=None, mm_vision_tower="openai/clip-vit-large-patch14-336", mm_hidden_size=32)
+    LlavaLlamaForCausalLM(config).save_pretrained(tmp_path)
+    tower = LlavaLlamaForCausalLM.from_pretrained(tmp_path).get_vision_tower()
+    assert tower is not None
+    assert not tower.is_loaded
+    assert not list(tower.parameters())
+
+
 def test_the_parameters_are_the_released_checkpoints(released_size: Any) -> None:
     names = set(released_size.state_dict())
     language = {name for name in names if "vision_tower" not in name and "mm_projector" not in name}
@@ -270,6 +293,23 @@ def test_text_and_single_new_tokens_pass_through() -> None:
     )
     step = torch.tensor([[5]])
     assert model.prepare_inputs_labels_for_multimodal(step, None, None, "past", None, make_pixels(3))[0] is step
+
+
+def test_an_empty_list_of_pictures_is_none() -> None:
+    model = make_model()
+    ids = torch.tensor([[1, 5, 6]])
+    assert torch.equal(model(input_ids=ids, images=[]).logits, model(input_ids=ids).logits)
+    with pytest.raises(UsageError, match="1 image slots, but 0 pictures"):
+        model.generate(torch.tensor([[1, SLOT]]), images=[])
+
+
+def test_the_modalities_of_llava_next_are_taken_if_they_are_pictures() -> None:
+    model = make_model()
+    ids, images = torch.tensor([[1, SLOT, 6]]), make_pixels(5)
+    given = {"images": images, "image_sizes": [(50, 40)], "max_new_tokens": 3}
+    assert torch.equal(model.generate(ids, **given, modalities=["image"]), model.generate(ids, **given))
+    with pytest.raises(UsageError, match="'video'"):
+        model.generate(ids, **given, modalities=["video"])
 
 
 def test_a_slot_without_pictures_is_refused_with_both_numbers() -> None:

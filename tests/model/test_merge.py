@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import UsageError
 from llava.image.geometry import RELEASED_PINPOINTS, Size, TilePlan, Tiling, plan_tiles
-from llava.model.merge import merge_pictures, merge_tiles, move_padding_left, plan_pictures, splice
+from llava.model.merge import merge_pictures, merge_tiles, move_padding_left, plan_pictures, splice, unpad_image
 
 WIDTH = 3  # of the language model here
 NEWLINE = torch.tensor([-1.0, -2.0, -3.0])
@@ -275,3 +275,17 @@ def test_padding_moves_to_the_left_and_nothing_else_moves(rows: list[str]) -> No
         num_real = int(mask[row].sum())
         assert moved_mask[row].tolist() == [0] * (4 - num_real) + [1] * num_real
         assert torch.equal(moved[row, 4 - num_real :], embeds[row][mask[row]])
+
+
+@pytest.mark.parametrize("size", [(1000, 667), (667, 1000), (672, 672), (2000, 10), (10, 2000), (704, 396)])
+def test_a_map_alone_is_unpadded_as_it_is_in_a_plan(size: tuple[int, int]) -> None:
+    tiling = Tiling(aspect="anyres", merge="spatial_unpad", pinpoints=RELEASED_PINPOINTS)
+    plan = plan_tiles(Size(*size), tiling)
+    side = plan.features_per_side
+    full_CHW = torch.arange(2 * side**2 * plan.grid.width * plan.grid.height).view(
+        2, plan.grid.height * side, plan.grid.width * side
+    )
+    kept_CHW = unpad_image(full_CHW, size)
+    rows, columns = plan.kept_rows, plan.kept_columns
+    assert torch.equal(kept_CHW, full_CHW[:, rows.start : rows.stop, columns.start : columns.stop])
+    assert kept_CHW.shape[1:] == (plan.map_size.height, plan.map_size.width)

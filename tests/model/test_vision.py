@@ -222,3 +222,12 @@ def test_unknown_towers_and_multi_scale_ones_are_refused() -> None:
         build_vision_tower(make_args(mm_vision_tower="google/siglip-so400m"))
     with pytest.raises(UsageError, match="s2"):
         build_vision_tower(make_args(mm_vision_tower="openai/clip-vit-large-patch14-336", s2=True))
+
+
+def test_who_runs_the_layers_themselves_selects_the_same_features() -> None:
+    for feature in ("patch", "cls_patch"):
+        torch.manual_seed(0)
+        tower = CLIPVisionTower.from_config(TOWER, make_args(mm_vision_select_feature=feature)).eval()
+        (pixels,) = make_pixels(2)
+        outputs = tower.vision_tower(pixels, output_hidden_states=True)
+        torch.testing.assert_close(tower.feature_select(outputs), tower(pixels))
