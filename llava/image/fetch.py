@@ -239,10 +239,8 @@ def _tls_context() -> ssl.SSLContext:
     context = ssl.create_default_context()
     paths = ssl.get_default_verify_paths()
     if not any(path and os.path.exists(path) for path in (paths.cafile, paths.capath)):
-        try:
-            import certifi
-        except ImportError:
-            return context
+        import certifi
+
         context.load_verify_locations(certifi.where())  # Python installations without the system's certificates
     return context
 
