@@ -7,6 +7,7 @@ beside its own, so that the tower goes on learning to read while the decoder lea
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -15,18 +16,26 @@ from torch.nn import functional
 
 from llava.synth.labels import LABEL_SIZES, NUM_SLOTS
 
+# Rows and columns that a patch can be in; tiles of more patches a side are not asked for their places.
+MAX_SIDE = 32
+
 
 class LabelHeads(nn.Module):
-    """Linear heads for all dense labels, over features [T, N, D]."""
+    """Linear heads over features [T, N, D] for all dense labels, and for the row and the column of the patch itself.
+
+    The last two keep places readable in the features: no other label needs them, and the decoder has no other source.
+    """
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(hidden_size)
         self.label_head = nn.Linear(hidden_size, sum(LABEL_SIZES))
+        self.place_head = nn.Linear(hidden_size, 2 * MAX_SIDE)
 
     def forward(self, features: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
         """The loss for labels [T, N, 7], and the shares of what is there that was named rightly."""
-        logits = self.label_head(self.norm(features)).float().flatten(0, 1)
+        normed = self.norm(features)
+        logits = self.label_head(normed).float().flatten(0, 1)
         targets = labels.flatten(0, 1)
         loss = logits.new_zeros(())
         right = []
@@ -36,6 +45,8 @@ class LabelHeads(nn.Module):
             there = targets[:, i] > 0
             right.append((part.argmax(-1) == targets[:, i])[there])
         loss = loss / (targets > 0).sum().clamp(min=1)
+        place_loss, places_right = self._name_places(normed)
+        loss = loss + place_loss
         parts = {
             "characters": right[:NUM_SLOTS],
             "shapes": right[NUM_SLOTS : NUM_SLOTS + 1],
@@ -43,7 +54,18 @@ class LabelHeads(nn.Module):
             "inks": right[NUM_SLOTS + 2 : NUM_SLOTS + 3],
             "anchors": right[NUM_SLOTS + 3 :],
         }
-        return {"loss": loss, **{f"{name}_right": torch.cat(part).float().mean() for name, part in parts.items()}}
+        shares = {f"{name}_right": torch.cat(part).float().mean() for name, part in parts.items()}
+        return {"loss": loss, "places_right": places_right, **shares}
+
+    def _name_places(self, normed: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        num_tiles, num_patches, _ = normed.shape
+        side = math.isqrt(num_patches)
+        assert side * side == num_patches
+        assert side <= MAX_SIDE
+        places = torch.arange(num_patches, device=normed.device)
+        targets = torch.stack([places // side, places % side], dim=1).expand(num_tiles, -1, -1).flatten()
+        logits = self.place_head(normed).float().unflatten(-1, (2, MAX_SIDE)).flatten(0, 2)
+        return functional.cross_entropy(logits, targets), (logits.argmax(-1) == targets).float().mean()
 
 
 class PatchLabeller(nn.Module):
