@@ -74,14 +74,12 @@ def choose_turns(rng: random.Random, scene: Scene, num_turns: int, caption_rate:
         turns.append((rng.choice(requests), scene.caption))
     questions = list(scene.turns)
     rng.shuffle(questions)
-    seen: dict[str, int] = {}
-    for turn in questions:  # a stable sort by how often the task came before spreads the tasks
-        seen[turn.task] = seen.get(turn.task, 0) + 1
     ranks: dict[str, int] = {}
     ranked = []
     for turn in questions:
         ranks[turn.task] = ranks.get(turn.task, 0) + 1
         ranked.append((ranks[turn.task], turn))
+    # A stable sort by how often the task came before spreads the tasks.
     ranked.sort(key=lambda pair: pair[0])
     turns += [(turn.question, turn.answer) for _, turn in ranked[: max(1, num_turns - len(turns))]]
     if rng.random() < 0.09:

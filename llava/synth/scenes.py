@@ -80,5 +80,5 @@ KINDS: dict[str, Kind] = {
     "chart": draw_chart,
     "signs": draw_signs,
 }
-# Kinds without questions, for the tower's warm-up alone.
-WARM_UP_KINDS: dict[str, Kind] = {"page": draw_page}
+# With the kind that has no questions, for the tower's warm-up alone.
+ALL_KINDS: dict[str, Kind] = {**KINDS, "page": draw_page}

@@ -18,7 +18,7 @@ from llava.image.geometry import Size, Tiling, plan_tiles
 from llava.image.pixels import ImageProcessor, make_pixels
 from llava.synth.labels import label_tiles
 from llava.synth.scene import Scene
-from llava.synth.scenes import KINDS, WARM_UP_KINDS
+from llava.synth.scenes import ALL_KINDS
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class PictureMix:
         kind = rng.choices([k for k, _ in self.kinds], [w for _, w in self.kinds])[0]
         narrow, wide, low, high = random.Random(f"{self.seed}:sizes:{index // self.group}").choice(self.sizes)
         width, height = rng.randint(narrow, wide), rng.randint(low, high)
-        scene = {**KINDS, **WARM_UP_KINDS}[kind](rng, width, height, self.held_out)
+        scene = ALL_KINDS[kind](rng, width, height, self.held_out)
         scene.canvas.spoil(self.spoil)
         return scene
 
