@@ -82,6 +82,8 @@ def draw_chart(rng: random.Random, width: int, height: int, held_out: bool) -> S
     for i in rng.sample(range(count), min(2, count)):
         add(choose(rng, f"What is the value of {names[i]}?", f"What value does {names[i]} have?"), show[i],
             "printed value" if printed else "axis value")  # fmt: skip
+    # Not in the suite: every word of the answer teaches what largest, smallest and compare need.
+    add("List the bars from the smallest to the largest.", ", ".join(names[i] for i in order), "chart order")
     if not one_color:
         i = rng.randrange(count)
         add(f"What color is the bar {names[i]}?", str(colors[i]), "bar color")

@@ -1,7 +1,7 @@
 """Scenes as conversations in LLaVA's own data format.
 
-A conversation opens with the picture, asks for a caption or transcription in half of the cases, and goes on with
-questions of different tasks. A few questions cannot be answered from the picture; their answer says so.
+A conversation opens with the picture and asks questions of different tasks; half of them also ask for a caption or
+transcription. A few questions cannot be answered from the picture; their answer says so.
 """
 
 from __future__ import annotations
@@ -66,12 +66,12 @@ def off_topic_questions(held_out: bool) -> tuple[str, ...]:
 
 def choose_turns(rng: random.Random, scene: Scene, num_turns: int, caption_rate: float = 0.5) -> list[tuple[str, str]]:
     """Question and answer pairs about a scene: as many different tasks as there is room for."""
-    turns: list[tuple[str, str]] = []
+    caption: list[tuple[str, str]] = []
     if rng.random() < caption_rate:
         requests: tuple[str, ...] = CAPTION_REQUESTS
         if scene.caption.startswith("The text says") and rng.random() < 0.4:
             requests = READING_REQUESTS
-        turns.append((rng.choice(requests), scene.caption))
+        caption = [(rng.choice(requests), scene.caption)]
     questions = list(scene.turns)
     rng.shuffle(questions)
     ranks: dict[str, int] = {}
@@ -81,7 +81,9 @@ def choose_turns(rng: random.Random, scene: Scene, num_turns: int, caption_rate:
         ranked.append((ranks[turn.task], turn))
     # A stable sort by how often the task came before spreads the tasks.
     ranked.sort(key=lambda pair: pair[0])
-    turns += [(turn.question, turn.answer) for _, turn in ranked[: max(1, num_turns - len(turns))]]
+    turns = [(turn.question, turn.answer) for _, turn in ranked[: max(1, num_turns - len(caption))]]
+    # Mostly last: what stands behind a caption can be answered from its words, without looking at the picture.
+    turns = caption + turns if rng.random() < 0.3 else turns + caption
     if rng.random() < 0.09:
         turns.insert(rng.randint(0, len(turns)), (rng.choice(off_topic_questions(False)), OFF_TOPIC_ANSWER))
     return turns

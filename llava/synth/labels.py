@@ -2,7 +2,8 @@
 
 A drawn picture's marks are carried into tile coordinates by the same tile plan that cuts its pixels, so labels and
 pixels cannot disagree. Labels of one patch, in this order: up to three characters whose centres fall into it (left to
-right), the shape covering it, that shape's colour, the colour of the ink, and whether an object's anchor lies in it.
+right), the shape covering it, that shape's colour, the colour of the ink, and how far down in it an object's anchor
+lies, in quarters of the patch: bars that end in the same patch still differ by it.
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from llava.image.geometry import TilePlan
 from llava.synth.canvas import CHARACTERS, COLORS, OBJECTS, Canvas
 
 NUM_SLOTS = 3
+ANCHOR_LEVELS = 4
 # Number of values of each label; 0 is "nothing" everywhere.
-LABEL_SIZES = (len(CHARACTERS) + 1,) * NUM_SLOTS + (len(OBJECTS) + 1, len(COLORS) + 1, len(COLORS) + 1, 2)
+LABEL_SIZES = (len(CHARACTERS) + 1,) * NUM_SLOTS + (len(OBJECTS) + 1, len(COLORS) + 1, len(COLORS) + 1, ANCHOR_LEVELS + 1)
 _CHARACTER_INDEX = {character: i + 1 for i, character in enumerate(CHARACTERS)}
 _OBJECT_INDEX = {name: i + 1 for i, name in enumerate(OBJECTS)}
 _COLOR_INDEX = {name: i + 1 for i, name in enumerate(COLORS)}
@@ -59,11 +61,12 @@ def label_tiles(canvas: Canvas, plan: TilePlan, tile_px: int, patch_px: int) -> 
             columns = np.flatnonzero((middles >= left) & (middles <= right))
             if rows.size and columns.size:
                 grid[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1, NUM_SLOTS : NUM_SLOTS + 2] = (shape, color)
-            row = int((thing.anchor_y * scale_y + shift_y) // patch_px)
+            row, down = divmod((thing.anchor_y * scale_y + shift_y) / patch_px, 1)
+            row = int(row)
             column = int((thing.anchor_x * scale_x + shift_x) // patch_px)
             if 0 <= row < side and 0 <= column < side:
                 grid[row, column, NUM_SLOTS : NUM_SLOTS + 2] = (shape, color)
-                grid[row, column, NUM_SLOTS + 3] = 1
+                grid[row, column, NUM_SLOTS + 3] = 1 + int(down * ANCHOR_LEVELS)
         if not names:
             continue
         columns_n = np.floor((marks[:, 0] * scale_x + shift_x) / patch_px).astype(int)

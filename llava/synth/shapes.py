@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from typing import NamedTuple
 
 from llava.synth.canvas import SHAPES, Canvas
@@ -73,6 +74,7 @@ def draw_shapes(rng: random.Random, width: int, height: int, held_out: bool) -> 
     _ask_how_many(rng, scene, things)
     _ask_relation(rng, scene, things)
     _ask_option(rng, scene, things)
+    _ask_order(scene, things)
     return scene
 
 
@@ -163,6 +165,19 @@ def _ask_relation(rng: random.Random, scene: Scene, things: list[_Thing]) -> Non
         holds = rng.random() < 0.5
         stated = relation if holds else opposite[relation]
         scene.turns.append(Turn(f"Is the {a.name} {stated} the {b.name}?", "yes" if holds else "no", "relation"))
+
+
+def _ask_order(scene: Scene, things: list[_Thing]) -> None:
+    """All objects in a row; not in the suite: every word of the answer teaches what relations and places need."""
+    if not 2 <= len(things) <= 6:
+        return
+    across, down = sorted(things, key=lambda thing: thing.x), sorted(things, key=lambda thing: thing.y)
+    if all(b.x - a.x > 0.04 * scene.canvas.width for a, b in pairwise(across)):
+        question = "List the objects from left to right."
+        scene.turns.append(Turn(question, ", ".join(thing.name for thing in across), "order across"))
+    if all(b.y - a.y > 0.04 * scene.canvas.height for a, b in pairwise(down)):
+        question = "List the objects from top to bottom."
+        scene.turns.append(Turn(question, ", ".join(thing.name for thing in down), "order down"))
 
 
 def _ask_option(rng: random.Random, scene: Scene, things: list[_Thing]) -> None:

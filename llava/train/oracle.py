@@ -1,8 +1,9 @@
 """Stage 0b: the decoder learns to read before there is a tower.
 
-Its pictures are known perfectly: the dense labels of every patch, each embedded and summed, take the place of
-projected tower features. A decoder that has learnt where to look keeps that skill when real features arrive; one
-trained on a young tower's features from the start stays at chance for tens of thousands of pictures.
+Its pictures are known perfectly: the dense labels of every patch, each embedded and summed, with the
+patch's row and column, take the place of projected tower features. A decoder that has learnt where to look keeps that
+skill when real features arrive; one trained on a young tower's features from the start stays at chance for tens of
+thousands of pictures.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ class OracleFeatures(nn.Module):
     def __init__(self, hidden_size: int, patches_per_side: int) -> None:
         super().__init__()
         self.tables = nn.ModuleList(nn.Embedding(size, hidden_size) for size in LABEL_SIZES)
-        self.positions = nn.Embedding(patches_per_side**2, hidden_size)
-        for table in (*self.tables, self.positions):
+        self.rows = nn.Embedding(patches_per_side, hidden_size)
+        self.columns = nn.Embedding(patches_per_side, hidden_size)
+        for table in (*self.tables, self.rows, self.columns):
             nn.init.normal_(table.weight, std=ORACLE_STD)
 
     def forward(self, labels: torch.Tensor) -> torch.Tensor:
-        features = self.positions.weight.expand(len(labels), -1, -1)
+        places = self.rows.weight[:, None] + self.columns.weight[None]
+        features = places.flatten(0, 1).expand(len(labels), -1, -1)
         for i, table in enumerate(self.tables):
             features = features + table(labels[..., i].flatten(1))
         return features
