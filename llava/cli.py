@@ -99,7 +99,15 @@ def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="MODEL", help="a folder, a hub id or a short name (default: the embedded model)"
     )
-    parser.add_argument("--model-base", metavar="MODEL", help="what MODEL was trained on, if it holds only a projector")
+    parser.add_argument(
+        "--model-base", metavar="MODEL", help="what MODEL was trained on, if it holds only a projector or LoRA layers"
+    )
+    parser.add_argument(
+        "--merge",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="put LoRA layers into the weights (default); --no-merge keeps them apart, which is slower",
+    )
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     parser.add_argument("--dtype", metavar="NAME", help="float32, bfloat16, float16 (default: what suits the device)")
 
@@ -137,6 +145,7 @@ def _load(arguments: argparse.Namespace) -> LoadedModel:
         return load_model(
             arguments.model or DEFAULT_MODEL,
             base=arguments.model_base,
+            merge=arguments.merge,
             device=arguments.device,
             dtype=arguments.dtype,
         )

@@ -57,10 +57,14 @@ def describe_checkpoint(name: str | None) -> None:
 
     Raises CheckpointError.
     """
+    from llava.model.adapters import find_adapter
+    from llava.model.sources import find_checkpoint
     from llava.model.weights import has_weights
 
     folder = _find(name)
-    spec = read_spec(folder)
+    adapter = None if has_weights(folder) else find_adapter(folder)
+    alone = adapter is not None and not (folder / "config.json").is_file()  # PEFT's adapters describe no model
+    spec = read_spec(find_checkpoint(adapter.base) if adapter is not None and alone else folder)
     facts = [
         ("checkpoint", str(folder)),
         ("model", f"{spec.family}, hidden size {spec.hidden_size}, {spec.layout} layout, {spec.dtype or 'any dtype'}"),
@@ -70,6 +74,10 @@ def describe_checkpoint(name: str | None) -> None:
         ("projector", f"{spec.projector_type}, {spec.tower_hidden_size} to {spec.hidden_size}"),
         ("pictures", _say_tiling(spec.tiling)),
     ]
+    if adapter is not None:
+        rank, alpha = adapter.settings.get("r"), adapter.settings.get("lora_alpha")
+        base = adapter.settings.get("base_model_name_or_path") or "a base that it does not name"
+        facts.append(("adapter", f"LoRA of rank {rank}, alpha {alpha} on {len(adapter.layers)} layers of {base}"))
     _show(_two_columns(facts))
     print()
     if not has_weights(folder):

@@ -19,11 +19,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from llava.config import KNOWN_TOWERS, ModelSpec, read_config_dict, read_spec
+from llava.config import KNOWN_TOWERS, ModelSpec, find_tower_folder, read_config_dict, read_spec
 from llava.conversation import template_name
 from llava.errors import CheckpointError, LlavaError, UsageError
 from llava.image.pixels import ImageProcessor
-from llava.model import layouts
+from llava.model import adapters, layouts
 from llava.model.companions import (
     clean_generation_config,
     describe_model,
@@ -81,6 +81,7 @@ def load_model(
     path_or_id: str | Path = DEFAULT_MODEL,
     *,
     base: str | Path | None = None,
+    merge: bool = True,
     device: str | torch.device | int | None = None,
     dtype: str | torch.dtype | None = None,
     attention: str | None = None,
@@ -92,7 +93,9 @@ def load_model(
 
     Args:
         path_or_id: a folder, a short name (``llava-v1.5-7b``), a hub id, or the model that comes inside the package.
-        base: the language model that a folder with nothing but a projector was trained on.
+        base: what a folder with nothing but a projector or LoRA layers was trained on; by default what the LoRA
+            layers' own files say.
+        merge: put LoRA layers into the weights; if not, they stay apart and ``model.disable_adapters()`` works.
         device: cuda, cuda:1, mps, cpu; by default the best there is.
         dtype: float32, bfloat16, float16; by default what suits the device, see ``choose_dtype``.
         attention: sdpa (default), eager or flash_attention_2.
@@ -109,10 +112,16 @@ def load_model(
         raise UsageError(f"There is no attention '{attention}'; use {', '.join(_ATTENTIONS)}, or leave it out.")
     check_quantization(bits, chosen_device)
     folder = find_checkpoint(path_or_id)
+    adapter = None if has_weights(folder) else adapters.find_adapter(folder)
+    if adapter is not None and base is None:
+        base = adapter.base
     base_folder = None if base is None else find_checkpoint(base)
-    values = {**(read_config_dict(folder) if config is None else config), **(overrides or {})}
-    sources = _find_sources(folder, base_folder, is_hf="text_config" in values)
-    spec, tower_folder = _find_spec(folder, values, sources)
+    if config is None:
+        alone = adapter is not None and not (folder / "config.json").is_file()  # PEFT's adapters describe no model
+        config = read_config_dict(base_folder if alone and base_folder is not None else folder)
+    values = {**config, **(overrides or {})}
+    sources = _find_sources(folder, base_folder, adapter, is_hf="text_config" in values)
+    spec, tower_folder = _find_spec(folder, base_folder, values, sources)
     if tower_folder is not None:
         sources.insert(0, _Source(find_tensors(tower_folder), layouts.name_from_tower))
     name = os.path.abspath(folder) if Path(path_or_id).expanduser().is_dir() else str(path_or_id)
@@ -131,6 +140,8 @@ def load_model(
             "Use a smaller model, another device, or load_4bit."
         ) from error
     model.config.dtype = chosen_dtype
+    if adapter is not None:
+        adapters.apply_adapter(model, adapter, merge)
     tokenizer = load_tokenizer(base_folder or folder)
     fit_tokenizer(tokenizer, model, base_folder or folder)
     model.generation_config = load_generation_config(folder, model, tokenizer)
@@ -139,19 +150,24 @@ def load_model(
     return LoadedModel(tokenizer, model.eval(), processor, spec, spec.context_tokens, template)
 
 
-def _find_sources(folder: Path, base_folder: Path | None, is_hf: bool) -> list[_Source]:
-    """Where the tensors of the checkpoint lie: in its own files, or in a language model's and a projector's."""
+def _find_sources(
+    folder: Path, base_folder: Path | None, adapter: adapters.Adapter | None, is_hf: bool
+) -> list[_Source]:
+    """Where the tensors of the checkpoint lie: in its own files, or in its base's and what was trained on it.
+
+    Later sources win: a LoRA fine-tune's projector over the one that its base may have.
+    """
     projector = folder / "mm_projector.bin"
-    if has_weights(folder) or not (projector.is_file() or (folder / "adapter_config.json").is_file()):
+    if adapter is not None:
+        assert base_folder is not None
+        base_is_hf = (base_folder / "config.json").is_file() and "text_config" in read_config_dict(base_folder)
+        rename = layouts.name_from_hf if base_is_hf else layouts.name_from_original
+        return [_Source(find_tensors(base_folder), rename), _Source(adapter.whole, adapters.name_from_adapter)]
+    if has_weights(folder) or not projector.is_file():
         places = find_tensors(folder)  # says what is missing if nothing is there
         if base_folder is not None:
             raise UsageError(f"{folder} holds a whole model, so it takes no base: leave {base_folder} out.")
         return [_Source(places, layouts.name_from_hf if is_hf else layouts.name_from_original)]
-    if not projector.is_file():
-        raise CheckpointError(
-            f"{folder} holds LoRA layers, which are not merged while loading yet: "
-            "merge them into their base model first, and name the merged folder."
-        )
     if base_folder is None:
         raise CheckpointError(
             f"{folder} holds only a projector: name the language model it was trained on as the base (--model-base)."
@@ -160,13 +176,16 @@ def _find_sources(folder: Path, base_folder: Path | None, is_hf: bool) -> list[_
     return [_Source(find_tensors(base_folder), layouts.name_from_original), own]
 
 
-def _find_spec(folder: Path, values: Mapping[str, Any], sources: Iterable[_Source]) -> tuple[ModelSpec, Path | None]:
+def _find_spec(
+    folder: Path, base_folder: Path | None, values: Mapping[str, Any], sources: Iterable[_Source]
+) -> tuple[ModelSpec, Path | None]:
     """The spec, and the tower's folder if its weights have to come from there: those inside the checkpoint win."""
     name = str(values.get("mm_vision_tower") or values.get("vision_tower") or "")
     is_inside = any(ours.startswith(layouts.TOWER) for source in sources for ours in source.names())
     is_described = bool(values.get("mm_vision_config") or values.get("vision_config") or name in KNOWN_TOWERS)
     needs_folder = bool(name) and not (is_inside and is_described)
-    tower_folder = find_tower(name, folder) if needs_folder else None
+    beside = folder if base_folder is None or find_tower_folder(name, folder) else base_folder
+    tower_folder = find_tower(name, beside) if needs_folder else None
     return read_spec(folder, tower_folder=tower_folder, config=values), None if is_inside else tower_folder
 
 
@@ -199,11 +218,12 @@ def _fill(model: Any, sources: list[_Source], device: torch.device, dtype: torch
     wanted = {name: tuple(tensor.shape) for name, tensor in model.named_parameters(remove_duplicate=False)}
     passed_over = _account(model, wanted, sources)
     head: torch.Tensor | None = None
-    for source in sources:
+    owner = {name: i for i, source in enumerate(sources) for name in source.names()}
+    for i, source in enumerate(sources):
         seen: dict[str, Path] = {}
         for name, tensor, path in stream_tensors(source.places):
             ours = source.rename(name)
-            if ours is None or ours in passed_over:
+            if ours is None or ours in passed_over or owner.get(ours, i) != i:
                 continue
             if ours in seen:
                 raise CheckpointError(f"{name} is there twice, in {seen[ours]} and in {path}.")
@@ -247,7 +267,16 @@ def _account(model: Any, wanted: Mapping[str, tuple[int, ...]], sources: Iterabl
             for names, what in ((missing, "are missing"), (left_over, "are left over"))
             if names
         ]
-        raise CheckpointError(f"The files in {' and '.join(folders)} do not fit config.json: {'; '.join(faults)}.")
+        remedy = ""
+        is_adapter = any(source.rename is adapters.name_from_adapter for source in sources)
+        if is_adapter and missing and all(name.startswith((layouts.PROJECTOR, layouts.NEWLINE)) for name in missing):
+            remedy = (
+                " A LoRA fine-tune keeps its projector in non_lora_trainables.bin, which the original writes only when "
+                "a training ends: copy that or an mm_projector.bin beside the adapter, or name a whole LLaVA as base."
+            )
+        raise CheckpointError(
+            f"The files in {' and '.join(folders)} do not fit config.json: {'; '.join(faults)}.{remedy}"
+        )
     return passed_over
 
 

@@ -54,6 +54,11 @@ def name_from_hf(name: str) -> str | None:
     return name
 
 
+def name_from_any(name: str) -> str | None:
+    """Of a file that may use our names or any of llava-hf's: what a fine-tune of either saved."""
+    return name_from_original(name) if name.startswith(TOWER) else name_from_hf(name)
+
+
 def name_from_tower(name: str) -> str | None:
     """Of a CLIP folder: a vision tower, or a complete CLIP whose text half is left out."""
     if _COMPUTED.search(name) or _CLIP_TEXT.match(name):

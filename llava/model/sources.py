@@ -1,6 +1,8 @@
 """Where a checkpoint's files come from: the package itself, a folder, or the hub and its cache.
 
 A name is tried in this order: the embedded model, a folder, a short name of the table below, a hub id ``org/name``.
+The last two may end in ``@revision``: a branch, a tag or a commit. Tokens are the hub client's (``hf auth login``, or
+``HF_TOKEN``), and so are offline mode (``HF_HUB_OFFLINE=1``), the cache and resuming a broken download.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ SHORT_NAMES = {name: f"{hub}/{name}" for hub, names in _ORGANISATIONS.items() fo
 
 # What is fetched from a hub repository. The .bin files only where there are no safetensors.
 _FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.safetensors"]
-_BIN_FILES = ["pytorch_model*.bin", "mm_projector.bin"]
+_BIN_FILES = ["pytorch_model*.bin", "mm_projector.bin", "adapter_model.bin", "non_lora_trainables.bin"]
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w-][\w./-]*)?")
 
 
 def find_checkpoint(name: str | Path) -> Path:
@@ -46,9 +49,10 @@ def find_checkpoint(name: str | Path) -> Path:
         return folder
     if folder.is_file():
         raise CheckpointError(f"{folder} is a file; name the folder of the checkpoint.")
-    if text in SHORT_NAMES:
-        return fetch(SHORT_NAMES[text])
-    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", text):
+    short, at, revision = text.partition("@")
+    if short in SHORT_NAMES:
+        return fetch(SHORT_NAMES[short] + at + revision)
+    if _HUB_ID.fullmatch(text):
         return fetch(text)
     known = [DEFAULT_MODEL, *SHORT_NAMES]
     close = difflib.get_close_matches(text, known, n=3)
@@ -68,7 +72,7 @@ def find_tower(name: str, checkpoint_folder: Path) -> Path:
     folder = find_tower_folder(name, checkpoint_folder)
     if folder is not None:
         return folder
-    if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
+    if _HUB_ID.fullmatch(name):
         try:
             return fetch(name)
         except CheckpointError as error:
@@ -83,7 +87,7 @@ def find_tower(name: str, checkpoint_folder: Path) -> Path:
 
 
 def fetch(repo_id: str) -> Path:
-    """The folder of a hub repository in the local cache, fetched first if there is a network; shows its progress.
+    """The folder of ``org/name`` or ``org/name@revision`` in the hub's cache, fetched first if there is a network.
 
     Raises:
         CheckpointError: it is neither there nor to be had.
@@ -94,16 +98,29 @@ def fetch(repo_id: str) -> Path:
     return folder
 
 
-def _download(repo_id: str, patterns: list[str]) -> Path:
+def _download(name: str, patterns: list[str]) -> Path:
+    repo_id, _, revision = name.partition("@")
     from huggingface_hub import constants, snapshot_download
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     try:
-        return Path(snapshot_download(repo_id, allow_patterns=patterns, ignore_patterns=["*/*"]))
+        return Path(
+            snapshot_download(repo_id, revision=revision or None, allow_patterns=patterns, ignore_patterns=["*/*"])
+        )
     except GatedRepoError as error:
         raise CheckpointError(
             f"The hub gives '{repo_id}' only to accounts that accepted its terms: accept them on "
             f"https://huggingface.co/{repo_id}, then log in with `hf auth login`."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise CheckpointError(
+            f"The hub's repository '{repo_id}' has no branch, tag or commit '{revision}': see "
+            f"https://huggingface.co/{repo_id}/tree/main for those it has."
         ) from error
     except RepositoryNotFoundError as error:
         raise CheckpointError(
@@ -114,11 +131,11 @@ def _download(repo_id: str, patterns: list[str]) -> Path:
         why = "HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
         remedy = "unset it" if constants.HF_HUB_OFFLINE else "connect to the network"
         raise CheckpointError(
-            f"'{repo_id}' is not, or not wholly, in the hub's cache {constants.HF_HUB_CACHE}, and {why}. "
+            f"'{name}' is not, or not wholly, in the hub's cache {constants.HF_HUB_CACHE}, and {why}. "
             f"To download it {remedy}; or name a local folder of it."
         ) from error
     except Exception as error:
-        raise CheckpointError(f"'{repo_id}' cannot be downloaded: {type(error).__name__}: {error}") from error
+        raise CheckpointError(f"'{name}' cannot be downloaded: {type(error).__name__}: {error}") from error
 
 
 def _find_embedded() -> Path:

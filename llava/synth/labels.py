@@ -17,7 +17,13 @@ from llava.synth.canvas import CHARACTERS, COLORS, OBJECTS, Canvas
 NUM_SLOTS = 3
 ANCHOR_LEVELS = 4
 # Number of values of each label; 0 is "nothing" everywhere.
-LABEL_SIZES = (len(CHARACTERS) + 1,) * NUM_SLOTS + (len(OBJECTS) + 1, len(COLORS) + 1, len(COLORS) + 1, ANCHOR_LEVELS + 1)
+LABEL_SIZES = (
+    *(len(CHARACTERS) + 1,) * NUM_SLOTS,
+    len(OBJECTS) + 1,
+    len(COLORS) + 1,
+    len(COLORS) + 1,
+    ANCHOR_LEVELS + 1,
+)
 _CHARACTER_INDEX = {character: i + 1 for i, character in enumerate(CHARACTERS)}
 _OBJECT_INDEX = {name: i + 1 for i, name in enumerate(OBJECTS)}
 _COLOR_INDEX = {name: i + 1 for i, name in enumerate(COLORS)}

@@ -6,7 +6,9 @@ A run's folder holds ``tokenizer/``, one folder per stage (``weights.safetensors
 
 from __future__ import annotations
 
+import ctypes
 import json
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -70,7 +72,19 @@ class StageTrainer(Trainer):
         if "loss" in logs:
             logs.update({name: sum(values) / len(values) for name, values in self.measures.items()})
             self.measures.clear()
+            _return_free_memory()
         super().log(logs, start_time)
+
+
+def _return_free_memory() -> None:
+    """Gives memory that is free inside the C library's heap back to the system.
+
+    Batches of ever different lengths leave holes there; without this a training on a CPU grows by 1 GB in 100 steps.
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl does not
+        if trim is not None:
+            trim(0)
 
 
 def run(recipe_path: str | Path, output: str | Path, stage: str | None = None, workers: int = 1) -> Path:

@@ -579,13 +579,6 @@ def test_a_projector_is_loaded_onto_its_base(tmp_path: Path) -> None:
         load(tmp_path / "whole", base=tmp_path / "base")
 
 
-def test_lora_layers_are_refused_with_what_to_do(tmp_path: Path) -> None:
-    write_json(tmp_path / "config.json", CONFIG)
-    write_json(tmp_path / "adapter_config.json", {"r": 8})
-    with pytest.raises(CheckpointError, match="merge them into their base model first"):
-        load(tmp_path, base=tmp_path)
-
-
 def test_spare_embedding_rows_are_fine_and_missing_ones_are_not(tmp_path: Path) -> None:
     write_llava_1_6(tmp_path / "a")
     loaded = load(tmp_path / "a")

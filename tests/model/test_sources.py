@@ -47,6 +47,20 @@ def test_a_short_name_and_its_hub_id_are_found_in_the_cache(cache: Path) -> None
     assert find_checkpoint("liuhaotian/llava-v1.5-7b") == folder
 
 
+def test_a_revision_can_be_named(cache: Path) -> None:
+    main = make_snapshot(cache, "liuhaotian/llava-v1.5-7b")
+    repo, other = main.parent.parent, "f" * 40
+    (repo / "refs/refs/pr").mkdir(parents=True)
+    (repo / "refs/refs/pr/3").write_text(other)
+    (repo / "snapshots" / other).mkdir()
+    assert find_checkpoint("llava-v1.5-7b@refs/pr/3") == repo / "snapshots" / other
+    assert find_checkpoint(f"liuhaotian/llava-v1.5-7b@{REVISION}") == main
+    with pytest.raises(
+        CheckpointError, match=r"'liuhaotian/llava-v1\.5-7b@v9' is not, or not wholly, in the hub's cache"
+    ):
+        find_checkpoint("llava-v1.5-7b@v9")
+
+
 def test_a_local_folder_wins_over_the_short_name(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_snapshot(cache, "liuhaotian/llava-v1.5-7b")
     monkeypatch.chdir(tmp_path)
@@ -113,7 +127,7 @@ def test_bin_files_are_fetched_only_where_there_are_no_safetensors(
 ) -> None:
     asked: list[list[str]] = []
 
-    def download(repo_id: str, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+    def download(repo_id: str, revision: str | None, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
         asked.append(allow_patterns)
         return str(tmp_path)
 

@@ -1,0 +1,232 @@
+"""Reads an adapter: what a LoRA fine-tune left beside its base model, to be merged into it or kept apart.
+
+Three kinds of folder are known, told apart by their files alone: the original's (``adapter_config.json``, an adapter
+file, ``non_lora_trainables.bin`` with the projector), PEFT's own (no such file, the base is a whole LLaVA), and either
+kind saved in the middle of a training. PEFT does the arithmetic. The layers that get an adapter are those that the
+file has weights for, by their full names: the names in ``target_modules`` are mere endings and would also match the
+vision tower, which has a ``q_proj`` of its own.
+
+Source: haotian-liu/LLaVA@c121f04 llava/model/builder.py and llava/train/train.py; PEFT 0.18.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from llava.config import read_json
+from llava.errors import CheckpointError, UsageError
+from llava.model import layouts
+from llava.model.weights import names_in, stream_tensors
+
+CONFIG = "adapter_config.json"
+_ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+_TRAINABLES = "non_lora_trainables.bin"
+# "...q_proj.lora_A.default.weight" -> the layer, and what of the adapter it is. PEFT saves without the adapter's name.
+_PART = re.compile(
+    r"^(?P<layer>.+)\.(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
+    r"(?:\.default)?(?P<leaf>\.weight|\.bias)?$"
+)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter folder, read but not yet applied.
+
+    ``parts`` maps PEFT's names, with the layers in this package's names, to names in ``file``; ``whole`` has the
+    tensors that replace those of the base, by their names in their files.
+    """
+
+    folder: Path
+    file: Path
+    settings: dict[str, Any]
+    parts: dict[str, str]
+    whole: dict[str, Path]
+
+    @property
+    def layers(self) -> list[str]:
+        """The layers that get an adapter, by their full names."""
+        found = {match["layer"] for name in self.parts if (match := _PART.match(name.removeprefix(_PEFT)))}
+        return sorted(found)
+
+    @property
+    def base(self) -> str:
+        """What the adapter says it was trained on: a folder or a hub id. CheckpointError if it says nothing."""
+        name = self.settings.get("base_model_name_or_path")
+        if not name:
+            raise CheckpointError(
+                f"{self.folder / CONFIG} does not say what it was trained on: name the base (--model-base)."
+            )
+        return str(name)
+
+
+_PEFT = "base_model.model."
+
+
+def find_adapter(folder: Path) -> Adapter | None:
+    """The adapter in a folder; None if it has no adapter_config.json.
+
+    Raises:
+        CheckpointError: its tensors are missing, or it is of a kind other than LoRA.
+    """
+    if not (folder / CONFIG).is_file():
+        return None
+    settings = read_json(folder / CONFIG)
+    kind = settings.get("peft_type", "LORA")
+    if kind != "LORA":
+        raise CheckpointError(f"{folder / CONFIG} describes an adapter of the kind {kind!r}; only LORA is supported.")
+    file = next((folder / name for name in _ADAPTER_FILES if (folder / name).is_file()), None)
+    if file is None:
+        raise CheckpointError(
+            f"{folder} has {CONFIG} but none of {', '.join(_ADAPTER_FILES)}: copy or download it again."
+        )
+    parts: dict[str, str] = {}
+    whole: dict[str, Path] = {}
+    for name in names_in(file):
+        match = _PART.match(strip_wrapper(name))
+        if match is None:
+            whole[name] = file  # a module that was trained whole (PEFT's modules_to_save)
+            continue
+        layer = rename_layer(match["layer"])
+        parts[f"{_PEFT}{layer}.{match['part']}{match['leaf'] or ''}"] = name
+    if not parts:
+        raise CheckpointError(f"{file} holds no LoRA layers, though {CONFIG} beside it announces some.")
+    trainables = folder / _TRAINABLES
+    if trainables.is_file():
+        whole.update(dict.fromkeys(names_in(trainables), trainables))
+    elif (folder / "mm_projector.bin").is_file():
+        projector = folder / "mm_projector.bin"
+        whole.update(dict.fromkeys(names_in(projector), projector))
+    return Adapter(folder, file, settings, parts, whole)
+
+
+def strip_wrapper(name: str) -> str:
+    """A tensor's name without what DeepSpeed and PEFT put in front of the model's own names."""
+    name = name.removeprefix("module.").removeprefix("base_model.")
+    # PEFT's wrapper has the model as ``model``; a LLaVA begins with ``model`` itself, or has a head.
+    if name.startswith("model.") and re.match(r"(model|lm_head|language_model|vision_tower|multi_modal)\b", name[6:]):
+        name = name.removeprefix("model.")
+    return name.replace(".modules_to_save.default.", ".").replace(".base_layer.", ".")
+
+
+def rename_layer(layer: str) -> str:
+    """A layer's name in this package, from a LLaVA's, a plain language model's or a llava-hf model's."""
+    renamed = layouts.name_from_any(f"{layer}.weight")
+    assert renamed is not None
+    return renamed.removesuffix(".weight")
+
+
+def name_from_adapter(name: str) -> str | None:
+    """Ours of a tensor that an adapter folder has whole, None for LoRA layers: as the functions of ``layouts``."""
+    name = strip_wrapper(name)
+    if _PART.match(name):
+        return None
+    if name.startswith(("mm_projector.", "image_newline")):
+        name = f"model.{name}"
+    return layouts.name_from_any(name)
+
+
+def apply_adapter(model: Any, adapter: Adapter, merge: bool) -> None:
+    """Put the adapter into the model, in place: its weights changed by it (``merge``), or its layers wrapped by PEFT's.
+
+    Kept apart, the model's ``disable_adapters`` and ``enable_adapters`` switch it.
+
+    Raises:
+        CheckpointError: the adapter was made for another model: a layer is absent, or of another width.
+        UsageError: PEFT is not installed.
+    """
+    try:
+        from peft import LoraConfig, set_peft_model_state_dict
+        from peft.tuners.tuners_utils import BaseTunerLayer
+    except ImportError as error:
+        raise UsageError(f"{adapter.folder} holds LoRA layers, which needs PEFT: pip install peft.") from error
+
+    ranks = _check_fit(model, adapter)
+    config = LoraConfig(**_settings_for(adapter, ranks, LoraConfig))
+    model.add_adapter(config)
+    by_file_name = {name: peft_name for peft_name, name in adapter.parts.items()}
+    state = {
+        by_file_name[name].removeprefix(_PEFT): tensor.to(model.dtype)
+        for name, tensor, _ in stream_tensors(dict.fromkeys(adapter.parts.values(), adapter.file))
+        if name in by_file_name
+    }
+    result = set_peft_model_state_dict(model, state, adapter_name="default")
+    if result is not None and result.unexpected_keys:
+        raise CheckpointError(f"{adapter.file} holds {result.unexpected_keys[0]}, which PEFT has no place for.")
+    if not merge:
+        return
+    for name, module in list(model.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            module.merge(safe_merge=True)
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, module.get_base_layer())
+    del model.peft_config
+    model._hf_peft_config_loaded = False
+
+
+def _settings_for(adapter: Adapter, ranks: Mapping[str, int], config_class: Any) -> dict[str, Any]:
+    """LoraConfig's arguments: the file's, with the layers named in full and without what concerns training only."""
+    known = set(config_class.__dataclass_fields__)
+    left_out = {"base_model_name_or_path", "modules_to_save", "layers_to_transform", "layers_pattern", "auto_mapping",
+                "exclude_modules", "target_parameters", "init_lora_weights", "revision", "loftq_config", "eva_config",
+                "corda_config", "runtime_config", "megatron_config", "megatron_core"}  # fmt: skip
+    values = {key: value for key, value in adapter.settings.items() if key in known - left_out and value is not None}
+    rank = int(values.get("r", 8))
+    alphas = {rename_layer(name): alpha for name, alpha in (values.get("alpha_pattern") or {}).items()}
+    values.update(
+        target_modules=adapter.layers,
+        rank_pattern={f"^{re.escape(layer)}$": r for layer, r in ranks.items() if r != rank},
+        alpha_pattern=alphas,
+        inference_mode=True,
+        init_lora_weights=True,
+        lora_dropout=0.0,
+    )
+    return values
+
+
+def _check_fit(model: nn.Module, adapter: Adapter) -> dict[str, int]:
+    """The rank of each layer's adapter; CheckpointError where an adapter does not fit the layer it is for."""
+    shapes = {
+        name: tuple(tensor.shape)
+        for name, tensor, _ in stream_tensors(dict.fromkeys(adapter.parts.values(), adapter.file))
+    }
+    modules = dict(model.named_modules())
+    ranks: dict[str, int] = {}
+    for layer in adapter.layers:
+        module = modules.get(layer)
+        if module is None:
+            raise CheckpointError(
+                f"{adapter.file} has an adapter for {layer}, which the base model does not have: "
+                "it was trained on another one. Name that as the base (--model-base)."
+            )
+        prefix = f"{_PEFT}{layer}."
+        halves = {}
+        for half, names in (("A", ("lora_A.weight", "lora_embedding_A")), ("B", ("lora_B.weight", "lora_embedding_B"))):
+            found = [adapter.parts[prefix + name] for name in names if prefix + name in adapter.parts]
+            if not found:
+                raise CheckpointError(f"{adapter.file} has no {names[0]} for {layer}: copy or download it again.")
+            halves[half] = (found[0], shapes[found[0]])
+        if not isinstance(module, nn.Linear):
+            ranks[layer] = halves["A"][1][0]
+            continue
+        (name_a, shape_a), (name_b, shape_b) = halves["A"], halves["B"]
+        for name, width, wanted, what in (
+            (name_a, shape_a[1], module.in_features, "takes"),
+            (name_b, shape_b[0], module.out_features, "gives"),
+        ):
+            if width != wanted:
+                raise CheckpointError(
+                    f"{name} in {adapter.file} is for a layer that {what} {width} values, but {layer} of the base "
+                    f"model {what} {wanted}: the adapter was trained on another model. Name that as the base."
+                )
+        if shape_a[0] != shape_b[1]:
+            raise CheckpointError(
+                f"{adapter.file}: {name_a} has rank {shape_a[0]}, but {name_b} has rank {shape_b[1]}; a damaged file."
+            )
+        ranks[layer] = shape_a[0]
+    return ranks
