@@ -144,8 +144,15 @@ def load_model(
         adapters.apply_adapter(model, adapter, merge)
     tokenizer = load_tokenizer(base_folder or folder)
     fit_tokenizer(tokenizer, model, base_folder or folder)
+    if spec.family in ("llama", "mistral") and tokenizer.bos_token_id is None:
+        raise CheckpointError(
+            f"The tokenizer in {base_folder or folder} has no BOS token, but every prompt of a {spec.family} begins "
+            f"with one (config.json: bos_token_id {model.config.bos_token_id}). Copy the tokenizer's files from the "
+            "language model that the checkpoint was made from."
+        )
     model.generation_config = load_generation_config(folder, model, tokenizer)
     processor = load_processor(folder, tower_folder, spec.tiling.tile_px)
+    _check_processor(folder, processor, spec)
     model.get_vision_tower().image_processor = processor
     return LoadedModel(tokenizer, model.eval(), processor, spec, spec.context_tokens, template)
 
@@ -267,7 +274,7 @@ def _account(model: Any, wanted: Mapping[str, tuple[int, ...]], sources: Iterabl
             for names, what in ((missing, "are missing"), (left_over, "are left over"))
             if names
         ]
-        remedy = ""
+        remedy = _explain_projector(model.config, wanted, found)
         is_adapter = any(source.rename is adapters.name_from_adapter for source in sources)
         if is_adapter and missing and all(name.startswith((layouts.PROJECTOR, layouts.NEWLINE)) for name in missing):
             remedy = (
@@ -278,6 +285,22 @@ def _account(model: Any, wanted: Mapping[str, tuple[int, ...]], sources: Iterabl
             f"The files in {' and '.join(folders)} do not fit config.json: {'; '.join(faults)}.{remedy}"
         )
     return passed_over
+
+
+def _explain_projector(config: Any, wanted: Iterable[str], found: Iterable[str]) -> str:
+    """A sentence about a projector of another depth than config.json says; "" if that is not the fault."""
+
+    def layers(names: Iterable[str]) -> list[str]:
+        own = (name.removeprefix(layouts.PROJECTOR) for name in names if name.startswith(layouts.PROJECTOR))
+        return sorted({name.rpartition(".")[0] or "linear" for name in own})
+
+    has, needs = layers(found), layers(wanted)
+    if not has or has == needs:
+        return ""
+    return (
+        f" config.json says mm_projector_type: {getattr(config, 'mm_projector_type', 'linear')}, whose layers are "
+        f"{', '.join(needs) or 'none'}, but the files' projector has {', '.join(has)}: correct the one that is wrong."
+    )
 
 
 def _drop_absent_end(tower: Any, missing: set[str]) -> set[str]:
@@ -298,6 +321,16 @@ def _drop_absent_end(tower: Any, missing: set[str]) -> set[str]:
         gone |= block
         del body.encoder.layers[-1]
     return gone
+
+
+def _check_processor(folder: Path, processor: ImageProcessor, spec: ModelSpec) -> None:
+    """CheckpointError if preprocessor_config.json cuts tiles of another size than the tower takes."""
+    tile_px = spec.tiling.tile_px
+    if processor.tile_px != tile_px:
+        raise CheckpointError(
+            f"The preprocessor_config.json of {folder} makes pictures of {processor.tile_px} px, but the vision tower "
+            f"takes {tile_px} px (image_size): one of the two files is of another model."
+        )
 
 
 def _name_some(names: set[str], limit: int = 8) -> str:

@@ -579,6 +579,30 @@ def test_a_projector_is_loaded_onto_its_base(tmp_path: Path) -> None:
         load(tmp_path / "whole", base=tmp_path / "base")
 
 
+@pytest.mark.parametrize(("says", "found"), [("linear", "0, 2"), ("mlp3x_gelu", "0, 2")])
+def test_a_projector_of_another_depth_is_named_with_both_depths(tmp_path: Path, says: str, found: str) -> None:
+    write_llava_1_6(tmp_path)
+    rewrite_config(tmp_path, mm_projector_type=says)
+    with pytest.raises(CheckpointError, match=f"says mm_projector_type: {says}.*the files' projector has {found}"):
+        load(tmp_path)
+
+
+def test_a_processor_for_other_tiles_is_refused_with_both_sizes(tmp_path: Path) -> None:
+    write_llava_1_6(tmp_path)
+    write_json(tmp_path / "preprocessor_config.json", {"size": {"shortest_edge": 56}, "crop_size": 56})
+    with pytest.raises(CheckpointError, match="makes pictures of 56 px, but the vision tower takes 28 px"):
+        load(tmp_path)
+
+
+def test_a_llama_tokenizer_without_bos_is_refused(tmp_path: Path) -> None:
+    write_llava_1_6(tmp_path)
+    tokenizer = load(tmp_path).tokenizer
+    tokenizer.bos_token = None
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="no BOS token, but every prompt of a llama begins with one"):
+        load(tmp_path)
+
+
 def test_spare_embedding_rows_are_fine_and_missing_ones_are_not(tmp_path: Path) -> None:
     write_llava_1_6(tmp_path / "a")
     loaded = load(tmp_path / "a")
