@@ -128,13 +128,18 @@ def freeze_parts(model: LlavaLlamaForCausalLM, train: Sequence[str]) -> None:
         unused.requires_grad_(False)
 
 
-def save_weights(parts: Mapping[str, nn.Module], folder: Path) -> None:
-    """Writes the modules' tensors, each under its prefix, into the stage's folder."""
+def save_weights(parts: Mapping[str, nn.Module], folder: Path, without: Sequence[str] = ()) -> None:
+    """Writes the modules' tensors, each under its prefix, into the stage's folder.
+
+    ``without``: parts of names that are left out. A stage saves only what it knows something of: a later stage takes
+    over everything it finds.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     state = {
         prefix + name: value.detach().contiguous().clone()
         for prefix, module in parts.items()
         for name, value in module.state_dict().items()
+        if not any(part in name for part in without)
     }
     temporary = folder / f"{WEIGHTS}.partial"
     save_file(state, temporary)

@@ -128,7 +128,9 @@ def run_stage(recipe: Recipe, stage: Stage, folder: Path, workers: int = 1) -> N
     parts: dict[str, nn.Module] = {"": model, "heads.": heads}
     if stage.kind == "tower":
         parts = {"model.vision_tower.": model.model.vision_tower, "heads.": heads}
-    build.save_weights(parts, here)
+    elif stage.kind == "oracle":
+        parts = {"": model}
+    build.save_weights(parts, here, without=("vision_tower", "mm_projector") if stage.kind == "oracle" else ())
 
 
 def _arguments(stage: Stage, here: Path, workers: int) -> TrainingArguments:

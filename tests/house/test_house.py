@@ -144,3 +144,11 @@ def test_every_link_of_the_pages_leads_somewhere() -> None:
 def test_python_310_is_enough_for_the_syntax() -> None:
     for path in PACKAGE:
         ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 10))
+
+
+def test_every_test_that_the_table_of_checkpoints_names_is_there() -> None:
+    rows = [line for line in (ROOT / "docs/checkpoints.md").read_text(encoding="utf-8").splitlines() if "| " in line]
+    named = [match for row in rows[2:] for match in re.findall(r"(tests/\S+\.py)::(\w+) \|$", row)]
+    assert len(named) == len(rows) - 2 > 20
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / file).read_text(encoding="utf-8"), f"{file}::{test}"

@@ -53,6 +53,9 @@ for stage in RECIPE["stages"]:
     stage["log_steps"] = 1
 
 
+RECIPE_STAGES = ("tower", "decoder", "align")
+
+
 def write_recipe(folder: Path, **changes) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump({**RECIPE, **changes}))
@@ -218,6 +221,15 @@ def test_a_recipe_runs_through_all_stages_to_a_checkpoint_that_answers(tmp_path)
     run(write_recipe(tmp_path), tmp_path / "run", stage="tower", workers=0)
     assert (tmp_path / "run" / "tower" / build.WEIGHTS).exists()
     assert (folder / "model.safetensors").stat().st_mtime_ns == written
+
+
+def test_stage_1_takes_the_tower_from_its_own_stage_and_the_decoder_from_the_other(tmp_path):
+    run(write_recipe(tmp_path), tmp_path / "run", workers=0)
+    tower, decoder, align = (load_file(tmp_path / "run" / name / "weights.safetensors") for name in RECIPE_STAGES)
+    assert not set(tower) & set(decoder)
+    for learnt in (tower, decoder):
+        assert [name for name in learnt if not torch.equal(learnt[name], align[name])] == []
+    assert set(align) - set(tower) - set(decoder) == {name for name in align if "mm_projector" in name}
 
 
 def test_a_stage_whose_start_was_not_run_says_so(tmp_path):
