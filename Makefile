@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 TORCH := $(shell grep '^torch==' constraints.txt)
 DEMO_PICTURE ?= examples/demo.png
-DEMO_QUESTION ?= What is written on the sign?
+DEMO_QUESTION ?= What does the sign say?
 
 export TOKENIZERS_PARALLELISM ?= false
 
@@ -58,7 +58,8 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
 	@$(PIP) -c constraints.txt -e .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.core
+$(VENV)/.dev: $(VENV)/.core tests/contract/requirements.txt
 	@echo "installing what the tests need (once)"
 	@$(PIP) -c constraints.txt -e ".[train,dev]"
+	@$(PIP) --no-deps --no-compile -r tests/contract/requirements.txt
 	@touch $@
