@@ -16,12 +16,12 @@ import torch
 from transformers.generation import StoppingCriteria, StoppingCriteriaList
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
-from llava.conversation import Conversation, SeparatorStyle, conv_templates
+from llava.conversation import Conversation, conv_templates
 from llava.errors import LlavaError, UsageError
 from llava.image.geometry import plan_tiles
 from llava.image.pixels import make_pixels
 from llava.image.source import Picture, load_picture
-from llava.prompt import TextStream, escape_image_tokens, render
+from llava.prompt import TextStream, escape_image_tokens, find_closings, render
 
 if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
@@ -184,26 +184,12 @@ def answer(
 
 
 def _where_answers_end(conversation: Conversation, loaded: LoadedModel) -> tuple[list[str], list[int]]:
-    """The texts and the token ids that close an answer: the template's separator and what the checkpoint says.
-
-    A separator that is one token of its own is an id (its text may never show in the stream), else it is looked for in
-    the text.
-    """
+    """The texts and the token ids that close an answer: what the checkpoint says and what the template does."""
     said = loaded.model.generation_config.eos_token_id
     if said is None:
         said = loaded.tokenizer.eos_token_id
-    ids = [said] if isinstance(said, int) else list(said or ())
-    ids += conversation.stop_token_ids or ()
-    second = conversation.sep_style in (SeparatorStyle.TWO, SeparatorStyle.LLAMA_2)
-    closing = conversation.stop_str or (conversation.sep2 if second else conversation.sep)
-    texts = []
-    own_tokens = loaded.tokenizer.get_added_vocab()
-    for text in [closing] if isinstance(closing, str) else closing or ():
-        if text.strip() in own_tokens:
-            ids.append(own_tokens[text.strip()])
-        elif text:
-            texts.append(text)
-    return texts, list(dict.fromkeys(ids))
+    texts, ids = find_closings(conversation, loaded.tokenizer)
+    return texts, list(dict.fromkeys([*([said] if isinstance(said, int) else said or ()), *ids]))
 
 
 class _Speech:

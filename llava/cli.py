@@ -83,6 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_ask(commands)
     _add_chat(commands)
     _add_info(commands)
+    _add_convert(commands)
     _add_train(commands)
     _add_synth(commands)
     _add_eval(commands)
@@ -259,6 +260,34 @@ def _info(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _add_convert(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "convert",
+        _convert,
+        "Rewrite a checkpoint in the original's layout or in llava-hf's; merges LoRA layers.",
+    )
+    parser.add_argument("source", metavar="SRC", help="a folder, a hub id or a short name, in either layout")
+    parser.add_argument("--model-base", metavar="MODEL", help="what SRC was trained on, if it holds only a part")
+    parser.add_argument("folder", metavar="DST", help="where to write; an older checkpoint there is replaced")
+    parser.add_argument(
+        "--to",
+        required=True,
+        metavar="LAYOUT",
+        help="original, for this package and the original; hf, for Transformers, vLLM and others",
+    )
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    from llava.model.convert import convert
+
+    done = convert(arguments.source, arguments.folder, arguments.to, base=arguments.model_base)
+    print(f"{done.folder}: {done.num_tensors} tensors, {done.num_bytes / 1e9:.2f} GB, layout {done.layout}")
+    for note in done.notes:
+        print(f"llava: {note}", file=sys.stderr)
+    return 0
+
+
 def _add_train(commands: Any) -> None:
     parser = _command(commands, "train", _train, "Train a model as a recipe says; a run that stopped goes on.")
     parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of one in the package")
@@ -270,7 +299,7 @@ def _add_train(commands: Any) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    if importlib.util.find_spec("accelerate") is None:
+    if importlib.util.find_spec("matplotlib") is None:
         raise UsageError("Training needs the package's train extra: run pip install 'llava[train]'.")
     from llava.train.run import run
 

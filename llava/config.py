@@ -46,6 +46,10 @@ _FAMILY_OF_CLASS = {
 }
 _HF_CLASSES = ("LlavaForConditionalGeneration", "LlavaNextForConditionalGeneration")
 
+# Of a llava-hf checkpoint that ``llava convert`` made: what the original's config.json said and llava-hf's dialect has
+# no word for, such as image_aspect_ratio "pad", and what was changed for it, such as vocab_size.
+ORIGINAL_KEY = "llava_original"
+
 # Used where config.json leaves a size out, as it may.
 # Source: transformers 5.23 LlamaConfig, MistralConfig, Qwen2Config.
 _FAMILY_DEFAULTS: dict[str, dict[str, int]] = {
@@ -255,10 +259,12 @@ def _to_original(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The llava-hf dialect in the original's names.
 
     Source: transformers 5.23 models/llava and models/llava_next configuration and modeling; pinpoints are
-    (height, width) there and become (width, height).
+    (height, width) there and become (width, height). What ``llava convert`` kept of the original is taken up again
+    where neither a value here nor how Transformers works says otherwise.
     """
-    values = dict(_get_dict(raw, "text_config"))
-    for name in ("dtype", "torch_dtype", "tie_word_embeddings", "pad_token_id"):
+    kept = _get_dict(raw, ORIGINAL_KEY) if ORIGINAL_KEY in raw else {}
+    values = {**kept, **_get_dict(raw, "text_config")}
+    for name in ("dtype", "torch_dtype", "tie_word_embeddings", "pad_token_id", "conversation_template"):
         if raw.get(name) is not None:
             values[name] = raw[name]
     select_feature = {"default": "patch", "full": "cls_patch"}.get(raw.get("vision_feature_select_strategy", "default"))
@@ -277,13 +283,14 @@ def _to_original(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
     known = (name for name, sizes in KNOWN_TOWERS.items() if sizes.items() <= tower.items())
     values.update(
         mm_vision_config=tower,
-        mm_vision_tower=next(known, ""),  # the original wants a name, though the tower is inside
+        # The original wants a name, though the tower is inside.
+        mm_vision_tower=kept.get("mm_vision_tower") or next(known, ""),
         mm_vision_select_layer=layer,
         mm_vision_select_feature=select_feature,
         mm_projector_type="mlp2x_gelu",
-        mm_use_im_start_end=False,
+        mm_use_im_start_end=bool(kept.get("mm_use_im_start_end")),
         mm_use_im_patch_token=False,
-        image_aspect_ratio="anyres" if is_next else "square",
+        image_aspect_ratio="anyres" if is_next else "pad" if kept.get("image_aspect_ratio") == "pad" else "square",
         mm_patch_merge_type="spatial_unpad" if is_next else "flat",
         mm_tiling_dialect="hf",
     )
@@ -309,9 +316,10 @@ def _refuse_unsupported(values: Mapping[str, Any], path: Path) -> None:
     if feature not in ("patch", "cls_patch"):
         raise CheckpointError(f"{path} says mm_vision_select_feature: {feature!r}; supported are patch and cls_patch.")
     projector = values.get("mm_projector_type", "linear")
-    if not re.fullmatch(r"linear|identity|mlp[1-9]\d*x_gelu", str(projector)):
+    if not re.fullmatch(r"linear|identity|mlp[1-9]\d*x_(res\d+x_)?gelu", str(projector)):
         raise CheckpointError(
-            f"{path} says mm_projector_type: {projector!r}; supported are linear, identity, mlp2x_gelu (any depth)."
+            f"{path} says mm_projector_type: {projector!r}; supported are linear, identity, mlp2x_gelu (any depth) "
+            "and mlp2x_res1x_gelu."
         )
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from llava.constants import DEFAULT_IMAGE_TOKEN, IGNORE_INDEX, IMAGE_TOKEN_INDEX
-from llava.conversation import Conversation
+from llava.conversation import Conversation, SeparatorStyle
 from llava.errors import ContextTooLong, UsageError
 
 # Stands inside what a person typed where that would otherwise read as markup, and is never part of the text: Unicode
@@ -60,6 +60,25 @@ def tokenizer_image_token(
 
         return torch.tensor(ids, dtype=torch.long)
     raise ValueError(f"Unsupported tensor type: {return_tensors}")
+
+
+def find_closings(conversation: Conversation, tokenizer: Any) -> tuple[list[str], list[int]]:
+    """The texts and the token ids that close an answer in the conversation's template.
+
+    A separator that is one token of its own is an id (its text may never show in the stream), else it is looked for in
+    the text.
+    """
+    ids = list(conversation.stop_token_ids or ())
+    texts = []
+    second = conversation.sep_style in (SeparatorStyle.TWO, SeparatorStyle.LLAMA_2)
+    closing = conversation.stop_str or (conversation.sep2 if second else conversation.sep)
+    own_tokens = tokenizer.get_added_vocab()
+    for text in [closing] if isinstance(closing, str) else closing or ():
+        if text.strip() in own_tokens:
+            ids.append(own_tokens[text.strip()])
+        elif text:
+            texts.append(text)
+    return texts, ids
 
 
 @dataclass(frozen=True)

@@ -320,17 +320,27 @@ def _lay_out(image: Size, full: Size, side: int, tiling: Tiling) -> tuple[range,
         return range(full.width), range(full.height), full, "none"
     columns, rows = unpad(image, full, tiling.dialect)
     kept = Size(len(columns), len(rows))
-    if tiling.max_tiles is None:
+    shrunk = shrink_map(kept, side, tiling.max_tiles)
+    if shrunk == kept:
         return columns, rows, kept, "none"
-    oversize = math.sqrt(kept.height * kept.width / (tiling.max_tiles * side**2))
-    if oversize <= _MAX_OVERSIZE:
-        return columns, rows, kept, "none"
-    shrunk = Size(int(kept.width // oversize), int(kept.height // oversize))
     if 0 in shrunk:
         raise BadImage(
             f"A picture of {image} px is too thin: at {tiling.aspect} nothing of its {kept} features is left."
         )
     return columns, rows, shrunk, "bilinear"
+
+
+def shrink_map(kept: Size, side: int, max_tiles: int | None) -> Size:
+    """What a map of ``kept`` features is scaled down to: about as many as ``max_tiles`` tiles of ``side`` have.
+
+    A map that is no more than a tenth too large, in side length, stays as it is, and so does every map for None.
+    """
+    if max_tiles is None:
+        return kept
+    oversize = math.sqrt(kept.height * kept.width / (max_tiles * side**2))
+    if oversize <= _MAX_OVERSIZE:
+        return kept
+    return Size(int(kept.width // oversize), int(kept.height // oversize))
 
 
 def choose_canvas(image: Size, pinpoints: Iterable[tuple[int, int]]) -> Size:

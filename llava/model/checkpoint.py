@@ -8,10 +8,8 @@ is NaN. Nothing in a checkpoint is ever run.
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +29,9 @@ from llava.model.companions import (
     load_generation_config,
     load_processor,
     load_tokenizer,
+    write_json,
 )
+from llava.model.folders import new_folder
 from llava.model.llava import (
     LlavaConfig,
     LlavaLlamaForCausalLM,
@@ -43,13 +43,15 @@ from llava.model.llava import (
 from llava.model.placement import choose_device, choose_dtype, read_dtype
 from llava.model.quantize import check_quantization, quantize_layer
 from llava.model.sources import DEFAULT_MODEL, find_checkpoint, find_tower
-from llava.model.weights import find_tensors, has_weights, is_weight_file, names_in, stream_tensors, write_tensors
+from llava.model.weights import find_tensors, has_weights, names_in, stream_tensors, write_tensors
 
 _CLASSES: dict[str, tuple[Any, Any]] = {
     "llama": (LlavaConfig, LlavaLlamaForCausalLM),
     "mistral": (LlavaMistralConfig, LlavaMistralForCausalLM),
     "qwen2": (LlavaQwenConfig, LlavaQwenForCausalLM),
 }
+# A folder with one of these and no weights of a whole model was trained on another, its base.
+FINE_TUNES = ("mm_projector.bin", adapters.CONFIG)
 _ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 
 
@@ -75,6 +77,62 @@ class _Source:
     def names(self) -> dict[str, Path]:
         """Our name of each tensor, with its file; without those that a rule leaves out."""
         return {ours: path for name, path in self.places.items() if (ours := self.rename(name)) is not None}
+
+
+@dataclass(frozen=True)
+class OpenCheckpoint:
+    """A whole checkpoint whose files fit its config.json, and of which no tensor is read yet."""
+
+    folder: Path
+    tower_folder: Path | None  # where the tower is, if it is not inside
+    spec: ModelSpec
+    template: str  # a name of llava.conversation.conv_templates
+    model: Any  # on the meta device: names and shapes without memory
+    _sources: list[_Source]
+    _passed_over: set[str]
+
+    @property
+    def passed_over(self) -> list[str]:
+        """The tensors in its files that the model has no use for, by our names."""
+        return sorted(self._passed_over & {name for source in self._sources for name in source.names()})
+
+    def load_processor(self) -> ImageProcessor:
+        """How it prepares pictures. CheckpointError if the tower takes others."""
+        processor = load_processor(self.folder, self.tower_folder, self.spec.tiling.tile_px)
+        _check_processor(self.folder, processor, self.spec)
+        return processor
+
+    def stream(self) -> Iterator[tuple[str, torch.Tensor]]:
+        """Each tensor of the model by our name, one at a time, as its file has it; a head tied to the embeddings not.
+
+        Raises:
+            CheckpointError: a tensor is there twice, has no place, or has another shape than config.json describes.
+        """
+        wanted = {name: tuple(tensor.shape) for name, tensor in self.model.named_parameters(remove_duplicate=False)}
+        tied: dict[str, torch.Tensor] = {}
+        for source in self._sources:
+            seen: dict[str, Path] = {}
+            for name, tensor, path in stream_tensors(source.places):
+                ours = source.rename(name)
+                if ours is None or ours in self._passed_over:
+                    continue
+                if ours in seen:
+                    raise CheckpointError(f"{name} is there twice, in {seen[ours]} and in {path}.")
+                seen[ours] = path
+                if ours not in wanted:  # the index did not mention it
+                    raise CheckpointError(f"{path} holds {name}, which the model has no place for.")
+                if tuple(tensor.shape) != wanted[ours]:
+                    raise CheckpointError(
+                        f"{name} in {path} has the shape {list(tensor.shape)}, "
+                        f"but config.json describes {list(wanted[ours])}."
+                    )
+                _check_floating(tensor, name, path)
+                if self.model.config.tie_word_embeddings and ours in (layouts.EMBEDDINGS, layouts.HEAD):
+                    tied[ours] = tensor
+                    if len(tied) == 2:
+                        _check_tied(*tied.values())
+                if ours not in tied or ours == layouts.EMBEDDINGS:
+                    yield ours, tensor
 
 
 def load_model(
@@ -155,6 +213,32 @@ def load_model(
     _check_processor(folder, processor, spec)
     model.get_vision_tower().image_processor = processor
     return LoadedModel(tokenizer, model.eval(), processor, spec, spec.context_tokens, template)
+
+
+def open_checkpoint(path_or_id: str | Path = DEFAULT_MODEL) -> OpenCheckpoint:
+    """The whole checkpoint of that name, every tensor of it accounted for as by ``load_model``.
+
+    Raises:
+        CheckpointError: as ``load_model``, except for what only the tensors themselves can tell.
+        UsageError: the folder holds only a projector or LoRA layers.
+    """
+    folder = find_checkpoint(path_or_id)
+    if not has_weights(folder) and any((folder / name).is_file() for name in FINE_TUNES):
+        raise UsageError(
+            f"{folder} holds only a projector or LoRA layers, where a whole model is needed: "
+            "load it with its base (load_model), or merge it (llava convert SRC DST --to original)."
+        )
+    values = read_config_dict(folder)
+    sources = _find_sources(folder, None, None, is_hf="text_config" in values)
+    spec, tower_folder = _find_spec(folder, None, values, sources)
+    if tower_folder is not None:
+        sources.insert(0, _Source(find_tensors(tower_folder), layouts.name_from_tower))
+    name = os.path.abspath(folder) if Path(path_or_id).expanduser().is_dir() else str(path_or_id)
+    template = template_name(name, spec.raw)
+    model = _build(spec, folder, template, None)
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.named_parameters(remove_duplicate=False)}
+    passed_over = _account(model, wanted, sources)
+    return OpenCheckpoint(folder, tower_folder, spec, template, model, sources, passed_over)
 
 
 def _find_sources(
@@ -340,8 +424,7 @@ def _name_some(names: set[str], limit: int = 8) -> str:
 
 def _convert(tensor: torch.Tensor, name: str, path: Path, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
     """The tensor in memory of its own, in the wanted place and precision. CheckpointError if it is not finite."""
-    if not tensor.is_floating_point():
-        raise CheckpointError(f"{name} in {path} is of {tensor.dtype}; only floating-point weights can be read.")
+    _check_floating(tensor, name, path)
     value = tensor.to(device=device, dtype=dtype, copy=True, memory_format=torch.contiguous_format)
     # A sum is finite only if all its terms are, and costs one pass and no memory; it may also overflow by itself.
     if not bool(value.sum().isfinite()) and not bool(value.isfinite().all()):
@@ -352,6 +435,11 @@ def _convert(tensor: torch.Tensor, name: str, path: Path, device: torch.device, 
             )
         raise CheckpointError(f"{name} in {path} holds NaN or infinite weights: a damaged file or a failed training.")
     return value
+
+
+def _check_floating(tensor: torch.Tensor, name: str, path: Path) -> None:
+    if not tensor.is_floating_point():
+        raise CheckpointError(f"{name} in {path} is of {tensor.dtype}; only floating-point weights can be read.")
 
 
 def _assign(model: nn.Module, name: str, value: torch.Tensor, bits: int) -> None:
@@ -366,12 +454,17 @@ def _assign(model: nn.Module, name: str, value: torch.Tensor, bits: int) -> None
 
 def _tie_head(model: Any, head: torch.Tensor | None) -> None:
     embeddings = model.get_input_embeddings().weight
-    if head is not None and not torch.equal(head, embeddings):
+    if head is not None:
+        _check_tied(head, embeddings)
+    model.lm_head.weight = embeddings
+
+
+def _check_tied(one: torch.Tensor, other: torch.Tensor) -> None:
+    if not torch.equal(one, other.to(one.dtype)):
         raise CheckpointError(
             "config.json says tie_word_embeddings: true, but lm_head.weight differs from model.embed_tokens.weight. "
             "Set it to false if the head was trained by itself."
         )
-    model.lm_head.weight = embeddings
 
 
 def _compute_buffers(model: Any, device: torch.device) -> None:
@@ -405,7 +498,9 @@ def save_checkpoint(
         UsageError: the layout is unknown, or the model is quantised.
     """
     if layout != "original":
-        raise UsageError(f"A checkpoint cannot be written in the layout '{layout}'; use 'original'.")
+        raise UsageError(
+            f"A checkpoint cannot be written in the layout '{layout}'; use 'original', and llava convert for others."
+        )
     if not include_tower and not getattr(model.config, "mm_vision_tower", None):
         raise UsageError("Without its tower the checkpoint needs mm_vision_tower to say where one is.")
     tower_prefix = "model.vision_tower."
@@ -419,36 +514,9 @@ def save_checkpoint(
     if whole:
         raise UsageError(f"A quantised model cannot be saved ({whole[0]} holds integers): load it in 16 bits.")
 
-    folder = Path(folder).expanduser().resolve()
-    if folder.is_file():
-        raise UsageError(f"{folder} is a file; a checkpoint is written as a folder.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        config = json.dumps(describe_model(model, include_tower), indent=2, ensure_ascii=False)
-        (partial / "config.json").write_text(config + "\n", encoding="utf-8")
+    with new_folder(folder) as partial:
+        write_json(describe_model(model, include_tower), partial / "config.json")
         write_tensors(tensors.items(), partial, max_shard_bytes)
         tokenizer.save_pretrained(partial)
         processor.save_pretrained(partial)
         clean_generation_config(model.generation_config.to_dict()).save_pretrained(partial)
-        for path in partial.iterdir():  # safetensors makes its files readable by their owner alone
-            shutil.copymode(partial / "config.json", path)
-        _put_in_place(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _put_in_place(partial: Path, folder: Path) -> None:
-    """Rename ``partial`` to ``folder``; what an older ``folder`` had beside a checkpoint moves over."""
-    if not folder.exists():
-        partial.rename(folder)
-        return
-    aside = partial.with_suffix(".old")
-    folder.rename(aside)
-    partial.rename(folder)
-    for entry in aside.iterdir():
-        if not (folder / entry.name).exists() and not is_weight_file(entry.name):
-            entry.rename(folder / entry.name)
-    shutil.rmtree(aside)

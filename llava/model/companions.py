@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import AutoTokenizer, GenerationConfig, LlamaTokenizer, PreTrainedConfig
 
 from llava.config import read_json
@@ -102,11 +105,16 @@ def load_processor(folder: Path, tower_folder: Path | None, tile_px: int) -> Ima
     return ImageProcessor(size={"shortest_edge": tile_px}, crop_size={"height": tile_px, "width": tile_px})
 
 
-def describe_model(model: Any, include_tower: bool) -> dict[str, Any]:
+def write_json(values: Mapping[str, Any], path: Path) -> None:
+    """Write a file as Transformers writes its own: readable, in UTF-8."""
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def describe_model(model: Any, include_tower: bool, dtype: torch.dtype | None = None) -> dict[str, Any]:
     """The model's config.json, in the original's names and without what a file need not say.
 
     ``mm_vision_config`` makes the checkpoint whole without a tower's folder; ``unfreeze_mm_vision_tower`` is what
-    makes the original look for the tower's weights inside.
+    makes the original look for the tower's weights inside. ``dtype``: what is stored, if not the model's own.
     """
     values = _say_what_differs(model.config)
     for name in ("_name_or_path", "truncate_to_model_max_length", "dtype"):
@@ -117,7 +125,7 @@ def describe_model(model: Any, include_tower: bool) -> dict[str, Any]:
     values["rope_scaling"] = None if scaling.get("rope_type", "default") == "default" else scaling
     values.update(
         architectures=[type(model).__name__],
-        torch_dtype=str(model.dtype).removeprefix("torch."),
+        torch_dtype=str(dtype or model.dtype).removeprefix("torch."),
         use_mm_proj=True,
         mm_vision_config=_say_what_differs(model.get_vision_tower().config),
         unfreeze_mm_vision_tower=include_tower or values.get("unfreeze_mm_vision_tower", False),

@@ -2,7 +2,7 @@
 
 Ours are the original's, so its files need no translation. Each ``name_from_*`` takes a name as a file has it and
 returns ours, or None for a tensor that a rule here leaves out; a name that no rule knows comes back as it is and
-is found to be left over.
+is found to be left over. ``name_to_hf`` goes the other way.
 
     ours, the original's                             llava-hf's files, each with or without a leading "model."
     model.vision_tower.vision_tower.vision_model.X   vision_tower.vision_model.X or vision_tower.X
@@ -37,6 +37,14 @@ _FROM_HF = (
     (re.compile(r"^(?:model\.)?language_model\.lm_head\."), "lm_head."),
     (re.compile(r"^(?:model\.language_model\.|language_model\.model\.|language_model\.)"), "model."),
 )
+_TO_HF = (
+    (TOWER, "vision_tower.vision_model."),
+    (PROJECTOR + "0.", "multi_modal_projector.linear_1."),
+    (PROJECTOR + "2.", "multi_modal_projector.linear_2."),
+    (NEWLINE, "image_newline"),
+    (HEAD, "language_model.lm_head.weight"),
+    ("model.", "language_model.model."),
+)
 
 
 def name_from_original(name: str) -> str | None:
@@ -52,6 +60,14 @@ def name_from_hf(name: str) -> str | None:
         if pattern.match(name):
             return pattern.sub(ours, name, count=1)
     return name
+
+
+def name_to_hf(name: str) -> str:
+    """Of one of our names, what it is called in llava-hf's repositories; every Transformers and vLLM read these."""
+    for ours, theirs in _TO_HF:
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    raise AssertionError(name)
 
 
 def name_from_any(name: str) -> str | None:

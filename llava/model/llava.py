@@ -45,7 +45,7 @@ from llava.constants import (
 )
 from llava.errors import CheckpointError, UsageError
 from llava.image.geometry import Size, Tiling
-from llava.model.merge import merge_pictures, move_padding_left, plan_pictures, splice
+from llava.model.merge import merge_and_count, merge_frames, move_padding_left, plan_pictures, splice
 from llava.model.projector import build_vision_projector
 from llava.model.vision import CLIPVisionTower, build_vision_tower
 
@@ -152,16 +152,32 @@ class LlavaMetaForCausalLM(_MixedInto):
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Transformers' ``from_pretrained``, with the tower frozen as it is after construction."""
+        """Transformers' ``from_pretrained``, with the tower frozen as it is after construction, and never random.
+
+        A tower whose weights lie elsewhere, as LLaVA-1.5's do, has no layers until ``get_vision_tower().load_model()``.
+        ``load_pretrained_model`` reads everything at once.
+
+        Raises:
+            CheckpointError: config.json says that the tower's weights are inside, but they are not.
+        """
+        wants_info = kwargs.pop("output_loading_info", False)
         token = _is_read_from_files.set(True)
         try:
-            loaded = super().from_pretrained(*args, **kwargs)
+            model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)
         finally:
             _is_read_from_files.reset(token)
-        tower = (loaded[0] if isinstance(loaded, tuple) else loaded).get_vision_tower()
-        if tower is not None:
+        tower = model.get_vision_tower()
+        if tower is not None and tower.is_loaded:
             tower.requires_grad_(False)
-        return loaded
+            needed = {f"model.vision_tower.{name}" for name in tower.names_of_used_weights()}
+            missing = sorted(needed.intersection(info["missing_keys"]))
+            if missing:
+                raise CheckpointError(
+                    f"config.json says that the weights of the vision tower are in the checkpoint, but {len(missing)} "
+                    f"of {len(needed)} are not, the first being {missing[0]}. Without mm_vision_config and "
+                    "unfreeze_mm_vision_tower they are read from mm_vision_tower, by get_vision_tower().load_model()."
+                )
+        return (model, info) if wants_info else model
 
     def get_model(self) -> Any:
         return self.model
@@ -173,6 +189,11 @@ class LlavaMetaForCausalLM(_MixedInto):
         """Pixels [T, 3, S, S] of any float dtype -> features [T, N, C] in the projector's dtype."""
         tower, projector = self.get_vision_tower(), self.get_model().mm_projector
         assert tower is not None, "a model without a tower encodes no pictures"
+        if not tower.has_layers:
+            raise UsageError(
+                f"The vision tower {tower.vision_tower_name!r} is not loaded: call "
+                "model.get_vision_tower().load_model() first, or load the model with load_pretrained_model."
+            )
         features = tower(images.to(tower.dtype))
         weights = next(projector.parameters(), None)
         # A quantized projector stores integers; it takes the dtype it is given.
@@ -181,7 +202,7 @@ class LlavaMetaForCausalLM(_MixedInto):
         return projector(features)
 
     def encode_pictures(
-        self, images: torch.Tensor | Sequence[torch.Tensor], image_sizes: Any = None
+        self, images: torch.Tensor | Sequence[torch.Tensor], image_sizes: Any = None, modalities: Any = None
     ) -> tuple[torch.Tensor, list[int]]:
         """The positions of all pictures, one after another, [P, C], and how many belong to each picture.
 
@@ -190,19 +211,51 @@ class LlavaMetaForCausalLM(_MixedInto):
                 [pictures, T, 3, S, S], or a list of [T, 3, S, S] and [3, S, S]: tiles, merged as the config says.
             image_sizes: (width, height) of each picture as it was before any resizing; needed where several tiles
                 are merged spatially.
+            modalities: "video" where a picture's tiles are the frames of a video, merged as ``mm_spatial_pool_mode``
+                and ``mm_newline_position`` of the config say; their ``image_sizes`` are not read.
+
+        Raises:
+            UsageError: a size is missing, tiles do not fit together, or a video cannot be merged.
         """
+        videos = _find_videos(modalities)
         if isinstance(images, torch.Tensor) and images.ndim == 4:
+            if videos:
+                raise UsageError("A video comes in a list, its frames as [frames, 3, S, S], but images is one tensor.")
             features_TNC = self.encode_images(images)
             return features_TNC.flatten(0, 1), [features_TNC.shape[1]] * len(images)
         tiles = [image if image.ndim == 4 else image[None] for image in images]
+        num_tiles = [len(tile) for tile in tiles]
         features_TNC = self.encode_images(torch.cat(tiles))
+        if not videos:
+            return self._merge_pictures(features_TNC, num_tiles, image_sizes)
+        merged = []
+        for i, part_TNC in enumerate(features_TNC.split(num_tiles)):
+            if i in videos:
+                merged.append(self._merge_video(part_TNC))
+            else:
+                size = None if image_sizes is None else image_sizes[i : i + 1]
+                merged.append(self._merge_pictures(part_TNC, num_tiles[i : i + 1], size)[0])
+        return torch.cat(merged), [len(picture) for picture in merged]
+
+    def _merge_pictures(
+        self, features_TNC: torch.Tensor, num_tiles: Sequence[int], image_sizes: Any
+    ) -> tuple[torch.Tensor, list[int]]:
         tiling = self.tiling()
         if tiling.is_flat:
-            return features_TNC.flatten(0, 1), [len(tile) * features_TNC.shape[1] for tile in tiles]
+            return features_TNC.flatten(0, 1), [num * features_TNC.shape[1] for num in num_tiles]
         sizes = None if image_sizes is None else [Size(*map(int, size)) for size in image_sizes]
-        plans = plan_pictures([len(tile) for tile in tiles], sizes, tiling)
-        newline_C = getattr(self.get_model(), "image_newline", None)
-        return merge_pictures(features_TNC, plans, newline_C), [plan.num_positions for plan in plans]
+        plans = plan_pictures(num_tiles, sizes, tiling)
+        return merge_and_count(features_TNC, plans, getattr(self.get_model(), "image_newline", None), tiling)
+
+    def _merge_video(self, features_TNC: torch.Tensor) -> torch.Tensor:
+        config, merge = self.config, self.tiling().merge
+        if getattr(config, "add_faster_video", False):
+            raise UsageError("The configuration says add_faster_video: true, which is not supported.")
+        newlines = getattr(config, "mm_newline_position", "one_token")
+        if merge == "flat" or (newlines == "one_token" and "unpad" not in merge):
+            newlines = "no_token"
+        pooling = getattr(config, "mm_spatial_pool_mode", None)
+        return merge_frames(features_TNC, pooling, newlines, getattr(self.get_model(), "image_newline", None))
 
     def tiling(self) -> Tiling:
         """How this model's configuration, as it stands now, cuts pictures into tiles and puts them together again."""
@@ -219,6 +272,7 @@ class LlavaMetaForCausalLM(_MixedInto):
         labels: torch.Tensor | None,
         images: torch.Tensor | Sequence[torch.Tensor] | None,
         image_sizes: Any = None,
+        modalities: Any = None,
     ) -> tuple[Any, ...]:
         """Replaces every image slot (-200) of ``input_ids`` [B, L] by its picture's positions.
 
@@ -245,7 +299,7 @@ class LlavaMetaForCausalLM(_MixedInto):
                 raise UsageError(f"The prompt has {num_slots} image slots, but 0 pictures were given.")
             return input_ids, position_ids, attention_mask, past_key_values, None, labels
 
-        features_PC, num_positions = self.encode_pictures(images, image_sizes)
+        features_PC, num_positions = self.encode_pictures(images, image_sizes, modalities)
         limit = (
             self.config.tokenizer_model_max_length
             if getattr(self.config, "truncate_to_model_max_length", False)
@@ -280,6 +334,7 @@ class LlavaMetaForCausalLM(_MixedInto):
         use_cache: bool | None = None,
         images: torch.Tensor | Sequence[torch.Tensor] | None = None,
         image_sizes: Any = None,
+        modalities: str | Sequence[str] | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         logits_at_targets_only: bool = False,
         **kwargs: Any,
@@ -289,12 +344,13 @@ class LlavaMetaForCausalLM(_MixedInto):
         ``input_ids`` and ``labels`` [B, L] carry -200 where a picture goes, so logits [B, L merged, V] are longer.
         ``logits_at_targets_only`` (with ``labels``) computes logits for the positions that the loss sees and for no
         others: the same loss from [targets, V], where most of a training sample is pictures and questions.
-        Further keywords go to Transformers (``output_hidden_states``, ``num_items_in_batch``, ...).
+        ``modalities``: see ``generate``. Further keywords go to Transformers (``output_hidden_states``, ...).
         """
+        videos = {"modalities": modalities} if _find_videos(modalities) else {}
         if inputs_embeds is None and input_ids is not None:
             input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels = (
                 self.prepare_inputs_labels_for_multimodal(
-                    input_ids, position_ids, attention_mask, past_key_values, labels, images, image_sizes
+                    input_ids, position_ids, attention_mask, past_key_values, labels, images, image_sizes, **videos
                 )
             )
         inputs = {
@@ -323,23 +379,22 @@ class LlavaMetaForCausalLM(_MixedInto):
         inputs: torch.Tensor | None = None,
         images: torch.Tensor | Sequence[torch.Tensor] | None = None,
         image_sizes: Any = None,
-        modalities: Sequence[str] | None = None,
+        modalities: str | Sequence[str] | None = None,
         **kwargs: Any,
     ) -> Any:
         """New tokens only, [B, up to max_new_tokens], for prompts ``inputs`` [B, L] with -200 where a picture goes.
 
         A batch is padded on the left inside, whichever side ``inputs`` and ``config.tokenizer_padding_side`` pad
         on: continuing a row behind its own padding gives garbage. ``attention_mask`` [B, L] says what is padding
-        in ``inputs``; without it everything is read as text. ``modalities`` is LLaVA-NeXT's: "image" or "text" for each
-        row, which says nothing new here. Further keywords are those of Transformers' ``generate``.
+        in ``inputs``; without it everything is read as text. ``modalities`` is LLaVA-NeXT's: "image", "text" or "video"
+        for each of ``images``; only "video" changes anything, and what is left unsaid is a picture. Further keywords
+        are those of Transformers' ``generate``.
 
         Raises:
             UsageError: ``inputs`` is missing or ``inputs_embeds`` was given, pictures and prompts disagree, or a
                 modality is another one.
         """
-        unknown = set(modalities or ()) - {"image", "text"}
-        if unknown:
-            raise UsageError(f"modalities holds {min(unknown)!r}; only 'image' and 'text' are supported.")
+        videos = {"modalities": modalities} if _find_videos(modalities) else {}
         if inputs is None:
             inputs = kwargs.pop("input_ids", None)
         if inputs is None or kwargs.get("inputs_embeds") is not None:
@@ -349,7 +404,7 @@ class LlavaMetaForCausalLM(_MixedInto):
         if mask_BL is None:
             mask_BL = torch.ones_like(inputs)
         ids_BL, _, mask_BL, _, embeds_BLC, _ = self.prepare_inputs_labels_for_multimodal(
-            inputs, None, mask_BL, None, None, images, image_sizes=image_sizes
+            inputs, None, mask_BL, None, None, images, image_sizes=image_sizes, **videos
         )
         if embeds_BLC is None:
             embeds_BLC = self.get_input_embeddings()(ids_BL.masked_fill(mask_BL == 0, 0))
@@ -381,6 +436,15 @@ class LlavaMetaForCausalLM(_MixedInto):
         if tunes_projector_only and (model_args.mm_use_im_start_end or model_args.mm_use_im_patch_token):
             self.get_input_embeddings().requires_grad_(bool(model_args.mm_use_im_start_end))
             self.get_output_embeddings().requires_grad_(False)
+
+
+def _find_videos(modalities: str | Sequence[str] | None) -> frozenset[int]:
+    """Which of the pictures are videos. Raises UsageError for a modality that LLaVA-NeXT does not have."""
+    kinds = [modalities] if isinstance(modalities, str) else list(modalities or ())
+    unknown = [kind for kind in kinds if kind not in ("image", "text", "video")]
+    if unknown:
+        raise UsageError(f"modalities holds {unknown[0]!r}; it can hold 'image', 'text' and 'video'.")
+    return frozenset(i for i, kind in enumerate(kinds) if kind == "video")
 
 
 def _read_adapter(file: str) -> dict[str, torch.Tensor]:

@@ -13,11 +13,12 @@ Shape letters: B rows of the batch, L ids or positions of the longest row, S slo
 one tile, P positions of all pictures, R rows to look up, X ids that are text, C width of the language model.
 
 Source: haotian-liu/LLaVA@c121f04 llava/model/llava_arch.py; LLaVA-VL/LLaVA-NeXT@df17966 for ``anyres_max_N``,
-``maxpool2x2`` and ``nobase``.
+``maxpool2x2``, ``nobase`` and videos.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -28,7 +29,7 @@ from torch import nn
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import UsageError
-from llava.image.geometry import Size, TilePlan, Tiling, plan_tiles, unpad
+from llava.image.geometry import Size, TilePlan, Tiling, plan_tiles, shrink_map, unpad
 
 
 def merge_tiles(features_TNC: torch.Tensor, plan: TilePlan, newline_C: torch.Tensor | None = None) -> torch.Tensor:
@@ -59,6 +60,106 @@ def merge_pictures(
         return merged_PC
     pictures = merged_PC.split([len(rows) for rows in sources])
     return torch.cat([_resample(rows_PC, plan, first_C) for rows_PC, plan in zip(pictures, plans, strict=True)])
+
+
+def merge_and_count(
+    features_TNC: torch.Tensor, plans: Sequence[TilePlan], newline_C: torch.Tensor | None, tiling: Tiling
+) -> tuple[torch.Tensor, list[int]]:
+    """``merge_pictures``, and how many positions each picture takes, where outsiders may have changed these.
+
+    Research on token pruning replaces ``encode_images`` by one that gives fewer features of a tile, which is taken for
+    a picture of one tile, and ``unpad_image`` by one that keeps something else of a map, which is then called with
+    each map [C, height, width] and its picture's (width, height), as in the original.
+
+    Raises:
+        UsageError: several tiles cannot be laid out in one map because they have more or fewer features than planned.
+    """
+    plans = [_fit_to_features(plan, features_TNC.shape[1]) for plan in plans]
+    unpadded = [plan.has_newlines and plan.num_tiles > 1 for plan in plans]
+    if unpad_image is _PLANNED_UNPAD or not any(unpadded):
+        return merge_pictures(features_TNC, plans, newline_C), [plan.num_positions for plan in plans]
+    assert newline_C is not None, "rows end with a newline vector"
+    tiles = features_TNC.split([plan.num_tiles for plan in plans])
+    pictures = [
+        _merge_step_by_step(part_TNC, plan, newline_C, tiling)
+        if is_unpadded
+        else merge_tiles(part_TNC, plan, newline_C)
+        for part_TNC, plan, is_unpadded in zip(tiles, plans, unpadded, strict=True)
+    ]
+    return torch.cat(pictures), [len(picture) for picture in pictures]
+
+
+def _fit_to_features(plan: TilePlan, num_features: int) -> TilePlan:
+    if num_features == plan.features_per_tile:
+        return plan
+    if plan.num_tiles > 1:
+        raise UsageError(
+            f"A tile has {num_features} features, but the map of {plan.grid} tiles is laid out from "
+            f"{plan.features_per_tile} of each. Fewer features fit where mm_patch_merge_type is flat."
+        )
+    return replace(plan, extra_positions=num_features - plan.features_per_side**2)
+
+
+def _merge_step_by_step(
+    features_TNC: torch.Tensor, plan: TilePlan, newline_C: torch.Tensor, tiling: Tiling
+) -> torch.Tensor:
+    """The positions of one picture, its map cut by ``unpad_image`` as it stands now."""
+    side, grid = plan.features_per_side, plan.grid
+    tiles = features_TNC[1:].unflatten(1, (side, side)).unflatten(0, (grid.height, grid.width))
+    whole_CHW = tiles.permute(4, 0, 2, 1, 3).flatten(3, 4).flatten(1, 2)
+    map_CHW = unpad_image(whole_CHW, (plan.image.width, plan.image.height))
+    kept = Size(map_CHW.shape[2], map_CHW.shape[1])
+    shrunk = shrink_map(kept, side, tiling.max_tiles)
+    if shrunk != kept:
+        size = (shrunk.height, shrunk.width)
+        map_CHW = nn.functional.interpolate(map_CHW[None], size, mode="bilinear", align_corners=False)[0]
+    map_HWC = map_CHW.permute(1, 2, 0)
+    newlines_H1C = newline_C.to(map_HWC).expand(len(map_HWC), 1, -1)
+    rows_PC = torch.cat([map_HWC, newlines_H1C], dim=1).flatten(0, 1)
+    return torch.cat([features_TNC[0], rows_PC]) if plan.has_base else rows_PC
+
+
+def merge_frames(
+    features_TNC: torch.Tensor, pooling: str | None, newlines: str, newline_C: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The positions of a video, [P, C], from the features of its frames: maps of half the side, one after another.
+
+    Args:
+        pooling: ``mm_spatial_pool_mode``: "average" and "max" leave out the last row and column of an odd side,
+            "bilinear" rounds half of it up.
+        newlines: ``mm_newline_position``: behind each row of a frame ("grid"), behind each frame ("frame"), behind the
+            last ("one_token"), or nowhere ("no_token").
+
+    Raises:
+        UsageError: either is something else, a newline is needed and there is none, or a frame is no square.
+    """
+    side = math.isqrt(features_TNC.shape[1])
+    if side**2 != features_TNC.shape[1]:
+        raise UsageError(f"A frame has {features_TNC.shape[1]} features, which make no square map.")
+    if newlines not in ("grid", "frame", "one_token", "no_token"):
+        raise UsageError(f"mm_newline_position is {newlines!r}; it can be grid, frame, one_token or no_token.")
+    maps_TCHW = features_TNC.unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    if pooling == "average":
+        maps_TCHW = nn.functional.avg_pool2d(maps_TCHW, 2)
+    elif pooling == "max":
+        maps_TCHW = nn.functional.max_pool2d(maps_TCHW, 2)
+    elif pooling == "bilinear":
+        half = math.ceil(side / 2)
+        maps_TCHW = nn.functional.interpolate(maps_TCHW, (half, half), mode="bilinear", align_corners=False)
+    else:
+        raise UsageError(f"mm_spatial_pool_mode is {pooling!r}; a video needs average, max or bilinear.")
+    maps_THWC = maps_TCHW.permute(0, 2, 3, 1)
+    if newlines == "no_token":
+        return maps_THWC.flatten(0, 2)
+    if newline_C is None:
+        raise UsageError(f"mm_newline_position is {newlines!r}, but the model has no image_newline.")
+    newline_C = newline_C.to(maps_THWC)
+    num_frames, height, _, width = maps_THWC.shape
+    if newlines == "grid":
+        return torch.cat([maps_THWC, newline_C.expand(num_frames, height, 1, width)], dim=2).flatten(0, 2)
+    if newlines == "frame":
+        return torch.cat([maps_THWC.flatten(1, 2), newline_C.expand(num_frames, 1, width)], dim=1).flatten(0, 1)
+    return torch.cat([maps_THWC.flatten(0, 2), newline_C[None]])
 
 
 @lru_cache(maxsize=1024)
@@ -135,6 +236,10 @@ def unpad_image(tensor: torch.Tensor, original_size: tuple[int, int]) -> torch.T
     """A map [C, height, width] without what shows only padding of a picture of this (width, height)."""
     columns, rows = unpad(Size(*original_size), Size(tensor.shape[2], tensor.shape[1]), "original")
     return tensor[:, rows.start : rows.stop, columns.start : columns.stop]
+
+
+# What plans count with. ``unpad_image`` may be another function by the time a model runs.
+_PLANNED_UNPAD = unpad_image
 
 
 class Merged(NamedTuple):

@@ -3,7 +3,8 @@
 The projector is position-wise: it neither mixes nor counts features. Parameter names follow the released
 checkpoints (``mm_projector.0``, ``mm_projector.2``), so the layers sit in a plain ``nn.Sequential``.
 
-Source: haotian-liu/LLaVA@c121f04 llava/model/multimodal_projector/builder.py.
+Source: haotian-liu/LLaVA@c121f04 llava/model/multimodal_projector/builder.py; LLaVA-VL/LLaVA-NeXT@df17966, the same
+file, for the residual blocks.
 """
 
 from __future__ import annotations
@@ -28,26 +29,43 @@ class IdentityMap(nn.Module):
         return {"mm_projector_type": "identity"}
 
 
+class SimpleResBlock(nn.Module):
+    """A block that adds two layers of what it normalised to what it normalised."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.pre_norm = nn.LayerNorm(channels)
+        self.proj = nn.Sequential(nn.Linear(channels, channels), nn.GELU(), nn.Linear(channels, channels))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        normalised = self.pre_norm(features)
+        return normalised + self.proj(normalised)
+
+
 def build_vision_projector(config: Any, delay_load: bool = False, **kwargs: Any) -> nn.Module:
-    """The projector named by ``config.mm_projector_type``: ``linear`` (default), ``mlp{N}x_gelu`` or ``identity``.
+    """The projector named by ``config.mm_projector_type``: ``linear`` (default), ``identity``, or an MLP.
+
+    ``mlp{N}x_gelu`` has N layers; ``mlp{N}x_res{M}x_gelu`` has M ``SimpleResBlock`` behind them.
 
     Reads ``config.mm_hidden_size`` (what the tower gives) and ``config.hidden_size`` (what the language model
     takes). ``delay_load`` and further keywords are accepted because callers of the original pass them.
 
     Raises:
-        UsageError: the type is none of the three.
+        UsageError: the type is none of these.
     """
     kind = getattr(config, "mm_projector_type", "linear")
     if kind == "identity":
         return IdentityMap()
     if kind == "linear":
         return nn.Linear(config.mm_hidden_size, config.hidden_size)
-    depth = re.fullmatch(r"mlp(\d+)x_gelu", kind)
-    if depth is None or int(depth[1]) < 1:
+    depth = re.fullmatch(r"mlp([1-9]\d*)x_(?:res(\d+)x_)?gelu", kind)
+    if depth is None:
         raise UsageError(
-            f"Unknown projector type: {kind!r}. Use 'linear', 'identity' or 'mlp2x_gelu' (any depth from 1)."
+            f"Unknown projector type: {kind!r}. Use 'linear', 'identity', 'mlp2x_gelu' (any depth from 1) or "
+            "'mlp2x_res1x_gelu'."
         )
     layers: list[nn.Module] = [nn.Linear(config.mm_hidden_size, config.hidden_size)]
     for _ in range(int(depth[1]) - 1):
         layers += [nn.GELU(), nn.Linear(config.hidden_size, config.hidden_size)]
+    layers += [SimpleResBlock(config.hidden_size) for _ in range(int(depth[2] or 0))]
     return nn.Sequential(*layers)

@@ -203,6 +203,18 @@ class CLIPVisionTower(nn.Module):
         return hidden_TPD[:, 1:] if self.select_feature == "patch" else hidden_TPD
 
     @property
+    def has_layers(self) -> bool:
+        """Whether the layers exist, with or without their weights; ``is_loaded`` says whether they have them."""
+        return hasattr(self, "vision_tower")
+
+    def names_of_used_weights(self) -> set[str]:
+        """The parameters that ``forward`` runs, by their names below this tower; the others change nothing."""
+        body = self.vision_tower.vision_model
+        unused = [body.post_layernorm, *body.encoder.layers[self.num_blocks_run :]]
+        theirs = {id(parameter) for module in unused for parameter in module.parameters()}
+        return {name for name, parameter in self.named_parameters() if id(parameter) not in theirs}
+
+    @property
     def num_blocks_run(self) -> int:
         """How many blocks lie before the layer that is read: hidden state 0 is the input of the first block."""
         num_blocks = self.config.num_hidden_layers
@@ -245,24 +257,83 @@ class CLIPVisionTower(nn.Module):
         return self.num_patches_per_side**2
 
 
+class CLIPVisionTowerS2(CLIPVisionTower):
+    """A CLIP tower that looks at each picture in several sizes and joins what it saw patch by patch.
+
+    The picture arrives in the largest size. It is scaled to each size, cut into squares of the smallest, and each
+    square is read by the same layers; a size's features, laid out as one map, are averaged down to the map of the
+    smallest. So there are as many features as without this, but ``hidden_size`` is that of CLIP times the sizes.
+
+    ``args.s2_scales``: the sizes in px, separated by commas, "336,672,1008" by default: each a multiple of the
+    smallest, which is the size that the layers read. Other arguments are those of ``CLIPVisionTower``.
+
+    Raises:
+        UsageError: a size is no multiple of the smallest, or ``mm_vision_select_feature`` is not "patch".
+
+    Source: haotian-liu/LLaVA@c121f04 llava/model/multimodal_encoder/clip_encoder.py; bfshi/scaling_on_scales
+    s2wrapper/core.py.
+    """
+
+    def __init__(self, vision_tower: str, args: Any, delay_load: bool = False) -> None:
+        super().__init__(vision_tower, args, delay_load)
+        self.s2_scales = sorted(int(side) for side in getattr(args, "s2_scales", "336,672,1008").split(","))
+        self.s2_split_size, self.s2_image_size = self.s2_scales[0], self.s2_scales[-1]
+        for side in self.s2_scales:
+            if side % self.s2_split_size:
+                raise UsageError(f"s2_scales holds {side} px, which is no multiple of {self.s2_split_size} px.")
+        if self.select_feature != "patch":
+            raise UsageError(f"mm_vision_select_feature is {self.select_feature!r}; a multi-scale tower needs 'patch'.")
+
+    @cached_property
+    def image_processor(self) -> ImageProcessor:
+        """That of the layers, but for pictures of the largest size."""
+        processor = super().image_processor
+        processor.size = {"shortest_edge": self.s2_image_size}
+        processor.crop_size = {"height": self.s2_image_size, "width": self.s2_image_size}
+        return processor
+
+    def forward(self, images: torch.Tensor | list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
+        """Pixels [T, 3, L, L], L the largest size -> features [T, P, D * sizes], smallest size first."""
+        if isinstance(images, list):
+            return super().forward(images)
+        return torch.cat([self._read_at(images, side) for side in self.s2_scales], dim=2)
+
+    def _read_at(self, pixels_TCHW: torch.Tensor, side: int) -> torch.Tensor:
+        """Features [T, P, D] of the pictures scaled to ``side`` px."""
+        scaled = nn.functional.interpolate(pixels_TCHW.float(), size=side, mode="bicubic").to(pixels_TCHW.dtype)
+        num = side // self.s2_split_size
+        squares = scaled.unflatten(2, (num, -1)).unflatten(4, (num, -1)).permute(0, 2, 4, 1, 3, 5)
+        features = super().forward(squares.flatten(0, 2))
+        assert isinstance(features, torch.Tensor)
+        patches = self.num_patches_per_side
+        maps = features.unflatten(1, (patches, patches)).unflatten(0, (-1, num, num))
+        maps_TDHW = maps.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
+        # Each feature of the result is the mean over the square of features that shows the same part of the picture.
+        averaged_TDHW = nn.functional.avg_pool2d(maps_TDHW.float(), num).to(features.dtype)
+        return averaged_TDHW.flatten(2).transpose(1, 2)
+
+    @property
+    def hidden_size(self) -> int:
+        return self.config.hidden_size * len(self.s2_scales)
+
+
 def build_vision_tower(vision_tower_cfg: Any, **kwargs: Any) -> CLIPVisionTower:
     """The tower named by ``mm_vision_tower`` (else ``vision_tower``) of a configuration or of training arguments.
 
     A name is accepted if it is a local folder, an ``openai/`` or ``laion/`` hub id or a ShareGPT4V tower, or if the
-    configuration describes the tower itself (``mm_vision_config``).
+    configuration describes the tower itself (``mm_vision_config``). With ``s2`` it is a ``CLIPVisionTowerS2``.
 
     Raises:
-        UsageError: no such tower is known, or the multi-scale variant (``s2``) is asked for.
+        UsageError: no such tower is known.
     """
     name = getattr(vision_tower_cfg, "mm_vision_tower", None) or getattr(vision_tower_cfg, "vision_tower", None) or ""
-    if getattr(vision_tower_cfg, "s2", False):
-        raise UsageError("The configuration says s2: true, but multi-scale towers are not supported.")
     is_described = getattr(vision_tower_cfg, "mm_vision_config", None) is not None
     is_hub_id = name.startswith(("openai", "laion")) or "ShareGPT4V" in name
     is_folder = find_tower_folder(name, getattr(vision_tower_cfg, "_name_or_path", "")) is not None
     if not (is_described or is_hub_id or is_folder):
         raise UsageError(f"Unknown vision tower: {name!r}. Name a folder with a config.json, or a CLIP hub id.")
-    return CLIPVisionTower(name, vision_tower_cfg, **kwargs)
+    kind = CLIPVisionTowerS2 if getattr(vision_tower_cfg, "s2", False) else CLIPVisionTower
+    return kind(name, vision_tower_cfg, **kwargs)
 
 
 def _download_tower(name: str) -> Path:

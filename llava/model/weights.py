@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from llava.config import read_json
-from llava.errors import CheckpointError
+from llava.errors import CheckpointError, LlavaError
 
 # In the order in which they are looked for; Transformers prefers safetensors too.
 _SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -158,23 +158,38 @@ def read_bin(path: Path) -> dict[str, torch.Tensor]:
 def write_tensors(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, max_shard_bytes: int) -> None:
     """Write ``model.safetensors``, or shards with an index if it takes more than ``max_shard_bytes``.
 
-    The tensors keep their dtype bit by bit. Of those that share memory (tied ones) the caller gives one.
+    The tensors keep their dtype bit by bit. Of those that share memory (tied ones) the caller gives one. A shard is
+    written as soon as it is full, so no more is held than one shard and the tensor after it.
+
+    Raises:
+        LlavaError: the files cannot be written.
     """
-    shards: list[dict[str, torch.Tensor]] = [{}]
-    shard_bytes = 0
+    parts: list[tuple[Path, list[str]]] = []
+    shard: dict[str, torch.Tensor] = {}
+    shard_bytes = total_bytes = 0
     for name, tensor in tensors:
-        if shards[-1] and shard_bytes + tensor.nbytes > max_shard_bytes:
-            shards.append({})
-            shard_bytes = 0
-        shards[-1][name] = tensor.detach()
+        if shard and shard_bytes + tensor.nbytes > max_shard_bytes:
+            parts.append((_write_shard(shard, folder / f"{len(parts)}.partial"), list(shard)))
+            shard, shard_bytes = {}, 0
+        shard[name] = tensor.detach()
         shard_bytes += tensor.nbytes
+        total_bytes += tensor.nbytes
+    parts.append((_write_shard(shard, folder / f"{len(parts)}.partial"), list(shard)))
     places: dict[str, str] = {}
-    for number, shard in enumerate(shards, start=1):
-        file = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
-        # One shard at a time is copied from the device; Transformers insists on the "format" entry.
-        save_file({name: tensor.cpu().contiguous() for name, tensor in shard.items()}, folder / file, {"format": "pt"})
-        places.update(dict.fromkeys(shard, file))
-    if len(shards) > 1:
-        total = sum(tensor.nbytes for shard in shards for tensor in shard.values())
-        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
+    for number, (path, names) in enumerate(parts, start=1):  # only now is it known how many there are
+        file = "model.safetensors" if len(parts) == 1 else f"model-{number:05}-of-{len(parts):05}.safetensors"
+        path.rename(folder / file)
+        places.update(dict.fromkeys(names, file))
+    if len(parts) > 1:
+        index = {"metadata": {"total_size": total_bytes}, "weight_map": dict(sorted(places.items()))}
         (folder / _INDEX_FILES[0]).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_shard(shard: Mapping[str, torch.Tensor], path: Path) -> Path:
+    """``path``, after writing the tensors there; from a device they are copied only now."""
+    try:
+        # Transformers insists on the "format" entry.
+        save_file({name: tensor.cpu().contiguous() for name, tensor in shard.items()}, path, {"format": "pt"})
+    except (SafetensorError, OSError) as error:
+        raise LlavaError(f"The weights cannot be written to {path.parent} ({error}): is the disk full?") from error
+    return path

@@ -275,3 +275,14 @@ def test_info_says_what_an_adapter_is_for(tmp_path: Path, capsys: pytest.Capture
     write_llava_1_6(tmp_path / "base")
     describe_checkpoint(str(tmp_path / "lora"))
     assert "anyres" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("layout", ["original", "hf"])
+def test_it_is_merged_into_a_checkpoint_of_its_own(tmp_path: Path, layout: str) -> None:
+    from llava.model.convert import convert
+
+    expected = write_original(tmp_path)
+    convert(tmp_path / "lora", tmp_path / "merged", layout)
+    state = load(tmp_path / "merged").model.state_dict()
+    for name, tensor in expected.items():
+        torch.testing.assert_close(state[name][: len(tensor)], tensor.half().float(), rtol=2e-3, atol=1e-4, msg=name)

@@ -303,15 +303,6 @@ def test_an_empty_list_of_pictures_is_none() -> None:
         model.generate(torch.tensor([[1, SLOT]]), images=[])
 
 
-def test_the_modalities_of_llava_next_are_taken_if_they_are_pictures() -> None:
-    model = make_model()
-    ids, images = torch.tensor([[1, SLOT, 6]]), make_pixels(5)
-    given = {"images": images, "image_sizes": [(50, 40)], "max_new_tokens": 3}
-    assert torch.equal(model.generate(ids, **given, modalities=["image"]), model.generate(ids, **given))
-    with pytest.raises(UsageError, match="'video'"):
-        model.generate(ids, **given, modalities=["video"])
-
-
 def test_a_slot_without_pictures_is_refused_with_both_numbers() -> None:
     model = make_model()
     with pytest.raises(UsageError, match="2 image slots, but 0 pictures"):

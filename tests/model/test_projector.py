@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from llava.errors import UsageError
-from llava.model.multimodal_projector.builder import IdentityMap, build_vision_projector
+from llava.model.multimodal_projector.builder import IdentityMap, SimpleResBlock, build_vision_projector
 
 
 @pytest.mark.parametrize(("hidden_size", "parameters"), [(4096, 20_979_712), (5120, 31_467_520), (7168, 58_734_592)])
@@ -45,7 +45,27 @@ def test_the_identity_hands_features_on_and_has_no_parameters() -> None:
     assert not list(projector.parameters())
 
 
-@pytest.mark.parametrize("kind", ["mlp0x_gelu", "mlpx_gelu", "mlp2x_gelu2", "qformer"])
+def test_residual_blocks_stand_behind_the_layers() -> None:
+    config = SimpleNamespace(mm_projector_type="mlp2x_res2x_gelu", mm_hidden_size=4, hidden_size=6)
+    torch.manual_seed(0)
+    projector = build_vision_projector(config)
+    assert [type(layer).__name__ for layer in projector] == ["Linear", "GELU", "Linear", *["SimpleResBlock"] * 2]
+    names = ["pre_norm.weight", "pre_norm.bias", *(f"proj.{i}.{leaf}" for i in (0, 2) for leaf in ("weight", "bias"))]
+    assert [name for name in projector.state_dict() if name.startswith("4.")] == [f"4.{name}" for name in names]
+    for parameter in projector.parameters():
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(5, 4)
+    expected = projector[2](projector[1](projector[0](x)))
+    for block in (projector[3], projector[4]):
+        assert isinstance(block, SimpleResBlock)
+        centred = expected - expected.mean(1, keepdim=True)
+        normalised = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
+        normalised = normalised * block.pre_norm.weight + block.pre_norm.bias
+        expected = normalised + block.proj[2](torch.nn.functional.gelu(block.proj[0](normalised)))
+    torch.testing.assert_close(projector(x), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["mlp0x_gelu", "mlpx_gelu", "mlp2x_gelu2", "mlp2x_resx_gelu", "qformer"])
 def test_an_unknown_projector_is_refused_by_name(kind: str) -> None:
     config = SimpleNamespace(mm_projector_type=kind, mm_hidden_size=4, hidden_size=6)
     with pytest.raises(UsageError, match=kind):

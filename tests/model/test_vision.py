@@ -7,14 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig
 from transformers import CLIPVisionModel as TheirVisionModel
 
 from llava.errors import UsageError
 from llava.image.pixels import ImageProcessor
 from llava.model.multimodal_encoder.builder import build_vision_tower
-from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
-from tests.tiny import TILE_PX, TOWER, make_pixels
+from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower, CLIPVisionTowerS2
+from tests.tiny import SQUARE, TILE_PX, TOWER, make_model, make_pixels
 
 
 def make_args(**changes: Any) -> SimpleNamespace:
@@ -217,11 +218,80 @@ def test_a_configuration_may_come_with_its_kind() -> None:
     assert tower.hidden_size == 32
 
 
-def test_unknown_towers_and_multi_scale_ones_are_refused() -> None:
+def test_an_unknown_tower_is_refused_by_name() -> None:
     with pytest.raises(UsageError, match="Unknown vision tower: 'google/siglip-so400m'"):
         build_vision_tower(make_args(mm_vision_tower="google/siglip-so400m"))
-    with pytest.raises(UsageError, match="s2"):
-        build_vision_tower(make_args(mm_vision_tower="openai/clip-vit-large-patch14-336", s2=True))
+
+
+def read_slowly(tower: CLIPVisionTower, pixels_TCHW: torch.Tensor, sides: list[int]) -> torch.Tensor:
+    """A picture at a time, a size at a time, a square at a time; each feature a mean over those that it stands for."""
+    rows = []
+    for picture in pixels_TCHW:
+        columns = []
+        for side in sides:
+            scaled = F.interpolate(picture[None], size=(side, side), mode="bicubic")[0]
+            num = side // TILE_PX
+            page = torch.zeros(4 * num, 4 * num, 32)
+            for row in range(num):
+                for column in range(num):
+                    square = scaled[:, row * TILE_PX : (row + 1) * TILE_PX, column * TILE_PX : (column + 1) * TILE_PX]
+                    for i, feature in enumerate(tower(square[None])[0]):
+                        page[row * 4 + i // 4, column * 4 + i % 4] = feature
+            means = [
+                page[y * num : (y + 1) * num, x * num : (x + 1) * num].mean((0, 1)) for y in range(4) for x in range(4)
+            ]
+            columns.append(torch.stack(means))
+        rows.append(torch.cat(columns, dim=1))
+    return torch.stack(rows)
+
+
+def make_s2_tower(scales: str = "84,28,56", **changes: Any) -> CLIPVisionTowerS2:
+    torch.manual_seed(0)
+    args = make_args(mm_vision_config=TOWER, s2=True, s2_scales=scales, **changes)
+    tower = build_vision_tower(args, delay_load=True)
+    assert isinstance(tower, CLIPVisionTowerS2)
+    return tower.eval()
+
+
+@pytest.mark.parametrize(("scales", "sides"), [("84,28,56", [28, 56, 84]), ("28,56", [28, 56]), ("28", [28])])
+def test_a_multi_scale_tower_joins_what_it_sees_in_every_size(scales: str, sides: list[int]) -> None:
+    tower = make_s2_tower(scales)
+    pixels = torch.randn(2, 3, sides[-1], sides[-1], generator=torch.Generator().manual_seed(2))
+    features = tower(pixels)
+    assert features.shape == (2, 16, 32 * len(sides)) == (2, tower.num_patches, tower.hidden_size)
+    torch.testing.assert_close(features, read_slowly(make_tower(), pixels, sides), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(tower([pixels[0], pixels[1:]])[1], features[1:], atol=1e-5, rtol=1e-4)
+
+
+def test_a_multi_scale_tower_wants_pictures_of_its_largest_size(tmp_path: Path) -> None:
+    tower = make_s2_tower()
+    assert (tower.s2_scales, tower.s2_split_size, tower.s2_image_size) == ([28, 56, 84], 28, 84)
+    assert tower.image_processor.crop_size == {"height": 84, "width": 84}
+    assert tower.image_processor.size == {"shortest_edge": 84}
+    assert tower(torch.zeros(1, 3, 84, 84, dtype=torch.bfloat16)).dtype == torch.bfloat16
+    save_tower(tmp_path / "tower", "hub")
+    loaded = CLIPVisionTowerS2(str(tmp_path / "tower"), make_args(s2_scales="28,56"))
+    assert loaded.image_processor.crop_size == {"height": 56, "width": 56}
+    assert loaded.image_processor.image_mean == [0.1, 0.2, 0.3]
+    known = build_vision_tower(make_args(mm_vision_tower="openai/clip-vit-large-patch14-336", s2=True), delay_load=True)
+    assert isinstance(known, CLIPVisionTowerS2)
+    assert (known.s2_scales, known.hidden_size, known.num_patches) == ([336, 672, 1008], 3072, 576)
+
+
+def test_a_model_sees_with_a_multi_scale_tower() -> None:
+    model = make_model(**SQUARE, s2=True, s2_scales="28,56", mm_hidden_size=None)
+    assert model.model.mm_projector[0].in_features == 64
+    pixels = torch.randn(1, 3, 56, 56)
+    ids = torch.tensor([[1, -200, 6]])
+    assert model(input_ids=ids, images=pixels).logits.shape[1] == 2 + 16
+    assert model.generate(ids, images=[pixels], max_new_tokens=2, do_sample=False).shape[1] == 2
+
+
+def test_scales_that_do_not_fit_and_the_class_position_are_refused() -> None:
+    with pytest.raises(UsageError, match="60 px, which is no multiple of 28 px"):
+        make_s2_tower("28,60")
+    with pytest.raises(UsageError, match="'cls_patch'; a multi-scale tower needs 'patch'"):
+        make_s2_tower(mm_vision_select_feature="cls_patch")
 
 
 def test_who_runs_the_layers_themselves_selects_the_same_features() -> None:

@@ -1,5 +1,5 @@
 """Front door: the CLIP tower."""
 
-from llava.model.vision import CLIPVisionTower
+from llava.model.vision import CLIPVisionTower, CLIPVisionTowerS2
 
-__all__ = ["CLIPVisionTower"]
+__all__ = ["CLIPVisionTower", "CLIPVisionTowerS2"]

@@ -1,5 +1,5 @@
 """Front door: building a projector from a configuration."""
 
-from llava.model.projector import IdentityMap, build_vision_projector
+from llava.model.projector import IdentityMap, SimpleResBlock, build_vision_projector
 
-__all__ = ["IdentityMap", "build_vision_projector"]
+__all__ = ["IdentityMap", "SimpleResBlock", "build_vision_projector"]

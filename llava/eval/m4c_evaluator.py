@@ -1,0 +1,81 @@
+"""Front door: the original's names for scoring TextVQA and ST-VQA answers.
+
+``pred_list`` holds ``{"pred_answer": text, "gt_answers": [text, ...]}``, and a score is the mean over it, 0 to 1. What
+is different from the original, on purpose: an empty list is a UsageError, not a division by zero. TextCaps' BLEU
+(``TextCapsBleu4Evaluator``) is not here: it needs a Java program.
+
+Source: haotian-liu/LLaVA@c121f04 llava/eval/m4c_evaluator.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from llava.errors import UsageError
+from llava.eval.answers import (
+    lower_and_trim,
+    normalize_answer,
+    remove_punctuation,
+    replace_words,
+    score_answers,
+    similarity,
+)
+
+__all__ = ["EvalAIAnswerProcessor", "STVQAANLSEvaluator", "STVQAAccuracyEvaluator", "TextVQAAccuracyEvaluator"]
+
+
+class EvalAIAnswerProcessor:
+    """Called with an answer, gives its plain form; arguments to the constructor are taken and not needed."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def __call__(self, item: str) -> str:
+        return normalize_answer(item)
+
+    def word_tokenize(self, word: str) -> str:
+        return lower_and_trim(word)
+
+    def process_punctuation(self, in_text: str) -> str:
+        return remove_punctuation(in_text)
+
+    def process_digit_article(self, in_text: str) -> str:
+        return replace_words(in_text)
+
+
+class TextVQAAccuracyEvaluator:
+    """The soft accuracy of the VQA challenges, over ten people's answers to each question."""
+
+    def __init__(self) -> None:
+        self.answer_processor = EvalAIAnswerProcessor()
+
+    def eval_pred_list(self, pred_list: Sequence[Mapping[str, Any]]) -> float:
+        return _mean(pred_list, lambda answer, people: score_answers(people).get(self.answer_processor(answer), 0.0))
+
+
+class STVQAAccuracyEvaluator:
+    """The share of answers that equal one of the true ones, in plain form."""
+
+    def __init__(self) -> None:
+        self.answer_processor = EvalAIAnswerProcessor()
+
+    def eval_pred_list(self, pred_list: Sequence[Mapping[str, Any]]) -> float:
+        plain = self.answer_processor
+        return _mean(pred_list, lambda answer, truths: float(plain(answer) in map(plain, truths)))
+
+
+class STVQAANLSEvaluator:
+    """Mean similarity to the nearest true answer, letter by letter and not in plain form."""
+
+    def get_anls(self, s1: str, s2: str) -> float:
+        return similarity(s1, s2)
+
+    def eval_pred_list(self, pred_list: Sequence[Mapping[str, Any]]) -> float:
+        return _mean(pred_list, lambda answer, truths: max(self.get_anls(answer, truth) for truth in truths))
+
+
+def _mean(pred_list: Sequence[Mapping[str, Any]], score: Callable[[str, Sequence[str]], float]) -> float:
+    if not pred_list:
+        raise UsageError("There are no answers to score: pred_list is empty.")
+    return sum(score(entry["pred_answer"], entry["gt_answers"]) for entry in pred_list) / len(pred_list)

@@ -1,0 +1,415 @@
+"""Rewrites a checkpoint in the original's layout or in llava-hf's: ``llava convert``.
+
+Tensors are renamed one by one and keep their bits; no model is filled. The two layouts differ in more than names:
+
+    the original                                    llava-hf
+    config.json in one level                        text_config, vision_config; see ``describe_for_transformers``
+    a picture is id -200, which no tokenizer has    <image> is a token, and so is <pad>: see ``vocabulary``
+    vocab_size rows of embeddings                   grown for these tokens, up to a multiple of 64
+    the tower inside or named                       the tower inside
+    a conversation template by name                 chat_template.jinja; see ``chat_template``
+
+What llava-hf has no word for is kept in its config.json as ``llava_original``, so the way back gives the original's
+config.json and every tensor bit by bit. ``conversation_template`` beside it names the template. For some sizes of
+picture Transformers itself takes other tiles than the original; ``image.geometry`` knows both ways.
+
+Source: transformers 5.23 models/llava and models/llava_next (convert_llava_weights_to_hf.py and
+convert_llava_next_weights_to_hf.py of 4.51 for the tokens and rows).
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import nn
+from transformers import LlamaConfig, MistralConfig, Qwen2Config
+
+from llava.config import ORIGINAL_KEY, read_config_dict, read_json
+from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
+from llava.conversation import conv_templates
+from llava.errors import UsageError
+from llava.image.pixels import ImageProcessor
+from llava.model import layouts
+from llava.model.adapters import find_adapter
+from llava.model.chat_template import write_chat_template
+from llava.model.checkpoint import FINE_TUNES, OpenCheckpoint, load_model, open_checkpoint, save_checkpoint
+from llava.model.companions import (
+    clean_generation_config,
+    describe_model,
+    fit_tokenizer,
+    load_generation_config,
+    load_tokenizer,
+    write_json,
+)
+from llava.model.folders import new_folder, refuse_sources
+from llava.model.sources import find_checkpoint
+from llava.model.vocabulary import (
+    add_picture_tokens,
+    count_original_rows,
+    count_rows,
+    count_tokens,
+    drop_picture_tokens,
+    resize_rows,
+)
+from llava.model.weights import has_weights, write_tensors
+from llava.prompt import find_closings
+
+LAYOUTS = ("original", "hf")
+
+_TEXT_CONFIGS: dict[str, Any] = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config}
+# What the original's config.json says and llava-hf's says in words of its own.
+_TRANSLATED = frozenset(
+    "architectures model_type torch_dtype use_mm_proj unfreeze_mm_vision_tower mm_hidden_size mm_projector_type "
+    "mm_patch_merge_type mm_vision_config mm_vision_select_layer mm_vision_select_feature image_grid_pinpoints "
+    "conversation_template".split()
+)
+_POST_NORM = f"{layouts.TOWER}post_layernorm."
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What was written: ``notes`` are sentences about what is not simply the same in other names."""
+
+    folder: Path
+    layout: str
+    num_tensors: int
+    num_bytes: int
+    notes: tuple[str, ...]
+
+
+@dataclass
+class _Parts:
+    """All of a checkpoint but its tensors, as the original has it: without llava-hf's tokens and rows."""
+
+    opened: OpenCheckpoint
+    config: dict[str, Any]  # in the original's names; vocab_size is the number of rows to keep
+    tower: dict[str, Any]  # CLIPVisionConfig's values for the tower that is there
+    tokenizer: Any
+    processor: ImageProcessor
+    generation: dict[str, Any]
+    is_norm_made_up: bool  # the tower's last norm was put there by an earlier conversion
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def num_rows(self) -> int:
+        return int(self.config["vocab_size"])
+
+    @property
+    def needs_norm(self) -> bool:
+        """Whether the tower, of which LLaVA runs only a part, lacks the last norm that Transformers wants."""
+        body = self.opened.model.get_vision_tower().vision_tower.vision_model
+        return self.is_norm_made_up or isinstance(body.post_layernorm, nn.Identity)
+
+
+def convert(
+    source: str | Path,
+    folder: str | Path,
+    layout: str,
+    *,
+    base: str | Path | None = None,
+    max_shard_bytes: int = 5_000_000_000,
+) -> Conversion:
+    """Write the checkpoint ``source`` to ``folder`` in a layout: "original" or "hf".
+
+    The folder appears whole or not at all; an older checkpoint in it is replaced, and other files in it stay. What is
+    held in memory is one file of ``max_shard_bytes`` at the most, and the embeddings where they grow; of LoRA layers or
+    a projector alone the whole model, which is put together and merged first, in the precision that it is stored in.
+
+    Args:
+        source, base: whatever ``load_model`` takes.
+
+    Raises:
+        CheckpointError: the source is missing, incomplete, damaged or of an unsupported kind.
+        UsageError: the layout is unknown, the folder holds the source, or llava-hf has no such model.
+    """
+    if layout not in LAYOUTS:
+        raise UsageError(f"There is no layout '{layout}' to convert to; use {' or '.join(LAYOUTS)}.")
+    found = find_checkpoint(source)
+    if not has_weights(found) and any((found / name).is_file() for name in FINE_TUNES):
+        return _convert_merged(found, folder, layout, base, max_shard_bytes)
+    if base is not None:
+        raise UsageError(f"{found} holds a whole model, so it takes no base: leave {base} out.")
+    opened = open_checkpoint(source)
+    if layout == "hf":
+        check_representable(opened)
+    parts = _read_parts(opened)
+    sources = [path for path in (opened.folder, opened.tower_folder) if path is not None]
+    with new_folder(folder, sources) as partial:
+        written = _Tally()
+        if layout == "hf":
+            _write_hf(parts, partial, written, max_shard_bytes)
+        else:
+            _write_original(parts, partial, written, max_shard_bytes)
+    parts.notes += [f"{name} was left out: this model never reads it." for name in opened.passed_over]
+    return Conversion(Path(folder), layout, written.num_tensors, written.num_bytes, tuple(parts.notes))
+
+
+def _convert_merged(
+    source: Path, folder: str | Path, layout: str, base: str | Path | None, max_shard_bytes: int
+) -> Conversion:
+    refuse_sources(folder, [source, *([Path(base)] if base is not None else [])])
+    adapter = find_adapter(source)
+    if base is None and adapter is not None:
+        base = adapter.base
+    described = source if (source / "config.json").is_file() or base is None else find_checkpoint(base)
+    config = read_config_dict(described)
+    dtype = config.get("dtype") or config.get("torch_dtype") or "float16"
+    loaded = load_model(source, base=base, device="cpu", dtype=str(dtype).removeprefix("torch."))
+    folder = Path(folder).expanduser().resolve()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        whole = Path(temporary) / source.name
+        save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, whole, max_shard_bytes=max_shard_bytes)
+        del loaded
+        return convert(whole, folder, layout, max_shard_bytes=max_shard_bytes)
+
+
+def check_representable(opened: OpenCheckpoint) -> None:
+    """UsageError if Transformers' LLaVA classes cannot compute what this checkpoint does."""
+    spec, tiling = opened.spec, opened.spec.tiling
+    if spec.projector_type != "mlp2x_gelu":
+        raise UsageError(
+            f"{opened.folder} has mm_projector_type {spec.projector_type}, but Transformers' LLaVA classes have only "
+            "mlp2x_gelu: it cannot be converted to hf."
+        )
+    is_next = tiling.aspect == "anyres" and tiling.merge == "spatial_unpad"
+    if not is_next and (tiling.is_anyres or tiling.merge != "flat"):
+        raise UsageError(
+            f"{opened.folder} has image_aspect_ratio {tiling.aspect} with mm_patch_merge_type {tiling.merge}, but "
+            "Transformers' LLaVA classes have only anyres with spatial_unpad, and one tile (pad, square) with flat: "
+            "it cannot be converted to hf."
+        )
+
+
+def describe_for_transformers(
+    config: Mapping[str, Any],
+    opened: OpenCheckpoint,
+    *,
+    tower: Mapping[str, Any],
+    select_layer: int,
+    is_norm_made_up: bool,
+    num_rows: int,
+    image_id: int,
+    pad_id: int,
+) -> dict[str, Any]:
+    """config.json of LlavaForConditionalGeneration, or with tiles of LlavaNextForConditionalGeneration.
+
+    Args:
+        config: the original's config.json. What of it llava-hf has no word for is kept as ``llava_original``, and so
+            is what had to be changed.
+        tower: CLIPVisionConfig's values, of which layer ``select_layer`` is read.
+        is_norm_made_up: the tower's last norm has to go on the way back.
+        num_rows: of the embeddings, as they are written.
+    """
+    spec, tiling = opened.spec, opened.spec.tiling
+    known = {*_TEXT_CONFIGS[spec.family]().to_dict(), "rope_theta", "rope_scaling"} - _TRANSLATED
+    text = {key: value for key, value in config.items() if key in known}
+    text.update(model_type=spec.family, vocab_size=num_rows, pad_token_id=pad_id)
+    translated = _TRANSLATED if tiling.is_anyres else _TRANSLATED - {"image_grid_pinpoints"}  # then it means nothing
+    kept = {key: value for key, value in config.items() if key not in translated and text.get(key, ...) != value}
+    kept.update({key: config.get(key) for key in ("vocab_size", "pad_token_id")})
+    if is_norm_made_up:
+        kept.update({key: config[key] for key in ("mm_vision_config", "mm_vision_select_layer")})
+    values: dict[str, Any] = {
+        "architectures": ["LlavaNextForConditionalGeneration" if tiling.is_anyres else "LlavaForConditionalGeneration"],
+        "model_type": "llava_next" if tiling.is_anyres else "llava",
+        "torch_dtype": config["torch_dtype"],
+        "text_config": text,
+        "vision_config": {**tower, "model_type": "clip_vision_model"},
+        "image_token_index": image_id,
+        "image_seq_length": (tiling.tile_px // tiling.patch_px) ** 2 + tiling.extra_positions,
+        "vision_feature_layer": select_layer,
+        "vision_feature_select_strategy": "full" if spec.select_feature == "cls_patch" else "default",
+        "projector_hidden_act": "gelu",
+        "multimodal_projector_bias": True,
+        "pad_token_id": pad_id,
+        "tie_word_embeddings": bool(config.get("tie_word_embeddings")),
+        "conversation_template": opened.template,
+        ORIGINAL_KEY: kept,
+    }
+    if tiling.is_anyres:
+        values["image_grid_pinpoints"] = [[height, width] for width, height in tiling.pinpoints]
+    return values
+
+
+def describe_processor(opened: OpenCheckpoint, processor: ImageProcessor) -> tuple[dict[str, Any], dict[str, Any]]:
+    """preprocessor_config.json and processor_config.json for Transformers' LlavaProcessor or LlavaNextProcessor."""
+    tiling = opened.spec.tiling
+    kind = "LlavaNextProcessor" if tiling.is_anyres else "LlavaProcessor"
+    pictures = {**processor.to_dict(), "processor_class": kind}
+    if tiling.is_anyres:
+        pinpoints = [[height, width] for width, height in tiling.pinpoints]
+        pictures.update(image_processor_type="LlavaNextImageProcessor", do_pad=True, image_grid_pinpoints=pinpoints)
+    elif tiling.aspect == "pad":
+        # CLIP's own class would cut the ends off. Transformers has this one from 4.48 on.
+        pictures.update(image_processor_type="LlavaImageProcessor", do_pad=True)
+    return pictures, {
+        "processor_class": kind,
+        "image_token": DEFAULT_IMAGE_TOKEN,
+        "patch_size": tiling.patch_px,
+        "vision_feature_select_strategy": "full" if tiling.extra_positions else "default",
+        "num_additional_image_tokens": 1,  # the class position, which "default" takes off again
+    }
+
+
+def _read_parts(opened: OpenCheckpoint) -> _Parts:
+    spec, model = opened.spec, opened.model
+    tokenizer = load_tokenizer(opened.folder)
+    fit_tokenizer(tokenizer, model, opened.folder)
+    processor = opened.load_processor()
+    generation = load_generation_config(opened.folder, model, tokenizer).to_dict()
+    config = describe_model(model, include_tower=True)
+    config.setdefault("mm_patch_merge_type", spec.tiling.merge)
+    tower = config["mm_vision_config"]
+    kept = spec.raw.get(ORIGINAL_KEY, {}) if spec.layout == "hf" else {}
+    if spec.layout == "hf":
+        tokenizer = drop_picture_tokens(tokenizer)
+        said = kept.get("vocab_size")
+        rows = count_original_rows(tokenizer, model.config.vocab_size, said if isinstance(said, int) else None)
+        if kept:  # how Transformers rounds is no property of what was converted for it
+            config.pop("mm_tiling_dialect", None)
+        config = {**config, "pad_token_id": tokenizer.pad_token_id, **kept, "vocab_size": rows}
+        generation["pad_token_id"] = tokenizer.pad_token_id
+    config = dict(sorted(config.items()))
+    return _Parts(opened, config, tower, tokenizer, processor, generation, "mm_vision_config" in kept)
+
+
+@dataclass
+class _Tally:
+    """What passed by on its way to the files."""
+
+    num_tensors: int = 0
+    num_bytes: int = 0
+    dtype: torch.dtype = torch.float32  # that of the embeddings, which the whole decoder has
+
+    def count(self, name: str, tensor: torch.Tensor) -> None:
+        self.num_tensors += 1
+        self.num_bytes += tensor.nbytes
+        if name == layouts.EMBEDDINGS:
+            self.dtype = tensor.dtype
+
+
+def _stream(parts: _Parts, num_rows: int, written: _Tally) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor by our name, embeddings and head with ``num_rows`` rows; a person at a terminal sees it go on."""
+    console = Console(stderr=True)
+    total = sum(1 for _ in parts.opened.model.named_parameters())
+    tensors = parts.opened.stream()
+    shared: int | None = None
+    for name, tensor in track(
+        tensors, "Converting", total=total, console=console, transient=True, disable=not console.is_terminal
+    ):
+        if parts.is_norm_made_up and name.startswith(_POST_NORM):
+            continue
+        if name in (layouts.EMBEDDINGS, layouts.HEAD):
+            # Some files hold one matrix for both though the model is not tied; a new file takes them apart.
+            is_shared, shared = tensor.data_ptr() == shared, tensor.data_ptr()
+            tensor = resize_rows(resize_rows(tensor, parts.num_rows), num_rows)
+            tensor = tensor.clone() if is_shared else tensor
+        written.count(name, tensor)
+        yield name, tensor
+
+
+def _write_original(parts: _Parts, folder: Path, written: _Tally, max_shard_bytes: int) -> None:
+    old_rows = parts.opened.model.config.vocab_size
+    if parts.num_rows < old_rows:
+        parts.notes.append(f"The embeddings have {parts.num_rows} rows, not {old_rows}: llava-hf's tokens are gone.")
+    write_tensors(_stream(parts, parts.num_rows, written), folder, max_shard_bytes)
+    write_json({**parts.config, "torch_dtype": _spell(written.dtype)}, folder / "config.json")
+    parts.processor.save_pretrained(folder)
+    clean_generation_config(parts.generation).save_pretrained(folder)
+    _save_tokenizer(parts, parts.tokenizer, folder)
+
+
+def _write_hf(parts: _Parts, folder: Path, written: _Tally, max_shard_bytes: int) -> None:
+    opened = parts.opened
+    tokenizer = add_picture_tokens(parts.tokenizer)
+    image_id, pad_id = tokenizer.convert_tokens_to_ids(DEFAULT_IMAGE_TOKEN), tokenizer.pad_token_id
+    num_rows = count_rows(count_tokens(tokenizer), parts.num_rows)
+    if num_rows != opened.model.config.vocab_size:
+        parts.notes.append(
+            f"The embeddings have {num_rows} rows, not {opened.model.config.vocab_size}: {DEFAULT_IMAGE_TOKEN} is "
+            f"{image_id}, {tokenizer.pad_token} is {pad_id}, and a row that was added is the mean of the others."
+        )
+    conversation = conv_templates[opened.template].copy()
+    slot = DEFAULT_IMAGE_TOKEN
+    if parts.config.get("mm_use_im_start_end"):
+        slot = DEFAULT_IM_START_TOKEN + slot + DEFAULT_IM_END_TOKEN
+    chat_template = write_chat_template(conversation, slot)
+    if chat_template is None:
+        parts.notes.append(f"There is no chat template: '{opened.template}' is a format for captions.")
+    if opened.spec.tiling.is_anyres and opened.spec.tiling.dialect == "original":
+        parts.notes.append(
+            "Transformers takes other tiles than the original for pictures smaller than a tile, and rounds a few other "
+            "sizes differently: for these its answers may differ."
+        )
+
+    write_tensors(_stream_for_hf(parts, num_rows, written), folder, max_shard_bytes)
+    config = {**parts.config, "torch_dtype": _spell(written.dtype)}
+    tower, select_layer = parts.tower, opened.spec.select_layer
+    if parts.needs_norm:
+        module = opened.model.get_vision_tower()
+        tower = {**tower, "num_hidden_layers": len(module.vision_tower.vision_model.encoder.layers)}
+        select_layer = module.num_blocks_run
+        parts.notes.append("The tower has no last norm, but Transformers wants one: it got one that changes nothing.")
+    values = describe_for_transformers(
+        config,
+        opened,
+        tower=tower,
+        select_layer=select_layer,
+        is_norm_made_up=parts.needs_norm,
+        num_rows=num_rows,
+        image_id=image_id,
+        pad_id=pad_id,
+    )
+    write_json(values, folder / "config.json")
+    pictures, processor = describe_processor(opened, parts.processor)
+    write_json(pictures, folder / "preprocessor_config.json")
+    write_json(processor, folder / "processor_config.json")
+    if chat_template is not None:
+        (folder / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
+    said = parts.generation.get("eos_token_id")
+    ends = [*([said] if isinstance(said, int) else said or ()), *find_closings(conversation, tokenizer)[1]]
+    ends = list(dict.fromkeys(end for end in ends if end < num_rows))
+    changes = {"pad_token_id": pad_id, "eos_token_id": ends[0] if len(ends) == 1 else ends or None}
+    clean_generation_config({**parts.generation, **changes}).save_pretrained(folder)
+    _save_tokenizer(parts, tokenizer, folder)
+
+
+def _stream_for_hf(parts: _Parts, num_rows: int, written: _Tally) -> Iterator[tuple[str, torch.Tensor]]:
+    """``_stream`` in llava-hf's names; where the tower's last norm is absent, one that scales by 1 and adds 0."""
+    tower_dtype = torch.float32
+    for name, tensor in _stream(parts, num_rows, written):
+        if name.startswith(layouts.TOWER):
+            tower_dtype = tensor.dtype
+        yield layouts.name_to_hf(name), tensor
+    if parts.needs_norm:
+        width = parts.tower["hidden_size"]
+        for leaf, tensor in (("weight", torch.ones(width)), ("bias", torch.zeros(width))):
+            tensor = tensor.to(tower_dtype)
+            written.count(_POST_NORM + leaf, tensor)
+            yield layouts.name_to_hf(_POST_NORM + leaf), tensor
+
+
+def _save_tokenizer(parts: _Parts, tokenizer: Any, folder: Path) -> None:
+    """Its files, under a class name that Transformers 4 knows too; a sentencepiece model goes along for its readers."""
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    settings = read_json(path)
+    if settings.get("tokenizer_class") == "TokenizersBackend":
+        settings["tokenizer_class"] = "PreTrainedTokenizerFast"
+    write_json(settings, path)
+    sentencepiece = parts.opened.folder / "tokenizer.model"
+    if sentencepiece.is_file() and not (folder / sentencepiece.name).exists():
+        shutil.copyfile(sentencepiece, folder / sentencepiece.name)
+
+
+def _spell(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
