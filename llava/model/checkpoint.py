@@ -423,9 +423,13 @@ def _name_some(names: set[str], limit: int = 8) -> str:
 
 
 def _convert(tensor: torch.Tensor, name: str, path: Path, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """The tensor in memory of its own, in the wanted place and precision. CheckpointError if it is not finite."""
+    """The tensor in the wanted place and precision. CheckpointError if it is not finite.
+
+    On a CPU, in the precision of the file, it stays mapped from there: nothing is copied, processes share it, and what
+    is written to it stays in this process.
+    """
     _check_floating(tensor, name, path)
-    value = tensor.to(device=device, dtype=dtype, copy=True, memory_format=torch.contiguous_format)
+    value = tensor.to(device=device, dtype=dtype, memory_format=torch.contiguous_format)
     # A sum is finite only if all its terms are, and costs one pass and no memory; it may also overflow by itself.
     if not bool(value.sum().isfinite()) and not bool(value.isfinite().all()):
         if bool(tensor.isfinite().all()):

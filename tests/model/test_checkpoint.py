@@ -310,15 +310,27 @@ def test_buffers_are_right_after_loading_and_stay_in_float32(tmp_path: Path) -> 
     assert {tensor.dtype for tensor in weights_of(model).values()} == {torch.bfloat16}
 
 
-def test_no_memory_is_shared_with_the_files(tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_what_becomes_of_a_model_never_reaches_its_files(tmp_path: Path, suffix: str) -> None:
     tensors = write_llava_1_6(tmp_path)
-    model = load(tmp_path, dtype="float16").model
-    with (tmp_path / "model.safetensors").open("r+b") as file:
-        file.seek(0, os.SEEK_END)
-        size = file.tell()
-        file.seek(0)
-        file.write(b"\0" * size)
-    assert_holds(model, tensors, torch.float16)
+    if suffix == "bin":
+        torch.save(tensors, tmp_path / "pytorch_model.bin")
+        (tmp_path / "model.safetensors").unlink()
+    for dtype in ("float16", "float32"):
+        model = load(tmp_path, dtype=dtype).model
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(1)
+    assert_holds(load(tmp_path, dtype="float16").model, tensors, torch.float16)
+
+
+def test_a_file_may_be_replaced_or_removed_while_its_model_is_in_use(tmp_path: Path) -> None:
+    tensors = write_llava_1_6(tmp_path / "a")
+    loaded = load(tmp_path / "a", dtype="float16")
+    save_checkpoint(load(tmp_path / "a").model, loaded.tokenizer, loaded.image_processor, tmp_path / "a")
+    assert_holds(loaded.model, tensors, torch.float16)
+    shutil.rmtree(tmp_path / "a")
+    assert_holds(loaded.model, tensors, torch.float16)
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is read from Linux's /proc")
