@@ -78,6 +78,11 @@ def find_adapter(folder: Path) -> Adapter | None:
         return None
     settings = read_json(folder / CONFIG)
     kind = settings.get("peft_type", "LORA")
+    for name in ("r", "lora_alpha"):
+        if not isinstance(settings.get(name, 8), (int, float)) or settings.get(name, 8) <= 0:
+            raise CheckpointError(
+                f"{folder / CONFIG} says {name}: {settings[name]!r}, where a number above 0 is needed."
+            )
     if kind != "LORA":
         raise CheckpointError(f"{folder / CONFIG} describes an adapter of the kind {kind!r}; only LORA is supported.")
     file = next((folder / name for name in _ADAPTER_FILES if (folder / name).is_file()), None)
@@ -147,14 +152,22 @@ def apply_adapter(model: Any, adapter: Adapter, merge: bool) -> None:
         raise UsageError(f"{adapter.folder} holds LoRA layers, which needs PEFT: pip install peft.") from error
 
     ranks = _check_fit(model, adapter)
-    config = LoraConfig(**_settings_for(adapter, ranks, LoraConfig))
-    model.add_adapter(config)
+    try:
+        config = LoraConfig(**_settings_for(adapter, ranks, LoraConfig))
+        model.add_adapter(config)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise CheckpointError(f"{adapter.folder / CONFIG} cannot be used: {error}") from error
     by_file_name = {name: peft_name for peft_name, name in adapter.parts.items()}
     state = {
         by_file_name[name].removeprefix(_PEFT): tensor.to(model.dtype)
         for name, tensor, _ in stream_tensors(dict.fromkeys(adapter.parts.values(), adapter.file))
         if name in by_file_name
     }
+    broken = next((name for name, tensor in state.items() if not bool(tensor.isfinite().all())), None)
+    if broken is not None:
+        raise CheckpointError(
+            f"{broken} in {adapter.file} holds NaN or infinite weights, or too large for {model.dtype}."
+        )
     result = set_peft_model_state_dict(model, state, adapter_name="default")
     if result is not None and result.unexpected_keys:
         raise CheckpointError(f"{adapter.file} holds {result.unexpected_keys[0]}, which PEFT has no place for.")

@@ -174,6 +174,11 @@ def load_model(
     if adapter is not None and base is None:
         base = adapter.base
     base_folder = None if base is None else find_checkpoint(base)
+    if base_folder is not None and not has_weights(base_folder) and (base_folder / adapters.CONFIG).is_file():
+        raise CheckpointError(
+            f"The base {base_folder} holds LoRA layers itself, where a whole model is needed: "
+            "merge it first (llava convert BASE MERGED --to original) and name that as the base."
+        )
     if config is None:
         alone = adapter is not None and not (folder / "config.json").is_file()  # PEFT's adapters describe no model
         config = read_config_dict(base_folder if alone and base_folder is not None else folder)

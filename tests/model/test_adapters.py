@@ -258,6 +258,37 @@ def test_an_adapter_without_its_weights_or_of_another_kind_is_refused(tmp_path: 
         load(tmp_path / "lora")
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"r": "four"}, "says r: 'four', where a number above 0"),
+        ({"r": 0}, "says r: 0"),
+        ({"lora_alpha": None}, "says lora_alpha: None"),
+        ({"bias": "some"}, "cannot be used"),
+    ],
+)
+def test_settings_that_mean_nothing_are_named(tmp_path: Path, settings: dict[str, Any], said: str) -> None:
+    write_original(tmp_path, **settings)
+    with pytest.raises(CheckpointError, match=f"adapter_config.json {said}"):
+        load(tmp_path / "lora")
+
+
+def test_weights_that_are_no_numbers_are_found(tmp_path: Path) -> None:
+    write_original(tmp_path)
+    file = tmp_path / "lora/adapter_model.bin"
+    tensors = torch.load(file, weights_only=True)
+    tensors[next(iter(tensors))][0, 0] = float("nan")
+    torch.save(tensors, file)
+    with pytest.raises(CheckpointError, match=r"lora_A.* holds NaN"):
+        load(tmp_path / "lora")
+
+
+def test_a_base_that_is_an_adapter_itself_is_refused(tmp_path: Path) -> None:
+    write_original(tmp_path)
+    with pytest.raises(CheckpointError, match="holds LoRA layers itself"):
+        load(tmp_path / "lora", base=tmp_path / "lora")
+
+
 def test_a_whole_model_beside_a_left_over_adapter_is_a_whole_model(tmp_path: Path) -> None:
     tensors = write_llava_1_6(tmp_path / "a")
     write_json(tmp_path / "a/adapter_config.json", {"r": RANK})
