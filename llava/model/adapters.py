@@ -151,18 +151,19 @@ def apply_adapter(model: Any, adapter: Adapter, merge: bool) -> None:
     except ImportError as error:
         raise UsageError(f"{adapter.folder} holds LoRA layers, which needs PEFT: pip install peft.") from error
 
-    ranks = _check_fit(model, adapter)
+    by_file_name = {name: peft_name for peft_name, name in adapter.parts.items()}
+    tensors = {
+        by_file_name[name]: tensor
+        for name, tensor, _ in stream_tensors(dict.fromkeys(by_file_name, adapter.file))
+        if name in by_file_name
+    }
+    ranks = _check_fit(model, adapter, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     try:
         config = LoraConfig(**_settings_for(adapter, ranks, LoraConfig))
         model.add_adapter(config)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise CheckpointError(f"{adapter.folder / CONFIG} cannot be used: {error}") from error
-    by_file_name = {name: peft_name for peft_name, name in adapter.parts.items()}
-    state = {
-        by_file_name[name].removeprefix(_PEFT): tensor.to(model.dtype)
-        for name, tensor, _ in stream_tensors(dict.fromkeys(adapter.parts.values(), adapter.file))
-        if name in by_file_name
-    }
+    state = {name.removeprefix(_PEFT): tensor.to(model.dtype) for name, tensor in tensors.items()}
     broken = next((name for name, tensor in state.items() if not bool(tensor.isfinite().all())), None)
     if broken is not None:
         raise CheckpointError(
@@ -202,12 +203,12 @@ def _settings_for(adapter: Adapter, ranks: Mapping[str, int], config_class: Any)
     return values
 
 
-def _check_fit(model: nn.Module, adapter: Adapter) -> dict[str, int]:
-    """The rank of each layer's adapter; CheckpointError where an adapter does not fit the layer it is for."""
-    shapes = {
-        name: tuple(tensor.shape)
-        for name, tensor, _ in stream_tensors(dict.fromkeys(adapter.parts.values(), adapter.file))
-    }
+def _check_fit(model: nn.Module, adapter: Adapter, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """The rank of each layer's adapter, from the shapes of ``adapter.parts`` by PEFT's names.
+
+    Raises:
+        CheckpointError: an adapter does not fit the layer it is for.
+    """
     modules = dict(model.named_modules())
     ranks: dict[str, int] = {}
     for layer in adapter.layers:
@@ -220,10 +221,10 @@ def _check_fit(model: nn.Module, adapter: Adapter) -> dict[str, int]:
         prefix = f"{_PEFT}{layer}."
         halves = {}
         for half, names in (("A", ("lora_A.weight", "lora_embedding_A")), ("B", ("lora_B.weight", "lora_embedding_B"))):
-            found = [adapter.parts[prefix + name] for name in names if prefix + name in adapter.parts]
+            found = [prefix + name for name in names if prefix + name in shapes]
             if not found:
                 raise CheckpointError(f"{adapter.file} has no {names[0]} for {layer}: copy or download it again.")
-            halves[half] = (found[0], shapes[found[0]])
+            halves[half] = (adapter.parts[found[0]], shapes[found[0]])
         if not isinstance(module, nn.Linear):
             ranks[layer] = halves["A"][1][0]
             continue

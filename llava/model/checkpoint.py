@@ -108,31 +108,14 @@ class OpenCheckpoint:
         Raises:
             CheckpointError: a tensor is there twice, has no place, or has another shape than config.json describes.
         """
-        wanted = {name: tuple(tensor.shape) for name, tensor in self.model.named_parameters(remove_duplicate=False)}
         tied: dict[str, torch.Tensor] = {}
-        for source in self._sources:
-            seen: dict[str, Path] = {}
-            for name, tensor, path in stream_tensors(source.places):
-                ours = source.rename(name)
-                if ours is None or ours in self._passed_over:
-                    continue
-                if ours in seen:
-                    raise CheckpointError(f"{name} is there twice, in {seen[ours]} and in {path}.")
-                seen[ours] = path
-                if ours not in wanted:  # the index did not mention it
-                    raise CheckpointError(f"{path} holds {name}, which the model has no place for.")
-                if tuple(tensor.shape) != wanted[ours]:
-                    raise CheckpointError(
-                        f"{name} in {path} has the shape {list(tensor.shape)}, "
-                        f"but config.json describes {list(wanted[ours])}."
-                    )
-                _check_floating(tensor, name, path)
-                if self.model.config.tie_word_embeddings and ours in (layouts.EMBEDDINGS, layouts.HEAD):
-                    tied[ours] = tensor
-                    if len(tied) == 2:
-                        _check_tied(*tied.values())
-                if ours not in tied or ours == layouts.EMBEDDINGS:
-                    yield ours, tensor
+        for ours, tensor, _, _ in _stream_checked(_shapes(self.model), self._sources, self._passed_over):
+            if self.model.config.tie_word_embeddings and ours in (layouts.EMBEDDINGS, layouts.HEAD):
+                tied[ours] = tensor
+                if len(tied) == 2:
+                    _check_tied(*tied.values())
+            if ours not in tied or ours == layouts.EMBEDDINGS:
+                yield ours, tensor
 
 
 def load_model(
@@ -183,12 +166,8 @@ def load_model(
         alone = adapter is not None and not (folder / "config.json").is_file()  # PEFT's adapters describe no model
         config = read_config_dict(base_folder if alone and base_folder is not None else folder)
     values = {**config, **(overrides or {})}
-    sources = _find_sources(folder, base_folder, adapter, is_hf="text_config" in values)
-    spec, tower_folder = _find_spec(folder, base_folder, values, sources)
-    if tower_folder is not None:
-        sources.insert(0, _Source(find_tensors(tower_folder), layouts.name_from_tower))
-    name = os.path.abspath(folder) if Path(path_or_id).expanduser().is_dir() else str(path_or_id)
-    template = template_name(name, spec.raw)
+    sources, spec, tower_folder = _find_parts(folder, base_folder, adapter, values)
+    template = _find_template(path_or_id, folder, spec)
 
     model = _build(spec, folder, template, attention)
     if chosen_dtype is None:
@@ -234,16 +213,27 @@ def open_checkpoint(path_or_id: str | Path = DEFAULT_MODEL) -> OpenCheckpoint:
             "load it with its base (load_model), or merge it (llava convert SRC DST --to original)."
         )
     values = read_config_dict(folder)
-    sources = _find_sources(folder, None, None, is_hf="text_config" in values)
-    spec, tower_folder = _find_spec(folder, None, values, sources)
+    sources, spec, tower_folder = _find_parts(folder, None, None, values)
+    template = _find_template(path_or_id, folder, spec)
+    model = _build(spec, folder, template, None)
+    passed_over = _account(model, _shapes(model), sources)
+    return OpenCheckpoint(folder, tower_folder, spec, template, model, sources, passed_over)
+
+
+def _find_parts(
+    folder: Path, base_folder: Path | None, adapter: adapters.Adapter | None, values: Mapping[str, Any]
+) -> tuple[list[_Source], ModelSpec, Path | None]:
+    """Where all tensors lie, the spec that ``values`` (config.json) give, and the tower's folder if it is needed."""
+    sources = _find_sources(folder, base_folder, adapter, is_hf="text_config" in values)
+    spec, tower_folder = _find_spec(folder, base_folder, values, sources)
     if tower_folder is not None:
         sources.insert(0, _Source(find_tensors(tower_folder), layouts.name_from_tower))
+    return sources, spec, tower_folder
+
+
+def _find_template(path_or_id: str | Path, folder: Path, spec: ModelSpec) -> str:
     name = os.path.abspath(folder) if Path(path_or_id).expanduser().is_dir() else str(path_or_id)
-    template = template_name(name, spec.raw)
-    model = _build(spec, folder, template, None)
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.named_parameters(remove_duplicate=False)}
-    passed_over = _account(model, wanted, sources)
-    return OpenCheckpoint(folder, tower_folder, spec, template, model, sources, passed_over)
+    return template_name(name, spec.raw)
 
 
 def _find_sources(
@@ -308,12 +298,20 @@ def _build(spec: ModelSpec, folder: Path, template: str, attention: str | None) 
         raise CheckpointError(f"{folder / 'config.json'} describes no model that can be built: {error}") from error
 
 
-def _fill(model: Any, sources: list[_Source], device: torch.device, dtype: torch.dtype, bits: int) -> None:
-    """Give every parameter its value; all of them, or CheckpointError."""
-    is_tied = bool(model.config.tie_word_embeddings)
-    wanted = {name: tuple(tensor.shape) for name, tensor in model.named_parameters(remove_duplicate=False)}
-    passed_over = _account(model, wanted, sources)
-    head: torch.Tensor | None = None
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shape of each parameter by its name; one that two modules share is there by both names."""
+    return {name: tuple(tensor.shape) for name, tensor in model.named_parameters(remove_duplicate=False)}
+
+
+def _stream_checked(
+    wanted: Mapping[str, tuple[int, ...]], sources: list[_Source], passed_over: set[str]
+) -> Iterator[tuple[str, torch.Tensor, str, Path]]:
+    """Each tensor by our name, with its name in its file and that file; of several sources' the last one's.
+
+    Raises:
+        CheckpointError: a tensor is there twice, has no place, another shape than config.json describes, or no
+            floating-point numbers.
+    """
     owner = {name: i for i, source in enumerate(sources) for name in source.names()}
     for i, source in enumerate(sources):
         seen: dict[str, Path] = {}
@@ -331,11 +329,25 @@ def _fill(model: Any, sources: list[_Source], device: torch.device, dtype: torch
                     f"{name} in {path} has the shape {list(tensor.shape)}, "
                     f"but config.json describes {list(wanted[ours])}."
                 )
-            value = _convert(tensor, name, path, device, dtype)
-            if ours == layouts.HEAD and is_tied:
-                head = value
-            else:
-                _assign(model, ours, value, bits)
+            if not tensor.is_floating_point():
+                raise CheckpointError(
+                    f"{name} in {path} is of {tensor.dtype}; only floating-point weights can be read."
+                )
+            yield ours, tensor, name, path
+
+
+def _fill(model: Any, sources: list[_Source], device: torch.device, dtype: torch.dtype, bits: int) -> None:
+    """Give every parameter its value; all of them, or CheckpointError."""
+    is_tied = bool(model.config.tie_word_embeddings)
+    wanted = _shapes(model)
+    passed_over = _account(model, wanted, sources)
+    head: torch.Tensor | None = None
+    for ours, tensor, name, path in _stream_checked(wanted, sources, passed_over):
+        value = _convert(tensor, name, path, device, dtype)
+        if ours == layouts.HEAD and is_tied:
+            head = value
+        else:
+            _assign(model, ours, value, bits)
     if is_tied:
         _tie_head(model, head)
     _compute_buffers(model, device)
@@ -433,7 +445,6 @@ def _convert(tensor: torch.Tensor, name: str, path: Path, device: torch.device, 
     On a CPU, in the precision of the file, it stays mapped from there: nothing is copied, processes share it, and what
     is written to it stays in this process.
     """
-    _check_floating(tensor, name, path)
     value = tensor.to(device=device, dtype=dtype, memory_format=torch.contiguous_format)
     # A sum is finite only if all its terms are, and costs one pass and no memory; it may also overflow by itself.
     if not bool(value.sum().isfinite()) and not bool(value.isfinite().all()):
@@ -444,11 +455,6 @@ def _convert(tensor: torch.Tensor, name: str, path: Path, device: torch.device, 
             )
         raise CheckpointError(f"{name} in {path} holds NaN or infinite weights: a damaged file or a failed training.")
     return value
-
-
-def _check_floating(tensor: torch.Tensor, name: str, path: Path) -> None:
-    if not tensor.is_floating_point():
-        raise CheckpointError(f"{name} in {path} is of {tensor.dtype}; only floating-point weights can be read.")
 
 
 def _assign(model: nn.Module, name: str, value: torch.Tensor, bits: int) -> None:
