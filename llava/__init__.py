@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Answer": "llava.answer",
+    "Answer": "llava.backends.local",
     "LlavaError": "llava.errors",
     "LlavaLlamaForCausalLM": "llava.model.llava",
     "LlavaMistralForCausalLM": "llava.model.llava",
     "LlavaQwenForCausalLM": "llava.model.llava",
-    "Sampling": "llava.answer",
+    "Sampling": "llava.sampling",
     "ask": "llava.answer",
     "load_model": "llava.model.checkpoint",
     "load_picture": "llava.image.source",
@@ -36,11 +36,13 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from llava.answer import Answer, Sampling, ask
+    from llava.answer import ask
+    from llava.backends.local import Answer
     from llava.errors import LlavaError
     from llava.image.source import load_picture
     from llava.model.checkpoint import load_model
     from llava.model.llava import LlavaLlamaForCausalLM, LlavaMistralForCausalLM, LlavaQwenForCausalLM
+    from llava.sampling import Sampling
 
 
 def __getattr__(name: str) -> Any:

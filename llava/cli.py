@@ -21,8 +21,9 @@ from llava import __version__
 from llava.errors import LlavaError, UsageError
 
 if TYPE_CHECKING:
-    from llava.answer import Answer, Sampling
+    from llava.backends.local import Answer
     from llava.model.checkpoint import LoadedModel
+    from llava.sampling import Sampling
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -124,7 +125,7 @@ def _add_talking_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _sampling(arguments: argparse.Namespace) -> Sampling:
-    from llava.answer import Sampling
+    from llava.sampling import Sampling
 
     return Sampling(
         temperature=arguments.temperature,

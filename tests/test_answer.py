@@ -9,32 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava.answer import Sampling, _Speech
+from llava.backends.local import Speech
 from llava.errors import UsageError
-
-
-class Spelled:
-    """Stands in for a TextStream: token n is the n-th piece, and the last piece comes only at the end."""
-
-    stopped = False
-
-    def __init__(self, pieces: Sequence[str]) -> None:
-        self.pieces = pieces
-
-    def feed(self, ids: Sequence[int]) -> str:
-        return "".join(self.pieces[:-1][i] for i in ids)
-
-    def finish(self) -> str:
-        return "".join(self.pieces[-1:])
+from llava.sampling import Sampling
 
 
 def speak(pieces: Sequence[str]) -> tuple[str, list[str]]:
     """The whole text, and the pieces it was said in."""
     said: list[str] = []
-    speech = _Speech(Spelled(pieces), said.append)  # type: ignore[arg-type]
-    for i in range(len(pieces) - 1):
-        speech.feed([i])
-    return speech.finish(), said
+    speech = Speech(said.append)
+    for piece in pieces:
+        speech.say(piece)
+    return speech.text, said
 
 
 @given(st.lists(st.text(alphabet="ab \n", max_size=4)))
@@ -77,4 +63,5 @@ def test_sampling_says_top_p_even_when_it_is_off() -> None:
         "do_sample": True,
         "temperature": 0.2,
         "top_p": 1.0,
+        "top_k": 0,
     }

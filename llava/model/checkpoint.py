@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ class LoadedModel:
     spec: ModelSpec
     context_tokens: int
     template: str  # a name of llava.conversation.conv_templates
+    backend: Any = field(default=None, init=False, compare=False, repr=False)  # kept here by whoever answers with it
 
 
 @dataclass(frozen=True)

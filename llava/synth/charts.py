@@ -82,6 +82,11 @@ def draw_chart(rng: random.Random, width: int, height: int, held_out: bool) -> S
     for i in rng.sample(range(count), min(2, count)):
         add(choose(rng, f"What is the value of {names[i]}?", f"What value does {names[i]} have?"), show[i],
             "printed value" if printed else "axis value")  # fmt: skip
+    # Not in the suite, with numbers of their own, so that the suite's questions stay what they were.
+    more = random.Random(listing)
+    for task in ("chart compare again", "chart compare once more"):
+        a, b = more.sample(range(count), 2)
+        add(f"Is {names[a]} larger than {names[b]}?", "yes" if values[a] > values[b] else "no", task)
     # Not in the suite: every word of the answer teaches what largest, smallest and compare need.
     add("List the bars from the smallest to the largest.", ", ".join(names[i] for i in order), "chart order")
     if not one_color:

@@ -72,7 +72,11 @@ def draw_shapes(rng: random.Random, width: int, height: int, held_out: bool) -> 
     _ask_where(rng, scene, things)
     _ask_existence(rng, scene, things, held_out, "existence")
     _ask_how_many(rng, scene, things)
-    _ask_relation(rng, scene, things)
+    _ask_relation(rng, scene, things, "relation")
+    # Not in the suite, with numbers of their own, so that the suite's questions stay what they were.
+    more = random.Random(scene.caption)
+    for task in ("relation again", "relation once more"):
+        _ask_relation(more, scene, things, task)
     _ask_option(rng, scene, things)
     _ask_order(scene, things)
     return scene
@@ -147,7 +151,7 @@ def _ask_how_many(rng: random.Random, scene: Scene, things: list[_Thing]) -> Non
     scene.turns.append(Turn(f"How many {plural} are there?", str(shapes.count(shape)), "counting"))
 
 
-def _ask_relation(rng: random.Random, scene: Scene, things: list[_Thing]) -> None:
+def _ask_relation(rng: random.Random, scene: Scene, things: list[_Thing], task: str) -> None:
     names = [thing.name for thing in things]
     single = [thing for thing in things if names.count(thing.name) == 1]
     opposite = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
@@ -164,7 +168,7 @@ def _ask_relation(rng: random.Random, scene: Scene, things: list[_Thing]) -> Non
             relation = "above" if down < 0 else "below"
         holds = rng.random() < 0.5
         stated = relation if holds else opposite[relation]
-        scene.turns.append(Turn(f"Is the {a.name} {stated} the {b.name}?", "yes" if holds else "no", "relation"))
+        scene.turns.append(Turn(f"Is the {a.name} {stated} the {b.name}?", "yes" if holds else "no", task))
 
 
 def _ask_order(scene: Scene, things: list[_Thing]) -> None:

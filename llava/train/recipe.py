@@ -75,6 +75,7 @@ class Stage:
     """One training run. ``start`` names earlier stages whose parts it takes over (later ones win).
 
     ``patch_loss``: weight of the tower's warm-up task beside the answers (drawn pictures only; 0 is none).
+    ``answer_power``: a token of an answer of n tokens weighs n ** -answer_power; 0 is the original's plain mean.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Stage:
     train: tuple[str, ...] = ("projector", "language_model")
     aspect: str = "anyres"
     patch_loss: float = 0.0
+    answer_power: float = 0.0
     optimizer: str = "adamw"
     weight_decay: float = 0.0
     lr_scales: dict[str, float] = field(default_factory=dict)

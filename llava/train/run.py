@@ -22,6 +22,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from llava.errors import UsageError
 from llava.model.checkpoint import save_checkpoint
 from llava.train import build
+from llava.train.loss import build_answer_loss
 from llava.train.optimizer import build_optimizer
 from llava.train.oracle import ProjectorAlignment, attach_oracle, see_labels
 from llava.train.pictures import LabelledTiles, PictureMix, collate_tiles
@@ -189,6 +190,8 @@ def _assemble(
     model.config.image_aspect_ratio = stage.aspect
     model.config.mm_patch_merge_type = tiling.merge
     model.config.use_cache = False
+    if stage.answer_power:
+        model.loss_function = build_answer_loss(tokenizer.eos_token_id, stage.answer_power)
     templates = data.templates or TEMPLATES.get(shape.template, (shape.template,))
     samples = InstructionData(
         source, tokenizer, tiling, processor, templates, shape.decoder.context_tokens, with_pixels

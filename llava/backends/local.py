@@ -1,0 +1,287 @@
+"""A loaded model on this machine: through the engine, or where that cannot be through the model's own ``generate``.
+
+A conversation is prepared once for both: the pictures' tiles are planned and the prompt is rendered with every image
+position reserved, so a prompt that does not fit is refused before any pixel is touched.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers.generation import StoppingCriteria, StoppingCriteriaList
+
+from llava.conversation import Conversation
+from llava.engine.engine import Engine, Question, Stream
+from llava.engine.runner import find_obstacle
+from llava.errors import LlavaError
+from llava.image.geometry import TilePlan, plan_tiles
+from llava.image.pixels import make_pixels
+from llava.image.source import Picture
+from llava.prompt import Prompt, TextStream, find_closings, render
+from llava.sampling import Sampling
+
+if TYPE_CHECKING:
+    from llava.model.checkpoint import LoadedModel
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the model said and what it took. Times are seconds from the call; positions count the merged prompt."""
+
+    text: str
+    prompt_tokens: int
+    cut_tokens: int  # what the prompt lost at its right end; 0 unless the model cuts
+    image_positions: tuple[int, ...]
+    new_tokens: int
+    finished: bool  # False: cut at max_new_tokens or at the end of the context
+    first_token_s: float
+    total_s: float
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A conversation as the model takes it."""
+
+    prompt: Prompt
+    pictures: Sequence[Picture]
+    plans: Sequence[TilePlan]
+    sampling: Sampling  # its max_new_tokens fit the context
+    prompt_tokens: int  # less than the prompt's positions if the model cuts
+    stop_texts: Sequence[str]
+    stop_ids: Sequence[int]
+
+
+_making = threading.Lock()
+
+
+class Local:
+    """Answers conversations with one loaded model; ``Local.of`` keeps one for each.
+
+    ``engine_settings`` are those of ``Engine``, which is made when it is first needed.
+    """
+
+    def __init__(self, loaded: LoadedModel, **engine_settings: Any) -> None:
+        self.loaded = loaded
+        self._engine_settings = engine_settings
+        self._engine: Engine | None = None
+
+    @classmethod
+    def of(cls, loaded: LoadedModel) -> Local:
+        """The backend of this model, the same for every caller."""
+        with _making:
+            kept: Local | None = loaded.backend
+            if kept is None:
+                kept = cls(loaded)
+                object.__setattr__(loaded, "backend", kept)  # lives as long as the model
+            return kept
+
+    @property
+    def engine(self) -> Engine:
+        """The engine. Raises UsageError for a model that it cannot run."""
+        with _making:
+            if self._engine is None:
+                self._engine = Engine(self.loaded, **self._engine_settings)
+            return self._engine
+
+    def prepare(self, conversation: Conversation, pictures: Sequence[Picture], sampling: Sampling) -> Prepared:
+        """Plans the pictures and renders the prompt.
+
+        Raises UsageError when slots and pictures disagree, ContextTooLong when the prompt does not fit. A model whose
+        config says ``truncate_to_model_max_length`` cuts it instead, on the right, as the original.
+        """
+        loaded = self.loaded
+        plans = [plan_tiles(picture.size, loaded.spec.tiling) for picture in pictures]
+        config = loaded.model.config
+        cuts = getattr(config, "truncate_to_model_max_length", False)
+        limit_tokens = None if cuts else loaded.context_tokens
+        positions = [plan.num_positions for plan in plans]
+        prompt = render(conversation, loaded.tokenizer, positions, limit_tokens=limit_tokens)
+        longest = (cuts and config.tokenizer_model_max_length) or prompt.num_positions
+        prompt_tokens = min(prompt.num_positions, longest)
+        room_tokens = max(1, loaded.context_tokens - prompt_tokens)
+        sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room_tokens))
+        stop_texts, stop_ids = find_ends(conversation, loaded)
+        return Prepared(prompt, pictures, plans, sampling, prompt_tokens, stop_texts, stop_ids)
+
+    def answer(
+        self,
+        conversation: Conversation,
+        pictures: Sequence[Picture],
+        sampling: Sampling,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Answer:
+        """The model's next message in ``conversation``, whose last message is the empty one to be filled.
+
+        An exception in ``on_text`` (Ctrl-C too) ends the answer.
+        """
+        began = time.perf_counter()
+        prepared = self.prepare(conversation, pictures, sampling)
+        if not self._suits_engine(prepared):
+            return self._generate(prepared, began, on_text)
+        return self._listen(prepared, self._submit(prepared), began, on_text)
+
+    def answer_all(self, asked: Iterable[tuple[Conversation, Sequence[Picture], Sampling]]) -> Iterator[Answer]:
+        """The answers to many conversations in their order, computed together."""
+        waiting: list[tuple[Prepared, Stream | None, float]] = []
+        for conversation, pictures, sampling in asked:
+            began = time.perf_counter()
+            prepared = self.prepare(conversation, pictures, sampling)
+            stream = self._submit(prepared) if self._suits_engine(prepared) else None
+            waiting.append((prepared, stream, began))
+        try:
+            while waiting:
+                prepared, stream, began = waiting[0]
+                if stream is None:
+                    yield self._generate(prepared, began, None)
+                else:
+                    yield self._listen(prepared, stream, began, None)
+                del waiting[0]
+        finally:
+            for _, stream, _ in waiting:
+                if stream is not None:
+                    stream.cancel()
+
+    def _suits_engine(self, prepared: Prepared) -> bool:
+        """Beams, cut prompts, and models of which parts were replaced go through ``generate``."""
+        is_whole = prepared.prompt_tokens == prepared.prompt.num_positions
+        return prepared.sampling.num_beams == 1 and is_whole and find_obstacle(self.loaded.model) is None
+
+    def _submit(self, prepared: Prepared) -> Stream:
+        # Where memory is short the answer may become shorter, as it does at the end of the context.
+        room_tokens = max(1, self.engine.cache_tokens - prepared.prompt_tokens + 1)
+        sampling = replace(prepared.sampling, max_new_tokens=min(prepared.sampling.max_new_tokens, room_tokens))
+        return self.engine.submit(
+            Question(
+                prepared.prompt, prepared.pictures, prepared.plans, sampling, prepared.stop_texts, prepared.stop_ids
+            )
+        )
+
+    def _listen(
+        self, prepared: Prepared, stream: Stream, began: float, on_text: Callable[[str], None] | None
+    ) -> Answer:
+        speech = Speech(on_text)
+        try:
+            for piece in stream:
+                speech.say(piece.text)
+        except torch.OutOfMemoryError as error:
+            raise _no_memory(self.loaded, prepared) from error
+        finally:
+            stream.cancel()  # changes nothing if it ended by itself
+        result = stream.result
+        assert result is not None
+        return Answer(
+            text=speech.text,
+            prompt_tokens=prepared.prompt_tokens,
+            cut_tokens=0,
+            image_positions=tuple(plan.num_positions for plan in prepared.plans),
+            new_tokens=result.new_tokens,
+            finished=result.reason == "stop",
+            first_token_s=result.first_token_s,
+            total_s=time.perf_counter() - began,
+        )
+
+    def _generate(self, prepared: Prepared, began: float, on_text: Callable[[str], None] | None) -> Answer:
+        """One answer through the model's own ``generate``."""
+        loaded, model, sampling = self.loaded, self.loaded.model, prepared.sampling
+        # The input ids are what places the pictures; the merge inside the model puts their positions in their stead.
+        input_ids = torch.tensor([prepared.prompt.input_ids], device=model.device)
+        pixels = [
+            make_pixels(picture.image, loaded.spec.tiling, loaded.image_processor).to(model.device, model.dtype)
+            for picture in prepared.pictures
+        ]
+        stops = (*prepared.stop_texts, *sampling.stop)
+        listener = _Listener(TextStream(loaded.tokenizer, stop=stops), Speech(on_text), began)
+        arguments = sampling.for_generate()
+        if sampling.num_beams == 1:
+            arguments["stopping_criteria"] = StoppingCriteriaList([listener])
+        with torch.inference_mode():
+            try:
+                new_ids = model.generate(
+                    input_ids,
+                    images=pixels or None,
+                    image_sizes=[tuple(picture.size) for picture in prepared.pictures] or None,
+                    max_new_tokens=sampling.max_new_tokens,
+                    eos_token_id=list(prepared.stop_ids) or None,
+                    use_cache=True,
+                    **arguments,
+                )[0].tolist()
+            except torch.OutOfMemoryError as error:
+                raise _no_memory(loaded, prepared) from error
+        listener.hear(new_ids)
+        finished = listener.stream.stopped or (bool(new_ids) and new_ids[-1] in prepared.stop_ids)
+        return Answer(
+            text=listener.finish(),
+            prompt_tokens=prepared.prompt_tokens,
+            cut_tokens=prepared.prompt.num_positions - prepared.prompt_tokens,
+            image_positions=tuple(plan.num_positions for plan in prepared.plans),
+            new_tokens=len(new_ids),
+            finished=finished,
+            first_token_s=listener.first_token_s,
+            total_s=time.perf_counter() - began,
+        )
+
+
+def find_ends(conversation: Conversation, loaded: LoadedModel) -> tuple[list[str], list[int]]:
+    """The texts and the token ids that close an answer: what the checkpoint says and what the template does."""
+    said = loaded.model.generation_config.eos_token_id
+    if said is None:
+        said = loaded.tokenizer.eos_token_id
+    texts, ids = find_closings(conversation, loaded.tokenizer)
+    return texts, list(dict.fromkeys([*([said] if isinstance(said, int) else said or ()), *ids]))
+
+
+def _no_memory(loaded: LoadedModel, prepared: Prepared) -> LlavaError:
+    return LlavaError(
+        f"{loaded.model.device} has no memory left for {prepared.prompt_tokens} tokens and their answer. "
+        "Use --dtype bfloat16, fewer or smaller pictures, or --device cpu."
+    )
+
+
+class Speech:
+    """Text without blanks at its ends, said as it comes: a blank waits for what follows it."""
+
+    def __init__(self, on_text: Callable[[str], None] | None) -> None:
+        self._on_text = on_text
+        self._waiting = ""
+        self.text = ""
+
+    def say(self, piece: str) -> None:
+        piece = self._waiting + piece
+        if not self.text:
+            piece = piece.lstrip()
+        sure = piece.rstrip()
+        self._waiting = piece[len(sure) :]
+        self.text += sure
+        if sure and self._on_text is not None:
+            self._on_text(sure)
+
+
+class _Listener(StoppingCriteria):
+    """Hears each new token as a stopping criterion, so that the answer can end with the very token that ends it."""
+
+    def __init__(self, stream: TextStream, speech: Speech, began: float) -> None:
+        self.stream, self._speech = stream, speech
+        self._began = began
+        self._num_heard = 0
+        self.first_token_s = 0.0
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        self.hear(input_ids[0].tolist())
+        return torch.full((input_ids.shape[0],), self.stream.stopped, dtype=torch.bool, device=input_ids.device)
+
+    def hear(self, new_ids: list[int]) -> None:
+        """Pass on what is new in the answer so far."""
+        if self._num_heard == 0:
+            self.first_token_s = time.perf_counter() - self._began
+        self._speech.say(self.stream.feed(new_ids[self._num_heard :]))
+        self._num_heard = len(new_ids)
+
+    def finish(self) -> str:
+        """The whole answer, after saying what the stream held back."""
+        self._speech.say(self.stream.finish())
+        return self._speech.text

@@ -1,0 +1,78 @@
+"""How much memory the KV cache takes, and what a tile costs beside a prompt's position."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+
+from llava.errors import UsageError
+
+if TYPE_CHECKING:
+    from llava.model.checkpoint import LoadedModel
+
+# Of what the machine can spare; the rest is for activations, pictures and whatever else runs.
+SHARE = 0.5
+# As many whole contexts are enough by default: more would only keep older answers known.
+MOST_CONTEXTS = 16
+
+
+class Memory(NamedTuple):
+    num_blocks: int
+    tile_cost: int  # positions of a prompt that take as long as a tile
+
+
+def plan_memory(loaded: LoadedModel, block_tokens: int, memory_bytes: int | None) -> Memory:
+    """Blocks for ``memory_bytes``, or for half of what the machine can spare but no more than 16 contexts.
+
+    Raises UsageError if not even one block fits.
+    """
+    model = loaded.model
+    decoder = model.get_model()
+    head_dim = decoder.layers[0].self_attn.head_dim
+    of_position = 2 * len(decoder.layers) * model.config.num_key_value_heads * head_dim * model.dtype.itemsize
+    most = -(-MOST_CONTEXTS * loaded.context_tokens // block_tokens)
+    if memory_bytes is None:
+        num_blocks = min(most, int(SHARE * find_spare_bytes(model.device)) // (of_position * block_tokens))
+    else:
+        num_blocks = memory_bytes // (of_position * block_tokens)
+    if num_blocks < 1:
+        raise UsageError(
+            f"The cache gets {memory_bytes or 0} bytes, but one block of {block_tokens} positions takes "
+            f"{of_position * block_tokens}. Give it more memory."
+        )
+    return Memory(num_blocks, _tile_cost(model))
+
+
+def _tile_cost(model: torch.nn.Module) -> int:
+    """From the numbers of multiplications; attention is left out on both sides."""
+    tower = model.get_vision_tower()  # type: ignore[operator]
+    if tower is None:
+        return 1
+    blocks = tower.vision_tower.vision_model.encoder.layers[: tower.num_blocks_run]
+    of_tile = sum(weight.numel() for weight in blocks.parameters()) * (tower.num_patches + 1)
+    of_position = sum(weight.numel() for weight in model.get_model().layers.parameters())  # type: ignore[operator]
+    return max(1, round(of_tile / max(1, of_position)))
+
+
+def find_spare_bytes(device: torch.device) -> int:
+    """Memory that is free on the device, as far as the machine tells; 2 GiB where it does not."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    spare = 2 * 2**30
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            spare = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+            spare = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+    try:
+        # A container may be given less than the machine has.
+        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
+            limit = int(file.read())
+        with open("/sys/fs/cgroup/memory.current", encoding="ascii") as file:
+            spare = min(spare, max(0, limit - int(file.read())))
+    except (OSError, ValueError):
+        pass
+    return spare

@@ -1,0 +1,38 @@
+"""How much each token of an answer counts.
+
+With a plain mean over tokens a caption of 60 tokens counts 30 times as much as a "yes", and what only such short
+answers teach (relations, comparisons) starves behind what long ones teach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+
+def weigh_answers(targets: torch.Tensor, eos_token_id: int, power: float) -> torch.Tensor:
+    """Weights [N] of mean 1 for target tokens [N] in reading order, each answer of which ends with ``eos_token_id``.
+
+    A token of an answer of n tokens weighs n ** -power: 0 counts every token alike, 1 every answer.
+    """
+    ends = targets == eos_token_id
+    answer = ends.cumsum(0) - ends.long()
+    lengths = torch.bincount(answer)
+    weights = lengths[answer].float().pow(-power)
+    return weights / weights.mean()
+
+
+def build_answer_loss(eos_token_id: int, power: float) -> Callable[..., torch.Tensor]:
+    """A loss function as Transformers' models take it, for logits [N, V] of the targets alone."""
+
+    def answer_loss(
+        logits: torch.Tensor, labels: Any, vocab_size: int, shift_labels: torch.Tensor, **_kwargs: Any
+    ) -> torch.Tensor:
+        assert labels is None
+        each = functional.cross_entropy(logits.float(), shift_labels, reduction="none")
+        return (each * weigh_answers(shift_labels, eos_token_id, power)).mean()
+
+    return answer_loss

@@ -1,0 +1,332 @@
+"""The engine says what ``generate`` says, whatever else it is doing, and loses nothing when something goes wrong."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from llava.engine.engine import Engine, EngineClosed, EngineFull, Piece, Question, Stream
+from llava.engine.scheduler import RequestTooLarge
+from llava.errors import UsageError
+from llava.image.geometry import plan_tiles
+from llava.image.pixels import ImageProcessor, make_pixels
+from llava.image.source import load_picture
+from llava.prompt import Prompt
+from llava.sampling import Sampling
+from tests.tiny import ANYRES, FAMILIES, SLOT, TILE_PX, make_model
+from tests.tiny_tokenizers import words_and_letters
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return words_and_letters("the cat sat on a red mat and saw me")
+
+
+def load(tokenizer: Any, family: str = "llama", **changes: Any) -> Any:
+    model = make_model(family, **ANYRES, **changes).eval()
+    processor = ImageProcessor(size=TILE_PX)
+    return SimpleNamespace(
+        tokenizer=tokenizer,
+        model=model,
+        image_processor=processor,
+        spec=SimpleNamespace(tiling=model.tiling()),
+        context_tokens=1024,
+        template="llava_v1",
+    )
+
+
+@pytest.fixture(scope="module")
+def loaded(tokenizer: Any) -> Any:
+    return load(tokenizer)
+
+
+@pytest.fixture
+def engine(loaded: Any) -> Iterator[Engine]:
+    with Engine(loaded, memory_bytes=2**20, block_tokens=4) as engine:
+        yield engine
+    audit(engine)
+
+
+def audit(engine: Engine) -> None:
+    """After the end: nobody is left, and every block can be had again."""
+    scheduler = engine._scheduler
+    scheduler.audit()
+    assert scheduler.is_idle
+    assert scheduler.pool.num_available == scheduler.pool.num_blocks
+    assert engine.stats().num_running == engine.stats().num_waiting == 0
+    assert engine._num_open == 0
+
+
+def draw(seed: int, width: int, height: int) -> Any:
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return load_picture(Image.fromarray(noise))
+
+
+PICTURES = [draw(1, 60, 40), draw(2, 20, 90), draw(3, 30, 30)]
+
+
+def question(loaded: Any, ids: list[int], pictures: list[Any] = [], **settings: Any) -> Question:  # noqa: B006
+    plans = [plan_tiles(picture.size, loaded.spec.tiling) for picture in pictures]
+    num_positions = len(ids) - len(pictures) + sum(plan.num_positions for plan in plans)
+    sampling = Sampling(**{"max_new_tokens": 12, **settings})
+    return Question(Prompt(tuple(ids), None, num_positions), pictures, plans, sampling)
+
+
+def mixed_questions(loaded: Any, seed: int, count: int) -> list[Question]:
+    """Questions that share beginnings and pictures, of all lengths."""
+    rng = random.Random(seed)
+    questions = []
+    for _ in range(count):
+        ids = [1, 5, 6, 7, 8][: rng.randint(1, 5)]
+        pictures = rng.choices(PICTURES, k=rng.choice([0, 0, 1, 1, 2]))
+        for _ in pictures:
+            ids += [SLOT, 9, *rng.choices(range(3, 110), k=rng.choice([0, 1, 20]))]
+        ids += rng.choices(range(3, 110), k=rng.randint(1, 6))
+        questions.append(question(loaded, ids, pictures, max_new_tokens=rng.randint(1, 16)))
+    return questions
+
+
+def generate(loaded: Any, asked: Question) -> list[int]:
+    """The slow way."""
+    pixels = [make_pixels(picture.image, loaded.spec.tiling, loaded.image_processor) for picture in asked.pictures]
+    return loaded.model.generate(
+        torch.tensor([asked.prompt.input_ids]),
+        images=pixels or None,
+        image_sizes=[tuple(picture.size) for picture in asked.pictures] or None,
+        max_new_tokens=asked.sampling.max_new_tokens,
+        do_sample=False,
+        eos_token_id=list(asked.stop_ids) or 119,
+        pad_token_id=0,
+    )[0].tolist()
+
+
+def tokens(stream: Stream) -> list[int]:
+    return [choice.token for piece in stream for choice in piece.choices]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"block_tokens": 1},
+        {"block_tokens": 32, "most_positions": 7},
+        {"stall_s": 0.0},
+        {"max_running": 2},
+    ],
+)
+def test_many_at_once_say_what_each_says_alone(tokenizer: Any, family: str, settings: dict[str, Any]) -> None:
+    changes = {"mistral": {"sliding_window": 24}}.get(family, {})
+    loaded = load(tokenizer, family, **changes)
+    questions = mixed_questions(loaded, seed=len(settings), count=12)
+    with Engine(loaded, memory_bytes=2**20, **{"block_tokens": 4, **settings}) as engine:
+        streams = [engine.submit(asked) for asked in questions]
+        said = [tokens(stream) for stream in streams]
+        again = [tokens(engine.submit(asked)) for asked in questions]  # with everything known
+    audit(engine)
+    expected = [generate(loaded, asked) for asked in questions]
+    assert said == expected
+    assert again == expected
+
+
+def test_a_cache_too_small_for_all_changes_nothing(loaded: Any) -> None:
+    questions = [question(loaded, [1, word, SLOT, 9], PICTURES[2:], max_new_tokens=40) for word in range(10, 16)]
+    of_position = 2 * 2 * 2 * 12 * 4  # keys and values, layers, kv heads, head size, bytes
+    room = 2 * (questions[0].prompt.num_positions + 20)
+    with Engine(loaded, memory_bytes=room * of_position, block_tokens=4) as engine:
+        streams = [engine.submit(asked) for asked in questions]
+        said = [tokens(stream) for stream in streams]
+    audit(engine)
+    assert said == [generate(loaded, asked) for asked in questions]
+    assert engine.stats().num_preemptions > 0
+
+
+def test_the_same_picture_again_is_not_read_again(engine: Engine, loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    num_tiles = []
+    encode = loaded.model.encode_images
+    monkeypatch.setattr(loaded.model, "encode_images", lambda tiles: num_tiles.append(len(tiles)) or encode(tiles))
+    first = question(loaded, [1, 5, SLOT, 9, 20, 21], PICTURES[:1])
+    engine.submit(first).wait()
+    _, result = engine.submit(question(loaded, [1, 5, SLOT, 9, 22, 23, 24], PICTURES[:1])).wait()
+    assert sum(num_tiles) == first.plans[0].num_tiles
+    assert result.prompt_tokens - result.cached_tokens == 3
+    # The picture elsewhere: its features are known, though its keys and values are not.
+    _, result = engine.submit(question(loaded, [1, SLOT, 9], PICTURES[:1])).wait()
+    assert sum(num_tiles) == first.plans[0].num_tiles
+    assert result.cached_tokens == 1
+
+
+def test_text_comes_piece_by_piece_and_ends_where_it_was_told_to(engine: Engine, loaded: Any) -> None:
+    asked = question(loaded, [1, 5, 6, 7], max_new_tokens=20)
+    pieces = list(engine.submit(asked))
+    text = "".join(piece.text for piece in pieces)
+    ids = generate(loaded, asked)
+    assert text == loaded.tokenizer.decode(ids, skip_special_tokens=True)
+    assert sum(bool(piece.text) for piece in pieces) > 3
+    assert pieces[-1].result is not None
+    assert pieces[-1].result.reason == "length"
+    middle = text[len(text) // 2 : len(text) // 2 + 3]
+    stopped, result = engine.submit(question(loaded, [1, 5, 6, 7], max_new_tokens=20, stop=(middle,))).wait()
+    assert stopped == text[: text.index(middle)]
+    assert result.reason == "stop"
+    by_id = Question(asked.prompt, sampling=asked.sampling, stop_ids=[ids[4]])
+    ended, result = engine.submit(by_id).wait()
+    assert result.new_tokens == ids.index(ids[4]) + 1
+    assert ended == loaded.tokenizer.decode(ids[: ids.index(ids[4])], skip_special_tokens=True)
+
+
+def test_log_probabilities_are_the_models(engine: Engine, loaded: Any) -> None:
+    asked = question(loaded, [1, 5, SLOT, 7], PICTURES[:1], logprobs=3, max_new_tokens=4)
+    choices = [choice for piece in engine.submit(asked) for choice in piece.choices]
+    ids = [choice.token for choice in choices]
+    pixels = [make_pixels(PICTURES[0].image, loaded.spec.tiling, loaded.image_processor)]
+    with torch.no_grad():
+        logits = loaded.model(
+            torch.tensor([[*asked.prompt.input_ids, *ids]]), images=pixels, image_sizes=[tuple(PICTURES[0].size)]
+        ).logits[0, -5:-1]
+    expected = logits.log_softmax(-1)
+    for choice, row in zip(choices, expected, strict=True):
+        assert choice.logprob == pytest.approx(float(row[choice.token]), abs=1e-4)
+        assert [token for token, _ in choice.top] == row.topk(3).indices.tolist()
+
+
+def test_equal_seeds_say_equal_things(engine: Engine, loaded: Any) -> None:
+    def ask(seed: int) -> list[int]:
+        return tokens(engine.submit(question(loaded, [1, 5, 6], temperature=3.0, seed=seed, max_new_tokens=10)))
+
+    alone = ask(1)
+    crowd = [engine.submit(asked) for asked in mixed_questions(loaded, 9, 5)]
+    assert ask(1) == alone
+    assert ask(2) != alone
+    for stream in crowd:
+        stream.wait()
+
+
+def test_a_cancelled_answer_ends_in_every_state(engine: Engine, loaded: Any) -> None:
+    gate = threading.Event()
+    started = threading.Event()
+
+    def hold(piece: Piece) -> None:
+        started.set()
+        gate.wait(10)
+
+    running = engine.submit(question(loaded, [1, 5], max_new_tokens=500), on_piece=hold)
+    started.wait(10)
+    waiting = engine.submit(question(loaded, [1, SLOT, 6], PICTURES[:1], max_new_tokens=500))
+    waiting.cancel()
+    running.cancel()
+    gate.set()
+    text, result = waiting.wait()
+    assert (text, result.reason, result.new_tokens) == ("", "cancelled", 0)
+    answered = engine.submit(question(loaded, [1, 6], max_new_tokens=500))
+    for i, _ in enumerate(answered):
+        if i == 3:
+            answered.cancel()
+            answered.cancel()
+    assert answered.result is not None
+    assert answered.result.reason == "cancelled"
+    assert 3 < answered.result.new_tokens < 500
+    answered.cancel()  # after its end
+
+
+def test_one_bad_picture_fails_alone(engine: Engine, loaded: Any) -> None:
+    bad = draw(7, 60, 40)
+    object.__setattr__(bad, "image", "no image at all")
+    broken = question(loaded, [1, 5, SLOT, 6], [draw(8, 60, 40)])
+    broken = Question(broken.prompt, [bad], broken.plans, broken.sampling)
+    good = mixed_questions(loaded, 3, 6)
+    streams = [engine.submit(asked) for asked in good[:3]]
+    failing = engine.submit(broken)
+    streams += [engine.submit(asked) for asked in good[3:]]
+    with pytest.raises(AttributeError):
+        failing.wait()
+    assert failing.result is not None
+    assert failing.result.reason == "error"
+    assert [tokens(stream) for stream in streams] == [generate(loaded, asked) for asked in good]
+
+
+def test_scores_that_are_no_numbers_fail_their_request_alone(tokenizer: Any) -> None:
+    loaded = load(tokenizer)
+    with torch.no_grad():
+        loaded.model.get_model().embed_tokens.weight[99] = float("nan")
+    with Engine(loaded, memory_bytes=2**20, block_tokens=4) as engine:
+        good = question(loaded, [1, 5, 6, 7])
+        streams = [engine.submit(good), engine.submit(question(loaded, [1, 5, 99])), engine.submit(good)]
+        with pytest.raises(Exception, match="nan"):
+            streams[1].wait()
+        assert tokens(streams[0]) == tokens(streams[2]) == generate(loaded, good)
+    audit(engine)
+
+
+def test_what_can_never_run_is_refused_at_once(engine: Engine, loaded: Any) -> None:
+    with pytest.raises(RequestTooLarge, match=f"holds {engine.cache_tokens}"):
+        engine.submit(question(loaded, [1, 5], max_new_tokens=engine.cache_tokens + 1))
+    with pytest.raises(UsageError, match="1 image slots, but 0 pictures"):
+        engine.submit(Question(Prompt((1, SLOT), None, 2)))
+    with pytest.raises(UsageError, match="beams"):
+        engine.submit(question(loaded, [1, 5], num_beams=2))
+    with pytest.raises(UsageError, match="one block of 4 positions"):
+        Engine(loaded, memory_bytes=100, block_tokens=4)
+
+
+def test_more_than_may_wait_are_refused_and_a_client_that_never_reads_holds_nothing(loaded: Any) -> None:
+    with Engine(loaded, memory_bytes=2**20, max_running=1, max_waiting=2) as engine:
+        gate = threading.Event()
+        engine.submit(question(loaded, [1, 5]), on_piece=lambda piece: gate.wait(10) and None)
+        unread = [engine.submit(question(loaded, [1, 5, 6], max_new_tokens=50)) for _ in range(2)]
+        with pytest.raises(EngineFull, match="3 questions"):
+            engine.submit(question(loaded, [1, 5]))
+        gate.set()
+        while engine.stats().num_finished < 3:
+            pass
+        assert tokens(engine.submit(question(loaded, [1, 7]))) == generate(loaded, question(loaded, [1, 7]))
+        assert all(stream.result is None for stream in unread)
+    audit(engine)
+
+
+def test_a_closed_engine_says_so_and_ends_what_it_had(loaded: Any) -> None:
+    engine = Engine(loaded, memory_bytes=2**20)
+    stream = engine.submit(question(loaded, [1, 5], max_new_tokens=900))
+    engine.close()
+    assert stream.wait()[1].reason == "cancelled"
+    with pytest.raises(EngineClosed):
+        engine.submit(question(loaded, [1, 5]))
+    engine.close()
+    Engine(loaded, memory_bytes=2**20).close()
+
+
+def test_an_idle_engine_lets_its_thread_go(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llava.engine.engine.IDLE_S", 0.01)
+    with Engine(loaded, memory_bytes=2**20) as engine:
+        asked = question(loaded, [1, 5])
+        first = engine.submit(asked).wait()[0]
+        thread = engine._thread
+        assert thread is not None
+        thread.join(10)
+        assert not thread.is_alive()
+        assert engine.submit(asked).wait()[0] == first
+
+
+def test_the_model_can_be_asked_by_others_meanwhile(engine: Engine, loaded: Any) -> None:
+    usual = loaded.model.config._attn_implementation
+    asked = mixed_questions(loaded, 11, 6)
+    expected = [generate(loaded, each) for each in asked]
+    streams = [engine.submit(each) for each in asked]
+    assert [generate(loaded, each) for each in asked] == expected
+    assert [tokens(stream) for stream in streams] == expected
+    assert loaded.model.config._attn_implementation == usual
+
+
+def test_a_decoder_whose_frequencies_hang_on_the_batch_is_refused(tokenizer: Any) -> None:
+    rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
+    loaded = load(tokenizer, rope_parameters=rope)
+    with pytest.raises(UsageError, match="dynamic"):
+        Engine(loaded, memory_bytes=2**20)

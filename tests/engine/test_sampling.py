@@ -1,0 +1,87 @@
+"""Choices of tokens beside Transformers' own, and their limits."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from transformers.generation.logits_process import (
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from llava.engine.sampling import BadScores, Chooser, choose_all, keep_likely
+from llava.errors import UsageError
+from llava.sampling import Sampling
+
+NO_IDS = torch.zeros(1, 1, dtype=torch.long)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize(
+    ("top_k", "top_p", "min_p"), [(5, None, 0.0), (None, 0.7, 0.0), (None, None, 0.2), (20, 0.9, 0.05)]
+)
+def test_unlikely_tokens_go_as_in_transformers(seed: int, top_k: int | None, top_p: float | None, min_p: float) -> None:
+    scores = 3 * torch.randn(1, 50, generator=torch.Generator().manual_seed(seed))
+    expected = scores
+    if top_k:
+        expected = TopKLogitsWarper(top_k)(NO_IDS, expected)
+    if top_p:
+        expected = TopPLogitsWarper(top_p)(NO_IDS, expected)
+    if min_p:
+        expected = MinPLogitsWarper(min_p)(NO_IDS, expected)
+    kept = keep_likely(scores[0], Sampling(temperature=1, top_k=top_k, top_p=top_p, min_p=min_p))
+    torch.testing.assert_close(kept, expected[0])
+
+
+def test_penalties_are_those_of_transformers_and_openai() -> None:
+    scores = torch.tensor([2.0, -1.0, 1.5, 1.9])
+    chooser = Chooser(Sampling(repetition_penalty=1.5), Counter({0: 2, 1: 1}))
+    said = torch.tensor([[0, 0, 1]])
+    expected = RepetitionPenaltyLogitsProcessor(1.5)(said, scores[None])[0]
+    torch.testing.assert_close(chooser._penalize(scores), expected)
+    chooser = Chooser(Sampling(presence_penalty=0.5, frequency_penalty=0.25), Counter({0: 2, 1: 1}))
+    torch.testing.assert_close(chooser._penalize(scores), torch.tensor([1.0, -1.75, 1.5, 1.9]))
+    assert chooser.choose(scores).token == 3
+    assert chooser.counts[3] == 1
+
+
+def test_draws_follow_the_probabilities() -> None:
+    scores = torch.tensor([0.0, 1.0, 2.0])
+    chooser = Chooser(Sampling(temperature=2.0, seed=4))
+    drawn = Counter(chooser.choose(scores).token for _ in range(4000))
+    for token, share in enumerate((scores / 2).softmax(-1).tolist()):
+        assert drawn[token] / 4000 == pytest.approx(share, abs=0.03)
+
+
+def test_scores_that_are_no_numbers_are_told_from_others() -> None:
+    scores = torch.tensor([[0.0, float("nan"), 1.0], [0.0, -float("inf"), 1.0], [0.0, float("inf"), 1.0]])
+    choices = choose_all(scores, [Chooser(Sampling()) for _ in range(3)])
+    assert isinstance(choices[0], BadScores)
+    assert choices[1] == (2, None, ())
+    assert isinstance(choices[2], BadScores)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("top_k", 0),
+        ("min_p", 1.5),
+        ("repetition_penalty", 0.0),
+        ("presence_penalty", 2.5),
+        ("frequency_penalty", -3),
+        ("logprobs", 21),
+        ("stop", ("",)),
+    ],
+)
+def test_a_setting_out_of_range_is_refused(field: str, value: object) -> None:
+    with pytest.raises(UsageError):
+        Sampling(**{field: value})  # type: ignore[arg-type]
+
+
+def test_beams_take_no_settings_that_they_would_ignore() -> None:
+    with pytest.raises(UsageError, match="seed cannot be had together with 2 beams"):
+        Sampling(num_beams=2, seed=3)
