@@ -121,7 +121,34 @@ def _add_talking_flags(parser: argparse.ArgumentParser) -> None:
         "--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default: %(default)s)"
     )
     parser.add_argument("--top-p", type=float, metavar="P", help="sample among the likeliest words that sum to P")
+    parser.add_argument("--top-k", type=int, metavar="K", help="sample among the K likeliest words")
+    parser.add_argument(
+        "--min-p", type=float, default=0.0, metavar="P", help="sample among words P times as likely as the likeliest"
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same answer")
+    parser.add_argument(
+        "--repetition-penalty", type=float, default=1.0, metavar="X", help="above 1: fewer repetitions (default: 1)"
+    )
+    parser.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT", help="end the answer before TEXT; may be given again"
+    )
     parser.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help="at most (default: %(default)s)")
+    parser.add_argument(
+        "--memory", type=_bytes, metavar="SIZE", help="for keys and values, as 500M or 2G (default: what is to spare)"
+    )
+
+
+def _bytes(text: str) -> int:
+    """A number of bytes from 1000000, 500M, 2G or 1.5G."""
+    units = {"K": 2**10, "M": 2**20, "G": 2**30}
+    number, unit = (text[:-1], units[text[-1].upper()]) if text[-1:].upper() in units else (text, 1)
+    try:
+        size = float(number) * unit
+        if 0 < size < 2**60:
+            return int(size)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"'{text}' is no size; write a number above 0 such as 500M or 2G")
 
 
 def _sampling(arguments: argparse.Namespace) -> Sampling:
@@ -132,11 +159,17 @@ def _sampling(arguments: argparse.Namespace) -> Sampling:
         top_p=arguments.top_p,
         num_beams=getattr(arguments, "num_beams", 1),
         max_new_tokens=arguments.max_new_tokens,
+        top_k=arguments.top_k,
+        min_p=arguments.min_p,
+        repetition_penalty=arguments.repetition_penalty,
+        seed=arguments.seed,
+        stop=tuple(arguments.stop),
     )
 
 
 def _load(arguments: argparse.Namespace) -> LoadedModel:
-    """The model that the flags name; a person who waits at a terminal is told what for."""
+    """The model that the flags name, with its memory; a person who waits at a terminal is told what for."""
+    from llava.backends.local import Local
     from llava.model.checkpoint import load_model
     from llava.model.sources import DEFAULT_MODEL
 
@@ -144,13 +177,15 @@ def _load(arguments: argparse.Namespace) -> LoadedModel:
     if waiting:
         print(f"loading {arguments.model or 'the embedded model'} ...", end="", file=sys.stderr, flush=True)
     try:
-        return load_model(
+        loaded = load_model(
             arguments.model or DEFAULT_MODEL,
             base=arguments.model_base,
             merge=arguments.merge,
             device=arguments.device,
             dtype=arguments.dtype,
         )
+        Local.of(loaded, memory_bytes=getattr(arguments, "memory", None))
+        return loaded
     finally:
         if waiting:
             print("\r\033[K", end="", file=sys.stderr, flush=True)

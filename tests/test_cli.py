@@ -98,6 +98,29 @@ def test_the_embedded_model_is_the_default(
     assert str(next_folder) in run(capsys, "info")[1]
 
 
+def test_the_same_seed_gives_the_same_answer(
+    capsys: pytest.CaptureFixture[str], next_folder: Path, photo: Path
+) -> None:
+    def ask(*flags: str) -> str:
+        command = ["ask", str(photo), "What is it?", "--model", str(next_folder), "--max-new-tokens", "12", *flags]
+        assert main(command) == 0
+        return capsys.readouterr().out
+
+    hot = ["--temperature", "2", "--top-k", "50", "--min-p", "0.001", "--seed"]
+    assert ask(*hot, "3") == ask(*hot, "3", "--memory", "20M") != ask(*hot, "4")
+    plain = ask()
+    middle = plain[4:7]
+    assert ask("--stop", middle).strip() == plain[: plain.index(middle)].strip()
+
+
+@pytest.mark.parametrize("size", ["much", "0", "-2G", "", "nan"])
+def test_a_size_that_is_none_is_named(capsys: pytest.CaptureFixture[str], size: str) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["ask", "What?", f"--memory={size}"])
+    assert left.value.code == 2
+    assert f"'{size}' is no size" in capsys.readouterr().err
+
+
 def test_beams_and_sampling_answer(capsys: pytest.CaptureFixture[str], next_folder: Path, photo: Path) -> None:
     flags = ["--model", next_folder, *SHORT]
     assert run(capsys, "ask", photo, "What?", "--num-beams", "2", *flags)[0] == 0

@@ -71,12 +71,12 @@ class Local:
         self._engine: Engine | None = None
 
     @classmethod
-    def of(cls, loaded: LoadedModel) -> Local:
-        """The backend of this model, the same for every caller."""
+    def of(cls, loaded: LoadedModel, **engine_settings: Any) -> Local:
+        """The backend of this model, the same for every caller; the settings are those of the first."""
         with _making:
             kept: Local | None = loaded.backend
             if kept is None:
-                kept = cls(loaded)
+                kept = cls(loaded, **engine_settings)
                 object.__setattr__(loaded, "backend", kept)  # lives as long as the model
             return kept
 

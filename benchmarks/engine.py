@@ -1,0 +1,461 @@
+"""The engine beside Transformers, and beside vLLM where it is installed, on the same random weights in one run.
+
+One picture of 1000 x 667 px and a question of 64 tokens: seconds until the picture is encoded, until the first token,
+and until the first token when the same picture is asked about again; tokens a second; many questions at once, about
+different pictures and about one; seconds from starting Python to being ready; peak memory. Above the table stand this
+machine's own limits, measured in the same run, and what they would allow.
+
+    python benchmarks/engine.py [--shape XS] [--dtype bfloat16] [--vllm-python PYTHON] [--keep FOLDER]
+
+Each side runs in a process of its own. Shapes: XS (70 M parameters), S (1.4 B: CLIP ViT-L/14-336 with a Llama of 22
+layers), 7B (LLaVA-NeXT 7B).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+STARTED = time.time()
+PICTURE_PX = (1000, 667)
+QUESTION_TOKENS = 64
+NEW_TOKENS = 128
+PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
+VOCABULARY = 32000
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """Sizes of a LLaVA-NeXT, and how much of the many-questions part it gets to do here."""
+
+    tower: dict[str, int]
+    decoder: dict[str, int]
+    crowd: tuple[int, ...]
+    crowd_tokens: int
+    repeats: int
+
+
+SHAPES = {
+    "XS": Shape(
+        {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6, "num_attention_heads": 6},
+        {"hidden_size": 512, "intermediate_size": 1408, "num_hidden_layers": 8, "num_attention_heads": 8}
+        | {"num_key_value_heads": 8},
+        (8, 32),
+        32,
+        5,
+    ),
+    "S": Shape(
+        {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16},
+        {"hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 22, "num_attention_heads": 32}
+        | {"num_key_value_heads": 4},
+        (4,),
+        32,
+        2,
+    ),
+    "7B": Shape(
+        {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16},
+        {"hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32, "num_attention_heads": 32}
+        | {"num_key_value_heads": 32},
+        (),
+        32,
+        1,
+    ),
+}
+
+
+def main() -> int:
+    """Write the checkpoints, measure every side and print the table; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", default="XS", choices=SHAPES)
+    parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16", "float16"))
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--keep", help="a folder for the checkpoints, to be found there again by the next run")
+    parser.add_argument("--vllm-python", help="a Python that has vLLM, to measure it too")
+    parser.add_argument("--without-peers", action="store_true", help="measure the engine alone")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--only", choices=MEASURES, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.only:
+        print(json.dumps(MEASURES[options.only](options)))
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        options.keep = options.keep or folder
+        write_checkpoints(options)
+        sides = ["engine"] if options.without_peers else ["engine", "transformers"]
+        sides += ["vllm"] if options.vllm_python and not options.without_peers else []
+        limits = run_alone("limits", options)
+        report(options, limits, {side: run_alone(side, options) for side in sides})
+    return 0
+
+
+def checkpoint(options: argparse.Namespace, layout: str) -> Path:
+    return Path(options.keep) / f"{options.shape}-{options.dtype}-{layout}"
+
+
+def write_checkpoints(options: argparse.Namespace) -> None:
+    """Random weights in the original layout and in llava-hf's."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    from llava.image.pixels import ImageProcessor
+    from llava.model.checkpoint import save_checkpoint
+    from llava.model.convert import convert
+    from llava.model.llava import LlavaConfig, LlavaLlamaForCausalLM
+
+    original, hf = checkpoint(options, "original"), checkpoint(options, "hf")
+    shape = SHAPES[options.shape]
+    if not original.is_dir():
+        words = ["<unk>", "<s>", "</s>", *(f"w{i}" for i in range(3, VOCABULARY))]
+        tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, "<unk>"))
+        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        config = LlavaConfig(
+            **shape.decoder,
+            vocab_size=VOCABULARY,
+            max_position_embeddings=4096,
+            rms_norm_eps=1e-5,
+            use_mm_proj=True,
+            mm_projector_type="mlp2x_gelu",
+            mm_hidden_size=shape.tower["hidden_size"],
+            mm_vision_tower="clip-random",
+            mm_vision_select_layer=-2,
+            mm_vision_select_feature="patch",
+            mm_vision_config={**shape.tower, "image_size": 336, "patch_size": 14, "projection_dim": 768},
+            mm_patch_merge_type="spatial_unpad",
+            image_aspect_ratio="anyres",
+            image_grid_pinpoints=PINPOINTS,
+            tie_word_embeddings=False,
+        )
+        torch.manual_seed(0)
+        dtype = getattr(torch, options.dtype)
+        with torch.device("meta"):
+            model: Any = LlavaLlamaForCausalLM(config).to(dtype)
+        model.to_empty(device="cpu")
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                weight.fill_(1.0) if "norm" in name and name.endswith("weight") else weight.normal_(0, 0.02)
+        fast = PreTrainedTokenizerFast(
+            tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<unk>"
+        )
+        save_checkpoint(model, fast, ImageProcessor(size=336), original)
+        del model
+    if not hf.is_dir() and not options.without_peers:
+        convert(original, hf, "hf")
+
+
+def run_alone(side: str, options: argparse.Namespace) -> dict[str, Any]:
+    """The figures of one side, from a fresh process."""
+    python = options.vllm_python if side == "vllm" else sys.executable
+    command = [python, __file__, "--only", side, "--keep", options.keep, "--shape", options.shape]
+    command += ["--dtype", options.dtype, "--device", options.device]
+    print(f"measuring {side} ...", file=sys.stderr, flush=True)
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode:
+        raise SystemExit(f"{side} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure_limits(options: argparse.Namespace) -> dict[str, Any]:
+    """What this machine can do: bytes read and multiply-adds, a second, with as many threads as torch takes."""
+    import torch
+
+    def best(work: Callable[[], Any], seconds: float = 1.5) -> float:
+        work()
+        times: list[float] = []
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end:
+            began = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - began)
+        return statistics.median(times)
+
+    large = torch.ones(2**28 if options.shape != "XS" else 2**27)
+    read = large.numel() * 4 / best(large.sum)
+    del large
+    a, b = torch.randn(2048, 4096).bfloat16(), torch.randn(4096, 4096).bfloat16()
+    bf16 = 2 * 2048 * 4096 * 4096 / best(lambda: a @ b.T)
+    ints = torch.randint(-9, 9, (2048, 4096), dtype=torch.int8), torch.randint(-9, 9, (4096, 4096), dtype=torch.int8)
+    int8 = 2 * 2048 * 4096 * 4096 / best(lambda: torch._int_mm(ints[0], ints[1].T))
+    return {"read_gb_s": read / 1e9, "bf16_gflops": bf16 / 1e9, "int8_gops": int8 / 1e9}
+
+
+def picture_of(seed: int) -> Any:
+    """A picture that is not like any other: stripes of the seed's width under a gradient."""
+    from PIL import Image
+
+    gradient = Image.linear_gradient("L").resize(PICTURE_PX)
+    stripes = Image.new("L", PICTURE_PX, 40)
+    for x in range(0, PICTURE_PX[0], 7 + seed):
+        stripes.paste(200, (x, 0, x + 3, PICTURE_PX[1]))
+    return Image.merge("RGB", (gradient, stripes, gradient.rotate(180)))
+
+
+def question_ids(number: int) -> list[int]:
+    """A begin token, the picture's slot (-200), and 63 words that end in this question's own."""
+    return [1, -200, *range(100, 100 + QUESTION_TOKENS - 3), 5000 + number, 9]
+
+
+def measure_engine(options: argparse.Namespace) -> dict[str, Any]:
+    """This package's engine."""
+    import torch
+
+    from llava.engine.engine import Engine, Question
+    from llava.image.geometry import plan_tiles
+    from llava.image.source import load_picture
+    from llava.model.checkpoint import load_model
+    from llava.prompt import Prompt
+    from llava.sampling import Sampling
+
+    shape = SHAPES[options.shape]
+    loaded = load_model(checkpoint(options, "original"), device=options.device, dtype=options.dtype)
+    engine = Engine(loaded)
+    ready_s = time.time() - STARTED
+
+    def ask(picture_seed: int, number: int, new_tokens: int) -> Any:
+        picture = load_picture(picture_of(picture_seed))
+        plan = plan_tiles(picture.size, loaded.spec.tiling)
+        ids = question_ids(number)
+        prompt = Prompt(tuple(ids), None, len(ids) - 1 + plan.num_positions)
+        return engine.submit(Question(prompt, [picture], [plan], Sampling(max_new_tokens=new_tokens)))
+
+    prompt_tokens = ask(999, 0, 2).wait()[1].prompt_tokens  # warm
+    pixels = torch.zeros(5, 3, 336, 336, dtype=loaded.model.dtype, device=loaded.model.device)
+    vision, first, rate, again = [], [], [], []
+    for i in range(shape.repeats):
+        with torch.inference_mode():
+            began = time.perf_counter()
+            loaded.model.encode_images(pixels)
+            vision.append(time.perf_counter() - began)
+        result = ask(i, i, NEW_TOKENS).wait()[1]
+        first.append(result.first_token_s)
+        rate.append((NEW_TOKENS - 1) / (result.total_s - result.first_token_s))
+        again.append(ask(i, 50 + i, 2).wait()[1].first_token_s)
+    figures = {
+        "ready_s": ready_s,
+        "prompt_tokens": prompt_tokens,
+        "vision_s": statistics.median(vision),
+        "first_token_s": statistics.median(first),
+        "tokens_per_s": statistics.median(rate),
+        "again_s": statistics.median(again),
+    }
+    for count in shape.crowd:
+        for kind in ("different", "same"):
+            seeds = [100 * count + (i if kind == "different" else 77) for i in range(count)]
+            began = time.perf_counter()
+            streams = [ask(seed, 200 + i, shape.crowd_tokens) for i, seed in enumerate(seeds)]
+            for stream in streams:
+                stream.wait()
+            figures[f"{count}_{kind}_tok_s"] = count * shape.crowd_tokens / (time.perf_counter() - began)
+    engine.close()
+    return {**figures, "peak_gb": peak_gb()}
+
+
+def measure_transformers(options: argparse.Namespace) -> dict[str, Any]:
+    """LlavaNextForConditionalGeneration with the same weights; many questions as one batch."""
+    import torch
+    from transformers import LlavaNextForConditionalGeneration
+
+    from llava.image.geometry import Size, Tiling, plan_tiles
+    from llava.image.pixels import ImageProcessor, make_pixels
+
+    shape = SHAPES[options.shape]
+    dtype = getattr(torch, options.dtype)
+    model: Any = LlavaNextForConditionalGeneration.from_pretrained(
+        checkpoint(options, "hf"), dtype=dtype, device_map=options.device
+    ).eval()
+    ready_s = time.time() - STARTED
+    config = json.loads((checkpoint(options, "original") / "config.json").read_text())
+    tiling = Tiling.from_config(config, tile_px=336, patch_px=14)
+    num_positions = plan_tiles(Size(*PICTURE_PX), tiling).num_positions
+    processor = ImageProcessor(size=336)
+
+    def generate(asked: list[tuple[int, int]], new_tokens: int) -> None:
+        rows = []
+        for _, number in asked:
+            ids = question_ids(number)
+            slot = ids.index(-200)
+            rows.append(ids[:slot] + [model.config.image_token_id] * num_positions + ids[slot + 1 :])
+        pixels = torch.stack([make_pixels(picture_of(seed), tiling, processor) for seed, _ in asked])
+        model.generate(
+            input_ids=torch.tensor(rows, device=model.device),
+            attention_mask=torch.ones(len(rows), len(rows[0]), dtype=torch.long, device=model.device),
+            pixel_values=pixels.to(model.device, dtype),
+            image_sizes=torch.tensor([PICTURE_PX[::-1]] * len(rows)),
+            max_new_tokens=new_tokens,
+            min_new_tokens=new_tokens,
+            do_sample=False,
+        )
+
+    def seconds(asked: list[tuple[int, int]], new_tokens: int) -> float:
+        began = time.perf_counter()
+        with torch.inference_mode():
+            generate(asked, new_tokens)
+        return time.perf_counter() - began
+
+    seconds([(999, 0)], 2)
+    pixels = torch.zeros(1, 5, 3, 336, 336, dtype=dtype, device=model.device)
+    vision, first, rate = [], [], []
+    for i in range(shape.repeats):
+        with torch.inference_mode():
+            began = time.perf_counter()
+            model.get_image_features(pixels, torch.tensor([PICTURE_PX[::-1]]))
+            vision.append(time.perf_counter() - began)
+        first.append(seconds([(i, i)], 1))
+        rate.append((NEW_TOKENS - 1) / (seconds([(i, i)], NEW_TOKENS) - first[-1]))
+    figures = {
+        "ready_s": ready_s,
+        "prompt_tokens": num_positions + QUESTION_TOKENS,
+        "vision_s": statistics.median(vision),
+        "first_token_s": statistics.median(first),
+        "tokens_per_s": statistics.median(rate),
+        "again_s": statistics.median(first),  # it remembers nothing
+    }
+    for count in shape.crowd:
+        if count > 8:
+            continue  # 32 prompts of 2208 tokens as one batch do not fit
+        took = seconds([(100 * count + i, 200 + i) for i in range(count)], shape.crowd_tokens)
+        figures[f"{count}_different_tok_s"] = figures[f"{count}_same_tok_s"] = count * shape.crowd_tokens / took
+    return {**figures, "peak_gb": peak_gb()}
+
+
+def measure_vllm(options: argparse.Namespace) -> dict[str, Any]:
+    """vLLM's offline engine on the llava-hf layout."""
+    from vllm import LLM, SamplingParams  # type: ignore[import-not-found]
+
+    shape = SHAPES[options.shape]
+    llm = LLM(
+        str(checkpoint(options, "hf")),
+        dtype=options.dtype,
+        max_model_len=4096,
+        max_num_seqs=64,
+        disable_log_stats=False,
+    )
+    ready_s = time.time() - STARTED
+
+    def ask(asked: list[tuple[int, int]], new_tokens: int) -> list[Any]:
+        prompts = []
+        for seed, number in asked:
+            ids = question_ids(number)
+            ids[ids.index(-200)] = llm.get_tokenizer().convert_tokens_to_ids("<image>")
+            prompts.append({"prompt_token_ids": ids, "multi_modal_data": {"image": picture_of(seed)}})
+        settings = SamplingParams(temperature=0, max_tokens=new_tokens, min_tokens=new_tokens, ignore_eos=True)
+        return llm.generate(prompts, settings, use_tqdm=False)
+
+    def seconds(asked: list[tuple[int, int]], new_tokens: int) -> float:
+        began = time.perf_counter()
+        ask(asked, new_tokens)
+        return time.perf_counter() - began
+
+    prompt_tokens = len(ask([(999, 0)], 2)[0].prompt_token_ids)
+    first, rate, again = [], [], []
+    for i in range(shape.repeats):
+        first.append(seconds([(i, i)], 1))
+        known = seconds([(i, i)], 1)
+        rate.append((NEW_TOKENS - 1) / (seconds([(i, i)], NEW_TOKENS) - known))
+        again.append(seconds([(i, 50 + i)], 1))
+    figures = {
+        "ready_s": ready_s,
+        "prompt_tokens": prompt_tokens,
+        "first_token_s": statistics.median(first),
+        "tokens_per_s": statistics.median(rate),
+        "again_s": statistics.median(again),
+    }
+    for count in shape.crowd:
+        for kind in ("different", "same"):
+            seeds = [100 * count + (i if kind == "different" else 77) for i in range(count)]
+            took = seconds([(seed, 200 + i) for i, seed in enumerate(seeds)], shape.crowd_tokens)
+            figures[f"{count}_{kind}_tok_s"] = count * shape.crowd_tokens / took
+    return figures
+
+
+MEASURES = {
+    "limits": measure_limits,
+    "engine": measure_engine,
+    "transformers": measure_transformers,
+    "vllm": measure_vllm,
+}
+
+
+def floors(options: argparse.Namespace, limits: dict[str, Any], prompt_tokens: int) -> dict[str, float]:
+    """What the limits allow: multiplications at the bf16 rate, weights and cache at the memory's."""
+    shape = SHAPES[options.shape]
+    tower, decoder = shape.tower, shape.decoder
+    width, inner, layers = decoder["hidden_size"], decoder["intermediate_size"], decoder["num_hidden_layers"]
+    kv_width = width // decoder["num_attention_heads"] * decoder["num_key_value_heads"]
+    per_layer = width * (2 * width + 2 * kv_width + 3 * inner)
+    blocks, side = tower["num_hidden_layers"] - 1, tower["hidden_size"]
+    per_block = side * (4 * side + 2 * tower["intermediate_size"])
+    vision = 5 * 2 * blocks * (577 * per_block + 2 * 577 * 577 * side) + 5 * 2 * 576 * (side * width + width * width)
+    prefill = 2 * layers * (prompt_tokens * per_layer + prompt_tokens * prompt_tokens * width)
+    size = 4 if options.dtype == "float32" else 2
+    read = size * (layers * per_layer + VOCABULARY * width + 2 * layers * kv_width * prompt_tokens)
+    rate = 1e9 * limits["bf16_gflops"]
+    return {
+        "vision_s": vision / rate,
+        "first_token_s": (vision + prefill) / rate,
+        "tokens_per_s": 1e9 * limits["read_gb_s"] / read,
+    }
+
+
+def report(options: argparse.Namespace, limits: dict[str, Any], sides: dict[str, dict[str, Any]]) -> None:
+    """Print the limits and the table; write everything as JSON where asked to."""
+    ours = sides["engine"]
+    floor = floors(options, limits, ours["prompt_tokens"])
+    print(
+        f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}; shape {options.shape}, "
+        f"{options.dtype}, {options.device}; {ours['prompt_tokens']} prompt tokens, {NEW_TOKENS} new"
+    )
+    print(
+        f"limits: memory read {limits['read_gb_s']:.1f} GB/s, bf16 {limits['bf16_gflops']:.0f} GFLOPS, "
+        f"int8 {limits['int8_gops']:.0f} GOPS"
+    )
+    names = {
+        "ready_s": "start to ready, s",
+        "vision_s": "picture encoded, s",
+        "first_token_s": "first token, s",
+        "tokens_per_s": "decode, tokens/s",
+        "again_s": "same picture again, first token, s",
+        **{
+            f"{count}_{kind}_tok_s": f"{count} questions, {kind} picture{'s' * (kind == 'different')}, tokens/s"
+            for count in SHAPES[options.shape].crowd
+            for kind in ("different", "same")
+        },
+        "peak_gb": "peak memory, GB",
+    }
+    print(f"{'':42}{'limit':>14}" + "".join(f"{side:>22}" for side in sides))
+    for key, name in names.items():
+        limit = floor.get(key)
+        line = f"{name:42}{'' if limit is None else f'{limit:.3g}':>14}"
+        for figures in sides.values():
+            value = figures.get(key)
+            text = "-" if value is None else f"{value:.3g}"
+            if value is not None and limit is not None:
+                share = limit / value if key.endswith("_s") and not key.endswith("per_s") else value / limit
+                text += f" ({share:.0%})"
+            line += f"{text:>22}"
+        print(line)
+    if options.json:
+        options.json.write_text(json.dumps({"limits": limits, "floors": floor, "sides": sides}, indent=1) + "\n")
+
+
+def peak_gb() -> float:
+    """The most memory this process has held."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6 / 1.024)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
