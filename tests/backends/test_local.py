@@ -1,0 +1,145 @@
+"""Which way an answer takes, and that both ways say the same."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from llava import load_model
+from llava.answer import place_pictures, start_conversation
+from llava.backends.local import Local
+from llava.engine.engine import Engine
+from llava.errors import UsageError
+from llava.image.source import Picture, load_picture
+from llava.sampling import Sampling
+
+
+@pytest.fixture(scope="module")
+def loaded(next_folder: Path) -> Any:
+    return load_model(str(next_folder), device="cpu", dtype="float32")
+
+
+@pytest.fixture
+def picture(photo: Path) -> Picture:
+    return load_picture(photo)
+
+
+def conversation(loaded: Any, question: str, num_pictures: int = 1) -> Any:
+    begun = start_conversation(loaded)
+    begun.append_message(begun.roles[0], place_pictures(loaded, question, num_pictures))
+    begun.append_message(begun.roles[1], None)
+    return begun
+
+
+def forbid_generate(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("generate was asked")
+
+    refuse.__module__ = type(loaded.model).generate.__module__
+    monkeypatch.setattr(type(loaded.model), "generate", refuse)
+
+
+def test_both_ways_say_the_same(loaded: Any, picture: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = Local(loaded)
+    asked = (conversation(loaded, "What is it?"), [picture], Sampling(max_new_tokens=14))
+    pieces: list[str] = []
+    slow = backend._generate(backend.prepare(*asked), 0.0, pieces.append)
+    assert "".join(pieces) == slow.text
+    forbid_generate(loaded, monkeypatch)
+    fast = backend.answer(*asked)
+    for name in ("text", "prompt_tokens", "cut_tokens", "image_positions", "new_tokens", "finished"):
+        assert getattr(fast, name) == getattr(slow, name)
+    assert fast.new_tokens == 14
+    assert 0 < fast.first_token_s < fast.total_s
+    many = backend.answer_all([asked, (conversation(loaded, "Why?", 0), [], Sampling(max_new_tokens=3)), asked])
+    assert [answer.new_tokens for answer in many] == [14, 3, 14]
+
+
+@pytest.mark.parametrize("name", ["encode_images", "prepare_inputs_labels_for_multimodal", "forward"])
+def test_a_replaced_part_takes_effect(
+    loaded: Any, picture: Picture, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    kind = type(loaded.model)
+    original, calls = getattr(kind, name), []
+
+    def replacement(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        calls.append(name)
+        return original(self, *arguments, **keywords)
+
+    monkeypatch.setattr(kind, name, replacement)
+    backend = Local(loaded)
+    backend.answer(conversation(loaded, "What?"), [picture], Sampling(max_new_tokens=2))
+    assert calls
+    assert backend._engine is None
+    with pytest.raises(UsageError, match=f"its {name} was replaced"):
+        _ = backend.engine
+
+
+def test_beams_and_cut_prompts_go_through_generate(loaded: Any, picture: Picture) -> None:
+    backend = Local(loaded)
+    backend.answer(conversation(loaded, "What?"), [picture], Sampling(num_beams=2, max_new_tokens=2))
+    config = loaded.model.config
+    config.truncate_to_model_max_length, config.tokenizer_model_max_length = True, 40
+    try:
+        cut = backend.answer(conversation(loaded, "What?"), [picture], Sampling(max_new_tokens=2))
+    finally:
+        del config.truncate_to_model_max_length, config.tokenizer_model_max_length
+    assert cut.prompt_tokens == 40
+    assert cut.cut_tokens > 0
+    assert backend._engine is None
+
+
+def test_an_exception_while_text_comes_ends_the_answer(loaded: Any, picture: Picture) -> None:
+    backend = Local(loaded)
+
+    def interrupt(_: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        backend.answer(conversation(loaded, "What?"), [picture], Sampling(max_new_tokens=900), interrupt)
+    after = backend.answer(conversation(loaded, "What?"), [picture], Sampling(max_new_tokens=4))
+    assert after.new_tokens == 4
+    backend.engine.close()
+    assert backend.engine.stats().num_running == 0
+
+
+def test_where_memory_is_short_answers_are(loaded: Any, picture: Picture) -> None:
+    asked = (conversation(loaded, "What?"), [picture], Sampling(max_new_tokens=500))
+    prompt_tokens = Local(loaded).prepare(*asked).prompt_tokens
+    config = loaded.model.config
+    of_position = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
+    backend = Local(loaded, memory_bytes=(prompt_tokens // 16 + 2) * 16 * of_position)
+    answer = backend.answer(*asked)
+    assert not answer.finished
+    assert answer.new_tokens == backend.engine.cache_tokens - prompt_tokens + 1
+
+
+def test_a_model_that_nobody_refers_to_is_let_go(next_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llava.engine.engine.IDLE_S", 0.01)
+    mine = load_model(str(next_folder), device="cpu", dtype="float32")
+    assert Local.of(mine) is Local.of(mine)
+    Local.of(mine).answer(conversation(mine, "What?", 0), [], Sampling(max_new_tokens=2))
+    engine = Local.of(mine).engine
+    assert isinstance(engine, Engine)
+    if engine._thread is not None:
+        engine._thread.join(10)
+    gone = weakref.ref(mine.model)
+    del mine, engine
+    gc.collect()
+    assert gone() is None
+
+
+def test_torchs_own_numbers_decide_where_no_seed_is_given(loaded: Any) -> None:
+    backend = Local(loaded)
+
+    def ask() -> str:
+        torch.manual_seed(5)
+        return backend.answer(conversation(loaded, "What?", 0), [], Sampling(temperature=2.0, max_new_tokens=9)).text
+
+    first = ask()
+    assert ask() == first
