@@ -154,6 +154,11 @@ class BlockPool:
         """One holder less for a block that was held outside of any table."""
         self._let_go(self._nodes[index])
 
+    def forget_all(self) -> None:
+        """Makes all idle blocks free: what they hold is of no use any more."""
+        while self._num_idle:
+            self._free.append(self._evict())
+
     def audit(self, tables: Iterable[Sequence[int]], others: Iterable[int] = ()) -> None:
         """Checks every promise of this class against the tables and single blocks that are held. For tests."""
         holders = [0] * self.num_blocks

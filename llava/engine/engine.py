@@ -252,8 +252,22 @@ class Engine:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._loop, name="llava-engine", daemon=True)
                 self._thread.start()
+            if self._runner.has_new_weights():
+                self._inbox.put(self._forget)
             self._inbox.put(lambda: self._scheduler.add(request))
         return answering.stream
+
+    def forget(self) -> None:
+        """Forgets all keys, values and features: of use after the weights were changed behind torch's back (``.data``).
+
+        Other changes are noticed when the next question is submitted.
+        """
+        self._inbox.put(self._forget)
+
+    def _forget(self) -> None:
+        self._scheduler.pool.forget_all()
+        self._scheduler.features.forget_all()
+        self._runner.reload()
 
     def stats(self) -> Stats:
         """A copy of the counts."""

@@ -2,8 +2,8 @@
 
     slot = block * block_tokens + place in the block          where a position's key and value lie, in every layer
 
-The slow way, in torch alone: each request's blocks are gathered and given to torch's attention. Query heads that share
-a key and value head are laid beside each other instead of copying what they share.
+The slow way, in torch alone, gathers each request's blocks and gives them to torch's attention; the fast way is
+compiled (kernels.cpp) and reads the blocks where they are.
 """
 
 from __future__ import annotations
@@ -15,14 +15,28 @@ from typing import Any
 import torch
 from torch import nn
 
+from llava.engine import native
 from llava.engine.request import Copy
 
 # The name under which Transformers' layers find ``attend_paged``.
 ATTENTION = "llava_paged"
 
 
+@dataclass
+class Rows:
+    """The requests of a step: whose queries begin where, how many positions each has with them, and their blocks.
+
+    int32 tensors on the CPU: starts [R + 1], lengths [R], tables [R, most blocks]; int64 slots [N] of all positions.
+    """
+
+    starts: torch.Tensor
+    lengths: torch.Tensor
+    tables: torch.Tensor
+    slots: torch.Tensor
+
+
 class KVCache:
-    """For every layer keys and values [blocks, kv heads, block_tokens, head_dim]."""
+    """For every layer keys and values [blocks, kv heads, block_tokens, head_dim], computed with in torch."""
 
     def __init__(
         self,
@@ -42,73 +56,99 @@ class KVCache:
 
     def copy(self, copies: Sequence[Copy]) -> None:
         """Copies the beginnings of blocks, in every layer."""
-        for source, target, num_tokens in copies:
+        for source, target, _ in copies:
             for tensor in (*self.keys, *self.values):
-                tensor[target, :, :num_tokens] = tensor[source, :, :num_tokens]
+                tensor[target] = tensor[source]
 
-    def store(self, layer: int, keys_NHD: torch.Tensor, values_NHD: torch.Tensor, slots_N: torch.Tensor) -> None:
+    def store(self, layer: int, keys_NHD: torch.Tensor, values_NHD: torch.Tensor, rows: Rows) -> None:
         """Writes a key and a value for each slot."""
-        blocks, places = slots_N // self.block_tokens, slots_N % self.block_tokens
+        slots = rows.slots.to(keys_NHD.device)
+        blocks, places = slots // self.block_tokens, slots % self.block_tokens
         self.keys[layer][blocks, :, places] = keys_NHD
         self.values[layer][blocks, :, places] = values_NHD
 
-    def gather(self, layer: int, table: torch.Tensor, length: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The first ``length`` keys and values of a table, each [kv heads, length, head_dim]."""
-        return tuple(
-            tensor[table].transpose(0, 1).flatten(1, 2)[:, :length] for tensor in (self.keys[layer], self.values[layer])
-        )  # type: ignore[return-value]
+    def attend(
+        self, layer: int, queries_NHD: torch.Tensor, rows: Rows, scaling: float, window: int | None
+    ) -> torch.Tensor:
+        """Causal attention of every request's queries over its own positions, [N, heads, head_dim]."""
+        starts, lengths = rows.starts.tolist(), rows.lengths.tolist()
+        parts = [
+            self._attend_one(layer, queries_NHD[start:stop].transpose(0, 1), table, length, scaling, window)
+            for start, stop, table, length in zip(starts, starts[1:], rows.tables, lengths, strict=False)
+        ]
+        return torch.cat(parts)
 
-
-@dataclass
-class Row:
-    """One request in a step: its queries ``start`` to ``stop`` of the step's, its blocks, and its length with them."""
-
-    start: int
-    stop: int
-    table: torch.Tensor
-    length: int
-
-
-@dataclass
-class PagedStep:
-    """What attention needs to know of a step."""
-
-    cache: KVCache
-    slots: torch.Tensor
-    rows: list[Row]
-
-
-def attend(queries_HND: torch.Tensor, step: PagedStep, layer: int, scaling: float, window: int | None) -> torch.Tensor:
-    """Causal attention of every row's queries [heads, N, head_dim] over its own positions; [N, heads, head_dim]."""
-    parts = []
-    for row in step.rows:
-        table = row.table
-        keys, values = step.cache.gather(layer, table, row.length)
-        num_queries = row.stop - row.start
-        first = row.length - num_queries  # the position of the first query
+    def _attend_one(
+        self,
+        layer: int,
+        queries: torch.Tensor,
+        table: torch.Tensor,
+        length: int,
+        scaling: float,
+        window: int | None,
+    ) -> torch.Tensor:
+        """One request's queries [heads, Q, head_dim], the last of its positions; [Q, heads, head_dim]."""
+        num_queries = queries.shape[1]
+        first = length - num_queries  # the position of the first query
         begin = 0 if window is None else max(0, first - window + 1)
-        keys, values = keys[:, begin:], values[:, begin:]
-        queries = queries_HND[:, row.start : row.stop]
+        blocks = table[: -(-length // self.block_tokens)].to(queries.device)
+        keys, values = (
+            tensor[blocks].transpose(0, 1).flatten(1, 2)[:, begin:length]
+            for tensor in (self.keys[layer], self.values[layer])
+        )
         num_groups = queries.shape[0] // keys.shape[0]
         if num_queries == 1:
+            # Heads that share a key and a value lie beside each other, instead of copying what they share.
             grouped = queries.reshape(keys.shape[0], num_groups, -1)
             scores = torch.matmul(grouped, keys.transpose(1, 2)).float() * scaling
             out = torch.matmul(scores.softmax(-1).to(values.dtype), values)
-            parts.append(out.reshape(1, queries.shape[0], -1))
-            continue
-        is_whole = first == 0 and (window is None or row.length <= window)
-        mask = None if is_whole else _mask(first, num_queries, begin, row.length, window, queries.device)
+            return out.reshape(1, queries.shape[0], -1)
+        is_whole = first == 0 and (window is None or length <= window)
         out = nn.functional.scaled_dot_product_attention(
             queries[None],
             keys[None],
             values[None],
-            attn_mask=mask,
+            attn_mask=None if is_whole else _mask(first, num_queries, begin, length, window, queries.device),
             is_causal=is_whole,
             scale=scaling,
             enable_gqa=num_groups > 1,
         )[0]
-        parts.append(out.transpose(0, 1))
-    return torch.cat(parts)
+        return out.transpose(0, 1)
+
+
+class NativeKVCache(KVCache):
+    """The same in the order that the compiled arithmetic reads, and computed with by it."""
+
+    def __init__(
+        self,
+        num_layers: int,
+        num_blocks: int,
+        num_kv_heads: int,
+        block_tokens: int,
+        head_dim: int,
+        dtype: torch.dtype,
+    ) -> None:
+        self.block_tokens = block_tokens
+        shape = (num_blocks, num_kv_heads, block_tokens, head_dim)
+        self.keys = [native.make_cache(*shape, dtype) for _ in range(num_layers)]
+        self.values = [native.make_cache(*shape, dtype) for _ in range(num_layers)]
+
+    def store(self, layer: int, keys_NHD: torch.Tensor, values_NHD: torch.Tensor, rows: Rows) -> None:
+        native.store(self.keys[layer], self.values[layer], keys_NHD, values_NHD, rows.slots)
+
+    def attend(
+        self, layer: int, queries_NHD: torch.Tensor, rows: Rows, scaling: float, window: int | None
+    ) -> torch.Tensor:
+        return native.attend(
+            queries_NHD,
+            self.keys[layer],
+            self.values[layer],
+            rows.starts,
+            rows.lengths,
+            rows.tables,
+            scaling,
+            window,
+        )
 
 
 def _mask(
@@ -119,6 +159,14 @@ def _mask(
     seen = torch.arange(begin, length, device=device)[None]
     mask = seen <= at
     return mask if window is None else mask & (seen > at - window)
+
+
+@dataclass
+class PagedStep:
+    """What the layers' attention is told of a step."""
+
+    cache: KVCache
+    rows: Rows
 
 
 def attend_paged(
@@ -142,8 +190,9 @@ def attend_paged(
 
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
     layer = module.layer_idx
-    paged.cache.store(layer, key[0].transpose(0, 1), value[0].transpose(0, 1), paged.slots)
-    return attend(query[0], paged, layer, scaling, sliding_window)[None], None
+    paged.cache.store(layer, key[0].transpose(0, 1), value[0].transpose(0, 1), paged.rows)
+    out = paged.cache.attend(layer, query[0].transpose(0, 1), paged.rows, scaling, sliding_window)
+    return out[None], None
 
 
 def register() -> None:

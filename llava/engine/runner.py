@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from llava.engine import paged
+from llava.engine import native, paged
 from llava.engine.features import FeatureStore
 from llava.engine.request import PictureSpan, Request
 from llava.engine.scheduler import Encode, Step
@@ -45,16 +45,39 @@ class Runner:
             raise UsageError(f"The engine cannot run this model: {obstacle}.")
         self._decoder = self.model.get_model()
         first = self._decoder.layers[0].self_attn
-        self.cache = paged.KVCache(
-            len(self._decoder.layers),
-            num_blocks,
-            config.num_key_value_heads,
-            block_tokens,
-            first.head_dim,
-            self.model.dtype,
-            self.model.device,
-        )
+        shape = (config.num_key_value_heads, block_tokens, first.head_dim)
+        group = config.num_attention_heads // config.num_key_value_heads
+        self._layers: native.DecoderLayers | None = None
+        self.slowness = native.find_obstacle(self.model.dtype, self.model.device, first.head_dim, group, block_tokens)
+        if self.slowness is None:
+            self.cache: paged.KVCache = paged.NativeKVCache(
+                len(self._decoder.layers), num_blocks, *shape, self.model.dtype
+            )
+            self.slowness = native.find_layer_obstacle(self._decoder.layers)
+        else:
+            self.cache = paged.KVCache(
+                len(self._decoder.layers), num_blocks, *shape, self.model.dtype, self.model.device
+            )
+        self._windows = {find_window(config, layer) for layer in range(len(self._decoder.layers))}
+        if self.slowness is None and len(self._windows) > 1:
+            self.slowness = "its layers see windows of different lengths"
+        self.reload()
         paged.register()
+
+    def reload(self) -> None:
+        """Takes over the model's weights as they are now."""
+        self._weights = self._find_weights()
+        if self.slowness is None:
+            caches = list(zip(self.cache.keys, self.cache.values, strict=True))
+            (window,) = self._windows
+            self._layers = native.DecoderLayers(self._decoder.layers, self.model.config, caches, window)
+
+    def has_new_weights(self) -> bool:
+        """Whether weights were changed or replaced since they were taken over."""
+        return self._find_weights() != self._weights
+
+    def _find_weights(self) -> list[tuple[int, int]]:
+        return [(weight.data_ptr(), weight._version) for weight in self.model.parameters()]
 
     @torch.inference_mode()
     def run(self, step: Step) -> torch.Tensor:
@@ -64,41 +87,58 @@ class Runner:
         if not chunks:
             return torch.empty(0)
         self.cache.copy([chunk.request.copy for chunk in chunks if chunk.request.copy is not None])
-        device = self.model.device
-        rows, slots, positions, embeds = [], [], [], []
-        num_before = 0
-        for chunk in chunks:
-            request, start, stop = chunk.request, chunk.start, chunk.stop
-            table = torch.tensor(request.table[: -(-stop // self.cache.block_tokens)])
-            position = torch.arange(start, stop)
-            places = position % self.cache.block_tokens
-            slots.append(table[position // self.cache.block_tokens] * self.cache.block_tokens + places)
+        size = self.cache.block_tokens
+        counts = [chunk.stop - chunk.start for chunk in chunks]
+        tables = torch.zeros(len(chunks), max(-(-chunk.stop // size) for chunk in chunks), dtype=torch.int32)
+        slots, positions = [], []
+        for table, chunk in zip(tables, chunks, strict=True):
+            blocks = torch.tensor(chunk.request.table[: -(-chunk.stop // size)], dtype=torch.int32)
+            table[: len(blocks)] = blocks
+            position = torch.arange(chunk.start, chunk.stop)
+            slots.append(blocks[position // size].long() * size + position % size)
             positions.append(position)
-            embeds.append(self._embed(request, start, stop))
-            rows.append(paged.Row(num_before, num_before + stop - start, table.to(device), stop))
-            num_before += stop - start
-        step_rows = paged.PagedStep(self.cache, torch.cat(slots).to(device), rows)
-        hidden_NC = self._decode(torch.cat(embeds), torch.cat(positions).to(device), step_rows)
-        last = [row.stop - 1 for row, chunk in zip(rows, chunks, strict=True) if chunk.gives_token]
+        starts = torch.tensor([0, *counts]).cumsum(0).to(torch.int32)
+        lengths = torch.tensor([chunk.stop for chunk in chunks], dtype=torch.int32)
+        rows = paged.Rows(starts, lengths, tables, torch.cat(slots))
+        embeds_NC = torch.cat([self._embed(chunk.request, chunk.start, chunk.stop) for chunk in chunks])
+        hidden_NC = self._decode(embeds_NC, torch.cat(positions), rows)
+        last = [stop - 1 for stop, chunk in zip(starts.tolist()[1:], chunks, strict=True) if chunk.gives_token]
         if not last:
             return torch.empty(0)
-        return self.model.lm_head(self._decoder.norm(hidden_NC[last])).float()
+        return self._score(hidden_NC[last])
 
-    def _decode(self, embeds_NC: torch.Tensor, positions_N: torch.Tensor, step: paged.PagedStep) -> torch.Tensor:
+    def _decode(self, embeds_NC: torch.Tensor, positions_N: torch.Tensor, rows: paged.Rows) -> torch.Tensor:
         """All layers over the positions of a step, [N, C] -> [N, C], before the last norm."""
-        hidden = embeds_NC[None]
-        rotary = self._decoder.rotary_emb(hidden, positions_N[None])
+        device = embeds_NC.device
+        if self._layers is not None and len(embeds_NC) <= native.MAX_POSITIONS:
+            rotary = self._decoder.rotary_emb(embeds_NC[None].float(), positions_N[None])
+            cos, sin = (part[0].float().contiguous() for part in rotary)
+            counts = (rows.starts[1:] - rows.starts[:-1]).long()
+            tables = rows.tables.repeat_interleave(counts, 0)
+            lengths = (positions_N + 1).to(torch.int32)
+            return self._layers.run(embeds_NC, cos, sin, rows.slots, lengths, tables)
+        hidden, positions_1N = embeds_NC[None], positions_N[None].to(device)
+        rotary = self._decoder.rotary_emb(hidden, positions_1N)
+        step = paged.PagedStep(self.cache, rows)
         with _attention_in_blocks(self._decoder.config):
             for layer in self._decoder.layers:
                 hidden = layer(
                     hidden,
                     attention_mask=None,
-                    position_ids=positions_N[None],
+                    position_ids=positions_1N,
                     position_embeddings=rotary,
                     use_cache=False,
                     paged=step,
                 )
         return hidden[0]
+
+    def _score(self, hidden_NC: torch.Tensor) -> torch.Tensor:
+        """The scores [N, V] of the next token, float32."""
+        head = self.model.lm_head
+        normed = self._decoder.norm(hidden_NC.to(self.model.dtype))
+        if self._layers is not None and type(head) is torch.nn.Linear and head.bias is None:
+            return native.linear(normed, head.weight)
+        return head(normed).float()
 
     def _embed(self, request: Request, start: int, stop: int) -> torch.Tensor:
         """What stands at the request's positions, [stop - start, C]: words, and features of its pictures."""
@@ -166,6 +206,19 @@ def find_obstacle(model: Any) -> str | None:
         return "unpad_image was replaced"
     if len(set((getattr(model, "hf_device_map", None) or {"": 0}).values())) > 1:
         return "its layers lie on several devices"
+    return None
+
+
+def find_window(config: Any, layer: int) -> int | None:
+    """How many positions up to its own a position of this layer sees; None is all.
+
+    Source: transformers 5.23 models/mistral and models/qwen2, whose windows differ in when they are in force.
+    """
+    if config.model_type == "llava_mistral":
+        return getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None and kinds[layer] == "sliding_attention":
+        return config.sliding_window
     return None
 
 

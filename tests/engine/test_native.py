@@ -1,0 +1,205 @@
+"""The compiled arithmetic beside torch's, over every instruction set this CPU has, and how it is found."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from llava.engine import native, paged
+from llava.engine.engine import Engine
+from tests.engine.test_engine import audit, generate, load, mixed_questions, tokens
+from tests.tiny import FAMILIES, make_model
+from tests.tiny_tokenizers import words_and_letters
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or not shutil.which("g++"), reason="the compiled arithmetic needs Linux and g++"
+)
+# Wide enough for vectors: heads of 16 in groups of 2.
+WIDE = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 72}
+CPU_FLAGS = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
+MACHINES = {"native": "", "v3": "avx2 fma bmi2", "v2": "sse4_2"}
+
+
+@pytest.fixture(scope="module", params=MACHINES)
+def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """kernels.cpp for one instruction set, in the place of the one that is used."""
+    if not all(f" {flag}" in CPU_FLAGS for flag in MACHINES[request.param].split()):
+        pytest.skip(f"this CPU has not {MACHINES[request.param]}")
+    if request.param == "native":
+        assert native.load() is not None, native.status()
+        yield native.load()
+        return
+    folder = tmp_path_factory.mktemp(request.param)
+    compiled, linked = folder / "kernels.o", folder / "kernels.so"
+    march = f"-march=x86-64-{request.param}"
+    subprocess.run(["g++", *native.FLAGS, march, "-c", str(native.SOURCE), "-o", str(compiled)], check=True)
+    subprocess.run(["g++", "-shared", str(compiled), "-o", str(linked)], check=True)
+    assert native.load() is not None  # opens torch's OpenMP
+    other = ctypes.CDLL(str(linked))
+    usual = native.load
+    native.load = lambda: other  # type: ignore[assignment]
+    yield other
+    native.load = usual
+
+
+def tolerance(dtype: torch.dtype) -> dict[str, float]:
+    # bfloat16 has 8 bits: both ways round queries, keys, values and weights, torch in other places.
+    return {"atol": 2e-5, "rtol": 2e-5} if dtype == torch.float32 else {"atol": 2e-2, "rtol": 2e-2}
+
+
+def make_rows(counts: list[int], lengths: list[int], block_tokens: int, num_blocks: int) -> paged.Rows:
+    """Requests with that many queries at the end of that many positions, in blocks of a random order."""
+    free = torch.randperm(num_blocks, generator=torch.Generator().manual_seed(1)).to(torch.int32)
+    most = max(-(-length // block_tokens) for length in lengths)
+    tables, slots, used = torch.zeros(len(counts), most, dtype=torch.int32), [], 0
+    for table, count, length in zip(tables, counts, lengths, strict=True):
+        needed = -(-length // block_tokens)
+        table[:needed] = free[used : used + needed]
+        used += needed
+        position = torch.arange(length - count, length)
+        slots.append(table[position // block_tokens].long() * block_tokens + position % block_tokens)
+    starts = torch.tensor([0, *counts]).cumsum(0).to(torch.int32)
+    return paged.Rows(starts, torch.tensor(lengths, dtype=torch.int32), tables, torch.cat(slots))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("num_heads", "num_kv_heads", "head_dim", "block_tokens", "window"),
+    [(4, 2, 16, 16, None), (8, 1, 64, 16, None), (6, 6, 128, 32, 20), (4, 4, 80, 48, 5), (28, 4, 32, 16, 100)],
+)
+def test_attention_over_blocks_is_torchs(
+    library: Any,
+    dtype: torch.dtype,
+    num_heads: int,
+    num_kv_heads: int,
+    head_dim: int,
+    block_tokens: int,
+    window: int | None,
+) -> None:
+    whole = [1, 7, 33, 200, 129]
+    shape = (1, 80, num_kv_heads, block_tokens, head_dim, dtype)
+    slow, fast = paged.KVCache(*shape, torch.device("cpu")), paged.NativeKVCache(*shape)
+    # What another request left behind must not come through.
+    for cache in (slow.keys[0], slow.values[0]):
+        cache.zero_()
+    fast.keys[0].fill_(float("nan"))
+    fast.values[0].fill_(float("nan"))
+    torch.manual_seed(2)
+
+    def draw(num: int, heads: int) -> torch.Tensor:
+        return torch.randn(num, heads, head_dim).to(dtype)
+
+    # Prompts first, then one more position of each, then a chunk of two requests beside one of one.
+    for counts, lengths in ((whole, whole), ([1] * 5, [n + 1 for n in whole]), ([1, 3, 40], [3, 11, 74])):
+        rows = make_rows(counts, lengths, block_tokens, 80)
+        keys, values = draw(sum(counts), num_kv_heads), draw(sum(counts), num_kv_heads)
+        queries = 2 * draw(sum(counts), num_heads)
+        for cache in (slow, fast):
+            cache.store(0, keys, values, rows)
+        expected = slow.attend(0, queries, rows, head_dim**-0.5, window)
+        out = fast.attend(0, queries, rows, head_dim**-0.5, window)
+        torch.testing.assert_close(out, expected, **tolerance(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("num", [1, 3, 8, 29])
+def test_few_rows_times_a_matrix(library: Any, dtype: torch.dtype, num: int) -> None:
+    torch.manual_seed(num)
+    for width, columns in ((64, 48), (200, 7), (33, 130)):
+        rows, weight = torch.randn(num, width).to(dtype), torch.randn(columns, width).to(dtype)
+        exact = rows.double() @ weight.double().T
+        torch.testing.assert_close(native.linear(rows, weight).double(), exact, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_all_layers_at_once_are_transformers_layers(library: Any, family: str, dtype: torch.dtype) -> None:
+    window = 20 if family == "mistral" else None
+    model = make_model(family, **WIDE, **({"sliding_window": window} if window else {})).eval().to(dtype)
+    decoder = model.get_model()
+    shape = (len(decoder.layers), 80, 2, 16, 16, dtype)
+    slow, fast = paged.KVCache(*shape, torch.device("cpu")), paged.NativeKVCache(*shape)
+    caches = list(zip(fast.keys, fast.values, strict=True))
+    layers = native.DecoderLayers(decoder.layers, model.config, caches, window)
+    paged.register()
+    torch.manual_seed(3)
+    with torch.inference_mode():
+        for counts, lengths in (([20, 7], [20, 7]), ([1, 1], [21, 8]), ([3, 5], [24, 13]), ([1], [25])):
+            rows = make_rows(counts, lengths, 16, 80)
+            hidden = torch.randn(sum(counts), 64).to(dtype)
+            positions = torch.cat([torch.arange(n - c, n) for c, n in zip(counts, lengths, strict=True)])
+            expected = hidden[None]
+            rotary = decoder.rotary_emb(expected, positions[None])
+            usual, decoder.config._attn_implementation = decoder.config._attn_implementation, paged.ATTENTION
+            for layer in decoder.layers:
+                expected = layer(
+                    expected,
+                    attention_mask=None,
+                    position_ids=positions[None],
+                    position_embeddings=rotary,
+                    paged=paged.PagedStep(slow, rows),
+                )
+            decoder.config._attn_implementation = usual
+            cos, sin = (
+                part[0].float().contiguous() for part in decoder.rotary_emb(hidden[None].float(), positions[None])
+            )
+            per_position = torch.tensor(counts)
+            out = layers.run(
+                hidden, cos, sin, rows.slots, (positions + 1).int(), rows.tables.repeat_interleave(per_position, 0)
+            )
+            limits = {"atol": 1e-4, "rtol": 1e-4} if dtype == torch.float32 else {"atol": 0.15, "rtol": 0.05}
+            torch.testing.assert_close(out, expected[0].float(), **limits)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("settings", [{}, {"block_tokens": 32, "most_positions": 40}, {"stall_s": 0.0}])
+def test_the_engine_says_the_same_with_it(library: Any, family: str, settings: dict[str, Any]) -> None:
+    changes = {"sliding_window": 24} if family == "mistral" else {}
+    loaded = load(words_and_letters("the cat sat on a red mat and saw me"), family, **WIDE, **changes)
+    questions = mixed_questions(loaded, seed=4, count=10)
+    with Engine(loaded, memory_bytes=2**22, **{"block_tokens": 16, **settings}) as engine:
+        assert engine._runner.slowness is None
+        streams = [engine.submit(asked) for asked in questions]
+        said = [tokens(stream) for stream in streams]
+        again = [tokens(engine.submit(asked)) for asked in questions]
+    audit(engine)
+    assert said == again == [generate(loaded, asked) for asked in questions]
+
+
+def run_python(code: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}, check=True
+    )
+    return done.stdout.strip()
+
+
+STATUS = "from llava.engine import native; print(native.load() is not None, native.status())"
+
+
+def test_without_a_compiler_or_where_it_is_forbidden_torch_alone_computes(tmp_path: Path) -> None:
+    assert run_python(STATUS, LLAVA_NATIVE="0") == "False LLAVA_NATIVE is 0"
+    assert "no C++ compiler" in run_python(STATUS, PATH=str(tmp_path), XDG_CACHE_HOME=str(tmp_path), CXX="")
+    failing = tmp_path / "c++"
+    failing.write_text("#!/bin/sh\necho broken >&2\nexit 1\n")
+    failing.chmod(0o755)
+    said = run_python(STATUS, CXX=str(failing), XDG_CACHE_HOME=str(tmp_path))
+    assert said.startswith("False building it failed")
+    assert said.endswith("broken")
+
+
+def test_two_at_once_build_one_library(tmp_path: Path) -> None:
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", STATUS]
+    both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [process.communicate()[0].split()[0] for process in both] == ["True", "True"]
+    assert len(list((tmp_path / "llava").glob("*.so"))) == 1
+    assert [path.suffix for path in (tmp_path / "llava").iterdir()] == [".so"]
