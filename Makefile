@@ -15,7 +15,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 TORCH := $(shell grep '^torch==' constraints.txt)
 DEMO_PICTURE ?= examples/demo.png
-DEMO_QUESTION ?= What does the sign say?
+DEMO_QUESTION ?= What is written on the sign?
 
 export TOKENIZERS_PARALLELISM ?= false
 
