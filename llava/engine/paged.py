@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from llava.engine import native
 from llava.engine.request import Copy
+from llava.native import calls
 
 # The name under which Transformers' layers find ``attend_paged``.
 ATTENTION = "llava_paged"
@@ -130,16 +130,16 @@ class NativeKVCache(KVCache):
     ) -> None:
         self.block_tokens = block_tokens
         shape = (num_blocks, num_kv_heads, block_tokens, head_dim)
-        self.keys = [native.make_cache(*shape, dtype) for _ in range(num_layers)]
-        self.values = [native.make_cache(*shape, dtype) for _ in range(num_layers)]
+        self.keys = [calls.make_cache(*shape, dtype) for _ in range(num_layers)]
+        self.values = [calls.make_cache(*shape, dtype) for _ in range(num_layers)]
 
     def store(self, layer: int, keys_NHD: torch.Tensor, values_NHD: torch.Tensor, rows: Rows) -> None:
-        native.store(self.keys[layer], self.values[layer], keys_NHD, values_NHD, rows.slots)
+        calls.store(self.keys[layer], self.values[layer], keys_NHD, values_NHD, rows.slots)
 
     def attend(
         self, layer: int, queries_NHD: torch.Tensor, rows: Rows, scaling: float, window: int | None
     ) -> torch.Tensor:
-        return native.attend(
+        return calls.attend(
             queries_NHD,
             self.keys[layer],
             self.values[layer],

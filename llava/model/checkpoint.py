@@ -40,6 +40,7 @@ from llava.model.llava import (
     LlavaQwenConfig,
     LlavaQwenForCausalLM,
 )
+from llava.model.packed import bits_for, pack_layer, pack_model
 from llava.model.placement import choose_device, choose_dtype, read_dtype
 from llava.model.quantize import check_quantization, quantize_layer
 from llava.model.sources import DEFAULT_MODEL, find_checkpoint, find_tower
@@ -128,6 +129,7 @@ def load_model(
     dtype: str | torch.dtype | None = None,
     attention: str | None = None,
     bits: int = 16,
+    for_engine: bool = False,
     config: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> LoadedModel:
@@ -141,7 +143,9 @@ def load_model(
         device: cuda, cuda:1, mps, cpu; by default the best there is.
         dtype: float32, bfloat16, float16; by default what suits the device, see ``choose_dtype``.
         attention: sdpa (default), eager or flash_attention_2.
-        bits: 16, or 8 or 4 to quantise the decoder's matrices while loading (CUDA and bitsandbytes needed).
+        bits: 16, or 8 or 4 to quantise the decoder's matrices while loading: by ourselves on a CPU, through
+            bitsandbytes on CUDA.
+        for_engine: the engine will run it, not ``generate``; it may choose another dtype, see ``choose_dtype``.
         config: read instead of the folder's config.json. ``overrides``: values that replace some of it.
 
     Raises:
@@ -152,7 +156,7 @@ def load_model(
     chosen_device, chosen_dtype = choose_device(device), read_dtype(dtype)
     if attention is not None and attention not in _ATTENTIONS:
         raise UsageError(f"There is no attention '{attention}'; use {', '.join(_ATTENTIONS)}, or leave it out.")
-    check_quantization(bits, chosen_device)
+    check_quantization(bits, chosen_device, is_apart=not merge)
     folder = find_checkpoint(path_or_id)
     adapter = None if has_weights(folder) else adapters.find_adapter(folder)
     if adapter is not None and base is None:
@@ -173,9 +177,11 @@ def load_model(
     model = _build(spec, folder, template, attention)
     if chosen_dtype is None:
         num_parameters = sum(parameter.numel() for parameter in model.parameters())
-        chosen_dtype = choose_dtype(chosen_device, spec.dtype, num_parameters)
+        chosen_dtype = choose_dtype(chosen_device, spec.dtype, num_parameters, for_engine)
     try:
-        _fill(model, sources, chosen_device, chosen_dtype, bits)
+        # Layers of an adapter are merged first: a packed matrix takes none in.
+        packs_later = adapter is not None and chosen_device.type == "cpu"
+        _fill(model, sources, chosen_device, chosen_dtype, 16 if packs_later else bits)
     except torch.OutOfMemoryError as error:
         num_gb = sum(parameter.numel() for parameter in model.parameters()) * chosen_dtype.itemsize / 1e9
         raise LlavaError(
@@ -185,6 +191,8 @@ def load_model(
     model.config.dtype = chosen_dtype
     if adapter is not None:
         adapters.apply_adapter(model, adapter, merge)
+        if packs_later and bits < 16:
+            pack_model(model, bits)
     tokenizer = load_tokenizer(base_folder or folder)
     fit_tokenizer(tokenizer, model, base_folder or folder)
     if spec.family in ("llama", "mistral") and tokenizer.bos_token_id is None:
@@ -458,10 +466,15 @@ def _convert(tensor: torch.Tensor, name: str, path: Path, device: torch.device, 
     return value
 
 
-def _assign(model: nn.Module, name: str, value: torch.Tensor, bits: int) -> None:
+def _assign(model: Any, name: str, value: torch.Tensor, bits: int) -> None:
     owner_name, _, leaf = name.rpartition(".")
     owner = model.get_submodule(owner_name)
-    if bits < 16 and isinstance(owner, nn.Linear) and name.startswith("model.layers."):
+    if value.device.type == "cpu":
+        own_bits = bits_for(name, bits, model.config.tie_word_embeddings)
+        if own_bits < 16 and isinstance(owner, nn.Linear):
+            pack_layer(model, owner_name, value, own_bits)
+            return
+    elif bits < 16 and isinstance(owner, nn.Linear) and name.startswith("model.layers."):
         quantize_layer(model, owner_name, leaf, value, bits)
         return
     old = owner.get_parameter(leaf)

@@ -35,8 +35,8 @@ def new_folder(folder: str | Path, sources: Iterable[Path] = ()) -> Iterator[Pat
         UsageError: ``folder`` is a file, or holds one of the sources.
     """
     folder = Path(folder).expanduser().resolve()
-    if folder.is_file():
-        raise UsageError(f"{folder} is a file; a checkpoint is written as a folder.")
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is no folder; a checkpoint is written as one.")
     refuse_sources(folder, sources)
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
