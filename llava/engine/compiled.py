@@ -75,6 +75,8 @@ class Product:
         if isinstance(self.weight, packed.Packed):
             if self.is_rounded:
                 return calls.multiply_bytes(rows_MK, self.matrix)
+            if calls.has_quads():
+                return calls.multiply_few(rows_MK, self.matrix)
             return rows_MK @ packed.unpack(self.weight, rows_MK.dtype).T
         return rows_MK @ self.weight.to(rows_MK.dtype).T
 

@@ -187,6 +187,12 @@ def dense(weight: torch.Tensor) -> Matrix:
     return Matrix(8 * weight.itemsize, *weight.shape, pointer(weight), None)
 
 
+def has_quads() -> bool:
+    """Whether this CPU multiplies packed matrices faster than dense ones, for however many rows."""
+    native = library.load()
+    return native is not None and bool(native.llava_has_quads())
+
+
 def multiply_few(rows: torch.Tensor, matrix: Matrix) -> torch.Tensor:
     """Float32 [M, N] = rows [M, K] times ``matrix`` [N, K], for few rows; dense ones are of the rows' dtype."""
     rows = rows.contiguous()

@@ -270,12 +270,12 @@ void run_linear(const Matrix& w, int num, const T* rows, float* out, int num_thr
 
 template <typename T> void run_bytes(const Matrix& w, int num, const T* rows, float* out, int num_threads) {
     const int width = padded(w.columns, GROUP);
-    int8_t* bytes = new int8_t[size_t(num) * width];
+    int8_t* bytes = new int8_t[size_t(padded(num, TALL)) * width]();
     float* scales = new float[num];
     int32_t* sums = new int32_t[num];
 #pragma omp parallel for num_threads(num_threads) schedule(static)
     for (int r = 0; r < num; r++)
-        quantize_bytes(rows + size_t(r) * w.columns, w.columns, width, bytes + size_t(r) * width, scales + r, sums + r);
+        quantize_bytes(rows + size_t(r) * w.columns, r, w.columns, width, bytes, scales + r, sums + r);
     multiply_bytes(w, num, bytes, scales, sums, out, num_threads);
     delete[] bytes;
     delete[] scales;
@@ -296,6 +296,15 @@ template <typename F> inline void as_kind(int kind, F f) { kind ? f((bf16*)nullp
 #define KIND(pointer) std::remove_pointer_t<decltype(pointer)>
 
 extern "C" {
+
+// Whether products with packed matrices have instructions of their own here, and so are faster than dense ones.
+int llava_has_quads() {
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+    return 1;
+#else
+    return 0;
+#endif
+}
 
 // queries and out [N][heads][head_dim]
 void llava_attend(int kind, const Attention* a, const void* queries, const void* keys, const void* values, void* out) {

@@ -28,7 +28,7 @@ struct Matrix {
 namespace {
 
 constexpr int GROUP = 32;   // numbers that share a scale in 4 bits
-constexpr int WIDEST = 512;  // numbers of the summed dimension that many-row products take together
+constexpr int WIDEST = 256;  // numbers of the summed dimension that many-row products take together
 
 inline int padded(int n, int to) { return (n + to - 1) / to * to; }
 
@@ -261,11 +261,14 @@ inline void multiply(const Matrix& w, int rows, const T* a, const Quantized* q, 
         return;
     }
     float out[4 * LANES];
+    // As many rows at a time as stay in the second-level cache while all strips pass by.
+    const int together = std::max(4, (1 << 19) / q->width / 8 * 4);
+    for (int top = 0; top < rows; top += together)
     for (int column = begin; column < end; column += LANES) {
         long strip = column / LANES;
         int count = std::min(LANES, end - column);
-        for (int r = 0; r < rows;) {
-            int taken = rows - r >= 4 ? 4 : rows - r >= 2 ? 2 : 1;
+        for (int r = top; r < std::min(rows, top + together);) {
+            int left = std::min(rows, top + together) - r, taken = left >= 4 ? 4 : left >= 2 ? 2 : 1;
             auto run = [&](auto eight, auto four) { w.bits == 8 ? eight(w, strip, *q, r, out) : four(w, strip, *q, r, out); };
             if (taken == 4) run(strip8<4>, strip4<4>);
             if (taken == 2) run(strip8<2>, strip4<2>);
@@ -356,140 +359,187 @@ void pack(int bits, const T* weight, int rows, int columns, uint8_t* data, void*
     }
 }
 
-// The numbers of one row of a packed matrix.
-template <typename T> void unpack_row(const Matrix& w, int row, T* out) {
-    const int width = padded(w.columns, GROUP), lane = row % LANES;
-    const long s = row / LANES;
-    const uint8_t* strip = static_cast<const uint8_t*>(w.data) + s * (long(width) * LANES * w.bits / 8);
-    if (w.bits == 8) {
-        float scale = static_cast<const float*>(w.scales)[row];
-        for (int k = 0; k < w.columns; k++) store(out + k, float(int(strip[place8(k, lane)]) - 128) * scale);
-        return;
-    }
-    const bf16* scales = static_cast<const bf16*>(w.scales) + s * (width / GROUP) * LANES + lane;
-    for (int k = 0; k < w.columns; k++) {
-        int byte = strip[place4(k, lane)];
-        store(out + k, float((k % 8 < 4 ? byte & 15 : byte >> 4) - 8) * to_float(scales[long(k / GROUP) * LANES]));
+// out[lane][16 numbers from k on] of a strip, as float32.
+inline void unpack_part(const Matrix& w, long strip, int k, float out[LANES][LANES]) {
+    const int width = padded(w.columns, GROUP);
+    const uint8_t* data = static_cast<const uint8_t*>(w.data) + strip * (long(width) * LANES * w.bits / 8);
+    Floats scale = w.bits == 8 ? load(static_cast<const float*>(w.scales) + strip * LANES)
+                               : load_scales(static_cast<const bf16*>(w.scales) +
+                                             (strip * (width / GROUP) + k / GROUP) * LANES);
+    for (int i = 0; i < LANES; i++) {
+        Ints bytes = load_ints(data + (w.bits == 8 ? (k + i) / 4 : (k + i) / 8) * 64);
+        Ints q = w.bits == 8 ? (bytes >> i % 4 * 8 & 255) - 128 : (bytes >> (i % 4 * 8 + i % 8 / 4 * 4) & 15) - 8;
+        Floats x = __builtin_convertvector(q, Floats) * scale;
+        for (int lane = 0; lane < LANES; lane++) out[lane][i] = x[lane];
     }
 }
 
+// out [rows][columns]: the numbers of a packed matrix.
 template <typename T> void unpack(const Matrix& w, T* out, int num_threads) {
-#pragma omp parallel for num_threads(num_threads) schedule(static, LANES)
-    for (int row = 0; row < w.rows; row++) unpack_row(w, row, out + long(row) * w.columns);
+    const int strips = padded(w.rows, LANES) / LANES;
+#pragma omp parallel for num_threads(num_threads) schedule(static)
+    for (int strip = 0; strip < strips; strip++) {
+        alignas(64) float part[LANES][LANES];
+        for (int k = 0; k < w.columns; k += LANES) {
+            unpack_part(w, strip, k, part);
+            const int count = std::min(LANES, w.columns - k);
+            for (int lane = 0; lane < std::min(LANES, w.rows - strip * LANES); lane++) {
+                T* to = out + (long(strip) * LANES + lane) * w.columns + k;
+                for (int i = 0; i < count; i++) store(to + i, part[lane][i]);
+            }
+        }
+    }
 }
 
 // Many rows ----------------------------------------------------------------------------------------------------------
 
-// acc[ROWS][STRIPS][16] += rows of signed bytes `a` times `quads` quads of STRIPS strips, `apart` bytes from each other.
-template <int ROWS, int STRIPS>
-inline void byte_tile(const int8_t* a, long a_row, const uint8_t* b, long apart, int quads, int32_t* acc, long acc_row) {
-    Ints sums[ROWS][STRIPS];
-    for (int r = 0; r < ROWS; r++)
-        for (int s = 0; s < STRIPS; s++) sums[r][s] = load_ints(acc + r * acc_row + s * LANES);
+// Rows of signed bytes lie six together, so that what is multiplied next is what lies next: [row / 6][column / 4][6][4].
+constexpr int TALL = 6;
+inline long place_byte(int row, int k, int width) { return (long(row / TALL) * (width / 4) + k / 4) * TALL * 4 + row % TALL * 4 + k % 4; }
+
+// acc[6][STRIPS][16] += six rows of signed bytes times `quads` quads of STRIPS strips, `apart` bytes from each other.
+template <int STRIPS>
+inline void byte_tile(const int8_t* a, const uint8_t* b, long apart, int quads, int32_t* acc) {
+    Ints sums[TALL][STRIPS];
+    for (int r = 0; r < TALL; r++)
+        for (int s = 0; s < STRIPS; s++) sums[r][s] = load_ints(acc + (r * STRIPS + s) * LANES);
     for (int q = 0; q < quads; q++) {
         Ints bytes[STRIPS];
 #pragma GCC unroll 4
         for (int s = 0; s < STRIPS; s++) bytes[s] = load_ints(b + s * apart + q * 64);
 #pragma GCC unroll 6
-        for (int r = 0; r < ROWS; r++) {
-            Ints quad = spread(read_quad(a + r * a_row + q * 4));
+        for (int r = 0; r < TALL; r++) {
+            Ints quad = spread(read_quad(a + (q * TALL + r) * 4));
 #pragma GCC unroll 4
             for (int s = 0; s < STRIPS; s++) sums[r][s] = dot_quads(sums[r][s], bytes[s], quad);
         }
     }
-    for (int r = 0; r < ROWS; r++)
-        for (int s = 0; s < STRIPS; s++) *reinterpret_cast<Ints*>(acc + r * acc_row + s * LANES) = sums[r][s];
+    for (int r = 0; r < TALL; r++)
+        for (int s = 0; s < STRIPS; s++) *reinterpret_cast<Ints*>(acc + (r * STRIPS + s) * LANES) = sums[r][s];
 }
 
-// Four strips of a matrix in 4 bits as one of 8 with a scale for each row, which is what bytes are multiplied with.
-inline void widen(const Matrix& w, long strip, int strips, uint8_t* data, float* scales, float* row) {
-    const int width = padded(w.columns, GROUP);
-    std::memset(data, 128, size_t(width) * LANES * strips);
-    for (int i = 0; i < strips * LANES; i++) {
-        const long at = strip * LANES + i;
-        scales[i] = 0;
-        if (at >= w.rows) continue;
-        unpack_row(w, int(at), row);
-        pack8(row, w.columns, width, i % LANES, data + long(i / LANES) * width * LANES, scales + i);
+// Strips of a matrix in 4 bits as ones of 8 with a scale for each row, which is what bytes are multiplied with.
+inline void widen(const Matrix& w, long strip, int strips, uint8_t* data, float* scales) {
+    const int width = padded(w.columns, GROUP), groups = width / GROUP;
+    for (long s = 0; s < strips; s++) {
+        const uint8_t* from = static_cast<const uint8_t*>(w.data) + (strip + s) * (width / 2) * LANES;
+        const bf16* of_groups = static_cast<const bf16*>(w.scales) + (strip + s) * groups * LANES;
+        uint8_t* to = data + s * width * LANES;
+        // The largest that any group's scale allows; what is lost by not looking at the numbers is a part of one bit.
+        Floats top = splat(0.0f);
+        for (int g = 0; g < groups; g++) {
+            Floats scale = load_scales(of_groups + g * LANES);
+            top = larger(top, larger(scale * 8.0f, scale * -8.0f));
+        }
+        save(scales + s * LANES, top * (1 / 127.0f));
+        for (int g = 0; g < groups; g++) {
+            Floats by = load_scales(of_groups + g * LANES) * 127.0f / (top > 0.0f ? top : splat(1.0f));
+            for (int v = 0; v < 4; v++) {
+                Ints bytes = load_ints(from + (g * 4 + v) * 64);
+                for (int half = 0; half < 2; half++, bytes >>= 4) {
+                    Ints out = spread(0);
+                    for (int shift = 0; shift < 32; shift += 8) {
+                        Floats q = __builtin_convertvector((bytes >> shift & 15) - 8, Floats) * by + 12582912.0f;
+                        Ints rounded;
+                        std::memcpy(&rounded, &q, sizeof rounded);
+                        out |= (rounded - 0x4b400000 + 128) << shift;
+                    }
+                    *reinterpret_cast<Ints*>(to + (g * 8 + v * 2 + half) * 64) = out;
+                }
+            }
+        }
     }
 }
 
-// out [rows][w.rows] = rows of signed bytes [rows][width], with a scale and a sum each, times a packed matrix. Both
-// sides are integers of 8 bits: what it costs in precision, `a` has lost already.
+// One panel of STRIPS strips: columns of out [rows][w.rows], from `column` on.
+template <int STRIPS>
+inline void multiply_panel(const uint8_t* data, const float* scales, int width, int rows, const int8_t* a,
+                           const float* a_scale, const int32_t* a_sum, int32_t* acc, float* out, int column, int columns) {
+    constexpr int TOGETHER = 40 * TALL;
+    const int wide = std::min(STRIPS * LANES, columns - column);
+    for (int top = 0; top < rows; top += TOGETHER) {
+        const int height = std::min(TOGETHER, rows - top);
+        std::fill(acc, acc + padded(height, TALL) * STRIPS * LANES, 0);
+        for (int k = 0; k < width; k += WIDEST)
+            for (int r = 0; r < height; r += TALL)
+                byte_tile<STRIPS>(a + place_byte(top + r, k, width), data + long(k) * LANES, long(width) * LANES,
+                                  std::min(WIDEST, width - k) / 4, acc + r * STRIPS * LANES);
+        for (int r = 0; r < height; r++) {
+            float* to = out + long(top + r) * columns + column;
+            const float scale = a_scale[top + r];
+            const int32_t offset = 128 * a_sum[top + r];
+            for (int c = 0; c < wide; c++) to[c] = float(acc[r * STRIPS * LANES + c] - offset) * (scales[c] * scale);
+        }
+    }
+}
+
+// out [rows][w.rows] = rows of signed bytes, with a scale and a sum each, times a packed matrix. Both sides are integers
+// of 8 bits: what it costs in precision, `a` has lost already.
 inline void multiply_bytes(const Matrix& w, int rows, const int8_t* a, const float* a_scale, const int32_t* a_sum,
                            float* out, int num_threads) {
-    constexpr int STRIPS = 4, TALL = 6, TOGETHER = 240;
+    constexpr int STRIPS = 4;
     const int width = padded(w.columns, GROUP), strips = padded(w.rows, LANES) / LANES;
     const int panels = (strips + STRIPS - 1) / STRIPS;
 #pragma omp parallel num_threads(num_threads)
     {
         uint8_t* widened = w.bits == 4 ? new uint8_t[size_t(width) * LANES * STRIPS] : nullptr;
-        float* row = w.bits == 4 ? new float[width] : nullptr;
         float panel_scales[STRIPS * LANES];
-        int32_t* acc = new int32_t[TOGETHER * STRIPS * LANES];
+        int32_t* acc = new int32_t[40 * TALL * STRIPS * LANES];
 #pragma omp for schedule(dynamic)
         for (int panel = 0; panel < panels; panel++) {
             const long strip = long(panel) * STRIPS;
-            const int count = std::min(STRIPS, int(strips - strip));
+            const int count = std::min(STRIPS, int(strips - strip)), column = int(strip) * LANES;
             const uint8_t* data = static_cast<const uint8_t*>(w.data) + strip * width * LANES;
             const float* scales = static_cast<const float*>(w.scales) + strip * LANES;
             if (widened != nullptr) {
-                widen(w, strip, count, widened, panel_scales, row);
+                widen(w, strip, count, widened, panel_scales);
                 data = widened, scales = panel_scales;
             }
-            for (int top = 0; top < rows; top += TOGETHER) {
-                const int height = std::min(TOGETHER, rows - top);
-                std::fill(acc, acc + height * STRIPS * LANES, 0);
-                for (int k = 0; k < width; k += WIDEST) {
-                    const int quads = std::min(WIDEST, width - k) / 4;
-                    const uint8_t* b = data + long(k) * LANES;
-                    const long apart = long(width) * LANES;
-                    for (int r = 0; r < height;) {
-                        const int8_t* left = a + long(top + r) * width + k;
-                        int32_t* to = acc + r * STRIPS * LANES;
-                        if (count == STRIPS && height - r >= TALL) {
-                            byte_tile<TALL, STRIPS>(left, width, b, apart, quads, to, STRIPS * LANES);
-                            r += TALL;
-                            continue;
-                        }
-                        for (int s = 0; s < count; s++)
-                            byte_tile<1, 1>(left, width, b + s * apart, apart, quads, to + s * LANES, STRIPS * LANES);
-                        r++;
-                    }
-                }
-                for (int r = 0; r < height; r++) {
-                    float* to = out + long(top + r) * w.rows + strip * LANES;
-                    const float scale = a_scale[top + r];
-                    const int32_t offset = 128 * a_sum[top + r];
-                    const int wide = std::min(count * LANES, int(w.rows - strip * LANES));
-                    for (int c = 0; c < wide; c++)
-                        to[c] = float(acc[r * STRIPS * LANES + c] - offset) * (scales[c] * scale);
-                }
-            }
+            auto run = [&](auto f) { f(data, scales, width, rows, a, a_scale, a_sum, acc, out, column, w.rows); };
+            if (count == 4) run(multiply_panel<4>);
+            if (count == 3) run(multiply_panel<3>);
+            if (count == 2) run(multiply_panel<2>);
+            if (count == 1) run(multiply_panel<1>);
         }
         delete[] acc;
         delete[] widened;
-        delete[] row;
     }
 }
 
-// A row as signed bytes under one scale, padded with zeros to `width`; what is no number makes the scale none.
-template <typename T> void quantize_bytes(const T* x, int columns, int width, int8_t* out, float* scale, int32_t* total) {
-    float largest = 0, check = 0;
-    for (int k = 0; k < columns; k++) {
-        float v = to_float(x[k]);
-        largest = std::max(largest, std::abs(v));
+// A row as signed bytes under one scale, into its places; what is no number makes the scale none.
+template <typename T>
+void quantize_bytes(const T* x, int row, int columns, int width, int8_t* out, float* scale, int32_t* total) {
+    Floats top = splat(0.0f), check = splat(0.0f);
+    auto read = [&](int k) {
+        alignas(64) float part[LANES];
+        for (int i = 0; i < LANES; i++) part[i] = k + i < columns ? to_float(x[k + i]) : 0.0f;
+        return load(part);
+    };
+    for (int k = 0; k < columns; k += LANES) {
+        Floats v = read(k);
+        top = larger(top, larger(v, -v));
         check += v * 0.0f;
     }
-    *scale = check == 0 ? largest / 127 : NAN;
-    float inverse = largest > 0 && check == 0 ? 127 / largest : 0;
-    int32_t sum_of_all = 0;
-    for (int k = 0; k < width; k++) {
-        int q = k < columns && inverse != 0 ? int(std::nearbyint(to_float(x[k]) * inverse)) : 0;
-        out[k] = int8_t(q);
-        sum_of_all += q;
+    float largest = 0;
+    for (int i = 0; i < LANES; i++) largest = std::max(largest, top[i]);
+    const bool is_number = sum(check) == 0;
+    *scale = is_number ? largest / 127 : NAN;
+    const float inverse = largest > 0 && is_number ? 127 / largest : 0;
+    Ints totals = spread(0);
+    for (int k = 0; k < width; k += LANES) {
+        // 1.5 * 2**23 rounds to an integer, ties to even. What is no number times 0 is none either, and is not looked at.
+        Floats shifted = read(k) * inverse + 12582912.0f;
+        Ints q;
+        std::memcpy(&q, &shifted, sizeof q);
+        q = inverse == 0 ? spread(0) : q - 0x4b400000;
+        for (int i = 0; i < LANES; i += 4) {
+            int8_t* quad = out + place_byte(row, k + i, width);
+            for (int j = 0; j < 4; j++) quad[j] = int8_t(q[i + j]);
+        }
+        totals += q;
     }
-    *total = sum_of_all;
+    *total = 0;
+    for (int i = 0; i < LANES; i++) *total += totals[i];
 }
 
 }  // namespace

@@ -88,10 +88,12 @@ def test_many_rows_in_integers_of_8_bits_are_near(native: Any, shape: tuple[int,
     scale = rows.abs().amax(1, keepdim=True) / 127
     rounded = (rows / scale).round() * scale
     weight = packed.unpack(matrix)
-    if bits == 4:
-        weight = packed.unpack(packed.pack(weight, 8))
-    said = rounded.double() @ weight.double().T
-    torch.testing.assert_close(out.double(), said, rtol=1e-4, atol=2e-2 * float(exact.abs().mean()))
+    if bits == 4:  # as 8 bits with one scale a row, which fits whatever the row's largest scale allows
+        of_rows = matrix.scales.float().abs().amax(1).flatten()[: shape[0], None] * 8 / 127
+        weight = (weight / of_rows.clamp(min=1e-30)).round() * of_rows
+    said = rounded @ weight.T
+    # Half a number is rounded this way or that; in 4 bits a half of the largest scale is one.
+    assert (out - said).norm() / said.norm() < (1e-3 if bits == 8 else 6e-3)
 
 
 @pytest.mark.parametrize("bits", packed.BITS)
