@@ -7,14 +7,12 @@ only their attention looks into blocks. All positions of a step go through the l
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from llava.engine import compiled, paged
+from llava.engine import compiled, graphs, paged
 from llava.engine.features import FeatureStore
 from llava.engine.request import PictureSpan, Request
 from llava.engine.scheduler import Encode, Step
@@ -53,6 +51,7 @@ class Runner:
         group = config.num_attention_heads // config.num_key_value_heads
         self._layers: compiled.DecoderLayers | None = None
         self._tower: compiled.TowerLayers | None = None
+        self._graphs: graphs.GraphDecoder | None = None
         self._is_rounded = is_rounded
         num_layers, num_kv_heads = len(self._decoder.layers), config.num_key_value_heads
         shape = (num_layers, num_blocks, num_kv_heads, block_tokens, first.head_dim)
@@ -61,7 +60,11 @@ class Runner:
             self.cache: paged.KVCache = paged.NativeKVCache(*shape, self.model.dtype)
             self.slowness = compiled.find_layer_obstacle(self._decoder.layers)
         else:
+            # One block more than the pool gives out, for what pads steps of fixed shapes.
+            shape = (num_layers, num_blocks + 1, *shape[2:])
             self.cache = paged.KVCache(*shape, self.model.dtype, self.model.device)
+            if graphs.is_wanted(self.model.device):
+                self._graphs = graphs.GraphDecoder(self.model, self.cache, num_blocks)
         self._windows = {find_window(config, layer) for layer in range(len(self._decoder.layers))}
         if self.slowness is None and len(self._windows) > 1:
             self.slowness = "its layers see windows of different lengths"
@@ -71,6 +74,8 @@ class Runner:
     def reload(self) -> None:
         """Takes over the model's weights as they are now."""
         self._weights = self._find_weights()
+        if self._graphs is not None:
+            self._graphs.forget()
         if self.slowness is None:
             assert isinstance(self.cache, paged.NativeKVCache)
             (window,) = self._windows
@@ -114,6 +119,9 @@ class Runner:
         lengths = torch.tensor([chunk.stop for chunk in chunks], dtype=torch.int32)
         rows = paged.Rows(starts, lengths, tables, torch.cat(slots))
         embeds_NC = torch.cat([self._embed(chunk.request, chunk.start, chunk.stop) for chunk in chunks])
+        if self._graphs is not None and len(embeds_NC) == len(chunks) <= graphs.MOST_REQUESTS:
+            scores_NV = self._graphs.run(embeds_NC, torch.cat(positions), rows)
+            return scores_NV[[i for i, chunk in enumerate(chunks) if chunk.gives_token]]
         hidden_NC = self._decode(embeds_NC, torch.cat(positions), rows)
         last = [stop - 1 for stop, chunk in zip(starts.tolist()[1:], chunks, strict=True) if chunk.gives_token]
         if not last:
@@ -130,7 +138,7 @@ class Runner:
         hidden, positions_1N = embeds_NC[None], positions_N[None].to(device)
         rotary = self._decoder.rotary_emb(hidden, positions_1N)
         step = paged.PagedStep(self.cache, rows)
-        with _attention_in_blocks(self._decoder.config):
+        with paged.attention_in_blocks(self._decoder.config):
             for layer in self._decoder.layers:
                 hidden = layer(
                     hidden,
@@ -242,14 +250,3 @@ def find_window(config: Any, layer: int) -> int | None:
     if kinds is not None and kinds[layer] == "sliding_attention":
         return config.sliding_window
     return None
-
-
-@contextmanager
-def _attention_in_blocks(config: Any) -> Iterator[None]:
-    """Lets the layers attend over blocks, and sets everything back for whoever else runs the model."""
-    usual = config._attn_implementation
-    config._attn_implementation = paged.ATTENTION
-    try:
-        yield
-    finally:
-        config._attn_implementation = usual
