@@ -87,21 +87,63 @@ constexpr int MAX_DIM = 256;
 struct Seen {
     float largest[MAX_ROWS], total[MAX_ROWS];
     alignas(64) float values[MAX_ROWS * MAX_DIM];
+    alignas(64) float widened[KEYS * MAX_DIM];  // keys or values looked at, where they are stored in pairs
     void begin(int rows, int dim) {
         for (int r = 0; r < rows; r++) largest[r] = -INFINITY, total[r] = 0;
         std::fill(values, values + rows * dim, 0.0f);
     }
 };
 
+// What numbers in a cache are multiplied as: where a CPU has no instructions for pairs of bfloat16, as float32, and each
+// run of vectors is widened once for all queries of a piece.
+#if defined(__AVX512BF16__)
+template <typename T> using Worked = T;
+#else
+template <typename T> using Worked = float;
+#endif
+
+inline void widen_pairs(const Words words, float* first, float* second) {
+    Words low = words << 16, high = words & 0xffff0000u;
+    std::memcpy(first, &low, sizeof low);
+    std::memcpy(second, &high, sizeof high);
+}
+
+// `vectors` vectors of 16 positions [dim / pairs][16][pairs] as [dim][16]; they lie dim * 16 numbers apart.
+inline const float* widen_keys(const float* b, int, int, float*) { return b; }
+#if defined(__AVX512BF16__)
+inline const bf16* widen_keys(const bf16* b, int, int, float*) { return b; }
+inline const bf16* widen_values(const bf16* b, int, int, float*) { return b; }
+#else
+inline const float* widen_keys(const bf16* b, int vectors, int dim, float* to) {
+    for (int v = 0; v < vectors; v++)
+        for (int d = 0; d < dim; d += 2)
+            widen_pairs(*reinterpret_cast<const Words*>(b + long(v) * LANES * dim + d * LANES),
+                        to + long(v) * LANES * dim + d * LANES, to + long(v) * LANES * dim + (d + 1) * LANES);
+    return to;
+}
+
+// `count` positions (pairs of them) [count / pairs][dim][pairs] as [count][dim].
+inline const float* widen_values(const bf16* b, int count, int dim, float* to) {
+    for (int i = 0; i < count; i += 2)
+        for (int d = 0; d < dim; d += LANES)
+            widen_pairs(*reinterpret_cast<const Words*>(b + long(i) * dim + d * 2), to + long(i) * dim + d,
+                        to + long(i + 1) * dim + d);
+    return to;
+}
+#endif
+inline const float* widen_values(const float* b, int, int, float*) { return b; }
+
 // Looks at positions `from` to `to` of a table (`from` a multiple of 16): rows of `queries` [rows][dim], of which row r
 // may see positions first[r] to last[r]. block_tokens is a multiple of 16.
 template <typename T>
-void look(const Cache& c, const T* keys, const T* values, const int32_t* table, int head, const T* queries, int rows,
-          const int* first, const int* last, int from, int to, float scale, Seen& seen) {
-    constexpr int P = Pairs<T>::N;
+void look(const Cache& c, const T* keys, const T* values, const int32_t* table, int head, const Worked<T>* queries,
+          int rows, const int* first, const int* last, int from, int to, float scale, Seen& seen) {
+    using W = Worked<T>;
+    constexpr int P = Pairs<W>::N;
     const int dim = c.head_dim;
     alignas(64) float scores[MAX_ROWS * KEYS];
-    alignas(64) T weights[MAX_ROWS * KEYS];
+    alignas(64) W weights[MAX_ROWS * KEYS];
+    float* widened = seen.widened;
     int least = *std::max_element(first, first + rows), most = *std::min_element(last, last + rows);
     for (int start = from; start < to; start += KEYS) {
         int count = std::min(KEYS, to - start), vectors = (count + LANES - 1) / LANES;
@@ -109,8 +151,9 @@ void look(const Cache& c, const T* keys, const T* values, const int32_t* table, 
         for (int v = 0; v < vectors;) {
             int position = start + v * LANES, place = position % c.block_tokens;
             int run = std::min(vectors - v, (c.block_tokens - place) / LANES);
-            const T* b = c.at(keys, table[position / c.block_tokens], head) + long(place) * dim;
-            product<T>(rows, queries, dim, b, long(LANES) * P, long(LANES) * dim, run, dim, scores + v * LANES, KEYS,
+            const W* b = widen_keys(c.at(keys, table[position / c.block_tokens], head) + long(place) * dim, run, dim,
+                                    widened);
+            product<W>(rows, queries, dim, b, long(LANES) * P, long(LANES) * dim, run, dim, scores + v * LANES, KEYS,
                        false);
             v += run;
         }
@@ -130,7 +173,7 @@ void look(const Cache& c, const T* keys, const T* values, const int32_t* table, 
             }
             float highest = seen.largest[r];
             for (int i = 0; i < LANES; i++) highest = std::max(highest, top[i]);
-            T* w = weights + r * KEYS;
+            W* w = weights + r * KEYS;
             if (highest == -INFINITY) {  // nothing to see here yet
                 for (int i = 0; i < vectors * LANES; i++) store(w + i, 0.0f);
                 continue;
@@ -151,12 +194,14 @@ void look(const Cache& c, const T* keys, const T* values, const int32_t* table, 
                 }
             seen.largest[r] = highest;
         }
-        const int pairs = (count + P - 1) / P * P;
+        // A cache of pairs has both of the last one, whatever the second is multiplied with.
+        const int pairs = (count + Pairs<T>::N - 1) / Pairs<T>::N * Pairs<T>::N;
         for (int done = 0; done < pairs;) {
             int position = start + done, place = position % c.block_tokens;
             int run = std::min(pairs - done, c.block_tokens - place);
-            const T* b = c.at(values, table[position / c.block_tokens], head) + long(place) * dim;
-            product<T>(rows, weights + done, KEYS, b, long(P) * dim, long(LANES) * P, dim / LANES, run, seen.values,
+            const W* b = widen_values(c.at(values, table[position / c.block_tokens], head) + long(place) * dim, run,
+                                      dim, widened);
+            product<W>(rows, weights + done, KEYS, b, long(P) * dim, long(LANES) * P, dim / LANES, run, seen.values,
                        dim, true);
             done += run;
         }
@@ -208,7 +253,7 @@ void attend(const Attention& a, const T* queries, const T* keys, const T* values
 #pragma omp parallel num_threads(a.num_threads)
     {
         Seen* seen = new Seen;
-        alignas(64) T gathered[MAX_ROWS * MAX_DIM];
+        alignas(64) Worked<T> gathered[MAX_ROWS * MAX_DIM];
         int first[MAX_ROWS], last[MAX_ROWS];
 #pragma omp for schedule(dynamic)
         for (long i = 0; i < num_pieces; i++) {
@@ -218,7 +263,7 @@ void attend(const Attention& a, const T* queries, const T* keys, const T* values
             for (int q = p.begin; q < p.end; q++)
                 for (int g = 0; g < group; g++, rows++) {
                     const T* query = queries + (long(start + q) * a.num_heads + p.head * group + g) * dim;
-                    std::copy(query, query + dim, gathered + rows * dim);
+                    for (int d = 0; d < dim; d++) store(gathered + rows * dim + d, to_float(query[d]));
                     last[rows] = a.sees_all ? length - 1 : length - count + q;
                     first[rows] = a.window ? std::max(0, last[rows] - a.window + 1) : 0;
                 }

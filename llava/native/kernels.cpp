@@ -92,7 +92,7 @@ template <typename T> void run_layers(const Decoder& d, const Positions& p) {
     const bool is_packed = d.layers[0].q.bits <= 8;
     Input<T> normed(num, width, is_packed), attended(num, q_width, is_packed), gated(num, inner, is_packed);
     float* qkv = new float[size_t(num) * qkv_width];
-    T* queries = new T[size_t(num) * q_width];
+    Worked<T>* queries = new Worked<T>[size_t(num) * q_width];
     float* up = new float[size_t(num) * inner];
     const long num_pieces = long(num) * d.num_kv_heads * num_parts;
     float* part_values = new float[size_t(num_pieces) * group * dim];
