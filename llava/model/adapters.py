@@ -54,16 +54,6 @@ class Adapter:
         found = {match["layer"] for name in self.parts if (match := _PART.match(name.removeprefix(_PEFT)))}
         return sorted(found)
 
-    @property
-    def base(self) -> str:
-        """What the adapter says it was trained on: a folder or a hub id. CheckpointError if it says nothing."""
-        name = self.settings.get("base_model_name_or_path")
-        if not name:
-            raise CheckpointError(
-                f"{self.folder / CONFIG} does not say what it was trained on: name the base (--model-base)."
-            )
-        return str(name)
-
 
 _PEFT = "base_model.model."
 
@@ -127,7 +117,10 @@ def rename_layer(layer: str) -> str:
 
 
 def name_from_adapter(name: str) -> str | None:
-    """Ours of a tensor that an adapter folder has whole, None for LoRA layers: as the functions of ``layouts``."""
+    """Ours of a tensor that a fine-tune has whole, None for LoRA layers: as the functions of ``layouts``.
+
+    The original wrote its projector with and without the leading ``model.``.
+    """
     name = strip_wrapper(name)
     if _PART.match(name):
         return None

@@ -261,7 +261,7 @@ class LlavaMetaForCausalLM(_MixedInto):
         """How this model's configuration, as it stands now, cuts pictures into tiles and puts them together again."""
         tower = self.get_vision_tower()
         assert tower is not None, "a model without a tower cuts no pictures"
-        return Tiling.from_config(self.config, tile_px=tower.image_size, patch_px=tower.config.patch_size)
+        return Tiling.from_config(self.config, tile_px=tower.tile_px, patch_px=tower.patch_px)
 
     def prepare_inputs_labels_for_multimodal(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from llava.errors import CheckpointError
+from llava.errors import CheckpointError, UsageError
 from llava.model.checkpoint import LoadedModel, load_model
 from tests.tiny_checkpoints import (
     Tensors,
@@ -317,3 +318,97 @@ def test_it_is_merged_into_a_checkpoint_of_its_own(tmp_path: Path, layout: str) 
     state = load(tmp_path / "merged").model.state_dict()
     for name, tensor in expected.items():
         torch.testing.assert_close(state[name][: len(tensor)], tensor.half().float(), rtol=2e-3, atol=1e-4, msg=name)
+
+
+def test_a_base_may_be_named_from_the_fine_tunes_own_folder_or_in_its_config(tmp_path: Path) -> None:
+    expected = write_original(tmp_path, base_model_name_or_path="../base")
+    assert_holds(load(tmp_path / "lora").model, expected)
+    settings = json.loads((tmp_path / "lora/adapter_config.json").read_text())
+    write_json(tmp_path / "lora/adapter_config.json", {**settings, "base_model_name_or_path": None})
+    config = json.loads((tmp_path / "lora/config.json").read_text())
+    write_json(tmp_path / "lora/config.json", {**config, "_name_or_path": str(tmp_path / "base")})
+    assert_holds(load(tmp_path / "lora").model, expected)
+
+
+def test_a_base_that_cannot_be_found_is_named_with_the_file_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    write_original(tmp_path, base_model_name_or_path="lmsys/vicuna-none")
+    with pytest.raises(CheckpointError) as caught:
+        load(tmp_path / "lora")
+    said = "trained on 'lmsys/vicuna-none' as its adapter_config.json says, which cannot be found"
+    assert f"{tmp_path / 'lora'} holds only LoRA layers, {said}" in str(caught.value)
+    assert str(caught.value).endswith("as the base (--model-base).")
+
+
+@pytest.mark.parametrize(("key", "value"), [("hidden_size", 48), ("num_hidden_layers", 3), ("num_attention_heads", 8)])
+def test_a_base_of_other_sizes_is_refused_with_both_files_and_values(tmp_path: Path, key: str, value: int) -> None:
+    write_original(tmp_path)
+    config = json.loads((tmp_path / "base/config.json").read_text())
+    write_json(tmp_path / "base/config.json", {**config, key: value})
+    with pytest.raises(CheckpointError) as caught:
+        load(tmp_path / "lora")
+    assert f"{tmp_path / 'lora/config.json'} says {key}: {CONFIG[key]}, but" in str(caught.value)
+    assert f"{tmp_path / 'base/config.json'}, its base's, says {value}: it was trained on another" in str(caught.value)
+
+
+def test_a_checkpoint_inside_a_training_is_described_by_the_trainings_config(tmp_path: Path) -> None:
+    expected = write_original(tmp_path)
+    step = tmp_path / "lora/checkpoint-10"
+    step.mkdir()
+    for name in ("adapter_config.json", "adapter_model.bin", "non_lora_trainables.bin"):
+        (tmp_path / "lora" / name).rename(step / name)
+    assert_holds(load(step).model, expected)
+    (tmp_path / "lora/config.json").unlink()
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 32}
+    write_json(tmp_path / "base/config.json", config)
+    with pytest.raises(CheckpointError, match=rf"{step} has no config\.json, so that of {tmp_path / 'base'} counts"):
+        load(step)
+
+
+def test_a_fine_tunes_own_tokenizer_and_answers_ends_come_before_its_bases(tmp_path: Path) -> None:
+    write_original(tmp_path)
+    write_json(tmp_path / "base/generation_config.json", {"eos_token_id": [2, 9]})
+    assert load(tmp_path / "lora").model.generation_config.eos_token_id == [2, 9]
+    tokenizer = load(tmp_path / "lora").tokenizer
+    tokenizer.add_tokens(["<box>"])
+    tokenizer.save_pretrained(tmp_path / "lora")
+    write_json(tmp_path / "lora/generation_config.json", {"eos_token_id": 2})
+    loaded = load(tmp_path / "lora")
+    assert "<box>" in loaded.tokenizer.get_vocab()
+    assert loaded.model.generation_config.eos_token_id == 2
+
+
+def test_converting_never_writes_over_what_is_merged(tmp_path: Path) -> None:
+    from llava.model.convert import convert
+
+    expected = write_original(tmp_path)
+    for name in ("lora", "base", "clip", "."):
+        with pytest.raises(UsageError, match="what is read here"):
+            convert(tmp_path / "lora", tmp_path / name, "original")
+    assert_holds(load(tmp_path / "lora").model, expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("bias", ["all", "lora_only"])
+def test_biases_that_peft_trained_are_read(tmp_path: Path, bias: str) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    own = {"model_type": "llava_qwen", "architectures": ["LlavaQwenForCausalLM"]}
+    write_llava_1_6(tmp_path / "base", **own)
+    config = LoraConfig(
+        r=4,
+        bias=bias,
+        target_modules=r"model\.layers\.\d+\.self_attn\.[qv]_proj",
+        init_lora_weights=False,
+        task_type="CAUSAL_LM",
+    )
+    trained = get_peft_model(load(tmp_path / "base").model, config)
+    with torch.no_grad():
+        trained.base_model.model.model.layers[0].self_attn.q_proj.base_layer.bias += 1.0
+    trained.save_pretrained(tmp_path / "lora")
+    expected = answer_logits(trained.eval())
+    for merge in (True, False):
+        found = answer_logits(load(tmp_path / "lora", base=tmp_path / "base", merge=merge).model)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

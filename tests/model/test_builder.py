@@ -59,6 +59,7 @@ def test_only_the_originals_door_cuts_long_prompts_in_silence(folder: Path) -> N
         # LLaVA-NeXT's own
         {"device_map": None, "device": "cpu", "torch_dtype": "float32", "attn_implementation": None},
         {"device_map": "cpu", "torch_dtype": torch.float32, "overwrite_config": {}},
+        {"device_map": torch.device("cpu"), "torch_dtype": torch.float32, "dtype": "float32"},
     ],
 )
 def test_every_known_way_to_call_it_works(folder: Path, options: dict[str, Any]) -> None:
@@ -70,6 +71,8 @@ def test_every_known_way_to_call_it_works(folder: Path, options: dict[str, Any])
 def test_positional_arguments_may_follow_either_order(folder: Path) -> None:
     first = load_pretrained_model(folder, None, "n", False, False, "auto", "cpu", False)[1]
     second = load_pretrained_model(folder, None, "n", False, False, "cpu", "bfloat16", "eager")[1]
+    third = load_pretrained_model(folder, None, "n", False, False, "cpu", torch.bfloat16, "sdpa", None, {"a_key": 7})[1]
+    assert (third.dtype, third.config.a_key) == (torch.bfloat16, 7)
     assert (first.dtype, first.config._attn_implementation) == (torch.float32, "sdpa")
     assert (second.dtype, second.config._attn_implementation) == (torch.bfloat16, "eager")
 
@@ -87,6 +90,10 @@ def test_an_unknown_keyword_is_a_type_error_that_names_it(folder: Path) -> None:
         ({"load_8bit": True, "load_4bit": True}, "one of them is meant"),
         ({"load_4bit": True, "device": "cpu"}, "NVIDIA"),
         ({"device": "cpu", "torch_dtype": "float8"}, "'float8'"),
+        ({"device": "cpu", "torch_dtype": "float16", "dtype": torch.bfloat16}, "torch.bfloat16 and as float16; one of"),
+        ({"device": "float16", "torch_dtype": "float32"}, "as float32 and as float16; one of"),
+        ({"device": "cpu", "overwrite_config": ["use_cache"]}, "overwrite_config is ['use_cache'], where a dict"),
+        ({"device": "cpu", "customized_config": 5}, "customized_config is 5, where a config object"),
         ({"device": "cpu", "attn_implementation": "warp"}, "'warp'"),
         ({"device": "cpu", "use_flash_attn": True}, "flash_attention_2"),
     ],
