@@ -1,4 +1,4 @@
-"""Front door: the original's names for LLaVA on MPT, so that they can be imported; there is no such model here.
+"""The original's names for LLaVA on MPT, which is not supported: importing them works, and using them says so.
 
 The original's own class cannot run either: it calls the merge with arguments that the merge no longer takes.
 """
