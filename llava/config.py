@@ -108,7 +108,7 @@ def read_config_dict(folder: str | Path) -> dict[str, Any]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of a checkpoint. Raises CheckpointError naming the file and what is wrong with it."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent} has no {path.name}: it is no checkpoint folder, or incomplete.") from None
     except OSError as error:

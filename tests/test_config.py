@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,11 @@ def test_a_damaged_config_is_named(tmp_path: Path, text: str, said: str) -> None
     with pytest.raises(CheckpointError, match=said) as caught:
         read_config_dict(tmp_path)
     assert str(tmp_path / "config.json") in str(caught.value)
+
+
+def test_a_mark_that_an_editor_put_before_the_text_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 32}), encoding="utf-8-sig")
+    assert read_config_dict(tmp_path) == {"hidden_size": 32}
 
 
 def test_a_folder_without_a_config_is_no_checkpoint(tmp_path: Path) -> None:

@@ -196,6 +196,11 @@ def save_checkpoint(
         )
     if not include_tower and not getattr(model.config, "mm_vision_tower", None):
         raise UsageError("Without its tower the checkpoint needs mm_vision_tower to say where one is.")
+    if not include_tower and getattr(model.config, "unfreeze_mm_vision_tower", False):
+        raise UsageError(
+            "The tower's weights are its own (unfreeze_mm_vision_tower: true), so the checkpoint needs them inside; "
+            "set it to false in the model's config if they are those of mm_vision_tower."
+        )
     tower_prefix = "model.vision_tower."
     # Under FSDP the tower hides from the model's own state.
     tensors = {name: value for name, value in model.state_dict().items() if not name.startswith(tower_prefix)}

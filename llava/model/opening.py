@@ -357,6 +357,12 @@ def _find_spec(
         )
     if tower_folder is None or is_inside:
         return spec, None
+    if values.get("unfreeze_mm_vision_tower"):
+        raise CheckpointError(
+            f"{config_path} says unfreeze_mm_vision_tower: true, so the vision tower was trained and its weights have "
+            f"to be inside the checkpoint, but none are there; those of '{spec.tower}' are other ones. Copy or "
+            "download the checkpoint again, or set it to false if the tower was not trained."
+        )
     if described:
         _check_tower(tower_folder, config_path, spec)
     return spec, tower_folder
@@ -386,6 +392,11 @@ def _build(spec: ModelSpec, folder: Path, config_path: Path, template: str, atte
         conversation_template=template,
         name_or_path=str(folder),
     )
+    rows, pad_id = spec.vocab_size, values.get("pad_token_id")
+    if isinstance(pad_id, int) and not -rows <= pad_id < rows:
+        raise CheckpointError(
+            f"{config_path} says pad_token_id: {pad_id}, but vocab_size: {rows}: correct the one that is wrong."
+        )
     try:
         config = config_class(**values)
         config._attn_implementation = attention or "sdpa"

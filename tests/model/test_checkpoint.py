@@ -841,3 +841,24 @@ def test_a_mistake_beside_the_weights_is_found_before_they_are_read(
     monkeypatch.setattr("llava.model.opening.OpenCheckpoint.read", lambda opened: pytest.fail("the weights were read"))
     with pytest.raises(CheckpointError, match="has no tokenizer"):
         load(tmp_path)
+
+
+def test_a_trained_tower_that_is_absent_is_not_replaced_by_the_one_it_began_as(tmp_path: Path) -> None:
+    write_tower(tmp_path / "clip")
+    write_llava_1_6(tmp_path / "llava", mm_vision_tower=str(tmp_path / "clip"))
+    loaded = load(tmp_path / "llava")
+    with pytest.raises(UsageError, match="unfreeze_mm_vision_tower"):
+        save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, tmp_path / "b", include_tower=False)
+    rewrite_weights(tmp_path / "llava", lambda t: {n: v for n, v in t.items() if not n.startswith(INSIDE)})
+    with pytest.raises(CheckpointError, match=r"config\.json says unfreeze_mm_vision_tower: true.* but none are there"):
+        load(tmp_path / "llava")
+    rewrite_config(tmp_path / "llava", unfreeze_mm_vision_tower=False)
+    tower = write_tower(tmp_path / "clip")
+    found = weights_of(load(tmp_path / "llava").model)
+    assert all(torch.equal(found[name], tensor) for name, tensor in tower.items())
+
+
+def test_a_padding_token_without_a_row_is_named_with_both_numbers(tmp_path: Path) -> None:
+    write_llava_1_6(tmp_path, pad_token_id=32000)
+    with pytest.raises(CheckpointError, match=f"says pad_token_id: 32000, but vocab_size: {VOCAB}"):
+        load(tmp_path)
