@@ -217,11 +217,8 @@ class LlavaMetaForCausalLM(PictureEncoder, _MixedInto):
             return input_ids, position_ids, attention_mask, past_key_values, None, labels
 
         features_PC, num_positions = self.encode_pictures(images, image_sizes, modalities)
-        limit = (
-            self.config.tokenizer_model_max_length
-            if getattr(self.config, "truncate_to_model_max_length", False)
-            else None
-        )
+        cuts = getattr(self.config, "truncate_to_model_max_length", False)
+        limit = getattr(self.config, "tokenizer_model_max_length", None) if cuts else None
         pads_left = getattr(self.config, "tokenizer_padding_side", "right") == "left"
         merged = splice(
             input_ids,

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from llava.answer import ask
 from llava.errors import UsageError
 from llava.model.builder import DEFAULT_MODEL, load_pretrained_model
 from llava.model.checkpoint import load_model
+from llava.sampling import Sampling
 from tests.tiny_checkpoints import write_llava_1_6
 from tests.tiny_configs import CONFIG, NEXT, TOWER
 
@@ -43,6 +45,22 @@ def test_the_context_is_max_sequence_length_or_the_originals_2048_or_what_there_
 def test_only_the_originals_door_cuts_long_prompts_in_silence(folder: Path) -> None:
     assert load_pretrained_model(folder, device="cpu")[1].config.truncate_to_model_max_length is True
     assert not getattr(load_model(folder, device="cpu").model.config, "truncate_to_model_max_length", False)
+
+
+def test_a_model_that_does_not_say_where_it_cuts_does_not_cut(tmp_path: Path) -> None:
+    """As any in llava-hf's layout, and some fine-tunes."""
+    write_llava_1_6(tmp_path, tokenizer_model_max_length=None)
+    values = json.loads((tmp_path / "config.json").read_text())
+    del values["tokenizer_model_max_length"]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    model = load_pretrained_model(tmp_path, device="cpu")[1]
+    ids = torch.tensor([[1, -200, *[9] * 3000]])
+    embeds = model.prepare_inputs_labels_for_multimodal(ids, None, None, None, None, torch.randn(1, 3, 28, 28))[4]
+    assert embeds.shape[1] == 3001 + 4
+    assert model.generate(ids[:, :4], images=torch.randn(1, 3, 28, 28), max_new_tokens=1).shape == (1, 1)
+    loaded = load_model(tmp_path, device="cpu")
+    loaded.model.config.truncate_to_model_max_length = True
+    assert ask(loaded, "What is in it?", (), Sampling(max_new_tokens=1)).cut_tokens == 0
 
 
 @pytest.mark.parametrize(
