@@ -188,7 +188,7 @@ def save_checkpoint(
         max_shard_bytes: larger weights are split into files of this size, with an index.
 
     Raises:
-        UsageError: the layout is unknown, or the model is quantised.
+        UsageError: the layout is unknown, or the model is quantised or has LoRA layers apart.
     """
     if layout != "original":
         raise UsageError(
@@ -208,6 +208,9 @@ def save_checkpoint(
         tensors.update({tower_prefix + name: value for name, value in model.get_vision_tower().state_dict().items()})
     if model.config.tie_word_embeddings:
         tensors.pop(layouts.HEAD, None)
+    apart = [name for name in tensors if ".lora_A." in name]
+    if apart:
+        raise UsageError(f"A model with LoRA layers apart cannot be saved ({apart[0]}): load it with merge=True.")
     whole = [name for name, value in tensors.items() if not value.is_floating_point()]
     if whole:
         raise UsageError(f"A quantised model cannot be saved ({whole[0]} holds integers): load it in 16 bits.")

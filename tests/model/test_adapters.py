@@ -124,6 +124,42 @@ def test_kept_apart_it_answers_the_same_and_can_be_switched_off(tmp_path: Path) 
     torch.testing.assert_close(answer_logits(apart), answer_logits(whole), rtol=1e-4, atol=1e-5)
 
 
+def test_layers_that_are_kept_apart_are_not_saved_as_a_checkpoint(tmp_path: Path) -> None:
+    from llava.model.checkpoint import save_checkpoint
+
+    write_original(tmp_path)
+    loaded = load(tmp_path / "lora", merge=False)
+    with pytest.raises(UsageError, match="LoRA layers apart cannot be saved"):
+        save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize("layer", ["lm_head", "model.embed_tokens"])
+def test_a_change_of_one_of_two_tied_matrices_leaves_the_other_as_it_is(tmp_path: Path, layer: str) -> None:
+    from llava.model.checkpoint import save_checkpoint
+
+    tensors = write_llava_1_6(tmp_path / "base", tie_word_embeddings=True)
+    embeddings = tensors["model.embed_tokens.weight"]
+    save_file({**tensors, "lm_head.weight": embeddings.clone()}, tmp_path / "base/model.safetensors", {"format": "pt"})
+    halves = random_tensors({"A": (RANK, 32), "B": (len(embeddings), RANK)}, seed=5)
+    if layer == "lm_head":
+        adapter = {f"base_model.model.lm_head.lora_{half}.weight": tensor for half, tensor in halves.items()}
+        change = halves["B"].float() @ halves["A"].float()
+    else:
+        halves = {"A": halves["B"].T.contiguous(), "B": halves["A"].T.contiguous()}  # as a lookup has them
+        adapter = {f"base_model.model.{layer}.lora_embedding_{half}": tensor for half, tensor in halves.items()}
+        change = (halves["B"].float() @ halves["A"].float()).T
+    write_adapter(tmp_path / "lora", adapter, base_model_name_or_path=str(tmp_path / "base"))
+    loaded = load(tmp_path / "lora")
+    expected = tensors | {"lm_head.weight": embeddings}
+    changed = f"{layer}.weight"
+    assert_holds(loaded.model, expected | {changed: embeddings.float() + ALPHA / RANK * change})
+    save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, tmp_path / "saved")
+    torch.testing.assert_close(answer_logits(load(tmp_path / "saved").model), answer_logits(loaded.model))
+    apart = answer_logits(load(tmp_path / "lora", merge=False).model)
+    torch.testing.assert_close(answer_logits(loaded.model), apart, rtol=1e-4, atol=1e-5)
+
+
 def test_a_merged_model_is_saved_and_read_as_any_other(tmp_path: Path) -> None:
     from llava.model.checkpoint import save_checkpoint
 
@@ -265,6 +301,7 @@ def test_an_adapter_without_its_weights_or_of_another_kind_is_refused(tmp_path: 
         ({"r": "four"}, "says r: 'four', where a number above 0"),
         ({"r": 0}, "says r: 0"),
         ({"lora_alpha": None}, "says lora_alpha: None"),
+        ({"alpha_pattern": [1]}, r"says alpha_pattern: \[1\], where a number for each"),
         ({"bias": "some"}, "cannot be used"),
     ],
 )
