@@ -39,6 +39,7 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	@$(BIN)/python benchmarks/ask.py
+	@$(BIN)/python benchmarks/engine.py --shape XS
 
 docs: $(VENV)/.dev
 	@$(BIN)/python docs/build.py

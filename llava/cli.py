@@ -98,6 +98,10 @@ def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int],
     return parser
 
 
+# Bits of each name that --quant takes.
+QUANTIZATIONS = {"int8": 8, "int4": 4}
+
+
 def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="MODEL", help="a folder, a hub id or a short name (default: the embedded model)"
@@ -113,6 +117,11 @@ def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     parser.add_argument("--dtype", metavar="NAME", help="float32, bfloat16, float16 (default: what suits the device)")
+    parser.add_argument(
+        "--quant",
+        choices=QUANTIZATIONS,
+        help="the language model's matrices in 8 or 4 bits: a half or a quarter of the memory, and faster answers",
+    )
 
 
 def _add_talking_flags(parser: argparse.ArgumentParser) -> None:
@@ -136,6 +145,12 @@ def _add_talking_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help="at most (default: %(default)s)")
     parser.add_argument(
         "--memory", type=_bytes, metavar="SIZE", help="for keys and values, as 500M or 2G (default: what is to spare)"
+    )
+    parser.add_argument(
+        "--arithmetic",
+        choices=("exact", "int8"),
+        default="exact",
+        help="int8, with --quant on a CPU: prompts in integers of 8 bits, faster and a little less exact",
     )
 
 
@@ -184,8 +199,11 @@ def _load(arguments: argparse.Namespace) -> LoadedModel:
             merge=arguments.merge,
             device=arguments.device,
             dtype=arguments.dtype,
+            bits=QUANTIZATIONS.get(arguments.quant, 16),
+            for_engine=getattr(arguments, "num_beams", 1) == 1,
         )
-        Local.of(loaded, memory_bytes=getattr(arguments, "memory", None))
+        arithmetic = getattr(arguments, "arithmetic", "exact")
+        Local.of(loaded, memory_bytes=getattr(arguments, "memory", None), arithmetic=arithmetic)
         return loaded
     finally:
         if waiting:

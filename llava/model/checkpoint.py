@@ -28,6 +28,7 @@ from llava.model.companions import (
 )
 from llava.model.folders import new_folder
 from llava.model.opening import OpenCheckpoint, check_tied, open_checkpoint
+from llava.model.packed import bits_for, pack_layer, pack_model
 from llava.model.placement import choose_device, choose_dtype, read_dtype
 from llava.model.quantize import check_quantization, quantize_layer
 from llava.model.sources import DEFAULT_MODEL
@@ -58,6 +59,7 @@ def load_model(
     dtype: str | torch.dtype | None = None,
     attention: str | None = None,
     bits: int = 16,
+    for_engine: bool = False,
     config: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> LoadedModel:
@@ -71,7 +73,9 @@ def load_model(
         device: cuda, cuda:1, mps, cpu; by default the best there is.
         dtype: float32, bfloat16, float16; by default what suits the device, see ``choose_dtype``.
         attention: sdpa (default), eager or flash_attention_2.
-        bits: 16, or 8 or 4 to quantise the decoder's matrices while loading (CUDA and bitsandbytes needed).
+        bits: 16, or 8 or 4 to quantise the decoder's matrices while loading: by ourselves on a CPU, through
+            bitsandbytes on CUDA.
+        for_engine: the engine will run it, not ``generate``; it may choose another dtype, see ``choose_dtype``.
         config: read instead of the folder's config.json. ``overrides``: values that replace some of it.
 
     Raises:
@@ -82,17 +86,20 @@ def load_model(
     chosen_device, chosen_dtype = choose_device(device), read_dtype(dtype)
     if attention is not None and attention not in _ATTENTIONS:
         raise UsageError(f"There is no attention '{attention}'; use {', '.join(_ATTENTIONS)}, or leave it out.")
-    check_quantization(bits, chosen_device)
+    check_quantization(bits, chosen_device, is_apart=not merge)
     opened = open_checkpoint(path_or_id, base=base, config=config, overrides=overrides, attention=attention)
     model, spec = opened.model, opened.spec
+    adapter = None if opened.fine_tune is None else opened.fine_tune.adapter
     # What can be wrong beside the weights is found before they are read.
     tokenizer, processor = opened.load_tokenizer(), opened.load_processor()
     generation_config = load_generation_config(opened.folders, model, tokenizer)
     if chosen_dtype is None:
         num_parameters = sum(parameter.numel() for parameter in model.parameters())
-        chosen_dtype = choose_dtype(chosen_device, spec.dtype, num_parameters)
+        chosen_dtype = choose_dtype(chosen_device, spec.dtype, num_parameters, for_engine)
     try:
-        _fill(opened, chosen_device, chosen_dtype, bits)
+        # Layers of an adapter are merged first: a packed matrix takes none in.
+        packs_later = adapter is not None and chosen_device.type == "cpu"
+        _fill(opened, chosen_device, chosen_dtype, 16 if packs_later else bits)
     except torch.OutOfMemoryError as error:
         num_gb = sum(parameter.numel() for parameter in model.parameters()) * chosen_dtype.itemsize / 1e9
         raise LlavaError(
@@ -100,8 +107,10 @@ def load_model(
             "Use a smaller model, another device, or load_4bit."
         ) from error
     model.config.dtype = chosen_dtype
-    if opened.fine_tune is not None and opened.fine_tune.adapter is not None:
-        adapters.apply_adapter(model, opened.fine_tune.adapter, merge)
+    if adapter is not None:
+        adapters.apply_adapter(model, adapter, merge)
+        if packs_later and bits < 16:
+            pack_model(model, bits)
     model.generation_config = generation_config
     model.get_vision_tower().image_processor = processor
     return LoadedModel(tokenizer, model.eval(), processor, spec, spec.context_tokens, opened.template)
@@ -143,10 +152,15 @@ def _convert(tensor: torch.Tensor, name: str, path: Path, device: torch.device, 
     return value
 
 
-def _assign(model: nn.Module, name: str, value: torch.Tensor, bits: int) -> None:
+def _assign(model: Any, name: str, value: torch.Tensor, bits: int) -> None:
     owner_name, _, leaf = name.rpartition(".")
     owner = model.get_submodule(owner_name)
-    if bits < 16 and isinstance(owner, nn.Linear) and name.startswith("model.layers."):
+    if value.device.type == "cpu":
+        own_bits = bits_for(name, bits, model.config.tie_word_embeddings)
+        if own_bits < 16 and isinstance(owner, nn.Linear):
+            pack_layer(model, owner_name, value, own_bits)
+            return
+    elif bits < 16 and isinstance(owner, nn.Linear) and name.startswith("model.layers."):
         quantize_layer(model, owner_name, leaf, value, bits)
         return
     old = owner.get_parameter(leaf)

@@ -106,7 +106,6 @@ def test_an_unknown_keyword_is_a_type_error_that_names_it(folder: Path) -> None:
         ({"device_map": {"a": "cpu", "b": "cuda:0"}}, "2 devices"),
         ({"device_map": "cuda:0", "device": "mps"}, "give one of them"),
         ({"load_8bit": True, "load_4bit": True}, "one of them is meant"),
-        ({"load_4bit": True, "device": "cpu"}, "NVIDIA"),
         ({"device": "cpu", "torch_dtype": "float8"}, "'float8'"),
         ({"device": "cpu", "torch_dtype": "float16", "dtype": torch.bfloat16}, "torch.bfloat16 and as float16; one of"),
         ({"device": "float16", "torch_dtype": "float32"}, "as float32 and as float16; one of"),

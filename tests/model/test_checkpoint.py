@@ -240,8 +240,11 @@ def test_a_checkpoint_is_not_written_over_a_file(tmp_path: Path) -> None:
     write_llava_1_6(tmp_path / "a")
     loaded = load(tmp_path / "a")
     (tmp_path / "b").write_text("mine")
-    with pytest.raises(UsageError, match="is no folder"):
-        save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, tmp_path / "b")
+    os.mkfifo(tmp_path / "pipe")  # nor over a device or a pipe
+    for name in ("b", "pipe"):
+        with pytest.raises(UsageError, match="is no folder"):
+            save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, tmp_path / name)
+    assert (tmp_path / "b").read_text() == "mine"
     loaded.model.config.mm_vision_tower = ""
     with pytest.raises(UsageError, match="mm_vision_tower"):
         save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, tmp_path / "c", include_tower=False)
@@ -702,7 +705,7 @@ def test_a_small_model_is_float32_on_a_cpu_and_strings_choose_otherwise(tmp_path
         ({"dtype": "int8"}, "'int8'"),
         ({"dtype": "float99"}, "'float99'"),
         ({"attention": "magic"}, "'magic'"),
-        ({"bits": 8}, "NVIDIA"),
+        ({"bits": 8, "merge": False}, "merge it"),
         ({"bits": 3}, "not in 3"),
     ],
 )

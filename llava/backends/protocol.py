@@ -1,0 +1,105 @@
+"""What a server asks of an engine, whichever it is: one chat in, pieces of text out.
+
+Ours in this process, SGLang, vLLM, or any OpenAI-compatible URL: each is a ``Backend``. Requests reach a backend
+checked and with their pictures decoded (``llava.serve`` does that); a backend never fetches anything for a client.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from llava.image.source import Picture
+from llava.sampling import Sampling
+
+Role = Literal["system", "user", "assistant"]
+Detail = Literal["auto", "low", "high"]
+FinishReason = Literal["stop", "length", "cancelled", "error"]
+
+
+@dataclass(frozen=True)
+class SentPicture:
+    """A picture in a message. ``detail`` "low" is the whole-image tile alone, the others are the model's own AnyRes."""
+
+    picture: Picture
+    detail: Detail = "auto"
+
+
+@dataclass(frozen=True)
+class ChatMessage:
+    """One turn: texts and pictures in the order in which the client sent them."""
+
+    role: Role
+    parts: tuple[str | SentPicture, ...]
+
+
+@dataclass(frozen=True)
+class ChatRequest:
+    """What a client asked. ``top_logprobs``: None is no log-probabilities, 0 only those of the chosen tokens."""
+
+    messages: tuple[ChatMessage, ...]
+    sampling: Sampling = field(default_factory=Sampling)
+    num_choices: int = 1
+    top_logprobs: int | None = None
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A chosen token with its natural log-probability, and the best ones in its place, best first."""
+
+    token: str
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Positions of the merged prompt (pictures counted in full) and new tokens of all choices."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    image_tokens: int = 0
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True)
+class Delta:
+    """News of one choice. The last of each choice has ``finish_reason``; the last of all has ``usage``."""
+
+    index: int = 0
+    text: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish_reason: FinishReason | None = None
+    usage: Usage | None = None
+
+
+class Backend(Protocol):
+    """An engine behind the server's door. All calls come from one event loop."""
+
+    model_id: str
+    context_tokens: int
+
+    async def start(self) -> None:
+        """Makes it ready. Raises LlavaError with what the user can do about it."""
+        ...
+
+    async def stop(self) -> None:
+        """Ends it: open answers break off, processes and memory are given back. Again is harmless."""
+        ...
+
+    async def is_ready(self) -> bool:
+        """Whether a question asked now would be answered."""
+        ...
+
+    def chat(self, request: ChatRequest) -> AsyncIterator[Delta]:
+        """The answer as it comes. Closing the iterator early frees its work at once.
+
+        Raises LlavaError before the first delta for what can be refused at once (ContextTooLong, RequestTooLarge,
+        EngineFull ...), and later for an engine that broke.
+        """
+        ...
+
+    def count(self) -> Mapping[str, float]:
+        """Counts and gauges for /metrics by name: requests_running, requests_waiting, kv_used_share and others."""
+        ...
