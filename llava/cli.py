@@ -11,6 +11,7 @@ import argparse
 import importlib.util
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -335,7 +336,12 @@ def _add_convert(commands: Any) -> None:
 def _convert(arguments: argparse.Namespace) -> int:
     from llava.model.convert import convert
 
-    done = convert(arguments.source, arguments.folder, arguments.to, base=arguments.model_base)
+    # Ended from outside, it takes away what it has written so far, as after Ctrl-C.
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        done = convert(arguments.source, arguments.folder, arguments.to, base=arguments.model_base)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     print(f"{done.folder}: {done.num_tensors} tensors, {done.num_bytes / 1e9:.2f} GB, layout {done.layout}")
     for note in done.notes:
         print(f"llava: {note}", file=sys.stderr)

@@ -218,7 +218,7 @@ _OWN_WAYS = {
     "forward": "llava.model.llava",
     "generate": "llava.model.llava",
     "prepare_inputs_labels_for_multimodal": "llava.model.llava",
-    "encode_images": "llava.model.llava",
+    "encode_images": "llava.model.pictures",
 }
 
 

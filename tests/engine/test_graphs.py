@@ -39,7 +39,9 @@ def test_the_engine_says_what_generate_says_in_steps_of_fixed_shapes(family: str
     assert said == again == [generate(loaded, asked) for asked in questions]
     assert runner._graphs is not None
     shapes = list(runner._graphs._recorded)
-    assert len({num for num, _ in shapes}) > ("stall_s" not in settings)  # where prompts may not wait few steps are alike
+    assert len({num for num, _ in shapes}) > (
+        "stall_s" not in settings
+    )  # where prompts may not wait few steps are alike
     assert all(num & (num - 1) == 0 and blocks & (blocks - 1) == 0 for num, blocks in shapes)
 
 
