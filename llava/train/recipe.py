@@ -75,6 +75,8 @@ class Stage:
     """One training run. ``start`` names earlier stages whose parts it takes over (later ones win).
 
     ``patch_loss``: weight of the tower's warm-up task beside the answers (drawn pictures only; 0 is none).
+    ``learnt_share``: of what was learnt, in the weights that are saved; the rest is what the stage began with. The mean
+    of two models of one descent is often better than both.
     ``answer_power``: a token of an answer of n tokens weighs n ** -answer_power; 0 is the original's plain mean.
     """
 
@@ -89,6 +91,7 @@ class Stage:
     aspect: str = "anyres"
     patch_loss: float = 0.0
     answer_power: float = 0.0
+    learnt_share: float = 1.0
     optimizer: str = "adamw"
     weight_decay: float = 0.0
     lr_scales: dict[str, float] = field(default_factory=dict)
@@ -158,6 +161,8 @@ def _check(recipe: Recipe) -> None:
                 raise UsageError(f"{where} starts from '{earlier}', which is no earlier stage.")
         if bool(stage.data.json) == bool(stage.data.kinds):
             raise UsageError(f"{where} needs either data.kinds (drawn pictures) or data.json, and not both.")
+        if not 0 < stage.learnt_share <= 1:
+            raise UsageError(f"{where}: learnt_share is {stage.learnt_share} and must be above 0 and at most 1.")
         for key in ("steps", "batch_size", "lr"):
             if getattr(stage, key) <= 0:
                 raise UsageError(f"{where}: {key} is {getattr(stage, key)} and must be above 0.")

@@ -120,6 +120,7 @@ def run_stage(recipe: Recipe, stage: Stage, folder: Path, workers: int = 1) -> N
     heads = LabelHeads(recipe.model.tower.hidden_size)
     build.load_stage_weights(model, heads, [folder / name for name in stage.start])
     build.use_fast_attention(model)
+    began_with = {name: tensor.clone() for name, tensor in model.state_dict().items()} if stage.learnt_share < 1 else {}
     module, dataset, collate = _assemble(recipe, stage, model, heads, tokenizer)
     arguments = _arguments(stage, here, workers)
     torch.manual_seed(stage.seed)
@@ -127,6 +128,10 @@ def run_stage(recipe: Recipe, stage: Stage, folder: Path, workers: int = 1) -> N
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(here)) if here.is_dir() else None)
     (here / "history.json").write_text(json.dumps(trainer.state.log_history, indent=1))
     plot_history(trainer.state.log_history, here / "curves.png", f"{recipe.name}: {stage.name}")
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if name in began_with:
+                tensor.lerp_(began_with[name].to(tensor.device), 1 - stage.learnt_share)
     parts: dict[str, nn.Module] = {"": model, "heads.": heads}
     if stage.kind == "tower":
         parts = {"model.vision_tower.": model.model.vision_tower, "heads.": heads}

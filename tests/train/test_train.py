@@ -85,6 +85,7 @@ def test_the_shipped_recipe_loads_and_its_first_stage_needs_no_other():
         ({"speed": 3}, "unknown key 'speed'"),
         ({"stages": [{**RECIPE["stages"][0], "kind": "magic"}]}, "unknown kind 'magic'"),
         ({"stages": [{**RECIPE["stages"][0], "steps": 0}]}, "steps is 0"),
+        ({"stages": [{**RECIPE["stages"][0], "learnt_share": 1.5}]}, "learnt_share is 1.5"),
         ({"stages": [{**RECIPE["stages"][0], "start": ["later"]}]}, "starts from 'later'"),
         ({"stages": [{**RECIPE["stages"][0], "train": ["nose"]}]}, "unknown part 'nose'"),
         ({"stages": [{**RECIPE["stages"][0], "data": {}}]}, "needs either data.kinds"),
@@ -235,6 +236,21 @@ def test_stage_1_takes_the_tower_from_its_own_stage_and_the_decoder_from_the_oth
 def test_a_stage_whose_start_was_not_run_says_so(tmp_path):
     with pytest.raises(UsageError, match="has not been run"):
         run(write_recipe(tmp_path), tmp_path / "run", stage="align", workers=0)
+
+
+def test_a_stage_may_save_the_mean_of_what_it_began_and_ended_with(tmp_path):
+    first, second = RECIPE["stages"][0], {**RECIPE["stages"][0], "name": "more", "start": ["tower"]}
+    saved = {}
+    for share in (1.0, 0.25):
+        recipe = write_recipe(tmp_path, stages=[first, {**second, "learnt_share": share}])
+        run(recipe, tmp_path / f"run-{share}", workers=0)
+        saved[share] = load_file(tmp_path / f"run-{share}" / "more" / build.WEIGHTS)
+    began = load_file(tmp_path / "run-1.0" / "tower" / build.WEIGHTS)
+    learnt = [name for name in began if name.startswith("model.") and not torch.equal(began[name], saved[1.0][name])]
+    assert len(learnt) > 5
+    for name in learnt:
+        mean = 0.75 * began[name] + 0.25 * saved[1.0][name]
+        torch.testing.assert_close(saved[0.25][name], mean, atol=1e-6, rtol=1e-5)
 
 
 def test_an_interrupted_stage_goes_on_to_the_same_weights(tmp_path, monkeypatch):
