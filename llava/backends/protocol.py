@@ -36,12 +36,17 @@ class ChatMessage:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """What a client asked. ``top_logprobs``: None is no log-probabilities, 0 only those of the chosen tokens."""
+    """What a client asked.
 
-    messages: tuple[ChatMessage, ...]
+    ``top_logprobs``: None is no log-probabilities, 0 only those of the chosen tokens. ``prompt``: a text to be
+    continued as it stands, outside any template, in place of ``messages``.
+    """
+
+    messages: tuple[ChatMessage, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
     num_choices: int = 1
     top_logprobs: int | None = None
+    prompt: str | None = None
 
 
 @dataclass(frozen=True)
