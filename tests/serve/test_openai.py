@@ -140,7 +140,7 @@ def test_an_answer_ends_at_its_length(client: openai.OpenAI, name: str) -> None:
 @pytest.mark.parametrize("name", ["frequency_penalty", "presence_penalty"])
 def test_a_penalty_changes_what_is_drawn(client: openai.OpenAI, name: str) -> None:
     def draw(penalty: float) -> list[str]:
-        said = ask(client, picture(), "Describe it.", n=4, seed=3, temperature=1.8, max_tokens=30, **{name: penalty})
+        said = ask(client, "Hi", n=8, seed=3, temperature=2.0, max_tokens=40, **{name: penalty})
         return [choice.message.content for choice in said.choices]
 
     assert draw(2.0) != draw(0.0)
