@@ -89,10 +89,8 @@ def check_freed(running: Running) -> None:
     backend = running.service.backend
     assert isinstance(backend, Own)
     engine = backend.engine
-    wait_until(
-        lambda: running.service.num_open == 0 and engine.stats().num_running + engine.stats().num_waiting == 0, 1
-    )
-    wait_until(lambda: engine._num_open == 0, 1)
+    wait_until(lambda: running.service.num_open == engine._num_open == 0)
+    assert engine.stats().num_running + engine.stats().num_waiting == 0
     pool = engine._scheduler.pool
     engine._scheduler.audit()
     assert pool.num_available == pool.num_blocks
