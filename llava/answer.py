@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llava.backends.local import Answer, Local
-from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
+from llava.backends.local import Answer, Local, image_slot
 from llava.conversation import Conversation, conv_templates
 from llava.errors import UsageError
 from llava.image.source import Picture, load_picture
@@ -46,16 +45,6 @@ def start_conversation(loaded: LoadedModel, template: str | None = None) -> Conv
     if name not in conv_templates:
         raise UsageError(f"There is no conversation template '{name}'. The names are: {', '.join(conv_templates)}.")
     return conv_templates[name].copy()
-
-
-def image_slot(loaded: LoadedModel) -> str:
-    """What stands for one picture in a prompt of this checkpoint: ``<image>``, in start and end marks if it has them.
-
-    Source: haotian-liu/LLaVA@c121f04 llava/eval/run_llava.py.
-    """
-    if getattr(loaded.model.config, "mm_use_im_start_end", False):
-        return DEFAULT_IM_START_TOKEN + DEFAULT_IMAGE_TOKEN + DEFAULT_IM_END_TOKEN
-    return DEFAULT_IMAGE_TOKEN
 
 
 def place_pictures(loaded: LoadedModel, question: str, num_pictures: int) -> str:

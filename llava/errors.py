@@ -41,5 +41,19 @@ class ContextTooLong(LlavaError, ValueError):
         )
 
 
+class RequestTooLarge(LlavaError, ValueError):
+    """A request could never run, even alone."""
+
+    exit_code = 2
+
+
+class EngineFull(LlavaError):
+    """So many requests wait that no more are taken."""
+
+
+class EngineClosed(LlavaError):
+    """The engine was closed, is not ready yet, or its thread or process ended by an error."""
+
+
 class CheckpointError(LlavaError, ValueError):
     """A checkpoint cannot be used as it stands: files missing, tensors that do not fit, an unsafe format."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers.generation import StoppingCriteria, StoppingCriteriaList
 
+from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
 from llava.conversation import Conversation
 from llava.engine.engine import Engine, Question, Stream
 from llava.engine.runner import find_obstacle
@@ -88,14 +89,21 @@ class Local:
                 self._engine = Engine(self.loaded, **self._engine_settings)
             return self._engine
 
-    def prepare(self, conversation: Conversation, pictures: Sequence[Picture], sampling: Sampling) -> Prepared:
-        """Plans the pictures and renders the prompt.
+    def prepare(
+        self,
+        conversation: Conversation,
+        pictures: Sequence[Picture],
+        sampling: Sampling,
+        plans: Sequence[TilePlan] | None = None,
+    ) -> Prepared:
+        """Plans the pictures, unless that was done, and renders the prompt.
 
         Raises UsageError when slots and pictures disagree, ContextTooLong when the prompt does not fit. A model whose
         config says ``truncate_to_model_max_length`` cuts it instead, on the right, as the original.
         """
         loaded = self.loaded
-        plans = [plan_tiles(picture.size, loaded.spec.tiling) for picture in pictures]
+        if plans is None:
+            plans = [plan_tiles(picture.size, loaded.spec.tiling) for picture in pictures]
         config = loaded.model.config
         cuts = getattr(config, "truncate_to_model_max_length", False)
         limit_tokens = None if cuts else loaded.context_tokens
@@ -152,13 +160,15 @@ class Local:
         return prepared.sampling.num_beams == 1 and is_whole and find_obstacle(self.loaded.model) is None
 
     def _submit(self, prepared: Prepared) -> Stream:
+        return self.engine.submit(self.make_question(prepared))
+
+    def make_question(self, prepared: Prepared) -> Question:
+        """What the engine is asked."""
         # Where memory is short the answer may become shorter, as it does at the end of the context.
         room_tokens = max(1, self.engine.cache_tokens - prepared.prompt_tokens + 1)
         sampling = replace(prepared.sampling, max_new_tokens=min(prepared.sampling.max_new_tokens, room_tokens))
-        return self.engine.submit(
-            Question(
-                prepared.prompt, prepared.pictures, prepared.plans, sampling, prepared.stop_texts, prepared.stop_ids
-            )
+        return Question(
+            prepared.prompt, prepared.pictures, prepared.plans, sampling, prepared.stop_texts, prepared.stop_ids
         )
 
     def _listen(
@@ -224,6 +234,16 @@ class Local:
             first_token_s=listener.first_token_s,
             total_s=time.perf_counter() - began,
         )
+
+
+def image_slot(loaded: LoadedModel) -> str:
+    """What stands for one picture in a prompt of this checkpoint: ``<image>``, in start and end marks if it has them.
+
+    Source: haotian-liu/LLaVA@c121f04 llava/eval/run_llava.py.
+    """
+    if getattr(loaded.model.config, "mm_use_im_start_end", False):
+        return DEFAULT_IM_START_TOKEN + DEFAULT_IMAGE_TOKEN + DEFAULT_IM_END_TOKEN
+    return DEFAULT_IMAGE_TOKEN
 
 
 def find_ends(conversation: Conversation, loaded: LoadedModel) -> tuple[list[str], list[int]]:

@@ -36,12 +36,25 @@ class ChatMessage:
 
 @dataclass(frozen=True)
 class ChatRequest:
-    """What a client asked. ``top_logprobs``: None is no log-probabilities, 0 only those of the chosen tokens."""
+    """What a client asked.
 
-    messages: tuple[ChatMessage, ...]
+    ``top_logprobs``: None is no log-probabilities, 0 only those of the chosen tokens. ``prompt``: in
+    place of ``messages``, a rendered text to be continued: special tokens in it count, and each ``<image>`` is one of
+    ``pictures``. (What strangers typed is escaped by ``llava.prompt.escape_image_tokens`` first.)
+    """
+
+    messages: tuple[ChatMessage, ...] = ()
     sampling: Sampling = field(default_factory=Sampling)
     num_choices: int = 1
     top_logprobs: int | None = None
+    prompt: str | None = None
+    pictures: tuple[SentPicture, ...] = ()
+
+    @property
+    def all_pictures(self) -> list[SentPicture]:
+        """Those of the messages in their order, or those of the prompt."""
+        parts = [part for message in self.messages for part in message.parts]
+        return [*(part for part in parts if isinstance(part, SentPicture)), *self.pictures]
 
 
 @dataclass(frozen=True)

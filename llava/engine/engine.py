@@ -33,7 +33,9 @@ from llava.engine.request import Request, State, fingerprint, position_keys
 from llava.engine.runner import Runner
 from llava.engine.sampling import BadScores, Choice, Chooser, choose_all
 from llava.engine.scheduler import Chunk, Scheduler, Step
-from llava.errors import LlavaError, UsageError
+from llava.errors import EngineClosed as EngineClosed
+from llava.errors import EngineFull as EngineFull
+from llava.errors import UsageError
 from llava.image.geometry import TilePlan
 from llava.image.source import Picture
 from llava.prompt import Prompt, TextStream
@@ -53,14 +55,6 @@ IDLE_S = 1.0
 MOST_POSITIONS = 4096
 # Recent pictures' features that are kept, in positions.
 FEATURE_POSITIONS = 16 * 2880
-
-
-class EngineFull(LlavaError):
-    """So many requests wait that no more are taken."""
-
-
-class EngineClosed(LlavaError):
-    """The engine was closed, or its thread ended by an error."""
 
 
 @dataclass(frozen=True)
@@ -235,6 +229,11 @@ class Engine:
     def cache_tokens(self) -> int:
         """How many positions the cache holds."""
         return self._scheduler.pool.num_blocks * self._scheduler.pool.block_tokens
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it takes no more questions: it was closed, or broke."""
+        return self._closed
 
     def submit(self, question: Question, on_piece: Callable[[Piece], None] | None = None) -> Stream:
         """Takes a question; its answer comes through the stream, or piece by piece to ``on_piece``.

@@ -203,7 +203,9 @@ class Runner:
         return torch.func.functional_call(projector, widened, features_TPD.float()).to(features_TPD.dtype)
 
     def _make_pixels(self, picture: PictureSpan) -> torch.Tensor:
-        return make_pixels(picture.source.image, self.loaded.spec.tiling, self.loaded.image_processor)
+        # AnyRes cuts every picture into several tiles, so one tile means that no more was planned.
+        whole = picture.num_tiles == 1
+        return make_pixels(picture.source.image, self.loaded.spec.tiling, self.loaded.image_processor, whole=whole)
 
     def _merge(self, picture: PictureSpan, features_TNC: torch.Tensor) -> torch.Tensor:
         merged, (num_positions,) = self.model._merge_pictures(

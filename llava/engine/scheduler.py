@@ -17,18 +17,12 @@ from typing import NamedTuple
 from llava.engine.blocks import BlockPool, OutOfBlocks, common_length
 from llava.engine.features import FeatureStore
 from llava.engine.request import Copy, PictureSpan, Request, State
-from llava.errors import LlavaError
+from llava.errors import RequestTooLarge as RequestTooLarge
 
 # What is left of a step's budget for a prompt has to be worth a pass over the weights.
 MIN_CHUNK = 16
 # A request waits for another's prompt if that saves it this many positions.
 SHARE_WORTH = 64
-
-
-class RequestTooLarge(LlavaError, ValueError):
-    """A request could never run, even alone."""
-
-    exit_code = 2
 
 
 class Encode(NamedTuple):

@@ -266,29 +266,10 @@ def plan_tiles(image: Size, tiling: Tiling) -> TilePlan:
         UsageError: a side is not a positive integer.
         BadImage: the picture is so thin that scaling its map down leaves nothing.
     """
-    if len(image) != 2 or not all(map(_is_count, image)):
-        raise UsageError(f"The picture's size is {tuple(image)}; it has to be (width, height) in whole px above 0.")
-    image = Size(*image)
-    side = tiling.tile_px // tiling.patch_px
     if not tiling.is_anyres:
-        content, offset = (pad_to_square if tiling.aspect == "pad" else crop_to_square)(image, tiling.tile_px)
-        return TilePlan(
-            image=image,
-            canvas=Size(tiling.tile_px, tiling.tile_px),
-            content=content,
-            offset=offset,
-            grid=Size(1, 1),
-            num_tiles=1,
-            features_per_side=side,
-            extra_positions=tiling.extra_positions,
-            kept_columns=range(side),
-            kept_rows=range(side),
-            map_size=Size(side, side),
-            resampling="none",
-            is_flat=tiling.is_flat,
-            has_base=True,
-            has_newlines="unpad" in tiling.merge,
-        )
+        return plan_whole(image, tiling)
+    image = _check_size(image)
+    side = tiling.tile_px // tiling.patch_px
     canvas = choose_canvas(image, tiling.pinpoints)
     content, offset = fit_inside(image, canvas)
     grid = Size(canvas.width // tiling.tile_px, canvas.height // tiling.tile_px)
@@ -310,6 +291,43 @@ def plan_tiles(image: Size, tiling: Tiling) -> TilePlan:
         has_base="nobase" not in tiling.merge,
         has_newlines="unpad" in tiling.merge and "maxpool2x2" not in tiling.merge,
     )
+
+
+def plan_whole(image: Size, tiling: Tiling) -> TilePlan:
+    """The plan for a picture that is shown in one tile: of AnyRes the base tile alone, else what ``plan_tiles`` says.
+
+    Raises UsageError as ``plan_tiles`` does.
+    """
+    image = _check_size(image)
+    tile = Size(tiling.tile_px, tiling.tile_px)
+    side = tiling.tile_px // tiling.patch_px
+    if tiling.is_anyres:
+        content, offset = tile, (0, 0)
+    else:
+        content, offset = (pad_to_square if tiling.aspect == "pad" else crop_to_square)(image, tiling.tile_px)
+    return TilePlan(
+        image=image,
+        canvas=tile,
+        content=content,
+        offset=offset,
+        grid=Size(1, 1),
+        num_tiles=1,
+        features_per_side=side,
+        extra_positions=tiling.extra_positions,
+        kept_columns=range(side),
+        kept_rows=range(side),
+        map_size=Size(side, side),
+        resampling="none",
+        is_flat=tiling.is_flat,
+        has_base=True,
+        has_newlines="unpad" in tiling.merge,
+    )
+
+
+def _check_size(image: Size) -> Size:
+    if len(image) != 2 or not all(map(_is_count, image)):
+        raise UsageError(f"The picture's size is {tuple(image)}; it has to be (width, height) in whole px above 0.")
+    return Size(*image)
 
 
 def _lay_out(image: Size, full: Size, side: int, tiling: Tiling) -> tuple[range, range, Size, str]:

@@ -245,9 +245,10 @@ def _as_pictures(images: Any) -> list[Image.Image]:
     return [Image.fromarray(np.ascontiguousarray(images))]
 
 
-def make_pixels(image: Image.Image, tiling: Tiling, processor: Any) -> torch.Tensor:
+def make_pixels(image: Image.Image, tiling: Tiling, processor: Any, *, whole: bool = False) -> torch.Tensor:
     """What the vision tower sees of one picture, float32 [T, 3, tile_px, tile_px]; T is ``plan_tiles``'s ``num_tiles``.
 
+    ``whole``: one tile, as ``plan_whole`` plans it.
     Raises UsageError where the processor makes tiles of another size than ``tiling`` counts with.
     """
     tile_px = processor.crop_size["height"]
@@ -255,7 +256,7 @@ def make_pixels(image: Image.Image, tiling: Tiling, processor: Any) -> torch.Ten
         raise UsageError(
             f"The image processor makes tiles of {tile_px} px, but the vision tower takes tiles of {tiling.tile_px} px."
         )
-    return _tile(image, tiling.aspect, tiling.pinpoints, processor)
+    return _tile(image, "whole" if whole and tiling.is_anyres else tiling.aspect, tiling.pinpoints, processor)
 
 
 def process_images(
@@ -295,10 +296,11 @@ def _tile(image: Image.Image, aspect: str, pinpoints: Sequence[Size], processor:
             pieces = [_pad_and_resize(image, color, edge, Image.Resampling(processor.resample))]
         else:
             pieces = [expand2square(image, color)]
-    elif aspect.startswith("anyres"):
-        canvas = resize_and_pad_image(image, choose_canvas(Size(*image.size), pinpoints))
-        base = image.resize((edge, edge), Image.Resampling.BICUBIC)
-        pieces = [base, *divide_to_patches(canvas, processor.crop_size["height"])]
+    elif aspect == "whole" or aspect.startswith("anyres"):
+        pieces = [image.resize((edge, edge), Image.Resampling.BICUBIC)]
+        if aspect != "whole":
+            canvas = resize_and_pad_image(image, choose_canvas(Size(*image.size), pinpoints))
+            pieces += divide_to_patches(canvas, processor.crop_size["height"])
     elif aspect in ("highres", "crop_split"):
         raise UsageError(f"image_aspect_ratio is {aspect!r}, which is not supported.")
     else:

@@ -1,0 +1,186 @@
+"""What every HTTP request passes: keys, request ids, errors in one shape, and the end of work nobody waits for."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from contextlib import aclosing
+from typing import Any
+
+from starlette.responses import Response
+
+from llava.serve.limits import Settings
+from llava.serve.refusals import LOG, Refusal, over, translate
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+# The one thing that may be asked without a key.
+_OPEN_PATH = b"/health"
+# What is answered by an engine, and stops when the client goes.
+_ANSWERED = ("/v1/", "/worker_")
+
+
+class Gate:
+    """The ASGI application around all others."""
+
+    def __init__(self, app: App, settings: Settings) -> None:
+        self._app = app
+        self._digests = [_digest(key) for key in settings.keys]
+        self._header_bytes, self._answer_s = settings.limits.header_bytes, settings.limits.answer_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1003})
+            return
+        request_id = f"req_{uuid.uuid4().hex}"
+        scope.setdefault("state", {})["request_id"] = request_id
+        has_begun = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal has_begun
+            if message["type"] == "http.response.start":
+                has_begun = True
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+            await send(message)
+
+        try:
+            self._check_headers(scope)
+            self._check_key(scope)
+            if scope["path"].startswith(_ANSWERED):
+                await _run_while_connected(self._app, scope, receive, send_with_id, self._answer_s)
+            else:
+                await self._app(scope, receive, send_with_id)
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError):  # only the end of the server cancels this
+                error = Refusal(503, "The server was shut down. Ask another one.", code="draining")
+            refusal = translate(error, request_id)
+            if has_begun:
+                abort(scope)  # half an answer must not look like a whole one
+            else:
+                await answer_refusal(refusal)(scope, receive, send_with_id)
+
+    def _check_headers(self, scope: Scope) -> None:
+        # What comes in one packet is parsed by the protocol before it looks at the length.
+        num_bytes = sum(len(name) + len(value) for name, value in scope["headers"])
+        if num_bytes > self._header_bytes:
+            value = f"The headers have {num_bytes:,} bytes"
+            raise over("header_bytes", self._header_bytes, value, "Send fewer.", status=431)
+
+    def _check_key(self, scope: Scope) -> None:
+        if not self._digests or scope.get("raw_path", scope["path"].encode()) == _OPEN_PATH:
+            return
+        given = [_read_key(value) for name, value in scope["headers"] if name == b"authorization"]
+        digest = _digest(given[0]) if given else b""
+        if not any(hmac.compare_digest(digest, known) for known in self._digests):
+            raise Refusal(
+                401,
+                "There is no API key, or a wrong one. Send 'Authorization: Bearer KEY'.",
+                code="invalid_api_key",
+                # Browsers ask for a password then; the key is one, with any name.
+                headers={"WWW-Authenticate": 'Bearer, Basic realm="llava"'},
+            )
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+
+
+def _read_key(header: bytes) -> str:
+    """The key in an Authorization header: what follows Bearer, or the password of Basic."""
+    kind, _, value = header.decode("utf-8", "surrogateescape").strip().partition(" ")
+    if kind.lower() == "bearer":
+        return value.strip()
+    if kind.lower() == "basic":
+        try:
+            return base64.b64decode(value, validate=True).decode("utf-8", "replace").partition(":")[2]
+        except (binascii.Error, ValueError):
+            pass
+    return ""
+
+
+async def _run_while_connected(app: App, scope: Scope, receive: Receive, send: Send, limit_s: float) -> None:
+    """The application, cancelled when the client goes away. Raises Refusal (503) after ``limit_s``."""
+    messages: asyncio.Queue[Message] = asyncio.Queue(maxsize=1)
+
+    async def watch() -> None:
+        while (message := await receive())["type"] != "http.disconnect":
+            await messages.put(message)
+
+    async def run() -> None:
+        await app(scope, messages.get, send)
+
+    main = asyncio.create_task(run())
+    watcher = asyncio.create_task(watch())
+    try:
+        await asyncio.wait({main, watcher}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        if main.done():
+            await main
+        elif not watcher.done():
+            value = "The answer took too long"
+            raise over("answer_s", limit_s, value, "Ask for less, or later.", status=503)
+    finally:
+        watcher.cancel()
+        # Again and again: before Python 3.12 whoever is in asyncio.wait_for may miss it.
+        while not main.done():
+            main.cancel()
+            await asyncio.wait({main}, timeout=0.05)
+        if not main.cancelled():
+            main.exception()  # whoever left does not hear it
+
+
+def abort(scope: Scope) -> None:
+    """Breaks the connection off, where the server gave a means to."""
+    close = scope.get("llava.abort")
+    if close is not None:
+        close()
+
+
+def answer_refusal(refusal: Refusal) -> Response:
+    return Response(json.dumps(refusal.body), refusal.status, refusal.headers, "application/json")
+
+
+class PieceStream(Response):
+    """Pieces of a body as they are made. A reader who leaves one unread for ``send_s`` is cut off."""
+
+    def __init__(self, first: bytes, pieces: AsyncGenerator[bytes, None], send_s: float, media_type: str) -> None:
+        super().__init__(status_code=200, media_type=media_type, headers={"Cache-Control": "no-cache"})
+        del self.headers["content-length"]
+        self._first, self._pieces, self._send_s = first, pieces, send_s
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        def cut_off() -> None:
+            LOG.warning("a reader left an answer unread for %g seconds (limit send_s) and was cut off", self._send_s)
+            abort(scope)  # which the watch over the connection notices
+
+        async def say(piece: bytes, *, more: bool) -> None:
+            timer = loop.call_later(self._send_s, cut_off)
+            try:
+                await send({"type": "http.response.body", "body": piece, "more_body": more})
+            finally:
+                timer.cancel()
+
+        loop = asyncio.get_running_loop()
+        async with aclosing(self._pieces):
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await say(self._first, more=True)
+            async for piece in self._pieces:
+                await say(piece, more=True)
+            await say(b"", more=False)
+
+
+async def begin_stream(pieces: AsyncGenerator[bytes, None], send_s: float, media_type: str) -> PieceStream:
+    """The response whose first piece is already there, so that an error before it still has a status."""
+    return PieceStream(await anext(pieces), pieces, send_s, media_type)
