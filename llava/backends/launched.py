@@ -94,6 +94,34 @@ class _Suspects:
             )
 
 
+def read_flags(arguments: Any, settings: Any) -> dict[str, Any]:
+    """The arguments of ``Launched`` from those of ``llava serve``. Raises UsageError for what no engine here has."""
+    for flag, value in (("--model-base", arguments.model_base), ("--memory", arguments.memory)):
+        if value is not None:
+            remedy = "merge it first (llava convert)" if flag == "--model-base" else "use --memory-share"
+            raise UsageError(f"{flag} is for the own engine, not for {arguments.engine}: {remedy}.")
+    return {
+        "model": arguments.model,
+        "model_id": arguments.name,
+        "options": EngineOptions(
+            python=arguments.engine_python,
+            tensor_parallel=arguments.tp,
+            data_parallel=arguments.dp,
+            dtype=arguments.dtype,
+            quantization=arguments.quantization,
+            memory_share=arguments.memory_share,
+            context_tokens=arguments.context,
+            device=arguments.device,
+            max_pictures=max(1, settings.limits.pictures),
+            template=arguments.conv_mode,
+            arguments=tuple(arguments.engine_arg),
+        ),
+        "care": Care(start_s=arguments.engine_start_s),
+        "timeouts": Timeouts(silent_s=settings.limits.answer_s),
+        "on_progress": lambda sentence: print(f"llava: {sentence}", file=sys.stderr, flush=True),
+    }
+
+
 class Launched:
     """See ``Backend``. A subclass says how its engine is started and asked.
 

@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llava.backends.local import Local, Prepared, Speech, find_ends, image_slot
-from llava.backends.protocol import ChatRequest, Delta, FinishReason, TokenLogprob, Usage
+from llava.backends.protocol import ChatRequest, Delta, FinishReason, SentPicture, TokenLogprob, Usage
 from llava.backends.turns import write_conversation
+from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import conv_templates
 from llava.engine.engine import Engine, Piece, Stream
 from llava.engine.sampling import Choice
 from llava.errors import ContextTooLong, EngineClosed, UsageError
-from llava.image.geometry import plan_tiles, plan_whole
+from llava.image.geometry import TilePlan, plan_tiles, plan_whole
 from llava.model.checkpoint import load_model
 from llava.model.sources import DEFAULT_MODEL
-from llava.prompt import Prompt, escape_image_tokens, tokenizer_image_token
+from llava.prompt import Prompt, tokenizer_image_token
 from llava.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -147,13 +148,11 @@ class Own:
     def _prepare(self, local: Local, request: ChatRequest) -> Prepared:
         sampling = replace(request.sampling, logprobs=request.top_logprobs)
         if request.prompt is not None:
-            return _prepare_text(local, request.prompt, sampling)
+            return _prepare_text(local, request, sampling)
         loaded = local.loaded
         template = conv_templates[self._template or loaded.template]
         conversation, sent = write_conversation(request.messages, template, image_slot(loaded))
-        tiling = loaded.spec.tiling
-        plans = [(plan_whole if one.detail == "low" else plan_tiles)(one.picture.size, tiling) for one in sent]
-        return local.prepare(conversation, [one.picture for one in sent], sampling, plans)
+        return local.prepare(conversation, [one.picture for one in sent], sampling, _plan(sent, loaded))
 
     def count(self) -> Mapping[str, float]:
         """The engine's counts; none before ``start``."""
@@ -202,17 +201,33 @@ def _hear(loop: asyncio.AbstractEventLoop, news: asyncio.Queue[Any], index: int,
         assert loop.is_closed()
 
 
-def _prepare_text(local: Local, text: str, sampling: Sampling) -> Prepared:
+def _prepare_text(local: Local, request: ChatRequest, sampling: Sampling) -> Prepared:
+    """A rendered prompt as the model takes it; it ends where the checkpoint's own end token comes."""
     loaded = local.loaded
-    ids = tuple(tokenizer_image_token(escape_image_tokens(text), loaded.tokenizer))
+    assert request.prompt is not None
+    ids = tuple(tokenizer_image_token(request.prompt, loaded.tokenizer))
+    plans = _plan(request.pictures, loaded)
+    num_slots = ids.count(IMAGE_TOKEN_INDEX)
+    if num_slots != len(plans):
+        raise UsageError(
+            f"The prompt has {num_slots} {DEFAULT_IMAGE_TOKEN}, but there are {len(plans)} pictures. "
+            "Each picture needs one place in the prompt."
+        )
     if not ids:
         raise UsageError("The prompt is empty.")
-    if len(ids) > loaded.context_tokens:
-        raise ContextTooLong(len(ids), loaded.context_tokens, "Shorten the text.")
-    room_tokens = max(1, loaded.context_tokens - len(ids))
+    num_positions = len(ids) - num_slots + sum(plan.num_positions for plan in plans)
+    if num_positions > loaded.context_tokens:
+        raise ContextTooLong(num_positions, loaded.context_tokens)
+    room_tokens = max(1, loaded.context_tokens - num_positions)
     sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room_tokens))
     _, stop_ids = find_ends(conv_templates[loaded.template], loaded)
-    return Prepared(Prompt(ids, None, len(ids)), (), (), sampling, len(ids), (), stop_ids)
+    pictures = [one.picture for one in request.pictures]
+    return Prepared(Prompt(ids, None, num_positions), pictures, plans, sampling, num_positions, (), stop_ids)
+
+
+def _plan(sent: Sequence[SentPicture], loaded: LoadedModel) -> list[TilePlan]:
+    tiling = loaded.spec.tiling
+    return [(plan_whole if one.detail == "low" else plan_tiles)(one.picture.size, tiling) for one in sent]
 
 
 def _count_usage(prepared: Prepared, streams: Sequence[Stream]) -> Usage:

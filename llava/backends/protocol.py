@@ -38,8 +38,9 @@ class ChatMessage:
 class ChatRequest:
     """What a client asked.
 
-    ``top_logprobs``: None is no log-probabilities, 0 only those of the chosen tokens. ``prompt``: a text to be
-    continued as it stands, outside any template, in place of ``messages``.
+    ``top_logprobs``: None is no log-probabilities, 0 only those of the chosen tokens. ``prompt``: in
+    place of ``messages``, a rendered text to be continued: special tokens in it count, and each ``<image>`` is one of
+    ``pictures``. (What strangers typed is escaped by ``llava.prompt.escape_image_tokens`` first.)
     """
 
     messages: tuple[ChatMessage, ...] = ()
@@ -47,6 +48,7 @@ class ChatRequest:
     num_choices: int = 1
     top_logprobs: int | None = None
     prompt: str | None = None
+    pictures: tuple[SentPicture, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import io
 import json
+import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
@@ -93,7 +94,8 @@ class Remote:
     ) -> None:
         self._url = _read_url(url)
         self._model = model
-        self.model_id = model_id or model or ""
+        self._is_named = bool(model_id or model)
+        self.model_id = model_id or model or urlsplit(self._url).netloc.rpartition("@")[2]  # until ``start`` knows
         self.context_tokens = context_tokens
         self.counts = Counts()
         self._timeouts = timeouts
@@ -129,7 +131,7 @@ class Remote:
             raise EngineFailed(
                 f"The engine at {self._url} serves no '{self._model}', but {', '.join(names[:8])}: name one of these."
             )
-        self.model_id = self.model_id or self._model
+        self.model_id = self.model_id if self._is_named else self._model
         entry = next((entry for entry in models if entry.get("id") == self._model), {})
         said = entry.get("max_model_len")
         if isinstance(said, int) and said > 0:
@@ -293,6 +295,21 @@ class Remote:
     def _unreachable(self, error: Exception) -> EngineClosed:
         why = "did not answer in time" if isinstance(error, httpx.TimeoutException) else "cannot be reached"
         return EngineClosed(f"The engine at {self._url} {why}: see that it runs, and that the address is right.")
+
+
+def from_flags(arguments: Any, settings: Any) -> Remote:
+    """The backend that ``llava serve --engine-url`` describes; its key is the word in LLAVA_ENGINE_KEY."""
+    for flag, value in (("--model", arguments.model), ("--conv-mode", arguments.conv_mode)):
+        if value is not None:
+            raise UsageError(f"{flag} has no effect on an engine that runs already: leave it out (see --engine-model).")
+    return Remote(
+        arguments.engine_url,
+        model=arguments.engine_model,
+        model_id=arguments.name,
+        api_key=os.environ.get("LLAVA_ENGINE_KEY"),
+        context_tokens=arguments.context or 0,
+        timeouts=Timeouts(silent_s=settings.limits.answer_s),
+    )
 
 
 _NO_EXTRAS: Mapping[str, float] = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any
 
 from llava.backends.checkpoints import Asked, Checkpoint
-from llava.backends.launched import Launched
+from llava.backends.launched import Launched, read_flags
 from llava.backends.process import Launch
 from llava.backends.protocol import ChatRequest, Delta
 from llava.backends.remote import Remote, write_data_uri
@@ -67,6 +67,11 @@ class SGLang(Launched):
         async with aclosing(told) as deltas:
             async for delta in deltas:
                 yield delta
+
+
+def from_flags(arguments: Any, settings: Any) -> SGLang:
+    """The backend that the flags of ``llava serve`` describe."""
+    return SGLang(**read_flags(arguments, settings))
 
 
 def write_body(asked: Asked, request: ChatRequest) -> dict[str, Any]:

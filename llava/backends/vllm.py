@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from llava.backends.checkpoints import Asked, Checkpoint
-from llava.backends.launched import Launched
+from llava.backends.launched import Launched, read_flags
 from llava.backends.process import Launch
 from llava.backends.protocol import ChatRequest, Delta
 from llava.backends.remote import Remote, write_data_uri
@@ -79,6 +79,11 @@ class VLLM(Launched):
         async with aclosing(remote.ask(path, body, request.num_choices, is_greedy=is_greedy)) as deltas:
             async for delta in deltas:
                 yield delta
+
+
+def from_flags(arguments: Any, settings: Any) -> VLLM:
+    """The backend that the flags of ``llava serve`` describe."""
+    return VLLM(**read_flags(arguments, settings))
 
 
 def write_message(asked: Asked) -> list[dict[str, Any]]:

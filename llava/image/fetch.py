@@ -17,6 +17,7 @@ import socket
 import ssl
 import threading
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import quote, urljoin, urlsplit
@@ -36,6 +37,7 @@ def fetch(
     max_redirects: int,
     allow_private_addresses: bool = False,
     allow_private_start: bool = False,
+    allowed_hosts: Collection[str] | None = None,
 ) -> bytes:
     """What an http or https URL answers with.
 
@@ -43,6 +45,7 @@ def fetch(
         timeout_s: for the whole of it, redirects included.
         allow_private_addresses: whether loopback, private and other addresses that are not public may be asked.
         allow_private_start: whether ``url`` itself may lead to one, but no redirect.
+        allowed_hosts: the only hosts that are asked, redirects included; None is all.
 
     Raises:
         FetchError: the address is not allowed, or nothing came, too much, too late or not with status 200.
@@ -50,6 +53,8 @@ def fetch(
     deadline = _Deadline(timeout_s)
     for num_redirects in range(max_redirects + 1):
         target = _parse_url(url)
+        if allowed_hosts is not None and target.host not in allowed_hosts:
+            raise FetchError(f"{target} is not fetched: {target.host} is not among the hosts that are allowed.")
         addresses = _resolve(target, deadline)
         if not allow_private_addresses and not (allow_private_start and num_redirects == 0):
             _refuse_private(target, addresses)

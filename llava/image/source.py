@@ -141,7 +141,7 @@ def _read_named(source: str | Path, limits: Limits) -> tuple[str, bytes]:
     if text == "-":
         return "Standard input", _read_stream(sys.stdin.buffer, "Standard input", limits)
     if text[:5].lower() == "data:":
-        return "The data URI", _read_data_uri(text, limits)
+        return "The data URI", read_data_uri(text, limits)
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", text)
     if scheme and scheme[1].lower() in ("http", "https"):
         data = fetch(
@@ -194,8 +194,8 @@ def _check_read(data: bytes, name: str, limits: Limits) -> bytes:
     return data
 
 
-def _read_data_uri(uri: str, limits: Limits) -> bytes:
-    """The bytes of a base64 data URI. Its media type is not looked at: the bytes say what they are."""
+def read_data_uri(uri: str, limits: Limits) -> bytes:
+    """The bytes of a base64 data URI. Its media type is not looked at: the bytes say what they are. Raises BadImage."""
     head, comma, body = uri.partition(",")
     if not comma or not head.lower().endswith(";base64"):
         raise BadImage("The data URI does not begin with 'data:image/...;base64,'.")

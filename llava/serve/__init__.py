@@ -1,0 +1,1 @@
+"""A server that any OpenAI client talks to, whichever engine is behind it."""

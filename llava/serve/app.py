@@ -1,0 +1,106 @@
+"""The server as an ASGI application: routes put together, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from llava import __version__
+from llava.backends.protocol import Backend
+from llava.serve.gate import Gate, answer_refusal
+from llava.serve.limits import Settings
+from llava.serve.openai import add_openai_routes
+from llava.serve.refusals import Refusal
+from llava.serve.service import Service
+from llava.serve.worker import add_worker_routes
+
+Mount = Callable[[FastAPI, Service], None]
+
+
+def create_app(backend: Backend, settings: Settings = Settings(), *, mount: Mount | None = None) -> FastAPI:
+    """The application that serves ``backend``; its ``state.service`` is the Service. Starting it starts the backend.
+
+    ``mount``: adds further pages, such as the web chat's.
+    """
+    service = Service(backend, settings)
+
+    @asynccontextmanager
+    async def run(app: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.stop()
+
+    # The pages that show the API in a browser are left out: they load scripts from elsewhere.
+    app = FastAPI(
+        title="llava",
+        version=__version__,
+        lifespan=run,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    app.state.service = service
+    add_openai_routes(app, service)
+    add_worker_routes(app, service)
+    app.add_route("/health", partial(health, service), methods=["GET"])
+    app.add_route("/ready", partial(ready, service), methods=["GET"])
+    app.add_route("/metrics", partial(show_metrics, service), methods=["GET"])
+    app.add_exception_handler(HTTPException, _refuse_route)
+    if mount is not None:
+        mount(app, service)
+    app.add_middleware(Gate, settings=settings)
+    if settings.origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(settings.origins),
+            allow_methods=["GET", "POST"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "Retry-After"],
+        )
+    return app
+
+
+async def health(service: Service, request: Request) -> Response:
+    """Whether the process is worth keeping: 503 only when the engine is broken."""
+    if service.is_starting:
+        return JSONResponse({"status": "loading"})
+    if service.failure is not None or not await service.backend.is_ready():
+        return JSONResponse({"status": "broken"}, 503)
+    return JSONResponse({"status": "draining" if service.is_draining else "ok"})
+
+
+async def ready(service: Service, request: Request) -> Response:
+    """Whether a question asked now would be answered."""
+    if await service.is_ready():
+        return JSONResponse({"status": "ready"})
+    status = "draining" if service.is_draining else "loading" if service.is_starting else "broken"
+    return JSONResponse({"status": status}, 503, {"Retry-After": "1"})
+
+
+async def show_metrics(service: Service, request: Request) -> Response:
+    return Response(service.metrics.write(), media_type="text/plain; version=0.0.4")
+
+
+async def _refuse_route(request: Request, error: Exception) -> Response:
+    """404 and 405 in OpenAI's shape."""
+    assert isinstance(error, HTTPException)
+    method, path = request.method, request.url.path[:200]
+    if error.status_code == 404:
+        refusal = Refusal(404, f"There is no {path} here.", code="not_found")
+    elif error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        refusal = Refusal(405, f"{path} does not take {method}. Use {allowed}.", code="method_not_allowed")
+    else:
+        refusal = Refusal(error.status_code, str(error.detail))
+    refusal.headers.update(error.headers or {})
+    return answer_refusal(refusal)

@@ -1,0 +1,165 @@
+"""A process that decodes pictures for the server, and the server's handle on it.
+
+Decoders are where hostile bytes do their harm. Here they run in a process of their own with limited memory, which is
+ended when it takes too long, and which dies without taking an answer with it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+from dataclasses import asdict
+from typing import IO, Any
+
+from PIL import Image
+
+from llava.errors import BadImage, EngineClosed
+from llava.image.source import Limits, Picture, load_picture
+
+# Beyond what the largest picture allowed by default takes, several times over.
+MEMORY_BYTES = 4 * 2**30
+
+
+class Decoders:
+    """A number of such processes; ``decode`` may be called from as many threads. They start when first needed."""
+
+    def __init__(self, number: int, limits: Limits, timeout_s: float) -> None:
+        self.limits, self.timeout_s = limits, timeout_s
+        self._free: queue.LifoQueue[_Child] = queue.LifoQueue()
+        self._children = [_Child() for _ in range(number)]
+        for child in self._children:
+            self._free.put(child)
+
+    def decode(self, data: bytes, name: str) -> Picture:
+        """The picture in these bytes, called ``name`` in messages.
+
+        Raises BadImage, also where decoding takes too long or crashes, and EngineClosed where somebody killed the
+        process.
+        """
+        child = self._free.get()
+        try:
+            return child.decode(data, name, self.limits, self.timeout_s)
+        finally:
+            self._free.put(child)
+
+    def warm_up(self) -> None:
+        """Starts the processes now."""
+        for child in self._children:
+            child.start()
+
+    def close(self) -> None:
+        for child in self._children:
+            child.end()
+
+    @property
+    def pids(self) -> list[int]:
+        return [child.process.pid for child in self._children if child.process is not None]
+
+
+class _Child:
+    def __init__(self) -> None:
+        self.process: subprocess.Popen[bytes] | None = None
+        self._lock = threading.Lock()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        with self._lock:
+            if self.process is None or self.process.poll() is not None:
+                self._forget()
+                self.process = subprocess.Popen(
+                    [sys.executable, "-c", "from llava.serve.decoder import run; run()"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"},
+                    start_new_session=True,  # Ctrl-C ends the server, and that ends this
+                )
+            return self.process
+
+    def _forget(self) -> None:
+        if self.process is not None:
+            for pipe in (self.process.stdin, self.process.stdout):
+                assert pipe is not None
+                with contextlib.suppress(OSError):
+                    pipe.close()
+            self.process = None
+
+    def end(self) -> None:
+        with self._lock:
+            if self.process is not None:
+                self.process.kill()
+                self.process.wait()
+                self._forget()
+
+    def decode(self, data: bytes, name: str, limits: Limits, timeout_s: float) -> Picture:
+        process = self.start()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        late = threading.Event()
+
+        def stop() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(timeout_s, stop)
+        timer.start()
+        try:
+            _write(process.stdin, {"name": name, "limits": asdict(limits)}, data)
+            answer, pixels = _read(process.stdout)
+        except (OSError, EOFError, ValueError) as error:
+            code = process.wait()
+            if late.is_set():
+                raise BadImage(
+                    f"{name} could not be decoded within {timeout_s:g} seconds (limit decode_s). Send a simpler file."
+                ) from error
+            if code == -9:
+                raise EngineClosed(f"{name} was not decoded: the decoder was ended. Ask again.") from error
+            raise BadImage(f"{name} could not be decoded: its decoder crashed. Send another file.") from error
+        finally:
+            timer.cancel()
+        if "error" in answer:
+            raise BadImage(answer["error"])
+        return Picture(Image.frombytes("RGB", tuple(answer["size"]), pixels), answer["digest"], name)
+
+
+def _write(pipe: IO[bytes], head: dict[str, Any], data: bytes) -> None:
+    pipe.write(json.dumps({**head, "num_bytes": len(data)}).encode() + b"\n")
+    pipe.write(data)
+    pipe.flush()
+
+
+def _read(pipe: IO[bytes]) -> tuple[dict[str, Any], bytes]:
+    line = pipe.readline()
+    if not line.endswith(b"\n"):
+        raise EOFError
+    head = json.loads(line)
+    data = pipe.read(head["num_bytes"])
+    if len(data) < head["num_bytes"]:
+        raise EOFError
+    return head, data
+
+
+def run() -> None:
+    """The process: pictures' bytes from standard input, pixels to standard output, until the input ends."""
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    while True:
+        try:
+            head, data = _read(sys.stdin.buffer)
+        except EOFError:
+            return
+        limits = Limits(**{**head["limits"], "formats": tuple(head["limits"]["formats"])})
+        try:
+            picture = load_picture(data, limits)
+            answer, pixels = {"size": list(picture.size), "digest": picture.digest}, picture.image.tobytes()
+        except BadImage as error:
+            answer, pixels = {"error": str(error).replace("The picture", head["name"], 1)}, b""
+        except MemoryError:
+            answer, pixels = {"error": f"{head['name']} takes too much memory to decode. Send a smaller one."}, b""
+        _write(sys.stdout.buffer, answer, pixels)

@@ -1,0 +1,263 @@
+"""OpenAI's routes: chat completions, completions, models."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from functools import partial
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from llava import __version__
+from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentPicture
+from llava.errors import BadImage
+from llava.prompt import escape_image_tokens
+from llava.serve import schemas
+from llava.serve.body import read_json
+from llava.serve.gate import begin_stream
+from llava.serve.refusals import Refusal, over, translate
+from llava.serve.schemas import ChatBody, CompletionBody, Head, ImagePart
+from llava.serve.service import Service
+
+_BEGAN = int(time.time())
+
+
+def add_openai_routes(app: FastAPI, service: Service) -> None:
+    """Adds the routes to the application."""
+    app.add_route("/v1/chat/completions", partial(chat_completions, service), methods=["POST"])
+    app.add_route("/v1/completions", partial(completions, service), methods=["POST"])
+    app.add_route("/v1/models", partial(list_models, service), methods=["GET"])
+    app.add_route("/v1/models/{model_id:path}", partial(show_model, service), methods=["GET"])
+
+
+async def list_models(service: Service, request: Request) -> Response:
+    return JSONResponse({"object": "list", "data": [_describe_model(service)]})
+
+
+async def show_model(service: Service, request: Request) -> Response:
+    check_model(service, request.path_params["model_id"])
+    return JSONResponse(_describe_model(service))
+
+
+def _describe_model(service: Service) -> dict[str, Any]:
+    backend = service.backend
+    return {
+        "id": backend.model_id,
+        "object": "model",
+        "created": _BEGAN,
+        "owned_by": "llava",
+        "max_model_len": backend.context_tokens,
+    }
+
+
+def check_model(service: Service, name: str | None) -> None:
+    """Raises Refusal (404) for another model than the one that is served; no name is that one."""
+    if name and name != service.backend.model_id:
+        raise Refusal(
+            404,
+            f"There is no model '{name[:200]}' here. The model is '{service.backend.model_id}'.",
+            param="model",
+            code="model_not_found",
+        )
+
+
+async def chat_completions(service: Service, request: Request) -> Response:
+    body = schemas.check(ChatBody, await read_json(request, service.limits))
+    check_model(service, body.model)
+    if body.top_logprobs is not None and not body.logprobs:
+        raise Refusal(400, "top_logprobs needs logprobs to be true.", param="top_logprobs")
+    if body.response_format is not None and body.response_format.type != "text":
+        raise Refusal(
+            400,
+            f"response_format is '{body.response_format.type[:80]}', but answers cannot be constrained. "
+            "Leave it out and ask for JSON in the message.",
+            param="response_format",
+            code="unsupported_parameter",
+        )
+    check_messages(service, body.messages)
+    num_top = (body.top_logprobs or 0) if body.logprobs else None
+    num_choices = schemas.read_choices(body, service.limits)
+    sampling = schemas.read_sampling(body, service.limits)
+
+    async def make() -> ChatRequest:
+        return ChatRequest(await load_messages(service, body.messages), sampling, num_choices, num_top)
+
+    deltas = service.chat(make)
+    head = make_head(service, "chatcmpl")
+    if body.stream:
+        wants_usage = body.stream_options is not None and body.stream_options.include_usage
+        chunks = _write_chunks(head, deltas, num_top, wants_usage, request.state.request_id)
+        return await begin_stream(chunks, service.limits.send_s, "text/event-stream")
+    async with aclosing(deltas):
+        said = [delta async for delta in deltas]
+    choices = [
+        {
+            "index": one.index,
+            "message": {"role": "assistant", "content": one.text, "refusal": None},
+            "logprobs": schemas.write_chat_logprobs(one.logprobs, num_top),
+            "finish_reason": one.finish_reason,
+        }
+        for one in schemas.collect(said, num_choices)
+    ]
+    return JSONResponse(head.chat(choices, chunk=False, usage=schemas.write_usage(said[-1].usage)))
+
+
+async def _write_chunks(
+    head: Head, deltas: AsyncGenerator[Delta, None], num_top: int | None, wants_usage: bool, request_id: str
+) -> AsyncGenerator[bytes, None]:
+    """The events of a streamed chat: for each choice its role first, then text, then why it ended."""
+    more: dict[str, Any] = {"usage": None} if wants_usage else {}
+
+    def write(index: int, delta: dict[str, Any], logprobs: Any = None, reason: str | None = None) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+        return _event(head.chat([choice], chunk=True, **more))
+
+    has_role: set[int] = set()
+    try:
+        async with aclosing(deltas):
+            async for delta in deltas:
+                if delta.index not in has_role:
+                    has_role.add(delta.index)
+                    yield write(delta.index, {"role": "assistant", "content": ""})
+                if delta.text or delta.logprobs:
+                    logprobs = schemas.write_chat_logprobs(delta.logprobs, num_top)
+                    yield write(delta.index, {"content": delta.text}, logprobs)
+                if delta.finish_reason is not None:
+                    yield write(delta.index, {}, None, delta.finish_reason)
+                if delta.usage is not None and wants_usage:
+                    yield _event(head.chat([], chunk=True, usage=schemas.write_usage(delta.usage)))
+    except Exception as error:
+        if not has_role:
+            raise
+        yield _event(translate(error, request_id).body)
+        return
+    yield b"data: [DONE]\n\n"
+
+
+async def completions(service: Service, request: Request) -> Response:
+    raw = await read_json(request, service.limits)
+    if isinstance(raw.get("prompt"), list) and len(raw["prompt"]) == 1:
+        raw["prompt"] = raw["prompt"][0]
+    if isinstance(raw.get("prompt"), list):
+        raise Refusal(
+            400,
+            "prompt has to be one text: send token ids and further texts as texts of requests of their own.",
+            param="prompt",
+            code="unsupported_parameter",
+        )
+    body = schemas.check(CompletionBody, raw)
+    check_model(service, body.model)
+    num_choices = schemas.read_choices(body, service.limits)
+    if body.echo or body.suffix or (body.best_of or num_choices) != num_choices:
+        name = "echo" if body.echo else "suffix" if body.suffix else "best_of"
+        raise Refusal(400, f"{name} is not supported. Leave it out.", param=name, code="unsupported_parameter")
+    check_characters(service, len(body.prompt), "prompt")
+    sampling = schemas.read_sampling(body, service.limits, new_tokens=16)  # as OpenAI's
+    asked = ChatRequest((), sampling, num_choices, body.logprobs, escape_image_tokens(body.prompt))
+    deltas = service.chat(asked)
+    head = make_head(service, "cmpl")
+    if body.stream:
+        wants_usage = body.stream_options is not None and body.stream_options.include_usage
+        chunks = _write_texts(head, deltas, body.logprobs, wants_usage, request.state.request_id)
+        return await begin_stream(chunks, service.limits.send_s, "text/event-stream")
+    async with aclosing(deltas):
+        said = [delta async for delta in deltas]
+    choices = [
+        {
+            "index": one.index,
+            "text": one.text,
+            "logprobs": schemas.write_completion_logprobs(one.logprobs, body.logprobs),
+            "finish_reason": one.finish_reason,
+        }
+        for one in schemas.collect(said, num_choices)
+    ]
+    return JSONResponse(head.completion(choices, usage=schemas.write_usage(said[-1].usage)))
+
+
+async def _write_texts(
+    head: Head, deltas: AsyncGenerator[Delta, None], num_top: int | None, wants_usage: bool, request_id: str
+) -> AsyncGenerator[bytes, None]:
+    begun, starts = False, dict[int, int]()
+    try:
+        async with aclosing(deltas):
+            async for delta in deltas:
+                begun = True
+                start = starts.get(delta.index, 0)
+                starts[delta.index] = start + sum(len(one.token) for one in delta.logprobs)
+                choice = {
+                    "index": delta.index,
+                    "text": delta.text,
+                    "logprobs": schemas.write_completion_logprobs(delta.logprobs, num_top, start),
+                    "finish_reason": delta.finish_reason,
+                }
+                yield _event(head.completion([choice]))
+                if delta.usage is not None and wants_usage:
+                    yield _event(head.completion([], usage=schemas.write_usage(delta.usage)))
+    except Exception as error:
+        if not begun:
+            raise
+        yield _event(translate(error, request_id).body)
+        return
+    yield b"data: [DONE]\n\n"
+
+
+def _event(content: dict[str, Any]) -> bytes:
+    return f"data: {json.dumps(content, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
+
+
+def make_head(service: Service, kind: str) -> Head:
+    return Head(f"{kind}-{uuid.uuid4().hex}", int(time.time()), service.backend.model_id, f"llava-{__version__}")
+
+
+def check_messages(service: Service, messages: Sequence[schemas.Message]) -> None:
+    """Raises Refusal where the conversation exceeds a limit."""
+    limits = service.limits
+    if len(messages) > limits.messages:
+        raise over(
+            "messages",
+            limits.messages,
+            f"There are {len(messages):,} messages",
+            "Send the last ones.",
+            param="messages",
+        )
+    parts = [part for message in messages for part in message.content]
+    num_pictures = sum(isinstance(part, ImagePart) for part in parts)
+    if num_pictures > limits.pictures:
+        raise over("pictures", limits.pictures, f"There are {num_pictures:,} pictures", "Send fewer.", param="messages")
+    check_characters(service, sum(len(part.text) for part in parts if not isinstance(part, ImagePart)), "messages")
+
+
+def check_characters(service: Service, number: int, param: str) -> None:
+    limit = service.limits.characters
+    if number > limit:
+        raise Refusal(
+            400,
+            f"There are {number:,} characters of text; the limit characters is {limit:,}. Shorten the text.",
+            param=param,
+            code="context_length_exceeded",
+        )
+
+
+async def load_messages(service: Service, messages: Sequence[schemas.Message]) -> tuple[ChatMessage, ...]:
+    """The messages with their pictures. Raises Refusal, which names the picture that is at fault."""
+    loaded = []
+    for i, message in enumerate(messages):
+        parts: list[str | SentPicture] = []
+        for j, part in enumerate(message.content):
+            if not isinstance(part, ImagePart):
+                parts.append(part.text)
+                continue
+            try:
+                picture = await service.pictures.load(part.image_url.url)
+            except BadImage as error:
+                raise translate(error, "", f"messages.{i}.content.{j}.image_url") from error
+            parts.append(SentPicture(picture, part.detail or part.image_url.detail))
+        role = "system" if message.role == "developer" else message.role
+        loaded.append(ChatMessage(role, tuple(parts)))
+    return tuple(loaded)

@@ -1,0 +1,90 @@
+"""What goes wrong as an HTTP answer in OpenAI's shape.
+
+A client sees sentences of ours only: never an exception's own text, an address or a path of this machine.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from llava.errors import (
+    BadImage,
+    ContextTooLong,
+    EngineClosed,
+    EngineFailed,
+    EngineFull,
+    FetchError,
+    LlavaError,
+    RequestTooLarge,
+    UsageError,
+)
+
+LOG = logging.getLogger("llava.serve")
+RETRY_S = 1
+
+_TYPES = {401: "authentication_error", 429: "rate_limit_error", 503: "service_unavailable_error"}
+
+
+class Refusal(LlavaError):
+    """An answer that is an error.
+
+    ``param`` names the part of the request that is at fault, such as ``messages.0.content.1``; ``code`` is one word
+    for programs.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.param, self.code = status, param, code
+        self.headers = dict(headers or {})
+        if status in (429, 503):
+            self.headers.setdefault("Retry-After", str(RETRY_S))
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """The JSON that a client gets."""
+        kind = _TYPES.get(self.status) or ("server_error" if self.status >= 500 else "invalid_request_error")
+        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+
+
+def over(name: str, limit: float, value: str, remedy: str, *, param: str | None = None, status: int = 400) -> Refusal:
+    """The refusal of what exceeds the limit ``name``; ``value`` is a whole sentence without its full stop."""
+    return Refusal(
+        status, f"{value}; the limit {name} is {limit:,}. {remedy}", param=param, code=f"{name}_limit_exceeded"
+    )
+
+
+def translate(error: BaseException, request_id: str, param: str | None = None) -> Refusal:
+    """The refusal that a client gets for an error; one that is our own fault is logged with the request's id."""
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, ContextTooLong):
+        return Refusal(400, str(error), param=param or "messages", code="context_length_exceeded")
+    if isinstance(error, RequestTooLarge):
+        return Refusal(400, str(error), param=param, code="request_too_large")
+    if isinstance(error, FetchError):
+        return Refusal(400, str(error), param=param, code="image_fetch_failed")
+    if isinstance(error, BadImage):
+        return Refusal(400, str(error), param=param, code="invalid_image")
+    if isinstance(error, UsageError):
+        return Refusal(400, str(error), param=param)
+    if isinstance(error, EngineFull):
+        return Refusal(429, str(error), code="overloaded")
+    if isinstance(error, EngineClosed):
+        return Refusal(503, str(error), code="engine_unavailable")
+    if isinstance(error, EngineFailed) and error.status in (400, 404, 413, 422):
+        return Refusal(400, str(error), param=param, code="engine_refused")
+    LOG.error("request %s failed", request_id, exc_info=error)
+    if isinstance(error, EngineFailed):
+        return Refusal(502, str(error), code="engine_failed")
+    if isinstance(error, LlavaError):
+        return Refusal(500, str(error), code="engine_failed")
+    return Refusal(500, f"The server failed on this request. Its log says more about {request_id}.", code="internal")

@@ -1,0 +1,164 @@
+"""The server process: listens at once, loads the model meanwhile, and goes quietly when told to."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import socket
+import sys
+from typing import Any
+
+import h11
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from llava.backends.protocol import Backend
+from llava.errors import LlavaError, UsageError
+from llava.serve.app import Mount, create_app
+from llava.serve.gate import App, Receive, Scope, Send
+from llava.serve.limits import Limits, Settings
+from llava.serve.refusals import Refusal
+from llava.serve.service import Service
+
+
+def serve(backend: Backend, settings: Settings, *, host: str, port: int, mount: Mount | None = None) -> int:
+    """Serves until SIGTERM or Ctrl-C, and returns the exit code.
+
+    The first signal lets running answers finish; a second one ends them. Raises what the backend failed to start by,
+    and UsageError where ``port`` cannot be had.
+    """
+    listener = listen(host, port)
+    shown = f"[{host}]" if ":" in host else host
+    address = f"http://{shown}:{listener.getsockname()[1]}"
+    server = make_server(create_app(backend, settings, mount=mount))
+    print(f"llava: {backend.model_id} will answer at {address}", file=sys.stderr, flush=True)
+    with contextlib.closing(listener):
+        server.run(sockets=[listener])
+    failure = server.service.failure
+    if isinstance(failure, LlavaError):
+        raise failure
+    return 0 if failure is None else LlavaError.exit_code
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises UsageError."""
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise UsageError(
+            f"Port {port} on {host} cannot be had: {error.strerror or error}. Choose another one with --port."
+        ) from error
+
+
+class Server(uvicorn.Server):
+    """Uvicorn's, which answers 503 while it drains instead of closing the door, and exits with 0."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self.service = service
+        service.on_failure = self._give_up
+        self._draining: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        if self._draining is None and self._loop is not None:
+            self._loop.call_soon_threadsafe(self.begin_drain)
+        else:
+            self.should_exit = self.force_exit = True
+
+    def begin_drain(self) -> None:
+        """Lets running answers finish, then ends the server. Again ends it at once."""
+        if self._draining is None:
+            self._draining = asyncio.get_running_loop().create_task(self._drain())
+        else:
+            self.should_exit = self.force_exit = True
+
+    async def _drain(self) -> None:
+        await self.service.drain()
+        self.should_exit = True
+
+    def _give_up(self) -> None:
+        self.should_exit = True
+
+
+def make_server(app: FastAPI) -> Server:
+    """The server of an application made by ``create_app``, not yet running."""
+    service: Service = app.state.service
+    limits = service.limits
+
+    class Protocol(_Protocol):
+        header_s = limits.header_s
+
+    config = uvicorn.Config(
+        app,
+        http=Protocol,
+        ws="none",
+        lifespan="on",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        h11_max_incomplete_event_size=limits.header_bytes,
+        timeout_graceful_shutdown=5,
+    )
+    return Server(config, service)
+
+
+class _Protocol(H11Protocol):
+    """Uvicorn's, with a deadline for headers, OpenAI-shaped refusals, and a way to break a connection off."""
+
+    header_s = Limits().header_s
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        inner: App = self.app
+        self._header_timer: asyncio.TimerHandle | None = None
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["llava.abort"] = self.transport.abort
+            await inner(scope, receive, send)
+
+        self.app = app
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._header_timer = self.loop.call_later(self.header_s, self._miss_headers)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+        super().connection_lost(exc)
+
+    def _miss_headers(self) -> None:
+        if self.cycle is None:
+            self.transport.abort()
+
+    def send_400_response(self, msg: str) -> None:
+        # h11 knows no other reason for a request it cannot finish reading than that its headers are too long.
+        limit = self.config.h11_max_incomplete_event_size or 0
+        if len(self.conn.trailing_data[0]) >= limit:
+            refusal = Refusal(
+                431,
+                f"The headers have {limit:,} bytes or more; the limit header_bytes is {limit:,}. Send fewer.",
+                code="header_bytes_limit_exceeded",
+            )
+        else:
+            refusal = Refusal(400, "This is not a request in HTTP/1.1.", code="invalid_http")
+        body = json.dumps(refusal.body).encode()
+        headers = [
+            ("content-type", "application/json"),
+            ("content-length", str(len(body))),
+            ("connection", "close"),
+        ]
+        with contextlib.suppress(h11.LocalProtocolError):
+            output = self.conn.send(h11.Response(status_code=refusal.status, headers=headers))
+            output = (output or b"") + (self.conn.send(h11.Data(data=body)) or b"")
+            self.transport.write(output + (self.conn.send(h11.EndOfMessage()) or b""))
+        self.transport.close()

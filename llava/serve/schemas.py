@@ -1,0 +1,307 @@
+"""OpenAI's shapes: what clients send, checked, and what they get back. Fields that nobody here knows are ignored.
+
+A field that would change the answer and cannot be honoured is refused, never passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+
+from llava.backends.protocol import Delta, TokenLogprob, Usage
+from llava.sampling import MAX_LOGPROBS, Sampling
+from llava.serve.limits import Limits
+from llava.serve.refusals import Refusal, over
+
+# Temperatures below this would only make infinities of scores.
+_GREEDY_BELOW = 1e-4
+
+_REFUSED = {
+    "audio": "It does not speak.",
+    "chat_template": "The template is the checkpoint's own.",
+    "chat_template_kwargs": "The template is the checkpoint's own.",
+    "function_call": "The model calls no functions.",
+    "functions": "The model calls no functions.",
+    "guided_choice": "Answers cannot be constrained.",
+    "guided_grammar": "Answers cannot be constrained.",
+    "guided_json": "Answers cannot be constrained.",
+    "guided_regex": "Answers cannot be constrained.",
+    "logit_bias": "Single tokens cannot be favoured.",
+    "mm_processor_kwargs": "Pictures are prepared as the checkpoint says.",
+    "prompt_embeds": "Embeddings are not taken from clients.",
+    "structured_outputs": "Answers cannot be constrained.",
+    "tools": "The model calls no tools.",
+}
+
+_Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+_Tokens = Annotated[int, Field(ge=1, lt=2**31)]
+
+
+class TextPart(BaseModel):
+    type: Literal["text", "input_text", "output_text"]
+    text: str
+
+
+def _as_object(value: Any) -> Any:
+    return {"url": value} if isinstance(value, str) else value
+
+
+class ImageURL(BaseModel):
+    url: Annotated[str, Field(min_length=1)]
+    detail: Literal["auto", "low", "high"] = "auto"
+
+
+class ImagePart(BaseModel):
+    type: Literal["image_url", "input_image"]
+    image_url: Annotated[ImageURL, BeforeValidator(_as_object)]
+    detail: Literal["auto", "low", "high"] | None = None  # where /v1/responses has it
+
+
+Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
+
+
+def _as_parts(value: Any) -> Any:
+    return [{"type": "text", "text": value}] if isinstance(value, str) else value
+
+
+class Message(BaseModel):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Annotated[list[Part], BeforeValidator(_as_parts)]
+
+
+class StreamOptions(BaseModel):
+    include_usage: bool = False
+
+
+class ResponseFormat(BaseModel):
+    type: str
+
+
+class SamplingBody(BaseModel):
+    """What every kind of request says about sampling."""
+
+    model: str | None = None
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = None  # -1 and 0 are off, as elsewhere
+    min_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    seed: _Int64 | None = None
+    stop: Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] | None = (
+        None
+    )
+    n: Annotated[int, Field(ge=1)] | None = None
+    max_tokens: _Tokens | None = None
+
+
+class ChatBody(SamplingBody):
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_completion_tokens: _Tokens | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    response_format: ResponseFormat | None = None
+
+
+class CompletionBody(SamplingBody):
+    prompt: str
+    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    echo: bool | None = None
+    suffix: str | None = None
+    best_of: int | None = None
+
+
+class WorkerBody(BaseModel):
+    """The original worker's request: a rendered prompt with ``<image>`` for each of ``images`` (base64)."""
+
+    model: str | None = None
+    prompt: str
+    images: list[str] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_new_tokens: _Tokens = 256
+    stop: str | None = None
+
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def check(kind: type[Body], raw: dict[str, Any]) -> Body:
+    """``raw`` as such a body. Raises Refusal (400), which names the field."""
+    for name, why in _REFUSED.items():
+        if raw.get(name) not in (None, [], {}, "none"):
+            raise Refusal(400, f"{name} is not supported. {why}", param=name, code="unsupported_parameter")
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        param = _param(raw, first["loc"])
+        code = "unsupported_content" if first["type"] == "union_tag_invalid" else "invalid_value"
+        raise Refusal(400, f"{param or 'The body'}: {_explain(first)}", param=param or None, code=code) from error
+
+
+def _explain(error: Any) -> str:
+    if error["type"] == "missing":
+        return "this field is missing."
+    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        return "a part's type has to be text or image_url."
+    return f"{error['msg'][:1].lower()}{error['msg'][1:]}.".removeprefix("value error, ")
+
+
+def _param(raw: Any, place: Sequence[int | str]) -> str:
+    """The field's path as the client wrote it: without the names of alternatives, which pydantic puts in between."""
+    path = []
+    for i, step in enumerate(place):
+        is_last = i == len(place) - 1
+        if isinstance(raw, dict) and (step in raw or is_last):
+            path.append(str(step))
+            raw = raw.get(step)
+        elif isinstance(raw, list) and isinstance(step, int):
+            path.append(str(step))
+            raw = raw[step] if step < len(raw) else None
+    return ".".join(path)
+
+
+def read_sampling(body: SamplingBody | WorkerBody, limits: Limits, new_tokens: int | None = None) -> Sampling:
+    """How the answer's words are chosen; ``new_tokens``: where the request does not say.
+
+    Raises Refusal for what exceeds a limit.
+    """
+    stop = tuple([body.stop] if isinstance(body.stop, str) else body.stop or ())
+    if len(stop) > limits.stop_texts:
+        raise over(
+            "stop_texts", limits.stop_texts, f"There are {len(stop):,} stop texts", "Leave some out.", param="stop"
+        )
+    longest = max(map(len, stop), default=0)
+    if longest > limits.stop_characters:
+        raise over(
+            "stop_characters",
+            limits.stop_characters,
+            f"A stop text has {longest:,} characters",
+            "Shorten it.",
+            param="stop",
+        )
+    if not all(stop):
+        raise Refusal(400, "A stop text is empty; it would end every answer at once.", param="stop")
+    temperature = body.temperature or 0.0
+    if isinstance(body, WorkerBody):
+        asked, rest = body.max_new_tokens, dict[str, Any]()
+    else:
+        asked = getattr(body, "max_completion_tokens", None) or body.max_tokens or new_tokens or limits.new_tokens
+        rest = {
+            "top_k": body.top_k if body.top_k and body.top_k > 0 else None,
+            "min_p": body.min_p or 0.0,
+            "repetition_penalty": body.repetition_penalty or 1.0,
+            "presence_penalty": body.presence_penalty or 0.0,
+            "frequency_penalty": body.frequency_penalty or 0.0,
+            "seed": body.seed,
+        }
+    return Sampling(
+        temperature=temperature if temperature >= _GREEDY_BELOW else 0.0,
+        top_p=body.top_p,
+        max_new_tokens=min(asked, limits.new_tokens),
+        stop=stop,
+        **rest,
+    )
+
+
+def read_choices(body: SamplingBody, limits: Limits) -> int:
+    num_choices = body.n or 1
+    if num_choices > limits.choices:
+        raise over("choices", limits.choices, f"n is {num_choices:,}", "Ask for fewer.", param="n")
+    return num_choices
+
+
+@dataclass(frozen=True)
+class Head:
+    """What every answer and every chunk begins with."""
+
+    id: str
+    created: int
+    model: str
+    fingerprint: str
+
+    def chat(self, choices: list[dict[str, Any]], *, chunk: bool, **more: Any) -> dict[str, Any]:
+        return self._make("chat.completion.chunk" if chunk else "chat.completion", choices, more)
+
+    def completion(self, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        return self._make("text_completion", choices, more)
+
+    def _make(self, kind: str, choices: list[dict[str, Any]], more: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self.created,
+            "model": self.model,
+            "system_fingerprint": self.fingerprint,
+            "choices": choices,
+            **more,
+        }
+
+
+@dataclass
+class Collected:
+    """One choice, put together from its deltas."""
+
+    index: int
+    text: str = ""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish_reason: str | None = None
+
+
+def collect(deltas: Iterable[Delta], num_choices: int) -> list[Collected]:
+    """The choices in their order."""
+    choices = [Collected(index) for index in range(num_choices)]
+    for delta in deltas:
+        choice = choices[delta.index]
+        choice.text += delta.text
+        choice.logprobs += delta.logprobs
+        choice.finish_reason = delta.finish_reason or choice.finish_reason
+    return choices
+
+
+def write_usage(usage: Usage | None) -> dict[str, Any] | None:
+    if usage is None:
+        return None
+    return {
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens, "image_tokens": usage.image_tokens},
+    }
+
+
+def write_chat_logprobs(logprobs: Sequence[TokenLogprob], num_top: int | None) -> dict[str, Any] | None:
+    """As chat answers have them; None if they were not asked for."""
+    if num_top is None:
+        return None
+
+    def write(token: str, logprob: float) -> dict[str, Any]:
+        return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
+
+    content = [{**write(one.token, one.logprob), "top_logprobs": [write(*top) for top in one.top]} for one in logprobs]
+    return {"content": content, "refusal": None}
+
+
+def write_completion_logprobs(
+    logprobs: Sequence[TokenLogprob], num_top: int | None, start: int = 0
+) -> dict[str, Any] | None:
+    """As /v1/completions has them; ``start``: the place in the text of the first token."""
+    if num_top is None:
+        return None
+    offsets = []
+    for one in logprobs:
+        offsets.append(start)
+        start += len(one.token)
+    return {
+        "tokens": [one.token for one in logprobs],
+        "token_logprobs": [one.logprob for one in logprobs],
+        "top_logprobs": [dict(one.top) for one in logprobs],
+        "text_offset": offsets,
+    }

@@ -1,0 +1,169 @@
+"""Who is let in, and what becomes of them: the way from any door of the server to the engine and back.
+
+Every answer goes through ``Service.chat``: it is refused at once where too many wait, waits for its turn in the order
+of arrival, is counted, timed and logged, and its work ends when its reader stops reading.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+
+from llava.backends.protocol import Backend, ChatRequest, Delta
+from llava.errors import EngineClosed, LlavaError
+from llava.serve.limits import Settings
+from llava.serve.log import ConversationLog
+from llava.serve.metrics import Metrics, Watch
+from llava.serve.pictures import PictureLoader
+from llava.serve.refusals import LOG, Refusal, over
+
+Make = Callable[[], Awaitable[ChatRequest]]
+
+
+class Service:
+    """One engine behind the server's doors.
+
+    ``backend`` is started by ``start`` in the background, so the server is up while a model loads; ``failure`` says
+    why it could not be.
+    """
+
+    def __init__(self, backend: Backend, settings: Settings) -> None:
+        self.backend, self.settings = backend, settings
+        self.limits = settings.limits
+        self.metrics = Metrics(backend)
+        self.pictures = PictureLoader(settings)
+        self.log = ConversationLog(settings.log) if settings.log is not None else None
+        self.failure: BaseException | None = None
+        self.is_draining = False
+        self.on_failure: Callable[[], None] = lambda: None
+        self._num_open = 0
+        self._turns = asyncio.Semaphore(self.limits.running)
+        self._starting: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Begins to make everything ready."""
+        self._starting = asyncio.create_task(self._start())
+
+    async def _start(self) -> None:
+        try:
+            await asyncio.gather(self.backend.start(), self.pictures.start())
+        except Exception as error:
+            self.failure = error
+            if not isinstance(error, LlavaError):
+                LOG.error("the engine did not start", exc_info=error)
+            self.on_failure()
+
+    async def stop(self) -> None:
+        """Ends everything. Again is harmless."""
+        if self._starting is not None and not self._starting.done():
+            self._starting.cancel()
+            await asyncio.gather(self._starting, return_exceptions=True)
+        await self.backend.stop()
+        self.pictures.close()
+
+    async def started(self) -> None:
+        """Returns when the engine has started. Raises what it failed by."""
+        assert self._starting is not None
+        await asyncio.shield(self._starting)
+        if self.failure is not None:
+            raise self.failure
+
+    @property
+    def is_starting(self) -> bool:
+        return self._starting is None or not self._starting.done()
+
+    @property
+    def num_open(self) -> int:
+        """Requests that are answered or wait."""
+        return self._num_open
+
+    async def is_ready(self) -> bool:
+        """Whether a question asked now would be answered."""
+        return not self.is_draining and not self.is_starting and await self.backend.is_ready()
+
+    async def drain(self) -> None:
+        """Lets nobody in any more and returns when nobody is left, or after ``drain_s``."""
+        self.is_draining = True
+        end = time.monotonic() + self.limits.drain_s
+        while self._num_open and time.monotonic() < end:
+            await asyncio.sleep(0.02)
+
+    @asynccontextmanager
+    async def _admit(self) -> AsyncIterator[None]:
+        """A place among the running. Raises Refusal: 503 while starting or draining, 429 where too many wait."""
+        if self.is_draining:
+            raise Refusal(503, "The server is being shut down. Ask another one.", code="draining")
+        if self.is_starting:
+            raise Refusal(503, "The model is being loaded. Ask again soon.", code="loading")
+        limits = self.limits
+        if self._num_open >= limits.running + limits.waiting:
+            raise over(
+                "waiting", limits.waiting, f"{self._num_open:,} requests are open", "Ask again later.", status=429
+            )
+        self._num_open += 1
+        self.metrics.open.inc()
+        try:
+            with self.metrics.queue.track_inprogress():
+                await self._turns.acquire()
+            try:
+                yield
+            finally:
+                self._turns.release()
+        finally:
+            self._num_open -= 1
+            self.metrics.open.dec()
+
+    async def chat(self, request: ChatRequest | Make, source: str = "api") -> AsyncGenerator[Delta, None]:
+        """The answer as it comes; to be closed (``contextlib.aclosing``) where it is not read to its end.
+
+        ``request``: may be a function that makes it, once it is its turn (that loads the pictures). ``source``: who
+        asks, for the log.
+
+        Raises Refusal and what ``Backend.chat`` raises, before the first delta where it can.
+        """
+        watch = Watch(self.metrics)
+        outcome = "cancelled"
+        end = time.monotonic() + self.limits.answer_s
+        made: ChatRequest | None = None
+        seen: list[Delta] = []
+        try:
+            async with self._admit():
+                made = request if isinstance(request, ChatRequest) else await request()
+                async with aclosing(self._ask(made)) as deltas:
+                    while True:
+                        try:
+                            delta = await asyncio.wait_for(anext(deltas), max(0.001, end - time.monotonic()))
+                        except StopAsyncIteration:
+                            break
+                        except asyncio.TimeoutError as error:
+                            limit = self.limits.answer_s
+                            raise over(
+                                "answer_s", limit, "The answer took too long", "Ask for less.", status=503
+                            ) from error
+                        watch.see(delta)
+                        if self.log is not None:
+                            seen.append(delta)
+                        if delta.usage is not None:
+                            outcome = "answered"
+                        yield delta
+        except Exception as error:
+            refused = isinstance(error, LlavaError) and not isinstance(error, EngineClosed)
+            outcome = "refused" if refused else "failed"
+            raise
+        finally:
+            watch.end(outcome)
+            if self.log is not None and made is not None:
+                self.log.write_answer(source, self.backend.model_id, made, seen, outcome)
+
+    async def _ask(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        """The backend's iterator as a generator, which can be closed."""
+        deltas = self.backend.chat(request)
+        try:
+            async for delta in deltas:
+                yield delta
+        finally:
+            close = getattr(deltas, "aclose", None)
+            if close is not None:
+                await close()
