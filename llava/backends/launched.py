@@ -13,9 +13,10 @@ import os
 import secrets
 import shutil
 import sys
+import time
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from llava.backends.local import Speech
 from llava.backends.own import name_model
 from llava.backends.process import Care, EngineProcess, Launch
 from llava.backends.protocol import ChatRequest, Delta, Usage
-from llava.backends.remote import Remote, Timeouts
+from llava.backends.remote import Counts, Remote, Timeouts
 from llava.errors import EngineClosed, EngineFailed, LlavaError, RequestTooLarge, UsageError
 
 _log = logging.getLogger("llava.engine")
@@ -33,6 +34,7 @@ _log = logging.getLogger("llava.engine")
 # A request that was running at so many deaths of the engine is refused from then on.
 _MOST_DEATHS_OF_A_REQUEST = 2
 _REMEMBERED_REQUESTS = 4096
+_BROKEN_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -78,14 +80,33 @@ class _Suspects:
     """Which requests were running when the engine died, by their digests."""
 
     running: Counter[str] = field(default_factory=Counter)
+    broken: dict[str, float] = field(default_factory=dict)
+    """When an answer broke off: a connection ends before the end of the process is noticed."""
     deaths: Counter[str] = field(default_factory=Counter)
 
+    @contextmanager
+    def watch(self, digest: str) -> Iterator[None]:
+        """While a request runs."""
+        self.running[digest] += 1
+        try:
+            yield
+        except EngineClosed:
+            now = time.monotonic()
+            self.broken = {one: at for one, at in self.broken.items() if now - at < _BROKEN_S} | {digest: now}
+            raise
+        finally:
+            self.running[digest] -= 1
+            self.running += Counter()  # drops the zeros
+
     def note_death(self) -> None:
-        self.deaths.update(set(self.running))
+        now = time.monotonic()
+        self.deaths.update({*self.running, *(one for one, at in self.broken.items() if now - at < _BROKEN_S)})
+        self.broken.clear()
         if len(self.deaths) > _REMEMBERED_REQUESTS:
             self.deaths = Counter(dict(self.deaths.most_common(_REMEMBERED_REQUESTS // 2)))
 
     def check(self, digest: str, engine: str) -> None:
+        """Raises EngineFailed for a request that is under too much suspicion."""
         if self.deaths[digest] >= _MOST_DEATHS_OF_A_REQUEST:
             raise EngineFailed(
                 f"{engine} died {self.deaths[digest]} times while this very request was running, so it is not asked "
@@ -158,6 +179,7 @@ class Launched:
         self._remote: Remote | None = None
         self._port = 0
         self._suspects = _Suspects()
+        self._counts = Counts()
         self._misread = 0
 
     @property
@@ -239,15 +261,11 @@ class Launched:
             )
         digest = _digest(asked, request)
         self._suspects.check(digest, self.name)
-        self._suspects.running[digest] += 1
         speeches = [Speech(None) for _ in range(request.num_choices)]
-        try:
+        with self._suspects.watch(digest):
             async with aclosing(self._ask(await self._find_remote(), asked, request)) as deltas:
                 async for delta in deltas:
                     yield self._tell(delta, speeches, asked, request)
-        finally:
-            self._suspects.running[digest] -= 1
-            self._suspects.running += Counter()  # drops the zeros
 
     def _tell(self, delta: Delta, speeches: Sequence[Speech], asked: Asked, request: ChatRequest) -> Delta:
         if request.prompt is None:  # blanks around an answer are no part of it, whichever engine gives it
@@ -278,8 +296,8 @@ class Launched:
                 timeouts=self._timeouts,
                 speaks_extras=True,
             )
+            self._remote.counts = self._counts
             if old is not None:
-                self._remote.counts = old.counts
                 await old.stop()
         return self._remote
 
@@ -288,7 +306,7 @@ class Launched:
 
     def count(self) -> Mapping[str, float]:
         """Counts of what was passed on, and how often the engine was started."""
-        counts = {} if self._remote is None else dict(self._remote.counts.tell())
+        counts = self._counts.tell()
         counts["engine_starts_total"] = 0 if self._process is None else self._process.num_starts
         counts["prompts_read_otherwise_total"] = self._misread
         return counts

@@ -258,18 +258,13 @@ class EngineProcess:
         guard = self._guard
         if guard is None or self.state != "ready":
             return "did not come up"
-        ending = asyncio.create_task(guard.wait())
         healthy_at = time.monotonic()
-        try:
-            async with httpx.AsyncClient(trust_env=False) as client:
-                while not ending.done():
-                    await asyncio.wait([ending], timeout=self._care.look_s)
-                    if await self._is_healthy(client):
-                        healthy_at = time.monotonic()
-                    elif time.monotonic() - healthy_at > self._care.sick_s and not ending.done():
-                        return f"was not healthy for {self._care.sick_s:g} s and is ended"
-        finally:
-            ending.cancel()
+        async with httpx.AsyncClient(trust_env=False) as client:
+            while not await _has_ended(guard, self._care.look_s):
+                if await self._is_healthy(client):
+                    healthy_at = time.monotonic()
+                elif time.monotonic() - healthy_at > self._care.sick_s and guard.returncode is None:
+                    return f"was not healthy for {self._care.sick_s:g} s and is ended"
         await self._hear_out()
         return f"ended with code {guard.returncode}"
 
@@ -280,16 +275,25 @@ class EngineProcess:
             return
         assert guard.stdin is not None
         guard.stdin.close()
-        try:
-            await asyncio.wait_for(guard.wait(), self._care.grace_s + 10)
-        except asyncio.TimeoutError:
+        await _has_ended(guard, self._care.grace_s + 10)
+        if (
+            guard.returncode is None or guard.returncode < 0
+        ):  # it was killed itself, or hangs: its group is the engine's
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(guard.pid, signal.SIGKILL)
-            await guard.wait()
-        if self._reading is not None:
-            await self._hear_out()
-            self._reading.cancel()
-            self._reading = None
+        await guard.wait()
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            await asyncio.wait([reading], timeout=2.0)
+            reading.cancel()
+
+
+async def _has_ended(guard: asyncio.subprocess.Process, seconds: float) -> bool:
+    """Waits so long for the end of a process. Its own ``wait`` waits for the end of its output too, which is shared."""
+    end = time.monotonic() + seconds
+    while guard.returncode is None and time.monotonic() < end:
+        await asyncio.sleep(min(0.05, seconds))
+    return guard.returncode is not None
 
 
 def find_free_port() -> int:
