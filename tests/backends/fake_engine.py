@@ -63,7 +63,7 @@ class FakeEngine:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
     ) -> None:
-        if path == "/health":
+        if path in ("/health", "/ready"):
             return await self._reply(writer, 503 if self.is_sick else 200, {})
         if path == "/seen":
             return await self._reply(writer, 200, {"begun": len(self.begun), "left": self.num_left})
