@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import shlex
 import signal
 import socket
 import sys
@@ -146,7 +147,8 @@ class EngineProcess:
         self._lines.clear()
         self.port = find_free_port()
         command = list(self._launch.command(self.port))
-        _log.info("starting %s: %s", self._launch.name, " ".join(self._hide_key(word) for word in command))
+        shown = shlex.join("KEY" if word == self._launch.api_key else word for word in command)
+        self._on_progress(f"Starting {self._launch.name}: {shown}")
         environment = {
             **os.environ,
             **self._launch.environment,
@@ -168,9 +170,6 @@ class EngineProcess:
         except OSError as error:
             raise LlavaError(f"{self._launch.name} cannot be started: {error.strerror}.") from error
         self._reading = asyncio.create_task(self._read(self._guard))
-
-    def _hide_key(self, word: str) -> str:
-        return "…" if word == self._launch.api_key else word
 
     async def _read(self, guard: asyncio.subprocess.Process) -> None:
         """Keeps the engine's last lines and logs all of them: an unread pipe would stop it."""

@@ -31,6 +31,8 @@ from llava.errors import LlavaError
 
 ROOT = Path(__file__).resolve().parents[2]
 FAKE = ROOT / "tests/backends/fake_engine.py"
+KEY = "a-key"
+BEARER = {"Authorization": f"Bearer {KEY}"}
 
 
 def written_command() -> list[str]:
@@ -45,7 +47,7 @@ def wait_for(url: str, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while True:
         with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(url, timeout=2).status_code == 200:
+            if httpx.get(url, headers=BEARER, timeout=2).status_code == 200:
                 return
         assert time.monotonic() < end, f"{url} is not there"
         time.sleep(0.1)
@@ -69,23 +71,21 @@ def running(*command: str, health: str, log: Path) -> Iterator[subprocess.Popen[
 
 
 @contextlib.contextmanager
-def router(python: str, workers: list[str], log: Path) -> Iterator[str]:
+def router(python: str, workers: list[str], log: Path, key: str = KEY) -> Iterator[str]:
     """The gateway before these workers; its URL."""
     port, metrics = find_free_port(), find_free_port()
     words = written_command()
     at = words.index("--worker-urls")
     end = next(i for i in range(at + 1, len(words)) if words[i].startswith("--"))
     words[at + 1 : end] = workers
-    for flag, value in (("--port", port), ("--host", "127.0.0.1"), ("--prometheus-port", metrics)):
-        if flag in words:
-            words[words.index(flag) + 1] = str(value)
-        else:
-            words += [flag, str(value)]
+    here = {"--port": port, "--host": "127.0.0.1", "--prometheus-port": metrics, "--prometheus-host": "127.0.0.1"}
+    for flag, value in {**here, "--api-key": key}.items():
+        words[words.index(flag) + 1] = str(value)
     words[0] = str(Path(python).with_name("smg"))
     with running(*words, health=f"http://127.0.0.1:{port}/health", log=log):
         end_at = time.monotonic() + 60
         while True:  # workers are taken in one by one, after their first healthy answer
-            listed = httpx.get(f"http://127.0.0.1:{port}/workers", timeout=5).json()
+            listed = httpx.get(f"http://127.0.0.1:{port}/workers", headers=BEARER, timeout=5).json()
             if sum(bool(one.get("is_healthy")) for one in listed.get("workers", ())) == len(workers):
                 break
             assert time.monotonic() < end_at, listed
@@ -108,17 +108,17 @@ def fakes(number: int, folder: Path) -> Iterator[list[str]]:
         for i in range(number):
             port = find_free_port()
             url = f"http://127.0.0.1:{port}"
-            command = (sys.executable, str(FAKE), "--port", str(port))
+            command = (sys.executable, str(FAKE), "--port", str(port), "--api-key", KEY)
             stack.enter_context(running(*command, health=f"{url}/health", log=folder / f"worker{i}.log"))
             urls.append(url)
         yield urls
 
 
-def ask(url: str, text: str, silent_s: float = 20) -> str:
+def ask(url: str, text: str, api_key: str = KEY) -> str:
     """One answer through our own client of such servers."""
 
     async def task() -> str:
-        client = Remote(url, model="fake", timeouts=Timeouts(silent_s=silent_s))
+        client = Remote(url, model="fake", api_key=api_key, timeouts=Timeouts(silent_s=20))
         try:
             request = ChatRequest((ChatMessage("user", (text,)),))
             return "".join([delta.text async for delta in client.chat(request)])
@@ -165,11 +165,19 @@ def test_a_request_that_kills_a_worker_meets_one_of_them_only(python: str, tmp_p
         assert len(begun(workers)) == 2
 
 
+def test_nobody_is_let_in_without_the_key(python: str, tmp_path: Path) -> None:
+    with fakes(1, tmp_path) as workers, router(python, workers, tmp_path / "smg.log") as url:
+        assert ask(url, "say welcome") == "welcome "
+        with pytest.raises(LlavaError, match="refuses our key"):
+            ask(url, "say welcome", api_key="another-key")
+        assert begun(workers) == [1]
+
+
 def test_who_leaves_is_noticed_by_the_worker(python: str, tmp_path: Path) -> None:
     with fakes(1, tmp_path) as workers, router(python, workers, tmp_path / "smg.log") as url:
 
         async def leave() -> None:
-            client = Remote(url, model="fake", timeouts=Timeouts(silent_s=30))
+            client = Remote(url, model="fake", api_key=KEY, timeouts=Timeouts(silent_s=30))
             deltas = client.chat(ChatRequest((ChatMessage("user", ("wait",)),)))
             assert (await anext(deltas)).text == "one "
             await deltas.aclose()  # type: ignore[attr-defined]
@@ -192,7 +200,19 @@ def test_two_servers_of_ours_behind_it_answer_about_a_picture_and_one_may_die(py
         for i in range(2):
             port = find_free_port()
             url = f"http://127.0.0.1:{port}"
-            command = (sys.executable, "-m", "llava", "serve", "--port", str(port), "--no-web", "--name", "tiny")
+            command = (
+                sys.executable,
+                "-m",
+                "llava",
+                "serve",
+                "--port",
+                str(port),
+                "--no-web",
+                "--name",
+                "tiny",
+                "--api-key",
+                KEY,
+            )
             running_ = running(*command, health=f"{url}/ready", log=tmp_path / f"serve{i}.log")
             processes.append(stack.enter_context(running_))
             workers.append(url)
@@ -200,7 +220,7 @@ def test_two_servers_of_ours_behind_it_answer_about_a_picture_and_one_may_die(py
 
         def question() -> tuple[int, Any]:
             body = {"model": "tiny", "messages": [{"role": "user", "content": parts}], "max_tokens": 20}
-            answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60)
+            answer = httpx.post(f"{url}/v1/chat/completions", json=body, headers=BEARER, timeout=60)
             return answer.status_code, answer.json()
 
         answers = [question() for _ in range(4)]
