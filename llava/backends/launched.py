@@ -249,7 +249,7 @@ class Launched:
 
     async def is_ready(self) -> bool:
         """Whether the engine is up."""
-        return self._process is not None and self._process.state == "ready"
+        return self._process is not None and self._process.state == "ready" and not self._process.is_broken
 
     async def chat(self, request: ChatRequest) -> AsyncIterator[Delta]:
         """See ``Backend.chat``."""
@@ -263,9 +263,15 @@ class Launched:
         self._suspects.check(digest, self.name)
         speeches = [Speech(None) for _ in range(request.num_choices)]
         with self._suspects.watch(digest):
-            async with aclosing(self._ask(await self._find_remote(), asked, request)) as deltas:
-                async for delta in deltas:
-                    yield self._tell(delta, speeches, asked, request)
+            try:
+                async with aclosing(self._ask(await self._find_remote(), asked, request)) as deltas:
+                    async for delta in deltas:
+                        yield self._tell(delta, speeches, asked, request)
+            except EngineFailed as error:
+                # A server whose workers died says so in its answers before it ends, as vLLM does.
+                if error.status < 500 or await self.process.look():
+                    raise
+                raise EngineClosed(f"{self.name} died before the answer ended. Ask again.") from error
 
     def _tell(self, delta: Delta, speeches: Sequence[Speech], asked: Asked, request: ChatRequest) -> Delta:
         if request.prompt is None:  # blanks around an answer are no part of it, whichever engine gives it

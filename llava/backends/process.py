@@ -58,7 +58,9 @@ class Care:
     look_s: float = 2.0
     """Between two looks at its health, and for the answer to one."""
     sick_s: float = 60.0
-    """So long without a healthy answer, and it is ended and started again."""
+    """So long without an answer about its health, and it is ended and started again: a busy one may be slow to tell."""
+    broken_s: float = 10.0
+    """So long with nothing but the answer that it is not healthy: vLLM says so when its workers are dead."""
     first_wait_s: float = 1.0
     """Before it is started again; doubled with each death in a row, up to ``longest_wait_s``."""
     longest_wait_s: float = 60.0
@@ -76,6 +78,7 @@ class EngineProcess:
         self.state: State = "stopped"
         self.port = 0
         self.num_starts = 0
+        self.is_broken = False  # it says itself that it is not healthy
         self._launch = launch
         self._care = care
         self._on_progress = on_progress or _log.info
@@ -133,8 +136,15 @@ class EngineProcess:
             )
         if self.state == "stopped":
             raise EngineClosed(f"{name} does not run.")
-        if self.state != "ready":
+        if self.state != "ready" or self.is_broken:
             raise EngineClosed(f"{name} died and is being started again. Ask again later.")
+
+    async def look(self) -> bool:
+        """Whether it is healthy at this moment."""
+        if self.state != "ready" or self._guard is None or self._guard.returncode is not None:
+            return False
+        async with httpx.AsyncClient(trust_env=False) as client:
+            return await self._is_healthy(client)
 
     def last_words(self, num_lines: int = _SHOWN_LINES) -> str:
         """The last lines of the engine's output, indented."""
@@ -144,6 +154,7 @@ class EngineProcess:
     async def _begin(self) -> None:
         self.state = "starting"
         self.num_starts += 1
+        self.is_broken = False
         self._lines.clear()
         self.port = find_free_port()
         command = list(self._launch.command(self.port))
@@ -155,8 +166,8 @@ class EngineProcess:
             "PYTHONUNBUFFERED": "1",
             "LLAVA_ENGINE_GRACE_S": str(self._care.grace_s),
         }
-        try:
-            self._guard = await asyncio.create_subprocess_exec(
+        creating = asyncio.ensure_future(
+            asyncio.create_subprocess_exec(
                 sys.executable,
                 str(_GUARD),
                 *command,
@@ -167,6 +178,12 @@ class EngineProcess:
                 start_new_session=True,  # Ctrl-C is for us, who end it in our own time
                 limit=2**20,
             )
+        )
+        try:
+            self._guard = await asyncio.shield(creating)
+        except asyncio.CancelledError:
+            self._guard = await creating  # or nobody would know of it
+            raise
         except OSError as error:
             raise LlavaError(f"{self._launch.name} cannot be started: {error.strerror}.") from error
         self._reading = asyncio.create_task(self._read(self._guard))
@@ -222,7 +239,8 @@ class EngineProcess:
             answer = await client.get(self.url + self._launch.health_path, timeout=self._care.look_s)
         except httpx.HTTPError:
             return False
-        return answer.status_code == 200
+        self.is_broken = answer.status_code != 200
+        return not self.is_broken
 
     async def _watch(self) -> None:
         """Until ``stop``: waits for a death, and starts the engine again."""
@@ -262,8 +280,10 @@ class EngineProcess:
             while not await _has_ended(guard, self._care.look_s):
                 if await self._is_healthy(client):
                     healthy_at = time.monotonic()
-                elif time.monotonic() - healthy_at > self._care.sick_s and guard.returncode is None:
-                    return f"was not healthy for {self._care.sick_s:g} s and is ended"
+                elif guard.returncode is None:
+                    limit_s = self._care.broken_s if self.is_broken else self._care.sick_s
+                    if time.monotonic() - healthy_at > limit_s:
+                        return f"was not healthy for {limit_s:g} s and is ended"
         await self._hear_out()
         return f"ended with code {guard.returncode}"
 

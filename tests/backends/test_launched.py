@@ -116,6 +116,30 @@ def test_an_engine_that_is_killed_breaks_its_answers_off_and_is_back_by_itself(h
     run(task)
 
 
+def test_a_server_that_says_500_because_it_is_broken_counts_as_dead(hf_folder: Path, tmp_path: Path) -> None:
+    sick = tmp_path / "sick"
+
+    async def task() -> None:
+        async with serving(hf_folder, "--sick-file", str(sick)) as backend:
+            with pytest.raises(EngineFailed, match="status 500: mine alone"):
+                await answer(backend, ask("status 500 mine alone"))
+            assert await answer(backend, ask("say well")) == "well"
+            sick.touch()
+            await until(lambda: backend.process.is_broken)
+            assert not await backend.is_ready()
+            sick.unlink()
+            await until(lambda: not backend.process.is_broken)
+            assert await backend.is_ready()
+            asking = asyncio.create_task(answer(backend, ask("slow 500 workers are dead")))
+            await asyncio.sleep(0.1)
+            sick.touch()
+            with pytest.raises(EngineClosed, match="vLLM died before the answer ended"):
+                await asking
+            sick.unlink()
+
+    run(task)
+
+
 def test_a_request_that_ran_at_two_deaths_is_not_asked_a_third_time(hf_folder: Path) -> None:
     async def task() -> None:
         async with serving(hf_folder) as backend:
