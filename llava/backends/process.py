@@ -289,15 +289,13 @@ class EngineProcess:
 
     async def _end(self) -> None:
         """Ends the guard by the end of its input, and with it the engine; waits until all are gone."""
-        guard, self._guard = self._guard, None
+        guard = self._guard
         if guard is None:
             return
         assert guard.stdin is not None
         guard.stdin.close()
         await _has_ended(guard, self._care.grace_s + 10)
-        if (
-            guard.returncode is None or guard.returncode < 0
-        ):  # it was killed itself, or hangs: its group is the engine's
+        if guard.returncode is None or guard.returncode < 0:  # it hangs or was killed: end its group, the engine's
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(guard.pid, signal.SIGKILL)
         await guard.wait()
@@ -305,6 +303,7 @@ class EngineProcess:
         if reading is not None:
             await asyncio.wait([reading], timeout=2.0)
             reading.cancel()
+        self._guard = None  # not before: whoever is cancelled on the way here leaves the rest to the next
 
 
 async def _has_ended(guard: asyncio.subprocess.Process, seconds: float) -> bool:
