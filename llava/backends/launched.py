@@ -117,9 +117,14 @@ class _Suspects:
 
 def read_flags(arguments: Any, settings: Any) -> dict[str, Any]:
     """The arguments of ``Launched`` from those of ``llava serve``. Raises UsageError for what no engine here has."""
-    for flag, value in (("--model-base", arguments.model_base), ("--memory", arguments.memory)):
+    remedies = {
+        "--model-base": (arguments.model_base, "merge it first (llava convert)"),
+        "--memory": (arguments.memory, "use --memory-share"),
+        "--quant": (arguments.quant, "use --quantization"),
+        "--arithmetic": (None if arguments.arithmetic == "exact" else arguments.arithmetic, "leave it out"),
+    }
+    for flag, (value, remedy) in remedies.items():
         if value is not None:
-            remedy = "merge it first (llava convert)" if flag == "--model-base" else "use --memory-share"
             raise UsageError(f"{flag} is for the own engine, not for {arguments.engine}: {remedy}.")
     return {
         "model": arguments.model,

@@ -16,7 +16,6 @@ from starlette.responses import JSONResponse, Response
 
 from llava import __version__
 from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentPicture
-from llava.errors import BadImage
 from llava.prompt import escape_image_tokens
 from llava.serve import schemas
 from llava.serve.body import read_json
@@ -252,18 +251,20 @@ async def load_messages(
     service: Service, messages: Sequence[schemas.Message], param: str = "messages"
 ) -> tuple[ChatMessage, ...]:
     """The messages with their pictures. Raises Refusal, which names the picture that is at fault."""
-    loaded = []
-    for i, message in enumerate(messages):
-        parts: list[str | SentPicture] = []
-        for j, part in enumerate(message.content):
-            if not isinstance(part, ImagePart):
-                parts.append(part.text)
-                continue
-            try:
-                picture = await service.pictures.load(part.image_url.url)
-            except BadImage as error:
-                raise translate(error, "", f"{param}.{i}.content.{j}.image_url") from error
-            parts.append(SentPicture(picture, part.detail or part.image_url.detail))
-        role = "system" if message.role == "developer" else message.role
-        loaded.append(ChatMessage(role, tuple(parts)))
-    return tuple(loaded)
+    named = [
+        (part.image_url.url, f"{param}.{i}.content.{j}.image_url")
+        for i, message in enumerate(messages)
+        for j, part in enumerate(message.content)
+        if isinstance(part, ImagePart)
+    ]
+    pictures = iter(await service.pictures.load_all(named))
+
+    def take(part: schemas.Part) -> str | SentPicture:
+        if isinstance(part, ImagePart):
+            return SentPicture(next(pictures), part.detail or part.image_url.detail)
+        return part.text
+
+    return tuple(
+        ChatMessage("system" if message.role == "developer" else message.role, tuple(map(take, message.content)))
+        for message in messages
+    )

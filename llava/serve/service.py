@@ -144,6 +144,8 @@ class Service:
             raise
         finally:
             watch.end(outcome)
+            if made is not None:
+                self.pictures.give_back(made)
             if self.log is not None and made is not None:
                 self.log.write_answer(source, self.backend.model_id, made, seen, outcome)
 

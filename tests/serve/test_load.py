@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -19,7 +20,8 @@ from llava.errors import BadImage, EngineClosed
 from llava.image.source import Limits as ImageLimits
 from llava.serve.decoder import Decoders
 from llava.serve.limits import Limits, Settings
-from tests.serve.serving import Puppet, Running, run_server, wait_until, write_image
+from llava.serve.pictures import _Room
+from tests.serve.serving import Puppet, Running, data_uri, run_server, wait_until, write_image
 
 CHAT = "/v1/chat/completions"
 HI = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
@@ -98,6 +100,7 @@ def test_a_picture_that_takes_too_much_memory_is_refused() -> None:
 
 
 def test_an_engine_that_breaks_fails_its_requests_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llava.backends.own.RESTART_S", 5.0)
     backend = Own()
     with run_server(backend) as running:
         assert running.post(CHAT, HI).status == 200
@@ -111,7 +114,7 @@ def test_an_engine_that_breaks_fails_its_requests_and_comes_back(monkeypatch: py
         monkeypatch.setattr(backend.engine, "_step", lambda: 1 / 0)
         assert running.post(CHAT, HI).status == 503
         assert running.send("GET", "/health").status == 503  # not made anew again so soon
-        wait_until(lambda: running.send("GET", "/health").status == 200, 3)
+        wait_until(lambda: running.send("GET", "/health").status == 200, 15)
         assert running.post(CHAT, HI).status == 200
         assert b"llava_engine_restarts_total 2.0" in running.send("GET", "/metrics").body
 
@@ -189,3 +192,49 @@ def test_a_request_takes_turns_with_those_before_it() -> None:
         assert b"llava_requests_queued 2.0" in running.send("GET", "/metrics").body
         puppet.gate.set()
         assert [one.result().status for one in asked] == [200] * 3
+
+
+def test_decoded_pictures_wait_for_room_and_give_it_back() -> None:
+    puppet = Puppet()
+    limits = Limits(pictures_bytes=100 * 100 * 3 * 3)
+    picture = draw(1, 100, 100)
+    with run_server(puppet, Settings(limits=limits)) as running, ThreadPoolExecutor(4) as pool:
+        refused = running.chat(*[picture] * 4)
+        assert (refused.status, refused.error["code"]) == (400, "pictures_bytes_limit_exceeded")
+        puppet.gate.clear()
+        asked = [pool.submit(running.chat, picture, picture) for _ in range(4)]
+        wait_until(lambda: running.service.num_open == 4)
+        wait_until(lambda: puppet.num_open, 20)
+        time.sleep(0.2)
+        assert puppet.num_open == 1  # two pictures of three that have room
+        assert running.chat("Hi", max_tokens=2, stream=True, n=9).status == 400
+        puppet.gate.set()
+        assert [one.result().status for one in asked] == [200] * 4
+        room = running.service.pictures._room
+        assert (room._num_free, list(room._waiting), running.service.pictures._held) == (room.size, [], {})
+        bad = {"type": "image_url", "image_url": "data:image/png;base64,AAAA"}
+        broken = {"type": "image_url", "image_url": data_uri(write_image(picture)[:-200])}
+        for part in (bad, broken):
+            reply = running.chat(picture, part)
+            assert (reply.status, reply.error["param"]) == (400, "messages.0.content.1.image_url")
+        assert room._num_free == room.size
+
+
+def test_a_client_that_leaves_while_it_waits_for_room_leaves_it_to_others() -> None:
+    async def main() -> None:
+        room = _Room(10)
+        await room.take(8)
+        first, second = asyncio.create_task(room.take(5)), asyncio.create_task(room.take(2))
+        await asyncio.sleep(0)
+        assert not second.done()  # nobody is overtaken
+        first.cancel()
+        await asyncio.wait({second}, timeout=1)
+        assert second.done()
+        third = asyncio.create_task(room.take(9))
+        await asyncio.sleep(0)
+        room.give(10)
+        third.cancel()  # though its turn has come
+        await asyncio.wait({third})
+        assert room._num_free == room.size
+
+    asyncio.run(main())
