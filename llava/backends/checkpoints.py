@@ -23,9 +23,10 @@ from llava.conversation import Conversation, conv_templates
 from llava.errors import CheckpointError, ContextTooLong, UsageError
 from llava.image.geometry import Size, fit_inside, plan_tiles
 from llava.image.source import Picture
-from llava.model.checkpoint import LoadedModel, open_checkpoint
+from llava.model.checkpoint import LoadedModel
 from llava.model.companions import fit_tokenizer, load_generation_config, load_tokenizer
 from llava.model.convert import convert
+from llava.model.opening import open_checkpoint
 from llava.model.sources import DEFAULT_MODEL, find_checkpoint
 from llava.model.weights import find_tensors
 from llava.prompt import escape_image_tokens, keep_needed_escapes, render, split_at_images
@@ -71,7 +72,7 @@ class Checkpoint:
         self.tokenizer = load_tokenizer(opened.folder)
         fit_tokenizer(self.tokenizer, opened.model, opened.folder)
         model = opened.model
-        model.generation_config = load_generation_config(opened.folder, model, self.tokenizer)
+        model.generation_config = load_generation_config([opened.folder], model, self.tokenizer)
         self._loaded = LoadedModel(
             self.tokenizer,
             model,

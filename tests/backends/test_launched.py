@@ -416,7 +416,7 @@ def test_the_flags_of_the_command_reach_the_engine() -> None:
     [
         ("--engine vllm M --model-base B", "--model-base is for the own engine"),
         ("--engine sglang M --memory 1G", "use --memory-share"),
-        ("--engine vllm M --quant q8", "use --quantization"),
+        ("--engine vllm M --quant int8", "use --quantization"),
         ("--engine vllm M --arithmetic int8", "leave it out"),
         ("--engine sglang M --tp 0", "tensor parallel is 0"),
         ("--engine vllm M --memory-share 1.5", "memory share is 1.5"),
