@@ -427,36 +427,20 @@ def _add_serve(commands: Any) -> None:
 
 def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine", default="own", metavar="NAME", help="own, sglang or vllm (default: %(default)s)")
-    parser.add_argument(
-        "--engine-python", metavar="PATH", help="the interpreter that has sglang or vllm installed (default: this one)"
-    )
-    parser.add_argument(
-        "--tp", type=int, default=1, metavar="N", help="accelerators that share one model (sglang, vllm)"
-    )
-    parser.add_argument(
-        "--dp", type=int, default=1, metavar="N", help="copies of the model side by side (sglang, vllm)"
-    )
-    parser.add_argument("--quantization", metavar="NAME", help="as the engine calls it, such as fp8 (sglang, vllm)")
-    parser.add_argument(
-        "--memory-share", type=float, metavar="X", help="of an accelerator's memory, as 0.85 (sglang, vllm)"
-    )
-    parser.add_argument("--context", type=int, metavar="N", help="a shorter context than the model's (sglang, vllm)")
-    parser.add_argument(
-        "--engine-start-s",
-        type=float,
-        default=1800,
-        metavar="S",
-        help="until it has to be ready (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--engine-arg",
-        action="append",
-        default=[],
-        metavar="WORD",
-        help="a further word for the engine's own command line, as --engine-arg=--enable-metrics; may be given again",
-    )
-    parser.add_argument("--engine-url", metavar="URL", help="an engine that runs already, with an OpenAI interface")
-    parser.add_argument("--engine-model", metavar="NAME", help="what the engine at URL calls the model")
+    for flag, kind, default, metavar, text in (
+        ("--engine-python", str, None, "PATH", "the interpreter that has sglang or vllm installed (default: this one)"),
+        ("--tp", int, 1, "N", "accelerators that share a model (sglang, vllm)"),
+        ("--dp", int, 1, "N", "copies of the model that run (sglang, vllm)"),
+        ("--quantization", str, None, "NAME", "as the engine calls it, such as fp8 (sglang, vllm)"),
+        ("--memory-share", float, None, "X", "of an accelerator's memory, as 0.85 (sglang, vllm)"),
+        ("--context", int, None, "N", "a shorter context than the model's (sglang, vllm)"),
+        ("--engine-start-s", float, 1800.0, "S", "until it is ready (default: %(default)s)"),
+        ("--engine-url", str, None, "URL", "an engine that runs already, with an OpenAI interface"),
+        ("--engine-model", str, None, "NAME", "what the engine at URL calls the model"),
+    ):
+        parser.add_argument(flag, type=kind, default=default, metavar=metavar, help=text)
+    text = "a further word for the engine's command line, as --engine-arg=--enable-metrics; may be given again"
+    parser.add_argument("--engine-arg", action="append", default=[], metavar="WORD", help=text)
 
 
 def _serve(arguments: argparse.Namespace) -> int:
