@@ -1,6 +1,6 @@
 # make demo    ask the embedded model about a picture          make bench   time it beside Transformers
 # make test    run the tests                                   make docs    write docs/cli.md and the file map
-# make check   lint, types, layers
+# make check   lint, types, layers                             make test-engines   beside real SGLang and real vLLM
 #
 # Each target sets up what it needs in $(VENV), once. On Linux without an NVIDIA card a much smaller download is
 #   make demo TORCH_FLAGS="--index-url https://download.pytorch.org/whl/cpu"
@@ -20,7 +20,7 @@ DEMO_QUESTION ?= What is written on the sign?
 
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test test-engines check bench docs clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.core
@@ -31,6 +31,19 @@ demo: $(VENV)/.core
 
 test: $(VENV)/.dev
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_FLAGS)
+
+# Real SGLang, real vLLM and SGLang's gateway, each in an environment of its own (6 GB, made once). ENGINES= says which;
+# one that is installed already is named as sglang_python=, vllm_python= or smg_python=.
+ENGINES ?= sglang vllm smg
+ENGINE_VENVS ?= .venv-engines
+ENGINES_TO_MAKE = $(foreach engine,$(ENGINES),$(if $($(engine)_python),,$(ENGINE_VENVS)/$(engine)/.ready))
+ENGINE_FLAGS = $(foreach engine,$(ENGINES),--$(engine)-python=$(or $($(engine)_python),$(ENGINE_VENVS)/$(engine)/bin/python))
+
+test-engines: $(VENV)/.dev $(ENGINES_TO_MAKE)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o python_files='check_*.py' tests/engines $(ENGINE_FLAGS) $(PYTEST_FLAGS)
+
+$(ENGINE_VENVS)/%/.ready: tests/engines/install.py | $(VENV)/.dev
+	@TORCH_FLAGS="$(TORCH_FLAGS)" $(BIN)/python tests/engines/install.py $* $(ENGINE_VENVS)/$*
 
 check: $(VENV)/.dev
 	@echo "ruff";    $(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .

@@ -376,6 +376,8 @@ def _add_serve(commands: Any) -> None:
     from llava.serve.limits import Limits
 
     parser = _command(commands, "serve", _serve, "Answer OpenAI clients, and people in a browser.")
+    # What stands here is the same as --model; without it, --model keeps what it said.
+    parser.add_argument("model", nargs="?", default=argparse.SUPPRESS, metavar="MODEL", help="the same as --model")
     _add_checkpoint_flags(parser)
     parser.add_argument("--conv-mode", metavar="NAME", help="conversation template (default: the checkpoint's own)")
     parser.add_argument("--name", metavar="NAME", help="what clients call the model (default: its own name)")
@@ -386,8 +388,7 @@ def _add_serve(commands: Any) -> None:
         default="exact",
         help="int8, with --quant on a CPU: prompts in integers of 8 bits, faster and a little less exact",
     )
-    parser.add_argument("--engine", default="own", metavar="NAME", help="own, sglang or vllm (default: %(default)s)")
-    parser.add_argument("--engine-url", metavar="URL", help="an engine that runs already, with an OpenAI interface")
+    _add_engine_flags(parser)
     parser.add_argument("--host", default="127.0.0.1", metavar="HOST", help="(default: %(default)s, this machine only)")
     parser.add_argument("--port", type=int, default=8000, metavar="N", help="(default: %(default)s)")
     parser.add_argument(
@@ -424,6 +425,24 @@ def _add_serve(commands: Any) -> None:
         )
 
 
+def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--engine", default="own", metavar="NAME", help="own, sglang or vllm (default: %(default)s)")
+    for flag, kind, default, metavar, text in (
+        ("--engine-python", str, None, "PATH", "the interpreter that has sglang or vllm installed (default: this one)"),
+        ("--tp", int, 1, "N", "accelerators that share a model (sglang, vllm)"),
+        ("--dp", int, 1, "N", "copies of the model that run (sglang, vllm)"),
+        ("--quantization", str, None, "NAME", "as the engine calls it, such as fp8 (sglang, vllm)"),
+        ("--memory-share", float, None, "X", "of an accelerator's memory, as 0.85 (sglang, vllm)"),
+        ("--context", int, None, "N", "a shorter context than the model's (sglang, vllm)"),
+        ("--engine-start-s", float, 1800.0, "S", "until it is ready (default: %(default)s)"),
+        ("--engine-url", str, None, "URL", "an engine that runs already, with an OpenAI interface"),
+        ("--engine-model", str, None, "NAME", "what the engine at URL calls the model"),
+    ):
+        parser.add_argument(flag, type=kind, default=default, metavar=metavar, help=text)
+    text = "a further word for the engine's command line, as --engine-arg=--enable-metrics; may be given again"
+    parser.add_argument("--engine-arg", action="append", default=[], metavar="WORD", help=text)
+
+
 def _serve(arguments: argparse.Namespace) -> int:
     if importlib.util.find_spec("fastapi") is None:
         raise UsageError("Serving needs the package's serve extra: run pip install 'llava[serve]'.")
@@ -446,9 +465,13 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def _choose_backend(arguments: argparse.Namespace, settings: Settings) -> Backend:
     """The engine that the flags ask for: ours, or what ``from_flags`` of ``llava.backends.<name>`` makes of them."""
-    name = "url" if arguments.engine_url and arguments.engine == "own" else arguments.engine
+    name = arguments.engine
+    if arguments.engine_url is not None:
+        if name != "own":
+            raise UsageError(f"--engine {name} starts an engine and --engine-url names one that runs: leave one out.")
+        name = "remote"
     if name != "own":
-        if name not in ("sglang", "vllm", "url") or importlib.util.find_spec(f"llava.backends.{name}") is None:
+        if name not in ("sglang", "vllm", "remote"):
             raise UsageError(f"There is no engine '{name}'. The engines are own, sglang and vllm.")
         made: Backend = importlib.import_module(f"llava.backends.{name}").from_flags(arguments, settings)
         return made

@@ -55,5 +55,13 @@ class EngineClosed(LlavaError):
     """The engine was closed, is not ready yet, or its thread or process ended by an error."""
 
 
+class EngineFailed(LlavaError):
+    """An engine outside this process refused a request or answered nonsense; ``status`` is the one that it gave."""
+
+    def __init__(self, message: str, status: int = 500) -> None:
+        self.status = status
+        super().__init__(message)
+
+
 class CheckpointError(LlavaError, ValueError):
     """A checkpoint cannot be used as it stands: files missing, tensors that do not fit, an unsafe format."""

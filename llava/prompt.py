@@ -36,6 +36,12 @@ def escape_image_tokens(user_text: str) -> str:
     return _MARKUP.sub(lambda found: found[0] + ESCAPE, user_text.replace(ESCAPE, ""))
 
 
+def keep_needed_escapes(text: str, tokenizer: Any) -> str:
+    """The text for a reader that knows no ESCAPE: it stays only inside what would else be one of the added tokens."""
+    slot = DEFAULT_IMAGE_TOKEN
+    return slot.join(_without_escapes(stretch, None, tokenizer)[0] for stretch in split_at_images(text))
+
+
 def split_at_images(text: str) -> list[str]:
     """The stretches of text between image slots: always one more than there are slots, and some may be empty."""
     return text.split(DEFAULT_IMAGE_TOKEN)

@@ -12,6 +12,7 @@ from llava.errors import (
     BadImage,
     ContextTooLong,
     EngineClosed,
+    EngineFailed,
     EngineFull,
     FetchError,
     LlavaError,
@@ -79,7 +80,11 @@ def translate(error: BaseException, request_id: str, param: str | None = None) -
         return Refusal(429, str(error), code="overloaded")
     if isinstance(error, EngineClosed):
         return Refusal(503, str(error), code="engine_unavailable")
+    if isinstance(error, EngineFailed) and error.status in (400, 404, 413, 422):
+        return Refusal(400, str(error), param=param, code="engine_refused")
     LOG.error("request %s failed", request_id, exc_info=error)
+    if isinstance(error, EngineFailed):
+        return Refusal(502, str(error), code="engine_failed")
     if isinstance(error, LlavaError):
         return Refusal(500, str(error), code="engine_failed")
     return Refusal(500, f"The server failed on this request. Its log says more about {request_id}.", code="internal")

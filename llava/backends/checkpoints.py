@@ -1,0 +1,186 @@
+"""What of a checkpoint stays on our side when an engine of others runs it: its prompts, and the folder it reads.
+
+The engine gets a finished text with ``<image>`` at each picture's place. Its own chat template would be a second
+opinion on what a conversation is, so none is used: what is said here is what ``llava.prompt.render`` says to the engine
+of this package, and how many positions it takes is known before anything is sent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from PIL import Image
+
+from llava.backends.local import find_ends, image_slot
+from llava.backends.protocol import ChatRequest, SentPicture
+from llava.backends.turns import write_conversation
+from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
+from llava.conversation import Conversation, conv_templates
+from llava.errors import CheckpointError, ContextTooLong, UsageError
+from llava.image.geometry import Size, fit_inside, plan_tiles
+from llava.image.source import Picture
+from llava.model.checkpoint import LoadedModel
+from llava.model.companions import fit_tokenizer, load_generation_config, load_tokenizer
+from llava.model.convert import convert
+from llava.model.opening import open_checkpoint
+from llava.model.sources import DEFAULT_MODEL, find_checkpoint
+from llava.model.weights import find_tensors
+from llava.prompt import escape_image_tokens, keep_needed_escapes, render, split_at_images
+
+# Beside the rows of embeddings, what vLLM and every Transformers know a tower's tensors by.
+_CLASSIC_TOWER = "vision_tower.vision_model."
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as an engine is asked it."""
+
+    text: str
+    """With ``<image>`` at each picture's place, and what begins a prompt left to the engine's tokenizer."""
+    pictures: tuple[Picture, ...]
+    input_ids: tuple[int, ...]
+    """What the text is to the tokenizer, with ``<image>``'s own id once for each picture."""
+    prompt_tokens: int
+    image_tokens: int
+    stop_texts: tuple[str, ...]
+    stop_ids: tuple[int, ...]
+    max_new_tokens: int
+
+    @property
+    def stretches(self) -> list[str]:
+        """The text around the pictures: one more than there are pictures."""
+        return split_at_images(self.text)
+
+
+class Checkpoint:
+    """A folder in llava-hf's layout with all that prompts are made of, but no weights in memory."""
+
+    def __init__(self, folder: str | Path, template: str | None = None, context_tokens: int | None = None) -> None:
+        opened = open_checkpoint(folder)
+        if opened.spec.layout != "hf":
+            raise UsageError(f"{folder} is in the original's layout; an engine needs llava-hf's (llava convert).")
+        if template is not None and template not in conv_templates:
+            known = ", ".join(conv_templates)
+            raise UsageError(f"There is no conversation template '{template}'. The names are: {known}.")
+        self.folder = opened.folder
+        self.spec = opened.spec
+        self.context_tokens = min(context_tokens or opened.spec.context_tokens, opened.spec.context_tokens)
+        self.tokenizer = load_tokenizer(opened.folder)
+        fit_tokenizer(self.tokenizer, opened.model, opened.folder)
+        model = opened.model
+        model.generation_config = load_generation_config([opened.folder], model, self.tokenizer)
+        self._loaded = LoadedModel(
+            self.tokenizer,
+            model,
+            opened.load_processor(),
+            opened.spec,
+            self.context_tokens,
+            template or opened.template,
+        )
+        self.image_id: int = self.tokenizer.convert_tokens_to_ids(DEFAULT_IMAGE_TOKEN)
+
+    @property
+    def is_anyres(self) -> bool:
+        return self.spec.tiling.is_anyres
+
+    def ask(self, request: ChatRequest) -> Asked:
+        """The request as text. Raises ContextTooLong and UsageError."""
+        if request.prompt is not None:
+            return self._ask_text(request.prompt, request)
+        template = conv_templates[self._loaded.template]
+        conversation, sent = write_conversation(request.messages, template, image_slot(self._loaded))
+        pictures = tuple(self._fit(one) for one in sent)
+        positions = [plan_tiles(picture.size, self.spec.tiling).num_positions for picture in pictures]
+        prompt = render(conversation, self.tokenizer, positions, limit_tokens=self.context_tokens)
+        return self._finish(conversation.get_prompt(), prompt.input_ids, pictures, positions, conversation, request)
+
+    def _ask_text(self, text: str, request: ChatRequest) -> Asked:
+        escaped = escape_image_tokens(text)
+        ids = tuple(self.tokenizer(keep_needed_escapes(escaped, self.tokenizer)).input_ids)
+        if not ids:
+            raise UsageError("The prompt is empty.")
+        if len(ids) > self.context_tokens:
+            raise ContextTooLong(len(ids), self.context_tokens, "Shorten the text.")
+        return self._finish(escaped, ids, (), [], None, request)
+
+    def _finish(
+        self,
+        text: str,
+        ids: Sequence[int],
+        pictures: tuple[Picture, ...],
+        positions: Sequence[int],
+        conversation: Conversation | None,
+        request: ChatRequest,
+    ) -> Asked:
+        texts, stop_ids = find_ends(conversation or conv_templates[self._loaded.template], self._loaded)
+        prompt_tokens = len(ids) - len(positions) + sum(positions)
+        return Asked(
+            text=keep_needed_escapes(text, self.tokenizer),
+            pictures=pictures,
+            input_ids=tuple(self.image_id if token == IMAGE_TOKEN_INDEX else token for token in ids),
+            prompt_tokens=prompt_tokens,
+            image_tokens=sum(positions),
+            stop_texts=(*(texts if conversation is not None else ()), *request.sampling.stop),
+            stop_ids=tuple(stop_ids),
+            max_new_tokens=min(request.sampling.max_new_tokens, max(1, self.context_tokens - prompt_tokens)),
+        )
+
+    def _fit(self, sent: SentPicture) -> Picture:
+        """The picture; of ``detail`` "low" no more of it than one tile shows.
+
+        The base tile alone, as our own engine has it, cannot be asked of others: theirs still adds the tiles of the
+        smallest grid, but has no more to cut than one tile's worth of pixels.
+        """
+        tile_px = self.spec.tiling.tile_px
+        if sent.detail != "low" or max(sent.picture.size) <= tile_px:
+            return sent.picture
+        size, _ = fit_inside(sent.picture.size, Size(tile_px, tile_px))
+        small = sent.picture.image.resize((max(1, size.width), max(1, size.height)), Image.Resampling.BICUBIC)
+        return replace(sent.picture, image=small, digest=f"{sent.picture.digest}-{tile_px}")
+
+
+def find_hf_folder(model: str | Path | None, cache: Path | None = None) -> Path:
+    """The checkpoint as llava-hf's layout has it: its own folder, or what it was converted to once and is kept.
+
+    Converted are checkpoints in the original's layout, fine-tunes that are put together with their base, and llava-hf's
+    own where the tower's tensors have names that only newer Transformers know. ``cache``: where these are kept, by
+    default ``engines`` in this package's cache folder. Raises what ``convert`` raises.
+    """
+    source = find_checkpoint(model or DEFAULT_MODEL)
+    if (source / "config.json").is_file() and _is_fit(source):
+        return source
+    folder = (cache or default_cache()) / f"{source.resolve().name}-{_describe_files(source)}"
+    if not (folder / "config.json").is_file():
+        convert(model or DEFAULT_MODEL, folder, "hf")
+    return folder
+
+
+def default_cache() -> Path:
+    """Where converted checkpoints are kept: under ``LLAVA_CACHE``, else under ``XDG_CACHE_HOME`` or ``~/.cache``."""
+    own = os.environ.get("LLAVA_CACHE")
+    root = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "llava"
+    return root / "engines"
+
+
+def _is_fit(folder: Path) -> bool:
+    try:
+        names = find_tensors(folder)
+    except CheckpointError:  # no weights of its own, or damaged ones: converting says which
+        return False
+    return any(name.removeprefix("model.").startswith(_CLASSIC_TOWER) for name in names) and not any(
+        name.startswith("model.mm_projector.") for name in names
+    )
+
+
+def _describe_files(folder: Path) -> str:
+    """A short digest of a folder's files: names, sizes and times, so that a changed checkpoint is converted anew."""
+    digest = hashlib.sha256(str(folder.resolve()).encode())
+    for path in sorted(folder.iterdir()):
+        if path.is_file():
+            about = path.stat()
+            digest.update(f"{path.name} {about.st_size} {about.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,508 @@
+"""Any server that speaks OpenAI's chat completions, as a ``Backend``: ours is its client.
+
+Whatever was asked, the answer is asked for as a stream, so that a client who leaves is noticed there: closing the
+iterator closes the connection, and that is how every such server is told to stop. Nothing is ever asked twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import os
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2 as httpx
+
+from llava.backends.protocol import ChatMessage, ChatRequest, Delta, FinishReason, SentPicture, TokenLogprob, Usage
+from llava.errors import EngineClosed, EngineFailed, EngineFull, UsageError
+from llava.image.source import Picture
+from llava.prompt import ESCAPE
+from llava.sampling import Sampling
+
+# One event of a stream, and the body of a refusal: more than that is no answer of a language model.
+_MAX_EVENT_BYTES = 4 * 1024 * 1024
+_MAX_REFUSAL_BYTES = 64 * 1024
+# What stands for pictures and turns in the templates of LLaVA and of the models beside it. An engine whose template is
+# not known here would take it for its own markup, wherever a person typed it.
+_MARKUP = re.compile(r"<(?=\|[^|<>\s]+\|>|/?s>|/?image>|image_pad>|unk>|pad>|im_(?:start|end|patch)>)|\[(?=/?INST\])")
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """How long an engine may keep us waiting, in seconds."""
+
+    connect_s: float = 5.0
+    silent_s: float = 300.0
+    """Between two pieces of an answer, and before the first: a full engine lets a request wait."""
+    look_s: float = 2.0
+    """For a health check, and for what models there are."""
+
+
+@dataclass
+class Counts:
+    """What ``Backend.count`` tells of requests that were passed on."""
+
+    running: int = 0
+    finished: int = 0
+    failed: int = 0
+    prompt_tokens: int = 0
+    generated_tokens: int = 0
+    cached_tokens: int = 0
+
+    def tell(self) -> dict[str, float]:
+        return {
+            "requests_running": self.running,
+            "requests_total": self.finished,
+            "failed_requests_total": self.failed,
+            "prompt_tokens_total": self.prompt_tokens,
+            "generated_tokens_total": self.generated_tokens,
+            "cached_tokens_total": self.cached_tokens,
+        }
+
+
+class Remote:
+    """A model behind a URL.
+
+    Args:
+        url: up to and with ``/v1``; without a path ``/v1`` is added.
+        model: what the engine calls it; by default the only model that it lists.
+        model_id: what clients call it; by default the same.
+        api_key: sent as a bearer token.
+        context_tokens: what its context holds, where the engine does not tell.
+        timeouts: how long it may keep us waiting.
+        speaks_extras: whether it knows top_k, min_p and repetition_penalty, as vLLM, SGLang and llama.cpp do; then
+            they are always sent, so that an engine's own defaults never apply.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        model: str | None = None,
+        model_id: str | None = None,
+        api_key: str | None = None,
+        context_tokens: int = 0,
+        timeouts: Timeouts = Timeouts(),
+        speaks_extras: bool = False,
+    ) -> None:
+        self._url = _read_url(url)
+        self._model = model
+        self._is_named = bool(model_id or model)
+        self.model_id = model_id or model or urlsplit(self._url).netloc.rpartition("@")[2]  # until ``start`` knows
+        self.context_tokens = context_tokens
+        self.counts = Counts()
+        self._timeouts = timeouts
+        self._speaks_extras = speaks_extras
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        waits = httpx.Timeout(
+            timeouts.silent_s, connect=timeouts.connect_s, pool=timeouts.connect_s, write=timeouts.silent_s
+        )
+        # Proxies of the environment are for the world outside, never for an engine on this machine.
+        is_here = urlsplit(self._url).hostname in ("127.0.0.1", "::1", "localhost")
+        self._client = httpx.AsyncClient(
+            headers=headers,
+            timeout=waits,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
+            trust_env=not is_here,
+            follow_redirects=False,
+        )
+
+    async def start(self) -> None:
+        """Finds out which model there is and how much it holds.
+
+        Raises EngineClosed if the engine cannot be reached, EngineFailed if it lists no model of the name, UsageError
+        if it lists several and none was named.
+        """
+        models = await self._list_models()
+        names = [str(entry.get("id")) for entry in models]
+        if self._model is None:
+            if len(names) != 1:
+                known = f"serves {len(names)} models ({', '.join(names[:8])})" if names else "lists no models"
+                raise UsageError(f"The engine at {self._url} {known}: say which one is meant with --engine-model.")
+            self._model = names[0]
+        elif names and self._model not in names:
+            raise EngineFailed(
+                f"The engine at {self._url} serves no '{self._model}', but {', '.join(names[:8])}: name one of these."
+            )
+        self.model_id = self.model_id if self._is_named else self._model
+        entry = next((entry for entry in models if entry.get("id") == self._model), {})
+        said = entry.get("max_model_len")
+        if isinstance(said, int) and said > 0:
+            self.context_tokens = said
+
+    async def _list_models(self) -> list[dict[str, Any]]:
+        try:
+            answer = await self._client.get(f"{self._url}/models", timeout=self._timeouts.look_s)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        if answer.status_code in (404, 405):  # some servers have no such route
+            return []
+        if answer.status_code != 200:
+            raise _read_refusal(answer.status_code, answer.content[:_MAX_REFUSAL_BYTES], answer.headers)
+        try:
+            listed = answer.json()["data"]
+            return [dict(entry) for entry in listed]
+        except (ValueError, KeyError, TypeError) as error:
+            raise EngineFailed(f"What answers at {self._url}/models is no OpenAI-compatible server.") from error
+
+    async def stop(self) -> None:
+        """Closes all connections: open answers break off."""
+        await self._client.aclose()
+
+    async def is_ready(self) -> bool:
+        """Whether it answers when asked what models it has."""
+        try:
+            answer = await self._client.get(f"{self._url}/models", timeout=self._timeouts.look_s)
+        except (httpx.HTTPError, RuntimeError):  # the latter if our client is closed
+            return False
+        return answer.status_code < 500
+
+    def count(self) -> Mapping[str, float]:
+        """Counts of what was passed on."""
+        return self.counts.tell()
+
+    async def chat(self, request: ChatRequest) -> AsyncIterator[Delta]:
+        """See ``Backend.chat``. Raises EngineClosed, EngineFull, EngineFailed."""
+        if request.prompt is not None:
+            body = {"prompt": guard_markup(request.prompt), **self.write_sampling(request, is_chat=False)}
+            path = "completions"
+        else:
+            body = {"messages": await asyncio.to_thread(write_messages, request.messages)}
+            body.update(self.write_sampling(request, is_chat=True))
+            path = "chat/completions"
+        is_greedy = request.sampling.temperature == 0
+        async with aclosing(self.ask(path, body, request.num_choices, is_greedy=is_greedy)) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    def write_sampling(self, request: ChatRequest, *, is_chat: bool) -> dict[str, Any]:
+        """The request's settings in OpenAI's names, and beyond them in vLLM's and SGLang's."""
+        sampling: Sampling = request.sampling
+        values: dict[str, Any] = {
+            "model": self._model or self.model_id,
+            "max_tokens": sampling.max_new_tokens,
+            "temperature": sampling.temperature,
+            "top_p": 1.0 if sampling.top_p is None else sampling.top_p,
+            "n": request.num_choices,
+            "presence_penalty": sampling.presence_penalty,
+            "frequency_penalty": sampling.frequency_penalty,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if sampling.temperature == 0:
+            values["n"] = 1  # all choices of a greedy answer are equal, and vLLM refuses to compute them twice
+        if sampling.seed is not None:
+            values["seed"] = sampling.seed
+        if sampling.stop:
+            values["stop"] = list(sampling.stop)
+        if request.top_logprobs is not None:
+            if is_chat:
+                values.update(logprobs=True, top_logprobs=request.top_logprobs)
+            else:
+                values["logprobs"] = request.top_logprobs
+        extras = {
+            "top_k": -1 if sampling.top_k is None else sampling.top_k,
+            "min_p": sampling.min_p,
+            "repetition_penalty": sampling.repetition_penalty,
+        }
+        if not self._speaks_extras:  # then only what was asked for: OpenAI's own refuses unknown names
+            extras = {name: value for name, value in extras.items() if value != _NO_EXTRAS[name]}
+        return values | extras
+
+    async def ask(
+        self,
+        path: str,
+        body: Mapping[str, Any],
+        num_choices: int,
+        *,
+        is_greedy: bool,
+        translate: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    ) -> AsyncGenerator[Delta, None]:
+        """Posts ``body`` and reads the stream; a greedy answer is asked for once and told ``num_choices`` times.
+
+        ``path``: below the URL, or from the server's root if it begins with ``/``. ``translate``: makes an event of
+        another dialect one of OpenAI's.
+        """
+        repeats = num_choices if is_greedy else 1
+        reading = _Reading(num_choices=1 if is_greedy else num_choices)
+        self.counts.running += 1
+        is_done = False
+        try:
+            async with aclosing(self._stream(path, body)) as events:
+                async for event in events:
+                    for delta in reading.read(translate(event) if translate else event):
+                        for index in range(repeats):
+                            yield replace(delta, index=index) if repeats > 1 else delta
+            for delta, is_last in reading.finish():
+                for index in range(repeats):
+                    told = replace(delta, index=index) if repeats > 1 else delta
+                    if is_last and index == repeats - 1:
+                        told = replace(told, usage=self._count(reading.usage(), repeats))
+                        is_done = True
+                    yield told
+        except (EngineClosed, EngineFailed, EngineFull):
+            self.counts.failed += 1
+            raise
+        finally:
+            self.counts.running -= 1
+            self.counts.finished += is_done
+
+    def _count(self, usage: Usage, repeats: int) -> Usage:
+        self.counts.prompt_tokens += usage.prompt_tokens
+        self.counts.generated_tokens += usage.completion_tokens
+        self.counts.cached_tokens += usage.cached_tokens
+        return replace(usage, completion_tokens=usage.completion_tokens * repeats)
+
+    async def _stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """The events of one answer, up to ``[DONE]``."""
+        has_begun = False
+        try:
+            async with self._client.stream("POST", self._find(path), json=body) as answer:
+                if answer.status_code != 200:
+                    raise _read_refusal(answer.status_code, await _read_some(answer), answer.headers)
+                has_begun = True
+                async with aclosing(_read_events(answer)) as datas:
+                    async for data in datas:
+                        if data == b"[DONE]":
+                            return
+                        yield _read_event(data)
+        except httpx.TimeoutException as error:
+            if isinstance(error, (httpx.ConnectTimeout, httpx.PoolTimeout)):
+                raise self._unreachable(error) from error
+            raise EngineFailed(
+                f"The engine said nothing for {self._timeouts.silent_s:g} s, so its answer was given up."
+            ) from error
+        except httpx.ConnectError as error:
+            raise self._unreachable(error) from error
+        except (httpx.HTTPError, httpx.StreamError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not self._client.is_closed:
+                raise
+            what = "before the answer ended" if has_begun else "before it answered"
+            raise EngineClosed(f"The engine broke off {what}. Ask again.") from error
+        raise EngineClosed("The engine broke off before the answer ended. Ask again.")
+
+    def _find(self, path: str) -> str:
+        parts = urlsplit(self._url)
+        return f"{parts.scheme}://{parts.netloc}{path}" if path.startswith("/") else f"{self._url}/{path}"
+
+    def _unreachable(self, error: Exception) -> EngineClosed:
+        why = "did not answer in time" if isinstance(error, httpx.TimeoutException) else "cannot be reached"
+        return EngineClosed(f"The engine at {self._url} {why}: see that it runs, and that the address is right.")
+
+
+def from_flags(arguments: Any, settings: Any) -> Remote:
+    """The backend that ``llava serve --engine-url`` describes; its key is the word in LLAVA_ENGINE_KEY."""
+    for flag, value in (("--model", arguments.model), ("--conv-mode", arguments.conv_mode)):
+        if value is not None:
+            raise UsageError(f"{flag} has no effect on an engine that runs already: leave it out (see --engine-model).")
+    return Remote(
+        arguments.engine_url,
+        model=arguments.engine_model,
+        model_id=arguments.name,
+        api_key=os.environ.get("LLAVA_ENGINE_KEY"),
+        context_tokens=arguments.context or 0,
+        timeouts=Timeouts(silent_s=settings.limits.answer_s),
+    )
+
+
+_NO_EXTRAS: Mapping[str, float] = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
+
+
+def _read_url(url: str) -> str:
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise UsageError(f"'{url}' is no engine's URL; write one such as http://127.0.0.1:30000/v1.")
+    path = parts.path.rstrip("/") or "/v1"
+    return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def guard_markup(text: str) -> str:
+    """What a person typed, so that an engine finds no picture's place and no end of a turn in it.
+
+    An invisible ESCAPE parts the markup of the usual templates; other text stays as it is.
+    """
+    return _MARKUP.sub(lambda found: found[0] + ESCAPE, text.replace(ESCAPE, ""))
+
+
+def write_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
+    """The messages as OpenAI has them: a lone text as a string, else a list of parts in their order."""
+    written: list[dict[str, Any]] = []
+    for message in messages:
+        parts = [
+            {
+                "type": "image_url",
+                "image_url": {"url": write_data_uri(part.picture), "detail": part.detail},
+            }
+            if isinstance(part, SentPicture)
+            else {"type": "text", "text": guard_markup(part)}
+            for part in message.parts
+        ]
+        is_text = len(parts) == 1 and parts[0]["type"] == "text"
+        written.append({"role": message.role, "content": parts[0]["text"] if is_text else parts})
+    return written
+
+
+def write_data_uri(picture: Picture) -> str:
+    """The picture as a PNG in a data URI: exactly its pixels, and nothing else that its file held."""
+    file = io.BytesIO()
+    picture.image.save(file, "PNG", compress_level=1)  # it goes no further than the next process
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+
+
+@dataclass
+class _Reading:
+    """The events of a stream become deltas; what ends a choice is kept back until the usage is known."""
+
+    num_choices: int
+    num_pieces: int = 0
+    ended: dict[int, Delta] = field(default_factory=dict)
+    said: Usage | None = None
+
+    def read(self, event: Mapping[str, Any]) -> list[Delta]:
+        refusal = event.get("error")
+        if refusal:
+            status = refusal.get("code") if isinstance(refusal, dict) else None
+            raise _read_refusal(status if isinstance(status, int) else 500, json.dumps(refusal).encode(), {})
+        if isinstance(event.get("usage"), dict):
+            self.said = _read_usage(event["usage"])
+        deltas = []
+        for choice in event.get("choices") or ():
+            delta = _read_choice(choice)
+            if not 0 <= delta.index < self.num_choices or delta.index in self.ended:
+                raise EngineFailed(f"The engine told news of choice {delta.index}, which there is not.")
+            self.num_pieces += bool(delta.text)
+            if delta.finish_reason is not None:
+                self.ended[delta.index] = delta
+            elif delta.text or delta.logprobs:
+                deltas.append(delta)
+        return deltas
+
+    def finish(self) -> list[tuple[Delta, bool]]:
+        """The last deltas of all choices, each with whether it is the very last."""
+        if len(self.ended) != self.num_choices:
+            raise EngineClosed("The engine broke off before the answer ended. Ask again.")
+        *others, last = self.ended.values()
+        return [*((delta, False) for delta in others), (last, True)]
+
+    def usage(self) -> Usage:
+        """What the engine counted; of one that does not count only the pieces are known."""
+        return self.said or Usage(prompt_tokens=0, completion_tokens=self.num_pieces)
+
+
+def _read_usage(values: Mapping[str, Any]) -> Usage:
+    details = values.get("prompt_tokens_details") or {}
+    return Usage(
+        prompt_tokens=_count(values.get("prompt_tokens")),
+        completion_tokens=_count(values.get("completion_tokens")),
+        image_tokens=_count(details.get("image_tokens")),
+        cached_tokens=_count(details.get("cached_tokens")),
+    )
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _read_choice(choice: Any) -> Delta:
+    try:
+        index = int(choice.get("index") or 0)
+        said = choice.get("delta")
+        text = choice.get("text") if said is None else said.get("content")
+        reason = choice.get("finish_reason")
+        logprobs = _read_logprobs(choice.get("logprobs"))
+    except (AttributeError, TypeError, ValueError, KeyError) as error:
+        raise EngineFailed("The engine sent a piece of an answer that cannot be read.") from error
+    if reason is None:
+        finish: FinishReason | None = None
+    elif reason in ("abort", "error"):  # SGLang's and vLLM's words for what they gave up by themselves
+        raise EngineClosed("The engine gave the answer up. Ask again.")
+    else:
+        finish = "length" if reason == "length" else "stop"
+    return Delta(index, text or "", logprobs, finish)
+
+
+def _read_logprobs(values: Any) -> tuple[TokenLogprob, ...]:
+    if not values:
+        return ()
+    if "content" in values:
+        return tuple(
+            TokenLogprob(
+                one["token"],
+                float(one["logprob"]),
+                tuple((other["token"], float(other["logprob"])) for other in one.get("top_logprobs") or ()),
+            )
+            for one in values["content"] or ()
+        )
+    tops = values.get("top_logprobs") or [{}] * len(values["tokens"])
+    return tuple(
+        TokenLogprob(token, float(logprob), tuple((name, float(value)) for name, value in (top or {}).items()))
+        for token, logprob, top in zip(values["tokens"], values["token_logprobs"], tops, strict=True)
+    )
+
+
+async def _read_events(answer: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """The ``data`` of server-sent events; comments and other fields are passed over."""
+    rest = b""
+    async for chunk in answer.aiter_bytes():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                yield line[5:].strip()
+        if len(rest) > _MAX_EVENT_BYTES:
+            raise EngineFailed(f"The engine sent an event of more than {_MAX_EVENT_BYTES:,} bytes.")
+
+
+def _read_event(data: bytes) -> dict[str, Any]:
+    try:
+        event = json.loads(data)
+    except ValueError as error:
+        raise EngineFailed("The engine sent an event that is no JSON.") from error
+    if not isinstance(event, dict):
+        raise EngineFailed("The engine sent an event that is no JSON object.")
+    return event
+
+
+async def _read_some(answer: httpx.Response) -> bytes:
+    body = b""
+    async for chunk in answer.aiter_bytes():
+        body += chunk
+        if len(body) > _MAX_REFUSAL_BYTES:
+            break
+    return body[:_MAX_REFUSAL_BYTES]
+
+
+def _read_refusal(status: int, body: bytes, headers: Mapping[str, str]) -> Exception:
+    """The error for a status that is not 200: the engine's own words without what is no client's business."""
+    words = _find_words(body)
+    if status in (429, 503):
+        wait = f" Ask again in {headers['retry-after']} s." if headers.get("retry-after", "").isdigit() else ""
+        told = f"The engine is too busy: {words}" if words else "The engine is too busy."
+        return (EngineFull if status == 429 else EngineClosed)(told + wait)
+    if status in (401, 403):
+        return EngineFailed("The engine refuses our key: set it in LLAVA_ENGINE_KEY.", status)
+    if not words:
+        return EngineFailed(f"The engine answered with status {status} and said no more.", status)
+    return EngineFailed(f"The engine answered with status {status}: {words}", status)
+
+
+def _find_words(body: bytes) -> str:
+    """The message of an OpenAI-shaped, FastAPI-shaped or plain refusal; addresses and paths of the engine's removed."""
+    text = body.decode("utf-8", "replace")
+    try:
+        said: Any = json.loads(text)
+        while isinstance(said, dict) and any(key in said for key in ("error", "message", "detail")):
+            said = next(said[key] for key in ("error", "message", "detail") if key in said)
+        text = said if isinstance(said, str) else json.dumps(said)
+    except ValueError:
+        text = "" if text.lstrip().startswith("<") else text  # a page for people
+    text = re.sub(r"0x[0-9a-fA-F]+", "…", text)
+    text = re.sub(r"(?<![\w/:])(?:/[\w.@+-]+){2,}", "…", text)
+    text = " ".join(text.split())
+    return text[:300] + "…" if len(text) > 300 else text

@@ -1,0 +1,279 @@
+"""An engine's process: started, found healthy, started again when it dies, given up, and never left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from llava.backends.process import Care, EngineProcess, Launch, find_free_port
+from llava.errors import EngineClosed, LlavaError
+
+FAKE = Path(__file__).with_name("fake_engine.py")
+ROOT = Path(__file__).resolve().parents[2]
+QUICK = Care(
+    start_s=30, look_s=0.1, sick_s=5, broken_s=0.5, first_wait_s=0.05, longest_wait_s=0.2, most_deaths=3, grace_s=0.5
+)
+
+
+def launch(*flags: str, name: str = "Fake") -> Launch:
+    return Launch(name, lambda port: [sys.executable, str(FAKE), "--port", str(port), *flags])
+
+
+@asynccontextmanager
+async def running(*flags: str, care: Care = QUICK) -> AsyncIterator[EngineProcess]:
+    process = EngineProcess(launch(*flags), care)
+    try:
+        await process.start()
+        yield process
+    finally:
+        await process.stop()
+
+
+def run(task: Callable[[], Awaitable[Any]]) -> Any:
+    async def everything() -> Any:
+        return await task()
+
+    return asyncio.run(everything())
+
+
+async def until(is_so: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < end, "it did not come to that"
+        await asyncio.sleep(0.02)
+
+
+def family(pid: int | None) -> list[psutil.Process]:
+    """The guard and all processes below it."""
+    assert pid is not None
+    guard = psutil.Process(pid)
+    return [guard, *guard.children(recursive=True)]
+
+
+def living(processes: list[psutil.Process]) -> list[int]:
+    found = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+    return found
+
+
+def engine_of(processes: list[psutil.Process]) -> psutil.Process:
+    return next(one for one in processes if str(FAKE) in one.cmdline() and "guard.py" not in one.cmdline()[1])
+
+
+def test_it_starts_is_found_healthy_and_ends_with_all_that_it_started() -> None:
+    said: list[str] = []
+
+    async def task() -> None:
+        process = EngineProcess(launch("--child", "--slow", "0.3"), QUICK, said.append)
+        await process.start()
+        assert process.state == "ready"
+        process.check_alive()
+        family_ = family(process.pid)
+        assert len(family_) == 3  # guard, engine, child
+        assert "fake engine starts" in process.last_words()
+        await process.stop()
+        assert living(family_) == []
+        with pytest.raises(EngineClosed, match="Fake does not run"):
+            process.check_alive()
+        await process.stop()  # again is harmless
+
+    run(task)
+    assert said[-1].startswith("Fake is ready after ")
+
+
+def test_one_that_does_not_come_up_is_told_by_its_last_words() -> None:
+    async def task() -> None:
+        process = EngineProcess(launch("--fail", "no memory left"), QUICK)
+        with pytest.raises(LlavaError, match=r"Fake ended with code 3 before it was ready(?s:.*)no memory left"):
+            await process.start()
+        assert process.state == "stopped"
+        assert process.pid is None
+
+    run(task)
+
+
+def test_one_that_takes_too_long_is_ended() -> None:
+    async def task() -> None:
+        process = EngineProcess(launch("--slow", "60", "--child"), Care(start_s=3.0, look_s=0.1, grace_s=0.5))
+        starting = asyncio.create_task(process.start())
+        await until(lambda: process.pid is not None and len(family(process.pid)) == 3)
+        family_ = family(process.pid)
+        with pytest.raises(LlavaError, match="not ready after 3 s"):
+            await starting
+        assert living(family_) == []
+
+    run(task)
+
+
+def test_a_command_that_is_not_there_is_told() -> None:
+    async def task() -> None:
+        process = EngineProcess(Launch("Ghost", lambda port: ["/no/such/program"]), QUICK)
+        with pytest.raises(LlavaError, match=r"Ghost ended with code 1(?s:.*)/no/such/program"):
+            await process.start()
+
+    run(task)
+
+
+def test_who_gives_up_waiting_leaves_nothing_behind() -> None:
+    async def task() -> None:
+        process = EngineProcess(launch("--slow", "60"), QUICK)
+        starting = asyncio.create_task(process.start())
+        await until(lambda: process.pid is not None and len(family(process.pid)) == 2)
+        family_ = family(process.pid)
+        starting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await starting
+        assert living(family_) == []
+
+    run(task)
+
+
+def test_one_that_is_killed_is_started_again_on_another_port_and_its_child_is_gone() -> None:
+    async def task() -> None:
+        async with running("--child") as process:
+            deaths: list[int] = []
+            process.when_dead(lambda: deaths.append(1))
+            port, family_ = process.port, family(process.pid)
+            engine_of(family_).kill()
+            await until(lambda: process.state != "ready")
+            with pytest.raises(EngineClosed, match="being started again"):
+                process.check_alive()
+            await until(lambda: process.state == "ready")
+            assert living(family_) == []
+            assert (process.num_starts, len(deaths)) == (2, 1)
+            assert process.port != port
+            process.check_alive()
+
+    run(task)
+
+
+def test_a_killed_guard_takes_no_engine_into_oblivion() -> None:
+    async def task() -> None:
+        async with running("--child") as process:
+            family_ = family(process.pid)
+            family_[0].kill()
+            await until(lambda: process.num_starts == 2 and process.state == "ready")
+            assert living(family_) == []
+
+    run(task)
+
+
+def test_one_that_is_sick_for_too_long_is_ended_and_started_again(tmp_path: Path) -> None:
+    sick = tmp_path / "sick"
+
+    async def task() -> None:
+        async with running("--sick-file", str(sick)) as process:
+            family_ = family(process.pid)
+            sick.touch()
+            await until(lambda: process.state == "waiting")
+            sick.unlink()
+            await until(lambda: process.state == "ready")
+            assert living(family_) == []
+
+    run(task)
+
+
+def test_a_short_sickness_is_waited_out(tmp_path: Path) -> None:
+    sick = tmp_path / "sick"
+
+    async def task() -> None:
+        care = Care(start_s=30, look_s=0.05, broken_s=5, grace_s=0.5)
+        async with running("--sick-file", str(sick), care=care) as process:
+            sick.touch()
+            await until(lambda: process.is_broken)
+            with pytest.raises(EngineClosed, match="started again"):
+                process.check_alive()
+            sick.unlink()
+            await until(lambda: not process.is_broken)
+            process.check_alive()
+            assert process.num_starts == 1
+
+    run(task)
+
+
+def test_one_that_keeps_dying_is_given_up(tmp_path: Path) -> None:
+    async def task() -> None:
+        async with running("--once", str(tmp_path / "was here")) as process:
+            engine_of(family(process.pid)).kill()
+            await until(lambda: process.state == "given up")
+            assert process.num_starts == 3  # the first, and two that failed: three deaths
+            with pytest.raises(EngineClosed, match="died 3 times within 600 s and was given up"):
+                process.check_alive()
+            assert "not again" in process.last_words()
+
+    run(task)
+
+
+def test_one_that_does_not_listen_to_sigterm_is_ended_after_the_grace() -> None:
+    async def task() -> None:
+        process = EngineProcess(launch("--stubborn", "--child"), QUICK)
+        await process.start()
+        family_ = family(process.pid)
+        began = time.monotonic()
+        await process.stop()
+        assert living(family_) == []
+        assert time.monotonic() - began > QUICK.grace_s
+
+    run(task)
+
+
+def test_stopping_while_it_is_being_started_again_ends_that_too(tmp_path: Path) -> None:
+    async def task() -> None:
+        process = EngineProcess(launch("--slow", "0.5"), QUICK)
+        await process.start()
+        engine_of(family(process.pid)).kill()
+        await until(lambda: process.num_starts == 2 and process.pid is not None)
+        await until(lambda: len(family(process.pid)) == 2)
+        family_ = family(process.pid)
+        await process.stop()
+        assert living(family_) == []
+        assert process.state == "stopped"
+
+    run(task)
+
+
+def test_a_server_that_is_killed_leaves_no_engine_behind(tmp_path: Path) -> None:
+    code = (
+        "import asyncio, sys\n"
+        "from llava.backends.process import Care, EngineProcess, Launch\n"
+        "async def main():\n"
+        f"    command = lambda port: [sys.executable, {str(FAKE)!r}, '--port', str(port), '--child', '--stubborn']\n"
+        "    process = EngineProcess(Launch('Fake', command), Care(grace_s=0.3))\n"
+        "    await process.start()\n"
+        "    print(process.pid, flush=True)\n"
+        "    await asyncio.sleep(60)\n"
+        "asyncio.run(main())\n"
+    )
+    server = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    family_ = family(int(server.stdout.readline()))
+    server.stdout.close()
+    assert len(living(family_)) == 3
+    os.kill(server.pid, signal.SIGKILL)
+    server.wait()
+    end = time.monotonic() + 10
+    while living(family_) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert living(family_) == []
+
+
+def test_a_free_port_is_free() -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", find_free_port())):
+        pass
