@@ -211,14 +211,16 @@ def measure_limits(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def picture_of(seed: int) -> Any:
-    """A picture that is not like any other: stripes of the seed's width under a gradient."""
+    """A picture that is not like any other: coloured squares under a gradient."""
+    import random
+
     from PIL import Image
 
+    rng = random.Random(seed)
+    squares = Image.new("L", (16, 16))
+    squares.putdata([rng.randrange(256) for _ in range(256)])
     gradient = Image.linear_gradient("L").resize(PICTURE_PX)
-    stripes = Image.new("L", PICTURE_PX, 40)
-    for x in range(0, PICTURE_PX[0], 7 + seed):
-        stripes.paste(200, (x, 0, x + 3, PICTURE_PX[1]))
-    return Image.merge("RGB", (gradient, stripes, gradient.rotate(180)))
+    return Image.merge("RGB", (gradient, squares.resize(PICTURE_PX), gradient.rotate(180)))
 
 
 def question_ids(number: int) -> list[int]:

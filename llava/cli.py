@@ -412,6 +412,11 @@ def _add_serve(commands: Any) -> None:
         "--fetch-host", action="append", default=[], metavar="HOST", help="fetch from HOST only; may be given again"
     )
     parser.add_argument("--fetch-private", action="store_true", help="fetch from addresses that are not public too")
+    parser.add_argument(
+        "--keep-keys-apart",
+        action="store_true",
+        help="what is remembered of one API key's prompts and pictures speeds up no other key's answers",
+    )
     parser.add_argument("--log-conversations", type=Path, metavar="FILE", help="append every conversation to FILE")
     for one in dataclasses.fields(Limits):
         kind: Any = _bytes if one.name.endswith("_bytes") else float if one.name.endswith("_s") else int
@@ -458,6 +463,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         fetch_private=arguments.fetch_private,
         address=f"http://{arguments.host}:{arguments.port}",
         log=arguments.log_conversations,
+        keeps_keys_apart=arguments.keep_keys_apart,
     )
     backend = _choose_backend(arguments, settings)
     return serve(backend, settings, host=arguments.host, port=arguments.port, mount=_find_web(arguments.web))

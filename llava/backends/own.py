@@ -117,7 +117,7 @@ class Own:
         """See ``Backend.chat``; choice i of a request with a seed is drawn with that seed plus i."""
         local = self._ready()
         prepared = await asyncio.to_thread(self._prepare, local, request)
-        question = local.make_question(prepared)
+        question = replace(local.make_question(prepared), salt=request.tenant)
         loop = asyncio.get_running_loop()
         news: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
         choices = [_Choosing() for _ in range(request.num_choices)]

@@ -40,7 +40,8 @@ class ChatRequest:
 
     ``top_logprobs``: None is no log-probabilities, 0 only those of the chosen tokens. ``prompt``: in
     place of ``messages``, a rendered text to be continued: special tokens in it count, and each ``<image>`` is one of
-    ``pictures``. (What strangers typed is escaped by ``llava.prompt.escape_image_tokens`` first.)
+    ``pictures``. (What strangers typed is escaped by ``llava.prompt.escape_image_tokens`` first.) ``tenant``: whose
+    cached content may be used, where tenants are kept apart.
     """
 
     messages: tuple[ChatMessage, ...] = ()
@@ -49,6 +50,7 @@ class ChatRequest:
     top_logprobs: int | None = None
     prompt: str | None = None
     pictures: tuple[SentPicture, ...] = ()
+    tenant: str = ""
 
     @property
     def all_pictures(self) -> list[SentPicture]:

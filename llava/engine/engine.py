@@ -59,7 +59,10 @@ FEATURE_POSITIONS = 16 * 2880
 
 @dataclass(frozen=True)
 class Question:
-    """What an engine is asked: a rendered prompt, its pictures with their plans, and where the answer ends."""
+    """What an engine is asked: a rendered prompt, its pictures with their plans, and where the answer ends.
+
+    ``salt``: what is cached for this question serves only questions with the same one.
+    """
 
     prompt: Prompt
     pictures: Sequence[Picture] = ()
@@ -67,6 +70,7 @@ class Question:
     sampling: Sampling = field(default_factory=Sampling)
     stop_texts: Sequence[str] = ()
     stop_ids: Sequence[int] = ()
+    salt: str = ""
 
 
 @dataclass(frozen=True)
@@ -308,10 +312,10 @@ class Engine:
                 f"{len(question.plans)} plans were given."
             )
         pictures = [
-            (plan.num_positions, plan.num_tiles, fingerprint(picture.digest, repr(plan)), picture)
+            (plan.num_positions, plan.num_tiles, fingerprint(picture.digest, f"{plan!r}{question.salt}"), picture)
             for picture, plan in zip(question.pictures, question.plans, strict=True)
         ]
-        keys, spans = position_keys(question.prompt.input_ids, pictures)
+        keys, spans = position_keys(question.prompt.input_ids, pictures, question.salt)
         sampling = question.sampling
         if sampling.temperature > 0 and sampling.seed is None:
             # From torch's own numbers, so that torch.manual_seed makes answers repeatable, as it does for generate.

@@ -21,6 +21,8 @@ from llava.constants import IMAGE_TOKEN_INDEX
 
 # A picture's place in a position key; no picture takes more positions.
 _PLACE_BITS = 32
+# More than any token id has.
+_TOKEN_BITS = 32
 
 
 class State(Enum):
@@ -97,17 +99,24 @@ class Request:
         return [picture for picture in self.pictures if picture.start < stop and start < picture.stop]
 
 
+def token_of(key: int) -> int:
+    """The token id of a position's key; 0 for a picture's."""
+    return max(key, 0) & ((1 << _TOKEN_BITS) - 1)
+
+
 def fingerprint(digest: str, processing: str) -> bytes:
     """Names a picture as the model sees it: its bytes' digest and everything that decides how it is cut and scaled."""
     return hashlib.sha256(f"{digest}\n{processing}".encode()).digest()
 
 
 def position_keys(
-    input_ids: Sequence[int], pictures: Sequence[tuple[int, int, bytes, Any]]
+    input_ids: Sequence[int], pictures: Sequence[tuple[int, int, bytes, Any]], salt: str = ""
 ) -> tuple[list[int], tuple[PictureSpan, ...]]:
     """Position keys of token ids with a slot for each picture, and where the pictures lie.
 
-    ``pictures``: (positions, tiles, fingerprint, source) of each, in the order of the slots.
+    ``pictures``: (positions, tiles, fingerprint, source) of each, in the order of the slots. ``salt``: makes the first
+    key, and so the whole path from the root, one that no other salt has; ``token_of`` takes it out again. A picture's
+    fingerprint has to hold it too.
     """
     keys: list[int] = []
     spans: list[PictureSpan] = []
@@ -121,4 +130,6 @@ def position_keys(
         spans.append(PictureSpan(len(keys), len(keys) + num_positions, num_tiles, name, source))
         # Below zero, where no token id is.
         keys += [-1 - (base | place) for place in range(num_positions)]
+    if salt and keys and keys[0] >= 0:
+        keys[0] |= int.from_bytes(hashlib.sha256(salt.encode()).digest(), "big") << _TOKEN_BITS
     return keys, tuple(spans)

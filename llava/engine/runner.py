@@ -14,7 +14,7 @@ import torch
 
 from llava.engine import compiled, graphs, paged
 from llava.engine.features import FeatureStore
-from llava.engine.request import PictureSpan, Request
+from llava.engine.request import PictureSpan, Request, token_of
 from llava.engine.scheduler import Encode, Step
 from llava.errors import UsageError
 from llava.image.pixels import make_pixels
@@ -160,7 +160,7 @@ class Runner:
 
     def _embed(self, request: Request, start: int, stop: int) -> torch.Tensor:
         """What stands at the request's positions, [stop - start, C]: words, and features of its pictures."""
-        ids = torch.tensor([max(key, 0) for key in request.keys[start:stop]], device=self.model.device)
+        ids = torch.tensor([token_of(key) for key in request.keys[start:stop]], device=self.model.device)
         embeds_NC = self._decoder.embed_tokens(ids)
         for picture in request.pictures_between(start, stop):
             features_PC = self.features.entry(picture).payload

@@ -17,6 +17,7 @@ from starlette.responses import Response
 
 from llava.serve.limits import Settings
 from llava.serve.refusals import LOG, Refusal, over, translate
+from llava.serve.service import TENANT
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -36,6 +37,7 @@ class Gate:
     def __init__(self, app: App, settings: Settings) -> None:
         self._app = app
         self._digests = [_digest(key) for key in settings.keys]
+        self._keeps_apart = settings.keeps_keys_apart
         self._header_bytes, self._answer_s = settings.limits.header_bytes, settings.limits.answer_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,7 +60,8 @@ class Gate:
 
         try:
             self._check_headers(scope)
-            self._check_key(scope)
+            digest = self._check_key(scope)
+            TENANT.set(digest if self._keeps_apart else "")
             if scope["path"].startswith(_ANSWERED):
                 await _run_while_connected(self._app, scope, receive, send_with_id, self._answer_s)
             else:
@@ -79,9 +82,10 @@ class Gate:
             value = f"The headers have {num_bytes:,} bytes"
             raise over("header_bytes", self._header_bytes, value, "Send fewer.", status=431)
 
-    def _check_key(self, scope: Scope) -> None:
+    def _check_key(self, scope: Scope) -> str:
+        """The digest of the key that was sent; "" where none is needed. Raises Refusal."""
         if not self._digests or scope.get("raw_path", scope["path"].encode()) == _OPEN_PATH:
-            return
+            return ""
         given = [_read_key(value) for name, value in scope["headers"] if name == b"authorization"]
         digest = _digest(given[0]) if given else b""
         if not any(hmac.compare_digest(digest, known) for known in self._digests):
@@ -92,6 +96,7 @@ class Gate:
                 # Browsers ask for a password then; the key is one, with any name.
                 headers={"WWW-Authenticate": 'Bearer, Basic realm="llava"'},
             )
+        return digest.hex()
 
 
 def _digest(key: str) -> bytes:

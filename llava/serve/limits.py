@@ -65,6 +65,8 @@ class Settings:
         address: what clients of the original's controller are told to ask.
         log: a file to which conversations are written, one JSON object a line.
         decoders: processes that decode pictures.
+        keeps_keys_apart: what the engine remembers for one key (prompts, pictures) serves no other: from how soon an
+            answer begins, nobody learns what others have asked.
     """
 
     limits: Limits = field(default_factory=Limits)
@@ -76,6 +78,7 @@ class Settings:
     address: str = "http://127.0.0.1:8000"
     log: Path | None = None
     decoders: int = 2
+    keeps_keys_apart: bool = False
 
 
 def describe_limits() -> list[tuple[str, str, str]]:

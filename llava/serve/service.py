@@ -10,6 +10,8 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import replace
 
 from llava.backends.protocol import Backend, ChatRequest, Delta
 from llava.errors import EngineClosed, LlavaError
@@ -20,6 +22,8 @@ from llava.serve.pictures import PictureLoader
 from llava.serve.refusals import LOG, Refusal, over
 
 Make = Callable[[], Awaitable[ChatRequest]]
+# Who asks, where keys are kept apart: set by the gate for each request.
+TENANT: ContextVar[str] = ContextVar("tenant", default="")
 
 
 class Service:
@@ -123,13 +127,14 @@ class Service:
 
         Raises Refusal and what ``Backend.chat`` raises, before the first delta where it can.
         """
-        watch = Watch(self.metrics)
+        watch, tenant = Watch(self.metrics), TENANT.get()
         outcome = "cancelled"
         made: ChatRequest | None = None
         seen: list[Delta] = []
         try:
             async with self._admit():
                 made = request if isinstance(request, ChatRequest) else await request()
+                made = replace(made, tenant=tenant)
                 async with aclosing(self._ask(made)) as deltas:
                     async for delta in deltas:
                         watch.see(delta)

@@ -32,9 +32,10 @@ from llava.image.geometry import Size, plan_tiles
 from llava.image.source import load_picture
 from llava.prompt import escape_image_tokens
 from llava.sampling import Sampling
+from llava.serve.limits import Settings
 from llava.serve.schemas import ChatBody, read_sampling
 from tests.serve.conftest import Internet
-from tests.serve.serving import Running, data_uri, write_image
+from tests.serve.serving import Running, data_uri, run_server, write_image
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = (ROOT / "examples/demo.png").read_bytes()
@@ -305,8 +306,8 @@ ELSEWHERE = {
     48: "../model/test_checkpoint.py::test_a_pickle_with_code_in_it_is_refused_and_not_run",
     50: "test_soak.py::test_nothing_is_lost_and_nothing_leaks",
 }
-# Of processes that are not here: a router with several workers (46); a cache that tenants do not share (49).
-NOT_HERE = {46, 49}
+# Of processes that are not here: a router with several workers, which tests/engines/check_router.py starts.
+NOT_HERE = {46}
 
 
 def test_every_row_of_the_table_of_faults_is_somewhere() -> None:
@@ -318,6 +319,25 @@ def test_every_row_of_the_table_of_faults_is_somewhere() -> None:
     for place in ELSEWHERE.values():
         file, name = place.split("::")
         assert f"def {name}(" in (Path(__file__).parent / file).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_row_49_what_one_key_asked_makes_no_other_keys_answer_come_sooner(apart: bool, own: Running) -> None:
+    loaded = own.service.backend._ready().loaded  # type: ignore[attr-defined]
+    settings = Settings(keys=("one", "two"), keeps_keys_apart=apart)
+    question = {**say("What is written on the sign?", DEMO), "max_tokens": 2}
+    with run_server(Own(loaded), settings) as running:
+
+        def ask(key: str) -> tuple[int, str]:
+            reply = running.post(CHAT, question, Authorization=f"Bearer {key}")
+            assert reply.status == 200, reply.body
+            return reply.json["usage"]["prompt_tokens_details"]["cached_tokens"], reply.text
+
+        first, again, other = ask("one"), ask("one"), ask("two")
+    assert first[0] == 0
+    assert again[0] > 100
+    assert (other[0] == 0) is apart
+    assert first[1] == again[1] == other[1]
 
 
 # Special tokens
