@@ -87,9 +87,12 @@ def main() -> int:
     parser.add_argument("--without-peers", action="store_true", help="measure the engine alone")
     parser.add_argument("--llama-python", help="a Python that has llama-cpp-python and gguf, to measure that too")
     parser.add_argument("--sides", help=f"which, with commas, of {', '.join(MEASURES)} (default: those that are there)")
+    parser.add_argument("--brief", action="store_true", help="each question once, and no crowds")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--only", choices=MEASURES, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.brief:
+        SHAPES[options.shape] = dataclasses.replace(SHAPES[options.shape], crowd=(), repeats=1)
     if options.only:
         print(json.dumps(MEASURES[options.only](options)))
         return 0
@@ -173,7 +176,7 @@ def run_alone(side: str, options: argparse.Namespace) -> dict[str, Any]:
     """The figures of one side, from a fresh process."""
     python = {"vllm": options.vllm_python, "llama.cpp": options.llama_python}.get(side.split()[0], sys.executable)
     command = [python, __file__, "--only", side, "--keep", options.keep, "--shape", options.shape]
-    command += ["--dtype", options.dtype, "--device", options.device]
+    command += ["--dtype", options.dtype, "--device", options.device, *(["--brief"] if options.brief else [])]
     print(f"measuring {side} ...", file=sys.stderr, flush=True)
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
