@@ -93,6 +93,11 @@ class Own:
         """Raises EngineClosed before ``start`` and after ``stop``."""
         return self._ready().engine
 
+    @property
+    def tiling(self) -> Tiling:
+        """How it cuts pictures. Raises EngineClosed before ``start`` and after ``stop``."""
+        return self._ready().loaded.spec.tiling
+
     def _ready(self) -> Local:
         if self._local is None:
             raise EngineClosed("The model is not loaded. Ask again later.")
