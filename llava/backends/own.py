@@ -21,7 +21,7 @@ from llava.conversation import conv_templates
 from llava.engine.engine import Engine, Piece, Stream
 from llava.engine.sampling import Choice
 from llava.errors import ContextTooLong, EngineClosed, UsageError
-from llava.image.geometry import TilePlan, plan_tiles, plan_whole
+from llava.image.geometry import TilePlan, Tiling, plan_tiles, plan_whole
 from llava.model.checkpoint import load_model
 from llava.model.sources import DEFAULT_MODEL
 from llava.prompt import Prompt, tokenizer_image_token

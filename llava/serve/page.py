@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import html
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -94,7 +94,7 @@ class _Page:
                 )
                 with gr.Row(elem_id="below"):
                     self.photo = gr.Button("Take a picture", elem_id="photo", elem_classes="bare", size="sm")
-                    gr.HTML("The model can be wrong. Look yourself where it matters.", elem_id="caution")
+                    gr.HTML("The model can be wrong. <i>Look yourself where it matters.</i>", elem_id="caution")
             with gr.Column(elem_id="side"):
                 gr.HTML("<h2>What the model saw</h2>")
                 self.sees = gr.HTML(sheets.EMPTY, elem_id="sees")
@@ -117,7 +117,7 @@ class _Page:
                     min(16, most), most, min(_NEW_TOKENS, most), step=1, label="Longest answer", info="In tokens."
                 )
 
-    def _find_examples(self) -> list[dict[str, Any]] | None:
+    def _find_examples(self) -> list[Any] | None:
         """Pictures that come with the package, with a question each."""
         folder = self.assets / "examples"
         found = [(folder / name, question) for name, question in _QUESTIONS.items() if (folder / name).is_file()]
@@ -181,8 +181,9 @@ class _Page:
     ) -> AsyncGenerator[Update, None]:
         """The last question again; its answer comes back if there is no other."""
         wishes = _read_wishes(temperature, top_p, new_tokens, detail)
-        before, question = talk.split_at(messages, _index(event))
-        async for update in self._ask(_page_of(request), before, question, wishes, otherwise=messages):
+        turn = talk.find_turn(messages, _index(event))
+        question = talk.write_question(turn.question, turn.paths)
+        async for update in self._ask(_page_of(request), messages[: turn.begin], question, wishes, otherwise=messages):
             yield update
 
     async def edit(
@@ -197,9 +198,14 @@ class _Page:
     ) -> AsyncGenerator[Update, None]:
         """A question said differently: what came after it goes, unless it cannot be asked."""
         wishes = _read_wishes(temperature, top_p, new_tokens, detail)
-        before, question = talk.split_at(messages, _index(event))
-        changed = talk.write_question(html.unescape(event.value), talk.read_message(question)[1])
-        async for update in self._ask(_page_of(request), before, changed, wishes, otherwise=[*messages, changed]):
+        index = _index(event)
+        turn = talk.find_turn(messages, index)
+        changed = talk.write_question(html.unescape(event.value), turn.paths)
+        # The browser has changed its message already; this is as it was.
+        old: list[Message] = [*messages]
+        old[index] = {**messages[index], "content": [{"type": "text", "text": event.previous_value}]}
+        before, otherwise = messages[: turn.begin], [*old, *changed]
+        async for update in self._ask(_page_of(request), before, changed, wishes, otherwise=otherwise):
             yield update
 
     async def take_example(
@@ -222,14 +228,14 @@ class _Page:
         self,
         page: str,
         before: Sequence[Message],
-        question: Message,
+        question: Sequence[Message],
         wishes: Wishes,
         *,
         otherwise: Sequence[Message] | None = None,
         box: Any = None,
     ) -> AsyncGenerator[Update, None]:
-        """The page while a question is answered. ``otherwise``: what is shown if there is no answer, with the reason."""
-        asked = [*before, question]
+        """The page while a question is answered. ``otherwise``: what is shown if it is refused, with the reason."""
+        asked = [*talk.tidy(before), *question]
         otherwise = asked if otherwise is None else otherwise
         busy: dict[str, Any] = {"submit_btn": False, "stop_btn": True} | ({"value": box} if box is not None else {})
         yield {self.chat: asked, self.box: gr.update(**busy)}
@@ -251,7 +257,7 @@ class _Page:
         messages = [*asked, talk.write_answer(answering.text)] if answering.text else list(otherwise)
         end = talk.describe_end(answering)
         if end is not None:
-            messages.append(talk.write_notice(end))
+            messages.append(talk.write_notice(end, is_refusal=not answering.text))
         yield {
             self.chat: messages,
             self.usage: sheets.show_usage(answering.usage, first_s),
@@ -266,12 +272,12 @@ class _Page:
 
     def give_back(self, messages: list[Message], box: Any) -> Update:
         """A question that was not answered goes back to where it was typed, unless something new is there."""
-        found = talk.find_unanswered(messages)
-        if found is None or (box or {}).get("text") or (box or {}).get("files"):
+        turns = talk.find_turns(messages)
+        if not turns or turns[-1].answer is not None or (box or {}).get("text") or (box or {}).get("files"):
             return {self.chat: gr.skip(), self.box: gr.skip()}
-        others, question = found
-        text, files = talk.read_message(question)
-        return {self.chat: others, self.box: {"text": text, "files": files}}
+        turn = turns[-1]
+        others = [*messages[: turn.begin], *messages[turn.end :]]
+        return {self.chat: others, self.box: {"text": turn.question, "files": list(turn.paths)}}
 
     def stop(self, request: gr.Request) -> None:
         self.talks.stop(_page_of(request))
@@ -282,12 +288,11 @@ class _Page:
     def undo(self, event: gr.UndoData, messages: list[Message], box: Any, request: gr.Request) -> Update:
         """Takes the last question back to where it was typed; what is typed there comes after it."""
         self.talks.stop(_page_of(request), drop=True)
-        before, question = talk.split_at(messages, _index(event))
-        text, files = talk.read_message(question)
+        turn = talk.find_turn(messages, _index(event))
         typed = (box or {}).get("text") or ""
-        files = [*files, *(box or {}).get("files", ())]
+        text, files = turn.question, [*turn.paths, *(box or {}).get("files", ())]
         return {
-            self.chat: before,
+            self.chat: talk.tidy(messages[: turn.begin]),
             self.box: gr.update(
                 value={"text": f"{text}\n{typed}" if typed else text, "files": files}, submit_btn=True, stop_btn=False
             ),

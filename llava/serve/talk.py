@@ -13,9 +13,9 @@ import logging
 import mimetypes
 import uuid
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +30,24 @@ from llava.serve.service import Service
 
 Message = Mapping[str, Any]
 
+# What the style sheet calls what is said in the place of an answer.
+_REFUSAL = "notice refusal"
 LOG = logging.getLogger("llava.serve")
-_NOTICE = "notice"
 # Decoded pictures that are kept, in pixels: four of the largest that are allowed by default.
 _KEPT_PIXELS = 100_000_000
 # A page is told of news this often at most: each time it draws the answer anew.
 _NEWS_S = 0.04
 
 
-def write_question(text: str, paths: Sequence[str]) -> Message:
-    """The user's message: pictures by their files, then what was typed, as it was typed."""
+def write_question(text: str, paths: Sequence[str]) -> list[Message]:
+    """The user's messages: one of pictures, if there are any, and one of what was typed, as it was typed.
+
+    They are apart because Chatbot drops the files of a message whose text is edited.
+    """
     files = [{"type": "file", "file": _describe_file(path), "alt_text": Path(path).name} for path in paths]
-    # The page reads Markdown with HTML in it; what a person types is shown as it was typed.
+    # Chatbot reads Markdown with HTML in it.
     texts = [{"type": "text", "text": html.escape(text, quote=False)}] if text else []
-    return {"role": "user", "content": [*files, *texts]}
+    return [{"role": "user", "content": parts} for parts in (files, texts) if parts]
 
 
 def _describe_file(path: str) -> dict[str, Any]:
@@ -54,14 +58,15 @@ def write_answer(text: str) -> Message:
     return {"role": "assistant", "content": [{"type": "text", "text": text}]}
 
 
-def write_notice(sentence: str) -> Message:
-    """Says something that is not the model's."""
-    shown = f'<span class="notice">{html.escape(sentence, quote=False)}</span>'
-    return {**write_answer(shown), "metadata": {"id": _NOTICE}}
+def write_notice(sentence: str, *, is_refusal: bool = False) -> Message:
+    """Says something that is not the model's. A refusal stands in the place of an answer."""
+    style = _REFUSAL if is_refusal else "notice"
+    shown = f'<span class="{style}">{html.escape(sentence, quote=False)}</span>'
+    return {**write_answer(shown), "metadata": {"id": style}}
 
 
 def is_notice(message: Message) -> bool:
-    return (message.get("metadata") or {}).get("id") == _NOTICE
+    return str((message.get("metadata") or {}).get("id", "")).startswith("notice")
 
 
 def read_message(message: Message) -> tuple[str, list[str]]:
@@ -72,43 +77,52 @@ def read_message(message: Message) -> tuple[str, list[str]]:
     return text, [part["file"]["path"] for part in parts if part["type"] == "file"]
 
 
-def find_turns(messages: Sequence[Message]) -> Iterator[tuple[Message, Message | None]]:
-    """The questions with their answers, in order; None where there is none."""
-    question = None
-    for message in messages:
-        if is_notice(message):
-            continue
+@dataclass(frozen=True)
+class Turn:
+    """A question with its pictures, and its answer; None where it was refused or is still to be answered."""
+
+    question: str
+    paths: tuple[str, ...]
+    answer: str | None
+    begin: int  # of its messages
+    end: int
+
+
+def find_turns(messages: Sequence[Message]) -> list[Turn]:
+    """The turns in order. Pictures belong to the text below them; a notice ends a turn, if one is open."""
+    turns: list[Turn] = []
+    open_turn: Turn | None = None
+    for index, message in enumerate(messages):
+        text, paths = read_message(message)
         if message["role"] == "user":
-            if question is not None:
-                yield question, None
-            question = message
-        elif question is not None:
-            yield question, message
-            question = None
-    if question is not None:
-        yield question, None
+            if open_turn is not None and open_turn.question:
+                turns.append(open_turn)
+                open_turn = None
+            if open_turn is None:
+                open_turn = Turn("", (), None, index, index)
+            open_turn = replace(open_turn, question=text, paths=(*open_turn.paths, *paths), end=index + 1)
+        elif open_turn is not None:
+            turns.append(open_turn if is_notice(message) else replace(open_turn, answer=text, end=index + 1))
+            open_turn = None
+    return [*turns, open_turn] if open_turn is not None else turns
 
 
-def split_at(messages: Sequence[Message], index: int) -> tuple[list[Message], Message]:
-    """What stands before the user's message at ``index``, or before the last one up to there, and that message.
-
-    Raises UsageError if there is none.
-    """
-    while index >= 0 and (index >= len(messages) or messages[index]["role"] != "user"):
-        index -= 1
-    if index < 0:
+def find_turn(messages: Sequence[Message], index: int) -> Turn:
+    """The turn of the message at ``index``, or the last one before it. Raises UsageError if there is none."""
+    found = [turn for turn in find_turns(messages) if turn.begin <= index]
+    if not found:
         raise UsageError("There is no question to go back to.")
-    return list(messages[:index]), messages[index]
+    return found[-1]
 
 
-def find_unanswered(messages: Sequence[Message]) -> tuple[list[Message], Message] | None:
-    """If the last question was refused: the messages without it, and it."""
-    for index in reversed(range(len(messages))):
-        if not is_notice(messages[index]):
-            if messages[index]["role"] != "user":
-                return None
-            return [*messages[:index], *messages[index + 1 :]], messages[index]
-    return None
+def tidy(messages: Sequence[Message]) -> list[Message]:
+    """Without the refusals of questions that are no longer there."""
+    return [
+        message
+        for index, message in enumerate(messages)
+        if (message.get("metadata") or {}).get("id") != _REFUSAL
+        or (index > 0 and messages[index - 1]["role"] == "user")
+    ]
 
 
 @dataclass(frozen=True)
@@ -182,28 +196,26 @@ class Album:
 
 async def make_request(messages: Sequence[Message], wishes: Wishes, album: Album, limits: Limits) -> ChatRequest:
     """The last question with the answered ones before it. Raises Refusal for limits, BadImage and UsageError."""
-    turns = list(find_turns(messages))
-    if not turns or turns[-1][1] is not None:
+    turns = find_turns(messages)
+    if not turns or turns[-1].answer is not None:
         raise UsageError("There is no question. Type one.")
-    said = [turn for turn in turns[:-1] if turn[1] is not None]
-    texts = [read_message(message)[0] for turn in [*said, turns[-1]] for message in turn if message is not None]
-    paths = [path for question, _ in [*said, turns[-1]] for path in read_message(question)[1]]
+    carried = [turn for turn in turns[:-1] if turn.answer is not None] + turns[-1:]
+    texts = [text for turn in carried for text in (turn.question, turn.answer) if text is not None]
     for name, number, what in (
         ("messages", len(texts), "messages in this chat"),
         ("characters", sum(map(len, texts)), "characters of text in this chat"),
-        ("pictures", len(paths), "pictures in this chat"),
+        ("pictures", sum(len(turn.paths) for turn in carried), "pictures in this chat"),
     ):
         if number > getattr(limits, name):
             raise over(name, getattr(limits, name), f"There are {number:,} {what}", "Begin a new chat.")
-    if not texts[-1].strip():
+    if not turns[-1].question.strip():
         raise UsageError("Type a question about the picture.")
     written: list[ChatMessage] = []
-    for question, answer in [*said, turns[-1]]:
-        text, files = read_message(question)
-        shown = [SentPicture(await album.load(path), wishes.detail) for path in files]
-        written.append(ChatMessage("user", (*shown, text)))
-        if answer is not None:
-            written.append(ChatMessage("assistant", (read_message(answer)[0],)))
+    for turn in carried:
+        shown = [SentPicture(await album.load(path), wishes.detail) for path in turn.paths]
+        written.append(ChatMessage("user", (*shown, turn.question)))
+        if turn.answer is not None:
+            written.append(ChatMessage("assistant", (turn.answer,)))
     sampling = Sampling(
         temperature=wishes.temperature,
         top_p=wishes.top_p,
@@ -291,28 +303,33 @@ class Talks:
     async def vote(self, messages: Sequence[Message], index: int, vote: str) -> None:
         """Writes what somebody thinks of the answer at ``index``, with the conversation up to there."""
         log = self.service.log
-        if log is None or not 0 <= index < len(messages) or messages[index]["role"] != "assistant":
+        if log is None:
             return
+        turns = [turn for turn in find_turns(messages[: index + 1]) if turn.answer is not None]
+        if not turns or turns[-1].end != index + 1:
+            return  # a notice
+        said: list[dict[str, Any]] = []
+        for turn in turns:
+            shown = [await self._describe(path) for path in turn.paths]
+            said.append({"role": "user", "parts": [*shown, turn.question]})
+            said.append({"role": "assistant", "parts": [turn.answer]})
+        model = self.service.backend.model_id
         log.write(
             {
                 "kind": "vote",
                 "source": "web",
-                "model": self.service.backend.model_id,
-                "messages": [await self._describe(message) for message in messages[:index] if not is_notice(message)],
-                "answer": read_message(messages[index])[0],
+                "model": model,
+                "messages": said[:-1],
+                "answer": turns[-1].answer,
                 "vote": vote,
             }
         )
 
-    async def _describe(self, message: Message) -> dict[str, Any]:
-        text, paths = read_message(message)
-        parts: list[Any] = []
-        for path in paths:
-            try:
-                parts.append({"sha256": (await self.album.load(path)).digest})
-            except BadImage as error:
-                parts.append({"error": str(error)})
-        return {"role": message["role"], "parts": [*parts, text]}
+    async def _describe(self, path: str) -> dict[str, Any]:
+        try:
+            return {"sha256": (await self.album.load(path)).digest}
+        except BadImage as error:
+            return {"error": str(error)}
 
 
 def explain(error: Exception) -> str:

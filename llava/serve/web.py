@@ -19,7 +19,7 @@ from starlette.routing import Match, Mount
 from llava.errors import UsageError
 from llava.serve.gate import App, Message, Receive, Scope, Send, answer_refusal
 from llava.serve.limits import Limits
-from llava.serve.refusals import Refusal, over
+from llava.serve.refusals import over
 from llava.serve.talk import Album, Talks
 
 if TYPE_CHECKING:
@@ -76,12 +76,16 @@ def mount(app: FastAPI, service: Service) -> None:
         max_file_size=service.limits.picture_bytes,
         favicon_path=str(ASSETS / "icon.png"),
         theme=make_theme(),
-        css=(ASSETS / "page.css").read_text(encoding="utf-8"),
-        head=f"<script>{(ASSETS / 'page.js').read_text(encoding='utf-8')}</script>",
+        # Not as ``css``, which Gradio confines to what is below its own container.
+        head=f"<style>{_read_asset('page.css')}</style><script>{_read_asset('page.js')}</script>",
     )
     mounted = app.router.routes.pop()
     assert isinstance(mounted, Mount)
     app.router.routes.append(_Below(app, _Door(mounted.app, service.limits)))
+
+
+def _read_asset(name: str) -> str:
+    return (ASSETS / name).read_text(encoding="utf-8")
 
 
 def _make_upload_folder() -> Path:

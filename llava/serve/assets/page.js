@@ -48,13 +48,14 @@ window.llava = {
   addEventListener("keydown", (event) => {
     if (event.key === "Escape") document.body.classList.remove("with-camera", "with-side");
   });
-  addEventListener("DOMContentLoaded", () => {
-    if (matchMedia("(min-width: 1100px)").matches) document.body.classList.add("with-side");
-    const chosen = localStorage.getItem("llava-dark");
-    // The page decides by the system when it is drawn, which is a little later.
-    if (chosen !== null) new MutationObserver(() => {
-      if (document.body.classList.contains("dark") !== (chosen === "1") && !llava.settled) llava.setDark(chosen === "1");
-      if (document.querySelector("#box")) llava.settled = true;
-    }).observe(document.documentElement, { subtree: true, childList: true, attributes: true });
-  });
+  // The page follows the system when it is drawn; what was chosen here comes after that.
+  const chosen = localStorage.getItem("llava-dark");
+  if (chosen !== null) {
+    const drawn = new MutationObserver(() => {
+      if (!document.querySelector("#box")) return;
+      drawn.disconnect();
+      llava.setDark(chosen === "1");
+    });
+    drawn.observe(document.documentElement, { subtree: true, childList: true });
+  }
 })();
