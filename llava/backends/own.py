@@ -7,6 +7,7 @@ iterator cancels what is still open of it, so its blocks are free after the step
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,6 +30,9 @@ from llava.sampling import Sampling
 
 if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
+
+# A broken engine is made anew at most this often.
+RESTART_S = 1.0
 
 
 class Own:
@@ -59,6 +63,7 @@ class Own:
         self._engine_settings = engine_settings
         self._local: Local | None = None
         self._speller: _Speller | None = None
+        self._next_restart, self._num_restarts = 0.0, 0
         if template is not None and template not in conv_templates:
             raise UsageError(
                 f"There is no conversation template '{template}'. The names are: {', '.join(conv_templates)}."
@@ -86,7 +91,10 @@ class Own:
 
     async def is_ready(self) -> bool:
         """Whether the model is loaded and the engine runs."""
-        return self._local is not None and not self._local.engine.is_closed
+        try:
+            return not self._ready().engine.is_closed
+        except EngineClosed:
+            return False
 
     @property
     def engine(self) -> Engine:
@@ -99,8 +107,15 @@ class Own:
         return self._ready().loaded.spec.tiling
 
     def _ready(self) -> Local:
+        """Raises EngineClosed. An engine that broke is made anew, not more than once in RESTART_S."""
         if self._local is None:
             raise EngineClosed("The model is not loaded. Ask again later.")
+        if self._local.engine.is_closed:
+            if time.monotonic() < self._next_restart:
+                raise EngineClosed("The engine broke and is being restarted. Ask again later.")
+            self._next_restart = time.monotonic() + RESTART_S
+            self._num_restarts += 1
+            self._local = Local(self._local.loaded, **self._engine_settings)
         return self._local
 
     async def chat(self, request: ChatRequest) -> AsyncIterator[Delta]:
@@ -135,6 +150,8 @@ class Own:
         result, chosen = piece.result, piece.choices
         if result is not None:
             if result.error is not None:
+                if self._local is None or self._local.engine.is_closed:
+                    raise EngineClosed("The engine broke while it answered. Ask again.") from result.error
                 raise result.error
             if result.reason == "cancelled":
                 raise EngineClosed("The engine was closed before the answer ended.")
@@ -171,6 +188,7 @@ class Own:
             "requests_total": stats.num_finished,
             "failed_requests_total": stats.num_failed,
             "preemptions_total": stats.num_preemptions,
+            "restarts_total": self._num_restarts,
             "steps_total": stats.num_steps,
             "prompt_tokens_total": stats.prompt_tokens,
             "cached_tokens_total": stats.cached_tokens,

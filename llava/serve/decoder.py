@@ -28,10 +28,10 @@ MEMORY_BYTES = 4 * 2**30
 class Decoders:
     """A number of such processes; ``decode`` may be called from as many threads. They start when first needed."""
 
-    def __init__(self, number: int, limits: Limits, timeout_s: float) -> None:
+    def __init__(self, number: int, limits: Limits, timeout_s: float, memory_bytes: int = MEMORY_BYTES) -> None:
         self.limits, self.timeout_s = limits, timeout_s
         self._free: queue.LifoQueue[_Child] = queue.LifoQueue()
-        self._children = [_Child() for _ in range(number)]
+        self._children = [_Child(memory_bytes) for _ in range(number)]
         for child in self._children:
             self._free.put(child)
 
@@ -62,7 +62,8 @@ class Decoders:
 
 
 class _Child:
-    def __init__(self) -> None:
+    def __init__(self, memory_bytes: int) -> None:
+        self._memory_bytes = memory_bytes
         self.process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
@@ -71,7 +72,7 @@ class _Child:
             if self.process is None or self.process.poll() is not None:
                 self._forget()
                 self.process = subprocess.Popen(
-                    [sys.executable, "-c", "from llava.serve.decoder import run; run()"],
+                    [sys.executable, "-c", f"from llava.serve.decoder import run; run({self._memory_bytes})"],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"},
@@ -142,12 +143,12 @@ def _read(pipe: IO[bytes]) -> tuple[dict[str, Any], bytes]:
     return head, data
 
 
-def run() -> None:
+def run(memory_bytes: int) -> None:
     """The process: pictures' bytes from standard input, pixels to standard output, until the input ends."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     while True:
         try:

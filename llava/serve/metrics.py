@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -19,6 +19,7 @@ class Metrics:
     """All counts of one server. ``write`` is the text of /metrics."""
 
     def __init__(self, backend: Backend) -> None:
+        disable_created_metrics()
         registry = self._registry = CollectorRegistry()
         self.answers = Counter("llava_answers", "Requests by how they ended", ["outcome"], registry=registry)
         self.open = Gauge("llava_requests_open", "Requests that are answered or wait here", registry=registry)

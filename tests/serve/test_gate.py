@@ -1,0 +1,291 @@
+"""Keys, clients that go away, readers that do not read, and requests that do not come."""
+
+from __future__ import annotations
+
+import base64
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from llava.backends.own import Own
+from llava.serve.limits import Limits, Settings
+from tests.serve.serving import Puppet, Running, run_server, wait_until
+
+CHAT = "/v1/chat/completions"
+HI = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+
+
+@pytest.fixture(scope="module")
+def locked() -> Iterator[Running]:
+    with run_server(Puppet(), Settings(keys=("first key", "second"))) as running:
+        yield running
+
+
+def routes(running: Running) -> list[tuple[str, str]]:
+    app = running.server.config.app
+    found = [(method, route.path) for route in app.routes for method in route.methods]  # type: ignore[union-attr]
+    return [(method, path.replace("{model_id:path}", "puppet")) for method, path in found]
+
+
+def test_row_39_no_route_but_one_is_open_without_a_key(locked: Running) -> None:
+    asked = routes(locked)
+    assert len(asked) > 12
+    for method, path in [*asked, ("GET", "/nothing"), ("GET", "/health/"), ("GET", "//health"), ("OPTIONS", CHAT)]:
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Bearer "}, {"Authorization": "x"}):
+            reply = locked.send(method, path, b"{}" if method == "POST" else None, headers)
+            if path == "/health":
+                assert reply.status == 200
+                continue
+            assert reply.status == 401, (method, path)
+            if method != "HEAD":
+                assert reply.error["code"] == "invalid_api_key"
+
+
+@pytest.mark.parametrize("host", ["x/health?", "x/health#", "127.0.0.1/health", "health"])
+def test_row_38_a_host_header_opens_nothing(locked: Running, host: str) -> None:
+    assert locked.send("GET", "/v1/models", headers={"Host": host}).status == 401
+    assert locked.send("GET", "/v1/models?/health").status == 401
+    assert locked.send("GET", "/health/../v1/models").status == 401
+
+
+@pytest.mark.parametrize("key", ["first key", "second"])
+def test_any_key_opens_everything(locked: Running, key: str) -> None:
+    password = base64.b64encode(f"anybody:{key}".encode()).decode()
+    for kind in (f"Bearer {key}", f"bearer {key}", f"Basic {password}"):
+        assert locked.post(CHAT, HI, Authorization=kind).status == 200
+    assert locked.send("GET", "/v1/models", headers={"Authorization": f"Bearer {key} "}).status == 200
+
+
+def connect(running: Running, content: Any, path: str = CHAT) -> socket.socket:
+    """A request on its way, nothing of its answer read."""
+    body = json.dumps(content).encode()
+    connection = socket.create_connection(("127.0.0.1", running.port), timeout=20)
+    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    connection.sendall(head.encode() + body)
+    return connection
+
+
+def check_freed(running: Running) -> None:
+    """Nobody is left, and every block can be had again."""
+    backend = running.service.backend
+    assert isinstance(backend, Own)
+    engine = backend.engine
+    wait_until(
+        lambda: running.service.num_open == 0 and engine.stats().num_running + engine.stats().num_waiting == 0, 1
+    )
+    wait_until(lambda: engine._num_open == 0, 1)
+    pool = engine._scheduler.pool
+    engine._scheduler.audit()
+    assert pool.num_available == pool.num_blocks
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_row_40_a_client_that_leaves_frees_its_work(own: Running, stream: bool) -> None:
+    long = {"messages": HI["messages"], "max_tokens": 1900, "stream": stream, "temperature": 2, "repetition_penalty": 2}
+    engine = own.service.backend.engine  # type: ignore[attr-defined]
+    connection = connect(own, {**long, "n": 4})
+    if stream:
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+    else:
+        wait_until(lambda: engine.stats().num_running == 4)
+    assert own.service.num_open == 1
+    connection.close()
+    check_freed(own)
+
+
+def test_row_40_two_hundred_clients_leave_at_once(own: Running) -> None:
+    long = {"messages": HI["messages"], "max_tokens": 1900, "temperature": 2, "repetition_penalty": 2}
+    count = min(200, own.service.limits.running + own.service.limits.waiting)
+    connections = [connect(own, {**long, "stream": i % 2 == 0}) for i in range(count)]
+    wait_until(lambda: own.service.num_open == count)
+    for connection in connections:
+        connection.close()
+    check_freed(own)
+    assert own.post(CHAT, HI).status == 200
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_leaves_before_the_first_token_frees_its_place(stream: bool) -> None:
+    puppet = Puppet()
+    with run_server(puppet) as running:
+        puppet.gate.clear()
+        connection = connect(running, {**HI, "stream": stream})
+        wait_until(lambda: puppet.num_open == 1)
+        connection.close()
+        wait_until(lambda: puppet.num_open == 0 and running.service.num_open == 0, 1)
+        puppet.gate.set()
+        assert running.post(CHAT, HI).status == 200
+
+
+def test_row_41_who_does_not_read_is_cut_off_and_holds_nobody_up() -> None:
+    puppet = Puppet(num_tokens=50_000, word="x" * 2000)
+    with run_server(puppet, Settings(limits=Limits(send_s=0.5))) as running:
+        slow = connect(running, {**HI, "stream": True})
+        wait_until(lambda: puppet.num_open == 1)
+        puppet.num_tokens = 3
+        for _ in range(5):
+            assert running.post(CHAT, HI).seconds < 1
+        wait_until(lambda: puppet.num_open == 0, 10)
+        slow.settimeout(5)
+        with pytest.raises(ConnectionResetError):
+            while slow.recv(2**20):
+                pass
+        slow.close()
+
+
+@pytest.mark.parametrize("begin", [b"", b"POST /v1/chat", b"POST / HTTP/1.1\r\nX: y\r\n"])
+def test_row_41_headers_that_do_not_come_end_the_connection(own: Running, begin: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", own.port), timeout=5) as connection:
+        connection.sendall(begin)
+        began = time.monotonic()
+        try:
+            assert connection.recv(1) == b""
+        except ConnectionResetError:
+            pass
+        assert 0.5 < time.monotonic() - began < 3
+
+
+def test_row_41_a_body_that_does_not_come_is_refused(own: Running) -> None:
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n{"
+    with socket.create_connection(("127.0.0.1", own.port), timeout=5) as connection:
+        connection.sendall(head)
+        answer = connection.recv(4096)
+    assert answer.startswith(b"HTTP/1.1 408")
+    assert b"body_s_limit_exceeded" in answer or b"body_s_limit_exceeded" in answer[-400:]
+
+
+def test_an_answer_that_takes_too_long_is_ended() -> None:
+    puppet = Puppet()
+    with run_server(puppet, Settings(limits=Limits(answer_s=0.3))) as running:
+        puppet.gate.clear()
+        reply = running.post(CHAT, HI)
+        assert (reply.status, reply.error["code"]) == (503, "answer_s_limit_exceeded")
+        assert puppet.num_open == 0
+
+
+def test_row_42_more_than_may_wait_are_refused_at_once_and_the_others_answered_in_order() -> None:
+    puppet = Puppet()
+    limits = Limits(running=2, waiting=3)
+    with run_server(puppet, Settings(limits=limits)) as running, ThreadPoolExecutor(60) as pool:
+        puppet.gate.clear()
+        admitted = []
+        for i in range(5):
+            asked = {"messages": [{"role": "user", "content": str(i)}]}
+            admitted.append(pool.submit(running.post, CHAT, asked))
+            wait_until(lambda: running.service.num_open == i + 1)
+        refused = list(pool.map(lambda _: running.post(CHAT, HI), range(50)))
+        assert {reply.status for reply in refused} == {429}
+        assert {reply.headers["retry-after"] for reply in refused} == {"1"}
+        assert {reply.error["code"] for reply in refused} == {"waiting_limit_exceeded"}
+        assert max(reply.seconds for reply in refused) < 2
+        assert puppet.num_open == 2
+        puppet.gate.set()
+        assert [one.result().status for one in admitted] == [200] * 5
+        assert [request.messages[0].parts[0] for request in puppet.requests] == list("01234")
+        assert running.service.num_open == 0
+
+
+def test_cors_is_off_unless_it_is_set(own: Running) -> None:
+    headers = {"Origin": "https://page.example", "Access-Control-Request-Method": "POST"}
+    assert "access-control-allow-origin" not in own.send("OPTIONS", CHAT, headers=headers).headers
+    settings = Settings(origins=("https://page.example",), keys=("key",))
+    with run_server(Puppet(), settings) as running:
+        assert running.send("OPTIONS", CHAT, headers=headers).status == 200
+        reply = running.send("GET", "/v1/models", headers={**headers, "Authorization": "Bearer key"})
+        assert reply.headers["access-control-allow-origin"] == "https://page.example"
+        other = running.send("OPTIONS", CHAT, headers={**headers, "Origin": "https://other.example"})
+        assert "access-control-allow-origin" not in other.headers
+
+
+def test_an_error_before_the_first_token_has_a_status_and_one_after_it_an_event() -> None:
+    puppet = Puppet()
+    puppet.error = RuntimeError("secret at 0x7f001234")
+    with run_server(puppet) as running:
+        reply = running.post(CHAT, {**HI, "stream": True})
+        assert (reply.status, reply.error["type"], reply.error["code"]) == (500, "server_error", "internal")
+        assert reply.headers["x-request-id"] in reply.error["message"]
+        puppet.error_after = 2
+        reply = running.post(CHAT, {**HI, "stream": True})
+        *chunks, error, end = reply.body.decode().split("\n\n")
+        assert (reply.status, len(chunks), end) == (200, 3, "")
+        assert json.loads(error.removeprefix("data: "))["error"]["code"] == "internal"
+        assert "secret" not in reply.body.decode()
+        assert running.service.num_open == puppet.num_open == 0
+
+
+def test_draining_refuses_new_ones_and_waits_for_the_others() -> None:
+    puppet = Puppet()
+    with run_server(puppet) as running, ThreadPoolExecutor(1) as pool:
+        puppet.gate.clear()
+        old = pool.submit(running.post, CHAT, HI)
+        wait_until(lambda: puppet.num_open == 1)
+        running.loop.call_soon_threadsafe(running.server.begin_drain)
+        wait_until(lambda: running.service.is_draining)
+        new = running.post(CHAT, HI)
+        assert (new.status, new.error["code"], new.headers["retry-after"]) == (503, "draining", "1")
+        assert running.send("GET", "/ready").status == 503
+        assert running.send("GET", "/health").json == {"status": "draining"}
+        puppet.gate.set()
+        assert old.result().status == 200
+        wait_until(lambda: puppet.num_stopped == 1)
+
+
+def test_while_a_model_loads_the_server_is_up_and_not_ready() -> None:
+    puppet, begin = Puppet(), threading.Event()
+
+    async def start() -> None:
+        import asyncio
+
+        await asyncio.to_thread(begin.wait)
+
+    puppet.start = start  # type: ignore[method-assign]
+    running = None
+    pool = ThreadPoolExecutor(1)
+
+    def look() -> list[Any]:
+        wait_until(lambda: ports and _answers(ports[0]))
+        found = [Running(ports[0], None, None, None).send("GET", path) for path in ("/health", "/ready")]  # type: ignore[arg-type]
+        found.append(Running(ports[0], None, None, None).post(CHAT, HI))  # type: ignore[arg-type]
+        begin.set()
+        return found
+
+    ports: list[int] = []
+    from tests.serve import serving
+
+    listener = serving.listen("127.0.0.1", 0)
+    ports.append(listener.getsockname()[1])
+    looked = pool.submit(look)
+    monkey = pytest.MonkeyPatch()
+    monkey.setattr(serving, "listen", lambda *_: listener)
+    try:
+        with run_server(puppet) as running:
+            health, ready, asked = looked.result()
+            assert (health.status, health.json) == (200, {"status": "loading"})
+            assert (ready.status, asked.status, asked.error["code"]) == (503, 503, "loading")
+            assert running.send("GET", "/ready").status == 200
+    finally:
+        begin.set()
+        monkey.undo()
+        pool.shutdown()
+
+
+def _answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_a_broken_engine_is_not_healthy() -> None:
+    puppet = Puppet()
+    with run_server(puppet) as running:
+        assert running.send("GET", "/health").json == {"status": "ok"}
+        puppet.is_well = False
+        assert running.send("GET", "/health").status == running.send("GET", "/ready").status == 503

@@ -1,0 +1,216 @@
+"""The real OpenAI client works unchanged."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+from PIL import Image
+
+from llava.backends.own import Own
+from llava.serve.limits import Settings
+from tests.serve.conftest import Internet
+from tests.serve.serving import Running, data_uri, run_server, write_image
+
+DEMO = Path(__file__).resolve().parents[2] / "examples/demo.png"
+QUESTION = "What is written on the sign?"
+
+
+@pytest.fixture(scope="module")
+def client(own: Running) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{own.url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+def picture(data: bytes | str = DEMO.read_bytes(), **more: Any) -> Any:
+    url = data if isinstance(data, str) else data_uri(data)
+    return {"type": "image_url", "image_url": {"url": url, **more}}
+
+
+def ask(client: openai.OpenAI, *parts: Any, **more: Any) -> Any:
+    content = [{"type": "text", "text": part} if isinstance(part, str) else part for part in parts]
+    return client.chat.completions.create(
+        model="embedded", messages=[{"role": "user", "content": content}], **{"max_tokens": 20, **more}
+    )
+
+
+def test_a_picture_in_a_data_uri_is_read(client: openai.OpenAI) -> None:
+    said = ask(client, picture(), QUESTION)
+    (choice,) = said.choices
+    assert (choice.message.content, choice.message.role, choice.finish_reason) == ("MORTALS", "assistant", "stop")
+    assert said.usage.prompt_tokens_details.image_tokens == 200  # type: ignore[attr-defined]
+    assert said.usage.total_tokens == said.usage.prompt_tokens + said.usage.completion_tokens
+    assert said.id.startswith("chatcmpl-")
+
+
+def test_a_picture_by_url_is_fetched(client: openai.OpenAI, internet: Internet) -> None:
+    url = internet.page("/sign.png", DEMO.read_bytes())
+    assert ask(client, picture(url), QUESTION).choices[0].message.content == "MORTALS"
+    assert internet.connected == [internet.address]
+
+
+def test_a_private_address_is_asked_only_where_that_is_set(internet: Internet) -> None:
+    internet.page("/sign.png", DEMO.read_bytes())
+    url = f"http://127.0.0.1:{internet.tcp.server_address[1]}/sign.png"
+    with (
+        run_server(Own(), Settings(fetch_private=True)) as running,
+        openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        assert ask(client, picture(url), QUESTION).choices[0].message.content == "MORTALS"
+
+
+def test_a_stream_says_the_role_first_then_the_same_text_then_usage(client: openai.OpenAI) -> None:
+    whole = ask(client, picture(), QUESTION)
+    chunks = list(ask(client, picture(), QUESTION, stream=True, stream_options={"include_usage": True}))
+    assert chunks[0].choices[0].delta.role == "assistant"
+    assert len([chunk for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]) == len("MORTALS")
+    assert "".join(c.choices[0].delta.content or "" for c in chunks[:-1]) == whole.choices[0].message.content
+    assert chunks[-2].choices[0].finish_reason == "stop"
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage.total_tokens == whole.usage.total_tokens
+    assert {chunk.id for chunk in chunks} == {chunks[0].id}
+
+
+def test_usage_is_streamed_only_where_it_is_asked_for(client: openai.OpenAI) -> None:
+    chunks = list(ask(client, QUESTION, stream=True))
+    assert all(chunk.usage is None and chunk.choices for chunk in chunks)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_several_choices_differ_and_come_back_with_their_seed(client: openai.OpenAI, stream: bool) -> None:
+    def draw(n: int) -> list[str]:
+        said = ask(client, picture(), QUESTION, n=n, temperature=2.0, seed=11, stream=stream)
+        if not stream:
+            return [choice.message.content for choice in said.choices]
+        texts = [""] * n
+        for chunk in said:
+            texts[chunk.choices[0].index] += chunk.choices[0].delta.content or ""
+        return texts
+
+    three = draw(3)
+    assert len(set(three)) == 3
+    assert draw(3) == three
+    assert draw(1) == three[:1]
+
+
+def test_greedy_choices_are_equal(client: openai.OpenAI) -> None:
+    said = ask(client, picture(), QUESTION, n=2)
+    assert [(choice.index, choice.message.content) for choice in said.choices] == [(0, "MORTALS"), (1, "MORTALS")]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_logprobs_are_those_of_the_tokens_said(client: openai.OpenAI, stream: bool) -> None:
+    said = ask(client, picture(), QUESTION, logprobs=True, top_logprobs=3, stream=stream)
+    if stream:
+        content = [one for c in said if c.choices[0].logprobs for one in c.choices[0].logprobs.content]
+    else:
+        content = said.choices[0].logprobs.content
+    assert "".join(one.token for one in content).strip() == "MORTALS"
+    for one in content:
+        assert one.bytes == list(one.token.encode())
+        assert len(one.top_logprobs) == 3
+        assert one.top_logprobs[0].token == one.token  # greedy
+        assert one.top_logprobs[0].logprob == pytest.approx(one.logprob)
+        assert 0 >= one.logprob >= one.top_logprobs[1].logprob >= one.top_logprobs[2].logprob
+
+
+def test_logprobs_without_top_tell_the_chosen_alone(client: openai.OpenAI) -> None:
+    content = ask(client, QUESTION, logprobs=True, max_tokens=2).choices[0].logprobs.content
+    assert [one.top_logprobs for one in content] == [[], []]
+
+
+def test_an_answer_ends_before_a_stop_text_wherever_tokens_end(client: openai.OpenAI) -> None:
+    said = ask(client, picture(), QUESTION, stop=["xyz", "RTA"])
+    assert (said.choices[0].message.content, said.choices[0].finish_reason) == ("MO", "stop")
+    chunks = list(ask(client, picture(), QUESTION, stop="RTA", stream=True))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "MO"
+
+
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+def test_an_answer_ends_at_its_length(client: openai.OpenAI, name: str) -> None:
+    said = ask(client, picture(), QUESTION, **{"max_tokens": None, name: 4})
+    assert (said.choices[0].message.content, said.choices[0].finish_reason) == ("MOR", "length")
+    assert said.usage.completion_tokens == 4
+
+
+@pytest.mark.parametrize("name", ["frequency_penalty", "presence_penalty"])
+def test_a_penalty_changes_what_is_drawn(client: openai.OpenAI, name: str) -> None:
+    def draw(penalty: float) -> list[str]:
+        said = ask(client, picture(), "Describe it.", n=4, seed=3, temperature=1.8, max_tokens=30, **{name: penalty})
+        return [choice.message.content for choice in said.choices]
+
+    assert draw(2.0) != draw(0.0)
+    assert draw(2.0) == draw(2.0)
+
+
+def test_low_detail_is_the_whole_image_tile_alone(client: openai.OpenAI) -> None:
+    def count(**more: Any) -> int:
+        return ask(client, picture(**more), QUESTION).usage.prompt_tokens_details.image_tokens
+
+    assert count(detail="low") == 8 * 8 + 1
+    assert count(detail="high") == count(detail="auto") == count() == 200
+
+
+def test_pictures_stand_in_every_turn(client: openai.OpenAI) -> None:
+    red, blue = (picture(write_image(Image.new("RGB", (30, 30), name))) for name in ("red", "blue"))
+    messages: list[Any] = [
+        {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},
+        {"role": "user", "content": [{"type": "text", "text": "Compare"}, red, {"type": "text", "text": "with"}, blue]},
+        {"role": "assistant", "content": [{"type": "text", "text": "They differ."}]},
+        {"role": "user", "content": [picture(), {"type": "text", "text": QUESTION}]},
+    ]
+    said = client.chat.completions.create(model="embedded", messages=messages, max_tokens=5)
+    one = ask(client, red, "x").usage.prompt_tokens_details.image_tokens
+    assert said.usage.prompt_tokens_details.image_tokens == 2 * one + 200  # type: ignore[union-attr]
+
+
+def test_the_model_is_listed_and_found(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["embedded"]
+    model = client.models.retrieve("embedded")
+    assert (model.id, model.object, model.max_model_len) == ("embedded", "model", 2048)  # type: ignore[attr-defined]
+
+
+def test_errors_are_the_clients_own(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as missing:
+        client.models.retrieve("gpt-4")
+    assert missing.value.code == "model_not_found"
+    with pytest.raises(openai.BadRequestError) as wrong:
+        ask(client, picture("http://127.0.0.1/x.png"), QUESTION)
+    assert wrong.value.code == "image_fetch_failed"
+    assert wrong.value.param == "messages.0.content.0.image_url"
+    with pytest.raises(openai.BadRequestError) as long:
+        ask(client, "word " * 5000)
+    assert long.value.code == "context_length_exceeded"
+    assert "2048" in long.value.message
+    with pytest.raises(openai.BadRequestError, match="temperature"):
+        ask(client, "Why?", temperature=3)
+    assert wrong.value.request_id.startswith("req_")  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_text_is_continued_outside_any_template(client: openai.OpenAI, stream: bool) -> None:
+    prompt = "USER: What is <image>? ASSISTANT:"
+    said = client.completions.create(
+        model="embedded", prompt=prompt, max_tokens=6, stream=stream, logprobs=2, seed=1, temperature=1.0
+    )
+    if stream:
+        choices = [chunk.choices[0] for chunk in said]  # type: ignore[union-attr]
+        text, tokens = "".join(one.text for one in choices), [t for one in choices for t in one.logprobs.tokens]  # type: ignore[union-attr]
+        offsets = [place for one in choices for place in one.logprobs.text_offset]  # type: ignore[union-attr]
+    else:
+        (choice,) = said.choices  # type: ignore[union-attr]
+        text, tokens, offsets = choice.text, choice.logprobs.tokens, choice.logprobs.text_offset
+        assert said.usage.prompt_tokens > 10  # type: ignore[union-attr]
+    assert text
+    assert "".join(tokens) == text
+    assert offsets == [len("".join(tokens[:i])) for i in range(len(tokens))]
+
+
+def test_base64_and_names_of_files_are_no_urls(client: openai.OpenAI) -> None:
+    for url in (base64.b64encode(DEMO.read_bytes()).decode(), str(DEMO), f"file://{DEMO}"):
+        with pytest.raises(openai.BadRequestError, match="neither a data URI nor"):
+            ask(client, picture(url), QUESTION)
