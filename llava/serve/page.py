@@ -315,9 +315,9 @@ class _Page:
         typed = {"text": (box or {}).get("text") or "", "files": [*(box or {}).get("files", ()), photo]}
         return {self.camera: None, self.box: typed}
 
-    async def vote(self, event: gr.LikeData, messages: list[Message]) -> None:
+    async def vote(self, event: gr.LikeData, messages: list[Message], request: gr.Request) -> None:
         vote = {True: "up", False: "down", "": "none", None: "none"}.get(event.liked, event.liked)
-        await self.talks.vote(messages, _index(event), str(vote))
+        await self.talks.vote(_page_of(request), messages, _index(event), str(vote))
 
 
 def _page_of(request: gr.Request) -> str:

@@ -242,6 +242,13 @@ class Answering:
         if self.task is not None and not self.task.done():
             self.reason = "cancelled"
             self.task.cancel()
+            self.news.set()
+
+    async def end(self) -> None:
+        """Ends it now, and returns when its work is freed."""
+        while self.task is not None and not self.task.done():
+            self.stop()  # again: up to Python 3.11, wait_for may swallow a cancellation
+            await asyncio.wait((self.task,), timeout=_NEWS_S)
 
     def hear(self, delta: Delta) -> None:
         self.text += delta.text
@@ -256,6 +263,7 @@ class Talks:
     def __init__(self, service: Service, album: Album) -> None:
         self.service, self.album = service, album
         self._open: dict[str, Answering] = {}
+        self._last_vote: tuple[Any, ...] = ()
 
     def is_busy(self, page: str) -> bool:
         return page in self._open
@@ -270,21 +278,24 @@ class Talks:
     async def ask(self, page: str, messages: Sequence[Message], wishes: Wishes) -> AsyncGenerator[Answering, None]:
         """The answer to the last question, again and again while it grows. Closing this frees its work."""
         self.stop(page, drop=True)
+        if page in self._open:
+            await self._open[page].end()  # its place is free for this one
         answering = self._open[page] = Answering()
         answering.task = asyncio.create_task(self._pump(answering, messages, wishes))
         try:
-            while not answering.task.done():
+            while not answering.task.done() and answering.reason != "cancelled":
                 waiting = asyncio.create_task(answering.news.wait())
                 await asyncio.wait((waiting, answering.task), return_when=asyncio.FIRST_COMPLETED)
                 waiting.cancel()
                 answering.news.clear()
-                if not answering.is_dropped and not answering.task.done():
+                if answering.reason is None and not answering.task.done():
                     yield answering
                     await asyncio.wait((answering.task,), timeout=_NEWS_S)
+            await answering.end()
             if not answering.is_dropped:
                 yield answering
         finally:
-            answering.stop()
+            await answering.end()
             if self._open.get(page) is answering:
                 del self._open[page]
 
@@ -300,7 +311,7 @@ class Talks:
         except Exception as error:
             answering.error = explain(error)
 
-    async def vote(self, messages: Sequence[Message], index: int, vote: str) -> None:
+    async def vote(self, page: str, messages: Sequence[Message], index: int, vote: str) -> None:
         """Writes what somebody thinks of the answer at ``index``, with the conversation up to there."""
         log = self.service.log
         if log is None:
@@ -308,6 +319,9 @@ class Talks:
         turns = [turn for turn in find_turns(messages[: index + 1]) if turn.answer is not None]
         if not turns or turns[-1].end != index + 1:
             return  # a notice
+        if self._last_vote == (cast := (page, index, turns[-1].answer, vote)):
+            return  # Chatbot says some votes twice
+        self._last_vote = cast
         said: list[dict[str, Any]] = []
         for turn in turns:
             shown = [await self._describe(path) for path in turn.paths]
