@@ -26,6 +26,7 @@ _QUESTIONS = {
     "shapes.png": "What is the color of the star?",
     "chart.png": "Which bar is the tallest?",
 }
+_CAMERA = '<video playsinline muted></video><p role="status"></p><button id="snap">Take it</button>'
 _FONTS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
 _MONO_FONTS = ["ui-monospace", "SF Mono", "Cascadia Code", "Menlo", "Consolas", "monospace"]
 Update = dict[Any, Any]
@@ -77,10 +78,7 @@ class _Page:
                     group_consecutive_messages=False,
                     allow_tags=False,
                 )
-                with gr.Column(elem_id="camera"):
-                    self.camera = gr.Image(
-                        sources=["webcam"], type="filepath", show_label=False, container=False, buttons=[]
-                    )
+                gr.HTML(_CAMERA, elem_id="camera")
                 self.box = gr.MultimodalTextbox(
                     elem_id="box",
                     show_label=False,
@@ -140,7 +138,6 @@ class _Page:
         self.box.stop(self.stop, None, None, **now)
         self.chat.undo(self.undo, [self.chat, self.box], [self.chat, self.box], **now)
         self.new.click(self.clear, None, shown, **now)
-        self.camera.input(self.take_photo, [self.camera, self.box], [self.camera, self.box], **now)
         if self.has_votes:
             self.chat.like(self.vote, [self.chat], None, **quiet)
         for button, what in ((self.side, "side"), (self.photo, "camera"), (self.dark, "dark")):
@@ -307,13 +304,6 @@ class _Page:
             self.sees: sheets.EMPTY,
             self.usage: "",
         }
-
-    def take_photo(self, photo: str | None, box: Any) -> Update:
-        """The camera's picture goes to the question."""
-        if photo is None:
-            return {self.camera: gr.skip(), self.box: gr.skip()}
-        typed = {"text": (box or {}).get("text") or "", "files": [*(box or {}).get("files", ()), photo]}
-        return {self.camera: None, self.box: typed}
 
     async def vote(self, event: gr.LikeData, messages: list[Message], request: gr.Request) -> None:
         vote = {True: "up", False: "down", "": "none", None: "none"}.get(event.liked, event.liked)

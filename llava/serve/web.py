@@ -7,10 +7,13 @@ mounted.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
+import importlib
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,19 +55,25 @@ def mount(app: FastAPI, service: Service) -> None:
     # Read by Gradio when it is imported, and whenever it would report something.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
-        import gradio
+        importlib.import_module("gradio")
     except ImportError as error:
         raise UsageError("The web chat needs Gradio: pip install 'llava[web]', or serve without it.") from error
-    from llava.serve.page import build_page, make_theme
 
     uploads = _make_upload_folder()
     log = service.settings.log
     save_in = log.with_name(f"{log.name}-pictures") if log is not None else None
     album = Album(service.pictures, [uploads, ASSETS], save_in)
-    page = build_page(Talks(service, album), ASSETS, (_SWEEP_S, _STAY_S))
+    _in_a_loop(lambda: _mount(app, Talks(service, album), service.limits))
+
+
+def _mount(app: FastAPI, talks: Talks, limits: Limits) -> None:
+    import gradio
+
+    from llava.serve.page import build_page, make_theme
+
     gradio.mount_gradio_app(
         app,
-        page,
+        build_page(talks, ASSETS, (_SWEEP_S, _STAY_S)),
         path="/",
         footer_links=[],
         run_history=False,
@@ -73,7 +82,7 @@ def mount(app: FastAPI, service: Service) -> None:
         pwa=False,
         enable_monitoring=False,
         show_error=False,
-        max_file_size=service.limits.picture_bytes,
+        max_file_size=limits.picture_bytes,
         favicon_path=str(ASSETS / "icon.png"),
         theme=make_theme(),
         # Not as ``css``, which Gradio confines to what is below its own container.
@@ -81,7 +90,21 @@ def mount(app: FastAPI, service: Service) -> None:
     )
     mounted = app.router.routes.pop()
     assert isinstance(mounted, Mount)
-    app.router.routes.append(_Below(app, _Door(mounted.app, service.limits)))
+    app.router.routes.append(_Below(app, _Door(mounted.app, limits)))
+
+
+def _in_a_loop(work: Callable[[], None]) -> None:
+    """Does it while an event loop runs: where none does, Gradio makes some, which nobody closes."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+
+        async def run() -> None:
+            work()
+
+        asyncio.run(run())
+    else:
+        work()
 
 
 def _read_asset(name: str) -> str:

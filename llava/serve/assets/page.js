@@ -1,10 +1,47 @@
 // What the page does by itself, without asking the server.
 window.llava = {
   toggle(what) {
+    if (what === "camera") return void llava.showCamera(!llava.isOpen("camera"));
     if (what !== "dark") return void document.body.classList.toggle(`with-${what}`);
     const dark = !document.body.classList.contains("dark");
     llava.setDark(dark);
     localStorage.setItem("llava-dark", dark ? "1" : "0");
+  },
+
+  isOpen: (what) => document.body.classList.contains(`with-${what}`),
+
+  async showCamera(show) {
+    const video = document.querySelector("#camera video");
+    const status = document.querySelector("#camera p");
+    video.srcObject?.getTracks().forEach((track) => track.stop());
+    video.srcObject = null;
+    status.textContent = "";
+    document.body.classList.toggle("with-camera", show);
+    document.body.classList.remove("with-video");
+    if (!show) return;
+    if (!navigator.mediaDevices) {
+      status.textContent = "Browsers let a page use the camera only over https or on this machine itself.";
+      return;
+    }
+    try {
+      const stream = await navigator.mediaDevices.getUserMedia({ video: { facingMode: "environment", width: { ideal: 1920 } } });
+      if (!llava.isOpen("camera")) return void stream.getTracks().forEach((track) => track.stop());
+      video.srcObject = stream;
+      await video.play();
+      document.body.classList.add("with-video");
+    } catch (error) {
+      status.textContent = `The camera cannot be used: ${error.message}`;
+    }
+  },
+
+  async takePicture() {
+    const video = document.querySelector("#camera video");
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
+    canvas.getContext("2d").drawImage(video, 0, 0);
+    const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.92));
+    llava.add([new File([blob], "camera.jpg", { type: "image/jpeg" })]);
+    llava.showCamera(false);
   },
 
   setDark(dark) {
@@ -46,7 +83,12 @@ window.llava = {
     if (outside(event) && llava.add(event.clipboardData?.files ?? [])) event.preventDefault();
   });
   addEventListener("keydown", (event) => {
-    if (event.key === "Escape") document.body.classList.remove("with-camera", "with-side");
+    if (event.key !== "Escape") return;
+    if (llava.isOpen("camera")) llava.showCamera(false);
+    else document.body.classList.remove("with-side");
+  });
+  addEventListener("click", (event) => {
+    if (event.target.closest?.("#snap")) llava.takePicture();
   });
   // The page follows the system when it is drawn; what was chosen here comes after that.
   const chosen = localStorage.getItem("llava-dark");
