@@ -167,18 +167,40 @@ class Tab:
         self.until(lambda: len(self.answers) == number and self.find("#box .submit-button").count() == 1)
 
 
-@pytest.fixture
-def open_tab(browser: Any) -> Iterator[Any]:
-    contexts = []
+@pytest.fixture(scope="module")
+def open_tab(browser: Any, real: Running, endless: Running) -> Iterator[Any]:
+    """Opens tabs. Those that are opened alike share a browser's cache, and nothing that is tested.
+
+    They are closed before the servers, which would wait for them.
+    """
+    contexts: dict[str, Any] = {}
 
     def open_it(running: Running, **options: Any) -> Tab:
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
-        contexts.append(context)
-        return Tab(context, running)
+        key = repr((running.port, options))
+        if key not in contexts:
+            contexts[key] = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
+        return Tab(contexts[key], running)
 
     yield open_it
-    for context in contexts:
+    for context in contexts.values():
         context.close()
+
+
+@pytest.fixture(scope="module")
+def kept_tab(endless: Running, open_tab: Any) -> Tab:
+    return open_tab(endless)
+
+
+@pytest.fixture
+def tab(kept_tab: Tab) -> Tab:
+    """A tab of the endless talker with a new chat and nothing typed."""
+    kept_tab.find("#new").click()
+    for button in reversed(kept_tab.find("#box .delete-button").all()):
+        button.click()
+    kept_tab.find("#box textarea").fill("")
+    kept_tab.until(lambda: kept_tab.find("#chat .message").count() == 0)
+    kept_tab.until(lambda: kept_tab.find("#box .submit-button").count() == 1)
+    return kept_tab
 
 
 def lines(running: Running) -> list[dict[str, Any]]:
@@ -270,8 +292,7 @@ def test_an_example_two_pictures_and_an_upload_that_is_no_picture(real: Running,
 
 
 @needs_browser
-def test_stop_keeps_what_was_said_and_frees_the_engine(endless: Running, talker: Talker, open_tab: Any) -> None:
-    tab = open_tab(endless)
+def test_stop_keeps_what_was_said_and_frees_the_engine(talker: Talker, tab: Tab) -> None:
     tab.watch()
     tab.type("Talk.")
     tab.until(lambda: len(tab.seen) >= 4)
@@ -298,8 +319,7 @@ def test_a_closed_tab_frees_the_engine(endless: Running, talker: Talker, open_ta
 
 
 @needs_browser
-def test_a_new_chat_ends_the_old_answer(endless: Running, talker: Talker, open_tab: Any) -> None:
-    tab = open_tab(endless)
+def test_a_new_chat_ends_the_old_answer(talker: Talker, tab: Tab) -> None:
     tab.type("Talk.")
     tab.until(lambda: tab.answers)
     tab.find("#new").click()
@@ -310,10 +330,7 @@ def test_a_new_chat_ends_the_old_answer(endless: Running, talker: Talker, open_t
 
 
 @needs_browser
-def test_refusals_are_sentences_and_lose_nothing(
-    endless: Running, talker: Talker, open_tab: Any, tmp_path: Path
-) -> None:
-    tab = open_tab(endless)
+def test_refusals_are_sentences_and_lose_nothing(talker: Talker, tab: Tab, tmp_path: Path) -> None:
     talker.error = EngineFull("1,024 requests wait, which is the most. Ask again soon.")
     try:
         tab.choose(EXAMPLES / "demo.png")
@@ -332,12 +349,12 @@ def test_refusals_are_sentences_and_lose_nothing(
     tab.find("#box input[type=file]").set_input_files(str(huge))
     tab.until(lambda: tab.find(".toast-body").count() == 1)
     assert "maximum" in tab.find(".toast-body").inner_text()
+    tab.find(".toast-close").click()  # it lies over the bar
     assert tab.typed == "What is written on the sign?"
 
 
 @needs_browser
-def test_a_picture_is_taken_with_the_camera(endless: Running, open_tab: Any) -> None:
-    tab = open_tab(endless)
+def test_a_picture_is_taken_with_the_camera(tab: Tab) -> None:
     assert not tab.find("#camera").is_visible()
     tab.find("#photo").click()
     tab.find("#snap").click()
@@ -362,18 +379,19 @@ def test_on_a_phone_everything_is_within_reach(endless: Running, open_tab: Any) 
 
 
 @needs_browser
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_follows_the_system_until_somebody_chooses(endless: Running, open_tab: Any, scheme: str) -> None:
-    def brightness() -> int:
+def test_it_follows_the_system_until_somebody_chooses(endless: Running, tab: Tab, open_tab: Any) -> None:
+    def is_dark(tab: Tab) -> bool:
         color = tab.page.evaluate("getComputedStyle(document.body).backgroundColor")
-        return sum(map(int, color.removeprefix("rgb(").removesuffix(")").split(",")))
+        return sum(map(int, color.removeprefix("rgb(").removesuffix(")").split(","))) < 200
 
-    tab = open_tab(endless, color_scheme=scheme)
-    assert (brightness() > 600) == (scheme == "light")
-    tab.find("#dark-button").click()
-    tab.until(lambda: (brightness() > 600) == (scheme == "dark"))
-    tab.page.reload()
-    tab.until(lambda: tab.find("#box textarea").count() == 1 and (brightness() > 600) == (scheme == "dark"))
+    assert not is_dark(tab)
+    dark = open_tab(endless, color_scheme="dark")
+    assert is_dark(dark)
+    dark.find("#dark-button").click()
+    dark.until(lambda: not is_dark(dark))
+    dark.page.reload()
+    dark.find("#box textarea").wait_for()
+    dark.until(lambda: not is_dark(dark))
 
 
 def test_the_page_is_held_to_this_server(endless: Running) -> None:
