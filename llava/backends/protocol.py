@@ -50,6 +50,12 @@ class ChatRequest:
     prompt: str | None = None
     pictures: tuple[SentPicture, ...] = ()
 
+    @property
+    def all_pictures(self) -> list[SentPicture]:
+        """Those of the messages in their order, or those of the prompt."""
+        parts = [part for message in self.messages for part in message.parts]
+        return [*(part for part in parts if isinstance(part, SentPicture)), *self.pictures]
+
 
 @dataclass(frozen=True)
 class TokenLogprob:

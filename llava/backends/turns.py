@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
-from llava.backends.protocol import ChatMessage, SentPicture
+from llava.backends.protocol import ChatMessage, ChatRequest, SentPicture
 from llava.conversation import Conversation
 from llava.errors import UsageError
 from llava.prompt import escape_image_tokens
@@ -47,8 +47,7 @@ def write_conversation(
             conversation.append_message(conversation.roles[0], "")
         conversation.append_message(conversation.roles[is_answer], text)
     conversation.append_message(conversation.roles[1], None)
-    pictures = [part for message in messages for part in message.parts if isinstance(part, SentPicture)]
-    return conversation, pictures
+    return conversation, ChatRequest(tuple(messages)).all_pictures
 
 
 def _join(messages: Sequence[ChatMessage], image_slot: str) -> str:

@@ -98,6 +98,13 @@ def load_picture(
     return _finish(decode(header, name), name)
 
 
+def read_size(data: bytes, name: str, limits: Limits) -> Size:
+    """What a file's header says its picture measures, as it is stored, once ``limits`` allow it. Raises BadImage."""
+    header = read_header(data, name, limits.formats)
+    _check_size(header.size, name, limits)
+    return header.size
+
+
 def _finish(image: Image.Image, name: str) -> Picture:
     image = image.copy()  # nobody else's, and no longer tied to a file
     image.info.clear()  # nor does it say again which way it was turned

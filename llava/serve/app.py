@@ -18,6 +18,7 @@ from llava.serve.gate import Gate, answer_refusal
 from llava.serve.limits import Settings
 from llava.serve.openai import add_openai_routes
 from llava.serve.refusals import Refusal
+from llava.serve.responses import add_responses_route
 from llava.serve.service import Service
 from llava.serve.worker import add_worker_routes
 
@@ -51,6 +52,7 @@ def create_app(backend: Backend, settings: Settings = Settings(), *, mount: Moun
     )
     app.state.service = service
     add_openai_routes(app, service)
+    add_responses_route(app, service)
     add_worker_routes(app, service)
     app.add_route("/health", partial(health, service), methods=["GET"])
     app.add_route("/ready", partial(ready, service), methods=["GET"])

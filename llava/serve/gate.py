@@ -16,7 +16,7 @@ from typing import Any
 from starlette.responses import Response
 
 from llava.serve.limits import Settings
-from llava.serve.refusals import LOG, Refusal, translate
+from llava.serve.refusals import LOG, Refusal, over, translate
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -36,6 +36,7 @@ class Gate:
     def __init__(self, app: App, settings: Settings) -> None:
         self._app = app
         self._digests = [_digest(key) for key in settings.keys]
+        self._header_bytes, self._answer_s = settings.limits.header_bytes, settings.limits.answer_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -56,17 +57,27 @@ class Gate:
             await send(message)
 
         try:
+            self._check_headers(scope)
             self._check_key(scope)
             if scope["path"].startswith(_ANSWERED):
-                await _run_while_connected(self._app, scope, receive, send_with_id)
+                await _run_while_connected(self._app, scope, receive, send_with_id, self._answer_s)
             else:
                 await self._app(scope, receive, send_with_id)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError):  # only the end of the server cancels this
+                error = Refusal(503, "The server was shut down. Ask another one.", code="draining")
             refusal = translate(error, request_id)
             if has_begun:
                 abort(scope)  # half an answer must not look like a whole one
             else:
                 await answer_refusal(refusal)(scope, receive, send_with_id)
+
+    def _check_headers(self, scope: Scope) -> None:
+        # What comes in one packet is parsed by the protocol before it looks at the length.
+        num_bytes = sum(len(name) + len(value) for name, value in scope["headers"])
+        if num_bytes > self._header_bytes:
+            value = f"The headers have {num_bytes:,} bytes"
+            raise over("header_bytes", self._header_bytes, value, "Send fewer.", status=431)
 
     def _check_key(self, scope: Scope) -> None:
         if not self._digests or scope.get("raw_path", scope["path"].encode()) == _OPEN_PATH:
@@ -100,19 +111,12 @@ def _read_key(header: bytes) -> str:
     return ""
 
 
-async def _run_while_connected(app: App, scope: Scope, receive: Receive, send: Send) -> None:
-    """The application, cancelled when the client goes away."""
+async def _run_while_connected(app: App, scope: Scope, receive: Receive, send: Send, limit_s: float) -> None:
+    """The application, cancelled when the client goes away. Raises Refusal (503) after ``limit_s``."""
     messages: asyncio.Queue[Message] = asyncio.Queue(maxsize=1)
-    is_gone = False
 
     async def watch() -> None:
-        nonlocal is_gone
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                is_gone = True
-                main.cancel()
-                return
+        while (message := await receive())["type"] != "http.disconnect":
             await messages.put(message)
 
     async def run() -> None:
@@ -121,12 +125,18 @@ async def _run_while_connected(app: App, scope: Scope, receive: Receive, send: S
     main = asyncio.create_task(run())
     watcher = asyncio.create_task(watch())
     try:
-        await main
-    except asyncio.CancelledError:
-        if not is_gone:
-            raise
+        await asyncio.wait({main, watcher}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED)
+        if main.done():
+            await main
+        elif not watcher.done():
+            value = "The answer took too long"
+            raise over("answer_s", limit_s, value, "Ask for less, or later.", status=503)
     finally:
         watcher.cancel()
+        # Again and again: before Python 3.12 whoever is in asyncio.wait_for may miss it.
+        while not main.done():
+            main.cancel()
+            await asyncio.wait({main}, timeout=0.05)
 
 
 def abort(scope: Scope) -> None:
@@ -149,20 +159,24 @@ class PieceStream(Response):
         self._first, self._pieces, self._send_s = first, pieces, send_s
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def say(piece: bytes, *, more: bool) -> None:
-            message = {"type": "http.response.body", "body": piece, "more_body": more}
-            await asyncio.wait_for(send(message), self._send_s)
-
-        try:
-            async with aclosing(self._pieces):
-                await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-                await say(self._first, more=True)
-                async for piece in self._pieces:
-                    await say(piece, more=True)
-                await say(b"", more=False)
-        except asyncio.TimeoutError:
+        def cut_off() -> None:
             LOG.warning("a reader left an answer unread for %g seconds (limit send_s) and was cut off", self._send_s)
-            abort(scope)
+            abort(scope)  # which the watch over the connection notices
+
+        async def say(piece: bytes, *, more: bool) -> None:
+            timer = loop.call_later(self._send_s, cut_off)
+            try:
+                await send({"type": "http.response.body", "body": piece, "more_body": more})
+            finally:
+                timer.cancel()
+
+        loop = asyncio.get_running_loop()
+        async with aclosing(self._pieces):
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            await say(self._first, more=True)
+            async for piece in self._pieces:
+                await say(piece, more=True)
+            await say(b"", more=False)
 
 
 async def begin_stream(pieces: AsyncGenerator[bytes, None], send_s: float, media_type: str) -> PieceStream:

@@ -26,6 +26,7 @@ class Limits:
     picture_bytes: int = _limit(20 * 2**20, "a picture's file")
     picture_pixels: int = _limit(25_000_000, "width times height of a picture, as its header says")
     picture_side_px: int = _limit(16_384, "the longer side of a picture")
+    pictures_bytes: int = _limit(2**30, "the decoded pictures of all requests together; requests wait for room")
     decode_s: float = _limit(10.0, "until a picture is decoded")
     fetch_s: float = _limit(10.0, "until a picture is fetched, redirects included")
     fetch_redirects: int = _limit(3, "redirects on the way to a picture")
@@ -84,7 +85,7 @@ def describe_limits() -> list[tuple[str, str, str]]:
         value: Any = one.default
         shown = f"{value:,}"
         if one.name.endswith("_bytes"):
-            shown = f"{value // 2**20} MiB" if value >= 2**20 else f"{value // 2**10} KiB"
+            shown = f"{value // 2**20:,} MiB" if value >= 2**20 else f"{value // 2**10} KiB"
         elif one.name.endswith("_s"):
             shown = f"{value:g} s"
         rows.append((one.name, shown, one.metadata["text"]))

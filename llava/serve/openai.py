@@ -16,7 +16,6 @@ from starlette.responses import JSONResponse, Response
 
 from llava import __version__
 from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentPicture
-from llava.errors import BadImage
 from llava.prompt import escape_image_tokens
 from llava.serve import schemas
 from llava.serve.body import read_json
@@ -215,8 +214,10 @@ def make_head(service: Service, kind: str) -> Head:
     return Head(f"{kind}-{uuid.uuid4().hex}", int(time.time()), service.backend.model_id, f"llava-{__version__}")
 
 
-def check_messages(service: Service, messages: Sequence[schemas.Message]) -> None:
-    """Raises Refusal where the conversation exceeds a limit."""
+def check_messages(
+    service: Service, messages: Sequence[schemas.Message], param: str = "messages", instructions: str = ""
+) -> None:
+    """Raises Refusal where the conversation exceeds a limit. ``param``: what the request calls it."""
     limits = service.limits
     if len(messages) > limits.messages:
         raise over(
@@ -224,13 +225,15 @@ def check_messages(service: Service, messages: Sequence[schemas.Message]) -> Non
             limits.messages,
             f"There are {len(messages):,} messages",
             "Send the last ones.",
-            param="messages",
+            param=param,
         )
     parts = [part for message in messages for part in message.content]
     num_pictures = sum(isinstance(part, ImagePart) for part in parts)
     if num_pictures > limits.pictures:
-        raise over("pictures", limits.pictures, f"There are {num_pictures:,} pictures", "Send fewer.", param="messages")
-    check_characters(service, sum(len(part.text) for part in parts if not isinstance(part, ImagePart)), "messages")
+        raise over("pictures", limits.pictures, f"There are {num_pictures:,} pictures", "Send fewer.", param=param)
+    check_characters(
+        service, len(instructions) + sum(len(part.text) for part in parts if not isinstance(part, ImagePart)), param
+    )
 
 
 def check_characters(service: Service, number: int, param: str) -> None:
@@ -244,20 +247,24 @@ def check_characters(service: Service, number: int, param: str) -> None:
         )
 
 
-async def load_messages(service: Service, messages: Sequence[schemas.Message]) -> tuple[ChatMessage, ...]:
+async def load_messages(
+    service: Service, messages: Sequence[schemas.Message], param: str = "messages"
+) -> tuple[ChatMessage, ...]:
     """The messages with their pictures. Raises Refusal, which names the picture that is at fault."""
-    loaded = []
-    for i, message in enumerate(messages):
-        parts: list[str | SentPicture] = []
-        for j, part in enumerate(message.content):
-            if not isinstance(part, ImagePart):
-                parts.append(part.text)
-                continue
-            try:
-                picture = await service.pictures.load(part.image_url.url)
-            except BadImage as error:
-                raise translate(error, "", f"messages.{i}.content.{j}.image_url") from error
-            parts.append(SentPicture(picture, part.detail or part.image_url.detail))
-        role = "system" if message.role == "developer" else message.role
-        loaded.append(ChatMessage(role, tuple(parts)))
-    return tuple(loaded)
+    named = [
+        (part.image_url.url, f"{param}.{i}.content.{j}.image_url")
+        for i, message in enumerate(messages)
+        for j, part in enumerate(message.content)
+        if isinstance(part, ImagePart)
+    ]
+    pictures = iter(await service.pictures.load_all(named))
+
+    def take(part: schemas.Part) -> str | SentPicture:
+        if isinstance(part, ImagePart):
+            return SentPicture(next(pictures), part.detail or part.image_url.detail)
+        return part.text
+
+    return tuple(
+        ChatMessage("system" if message.role == "developer" else message.role, tuple(map(take, message.content)))
+        for message in messages
+    )

@@ -1,24 +1,32 @@
 """Pictures that clients name: data URIs are read, URLs fetched within limits, and all are decoded apart.
 
-A string from a client never names a file here, whatever it looks like.
+A string from a client never names a file here, whatever it looks like. What all requests' decoded pictures take
+together is bounded: a request waits until there is room for all of its own, which their headers tell.
 """
 
 from __future__ import annotations
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from llava.errors import BadImage, FetchError
+from llava.backends.protocol import ChatRequest
+from llava.errors import BadImage, EngineClosed, FetchError
 from llava.image.fetch import fetch
 from llava.image.source import Limits as ImageLimits
-from llava.image.source import Picture, read_data_uri
+from llava.image.source import Picture, read_data_uri, read_size
 from llava.serve.decoder import Decoders
 from llava.serve.limits import Settings
+from llava.serve.refusals import over, translate
 
 # So many are fetched at once; each ends by its deadline.
 _FETCHES = 16
+
+Kind = TypeVar("Kind")
 
 
 class PictureLoader:
@@ -38,16 +46,62 @@ class PictureLoader:
         self.decoders = Decoders(settings.decoders, self.image_limits, limits.decode_s)
         self._decoding = ThreadPoolExecutor(settings.decoders, "llava-decode")
         self._fetching = ThreadPoolExecutor(_FETCHES, "llava-fetch")
+        self._room = _Room(limits.pictures_bytes)
+        self._held: dict[int, int] = {}  # bytes of the room that a picture holds, by the identity of its image
 
     async def load(self, url: str) -> Picture:
         """The picture of a data URI or an http(s) URL. Raises BadImage and FetchError."""
-        loop = asyncio.get_running_loop()
-        name, data = await loop.run_in_executor(self._fetching, self._read, url)
+        name, data = await _run(self._fetching, self._read, url)
         return await self.decode(data, name)
 
     async def decode(self, data: bytes, name: str) -> Picture:
         """The picture in a file's bytes. Raises BadImage."""
-        return await asyncio.get_running_loop().run_in_executor(self._decoding, self.decoders.decode, data, name)
+        return await _run(self._decoding, self.decoders.decode, data, name)
+
+    async def load_all(self, named: Sequence[tuple[str, str]]) -> list[Picture]:
+        """The pictures of one request: (URL, what the request calls the place) of each.
+
+        They hold their part of the room until ``give_back``. Raises Refusal, which names the place that is at fault.
+        """
+
+        async def read(url: str, param: str) -> tuple[str, bytes, int]:
+            try:
+                return await _run(self._fetching, self._measure, url)
+            except BadImage as error:
+                raise translate(error, "", param) from error
+
+        async def decode(data: bytes, name: str, param: str) -> Picture:
+            try:
+                return await self.decode(data, name)
+            except (BadImage, EngineClosed) as error:
+                raise translate(error, "", param) from error
+
+        files = await _gather([read(url, param) for url, param in named])
+        num_bytes = sum(size for _, _, size in files)
+        if num_bytes > self._room.size:
+            value = f"The pictures take {num_bytes:,} bytes once they are decoded"
+            raise over("pictures_bytes", self._room.size, value, "Send fewer or smaller ones.", param=named[0][1])
+        await self._room.take(num_bytes)
+        try:
+            decoding = [decode(data, name, param) for (name, data, _), (_, param) in zip(files, named, strict=True)]
+            pictures = await _gather(decoding)
+        except BaseException:
+            self._room.give(num_bytes)
+            raise
+        for picture, (_, _, size) in zip(pictures, files, strict=True):
+            self._held[id(picture.image)] = size
+        return pictures
+
+    def give_back(self, request: ChatRequest) -> None:
+        """Gives the room back that the request's pictures hold, if they do."""
+        for sent in request.all_pictures:
+            self._room.give(self._held.pop(id(sent.picture.image), 0))
+
+    def _measure(self, url: str) -> tuple[str, bytes, int]:
+        """A name for messages, the file, and the bytes that its pixels take."""
+        name, data = self._read(url)
+        size = read_size(data, name, self.image_limits)
+        return name, data, size.width * size.height * 3
 
     def _read(self, url: str) -> tuple[str, bytes]:
         begin = url[:8].lower()
@@ -70,9 +124,56 @@ class PictureLoader:
 
     async def start(self) -> None:
         """Starts the decoders, so that the first picture does not wait for them."""
-        await asyncio.get_running_loop().run_in_executor(self._decoding, self.decoders.warm_up)
+        await _run(self._decoding, self.decoders.warm_up)
 
     def close(self) -> None:
         self._fetching.shutdown(wait=False, cancel_futures=True)
         self._decoding.shutdown(wait=False, cancel_futures=True)
         self.decoders.close()
+
+
+async def _run(executor: Executor, work: Callable[..., Kind], *arguments: Any) -> Kind:
+    return await asyncio.get_running_loop().run_in_executor(executor, work, *arguments)
+
+
+async def _gather(work: Sequence[Coroutine[Any, Any, Kind]]) -> list[Kind]:
+    """All results; the first error ends the others."""
+    tasks = [asyncio.create_task(one) for one in work]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+class _Room:
+    """So many bytes, taken in the order of asking. For one event loop."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._num_free = size
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    async def take(self, num_bytes: int) -> None:
+        """Returns when they are there. ``num_bytes`` is at most ``size``."""
+        if not self._waiting and num_bytes <= self._num_free:
+            self._num_free -= num_bytes
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((num_bytes, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.give(num_bytes)  # it was there already
+            else:
+                self._waiting.remove((num_bytes, turn))
+                self.give(0)  # whoever stands behind may have room now
+            raise
+
+    def give(self, num_bytes: int) -> None:
+        self._num_free += num_bytes
+        while self._waiting and self._waiting[0][0] <= self._num_free:
+            wanted, turn = self._waiting.popleft()
+            self._num_free -= wanted
+            turn.set_result(None)

@@ -19,7 +19,7 @@ from llava.errors import LlavaError, UsageError
 from llava.serve.app import Mount, create_app
 from llava.serve.gate import App, Receive, Scope, Send
 from llava.serve.limits import Limits, Settings
-from llava.serve.refusals import Refusal
+from llava.serve.refusals import Refusal, over
 from llava.serve.service import Service
 
 
@@ -68,17 +68,19 @@ class Server(uvicorn.Server):
         await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        if self._draining is None and self._loop is not None:
-            self._loop.call_soon_threadsafe(self.begin_drain)
+        if self._loop is None:
+            self.should_exit = True
         else:
-            self.should_exit = self.force_exit = True
+            self._loop.call_soon_threadsafe(self.end)
 
-    def begin_drain(self) -> None:
-        """Lets running answers finish, then ends the server. Again ends it at once."""
+    def end(self) -> None:
+        """Lets running answers finish, then ends the server. Again ends them and it at once."""
         if self._draining is None:
             self._draining = asyncio.get_running_loop().create_task(self._drain())
-        else:
-            self.should_exit = self.force_exit = True
+            return
+        self.should_exit = True
+        for task in list(self.server_state.tasks):
+            task.cancel()
 
     async def _drain(self) -> None:
         await self.service.drain()
@@ -144,10 +146,8 @@ class _Protocol(H11Protocol):
         # h11 knows no other reason for a request it cannot finish reading than that its headers are too long.
         limit = self.config.h11_max_incomplete_event_size or 0
         if len(self.conn.trailing_data[0]) >= limit:
-            refusal = Refusal(
-                431,
-                f"The headers have {limit:,} bytes or more; the limit header_bytes is {limit:,}. Send fewer.",
-                code="header_bytes_limit_exceeded",
+            refusal = over(
+                "header_bytes", limit, f"The headers have {limit:,} bytes or more", "Send fewer.", status=431
             )
         else:
             refusal = Refusal(400, "This is not a request in HTTP/1.1.", code="invalid_http")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
-from llava.backends.protocol import Delta, TokenLogprob, Usage
+from llava.backends.protocol import ChatMessage, Delta, TokenLogprob, Usage
 from llava.sampling import MAX_LOGPROBS, Sampling
 from llava.serve.limits import Limits
 from llava.serve.refusals import Refusal, over
@@ -109,6 +109,22 @@ class ChatBody(SamplingBody):
     response_format: ResponseFormat | None = None
 
 
+class TextFormat(BaseModel):
+    format: ResponseFormat | None = None
+
+
+def _as_messages(value: Any) -> Any:
+    return [{"role": "user", "content": value}] if isinstance(value, str) else value
+
+
+class ResponsesBody(SamplingBody):
+    input: Annotated[list[Message], BeforeValidator(_as_messages), Field(min_length=1)]
+    instructions: str | None = None
+    max_output_tokens: _Tokens | None = None
+    previous_response_id: str | None = None
+    text: TextFormat | None = None
+
+
 class CompletionBody(SamplingBody):
     prompt: str
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
@@ -193,7 +209,9 @@ def read_sampling(body: SamplingBody | WorkerBody, limits: Limits, new_tokens: i
     if isinstance(body, WorkerBody):
         asked, rest = body.max_new_tokens, dict[str, Any]()
     else:
-        asked = getattr(body, "max_completion_tokens", None) or body.max_tokens or new_tokens or limits.new_tokens
+        names = ("max_completion_tokens", "max_output_tokens", "max_tokens")
+        said = [value for name in names if (value := getattr(body, name, None)) is not None]
+        asked = said[0] if said else new_tokens or limits.new_tokens
         rest = {
             "top_k": body.top_k if body.top_k and body.top_k > 0 else None,
             "min_p": body.min_p or 0.0,
@@ -209,6 +227,11 @@ def read_sampling(body: SamplingBody | WorkerBody, limits: Limits, new_tokens: i
         stop=stop,
         **rest,
     )
+
+
+def as_system(text: str | None) -> tuple[ChatMessage, ...]:
+    """A system message of that text; none for none."""
+    return (ChatMessage("system", (text,)),) if text else ()
 
 
 def read_choices(body: SamplingBody, limits: Limits) -> int:

@@ -125,23 +125,13 @@ class Service:
         """
         watch = Watch(self.metrics)
         outcome = "cancelled"
-        end = time.monotonic() + self.limits.answer_s
         made: ChatRequest | None = None
         seen: list[Delta] = []
         try:
             async with self._admit():
                 made = request if isinstance(request, ChatRequest) else await request()
                 async with aclosing(self._ask(made)) as deltas:
-                    while True:
-                        try:
-                            delta = await asyncio.wait_for(anext(deltas), max(0.001, end - time.monotonic()))
-                        except StopAsyncIteration:
-                            break
-                        except asyncio.TimeoutError as error:
-                            limit = self.limits.answer_s
-                            raise over(
-                                "answer_s", limit, "The answer took too long", "Ask for less.", status=503
-                            ) from error
+                    async for delta in deltas:
                         watch.see(delta)
                         if self.log is not None:
                             seen.append(delta)
@@ -154,6 +144,8 @@ class Service:
             raise
         finally:
             watch.end(outcome)
+            if made is not None:
+                self.pictures.give_back(made)
             if self.log is not None and made is not None:
                 self.log.write_answer(source, self.backend.model_id, made, seen, outcome)
 

@@ -65,8 +65,9 @@ async def generate_stream(service: Service, request: Request) -> Response:
     sampling = schemas.read_sampling(body, limits)
 
     async def make() -> ChatRequest:
-        pictures = [SentPicture(await service.pictures.load(f"data:image;base64,{data}")) for data in images]
-        return ChatRequest(sampling=sampling, prompt=body.prompt, pictures=tuple(pictures))
+        named = [(f"data:image;base64,{data}", f"images.{i}") for i, data in enumerate(images)]
+        pictures = tuple(map(SentPicture, await service.pictures.load_all(named)))
+        return ChatRequest(sampling=sampling, prompt=body.prompt, pictures=pictures)
 
     pieces = _write_pieces(body.prompt, service.chat(make, "worker"), request.state.request_id)
     return await begin_stream(pieces, limits.send_s, "application/octet-stream")

@@ -59,11 +59,13 @@ def test_torch_is_the_first_pin() -> None:
     assert next(pins()).name == "torch"
 
 
-def test_a_pin_stands_for_every_dependency_of_core_train_and_dev() -> None:
+def test_a_pin_stands_for_every_dependency_that_make_test_installs() -> None:
     pinned = {name_of(pin): pin for pin in pins()}
     for text in metadata.requires("llava") or []:
         requirement = Requirement(text)
-        if requirement.marker is None or any(requirement.marker.evaluate({"extra": e}) for e in ("train", "dev")):
+        if requirement.marker is None or any(
+            requirement.marker.evaluate({"extra": e}) for e in ("train", "serve", "dev")
+        ):
             version = next(iter(pinned[name_of(requirement)].specifier)).version
             assert requirement.specifier.contains(version), f"{requirement} excludes the tested {version}"
 

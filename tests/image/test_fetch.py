@@ -393,3 +393,17 @@ def test_a_user_may_name_their_own_server_but_no_redirect_leads_to_one(server) -
     with pytest.raises(FetchError, match="not a public address"):
         load_picture(server.root + "/away", FOR_LOCAL_USER)
     assert len(server.requests) == 1
+
+
+def test_only_allowed_hosts_are_asked_redirects_included(server) -> None:
+    url = server.answer("/a.png", b"picture")
+    away = server.answer("/away", status="302 Found", Location=url.replace("127.0.0.1", "localhost"))
+
+    def ask(url: str, *hosts: str) -> bytes:
+        limits = {"max_bytes": 1000, "timeout_s": 20, "max_redirects": 3, "allow_private_addresses": True}
+        return fetch(url, **limits, allowed_hosts=hosts)
+
+    assert ask(url, "127.0.0.1") == b"picture"
+    for refused, hosts in ((url, ("pictures.example",)), (away, ("127.0.0.1",))):
+        with pytest.raises(FetchError, match="is not among the hosts that are allowed"):
+            ask(refused, *hosts)

@@ -22,6 +22,7 @@ from llava.image.geometry import (
     choose_canvas,
     parse_pinpoints,
     plan_tiles,
+    plan_whole,
     scale_grids,
 )
 
@@ -262,6 +263,16 @@ def test_pinpoints_count_only_where_pictures_are_tiled() -> None:
 def test_the_plan_of_one_tile_says_where_the_picture_lies_on_it(size, aspect, content, offset) -> None:
     plan = plan_tiles(Size(*size), Tiling(aspect))
     assert (plan.canvas, plan.content, plan.offset) == ((336, 336), content, offset)
+
+
+@pytest.mark.parametrize("merge", ["flat", "spatial", "spatial_unpad", "spatial_unpad_nobase"])
+def test_a_whole_picture_is_its_base_tile_alone(merge) -> None:
+    tiling = Tiling("anyres", merge, pinpoints=RELEASED_PINPOINTS)
+    plan = plan_whole(Size(1000, 300), tiling)
+    assert (plan.num_tiles, plan.content, plan.offset, plan.grid) == (1, (336, 336), (0, 0), (1, 1))
+    assert plan.num_positions == 24 * 24 + ("unpad" in merge)
+    square = Tiling("pad")
+    assert plan_whole(Size(1000, 300), square) == plan_tiles(Size(1000, 300), square)
 
 
 # Against Transformers

@@ -88,6 +88,16 @@ def test_tiles_are_bit_for_bit_transformers_llava_next(size, processor) -> None:
     assert torch.equal(make_pixels(_noise(*size), ANYRES, processor), torch.from_numpy(np.asarray(theirs)))
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_a_whole_picture_is_its_base_tile(size, processor) -> None:
+    whole = make_pixels(_noise(*size), ANYRES, processor, whole=True)
+    assert torch.equal(whole, make_pixels(_noise(*size), ANYRES, processor)[:1])
+    pad = Tiling("pad")
+    assert torch.equal(
+        make_pixels(_noise(*size), pad, processor, whole=True), make_pixels(_noise(*size), pad, processor)
+    )
+
+
 def test_a_processor_of_another_size_mean_and_resampling_is_transformers_too() -> None:
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 

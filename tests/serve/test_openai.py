@@ -140,7 +140,7 @@ def test_an_answer_ends_at_its_length(client: openai.OpenAI, name: str) -> None:
 @pytest.mark.parametrize("name", ["frequency_penalty", "presence_penalty"])
 def test_a_penalty_changes_what_is_drawn(client: openai.OpenAI, name: str) -> None:
     def draw(penalty: float) -> list[str]:
-        said = ask(client, picture(), "Describe it.", n=4, seed=3, temperature=1.8, max_tokens=30, **{name: penalty})
+        said = ask(client, "Hi", n=8, seed=3, temperature=2.0, max_tokens=40, **{name: penalty})
         return [choice.message.content for choice in said.choices]
 
     assert draw(2.0) != draw(0.0)
@@ -208,6 +208,54 @@ def test_a_text_is_continued_outside_any_template(client: openai.OpenAI, stream:
     assert text
     assert "".join(tokens) == text
     assert offsets == [len("".join(tokens[:i])) for i in range(len(tokens))]
+
+
+def test_a_response_is_the_same_answer(client: openai.OpenAI) -> None:
+    parts: Any = [
+        {"type": "input_image", "image_url": data_uri(DEMO.read_bytes()), "detail": "auto"},
+        {"type": "input_text", "text": QUESTION},
+    ]
+    said = client.responses.create(model="embedded", input=[{"role": "user", "content": parts}])
+    assert (said.output_text, said.status) == ("MORTALS", "completed")
+    assert said.usage is not None
+    assert said.usage.total_tokens == said.usage.input_tokens + said.usage.output_tokens
+    low = client.responses.create(
+        model="embedded", input=[{"role": "user", "content": [{**parts[0], "detail": "low"}, parts[1]]}]
+    )
+    assert low.usage is not None
+    assert said.usage.input_tokens - low.usage.input_tokens == 200 - 65
+    cut = client.responses.create(
+        model="embedded", input=[{"role": "user", "content": parts}], max_output_tokens=4, instructions="Be brief."
+    )
+    assert (cut.output_text, cut.status, cut.incomplete_details.reason) == (  # type: ignore[union-attr]
+        "MOR",
+        "incomplete",
+        "max_output_tokens",
+    )
+
+
+def test_a_response_comes_in_events_too(client: openai.OpenAI) -> None:
+    whole = client.responses.create(model="embedded", input="Hello", max_output_tokens=8)
+    events = list(client.responses.create(model="embedded", input="Hello", max_output_tokens=8, stream=True))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert [event.type for event in events[:4]] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.content_part.added",
+    ]
+    assert "".join(event.delta for event in events if event.type == "response.output_text.delta") == whole.output_text
+    assert events[-1].response.output_text == whole.output_text  # type: ignore[union-attr]
+    assert events[-1].type == f"response.{whole.status}"
+
+
+def test_a_response_keeps_nothing(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="nothing is kept"):
+        client.responses.create(model="embedded", input="Hi", previous_response_id="resp_1")
+    with pytest.raises(openai.BadRequestError, match=r"input\.0\.role"):
+        client.responses.create(
+            model="embedded", input=[{"type": "function_call_output", "call_id": "1", "output": ""}]
+        )
 
 
 def test_base64_and_names_of_files_are_no_urls(client: openai.OpenAI) -> None:

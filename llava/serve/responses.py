@@ -1,0 +1,166 @@
+"""OpenAI's /v1/responses without any memory: one answer, or the events that it comes in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from llava.backends.protocol import ChatRequest, Delta, Usage
+from llava.serve import schemas
+from llava.serve.body import read_json
+from llava.serve.gate import begin_stream
+from llava.serve.openai import check_messages, check_model, load_messages, make_head
+from llava.serve.refusals import Refusal, translate
+from llava.serve.schemas import Head, ResponsesBody
+from llava.serve.service import Service
+
+
+def add_responses_route(app: FastAPI, service: Service) -> None:
+    """Adds the route to the application."""
+    app.add_route("/v1/responses", partial(respond, service), methods=["POST"])
+
+
+async def respond(service: Service, request: Request) -> Response:
+    body = schemas.check(ResponsesBody, await read_json(request, service.limits))
+    check_model(service, body.model)
+    if body.previous_response_id is not None:
+        raise Refusal(
+            400,
+            "previous_response_id is not supported: nothing is kept. Send the whole conversation as input.",
+            param="previous_response_id",
+            code="unsupported_parameter",
+        )
+    if body.text is not None and body.text.format is not None and body.text.format.type != "text":
+        raise Refusal(
+            400,
+            f"text.format is '{body.text.format.type[:80]}', but answers cannot be constrained. Leave it out.",
+            param="text.format",
+            code="unsupported_parameter",
+        )
+    messages = list(body.input)
+    check_messages(service, messages, "input", body.instructions or "")
+    sampling = schemas.read_sampling(body, service.limits)
+
+    async def make() -> ChatRequest:
+        loaded = await load_messages(service, messages, "input")
+        return ChatRequest((*schemas.as_system(body.instructions), *loaded), sampling)
+
+    writer = _Writer(make_head(service, "resp"), body)
+    deltas = service.chat(make)
+    if body.stream:
+        events = _write_events(writer, deltas, request.state.request_id)
+        return await begin_stream(events, service.limits.send_s, "text/event-stream")
+    async with aclosing(deltas):
+        said = [delta async for delta in deltas]
+    (choice,) = schemas.collect(said, 1)
+    return JSONResponse(writer.response(choice.text, choice.finish_reason, said[-1].usage))
+
+
+async def _write_events(
+    writer: _Writer, deltas: AsyncGenerator[Delta, None], request_id: str
+) -> AsyncGenerator[bytes, None]:
+    text, reason, usage, begun = "", None, None, False
+    place = {"item_id": writer.message_id, "output_index": 0, "content_index": 0}
+    try:
+        async with aclosing(deltas):
+            async for delta in deltas:
+                if not begun:
+                    begun = True
+                    yield writer.event("created", response=writer.response("", None, None))
+                    yield writer.event("in_progress", response=writer.response("", None, None))
+                    yield writer.event("output_item.added", output_index=0, item=writer.message(None))
+                    yield writer.event("content_part.added", **place, part=writer.part(""))
+                if delta.text:
+                    text += delta.text
+                    yield writer.event("output_text.delta", **place, delta=delta.text, logprobs=[])
+                reason, usage = delta.finish_reason or reason, delta.usage or usage
+    except Exception as error:
+        if not begun:
+            raise
+        refusal = translate(error, request_id)
+        yield writer.write("error", code=refusal.code, message=str(refusal), param=refusal.param)
+        return
+    response = writer.response(text, reason, usage)
+    yield writer.event("output_text.done", **place, text=text, logprobs=[])
+    yield writer.event("content_part.done", **place, part=writer.part(text))
+    yield writer.event("output_item.done", output_index=0, item=response["output"][0])
+    yield writer.event(response["status"], response=response)
+
+
+@dataclass
+class _Writer:
+    """The objects of one response, and its events, which are numbered."""
+
+    head: Head
+    body: ResponsesBody
+    num_events: int = 0
+
+    @property
+    def message_id(self) -> str:
+        return self.head.id.replace("resp-", "msg_")
+
+    def part(self, text: str) -> dict[str, Any]:
+        return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+    def message(self, text: str | None, status: str = "in_progress") -> dict[str, Any]:
+        content = [] if text is None else [self.part(text)]
+        return {
+            "id": self.message_id,
+            "type": "message",
+            "role": "assistant",
+            "status": status,
+            "content": content,
+        }
+
+    def response(self, text: str, reason: str | None, usage: Usage | None) -> dict[str, Any]:
+        """``reason``: why the answer ended; None while it goes on."""
+        status = {None: "in_progress", "length": "incomplete"}.get(reason, "completed")
+        return {
+            "id": self.head.id.replace("resp-", "resp_"),
+            "object": "response",
+            "created_at": self.head.created,
+            "model": self.head.model,
+            "status": status,
+            "error": None,
+            "incomplete_details": {"reason": "max_output_tokens"} if reason == "length" else None,
+            "instructions": self.body.instructions,
+            "metadata": {},
+            "output": [] if reason is None else [self.message(text, status)],
+            "parallel_tool_calls": False,
+            "previous_response_id": None,
+            "store": False,
+            "temperature": self.body.temperature or 0.0,
+            "text": {"format": {"type": "text"}},
+            "tool_choice": "none",
+            "tools": [],
+            "top_p": self.body.top_p or 1.0,
+            "usage": _write_usage(usage),
+        }
+
+    def event(self, kind: str, **content: Any) -> bytes:
+        return self.write(f"response.{kind}", **content)
+
+    def write(self, kind: str, **content: Any) -> bytes:
+        numbered = {"type": kind, "sequence_number": self.num_events, **content}
+        self.num_events += 1
+        return f"event: {kind}\ndata: {json.dumps(numbered, ensure_ascii=False)}\n\n".encode()
+
+
+def _write_usage(usage: Usage | None) -> dict[str, Any] | None:
+    if usage is None:
+        return None
+    return {
+        "input_tokens": usage.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "image_tokens": usage.image_tokens},
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": 0},
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+    }

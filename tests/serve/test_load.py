@@ -1,0 +1,239 @@
+"""Parts that break, and others that have to wait: decoders, the engine, the log's disk."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from llava.backends.own import Own
+from llava.errors import BadImage, EngineClosed
+from llava.image.source import Limits as ImageLimits
+from llava.serve.decoder import Decoders
+from llava.serve.limits import Limits, Settings
+from llava.serve.pictures import _Room
+from tests.serve.serving import Puppet, Running, data_uri, run_server, wait_until, write_image
+
+CHAT = "/v1/chat/completions"
+HI = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
+PNG = write_image(Image.new("RGB", (30, 20), "red"))
+
+
+def draw(seed: int, width: int, height: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def test_a_text_behind_20_pictures_waits_no_longer_than_they_take(own: Running) -> None:
+    began = time.perf_counter()
+    for i in range(3):
+        assert own.chat(draw(i, 200, 200), "What is it?", max_tokens=4).status == 200
+    bound = 20 * (time.perf_counter() - began) / 3
+    with ThreadPoolExecutor(20) as pool:
+        pictures = [pool.submit(own.chat, draw(100 + i, 200, 200), "What is it?", max_tokens=4) for i in range(20)]
+        wait_until(lambda: own.service.num_open >= 15)
+        text = own.post(CHAT, HI)
+        assert {one.result().status for one in pictures} == {200}
+    assert text.status == 200
+    assert text.seconds < bound
+
+
+def test_a_decoder_that_is_killed_comes_back(own: Running) -> None:
+    assert own.chat(draw(1, 20, 20), "?", max_tokens=2).status == 200
+    for pid in own.service.pictures.decoders.pids:
+        os.kill(pid, signal.SIGKILL)
+    time.sleep(0.1)  # a process that is gone before it is asked costs nobody anything
+    assert [own.chat(draw(i, 20, 20), "?", max_tokens=2).status for i in range(4)] == [200] * 4
+
+
+@pytest.fixture
+def decoders() -> Any:
+    made = Decoders(1, ImageLimits(), 5.0)
+    yield made
+    made.close()
+
+
+def test_a_decoder_that_dies_while_it_decodes_says_so(decoders: Decoders) -> None:
+    decoders.warm_up()
+    (pid,) = decoders.pids
+    os.kill(pid, signal.SIGSTOP)
+    with ThreadPoolExecutor(1) as pool:
+        decoding = pool.submit(decoders.decode, PNG, "sign.png")
+        time.sleep(0.05)
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(EngineClosed, match=r"sign\.png was not decoded: the decoder was ended"):
+            decoding.result(10)
+    assert decoders.decode(PNG, "sign.png").size == (30, 20)
+    assert decoders.pids != [pid]
+
+
+def test_a_picture_that_takes_too_long_is_refused_and_its_decoder_ended() -> None:
+    decoders = Decoders(1, ImageLimits(), 0.2)
+    decoders.warm_up()
+    (pid,) = decoders.pids
+    os.kill(pid, signal.SIGSTOP)  # as slow as can be
+    with pytest.raises(BadImage, match=r"within 0.2 seconds \(limit decode_s\)"):
+        decoders.decode(PNG, "sign.png")
+    decoders.timeout_s = 10
+    assert decoders.decode(PNG, "sign.png").size == (30, 20)
+    decoders.close()
+
+
+def test_a_picture_that_takes_too_much_memory_is_refused() -> None:
+    decoders = Decoders(1, ImageLimits(), 10.0, memory_bytes=400 * 2**20)
+    large = write_image(Image.new("L", (8000, 8000)), compress_level=1)
+    small_limits = decoders.limits
+    decoders.limits = ImageLimits(max_pixels=10**9)
+    with pytest.raises(BadImage, match=r"too much memory|crashed|damaged"):
+        decoders.decode(large, "sign.png")
+    decoders.limits = small_limits
+    assert decoders.decode(PNG, "sign.png").size == (30, 20)
+    decoders.close()
+
+
+def test_an_engine_that_breaks_fails_its_requests_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = Own()
+    with run_server(backend) as running:
+        assert running.post(CHAT, HI).status == 200
+        broken = backend.engine
+        monkeypatch.setattr("threading.excepthook", lambda _: None)
+        monkeypatch.setattr(broken, "_step", lambda: 1 / 0)
+        reply = running.post(CHAT, HI)
+        assert (reply.status, reply.error["code"]) == (503, "engine_unavailable")
+        assert running.post(CHAT, HI).status == 200
+        assert backend.engine is not broken
+        monkeypatch.setattr(backend.engine, "_step", lambda: 1 / 0)
+        assert running.post(CHAT, HI).status == 503
+        assert running.send("GET", "/health").status == 503  # not made anew again so soon
+        wait_until(lambda: running.send("GET", "/health").status == 200, 3)
+        assert running.post(CHAT, HI).status == 200
+        assert b"llava_engine_restarts_total 2.0" in running.send("GET", "/metrics").body
+
+
+def test_a_request_that_fails_in_the_model_fails_alone(own: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = own.service.backend.engine._runner  # type: ignore[attr-defined]
+    run = runner.run
+
+    def fail(step: Any) -> Any:
+        if any(chunk.request.max_new_tokens == 7 for chunk in step.chunks):
+            raise RuntimeError("/secret/path at 0x7f0012345678")
+        return run(step)
+
+    monkeypatch.setattr(runner, "run", fail)
+    with ThreadPoolExecutor(8) as pool:
+        good = [pool.submit(own.post, CHAT, {**HI, "max_tokens": 30}) for _ in range(7)]
+        bad = own.post(CHAT, {**HI, "max_tokens": 7})
+        assert {one.result().status for one in good} == {200}
+    assert (bad.status, bad.error["code"]) == (500, "internal")
+    assert "secret" not in bad.body.decode()
+
+
+def test_conversations_are_logged_where_that_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    with run_server(Puppet(), Settings(log=path)) as running:
+        assert running.chat("Look", Image.new("RGB", (5, 5), "red"), n=1).status == 200
+        assert running.chat("Ä?", stream=True).status == 200
+        assert running.post(CHAT, {}).status == 400
+    first, second = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    assert first["messages"][0]["parts"][0] == "Look"
+    assert len(first["messages"][0]["parts"][1]["sha256"]) == 64
+    assert (first["answers"], first["outcome"], first["source"], first["model"]) == (
+        ["word word word "],
+        "answered",
+        "api",
+        "puppet",
+    )
+    assert second["messages"][0]["parts"] == ["Ä?"]
+
+
+def test_a_full_disk_costs_the_log_and_not_the_answers(caplog: pytest.LogCaptureFixture) -> None:
+    with run_server(Puppet(), Settings(log=Path("/dev/full"))) as running:
+        assert [running.post(CHAT, HI).status for _ in range(3)] == [200] * 3
+    assert [record.levelname for record in caplog.records if "/dev/full" in record.getMessage()] == ["ERROR"]
+
+
+def test_metrics_count_what_happened(own: Running) -> None:
+    def read() -> dict[str, float]:
+        text = own.send("GET", "/metrics").body.decode()
+        pairs = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, value in pairs}
+
+    before = read()
+    assert own.chat(draw(5, 30, 30), "What is it?", max_tokens=3).status == 200
+    assert own.chat("word " * 3000).status == 400
+    after = read()
+    grown = {name: after[name] - before.get(name, 0) for name in after}
+    assert grown['llava_answers_total{outcome="answered"}'] == 1
+    assert grown['llava_answers_total{outcome="refused"}'] == 1
+    assert grown["llava_generated_tokens_total"] == grown["llava_engine_generated_tokens_total"] == 3
+    assert grown["llava_image_tokens_total"] == 8 * 8 + 8 * 9 or grown["llava_image_tokens_total"] > 60
+    assert grown["llava_time_to_first_token_seconds_count"] == 1
+    assert grown["llava_time_between_tokens_seconds_count"] == 2
+    assert after["llava_requests_open"] == after["llava_requests_queued"] == after["llava_engine_requests_running"] == 0
+    assert 0 <= after["llava_engine_kv_used_share"] <= 1
+
+
+def test_a_request_takes_turns_with_those_before_it() -> None:
+    puppet = Puppet()
+    with run_server(puppet, Settings(limits=Limits(running=1))) as running, ThreadPoolExecutor(3) as pool:
+        puppet.gate.clear()
+        asked = [pool.submit(running.post, CHAT, HI) for _ in range(3)]
+        wait_until(lambda: running.service.num_open == 3)
+        assert puppet.num_open == 1
+        assert b"llava_requests_queued 2.0" in running.send("GET", "/metrics").body
+        puppet.gate.set()
+        assert [one.result().status for one in asked] == [200] * 3
+
+
+def test_decoded_pictures_wait_for_room_and_give_it_back() -> None:
+    puppet = Puppet()
+    limits = Limits(pictures_bytes=100 * 100 * 3 * 3)
+    picture = draw(1, 100, 100)
+    with run_server(puppet, Settings(limits=limits)) as running, ThreadPoolExecutor(4) as pool:
+        refused = running.chat(*[picture] * 4)
+        assert (refused.status, refused.error["code"]) == (400, "pictures_bytes_limit_exceeded")
+        puppet.gate.clear()
+        asked = [pool.submit(running.chat, picture, picture) for _ in range(4)]
+        wait_until(lambda: running.service.num_open == 4)
+        wait_until(lambda: puppet.num_open, 20)
+        time.sleep(0.2)
+        assert puppet.num_open == 1  # two pictures of three that have room
+        assert running.chat("Hi", max_tokens=2, stream=True, n=9).status == 400
+        puppet.gate.set()
+        assert [one.result().status for one in asked] == [200] * 4
+        room = running.service.pictures._room
+        assert (room._num_free, list(room._waiting), running.service.pictures._held) == (room.size, [], {})
+        bad = {"type": "image_url", "image_url": "data:image/png;base64,AAAA"}
+        broken = {"type": "image_url", "image_url": data_uri(write_image(picture)[:-200])}
+        for part in (bad, broken):
+            reply = running.chat(picture, part)
+            assert (reply.status, reply.error["param"]) == (400, "messages.0.content.1.image_url")
+        assert room._num_free == room.size
+
+
+def test_a_client_that_leaves_while_it_waits_for_room_leaves_it_to_others() -> None:
+    async def main() -> None:
+        room = _Room(10)
+        await room.take(8)
+        first, second = asyncio.create_task(room.take(5)), asyncio.create_task(room.take(2))
+        await asyncio.sleep(0)
+        assert not second.done()  # nobody is overtaken
+        first.cancel()
+        await asyncio.wait({second}, timeout=1)
+        assert second.done()
+        third = asyncio.create_task(room.take(9))
+        await asyncio.sleep(0)
+        room.give(10)
+        third.cancel()  # though its turn has come
+        await asyncio.wait({third})
+        assert room._num_free == room.size
+
+    asyncio.run(main())

@@ -1,0 +1,68 @@
+"""A front end written for the original's worker and controller is served."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+from llava.conversation import conv_templates
+from tests.serve.serving import Puppet, Running, run_server
+
+DEMO = (Path(__file__).resolve().parents[2] / "examples/demo.png").read_bytes()
+
+
+def prompt_for(question: str) -> str:
+    conversation = conv_templates["vicuna_v1"].copy()
+    conversation.append_message(conversation.roles[0], question)
+    conversation.append_message(conversation.roles[1], None)
+    return conversation.get_prompt()
+
+
+def test_the_answer_comes_as_the_originals_worker_says_it(own: Running) -> None:
+    prompt = prompt_for("<image>\nWhat is written on the sign?")
+    # As llava/serve/gradio_web_server.py asks.
+    asked = {
+        "model": "embedded",
+        "prompt": prompt,
+        "temperature": 0.0,
+        "top_p": 0.7,
+        "max_new_tokens": 20,
+        "stop": "</s>",
+        "images": [base64.b64encode(DEMO).decode()],
+    }
+    reply = own.post("/worker_generate_stream", asked)
+    *pieces, rest = reply.body.split(b"\0")
+    said = [json.loads(piece) for piece in pieces]
+    assert (reply.status, rest) == (200, b"")
+    assert {one["error_code"] for one in said} == {0}
+    assert all(one["text"].startswith(prompt) for one in said)
+    assert said[-1]["text"][len(prompt) :].strip() == "MORTALS"
+    assert [len(one["text"]) for one in said] == sorted(len(one["text"]) for one in said)
+
+
+def test_pictures_and_places_have_to_agree(own: Running) -> None:
+    asked = {"model": "embedded", "prompt": prompt_for("<image>\nWhat?"), "images": []}
+    reply = own.post("/worker_generate_stream", asked)
+    assert (reply.status, "1 <image>, but there are 0 pictures" in reply.error["message"]) == (400, True)
+    many = own.post("/worker_generate_stream", {**asked, "images": ["x"] * 5})
+    assert (many.status, many.error["code"]) == (400, "pictures_limit_exceeded")
+
+
+def test_an_error_in_the_middle_has_a_code() -> None:
+    puppet = Puppet()
+    puppet.error, puppet.error_after = RuntimeError("secret"), 2
+    with run_server(puppet) as running:
+        reply = running.post("/worker_generate_stream", {"prompt": "Hi"})
+        *_, last, _ = reply.body.split(b"\0")
+        assert json.loads(last)["error_code"] == 1
+        assert b"secret" not in reply.body
+
+
+def test_the_controllers_questions_are_answered(own: Running) -> None:
+    assert own.post("/refresh_all_workers", {}).status == 200
+    assert own.post("/list_models", {}).json == {"models": ["embedded"]}
+    assert own.post("/get_worker_address", {"model": "embedded"}).json == {"address": own.service.settings.address}
+    assert own.post("/get_worker_address", {"model": "other"}).json == {"address": ""}
+    status = own.post("/worker_get_status", {}).json
+    assert status == {"model_names": ["embedded"], "speed": 1, "queue_length": 0}
