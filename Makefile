@@ -60,6 +60,6 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.dev: $(VENV)/.core tests/contract/requirements.txt
 	@echo "installing what the tests need (once)"
-	@$(PIP) -c constraints.txt -e ".[train,serve,dev]"
+	@$(PIP) -c constraints.txt -e ".[train,serve,web,dev]"
 	@$(PIP) --no-deps --no-compile -r tests/contract/requirements.txt
 	@touch $@

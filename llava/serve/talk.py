@@ -250,6 +250,10 @@ class Answering:
             self.stop()  # again: up to Python 3.11, wait_for may swallow a cancellation
             await asyncio.wait((self.task,), timeout=_NEWS_S)
 
+    def run_late(self, limit_s: float) -> None:
+        self.error = str(over("answer_s", limit_s, "The answer took too long", "Ask for less, or later."))
+        self.stop()
+
     def hear(self, delta: Delta) -> None:
         self.text += delta.text
         self.reason = delta.finish_reason or self.reason
@@ -282,6 +286,8 @@ class Talks:
             await self._open[page].end()  # its place is free for this one
         answering = self._open[page] = Answering()
         answering.task = asyncio.create_task(self._pump(answering, messages, wishes))
+        limit_s = self.service.limits.answer_s
+        timer = asyncio.get_running_loop().call_later(limit_s, answering.run_late, limit_s)
         try:
             while not answering.task.done() and answering.reason != "cancelled":
                 waiting = asyncio.create_task(answering.news.wait())
@@ -295,6 +301,7 @@ class Talks:
             if not answering.is_dropped:
                 yield answering
         finally:
+            timer.cancel()
             await answering.end()
             if self._open.get(page) is answering:
                 del self._open[page]

@@ -358,6 +358,16 @@ def test_an_overloaded_server_says_so(running: Running, talks: Talks, puppet: Pu
     assert "the limit waiting is 0" in str(refused.error)
 
 
+def test_an_answer_that_takes_too_long_is_ended(
+    running: Running, talks: Talks, puppet: Puppet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running.service, "limits", replace(running.service.limits, answer_s=0.1))
+    puppet.gate.clear()
+    answering = listen(running, talks)
+    assert "The answer took too long; the limit answer_s is 0.1." in str(answering.error)
+    assert puppet.num_open == 0
+
+
 def test_a_vote_is_logged_with_its_conversation(running: Running, talks: Talks, uploads: Path) -> None:
     red = str(uploads / "red.png")
     messages = [
