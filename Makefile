@@ -14,6 +14,7 @@ PYTEST_FLAGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 TORCH := $(shell grep '^torch==' constraints.txt)
+CONSTRAINTS := $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" * (sys.version_info >= (3, 11)))')
 DEMO_PICTURE ?= examples/demo.png
 DEMO_QUESTION ?= What is written on the sign?
 
@@ -39,6 +40,7 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	@$(BIN)/python benchmarks/ask.py
+	@$(BIN)/python benchmarks/engine.py --shape XS
 
 docs: $(VENV)/.dev
 	@$(BIN)/python docs/build.py
@@ -55,11 +57,11 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing $(TORCH) (once, some minutes)"
 	@$(PIP) $(TORCH_FLAGS) $(TORCH)
 	@echo "installing llava (once)"
-	@$(PIP) -c constraints.txt -e .
+	@$(PIP) $(CONSTRAINTS) -e .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core tests/contract/requirements.txt
 	@echo "installing what the tests need (once)"
-	@$(PIP) -c constraints.txt -e ".[train,serve,web,dev]"
+	@$(PIP) $(CONSTRAINTS) -e ".[train,serve,web,dev]"
 	@$(PIP) --no-deps --no-compile -r tests/contract/requirements.txt
 	@touch $@

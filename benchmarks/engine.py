@@ -5,10 +5,11 @@ and until the first token when the same picture is asked about again; tokens a s
 different pictures and about one; seconds from starting Python to being ready; peak memory. Above the table stand this
 machine's own limits, measured in the same run, and what they would allow.
 
-    python benchmarks/engine.py [--shape XS] [--dtype bfloat16] [--vllm-python PYTHON] [--keep FOLDER]
+    python benchmarks/engine.py [--shape XS] [--dtype bfloat16] [--vllm-python PYTHON] [--llama-python PYTHON]
+                                [--keep FOLDER]
 
-Each side runs in a process of its own. Shapes: XS (70 M parameters), S (1.4 B: CLIP ViT-L/14-336 with a Llama of 22
-layers), 7B (LLaVA-NeXT 7B).
+Each side runs in a process of its own; llama.cpp, which sees no picture here, gets as many words instead. Shapes: XS
+(70 M parameters), S (1.4 B: CLIP ViT-L/14-336 with a Llama of 22 layers), 7B (LLaVA-NeXT 7B).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,8 @@ def main() -> int:
     parser.add_argument("--keep", help="a folder for the checkpoints, to be found there again by the next run")
     parser.add_argument("--vllm-python", help="a Python that has vLLM, to measure it too")
     parser.add_argument("--without-peers", action="store_true", help="measure the engine alone")
+    parser.add_argument("--llama-python", help="a Python that has llama-cpp-python and gguf, to measure that too")
+    parser.add_argument("--sides", help=f"which, with commas, of {', '.join(MEASURES)} (default: those that are there)")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--only", choices=MEASURES, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -92,11 +96,22 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         options.keep = options.keep or folder
         write_checkpoints(options)
-        sides = ["engine"] if options.without_peers else ["engine", "transformers"]
-        sides += ["vllm"] if options.vllm_python and not options.without_peers else []
+        sides = options.sides.split(",") if options.sides else find_sides(options)
         limits = run_alone("limits", options)
         report(options, limits, {side: run_alone(side, options) for side in sides})
     return 0
+
+
+def find_sides(options: argparse.Namespace) -> list[str]:
+    """The engine in all its precisions, and the peers that are installed."""
+    sides = ["engine"]
+    if options.device == "cpu":
+        sides += ["engine int8", "engine int4", "engine int8 arithmetic"]
+    if options.without_peers:
+        return sides
+    sides.append("transformers")
+    sides += ["vllm"] if options.vllm_python else []
+    return sides + (["llama.cpp Q8_0", "llama.cpp Q4_0"] if options.llama_python else [])
 
 
 def checkpoint(options: argparse.Namespace, layout: str) -> Path:
@@ -156,7 +171,7 @@ def write_checkpoints(options: argparse.Namespace) -> None:
 
 def run_alone(side: str, options: argparse.Namespace) -> dict[str, Any]:
     """The figures of one side, from a fresh process."""
-    python = options.vllm_python if side == "vllm" else sys.executable
+    python = {"vllm": options.vllm_python, "llama.cpp": options.llama_python}.get(side.split()[0], sys.executable)
     command = [python, __file__, "--only", side, "--keep", options.keep, "--shape", options.shape]
     command += ["--dtype", options.dtype, "--device", options.device]
     print(f"measuring {side} ...", file=sys.stderr, flush=True)
@@ -184,11 +199,15 @@ def measure_limits(options: argparse.Namespace) -> dict[str, Any]:
     large = torch.ones(2**28 if options.shape != "XS" else 2**27)
     read = large.numel() * 4 / best(large.sum)
     del large
-    a, b = torch.randn(2048, 4096).bfloat16(), torch.randn(4096, 4096).bfloat16()
-    bf16 = 2 * 2048 * 4096 * 4096 / best(lambda: a @ b.T)
+    a, b = torch.randn(2048, 4096), torch.randn(4096, 4096)
+    work = 2 * 2048 * 4096 * 4096
+    fp32 = work / best(lambda: a @ b.T)
+    a, b = a.bfloat16(), b.bfloat16()
+    bf16 = work / best(lambda: a @ b.T)
     ints = torch.randint(-9, 9, (2048, 4096), dtype=torch.int8), torch.randint(-9, 9, (4096, 4096), dtype=torch.int8)
-    int8 = 2 * 2048 * 4096 * 4096 / best(lambda: torch._int_mm(ints[0], ints[1].T))
-    return {"read_gb_s": read / 1e9, "bf16_gflops": bf16 / 1e9, "int8_gops": int8 / 1e9}
+    int8 = work / best(lambda: torch._int_mm(ints[0], ints[1].T))
+    rates = {"fp32_gflops": fp32 / 1e9, "bf16_gflops": bf16 / 1e9, "int8_gops": int8 / 1e9}
+    return {"read_gb_s": read / 1e9, **rates}
 
 
 def picture_of(seed: int) -> Any:
@@ -207,7 +226,7 @@ def question_ids(number: int) -> list[int]:
     return [1, -200, *range(100, 100 + QUESTION_TOKENS - 3), 5000 + number, 9]
 
 
-def measure_engine(options: argparse.Namespace) -> dict[str, Any]:
+def measure_engine(options: argparse.Namespace, bits: int = 16, arithmetic: str = "exact") -> dict[str, Any]:
     """This package's engine."""
     import torch
 
@@ -219,8 +238,8 @@ def measure_engine(options: argparse.Namespace) -> dict[str, Any]:
     from llava.sampling import Sampling
 
     shape = SHAPES[options.shape]
-    loaded = load_model(checkpoint(options, "original"), device=options.device, dtype=options.dtype)
-    engine = Engine(loaded)
+    loaded = load_model(checkpoint(options, "original"), device=options.device, dtype=options.dtype, bits=bits)
+    engine = Engine(loaded, arithmetic=arithmetic)
     ready_s = time.time() - STARTED
 
     def ask(picture_seed: int, number: int, new_tokens: int) -> Any:
@@ -236,7 +255,7 @@ def measure_engine(options: argparse.Namespace) -> dict[str, Any]:
     for i in range(shape.repeats):
         with torch.inference_mode():
             began = time.perf_counter()
-            loaded.model.encode_images(pixels)
+            engine._runner._see(pixels)
             vision.append(time.perf_counter() - began)
         result = ask(i, i, NEW_TOKENS).wait()[1]
         first.append(result.first_token_s)
@@ -380,16 +399,101 @@ def measure_vllm(options: argparse.Namespace) -> dict[str, Any]:
     return figures
 
 
-MEASURES = {
+def measure_llama_cpp(options: argparse.Namespace, kind: str = "Q8_0") -> dict[str, Any]:
+    """llama.cpp on a decoder of the same shape with random weights; it gets as many words instead of the picture."""
+    from llama_cpp import Llama  # type: ignore[import-not-found]
+
+    path = Path(options.keep) / f"{options.shape}-{kind}.gguf"
+    if not path.is_file():
+        write_gguf(options, path, kind)
+    began = time.time()
+    llama = Llama(str(path), n_ctx=4096, n_threads=os.cpu_count(), n_threads_batch=os.cpu_count(), verbose=False)
+    ready_s = time.time() - began
+    prompt_tokens = 2144 + QUESTION_TOKENS
+    first, rate = [], []
+    for i in range(SHAPES[options.shape].repeats):
+        llama.reset()
+        began = time.perf_counter()
+        llama.eval([1, *(5 + (7 * k + i) % 20000 for k in range(prompt_tokens - 1))])
+        first.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        for token in range(NEW_TOKENS - 1):
+            llama.eval([100 + token])
+        rate.append((NEW_TOKENS - 1) / (time.perf_counter() - began))
+    figures = {"ready_s": ready_s, "first_token_s": statistics.median(first), "tokens_per_s": statistics.median(rate)}
+    return {**figures, "prompt_tokens": prompt_tokens, "peak_gb": peak_gb()}
+
+
+def write_gguf(options: argparse.Namespace, path: Path, kind: str) -> None:
+    """A Llama of random weights in llama.cpp's format."""
+    import numpy as np
+    from gguf import GGMLQuantizationType, GGUFWriter  # type: ignore[import-not-found]
+    from gguf.quants import quantize  # type: ignore[import-not-found]
+
+    shape = SHAPES[options.shape].decoder
+    width, inner, layers = shape["hidden_size"], shape["intermediate_size"], shape["num_hidden_layers"]
+    heads, kv_heads = shape["num_attention_heads"], shape["num_key_value_heads"]
+    kv_width = width // heads * kv_heads
+    writer = GGUFWriter(str(path) + ".partial", "llama")
+    writer.add_context_length(4096)
+    writer.add_embedding_length(width)
+    writer.add_block_count(layers)
+    writer.add_feed_forward_length(inner)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(kv_heads)
+    writer.add_rope_dimension_count(width // heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(VOCABULARY)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list([f"w{i}" for i in range(VOCABULARY)])
+    writer.add_token_scores([0.0] * VOCABULARY)
+    writer.add_token_types([1] * VOCABULARY)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    quantization = GGMLQuantizationType[kind]
+    rng = np.random.default_rng(0)
+
+    def add(name: str, rows: int, columns: int, of: Any = quantization) -> None:
+        weight = rng.standard_normal((rows, columns), dtype=np.float32) * np.float32(0.02)
+        writer.add_tensor(name, quantize(weight, of), raw_dtype=of)
+
+    add("token_embd.weight", VOCABULARY, width, GGMLQuantizationType.Q8_0)
+    add("output.weight", VOCABULARY, width, GGMLQuantizationType.Q8_0)
+    writer.add_tensor("output_norm.weight", np.ones(width, dtype=np.float32))
+    for i in range(layers):
+        for name in ("attn_norm", "ffn_norm"):
+            writer.add_tensor(f"blk.{i}.{name}.weight", np.ones(width, dtype=np.float32))
+        for name, rows, columns in (
+            *(("attn_q", width, width), ("attn_k", kv_width, width), ("attn_v", kv_width, width)),
+            *(("attn_output", width, width), ("ffn_gate", inner, width)),
+            *(("ffn_up", inner, width), ("ffn_down", width, inner)),
+        ):
+            add(f"blk.{i}.{name}.weight", rows, columns)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    Path(str(path) + ".partial").replace(path)
+
+
+MEASURES: dict[str, Callable[..., dict[str, Any]]] = {
     "limits": measure_limits,
     "engine": measure_engine,
+    "engine int8": partial(measure_engine, bits=8),
+    "engine int4": partial(measure_engine, bits=4),
+    "engine int8 arithmetic": partial(measure_engine, bits=8, arithmetic="int8"),
     "transformers": measure_transformers,
     "vllm": measure_vllm,
+    "llama.cpp Q8_0": measure_llama_cpp,
+    "llama.cpp Q4_0": partial(measure_llama_cpp, kind="Q4_0"),
 }
 
 
 def floors(options: argparse.Namespace, limits: dict[str, Any], prompt_tokens: int) -> dict[str, float]:
-    """What the limits allow: multiplications at the bf16 rate, weights and cache at the memory's."""
+    """What the limits allow: multiplications at the better of the fp32 and bf16 rates, reading at the memory's.
+
+    Those of 16-bit weights: a side with fewer bits may exceed them.
+    """
     shape = SHAPES[options.shape]
     tower, decoder = shape.tower, shape.decoder
     width, inner, layers = decoder["hidden_size"], decoder["intermediate_size"], decoder["num_hidden_layers"]
@@ -401,7 +505,7 @@ def floors(options: argparse.Namespace, limits: dict[str, Any], prompt_tokens: i
     prefill = 2 * layers * (prompt_tokens * per_layer + prompt_tokens * prompt_tokens * width)
     size = 4 if options.dtype == "float32" else 2
     read = size * (layers * per_layer + VOCABULARY * width + 2 * layers * kv_width * prompt_tokens)
-    rate = 1e9 * limits["bf16_gflops"]
+    rate = 1e9 * max(limits["fp32_gflops"], limits["bf16_gflops"])
     return {
         "vision_s": vision / rate,
         "first_token_s": (vision + prefill) / rate,
@@ -418,7 +522,8 @@ def report(options: argparse.Namespace, limits: dict[str, Any], sides: dict[str,
         f"{options.dtype}, {options.device}; {ours['prompt_tokens']} prompt tokens, {NEW_TOKENS} new"
     )
     print(
-        f"limits: memory read {limits['read_gb_s']:.1f} GB/s, bf16 {limits['bf16_gflops']:.0f} GFLOPS, "
+        f"limits: memory read {limits['read_gb_s']:.1f} GB/s, fp32 {limits['fp32_gflops']:.0f} and bf16 "
+        f"{limits['bf16_gflops']:.0f} GFLOPS, "
         f"int8 {limits['int8_gops']:.0f} GOPS"
     )
     names = {

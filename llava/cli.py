@@ -13,6 +13,7 @@ import importlib
 import importlib.util
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -102,6 +103,10 @@ def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int],
     return parser
 
 
+# Bits of each name that --quant takes.
+QUANTIZATIONS = {"int8": 8, "int4": 4}
+
+
 def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="MODEL", help="a folder, a hub id or a short name (default: the embedded model)"
@@ -117,6 +122,11 @@ def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: the best there is)")
     parser.add_argument("--dtype", metavar="NAME", help="float32, bfloat16, float16 (default: what suits the device)")
+    parser.add_argument(
+        "--quant",
+        choices=QUANTIZATIONS,
+        help="the language model's matrices in 8 or 4 bits: a half or a quarter of the memory, and faster answers",
+    )
 
 
 def _add_talking_flags(parser: argparse.ArgumentParser) -> None:
@@ -140,6 +150,12 @@ def _add_talking_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help="at most (default: %(default)s)")
     parser.add_argument(
         "--memory", type=_bytes, metavar="SIZE", help="for keys and values, as 500M or 2G (default: what is to spare)"
+    )
+    parser.add_argument(
+        "--arithmetic",
+        choices=("exact", "int8"),
+        default="exact",
+        help="int8, with --quant on a CPU: prompts in integers of 8 bits, faster and a little less exact",
     )
 
 
@@ -188,8 +204,11 @@ def _load(arguments: argparse.Namespace) -> LoadedModel:
             merge=arguments.merge,
             device=arguments.device,
             dtype=arguments.dtype,
+            bits=QUANTIZATIONS.get(arguments.quant, 16),
+            for_engine=getattr(arguments, "num_beams", 1) == 1,
         )
-        Local.of(loaded, memory_bytes=getattr(arguments, "memory", None))
+        arithmetic = getattr(arguments, "arithmetic", "exact")
+        Local.of(loaded, memory_bytes=getattr(arguments, "memory", None), arithmetic=arithmetic)
         return loaded
     finally:
         if waiting:
@@ -322,7 +341,12 @@ def _add_convert(commands: Any) -> None:
 def _convert(arguments: argparse.Namespace) -> int:
     from llava.model.convert import convert
 
-    done = convert(arguments.source, arguments.folder, arguments.to, base=arguments.model_base)
+    # Ended from outside, it takes away what it has written so far, as after Ctrl-C.
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    try:
+        done = convert(arguments.source, arguments.folder, arguments.to, base=arguments.model_base)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     print(f"{done.folder}: {done.num_tensors} tensors, {done.num_bytes / 1e9:.2f} GB, layout {done.layout}")
     for note in done.notes:
         print(f"llava: {note}", file=sys.stderr)

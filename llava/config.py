@@ -61,6 +61,9 @@ _FAMILY_DEFAULTS: dict[str, dict[str, int]] = {
 # Source: transformers 5.23 CLIPVisionConfig.
 _TOWER_DEFAULTS = {"hidden_size": 768, "num_hidden_layers": 12, "image_size": 224, "patch_size": 32}
 
+# s2_scales of a multi-scale tower, in px. Source: haotian-liu/LLaVA@c121f04 clip_encoder.py.
+DEFAULT_SCALES = "336,672,1008"
+
 # Keys with which a config.json makes a library import or download code, beside those that begin with "_" (all but
 # _name_or_path, which only says what the model was made from).
 _CODE_KEYS = frozenset({"auto_map", "custom_pipelines", "attn_implementation", "experts_implementation"})
@@ -75,6 +78,7 @@ class ModelSpec:
     tower: str  # a folder or a hub id; "" where the checkpoint names none because it holds its own
     tower_config: dict[str, Any] = field(repr=False)  # CLIPVisionConfig's values
     tiling: Tiling
+    scales: tuple[int, ...]  # the sizes in px that the tower looks at a picture in: one, or with s2 several
     select_layer: int
     select_feature: str  # "patch" or "cls_patch"
     projector_type: str
@@ -104,7 +108,7 @@ def read_config_dict(folder: str | Path) -> dict[str, Any]:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of a checkpoint. Raises CheckpointError naming the file and what is wrong with it."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent} has no {path.name}: it is no checkpoint folder, or incomplete.") from None
     except OSError as error:
@@ -162,8 +166,10 @@ def read_spec(
     dtype = values.get("dtype") or values.get("torch_dtype")
     tile_px = _get_int(tower_config, "image_size", path, default=_TOWER_DEFAULTS["image_size"])
     patch_px = _get_int(tower_config, "patch_size", path, default=_TOWER_DEFAULTS["patch_size"])
+    scales = _find_scales(values, path, tile_px)
     try:
-        tiling = Tiling.from_config(values, tile_px=tile_px, patch_px=patch_px)
+        # A feature shows as much of the largest size as a patch does of the smallest.
+        tiling = Tiling.from_config(values, tile_px=scales[-1], patch_px=patch_px * (scales[-1] // scales[0]))
     except LlavaError as error:
         raise CheckpointError(f"{path}: {error}") from error
     return ModelSpec(
@@ -172,10 +178,11 @@ def read_spec(
         tower=tower,
         tower_config=tower_config,
         tiling=tiling,
+        scales=scales,
         select_layer=values["mm_vision_select_layer"],
         select_feature=values.get("mm_vision_select_feature", "patch"),
         projector_type=values.get("mm_projector_type", "linear"),
-        tower_hidden_size=_get_int(values, "mm_hidden_size", path, default=tower_config["hidden_size"]),
+        tower_hidden_size=_get_int(values, "mm_hidden_size", path, default=tower_config["hidden_size"] * len(scales)),
         hidden_size=_get_int(values, "hidden_size", path, default=defaults["hidden_size"]),
         vocab_size=_get_int(values, "vocab_size", path, default=defaults["vocab_size"]),
         context_tokens=_get_int(values, longest, path, default=defaults["max_position_embeddings"]),
@@ -245,7 +252,13 @@ def _find_family(raw: Mapping[str, Any], path: Path, is_hf: bool) -> str:
         )
     for name in classes:
         if name in _FAMILY_OF_CLASS:
-            return _FAMILY_OF_CLASS[name]
+            family = _FAMILY_OF_CLASS[name]
+            if kind != "llava" and _FAMILY_OF_TYPE.get(kind, family) != family:
+                raise CheckpointError(
+                    f"{path} says model_type: {kind!r}, which is a {_FAMILY_OF_TYPE[kind]}, but architectures: "
+                    f"{classes!r}, which is a {family}: correct the one that is wrong."
+                )
+            return family
     # A foreign class beside the ambiguous "llava" is some other model; without any class it means Llama.
     if kind in _FAMILY_OF_TYPE and (kind != "llava" or not classes):
         return _FAMILY_OF_TYPE[kind]
@@ -308,8 +321,6 @@ def _refuse_unsupported(values: Mapping[str, Any], path: Path) -> None:
     layer = values.get("mm_vision_select_layer")
     if type(layer) is not int:
         raise CheckpointError(f"{path} says mm_vision_select_layer: {layer!r}, where the number of a layer is needed.")
-    if values.get("s2"):
-        raise CheckpointError(f"{path} says s2: true, but multi-scale towers are not supported.")
     if values.get("mm_resampler_type"):
         raise CheckpointError(f"{path} names the resampler {values['mm_resampler_type']!r}, which is not supported.")
     feature = values.get("mm_vision_select_feature", "patch")
@@ -321,6 +332,26 @@ def _refuse_unsupported(values: Mapping[str, Any], path: Path) -> None:
             f"{path} says mm_projector_type: {projector!r}; supported are linear, identity, mlp2x_gelu (any depth) "
             "and mlp2x_res1x_gelu."
         )
+
+
+def _find_scales(values: Mapping[str, Any], path: Path, tile_px: int) -> tuple[int, ...]:
+    """The sizes that the tower looks at a picture in, the smallest first; without ``s2`` that of its tiles alone."""
+    if not values.get("s2"):
+        return (tile_px,)
+    said = values.get("s2_scales", DEFAULT_SCALES)
+    numbers = str(said).split(",")
+    scales = tuple(sorted(int(number) for number in numbers if number.strip().isdecimal()))
+    if len(scales) < len(numbers) or scales[0] != tile_px or any(side % tile_px for side in scales):
+        raise CheckpointError(
+            f"{path} says s2_scales: {said!r}; it has to list multiples of the vision tower's {tile_px} px, "
+            f"separated by commas and beginning with {tile_px}."
+        )
+    if str(values.get("image_aspect_ratio", "")).startswith("anyres"):
+        raise CheckpointError(
+            f"{path} says s2: true and image_aspect_ratio: {values['image_aspect_ratio']!r}, but a multi-scale tower "
+            "takes pictures of one tile (pad, square)."
+        )
+    return scales
 
 
 def _drop_code_keys(values: Mapping[str, Any]) -> dict[str, Any]:

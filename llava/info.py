@@ -58,13 +58,12 @@ def describe_checkpoint(name: str | None) -> None:
     Raises CheckpointError.
     """
     from llava.model.adapters import find_adapter
-    from llava.model.sources import find_checkpoint
+    from llava.model.opening import find_config
     from llava.model.weights import has_weights
 
     folder = _find(name)
     adapter = None if has_weights(folder) else find_adapter(folder)
-    alone = adapter is not None and not (folder / "config.json").is_file()  # PEFT's adapters describe no model
-    spec = read_spec(find_checkpoint(adapter.base) if adapter is not None and alone else folder)
+    spec = read_spec(find_config(folder))
     facts = [
         ("checkpoint", str(folder)),
         ("model", f"{spec.family}, hidden size {spec.hidden_size}, {spec.layout} layout, {spec.dtype or 'any dtype'}"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,14 @@ def test_a_tower_of_another_kind_is_refused_by_its_kind(tmp_path: Path) -> None:
         ({"mm_vision_select_feature": "slicefour_patch"}, "slicefour_patch"),
         ({"mm_projector_type": "pooler"}, "pooler"),
         ({"mm_resampler_type": "perceiver"}, "perceiver"),
-        ({"s2": True}, "s2"),
+        (
+            {"s2": True, "s2_scales": "336,500"},
+            "s2_scales: '336,500'; it has to list multiples of the vision tower's 336",
+        ),
+        ({"s2": True, "s2_scales": "672,1344"}, "beginning with 336"),
+        ({"s2": True, "s2_scales": [336]}, "s2_scales: [336]"),
+        ({"s2": True, "image_aspect_ratio": "anyres"}, "takes pictures of one tile"),
+        ({"model_type": "llava_qwen"}, "'llava_qwen', which is a qwen2, but architectures: ['LlavaLlamaForCausalLM']"),
         ({"model_type": "llava_mpt", "architectures": ["LlavaMptForCausalLM"]}, "LlavaMptForCausalLM"),
         ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, "LlamaForCausalLM"),
         ({"model_type": "llava", "architectures": ["LlavaForConditionalGeneration"]}, "no LLaVA model"),
@@ -222,6 +230,11 @@ def test_a_damaged_config_is_named(tmp_path: Path, text: str, said: str) -> None
     with pytest.raises(CheckpointError, match=said) as caught:
         read_config_dict(tmp_path)
     assert str(tmp_path / "config.json") in str(caught.value)
+
+
+def test_a_mark_that_an_editor_put_before_the_text_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 32}), encoding="utf-8-sig")
+    assert read_config_dict(tmp_path) == {"hidden_size": 32}
 
 
 def test_a_folder_without_a_config_is_no_checkpoint(tmp_path: Path) -> None:

@@ -109,7 +109,7 @@ class Local:
         limit_tokens = None if cuts else loaded.context_tokens
         positions = [plan.num_positions for plan in plans]
         prompt = render(conversation, loaded.tokenizer, positions, limit_tokens=limit_tokens)
-        longest = (cuts and config.tokenizer_model_max_length) or prompt.num_positions
+        longest = (cuts and getattr(config, "tokenizer_model_max_length", None)) or prompt.num_positions
         prompt_tokens = min(prompt.num_positions, longest)
         room_tokens = max(1, loaded.context_tokens - prompt_tokens)
         sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room_tokens))

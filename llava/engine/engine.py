@@ -189,6 +189,8 @@ class Engine:
         max_running, max_waiting: requests; one more than may wait is refused.
         stall_s: how long a prompt may keep the other answers' next token waiting.
         block_tokens: positions in a block of the cache.
+        arithmetic: "exact", or "int8": prompts' products with matrices in 8 or 4 bits are computed in integers of 8
+            bits, several times faster, where the compiled library is there.
 
     Closing ends all requests. A context manager closes at its end.
     """
@@ -203,6 +205,7 @@ class Engine:
         stall_s: float = STALL_S,
         block_tokens: int = BLOCK_TOKENS,
         most_positions: int = MOST_POSITIONS,
+        arithmetic: str = "exact",
     ) -> None:
         self.loaded = loaded
         self.max_waiting, self.stall_s, self.most_positions = max_waiting, stall_s, most_positions
@@ -210,7 +213,9 @@ class Engine:
         pool = BlockPool(memory.num_blocks, block_tokens)
         features = FeatureStore(FEATURE_POSITIONS)
         self._scheduler = Scheduler(pool, features, max_running=max_running, tile_cost=memory.tile_cost)
-        self._runner = Runner(loaded, features, memory.num_blocks, block_tokens)
+        if arithmetic not in ("exact", "int8"):
+            raise UsageError(f"The arithmetic is {arithmetic!r}; it can be exact or int8.")
+        self._runner = Runner(loaded, features, memory.num_blocks, block_tokens, arithmetic == "int8")
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._arrivals = itertools.count()
         self._num_open = 0

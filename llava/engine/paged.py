@@ -8,15 +8,16 @@ compiled (kernels.cpp) and reads the blocks where they are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from llava.engine import native
 from llava.engine.request import Copy
+from llava.native import calls
 
 # The name under which Transformers' layers find ``attend_paged``.
 ATTENTION = "llava_paged"
@@ -32,6 +33,18 @@ class Rows:
     starts: torch.Tensor
     lengths: torch.Tensor
     tables: torch.Tensor
+    slots: torch.Tensor
+
+
+@dataclass
+class FixedRows:
+    """One new position for each of R requests, padded to a fixed shape: int64 tensors on the model's device.
+
+    tables [R, blocks], lengths [R] with the new position, slots [R].
+    """
+
+    tables: torch.Tensor
+    lengths: torch.Tensor
     slots: torch.Tensor
 
 
@@ -60,7 +73,7 @@ class KVCache:
             for tensor in (*self.keys, *self.values):
                 tensor[target] = tensor[source]
 
-    def store(self, layer: int, keys_NHD: torch.Tensor, values_NHD: torch.Tensor, rows: Rows) -> None:
+    def store(self, layer: int, keys_NHD: torch.Tensor, values_NHD: torch.Tensor, rows: Rows | FixedRows) -> None:
         """Writes a key and a value for each slot."""
         slots = rows.slots.to(keys_NHD.device)
         blocks, places = slots // self.block_tokens, slots % self.block_tokens
@@ -68,15 +81,37 @@ class KVCache:
         self.values[layer][blocks, :, places] = values_NHD
 
     def attend(
-        self, layer: int, queries_NHD: torch.Tensor, rows: Rows, scaling: float, window: int | None
+        self, layer: int, queries_NHD: torch.Tensor, rows: Rows | FixedRows, scaling: float, window: int | None
     ) -> torch.Tensor:
         """Causal attention of every request's queries over its own positions, [N, heads, head_dim]."""
+        if isinstance(rows, FixedRows):
+            return self._attend_fixed(layer, queries_NHD, rows, scaling, window)
         starts, lengths = rows.starts.tolist(), rows.lengths.tolist()
         parts = [
             self._attend_one(layer, queries_NHD[start:stop].transpose(0, 1), table, length, scaling, window)
             for start, stop, table, length in zip(starts, starts[1:], rows.tables, lengths, strict=False)
         ]
         return torch.cat(parts)
+
+    def _attend_fixed(
+        self, layer: int, queries_RHD: torch.Tensor, rows: FixedRows, scaling: float, window: int | None
+    ) -> torch.Tensor:
+        """One query of each request over all its blocks, those that only pad too: nothing depends on a length."""
+        num_requests, num_blocks = rows.tables.shape
+        keys, values = (tensor[rows.tables] for tensor in (self.keys[layer], self.values[layer]))  # [R, B, KV, T, D]
+        grouped = queries_RHD.view(num_requests, 1, keys.shape[2], -1, queries_RHD.shape[2])
+        scores = torch.matmul(grouped, keys.transpose(3, 4)).float() * scaling  # [R, B, KV, G, T]
+        at = torch.arange(num_blocks * self.block_tokens, device=scores.device).view(1, num_blocks, 1, 1, -1)
+        lengths = rows.lengths.view(-1, 1, 1, 1, 1)
+        seen = at < lengths
+        if window is not None:
+            seen = seen & (at >= lengths - window)
+        # Values beyond a request's end may be anything, and zero times NaN is NaN.
+        values = values.masked_fill(~seen.transpose(3, 4), 0)
+        scores = scores.masked_fill(~seen, -torch.inf).transpose(1, 3).transpose(3, 4)  # [R, G, KV, T, B] transposed
+        shape = scores.shape
+        weights = scores.flatten(3).softmax(-1).view(shape).transpose(3, 4).transpose(1, 3).to(values.dtype)
+        return torch.matmul(weights, values).sum(1).reshape(queries_RHD.shape)
 
     def _attend_one(
         self,
@@ -130,16 +165,17 @@ class NativeKVCache(KVCache):
     ) -> None:
         self.block_tokens = block_tokens
         shape = (num_blocks, num_kv_heads, block_tokens, head_dim)
-        self.keys = [native.make_cache(*shape, dtype) for _ in range(num_layers)]
-        self.values = [native.make_cache(*shape, dtype) for _ in range(num_layers)]
+        self.keys = [calls.make_cache(*shape, dtype) for _ in range(num_layers)]
+        self.values = [calls.make_cache(*shape, dtype) for _ in range(num_layers)]
 
-    def store(self, layer: int, keys_NHD: torch.Tensor, values_NHD: torch.Tensor, rows: Rows) -> None:
-        native.store(self.keys[layer], self.values[layer], keys_NHD, values_NHD, rows.slots)
+    def store(self, layer: int, keys_NHD: torch.Tensor, values_NHD: torch.Tensor, rows: Rows | FixedRows) -> None:
+        calls.store(self.keys[layer], self.values[layer], keys_NHD, values_NHD, rows.slots)
 
     def attend(
-        self, layer: int, queries_NHD: torch.Tensor, rows: Rows, scaling: float, window: int | None
+        self, layer: int, queries_NHD: torch.Tensor, rows: Rows | FixedRows, scaling: float, window: int | None
     ) -> torch.Tensor:
-        return native.attend(
+        assert isinstance(rows, Rows)
+        return calls.attend(
             queries_NHD,
             self.keys[layer],
             self.values[layer],
@@ -166,7 +202,7 @@ class PagedStep:
     """What the layers' attention is told of a step."""
 
     cache: KVCache
-    rows: Rows
+    rows: Rows | FixedRows
 
 
 def attend_paged(
@@ -202,3 +238,14 @@ def register() -> None:
 
     ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend_paged)
     ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+
+
+@contextmanager
+def attention_in_blocks(config: Any) -> Iterator[None]:
+    """Lets the layers attend over blocks, and sets everything back for whoever else runs the model."""
+    usual = config._attn_implementation
+    config._attn_implementation = ATTENTION
+    try:
+        yield
+    finally:
+        config._attn_implementation = usual

@@ -6,20 +6,21 @@ only their attention looks into blocks. All positions of a step go through the l
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from llava.engine import native, paged
+from llava.engine import compiled, graphs, paged
 from llava.engine.features import FeatureStore
 from llava.engine.request import PictureSpan, Request
 from llava.engine.scheduler import Encode, Step
 from llava.errors import UsageError
 from llava.image.pixels import make_pixels
 from llava.model import merge
+from llava.model.packed import PackedLinear
+from llava.native import calls
 
 # Tiles encoded together: more would take more memory for activations and gain nothing.
 TILES_TOGETHER = 16
@@ -36,7 +37,9 @@ class _Begun:
 class Runner:
     """Computes the steps of one model with one KV cache. Not to be called from two threads at once."""
 
-    def __init__(self, loaded: Any, features: FeatureStore, num_blocks: int, block_tokens: int) -> None:
+    def __init__(
+        self, loaded: Any, features: FeatureStore, num_blocks: int, block_tokens: int, is_rounded: bool = False
+    ) -> None:
         self.loaded, self.model = loaded, loaded.model
         self.features = features
         config = self.model.config
@@ -45,19 +48,23 @@ class Runner:
             raise UsageError(f"The engine cannot run this model: {obstacle}.")
         self._decoder = self.model.get_model()
         first = self._decoder.layers[0].self_attn
-        shape = (config.num_key_value_heads, block_tokens, first.head_dim)
         group = config.num_attention_heads // config.num_key_value_heads
-        self._layers: native.DecoderLayers | None = None
-        self.slowness = native.find_obstacle(self.model.dtype, self.model.device, first.head_dim, group, block_tokens)
+        self._layers: compiled.DecoderLayers | None = None
+        self._tower: compiled.TowerLayers | None = None
+        self._graphs: graphs.GraphDecoder | None = None
+        self._is_rounded = is_rounded
+        num_layers, num_kv_heads = len(self._decoder.layers), config.num_key_value_heads
+        shape = (num_layers, num_blocks, num_kv_heads, block_tokens, first.head_dim)
+        self.slowness = calls.find_obstacle(self.model.dtype, self.model.device, first.head_dim, group, block_tokens)
         if self.slowness is None:
-            self.cache: paged.KVCache = paged.NativeKVCache(
-                len(self._decoder.layers), num_blocks, *shape, self.model.dtype
-            )
-            self.slowness = native.find_layer_obstacle(self._decoder.layers)
+            self.cache: paged.KVCache = paged.NativeKVCache(*shape, self.model.dtype)
+            self.slowness = compiled.find_layer_obstacle(self._decoder.layers)
         else:
-            self.cache = paged.KVCache(
-                len(self._decoder.layers), num_blocks, *shape, self.model.dtype, self.model.device
-            )
+            # One block more than the pool gives out, for what pads steps of fixed shapes.
+            shape = (num_layers, num_blocks + 1, *shape[2:])
+            self.cache = paged.KVCache(*shape, self.model.dtype, self.model.device)
+            if graphs.is_wanted(self.model.device):
+                self._graphs = graphs.GraphDecoder(self.model, self.cache, num_blocks)
         self._windows = {find_window(config, layer) for layer in range(len(self._decoder.layers))}
         if self.slowness is None and len(self._windows) > 1:
             self.slowness = "its layers see windows of different lengths"
@@ -67,17 +74,28 @@ class Runner:
     def reload(self) -> None:
         """Takes over the model's weights as they are now."""
         self._weights = self._find_weights()
+        if self._graphs is not None:
+            self._graphs.forget()
         if self.slowness is None:
-            caches = list(zip(self.cache.keys, self.cache.values, strict=True))
+            assert isinstance(self.cache, paged.NativeKVCache)
             (window,) = self._windows
-            self._layers = native.DecoderLayers(self._decoder.layers, self.model.config, caches, window)
+            self._layers = compiled.DecoderLayers(
+                self._decoder.layers, self.model.config, self.cache, window, self._is_rounded
+            )
+        head = self.model.lm_head
+        is_plain = type(head) in (torch.nn.Linear, PackedLinear) and head.bias is None
+        self._head = compiled.Product(head) if self._layers is not None and is_plain else None
+        tower = self.model.get_vision_tower()
+        is_usual = isinstance(self.cache, paged.NativeKVCache) and compiled.find_tower_obstacle(tower) is None
+        self._tower = compiled.TowerLayers(tower) if is_usual else None
 
     def has_new_weights(self) -> bool:
         """Whether weights were changed or replaced since they were taken over."""
         return self._find_weights() != self._weights
 
     def _find_weights(self) -> list[tuple[int, int]]:
-        return [(weight.data_ptr(), weight._version) for weight in self.model.parameters()]
+        tensors = itertools.chain(self.model.parameters(), self.model.buffers())
+        return [(tensor.data_ptr(), tensor._version) for tensor in tensors]
 
     @torch.inference_mode()
     def run(self, step: Step) -> torch.Tensor:
@@ -101,6 +119,9 @@ class Runner:
         lengths = torch.tensor([chunk.stop for chunk in chunks], dtype=torch.int32)
         rows = paged.Rows(starts, lengths, tables, torch.cat(slots))
         embeds_NC = torch.cat([self._embed(chunk.request, chunk.start, chunk.stop) for chunk in chunks])
+        if self._graphs is not None and len(embeds_NC) == len(chunks) <= graphs.MOST_REQUESTS:
+            scores_NV = self._graphs.run(embeds_NC, torch.cat(positions), rows)
+            return scores_NV[[i for i, chunk in enumerate(chunks) if chunk.gives_token]]
         hidden_NC = self._decode(embeds_NC, torch.cat(positions), rows)
         last = [stop - 1 for stop, chunk in zip(starts.tolist()[1:], chunks, strict=True) if chunk.gives_token]
         if not last:
@@ -110,17 +131,14 @@ class Runner:
     def _decode(self, embeds_NC: torch.Tensor, positions_N: torch.Tensor, rows: paged.Rows) -> torch.Tensor:
         """All layers over the positions of a step, [N, C] -> [N, C], before the last norm."""
         device = embeds_NC.device
-        if self._layers is not None and len(embeds_NC) <= native.MAX_POSITIONS:
+        if self._layers is not None:
             rotary = self._decoder.rotary_emb(embeds_NC[None].float(), positions_N[None])
             cos, sin = (part[0].float().contiguous() for part in rotary)
-            counts = (rows.starts[1:] - rows.starts[:-1]).long()
-            tables = rows.tables.repeat_interleave(counts, 0)
-            lengths = (positions_N + 1).to(torch.int32)
-            return self._layers.run(embeds_NC, cos, sin, rows.slots, lengths, tables)
+            return self._layers.run(embeds_NC, cos, sin, positions_N, rows)
         hidden, positions_1N = embeds_NC[None], positions_N[None].to(device)
         rotary = self._decoder.rotary_emb(hidden, positions_1N)
         step = paged.PagedStep(self.cache, rows)
-        with _attention_in_blocks(self._decoder.config):
+        with paged.attention_in_blocks(self._decoder.config):
             for layer in self._decoder.layers:
                 hidden = layer(
                     hidden,
@@ -136,8 +154,8 @@ class Runner:
         """The scores [N, V] of the next token, float32."""
         head = self.model.lm_head
         normed = self._decoder.norm(hidden_NC.to(self.model.dtype))
-        if self._layers is not None and type(head) is torch.nn.Linear and head.bias is None:
-            return native.linear(normed, head.weight)
+        if self._head is not None and len(normed) <= compiled.MAX_POSITIONS:
+            return self._head.few(normed)
         return head(normed).float()
 
     def _embed(self, request: Request, start: int, stop: int) -> torch.Tensor:
@@ -164,13 +182,25 @@ class Runner:
         if not waiting:
             return
         tiles = torch.cat([pixels for _, pixels in waiting]).to(self.model.device, self.model.dtype)
-        parts = torch.cat([self.model.encode_images(part) for part in tiles.split(TILES_TOGETHER)])
+        parts = torch.cat([self._see(part) for part in tiles.split(TILES_TOGETHER)])
         for (picture, pixels), part in zip(waiting, parts.split([len(pixels) for _, pixels in waiting]), strict=True):
             entry = self.features.entry(picture)
             entry.payload.parts.append(part)
             entry.tiles_done += len(pixels)
             if entry.is_ready:
                 entry.payload = self._merge(picture, torch.cat(entry.payload.parts))
+
+    def _see(self, tiles_TCHW: torch.Tensor) -> torch.Tensor:
+        """What ``encode_images`` gives for these tiles."""
+        if self._tower is None:
+            return self.model.encode_images(tiles_TCHW)
+        features_TPD = self._tower.run(tiles_TCHW)
+        projector = self.model.get_model().mm_projector
+        if features_TPD.dtype == self._tower.working_dtype:
+            return projector(features_TPD)
+        # bfloat16 without instructions for it: the projector too computes in float32.
+        widened = {name: tensor.float() for name, tensor in projector.state_dict().items()}
+        return torch.func.functional_call(projector, widened, features_TPD.float()).to(features_TPD.dtype)
 
     def _make_pixels(self, picture: PictureSpan) -> torch.Tensor:
         # AnyRes cuts every picture into several tiles, so one tile means that no more was planned.
@@ -190,7 +220,7 @@ _OWN_WAYS = {
     "forward": "llava.model.llava",
     "generate": "llava.model.llava",
     "prepare_inputs_labels_for_multimodal": "llava.model.llava",
-    "encode_images": "llava.model.llava",
+    "encode_images": "llava.model.pictures",
 }
 
 
@@ -222,14 +252,3 @@ def find_window(config: Any, layer: int) -> int | None:
     if kinds is not None and kinds[layer] == "sliding_attention":
         return config.sliding_window
     return None
-
-
-@contextmanager
-def _attention_in_blocks(config: Any) -> Iterator[None]:
-    """Lets the layers attend over blocks, and sets everything back for whoever else runs the model."""
-    usual = config._attn_implementation
-    config._attn_implementation = paged.ATTENTION
-    try:
-        yield
-    finally:
-        config._attn_implementation = usual

@@ -9,16 +9,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from llava.conversation import conv_templates
+from llava.answer import place_pictures, start_conversation
+from llava.backends.local import Local
 from llava.errors import UsageError
-from llava.image.geometry import Size, Tiling, plan_tiles
-from llava.image.pixels import make_pixels
-from llava.prompt import render
+from llava.image.source import load_picture
+from llava.sampling import Sampling
 from llava.synth.suite import TASKS, Item, Task, draw_items, is_right
 
 BATCH_SIZE = 25
@@ -57,35 +56,15 @@ def find_tasks(names: Sequence[str] | None) -> tuple[Task, ...]:
 
 
 def answer_items(loaded: Any, items: Sequence[Item]) -> list[str]:
-    """Greedy answers to a batch of questions."""
-    tiling: Tiling = loaded.spec.tiling
-    rows, images, sizes = [], [], []
+    """Greedy answers to questions, computed together."""
+    sampling = Sampling(max_new_tokens=MAX_NEW_TOKENS)
+    asked = []
     for item in items:
-        conversation = conv_templates[loaded.template].copy()
-        conversation.append_message(conversation.roles[0], f"<image>\n{item.question}")
+        conversation = start_conversation(loaded)
+        conversation.append_message(conversation.roles[0], place_pictures(loaded, item.question, 1))
         conversation.append_message(conversation.roles[1], None)
-        size = Size(*item.image.size)
-        positions = plan_tiles(size, tiling).num_positions
-        prompt = render(
-            conversation, loaded.tokenizer, [positions], limit_tokens=loaded.context_tokens - MAX_NEW_TOKENS
-        )
-        rows.append(torch.tensor(prompt.input_ids))
-        images.append(
-            make_pixels(item.image, tiling, loaded.image_processor).to(loaded.model.device, loaded.model.dtype)
-        )
-        sizes.append(tuple(size))
-    mask = [torch.ones_like(row) for row in rows]
-    pad = torch.nn.utils.rnn.pad_sequence
-    ids = loaded.model.generate(
-        pad(rows, batch_first=True).to(loaded.model.device),
-        attention_mask=pad(mask, batch_first=True).to(loaded.model.device),
-        images=images,
-        image_sizes=sizes,
-        do_sample=False,
-        max_new_tokens=MAX_NEW_TOKENS,
-        pad_token_id=loaded.tokenizer.pad_token_id,
-    )
-    return [text.strip() for text in loaded.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        asked.append((conversation, [load_picture(item.image)], sampling))
+    return [answer.text for answer in Local.of(loaded).answer_all(asked)]
 
 
 def run_suite(

@@ -97,6 +97,8 @@ class ImageProcessor:
     def from_pretrained(cls, folder: str | Path) -> ImageProcessor:
         """The processor that ``preprocessor_config.json`` in ``folder`` describes; ``folder`` may be that file.
 
+        It may also be a ``processor_config.json`` in which Transformers 5 wrote it as ``image_processor``.
+
         Sizes may be numbers, as in old files. What is missing is CLIPImageProcessor's. Raises CheckpointError.
         """
         path = Path(folder)
@@ -109,6 +111,7 @@ class ImageProcessor:
             raise CheckpointError(f"{path} cannot be read as JSON.") from error
         if not isinstance(read, dict):
             raise CheckpointError(f"{path} holds a {type(read).__name__}, not the description of an image processor.")
+        read = read.get("image_processor", read)
         # Files made before Transformers had image processors leave out what went without saying.
         is_clip = "CLIP" in str(read.get("image_processor_type", "CLIP"))
         clip = {"size": 224, "do_center_crop": is_clip or "crop_size" in read}
@@ -118,6 +121,11 @@ class ImageProcessor:
             return cls(**{**clip, **fields})
         except (CheckpointError, TypeError, ValueError) as error:
             raise CheckpointError(f"{path} does not describe an image processor: {error}") from error
+
+    def scale_to(self, tile_px: int) -> None:
+        """Make tiles of another size from now on."""
+        self.size = {"shortest_edge": tile_px}
+        self.crop_size = {"height": tile_px, "width": tile_px}
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes ``preprocessor_config.json``, which Transformers' CLIPImageProcessor reads too."""

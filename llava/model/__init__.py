@@ -10,6 +10,8 @@ _HOMES = {
     "LlavaLlamaForCausalLM": "llava.model.llava",
     "LlavaMistralConfig": "llava.model.llava",
     "LlavaMistralForCausalLM": "llava.model.llava",
+    "LlavaMptConfig": "llava.model.language_model.llava_mpt",
+    "LlavaMptForCausalLM": "llava.model.language_model.llava_mpt",
     "LlavaQwenConfig": "llava.model.llava",
     "LlavaQwenForCausalLM": "llava.model.llava",
 }
@@ -19,11 +21,14 @@ __all__ = [
     "LlavaLlamaForCausalLM",
     "LlavaMistralConfig",
     "LlavaMistralForCausalLM",
+    "LlavaMptConfig",
+    "LlavaMptForCausalLM",
     "LlavaQwenConfig",
     "LlavaQwenForCausalLM",
 ]
 
 if TYPE_CHECKING:
+    from llava.model.language_model.llava_mpt import LlavaMptConfig, LlavaMptForCausalLM
     from llava.model.llava import (
         LlavaConfig,
         LlavaLlamaForCausalLM,

@@ -54,16 +54,6 @@ class Adapter:
         found = {match["layer"] for name in self.parts if (match := _PART.match(name.removeprefix(_PEFT)))}
         return sorted(found)
 
-    @property
-    def base(self) -> str:
-        """What the adapter says it was trained on: a folder or a hub id. CheckpointError if it says nothing."""
-        name = self.settings.get("base_model_name_or_path")
-        if not name:
-            raise CheckpointError(
-                f"{self.folder / CONFIG} does not say what it was trained on: name the base (--model-base)."
-            )
-        return str(name)
-
 
 _PEFT = "base_model.model."
 
@@ -82,6 +72,11 @@ def find_adapter(folder: Path) -> Adapter | None:
         if not isinstance(settings.get(name, 8), (int, float)) or settings.get(name, 8) <= 0:
             raise CheckpointError(
                 f"{folder / CONFIG} says {name}: {settings[name]!r}, where a number above 0 is needed."
+            )
+    for name in ("rank_pattern", "alpha_pattern"):
+        if not isinstance(settings.get(name) or {}, dict):
+            raise CheckpointError(
+                f"{folder / CONFIG} says {name}: {settings[name]!r}, where a number for each layer's name is needed."
             )
     if kind != "LORA":
         raise CheckpointError(f"{folder / CONFIG} describes an adapter of the kind {kind!r}; only LORA is supported.")
@@ -127,7 +122,10 @@ def rename_layer(layer: str) -> str:
 
 
 def name_from_adapter(name: str) -> str | None:
-    """Ours of a tensor that an adapter folder has whole, None for LoRA layers: as the functions of ``layouts``."""
+    """Ours of a tensor that a fine-tune has whole, None for LoRA layers: as the functions of ``layouts``.
+
+    The original wrote its projector with and without the leading ``model.``.
+    """
     name = strip_wrapper(name)
     if _PART.match(name):
         return None
@@ -157,6 +155,8 @@ def apply_adapter(model: Any, adapter: Adapter, merge: bool) -> None:
         for name, tensor, _ in stream_tensors(dict.fromkeys(by_file_name, adapter.file))
         if name in by_file_name
     }
+    if model.config.tie_word_embeddings and {"lm_head", "model.embed_tokens"} & set(adapter.layers):
+        _untie_head(model, adapter)
     ranks = _check_fit(model, adapter, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
     try:
         config = LoraConfig(**_settings_for(adapter, ranks, LoraConfig))
@@ -181,6 +181,18 @@ def apply_adapter(model: Any, adapter: Adapter, merge: bool) -> None:
             setattr(model.get_submodule(parent), leaf, module.get_base_layer())
     del model.peft_config
     model._hf_peft_config_loaded = False
+
+
+def _untie_head(model: Any, adapter: Adapter) -> None:
+    """Make two matrices of head and embeddings, of which the adapter changes one."""
+    if adapter.settings.get("ensure_weight_tying"):
+        raise CheckpointError(
+            f"{adapter.folder / CONFIG} says ensure_weight_tying: true, which is not supported for a model whose head "
+            "is tied to its embeddings: merge the adapter with PEFT."
+        )
+    head = model.lm_head.weight
+    model.lm_head.weight = nn.Parameter(head.detach().clone(), requires_grad=head.requires_grad)
+    model.config.tie_word_embeddings = False
 
 
 def _settings_for(adapter: Adapter, ranks: Mapping[str, int], config_class: Any) -> dict[str, Any]:

@@ -35,11 +35,11 @@ def load_pretrained_model(
     device_map: Any = "auto",
     device: Any = None,
     use_flash_attn: Any = False,
+    customized_config: Any = None,
+    overwrite_config: Mapping[str, Any] | None = None,
     *,
     torch_dtype: Any = None,
     attn_implementation: str | None = None,
-    customized_config: Any = None,
-    overwrite_config: Mapping[str, Any] | None = None,
     multimodal: bool = True,
     **kwargs: Any,
 ) -> tuple[Any, Any, Any, int]:
@@ -51,7 +51,7 @@ def load_pretrained_model(
         device_map: "auto" or None for the best device, "cpu", "cuda:0", an index, or ``{"": device}``; one device.
         device, use_flash_attn: LLaVA's. ``torch_dtype``, ``attn_implementation`` take their places where positional
             arguments follow LLaVA-NeXT's order.
-        torch_dtype: by default what suits the device: float16 on a GPU for the released checkpoints.
+        torch_dtype: by default what suits the device: float16 on a GPU for the released checkpoints. Also ``dtype``.
         customized_config: a config object, a dict or the path of a JSON file, read instead of config.json.
         overwrite_config: values that replace some of config.json.
         multimodal: accepted; every model here is.
@@ -64,8 +64,7 @@ def load_pretrained_model(
         CheckpointError, UsageError: see ``load_model``.
         TypeError: an unknown keyword.
     """
-    if "dtype" in kwargs:
-        torch_dtype = kwargs.pop("dtype")
+    dtype = kwargs.pop("dtype", None)
     if kwargs.pop("use_flash_attention_2", False):
         use_flash_attn = True
     for harmless in ("low_cpu_mem_usage", "use_safetensors"):
@@ -73,18 +72,24 @@ def load_pretrained_model(
     if kwargs:
         raise TypeError(f"load_pretrained_model() got an unexpected keyword argument '{next(iter(kwargs))}'")
     # LLaVA-NeXT has torch_dtype and attn_implementation where LLaVA has device and use_flash_attn.
+    dtypes = [given for given in (dtype, torch_dtype) if given is not None]
     if str(device).removeprefix("torch.") in _DTYPE_NAMES:
-        device, torch_dtype = None, device
+        dtypes.append(device)
+        device = None
+    if len({str(given).removeprefix("torch.") for given in dtypes}) > 1:
+        raise UsageError(f"The precision is given as {' and as '.join(map(str, dtypes))}; one of them is meant.")
     if isinstance(use_flash_attn, str):
         attn_implementation, use_flash_attn = use_flash_attn, False
+    if overwrite_config is not None and not isinstance(overwrite_config, Mapping):
+        raise UsageError(f"overwrite_config is {overwrite_config!r}, where a dict of config.json's values is needed.")
     if load_8bit and load_4bit:
         raise UsageError("load_8bit and load_4bit are both given; one of them is meant.")
 
     loaded = load_model(
         model_path,
-        base=model_base,
+        base=model_base or None,
         device=_find_device(device_map, device),
-        dtype=torch_dtype,
+        dtype=dtypes[0] if dtypes else None,
         attention="flash_attention_2" if use_flash_attn else attn_implementation,
         bits=8 if load_8bit else 4 if load_4bit else 16,
         config=None if customized_config is None else _read_config(customized_config),
@@ -116,4 +121,9 @@ def _find_device(device_map: Any, device: Any) -> Any:
 def _read_config(given: Any) -> dict[str, Any]:
     if isinstance(given, (str, Path)):
         return read_json(Path(given))
-    return dict(given) if isinstance(given, Mapping) else given.to_dict()
+    if isinstance(given, Mapping):
+        return dict(given)
+    if not hasattr(given, "to_dict"):
+        raise UsageError(f"customized_config is {given!r}, where a config object, a dict or a JSON file is needed.")
+    values: dict[str, Any] = given.to_dict()
+    return values

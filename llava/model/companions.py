@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,15 @@ from llava.config import read_json
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN
 from llava.errors import CheckpointError
 from llava.image.pixels import ImageProcessor
+from llava.model.weights import refuse_pointer
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")  # one is enough
 _SAMPLING_KEYS = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a tokenizer is in the folder."""
+    return any((folder / name).is_file() for name in _TOKENIZER_FILES)
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -27,11 +33,13 @@ def load_tokenizer(folder: Path) -> Any:
     Raises:
         CheckpointError: there is none, or it cannot be read.
     """
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+    if not has_tokenizer(folder):
         raise CheckpointError(
             f"{folder} has no tokenizer: one of {', '.join(_TOKENIZER_FILES)} is needed. "
             "Copy it from the language model that the checkpoint was made from."
         )
+    for name in _TOKENIZER_FILES:
+        refuse_pointer(folder / name)
     try:
         tokenizer = _read_tokenizer(folder)
     except Exception as error:  # the readers below raise anything, down to bare Exception
@@ -40,6 +48,16 @@ def load_tokenizer(folder: Path) -> Any:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     return tokenizer
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write its files. Raises OSError where they cannot be."""
+    try:
+        tokenizer.save_pretrained(folder)
+    except OSError:
+        raise
+    except Exception as error:  # tokenizers raises that itself, with no more than a text
+        raise OSError(f"the tokenizer: {error}") from error
 
 
 def _read_tokenizer(folder: Path) -> Any:
@@ -72,13 +90,14 @@ def fit_tokenizer(tokenizer: Any, model: Any, folder: Path) -> None:
         )
 
 
-def load_generation_config(folder: Path, model: Any, tokenizer: Any) -> GenerationConfig:
-    """What generation_config.json says, in a form that Transformers neither warns of nor refuses to save.
+def load_generation_config(folders: Sequence[Path], model: Any, tokenizer: Any) -> GenerationConfig:
+    """What the first generation_config.json says, in a form that Transformers neither warns of nor refuses to save.
 
     Sampling values without ``do_sample`` have no effect and are dropped. So is ``max_length``, which counts the
     prompt too and is said beside every ``max_new_tokens`` to be overruled by it.
     """
-    path = folder / "generation_config.json"
+    name = "generation_config.json"
+    path = next((folder / name for folder in folders if (folder / name).is_file()), folders[0] / name)
     values = read_json(path) if path.is_file() else model.generation_config.to_dict()
     if values.get("pad_token_id") is None:
         values["pad_token_id"] = tokenizer.pad_token_id
@@ -97,12 +116,20 @@ def clean_generation_config(values: dict[str, Any]) -> GenerationConfig:
     return GenerationConfig(**kept)
 
 
-def load_processor(folder: Path, tower_folder: Path | None, tile_px: int) -> ImageProcessor:
-    """How pictures are prepared: as the checkpoint says, else as its tower's folder does, else as CLIP does."""
-    for place in (folder, tower_folder):
-        if place is not None and (place / "preprocessor_config.json").is_file():
-            return ImageProcessor.from_pretrained(place)
-    return ImageProcessor(size={"shortest_edge": tile_px}, crop_size={"height": tile_px, "width": tile_px})
+def load_processor(folders: Iterable[Path], tile_px: int) -> tuple[Path, ImageProcessor]:
+    """How pictures are prepared, as the first of the folders says that says it, and the file; else as CLIP does."""
+    for folder in folders:
+        for path, values in read_processor_files(folder):
+            if path.name == "preprocessor_config.json" or "image_processor" in values:
+                return path, ImageProcessor.from_pretrained(path)
+    return Path(), ImageProcessor(size=tile_px)
+
+
+def read_processor_files(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """What the files in a folder say about preparing pictures."""
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        if (folder / name).is_file():
+            yield folder / name, read_json(folder / name)
 
 
 def write_json(values: Mapping[str, Any], path: Path) -> None:

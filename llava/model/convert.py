@@ -32,25 +32,23 @@ from rich.progress import track
 from torch import nn
 from transformers import LlamaConfig, MistralConfig, Qwen2Config
 
-from llava.config import ORIGINAL_KEY, read_config_dict, read_json
+from llava.config import ORIGINAL_KEY, read_json
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
 from llava.conversation import conv_templates
 from llava.errors import UsageError
 from llava.image.pixels import ImageProcessor
 from llava.model import layouts
-from llava.model.adapters import find_adapter
 from llava.model.chat_template import write_chat_template
-from llava.model.checkpoint import FINE_TUNES, OpenCheckpoint, load_model, open_checkpoint, save_checkpoint
+from llava.model.checkpoint import load_model, save_checkpoint
 from llava.model.companions import (
     clean_generation_config,
     describe_model,
-    fit_tokenizer,
     load_generation_config,
-    load_tokenizer,
+    save_tokenizer,
     write_json,
 )
-from llava.model.folders import new_folder, refuse_sources
-from llava.model.sources import find_checkpoint
+from llava.model.folders import new_folder, refuse_target
+from llava.model.opening import FineTune, OpenCheckpoint, open_checkpoint
 from llava.model.vocabulary import (
     add_picture_tokens,
     count_original_rows,
@@ -59,7 +57,7 @@ from llava.model.vocabulary import (
     drop_picture_tokens,
     resize_rows,
 )
-from llava.model.weights import has_weights, write_tensors
+from llava.model.weights import write_tensors
 from llava.prompt import find_closings
 
 LAYOUTS = ("original", "hf")
@@ -132,17 +130,15 @@ def convert(
     """
     if layout not in LAYOUTS:
         raise UsageError(f"There is no layout '{layout}' to convert to; use {' or '.join(LAYOUTS)}.")
-    found = find_checkpoint(source)
-    if not has_weights(found) and any((found / name).is_file() for name in FINE_TUNES):
-        return _convert_merged(found, folder, layout, base, max_shard_bytes)
-    if base is not None:
-        raise UsageError(f"{found} holds a whole model, so it takes no base: leave {base} out.")
-    opened = open_checkpoint(source)
+    refuse_target(folder)
+    opened = open_checkpoint(source, base=base)
+    refuse_target(folder, opened.everything_read)
     if layout == "hf":
         check_representable(opened)
+    if opened.fine_tune is not None:
+        return _convert_merged(opened, opened.fine_tune, folder, layout, max_shard_bytes)
     parts = _read_parts(opened)
-    sources = [path for path in (opened.folder, opened.tower_folder) if path is not None]
-    with new_folder(folder, sources) as partial:
+    with new_folder(folder, opened.everything_read) as partial:
         written = _Tally()
         if layout == "hf":
             _write_hf(parts, partial, written, max_shard_bytes)
@@ -153,20 +149,13 @@ def convert(
 
 
 def _convert_merged(
-    source: Path, folder: str | Path, layout: str, base: str | Path | None, max_shard_bytes: int
+    opened: OpenCheckpoint, fine_tune: FineTune, folder: str | Path, layout: str, max_shard_bytes: int
 ) -> Conversion:
-    refuse_sources(folder, [source, *([Path(base)] if base is not None else [])])
-    adapter = find_adapter(source)
-    if base is None and adapter is not None:
-        base = adapter.base
-    described = source if (source / "config.json").is_file() or base is None else find_checkpoint(base)
-    config = read_config_dict(described)
-    dtype = config.get("dtype") or config.get("torch_dtype") or "float16"
-    loaded = load_model(source, base=base, device="cpu", dtype=str(dtype).removeprefix("torch."))
+    loaded = load_model(opened.folder, base=fine_tune.base, device="cpu", dtype=opened.spec.dtype or "float16")
     folder = Path(folder).expanduser().resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
-        whole = Path(temporary) / source.name
+        whole = Path(temporary) / opened.folder.name
         save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, whole, max_shard_bytes=max_shard_bytes)
         del loaded
         return convert(whole, folder, layout, max_shard_bytes=max_shard_bytes)
@@ -179,6 +168,11 @@ def check_representable(opened: OpenCheckpoint) -> None:
         raise UsageError(
             f"{opened.folder} has mm_projector_type {spec.projector_type}, but Transformers' LLaVA classes have only "
             "mlp2x_gelu: it cannot be converted to hf."
+        )
+    if len(spec.scales) > 1:
+        raise UsageError(
+            f"{opened.folder} has s2: true, but Transformers' LLaVA classes look at a picture in one size only: "
+            "it cannot be converted to hf."
         )
     is_next = tiling.aspect == "anyres" and tiling.merge == "spatial_unpad"
     if not is_next and (tiling.is_anyres or tiling.merge != "flat"):
@@ -262,10 +256,8 @@ def describe_processor(opened: OpenCheckpoint, processor: ImageProcessor) -> tup
 
 def _read_parts(opened: OpenCheckpoint) -> _Parts:
     spec, model = opened.spec, opened.model
-    tokenizer = load_tokenizer(opened.folder)
-    fit_tokenizer(tokenizer, model, opened.folder)
-    processor = opened.load_processor()
-    generation = load_generation_config(opened.folder, model, tokenizer).to_dict()
+    tokenizer, processor = opened.load_tokenizer(), opened.load_processor()
+    generation = load_generation_config(opened.folders, model, tokenizer).to_dict()
     config = describe_model(model, include_tower=True)
     config.setdefault("mm_patch_merge_type", spec.tiling.merge)
     tower = config["mm_vision_config"]
@@ -400,7 +392,7 @@ def _stream_for_hf(parts: _Parts, num_rows: int, written: _Tally) -> Iterator[tu
 
 def _save_tokenizer(parts: _Parts, tokenizer: Any, folder: Path) -> None:
     """Its files, under a class name that Transformers 4 knows too; a sentencepiece model goes along for its readers."""
-    tokenizer.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
     path = folder / "tokenizer_config.json"
     settings = read_json(path)
     if settings.get("tokenizer_class") == "TokenizersBackend":

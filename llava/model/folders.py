@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from llava.errors import UsageError
+from llava.errors import LlavaError, UsageError
 from llava.model.weights import is_weight_file
 
 _COMPANIONS = frozenset(
@@ -32,28 +32,40 @@ def new_folder(folder: str | Path, sources: Iterable[Path] = ()) -> Iterator[Pat
         sources: folders that are read meanwhile, and so may be neither ``folder`` nor inside it.
 
     Raises:
-        UsageError: ``folder`` is a file, or holds one of the sources.
+        UsageError: see ``refuse_target``.
+        LlavaError: it cannot be written.
     """
+    refuse_target(folder, sources)
     folder = Path(folder).expanduser().resolve()
-    if folder.is_file():
-        raise UsageError(f"{folder} is a file; a checkpoint is written as a folder.")
-    refuse_sources(folder, sources)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
         yield partial
         for path in partial.iterdir():  # safetensors makes its files readable by their owner alone
             shutil.copymode(partial / "config.json", path)
         _put_in_place(partial, folder)
+    except OSError as error:
+        raise LlavaError(f"{folder} cannot be written: {error.strerror or error}.") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def refuse_sources(folder: str | Path, sources: Iterable[Path]) -> None:
-    """UsageError if ``folder`` is one of the sources or holds one."""
+def refuse_target(folder: str | Path, sources: Iterable[Path] = ()) -> None:
+    """UsageError if ``folder`` cannot become a checkpoint's: it is something else, or one of the sources, or holds one.
+
+    A device or a socket is something else, and so is a mount point, which no other folder can take the place of.
+    """
+    if not str(folder):
+        raise UsageError("The folder to write to has no name.")
     folder = Path(folder).expanduser().resolve()
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is no folder, but a checkpoint is written as one.")
+    if folder.is_mount():
+        raise UsageError(
+            f"{folder} is where a file system is mounted: name a folder in it, such as {folder / 'llava'}."
+        )
     for source in (path.resolve() for path in sources):
         if folder == source or folder in source.parents:
             what = "is" if folder == source else f"holds {source}, which is"

@@ -80,8 +80,3 @@ def name_from_tower(name: str) -> str | None:
     if _COMPUTED.search(name) or _CLIP_TEXT.match(name):
         return None
     return TOWER + name.removeprefix("vision_model.")
-
-
-def name_from_projector(name: str) -> str | None:
-    """Of an ``mm_projector.bin``, which the original wrote with and without the leading ``model.``."""
-    return name if name.startswith("model.") else f"model.{name}"

@@ -1,12 +1,13 @@
 """The models: Transformers' Llama, Mistral and Qwen2 with a vision tower, a projector and a merge in front.
 
-Two mixins hold all that LLaVA adds, ``LlavaMetaModel`` (the modules) and ``LlavaMetaForCausalLM`` (what happens to
-pictures); the classes at the end only name their parts. Parameter names are those of the original checkpoints.
-``forward`` and ``generate`` reach pictures through ``encode_images`` and ``prepare_inputs_labels_for_multimodal``
-alone, so replacing either method on ``LlavaMetaForCausalLM`` or on a model changes both.
+Two mixins hold all that LLaVA adds, ``LlavaMetaModel`` (the modules) and ``LlavaMetaForCausalLM`` (where pictures go
+among the words; how they are encoded is in ``pictures``); the classes at the end only name their parts. Parameter names
+are those of the original checkpoints. ``forward`` and ``generate`` reach pictures through ``encode_images`` and
+``prepare_inputs_labels_for_multimodal`` alone, so replacing either method on ``LlavaMetaForCausalLM`` or on a model
+changes both.
 
-Shape letters: B rows of the batch, L positions of the longest row, T tiles of all pictures together, N features
-of one tile, P positions of all pictures together, C width of the language model, V vocabulary.
+Shape letters: B rows of the batch, L positions of the longest row, P positions of all pictures together, C width of the
+language model, V vocabulary.
 
 Source: haotian-liu/LLaVA@c121f04 llava/model/llava_arch.py and llava/model/language_model/llava_llama.py.
 """
@@ -44,8 +45,8 @@ from llava.constants import (
     IMAGE_TOKEN_INDEX,
 )
 from llava.errors import CheckpointError, UsageError
-from llava.image.geometry import Size, Tiling
-from llava.model.merge import merge_and_count, merge_frames, move_padding_left, plan_pictures, splice
+from llava.model.merge import move_padding_left, splice
+from llava.model.pictures import PictureEncoder, find_videos
 from llava.model.projector import build_vision_projector
 from llava.model.vision import CLIPVisionTower, build_vision_tower
 
@@ -147,7 +148,7 @@ class LlavaMetaModel(_MixedInto):
             _load_adapter(self, adapter_file)
 
 
-class LlavaMetaForCausalLM(_MixedInto):
+class LlavaMetaForCausalLM(PictureEncoder, _MixedInto):
     """What pictures mean to a language model: how they are encoded, placed among tokens, learned and asked about."""
 
     @classmethod
@@ -178,90 +179,6 @@ class LlavaMetaForCausalLM(_MixedInto):
                     "unfreeze_mm_vision_tower they are read from mm_vision_tower, by get_vision_tower().load_model()."
                 )
         return (model, info) if wants_info else model
-
-    def get_model(self) -> Any:
-        return self.model
-
-    def get_vision_tower(self) -> CLIPVisionTower | None:
-        return self.get_model().get_vision_tower()
-
-    def encode_images(self, images: torch.Tensor) -> torch.Tensor:
-        """Pixels [T, 3, S, S] of any float dtype -> features [T, N, C] in the projector's dtype."""
-        tower, projector = self.get_vision_tower(), self.get_model().mm_projector
-        assert tower is not None, "a model without a tower encodes no pictures"
-        if not tower.has_layers:
-            raise UsageError(
-                f"The vision tower {tower.vision_tower_name!r} is not loaded: call "
-                "model.get_vision_tower().load_model() first, or load the model with load_pretrained_model."
-            )
-        features = tower(images.to(tower.dtype))
-        weights = next(projector.parameters(), None)
-        # A quantized projector stores integers; it takes the dtype it is given.
-        if weights is not None and weights.is_floating_point():
-            features = features.to(device=weights.device, dtype=weights.dtype)
-        return projector(features)
-
-    def encode_pictures(
-        self, images: torch.Tensor | Sequence[torch.Tensor], image_sizes: Any = None, modalities: Any = None
-    ) -> tuple[torch.Tensor, list[int]]:
-        """The positions of all pictures, one after another, [P, C], and how many belong to each picture.
-
-        Args:
-            images: [pictures, 3, S, S]: one tile each, taken as it comes (``mm_patch_merge_type`` is not asked); or
-                [pictures, T, 3, S, S], or a list of [T, 3, S, S] and [3, S, S]: tiles, merged as the config says.
-            image_sizes: (width, height) of each picture as it was before any resizing; needed where several tiles
-                are merged spatially.
-            modalities: "video" where a picture's tiles are the frames of a video, merged as ``mm_spatial_pool_mode``
-                and ``mm_newline_position`` of the config say; their ``image_sizes`` are not read.
-
-        Raises:
-            UsageError: a size is missing, tiles do not fit together, or a video cannot be merged.
-        """
-        videos = _find_videos(modalities)
-        if isinstance(images, torch.Tensor) and images.ndim == 4:
-            if videos:
-                raise UsageError("A video comes in a list, its frames as [frames, 3, S, S], but images is one tensor.")
-            features_TNC = self.encode_images(images)
-            return features_TNC.flatten(0, 1), [features_TNC.shape[1]] * len(images)
-        tiles = [image if image.ndim == 4 else image[None] for image in images]
-        num_tiles = [len(tile) for tile in tiles]
-        features_TNC = self.encode_images(torch.cat(tiles))
-        if not videos:
-            return self._merge_pictures(features_TNC, num_tiles, image_sizes)
-        merged = []
-        for i, part_TNC in enumerate(features_TNC.split(num_tiles)):
-            if i in videos:
-                merged.append(self._merge_video(part_TNC))
-            else:
-                size = None if image_sizes is None else image_sizes[i : i + 1]
-                merged.append(self._merge_pictures(part_TNC, num_tiles[i : i + 1], size)[0])
-        return torch.cat(merged), [len(picture) for picture in merged]
-
-    def _merge_pictures(
-        self, features_TNC: torch.Tensor, num_tiles: Sequence[int], image_sizes: Any
-    ) -> tuple[torch.Tensor, list[int]]:
-        tiling = self.tiling()
-        if tiling.is_flat:
-            return features_TNC.flatten(0, 1), [num * features_TNC.shape[1] for num in num_tiles]
-        sizes = None if image_sizes is None else [Size(*map(int, size)) for size in image_sizes]
-        plans = plan_pictures(num_tiles, sizes, tiling)
-        return merge_and_count(features_TNC, plans, getattr(self.get_model(), "image_newline", None), tiling)
-
-    def _merge_video(self, features_TNC: torch.Tensor) -> torch.Tensor:
-        config, merge = self.config, self.tiling().merge
-        if getattr(config, "add_faster_video", False):
-            raise UsageError("The configuration says add_faster_video: true, which is not supported.")
-        newlines = getattr(config, "mm_newline_position", "one_token")
-        if merge == "flat" or (newlines == "one_token" and "unpad" not in merge):
-            newlines = "no_token"
-        pooling = getattr(config, "mm_spatial_pool_mode", None)
-        return merge_frames(features_TNC, pooling, newlines, getattr(self.get_model(), "image_newline", None))
-
-    def tiling(self) -> Tiling:
-        """How this model's configuration, as it stands now, cuts pictures into tiles and puts them together again."""
-        tower = self.get_vision_tower()
-        assert tower is not None, "a model without a tower cuts no pictures"
-        return Tiling.from_config(self.config, tile_px=tower.image_size, patch_px=tower.config.patch_size)
 
     def prepare_inputs_labels_for_multimodal(
         self,
@@ -300,11 +217,8 @@ class LlavaMetaForCausalLM(_MixedInto):
             return input_ids, position_ids, attention_mask, past_key_values, None, labels
 
         features_PC, num_positions = self.encode_pictures(images, image_sizes, modalities)
-        limit = (
-            self.config.tokenizer_model_max_length
-            if getattr(self.config, "truncate_to_model_max_length", False)
-            else None
-        )
+        cuts = getattr(self.config, "truncate_to_model_max_length", False)
+        limit = getattr(self.config, "tokenizer_model_max_length", None) if cuts else None
         pads_left = getattr(self.config, "tokenizer_padding_side", "right") == "left"
         merged = splice(
             input_ids,
@@ -346,7 +260,7 @@ class LlavaMetaForCausalLM(_MixedInto):
         others: the same loss from [targets, V], where most of a training sample is pictures and questions.
         ``modalities``: see ``generate``. Further keywords go to Transformers (``output_hidden_states``, ...).
         """
-        videos = {"modalities": modalities} if _find_videos(modalities) else {}
+        videos = {"modalities": modalities} if find_videos(modalities) else {}
         if inputs_embeds is None and input_ids is not None:
             input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels = (
                 self.prepare_inputs_labels_for_multimodal(
@@ -394,7 +308,7 @@ class LlavaMetaForCausalLM(_MixedInto):
             UsageError: ``inputs`` is missing or ``inputs_embeds`` was given, pictures and prompts disagree, or a
                 modality is another one.
         """
-        videos = {"modalities": modalities} if _find_videos(modalities) else {}
+        videos = {"modalities": modalities} if find_videos(modalities) else {}
         if inputs is None:
             inputs = kwargs.pop("input_ids", None)
         if inputs is None or kwargs.get("inputs_embeds") is not None:
@@ -436,15 +350,6 @@ class LlavaMetaForCausalLM(_MixedInto):
         if tunes_projector_only and (model_args.mm_use_im_start_end or model_args.mm_use_im_patch_token):
             self.get_input_embeddings().requires_grad_(bool(model_args.mm_use_im_start_end))
             self.get_output_embeddings().requires_grad_(False)
-
-
-def _find_videos(modalities: str | Sequence[str] | None) -> frozenset[int]:
-    """Which of the pictures are videos. Raises UsageError for a modality that LLaVA-NeXT does not have."""
-    kinds = [modalities] if isinstance(modalities, str) else list(modalities or ())
-    unknown = [kind for kind in kinds if kind not in ("image", "text", "video")]
-    if unknown:
-        raise UsageError(f"modalities holds {unknown[0]!r}; it can hold 'image', 'text' and 'video'.")
-    return frozenset(i for i, kind in enumerate(kinds) if kind == "video")
 
 
 def _read_adapter(file: str) -> dict[str, torch.Tensor]:

@@ -17,16 +17,23 @@ from torch import nn
 from llava.errors import UsageError
 
 
-def check_quantization(bits: int, device: torch.device) -> None:
-    """Raises UsageError unless a model can be quantised to ``bits`` here; 16 means as it is."""
+def check_quantization(bits: int, device: torch.device, is_apart: bool = False) -> None:
+    """Raises UsageError unless a model can be quantised to ``bits`` here; 16 means as it is.
+
+    ``is_apart``: an adapter's layers are wanted beside the matrices, not in them.
+    """
     if bits == 16:
         return
     if bits not in (8, 4):
         raise UsageError(f"A model can be loaded in 16, 8 or 4 bits, not in {bits}.")
+    if device.type == "cpu":
+        if is_apart:
+            raise UsageError(f"Matrices of {bits} bits on a CPU take no adapter beside them: merge it, or use 16 bits.")
+        return  # packed by ourselves: packed.py
     if device.type != "cuda":
         raise UsageError(
-            f"Loading in {bits} bits needs an NVIDIA GPU, but the device is {device}. "
-            "Leave load_8bit and load_4bit out; dtype bfloat16 takes half of float32's memory on any device."
+            f"Loading in {bits} bits is there for CPUs and NVIDIA GPUs, but the device is {device}. "
+            "Leave the bits out; float16 takes half of float32's memory."
         )
     if importlib.util.find_spec("bitsandbytes") is None:
         raise UsageError(f"Loading in {bits} bits needs bitsandbytes, which is not installed: pip install bitsandbytes")

@@ -42,6 +42,8 @@ def find_checkpoint(name: str | Path) -> Path:
         CheckpointError: there is no such folder, short name or hub id, or the hub cannot be reached.
     """
     text = str(name)
+    if not text:
+        raise CheckpointError("The name of the checkpoint is empty: name a folder, a hub id or a short name.")
     if text == DEFAULT_MODEL:
         return _find_embedded()
     folder = Path(text).expanduser()

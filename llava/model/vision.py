@@ -23,7 +23,7 @@ from torch import nn
 from transformers import CLIPPreTrainedModel, CLIPVisionConfig
 from transformers.models.clip import modeling_clip as hf_clip
 
-from llava.config import KNOWN_TOWERS, find_tower_folder
+from llava.config import DEFAULT_SCALES, KNOWN_TOWERS, find_tower_folder
 from llava.errors import UsageError
 from llava.image.pixels import ImageProcessor
 
@@ -248,6 +248,16 @@ class CLIPVisionTower(nn.Module):
         return self.config.image_size
 
     @property
+    def tile_px(self) -> int:
+        """The side of the pictures it takes."""
+        return self.image_size
+
+    @property
+    def patch_px(self) -> int:
+        """The side of what one feature shows, in px of such a picture."""
+        return self.tile_px // self.num_patches_per_side
+
+    @property
     def num_patches_per_side(self) -> int:
         return self.config.image_size // self.config.patch_size
 
@@ -276,7 +286,7 @@ class CLIPVisionTowerS2(CLIPVisionTower):
 
     def __init__(self, vision_tower: str, args: Any, delay_load: bool = False) -> None:
         super().__init__(vision_tower, args, delay_load)
-        self.s2_scales = sorted(int(side) for side in getattr(args, "s2_scales", "336,672,1008").split(","))
+        self.s2_scales = sorted(int(side) for side in getattr(args, "s2_scales", DEFAULT_SCALES).split(","))
         self.s2_split_size, self.s2_image_size = self.s2_scales[0], self.s2_scales[-1]
         for side in self.s2_scales:
             if side % self.s2_split_size:
@@ -288,8 +298,7 @@ class CLIPVisionTowerS2(CLIPVisionTower):
     def image_processor(self) -> ImageProcessor:
         """That of the layers, but for pictures of the largest size."""
         processor = super().image_processor
-        processor.size = {"shortest_edge": self.s2_image_size}
-        processor.crop_size = {"height": self.s2_image_size, "width": self.s2_image_size}
+        processor.scale_to(self.s2_image_size)
         return processor
 
     def forward(self, images: torch.Tensor | list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
@@ -315,6 +324,10 @@ class CLIPVisionTowerS2(CLIPVisionTower):
     @property
     def hidden_size(self) -> int:
         return self.config.hidden_size * len(self.s2_scales)
+
+    @property
+    def tile_px(self) -> int:
+        return self.s2_image_size
 
 
 def build_vision_tower(vision_tower_cfg: Any, **kwargs: Any) -> CLIPVisionTower:

@@ -61,12 +61,12 @@ def is_weight_file(name: str) -> bool:
 
 def _read_index(path: Path) -> dict[str, Path]:
     places = read_json(path).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(place, str) for place in places.values()):
-        raise CheckpointError(f"{path} has no weight_map that names a file for each tensor.")
+    if not isinstance(places, dict) or not places or not all(isinstance(place, str) for place in places.values()):
+        raise CheckpointError(f"{path} has no weight_map that names a file for each tensor. Copy or download it again.")
     for place in sorted(set(places.values())):
         # An index is data from strangers: it may name files beside it, and no others.
         parts = {*PurePosixPath(place).parts, *PureWindowsPath(place).parts}
-        if ".." in parts or PurePosixPath(place).is_absolute() or PureWindowsPath(place).anchor or not place:
+        if ".." in parts or PurePosixPath(place).is_absolute() or PureWindowsPath(place).anchor or not parts:
             raise CheckpointError(f"{path} names '{place}', which is outside the checkpoint's folder; it was not read.")
         if not (path.parent / place).is_file():
             raise CheckpointError(
@@ -116,6 +116,7 @@ def _tensors_in(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def _open_safetensors(path: Path) -> safe_open:
+    refuse_pointer(path)
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
@@ -125,17 +126,30 @@ def _open_safetensors(path: Path) -> safe_open:
         ) from error
 
 
+def refuse_pointer(path: Path) -> None:
+    """CheckpointError if the file only says where its content is, as git leaves it where Git LFS is not installed."""
+    start = b"version https://git-lfs.github.com/spec/"
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(len(start)) == start:
+                raise CheckpointError(
+                    f"{path} is a pointer of Git LFS, not the file itself: run `git lfs pull` in {path.parent}, or "
+                    "download the file from the hub."
+                )
+
+
 def read_bin(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of a file that torch wrote, mapped from the file where its format allows. Runs nothing in it.
 
     Raises:
         CheckpointError: the file is damaged, or is a pickle with anything but plain tensors in it.
     """
+    refuse_pointer(path)
     is_zip = zipfile.is_zipfile(path)
     try:
         with path.open("rb") as file:
             if not is_zip and file.read(2) == b"PK":
-                raise CheckpointError(f"{path} is cut short: the end of the archive is missing. Copy it again.")
+                raise EOFError("it is cut short: the end of the archive is missing")
         values = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except pickle.UnpicklingError as error:
         called = re.search(r"GLOBAL ([\w.]+)", str(error))

@@ -100,7 +100,7 @@ def _digest(key: str) -> bytes:
 
 def _read_key(header: bytes) -> str:
     """The key in an Authorization header: what follows Bearer, or the password of Basic."""
-    kind, _, value = header.decode("latin-1").strip().partition(" ")
+    kind, _, value = header.decode("utf-8", "surrogateescape").strip().partition(" ")
     if kind.lower() == "bearer":
         return value.strip()
     if kind.lower() == "basic":
@@ -137,6 +137,8 @@ async def _run_while_connected(app: App, scope: Scope, receive: Receive, send: S
         while not main.done():
             main.cancel()
             await asyncio.wait({main}, timeout=0.05)
+        if not main.cancelled():
+            main.exception()  # whoever left does not hear it
 
 
 def abort(scope: Scope) -> None:

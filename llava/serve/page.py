@@ -305,9 +305,9 @@ class _Page:
             self.usage: "",
         }
 
-    async def vote(self, event: gr.LikeData, messages: list[Message], request: gr.Request) -> None:
+    def vote(self, event: gr.LikeData, messages: list[Message], request: gr.Request) -> None:
         vote = {True: "up", False: "down", "": "none", None: "none"}.get(event.liked, event.liked)
-        await self.talks.vote(_page_of(request), messages, _index(event), str(vote))
+        self.talks.vote(_page_of(request), messages, _index(event), str(vote))
 
 
 def _page_of(request: gr.Request) -> str:

@@ -33,8 +33,8 @@ Message = Mapping[str, Any]
 # What the style sheet calls what is said in the place of an answer.
 _REFUSAL = "notice refusal"
 LOG = logging.getLogger("llava.serve")
-# Decoded pictures that are kept, in pixels: four of the largest that are allowed by default.
-_KEPT_PIXELS = 100_000_000
+# Files whose digests are known, for votes.
+_DIGESTS = 10_000
 # A page is told of news this often at most: each time it draws the answer anew.
 _NEWS_S = 0.04
 
@@ -136,7 +136,7 @@ class Wishes:
 
 
 class Album:
-    """Pictures of uploaded files: decoded once, and saved by digest if conversations are logged.
+    """Pictures of uploaded files, which are saved by their digests if conversations are logged.
 
     ``folders``: a file elsewhere is refused, whoever names it. ``save_in``: None saves nothing.
     """
@@ -144,23 +144,24 @@ class Album:
     def __init__(self, loader: PictureLoader, folders: Sequence[Path], save_in: Path | None = None) -> None:
         self._loader, self._save_in = loader, save_in
         self._folders = [folder.resolve() for folder in folders]
-        self._kept: OrderedDict[str, Picture] = OrderedDict()
+        self._digests: OrderedDict[str, str] = OrderedDict()
         self._failed = False
 
-    async def load(self, path: str) -> Picture:
-        """The picture in a file. Raises BadImage."""
-        picture = self._kept.pop(path, None)
-        if picture is None:
-            data = await asyncio.to_thread(self._read, Path(path))
-            picture = await self._loader.decode(data, Path(path).name)
-        self._kept[path] = picture
-        while (
-            len(self._kept) > 1 and sum(one.size.width * one.size.height for one in self._kept.values()) > _KEPT_PIXELS
-        ):
-            self._kept.popitem(last=False)
-        if self._save_in is not None:
-            await asyncio.to_thread(self._save, picture, self._save_in)
-        return picture
+    async def load(self, paths: Sequence[str]) -> list[Picture]:
+        """The pictures of one request. Raises BadImage, and Refusal for what all take together."""
+        files = [(Path(path).name, await asyncio.to_thread(self._read, Path(path))) for path in paths]
+        pictures = await self._loader.load_files(files)
+        for path, picture in zip(paths, pictures, strict=True):
+            self._digests[path] = picture.digest
+            if self._save_in is not None:
+                await asyncio.to_thread(self._save, picture, self._save_in)
+        while len(self._digests) > _DIGESTS:
+            self._digests.popitem(last=False)
+        return pictures
+
+    def find_digest(self, path: str) -> str | None:
+        """That of a file which was loaded before; None if it was too long ago."""
+        return self._digests.get(path)
 
     def _read(self, path: Path) -> bytes:
         if not any(path.resolve().is_relative_to(folder) for folder in self._folders):
@@ -210,17 +211,18 @@ async def make_request(messages: Sequence[Message], wishes: Wishes, album: Album
             raise over(name, getattr(limits, name), f"There are {number:,} {what}", "Begin a new chat.")
     if not turns[-1].question.strip():
         raise UsageError("Type a question about the picture.")
-    written: list[ChatMessage] = []
-    for turn in carried:
-        shown = [SentPicture(await album.load(path), wishes.detail) for path in turn.paths]
-        written.append(ChatMessage("user", (*shown, turn.question)))
-        if turn.answer is not None:
-            written.append(ChatMessage("assistant", (turn.answer,)))
     sampling = Sampling(
         temperature=wishes.temperature,
         top_p=wishes.top_p,
         max_new_tokens=min(wishes.max_new_tokens, limits.new_tokens),
     )
+    pictures = iter(await album.load([path for turn in carried for path in turn.paths]))
+    written: list[ChatMessage] = []
+    for turn in carried:
+        shown = [SentPicture(next(pictures), wishes.detail) for _ in turn.paths]
+        written.append(ChatMessage("user", (*shown, turn.question)))
+        if turn.answer is not None:
+            written.append(ChatMessage("assistant", (turn.answer,)))
     return ChatRequest(tuple(written), sampling)
 
 
@@ -318,7 +320,7 @@ class Talks:
         except Exception as error:
             answering.error = explain(error)
 
-    async def vote(self, page: str, messages: Sequence[Message], index: int, vote: str) -> None:
+    def vote(self, page: str, messages: Sequence[Message], index: int, vote: str) -> None:
         """Writes what somebody thinks of the answer at ``index``, with the conversation up to there."""
         log = self.service.log
         if log is None:
@@ -331,7 +333,7 @@ class Talks:
         self._last_vote = cast
         said: list[dict[str, Any]] = []
         for turn in turns:
-            shown = [await self._describe(path) for path in turn.paths]
+            shown = [{"sha256": self.album.find_digest(path)} for path in turn.paths]
             said.append({"role": "user", "parts": [*shown, turn.question]})
             said.append({"role": "assistant", "parts": [turn.answer]})
         model = self.service.backend.model_id
@@ -345,12 +347,6 @@ class Talks:
                 "vote": vote,
             }
         )
-
-    async def _describe(self, path: str) -> dict[str, Any]:
-        try:
-            return {"sha256": (await self.album.load(path)).digest}
-        except BadImage as error:
-            return {"error": str(error)}
 
 
 def explain(error: Exception) -> str:

@@ -11,9 +11,10 @@ import pytest
 from packaging.requirements import Requirement
 
 import llava
+from llava.errors import UsageError
 
 MODEL_CLASSES = """LlavaLlamaForCausalLM LlavaConfig LlavaMistralForCausalLM LlavaMistralConfig LlavaQwenForCausalLM
-    LlavaQwenConfig"""
+    LlavaQwenConfig LlavaMptForCausalLM LlavaMptConfig"""
 NAMES = {
     "llava": "LlavaLlamaForCausalLM __path__",
     "llava.constants": """CONTROLLER_HEART_BEAT_EXPIRATION WORKER_HEART_BEAT_INTERVAL LOGDIR IGNORE_INDEX
@@ -30,6 +31,7 @@ NAMES = {
     "llava.model.language_model.llava_llama": "LlavaConfig LlavaLlamaModel LlavaLlamaForCausalLM",
     "llava.model.language_model.llava_mistral": "LlavaMistralConfig LlavaMistralModel LlavaMistralForCausalLM",
     "llava.model.language_model.llava_qwen": "LlavaQwenConfig LlavaQwenModel LlavaQwenForCausalLM",
+    "llava.model.language_model.llava_mpt": "LlavaMptConfig LlavaMptForCausalLM",
     "llava.model.llava_arch": "LlavaMetaModel LlavaMetaForCausalLM unpad_image",
     "llava.model.multimodal_encoder.builder": "build_vision_tower",
     "llava.model.multimodal_encoder.clip_encoder": "CLIPVisionTower CLIPVisionTowerS2",
@@ -53,7 +55,7 @@ PARAMETERS = {
     "llava.mm_utils.get_anyres_image_grid_shape": "image_size grid_pinpoints patch_size",
     "llava.mm_utils.get_model_name_from_path": "model_path",
     "llava.model.builder.load_pretrained_model": """model_path model_base model_name load_8bit load_4bit device_map
-        device use_flash_attn""",
+        device use_flash_attn customized_config overwrite_config""",
     "llava.model.llava_arch.unpad_image": "tensor original_size",
     "llava.model.multimodal_encoder.clip_encoder.CLIPVisionTower": "vision_tower args delay_load",
     "llava.model.multimodal_encoder.clip_encoder.CLIPVisionTowerS2": "vision_tower args delay_load",
@@ -88,6 +90,14 @@ def test_a_star_import_brings_the_model_classes() -> None:
     names: dict[str, object] = {}
     exec("from llava.model import *", names)
     assert set(MODEL_CLASSES.split()) <= names.keys()
+
+
+def test_mpt_can_be_named_and_says_that_it_is_not_supported() -> None:
+    from llava.model import LlavaMptConfig, LlavaMptForCausalLM
+
+    for use in (LlavaMptConfig, LlavaMptForCausalLM.from_pretrained):
+        with pytest.raises(UsageError, match="MPT is not supported"):
+            use("mosaicml/mpt-7b")
 
 
 def test_the_package_says_where_it_lies() -> None:

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from llava.engine import native, paged
+from llava.engine import compiled, paged
 from llava.engine.engine import Engine
+from llava.native import calls, library
 from tests.engine.test_engine import audit, generate, load, mixed_questions, tokens
 from tests.tiny import FAMILIES, make_model
 from tests.tiny_tokenizers import words_and_letters
@@ -30,25 +31,25 @@ MACHINES = {"native": "", "v3": "avx2 fma bmi2", "v2": "sse4_2"}
 
 
 @pytest.fixture(scope="module", params=MACHINES)
-def library(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def native(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """kernels.cpp for one instruction set, in the place of the one that is used."""
     if not all(f" {flag}" in CPU_FLAGS for flag in MACHINES[request.param].split()):
         pytest.skip(f"this CPU has not {MACHINES[request.param]}")
     if request.param == "native":
-        assert native.load() is not None, native.status()
-        yield native.load()
+        assert library.load() is not None, library.status()
+        yield library.load()
         return
     folder = tmp_path_factory.mktemp(request.param)
     compiled, linked = folder / "kernels.o", folder / "kernels.so"
     march = f"-march=x86-64-{request.param}"
-    subprocess.run(["g++", *native.FLAGS, march, "-c", str(native.SOURCE), "-o", str(compiled)], check=True)
+    subprocess.run(["g++", *library.FLAGS, march, "-c", str(library.SOURCE), "-o", str(compiled)], check=True)
     subprocess.run(["g++", "-shared", str(compiled), "-o", str(linked)], check=True)
-    assert native.load() is not None  # opens torch's OpenMP
+    assert library.load() is not None  # opens torch's OpenMP
     other = ctypes.CDLL(str(linked))
-    usual = native.load
-    native.load = lambda: other  # type: ignore[assignment]
+    usual = library.load
+    library.load = lambda: other  # type: ignore[assignment]
     yield other
-    native.load = usual
+    library.load = usual
 
 
 def tolerance(dtype: torch.dtype) -> dict[str, float]:
@@ -77,7 +78,7 @@ def make_rows(counts: list[int], lengths: list[int], block_tokens: int, num_bloc
     [(4, 2, 16, 16, None), (8, 1, 64, 16, None), (6, 6, 128, 32, 20), (4, 4, 80, 48, 5), (28, 4, 32, 16, 100)],
 )
 def test_attention_over_blocks_is_torchs(
-    library: Any,
+    native: Any,
     dtype: torch.dtype,
     num_heads: int,
     num_kv_heads: int,
@@ -112,29 +113,34 @@ def test_attention_over_blocks_is_torchs(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("num", [1, 3, 8, 29])
-def test_few_rows_times_a_matrix(library: Any, dtype: torch.dtype, num: int) -> None:
+def test_few_rows_times_a_matrix(native: Any, dtype: torch.dtype, num: int) -> None:
     torch.manual_seed(num)
     for width, columns in ((64, 48), (200, 7), (33, 130)):
         rows, weight = torch.randn(num, width).to(dtype), torch.randn(columns, width).to(dtype)
         exact = rows.double() @ weight.double().T
-        torch.testing.assert_close(native.linear(rows, weight).double(), exact, atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(calls.multiply_few(rows, calls.dense(weight)).double(), exact, atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_all_layers_at_once_are_transformers_layers(library: Any, family: str, dtype: torch.dtype) -> None:
+def test_all_layers_at_once_are_transformers_layers(native: Any, family: str, dtype: torch.dtype) -> None:
     window = 20 if family == "mistral" else None
     model = make_model(family, **WIDE, **({"sliding_window": window} if window else {})).eval().to(dtype)
     decoder = model.get_model()
-    shape = (len(decoder.layers), 80, 2, 16, 16, dtype)
+    shape = (len(decoder.layers), 80, 2, 64, 16, dtype)
     slow, fast = paged.KVCache(*shape, torch.device("cpu")), paged.NativeKVCache(*shape)
-    caches = list(zip(fast.keys, fast.values, strict=True))
-    layers = native.DecoderLayers(decoder.layers, model.config, caches, window)
+    layers = compiled.DecoderLayers(decoder.layers, model.config, fast, window)
     paged.register()
     torch.manual_seed(3)
     with torch.inference_mode():
-        for counts, lengths in (([20, 7], [20, 7]), ([1, 1], [21, 8]), ([3, 5], [24, 13]), ([1], [25])):
-            rows = make_rows(counts, lengths, 16, 80)
+        for counts, lengths in (
+            ([20, 7], [20, 7]),
+            ([33, 21], [53, 28]),
+            ([1, 1], [54, 29]),
+            ([3, 5], [57, 34]),
+            ([1], [58]),
+        ):
+            rows = make_rows(counts, lengths, 64, 80)
             hidden = torch.randn(sum(counts), 64).to(dtype)
             positions = torch.cat([torch.arange(n - c, n) for c, n in zip(counts, lengths, strict=True)])
             expected = hidden[None]
@@ -152,17 +158,14 @@ def test_all_layers_at_once_are_transformers_layers(library: Any, family: str, d
             cos, sin = (
                 part[0].float().contiguous() for part in decoder.rotary_emb(hidden[None].float(), positions[None])
             )
-            per_position = torch.tensor(counts)
-            out = layers.run(
-                hidden, cos, sin, rows.slots, (positions + 1).int(), rows.tables.repeat_interleave(per_position, 0)
-            )
+            out = layers.run(hidden, cos, sin, positions, rows)
             limits = {"atol": 1e-4, "rtol": 1e-4} if dtype == torch.float32 else {"atol": 0.15, "rtol": 0.05}
             torch.testing.assert_close(out, expected[0].float(), **limits)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("settings", [{}, {"block_tokens": 32, "most_positions": 40}, {"stall_s": 0.0}])
-def test_the_engine_says_the_same_with_it(library: Any, family: str, settings: dict[str, Any]) -> None:
+def test_the_engine_says_the_same_with_it(native: Any, family: str, settings: dict[str, Any]) -> None:
     changes = {"sliding_window": 24} if family == "mistral" else {}
     loaded = load(words_and_letters("the cat sat on a red mat and saw me"), family, **WIDE, **changes)
     questions = mixed_questions(loaded, seed=4, count=10)
@@ -182,7 +185,7 @@ def run_python(code: str, **environment: str) -> str:
     return done.stdout.strip()
 
 
-STATUS = "from llava.engine import native; print(native.load() is not None, native.status())"
+STATUS = "from llava.native import library; print(library.load() is not None, library.status())"
 
 
 def test_without_a_compiler_or_where_it_is_forbidden_torch_alone_computes(tmp_path: Path) -> None:

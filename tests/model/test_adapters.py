@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from llava.errors import CheckpointError
+from llava.errors import CheckpointError, UsageError
 from llava.model.checkpoint import LoadedModel, load_model
 from tests.tiny_checkpoints import (
     Tensors,
@@ -121,6 +122,42 @@ def test_kept_apart_it_answers_the_same_and_can_be_switched_off(tmp_path: Path) 
     assert not torch.allclose(answer_logits(apart), answer_logits(whole), atol=1e-3)
     apart.enable_adapters()
     torch.testing.assert_close(answer_logits(apart), answer_logits(whole), rtol=1e-4, atol=1e-5)
+
+
+def test_layers_that_are_kept_apart_are_not_saved_as_a_checkpoint(tmp_path: Path) -> None:
+    from llava.model.checkpoint import save_checkpoint
+
+    write_original(tmp_path)
+    loaded = load(tmp_path / "lora", merge=False)
+    with pytest.raises(UsageError, match="LoRA layers apart cannot be saved"):
+        save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+
+
+@pytest.mark.parametrize("layer", ["lm_head", "model.embed_tokens"])
+def test_a_change_of_one_of_two_tied_matrices_leaves_the_other_as_it_is(tmp_path: Path, layer: str) -> None:
+    from llava.model.checkpoint import save_checkpoint
+
+    tensors = write_llava_1_6(tmp_path / "base", tie_word_embeddings=True)
+    embeddings = tensors["model.embed_tokens.weight"]
+    save_file({**tensors, "lm_head.weight": embeddings.clone()}, tmp_path / "base/model.safetensors", {"format": "pt"})
+    halves = random_tensors({"A": (RANK, 32), "B": (len(embeddings), RANK)}, seed=5)
+    if layer == "lm_head":
+        adapter = {f"base_model.model.lm_head.lora_{half}.weight": tensor for half, tensor in halves.items()}
+        change = halves["B"].float() @ halves["A"].float()
+    else:
+        halves = {"A": halves["B"].T.contiguous(), "B": halves["A"].T.contiguous()}  # as a lookup has them
+        adapter = {f"base_model.model.{layer}.lora_embedding_{half}": tensor for half, tensor in halves.items()}
+        change = (halves["B"].float() @ halves["A"].float()).T
+    write_adapter(tmp_path / "lora", adapter, base_model_name_or_path=str(tmp_path / "base"))
+    loaded = load(tmp_path / "lora")
+    expected = tensors | {"lm_head.weight": embeddings}
+    changed = f"{layer}.weight"
+    assert_holds(loaded.model, expected | {changed: embeddings.float() + ALPHA / RANK * change})
+    save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, tmp_path / "saved")
+    torch.testing.assert_close(answer_logits(load(tmp_path / "saved").model), answer_logits(loaded.model))
+    apart = answer_logits(load(tmp_path / "lora", merge=False).model)
+    torch.testing.assert_close(answer_logits(loaded.model), apart, rtol=1e-4, atol=1e-5)
 
 
 def test_a_merged_model_is_saved_and_read_as_any_other(tmp_path: Path) -> None:
@@ -264,6 +301,7 @@ def test_an_adapter_without_its_weights_or_of_another_kind_is_refused(tmp_path: 
         ({"r": "four"}, "says r: 'four', where a number above 0"),
         ({"r": 0}, "says r: 0"),
         ({"lora_alpha": None}, "says lora_alpha: None"),
+        ({"alpha_pattern": [1]}, r"says alpha_pattern: \[1\], where a number for each"),
         ({"bias": "some"}, "cannot be used"),
     ],
 )
@@ -317,3 +355,97 @@ def test_it_is_merged_into_a_checkpoint_of_its_own(tmp_path: Path, layout: str) 
     state = load(tmp_path / "merged").model.state_dict()
     for name, tensor in expected.items():
         torch.testing.assert_close(state[name][: len(tensor)], tensor.half().float(), rtol=2e-3, atol=1e-4, msg=name)
+
+
+def test_a_base_may_be_named_from_the_fine_tunes_own_folder_or_in_its_config(tmp_path: Path) -> None:
+    expected = write_original(tmp_path, base_model_name_or_path="../base")
+    assert_holds(load(tmp_path / "lora").model, expected)
+    settings = json.loads((tmp_path / "lora/adapter_config.json").read_text())
+    write_json(tmp_path / "lora/adapter_config.json", {**settings, "base_model_name_or_path": None})
+    config = json.loads((tmp_path / "lora/config.json").read_text())
+    write_json(tmp_path / "lora/config.json", {**config, "_name_or_path": str(tmp_path / "base")})
+    assert_holds(load(tmp_path / "lora").model, expected)
+
+
+def test_a_base_that_cannot_be_found_is_named_with_the_file_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    write_original(tmp_path, base_model_name_or_path="lmsys/vicuna-none")
+    with pytest.raises(CheckpointError) as caught:
+        load(tmp_path / "lora")
+    said = "trained on 'lmsys/vicuna-none' as its adapter_config.json says, which cannot be found"
+    assert f"{tmp_path / 'lora'} holds only LoRA layers, {said}" in str(caught.value)
+    assert str(caught.value).endswith("as the base (--model-base).")
+
+
+@pytest.mark.parametrize(("key", "value"), [("hidden_size", 48), ("num_hidden_layers", 3), ("num_attention_heads", 8)])
+def test_a_base_of_other_sizes_is_refused_with_both_files_and_values(tmp_path: Path, key: str, value: int) -> None:
+    write_original(tmp_path)
+    config = json.loads((tmp_path / "base/config.json").read_text())
+    write_json(tmp_path / "base/config.json", {**config, key: value})
+    with pytest.raises(CheckpointError) as caught:
+        load(tmp_path / "lora")
+    assert f"{tmp_path / 'lora/config.json'} says {key}: {CONFIG[key]}, but" in str(caught.value)
+    assert f"{tmp_path / 'base/config.json'}, its base's, says {value}: it was trained on another" in str(caught.value)
+
+
+def test_a_checkpoint_inside_a_training_is_described_by_the_trainings_config(tmp_path: Path) -> None:
+    expected = write_original(tmp_path)
+    step = tmp_path / "lora/checkpoint-10"
+    step.mkdir()
+    for name in ("adapter_config.json", "adapter_model.bin", "non_lora_trainables.bin"):
+        (tmp_path / "lora" / name).rename(step / name)
+    assert_holds(load(step).model, expected)
+    (tmp_path / "lora/config.json").unlink()
+    config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 32}
+    write_json(tmp_path / "base/config.json", config)
+    with pytest.raises(CheckpointError, match=rf"{step} has no config\.json, so that of {tmp_path / 'base'} counts"):
+        load(step)
+
+
+def test_a_fine_tunes_own_tokenizer_and_answers_ends_come_before_its_bases(tmp_path: Path) -> None:
+    write_original(tmp_path)
+    write_json(tmp_path / "base/generation_config.json", {"eos_token_id": [2, 9]})
+    assert load(tmp_path / "lora").model.generation_config.eos_token_id == [2, 9]
+    tokenizer = load(tmp_path / "lora").tokenizer
+    tokenizer.add_tokens(["<box>"])
+    tokenizer.save_pretrained(tmp_path / "lora")
+    write_json(tmp_path / "lora/generation_config.json", {"eos_token_id": 2})
+    loaded = load(tmp_path / "lora")
+    assert "<box>" in loaded.tokenizer.get_vocab()
+    assert loaded.model.generation_config.eos_token_id == 2
+
+
+def test_converting_never_writes_over_what_is_merged(tmp_path: Path) -> None:
+    from llava.model.convert import convert
+
+    expected = write_original(tmp_path)
+    for name in ("lora", "base", "clip", "."):
+        with pytest.raises(UsageError, match="what is read here"):
+            convert(tmp_path / "lora", tmp_path / name, "original")
+    assert_holds(load(tmp_path / "lora").model, expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+@pytest.mark.parametrize("bias", ["all", "lora_only"])
+def test_biases_that_peft_trained_are_read(tmp_path: Path, bias: str) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    own = {"model_type": "llava_qwen", "architectures": ["LlavaQwenForCausalLM"]}
+    write_llava_1_6(tmp_path / "base", **own)
+    config = LoraConfig(
+        r=4,
+        bias=bias,
+        target_modules=r"model\.layers\.\d+\.self_attn\.[qv]_proj",
+        init_lora_weights=False,
+        task_type="CAUSAL_LM",
+    )
+    trained = get_peft_model(load(tmp_path / "base").model, config)
+    with torch.no_grad():
+        trained.base_model.model.model.layers[0].self_attn.q_proj.base_layer.bias += 1.0
+    trained.save_pretrained(tmp_path / "lora")
+    expected = answer_logits(trained.eval())
+    for merge in (True, False):
+        found = answer_logits(load(tmp_path / "lora", base=tmp_path / "base", merge=merge).model)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

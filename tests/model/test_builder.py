@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from llava.answer import ask
 from llava.errors import UsageError
 from llava.model.builder import DEFAULT_MODEL, load_pretrained_model
 from llava.model.checkpoint import load_model
+from llava.sampling import Sampling
 from tests.tiny_checkpoints import write_llava_1_6
 from tests.tiny_configs import CONFIG, NEXT, TOWER
 
@@ -45,6 +47,22 @@ def test_only_the_originals_door_cuts_long_prompts_in_silence(folder: Path) -> N
     assert not getattr(load_model(folder, device="cpu").model.config, "truncate_to_model_max_length", False)
 
 
+def test_a_model_that_does_not_say_where_it_cuts_does_not_cut(tmp_path: Path) -> None:
+    """As any in llava-hf's layout, and some fine-tunes."""
+    write_llava_1_6(tmp_path, tokenizer_model_max_length=None)
+    values = json.loads((tmp_path / "config.json").read_text())
+    del values["tokenizer_model_max_length"]
+    (tmp_path / "config.json").write_text(json.dumps(values))
+    model = load_pretrained_model(tmp_path, device="cpu")[1]
+    ids = torch.tensor([[1, -200, *[9] * 3000]])
+    embeds = model.prepare_inputs_labels_for_multimodal(ids, None, None, None, None, torch.randn(1, 3, 28, 28))[4]
+    assert embeds.shape[1] == 3001 + 4
+    assert model.generate(ids[:, :4], images=torch.randn(1, 3, 28, 28), max_new_tokens=1).shape == (1, 1)
+    loaded = load_model(tmp_path, device="cpu")
+    loaded.model.config.truncate_to_model_max_length = True
+    assert ask(loaded, "What is in it?", (), Sampling(max_new_tokens=1)).cut_tokens == 0
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -59,6 +77,7 @@ def test_only_the_originals_door_cuts_long_prompts_in_silence(folder: Path) -> N
         # LLaVA-NeXT's own
         {"device_map": None, "device": "cpu", "torch_dtype": "float32", "attn_implementation": None},
         {"device_map": "cpu", "torch_dtype": torch.float32, "overwrite_config": {}},
+        {"device_map": torch.device("cpu"), "torch_dtype": torch.float32, "dtype": "float32"},
     ],
 )
 def test_every_known_way_to_call_it_works(folder: Path, options: dict[str, Any]) -> None:
@@ -70,6 +89,8 @@ def test_every_known_way_to_call_it_works(folder: Path, options: dict[str, Any])
 def test_positional_arguments_may_follow_either_order(folder: Path) -> None:
     first = load_pretrained_model(folder, None, "n", False, False, "auto", "cpu", False)[1]
     second = load_pretrained_model(folder, None, "n", False, False, "cpu", "bfloat16", "eager")[1]
+    third = load_pretrained_model(folder, None, "n", False, False, "cpu", torch.bfloat16, "sdpa", None, {"a_key": 7})[1]
+    assert (third.dtype, third.config.a_key) == (torch.bfloat16, 7)
     assert (first.dtype, first.config._attn_implementation) == (torch.float32, "sdpa")
     assert (second.dtype, second.config._attn_implementation) == (torch.bfloat16, "eager")
 
@@ -85,8 +106,11 @@ def test_an_unknown_keyword_is_a_type_error_that_names_it(folder: Path) -> None:
         ({"device_map": {"a": "cpu", "b": "cuda:0"}}, "2 devices"),
         ({"device_map": "cuda:0", "device": "mps"}, "give one of them"),
         ({"load_8bit": True, "load_4bit": True}, "one of them is meant"),
-        ({"load_4bit": True, "device": "cpu"}, "NVIDIA"),
         ({"device": "cpu", "torch_dtype": "float8"}, "'float8'"),
+        ({"device": "cpu", "torch_dtype": "float16", "dtype": torch.bfloat16}, "torch.bfloat16 and as float16; one of"),
+        ({"device": "float16", "torch_dtype": "float32"}, "as float32 and as float16; one of"),
+        ({"device": "cpu", "overwrite_config": ["use_cache"]}, "overwrite_config is ['use_cache'], where a dict"),
+        ({"device": "cpu", "customized_config": 5}, "customized_config is 5, where a config object"),
         ({"device": "cpu", "attn_implementation": "warp"}, "'warp'"),
         ({"device": "cpu", "use_flash_attn": True}, "flash_attention_2"),
     ],

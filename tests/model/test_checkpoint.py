@@ -14,8 +14,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from llava.answer import ask
 from llava.errors import CheckpointError, LlavaError, UsageError
+from llava.image.geometry import plan_tiles
+from llava.image.pixels import make_pixels
+from llava.image.source import FOR_LOCAL_USER, load_picture
 from llava.model.checkpoint import LoadedModel, load_model, save_checkpoint
+from llava.model.convert import convert
+from llava.sampling import Sampling
 from tests.tiny_checkpoints import (
     Tensors,
     decoder_shapes,
@@ -112,7 +118,7 @@ def test_the_well_known_tower_inside_needs_no_folder_and_no_network(
 ) -> None:
     tensors = write_llava_1_6(tmp_path, mm_vision_config=None, mm_vision_tower="openai/known")
     monkeypatch.setattr("llava.config.KNOWN_TOWERS", {"openai/known": TOWER})
-    monkeypatch.setattr("llava.model.checkpoint.KNOWN_TOWERS", {"openai/known": TOWER})
+    monkeypatch.setattr("llava.model.opening.KNOWN_TOWERS", {"openai/known": TOWER})
     assert_holds(load(tmp_path).model, tensors)
 
 
@@ -224,7 +230,7 @@ def test_a_save_that_fails_leaves_the_older_checkpoint_as_it_was(
         raise OSError("no space left on device")
 
     monkeypatch.setattr(loaded.image_processor.__class__, "save_pretrained", fail)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(LlavaError, match=f"{tmp_path / 'a'} cannot be written: no space left on device"):
         save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, tmp_path / "a")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert_holds(load(tmp_path / "a").model, tensors)
@@ -234,8 +240,11 @@ def test_a_checkpoint_is_not_written_over_a_file(tmp_path: Path) -> None:
     write_llava_1_6(tmp_path / "a")
     loaded = load(tmp_path / "a")
     (tmp_path / "b").write_text("mine")
-    with pytest.raises(UsageError, match="is a file"):
-        save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, tmp_path / "b")
+    os.mkfifo(tmp_path / "pipe")  # nor over a device or a pipe
+    for name in ("b", "pipe"):
+        with pytest.raises(UsageError, match="is no folder"):
+            save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, tmp_path / name)
+    assert (tmp_path / "b").read_text() == "mine"
     loaded.model.config.mm_vision_tower = ""
     with pytest.raises(UsageError, match="mm_vision_tower"):
         save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, tmp_path / "c", include_tower=False)
@@ -696,7 +705,7 @@ def test_a_small_model_is_float32_on_a_cpu_and_strings_choose_otherwise(tmp_path
         ({"dtype": "int8"}, "'int8'"),
         ({"dtype": "float99"}, "'float99'"),
         ({"attention": "magic"}, "'magic'"),
-        ({"bits": 8}, "NVIDIA"),
+        ({"bits": 8, "merge": False}, "merge it"),
         ({"bits": 3}, "not in 3"),
     ],
 )
@@ -718,3 +727,141 @@ def test_eager_attention_gives_the_same_logits(tmp_path: Path) -> None:
     eager = load(tmp_path, attention="eager").model
     assert eager.config._attn_implementation == "eager"
     assert torch.allclose(eager(input_ids=ids).logits, load(tmp_path).model(input_ids=ids).logits, atol=1e-5)
+
+
+def write_s2(folder: Path) -> Tensors:
+    """A LLaVA-1.5 whose tower looks at pictures of 56 px in two sizes: features of twice the width."""
+    write_llava_1_5(folder, folder.with_name("clip"), s2=True, s2_scales="56,28", mm_hidden_size=32)
+    config = json.loads((folder / "config.json").read_text())
+    own = random_tensors(decoder_shapes(config) | projector_shapes(config))
+    own["model.mm_projector.0.weight"] = torch.ones(32, 32, dtype=torch.float16) / 64
+    write_bin_shards(folder, own)
+    return own | write_tower(folder.with_name("clip"))
+
+
+def test_a_multi_scale_tower_is_loaded_saved_and_sees_larger_pictures(tmp_path: Path, photo: Path) -> None:
+    tensors = write_s2(tmp_path / "llava")
+    loaded = load(tmp_path / "llava")
+    assert_holds(loaded.model, tensors)
+    assert type(loaded.model.get_vision_tower()).__name__ == "CLIPVisionTowerS2"
+    assert loaded.image_processor.crop_size == {"height": 56, "width": 56}
+    picture = load_picture(str(photo), FOR_LOCAL_USER)
+    pixels = make_pixels(picture.image, loaded.spec.tiling, loaded.image_processor)
+    assert pixels.shape == (1, 3, 56, 56)
+    features, counts = loaded.model.encode_pictures([pixels])
+    assert counts == [plan_tiles(picture.size, loaded.spec.tiling).num_positions] == [4]
+    assert torch.equal(features, loaded.model.get_model().mm_projector(loaded.model.get_vision_tower()(pixels))[0])
+    assert ask(loaded, "What is in it?", [picture], Sampling(max_new_tokens=2)).image_positions == (4,)
+    save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, tmp_path / "saved")
+    again = load(tmp_path / "saved")
+    assert_holds(again.model, tensors)
+    assert again.image_processor.crop_size == {"height": 56, "width": 56}
+
+
+def test_a_multi_scale_tower_is_converted_to_the_original_only(tmp_path: Path) -> None:
+    tensors = write_s2(tmp_path / "llava")
+    convert(tmp_path / "llava", tmp_path / "whole", "original")
+    assert_holds(load(tmp_path / "whole").model, tensors)
+    with pytest.raises(UsageError, match="s2: true, but Transformers"):
+        convert(tmp_path / "llava", tmp_path / "hf", "hf")
+
+
+def test_a_tower_of_another_width_than_the_projector_is_refused_with_both_widths(tmp_path: Path) -> None:
+    write_llava_1_6(tmp_path, mm_hidden_size=24)
+    rewrite_weights(tmp_path, lambda t: t.update({"model.mm_projector.0.weight": torch.ones(32, 24)}))
+    with pytest.raises(
+        CheckpointError, match=r"says mm_hidden_size: 24, but its vision tower .* features of 16 values"
+    ):
+        load(tmp_path)
+
+
+def test_a_tower_that_is_described_otherwise_than_its_folder_says_is_refused(tmp_path: Path) -> None:
+    write_llava_1_5(tmp_path / "llava", tmp_path / "clip", mm_vision_config={**TOWER, "num_attention_heads": 4})
+    with pytest.raises(CheckpointError) as caught:
+        load(tmp_path / "llava")
+    assert f"{tmp_path / 'llava/config.json'} says num_attention_heads: 4" in str(caught.value)
+    assert f"{tmp_path / 'clip/config.json'} says 2" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "tokenizer.json"])
+def test_a_pointer_that_git_left_in_place_of_a_file_is_said_to_be_one(tmp_path: Path, name: str) -> None:
+    write_llava_1_6(tmp_path)
+    if name == "pytorch_model.bin":
+        (tmp_path / "model.safetensors").unlink()
+    (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9976576152\n")
+    with pytest.raises(CheckpointError, match=f"{tmp_path / name} is a pointer of Git LFS.*git lfs pull"):
+        load(tmp_path)
+
+
+def test_a_projector_knows_its_base_and_takes_another_if_it_is_named(tmp_path: Path) -> None:
+    tensors = write_llava_1_5(tmp_path / "whole", tmp_path / "clip")
+    own = {name: tensor + 1 for name, tensor in tensors.items() if ".mm_projector." in name}
+    config = {**CONFIG, "mm_vision_tower": str(tmp_path / "clip")}
+    write_json(tmp_path / "part/config.json", {**config, "_name_or_path": "../whole"})  # from the folder itself
+    torch.save({f"module.{name}": tensor for name, tensor in own.items()}, tmp_path / "part/mm_projector.bin")
+    assert_holds(load(tmp_path / "part").model, tensors | own)
+    write_json(tmp_path / "part/config.json", {**config, "_name_or_path": "gone/vicuna"})
+    with pytest.raises(CheckpointError, match=r"only a projector, trained on 'gone/vicuna' as its config\.json says"):
+        load(tmp_path / "part")
+    assert_holds(load(tmp_path / "part", base=tmp_path / "whole").model, tensors | own)
+    (tmp_path / "part/config.json").unlink()  # its base's says all that is needed
+    assert_holds(load(tmp_path / "part", base=tmp_path / "whole").model, tensors | own)
+
+
+def test_a_projector_is_put_onto_a_base_in_llava_hfs_layout(tmp_path: Path) -> None:
+    tensors = write_llava_1_6(tmp_path / "whole")
+    convert(tmp_path / "whole", tmp_path / "hf", "hf")
+    own = {name: tensor + 1 for name, tensor in tensors.items() if ".mm_projector." in name}
+    (tmp_path / "part").mkdir()
+    torch.save(own, tmp_path / "part/mm_projector.bin")
+    found = weights_of(load(tmp_path / "part", base=tmp_path / "hf").model)
+    for name, tensor in (tensors | own).items():
+        assert torch.equal(found[name][: len(tensor)], tensor.float()), name
+
+
+def test_a_projector_that_lacks_a_layer_is_not_completed_from_its_base(tmp_path: Path) -> None:
+    tensors = write_llava_1_5(tmp_path / "whole", tmp_path / "clip")
+    write_json(tmp_path / "part/config.json", {**CONFIG, "mm_vision_tower": str(tmp_path / "clip")})
+    own = {name: tensor for name, tensor in tensors.items() if ".mm_projector.0." in name}
+    torch.save(own, tmp_path / "part/mm_projector.bin")
+    with pytest.raises(CheckpointError, match="whose layers are 0, 2, but the files' projector has 0:"):
+        load(tmp_path / "part", base=tmp_path / "whole")
+
+
+@pytest.mark.parametrize("places", [{}, {"model.norm.weight": "."}])
+def test_an_index_that_names_no_files_is_refused(tmp_path: Path, places: dict[str, str]) -> None:
+    write_llava_1_6(tmp_path)
+    write_json(tmp_path / "model.safetensors.index.json", {"weight_map": places})
+    with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json (has no weight_map|names '\.')"):
+        load(tmp_path)
+
+
+def test_a_mistake_beside_the_weights_is_found_before_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_llava_1_6(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    monkeypatch.setattr("llava.model.opening.OpenCheckpoint.read", lambda opened: pytest.fail("the weights were read"))
+    with pytest.raises(CheckpointError, match="has no tokenizer"):
+        load(tmp_path)
+
+
+def test_a_trained_tower_that_is_absent_is_not_replaced_by_the_one_it_began_as(tmp_path: Path) -> None:
+    write_tower(tmp_path / "clip")
+    write_llava_1_6(tmp_path / "llava", mm_vision_tower=str(tmp_path / "clip"))
+    loaded = load(tmp_path / "llava")
+    with pytest.raises(UsageError, match="unfreeze_mm_vision_tower"):
+        save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, tmp_path / "b", include_tower=False)
+    rewrite_weights(tmp_path / "llava", lambda t: {n: v for n, v in t.items() if not n.startswith(INSIDE)})
+    with pytest.raises(CheckpointError, match=r"config\.json says unfreeze_mm_vision_tower: true.* but none are there"):
+        load(tmp_path / "llava")
+    rewrite_config(tmp_path / "llava", unfreeze_mm_vision_tower=False)
+    tower = write_tower(tmp_path / "clip")
+    found = weights_of(load(tmp_path / "llava").model)
+    assert all(torch.equal(found[name], tensor) for name, tensor in tower.items())
+
+
+def test_a_padding_token_without_a_row_is_named_with_both_numbers(tmp_path: Path) -> None:
+    write_llava_1_6(tmp_path, pad_token_id=32000)
+    with pytest.raises(CheckpointError, match=f"says pad_token_id: 32000, but vocab_size: {VOCAB}"):
+        load(tmp_path)

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -513,6 +517,59 @@ def test_a_disk_that_is_full_leaves_nothing_behind(tmp_path: Path, monkeypatch: 
     with pytest.raises(LlavaError, match="is the disk full"):
         convert(tmp_path / "a", tmp_path / "b", "hf")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("where", ["shutil.copymode", "llava.model.convert.write_json", "tokenizers.Tokenizer.save"])
+def test_a_disk_that_is_full_is_said_to_be_wherever_it_happens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], where: str
+) -> None:
+    """An OSError of a write names no file, and tokenizers raises an Exception with a text."""
+    write_llava_1_6(tmp_path / "a")
+
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise Exception("no space") if "tokenizers" in where else OSError(28, "no space")
+
+    if "tokenizers" in where:
+        monkeypatch.setattr("transformers.PreTrainedTokenizerFast.save_pretrained", fail)
+    else:
+        monkeypatch.setattr(where, fail)
+    assert main(["convert", str(tmp_path / "a"), str(tmp_path / "b"), "--to", "hf"]) == 1
+    assert f"llava: error: {tmp_path / 'b'} cannot be written: " in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_conversion_that_is_ended_takes_away_what_it_wrote(tmp_path: Path) -> None:
+    write_llava_1_6(tmp_path / "a")
+    lines = """
+        import os, signal, sys
+        from llava.cli import main
+        from llava.model import convert
+        def interrupt(*arguments):
+            print(*os.listdir(sys.argv[1]))
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise AssertionError("still running")
+        convert.write_json = interrupt
+        sys.exit(main(["convert", sys.argv[1] + "/a", sys.argv[1] + "/b", "--to", "hf"]))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(lines), str(tmp_path)], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 143, done.stderr
+    assert ".partial" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_what_is_no_folder_or_a_mount_point_is_not_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_llava_1_6(tmp_path / "a")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="pipe is no folder"):
+        convert(tmp_path / "a", tmp_path / "pipe", "hf")
+    with pytest.raises(UsageError, match="has no name"):
+        convert(tmp_path / "a", "", "hf")
+    monkeypatch.setattr("pathlib.Path.is_mount", lambda path: path.name == "mounted")
+    with pytest.raises(UsageError, match="mounted is where a file system is mounted"):
+        convert(tmp_path / "a", tmp_path / "mounted", "hf")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "pipe"]
 
 
 def test_the_command_says_what_it_wrote_and_what_is_not_the_same(

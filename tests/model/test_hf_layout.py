@@ -128,3 +128,29 @@ def test_a_tower_of_another_kind_is_refused(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", values)
     with pytest.raises(CheckpointError, match="siglip_vision_model"):
         load(tmp_path)
+
+
+def test_how_pictures_are_prepared_is_also_read_where_transformers_5_writes_it(tmp_path: Path) -> None:
+    make(tmp_path, is_next=True)
+    pictures = {"image_mean": [0.1, 0.2, 0.3], "size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
+    write_json(tmp_path / "processor_config.json", {"image_processor": pictures, "patch_size": 14})
+    assert load(tmp_path).image_processor.image_mean == [0.1, 0.2, 0.3]
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value", "here"),
+    [
+        ("preprocessor_config.json", "image_grid_pinpoints", [[56, 56]], "[[28, 56], [56, 28], [56, 56]]"),
+        ("processor_config.json", "patch_size", 7, "14"),
+        ("processor_config.json", "vision_feature_select_strategy", "full", "'default'"),
+    ],
+)
+def test_two_files_that_contradict_each_other_are_named_with_both_values(
+    tmp_path: Path, file: str, key: str, value: Any, here: str
+) -> None:
+    make(tmp_path, is_next=True)
+    write_json(tmp_path / file, {"size": 28, "crop_size": 28, key: value})
+    with pytest.raises(CheckpointError) as caught:
+        load(tmp_path)
+    said = f"{tmp_path / file} says {key}: {value!r}, but {tmp_path / 'config.json'} says {here}: correct the one"
+    assert said in str(caught.value)

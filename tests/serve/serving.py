@@ -66,7 +66,7 @@ class Running:
         return f"http://127.0.0.1:{self.port}"
 
     def send(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] = {}, timeout_s: float = 30
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, Any] = {}, timeout_s: float = 30
     ) -> Reply:
         """One request on a connection of its own; the path is sent as it stands."""
         began = time.perf_counter()
@@ -80,7 +80,7 @@ class Running:
         finally:
             connection.close()
 
-    def post(self, path: str, content: Any, **headers: str) -> Reply:
+    def post(self, path: str, content: Any, **headers: str | bytes) -> Reply:
         """JSON; ``content`` may be bytes, which are sent as they are."""
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         return self.send("POST", path, body, {"Content-Type": "application/json", **headers})

@@ -277,8 +277,9 @@ def test_a_row_of_the_table(own: Running, row: Row) -> None:
         check_shape(reply.error)
         assert row.code is None or reply.error["code"] == row.code
         assert row.param is None or reply.error["param"] == row.param
-    # Two seconds, or where the machine is busy with other things as long as ten good requests take.
-    assert reply.seconds < max(2.0, 10 * check_health(own))
+    # Two seconds for a refusal, or where the machine is busy with other things as long as 50 good requests take.
+    health_s = check_health(own)
+    assert row.status == 200 or reply.seconds < max(2.0, 50 * health_s)
 
 
 def check_shape(error: dict[str, Any]) -> None:
@@ -531,7 +532,7 @@ def test_row_20_a_host_that_means_harm(
     reply = own.post(CHAT, shown(internet.url("/x.png")))
     assert reply.status == 400
     assert says in reply.error["message"]
-    assert reply.seconds < 1.5 + max(0.5, 10 * check_health(own))  # fetch_s is 1
+    assert reply.seconds < 1.5 + max(0.5, 50 * check_health(own))  # fetch_s is 1
 
 
 # Pictures that come out right

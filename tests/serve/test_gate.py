@@ -26,7 +26,7 @@ HI = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
 
 @pytest.fixture(scope="module")
 def locked() -> Iterator[Running]:
-    with run_server(Puppet(), Settings(keys=("first key", "second"))) as running:
+    with run_server(Puppet(), Settings(keys=("first key", "second", "schlüssel"))) as running:
         yield running
 
 
@@ -57,12 +57,12 @@ def test_row_38_a_host_header_opens_nothing(locked: Running, host: str) -> None:
     assert locked.send("GET", "/health/../v1/models").status == 401
 
 
-@pytest.mark.parametrize("key", ["first key", "second"])
+@pytest.mark.parametrize("key", ["first key", "second", "schlüssel"])
 def test_any_key_opens_everything(locked: Running, key: str) -> None:
     password = base64.b64encode(f"anybody:{key}".encode()).decode()
     for kind in (f"Bearer {key}", f"bearer {key}", f"Basic {password}"):
-        assert locked.post(CHAT, HI, Authorization=kind).status == 200
-    assert locked.send("GET", "/v1/models", headers={"Authorization": f"Bearer {key} "}).status == 200
+        assert locked.post(CHAT, HI, Authorization=kind.encode()).status == 200
+    assert locked.send("GET", "/v1/models", headers={"Authorization": f"Bearer {key} ".encode()}).status == 200
 
 
 def connect(running: Running, content: Any, path: str = CHAT) -> socket.socket:

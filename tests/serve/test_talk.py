@@ -26,16 +26,12 @@ WISHES = Wishes(temperature=0.0, top_p=0.7, max_new_tokens=50, detail="auto")
 
 
 class Loader:
-    """Decodes here and counts."""
+    """Decodes here."""
 
     image_limits = ImageLimits(max_bytes=100_000)
 
-    def __init__(self) -> None:
-        self.num_decoded = 0
-
-    async def decode(self, data: bytes, name: str) -> Picture:
-        self.num_decoded += 1
-        return replace(load_picture(data, self.image_limits), name=name)
+    async def load_files(self, files: Sequence[tuple[str, bytes]]) -> list[Picture]:
+        return [replace(load_picture(data, self.image_limits), name=name) for name, data in files]
 
 
 @pytest.fixture
@@ -152,9 +148,9 @@ def test_only_what_was_uploaded_is_read(album: Album, uploads: Path, tmp_path: P
     (uploads / "link.png").symlink_to(outside)
     for path in (outside, uploads / ".." / "secret.png", uploads / "link.png", Path("/etc/passwd")):
         with pytest.raises(BadImage, match="was not uploaded here"):
-            asyncio.run(album.load(str(path)))
+            asyncio.run(album.load([str(path)]))
     with pytest.raises(BadImage, match=r"gone\.png is no longer kept"):
-        asyncio.run(album.load(str(uploads / "gone.png")))
+        asyncio.run(album.load([str(uploads / "gone.png")]))
 
 
 @pytest.mark.parametrize(
@@ -168,21 +164,18 @@ def test_only_what_was_uploaded_is_read(album: Album, uploads: Path, tmp_path: P
 def test_a_bad_upload_is_refused_in_a_sentence(album: Album, uploads: Path, data: bytes, message: str) -> None:
     (uploads / "bad.png").write_bytes(data)
     with pytest.raises(BadImage, match=message):
-        asyncio.run(album.load(str(uploads / "bad.png")))
+        asyncio.run(album.load([str(uploads / "bad.png")]))
 
 
-def test_a_picture_is_decoded_once_and_saved_once(uploads: Path, tmp_path: Path) -> None:
-    loader, kept = Loader(), tmp_path / "kept"
-    album = Album(loader, [uploads], kept)  # type: ignore[arg-type]
+def test_a_picture_is_saved_once_by_its_digest(uploads: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    album = Album(Loader(), [uploads], kept)  # type: ignore[arg-type]
     (uploads / "again.png").write_bytes((uploads / "red.png").read_bytes())
-
-    async def load() -> list[Picture]:
-        return [await album.load(str(uploads / name)) for name in ("red.png", "red.png", "again.png", "blue.png")]
-
-    first, second, again, blue = asyncio.run(load())
-    assert first is second
-    assert loader.num_decoded == 3
+    paths = [str(uploads / name) for name in ("red.png", "again.png", "blue.png", "red.png")]
+    first, again, blue, _ = asyncio.run(album.load(paths))
     assert first.digest == again.digest != blue.digest
+    assert [album.find_digest(path) for path in paths[:3]] == [first.digest, first.digest, blue.digest]
+    assert album.find_digest("/elsewhere.png") is None
     assert sorted(path.name for path in kept.iterdir()) == sorted(f"{one.digest}.png" for one in (first, blue))
     with Image.open(kept / f"{blue.digest}.png") as image:
         assert load_picture(image).digest == blue.digest
@@ -194,7 +187,8 @@ def test_a_full_disk_costs_the_log_and_not_the_answer(
     (tmp_path / "kept").write_text("a file where the folder would be")
     album = Album(Loader(), [uploads], tmp_path / "kept")  # type: ignore[arg-type]
     for name in ("red.png", "blue.png"):
-        assert asyncio.run(album.load(str(uploads / name))).size == (40, 30)
+        (picture,) = asyncio.run(album.load([str(uploads / name)]))
+        assert picture.size == (40, 30)
     assert [record.message.partition(":")[0] for record in caplog.records] == [f"{tmp_path / 'kept'} cannot be written"]
 
 
@@ -358,6 +352,27 @@ def test_an_overloaded_server_says_so(running: Running, talks: Talks, puppet: Pu
     assert "the limit waiting is 0" in str(refused.error)
 
 
+def test_pictures_take_their_part_of_the_servers_room_and_give_it_back(
+    running: Running, puppet: Puppet, uploads: Path
+) -> None:
+    loader = running.service.pictures
+    talks = Talks(running.service, Album(loader, [uploads]))
+    messages = talk.write_question("What?", [str(uploads / "red.png"), str(uploads / "blue.png")])
+    held: list[int] = []
+
+    async def run() -> list[str]:
+        texts = []
+        async for answering in talks.ask("page", messages, WISHES):
+            texts.append(answering.text)
+            held.append(sum(loader._held.values()))
+        return texts
+
+    assert running.do(run)[-1] == "word " * 5
+    assert max(held) == 2 * 40 * 30 * 3
+    assert sum(loader._held.values()) == 0
+    assert loader._room._num_free == loader._room.size
+
+
 def test_an_answer_that_takes_too_long_is_ended(
     running: Running, talks: Talks, puppet: Puppet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -379,15 +394,16 @@ def test_a_vote_is_logged_with_its_conversation(running: Running, talks: Talks, 
         talk.write_answer("Yes"),
     ]
     before = len(lines(running))
+    digest = asyncio.run(talks.album.load([red]))[0].digest
     for index, vote in ((7, "up"), (7, "up"), (5, "up"), (7, "Made up")):  # said twice; a notice; another opinion
-        running.do(lambda index=index, vote=vote: talks.vote("page", messages, index, vote))
+        talks.vote("page", messages, index, vote)
     written = lines(running)[before:]
     assert [line["vote"] for line in written] == ["up", "Made up"]
     assert written[0]["kind"] == "vote"
     assert written[0]["source"] == "web"
     assert written[0]["model"] == "puppet"
     assert written[0]["messages"] == [
-        {"role": "user", "parts": [{"sha256": load_picture(uploads / "red.png").digest}, "What <b>?"]},
+        {"role": "user", "parts": [{"sha256": digest}, "What <b>?"]},
         {"role": "assistant", "parts": ["Red"]},
         {"role": "user", "parts": ["Sure?"]},
     ]

@@ -1,0 +1,309 @@
+"""A model's layers through the compiled arithmetic: a decoder's few or many positions, a tower's tiles.
+
+Hidden states stay in float32 from the first layer to the last. Few positions run through all layers as one call; for
+many, torch multiplies and the library does what lies between. Where a CPU has no instructions for bfloat16 its matrices
+are widened to float32 one at a time, which is several times faster than torch's own way.
+
+N positions, C width, M rows, T tiles, P places of a tile.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import nn
+
+from llava.engine.paged import NativeKVCache, Rows
+from llava.model.packed import PackedLinear
+from llava.model.placement import cpu_has_bfloat16
+from llava.model.vision import CLIPVisionTower
+from llava.native import calls, library, packed
+
+# More positions than this are computed faster by the matrix products of torch.
+MAX_POSITIONS = 32
+_MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_void_p) for name in ("input_norm", "post_norm")),
+        *((name, calls.Matrix) for name in _MATRICES),
+        *((name, ctypes.c_void_p) for name in ("q_bias", "k_bias", "v_bias", "keys", "values")),
+    ]
+
+
+class _Decoder(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in ("num_layers", "width", "inner", "num_heads", "num_kv_heads")),
+        *((name, ctypes.c_int32) for name in ("head_dim", "block_tokens", "num_threads", "window")),
+        *((name, ctypes.c_float) for name in ("eps", "scale")),
+        ("layers", ctypes.c_void_p),
+    ]
+
+
+class _Positions(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in ("num", "table_stride")),
+        *((name, ctypes.c_void_p) for name in ("lengths", "tables", "slots", "cos", "sin", "hidden")),
+    ]
+
+
+class Product:
+    """Rows times the matrix of a linear layer, whatever form it has; its bias is left to the caller."""
+
+    def __init__(self, layer: nn.Module, is_rounded: bool = False) -> None:
+        self.is_rounded = is_rounded
+        self.weight: torch.Tensor | packed.Packed
+        if isinstance(layer, PackedLinear):
+            self.weight = layer.packed
+            self.matrix = self.weight.matrix()
+        else:
+            assert isinstance(layer, nn.Linear)
+            self.weight = layer.weight.detach()
+            self.matrix = calls.dense(self.weight)
+
+    def few(self, rows_MK: torch.Tensor) -> torch.Tensor:
+        """Float32 [M, N] of a few rows."""
+        if not isinstance(self.weight, packed.Packed):
+            rows_MK = rows_MK.to(self.weight.dtype)
+        return calls.multiply_few(rows_MK, self.matrix)
+
+    def many(self, rows_MK: torch.Tensor) -> torch.Tensor:
+        """[M, N] of many rows, in their dtype, or in float32 where they are rounded to 8 bits."""
+        if isinstance(self.weight, packed.Packed):
+            if self.is_rounded:
+                return calls.multiply_bytes(rows_MK, self.matrix)
+            if calls.has_quads():
+                return calls.multiply_few(rows_MK, self.matrix)
+            return rows_MK @ packed.unpack(self.weight, rows_MK.dtype).T
+        return rows_MK @ self.weight.to(rows_MK.dtype).T
+
+
+def choose_working_dtype(weights: torch.dtype) -> torch.dtype:
+    """What many rows are multiplied in: bfloat16 where the weights and the CPU have it, else float32."""
+    return torch.bfloat16 if weights == torch.bfloat16 and cpu_has_bfloat16() else torch.float32
+
+
+def _float(tensor: torch.Tensor | None) -> torch.Tensor | None:
+    return None if tensor is None else tensor.detach().float().contiguous()
+
+
+class DecoderLayers:
+    """All layers of a Llama, Mistral or Qwen2 decoder, over a cache of the library's kind.
+
+    ``layers``: Transformers' decoder layers, whose weights are used where they are. ``is_rounded``: many positions'
+    products with packed matrices are computed in integers of 8 bits.
+    """
+
+    def __init__(
+        self, layers: Any, config: Any, cache: NativeKVCache, window: int | None, is_rounded: bool = False
+    ) -> None:
+        first = layers[0].self_attn
+        self.cache, self.window, self.eps = cache, window, config.rms_norm_eps
+        self.head_dim, self.scale = first.head_dim, first.scaling
+        self.dtype = cache.keys[0].dtype
+        self.working_dtype = choose_working_dtype(self.dtype)
+        self.layers: list[dict[str, Any]] = []
+        structures = (_Layer * len(layers))()
+        for structure, layer, keys, values in zip(structures, layers, cache.keys, cache.values, strict=True):
+            attention, mlp = layer.self_attn, layer.mlp
+            parts: dict[str, Any] = {
+                "input_norm": _float(layer.input_layernorm.weight),
+                "post_norm": _float(layer.post_attention_layernorm.weight),
+                "keys": keys,
+                "values": values,
+            }
+            for name in _MATRICES:
+                module = getattr(attention if name in ("q", "k", "v", "o") else mlp, f"{name}_proj")
+                parts[name] = Product(module, is_rounded)
+                if name in ("q", "k", "v"):
+                    parts[f"{name}_bias"] = _float(module.bias)
+            for name, part in parts.items():
+                setattr(structure, name, part.matrix if isinstance(part, Product) else calls.pointer(part))
+            self.layers.append(parts)
+        self._structures = structures
+        self._decoder = _Decoder(
+            len(layers),
+            config.hidden_size,
+            config.intermediate_size,
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            self.head_dim,
+            cache.block_tokens,
+            1,
+            window or 0,
+            self.eps,
+            self.scale,
+            ctypes.addressof(structures),
+        )
+
+    def run(
+        self, hidden_NC: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, positions_N: torch.Tensor, rows: Rows
+    ) -> torch.Tensor:
+        """Float32 [N, C] behind the last layer, before the last norm, from embeddings [N, C].
+
+        ``cos`` and ``sin`` float32 [N, head_dim]; ``positions_N``: the place of each in its request.
+        """
+        hidden_NC = hidden_NC.float().contiguous().clone()
+        if len(hidden_NC) > MAX_POSITIONS:
+            self._run_many(hidden_NC, cos, sin, rows)
+        else:
+            self._run_few(hidden_NC, cos, sin, positions_N, rows)
+        return hidden_NC
+
+    def _run_few(
+        self, hidden_NC: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, positions_N: torch.Tensor, rows: Rows
+    ) -> None:
+        native = library.load()
+        assert native is not None
+        counts = (rows.starts[1:] - rows.starts[:-1]).long()
+        tables = rows.tables.repeat_interleave(counts, 0)
+        lengths = (positions_N + 1).to(torch.int32)
+        self._decoder.num_threads = torch.get_num_threads()
+        tensors = (lengths, tables, rows.slots, cos, sin, hidden_NC)
+        positions = _Positions(len(hidden_NC), tables.shape[1], *(calls.pointer(tensor) for tensor in tensors))
+        native.llava_decode(calls.KINDS[self.dtype], ctypes.byref(self._decoder), ctypes.byref(positions))
+
+    def _run_many(self, hidden_NC: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, rows: Rows) -> None:
+        working = self.working_dtype
+        for layer in self.layers:
+            normed = calls.normalize(hidden_NC, layer["input_norm"], None, self.eps, working)
+            keys, values = layer["keys"], layer["values"]
+            queries = calls.spread(
+                layer["q"].many(normed),
+                layer["k"].many(normed),
+                layer["v"].many(normed),
+                keys,
+                values,
+                rows.slots,
+                self.head_dim,
+                (layer["q_bias"], layer["k_bias"], layer["v_bias"]),
+                (cos, sin),
+            )
+            attended = calls.attend(
+                queries, keys, values, rows.starts, rows.lengths, rows.tables, self.scale, self.window
+            )
+            calls.add(hidden_NC, layer["o"].many(attended.flatten(1).to(working)))
+            normed = calls.normalize(hidden_NC, layer["post_norm"], None, self.eps, working)
+            gated = layer["gate"].many(normed)
+            calls.gate(gated, layer["up"].many(normed))
+            del normed
+            calls.add(hidden_NC, layer["down"].many(gated))
+
+
+class TowerLayers:
+    """The blocks of a CLIP tower up to the one that is read."""
+
+    def __init__(self, tower: Any) -> None:
+        body, config = tower.vision_tower.vision_model, tower.config
+        self.tower = tower
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.activation, self.eps = config.hidden_act, config.layer_norm_eps
+        self.dtype = tower.dtype
+        self.working_dtype = choose_working_dtype(self.dtype)
+        self.num_heads = config.num_attention_heads
+        self.blocks = []
+        for block in body.encoder.layers[: tower.num_blocks_run]:
+            parts: dict[str, Any] = {}
+            for name, norm in (("first", block.layer_norm1), ("second", block.layer_norm2)):
+                parts[name] = (_float(norm.weight), _float(norm.bias))
+            attention = block.self_attn
+            modules = {"q": attention.q_proj, "k": attention.k_proj, "v": attention.v_proj, "o": attention.out_proj}
+            for name, module in {**modules, "up": block.mlp.fc1, "down": block.mlp.fc2}.items():
+                parts[name] = Product(module)
+                parts[f"{name}_bias"] = _float(module.bias)
+            self.blocks.append(parts)
+
+    def run(self, pixels_TCHW: torch.Tensor) -> torch.Tensor:
+        """What the tower gives for these tiles, [T, P, D] in its dtype."""
+        body = self.tower.vision_tower.vision_model
+        hidden_TPD = body.pre_layrnorm(body.embeddings(pixels_TCHW))
+        num_tiles, num_places, _ = hidden_TPD.shape
+        hidden = hidden_TPD.detach().float().flatten(0, 1).contiguous().clone()
+        # The tiles' keys and values lie in a cache of their own, a block for each tile.
+        size = -(-num_places // calls.LANES) * calls.LANES
+        shape = (num_tiles, self.num_heads, size, self.head_dim, self.dtype)
+        keys, values = calls.make_cache(*shape), calls.make_cache(*shape)
+        tiles = torch.arange(num_tiles)
+        slots = (tiles[:, None] * size + torch.arange(num_places)).flatten()
+        starts = (torch.arange(num_tiles + 1) * num_places).to(torch.int32)
+        lengths = torch.full((num_tiles,), num_places, dtype=torch.int32)
+        tables = tiles[:, None].to(torch.int32).contiguous()
+        working, scale = self.working_dtype, self.head_dim**-0.5
+        for block in self.blocks:
+            normed = calls.normalize(hidden, block["first"][0], block["first"][1], self.eps, working)
+            queries = calls.spread(
+                block["q"].many(normed),
+                block["k"].many(normed),
+                block["v"].many(normed),
+                keys,
+                values,
+                slots,
+                self.head_dim,
+                (block["q_bias"], block["k_bias"], block["v_bias"]),
+            )
+            seen = calls.attend(queries, keys, values, starts, lengths, tables, scale, sees_all=True)
+            calls.add(hidden, block["o"].many(seen.flatten(1).to(working)), block["o_bias"])
+            normed = calls.normalize(hidden, block["second"][0], block["second"][1], self.eps, working)
+            inner = block["up"].many(normed)
+            calls.activate(inner, block["up_bias"], self.activation)
+            calls.add(hidden, block["down"].many(inner), block["down_bias"])
+        out = hidden.view(num_tiles, num_places, -1)
+        return (out[:, 1:] if self.tower.select_feature == "patch" else out).to(pixels_TCHW.dtype)
+
+
+def find_layer_obstacle(layers: Any) -> str | None:
+    """Why these decoder layers cannot run through the library; None if they can."""
+    for layer in layers:
+        attention, mlp = layer.self_attn, layer.mlp
+        modules = [getattr(attention, f"{name}_proj") for name in ("q", "k", "v", "o")]
+        modules += [getattr(mlp, f"{name}_proj") for name in ("gate", "up", "down")]
+        if any(type(module) not in (nn.Linear, PackedLinear) for module in modules):
+            return "a matrix is quantized in another way or has an adapter"
+        if len({type(module) for module in modules}) > 1:
+            return "only some of a layer's matrices are packed"
+        if modules[3].bias is not None or any(module.bias is not None for module in modules[4:]):
+            return "a matrix behind attention has a bias"
+        if len({module.weight.dtype for module in modules if isinstance(module, nn.Linear)}) > 1:
+            return "the matrices are of different dtypes"
+        if any(tensor.device.type != "cpu" for module in modules for tensor in module.state_dict().values()):
+            return "a matrix is not on the CPU"
+        if not _is_silu(mlp.act_fn):
+            return f"the activation is {type(mlp.act_fn).__name__}"
+        if _has_hook([layer, attention, mlp, *modules]):
+            return "a module has a hook"
+    return None
+
+
+def find_tower_obstacle(tower: Any) -> str | None:
+    """Why this tower cannot run through the library; None if it can."""
+    if type(tower) is not CLIPVisionTower or tower.forward.__module__ != CLIPVisionTower.__module__:
+        return "the tower is of another kind"
+    body, config = tower.vision_tower.vision_model, tower.config
+    blocks = body.encoder.layers[: tower.num_blocks_run]
+    if tower.device.type != "cpu" or tower.dtype not in calls.KINDS:
+        return f"the tower is on {tower.device} in {tower.dtype}"
+    if config.hidden_act not in calls.ACTIVATIONS:
+        return f"the tower's activation is {config.hidden_act}"
+    head_dim = config.hidden_size // config.num_attention_heads
+    if head_dim % calls.LANES or head_dim > calls.MAX_DIM:
+        return f"the tower's heads of {head_dim} are not foreseen"
+    for block in blocks:
+        owners = [module for module in block.modules() if list(module.parameters(recurse=False))]
+        if any(type(module) not in (nn.Linear, nn.LayerNorm) for module in owners):
+            return "a block of the tower has other layers"
+        if _has_hook([block, *block.modules()]):
+            return "a block of the tower has a hook"
+    if _has_hook([tower, tower.vision_tower, body, body.encoder]):
+        return "the tower has a hook"
+    return None
+
+
+def _is_silu(activation: Any) -> bool:
+    return isinstance(activation, nn.SiLU) or "SiLU" in type(activation).__name__
+
+
+def _has_hook(modules: list[nn.Module]) -> bool:
+    return any(module._forward_hooks or module._forward_pre_hooks for module in modules)

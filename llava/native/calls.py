@@ -1,0 +1,237 @@
+"""Calls into the library with tensors. All are for a CPU; ``library.load`` must have given one."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+
+from llava.native import library
+
+LANES = 16
+MAX_DIM = 256
+MAX_GROUP = 48
+KINDS = {torch.float32: 0, torch.bfloat16: 1}
+
+
+class Matrix(ctypes.Structure):
+    """A matrix in any form that matrix.h knows; whoever makes one keeps its memory."""
+
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in ("bits", "rows", "columns")),
+        *((name, ctypes.c_void_p) for name in ("data", "scales")),
+    ]
+
+
+class _Attention(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in ("num_rows", "num_heads", "num_kv_heads", "head_dim", "block_tokens")),
+        *((name, ctypes.c_int32) for name in ("table_stride", "window", "num_threads", "sees_all")),
+        ("scale", ctypes.c_float),
+        *((name, ctypes.c_void_p) for name in ("starts", "lengths", "tables")),
+    ]
+
+
+class _Heads(ctypes.Structure):
+    _fields_ = [
+        *((name, ctypes.c_int32) for name in ("num", "num_heads", "num_kv_heads", "head_dim", "block_tokens")),
+        ("num_threads", ctypes.c_int32),
+        *((name, ctypes.c_void_p) for name in ("q_bias", "k_bias", "v_bias", "cos", "sin", "slots")),
+    ]
+
+
+def pointer(tensor: torch.Tensor | None) -> ctypes.c_void_p:
+    """Where a contiguous tensor's numbers lie; a null pointer for None."""
+    if tensor is None:
+        return ctypes.c_void_p(None)
+    assert tensor.is_contiguous()
+    return ctypes.c_void_p(tensor.data_ptr())
+
+
+def _call(name: str, *arguments: Any) -> None:
+    native = library.load()
+    assert native is not None
+    getattr(native, name)(*arguments, torch.get_num_threads())
+
+
+def find_obstacle(dtype: torch.dtype, device: torch.device, head_dim: int, group: int, block_tokens: int) -> str | None:
+    """Why attention cannot be computed by the library; None if it can."""
+    if device.type != "cpu":
+        return f"the model is on {device}"
+    if dtype not in KINDS:
+        return f"the dtype is {dtype}"
+    if head_dim % LANES or head_dim > MAX_DIM or group > MAX_GROUP or block_tokens % LANES:
+        return f"heads of {head_dim} in groups of {group} with blocks of {block_tokens} are not foreseen"
+    return None if library.load() is not None else library.status()
+
+
+def make_cache(
+    num_blocks: int, num_kv_heads: int, block_tokens: int, head_dim: int, dtype: torch.dtype
+) -> torch.Tensor:
+    """Memory for keys or values, all zero without being touched: [blocks, kv heads, block_tokens * head_dim]."""
+    import numpy as np
+
+    shape = (num_blocks, num_kv_heads, block_tokens * head_dim)
+    whole = np.zeros((num_blocks * num_kv_heads * block_tokens * head_dim * dtype.itemsize,), dtype=np.uint8)
+    return torch.from_numpy(whole).view(dtype).view(shape)
+
+
+def store(
+    key_cache: torch.Tensor, value_cache: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, slots: torch.Tensor
+) -> None:
+    """Writes keys and values [N, kv heads, head_dim] into int64 slots [N] of caches from ``make_cache``."""
+    num, num_kv_heads, head_dim = keys.shape
+    _call(
+        "llava_store",
+        KINDS[keys.dtype],
+        num,
+        num_kv_heads,
+        head_dim,
+        key_cache.shape[2] // head_dim,
+        pointer(keys.contiguous()),
+        pointer(values.contiguous()),
+        pointer(slots),
+        pointer(key_cache),
+        pointer(value_cache),
+    )
+
+
+def spread(
+    queries: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor,
+    slots: torch.Tensor,
+    head_dim: int,
+    biases: tuple[torch.Tensor | None, ...] = (None, None, None),
+    rotary: tuple[torch.Tensor, torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """Queries [N, heads, head_dim] in the caches' dtype, ready for ``attend``; keys and values go into their slots.
+
+    ``queries``, ``keys``, ``values`` [N, heads * head_dim] as the products gave them; ``biases`` float32 of the three;
+    ``rotary`` float32 cos and sin [N, head_dim]. Slots int64 [N].
+    """
+    native = library.load()
+    assert native is not None
+    num = len(queries)
+    heads = _Heads(
+        num,
+        queries.shape[1] // head_dim,
+        key_cache.shape[1],
+        head_dim,
+        key_cache.shape[2] // head_dim,
+        torch.get_num_threads(),
+        *(pointer(bias) for bias in biases),
+        *(pointer(part) for part in rotary or (None, None)),
+        pointer(slots),
+    )
+    out = torch.empty(num, queries.shape[1] // head_dim, head_dim, dtype=key_cache.dtype)
+    native.llava_spread(
+        KINDS[queries.dtype],
+        KINDS[key_cache.dtype],
+        ctypes.byref(heads),
+        *(pointer(tensor) for tensor in (queries, keys, values, out, key_cache, value_cache)),
+    )
+    return out
+
+
+def attend(
+    queries: torch.Tensor,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor,
+    starts: torch.Tensor,
+    lengths: torch.Tensor,
+    tables: torch.Tensor,
+    scale: float,
+    window: int | None = None,
+    sees_all: bool = False,
+) -> torch.Tensor:
+    """Causal attention [N, heads, head_dim] of the last queries of every request over its own positions.
+
+    ``starts`` int32 [R + 1]: where each request's queries begin. ``lengths`` int32 [R]: its positions so far.
+    ``tables`` int32 [R, most]: its blocks. ``window``: how many positions up to its own a query sees. ``sees_all``: it
+    sees those behind its own too.
+    """
+    native = library.load()
+    assert native is not None
+    _, num_heads, head_dim = queries.shape
+    queries = queries.contiguous()
+    out = torch.empty_like(queries)
+    arguments = _Attention(
+        len(lengths),
+        num_heads,
+        key_cache.shape[1],
+        head_dim,
+        key_cache.shape[2] // head_dim,
+        tables.shape[1],
+        window or 0,
+        torch.get_num_threads(),
+        sees_all,
+        scale,
+        pointer(starts),
+        pointer(lengths),
+        pointer(tables),
+    )
+    native.llava_attend(
+        KINDS[queries.dtype],
+        ctypes.byref(arguments),
+        *(pointer(tensor) for tensor in (queries, key_cache, value_cache, out)),
+    )
+    return out
+
+
+def dense(weight: torch.Tensor) -> Matrix:
+    """A float32 or bfloat16 matrix of torch's as the library takes it."""
+    return Matrix(8 * weight.itemsize, *weight.shape, pointer(weight), None)
+
+
+def has_quads() -> bool:
+    """Whether this CPU multiplies packed matrices faster than dense ones, for however many rows."""
+    native = library.load()
+    return native is not None and bool(native.llava_has_quads())
+
+
+def multiply_few(rows: torch.Tensor, matrix: Matrix) -> torch.Tensor:
+    """Float32 [M, N] = rows [M, K] times ``matrix`` [N, K], for few rows; dense ones are of the rows' dtype."""
+    rows = rows.contiguous()
+    out = torch.empty(len(rows), matrix.rows)
+    _call("llava_linear", KINDS[rows.dtype], ctypes.byref(matrix), len(rows), pointer(rows), pointer(out))
+    return out
+
+
+def multiply_bytes(rows: torch.Tensor, matrix: Matrix) -> torch.Tensor:
+    """Float32 [M, N] = rows [M, K] times a packed ``matrix``, for many rows, which are rounded to 8 bits each."""
+    rows = rows.contiguous()
+    out = torch.empty(len(rows), matrix.rows)
+    _call("llava_bytes", KINDS[rows.dtype], ctypes.byref(matrix), len(rows), pointer(rows), pointer(out))
+    return out
+
+
+def normalize(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, eps: float, dtype: torch.dtype
+) -> torch.Tensor:
+    """Layer norm of float32 rows [M, C], or without a bias their RMS norm, in ``dtype``; weight and bias float32."""
+    out = torch.empty(hidden.shape, dtype=dtype)
+    tensors = (pointer(hidden), pointer(weight), pointer(bias))
+    _call("llava_norm", KINDS[dtype], *hidden.shape, *tensors, ctypes.c_float(eps), pointer(out))
+    return out
+
+
+def add(hidden: torch.Tensor, rows: torch.Tensor, bias: torch.Tensor | None = None) -> None:
+    """Adds rows [M, C], and a float32 bias [C], to float32 ``hidden`` [M, C], in place."""
+    _call("llava_add", KINDS[rows.dtype], *rows.shape, pointer(rows), pointer(bias), pointer(hidden))
+
+
+ACTIVATIONS = {"quick_gelu": 1, "gelu": 2}
+
+
+def activate(rows: torch.Tensor, bias: torch.Tensor, activation: str) -> None:
+    """An activation of rows [M, C] plus a float32 bias [C], in place."""
+    _call("llava_activate", KINDS[rows.dtype], ACTIVATIONS[activation], *rows.shape, pointer(rows), pointer(bias))
+
+
+def gate(gates: torch.Tensor, ups: torch.Tensor) -> None:
+    """SiLU of ``gates`` times ``ups``, into ``gates``."""
+    _call("llava_gate", KINDS[gates.dtype], ctypes.c_long(gates.numel()), pointer(gates), pointer(ups))

@@ -1,0 +1,471 @@
+// What the engine computes in compiled code on a CPU: whole decoder steps of few positions, and between the products of
+// torch all that a prompt's or a tile's positions need.
+//
+// Plain C++ with a C interface, no headers of torch: it compiles in seconds and is called with pointers (calls.py).
+// Results are accumulated in float32 and rounded once.
+
+#include "vectors.h"
+
+#include "attention.h"
+#include "matrix.h"
+
+// A whole decoder's layers for few positions (a Llama, Mistral or Qwen2), in one parallel region: a small model then pays
+// no call and no start of threads for each product. Dense weights stay where torch has them; each is read once for all
+// positions.
+
+extern "C" {
+
+struct Layer {
+    const float *input_norm, *post_norm;     // [C]
+    Matrix q, k, v, o, gate, up, down;       // [out][in]
+    const float *q_bias, *k_bias, *v_bias;   // [out] or null
+    void *keys, *values;                     // caches
+};
+
+struct Decoder {
+    int32_t num_layers, width, inner, num_heads, num_kv_heads, head_dim, block_tokens, num_threads, window;
+    float eps, scale;
+    const Layer* layers;
+};
+
+struct Positions {
+    int32_t num, table_stride;
+    const int32_t* lengths;  // [num] how many positions each may see: its own place and one
+    const int32_t* tables;   // [num][table_stride]
+    const int64_t* slots;    // [num]
+    const float *cos, *sin;  // [num][head_dim]
+    float* hidden;           // [num][width], changed in place
+};
+}
+
+namespace {
+
+// Rows that are multiplied next: kept as dense matrices take them, or for packed ones in float32 and then as integers.
+template <typename T> struct Input {
+    int columns;
+    T* rows = nullptr;
+    float* exact = nullptr;
+    Quantized* quantized = nullptr;
+    Input(int num, int columns, bool is_packed) : columns(columns) {
+        if (is_packed)
+            exact = new float[size_t(num) * columns], quantized = new Quantized(num, columns);
+        else
+            rows = new T[size_t(num) * columns];
+    }
+    ~Input() { delete[] rows, delete[] exact, delete quantized; }
+    Input(const Input&) = delete;
+    Input& operator=(const Input&) = delete;
+    void put(long row, long column, float x) {
+        if (exact != nullptr)
+            exact[row * columns + column] = x;
+        else
+            store(rows + row * columns + column, x);
+    }
+    // After the last `put` of a row.
+    void close(long row) {
+        if (exact != nullptr) quantized->set(int(row), exact + row * columns, columns);
+    }
+};
+
+inline float mean_of_squares(const float* x, int width) {
+    Floats squares = splat(0.0f);
+    int i = 0;
+    for (; i + LANES <= width; i += LANES) squares += load(x + i) * load(x + i);
+    float total = sum(squares);
+    for (; i < width; i++) total += x[i] * x[i];
+    return total / width;
+}
+
+struct Part {
+    float largest, total;
+    float* values;
+};
+
+template <typename T> void run_layers(const Decoder& d, const Positions& p) {
+    const int num = p.num, width = d.width, inner = d.inner, dim = d.head_dim;
+    const int q_width = d.num_heads * dim, kv_width = d.num_kv_heads * dim, group = d.num_heads / d.num_kv_heads;
+    const int qkv_width = q_width + 2 * kv_width;
+    const Cache cache{d.block_tokens, d.num_kv_heads, dim};
+    // One long answer alone has to keep all threads busy: its positions are cut into parts, put together afterwards.
+    int longest = *std::max_element(p.lengths, p.lengths + num);
+    int num_parts = std::max(1, std::min((longest + 127) / 128, (4 * d.num_threads) / std::max(1, num * d.num_kv_heads)));
+    const bool is_packed = d.layers[0].q.bits <= 8;
+    Input<T> normed(num, width, is_packed), attended(num, q_width, is_packed), gated(num, inner, is_packed);
+    float* qkv = new float[size_t(num) * qkv_width];
+    Worked<T>* queries = new Worked<T>[size_t(num) * q_width];
+    float* up = new float[size_t(num) * inner];
+    const long num_pieces = long(num) * d.num_kv_heads * num_parts;
+    float* part_values = new float[size_t(num_pieces) * group * dim];
+    Part* parts = new Part[size_t(num_pieces) * group];
+#pragma omp parallel num_threads(d.num_threads)
+    {
+        const int threads = omp_get_num_threads(), me = omp_get_thread_num();
+        Seen* seen = new Seen;
+        auto share = [&](long n, long& begin, long& end, long grain) {
+            long grains = (n + grain - 1) / grain;
+            begin = std::min(n, grains * me / threads * grain), end = std::min(n, grains * (me + 1) / threads * grain);
+        };
+        long begin, end;
+        const long grain = is_packed ? LANES : 4;
+        auto normalize = [&](const float* weight) {
+            share(num, begin, end, 1);
+            for (long m = begin; m < end; m++) {
+                const float* x = p.hidden + m * width;
+                float by = 1 / std::sqrt(mean_of_squares(x, width) + d.eps);
+                for (int i = 0; i < width; i++) normed.put(m, i, x[i] * by * weight[i]);
+                normed.close(m);
+            }
+        };
+        auto close = [&](Input<T>& input) {
+            if (!is_packed) return;
+            share(num, begin, end, 1);
+            for (long m = begin; m < end; m++) input.close(m);
+#pragma omp barrier
+        };
+        for (int l = 0; l < d.num_layers; l++) {
+            const Layer& layer = d.layers[l];
+            normalize(layer.input_norm);
+#pragma omp barrier
+            struct {
+                const Matrix& weight;
+                const float* bias;
+                int at;
+            } matrices[3] = {{layer.q, layer.q_bias, 0},
+                             {layer.k, layer.k_bias, q_width},
+                             {layer.v, layer.v_bias, q_width + kv_width}};
+            for (const auto& w : matrices) {
+                share(w.weight.rows, begin, end, grain);
+                multiply<T>(w.weight, num, normed.rows, normed.quantized, int(begin), int(end),
+                            [&](int r, int c, float x) {
+                                qkv[size_t(r) * qkv_width + w.at + c] = x + (w.bias ? w.bias[c] : 0);
+                            });
+            }
+#pragma omp barrier
+            // Rotary embedding, Llama's halves: x cos + (-second, first) sin.
+            share(long(num) * (d.num_heads + d.num_kv_heads), begin, end, 1);
+            for (long i = begin; i < end; i++) {
+                long m = i / (d.num_heads + d.num_kv_heads);
+                int head = int(i % (d.num_heads + d.num_kv_heads)), half = dim / 2;
+                const float *x = qkv + m * qkv_width + head * dim, *cos = p.cos + m * dim, *sin = p.sin + m * dim;
+                float turned[MAX_DIM];
+                for (int j = 0; j < half; j++) {
+                    turned[j] = x[j] * cos[j] - x[j + half] * sin[j];
+                    turned[j + half] = x[j + half] * cos[j + half] + x[j] * sin[j + half];
+                }
+                if (head < d.num_heads) {
+                    for (int j = 0; j < dim; j++) store(queries + m * q_width + head * dim + j, turned[j]);
+                    continue;
+                }
+                int kv_head = head - d.num_heads;
+                long block = p.slots[m] / d.block_tokens;
+                int place = int(p.slots[m] % d.block_tokens);
+                bool is_last = m + 1 == num || p.slots[m + 1] != p.slots[m] + 1;
+                write_key(cache, cache.at((T*)layer.keys, block, kv_head), place, turned);
+                write_value(cache, cache.at((T*)layer.values, block, kv_head), place,
+                            qkv + m * qkv_width + q_width + kv_width + kv_head * dim, is_last);
+            }
+#pragma omp barrier
+#pragma omp for schedule(dynamic)
+            for (long i = 0; i < num_pieces; i++) {
+                long m = i / num_parts / d.num_kv_heads;
+                int head = int(i / num_parts % d.num_kv_heads), part = int(i % num_parts);
+                int length = p.lengths[m], low = d.window ? std::max(0, length - d.window) : 0;
+                // A part is a whole number of KEYS, so that none looks at a vector that another looks at.
+                int vectors = (length - low / LANES * LANES + KEYS - 1) / KEYS;
+                int from = low / LANES * LANES + vectors * part / num_parts * KEYS;
+                int to = std::min(length, low / LANES * LANES + vectors * (part + 1) / num_parts * KEYS);
+                int first[MAX_ROWS], last[MAX_ROWS];
+                std::fill(first, first + group, low);
+                std::fill(last, last + group, length - 1);
+                seen->begin(group, dim);
+                if (from < to)
+                    look<T>(cache, (const T*)layer.keys, (const T*)layer.values, p.tables + m * p.table_stride, head,
+                            queries + m * q_width + head * group * dim, group, first, last, from, to, d.scale, *seen);
+                for (int g = 0; g < group; g++) {
+                    if (num_parts == 1) {
+                        float share = seen->total[g] > 0 ? 1 / seen->total[g] : 0;
+                        for (int j = 0; j < dim; j++)
+                            attended.put(m, (head * group + g) * dim + j, seen->values[g * dim + j] * share);
+                        continue;
+                    }
+                    float* kept = part_values + (i * group + g) * dim;
+                    std::copy(seen->values + g * dim, seen->values + (g + 1) * dim, kept);
+                    parts[i * group + g] = {seen->largest[g], seen->total[g], kept};
+                }
+            }
+            if (num_parts > 1) {
+#pragma omp for schedule(static)
+                for (long i = 0; i < long(num) * d.num_heads; i++) {
+                    long m = i / d.num_heads;
+                    int head = int(i % d.num_heads) / group, g = int(i % d.num_heads) % group;
+                    auto part_of = [&](int part) -> const Part& {
+                        return parts[((m * d.num_kv_heads + head) * num_parts + part) * group + g];
+                    };
+                    float largest = -INFINITY, total = 0;
+                    for (int part = 0; part < num_parts; part++) largest = std::max(largest, part_of(part).largest);
+                    float merged[MAX_DIM] = {};
+                    for (int part = 0; part < num_parts; part++) {
+                        const Part& one = part_of(part);
+                        if (one.total == 0) continue;
+                        float weight = std::exp(one.largest - largest);
+                        total += weight * one.total;
+                        for (int j = 0; j < dim; j++) merged[j] += weight * one.values[j];
+                    }
+                    for (int j = 0; j < dim; j++)
+                        attended.put(m, i % d.num_heads * dim + j, merged[j] / total);
+                }
+            }
+            close(attended);
+            share(width, begin, end, grain);
+            multiply<T>(layer.o, num, attended.rows, attended.quantized, int(begin), int(end),
+                        [&](int r, int c, float x) { p.hidden[size_t(r) * width + c] += x; });
+#pragma omp barrier
+            normalize(layer.post_norm);
+#pragma omp barrier
+            share(inner, begin, end, grain);
+            multiply<T>(layer.up, num, normed.rows, normed.quantized, int(begin), int(end),
+                        [&](int r, int c, float x) { up[size_t(r) * inner + c] = x; });
+            multiply<T>(layer.gate, num, normed.rows, normed.quantized, int(begin), int(end),
+                        [&](int r, int c, float x) {
+                            gated.put(r, c, x / (1 + std::exp(-x)) * up[size_t(r) * inner + c]);
+                        });
+#pragma omp barrier
+            close(gated);
+            share(width, begin, end, grain);
+            multiply<T>(layer.down, num, gated.rows, gated.quantized, int(begin), int(end),
+                        [&](int r, int c, float x) { p.hidden[size_t(r) * width + c] += x; });
+#pragma omp barrier
+        }
+        delete seen;
+    }
+    delete[] qkv;
+    delete[] queries;
+    delete[] up;
+    delete[] part_values;
+    delete[] parts;
+}
+
+template <typename T>
+void run_linear(const Matrix& w, int num, const T* rows, float* out, int num_threads) {
+    Quantized* quantized = nullptr;
+    if (w.bits <= 8) {
+        quantized = new Quantized(num, w.columns);
+        float* exact = new float[w.columns];
+        for (int r = 0; r < num; r++) {
+            for (int i = 0; i < w.columns; i++) exact[i] = to_float(rows[size_t(r) * w.columns + i]);
+            quantized->set(r, exact, w.columns);
+        }
+        delete[] exact;
+    }
+#pragma omp parallel num_threads(num_threads)
+    {
+        long n = omp_get_num_threads(), me = omp_get_thread_num(), grains = (w.rows + LANES - 1) / LANES;
+        int begin = int(std::min<long>(w.rows, grains * me / n * LANES));
+        int end = int(std::min<long>(w.rows, grains * (me + 1) / n * LANES));
+        multiply<T>(w, num, rows, quantized, begin, end,
+                    [&](int r, int c, float x) { out[size_t(r) * w.rows + c] = x; });
+    }
+    delete quantized;
+}
+
+template <typename T> void run_bytes(const Matrix& w, int num, const T* rows, float* out, int num_threads) {
+    const int width = padded(w.columns, GROUP);
+    int8_t* bytes = new int8_t[size_t(padded(num, TALL)) * width]();
+    float* scales = new float[num];
+    int32_t* sums = new int32_t[num];
+#pragma omp parallel for num_threads(num_threads) schedule(static)
+    for (int r = 0; r < num; r++)
+        quantize_bytes(rows + size_t(r) * w.columns, r, w.columns, width, bytes, scales + r, sums + r);
+    multiply_bytes(w, num, bytes, scales, sums, out, num_threads);
+    delete[] bytes;
+    delete[] scales;
+    delete[] sums;
+}
+
+// x + bias, through an activation: 0 none, 1 quick GELU, 2 GELU (its error function exact).
+inline float activate(int activation, float x) {
+    if (activation == 1) return x / (1 + std::exp(-1.702f * x));
+    if (activation == 2) return 0.5f * x * (1 + std::erf(x * 0.70710678f));
+    return x;
+}
+
+}  // namespace
+
+// Calls f with a null pointer of the type that `kind` says: 0 is float32, 1 bfloat16.
+template <typename F> inline void as_kind(int kind, F f) { kind ? f((bf16*)nullptr) : f((float*)nullptr); }
+#define KIND(pointer) std::remove_pointer_t<decltype(pointer)>
+
+extern "C" {
+
+// Whether products with packed matrices have instructions of their own here, and so are faster than dense ones.
+int llava_has_quads() {
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+// queries and out [N][heads][head_dim]
+void llava_attend(int kind, const Attention* a, const void* queries, const void* keys, const void* values, void* out) {
+    as_kind(kind, [&](auto t) {
+        using T = KIND(t);
+        attend<T>(*a, (const T*)queries, (const T*)keys, (const T*)values, (T*)out);
+    });
+}
+
+// keys and values [num][kv heads][head_dim] into their slots (block * block_tokens + place).
+void llava_store(int kind, int num, int num_kv_heads, int head_dim, int block_tokens, const void* keys,
+                 const void* values, const int64_t* slots, void* key_cache, void* value_cache, int num_threads) {
+    Cache cache{block_tokens, num_kv_heads, head_dim};
+    as_kind(kind, [&](auto t) {
+        using T = KIND(t);
+        write<T>(cache, num, (const T*)keys, (const T*)values, slots, (T*)key_cache, (T*)value_cache, num_threads);
+    });
+}
+
+void llava_decode(int kind, const Decoder* decoder, const Positions* positions) {
+    as_kind(kind, [&](auto t) { run_layers<KIND(t)>(*decoder, *positions); });
+}
+
+// out [num][rows of w] = rows [num][columns of w] times w, for few rows.
+void llava_linear(int kind, const Matrix* w, int num, const void* rows, float* out, int num_threads) {
+    as_kind(kind, [&](auto t) { run_linear(*w, num, (const KIND(t)*)rows, out, num_threads); });
+}
+
+// The same for many rows and a packed matrix, in integers of 8 bits.
+void llava_bytes(int kind, const Matrix* w, int num, const void* rows, float* out, int num_threads) {
+    as_kind(kind, [&](auto t) { run_bytes(*w, num, (const KIND(t)*)rows, out, num_threads); });
+}
+
+void llava_pack(int kind, int bits, int rows, int columns, const void* weight, void* data, void* scales,
+                int num_threads) {
+    as_kind(kind, [&](auto t) { pack(bits, (const KIND(t)*)weight, rows, columns, (uint8_t*)data, scales, num_threads); });
+}
+
+void llava_unpack(int kind, const Matrix* w, void* out, int num_threads) {
+    as_kind(kind, [&](auto t) { unpack(*w, (KIND(t)*)out, num_threads); });
+}
+
+// out [num][width] = x / rms(x) * weight, or with a bias layer norm: (x - mean) / deviation * weight + bias.
+void llava_norm(int kind, int num, int width, const float* x, const float* weight, const float* bias, float eps,
+                void* out, int num_threads) {
+    as_kind(kind, [&](auto t) {
+        using T = KIND(t);
+#pragma omp parallel for num_threads(num_threads) schedule(static)
+        for (int r = 0; r < num; r++) {
+            const float* row = x + size_t(r) * width;
+            T* to = (T*)out + size_t(r) * width;
+            if (bias == nullptr) {
+                float by = 1 / std::sqrt(mean_of_squares(row, width) + eps);
+                for (int i = 0; i < width; i++) store(to + i, row[i] * by * weight[i]);
+                continue;
+            }
+            double total = 0, squares = 0;
+            for (int i = 0; i < width; i++) total += row[i];
+            float mean = float(total / width);
+            for (int i = 0; i < width; i++) squares += double(row[i] - mean) * (row[i] - mean);
+            float by = float(1 / std::sqrt(squares / width + eps));
+            for (int i = 0; i < width; i++) store(to + i, (row[i] - mean) * by * weight[i] + bias[i]);
+        }
+    });
+}
+
+// hidden [num][width] += x + bias (or no bias), x of `kind`.
+void llava_add(int kind, int num, int width, const void* x, const float* bias, float* hidden, int num_threads) {
+    as_kind(kind, [&](auto t) {
+        const auto* from = (const KIND(t)*)x;
+#pragma omp parallel for num_threads(num_threads) schedule(static)
+        for (int r = 0; r < num; r++)
+            for (int i = 0; i < width; i++) {
+                size_t at = size_t(r) * width + i;
+                hidden[at] += to_float(from[at]) + (bias ? bias[i] : 0);
+            }
+    });
+}
+
+// x [num][width] = activation(x + bias), in place.
+void llava_activate(int kind, int activation, int num, int width, void* x, const float* bias, int num_threads) {
+    as_kind(kind, [&](auto t) {
+        auto* all = (KIND(t)*)x;
+#pragma omp parallel for num_threads(num_threads) schedule(static)
+        for (int r = 0; r < num; r++)
+            for (int i = 0; i < width; i++) {
+                auto* at = all + size_t(r) * width + i;
+                store(at, activate(activation, to_float(*at) + bias[i]));
+            }
+    });
+}
+
+// gate [count] = silu(gate) * up, in place.
+void llava_gate(int kind, long count, void* gate, const void* up, int num_threads) {
+    as_kind(kind, [&](auto t) {
+        auto* to = (KIND(t)*)gate;
+        const auto* with = (const KIND(t)*)up;
+#pragma omp parallel for num_threads(num_threads) schedule(static)
+        for (long i = 0; i < count; i++) {
+            float x = to_float(to[i]);
+            store(to + i, x / (1 + std::exp(-x)) * to_float(with[i]));
+        }
+    });
+}
+
+struct Heads {
+    int32_t num, num_heads, num_kv_heads, head_dim, block_tokens, num_threads;
+    const float *q_bias, *k_bias, *v_bias;  // or null
+    const float *cos, *sin;                 // [num][head_dim], or null for no rotation
+    const int64_t* slots;                   // [num]
+};
+
+// Queries, keys and values [num][heads * head_dim] of `kind` get their biases and are rotated (Llama's halves); queries
+// [num][heads][head_dim] and what goes into the caches are of `cache_kind`.
+void llava_spread(int kind, int cache_kind, const Heads* h, const void* q, const void* k, const void* v, void* queries,
+                  void* key_cache, void* value_cache) {
+    const Cache cache{h->block_tokens, h->num_kv_heads, h->head_dim};
+    const int dim = h->head_dim, half = dim / 2, all = h->num_heads + h->num_kv_heads;
+    as_kind(kind, [&](auto from) {
+        as_kind(cache_kind, [&](auto to) {
+            using From = KIND(from);
+            using To = KIND(to);
+#pragma omp parallel for num_threads(h->num_threads) schedule(static)
+            for (long n = 0; n < h->num; n++) {
+                float row[MAX_DIM], turned[MAX_DIM];
+                auto read = [&](const void* rows, const float* bias, int heads, int head) {
+                    const From* at = (const From*)rows + (n * heads + head) * dim;
+                    for (int j = 0; j < dim; j++) row[j] = to_float(at[j]) + (bias ? bias[head * dim + j] : 0);
+                };
+                const long block = h->slots[n] / h->block_tokens;
+                const int place = int(h->slots[n] % h->block_tokens);
+                for (int head = 0; head < all; head++) {
+                    const bool is_query = head < h->num_heads;
+                    const int own = is_query ? head : head - h->num_heads;
+                    if (is_query)
+                        read(q, h->q_bias, h->num_heads, own);
+                    else
+                        read(k, h->k_bias, h->num_kv_heads, own);
+                    const float* ready = row;
+                    if (h->cos != nullptr) {
+                        const float *cos = h->cos + n * dim, *sin = h->sin + n * dim;
+                        for (int j = 0; j < half; j++) {
+                            turned[j] = row[j] * cos[j] - row[j + half] * sin[j];
+                            turned[j + half] = row[j + half] * cos[j + half] + row[j] * sin[j + half];
+                        }
+                        ready = turned;
+                    }
+                    if (is_query) {
+                        To* at = (To*)queries + (n * h->num_heads + own) * dim;
+                        for (int j = 0; j < dim; j++) store(at + j, ready[j]);
+                    } else {
+                        write_key(cache, cache.at((To*)key_cache, block, own), place, ready);
+                    }
+                }
+                const bool is_last = n + 1 == h->num || h->slots[n + 1] != h->slots[n] + 1;
+                for (int head = 0; head < h->num_kv_heads; head++) {
+                    read(v, h->v_bias, h->num_kv_heads, head);
+                    write_value(cache, cache.at((To*)value_cache, block, head), place, row, is_last);
+                }
+            }
+        });
+    });
+}
+}

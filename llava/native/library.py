@@ -1,0 +1,105 @@
+"""The compiled arithmetic: found, or built once for the very CPU it runs on and kept.
+
+Where there is no C++ compiler, and with ``LLAVA_NATIVE=0``, ``load`` gives None and everything is computed by torch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+
+SOURCE = Path(__file__).with_name("kernels.cpp")
+FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fopenmp", "-Wno-psabi")
+
+
+@cache
+def load() -> ctypes.CDLL | None:
+    """The library, built first if need be; None where that cannot be. ``status`` says why."""
+    try:
+        library = _open(_build())
+    except _Absent as reason:
+        _status.append(str(reason))
+        return None
+    _status.append("compiled for this CPU")
+    return library
+
+
+def status() -> str:
+    """One line: whether the compiled arithmetic is used, and if not, why."""
+    load()
+    return _status[-1]
+
+
+_status: list[str] = []
+
+
+class _Absent(Exception):
+    """There is no library, for the reason that this says."""
+
+
+def _build() -> Path:
+    if os.environ.get("LLAVA_NATIVE") == "0":
+        raise _Absent("LLAVA_NATIVE is 0")
+    if sys.platform != "linux":
+        raise _Absent(f"compiled arithmetic is for Linux, and this is {sys.platform}")
+    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "clang++")), None)
+    if compiler is None:
+        raise _Absent("there is no C++ compiler (g++ or clang++)")
+    path = _cache_folder() / f"kernels-{_fingerprint(compiler)}.so"
+    if path.is_file():
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            compiled, linked = Path(folder) / "kernels.o", Path(folder) / "kernels.so"
+            _run([compiler, *FLAGS, "-march=native", "-c", str(SOURCE), "-o", str(compiled)])
+            # Linked without OpenMP's own library: its functions are found in the one that torch brings, so that there
+            # is one set of threads and not two that wait for each other on the same cores.
+            _run([compiler, "-shared", str(compiled), "-o", str(linked)])
+            linked.replace(path)  # whole or not at all, whoever else builds it at the same time
+    except (OSError, subprocess.SubprocessError) as error:
+        output = getattr(error, "stderr", "") or ""
+        raise _Absent(f"building it failed: {error} {output[-300:]}".strip()) from error
+    return path
+
+
+def _run(command: list[str]) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+
+
+def _cache_folder() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llava"
+
+
+def _fingerprint(compiler: str) -> str:
+    """Names the source, the compiler and the CPU: a library of other ones is another file."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+    sources = [path.read_text(encoding="utf-8") for path in sorted([*SOURCE.parent.glob("*.h"), SOURCE])]
+    parts = [*sources, " ".join(FLAGS), version, platform.machine()]
+    cpu = Path("/proc/cpuinfo")
+    if cpu.is_file():
+        lines = cpu.read_text(encoding="utf-8").splitlines()
+        parts += sorted({line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))})
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    """The library, with the OpenMP that torch has loaded laid open to it."""
+    import torch  # noqa: F401  (it brings OpenMP)
+
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").split()
+    openmp = next((word for word in maps if word.startswith("/") and "omp" in Path(word).name), None)
+    try:
+        if openmp is not None:
+            ctypes.CDLL(openmp, mode=ctypes.RTLD_GLOBAL)
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise _Absent(f"it cannot be loaded: {error}") from error
