@@ -76,7 +76,7 @@ class Own:
     def _start(self) -> None:
         model = self._model
         if model is None or isinstance(model, (str, Path)):
-            model = load_model(model or DEFAULT_MODEL, **self._loading)
+            model = load_model(model or DEFAULT_MODEL, **{"for_engine": True, **self._loading})
         local = Local(model, **self._engine_settings)
         _ = local.engine  # what it cannot run is refused here
         self.context_tokens = model.context_tokens

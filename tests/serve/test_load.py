@@ -100,6 +100,7 @@ def test_a_picture_that_takes_too_much_memory_is_refused() -> None:
 
 
 def test_an_engine_that_breaks_fails_its_requests_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llava.backends.own.RESTART_S", 5.0)
     backend = Own()
     with run_server(backend) as running:
         assert running.post(CHAT, HI).status == 200
@@ -113,7 +114,7 @@ def test_an_engine_that_breaks_fails_its_requests_and_comes_back(monkeypatch: py
         monkeypatch.setattr(backend.engine, "_step", lambda: 1 / 0)
         assert running.post(CHAT, HI).status == 503
         assert running.send("GET", "/health").status == 503  # not made anew again so soon
-        wait_until(lambda: running.send("GET", "/health").status == 200, 3)
+        wait_until(lambda: running.send("GET", "/health").status == 200, 15)
         assert running.post(CHAT, HI).status == 200
         assert b"llava_engine_restarts_total 2.0" in running.send("GET", "/metrics").body
 
