@@ -22,7 +22,7 @@ from llava.conversation import conv_templates
 from llava.engine.engine import Engine, Piece, Stream
 from llava.engine.sampling import Choice
 from llava.errors import ContextTooLong, EngineClosed, UsageError
-from llava.image.geometry import TilePlan, plan_tiles, plan_whole
+from llava.image.geometry import TilePlan, Tiling, plan_tiles, plan_whole
 from llava.model.checkpoint import load_model
 from llava.model.sources import DEFAULT_MODEL
 from llava.prompt import Prompt, tokenizer_image_token
@@ -100,6 +100,11 @@ class Own:
     def engine(self) -> Engine:
         """Raises EngineClosed before ``start`` and after ``stop``."""
         return self._ready().engine
+
+    @property
+    def tiling(self) -> Tiling:
+        """How it cuts pictures. Raises EngineClosed before ``start`` and after ``stop``."""
+        return self._ready().loaded.spec.tiling
 
     def _ready(self) -> Local:
         """Raises EngineClosed. An engine that broke is made anew, not more than once in RESTART_S."""

@@ -70,20 +70,28 @@ class PictureLoader:
             except BadImage as error:
                 raise translate(error, "", param) from error
 
-        async def decode(data: bytes, name: str, param: str) -> Picture:
+        files = await _gather([read(url, param) for url, param in named])
+        return await self._decode_all(files, [param for _, param in named])
+
+    async def load_files(self, files: Sequence[tuple[str, bytes]]) -> list[Picture]:
+        """The pictures of one request from files' names and bytes; they hold their part of the room as well."""
+        measured = [(name, data, self._count_bytes(data, name)) for name, data in files]
+        return await self._decode_all(measured, [None] * len(files))
+
+    async def _decode_all(self, files: Sequence[tuple[str, bytes, int]], params: Sequence[str | None]) -> list[Picture]:
+        async def decode(data: bytes, name: str, param: str | None) -> Picture:
             try:
                 return await self.decode(data, name)
             except (BadImage, EngineClosed) as error:
                 raise translate(error, "", param) from error
 
-        files = await _gather([read(url, param) for url, param in named])
         num_bytes = sum(size for _, _, size in files)
         if num_bytes > self._room.size:
             value = f"The pictures take {num_bytes:,} bytes once they are decoded"
-            raise over("pictures_bytes", self._room.size, value, "Send fewer or smaller ones.", param=named[0][1])
+            raise over("pictures_bytes", self._room.size, value, "Send fewer or smaller ones.", param=params[0])
         await self._room.take(num_bytes)
         try:
-            decoding = [decode(data, name, param) for (name, data, _), (_, param) in zip(files, named, strict=True)]
+            decoding = [decode(data, name, param) for (name, data, _), param in zip(files, params, strict=True)]
             pictures = await _gather(decoding)
         except BaseException:
             self._room.give(num_bytes)
@@ -100,8 +108,11 @@ class PictureLoader:
     def _measure(self, url: str) -> tuple[str, bytes, int]:
         """A name for messages, the file, and the bytes that its pixels take."""
         name, data = self._read(url)
+        return name, data, self._count_bytes(data, name)
+
+    def _count_bytes(self, data: bytes, name: str) -> int:
         size = read_size(data, name, self.image_limits)
-        return name, data, size.width * size.height * 3
+        return size.width * size.height * 3
 
     def _read(self, url: str) -> tuple[str, bytes]:
         begin = url[:8].lower()

@@ -64,7 +64,7 @@ def test_a_pin_stands_for_every_dependency_that_make_test_installs() -> None:
     for text in metadata.requires("llava") or []:
         requirement = Requirement(text)
         if requirement.marker is None or any(
-            requirement.marker.evaluate({"extra": e}) for e in ("train", "serve", "dev")
+            requirement.marker.evaluate({"extra": e}) for e in ("train", "serve", "web", "dev")
         ):
             version = next(iter(pinned[name_of(requirement)].specifier)).version
             assert requirement.specifier.contains(version), f"{requirement} excludes the tested {version}"

@@ -1,0 +1,344 @@
+"""The page of the web chat: its parts, and what happens when they are used. What is said is decided in ``talk``."""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from llava.backends.protocol import ChatRequest
+from llava.errors import LlavaError
+from llava.serve import sheets, talk
+from llava.serve.talk import Message, Talks, Wishes
+
+# What the original's page begins with. Source: haotian-liu/LLaVA@c121f04 llava/serve/gradio_web_server.py.
+_TEMPERATURE, _TOP_P, _NEW_TOKENS = 0.2, 0.7, 512
+_FLAGS = ["Wrong about the picture", "Made up", "Offensive", "Something else"]
+_QUESTIONS = {
+    "demo.png": "What is written on the sign?",
+    "receipt.png": "How much is the Total?",
+    "shapes.png": "What is the color of the star?",
+    "chart.png": "Which bar is the tallest?",
+}
+_CAMERA = '<video playsinline muted></video><p role="status"></p><button id="snap">Take it</button>'
+_FONTS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
+_MONO_FONTS = ["ui-monospace", "SF Mono", "Cascadia Code", "Menlo", "Consolas", "monospace"]
+Update = dict[Any, Any]
+
+
+def build_page(talks: Talks, assets: Path, delete_cache: tuple[int, int]) -> gr.Blocks:
+    """The page, ready to be mounted. ``delete_cache``: how often to look for old uploads, and what is old, in s."""
+    return _Page(talks, assets).build(delete_cache)
+
+
+class _Page:
+    def __init__(self, talks: Talks, assets: Path) -> None:
+        self.talks, self.assets = talks, assets
+        self.limits = talks.service.limits
+        self.has_votes = talks.service.log is not None
+
+    def build(self, delete_cache: tuple[int, int]) -> gr.Blocks:
+        blocks = gr.Blocks(
+            title="LLaVA", analytics_enabled=False, fill_height=True, fill_width=True, delete_cache=delete_cache
+        )
+        with blocks:
+            self._lay_out()
+            self._connect(blocks)
+        # Who may ask and who waits is the server's business, for all its doors alike.
+        blocks.queue(default_concurrency_limit=None, api_open=False)
+        return blocks
+
+    def _lay_out(self) -> None:
+        model = html.escape(self.talks.service.backend.model_id)
+        with gr.Row(elem_id="bar"):
+            gr.HTML(f'<h1>LLaVA</h1><span id="model">{model}</span>', elem_id="brand")
+            self.new = gr.Button("New chat", elem_id="new", elem_classes="bare", size="sm")
+            self.side = gr.Button("Tokens and settings", elem_id="side-button", elem_classes="bare", size="sm")
+            self.dark = gr.Button("Light or dark", elem_id="dark-button", elem_classes="bare", size="sm")
+        with gr.Row(elem_id="room"):
+            with gr.Column(elem_id="talk"):
+                self.chat = gr.Chatbot(
+                    elem_id="chat",
+                    show_label=False,
+                    container=False,
+                    height=None,
+                    layout="bubble",
+                    editable="user",
+                    buttons=["copy"],
+                    latex_delimiters=[],
+                    feedback_options=["Like", "Dislike", *_FLAGS] if self.has_votes else None,
+                    placeholder="<h2>Ask about a picture</h2><p>Drop one here, paste it, choose it or take it.</p>",
+                    examples=self._find_examples(),
+                    group_consecutive_messages=False,
+                    allow_tags=False,
+                )
+                gr.HTML(_CAMERA, elem_id="camera")
+                self.box = gr.MultimodalTextbox(
+                    elem_id="box",
+                    show_label=False,
+                    container=False,
+                    placeholder="Ask about a picture",
+                    file_types=["image"],
+                    file_count="multiple",
+                    max_plain_text_length=self.limits.characters + 1,
+                    max_lines=8,
+                    autofocus=True,
+                )
+                with gr.Row(elem_id="below"):
+                    self.photo = gr.Button("Take a picture", elem_id="photo", elem_classes="bare", size="sm")
+                    gr.HTML("The model can be wrong. <i>Look yourself where it matters.</i>", elem_id="caution")
+            with gr.Column(elem_id="side"):
+                gr.HTML("<h2>What the model saw</h2>")
+                self.sees = gr.HTML(sheets.EMPTY, elem_id="sees")
+                self.usage = gr.HTML("", elem_id="usage")
+                gr.HTML("<h2>Settings</h2>")
+                self.detail = gr.Radio(
+                    [("All tiles", "auto"), ("Whole picture only", "low")],
+                    value="auto",
+                    label="Detail",
+                    info="How closely new questions look at pictures.",
+                )
+                self.temperature = gr.Slider(
+                    0, 2, _TEMPERATURE, step=0.05, label="Temperature", info="0 always takes the likeliest word."
+                )
+                self.top_p = gr.Slider(
+                    0.05, 1, _TOP_P, step=0.05, label="Top-p", info="Only the likeliest words that sum to this."
+                )
+                most = self.limits.new_tokens
+                self.new_tokens = gr.Slider(
+                    min(16, most), most, min(_NEW_TOKENS, most), step=1, label="Longest answer", info="In tokens."
+                )
+
+    def _find_examples(self) -> list[Any] | None:
+        """Pictures that come with the package, with a question each."""
+        folder = self.assets / "examples"
+        found = [(folder / name, question) for name, question in _QUESTIONS.items() if (folder / name).is_file()]
+        return [{"text": question, "files": [str(path)]} for path, question in found] or None
+
+    def _connect(self, blocks: gr.Blocks) -> None:
+        wishes = [self.temperature, self.top_p, self.new_tokens, self.detail]
+        shown = [self.chat, self.box, self.sees, self.usage]
+        quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+        now = {**quiet, "queue": False}
+
+        asked = [
+            self.box.submit(self.submit, [self.box, self.chat, *wishes], shown, **quiet),
+            self.chat.retry(self.retry, [self.chat, *wishes], shown, **quiet),
+            self.chat.edit(self.edit, [self.chat, *wishes], shown, **quiet),
+            self.chat.example_select(self.take_example, [self.chat, *wishes], shown, **quiet),
+        ]
+        for event in asked:
+            event.then(self.give_back, [self.chat, self.box], [self.chat, self.box], **now)
+        self.box.stop(self.stop, None, None, **now)
+        self.chat.undo(self.undo, [self.chat, self.box], [self.chat, self.box], **now)
+        self.new.click(self.clear, None, shown, **now)
+        if self.has_votes:
+            self.chat.like(self.vote, [self.chat], None, **quiet)
+        for button, what in ((self.side, "side"), (self.photo, "camera"), (self.dark, "dark")):
+            button.click(None, None, None, js=f"() => llava.toggle('{what}')", **now)
+        blocks.unload(self.leave)
+
+    async def submit(
+        self,
+        box: Any,
+        messages: list[Message],
+        temperature: float,
+        top_p: float,
+        new_tokens: float,
+        detail: str,
+        request: gr.Request,
+    ) -> AsyncGenerator[Update, None]:
+        """What was typed, with its pictures."""
+        page = _page_of(request)
+        text, files = (box or {}).get("text") or "", (box or {}).get("files") or []
+        if self.talks.is_busy(page) or not (text.strip() or files):
+            yield {self.box: gr.skip()}
+            return
+        wishes = _read_wishes(temperature, top_p, new_tokens, detail)
+        question = talk.write_question(text, files)
+        empty = {"text": "", "files": []}
+        async for update in self._ask(page, messages, question, wishes, box=empty):
+            yield update
+
+    async def retry(
+        self,
+        event: gr.RetryData,
+        messages: list[Message],
+        temperature: float,
+        top_p: float,
+        new_tokens: float,
+        detail: str,
+        request: gr.Request,
+    ) -> AsyncGenerator[Update, None]:
+        """The last question again; its answer comes back if there is no other."""
+        wishes = _read_wishes(temperature, top_p, new_tokens, detail)
+        turn = talk.find_turn(messages, _index(event))
+        question = talk.write_question(turn.question, turn.paths)
+        async for update in self._ask(_page_of(request), messages[: turn.begin], question, wishes, otherwise=messages):
+            yield update
+
+    async def edit(
+        self,
+        event: gr.EditData,
+        messages: list[Message],
+        temperature: float,
+        top_p: float,
+        new_tokens: float,
+        detail: str,
+        request: gr.Request,
+    ) -> AsyncGenerator[Update, None]:
+        """A question said differently: what came after it goes, unless it cannot be asked."""
+        wishes = _read_wishes(temperature, top_p, new_tokens, detail)
+        index = _index(event)
+        turn = talk.find_turn(messages, index)
+        changed = talk.write_question(html.unescape(event.value), turn.paths)
+        # The browser has changed its message already; this is as it was.
+        old: list[Message] = [*messages]
+        old[index] = {**messages[index], "content": [{"type": "text", "text": event.previous_value}]}
+        before, otherwise = messages[: turn.begin], [*old, *changed]
+        async for update in self._ask(_page_of(request), before, changed, wishes, otherwise=otherwise):
+            yield update
+
+    async def take_example(
+        self,
+        event: gr.SelectData,
+        messages: list[Message],
+        temperature: float,
+        top_p: float,
+        new_tokens: float,
+        detail: str,
+        request: gr.Request,
+    ) -> AsyncGenerator[Update, None]:
+        wishes = _read_wishes(temperature, top_p, new_tokens, detail)
+        files = [file["path"] for file in event.value.get("files", [])]
+        question = talk.write_question(event.value["text"], files)
+        async for update in self._ask(_page_of(request), messages, question, wishes):
+            yield update
+
+    async def _ask(
+        self,
+        page: str,
+        before: Sequence[Message],
+        question: Sequence[Message],
+        wishes: Wishes,
+        *,
+        otherwise: Sequence[Message] | None = None,
+        box: Any = None,
+    ) -> AsyncGenerator[Update, None]:
+        """The page while a question is answered. ``otherwise``: what is shown if it is refused, with the reason."""
+        asked = [*talk.tidy(before), *question]
+        otherwise = asked if otherwise is None else otherwise
+        busy: dict[str, Any] = {"submit_btn": False, "stop_btn": True} | ({"value": box} if box is not None else {})
+        yield {self.chat: asked, self.box: gr.update(**busy)}
+        began, first_s, seen = time.perf_counter(), None, None
+        answering = None
+        async with aclosing(self.talks.ask(page, asked, wishes)) as news:
+            async for answering in news:
+                update: Update = {}
+                if answering.text:
+                    first_s = time.perf_counter() - began if first_s is None else first_s
+                    update[self.chat] = [*asked, talk.write_answer(answering.text)]
+                if answering.request is not None and seen is None and answering.text:
+                    seen = answering.request
+                    update[self.sees] = await asyncio.to_thread(self._show_sheets, seen)
+                if update:
+                    yield update
+        if answering is None or answering.is_dropped:
+            return  # what has come in its place shows itself
+        messages = [*asked, talk.write_answer(answering.text)] if answering.text else list(otherwise)
+        end = talk.describe_end(answering)
+        if end is not None:
+            messages.append(talk.write_notice(end, is_refusal=not answering.text))
+        yield {
+            self.chat: messages,
+            self.usage: sheets.show_usage(answering.usage, first_s),
+            self.box: gr.update(submit_btn=True, stop_btn=False),
+        }
+
+    def _show_sheets(self, request: ChatRequest) -> str:
+        try:
+            return sheets.show_sheets(request, getattr(self.talks.service.backend, "tiling", None))
+        except LlavaError as error:
+            return f"<p>{html.escape(str(error))}</p>"
+
+    def give_back(self, messages: list[Message], box: Any) -> Update:
+        """A question that was not answered goes back to where it was typed, unless something new is there."""
+        turns = talk.find_turns(messages)
+        if not turns or turns[-1].answer is not None or (box or {}).get("text") or (box or {}).get("files"):
+            return {self.chat: gr.skip(), self.box: gr.skip()}
+        turn = turns[-1]
+        others = [*messages[: turn.begin], *messages[turn.end :]]
+        return {self.chat: others, self.box: {"text": turn.question, "files": list(turn.paths)}}
+
+    def stop(self, request: gr.Request) -> None:
+        self.talks.stop(_page_of(request))
+
+    def leave(self, request: gr.Request) -> None:
+        self.talks.stop(_page_of(request), drop=True)
+
+    def undo(self, event: gr.UndoData, messages: list[Message], box: Any, request: gr.Request) -> Update:
+        """Takes the last question back to where it was typed; what is typed there comes after it."""
+        self.talks.stop(_page_of(request), drop=True)
+        turn = talk.find_turn(messages, _index(event))
+        typed = (box or {}).get("text") or ""
+        text, files = turn.question, [*turn.paths, *(box or {}).get("files", ())]
+        return {
+            self.chat: talk.tidy(messages[: turn.begin]),
+            self.box: gr.update(
+                value={"text": f"{text}\n{typed}" if typed else text, "files": files}, submit_btn=True, stop_btn=False
+            ),
+        }
+
+    def clear(self, request: gr.Request) -> Update:
+        """A new chat. What is typed stays."""
+        self.talks.stop(_page_of(request), drop=True)
+        return {
+            self.chat: [],
+            self.box: gr.update(submit_btn=True, stop_btn=False),
+            self.sees: sheets.EMPTY,
+            self.usage: "",
+        }
+
+    def vote(self, event: gr.LikeData, messages: list[Message], request: gr.Request) -> None:
+        vote = {True: "up", False: "down", "": "none", None: "none"}.get(event.liked, event.liked)
+        self.talks.vote(_page_of(request), messages, _index(event), str(vote))
+
+
+def _page_of(request: gr.Request) -> str:
+    return request.session_hash or ""
+
+
+def _index(event: Any) -> int:
+    """The message that an event is about."""
+    index = event.index
+    return int(index[0] if isinstance(index, (list, tuple)) else index)
+
+
+def _read_wishes(temperature: float, top_p: float, new_tokens: float, detail: str) -> Wishes:
+    return Wishes(float(temperature), float(top_p), int(new_tokens), "low" if detail == "low" else "auto")
+
+
+def make_theme() -> gr.themes.Base:
+    """Warm paper and ember, in the fonts of the machine it is shown on."""
+    ember = gr.themes.Color(
+        name="ember",
+        c50="#fdf3ee",
+        c100="#fbe3d8",
+        c200="#f6c5b0",
+        c300="#efa182",
+        c400="#e57a53",
+        c500="#d65a31",
+        c600="#bd4823",
+        c700="#9c3a1d",
+        c800="#7d321d",
+        c900="#662c1c",
+        c950="#37140b",
+    )
+    stone = gr.themes.colors.stone
+    return gr.themes.Base(primary_hue=ember, secondary_hue=stone, neutral_hue=stone, font=_FONTS, font_mono=_MONO_FONTS)

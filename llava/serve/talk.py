@@ -1,0 +1,368 @@
+"""The web chat's conversations without their page: its messages become requests, answers become messages, votes lines.
+
+A message is what Gradio's Chatbot shows: a role and a list of texts and files. Beside the user's and the model's there
+are notices, which say what went wrong; they are shown and never asked. A question that was not answered, not even in
+part, stays where its author sees it, but no later question carries it along. No Gradio here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import logging
+import mimetypes
+import uuid
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from llava.backends.protocol import ChatMessage, ChatRequest, Delta, Detail, FinishReason, SentPicture, Usage
+from llava.errors import BadImage, ContextTooLong, UsageError
+from llava.image.source import Picture
+from llava.sampling import Sampling
+from llava.serve.limits import Limits
+from llava.serve.pictures import PictureLoader
+from llava.serve.refusals import over, translate
+from llava.serve.service import Service
+
+Message = Mapping[str, Any]
+
+# What the style sheet calls what is said in the place of an answer.
+_REFUSAL = "notice refusal"
+LOG = logging.getLogger("llava.serve")
+# Files whose digests are known, for votes.
+_DIGESTS = 10_000
+# A page is told of news this often at most: each time it draws the answer anew.
+_NEWS_S = 0.04
+
+
+def write_question(text: str, paths: Sequence[str]) -> list[Message]:
+    """The user's messages: one of pictures, if there are any, and one of what was typed, as it was typed.
+
+    They are apart because Chatbot drops the files of a message whose text is edited.
+    """
+    files = [{"type": "file", "file": _describe_file(path), "alt_text": Path(path).name} for path in paths]
+    # Chatbot reads Markdown with HTML in it.
+    texts = [{"type": "text", "text": html.escape(text, quote=False)}] if text else []
+    return [{"role": "user", "content": parts} for parts in (files, texts) if parts]
+
+
+def _describe_file(path: str) -> dict[str, Any]:
+    return {"path": path, "mime_type": mimetypes.guess_type(path)[0], "orig_name": Path(path).name}
+
+
+def write_answer(text: str) -> Message:
+    return {"role": "assistant", "content": [{"type": "text", "text": text}]}
+
+
+def write_notice(sentence: str, *, is_refusal: bool = False) -> Message:
+    """Says something that is not the model's. A refusal stands in the place of an answer."""
+    style = _REFUSAL if is_refusal else "notice"
+    shown = f'<span class="{style}">{html.escape(sentence, quote=False)}</span>'
+    return {**write_answer(shown), "metadata": {"id": style}}
+
+
+def is_notice(message: Message) -> bool:
+    return str((message.get("metadata") or {}).get("id", "")).startswith("notice")
+
+
+def read_message(message: Message) -> tuple[str, list[str]]:
+    """Its text, and the paths of its files."""
+    parts = message["content"]
+    text = "\n".join(part["text"] for part in parts if part["type"] == "text")
+    text = html.unescape(text) if message["role"] == "user" else text
+    return text, [part["file"]["path"] for part in parts if part["type"] == "file"]
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A question with its pictures, and its answer; None where it was refused or is still to be answered."""
+
+    question: str
+    paths: tuple[str, ...]
+    answer: str | None
+    begin: int  # of its messages
+    end: int
+
+
+def find_turns(messages: Sequence[Message]) -> list[Turn]:
+    """The turns in order. Pictures belong to the text below them; a notice ends a turn, if one is open."""
+    turns: list[Turn] = []
+    open_turn: Turn | None = None
+    for index, message in enumerate(messages):
+        text, paths = read_message(message)
+        if message["role"] == "user":
+            if open_turn is not None and open_turn.question:
+                turns.append(open_turn)
+                open_turn = None
+            if open_turn is None:
+                open_turn = Turn("", (), None, index, index)
+            open_turn = replace(open_turn, question=text, paths=(*open_turn.paths, *paths), end=index + 1)
+        elif open_turn is not None:
+            turns.append(open_turn if is_notice(message) else replace(open_turn, answer=text, end=index + 1))
+            open_turn = None
+    return [*turns, open_turn] if open_turn is not None else turns
+
+
+def find_turn(messages: Sequence[Message], index: int) -> Turn:
+    """The turn of the message at ``index``, or the last one before it. Raises UsageError if there is none."""
+    found = [turn for turn in find_turns(messages) if turn.begin <= index]
+    if not found:
+        raise UsageError("There is no question to go back to.")
+    return found[-1]
+
+
+def tidy(messages: Sequence[Message]) -> list[Message]:
+    """Without the refusals of questions that are no longer there."""
+    return [
+        message
+        for index, message in enumerate(messages)
+        if (message.get("metadata") or {}).get("id") != _REFUSAL
+        or (index > 0 and messages[index - 1]["role"] == "user")
+    ]
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """The page's settings."""
+
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+    detail: Detail
+
+
+class Album:
+    """Pictures of uploaded files, which are saved by their digests if conversations are logged.
+
+    ``folders``: a file elsewhere is refused, whoever names it. ``save_in``: None saves nothing.
+    """
+
+    def __init__(self, loader: PictureLoader, folders: Sequence[Path], save_in: Path | None = None) -> None:
+        self._loader, self._save_in = loader, save_in
+        self._folders = [folder.resolve() for folder in folders]
+        self._digests: OrderedDict[str, str] = OrderedDict()
+        self._failed = False
+
+    async def load(self, paths: Sequence[str]) -> list[Picture]:
+        """The pictures of one request. Raises BadImage, and Refusal for what all take together."""
+        files = [(Path(path).name, await asyncio.to_thread(self._read, Path(path))) for path in paths]
+        pictures = await self._loader.load_files(files)
+        for path, picture in zip(paths, pictures, strict=True):
+            self._digests[path] = picture.digest
+            if self._save_in is not None:
+                await asyncio.to_thread(self._save, picture, self._save_in)
+        while len(self._digests) > _DIGESTS:
+            self._digests.popitem(last=False)
+        return pictures
+
+    def find_digest(self, path: str) -> str | None:
+        """That of a file which was loaded before; None if it was too long ago."""
+        return self._digests.get(path)
+
+    def _read(self, path: Path) -> bytes:
+        if not any(path.resolve().is_relative_to(folder) for folder in self._folders):
+            raise BadImage(f"{path.name} was not uploaded here. Upload it again.")
+        limit = self._loader.image_limits.max_bytes
+        try:
+            with path.open("rb") as file:
+                data = file.read(limit + 1)
+        except OSError as error:
+            raise BadImage(f"{path.name} is no longer kept here. Upload it again.") from error
+        if len(data) > limit:
+            raise BadImage(f"{path.name} has more than {limit:,} bytes, which is the most allowed.")
+        return data
+
+    def _save(self, picture: Picture, folder: Path) -> None:
+        """Once for each digest, whole or not at all. A full disk costs the log, not the answer."""
+        path = folder / f"{picture.digest}.png"
+        if path.exists():
+            return
+        part = folder / f"{picture.digest}.{uuid.uuid4().hex}.part"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                picture.image.save(part, "PNG")
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
+        except OSError as error:
+            if not self._failed:
+                LOG.error("%s cannot be written: %s. Pictures are not logged.", folder, error.strerror)
+            self._failed = True
+
+
+async def make_request(messages: Sequence[Message], wishes: Wishes, album: Album, limits: Limits) -> ChatRequest:
+    """The last question with the answered ones before it. Raises Refusal for limits, BadImage and UsageError."""
+    turns = find_turns(messages)
+    if not turns or turns[-1].answer is not None:
+        raise UsageError("There is no question. Type one.")
+    carried = [turn for turn in turns[:-1] if turn.answer is not None] + turns[-1:]
+    texts = [text for turn in carried for text in (turn.question, turn.answer) if text is not None]
+    for name, number, what in (
+        ("messages", len(texts), "messages in this chat"),
+        ("characters", sum(map(len, texts)), "characters of text in this chat"),
+        ("pictures", sum(len(turn.paths) for turn in carried), "pictures in this chat"),
+    ):
+        if number > getattr(limits, name):
+            raise over(name, getattr(limits, name), f"There are {number:,} {what}", "Begin a new chat.")
+    if not turns[-1].question.strip():
+        raise UsageError("Type a question about the picture.")
+    sampling = Sampling(
+        temperature=wishes.temperature,
+        top_p=wishes.top_p,
+        max_new_tokens=min(wishes.max_new_tokens, limits.new_tokens),
+    )
+    pictures = iter(await album.load([path for turn in carried for path in turn.paths]))
+    written: list[ChatMessage] = []
+    for turn in carried:
+        shown = [SentPicture(next(pictures), wishes.detail) for _ in turn.paths]
+        written.append(ChatMessage("user", (*shown, turn.question)))
+        if turn.answer is not None:
+            written.append(ChatMessage("assistant", (turn.answer,)))
+    return ChatRequest(tuple(written), sampling)
+
+
+@dataclass
+class Answering:
+    """An answer on its way: what there is of it, and how it ended."""
+
+    text: str = ""
+    request: ChatRequest | None = None
+    usage: Usage | None = None
+    reason: FinishReason | None = None
+    error: str | None = None  # a sentence
+    is_dropped: bool = False  # nobody wants to see it any more
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+
+    def stop(self) -> None:
+        """Ends it now; what there is of it stays."""
+        if self.task is not None and not self.task.done():
+            self.reason = "cancelled"
+            self.task.cancel()
+            self.news.set()
+
+    async def end(self) -> None:
+        """Ends it now, and returns when its work is freed."""
+        while self.task is not None and not self.task.done():
+            self.stop()  # again: up to Python 3.11, wait_for may swallow a cancellation
+            await asyncio.wait((self.task,), timeout=_NEWS_S)
+
+    def run_late(self, limit_s: float) -> None:
+        self.error = str(over("answer_s", limit_s, "The answer took too long", "Ask for less, or later."))
+        self.stop()
+
+    def hear(self, delta: Delta) -> None:
+        self.text += delta.text
+        self.reason = delta.finish_reason or self.reason
+        self.usage = delta.usage or self.usage
+        self.news.set()
+
+
+class Talks:
+    """The answers on their way, one for each open page; asking anew or ``stop`` ends a page's answer."""
+
+    def __init__(self, service: Service, album: Album) -> None:
+        self.service, self.album = service, album
+        self._open: dict[str, Answering] = {}
+        self._last_vote: tuple[Any, ...] = ()
+
+    def is_busy(self, page: str) -> bool:
+        return page in self._open
+
+    def stop(self, page: str, *, drop: bool = False) -> None:
+        """Ends the page's answer, if there is one. ``drop``: what there is of it is not shown either."""
+        answering = self._open.get(page)
+        if answering is not None:
+            answering.is_dropped = answering.is_dropped or drop
+            answering.stop()
+
+    async def ask(self, page: str, messages: Sequence[Message], wishes: Wishes) -> AsyncGenerator[Answering, None]:
+        """The answer to the last question, again and again while it grows. Closing this frees its work."""
+        self.stop(page, drop=True)
+        if page in self._open:
+            await self._open[page].end()  # its place is free for this one
+        answering = self._open[page] = Answering()
+        answering.task = asyncio.create_task(self._pump(answering, messages, wishes))
+        limit_s = self.service.limits.answer_s
+        timer = asyncio.get_running_loop().call_later(limit_s, answering.run_late, limit_s)
+        try:
+            while not answering.task.done() and answering.reason != "cancelled":
+                waiting = asyncio.create_task(answering.news.wait())
+                await asyncio.wait((waiting, answering.task), return_when=asyncio.FIRST_COMPLETED)
+                waiting.cancel()
+                answering.news.clear()
+                if answering.reason is None and not answering.task.done():
+                    yield answering
+                    await asyncio.wait((answering.task,), timeout=_NEWS_S)
+            await answering.end()
+            if not answering.is_dropped:
+                yield answering
+        finally:
+            timer.cancel()
+            await answering.end()
+            if self._open.get(page) is answering:
+                del self._open[page]
+
+    async def _pump(self, answering: Answering, messages: Sequence[Message], wishes: Wishes) -> None:
+        async def make() -> ChatRequest:
+            answering.request = await make_request(messages, wishes, self.album, self.service.limits)
+            return answering.request
+
+        try:
+            async with aclosing(self.service.chat(make, "web")) as deltas:
+                async for delta in deltas:
+                    answering.hear(delta)
+        except Exception as error:
+            answering.error = explain(error)
+
+    def vote(self, page: str, messages: Sequence[Message], index: int, vote: str) -> None:
+        """Writes what somebody thinks of the answer at ``index``, with the conversation up to there."""
+        log = self.service.log
+        if log is None:
+            return
+        turns = [turn for turn in find_turns(messages[: index + 1]) if turn.answer is not None]
+        if not turns or turns[-1].end != index + 1:
+            return  # a notice
+        if self._last_vote == (cast := (page, index, turns[-1].answer, vote)):
+            return  # Chatbot says some votes twice
+        self._last_vote = cast
+        said: list[dict[str, Any]] = []
+        for turn in turns:
+            shown = [{"sha256": self.album.find_digest(path)} for path in turn.paths]
+            said.append({"role": "user", "parts": [*shown, turn.question]})
+            said.append({"role": "assistant", "parts": [turn.answer]})
+        model = self.service.backend.model_id
+        log.write(
+            {
+                "kind": "vote",
+                "source": "web",
+                "model": model,
+                "messages": said[:-1],
+                "answer": turns[-1].answer,
+                "vote": vote,
+            }
+        )
+
+
+def explain(error: Exception) -> str:
+    """What went wrong as a sentence for the person at the page; our own faults are logged under the name it gives."""
+    sentence = str(translate(error, f"web_{uuid.uuid4().hex[:12]}"))
+    return f"{sentence} Or begin a new chat." if isinstance(error, ContextTooLong) else sentence
+
+
+def describe_end(answering: Answering) -> str | None:
+    """A sentence about how an answer ended, where the person should know."""
+    if answering.error is not None:
+        return f"The answer broke off. {answering.error}" if answering.text else answering.error
+    if answering.reason == "length":
+        return "The answer was cut: it reached the longest that the settings or the model's context allow."
+    if answering.reason == "cancelled" and not answering.text:
+        return "Stopped before the first word."
+    if not answering.text:
+        return "The model said nothing."
+    return None

@@ -1,0 +1,447 @@
+"""The web chat's logic without a page: messages and requests, refusals, votes, pictures that are kept."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from llava.backends.protocol import ChatRequest, SentPicture, Usage
+from llava.errors import BadImage, ContextTooLong, EngineFull, LlavaError, UsageError
+from llava.image.geometry import RELEASED_PINPOINTS, Tiling
+from llava.image.source import Limits as ImageLimits
+from llava.image.source import Picture, load_picture
+from llava.serve import sheets, talk
+from llava.serve.limits import Limits, Settings
+from llava.serve.talk import Album, Answering, Message, Talks, Turn, Wishes, make_request
+from tests.serve.serving import Puppet, Running, run_server, wait_until
+
+WISHES = Wishes(temperature=0.0, top_p=0.7, max_new_tokens=50, detail="auto")
+
+
+class Loader:
+    """Decodes here."""
+
+    image_limits = ImageLimits(max_bytes=100_000)
+
+    async def load_files(self, files: Sequence[tuple[str, bytes]]) -> list[Picture]:
+        return [replace(load_picture(data, self.image_limits), name=name) for name, data in files]
+
+
+@pytest.fixture
+def uploads(tmp_path: Path) -> Path:
+    (tmp_path / "up").mkdir()
+    for name, color in (("red.png", "red"), ("blue.png", "blue")):
+        Image.new("RGB", (40, 30), color).save(tmp_path / "up" / name)
+    return tmp_path / "up"
+
+
+@pytest.fixture
+def album(uploads: Path) -> Album:
+    return Album(Loader(), [uploads])  # type: ignore[arg-type]
+
+
+def ask(
+    album: Album, messages: Sequence[Message], limits: Limits | None = None, wishes: Wishes = WISHES
+) -> ChatRequest:
+    return asyncio.run(make_request(messages, wishes, album, limits or Limits()))
+
+
+def said(request: ChatRequest) -> list[Any]:
+    """Roles and parts, pictures by their names."""
+    return [
+        (one.role, *(part if isinstance(part, str) else part.picture.name for part in one.parts))
+        for one in request.messages
+    ]
+
+
+def test_a_question_holds_what_was_typed_and_is_shown_as_it_was_typed() -> None:
+    text = "Is 1 < 2 && <image>\n*so* &lt;?"
+    pictures, words = talk.write_question(text, ["/x/a.png", "/x/b.jpg"])
+    assert talk.read_message(words) == (text, [])
+    assert talk.read_message(pictures) == ("", ["/x/a.png", "/x/b.jpg"])
+    assert "<" not in words["content"][0]["text"]  # it would be taken for HTML
+    assert [part["file"]["mime_type"] for part in pictures["content"]] == ["image/png", "image/jpeg"]
+
+
+def test_a_conversation_becomes_a_request(album: Album, uploads: Path) -> None:
+    red, blue = str(uploads / "red.png"), str(uploads / "blue.png")
+    messages = [
+        *talk.write_question("What?", [red]),
+        talk.write_answer("Red & <b>."),
+        talk.write_notice("The answer was cut."),
+        *talk.write_question("And these?", [blue, red]),
+    ]
+    request = ask(album, messages, wishes=Wishes(0.5, 0.9, 77, "low"))
+    assert said(request) == [
+        ("user", "red.png", "What?"),
+        ("assistant", "Red & <b>."),
+        ("user", "blue.png", "red.png", "And these?"),
+    ]
+    sent = [part for one in request.messages for part in one.parts if isinstance(part, SentPicture)]
+    assert {one.detail for one in sent} == {"low"}
+    assert sent[0].picture.image.getpixel((0, 0)) == (255, 0, 0)
+    sampling = request.sampling
+    assert (sampling.temperature, sampling.top_p, sampling.max_new_tokens) == (0.5, 0.9, 77)
+
+
+def test_a_refused_question_is_shown_and_not_carried_along(album: Album, uploads: Path) -> None:
+    refused = [*talk.write_question("Bad", ["/gone/bad.png"]), talk.write_notice("No.", is_refusal=True)]
+    messages = [*refused, *talk.write_question("Good", [str(uploads / "red.png")])]
+    assert said(ask(album, messages)) == [("user", "red.png", "Good")]
+
+
+def test_turns_are_found_by_any_of_their_messages() -> None:
+    first = [*talk.write_question("One", ["/a.png"]), talk.write_answer("1")]
+    second = [*talk.write_question("Two", []), talk.write_notice("No.", is_refusal=True)]
+    messages = [*first, *second]
+    assert talk.find_turns(messages) == [Turn("One", ("/a.png",), "1", 0, 3), Turn("Two", (), None, 3, 4)]
+    assert [talk.find_turn(messages, index).question for index in range(5)] == ["One"] * 3 + ["Two"] * 2
+    with pytest.raises(UsageError, match="no question"):
+        talk.find_turn([talk.write_notice("No.", is_refusal=True)], 0)
+
+
+def test_a_refusal_goes_when_its_question_went() -> None:
+    question, refusal = talk.write_question("One", []), talk.write_notice("No.", is_refusal=True)
+    cut = talk.write_notice("The answer was cut.")
+    assert talk.tidy([refusal]) == []
+    assert talk.tidy([*question, refusal]) == [*question, refusal]
+    answered = [*question, talk.write_answer("1"), cut]
+    assert talk.tidy([*answered, refusal]) == answered
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (Limits(messages=2), "3 messages in this chat; the limit messages is 2"),
+        (Limits(characters=5), "11 characters of text in this chat; the limit characters is 5"),
+        (Limits(pictures=1), "2 pictures in this chat; the limit pictures is 1"),
+    ],
+)
+def test_a_chat_over_a_limit_is_refused_by_its_name(album: Album, uploads: Path, limits: Limits, message: str) -> None:
+    red = str(uploads / "red.png")
+    messages = [*talk.write_question("What?", [red]), talk.write_answer("Red"), *talk.write_question("So?", [red])]
+    with pytest.raises(LlavaError, match=message):
+        ask(album, messages, limits)
+
+
+def test_the_longest_answer_is_within_the_servers_limit(album: Album) -> None:
+    request = ask(album, talk.write_question("What?", []), Limits(new_tokens=9))
+    assert request.sampling.max_new_tokens == 9
+
+
+@pytest.mark.parametrize("messages", [[], [talk.write_answer("1")], talk.write_question(" ", ["/a.png"])])
+def test_nothing_asked_is_refused(album: Album, messages: list[Message]) -> None:
+    with pytest.raises(UsageError, match="Type"):
+        ask(album, messages)
+
+
+def test_only_what_was_uploaded_is_read(album: Album, uploads: Path, tmp_path: Path) -> None:
+    outside = tmp_path / "secret.png"
+    Image.new("RGB", (9, 9)).save(outside)
+    (uploads / "link.png").symlink_to(outside)
+    for path in (outside, uploads / ".." / "secret.png", uploads / "link.png", Path("/etc/passwd")):
+        with pytest.raises(BadImage, match="was not uploaded here"):
+            asyncio.run(album.load([str(path)]))
+    with pytest.raises(BadImage, match=r"gone\.png is no longer kept"):
+        asyncio.run(album.load([str(uploads / "gone.png")]))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"just text", r"bad\.png is not a picture|The picture is not a picture"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(20), "damaged or cut off"),
+        (bytes(100_001), r"bad\.png has more than 100,000 bytes"),
+    ],
+)
+def test_a_bad_upload_is_refused_in_a_sentence(album: Album, uploads: Path, data: bytes, message: str) -> None:
+    (uploads / "bad.png").write_bytes(data)
+    with pytest.raises(BadImage, match=message):
+        asyncio.run(album.load([str(uploads / "bad.png")]))
+
+
+def test_a_picture_is_saved_once_by_its_digest(uploads: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept"
+    album = Album(Loader(), [uploads], kept)  # type: ignore[arg-type]
+    (uploads / "again.png").write_bytes((uploads / "red.png").read_bytes())
+    paths = [str(uploads / name) for name in ("red.png", "again.png", "blue.png", "red.png")]
+    first, again, blue, _ = asyncio.run(album.load(paths))
+    assert first.digest == again.digest != blue.digest
+    assert [album.find_digest(path) for path in paths[:3]] == [first.digest, first.digest, blue.digest]
+    assert album.find_digest("/elsewhere.png") is None
+    assert sorted(path.name for path in kept.iterdir()) == sorted(f"{one.digest}.png" for one in (first, blue))
+    with Image.open(kept / f"{blue.digest}.png") as image:
+        assert load_picture(image).digest == blue.digest
+
+
+def test_a_full_disk_costs_the_log_and_not_the_answer(
+    uploads: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "kept").write_text("a file where the folder would be")
+    album = Album(Loader(), [uploads], tmp_path / "kept")  # type: ignore[arg-type]
+    for name in ("red.png", "blue.png"):
+        (picture,) = asyncio.run(album.load([str(uploads / name)]))
+        assert picture.size == (40, 30)
+    assert [record.message.partition(":")[0] for record in caplog.records] == [f"{tmp_path / 'kept'} cannot be written"]
+
+
+def test_what_went_wrong_is_said_in_a_sentence(caplog: pytest.LogCaptureFixture) -> None:
+    assert talk.explain(ContextTooLong(900, 512)) == f"{ContextTooLong(900, 512)} Or begin a new chat."
+    assert talk.explain(EngineFull("1,024 requests wait.")) == "1,024 requests wait."
+    assert not caplog.records
+    ours = talk.explain(RuntimeError("0x7f secret"))
+    assert "0x7f" not in ours
+    assert ours.startswith("The server failed on this request.")
+    assert "0x7f secret" in caplog.text
+    assert caplog.records[0].getMessage().split()[1] in ours  # the name that finds it in the log
+
+
+@pytest.mark.parametrize(
+    ("answering", "sentence"),
+    [
+        (Answering(text="Yes.", reason="stop"), None),
+        (Answering(text="Yes", reason="cancelled"), None),
+        (Answering(reason="cancelled"), "Stopped before the first word."),
+        (Answering(reason="stop"), "The model said nothing."),
+        (Answering(error="No."), "No."),
+        (Answering(text="Ye", error="No."), "The answer broke off. No."),
+    ],
+)
+def test_how_an_answer_ended_is_said_where_it_matters(answering: Answering, sentence: str | None) -> None:
+    assert talk.describe_end(answering) == sentence
+
+
+def test_a_cut_answer_is_said_to_be_cut() -> None:
+    assert "was cut" in str(talk.describe_end(Answering(text="Ye", reason="length")))
+
+
+@pytest.fixture(scope="module")
+def puppet() -> Puppet:
+    return Puppet(num_tokens=5)
+
+
+@pytest.fixture(scope="module")
+def running(puppet: Puppet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    log = tmp_path_factory.mktemp("log") / "talks.jsonl"
+    limits = Limits(running=1, waiting=0)
+    with run_server(puppet, Settings(limits=limits, log=log, decoders=1)) as server:
+        yield server
+
+
+@pytest.fixture
+def talks(running: Running, puppet: Puppet, album: Album) -> Iterator[Talks]:
+    puppet.error, puppet.error_after = None, 0
+    puppet.gate.set()
+    yield Talks(running.service, album)
+    puppet.gate.set()
+    wait_until(lambda: running.service.num_open == 0)
+
+
+def lines(running: Running) -> list[dict[str, Any]]:
+    log = running.service.settings.log
+    assert log is not None
+    return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+
+
+def listen(running: Running, talks: Talks, then: Callable[[Answering], None] = lambda answering: None) -> Answering:
+    """Asks, and calls ``then`` on all news; the answer at its end."""
+
+    async def run() -> Answering:
+        last = None
+        async for last in talks.ask("page", talk.write_question("Hi", []), WISHES):
+            then(last)
+        assert last is not None
+        return last
+
+    answering = running.do(run)
+    assert isinstance(answering, Answering)
+    return answering
+
+
+def test_an_answer_comes_in_pieces(running: Running, talks: Talks) -> None:
+    seen: list[str] = []
+    answering = listen(running, talks, lambda answering: seen.append(answering.text))
+    assert answering.text == seen[-1] == "word " * 5
+    assert len(seen) > 1
+    assert (answering.reason, answering.usage) == ("stop", Usage(7, 5))
+    assert not talks.is_busy("page")
+
+
+def test_stopping_frees_the_work_and_keeps_the_text(running: Running, talks: Talks, puppet: Puppet) -> None:
+    def stop(answering: Answering) -> None:
+        if talks.is_busy("page") and answering.text:
+            puppet.gate.clear()
+            talks.stop("page")
+
+    answering = listen(running, talks, stop)
+    assert answering.text.startswith("word ")
+    assert answering.reason == "cancelled"
+    assert (puppet.num_open, running.service.num_open) == (0, 0)
+    assert talk.describe_end(answering) is None
+
+
+def test_closing_the_news_frees_the_work(running: Running, talks: Talks, puppet: Puppet) -> None:
+    async def leave() -> None:
+        news = talks.ask("page", talk.write_question("Hi", []), WISHES)
+        async for answering in news:
+            if answering.text:
+                puppet.gate.clear()
+                break
+        assert puppet.num_open == 1
+        await news.aclose()
+        await asyncio.sleep(0.05)
+
+    puppet.num_tokens = 10_000
+    try:
+        running.do(leave)
+    finally:
+        puppet.num_tokens = 5
+    assert puppet.num_open == 0
+
+
+def test_a_page_that_asks_anew_drops_its_old_answer(running: Running, talks: Talks, puppet: Puppet) -> None:
+    async def run() -> tuple[list[Answering], list[Answering]]:
+        puppet.gate.clear()
+
+        async def collect() -> list[Answering]:
+            return [one async for one in talks.ask("page", talk.write_question("Hi", []), WISHES)]
+
+        old = asyncio.create_task(collect())
+        while not puppet.num_open:
+            await asyncio.sleep(0.005)
+        new = asyncio.create_task(collect())
+        await asyncio.sleep(0.1)
+        puppet.gate.set()
+        return await old, await new
+
+    old, new = running.do(run)
+    assert old == []
+    assert new[-1].text == "word " * 5
+
+
+def test_a_refusal_and_a_break_are_sentences(running: Running, talks: Talks, puppet: Puppet) -> None:
+    puppet.error = EngineFull("So many wait.")
+    answering = listen(running, talks)
+    assert (answering.error, answering.text) == ("So many wait.", "")
+    puppet.error, puppet.error_after = LlavaError("The engine broke."), 2
+    answering = listen(running, talks)
+    assert (answering.error, answering.text) == ("The engine broke.", "word word ")
+
+
+def test_an_overloaded_server_says_so(running: Running, talks: Talks, puppet: Puppet) -> None:
+    async def run() -> list[Answering]:
+        puppet.gate.clear()
+        first = talks.ask("first", talk.write_question("Hi", []), WISHES)
+        begun = asyncio.create_task(anext(first))
+        while not puppet.num_open:
+            await asyncio.sleep(0.005)
+        refused = [one async for one in talks.ask("second", talk.write_question("Hi", []), WISHES)]
+        begun.cancel()
+        await asyncio.wait((begun,))
+        await first.aclose()
+        return refused
+
+    (refused,) = running.do(run)
+    assert "the limit waiting is 0" in str(refused.error)
+
+
+def test_pictures_take_their_part_of_the_servers_room_and_give_it_back(
+    running: Running, puppet: Puppet, uploads: Path
+) -> None:
+    loader = running.service.pictures
+    talks = Talks(running.service, Album(loader, [uploads]))
+    messages = talk.write_question("What?", [str(uploads / "red.png"), str(uploads / "blue.png")])
+    held: list[int] = []
+
+    async def run() -> list[str]:
+        texts = []
+        async for answering in talks.ask("page", messages, WISHES):
+            texts.append(answering.text)
+            held.append(sum(loader._held.values()))
+        return texts
+
+    assert running.do(run)[-1] == "word " * 5
+    assert max(held) == 2 * 40 * 30 * 3
+    assert sum(loader._held.values()) == 0
+    assert loader._room._num_free == loader._room.size
+
+
+def test_an_answer_that_takes_too_long_is_ended(
+    running: Running, talks: Talks, puppet: Puppet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(running.service, "limits", replace(running.service.limits, answer_s=0.1))
+    puppet.gate.clear()
+    answering = listen(running, talks)
+    assert "The answer took too long; the limit answer_s is 0.1." in str(answering.error)
+    assert puppet.num_open == 0
+
+
+def test_a_vote_is_logged_with_its_conversation(running: Running, talks: Talks, uploads: Path) -> None:
+    red = str(uploads / "red.png")
+    messages = [
+        *talk.write_question("What <b>?", [red]),
+        talk.write_answer("Red"),
+        *talk.write_question("Bad", [red]),
+        talk.write_notice("No.", is_refusal=True),
+        *talk.write_question("Sure?", []),
+        talk.write_answer("Yes"),
+    ]
+    before = len(lines(running))
+    digest = asyncio.run(talks.album.load([red]))[0].digest
+    for index, vote in ((7, "up"), (7, "up"), (5, "up"), (7, "Made up")):  # said twice; a notice; another opinion
+        talks.vote("page", messages, index, vote)
+    written = lines(running)[before:]
+    assert [line["vote"] for line in written] == ["up", "Made up"]
+    assert written[0]["kind"] == "vote"
+    assert written[0]["source"] == "web"
+    assert written[0]["model"] == "puppet"
+    assert written[0]["messages"] == [
+        {"role": "user", "parts": [{"sha256": digest}, "What <b>?"]},
+        {"role": "assistant", "parts": ["Red"]},
+        {"role": "user", "parts": ["Sure?"]},
+    ]
+    assert written[0]["answer"] == "Yes"
+
+
+def test_answers_are_logged_as_the_web_chats(running: Running, talks: Talks) -> None:
+    listen(running, talks)
+    line = lines(running)[-1]
+    assert (line["kind"], line["source"], line["answers"]) == ("answer", "web", ["word " * 5])
+
+
+TILING = Tiling("anyres", "spatial_unpad", pinpoints=RELEASED_PINPOINTS)
+
+
+def test_the_pictures_of_the_latest_message_with_any_are_drawn(album: Album, uploads: Path) -> None:
+    red, blue = str(uploads / "red.png"), str(uploads / "blue.png")
+    messages = [
+        *talk.write_question("What?", [red]),
+        talk.write_answer("Red"),
+        *talk.write_question("What?", [blue]),
+        talk.write_answer("Blue"),
+        *talk.write_question("Sure?", []),
+    ]
+    shown = sheets.show_sheets(ask(album, messages), TILING)
+    assert shown.count("<figure>") == shown.count("data:image/webp;base64,") == 1
+    assert "blue.png" in shown
+    assert "red.png" not in shown
+    assert "1,026 tokens" in shown
+    low = sheets.show_sheets(ask(album, messages, wishes=replace(WISHES, detail="low")), TILING)
+    assert "577 tokens" in low
+    assert sheets.show_sheets(ask(album, messages[:1] + messages[4:]), None).count("<img") == 0
+    assert sheets.show_sheets(ask(album, talk.write_question("Hi", [])), TILING) == sheets.EMPTY
+
+
+def test_a_pictures_name_cannot_write_into_the_page(album: Album, uploads: Path) -> None:
+    evil = uploads / "<img src=x onerror=alert(1)>.png"
+    evil.write_bytes((uploads / "red.png").read_bytes())
+    shown = sheets.show_sheets(ask(album, talk.write_question("What?", [str(evil)])), TILING)
+    assert "<img src=x" not in shown
+    assert "&lt;img src=x" in shown
