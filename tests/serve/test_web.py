@@ -46,6 +46,16 @@ class Talker(Puppet):
                 yield delta
 
 
+class Unhurried(Own):
+    """Takes its time between two pieces, so that a browser draws them one by one."""
+
+    async def chat(self, request: ChatRequest) -> AsyncIterator[Delta]:
+        async with contextlib.aclosing(super().chat(request)) as deltas:  # type: ignore[type-var]
+            async for delta in deltas:
+                yield delta
+                await asyncio.sleep(0.06)
+
+
 @contextlib.contextmanager
 def run_web(backend: Any, settings: Settings) -> Iterator[Running]:
     from llava.serve.web import mount
@@ -58,7 +68,7 @@ def run_web(backend: Any, settings: Settings) -> Iterator[Running]:
 def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The embedded model, with a log."""
     log = tmp_path_factory.mktemp("log") / "talks.jsonl"
-    with run_web(Own(), Settings(log=log, decoders=1)) as running:
+    with run_web(Unhurried(), Settings(log=log, decoders=1)) as running:
         yield running
 
 
