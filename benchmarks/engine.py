@@ -101,7 +101,8 @@ def main() -> int:
         write_checkpoints(options)
         sides = options.sides.split(",") if options.sides else find_sides(options)
         limits = run_alone("limits", options)
-        report(options, limits, {side: run_alone(side, options) for side in sides})
+        measured = {side: run_alone(side, options) for side in sides}
+        report(options, limits, {side: figures for side, figures in measured.items() if figures})
     return 0
 
 
@@ -173,15 +174,19 @@ def write_checkpoints(options: argparse.Namespace) -> None:
 
 
 def run_alone(side: str, options: argparse.Namespace) -> dict[str, Any]:
-    """The figures of one side, from a fresh process."""
+    """The figures of one side, from a fresh process; none of a peer that fails, which is said."""
     python = {"vllm": options.vllm_python, "llama.cpp": options.llama_python}.get(side.split()[0], sys.executable)
     command = [python, __file__, "--only", side, "--keep", options.keep, "--shape", options.shape]
     command += ["--dtype", options.dtype, "--device", options.device, *(["--brief"] if options.brief else [])]
     print(f"measuring {side} ...", file=sys.stderr, flush=True)
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    environment |= {"VLLM_CPU_KVCACHE_SPACE": "2", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode:
+    if done.returncode and (side.startswith("engine") or side == "limits"):
         raise SystemExit(f"{side} failed:\n{done.stderr[-3000:]}")
+    if done.returncode:
+        print(f"{side} failed and is left out: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
+        return {}
     return json.loads(done.stdout.splitlines()[-1])
 
 

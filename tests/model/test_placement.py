@@ -70,10 +70,13 @@ def test_on_a_gpu_the_files_precision_is_kept_where_it_has_16_bits(monkeypatch: 
         assert choose_dtype(gpu, stored, 7 * 10**9) is expected
 
 
-def test_16_bits_need_nothing_and_fewer_a_gpu_and_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_quantization(16, CPU)
-    with pytest.raises(UsageError, match="NVIDIA"):
-        check_quantization(4, CPU)
+def test_a_cpu_needs_nothing_for_fewer_bits_and_a_gpu_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    for bits in (16, 8, 4):
+        check_quantization(bits, CPU)
+    with pytest.raises(UsageError, match="CPUs and NVIDIA GPUs, but the device is mps"):
+        check_quantization(4, torch.device("mps"))
+    with pytest.raises(UsageError, match="merge it"):
+        check_quantization(4, CPU, is_apart=True)
     with pytest.raises(UsageError, match="not in 5"):
         check_quantization(5, CPU)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
