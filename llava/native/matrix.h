@@ -27,7 +27,8 @@ struct Matrix {
 
 namespace {
 
-constexpr int GROUP = 32;   // numbers that share a scale in 4 bits
+constexpr int AHEAD = 2048;  // bytes that are asked for early: the hardware stops at the end of every page
+constexpr int GROUP = 32;    // numbers that share a scale in 4 bits
 constexpr int WIDEST = 256;  // numbers of the summed dimension that many-row products take together
 
 inline int padded(int n, int to) { return (n + to - 1) / to * to; }
@@ -129,6 +130,7 @@ inline void strip8(const Matrix& w, long strip, const Quantized& a, int first, f
 #pragma GCC unroll 2
         for (int i = 0; i < 2; i++) {
             Ints bytes = load_ints(data + (q + i) * 64);
+            if (ROWS < 4) __builtin_prefetch(data + (q + i) * 64 + AHEAD);
 #pragma GCC unroll 4
             for (int r = 0; r < ROWS; r++) {
                 long at = long(first + r) * width + (q + i) * 4;
@@ -162,6 +164,7 @@ inline void strip4(const Matrix& w, long strip, const Quantized& a, int first, f
 #pragma GCC unroll 4
         for (int v = 0; v < 4; v++) {
             Ints bytes = load_ints(data + (g * 4 + v) * 64);
+            if (ROWS < 4) __builtin_prefetch(data + (g * 4 + v) * 64 + AHEAD);
             Ints first4 = bytes & 0x0f0f0f0f, last4 = (bytes >> 4) & 0x0f0f0f0f;
 #pragma GCC unroll 4
             for (int r = 0; r < ROWS; r++) {
