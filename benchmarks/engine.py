@@ -35,6 +35,7 @@ QUESTION_TOKENS = 64
 NEW_TOKENS = 128
 PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
 VOCABULARY = 32000
+MARK = "figures: "
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +95,7 @@ def main() -> int:
     if options.brief:
         SHAPES[options.shape] = dataclasses.replace(SHAPES[options.shape], crowd=(), repeats=1)
     if options.only:
-        print(json.dumps(MEASURES[options.only](options)))
+        print(MARK + json.dumps(MEASURES[options.only](options)), flush=True)
         return 0
     with tempfile.TemporaryDirectory() as folder:
         options.keep = options.keep or folder
@@ -187,7 +188,10 @@ def run_alone(side: str, options: argparse.Namespace) -> dict[str, Any]:
     if done.returncode:
         print(f"{side} failed and is left out: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
         return {}
-    return json.loads(done.stdout.splitlines()[-1])
+    # Others may print too, and after us.
+    line = next(line for line in reversed(done.stdout.splitlines()) if line.startswith(MARK))
+    print(f"  {line.removeprefix(MARK)}", file=sys.stderr, flush=True)
+    return json.loads(line.removeprefix(MARK))
 
 
 def measure_limits(options: argparse.Namespace) -> dict[str, Any]:
