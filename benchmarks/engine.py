@@ -529,7 +529,7 @@ def floors(options: argparse.Namespace, limits: dict[str, Any], prompt_tokens: i
 
 def report(options: argparse.Namespace, limits: dict[str, Any], sides: dict[str, dict[str, Any]]) -> None:
     """Print the limits and the table; write everything as JSON where asked to."""
-    ours = sides["engine"]
+    ours = next(iter(sides.values()))
     floor = floors(options, limits, ours["prompt_tokens"])
     print(
         f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}; shape {options.shape}, "
