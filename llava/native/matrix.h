@@ -33,8 +33,6 @@ constexpr int WIDEST = 256;  // numbers of the summed dimension that many-row pr
 
 inline int padded(int n, int to) { return (n + to - 1) / to * to; }
 
-typedef uint8_t Bytes __attribute__((vector_size(4 * LANES), aligned(1)));
-
 inline Ints load_ints(const void* p) { return *reinterpret_cast<const Ints*>(p); }
 inline Ints spread(int32_t x) { return Ints{} + x; }
 inline int32_t read_quad(const int8_t* p) {
@@ -266,19 +264,20 @@ inline void multiply(const Matrix& w, int rows, const T* a, const Quantized* q, 
     float out[4 * LANES];
     // As many rows at a time as stay in the second-level cache while all strips pass by.
     const int together = std::max(4, (1 << 19) / q->width / 8 * 4);
-    for (int top = 0; top < rows; top += together)
-    for (int column = begin; column < end; column += LANES) {
-        long strip = column / LANES;
-        int count = std::min(LANES, end - column);
-        for (int r = top; r < std::min(rows, top + together);) {
-            int left = std::min(rows, top + together) - r, taken = left >= 4 ? 4 : left >= 2 ? 2 : 1;
-            auto run = [&](auto eight, auto four) { w.bits == 8 ? eight(w, strip, *q, r, out) : four(w, strip, *q, r, out); };
-            if (taken == 4) run(strip8<4>, strip4<4>);
-            if (taken == 2) run(strip8<2>, strip4<2>);
-            if (taken == 1) run(strip8<1>, strip4<1>);
-            for (int i = 0; i < taken; i++)
-                for (int c = 0; c < count; c++) give(r + i, column + c, out[i * LANES + c]);
-            r += taken;
+    for (int top = 0; top < rows; top += together) {
+        for (int column = begin; column < end; column += LANES) {
+            long strip = column / LANES;
+            int count = std::min(LANES, end - column);
+            for (int r = top; r < std::min(rows, top + together);) {
+                int left = std::min(rows, top + together) - r, taken = left >= 4 ? 4 : left >= 2 ? 2 : 1;
+                auto run = [&](auto eight, auto four) { w.bits == 8 ? eight(w, strip, *q, r, out) : four(w, strip, *q, r, out); };
+                if (taken == 4) run(strip8<4>, strip4<4>);
+                if (taken == 2) run(strip8<2>, strip4<2>);
+                if (taken == 1) run(strip8<1>, strip4<1>);
+                for (int i = 0; i < taken; i++)
+                    for (int c = 0; c < count; c++) give(r + i, column + c, out[i * LANES + c]);
+                r += taken;
+            }
         }
     }
 }

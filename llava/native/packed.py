@@ -16,9 +16,8 @@ from dataclasses import dataclass
 import torch
 
 from llava.native import library
-from llava.native.calls import KINDS, Matrix, pointer
+from llava.native.calls import KINDS, LANES, Matrix, pointer
 
-LANES = 16
 GROUP = 32
 BITS = (8, 4)
 # Tried in this order, each with both signs: what the largest number of a group of 32 becomes.
