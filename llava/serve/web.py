@@ -1,33 +1,32 @@
 """The web chat: Gradio at ``/`` of the server, in its process, asking its engine directly.
 
 Nothing of it comes from or goes to anywhere else: no analytics, no fonts or scripts of other hosts, and a content
-security policy that holds the browser to it, whatever a model or a person writes. Gradio is imported when the chat is
-mounted.
+security policy that holds the browser to it, whatever a model or a person writes. Gradio is imported once the engine
+has started.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
-import importlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastapi import FastAPI
+from starlette.responses import HTMLResponse
 from starlette.routing import Match, Mount
 
-from llava.errors import UsageError
 from llava.serve.gate import App, Message, Receive, Scope, Send, answer_refusal
 from llava.serve.limits import Limits
-from llava.serve.refusals import over
+from llava.serve.refusals import LOG, Refusal, over
 from llava.serve.talk import Album, Talks
 
 if TYPE_CHECKING:
-    from fastapi import FastAPI
-
     from llava.serve.service import Service
 
 ASSETS = Path(__file__).parent / "assets"
@@ -48,32 +47,86 @@ _SWEEP_S, _STAY_S = 600, 24 * 3600
 def mount(app: FastAPI, service: Service) -> None:
     """Adds the web chat to the application, below all routes that it has.
 
+    It opens behind the engine: Gradio takes seconds to import, and who asks through the API need not wait for it.
     Votes go to the service's log, and what is shown to ``FILE-pictures`` beside it; without a log there are no votes.
-
-    Raises UsageError where Gradio is not installed.
     """
+    page = _Page(service)
+    app.router.routes.append(_Below(app, _Door(page, service.limits)))
+    inner = app.router.lifespan_context
+
+    @asynccontextmanager
+    async def run(app: FastAPI) -> AsyncIterator[Any]:
+        async with inner(app) as state:
+            opening = asyncio.create_task(page.open())
+            try:
+                yield state
+            finally:
+                await page.close(opening)
+
+    app.router.lifespan_context = run
+
+
+class _Page:
+    """The chat as an ASGI application, with another page in its place until it is open."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._app: App | None = None
+        self._closing = asyncio.Event()
+        self._is_broken = False
+
+    async def open(self) -> None:
+        """Opens it once the engine has started, and returns when it is closed again."""
+        try:
+            await self._service.started()
+        except Exception:
+            return  # which the service tells of
+        try:
+            # Gradio makes event loops that nobody closes where it is used without a running one.
+            outer = await asyncio.to_thread(asyncio.run, _build(self._service))
+        except Exception as error:
+            self._is_broken = True
+            LOG.error("the web chat could not be opened; the API answers without it", exc_info=error)
+            return
+        mounted = outer.router.routes.pop()
+        assert isinstance(mounted, Mount)
+        async with outer.router.lifespan_context(outer):
+            self._app = mounted.app
+            await self._closing.wait()
+
+    async def close(self, opening: asyncio.Task[None]) -> None:
+        """Ends ``opening``, the task of ``open``."""
+        self._closing.set()
+        if self._app is None:
+            opening.cancel()
+        await asyncio.gather(opening, return_exceptions=True)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._app is not None:
+            await self._app(scope, receive, send)
+        elif scope["path"] == "/" and not self._is_broken:
+            response = HTMLResponse(_read_asset("opening.html"), 503, {"Retry-After": "1"})
+            await response(scope, receive, send)
+        else:
+            text = "could not be opened: the server's log says why" if self._is_broken else "is being opened"
+            await answer_refusal(Refusal(503, f"The web chat {text}.", code="no_web"))(scope, receive, send)
+
+
+async def _build(service: Service) -> FastAPI:
+    """An application with nothing but Gradio's in it."""
     # Read by Gradio when it is imported, and whenever it would report something.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    try:
-        importlib.import_module("gradio")
-    except ImportError as error:
-        raise UsageError("The web chat needs Gradio: pip install 'llava[web]', or serve without it.") from error
-
-    uploads = _make_upload_folder()
-    log = service.settings.log
-    save_in = log.with_name(f"{log.name}-pictures") if log is not None else None
-    album = Album(service.pictures, [uploads, ASSETS], save_in)
-    _in_a_loop(lambda: _mount(app, Talks(service, album), service.limits))
-
-
-def _mount(app: FastAPI, talks: Talks, limits: Limits) -> None:
     import gradio
 
     from llava.serve.page import build_page, make_theme
 
+    log, uploads = service.settings.log, _make_upload_folder()
+    save_in = log.with_name(f"{log.name}-pictures") if log is not None else None
+    album = Album(service.pictures, [uploads, ASSETS], save_in)
+    outer = FastAPI()
     gradio.mount_gradio_app(
-        app,
-        build_page(talks, ASSETS, (_SWEEP_S, _STAY_S)),
+        outer,
+        build_page(Talks(service, album), ASSETS, (_SWEEP_S, _STAY_S)),
         path="/",
         footer_links=[],
         run_history=False,
@@ -82,29 +135,13 @@ def _mount(app: FastAPI, talks: Talks, limits: Limits) -> None:
         pwa=False,
         enable_monitoring=False,
         show_error=False,
-        max_file_size=limits.picture_bytes,
+        max_file_size=service.limits.picture_bytes,
         favicon_path=str(ASSETS / "icon.png"),
         theme=make_theme(),
         # Not as ``css``, which Gradio confines to what is below its own container.
         head=f"<style>{_read_asset('page.css')}</style><script>{_read_asset('page.js')}</script>",
     )
-    mounted = app.router.routes.pop()
-    assert isinstance(mounted, Mount)
-    app.router.routes.append(_Below(app, _Door(mounted.app, limits)))
-
-
-def _in_a_loop(work: Callable[[], None]) -> None:
-    """Does it while an event loop runs: where none does, Gradio makes some, which nobody closes."""
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-
-        async def run() -> None:
-            work()
-
-        asyncio.run(run())
-    else:
-        work()
+    return outer
 
 
 def _read_asset(name: str) -> str:

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import shutil
+import threading
 import urllib.parse
 from collections.abc import AsyncIterator, Iterator
 from itertools import pairwise
@@ -61,6 +62,7 @@ def run_web(backend: Any, settings: Settings) -> Iterator[Running]:
     from llava.serve.web import mount
 
     with run_server(backend, settings, mount=mount) as running:
+        wait_until(lambda: running.send("GET", "/").status == 200, 60)
         yield running
 
 
@@ -402,6 +404,46 @@ def test_it_follows_the_system_until_somebody_chooses(endless: Running, tab: Tab
     dark.page.reload()
     dark.find("#box textarea").wait_for()
     dark.until(lambda: not is_dark(dark))
+
+
+def test_the_api_answers_before_the_page_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradio takes seconds to import; until then there is a page that loads itself again."""
+    from llava.serve import page, web
+
+    may_open = threading.Event()
+    build = page.build_page
+
+    def build_late(*arguments: Any) -> Any:
+        assert may_open.wait(30)
+        return build(*arguments)
+
+    monkeypatch.setattr(page, "build_page", build_late)
+    with run_server(Puppet(), mount=web.mount) as running:
+        assert running.chat("Hi").status == 200
+        reply = running.send("GET", "/")
+        assert (reply.status, reply.headers["retry-after"]) == (503, "1")
+        assert b'http-equiv="refresh"' in reply.body
+        assert running.send("GET", "/gradio_api/info").error["message"] == "The web chat is being opened."
+        may_open.set()
+        wait_until(lambda: running.send("GET", "/").status == 200, 60)
+        assert b"refresh" not in running.send("GET", "/").body
+
+
+def test_a_page_that_cannot_be_opened_leaves_the_api(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from llava.serve import page, web
+
+    def fail(*arguments: Any) -> Any:
+        raise ImportError("no module named so")
+
+    monkeypatch.setattr(page, "build_page", fail)
+    with run_server(Puppet(), mount=web.mount) as running:
+        wait_until(lambda: "could not be opened; the API answers without it" in caplog.text, 60)
+        reply = running.send("GET", "/")
+        assert (reply.status, reply.error["code"]) == (503, "no_web")
+        assert reply.error["message"] == "The web chat could not be opened: the server's log says why."
+        assert running.chat("Hi").status == 200
 
 
 def test_the_page_is_held_to_this_server(endless: Running) -> None:
