@@ -70,15 +70,19 @@ class Product:
             rows_MK = rows_MK.to(self.weight.dtype)
         return calls.multiply_few(rows_MK, self.matrix)
 
-    def many(self, rows_MK: torch.Tensor) -> torch.Tensor:
-        """[M, N] of many rows, in their dtype, or in float32 where they are rounded to 8 bits."""
+    def many(self, rows_MK: torch.Tensor, scratch: calls.Scratch, name: str) -> torch.Tensor:
+        """[M, N] of many rows, in ``scratch`` under ``name``: in their dtype, or in float32 from packed matrices."""
+        shape = (len(rows_MK), self.matrix.rows)
         if isinstance(self.weight, packed.Packed):
-            if self.is_rounded:
-                return calls.multiply_bytes(rows_MK, self.matrix)
-            if calls.has_quads():
-                return calls.multiply_few(rows_MK, self.matrix)
-            return rows_MK @ packed.unpack(self.weight, rows_MK.dtype).T
-        return rows_MK @ self.weight.to(rows_MK.dtype).T
+            if self.is_rounded or calls.has_quads():
+                multiply = calls.multiply_bytes if self.is_rounded else calls.multiply_few
+                return multiply(rows_MK, self.matrix, scratch.take(name, *shape))
+            weight = packed.unpack(self.weight, rows_MK.dtype)
+        elif self.weight.dtype != rows_MK.dtype:
+            weight = scratch.take("widened", *self.weight.shape, dtype=rows_MK.dtype).copy_(self.weight)
+        else:
+            weight = self.weight
+        return torch.mm(rows_MK, weight.T, out=scratch.take(name, *shape, dtype=rows_MK.dtype))
 
 
 def choose_working_dtype(weights: torch.dtype) -> torch.dtype:
@@ -93,15 +97,23 @@ def _float(tensor: torch.Tensor | None) -> torch.Tensor | None:
 class DecoderLayers:
     """All layers of a Llama, Mistral or Qwen2 decoder, over a cache of the library's kind.
 
-    ``layers``: Transformers' decoder layers, whose weights are used where they are. ``is_rounded``: many positions'
+    ``decoder``: Transformers', whose weights are used where they are. ``is_rounded``: many positions'
     products with packed matrices are computed in integers of 8 bits.
     """
 
     def __init__(
-        self, layers: Any, config: Any, cache: NativeKVCache, window: int | None, is_rounded: bool = False
+        self,
+        decoder: Any,
+        config: Any,
+        cache: NativeKVCache,
+        window: int | None,
+        scratch: calls.Scratch,
+        is_rounded: bool = False,
     ) -> None:
-        first = layers[0].self_attn
+        layers, first = decoder.layers, decoder.layers[0].self_attn
+        self.scratch = scratch
         self.cache, self.window, self.eps = cache, window, config.rms_norm_eps
+        self._last_norm = decoder.norm.weight.detach().float().contiguous()
         self.head_dim, self.scale = first.head_dim, first.scaling
         self.dtype = cache.keys[0].dtype
         self.working_dtype = choose_working_dtype(self.dtype)
@@ -153,6 +165,10 @@ class DecoderLayers:
             self._run_few(hidden_NC, cos, sin, positions_N, rows)
         return hidden_NC
 
+    def normalize(self, hidden_NC: torch.Tensor) -> torch.Tensor:
+        """What the head is given [N, C], float32."""
+        return calls.normalize(hidden_NC, self._last_norm, None, self.eps, torch.empty_like(hidden_NC))
+
     def _run_few(
         self, hidden_NC: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, positions_N: torch.Tensor, rows: Rows
     ) -> None:
@@ -167,43 +183,32 @@ class DecoderLayers:
         native.llava_decode(calls.KINDS[self.dtype], ctypes.byref(self._decoder), ctypes.byref(positions))
 
     def _run_many(self, hidden_NC: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, rows: Rows) -> None:
-        working = self.working_dtype
+        working, scratch = self.working_dtype, self.scratch
+        normed = scratch.take("normed", *hidden_NC.shape, dtype=working)
         for layer in self.layers:
-            normed = calls.normalize(hidden_NC, layer["input_norm"], None, self.eps, working)
-            keys, values = layer["keys"], layer["values"]
-            queries = calls.spread(
-                layer["q"].many(normed),
-                layer["k"].many(normed),
-                layer["v"].many(normed),
-                keys,
-                values,
-                rows.slots,
-                self.head_dim,
-                (layer["q_bias"], layer["k_bias"], layer["v_bias"]),
-                (cos, sin),
-            )
-            attended = calls.attend(
-                queries, keys, values, rows.starts, rows.lengths, rows.tables, self.scale, self.window
-            )
-            calls.add(hidden_NC, layer["o"].many(attended.flatten(1).to(working)))
-            normed = calls.normalize(hidden_NC, layer["post_norm"], None, self.eps, working)
-            gated = layer["gate"].many(normed)
-            calls.gate(gated, layer["up"].many(normed))
-            del normed
-            calls.add(hidden_NC, layer["down"].many(gated))
+            calls.normalize(hidden_NC, layer["input_norm"], None, self.eps, normed)
+            products = [layer[name].many(normed, scratch, name) for name in ("q", "k", "v")]
+            seen = _attend(self, layer, products, rows, (cos, sin), window=self.window)
+            calls.add(hidden_NC, layer["o"].many(seen.to(working), scratch, "q"))
+            calls.normalize(hidden_NC, layer["post_norm"], None, self.eps, normed)
+            gated = layer["gate"].many(normed, scratch, "inner")
+            calls.gate(gated, layer["up"].many(normed, scratch, "up"))
+            calls.add(hidden_NC, layer["down"].many(gated, scratch, "q"))
 
 
 class TowerLayers:
     """The blocks of a CLIP tower up to the one that is read."""
 
-    def __init__(self, tower: Any) -> None:
+    def __init__(self, tower: Any, scratch: calls.Scratch) -> None:
+        self.scratch = scratch
         body, config = tower.vision_tower.vision_model, tower.config
         self.tower = tower
         self.head_dim = config.hidden_size // config.num_attention_heads
         self.activation, self.eps = config.hidden_act, config.layer_norm_eps
         self.dtype = tower.dtype
         self.working_dtype = choose_working_dtype(self.dtype)
-        self.num_heads = config.num_attention_heads
+        self.num_heads, self.scale = config.num_attention_heads, self.head_dim**-0.5
+        self._kept: tuple[tuple[int, int], torch.Tensor, torch.Tensor] | None = None
         self.blocks = []
         for block in body.encoder.layers[: tower.num_blocks_run]:
             parts: dict[str, Any] = {}
@@ -222,36 +227,51 @@ class TowerLayers:
         hidden_TPD = body.pre_layrnorm(body.embeddings(pixels_TCHW))
         num_tiles, num_places, _ = hidden_TPD.shape
         hidden = hidden_TPD.detach().float().flatten(0, 1).contiguous().clone()
-        # The tiles' keys and values lie in a cache of their own, a block for each tile.
+        keys, values, rows = self._place(num_tiles, num_places)
+        working, scratch = self.working_dtype, self.scratch
+        normed = scratch.take("normed", *hidden.shape, dtype=working)
+        for block in self.blocks:
+            calls.normalize(hidden, *block["first"], self.eps, normed)
+            products = [block[name].many(normed, scratch, name) for name in ("q", "k", "v")]
+            seen = _attend(self, {**block, "keys": keys, "values": values}, products, rows, None, sees_all=True)
+            calls.add(hidden, block["o"].many(seen.to(working), scratch, "q"), block["o_bias"])
+            calls.normalize(hidden, *block["second"], self.eps, normed)
+            inner = block["up"].many(normed, scratch, "inner")
+            calls.activate(inner, block["up_bias"], self.activation)
+            calls.add(hidden, block["down"].many(inner, scratch, "q"), block["down_bias"])
+        out = hidden.view(num_tiles, num_places, -1)
+        return (out[:, 1:] if self.tower.select_feature == "patch" else out).to(pixels_TCHW.dtype)
+
+    def _place(self, num_tiles: int, num_places: int) -> tuple[torch.Tensor, torch.Tensor, Rows]:
+        """A cache for the tiles' keys and values, a block for each tile, and where they go."""
         size = -(-num_places // calls.LANES) * calls.LANES
-        shape = (num_tiles, self.num_heads, size, self.head_dim, self.dtype)
-        keys, values = calls.make_cache(*shape), calls.make_cache(*shape)
+        # The same cache only for the same tiles: what lies behind a tile's places is never written, and so no NaN.
+        if self._kept is None or self._kept[0] != (num_tiles, num_places):
+            shape = (num_tiles, self.num_heads, size, self.head_dim, self.dtype)
+            self._kept = (num_tiles, num_places), calls.make_cache(*shape), calls.make_cache(*shape)
         tiles = torch.arange(num_tiles)
         slots = (tiles[:, None] * size + torch.arange(num_places)).flatten()
         starts = (torch.arange(num_tiles + 1) * num_places).to(torch.int32)
         lengths = torch.full((num_tiles,), num_places, dtype=torch.int32)
-        tables = tiles[:, None].to(torch.int32).contiguous()
-        working, scale = self.working_dtype, self.head_dim**-0.5
-        for block in self.blocks:
-            normed = calls.normalize(hidden, block["first"][0], block["first"][1], self.eps, working)
-            queries = calls.spread(
-                block["q"].many(normed),
-                block["k"].many(normed),
-                block["v"].many(normed),
-                keys,
-                values,
-                slots,
-                self.head_dim,
-                (block["q_bias"], block["k_bias"], block["v_bias"]),
-            )
-            seen = calls.attend(queries, keys, values, starts, lengths, tables, scale, sees_all=True)
-            calls.add(hidden, block["o"].many(seen.flatten(1).to(working)), block["o_bias"])
-            normed = calls.normalize(hidden, block["second"][0], block["second"][1], self.eps, working)
-            inner = block["up"].many(normed)
-            calls.activate(inner, block["up_bias"], self.activation)
-            calls.add(hidden, block["down"].many(inner), block["down_bias"])
-        out = hidden.view(num_tiles, num_places, -1)
-        return (out[:, 1:] if self.tower.select_feature == "patch" else out).to(pixels_TCHW.dtype)
+        return *self._kept[1:], Rows(starts, lengths, tiles[:, None].to(torch.int32).contiguous(), slots)
+
+
+def _attend(
+    layers: DecoderLayers | TowerLayers,
+    layer: dict[str, Any],
+    products: list[torch.Tensor],
+    rows: Rows,
+    rotary: tuple[torch.Tensor, torch.Tensor] | None,
+    **sight: Any,
+) -> torch.Tensor:
+    """What a layer's positions see [N, heads * head_dim], in the cache's dtype, from its products q, k and v."""
+    keys, values = layer["keys"], layer["values"]
+    shape = (len(products[0]), products[0].shape[1] // layers.head_dim, layers.head_dim)
+    queries, seen = (layers.scratch.take(name, *shape, dtype=keys.dtype) for name in ("queries", "seen"))
+    biases = tuple(layer[f"{name}_bias"] for name in ("q", "k", "v"))
+    calls.spread(*products, keys, values, rows.slots, layers.head_dim, biases, rotary, queries)
+    calls.attend(queries, keys, values, rows.starts, rows.lengths, rows.tables, layers.scale, out=seen, **sight)
+    return seen.flatten(1)
 
 
 def find_layer_obstacle(layers: Any) -> str | None:

@@ -52,7 +52,8 @@ class Runner:
         self._layers: compiled.DecoderLayers | None = None
         self._tower: compiled.TowerLayers | None = None
         self._graphs: graphs.GraphDecoder | None = None
-        self._is_rounded = is_rounded
+        self._is_rounded, self._scratch = is_rounded, calls.Scratch()
+        self._rotary: tuple[torch.Tensor, ...] | None = None
         num_layers, num_kv_heads = len(self._decoder.layers), config.num_key_value_heads
         shape = (num_layers, num_blocks, num_kv_heads, block_tokens, first.head_dim)
         self.slowness = calls.find_obstacle(self.model.dtype, self.model.device, first.head_dim, group, block_tokens)
@@ -73,21 +74,21 @@ class Runner:
 
     def reload(self) -> None:
         """Takes over the model's weights as they are now."""
-        self._weights = self._find_weights()
+        self._weights, self._rotary = self._find_weights(), None
         if self._graphs is not None:
             self._graphs.forget()
         if self.slowness is None:
             assert isinstance(self.cache, paged.NativeKVCache)
             (window,) = self._windows
             self._layers = compiled.DecoderLayers(
-                self._decoder.layers, self.model.config, self.cache, window, self._is_rounded
+                self._decoder, self.model.config, self.cache, window, self._scratch, self._is_rounded
             )
         head = self.model.lm_head
         is_plain = type(head) in (torch.nn.Linear, PackedLinear) and head.bias is None
         self._head = compiled.Product(head) if self._layers is not None and is_plain else None
         tower = self.model.get_vision_tower()
         is_usual = isinstance(self.cache, paged.NativeKVCache) and compiled.find_tower_obstacle(tower) is None
-        self._tower = compiled.TowerLayers(tower) if is_usual else None
+        self._tower = compiled.TowerLayers(tower, self._scratch) if is_usual else None
 
     def has_new_weights(self) -> bool:
         """Whether weights were changed or replaced since they were taken over."""
@@ -132,8 +133,7 @@ class Runner:
         """All layers over the positions of a step, [N, C] -> [N, C], before the last norm."""
         device = embeds_NC.device
         if self._layers is not None:
-            rotary = self._decoder.rotary_emb(embeds_NC[None].float(), positions_N[None])
-            cos, sin = (part[0].float().contiguous() for part in rotary)
+            cos, sin = self._rotate(positions_N)
             return self._layers.run(embeds_NC, cos, sin, positions_N, rows)
         hidden, positions_1N = embeds_NC[None], positions_N[None].to(device)
         rotary = self._decoder.rotary_emb(hidden, positions_1N)
@@ -150,13 +150,20 @@ class Runner:
                 )
         return hidden[0]
 
+    def _rotate(self, positions_N: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The rotary embedding's float32 cos and sin [N, head_dim], out of a table."""
+        most = int(positions_N.max()) + 1
+        if self._rotary is None or most > len(self._rotary[0]):
+            positions = torch.arange(-(-most // 1024) * 1024)
+            table = self._decoder.rotary_emb(torch.empty(0), positions[None])
+            self._rotary = tuple(part[0].float().contiguous() for part in table)
+        return tuple(part[positions_N] for part in self._rotary)
+
     def _score(self, hidden_NC: torch.Tensor) -> torch.Tensor:
         """The scores [N, V] of the next token, float32."""
-        head = self.model.lm_head
-        normed = self._decoder.norm(hidden_NC.to(self.model.dtype))
-        if self._head is not None and len(normed) <= compiled.MAX_POSITIONS:
-            return self._head.few(normed)
-        return head(normed).float()
+        if self._head is not None and self._layers is not None and len(hidden_NC) <= compiled.MAX_POSITIONS:
+            return self._head.few(self._layers.normalize(hidden_NC))
+        return self.model.lm_head(self._decoder.norm(hidden_NC.to(self.model.dtype))).float()
 
     def _embed(self, request: Request, start: int, stop: int) -> torch.Tensor:
         """What stands at the request's positions, [stop - start, C]: words, and features of its pictures."""

@@ -28,11 +28,11 @@ from llava.model.companions import (
 )
 from llava.model.folders import new_folder
 from llava.model.opening import OpenCheckpoint, check_tied, open_checkpoint
-from llava.model.packed import bits_for, pack_layer, pack_model
+from llava.model.packed import PackedLinear, bits_for, pack_layer, pack_model
 from llava.model.placement import choose_device, choose_dtype, read_dtype
 from llava.model.quantize import check_quantization, quantize_layer
 from llava.model.sources import DEFAULT_MODEL
-from llava.model.weights import write_tensors
+from llava.model.weights import forget_pages, is_mapped, write_tensors
 
 _ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 
@@ -127,6 +127,8 @@ def _fill(opened: OpenCheckpoint, device: torch.device, dtype: torch.dtype, bits
             head = value
         else:
             _assign(model, ours, value, bits)
+            if isinstance(model.get_submodule(ours.rpartition(".")[0]), PackedLinear) and is_mapped(path):
+                forget_pages(tensor)
     if is_tied:
         _tie_head(model, head)
     _compute_buffers(model, device)

@@ -6,7 +6,9 @@ tensors are mapped, not copied, so reading takes the memory of what the caller k
 
 from __future__ import annotations
 
+import ctypes
 import json
+import mmap
 import pickle
 import re
 import zipfile
@@ -107,7 +109,7 @@ def stream_tensors(places: Mapping[str, Path]) -> Iterator[tuple[str, torch.Tens
 
 
 def _tensors_in(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
-    if path.suffix != ".safetensors":
+    if not is_mapped(path):
         yield from read_bin(path).items()
         return
     with _open_safetensors(path) as file:
@@ -124,6 +126,25 @@ def _open_safetensors(path: Path) -> safe_open:
         raise CheckpointError(
             f"{path} is cut short or damaged ({size} bytes: {error}). Copy or download it again."
         ) from error
+
+
+def is_mapped(path: Path) -> bool:
+    """Whether ``stream_tensors`` gives views into this file, rather than memory that several may share."""
+    return path.suffix == ".safetensors"
+
+
+def forget_pages(tensor: torch.Tensor) -> None:
+    """Lets a view into a file that was read for the last time count no more to this process's memory.
+
+    It stays in the system's cache as long as there is room, instead of beside what was made of it.
+    """
+    if not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    begin = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE
+    end = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    if begin < end:
+        call = ctypes.CDLL(None).madvise
+        call(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), ctypes.c_int(mmap.MADV_DONTNEED))
 
 
 def refuse_pointer(path: Path) -> None:

@@ -83,11 +83,12 @@ template <typename T> void write_value(const Cache& c, T* head, int place, const
 constexpr int MAX_ROWS = 48;
 constexpr int KEYS = 64;  // positions looked at together
 constexpr int MAX_DIM = 256;
+constexpr Ints COUNT = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 struct Seen {
     float largest[MAX_ROWS], total[MAX_ROWS];
     alignas(64) float values[MAX_ROWS * MAX_DIM];
-    alignas(64) float widened[KEYS * MAX_DIM];  // keys or values looked at, where they are stored in pairs
+    alignas(64) float near[KEYS * MAX_DIM];  // the keys or values looked at, out of all their blocks
     void begin(int rows, int dim) {
         for (int r = 0; r < rows; r++) largest[r] = -INFINITY, total[r] = 0;
         std::fill(values, values + rows * dim, 0.0f);
@@ -108,30 +109,20 @@ inline void widen_pairs(const Words words, float* first, float* second) {
     std::memcpy(second, &high, sizeof high);
 }
 
-// `vectors` vectors of 16 positions [dim / pairs][16][pairs] as [dim][16]; they lie dim * 16 numbers apart.
-inline const float* widen_keys(const float* b, int, int, float*) { return b; }
-#if defined(__AVX512BF16__)
-inline const bf16* widen_keys(const bf16* b, int, int, float*) { return b; }
-inline const bf16* widen_values(const bf16* b, int, int, float*) { return b; }
-#else
-inline const float* widen_keys(const bf16* b, int vectors, int dim, float* to) {
-    for (int v = 0; v < vectors; v++)
-        for (int d = 0; d < dim; d += 2)
-            widen_pairs(*reinterpret_cast<const Words*>(b + long(v) * LANES * dim + d * LANES),
-                        to + long(v) * LANES * dim + d * LANES, to + long(v) * LANES * dim + (d + 1) * LANES);
-    return to;
+// `count` keys or values of one block, as they are multiplied: [dim / pairs][16][pairs] of 16 keys as [dim][16], and
+// [count / pairs][dim][pairs] values as [count][dim].
+template <typename T> void bring_keys(const T* from, int count, int dim, T* to) { std::copy(from, from + count * dim, to); }
+template <typename T> void bring_values(const T* from, int count, int dim, T* to) { bring_keys(from, count, dim, to); }
+inline void bring_keys(const bf16* from, int count, int dim, float* to) {
+    for (int i = 0; i < count * dim; i += 2 * LANES)
+        widen_pairs(*reinterpret_cast<const Words*>(from + i), to + i, to + i + LANES);
 }
-
-// `count` positions (pairs of them) [count / pairs][dim][pairs] as [count][dim].
-inline const float* widen_values(const bf16* b, int count, int dim, float* to) {
+inline void bring_values(const bf16* from, int count, int dim, float* to) {
     for (int i = 0; i < count; i += 2)
         for (int d = 0; d < dim; d += LANES)
-            widen_pairs(*reinterpret_cast<const Words*>(b + long(i) * dim + d * 2), to + long(i) * dim + d,
+            widen_pairs(*reinterpret_cast<const Words*>(from + long(i) * dim + d * 2), to + long(i) * dim + d,
                         to + long(i + 1) * dim + d);
-    return to;
 }
-#endif
-inline const float* widen_values(const float* b, int, int, float*) { return b; }
 
 // Looks at positions `from` to `to` of a table (`from` a multiple of 16): rows of `queries` [rows][dim], of which row r
 // may see positions first[r] to last[r]. block_tokens is a multiple of 16.
@@ -143,49 +134,62 @@ void look(const Cache& c, const T* keys, const T* values, const int32_t* table, 
     const int dim = c.head_dim;
     alignas(64) float scores[MAX_ROWS * KEYS];
     alignas(64) W weights[MAX_ROWS * KEYS];
-    float* widened = seen.widened;
+    W* near = reinterpret_cast<W*>(seen.near);
+    // Blocks are short. For many rows it pays to put what is in them together first; numbers to be widened have to be.
+    const bool gathers = !std::is_same<T, W>::value || rows >= 8;
+    // A block holds too little of one head for the hardware to see what comes next.
+    auto ask_for = [&](const T* cache, int begin, int end) {
+        for (int position = begin; position < end; position += LANES) {
+            const T* block = c.at(cache, table[position / c.block_tokens], head) + long(position % c.block_tokens) * dim;
+            for (int i = 0; i < LANES * dim; i += 64 / int(sizeof(T))) __builtin_prefetch(block + i);
+        }
+    };
     int least = *std::max_element(first, first + rows), most = *std::min_element(last, last + rows);
     for (int start = from; start < to; start += KEYS) {
         int count = std::min(KEYS, to - start), vectors = (count + LANES - 1) / LANES;
+        const int next = start + KEYS, end_of_next = std::min(next + KEYS, to);
+        if (rows < MAX_ROWS / 2) ask_for(keys, next, end_of_next);
         // Whole runs of vectors inside one block at a time.
         for (int v = 0; v < vectors;) {
             int position = start + v * LANES, place = position % c.block_tokens;
             int run = std::min(vectors - v, (c.block_tokens - place) / LANES);
-            const W* b = widen_keys(c.at(keys, table[position / c.block_tokens], head) + long(place) * dim, run, dim,
-                                    widened);
-            product<W>(rows, queries, dim, b, long(LANES) * P, long(LANES) * dim, run, dim, scores + v * LANES, KEYS,
-                       false);
+            const T* block = c.at(keys, table[position / c.block_tokens], head) + long(place) * dim;
+            if (gathers)
+                bring_keys(block, run * LANES, dim, near + long(v) * LANES * dim);
+            else
+                product<W>(rows, queries, dim, (const W*)block, long(LANES) * P, long(LANES) * dim, run, dim,
+                           scores + v * LANES, KEYS, false);
             v += run;
         }
+        if (gathers)
+            product<W>(rows, queries, dim, near, long(LANES) * P, long(LANES) * dim, vectors, dim, scores, KEYS, false);
+        if (rows < MAX_ROWS / 2) ask_for(values, next, end_of_next);
         bool is_whole = start >= least && start + vectors * LANES - 1 <= most;
         for (int r = 0; r < rows; r++) {
             float* row = scores + r * KEYS;
             Floats top = splat(-INFINITY);
             for (int v = 0; v < vectors; v++) {
                 Floats s = load(row + v * LANES) * scale;
-                if (!is_whole)
-                    for (int i = 0; i < LANES; i++) {
-                        int position = start + v * LANES + i;
-                        if (position < first[r] || position > last[r]) s[i] = -INFINITY;
-                    }
+                if (!is_whole) {
+                    Ints position = COUNT + (start + v * LANES);
+                    s = (position < first[r]) | (position > last[r]) ? splat(-INFINITY) : s;
+                }
                 save(row + v * LANES, s);
                 top = larger(top, s);
             }
-            float highest = seen.largest[r];
-            for (int i = 0; i < LANES; i++) highest = std::max(highest, top[i]);
+            float highest = std::max(seen.largest[r], largest_of(top));
             W* w = weights + r * KEYS;
             if (highest == -INFINITY) {  // nothing to see here yet
                 for (int i = 0; i < vectors * LANES; i++) store(w + i, 0.0f);
                 continue;
             }
-            float shrink = std::exp(seen.largest[r] - highest);
+            float shrink = highest == seen.largest[r] ? 1.0f : std::exp(seen.largest[r] - highest);
             Floats sums = splat(0.0f);
             for (int v = 0; v < vectors; v++) {
                 Floats e = exponential(load(row + v * LANES) - highest);
                 sums += e;
-                save(row + v * LANES, e);
+                save(w + v * LANES, e);
             }
-            for (int i = 0; i < vectors * LANES; i++) store(w + i, row[i]);
             seen.total[r] = seen.total[r] * shrink + sum(sums);
             if (shrink != 1.0f)
                 for (int d = 0; d < dim; d += LANES) {
@@ -199,18 +203,23 @@ void look(const Cache& c, const T* keys, const T* values, const int32_t* table, 
         for (int done = 0; done < pairs;) {
             int position = start + done, place = position % c.block_tokens;
             int run = std::min(pairs - done, c.block_tokens - place);
-            const W* b = widen_values(c.at(values, table[position / c.block_tokens], head) + long(place) * dim, run,
-                                      dim, widened);
-            product<W>(rows, weights + done, KEYS, b, long(P) * dim, long(LANES) * P, dim / LANES, run, seen.values,
-                       dim, true);
+            const T* block = c.at(values, table[position / c.block_tokens], head) + long(place) * dim;
+            if (gathers)
+                bring_values(block, run, dim, near + long(done) * dim);
+            else
+                product<W>(rows, weights + done, KEYS, (const W*)block, long(P) * dim, long(LANES) * P, dim / LANES,
+                           run, seen.values, dim, true);
             done += run;
         }
+        if (gathers)
+            product<W>(rows, weights, KEYS, near, long(P) * dim, long(LANES) * P, dim / LANES, pairs, seen.values, dim,
+                       true);
     }
 }
 
 template <typename T> void finish(const Seen& seen, int r, int dim, T* out) {
     float share = seen.total[r] > 0 ? 1 / seen.total[r] : 0;
-    for (int d = 0; d < dim; d++) store(out + d, seen.values[r * dim + d] * share);
+    for (int d = 0; d < dim; d += LANES) save(out + d, load(seen.values + r * dim + d) * share);
 }
 
 }  // namespace
@@ -242,7 +251,7 @@ void attend(const Attention& a, const T* queries, const T* keys, const T* values
     long num_pieces = 0;
     for (int r = 0; r < a.num_rows; r++)
         num_pieces += long((a.starts[r + 1] - a.starts[r] + step - 1) / step) * a.num_kv_heads;
-    Piece* pieces = new Piece[num_pieces];
+    Piece* pieces = KEPT(Piece, num_pieces);
     long n = 0;
     for (int r = 0; r < a.num_rows; r++) {
         int count = a.starts[r + 1] - a.starts[r];
@@ -252,7 +261,7 @@ void attend(const Attention& a, const T* queries, const T* keys, const T* values
     }
 #pragma omp parallel num_threads(a.num_threads)
     {
-        Seen* seen = new Seen;
+        Seen* seen = KEPT(Seen, 1);
         alignas(64) Worked<T> gathered[MAX_ROWS * MAX_DIM];
         int first[MAX_ROWS], last[MAX_ROWS];
 #pragma omp for schedule(dynamic)
@@ -263,7 +272,7 @@ void attend(const Attention& a, const T* queries, const T* keys, const T* values
             for (int q = p.begin; q < p.end; q++)
                 for (int g = 0; g < group; g++, rows++) {
                     const T* query = queries + (long(start + q) * a.num_heads + p.head * group + g) * dim;
-                    for (int d = 0; d < dim; d++) store(gathered + rows * dim + d, to_float(query[d]));
+                    for (int d = 0; d < dim; d += LANES) save(gathered + rows * dim + d, load(query + d));
                     last[rows] = a.sees_all ? length - 1 : length - count + q;
                     first[rows] = a.window ? std::max(0, last[rows] - a.window + 1) : 0;
                 }
@@ -275,9 +284,7 @@ void attend(const Attention& a, const T* queries, const T* keys, const T* values
                 for (int g = 0; g < group; g++, rows++)
                     finish(*seen, rows, dim, out + (long(start + q) * a.num_heads + p.head * group + g) * dim);
         }
-        delete seen;
     }
-    delete[] pieces;
 }
 
 template <typename T>

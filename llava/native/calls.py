@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from typing import Any
 
+import numpy as np
 import torch
 
 from llava.native import library
@@ -41,6 +43,33 @@ class _Heads(ctypes.Structure):
     ]
 
 
+def make_memory(*shape: int, dtype: torch.dtype) -> torch.Tensor:
+    """An uninitialized tensor, in large pages where the system gives them (NumPy asks for them, torch does not)."""
+    return _align(np.empty(math.prod(shape) * dtype.itemsize + 63, dtype=np.uint8)).view(dtype).view(shape)
+
+
+def _align(whole: Any) -> torch.Tensor:
+    """Bytes that begin where a vector does, of an array with 63 more."""
+    skipped = -whole.ctypes.data % 64
+    return torch.from_numpy(whole[skipped : len(whole) - 63 + skipped])
+
+
+class Scratch:
+    """Tensors by name in memory that is kept: fresh pages cost more than what is computed in them."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, torch.Tensor] = {}
+
+    def take(self, name: str, *shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+        """An uninitialized tensor, which the next call with this name overwrites."""
+        size = math.prod(shape) * dtype.itemsize
+        kept = self._kept.get(name)
+        if kept is None or len(kept) < size:
+            self._kept.pop(name, None)
+            kept = self._kept[name] = make_memory(size, dtype=torch.uint8)
+        return kept[:size].view(dtype).view(shape)
+
+
 def pointer(tensor: torch.Tensor | None) -> ctypes.c_void_p:
     """Where a contiguous tensor's numbers lie; a null pointer for None."""
     if tensor is None:
@@ -70,11 +99,8 @@ def make_cache(
     num_blocks: int, num_kv_heads: int, block_tokens: int, head_dim: int, dtype: torch.dtype
 ) -> torch.Tensor:
     """Memory for keys or values, all zero without being touched: [blocks, kv heads, block_tokens * head_dim]."""
-    import numpy as np
-
     shape = (num_blocks, num_kv_heads, block_tokens * head_dim)
-    whole = np.zeros((num_blocks * num_kv_heads * block_tokens * head_dim * dtype.itemsize,), dtype=np.uint8)
-    return torch.from_numpy(whole).view(dtype).view(shape)
+    return _align(np.zeros(math.prod(shape) * dtype.itemsize + 63, dtype=np.uint8)).view(dtype).view(shape)
 
 
 def store(
@@ -107,6 +133,7 @@ def spread(
     head_dim: int,
     biases: tuple[torch.Tensor | None, ...] = (None, None, None),
     rotary: tuple[torch.Tensor, torch.Tensor] | None = None,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Queries [N, heads, head_dim] in the caches' dtype, ready for ``attend``; keys and values go into their slots.
 
@@ -127,7 +154,8 @@ def spread(
         *(pointer(part) for part in rotary or (None, None)),
         pointer(slots),
     )
-    out = torch.empty(num, queries.shape[1] // head_dim, head_dim, dtype=key_cache.dtype)
+    if out is None:
+        out = torch.empty(num, queries.shape[1] // head_dim, head_dim, dtype=key_cache.dtype)
     native.llava_spread(
         KINDS[queries.dtype],
         KINDS[key_cache.dtype],
@@ -147,6 +175,7 @@ def attend(
     scale: float,
     window: int | None = None,
     sees_all: bool = False,
+    out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Causal attention [N, heads, head_dim] of the last queries of every request over its own positions.
 
@@ -158,7 +187,8 @@ def attend(
     assert native is not None
     _, num_heads, head_dim = queries.shape
     queries = queries.contiguous()
-    out = torch.empty_like(queries)
+    if out is None:
+        out = torch.empty_like(queries)
     arguments = _Attention(
         len(lengths),
         num_heads,
@@ -193,29 +223,30 @@ def has_quads() -> bool:
     return native is not None and bool(native.llava_has_quads())
 
 
-def multiply_few(rows: torch.Tensor, matrix: Matrix) -> torch.Tensor:
+def multiply_few(rows: torch.Tensor, matrix: Matrix, out: torch.Tensor | None = None) -> torch.Tensor:
     """Float32 [M, N] = rows [M, K] times ``matrix`` [N, K], for few rows; dense ones are of the rows' dtype."""
     rows = rows.contiguous()
-    out = torch.empty(len(rows), matrix.rows)
+    if out is None:
+        out = torch.empty(len(rows), matrix.rows)
     _call("llava_linear", KINDS[rows.dtype], ctypes.byref(matrix), len(rows), pointer(rows), pointer(out))
     return out
 
 
-def multiply_bytes(rows: torch.Tensor, matrix: Matrix) -> torch.Tensor:
+def multiply_bytes(rows: torch.Tensor, matrix: Matrix, out: torch.Tensor | None = None) -> torch.Tensor:
     """Float32 [M, N] = rows [M, K] times a packed ``matrix``, for many rows, which are rounded to 8 bits each."""
     rows = rows.contiguous()
-    out = torch.empty(len(rows), matrix.rows)
+    if out is None:
+        out = torch.empty(len(rows), matrix.rows)
     _call("llava_bytes", KINDS[rows.dtype], ctypes.byref(matrix), len(rows), pointer(rows), pointer(out))
     return out
 
 
 def normalize(
-    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, eps: float, dtype: torch.dtype
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, eps: float, out: torch.Tensor
 ) -> torch.Tensor:
-    """Layer norm of float32 rows [M, C], or without a bias their RMS norm, in ``dtype``; weight and bias float32."""
-    out = torch.empty(hidden.shape, dtype=dtype)
+    """Layer norm of float32 rows [M, C], or without a bias their RMS norm, into ``out``; weight and bias float32."""
     tensors = (pointer(hidden), pointer(weight), pointer(bias))
-    _call("llava_norm", KINDS[dtype], *hidden.shape, *tensors, ctypes.c_float(eps), pointer(out))
+    _call("llava_norm", KINDS[out.dtype], *hidden.shape, *tensors, ctypes.c_float(eps), pointer(out))
     return out
 
 

@@ -9,6 +9,9 @@
 #include "attention.h"
 #include "matrix.h"
 
+#include <atomic>
+#include <thread>
+
 // A whole decoder's layers for few positions (a Llama, Mistral or Qwen2), in one parallel region: a small model then pays
 // no call and no start of threads for each product. Dense weights stay where torch has them; each is read once for all
 // positions.
@@ -45,36 +48,55 @@ template <typename T> struct Input {
     int columns;
     T* rows = nullptr;
     float* exact = nullptr;
-    Quantized* quantized = nullptr;
-    Input(int num, int columns, bool is_packed) : columns(columns) {
+    Quantized quantized;
+    Input(int num, int columns, bool is_packed, Kept& numbers, Kept& integers) : columns(columns) {
         if (is_packed)
-            exact = new float[size_t(num) * columns], quantized = new Quantized(num, columns);
+            exact = numbers.take<float>(size_t(num) * columns), quantized = Quantized(num, columns, integers);
         else
-            rows = new T[size_t(num) * columns];
+            rows = numbers.take<T>(size_t(num) * columns);
     }
-    ~Input() { delete[] rows, delete[] exact, delete quantized; }
-    Input(const Input&) = delete;
-    Input& operator=(const Input&) = delete;
-    void put(long row, long column, float x) {
+    void put(long row, long column, Floats x, int count = LANES) {
         if (exact != nullptr)
-            exact[row * columns + column] = x;
+            save(exact + row * columns + column, x, count);
         else
-            store(rows + row * columns + column, x);
+            save(rows + row * columns + column, x, count);
     }
     // After the last `put` of a row.
     void close(long row) {
-        if (exact != nullptr) quantized->set(int(row), exact + row * columns, columns);
+        if (exact != nullptr) quantized.set(int(row), exact + row * columns, columns);
     }
 };
 
 inline float mean_of_squares(const float* x, int width) {
     Floats squares = splat(0.0f);
-    int i = 0;
-    for (; i + LANES <= width; i += LANES) squares += load(x + i) * load(x + i);
-    float total = sum(squares);
-    for (; i < width; i++) total += x[i] * x[i];
-    return total / width;
+    for (int i = 0; i < width; i += LANES) {
+        Floats v = load(x + i, width - i);
+        squares += v * v;
+    }
+    return sum(squares) / width;
 }
+
+// Where threads of one team wait for each other. OpenMP's own puts them to sleep at once wherever the process has more
+// threads than cores (each thread that calls in has its team), and waking one takes longer than most of a step's parts.
+class Meeting {
+    std::atomic<int> num_here{0}, num_met{0};
+
+  public:
+    void wait(int num_threads) {
+        const int before = num_met.load(std::memory_order_relaxed);
+        if (num_here.fetch_add(1, std::memory_order_acq_rel) + 1 == num_threads) {
+            num_here.store(0, std::memory_order_relaxed);
+            num_met.fetch_add(1, std::memory_order_release);
+            return;
+        }
+        for (long i = 0; num_met.load(std::memory_order_acquire) == before; i++) {
+#if defined(__x86_64__)
+            _mm_pause();
+#endif
+            if (i > 5000) std::this_thread::yield();  // somebody else may need this core to get there
+        }
+    }
+};
 
 struct Part {
     float largest, total;
@@ -90,17 +112,20 @@ template <typename T> void run_layers(const Decoder& d, const Positions& p) {
     int longest = *std::max_element(p.lengths, p.lengths + num);
     int num_parts = std::max(1, std::min((longest + 127) / 128, (4 * d.num_threads) / std::max(1, num * d.num_kv_heads)));
     const bool is_packed = d.layers[0].q.bits <= 8;
-    Input<T> normed(num, width, is_packed), attended(num, q_width, is_packed), gated(num, inner, is_packed);
-    float* qkv = new float[size_t(num) * qkv_width];
-    Worked<T>* queries = new Worked<T>[size_t(num) * q_width];
-    float* up = new float[size_t(num) * inner];
+    static thread_local Kept kept[6];
+    Input<T> normed(num, width, is_packed, kept[0], kept[1]), attended(num, q_width, is_packed, kept[2], kept[3]);
+    Input<T> gated(num, inner, is_packed, kept[4], kept[5]);
+    float* qkv = KEPT(float, size_t(num) * qkv_width);
+    Worked<T>* queries = KEPT(Worked<T>, size_t(num) * q_width);
+    float *gates = KEPT(float, size_t(num) * inner), *ups = KEPT(float, size_t(num) * inner);
     const long num_pieces = long(num) * d.num_kv_heads * num_parts;
-    float* part_values = new float[size_t(num_pieces) * group * dim];
-    Part* parts = new Part[size_t(num_pieces) * group];
+    float* part_values = KEPT(float, size_t(num_pieces) * group * dim);
+    Part* parts = KEPT(Part, size_t(num_pieces) * group);
+    Meeting meeting;
 #pragma omp parallel num_threads(d.num_threads)
     {
         const int threads = omp_get_num_threads(), me = omp_get_thread_num();
-        Seen* seen = new Seen;
+        Seen* seen = KEPT(Seen, 1);
         auto share = [&](long n, long& begin, long& end, long grain) {
             long grains = (n + grain - 1) / grain;
             begin = std::min(n, grains * me / threads * grain), end = std::min(n, grains * (me + 1) / threads * grain);
@@ -112,7 +137,8 @@ template <typename T> void run_layers(const Decoder& d, const Positions& p) {
             for (long m = begin; m < end; m++) {
                 const float* x = p.hidden + m * width;
                 float by = 1 / std::sqrt(mean_of_squares(x, width) + d.eps);
-                for (int i = 0; i < width; i++) normed.put(m, i, x[i] * by * weight[i]);
+                for (int i = 0; i < width; i += LANES)
+                    normed.put(m, i, load(x + i, width - i) * by * load(weight + i, width - i), width - i);
                 normed.close(m);
             }
         };
@@ -120,12 +146,12 @@ template <typename T> void run_layers(const Decoder& d, const Positions& p) {
             if (!is_packed) return;
             share(num, begin, end, 1);
             for (long m = begin; m < end; m++) input.close(m);
-#pragma omp barrier
+            meeting.wait(threads);
         };
         for (int l = 0; l < d.num_layers; l++) {
             const Layer& layer = d.layers[l];
             normalize(layer.input_norm);
-#pragma omp barrier
+            meeting.wait(threads);
             struct {
                 const Matrix& weight;
                 const float* bias;
@@ -135,12 +161,12 @@ template <typename T> void run_layers(const Decoder& d, const Positions& p) {
                              {layer.v, layer.v_bias, q_width + kv_width}};
             for (const auto& w : matrices) {
                 share(w.weight.rows, begin, end, grain);
-                multiply<T>(w.weight, num, normed.rows, normed.quantized, int(begin), int(end),
+                multiply<T>(w.weight, num, normed.rows, &normed.quantized, int(begin), int(end),
                             [&](int r, int c, float x) {
                                 qkv[size_t(r) * qkv_width + w.at + c] = x + (w.bias ? w.bias[c] : 0);
                             });
             }
-#pragma omp barrier
+            meeting.wait(threads);
             // Rotary embedding, Llama's halves: x cos + (-second, first) sin.
             share(long(num) * (d.num_heads + d.num_kv_heads), begin, end, 1);
             for (long i = begin; i < end; i++) {
@@ -153,7 +179,7 @@ template <typename T> void run_layers(const Decoder& d, const Positions& p) {
                     turned[j + half] = x[j + half] * cos[j + half] + x[j] * sin[j + half];
                 }
                 if (head < d.num_heads) {
-                    for (int j = 0; j < dim; j++) store(queries + m * q_width + head * dim + j, turned[j]);
+                    for (int j = 0; j < dim; j += LANES) save(queries + m * q_width + head * dim + j, load(turned + j));
                     continue;
                 }
                 int kv_head = head - d.num_heads;
@@ -164,8 +190,8 @@ template <typename T> void run_layers(const Decoder& d, const Positions& p) {
                 write_value(cache, cache.at((T*)layer.values, block, kv_head), place,
                             qkv + m * qkv_width + q_width + kv_width + kv_head * dim, is_last);
             }
-#pragma omp barrier
-#pragma omp for schedule(dynamic)
+            meeting.wait(threads);
+#pragma omp for schedule(dynamic) nowait
             for (long i = 0; i < num_pieces; i++) {
                 long m = i / num_parts / d.num_kv_heads;
                 int head = int(i / num_parts % d.num_kv_heads), part = int(i % num_parts);
@@ -184,8 +210,8 @@ template <typename T> void run_layers(const Decoder& d, const Positions& p) {
                 for (int g = 0; g < group; g++) {
                     if (num_parts == 1) {
                         float share = seen->total[g] > 0 ? 1 / seen->total[g] : 0;
-                        for (int j = 0; j < dim; j++)
-                            attended.put(m, (head * group + g) * dim + j, seen->values[g * dim + j] * share);
+                        for (int j = 0; j < dim; j += LANES)
+                            attended.put(m, (head * group + g) * dim + j, load(seen->values + g * dim + j) * share);
                         continue;
                     }
                     float* kept = part_values + (i * group + g) * dim;
@@ -193,8 +219,9 @@ template <typename T> void run_layers(const Decoder& d, const Positions& p) {
                     parts[i * group + g] = {seen->largest[g], seen->total[g], kept};
                 }
             }
+            meeting.wait(threads);
             if (num_parts > 1) {
-#pragma omp for schedule(static)
+#pragma omp for schedule(static) nowait
                 for (long i = 0; i < long(num) * d.num_heads; i++) {
                     long m = i / d.num_heads;
                     int head = int(i % d.num_heads) / group, g = int(i % d.num_heads) % group;
@@ -211,81 +238,80 @@ template <typename T> void run_layers(const Decoder& d, const Positions& p) {
                         total += weight * one.total;
                         for (int j = 0; j < dim; j++) merged[j] += weight * one.values[j];
                     }
-                    for (int j = 0; j < dim; j++)
-                        attended.put(m, i % d.num_heads * dim + j, merged[j] / total);
+                    for (int j = 0; j < dim; j += LANES)
+                        attended.put(m, i % d.num_heads * dim + j, load(merged + j) / total);
                 }
+                meeting.wait(threads);
             }
             close(attended);
             share(width, begin, end, grain);
-            multiply<T>(layer.o, num, attended.rows, attended.quantized, int(begin), int(end),
+            multiply<T>(layer.o, num, attended.rows, &attended.quantized, int(begin), int(end),
                         [&](int r, int c, float x) { p.hidden[size_t(r) * width + c] += x; });
-#pragma omp barrier
+            meeting.wait(threads);
             normalize(layer.post_norm);
-#pragma omp barrier
+            meeting.wait(threads);
             share(inner, begin, end, grain);
-            multiply<T>(layer.up, num, normed.rows, normed.quantized, int(begin), int(end),
-                        [&](int r, int c, float x) { up[size_t(r) * inner + c] = x; });
-            multiply<T>(layer.gate, num, normed.rows, normed.quantized, int(begin), int(end),
-                        [&](int r, int c, float x) {
-                            gated.put(r, c, x / (1 + std::exp(-x)) * up[size_t(r) * inner + c]);
-                        });
-#pragma omp barrier
+            multiply<T>(layer.up, num, normed.rows, &normed.quantized, int(begin), int(end),
+                        [&](int r, int c, float x) { ups[size_t(r) * inner + c] = x; });
+            multiply<T>(layer.gate, num, normed.rows, &normed.quantized, int(begin), int(end),
+                        [&](int r, int c, float x) { gates[size_t(r) * inner + c] = x; });
+            for (long m = 0; m < num; m++)
+                for (long i = begin; i < end; i += LANES) {
+                    const long at = m * inner + i;
+                    const int count = int(std::min<long>(LANES, end - i));
+                    gated.put(m, i, silu(load(gates + at, count)) * load(ups + at, count), count);
+                }
+            meeting.wait(threads);
             close(gated);
             share(width, begin, end, grain);
-            multiply<T>(layer.down, num, gated.rows, gated.quantized, int(begin), int(end),
+            multiply<T>(layer.down, num, gated.rows, &gated.quantized, int(begin), int(end),
                         [&](int r, int c, float x) { p.hidden[size_t(r) * width + c] += x; });
-#pragma omp barrier
+            meeting.wait(threads);
         }
-        delete seen;
     }
-    delete[] qkv;
-    delete[] queries;
-    delete[] up;
-    delete[] part_values;
-    delete[] parts;
 }
 
 template <typename T>
 void run_linear(const Matrix& w, int num, const T* rows, float* out, int num_threads) {
-    Quantized* quantized = nullptr;
-    if (w.bits <= 8) {
-        quantized = new Quantized(num, w.columns);
-        float* exact = new float[w.columns];
-        for (int r = 0; r < num; r++) {
-            for (int i = 0; i < w.columns; i++) exact[i] = to_float(rows[size_t(r) * w.columns + i]);
-            quantized->set(r, exact, w.columns);
-        }
-        delete[] exact;
-    }
+    static thread_local Kept kept;
+    Quantized quantized;
+    if (w.bits <= 8) quantized = Quantized(num, w.columns, kept);
 #pragma omp parallel num_threads(num_threads)
     {
+        if (w.bits <= 8) {
+#pragma omp for schedule(static)
+            for (int r = 0; r < num; r++) quantized.set(r, rows + size_t(r) * w.columns, w.columns);
+        }
         long n = omp_get_num_threads(), me = omp_get_thread_num(), grains = (w.rows + LANES - 1) / LANES;
         int begin = int(std::min<long>(w.rows, grains * me / n * LANES));
         int end = int(std::min<long>(w.rows, grains * (me + 1) / n * LANES));
-        multiply<T>(w, num, rows, quantized, begin, end,
+        multiply<T>(w, num, rows, &quantized, begin, end,
                     [&](int r, int c, float x) { out[size_t(r) * w.rows + c] = x; });
     }
-    delete quantized;
 }
 
 template <typename T> void run_bytes(const Matrix& w, int num, const T* rows, float* out, int num_threads) {
     const int width = padded(w.columns, GROUP);
-    int8_t* bytes = new int8_t[size_t(padded(num, TALL)) * width]();
-    float* scales = new float[num];
-    int32_t* sums = new int32_t[num];
+    int8_t* bytes = KEPT(int8_t, size_t(padded(num, TALL)) * width);
+    float* scales = KEPT(float, num);
+    int32_t* sums = KEPT(int32_t, num);
+    for (int r = num; r < padded(num, TALL); r++)
+        for (int k = 0; k < width; k += 4) std::memset(bytes + place_byte(r, k, width), 0, 4);
 #pragma omp parallel for num_threads(num_threads) schedule(static)
     for (int r = 0; r < num; r++)
         quantize_bytes(rows + size_t(r) * w.columns, r, w.columns, width, bytes, scales + r, sums + r);
     multiply_bytes(w, num, bytes, scales, sums, out, num_threads);
-    delete[] bytes;
-    delete[] scales;
-    delete[] sums;
 }
 
-// x + bias, through an activation: 0 none, 1 quick GELU, 2 GELU (its error function exact).
-inline float activate(int activation, float x) {
-    if (activation == 1) return x / (1 + std::exp(-1.702f * x));
-    if (activation == 2) return 0.5f * x * (1 + std::erf(x * 0.70710678f));
+inline Floats through_each(Floats x, float (*f)(float)) {
+    for (int i = 0; i < LANES; i++) x[i] = f(x[i]);
+    return x;
+}
+
+// Through an activation: 0 none, 1 quick GELU, 2 GELU (its error function exact).
+inline Floats activate(int activation, Floats x) {
+    if (activation == 1) return silu(1.702f * x) * (1 / 1.702f);
+    if (activation == 2) return 0.5f * x * (1.0f + through_each(x * 0.70710678f, std::erf));
     return x;
 }
 
@@ -352,21 +378,30 @@ void llava_norm(int kind, int num, int width, const float* x, const float* weigh
                 void* out, int num_threads) {
     as_kind(kind, [&](auto t) {
         using T = KIND(t);
-#pragma omp parallel for num_threads(num_threads) schedule(static)
+#pragma omp parallel for num_threads(num_threads) schedule(static) if (num > 8)
         for (int r = 0; r < num; r++) {
             const float* row = x + size_t(r) * width;
             T* to = (T*)out + size_t(r) * width;
+            float mean = 0, squares = 0;
             if (bias == nullptr) {
-                float by = 1 / std::sqrt(mean_of_squares(row, width) + eps);
-                for (int i = 0; i < width; i++) store(to + i, row[i] * by * weight[i]);
-                continue;
+                squares = mean_of_squares(row, width);
+            } else {
+                Floats total = splat(0.0f), apart = splat(0.0f);
+                for (int i = 0; i < width; i += LANES) total += load(row + i, width - i);
+                mean = sum(total) / width;
+                for (int i = 0; i < width; i += LANES) {
+                    Floats from_mean = load(row + i, width - i) - mean;
+                    apart += from_mean * from_mean;
+                }
+                // The lanes behind the end were zeros, and so were as far from it as it is from zero.
+                squares = (sum(apart) - (padded(width, LANES) - width) * mean * mean) / width;
             }
-            double total = 0, squares = 0;
-            for (int i = 0; i < width; i++) total += row[i];
-            float mean = float(total / width);
-            for (int i = 0; i < width; i++) squares += double(row[i] - mean) * (row[i] - mean);
-            float by = float(1 / std::sqrt(squares / width + eps));
-            for (int i = 0; i < width; i++) store(to + i, (row[i] - mean) * by * weight[i] + bias[i]);
+            const float by = 1 / std::sqrt(squares + eps);
+            for (int i = 0; i < width; i += LANES) {
+                const int count = width - i;
+                Floats scaled = (load(row + i, count) - mean) * by * load(weight + i, count);
+                save(to + i, bias == nullptr ? scaled : scaled + load(bias + i, count), count);
+            }
         }
     });
 }
@@ -377,9 +412,12 @@ void llava_add(int kind, int num, int width, const void* x, const float* bias, f
         const auto* from = (const KIND(t)*)x;
 #pragma omp parallel for num_threads(num_threads) schedule(static)
         for (int r = 0; r < num; r++)
-            for (int i = 0; i < width; i++) {
-                size_t at = size_t(r) * width + i;
-                hidden[at] += to_float(from[at]) + (bias ? bias[i] : 0);
+            for (int i = 0; i < width; i += LANES) {
+                const size_t at = size_t(r) * width + i;
+                const int count = width - i;
+                Floats x = load(from + at, count);
+                if (bias != nullptr) x += load(bias + i, count);
+                save(hidden + at, load(hidden + at, count) + x, count);
             }
     });
 }
@@ -390,9 +428,9 @@ void llava_activate(int kind, int activation, int num, int width, void* x, const
         auto* all = (KIND(t)*)x;
 #pragma omp parallel for num_threads(num_threads) schedule(static)
         for (int r = 0; r < num; r++)
-            for (int i = 0; i < width; i++) {
+            for (int i = 0; i < width; i += LANES) {
                 auto* at = all + size_t(r) * width + i;
-                store(at, activate(activation, to_float(*at) + bias[i]));
+                save(at, activate(activation, load(at, width - i) + load(bias + i, width - i)), width - i);
             }
     });
 }
@@ -403,9 +441,9 @@ void llava_gate(int kind, long count, void* gate, const void* up, int num_thread
         auto* to = (KIND(t)*)gate;
         const auto* with = (const KIND(t)*)up;
 #pragma omp parallel for num_threads(num_threads) schedule(static)
-        for (long i = 0; i < count; i++) {
-            float x = to_float(to[i]);
-            store(to + i, x / (1 + std::exp(-x)) * to_float(with[i]));
+        for (long i = 0; i < count; i += LANES) {
+            const int left = int(std::min<long>(LANES, count - i));
+            save(to + i, silu(load(to + i, left)) * load(with + i, left), left);
         }
     });
 }
@@ -432,7 +470,8 @@ void llava_spread(int kind, int cache_kind, const Heads* h, const void* q, const
                 float row[MAX_DIM], turned[MAX_DIM];
                 auto read = [&](const void* rows, const float* bias, int heads, int head) {
                     const From* at = (const From*)rows + (n * heads + head) * dim;
-                    for (int j = 0; j < dim; j++) row[j] = to_float(at[j]) + (bias ? bias[head * dim + j] : 0);
+                    for (int j = 0; j < dim; j += LANES)
+                        save(row + j, load(at + j) + (bias ? load(bias + head * dim + j) : splat(0.0f)));
                 };
                 const long block = h->slots[n] / h->block_tokens;
                 const int place = int(h->slots[n] % h->block_tokens);
@@ -454,7 +493,7 @@ void llava_spread(int kind, int cache_kind, const Heads* h, const void* q, const
                     }
                     if (is_query) {
                         To* at = (To*)queries + (n * h->num_heads + own) * dim;
-                        for (int j = 0; j < dim; j++) store(at + j, ready[j]);
+                        for (int j = 0; j < dim; j += LANES) save(at + j, load(ready + j));
                     } else {
                         write_key(cache, cache.at((To*)key_cache, block, own), place, ready);
                     }

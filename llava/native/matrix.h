@@ -34,7 +34,6 @@ constexpr int WIDEST = 256;  // numbers of the summed dimension that many-row pr
 inline int padded(int n, int to) { return (n + to - 1) / to * to; }
 
 inline Ints load_ints(const void* p) { return *reinterpret_cast<const Ints*>(p); }
-inline Ints spread(int32_t x) { return Ints{} + x; }
 inline int32_t read_quad(const int8_t* p) {
     int32_t quad;
     std::memcpy(&quad, p, 4);
@@ -57,61 +56,35 @@ inline Ints dot_quads(Ints acc, Ints a, Ints b) {
 #endif
 }
 
-inline Floats load_scales(const bf16* p) {
-    typedef uint16_t Halves __attribute__((vector_size(2 * LANES), aligned(2)));
-    Words words = __builtin_convertvector(*reinterpret_cast<const Halves*>(p), Words) << 16;
-    Floats f;
-    std::memcpy(&f, &words, sizeof f);
-    return f;
-}
-
-// Rows as integers of 16 bits: `high` and `low` [rows][padded], `sums` [rows][padded / GROUP], `scale` [rows].
+// Rows as integers of 16 bits: `high` and `low` [rows][padded], `sums` [rows][padded / GROUP], `scale` [rows]; in memory
+// that somebody else keeps.
 struct Quantized {
-    int width;
-    int8_t *high, *low;
-    int32_t* sums;
-    float* scale;
-    explicit Quantized(int rows, int columns) : width(padded(columns, GROUP)) {
-        high = new int8_t[size_t(rows) * width + 64]();
-        low = new int8_t[size_t(rows) * width + 64]();
-        sums = new int32_t[size_t(rows) * (width / GROUP)]();
-        scale = new float[rows]();
+    int width = 0;
+    int8_t *high = nullptr, *low = nullptr;
+    int32_t* sums = nullptr;
+    float* scale = nullptr;
+    Quantized() = default;
+    Quantized(int rows, int columns, Kept& kept) : width(padded(columns, GROUP)) {
+        const size_t row = 2 * width + 4 * (width / GROUP) + 4;
+        auto* at = kept.take<int8_t>(rows * row + 64);
+        scale = reinterpret_cast<float*>(at), sums = reinterpret_cast<int32_t*>(scale + rows);
+        high = reinterpret_cast<int8_t*>(sums + size_t(rows) * (width / GROUP)), low = high + size_t(rows) * width;
     }
-    ~Quantized() { delete[] high, delete[] low, delete[] sums, delete[] scale; }
-    Quantized(const Quantized&) = delete;
-    Quantized& operator=(const Quantized&) = delete;
 
-    void set(int row, const float* x, int columns) {
-        Floats top = splat(0.0f);
-        int i = 0;
-        for (; i + LANES <= columns; i += LANES) {
-            Floats v = load(x + i);
-            top = larger(top, larger(v, -v));
-        }
-        float largest = 0;
-        for (int l = 0; l < LANES; l++) largest = std::max(largest, top[l]);
-        bool is_number = sum(top) - sum(top) == 0;
-        for (; i < columns; i++) largest = std::max(largest, std::abs(x[i])), is_number &= x[i] - x[i] == 0;
+    template <typename T> void set(int row, const T* x, int columns) {
         // What is no number must not become one: it goes on to the scores, where it is found.
-        for (i = 0; is_number && i < columns; i++) is_number = x[i] == x[i];
-        scale[row] = is_number ? largest / 32512 : NAN;
-        float inverse = largest > 0 && is_number ? 32512 / largest : 0;
+        const float largest = find_largest(x, columns);
+        scale[row] = largest / 32512;
+        const bool is_number = largest - largest == 0;
+        const float inverse = largest > 0 && is_number ? 32512 / largest : 0;
         int8_t *h = high + size_t(row) * width, *l = low + size_t(row) * width;
         int32_t* s = sums + size_t(row) * (width / GROUP);
-        for (int g = 0; g < width / GROUP; g++) {
-            int end = std::min(columns, (g + 1) * GROUP), total = 0;
-            for (int k = g * GROUP; k < end; k++) {
-                // 1.5 * 2**23 rounds to an integer, ties to even.
-                float shifted = x[k] * inverse + 12582912.0f;
-                int32_t bits;
-                std::memcpy(&bits, &shifted, 4);
-                int32_t q = inverse == 0 ? 0 : bits - 0x4b400000;
-                int8_t part = int8_t(uint8_t(q & 255));
-                l[k] = part;
-                h[k] = int8_t((q - part) >> 8);
-                total += q;
-            }
-            s[g] = total;
+        for (int k = 0; k < width; k += LANES) {
+            Ints q = inverse == 0 ? spread(0) : to_ints(load(x + k, columns - k) * inverse);
+            Ints part = q << 24 >> 24;
+            *reinterpret_cast<Bytes*>(l + k) = __builtin_convertvector(part, Bytes);
+            *reinterpret_cast<Bytes*>(h + k) = __builtin_convertvector((q - part) >> 8, Bytes);
+            s[k / GROUP] = (k % GROUP ? s[k / GROUP] : 0) + sum(q);
         }
     }
 };
@@ -159,6 +132,7 @@ inline void strip4(const Matrix& w, long strip, const Quantized& a, int first, f
     for (int g = 0; g < groups; g++) {
         Ints high[ROWS], low[ROWS];
         for (int r = 0; r < ROWS; r++) high[r] = low[r] = Ints{};
+        if (ROWS < 4) __builtin_prefetch(scales + g * LANES + AHEAD / 4);
 #pragma GCC unroll 4
         for (int v = 0; v < 4; v++) {
             Ints bytes = load_ints(data + (g * 4 + v) * 64);
@@ -173,7 +147,7 @@ inline void strip4(const Matrix& w, long strip, const Quantized& a, int first, f
                 low[r] = dot_quads(low[r], last4, spread(read_quad(a.low + at + 4)));
             }
         }
-        Floats scale = load_scales(scales + g * LANES);
+        Floats scale = load(scales + g * LANES);
         for (int r = 0; r < ROWS; r++) {
             Ints whole = (high[r] << 8) + low[r] - 8 * a.sums[long(first + r) * groups + g];
             total[r] += __builtin_convertvector(whole, Floats) * scale;
@@ -284,56 +258,78 @@ inline void multiply(const Matrix& w, int rows, const T* a, const Quantized* q, 
 
 // Packing ------------------------------------------------------------------------------------------------------------
 
-// One number's place: which byte of a strip, and which half of it in 4 bits.
-inline long place8(int k, int lane) { return long(k / 4) * 64 + lane * 4 + k % 4; }
-inline long place4(int k, int lane) { return long(k / 8) * 64 + lane * 4 + k % 4; }
-
-template <typename T> void pack8(const T* row, int columns, int width, int lane, uint8_t* strip, float* scale) {
-    float largest = 0;
-    for (int k = 0; k < columns; k++) largest = std::max(largest, std::abs(to_float(row[k])));
-    *scale = largest / 127;
-    float inverse = largest > 0 ? 127 / largest : 0;
-    for (int k = 0; k < width; k++)
-        strip[place8(k, lane)] = uint8_t(128 + (k < columns ? int(std::nearbyint(to_float(row[k]) * inverse)) : 0));
+// x[GROUP][lane] = numbers k, k + 1 ... of a strip's 16 rows, zero where there are none.
+template <typename T> void gather(const T* weight, int rows, int columns, int first, int k, float* x) {
+    const int count = std::min(GROUP, columns - k);
+    for (int lane = 0; lane < LANES; lane++) {
+        const T* row = weight + long(first + lane) * columns + k;
+        for (int i = 0; i < GROUP; i++) x[i * LANES + lane] = first + lane < rows && i < count ? to_float(row[i]) : 0;
+    }
 }
 
-// The scale, of a few tried, that leaves the least squared error; as a bfloat16, and the error counts its rounding.
-inline bf16 choose_scale(const float* x) {
+// For each lane the scale, of a few tried, that leaves the least squared error; as a bfloat16, and the error counts its
+// rounding.
+inline Floats choose_scales(const float* x) {
     static const float STEPS[] = {8, 7, 7.5f, 6.5f, 8.5f, 6};
-    float largest = 0;
-    for (int k = 0; k < GROUP; k++)
-        if (std::abs(x[k]) > std::abs(largest)) largest = x[k];
-    bf16 best{0};
-    float least = INFINITY;
+    Floats largest = splat(0.0f), best = splat(0.0f), least = splat(INFINITY);
+    for (int k = 0; k < GROUP; k++) {
+        Floats v = load(x + k * LANES);
+        largest = larger(v, -v) > larger(largest, -largest) ? v : largest;
+    }
     for (float step : STEPS)
         for (float sign : {-1.0f, 1.0f}) {
-            bf16 rounded;
-            store(&rounded, sign * largest / step);
-            float scale = to_float(rounded), inverse = scale != 0 ? 1 / scale : 0;
-            Floats errors = splat(0.0f);
-            for (int k = 0; k < GROUP; k += LANES) {
-                Floats v = load(x + k), q = v * inverse + 12582912.0f - 12582912.0f;
+            bf16 rounded[LANES];
+            save(rounded, sign * largest / step);
+            const Floats scale = load(rounded), inverse = scale != 0.0f ? 1.0f / scale : splat(0.0f);
+            Floats error = splat(0.0f);
+            for (int k = 0; k < GROUP; k++) {
+                Floats v = load(x + k * LANES), q = v * inverse + 12582912.0f - 12582912.0f;
                 q = q < -8.0f ? splat(-8.0f) : q;
                 q = q > 7.0f ? splat(7.0f) : q;
-                errors += (v - q * scale) * (v - q * scale);
+                error += (v - q * scale) * (v - q * scale);
             }
-            float error = sum(errors);
-            if (error < least) least = error, best = rounded;
+            best = error < least ? scale : best;
+            least = error < least ? error : least;
         }
     return best;
 }
 
-template <typename T> void pack4(const T* row, int columns, int width, int lane, uint8_t* strip, bf16* scales) {
-    for (int g = 0; g < width / GROUP; g++) {
-        float x[GROUP] = {};
-        for (int k = 0; k < GROUP && g * GROUP + k < columns; k++) x[k] = to_float(row[g * GROUP + k]);
-        bf16 chosen = choose_scale(x);
-        scales[g * LANES + lane] = chosen;
-        float scale = to_float(chosen), inverse = scale != 0 ? 1 / scale : 0;
-        for (int k = 0; k < GROUP; k++) {
-            int q = 8 + std::min(7, std::max(-8, int(std::nearbyint(x[k] * inverse))));
-            uint8_t& byte = strip[place4(g * GROUP + k, lane)];
-            byte = k % 8 < 4 ? uint8_t((byte & 0xf0) | q) : uint8_t((byte & 0x0f) | (q << 4));
+template <typename T>
+void pack8(const T* weight, int rows, int columns, int first, uint8_t* strip, float* scales) {
+    float x[GROUP * LANES], largest[LANES] = {};
+    for (int lane = 0; lane < std::min(LANES, rows - first); lane++)
+        for (int k = 0; k < columns; k += LANES) {
+            Floats v = load(weight + long(first + lane) * columns + k, columns - k);
+            largest[lane] = std::max(largest[lane], largest_of(larger(v, -v)));
+        }
+    const Floats top = load(largest), inverse = top > 0.0f ? 127.0f / top : splat(0.0f);
+    save(scales, top / 127.0f);
+    for (int k = 0; k < columns; k += GROUP) {
+        gather(weight, rows, columns, first, k, x);
+        for (int i = 0; i < GROUP; i += 4, strip += 64) {
+            Ints word = spread(0);
+            for (int j = 0; j < 4; j++) word |= (to_ints(load(x + (i + j) * LANES) * inverse) + 128) << (8 * j);
+            *reinterpret_cast<Ints*>(strip) = word;
+        }
+    }
+}
+
+template <typename T>
+void pack4(const T* weight, int rows, int columns, int first, uint8_t* strip, bf16* scales) {
+    float x[GROUP * LANES];
+    for (int k = 0; k < columns; k += GROUP, scales += LANES) {
+        gather(weight, rows, columns, first, k, x);
+        const Floats scale = choose_scales(x), inverse = scale != 0.0f ? 1.0f / scale : splat(0.0f);
+        save(scales, scale);
+        for (int i = 0; i < GROUP; i += 8, strip += 64) {
+            Ints word = spread(0);
+            for (int j = 0; j < 8; j++) {
+                Ints q = to_ints(load(x + (i + j) * LANES) * inverse);
+                q = q < -8 ? spread(-8) : q;
+                q = q > 7 ? spread(7) : q;
+                word |= (q + 8) << (j % 4 * 8 + j / 4 * 4);
+            }
+            *reinterpret_cast<Ints*>(strip) = word;
         }
     }
 }
@@ -345,19 +341,11 @@ void pack(int bits, const T* weight, int rows, int columns, uint8_t* data, void*
 #pragma omp parallel for num_threads(num_threads) schedule(static)
     for (int s = 0; s < strips; s++) {
         uint8_t* strip = data + s * strip_bytes;
-        std::memset(strip, bits == 8 ? 128 : 0x88, strip_bytes);
-        for (int lane = 0; lane < LANES; lane++) {
-            const int row = s * LANES + lane;
-            if (bits == 8) {
-                float* scale = static_cast<float*>(scales) + row;
-                *scale = 0;
-                if (row < rows) pack8(weight + long(row) * columns, columns, width, lane, strip, scale);
-            } else {
-                bf16* of_strip = static_cast<bf16*>(scales) + long(s) * (width / GROUP) * LANES;
-                for (int g = 0; g < width / GROUP; g++) of_strip[g * LANES + lane] = bf16{0};
-                if (row < rows) pack4(weight + long(row) * columns, columns, width, lane, strip, of_strip);
-            }
-        }
+        if (bits == 8)
+            pack8(weight, rows, columns, s * LANES, strip, static_cast<float*>(scales) + s * LANES);
+        else
+            pack4(weight, rows, columns, s * LANES, strip,
+                  static_cast<bf16*>(scales) + long(s) * (width / GROUP) * LANES);
     }
 }
 
@@ -366,7 +354,7 @@ inline void unpack_part(const Matrix& w, long strip, int k, float out[LANES][LAN
     const int width = padded(w.columns, GROUP);
     const uint8_t* data = static_cast<const uint8_t*>(w.data) + strip * (long(width) * LANES * w.bits / 8);
     Floats scale = w.bits == 8 ? load(static_cast<const float*>(w.scales) + strip * LANES)
-                               : load_scales(static_cast<const bf16*>(w.scales) +
+                               : load(static_cast<const bf16*>(w.scales) +
                                              (strip * (width / GROUP) + k / GROUP) * LANES);
     for (int i = 0; i < LANES; i++) {
         Ints bytes = load_ints(data + (w.bits == 8 ? (k + i) / 4 : (k + i) / 8) * 64);
@@ -430,12 +418,12 @@ inline void widen(const Matrix& w, long strip, int strips, uint8_t* data, float*
         // The largest that any group's scale allows; what is lost by not looking at the numbers is a part of one bit.
         Floats top = splat(0.0f);
         for (int g = 0; g < groups; g++) {
-            Floats scale = load_scales(of_groups + g * LANES);
+            Floats scale = load(of_groups + g * LANES);
             top = larger(top, larger(scale * 8.0f, scale * -8.0f));
         }
         save(scales + s * LANES, top * (1 / 127.0f));
         for (int g = 0; g < groups; g++) {
-            Floats by = load_scales(of_groups + g * LANES) * 127.0f / (top > 0.0f ? top : splat(1.0f));
+            Floats by = load(of_groups + g * LANES) * 127.0f / (top > 0.0f ? top : splat(1.0f));
             for (int v = 0; v < 4; v++) {
                 Ints bytes = load_ints(from + (g * 4 + v) * 64);
                 for (int half = 0; half < 2; half++, bytes >>= 4) {
@@ -484,9 +472,9 @@ inline void multiply_bytes(const Matrix& w, int rows, const int8_t* a, const flo
     const int panels = (strips + STRIPS - 1) / STRIPS;
 #pragma omp parallel num_threads(num_threads)
     {
-        uint8_t* widened = w.bits == 4 ? new uint8_t[size_t(width) * LANES * STRIPS] : nullptr;
+        uint8_t* widened = w.bits == 4 ? KEPT(uint8_t, size_t(width) * LANES * STRIPS) : nullptr;
         float panel_scales[STRIPS * LANES];
-        int32_t* acc = new int32_t[40 * TALL * STRIPS * LANES];
+        int32_t* acc = KEPT(int32_t, 40 * TALL * STRIPS * LANES);
 #pragma omp for schedule(dynamic)
         for (int panel = 0; panel < panels; panel++) {
             const long strip = long(panel) * STRIPS;
@@ -503,45 +491,24 @@ inline void multiply_bytes(const Matrix& w, int rows, const int8_t* a, const flo
             if (count == 2) run(multiply_panel<2>);
             if (count == 1) run(multiply_panel<1>);
         }
-        delete[] acc;
-        delete[] widened;
     }
 }
 
 // A row as signed bytes under one scale, into its places; what is no number makes the scale none.
 template <typename T>
 void quantize_bytes(const T* x, int row, int columns, int width, int8_t* out, float* scale, int32_t* total) {
-    Floats top = splat(0.0f), check = splat(0.0f);
-    auto read = [&](int k) {
-        alignas(64) float part[LANES];
-        for (int i = 0; i < LANES; i++) part[i] = k + i < columns ? to_float(x[k + i]) : 0.0f;
-        return load(part);
-    };
-    for (int k = 0; k < columns; k += LANES) {
-        Floats v = read(k);
-        top = larger(top, larger(v, -v));
-        check += v * 0.0f;
-    }
-    float largest = 0;
-    for (int i = 0; i < LANES; i++) largest = std::max(largest, top[i]);
-    const bool is_number = sum(check) == 0;
-    *scale = is_number ? largest / 127 : NAN;
-    const float inverse = largest > 0 && is_number ? 127 / largest : 0;
+    const float largest = find_largest(x, columns);
+    *scale = largest / 127;
+    const float inverse = largest > 0 && largest - largest == 0 ? 127 / largest : 0;
     Ints totals = spread(0);
     for (int k = 0; k < width; k += LANES) {
-        // 1.5 * 2**23 rounds to an integer, ties to even. What is no number times 0 is none either, and is not looked at.
-        Floats shifted = read(k) * inverse + 12582912.0f;
-        Ints q;
-        std::memcpy(&q, &shifted, sizeof q);
-        q = inverse == 0 ? spread(0) : q - 0x4b400000;
-        for (int i = 0; i < LANES; i += 4) {
-            int8_t* quad = out + place_byte(row, k + i, width);
-            for (int j = 0; j < 4; j++) quad[j] = int8_t(q[i + j]);
-        }
+        Ints q = inverse == 0 ? spread(0) : to_ints(load(x + k, columns - k) * inverse);
+        Bytes bytes = __builtin_convertvector(q, Bytes);
+        for (int i = 0; i < LANES; i += 4)
+            std::memcpy(out + place_byte(row, k + i, width), reinterpret_cast<const char*>(&bytes) + i, 4);
         totals += q;
     }
-    *total = 0;
-    for (int i = 0; i < LANES; i++) *total += totals[i];
+    *total = sum(totals);
 }
 
 }  // namespace

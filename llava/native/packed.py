@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from llava.native import library
-from llava.native.calls import KINDS, LANES, Matrix, pointer
+from llava.native.calls import KINDS, LANES, Matrix, make_memory, pointer
 
 GROUP = 32
 BITS = (8, 4)
@@ -46,7 +46,11 @@ class Packed:
 def empty(rows: int, columns: int, bits: int, device: torch.device | str = "cpu") -> Packed:
     """Memory for a packed matrix."""
     strips, width = -(-rows // LANES), -(-columns // GROUP) * GROUP
-    data = torch.empty(strips, width * LANES * bits // 8, dtype=torch.uint8, device=device)
+    shape = (strips, width * LANES * bits // 8)
+    if torch.device(device).type == "cpu":
+        data = make_memory(*shape, dtype=torch.uint8)
+    else:
+        data = torch.empty(shape, dtype=torch.uint8, device=device)
     if bits == 8:
         scales = torch.empty(strips, LANES, dtype=torch.float32, device=device)
     else:

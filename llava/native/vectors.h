@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -21,6 +22,8 @@ constexpr int LANES = 16;
 typedef float Floats __attribute__((vector_size(4 * LANES), aligned(4)));
 typedef uint32_t Words __attribute__((vector_size(4 * LANES), aligned(1)));
 typedef int32_t Ints __attribute__((vector_size(4 * LANES), aligned(4)));
+typedef uint16_t Halves __attribute__((vector_size(2 * LANES), aligned(2)));
+typedef int8_t Bytes __attribute__((vector_size(LANES), aligned(1)));
 
 struct bf16 {
     uint16_t bits;
@@ -43,8 +46,34 @@ inline void store(bf16* to, float x) {
 inline void store(float* to, float x) { *to = x; }
 
 inline Floats splat(float x) { return Floats{} + x; }
+inline Ints spread(int32_t x) { return Ints{} + x; }
+inline Floats as_floats(Words x) {
+    Floats f;
+    std::memcpy(&f, &x, sizeof f);
+    return f;
+}
 inline Floats load(const float* p) { return *reinterpret_cast<const Floats*>(p); }
 inline void save(float* p, Floats x) { *reinterpret_cast<Floats*>(p) = x; }
+inline Floats load(const bf16* p) {
+    return as_floats(__builtin_convertvector(*reinterpret_cast<const Halves*>(p), Words) << 16);
+}
+inline void save(bf16* p, Floats x) {
+    Words word;
+    std::memcpy(&word, &x, sizeof word);
+    Words rounded = (word + 0x7fff + ((word >> 16) & 1)) >> 16;
+    *reinterpret_cast<Halves*>(p) = __builtin_convertvector(x == x ? rounded : Words{} + 0x7fc0, Halves);
+}
+// The same of fewer numbers than lanes, at the end of a row; the other lanes are 0.
+template <typename T> inline Floats load(const T* p, int count) {
+    if (count >= LANES) return load(p);
+    alignas(64) float part[LANES] = {};
+    for (int i = 0; i < count; i++) part[i] = to_float(p[i]);
+    return load(part);
+}
+template <typename T> inline void save(T* p, Floats x, int count) {
+    if (count >= LANES) return save(p, x);
+    for (int i = 0; i < count; i++) store(p + i, x[i]);
+}
 
 inline float sum(Floats x) {
 #if defined(__AVX512F__)
@@ -55,7 +84,25 @@ inline float sum(Floats x) {
     return total;
 #endif
 }
+inline int32_t sum(Ints x) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_epi32(__m512i(x));
+#else
+    int32_t total = 0;
+    for (int i = 0; i < LANES; i++) total += x[i];
+    return total;
+#endif
+}
 inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
+inline float largest_of(Floats x) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_ps(__m512(x));
+#else
+    float top = x[0];
+    for (int i = 1; i < LANES; i++) top = std::max(top, x[i]);
+    return top;
+#endif
+}
 
 // e**x to 2 units in the last place for x <= 0; below -87 it is 0. Cody and Waite's reduction, Cephes' polynomial.
 inline Floats exponential(Floats x) {
@@ -77,6 +124,53 @@ inline Floats exponential(Floats x) {
     return x < -87.0f ? splat(0.0f) : p * power;
 }
 
+inline Floats silu(Floats x) {
+    Floats e = exponential(-larger(x, -x));
+    return x * ((x < 0.0f ? e : splat(1.0f)) / (1.0f + e));
+}
+
+// The integers nearest to x (ties to even), for |x| < 2**22.
+inline Ints to_ints(Floats x) {
+    Floats shifted = x + 12582912.0f;  // 1.5 * 2**23
+    Ints bits;
+    std::memcpy(&bits, &shifted, sizeof bits);
+    return bits - 0x4b400000;
+}
+
+// The largest magnitude of a row, or no number where one of them is none.
+template <typename T> inline float find_largest(const T* x, int count) {
+    Floats top = splat(0.0f), check = splat(0.0f);
+    for (int i = 0; i < count; i += LANES) {
+        Floats v = load(x + i, count - i);
+        top = larger(top, larger(v, -v));
+        check += v * 0.0f;
+    }
+    return sum(check) == 0 ? largest_of(top) : NAN;
+}
+
+// Memory that is kept from call to call: fresh pages cost more than what is computed in them. One for each place in the
+// code that asks, and for each thread that calls the library.
+class Kept {
+    void* memory = nullptr;
+    size_t size = 0;
+
+  public:
+    ~Kept() { std::free(memory); }
+    template <typename T> T* take(size_t count) {
+        if (count * sizeof(T) > size) {
+            std::free(memory);
+            size = (count * sizeof(T) + 4095) / 4096 * 4096;
+            memory = std::aligned_alloc(4096, size);
+        }
+        return static_cast<T*>(memory);
+    }
+};
+#define KEPT(type, count)                 \
+    ([&]() -> type* {                     \
+        static thread_local Kept kept;    \
+        return kept.take<type>(count);    \
+    }())
+
 // acc += a * b for one (pair of) summed position(s): `a` is one number or pair for all lanes, `b` a vector of them.
 template <typename T> struct Pairs;
 template <> struct Pairs<float> {
@@ -93,11 +187,7 @@ template <> struct Pairs<bf16> {
         return Floats(_mm512_dpbf16_ps(__m512(acc), __m512bh(_mm512_set1_epi32(int(pair))), __m512bh(vector)));
 #else
         Words words = *reinterpret_cast<const Words*>(b);
-        Words low = words << 16, high = words & 0xffff0000u;
-        Floats first, second;
-        std::memcpy(&first, &low, sizeof first);
-        std::memcpy(&second, &high, sizeof second);
-        return acc + to_float(a[0]) * first + to_float(a[1]) * second;
+        return acc + to_float(a[0]) * as_floats(words << 16) + to_float(a[1]) * as_floats(words & 0xffff0000u);
 #endif
     }
 };

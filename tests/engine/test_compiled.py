@@ -181,7 +181,7 @@ def test_a_tower_through_the_library_sees_what_it_sees_through_torch(
     assert compiled.find_tower_obstacle(tower) is None
     pixels = torch.randn(3, 3, tower.image_size, tower.image_size).to(dtype)
     with torch.inference_mode():
-        expected, out = tower(pixels), compiled.TowerLayers(tower).run(pixels)
+        expected, out = tower(pixels), compiled.TowerLayers(tower, calls.Scratch()).run(pixels)
     assert out.dtype == dtype
     limit = 1e-4 if dtype == torch.float32 else 4e-2
     assert (out - expected).norm() / expected.norm() < limit

@@ -129,7 +129,7 @@ def test_all_layers_at_once_are_transformers_layers(native: Any, family: str, dt
     decoder = model.get_model()
     shape = (len(decoder.layers), 80, 2, 64, 16, dtype)
     slow, fast = paged.KVCache(*shape, torch.device("cpu")), paged.NativeKVCache(*shape)
-    layers = compiled.DecoderLayers(decoder.layers, model.config, fast, window)
+    layers = compiled.DecoderLayers(decoder, model.config, fast, window, calls.Scratch())
     paged.register()
     torch.manual_seed(3)
     with torch.inference_mode():
