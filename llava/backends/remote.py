@@ -81,6 +81,8 @@ class Remote:
             they are always sent, so that an engine's own defaults never apply.
     """
 
+    constrains_answers = True
+
     def __init__(
         self,
         url: str,
@@ -207,6 +209,8 @@ class Remote:
                 values.update(logprobs=True, top_logprobs=request.top_logprobs)
             else:
                 values["logprobs"] = request.top_logprobs
+        if request.response_format is not None:
+            values["response_format"] = dict(request.response_format)
         extras = {
             "top_k": -1 if sampling.top_k is None else sampling.top_k,
             "min_p": sampling.min_p,

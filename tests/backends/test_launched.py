@@ -362,6 +362,28 @@ def test_sglang_is_asked_by_its_own_words(checkpoint: Checkpoint, photo: Path) -
     assert "END" in settings["stop"]
     assert (body["return_logprob"], body["top_logprobs_num"]) == (True, 3)
     assert "image_data" not in write_body(checkpoint.ask(ask("What?")), ask("What?"))
+    assert "json_schema" not in settings
+
+
+@pytest.mark.parametrize(
+    ("form", "schema"),
+    [
+        ({"type": "json_object"}, {"type": "object"}),
+        ({"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "array"}}}, {"type": "array"}),
+    ],
+)
+def test_engines_are_told_the_form_of_an_answer(
+    hf_folder: Path, checkpoint: Checkpoint, form: dict[str, Any], schema: dict[str, Any]
+) -> None:
+    request = ask("echo", response_format=form)
+    body = write_body(checkpoint.ask(request), request)
+    assert json.loads(body["sampling_params"]["json_schema"]) == schema
+
+    async def task() -> Any:
+        async with serving(hf_folder) as backend:
+            return json.loads("".join([delta.text async for delta in backend.chat(request)]))
+
+    assert run(task)["response_format"] == form
 
 
 def test_sglangs_events_are_read() -> None:

@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -109,6 +110,17 @@ def test_what_is_asked_for_is_sent_in_openais_names() -> None:
     assert sent["top_k"] == 5  # asked for, so sent though OpenAI itself has no such word
     assert "min_p" not in sent
     assert "repetition_penalty" not in sent
+
+
+def test_the_form_of_an_answer_is_passed_on_and_only_where_it_was_asked_for() -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "sign", "schema": {"type": "object"}}}
+
+    async def task(client: Remote, fake: FakeEngine) -> Any:
+        await read(client, replace(ask("echo"), response_format=form))
+        await read(client, ask("echo"))
+        return [begun["body"].get("response_format") for begun in fake.begun]
+
+    assert run(task) == [form, None]
 
 
 def test_a_text_to_be_continued_goes_to_completions() -> None:

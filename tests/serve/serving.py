@@ -154,6 +154,7 @@ class Puppet:
 
     model_id = "puppet"
     context_tokens = 100
+    constrains_answers = False
 
     def __init__(self, num_tokens: int = 3, word: str = "word ") -> None:
         self.num_tokens, self.word = num_tokens, word
