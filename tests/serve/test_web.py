@@ -135,6 +135,22 @@ class Tab:
         )
         self.find("#box .thumbnail-item").wait_for()
 
+    def paste(self, path: Path, where: str) -> None:
+        """A picture from the clipboard, where the caret is."""
+        thumbnails = self.find("#box .thumbnail-item")
+        num_before = thumbnails.count()
+        self.page.evaluate(
+            """([data, name, where]) => {
+                const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+                const clipboardData = new DataTransfer();
+                clipboardData.items.add(new File([bytes], name, { type: "image/png" }));
+                document.querySelector(where).dispatchEvent(
+                    new ClipboardEvent("paste", { bubbles: true, cancelable: true, clipboardData }));
+            }""",
+            [base64.b64encode(path.read_bytes()).decode(), path.name, where],
+        )
+        self.until(lambda: thumbnails.count() == num_before + 1)
+
     def watch(self) -> None:
         """From now on every state of the latest answer is remembered."""
         self.page.evaluate(
@@ -301,6 +317,17 @@ def test_an_example_two_pictures_and_an_upload_that_is_no_picture(real: Running,
     tab.wait_for_answer(3)
     assert tab.questions[-1] == "What does <b>it</b> say?"
     assert tab.notices == []
+
+
+@needs_browser
+@pytest.mark.parametrize("where", ["#box textarea", "#chat"])
+def test_a_picture_is_pasted_from_the_clipboard(real: Running, open_tab: Any, where: str) -> None:
+    tab = open_tab(real)
+    tab.paste(EXAMPLES / "demo.png", where)
+    tab.type("What is written on the sign?")
+    tab.wait_for_answer()
+    assert tab.answers == ["MORTALS"]
+    assert tab.find("#chat .user.message img").count() == 1
 
 
 @needs_browser
