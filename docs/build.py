@@ -19,7 +19,7 @@ def commands_page() -> str:
     sys.path.insert(0, str(ROOT))
     from llava.cli import build_parser
 
-    lines = ["# Commands", "", "Written by `make docs` from `llava/cli.py`.", ""]
+    lines = ["# Commands", "", "Written by `make docs` from `llava/cli.py` and `llava/serve/command.py`.", ""]
     for name, parser in _leaves("llava", build_parser()):
         lines += [f"## `{name}`", "", parser.description or "", "", "| argument | what it says |", "|---|---|"]
         for action in parser._actions:

@@ -8,27 +8,25 @@ that ``llava --help`` loads no torch. A user's mistake ends in one sentence on s
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import importlib
 import importlib.util
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from llava import __version__
 from llava.errors import LlavaError, UsageError
+from llava.flags import QUANTIZATIONS, add_checkpoint_flags, add_command, read_bytes
+from llava.serve.command import add_serve
 
 if TYPE_CHECKING:
     from llava.backends.local import Answer
-    from llava.backends.protocol import Backend
     from llava.model.checkpoint import LoadedModel
     from llava.sampling import Sampling
-    from llava.serve.limits import Settings
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
@@ -90,47 +88,15 @@ def build_parser() -> argparse.ArgumentParser:
     _add_chat(commands)
     _add_info(commands)
     _add_convert(commands)
-    _add_serve(commands)
+    add_serve(commands)
     _add_train(commands)
     _add_synth(commands)
     _add_eval(commands)
     return parser
 
 
-def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    parser.set_defaults(run=run, parser=parser)
-    return parser
-
-
-# Bits of each name that --quant takes.
-QUANTIZATIONS = {"int8": 8, "int4": 4}
-
-
-def _add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model", metavar="MODEL", help="a folder, a hub id or a short name (default: the embedded model)"
-    )
-    parser.add_argument(
-        "--model-base", metavar="MODEL", help="what MODEL was trained on, if it holds only a projector or LoRA layers"
-    )
-    parser.add_argument(
-        "--merge",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="put LoRA layers into the weights (default); --no-merge keeps them apart, which is slower",
-    )
-    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: the best there is)")
-    parser.add_argument("--dtype", metavar="NAME", help="float32, bfloat16, float16 (default: what suits the device)")
-    parser.add_argument(
-        "--quant",
-        choices=QUANTIZATIONS,
-        help="the language model's matrices in 8 or 4 bits: a half or a quarter of the memory, and faster answers",
-    )
-
-
 def _add_talking_flags(parser: argparse.ArgumentParser) -> None:
-    _add_checkpoint_flags(parser)
+    add_checkpoint_flags(parser)
     parser.add_argument("--conv-mode", metavar="NAME", help="conversation template (default: the checkpoint's own)")
     parser.add_argument(
         "--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default: %(default)s)"
@@ -149,7 +115,10 @@ def _add_talking_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help="at most (default: %(default)s)")
     parser.add_argument(
-        "--memory", type=_bytes, metavar="SIZE", help="for keys and values, as 500M or 2G (default: what is to spare)"
+        "--memory",
+        type=read_bytes,
+        metavar="SIZE",
+        help="for keys and values, as 500M or 2G (default: what is to spare)",
     )
     parser.add_argument(
         "--arithmetic",
@@ -157,19 +126,6 @@ def _add_talking_flags(parser: argparse.ArgumentParser) -> None:
         default="exact",
         help="int8, with --quant on a CPU: prompts in integers of 8 bits, faster and a little less exact",
     )
-
-
-def _bytes(text: str) -> int:
-    """A number of bytes from 1000000, 500M, 2G or 1.5G."""
-    units = {"K": 2**10, "M": 2**20, "G": 2**30}
-    number, unit = (text[:-1], units[text[-1].upper()]) if text[-1:].upper() in units else (text, 1)
-    try:
-        size = float(number) * unit
-        if 0 < size < 2**60:
-            return int(size)
-    except ValueError:
-        pass
-    raise argparse.ArgumentTypeError(f"'{text}' is no size; write a number above 0 such as 500M or 2G")
 
 
 def _sampling(arguments: argparse.Namespace) -> Sampling:
@@ -216,7 +172,7 @@ def _load(arguments: argparse.Namespace) -> LoadedModel:
 
 
 def _add_ask(commands: Any) -> None:
-    parser = _command(commands, "ask", _ask, "Ask one question about pictures, or about none.")
+    parser = add_command(commands, "ask", _ask, "Ask one question about pictures, or about none.")
     parser.usage = "llava ask [options] PICTURE... QUESTION"
     parser.add_argument(
         "words",
@@ -286,7 +242,7 @@ def _split_words(words: list[str], question: str | None) -> tuple[list[str], str
 
 
 def _add_chat(commands: Any) -> None:
-    parser = _command(commands, "chat", _chat, "Talk about pictures in the terminal.")
+    parser = add_command(commands, "chat", _chat, "Talk about pictures in the terminal.")
     parser.add_argument("words", nargs="*", metavar="PICTURE", help="pictures to begin with; /image adds more")
     _add_talking_flags(parser)
 
@@ -300,7 +256,7 @@ def _chat(arguments: argparse.Namespace) -> int:
 
 
 def _add_info(commands: Any) -> None:
-    parser = _command(commands, "info", _info, "Say what a checkpoint is, or how it cuts a picture into tokens.")
+    parser = add_command(commands, "info", _info, "Say what a checkpoint is, or how it cuts a picture into tokens.")
     parser.add_argument(
         "model", nargs="?", metavar="MODEL", help="a folder or a short name (default: the embedded model)"
     )
@@ -321,7 +277,7 @@ def _info(arguments: argparse.Namespace) -> int:
 
 
 def _add_convert(commands: Any) -> None:
-    parser = _command(
+    parser = add_command(
         commands,
         "convert",
         _convert,
@@ -354,7 +310,7 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def _add_train(commands: Any) -> None:
-    parser = _command(commands, "train", _train, "Train a model as a recipe says; a run that stopped goes on.")
+    parser = add_command(commands, "train", _train, "Train a model as a recipe says; a run that stopped goes on.")
     parser.add_argument("recipe", metavar="RECIPE", help="a YAML file, or the name of one in the package")
     parser.add_argument("--output", required=True, metavar="FOLDER", help="where checkpoints, curves and the model go")
     parser.add_argument("--stage", metavar="NAME", help="only this stage of the recipe")
@@ -372,145 +328,8 @@ def _train(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _add_serve(commands: Any) -> None:
-    from llava.serve.limits import Limits
-
-    parser = _command(commands, "serve", _serve, "Answer OpenAI clients, and people in a browser.")
-    # What stands here is the same as --model; without it, --model keeps what it said.
-    parser.add_argument("model", nargs="?", default=argparse.SUPPRESS, metavar="MODEL", help="the same as --model")
-    _add_checkpoint_flags(parser)
-    parser.add_argument("--conv-mode", metavar="NAME", help="conversation template (default: the checkpoint's own)")
-    parser.add_argument("--name", metavar="NAME", help="what clients call the model (default: its own name)")
-    parser.add_argument("--memory", type=_bytes, metavar="SIZE", help="for keys and values (default: what is to spare)")
-    parser.add_argument(
-        "--arithmetic",
-        choices=("exact", "int8"),
-        default="exact",
-        help="int8, with --quant on a CPU: prompts in integers of 8 bits, faster and a little less exact",
-    )
-    _add_engine_flags(parser)
-    parser.add_argument("--host", default="127.0.0.1", metavar="HOST", help="(default: %(default)s, this machine only)")
-    parser.add_argument("--port", type=int, default=8000, metavar="N", help="(default: %(default)s)")
-    parser.add_argument(
-        "--api-key",
-        action="append",
-        default=[],
-        metavar="KEY",
-        help="let nobody in without it; may be given again (default: the words of LLAVA_API_KEYS)",
-    )
-    parser.add_argument(
-        "--cors-origin", action="append", default=[], metavar="URL", help="pages at URL may ask; may be given again"
-    )
-    parser.add_argument(
-        "--web",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="a page to chat at / (default: if gradio is installed)",
-    )
-    parser.add_argument("--no-fetch", action="store_true", help="fetch no pictures by URL")
-    parser.add_argument(
-        "--fetch-host", action="append", default=[], metavar="HOST", help="fetch from HOST only; may be given again"
-    )
-    parser.add_argument("--fetch-private", action="store_true", help="fetch from addresses that are not public too")
-    parser.add_argument(
-        "--keep-keys-apart",
-        action="store_true",
-        help="what is remembered of one API key's prompts and pictures speeds up no other key's answers",
-    )
-    parser.add_argument("--log-conversations", type=Path, metavar="FILE", help="append every conversation to FILE")
-    for one in dataclasses.fields(Limits):
-        kind: Any = _bytes if one.name.endswith("_bytes") else float if one.name.endswith("_s") else int
-        parser.add_argument(
-            f"--max-{one.name.replace('_', '-')}",
-            dest=one.name,
-            type=kind,
-            default=one.default,
-            metavar={_bytes: "SIZE", float: "S", int: "N"}[kind],
-            help=f"{one.metadata['text']} (default: %(default)s)",
-        )
-
-
-def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--engine", default="own", metavar="NAME", help="own, sglang or vllm (default: %(default)s)")
-    for flag, kind, default, metavar, text in (
-        ("--engine-python", str, None, "PATH", "the interpreter that has sglang or vllm installed (default: this one)"),
-        ("--tp", int, 1, "N", "accelerators that share a model (sglang, vllm)"),
-        ("--dp", int, 1, "N", "copies of the model that run (sglang, vllm)"),
-        ("--quantization", str, None, "NAME", "as the engine calls it, such as fp8 (sglang, vllm)"),
-        ("--memory-share", float, None, "X", "of an accelerator's memory, as 0.85 (sglang, vllm)"),
-        ("--context", int, None, "N", "a shorter context than the model's (sglang, vllm)"),
-        ("--engine-start-s", float, 1800.0, "S", "until it is ready (default: %(default)s)"),
-        ("--engine-url", str, None, "URL", "an engine that runs already, with an OpenAI interface"),
-        ("--engine-model", str, None, "NAME", "what the engine at URL calls the model"),
-    ):
-        parser.add_argument(flag, type=kind, default=default, metavar=metavar, help=text)
-    text = "a further word for the engine's command line, as --engine-arg=--enable-metrics; may be given again"
-    parser.add_argument("--engine-arg", action="append", default=[], metavar="WORD", help=text)
-
-
-def _serve(arguments: argparse.Namespace) -> int:
-    if importlib.util.find_spec("fastapi") is None:
-        raise UsageError("Serving needs the package's serve extra: run pip install 'llava[serve]'.")
-    from llava.serve.limits import Limits, Settings
-    from llava.serve.run import serve
-
-    settings = Settings(
-        limits=Limits(**{one.name: getattr(arguments, one.name) for one in dataclasses.fields(Limits)}),
-        keys=tuple(arguments.api_key or os.environ.get("LLAVA_API_KEYS", "").split()),
-        origins=tuple(arguments.cors_origin),
-        fetch=not arguments.no_fetch,
-        fetch_hosts=tuple(arguments.fetch_host),
-        fetch_private=arguments.fetch_private,
-        address=f"http://{arguments.host}:{arguments.port}",
-        log=arguments.log_conversations,
-        keeps_keys_apart=arguments.keep_keys_apart,
-    )
-    backend = _choose_backend(arguments, settings)
-    return serve(backend, settings, host=arguments.host, port=arguments.port, mount=_find_web(arguments.web))
-
-
-def _choose_backend(arguments: argparse.Namespace, settings: Settings) -> Backend:
-    """The engine that the flags ask for: ours, or what ``from_flags`` of ``llava.backends.<name>`` makes of them."""
-    name = arguments.engine
-    if arguments.engine_url is not None:
-        if name != "own":
-            raise UsageError(f"--engine {name} starts an engine and --engine-url names one that runs: leave one out.")
-        name = "remote"
-    if name != "own":
-        if name not in ("sglang", "vllm", "remote"):
-            raise UsageError(f"There is no engine '{name}'. The engines are own, sglang and vllm.")
-        made: Backend = importlib.import_module(f"llava.backends.{name}").from_flags(arguments, settings)
-        return made
-    from llava.backends.own import Own
-
-    return Own(
-        arguments.model,
-        model_id=arguments.name,
-        template=arguments.conv_mode,
-        loading={
-            "base": arguments.model_base,
-            "merge": arguments.merge,
-            "device": arguments.device,
-            "dtype": arguments.dtype,
-            "bits": QUANTIZATIONS.get(arguments.quant, 16),
-        },
-        memory_bytes=arguments.memory,
-        arithmetic=arguments.arithmetic,
-        max_waiting=settings.limits.running * settings.limits.choices,
-    )
-
-
-def _find_web(wanted: bool | None) -> Any:
-    """What mounts the web chat, or None. Raises UsageError if it was asked for and cannot be had."""
-    name = "llava.serve.web"
-    found = importlib.util.find_spec(name) is not None and importlib.util.find_spec("gradio") is not None
-    if wanted and not found:
-        raise UsageError("The web chat needs the package's web extra: run pip install 'llava[serve,web]'.")
-    return importlib.import_module(name).mount if found and wanted is not False else None
-
-
 def _add_synth(commands: Any) -> None:
-    parser = _command(commands, "synth", _synth, "Draw pictures whose answers are known, in LLaVA's data format.")
+    parser = add_command(commands, "synth", _synth, "Draw pictures whose answers are known, in LLaVA's data format.")
     parser.add_argument("folder", metavar="FOLDER", help="where data.json and images/ go")
     parser.add_argument("--count", type=int, default=100, metavar="N", help="pictures (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
@@ -531,13 +350,13 @@ def _synth(arguments: argparse.Namespace) -> int:
 def _add_eval(commands: Any) -> None:
     suites = commands.add_parser("eval", help="Score a model.", description="Score a model.")
     suites = suites.add_subparsers(title="suites", metavar="SUITE", required=True)
-    parser = _command(suites, "synth", _eval_synth, "Score a model on drawn pictures that were never trained on.")
+    parser = add_command(suites, "synth", _eval_synth, "Score a model on drawn pictures that were never trained on.")
     parser.add_argument("--count", type=int, default=200, metavar="N", help="questions a task (default: %(default)s)")
     parser.add_argument("--task", action="append", metavar="NAME", help="only tasks that begin so; repeatable")
     parser.add_argument("--save", type=Path, metavar="FILE.json", help="write the scores as JSON")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the scores and their goals")
     parser.add_argument("--wrong", type=Path, metavar="FILE.jsonl", help="write every wrong answer")
-    _add_checkpoint_flags(parser)
+    add_checkpoint_flags(parser)
 
 
 def _eval_synth(arguments: argparse.Namespace) -> int:

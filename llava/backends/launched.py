@@ -160,6 +160,7 @@ class Launched:
 
     name = "the engine"
     module = ""
+    constrains_answers = True
 
     def __init__(
         self,
@@ -325,4 +326,5 @@ class Launched:
 
 def _digest(asked: Asked, request: ChatRequest) -> str:
     told: list[Any] = [asked.text, [picture.digest for picture in asked.pictures], request.top_logprobs]
-    return hashlib.sha256(repr([*told, request.num_choices, request.sampling]).encode()).hexdigest()
+    told += [request.num_choices, request.sampling, request.response_format]
+    return hashlib.sha256(repr(told).encode()).hexdigest()

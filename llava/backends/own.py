@@ -46,6 +46,8 @@ class Own:
         engine_settings: those of ``Engine``.
     """
 
+    constrains_answers = False
+
     def __init__(
         self,
         model: LoadedModel | str | Path | None = None,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from llava.image.source import Picture
 from llava.sampling import Sampling
@@ -41,7 +41,8 @@ class ChatRequest:
     ``top_logprobs``: None is no log-probabilities, 0 only those of the chosen tokens. ``prompt``: in
     place of ``messages``, a rendered text to be continued: special tokens in it count, and each ``<image>`` is one of
     ``pictures``. (What strangers typed is escaped by ``llava.prompt.escape_image_tokens`` first.) ``tenant``: whose
-    cached content may be used, where tenants are kept apart.
+    cached content may be used, where tenants are kept apart. ``response_format``: the form that the answer has to have,
+    ``json_object`` or ``json_schema`` as OpenAI writes it; only for a backend that ``constrains_answers``.
     """
 
     messages: tuple[ChatMessage, ...] = ()
@@ -51,6 +52,7 @@ class ChatRequest:
     prompt: str | None = None
     pictures: tuple[SentPicture, ...] = ()
     tenant: str = ""
+    response_format: Mapping[str, Any] | None = None
 
     @property
     def all_pictures(self) -> list[SentPicture]:
@@ -94,6 +96,8 @@ class Backend(Protocol):
 
     model_id: str
     context_tokens: int
+    constrains_answers: bool
+    """Whether it can hold an answer to ``ChatRequest.response_format``."""
 
     async def start(self) -> None:
         """Makes it ready. Raises LlavaError with what the user can do about it."""

@@ -9,26 +9,23 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-import json
 import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2 as httpx
 
-from llava.backends.protocol import ChatMessage, ChatRequest, Delta, FinishReason, SentPicture, TokenLogprob, Usage
+from llava.backends.events import Reading, read_events, read_refusal, read_some
+from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentPicture, Usage
 from llava.errors import EngineClosed, EngineFailed, EngineFull, UsageError
 from llava.image.source import Picture
 from llava.prompt import ESCAPE
 from llava.sampling import Sampling
 
-# One event of a stream, and the body of a refusal: more than that is no answer of a language model.
-_MAX_EVENT_BYTES = 4 * 1024 * 1024
-_MAX_REFUSAL_BYTES = 64 * 1024
 # What stands for pictures and turns in the templates of LLaVA and of the models beside it. An engine whose template is
 # not known here would take it for its own markup, wherever a person typed it.
 _MARKUP = re.compile(r"<(?=\|[^|<>\s]+\|>|/?s>|/?image>|image_pad>|unk>|pad>|im_(?:start|end|patch)>)|\[(?=/?INST\])")
@@ -80,6 +77,8 @@ class Remote:
         speaks_extras: whether it knows top_k, min_p and repetition_penalty, as vLLM, SGLang and llama.cpp do; then
             they are always sent, so that an engine's own defaults never apply.
     """
+
+    constrains_answers = True
 
     def __init__(
         self,
@@ -145,7 +144,7 @@ class Remote:
         if answer.status_code in (404, 405):  # some servers have no such route
             return []
         if answer.status_code != 200:
-            raise _read_refusal(answer.status_code, answer.content[:_MAX_REFUSAL_BYTES], answer.headers)
+            raise read_refusal(answer.status_code, answer.content, answer.headers)
         try:
             listed = answer.json()["data"]
             return [dict(entry) for entry in listed]
@@ -207,6 +206,8 @@ class Remote:
                 values.update(logprobs=True, top_logprobs=request.top_logprobs)
             else:
                 values["logprobs"] = request.top_logprobs
+        if request.response_format is not None:
+            values["response_format"] = dict(request.response_format)
         extras = {
             "top_k": -1 if sampling.top_k is None else sampling.top_k,
             "min_p": sampling.min_p,
@@ -231,7 +232,7 @@ class Remote:
         another dialect one of OpenAI's.
         """
         repeats = num_choices if is_greedy else 1
-        reading = _Reading(num_choices=1 if is_greedy else num_choices)
+        reading = Reading(num_choices=1 if is_greedy else num_choices)
         self.counts.running += 1
         is_done = False
         try:
@@ -261,18 +262,16 @@ class Remote:
         return replace(usage, completion_tokens=usage.completion_tokens * repeats)
 
     async def _stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """The events of one answer, up to ``[DONE]``."""
+        """The events of one answer."""
         has_begun = False
         try:
             async with self._client.stream("POST", self._find(path), json=body) as answer:
                 if answer.status_code != 200:
-                    raise _read_refusal(answer.status_code, await _read_some(answer), answer.headers)
+                    raise read_refusal(answer.status_code, await read_some(answer.aiter_bytes()), answer.headers)
                 has_begun = True
-                async with aclosing(_read_events(answer)) as datas:
-                    async for data in datas:
-                        if data == b"[DONE]":
-                            return
-                        yield _read_event(data)
+                async with aclosing(read_events(answer.aiter_bytes())) as events:
+                    async for event in events:
+                        yield event
         except httpx.TimeoutException as error:
             if isinstance(error, (httpx.ConnectTimeout, httpx.PoolTimeout)):
                 raise self._unreachable(error) from error
@@ -286,7 +285,6 @@ class Remote:
                 raise
             what = "before the answer ended" if has_begun else "before it answered"
             raise EngineClosed(f"The engine broke off {what}. Ask again.") from error
-        raise EngineClosed("The engine broke off before the answer ended. Ask again.")
 
     def _find(self, path: str) -> str:
         parts = urlsplit(self._url)
@@ -354,155 +352,3 @@ def write_data_uri(picture: Picture) -> str:
     file = io.BytesIO()
     picture.image.save(file, "PNG", compress_level=1)  # it goes no further than the next process
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
-
-
-@dataclass
-class _Reading:
-    """The events of a stream become deltas; what ends a choice is kept back until the usage is known."""
-
-    num_choices: int
-    num_pieces: int = 0
-    ended: dict[int, Delta] = field(default_factory=dict)
-    said: Usage | None = None
-
-    def read(self, event: Mapping[str, Any]) -> list[Delta]:
-        refusal = event.get("error")
-        if refusal:
-            status = refusal.get("code") if isinstance(refusal, dict) else None
-            raise _read_refusal(status if isinstance(status, int) else 500, json.dumps(refusal).encode(), {})
-        if isinstance(event.get("usage"), dict):
-            self.said = _read_usage(event["usage"])
-        deltas = []
-        for choice in event.get("choices") or ():
-            delta = _read_choice(choice)
-            if not 0 <= delta.index < self.num_choices or delta.index in self.ended:
-                raise EngineFailed(f"The engine told news of choice {delta.index}, which there is not.")
-            self.num_pieces += bool(delta.text)
-            if delta.finish_reason is not None:
-                self.ended[delta.index] = delta
-            elif delta.text or delta.logprobs:
-                deltas.append(delta)
-        return deltas
-
-    def finish(self) -> list[tuple[Delta, bool]]:
-        """The last deltas of all choices, each with whether it is the very last."""
-        if len(self.ended) != self.num_choices:
-            raise EngineClosed("The engine broke off before the answer ended. Ask again.")
-        *others, last = self.ended.values()
-        return [*((delta, False) for delta in others), (last, True)]
-
-    def usage(self) -> Usage:
-        """What the engine counted; of one that does not count only the pieces are known."""
-        return self.said or Usage(prompt_tokens=0, completion_tokens=self.num_pieces)
-
-
-def _read_usage(values: Mapping[str, Any]) -> Usage:
-    details = values.get("prompt_tokens_details") or {}
-    return Usage(
-        prompt_tokens=_count(values.get("prompt_tokens")),
-        completion_tokens=_count(values.get("completion_tokens")),
-        image_tokens=_count(details.get("image_tokens")),
-        cached_tokens=_count(details.get("cached_tokens")),
-    )
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
-
-
-def _read_choice(choice: Any) -> Delta:
-    try:
-        index = int(choice.get("index") or 0)
-        said = choice.get("delta")
-        text = choice.get("text") if said is None else said.get("content")
-        reason = choice.get("finish_reason")
-        logprobs = _read_logprobs(choice.get("logprobs"))
-    except (AttributeError, TypeError, ValueError, KeyError) as error:
-        raise EngineFailed("The engine sent a piece of an answer that cannot be read.") from error
-    if reason is None:
-        finish: FinishReason | None = None
-    elif reason in ("abort", "error"):  # SGLang's and vLLM's words for what they gave up by themselves
-        raise EngineClosed("The engine gave the answer up. Ask again.")
-    else:
-        finish = "length" if reason == "length" else "stop"
-    return Delta(index, text or "", logprobs, finish)
-
-
-def _read_logprobs(values: Any) -> tuple[TokenLogprob, ...]:
-    if not values:
-        return ()
-    if "content" in values:
-        return tuple(
-            TokenLogprob(
-                one["token"],
-                float(one["logprob"]),
-                tuple((other["token"], float(other["logprob"])) for other in one.get("top_logprobs") or ()),
-            )
-            for one in values["content"] or ()
-        )
-    tops = values.get("top_logprobs") or [{}] * len(values["tokens"])
-    return tuple(
-        TokenLogprob(token, float(logprob), tuple((name, float(value)) for name, value in (top or {}).items()))
-        for token, logprob, top in zip(values["tokens"], values["token_logprobs"], tops, strict=True)
-    )
-
-
-async def _read_events(answer: httpx.Response) -> AsyncGenerator[bytes, None]:
-    """The ``data`` of server-sent events; comments and other fields are passed over."""
-    rest = b""
-    async for chunk in answer.aiter_bytes():
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data:"):
-                yield line[5:].strip()
-        if len(rest) > _MAX_EVENT_BYTES:
-            raise EngineFailed(f"The engine sent an event of more than {_MAX_EVENT_BYTES:,} bytes.")
-
-
-def _read_event(data: bytes) -> dict[str, Any]:
-    try:
-        event = json.loads(data)
-    except ValueError as error:
-        raise EngineFailed("The engine sent an event that is no JSON.") from error
-    if not isinstance(event, dict):
-        raise EngineFailed("The engine sent an event that is no JSON object.")
-    return event
-
-
-async def _read_some(answer: httpx.Response) -> bytes:
-    body = b""
-    async for chunk in answer.aiter_bytes():
-        body += chunk
-        if len(body) > _MAX_REFUSAL_BYTES:
-            break
-    return body[:_MAX_REFUSAL_BYTES]
-
-
-def _read_refusal(status: int, body: bytes, headers: Mapping[str, str]) -> Exception:
-    """The error for a status that is not 200: the engine's own words without what is no client's business."""
-    words = _find_words(body)
-    if status in (429, 503):
-        wait = f" Ask again in {headers['retry-after']} s." if headers.get("retry-after", "").isdigit() else ""
-        told = f"The engine is too busy: {words}" if words else "The engine is too busy."
-        return (EngineFull if status == 429 else EngineClosed)(told + wait)
-    if status in (401, 403):
-        return EngineFailed("The engine refuses our key: set it in LLAVA_ENGINE_KEY.", status)
-    if not words:
-        return EngineFailed(f"The engine answered with status {status} and said no more.", status)
-    return EngineFailed(f"The engine answered with status {status}: {words}", status)
-
-
-def _find_words(body: bytes) -> str:
-    """The message of an OpenAI-shaped, FastAPI-shaped or plain refusal; addresses and paths of the engine's removed."""
-    text = body.decode("utf-8", "replace")
-    try:
-        said: Any = json.loads(text)
-        while isinstance(said, dict) and any(key in said for key in ("error", "message", "detail")):
-            said = next(said[key] for key in ("error", "message", "detail") if key in said)
-        text = said if isinstance(said, str) else json.dumps(said)
-    except ValueError:
-        text = "" if text.lstrip().startswith("<") else text  # a page for people
-    text = re.sub(r"0x[0-9a-fA-F]+", "…", text)
-    text = re.sub(r"(?<![\w/:])(?:/[\w.@+-]+){2,}", "…", text)
-    text = " ".join(text.split())
-    return text[:300] + "…" if len(text) > 300 else text

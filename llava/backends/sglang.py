@@ -13,6 +13,7 @@ Source: sglang 0.5.23 srt/entrypoints/http_server.py, srt/managers (io_struct.py
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from functools import partial
@@ -93,6 +94,9 @@ def write_body(asked: Asked, request: ChatRequest) -> dict[str, Any]:
     }
     if sampling.seed is not None:
         settings["sampling_seed"] = sampling.seed
+    if request.response_format is not None:  # as its own chat route translates it
+        asked_for = request.response_format.get("json_schema", {"schema": {"type": "object"}})
+        settings["json_schema"] = json.dumps(asked_for["schema"])
     body: dict[str, Any] = {"text": asked.text, "sampling_params": settings, "stream": True}
     if asked.pictures:
         body["image_data"] = [write_data_uri(picture) for picture in asked.pictures]

@@ -39,7 +39,7 @@ class Decoders:
         """The picture in these bytes, called ``name`` in messages.
 
         Raises BadImage, also where decoding takes too long or crashes, and EngineClosed where somebody killed the
-        process.
+        process or none could be started.
         """
         child = self._free.get()
         try:
@@ -71,13 +71,17 @@ class _Child:
         with self._lock:
             if self.process is None or self.process.poll() is not None:
                 self._forget()
-                self.process = subprocess.Popen(
-                    [sys.executable, "-c", f"from llava.serve.decoder import run; run({self._memory_bytes})"],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"},
-                    start_new_session=True,  # Ctrl-C ends the server, and that ends this
-                )
+                paths = os.pathsep.join(filter(None, sys.path))
+                try:
+                    self.process = subprocess.Popen(
+                        [sys.executable, "-c", f"from llava.serve.decoder import run; run({self._memory_bytes})"],
+                        stdin=subprocess.PIPE,
+                        stdout=subprocess.PIPE,
+                        env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
+                        start_new_session=True,  # Ctrl-C ends the server, and that ends this
+                    )
+                except OSError as error:  # no file handle, process or memory left
+                    raise EngineClosed(f"No picture decoder could be started: {error.strerror}. Ask again.") from error
             return self.process
 
     def _forget(self) -> None:

@@ -71,21 +71,15 @@ async def chat_completions(service: Service, request: Request) -> Response:
     check_model(service, body.model)
     if body.top_logprobs is not None and not body.logprobs:
         raise Refusal(400, "top_logprobs needs logprobs to be true.", param="top_logprobs")
-    if body.response_format is not None and body.response_format.type != "text":
-        raise Refusal(
-            400,
-            f"response_format is '{body.response_format.type[:80]}', but answers cannot be constrained. "
-            "Leave it out and ask for JSON in the message.",
-            param="response_format",
-            code="unsupported_parameter",
-        )
+    form = read_format(service, body.response_format, "response_format")
     check_messages(service, body.messages)
     num_top = (body.top_logprobs or 0) if body.logprobs else None
     num_choices = schemas.read_choices(body, service.limits)
     sampling = schemas.read_sampling(body, service.limits)
 
     async def make() -> ChatRequest:
-        return ChatRequest(await load_messages(service, body.messages), sampling, num_choices, num_top)
+        messages = await load_messages(service, body.messages)
+        return ChatRequest(messages, sampling, num_choices, num_top, response_format=form)
 
     deltas = service.chat(make)
     head = make_head(service, "chatcmpl")
@@ -234,6 +228,14 @@ def check_messages(
     check_characters(
         service, len(instructions) + sum(len(part.text) for part in parts if not isinstance(part, ImagePart)), param
     )
+
+
+def read_format(service: Service, asked: schemas.ResponseFormat | None, param: str) -> dict[str, Any] | None:
+    """The form that the answer has to have; its schema counts as text. Raises Refusal."""
+    form = schemas.read_format(asked, param, can_constrain=service.backend.constrains_answers)
+    if form is not None:
+        check_characters(service, len(json.dumps(form)), param)
+    return form
 
 
 def check_characters(service: Service, number: int, param: str) -> None:

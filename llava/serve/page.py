@@ -61,6 +61,7 @@ class _Page:
             self.new = gr.Button("New chat", elem_id="new", elem_classes="bare", size="sm")
             self.side = gr.Button("Tokens and settings", elem_id="side-button", elem_classes="bare", size="sm")
             self.dark = gr.Button("Light or dark", elem_id="dark-button", elem_classes="bare", size="sm")
+        self.kept = gr.Textbox(visible=False)
         with gr.Row(elem_id="room"):
             with gr.Column(elem_id="talk"):
                 self.chat = gr.Chatbot(
@@ -140,6 +141,8 @@ class _Page:
         self.new.click(self.clear, None, shown, **now)
         if self.has_votes:
             self.chat.like(self.vote, [self.chat], None, **quiet)
+        self.chat.change(None, [self.chat], None, js="(messages) => llava.keep(messages)", **now)
+        blocks.load(self.restore, [self.kept], [self.chat, self.box], js="() => llava.recall()", **now)
         for button, what in ((self.side, "side"), (self.photo, "camera"), (self.dark, "dark")):
             button.click(None, None, None, js=f"() => llava.toggle('{what}')", **now)
         blocks.unload(self.leave)
@@ -275,6 +278,12 @@ class _Page:
         turn = turns[-1]
         others = [*messages[: turn.begin], *messages[turn.end :]]
         return {self.chat: others, self.box: {"text": turn.question, "files": list(turn.paths)}}
+
+    def restore(self, kept: str) -> Update:
+        """The conversation that this tab showed before it was loaded again."""
+        messages = talk.read_kept(kept, self.talks.album)
+        is_open = bool(messages) and messages[-1]["role"] == "user"
+        return self.give_back(messages, None) if is_open else {self.chat: messages, self.box: gr.skip()}
 
     def stop(self, request: gr.Request) -> None:
         self.talks.stop(_page_of(request))

@@ -17,7 +17,7 @@ from llava.backends.protocol import ChatRequest, Delta, Usage
 from llava.serve import schemas
 from llava.serve.body import read_json
 from llava.serve.gate import begin_stream
-from llava.serve.openai import check_messages, check_model, load_messages, make_head
+from llava.serve.openai import check_messages, check_model, load_messages, make_head, read_format
 from llava.serve.refusals import Refusal, translate
 from llava.serve.schemas import Head, ResponsesBody
 from llava.serve.service import Service
@@ -38,22 +38,16 @@ async def respond(service: Service, request: Request) -> Response:
             param="previous_response_id",
             code="unsupported_parameter",
         )
-    if body.text is not None and body.text.format is not None and body.text.format.type != "text":
-        raise Refusal(
-            400,
-            f"text.format is '{body.text.format.type[:80]}', but answers cannot be constrained. Leave it out.",
-            param="text.format",
-            code="unsupported_parameter",
-        )
+    form = read_format(service, body.text.format if body.text is not None else None, "text.format")
     messages = list(body.input)
     check_messages(service, messages, "input", body.instructions or "")
     sampling = schemas.read_sampling(body, service.limits)
 
     async def make() -> ChatRequest:
         loaded = await load_messages(service, messages, "input")
-        return ChatRequest((*schemas.as_system(body.instructions), *loaded), sampling)
+        return ChatRequest((*schemas.as_system(body.instructions), *loaded), sampling, response_format=form)
 
-    writer = _Writer(make_head(service, "resp"), body)
+    writer = _Writer(make_head(service, "resp"), body, form)
     deltas = service.chat(make)
     if body.stream:
         events = _write_events(writer, deltas, request.state.request_id)
@@ -101,6 +95,7 @@ class _Writer:
 
     head: Head
     body: ResponsesBody
+    form: dict[str, Any] | None
     num_events: int = 0
 
     @property
@@ -138,12 +133,16 @@ class _Writer:
             "previous_response_id": None,
             "store": False,
             "temperature": self.body.temperature or 0.0,
-            "text": {"format": {"type": "text"}},
+            "text": {"format": self._write_format()},
             "tool_choice": "none",
             "tools": [],
             "top_p": self.body.top_p or 1.0,
             "usage": _write_usage(usage),
         }
+
+    def _write_format(self) -> dict[str, Any]:
+        form = self.form or {"type": "text"}
+        return {**form.get("json_schema", {}), "type": form["type"]}
 
     def event(self, kind: str, **content: Any) -> bytes:
         return self.write(f"response.{kind}", **content)

@@ -15,10 +15,11 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from llava.backends.protocol import Backend
-from llava.errors import LlavaError, UsageError
+from llava.errors import LlavaError
 from llava.serve.app import Mount, create_app
 from llava.serve.gate import App, Receive, Scope, Send
 from llava.serve.limits import Limits, Settings
+from llava.serve.listener import listen
 from llava.serve.refusals import Refusal, over
 from llava.serve.service import Service
 
@@ -40,17 +41,6 @@ def serve(backend: Backend, settings: Settings, *, host: str, port: int, mount: 
     if isinstance(failure, LlavaError):
         raise failure
     return 0 if failure is None else LlavaError.exit_code
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises UsageError."""
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        raise UsageError(
-            f"Port {port} on {host} cannot be had: {error.strerror or error}. Choose another one with --port."
-        ) from error
 
 
 class Server(uvicorn.Server):

@@ -25,14 +25,14 @@ _REFUSED = {
     "chat_template_kwargs": "The template is the checkpoint's own.",
     "function_call": "The model calls no functions.",
     "functions": "The model calls no functions.",
-    "guided_choice": "Answers cannot be constrained.",
-    "guided_grammar": "Answers cannot be constrained.",
-    "guided_json": "Answers cannot be constrained.",
-    "guided_regex": "Answers cannot be constrained.",
+    "guided_choice": "Answers are constrained by response_format alone.",
+    "guided_grammar": "Answers are constrained by response_format alone.",
+    "guided_json": "Answers are constrained by response_format alone.",
+    "guided_regex": "Answers are constrained by response_format alone.",
     "logit_bias": "Single tokens cannot be favoured.",
     "mm_processor_kwargs": "Pictures are prepared as the checkpoint says.",
     "prompt_embeds": "Embeddings are not taken from clients.",
-    "structured_outputs": "Answers cannot be constrained.",
+    "structured_outputs": "Answers are constrained by response_format alone.",
     "tools": "The model calls no tools.",
 }
 
@@ -76,8 +76,16 @@ class StreamOptions(BaseModel):
     include_usage: bool = False
 
 
+class JSONSchema(BaseModel):
+    name: Annotated[str, Field(min_length=1, max_length=64)] = "answer"
+    content: Annotated[dict[str, Any], Field(alias="schema")]
+    description: str | None = None
+    strict: bool | None = None
+
+
 class ResponseFormat(BaseModel):
     type: str
+    json_schema: JSONSchema | None = None
 
 
 class SamplingBody(BaseModel):
@@ -109,8 +117,14 @@ class ChatBody(SamplingBody):
     response_format: ResponseFormat | None = None
 
 
+def _as_format(value: Any) -> Any:
+    """/v1/responses has the schema beside the type."""
+    is_flat = isinstance(value, dict) and value.get("type") == "json_schema"
+    return {"type": "json_schema", "json_schema": value} if is_flat else value
+
+
 class TextFormat(BaseModel):
-    format: ResponseFormat | None = None
+    format: Annotated[ResponseFormat | None, BeforeValidator(_as_format)] = None
 
 
 def _as_messages(value: Any) -> Any:
@@ -227,6 +241,31 @@ def read_sampling(body: SamplingBody | WorkerBody, limits: Limits, new_tokens: i
         stop=stop,
         **rest,
     )
+
+
+def read_format(asked: ResponseFormat | None, param: str, *, can_constrain: bool) -> dict[str, Any] | None:
+    """The form that an answer has to have, as chat completions write it; None is any.
+
+    ``param``: what the request calls it. Raises Refusal where there is no such form, or the engine cannot hold to it.
+    """
+    if asked is None or asked.type == "text":
+        return None
+    shown = f"{param} is '{asked.type[:80]}'"
+    if asked.type not in ("json_object", "json_schema"):
+        raise Refusal(400, f"{shown}; it has to be text, json_object or json_schema.", param=param)
+    if not can_constrain:
+        raise Refusal(
+            400,
+            f"{shown}, but answers of this engine cannot be constrained. Leave it out and ask for JSON in the message, "
+            "or ask a server that runs SGLang or vLLM (llava serve --engine).",
+            param=param,
+            code="unsupported_parameter",
+        )
+    if asked.type == "json_object":
+        return {"type": "json_object"}
+    if asked.json_schema is None:
+        raise Refusal(400, f"{shown}, but there is no schema.", param=param)
+    return asked.model_dump(by_alias=True, exclude_none=True)
 
 
 def as_system(text: str | None) -> tuple[ChatMessage, ...]:

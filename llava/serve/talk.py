@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import html
+import json
 import logging
 import mimetypes
 import uuid
@@ -115,6 +116,21 @@ def find_turn(messages: Sequence[Message], index: int) -> Turn:
     return found[-1]
 
 
+def read_kept(kept: str, album: Album) -> list[Message]:
+    """The messages of a conversation that a browser kept, as JSON, or none: a browser can say anything.
+
+    Pictures that are no longer here are left out, and so are notices.
+    """
+    written: list[Message] = []
+    try:
+        for turn in find_turns(json.loads(kept)):
+            written += write_question(turn.question, [path for path in turn.paths if album.holds(path)])
+            written += [write_answer(turn.answer)] if turn.answer is not None else []
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError):
+        return []
+    return written
+
+
 def tidy(messages: Sequence[Message]) -> list[Message]:
     """Without the refusals of questions that are no longer there."""
     return [
@@ -158,6 +174,11 @@ class Album:
         while len(self._digests) > _DIGESTS:
             self._digests.popitem(last=False)
         return pictures
+
+    def holds(self, path: str) -> bool:
+        """Whether there is such a file, in one of the folders."""
+        place = Path(path).resolve()
+        return any(place.is_relative_to(folder) for folder in self._folders) and place.is_file()
 
     def find_digest(self, path: str) -> str | None:
         """That of a file which was loaded before; None if it was too long ago."""

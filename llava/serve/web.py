@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,10 +77,10 @@ class _Page:
 
     async def open(self) -> None:
         """Opens it once the engine has started, and returns when it is closed again."""
-        try:
+        with suppress(Exception):  # of which the service tells
             await self._service.started()
-        except Exception:
-            return  # which the service tells of
+        if self._service.failure is not None:
+            return
         try:
             # Gradio makes event loops that nobody closes where it is used without a running one.
             outer = await asyncio.to_thread(asyncio.run, _build(self._service))

@@ -15,9 +15,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from llava.backends.checkpoints import Checkpoint, find_hf_folder
+from llava.backends.events import Reading
 from llava.backends.launched import EngineOptions, Launched
 from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentPicture
-from llava.backends.remote import _Reading
 from llava.backends.sglang import SGLang, _Translation, write_body
 from llava.backends.vllm import TEMPLATE, VLLM, write_message
 from llava.cli import build_parser
@@ -362,6 +362,28 @@ def test_sglang_is_asked_by_its_own_words(checkpoint: Checkpoint, photo: Path) -
     assert "END" in settings["stop"]
     assert (body["return_logprob"], body["top_logprobs_num"]) == (True, 3)
     assert "image_data" not in write_body(checkpoint.ask(ask("What?")), ask("What?"))
+    assert "json_schema" not in settings
+
+
+@pytest.mark.parametrize(
+    ("form", "schema"),
+    [
+        ({"type": "json_object"}, {"type": "object"}),
+        ({"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "array"}}}, {"type": "array"}),
+    ],
+)
+def test_engines_are_told_the_form_of_an_answer(
+    hf_folder: Path, checkpoint: Checkpoint, form: dict[str, Any], schema: dict[str, Any]
+) -> None:
+    request = ask("echo", response_format=form)
+    body = write_body(checkpoint.ask(request), request)
+    assert json.loads(body["sampling_params"]["json_schema"]) == schema
+
+    async def task() -> Any:
+        async with serving(hf_folder) as backend:
+            return json.loads("".join([delta.text async for delta in backend.chat(request)]))
+
+    assert run(task)["response_format"] == form
 
 
 def test_sglangs_events_are_read() -> None:
@@ -371,7 +393,7 @@ def test_sglangs_events_are_read() -> None:
         about["output_top_logprobs"] = [[[-0.5, 7, text], [-1.5, 8, "x"]]]
         return {"text": text, "index": index, "meta_info": about}
 
-    translation, reading = _Translation(), _Reading(num_choices=2)
+    translation, reading = _Translation(), Reading(num_choices=2)
     events = [event(0, "a ", 1), event(1, "b ", 1), event(0, "c", 2, {"type": "length"})]
     events.append(event(1, "", 2, {"type": "stop", "matched": 2}))
     deltas = [delta for one in events for delta in reading.read(translation.translate(one))]
@@ -387,7 +409,7 @@ def test_sglangs_events_are_read() -> None:
 
 
 def test_what_sglang_gives_up_is_an_error_of_its_own() -> None:
-    reading = _Reading(num_choices=1)
+    reading = Reading(num_choices=1)
     refused = {"text": "", "meta_info": {"finish_reason": {"type": "abort", "status_code": 400, "message": "odd"}}}
     with pytest.raises(EngineFailed, match="status 400: odd"):
         reading.read(_Translation().translate(refused))

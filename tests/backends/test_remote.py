@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -109,6 +109,17 @@ def test_what_is_asked_for_is_sent_in_openais_names() -> None:
     assert sent["top_k"] == 5  # asked for, so sent though OpenAI itself has no such word
     assert "min_p" not in sent
     assert "repetition_penalty" not in sent
+
+
+def test_the_form_of_an_answer_is_passed_on_and_only_where_it_was_asked_for() -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "sign", "schema": {"type": "object"}}}
+
+    async def task(client: Remote, fake: FakeEngine) -> Any:
+        await read(client, replace(ask("echo"), response_format=form))
+        await read(client, ask("echo"))
+        return [begun["body"].get("response_format") for begun in fake.begun]
+
+    assert run(task) == [form, None]
 
 
 def test_a_text_to_be_continued_goes_to_completions() -> None:
@@ -326,31 +337,3 @@ def test_something_else_there_is_no_engine() -> None:
 def test_what_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="no engine's URL"):
         Remote(url)
-
-
-def test_an_event_in_two_parts_is_one_and_a_long_one_is_refused() -> None:
-    async def task() -> None:
-        big = b"x" * (5 * 2**20)
-
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            head = await reader.readuntil(b"\r\n\r\n")
-            length = next(int(line.split(b":")[1]) for line in head.lower().split(b"\r\n") if b"content-length" in line)
-            is_long = b"long" in await reader.readexactly(length)
-            writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
-            event = json.dumps({"choices": [{"index": 0, "delta": {"content": "whole"}, "finish_reason": "stop"}]})
-            parts = [b"data: " + big] if is_long else [b"data: " + event[:20].encode(), event[20:].encode() + b"\n\n"]
-            for part in [*parts, b"data: [DONE]\n\n"]:
-                writer.write(part)
-                await writer.drain()
-                await asyncio.sleep(0.02)
-            writer.close()
-
-        server = await asyncio.start_server(serve, "127.0.0.1", 0)
-        client = Remote(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", model="m", timeouts=QUICK)
-        assert text_of(await read(client, ask("short"))) == "whole"
-        with pytest.raises(EngineFailed, match="4,194,304 bytes"):
-            await read(client, ask("long"))
-        await client.stop()
-        server.close()
-
-    asyncio.run(task())

@@ -27,7 +27,7 @@ from llava.backends.process import Care
 from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentPicture, Usage
 from llava.backends.sglang import SGLang, write_body
 from llava.backends.vllm import VLLM, write_message
-from llava.errors import EngineClosed
+from llava.errors import EngineClosed, EngineFailed
 from llava.image.geometry import plan_tiles
 from llava.image.source import Picture, load_picture
 from llava.sampling import Sampling
@@ -268,6 +268,23 @@ def test_stop_texts_choices_and_log_probabilities(pair: Pair) -> None:
     drawn = ask("numbers", sampling=Sampling(1.0, max_new_tokens=24, top_p=0.9), num_choices=2)
     deltas = pair.loop.run(read(pair.engine, drawn))
     assert {delta.index for delta in deltas if delta.finish_reason} == {0, 1}
+
+
+def test_an_answer_has_the_form_that_was_asked_for(pair: Pair) -> None:
+    """A model of random weights says nothing sensible, but says it in that form."""
+
+    def form(schema: dict[str, Any]) -> dict[str, Any]:
+        return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+
+    said = pair.answer(ask("numbers", response_format=form({"type": "string", "enum": ["yes", "no"]})))[0]
+    assert said in ('"yes"', '"no"')
+    long = Sampling(max_new_tokens=64)
+    assert pair.answer(ask("numbers", sampling=long, response_format={"type": "json_object"}))[0].startswith("{")
+    with pytest.raises(EngineFailed) as refused:
+        pair.answer(ask("numbers", response_format=form({"type": "nonsense"})))
+    assert refused.value.status == 400
+    assert pair.answer(ask("numbers"))[0]
+    assert pair.engine.process.num_starts == 1
 
 
 def test_an_answer_comes_in_pieces(pair: Pair) -> None:

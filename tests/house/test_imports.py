@@ -24,14 +24,16 @@ WITHOUT_TORCH = [
     "llava.constants",
     "llava.conversation",
     "llava.errors",
+    "llava.flags",
     "llava.image.geometry",
     "llava.info",
     "llava.prompt",
+    "llava.serve.command",
     "llava.serve.limits",
     "llava.utils",
 ]
 # What `llava serve` alone imports cannot do without its extra; that command says which.
-WITH_AN_EXTRA = [name for name in MODULES if name.startswith("llava.serve.") and name != "llava.serve.limits"]
+WITH_AN_EXTRA = [name for name in MODULES if name.startswith("llava.serve.") and name not in WITHOUT_TORCH]
 WITH_AN_EXTRA += [f"llava.backends.{name}" for name in ("launched", "process", "remote", "sglang", "vllm")]
 
 

@@ -19,7 +19,8 @@ from PIL import Image
 from llava.backends.protocol import ChatRequest, Delta, Usage
 from llava.serve.app import Mount, create_app
 from llava.serve.limits import Settings
-from llava.serve.run import Server, listen, make_server
+from llava.serve.listener import listen
+from llava.serve.run import Server, make_server
 from llava.serve.service import Service
 
 
@@ -153,6 +154,7 @@ class Puppet:
 
     model_id = "puppet"
     context_tokens = 100
+    constrains_answers = False
 
     def __init__(self, num_tokens: int = 3, word: str = "word ") -> None:
         self.num_tokens, self.word = num_tokens, word

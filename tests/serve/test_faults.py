@@ -302,7 +302,7 @@ ELSEWHERE = {
     43: "test_load.py::test_a_text_behind_20_pictures_waits_no_longer_than_they_take",
     44: "test_load.py::test_a_decoder_that_is_killed_comes_back",
     45: "test_process.py::test_a_signal_lets_answers_finish_and_ends_the_process",
-    47: "test_load.py::test_a_full_disk_costs_the_log_and_not_the_answers",
+    47: "test_process.py::test_a_crowd_of_connections_is_turned_away_and_costs_nobody_an_answer",
     48: "../model/test_checkpoint.py::test_a_pickle_with_code_in_it_is_refused_and_not_run",
     50: "test_soak.py::test_nothing_is_lost_and_nothing_leaks",
 }

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import openai
+import pydantic
 import pytest
 from PIL import Image
 
 from llava.backends.own import Own
 from llava.serve.limits import Settings
 from tests.serve.conftest import Internet
-from tests.serve.serving import Running, data_uri, run_server, write_image
+from tests.serve.serving import Puppet, Running, data_uri, run_server, write_image
 
 DEMO = Path(__file__).resolve().parents[2] / "examples/demo.png"
 QUESTION = "What is written on the sign?"
@@ -256,6 +257,40 @@ def test_a_response_keeps_nothing(client: openai.OpenAI) -> None:
         client.responses.create(
             model="embedded", input=[{"type": "function_call_output", "call_id": "1", "output": ""}]
         )
+
+
+class Answer(pydantic.BaseModel):
+    text: str
+
+
+def test_an_engine_that_can_is_told_the_form_of_an_answer() -> None:
+    puppet = Puppet()
+    puppet.constrains_answers = True
+    with run_server(puppet) as running, openai.OpenAI(base_url=f"{running.url}/v1", api_key="none") as client:
+        messages: Any = [{"role": "user", "content": "Hi"}]
+        schema = {"name": "Answer", "schema": Answer.model_json_schema(), "strict": True}
+        whole: Any = {"type": "json_schema", "json_schema": schema}
+        said = client.responses.create(model="puppet", input="Hi", text={"format": {"type": "json_object"}})
+        assert said.text is not None
+        assert said.text.format is not None
+        assert said.text.format.type == "json_object"
+        for form in (whole, {"type": "json_object"}, {"type": "text"}):
+            client.chat.completions.create(model="puppet", messages=messages, response_format=form)  # type: ignore[arg-type]
+        flat: Any = {"type": "json_schema", **schema}
+        told = client.responses.create(model="puppet", input="Hi", text={"format": flat}).text
+        assert told is not None
+        assert told.format is not None
+        assert told.format.to_dict() == flat
+        for form, says in (
+            ({"type": "grammar"}, "has to be text, json_object or json_schema"),
+            ({"type": "json_schema"}, "there is no schema"),
+            ({"type": "json_schema", "json_schema": {"name": "x"}}, r"json_schema\.schema: this field is missing"),
+            ({"type": "json_schema", "json_schema": {"schema": {"x": "y" * 300_000}}}, "limit characters"),
+        ):
+            with pytest.raises(openai.BadRequestError, match=says):
+                client.chat.completions.create(model="puppet", messages=messages, response_format=form)  # type: ignore[arg-type]
+    asked = [request.response_format for request in puppet.requests]
+    assert asked == [{"type": "json_object"}, whole, {"type": "json_object"}, None, whole]
 
 
 def test_base64_and_names_of_files_are_no_urls(client: openai.OpenAI) -> None:

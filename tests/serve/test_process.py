@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import json
 import os
 import re
+import resource
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+from PIL import Image
 
 from llava.cli import main
 from llava.serve.limits import Limits, describe_limits
-from tests.serve.serving import Running, wait_until
+from tests.serve.serving import Running, as_part, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 CHAT = "/v1/chat/completions"
@@ -61,6 +68,65 @@ def test_a_signal_lets_answers_finish_and_ends_the_process(next_folder: Path) ->
         assert heard[0].status == 200
         assert heard[0].json["usage"]["completion_tokens"] == 300
         assert process.wait(30) == 0
+
+
+@contextlib.contextmanager
+def limit_handles(process: subprocess.Popen[str], number: int) -> Iterator[None]:
+    """While it lasts, the process may have so many files open; it keeps those that it has."""
+    before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (number, before[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
+
+
+def test_a_crowd_of_connections_is_turned_away_and_costs_nobody_an_answer(next_folder: Path) -> None:
+    with start("--max-header-s", "120", model=next_folder) as (process, running), contextlib.ExitStack() as crowd:
+        early = http.client.HTTPConnection("127.0.0.1", running.port, timeout=60)
+        crowd.callback(early.close)
+        early.connect()
+        heard: list[Any] = []
+        asking = threading.Thread(target=lambda: heard.append(running.post(CHAT, {**HI, "max_tokens": 300})))
+        asking.start()
+        wait_until(lambda: "llava_requests_open 1.0" in running.send("GET", "/metrics").body.decode())
+        with limit_handles(process, 200):
+            for _ in range(250):
+                crowd.enter_context(socket.create_connection(("127.0.0.1", running.port)))
+            refused = [running.post(CHAT, HI) for _ in range(3)]
+            assert [reply.status for reply in refused] == [503] * 3
+            assert refused[0].error["code"] == "too_many_connections"
+            assert refused[0].headers["retry-after"] == "1"
+            # Who was there before is served in full, with a decoder that has to be started anew.
+            for child in psutil.Process(process.pid).children():
+                child.kill()
+            image = as_part(Image.new("RGB", (30, 20)))
+            body = json.dumps({**HI, "messages": [{"role": "user", "content": [image]}]})
+            early.request("POST", CHAT, body, {"Content-Type": "application/json"})
+            answer = early.getresponse()
+            assert (answer.status, "choices" in json.load(answer)) == (200, True)
+            asking.join(60)
+            assert heard[0].status == 200
+            assert heard[0].json["usage"]["completion_tokens"] == 300
+            crowd.close()
+            wait_until(lambda: running.post(CHAT, HI).status == 200)
+
+
+def test_a_process_without_a_handle_left_waits_quietly_and_loses_nobody(next_folder: Path) -> None:
+    with start(model=next_folder) as (process, running), ThreadPoolExecutor(20) as pool:
+        with limit_handles(process, 3):
+            replies = [pool.submit(running.post, CHAT, HI) for _ in range(20)]
+            time.sleep(0.5)
+            used = psutil.Process(process.pid).cpu_times().user
+            time.sleep(3)
+            assert psutil.Process(process.pid).cpu_times().user - used < 0.5
+            assert process.poll() is None
+            assert not any(reply.done() for reply in replies)
+        assert [reply.result().status for reply in replies] == [200] * 20
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=30)[1]
+        assert said.count("Traceback") < 8
+        assert process.returncode == 0
 
 
 def test_a_port_that_is_taken_is_said_to_be_so(capsys: pytest.CaptureFixture[str]) -> None:

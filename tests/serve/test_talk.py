@@ -153,6 +153,35 @@ def test_only_what_was_uploaded_is_read(album: Album, uploads: Path, tmp_path: P
         asyncio.run(album.load([str(uploads / "gone.png")]))
 
 
+def test_a_kept_conversation_comes_back_without_what_is_not_here(album: Album, uploads: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "elsewhere.png")
+    red, gone, elsewhere = str(uploads / "red.png"), str(uploads / "gone.png"), str(tmp_path / "elsewhere.png")
+    first, second = talk.write_question("Is 1 < 2?", [red]), talk.write_question("And?", [gone, elsewhere])
+    answer, notice = talk.write_answer("<b>1</b>"), talk.write_notice("It was cut.")
+    kept = json.dumps([*first, answer, notice, *second])
+    assert talk.read_kept(kept, album) == [*first, answer, *talk.write_question("And?", [])]
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [
+        "",
+        "null",
+        "{",
+        "5",
+        "[5]",
+        '[{"role": "user"}]',
+        '[{"role": "user", "content": "Hi"}]',
+        '[{"role": "user", "content": [{"type": "text", "text": 5}]}]',
+        '[{"role": "user", "content": [{"type": "file", "file": {"path": 5}}]}]',
+        '[{"role": "user", "content": [{"type": "file", "file": {"path": "a\\u0000"}}]}]',
+        "[" * 100_000,
+    ],
+)
+def test_nonsense_in_the_place_of_a_kept_conversation_is_none(album: Album, kept: str) -> None:
+    assert talk.read_kept(kept, album) == []
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -135,6 +135,22 @@ class Tab:
         )
         self.find("#box .thumbnail-item").wait_for()
 
+    def paste(self, path: Path, where: str) -> None:
+        """A picture from the clipboard, where the caret is."""
+        thumbnails = self.find("#box .thumbnail-item")
+        num_before = thumbnails.count()
+        self.page.evaluate(
+            """([data, name, where]) => {
+                const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+                const clipboardData = new DataTransfer();
+                clipboardData.items.add(new File([bytes], name, { type: "image/png" }));
+                document.querySelector(where).dispatchEvent(
+                    new ClipboardEvent("paste", { bubbles: true, cancelable: true, clipboardData }));
+            }""",
+            [base64.b64encode(path.read_bytes()).decode(), path.name, where],
+        )
+        self.until(lambda: thumbnails.count() == num_before + 1)
+
     def watch(self) -> None:
         """From now on every state of the latest answer is remembered."""
         self.page.evaluate(
@@ -301,6 +317,69 @@ def test_an_example_two_pictures_and_an_upload_that_is_no_picture(real: Running,
     tab.wait_for_answer(3)
     assert tab.questions[-1] == "What does <b>it</b> say?"
     assert tab.notices == []
+
+
+@needs_browser
+@pytest.mark.parametrize("where", ["#box textarea", "#chat"])
+def test_a_picture_is_pasted_from_the_clipboard(real: Running, open_tab: Any, where: str) -> None:
+    tab = open_tab(real)
+    tab.paste(EXAMPLES / "demo.png", where)
+    tab.type("What is written on the sign?")
+    tab.wait_for_answer()
+    assert tab.answers == ["MORTALS"]
+    assert tab.find("#chat .user.message img").count() == 1
+    tab.page.close()  # each open page holds one of the six connections that a browser makes to a host
+
+
+@needs_browser
+def test_a_tab_that_is_loaded_again_shows_its_conversation_and_no_other_tab_does(real: Running, open_tab: Any) -> None:
+    def reload() -> None:
+        tab.page.reload()
+        tab.find("#box textarea").wait_for()
+
+    tab = open_tab(real)
+    tab.choose(EXAMPLES / "receipt.png")
+    tab.type("How much is the <b>Total</b>?")
+    tab.wait_for_answer()
+    (answer,) = tab.answers
+    reload()
+    tab.until(lambda: tab.answers == [answer])
+    assert tab.questions == ["How much is the <b>Total</b>?"]
+    assert tab.find("#chat .user.message img").evaluate("img => img.decode().then(() => img.naturalWidth)") == 265
+    tab.type("What is the value of Slab?")
+    tab.wait_for_answer(2)
+    said = lines(real)[-1]["messages"]
+    assert [message["role"] for message in said] == ["user", "assistant", "user"]
+    assert isinstance(said[0]["parts"][0], dict)
+
+    other = open_tab(real)
+    other.page.wait_for_timeout(500)
+    assert other.find("#chat .message").count() == 0
+    reload()
+    tab.until(lambda: len(tab.answers) == 2)
+    tab.find("#new").click()
+    tab.until(lambda: tab.find("#chat .message").count() == 0)
+    reload()
+    tab.page.wait_for_timeout(500)
+    assert tab.find("#chat .message").count() == 0
+    for one in (tab, other):
+        one.page.close()
+
+
+@needs_browser
+def test_a_question_without_an_answer_is_in_the_box_after_loading_again(endless: Running, open_tab: Any) -> None:
+    tab = open_tab(endless)
+    tab.page.evaluate(
+        """(path) => sessionStorage.setItem("llava-chat", JSON.stringify([
+            { role: "user", content: [{ type: "file", file: { path } }] },
+            { role: "user", content: [{ type: "text", text: "What is it?" }] }]))""",
+        str(EXAMPLES / "demo.png"),  # no place of uploads
+    )
+    tab.page.reload()
+    tab.until(lambda: tab.find("#box textarea").count() and tab.typed == "What is it?")
+    assert tab.find("#box .thumbnail-item").count() == 0
+    assert tab.find("#chat .message").count() == 0
+    tab.page.close()
 
 
 @needs_browser

@@ -49,6 +49,21 @@ window.llava = {
     document.documentElement.classList.toggle("dark", dark);
   },
 
+  // The conversation stays in this tab when it is loaded again. It is the browser that keeps it, and for no other tab.
+  keep(messages) {
+    if (!llava.hasRecalled) return; // the page is being drawn, and the chat still empty
+    try {
+      sessionStorage.setItem("llava-chat", JSON.stringify(messages ?? []));
+    } catch {
+      sessionStorage.removeItem("llava-chat"); // longer than the browser keeps: none is better than an older one
+    }
+  },
+
+  recall() {
+    llava.hasRecalled = true;
+    return sessionStorage.getItem("llava-chat") ?? "[]";
+  },
+
   // Files go to the question by its own upload field, from wherever on the page they come.
   add(files) {
     const field = document.querySelector("#box input[type=file]");

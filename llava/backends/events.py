@@ -1,0 +1,181 @@
+"""What an engine of others says: its events become deltas, its refusals errors. No network here.
+
+An event is one of OpenAI's chat completions or completions; a body is read only as far as an answer of a language model
+could go.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from llava.backends.protocol import Delta, FinishReason, TokenLogprob, Usage
+from llava.errors import EngineClosed, EngineFailed, EngineFull
+
+# One event of a stream, and the body of a refusal: more than that is no answer of a language model.
+_MAX_EVENT_BYTES = 4 * 1024 * 1024
+_MAX_REFUSAL_BYTES = 64 * 1024
+
+
+@dataclass
+class Reading:
+    """The events of a stream become deltas; what ends a choice is kept back until the usage is known."""
+
+    num_choices: int
+    num_pieces: int = 0
+    ended: dict[int, Delta] = field(default_factory=dict)
+    said: Usage | None = None
+
+    def read(self, event: Mapping[str, Any]) -> list[Delta]:
+        refusal = event.get("error")
+        if refusal:
+            status = refusal.get("code") if isinstance(refusal, dict) else None
+            raise read_refusal(status if isinstance(status, int) else 500, json.dumps(refusal).encode(), {})
+        if isinstance(event.get("usage"), dict):
+            self.said = _read_usage(event["usage"])
+        deltas = []
+        for choice in event.get("choices") or ():
+            delta = _read_choice(choice)
+            if not 0 <= delta.index < self.num_choices or delta.index in self.ended:
+                raise EngineFailed(f"The engine told news of choice {delta.index}, which there is not.")
+            self.num_pieces += bool(delta.text)
+            if delta.finish_reason is not None:
+                self.ended[delta.index] = delta
+            elif delta.text or delta.logprobs:
+                deltas.append(delta)
+        return deltas
+
+    def finish(self) -> list[tuple[Delta, bool]]:
+        """The last deltas of all choices, each with whether it is the very last."""
+        if len(self.ended) != self.num_choices:
+            raise EngineClosed("The engine broke off before the answer ended. Ask again.")
+        *others, last = self.ended.values()
+        return [*((delta, False) for delta in others), (last, True)]
+
+    def usage(self) -> Usage:
+        """What the engine counted; of one that does not count only the pieces are known."""
+        return self.said or Usage(prompt_tokens=0, completion_tokens=self.num_pieces)
+
+
+def _read_usage(values: Mapping[str, Any]) -> Usage:
+    details = values.get("prompt_tokens_details") or {}
+    return Usage(
+        prompt_tokens=_count(values.get("prompt_tokens")),
+        completion_tokens=_count(values.get("completion_tokens")),
+        image_tokens=_count(details.get("image_tokens")),
+        cached_tokens=_count(details.get("cached_tokens")),
+    )
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
+
+
+def _read_choice(choice: Any) -> Delta:
+    try:
+        index = int(choice.get("index") or 0)
+        said = choice.get("delta")
+        text = choice.get("text") if said is None else said.get("content")
+        reason = choice.get("finish_reason")
+        logprobs = _read_logprobs(choice.get("logprobs"))
+    except (AttributeError, TypeError, ValueError, KeyError) as error:
+        raise EngineFailed("The engine sent a piece of an answer that cannot be read.") from error
+    if reason is None:
+        finish: FinishReason | None = None
+    elif reason in ("abort", "error"):  # SGLang's and vLLM's words for what they gave up by themselves
+        raise EngineClosed("The engine gave the answer up. Ask again.")
+    else:
+        finish = "length" if reason == "length" else "stop"
+    return Delta(index, text or "", logprobs, finish)
+
+
+def _read_logprobs(values: Any) -> tuple[TokenLogprob, ...]:
+    if not values:
+        return ()
+    if "content" in values:
+        return tuple(
+            TokenLogprob(
+                one["token"],
+                float(one["logprob"]),
+                tuple((other["token"], float(other["logprob"])) for other in one.get("top_logprobs") or ()),
+            )
+            for one in values["content"] or ()
+        )
+    tops = values.get("top_logprobs") or [{}] * len(values["tokens"])
+    return tuple(
+        TokenLogprob(token, float(logprob), tuple((name, float(value)) for name, value in (top or {}).items()))
+        for token, logprob, top in zip(values["tokens"], values["token_logprobs"], tops, strict=True)
+    )
+
+
+async def read_events(chunks: AsyncIterator[bytes]) -> AsyncGenerator[dict[str, Any], None]:
+    """The events of a body up to ``[DONE]``; comments and fields other than ``data`` are passed over.
+
+    Raises EngineFailed for what is no event, EngineClosed where the body ends before.
+    """
+    rest = b""
+    async for chunk in chunks:
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            if not line.startswith(b"data:"):
+                continue
+            data = line[5:].strip()
+            if data == b"[DONE]":
+                return
+            yield _parse_event(data)
+        if len(rest) > _MAX_EVENT_BYTES:
+            raise EngineFailed(f"The engine sent an event of more than {_MAX_EVENT_BYTES:,} bytes.")
+    raise EngineClosed("The engine broke off before the answer ended. Ask again.")
+
+
+def _parse_event(data: bytes) -> dict[str, Any]:
+    try:
+        event = json.loads(data)
+    except ValueError as error:
+        raise EngineFailed("The engine sent an event that is no JSON.") from error
+    if not isinstance(event, dict):
+        raise EngineFailed("The engine sent an event that is no JSON object.")
+    return event
+
+
+async def read_some(chunks: AsyncIterator[bytes]) -> bytes:
+    """The beginning of a refusal's body, as much as ``read_refusal`` looks at or a little more."""
+    body = b""
+    async for chunk in chunks:
+        body += chunk
+        if len(body) > _MAX_REFUSAL_BYTES:
+            break
+    return body
+
+
+def read_refusal(status: int, body: bytes, headers: Mapping[str, str]) -> Exception:
+    """The error for a status that is not 200: the engine's own words without what is no client's business."""
+    words = _find_words(body[:_MAX_REFUSAL_BYTES])
+    if status in (429, 503):
+        wait = f" Ask again in {headers['retry-after']} s." if headers.get("retry-after", "").isdigit() else ""
+        told = f"The engine is too busy: {words}" if words else "The engine is too busy."
+        return (EngineFull if status == 429 else EngineClosed)(told + wait)
+    if status in (401, 403):
+        return EngineFailed("The engine refuses our key: set it in LLAVA_ENGINE_KEY.", status)
+    if not words:
+        return EngineFailed(f"The engine answered with status {status} and said no more.", status)
+    return EngineFailed(f"The engine answered with status {status}: {words}", status)
+
+
+def _find_words(body: bytes) -> str:
+    """The message of an OpenAI-shaped, FastAPI-shaped or plain refusal; addresses and paths of the engine's removed."""
+    text = body.decode("utf-8", "replace")
+    try:
+        said: Any = json.loads(text)
+        while isinstance(said, dict) and any(key in said for key in ("error", "message", "detail")):
+            said = next(said[key] for key in ("error", "message", "detail") if key in said)
+        text = said if isinstance(said, str) else json.dumps(said)
+    except ValueError:
+        text = "" if text.lstrip().startswith("<") else text  # a page for people
+    text = re.sub(r"0x[0-9a-fA-F]+", "…", text)
+    text = re.sub(r"(?<![\w/:])(?:/[\w.@+-]+){2,}", "…", text)
+    text = " ".join(text.split())
+    return text[:300] + "…" if len(text) > 300 else text

@@ -1,0 +1,55 @@
+"""What the arguments of several commands share: a command itself, the flags of a checkpoint, sizes in bytes."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+# Bits of each name that --quant takes.
+QUANTIZATIONS = {"int8": 8, "int4": 4}
+
+
+def add_command(
+    commands: Any, name: str, run: Callable[[argparse.Namespace], int], text: str
+) -> argparse.ArgumentParser:
+    """A command that ``run`` does."""
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(run=run, parser=parser)
+    return parser
+
+
+def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
+    """Which model, and how it is loaded."""
+    parser.add_argument(
+        "--model", metavar="MODEL", help="a folder, a hub id or a short name (default: the embedded model)"
+    )
+    parser.add_argument(
+        "--model-base", metavar="MODEL", help="what MODEL was trained on, if it holds only a projector or LoRA layers"
+    )
+    parser.add_argument(
+        "--merge",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="put LoRA layers into the weights (default); --no-merge keeps them apart, which is slower",
+    )
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+    parser.add_argument("--dtype", metavar="NAME", help="float32, bfloat16, float16 (default: what suits the device)")
+    parser.add_argument(
+        "--quant",
+        choices=QUANTIZATIONS,
+        help="the language model's matrices in 8 or 4 bits: a half or a quarter of the memory, and faster answers",
+    )
+
+
+def read_bytes(text: str) -> int:
+    """A number of bytes from 1000000, 500M, 2G or 1.5G."""
+    units = {"K": 2**10, "M": 2**20, "G": 2**30}
+    number, unit = (text[:-1], units[text[-1].upper()]) if text[-1:].upper() in units else (text, 1)
+    try:
+        size = float(number) * unit
+        if 0 < size < 2**60:
+            return int(size)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"'{text}' is no size; write a number above 0 such as 500M or 2G")

@@ -1,0 +1,158 @@
+"""``llava serve``: arguments in, a server of the engine that they name.
+
+Only arguments live here: what serves is imported when it is needed, so that ``llava --help`` loads none of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib
+import importlib.util
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llava.errors import UsageError
+from llava.flags import QUANTIZATIONS, add_checkpoint_flags, add_command, read_bytes
+from llava.serve.limits import Limits, Settings
+
+if TYPE_CHECKING:
+    from llava.backends.protocol import Backend
+
+
+def add_serve(commands: Any) -> None:
+    """Adds the command to those of the ``llava`` command."""
+    parser = add_command(commands, "serve", _serve, "Answer OpenAI clients, and people in a browser.")
+    # What stands here is the same as --model; without it, --model keeps what it said.
+    parser.add_argument("model", nargs="?", default=argparse.SUPPRESS, metavar="MODEL", help="the same as --model")
+    add_checkpoint_flags(parser)
+    parser.add_argument("--conv-mode", metavar="NAME", help="conversation template (default: the checkpoint's own)")
+    parser.add_argument("--name", metavar="NAME", help="what clients call the model (default: its own name)")
+    parser.add_argument(
+        "--memory", type=read_bytes, metavar="SIZE", help="for keys and values (default: what is to spare)"
+    )
+    parser.add_argument(
+        "--arithmetic",
+        choices=("exact", "int8"),
+        default="exact",
+        help="int8, with --quant on a CPU: prompts in integers of 8 bits, faster and a little less exact",
+    )
+    _add_engine_flags(parser)
+    parser.add_argument("--host", default="127.0.0.1", metavar="HOST", help="(default: %(default)s, this machine only)")
+    parser.add_argument("--port", type=int, default=8000, metavar="N", help="(default: %(default)s)")
+    parser.add_argument(
+        "--api-key",
+        action="append",
+        default=[],
+        metavar="KEY",
+        help="let nobody in without it; may be given again (default: the words of LLAVA_API_KEYS)",
+    )
+    parser.add_argument(
+        "--cors-origin", action="append", default=[], metavar="URL", help="pages at URL may ask; may be given again"
+    )
+    parser.add_argument(
+        "--web",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="a page to chat at / (default: if gradio is installed)",
+    )
+    parser.add_argument("--no-fetch", action="store_true", help="fetch no pictures by URL")
+    parser.add_argument(
+        "--fetch-host", action="append", default=[], metavar="HOST", help="fetch from HOST only; may be given again"
+    )
+    parser.add_argument("--fetch-private", action="store_true", help="fetch from addresses that are not public too")
+    parser.add_argument(
+        "--keep-keys-apart",
+        action="store_true",
+        help="what is remembered of one API key's prompts and pictures speeds up no other key's answers",
+    )
+    parser.add_argument("--log-conversations", type=Path, metavar="FILE", help="append every conversation to FILE")
+    for one in dataclasses.fields(Limits):
+        kind: Any = read_bytes if one.name.endswith("_bytes") else float if one.name.endswith("_s") else int
+        parser.add_argument(
+            f"--max-{one.name.replace('_', '-')}",
+            dest=one.name,
+            type=kind,
+            default=one.default,
+            metavar={read_bytes: "SIZE", float: "S", int: "N"}[kind],
+            help=f"{one.metadata['text']} (default: %(default)s)",
+        )
+
+
+def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--engine", default="own", metavar="NAME", help="own, sglang or vllm (default: %(default)s)")
+    for flag, kind, default, metavar, text in (
+        ("--engine-python", str, None, "PATH", "the interpreter that has sglang or vllm installed (default: this one)"),
+        ("--tp", int, 1, "N", "accelerators that share a model (sglang, vllm)"),
+        ("--dp", int, 1, "N", "copies of the model that run (sglang, vllm)"),
+        ("--quantization", str, None, "NAME", "as the engine calls it, such as fp8 (sglang, vllm)"),
+        ("--memory-share", float, None, "X", "of an accelerator's memory, as 0.85 (sglang, vllm)"),
+        ("--context", int, None, "N", "a shorter context than the model's (sglang, vllm)"),
+        ("--engine-start-s", float, 1800.0, "S", "until it is ready (default: %(default)s)"),
+        ("--engine-url", str, None, "URL", "an engine that runs already, with an OpenAI interface"),
+        ("--engine-model", str, None, "NAME", "what the engine at URL calls the model"),
+    ):
+        parser.add_argument(flag, type=kind, default=default, metavar=metavar, help=text)
+    text = "a further word for the engine's command line, as --engine-arg=--enable-metrics; may be given again"
+    parser.add_argument("--engine-arg", action="append", default=[], metavar="WORD", help=text)
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    if importlib.util.find_spec("fastapi") is None:
+        raise UsageError("Serving needs the package's serve extra: run pip install 'llava[serve]'.")
+    from llava.serve.run import serve
+
+    settings = Settings(
+        limits=Limits(**{one.name: getattr(arguments, one.name) for one in dataclasses.fields(Limits)}),
+        keys=tuple(arguments.api_key or os.environ.get("LLAVA_API_KEYS", "").split()),
+        origins=tuple(arguments.cors_origin),
+        fetch=not arguments.no_fetch,
+        fetch_hosts=tuple(arguments.fetch_host),
+        fetch_private=arguments.fetch_private,
+        address=f"http://{arguments.host}:{arguments.port}",
+        log=arguments.log_conversations,
+        keeps_keys_apart=arguments.keep_keys_apart,
+    )
+    backend = _choose_backend(arguments, settings)
+    return serve(backend, settings, host=arguments.host, port=arguments.port, mount=_find_web(arguments.web))
+
+
+def _choose_backend(arguments: argparse.Namespace, settings: Settings) -> Backend:
+    """The engine that the flags ask for: ours, or what ``from_flags`` of ``llava.backends.<name>`` makes of them."""
+    name = arguments.engine
+    if arguments.engine_url is not None:
+        if name != "own":
+            raise UsageError(f"--engine {name} starts an engine and --engine-url names one that runs: leave one out.")
+        name = "remote"
+    if name != "own":
+        if name not in ("sglang", "vllm", "remote"):
+            raise UsageError(f"There is no engine '{name}'. The engines are own, sglang and vllm.")
+        made: Backend = importlib.import_module(f"llava.backends.{name}").from_flags(arguments, settings)
+        return made
+    from llava.backends.own import Own
+
+    return Own(
+        arguments.model,
+        model_id=arguments.name,
+        template=arguments.conv_mode,
+        loading={
+            "base": arguments.model_base,
+            "merge": arguments.merge,
+            "device": arguments.device,
+            "dtype": arguments.dtype,
+            "bits": QUANTIZATIONS.get(arguments.quant, 16),
+        },
+        memory_bytes=arguments.memory,
+        arithmetic=arguments.arithmetic,
+        max_waiting=settings.limits.running * settings.limits.choices,
+    )
+
+
+def _find_web(wanted: bool | None) -> Any:
+    """What mounts the web chat, or None. Raises UsageError if it was asked for and cannot be had."""
+    name = "llava.serve.web"
+    found = importlib.util.find_spec(name) is not None and importlib.util.find_spec("gradio") is not None
+    if wanted and not found:
+        raise UsageError("The web chat needs the package's web extra: run pip install 'llava[serve,web]'.")
+    return importlib.import_module(name).mount if found and wanted is not False else None

@@ -1,0 +1,102 @@
+"""What an engine of others says, byte by byte: events in any pieces, and bodies that are none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+
+from llava.backends.events import Reading, read_events, read_refusal, read_some
+from llava.errors import EngineClosed, EngineFailed, EngineFull, LlavaError
+
+BODY = ': hello\n\nevent: x\r\ndata: {"n": 1}\r\n\r\ndata:{"n": "é"}\n\ndata: [DONE]\n\ndata: {"n": 3}\n\n'.encode()
+
+
+async def send(chunks: Sequence[bytes]) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
+def read(*chunks: bytes) -> list[dict[str, Any]]:
+    async def everything() -> list[dict[str, Any]]:
+        return [event async for event in read_events(send(chunks))]
+
+    return asyncio.run(everything())
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 20, len(BODY)])
+def test_events_are_the_same_in_whatever_pieces_they_come_and_end_with_done(size: int) -> None:
+    chunks = [BODY[i : i + size] for i in range(0, len(BODY), size)]
+    assert read(*chunks) == [{"n": 1}, {"n": "é"}]
+
+
+@pytest.mark.parametrize(
+    ("chunks", "kind", "says"),
+    [
+        ([], EngineClosed, "broke off before the answer ended"),
+        ([b'data: {"n": 1}\n\n', b'data: {"n": '], EngineClosed, "broke off before the answer ended"),
+        ([b"data: {nonsense\n\n"], EngineFailed, "no JSON"),
+        ([b"data: [1]\n\n"], EngineFailed, "no JSON object"),
+        ([b"data: " + b"x" * 2**20] * 5, EngineFailed, r"more than 4,194,304 bytes"),
+    ],
+)
+def test_a_body_that_is_no_answer_is_an_error(chunks: list[bytes], kind: type[LlavaError], says: str) -> None:
+    with pytest.raises(kind, match=says):
+        read(*chunks)
+
+
+@pytest.mark.parametrize(
+    ("choice", "says"),
+    [
+        (5, "cannot be read"),
+        ({"index": "x"}, "cannot be read"),
+        ({"delta": 5}, "cannot be read"),
+        ({"delta": {"content": "a"}, "logprobs": {"content": [{}]}}, "cannot be read"),
+        ({"index": 1, "delta": {"content": "a"}}, "choice 1, which there is not"),
+        ({"index": -1, "delta": {"content": "a"}}, "choice -1, which there is not"),
+    ],
+)
+def test_a_choice_that_cannot_be_is_an_error(choice: Any, says: str) -> None:
+    with pytest.raises(EngineFailed, match=says):
+        Reading(num_choices=1).read({"choices": [choice]})
+
+
+def test_nothing_comes_after_the_end_of_a_choice() -> None:
+    reading = Reading(num_choices=2)
+    assert reading.read({"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]}) == []
+    with pytest.raises(EngineClosed, match="broke off before the answer ended"):
+        reading.finish()
+    with pytest.raises(EngineFailed, match="choice 0, which there is not"):
+        reading.read({"choices": [{"delta": {"content": "b"}}]})
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "words"),
+    [
+        (400, b'{"error": {"message": "odd"}}', EngineFailed, "The engine answered with status 400: odd"),
+        (422, b'{"detail": [{"msg": "odd"}]}', EngineFailed, 'The engine answered with status 422: [{"msg": "odd"}]'),
+        (
+            400,
+            b'{"message": "at 0x7f12 of /usr/lib/x.py"}',
+            EngineFailed,
+            "The engine answered with status 400: at … of …",
+        ),
+        (500, b"<html>Oh</html>", EngineFailed, "The engine answered with status 500 and said no more."),
+        (502, b"\xff", EngineFailed, "The engine answered with status 502: \ufffd"),
+        (429, b"", EngineFull, "The engine is too busy. Ask again in 7 s."),
+        (503, b"loading", EngineClosed, "The engine is too busy: loading Ask again in 7 s."),
+        (403, b"your key", EngineFailed, "The engine refuses our key: set it in LLAVA_ENGINE_KEY."),
+    ],
+)
+def test_a_refusal_becomes_a_sentence(status: int, body: bytes, kind: type[Exception], words: str) -> None:
+    error = read_refusal(status, body, {"retry-after": "7"})
+    assert (type(error), str(error)) == (kind, words)
+    assert getattr(error, "status", status) == status
+
+
+def test_of_a_long_refusal_only_the_beginning_is_read() -> None:
+    began = asyncio.run(read_some(send([b"x" * 50_000] * 100)))
+    assert len(began) == 100_000
+    assert len(str(read_refusal(400, began, {}))) < 400
