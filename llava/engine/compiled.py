@@ -187,8 +187,8 @@ class DecoderLayers:
         normed = scratch.take("normed", *hidden_NC.shape, dtype=working)
         for layer in self.layers:
             calls.normalize(hidden_NC, layer["input_norm"], None, self.eps, normed)
-            products = [layer[name].many(normed, scratch, name) for name in ("q", "k", "v")]
-            seen = _attend(self, layer, products, rows, (cos, sin), window=self.window)
+            q, k, v = (layer[name].many(normed, scratch, name) for name in ("q", "k", "v"))
+            seen = _attend(self, layer, (q, k, v), rows, (cos, sin), window=self.window)
             calls.add(hidden_NC, layer["o"].many(seen.to(working), scratch, "q"))
             calls.normalize(hidden_NC, layer["post_norm"], None, self.eps, normed)
             gated = layer["gate"].many(normed, scratch, "inner")
@@ -231,11 +231,13 @@ class TowerLayers:
         working, scratch = self.working_dtype, self.scratch
         normed = scratch.take("normed", *hidden.shape, dtype=working)
         for block in self.blocks:
-            calls.normalize(hidden, *block["first"], self.eps, normed)
-            products = [block[name].many(normed, scratch, name) for name in ("q", "k", "v")]
-            seen = _attend(self, {**block, "keys": keys, "values": values}, products, rows, None, sees_all=True)
+            weight, bias = block["first"]
+            calls.normalize(hidden, weight, bias, self.eps, normed)
+            q, k, v = (block[name].many(normed, scratch, name) for name in ("q", "k", "v"))
+            seen = _attend(self, {**block, "keys": keys, "values": values}, (q, k, v), rows, None, sees_all=True)
             calls.add(hidden, block["o"].many(seen.to(working), scratch, "q"), block["o_bias"])
-            calls.normalize(hidden, *block["second"], self.eps, normed)
+            weight, bias = block["second"]
+            calls.normalize(hidden, weight, bias, self.eps, normed)
             inner = block["up"].many(normed, scratch, "inner")
             calls.activate(inner, block["up_bias"], self.activation)
             calls.add(hidden, block["down"].many(inner, scratch, "q"), block["down_bias"])
@@ -259,7 +261,7 @@ class TowerLayers:
 def _attend(
     layers: DecoderLayers | TowerLayers,
     layer: dict[str, Any],
-    products: list[torch.Tensor],
+    products: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     rows: Rows,
     rotary: tuple[torch.Tensor, torch.Tensor] | None,
     **sight: Any,
@@ -269,7 +271,8 @@ def _attend(
     shape = (len(products[0]), products[0].shape[1] // layers.head_dim, layers.head_dim)
     queries, seen = (layers.scratch.take(name, *shape, dtype=keys.dtype) for name in ("queries", "seen"))
     biases = tuple(layer[f"{name}_bias"] for name in ("q", "k", "v"))
-    calls.spread(*products, keys, values, rows.slots, layers.head_dim, biases, rotary, queries)
+    q, k, v = products
+    calls.spread(q, k, v, keys, values, rows.slots, layers.head_dim, biases, rotary, queries)
     calls.attend(queries, keys, values, rows.starts, rows.lengths, rows.tables, layers.scale, out=seen, **sight)
     return seen.flatten(1)
 
