@@ -181,6 +181,8 @@ inline void dots(const T* a, long a_row, const T* b, int k, float* out) {
 #pragma GCC unroll 8
             for (int r = 0; r < ROWS; r++) {
                 const T *x = a + r * a_row + i, *w = b + long(c) * k + i;
+                // A row is no longer than a page, where the hardware stops: the same place of the next columns.
+                if (r == 0) __builtin_prefetch(w + long(COLS) * k);
                 if constexpr (Pairs<T>::N == 1) {
                     acc[r][c] += load((const float*)x) * load((const float*)w);
                 } else {
@@ -192,7 +194,8 @@ inline void dots(const T* a, long a_row, const T* b, int k, float* out) {
                     Words parts[4] = {xs << 16, ws << 16, xs & 0xffff0000u, ws & 0xffff0000u};
                     Floats f[4];
                     std::memcpy(f, parts, sizeof f);
-                    acc[r][c] += f[0] * f[1] + f[2] * f[3];
+                    acc[r][c] += f[0] * f[1];
+                    acc[r][c] += f[2] * f[3];
 #endif
                 }
             }
@@ -215,10 +218,11 @@ inline void dense(int rows, const T* a, const T* b, int k, int begin, int end, G
             dots<T, 4, COLS>(a + long(r) * k, k, w, k, out);
             for (int i = 0; i < 4 * COLS; i++) give(r + i / COLS, c + i % COLS, out[i]);
         }
-        for (; r < rows; r++) {
-            dots<T, 1, COLS>(a + long(r) * k, k, w, k, out);
-            for (int i = 0; i < COLS; i++) give(r, c + i, out[i]);
-        }
+        const T* x = a + long(r) * k;
+        if (rows - r == 3) dots<T, 3, COLS>(x, k, w, k, out);
+        if (rows - r == 2) dots<T, 2, COLS>(x, k, w, k, out);
+        if (rows - r == 1) dots<T, 1, COLS>(x, k, w, k, out);
+        for (int i = 0; i < (rows - r) * COLS; i++) give(r + i / COLS, c + i % COLS, out[i]);
     }
     for (; c < end; c++)
         for (int r = 0; r < rows; r++) {
