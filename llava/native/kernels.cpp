@@ -11,6 +11,7 @@
 
 #include <atomic>
 #include <thread>
+#include <vector>
 
 // A whole decoder's layers for few positions (a Llama, Mistral or Qwen2), in one parallel region: a small model then pays
 // no call and no start of threads for each product. Dense weights stay where torch has them; each is read once for all
@@ -98,6 +99,72 @@ class Meeting {
     }
 };
 
+// A piece of attention: positions `from` to `to`, which `count` requests from `first` on look at together. It is part
+// number `part` of what each of them sees.
+struct Stretch {
+    int first, count, from, to, part;
+};
+
+struct Stretches {
+    std::vector<Stretch> all;
+    std::vector<int> num_parts;  // of each request
+    int most_parts = 1;
+};
+
+// Cuts what everybody sees into stretches: one long answer alone has to keep all threads busy, and requests that begin
+// alike (questions about one picture, positions of one prompt) read their common beginning once.
+inline Stretches cut(const Decoder& d, const Positions& p) {
+    constexpr int WORTH = 128;
+    struct Shared {
+        int first, count, length;
+    };
+    std::vector<Shared> groups;
+    auto common = [&](int m) {  // positions that begin request m as they begin m - 1
+        const int32_t *a = p.tables + long(m - 1) * p.table_stride, *b = a + p.table_stride;
+        const int shorter = std::min(p.lengths[m - 1], p.lengths[m]);
+        int blocks = 0;
+        while (blocks * d.block_tokens < shorter && a[blocks] == b[blocks]) blocks++;
+        return std::min(blocks * d.block_tokens, shorter) / KEYS * KEYS;
+    };
+    long total = 0;
+    for (int m = 0; m < p.num; m++) {
+        const int length = m > 0 && d.window == 0 ? common(m) : 0;
+        const bool fits = length >= WORTH && (groups.back().count + 1) * (d.num_heads / d.num_kv_heads) <= MAX_ROWS;
+        if (fits && (groups.back().count == 1 || length >= groups.back().length / 2)) {
+            Shared& group = groups.back();
+            group.length = group.count == 1 ? length : std::min(group.length, length);
+            group.count++;
+        } else {
+            groups.push_back({m, 1, 0});
+        }
+    }
+    auto begin_of = [&](int m, const Shared& group) {
+        return d.window ? std::max(0, p.lengths[m] - d.window) / LANES * LANES : group.length;
+    };
+    for (const Shared& group : groups) {
+        total += group.length;
+        for (int m = group.first; m < group.first + group.count; m++) total += p.lengths[m] - begin_of(m, group);
+    }
+    const long wanted = std::max<long>(WORTH, total * d.num_kv_heads / (4 * d.num_threads));
+    Stretches out;
+    out.num_parts.assign(p.num, 0);
+    auto add = [&](int first, int count, int from, int to) {
+        // A part is a whole number of KEYS, so that none looks at a vector that another looks at.
+        const long parts = std::max<long>(1, (to - from) / wanted), units = (to - from + KEYS - 1) / KEYS;
+        for (long i = 0; i < parts; i++)
+            out.all.push_back({first, count, from + int(units * i / parts * KEYS),
+                               std::min(to, from + int(units * (i + 1) / parts * KEYS)), out.num_parts[first] + int(i)});
+        for (int m = first; m < first + count; m++) out.num_parts[m] += int(parts);
+    };
+    for (const Shared& group : groups)
+        if (group.length > 0) add(group.first, group.count, 0, group.length);
+    for (const Shared& group : groups)
+        for (int m = group.first; m < group.first + group.count; m++)
+            if (begin_of(m, group) < p.lengths[m]) add(m, 1, begin_of(m, group), p.lengths[m]);
+    out.most_parts = *std::max_element(out.num_parts.begin(), out.num_parts.end());
+    return out;
+}
+
 struct Part {
     float largest, total;
     float* values;
@@ -108,9 +175,8 @@ template <typename T> void run_layers(const Decoder& d, const Positions& p) {
     const int q_width = d.num_heads * dim, kv_width = d.num_kv_heads * dim, group = d.num_heads / d.num_kv_heads;
     const int qkv_width = q_width + 2 * kv_width;
     const Cache cache{d.block_tokens, d.num_kv_heads, dim};
-    // One long answer alone has to keep all threads busy: its positions are cut into parts, put together afterwards.
-    int longest = *std::max_element(p.lengths, p.lengths + num);
-    int num_parts = std::max(1, std::min((longest + 127) / 128, (4 * d.num_threads) / std::max(1, num * d.num_kv_heads)));
+    const Stretches stretches = cut(d, p);
+    const int most_parts = stretches.most_parts;
     const bool is_packed = d.layers[0].q.bits <= 8;
     static thread_local Kept kept[6];
     Input<T> normed(num, width, is_packed, kept[0], kept[1]), attended(num, q_width, is_packed, kept[2], kept[3]);
@@ -118,14 +184,15 @@ template <typename T> void run_layers(const Decoder& d, const Positions& p) {
     float* qkv = KEPT(float, size_t(num) * qkv_width);
     Worked<T>* queries = KEPT(Worked<T>, size_t(num) * q_width);
     float *gates = KEPT(float, size_t(num) * inner), *ups = KEPT(float, size_t(num) * inner);
-    const long num_pieces = long(num) * d.num_kv_heads * num_parts;
-    float* part_values = KEPT(float, size_t(num_pieces) * group * dim);
-    Part* parts = KEPT(Part, size_t(num_pieces) * group);
+    const long num_pieces = long(stretches.all.size()) * d.num_kv_heads, num_seen = long(num) * most_parts * d.num_heads;
+    float* part_values = KEPT(float, size_t(num_seen) * dim);
+    Part* parts = KEPT(Part, size_t(num_seen));
     Meeting meeting;
 #pragma omp parallel num_threads(d.num_threads)
     {
         const int threads = omp_get_num_threads(), me = omp_get_thread_num();
         Seen* seen = KEPT(Seen, 1);
+        Worked<T>* gathered = KEPT(Worked<T>, MAX_ROWS * MAX_DIM);
         auto share = [&](long n, long& begin, long& end, long grain) {
             long grains = (n + grain - 1) / grain;
             begin = std::min(n, grains * me / threads * grain), end = std::min(n, grains * (me + 1) / threads * grain);
@@ -193,40 +260,43 @@ template <typename T> void run_layers(const Decoder& d, const Positions& p) {
             meeting.wait(threads);
 #pragma omp for schedule(dynamic) nowait
             for (long i = 0; i < num_pieces; i++) {
-                long m = i / num_parts / d.num_kv_heads;
-                int head = int(i / num_parts % d.num_kv_heads), part = int(i % num_parts);
-                int length = p.lengths[m], low = d.window ? std::max(0, length - d.window) : 0;
-                // A part is a whole number of KEYS, so that none looks at a vector that another looks at.
-                int vectors = (length - low / LANES * LANES + KEYS - 1) / KEYS;
-                int from = low / LANES * LANES + vectors * part / num_parts * KEYS;
-                int to = std::min(length, low / LANES * LANES + vectors * (part + 1) / num_parts * KEYS);
+                const Stretch& piece = stretches.all[i / d.num_kv_heads];
+                const int head = int(i % d.num_kv_heads), rows = piece.count * group;
+                const Worked<T>* asking = queries + size_t(piece.first) * q_width + head * group * dim;
+                if (piece.count > 1) {
+                    for (int m = 0; m < piece.count; m++)
+                        std::copy(asking + size_t(m) * q_width, asking + size_t(m) * q_width + group * dim,
+                                  gathered + m * group * dim);
+                    asking = gathered;
+                }
                 int first[MAX_ROWS], last[MAX_ROWS];
-                std::fill(first, first + group, low);
-                std::fill(last, last + group, length - 1);
-                seen->begin(group, dim);
-                if (from < to)
-                    look<T>(cache, (const T*)layer.keys, (const T*)layer.values, p.tables + m * p.table_stride, head,
-                            queries + m * q_width + head * group * dim, group, first, last, from, to, d.scale, *seen);
-                for (int g = 0; g < group; g++) {
-                    if (num_parts == 1) {
-                        float share = seen->total[g] > 0 ? 1 / seen->total[g] : 0;
-                        for (int j = 0; j < dim; j += LANES)
-                            attended.put(m, (head * group + g) * dim + j, load(seen->values + g * dim + j) * share);
+                std::fill(first, first + rows, d.window ? std::max(0, p.lengths[piece.first] - d.window) : 0);
+                std::fill(last, last + rows, piece.to - 1);
+                seen->begin(rows, dim);
+                look<T>(cache, (const T*)layer.keys, (const T*)layer.values,
+                        p.tables + long(piece.first) * p.table_stride, head, asking, rows, first, last, piece.from,
+                        piece.to, d.scale, *seen);
+                for (int r = 0; r < rows; r++) {
+                    const int m = piece.first + r / group, own = head * group + r % group;
+                    const float* values = seen->values + r * dim;
+                    if (most_parts == 1) {
+                        float share = seen->total[r] > 0 ? 1 / seen->total[r] : 0;
+                        for (int j = 0; j < dim; j += LANES) attended.put(m, own * dim + j, load(values + j) * share);
                         continue;
                     }
-                    float* kept = part_values + (i * group + g) * dim;
-                    std::copy(seen->values + g * dim, seen->values + (g + 1) * dim, kept);
-                    parts[i * group + g] = {seen->largest[g], seen->total[g], kept};
+                    const long at = (long(m) * most_parts + piece.part) * d.num_heads + own;
+                    std::copy(values, values + dim, part_values + at * dim);
+                    parts[at] = {seen->largest[r], seen->total[r], part_values + at * dim};
                 }
             }
             meeting.wait(threads);
-            if (num_parts > 1) {
+            if (most_parts > 1) {
 #pragma omp for schedule(static) nowait
                 for (long i = 0; i < long(num) * d.num_heads; i++) {
                     long m = i / d.num_heads;
-                    int head = int(i % d.num_heads) / group, g = int(i % d.num_heads) % group;
+                    const int num_parts = stretches.num_parts[m];
                     auto part_of = [&](int part) -> const Part& {
-                        return parts[((m * d.num_kv_heads + head) * num_parts + part) * group + g];
+                        return parts[(m * most_parts + part) * d.num_heads + i % d.num_heads];
                     };
                     float largest = -INFINITY, total = 0;
                     for (int part = 0; part < num_parts; part++) largest = std::max(largest, part_of(part).largest);

@@ -121,46 +121,83 @@ def test_few_rows_times_a_matrix(native: Any, dtype: torch.dtype, num: int) -> N
         torch.testing.assert_close(calls.multiply_few(rows, calls.dense(weight)).double(), exact, atol=1e-4, rtol=1e-5)
 
 
+class BothWays:
+    """The layers of one model over two caches: Transformers' own layers, and all at once through the library."""
+
+    def __init__(self, family: str, dtype: torch.dtype, window: int | None) -> None:
+        model = make_model(family, **WIDE, **({"sliding_window": window} if window else {})).eval().to(dtype)
+        self.decoder = model.get_model()
+        shape = (len(self.decoder.layers), 80, 2, 64, 16, dtype)
+        self.slow, fast = paged.KVCache(*shape, torch.device("cpu")), paged.NativeKVCache(*shape)
+        self.layers = compiled.DecoderLayers(self.decoder, model.config, fast, window, calls.Scratch())
+        self.dtype = dtype
+        paged.register()
+
+    def check(self, counts: list[int], lengths: list[int], rows: paged.Rows) -> None:
+        """Runs a step both ways: that many positions at the end of that many of each request."""
+        hidden = torch.randn(sum(counts), 64).to(self.dtype)
+        positions = torch.cat([torch.arange(n - c, n) for c, n in zip(counts, lengths, strict=True)])
+        expected = hidden[None]
+        rotary = self.decoder.rotary_emb(expected, positions[None])
+        config = self.decoder.config
+        usual, config._attn_implementation = config._attn_implementation, paged.ATTENTION
+        for layer in self.decoder.layers:
+            expected = layer(
+                expected,
+                attention_mask=None,
+                position_ids=positions[None],
+                position_embeddings=rotary,
+                paged=paged.PagedStep(self.slow, rows),
+            )
+        config._attn_implementation = usual
+        exact = self.decoder.rotary_emb(hidden[None].float(), positions[None])
+        cos, sin = (part[0].float().contiguous() for part in exact)
+        out = self.layers.run(hidden, cos, sin, positions, rows)
+        limits = {"atol": 1e-4, "rtol": 1e-4} if self.dtype == torch.float32 else {"atol": 0.15, "rtol": 0.05}
+        torch.testing.assert_close(out, expected[0].float(), **limits)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", FAMILIES)
+@torch.inference_mode()
 def test_all_layers_at_once_are_transformers_layers(native: Any, family: str, dtype: torch.dtype) -> None:
-    window = 20 if family == "mistral" else None
-    model = make_model(family, **WIDE, **({"sliding_window": window} if window else {})).eval().to(dtype)
-    decoder = model.get_model()
-    shape = (len(decoder.layers), 80, 2, 64, 16, dtype)
-    slow, fast = paged.KVCache(*shape, torch.device("cpu")), paged.NativeKVCache(*shape)
-    layers = compiled.DecoderLayers(decoder, model.config, fast, window, calls.Scratch())
-    paged.register()
+    both = BothWays(family, dtype, 20 if family == "mistral" else None)
     torch.manual_seed(3)
-    with torch.inference_mode():
-        for counts, lengths in (
-            ([20, 7], [20, 7]),
-            ([33, 21], [53, 28]),
-            ([1, 1], [54, 29]),
-            ([3, 5], [57, 34]),
-            ([1], [58]),
-        ):
-            rows = make_rows(counts, lengths, 64, 80)
-            hidden = torch.randn(sum(counts), 64).to(dtype)
-            positions = torch.cat([torch.arange(n - c, n) for c, n in zip(counts, lengths, strict=True)])
-            expected = hidden[None]
-            rotary = decoder.rotary_emb(expected, positions[None])
-            usual, decoder.config._attn_implementation = decoder.config._attn_implementation, paged.ATTENTION
-            for layer in decoder.layers:
-                expected = layer(
-                    expected,
-                    attention_mask=None,
-                    position_ids=positions[None],
-                    position_embeddings=rotary,
-                    paged=paged.PagedStep(slow, rows),
-                )
-            decoder.config._attn_implementation = usual
-            cos, sin = (
-                part[0].float().contiguous() for part in decoder.rotary_emb(hidden[None].float(), positions[None])
-            )
-            out = layers.run(hidden, cos, sin, positions, rows)
-            limits = {"atol": 1e-4, "rtol": 1e-4} if dtype == torch.float32 else {"atol": 0.15, "rtol": 0.05}
-            torch.testing.assert_close(out, expected[0].float(), **limits)
+    for counts, lengths in (
+        ([20, 7], [20, 7]),
+        ([33, 21], [53, 28]),
+        ([1, 1], [54, 29]),
+        ([3, 5], [57, 34]),
+        ([1], [58]),
+    ):
+        both.check(counts, lengths, make_rows(counts, lengths, 64, 80))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("window", [None, 150])
+@torch.inference_mode()
+def test_requests_that_begin_alike_see_what_each_would_see_alone(
+    native: Any, dtype: torch.dtype, window: int | None
+) -> None:
+    both = BothWays("mistral" if window else "llama", dtype, window)
+    torch.manual_seed(5)
+    # Blocks of 64. The first prompt is shared by the next two, and the fourth shares less; the fifth is another.
+    tables = [[0, 1, 2, 3, 4], [0, 1, 2, 5, 6], [0, 1, 2, 7, 8], [0, 1, 9, 10, 11], [12, 13, 14, 15, 16]]
+    table = torch.tensor(tables, dtype=torch.int32)
+
+    def step(which: list[int], counts: list[int], lengths: list[int]) -> None:
+        places = [torch.arange(n - c, n) for c, n in zip(counts, lengths, strict=True)]
+        slots = [table[i][place // 64].long() * 64 + place % 64 for i, place in zip(which, places, strict=True)]
+        starts = torch.tensor([0, *counts]).cumsum(0).to(torch.int32)
+        rows = paged.Rows(starts, torch.tensor(lengths, dtype=torch.int32), table[which], torch.cat(slots))
+        both.check(counts, lengths, rows)
+
+    step([0, 4], [205, 150], [205, 150])
+    step([3], [70], [198])
+    step([0, 1, 2, 3, 4], [1, 5, 3, 1, 1], [206, 197, 195, 199, 151])
+    step([0, 1, 2, 3, 4], [1] * 5, [207, 198, 196, 200, 152])
+    step([2, 0, 4, 1], [2, 1, 4, 6], [198, 208, 156, 204])
+    step([1, 2], [1, 1], [205, 199])
 
 
 @pytest.mark.parametrize("family", FAMILIES)
