@@ -10,6 +10,7 @@ import dataclasses
 import importlib
 import importlib.util
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,8 +115,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         log=arguments.log_conversations,
         keeps_keys_apart=arguments.keep_keys_apart,
     )
-    backend = _choose_backend(arguments, settings)
-    return serve(backend, settings, host=arguments.host, port=arguments.port, mount=_find_web(arguments.web))
+    make_backend = partial(_choose_backend, arguments, settings)
+    return serve(make_backend, settings, host=arguments.host, port=arguments.port, mount=_find_web(arguments.web))
 
 
 def _choose_backend(arguments: argparse.Namespace, settings: Settings) -> Backend:

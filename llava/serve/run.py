@@ -7,6 +7,8 @@ import contextlib
 import json
 import socket
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import h11
@@ -24,18 +26,29 @@ from llava.serve.refusals import Refusal, over
 from llava.serve.service import Service
 
 
-def serve(backend: Backend, settings: Settings, *, host: str, port: int, mount: Mount | None = None) -> int:
+def serve(
+    make_backend: Callable[[], Backend], settings: Settings, *, host: str, port: int, mount: Mount | None = None
+) -> int:
     """Serves until SIGTERM or Ctrl-C, and returns the exit code.
 
-    The first signal lets running answers finish; a second one ends them. Raises what the backend failed to start by,
-    and UsageError where ``port`` cannot be had.
+    The first signal lets running answers finish; a second one ends them. Whoever asks while ``make_backend`` imports
+    what it needs waits instead of finding no server. Raises what the backend failed to start by, and UsageError where
+    ``port`` cannot be had.
     """
+    began = time.perf_counter()
     listener = listen(host, port)
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listener.getsockname()[1]}"
-    server = make_server(create_app(backend, settings, mount=mount))
-    print(f"llava: {backend.model_id} will answer at {address}", file=sys.stderr, flush=True)
+    print(f"llava: will answer at {address}", file=sys.stderr, flush=True)
     with contextlib.closing(listener):
+        backend = make_backend()
+        server = make_server(create_app(backend, settings, mount=mount))
+
+        def tell() -> None:
+            seconds = time.perf_counter() - began
+            print(f"llava: {backend.model_id} is ready after {seconds:.1f} s", file=sys.stderr, flush=True)
+
+        server.service.on_ready = tell
         server.run(sockets=[listener])
     failure = server.service.failure
     if isinstance(failure, LlavaError):

@@ -41,6 +41,7 @@ class Service:
         self.log = ConversationLog(settings.log) if settings.log is not None else None
         self.failure: BaseException | None = None
         self.is_draining = False
+        self.on_ready: Callable[[], None] = lambda: None
         self.on_failure: Callable[[], None] = lambda: None
         self._num_open = 0
         self._turns = asyncio.Semaphore(self.limits.running)
@@ -58,6 +59,8 @@ class Service:
             if not isinstance(error, LlavaError):
                 LOG.error("the engine did not start", exc_info=error)
             self.on_failure()
+        else:
+            self.on_ready()
 
     async def stop(self) -> None:
         """Ends everything. Again is harmless."""

@@ -55,6 +55,8 @@ def start(*flags: str, model: Path | None = None) -> Iterator[tuple[subprocess.P
 def test_a_signal_lets_answers_finish_and_ends_the_process(next_folder: Path) -> None:
     with start(model=next_folder) as (process, running):
         assert running.send("GET", "/v1/models").json["data"][0]["id"] == next_folder.name
+        assert process.stderr is not None
+        assert re.fullmatch(rf"llava: {next_folder.name} is ready after \d+\.\d s\n", process.stderr.readline())
         assert running.post(CHAT, HI).status == 200
         heard: list[Any] = []
         long = {**HI, "max_tokens": 300}
