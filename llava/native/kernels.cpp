@@ -10,6 +10,7 @@
 #include "matrix.h"
 
 #include <atomic>
+#include <chrono>
 #include <thread>
 #include <vector>
 
@@ -94,7 +95,11 @@ class Meeting {
 #if defined(__x86_64__)
             _mm_pause();
 #endif
-            if (i > 5000) std::this_thread::yield();  // somebody else may need this core to get there
+            // Somebody else may need this core to get there; where threads share less than a core each, for long.
+            if (i > 10000)
+                std::this_thread::sleep_for(std::chrono::microseconds(50));
+            else if (i > 5000)
+                std::this_thread::yield();
         }
     }
 };
