@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -32,6 +33,9 @@ TEMPLATE = (
     "{%- endfor -%}{%- endfor -%}"
 )
 
+# On a CPU, where alone this is read, vLLM would take nine tenths of the machine's memory, and touch all of it.
+CPU_CACHE, CPU_CACHE_GIB = "VLLM_CPU_KVCACHE_SPACE", "4"
+
 
 class VLLM(Launched):
     """See ``Backend`` and ``Launched``."""
@@ -41,6 +45,8 @@ class VLLM(Launched):
 
     def _launch(self, python: str, checkpoint: Checkpoint) -> Launch:
         environment = {"VLLM_API_KEY": self._key, "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1"}
+        if self.options.memory_share is None and CPU_CACHE not in os.environ:
+            environment[CPU_CACHE] = CPU_CACHE_GIB
         return Launch(self.name, partial(self.write_command, python, checkpoint), environment, api_key=self._key)
 
     def write_command(self, python: str, checkpoint: Checkpoint, port: int) -> Sequence[str]:

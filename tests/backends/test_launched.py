@@ -340,6 +340,16 @@ def test_sglangs_command_says_all_that_was_asked_for(hf_folder: Path) -> None:
     assert len(flags["--api-key"]) == 32
 
 
+def test_vllm_leaves_memory_on_a_cpu_unless_told_otherwise(hf_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, checkpoint = "VLLM_CPU_KVCACHE_SPACE", Checkpoint(hf_folder)
+    monkeypatch.delenv(name, raising=False)
+    assert VLLM(hf_folder)._launch("py", checkpoint).environment[name] == "4"
+    told = VLLM(hf_folder, options=EngineOptions(memory_share=0.5))
+    assert name not in told._launch("py", checkpoint).environment
+    monkeypatch.setenv(name, "9")
+    assert name not in VLLM(hf_folder)._launch("py", checkpoint).environment
+
+
 def test_an_engines_defaults_are_not_overruled_unasked(hf_folder: Path) -> None:
     for backend in (VLLM(hf_folder), SGLang(hf_folder)):
         words = list(backend.write_command("py", Checkpoint(hf_folder), 1))
