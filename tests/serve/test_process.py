@@ -95,8 +95,16 @@ def test_a_crowd_of_connections_is_turned_away_and_costs_nobody_an_answer(next_f
         with limit_handles(process, 200):
             for _ in range(250):
                 crowd.enter_context(socket.create_connection(("127.0.0.1", running.port)))
-            refused = [running.post(CHAT, HI) for _ in range(3)]
-            assert [reply.status for reply in refused] == [503] * 3
+            refused: list[Any] = []
+
+            def is_refused() -> bool:
+                # One of so many at once may be cut off while it asks, and one may find a place that was given back.
+                with contextlib.suppress(OSError):
+                    reply = running.post(CHAT, HI)
+                    refused.extend([reply] if reply.status == 503 else [])
+                return len(refused) == 3
+
+            wait_until(is_refused, 30)
             assert refused[0].error["code"] == "too_many_connections"
             assert refused[0].headers["retry-after"] == "1"
             # Who was there before is served in full, with a decoder that has to be started anew.
