@@ -104,9 +104,8 @@ template <typename T> using Worked = float;
 #endif
 
 inline void widen_pairs(const Words words, float* first, float* second) {
-    Words low = words << 16, high = words & 0xffff0000u;
-    std::memcpy(first, &low, sizeof low);
-    std::memcpy(second, &high, sizeof high);
+    save(first, as_floats(words << 16));
+    save(second, as_floats(words & 0xffff0000u));
 }
 
 // `count` keys or values of one block, as they are multiplied: [dim / pairs][16][pairs] of 16 keys as [dim][16], and

@@ -191,11 +191,8 @@ inline void dots(const T* a, long a_row, const T* b, int k, float* out) {
                                                         __m512bh(_mm512_loadu_si512(w))));
 #else
                     Words xs = *reinterpret_cast<const Words*>(x), ws = *reinterpret_cast<const Words*>(w);
-                    Words parts[4] = {xs << 16, ws << 16, xs & 0xffff0000u, ws & 0xffff0000u};
-                    Floats f[4];
-                    std::memcpy(f, parts, sizeof f);
-                    acc[r][c] += f[0] * f[1];
-                    acc[r][c] += f[2] * f[3];
+                    acc[r][c] += as_floats(xs << 16) * as_floats(ws << 16);
+                    acc[r][c] += as_floats(xs & 0xffff0000u) * as_floats(ws & 0xffff0000u);
 #endif
                 }
             }
@@ -433,10 +430,8 @@ inline void widen(const Matrix& w, long strip, int strips, uint8_t* data, float*
                 for (int half = 0; half < 2; half++, bytes >>= 4) {
                     Ints out = spread(0);
                     for (int shift = 0; shift < 32; shift += 8) {
-                        Floats q = __builtin_convertvector((bytes >> shift & 15) - 8, Floats) * by + 12582912.0f;
-                        Ints rounded;
-                        std::memcpy(&rounded, &q, sizeof rounded);
-                        out |= (rounded - 0x4b400000 + 128) << shift;
+                        Floats q = __builtin_convertvector((bytes >> shift & 15) - 8, Floats) * by;
+                        out |= (to_ints(q) + 128) << shift;
                     }
                     *reinterpret_cast<Ints*>(to + (g * 8 + v * 2 + half) * 64) = out;
                 }

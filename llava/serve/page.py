@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import gradio as gr
 
@@ -30,6 +30,8 @@ _CAMERA = '<video playsinline muted></video><p role="status"></p><button id="sna
 _FONTS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
 _MONO_FONTS = ["ui-monospace", "SF Mono", "Cascadia Code", "Menlo", "Consolas", "monospace"]
 Update = dict[Any, Any]
+# What the page's components hold, likewise.
+Given = dict[Any, Any]
 
 
 def build_page(talks: Talks, assets: Path, delete_cache: tuple[int, int]) -> gr.Blocks:
@@ -123,16 +125,17 @@ class _Page:
         return [{"text": question, "files": [str(path)]} for path, question in found] or None
 
     def _connect(self, blocks: gr.Blocks) -> None:
-        wishes = [self.temperature, self.top_p, self.new_tokens, self.detail]
+        # As sets, so that Gradio gives them as one dictionary.
+        wished: set[Any] = {self.chat, self.temperature, self.top_p, self.new_tokens, self.detail}
         shown = [self.chat, self.box, self.sees, self.usage]
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         now = {**quiet, "queue": False}
 
         asked = [
-            self.box.submit(self.submit, [self.box, self.chat, *wishes], shown, **quiet),
-            self.chat.retry(self.retry, [self.chat, *wishes], shown, **quiet),
-            self.chat.edit(self.edit, [self.chat, *wishes], shown, **quiet),
-            self.chat.example_select(self.take_example, [self.chat, *wishes], shown, **quiet),
+            self.box.submit(self.submit, {self.box, *wished}, shown, **quiet),
+            self.chat.retry(self.retry, wished, shown, **quiet),
+            self.chat.edit(self.edit, wished, shown, **quiet),
+            self.chat.example_select(self.take_example, wished, shown, **quiet),
         ]
         for event in asked:
             event.then(self.give_back, [self.chat, self.box], [self.chat, self.box], **now)
@@ -147,57 +150,29 @@ class _Page:
             button.click(None, None, None, js=f"() => llava.toggle('{what}')", **now)
         blocks.unload(self.leave)
 
-    async def submit(
-        self,
-        box: Any,
-        messages: list[Message],
-        temperature: float,
-        top_p: float,
-        new_tokens: float,
-        detail: str,
-        request: gr.Request,
-    ) -> AsyncGenerator[Update, None]:
+    async def submit(self, given: Given, request: gr.Request) -> AsyncGenerator[Update, None]:
         """What was typed, with its pictures."""
-        page = _page_of(request)
+        page, box = _page_of(request), given[self.box]
         text, files = (box or {}).get("text") or "", (box or {}).get("files") or []
         if self.talks.is_busy(page) or not (text.strip() or files):
             yield {self.box: gr.skip()}
             return
-        wishes = _read_wishes(temperature, top_p, new_tokens, detail)
         question = talk.write_question(text, files)
         empty = {"text": "", "files": []}
-        async for update in self._ask(page, messages, question, wishes, box=empty):
+        async for update in self._ask(page, given[self.chat], question, self._read_wishes(given), box=empty):
             yield update
 
-    async def retry(
-        self,
-        event: gr.RetryData,
-        messages: list[Message],
-        temperature: float,
-        top_p: float,
-        new_tokens: float,
-        detail: str,
-        request: gr.Request,
-    ) -> AsyncGenerator[Update, None]:
+    async def retry(self, event: gr.RetryData, given: Given, request: gr.Request) -> AsyncGenerator[Update, None]:
         """The last question again; its answer comes back if there is no other."""
-        wishes = _read_wishes(temperature, top_p, new_tokens, detail)
+        messages, wishes = given[self.chat], self._read_wishes(given)
         turn = talk.find_turn(messages, _index(event))
         question = talk.write_question(turn.question, turn.paths)
         async for update in self._ask(_page_of(request), messages[: turn.begin], question, wishes, otherwise=messages):
             yield update
 
-    async def edit(
-        self,
-        event: gr.EditData,
-        messages: list[Message],
-        temperature: float,
-        top_p: float,
-        new_tokens: float,
-        detail: str,
-        request: gr.Request,
-    ) -> AsyncGenerator[Update, None]:
+    async def edit(self, event: gr.EditData, given: Given, request: gr.Request) -> AsyncGenerator[Update, None]:
         """A question said differently: what came after it goes, unless it cannot be asked."""
-        wishes = _read_wishes(temperature, top_p, new_tokens, detail)
+        messages, wishes = given[self.chat], self._read_wishes(given)
         index = _index(event)
         turn = talk.find_turn(messages, index)
         changed = talk.write_question(html.unescape(event.value), turn.paths)
@@ -209,20 +184,16 @@ class _Page:
             yield update
 
     async def take_example(
-        self,
-        event: gr.SelectData,
-        messages: list[Message],
-        temperature: float,
-        top_p: float,
-        new_tokens: float,
-        detail: str,
-        request: gr.Request,
+        self, event: gr.SelectData, given: Given, request: gr.Request
     ) -> AsyncGenerator[Update, None]:
-        wishes = _read_wishes(temperature, top_p, new_tokens, detail)
         files = [file["path"] for file in event.value.get("files", [])]
         question = talk.write_question(event.value["text"], files)
-        async for update in self._ask(_page_of(request), messages, question, wishes):
+        async for update in self._ask(_page_of(request), given[self.chat], question, self._read_wishes(given)):
             yield update
+
+    def _read_wishes(self, given: Given) -> Wishes:
+        detail: Literal["low", "auto"] = "low" if given[self.detail] == "low" else "auto"
+        return Wishes(float(given[self.temperature]), float(given[self.top_p]), int(given[self.new_tokens]), detail)
 
     async def _ask(
         self,
@@ -327,10 +298,6 @@ def _index(event: Any) -> int:
     """The message that an event is about."""
     index = event.index
     return int(index[0] if isinstance(index, (list, tuple)) else index)
-
-
-def _read_wishes(temperature: float, top_p: float, new_tokens: float, detail: str) -> Wishes:
-    return Wishes(float(temperature), float(top_p), int(new_tokens), "low" if detail == "low" else "auto")
 
 
 def make_theme() -> gr.themes.Base:
