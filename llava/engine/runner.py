@@ -6,6 +6,7 @@ only their attention looks into blocks. All positions of a step go through the l
 
 from __future__ import annotations
 
+import copy
 import itertools
 from dataclasses import dataclass
 from typing import Any
@@ -89,6 +90,8 @@ class Runner:
         tower = self.model.get_vision_tower()
         is_usual = isinstance(self.cache, paged.NativeKVCache) and compiled.find_tower_obstacle(tower) is None
         self._tower = compiled.TowerLayers(tower, self._scratch) if is_usual else None
+        # Its shape without weights: other threads look at the model's own (``has_new_weights``) while this computes.
+        self._projector = copy.deepcopy(self._decoder.mm_projector).to("meta") if is_usual else None
 
     def has_new_weights(self) -> bool:
         """Whether weights were changed or replaced since they were taken over."""
@@ -207,7 +210,8 @@ class Runner:
             return projector(features_TPD)
         # bfloat16 without instructions for it: the projector too computes in float32.
         widened = {name: tensor.float() for name, tensor in projector.state_dict().items()}
-        return torch.func.functional_call(projector, widened, features_TPD.float()).to(features_TPD.dtype)
+        assert self._projector is not None
+        return torch.func.functional_call(self._projector, widened, features_TPD.float()).to(features_TPD.dtype)
 
     def _make_pixels(self, picture: PictureSpan) -> torch.Tensor:
         # AnyRes cuts every picture into several tiles, so one tile means that no more was planned.

@@ -187,6 +187,33 @@ def test_a_tower_through_the_library_sees_what_it_sees_through_torch(
     assert (out - expected).norm() / expected.norm() < limit
 
 
+def test_widening_a_projector_leaves_the_models_weights_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks looks at the model's weights, in a thread of their own, while a picture is encoded."""
+    monkeypatch.setattr(compiled, "cpu_has_bfloat16", lambda: False)
+    loaded = load(words_and_letters("the cat sat on a red mat and saw me"), "llama", **WIDE)
+    loaded.model.to(torch.bfloat16)
+    seen: list[bool] = []
+    with Engine(loaded, memory_bytes=2**22, block_tokens=16) as engine:
+        runner = engine._runner
+        if runner._tower is None:
+            pytest.skip("this tower is not run by the library")
+        usual = torch.nn.functional.linear
+
+        def look(*arguments: Any) -> torch.Tensor:
+            seen.append(runner.has_new_weights())
+            return usual(*arguments)
+
+        size = loaded.model.get_vision_tower().image_size
+        pixels = torch.randn(2, 3, size, size).bfloat16()
+        with torch.inference_mode():
+            monkeypatch.setattr(torch.nn.functional, "linear", look)
+            features = runner._see(pixels)
+            expected = loaded.model.get_model().mm_projector(runner._tower.run(pixels))
+    assert seen
+    assert not any(seen)
+    torch.testing.assert_close(features, expected, rtol=2e-2, atol=2e-2)
+
+
 def test_a_tower_that_somebody_watches_is_run_by_torch() -> None:
     tower = make_model("llama").get_vision_tower()
     assert "heads of" in str(compiled.find_tower_obstacle(tower)) or compiled.find_tower_obstacle(tower) is None
