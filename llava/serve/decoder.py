@@ -38,12 +38,15 @@ class Decoders:
     def decode(self, data: bytes, name: str) -> Picture:
         """The picture in these bytes, called ``name`` in messages.
 
-        Raises BadImage, also where decoding takes too long or crashes, and EngineClosed where somebody killed the
-        process or none could be started.
+        A process that somebody kills is started again, once. Raises BadImage, also where decoding takes too long or
+        crashes, and EngineClosed where the second one was killed too or none could be started.
         """
         child = self._free.get()
         try:
-            return child.decode(data, name, self.limits, self.timeout_s)
+            try:
+                return child.decode(data, name, self.limits, self.timeout_s)
+            except _Killed:
+                return child.decode(data, name, self.limits, self.timeout_s)
         finally:
             self._free.put(child)
 
@@ -59,6 +62,10 @@ class Decoders:
     @property
     def pids(self) -> list[int]:
         return [child.process.pid for child in self._children if child.process is not None]
+
+
+class _Killed(EngineClosed):
+    """The process got a SIGKILL that is not ours; perhaps long before the picture came."""
 
 
 class _Child:
@@ -121,7 +128,7 @@ class _Child:
                     f"{name} could not be decoded within {timeout_s:g} seconds (limit decode_s). Send a simpler file."
                 ) from error
             if code == -9:
-                raise EngineClosed(f"{name} was not decoded: the decoder was ended. Ask again.") from error
+                raise _Killed(f"{name} was not decoded: the decoder was ended. Ask again.") from error
             raise BadImage(f"{name} could not be decoded: its decoder crashed. Send another file.") from error
         finally:
             timer.cancel()
