@@ -20,6 +20,7 @@ from llava.backends.turns import write_conversation
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import conv_templates
 from llava.engine.engine import Engine, Piece, Stream
+from llava.engine.forms import Forms
 from llava.engine.sampling import Choice
 from llava.errors import ContextTooLong, EngineClosed, UsageError
 from llava.image.geometry import TilePlan, Tiling, plan_tiles, plan_whole
@@ -46,7 +47,7 @@ class Own:
         engine_settings: those of ``Engine``.
     """
 
-    constrains_answers = False
+    constrains_answers = True
 
     def __init__(
         self,
@@ -65,6 +66,7 @@ class Own:
         self._engine_settings = engine_settings
         self._local: Local | None = None
         self._speller: _Speller | None = None
+        self._forms: Forms | None = None
         self._next_restart, self._num_restarts = 0.0, 0
         if template is not None and template not in conv_templates:
             raise UsageError(
@@ -83,6 +85,7 @@ class Own:
         _ = local.engine  # what it cannot run is refused here
         self.context_tokens = model.context_tokens
         self._speller = _Speller(model.tokenizer)
+        self._forms = Forms(model.tokenizer, find_ends(conv_templates[self._template or model.template], model)[1])
         self._local = local
 
     async def stop(self) -> None:
@@ -125,6 +128,11 @@ class Own:
         local = self._ready()
         prepared = await asyncio.to_thread(self._prepare, local, request)
         question = replace(local.make_question(prepared), salt=request.tenant)
+        if request.response_format is not None:
+            assert self._forms is not None
+            form = await asyncio.to_thread(self._forms.make, request.response_format)
+            # The form says where the answer ends; a template's closing text would be one that it may hold.
+            question = replace(question, form=form, stop_texts=())
         loop = asyncio.get_running_loop()
         news: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
         choices = [_Choosing() for _ in range(request.num_choices)]

@@ -28,14 +28,15 @@ import torch
 
 from llava.engine.blocks import BlockPool
 from llava.engine.features import FeatureStore
+from llava.engine.forms import Form
 from llava.engine.memory import plan_memory
 from llava.engine.request import Request, State, fingerprint, position_keys
 from llava.engine.runner import Runner
-from llava.engine.sampling import BadScores, Choice, Chooser, choose_all
+from llava.engine.sampling import Choice, Chooser, choose_all
 from llava.engine.scheduler import Chunk, Scheduler, Step
 from llava.errors import EngineClosed as EngineClosed
 from llava.errors import EngineFull as EngineFull
-from llava.errors import UsageError
+from llava.errors import LlavaError, UsageError
 from llava.image.geometry import TilePlan
 from llava.image.source import Picture
 from llava.prompt import Prompt, TextStream
@@ -61,7 +62,8 @@ FEATURE_POSITIONS = 16 * 2880
 class Question:
     """What an engine is asked: a rendered prompt, its pictures with their plans, and where the answer ends.
 
-    ``salt``: what is cached for this question serves only questions with the same one.
+    ``salt``: what is cached for this question serves only questions with the same one. ``form``: what the answer is
+    held to.
     """
 
     prompt: Prompt
@@ -71,6 +73,7 @@ class Question:
     stop_texts: Sequence[str] = ()
     stop_ids: Sequence[int] = ()
     salt: str = ""
+    form: Form | None = None
 
 
 @dataclass(frozen=True)
@@ -325,7 +328,8 @@ class Engine:
         stream = Stream(self, on_piece)
         text = TextStream(self.loaded.tokenizer, stop=(*question.stop_texts, *sampling.stop))
         stop_ids = frozenset(question.stop_ids)
-        answering = _Answering(stream, question, Chooser(sampling), text, stop_ids, time.perf_counter())
+        chooser = Chooser(sampling, form=question.form.begin() if question.form else None)
+        answering = _Answering(stream, question, chooser, text, stop_ids, time.perf_counter())
         request = Request(next(self._arrivals), keys, spans, sampling.max_new_tokens, answering)
         stream.request = request
         return request, answering
@@ -433,12 +437,12 @@ class Engine:
                 answering.cached_tokens = chunk.start
                 self._stats.cached_tokens += chunk.start
 
-    def _book(self, step: Step, choices: dict[int, Choice | BadScores]) -> None:
+    def _book(self, step: Step, choices: dict[int, Choice | LlavaError]) -> None:
         self._stats.num_steps += 1
         for chunk in step.chunks:
             self._scheduler.complete(chunk)
             choice = choices.get(chunk.request.arrival)
-            if isinstance(choice, BadScores):
+            if isinstance(choice, LlavaError):
                 self._finish(chunk.request, "error", choice)
             elif choice is not None:
                 self._say(chunk, choice)
@@ -454,7 +458,8 @@ class Engine:
             self._finish(request, "stop", choice=choice)
             return
         text = answering.text.feed(choice.token)
-        if answering.text.stopped:
+        form = answering.chooser.form
+        if answering.text.stopped or (form is not None and form.is_complete):
             self._finish(request, "stop", text=text, choice=choice)
         elif len(request.keys) == request.most_tokens:
             self._finish(request, "length", text=text, choice=choice)

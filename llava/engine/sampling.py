@@ -1,7 +1,7 @@
 """Scores become a token, as each request wants it.
 
-The order is that of Transformers' ``generate``: penalties, temperature, top-k, top-p, min-p. Log probabilities are
-those of the model itself, before all of these.
+The order is that of Transformers' ``generate``: penalties, temperature, top-k, top-p, min-p; before them goes what the
+answer's form does not allow. Log probabilities are those of the model itself, before all of these.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import torch
 
+from llava.engine.forms import Following
 from llava.errors import LlavaError
 from llava.sampling import Sampling
 
@@ -30,26 +31,33 @@ class Choice(NamedTuple):
 
 @dataclass
 class Chooser:
-    """One request's choices: its settings, its random numbers, and what its answer has so far."""
+    """One request's choices: its settings, its random numbers, its form, and what its answer has so far."""
 
     sampling: Sampling
     counts: Counter[int] = field(default_factory=Counter)
+    form: Following | None = None
     _generator: torch.Generator | None = None
 
     @property
     def is_plain(self) -> bool:
         """Whether the likeliest token is all that is wanted."""
-        return self.sampling.temperature == 0 and not self.sampling.has_penalties and self.sampling.logprobs is None
+        sampling = self.sampling
+        is_greedy = sampling.temperature == 0 and not sampling.has_penalties
+        return is_greedy and sampling.logprobs is None and self.form is None
 
     def choose(self, scores_V: torch.Tensor) -> Choice:
-        """The next token from float32 scores [V] on the CPU."""
+        """The next token from float32 scores [V] on the CPU. Raises UsageError where the form is too complex."""
         sampling = self.sampling
-        changed_V = self._penalize(scores_V) if sampling.has_penalties and self.counts else scores_V
+        changed_V = scores_V if self.form is None else self.form.mask(scores_V)
+        if sampling.has_penalties and self.counts:
+            changed_V = self._penalize(changed_V)
         if sampling.temperature == 0:
             token = int(changed_V.argmax())
         else:
             token = self._draw(changed_V / sampling.temperature)
         self.counts[token] += 1
+        if self.form is not None:
+            self.form.take(token)
         if sampling.logprobs is None:
             return Choice(token)
         logprobs_V = scores_V.log_softmax(-1)
@@ -90,16 +98,19 @@ def keep_likely(scores_V: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     return scores_V
 
 
-def choose_all(scores_NV: torch.Tensor, choosers: list[Chooser]) -> list[Choice | BadScores]:
-    """The next token of each request from scores [N, V]; BadScores in the place of one whose scores are no numbers."""
+def choose_all(scores_NV: torch.Tensor, choosers: list[Chooser]) -> list[Choice | LlavaError]:
+    """The next token of each request from scores [N, V], or why it has none: BadScores where they are no numbers."""
     best = scores_NV.max(-1)
     values, tokens = best.values.tolist(), best.indices.tolist()
-    choices: list[Choice | BadScores] = []
+    choices: list[Choice | LlavaError] = []
     for i, chooser in enumerate(choosers):
         if not abs(values[i]) < float("inf"):  # the maximum of anything with a NaN is NaN
             choices.append(BadScores(f"The model's scores for the next token hold {values[i]}: it cannot go on."))
         elif chooser.is_plain:
             choices.append(Choice(tokens[i]))
         else:
-            choices.append(chooser.choose(scores_NV[i].float().cpu()))
+            try:
+                choices.append(chooser.choose(scores_NV[i].float().cpu()))
+            except LlavaError as error:
+                choices.append(error)
     return choices

@@ -256,8 +256,7 @@ def read_format(asked: ResponseFormat | None, param: str, *, can_constrain: bool
     if not can_constrain:
         raise Refusal(
             400,
-            f"{shown}, but answers of this engine cannot be constrained. Leave it out and ask for JSON in the message, "
-            "or ask a server that runs SGLang or vLLM (llava serve --engine).",
+            f"{shown}, but answers of this engine cannot be constrained. Leave it out and ask for JSON in the message.",
             param=param,
             code="unsupported_parameter",
         )

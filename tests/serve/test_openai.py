@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import openai
 import pydantic
@@ -261,6 +261,50 @@ def test_a_response_keeps_nothing(client: openai.OpenAI) -> None:
 
 class Answer(pydantic.BaseModel):
     text: str
+
+
+class Seen(pydantic.BaseModel, extra="forbid"):
+    what: Literal["a sign", "a wall"]
+    how_many: int = pydantic.Field(ge=0, le=9)
+    sure: bool
+
+
+def test_answers_are_held_to_a_schema(client: openai.OpenAI) -> None:
+    messages: Any = [{"role": "user", "content": [picture(), {"type": "text", "text": QUESTION}]}]
+    parsed = client.chat.completions.parse(
+        model="embedded", messages=messages, response_format=Seen, n=3, temperature=1.5, seed=1
+    )
+    assert all(isinstance(choice.message.parsed, Seen) for choice in parsed.choices)
+    assert {choice.finish_reason for choice in parsed.choices} == {"stop"}
+    with client.chat.completions.stream(model="embedded", messages=messages, response_format=Seen) as stream:
+        pieces = [event.delta for event in stream if event.type == "content.delta"]
+        final = stream.get_final_completion().choices[0].message
+    assert len(pieces) > 5
+    assert final.parsed == Seen.model_validate_json("".join(pieces))
+    response = client.responses.parse(model="embedded", input=messages_of_responses(), text_format=Seen)
+    assert isinstance(response.output_parsed, Seen)
+    whole = client.chat.completions.create(
+        model="embedded", messages=messages, response_format={"type": "json_object"}, max_tokens=200
+    )
+    assert whole.choices[0].message.content is not None
+    assert whole.choices[0].message.content.startswith("{")
+
+
+def messages_of_responses() -> Any:
+    """The same question as /v1/responses has it."""
+    shown = {"type": "input_image", "image_url": picture()["image_url"]["url"]}
+    return [{"role": "user", "content": [shown, {"type": "input_text", "text": QUESTION}]}]
+
+
+def test_an_engine_that_cannot_says_so() -> None:
+    with run_server(Puppet()) as running, openai.OpenAI(base_url=f"{running.url}/v1", api_key="none") as client:
+        with pytest.raises(openai.BadRequestError, match="cannot be constrained") as caught:
+            client.chat.completions.create(
+                model="puppet",
+                messages=[{"role": "user", "content": "Hi"}],
+                response_format={"type": "json_object"},
+            )
+        assert caught.value.param == "response_format"
 
 
 def test_an_engine_that_can_is_told_the_form_of_an_answer() -> None:

@@ -1,0 +1,218 @@
+"""Answers held to a form, beside every text that the form allows."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import pydantic
+import pytest
+import torch
+
+from llava import load_model
+from llava.engine.engine import Engine, Question
+from llava.engine.forms import Forms
+from llava.errors import EngineClosed, UsageError
+from llava.prompt import Prompt
+from llava.sampling import Sampling
+
+WORDS = ["yes", "no", "nope", "é…"]
+
+
+@pytest.fixture(scope="module")
+def loaded(next_folder: Path) -> Any:
+    return load_model(str(next_folder), device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def forms(loaded: Any) -> Forms:
+    return Forms(loaded.tokenizer, [loaded.tokenizer.eos_token_id])
+
+
+def schema(content: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": "json_schema", "json_schema": {"name": "x", "schema": content}}
+
+
+def spell(tokenizer: Any, token: int) -> bytes:
+    """A token's bytes in the middle of a text, read from its name."""
+    name = tokenizer.convert_ids_to_tokens(token)
+    if name.startswith("<0x"):
+        return bytes([int(name[3:5], 16)])
+    return b"" if token in tokenizer.all_special_ids else name.replace("▁", " ").encode()
+
+
+def allowed_by_hand(tokenizer: Any, texts: list[bytes], said: bytes) -> set[int]:
+    """Tokens after which what was said is still a beginning of one of ``texts``."""
+    tokens = range(len(tokenizer))
+    spelled = {token: spell(tokenizer, token) for token in tokens}
+    return {token for token in tokens if spelled[token] and any(t.startswith(said + spelled[token]) for t in texts)}
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_the_tokens_that_may_come_are_those_that_lead_to_an_allowed_text(loaded: Any, forms: Forms, word: str) -> None:
+    tokenizer = loaded.tokenizer
+    texts = [f'{blank}"{one}"'.encode() for blank in ("", " ") for one in WORDS]
+    following = forms.make(schema({"enum": WORDS})).begin()
+    said, wanted = b"", f'"{word}"'.encode()
+    while said != wanted:
+        assert not following.is_complete
+        scores = following.mask(torch.zeros(len(tokenizer) + 5))
+        allowed = {token for token, score in enumerate(scores.tolist()) if score == 0}
+        by_hand = allowed_by_hand(tokenizer, texts, said)
+        left = {text[len(said) :] for text in texts if text.startswith(said)}
+        # Of what has to come next whatever is meant, one spelling is enough.
+        first = {text[:1] for text in left}
+        assert allowed == by_hand if len(first) > 1 else allowed <= by_hand
+        token = next(t for t in allowed if wanted.startswith(said + spell(tokenizer, t)))
+        following.take(token)
+        said += spell(tokenizer, token)
+    assert following.is_complete
+
+
+def test_a_greedy_answer_is_the_likeliest_of_the_allowed_tokens_at_each_step(loaded: Any, forms: Forms) -> None:
+    model, tokenizer = loaded.model, loaded.tokenizer
+    texts = [f'{blank}"{one}"'.encode() for blank in ("", " ") for one in WORDS]
+    for question in ("Hi", "Is it?", "Why is the sky so high?"):
+        ids = tokenizer(question).input_ids
+        said, new = b"", []
+        while said not in texts:
+            with torch.inference_mode():
+                scores = model(torch.tensor([ids + new])).logits[0, -1]
+            new.append(max(allowed_by_hand(tokenizer, texts, said), key=lambda token: float(scores[token])))
+            said += spell(tokenizer, new[-1])
+        with Engine(loaded) as engine:
+            form = forms.make(schema({"enum": WORDS}))
+            text, result = engine.submit(Question(Prompt(tuple(ids), None, len(ids)), form=form)).wait()
+        assert text.strip() == said.decode().strip()
+        assert result.reason == "stop"
+
+
+class Fruit(pydantic.BaseModel, extra="forbid"):
+    name: Literal["apple", "pear"]
+    count: int = pydantic.Field(ge=0, le=20)
+    ripe: bool
+    notes: list[Literal["a", "b"]] = pydantic.Field(max_length=3)
+
+
+class Bowl(pydantic.BaseModel, extra="forbid"):
+    fruits: list[Fruit] = pydantic.Field(min_length=1, max_length=2)
+    owner: str | None = pydantic.Field(max_length=4)
+
+
+def bytes_for(loaded: Any, num_positions: int) -> int:
+    config = loaded.model.config
+    head_dim = config.hidden_size // config.num_attention_heads
+    return num_positions * 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim * 4
+
+
+def submit_bowls(engine: Engine, loaded: Any, forms: Forms, seeds: range) -> list[str]:
+    prompt = Prompt(tuple(loaded.tokenizer("Hi").input_ids), None, 2)
+    form = forms.make(schema(Bowl.model_json_schema()))
+    settings = [Sampling(temperature=2.0, seed=seed, max_new_tokens=400, repetition_penalty=1.2) for seed in seeds]
+    stop_ids = [loaded.tokenizer.eos_token_id]
+    streams = [engine.submit(Question(prompt, sampling=one, stop_ids=stop_ids, form=form)) for one in settings]
+    answers = [stream.wait() for stream in streams]
+    assert {result.reason for _, result in answers} == {"stop"}
+    return [text for text, _ in answers]
+
+
+def test_drawn_answers_fit_their_schema_whatever_else_runs(loaded: Any, forms: Forms) -> None:
+    with Engine(loaded, max_running=8) as engine:
+        together = submit_bowls(engine, loaded, forms, range(12))
+        engine._scheduler.audit()
+    for text in together:
+        Bowl.model_validate_json(text)
+    assert len(set(together)) == len(together)
+    # Room for few at once: the others are put off again and again, and go on where they were.
+    with Engine(loaded, memory_bytes=bytes_for(loaded, 500)) as small:
+        assert submit_bowls(small, loaded, forms, range(12)) == together
+        assert small.stats().num_preemptions > 0
+
+
+def test_an_answer_may_hold_what_closes_others_but_not_what_the_client_stops_at(loaded: Any, forms: Forms) -> None:
+    prompt = Prompt(tuple(loaded.tokenizer("Hi").input_ids), None, 2)
+    form = forms.make(schema({"const": ["ab", "c"]}))
+    with Engine(loaded) as engine:
+        text, result = engine.submit(Question(prompt, form=form)).wait()
+        assert json.loads(text) == ["ab", "c"]
+        text, result = engine.submit(Question(prompt, sampling=Sampling(stop=("b",)), form=form)).wait()
+        assert text.strip() == '["a'
+        assert result.reason == "stop"
+        text, result = engine.submit(Question(prompt, sampling=Sampling(max_new_tokens=3), form=form)).wait()
+        assert result.reason == "length"
+
+
+SLOW = {"allOf": [{"type": "string", "pattern": f"(a|b)*{i}.*"} for i in range(30)]}
+LARGE = {"anyOf": [{"type": "object", "properties": {f"a{i}": {"type": "string"}}} for i in range(2000)]}
+
+
+@pytest.mark.parametrize("name", ["too large", "endless"])
+def test_an_answer_that_cannot_be_followed_further_fails_alone(loaded: Any, forms: Forms, name: str) -> None:
+    content = {
+        "too large": {"type": "array", "minItems": 2, "prefixItems": [{"const": 1}, LARGE]},
+        "endless": {"$ref": "#"},
+    }[name]
+    prompt = Prompt(tuple(loaded.tokenizer("Hi").input_ids), None, 2)
+    with Engine(loaded) as engine:
+        other = engine.submit(Question(prompt, sampling=Sampling(max_new_tokens=100)))
+        failing = engine.submit(Question(prompt, form=forms.make(schema(content))))
+        with pytest.raises(UsageError, match=r"could not be held to its schema further: .*\. Use a simpler one\."):
+            failing.wait()
+        assert other.wait()[1].reason == "length"
+        engine._scheduler.audit()
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "no type": ({"type": "nonsense"}, r"Invalid type: nonsense"),
+    "nothing fits": ({"type": "integer", "minimum": 5, "maximum": 3}, r"minimum \(5\) is greater than maximum \(3\)"),
+    "not": ({"not": {"type": "string"}}, r'Unimplemented keys: \["not"\]'),
+    "elsewhere": ({"$ref": "http://localhost/x"}, r"localhost/x' is not present"),
+    "broken pattern": ({"type": "string", "pattern": "("}, r"unclosed group"),
+    "slow": (SLOW, r"takes more than 0.5 s"),
+    "large": (LARGE, r"(Too many items|takes more than 0.5 s)"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_schema_that_cannot_be_followed_is_refused(forms: Forms, name: str) -> None:
+    content, says = REFUSED[name]
+    began = time.process_time()
+    for _ in range(2):
+        with pytest.raises(UsageError, match=rf"Answers cannot be held to this schema: .*{says}.*\. Use a simpler one"):
+            forms.make(schema(content))
+    assert time.process_time() - began < 3
+
+
+def test_a_schema_is_read_once(forms: Forms, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = forms.make(schema({"enum": [1, 2]}))
+    starts: list[Any] = []
+
+    def refuse(*arguments: Any, **keywords: Any) -> Any:
+        starts.append(arguments)
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(subprocess, "run", refuse)
+    assert forms.make(schema({"enum": [1, 2]})) is first
+    forms.make({"type": "json_object"})  # ours, and no stranger's
+    assert not starts
+    for _ in range(2):  # it may be read the next time
+        with pytest.raises(EngineClosed, match="could not be read: Too many open files"):
+            forms.make(schema({"enum": [1, 3]}))
+
+
+def test_the_forms_asked_for_last_are_kept(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llava.engine.forms._NUM_KEPT", 2)
+    forms = Forms(loaded.tokenizer, [2])
+    one, two, _ = (forms.make(schema({"enum": [number]})) for number in (1, 2, 3))
+    assert forms.make(schema({"enum": [2]})) is two
+    assert forms.make(schema({"enum": [1]})) is not one
+
+
+def test_a_slow_tokenizer_is_named() -> None:
+    with pytest.raises(UsageError, match="fast tokenizer"):
+        Forms(SimpleNamespace(is_fast=False), [2]).make({"type": "json_object"})
