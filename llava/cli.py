@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from llava import __version__
 from llava.errors import LlavaError, UsageError
-from llava.flags import QUANTIZATIONS, add_checkpoint_flags, add_command, read_bytes
+from llava.flags import QUANTIZATIONS, add_checkpoint_flags, add_command, quick_imports, read_bytes
 from llava.serve.command import add_serve
 
 if TYPE_CHECKING:
@@ -146,9 +146,10 @@ def _sampling(arguments: argparse.Namespace) -> Sampling:
 
 def _load(arguments: argparse.Namespace) -> LoadedModel:
     """The model that the flags name, with its memory; a person who waits at a terminal is told what for."""
-    from llava.backends.local import Local
-    from llava.model.checkpoint import load_model
-    from llava.model.sources import DEFAULT_MODEL
+    with quick_imports():
+        from llava.backends.local import Local
+        from llava.model.checkpoint import load_model
+        from llava.model.sources import DEFAULT_MODEL
 
     waiting = sys.stderr.isatty()
     if waiting:
@@ -188,8 +189,9 @@ def _add_ask(commands: Any) -> None:
 
 def _ask(arguments: argparse.Namespace) -> int:
     sources, question = _split_words(arguments.words, arguments.question)
-    from llava.answer import ask
-    from llava.image.source import FOR_LOCAL_USER, load_picture
+    with quick_imports():
+        from llava.answer import ask
+        from llava.image.source import FOR_LOCAL_USER, load_picture
 
     # What can be wrong with the call is found out before the model is loaded.
     sampling = _sampling(arguments)

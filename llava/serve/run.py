@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import socket
 import sys
@@ -18,6 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from llava.backends.protocol import Backend
 from llava.errors import LlavaError
+from llava.flags import quick_imports
 from llava.serve.app import Mount, create_app
 from llava.serve.gate import App, Receive, Scope, Send
 from llava.serve.limits import Limits, Settings
@@ -40,11 +42,14 @@ def serve(
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listener.getsockname()[1]}"
     print(f"llava: will answer at {address}", file=sys.stderr, flush=True)
-    with contextlib.closing(listener):
+    with contextlib.ExitStack() as starting, contextlib.closing(listener):
+        starting.enter_context(quick_imports())
         backend = make_backend()
         server = make_server(create_app(backend, settings, mount=mount))
 
         def tell() -> None:
+            starting.close()
+            gc.freeze()  # what is there by now stays; looking it through takes longer than a token
             seconds = time.perf_counter() - began
             print(f"llava: {backend.model_id} is ready after {seconds:.1f} s", file=sys.stderr, flush=True)
 
