@@ -152,18 +152,25 @@ class DecoderLayers:
         )
 
     def run(
-        self, hidden_NC: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, positions_N: torch.Tensor, rows: Rows
+        self,
+        hidden_NC: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        positions_N: torch.Tensor,
+        rows: Rows,
+        giving: list[int],
     ) -> torch.Tensor:
-        """Float32 [N, C] behind the last layer, before the last norm, from embeddings [N, C].
+        """Float32 [len(giving), C] behind the last layer, before the last norm, from embeddings [N, C].
 
-        ``cos`` and ``sin`` float32 [N, head_dim]; ``positions_N``: the place of each in its request.
+        ``cos`` and ``sin`` float32 [N, head_dim]; ``positions_N``: the place of each in its request. ``giving``: the
+        requests whose last positions are wanted.
         """
         hidden_NC = hidden_NC.float().contiguous().clone()
+        last = (rows.starts[1:][giving] - 1).long()
         if len(hidden_NC) > MAX_POSITIONS:
-            self._run_many(hidden_NC, cos, sin, rows)
-        else:
-            self._run_few(hidden_NC, cos, sin, positions_N, rows)
-        return hidden_NC
+            return self._run_many(hidden_NC, (cos, sin), rows, giving, last)
+        self._run_few(hidden_NC, cos, sin, positions_N, rows)
+        return hidden_NC[last]
 
     def normalize(self, hidden_NC: torch.Tensor) -> torch.Tensor:
         """What the head is given [N, C], float32."""
@@ -182,18 +189,45 @@ class DecoderLayers:
         positions = _Positions(len(hidden_NC), tables.shape[1], *(calls.pointer(tensor) for tensor in tensors))
         native.llava_decode(calls.KINDS[self.dtype], ctypes.byref(self._decoder), ctypes.byref(positions))
 
-    def _run_many(self, hidden_NC: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, rows: Rows) -> None:
-        working, scratch = self.working_dtype, self.scratch
-        normed = scratch.take("normed", *hidden_NC.shape, dtype=working)
-        for layer in self.layers:
+    def _run_many(
+        self,
+        hidden_NC: torch.Tensor,
+        rotary: tuple[torch.Tensor, torch.Tensor],
+        rows: Rows,
+        giving: list[int],
+        last: torch.Tensor,
+    ) -> torch.Tensor:
+        scratch = self.scratch
+        normed = scratch.take("normed", *hidden_NC.shape, dtype=self.working_dtype)
+        for layer in self.layers[:-1]:
             calls.normalize(hidden_NC, layer["input_norm"], None, self.eps, normed)
             q, k, v = (layer[name].many(normed, scratch, name) for name in ("q", "k", "v"))
-            seen = _attend(self, layer, (q, k, v), rows, (cos, sin), window=self.window)
-            calls.add(hidden_NC, layer["o"].many(seen.to(working), scratch, "q"))
-            calls.normalize(hidden_NC, layer["post_norm"], None, self.eps, normed)
-            gated = layer["gate"].many(normed, scratch, "inner")
-            calls.gate(gated, layer["up"].many(normed, scratch, "up"))
-            calls.add(hidden_NC, layer["down"].many(gated, scratch, "q"))
+            seen = _attend(self, layer, (q, k, v), rows, rotary, window=self.window)
+            self._feed(layer, hidden_NC, seen)
+        # Of the last layer, keys and values of all positions are needed, and the rest of those that give a token.
+        layer = self.layers[-1]
+        calls.normalize(hidden_NC, layer["input_norm"], None, self.eps, normed)
+        k, v = (layer[name].many(normed, scratch, name) for name in ("k", "v"))
+        places = (layer["keys"], layer["values"], rows.slots, self.head_dim)
+        calls.spread(None, k, v, *places, (None, layer["k_bias"], layer["v_bias"]), rotary)
+        hidden_LC = hidden_NC[last]
+        if giving:
+            q = layer["q"].many(normed[last], scratch, "q")
+            ends = torch.arange(len(giving) + 1, dtype=torch.int32)
+            own = Rows(ends, rows.lengths[giving], rows.tables[giving], rows.slots[last])
+            turned = tuple(part[last] for part in rotary)
+            self._feed(layer, hidden_LC, _attend(self, layer, (q, None, None), own, turned, window=self.window))
+        return hidden_LC
+
+    def _feed(self, layer: dict[str, Any], hidden_NC: torch.Tensor, seen: torch.Tensor) -> None:
+        """What of a layer stands behind its attention, in place."""
+        scratch = self.scratch
+        calls.add(hidden_NC, layer["o"].many(seen.to(self.working_dtype), scratch, "q"))
+        normed = scratch.take("normed", *hidden_NC.shape, dtype=self.working_dtype)
+        calls.normalize(hidden_NC, layer["post_norm"], None, self.eps, normed)
+        gated = layer["gate"].many(normed, scratch, "inner")
+        calls.gate(gated, layer["up"].many(normed, scratch, "up"))
+        calls.add(hidden_NC, layer["down"].many(gated, scratch, "q"))
 
 
 class TowerLayers:
@@ -261,12 +295,15 @@ class TowerLayers:
 def _attend(
     layers: DecoderLayers | TowerLayers,
     layer: dict[str, Any],
-    products: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    products: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None],
     rows: Rows,
-    rotary: tuple[torch.Tensor, torch.Tensor] | None,
+    rotary: tuple[torch.Tensor, ...] | None,
     **sight: Any,
 ) -> torch.Tensor:
-    """What a layer's positions see [N, heads * head_dim], in the cache's dtype, from its products q, k and v."""
+    """What a layer's positions see [N, heads * head_dim], in the cache's dtype, from its products q, k and v.
+
+    Without k and v the cache has them already.
+    """
     keys, values = layer["keys"], layer["values"]
     shape = (len(products[0]), products[0].shape[1] // layers.head_dim, layers.head_dim)
     queries, seen = (layers.scratch.take(name, *shape, dtype=keys.dtype) for name in ("queries", "seen"))

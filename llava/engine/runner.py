@@ -123,21 +123,21 @@ class Runner:
         lengths = torch.tensor([chunk.stop for chunk in chunks], dtype=torch.int32)
         rows = paged.Rows(starts, lengths, tables, torch.cat(slots))
         embeds_NC = torch.cat([self._embed(chunk.request, chunk.start, chunk.stop) for chunk in chunks])
+        giving = [i for i, chunk in enumerate(chunks) if chunk.gives_token]
         if self._graphs is not None and len(embeds_NC) == len(chunks) <= graphs.MOST_REQUESTS:
             scores_NV = self._graphs.run(embeds_NC, torch.cat(positions), rows)
-            return scores_NV[[i for i, chunk in enumerate(chunks) if chunk.gives_token]]
-        hidden_NC = self._decode(embeds_NC, torch.cat(positions), rows)
-        last = [stop - 1 for stop, chunk in zip(starts.tolist()[1:], chunks, strict=True) if chunk.gives_token]
-        if not last:
-            return torch.empty(0)
-        return self._score(hidden_NC[last])
+            return scores_NV[giving]
+        hidden_LC = self._decode(embeds_NC, torch.cat(positions), rows, giving)
+        return self._score(hidden_LC) if giving else torch.empty(0)
 
-    def _decode(self, embeds_NC: torch.Tensor, positions_N: torch.Tensor, rows: paged.Rows) -> torch.Tensor:
-        """All layers over the positions of a step, [N, C] -> [N, C], before the last norm."""
+    def _decode(
+        self, embeds_NC: torch.Tensor, positions_N: torch.Tensor, rows: paged.Rows, giving: list[int]
+    ) -> torch.Tensor:
+        """All layers over a step's positions [N, C]; of the last ones of ``giving`` [L, C] before the last norm."""
         device = embeds_NC.device
         if self._layers is not None:
             cos, sin = self._rotate(positions_N)
-            return self._layers.run(embeds_NC, cos, sin, positions_N, rows)
+            return self._layers.run(embeds_NC, cos, sin, positions_N, rows, giving)
         hidden, positions_1N = embeds_NC[None], positions_N[None].to(device)
         rotary = self._decoder.rotary_emb(hidden, positions_1N)
         step = paged.PagedStep(self.cache, rows)
@@ -151,7 +151,7 @@ class Runner:
                     use_cache=False,
                     paged=step,
                 )
-        return hidden[0]
+        return hidden[0][(rows.starts[1:][giving] - 1).to(device)]
 
     def _rotate(self, positions_N: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The rotary embedding's float32 cos and sin [N, head_dim], out of a table."""

@@ -124,29 +124,32 @@ def store(
 
 
 def spread(
-    queries: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor,
+    queries: torch.Tensor | None,
+    keys: torch.Tensor | None,
+    values: torch.Tensor | None,
     key_cache: torch.Tensor,
     value_cache: torch.Tensor,
     slots: torch.Tensor,
     head_dim: int,
     biases: tuple[torch.Tensor | None, ...] = (None, None, None),
-    rotary: tuple[torch.Tensor, torch.Tensor] | None = None,
+    rotary: tuple[torch.Tensor, ...] | None = None,
     out: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Queries [N, heads, head_dim] in the caches' dtype, ready for ``attend``; keys and values go into their slots.
 
-    ``queries``, ``keys``, ``values`` [N, heads * head_dim] as the products gave them; ``biases`` float32 of the three;
-    ``rotary`` float32 cos and sin [N, head_dim]. Slots int64 [N].
+    ``queries``, ``keys``, ``values`` [N, heads * head_dim] as the products gave them, None where there are none of
+    queries, or of keys and values; ``biases`` float32 of the three; ``rotary`` float32 cos and sin [N, head_dim]. Slots
+    int64 [N].
     """
     native = library.load()
     assert native is not None
-    num = len(queries)
+    given = keys if queries is None else queries
+    assert given is not None
+    num, num_heads = len(slots), 0 if queries is None else queries.shape[1] // head_dim
     heads = _Heads(
         num,
-        queries.shape[1] // head_dim,
-        key_cache.shape[1],
+        num_heads,
+        0 if keys is None else key_cache.shape[1],
         head_dim,
         key_cache.shape[2] // head_dim,
         torch.get_num_threads(),
@@ -155,9 +158,9 @@ def spread(
         pointer(slots),
     )
     if out is None:
-        out = torch.empty(num, queries.shape[1] // head_dim, head_dim, dtype=key_cache.dtype)
+        out = torch.empty(num, num_heads, head_dim, dtype=key_cache.dtype)
     native.llava_spread(
-        KINDS[queries.dtype],
+        KINDS[given.dtype],
         KINDS[key_cache.dtype],
         ctypes.byref(heads),
         *(pointer(tensor) for tensor in (queries, keys, values, out, key_cache, value_cache)),

@@ -152,9 +152,11 @@ class BothWays:
         config._attn_implementation = usual
         exact = self.decoder.rotary_emb(hidden[None].float(), positions[None])
         cos, sin = (part[0].float().contiguous() for part in exact)
-        out = self.layers.run(hidden, cos, sin, positions, rows)
+        giving = [i for i in range(len(counts)) if (i + sum(lengths)) % 3]  # later steps see the rest
+        out = self.layers.run(hidden, cos, sin, positions, rows, giving)
+        expected = expected[0, rows.starts[1:][giving] - 1]
         limits = {"atol": 1e-4, "rtol": 1e-4} if self.dtype == torch.float32 else {"atol": 0.15, "rtol": 0.05}
-        torch.testing.assert_close(out, expected[0].float(), **limits)
+        torch.testing.assert_close(out, expected.float(), **limits)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
