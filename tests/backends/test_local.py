@@ -80,6 +80,30 @@ def test_a_replaced_part_takes_effect(
         _ = backend.engine
 
 
+def test_replaced_attention_and_hooks_take_effect(
+    loaded: Any, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = Local(loaded)
+    asked = (conversation(loaded, "What?"), [picture], Sampling(max_new_tokens=2))
+    kind, seen = type(loaded.model.get_model().layers[0].self_attn), []
+    original = kind.forward
+
+    def replacement(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        seen.append("attention")
+        return original(self, *arguments, **keywords)
+
+    with monkeypatch.context() as changed:
+        changed.setattr(kind, "forward", replacement)
+        backend.answer(*asked)
+    hook = loaded.model.get_model().register_forward_hook(lambda *_: seen.append("hook"))
+    backend.answer(*asked)
+    hook.remove()
+    assert set(seen) == {"attention", "hook"}
+    assert backend._engine is None
+    forbid_generate(loaded, monkeypatch)
+    backend.answer(*asked)
+
+
 def test_beams_and_cut_prompts_go_through_generate(loaded: Any, picture: Picture) -> None:
     backend = Local(loaded)
     backend.answer(conversation(loaded, "What?"), [picture], Sampling(num_beams=2, max_new_tokens=2))
