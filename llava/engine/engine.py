@@ -16,6 +16,7 @@ The life of a request:
 from __future__ import annotations
 
 import itertools
+import logging
 import queue
 import threading
 import time
@@ -31,7 +32,7 @@ from llava.engine.features import FeatureStore
 from llava.engine.memory import plan_memory
 from llava.engine.request import Request, State, fingerprint, position_keys
 from llava.engine.runner import Runner
-from llava.engine.sampling import BadScores, Choice, Chooser, choose_all
+from llava.engine.sampling import Choice, Chooser, choose_all
 from llava.engine.scheduler import Chunk, Scheduler, Step
 from llava.errors import EngineClosed as EngineClosed
 from llava.errors import EngineFull as EngineFull
@@ -43,6 +44,8 @@ from llava.sampling import Sampling
 
 if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
+
+_log = logging.getLogger(__name__)
 
 BLOCK_TOKENS = 16
 MAX_RUNNING = 64
@@ -242,7 +245,7 @@ class Engine:
     def submit(self, question: Question, on_piece: Callable[[Piece], None] | None = None) -> Stream:
         """Takes a question; its answer comes through the stream, or piece by piece to ``on_piece``.
 
-        ``on_piece`` is called in the engine's thread and must be quick.
+        ``on_piece`` is called in the engine's thread and must be quick; an error that it raises ends the answer.
 
         Raises:
             RequestTooLarge: prompt and new tokens exceed the cache. EngineFull: too many wait. EngineClosed.
@@ -273,6 +276,7 @@ class Engine:
         self._inbox.put(self._forget)
 
     def _forget(self) -> None:
+        self._scheduler.preempt_all()  # those that run too: nothing of the old weights may be found by the next
         self._scheduler.pool.forget_all()
         self._scheduler.features.forget_all()
         self._runner.reload()
@@ -334,11 +338,7 @@ class Engine:
         request = stream.request
         assert request is not None
 
-        def cancel() -> None:
-            if request.state is not State.FINISHED:
-                self._finish(request, "cancelled")
-
-        self._inbox.put(cancel)
+        self._inbox.put(lambda: self._finish(request, "cancelled"))
 
     def _loop(self) -> None:
         """Takes in what came and computes steps, until ``close``, or until nobody has asked for a while."""
@@ -416,6 +416,10 @@ class Engine:
     def _try(self, part: Step, request: Request) -> None:
         if request.state is not State.RUNNING:
             return
+        for chunk in part.chunks:
+            pictures = request.pictures_between(chunk.start, chunk.stop)
+            if not all(self._scheduler.features.entry(picture).is_ready for picture in pictures):
+                return  # they failed with the request that was to encode them; the next step tries it for this one
         try:
             scores = self._runner.run(part)
         except Exception as error:
@@ -433,15 +437,18 @@ class Engine:
                 answering.cached_tokens = chunk.start
                 self._stats.cached_tokens += chunk.start
 
-    def _book(self, step: Step, choices: dict[int, Choice | BadScores]) -> None:
+    def _book(self, step: Step, choices: dict[int, Choice | Exception]) -> None:
         self._stats.num_steps += 1
         for chunk in step.chunks:
             self._scheduler.complete(chunk)
             choice = choices.get(chunk.request.arrival)
-            if isinstance(choice, BadScores):
+            if isinstance(choice, Exception):
                 self._finish(chunk.request, "error", choice)
             elif choice is not None:
-                self._say(chunk, choice)
+                try:
+                    self._say(chunk, choice)
+                except Exception as error:  # of the tokenizer, or of who listens: no business of the others
+                    self._finish(chunk.request, "error", error)
 
     def _say(self, chunk: Chunk, choice: Choice) -> None:
         """Adds a token to an answer and hands on the text that became certain."""
@@ -469,8 +476,15 @@ class Engine:
         text: str = "",
         choice: Choice | None = None,
     ) -> None:
+        """Ends a request, unless it has ended: what it held is free, and the last piece of its stream is out."""
+        if request.state is State.FINISHED:
+            return
         self._scheduler.finish(request)
         answering: _Answering = request.payload
+        try:
+            text += answering.text.finish()
+        except Exception as broken:
+            reason, error = "error", error or broken
         num_new = len(request.keys) - request.num_prompt
         stats = self._stats
         stats.num_finished += 1
@@ -489,5 +503,7 @@ class Engine:
             answering.first_token_s,
             time.perf_counter() - answering.submitted,
         )
-        text += answering.text.finish()
-        answering.stream._put(Piece(text, () if choice is None else (choice,), result))
+        try:
+            answering.stream._put(Piece(text, () if choice is None else (choice,), result))
+        except Exception:
+            _log.exception("Whoever listens to an answer raised an error at its end.")

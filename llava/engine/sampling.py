@@ -45,10 +45,14 @@ class Chooser:
         """The next token from float32 scores [V] on the CPU."""
         sampling = self.sampling
         changed_V = self._penalize(scores_V) if sampling.has_penalties and self.counts else scores_V
+        highest = changed_V.max()
+        if not highest.isfinite():
+            raise BadScores(f"The penalties make a score of {float(highest)} for the next token: they are too large.")
         if sampling.temperature == 0:
             token = int(changed_V.argmax())
         else:
-            token = self._draw(changed_V / sampling.temperature)
+            # Float64 has room for the least temperature, whose likeliest token is then the only one.
+            token = self._draw(((changed_V.double() - highest) / sampling.temperature).float())
         self.counts[token] += 1
         if sampling.logprobs is None:
             return Choice(token)
@@ -90,16 +94,19 @@ def keep_likely(scores_V: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     return scores_V
 
 
-def choose_all(scores_NV: torch.Tensor, choosers: list[Chooser]) -> list[Choice | BadScores]:
-    """The next token of each request from scores [N, V]; BadScores in the place of one whose scores are no numbers."""
+def choose_all(scores_NV: torch.Tensor, choosers: list[Chooser]) -> list[Choice | Exception]:
+    """The next token of each request from scores [N, V], or what went wrong with it: BadScores, or another error."""
     best = scores_NV.max(-1)
     values, tokens = best.values.tolist(), best.indices.tolist()
-    choices: list[Choice | BadScores] = []
+    choices: list[Choice | Exception] = []
     for i, chooser in enumerate(choosers):
         if not abs(values[i]) < float("inf"):  # the maximum of anything with a NaN is NaN
             choices.append(BadScores(f"The model's scores for the next token hold {values[i]}: it cannot go on."))
         elif chooser.is_plain:
             choices.append(Choice(tokens[i]))
         else:
-            choices.append(chooser.choose(scores_NV[i].float().cpu()))
+            try:
+                choices.append(chooser.choose(scores_NV[i].float().cpu()))
+            except Exception as error:  # this request's alone
+                choices.append(error)
     return choices

@@ -57,6 +57,13 @@ def test_draws_follow_the_probabilities() -> None:
         assert drawn[token] / 4000 == pytest.approx(share, abs=0.03)
 
 
+@pytest.mark.parametrize("temperature", [1e-30, 1e-45, 1e-300, 5e-324])
+def test_the_least_temperatures_are_greedy(temperature: float) -> None:
+    scores = torch.tensor([0.5, 7.25, -torch.inf, 7.0])
+    chooser = Chooser(Sampling(temperature=temperature, seed=1, top_p=0.9, min_p=0.1))
+    assert {chooser.choose(scores).token for _ in range(20)} == {1}
+
+
 def test_scores_that_are_no_numbers_are_told_from_others() -> None:
     scores = torch.tensor([[0.0, float("nan"), 1.0], [0.0, -float("inf"), 1.0], [0.0, float("inf"), 1.0]])
     choices = choose_all(scores, [Chooser(Sampling()) for _ in range(3)])
