@@ -214,6 +214,11 @@ class Engine:
         most_positions: int = MOST_POSITIONS,
         arithmetic: str = "exact",
     ) -> None:
+        if min(max_running, block_tokens) < 1 or max_waiting < 0:
+            raise UsageError(
+                f"An engine with {max_running} requests that run, {max_waiting} that wait and blocks of {block_tokens} "
+                "positions answers nothing; at least one has to run, and a block has to hold one."
+            )
         self.loaded = loaded
         self.max_waiting, self.stall_s, self.most_positions = max_waiting, stall_s, most_positions
         memory = plan_memory(loaded, block_tokens, memory_bytes)

@@ -363,6 +363,11 @@ def test_what_can_never_run_is_refused_at_once(engine: Engine, loaded: Any) -> N
         engine.submit(question(loaded, [1, 5], num_beams=2))
     with pytest.raises(UsageError, match="one block of 4 positions"):
         Engine(loaded, memory_bytes=100, block_tokens=4)
+    with pytest.raises(UsageError, match=f"gets {2**62} bytes, but cpu has [0-9]+ in all"):
+        Engine(loaded, memory_bytes=2**62)
+    for nothing in ({"max_running": 0}, {"max_waiting": -1}, {"block_tokens": 0}):
+        with pytest.raises(UsageError, match="answers nothing"):
+            Engine(loaded, memory_bytes=2**20, **nothing)
 
 
 def test_more_than_may_wait_are_refused_and_a_client_that_never_reads_holds_nothing(loaded: Any) -> None:
