@@ -323,6 +323,8 @@ def find_tower_obstacle(tower: Any) -> str | None:
         owners = [module for module in block.modules() if list(module.parameters(recurse=False))]
         if any(type(module) not in (nn.Linear, nn.LayerNorm) for module in owners):
             return "a block of the tower has other layers"
+        if any(is_replaced(module) for module in (block, block.self_attn, block.mlp)):
+            return "a block of the tower is not Transformers' own"
         if has_hook([block, *block.modules()]):
             return "a block of the tower has a hook"
     if has_hook([tower, tower.vision_tower, body, body.encoder]):
@@ -341,4 +343,4 @@ def _is_silu(activation: Any) -> bool:
 
 def has_hook(modules: list[nn.Module]) -> bool:
     """Whether somebody watches one of these modules, or changes what goes in or comes out."""
-    return any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+    return any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in modules)

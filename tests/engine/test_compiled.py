@@ -253,9 +253,25 @@ def test_a_model_that_became_bfloat16_is_computed_in_it(native: Any) -> None:
         assert tokens(engine.submit(asked)) == said
 
 
-def test_a_tower_that_somebody_watches_is_run_by_torch() -> None:
+@pytest.mark.parametrize("part", ["", ".self_attn", ".mlp", ".mlp.fc1"])
+@pytest.mark.parametrize("way", ["hook", "own", "class"])
+def test_a_tower_that_somebody_watches_or_changes_is_run_by_torch(
+    part: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tower = make_model("llama").get_vision_tower()
-    assert "heads of" in str(compiled.find_tower_obstacle(tower)) or compiled.find_tower_obstacle(tower) is None
-    handle = tower.vision_tower.register_forward_hook(lambda *_: None)
+    assert compiled.find_tower_obstacle(tower) is None
+    module = tower.get_submodule(f"vision_tower.vision_model.encoder.layers.0{part}")
+    original = module.forward
+
+    def replacement(*arguments: Any, **keywords: Any) -> Any:
+        return original(*arguments, **keywords)
+
+    if way == "hook":
+        module.register_forward_hook(lambda *_: None)
+    elif way == "own":
+        module.forward = replacement
+    elif part == ".mlp.fc1":
+        module.__class__ = type("Adapted", (nn.Linear,), {})
+    else:
+        monkeypatch.setattr(type(module), "forward", replacement)
     assert compiled.find_tower_obstacle(tower) is not None
-    handle.remove()
