@@ -15,11 +15,13 @@ The life of a request:
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import logging
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -236,6 +238,9 @@ class Engine:
         self._pace = _Pace()
         self._stats = Stats(blocks=memory.num_blocks)
         self._thread: threading.Thread | None = None
+        _engines.add(self)
+        atexit.unregister(_close_all)
+        atexit.register(_close_all)
 
     @property
     def cache_tokens(self) -> int:
@@ -512,3 +517,12 @@ class Engine:
             answering.stream._put(Piece(text, () if choice is None else (choice,), result))
         except Exception:
             _log.exception("Whoever listens to an answer raised an error at its end.")
+
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    """At the process's end: a thread that computes then would end it with an abort."""
+    for engine in list(_engines):
+        engine.close()

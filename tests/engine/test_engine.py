@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -394,6 +396,21 @@ def test_a_closed_engine_says_so_and_ends_what_it_had(loaded: Any) -> None:
         engine.submit(question(loaded, [1, 5]))
     engine.close()
     Engine(loaded, memory_bytes=2**20).close()
+
+
+UNFINISHED = """
+from tests.engine.test_engine import Engine, load, question, words_and_letters
+
+loaded = load(words_and_letters("the cat sat on a red mat and saw me"))
+engine = Engine(loaded, memory_bytes=2**22)
+streams = [engine.submit(question(loaded, [1, 5, word], max_new_tokens=900)) for word in range(10, 40)]
+print(next(iter(streams[0])).result)
+"""
+
+
+def test_a_process_may_end_while_its_engine_answers() -> None:
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", UNFINISHED], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "None\n", "")
 
 
 def test_an_idle_engine_lets_its_thread_go(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
