@@ -14,7 +14,7 @@ from llava import load_model
 from llava.answer import place_pictures, start_conversation
 from llava.backends.local import Local
 from llava.engine.engine import Engine
-from llava.errors import UsageError
+from llava.errors import ContextTooLong, UsageError
 from llava.image.source import Picture, load_picture
 from llava.sampling import Sampling
 
@@ -58,6 +58,19 @@ def test_both_ways_say_the_same(loaded: Any, picture: Picture, monkeypatch: pyte
     assert 0 < fast.first_token_s < fast.total_s
     many = backend.answer_all([asked, (conversation(loaded, "Why?", 0), [], Sampling(max_new_tokens=3)), asked])
     assert [answer.new_tokens for answer in many] == [14, 3, 14]
+
+
+def test_more_conversations_than_an_engine_lets_wait_are_answered(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llava.backends.local.MOST_TOGETHER", 3)
+    backend = Local(loaded, max_running=2, max_waiting=1)
+    asked = [(conversation(loaded, f"Why {i}?", 0), [], Sampling(max_new_tokens=1 + i % 3)) for i in range(8)]
+    assert [answer.new_tokens for answer in backend.answer_all(iter(asked))] == [1, 2, 3, 1, 2, 3, 1, 2]
+    # One that cannot be asked ends those before it.
+    too_long = (conversation(loaded, "word " * 5000, 0), [], Sampling())
+    with pytest.raises(ContextTooLong):
+        list(backend.answer_all([*asked[:2], too_long]))
+    backend.engine.close()
+    assert backend.engine.stats().num_finished == 10
 
 
 @pytest.mark.parametrize("name", ["encode_images", "prepare_inputs_labels_for_multimodal", "forward"])
