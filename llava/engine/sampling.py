@@ -64,10 +64,12 @@ class Chooser:
     def _penalize(self, scores_V: torch.Tensor) -> torch.Tensor:
         sampling, scores_V = self.sampling, scores_V.clone()
         said = torch.tensor(list(self.counts))
-        times = torch.tensor(list(self.counts.values()), dtype=scores_V.dtype)
-        old = scores_V[said]
+        times = torch.tensor(list(self.counts.values()), dtype=torch.float64)
+        old = scores_V[said].double()
         new = torch.where(old < 0, old * sampling.repetition_penalty, old / sampling.repetition_penalty)
-        scores_V[said] = new - sampling.presence_penalty - sampling.frequency_penalty * times
+        new -= sampling.presence_penalty + sampling.frequency_penalty * times
+        # However small a penalty, what it favours stays a number.
+        scores_V[said] = new.clamp(max=torch.finfo(scores_V.dtype).max).to(scores_V.dtype)
         return scores_V
 
     def _draw(self, scores_V: torch.Tensor) -> int:

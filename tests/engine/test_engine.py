@@ -16,7 +16,6 @@ import torch
 from PIL import Image
 
 from llava.engine.engine import Engine, EngineClosed, EngineFull, Piece, Question, Stream
-from llava.engine.sampling import BadScores
 from llava.engine.scheduler import RequestTooLarge
 from llava.errors import UsageError
 from llava.image.geometry import plan_tiles
@@ -306,13 +305,15 @@ def test_what_goes_wrong_behind_the_scores_ends_that_answer_alone(
     with monkeypatch.context() as changed:
         changed.setattr(loaded, "tokenizer", Forgetful())
         unspoken = engine.submit(asked)
-    unlikely = engine.submit(question(loaded, [1, 5], temperature=1.0, repetition_penalty=1e-300))
+    with monkeypatch.context() as changed:
+        changed.setattr("llava.engine.sampling.Chooser.choose", lambda self, scores: 1 / 0)
+        unchosen = engine.submit(question(loaded, [1, 5], logprobs=1))
+        with pytest.raises(ZeroDivisionError):
+            unchosen.wait()
     streams.append(engine.submit(asked))
     assert [tokens(stream) for stream in streams] == 2 * [generate(loaded, asked)]
     with pytest.raises(IndexError, match="no such token"):
         unspoken.wait()
-    with pytest.raises(BadScores, match="penalties"):
-        unlikely.wait()
     assert ended.wait(10)
     assert deaf.result is not None
     assert isinstance(deaf.result.error, ValueError)
