@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,9 @@ class Prepared:
     stop_texts: Sequence[str]
     stop_ids: Sequence[int]
 
+
+# Of many conversations so many are asked at once: more than run, fewer than an engine lets wait.
+MOST_TOGETHER = 256
 
 _making = threading.Lock()
 
@@ -134,21 +138,28 @@ class Local:
         return self._listen(prepared, self._submit(prepared), began, on_text)
 
     def answer_all(self, asked: Iterable[tuple[Conversation, Sequence[Picture], Sampling]]) -> Iterator[Answer]:
-        """The answers to many conversations in their order, computed together."""
-        waiting: list[tuple[Prepared, Stream | None, float]] = []
-        for conversation, pictures, sampling in asked:
-            began = time.perf_counter()
-            prepared = self.prepare(conversation, pictures, sampling)
-            stream = self._submit(prepared) if self._suits_engine(prepared) else None
-            waiting.append((prepared, stream, began))
+        """The answers to many conversations in their order, computed together, MOST_TOGETHER at a time."""
+        waiting: deque[tuple[Prepared, Stream | None, float]] = deque()
+
+        def hear_first() -> Answer:
+            prepared, stream, began = waiting[0]
+            if stream is None:
+                answer = self._generate(prepared, began, None)
+            else:
+                answer = self._listen(prepared, stream, began, None)
+            waiting.popleft()
+            return answer
+
         try:
+            for conversation, pictures, sampling in asked:
+                if len(waiting) == MOST_TOGETHER:
+                    yield hear_first()
+                began = time.perf_counter()
+                prepared = self.prepare(conversation, pictures, sampling)
+                stream = self._submit(prepared) if self._suits_engine(prepared) else None
+                waiting.append((prepared, stream, began))
             while waiting:
-                prepared, stream, began = waiting[0]
-                if stream is None:
-                    yield self._generate(prepared, began, None)
-                else:
-                    yield self._listen(prepared, stream, began, None)
-                del waiting[0]
+                yield hear_first()
         finally:
             for _, stream, _ in waiting:
                 if stream is not None:

@@ -208,6 +208,9 @@ class BlockPool:
         node.last_used = self._clock
         if not node.children:
             heapq.heappush(self._leaves, (node.last_used, node.index))
+        if len(self._leaves) > 4 * self.num_blocks:  # most are stale: the same content was used again and again
+            idle = (node for node in self._nodes if node.keys and not node.holders and not node.children)
+            self._leaves = sorted((node.last_used, node.index) for node in idle)
 
     def _evict(self) -> int:
         """The least recently used idle block that nothing continues, now without content."""

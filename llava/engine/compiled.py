@@ -314,26 +314,32 @@ def _attend(
     return seen.flatten(1)
 
 
-def find_layer_obstacle(layers: Any) -> str | None:
-    """Why these decoder layers cannot run through the library; None if they can."""
-    for layer in layers:
+def find_layer_obstacle(decoder: Any, dtype: torch.dtype) -> str | None:
+    """Why this decoder's layers cannot run through the library over a cache of ``dtype``; None if they can."""
+    kinds = set()
+    for layer in decoder.layers:
         attention, mlp = layer.self_attn, layer.mlp
         modules = [getattr(attention, f"{name}_proj") for name in ("q", "k", "v", "o")]
         modules += [getattr(mlp, f"{name}_proj") for name in ("gate", "up", "down")]
-        if any(type(module) not in (nn.Linear, PackedLinear) for module in modules):
+        kinds |= {type(module) for module in modules}
+        if not kinds <= {nn.Linear, PackedLinear}:
             return "a matrix is quantized in another way or has an adapter"
-        if len({type(module) for module in modules}) > 1:
-            return "only some of a layer's matrices are packed"
+        if len(kinds) > 1:
+            return "only some of the matrices are packed"
         if modules[3].bias is not None or any(module.bias is not None for module in modules[4:]):
             return "a matrix behind attention has a bias"
-        if len({module.weight.dtype for module in modules if isinstance(module, nn.Linear)}) > 1:
-            return "the matrices are of different dtypes"
+        if {module.weight.dtype for module in modules if isinstance(module, nn.Linear)} - {dtype}:
+            return f"not all matrices are in {dtype}"
         if any(tensor.device.type != "cpu" for module in modules for tensor in module.state_dict().values()):
             return "a matrix is not on the CPU"
         if not _is_silu(mlp.act_fn):
             return f"the activation is {type(mlp.act_fn).__name__}"
-        if _has_hook([layer, attention, mlp, *modules]):
+        if any(is_replaced(module) for module in (mlp, layer.input_layernorm, layer.post_attention_layernorm)):
+            return "a module is not Transformers' own"
+        if has_hook(list(layer.modules())):
             return "a module has a hook"
+    if is_replaced(decoder.norm) or has_hook([decoder.norm]):
+        return "the last norm is not Transformers' own, or has a hook"
     return None
 
 
@@ -354,16 +360,24 @@ def find_tower_obstacle(tower: Any) -> str | None:
         owners = [module for module in block.modules() if list(module.parameters(recurse=False))]
         if any(type(module) not in (nn.Linear, nn.LayerNorm) for module in owners):
             return "a block of the tower has other layers"
-        if _has_hook([block, *block.modules()]):
+        if any(is_replaced(module) for module in (block, block.self_attn, block.mlp)):
+            return "a block of the tower is not Transformers' own"
+        if has_hook([block, *block.modules()]):
             return "a block of the tower has a hook"
-    if _has_hook([tower, tower.vision_tower, body, body.encoder]):
+    if has_hook([tower, tower.vision_tower, body, body.encoder]):
         return "the tower has a hook"
     return None
+
+
+def is_replaced(module: nn.Module) -> bool:
+    """Whether a module computes something else than Transformers' own of these models."""
+    return not module.forward.__module__.startswith("transformers.models.")
 
 
 def _is_silu(activation: Any) -> bool:
     return isinstance(activation, nn.SiLU) or "SiLU" in type(activation).__name__
 
 
-def _has_hook(modules: list[nn.Module]) -> bool:
-    return any(module._forward_hooks or module._forward_pre_hooks for module in modules)
+def has_hook(modules: list[nn.Module]) -> bool:
+    """Whether somebody watches one of these modules, or changes what goes in or comes out."""
+    return any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in modules)

@@ -15,10 +15,13 @@ The life of a request:
 
 from __future__ import annotations
 
+import atexit
 import itertools
+import logging
 import queue
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -36,7 +39,7 @@ from llava.engine.sampling import Choice, Chooser, choose_all
 from llava.engine.scheduler import Chunk, Scheduler, Step
 from llava.errors import EngineClosed as EngineClosed
 from llava.errors import EngineFull as EngineFull
-from llava.errors import LlavaError, UsageError
+from llava.errors import UsageError
 from llava.image.geometry import TilePlan
 from llava.image.source import Picture
 from llava.prompt import Prompt, TextStream
@@ -44,6 +47,8 @@ from llava.sampling import Sampling
 
 if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
+
+_log = logging.getLogger(__name__)
 
 BLOCK_TOKENS = 16
 MAX_RUNNING = 64
@@ -214,6 +219,11 @@ class Engine:
         most_positions: int = MOST_POSITIONS,
         arithmetic: str = "exact",
     ) -> None:
+        if min(max_running, block_tokens) < 1 or max_waiting < 0:
+            raise UsageError(
+                f"An engine with {max_running} requests that run, {max_waiting} that wait and blocks of {block_tokens} "
+                "positions answers nothing; at least one has to run, and a block has to hold one."
+            )
         self.loaded = loaded
         self.max_waiting, self.stall_s, self.most_positions = max_waiting, stall_s, most_positions
         memory = plan_memory(loaded, block_tokens, memory_bytes)
@@ -231,6 +241,9 @@ class Engine:
         self._pace = _Pace()
         self._stats = Stats(blocks=memory.num_blocks)
         self._thread: threading.Thread | None = None
+        _engines.add(self)
+        atexit.unregister(_close_all)
+        atexit.register(_close_all)
 
     @property
     def cache_tokens(self) -> int:
@@ -245,7 +258,7 @@ class Engine:
     def submit(self, question: Question, on_piece: Callable[[Piece], None] | None = None) -> Stream:
         """Takes a question; its answer comes through the stream, or piece by piece to ``on_piece``.
 
-        ``on_piece`` is called in the engine's thread and must be quick.
+        ``on_piece`` is called in the engine's thread and must be quick; an error that it raises ends the answer.
 
         Raises:
             RequestTooLarge: prompt and new tokens exceed the cache. EngineFull: too many wait. EngineClosed.
@@ -276,6 +289,7 @@ class Engine:
         self._inbox.put(self._forget)
 
     def _forget(self) -> None:
+        self._scheduler.preempt_all()  # those that run too: nothing of the old weights may be found by the next
         self._scheduler.pool.forget_all()
         self._scheduler.features.forget_all()
         self._runner.reload()
@@ -338,11 +352,7 @@ class Engine:
         request = stream.request
         assert request is not None
 
-        def cancel() -> None:
-            if request.state is not State.FINISHED:
-                self._finish(request, "cancelled")
-
-        self._inbox.put(cancel)
+        self._inbox.put(lambda: self._finish(request, "cancelled"))
 
     def _loop(self) -> None:
         """Takes in what came and computes steps, until ``close``, or until nobody has asked for a while."""
@@ -420,6 +430,10 @@ class Engine:
     def _try(self, part: Step, request: Request) -> None:
         if request.state is not State.RUNNING:
             return
+        for chunk in part.chunks:
+            pictures = request.pictures_between(chunk.start, chunk.stop)
+            if not all(self._scheduler.features.entry(picture).is_ready for picture in pictures):
+                return  # they failed with the request that was to encode them; the next step tries it for this one
         try:
             scores = self._runner.run(part)
         except Exception as error:
@@ -437,15 +451,18 @@ class Engine:
                 answering.cached_tokens = chunk.start
                 self._stats.cached_tokens += chunk.start
 
-    def _book(self, step: Step, choices: dict[int, Choice | LlavaError]) -> None:
+    def _book(self, step: Step, choices: dict[int, Choice | Exception]) -> None:
         self._stats.num_steps += 1
         for chunk in step.chunks:
             self._scheduler.complete(chunk)
             choice = choices.get(chunk.request.arrival)
-            if isinstance(choice, LlavaError):
+            if isinstance(choice, Exception):
                 self._finish(chunk.request, "error", choice)
             elif choice is not None:
-                self._say(chunk, choice)
+                try:
+                    self._say(chunk, choice)
+                except Exception as error:  # of the tokenizer, or of who listens: no business of the others
+                    self._finish(chunk.request, "error", error)
 
     def _say(self, chunk: Chunk, choice: Choice) -> None:
         """Adds a token to an answer and hands on the text that became certain."""
@@ -474,8 +491,15 @@ class Engine:
         text: str = "",
         choice: Choice | None = None,
     ) -> None:
+        """Ends a request, unless it has ended: what it held is free, and the last piece of its stream is out."""
+        if request.state is State.FINISHED:
+            return
         self._scheduler.finish(request)
         answering: _Answering = request.payload
+        try:
+            text += answering.text.finish()
+        except Exception as broken:
+            reason, error = "error", error or broken
         num_new = len(request.keys) - request.num_prompt
         stats = self._stats
         stats.num_finished += 1
@@ -494,5 +518,16 @@ class Engine:
             answering.first_token_s,
             time.perf_counter() - answering.submitted,
         )
-        text += answering.text.finish()
-        answering.stream._put(Piece(text, () if choice is None else (choice,), result))
+        try:
+            answering.stream._put(Piece(text, () if choice is None else (choice,), result))
+        except Exception:
+            _log.exception("Whoever listens to an answer raised an error at its end.")
+
+
+_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+
+
+def _close_all() -> None:
+    """At the process's end: a thread that computes then would end it with an abort."""
+    for engine in list(_engines):
+        engine.close()

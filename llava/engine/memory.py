@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -26,7 +27,7 @@ class Memory(NamedTuple):
 def plan_memory(loaded: LoadedModel, block_tokens: int, memory_bytes: int | None) -> Memory:
     """Blocks for ``memory_bytes``, or for half of what the machine can spare but no more than 16 contexts.
 
-    Raises UsageError if not even one block fits.
+    Raises UsageError if not even one block fits, or if it is more than there is.
     """
     model = loaded.model
     decoder = model.get_model()
@@ -36,6 +37,12 @@ def plan_memory(loaded: LoadedModel, block_tokens: int, memory_bytes: int | None
     if memory_bytes is None:
         num_blocks = min(most, int(SHARE * find_spare_bytes(model.device)) // (of_position * block_tokens))
     else:
+        # Memory of a CPU is only taken where something is written: too much would be missed in the middle of an answer.
+        there_is = find_total_bytes(model.device)
+        if memory_bytes > there_is:
+            raise UsageError(
+                f"The cache gets {memory_bytes} bytes, but {model.device} has {there_is} in all. Give it less memory."
+            )
         num_blocks = memory_bytes // (of_position * block_tokens)
     if num_blocks < 1:
         raise UsageError(
@@ -68,11 +75,28 @@ def find_spare_bytes(device: torch.device) -> int:
         if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
             spare = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
     try:
-        # A container may be given less than the machine has.
-        with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
-            limit = int(file.read())
         with open("/sys/fs/cgroup/memory.current", encoding="ascii") as file:
-            spare = min(spare, max(0, limit - int(file.read())))
+            spare = min(spare, max(0, _find_limit() - int(file.read())))
     except (OSError, ValueError):
         pass
     return spare
+
+
+def find_total_bytes(device: torch.device) -> int:
+    """All memory of the device, whoever has it now."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError):  # not on this system
+        total = sys.maxsize
+    try:
+        return min(total, _find_limit())
+    except (OSError, ValueError):
+        return total
+
+
+def _find_limit() -> int:
+    """What a container is given, maybe less than the machine has. Raises OSError or ValueError if no limit is."""
+    with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
+        return int(file.read())

@@ -48,36 +48,43 @@ class Runner:
         if obstacle is not None:
             raise UsageError(f"The engine cannot run this model: {obstacle}.")
         self._decoder = self.model.get_model()
-        first = self._decoder.layers[0].self_attn
-        group = config.num_attention_heads // config.num_key_value_heads
+        self._num_blocks, self._block_tokens = num_blocks, block_tokens
         self._layers: compiled.DecoderLayers | None = None
         self._tower: compiled.TowerLayers | None = None
-        self._graphs: graphs.GraphDecoder | None = None
         self._is_rounded, self._scratch = is_rounded, calls.Scratch()
         self._rotary: tuple[torch.Tensor, ...] | None = None
-        num_layers, num_kv_heads = len(self._decoder.layers), config.num_key_value_heads
-        shape = (num_layers, num_blocks, num_kv_heads, block_tokens, first.head_dim)
-        self.slowness = calls.find_obstacle(self.model.dtype, self.model.device, first.head_dim, group, block_tokens)
-        if self.slowness is None:
-            self.cache: paged.KVCache = paged.NativeKVCache(*shape, self.model.dtype)
-            self.slowness = compiled.find_layer_obstacle(self._decoder.layers)
-        else:
-            # One block more than the pool gives out, for what pads steps of fixed shapes.
-            shape = (num_layers, num_blocks + 1, *shape[2:])
-            self.cache = paged.KVCache(*shape, self.model.dtype, self.model.device)
-            if graphs.is_wanted(self.model.device):
-                self._graphs = graphs.GraphDecoder(self.model, self.cache, num_blocks)
         self._windows = {find_window(config, layer) for layer in range(len(self._decoder.layers))}
-        if self.slowness is None and len(self._windows) > 1:
-            self.slowness = "its layers see windows of different lengths"
+        self._make_cache()
         self.reload()
         paged.register()
 
+    def _make_cache(self) -> None:
+        """Room for keys and values, where the model is and in its dtype."""
+        config, first = self.model.config, self._decoder.layers[0].self_attn
+        dtype, device = self._cached_in = (self.model.dtype, self.model.device)
+        num_layers, num_kv_heads = len(self._decoder.layers), config.num_key_value_heads
+        group, shape = config.num_attention_heads // num_kv_heads, (num_kv_heads, self._block_tokens, first.head_dim)
+        self._graphs: graphs.GraphDecoder | None = None
+        self._cache_obstacle = calls.find_obstacle(dtype, device, first.head_dim, group, self._block_tokens)
+        if self._cache_obstacle is None:
+            self.cache: paged.KVCache = paged.NativeKVCache(num_layers, self._num_blocks, *shape, dtype)
+            return
+        # One block more than the pool gives out, for what pads steps of fixed shapes.
+        self.cache = paged.KVCache(num_layers, self._num_blocks + 1, *shape, dtype, device)
+        if graphs.is_wanted(device):
+            self._graphs = graphs.GraphDecoder(self.model, self.cache, self._num_blocks)
+
     def reload(self) -> None:
-        """Takes over the model's weights as they are now."""
+        """Takes over the model as it is now. Its keys and values have to be forgotten with it."""
         self._weights, self._rotary = self._find_weights(), None
+        if self._cached_in != (self.model.dtype, self.model.device):
+            self._make_cache()
         if self._graphs is not None:
             self._graphs.forget()
+        self.slowness = self._cache_obstacle or compiled.find_layer_obstacle(self._decoder, self.model.dtype)
+        if self.slowness is None and len(self._windows) > 1:
+            self.slowness = "its layers see windows of different lengths"
+        self._layers = None
         if self.slowness is None:
             assert isinstance(self.cache, paged.NativeKVCache)
             (window,) = self._windows
@@ -85,7 +92,7 @@ class Runner:
                 self._decoder, self.model.config, self.cache, window, self._scratch, self._is_rounded
             )
         head = self.model.lm_head
-        is_plain = type(head) in (torch.nn.Linear, PackedLinear) and head.bias is None
+        is_plain = type(head) in (torch.nn.Linear, PackedLinear) and head.bias is None and not compiled.has_hook([head])
         self._head = compiled.Product(head) if self._layers is not None and is_plain else None
         tower = self.model.get_vision_tower()
         is_usual = isinstance(self.cache, paged.NativeKVCache) and compiled.find_tower_obstacle(tower) is None
@@ -94,12 +101,13 @@ class Runner:
         self._projector = copy.deepcopy(self._decoder.mm_projector).to("meta") if is_usual else None
 
     def has_new_weights(self) -> bool:
-        """Whether weights were changed or replaced since they were taken over."""
+        """Whether weights were changed or replaced, or hooks laid, since the model was taken over."""
         return self._find_weights() != self._weights
 
     def _find_weights(self) -> list[tuple[int, int]]:
         tensors = itertools.chain(self.model.parameters(), self.model.buffers())
-        return [(tensor.data_ptr(), tensor._version) for tensor in tensors]
+        states = [(tensor.data_ptr(), _find_version(tensor)) for tensor in tensors]
+        return [*states, *((id(module), 0) for module in self.model.modules() if compiled.has_hook([module]))]
 
     @torch.inference_mode()
     def run(self, step: Step) -> torch.Tensor:
@@ -226,6 +234,14 @@ class Runner:
         return merged
 
 
+def _find_version(tensor: torch.Tensor) -> int:
+    """How often a tensor was changed; 0 for one from inference mode, which does not count that."""
+    try:
+        return tensor._version
+    except RuntimeError:
+        return 0
+
+
 # What the engine does in its own way, with the module that must still define it.
 _OWN_WAYS = {
     "forward": "llava.model.llava",
@@ -245,6 +261,12 @@ def find_obstacle(model: Any) -> str | None:
         # Research replaces these, on the class or on the model.
         if getattr(model, name).__module__ != home:
             return f"its {name} was replaced"
+    decoder = model.get_model()
+    if compiled.has_hook([model, decoder]):
+        return "a hook hangs on what the engine does not call"
+    for module in itertools.chain([decoder], *((layer, layer.self_attn) for layer in decoder.layers)):
+        if compiled.is_replaced(module):
+            return f"the forward of its {type(module).__name__} was replaced"
     if merge.unpad_image.__module__ != merge.__name__:
         return "unpad_image was replaced"
     if len(set((getattr(model, "hf_device_map", None) or {"": 0}).values())) > 1:

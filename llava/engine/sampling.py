@@ -51,10 +51,14 @@ class Chooser:
         changed_V = scores_V if self.form is None else self.form.mask(scores_V)
         if sampling.has_penalties and self.counts:
             changed_V = self._penalize(changed_V)
+        highest = changed_V.max()
+        if not highest.isfinite():
+            raise BadScores(f"The penalties make a score of {float(highest)} for the next token: they are too large.")
         if sampling.temperature == 0:
             token = int(changed_V.argmax())
         else:
-            token = self._draw(changed_V / sampling.temperature)
+            # Float64 has room for the least temperature, whose likeliest token is then the only one.
+            token = self._draw(((changed_V.double() - highest) / sampling.temperature).float())
         self.counts[token] += 1
         if self.form is not None:
             self.form.take(token)
@@ -68,10 +72,12 @@ class Chooser:
     def _penalize(self, scores_V: torch.Tensor) -> torch.Tensor:
         sampling, scores_V = self.sampling, scores_V.clone()
         said = torch.tensor(list(self.counts))
-        times = torch.tensor(list(self.counts.values()), dtype=scores_V.dtype)
-        old = scores_V[said]
+        times = torch.tensor(list(self.counts.values()), dtype=torch.float64)
+        old = scores_V[said].double()
         new = torch.where(old < 0, old * sampling.repetition_penalty, old / sampling.repetition_penalty)
-        scores_V[said] = new - sampling.presence_penalty - sampling.frequency_penalty * times
+        new -= sampling.presence_penalty + sampling.frequency_penalty * times
+        # However small a penalty, what it favours stays a number.
+        scores_V[said] = new.clamp(max=torch.finfo(scores_V.dtype).max).to(scores_V.dtype)
         return scores_V
 
     def _draw(self, scores_V: torch.Tensor) -> int:
@@ -98,11 +104,11 @@ def keep_likely(scores_V: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     return scores_V
 
 
-def choose_all(scores_NV: torch.Tensor, choosers: list[Chooser]) -> list[Choice | LlavaError]:
-    """The next token of each request from scores [N, V], or why it has none: BadScores where they are no numbers."""
+def choose_all(scores_NV: torch.Tensor, choosers: list[Chooser]) -> list[Choice | Exception]:
+    """The next token of each request from scores [N, V], or what went wrong with it: BadScores, or another error."""
     best = scores_NV.max(-1)
     values, tokens = best.values.tolist(), best.indices.tolist()
-    choices: list[Choice | LlavaError] = []
+    choices: list[Choice | Exception] = []
     for i, chooser in enumerate(choosers):
         if not abs(values[i]) < float("inf"):  # the maximum of anything with a NaN is NaN
             choices.append(BadScores(f"The model's scores for the next token hold {values[i]}: it cannot go on."))
@@ -111,6 +117,6 @@ def choose_all(scores_NV: torch.Tensor, choosers: list[Chooser]) -> list[Choice 
         else:
             try:
                 choices.append(chooser.choose(scores_NV[i].float().cpu()))
-            except LlavaError as error:
+            except Exception as error:  # this request's alone
                 choices.append(error)
     return choices

@@ -136,6 +136,11 @@ class Scheduler:
         while request.pinned and request.pinned[0].stop <= request.num_computed:
             self.features.unpin(request.pinned.pop(0))
 
+    def preempt_all(self) -> None:
+        """Lets every running request begin again: nobody holds any content then."""
+        for request in list(self.running):
+            self._preempt(request)
+
     def audit(self) -> None:
         """Checks pool, features and requests against each other. For tests."""
         copied = [request.copy.source for request in self.running if request.copy is not None]

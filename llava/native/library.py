@@ -1,14 +1,18 @@
 """The compiled arithmetic: found, or built once for the very CPU it runs on and kept.
 
-Where there is no C++ compiler, and with ``LLAVA_NATIVE=0``, ``load`` gives None and everything is computed by torch.
+It is kept under ``XDG_CACHE_HOME`` (or ``~/.cache``), or where nothing can be written there built for this process
+alone. ``CXX`` names the compiler. Where there is none, and with ``LLAVA_NATIVE=0``, ``load`` gives None and everything
+is computed by torch.
 """
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -24,11 +28,13 @@ FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fopenmp", "-Wno-psabi")
 def load() -> ctypes.CDLL | None:
     """The library, built first if need be; None where that cannot be. ``status`` says why."""
     try:
-        library = _open(_build())
+        path = _find()
+        library = _open(path)
     except _Absent as reason:
         _status.append(str(reason))
         return None
-    _status.append("compiled for this CPU")
+    is_kept = path.parent == _kept_folder()
+    _status.append("compiled for this CPU" + ("" if is_kept else ", for this process alone: nothing can be kept"))
     return library
 
 
@@ -45,45 +51,73 @@ class _Absent(Exception):
     """There is no library, for the reason that this says."""
 
 
-def _build() -> Path:
+def _find() -> Path:
+    """The library's file, built first where there is none or a damaged one."""
     if os.environ.get("LLAVA_NATIVE") == "0":
         raise _Absent("LLAVA_NATIVE is 0")
     if sys.platform != "linux":
         raise _Absent(f"compiled arithmetic is for Linux, and this is {sys.platform}")
-    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "clang++")), None)
-    if compiler is None:
+    compiler = shlex.split(os.environ.get("CXX", "")) or [*filter(shutil.which, ("g++", "clang++"))][:1]
+    if not compiler:
         raise _Absent("there is no C++ compiler (g++ or clang++)")
-    path = _cache_folder() / f"kernels-{_fingerprint(compiler)}.so"
-    if path.is_file():
-        return path
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            compiled, linked = Path(folder) / "kernels.o", Path(folder) / "kernels.so"
-            _run([compiler, *FLAGS, "-march=native", "-c", str(SOURCE), "-o", str(compiled)])
-            # Linked without OpenMP's own library: its functions are found in the one that torch brings, so that there
-            # is one set of threads and not two that wait for each other on the same cores.
-            _run([compiler, "-shared", str(compiled), "-o", str(linked)])
-            linked.replace(path)  # whole or not at all, whoever else builds it at the same time
+        name = f"kernels-{_fingerprint(compiler)}.so"
+        kept = _kept_folder()
+        if kept is not None:
+            if _is_whole(kept / name):
+                return kept / name
+            try:
+                return _build(compiler, kept / name)
+            except OSError:
+                pass  # nothing can be written there
+        own = tempfile.mkdtemp(prefix="llava-")
+        atexit.register(shutil.rmtree, own, ignore_errors=True)
+        return _build(compiler, Path(own) / name)
     except (OSError, subprocess.SubprocessError) as error:
         output = getattr(error, "stderr", "") or ""
         raise _Absent(f"building it failed: {error} {output[-300:]}".strip()) from error
+
+
+def _build(compiler: list[str], path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        compiled, linked = Path(folder) / "kernels.o", Path(folder) / "kernels.so"
+        _run([*compiler, *FLAGS, "-march=native", "-c", str(SOURCE), "-o", str(compiled)])
+        # Linked without OpenMP's own library: its functions are found in the one that torch brings, so that there is
+        # one set of threads and not two that wait for each other on the same cores.
+        _run([*compiler, "-shared", str(compiled), "-o", str(linked)])
+        with linked.open("ab") as file:
+            file.write(hashlib.sha256(linked.read_bytes()).digest())
+        linked.replace(path)  # whole or not at all, whoever else builds it at the same time
     return path
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a library is there as it was built: one that a full disk cut short would end the process."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return False
+    return hashlib.sha256(content[:-32]).digest() == content[-32:]
 
 
 def _run(command: list[str]) -> None:
     subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
 
 
-def _cache_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llava"
+def _kept_folder() -> Path | None:
+    """Where libraries are kept; None for a user without a home."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llava"
+    except RuntimeError:
+        return None
 
 
-def _fingerprint(compiler: str) -> str:
+def _fingerprint(compiler: list[str]) -> str:
     """Names the source, the compiler and the CPU: a library of other ones is another file."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True).stdout
+    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True).stdout
     sources = [path.read_text(encoding="utf-8") for path in sorted([*SOURCE.parent.glob("*.h"), SOURCE])]
-    parts = [*sources, " ".join(FLAGS), version, platform.machine()]
+    parts = [*sources, shlex.join([*compiler, *FLAGS]), version, platform.machine()]
     cpu = Path("/proc/cpuinfo")
     if cpu.is_file():
         lines = cpu.read_text(encoding="utf-8").splitlines()

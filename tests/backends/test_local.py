@@ -14,7 +14,7 @@ from llava import load_model
 from llava.answer import place_pictures, start_conversation
 from llava.backends.local import Local
 from llava.engine.engine import Engine
-from llava.errors import UsageError
+from llava.errors import ContextTooLong, UsageError
 from llava.image.source import Picture, load_picture
 from llava.sampling import Sampling
 
@@ -60,6 +60,19 @@ def test_both_ways_say_the_same(loaded: Any, picture: Picture, monkeypatch: pyte
     assert [answer.new_tokens for answer in many] == [14, 3, 14]
 
 
+def test_more_conversations_than_an_engine_lets_wait_are_answered(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llava.backends.local.MOST_TOGETHER", 3)
+    backend = Local(loaded, max_running=2, max_waiting=1)
+    asked = [(conversation(loaded, f"Why {i}?", 0), [], Sampling(max_new_tokens=1 + i % 3)) for i in range(8)]
+    assert [answer.new_tokens for answer in backend.answer_all(iter(asked))] == [1, 2, 3, 1, 2, 3, 1, 2]
+    # One that cannot be asked ends those before it.
+    too_long = (conversation(loaded, "word " * 5000, 0), [], Sampling())
+    with pytest.raises(ContextTooLong):
+        list(backend.answer_all([*asked[:2], too_long]))
+    backend.engine.close()
+    assert backend.engine.stats().num_finished == 10
+
+
 @pytest.mark.parametrize("name", ["encode_images", "prepare_inputs_labels_for_multimodal", "forward"])
 def test_a_replaced_part_takes_effect(
     loaded: Any, picture: Picture, monkeypatch: pytest.MonkeyPatch, name: str
@@ -78,6 +91,30 @@ def test_a_replaced_part_takes_effect(
     assert backend._engine is None
     with pytest.raises(UsageError, match=f"its {name} was replaced"):
         _ = backend.engine
+
+
+def test_replaced_attention_and_hooks_take_effect(
+    loaded: Any, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = Local(loaded)
+    asked = (conversation(loaded, "What?"), [picture], Sampling(max_new_tokens=2))
+    kind, seen = type(loaded.model.get_model().layers[0].self_attn), []
+    original = kind.forward
+
+    def replacement(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        seen.append("attention")
+        return original(self, *arguments, **keywords)
+
+    with monkeypatch.context() as changed:
+        changed.setattr(kind, "forward", replacement)
+        backend.answer(*asked)
+    hook = loaded.model.get_model().register_forward_hook(lambda *_: seen.append("hook"))
+    backend.answer(*asked)
+    hook.remove()
+    assert set(seen) == {"attention", "hook"}
+    assert backend._engine is None
+    forbid_generate(loaded, monkeypatch)
+    backend.answer(*asked)
 
 
 def test_beams_and_cut_prompts_go_through_generate(loaded: Any, picture: Picture) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from llava.engine import compiled
 from llava.engine.engine import Engine
-from llava.model.packed import PackedLinear, pack_model
+from llava.model.packed import PackedLinear, pack_layer, pack_model
 from llava.native import calls, library, packed
 from tests.engine.test_engine import audit, generate, load, mixed_questions, tokens
 from tests.engine.test_native import WIDE, native, pytestmark
@@ -214,9 +214,64 @@ def test_widening_a_projector_leaves_the_models_weights_alone(monkeypatch: pytes
     torch.testing.assert_close(features, expected, rtol=2e-2, atol=2e-2)
 
 
-def test_a_tower_that_somebody_watches_is_run_by_torch() -> None:
+@pytest.mark.parametrize("way", ["dtype", "norm", "packed", "hook"])
+def test_what_research_changes_in_a_layer_is_run_by_its_own_modules(native: Any, way: str) -> None:
+    loaded = load(words_and_letters("the cat sat on a red mat and saw me"), "llama", **WIDE)
+    asked = mixed_questions(loaded, seed=6, count=1)[0]
+    with Engine(loaded, memory_bytes=2**22, block_tokens=16) as engine:
+        engine.submit(asked).wait()
+        assert engine._runner._layers is not None
+        layer = loaded.model.get_model().layers[1]
+        if way == "dtype":
+            layer.mlp.down_proj.to(torch.float64)
+            layer.mlp.down_proj.register_forward_pre_hook(lambda _, rows: rows[0].double())
+            layer.mlp.down_proj.register_forward_hook(lambda _, rows, out: out.float())
+        elif way == "norm":
+            layer.input_layernorm = nn.LayerNorm(WIDE["hidden_size"])
+        elif way == "packed":
+            for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+                pack_layer(layer.self_attn, name, getattr(layer.self_attn, name).weight, 8)
+            for name in ("gate_proj", "up_proj", "down_proj"):
+                pack_layer(layer.mlp, name, getattr(layer.mlp, name).weight, 8)
+        else:
+            layer.post_attention_layernorm.register_forward_hook(lambda _, rows, out: 2 * out)
+        assert tokens(engine.submit(asked)) == generate(loaded, asked)
+        assert engine._runner._layers is None
+    audit(engine)
+
+
+def test_a_model_that_became_bfloat16_is_computed_in_it(native: Any) -> None:
+    loaded = load(words_and_letters("the cat sat on a red mat and saw me"), "llama", **WIDE)
+    asked = mixed_questions(loaded, seed=6, count=1)[0]
+    with Engine(loaded, memory_bytes=2**22, block_tokens=16) as engine:
+        engine.submit(asked).wait()
+        loaded.model.to(torch.bfloat16)
+        said = tokens(engine.submit(asked))
+        assert engine._runner._layers is not None
+        assert engine._runner.cache.keys[0].dtype == torch.bfloat16
+    with Engine(loaded, memory_bytes=2**22, block_tokens=16) as engine:
+        assert tokens(engine.submit(asked)) == said
+
+
+@pytest.mark.parametrize("part", ["", ".self_attn", ".mlp", ".mlp.fc1"])
+@pytest.mark.parametrize("way", ["hook", "own", "class"])
+def test_a_tower_that_somebody_watches_or_changes_is_run_by_torch(
+    part: str, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tower = make_model("llama").get_vision_tower()
-    assert "heads of" in str(compiled.find_tower_obstacle(tower)) or compiled.find_tower_obstacle(tower) is None
-    handle = tower.vision_tower.register_forward_hook(lambda *_: None)
+    assert compiled.find_tower_obstacle(tower) is None
+    module = tower.get_submodule(f"vision_tower.vision_model.encoder.layers.0{part}")
+    original = module.forward
+
+    def replacement(*arguments: Any, **keywords: Any) -> Any:
+        return original(*arguments, **keywords)
+
+    if way == "hook":
+        module.register_forward_hook(lambda *_: None)
+    elif way == "own":
+        module.forward = replacement
+    elif part == ".mlp.fc1":
+        module.__class__ = type("Adapted", (nn.Linear,), {})
+    else:
+        monkeypatch.setattr(type(module), "forward", replacement)
     assert compiled.find_tower_obstacle(tower) is not None
-    handle.remove()

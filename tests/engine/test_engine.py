@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -266,6 +268,95 @@ def test_scores_that_are_no_numbers_fail_their_request_alone(tokenizer: Any) -> 
     audit(engine)
 
 
+def test_a_picture_that_several_ask_about_fails_each_with_the_cause(loaded: Any) -> None:
+    asked = [question(loaded, [1, word, SLOT, 6], [draw(7, 60, 40)]) for word in (5, 6, 7)]
+    for each in asked:
+        object.__setattr__(each.pictures[0], "image", "no image at all")
+    with Engine(loaded, memory_bytes=2**20, block_tokens=4) as engine:
+        gate = threading.Event()
+        engine.submit(question(loaded, [1, 9], max_new_tokens=1), on_piece=lambda piece: gate.wait(10) and None)
+        streams = [engine.submit(each) for each in asked]
+        good = engine.submit(question(loaded, [1, 8, SLOT], PICTURES[:1]))
+        gate.set()  # from here on all of them are in one step
+        for stream in streams:
+            with pytest.raises(AttributeError, match="info"):
+                stream.wait()
+        assert tokens(good) == generate(loaded, question(loaded, [1, 8, SLOT], PICTURES[:1]))
+    audit(engine)
+
+
+def test_what_goes_wrong_behind_the_scores_ends_that_answer_alone(
+    engine: Engine, loaded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Forgetful:
+        def decode(self, ids: list[int], **settings: Any) -> str:
+            raise IndexError("there is no such token")
+
+    ended = threading.Event()
+
+    def refuse(piece: Piece) -> None:
+        if piece.result is not None:
+            ended.set()
+        raise ValueError("nobody listens")
+
+    asked = question(loaded, [1, 5, 6], max_new_tokens=40)
+    streams = [engine.submit(asked)]
+    deaf = engine.submit(question(loaded, [1, 5, 6, 7]), on_piece=refuse)
+    with monkeypatch.context() as changed:
+        changed.setattr(loaded, "tokenizer", Forgetful())
+        unspoken = engine.submit(asked)
+    with monkeypatch.context() as changed:
+        changed.setattr("llava.engine.sampling.Chooser.choose", lambda self, scores: 1 / 0)
+        unchosen = engine.submit(question(loaded, [1, 5], logprobs=1))
+        with pytest.raises(ZeroDivisionError):
+            unchosen.wait()
+    streams.append(engine.submit(asked))
+    assert [tokens(stream) for stream in streams] == 2 * [generate(loaded, asked)]
+    with pytest.raises(IndexError, match="no such token"):
+        unspoken.wait()
+    assert ended.wait(10)
+    assert deaf.result is not None
+    assert isinstance(deaf.result.error, ValueError)
+
+
+def test_weights_that_change_while_answers_run_leave_nothing_behind(tokenizer: Any) -> None:
+    loaded = load(tokenizer)
+    asked = question(loaded, [1, *range(5, 14), SLOT, 20], PICTURES[:1])
+    with Engine(loaded, memory_bytes=2**20, block_tokens=4) as engine:
+        started, gate = threading.Event(), threading.Event()
+
+        def hold(piece: Piece) -> None:
+            started.set()
+            gate.wait(10)
+
+        running = engine.submit(question(loaded, [1, *range(5, 14), SLOT, 21], PICTURES[:1]), on_piece=hold)
+        assert started.wait(10)
+        with torch.no_grad():
+            for parameter in loaded.model.parameters():
+                parameter.mul_(1.3)
+        stream = engine.submit(asked)
+        gate.set()
+        assert tokens(stream) == generate(loaded, asked)
+        running.cancel()
+    audit(engine)
+
+
+def test_a_model_may_come_from_inference_mode_or_change_its_dtype(tokenizer: Any) -> None:
+    with torch.inference_mode():
+        made_there = load(tokenizer)
+    changing = load(tokenizer)
+    asked = question(changing, [1, 5, 6, SLOT, 7], PICTURES[:1])
+    expected = generate(changing, asked)
+    with Engine(made_there, memory_bytes=2**20) as engine:
+        assert tokens(engine.submit(asked)) == expected
+    with Engine(changing, memory_bytes=2**20) as engine:
+        assert tokens(engine.submit(asked)) == expected
+        changing.model.to(torch.float64)
+        assert tokens(engine.submit(asked)) == expected
+        assert engine._runner.cache.keys[0].dtype == torch.float64
+    audit(engine)
+
+
 def test_what_can_never_run_is_refused_at_once(engine: Engine, loaded: Any) -> None:
     with pytest.raises(RequestTooLarge, match=f"holds {engine.cache_tokens}"):
         engine.submit(question(loaded, [1, 5], max_new_tokens=engine.cache_tokens + 1))
@@ -275,6 +366,11 @@ def test_what_can_never_run_is_refused_at_once(engine: Engine, loaded: Any) -> N
         engine.submit(question(loaded, [1, 5], num_beams=2))
     with pytest.raises(UsageError, match="one block of 4 positions"):
         Engine(loaded, memory_bytes=100, block_tokens=4)
+    with pytest.raises(UsageError, match=f"gets {2**62} bytes, but cpu has [0-9]+ in all"):
+        Engine(loaded, memory_bytes=2**62)
+    for nothing in ({"max_running": 0}, {"max_waiting": -1}, {"block_tokens": 0}):
+        with pytest.raises(UsageError, match="answers nothing"):
+            Engine(loaded, memory_bytes=2**20, **nothing)
 
 
 def test_more_than_may_wait_are_refused_and_a_client_that_never_reads_holds_nothing(loaded: Any) -> None:
@@ -301,6 +397,21 @@ def test_a_closed_engine_says_so_and_ends_what_it_had(loaded: Any) -> None:
         engine.submit(question(loaded, [1, 5]))
     engine.close()
     Engine(loaded, memory_bytes=2**20).close()
+
+
+UNFINISHED = """
+from tests.engine.test_engine import Engine, load, question, words_and_letters
+
+loaded = load(words_and_letters("the cat sat on a red mat and saw me"))
+engine = Engine(loaded, memory_bytes=2**22)
+streams = [engine.submit(question(loaded, [1, 5, word], max_new_tokens=900)) for word in range(10, 40)]
+print(next(iter(streams[0])).result)
+"""
+
+
+def test_a_process_may_end_while_its_engine_answers() -> None:
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", UNFINISHED], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "None\n", "")
 
 
 def test_an_idle_engine_lets_its_thread_go(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -230,12 +230,52 @@ STATUS = "from llava.native import library; print(library.load() is not None, li
 def test_without_a_compiler_or_where_it_is_forbidden_torch_alone_computes(tmp_path: Path) -> None:
     assert run_python(STATUS, LLAVA_NATIVE="0") == "False LLAVA_NATIVE is 0"
     assert "no C++ compiler" in run_python(STATUS, PATH=str(tmp_path), XDG_CACHE_HOME=str(tmp_path), CXX="")
+    said = run_python(STATUS, CXX=str(tmp_path / "absent"), XDG_CACHE_HOME=str(tmp_path))
+    assert said.startswith("False building it failed")
     failing = tmp_path / "c++"
     failing.write_text("#!/bin/sh\necho broken >&2\nexit 1\n")
     failing.chmod(0o755)
     said = run_python(STATUS, CXX=str(failing), XDG_CACHE_HOME=str(tmp_path))
     assert said.startswith("False building it failed")
     assert said.endswith("broken")
+
+
+@pytest.fixture
+def quick_compiler(native: Any, tmp_path: Path) -> str:
+    """A compiler with an argument, that takes the library as it is and counts how often."""
+    usual, made = library._find(), tmp_path / "made.so"
+    made.write_bytes(usual.read_bytes()[:-32])
+    script = tmp_path / "quick c++"
+    script.write_text(f'#!/bin/sh\necho "$*" >> {tmp_path}/calls\nfor last; do true; done\ncp {made} "$last"\n')
+    script.chmod(0o755)
+    return f"'{script}' -pipe"
+
+
+def count_builds(tmp_path: Path) -> int:
+    return (tmp_path / "calls").read_text().count("-shared")
+
+
+@pytest.mark.parametrize("native", ["native"], indirect=True)
+def test_a_damaged_library_is_built_again(quick_compiler: str, tmp_path: Path) -> None:
+    environment = {"CXX": quick_compiler, "XDG_CACHE_HOME": str(tmp_path)}
+    assert run_python(STATUS, **environment) == "True compiled for this CPU"
+    (built,) = (tmp_path / "llava").iterdir()
+    for damage in (b"", built.read_bytes()[:4000], b"text"):
+        built.write_bytes(damage)
+        assert run_python(STATUS, **environment) == "True compiled for this CPU"
+    assert run_python(STATUS, **environment) == "True compiled for this CPU"
+    assert count_builds(tmp_path) == 4
+
+
+@pytest.mark.parametrize("native", ["native"], indirect=True)
+def test_where_nothing_can_be_kept_a_process_builds_its_own(quick_compiler: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    said = run_python(STATUS, CXX=quick_compiler, XDG_CACHE_HOME=str(tmp_path / "file"), TMPDIR=str(tmp_path))
+    assert said == "True compiled for this CPU, for this process alone: nothing can be kept"
+    homeless = "from pathlib import Path\ndef refuse(): raise RuntimeError('no home')\nPath.home = refuse\n"
+    assert run_python(homeless + STATUS, CXX=quick_compiler, XDG_CACHE_HOME="", TMPDIR=str(tmp_path)) == said
+    assert not list(tmp_path.glob("llava-*"))
+    assert count_builds(tmp_path) == 2
 
 
 def test_two_at_once_build_one_library(tmp_path: Path) -> None:

@@ -57,6 +57,27 @@ def test_draws_follow_the_probabilities() -> None:
         assert drawn[token] / 4000 == pytest.approx(share, abs=0.03)
 
 
+@pytest.mark.parametrize("temperature", [1e-30, 1e-45, 1e-300, 5e-324])
+def test_the_least_temperatures_are_greedy(temperature: float) -> None:
+    scores = torch.tensor([0.5, 7.25, -torch.inf, 7.0])
+    chooser = Chooser(Sampling(temperature=temperature, seed=1, top_p=0.9, min_p=0.1))
+    assert {chooser.choose(scores).token for _ in range(20)} == {1}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_extreme_penalties_favour_or_leave_out_and_never_fail(temperature: float) -> None:
+    scores = torch.tensor([1.0, -1.0, 0.0, 2.0])
+    for penalty, likely in ((1e-300, {0}), (1e300, {0, 2, 3}), (5e-324, {0})):
+        chooser = Chooser(Sampling(temperature=temperature, seed=1, repetition_penalty=penalty))
+        for _ in range(50):
+            chooser.counts = Counter({0: 1, 1: 1, 2: 3})
+            assert chooser.choose(scores).token in likely
+    # What other rules left out stays so, and where nothing is left it is said.
+    chooser = Chooser(Sampling(temperature=temperature, seed=1, repetition_penalty=1e300), Counter({0: 1, 1: 1}))
+    with pytest.raises(BadScores, match="penalties"):
+        chooser.choose(torch.tensor([-1.0, -torch.inf]))
+
+
 def test_scores_that_are_no_numbers_are_told_from_others() -> None:
     scores = torch.tensor([[0.0, float("nan"), 1.0], [0.0, -float("inf"), 1.0], [0.0, float("inf"), 1.0]])
     choices = choose_all(scores, [Chooser(Sampling()) for _ in range(3)])

@@ -293,6 +293,22 @@ def test_what_was_used_last_is_kept_longest() -> None:
         pool.extend(table, 100)
 
 
+def test_asking_the_same_for_ever_takes_no_memory() -> None:
+    pool = BlockPool(num_blocks=8, block_tokens=4)
+    keys = list(range(10))
+    for _ in range(500):
+        table = list(pool.match(keys).blocks)
+        num_known = len(table)
+        pool.hold(table)
+        pool.extend(table, len(keys))
+        pool.publish(table, keys, len(keys), num_known, last=True)
+        pool.release(table)
+        pool.audit([])
+    assert len(pool._leaves) <= 4 * pool.num_blocks
+    pool.extend(table, 4 * pool.num_blocks)  # and all of it can still be had
+    pool.audit([table])
+
+
 def test_matching_agrees_with_a_search_over_everything_published() -> None:
     rng = random.Random(3)
     pool = BlockPool(300, 3)
