@@ -68,8 +68,11 @@ def fetch(
             raise FetchError(f"{target} could not be fetched: the connection to {target.host} failed.") from error
         if isinstance(answer, bytes):
             return answer
-        url = urljoin(url, answer.location)
-    raise FetchError(f"{target} could not be fetched: more than {max_redirects} redirects.")
+        try:
+            url = urljoin(url, answer.location)
+        except ValueError as error:
+            raise FetchError(f"{target} could not be fetched: it redirects to what is not a URL.") from error
+    raise FetchError(f"{target} could not be fetched: more than {max_redirects} redirects.", "max_redirects")
 
 
 class _Deadline:
@@ -85,7 +88,7 @@ class _Deadline:
         return left_s
 
     def missed(self, target: _Target) -> FetchError:
-        return FetchError(f"{target} could not be fetched within {self._timeout_s:g} seconds.")
+        return FetchError(f"{target} could not be fetched within {self._timeout_s:g} seconds.", "timeout_s")
 
 
 @dataclass(frozen=True)
@@ -163,9 +166,10 @@ def _resolve(target: _Target, deadline: _Deadline) -> list[str]:
 def _refuse_private(target: _Target, addresses: list[str]) -> None:
     for address in addresses:
         if not is_public(address):
-            shown = target.host if target.host == address else f"{target.host} ({address})"
+            # Which one it is tells strangers how the network is laid out.
+            verb = "is" if target.host == address else "leads to what is"
             raise FetchError(
-                f"{target} is not fetched: {shown} is not a public address. "
+                f"{target} is not fetched: {target.host} {verb} not a public address. "
                 "Load the file itself, or allow private addresses."
             )
 
@@ -195,7 +199,8 @@ def _get(target: _Target, addresses: list[str], deadline: _Deadline, max_bytes: 
         response = http.client.HTTPResponse(cast(socket.socket, _Wire(connection, deadline)), method="GET")
         response.begin()
         if response.status in _REDIRECTS and response.getheader("Location"):
-            return _Redirect(str(response.getheader("Location")))
+            # Headers are read as Latin-1; what is not ASCII there is UTF-8 in practice.
+            return _Redirect(str(response.getheader("Location")).encode("latin-1").decode("utf-8", "replace"))
         if response.status != 200:
             raise FetchError(f"{target} could not be fetched: {target.host} answered with status {response.status}.")
         return _read_body(response, target, max_bytes)
@@ -203,7 +208,7 @@ def _get(target: _Target, addresses: list[str], deadline: _Deadline, max_bytes: 
 
 def _read_body(response: http.client.HTTPResponse, target: _Target, max_bytes: int) -> bytes:
     announced = response.length  # None where the body is chunked or ends with the connection
-    encoding = response.getheader("Content-Encoding", "identity")
+    encoding = response.getheader("Content-Encoding", "identity").lower()
     if encoding not in ("identity", ""):
         raise FetchError(f"{target} could not be fetched: {target.host} sent it compressed, which was not asked for.")
     body = bytearray()
@@ -213,7 +218,7 @@ def _read_body(response: http.client.HTTPResponse, target: _Target, max_bytes: i
             break
         body += chunk
     if (announced or 0) > max_bytes or len(body) > max_bytes:
-        raise FetchError(f"{target} is larger than {max_bytes:,} bytes.")
+        raise FetchError(f"{target} is larger than {max_bytes:,} bytes.", "max_bytes")
     if announced is not None and len(body) < announced:
         raise FetchError(f"{target} broke off: {len(body):,} of {announced:,} bytes came.")
     return bytes(body)

@@ -73,7 +73,7 @@ JPEG = write_image(Image.new("RGB", (40, 30), "red"), "JPEG")
 BROKEN_PNG = DEMO[:60] + bytes([DEMO[60] ^ 1]) + DEMO[61:]
 HI = say("Hi")
 FIRST = "messages.0.content.0"
-TOO_LARGE = "25,000,000 are allowed"
+TOO_LARGE = "25,000,000 are allowed. The limit is picture_pixels"
 TEXT = "/v1/completions"
 REFUSED = "unsupported_parameter"
 ONE_TURN = HI["messages"][0]
@@ -178,7 +178,7 @@ ROWS = [
     Row(21, "bad base64", shown("data:image/png;base64,%%%%"), 400, "not base64", "invalid_image"),
     Row(21, "not base64", shown("data:image/png,abc"), 400, "base64,", "invalid_image"),
     Row(21, "an empty data URI", shown("data:image/png;base64,"), 400, "empty", "invalid_image"),
-    Row(21, "a data URI of 3 MB", shown(data_uri(b"\0" * 3 * 2**20)), 400, "2,097,152 are allowed", "invalid_image"),
+    Row(21, "a data URI of 3 MB", shown(data_uri(b"\0" * 3 * 2**20)), 400, "limit is picture_bytes", "invalid_image"),
     Row(21, "a wrong type, but a JPEG", shown(data_uri(JPEG, "text/html")), 200, '"image_tokens"'),
     Row(21, "a data URI in capitals", shown(data_uri(JPEG).replace("data:image", "DATA:IMAGE")), 200, '"image_tokens"'),
     Row(22, "text", say(b"hello, picture", "?"), 400, "not a picture", "invalid_image"),
@@ -195,7 +195,7 @@ ROWS = [
     Row(24, "13,400 x 13,400", say(header_of(13_400, 13_400), "?"), 400, TOO_LARGE, "invalid_image"),
     Row(24, "9,000 x 9,000 of 1 bit", say(header_of(9000, 9000, 1), "?"), 400, TOO_LARGE, "invalid_image"),
     Row(24, "2^31 px", say(header_of(2**31 - 1, 2**31 - 1), "?"), 400, TOO_LARGE, "invalid_image"),
-    Row(25, "1 x 60,000", say(write_image(Image.new("L", (1, 60_000))), "?"), 400, "16,384", "invalid_image"),
+    Row(25, "1 x 60,000", say(write_image(Image.new("L", (1, 60_000))), "?"), 400, "picture_side_px", "invalid_image"),
     Row(27, "5 pictures", say(*[JPEG] * 5, "?"), 400, "pictures is 4", "pictures_limit_exceeded", "messages"),
     Row(27, "100 pictures", say(*[JPEG] * 100, "?"), 400, "100 pictures", "pictures_limit_exceeded", "messages"),
     # Lengths
@@ -484,13 +484,17 @@ def test_row_17_a_name_that_changes_its_mind_gains_nothing(own: Running, interne
     assert "not a public address" in reply.error["message"]
 
 
-@pytest.mark.parametrize("target", ["file:///etc/passwd", "http://127.0.0.1/x.png", "http://pictures.example/loop"])
+@pytest.mark.parametrize(
+    "target", ["file:///etc/passwd", "http://127.0.0.1/x.png", "http://pictures.example/loop", "http://[::1/"]
+)
 def test_row_18_redirects_are_judged_as_urls_are(own: Running, internet: Internet, target: str) -> None:
     url = internet.page("/loop", status="302 Found", Location=target)
     reply = own.post(CHAT, shown(url))
     assert (reply.status, reply.error["code"]) == (400, "image_fetch_failed")
     assert set(internet.connected) == {internet.address}
-    assert len(internet.connected) == (4 if target.endswith("loop") else 1)
+    is_loop = target.endswith("loop")
+    assert len(internet.connected) == (4 if is_loop else 1)
+    assert ("The limit is fetch_redirects." in reply.error["message"]) is is_loop
 
 
 @pytest.mark.parametrize("status", ["404 Not Found", "500 Oops", "204 No Content"])
@@ -538,9 +542,9 @@ def send_html(connection: Any) -> None:
 @pytest.mark.parametrize(
     ("page", "says"),
     [
-        (drip, "within 1 seconds"),
-        (flood, "larger than 2,097,152 bytes"),
-        (lie, "larger than 2,097,152 bytes"),
+        (drip, "within 1 seconds. The limit is fetch_s."),
+        (flood, "larger than 2,097,152 bytes. The limit is picture_bytes."),
+        (lie, "larger than 2,097,152 bytes. The limit is picture_bytes."),
         (stop_short, "broke off"),
         (send_html, "HTML"),
     ],
