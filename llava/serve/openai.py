@@ -70,7 +70,7 @@ async def chat_completions(service: Service, request: Request) -> Response:
     body = schemas.check(ChatBody, await read_json(request, service.limits))
     check_model(service, body.model)
     if body.top_logprobs is not None and not body.logprobs:
-        raise Refusal(400, "top_logprobs needs logprobs to be true.", param="top_logprobs")
+        raise Refusal(400, "top_logprobs needs logprobs to be true.", param="top_logprobs", code="invalid_value")
     form = read_format(service, body.response_format, "response_format")
     check_messages(service, body.messages)
     num_top = (body.top_logprobs or 0) if body.logprobs else None
@@ -84,8 +84,7 @@ async def chat_completions(service: Service, request: Request) -> Response:
     deltas = service.chat(make)
     head = make_head(service, "chatcmpl")
     if body.stream:
-        wants_usage = body.stream_options is not None and body.stream_options.include_usage
-        chunks = _write_chunks(head, deltas, num_top, wants_usage, request.state.request_id)
+        chunks = _write_chunks(head, deltas, num_top, body.wants_usage, request.state.request_id)
         return await begin_stream(chunks, service.limits.send_s, "text/event-stream")
     async with aclosing(deltas):
         said = [delta async for delta in deltas]
@@ -156,8 +155,7 @@ async def completions(service: Service, request: Request) -> Response:
     deltas = service.chat(asked)
     head = make_head(service, "cmpl")
     if body.stream:
-        wants_usage = body.stream_options is not None and body.stream_options.include_usage
-        chunks = _write_texts(head, deltas, body.logprobs, wants_usage, request.state.request_id)
+        chunks = _write_texts(head, deltas, body.logprobs, body.wants_usage, request.state.request_id)
         return await begin_stream(chunks, service.limits.send_s, "text/event-stream")
     async with aclosing(deltas):
         said = [delta async for delta in deltas]
@@ -177,6 +175,7 @@ async def _write_texts(
     head: Head, deltas: AsyncGenerator[Delta, None], num_top: int | None, wants_usage: bool, request_id: str
 ) -> AsyncGenerator[bytes, None]:
     begun, starts = False, dict[int, int]()
+    more: dict[str, Any] = {"usage": None} if wants_usage else {}
     try:
         async with aclosing(deltas):
             async for delta in deltas:
@@ -189,7 +188,7 @@ async def _write_texts(
                     "logprobs": schemas.write_completion_logprobs(delta.logprobs, num_top, start),
                     "finish_reason": delta.finish_reason,
                 }
-                yield _event(head.completion([choice]))
+                yield _event(head.completion([choice], **more))
                 if delta.usage is not None and wants_usage:
                     yield _event(head.completion([], usage=schemas.write_usage(delta.usage)))
     except Exception as error:

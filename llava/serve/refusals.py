@@ -83,7 +83,7 @@ def translate(error: BaseException, request_id: str, param: str | None = None) -
         limit = f" The limit is {_PICTURE_LIMITS[error.limit]}." if error.limit is not None else ""
         return Refusal(400, f"{error}{limit}", param=param, code=code)
     if isinstance(error, UsageError):
-        return Refusal(400, str(error), param=param)
+        return Refusal(400, str(error), param=param, code="invalid_value")
     if isinstance(error, EngineFull):
         return Refusal(429, str(error), code="overloaded")
     if isinstance(error, EngineClosed):

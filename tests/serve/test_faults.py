@@ -78,6 +78,25 @@ TEXT = "/v1/completions"
 REFUSED = "unsupported_parameter"
 ONE_TURN = HI["messages"][0]
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "#"}}}
+CALL = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function"}]}
+# What clients send that asks for nothing, and null for everything that has a default.
+NOTHING: dict[str, Any] = {
+    **dict.fromkeys(
+        ("temperature", "top_p", "n", "seed", "stop", "stream", "stream_options", "logprobs", "logit_bias")
+    ),
+    **dict.fromkeys(
+        ("top_logprobs", "max_completion_tokens", "presence_penalty", "frequency_penalty", "response_format")
+    ),
+    "tools": [],
+    "tool_choice": "auto",
+    "parallel_tool_calls": True,
+    "modalities": ["text"],
+    "ignore_eos": False,
+    "metadata": {"run": "1"},
+    "user": "somebody",
+    "store": True,
+    "service_tier": "auto",
+}
 DEEP = b'{"messages":' + b"[" * 20_000 + b"]" * 20_000 + b"}"
 
 
@@ -134,6 +153,10 @@ ROWS = [
     Row(5, "an unknown role", say("Hi", role="tool"), 400, "assistant", param="messages.0.role"),
     Row(5, "an unknown part", say({"type": "smell"}), 400, "text or image_url", "unsupported_content"),
     Row(5, "a part without type", say({"text": "Hi"}), 400, "text or image_url", param=FIRST),
+    Row(5, "a message that is a text", {"messages": ["Hi"]}, 400, "has to be an object", param="messages.0"),
+    Row(
+        5, "a call in the conversation", {"messages": [CALL, ONE_TURN]}, 400, "no tools", param="messages.0.tool_calls"
+    ),
     Row(5, "nothing to answer", say("Hi", role="assistant"), 400, "user's message"),
     Row(5, "21 messages", {"messages": [ONE_TURN] * 21}, 400, "messages is 20", "messages_limit_exceeded", "messages"),
     Row(6, "an unknown model", say("Hi", model="gpt-4"), 404, "embedded", "model_not_found", "model"),
@@ -173,6 +196,7 @@ ROWS = [
     Row(14, "javascript", shown("javascript:alert(1)"), 400, "neither", "invalid_image"),
     Row(14, "gopher", shown("gopher://127.0.0.1:25/x"), 400, "neither", "invalid_image"),
     Row(14, "bare base64", shown(base64.b64encode(DEMO).decode()), 400, "data URI", "invalid_image"),
+    Row(12, "detail null: auto", shown(data_uri(DEMO), detail=None), 200, '"image_tokens":200'),
     # Pictures
     Row(21, "a data URI without a comma", shown("data:image/png;base64"), 400, "base64,", "invalid_image"),
     Row(21, "bad base64", shown("data:image/png;base64,%%%%"), 400, "not base64", "invalid_image"),
@@ -206,11 +230,18 @@ ROWS = [
     Row(30, "max_tokens -1", say("Hi", max_tokens=-1), 400, "greater than or equal to 1", param="max_tokens"),
     Row(30, "max_tokens 1e9: what the context holds", say("Hi", max_tokens=10**9, stop=" "), 200),
     Row(30, "max_tokens 2^70", say("Hi", max_tokens=2**70), 400, "less than", param="max_tokens"),
+    Row(30, "max_tokens 2.0: 2", say("Hi", max_tokens=2.0), 200, '"completion_tokens":2'),
+    Row(30, "max_tokens in quotes", say("Hi", max_tokens="2"), 400, "integer", param="max_tokens"),
+    Row(30, "max_tokens true", say("Hi", max_tokens=True), 400, "integer", param="max_tokens"),
     Row(30, "max_tokens abc", say("Hi", max_tokens="abc"), 400, "integer", param="max_tokens"),
     # Sampling
     Row(31, "temperature -1", say("Hi", temperature=-1), 400, "greater", param="temperature"),
     Row(31, "temperature 1e308", say("Hi", temperature=1e308), 400, "less", param="temperature"),
     Row(31, "temperature 1e-300: greedy", say("Hi", temperature=1e-300), 200),
+    Row(31, "temperature in quotes", say("Hi", temperature="0.5"), 400, "number", param="temperature"),
+    Row(31, "temperature true", say("Hi", temperature=True), 400, "number", param="temperature"),
+    Row(31, "stream in words", say("Hi", stream="yes"), 400, "boolean", param="stream"),
+    Row(31, "what asks for nothing", say("Hi", **NOTHING), 200),
     Row(31, "top_p 0", say("Hi", top_p=0), 400, "greater", param="top_p"),
     Row(31, "top_p 1.5", say("Hi", top_p=1.5), 400, "less", param="top_p"),
     Row(31, "top_k -5", say("Hi", top_k=-5), 400, "greater", param="top_k"),
@@ -236,6 +267,9 @@ ROWS = [
     Row(35, "token id 10^9", {"prompt": [10**9, -1]}, 400, "one text", param="prompt", path=TEXT),
     Row(35, "token id -1", {"prompt": [[-1]]}, 400, "one text", param="prompt", path=TEXT),
     Row(36, "chat_template", say("Hi", chat_template="{{ 1 }}"), 400, "checkpoint's", REFUSED),
+    Row(36, "a tool that has to be called", say("Hi", tool_choice="required"), 400, "no tools", REFUSED, "tool_choice"),
+    Row(36, "speech", say("Hi", modalities=["text", "audio"]), 400, "are text", REFUSED, "modalities"),
+    Row(36, "ignore_eos", say("Hi", ignore_eos=True), 400, "ends where", REFUSED, "ignore_eos"),
     Row(36, "mm_processor_kwargs", say("Hi", mm_processor_kwargs={"a": 1}), 400, "checkpoint", REFUSED),
     Row(
         36,

@@ -211,6 +211,25 @@ def test_a_text_is_continued_outside_any_template(client: openai.OpenAI, stream:
     assert offsets == [len("".join(tokens[:i])) for i in range(len(tokens))]
 
 
+def test_the_chosen_token_is_always_among_the_logprobs_of_a_text(client: openai.OpenAI) -> None:
+    said = client.completions.create(model="embedded", prompt="a", max_tokens=8, logprobs=1, seed=1, temperature=2.0)
+    logprobs: Any = said.choices[0].logprobs
+    assert [top[token] for top, token in zip(logprobs.top_logprobs, logprobs.tokens, strict=True)] == (
+        logprobs.token_logprobs
+    )
+    assert 2 in map(len, logprobs.top_logprobs)  # beside a likelier one
+
+
+def test_every_chunk_of_a_streamed_text_has_a_usage_where_one_is_asked_for(client: openai.OpenAI) -> None:
+    *chunks, last = client.completions.create(
+        model="embedded", prompt="a", max_tokens=3, stream=True, stream_options={"include_usage": True}
+    )
+    assert all("usage" in chunk.to_dict() and chunk.usage is None for chunk in chunks)
+    assert last.choices == []
+    assert last.usage is not None
+    assert last.usage.completion_tokens == len(chunks) == 3
+
+
 def test_a_response_is_the_same_answer(client: openai.OpenAI) -> None:
     parts: Any = [
         {"type": "input_image", "image_url": data_uri(DEMO.read_bytes()), "detail": "auto"},
