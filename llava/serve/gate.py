@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import aclosing
 from typing import Any
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from llava.serve.limits import Settings
@@ -66,6 +67,8 @@ class Gate:
                 await _run_while_connected(self._app, scope, receive, send_with_id, self._answer_s)
             else:
                 await self._app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            pass  # nobody is there to be told
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError):  # only the end of the server cancels this
                 error = Refusal(503, "The server was shut down. Ask another one.", code="draining")
