@@ -23,8 +23,9 @@ from llava.serve.decoder import Decoders
 from llava.serve.limits import Settings
 from llava.serve.refusals import over, translate
 
-# So many are fetched at once; each ends by its deadline.
-_FETCHES = 16
+# So many of one request are fetched at once. There are threads for those of all requests that are answered at once, so
+# hosts that do not answer hold up only who named them.
+_FETCHES = 4
 
 Kind = TypeVar("Kind")
 
@@ -45,14 +46,9 @@ class PictureLoader:
         )
         self.decoders = Decoders(settings.decoders, self.image_limits, limits.decode_s)
         self._decoding = ThreadPoolExecutor(settings.decoders, "llava-decode")
-        self._fetching = ThreadPoolExecutor(_FETCHES, "llava-fetch")
+        self._fetching = ThreadPoolExecutor(_FETCHES * limits.running, "llava-fetch")
         self._room = _Room(limits.pictures_bytes)
         self._held: dict[int, int] = {}  # bytes of the room that a picture holds, by the identity of its image
-
-    async def load(self, url: str) -> Picture:
-        """The picture of a data URI or an http(s) URL. Raises BadImage and FetchError."""
-        name, data = await _run(self._fetching, self._read, url)
-        return await self.decode(data, name)
 
     async def decode(self, data: bytes, name: str) -> Picture:
         """The picture in a file's bytes. Raises BadImage."""
@@ -64,9 +60,14 @@ class PictureLoader:
         They hold their part of the room until ``give_back``. Raises Refusal, which names the place that is at fault.
         """
 
+        turns = asyncio.Semaphore(_FETCHES)
+
         async def read(url: str, param: str) -> tuple[str, bytes, int]:
             try:
-                return await _run(self._fetching, self._measure, url)
+                if _is_data_uri(url):
+                    return await asyncio.to_thread(self._measure, url)
+                async with turns:
+                    return await _run(self._fetching, self._measure, url)
             except BadImage as error:
                 raise translate(error, "", param) from error
 
@@ -115,10 +116,9 @@ class PictureLoader:
         return size.width * size.height * 3
 
     def _read(self, url: str) -> tuple[str, bytes]:
-        begin = url[:8].lower()
-        if begin.startswith("data:"):
+        if _is_data_uri(url):
             return "The data URI", read_data_uri(url, self.image_limits)
-        if not begin.startswith(("http://", "https://")):
+        if not url[:8].lower().startswith(("http://", "https://")):
             raise BadImage("The picture is neither a data URI nor an http or https URL. Send data:image/...;base64,...")
         settings, limits = self.settings, self.settings.limits
         if not settings.fetch:
@@ -141,6 +141,10 @@ class PictureLoader:
         self._fetching.shutdown(wait=False, cancel_futures=True)
         self._decoding.shutdown(wait=False, cancel_futures=True)
         self.decoders.close()
+
+
+def _is_data_uri(url: str) -> bool:
+    return url[:5].lower() == "data:"
 
 
 async def _run(executor: Executor, work: Callable[..., Kind], *arguments: Any) -> Kind:

@@ -605,7 +605,7 @@ def test_row_25_odd_sizes_take_the_planned_positions(own: Running, size: tuple[i
 
 
 def load(running: Running, data: bytes) -> Any:
-    return running.do(lambda: running.service.pictures.load(data_uri(data)))
+    return running.do(lambda: running.service.pictures.decode(data, "The picture"))
 
 
 def as_modes() -> Iterator[tuple[str, bytes, bytes]]:
