@@ -181,7 +181,7 @@ async def _write_texts(
             async for delta in deltas:
                 begun = True
                 start = starts.get(delta.index, 0)
-                starts[delta.index] = start + sum(len(one.token) for one in delta.logprobs)
+                starts[delta.index] = start + sum(map(schemas.count_characters, delta.logprobs))
                 choice = {
                     "index": delta.index,
                     "text": delta.text,

@@ -394,7 +394,7 @@ def write_chat_logprobs(logprobs: Sequence[TokenLogprob], num_top: int | None) -
         return None
 
     def write(token: str, logprob: float) -> dict[str, Any]:
-        return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
+        return {"token": _show(token), "logprob": logprob, "bytes": list(_encode(token))}
 
     content = [{**write(one.token, one.logprob), "top_logprobs": [write(*top) for top in one.top]} for one in logprobs]
     return {"content": content, "refusal": None}
@@ -409,10 +409,26 @@ def write_completion_logprobs(
     offsets = []
     for one in logprobs:
         offsets.append(start)
-        start += len(one.token)
+        start += count_characters(one)
     return {
-        "tokens": [one.token for one in logprobs],
+        "tokens": [_show(one.token) for one in logprobs],
         "token_logprobs": [one.logprob for one in logprobs],
-        "top_logprobs": [{**dict(one.top), one.token: one.logprob} for one in logprobs],
+        "top_logprobs": [
+            {_show(token): logprob for token, logprob in (*one.top, (one.token, one.logprob))} for one in logprobs
+        ],
         "text_offset": offsets,
     }
+
+
+def count_characters(one: TokenLogprob) -> int:
+    """Characters of the text that begin in the token."""
+    return sum(byte & 0xC0 != 0x80 for byte in _encode(one.token))
+
+
+def _encode(token: str) -> bytes:
+    return token.encode("utf-8", "surrogateescape")
+
+
+def _show(token: str) -> str:
+    """The token as OpenAI shows it: bytes that are no whole character as ``\\xf0``."""
+    return _encode(token).decode("utf-8", "backslashreplace")

@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from llava.backends.own import Own
+from llava.backends.protocol import TokenLogprob
 from llava.serve.limits import Settings
+from llava.serve.schemas import write_chat_logprobs, write_completion_logprobs
 from tests.serve.conftest import Internet
 from tests.serve.serving import Puppet, Running, data_uri, run_server, write_image
 
@@ -117,6 +119,17 @@ def test_logprobs_are_those_of_the_tokens_said(client: openai.OpenAI, stream: bo
         assert one.top_logprobs[0].token == one.token  # greedy
         assert one.top_logprobs[0].logprob == pytest.approx(one.logprob)
         assert 0 >= one.logprob >= one.top_logprobs[1].logprob >= one.top_logprobs[2].logprob
+
+
+def test_parts_of_a_character_are_told_by_their_bytes() -> None:
+    parts = [TokenLogprob(token, -1.0, ((token, -1.0), ("\udc81", -2.0))) for token in ("a", "\udcc3", "\udca9", "b")]
+    chat, text = write_chat_logprobs(parts, 2), write_completion_logprobs(parts, 2)
+    assert chat is not None
+    assert text is not None
+    assert bytes(byte for one in chat["content"] for byte in one["bytes"]).decode() == "aéb"
+    assert [one["token"] for one in chat["content"]] == text["tokens"] == ["a", "\\xc3", "\\xa9", "b"]
+    assert text["text_offset"] == [0, 1, 2, 2]
+    assert text["top_logprobs"][1] == {"\\xc3": -1.0, "\\x81": -2.0}
 
 
 def test_logprobs_without_top_tell_the_chosen_alone(client: openai.OpenAI) -> None:
