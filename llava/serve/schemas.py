@@ -175,7 +175,6 @@ class ResponsesBody(SamplingBody):
     input: Annotated[list[Message], BeforeValidator(_as_messages), Field(min_length=1)]
     instructions: str | None = None
     max_output_tokens: _Tokens | None = None
-    previous_response_id: str | None = None
     text: TextFormat | None = None
 
 
@@ -194,7 +193,7 @@ class WorkerBody(BaseModel):
     prompt: str
     images: list[str] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_p: Annotated[float, Field(ge=0, le=1)] = 1.0  # 0, where the front end's slider begins, is the likeliest token
     max_new_tokens: _Tokens = 256
     stop: str | None = None
 
@@ -268,7 +267,7 @@ def read_sampling(body: SamplingBody | WorkerBody, limits: Limits, new_tokens: i
     if not all(stop):
         why = "A stop text is empty; it would end every answer at once."
         raise Refusal(400, why, param="stop", code="invalid_value")
-    temperature = body.temperature or 0.0
+    temperature = 0.0 if body.top_p == 0 else body.temperature or 0.0
     if isinstance(body, WorkerBody):
         asked, rest = body.max_new_tokens, dict[str, Any]()
     else:
@@ -285,7 +284,7 @@ def read_sampling(body: SamplingBody | WorkerBody, limits: Limits, new_tokens: i
         }
     return Sampling(
         temperature=temperature if temperature >= _GREEDY_BELOW else 0.0,
-        top_p=body.top_p,
+        top_p=body.top_p or None,
         max_new_tokens=min(asked, limits.new_tokens),
         stop=stop,
         **rest,
