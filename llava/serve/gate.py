@@ -72,7 +72,7 @@ class Gate:
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError):  # only the end of the server cancels this
                 error = Refusal(503, "The server was shut down. Ask another one.", code="draining")
-            refusal = translate(error, request_id)
+            refusal = translate(error, request_id, scope["state"].get("param"))
             if has_begun:
                 abort(scope)  # half an answer must not look like a whole one
             else:

@@ -67,6 +67,7 @@ def check_model(service: Service, name: str | None) -> None:
 
 
 async def chat_completions(service: Service, request: Request) -> Response:
+    request.state.param = "messages"  # what the engine's refusals are about
     body = schemas.check(ChatBody, await read_json(request, service.limits))
     check_model(service, body.model)
     if body.top_logprobs is not None and not body.logprobs:
@@ -133,6 +134,7 @@ async def _write_chunks(
 
 
 async def completions(service: Service, request: Request) -> Response:
+    request.state.param = "prompt"
     raw = await read_json(request, service.limits)
     if isinstance(raw.get("prompt"), list) and len(raw["prompt"]) == 1:
         raw["prompt"] = raw["prompt"][0]

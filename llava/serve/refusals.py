@@ -75,7 +75,7 @@ def translate(error: BaseException, request_id: str, param: str | None = None) -
     if isinstance(error, Refusal):
         return error
     if isinstance(error, ContextTooLong):
-        return Refusal(400, str(error), param=param or "messages", code="context_length_exceeded")
+        return Refusal(400, str(error), param=param, code="context_length_exceeded")
     if isinstance(error, RequestTooLarge):
         return Refusal(400, str(error), param=param, code="request_too_large")
     if isinstance(error, BadImage):

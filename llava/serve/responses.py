@@ -29,15 +29,18 @@ def add_responses_route(app: FastAPI, service: Service) -> None:
 
 
 async def respond(service: Service, request: Request) -> Response:
-    body = schemas.check(ResponsesBody, await read_json(request, service.limits))
+    request.state.param = "input"  # what the engine's refusals are about
+    raw = await read_json(request, service.limits)
+    for name in ("previous_response_id", "conversation", "prompt"):
+        if raw.get(name) is not None:
+            raise Refusal(
+                400,
+                f"{name} is not supported: nothing is kept. Send the whole conversation as input.",
+                param=name,
+                code="unsupported_parameter",
+            )
+    body = schemas.check(ResponsesBody, raw)
     check_model(service, body.model)
-    if body.previous_response_id is not None:
-        raise Refusal(
-            400,
-            "previous_response_id is not supported: nothing is kept. Send the whole conversation as input.",
-            param="previous_response_id",
-            code="unsupported_parameter",
-        )
     form = read_format(service, body.text.format if body.text is not None else None, "text.format")
     messages = list(body.input)
     check_messages(service, messages, "input", body.instructions or "")

@@ -74,7 +74,7 @@ BROKEN_PNG = DEMO[:60] + bytes([DEMO[60] ^ 1]) + DEMO[61:]
 HI = say("Hi")
 FIRST = "messages.0.content.0"
 TOO_LARGE = "25,000,000 are allowed. The limit is picture_pixels"
-TEXT = "/v1/completions"
+TEXT, RESPONSES = "/v1/completions", "/v1/responses"
 REFUSED = "unsupported_parameter"
 ONE_TURN = HI["messages"][0]
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "#"}}}
@@ -157,7 +157,7 @@ ROWS = [
     Row(
         5, "a call in the conversation", {"messages": [CALL, ONE_TURN]}, 400, "no tools", param="messages.0.tool_calls"
     ),
-    Row(5, "nothing to answer", say("Hi", role="assistant"), 400, "user's message"),
+    Row(5, "nothing to answer", say("Hi", role="assistant"), 400, "user's message", param="messages"),
     Row(5, "21 messages", {"messages": [ONE_TURN] * 21}, 400, "messages is 20", "messages_limit_exceeded", "messages"),
     Row(6, "an unknown model", say("Hi", model="gpt-4"), 404, "embedded", "model_not_found", "model"),
     Row(6, "no model: the one that is served", HI, 200),
@@ -223,7 +223,9 @@ ROWS = [
     Row(27, "5 pictures", say(*[JPEG] * 5, "?"), 400, "pictures is 4", "pictures_limit_exceeded", "messages"),
     Row(27, "100 pictures", say(*[JPEG] * 100, "?"), 400, "100 pictures", "pictures_limit_exceeded", "messages"),
     # Lengths
-    Row(29, "a prompt over the context", say("word " * 3000), 400, "holds 2048", "context_length_exceeded"),
+    Row(29, "a prompt over the context", say("word " * 3000), 400, "holds 2048", "context_length_exceeded", "messages"),
+    Row(29, "a text over it", {"prompt": "word " * 3000}, 400, "2048", "context_length_exceeded", "prompt", TEXT),
+    Row(29, "an input over it", {"input": "w " * 3000}, 400, "2048", "context_length_exceeded", "input", RESPONSES),
     Row(29, "a picture over the context", say("word " * 460, DEMO), 400, "holds 2048", "context_length_exceeded"),
     Row(29, "20 MB of text", say("x" * 20_000_000), 400, "20,000,000 characters", "context_length_exceeded"),
     Row(30, "max_tokens 0", say("Hi", max_tokens=0), 400, "greater than or equal to 1", param="max_tokens"),

@@ -285,6 +285,8 @@ def test_a_response_comes_in_events_too(client: openai.OpenAI) -> None:
 def test_a_response_keeps_nothing(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="nothing is kept"):
         client.responses.create(model="embedded", input="Hi", previous_response_id="resp_1")
+    with pytest.raises(openai.BadRequestError, match="conversation is not supported"):
+        client.responses.create(model="embedded", input="Hi", conversation="conv_1")
     with pytest.raises(openai.BadRequestError, match=r"input\.0\.role"):
         client.responses.create(
             model="embedded", input=[{"type": "function_call_output", "call_id": "1", "output": ""}]
