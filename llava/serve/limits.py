@@ -20,7 +20,9 @@ class Limits:
 
     body_bytes: int = _limit(32 * 2**20, "a request's body")
     body_s: float = _limit(30.0, "until a request's body has come")
+    values: int = _limit(300_000, "values in a request's JSON, told by its commas before it is parsed")
     messages: int = _limit(256, "messages of a conversation")
+    parts: int = _limit(1024, "texts and pictures that the messages are put together from")
     characters: int = _limit(262_144, "characters of text in a request, counted before anything is tokenized")
     pictures: int = _limit(16, "pictures in a request")
     picture_bytes: int = _limit(20 * 2**20, "a picture's file")

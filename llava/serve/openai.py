@@ -68,7 +68,9 @@ def check_model(service: Service, name: str | None) -> None:
 
 async def chat_completions(service: Service, request: Request) -> Response:
     request.state.param = "messages"  # what the engine's refusals are about
-    body = schemas.check(ChatBody, await read_json(request, service.limits))
+    raw = await read_json(request, service.limits)
+    check_lengths(service, raw.get("messages"), "messages")
+    body = schemas.check(ChatBody, raw)
     check_model(service, body.model)
     if body.top_logprobs is not None and not body.logprobs:
         raise Refusal(400, "top_logprobs needs logprobs to be true.", param="top_logprobs", code="invalid_value")
@@ -209,19 +211,25 @@ def make_head(service: Service, kind: str) -> Head:
     return Head(f"{kind}-{uuid.uuid4().hex}", int(time.time()), service.backend.model_id, f"llava-{__version__}")
 
 
+def check_lengths(service: Service, messages: Any, param: str) -> None:
+    """Raises Refusal for more messages or parts than may be looked into. ``messages``: as they came."""
+    if not isinstance(messages, list):
+        return
+    limits = service.limits
+    if len(messages) > limits.messages:
+        value = f"There are {len(messages):,} messages"
+        raise over("messages", limits.messages, value, "Send the last ones.", param=param)
+    contents = [message.get("content") for message in messages if isinstance(message, dict)]
+    num_parts = sum(len(content) for content in contents if isinstance(content, list))
+    if num_parts > limits.parts:
+        raise over("parts", limits.parts, f"The messages have {num_parts:,} parts", "Join texts.", param=param)
+
+
 def check_messages(
     service: Service, messages: Sequence[schemas.Message], param: str = "messages", instructions: str = ""
 ) -> None:
     """Raises Refusal where the conversation exceeds a limit. ``param``: what the request calls it."""
     limits = service.limits
-    if len(messages) > limits.messages:
-        raise over(
-            "messages",
-            limits.messages,
-            f"There are {len(messages):,} messages",
-            "Send the last ones.",
-            param=param,
-        )
     parts = [part for message in messages for part in message.content]
     num_pictures = sum(isinstance(part, ImagePart) for part in parts)
     if num_pictures > limits.pictures:

@@ -17,7 +17,7 @@ from llava.backends.protocol import ChatRequest, Delta, Usage
 from llava.serve import schemas
 from llava.serve.body import read_json
 from llava.serve.gate import begin_stream
-from llava.serve.openai import check_messages, check_model, load_messages, make_head, read_format
+from llava.serve.openai import check_lengths, check_messages, check_model, load_messages, make_head, read_format
 from llava.serve.refusals import Refusal, translate
 from llava.serve.schemas import Head, ResponsesBody
 from llava.serve.service import Service
@@ -39,6 +39,7 @@ async def respond(service: Service, request: Request) -> Response:
                 param=name,
                 code="unsupported_parameter",
             )
+    check_lengths(service, raw.get("input"), "input")
     body = schemas.check(ResponsesBody, raw)
     check_model(service, body.model)
     form = read_format(service, body.text.format if body.text is not None else None, "text.format")

@@ -104,7 +104,7 @@ class Message(BaseModel):
     role: Literal["system", "developer", "user", "assistant"]
     tool_calls: _NoCalls = None  # before the content, which is null beside them
     function_call: _NoCalls = None
-    content: Annotated[list[Part], BeforeValidator(_as_parts)]
+    content: Annotated[list[Part], Field(fail_fast=True), BeforeValidator(_as_parts)]
 
 
 class StreamOptions(BaseModel):
@@ -137,9 +137,14 @@ class SamplingBody(BaseModel, strict=True):
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     seed: _Int64 | None = None
-    stop: Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] | None = (
-        None
-    )
+    stop: (
+        Annotated[
+            list[str],
+            Field(fail_fast=True),
+            BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+        ]
+        | None
+    ) = None
     n: Annotated[_Whole, Field(ge=1)] | None = None
     max_tokens: _Tokens | None = None
 
@@ -150,7 +155,7 @@ class SamplingBody(BaseModel, strict=True):
 
 
 class ChatBody(SamplingBody):
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
     max_completion_tokens: _Tokens | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[_Whole, Field(ge=0, le=MAX_LOGPROBS)] | None = None
@@ -172,7 +177,7 @@ def _as_messages(value: Any) -> Any:
 
 
 class ResponsesBody(SamplingBody):
-    input: Annotated[list[Message], BeforeValidator(_as_messages), Field(min_length=1)]
+    input: Annotated[list[Message], Field(min_length=1, fail_fast=True), BeforeValidator(_as_messages)]
     instructions: str | None = None
     max_output_tokens: _Tokens | None = None
     text: TextFormat | None = None
@@ -191,7 +196,7 @@ class WorkerBody(BaseModel):
 
     model: str | None = None
     prompt: str
-    images: list[str] | None = None
+    images: Annotated[list[str], Field(fail_fast=True)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     top_p: Annotated[float, Field(ge=0, le=1)] = 1.0  # 0, where the front end's slider begins, is the likeliest token
     max_new_tokens: _Tokens = 256

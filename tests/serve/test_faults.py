@@ -75,7 +75,7 @@ HI = say("Hi")
 FIRST = "messages.0.content.0"
 TOO_LARGE = "25,000,000 are allowed. The limit is picture_pixels"
 TEXT, RESPONSES = "/v1/completions", "/v1/responses"
-REFUSED = "unsupported_parameter"
+REFUSED, VALUES = "unsupported_parameter", "values_limit_exceeded"
 ONE_TURN = HI["messages"][0]
 SCHEMA = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"$ref": "#"}}}
 CALL = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function"}]}
@@ -128,6 +128,7 @@ ROWS = [
     Row(2, "NaN", json.dumps(say("Hi", temperature=float("nan"))).encode(), 400, "NaN", "invalid_json"),
     Row(2, "Infinity", json.dumps(say("Hi", top_p=float("inf"))).encode(), 400, "Infinity", "invalid_json"),
     Row(2, "1e999", json.dumps(HI)[:-1].encode() + b', "temperature": 1e999}', 400, "1e999", "invalid_json"),
+    Row(2, "50 digits", json.dumps(HI)[:-1].encode() + b', "x": ' + b"1" * 50 + b"}", 400, "long", "invalid_json"),
     Row(2, "5,000 digits", json.dumps(HI)[:-1].encode() + b', "n": ' + b"1" * 5000 + b"}", 400, "long", "invalid_json"),
     Row(3, "20,000 lists in each other", DEEP, 400, "deep", "invalid_json"),
     Row(3, "a key twice: the last wins", json.dumps(HI)[:-1].encode() + b', "max_tokens": 0}', 400, param="max_tokens"),
@@ -159,6 +160,12 @@ ROWS = [
     ),
     Row(5, "nothing to answer", say("Hi", role="assistant"), 400, "user's message", param="messages"),
     Row(5, "21 messages", {"messages": [ONE_TURN] * 21}, 400, "messages is 20", "messages_limit_exceeded", "messages"),
+    Row(5, "2,000 parts", say(*["x"] * 2000), 400, "parts is 1,024", "parts_limit_exceeded", "messages"),
+    Row(5, "2,000 parts of an input", {"input": say(*["x"] * 2000)["messages"]}, 400, "parts is", path=RESPONSES),
+    Row(5, "a million messages", b'{"messages":[' + b"5," * 10**6 + b"5]}", 400, "values is 300,000", VALUES),
+    Row(5, "a million stop texts", json.dumps({**HI, "stop": [5] * 10**6}).encode(), 400, "values is", VALUES),
+    Row(5, "100,000 wrong stop texts", {**HI, "stop": [5] * 100_000}, 400, "string", param="stop.0"),
+    Row(5, "20,000 messages", {"messages": [ONE_TURN] * 20_000}, 400, "messages is 20", param="messages"),
     Row(6, "an unknown model", say("Hi", model="gpt-4"), 404, "embedded", "model_not_found", "model"),
     Row(6, "no model: the one that is served", HI, 200),
     Row(7, "audio", say({"type": "input_audio", "input_audio": {"data": ""}}), 400, "text or", "unsupported_content"),
