@@ -88,7 +88,7 @@ async def chat_completions(service: Service, request: Request) -> Response:
     head = make_head(service, "chatcmpl")
     if body.stream:
         chunks = _write_chunks(head, deltas, num_top, body.wants_usage, request.state.request_id)
-        return await begin_stream(chunks, service.limits.send_s, "text/event-stream")
+        return await begin_stream(chunks, _write_refusal, service.limits.send_s)
     async with aclosing(deltas):
         said = [delta async for delta in deltas]
     choices = [
@@ -130,7 +130,7 @@ async def _write_chunks(
     except Exception as error:
         if not has_role:
             raise
-        yield _event(translate(error, request_id).body)
+        yield _write_refusal(translate(error, request_id))
         return
     yield b"data: [DONE]\n\n"
 
@@ -160,7 +160,7 @@ async def completions(service: Service, request: Request) -> Response:
     head = make_head(service, "cmpl")
     if body.stream:
         chunks = _write_texts(head, deltas, body.logprobs, body.wants_usage, request.state.request_id)
-        return await begin_stream(chunks, service.limits.send_s, "text/event-stream")
+        return await begin_stream(chunks, _write_refusal, service.limits.send_s)
     async with aclosing(deltas):
         said = [delta async for delta in deltas]
     choices = [
@@ -198,13 +198,17 @@ async def _write_texts(
     except Exception as error:
         if not begun:
             raise
-        yield _event(translate(error, request_id).body)
+        yield _write_refusal(translate(error, request_id))
         return
     yield b"data: [DONE]\n\n"
 
 
 def _event(content: dict[str, Any]) -> bytes:
     return f"data: {json.dumps(content, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
+
+
+def _write_refusal(refusal: Refusal) -> bytes:
+    return _event(refusal.body)
 
 
 def make_head(service: Service, kind: str) -> Head:

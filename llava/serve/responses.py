@@ -55,7 +55,7 @@ async def respond(service: Service, request: Request) -> Response:
     deltas = service.chat(make)
     if body.stream:
         events = _write_events(writer, deltas, request.state.request_id)
-        return await begin_stream(events, service.limits.send_s, "text/event-stream")
+        return await begin_stream(events, writer.refusal, service.limits.send_s)
     async with aclosing(deltas):
         said = [delta async for delta in deltas]
     (choice,) = schemas.collect(said, 1)
@@ -83,8 +83,7 @@ async def _write_events(
     except Exception as error:
         if not begun:
             raise
-        refusal = translate(error, request_id)
-        yield writer.write("error", code=refusal.code, message=str(refusal), param=refusal.param)
+        yield writer.refusal(translate(error, request_id))
         return
     response = writer.response(text, reason, usage)
     yield writer.event("output_text.done", **place, text=text, logprobs=[])
@@ -150,6 +149,9 @@ class _Writer:
 
     def event(self, kind: str, **content: Any) -> bytes:
         return self.write(f"response.{kind}", **content)
+
+    def refusal(self, refusal: Refusal) -> bytes:
+        return self.write("error", code=refusal.code, message=str(refusal), param=refusal.param)
 
     def write(self, kind: str, **content: Any) -> bytes:
         numbered = {"type": kind, "sequence_number": self.num_events, **content}

@@ -21,7 +21,7 @@ from llava.serve import schemas
 from llava.serve.body import read_json
 from llava.serve.gate import begin_stream
 from llava.serve.openai import check_characters, check_model
-from llava.serve.refusals import over, translate
+from llava.serve.refusals import Refusal, over, translate
 from llava.serve.service import Service
 
 
@@ -81,7 +81,7 @@ async def _begin(service: Service, request: Request) -> Response:
         return ChatRequest(sampling=sampling, prompt=body.prompt, pictures=pictures)
 
     pieces = _write_pieces(body.prompt, service.chat(make, "worker"), request.state.request_id)
-    return await begin_stream(pieces, limits.send_s, "application/octet-stream")
+    return await begin_stream(pieces, _write_refusal, limits.send_s, "application/octet-stream")
 
 
 async def _write_pieces(
@@ -96,7 +96,11 @@ async def _write_pieces(
     except Exception as error:
         if not begun:
             raise
-        yield _piece({"text": str(translate(error, request_id)), "error_code": 1})
+        yield _write_refusal(translate(error, request_id))
+
+
+def _write_refusal(refusal: Refusal) -> bytes:
+    return _piece({"text": str(refusal), "error_code": 1})
 
 
 def _piece(content: dict[str, Any]) -> bytes:

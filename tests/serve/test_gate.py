@@ -6,6 +6,7 @@ import base64
 import contextlib
 import http.client
 import json
+import re
 import signal
 import socket
 import threading
@@ -236,6 +237,23 @@ def test_an_answer_that_takes_too_long_is_ended() -> None:
         reply = running.post(CHAT, HI)
         assert (reply.status, reply.error["code"]) == (503, "answer_s_limit_exceeded")
         assert puppet.num_open == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        (CHAT, HI),
+        ("/v1/completions", {"prompt": "Hi"}),
+        ("/v1/responses", {"input": "Hi"}),
+        ("/worker_generate_stream", {"prompt": "Hi"}),
+    ],
+)
+def test_a_stream_that_takes_too_long_says_so_at_its_end(path: str, asked: dict[str, Any]) -> None:
+    puppet = Puppet(num_tokens=10**6)
+    with run_server(puppet, Settings(limits=Limits(answer_s=0.3))) as running:
+        *_, last, end = re.split(rb"\n\n|\0", running.post(path, {**asked, "stream": True}).body)
+        assert (b"the limit answer_s is 0.3" in last, end) == (True, b"")
+        wait_until(lambda: puppet.num_open == 0)
 
 
 def test_row_42_more_than_may_wait_are_refused_at_once_and_the_others_answered_in_order() -> None:
