@@ -8,6 +8,7 @@ four fixed headers, and nothing that the server says is repeated in a message bu
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import ipaddress
@@ -17,7 +18,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import quote, urljoin, urlsplit
@@ -27,6 +28,8 @@ from llava.errors import FetchError
 _REDIRECTS = (301, 302, 303, 307, 308)
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _CHUNK_BYTES = 64 * 1024
+# Who waits for a host asks this often whether the picture is still wanted.
+_POLL_S = 0.25
 
 
 def fetch(
@@ -38,6 +41,7 @@ def fetch(
     allow_private_addresses: bool = False,
     allow_private_start: bool = False,
     allowed_hosts: Collection[str] | None = None,
+    is_wanted: Callable[[], bool] = lambda: True,
 ) -> bytes:
     """What an http or https URL answers with.
 
@@ -46,11 +50,12 @@ def fetch(
         allow_private_addresses: whether loopback, private and other addresses that are not public may be asked.
         allow_private_start: whether ``url`` itself may lead to one, but no redirect.
         allowed_hosts: the only hosts that are asked, redirects included; None is all.
+        is_wanted: once it says no, the fetch ends as if its time were over.
 
     Raises:
         FetchError: the address is not allowed, or nothing came, too much, too late or not with status 200.
     """
-    deadline = _Deadline(timeout_s)
+    deadline = _Deadline(timeout_s, is_wanted)
     for num_redirects in range(max_redirects + 1):
         target = _parse_url(url)
         if allowed_hosts is not None and target.host not in allowed_hosts:
@@ -76,14 +81,14 @@ def fetch(
 
 
 class _Deadline:
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
+    def __init__(self, timeout_s: float, is_wanted: Callable[[], bool]) -> None:
+        self._timeout_s, self._is_wanted = timeout_s, is_wanted
         self._end = time.monotonic() + timeout_s
 
     def left_s(self) -> float:
         """Seconds left, above 0. Raises TimeoutError."""
         left_s = self._end - time.monotonic()
-        if left_s <= 0:
+        if left_s <= 0 or not self._is_wanted():
             raise TimeoutError
         return left_s
 
@@ -273,5 +278,7 @@ class _DeadlineReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._connection.settimeout(self._deadline.left_s())
-        return self._connection.recv_into(buffer)
+        while True:
+            self._connection.settimeout(min(self._deadline.left_s(), _POLL_S))
+            with contextlib.suppress(TimeoutError):
+                return self._connection.recv_into(buffer)

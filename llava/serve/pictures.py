@@ -7,6 +7,7 @@ together is bounded: a request waits until there is room for all of its own, whi
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -60,18 +61,21 @@ class PictureLoader:
         They hold their part of the room until ``give_back``. Raises Refusal, which names the place that is at fault.
         """
 
-        turns = asyncio.Semaphore(_FETCHES)
+        turns, is_over = asyncio.Semaphore(_FETCHES), threading.Event()
 
         async def read(url: str, param: str) -> tuple[str, bytes, int]:
             try:
                 if _is_data_uri(url):
-                    return await asyncio.to_thread(self._measure, url)
+                    return await asyncio.to_thread(self._measure, url, is_over)
                 async with turns:
-                    return await _run(self._fetching, self._measure, url)
+                    return await _run(self._fetching, self._measure, url, is_over)
             except BadImage as error:
                 raise translate(error, "", param) from error
 
-        files = await _gather([read(url, param) for url, param in named])
+        try:
+            files = await _gather([read(url, param) for url, param in named])
+        finally:
+            is_over.set()  # threads are not cancelled
         return await self._decode_all(files, [param for _, param in named])
 
     async def load_files(self, files: Sequence[tuple[str, bytes]]) -> list[Picture]:
@@ -106,16 +110,16 @@ class PictureLoader:
         for sent in request.all_pictures:
             self._room.give(self._held.pop(id(sent.picture.image), 0))
 
-    def _measure(self, url: str) -> tuple[str, bytes, int]:
-        """A name for messages, the file, and the bytes that its pixels take."""
-        name, data = self._read(url)
+    def _measure(self, url: str, is_over: threading.Event) -> tuple[str, bytes, int]:
+        """A name for messages, the file, and the bytes that its pixels take. ``is_over``: nobody waits any more."""
+        name, data = self._read(url, is_over)
         return name, data, self._count_bytes(data, name)
 
     def _count_bytes(self, data: bytes, name: str) -> int:
         size = read_size(data, name, self.image_limits)
         return size.width * size.height * 3
 
-    def _read(self, url: str) -> tuple[str, bytes]:
+    def _read(self, url: str, is_over: threading.Event) -> tuple[str, bytes]:
         if _is_data_uri(url):
             return "The data URI", read_data_uri(url, self.image_limits)
         if not url[:8].lower().startswith(("http://", "https://")):
@@ -130,6 +134,7 @@ class PictureLoader:
             max_redirects=limits.fetch_redirects,
             allow_private_addresses=settings.fetch_private,
             allowed_hosts=settings.fetch_hosts or None,
+            is_wanted=lambda: not is_over.is_set(),
         )
         return Path(urlsplit(url).path).name[:80] or "The picture", data
 

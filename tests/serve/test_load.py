@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
 import signal
@@ -60,6 +61,19 @@ def test_hosts_that_do_not_answer_hold_up_only_who_named_them(internet: Internet
         assert not any(reply.done() for reply in held)
         over.set()
         assert {reply.result().error["code"] for reply in held} == {"image_fetch_failed"}
+
+
+def test_a_client_that_leaves_ends_the_fetching_of_its_pictures(internet: Internet) -> None:
+    ended: list[bytes] = []
+    internet.pages["/silent.png"] = lambda connection: ended.append(connection.recv(1))
+    part = {"type": "image_url", "image_url": {"url": internet.url("/silent.png")}}
+    body = json.dumps({"messages": [{"role": "user", "content": [part]}]})
+    with run_server(Puppet()) as running:
+        connection = http.client.HTTPConnection("127.0.0.1", running.port)
+        connection.request("POST", CHAT, body, {"Content-Type": "application/json"})
+        wait_until(lambda: internet.connected)
+        connection.close()
+        wait_until(lambda: ended == [b""], 3)
 
 
 def test_a_decoder_that_is_killed_comes_back(own: Running) -> None:
