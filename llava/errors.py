@@ -21,7 +21,14 @@ class UsageError(LlavaError, ValueError):
 
 
 class BadImage(LlavaError, ValueError):
-    """A picture cannot be used: missing, unreadable, truncated, too large, too thin, unsupported format."""
+    """A picture cannot be used: missing, unreadable, truncated, too large, too thin, unsupported format.
+
+    ``limit`` is the field of ``llava.image.source.Limits`` that it exceeds, where it is that.
+    """
+
+    def __init__(self, message: str, limit: str | None = None) -> None:
+        self.limit = limit
+        super().__init__(message)
 
 
 class FetchError(BadImage):

@@ -7,12 +7,15 @@ iterator cancels what is still open of it, so its blocks are free after the step
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from llava.backends.local import Local, Prepared, Speech, find_ends, image_slot
 from llava.backends.protocol import ChatRequest, Delta, FinishReason, SentPicture, TokenLogprob, Usage
@@ -274,7 +277,7 @@ def _count_usage(prepared: Prepared, streams: Sequence[Stream]) -> Usage:
 
 
 class _Speller:
-    """The texts of single tokens, with the blanks that they have in the middle of a text."""
+    """The texts of single tokens, with the blanks that they have in the middle of a text (see ``TokenLogprob``)."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -284,7 +287,10 @@ class _Speller:
     def spell(self, token: int) -> str:
         if token not in self._known:
             before, both = self._decode(self._anchor), self._decode([*self._anchor, token])
-            self._known[token] = both[len(before) :] if both.startswith(before) else self._decode([token])
+            text = both[len(before) :] if both.startswith(before) else self._decode([token])
+            if "\ufffd" in text:
+                text = _read_piece(self._tokenizer.convert_ids_to_tokens(token), text)
+            self._known[token] = text
         return self._known[token]
 
     def describe(self, choice: Choice) -> TokenLogprob:
@@ -294,3 +300,16 @@ class _Speller:
 
     def _decode(self, ids: list[int]) -> str:
         return self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def _read_piece(piece: str, text: str) -> str:
+    """The bytes of a vocabulary's piece that is no whole characters; ``text`` for one that is not written in bytes."""
+    byte = re.fullmatch("<0x([0-9A-F]{2})>", piece)  # sentencepiece's way, and below it GPT-2's
+    values = {character: value for value, character in bytes_to_unicode().items()}
+    if byte is not None:
+        data = bytes.fromhex(byte[1])
+    elif all(character in values for character in piece):
+        data = bytes(values[character] for character in piece)
+    else:
+        return text
+    return data.decode("utf-8", "surrogateescape")

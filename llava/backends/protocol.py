@@ -63,7 +63,10 @@ class ChatRequest:
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A chosen token with its natural log-probability, and the best ones in its place, best first."""
+    """A chosen token with its natural log-probability, and the best ones in its place, best first.
+
+    A byte of a token that is no whole character by itself is a surrogate in its text, by Python's ``surrogateescape``.
+    """
 
     token: str
     logprob: float

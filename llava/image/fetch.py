@@ -8,6 +8,7 @@ four fixed headers, and nothing that the server says is repeated in a message bu
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import io
 import ipaddress
@@ -17,7 +18,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, cast
 from urllib.parse import quote, urljoin, urlsplit
@@ -27,6 +28,8 @@ from llava.errors import FetchError
 _REDIRECTS = (301, 302, 303, 307, 308)
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _CHUNK_BYTES = 64 * 1024
+# Who waits for a host asks this often whether the picture is still wanted.
+_POLL_S = 0.25
 
 
 def fetch(
@@ -38,6 +41,7 @@ def fetch(
     allow_private_addresses: bool = False,
     allow_private_start: bool = False,
     allowed_hosts: Collection[str] | None = None,
+    is_wanted: Callable[[], bool] = lambda: True,
 ) -> bytes:
     """What an http or https URL answers with.
 
@@ -46,11 +50,12 @@ def fetch(
         allow_private_addresses: whether loopback, private and other addresses that are not public may be asked.
         allow_private_start: whether ``url`` itself may lead to one, but no redirect.
         allowed_hosts: the only hosts that are asked, redirects included; None is all.
+        is_wanted: once it says no, the fetch ends as if its time were over.
 
     Raises:
         FetchError: the address is not allowed, or nothing came, too much, too late or not with status 200.
     """
-    deadline = _Deadline(timeout_s)
+    deadline = _Deadline(timeout_s, is_wanted)
     for num_redirects in range(max_redirects + 1):
         target = _parse_url(url)
         if allowed_hosts is not None and target.host not in allowed_hosts:
@@ -68,24 +73,27 @@ def fetch(
             raise FetchError(f"{target} could not be fetched: the connection to {target.host} failed.") from error
         if isinstance(answer, bytes):
             return answer
-        url = urljoin(url, answer.location)
-    raise FetchError(f"{target} could not be fetched: more than {max_redirects} redirects.")
+        try:
+            url = urljoin(url, answer.location)
+        except ValueError as error:
+            raise FetchError(f"{target} could not be fetched: it redirects to what is not a URL.") from error
+    raise FetchError(f"{target} could not be fetched: more than {max_redirects} redirects.", "max_redirects")
 
 
 class _Deadline:
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
+    def __init__(self, timeout_s: float, is_wanted: Callable[[], bool]) -> None:
+        self._timeout_s, self._is_wanted = timeout_s, is_wanted
         self._end = time.monotonic() + timeout_s
 
     def left_s(self) -> float:
         """Seconds left, above 0. Raises TimeoutError."""
         left_s = self._end - time.monotonic()
-        if left_s <= 0:
+        if left_s <= 0 or not self._is_wanted():
             raise TimeoutError
         return left_s
 
     def missed(self, target: _Target) -> FetchError:
-        return FetchError(f"{target} could not be fetched within {self._timeout_s:g} seconds.")
+        return FetchError(f"{target} could not be fetched within {self._timeout_s:g} seconds.", "timeout_s")
 
 
 @dataclass(frozen=True)
@@ -163,9 +171,10 @@ def _resolve(target: _Target, deadline: _Deadline) -> list[str]:
 def _refuse_private(target: _Target, addresses: list[str]) -> None:
     for address in addresses:
         if not is_public(address):
-            shown = target.host if target.host == address else f"{target.host} ({address})"
+            # Which one it is tells strangers how the network is laid out.
+            verb = "is" if target.host == address else "leads to what is"
             raise FetchError(
-                f"{target} is not fetched: {shown} is not a public address. "
+                f"{target} is not fetched: {target.host} {verb} not a public address. "
                 "Load the file itself, or allow private addresses."
             )
 
@@ -195,7 +204,8 @@ def _get(target: _Target, addresses: list[str], deadline: _Deadline, max_bytes: 
         response = http.client.HTTPResponse(cast(socket.socket, _Wire(connection, deadline)), method="GET")
         response.begin()
         if response.status in _REDIRECTS and response.getheader("Location"):
-            return _Redirect(str(response.getheader("Location")))
+            # Headers are read as Latin-1; what is not ASCII there is UTF-8 in practice.
+            return _Redirect(str(response.getheader("Location")).encode("latin-1").decode("utf-8", "replace"))
         if response.status != 200:
             raise FetchError(f"{target} could not be fetched: {target.host} answered with status {response.status}.")
         return _read_body(response, target, max_bytes)
@@ -203,7 +213,7 @@ def _get(target: _Target, addresses: list[str], deadline: _Deadline, max_bytes: 
 
 def _read_body(response: http.client.HTTPResponse, target: _Target, max_bytes: int) -> bytes:
     announced = response.length  # None where the body is chunked or ends with the connection
-    encoding = response.getheader("Content-Encoding", "identity")
+    encoding = response.getheader("Content-Encoding", "identity").lower()
     if encoding not in ("identity", ""):
         raise FetchError(f"{target} could not be fetched: {target.host} sent it compressed, which was not asked for.")
     body = bytearray()
@@ -213,7 +223,7 @@ def _read_body(response: http.client.HTTPResponse, target: _Target, max_bytes: i
             break
         body += chunk
     if (announced or 0) > max_bytes or len(body) > max_bytes:
-        raise FetchError(f"{target} is larger than {max_bytes:,} bytes.")
+        raise FetchError(f"{target} is larger than {max_bytes:,} bytes.", "max_bytes")
     if announced is not None and len(body) < announced:
         raise FetchError(f"{target} broke off: {len(body):,} of {announced:,} bytes came.")
     return bytes(body)
@@ -268,5 +278,7 @@ class _DeadlineReader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        self._connection.settimeout(self._deadline.left_s())
-        return self._connection.recv_into(buffer)
+        while True:
+            self._connection.settimeout(min(self._deadline.left_s(), _POLL_S))
+            with contextlib.suppress(TimeoutError):
+                return self._connection.recv_into(buffer)

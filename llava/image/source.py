@@ -126,7 +126,7 @@ def _take_image(image: Image.Image, limits: Limits) -> Picture:
 
 def _check_bytes(num_bytes: int, name: str, limits: Limits) -> None:
     if num_bytes > limits.max_bytes:
-        raise BadImage(f"{name} has {num_bytes:,} bytes; at most {limits.max_bytes:,} are allowed.")
+        raise BadImage(f"{name} has {num_bytes:,} bytes; at most {limits.max_bytes:,} are allowed.", "max_bytes")
 
 
 def _check_size(size: Size, name: str, limits: Limits) -> None:
@@ -134,10 +134,11 @@ def _check_size(size: Size, name: str, limits: Limits) -> None:
         raise BadImage(f"{name} has {size} px: there is nothing to see.")
     if size.width * size.height > limits.max_pixels:
         raise BadImage(
-            f"{name} has {size} px, {size.width * size.height:,} in all; at most {limits.max_pixels:,} are allowed."
+            f"{name} has {size} px, {size.width * size.height:,} in all; at most {limits.max_pixels:,} are allowed.",
+            "max_pixels",
         )
     if max(size) > limits.max_side_px:
-        raise BadImage(f"{name} has {size} px; a side may have at most {limits.max_side_px:,}.")
+        raise BadImage(f"{name} has {size} px; a side may have at most {limits.max_side_px:,}.", "max_side_px")
 
 
 def _read_named(source: str | Path, limits: Limits) -> tuple[str, bytes]:
@@ -197,7 +198,7 @@ def _read_stream(file: BinaryIO, name: str, limits: Limits) -> bytes:
 def _check_read(data: bytes, name: str, limits: Limits) -> bytes:
     """No more than one byte too many was read: how many there are in all is not known."""
     if len(data) > limits.max_bytes:
-        raise BadImage(f"{name} has more than {limits.max_bytes:,} bytes, which is the most allowed.")
+        raise BadImage(f"{name} has more than {limits.max_bytes:,} bytes, which is the most allowed.", "max_bytes")
     return data
 
 

@@ -104,9 +104,11 @@ def _serve(arguments: argparse.Namespace) -> int:
         raise UsageError("Serving needs the package's serve extra: run pip install 'llava[serve]'.")
     from llava.serve.run import serve
 
+    if not all(key.strip() for key in arguments.api_key):
+        raise UsageError("An API key is empty, so it would keep nobody out. Give one, or leave --api-key out.")
     settings = Settings(
         limits=Limits(**{one.name: getattr(arguments, one.name) for one in dataclasses.fields(Limits)}),
-        keys=tuple(arguments.api_key or os.environ.get("LLAVA_API_KEYS", "").split()),
+        keys=tuple([key.strip() for key in arguments.api_key] or os.environ.get("LLAVA_API_KEYS", "").split()),
         origins=tuple(arguments.cors_origin),
         fetch=not arguments.no_fetch,
         fetch_hosts=tuple(arguments.fetch_host),

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import aclosing
 from typing import Any
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from llava.serve.limits import Settings
@@ -24,6 +25,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
+WriteRefusal = Callable[[Refusal], bytes]
 
 # The one thing that may be asked without a key.
 _OPEN_PATH = b"/health"
@@ -49,10 +51,11 @@ class Gate:
             return
         request_id = f"req_{uuid.uuid4().hex}"
         scope.setdefault("state", {})["request_id"] = request_id
-        has_begun = False
+        has_begun = has_ended = False
 
         async def send_with_id(message: Message) -> None:
-            nonlocal has_begun
+            nonlocal has_begun, has_ended
+            has_ended = message["type"] == "http.response.body" and not message.get("more_body")
             if message["type"] == "http.response.start":
                 has_begun = True
                 message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
@@ -66,14 +69,16 @@ class Gate:
                 await _run_while_connected(self._app, scope, receive, send_with_id, self._answer_s)
             else:
                 await self._app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            pass  # nobody is there to be told
         except (Exception, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError):  # only the end of the server cancels this
-                error = Refusal(503, "The server was shut down. Ask another one.", code="draining")
-            refusal = translate(error, request_id)
-            if has_begun:
-                abort(scope)  # half an answer must not look like a whole one
-            else:
+            if isinstance(error, asyncio.CancelledError):
+                error = _shut_down()
+            refusal = translate(error, request_id, scope["state"].get("param"))
+            if not has_begun:
                 await answer_refusal(refusal)(scope, receive, send_with_id)
+            elif not has_ended:
+                abort(scope)  # half an answer must not look like a whole one
 
     def _check_headers(self, scope: Scope) -> None:
         # What comes in one packet is parsed by the protocol before it looks at the length.
@@ -136,6 +141,9 @@ async def _run_while_connected(app: App, scope: Scope, receive: Receive, send: S
         elif not watcher.done():
             value = "The answer took too long"
             raise over("answer_s", limit_s, value, "Ask for less, or later.", status=503)
+    except (Refusal, asyncio.CancelledError) as error:
+        scope["llava.refusal"] = error if isinstance(error, Refusal) else _shut_down()
+        raise
     finally:
         watcher.cancel()
         # Again and again: before Python 3.12 whoever is in asyncio.wait_for may miss it.
@@ -144,6 +152,11 @@ async def _run_while_connected(app: App, scope: Scope, receive: Receive, send: S
             await asyncio.wait({main}, timeout=0.05)
         if not main.cancelled():
             main.exception()  # whoever left does not hear it
+
+
+def _shut_down() -> Refusal:
+    """Only the end of the server cancels a request from outside."""
+    return Refusal(503, "The server was shut down. Ask another one.", code="draining")
 
 
 def abort(scope: Scope) -> None:
@@ -158,12 +171,17 @@ def answer_refusal(refusal: Refusal) -> Response:
 
 
 class PieceStream(Response):
-    """Pieces of a body as they are made. A reader who leaves one unread for ``send_s`` is cut off."""
+    """Pieces of a body as they are made. A reader who leaves one unread for ``send_s`` is cut off.
 
-    def __init__(self, first: bytes, pieces: AsyncGenerator[bytes, None], send_s: float, media_type: str) -> None:
-        super().__init__(status_code=200, media_type=media_type, headers={"Cache-Control": "no-cache"})
+    ``write_refusal`` makes the last piece of one that is broken off while somebody listens.
+    """
+
+    def __init__(
+        self, first: bytes, pieces: AsyncGenerator[bytes, None], write_refusal: WriteRefusal, send_s: float, kind: str
+    ) -> None:
+        super().__init__(status_code=200, media_type=kind, headers={"Cache-Control": "no-cache"})
         del self.headers["content-length"]
-        self._first, self._pieces, self._send_s = first, pieces, send_s
+        self._first, self._pieces, self._write_refusal, self._send_s = first, pieces, write_refusal, send_s
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         def cut_off() -> None:
@@ -181,11 +199,18 @@ class PieceStream(Response):
         async with aclosing(self._pieces):
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             await say(self._first, more=True)
-            async for piece in self._pieces:
-                await say(piece, more=True)
+            try:
+                async for piece in self._pieces:
+                    await say(piece, more=True)
+            except asyncio.CancelledError:
+                if (refusal := scope.get("llava.refusal")) is not None:
+                    await say(self._write_refusal(refusal), more=False)
+                raise
             await say(b"", more=False)
 
 
-async def begin_stream(pieces: AsyncGenerator[bytes, None], send_s: float, media_type: str) -> PieceStream:
+async def begin_stream(
+    pieces: AsyncGenerator[bytes, None], write_refusal: WriteRefusal, send_s: float, kind: str = "text/event-stream"
+) -> PieceStream:
     """The response whose first piece is already there, so that an error before it still has a status."""
-    return PieceStream(await anext(pieces), pieces, send_s, media_type)
+    return PieceStream(await anext(pieces), pieces, write_refusal, send_s, kind)

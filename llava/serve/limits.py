@@ -20,7 +20,9 @@ class Limits:
 
     body_bytes: int = _limit(32 * 2**20, "a request's body")
     body_s: float = _limit(30.0, "until a request's body has come")
+    values: int = _limit(300_000, "values in a request's JSON, told by its commas before it is parsed")
     messages: int = _limit(256, "messages of a conversation")
+    parts: int = _limit(1024, "texts and pictures that the messages are put together from")
     characters: int = _limit(262_144, "characters of text in a request, counted before anything is tokenized")
     pictures: int = _limit(16, "pictures in a request")
     picture_bytes: int = _limit(20 * 2**20, "a picture's file")
@@ -37,7 +39,7 @@ class Limits:
     running: int = _limit(32, "requests that are answered at once")
     waiting: int = _limit(128, "requests that wait for their turn; one more is answered 429")
     answer_s: float = _limit(600.0, "until an answer is complete, waiting included")
-    header_s: float = _limit(10.0, "until a new connection has sent its request's headers")
+    header_s: float = _limit(10.0, "until a request's headers have come, or the rest of a body that was refused")
     header_bytes: int = _limit(64 * 2**10, "a request's headers")
     send_s: float = _limit(30.0, "that a reader may leave a piece of an answer unread")
     drain_s: float = _limit(30.0, "that running answers get to finish after SIGTERM")

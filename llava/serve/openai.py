@@ -67,10 +67,13 @@ def check_model(service: Service, name: str | None) -> None:
 
 
 async def chat_completions(service: Service, request: Request) -> Response:
-    body = schemas.check(ChatBody, await read_json(request, service.limits))
+    request.state.param = "messages"  # what the engine's refusals are about
+    raw = await read_json(request, service.limits)
+    check_lengths(service, raw.get("messages"), "messages")
+    body = schemas.check(ChatBody, raw)
     check_model(service, body.model)
     if body.top_logprobs is not None and not body.logprobs:
-        raise Refusal(400, "top_logprobs needs logprobs to be true.", param="top_logprobs")
+        raise Refusal(400, "top_logprobs needs logprobs to be true.", param="top_logprobs", code="invalid_value")
     form = read_format(service, body.response_format, "response_format")
     check_messages(service, body.messages)
     num_top = (body.top_logprobs or 0) if body.logprobs else None
@@ -84,9 +87,8 @@ async def chat_completions(service: Service, request: Request) -> Response:
     deltas = service.chat(make)
     head = make_head(service, "chatcmpl")
     if body.stream:
-        wants_usage = body.stream_options is not None and body.stream_options.include_usage
-        chunks = _write_chunks(head, deltas, num_top, wants_usage, request.state.request_id)
-        return await begin_stream(chunks, service.limits.send_s, "text/event-stream")
+        chunks = _write_chunks(head, deltas, num_top, body.wants_usage, request.state.request_id)
+        return await begin_stream(chunks, _write_refusal, service.limits.send_s)
     async with aclosing(deltas):
         said = [delta async for delta in deltas]
     choices = [
@@ -128,12 +130,13 @@ async def _write_chunks(
     except Exception as error:
         if not has_role:
             raise
-        yield _event(translate(error, request_id).body)
+        yield _write_refusal(translate(error, request_id))
         return
     yield b"data: [DONE]\n\n"
 
 
 async def completions(service: Service, request: Request) -> Response:
+    request.state.param = "prompt"
     raw = await read_json(request, service.limits)
     if isinstance(raw.get("prompt"), list) and len(raw["prompt"]) == 1:
         raw["prompt"] = raw["prompt"][0]
@@ -156,9 +159,8 @@ async def completions(service: Service, request: Request) -> Response:
     deltas = service.chat(asked)
     head = make_head(service, "cmpl")
     if body.stream:
-        wants_usage = body.stream_options is not None and body.stream_options.include_usage
-        chunks = _write_texts(head, deltas, body.logprobs, wants_usage, request.state.request_id)
-        return await begin_stream(chunks, service.limits.send_s, "text/event-stream")
+        chunks = _write_texts(head, deltas, body.logprobs, body.wants_usage, request.state.request_id)
+        return await begin_stream(chunks, _write_refusal, service.limits.send_s)
     async with aclosing(deltas):
         said = [delta async for delta in deltas]
     choices = [
@@ -177,25 +179,26 @@ async def _write_texts(
     head: Head, deltas: AsyncGenerator[Delta, None], num_top: int | None, wants_usage: bool, request_id: str
 ) -> AsyncGenerator[bytes, None]:
     begun, starts = False, dict[int, int]()
+    more: dict[str, Any] = {"usage": None} if wants_usage else {}
     try:
         async with aclosing(deltas):
             async for delta in deltas:
                 begun = True
                 start = starts.get(delta.index, 0)
-                starts[delta.index] = start + sum(len(one.token) for one in delta.logprobs)
+                starts[delta.index] = start + sum(map(schemas.count_characters, delta.logprobs))
                 choice = {
                     "index": delta.index,
                     "text": delta.text,
                     "logprobs": schemas.write_completion_logprobs(delta.logprobs, num_top, start),
                     "finish_reason": delta.finish_reason,
                 }
-                yield _event(head.completion([choice]))
+                yield _event(head.completion([choice], **more))
                 if delta.usage is not None and wants_usage:
                     yield _event(head.completion([], usage=schemas.write_usage(delta.usage)))
     except Exception as error:
         if not begun:
             raise
-        yield _event(translate(error, request_id).body)
+        yield _write_refusal(translate(error, request_id))
         return
     yield b"data: [DONE]\n\n"
 
@@ -204,8 +207,26 @@ def _event(content: dict[str, Any]) -> bytes:
     return f"data: {json.dumps(content, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
 
 
+def _write_refusal(refusal: Refusal) -> bytes:
+    return _event(refusal.body)
+
+
 def make_head(service: Service, kind: str) -> Head:
     return Head(f"{kind}-{uuid.uuid4().hex}", int(time.time()), service.backend.model_id, f"llava-{__version__}")
+
+
+def check_lengths(service: Service, messages: Any, param: str) -> None:
+    """Raises Refusal for more messages or parts than may be looked into. ``messages``: as they came."""
+    if not isinstance(messages, list):
+        return
+    limits = service.limits
+    if len(messages) > limits.messages:
+        value = f"There are {len(messages):,} messages"
+        raise over("messages", limits.messages, value, "Send the last ones.", param=param)
+    contents = [message.get("content") for message in messages if isinstance(message, dict)]
+    num_parts = sum(len(content) for content in contents if isinstance(content, list))
+    if num_parts > limits.parts:
+        raise over("parts", limits.parts, f"The messages have {num_parts:,} parts", "Join texts.", param=param)
 
 
 def check_messages(
@@ -213,14 +234,6 @@ def check_messages(
 ) -> None:
     """Raises Refusal where the conversation exceeds a limit. ``param``: what the request calls it."""
     limits = service.limits
-    if len(messages) > limits.messages:
-        raise over(
-            "messages",
-            limits.messages,
-            f"There are {len(messages):,} messages",
-            "Send the last ones.",
-            param=param,
-        )
     parts = [part for message in messages for part in message.content]
     num_pictures = sum(isinstance(part, ImagePart) for part in parts)
     if num_pictures > limits.pictures:

@@ -7,6 +7,7 @@ together is bounded: a request waits until there is room for all of its own, whi
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -23,8 +24,9 @@ from llava.serve.decoder import Decoders
 from llava.serve.limits import Settings
 from llava.serve.refusals import over, translate
 
-# So many are fetched at once; each ends by its deadline.
-_FETCHES = 16
+# So many of one request are fetched at once. There are threads for those of all requests that are answered at once, so
+# hosts that do not answer hold up only who named them.
+_FETCHES = 4
 
 Kind = TypeVar("Kind")
 
@@ -45,14 +47,9 @@ class PictureLoader:
         )
         self.decoders = Decoders(settings.decoders, self.image_limits, limits.decode_s)
         self._decoding = ThreadPoolExecutor(settings.decoders, "llava-decode")
-        self._fetching = ThreadPoolExecutor(_FETCHES, "llava-fetch")
+        self._fetching = ThreadPoolExecutor(_FETCHES * limits.running, "llava-fetch")
         self._room = _Room(limits.pictures_bytes)
         self._held: dict[int, int] = {}  # bytes of the room that a picture holds, by the identity of its image
-
-    async def load(self, url: str) -> Picture:
-        """The picture of a data URI or an http(s) URL. Raises BadImage and FetchError."""
-        name, data = await _run(self._fetching, self._read, url)
-        return await self.decode(data, name)
 
     async def decode(self, data: bytes, name: str) -> Picture:
         """The picture in a file's bytes. Raises BadImage."""
@@ -64,13 +61,21 @@ class PictureLoader:
         They hold their part of the room until ``give_back``. Raises Refusal, which names the place that is at fault.
         """
 
+        turns, is_over = asyncio.Semaphore(_FETCHES), threading.Event()
+
         async def read(url: str, param: str) -> tuple[str, bytes, int]:
             try:
-                return await _run(self._fetching, self._measure, url)
+                if _is_data_uri(url):
+                    return await asyncio.to_thread(self._measure, url, is_over)
+                async with turns:
+                    return await _run(self._fetching, self._measure, url, is_over)
             except BadImage as error:
                 raise translate(error, "", param) from error
 
-        files = await _gather([read(url, param) for url, param in named])
+        try:
+            files = await _gather([read(url, param) for url, param in named])
+        finally:
+            is_over.set()  # threads are not cancelled
         return await self._decode_all(files, [param for _, param in named])
 
     async def load_files(self, files: Sequence[tuple[str, bytes]]) -> list[Picture]:
@@ -105,20 +110,19 @@ class PictureLoader:
         for sent in request.all_pictures:
             self._room.give(self._held.pop(id(sent.picture.image), 0))
 
-    def _measure(self, url: str) -> tuple[str, bytes, int]:
-        """A name for messages, the file, and the bytes that its pixels take."""
-        name, data = self._read(url)
+    def _measure(self, url: str, is_over: threading.Event) -> tuple[str, bytes, int]:
+        """A name for messages, the file, and the bytes that its pixels take. ``is_over``: nobody waits any more."""
+        name, data = self._read(url, is_over)
         return name, data, self._count_bytes(data, name)
 
     def _count_bytes(self, data: bytes, name: str) -> int:
         size = read_size(data, name, self.image_limits)
         return size.width * size.height * 3
 
-    def _read(self, url: str) -> tuple[str, bytes]:
-        begin = url[:8].lower()
-        if begin.startswith("data:"):
+    def _read(self, url: str, is_over: threading.Event) -> tuple[str, bytes]:
+        if _is_data_uri(url):
             return "The data URI", read_data_uri(url, self.image_limits)
-        if not begin.startswith(("http://", "https://")):
+        if not url[:8].lower().startswith(("http://", "https://")):
             raise BadImage("The picture is neither a data URI nor an http or https URL. Send data:image/...;base64,...")
         settings, limits = self.settings, self.settings.limits
         if not settings.fetch:
@@ -130,6 +134,7 @@ class PictureLoader:
             max_redirects=limits.fetch_redirects,
             allow_private_addresses=settings.fetch_private,
             allowed_hosts=settings.fetch_hosts or None,
+            is_wanted=lambda: not is_over.is_set(),
         )
         return Path(urlsplit(url).path).name[:80] or "The picture", data
 
@@ -141,6 +146,10 @@ class PictureLoader:
         self._fetching.shutdown(wait=False, cancel_futures=True)
         self._decoding.shutdown(wait=False, cancel_futures=True)
         self.decoders.close()
+
+
+def _is_data_uri(url: str) -> bool:
+    return url[:5].lower() == "data:"
 
 
 async def _run(executor: Executor, work: Callable[..., Kind], *arguments: Any) -> Kind:

@@ -23,6 +23,14 @@ from llava.errors import (
 LOG = logging.getLogger("llava.serve")
 RETRY_S = 1
 
+# What the server calls the limits of a single picture, by their names in ``llava.image.source``.
+_PICTURE_LIMITS = {
+    "max_bytes": "picture_bytes",
+    "max_pixels": "picture_pixels",
+    "max_side_px": "picture_side_px",
+    "timeout_s": "fetch_s",
+    "max_redirects": "fetch_redirects",
+}
 _TYPES = {401: "authentication_error", 429: "rate_limit_error", 503: "service_unavailable_error"}
 
 
@@ -67,15 +75,15 @@ def translate(error: BaseException, request_id: str, param: str | None = None) -
     if isinstance(error, Refusal):
         return error
     if isinstance(error, ContextTooLong):
-        return Refusal(400, str(error), param=param or "messages", code="context_length_exceeded")
+        return Refusal(400, str(error), param=param, code="context_length_exceeded")
     if isinstance(error, RequestTooLarge):
         return Refusal(400, str(error), param=param, code="request_too_large")
-    if isinstance(error, FetchError):
-        return Refusal(400, str(error), param=param, code="image_fetch_failed")
     if isinstance(error, BadImage):
-        return Refusal(400, str(error), param=param, code="invalid_image")
+        code = "image_fetch_failed" if isinstance(error, FetchError) else "invalid_image"
+        limit = f" The limit is {_PICTURE_LIMITS[error.limit]}." if error.limit is not None else ""
+        return Refusal(400, f"{error}{limit}", param=param, code=code)
     if isinstance(error, UsageError):
-        return Refusal(400, str(error), param=param)
+        return Refusal(400, str(error), param=param, code="invalid_value")
     if isinstance(error, EngineFull):
         return Refusal(429, str(error), code="overloaded")
     if isinstance(error, EngineClosed):

@@ -17,7 +17,7 @@ from llava.backends.protocol import ChatRequest, Delta, Usage
 from llava.serve import schemas
 from llava.serve.body import read_json
 from llava.serve.gate import begin_stream
-from llava.serve.openai import check_messages, check_model, load_messages, make_head, read_format
+from llava.serve.openai import check_lengths, check_messages, check_model, load_messages, make_head, read_format
 from llava.serve.refusals import Refusal, translate
 from llava.serve.schemas import Head, ResponsesBody
 from llava.serve.service import Service
@@ -29,15 +29,19 @@ def add_responses_route(app: FastAPI, service: Service) -> None:
 
 
 async def respond(service: Service, request: Request) -> Response:
-    body = schemas.check(ResponsesBody, await read_json(request, service.limits))
+    request.state.param = "input"  # what the engine's refusals are about
+    raw = await read_json(request, service.limits)
+    for name in ("previous_response_id", "conversation", "prompt"):
+        if raw.get(name) is not None:
+            raise Refusal(
+                400,
+                f"{name} is not supported: nothing is kept. Send the whole conversation as input.",
+                param=name,
+                code="unsupported_parameter",
+            )
+    check_lengths(service, raw.get("input"), "input")
+    body = schemas.check(ResponsesBody, raw)
     check_model(service, body.model)
-    if body.previous_response_id is not None:
-        raise Refusal(
-            400,
-            "previous_response_id is not supported: nothing is kept. Send the whole conversation as input.",
-            param="previous_response_id",
-            code="unsupported_parameter",
-        )
     form = read_format(service, body.text.format if body.text is not None else None, "text.format")
     messages = list(body.input)
     check_messages(service, messages, "input", body.instructions or "")
@@ -51,7 +55,7 @@ async def respond(service: Service, request: Request) -> Response:
     deltas = service.chat(make)
     if body.stream:
         events = _write_events(writer, deltas, request.state.request_id)
-        return await begin_stream(events, service.limits.send_s, "text/event-stream")
+        return await begin_stream(events, writer.refusal, service.limits.send_s)
     async with aclosing(deltas):
         said = [delta async for delta in deltas]
     (choice,) = schemas.collect(said, 1)
@@ -79,8 +83,7 @@ async def _write_events(
     except Exception as error:
         if not begun:
             raise
-        refusal = translate(error, request_id)
-        yield writer.write("error", code=refusal.code, message=str(refusal), param=refusal.param)
+        yield writer.refusal(translate(error, request_id))
         return
     response = writer.response(text, reason, usage)
     yield writer.event("output_text.done", **place, text=text, logprobs=[])
@@ -146,6 +149,9 @@ class _Writer:
 
     def event(self, kind: str, **content: Any) -> bytes:
         return self.write(f"response.{kind}", **content)
+
+    def refusal(self, refusal: Refusal) -> bytes:
+        return self.write("error", code=refusal.code, message=str(refusal), param=refusal.param)
 
     def write(self, kind: str, **content: Any) -> bytes:
         numbered = {"type": kind, "sequence_number": self.num_events, **content}

@@ -122,7 +122,10 @@ def make_server(app: FastAPI) -> Server:
 
 
 class _Protocol(H11Protocol):
-    """Uvicorn's, with a deadline for headers, OpenAI-shaped refusals, and a way to break a connection off."""
+    """Uvicorn's, with a deadline for headers, OpenAI-shaped refusals, and a way to break a connection off.
+
+    It reads on while an answer is made, or it would not notice that a client left which has begun its next request.
+    """
 
     header_s = Limits().header_s
 
@@ -139,16 +142,35 @@ class _Protocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._header_timer = self.loop.call_later(self.header_s, self._miss_headers)
+        self._watch_headers()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._header_timer is not None:
-            self._header_timer.cancel()
+        self._stop_header_timer()
         super().connection_lost(exc)
 
-    def _miss_headers(self) -> None:
-        if self.cycle is None:
-            self.transport.abort()
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch_headers()
+        is_next_request = self.conn.their_state is h11.DONE
+        if is_next_request and len(self.conn.trailing_data[0]) < (self.config.h11_max_incomplete_event_size or 0):
+            self.flow.resume_reading()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.conn.trailing_data[0] or self.conn.their_state is h11.SEND_BODY:
+            self._watch_headers()
+
+    def _watch_headers(self) -> None:
+        """Keeps the deadline running while headers, or the rest of a body that nobody reads any more, are to come."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_header_timer()
+        elif self._header_timer is None:
+            self._header_timer = self.loop.call_later(self.header_s, self.transport.abort)
+
+    def _stop_header_timer(self) -> None:
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
 
     def send_400_response(self, msg: str) -> None:
         # h11 knows no other reason for a request it cannot finish reading than that its headers are too long.

@@ -20,24 +20,47 @@ from llava.serve.refusals import Refusal, over
 _GREEDY_BELOW = 1e-4
 
 _REFUSED = {
+    "allowed_token_ids": "Single tokens cannot be favoured.",
     "audio": "It does not speak.",
+    "bad_words": "Single tokens cannot be favoured.",
     "chat_template": "The template is the checkpoint's own.",
     "chat_template_kwargs": "The template is the checkpoint's own.",
+    "continue_final_message": "The last message has to be the user's.",
     "function_call": "The model calls no functions.",
     "functions": "The model calls no functions.",
     "guided_choice": "Answers are constrained by response_format alone.",
     "guided_grammar": "Answers are constrained by response_format alone.",
     "guided_json": "Answers are constrained by response_format alone.",
     "guided_regex": "Answers are constrained by response_format alone.",
+    "ignore_eos": "An answer ends where the model ends it.",
     "logit_bias": "Single tokens cannot be favoured.",
+    "min_tokens": "An answer ends where the model ends it.",
     "mm_processor_kwargs": "Pictures are prepared as the checkpoint says.",
+    "modalities": "Answers are text.",
     "prompt_embeds": "Embeddings are not taken from clients.",
+    "prompt_logprobs": "Only tokens of answers have log-probabilities.",
+    "stop_token_ids": "Send stop texts as stop.",
     "structured_outputs": "Answers are constrained by response_format alone.",
+    "tool_choice": "The model calls no tools.",
     "tools": "The model calls no tools.",
+    "use_beam_search": "Answers are drawn token by token.",
+    "web_search_options": "The model searches nothing.",
+}
+# What asks for nothing, or for what is done anyway.
+_HARMLESS: dict[str, tuple[Any, ...]] = {
+    "function_call": ("none", "auto"),
+    "modalities": (["text"],),
+    "tool_choice": ("none", "auto"),
 }
 
-_Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
-_Tokens = Annotated[int, Field(ge=1, lt=2**31)]
+
+def _as_whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_Whole = Annotated[int, BeforeValidator(_as_whole)]
+_Int64 = Annotated[_Whole, Field(ge=-(2**63), lt=2**63)]
+_Tokens = Annotated[_Whole, Field(ge=1, lt=2**31)]
 
 
 class TextPart(BaseModel):
@@ -51,7 +74,9 @@ def _as_object(value: Any) -> Any:
 
 class ImageURL(BaseModel):
     url: Annotated[str, Field(min_length=1)]
-    detail: Literal["auto", "low", "high"] = "auto"
+    detail: Annotated[
+        Literal["auto", "low", "high"], BeforeValidator(lambda said: "auto" if said is None else said)
+    ] = "auto"
 
 
 class ImagePart(BaseModel):
@@ -67,13 +92,23 @@ def _as_parts(value: Any) -> Any:
     return [{"type": "text", "text": value}] if isinstance(value, str) else value
 
 
+def _refuse_calls(value: Any) -> None:
+    if value:
+        raise ValueError("the model calls no tools, so it cannot have called one")
+
+
+_NoCalls = Annotated[None, BeforeValidator(_refuse_calls)]
+
+
 class Message(BaseModel):
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[list[Part], BeforeValidator(_as_parts)]
+    tool_calls: _NoCalls = None  # before the content, which is null beside them
+    function_call: _NoCalls = None
+    content: Annotated[list[Part], Field(fail_fast=True), BeforeValidator(_as_parts)]
 
 
 class StreamOptions(BaseModel):
-    include_usage: bool = False
+    include_usage: Annotated[bool | None, Field(strict=True)] = None
 
 
 class JSONSchema(BaseModel):
@@ -88,32 +123,42 @@ class ResponseFormat(BaseModel):
     json_schema: JSONSchema | None = None
 
 
-class SamplingBody(BaseModel):
-    """What every kind of request says about sampling."""
+class SamplingBody(BaseModel, strict=True):
+    """What every kind of request says about sampling. A number in quotes is none, and neither is true."""
 
     model: str | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1)] | None = None  # -1 and 0 are off, as elsewhere
+    top_k: Annotated[_Whole, Field(ge=-1)] | None = None  # -1 and 0 are off, as elsewhere
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     seed: _Int64 | None = None
-    stop: Annotated[list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value)] | None = (
-        None
-    )
-    n: Annotated[int, Field(ge=1)] | None = None
+    stop: (
+        Annotated[
+            list[str],
+            Field(fail_fast=True),
+            BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+        ]
+        | None
+    ) = None
+    n: Annotated[_Whole, Field(ge=1)] | None = None
     max_tokens: _Tokens | None = None
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream has to end with its usage."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
 class ChatBody(SamplingBody):
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
     max_completion_tokens: _Tokens | None = None
     logprobs: bool | None = None
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    top_logprobs: Annotated[_Whole, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     response_format: ResponseFormat | None = None
 
 
@@ -132,19 +177,18 @@ def _as_messages(value: Any) -> Any:
 
 
 class ResponsesBody(SamplingBody):
-    input: Annotated[list[Message], BeforeValidator(_as_messages), Field(min_length=1)]
+    input: Annotated[list[Message], Field(min_length=1, fail_fast=True), BeforeValidator(_as_messages)]
     instructions: str | None = None
     max_output_tokens: _Tokens | None = None
-    previous_response_id: str | None = None
     text: TextFormat | None = None
 
 
 class CompletionBody(SamplingBody):
     prompt: str
-    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    logprobs: Annotated[_Whole, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     echo: bool | None = None
     suffix: str | None = None
-    best_of: int | None = None
+    best_of: _Whole | None = None
 
 
 class WorkerBody(BaseModel):
@@ -152,9 +196,9 @@ class WorkerBody(BaseModel):
 
     model: str | None = None
     prompt: str
-    images: list[str] | None = None
+    images: Annotated[list[str], Field(fail_fast=True)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_p: Annotated[float, Field(ge=0, le=1)] = 1.0  # 0, where the front end's slider begins, is the likeliest token
     max_new_tokens: _Tokens = 256
     stop: str | None = None
 
@@ -165,7 +209,7 @@ Body = TypeVar("Body", bound=BaseModel)
 def check(kind: type[Body], raw: dict[str, Any]) -> Body:
     """``raw`` as such a body. Raises Refusal (400), which names the field."""
     for name, why in _REFUSED.items():
-        if raw.get(name) not in (None, [], {}, "none"):
+        if raw.get(name) not in (None, [], {}, False, *_HARMLESS.get(name, ())):
             raise Refusal(400, f"{name} is not supported. {why}", param=name, code="unsupported_parameter")
     try:
         return kind.model_validate(raw)
@@ -176,11 +220,19 @@ def check(kind: type[Body], raw: dict[str, Any]) -> Body:
         raise Refusal(400, f"{param or 'The body'}: {_explain(first)}", param=param or None, code=code) from error
 
 
+# Fields that are lists here once they are checked.
+_MAY_BE_TEXT = ("content", "input", "stop")
+
+
 def _explain(error: Any) -> str:
     if error["type"] == "missing":
         return "this field is missing."
     if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
         return "a part's type has to be text or image_url."
+    if error["type"] == "list_type":
+        return f"this has to be a {'text or a ' if error['loc'][-1] in _MAY_BE_TEXT else ''}list."
+    if error["type"] in ("model_type", "model_attributes_type"):
+        return "this has to be an object."
     return f"{error['msg'][:1].lower()}{error['msg'][1:]}.".removeprefix("value error, ")
 
 
@@ -218,8 +270,9 @@ def read_sampling(body: SamplingBody | WorkerBody, limits: Limits, new_tokens: i
             param="stop",
         )
     if not all(stop):
-        raise Refusal(400, "A stop text is empty; it would end every answer at once.", param="stop")
-    temperature = body.temperature or 0.0
+        why = "A stop text is empty; it would end every answer at once."
+        raise Refusal(400, why, param="stop", code="invalid_value")
+    temperature = 0.0 if body.top_p == 0 else body.temperature or 0.0
     if isinstance(body, WorkerBody):
         asked, rest = body.max_new_tokens, dict[str, Any]()
     else:
@@ -236,7 +289,7 @@ def read_sampling(body: SamplingBody | WorkerBody, limits: Limits, new_tokens: i
         }
     return Sampling(
         temperature=temperature if temperature >= _GREEDY_BELOW else 0.0,
-        top_p=body.top_p,
+        top_p=body.top_p or None,
         max_new_tokens=min(asked, limits.new_tokens),
         stop=stop,
         **rest,
@@ -344,7 +397,7 @@ def write_chat_logprobs(logprobs: Sequence[TokenLogprob], num_top: int | None) -
         return None
 
     def write(token: str, logprob: float) -> dict[str, Any]:
-        return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
+        return {"token": _show(token), "logprob": logprob, "bytes": list(_encode(token))}
 
     content = [{**write(one.token, one.logprob), "top_logprobs": [write(*top) for top in one.top]} for one in logprobs]
     return {"content": content, "refusal": None}
@@ -353,16 +406,32 @@ def write_chat_logprobs(logprobs: Sequence[TokenLogprob], num_top: int | None) -
 def write_completion_logprobs(
     logprobs: Sequence[TokenLogprob], num_top: int | None, start: int = 0
 ) -> dict[str, Any] | None:
-    """As /v1/completions has them; ``start``: the place in the text of the first token."""
+    """As /v1/completions has them, the chosen token always among the best; ``start``: where the first one begins."""
     if num_top is None:
         return None
     offsets = []
     for one in logprobs:
         offsets.append(start)
-        start += len(one.token)
+        start += count_characters(one)
     return {
-        "tokens": [one.token for one in logprobs],
+        "tokens": [_show(one.token) for one in logprobs],
         "token_logprobs": [one.logprob for one in logprobs],
-        "top_logprobs": [dict(one.top) for one in logprobs],
+        "top_logprobs": [
+            {_show(token): logprob for token, logprob in (*one.top, (one.token, one.logprob))} for one in logprobs
+        ],
         "text_offset": offsets,
     }
+
+
+def count_characters(one: TokenLogprob) -> int:
+    """Characters of the text that begin in the token."""
+    return sum(byte & 0xC0 != 0x80 for byte in _encode(one.token))
+
+
+def _encode(token: str) -> bytes:
+    return token.encode("utf-8", "surrogateescape")
+
+
+def _show(token: str) -> str:
+    """The token as OpenAI shows it: bytes that are no whole character as ``\\xf0``."""
+    return _encode(token).decode("utf-8", "backslashreplace")

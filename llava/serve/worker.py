@@ -16,11 +16,12 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from llava.backends.protocol import ChatRequest, Delta, SentPicture
+from llava.errors import LlavaError
 from llava.serve import schemas
 from llava.serve.body import read_json
 from llava.serve.gate import begin_stream
 from llava.serve.openai import check_characters, check_model
-from llava.serve.refusals import over, translate
+from llava.serve.refusals import Refusal, over, translate
 from llava.serve.service import Service
 
 
@@ -54,8 +55,18 @@ async def get_address(service: Service, request: Request) -> Response:
 async def generate_stream(service: Service, request: Request) -> Response:
     """The prompt and the answer so far, again and again, each as JSON with a NUL byte behind it.
 
-    What is wrong with a request has an HTTP status; what goes wrong later is an object with ``error_code`` 1.
+    What goes wrong is an object with ``error_code`` 1. Before the answer begins it has an HTTP status and OpenAI's
+    shape as well: the original's front end reads every answer alike, whatever the status.
     """
+    try:
+        return await _begin(service, request)
+    except LlavaError as error:
+        refusal = translate(error, request.state.request_id, "prompt")
+        said = {**refusal.body, "text": str(refusal), "error_code": 1}
+        return JSONResponse(said, refusal.status, refusal.headers)
+
+
+async def _begin(service: Service, request: Request) -> Response:
     body = schemas.check(schemas.WorkerBody, await read_json(request, service.limits))
     check_model(service, body.model)
     check_characters(service, len(body.prompt), "prompt")
@@ -70,7 +81,7 @@ async def generate_stream(service: Service, request: Request) -> Response:
         return ChatRequest(sampling=sampling, prompt=body.prompt, pictures=pictures)
 
     pieces = _write_pieces(body.prompt, service.chat(make, "worker"), request.state.request_id)
-    return await begin_stream(pieces, limits.send_s, "application/octet-stream")
+    return await begin_stream(pieces, _write_refusal, limits.send_s, "application/octet-stream")
 
 
 async def _write_pieces(
@@ -85,7 +96,11 @@ async def _write_pieces(
     except Exception as error:
         if not begun:
             raise
-        yield _piece({"text": str(translate(error, request_id)), "error_code": 1})
+        yield _write_refusal(translate(error, request_id))
+
+
+def _write_refusal(refusal: Refusal) -> bytes:
+    return _piece({"text": str(refusal), "error_code": 1})
 
 
 def _piece(content: dict[str, Any]) -> bytes:

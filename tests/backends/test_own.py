@@ -11,11 +11,12 @@ import pytest
 
 from llava import load_model
 from llava.answer import ask
-from llava.backends.own import Own, name_model
+from llava.backends.own import Own, _Speller, name_model
 from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentPicture
 from llava.errors import ContextTooLong, EngineClosed, EngineFull, RequestTooLarge, UsageError
 from llava.image.source import Picture, load_picture
 from llava.sampling import Sampling
+from tests.tiny_tokenizers import byte_level, words_and_letters
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +105,14 @@ def test_logprobs_spell_the_answer(loaded: Any) -> None:
     assert len(logprobs) == 12
     assert "".join(one.token for one in logprobs).strip() == text_of(deltas)
     assert all(len(one.top) == 2 and one.top[0] == (one.token, one.logprob) for one in logprobs)
+
+
+@pytest.mark.parametrize("tokenizer", [words_and_letters("red blue"), byte_level([])], ids=["byte fallback", "GPT-2's"])
+def test_parts_of_a_character_are_spelled_in_bytes(tokenizer: Any) -> None:
+    speller, text = _Speller(tokenizer), "a red é 😀 b"
+    spelled = [speller.spell(token) for token in tokenizer(text, add_special_tokens=False).input_ids]
+    assert "".join(spelled).encode("utf-8", "surrogateescape").decode().strip() == text
+    assert spelled[spelled.index("\udcf0") :][:4] == ["\udcf0", "\udc9f", "\udc98", "\udc80"]
 
 
 def test_closing_the_iterator_frees_its_work(loaded: Any) -> None:

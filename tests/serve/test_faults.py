@@ -77,12 +77,31 @@ JPEG = write_image(Image.new("RGB", (40, 30), "red"), "JPEG")
 BROKEN_PNG = DEMO[:60] + bytes([DEMO[60] ^ 1]) + DEMO[61:]
 HI = say("Hi")
 FIRST = "messages.0.content.0"
-TOO_LARGE = "25,000,000 are allowed"
-TEXT = "/v1/completions"
-REFUSED = "unsupported_parameter"
+TOO_LARGE = "25,000,000 are allowed. The limit is picture_pixels"
+TEXT, RESPONSES = "/v1/completions", "/v1/responses"
+REFUSED, VALUES = "unsupported_parameter", "values_limit_exceeded"
 ONE_TURN = HI["messages"][0]
 # It takes minutes to read.
 SLOW = {"allOf": [{"type": "string", "pattern": f"(a|b)*{i}.*"} for i in range(30)]}
+CALL = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function"}]}
+# What clients send that asks for nothing, and null for everything that has a default.
+NOTHING: dict[str, Any] = {
+    **dict.fromkeys(
+        ("temperature", "top_p", "n", "seed", "stop", "stream", "stream_options", "logprobs", "logit_bias")
+    ),
+    **dict.fromkeys(
+        ("top_logprobs", "max_completion_tokens", "presence_penalty", "frequency_penalty", "response_format")
+    ),
+    "tools": [],
+    "tool_choice": "auto",
+    "parallel_tool_calls": True,
+    "modalities": ["text"],
+    "ignore_eos": False,
+    "metadata": {"run": "1"},
+    "user": "somebody",
+    "store": True,
+    "service_tier": "auto",
+}
 DEEP = b'{"messages":' + b"[" * 20_000 + b"]" * 20_000 + b"}"
 
 
@@ -114,6 +133,7 @@ ROWS = [
     Row(2, "NaN", json.dumps(say("Hi", temperature=float("nan"))).encode(), 400, "NaN", "invalid_json"),
     Row(2, "Infinity", json.dumps(say("Hi", top_p=float("inf"))).encode(), 400, "Infinity", "invalid_json"),
     Row(2, "1e999", json.dumps(HI)[:-1].encode() + b', "temperature": 1e999}', 400, "1e999", "invalid_json"),
+    Row(2, "50 digits", json.dumps(HI)[:-1].encode() + b', "x": ' + b"1" * 50 + b"}", 400, "long", "invalid_json"),
     Row(2, "5,000 digits", json.dumps(HI)[:-1].encode() + b', "n": ' + b"1" * 5000 + b"}", 400, "long", "invalid_json"),
     Row(3, "20,000 lists in each other", DEEP, 400, "deep", "invalid_json"),
     Row(3, "a key twice: the last wins", json.dumps(HI)[:-1].encode() + b', "max_tokens": 0}', 400, param="max_tokens"),
@@ -139,8 +159,18 @@ ROWS = [
     Row(5, "an unknown role", say("Hi", role="tool"), 400, "assistant", param="messages.0.role"),
     Row(5, "an unknown part", say({"type": "smell"}), 400, "text or image_url", "unsupported_content"),
     Row(5, "a part without type", say({"text": "Hi"}), 400, "text or image_url", param=FIRST),
-    Row(5, "nothing to answer", say("Hi", role="assistant"), 400, "user's message"),
+    Row(5, "a message that is a text", {"messages": ["Hi"]}, 400, "has to be an object", param="messages.0"),
+    Row(
+        5, "a call in the conversation", {"messages": [CALL, ONE_TURN]}, 400, "no tools", param="messages.0.tool_calls"
+    ),
+    Row(5, "nothing to answer", say("Hi", role="assistant"), 400, "user's message", param="messages"),
     Row(5, "21 messages", {"messages": [ONE_TURN] * 21}, 400, "messages is 20", "messages_limit_exceeded", "messages"),
+    Row(5, "2,000 parts", say(*["x"] * 2000), 400, "parts is 1,024", "parts_limit_exceeded", "messages"),
+    Row(5, "2,000 parts of an input", {"input": say(*["x"] * 2000)["messages"]}, 400, "parts is", path=RESPONSES),
+    Row(5, "a million messages", b'{"messages":[' + b"5," * 10**6 + b"5]}", 400, "values is 300,000", VALUES),
+    Row(5, "a million stop texts", json.dumps({**HI, "stop": [5] * 10**6}).encode(), 400, "values is", VALUES),
+    Row(5, "100,000 wrong stop texts", {**HI, "stop": [5] * 100_000}, 400, "string", param="stop.0"),
+    Row(5, "20,000 messages", {"messages": [ONE_TURN] * 20_000}, 400, "messages is 20", param="messages"),
     Row(6, "an unknown model", say("Hi", model="gpt-4"), 404, "embedded", "model_not_found", "model"),
     Row(6, "no model: the one that is served", HI, 200),
     Row(7, "audio", say({"type": "input_audio", "input_audio": {"data": ""}}), 400, "text or", "unsupported_content"),
@@ -178,12 +208,13 @@ ROWS = [
     Row(14, "javascript", shown("javascript:alert(1)"), 400, "neither", "invalid_image"),
     Row(14, "gopher", shown("gopher://127.0.0.1:25/x"), 400, "neither", "invalid_image"),
     Row(14, "bare base64", shown(base64.b64encode(DEMO).decode()), 400, "data URI", "invalid_image"),
+    Row(12, "detail null: auto", shown(data_uri(DEMO), detail=None), 200, '"image_tokens":200'),
     # Pictures
     Row(21, "a data URI without a comma", shown("data:image/png;base64"), 400, "base64,", "invalid_image"),
     Row(21, "bad base64", shown("data:image/png;base64,%%%%"), 400, "not base64", "invalid_image"),
     Row(21, "not base64", shown("data:image/png,abc"), 400, "base64,", "invalid_image"),
     Row(21, "an empty data URI", shown("data:image/png;base64,"), 400, "empty", "invalid_image"),
-    Row(21, "a data URI of 3 MB", shown(data_uri(b"\0" * 3 * 2**20)), 400, "2,097,152 are allowed", "invalid_image"),
+    Row(21, "a data URI of 3 MB", shown(data_uri(b"\0" * 3 * 2**20)), 400, "limit is picture_bytes", "invalid_image"),
     Row(21, "a wrong type, but a JPEG", shown(data_uri(JPEG, "text/html")), 200, '"image_tokens"'),
     Row(21, "a data URI in capitals", shown(data_uri(JPEG).replace("data:image", "DATA:IMAGE")), 200, '"image_tokens"'),
     Row(22, "text", say(b"hello, picture", "?"), 400, "not a picture", "invalid_image"),
@@ -200,22 +231,31 @@ ROWS = [
     Row(24, "13,400 x 13,400", say(header_of(13_400, 13_400), "?"), 400, TOO_LARGE, "invalid_image"),
     Row(24, "9,000 x 9,000 of 1 bit", say(header_of(9000, 9000, 1), "?"), 400, TOO_LARGE, "invalid_image"),
     Row(24, "2^31 px", say(header_of(2**31 - 1, 2**31 - 1), "?"), 400, TOO_LARGE, "invalid_image"),
-    Row(25, "1 x 60,000", say(write_image(Image.new("L", (1, 60_000))), "?"), 400, "16,384", "invalid_image"),
+    Row(25, "1 x 60,000", say(write_image(Image.new("L", (1, 60_000))), "?"), 400, "picture_side_px", "invalid_image"),
     Row(27, "5 pictures", say(*[JPEG] * 5, "?"), 400, "pictures is 4", "pictures_limit_exceeded", "messages"),
     Row(27, "100 pictures", say(*[JPEG] * 100, "?"), 400, "100 pictures", "pictures_limit_exceeded", "messages"),
     # Lengths
-    Row(29, "a prompt over the context", say("word " * 3000), 400, "holds 2048", "context_length_exceeded"),
+    Row(29, "a prompt over the context", say("word " * 3000), 400, "holds 2048", "context_length_exceeded", "messages"),
+    Row(29, "a text over it", {"prompt": "word " * 3000}, 400, "2048", "context_length_exceeded", "prompt", TEXT),
+    Row(29, "an input over it", {"input": "w " * 3000}, 400, "2048", "context_length_exceeded", "input", RESPONSES),
     Row(29, "a picture over the context", say("word " * 460, DEMO), 400, "holds 2048", "context_length_exceeded"),
     Row(29, "20 MB of text", say("x" * 20_000_000), 400, "20,000,000 characters", "context_length_exceeded"),
     Row(30, "max_tokens 0", say("Hi", max_tokens=0), 400, "greater than or equal to 1", param="max_tokens"),
     Row(30, "max_tokens -1", say("Hi", max_tokens=-1), 400, "greater than or equal to 1", param="max_tokens"),
     Row(30, "max_tokens 1e9: what the context holds", say("Hi", max_tokens=10**9, stop=" "), 200),
     Row(30, "max_tokens 2^70", say("Hi", max_tokens=2**70), 400, "less than", param="max_tokens"),
+    Row(30, "max_tokens 2.0: 2", say("Hi", max_tokens=2.0), 200, '"completion_tokens":2'),
+    Row(30, "max_tokens in quotes", say("Hi", max_tokens="2"), 400, "integer", param="max_tokens"),
+    Row(30, "max_tokens true", say("Hi", max_tokens=True), 400, "integer", param="max_tokens"),
     Row(30, "max_tokens abc", say("Hi", max_tokens="abc"), 400, "integer", param="max_tokens"),
     # Sampling
     Row(31, "temperature -1", say("Hi", temperature=-1), 400, "greater", param="temperature"),
     Row(31, "temperature 1e308", say("Hi", temperature=1e308), 400, "less", param="temperature"),
     Row(31, "temperature 1e-300: greedy", say("Hi", temperature=1e-300), 200),
+    Row(31, "temperature in quotes", say("Hi", temperature="0.5"), 400, "number", param="temperature"),
+    Row(31, "temperature true", say("Hi", temperature=True), 400, "number", param="temperature"),
+    Row(31, "stream in words", say("Hi", stream="yes"), 400, "boolean", param="stream"),
+    Row(31, "what asks for nothing", say("Hi", **NOTHING), 200),
     Row(31, "top_p 0", say("Hi", top_p=0), 400, "greater", param="top_p"),
     Row(31, "top_p 1.5", say("Hi", top_p=1.5), 400, "less", param="top_p"),
     Row(31, "top_k -5", say("Hi", top_k=-5), 400, "greater", param="top_k"),
@@ -241,6 +281,9 @@ ROWS = [
     Row(35, "token id 10^9", {"prompt": [10**9, -1]}, 400, "one text", param="prompt", path=TEXT),
     Row(35, "token id -1", {"prompt": [[-1]]}, 400, "one text", param="prompt", path=TEXT),
     Row(36, "chat_template", say("Hi", chat_template="{{ 1 }}"), 400, "checkpoint's", REFUSED),
+    Row(36, "a tool that has to be called", say("Hi", tool_choice="required"), 400, "no tools", REFUSED, "tool_choice"),
+    Row(36, "speech", say("Hi", modalities=["text", "audio"]), 400, "are text", REFUSED, "modalities"),
+    Row(36, "ignore_eos", say("Hi", ignore_eos=True), 400, "ends where", REFUSED, "ignore_eos"),
     Row(36, "mm_processor_kwargs", say("Hi", mm_processor_kwargs={"a": 1}), 400, "checkpoint", REFUSED),
     Row(
         36,
@@ -486,13 +529,17 @@ def test_row_17_a_name_that_changes_its_mind_gains_nothing(own: Running, interne
     assert "not a public address" in reply.error["message"]
 
 
-@pytest.mark.parametrize("target", ["file:///etc/passwd", "http://127.0.0.1/x.png", "http://pictures.example/loop"])
+@pytest.mark.parametrize(
+    "target", ["file:///etc/passwd", "http://127.0.0.1/x.png", "http://pictures.example/loop", "http://[::1/"]
+)
 def test_row_18_redirects_are_judged_as_urls_are(own: Running, internet: Internet, target: str) -> None:
     url = internet.page("/loop", status="302 Found", Location=target)
     reply = own.post(CHAT, shown(url))
     assert (reply.status, reply.error["code"]) == (400, "image_fetch_failed")
     assert set(internet.connected) == {internet.address}
-    assert len(internet.connected) == (4 if target.endswith("loop") else 1)
+    is_loop = target.endswith("loop")
+    assert len(internet.connected) == (4 if is_loop else 1)
+    assert ("The limit is fetch_redirects." in reply.error["message"]) is is_loop
 
 
 @pytest.mark.parametrize("status", ["404 Not Found", "500 Oops", "204 No Content"])
@@ -540,9 +587,9 @@ def send_html(connection: Any) -> None:
 @pytest.mark.parametrize(
     ("page", "says"),
     [
-        (drip, "within 1 seconds"),
-        (flood, "larger than 2,097,152 bytes"),
-        (lie, "larger than 2,097,152 bytes"),
+        (drip, "within 1 seconds. The limit is fetch_s."),
+        (flood, "larger than 2,097,152 bytes. The limit is picture_bytes."),
+        (lie, "larger than 2,097,152 bytes. The limit is picture_bytes."),
         (stop_short, "broke off"),
         (send_html, "HTML"),
     ],
@@ -569,7 +616,7 @@ def test_row_25_odd_sizes_take_the_planned_positions(own: Running, size: tuple[i
 
 
 def load(running: Running, data: bytes) -> Any:
-    return running.do(lambda: running.service.pictures.load(data_uri(data)))
+    return running.do(lambda: running.service.pictures.decode(data, "The picture"))
 
 
 def as_modes() -> Iterator[tuple[str, bytes, bytes]]:

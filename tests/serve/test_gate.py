@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import http.client
 import json
+import re
 import signal
 import socket
 import threading
@@ -141,6 +143,30 @@ def test_a_client_that_leaves_before_the_first_token_frees_its_place(stream: boo
         assert running.post(CHAT, HI).status == 200
 
 
+def test_a_client_that_leaves_with_its_next_request_under_way_frees_its_work() -> None:
+    puppet = Puppet()
+    with run_server(puppet) as running:
+        puppet.gate.clear()
+        connection = connect(running, HI)
+        wait_until(lambda: puppet.num_open == 1)
+        connection.sendall(HEALTH)
+        time.sleep(0.1)
+        connection.close()
+        wait_until(lambda: puppet.num_open == 0 and running.service.num_open == 0, 1)
+        puppet.gate.set()
+
+
+def test_a_client_that_leaves_within_its_body_is_nobodys_fault(own: Running, caplog: pytest.LogCaptureFixture) -> None:
+    for path in ("/get_worker_address", CHAT):
+        connection = socket.create_connection(("127.0.0.1", own.port), timeout=5)
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{{"
+        connection.sendall(head.encode())
+        time.sleep(0.05)
+        connection.close()
+    assert own.send("GET", "/ready").status == 200
+    assert caplog.records == []
+
+
 def test_row_41_who_does_not_read_is_cut_off_and_holds_nobody_up() -> None:
     puppet = Puppet(num_tokens=50_000, word="x" * 2000)
     with run_server(puppet, Settings(limits=Limits(send_s=0.5))) as running:
@@ -155,13 +181,41 @@ def test_row_41_who_does_not_read_is_cut_off_and_holds_nobody_up() -> None:
             assert not read_all(slow).endswith(b"0\r\n\r\n"), "it looks like a whole answer"
 
 
-@pytest.mark.parametrize("begin", [b"", b"POST /v1/chat", b"POST / HTTP/1.1\r\nX: y\r\n"])
+HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize("begin", [b"", b"POST /v1/chat", b"POST / HTTP/1.1\r\nX: y\r\n", HEALTH + b"GET /hea"])
 def test_row_41_headers_that_do_not_come_end_the_connection(own: Running, begin: bytes) -> None:
     with socket.create_connection(("127.0.0.1", own.port), timeout=5) as connection:
         connection.sendall(begin)
         began = time.monotonic()
-        assert read_all(connection) == b""
+        assert read_all(connection).count(b"HTTP/1.1 200") == begin.count(HEALTH)
         assert 0.5 < time.monotonic() - began < 3
+
+
+def test_a_body_that_was_refused_is_not_read_for_ever(own: Running) -> None:
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", own.port), timeout=5) as connection:
+        connection.sendall(head)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 415")
+
+        def is_closed() -> bool:
+            try:
+                connection.sendall(b"x" * 1000)
+            except OSError:
+                return True
+            return False
+
+        wait_until(is_closed, 3)
+
+
+def test_a_connection_serves_on_after_a_refusal(own: Running) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", own.port, timeout=20)
+    with contextlib.closing(connection):
+        for content, status in ((b"{}", 400), (b"[", 400), (json.dumps(HI).encode(), 200)):
+            connection.request("POST", CHAT, content, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            assert (answer.status, answer.read()[:1]) == (status, b"{")
 
 
 def test_row_41_a_body_that_does_not_come_is_refused(own: Running) -> None:
@@ -183,6 +237,23 @@ def test_an_answer_that_takes_too_long_is_ended() -> None:
         reply = running.post(CHAT, HI)
         assert (reply.status, reply.error["code"]) == (503, "answer_s_limit_exceeded")
         assert puppet.num_open == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        (CHAT, HI),
+        ("/v1/completions", {"prompt": "Hi"}),
+        ("/v1/responses", {"input": "Hi"}),
+        ("/worker_generate_stream", {"prompt": "Hi"}),
+    ],
+)
+def test_a_stream_that_takes_too_long_says_so_at_its_end(path: str, asked: dict[str, Any]) -> None:
+    puppet = Puppet(num_tokens=10**6)
+    with run_server(puppet, Settings(limits=Limits(answer_s=0.3))) as running:
+        *_, last, end = re.split(rb"\n\n|\0", running.post(path, {**asked, "stream": True}).body)
+        assert (b"the limit answer_s is 0.3" in last, end) == (True, b"")
+        wait_until(lambda: puppet.num_open == 0)
 
 
 def test_row_42_more_than_may_wait_are_refused_at_once_and_the_others_answered_in_order() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import os
 import signal
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,6 +23,7 @@ from llava.image.source import Limits as ImageLimits
 from llava.serve.decoder import Decoders
 from llava.serve.limits import Limits, Settings
 from llava.serve.pictures import _Room
+from tests.serve.conftest import Internet
 from tests.serve.serving import Puppet, Running, data_uri, run_server, wait_until, write_image
 
 CHAT = "/v1/chat/completions"
@@ -44,6 +47,33 @@ def test_a_text_behind_20_pictures_waits_no_longer_than_they_take(own: Running) 
         assert {one.result().status for one in pictures} == {200}
     assert text.status == 200
     assert text.seconds < bound
+
+
+def test_hosts_that_do_not_answer_hold_up_only_who_named_them(internet: Internet) -> None:
+    over = threading.Event()
+    internet.pages["/silent.png"] = lambda _: over.wait(30)
+    silent = [{"type": "image_url", "image_url": {"url": internet.url("/silent.png")}}] * 16
+    by_url = {"type": "image_url", "image_url": {"url": internet.page("/red.png", PNG)}}
+    with run_server(Puppet()) as running, ThreadPoolExecutor(8) as pool:
+        held = [pool.submit(running.chat, *silent) for _ in range(8)]
+        wait_until(lambda: len(internet.connected) == 8 * 4)
+        assert [running.chat(part).status for part in (Image.new("RGB", (5, 5)), by_url)] == [200, 200]
+        assert not any(reply.done() for reply in held)
+        over.set()
+        assert {reply.result().error["code"] for reply in held} == {"image_fetch_failed"}
+
+
+def test_a_client_that_leaves_ends_the_fetching_of_its_pictures(internet: Internet) -> None:
+    ended: list[bytes] = []
+    internet.pages["/silent.png"] = lambda connection: ended.append(connection.recv(1))
+    part = {"type": "image_url", "image_url": {"url": internet.url("/silent.png")}}
+    body = json.dumps({"messages": [{"role": "user", "content": [part]}]})
+    with run_server(Puppet()) as running:
+        connection = http.client.HTTPConnection("127.0.0.1", running.port)
+        connection.request("POST", CHAT, body, {"Content-Type": "application/json"})
+        wait_until(lambda: internet.connected)
+        connection.close()
+        wait_until(lambda: ended == [b""], 3)
 
 
 def test_a_decoder_that_is_killed_comes_back(own: Running) -> None:

@@ -13,7 +13,9 @@ import pytest
 from PIL import Image
 
 from llava.backends.own import Own
+from llava.backends.protocol import TokenLogprob
 from llava.serve.limits import Settings
+from llava.serve.schemas import write_chat_logprobs, write_completion_logprobs
 from tests.serve.conftest import Internet
 from tests.serve.serving import Puppet, Running, data_uri, run_server, write_image
 
@@ -119,6 +121,17 @@ def test_logprobs_are_those_of_the_tokens_said(client: openai.OpenAI, stream: bo
         assert 0 >= one.logprob >= one.top_logprobs[1].logprob >= one.top_logprobs[2].logprob
 
 
+def test_parts_of_a_character_are_told_by_their_bytes() -> None:
+    parts = [TokenLogprob(token, -1.0, ((token, -1.0), ("\udc81", -2.0))) for token in ("a", "\udcc3", "\udca9", "b")]
+    chat, text = write_chat_logprobs(parts, 2), write_completion_logprobs(parts, 2)
+    assert chat is not None
+    assert text is not None
+    assert bytes(byte for one in chat["content"] for byte in one["bytes"]).decode() == "aéb"
+    assert [one["token"] for one in chat["content"]] == text["tokens"] == ["a", "\\xc3", "\\xa9", "b"]
+    assert text["text_offset"] == [0, 1, 2, 2]
+    assert text["top_logprobs"][1] == {"\\xc3": -1.0, "\\x81": -2.0}
+
+
 def test_logprobs_without_top_tell_the_chosen_alone(client: openai.OpenAI) -> None:
     content = ask(client, QUESTION, logprobs=True, max_tokens=2).choices[0].logprobs.content
     assert [one.top_logprobs for one in content] == [[], []]
@@ -211,6 +224,25 @@ def test_a_text_is_continued_outside_any_template(client: openai.OpenAI, stream:
     assert offsets == [len("".join(tokens[:i])) for i in range(len(tokens))]
 
 
+def test_the_chosen_token_is_always_among_the_logprobs_of_a_text(client: openai.OpenAI) -> None:
+    said = client.completions.create(model="embedded", prompt="a", max_tokens=8, logprobs=1, seed=1, temperature=2.0)
+    logprobs: Any = said.choices[0].logprobs
+    assert [top[token] for top, token in zip(logprobs.top_logprobs, logprobs.tokens, strict=True)] == (
+        logprobs.token_logprobs
+    )
+    assert 2 in map(len, logprobs.top_logprobs)  # beside a likelier one
+
+
+def test_every_chunk_of_a_streamed_text_has_a_usage_where_one_is_asked_for(client: openai.OpenAI) -> None:
+    *chunks, last = client.completions.create(
+        model="embedded", prompt="a", max_tokens=3, stream=True, stream_options={"include_usage": True}
+    )
+    assert all("usage" in chunk.to_dict() and chunk.usage is None for chunk in chunks)
+    assert last.choices == []
+    assert last.usage is not None
+    assert last.usage.completion_tokens == len(chunks) == 3
+
+
 def test_a_response_is_the_same_answer(client: openai.OpenAI) -> None:
     parts: Any = [
         {"type": "input_image", "image_url": data_uri(DEMO.read_bytes()), "detail": "auto"},
@@ -253,6 +285,8 @@ def test_a_response_comes_in_events_too(client: openai.OpenAI) -> None:
 def test_a_response_keeps_nothing(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="nothing is kept"):
         client.responses.create(model="embedded", input="Hi", previous_response_id="resp_1")
+    with pytest.raises(openai.BadRequestError, match="conversation is not supported"):
+        client.responses.create(model="embedded", input="Hi", conversation="conv_1")
     with pytest.raises(openai.BadRequestError, match=r"input\.0\.role"):
         client.responses.create(
             model="embedded", input=[{"type": "function_call_output", "call_id": "1", "output": ""}]

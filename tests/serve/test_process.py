@@ -157,6 +157,7 @@ def test_a_model_that_is_not_there_ends_the_server(tmp_path: Path, capfd: pytest
     ("flags", "says"),
     [
         (["--engine", "nonsense"], "There is no engine 'nonsense'"),
+        (["--api-key", "right", "--api-key", " "], "An API key is empty"),
         (["--max-running", "0"], "The limit running is 0; it has to be at least 1."),
         (["--conv-mode", "nonsense"], "There is no conversation template 'nonsense'"),
     ],

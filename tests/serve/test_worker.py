@@ -41,10 +41,22 @@ def test_the_answer_comes_as_the_originals_worker_says_it(own: Running) -> None:
     assert [len(one["text"]) for one in said] == sorted(len(one["text"]) for one in said)
 
 
+def test_the_end_of_the_front_ends_slider_is_the_likeliest_answer(own: Running) -> None:
+    asked = {"prompt": prompt_for("Hi"), "max_new_tokens": 5}
+    first, *others = (
+        own.post("/worker_generate_stream", {**asked, **more}).body
+        for more in ({"temperature": 0}, {"top_p": 0}, {"top_p": 0, "temperature": 1.0})
+    )
+    assert b'"error_code": 0' in first
+    assert others == [first, first]
+
+
 def test_pictures_and_places_have_to_agree(own: Running) -> None:
     asked = {"model": "embedded", "prompt": prompt_for("<image>\nWhat?"), "images": []}
     reply = own.post("/worker_generate_stream", asked)
     assert (reply.status, "1 <image>, but there are 0 pictures" in reply.error["message"]) == (400, True)
+    # What the original's front end reads of every answer.
+    assert (reply.json["error_code"], reply.json["text"]) == (1, reply.error["message"])
     many = own.post("/worker_generate_stream", {**asked, "images": ["x"] * 5})
     assert (many.status, many.error["code"]) == (400, "pictures_limit_exceeded")
 
