@@ -520,8 +520,8 @@ class Engine:
         )
         try:
             answering.stream._put(Piece(text, () if choice is None else (choice,), result))
-        except Exception:
-            _log.exception("Whoever listens to an answer raised an error at its end.")
+        except Exception as broken:
+            _log.error("whoever listens to an answer raised an error at its end", exc_info=broken)
 
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
