@@ -72,7 +72,8 @@ def _build() -> Path:
 
 
 def _run(command: list[str]) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+    # It takes seconds; on a machine that is busy with other things it may take minutes, and is still worth it.
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=1800)
 
 
 def _cache_folder() -> Path:
