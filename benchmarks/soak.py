@@ -29,6 +29,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 # Shares of the requests.
 LEAVING, BAD = 1 / 3, 0.05
+# What each client asks at least, however slow the machine is, both before memory is looked at first and after.
+LEAST = 3
+# Connections of those who left are noticed one after the other; so long at most, in seconds.
+SETTLE_S = 120
+# Threads that decode, fetch and prepare are made when they are needed, up to a fixed number: 2, 16 and at most 32.
+THREADS = 2 + 16 + 32
 BAD_REQUESTS: list[dict[str, Any]] = [
     {"messages": []},
     {"messages": [{"role": "user", "content": "word " * 4000}]},
@@ -39,7 +45,10 @@ BAD_REQUESTS: list[dict[str, Any]] = [
 
 @dataclass
 class Report:
-    """What became of all requests, and of the process. Memory in MiB: after a third of the time, and at the end."""
+    """What became of all requests, and of the process.
+
+    Memory in MiB: after a third of the time, and at the end, both times with nobody asking.
+    """
 
     outcomes: Counter[str] = field(default_factory=Counter)
     seconds: list[float] = field(default_factory=list)
@@ -146,8 +155,9 @@ async def keep_asking(
     port: int, requests: list[dict[str, Any]], expected: list[list[str]], end: float, seed: int, report: Report
 ) -> None:
     """One client."""
-    dice = random.Random(seed)
-    while time.monotonic() < end:
+    dice, num_asked = random.Random(seed), 0
+    while time.monotonic() < end or num_asked < LEAST:
+        num_asked += 1
         began = time.monotonic()
         if dice.random() < BAD:
             heard = await ask(port, dice.choice(BAD_REQUESTS))
@@ -193,7 +203,7 @@ def soak(clients: int, seconds: float, model: str | None = None, seed: int = 0) 
     from llava.serve.run import make_server
 
     backend, report = Own(model), Report()
-    server = make_server(create_app(backend, Settings(limits=Limits(running=16, waiting=24))))
+    server = make_server(create_app(backend, Settings(limits=Limits(running=16, waiting=24, decode_s=60))))
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]
     thread = threading.Thread(target=lambda: server.run([listener]))
@@ -212,16 +222,16 @@ def soak(clients: int, seconds: float, model: str | None = None, seed: int = 0) 
             assert texts is not None, f"{request} got {heard}"
             expected.append(texts)
         handles, threads = count_handles(), threading.active_count()
-        begin = time.monotonic()
-        asking = [
-            asyncio.create_task(keep_asking(port, requests, expected, begin + seconds, seed + i, report))
-            for i in range(clients)
-        ]
-        await asyncio.sleep(seconds / 3)
-        before = resident_mib()
-        await asyncio.gather(*asking)
-        await asyncio.sleep(1.0)
-        report.memory_mib = (before, resident_mib())
+        memory_mib = []
+        for part, share in enumerate((1 / 3, 2 / 3)):
+            end, first = time.monotonic() + seconds * share, seed + part * clients
+            asking = [keep_asking(port, requests, expected, end, first + i, report) for i in range(clients)]
+            await asyncio.gather(*asking)
+            settled = time.monotonic() + SETTLE_S
+            while (find_held(server.service, backend) or count_handles() > handles + 2) and time.monotonic() < settled:
+                await asyncio.sleep(0.1)
+            memory_mib.append(resident_mib())
+        report.memory_mib = (memory_mib[0], memory_mib[1])
         report.handles = (handles, count_handles())
         report.threads = (threads, threading.active_count())
 
@@ -236,14 +246,13 @@ def soak(clients: int, seconds: float, model: str | None = None, seed: int = 0) 
         report.faults.append("memory grew")
     if report.handles[1] > report.handles[0] + 2:
         report.faults.append("file handles were left open")
-    # Threads that decode, fetch and prepare are made when they are needed, up to a fixed number.
-    if report.threads[1] > report.threads[0] + 30:
+    if report.threads[1] > report.threads[0] + THREADS:
         report.faults.append("threads were left behind")
     return report
 
 
-def audit(service: Any, backend: Any) -> list[str]:
-    """What is still held though nobody asks."""
+def find_held(service: Any, backend: Any) -> list[str]:
+    """What is held for those who ask."""
     engine = backend.engine
     held = {
         "requests open": service.num_open,
@@ -251,8 +260,13 @@ def audit(service: Any, backend: Any) -> list[str]:
         "blocks held": engine.stats().blocks_used,
         "gauge of open requests": service.metrics.open._value.get(),
     }
-    engine._scheduler.audit()
     return [f"{name}: {number:g}" for name, number in held.items() if number]
+
+
+def audit(service: Any, backend: Any) -> list[str]:
+    """What is still held though nobody asks."""
+    backend.engine._scheduler.audit()
+    return find_held(service, backend)
 
 
 def main() -> int:

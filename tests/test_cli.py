@@ -193,7 +193,7 @@ def test_a_reader_who_leaves_is_no_error(next_folder: Path) -> None:
         assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
-        assert process.wait(timeout=120) == 141
+        assert process.wait(timeout=600) == 141
 
 
 def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:

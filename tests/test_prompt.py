@@ -82,7 +82,7 @@ PLAIN_TEXT = st.text(alphabet="aAt. :\n▁é猫<>/s", max_size=12).filter(
 
 @pytest.mark.parametrize("kind", ["llama", "llama_legacy"])
 @given(st.lists(PLAIN_TEXT, min_size=1, max_size=4))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_each_stretch_has_the_ids_of_raw_sentencepiece(made: Tokenizers, kind: str, stretches: list[str]) -> None:
     expected = [1, *made.raw.encode(stretches[0])]
     for stretch in stretches[1:]:
@@ -147,7 +147,7 @@ SPECIALS = ["<image>", "<s>", "</s>", "<unk>", "<|im_end|>", "<|eot_id|>", "<|en
 
 
 @given(st.lists(st.sampled_from([*SPECIALS, "a", " ", "<", ">", "\n", "[", "<<", ESCAPE]), max_size=8))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_no_text_of_a_user_is_a_slot_or_a_special_token(made: Tokenizers, parts: list[str]) -> None:
     typed = "".join(parts)
     safe = escape_image_tokens(typed)
@@ -162,7 +162,7 @@ def test_no_text_of_a_user_is_a_slot_or_a_special_token(made: Tokenizers, parts:
 
 
 @given(PLAIN_TEXT.filter(lambda text: "<image>" not in text))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_escaping_ordinary_text_changes_no_id(made: Tokenizers, text: str) -> None:
     for tokenizer in made.kinds().values():
         assert tokenizer_image_token(escape_image_tokens(text), tokenizer) == tokenizer_image_token(text, tokenizer)
@@ -214,7 +214,7 @@ def conversations(draw: st.DrawFn) -> tuple[Conversation, int]:
 
 
 @given(conversations())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_training_and_inference_see_the_ids_of_the_prompt(made: Tokenizers, sample: tuple[Conversation, int]) -> None:
     conversation, num_images = sample
     sizes = list(range(5, 5 + num_images))
@@ -232,7 +232,7 @@ def test_training_and_inference_see_the_ids_of_the_prompt(made: Tokenizers, samp
 
 
 @given(conversations())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_what_is_learned_reads_as_what_the_model_says(made: Tokenizers, sample: tuple[Conversation, int]) -> None:
     conversation, num_images = sample
     said = "".join(piece.text for piece in conversation.pieces() if piece.spoken).replace(ESCAPE, "")
@@ -321,7 +321,7 @@ def counted_targets(text: str, tokenizer: Any) -> list[int]:
 
 @pytest.mark.parametrize("kind", ["llama", "llama_legacy"])
 @given(st.lists(st.tuples(ANSWER, ANSWER), min_size=1, max_size=3))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_vicuna_targets_are_those_the_original_counts(made: Tokenizers, kind: str, turns: list[Any]) -> None:
     tokenizer = made.kinds()[kind]
     conversation = talk("v1", *(text for turn in turns for text in turn))
@@ -431,7 +431,7 @@ def stream(tokenizer: Any, ids: Sequence[int], stop: Sequence[str] = ()) -> tupl
 
 
 @given(st.text(alphabet="aAt .\n猫é🦙e\u0301▁", max_size=20))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_streamed_text_is_the_whole_text_and_no_piece_holds_half_a_character(made: Tokenizers, text: str) -> None:
     for tokenizer in made.kinds().values():
         ids = tokenizer(text, add_special_tokens=False).input_ids + [tokenizer.eos_token_id]
@@ -493,7 +493,7 @@ def test_the_thousandth_token_decodes_no_more_ids_than_the_tenth(made: Tokenizer
 
 
 @given(st.text(alphabet="ab#\n", max_size=12), st.lists(st.sampled_from(["###", "#a", "b\nb", "猫"]), max_size=2))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_text_ends_exactly_before_the_first_stop_string(made: Tokenizers, text: str, stop: list[str]) -> None:
     whole = made.own.decode(made.own(text, add_special_tokens=False).input_ids)
     pieces, listener = stream(made.own, made.own(text, add_special_tokens=False).input_ids, stop)

@@ -34,7 +34,8 @@ _log = logging.getLogger("llava.engine")
 # A request that was running at so many deaths of the engine is refused from then on.
 _MOST_DEATHS_OF_A_REQUEST = 2
 _REMEMBERED_REQUESTS = 4096
-_BROKEN_S = 5.0
+# The end of an engine is noticed only once all of its processes have ended, which have to free an accelerator first.
+_BROKEN_S = 30.0
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import random
 import shlex
 import signal
 import socket
@@ -315,8 +316,14 @@ async def _has_ended(guard: asyncio.subprocess.Process, seconds: float) -> bool:
 
 
 def find_free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 that nobody listens on now.
+
+    It is below those that systems hand out by themselves (from 32768 up, or higher): one of these could be given to
+    somebody else in the seconds or minutes that an engine takes until it listens.
+    """
+    draw = random.SystemRandom()  # no seed: two servers that begin alike must not find the same
+    for port in [*(draw.randrange(20_000, 30_000) for _ in range(100)), 0]:
+        with socket.socket() as found, contextlib.suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return int(found.getsockname()[1])
+    raise LlavaError("There is no free port on 127.0.0.1.")

@@ -102,7 +102,8 @@ def _is_whole(path: Path) -> bool:
 
 
 def _run(command: list[str]) -> None:
-    subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+    # It takes seconds; on a machine that is busy with other things it may take minutes, and is still worth it.
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=1800)
 
 
 def _kept_folder() -> Path | None:

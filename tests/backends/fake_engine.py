@@ -6,7 +6,7 @@ As a program: ``python fake_engine.py --port N`` with the flags below. What a qu
     status N WORDS       a refusal                             break        two pieces, and the connection is gone
     echo                 the request itself, as JSON           unfinished   two pieces and [DONE], no finish_reason
     wait                 one piece, then nothing for ever      nonsense     an event that is no JSON
-    slow N WORDS         such a refusal, after a while
+    sick N WORDS         such a refusal, once it is sick
     event WORDS          an error as an event of the stream    stranger     news of a choice that was not asked for
 
 GET /seen tells the requests that began and those whose client left.
@@ -88,9 +88,9 @@ class FakeEngine:
         what = order[0]
         if what == "die":
             os.kill(os.getpid(), signal.SIGKILL)
-        if what == "slow":
-            await asyncio.sleep(0.4)
-        if what in ("status", "slow"):
+        while what == "sick" and not self.is_sick:
+            await asyncio.sleep(0.02)
+        if what in ("status", "sick"):
             extra = {"Retry-After": "7"} if order[1] == "429" else {}
             return await self._reply(writer, int(order[1]), {"error": {"message": " ".join(order[2:])}}, extra)
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n: hello\n\n")
@@ -147,7 +147,7 @@ class FakeEngine:
         await writer.drain()
 
 
-_ORDERS = "say slow status echo wait event die break unfinished nonsense stranger".split()
+_ORDERS = "say sick status echo wait event die break unfinished nonsense stranger".split()
 
 
 def _find_order(text: str) -> list[str]:

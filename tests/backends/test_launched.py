@@ -11,12 +11,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx2 as httpx
 import pytest
 from transformers import AutoTokenizer
 
 from llava.backends.checkpoints import Checkpoint, find_hf_folder
 from llava.backends.events import Reading
 from llava.backends.launched import EngineOptions, Launched
+from llava.backends.process import Care
 from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentPicture
 from llava.backends.sglang import SGLang, _Translation, write_body
 from llava.backends.vllm import TEMPLATE, VLLM, write_message
@@ -26,7 +28,7 @@ from llava.image.source import load_picture
 from llava.model.checkpoint import load_model
 from llava.sampling import Sampling
 from llava.serve.limits import Limits, Settings
-from tests.backends.test_process import FAKE, QUICK, engine_of, family, until
+from tests.backends.test_process import FAKE, PATIENT, QUICK, engine_of, family, until
 
 
 class Stand(VLLM):
@@ -55,8 +57,8 @@ def ask(text: str, *pictures: Path, **settings: Any) -> ChatRequest:
 
 
 @asynccontextmanager
-async def serving(folder: Path, *flags: str, **options: Any) -> AsyncIterator[Stand]:
-    backend = Stand(folder, model_id="tiny", options=EngineOptions(arguments=flags, **options), care=QUICK)
+async def serving(folder: Path, *flags: str, care: Care = QUICK, **options: Any) -> AsyncIterator[Stand]:
+    backend = Stand(folder, model_id="tiny", options=EngineOptions(arguments=flags, **options), care=care)
     try:
         await backend.start()
         yield backend
@@ -120,7 +122,7 @@ def test_a_server_that_says_500_because_it_is_broken_counts_as_dead(hf_folder: P
     sick = tmp_path / "sick"
 
     async def task() -> None:
-        async with serving(hf_folder, "--sick-file", str(sick)) as backend:
+        async with serving(hf_folder, "--sick-file", str(sick), care=PATIENT) as backend:
             with pytest.raises(EngineFailed, match="status 500: mine alone"):
                 await answer(backend, ask("status 500 mine alone"))
             assert await answer(backend, ask("say well")) == "well"
@@ -130,8 +132,10 @@ def test_a_server_that_says_500_because_it_is_broken_counts_as_dead(hf_folder: P
             sick.unlink()
             await until(lambda: not backend.process.is_broken)
             assert await backend.is_ready()
-            asking = asyncio.create_task(answer(backend, ask("slow 500 workers are dead")))
-            await asyncio.sleep(0.1)
+            asking = asyncio.create_task(answer(backend, ask("sick 500 workers are dead")))
+            async with httpx.AsyncClient(trust_env=False) as client:
+                while (await client.get(f"{backend.process.url}/seen")).json()["begun"] < 3:
+                    await asyncio.sleep(0.02)
             sick.touch()
             with pytest.raises(EngineClosed, match="vLLM died before the answer ended"):
                 await asking

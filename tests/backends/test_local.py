@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import threading
 import weakref
 from pathlib import Path
 from typing import Any
@@ -160,11 +161,12 @@ def test_a_model_that_nobody_refers_to_is_let_go(next_folder: Path, monkeypatch:
     monkeypatch.setattr("llava.engine.engine.IDLE_S", 0.01)
     mine = load_model(str(next_folder), device="cpu", dtype="float32")
     assert Local.of(mine) is Local.of(mine)
+    others = set(threading.enumerate())
     Local.of(mine).answer(conversation(mine, "What?", 0), [], Sampling(max_new_tokens=2))
     engine = Local.of(mine).engine
     assert isinstance(engine, Engine)
-    if engine._thread is not None:
-        engine._thread.join(10)
+    for thread in set(threading.enumerate()) - others:
+        thread.join(200)
     gone = weakref.ref(mine.model)
     del mine, engine
     gc.collect()

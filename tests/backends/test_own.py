@@ -16,6 +16,7 @@ from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentPicture
 from llava.errors import ContextTooLong, EngineClosed, EngineFull, RequestTooLarge, UsageError
 from llava.image.source import Picture, load_picture
 from llava.sampling import Sampling
+from tests.backends.test_process import until
 from tests.tiny_tokenizers import byte_level, words_and_letters
 
 
@@ -121,10 +122,8 @@ def test_closing_the_iterator_frees_its_work(loaded: Any) -> None:
         await deltas.__anext__()
         assert own.count()["requests_running"] > 0
         await deltas.aclose()  # type: ignore[attr-defined]
-        for _ in range(500):
-            if not own.engine._num_open:
-                break
-            await asyncio.sleep(0.01)
+        await until(lambda: own.engine._num_open == 0)
+        assert own.engine.stats().new_tokens < 4 * 900
         assert own.count()["requests_running"] == own.count()["kv_used_share"] == 0
 
     run(loaded, work)

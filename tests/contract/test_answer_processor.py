@@ -38,7 +38,7 @@ def test_every_word_of_its_tables_becomes_the_same(word: str) -> None:
         assert OURS(text) == THEIRS()(text)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(pieces=st.lists(st.sampled_from(PIECES), max_size=10))
 def test_every_text_becomes_the_same(pieces: list[str]) -> None:
     text, theirs = "".join(pieces), THEIRS()

@@ -119,7 +119,7 @@ def run_lmms_eval(folder: Path, checkpoint: Path, pictures: list[Path]) -> dict[
         env=environment,
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=3600,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     logged = json.loads((folder / "samples.json").read_text())

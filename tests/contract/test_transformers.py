@@ -43,7 +43,7 @@ def test_an_answer_streams_as_text_from_another_thread(skip_prompt: bool, next_c
     ids = torch.tensor([[1, 300, SLOT, 301]])
     arguments = {"images": make_pixels(5), "image_sizes": SIZES[:1], "max_new_tokens": 12, "do_sample": False}
     expected = tokenizer.decode(model.generate(ids, **arguments)[0], skip_special_tokens=True)
-    streamer = TextIteratorStreamer(tokenizer, skip_prompt=skip_prompt, timeout=120, skip_special_tokens=True)
+    streamer = TextIteratorStreamer(tokenizer, skip_prompt=skip_prompt, timeout=600, skip_special_tokens=True)
     thread = Thread(target=model.generate, args=(ids,), kwargs={**arguments, "streamer": streamer})
     thread.start()
     pieces = list(streamer)

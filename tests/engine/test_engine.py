@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -25,6 +26,9 @@ from llava.prompt import Prompt
 from llava.sampling import Sampling
 from tests.tiny import ANYRES, FAMILIES, SLOT, TILE_PX, make_model
 from tests.tiny_tokenizers import words_and_letters
+
+# Seconds, many times what anything takes here.
+PATIENCE_S = 200.0
 
 
 @pytest.fixture(scope="module")
@@ -218,24 +222,24 @@ def test_a_cancelled_answer_ends_in_every_state(engine: Engine, loaded: Any) -> 
 
     def hold(piece: Piece) -> None:
         started.set()
-        gate.wait(10)
+        gate.wait(PATIENCE_S)
 
     running = engine.submit(question(loaded, [1, 5], max_new_tokens=500), on_piece=hold)
-    started.wait(10)
+    assert started.wait(PATIENCE_S)
     waiting = engine.submit(question(loaded, [1, SLOT, 6], PICTURES[:1], max_new_tokens=500))
     waiting.cancel()
     running.cancel()
     gate.set()
     text, result = waiting.wait()
     assert (text, result.reason, result.new_tokens) == ("", "cancelled", 0)
-    answered = engine.submit(question(loaded, [1, 6], max_new_tokens=500))
+    answered = engine.submit(question(loaded, [1, 6], max_new_tokens=900))
     for i, _ in enumerate(answered):
         if i == 3:
             answered.cancel()
             answered.cancel()
     assert answered.result is not None
     assert answered.result.reason == "cancelled"
-    assert 3 < answered.result.new_tokens < 500
+    assert 3 < answered.result.new_tokens < 900
     answered.cancel()  # after its end
 
 
@@ -376,13 +380,13 @@ def test_what_can_never_run_is_refused_at_once(engine: Engine, loaded: Any) -> N
 def test_more_than_may_wait_are_refused_and_a_client_that_never_reads_holds_nothing(loaded: Any) -> None:
     with Engine(loaded, memory_bytes=2**20, max_running=1, max_waiting=2) as engine:
         gate = threading.Event()
-        engine.submit(question(loaded, [1, 5]), on_piece=lambda piece: gate.wait(10) and None)
+        engine.submit(question(loaded, [1, 5]), on_piece=lambda piece: gate.wait(PATIENCE_S) and None)
         unread = [engine.submit(question(loaded, [1, 5, 6], max_new_tokens=50)) for _ in range(2)]
         with pytest.raises(EngineFull, match="3 questions"):
             engine.submit(question(loaded, [1, 5]))
         gate.set()
         while engine.stats().num_finished < 3:
-            pass
+            time.sleep(0.001)
         assert tokens(engine.submit(question(loaded, [1, 7]))) == generate(loaded, question(loaded, [1, 7]))
         assert all(stream.result is None for stream in unread)
     audit(engine)
@@ -418,11 +422,12 @@ def test_an_idle_engine_lets_its_thread_go(loaded: Any, monkeypatch: pytest.Monk
     monkeypatch.setattr("llava.engine.engine.IDLE_S", 0.01)
     with Engine(loaded, memory_bytes=2**20) as engine:
         asked = question(loaded, [1, 5])
+        before = set(threading.enumerate())
         first = engine.submit(asked).wait()[0]
-        thread = engine._thread
-        assert thread is not None
-        thread.join(10)
-        assert not thread.is_alive()
+        for thread in set(threading.enumerate()) - before:  # or it has ended by now
+            thread.join(PATIENCE_S)
+            assert not thread.is_alive()
+        assert engine._thread is None
         assert engine.submit(asked).wait()[0] == first
 
 

@@ -202,7 +202,7 @@ def test_a_compressed_body_is_refused(server) -> None:
 def _drip(start: bytes, drop: bytes) -> Reply:
     def reply(connection: socket.socket, _: str) -> None:
         connection.sendall(start)
-        for _ in range(200):
+        while True:  # until the other side has had enough
             connection.sendall(drop)
             time.sleep(0.05)
 
@@ -212,7 +212,7 @@ def _drip(start: bytes, drop: bytes) -> Reply:
 @pytest.mark.parametrize(
     "reply",
     [
-        pytest.param(lambda connection, _: time.sleep(8), id="silence"),
+        pytest.param(lambda connection, _: connection.recv(1), id="silence"),
         pytest.param(_drip(b"HTTP/1.1 200 OK\r\nA: ", b"a"), id="slow header"),
         pytest.param(_drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), id="always continue"),
         pytest.param(_drip(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", b"a"), id="slow body"),
@@ -220,17 +220,17 @@ def _drip(start: bytes, drop: bytes) -> Reply:
     ],
 )
 def test_the_deadline_is_for_everything_together(server, reply) -> None:
-    server.replies["/slow"] = reply
-    began = time.monotonic()
+    server.replies["/slow"] = reply  # which would go on for ever
     with pytest.raises(FetchError, match=r"within 0\.4 seconds"):
         _fetch(server.root + "/slow", timeout_s=0.4)
-    assert time.monotonic() - began < 5
 
 
 def test_a_name_server_that_does_not_answer_is_given_up_too(monkeypatch, no_connection) -> None:
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(1))
+    has_ended = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: has_ended.wait())
     with pytest.raises(FetchError, match=r"within 0\.1 seconds"):
         _fetch("http://example.com/", timeout_s=0.1)
+    has_ended.set()
 
 
 def test_nobody_at_the_port_and_no_such_host_are_said(monkeypatch) -> None:

@@ -359,7 +359,7 @@ def _count_by_hand(plan: TilePlan) -> int:
     return sum(map(len, rows)) + plan.has_base * plan.features_per_tile
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(SIDES, SIDES, TILINGS)
 def test_any_plan_is_consistent(width: int, height: int, tiling: Tiling) -> None:
     plan = plan_tiles(Size(width, height), tiling)
@@ -384,7 +384,7 @@ def test_any_plan_is_consistent(width: int, height: int, tiling: Tiling) -> None
         assert offset >= 0 or tiling.aspect == "square"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(SIDES, SIDES)
 def test_what_is_kept_covers_the_picture_but_for_less_than_a_feature(width: int, height: int) -> None:
     plan = plan_tiles(Size(width, height), RELEASED)
@@ -393,7 +393,7 @@ def test_what_is_kept_covers_the_picture_but_for_less_than_a_feature(width: int,
         assert kept.stop * 14 >= offset + content - 14
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(SIDES, SIDES)
 def test_turning_a_picture_turns_its_plan_unless_it_is_a_tie(width: int, height: int) -> None:
     plan, turned = plan_tiles(Size(width, height), RELEASED), plan_tiles(Size(height, width), RELEASED)

@@ -130,7 +130,7 @@ def test_a_processor_that_squashes_is_bit_for_bit_transformers_siglip() -> None:
     assert mine.tile_px == mine.crop_size["height"] == 48
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 400), st.integers(1, 400), st.sampled_from([Tiling(), Tiling("pad"), ANYRES]))
 def test_any_picture_gives_the_tiles_of_its_plan(width: int, height: int, tiling: Tiling) -> None:
     pixels = make_pixels(_noise(width, height), tiling, ImageProcessor())

@@ -7,7 +7,6 @@ import contextlib
 import io
 import os
 import struct
-import time
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
@@ -167,10 +166,9 @@ def test_a_data_uri_may_lie_about_its_type_and_hold_line_breaks() -> None:
 @pytest.mark.parametrize("size", [(10_000, 10_000), (40_000, 40_000), (13_400, 13_400), (2**31 - 1, 2**31 - 1)])
 def test_a_bomb_is_refused_before_it_is_unpacked(size, monkeypatch) -> None:
     monkeypatch.setattr("llava.image.source.decode", lambda *_: pytest.fail("it was decoded"))
-    began = time.process_time()
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda *_: pytest.fail("it was unpacked"))
     with pytest.raises(BadImage, match=rf"{size[0]}x{size[1]} px.*at most 25,000,000") as caught:
         load_picture(_png(*size))
-    assert time.process_time() - began < 0.1
     assert f"{size[0] * size[1]:,}" in str(caught.value)
 
 
@@ -275,7 +273,7 @@ def test_garbage_after_the_end_does_no_harm(format: str) -> None:
     assert load_picture(data + b"garbage" * 9).digest == load_picture(data).digest
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.sampled_from(FORMATS), st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=6)
 )
@@ -287,7 +285,7 @@ def test_a_file_with_wrong_bytes_is_read_or_refused_but_never_crashes(format: st
         assert load_picture(bytes(data)).image.mode == "RGB"
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=60))
 def test_any_bytes_behind_a_signature_are_refused(tail: bytes) -> None:
     for start in (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\x40\0\0\0WEBP", b"GIF89a", b"BM"):

@@ -204,7 +204,7 @@ def batches(draw: st.DrawFn) -> tuple[list[list[int]], list[list[bool]], list[in
     return rows, kept, [draw(st.integers(1, 5)) for _ in range(num_pictures)], passes_over
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(batch=batches(), limit=st.one_of(st.none(), st.integers(1, 12)), pads_left=st.booleans())
 def test_pictures_land_in_their_slots(
     batch: tuple[list[list[int]], list[list[bool]], list[int], bool], limit: int | None, pads_left: bool

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
@@ -43,7 +43,6 @@ def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(deadline=None)
 @given(pieces=st.lists(st.sampled_from(PIECES), max_size=8))
 def test_any_text_gets_the_ids_of_the_cut_prompt(tokenizers: dict[str, Any], kind: str, pieces: list[str]) -> None:
     plain, with_pictures = tokenizers[kind]

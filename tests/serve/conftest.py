@@ -12,10 +12,18 @@ import pytest
 
 from llava.backends.own import Own
 from llava.serve.limits import Limits, Settings
-from tests.serve.serving import Running, run_server
+from tests.serve.serving import PATIENCE_S, Running, run_server
 
-# Small enough to be exceeded in no time.
-LIMITS = Limits(picture_bytes=2 * 2**20, fetch_s=1.0, header_s=1.0, pictures=4, messages=20, body_s=1.0)
+# Small enough to be exceeded in no time, but for those that a good request could exceed on a busy machine.
+LIMITS = Limits(
+    picture_bytes=2 * 2**20,
+    pictures=4,
+    messages=20,
+    fetch_s=PATIENCE_S,
+    header_s=PATIENCE_S,
+    body_s=PATIENCE_S,
+    decode_s=PATIENCE_S,
+)
 
 
 @pytest.fixture(scope="session")

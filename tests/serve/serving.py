@@ -23,6 +23,10 @@ from llava.serve.listener import listen
 from llava.serve.run import Server, make_server
 from llava.serve.service import Service
 
+# Seconds until something that has to come is given up: many times what it takes, so that it comes on a machine that is
+# busy with other things, too, but less than what the limits that a server has by default would end.
+PATIENCE_S = 200.0
+
 
 @dataclass
 class Reply:
@@ -66,12 +70,10 @@ class Running:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def send(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, Any] = {}, timeout_s: float = 30
-    ) -> Reply:
+    def send(self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, Any] = {}) -> Reply:
         """One request on a connection of its own; the path is sent as it stands."""
         began = time.perf_counter()
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout_s)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         try:
             connection.request(method, path, body, dict(headers))
             response = connection.getresponse()
@@ -91,9 +93,15 @@ class Running:
         content = parts[0] if len(parts) == 1 and isinstance(parts[0], str) else list(map(as_part, parts))
         return self.post("/v1/chat/completions", {"messages": [{"role": "user", "content": content}], **more})
 
+    def counts(self) -> dict[str, float]:
+        """What /metrics tells."""
+        text = self.send("GET", "/metrics").body.decode()
+        pairs = [line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, value in pairs}
+
     def do(self, work: Callable[[], Any]) -> Any:
         """Runs a coroutine function in the server's loop."""
-        return asyncio.run_coroutine_threadsafe(work(), self.loop).result(30)
+        return asyncio.run_coroutine_threadsafe(work(), self.loop).result(3 * PATIENCE_S)
 
 
 def as_part(part: Any) -> Any:
@@ -128,18 +136,18 @@ def run_server(backend: Any, settings: Settings = Settings(), mount: Mount | Non
     thread = threading.Thread(target=lambda: asyncio.run(serve()), name="server")
     thread.start()
     try:
-        wait_until(lambda: server.started, 30)
+        wait_until(lambda: server.started)
         running = Running(listener.getsockname()[1], server, server.service, loops[0])
         running.do(server.service.started)
         yield running
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(PATIENCE_S)
         listener.close()
         assert not thread.is_alive()
 
 
-def wait_until(is_true: Callable[[], Any], timeout_s: float = 5.0) -> None:
+def wait_until(is_true: Callable[[], Any], timeout_s: float = PATIENCE_S) -> None:
     end = time.monotonic() + timeout_s
     while not is_true():
         assert time.monotonic() < end, "it never came true"

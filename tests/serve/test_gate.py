@@ -20,7 +20,7 @@ import pytest
 
 from llava.backends.own import Own
 from llava.serve.limits import Limits, Settings
-from tests.serve.serving import Puppet, Running, run_server, wait_until
+from tests.serve.serving import PATIENCE_S, Puppet, Running, run_server, wait_until
 
 CHAT = "/v1/chat/completions"
 HI = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
@@ -70,7 +70,7 @@ def test_any_key_opens_everything(locked: Running, key: str) -> None:
 def connect(running: Running, content: Any, path: str = CHAT) -> socket.socket:
     """A request on its way, nothing of its answer read."""
     body = json.dumps(content).encode()
-    connection = socket.create_connection(("127.0.0.1", running.port), timeout=20)
+    connection = socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE_S)
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     connection.sendall(head.encode() + body)
     return connection
@@ -79,18 +79,24 @@ def connect(running: Running, content: Any, path: str = CHAT) -> socket.socket:
 def read_all(connection: socket.socket) -> bytes:
     """What comes until the other side ends it."""
     heard = bytearray()
-    connection.settimeout(5)
+    connection.settimeout(PATIENCE_S)
     with contextlib.suppress(ConnectionResetError):
         while piece := connection.recv(2**20):
             heard += piece
     return bytes(heard)
 
 
-def check_freed(running: Running) -> None:
-    """Nobody is left, and every block can be had again."""
+def num_cancelled(running: Running) -> float:
+    """Answers that ended because nobody waited for them any more."""
+    return running.counts().get('llava_answers_total{outcome="cancelled"}', 0)
+
+
+def check_freed(running: Running, cancelled: float) -> None:
+    """So many were cancelled since the server began, nobody is left, and every block can be had again."""
     backend = running.service.backend
     assert isinstance(backend, Own)
     engine = backend.engine
+    wait_until(lambda: num_cancelled(running) == cancelled)
     wait_until(lambda: running.service.num_open == engine._num_open == 0)
     assert engine.stats().num_running + engine.stats().num_waiting == 0
     pool = engine._scheduler.pool
@@ -110,23 +116,24 @@ LONG = {"messages": HI["messages"], "max_tokens": 4000}
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_row_40_a_client_that_leaves_frees_its_work(endless: Running, stream: bool) -> None:
-    engine = endless.service.backend.engine  # type: ignore[attr-defined]
+    engine, before = endless.service.backend.engine, num_cancelled(endless)  # type: ignore[attr-defined]
     connection = connect(endless, {**LONG, "stream": stream, "n": 4})
     wait_until(lambda: engine.stats().num_running == 4)
     if stream:
         assert connection.recv(100).startswith(b"HTTP/1.1 200")
     assert endless.service.num_open == 1
     connection.close()
-    check_freed(endless)
+    check_freed(endless, before + 1)
 
 
 def test_row_40_two_hundred_clients_leave_at_once(endless: Running) -> None:
-    limits = endless.service.limits
+    limits, before = endless.service.limits, num_cancelled(endless)
     connections = [connect(endless, {**LONG, "stream": i % 2 == 0}) for i in range(200)]
-    wait_until(lambda: endless.service.num_open == limits.running + limits.waiting)
+    most = limits.running + limits.waiting
+    wait_until(lambda: endless.service.num_open == most)
     for connection in connections:
         connection.close()
-    check_freed(endless)
+    check_freed(endless, before + most)
     assert endless.post(CHAT, HI).status == 200
 
 
@@ -138,7 +145,7 @@ def test_a_client_that_leaves_before_the_first_token_frees_its_place(stream: boo
         connection = connect(running, {**HI, "stream": stream})
         wait_until(lambda: puppet.num_open == 1)
         connection.close()
-        wait_until(lambda: puppet.num_open == 0 and running.service.num_open == 0, 1)
+        wait_until(lambda: puppet.num_open == 0 and running.service.num_open == 0)
         puppet.gate.set()
         assert running.post(CHAT, HI).status == 200
 
@@ -152,7 +159,7 @@ def test_a_client_that_leaves_with_its_next_request_under_way_frees_its_work() -
         connection.sendall(HEALTH)
         time.sleep(0.1)
         connection.close()
-        wait_until(lambda: puppet.num_open == 0 and running.service.num_open == 0, 1)
+        wait_until(lambda: puppet.num_open == 0 and running.service.num_open == 0)
         puppet.gate.set()
 
 
@@ -169,14 +176,20 @@ def test_a_client_that_leaves_within_its_body_is_nobodys_fault(own: Running, cap
 
 def test_row_41_who_does_not_read_is_cut_off_and_holds_nobody_up() -> None:
     puppet = Puppet(num_tokens=50_000, word="x" * 2000)
-    with run_server(puppet, Settings(limits=Limits(send_s=0.5))) as running:
-        slow = connect(running, {**HI, "stream": True})
+    with run_server(puppet, Settings(limits=Limits(send_s=3 * PATIENCE_S))) as patient:
+        slow = connect(patient, {**HI, "stream": True})
         wait_until(lambda: puppet.num_open == 1)
         puppet.num_tokens = 3
         for _ in range(5):
-            assert running.post(CHAT, HI).seconds < 1
-        wait_until(lambda: puppet.num_open == 0, 10)
-        slow.settimeout(5)
+            assert patient.post(CHAT, HI).status == 200
+        assert puppet.num_open == 1  # it is still there, and held nobody up
+        slow.close()
+        wait_until(lambda: puppet.num_open == 0)
+    puppet.num_tokens = 50_000
+    with run_server(puppet, Settings(limits=Limits(send_s=0.5))) as running:
+        num_before = len(puppet.requests)
+        slow = connect(running, {**HI, "stream": True})
+        wait_until(lambda: len(puppet.requests) > num_before and puppet.num_open == 0)
         with slow:
             assert not read_all(slow).endswith(b"0\r\n\r\n"), "it looks like a whole answer"
 
@@ -184,18 +197,24 @@ def test_row_41_who_does_not_read_is_cut_off_and_holds_nobody_up() -> None:
 HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
+@pytest.fixture(scope="module")
+def hurried() -> Iterator[Running]:
+    with run_server(Puppet(), Settings(limits=Limits(header_s=1.0), decoders=1)) as running:
+        yield running
+
+
 @pytest.mark.parametrize("begin", [b"", b"POST /v1/chat", b"POST / HTTP/1.1\r\nX: y\r\n", HEALTH + b"GET /hea"])
-def test_row_41_headers_that_do_not_come_end_the_connection(own: Running, begin: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", own.port), timeout=5) as connection:
+def test_row_41_headers_that_do_not_come_end_the_connection(hurried: Running, begin: bytes) -> None:
+    began = time.monotonic()
+    with socket.create_connection(("127.0.0.1", hurried.port), timeout=PATIENCE_S) as connection:
         connection.sendall(begin)
-        began = time.monotonic()
         assert read_all(connection).count(b"HTTP/1.1 200") == begin.count(HEALTH)
-        assert 0.5 < time.monotonic() - began < 3
+        assert time.monotonic() - began > 0.9 * hurried.service.limits.header_s
 
 
-def test_a_body_that_was_refused_is_not_read_for_ever(own: Running) -> None:
+def test_a_body_that_was_refused_is_not_read_for_ever(hurried: Running) -> None:
     head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", own.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", hurried.port), timeout=PATIENCE_S) as connection:
         connection.sendall(head)
         assert connection.recv(4096).startswith(b"HTTP/1.1 415")
 
@@ -206,11 +225,11 @@ def test_a_body_that_was_refused_is_not_read_for_ever(own: Running) -> None:
                 return True
             return False
 
-        wait_until(is_closed, 3)
+        wait_until(is_closed)
 
 
 def test_a_connection_serves_on_after_a_refusal(own: Running) -> None:
-    connection = http.client.HTTPConnection("127.0.0.1", own.port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", own.port, timeout=PATIENCE_S)
     with contextlib.closing(connection):
         for content, status in ((b"{}", 400), (b"[", 400), (json.dumps(HI).encode(), 200)):
             connection.request("POST", CHAT, content, {"Content-Type": "application/json"})
@@ -218,16 +237,18 @@ def test_a_connection_serves_on_after_a_refusal(own: Running) -> None:
             assert (answer.status, answer.read()[:1]) == (status, b"{")
 
 
-def test_row_41_a_body_that_does_not_come_is_refused(own: Running) -> None:
+def test_row_41_a_body_that_does_not_come_is_refused() -> None:
     head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
-    with socket.create_connection(("127.0.0.1", own.port), timeout=5) as connection:
+    limits = Limits(body_s=0.5, header_s=PATIENCE_S)
+    with (
+        run_server(Puppet(), Settings(limits=limits, decoders=1)) as running,
+        socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE_S) as connection,
+    ):
         connection.sendall(head)
-        connection.settimeout(5)
-        answer = connection.recv(4096)
-        while b"\r\n\r\n{" not in answer:
-            answer += connection.recv(4096)
-    assert answer.startswith(b"HTTP/1.1 408")
-    assert b"body_s_limit_exceeded" in answer
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert answer.status == 408
+        assert b"body_s_limit_exceeded" in answer.read()
 
 
 def test_an_answer_that_takes_too_long_is_ended() -> None:
@@ -270,8 +291,7 @@ def test_row_42_more_than_may_wait_are_refused_at_once_and_the_others_answered_i
         assert {reply.status for reply in refused} == {429}
         assert {reply.headers["retry-after"] for reply in refused} == {"1"}
         assert {reply.error["code"] for reply in refused} == {"waiting_limit_exceeded"}
-        assert max(reply.seconds for reply in refused) < 2
-        assert puppet.num_open == 2
+        assert puppet.num_open == 2  # nobody's end was waited for
         puppet.gate.set()
         assert [one.result().status for one in admitted] == [200] * 5
         assert [request.messages[0].parts[0] for request in puppet.requests] == list("01234")
@@ -308,7 +328,8 @@ def test_an_error_before_the_first_token_has_a_status_and_one_after_it_an_event(
 
 def test_draining_refuses_new_ones_and_waits_for_the_others() -> None:
     puppet = Puppet()
-    with run_server(puppet) as running, ThreadPoolExecutor(1) as pool:
+    limits = Limits(drain_s=3 * PATIENCE_S)
+    with run_server(puppet, Settings(limits=limits)) as running, ThreadPoolExecutor(1) as pool:
         puppet.gate.clear()
         old = pool.submit(running.post, CHAT, HI)
         wait_until(lambda: puppet.num_open == 1)
@@ -326,7 +347,7 @@ def test_draining_refuses_new_ones_and_waits_for_the_others() -> None:
 def test_row_45_a_second_signal_does_not_wait() -> None:
     puppet = Puppet()
     began = time.monotonic()
-    with run_server(puppet) as running:
+    with run_server(puppet, Settings(limits=Limits(drain_s=3 * PATIENCE_S))) as running:
         puppet.gate.clear()
         connection = connect(running, HI)
         wait_until(lambda: puppet.num_open == 1)
@@ -334,7 +355,7 @@ def test_row_45_a_second_signal_does_not_wait() -> None:
         wait_until(lambda: running.service.is_draining)
         assert not running.server.should_exit
         running.server.handle_exit(signal.SIGTERM, None)
-        wait_until(lambda: puppet.num_stopped == 1, 10)
+        wait_until(lambda: puppet.num_stopped == 1)
         assert puppet.num_open == 0
         assert read_all(connection).startswith(b"HTTP/1.1 503")
         connection.close()

@@ -16,7 +16,7 @@ from llava.backends.own import Own
 from llava.backends.protocol import TokenLogprob
 from llava.serve.limits import Settings
 from llava.serve.schemas import write_chat_logprobs, write_completion_logprobs
-from tests.serve.conftest import Internet
+from tests.serve.conftest import LIMITS, Internet
 from tests.serve.serving import Puppet, Running, data_uri, run_server, write_image
 
 DEMO = Path(__file__).resolve().parents[2] / "examples/demo.png"
@@ -60,7 +60,7 @@ def test_a_private_address_is_asked_only_where_that_is_set(internet: Internet) -
     internet.page("/sign.png", DEMO.read_bytes())
     url = f"http://127.0.0.1:{internet.tcp.server_address[1]}/sign.png"
     with (
-        run_server(Own(), Settings(fetch_private=True)) as running,
+        run_server(Own(), Settings(limits=LIMITS, fetch_private=True)) as running,
         openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client,
     ):
         assert ask(client, picture(url), QUESTION).choices[0].message.content == "MORTALS"

@@ -20,7 +20,7 @@ from llava.image.source import Picture, load_picture
 from llava.serve import sheets, talk
 from llava.serve.limits import Limits, Settings
 from llava.serve.talk import Album, Answering, Message, Talks, Turn, Wishes, make_request
-from tests.serve.serving import Puppet, Running, run_server, wait_until
+from tests.serve.serving import PATIENCE_S, Puppet, Running, run_server, wait_until
 
 WISHES = Wishes(temperature=0.0, top_p=0.7, max_new_tokens=50, detail="auto")
 
@@ -259,7 +259,7 @@ def puppet() -> Puppet:
 @pytest.fixture(scope="module")
 def running(puppet: Puppet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     log = tmp_path_factory.mktemp("log") / "talks.jsonl"
-    limits = Limits(running=1, waiting=0)
+    limits = Limits(running=1, waiting=0, decode_s=PATIENCE_S)
     with run_server(puppet, Settings(limits=limits, log=log, decoders=1)) as server:
         yield server
 
