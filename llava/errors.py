@@ -20,6 +20,10 @@ class UsageError(LlavaError, ValueError):
     exit_code = 2
 
 
+class BadSchema(UsageError):
+    """Answers cannot be held to a JSON schema: it is none, nothing fits it, or it is too complex."""
+
+
 class BadImage(LlavaError, ValueError):
     """A picture cannot be used: missing, unreadable, truncated, too large, too thin, unsupported format.
 

@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llava.errors import EngineClosed, UsageError
+from llava.errors import BadSchema, EngineClosed, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -53,8 +53,8 @@ class Forms:
     def make(self, response_format: Mapping[str, Any]) -> Form:
         """The form that OpenAI's ``response_format`` of type ``json_object`` or ``json_schema`` asks for.
 
-        Raises UsageError for a schema that is none, that nothing satisfies, that holds what cannot be followed, or that
-        takes too long to read; EngineClosed where no process could be started for it.
+        Raises BadSchema for one that is none, that nothing satisfies, that holds what cannot be followed, or that takes
+        too long to read; UsageError for a tokenizer that is not fast; EngineClosed where no process could be started.
         """
         schema = response_format.get("json_schema", {}).get("schema", _ANY_OBJECT)
         text = json.dumps({**schema, "x-guidance": _LAYOUT})
@@ -64,7 +64,7 @@ class Forms:
             if len(self._kept) > _NUM_KEPT:
                 self._kept.popitem(last=False)
         if isinstance(made, str):
-            raise UsageError(f"Answers cannot be held to this schema: {made}. Use a simpler one.")
+            raise BadSchema(f"Answers cannot be held to this schema: {made}. Use a simpler one.")
         return made
 
     def _read(self, schema: str, *, is_ours: bool) -> Form | str:
@@ -112,7 +112,7 @@ class Following:
         return bool(self._matcher.is_stopped())
 
     def mask(self, scores_V: torch.Tensor) -> torch.Tensor:
-        """Scores [V] on the CPU, minus infinity for each token that may not come next. Raises UsageError."""
+        """Scores [V] on the CPU, minus infinity for each token that may not come next. Raises BadSchema."""
         import numpy as np  # the process that reads schemas does without
 
         allowed = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), np.uint8), bitorder="little")
@@ -123,13 +123,13 @@ class Following:
         return scores_V.masked_fill(barred_V, -float("inf"))
 
     def take(self, token: int) -> None:
-        """The token that came. Raises UsageError."""
+        """The token that came. Raises BadSchema."""
         self._matcher.consume_token(token)
         self._check()
 
     def _check(self) -> None:
         if self._matcher.is_error() or self._matcher.stop_reason() not in _GOOD_REASONS:
-            raise UsageError(
+            raise BadSchema(
                 f"The answer could not be held to its schema further: {_explain(self._matcher.get_error())}. "
                 "Use a simpler one."
             )

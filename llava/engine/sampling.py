@@ -46,7 +46,7 @@ class Chooser:
         return is_greedy and sampling.logprobs is None and self.form is None
 
     def choose(self, scores_V: torch.Tensor) -> Choice:
-        """The next token from float32 scores [V] on the CPU. Raises UsageError where the form is too complex."""
+        """The next token from float32 scores [V] on the CPU. Raises BadSchema where the form is too complex."""
         sampling = self.sampling
         changed_V = scores_V if self.form is None else self.form.mask(scores_V)
         if sampling.has_penalties and self.counts:

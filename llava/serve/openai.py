@@ -155,7 +155,9 @@ async def completions(service: Service, request: Request) -> Response:
         raise Refusal(400, f"{name} is not supported. Leave it out.", param=name, code="unsupported_parameter")
     check_characters(service, len(body.prompt), "prompt")
     sampling = schemas.read_sampling(body, service.limits, new_tokens=16)  # as OpenAI's
-    asked = ChatRequest((), sampling, num_choices, body.logprobs, escape_image_tokens(body.prompt))
+    form = read_format(service, body.response_format, "response_format")
+    prompt = escape_image_tokens(body.prompt)
+    asked = ChatRequest((), sampling, num_choices, body.logprobs, prompt, response_format=form)
     deltas = service.chat(asked)
     head = make_head(service, "cmpl")
     if body.stream:

@@ -10,6 +10,7 @@ from typing import Any
 
 from llava.errors import (
     BadImage,
+    BadSchema,
     ContextTooLong,
     EngineClosed,
     EngineFailed,
@@ -82,6 +83,8 @@ def translate(error: BaseException, request_id: str, param: str | None = None) -
         code = "image_fetch_failed" if isinstance(error, FetchError) else "invalid_image"
         limit = f" The limit is {_PICTURE_LIMITS[error.limit]}." if error.limit is not None else ""
         return Refusal(400, f"{error}{limit}", param=param, code=code)
+    if isinstance(error, BadSchema):
+        return Refusal(400, str(error), param="response_format", code="invalid_value")
     if isinstance(error, UsageError):
         return Refusal(400, str(error), param=param, code="invalid_value")
     if isinstance(error, EngineFull):

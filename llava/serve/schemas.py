@@ -189,6 +189,7 @@ class CompletionBody(SamplingBody):
     echo: bool | None = None
     suffix: str | None = None
     best_of: _Whole | None = None
+    response_format: ResponseFormat | None = None
 
 
 class WorkerBody(BaseModel):

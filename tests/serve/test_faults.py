@@ -55,8 +55,8 @@ def say(*parts: Any, role: str = "user", **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": role, "content": list(map(part, parts))}], "max_tokens": 2, **more}
 
 
-def schema(content: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "json_schema", "json_schema": {"name": "x", "schema": content}}
+def held_to(schema: dict[str, Any]) -> dict[str, Any]:
+    return say("Hi", response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": schema}})
 
 
 def shown(url: Any, **more: Any) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def header_of(width: int, height: int, bits: int = 8) -> bytes:
 JPEG = write_image(Image.new("RGB", (40, 30), "red"), "JPEG")
 BROKEN_PNG = DEMO[:60] + bytes([DEMO[60] ^ 1]) + DEMO[61:]
 HI = say("Hi")
-FIRST = "messages.0.content.0"
+FIRST, FORM = "messages.0.content.0", "response_format"
 TOO_LARGE = "25,000,000 are allowed. The limit is picture_pixels"
 TEXT, RESPONSES = "/v1/completions", "/v1/responses"
 REFUSED, VALUES = "unsupported_parameter", "values_limit_exceeded"
@@ -296,10 +296,10 @@ ROWS = [
         REFUSED,
         path=TEXT,
     ),
-    Row(37, "a schema within itself", say("Hi", response_format=schema({"$ref": "#"})), 400, "schema further"),
-    Row(37, "a schema of no type", say("Hi", response_format=schema({"type": "x"})), 400, "Invalid type: x"),
-    Row(37, "an exploding schema", say("Hi", response_format=schema(SLOW)), 400, "more than 0.5 s"),
-    Row(37, "an open pattern", say("Hi", response_format=schema({"type": "string", "pattern": "("})), 400, "unclosed"),
+    Row(37, "a schema within itself", held_to({"$ref": "#"}), 400, "schema further", param=FORM),
+    Row(37, "a schema of no type", held_to({"type": "x"}), 400, "Invalid type: x", param=FORM),
+    Row(37, "an exploding schema", held_to(SLOW), 400, "more than 0.5 s", param=FORM),
+    Row(37, "an open pattern", held_to({"type": "string", "pattern": "("}), 400, "unclosed", param=FORM),
     Row(
         37, "a form of no name", say("Hi", response_format={"type": "x"}), 400, "it has to be", param="response_format"
     ),

@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import struct
 import subprocess
 import termios
@@ -73,16 +74,21 @@ def test_hosts_that_do_not_answer_hold_up_only_who_named_them(internet: Internet
 
 
 def test_a_client_that_leaves_ends_the_fetching_of_its_pictures(internet: Internet) -> None:
-    ended: list[bytes] = []
-    internet.pages["/silent.png"] = lambda connection: ended.append(connection.recv(1))
+    heard: list[bytes | None] = []
+
+    def stay_silent(connection: socket.socket) -> None:
+        heard.append(None)
+        heard.append(connection.recv(1))
+
+    internet.pages["/silent.png"] = stay_silent
     part = {"type": "image_url", "image_url": {"url": internet.url("/silent.png")}}
     body = json.dumps({"messages": [{"role": "user", "content": [part]}]})
     with run_server(Puppet()) as running:
         connection = http.client.HTTPConnection("127.0.0.1", running.port)
         connection.request("POST", CHAT, body, {"Content-Type": "application/json"})
-        wait_until(lambda: internet.connected)
+        wait_until(lambda: heard)
         connection.close()
-        wait_until(lambda: ended == [b""])
+        wait_until(lambda: heard == [None, b""])
 
 
 def test_a_decoder_that_is_killed_comes_back(own: Running) -> None:

@@ -322,6 +322,9 @@ def test_answers_are_held_to_a_schema(client: openai.OpenAI) -> None:
     )
     assert whole.choices[0].message.content is not None
     assert whole.choices[0].message.content.startswith("{")
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": ["yes", "no"]}}}
+    continued = client.completions.create(model="embedded", prompt="Yes or no?", extra_body={"response_format": form})
+    assert continued.choices[0].text.strip() in ('"yes"', '"no"')
 
 
 def messages_of_responses() -> Any:
