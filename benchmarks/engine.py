@@ -87,7 +87,8 @@ def main() -> int:
     parser.add_argument("--vllm-python", help="a Python that has vLLM, to measure it too")
     parser.add_argument("--without-peers", action="store_true", help="measure the engine alone")
     parser.add_argument("--llama-python", help="a Python that has llama-cpp-python and gguf, to measure that too")
-    parser.add_argument("--sides", help=f"which, with commas, of {', '.join(MEASURES)} (default: those that are there)")
+    known = [side for side in MEASURES if side != "limits"]
+    parser.add_argument("--sides", help=f"which, with commas, of {', '.join(known)} (default: those that are there)")
     parser.add_argument("--brief", action="store_true", help="each question once, and no crowds")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--only", choices=MEASURES, help=argparse.SUPPRESS)
@@ -97,6 +98,9 @@ def main() -> int:
     if options.only:
         print(MARK + json.dumps(MEASURES[options.only](options)), flush=True)
         return 0
+    unknown = set(options.sides.split(",") if options.sides else ()) - set(known)
+    if unknown:
+        parser.error(f"--sides has {', '.join(sorted(unknown))}, but the sides are {', '.join(known)}")
     with tempfile.TemporaryDirectory() as folder:
         options.keep = options.keep or folder
         write_checkpoints(options)
