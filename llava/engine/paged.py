@@ -8,6 +8,7 @@ compiled (kernels.cpp) and reads the blocks where they are.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -240,12 +241,26 @@ def register() -> None:
     ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
 
 
+_switching = threading.Lock()
+_switched: dict[int, tuple[int, str]] = {}  # by a config's identity: how many want blocks now, and what was usual
+
+
 @contextmanager
 def attention_in_blocks(config: Any) -> Iterator[None]:
-    """Lets the layers attend over blocks, and sets everything back for whoever else runs the model."""
-    usual = config._attn_implementation
-    config._attn_implementation = ATTENTION
+    """Lets the layers attend over blocks, and sets everything back for whoever else runs the model.
+
+    Several engines may do so with one model at once, each in its own thread.
+    """
+    with _switching:
+        count, usual = _switched.get(id(config), (0, config._attn_implementation))
+        _switched[id(config)] = count + 1, usual
+        config._attn_implementation = ATTENTION
     try:
         yield
     finally:
-        config._attn_implementation = usual
+        with _switching:
+            count, usual = _switched.pop(id(config))
+            if count > 1:
+                _switched[id(config)] = count - 1, usual
+            else:
+                config._attn_implementation = usual

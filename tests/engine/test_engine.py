@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from llava.engine import paged
 from llava.engine.engine import Engine, EngineClosed, EngineFull, Piece, Question, Stream
 from llava.engine.scheduler import RequestTooLarge
 from llava.errors import UsageError
@@ -439,6 +440,25 @@ def test_the_model_can_be_asked_by_others_meanwhile(engine: Engine, loaded: Any)
     assert [generate(loaded, each) for each in asked] == expected
     assert [tokens(stream) for stream in streams] == expected
     assert loaded.model.config._attn_implementation == usual
+
+
+def test_engines_of_one_model_switch_its_attention_until_the_last_is_done(loaded: Any) -> None:
+    config = loaded.model.config
+    usual = config._attn_implementation
+    first, second = paged.attention_in_blocks(config), paged.attention_in_blocks(config)
+    for switch, enter in ((first, True), (second, True), (first, False), (second, False)):
+        switch.__enter__() if enter else switch.__exit__(None, None, None)
+        assert config._attn_implementation == (usual if (switch, enter) == (second, False) else paged.ATTENTION)
+
+
+def test_two_engines_of_one_model_do_not_disturb_each_other(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llava.native.library.load", lambda: None)  # torch's way, which switches
+    asked = mixed_questions(loaded, 12, 8)
+    expected = [generate(loaded, each) for each in asked]
+    with Engine(loaded, memory_bytes=2**20) as one, Engine(loaded, memory_bytes=2**20) as other:
+        streams = [engine.submit(each) for each in asked for engine in (one, other)]
+        said = [tokens(stream) for stream in streams]
+    assert said == [each for each in expected for _ in range(2)]
 
 
 def test_a_decoder_whose_frequencies_hang_on_the_batch_is_refused(tokenizer: Any) -> None:
