@@ -31,6 +31,7 @@ class Limits:
     pictures_bytes: int = _limit(2**30, "the decoded pictures of all requests together; requests wait for room")
     decode_s: float = _limit(10.0, "until a picture is decoded")
     fetch_s: float = _limit(10.0, "until a picture is fetched, redirects included")
+    fetched_bytes: int = _limit(64 * 2**20, "the files that are fetched for a request, together")
     fetch_redirects: int = _limit(3, "redirects on the way to a picture")
     new_tokens: int = _limit(4096, "new tokens of an answer; what asks for more gets this, or what the context holds")
     choices: int = _limit(8, "answers to one request (n)")

@@ -62,15 +62,22 @@ class PictureLoader:
         """
 
         turns, is_over = asyncio.Semaphore(_FETCHES), threading.Event()
+        limit, num_fetched = self.settings.limits.fetched_bytes, 0
 
         async def read(url: str, param: str) -> tuple[str, bytes, int]:
+            nonlocal num_fetched
             try:
                 if _is_data_uri(url):
                     return await asyncio.to_thread(self._measure, url, is_over)
                 async with turns:
-                    return await _run(self._fetching, self._measure, url, is_over)
+                    file = await _run(self._fetching, self._measure, url, is_over)
             except BadImage as error:
                 raise translate(error, "", param) from error
+            num_fetched += len(file[1])
+            if num_fetched > limit:
+                value = f"The pictures' files have {num_fetched:,} bytes or more"
+                raise over("fetched_bytes", limit, value, "Send fewer or smaller ones.", param=param)
+            return file
 
         try:
             files = await _gather([read(url, param) for url, param in named])

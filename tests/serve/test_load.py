@@ -91,6 +91,16 @@ def test_a_client_that_leaves_ends_the_fetching_of_its_pictures(internet: Intern
         wait_until(lambda: heard == [None, b""])
 
 
+def test_what_is_fetched_for_a_request_is_bounded_together(internet: Internet) -> None:
+    url = internet.page("/sign.png", PNG)
+    part = {"type": "image_url", "image_url": {"url": url}}
+    with run_server(Puppet(), Settings(limits=Limits(fetched_bytes=2 * len(PNG)), decoders=1)) as running:
+        assert running.chat(part, part).status == 200
+        refused = running.chat(part, part, part)
+        assert (refused.status, refused.error["code"]) == (400, "fetched_bytes_limit_exceeded")
+        assert running.chat(*[Image.new("RGB", (5, 5))] * 3).status == 200  # not fetched
+
+
 def test_a_decoder_that_is_killed_comes_back(own: Running) -> None:
     assert own.chat(draw(1, 20, 20), "?", max_tokens=2).status == 200
     for pid in own.service.pictures.decoders.pids:
