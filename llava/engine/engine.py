@@ -35,7 +35,7 @@ from llava.engine.forms import Form
 from llava.engine.memory import plan_memory
 from llava.engine.request import Request, State, fingerprint, position_keys
 from llava.engine.runner import Runner
-from llava.engine.sampling import Choice, Chooser, choose_all
+from llava.engine.sampling import BadScores, Choice, Chooser, choose_all
 from llava.engine.scheduler import Chunk, Scheduler, Step
 from llava.errors import EngineClosed as EngineClosed
 from llava.errors import EngineFull as EngineFull
@@ -458,6 +458,9 @@ class Engine:
             choice = choices.get(chunk.request.arrival)
             if isinstance(choice, Exception):
                 self._finish(chunk.request, "error", choice)
+                if isinstance(choice, BadScores):  # what it computed may be no numbers either, and serves nobody else
+                    self._scheduler.pool.forget_all()
+                    self._scheduler.features.forget_all()
             elif choice is not None:
                 try:
                     self._say(chunk, choice)

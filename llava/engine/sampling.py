@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from llava.engine.forms import Following
-from llava.errors import LlavaError
+from llava.errors import LlavaError, UsageError
 from llava.sampling import Sampling
 
 
@@ -46,14 +46,14 @@ class Chooser:
         return is_greedy and sampling.logprobs is None and self.form is None
 
     def choose(self, scores_V: torch.Tensor) -> Choice:
-        """The next token from float32 scores [V] on the CPU. Raises BadSchema where the form is too complex."""
+        """The next token from float32 scores [V] on the CPU. Raises UsageError for settings that allow none."""
         sampling = self.sampling
         changed_V = scores_V if self.form is None else self.form.mask(scores_V)
         if sampling.has_penalties and self.counts:
             changed_V = self._penalize(changed_V)
         highest = changed_V.max()
         if not highest.isfinite():
-            raise BadScores(f"The penalties make a score of {float(highest)} for the next token: they are too large.")
+            raise UsageError(f"The penalties make a score of {float(highest)} for the next token: they are too large.")
         if sampling.temperature == 0:
             token = int(changed_V.argmax())
         else:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from llava.engine import paged
 from llava.engine.engine import Engine, EngineClosed, EngineFull, Piece, Question, Stream
+from llava.engine.sampling import BadScores
 from llava.engine.scheduler import RequestTooLarge
 from llava.errors import UsageError
 from llava.image.geometry import plan_tiles
@@ -440,6 +441,17 @@ def test_the_model_can_be_asked_by_others_meanwhile(engine: Engine, loaded: Any)
     assert [generate(loaded, each) for each in asked] == expected
     assert [tokens(stream) for stream in streams] == expected
     assert loaded.model.config._attn_implementation == usual
+
+
+def test_what_was_no_number_once_is_forgotten(engine: Engine, loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = question(loaded, [1, 5, SLOT, 7, 9, 11], PICTURES[2:])
+    embed = engine._runner._embed
+    monkeypatch.setattr(engine._runner, "_embed", lambda *where: embed(*where) * float("nan"))
+    with pytest.raises(BadScores, match="nan"):
+        engine.submit(asked).wait()
+    monkeypatch.undo()
+    assert tokens(engine.submit(asked)) == generate(loaded, asked)
+    audit(engine)
 
 
 def test_engines_of_one_model_switch_its_attention_until_the_last_is_done(loaded: Any) -> None:

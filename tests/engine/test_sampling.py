@@ -74,7 +74,7 @@ def test_extreme_penalties_favour_or_leave_out_and_never_fail(temperature: float
             assert chooser.choose(scores).token in likely
     # What other rules left out stays so, and where nothing is left it is said.
     chooser = Chooser(Sampling(temperature=temperature, seed=1, repetition_penalty=1e300), Counter({0: 1, 1: 1}))
-    with pytest.raises(BadScores, match="penalties"):
+    with pytest.raises(UsageError, match="penalties"):
         chooser.choose(torch.tensor([-1.0, -torch.inf]))
 
 
