@@ -108,7 +108,10 @@ def _add_talking_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, metavar="N", help="the same seed gives the same answer")
     parser.add_argument(
-        "--repetition-penalty", type=float, default=1.0, metavar="X", help="above 1: fewer repetitions (default: 1)"
+        "--repetition-penalty",
+        type=float,
+        metavar="X",
+        help="above 1: fewer repetitions (default: the checkpoint's own, or 1)",
     )
     parser.add_argument(
         "--stop", action="append", default=[], metavar="TEXT", help="end the answer before TEXT; may be given again"

@@ -21,7 +21,8 @@ class Sampling:
         top_p: only the likeliest tokens whose probabilities sum to this, in (0, 1]; None is 1.
         top_k: only this many of the likeliest tokens; None is all.
         min_p: only tokens at least this times as likely as the likeliest, in [0, 1].
-        repetition_penalty: divides the scores above 0 of tokens that the answer has, and multiplies those below.
+        repetition_penalty: divides the scores above 0 of tokens that the answer has, and multiplies those below; None
+            is the checkpoint's own, of its generation_config.json, or 1.
         presence_penalty, frequency_penalty: taken from a token's score if the answer has it, and for each time it does;
             in [-2, 2], as OpenAI's.
         seed: answers with equal seeds are equal; None draws one.
@@ -37,7 +38,7 @@ class Sampling:
     max_new_tokens: int = 512
     top_k: int | None = None
     min_p: float = 0.0
-    repetition_penalty: float = 1.0
+    repetition_penalty: float | None = None
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     seed: int | None = None
@@ -57,7 +58,7 @@ class Sampling:
             raise UsageError(f"top-k is {self.top_k}; it has to be at least 1.")
         if not 0 <= self.min_p <= 1:
             raise UsageError(f"min-p is {self.min_p}; it has to be between 0 and 1.")
-        if not 0 < self.repetition_penalty < math.inf:
+        if self.repetition_penalty is not None and not 0 < self.repetition_penalty < math.inf:
             raise UsageError(f"The repetition penalty is {self.repetition_penalty}; it has to be above 0 (1 is none).")
         for name in ("presence_penalty", "frequency_penalty"):
             value = getattr(self, name)
@@ -74,13 +75,18 @@ class Sampling:
 
     @property
     def has_penalties(self) -> bool:
-        return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
+        penalties = (self.presence_penalty, self.frequency_penalty)
+        return self.repetition_penalty not in (None, 1) or any(penalties)
 
     def for_generate(self) -> dict[str, Any]:
         """Arguments for ``generate``; the sampling flags are absent from a greedy call, which would warn of them."""
         chosen: dict[str, Any] = {"num_beams": self.num_beams, "do_sample": self.temperature > 0}
+        if self.repetition_penalty is not None:
+            chosen["repetition_penalty"] = self.repetition_penalty
         if self.temperature > 0:
             chosen["temperature"] = self.temperature
+            if self.min_p:
+                chosen["min_p"] = self.min_p
             # Said even when they are off: a checkpoint's generation_config.json may hold other values.
             chosen["top_p"] = 1.0 if self.top_p is None else self.top_p
             chosen["top_k"] = self.top_k or 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAUL
 from llava.conversation import Conversation
 from llava.engine.engine import Engine, Question, Stream
 from llava.engine.runner import find_obstacle
-from llava.errors import LlavaError
+from llava.errors import LlavaError, UsageError
 from llava.image.geometry import TilePlan, plan_tiles
 from llava.image.pixels import make_pixels
 from llava.image.source import Picture
@@ -178,6 +179,9 @@ class Local:
         # Where memory is short the answer may become shorter, as it does at the end of the context.
         room_tokens = max(1, self.engine.cache_tokens - prepared.prompt_tokens + 1)
         sampling = replace(prepared.sampling, max_new_tokens=min(prepared.sampling.max_new_tokens, room_tokens))
+        if sampling.repetition_penalty is None:
+            own = self.loaded.model.generation_config.repetition_penalty
+            sampling = replace(sampling, repetition_penalty=own)
         return Question(
             prepared.prompt, prepared.pictures, prepared.plans, sampling, prepared.stop_texts, prepared.stop_ids
         )
@@ -209,6 +213,11 @@ class Local:
     def _generate(self, prepared: Prepared, began: float, on_text: Callable[[str], None] | None) -> Answer:
         """One answer through the model's own ``generate``."""
         loaded, model, sampling = self.loaded, self.loaded.model, prepared.sampling
+        if sampling.presence_penalty or sampling.frequency_penalty:
+            raise UsageError(
+                "Presence and frequency penalties cannot be had here: this model, or a prompt that is cut, goes "
+                "through generate, which knows a repetition penalty alone."
+            )
         # The input ids are what places the pictures; the merge inside the model puts their positions in their stead.
         input_ids = torch.tensor([prepared.prompt.input_ids], device=model.device)
         pixels = [
@@ -220,7 +229,12 @@ class Local:
         arguments = sampling.for_generate()
         if sampling.num_beams == 1:
             arguments["stopping_criteria"] = StoppingCriteriaList([listener])
-        with torch.inference_mode():
+        has_seed = sampling.seed is not None
+        with torch.inference_mode(), torch.random.fork_rng(enabled=has_seed), warnings.catch_warnings():
+            # That it counts the answer's tokens alone is what is wanted.
+            warnings.filterwarnings("ignore", "Passing `repetition_penalty` with `inputs_embeds`")
+            if has_seed:
+                torch.manual_seed(sampling.seed)
             try:
                 new_ids = model.generate(
                     input_ids,

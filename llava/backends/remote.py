@@ -211,7 +211,7 @@ class Remote:
         extras = {
             "top_k": -1 if sampling.top_k is None else sampling.top_k,
             "min_p": sampling.min_p,
-            "repetition_penalty": sampling.repetition_penalty,
+            "repetition_penalty": sampling.repetition_penalty or 1.0,
         }
         if not self._speaks_extras:  # then only what was asked for: OpenAI's own refuses unknown names
             extras = {name: value for name, value in extras.items() if value != _NO_EXTRAS[name]}

@@ -86,7 +86,7 @@ def write_body(asked: Asked, request: ChatRequest) -> dict[str, Any]:
         "top_p": 1.0 if sampling.top_p is None else sampling.top_p,
         "top_k": -1 if sampling.top_k is None else sampling.top_k,
         "min_p": sampling.min_p,
-        "repetition_penalty": sampling.repetition_penalty,
+        "repetition_penalty": sampling.repetition_penalty or 1.0,
         "presence_penalty": sampling.presence_penalty,
         "frequency_penalty": sampling.frequency_penalty,
         "stop": list(asked.stop_texts),

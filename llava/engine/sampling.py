@@ -74,7 +74,8 @@ class Chooser:
         said = torch.tensor(list(self.counts))
         times = torch.tensor(list(self.counts.values()), dtype=torch.float64)
         old = scores_V[said].double()
-        new = torch.where(old < 0, old * sampling.repetition_penalty, old / sampling.repetition_penalty)
+        factor = 1.0 if sampling.repetition_penalty is None else sampling.repetition_penalty
+        new = torch.where(old < 0, old * factor, old / factor)
         new -= sampling.presence_penalty + sampling.frequency_penalty * times
         # However small a penalty, what it favours stays a number.
         scores_V[said] = new.clamp(max=torch.finfo(scores_V.dtype).max).to(scores_V.dtype)

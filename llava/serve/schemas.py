@@ -283,7 +283,7 @@ def read_sampling(body: SamplingBody | WorkerBody, limits: Limits, new_tokens: i
         rest = {
             "top_k": body.top_k if body.top_k and body.top_k > 0 else None,
             "min_p": body.min_p or 0.0,
-            "repetition_penalty": body.repetition_penalty or 1.0,
+            "repetition_penalty": body.repetition_penalty,
             "presence_penalty": body.presence_penalty or 0.0,
             "frequency_penalty": body.frequency_penalty or 0.0,
             "seed": body.seed,

@@ -61,6 +61,41 @@ def test_both_ways_say_the_same(loaded: Any, picture: Picture, monkeypatch: pyte
     assert [answer.new_tokens for answer in many] == [14, 3, 14]
 
 
+def test_both_ways_take_a_penalty_and_the_checkpoints_own(
+    loaded: Any, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backend = Local(loaded)
+
+    def say_both(**settings: Any) -> str:
+        asked = (conversation(loaded, "What is it?"), [picture], Sampling(max_new_tokens=40, **settings))
+        slow = backend._generate(backend.prepare(*asked), 0.0, None).text
+        assert backend.answer(*asked).text == slow
+        return slow
+
+    plain = say_both()
+    penalized = say_both(repetition_penalty=1.5)
+    assert penalized != plain
+    monkeypatch.setattr(loaded.model.generation_config, "repetition_penalty", 1.5)
+    assert say_both() == penalized
+    assert say_both(repetition_penalty=1.0) == plain
+
+
+def test_generate_takes_a_seed_and_refuses_what_it_does_not_know(loaded: Any) -> None:
+    backend = Local(loaded)
+
+    def say(**settings: Any) -> str:
+        asked = (conversation(loaded, "Why?", 0), [], Sampling(max_new_tokens=20, **settings))
+        return backend._generate(backend.prepare(*asked), 0.0, None).text
+
+    state = torch.get_rng_state()
+    drawn = [say(temperature=2.0, seed=seed, min_p=0.001) for seed in (1, 2, 1)]
+    assert drawn[0] == drawn[2] != drawn[1]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert say(temperature=2.0, seed=1, min_p=1.0) == say()
+    with pytest.raises(UsageError, match="Presence and frequency penalties cannot be had here"):
+        say(presence_penalty=1.0)
+
+
 def test_more_conversations_than_an_engine_lets_wait_are_answered(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llava.backends.local.MOST_TOGETHER", 3)
     backend = Local(loaded, max_running=2, max_waiting=1)
