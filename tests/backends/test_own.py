@@ -175,6 +175,7 @@ def test_choices_that_are_too_many_for_the_engine_leave_none_behind(loaded: Any)
     async def work(own: Own) -> None:
         with pytest.raises(EngineFull):
             await own.chat(request("Why?", sampling={"max_new_tokens": 500}, num_choices=6)).__anext__()
+        await until(lambda: not own.engine._num_open)  # they are let go when the step that runs is over
         assert (await collect(own, request("Why?")))[-1].usage is not None
 
     run(loaded, work, max_running=2, max_waiting=2)
