@@ -248,7 +248,8 @@ def measure_engine(options: argparse.Namespace, bits: int = 16, arithmetic: str 
     """This package's engine."""
     import torch
 
-    from llava.engine.engine import Engine, Question
+    from llava.engine.engine import Engine
+    from llava.engine.stream import Question
     from llava.image.geometry import plan_tiles
     from llava.image.source import load_picture
     from llava.model.checkpoint import load_model

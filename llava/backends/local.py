@@ -19,8 +19,9 @@ from transformers.generation import StoppingCriteria, StoppingCriteriaList
 
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
 from llava.conversation import Conversation
-from llava.engine.engine import Engine, Question, Stream
+from llava.engine.engine import Engine
 from llava.engine.runner import find_obstacle
+from llava.engine.stream import Question, Stream
 from llava.errors import LlavaError, UsageError
 from llava.image.geometry import TilePlan, plan_tiles
 from llava.image.pixels import make_pixels

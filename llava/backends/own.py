@@ -22,9 +22,10 @@ from llava.backends.protocol import ChatRequest, Delta, FinishReason, SentPictur
 from llava.backends.turns import write_conversation
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import conv_templates
-from llava.engine.engine import Engine, Piece, Stream
+from llava.engine.engine import Engine
 from llava.engine.forms import Forms
 from llava.engine.sampling import Choice
+from llava.engine.stream import Piece, Stream
 from llava.errors import ContextTooLong, EngineClosed, UsageError
 from llava.image.geometry import TilePlan, Tiling, plan_tiles, plan_whole
 from llava.model.checkpoint import load_model

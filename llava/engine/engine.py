@@ -22,8 +22,8 @@ import queue
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
@@ -31,19 +31,16 @@ import torch
 
 from llava.engine.blocks import BlockPool
 from llava.engine.features import FeatureStore
-from llava.engine.forms import Form
 from llava.engine.memory import plan_memory
 from llava.engine.request import Request, State, fingerprint, position_keys
 from llava.engine.runner import Runner
 from llava.engine.sampling import BadScores, Choice, Chooser, choose_all
 from llava.engine.scheduler import Chunk, Scheduler, Step
+from llava.engine.stream import Piece, Question, Result, Stream
 from llava.errors import EngineClosed as EngineClosed
 from llava.errors import EngineFull as EngineFull
 from llava.errors import UsageError
-from llava.image.geometry import TilePlan
-from llava.image.source import Picture
-from llava.prompt import Prompt, TextStream
-from llava.sampling import Sampling
+from llava.prompt import TextStream
 
 if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
@@ -61,83 +58,6 @@ IDLE_S = 1.0
 MOST_POSITIONS = 4096
 # Recent pictures' features that are kept, in positions.
 FEATURE_POSITIONS = 16 * 2880
-
-
-@dataclass(frozen=True)
-class Question:
-    """What an engine is asked: a rendered prompt, its pictures with their plans, and where the answer ends.
-
-    ``salt``: what is cached for this question serves only questions with the same one. ``form``: what the answer is
-    held to.
-    """
-
-    prompt: Prompt
-    pictures: Sequence[Picture] = ()
-    plans: Sequence[TilePlan] = ()
-    sampling: Sampling = field(default_factory=Sampling)
-    stop_texts: Sequence[str] = ()
-    stop_ids: Sequence[int] = ()
-    salt: str = ""
-    form: Form | None = None
-
-
-@dataclass(frozen=True)
-class Result:
-    """How an answer ended. Times are seconds from ``submit``."""
-
-    reason: str  # "stop", "length", "cancelled" or "error"
-    error: Exception | None
-    prompt_tokens: int
-    cached_tokens: int  # of the prompt, known before it began
-    new_tokens: int
-    first_token_s: float
-    total_s: float
-
-
-@dataclass(frozen=True)
-class Piece:
-    """News of an answer: tokens, the text that became certain, and with the last piece the result."""
-
-    text: str
-    choices: tuple[Choice, ...] = ()
-    result: Result | None = None
-
-
-class Stream:
-    """One answer on its way. Iterate over its pieces; ``result`` is there when they end."""
-
-    def __init__(self, engine: Engine, on_piece: Callable[[Piece], None] | None) -> None:
-        self.result: Result | None = None
-        self._engine = engine
-        self._on_piece = on_piece
-        self._pieces: queue.SimpleQueue[Piece] = queue.SimpleQueue()
-        self.request: Request | None = None
-
-    def __iter__(self) -> Iterator[Piece]:
-        """The pieces as they come. An answer that ended by an error raises it after its last piece."""
-        while self.result is None:
-            piece = self._pieces.get()
-            self.result = piece.result
-            yield piece
-        if self.result.error is not None:
-            raise self.result.error
-
-    def wait(self) -> tuple[str, Result]:
-        """The whole text and how it ended. Raises the error that it ended by."""
-        text = "".join(piece.text for piece in self)
-        assert self.result is not None
-        return text, self.result
-
-    def cancel(self) -> None:
-        """Ends the answer soon, from any thread and in any state; the last piece then says so."""
-        self._engine._cancel(self)
-
-    def _put(self, piece: Piece) -> None:
-        if self._on_piece is None:
-            self._pieces.put(piece)
-        else:
-            self.result = piece.result
-            self._on_piece(piece)
 
 
 @dataclass

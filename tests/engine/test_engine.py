@@ -17,9 +17,10 @@ import torch
 from PIL import Image
 
 from llava.engine import paged
-from llava.engine.engine import Engine, EngineClosed, EngineFull, Piece, Question, Stream
+from llava.engine.engine import Engine, EngineClosed, EngineFull
 from llava.engine.sampling import BadScores
 from llava.engine.scheduler import RequestTooLarge
+from llava.engine.stream import Piece, Question, Stream
 from llava.errors import UsageError
 from llava.image.geometry import plan_tiles
 from llava.image.pixels import ImageProcessor, make_pixels

@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from llava import load_model
-from llava.engine.engine import Engine, Question
+from llava.engine.engine import Engine
 from llava.engine.forms import Forms
+from llava.engine.stream import Question
 from llava.errors import EngineClosed, UsageError
 from llava.prompt import Prompt
 from llava.sampling import Sampling
