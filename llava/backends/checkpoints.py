@@ -176,9 +176,13 @@ def _is_fit(folder: Path) -> bool:
     )
 
 
+# Raised whenever ``convert`` writes something else than before, so that what an older version wrote is not used.
+_CONVERSION = 2
+
+
 def _describe_files(folder: Path) -> str:
     """A short digest of a folder's files: names, sizes and times, so that a changed checkpoint is converted anew."""
-    digest = hashlib.sha256(str(folder.resolve()).encode())
+    digest = hashlib.sha256(f"{_CONVERSION} {folder.resolve()}".encode())
     for path in sorted(folder.iterdir()):
         if path.is_file():
             about = path.stat()

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer, GenerationConfig, LlamaTokenizer, PreTrainedConfig
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig
 
 from llava.config import read_json
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN
 from llava.errors import CheckpointError
 from llava.image.pixels import ImageProcessor
+from llava.model.spm import is_sentencepiece, load_llama_tokenizer
 from llava.model.weights import refuse_pointer
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")  # one is enough
@@ -63,11 +64,12 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
 def _read_tokenizer(folder: Path) -> Any:
     path = folder / "tokenizer_config.json"
     settings = read_json(path) if path.is_file() else {}
-    is_llama = settings.get("tokenizer_class") in (None, "LlamaTokenizer", "LlamaTokenizerFast")
-    if is_llama and (folder / "tokenizer.model").is_file() and not (folder / "tokenizer.json").is_file():
-        # What went without saying when such folders were written. Transformers 5 takes the opposite for granted.
-        unsaid = {name: True for name in ("add_bos_token", "legacy") if name not in settings}
-        return LlamaTokenizer.from_pretrained(folder, **unsaid)
+    named = settings.get("tokenizer_class")
+    is_llama = named in ("LlamaTokenizer", "LlamaTokenizerFast") or (
+        named is None and (folder / "tokenizer.model").is_file()
+    )
+    if is_llama and is_sentencepiece(folder):
+        return load_llama_tokenizer(folder, settings)
     # The empty configuration keeps Transformers from reading config.json, where "llava" means a model of its own.
     return AutoTokenizer.from_pretrained(folder, config=PreTrainedConfig(), trust_remote_code=False)
 

@@ -80,8 +80,8 @@ def resize_rows(matrix_VC: torch.Tensor, num_rows: int) -> torch.Tensor:
 def add_picture_tokens(tokenizer: Any) -> PreTrainedTokenizerFast:
     """The tokenizer with ``<image>``, and with a token to pad with that means nothing else; it pads on the left.
 
-    Its ids for a text with pictures are those of ``tokenizer_image_token``, with its ``<image>`` in each slot; but a
-    blank at the very beginning of a text may be lost, where no template has one.
+    Its ids for a text with pictures are those of ``tokenizer_image_token``, with its ``<image>`` in each slot; but
+    one that swallows a blank at the very beginning of a text, as Transformers' own Llama tokenizers do, still does.
 
     Raises:
         CheckpointError: no such tokenizer can be made of this one.
