@@ -30,16 +30,14 @@ Prefix = Literal["always", "first", "never"]
 
 
 class LlamaTokenizer(transformers.LlamaTokenizer):
-    """Transformers' class, without the added tokens that it makes of a model's control and user-defined symbols."""
+    """Transformers' class, which leaves a ``tokenizer.model`` to ``load_llama_tokenizer``."""
 
     @classmethod
     def convert_to_native_format(cls, trust_remote_code: bool = False, **kwargs: Any) -> dict[str, Any]:
         """What the constructor gets for the files of a folder. Called by ``from_pretrained``."""
-        native: dict[str, Any] = super().convert_to_native_format(trust_remote_code=trust_remote_code, **kwargs)
-        native.pop("additional_special_tokens", None)
-        if "additional_special_tokens" in kwargs:
-            native["additional_special_tokens"] = kwargs["additional_special_tokens"]
-        return native
+        if kwargs.get("tokenizer_file") is None and kwargs.get("vocab_file"):
+            return {**kwargs, "vocab": Pieces(Path(kwargs["vocab_file"])).vocabulary, "merges": []}
+        return dict(super().convert_to_native_format(trust_remote_code=trust_remote_code, **kwargs))
 
 
 def is_sentencepiece(folder: Path) -> bool:
@@ -68,8 +66,8 @@ def load_llama_tokenizer(folder: Path, settings: Mapping[str, Any]) -> LlamaToke
     tokenizer = LlamaTokenizer.from_pretrained(folder, **{k: v for k, v in unsaid.items() if k not in settings})
     tokenizer.init_kwargs["legacy"] = tokenizer.legacy  # else it is not saved
     backend = tokenizer.backend_tokenizer
-    pieces = Pieces(model_file) if model_file.is_file() else None
-    if pieces is not None and pieces.is_bpe and pieces.vocabulary == backend.get_vocab(with_added_tokens=False):
+    pieces = _read_pieces(model_file, is_needed=written is None)
+    if pieces is not None and pieces.vocabulary == backend.get_vocab(with_added_tokens=False):
         if tokenizer.legacy:
             prefix: Prefix = "always" if pieces.adds_prefix else "never"
         else:
@@ -88,6 +86,16 @@ def load_llama_tokenizer(folder: Path, settings: Mapping[str, Any]) -> LlamaToke
     steps = [decoders.Replace(BLANK, " "), decoders.ByteFallback(), decoders.Fuse()]
     backend.decoder = decoders.Sequence([*steps, *([] if prefix == "never" else [decoders.Strip(" ", left=1)])])
     return tokenizer
+
+
+def _read_pieces(path: Path, *, is_needed: bool) -> Pieces | None:
+    """The pieces of a ``tokenizer.model``, if there is one. A damaged one counts only where it ``is_needed``."""
+    try:
+        return Pieces(path) if path.is_file() else None
+    except ValueError:
+        if is_needed:
+            raise
+        return None
 
 
 def _is_ours(tokenizer_json: Mapping[str, Any]) -> bool:
@@ -110,10 +118,7 @@ def _read_prefix(tokenizer_json: Mapping[str, Any]) -> Prefix:
 
 
 class Pieces:
-    """A SentencePiece model file, parsed. What is built from it is for the BPE kind.
-
-    Raises ValueError where the file is damaged.
-    """
+    """A SentencePiece model file of the BPE kind, parsed. Raises ValueError where it is damaged or of another kind."""
 
     def __init__(self, path: Path) -> None:
         from google.protobuf.message import DecodeError
@@ -126,8 +131,10 @@ class Pieces:
             raise ValueError(f"{path.name} is not a SentencePiece model: {error}") from error
         if not proto.pieces:
             raise ValueError(f"{path.name} is not a SentencePiece model: it holds no pieces")
+        if proto.trainer_spec.model_type != proto.trainer_spec.BPE:
+            kind = proto.trainer_spec.ModelType.Name(proto.trainer_spec.model_type).lower()
+            raise ValueError(f"{path.name} is a SentencePiece model of the kind {kind}; Llama's tokenizers are BPE")
         self._proto = proto
-        self.is_bpe = proto.trainer_spec.model_type == proto.trainer_spec.BPE
 
     @property
     def vocabulary(self) -> dict[str, int]:

@@ -20,6 +20,7 @@ from transformers import AutoTokenizer
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.conversation import conv_templates
+from llava.errors import CheckpointError
 from llava.model.checkpoint import load_model
 from llava.model.companions import load_tokenizer, save_tokenizer
 from llava.model.convert import convert
@@ -253,6 +254,24 @@ def test_convert_writes_them_into_tokenizer_json(tmp_path: Path, legacy: bool, l
         if layout == "hf" or not re.search("(^|</?s>|<unk>)[ ▁]", text):
             # Transformers' own class swallows a blank at a beginning, and the original's layout has to name that class.
             assert auto(text).input_ids == ids, repr(text)
+
+
+@pytest.mark.parametrize(("model", "said"), [(b"no model", "not a SentencePiece"), (b"", "holds no pieces")])
+def test_a_damaged_model_is_refused_unless_there_is_a_tokenizer_json(tmp_path: Path, model: bytes, said: str) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(model)
+    with pytest.raises(CheckpointError, match=said):
+        load_tokenizer(tmp_path)
+    (tmp_path / "tokenizer.model").write_bytes(train())
+    save_tokenizer(load_tokenizer(tmp_path), tmp_path)
+    expected = load_tokenizer(tmp_path)("  a").input_ids
+    (tmp_path / "tokenizer.model").write_bytes(model)
+    assert load_tokenizer(tmp_path)("  a").input_ids == expected
+
+
+def test_a_model_of_another_kind_is_named(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(train(model_type="unigram", vocab_size=400))
+    with pytest.raises(CheckpointError, match="kind unigram"):
+        load_tokenizer(tmp_path)
 
 
 def test_a_folder_of_llama_3_that_names_llamas_class_keeps_its_own_kind(tmp_path: Path) -> None:
