@@ -19,9 +19,10 @@ from PIL import Image
 from llava.chat import Chat
 from llava.conversation import conv_templates
 from llava.errors import LlavaError, UsageError
+from llava.flags import run_door
 from llava.image.source import FOR_LOCAL_USER, load_picture
 from llava.sampling import Sampling
-from llava.serve.original import run, tell_unused
+from llava.serve.original import tell_unused
 
 if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
@@ -109,7 +110,7 @@ def _run(argv: Sequence[str] | None = None) -> int:
         main(args)
         return 0
 
-    return run(work)
+    return run_door(work)
 
 
 if __name__ == "__main__":

@@ -109,9 +109,14 @@ def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine-arg", action="append", default=[], metavar="WORD", help=text)
 
 
-def _serve(arguments: argparse.Namespace) -> int:
+def need_serve_extra() -> None:
+    """Raises UsageError if what serving needs is not installed."""
     if importlib.util.find_spec("fastapi") is None:
         raise UsageError("Serving needs the package's serve extra: run pip install 'llava[serve]'.")
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    need_serve_extra()
     from llava.serve.run import serve
 
     if not all(key.strip() for key in arguments.api_key):

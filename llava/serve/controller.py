@@ -12,8 +12,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from llava.serve.original import run
-from llava.serve.registry import DISPATCH_METHODS, serve_controller
+from llava.flags import run_door
+from llava.serve.command import need_serve_extra
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -21,14 +21,21 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m llava.serve.controller")
     parser.add_argument("--host", default="localhost")
     parser.add_argument("--port", type=int, default=21001)
-    parser.add_argument("--dispatch-method", choices=DISPATCH_METHODS, default="shortest_queue")
+    parser.add_argument("--dispatch-method", choices=["lottery", "shortest_queue"], default="shortest_queue")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serves until it is told to end; returns the exit code."""
     args = build_parser().parse_args(argv)
-    return run(lambda: serve_controller(args.host, args.port, args.dispatch_method))
+
+    def work() -> int:
+        need_serve_extra()
+        from llava.serve.registry import serve_controller
+
+        return serve_controller(args.host, args.port, args.dispatch_method)
+
+    return run_door(work)
 
 
 if __name__ == "__main__":

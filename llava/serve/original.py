@@ -1,25 +1,13 @@
-"""What the front doors of the original's serving commands share: ``llava serve`` in other words, and a mistake said."""
+"""What the front doors of the original's serving commands share: ``llava serve`` in other words."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from llava.errors import LlavaError
+from llava.flags import run_door
 from llava.serve.command import add_serve
-
-
-def run(work: Callable[[], int]) -> int:
-    """What ``work`` returns; a mistake of the user's is one sentence on stderr and its exit code."""
-    try:
-        return work()
-    except LlavaError as error:
-        print(f"llava: error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-        return 130
 
 
 def serve(words: Sequence[str]) -> int:
@@ -27,7 +15,7 @@ def serve(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="llava")
     add_serve(parser.add_subparsers())
     arguments = parser.parse_args(["serve", *words])
-    return run(lambda: arguments.run(arguments))
+    return run_door(lambda: arguments.run(arguments))
 
 
 def tell_unused(arguments: argparse.Namespace, reasons: dict[str, str]) -> None:

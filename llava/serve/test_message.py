@@ -16,10 +16,8 @@ from contextlib import aclosing
 from llava.backends.protocol import ChatRequest
 from llava.backends.workers import Workers, make_client, post_json, read_address
 from llava.conversation import default_conversation
+from llava.flags import run_door
 from llava.sampling import Sampling
-from llava.serve.original import run
-from llava.serve.registry import Status
-from llava.serve.schemas import check
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -45,7 +43,7 @@ async def send_message(args: argparse.Namespace) -> None:
     if args.worker_address and not name:
         async with make_client() as client:
             url = f"{read_address(args.worker_address)}/worker_get_status"
-            name = str(check(Status, await post_json(client, url, {}, "worker")).model_names[0])
+            name = str((await post_json(client, url, {}, "worker"))["model_names"][0])
     workers = Workers(args.controller_address, model_id=name)
     try:
         if args.worker_address:
@@ -70,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         asyncio.run(send_message(args))
         return 0
 
-    return run(work)
+    return run_door(work)
 
 
 if __name__ == "__main__":
