@@ -64,7 +64,7 @@ def resize_and_center_crop(image: Image.Image, shortest_edge_length: int) -> Ima
     size = (int(edge * ratio), edge) if ratio > 1 else (edge, int(edge / ratio))
     resized = image.resize(size, Image.Resampling.LANCZOS)
     left, top = (size[0] - edge) / 2, (size[1] - edge) / 2
-    return resized.crop((left, top, size[0] - left, size[1] - top))  # type: ignore[arg-type]
+    return resized.crop((left, top, size[0] - left, size[1] - top))
 
 
 def auto_pad_images(image: Image.Image, grid_params: Sequence[int]) -> Image.Image:

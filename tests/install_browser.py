@@ -29,6 +29,11 @@ def is_ci() -> bool:
     return os.environ.get("CI", "").lower() in ("1", "true", "yes")
 
 
+def is_missed() -> bool:
+    """Whether the tests that need one are skipped."""
+    return find_browser() is None and not is_ci()
+
+
 def describe_skipped(reasons: Sequence[str]) -> str | None:
     """The closing line of a test run of whose tests these were skipped; None if a browser would change nothing."""
     number = sum(NO_BROWSER in reason for reason in reasons)

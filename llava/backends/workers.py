@@ -88,7 +88,7 @@ class Workers:
     ) -> None:
         self._controller = read_address(controller)
         self._wanted = model_id
-        self.model_id = model_id or "llava"  # until ``start`` knows
+        self.model_id = model_id or ""  # until ``start`` knows
         self.context_tokens = 0  # until a worker has told
         self._api_key, self._timeouts = api_key, timeouts
         self._tell = on_progress or (lambda sentence: None)
@@ -225,7 +225,7 @@ class Workers:
             ) as answer:
                 async for chunk in answer.aiter_bytes():
                     *pieces, rest = (rest + chunk).split(b"\0")
-                    for piece in pieces:
+                    for piece in filter(None, pieces):  # an empty one only says that it still goes on
                         yield json.loads(piece)
                     if len(rest) > _MOST_PIECE_BYTES:
                         raise EngineFailed(f"The worker sent a piece of more than {_MOST_PIECE_BYTES:,} bytes.")

@@ -9,6 +9,8 @@ Source: haotian-liu/LLaVA@c121f04 llava/serve/controller.py.
 
 from __future__ import annotations
 
+import json
+import os
 import random
 import sys
 import time
@@ -22,13 +24,13 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from llava.backends.workers import make_client, post_json, read_address
 from llava.constants import CONTROLLER_HEART_BEAT_EXPIRATION
 from llava.errors import LlavaError
 from llava.serve.body import read_json
-from llava.serve.gate import Gate, begin_stream
+from llava.serve.gate import Gate
 from llava.serve.limits import Settings
 from llava.serve.listener import listen
 from llava.serve.refusals import LOG, Refusal
@@ -172,30 +174,23 @@ class _Routes:
             known = ", ".join(self.registry.list_models()) or "none"
             return _refuse(404, 2, f"No worker has the model '{model}'. The models are: {known}.")
         silent = httpx.Timeout(self.limits.answer_s, connect=5.0)
-        pieces = _pass_through(
-            self.client.stream("POST", f"{address}/worker_generate_stream", json=content, timeout=silent)
-        )
+        url = f"{address}/worker_generate_stream"
+        asking = self.client.build_request("POST", url, json=content, timeout=silent)
         try:
-            return await begin_stream(pieces, _write_refusal, self.limits.send_s, "application/octet-stream")
-        except (httpx.HTTPError, StopAsyncIteration):
+            answer = await self.client.send(asking, stream=True)
+        except httpx.HTTPError:
             return _refuse(503, 3, f"The worker of '{model}' cannot be reached. Ask again later.")
+        return StreamingResponse(_pass_through(answer), answer.status_code, media_type="application/octet-stream")
 
 
-async def _pass_through(opening: Any) -> AsyncGenerator[bytes, None]:
-    has_begun = False
+async def _pass_through(answer: httpx.Response) -> AsyncGenerator[bytes, None]:
     try:
-        async with opening as answer:
-            async for chunk in answer.aiter_bytes():
-                has_begun = True
-                yield chunk
+        async for chunk in answer.aiter_bytes():
+            yield chunk
     except httpx.HTTPError:
-        if not has_begun:
-            raise
-        yield _write_refusal(Refusal(503, "The worker broke off. Ask again."), 3)
-
-
-def _write_refusal(refusal: Refusal, code: int = 1) -> bytes:
-    return JSONResponse({"text": str(refusal), "error_code": code}).body + b"\0"  # type: ignore[operator]
+        yield json.dumps({"text": "The worker broke off. Ask again.", "error_code": 3}).encode() + b"\0"
+    finally:
+        await answer.aclose()
 
 
 def _refuse(status: int, code: int, sentence: str) -> Response:
@@ -204,8 +199,8 @@ def _refuse(status: int, code: int, sentence: str) -> Response:
 
 
 def create_controller(registry: Registry, settings: Settings = Settings()) -> FastAPI:
-    """The controller as an ASGI application."""
-    client = make_client()
+    """The controller as an ASGI application; the word in LLAVA_ENGINE_KEY is the workers' key."""
+    client = make_client(api_key=os.environ.get("LLAVA_ENGINE_KEY"))
 
     @asynccontextmanager
     async def run(app: FastAPI) -> AsyncIterator[None]:

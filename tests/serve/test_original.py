@@ -96,7 +96,7 @@ def test_controller_page_and_worker_start_in_the_originals_order_and_answer() ->
         assert reach(directory).post("/list_models", {}).json == {"models": []}
         flags = ["--controller", directory, "--model-path", "embedded", "--model-name", "toy", "--host", "127.0.0.1"]
         with start("model_worker", *flags) as (worker, worker_process):
-            wait_until(lambda: reach(page).send("GET", "/ready").status == 200)
+            wait_until(lambda: reach(page).send("GET", "/ready").status == 200, 3 * PATIENCE_S)
             reach(directory).post("/refresh_all_workers", {})
             assert reach(directory).post("/list_models", {}).json == {"models": ["toy"]}
             assert reach(directory).post("/get_worker_address", {"model": "toy"}).json == {"address": worker}
@@ -106,7 +106,7 @@ def test_controller_page_and_worker_start_in_the_originals_order_and_answer() ->
                 assert said[-1]["text"].removeprefix(PROMPT).strip() == "MORTALS"
             picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{encode(DEMO)}"}}
             assert reach(page).chat(picture, "What is written on the sign?", temperature=0).text == "MORTALS"
-            wait_until(lambda: b"gradio" in reach(page).send("GET", "/").body)
+            wait_until(lambda: b"gradio" in reach(page).send("GET", "/").body, 3 * PATIENCE_S)
             assert (
                 test_message.main(["--controller-address", directory, "--message", "Hi", "--max-new-tokens", "2"]) == 0
             )

@@ -69,7 +69,7 @@ def start(
         found = re.search(r"http://127\.0\.0\.1:(\d+)$", line)
         assert found, line
         running = Running(int(found[1]), None, None, None)  # type: ignore[arg-type]
-        wait_until(lambda: running.send("GET", "/ready").status == 200)
+        wait_until(lambda: running.send("GET", "/ready").status == 200, 3 * PATIENCE_S)  # it imports torch
         yield process, running
     finally:
         process.kill()

@@ -21,7 +21,7 @@ from llava.backends.own import Own
 from llava.backends.protocol import ChatRequest, Delta
 from llava.errors import EngineFull
 from llava.serve.limits import Limits, Settings
-from tests.install_browser import NO_BROWSER, REMEDY, find_browser, is_ci
+from tests.install_browser import NO_BROWSER, REMEDY, find_browser, is_ci, is_missed
 from tests.serve.serving import PATIENCE_S, Puppet, Running, run_server, wait_until
 
 if not is_ci():
@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
 CHROMIUM = find_browser()
 
-needs_browser = pytest.mark.skipif(CHROMIUM is None and not is_ci(), reason=NO_BROWSER)
+needs_browser = pytest.mark.skipif(is_missed(), reason=NO_BROWSER)
 
 
 class Talker(Puppet):

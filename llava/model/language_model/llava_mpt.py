@@ -1,4 +1,4 @@
-"""Front door: the original's names for LLaVA on MPT, which is not supported: using them says so.
+"""The original's names for LLaVA on MPT, which is not supported: using them says so.
 
 The original's own class cannot run either: it calls the merge with arguments that the merge no longer takes.
 """

@@ -1,4 +1,4 @@
-"""Front door: the original's names for LLaVA on Qwen2-MoE, which is not supported: using them says so."""
+"""The original's names for LLaVA on Qwen2-MoE, which is not supported: using them says so."""
 
 from llava.model.language_model.unsupported import NotSupported
 
