@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from llava.chat import Chat
 from llava.conversation import conv_templates
 from llava.errors import LlavaError, UsageError
 from llava.flags import run_door
@@ -38,6 +37,8 @@ def main(args: Any) -> None:
 
     Raises LlavaError for a model or an image that cannot be used.
     """
+    from llava.chat import Chat
+
     sampling = Sampling(temperature=args.temperature, max_new_tokens=args.max_new_tokens)
     image = load_picture(args.image_file, FOR_LOCAL_USER)  # before the model, which takes longer
     loaded = _load(args)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -41,10 +42,10 @@ async def send_message(args: argparse.Namespace) -> None:
     request = ChatRequest(prompt=conversation.get_prompt(), sampling=sampling)
     name = args.model_name
     if args.worker_address and not name:
-        async with make_client() as client:
+        async with make_client(api_key=os.environ.get("LLAVA_ENGINE_KEY")) as client:
             url = f"{read_address(args.worker_address)}/worker_get_status"
             name = str((await post_json(client, url, {}, "worker"))["model_names"][0])
-    workers = Workers(args.controller_address, model_id=name)
+    workers = Workers(args.controller_address, model_id=name, api_key=os.environ.get("LLAVA_ENGINE_KEY"))
     try:
         if args.worker_address:
             answer = workers.ask_worker(read_address(args.worker_address), request)

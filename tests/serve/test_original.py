@@ -251,9 +251,9 @@ def run_http(handler: Any, *pieces: tuple[str, int]) -> Iterator[tuple[str, list
         thread.join(PATIENCE_S)
 
 
-def ask_workers(url: str, *parts: Any, model_id: str | None = None, **sampling: Any) -> str:
+def ask_workers(url: str, *parts: Any, api_key: str | None = None, **sampling: Any) -> str:
     async def ask() -> str:
-        workers = Workers(url, model_id=model_id, timeouts=PATIENT)
+        workers = Workers(url, api_key=api_key, timeouts=PATIENT)
         try:
             await workers.start()
             request = ChatRequest((ChatMessage("user", parts),), Sampling(**sampling))
@@ -276,6 +276,45 @@ def test_a_worker_of_the_original_is_asked_in_its_own_protocol() -> None:
     assert asked[0]["prompt"].endswith(" ASSISTANT:")
     assert asked[0]["prompt"].count("<image>") == len(asked[0]["images"]) == 1
     assert (asked[0]["temperature"], asked[0]["stop"]) == (0.5, "</s>")
+
+
+def test_a_worker_with_a_key_is_asked_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LLAVA_ENGINE_KEY", "secret")
+    registry, puppet = Registry(), Puppet()
+    with run_controller(registry) as url, run_server(puppet, Settings(keys=("secret",))) as worker:
+        reach(url).post("/register_worker", {"worker_name": worker.url})
+        reach(url).post("/refresh_all_workers", {})
+        assert registry.list_models() == ["puppet"]
+        assert ask_workers(url, "Hi", api_key="secret") == "word word word "
+        (*_, last) = ask_as_the_original(url, "puppet", images=[], prompt="Hi")
+        assert last["text"] == "Hiword word word "
+        with pytest.raises(EngineFailed, match="LLAVA_ENGINE_KEY"):
+            ask_workers(url, "Hi")
+
+
+def test_the_page_waits_for_the_model_that_it_is_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llava.backends.workers._LOOK_S", 0.01)
+    registry, told = Registry(), list[str]()
+
+    async def wait(url: str) -> None:
+        workers = Workers(url, model_id="wanted", timeouts=PATIENT, on_progress=told.append)
+        starting = asyncio.create_task(workers.start())
+        while len(told) < 1:
+            await asyncio.sleep(0.005)
+        assert not await workers.is_ready()
+        registry.add("http://127.0.0.1:9", Status(model_names=["other"]), has_heart_beat=False)
+        while len(told) < 2:
+            await asyncio.sleep(0.005)
+        registry.add("http://127.0.0.1:9", Status(model_names=["wanted", "other"]), has_heart_beat=False)
+        await starting
+        assert await workers.is_ready()
+        await workers.stop()
+
+    with run_controller(registry) as url:
+        asyncio.run(wait(url))
+    assert told[0] == f"waiting until a worker of 'wanted' registers with the controller at {url}"
+    assert told[1].endswith("; it knows other")
+    assert "questions go to wanted" in told[2]
 
 
 def test_what_goes_wrong_with_a_worker_is_said() -> None:
