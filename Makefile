@@ -29,7 +29,7 @@ demo: $(VENV)/.core
 	@echo
 	@$(BIN)/llava info --image $(DEMO_PICTURE) --plot out/token-map.png
 
-test: $(VENV)/.dev
+test: $(VENV)/.dev $(VENV)/.browser
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_FLAGS)
 
 # Real SGLang, real vLLM and SGLang's gateway, each in an environment of its own (6 GB, made once). ENGINES= says which;
@@ -59,7 +59,7 @@ docs: $(VENV)/.dev
 	@$(BIN)/python docs/build.py
 
 clean:
-	rm -rf $(VENV)/.core $(VENV)/.dev .mypy_cache .pytest_cache .ruff_cache build out
+	rm -rf $(VENV)/.core $(VENV)/.dev $(VENV)/.browser .mypy_cache .pytest_cache .ruff_cache build out
 
 $(BIN)/python:
 	@echo "making $(VENV) with $$($(PYTHON) --version)"
@@ -77,4 +77,9 @@ $(VENV)/.dev: $(VENV)/.core tests/contract/requirements.txt
 	@echo "installing what the tests need (once)"
 	@$(PIP) $(CONSTRAINTS) -e ".[train,serve,web,dev]"
 	@$(PIP) --no-deps --no-compile -r tests/contract/requirements.txt
+	@touch $@
+
+# What the tests of the web chat drive. Where it cannot be installed they are skipped, and the run's last line says so.
+$(VENV)/.browser: tests/install_browser.py | $(VENV)/.dev
+	@$(BIN)/python tests/install_browser.py
 	@touch $@

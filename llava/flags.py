@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
+
+from llava.errors import LlavaError
 
 # Bits of each name that --quant takes.
 QUANTIZATIONS = {"int8": 8, "int4": 4}
@@ -19,6 +22,18 @@ def add_command(
     parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     parser.set_defaults(run=run, parser=parser)
     return parser
+
+
+def run_door(work: Callable[[], int]) -> int:
+    """What ``work``, the command of a front door, returns; a mistake of the user's is one sentence on stderr."""
+    try:
+        return work()
+    except LlavaError as error:
+        print(f"llava: error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
 
 
 @contextlib.contextmanager

@@ -2,7 +2,8 @@
 
 Pictures and prompts are done elsewhere and only named here; what stands here is what nothing else needs.
 
-Source: haotian-liu/LLaVA@c121f04 llava/mm_utils.py.
+Source: haotian-liu/LLaVA@c121f04 llava/mm_utils.py; LLaVA-VL/LLaVA-NeXT@df17966 llava/mm_utils.py for what that has
+beyond it: functions for image_aspect_ratio highres and crop_split, which models here do not have.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from transformers import StoppingCriteria
 
-from llava.errors import BadImage
+from llava.errors import BadImage, UsageError
 from llava.image.pixels import (
     divide_to_patches,
     expand2square,
@@ -31,13 +32,18 @@ from llava.prompt import tokenizer_image_token
 
 __all__ = [
     "KeywordsStoppingCriteria",
+    "auto_pad_images",
     "divide_to_patches",
     "expand2square",
+    "extract_patches",
     "get_anyres_image_grid_shape",
     "get_model_name_from_path",
     "load_image_from_base64",
     "process_anyres_image",
+    "process_highres_image",
+    "process_highres_image_crop_split",
     "process_images",
+    "resize_and_center_crop",
     "resize_and_pad_image",
     "select_best_resolution",
     "tokenizer_image_token",
@@ -50,6 +56,61 @@ def load_image_from_base64(image: str | bytes) -> Image.Image:
         return Image.open(BytesIO(base64.b64decode(image)))
     except (binascii.Error, UnidentifiedImageError) as error:
         raise BadImage(f"This text is not a picture in base64: {error}.") from error
+
+
+def resize_and_center_crop(image: Image.Image, shortest_edge_length: int) -> Image.Image:
+    """The square of that side in the middle of the image, whose shorter side is resized to it first."""
+    edge, ratio = shortest_edge_length, image.width / image.height
+    size = (int(edge * ratio), edge) if ratio > 1 else (edge, int(edge / ratio))
+    resized = image.resize(size, Image.Resampling.LANCZOS)
+    left, top = (size[0] - edge) / 2, (size[1] - edge) / 2
+    return resized.crop((left, top, size[0] - left, size[1] - top))
+
+
+def auto_pad_images(image: Image.Image, grid_params: Sequence[int]) -> Image.Image:
+    """The image in the middle of a black canvas, the one nearest to its shape with sides of ``grid_params``."""
+    if not grid_params:
+        raise UsageError("grid_params is empty: it has to hold the sides that a canvas may have.")
+    ratio = image.width / image.height
+    canvases = [(width, height) for width in grid_params for height in grid_params]
+    nearest = min((width / height for width, height in canvases), key=lambda each: abs(ratio - each))
+    fitting = [canvas for canvas in canvases if abs(canvas[0] / canvas[1] - nearest) < 1e-3]
+    width, height = canvas = min(fitting, key=lambda each: abs(max(image.size) / max(each) - 1))
+    size = (width, int(width / ratio)) if image.width > image.height else (int(height * ratio), height)
+    padded = Image.new("RGB", canvas, (0, 0, 0))
+    padded.paste(image.resize(size, Image.Resampling.LANCZOS), ((width - size[0]) // 2, (height - size[1]) // 2))
+    return padded
+
+
+def extract_patches(image: Image.Image, patch_size: int, overlap_ratio: float) -> list[Image.Image]:
+    """Squares of that side, row by row; what is left over at the edges is shared between both sides."""
+    if patch_size <= 0 or not 0 <= overlap_ratio < 1:
+        raise UsageError(f"Squares of {patch_size} px that overlap by {overlap_ratio} cannot be cut out.")
+    stride = int(patch_size * (1 - overlap_ratio))
+    columns, rows = ((side - patch_size) // stride + 1 for side in image.size)
+    left = (image.width - (columns - 1) * stride - patch_size) // 2
+    top = (image.height - (rows - 1) * stride - patch_size) // 2
+    corners = [(left + column * stride, top + row * stride) for row in range(rows) for column in range(columns)]
+    return [image.crop((x, y, x + patch_size, y + patch_size)) for x, y in corners]
+
+
+def process_highres_image(image: Image.Image, processor: Any, grid_pinpoints: str) -> torch.Tensor:
+    """The whole image and the squares of it at the largest of ``grid_pinpoints`` ("336,672"), as a tower takes them."""
+    edge = processor.size["shortest_edge"]
+    side = max(int(each) for each in grid_pinpoints.split(","))
+    padded = expand2square(image, tuple(int(each * 255) for each in processor.image_mean)).resize((side, side))
+    return _preprocess([image.resize((edge, edge)), *extract_patches(padded, edge, 0)], processor)
+
+
+def process_highres_image_crop_split(image: Image.Image, data_args: Any, processor: Any = None) -> torch.Tensor:
+    """Squares of ``image_split_resolution`` from the middle of the image at ``image_crop_resolution``."""
+    cropped = resize_and_center_crop(image, data_args.image_crop_resolution)
+    pieces = extract_patches(cropped, data_args.image_split_resolution, 0)
+    return _preprocess(pieces, processor or data_args.image_processor)
+
+
+def _preprocess(pieces: Sequence[Image.Image], processor: Any) -> torch.Tensor:
+    return torch.stack([processor.preprocess(piece, return_tensors="pt")["pixel_values"][0] for piece in pieces])
 
 
 def get_model_name_from_path(model_path: str) -> str:

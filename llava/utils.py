@@ -51,6 +51,28 @@ def build_logger(logger_name: str, logger_filename: str) -> logging.Logger:
     return logger
 
 
+class StreamToLogger:
+    """A stream whose whole lines become records of ``logger``; everything else is that of the stdout of now."""
+
+    def __init__(self, logger: logging.Logger, log_level: int = logging.INFO) -> None:
+        self.terminal = sys.stdout
+        self.logger, self.log_level = logger, log_level
+        self.linebuf = ""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.terminal, name)
+
+    def write(self, buf: str) -> None:
+        *lines, self.linebuf = (self.linebuf + buf).split("\n")
+        for line in lines:
+            self.logger.log(self.log_level, line.rstrip())
+
+    def flush(self) -> None:
+        """Logs what is left of a line."""
+        if self.linebuf:
+            self.write("\n")
+
+
 def violates_moderation(text: str) -> bool:
     """True if OpenAI's moderation service flags ``text``; False, with a logged warning, if it cannot be asked.
 

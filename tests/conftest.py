@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.install_browser import describe_skipped
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -24,6 +27,15 @@ def _same_numbers() -> None:
         sys.modules["torch"].manual_seed(0)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(0)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The last line says what a browser would have made run."""
+    reports = terminalreporter.stats.get("skipped", [])
+    line = describe_skipped([str(report.longrepr) for report in reports])
+    if line is not None:
+        terminalreporter.config.add_cleanup(lambda: print(line))
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from io import BytesIO
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from PIL import Image
 from transformers import LlamaConfig, LlamaForCausalLM, StoppingCriteriaList
 
 from llava import mm_utils
-from llava.errors import BadImage
+from llava.errors import BadImage, UsageError
+from llava.image.pixels import ImageProcessor
 from llava.mm_utils import KeywordsStoppingCriteria, get_model_name_from_path, load_image_from_base64
 from tests import tiny_tokenizers
 
@@ -109,3 +111,51 @@ def test_transformers_ends_a_generation_with_it(letters: Any) -> None:
     text = letters.decode(stopped[0, prompt.shape[1] :])
     assert third in text
     assert stopped.shape[1] <= prompt.shape[1] + 3
+
+
+def gradient(width: int, height: int) -> Image.Image:
+    """Red grows to the right and green downwards, so that a pixel tells where it was."""
+    image = Image.new("RGB", (width, height))
+    image.putdata([(x * 255 // width, y * 255 // height, 0) for y in range(height) for x in range(width)])
+    return image
+
+
+@pytest.mark.parametrize("size", [(100, 50), (50, 100), (60, 60)])
+def test_the_middle_of_an_image_is_cut_out(size: tuple[int, int]) -> None:
+    cut = mm_utils.resize_and_center_crop(gradient(*size), 20)
+    assert cut.size == (20, 20)
+    longer = 0 if size[0] > size[1] else 1
+    assert cut.getpixel((10, 10))[longer] == pytest.approx(128, abs=10)
+
+
+def test_an_image_stands_in_the_middle_of_the_canvas_of_its_shape() -> None:
+    padded = mm_utils.auto_pad_images(Image.new("RGB", (90, 50), "red"), [30, 60, 120])
+    assert padded.size == (120, 60)  # 2 to 1 is nearest to 1.8 to 1
+    # As wide as the canvas it would be higher than it, so the ends are cut off.
+    assert padded.getpixel((0, 0)) == padded.getpixel((119, 59)) == (255, 0, 0)
+    narrow = mm_utils.auto_pad_images(Image.new("RGB", (22, 100), "red"), [30, 120])
+    assert narrow.size == (30, 120)
+    assert narrow.getpixel((0, 60)) == (0, 0, 0)
+    assert narrow.getpixel((15, 60)) == (255, 0, 0)
+    with pytest.raises(UsageError, match="grid_params is empty"):
+        mm_utils.auto_pad_images(narrow, [])
+
+
+def test_squares_are_cut_row_by_row_and_what_is_left_over_is_shared() -> None:
+    image = gradient(70, 30)
+    pieces = mm_utils.extract_patches(image, 20, 0.0)
+    corners = [(5, 5), (25, 5), (45, 5)]
+    assert [piece.tobytes() for piece in pieces] == [image.crop((x, y, x + 20, y + 20)).tobytes() for x, y in corners]
+    assert len(mm_utils.extract_patches(image, 20, 0.5)) == 6 * 2
+    with pytest.raises(UsageError, match="0 px"):
+        mm_utils.extract_patches(image, 0, 0)
+
+
+def test_high_resolution_is_the_whole_image_and_its_squares() -> None:
+    processor = ImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 28, "width": 28})
+    whole = mm_utils.process_highres_image(gradient(50, 30), processor, "28,56")
+    assert whole.shape == (5, 3, 28, 28)
+    settings = SimpleNamespace(image_crop_resolution=56, image_split_resolution=28, image_processor=processor)
+    split = mm_utils.process_highres_image_crop_split(gradient(90, 60), settings)
+    assert split.shape == (4, 3, 28, 28)
+    assert torch.equal(split, mm_utils.process_highres_image_crop_split(gradient(90, 60), settings, processor))

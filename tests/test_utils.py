@@ -55,3 +55,13 @@ def test_outside_a_distributed_group_both_printers_print(capsys: pytest.CaptureF
     front.rank0_print("first")
     front.rank_print("second")
     assert capsys.readouterr().out == "first\nsecond\n"
+
+
+def test_a_stream_that_logs_says_whole_lines(caplog: pytest.LogCaptureFixture) -> None:
+    stream = front.StreamToLogger(logging.getLogger("stream"), logging.WARNING)
+    print("one", "two\nthr", sep="-", end="", file=stream)
+    assert caplog.messages == ["one-two"]
+    stream.flush()
+    stream.flush()
+    assert caplog.messages == ["one-two", "thr"]
+    assert stream.encoding == stream.terminal.encoding

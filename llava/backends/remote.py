@@ -11,7 +11,7 @@ import base64
 import io
 import os
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -167,8 +167,10 @@ class Remote:
         """Counts of what was passed on."""
         return self.counts.tell()
 
-    async def chat(self, request: ChatRequest) -> AsyncIterator[Delta]:
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """See ``Backend.chat``. Raises EngineClosed, EngineFull, EngineFailed."""
+        if request.prompt is not None and request.pictures:
+            raise UsageError("This engine takes images in messages only, not beside a finished prompt.")
         if request.prompt is not None:
             body = {"prompt": guard_markup(request.prompt), **self.write_sampling(request, is_chat=False)}
             path = "completions"
@@ -296,18 +298,23 @@ class Remote:
 
 
 def from_flags(arguments: Any, settings: Any) -> Remote:
-    """The backend that ``llava serve --engine-url`` describes; its key is the word in LLAVA_ENGINE_KEY."""
+    """The backend that ``llava serve --engine-url`` describes."""
+    return Remote(**read_remote_flags(arguments, settings))
+
+
+def read_remote_flags(arguments: Any, settings: Any) -> dict[str, Any]:
+    """The arguments of ``Remote`` from those of ``llava serve``; its key is the word in LLAVA_ENGINE_KEY."""
     for flag, value in (("--model", arguments.model), ("--conv-mode", arguments.conv_mode)):
         if value is not None:
             raise UsageError(f"{flag} has no effect on an engine that runs already: leave it out (see --engine-model).")
-    return Remote(
-        arguments.engine_url,
-        model=arguments.engine_model,
-        model_id=arguments.name,
-        api_key=os.environ.get("LLAVA_ENGINE_KEY"),
-        context_tokens=arguments.context or 0,
-        timeouts=Timeouts(silent_s=settings.limits.answer_s),
-    )
+    return {
+        "url": arguments.engine_url,
+        "model": arguments.engine_model,
+        "model_id": arguments.name,
+        "api_key": os.environ.get("LLAVA_ENGINE_KEY"),
+        "context_tokens": arguments.context or 0,
+        "timeouts": Timeouts(silent_s=settings.limits.answer_s),
+    }
 
 
 _NO_EXTRAS: Mapping[str, float] = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}

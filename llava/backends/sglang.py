@@ -23,7 +23,7 @@ from llava.backends.checkpoints import Asked, Checkpoint
 from llava.backends.launched import Launched, read_flags
 from llava.backends.process import Launch
 from llava.backends.protocol import ChatRequest, Delta
-from llava.backends.remote import Remote, write_data_uri
+from llava.backends.remote import Remote, read_remote_flags, write_data_uri
 from llava.errors import EngineFailed
 
 
@@ -70,8 +70,40 @@ class SGLang(Launched):
                 yield delta
 
 
-def from_flags(arguments: Any, settings: Any) -> SGLang:
+class RunningSGLang(Remote):
+    """An SGLang server that runs already. Finished prompts go to ``/generate``, with their images."""
+
+    async def start(self) -> None:
+        """See ``Remote.start``. Clients call the model by the last part of its path."""
+        await super().start()
+        if not self._is_named:
+            self.model_id = self.model_id.rstrip("/").rpartition("/")[2]
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        """See ``Backend.chat``. Raises EngineClosed, EngineFull, EngineFailed."""
+        if request.prompt is None:
+            asking = super().chat(request)
+        else:
+            text, sampling = request.prompt, request.sampling
+            pictures = tuple(sent.picture for sent in request.pictures)
+            asked = Asked(text, pictures, (), 0, 0, tuple(sampling.stop), (), sampling.max_new_tokens)
+            body = await asyncio.to_thread(write_body, asked, request)
+            asking = self.ask(
+                "/generate",
+                body,
+                request.num_choices,
+                is_greedy=sampling.temperature == 0,
+                translate=_Translation().translate,
+            )
+        async with aclosing(asking) as deltas:
+            async for delta in deltas:
+                yield delta
+
+
+def from_flags(arguments: Any, settings: Any) -> SGLang | RunningSGLang:
     """The backend that the flags of ``llava serve`` describe."""
+    if arguments.engine_url is not None:
+        return RunningSGLang(**read_remote_flags(arguments, settings), speaks_extras=True)
     return SGLang(**read_flags(arguments, settings))
 
 

@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 _HOMES = {
     "LlavaConfig": "llava.model.llava",
+    "LlavaGemmaConfig": "llava.model.language_model.llava_gemma",
+    "LlavaGemmaForCausalLM": "llava.model.language_model.llava_gemma",
     "LlavaLlamaForCausalLM": "llava.model.llava",
     "LlavaMistralConfig": "llava.model.llava",
     "LlavaMistralForCausalLM": "llava.model.llava",
+    "LlavaMixtralConfig": "llava.model.language_model.llava_mixtral",
+    "LlavaMixtralForCausalLM": "llava.model.language_model.llava_mixtral",
     "LlavaMptConfig": "llava.model.language_model.llava_mpt",
     "LlavaMptForCausalLM": "llava.model.language_model.llava_mpt",
     "LlavaQwenConfig": "llava.model.llava",
@@ -18,9 +22,13 @@ _HOMES = {
 
 __all__ = [
     "LlavaConfig",
+    "LlavaGemmaConfig",
+    "LlavaGemmaForCausalLM",
     "LlavaLlamaForCausalLM",
     "LlavaMistralConfig",
     "LlavaMistralForCausalLM",
+    "LlavaMixtralConfig",
+    "LlavaMixtralForCausalLM",
     "LlavaMptConfig",
     "LlavaMptForCausalLM",
     "LlavaQwenConfig",
@@ -28,6 +36,8 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from llava.model.language_model.llava_gemma import LlavaGemmaConfig, LlavaGemmaForCausalLM
+    from llava.model.language_model.llava_mixtral import LlavaMixtralConfig, LlavaMixtralForCausalLM
     from llava.model.language_model.llava_mpt import LlavaMptConfig, LlavaMptForCausalLM
     from llava.model.llava import (
         LlavaConfig,

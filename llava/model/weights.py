@@ -13,8 +13,9 @@ import pickle
 import re
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -106,6 +107,25 @@ def stream_tensors(places: Mapping[str, Path]) -> Iterator[tuple[str, torch.Tens
                 f"{path} lacks {len(promised)} tensors that the index says it has, {min(promised)} among them. "
                 "Copy or download it again."
             )
+
+
+def open_tensors(places: Mapping[str, Path]) -> Callable[[str], torch.Tensor]:
+    """A function that reads one of these tensors by its name, in any order; files stay open as long as it is kept.
+
+    It raises CheckpointError for a file that is damaged or lacks the tensor.
+    """
+    opened: dict[Path, Any] = {}
+
+    def read(name: str) -> torch.Tensor:
+        path = places[name]
+        if path not in opened:
+            opened[path] = _open_safetensors(path) if is_mapped(path) else read_bin(path)
+        file = opened[path]
+        if name not in file.keys():  # noqa: SIM118 (safetensors' is no mapping)
+            raise CheckpointError(f"{path} lacks {name}, which the index says it has. Copy or download it again.")
+        return file.get_tensor(name) if is_mapped(path) else file[name]
+
+    return read
 
 
 def _tensors_in(path: Path) -> Iterator[tuple[str, torch.Tensor]]:

@@ -79,6 +79,16 @@ def add_serve(commands: Any) -> None:
             metavar={read_bytes: "SIZE", float: "S", int: "N"}[kind],
             help=f"{one.metadata['text']} (default: %(default)s)",
         )
+    _add_controller_flags(parser)
+
+
+def _add_controller_flags(parser: argparse.ArgumentParser) -> None:
+    for flag, text in (
+        ("--controller", "register as a worker with the original's controller at URL"),
+        ("--address", "where controllers and their clients find this server (default: its host and port)"),
+        ("--workers-of", "answer with the workers of the original's controller at URL; --model is one of theirs"),
+    ):
+        parser.add_argument(flag, metavar="URL", help=text)
 
 
 def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
@@ -99,9 +109,14 @@ def _add_engine_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--engine-arg", action="append", default=[], metavar="WORD", help=text)
 
 
-def _serve(arguments: argparse.Namespace) -> int:
+def need_serve_extra() -> None:
+    """Raises UsageError if what serving needs is not installed."""
     if importlib.util.find_spec("fastapi") is None:
         raise UsageError("Serving needs the package's serve extra: run pip install 'llava[serve]'.")
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    need_serve_extra()
     from llava.serve.run import serve
 
     if not all(key.strip() for key in arguments.api_key):
@@ -113,23 +128,32 @@ def _serve(arguments: argparse.Namespace) -> int:
         fetch=not arguments.no_fetch,
         fetch_hosts=tuple(arguments.fetch_host),
         fetch_private=arguments.fetch_private,
-        address=f"http://{arguments.host}:{arguments.port}",
+        address=arguments.address or "",
         log=arguments.log_conversations,
         keeps_keys_apart=arguments.keep_keys_apart,
     )
+    mount = _find_web(arguments.web)
+    if arguments.controller is not None:
+        from llava.serve.registration import register_with
+
+        mount = register_with(arguments.controller, mount)
     make_backend = partial(_choose_backend, arguments, settings)
-    return serve(make_backend, settings, host=arguments.host, port=arguments.port, mount=_find_web(arguments.web))
+    return serve(make_backend, settings, host=arguments.host, port=arguments.port, mount=mount)
 
 
 def _choose_backend(arguments: argparse.Namespace, settings: Settings) -> Backend:
     """The engine that the flags ask for: ours, or what ``from_flags`` of ``llava.backends.<name>`` makes of them."""
     name = arguments.engine
-    if arguments.engine_url is not None:
+    if arguments.workers_of is not None:
+        if name != "own" or arguments.engine_url is not None:
+            raise UsageError("--workers-of names who answers, and so do --engine and --engine-url: leave one out.")
+        name = "workers"
+    if arguments.engine_url is not None and name != "sglang":
         if name != "own":
             raise UsageError(f"--engine {name} starts an engine and --engine-url names one that runs: leave one out.")
         name = "remote"
     if name != "own":
-        if name not in ("sglang", "vllm", "remote"):
+        if name not in ("sglang", "vllm", "remote", "workers"):
             raise UsageError(f"There is no engine '{name}'. The engines are own, sglang and vllm.")
         made: Backend = importlib.import_module(f"llava.backends.{name}").from_flags(arguments, settings)
         return made

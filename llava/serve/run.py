@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import json
 import socket
@@ -45,6 +46,8 @@ def serve(
     with contextlib.ExitStack() as starting, contextlib.closing(listener):
         starting.enter_context(quick_imports())
         backend = make_backend()
+        if not settings.address:
+            settings = dataclasses.replace(settings, address=_find_address(host, listener.getsockname()[1]))
         server = make_server(create_app(backend, settings, mount=mount))
 
         def tell() -> None:
@@ -59,6 +62,12 @@ def serve(
     if isinstance(failure, LlavaError):
         raise failure
     return 0 if failure is None else LlavaError.exit_code
+
+
+def _find_address(host: str, port: int) -> str:
+    """Where clients on this machine find a server that listens at ``host``."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class Server(uvicorn.Server):

@@ -14,7 +14,8 @@ import llava
 from llava.errors import UsageError
 
 MODEL_CLASSES = """LlavaLlamaForCausalLM LlavaConfig LlavaMistralForCausalLM LlavaMistralConfig LlavaQwenForCausalLM
-    LlavaQwenConfig LlavaMptForCausalLM LlavaMptConfig"""
+    LlavaQwenConfig LlavaMptForCausalLM LlavaMptConfig LlavaMixtralForCausalLM LlavaMixtralConfig
+    LlavaGemmaForCausalLM LlavaGemmaConfig"""
 NAMES = {
     "llava": "LlavaLlamaForCausalLM __path__",
     "llava.constants": """CONTROLLER_HEART_BEAT_EXPIRATION WORKER_HEART_BEAT_INTERVAL LOGDIR IGNORE_INDEX
@@ -25,19 +26,31 @@ NAMES = {
         conv_mistral_instruct conv_chatml_direct conv_mpt conv_qwen conv_llava_llama_3 conv_gemma_instruct""",
     "llava.mm_utils": """get_model_name_from_path process_images tokenizer_image_token KeywordsStoppingCriteria
         expand2square load_image_from_base64 process_anyres_image select_best_resolution resize_and_pad_image
-        divide_to_patches get_anyres_image_grid_shape""",
+        divide_to_patches get_anyres_image_grid_shape resize_and_center_crop auto_pad_images extract_patches
+        process_highres_image process_highres_image_crop_split""",
     "llava.model": MODEL_CLASSES,
     "llava.model.builder": "load_pretrained_model",
     "llava.model.language_model.llava_llama": "LlavaConfig LlavaLlamaModel LlavaLlamaForCausalLM",
     "llava.model.language_model.llava_mistral": "LlavaMistralConfig LlavaMistralModel LlavaMistralForCausalLM",
     "llava.model.language_model.llava_qwen": "LlavaQwenConfig LlavaQwenModel LlavaQwenForCausalLM",
-    "llava.model.language_model.llava_mpt": "LlavaMptConfig LlavaMptForCausalLM",
-    "llava.model.llava_arch": "LlavaMetaModel LlavaMetaForCausalLM unpad_image",
+    "llava.model.apply_delta": "apply_delta",
+    "llava.model.consolidate": "consolidate_ckpt",
+    "llava.model.make_delta": "make_delta",
+    "llava.model.utils": "auto_upgrade KeywordsStoppingCriteria",
+    "llava.model.language_model.llava_gemma": "LlavaGemmaConfig LlavaGemmaModel LlavaGemmaForCausalLM",
+    "llava.model.language_model.llava_mixtral": "LlavaMixtralConfig LlavaMixtralModel LlavaMixtralForCausalLM",
+    "llava.model.language_model.llava_mpt": "LlavaMptConfig LlavaMptModel LlavaMptForCausalLM",
+    "llava.model.language_model.llava_qwen_moe": "LlavaQwenMoeConfig LlavaQwenMoeModel LlavaQwenMoeForCausalLM",
+    "llava.model.llava_arch": """LlavaMetaModel LlavaMetaForCausalLM unpad_image build_vision_tower
+        build_vision_projector build_vision_resampler get_anyres_image_grid_shape IGNORE_INDEX IMAGE_TOKEN_INDEX
+        DEFAULT_IMAGE_PATCH_TOKEN DEFAULT_IM_START_TOKEN DEFAULT_IM_END_TOKEN""",
+    "llava.model.multimodal_resampler.builder": "IdentityMap build_vision_resampler",
+    "llava.serve.cli": "load_image main",
     "llava.model.multimodal_encoder.builder": "build_vision_tower",
     "llava.model.multimodal_encoder.clip_encoder": "CLIPVisionTower CLIPVisionTowerS2",
     "llava.model.multimodal_projector.builder": "build_vision_projector IdentityMap SimpleResBlock",
     "llava.utils": """disable_torch_init build_logger server_error_msg moderation_msg violates_moderation
-        pretty_print_semaphore rank0_print rank_print""",
+        pretty_print_semaphore StreamToLogger rank0_print rank_print""",
     "llava.eval.run_llava": "eval_model load_image load_images image_parser",
     "llava.eval.m4c_evaluator": """EvalAIAnswerProcessor TextVQAAccuracyEvaluator STVQAAccuracyEvaluator
         STVQAANLSEvaluator""",
@@ -54,6 +67,18 @@ PARAMETERS = {
     "llava.mm_utils.divide_to_patches": "image patch_size",
     "llava.mm_utils.get_anyres_image_grid_shape": "image_size grid_pinpoints patch_size",
     "llava.mm_utils.get_model_name_from_path": "model_path",
+    "llava.mm_utils.resize_and_center_crop": "image shortest_edge_length",
+    "llava.mm_utils.auto_pad_images": "image grid_params",
+    "llava.mm_utils.extract_patches": "image patch_size overlap_ratio",
+    "llava.mm_utils.process_highres_image": "image processor grid_pinpoints",
+    "llava.mm_utils.process_highres_image_crop_split": "image data_args processor",
+    "llava.model.apply_delta.apply_delta": "base_model_path target_model_path delta_path",
+    "llava.model.make_delta.make_delta": "base_model_path target_model_path delta_path hub_repo_id",
+    "llava.model.consolidate.consolidate_ckpt": "src_path dst_path",
+    "llava.model.utils.auto_upgrade": "config",
+    "llava.model.multimodal_resampler.builder.build_vision_resampler": "model_args delay_load",
+    "llava.serve.cli.load_image": "image_file",
+    "llava.serve.cli.main": "args",
     "llava.model.builder.load_pretrained_model": """model_path model_base model_name load_8bit load_4bit device_map
         device use_flash_attn customized_config overwrite_config""",
     "llava.model.llava_arch.unpad_image": "tensor original_size",
@@ -98,6 +123,12 @@ def test_mpt_can_be_named_and_says_that_it_is_not_supported() -> None:
     for use in (LlavaMptConfig, LlavaMptForCausalLM.from_pretrained):
         with pytest.raises(UsageError, match="MPT is not supported"):
             use("mosaicml/mpt-7b")
+
+
+@pytest.mark.parametrize(("name", "kind"), [("LlavaMixtralForCausalLM", "Mixtral"), ("LlavaGemmaForCausalLM", "Gemma")])
+def test_other_language_models_can_be_named_and_say_that_they_are_not_supported(name: str, kind: str) -> None:
+    with pytest.raises(UsageError, match=f"{name}: {kind} is not supported"):
+        getattr(importlib.import_module("llava.model"), name).from_pretrained("x")
 
 
 def test_the_package_says_where_it_lies() -> None:

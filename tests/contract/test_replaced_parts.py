@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -173,3 +174,28 @@ def test_a_replaced_towers_forward_is_what_encodes(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(CLIPVisionTower, "forward", lambda self, images: original(self, images)[:, :3])
     assert model(input_ids=ids, images=pixels).logits.shape[1] == 2 + 3
     assert model.generate(ids, images=pixels, **GREEDY).shape == (1, 5)
+
+
+@pytest.mark.parametrize("name", ["build_vision_tower", "build_vision_projector"])
+def test_a_replaced_builder_builds_the_parts_of_new_models(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    build, built = getattr(llava_arch, name), []
+
+    def noted(*arguments: Any, **keywords: Any) -> Any:
+        built.append(build(*arguments, **keywords))
+        return built[-1]
+
+    with monkeypatch.context() as replaced:
+        replaced.setattr(llava_arch, name, noted)
+        core = make_model().get_model()
+    assert built == [core.get_vision_tower() if name == "build_vision_tower" else core.mm_projector]
+    make_model()
+    assert len(built) == 1, "what was put back is used again"
+
+
+def test_a_resampler_hands_features_on_and_no_other_is_there() -> None:
+    features = torch.ones(2, 3)
+    resampler = llava_arch.build_vision_resampler(SimpleNamespace(), vision_tower=None)
+    assert resampler(features, images=None) is features
+    assert resampler.config == {"mm_resampler_type": None}
+    with pytest.raises(UsageError, match="mm_resampler_type is 'qformer'"):
+        llava_arch.build_vision_resampler(SimpleNamespace(mm_resampler_type="qformer"))

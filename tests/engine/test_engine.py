@@ -281,7 +281,7 @@ def test_a_picture_that_several_ask_about_fails_each_with_the_cause(loaded: Any)
         object.__setattr__(each.pictures[0], "image", "no image at all")
     with Engine(loaded, memory_bytes=2**20, block_tokens=4) as engine:
         gate = threading.Event()
-        engine.submit(question(loaded, [1, 9], max_new_tokens=1), on_piece=lambda piece: gate.wait(10) and None)
+        engine.submit(question(loaded, [1, 9], max_new_tokens=1), on_piece=lambda piece: gate.wait(PATIENCE_S) and None)
         streams = [engine.submit(each) for each in asked]
         good = engine.submit(question(loaded, [1, 8, SLOT], PICTURES[:1]))
         gate.set()  # from here on all of them are in one step
@@ -321,7 +321,7 @@ def test_what_goes_wrong_behind_the_scores_ends_that_answer_alone(
     assert [tokens(stream) for stream in streams] == 2 * [generate(loaded, asked)]
     with pytest.raises(IndexError, match="no such token"):
         unspoken.wait()
-    assert ended.wait(10)
+    assert ended.wait(PATIENCE_S)
     assert deaf.result is not None
     assert isinstance(deaf.result.error, ValueError)
 
@@ -334,10 +334,10 @@ def test_weights_that_change_while_answers_run_leave_nothing_behind(tokenizer: A
 
         def hold(piece: Piece) -> None:
             started.set()
-            gate.wait(10)
+            gate.wait(PATIENCE_S)
 
         running = engine.submit(question(loaded, [1, *range(5, 14), SLOT, 21], PICTURES[:1]), on_piece=hold)
-        assert started.wait(10)
+        assert started.wait(PATIENCE_S)
         with torch.no_grad():
             for parameter in loaded.model.parameters():
                 parameter.mul_(1.3)

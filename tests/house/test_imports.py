@@ -28,7 +28,12 @@ WITHOUT_TORCH = [
     "llava.image.geometry",
     "llava.info",
     "llava.prompt",
+    "llava.serve.cli",
     "llava.serve.command",
+    "llava.serve.controller",
+    "llava.serve.gradio_web_server",
+    "llava.serve.model_worker",
+    "llava.serve.sglang_worker",
     "llava.serve.limits",
     "llava.utils",
 ]

@@ -64,7 +64,7 @@ def server() -> Iterator[Server]:
     server.tcp.server_close()
 
 
-def _fetch(url: str, *, max_bytes: int = 100_000, timeout_s: float = 20, max_redirects: int = 3) -> bytes:
+def _fetch(url: str, *, max_bytes: int = 100_000, timeout_s: float = 200, max_redirects: int = 3) -> bytes:
     return fetch(
         url, max_bytes=max_bytes, timeout_s=timeout_s, max_redirects=max_redirects, allow_private_addresses=True
     )
@@ -148,7 +148,7 @@ def test_a_redirect_to_a_private_address_is_refused(server, monkeypatch) -> None
 
     monkeypatch.setattr("llava.image.fetch.is_public", passes_once)
     with pytest.raises(FetchError, match="not a public address"):
-        fetch(server.root + "/away", max_bytes=100, timeout_s=20, max_redirects=3)
+        fetch(server.root + "/away", max_bytes=100, timeout_s=200, max_redirects=3)
     assert len(judged) == 2
     assert len(server.requests) == 1
 
@@ -295,7 +295,7 @@ def test_certificates_are_checked_and_against_the_name_in_the_url() -> None:
 def test_an_address_that_is_not_public_is_refused_without_a_connection(host, no_connection) -> None:
     for port in ("", ":8080"):
         with pytest.raises(FetchError, match="not a public address"):
-            fetch(f"http://{host}{port}/latest", max_bytes=10, timeout_s=20, max_redirects=3)
+            fetch(f"http://{host}{port}/latest", max_bytes=10, timeout_s=200, max_redirects=3)
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "::ffff:8.8.8.8", "64:ff9b::808:808"])
@@ -323,7 +323,7 @@ def test_public_addresses_are_public_however_they_are_written(address) -> None:
 def test_a_url_that_two_parsers_could_read_differently_is_refused(url, message, no_connection, monkeypatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: pytest.fail("a name was looked up"))
     with pytest.raises(FetchError, match=message) as caught:
-        fetch(url, max_bytes=10, timeout_s=20, max_redirects=3)
+        fetch(url, max_bytes=10, timeout_s=200, max_redirects=3)
     assert "password" not in str(caught.value)
 
 
@@ -356,7 +356,7 @@ def test_a_name_that_changes_its_mind_is_looked_up_once_and_pinned(monkeypatch) 
 
     monkeypatch.setattr(socket, "create_connection", refuse)
     with pytest.raises(FetchError, match="failed"):
-        fetch("http://rebinding.example:81/", max_bytes=10, timeout_s=20, max_redirects=3)
+        fetch("http://rebinding.example:81/", max_bytes=10, timeout_s=200, max_redirects=3)
     assert connected == [("93.184.216.34", 81)]
     assert len(replies) == 1
 
@@ -364,7 +364,7 @@ def test_a_name_that_changes_its_mind_is_looked_up_once_and_pinned(monkeypatch) 
 def test_one_private_address_among_a_names_addresses_is_enough_to_refuse(monkeypatch, no_connection) -> None:
     _name_server(monkeypatch, "93.184.216.34", "10.0.0.1")
     with pytest.raises(FetchError, match=r"mixed\.example leads to what is not a public address") as caught:
-        fetch("http://mixed.example/", max_bytes=10, timeout_s=20, max_redirects=3)
+        fetch("http://mixed.example/", max_bytes=10, timeout_s=200, max_redirects=3)
     assert "10.0.0.1" not in str(caught.value)
 
 
@@ -411,7 +411,7 @@ def test_only_allowed_hosts_are_asked_redirects_included(server) -> None:
     away = server.answer("/away", status="302 Found", Location=url.replace("127.0.0.1", "localhost"))
 
     def ask(url: str, *hosts: str) -> bytes:
-        limits = {"max_bytes": 1000, "timeout_s": 20, "max_redirects": 3, "allow_private_addresses": True}
+        limits = {"max_bytes": 1000, "timeout_s": 200, "max_redirects": 3, "allow_private_addresses": True}
         return fetch(url, **limits, allowed_hosts=hosts)
 
     assert ask(url, "127.0.0.1") == b"picture"

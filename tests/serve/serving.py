@@ -8,17 +8,20 @@ import contextlib
 import http.client
 import io
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import psutil
 from PIL import Image
 
 from llava.backends.protocol import ChatRequest, Delta, Usage
 from llava.serve.app import Mount, create_app
-from llava.serve.limits import Settings
+from llava.serve.limits import Limits, Settings
 from llava.serve.listener import listen
 from llava.serve.run import Server, make_server
 from llava.serve.service import Service
@@ -122,8 +125,14 @@ def data_uri(data: bytes, kind: str = "image/png") -> str:
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
+# Deadlines that only bound what hangs.
+PATIENT = Settings(
+    limits=Limits(header_s=PATIENCE_S, body_s=PATIENCE_S, fetch_s=PATIENCE_S, decode_s=PATIENCE_S, send_s=PATIENCE_S)
+)
+
+
 @contextlib.contextmanager
-def run_server(backend: Any, settings: Settings = Settings(), mount: Mount | None = None) -> Iterator[Running]:
+def run_server(backend: Any, settings: Settings = PATIENT, mount: Mount | None = None) -> Iterator[Running]:
     """The server of ``backend``, up and ready; ended behind."""
     listener = listen("127.0.0.1", 0)
     loops: list[asyncio.AbstractEventLoop] = []
@@ -145,6 +154,12 @@ def run_server(backend: Any, settings: Settings = Settings(), mount: Mount | Non
         thread.join(PATIENCE_S)
         listener.close()
         assert not thread.is_alive()
+
+
+def stop_process(pid: int) -> None:
+    """Stops it; from here on it does nothing. A signal alone only asks for that, and takes its time."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
 
 
 def wait_until(is_true: Callable[[], Any], timeout_s: float = PATIENCE_S) -> None:
@@ -187,17 +202,18 @@ class Puppet:
         return self.is_well
 
     async def chat(self, request: ChatRequest) -> AsyncIterator[Delta]:
-        self.requests.append(request)
+        num_tokens = self.num_tokens  # read before anybody can see that a question came
         self.num_open += 1
+        self.requests.append(request)
         try:
-            for i in range(self.num_tokens):
+            for i in range(num_tokens):
                 while not self.gate.is_set():
                     await asyncio.sleep(0.005)
                 if self.error is not None and i >= self.error_after:
                     raise self.error
                 yield Delta(text=self.word)
                 await asyncio.sleep(0)
-            yield Delta(finish_reason="stop", usage=Usage(7, self.num_tokens))
+            yield Delta(finish_reason="stop", usage=Usage(7, num_tokens))
         finally:
             self.num_open -= 1
 

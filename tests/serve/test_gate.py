@@ -165,7 +165,7 @@ def test_a_client_that_leaves_with_its_next_request_under_way_frees_its_work() -
 
 def test_a_client_that_leaves_within_its_body_is_nobodys_fault(own: Running, caplog: pytest.LogCaptureFixture) -> None:
     for path in ("/get_worker_address", CHAT):
-        connection = socket.create_connection(("127.0.0.1", own.port), timeout=5)
+        connection = socket.create_connection(("127.0.0.1", own.port), timeout=PATIENCE_S)
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{{"
         connection.sendall(head.encode())
         time.sleep(0.05)
@@ -272,7 +272,14 @@ def test_an_answer_that_takes_too_long_is_ended() -> None:
 def test_a_stream_that_takes_too_long_says_so_at_its_end(path: str, asked: dict[str, Any]) -> None:
     puppet = Puppet(num_tokens=10**6)
     with run_server(puppet, Settings(limits=Limits(answer_s=0.3))) as running:
-        *_, last, end = re.split(rb"\n\n|\0", running.post(path, {**asked, "stream": True}).body)
+        replies: list[Any] = []
+
+        def has_begun() -> bool:  # before its time was over, which a busy machine may miss
+            replies.append(running.post(path, {**asked, "stream": True}))
+            return replies[-1].status == 200
+
+        wait_until(has_begun)
+        *_, last, end = re.split(rb"\n\n|\0", replies[-1].body)
         assert (b"the limit answer_s is 0.3" in last, end) == (True, b"")
         wait_until(lambda: puppet.num_open == 0)
 
@@ -403,7 +410,7 @@ def test_while_a_model_loads_the_server_is_up_and_not_ready() -> None:
 
 def _answers(port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
+        socket.create_connection(("127.0.0.1", port), PATIENCE_S).close()
     except OSError:
         return False
     return True

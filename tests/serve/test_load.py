@@ -29,7 +29,16 @@ from llava.serve.decoder import Decoders
 from llava.serve.limits import Limits, Settings
 from llava.serve.pictures import _Room
 from tests.serve.conftest import Internet
-from tests.serve.serving import PATIENCE_S, Puppet, Running, data_uri, run_server, wait_until, write_image
+from tests.serve.serving import (
+    PATIENCE_S,
+    Puppet,
+    Running,
+    data_uri,
+    run_server,
+    stop_process,
+    wait_until,
+    write_image,
+)
 
 CHAT = "/v1/chat/completions"
 HI = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
@@ -94,7 +103,8 @@ def test_a_client_that_leaves_ends_the_fetching_of_its_pictures(internet: Intern
 def test_what_is_fetched_for_a_request_is_bounded_together(internet: Internet) -> None:
     url = internet.page("/sign.png", PNG)
     part = {"type": "image_url", "image_url": {"url": url}}
-    with run_server(Puppet(), Settings(limits=Limits(fetched_bytes=2 * len(PNG)), decoders=1)) as running:
+    limits = Limits(fetched_bytes=2 * len(PNG), fetch_s=PATIENCE_S, decode_s=PATIENCE_S)
+    with run_server(Puppet(), Settings(limits=limits, decoders=1)) as running:
         assert running.chat(part, part).status == 200
         refused = running.chat(part, part, part)
         assert (refused.status, refused.error["code"]) == (400, "fetched_bytes_limit_exceeded")
@@ -131,7 +141,7 @@ def test_a_decoder_that_dies_while_it_decodes_is_started_again_once(
 ) -> None:
     decoders.warm_up()
     (first,) = decoders.pids
-    os.kill(first, signal.SIGSTOP)
+    stop_process(first)
     with ThreadPoolExecutor(1) as pool:
         decoding = pool.submit(decoders.decode, PNG, "sign.png")
         wait_until(lambda: num_unread(decoders) > 0)
@@ -144,11 +154,11 @@ def test_a_decoder_that_dies_while_it_decodes_is_started_again_once(
         def start_stopped(*arguments: Any, **keywords: Any) -> Any:
             """A process that has read nothing when somebody kills it."""
             process = start(*arguments, **keywords)
-            os.kill(process.pid, signal.SIGSTOP)
+            stop_process(process.pid)
             return process
 
         monkeypatch.setattr("llava.serve.decoder.subprocess.Popen", start_stopped)
-        os.kill(second, signal.SIGSTOP)
+        stop_process(second)
         decoding = pool.submit(decoders.decode, PNG, "sign.png")
         wait_until(lambda: num_unread(decoders) > 0)
         os.kill(second, signal.SIGKILL)
@@ -164,7 +174,7 @@ def test_a_picture_that_takes_too_long_is_refused_and_its_decoder_ended(decoders
     decoders.timeout_s = 0.2
     decoders.warm_up()
     (pid,) = decoders.pids
-    os.kill(pid, signal.SIGSTOP)  # as slow as can be
+    stop_process(pid)  # as slow as can be
     with pytest.raises(BadImage, match=r"within 0.2 seconds \(limit decode_s\)"):
         decoders.decode(PNG, "sign.png")
     decoders.timeout_s = PATIENCE_S
@@ -253,6 +263,7 @@ def test_metrics_count_what_happened(own: Running) -> None:
     before = own.counts()
     assert own.chat(draw(5, 30, 30), "What is it?", max_tokens=3).status == 200
     assert own.chat("word " * 3000).status == 400
+    wait_until(lambda: own.counts()["llava_engine_requests_running"] == 0)  # its thread says so last
     after = own.counts()
     grown = {name: after[name] - before.get(name, 0) for name in after}
     assert grown['llava_answers_total{outcome="answered"}'] == 1

@@ -69,7 +69,7 @@ def start(
         found = re.search(r"http://127\.0\.0\.1:(\d+)$", line)
         assert found, line
         running = Running(int(found[1]), None, None, None)  # type: ignore[arg-type]
-        wait_until(lambda: running.send("GET", "/ready").status == 200)
+        wait_until(lambda: running.send("GET", "/ready").status == 200, 3 * PATIENCE_S)  # it imports torch
         yield process, running
     finally:
         process.kill()
@@ -161,8 +161,8 @@ def test_a_process_without_a_handle_left_waits_quietly_and_loses_nobody(next_fol
             replies = [pool.submit(running.post, CHAT, HI) for _ in range(20)]
             time.sleep(0.5)
             used = psutil.Process(process.pid).cpu_times().user
-            time.sleep(3)
-            assert psutil.Process(process.pid).cpu_times().user - used < 0.5
+            time.sleep(1.5)  # of the processor's time it takes next to nothing, however busy the machine is
+            assert psutil.Process(process.pid).cpu_times().user - used < 0.3
             assert process.poll() is None
             assert not any(reply.done() for reply in replies)
         assert [reply.result().status for reply in replies] == [200] * 20

@@ -325,7 +325,8 @@ def test_closing_the_news_frees_the_work(running: Running, talks: Talks, puppet:
                 break
         assert puppet.num_open == 1
         await news.aclose()
-        await asyncio.sleep(0.05)
+        while puppet.num_open:
+            await asyncio.sleep(0.005)
 
     puppet.num_tokens = 10_000
     try:
@@ -346,9 +347,9 @@ def test_a_page_that_asks_anew_drops_its_old_answer(running: Running, talks: Tal
         while not puppet.num_open:
             await asyncio.sleep(0.005)
         new = asyncio.create_task(collect())
-        await asyncio.sleep(0.1)
+        dropped = await old  # though it was not let go on
         puppet.gate.set()
-        return await old, await new
+        return dropped, await new
 
     old, new = running.do(run)
     assert old == []

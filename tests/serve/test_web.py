@@ -7,7 +7,6 @@ import base64
 import contextlib
 import json
 import os
-import shutil
 import threading
 import urllib.parse
 from collections.abc import AsyncIterator, Iterator
@@ -22,19 +21,18 @@ from llava.backends.own import Own
 from llava.backends.protocol import ChatRequest, Delta
 from llava.errors import EngineFull
 from llava.serve.limits import Limits, Settings
+from tests.install_browser import NO_BROWSER, REMEDY, find_browser, is_ci, is_missed
 from tests.serve.serving import PATIENCE_S, Puppet, Running, run_server, wait_until
 
-pytest.importorskip("gradio", reason="the web chat needs Gradio: pip install llava[web]")
-playwright = pytest.importorskip(
-    "playwright.sync_api", reason="the browser is driven by playwright, which is not there"
-)
+if not is_ci():
+    pytest.importorskip("gradio", reason="the web chat needs Gradio: pip install llava[web]")
+    pytest.importorskip("playwright", reason="the browser is driven by playwright, which is not there")
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-CHROMIUM = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, BROWSERS)), None)
+CHROMIUM = find_browser()
 
-needs_browser = pytest.mark.skipif(CHROMIUM is None, reason=f"there is no browser: none of {', '.join(BROWSERS)}")
+needs_browser = pytest.mark.skipif(is_missed(), reason=NO_BROWSER)
 
 
 class Talker(Puppet):
@@ -109,7 +107,10 @@ def endless(talker: Talker) -> Iterator[Running]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     arguments = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
-    with playwright.sync_playwright() as driver:
+    from playwright.sync_api import sync_playwright
+
+    assert CHROMIUM is not None, f"{NO_BROWSER}: {REMEDY}"
+    with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=arguments, timeout=1000 * PATIENCE_S)
         yield browser
         browser.close()

@@ -1,0 +1,277 @@
+"""The workers of the original's controller, as a ``Backend``: each question goes to the one that the controller names.
+
+A worker that is this package's own is asked through its OpenAI interface, which takes everything that a request can
+say. Any other, and a finished prompt, is asked in the original's protocol: a prompt with base64 images in, the prompt
+and the answer so far out, again and again, as JSON with a NUL byte behind it.
+
+Source: haotian-liu/LLaVA@c121f04 llava/serve/controller.py, llava/serve/model_worker.py, gradio_web_server.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing, suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2 as httpx
+
+from llava.backends.protocol import ChatRequest, Delta, Usage
+from llava.backends.remote import Counts, Remote, Timeouts, write_data_uri
+from llava.backends.turns import write_conversation
+from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.conversation import conv_templates, template_name
+from llava.errors import EngineClosed, EngineFailed, UsageError
+
+# How often a controller without workers is asked again.
+_LOOK_S = 1.0
+# One piece holds the prompt and the whole answer so far.
+_MOST_PIECE_BYTES = 32 * 2**20
+
+
+def read_address(text: str) -> str:
+    """A server's URL without a slash at its end. Raises UsageError."""
+    url = text if "://" in text else f"http://{text}"
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise UsageError(f"'{text}' is no server's URL; write one such as http://localhost:21001.")
+    return url.rstrip("/")
+
+
+def make_client(timeout: Any = 10.0, api_key: str | None = None) -> httpx.AsyncClient:
+    """A client for controllers and workers. Proxies of the environment are for the world outside, not for these."""
+    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    return httpx.AsyncClient(headers=headers, timeout=timeout, trust_env=False, follow_redirects=False)
+
+
+async def post_json(client: httpx.AsyncClient, url: str, content: Any, who: str = "controller") -> Any:
+    """What ``url`` answers to JSON. Raises EngineClosed if nobody does, EngineFailed for anything but 200 with JSON."""
+    place = f"The {who} at {url.rpartition('/')[0]}"
+    try:
+        answer = await client.post(url, json=content)
+    except httpx.HTTPError as error:
+        raise EngineClosed(f"{place} cannot be reached: see that it runs, and that the address is right.") from error
+    try:
+        if answer.status_code == 200:
+            return answer.json()
+    except ValueError:
+        pass
+    raise EngineFailed(
+        f"{place} answered {answer.status_code} to {url.rpartition('/')[2]}: what runs there is no {who} of LLaVA."
+    )
+
+
+class Workers:
+    """See ``Backend``.
+
+    Args:
+        controller: its URL.
+        model_id: which of the controller's models is asked; by default the first in alphabetical order.
+        api_key: sent to workers as a bearer token.
+        on_progress: gets sentences for the person who waits for the start.
+    """
+
+    constrains_answers = True
+
+    def __init__(
+        self,
+        controller: str,
+        *,
+        model_id: str | None = None,
+        api_key: str | None = None,
+        timeouts: Timeouts = Timeouts(),
+        on_progress: Callable[[str], None] | None = None,
+    ) -> None:
+        self._controller = read_address(controller)
+        self._wanted = model_id
+        self.model_id = model_id or ""  # until ``start`` knows
+        self.context_tokens = 0  # until a worker has told
+        self._api_key, self._timeouts = api_key, timeouts
+        self._tell = on_progress or (lambda sentence: None)
+        self._client = make_client(timeouts.look_s)
+        self._remotes: dict[str, Remote | None] = {}
+        self.counts = Counts()
+
+    async def start(self) -> None:
+        """Returns once the controller knows a worker of the model. Raises EngineClosed if there is no controller."""
+        told = None
+        while not self._choose(known := await self._list_models(is_first=told is None)):
+            if known != told:
+                which = "a worker" if self._wanted is None else f"a worker of '{self._wanted}'"
+                others = f"; it knows {', '.join(known)}" if known else ""
+                self._tell(f"waiting until {which} registers with the controller at {self._controller}{others}")
+                told = known
+            await asyncio.sleep(_LOOK_S)
+        if len(known) > 1:
+            self._tell(f"the controller knows {', '.join(known)}; questions go to {self.model_id} (--model says which)")
+        with suppress(EngineClosed, EngineFailed):  # which the first question would meet, too
+            await self._find_remote(await self._find_worker())
+
+    def _choose(self, known: list[str]) -> bool:
+        if not known or self._wanted not in (None, *known):
+            return False
+        self.model_id = self._wanted or known[0]
+        return True
+
+    async def _list_models(self, *, is_first: bool) -> list[str]:
+        try:
+            listed = await post_json(self._client, f"{self._controller}/list_models", {})
+            return sorted(str(name) for name in listed["models"])
+        except EngineClosed:
+            if is_first:
+                raise
+            return []
+        except (KeyError, TypeError) as error:
+            raise EngineFailed(f"What answers at {self._controller} is no controller of LLaVA.") from error
+
+    async def stop(self) -> None:
+        """Closes all connections: open answers break off."""
+        await self._client.aclose()
+        for remote in self._remotes.values():
+            if remote is not None:
+                await remote.stop()
+
+    async def is_ready(self) -> bool:
+        """Whether the controller knows a worker of the model."""
+        try:
+            listed = await post_json(self._client, f"{self._controller}/list_models", {})
+            return self.model_id in listed["models"]
+        except (EngineClosed, EngineFailed, KeyError, TypeError, RuntimeError):  # it is closed
+            return False
+
+    def count(self) -> Mapping[str, float]:
+        """Counts of what was passed on."""
+        return self.counts.tell()
+
+    async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        """See ``Backend.chat``. Raises EngineClosed, EngineFull, EngineFailed."""
+        address = await self._find_worker()
+        remote = await self._find_remote(address)
+        if remote is not None and request.prompt is None:
+            answer = remote.chat(request)
+        else:
+            answer = self.ask_worker(address, request)
+        self.counts.running += 1
+        try:
+            async with aclosing(answer) as deltas:
+                async for delta in deltas:
+                    yield delta
+            self.counts.finished += 1
+        except (EngineClosed, EngineFailed):
+            self.counts.failed += 1
+            raise
+        finally:
+            self.counts.running -= 1
+
+    async def _find_worker(self) -> str:
+        said = await post_json(self._client, f"{self._controller}/get_worker_address", {"model": self.model_id})
+        address = said.get("address") if isinstance(said, dict) else None
+        if not address:
+            raise EngineClosed(
+                f"No worker of '{self.model_id}' is registered with the controller now. Ask again later."
+            )
+        return read_address(str(address))
+
+    async def _find_remote(self, address: str) -> Remote | None:
+        """The OpenAI interface of a worker; None if it has none, which is asked once."""
+        if address not in self._remotes:
+            try:
+                answer = await self._client.get(f"{address}/v1/models", headers=self._authorize())
+            except httpx.HTTPError as error:
+                raise EngineClosed(f"The worker at {address} cannot be reached. Ask again later.") from error
+            self.context_tokens = self.context_tokens or _read_context(answer)
+            if address not in self._remotes:
+                self._remotes[address] = None if answer.status_code in (404, 405) else self._make_remote(address)
+        return self._remotes[address]
+
+    def _make_remote(self, address: str) -> Remote:
+        url, key, waits = f"{address}/v1", self._api_key, self._timeouts
+        return Remote(url, model=self.model_id, api_key=key, timeouts=waits, speaks_extras=True)
+
+    def _authorize(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
+
+    async def ask_worker(self, address: str, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        """An answer in the original's protocol, which tells neither why it ended nor how many tokens it took.
+
+        ``address``: of any worker, whether a controller knows it or not.
+        """
+        content = await asyncio.to_thread(self._write_request, request)
+        prompt, said = content["prompt"], ""
+        async with aclosing(self._read_pieces(address, content)) as pieces:
+            async for piece in pieces:
+                try:
+                    text, code = str(piece["text"]), int(piece.get("error_code", 0))
+                except (KeyError, TypeError, ValueError) as error:
+                    raise EngineFailed("The worker sent something other than its protocol has.") from error
+                if code:
+                    raise EngineFailed(f"The worker failed: {text}")
+                answer = text.removeprefix(prompt)
+                if answer.startswith(said):  # a stop text is taken off again at the end
+                    yield Delta(text=answer[len(said) :])
+                    said = answer
+        yield Delta(finish_reason="stop", usage=Usage(0, 0))
+
+    async def _read_pieces(self, address: str, content: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
+        silent = httpx.Timeout(self._timeouts.silent_s, connect=self._timeouts.connect_s)
+        url, rest = f"{address}/worker_generate_stream", b""
+        try:
+            async with self._client.stream(
+                "POST", url, json=content, timeout=silent, headers=self._authorize()
+            ) as answer:
+                async for chunk in answer.aiter_bytes():
+                    *pieces, rest = (rest + chunk).split(b"\0")
+                    for piece in filter(None, pieces):  # an empty one only says that it still goes on
+                        yield json.loads(piece)
+                    if len(rest) > _MOST_PIECE_BYTES:
+                        raise EngineFailed(f"The worker sent a piece of more than {_MOST_PIECE_BYTES:,} bytes.")
+                if rest:
+                    yield json.loads(rest)
+        except ValueError as error:
+            raise EngineFailed("The worker sent something other than its protocol has.") from error
+        except httpx.HTTPError as error:
+            raise EngineClosed(f"The worker at {address} broke off, or cannot be reached. Ask again.") from error
+
+    def _write_request(self, request: ChatRequest) -> dict[str, Any]:
+        sampling = request.sampling
+        if len(sampling.stop) > 1 or request.num_choices > 1 or request.top_logprobs is not None:
+            raise UsageError("The worker's protocol has one answer, one stop text and no log-probabilities.")
+        prompt, stop = request.prompt, sampling.stop[0] if sampling.stop else None
+        if prompt is None:
+            template = conv_templates[template_name(self.model_id)]
+            conversation, _ = write_conversation(request.messages, template, DEFAULT_IMAGE_TOKEN)
+            prompt = conversation.get_prompt()
+            stop = stop or conversation.sep2 or conversation.sep
+        images = [write_data_uri(sent.picture).partition(",")[2] for sent in request.all_pictures]
+        return {
+            "model": self.model_id,
+            "prompt": prompt,
+            "temperature": sampling.temperature,
+            "top_p": 1.0 if sampling.top_p is None else sampling.top_p,
+            "max_new_tokens": sampling.max_new_tokens,
+            "stop": stop,
+            "images": images,
+        }
+
+
+def _read_context(answer: httpx.Response) -> int:
+    """How much a worker's context holds, 0 if its list of models does not say."""
+    try:
+        return int(answer.json()["data"][0]["max_model_len"])
+    except (ValueError, KeyError, TypeError, IndexError):
+        return 0
+
+
+def from_flags(arguments: Any, settings: Any) -> Workers:
+    """The backend that ``llava serve --workers-of`` describes; the word in LLAVA_ENGINE_KEY is the workers' key."""
+    return Workers(
+        arguments.workers_of,
+        model_id=arguments.model or arguments.name,
+        api_key=os.environ.get("LLAVA_ENGINE_KEY"),
+        timeouts=Timeouts(silent_s=settings.limits.answer_s),
+        on_progress=lambda sentence: print(f"llava: {sentence}", file=sys.stderr, flush=True),
+    )

@@ -1,0 +1,41 @@
+"""FRONT DOOR: ``python -m llava.model.apply_delta``, which puts a delta onto its base.
+
+It translates the command line and decides nothing; ``llava.model.delta`` does the work. What is different, on purpose:
+tensors pass by one at a time, in the delta's own dtype, and come out as safetensors.
+
+Source: haotian-liu/LLaVA@c121f04 llava/model/apply_delta.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from llava.flags import run_door
+from llava.model.delta import add_delta
+
+
+def apply_delta(base_model_path: str, target_model_path: str, delta_path: str) -> None:
+    """Writes base and delta together into ``target_model_path``. Raises CheckpointError, UsageError."""
+    written = add_delta(base_model_path, delta_path, target_model_path)
+    print(f"wrote {written.num_tensors} tensors to {written.folder}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Does it from the command line, with the original's flags; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m llava.model.apply_delta")
+    parser.add_argument("--base-model-path", required=True)
+    parser.add_argument("--target-model-path", required=True)
+    parser.add_argument("--delta-path", required=True)
+    args = parser.parse_args(argv)
+
+    def work() -> int:
+        apply_delta(args.base_model_path, args.target_model_path, args.delta_path)
+        return 0
+
+    return run_door(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

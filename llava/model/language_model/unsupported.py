@@ -1,0 +1,20 @@
+"""Classes of language models that are not supported: they can be named, and say so when they are used."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from llava.errors import UsageError
+
+
+class NotSupported:
+    """Raises UsageError when it is made or read. ``kind`` names the language model."""
+
+    kind = ""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.from_pretrained()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        raise UsageError(f"{cls.__name__}: {cls.kind} is not supported; LLaVA on Llama, Mistral and Qwen2 is.")

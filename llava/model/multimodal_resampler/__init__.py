@@ -1,0 +1,1 @@
+"""Front door: LLaVA-NeXT's module for resamplers."""

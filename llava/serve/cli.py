@@ -1,0 +1,118 @@
+"""FRONT DOOR: ``python -m llava.serve.cli``, the original's chat about an image in the terminal; and ``load_image``.
+
+It translates the command line and decides nothing; ``llava.chat`` does the work, as for ``llava chat``. What is
+different, on purpose: the device is found by itself, the template comes from the checkpoint's files before its name,
+an answer ends at the template's separator, and an error costs one question instead of the conversation.
+
+Source: haotian-liu/LLaVA@c121f04 llava/serve/cli.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from llava.conversation import conv_templates
+from llava.errors import LlavaError, UsageError
+from llava.flags import run_door
+from llava.image.source import FOR_LOCAL_USER, load_picture
+from llava.sampling import Sampling
+from llava.serve.original import tell_unused
+
+if TYPE_CHECKING:
+    from llava.model.checkpoint import LoadedModel
+
+
+def load_image(image_file: str) -> Image.Image:
+    """The image at a path, an http(s) URL or in a data URI, upright and RGB. Raises BadImage."""
+    return load_picture(image_file, FOR_LOCAL_USER).image
+
+
+def main(args: Any) -> None:
+    """The conversation, until an empty line or the end of the input; ``args`` has the flags as attributes.
+
+    Raises LlavaError for a model or an image that cannot be used.
+    """
+    from llava.chat import Chat
+
+    sampling = Sampling(temperature=args.temperature, max_new_tokens=args.max_new_tokens)
+    image = load_picture(args.image_file, FOR_LOCAL_USER)  # before the model, which takes longer
+    loaded = _load(args)
+    mode = getattr(args, "conv_mode", None)
+    if mode is not None and mode != loaded.template:
+        print(
+            f"[WARNING] the auto inferred conversation mode is {loaded.template}, "
+            f"while `--conv-mode` is {mode}, using {mode}",
+            file=sys.stderr,
+        )
+    chat = Chat(loaded, sampling, template=mode)
+    chat.waiting.append(image)
+    roles = conv_templates[mode or loaded.template].roles
+    while True:
+        try:
+            question = input(f"{roles[0]}: ").strip()
+        except EOFError:
+            question = ""
+        if not question:
+            print("exit...")
+            return
+        print(f"{roles[1]}: ", end="", flush=True)
+        try:
+            reply = chat.ask(question, lambda piece: print(piece, end="", flush=True))
+        except LlavaError as error:
+            print(f"\nllava: error: {error}", file=sys.stderr, flush=True)
+            continue
+        print(flush=True)
+        if getattr(args, "debug", False) and reply is not None:
+            print("\n", {"prompt_tokens": reply.prompt_tokens, "outputs": reply.text}, "\n")
+
+
+def _load(args: Any) -> LoadedModel:
+    from llava.model.checkpoint import load_model
+    from llava.model.sources import DEFAULT_MODEL
+
+    if args.load_8bit and args.load_4bit:
+        raise UsageError("--load-8bit and --load-4bit are both given; one of them is meant.")
+    return load_model(
+        args.model_path or DEFAULT_MODEL,
+        base=args.model_base,
+        device=getattr(args, "device", None),
+        bits=8 if args.load_8bit else 4 if args.load_4bit else 16,
+        for_engine=True,
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The original's flags with the original's defaults, but for the model and the device."""
+    parser = argparse.ArgumentParser(prog="python -m llava.serve.cli")
+    parser.add_argument("--model-path", help="a folder, a hub id or a short name (default: the embedded model)")
+    parser.add_argument("--model-base")
+    parser.add_argument("--image-file", required=True)
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")
+    parser.add_argument("--num-gpus", type=int)  # LLaVA-NeXT's, in place of --device
+    parser.add_argument("--conv-mode")
+    parser.add_argument("--temperature", type=float, default=0.2)
+    parser.add_argument("--max-new-tokens", type=int, default=512)
+    parser.add_argument("--load-8bit", action="store_true")
+    parser.add_argument("--load-4bit", action="store_true")
+    parser.add_argument("--debug", action="store_true")
+    return parser
+
+
+def _run(argv: Sequence[str] | None = None) -> int:
+    args = build_parser().parse_args(argv)
+    tell_unused(args, {"num_gpus": "name the device with --device"})
+
+    def work() -> int:
+        main(args)
+        return 0
+
+    return run_door(work)
+
+
+if __name__ == "__main__":
+    sys.exit(_run())

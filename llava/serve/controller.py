@@ -1,0 +1,42 @@
+"""FRONT DOOR: ``python -m llava.serve.controller``, the original's command that tells clients where workers are.
+
+It translates the command line and decides nothing; ``llava.serve.registry`` does the work. ``llava serve`` alone needs
+no controller: it answers a controller's questions about itself.
+
+Source: haotian-liu/LLaVA@c121f04 llava/serve/controller.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from llava.flags import run_door
+from llava.serve.command import need_serve_extra
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The original's flags with the original's defaults."""
+    parser = argparse.ArgumentParser(prog="python -m llava.serve.controller")
+    parser.add_argument("--host", default="localhost")
+    parser.add_argument("--port", type=int, default=21001)
+    parser.add_argument("--dispatch-method", choices=["lottery", "shortest_queue"], default="shortest_queue")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serves until it is told to end; returns the exit code."""
+    args = build_parser().parse_args(argv)
+
+    def work() -> int:
+        need_serve_extra()
+        from llava.serve.registry import serve_controller
+
+        return serve_controller(args.host, args.port, args.dispatch_method)
+
+    return run_door(work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,57 @@
+"""FRONT DOOR: ``python -m llava.serve.gradio_web_server``, the original's page to chat with a controller's workers.
+
+It translates the command line into one of ``llava serve --workers-of`` and decides nothing. What is different, on
+purpose: the page is about one model, the controller's first or the one that ``--model`` names; until a worker of it has
+registered the page says that it is being opened; a port that is taken is an error instead of the next one.
+
+Source: haotian-liu/LLaVA@c121f04 llava/serve/gradio_web_server.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from llava.serve.original import serve, tell_unused
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The original's flags with the original's defaults; the port is the one that Gradio takes by default."""
+    parser = argparse.ArgumentParser(prog="python -m llava.serve.gradio_web_server")
+    parser.add_argument("--host", default="0.0.0.0")
+    parser.add_argument("--port", type=int, default=7860)
+    parser.add_argument("--controller-url", default="http://localhost:21001")
+    parser.add_argument("--concurrency-count", type=int, default=16)
+    parser.add_argument("--model-list-mode", choices=["once", "reload"])
+    parser.add_argument("--share", action="store_true")
+    parser.add_argument("--moderate", action="store_true")
+    parser.add_argument("--embed", action="store_true")
+    parser.add_argument("--model", metavar="NAME", help="which of the controller's models (default: the first)")
+    return parser
+
+
+_UNUSED = {
+    "model_list_mode": "the controller is asked before every question",
+    "share": "nothing is sent through other hosts; use a tunnel or a reverse proxy of your own",
+    "moderate": "no text is sent to a moderation service, so questions are not moderated",
+    "embed": "the page has no heading to leave out",
+}
+
+
+def write_words(args: argparse.Namespace) -> list[str]:
+    """The same for ``llava serve``."""
+    words = ["--web", "--host", args.host, "--port", str(args.port), "--max-running", str(args.concurrency_count)]
+    words.append(f"--workers-of={args.controller_url}")
+    return words + ([f"--model={args.model}"] if args.model else [])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serves until it is told to end; returns the exit code."""
+    args = build_parser().parse_args(argv)
+    tell_unused(args, _UNUSED)
+    return serve(write_words(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

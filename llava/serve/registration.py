@@ -1,0 +1,91 @@
+"""This server as a worker of the original's controller: ``llava serve --controller``.
+
+It registers once its model is there, says every now and then that it is alive and how many questions are open, and
+registers again where the controller has forgotten it.
+
+Source: haotian-liu/LLaVA@c121f04 llava/serve/model_worker.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI
+
+from llava.backends.workers import make_client, post_json, read_address
+from llava.constants import WORKER_HEART_BEAT_INTERVAL
+from llava.errors import EngineClosed, EngineFailed
+from llava.serve.app import Mount
+from llava.serve.refusals import LOG
+from llava.serve.service import Service
+
+# How soon the controller hears that the number of open questions is another, and is asked again if it did not answer.
+_NEWS_S = 1.0
+
+
+def register_with(controller: str, mount: Mount | None) -> Mount:
+    """``mount`` and, with it, the registration. Raises UsageError if ``controller`` is no URL."""
+    url = read_address(controller)
+
+    def add(app: FastAPI, service: Service) -> None:
+        if mount is not None:
+            mount(app, service)
+        inner = app.router.lifespan_context
+
+        @asynccontextmanager
+        async def run(app: FastAPI) -> AsyncIterator[Any]:
+            async with inner(app) as state:
+                keeping = asyncio.create_task(_keep_registered(url, service))
+                try:
+                    yield state
+                finally:
+                    keeping.cancel()
+                    await asyncio.gather(keeping, return_exceptions=True)
+
+        app.router.lifespan_context = run
+
+    return add
+
+
+async def _keep_registered(controller: str, service: Service) -> None:
+    """Ends the server if there is no controller at the start; later ones that go away are waited for."""
+    name = service.settings.address
+
+    async def register() -> None:
+        status = {"model_names": [service.backend.model_id], "speed": 1, "queue_length": service.num_open}
+        content = {"worker_name": name, "check_heart_beat": True, "worker_status": status}
+        await post_json(client, f"{controller}/register_worker", content)
+        print(f"llava: registered as {name} with the controller at {controller}", file=sys.stderr, flush=True)
+
+    async with make_client() as client:
+        try:
+            await post_json(client, f"{controller}/list_models", {})  # before a model is loaded for nobody
+            await service.started()
+            await register()
+        except Exception as error:
+            if service.failure is None:
+                service.failure = error
+                service.on_failure()
+            return
+        told, heard_s, is_away = service.num_open, time.monotonic(), False
+        while True:
+            await asyncio.sleep(_NEWS_S)
+            is_due = time.monotonic() - heard_s >= WORKER_HEART_BEAT_INTERVAL
+            if not (is_due or is_away or service.num_open != told):
+                continue
+            told = service.num_open
+            try:
+                beat = {"worker_name": name, "queue_length": told}
+                said = await post_json(client, f"{controller}/receive_heart_beat", beat)
+                if not (isinstance(said, dict) and said.get("exist")):
+                    await register()
+                heard_s, is_away = time.monotonic(), False
+            except (EngineClosed, EngineFailed) as error:
+                if not is_away:
+                    LOG.warning("%s It is told again until it answers.", error)
+                is_away = True

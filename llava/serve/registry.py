@@ -1,0 +1,251 @@
+"""The original's controller: which workers there are, which models they have, and who answers the next question.
+
+A worker registers with what it has, and tells every now and then that it is alive; one that is silent for
+``CONTROLLER_HEART_BEAT_EXPIRATION`` seconds is forgotten. Clients ask for a worker's address, or for an answer, which
+is then passed through.
+
+Source: haotian-liu/LLaVA@c121f04 llava/serve/controller.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2 as httpx
+import uvicorn
+from fastapi import FastAPI
+from pydantic import BaseModel
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from llava.backends.workers import make_client, post_json, read_address
+from llava.constants import CONTROLLER_HEART_BEAT_EXPIRATION
+from llava.errors import LlavaError
+from llava.serve.body import read_json
+from llava.serve.gate import Gate
+from llava.serve.limits import Settings
+from llava.serve.listener import listen
+from llava.serve.refusals import LOG, Refusal
+from llava.serve.schemas import check
+
+DISPATCH_METHODS = ("lottery", "shortest_queue")
+
+
+class Status(BaseModel):
+    """What a worker says of itself."""
+
+    model_names: list[str]
+    speed: float = 1
+    queue_length: int = 0
+
+
+class _Registration(BaseModel):
+    worker_name: str
+    check_heart_beat: bool = False
+    worker_status: Status | None = None
+
+
+class _HeartBeat(BaseModel):
+    worker_name: str
+    queue_length: int
+
+
+class _Wanted(BaseModel):
+    model: str | None = None
+
+
+@dataclass
+class _Worker:
+    status: Status
+    has_heart_beat: bool
+    seen_s: float
+
+
+class Registry:
+    """The workers by their addresses. ``clock`` tells seconds."""
+
+    def __init__(self, dispatch: str = "shortest_queue", clock: Callable[[], float] = time.monotonic) -> None:
+        assert dispatch in DISPATCH_METHODS
+        self._dispatch, self._clock = dispatch, clock
+        self._workers: dict[str, _Worker] = {}
+
+    @property
+    def workers(self) -> dict[str, _Worker]:
+        """Those that are not silent for too long."""
+        end = self._clock() - CONTROLLER_HEART_BEAT_EXPIRATION
+        silent = [name for name, worker in self._workers.items() if worker.has_heart_beat and worker.seen_s < end]
+        for name in silent:
+            LOG.warning("the worker at %s is silent and was forgotten", name)
+            del self._workers[name]
+        return self._workers
+
+    def add(self, name: str, status: Status, *, has_heart_beat: bool) -> None:
+        """Adds a worker, or what is new of it."""
+        self._workers[name] = _Worker(status, has_heart_beat, self._clock())
+
+    def drop(self, name: str) -> None:
+        self._workers.pop(name, None)
+
+    def hear(self, name: str, queue_length: int) -> bool:
+        """Notes that a worker is alive; False for one that is not known and has to register again."""
+        worker = self.workers.get(name)
+        if worker is None:
+            return False
+        worker.status.queue_length, worker.seen_s = queue_length, self._clock()
+        return True
+
+    def list_models(self) -> list[str]:
+        return sorted({model for worker in self.workers.values() for model in worker.status.model_names})
+
+    def choose(self, model: str | None) -> str:
+        """The address of the worker that is asked next, "" if none has the model."""
+        fit = {name: worker.status for name, worker in self.workers.items() if model in worker.status.model_names}
+        fit = {name: status for name, status in fit.items() if status.speed > 0}
+        if not fit:
+            return ""
+        if self._dispatch == "lottery":
+            return random.choices(list(fit), [status.speed for status in fit.values()])[0]
+        chosen = min(fit, key=lambda name: fit[name].queue_length / fit[name].speed)
+        fit[chosen].queue_length += 1  # until its next heartbeat
+        return chosen
+
+
+class _Routes:
+    def __init__(self, registry: Registry, settings: Settings, client: httpx.AsyncClient) -> None:
+        self.registry, self.limits, self.client = registry, settings.limits, client
+
+    async def register(self, request: Request) -> Response:
+        asked = check(_Registration, await read_json(request, self.limits))
+        name = read_address(asked.worker_name)
+        await self._add(name, asked.worker_status, has_heart_beat=asked.check_heart_beat)
+        return JSONResponse(None)
+
+    async def _add(self, name: str, status: Status | None, *, has_heart_beat: bool) -> None:
+        if status is None:
+            said = await post_json(self.client, f"{name}/worker_get_status", {}, "worker")
+            status = check(Status, said if isinstance(said, dict) else {})
+        self.registry.add(name, status, has_heart_beat=has_heart_beat)
+        LOG.info("the worker at %s has %s", name, ", ".join(status.model_names))
+
+    async def refresh(self, request: Request) -> Response:
+        for name, worker in dict(self.registry.workers).items():
+            try:
+                await self._add(name, None, has_heart_beat=worker.has_heart_beat)
+            except LlavaError as error:
+                LOG.warning("%s It was forgotten.", error)
+                self.registry.drop(name)
+        return JSONResponse(None)
+
+    async def list_models(self, request: Request) -> Response:
+        return JSONResponse({"models": self.registry.list_models()})
+
+    async def get_address(self, request: Request) -> Response:
+        wanted = check(_Wanted, await read_json(request, self.limits))
+        return JSONResponse({"address": self.registry.choose(wanted.model)})
+
+    async def hear(self, request: Request) -> Response:
+        beat = check(_HeartBeat, await read_json(request, self.limits))
+        return JSONResponse({"exist": self.registry.hear(read_address(beat.worker_name), beat.queue_length)})
+
+    async def get_status(self, request: Request) -> Response:
+        statuses = [worker.status for worker in self.registry.workers.values()]
+        return JSONResponse(
+            {
+                "model_names": self.registry.list_models(),
+                "speed": sum(status.speed for status in statuses),
+                "queue_length": sum(status.queue_length for status in statuses),
+            }
+        )
+
+    async def generate(self, request: Request) -> Response:
+        """A worker's answer as it comes: 2 is the code for no such worker, 3 for one that broke off."""
+        content = await read_json(request, self.limits)
+        model = check(_Wanted, content).model
+        address = self.registry.choose(model)
+        if not address:
+            known = ", ".join(self.registry.list_models()) or "none"
+            return _refuse(404, 2, f"No worker has the model '{model}'. The models are: {known}.")
+        silent = httpx.Timeout(self.limits.answer_s, connect=5.0)
+        url = f"{address}/worker_generate_stream"
+        asking = self.client.build_request("POST", url, json=content, timeout=silent)
+        try:
+            answer = await self.client.send(asking, stream=True)
+        except httpx.HTTPError:
+            return _refuse(503, 3, f"The worker of '{model}' cannot be reached. Ask again later.")
+        return StreamingResponse(_pass_through(answer), answer.status_code, media_type="application/octet-stream")
+
+
+async def _pass_through(answer: httpx.Response) -> AsyncGenerator[bytes, None]:
+    try:
+        async for chunk in answer.aiter_bytes():
+            yield chunk
+    except httpx.HTTPError:
+        yield json.dumps({"text": "The worker broke off. Ask again.", "error_code": 3}).encode() + b"\0"
+    finally:
+        await answer.aclose()
+
+
+def _refuse(status: int, code: int, sentence: str) -> Response:
+    refusal = Refusal(status, sentence, code="no_worker")
+    return JSONResponse({**refusal.body, "text": sentence, "error_code": code}, status, refusal.headers)
+
+
+def create_controller(registry: Registry, settings: Settings = Settings()) -> FastAPI:
+    """The controller as an ASGI application; the word in LLAVA_ENGINE_KEY is the workers' key."""
+    client = make_client(api_key=os.environ.get("LLAVA_ENGINE_KEY"))
+
+    @asynccontextmanager
+    async def run(app: FastAPI) -> AsyncIterator[None]:
+        async with client:
+            yield
+
+    app = FastAPI(lifespan=run, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
+    routes = _Routes(registry, settings, client)
+    for path, answer in {
+        "/register_worker": routes.register,
+        "/refresh_all_workers": routes.refresh,
+        "/list_models": routes.list_models,
+        "/get_worker_address": routes.get_address,
+        "/receive_heart_beat": routes.hear,
+        "/worker_generate_stream": routes.generate,
+        "/worker_get_status": routes.get_status,
+    }.items():
+        app.add_route(path, answer, methods=["POST"])
+    app.add_middleware(Gate, settings=settings)
+    return app
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn's, which ends with 0 when it is told to end."""
+
+    def handle_exit(self, sig: int, frame: Any) -> None:
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+def serve_controller(host: str, port: int, dispatch: str) -> int:
+    """Serves until SIGTERM or Ctrl-C. Raises UsageError if the port cannot be had."""
+    with closing(listen(host, port)) as listener:
+        shown = f"[{host}]" if ":" in host else host
+        address = f"http://{shown}:{listener.getsockname()[1]}"
+        print(f"llava: the controller answers at {address}", file=sys.stderr, flush=True)
+        config = uvicorn.Config(
+            create_controller(Registry(dispatch)),
+            ws="none",
+            lifespan="on",
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=5,
+        )
+        _Server(config).run(sockets=[listener])
+    return 0
