@@ -203,10 +203,11 @@ const images = {
       opening.onerror = () => fail(opening.error);
     });
     try {
-      const request = work((await images.base).transaction("images", mode).objectStore("images"));
+      const transaction = (await images.base).transaction("images", mode);
+      const request = work(transaction.objectStore("images"));
       return await new Promise((done, fail) => {
-        request.onsuccess = () => done(request.result);
-        request.onerror = () => fail(request.error);
+        transaction.oncomplete = () => done(request.result);
+        transaction.onabort = () => fail(transaction.error);
       });
     } catch {
       return undefined; // private windows and full disks keep none
@@ -219,12 +220,11 @@ const images = {
   async prune() {
     await images.do("readwrite", (store) => {
       const request = store.openCursor();
-      request.addEventListener("success", () => {
+      request.onsuccess = () => {
         const cursor = request.result;
-        if (!cursor) return;
-        if (cursor.value.at < Date.now() - images.stay_ms) cursor.delete();
-        cursor.continue();
-      });
+        if (cursor?.value.at < Date.now() - images.stay_ms) cursor.delete();
+        cursor?.continue();
+      };
       return request;
     });
   },
@@ -301,7 +301,14 @@ const dress = {
       field.ariaLabel = "Your question";
       field.title = "Ctrl+Enter asks, Escape leaves it as it was";
       dress.fill(field, llava.readText(field.value));
+      field.scrollIntoView({ block: "nearest" });
+      field.focus();
     });
+    // Gradio says so too when a connection was lost, once for all.
+    if (document.querySelector(".toast-body.error:not([data-seen])")) {
+      document.querySelectorAll(".toast-body.error").forEach((toast) => (toast.dataset.seen = ""));
+      watch.look();
+    }
     document.querySelector("#chat [role=log]")?.setAttribute("aria-busy", String(dress.isAnswering()));
   },
 
@@ -402,7 +409,7 @@ const dress = {
     if (sessionStorage.getItem("llava-side")) llava.toggle("side");
     llava.nameButtons();
     dress.run();
-    new MutationObserver(dress.run).observe(document.querySelector("#talk"), {
+    new MutationObserver(dress.run).observe(document.querySelector(".gradio-container"), {
       subtree: true, childList: true, attributeFilter: ["aria-label"],
     });
   });
