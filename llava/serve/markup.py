@@ -171,7 +171,7 @@ class _Writer:
         self._said.append(language)
         # Shown by the style sheet: it is not of the code.
         named = f' content="{_quote(language)}"' if language else ""
-        self._say(token.content, f"<pre{named}><code>", "</code></pre>")
+        self._say(token.content.removesuffix("\n"), f'<pre tabindex="0"{named}><code>', "</code></pre>")
 
     def _write_link(self, token: Token) -> None:
         if token.nesting == 1:

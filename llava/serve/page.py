@@ -30,7 +30,11 @@ _QUESTIONS = {
 _CAMERA = '<video playsinline muted></video><p role="status"></p><button id="snap">Take it</button>'
 _AWAY = '<p role="status"></p>'
 _HINT = '<p role="alert"></p>'
-_PLACEHOLDER = "Ask about an image, or send just one"
+_EMPTY = (
+    "<h2>Ask about an image</h2>"
+    "<p>Drop one here, paste it, choose it or take it. Without a question, it is described.</p>"
+)
+_PLACEHOLDER = "Ask about an image, or just send it"
 _FONTS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
 _MONO_FONTS = ["ui-monospace", "SF Mono", "Cascadia Code", "Menlo", "Consolas", "monospace"]
 Update = dict[Any, Any]
@@ -66,7 +70,7 @@ class _Page:
             gr.HTML(f'<h1>LLaVA</h1><span id="model">{model}</span>', elem_id="brand")
             self.new = gr.Button("New chat", elem_id="new", elem_classes="bare", size="sm")
             self.side = gr.Button("Tokens and settings", elem_id="side-button", elem_classes="bare", size="sm")
-            self.dark = gr.Button("Light or dark", elem_id="dark-button", elem_classes="bare", size="sm")
+            self.dark = gr.Button("Dark colors", elem_id="dark-button", elem_classes="bare", size="sm")
         # What the browser kept: the conversation, what was typed and not sent, and the settings.
         self.kept = [gr.Textbox(visible=False) for _ in range(3)]
         with gr.Row(elem_id="room"):
@@ -82,7 +86,7 @@ class _Page:
                     render_markdown=False,  # messages are HTML, which ``markup`` writes
                     latex_delimiters=[],
                     feedback_options=["Like", "Dislike", *_FLAGS] if self.has_votes else None,
-                    placeholder="<h2>Ask about an image</h2><p>Drop one here, paste it, choose it or take it.</p>",
+                    placeholder=_EMPTY,
                     examples=self._find_examples(),
                     group_consecutive_messages=False,
                     allow_tags=False,

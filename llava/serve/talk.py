@@ -45,7 +45,7 @@ _NEWS_S, _NEWS_CHARACTERS = 0.04, 20_000
 
 
 def write_question(text: str, paths: Sequence[str]) -> list[Message]:
-    """The user's messages: one of pictures, if there are any, and one of what was typed, as it was typed.
+    """The user's messages: one of images, if there are any, and one of what was typed, as it was typed.
 
     They are apart because Chatbot drops the files of a message whose text is edited.
     """
@@ -156,8 +156,10 @@ def read_kept(kept: str, album: Album) -> list[Message]:
         return []
     written = tidy(written)
     if gone:
-        what = f"{len(gone)} images of this chat are" if len(gone) > 1 else f"The image {gone[0]} of this chat is"
-        written.append(write_notice(f"{what} no longer kept by the server. Attach it again to go on asking about it."))
+        what, it = (f"{len(gone)} images of this chat are", "them") if gone[1:] else (f"The image {gone[0]} is", "it")
+        written.append(
+            write_notice(f"{what} no longer kept by the server. Attach {it} again to go on asking about {it}.")
+        )
     return written
 
 

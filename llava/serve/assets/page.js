@@ -62,7 +62,6 @@ window.llava = {
     set("#photo", "aria-expanded", llava.isOpen("camera"));
     set("#photo", "aria-controls", "camera");
     set("#dark-button", "aria-pressed", document.body.classList.contains("dark"));
-    set("#dark-button", "aria-label", "Dark colours");
   },
 
   // What this tab shows stays in it when it is loaded again, which it is when the server was started anew. It is the
@@ -309,6 +308,7 @@ const dress = {
       document.querySelectorAll(".toast-body.error").forEach((toast) => (toast.dataset.seen = ""));
       watch.look();
     }
+    document.querySelector("#chat .examples[role=list]")?.setAttribute("role", "group"); // of buttons
     document.querySelector("#chat [role=log]")?.setAttribute("aria-busy", String(dress.isAnswering()));
   },
 
