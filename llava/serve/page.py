@@ -109,26 +109,29 @@ class _Page:
                     self.photo = gr.Button("Take a photo", elem_id="photo", elem_classes="bare", size="sm")
                     gr.HTML("The model can be wrong. <i>Check important details.</i>", elem_id="caution")
             with gr.Column(elem_id="side"):
-                gr.HTML("<h2>What the model saw</h2>")
-                self.sees = gr.HTML(sheets.EMPTY, elem_id="sees")
-                self.usage = gr.HTML("", elem_id="usage")
-                gr.HTML("<h2>Settings</h2>")
-                self.detail = gr.Radio(
-                    [("All tiles", "auto"), ("Whole image only", "low")],
-                    value="auto",
-                    label="Detail",
-                    info="How closely new questions look at images.",
-                )
-                self.temperature = gr.Slider(
-                    0, 2, _TEMPERATURE, step=0.05, label="Temperature", info="0 always takes the likeliest word."
-                )
-                self.top_p = gr.Slider(
-                    0.05, 1, _TOP_P, step=0.05, label="Top-p", info="Only the likeliest words that sum to this."
-                )
-                most = self.limits.new_tokens
-                self.new_tokens = gr.Slider(
-                    min(16, most), most, min(_NEW_TOKENS, most), step=1, label="Longest answer", info="In tokens."
-                )
+                self._lay_out_side()
+
+    def _lay_out_side(self) -> None:
+        gr.HTML("<h2>What the model saw</h2>")
+        self.sees = gr.HTML(sheets.EMPTY, elem_id="sees")
+        self.usage = gr.HTML("", elem_id="usage")
+        gr.HTML("<h2>Settings</h2>")
+        self.detail = gr.Radio(
+            [("All tiles", "auto"), ("Whole image only", "low")],
+            value="auto",
+            label="Detail",
+            info="How closely new questions look at images.",
+        )
+        self.temperature = gr.Slider(
+            0, 2, _TEMPERATURE, step=0.05, label="Temperature", info="0 always takes the likeliest word."
+        )
+        self.top_p = gr.Slider(
+            0.05, 1, _TOP_P, step=0.05, label="Top-p", info="Only the likeliest words that sum to this."
+        )
+        most = self.limits.new_tokens
+        self.new_tokens = gr.Slider(
+            min(16, most), most, min(_NEW_TOKENS, most), step=1, label="Longest answer", info="In tokens."
+        )
 
     def _find_examples(self) -> list[Any] | None:
         """Images that come with the package, with a question each."""
@@ -158,7 +161,7 @@ class _Page:
             self.chat.like(self.vote, [self.chat], None, **quiet)
         self.chat.change(None, [self.chat], None, js="(messages) => llava.keep(messages)", **now)
         self.box.change(None, [self.box], None, js="(box) => llava.keepDraft(box)", **now)
-        settings = [self.temperature, self.top_p, self.new_tokens, self.detail]
+        settings: list[Any] = [self.temperature, self.top_p, self.new_tokens, self.detail]
         for setting in settings:
             setting.change(None, settings, None, js="(...settings) => llava.keepSettings(settings)", **now)
         blocks.load(
@@ -277,9 +280,9 @@ class _Page:
             update[self.chat] = messages
         text, files = talk.read_draft(draft, self.talks.album)
         if text or files:
-            asked = {"text": "", "files": []} if update[self.box] == gr.skip() else update[self.box]
-            text = "\n".join(filter(None, (asked["text"], text)))
-            update[self.box] = {"text": text, "files": [*asked["files"], *files]}
+            asked = update[self.box] if "files" in update[self.box] else {"text": "", "files": []}
+            both = [part for part in (asked["text"], text) if part]
+            update[self.box] = {"text": "\n".join(both), "files": [*asked["files"], *files]}
         return update | self._read_settings(settings)
 
     def _read_settings(self, kept: str) -> Update:

@@ -57,6 +57,10 @@ class Tab:
         self.page.goto(running.url)
         self.page.wait_for_selector("#box textarea")
 
+    def wait_until_begun(self) -> None:
+        """Until the page shows what it showed before, and keeps what comes."""
+        self.page.wait_for_function("() => window.llava?.hasBegun")
+
     def find(self, selector: str) -> Any:
         return self.page.locator(selector)
 

@@ -68,7 +68,15 @@ window.llava = {
   // browser that keeps it, and for no other tab.
   keep(messages) {
     if (!llava.hasBegun) return; // the page is being drawn, and the chat still empty
-    const kept = (messages ?? []).map(({ role, content, metadata }) => ({
+    llava.latest = messages ?? [];
+    llava.keepTimer ??= setTimeout(llava.keepNow, 250); // an answer grows many times a second
+  },
+
+  keepNow() {
+    clearTimeout(llava.keepTimer);
+    llava.keepTimer = null;
+    if (!llava.latest) return;
+    const kept = llava.latest.map(({ role, content, metadata }) => ({
       role,
       metadata: { id: metadata?.id ?? "" },
       content: content.map((part) => (part.type === "text" ? { ...part, text: llava.readText(part.text) } : part)),
@@ -139,7 +147,7 @@ window.llava = {
     const form = new FormData();
     form.append("files", blob, name);
     try {
-      const response = await fetch(new URL("gradio_api/upload", location.href), { method: "POST", body: form });
+      const response = await fetch(watch.route("upload"), { method: "POST", body: form });
       return response.ok ? (await response.json())[0] : null;
     } catch {
       return null;
@@ -149,9 +157,14 @@ window.llava = {
   // A message's text, of what it is shown as; and what was typed as it is shown. As markup.py does it.
   readText(shown) {
     if (!shown?.startsWith("<div class=\"")) return shown;
-    const part = new DOMParser().parseFromString(shown, "text/html").body.firstElementChild;
-    return part.matches(".answer") ? part.getAttribute("content") : part.textContent;
+    if (llava.texts.size > 1000) llava.texts.clear();
+    if (!llava.texts.has(shown)) {
+      const part = new DOMParser().parseFromString(shown, "text/html").body.firstElementChild;
+      llava.texts.set(shown, part.matches(".answer") ? part.getAttribute("content") : part.textContent);
+    }
+    return llava.texts.get(shown);
   },
+  texts: new Map(),
 
   showTyped(text) {
     const part = document.createElement("div");
@@ -244,7 +257,7 @@ const watch = {
     if (/^\d+$/.test(server) && (server !== llava.server || watch.isAway)) {
       if (server === llava.server) watch.say("");
       else if (Date.now() - watch.typed_at > watch.wait_ms) return void location.reload();
-    } else if (server !== llava.server) {
+    } else if (server === "away" || server === "starting") {
       const what = server === "away" ? "The server cannot be reached." : "The server is starting.";
       const torn = document.querySelector("#chat .answer.open") ? " The answer broke off." : "";
       watch.say(`${what}${torn} This chat and what you type are kept; the page goes on by itself when it is back.`);
@@ -252,13 +265,15 @@ const watch = {
     watch.timer = setTimeout(watch.look, watch.isAway ? watch.wait_ms : watch.look_ms);
   },
 
+  route: (name) => `${window.gradio_config?.root?.replace(/\/$/, "") ?? ""}/gradio_api/${name}`,
+
   // The process, as the number that Gradio gave it.
   async ask() {
     try {
       const options = { cache: "no-store", signal: AbortSignal.timeout(15000) };
-      const response = await fetch(new URL("gradio_api/app_id", location.href), options);
-      if (!response.ok) return response.status === 503 ? "starting" : "away";
-      return (await response.text()).match(/\d+/)?.[0] ?? "away";
+      const response = await fetch(watch.route("app_id"), options);
+      if (response.ok) return (await response.text()).match(/\d+/)?.[0] ?? "unknown";
+      return { 502: "away", 503: "starting", 504: "away" }[response.status] ?? "unknown"; // of a proxy; of the server
     } catch {
       return "away";
     }
@@ -395,6 +410,7 @@ const dress = {
     watch.typed_at = Date.now();
     if (llava.hasBegun) llava.storeDraft(event.target.value);
   });
+  addEventListener("pagehide", llava.keepNow);
   addEventListener("copy", dress.copy, true);
   const write = window.Clipboard?.prototype.writeText;
   if (write) Clipboard.prototype.writeText = function (text) { return write.call(this, llava.readText(text)); };
