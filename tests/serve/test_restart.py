@@ -112,7 +112,7 @@ def test_a_server_that_is_killed_in_mid_stream_costs_the_rest_of_one_answer(serv
     server.start()
     wait_for_return(tab, started)
     tab.until(lambda: tab.notices)
-    assert away.inner_text() == ""
+    assert away.inner_text().strip() == ""
     assert tab.questions == ["How <much>?", "Talk."]
     assert tab.answers[0] == "receipt.png / How <much>?"
     assert tab.answers[1].startswith("word word word")

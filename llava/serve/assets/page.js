@@ -108,22 +108,36 @@ window.llava = {
     await watch.look();
     const [chat, draft, settings] = ["chat", "draft", "settings"].map((name) => sessionStorage.getItem(`llava-${name}`));
     const known = sessionStorage.getItem("llava-server");
-    if (known === null || known === llava.server) return [chat ?? "[]", draft ?? "", settings ?? ""];
-    // Another process is the server now, which has none of the images.
-    const paths = new Map();
-    for (const path of new Set(`${chat} ${draft}`.match(/"(?:[^"\\]|\\.)*"/g)?.map((text) => JSON.parse(text)))) {
-      const kept = await images.get(path);
-      const now = kept && (await llava.upload(kept));
-      if (now) paths.set(path, now);
+    if (known === null || !llava.server || known === llava.server) return [chat ?? "[]", draft ?? "", settings ?? ""];
+    try {
+      return [(await llava.move(chat)) ?? "[]", (await llava.move(draft)) ?? "", settings ?? ""];
+    } catch {
+      return ["[]", "", ""]; // not what was stored here
     }
-    const move = (text) => text && JSON.stringify(JSON.parse(text, (_, value) => paths.get(value) ?? value));
-    return [move(chat) ?? "[]", move(draft) ?? "", settings ?? ""];
+  },
+
+  // What was kept, with its images sent anew: another process is the server now, which has none of them.
+  async move(kept) {
+    if (kept === null) return null;
+    const paths = new Set();
+    JSON.stringify(JSON.parse(kept), (name, value) => {
+      if (name === "path") paths.add(value);
+      if (name === "files" && Array.isArray(value)) value.forEach((path) => paths.add(path));
+      return value;
+    });
+    const moved = new Map();
+    for (const path of paths) {
+      const copy = await images.get(path);
+      const now = copy && (await llava.upload(copy));
+      if (now) moved.set(path, now);
+    }
+    return JSON.stringify(JSON.parse(kept), (_, value) => moved.get(value) ?? value);
   },
 
   // The chat shows what it showed; from now on what it shows is kept.
   begin(messages, box) {
     llava.hasBegun = true;
-    sessionStorage.setItem("llava-server", llava.server);
+    if (llava.server) sessionStorage.setItem("llava-server", llava.server);
     llava.keep(messages);
     llava.keepDraft(box);
     images.prune();
