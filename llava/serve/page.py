@@ -280,7 +280,7 @@ class _Page:
             update[self.chat] = messages
         text, files = talk.read_draft(draft, self.talks.album)
         if text or files:
-            asked = update[self.box] if "files" in update[self.box] else {"text": "", "files": []}
+            asked: dict[str, Any] = update[self.box] if "files" in update[self.box] else {"text": "", "files": []}
             both = [part for part in (asked["text"], text) if part]
             update[self.box] = {"text": "\n".join(both), "files": [*asked["files"], *files]}
         return update | self._read_settings(settings)
