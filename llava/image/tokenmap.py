@@ -25,6 +25,7 @@ _KEPT = (38, 208, 160)
 _NEWLINE = (47, 104, 214)
 _SHADE = (18, 18, 22, 170)
 _BLACK = (0, 0, 0)
+_CLEAR = (0, 0, 0, 0)
 _MEAN = (122, 116, 104)  # CLIP's mean, which pads to a square
 
 _MARGIN_PX = 36
@@ -77,10 +78,8 @@ def describe_plan(plan: TilePlan, tiling: Tiling) -> str:
 
 def draw_sheet(image: Image.Image, plan: TilePlan, tiling: Tiling) -> Image.Image:
     """The drawing: caption, base tile, canvas and legend. ``image`` is RGB and of the plan's size."""
-    panels = [(_map_heading(plan), _draw_map(image, plan, tiling))]
-    if plan.num_tiles > 1:
-        panels.insert(0, (_base_heading(plan), _draw_base(image, plan)))
-    caption, legend = describe_plan(plan, tiling), _legend(plan, tiling)
+    panels = draw_panels(image, plan, tiling)
+    caption, legend = describe_plan(plan, tiling), draw_legend(plan, tiling)
     legend_px = sum(30 + _font(15).getlength(text) + 26 for _, text in legend)
     panels_px = sum(panel.width for _, panel in panels) + _GAP_PX * (len(panels) - 1)
     width = 2 * _MARGIN_PX + int(max(panels_px, legend_px, _font(22).getlength(caption)))
@@ -92,14 +91,27 @@ def draw_sheet(image: Image.Image, plan: TilePlan, tiling: Tiling) -> Image.Imag
     left = _MARGIN_PX
     for heading, panel in panels:
         draw.text((left, top - 28), heading, _FAINT, _font(15))
-        sheet.paste(panel, (left, top))
+        sheet.paste(panel, (left, top), panel)
         left += panel.width + _GAP_PX
     at = float(_MARGIN_PX)
     for swatch, text in legend:
-        sheet.paste(swatch, (round(at), bottom + 36))
+        sheet.paste(swatch, (round(at), bottom + 36), swatch)
         draw.text((at + 30, bottom + 36 + 10), text, _INK, _font(15), anchor="lm")
         at += 30 + _font(15).getlength(text) + 26
     return sheet
+
+
+def draw_panels(image: Image.Image, plan: TilePlan, tiling: Tiling) -> list[tuple[str, Image.Image]]:
+    """The parts of the drawing, RGBA, each with its heading: the base tile, where there are others, and the canvas."""
+    panels = [(_map_heading(plan), _draw_map(image, plan, tiling).convert("RGBA"))]
+    if plan.num_tiles > 1:
+        panels.insert(0, (_base_heading(plan), _draw_base(image, plan).convert("RGBA")))
+    return panels
+
+
+def draw_legend(plan: TilePlan, tiling: Tiling) -> list[tuple[Image.Image, str]]:
+    """What in the drawing means what: samples of 20 x 20, RGBA, with a word or two for each."""
+    return [(swatch.convert("RGBA"), text) for swatch, text in _legend(plan, tiling)]
 
 
 def _padding(tiling: Tiling) -> Color:
@@ -198,7 +210,7 @@ def _paste_content(
 
 def _add_newlines(panel: Image.Image, kept: tuple[int, int, int, int], plan: TilePlan, field_px: int) -> Image.Image:
     """The panel with a column of newline fields to its right, level with the rows they end."""
-    wide = Image.new("RGB", (panel.width + 14 + max(field_px, 9) + 2, panel.height), _PAPER)
+    wide = Image.new("RGBA", (panel.width + 14 + max(field_px, 9) + 2, panel.height), _CLEAR)
     wide.paste(panel, (0, 0))
     draw = ImageDraw.Draw(wide)
     left, right = panel.width + 14, panel.width + 14 + max(field_px, 9)
@@ -216,7 +228,7 @@ def _legend(plan: TilePlan, tiling: Tiling) -> list[tuple[Image.Image, str]]:
     kept = Image.new("RGB", (20, 20), (150, 160, 165))
     _draw_grid(kept, (0, 0, 20, 20), Size(2, 2))
     _frame(kept, (0, 0, 20, 20), _KEPT)
-    tile = Image.new("RGB", (20, 20), _PAPER)
+    tile = Image.new("RGBA", (20, 20), _CLEAR)
     _frame(tile, (0, 0, 20, 20), _TILE)
     items = [(tile, "tiles, in their order")] if plan.num_tiles > 1 else []
     items.append((kept, "takes positions"))
@@ -231,7 +243,7 @@ def _legend(plan: TilePlan, tiling: Tiling) -> list[tuple[Image.Image, str]]:
         _leave_out(left_out, (0, 0, 0, 0))
         items.append((left_out, "left out"))
     if plan.has_newlines:
-        newline = Image.new("RGB", (20, 20), _PAPER)
+        newline = Image.new("RGBA", (20, 20), _CLEAR)
         ImageDraw.Draw(newline).rectangle((5, 2, 14, 17), _NEWLINE)
         items.append((newline, "newline"))
     return items

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import html
+import json
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -14,12 +15,12 @@ import gradio as gr
 
 from llava.backends.protocol import ChatRequest
 from llava.errors import LlavaError
-from llava.serve import sheets, talk
+from llava.serve import markup, sheets, talk
 from llava.serve.talk import Message, Talks, Wishes
 
 # What the original's page begins with. Source: haotian-liu/LLaVA@c121f04 llava/serve/gradio_web_server.py.
 _TEMPERATURE, _TOP_P, _NEW_TOKENS = 0.2, 0.7, 512
-_FLAGS = ["Wrong about the picture", "Made up", "Offensive", "Something else"]
+_FLAGS = ["Wrong about the image", "Made up", "Offensive", "Something else"]
 _QUESTIONS = {
     "demo.png": "What is written on the sign?",
     "receipt.png": "How much is the Total?",
@@ -27,6 +28,13 @@ _QUESTIONS = {
     "chart.png": "Which bar is the tallest?",
 }
 _CAMERA = '<video playsinline muted></video><p role="status"></p><button id="snap">Take it</button>'
+_AWAY = '<p role="status"></p>'
+_HINT = '<p role="alert"></p>'
+_EMPTY = (
+    "<h2>Ask about an image</h2>"
+    "<p>Drop one here, paste it, choose it or take it. Without a question, it is described.</p>"
+)
+_PLACEHOLDER = "Ask about an image, or just send it"
 _FONTS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
 _MONO_FONTS = ["ui-monospace", "SF Mono", "Cascadia Code", "Menlo", "Consolas", "monospace"]
 Update = dict[Any, Any]
@@ -62,8 +70,9 @@ class _Page:
             gr.HTML(f'<h1>LLaVA</h1><span id="model">{model}</span>', elem_id="brand")
             self.new = gr.Button("New chat", elem_id="new", elem_classes="bare", size="sm")
             self.side = gr.Button("Tokens and settings", elem_id="side-button", elem_classes="bare", size="sm")
-            self.dark = gr.Button("Light or dark", elem_id="dark-button", elem_classes="bare", size="sm")
-        self.kept = gr.Textbox(visible=False)
+            self.dark = gr.Button("Dark colors", elem_id="dark-button", elem_classes="bare", size="sm")
+        # What the browser kept: the conversation, what was typed and not sent, and the settings.
+        self.kept = [gr.Textbox(visible=False) for _ in range(3)]
         with gr.Row(elem_id="room"):
             with gr.Column(elem_id="talk"):
                 self.chat = gr.Chatbot(
@@ -74,19 +83,22 @@ class _Page:
                     layout="bubble",
                     editable="user",
                     buttons=["copy"],
+                    render_markdown=False,  # messages are HTML, which ``markup`` writes
                     latex_delimiters=[],
                     feedback_options=["Like", "Dislike", *_FLAGS] if self.has_votes else None,
-                    placeholder="<h2>Ask about a picture</h2><p>Drop one here, paste it, choose it or take it.</p>",
+                    placeholder=_EMPTY,
                     examples=self._find_examples(),
                     group_consecutive_messages=False,
                     allow_tags=False,
                 )
                 gr.HTML(_CAMERA, elem_id="camera")
+                gr.HTML(_AWAY, elem_id="away")
+                gr.HTML(_HINT, elem_id="hint")
                 self.box = gr.MultimodalTextbox(
                     elem_id="box",
                     show_label=False,
                     container=False,
-                    placeholder="Ask about a picture",
+                    placeholder=_PLACEHOLDER,
                     file_types=["image"],
                     file_count="multiple",
                     max_plain_text_length=self.limits.characters + 1,
@@ -94,32 +106,35 @@ class _Page:
                     autofocus=True,
                 )
                 with gr.Row(elem_id="below"):
-                    self.photo = gr.Button("Take a picture", elem_id="photo", elem_classes="bare", size="sm")
-                    gr.HTML("The model can be wrong. <i>Look yourself where it matters.</i>", elem_id="caution")
+                    self.photo = gr.Button("Take a photo", elem_id="photo", elem_classes="bare", size="sm")
+                    gr.HTML("The model can be wrong. <i>Check important details.</i>", elem_id="caution")
             with gr.Column(elem_id="side"):
-                gr.HTML("<h2>What the model saw</h2>")
-                self.sees = gr.HTML(sheets.EMPTY, elem_id="sees")
-                self.usage = gr.HTML("", elem_id="usage")
-                gr.HTML("<h2>Settings</h2>")
-                self.detail = gr.Radio(
-                    [("All tiles", "auto"), ("Whole picture only", "low")],
-                    value="auto",
-                    label="Detail",
-                    info="How closely new questions look at pictures.",
-                )
-                self.temperature = gr.Slider(
-                    0, 2, _TEMPERATURE, step=0.05, label="Temperature", info="0 always takes the likeliest word."
-                )
-                self.top_p = gr.Slider(
-                    0.05, 1, _TOP_P, step=0.05, label="Top-p", info="Only the likeliest words that sum to this."
-                )
-                most = self.limits.new_tokens
-                self.new_tokens = gr.Slider(
-                    min(16, most), most, min(_NEW_TOKENS, most), step=1, label="Longest answer", info="In tokens."
-                )
+                self._lay_out_side()
+
+    def _lay_out_side(self) -> None:
+        gr.HTML("<h2>What the model saw</h2>")
+        self.sees = gr.HTML(sheets.EMPTY, elem_id="sees")
+        self.usage = gr.HTML("", elem_id="usage")
+        gr.HTML("<h2>Settings</h2>")
+        self.detail = gr.Radio(
+            [("All tiles", "auto"), ("Whole image only", "low")],
+            value="auto",
+            label="Detail",
+            info="How closely new questions look at images.",
+        )
+        self.temperature = gr.Slider(
+            0, 2, _TEMPERATURE, step=0.05, label="Temperature", info="0 always takes the likeliest word."
+        )
+        self.top_p = gr.Slider(
+            0.05, 1, _TOP_P, step=0.05, label="Top-p", info="Only the likeliest words that sum to this."
+        )
+        most = self.limits.new_tokens
+        self.new_tokens = gr.Slider(
+            min(16, most), most, min(_NEW_TOKENS, most), step=1, label="Longest answer", info="In tokens."
+        )
 
     def _find_examples(self) -> list[Any] | None:
-        """Pictures that come with the package, with a question each."""
+        """Images that come with the package, with a question each."""
         folder = self.assets / "examples"
         found = [(folder / name, question) for name, question in _QUESTIONS.items() if (folder / name).is_file()]
         return [{"text": question, "files": [str(path)]} for path, question in found] or None
@@ -145,19 +160,25 @@ class _Page:
         if self.has_votes:
             self.chat.like(self.vote, [self.chat], None, **quiet)
         self.chat.change(None, [self.chat], None, js="(messages) => llava.keep(messages)", **now)
-        blocks.load(self.restore, [self.kept], [self.chat, self.box], js="() => llava.recall()", **now)
+        self.box.change(None, [self.box], None, js="(box) => llava.keepDraft(box)", **now)
+        settings: list[Any] = [self.temperature, self.top_p, self.new_tokens, self.detail]
+        for setting in settings:
+            setting.change(None, settings, None, js="(...settings) => llava.keepSettings(settings)", **now)
+        blocks.load(
+            self.restore, self.kept, [self.chat, self.box, *settings], js="() => llava.recall()", **now
+        ).success(None, [self.chat, self.box], None, js="(messages, box) => llava.begin(messages, box)", **now)
         for button, what in ((self.side, "side"), (self.photo, "camera"), (self.dark, "dark")):
             button.click(None, None, None, js=f"() => llava.toggle('{what}')", **now)
         blocks.unload(self.leave)
 
     async def submit(self, given: Given, request: gr.Request) -> AsyncGenerator[Update, None]:
-        """What was typed, with its pictures."""
+        """What was typed, with its images; images alone are to be described."""
         page, box = _page_of(request), given[self.box]
         text, files = (box or {}).get("text") or "", (box or {}).get("files") or []
         if self.talks.is_busy(page) or not (text.strip() or files):
             yield {self.box: gr.skip()}
             return
-        question = talk.write_question(text, files)
+        question = talk.write_question(talk.fill_in(text, files), files)
         empty = {"text": "", "files": []}
         async for update in self._ask(page, given[self.chat], question, self._read_wishes(given), box=empty):
             yield update
@@ -175,7 +196,7 @@ class _Page:
         messages, wishes = given[self.chat], self._read_wishes(given)
         index = _index(event)
         turn = talk.find_turn(messages, index)
-        changed = talk.write_question(html.unescape(event.value), turn.paths)
+        changed = talk.write_question(talk.fill_in(markup.read_text(event.value), turn.paths), turn.paths)
         # The browser has changed its message already; this is as it was.
         old: list[Message] = [*messages]
         old[index] = {**messages[index], "content": [{"type": "text", "text": event.previous_value}]}
@@ -217,7 +238,7 @@ class _Page:
                 update: Update = {}
                 if answering.text:
                     first_s = time.perf_counter() - began if first_s is None else first_s
-                    update[self.chat] = [*asked, talk.write_answer(answering.text)]
+                    update[self.chat] = [*asked, talk.write_answer(answering.text, is_open=True)]
                 if answering.request is not None and seen is None and answering.text:
                     seen = answering.request
                     update[self.sees] = await asyncio.to_thread(self._show_sheets, seen)
@@ -225,10 +246,11 @@ class _Page:
                     yield update
         if answering is None or answering.is_dropped:
             return  # what has come in its place shows itself
-        messages = [*asked, talk.write_answer(answering.text)] if answering.text else list(otherwise)
+        has_text = bool(answering.text.strip())
+        messages = [*asked, talk.write_answer(answering.text)] if has_text else list(otherwise)
         end = talk.describe_end(answering)
         if end is not None:
-            messages.append(talk.write_notice(end, is_refusal=not answering.text))
+            messages.append(talk.write_notice(end, is_refusal=not has_text))
         yield {
             self.chat: messages,
             self.usage: sheets.show_usage(answering.usage, first_s),
@@ -250,11 +272,31 @@ class _Page:
         others = [*messages[: turn.begin], *messages[turn.end :]]
         return {self.chat: others, self.box: {"text": turn.question, "files": list(turn.paths)}}
 
-    def restore(self, kept: str) -> Update:
-        """The conversation that this tab showed before it was loaded again."""
+    def restore(self, kept: str, draft: str, settings: str) -> Update:
+        """What this tab showed before it was loaded again: the conversation, what was typed, and the settings."""
         messages = talk.read_kept(kept, self.talks.album)
-        is_open = bool(messages) and messages[-1]["role"] == "user"
-        return self.give_back(messages, None) if is_open else {self.chat: messages, self.box: gr.skip()}
+        update = self.give_back(messages, None)
+        if update[self.chat] == gr.skip():
+            update[self.chat] = messages
+        text, files = talk.read_draft(draft, self.talks.album)
+        if text or files:
+            asked: dict[str, Any] = update[self.box] if "files" in update[self.box] else {"text": "", "files": []}
+            both = [part for part in (asked["text"], text) if part]
+            update[self.box] = {"text": "\n".join(both), "files": [*asked["files"], *files]}
+        return update | self._read_settings(settings)
+
+    def _read_settings(self, kept: str) -> Update:
+        """The settings that a browser kept, as far as they are settings of this page."""
+        sliders = [self.temperature, self.top_p, self.new_tokens]
+        try:
+            *numbers, detail = json.loads(kept)
+            values = dict(zip(sliders, map(float, numbers), strict=True))
+        except (ValueError, TypeError):
+            return {one: gr.skip() for one in (*sliders, self.detail)}
+        return {
+            slider: value if slider.minimum <= value <= slider.maximum else gr.skip()
+            for slider, value in values.items()
+        } | {self.detail: detail if detail in ("low", "auto") else gr.skip()}
 
     def stop(self, request: gr.Request) -> None:
         self.talks.stop(_page_of(request))

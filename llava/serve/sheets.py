@@ -1,4 +1,4 @@
-"""What became of the pictures of a question, as HTML: each one's drawing with its tiles and positions, and the sums."""
+"""What became of the images of a question, as HTML: each one's tiles and positions, drawn, and the sums."""
 
 from __future__ import annotations
 
@@ -6,52 +6,65 @@ import base64
 import html
 import io
 
+from PIL import Image
+
 from llava.backends.protocol import ChatRequest, SentPicture, Usage
 from llava.image.geometry import Tiling, plan_tiles, plan_whole
-from llava.image.tokenmap import describe_plan, draw_sheet
+from llava.image.tokenmap import describe_plan, draw_legend, draw_panels
 
-EMPTY = """<div class="sees-empty"><p>When you ask about a picture, you see here how the model saw it: the tiles it was
+EMPTY = """<div class="sees-empty"><p>When you ask about an image, you see here how the model saw it: the tiles it was
 cut into, and which parts became tokens.</p></div>"""
 
 
 def show_sheets(request: ChatRequest, tiling: Tiling | None) -> str:
-    """The pictures of the latest message that has any, each with its drawing.
+    """The images of the latest message that has any, each with its drawing.
 
-    ``tiling``: None where the engine does not tell how it cuts pictures; then there are only sizes.
+    ``tiling``: None where the engine does not tell how it cuts images; then there are only sizes.
     """
-    shown = next((sent for message in reversed(request.messages) if (sent := _pictures(message.parts))), [])
+    shown = next((sent for message in reversed(request.messages) if (sent := _images(message.parts))), [])
     if not shown:
         return EMPTY
     return "".join(_show_sheet(sent, tiling) for sent in shown)
 
 
-def _pictures(parts: tuple[str | SentPicture, ...]) -> list[SentPicture]:
+def _images(parts: tuple[str | SentPicture, ...]) -> list[SentPicture]:
     return [part for part in parts if isinstance(part, SentPicture)]
 
 
 def _show_sheet(sent: SentPicture, tiling: Tiling | None) -> str:
+    """Words are HTML, not drawn: they keep their size in a narrow panel, and follow its colours."""
     picture = sent.picture
     name = html.escape(picture.name)
     if tiling is None:
         return f"<figure><figcaption><b>{name}</b><span>{picture.size} px</span></figcaption></figure>"
     plan = (plan_whole if sent.detail == "low" else plan_tiles)(picture.size, tiling)
-    file = io.BytesIO()
-    draw_sheet(picture.image, plan, tiling).save(file, "WEBP", quality=88, method=2)
-    data = base64.b64encode(file.getvalue()).decode()
+    panels = [
+        f'<p>{html.escape(heading)}</p><img alt="{name}: {html.escape(heading)}" src="{_write_uri(panel)}">'
+        for heading, panel in draw_panels(picture.image, plan, tiling)
+    ]
+    legend = [
+        f'<li><img alt="" src="{_write_uri(swatch)}">{html.escape(text)}</li>'
+        for swatch, text in draw_legend(plan, tiling)
+    ]
     return (
         f'<figure><figcaption><b>{name}</b><span class="tally">{plan.num_positions:,} tokens</span></figcaption>'
-        f'<img alt="{name} in tiles" src="data:image/webp;base64,{data}">'
-        f"<p>{html.escape(describe_plan(plan, tiling))}</p></figure>"
+        f"<p>{html.escape(describe_plan(plan, tiling))}</p>{''.join(panels)}<ul>{''.join(legend)}</ul></figure>"
     )
 
 
+def _write_uri(image: Image.Image) -> str:
+    file = io.BytesIO()
+    image.save(file, "WEBP", quality=88, method=2)
+    return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
 def show_usage(usage: Usage | None, first_s: float | None) -> str:
-    """A line about what a question and its answer took."""
+    """A line about what a question and its answer took. Zeros are left out: some engines do not tell all."""
     if usage is None:
         return ""
-    facts = [("prompt", usage.prompt_tokens), ("of it pictures", usage.image_tokens)]
+    facts = [("prompt", usage.prompt_tokens), ("of it images", usage.image_tokens)]
     facts += [("known from before", usage.cached_tokens), ("answer", usage.completion_tokens)]
-    rows = "".join(f"<dt>{name}</dt><dd>{number:,}</dd>" for name, number in facts)
+    rows = "".join(f"<dt>{name}</dt><dd>{number:,}</dd>" for name, number in facts if number)
     if first_s is not None:
         rows += f"<dt>first word after</dt><dd>{first_s:.2f} s</dd>"
     return f'<dl class="usage">{rows}</dl>'

@@ -1,14 +1,14 @@
 """The web chat's conversations without their page: its messages become requests, answers become messages, votes lines.
 
-A message is what Gradio's Chatbot shows: a role and a list of texts and files. Beside the user's and the model's there
-are notices, which say what went wrong; they are shown and never asked. A question that was not answered, not even in
-part, stays where its author sees it, but no later question carries it along. No Gradio here.
+A message is what Gradio's Chatbot shows: a role and a list of texts, written as HTML by ``markup``, and files. Beside
+the user's and the model's there are notices, which say what went wrong; they are shown and never asked. A question that
+was not answered, not even in part, stays where its author sees it, but no later question carries it along. No Gradio
+here.
 """
 
 from __future__ import annotations
 
 import asyncio
-import html
 import json
 import logging
 import mimetypes
@@ -24,6 +24,7 @@ from llava.backends.protocol import ChatMessage, ChatRequest, Delta, Detail, Fin
 from llava.errors import BadImage, ContextTooLong, UsageError
 from llava.image.source import Picture
 from llava.sampling import Sampling
+from llava.serve import markup
 from llava.serve.limits import Limits
 from llava.serve.pictures import PictureLoader
 from llava.serve.refusals import over, translate
@@ -31,50 +32,67 @@ from llava.serve.service import Service
 
 Message = Mapping[str, Any]
 
-# What the style sheet calls what is said in the place of an answer.
-_REFUSAL = "notice refusal"
+# What messages are beside a question or a whole answer, as their metadata says.
+_NOTICE, _REFUSAL, _OPEN = "notice", "notice refusal", "open"
+# What is asked about images that come without words.
+_ABOUT_ONE, _ABOUT_SEVERAL = "Describe the image.", "Describe the images."
+_BROKEN_OFF = "The answer broke off here: the server stopped, or this page was left or loaded again."
 LOG = logging.getLogger("llava.serve")
 # Files whose digests are known, for votes.
 _DIGESTS = 10_000
-# A page is told of news this often at most: each time it draws the answer anew.
-_NEWS_S = 0.04
+# A page is told of news this often at most, and of longer answers less often: each time it gets and draws all of it.
+_NEWS_S, _NEWS_CHARACTERS = 0.04, 20_000
 
 
 def write_question(text: str, paths: Sequence[str]) -> list[Message]:
-    """The user's messages: one of pictures, if there are any, and one of what was typed, as it was typed.
+    """The user's messages: one of images, if there are any, and one of what was typed, as it was typed.
 
     They are apart because Chatbot drops the files of a message whose text is edited.
     """
     files = [{"type": "file", "file": _describe_file(path), "alt_text": Path(path).name} for path in paths]
-    # Chatbot reads Markdown with HTML in it.
-    texts = [{"type": "text", "text": html.escape(text, quote=False)}] if text else []
+    texts = [{"type": "text", "text": markup.show_typed(text)}] if text else []
     return [{"role": "user", "content": parts} for parts in (files, texts) if parts]
+
+
+def fill_in(text: str, paths: Sequence[str]) -> str:
+    """What is asked: what was typed, or for images without words, what they show."""
+    if text.strip() or not paths:
+        return text
+    return _ABOUT_ONE if len(paths) == 1 else _ABOUT_SEVERAL
 
 
 def _describe_file(path: str) -> dict[str, Any]:
     return {"path": path, "mime_type": mimetypes.guess_type(path)[0], "orig_name": Path(path).name}
 
 
-def write_answer(text: str) -> Message:
-    return {"role": "assistant", "content": [{"type": "text", "text": text}]}
+def write_answer(text: str, *, is_open: bool = False) -> Message:
+    """The model's message. ``is_open``: there is more to come, and if nothing comes, it broke off."""
+    message = _write(markup.show_answer(text, is_open=is_open))
+    return {**message, "metadata": {"id": _OPEN}} if is_open else message
 
 
 def write_notice(sentence: str, *, is_refusal: bool = False) -> Message:
     """Says something that is not the model's. A refusal stands in the place of an answer."""
-    style = _REFUSAL if is_refusal else "notice"
-    shown = f'<span class="{style}">{html.escape(sentence, quote=False)}</span>'
-    return {**write_answer(shown), "metadata": {"id": style}}
+    message = _write(markup.show_notice(sentence, is_refusal=is_refusal))
+    return {**message, "metadata": {"id": _REFUSAL if is_refusal else _NOTICE}}
+
+
+def _write(shown: str) -> Message:
+    return {"role": "assistant", "content": [{"type": "text", "text": shown}]}
+
+
+def _kind(message: Message) -> str:
+    return str((message.get("metadata") or {}).get("id", ""))
 
 
 def is_notice(message: Message) -> bool:
-    return str((message.get("metadata") or {}).get("id", "")).startswith("notice")
+    return _kind(message) in (_NOTICE, _REFUSAL)
 
 
 def read_message(message: Message) -> tuple[str, list[str]]:
-    """Its text, and the paths of its files."""
+    """Its text as it was typed or said, and the paths of its files."""
     parts = message["content"]
-    text = "\n".join(part["text"] for part in parts if part["type"] == "text")
-    text = html.unescape(text) if message["role"] == "user" else text
+    text = "\n".join(markup.read_text(part["text"]) for part in parts if part["type"] == "text")
     return text, [part["file"]["path"] for part in parts if part["type"] == "file"]
 
 
@@ -119,26 +137,51 @@ def find_turn(messages: Sequence[Message], index: int) -> Turn:
 def read_kept(kept: str, album: Album) -> list[Message]:
     """The messages of a conversation that a browser kept, as JSON, or none: a browser can say anything.
 
-    Pictures that are no longer here are left out, and so are notices.
+    Images that are no longer here are left out, which a notice says; so are refusals. An answer that had not ended is
+    said to be broken off.
     """
     written: list[Message] = []
+    gone: list[str] = []
     try:
-        for turn in find_turns(json.loads(kept)):
-            written += write_question(turn.question, [path for path in turn.paths if album.holds(path)])
-            written += [write_answer(turn.answer)] if turn.answer is not None else []
+        for message in json.loads(kept):
+            text, paths = read_message(message)
+            if message["role"] == "user":
+                gone += [Path(path).name for path in paths if not album.holds(path)]
+                written += write_question(text, [path for path in paths if album.holds(path)])
+            elif _kind(message) == _NOTICE:
+                written.append(write_notice(text))
+            elif _kind(message) != _REFUSAL:
+                written.append(write_answer(text, is_open=_kind(message) == _OPEN))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError):
         return []
+    written = tidy(written)
+    if gone:
+        what, it = (f"{len(gone)} images of this chat are", "them") if gone[1:] else (f"The image {gone[0]} is", "it")
+        written.append(
+            write_notice(f"{what} no longer kept by the server. Attach {it} again to go on asking about {it}.")
+        )
     return written
 
 
+def read_draft(kept: str, album: Album) -> tuple[str, list[str]]:
+    """What was typed and not sent, and its images, as a browser kept them."""
+    try:
+        draft = json.loads(kept)
+        text, paths = draft["text"], [path for path in draft["files"] if album.holds(path)]
+    except (ValueError, TypeError, KeyError, RecursionError, OSError):
+        return "", []
+    return (text, paths) if isinstance(text, str) else ("", [])
+
+
 def tidy(messages: Sequence[Message]) -> list[Message]:
-    """Without the refusals of questions that are no longer there."""
-    return [
-        message
-        for index, message in enumerate(messages)
-        if (message.get("metadata") or {}).get("id") != _REFUSAL
-        or (index > 0 and messages[index - 1]["role"] == "user")
-    ]
+    """Without the refusals of questions that are no longer there, and with answers that broke off said to be so."""
+    tidied: list[Message] = []
+    for index, message in enumerate(messages):
+        if _kind(message) == _OPEN:
+            tidied += [write_answer(read_message(message)[0]), write_notice(_BROKEN_OFF)]
+        elif _kind(message) != _REFUSAL or (index > 0 and messages[index - 1]["role"] == "user"):
+            tidied.append(message)
+    return tidied
 
 
 @dataclass(frozen=True)
@@ -226,12 +269,12 @@ async def make_request(messages: Sequence[Message], wishes: Wishes, album: Album
     for name, number, what in (
         ("messages", len(texts), "messages in this chat"),
         ("characters", sum(map(len, texts)), "characters of text in this chat"),
-        ("pictures", sum(len(turn.paths) for turn in carried), "pictures in this chat"),
+        ("pictures", sum(len(turn.paths) for turn in carried), "images in this chat"),
     ):
         if number > getattr(limits, name):
             raise over(name, getattr(limits, name), f"There are {number:,} {what}", "Begin a new chat.")
     if not turns[-1].question.strip():
-        raise UsageError("Type a question about the picture.")
+        raise UsageError("Type a question.")
     sampling = Sampling(
         temperature=wishes.temperature,
         top_p=wishes.top_p,
@@ -319,7 +362,8 @@ class Talks:
                 answering.news.clear()
                 if answering.reason is None and not answering.task.done():
                     yield answering
-                    await asyncio.wait((answering.task,), timeout=_NEWS_S)
+                    pause_s = max(_NEWS_S, len(answering.text) / _NEWS_CHARACTERS)
+                    await asyncio.wait((answering.task,), timeout=pause_s)
             await answering.end()
             if not answering.is_dropped:
                 yield answering
@@ -378,12 +422,26 @@ def explain(error: Exception) -> str:
 
 def describe_end(answering: Answering) -> str | None:
     """A sentence about how an answer ended, where the person should know."""
+    has_text = bool(answering.text.strip())
     if answering.error is not None:
-        return f"The answer broke off. {answering.error}" if answering.text else answering.error
+        return f"The answer broke off. {answering.error}" if has_text else answering.error
     if answering.reason == "length":
-        return "The answer was cut: it reached the longest that the settings or the model's context allow."
-    if answering.reason == "cancelled" and not answering.text:
-        return "Stopped before the first word."
-    if not answering.text:
-        return "The model said nothing."
+        return _describe_length(answering)
+    if answering.reason == "cancelled":
+        return "You stopped the answer here." if has_text else "You stopped the answer before its first word."
+    if not has_text:
+        return "The model gave an empty answer. Ask in other words, or try again with a higher temperature."
     return None
+
+
+def _describe_length(answering: Answering) -> str:
+    request, usage = answering.request, answering.usage
+    most = request.sampling.max_new_tokens if request is not None else None
+    if most is None or usage is None:
+        return "The answer was cut: it reached the longest that the settings or the model's context allow."
+    if usage.completion_tokens < most:
+        return "The answer was cut: this chat fills the model's context. Begin a new chat to ask more."
+    return (
+        f"The answer was cut after {most:,} tokens, the longest answer that the settings allow. "
+        "Raise it there and try again, or ask the model to continue."
+    )

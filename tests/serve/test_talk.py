@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from llava.errors import BadImage, ContextTooLong, EngineFull, LlavaError, Usage
 from llava.image.geometry import RELEASED_PINPOINTS, Tiling
 from llava.image.source import Limits as ImageLimits
 from llava.image.source import Picture, load_picture
+from llava.sampling import Sampling
 from llava.serve import sheets, talk
 from llava.serve.limits import Limits, Settings
 from llava.serve.talk import Album, Answering, Message, Talks, Turn, Wishes, make_request
@@ -66,7 +68,6 @@ def test_a_question_holds_what_was_typed_and_is_shown_as_it_was_typed() -> None:
     pictures, words = talk.write_question(text, ["/x/a.png", "/x/b.jpg"])
     assert talk.read_message(words) == (text, [])
     assert talk.read_message(pictures) == ("", ["/x/a.png", "/x/b.jpg"])
-    assert "<" not in words["content"][0]["text"]  # it would be taken for HTML
     assert [part["file"]["mime_type"] for part in pictures["content"]] == ["image/png", "image/jpeg"]
 
 
@@ -121,7 +122,7 @@ def test_a_refusal_goes_when_its_question_went() -> None:
     [
         (Limits(messages=2), "3 messages in this chat; the limit messages is 2"),
         (Limits(characters=5), "11 characters of text in this chat; the limit characters is 5"),
-        (Limits(pictures=1), "2 pictures in this chat; the limit pictures is 1"),
+        (Limits(pictures=1), "2 images in this chat; the limit pictures is 1"),
     ],
 )
 def test_a_chat_over_a_limit_is_refused_by_its_name(album: Album, uploads: Path, limits: Limits, message: str) -> None:
@@ -159,7 +160,11 @@ def test_a_kept_conversation_comes_back_without_what_is_not_here(album: Album, u
     first, second = talk.write_question("Is 1 < 2?", [red]), talk.write_question("And?", [gone, elsewhere])
     answer, notice = talk.write_answer("<b>1</b>"), talk.write_notice("It was cut.")
     kept = json.dumps([*first, answer, notice, *second])
-    assert talk.read_kept(kept, album) == [*first, answer, *talk.write_question("And?", [])]
+    gone_notice = (
+        "2 images of this chat are no longer kept by the server. Attach them again to go on asking about them."
+    )
+    question = talk.write_question("And?", [])
+    assert talk.read_kept(kept, album) == [*first, answer, notice, *question, talk.write_notice(gone_notice)]
 
 
 @pytest.mark.parametrize(
@@ -232,13 +237,17 @@ def test_what_went_wrong_is_said_in_a_sentence(caplog: pytest.LogCaptureFixture)
     assert caplog.records[0].getMessage().split()[1] in ours  # the name that finds it in the log
 
 
+EMPTY = "The model gave an empty answer. Ask in other words, or try again with a higher temperature."
+
+
 @pytest.mark.parametrize(
     ("answering", "sentence"),
     [
         (Answering(text="Yes.", reason="stop"), None),
-        (Answering(text="Yes", reason="cancelled"), None),
-        (Answering(reason="cancelled"), "Stopped before the first word."),
-        (Answering(reason="stop"), "The model said nothing."),
+        (Answering(text="Yes", reason="cancelled"), "You stopped the answer here."),
+        (Answering(reason="cancelled"), "You stopped the answer before its first word."),
+        (Answering(text=" \n", reason="stop"), EMPTY),
+        (Answering(reason="stop"), EMPTY),
         (Answering(error="No."), "No."),
         (Answering(text="Ye", error="No."), "The answer broke off. No."),
     ],
@@ -247,8 +256,15 @@ def test_how_an_answer_ended_is_said_where_it_matters(answering: Answering, sent
     assert talk.describe_end(answering) == sentence
 
 
-def test_a_cut_answer_is_said_to_be_cut() -> None:
-    assert "was cut" in str(talk.describe_end(Answering(text="Ye", reason="length")))
+def test_a_cut_answer_says_what_cut_it() -> None:
+    request = ChatRequest((), Sampling(max_new_tokens=1000))
+    for usage, sentence in (
+        (Usage(7, 1000), "was cut after 1,000 tokens, the longest answer that the settings allow"),
+        (Usage(7, 999), "was cut: this chat fills the model's context"),
+        (None, "was cut: it reached the longest that the settings or the model's context allow"),
+    ):
+        answering = Answering(text="Ye", reason="length", request=request, usage=usage)
+        assert sentence in str(talk.describe_end(answering))
 
 
 @pytest.fixture(scope="module")
@@ -313,7 +329,7 @@ def test_stopping_frees_the_work_and_keeps_the_text(running: Running, talks: Tal
     assert answering.text.startswith("word ")
     assert answering.reason == "cancelled"
     assert (puppet.num_open, running.service.num_open) == (0, 0)
-    assert talk.describe_end(answering) is None
+    assert talk.describe_end(answering) == "You stopped the answer here."
 
 
 def test_closing_the_news_frees_the_work(running: Running, talks: Talks, puppet: Puppet) -> None:
@@ -459,7 +475,10 @@ def test_the_pictures_of_the_latest_message_with_any_are_drawn(album: Album, upl
         *talk.write_question("Sure?", []),
     ]
     shown = sheets.show_sheets(ask(album, messages), TILING)
-    assert shown.count("<figure>") == shown.count("data:image/webp;base64,") == 1
+    assert shown.count("<figure>") == 1
+    assert shown.count("= 1026 positions") == 1
+    for word in ("base tile", "tiles, in their order", "takes positions", "newline"):
+        assert f"{word}" in re.sub(r"<[^>]*>", "\n", shown), word
     assert "blue.png" in shown
     assert "red.png" not in shown
     assert "1,026 tokens" in shown
@@ -475,3 +494,33 @@ def test_a_pictures_name_cannot_write_into_the_page(album: Album, uploads: Path)
     shown = sheets.show_sheets(ask(album, talk.write_question("What?", [str(evil)])), TILING)
     assert "<img src=x" not in shown
     assert "&lt;img src=x" in shown
+
+
+def test_zeros_of_engines_that_do_not_tell_are_not_shown() -> None:
+    assert "images" in sheets.show_usage(Usage(300, 5, image_tokens=232), 0.5)
+    assert "images" not in sheets.show_usage(Usage(300, 5), 0.5)
+
+
+def test_images_without_words_are_to_be_described() -> None:
+    assert talk.fill_in(" ", ["/a.png"]) == "Describe the image."
+    assert talk.fill_in("", ["/a.png", "/b.png"]) == "Describe the images."
+    assert talk.fill_in("What?", ["/a.png"]) == "What?"
+    assert talk.fill_in("", []) == ""
+
+
+def test_an_answer_that_had_not_ended_comes_back_as_one_that_broke_off(album: Album) -> None:
+    messages = [*talk.write_question("Hi", []), talk.write_answer("Half an", is_open=True)]
+    for shown in (talk.read_kept(json.dumps(messages), album), talk.tidy(messages)):
+        *_, answer, notice = shown
+        assert answer == talk.write_answer("Half an")
+        assert talk.is_notice(notice)
+        assert "broke off" in talk.read_message(notice)[0]
+        assert talk.find_turns(shown)[0].answer == "Half an"
+
+
+def test_a_draft_comes_back_with_the_images_that_are_still_here(album: Album, uploads: Path) -> None:
+    red = str(uploads / "red.png")
+    draft = json.dumps({"text": "Half a ques", "files": [red, "/etc/passwd"]})
+    assert talk.read_draft(draft, album) == ("Half a ques", [red])
+    for nonsense in ("", "5", "{", '{"text": 5, "files": []}', '{"text": "a", "files": [5]}', "[" * 100_000):
+        assert talk.read_draft(nonsense, album) == ("", [])

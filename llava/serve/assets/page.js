@@ -2,7 +2,11 @@
 window.llava = {
   toggle(what) {
     if (what === "camera") return void llava.showCamera(!llava.isOpen("camera"));
-    if (what !== "dark") return void document.body.classList.toggle(`with-${what}`);
+    if (what !== "dark") {
+      document.body.classList.toggle(`with-${what}`);
+      sessionStorage.setItem(`llava-${what}`, llava.isOpen(what) ? "1" : "");
+      return void llava.nameButtons();
+    }
     const dark = !document.body.classList.contains("dark");
     llava.setDark(dark);
     localStorage.setItem("llava-dark", dark ? "1" : "0");
@@ -17,6 +21,7 @@ window.llava = {
     video.srcObject = null;
     status.textContent = "";
     document.body.classList.toggle("with-camera", show);
+    llava.nameButtons();
     document.body.classList.remove("with-video");
     if (!show) return;
     if (!navigator.mediaDevices) {
@@ -34,7 +39,7 @@ window.llava = {
     }
   },
 
-  async takePicture() {
+  async takePhoto() {
     const video = document.querySelector("#camera video");
     const canvas = document.createElement("canvas");
     [canvas.width, canvas.height] = [video.videoWidth, video.videoHeight];
@@ -47,33 +52,326 @@ window.llava = {
   setDark(dark) {
     document.body.classList.toggle("dark", dark);
     document.documentElement.classList.toggle("dark", dark);
+    llava.nameButtons();
   },
 
-  // The conversation stays in this tab when it is loaded again. It is the browser that keeps it, and for no other tab.
+  nameButtons() {
+    const set = (id, name, value) => document.querySelector(id)?.setAttribute(name, String(value));
+    set("#side-button", "aria-expanded", llava.isOpen("side"));
+    set("#side-button", "aria-controls", "side");
+    set("#photo", "aria-expanded", llava.isOpen("camera"));
+    set("#photo", "aria-controls", "camera");
+    set("#dark-button", "aria-pressed", document.body.classList.contains("dark"));
+  },
+
+  // What this tab shows stays in it when it is loaded again, which it is when the server was started anew. It is the
+  // browser that keeps it, and for no other tab.
   keep(messages) {
-    if (!llava.hasRecalled) return; // the page is being drawn, and the chat still empty
+    if (!llava.hasBegun) return; // the page is being drawn, and the chat still empty
+    llava.latest = messages ?? [];
+    llava.keepTimer ??= setTimeout(llava.keepNow, 250); // an answer grows many times a second
+  },
+
+  keepNow() {
+    clearTimeout(llava.keepTimer);
+    llava.keepTimer = null;
+    if (!llava.latest) return;
+    const kept = llava.latest.map(({ role, content, metadata }) => ({
+      role,
+      metadata: { id: metadata?.id ?? "" },
+      content: content.map((part) => (part.type === "text" ? { ...part, text: llava.readText(part.text) } : part)),
+    }));
+    llava.store("llava-chat", kept);
+    llava.keepImages(kept.flatMap(({ content }) => content.map((part) => part.file)));
+  },
+
+  keepDraft(box) {
+    if (!llava.hasBegun) return;
+    llava.draftFiles = box?.files ?? [];
+    llava.storeDraft(box?.text ?? "");
+    llava.keepImages(llava.draftFiles);
+  },
+
+  storeDraft: (text) => llava.store("llava-draft", { text, files: (llava.draftFiles ?? []).map((file) => file.path) }),
+
+  keepSettings: (settings) => void (llava.hasBegun && llava.store("llava-settings", settings)),
+
+  store(name, value) {
     try {
-      sessionStorage.setItem("llava-chat", JSON.stringify(messages ?? []));
+      sessionStorage.setItem(name, JSON.stringify(value));
     } catch {
-      sessionStorage.removeItem("llava-chat"); // longer than the browser keeps: none is better than an older one
+      sessionStorage.removeItem(name); // longer than the browser keeps: none is better than an older one
     }
   },
 
-  recall() {
-    llava.hasRecalled = true;
-    return sessionStorage.getItem("llava-chat") ?? "[]";
+  async recall() {
+    await watch.look();
+    const [chat, draft, settings] = ["chat", "draft", "settings"].map((name) => sessionStorage.getItem(`llava-${name}`));
+    const known = sessionStorage.getItem("llava-server");
+    if (known === null || !llava.server || known === llava.server) return [chat ?? "[]", draft ?? "", settings ?? ""];
+    try {
+      return [(await llava.move(chat)) ?? "[]", (await llava.move(draft)) ?? "", settings ?? ""];
+    } catch {
+      return ["[]", "", ""]; // not what was stored here
+    }
+  },
+
+  // What was kept, with its images sent anew: another process is the server now, which has none of them.
+  async move(kept) {
+    if (kept === null) return null;
+    const paths = new Set();
+    JSON.stringify(JSON.parse(kept), (name, value) => {
+      if (name === "path") paths.add(value);
+      if (name === "files" && Array.isArray(value)) value.forEach((path) => paths.add(path));
+      return value;
+    });
+    const moved = new Map();
+    for (const path of paths) {
+      const copy = await images.get(path);
+      const now = copy && (await llava.upload(copy));
+      if (now) moved.set(path, now);
+    }
+    return JSON.stringify(JSON.parse(kept), (_, value) => moved.get(value) ?? value);
+  },
+
+  // The chat shows what it showed; from now on what it shows is kept.
+  begin(messages, box) {
+    llava.hasBegun = true;
+    if (llava.server) sessionStorage.setItem("llava-server", llava.server);
+    llava.keep(messages);
+    llava.keepDraft(box);
+    images.prune();
+  },
+
+  async keepImages(files) {
+    for (const file of files) {
+      if (!file?.url || llava.keptImages.has(file.path)) continue;
+      llava.keptImages.add(file.path);
+      try {
+        const response = await fetch(file.url);
+        if (response.ok) await images.put(file.path, file.orig_name ?? "image", await response.blob());
+      } catch {
+        llava.keptImages.delete(file.path);
+      }
+    }
+  },
+  keptImages: new Set(),
+
+  async upload({ name, blob }) {
+    const form = new FormData();
+    form.append("files", blob, name);
+    try {
+      const response = await fetch(watch.route("upload"), { method: "POST", body: form });
+      return response.ok ? (await response.json())[0] : null;
+    } catch {
+      return null;
+    }
+  },
+
+  // A message's text, of what it is shown as; and what was typed as it is shown. As markup.py does it.
+  readText(shown) {
+    if (!shown?.startsWith("<div class=\"")) return shown;
+    if (llava.texts.size > 1000) llava.texts.clear();
+    if (!llava.texts.has(shown)) {
+      const part = new DOMParser().parseFromString(shown, "text/html").body.firstElementChild;
+      llava.texts.set(shown, part.matches(".answer") ? part.getAttribute("content") : part.textContent);
+    }
+    return llava.texts.get(shown);
+  },
+  texts: new Map(),
+
+  showTyped(text) {
+    const part = document.createElement("div");
+    part.textContent = text;
+    return `<div class="typed" dir="auto">${part.innerHTML.replaceAll('"', "&quot;")}</div>`;
+  },
+
+  hint(text) {
+    const hint = document.querySelector("#hint p");
+    if (!hint) return;
+    hint.textContent = text;
+    clearTimeout(llava.hintTimer);
+    llava.hintTimer = setTimeout(() => (hint.textContent = ""), 12000);
   },
 
   // Files go to the question by its own upload field, from wherever on the page they come.
   add(files) {
     const field = document.querySelector("#box input[type=file]");
-    const pictures = [...files].filter((file) => file.type.startsWith("image/"));
-    if (!field || !pictures.length) return false;
+    const taken = llava.takeImages(files);
+    if (!field || !taken.length) return false;
     const chosen = new DataTransfer();
-    pictures.forEach((file) => chosen.items.add(file));
+    taken.forEach((file) => chosen.items.add(file));
     field.files = chosen.files;
     field.dispatchEvent(new Event("change", { bubbles: true }));
     return true;
+  },
+
+  // The images among files; of the others it is said why they are not taken.
+  takeImages(files) {
+    const others = [...files].filter((file) => !file.type.startsWith("image/"));
+    if (others.length) {
+      const names = others.map((file) => file.name).join(", ");
+      llava.hint(`Not an image: ${names}. Only images can be asked about: PNG, JPEG, WebP, GIF or BMP.`);
+    }
+    return [...files].filter((file) => file.type.startsWith("image/"));
+  },
+};
+
+// Copies of the images that this browser sent, for a server that was started anew. Kept a day, as on the server.
+const images = {
+  stay_ms: 24 * 3600 * 1000,
+
+  async do(mode, work) {
+    images.base ??= new Promise((done, fail) => {
+      const opening = indexedDB.open("llava", 1);
+      opening.onupgradeneeded = () => opening.result.createObjectStore("images");
+      opening.onsuccess = () => done(opening.result);
+      opening.onerror = () => fail(opening.error);
+    });
+    try {
+      const transaction = (await images.base).transaction("images", mode);
+      const request = work(transaction.objectStore("images"));
+      return await new Promise((done, fail) => {
+        transaction.oncomplete = () => done(request.result);
+        transaction.onabort = () => fail(transaction.error);
+      });
+    } catch {
+      return undefined; // private windows and full disks keep none
+    }
+  },
+
+  get: (path) => images.do("readonly", (store) => store.get(path)),
+  put: (path, name, blob) => images.do("readwrite", (store) => store.put({ name, blob, at: Date.now() }, path)),
+
+  async prune() {
+    await images.do("readwrite", (store) => {
+      const request = store.openCursor();
+      request.onsuccess = () => {
+        const cursor = request.result;
+        if (cursor?.value.at < Date.now() - images.stay_ms) cursor.delete();
+        cursor?.continue();
+      };
+      return request;
+    });
+  },
+};
+
+// Whether the server is there. While it is away nothing is sent, and when another process has come in its place the page
+// is loaded again, with all that it showed.
+const watch = {
+  look_ms: 4000,
+  wait_ms: 1500,
+  typed_at: 0,
+
+  async look() {
+    clearTimeout(watch.timer);
+    const server = await watch.ask();
+    if (server === "away" && !watch.isAway && (await watch.ask()) !== "away") return watch.look();
+    llava.server ??= /^\d+$/.test(server) ? server : undefined;
+    if (/^\d+$/.test(server) && (server !== llava.server || watch.isAway)) {
+      if (server === llava.server) watch.say("");
+      else if (Date.now() - watch.typed_at > watch.wait_ms) return void location.reload();
+    } else if (server === "away" || server === "starting") {
+      const what = server === "away" ? "The server cannot be reached." : "The server is starting.";
+      const torn = document.querySelector("#chat .answer.open") ? " The answer broke off." : "";
+      watch.say(`${what}${torn} This chat and what you type are kept; the page goes on by itself when it is back.`);
+    }
+    watch.timer = setTimeout(watch.look, watch.isAway ? watch.wait_ms : watch.look_ms);
+  },
+
+  route: (name) => `${window.gradio_config?.root?.replace(/\/$/, "") ?? ""}/gradio_api/${name}`,
+
+  // The process, as the number that Gradio gave it.
+  async ask() {
+    try {
+      const options = { cache: "no-store", signal: AbortSignal.timeout(15000) };
+      const response = await fetch(watch.route("app_id"), options);
+      if (response.ok) return (await response.text()).match(/\d+/)?.[0] ?? "unknown";
+      return { 502: "away", 503: "starting", 504: "away" }[response.status] ?? "unknown"; // of a proxy; of the server
+    } catch {
+      return "away";
+    }
+  },
+
+  say(text) {
+    watch.isAway = text !== "";
+    document.body.classList.toggle("with-away", watch.isAway);
+    const shown = document.querySelector("#away p");
+    if (shown && shown.textContent !== text) shown.textContent = text;
+  },
+
+  // What would be sent while nobody is there stays where it is.
+  hold(event) {
+    if (!watch.isAway) return;
+    const isSent =
+      event.type === "keydown"
+        ? event.key === "Enter" && !event.shiftKey && event.target.matches?.("#box textarea")
+        : event.target.closest?.("#new, #box .submit-button, #chat .example, #chat .message-buttons button");
+    if (!isSent || event.target.closest?.("[aria-label^=Cop]")) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    const banner = document.querySelector("#away");
+    banner.classList.remove("again");
+    requestAnimationFrame(() => banner.classList.add("again"));
+  },
+};
+
+// What Gradio leaves out for those who do not see the page or have no mouse, and for messages that are HTML.
+const dress = {
+  run() {
+    document.querySelectorAll("#chat [data-testid][aria-label]").forEach((part) => part.removeAttribute("aria-label"));
+    document.querySelectorAll("#chat .user img:not([data-named]), #box .thumbnail-item img:not([data-named])").forEach((image) => {
+      image.dataset.named = "";
+      image.alt = `Image ${decodeURIComponent(image.src.split("/").at(-1))}`;
+    });
+    document.querySelectorAll("#chat .edit-textarea:not([data-read])").forEach((field) => {
+      field.dataset.read = "";
+      field.ariaLabel = "Your question";
+      field.title = "Ctrl+Enter asks, Escape leaves it as it was";
+      dress.fill(field, llava.readText(field.value));
+      field.scrollIntoView({ block: "nearest" });
+      field.focus();
+    });
+    // Gradio says so too when a connection was lost, once for all.
+    if (document.querySelector(".toast-body.error:not([data-seen])")) {
+      document.querySelectorAll(".toast-body.error").forEach((toast) => (toast.dataset.seen = ""));
+      watch.look();
+    }
+    document.querySelector("#chat .examples[role=list]")?.setAttribute("role", "group"); // of buttons
+    document.querySelector("#chat [role=log]")?.setAttribute("aria-busy", String(dress.isAnswering()));
+  },
+
+  isAnswering: () => document.querySelector("#box .stop-button") !== null,
+
+  fill(field, text) {
+    field.value = text;
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+  },
+
+  press(selector, within = document) {
+    const button = within.querySelector(selector);
+    button?.click();
+    return button !== null;
+  },
+
+  // Gradio shows at once what an edited question is, before the server has written it.
+  submitEdit(event) {
+    if (!event.target.closest?.("#chat [aria-label=Submit]")) return;
+    const field = document.querySelector("#chat .edit-textarea");
+    if (field) dress.fill(field, llava.showTyped(field.value));
+  },
+
+  // Copied is what was said, not how it is shown.
+  copy(event) {
+    if (event.target.tagName !== "TEXTAREA" || !event.target.value.startsWith('<div class="')) return;
+    event.clipboardData.setData("text/plain", llava.readText(event.target.value));
+    event.preventDefault();
+  },
+
+  escape(event) {
+    if (event.target.closest?.(".edit-textarea")) dress.press("#chat [aria-label=Cancel]");
+    else if (llava.isOpen("camera")) llava.showCamera(false);
+    else if (!dress.press("#box .stop-button") && llava.isOpen("side")) llava.toggle("side");
   },
 };
 
@@ -81,38 +379,69 @@ window.llava = {
   const outside = (event) => !event.target.closest?.("#box, #camera");
   const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
   const mark = (over) => document.body.classList.toggle("with-drop", over);
-  addEventListener("dragover", (event) => {
-    if (!hasFiles(event)) return;
-    event.preventDefault(); // else the browser would leave the page for the picture
-    mark(true);
-  });
+  for (const kind of ["dragenter", "dragover"])
+    addEventListener(kind, (event) => {
+      if (!hasFiles(event)) return;
+      event.preventDefault(); // else the browser would leave the page for the image
+      event.stopPropagation(); // the box marks itself, and would wait for a drop of its own
+      mark(true);
+    }, true);
   addEventListener("dragleave", (event) => event.relatedTarget || mark(false));
+  // Before the box, which would take other files for images or say nothing.
+  const take = (event, files) => {
+    event.preventDefault();
+    event.stopImmediatePropagation();
+    llava.add(files);
+  };
   addEventListener("drop", (event) => {
     mark(false);
-    if (hasFiles(event) && outside(event)) {
-      event.preventDefault();
-      llava.add(event.dataTransfer.files);
-    }
-  });
+    if (hasFiles(event)) take(event, event.dataTransfer.files);
+  }, true);
   addEventListener("paste", (event) => {
-    if (outside(event) && llava.add(event.clipboardData?.files ?? [])) event.preventDefault();
-  });
+    const files = event.clipboardData?.files ?? [];
+    if (files.length && (outside(event) || llava.takeImages(files).length < files.length)) take(event, files);
+  }, true);
+  addEventListener("change", (event) => {
+    const field = event.target;
+    if (!field.matches?.("#box input[type=file]") || llava.takeImages(field.files).length === field.files.length) return;
+    const files = [...field.files];
+    field.value = "";
+    take(event, files);
+  }, true);
+  for (const kind of ["click", "keydown"]) addEventListener(kind, watch.hold, true);
+  addEventListener("click", dress.submitEdit, true);
   addEventListener("keydown", (event) => {
-    if (event.key !== "Escape") return;
-    if (llava.isOpen("camera")) llava.showCamera(false);
-    else document.body.classList.remove("with-side");
+    if (event.isComposing) return;
+    if (event.key === "Escape") dress.escape(event);
+    const isAsked = event.key === "Enter" && (event.ctrlKey || event.metaKey);
+    if (isAsked && event.target.closest?.(".edit-textarea")) dress.press("#chat [aria-label=Submit]");
   });
   addEventListener("click", (event) => {
-    if (event.target.closest?.("#snap")) llava.takePicture();
+    if (event.target.closest?.("#snap")) llava.takePhoto();
   });
-  // The page follows the system when it is drawn; what was chosen here comes after that.
+  addEventListener("input", (event) => {
+    if (!event.target.matches?.("#box textarea")) return;
+    watch.typed_at = Date.now();
+    if (llava.hasBegun) llava.storeDraft(event.target.value);
+  });
+  addEventListener("pagehide", llava.keepNow);
+  addEventListener("copy", dress.copy, true);
+  const write = window.Clipboard?.prototype.writeText;
+  if (write) Clipboard.prototype.writeText = function (text) { return write.call(this, llava.readText(text)); };
+  for (const kind of ["online", "offline", "pageshow", "visibilitychange"]) addEventListener(kind, () => document.hidden || watch.look());
+
   const chosen = localStorage.getItem("llava-dark");
-  if (chosen !== null) {
-    const drawn = new MutationObserver(() => {
-      if (!document.querySelector("#box")) return;
-      drawn.disconnect();
-      llava.setDark(chosen === "1");
+  const drawn = new MutationObserver(() => {
+    if (!document.querySelector("#box textarea")) return;
+    drawn.disconnect();
+    // The page follows the system when it is drawn; what was chosen here comes after that.
+    if (chosen !== null) llava.setDark(chosen === "1");
+    if (sessionStorage.getItem("llava-side")) llava.toggle("side");
+    llava.nameButtons();
+    dress.run();
+    new MutationObserver(dress.run).observe(document.querySelector(".gradio-container"), {
+      subtree: true, childList: true, attributeFilter: ["aria-label"],
     });
-    drawn.observe(document.documentElement, { subtree: true, childList: true });
-  }
+  });
+  drawn.observe(document.documentElement, { subtree: true, childList: true });
 })();

@@ -1,0 +1,237 @@
+"""Text as HTML that shows every character of it: answers read as Markdown, questions and notices as they are.
+
+An answer is text plus Markdown and nothing else. Markdown's own elements are the only ones that a model can make:
+HTML, entities, images, reference definitions and links other than http(s) stay text. What Markdown would swallow is
+shown as it was written: a block that lost a character beyond Markdown's own marks is shown literally, as a whole.
+
+The text that was shown travels in the HTML, so that a conversation which comes back from a browser is read exactly.
+Whether a message is an answer, a question or a notice is told by its outermost element, which only this file writes.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterator, Sequence
+from functools import cache
+
+from markdown_it import MarkdownIt
+from markdown_it.rules_inline import StateInline
+from markdown_it.token import Token
+
+# Longer answers are shown without Markdown: reading them again and again would take too long.
+_MAX_CHARACTERS = 100_000
+# The elements of Markdown.
+_TAGS = frozenset(
+    "p br hr h1 h2 h3 h4 h5 h6 ul ol li blockquote pre code em strong s a table thead tbody tr th td".split()
+)
+# What only marks up: all other characters of a block have to be in what is shown of it.
+_MARKS = re.compile(r"[\s\\`*_~#>|=:.()\[\]!\"'+-]+")
+_URL = re.compile(r"https?://[^\s<>\"'`]*[^\s<>\"'`.,;:!?)\]}*_]", re.IGNORECASE)
+_LINK = re.compile(r"https?://", re.IGNORECASE)
+_ALIGNED = re.compile(r"text-align:(left|right|center)")
+_UNFIT = re.compile("[\0\ud800-\udfff]")
+# Control characters have symbols; a browser would show nothing.
+_CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n\r"} | {0x7F: 0x2421}
+_SHOWN = re.compile(
+    r'<div class="(?:prose answer(?: open)?" dir="auto" content="(?P<answer>[^"<>]*)">.*'
+    r'|(?:typed|notice(?: refusal)?)" (?:dir="auto"|role="note")>(?P<plain>[^<>]*))</div>',
+    re.DOTALL,
+)
+
+
+def show_answer(text: str, *, is_open: bool = False) -> str:
+    """An answer as HTML. ``is_open``: more of it is to come."""
+    text, kind = clean(text), "prose answer open" if is_open else "prose answer"
+    return f'<div class="{kind}" dir="auto" content="{_quote(text)}">{_render(text)}</div>'
+
+
+def show_typed(text: str) -> str:
+    """What a person typed as HTML: as it was typed, no Markdown."""
+    return f'<div class="typed" dir="auto">{_quote(clean(text))}</div>'
+
+
+def show_notice(sentence: str, *, is_refusal: bool = False) -> str:
+    """Something that neither a model nor a person said."""
+    kind = "notice refusal" if is_refusal else "notice"
+    return f'<div class="{kind}" role="note">{_quote(clean(sentence))}</div>'
+
+
+def read_text(shown: str) -> str:
+    """The text of which ``shown`` was made; ``shown`` itself where it is not from here."""
+    found = _SHOWN.fullmatch(shown)
+    if found is None:
+        return shown
+    return html.unescape(found["plain"] if found["answer"] is None else found["answer"])
+
+
+def clean(text: str) -> str:
+    """Without what neither JSON nor HTML can carry: lone surrogates and NUL."""
+    return _UNFIT.sub("\ufffd", text)
+
+
+def _quote(text: str) -> str:
+    return html.escape(text).replace("\r", "&#13;")
+
+
+def _show(text: str) -> str:
+    return html.escape(text.translate(_CONTROLS))
+
+
+def _render(text: str) -> str:
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    lines = text.split("\n")
+    if len(text) > _MAX_CHARACTERS:
+        return _show_literally(lines)
+    pieces: list[str] = []
+    end = 0
+    for block in _split(_parser().parse(text)):
+        first, last = block[0].map or (end, end)
+        written = "\n".join(lines[first:last])
+        writer = _Writer(block)
+        keeps_all = _MARKS.sub("", written) == _MARKS.sub("", writer.said)
+        keeps_all = keeps_all and (writer.shows_text or _is_rule(block))
+        pieces += [_show_literally(lines[end:first]), writer.html if keeps_all else _show_literally(lines[first:last])]
+        end = last
+    pieces.append(_show_literally(lines[end:]))
+    rendered = "".join(pieces)
+    # A line of dashes as the whole answer is no rule between two parts.
+    return rendered if rendered != "<hr>" else _show_literally(lines)
+
+
+def _is_rule(block: Sequence[Token]) -> bool:
+    return block[0].type == "hr"
+
+
+def _show_literally(lines: Sequence[str]) -> str:
+    text = "\n".join(lines).strip("\n")
+    return f"<p>{_show(text)}</p>" if text.strip() else ""
+
+
+def _split(tokens: Sequence[Token]) -> Iterator[list[Token]]:
+    """The blocks at the top, each with all that is in it."""
+    block: list[Token] = []
+    for token in tokens:
+        block.append(token)
+        if token.level == 0 and token.nesting <= 0:
+            yield block
+            block = []
+
+
+class _Writer:
+    """A block as HTML. ``said``: what of the text is in it, without Markdown's marks."""
+
+    def __init__(self, tokens: Sequence[Token]) -> None:
+        self.shows_text = False
+        self._html: list[str] = []
+        self._said: list[str] = []
+        self._links: list[str] = []
+        self._write(tokens)
+
+    @property
+    def html(self) -> str:
+        return "".join(self._html)
+
+    @property
+    def said(self) -> str:
+        return "".join(self._said)
+
+    def _write(self, tokens: Sequence[Token]) -> None:
+        for token in tokens:
+            if token.type == "inline":
+                self._write(token.children or ())
+            elif token.type in ("text", "text_special"):
+                self._write_text(token.content)
+            elif token.type == "softbreak":
+                self._html.append("<br>")
+            elif token.type == "code_inline":
+                self._say(token.content, "<code>", "</code>")
+            elif token.type in ("fence", "code_block"):
+                self._write_code(token)
+            elif token.type in ("link_open", "link_close"):
+                self._write_link(token)
+            elif token.tag in _TAGS and not token.hidden:
+                self._write_tag(token)
+
+    def _say(self, text: str, before: str = "", after: str = "") -> None:
+        self._said.append(text)
+        self.shows_text = self.shows_text or bool(text.strip())
+        self._html.append(f"{before}{_show(text)}{after}")
+
+    def _write_text(self, text: str) -> None:
+        end = 0
+        for url in _URL.finditer(text) if not self._links else ():
+            self._say(text[end : url.start()])
+            self._say(url[0], f'<a href="{_quote(url[0])}">', "</a>")
+            end = url.end()
+        self._say(text[end:])
+
+    def _write_code(self, token: Token) -> None:
+        language = token.info.strip()
+        self._said.append(language)
+        # Shown by the style sheet: it is not of the code.
+        named = f' content="{_quote(language)}"' if language else ""
+        self._say(token.content.removesuffix("\n"), f'<pre tabindex="0"{named}><code>', "</code></pre>")
+
+    def _write_link(self, token: Token) -> None:
+        if token.nesting == 1:
+            href, title = str(token.attrs.get("href", "")), str(token.attrs.get("title", ""))
+            self._links.append(f"{href} {title}")
+            if not href:  # a link to nowhere
+                self._html.append("[")
+                return
+            titled = f' title="{_quote(title)}"' if title else ""
+            self._html.append(f'<a href="{_quote(href)}"{titled}>')
+        else:
+            link = self._links.pop()
+            self._said.append(link)
+            self._html.append("]()" if link.startswith(" ") else "</a>")
+
+    def _write_tag(self, token: Token) -> None:
+        attributes = ""
+        if token.type == "list_item_open" and token.info:
+            self._said.append(token.info)
+            attributes = f' value="{int(token.info)}"'  # else a list would be counted from its first number
+        elif (aligned := _ALIGNED.fullmatch(str(token.attrs.get("style", "")))) is not None:
+            attributes = f' align="{aligned[1]}"'
+        self._html.append(f"</{token.tag}>" if token.nesting == -1 else f"<{token.tag}{attributes}>")
+
+
+@cache
+def _parser() -> MarkdownIt:
+    parser = MarkdownIt("commonmark", {"html": False, "maxNesting": 50})
+    parser.enable(["table", "strikethrough"])
+    parser.disable(["html_block", "html_inline", "image", "autolink", "entity", "reference", "lheading"])
+    parser.inline.ruler.at("escape", _escape)
+    parser.inline.ruler.before("emphasis", "product", _keep_literal)
+    parser.validateLink = _is_link  # type: ignore[method-assign]
+    parser.normalizeLink = str  # type: ignore[method-assign, assignment]
+    return parser
+
+
+def _is_link(url: str) -> bool:
+    return _LINK.match(url) is not None
+
+
+def _escape(state: StateInline, silent: bool) -> bool:
+    """A backslash goes only where it kept Markdown from reading a mark; others are of formulas and paths."""
+    after = state.src[state.pos + 1 : state.pos + 2]
+    if state.src[state.pos] != "\\" or after not in tuple("*_`~"):
+        return False
+    if not silent:
+        token = state.push("text_special", "", 0)
+        token.content, token.markup, token.info = after, f"\\{after}", "escape"
+    state.pos += 2
+    return True
+
+
+def _keep_literal(state: StateInline, silent: bool) -> bool:
+    """``2*3*4`` is a product, and the ``![`` of an image is text."""
+    source, at = state.src, state.pos
+    around = source[max(0, at - 1) : at + 2]
+    is_product = len(around) == 3 and around[1] == "*" and around.isascii() and (around[0] + around[2]).isalnum()
+    num = 2 if source.startswith("![", at) else int(is_product)
+    if num and not silent:
+        state.pending += source[at : at + num]
+    state.pos += num
+    return num > 0

@@ -1,0 +1,143 @@
+"""A web chat whose server dies and comes back while it is open."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.serve.serving import Running, wait_until
+from tests.serve.tab import EXAMPLES, ROOT, Tab, need_gradio, needs_browser, run_browser
+
+need_gradio()
+
+# The command, with a model that says what it was asked, and says "word" without end where it is told to talk.
+SAYING = """
+import asyncio, sys
+from llava.backends.own import Own
+from llava.backends.protocol import Delta, Usage
+from llava.cli import main
+
+async def chat(self, request):
+    said = [part if isinstance(part, str) else part.picture.name for one in request.messages for part in one.parts]
+    while said[-1] == "Talk.":
+        yield Delta(text="word ")
+        await asyncio.sleep(0.02)
+    yield Delta(text=" / ".join(said))
+    yield Delta(finish_reason="stop", usage=Usage(7, 5))
+
+Own.chat = chat
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+class Restarted:
+    """A server process at one port, and others after it."""
+
+    def __init__(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.running = Running(probe.getsockname()[1], None, None, None)  # type: ignore[arg-type]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [sys.executable, "-c", SAYING, "serve", "--port", str(self.running.port)]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        environment.pop("GRADIO_TEMP_DIR", None)
+        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=environment, cwd=ROOT)
+        wait_until(self._is_up)
+
+    def _is_up(self) -> bool:
+        with contextlib.suppress(OSError):
+            return self.running.send("GET", "/").status == 200
+        return False
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.send_signal(signal.SIGKILL)
+            self.process.wait()
+
+
+@pytest.fixture
+def server() -> Iterator[Restarted]:
+    server = Restarted()
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def tab(server: Restarted) -> Iterator[Tab]:
+    with run_browser() as browser:
+        context = browser.new_context(viewport={"width": 1280, "height": 800})
+        tab = Tab(context, server.running)
+        tab.wait_until_begun()
+        yield tab
+        context.close()
+
+
+def wait_for_return(tab: Tab, started: Any) -> None:
+    """Until the page was loaded again, by itself."""
+    tab.page.wait_for_function("(before) => window.llava?.hasBegun && performance.timeOrigin !== before", arg=started)
+
+
+@needs_browser
+def test_a_server_that_is_killed_in_mid_stream_costs_the_rest_of_one_answer(server: Restarted, tab: Tab) -> None:
+    tab.choose(EXAMPLES / "receipt.png")
+    tab.type("How <much>?")
+    tab.wait_for_answer()
+    tab.type("Talk.")
+    tab.until(lambda: len(tab.answers) == 2 and tab.answers[1].startswith("word word word"))
+    tab.choose(EXAMPLES / "shapes.png")
+    tab.find("#box textarea").fill("And *this")
+    tab.until(lambda: "shapes.png" in tab.page.evaluate("() => sessionStorage.getItem('llava-draft')"))
+    tab.page.wait_for_function("async () => (await images.do('readonly', (store) => store.count())) >= 2")
+    started = tab.page.evaluate("() => performance.timeOrigin")
+    server.kill()
+
+    away = tab.find("#away")
+    tab.until(lambda: "cannot be reached. The answer broke off." in away.inner_text())
+    assert tab.find("#box .stop-button").is_hidden()
+    tab.find("#box textarea").press("Enter")  # is held back
+    assert tab.typed == "And *this"
+    assert len(tab.answers) == 2
+
+    server.start()
+    wait_for_return(tab, started)
+    tab.until(lambda: tab.notices)
+    assert away.inner_text().strip() == ""
+    assert tab.questions == ["How <much>?", "Talk."]
+    assert tab.answers[0] == "receipt.png / How <much>?"
+    assert tab.answers[1].startswith("word word word")
+    assert tab.notices[0].startswith("The answer broke off here")
+    assert tab.typed == "And *this"
+    tab.until(lambda: tab.find("#box .thumbnail-item").count() == 1)
+    assert tab.find("#chat .user.message img").evaluate("img => img.decode().then(() => img.naturalWidth)") == 265
+
+    tab.find("#box textarea").press("Enter")
+    tab.wait_for_answer(3)
+    assert tab.answers[2].startswith("receipt.png / How <much>? / receipt.png / How <much>? / Talk. / word word")
+    assert tab.answers[2].endswith("/ shapes.png / And *this")
+
+
+@needs_browser
+def test_a_page_that_nobody_touches_notices_that_its_server_was_started_anew(server: Restarted, tab: Tab) -> None:
+    tab.type("One <b>")
+    tab.wait_for_answer()
+    tab.find("#box textarea").fill("Two")
+    tab.until(lambda: "Two" in tab.page.evaluate("() => sessionStorage.getItem('llava-draft')"))
+    tab.until(lambda: "One <b>" in tab.kept)
+    started = tab.page.evaluate("() => performance.timeOrigin")
+    server.kill()
+    tab.until(lambda: tab.find("#away").inner_text().startswith("The server cannot be reached. This chat"))
+    server.start()
+    wait_for_return(tab, started)
+    assert (tab.questions, tab.answers, tab.typed) == (["One <b>"], ["One <b>"], "Two")
+    assert tab.notices == []
