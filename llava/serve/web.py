@@ -39,6 +39,7 @@ def mount(app: FastAPI, service: Service) -> None:
     Votes go to the service's log, and what is shown to ``FILE-pictures`` beside it; without a log there are no votes.
     """
     page = _Page(service)
+    app.state.door = page.door
     app.router.routes.append(_Below(app, page.door))
     inner = app.router.lifespan_context
 
