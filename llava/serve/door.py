@@ -255,7 +255,9 @@ def _rewrite(scope: Scope, query: bytes, body: bytes | None) -> Scope:
     if body is not None:
         headers += [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     asgi = {**scope.get("asgi", {}), "spec_version": "2.3"}  # streams listen for a disconnect then
-    return {**scope, "headers": headers, "query_string": query, "root_path": "", "asgi": asgi, "state": {}}
+    method = "GET" if scope["method"] == "HEAD" else scope["method"]  # the server leaves the body out
+    said = {"method": method, "headers": headers, "query_string": query, "root_path": "", "asgi": asgi, "state": {}}
+    return {**scope, **said}
 
 
 def _say_once(body: bytes, receive: Receive) -> Receive:
