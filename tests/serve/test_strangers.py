@@ -34,7 +34,8 @@ def run_chat(puppet: Puppet, **settings: Any) -> Iterator[Running]:
     from llava.serve.web import mount
 
     with run_server(puppet, Settings(limits=LIMITS, decoders=1, **settings), mount=mount) as running:
-        wait_until(lambda: running.send("GET", "/").status in (200, 401))
+        known = {"Authorization": " ".join(["Bearer", *running.service.settings.keys])}
+        wait_until(lambda: running.send("GET", "/", headers=known).status == 200)
         yield running
 
 
@@ -68,9 +69,7 @@ def run_proxy(running: Running, prefix: str, *, strips: bool) -> Iterator[Proxie
                 return
             path = self.path.removeprefix(prefix) if strips else self.path
             upstream = http.client.HTTPConnection("127.0.0.1", running.port, timeout=PATIENCE_S)
-            headers = {
-                name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")
-            }
+            kept = [pair for pair in self.headers.items() if pair[0].lower() not in ("host", "connection")]
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             with contextlib.closing(upstream), contextlib.suppress(OSError):
                 upstream.request(self.command, path, body or None, dict(kept))
