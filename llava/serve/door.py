@@ -13,6 +13,7 @@ import re
 import traceback
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -147,9 +148,8 @@ class Door:
         try:
             call = await read_json(Request(scope, receive), self._limits)
             page = _read_page(call.get("session_hash"))
-            checked = check_call(
-                call, self._blocks, self._uploads, self._limits, _find_hosts(scope), is_queued=is_queued
-            )
+            check = partial(check_call, call, self._blocks, self._uploads, self._limits, _find_hosts(scope))
+            checked = await asyncio.to_thread(check, is_queued=is_queued)
             if is_queued:
                 self._visits.admit(page)
             body = json.dumps(checked).encode()

@@ -29,6 +29,8 @@ _FILE_ROUTE = "/gradio_api/file="
 _MAX_DEPTH = 24
 # A chat may hold more than may be asked, or nobody could be told so.
 _CHARACTERS = 4
+# Of a message; a chat of the most that may be asked, each with an image, has fewer than a fifth of them.
+_VALUES = 128
 _PARTS = {"text": {"text", "type"}, "file": {"file", "alt_text", "type"}}
 _ROLES = ("user", "assistant")
 
@@ -77,9 +79,13 @@ class _Walk:
 
     def __init__(self, uploads: Uploads, hosts: frozenset[str], limits: Limits) -> None:
         self._uploads, self._hosts = uploads, hosts
-        self._limit, self._num_characters = _CHARACTERS * limits.characters, 0
+        self._limits, self._num_characters, self._num_values = limits, 0, 0
 
     def check(self, value: Json, depth: int = 0) -> None:
+        self._num_values += 1
+        if self._num_values > _VALUES * self._limits.messages:
+            value = "The chat has too many messages to be sent at all"
+            raise over("messages", self._limits.messages, value, "Begin a new chat.")
         if depth > _MAX_DEPTH:
             raise _refuse("It is nested too deeply")
         if isinstance(value, str):
@@ -99,9 +105,9 @@ class _Walk:
 
     def _count(self, text: str) -> None:
         self._num_characters += len(text)
-        if self._num_characters > self._limit:
+        if self._num_characters > _CHARACTERS * self._limits.characters:
             value = f"The chat has {self._num_characters:,} characters or more"
-            raise over("characters", self._limit // _CHARACTERS, value, "Begin a new chat.", status=413)
+            raise over("characters", self._limits.characters, value, "Begin a new chat.")
 
     def _check_file(self, file: Mapping[str, Json]) -> None:
         path, url = file.get("path"), file.get("url")

@@ -40,6 +40,8 @@ SWEEP_S = 600
 _PREFIX, _LOCK = "llava-web-", "lock"
 # Beside the files, in a body of several parts.
 _AROUND_BYTES = 64 * 1024
+# What a file takes on a disk, however small it is.
+_LEAST_BYTES = 4096
 _NAME_CHARACTERS = 100
 _FORMATS = {
     ".png": "PNG",
@@ -61,6 +63,7 @@ class Uploads:
         self._limits, self._image_limits = limits, image_limits
         self._place = Path(tempfile.mkdtemp(prefix="uploads-", dir=self.folder))
         self._kept: OrderedDict[Path, tuple[int, float]] = OrderedDict()  # bytes, and when it came
+        self._num_kept = 0  # bytes of all of them
         self._num_coming = 0  # bytes of uploads that are under way
 
     async def take(self, scope: Scope, receive: Receive) -> list[str]:
@@ -71,19 +74,27 @@ class Uploads:
         # As long for each piece of an upload as for the body of a request.
         limit_s = self._limits.body_s * max(1, math.ceil(num_announced / self._limits.body_bytes))
         num_bytes = 0
+        refusal: Refusal | None = None
 
         async def receive_within() -> Message:
-            nonlocal num_bytes
+            nonlocal num_bytes, refusal
             message = await receive()
             come = len(message.get("body", b""))
             num_bytes += come
             self._num_coming += come
-            self._check_bytes(num_bytes)
-            self._make_room(0)
+            try:
+                self._check_bytes(num_bytes)
+                self._make_room()
+            except Refusal as error:
+                refusal = error
+                raise MultiPartException("over a limit") from error  # for which the parser closes its files
             return message
 
         try:
-            form = await asyncio.wait_for(self._read_form(Request(scope, receive_within)), limit_s)
+            try:
+                form = await asyncio.wait_for(self._read_form(Request(scope, receive_within)), limit_s)
+            except Refusal as error:
+                raise refusal or error from None
             try:
                 return await self._keep_all(form)
             finally:
@@ -131,10 +142,10 @@ class Uploads:
             remedy = f"Send at most {limits.pictures:,} images at once."
             raise over("picture_bytes", limits.picture_bytes, value, remedy, status=413)
 
-    def _make_room(self, num_bytes: int) -> None:
-        """Removes old images until there is room for what is coming and so many bytes. Raises Refusal."""
+    def _make_room(self) -> None:
+        """Removes old images until there is room for what is coming. Raises Refusal."""
         limit = self._limits.upload_bytes
-        while (wanted := sum(size for size, _ in self._kept.values()) + self._num_coming + num_bytes) > limit:
+        while (wanted := self._num_kept + self._num_coming) > limit:
             if not self._kept or time.monotonic() - next(iter(self._kept.values()))[1] < _FRESH_S:
                 value = f"The images that are kept for open conversations would have {wanted:,} bytes"
                 raise over("upload_bytes", limit, value, "Upload fewer or smaller ones, or later.", status=413)
@@ -163,7 +174,9 @@ class Uploads:
             for field, part in form.multi_items():
                 name, data = await self._read_image(field, part)
                 kept.append(await asyncio.to_thread(self._write, name, data))
-                self._kept[kept[-1]] = len(data), time.monotonic()
+                size = max(len(data), _LEAST_BYTES)
+                self._kept[kept[-1]] = size, time.monotonic()
+                self._num_kept += size
             if not kept:
                 raise Refusal(400, "There is no file in the upload.", code="invalid_form")
         except BaseException:
@@ -202,7 +215,7 @@ class Uploads:
         self._remove(next(iter(self._kept)))
 
     def _remove(self, path: Path) -> None:
-        del self._kept[path]
+        self._num_kept -= self._kept.pop(path)[0]
         shutil.rmtree(path.parent, ignore_errors=True)
 
 
@@ -236,7 +249,8 @@ def make_folder() -> Path:
     os.write(new, f"{os.getpid()}\n".encode())
     _lock(new)
     # Under its own name only now: whoever finds the lock free may remove the folder.
-    os.rename(folder / f"{_LOCK}.new", folder / _LOCK)
+    with contextlib.suppress(PermissionError):  # Windows, where nobody asks for it
+        os.rename(folder / f"{_LOCK}.new", folder / _LOCK)
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
