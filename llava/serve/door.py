@@ -7,7 +7,6 @@ admitted by name or not at all; what comes in is put together anew from what was
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import re
 import traceback
@@ -224,8 +223,7 @@ class Door:
             yield receive_until_then
         finally:
             over.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await over
+            await asyncio.gather(over, return_exceptions=True)
 
 
 def log_without_text(what: str, error: BaseException) -> None:
