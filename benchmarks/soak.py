@@ -125,7 +125,10 @@ class Heard:
 async def ask(port: int, content: Any, leave_after_s: float | None = None) -> Heard | None:
     """One request on a connection of its own; None if it was left."""
     body = json.dumps(content).encode()
-    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    head = (
+        "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
+        "Content-Type: application/json\r\nConnection: close\r\n"
+    )
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)

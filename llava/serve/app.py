@@ -17,6 +17,7 @@ from llava.backends.protocol import Backend
 from llava.serve.gate import Gate, answer_refusal
 from llava.serve.limits import Settings
 from llava.serve.openai import add_openai_routes
+from llava.serve.paths import refuse_method, refuse_unknown
 from llava.serve.refusals import Refusal
 from llava.serve.responses import add_responses_route
 from llava.serve.service import Service
@@ -57,7 +58,7 @@ def create_app(backend: Backend, settings: Settings = Settings(), *, mount: Moun
     app.add_route("/health", partial(health, service), methods=["GET"])
     app.add_route("/ready", partial(ready, service), methods=["GET"])
     app.add_route("/metrics", partial(show_metrics, service), methods=["GET"])
-    app.add_exception_handler(HTTPException, _refuse_route)
+    app.add_exception_handler(HTTPException, partial(_refuse_route, settings.root_path))
     if mount is not None:
         mount(app, service)
     app.add_middleware(Gate, settings=settings)
@@ -93,16 +94,14 @@ async def show_metrics(service: Service, request: Request) -> Response:
     return Response(service.metrics.write(), media_type="text/plain; version=0.0.4")
 
 
-async def _refuse_route(request: Request, error: Exception) -> Response:
+async def _refuse_route(root_path: str, request: Request, error: Exception) -> Response:
     """404 and 405 in OpenAI's shape."""
     assert isinstance(error, HTTPException)
-    method, path = request.method, request.url.path[:200]
+    path = request.scope["path"]
     if error.status_code == 404:
-        refusal = Refusal(404, f"There is no {path} here.", code="not_found")
+        refusal = refuse_unknown(path, root_path)
     elif error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "another method")
-        refusal = Refusal(405, f"{path} does not take {method}. Use {allowed}.", code="method_not_allowed")
+        refusal = refuse_method(request.method, path, (error.headers or {}).get("Allow", "another method"))
     else:
         refusal = Refusal(error.status_code, str(error.detail))
-    refusal.headers.update(error.headers or {})
     return answer_refusal(refusal)

@@ -53,6 +53,17 @@ def add_serve(commands: Any) -> None:
         "--cors-origin", action="append", default=[], metavar="URL", help="pages at URL may ask; may be given again"
     )
     parser.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="answer to this name too, and to no other; may be given again (default: localhost alone where only this "
+        "machine reaches it and there is no key, else any)",
+    )
+    parser.add_argument(
+        "--root-path", default="", metavar="PATH", help="the prefix under which a proxy shows the server, as /llava"
+    )
+    parser.add_argument(
         "--web",
         action=argparse.BooleanOptionalAction,
         default=None,
@@ -117,14 +128,16 @@ def need_serve_extra() -> None:
 
 def _serve(arguments: argparse.Namespace) -> int:
     need_serve_extra()
+    from llava.serve.origins import read_host_name
+    from llava.serve.paths import read_root_path
     from llava.serve.run import serve
 
-    if not all(key.strip() for key in arguments.api_key):
-        raise UsageError("An API key is empty, so it would keep nobody out. Give one, or leave --api-key out.")
     settings = Settings(
         limits=Limits(**{one.name: getattr(arguments, one.name) for one in dataclasses.fields(Limits)}),
-        keys=tuple([key.strip() for key in arguments.api_key] or os.environ.get("LLAVA_API_KEYS", "").split()),
+        keys=_read_keys(arguments.api_key),
         origins=tuple(arguments.cors_origin),
+        hosts=tuple(read_host_name(name) for name in arguments.allow_host),
+        root_path=read_root_path(arguments.root_path),
         fetch=not arguments.no_fetch,
         fetch_hosts=tuple(arguments.fetch_host),
         fetch_private=arguments.fetch_private,
@@ -139,6 +152,18 @@ def _serve(arguments: argparse.Namespace) -> int:
         mount = register_with(arguments.controller, mount)
     make_backend = partial(_choose_backend, arguments, settings)
     return serve(make_backend, settings, host=arguments.host, port=arguments.port, mount=mount)
+
+
+def _read_keys(given: list[str]) -> tuple[str, ...]:
+    """The keys that let somebody in; none lets everybody in. Raises UsageError for one that would keep nobody out."""
+    keys, source = [key.strip() for key in given], "--api-key"
+    if not given and (found := os.environ.get("LLAVA_API_KEYS")) is not None:
+        keys, source = found.split() or [""], "LLAVA_API_KEYS"
+    if not all(keys):
+        raise UsageError(f"An API key in {source} is empty, so it would keep nobody out. Put one there, or remove it.")
+    if not all(key.isprintable() for key in keys):
+        raise UsageError(f"An API key in {source} holds a control character, which no client can send.")
+    return tuple(keys)
 
 
 def _choose_backend(arguments: argparse.Namespace, settings: Settings) -> Backend:

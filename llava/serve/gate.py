@@ -1,4 +1,4 @@
-"""What every HTTP request passes: keys, request ids, errors in one shape, and the end of work nobody waits for."""
+"""What every HTTP request passes: host, key, origin, request ids, errors in one shape, the end of unwanted work."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from llava.serve.limits import Settings
+from llava.serve.origins import check_host, check_origin
+from llava.serve.paths import find_route, write_raw
 from llava.serve.refusals import LOG, Refusal, over, translate
 from llava.serve.service import TENANT
 
@@ -29,6 +31,8 @@ WriteRefusal = Callable[[Refusal], bytes]
 
 # The one thing that may be asked without a key.
 _OPEN_PATH = b"/health"
+# Browsers read one challenge a line, and ask for a password where they find Basic; the key is one, with any name.
+_CHALLENGES = ("Bearer", 'Basic realm="llava"')
 # What is answered by an engine, and stops when the client goes.
 _ANSWERED = ("/v1/", "/worker_")
 
@@ -37,7 +41,7 @@ class Gate:
     """The ASGI application around all others."""
 
     def __init__(self, app: App, settings: Settings) -> None:
-        self._app = app
+        self._app, self._settings = app, settings
         self._digests = [_digest(key) for key in settings.keys]
         self._keeps_apart = settings.keeps_keys_apart
         self._header_bytes, self._answer_s = settings.limits.header_bytes, settings.limits.answer_s
@@ -63,7 +67,12 @@ class Gate:
 
         try:
             self._check_headers(scope)
+            if self._find_path(scope):
+                await _send_to_root(self._settings.root_path, scope, receive, send_with_id)
+                return
+            check_host(scope["headers"], scope["path"], self._settings)
             digest = self._check_key(scope)
+            check_origin(scope["method"], scope["path"], scope["headers"], self._settings)
             TENANT.set(digest if self._keeps_apart else "")
             if scope["path"].startswith(_ANSWERED):
                 await _run_while_connected(self._app, scope, receive, send_with_id, self._answer_s)
@@ -87,6 +96,14 @@ class Gate:
             value = f"The headers have {num_bytes:,} bytes"
             raise over("header_bytes", self._header_bytes, value, "Send fewer.", status=431)
 
+    def _find_path(self, scope: Scope) -> bool:
+        """Puts the server's own path into the scope. True if it is the prefix that lacks its slash at the end."""
+        asked, root_path = scope["path"], self._settings.root_path
+        path = find_route(asked, root_path)
+        if path != asked:
+            scope["path"], scope["raw_path"] = path, write_raw(path)
+        return bool(root_path) and asked == root_path and scope["method"] in ("GET", "HEAD")
+
     def _check_key(self, scope: Scope) -> str:
         """The digest of the key that was sent; "" where none is needed. Raises Refusal."""
         if not self._digests or scope.get("raw_path", scope["path"].encode()) == _OPEN_PATH:
@@ -98,8 +115,6 @@ class Gate:
                 401,
                 "There is no API key, or a wrong one. Send 'Authorization: Bearer KEY'.",
                 code="invalid_api_key",
-                # Browsers ask for a password then; the key is one, with any name.
-                headers={"WWW-Authenticate": 'Bearer, Basic realm="llava"'},
             )
         return digest.hex()
 
@@ -166,8 +181,17 @@ def abort(scope: Scope) -> None:
         close()
 
 
+async def _send_to_root(root_path: str, scope: Scope, receive: Receive, send: Send) -> None:
+    """The page's own addresses are relative to where it is, so it needs the slash."""
+    await Response(status_code=307, headers={"Location": f"{root_path}/"})(scope, receive, send)
+
+
 def answer_refusal(refusal: Refusal) -> Response:
-    return Response(json.dumps(refusal.body), refusal.status, refusal.headers, "application/json")
+    response = Response(json.dumps(refusal.body), refusal.status, refusal.headers, "application/json")
+    if refusal.status == 401:
+        for challenge in _CHALLENGES:
+            response.headers.append("WWW-Authenticate", challenge)
+    return response
 
 
 class PieceStream(Response):

@@ -33,6 +33,7 @@ class Limits:
     fetch_s: float = _limit(10.0, "until a picture is fetched, redirects included")
     fetched_bytes: int = _limit(64 * 2**20, "the files that are fetched for a request, together")
     fetch_redirects: int = _limit(3, "redirects on the way to a picture")
+    upload_bytes: int = _limit(2**30, "the images that the web chat keeps for open conversations, together")
     new_tokens: int = _limit(4096, "new tokens of an answer; what asks for more gets this, or what the context holds")
     choices: int = _limit(8, "answers to one request (n)")
     stop_texts: int = _limit(4, "stop texts")
@@ -63,6 +64,11 @@ class Settings:
     Attributes:
         keys: what clients have to send as ``Authorization: Bearer KEY``; none lets everybody in.
         origins: web pages that may ask from a browser (CORS).
+        hosts: what the server is called: a request that names another host is refused; none asks for no name, except
+            where ``is_local`` and no key protects the server.
+        is_local: whether only this machine reaches it. Then a foreign name in ``Host`` is a page of some website that
+            had its name lead here (DNS rebinding).
+        root_path: the prefix under which a proxy shows it, such as ``/llava``.
         fetch: whether pictures are fetched by URL; ``fetch_hosts``: from these hosts only; ``fetch_private``: also from
             addresses that are not public.
         address: what clients of the original's controller are told to ask.
@@ -75,6 +81,9 @@ class Settings:
     limits: Limits = field(default_factory=Limits)
     keys: tuple[str, ...] = ()
     origins: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    is_local: bool = True
+    root_path: str = ""
     fetch: bool = True
     fetch_hosts: tuple[str, ...] = ()
     fetch_private: bool = False

@@ -25,6 +25,7 @@ from llava.serve.app import Mount, create_app
 from llava.serve.gate import App, Receive, Scope, Send
 from llava.serve.limits import Limits, Settings
 from llava.serve.listener import listen
+from llava.serve.origins import is_loopback_address
 from llava.serve.refusals import Refusal, over
 from llava.serve.service import Service
 
@@ -41,8 +42,12 @@ def serve(
     began = time.perf_counter()
     listener = listen(host, port)
     shown = f"[{host}]" if ":" in host else host
-    address = f"http://{shown}:{listener.getsockname()[1]}"
+    address = f"http://{shown}:{listener.getsockname()[1]}{settings.root_path}"
+    settings = dataclasses.replace(settings, is_local=is_loopback_address(listener.getsockname()[0]))
     print(f"llava: will answer at {address}", file=sys.stderr, flush=True)
+    if not (settings.is_local or settings.keys):
+        text = "other machines reach this server, and it has no API key: anybody who reaches it can use it (--api-key)"
+        print(f"llava: warning: {text}", file=sys.stderr, flush=True)
     with contextlib.ExitStack() as starting, contextlib.closing(listener):
         starting.enter_context(quick_imports())
         backend = make_backend()

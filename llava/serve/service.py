@@ -41,6 +41,7 @@ class Service:
         self.log = ConversationLog(settings.log) if settings.log is not None else None
         self.failure: BaseException | None = None
         self.is_draining = False
+        self.is_drained = asyncio.Event()  # nobody is answered any more, nor will be
         self.on_ready: Callable[[], None] = lambda: None
         self.on_failure: Callable[[], None] = lambda: None
         self._num_open = 0
@@ -96,6 +97,7 @@ class Service:
         end = time.monotonic() + self.limits.drain_s
         while self._num_open and time.monotonic() < end:
             await asyncio.sleep(0.02)
+        self.is_drained.set()
 
     @asynccontextmanager
     async def _admit(self) -> AsyncIterator[None]:

@@ -28,15 +28,15 @@ def need_gradio() -> None:
 
 
 @contextlib.contextmanager
-def run_browser() -> Iterator[Any]:
-    """Chromium, driven by playwright."""
+def run_browser(*arguments: str) -> Iterator[Any]:
+    """Chromium with further ``arguments``, driven by playwright."""
     from playwright.sync_api import sync_playwright
 
     path = find_browser()
     assert path is not None, f"{NO_BROWSER}: {REMEDY}"
-    arguments = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"]
+    words = ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream", *arguments]
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=arguments, timeout=1000 * PATIENCE_S)
+        browser = driver.chromium.launch(executable_path=path, args=words, timeout=1000 * PATIENCE_S)
         yield browser
         browser.close()
 
@@ -137,6 +137,10 @@ class Tab:
     @property
     def notices(self) -> list[str]:
         return [text.strip() for text in self.find("#chat .notice").all_inner_texts()]
+
+    @property
+    def toasts(self) -> list[str]:
+        return [text.strip() for text in self.find(".toast-body").all_inner_texts()]
 
     @property
     def typed(self) -> str:

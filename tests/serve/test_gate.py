@@ -71,7 +71,10 @@ def connect(running: Running, content: Any, path: str = CHAT) -> socket.socket:
     """A request on its way, nothing of its answer read."""
     body = json.dumps(content).encode()
     connection = socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE_S)
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
     connection.sendall(head.encode() + body)
     return connection
 
@@ -166,7 +169,9 @@ def test_a_client_that_leaves_with_its_next_request_under_way_frees_its_work() -
 def test_a_client_that_leaves_within_its_body_is_nobodys_fault(own: Running, caplog: pytest.LogCaptureFixture) -> None:
     for path in ("/get_worker_address", CHAT):
         connection = socket.create_connection(("127.0.0.1", own.port), timeout=PATIENCE_S)
-        head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{{"
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{{"
+        )
         connection.sendall(head.encode())
         time.sleep(0.05)
         connection.close()
@@ -194,7 +199,7 @@ def test_row_41_who_does_not_read_is_cut_off_and_holds_nobody_up() -> None:
             assert not read_all(slow).endswith(b"0\r\n\r\n"), "it looks like a whole answer"
 
 
-HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+HEALTH = b"GET /health HTTP/1.1\r\nHost: [::1]\r\n\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +218,7 @@ def test_row_41_headers_that_do_not_come_end_the_connection(hurried: Running, be
 
 
 def test_a_body_that_was_refused_is_not_read_for_ever(hurried: Running) -> None:
-    head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999999\r\n\r\n"
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9999999999\r\n\r\n"
     with socket.create_connection(("127.0.0.1", hurried.port), timeout=PATIENCE_S) as connection:
         connection.sendall(head)
         assert connection.recv(4096).startswith(b"HTTP/1.1 415")
@@ -238,7 +243,10 @@ def test_a_connection_serves_on_after_a_refusal(own: Running) -> None:
 
 
 def test_row_41_a_body_that_does_not_come_is_refused() -> None:
-    head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+    head = (
+        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+        b"Content-Type: application/json\r\nContent-Length: 9\r\n\r\n{"
+    )
     limits = Limits(body_s=0.5, header_s=PATIENCE_S)
     with (
         run_server(Puppet(), Settings(limits=limits, decoders=1)) as running,

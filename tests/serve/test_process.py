@@ -191,7 +191,10 @@ def test_a_model_that_is_not_there_ends_the_server(tmp_path: Path, capfd: pytest
     ("flags", "says"),
     [
         (["--engine", "nonsense"], "There is no engine 'nonsense'"),
-        (["--api-key", "right", "--api-key", " "], "An API key is empty"),
+        (["--api-key", "right", "--api-key", " "], "An API key in --api-key is empty"),
+        (["--api-key", "two\nlines"], "An API key in --api-key holds a control character"),
+        (["--allow-host", "http://llava.lan"], "--allow-host takes a host's name"),
+        (["--root-path", "llava"], "--root-path takes a path"),
         (["--max-running", "0"], "The limit running is 0; it has to be at least 1."),
         (["--conv-mode", "nonsense"], "There is no conversation template 'nonsense'"),
     ],
@@ -199,6 +202,28 @@ def test_a_model_that_is_not_there_ends_the_server(tmp_path: Path, capfd: pytest
 def test_a_wrong_flag_is_one_sentence(capsys: pytest.CaptureFixture[str], flags: list[str], says: str) -> None:
     assert main(["serve", "--no-web", *flags]) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("keys", ["", " ", "\t\n"])
+def test_keys_that_are_empty_are_not_taken_for_none(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], keys: str
+) -> None:
+    monkeypatch.setenv("LLAVA_API_KEYS", keys)
+    assert main(["serve", "--no-web", "--host", "0.0.0.0"]) == 2
+    assert "An API key in LLAVA_API_KEYS is empty, so it would keep nobody out" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "is_warned"),
+    [(["--host", "0.0.0.0"], True), (["--host", "0.0.0.0", "--api-key", "x"], False), (["--host", "127.0.0.2"], False)],
+)
+def test_a_server_that_everybody_reaches_and_uses_warns_of_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], flags: list[str], is_warned: bool
+) -> None:
+    assert main(["serve", "--no-web", "--port", "0", "--model", str(tmp_path), *flags]) == 1  # no model is there
+    warned = [line for line in capfd.readouterr().err.splitlines() if line.startswith("llava: warning: ")]
+    assert len(warned) == is_warned
+    assert all("it has no API key" in line for line in warned)
 
 
 def test_the_manual_lists_every_limit_as_it_is() -> None:

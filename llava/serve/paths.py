@@ -1,0 +1,57 @@
+"""What a request's path stands for: without a proxy's prefix, and with the ``/v1`` that some clients leave out."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+from llava.errors import UsageError
+from llava.serve.refusals import Refusal
+
+# Of clients that were given the server's address without /v1.
+_WITHOUT_VERSION = re.compile(r"/(?:chat/completions|completions|responses|models(?:/.+)?)/*")
+_ROUTES = "/v1/chat/completions, /v1/completions, /v1/responses and /v1/models"
+
+
+def read_root_path(value: str) -> str:
+    """The prefix as ``Settings.root_path`` has it: empty, or beginning with a slash. Raises UsageError."""
+    path = value.strip().rstrip("/")
+    if path and not re.fullmatch(r"(?:/[\w.~-]+)+", path, re.ASCII):
+        raise UsageError(f"--root-path takes a path such as /llava, and not '{value}'.")
+    if any(part in (".", "..") for part in path.split("/")):
+        raise UsageError(f"--root-path takes a path such as /llava, and not '{value}'.")
+    return path
+
+
+def find_route(path: str, root_path: str) -> str:
+    """The server's own path for the one that was asked for; a prefix may stand in front, or a proxy took it off."""
+    if root_path and (path == root_path or path.startswith(f"{root_path}/")):
+        path = path[len(root_path) :] or "/"
+    if _WITHOUT_VERSION.fullmatch(path):
+        path = f"/v1{path}"
+    return path.rstrip("/") if path.startswith("/v1/") else path
+
+
+def write_raw(path: str) -> bytes:
+    """The path as it stands in a request."""
+    return quote(path, safe="/:@!$&'()*+,;=~-._").encode("ascii")
+
+
+def refuse_unknown(path: str, root_path: str = "") -> Refusal:
+    """The refusal of a path that is not there, with what is."""
+    shown = path[:200]
+    if path.startswith("/v1/"):
+        hint = f"The API's routes are {_ROUTES}."
+    else:
+        hint = f"The API is at {root_path}/v1, such as {root_path}/v1/chat/completions."
+    return Refusal(404, f"There is no {shown} here. {hint}", code="not_found")
+
+
+def refuse_method(method: str, path: str, allowed: str) -> Refusal:
+    """The refusal of a method that a path does not take."""
+    return Refusal(
+        405,
+        f"{path[:200]} does not take {method[:20]}. Use {allowed}.",
+        code="method_not_allowed",
+        headers={"Allow": allowed},
+    )

@@ -1,0 +1,288 @@
+"""The images that browsers upload: taken within limits, kept for a while, and shown again to whoever knows the path.
+
+What is no image never reaches the disk. The folder is this process's alone; one that a killed process left behind is
+removed by the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import functools
+import logging
+import math
+import os
+import shutil
+import tempfile
+import time
+import uuid
+from collections import OrderedDict
+from pathlib import Path
+
+from starlette.datastructures import FormData, UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.requests import Request
+from starlette.responses import FileResponse
+
+from llava.errors import BadImage
+from llava.image.formats import read_header
+from llava.image.source import Limits as ImageLimits
+from llava.image.source import read_size
+from llava.serve.gate import Message, Receive, Scope
+from llava.serve.limits import Limits
+from llava.serve.refusals import LOG, Refusal, over, translate
+
+# How long an image stays, and after what time it makes room for new ones.
+STAY_S, _FRESH_S = 24 * 3600, 3600
+SWEEP_S = 600
+_PREFIX, _LOCK = "llava-web-", "lock"
+# Beside the files, in a body of several parts.
+_AROUND_BYTES = 64 * 1024
+# What a file takes on a disk, however small it is.
+_LEAST_BYTES = 4096
+_NAME_CHARACTERS = 100
+_FORMATS = {
+    ".png": "PNG",
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
+    ".webp": "WEBP",
+    ".gif": "GIF",
+    ".bmp": "BMP",
+}
+
+
+class Uploads:
+    """Uploaded images, by their paths in ``folder``. For one event loop."""
+
+    def __init__(self, limits: Limits, image_limits: ImageLimits) -> None:
+        self.folder = make_folder()
+        self._limits, self._image_limits = limits, image_limits
+        self._place = Path(tempfile.mkdtemp(prefix="uploads-", dir=self.folder))
+        self._kept: OrderedDict[Path, tuple[int, float]] = OrderedDict()  # bytes, and when it came
+        self._num_kept = 0  # bytes of all of them
+        self._num_coming = 0  # bytes of uploads that are under way
+
+    async def take(self, scope: Scope, receive: Receive) -> list[str]:
+        """The paths of the images in a form's field ``files``. Raises Refusal; then none of them is kept."""
+        announced = dict(scope["headers"]).get(b"content-length", b"0")
+        num_announced = int(announced) if announced.isdigit() else 0
+        self._check_bytes(num_announced)
+        # As long for each piece of an upload as for the body of a request.
+        limit_s = self._limits.body_s * max(1, math.ceil(num_announced / self._limits.body_bytes))
+        num_bytes = 0
+        refusal: Refusal | None = None
+
+        async def receive_within() -> Message:
+            nonlocal num_bytes, refusal
+            message = await receive()
+            come = len(message.get("body", b""))
+            num_bytes += come
+            self._num_coming += come
+            try:
+                self._check_bytes(num_bytes)
+                self._make_room()
+            except Refusal as error:
+                refusal = error
+                raise MultiPartException("over a limit") from error  # for which the parser closes its files
+            return message
+
+        try:
+            try:
+                form = await asyncio.wait_for(self._read_form(Request(scope, receive_within)), limit_s)
+            except Refusal as error:
+                raise refusal or error from None
+            try:
+                return await self._keep_all(form)
+            finally:
+                await form.close()
+        except asyncio.TimeoutError as error:
+            raise over("body_s", limit_s, "The upload did not come in time", "Send it faster.", status=408) from error
+        finally:
+            self._num_coming -= num_bytes
+
+    def holds(self, path: str) -> bool:
+        """Whether the path leads into the folder, be there still a file or no longer."""
+        return self._find(path) is not None
+
+    async def show(self, path: str) -> FileResponse:
+        """The image at ``path`` as an answer. Raises Refusal (404)."""
+        place = self._find(path)
+        kind = _FORMATS.get(Path(path).suffix.lower())
+        if place is None or kind is None or not await asyncio.to_thread(place.is_file):
+            raise Refusal(404, "There is no such image here. Upload it again.", code="not_found")
+        headers = {"Cache-Control": "private, max-age=3600"}
+        return FileResponse(place, media_type=f"image/{kind.lower()}", headers=headers)
+
+    def sweep(self) -> None:
+        """Removes what has stayed long enough."""
+        while self._kept and time.monotonic() - next(iter(self._kept.values()))[1] > STAY_S:
+            self._remove_oldest()
+
+    def close(self) -> None:
+        shutil.rmtree(self._place, ignore_errors=True)
+
+    def _find(self, path: str) -> Path | None:
+        try:
+            place = Path(path)
+            resolved = place.resolve()
+        except (ValueError, OSError, RuntimeError):  # zero bytes, and names that are too long
+            return None
+        is_inside = place.is_absolute() and resolved.is_relative_to(self.folder) and resolved != self.folder
+        return resolved if is_inside else None
+
+    def _check_bytes(self, num_bytes: int) -> None:
+        limits = self._limits
+        most = limits.picture_bytes * max(1, limits.pictures) + _AROUND_BYTES
+        if num_bytes > most:
+            value = f"The upload has {num_bytes:,} bytes or more"
+            remedy = f"Send at most {limits.pictures:,} images at once."
+            raise over("picture_bytes", limits.picture_bytes, value, remedy, status=413)
+
+    def _make_room(self) -> None:
+        """Removes old images until there is room for what is coming. Raises Refusal."""
+        limit = self._limits.upload_bytes
+        while (wanted := self._num_kept + self._num_coming) > limit:
+            if not self._kept or time.monotonic() - next(iter(self._kept.values()))[1] < _FRESH_S:
+                value = f"The images that are kept for open conversations would have {wanted:,} bytes"
+                raise over("upload_bytes", limit, value, "Upload fewer or smaller ones, or later.", status=413)
+            self._remove_oldest()
+
+    async def _read_form(self, request: Request) -> FormData:
+        limits = self._limits
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "multipart/form-data":
+            raise Refusal(415, "An upload is multipart/form-data with its images in the field files.", code="not_form")
+        if request.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
+            raise Refusal(415, "The upload is compressed. Send it without Content-Encoding.", code="compressed")
+        try:
+            return await request.form(max_files=max(1, limits.pictures), max_fields=1, max_part_size=1024)
+        except (MultiPartException, HTTPException) as error:
+            if "Too many files" in str(getattr(error, "message", getattr(error, "detail", ""))):
+                raise over("pictures", limits.pictures, "There are too many images", "Send fewer.") from error
+            raise Refusal(400, "The upload is no valid form.", code="invalid_form") from error
+        except (ValueError, KeyError, UnicodeError) as error:
+            raise Refusal(400, "The upload is no valid form.", code="invalid_form") from error
+
+    async def _keep_all(self, form: FormData) -> list[str]:
+        """The paths of the images, once all of them are kept."""
+        kept: list[Path] = []
+        try:
+            for field, part in form.multi_items():
+                name, data = await self._read_image(field, part)
+                kept.append(await asyncio.to_thread(self._write, name, data))
+                size = max(len(data), _LEAST_BYTES)
+                self._kept[kept[-1]] = size, time.monotonic()
+                self._num_kept += size
+            if not kept:
+                raise Refusal(400, "There is no file in the upload.", code="invalid_form")
+        except BaseException:
+            for path in kept:
+                self._remove(path)
+            raise
+        return [str(path) for path in kept]
+
+    async def _read_image(self, field: str, part: UploadFile | str) -> tuple[str, bytes]:
+        if field != "files" or isinstance(part, str):
+            raise Refusal(400, "An upload has nothing but files in the field files.", code="invalid_form")
+        name = clean_name(part.filename or "")
+        most = self._image_limits.max_bytes
+        if (part.size or 0) > most:
+            raise over("picture_bytes", most, f"{name} has {part.size or 0:,} bytes", "Send a smaller one.", status=413)
+        data = await part.read()
+        try:
+            read_size(data, name, self._image_limits)
+            kind = read_header(data, name, self._image_limits.formats).format
+        except BadImage as error:
+            raise translate(error, "") from error
+        return name_like(name, kind), data
+
+    def _write(self, name: str, data: bytes) -> Path:
+        path = self._place / uuid.uuid4().hex / name
+        try:
+            path.parent.mkdir()
+            path.write_bytes(data)
+        except OSError as error:
+            shutil.rmtree(path.parent, ignore_errors=True)
+            LOG.error("an uploaded image cannot be written to %s: %s", self._place, error.strerror)
+            raise Refusal(507, "The server has no room for the image. Its log says why.", code="disk_full") from error
+        return path
+
+    def _remove_oldest(self) -> None:
+        self._remove(next(iter(self._kept)))
+
+    def _remove(self, path: Path) -> None:
+        self._num_kept -= self._kept.pop(path)[0]
+        shutil.rmtree(path.parent, ignore_errors=True)
+
+
+def clean_name(name: str) -> str:
+    """The name of a file as it is kept and shown: its last part, of harmless characters."""
+    last = name.replace("\\", "/").rpartition("/")[2]
+    kept = "".join(letter for letter in last if letter.isalnum() or letter in " ._-()").strip(" .")
+    stem, dot, ending = kept.rpartition(".")
+    return f"{stem[:_NAME_CHARACTERS]}{dot}{ending[:10]}" or "image"
+
+
+def name_like(name: str, kind: str) -> str:
+    """The name with the ending of what the file is, where its own says something else."""
+    fitting = [ending for ending, format in _FORMATS.items() if format == kind]
+    return name if Path(name).suffix.lower() in fitting else f"{name}{fitting[0]}"
+
+
+@functools.cache
+def make_folder() -> Path:
+    """Where this process keeps what is uploaded: for this user only, gone with the process, told to Gradio.
+
+    It holds a lock, by which others see that the process lives.
+    """
+    # Warnings about broken forms quote them.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    place = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
+    place.mkdir(parents=True, exist_ok=True)
+    remove_stale(place)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place)).resolve()
+    new = os.open(folder / f"{_LOCK}.new", os.O_CREAT | os.O_RDWR, 0o600)
+    os.write(new, f"{os.getpid()}\n".encode())
+    _lock(new)
+    # Under its own name only now: whoever finds the lock free may remove the folder.
+    with contextlib.suppress(PermissionError):  # Windows, where nobody asks for it
+        os.rename(folder / f"{_LOCK}.new", folder / _LOCK)
+    os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def remove_stale(place: Path) -> list[Path]:
+    """Removes the folders in ``place`` of processes that are no more; returns them."""
+    removed: list[Path] = []
+    if not hasattr(os, "getuid"):  # Windows
+        return removed
+    for folder in sorted(place.glob(f"{_PREFIX}*")):
+        with contextlib.suppress(OSError):
+            if folder.is_symlink() or not folder.is_dir() or folder.stat().st_uid != os.getuid():
+                continue
+            lock = os.open(folder / _LOCK, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+            try:
+                if _lock(lock):
+                    shutil.rmtree(folder, ignore_errors=True)
+                    removed.append(folder)
+            finally:
+                os.close(lock)
+    return removed
+
+
+def _lock(file: int) -> bool:
+    """Whether the file is locked for this process now. It is free again when the process is no more."""
+    try:
+        import fcntl
+    except ImportError:  # Windows: nothing is found stale there
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
