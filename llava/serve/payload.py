@@ -27,8 +27,8 @@ _FILE_KEYS = {"path", "url", "size", "orig_name", "mime_type", "is_stream", "met
 _FILE_META = {"_type": "gradio.FileData"}
 _FILE_ROUTE = "/gradio_api/file="
 _MAX_DEPTH = 24
-# A chat holds each text twice, as it was written and as it is shown, and may hold more than may be asked: somebody has to
-# be told so.
+# A chat holds each text twice, as it was written and as it is shown, and may hold more than may be asked: somebody has
+# to be told so.
 _CHARACTERS = 12
 # Of a message; a chat of the most that may be asked, each with an image, has fewer than a fifth of them.
 _VALUES = 128
