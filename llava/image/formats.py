@@ -27,7 +27,8 @@ COMMON = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 RARER = ("TIFF", "HEIC", "AVIF", "JPEG2000", "ICO", "TGA", "PPM", "PCX", "DDS", "QOI", "SGI")
 
 # No honest file is cut into more chunks, segments or blocks than this before its first frame ends.
-_MOST_PIECES = 1_000_000
+_MOST_PIECES = 200_000
+_MOST_GIF_BLOCKS = 1_000_000  # of 255 bytes at most
 _MOST_TEXT_BYTES = 2**20
 
 
@@ -97,6 +98,8 @@ def sniff(data: bytes, name: str = "") -> str | None:
             return None if format == "TIFF" and foreign.identify(data) is not None else format
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
+    if data[:4] in (b"\0\0\1\0", b"\0\0\2\0") and data[4:6] != b"\0\0":
+        return "ICO"
     if data[4:8] == b"ftyp":
         return _sniff_brands(data)
     if re.match(rb"P(?:[1-6]|[Ff])[\s#]", data):
@@ -127,8 +130,6 @@ _SIGNATURES = (
     (b"MM\0*", "TIFF"),
     (b"II+\0", "TIFF"),
     (b"MM\0+", "TIFF"),
-    (b"\0\0\1\0", "ICO"),
-    (b"\0\0\2\0", "ICO"),
     (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
     (b"\xff\x4f\xff\x51", "JPEG2000"),
     (b"DDS ", "DDS"),
@@ -152,12 +153,12 @@ def _sniff_brands(data: bytes) -> str | None:
 class _Pieces:
     """Counts the chunks of one file and gives up on a file that is made of nothing else."""
 
-    def __init__(self) -> None:
-        self._num = 0
+    def __init__(self, most: int = _MOST_PIECES) -> None:
+        self._num_left = most
 
     def count(self) -> None:
-        self._num += 1
-        if self._num > _MOST_PIECES:
+        self._num_left -= 1
+        if self._num_left < 0:
             raise ValueError("too many pieces")
 
 
@@ -333,7 +334,7 @@ def _read_gif(data: bytes) -> Header:
     A decoder gets the first frame and the one extension that says which colour of it is transparent.
     """
     screen = Size(*struct.unpack_from("<HH", data, 6))
-    at, pieces = 13 + _palette_bytes(data[10]), _Pieces()
+    at, pieces = 13 + _palette_bytes(data[10]), _Pieces(_MOST_GIF_BLOCKS)
     kept = [data[:at]]
     control = b""
     while data[at] != 0x2C:
