@@ -154,7 +154,8 @@ def _map_floats(
 
     def spread(band: npt.NDArray[Any]) -> npt.NDArray[Any]:
         # NaN is shown as the lowest value, as -inf is; +inf as the highest.
-        known = np.nan_to_num(band.astype(np.float64), nan=first, posinf=last, neginf=first)
+        with np.errstate(invalid="ignore"):  # signalling NaN
+            known = np.nan_to_num(band.astype(np.float64), nan=first, posinf=last, neginf=first)
         return np.rint((np.clip(known, first, last) - first) * scale)
 
     note = f"its floating-point values {first:.6g} to {last:.6g} are shown as 0 to 255"
