@@ -171,7 +171,7 @@ def _choose_float_range(low: float, high: float, declared: Range | None) -> Rang
     for last in (1.0, 255.0, 65535.0):
         if low >= 0 and last / 2 <= high <= last:
             return 0.0, last
-    return low, high
+    return low + 0.0, high + 0.0  # -0.0 reads as a mistake
 
 
 def _by_bands(

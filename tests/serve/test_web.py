@@ -338,7 +338,7 @@ def test_an_example_two_pictures_and_an_upload_that_is_no_picture(real: Running,
     tab.choose(tmp_path / "notes.png")
     tab.type("What does <b>it</b> say?")
     tab.until(lambda: tab.notices and tab.typed)
-    assert tab.notices[0].startswith("notes.png is not a picture in a supported format (PNG, JPEG")
+    assert tab.notices[0].startswith("notes.png is not an image in a supported format (PNG, JPEG")
     assert tab.typed == "What does <b>it</b> say?"
     tab.until(lambda: tab.find("#box .thumbnail-item").count() == 1)
     assert len(tab.questions) == len(tab.answers) == 2
