@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llava.backends.local import Answer, Local, image_slot
 from llava.conversation import Conversation, conv_templates
 from llava.errors import UsageError
-from llava.image.source import Picture, load_picture
+from llava.image.source import Limits, Picture, load_picture
 from llava.prompt import escape_image_tokens
 from llava.sampling import Sampling
 
@@ -26,13 +26,15 @@ def ask(
     *,
     template: str | None = None,
     on_text: Callable[[str], None] | None = None,
+    limits: Limits = Limits(),
 ) -> Answer:
     """The answer to one question about the pictures, which stand before it in their order.
 
     ``pictures``: anything ``load_picture`` takes, or Pictures. ``template``: a name of ``conv_templates``; by default
-    the checkpoint's own. ``on_text`` gets each new piece of the answer as it is made.
+    the checkpoint's own. ``on_text`` gets each new piece of the answer as it is made. ``limits``: what a picture may
+    cost; what was done to one is in the ``notes`` of the Picture that ``load_picture`` returns.
     """
-    loaded_pictures = [item if isinstance(item, Picture) else load_picture(item) for item in pictures]
+    loaded_pictures = [item if isinstance(item, Picture) else load_picture(item, limits) for item in pictures]
     conversation = start_conversation(loaded, template)
     conversation.append_message(conversation.roles[0], place_pictures(loaded, question, len(loaded_pictures)))
     conversation.append_message(conversation.roles[1], None)

@@ -49,21 +49,30 @@ class Turn:
 class Chat:
     """The turns so far and the pictures that wait for the next question."""
 
-    def __init__(self, loaded: LoadedModel, sampling: Sampling, *, template: str | None = None) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        sampling: Sampling,
+        *,
+        template: str | None = None,
+        max_image_pixels: int | None = None,
+    ) -> None:
         self.loaded = loaded
         self.sampling = sampling
         self.template = template
+        self.limits = FOR_LOCAL_USER.with_pixels(max_image_pixels)
         self.turns: list[Turn] = []
         self.waiting: list[Picture] = []
         start_conversation(loaded, template)  # an unknown template is refused here, before the first question
 
     def show(self, source: str) -> str:
         """Keep a picture for the next question; returns a line about it. Raises BadImage."""
-        picture = load_picture(source, FOR_LOCAL_USER)
+        picture = load_picture(source, self.limits)
         self.waiting.append(picture)
         plan = plan_tiles(picture.size, self.loaded.spec.tiling)
         width, height = picture.size
-        return f"{picture.name}: {width} x {height}, {plan.num_positions} positions"
+        done = f" ({'; '.join(picture.notes)})" if picture.notes else ""
+        return f"{picture.name}: {width} x {height}, {plan.num_positions} positions{done}"
 
     def ask(self, question: str, on_text: Callable[[str], None]) -> Answer | None:
         """Answer the question and add the turn; None if Ctrl-C ended it, with what was said until then kept."""

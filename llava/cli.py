@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from llava import __version__
 from llava.errors import LlavaError, UsageError
-from llava.flags import QUANTIZATIONS, add_checkpoint_flags, add_command, quick_imports, read_bytes
+from llava.flags import QUANTIZATIONS, add_checkpoint_flags, add_command, add_image_flags, quick_imports, read_bytes
 from llava.serve.command import add_serve
 
 if TYPE_CHECKING:
     from llava.backends.local import Answer
+    from llava.image.source import Picture
     from llava.model.checkpoint import LoadedModel
     from llava.sampling import Sampling
 
@@ -97,6 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _add_talking_flags(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_flags(parser)
+    add_image_flags(parser)
     parser.add_argument("--conv-mode", metavar="NAME", help="conversation template (default: the checkpoint's own)")
     parser.add_argument(
         "--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default: %(default)s)"
@@ -194,11 +196,13 @@ def _ask(arguments: argparse.Namespace) -> int:
     sources, question = _split_words(arguments.words, arguments.question)
     with quick_imports():
         from llava.answer import ask
-        from llava.image.source import FOR_LOCAL_USER, load_picture
+        from llava.image.source import FOR_LOCAL_USER, load_picture, say_notes
 
     # What can be wrong with the call is found out before the model is loaded.
     sampling = _sampling(arguments)
-    pictures = [load_picture(source, FOR_LOCAL_USER) for source in sources]
+    limits = FOR_LOCAL_USER.with_pixels(arguments.max_image_pixels)
+    pictures = [load_picture(source, limits) for source in sources]
+    say_notes(pictures)
     began = time.perf_counter()
     loaded = _load(arguments)
     load_s = time.perf_counter() - began
@@ -209,7 +213,7 @@ def _ask(arguments: argparse.Namespace) -> int:
     on_text = None if arguments.json else say
     reply = ask(loaded, question, pictures, sampling, template=arguments.conv_mode, on_text=on_text)
     if arguments.json:
-        print(json.dumps(_as_json(reply, arguments.model, load_s), ensure_ascii=False, indent=2))
+        print(json.dumps(_as_json(reply, arguments.model, load_s, pictures), ensure_ascii=False, indent=2))
         return 0
     print()
     if not reply.finished:
@@ -217,13 +221,14 @@ def _ask(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _as_json(reply: Answer, model: str | None, load_s: float) -> dict[str, Any]:
+def _as_json(reply: Answer, model: str | None, load_s: float, pictures: Sequence[Picture]) -> dict[str, Any]:
     return {
         "answer": reply.text,
         "finished": reply.finished,
         "model": model or "embedded",
         "prompt_tokens": reply.prompt_tokens,
         "image_positions": list(reply.image_positions),
+        "images": [picture.describe() for picture in pictures],
         "new_tokens": reply.new_tokens,
         "seconds": {
             "load": round(load_s, 4),
@@ -239,7 +244,11 @@ def _split_words(words: list[str], question: str | None) -> tuple[list[str], str
         if not words:
             raise UsageError('There is no question. Write: llava ask picture.jpg "What is in the picture?"')
         *words, question = words
-        if question == "-" or question.startswith(("http://", "https://", "data:")) or os.path.isfile(question):
+        if (
+            question == "-"
+            or question.startswith(("http://", "https://", "data:"))
+            or os.path.isfile(os.path.expanduser(question))
+        ):
             raise UsageError(f"The last word has to be the question, but '{question[:80]}' is a picture.")
     if not question.strip():
         raise UsageError("The question is empty.")
@@ -256,7 +265,7 @@ def _chat(arguments: argparse.Namespace) -> int:
     from llava.chat import Chat, run_chat
 
     sampling = _sampling(arguments)
-    chat = Chat(_load(arguments), sampling, template=arguments.conv_mode)
+    chat = Chat(_load(arguments), sampling, template=arguments.conv_mode, max_image_pixels=arguments.max_image_pixels)
     return run_chat(chat, arguments.words)
 
 
@@ -266,6 +275,7 @@ def _add_info(commands: Any) -> None:
         "model", nargs="?", metavar="MODEL", help="a folder or a short name (default: the embedded model)"
     )
     parser.add_argument("--image", metavar="PICTURE", help="show what becomes of this picture instead")
+    add_image_flags(parser)
     parser.add_argument("--plot", metavar="FILE.png", help="draw it: canvas, padding, tiles, kept patches, counts")
 
 
@@ -273,7 +283,7 @@ def _info(arguments: argparse.Namespace) -> int:
     from llava.info import describe_checkpoint, describe_picture
 
     if arguments.image is not None:
-        describe_picture(arguments.model, arguments.image, plot=arguments.plot)
+        describe_picture(arguments.model, arguments.image, plot=arguments.plot, max_pixels=arguments.max_image_pixels)
     elif arguments.plot is not None:
         raise UsageError("--plot draws a picture's tokens: name the picture with --image.")
     else:

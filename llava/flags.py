@@ -74,6 +74,29 @@ def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_image_flags(parser: argparse.ArgumentParser) -> None:
+    """What an image may cost on one's own machine."""
+    parser.add_argument(
+        "--max-image-pixels",
+        type=read_pixels,
+        metavar="N",
+        help="take images of up to N px, width times height, as 400M (default: 100M, of a JPEG 300M)",
+    )
+
+
+def read_pixels(text: str) -> int:
+    """A number of px from 50000000, 50M or 0.4G."""
+    units = {"K": 10**3, "M": 10**6, "G": 10**9}
+    number, unit = (text[:-1], units[text[-1].upper()]) if text[-1:].upper() in units else (text, 1)
+    try:
+        num_px = float(number) * unit
+        if 1 <= num_px < 2**60:
+            return int(num_px)
+    except ValueError:
+        pass
+    raise argparse.ArgumentTypeError(f"'{text}' is no number of px; write one above 0 such as 50000000 or 400M")
+
+
 def read_bytes(text: str) -> int:
     """A number of bytes from 1000000, 500M, 2G or 1.5G."""
     units = {"K": 2**10, "M": 2**20, "G": 2**30}

@@ -17,7 +17,7 @@ from rich.table import Table
 from llava.config import read_spec
 from llava.conversation import template_name
 from llava.image.geometry import Size, TilePlan, Tiling, plan_tiles
-from llava.image.source import FOR_LOCAL_USER, load_picture
+from llava.image.source import FOR_LOCAL_USER, load_picture, say_notes
 
 # Which part a tensor belongs to, by what its name contains, in any layout; what matches nothing is the decoder.
 _PARTS = {
@@ -107,12 +107,13 @@ def count_parts(folder: Path) -> dict[str, Part]:
     return parts
 
 
-def describe_picture(name: str | None, source: str, *, plot: str | None = None) -> None:
+def describe_picture(name: str | None, source: str, *, plot: str | None = None, max_pixels: int | None = None) -> None:
     """Print how the checkpoint cuts the picture into tiles and positions, and with ``plot`` draw it into that file.
 
     Raises BadImage and CheckpointError.
     """
-    picture = load_picture(source, FOR_LOCAL_USER)
+    picture = load_picture(source, FOR_LOCAL_USER.with_pixels(max_pixels))
+    say_notes([picture])
     tiling = read_spec(_find(name)).tiling
     plan = plan_tiles(picture.size, tiling)
     if plot is not None:

@@ -9,6 +9,7 @@ Source: haotian-liu/LLaVA@c121f04 llava/mm_utils.py (tokenizer_image_token), lla
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -144,10 +145,25 @@ def render(
     num_positions = len(ids) - num_slots + sum(num_positions_per_image)
     if limit_tokens is not None and num_positions > limit_tokens:
         if not cut:
-            raise ContextTooLong(num_positions, limit_tokens)
+            remedy = say_how_many_fit(len(ids) - num_slots, num_positions_per_image, limit_tokens)
+            raise ContextTooLong(num_positions, limit_tokens, remedy)
         num_kept = _count_kept(ids, num_positions_per_image, limit_tokens)
         ids, labels, num_positions = ids[:num_kept], labels[:num_kept], limit_tokens
     return Prompt(tuple(ids), tuple(labels) if supervise else None, num_positions)
+
+
+def say_how_many_fit(num_text_tokens: int, num_positions_per_image: Sequence[int], limit_tokens: int) -> str:
+    """What to do about a prompt that is too long: how many of its images fit beside its text and one new token."""
+    num_images, room = len(num_positions_per_image), limit_tokens - num_text_tokens - 1
+    if not num_images or room < 0:
+        alone = f"The text alone takes {num_text_tokens} of them. " if num_images else ""
+        return f"{alone}Shorten the text."
+    ends = list(itertools.accumulate(num_positions_per_image))
+    num_fitting = sum(end <= room for end in ends)
+    if num_images == 1:
+        return f"The image takes {ends[0]} of them. Shorten the text or use a smaller image."
+    which = "None" if not num_fitting else f"The first {num_fitting}"
+    return f"{which} of the {num_images} images would fit. Shorten the text or use fewer or smaller images."
 
 
 def _count_kept(ids: Sequence[int], num_positions_per_image: Sequence[int], limit_tokens: int) -> int:

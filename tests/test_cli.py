@@ -59,6 +59,51 @@ def test_the_json_object_counts_tokens_and_times(
     assert reply["seconds"]["load"] > 0
 
 
+def test_what_was_done_to_an_image_is_said_in_one_line_and_in_the_json_object(
+    capsys: pytest.CaptureFixture[str], next_folder: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (100, 60), "red").save(tmp_path / "x.jpg", exif=exif)
+    line = "llava: x.jpg: turned upright.\n"
+    code, out, err = run(capsys, "ask", photo, "~/x.jpg", "-q", "What?", "--model", next_folder, *SHORT, "--json")
+    assert (code, err) == (0, line)
+    ordinary, turned = json.loads(out)["images"]
+    assert ordinary["notes"] == []
+    assert turned == {
+        "name": "x.jpg",
+        "stored": {"width": 100, "height": 60},
+        "seen": {"width": 60, "height": 100},
+        "notes": ["turned upright"],
+    }
+    code, out, err = run(capsys, "info", "--image", "~/x.jpg")
+    assert (code, err) == (0, line)
+    assert "x.jpg, 60x100 px" in out
+
+
+@pytest.mark.parametrize("command", [["ask", "-q", "What?"], ["info", "--image"]])
+def test_an_image_of_too_many_px_names_the_flag_that_allows_it(
+    capsys: pytest.CaptureFixture[str], command: list[str], tmp_path: Path
+) -> None:
+    Image.new("1", (15_000, 8_000)).save(tmp_path / "map.png")
+    code, _, err = run(capsys, *command, tmp_path / "map.png")
+    assert code == 1
+    assert "120,000,000 in all; at most 100,000,000 are allowed" in err
+    assert "--max-image-pixels 120M" in err
+    if command[0] == "info":
+        code, out, err = run(capsys, *command, tmp_path / "map.png", "--max-image-pixels", "120M")
+        assert (code, err) == (0, "")
+        assert "15000x8000 px" in out
+
+
+def test_a_number_of_px_that_is_none_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    for number in ("0", "-5M", "many", "1e30", "nan"):
+        code, _, err = run(capsys, "info", "--image", "x.png", f"--max-image-pixels={number}")
+        assert code == 2
+        assert f"'{number}' is no number of px" in err
+
+
 def test_several_pictures_a_data_uri_and_standard_input_are_the_same_pictures(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, next_folder: Path, photo: Path
 ) -> None:

@@ -258,6 +258,29 @@ def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers(made: Tokenizer
     assert (caught.value.num_tokens, caught.value.limit_tokens) == (fits, fits - 1)
 
 
+@pytest.mark.parametrize(
+    ("positions", "room", "says"),
+    [
+        ([576] * 40, 4000, "The first 6 of the 40 images would fit."),
+        ([576, 10, 10], 590, "The first 2 of the 3 images would fit."),
+        ([576, 10], 575, "None of the 2 images would fit."),
+        ([576], 500, "The image takes 576 of them."),
+        ([576] * 2, -1, "The text alone takes"),
+        ([], -1, "Shorten the text."),
+    ],
+)
+def test_a_prompt_that_does_not_fit_says_how_many_of_its_images_would(
+    made: Tokenizers, positions: list[int], room: int, says: str
+) -> None:
+    """``room``: positions beside the text and the first token of an answer."""
+    conversation = talk("v1", "<image>\n" * len(positions) + "Q", None)
+    num_text = render(conversation, made.llama, [0] * len(positions), limit_tokens=None).num_positions
+    limit = min(num_text + room + 1, num_text + sum(positions) - 1)
+    with pytest.raises(ContextTooLong) as caught:
+        render(conversation, made.llama, positions, limit_tokens=limit)
+    assert says in str(caught.value)
+
+
 def test_a_cut_prompt_is_the_left_part_of_the_merged_sequence(made: Tokenizers) -> None:
     conversation = talk("mistral_instruct", "A<image>A<image>A", "A")
     whole = render(conversation, made.llama, [10, 20], limit_tokens=None, supervise=True)

@@ -30,7 +30,7 @@ from llava.errors import ContextTooLong, EngineClosed, UsageError
 from llava.image.geometry import TilePlan, Tiling, plan_tiles, plan_whole
 from llava.model.checkpoint import load_model
 from llava.model.sources import DEFAULT_MODEL
-from llava.prompt import Prompt, tokenizer_image_token
+from llava.prompt import Prompt, say_how_many_fit, tokenizer_image_token
 from llava.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -254,7 +254,8 @@ def _prepare_text(local: Local, request: ChatRequest, sampling: Sampling) -> Pre
         raise UsageError("The prompt is empty.")
     num_positions = len(ids) - num_slots + sum(plan.num_positions for plan in plans)
     if num_positions > loaded.context_tokens:
-        raise ContextTooLong(num_positions, loaded.context_tokens)
+        remedy = say_how_many_fit(len(ids) - num_slots, [plan.num_positions for plan in plans], loaded.context_tokens)
+        raise ContextTooLong(num_positions, loaded.context_tokens, remedy)
     room_tokens = max(1, loaded.context_tokens - num_positions)
     sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room_tokens))
     _, stop_ids = find_ends(conv_templates[loaded.template], loaded)

@@ -21,7 +21,7 @@ from PIL import Image
 
 from llava.constants import IMAGE_PLACEHOLDER
 from llava.errors import LlavaError, UsageError
-from llava.image.source import FOR_LOCAL_USER, Picture, load_picture
+from llava.image.source import FOR_LOCAL_USER, Picture, load_picture, say_notes
 
 if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
@@ -62,6 +62,7 @@ def eval_model(args: Any) -> str:
         max_new_tokens=args.max_new_tokens,
     )
     pictures: list[Picture] = [load_picture(name, FOR_LOCAL_USER) for name in image_parser(args)]
+    say_notes(pictures)
     loaded = _load(args.model_path, args.model_base)
     conversation = start_conversation(loaded, args.conv_mode)
     if args.conv_mode is not None and args.conv_mode != loaded.template:

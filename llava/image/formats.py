@@ -1,240 +1,395 @@
-"""The bytes of a picture file: what they are, how large a picture they claim, and that picture as upright RGB.
+"""The bytes of an image file: what they are, how large an image they claim, and what a decoder needs of them.
 
-The header is read here, without a decoder, so that a picture can be refused before anything of it is unpacked. A
+The header is read here, without a decoder, so that an image can be refused before anything of it is unpacked. A
 decoder then gets only what it needs to draw the first frame: comments, colour profiles, previews and animation
-chunks, which decoders allocate, warn or stumble over, are left out. Colour profiles are not applied.
+chunks, which decoders unpack, allocate, warn or stumble over, are left out, so what these inflate to costs nothing.
+What browsers draw in spite of a fault in the file is drawn, with a note.
 
 Source: W3C PNG (third edition) section 5; ITU-T T.81 annex B; GIF89a specification; RFC 9649 (WebP); EXIF 3.0.
 """
 
 from __future__ import annotations
 
-import io
+import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-
-import numpy as np
-from PIL import BmpImagePlugin, GifImagePlugin, Image, JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from dataclasses import dataclass, replace
 
 from llava.errors import BadImage
+from llava.image import foreign, tiff
 from llava.image.geometry import Size
+from llava.image.orientation import read_orientation
 
-# What is said to those who send something else, by how the file begins.
-_OTHERS = (
-    (b"%PDF", "a PDF"),
-    (b"II*\0", "a TIFF"),
-    (b"MM\0*", "a TIFF"),
-    (b"8BPS", "a Photoshop file"),
-    (b"%!PS", "PostScript"),
-    (b"\0\0\1\0", "an icon"),
-    (b"\xff\x0a", "a JPEG XL"),
-    (b"<", "HTML or SVG"),
-)
+# What browsers send and everybody reads; the header of each is read here.
+COMMON = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+# What phones, scanners and instruments store besides. A decoder for each comes with Pillow, HEIC's with pillow-heif.
+RARER = ("TIFF", "HEIC", "AVIF", "JPEG2000", "ICO", "TGA", "PPM", "PCX", "DDS", "QOI", "SGI")
+
+# No honest file is cut into more chunks, segments or blocks than this before its first frame ends.
+_MOST_PIECES = 200_000
+_MOST_GIF_BLOCKS = 1_000_000  # of 255 bytes at most
+_MOST_TEXT_BYTES = 2**20
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a picture file says about itself, and the bytes that a decoder needs to draw its first frame."""
+    """What an image file says about itself, and the bytes that a decoder needs to draw its first frame."""
 
     format: str
     size: Size
-    """As stored: before the picture is turned upright."""
+    """As stored: before the image is turned upright. 0x0 where only the decoder can tell."""
     orientation: int
     """The EXIF orientation, 1 to 8; 1 is upright."""
     data: bytes
+    notes: tuple[str, ...] = ()
+    """What was passed over in the file, and nothing of the image with it."""
+    doubts: tuple[str, ...] = ()
+    """What makes it likely that some pixels are wrong."""
+    frames: str = ""
+    """Which of several frames, pages or sizes this is; empty where there is one."""
+    declared: tuple[float, float] | None = None
+    """The range of values that the file declares, where it is not that of its type."""
+    inverted: bool = False
+    """The lowest value is white, and the decoder does not know."""
+    kind: str = ""
+    """More about the format, for messages."""
 
 
-def read_header(data: bytes, name: str, formats: Sequence[str]) -> Header:
-    """The header of a file. ``name`` is for messages; ``formats`` are those allowed, of PNG JPEG WEBP GIF BMP.
+def read_header(data: bytes, name: str, formats: Sequence[str] = COMMON + RARER) -> Header:
+    """The header of a file. ``name`` is for messages; ``formats`` are those allowed, of COMMON and RARER.
 
     Raises BadImage for anything else and for a header that is broken.
     """
     if not data:
         raise BadImage(f"{name} is empty.")
-    found = _sniff(data)
+    found = sniff(data, name)
     if found is None or found not in formats:
-        kind = found or next((kind for start, kind in _OTHERS if data.lstrip().startswith(start)), None)
-        if kind is None and data[4:8] == b"ftyp":
-            kind = "a HEIC, AVIF or video file"
-        allowed = " or ".join([", ".join(formats[:-1]), formats[-1]] if len(formats) > 1 else formats)
-        raise BadImage(
-            f"{name} is not a picture in a supported format ({allowed})" + (f"; it is {kind}." if kind else ".")
-        )
+        raise _refuse_format(data, name, found, formats)
     try:
-        header = _READERS[found](data)
-    except (struct.error, IndexError, ValueError) as error:
-        raise BadImage(f"{name} is a {found} whose header is damaged or cut off.") from error
-    if min(header.size) < 1:
-        raise BadImage(f"{name} is a {found} of {header.size} px: there is nothing to see.")
+        header = _READERS[found](data) if found in _READERS else Header(found, Size(0, 0), 1, data)
+    except (struct.error, IndexError, ValueError, OverflowError) as error:
+        raise BadImage(f"{name} is {with_article(found)} whose header is damaged or cut off.") from error
+    if found in _READERS and min(header.size) < 1:
+        raise BadImage(f"{name} is {with_article(found)} of {header.size} px: there is nothing to see.")
     return header
 
 
-def decode(header: Header, name: str) -> Image.Image:
-    """The first frame, upright, RGB. Raises BadImage where the file is damaged or cut off."""
-    try:
-        image = _DECODERS[header.format](io.BytesIO(header.data))
-        if image.size != tuple(header.size):
-            raise ValueError(f"the decoder finds {image.size}, the header {header.size}")
-        image.load()
-    # Decoders meet broken files with whatever exception is at hand: SyntaxError, EOFError, struct.error, ...
-    except Exception as error:
-        raise BadImage(f"{name} is a {header.format} that cannot be decoded: it is damaged or cut off.") from error
-    return turn_upright(to_rgb(image, name), header.orientation)
+def _refuse_format(data: bytes, name: str, found: str | None, formats: Sequence[str]) -> BadImage:
+    other = foreign.identify(data) if found in (None, "TIFF") else None
+    allowed = " or ".join([", ".join(formats[:-1]), formats[-1]] if len(formats) > 1 else formats)
+    refusal = f"{name} is not an image in a supported format ({allowed})"
+    if other is not None:
+        return BadImage(f"{refusal}; it is {other.kind}. {other.remedy}")
+    return BadImage(f"{refusal}; it is {found}. Convert it to {formats[0]}." if found else f"{refusal}.")
 
 
-def to_rgb(image: Image.Image, name: str = "The picture") -> Image.Image:
-    """The picture in mode RGB; transparency is laid over white; of 16-bit values the upper 8 bits count.
-
-    A picture that is RGB already is returned as it is. Raises BadImage for modes without an agreed range (F).
-    """
-    transparent = "transparency" in image.info
-    if image.mode == "RGB" and not transparent:
-        return image
-    if image.mode.startswith("I"):
-        upper = np.clip(np.asarray(image), 0, 65535).astype(np.uint16) >> 8
-        return Image.fromarray(upper.astype(np.uint8)).convert("RGB")
-    try:
-        if image.mode in ("La", "RGBa"):
-            image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
-        if transparent or image.mode in ("LA", "PA", "RGBA"):
-            image = image.convert("RGBA")
-            white = Image.new("RGB", image.size, (255, 255, 255))
-            white.paste(image, mask=image.getchannel("A"))
-            return white
-        if image.mode != "F":
-            return image.convert("RGB")
-    except ValueError as error:
-        raise BadImage(f"{name} has the colour mode {image.mode}, which cannot be shown as RGB.") from error
-    raise BadImage(f"{name} holds floating-point values, whose range is unknown. Convert it to 8 bits first.")
+def with_article(format: str) -> str:
+    """The format's name in a sentence."""
+    return f"{'an' if format in ('AVIF', 'ICO', 'SGI') else 'a'} {format}"
 
 
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
-
-def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
-    """The picture as its camera was held; orientation 1 returns it as it is."""
-    turn = _TURNS.get(orientation)
-    return image if turn is None else image.transpose(turn)
-
-
-def read_orientation(exif: bytes) -> int:
-    """The orientation (1 to 8) in an EXIF block; 1 where it says nothing or cannot be read."""
-    tiff = exif.removeprefix(b"Exif\0\0")
-    order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
-    if order is None:
-        return 1
-    try:
-        (start,) = struct.unpack_from(order + "I", tiff, 4)
-        (num_entries,) = struct.unpack_from(order + "H", tiff, start)
-        for entry in range(num_entries):
-            tag, kind, _, value = struct.unpack_from(order + "HHIH", tiff, start + 2 + 12 * entry)
-            if tag == 0x0112:
-                return int(value) if kind == 3 and 1 <= value <= 8 else 1
-    except struct.error:
-        pass  # a damaged EXIF block spoils no picture
-    return 1
-
-
-def _sniff(data: bytes) -> str | None:
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG"
-    if data.startswith(b"\xff\xd8\xff"):
-        return "JPEG"
+def sniff(data: bytes, name: str = "") -> str | None:
+    """The format of a file by how it begins; ``name`` decides only about TGA, which has no signature."""
+    if _is_targa(data, name):
+        return "TGA"
+    for start, format in _SIGNATURES:
+        if data.startswith(start):
+            return None if format == "TIFF" and foreign.identify(data) is not None else format
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "WEBP"
-    if data[:6] in (b"GIF87a", b"GIF89a"):
-        return "GIF"
-    return "BMP" if data[:2] == b"BM" else None
+    if data[:4] in (b"\0\0\1\0", b"\0\0\2\0") and data[4:6] != b"\0\0":
+        return "ICO"
+    if data[4:8] == b"ftyp":
+        return _sniff_brands(data)
+    if re.match(rb"P(?:[1-6]|[Ff])[\s#]", data):
+        return "PPM"
+    if data[:1] == b"\x0a" and data[1:4] in _PCX_STARTS:
+        return "PCX"
+    return None
+
+
+def _is_targa(data: bytes, name: str) -> bool:
+    """Whether a file that may be a TGA is one: by its footer, its name, or a size that fits what its head claims."""
+    if len(data) <= 18 or data[1] > 1 or data[2] not in (1, 2, 3, 9, 10, 11) or data[16] not in (8, 15, 16, 24, 32):
+        return False
+    if data[-18:-2] == b"TRUEVISION-XFILE" or name.lower().endswith((".tga", ".vda", ".icb", ".vst")):
+        return True
+    width, height = struct.unpack_from("<HH", data, 12)
+    pixel_bytes = width * height * ((data[16] + 7) // 8)
+    return data[:8] in (b"\0\0\2\0\0\0\0\0", b"\0\0\3\0\0\0\0\0") and 0 < pixel_bytes <= len(data) - 18
+
+
+_SIGNATURES = (
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"BM", "BMP"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
+    (b"\xff\x4f\xff\x51", "JPEG2000"),
+    (b"DDS ", "DDS"),
+    (b"qoif", "QOI"),
+    (b"\x01\xda", "SGI"),
+)
+# Version, encoding and bits per pixel of each kind of PCX.
+_PCX_STARTS = {bytes((version, 1, bits)) for version in (0, 2, 3, 4, 5) for bits in (1, 2, 4, 8)}
+_HEIC_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"}
+
+
+def _sniff_brands(data: bytes) -> str | None:
+    """HEIC or AVIF by the brands of an ISO container; None for the videos and raw files that share it."""
+    end = min(int.from_bytes(data[:4], "big"), 4096)
+    brands = [data[8:12], *(data[at : at + 4] for at in range(16, end, 4))]
+    if {b"avif", b"avis"} & set(brands):
+        return "AVIF"
+    return "HEIC" if _HEIC_BRANDS & set(brands) else None
+
+
+class _Pieces:
+    """Counts the chunks of one file and gives up on a file that is made of nothing else."""
+
+    def __init__(self, most: int = _MOST_PIECES) -> None:
+        self._num_left = most
+
+    def count(self) -> None:
+        self._num_left -= 1
+        if self._num_left < 0:
+            raise ValueError("too many pieces")
 
 
 def _read_png(data: bytes) -> Header:
     """Walks the chunks to IEND, checks every checksum, and keeps those that decide about pixels.
 
-    A decoder would not look at the checksum of pixel data.
+    A decoder would not look at the checksum of pixel data, and needs no IEND to draw it.
     """
-    kept = [data[:8]]
-    size, orientation, at = Size(0, 0), 1, 8
-    while True:
-        length, kind = struct.unpack_from(">I4s", data, at)
-        end = at + 12 + length
-        (checksum,) = struct.unpack_from(">I", data, end - 4)
-        if zlib.crc32(memoryview(data)[at + 4 : end - 4]) != checksum:
-            raise ValueError("checksum")
-        if at == 8:
-            if kind != b"IHDR":
-                raise ValueError("no IHDR")
-            size = Size(*struct.unpack_from(">II", data, at + 8))
-        elif kind == b"eXIf":
-            orientation = read_orientation(data[at + 8 : end - 4])
-        if not kind[0] & 0x20 or kind == b"tRNS":  # a capital first letter: needed for drawing
-            kept.append(data[at:end])
-        if kind == b"IEND":
-            return Header("PNG", size, orientation, b"".join(kept))
+    facts = _PngFacts(data)
+    at, pieces = 8, _Pieces()
+    while not facts.is_complete and at < len(data):
+        pieces.count()
+        kind = data[at + 4 : at + 8]
+        if len(data) - at < 12 or not kind.isalpha():
+            break
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if end > len(data):
+            if kind == b"IDAT":
+                facts.kept.append(_chunk(kind, data[at + 8 :]))
+            break
+        content = memoryview(data)[at + 8 : end - 4]
+        is_sound = zlib.crc32(content, zlib.crc32(kind)) == int.from_bytes(data[end - 4 : end], "big")
+        if (at == 8) != (kind == b"IHDR"):
+            raise ValueError("IHDR")
+        facts.take(kind, content, data[at:end], is_sound)
         at = end
+    if not facts.has_pixels:
+        raise ValueError("no IDAT")
+    return facts.finish()
+
+
+def _chunk(kind: bytes, content: bytes | memoryview) -> bytes:
+    checksum = zlib.crc32(content, zlib.crc32(kind))
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+
+class _PngFacts:
+    """What the chunks of a PNG say, chunk by chunk."""
+
+    def __init__(self, data: bytes) -> None:
+        self.kept = [data[:8]]
+        self.is_complete = False
+        self._size = Size(0, 0)
+        self._bits = 0
+        self._significant: int | None = None
+        self._num_frames = 1
+        self._blocks: dict[str, bytes] = {}
+        self._notes: list[str] = []
+        self._doubts: list[str] = []
+
+    @property
+    def has_pixels(self) -> bool:
+        return any(piece[4:8] == b"IDAT" for piece in self.kept[1:])
+
+    def take(self, kind: bytes, content: memoryview, whole: bytes, is_sound: bool) -> None:
+        if not is_sound:
+            if kind == b"IDAT":
+                self._doubts.append("the checksum of its pixel data is wrong, so parts of it may be")
+                whole = _chunk(kind, content)
+            elif kind[0] & 0x20:
+                self._notes.append(f"its {kind.decode()} chunk, whose checksum is wrong, was left out")
+                return
+            elif kind != b"IEND":
+                raise ValueError("checksum")
+        if kind == b"IHDR":
+            self._size, self._bits = Size(*struct.unpack_from(">II", content)), content[8]
+        elif kind == b"sBIT" and content:
+            self._significant = max(content[:3])
+        elif kind == b"acTL":
+            (self._num_frames,) = struct.unpack_from(">I", content)
+        elif kind == b"eXIf":
+            self._blocks["exif"] = bytes(content)
+        elif kind in (b"tEXt", b"zTXt", b"iTXt"):
+            self._take_text(kind, bytes(content[:4096]) if len(content) > 2**26 else bytes(content))
+        self.is_complete = kind == b"IEND"
+        # A capital first letter: needed for drawing. Of the others only transparency is.
+        if not self.is_complete and (not kind[0] & 0x20 or kind == b"tRNS"):
+            self.kept.append(whole)
+
+    def _take_text(self, kind: bytes, content: bytes) -> None:
+        keyword, _, rest = content.partition(b"\0")
+        wanted = {b"XML:com.adobe.xmp": "xmp", b"Raw profile type exif": "raw_profile", b"exif": "exif"}.get(keyword)
+        if wanted is None:
+            return
+        is_packed = kind == b"zTXt"
+        rest = rest[1:] if is_packed else rest
+        if kind == b"iTXt":
+            is_packed = rest[:1] == b"\1"
+            rest = (rest[2:].split(b"\0", 2) + [b"", b""])[2]
+        if is_packed:
+            try:
+                rest = zlib.decompressobj().decompress(rest, _MOST_TEXT_BYTES)
+            except zlib.error:
+                return
+        self._blocks[wanted] = rest[:_MOST_TEXT_BYTES]
+
+    def finish(self) -> Header:
+        if not self.is_complete:
+            self._notes.append("it has no IEND chunk at its end")
+        self.kept.append(_chunk(b"IEND", b""))
+        declared = None
+        if self._bits == 16 and self._significant is not None and 8 < self._significant < 16:
+            declared = 0.0, 2.0**self._significant - 1
+        return Header(
+            "PNG",
+            self._size,
+            read_orientation(**self._blocks),
+            b"".join(self.kept),
+            notes=tuple(dict.fromkeys(self._notes)),
+            doubts=tuple(dict.fromkeys(self._doubts)),
+            frames=f"frame 1 of {self._num_frames}" if self._num_frames > 1 else "",
+            declared=declared,
+            kind=f"{self._bits} bits",
+        )
+
+
+_MARKER = re.compile(rb"\xff+[^\x00\xff]")
+_XMP_HEAD = b"http://ns.adobe.com/xap/1.0/\0"
 
 
 def _read_jpeg(data: bytes) -> Header:
-    """Walks the segments to the first scan; keeps the tables and the two APP segments that decide about colours."""
+    """Walks the segments to the first scan; keeps the tables and the two APP segments that decide about colours.
+
+    Stray bytes between segments are passed over, as decoders do.
+    """
     kept = [data[:2]]
-    size, orientation, at = Size(0, 0), 1, 2
+    size, exif, xmp, kind = Size(0, 0), b"", b"", ""
+    at, num_stray, pieces = 2, 0, _Pieces()
     while True:
-        if data[at] != 0xFF:
+        pieces.count()
+        found = _MARKER.search(data, at)
+        if found is None:
             raise ValueError("no marker")
-        marker = data[at + 1]
-        if marker == 0xFF:  # any number of fill bytes may stand before a marker
-            at += 1
+        # Any number of fill bytes may stand before a marker.
+        num_stray += found.start() - at
+        marker, at = data[found.end() - 1], found.end() - 2
+        if marker == 0x01 or 0xD0 <= marker <= 0xD7:  # stands alone
+            at += 2
             continue
+        if marker in (0xD8, 0xD9):
+            raise ValueError("an image within the image, or no scan")
         (length,) = struct.unpack_from(">H", data, at + 2)
         end = at + 2 + length
         if length < 2 or end > len(data):
             raise ValueError("segment")
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            size = Size(width, height)
+            bits, height, width = struct.unpack_from(">BHH", data, at + 4)
+            size, kind = Size(width, height), _name_jpeg(marker, bits)
         elif marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
-            orientation = read_orientation(data[at + 4 : end])
+            exif += data[at + (10 if exif else 4) : end]  # a block longer than a segment goes on in the next
+        elif marker == 0xE1 and data.startswith(_XMP_HEAD, at + 4):
+            xmp = data[at + 4 + len(_XMP_HEAD) : end]
         if marker == 0xDA:  # start of scan: the rest is pixels
-            return Header("JPEG", size, orientation, b"".join([*kept, data[at:]]))
+            body = b"".join([*kept, memoryview(data)[at:]])
+            notes = (f"{num_stray:,} stray bytes between its segments were passed over",) if num_stray else ()
+            return Header("JPEG", size, read_orientation(exif, xmp), body, notes=notes, kind=kind)
         # APP0 and APP14 say which colour space it is; the other APPs and comments say nothing about pixels.
         if (not 0xE0 <= marker <= 0xEF and marker != 0xFE) or marker in (0xE0, 0xEE):
             kept.append(data[at:end])
         at = end
 
 
+def _name_jpeg(marker: int, bits: int) -> str:
+    """What kind of JPEG it is where that is one that decoders are seldom built for."""
+    if marker in (0xC3, 0xC7, 0xCB, 0xCF):
+        return "lossless"
+    return "" if bits == 8 else f"{bits} bits per value"
+
+
 def _read_gif(data: bytes) -> Header:
-    """The logical screen, or more where the first frame is larger: decoders then enlarge the screen."""
+    """The logical screen, or more where the first frame is larger: decoders then enlarge the screen.
+
+    A decoder gets the first frame and the one extension that says which colour of it is transparent.
+    """
     screen = Size(*struct.unpack_from("<HH", data, 6))
-    at = 13 + _palette_bytes(data[10])
-    while data[at] == 0x21:  # extensions: a label, then blocks that begin with their length and end with an empty one
-        at += 2
-        while data[at]:
-            at += 1 + data[at]
-        at += 1
-    if data[at] != 0x2C:
-        raise ValueError("no frame")
+    at, pieces = 13 + _palette_bytes(data[10]), _Pieces(_MOST_GIF_BLOCKS)
+    kept = [data[:at]]
+    control = b""
+    while data[at] != 0x2C:
+        if data[at] != 0x21:
+            raise ValueError("no frame")
+        end = _skip_blocks(data, at + 2, pieces)
+        if data[at + 1] == 0xF9:
+            control = data[at:end]
+        at = end
     left, top, width, height = struct.unpack_from("<4H", data, at + 1)
-    return Header("GIF", Size(max(screen.width, left + width), max(screen.height, top + height)), 1, data)
+    size = Size(max(screen.width, left + width), max(screen.height, top + height))
+    try:
+        end = _skip_blocks(data, at + 11 + _palette_bytes(data[at + 9]), pieces)
+    except IndexError:  # cut off: the decoder draws what there is
+        end = len(data)
+    num_frames = 1 + _count_gif_frames(data, end, pieces)
+    frames = f"frame 1 of {num_frames}" if num_frames > 1 else ""
+    return Header("GIF", size, 1, b"".join([*kept, control, data[at:end], b";"]), frames=frames)
 
 
 def _palette_bytes(flags: int) -> int:
     return 3 << ((flags & 7) + 1) if flags & 0x80 else 0
 
 
+def _skip_blocks(data: bytes, at: int, pieces: _Pieces) -> int:
+    """Where a chain of blocks ends, each of which begins with its length; an empty one is the last."""
+    while data[at]:
+        pieces.count()
+        at += 1 + data[at]
+    return at + 1
+
+
+def _count_gif_frames(data: bytes, at: int, pieces: _Pieces) -> int:
+    """Frames from ``at`` on, as far as they can be told."""
+    num_frames = 0
+    try:
+        while data[at] in (0x21, 0x2C):
+            if data[at] == 0x21:
+                at = _skip_blocks(data, at + 2, pieces)
+            else:
+                at = _skip_blocks(data, at + 11 + _palette_bytes(data[at + 9]), pieces)
+                num_frames += 1
+    except (IndexError, ValueError):
+        pass
+    return num_frames
+
+
 def _read_webp(data: bytes) -> Header:
-    size, orientation = Size(0, 0), 1
+    size, num_frames, exif, xmp = Size(0, 0), 0, b"", b""
     for kind, at, end in _riff_chunks(data):
         if kind == b"EXIF":
-            orientation = read_orientation(data[at:end])
+            exif = data[at:end]
+        elif kind == b"XMP ":
+            xmp = data[at : min(end, at + _MOST_TEXT_BYTES)]
+        num_frames += kind == b"ANMF"
         if size.width:
             continue  # the canvas of VP8X comes first; the frames of an animation follow
         if kind == b"VP8X":
@@ -245,13 +400,15 @@ def _read_webp(data: bytes) -> Header:
         elif kind == b"VP8L":
             (bits,) = struct.unpack_from("<I", data, at + 1)
             size = Size((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
-    return Header("WEBP", size, orientation, data)
+    frames = f"frame 1 of {num_frames}" if num_frames > 1 else ""
+    return Header("WEBP", size, read_orientation(exif, xmp), data, frames=frames)
 
 
 def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Name, start and end of each chunk's content."""
-    at = 12
+    at, pieces = 12, _Pieces()
     while at + 8 <= len(data):
+        pieces.count()
         kind, length = struct.unpack_from("<4sI", data, at)
         yield kind, at + 8, at + 8 + length
         at += 8 + length + length % 2
@@ -263,18 +420,47 @@ def _read_bmp(data: bytes) -> Header:
     return Header("BMP", Size(width, abs(height)), 1, data)
 
 
+def _read_tiff(data: bytes) -> Header:
+    page = tiff.read_page(data)
+    return Header(
+        "TIFF",
+        page.size,
+        page.orientation,
+        page.data,
+        frames=f"page 1 of {page.num_pages}" if page.num_pages > 1 else "",
+        declared=page.declared,
+        inverted=page.inverted,
+        kind="raw" if page.is_raw else page.kind,
+    )
+
+
+def _read_icon(data: bytes) -> Header:
+    """The largest image of an icon or a cursor, as the PNG that it is or as an icon of one image."""
+    (num_images,) = struct.unpack_from("<H", data, 4)
+    best: tuple[int, int, int] | None = None
+    for at in range(6, 6 + 16 * num_images, 16):
+        width, height, _, _, _, bits, num_bytes, offset = struct.unpack_from("<BBBBHHII", data, at)
+        # A cursor keeps its hot spot where an icon says its bits.
+        rank = ((width or 256) * (height or 256), bits if data[2] == 1 else 0, num_bytes)
+        if offset + num_bytes <= len(data) and (best is None or rank > best):
+            best, entry, content = rank, data[at : at + 16], data[offset : offset + num_bytes]
+    if best is None:
+        raise ValueError("no image")
+    frames = f"the largest of {num_images} sizes" if num_images > 1 else ""
+    if content.startswith(b"\x89PNG"):
+        return replace(_read_png(content), frames=frames)
+    width, height = struct.unpack_from("<ii", content, 4)
+    entry = entry[:4] + (entry[4:8] if data[2] == 1 else struct.pack("<HH", 1, *struct.unpack_from("<H", content, 14)))
+    single = struct.pack("<HHH", 0, 1, 1) + entry + struct.pack("<II", len(content), 22) + content
+    return Header("ICO", Size(width, abs(height) // 2), 1, single, frames=frames)
+
+
 _READERS: dict[str, Callable[[bytes], Header]] = {
     "PNG": _read_png,
     "JPEG": _read_jpeg,
     "WEBP": _read_webp,
     "GIF": _read_gif,
     "BMP": _read_bmp,
-}
-# The decoders themselves, because Image.open would ask all of them, and judge the size by a limit of its own.
-_DECODERS: dict[str, Callable[[io.BytesIO], Image.Image]] = {
-    "PNG": PngImagePlugin.PngImageFile,
-    "JPEG": JpegImagePlugin.JpegImageFile,
-    "WEBP": WebPImagePlugin.WebPImageFile,
-    "GIF": GifImagePlugin.GifImageFile,
-    "BMP": BmpImagePlugin.BmpImageFile,
+    "TIFF": _read_tiff,
+    "ICO": _read_icon,
 }

@@ -1,7 +1,8 @@
 """A picture becomes the numbers that the vision tower sees: float32 [tiles, 3, tile_px, tile_px].
 
-Resizing is Pillow's bicubic on 8-bit values, bit for bit what the checkpoints were trained on; other libraries'
-bicubic is not the same. Every value is one of 256 per channel then, so rescaling and normalising is one table.
+Resizing is Pillow's bicubic on 8-bit values, along rows and then along columns, bit for bit what the checkpoints were
+trained on; other libraries' bicubic is not the same, nor is Pillow 13's of some portrait images, which begins with the
+columns. Every value is one of 256 per channel then, so rescaling and normalising is one table.
 
 The functions below ``ImageProcessor`` and ``make_pixels`` carry the original's names, for code written against it.
 
@@ -22,8 +23,8 @@ import torch
 from PIL import Image
 
 from llava.errors import CheckpointError, UsageError
-from llava.image.formats import to_rgb
 from llava.image.geometry import Size, Tiling, choose_canvas, crop_to_square, fit_inside, parse_pinpoints
+from llava.image.tones import to_rgb
 
 if TYPE_CHECKING:
     from transformers import BatchFeature
@@ -191,12 +192,12 @@ class ImageProcessor:
             resample = Image.Resampling(self.resample)
             edge = self.size.get("shortest_edge")
             if edge is None:
-                image = image.resize((self.size["width"], self.size["height"]), resample)
+                image = resize(image, (self.size["width"], self.size["height"]), resample)
             else:
                 content, _ = crop_to_square(Size(*image.size), edge)
                 if self.do_center_crop and content.width * content.height > _MAX_RESIZED_PX:
                     return _resize_centre(image, content, crop, resample)
-                image = image.resize(content, resample)
+                image = resize(image, content, resample)
         if self.do_center_crop and image.size != crop:
             left, top = (image.width - crop.width) // 2, (image.height - crop.height) // 2
             image = image.crop((left, top, left + crop.width, top + crop.height))
@@ -223,7 +224,20 @@ def _resize_centre(image: Image.Image, content: Size, crop: Size, resample: Imag
     scale_x, scale_y = image.width / content.width, image.height / content.height
     left, top = (content.width - crop.width) // 2, (content.height - crop.height) // 2
     right, bottom = left + crop.width, top + crop.height
-    return image.resize(crop, resample, box=(left * scale_x, top * scale_y, right * scale_x, bottom * scale_y))
+    narrow = image.resize((crop.width, image.height), resample, box=(left * scale_x, 0, right * scale_x, image.height))
+    return narrow.resize(crop, resample, box=(0, top * scale_y, crop.width, bottom * scale_y))
+
+
+def resize(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+    """``image.resize(size, resample)`` as Pillow 12 and older do it: rows are resized first, then columns.
+
+    Between the two passes values are rounded to 8 bits, so the order shows. Pillow 13 takes the cheaper pass first;
+    asked for one at a time it has no choice. Modes that Pillow converts on the way, and resampling without a filter,
+    are left to it.
+    """
+    if image.mode not in ("RGB", "L") or resample == Image.Resampling.NEAREST or image.size == tuple(size):
+        return image.resize(size, resample)
+    return image.resize((size[0], image.height), resample).resize(size, resample)
 
 
 def _as_pictures(images: Any) -> list[Image.Image]:
@@ -297,7 +311,7 @@ def _tile(image: Image.Image, aspect: str, pinpoints: Sequence[Size], processor:
         else:
             pieces = [expand2square(image, color)]
     elif aspect == "whole" or aspect.startswith("anyres"):
-        pieces = [image.resize((edge, edge), Image.Resampling.BICUBIC)]
+        pieces = [resize(image, (edge, edge), Image.Resampling.BICUBIC)]
         if aspect != "whole":
             canvas = resize_and_pad_image(image, choose_canvas(Size(*image.size), pinpoints))
             pieces += divide_to_patches(canvas, processor.crop_size["height"])
@@ -313,7 +327,7 @@ def _tile(image: Image.Image, aspect: str, pinpoints: Sequence[Size], processor:
 def _pad_and_resize(image: Image.Image, color: tuple[int, ...], edge: int, resample: Image.Resampling) -> Image.Image:
     """``expand2square`` and a resize to ``edge``, bit for bit, without ever holding the square.
 
-    Pillow resizes first along rows and then along columns, so rows can be padded and shortened a band at a time; rows
+    Rows are resized first and then columns (see ``resize``), so rows can be padded and shortened a band at a time; rows
     of nothing but padding stay what they are.
     """
     side = max(image.size)
@@ -344,7 +358,7 @@ def resize_and_pad_image(image: Image.Image, target_resolution: tuple[int, int])
     canvas = Size(*target_resolution)
     content, offset = fit_inside(Size(*image.size), canvas)
     padded = Image.new("RGB", canvas, (0, 0, 0))
-    padded.paste(image.resize(content, Image.Resampling.BICUBIC), offset)
+    padded.paste(resize(image, content, Image.Resampling.BICUBIC), offset)
     return padded
 
 

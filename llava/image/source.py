@@ -1,8 +1,11 @@
-"""A picture from wherever it is: a path, a URL, a data URI, bytes, standard input, an open file, a Pillow image.
+"""An image from wherever it is: a path, a URL, a data URI, bytes, standard input, an open file, a Pillow image.
 
 Whatever it was, it comes out upright and RGB, with transparency laid over white, of an animation the first frame; and
 it was refused before decoding if it claims more pixels than allowed. Nothing here trusts the sender, except that a
 string may name a local file: who passes on strings from strangers checks for a URL first.
+
+By default the limits are those of one's own machine: what a phone, a scanner or an instrument stores is read, and what
+a browser would draw of a damaged file is drawn. docs/images.md says what is read and what is done to it.
 """
 
 from __future__ import annotations
@@ -10,31 +13,45 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import os
 import re
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 from llava.errors import BadImage, UsageError
+from llava.image.decoding import decode, find_orientation, measure
 from llava.image.fetch import fetch
-from llava.image.formats import decode, read_header, read_orientation, to_rgb, turn_upright
+from llava.image.formats import COMMON, RARER, read_header
 from llava.image.geometry import Size
+from llava.image.orientation import turn_upright
+from llava.image.tones import show
+
+# A JPEG of more px is decoded at a part of its size, the smallest that is no smaller than this. No canvas of a
+# checkpoint is larger, so the model gets as many px as it can take.
+_FULL_JPEG_PX = 100_000_000
+_DRAFT_LONG_PX, _DRAFT_SHORT_PX = 3072, 1024
+
+_BAND_PX = 4_000_000  # hashed at a time
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a picture may cost. Exceeding one is a BadImage whose message names it."""
+    """What an image may cost. Exceeding one is a BadImage whose message names it."""
 
-    max_bytes: int = 20 * 1024 * 1024
+    max_bytes: int = 512 * 1024 * 1024
     """Of the file, as it is stored or sent."""
-    max_pixels: int = 25_000_000
-    """Width times height, as the header says."""
-    max_side_px: int = 16_384
-    """Of the longer side: padding to a square costs its square, however thin the picture is."""
+    max_pixels: int = 100_000_000
+    """Width times height, as the header says. Decoding takes up to 12 bytes for each."""
+    max_jpeg_pixels: int = 300_000_000
+    """The same for a JPEG, which can be decoded at a part of its size."""
+    max_side_px: int = 65_535
+    """Of the longer side: padding to a square costs as many rows, however thin the image is."""
     timeout_s: float = 10.0
     """For fetching a URL, redirects and all."""
     max_redirects: int = 3
@@ -42,7 +59,17 @@ class Limits:
     """Whether a URL may lead to loopback, private and other addresses that are not public."""
     allow_private_start: bool = False
     """Whether a URL itself may lead to one, but none that it redirects to: for who named it, on their own machine."""
-    formats: tuple[str, ...] = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
+    formats: tuple[str, ...] = COMMON + RARER
+    draws_damaged: bool = True
+    """Whether what can be seen of a file that is damaged or cut off is taken, with a note, or refused."""
+    explains: bool = True
+    """Whether a refusal says how to allow more: not to strangers, who cannot."""
+
+    def with_pixels(self, max_pixels: int | None) -> Limits:
+        """These limits with as many px allowed, of a JPEG no fewer than before; None changes nothing."""
+        if max_pixels is None:
+            return self
+        return replace(self, max_pixels=max_pixels, max_jpeg_pixels=max(max_pixels, self.max_jpeg_pixels))
 
 
 # For what the person at this machine names: a server of theirs is as good as a file of theirs.
@@ -51,28 +78,50 @@ FOR_LOCAL_USER = Limits(allow_private_start=True)
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture ready for use: upright, RGB. Pictures of equal size and pixels have equal digests."""
+    """An image ready for use: upright, RGB. Images of equal size and pixels have equal digests."""
 
     image: Image.Image
     digest: str
     """SHA-256 over mode, size and pixels, in hexadecimal."""
     name: str
     """What to call it in messages."""
+    notes: tuple[str, ...] = ()
+    """What was done to it that is worth saying, such as "turned upright"; empty for an ordinary image."""
+    stored: Size | None = None
+    """Width and height in the file, before it was turned or decoded at a part of its size; None where not known."""
 
     @property
     def size(self) -> Size:
         return Size(*self.image.size)
 
+    def describe(self) -> dict[str, Any]:
+        """Name, sizes and notes, for a program that reads them."""
+        stored = self.stored or self.size
+        return {
+            "name": self.name,
+            "stored": {"width": stored.width, "height": stored.height},
+            "seen": {"width": self.size.width, "height": self.size.height},
+            "notes": list(self.notes),
+        }
+
+
+def say_notes(pictures: Iterable[Picture]) -> None:
+    """One line on standard error for each image to which something was done; nothing for ordinary images."""
+    for picture in pictures:
+        if picture.notes:
+            print(f"llava: {picture.name}: {'; '.join(picture.notes)}.", file=sys.stderr, flush=True)
+
 
 def load_picture(
     source: str | Path | bytes | bytearray | memoryview | BinaryIO | Image.Image, limits: Limits = Limits()
 ) -> Picture:
-    """The picture that ``source`` names, holds or is.
+    """The image that ``source`` names, holds or is.
 
     Args:
-        source: a path; an http or https URL; a base64 data URI; "-" for standard input; a file's bytes; a file
-            opened for reading in binary; or a Pillow image, which may be of any size and mode that ``limits`` and RGB
-            allow and is not changed.
+        source: a path, in which ~ is the home folder; an http or https URL; a base64 data URI; "-" for standard input;
+            a file's bytes; a file opened for reading in binary; or a Pillow image, which may be of any size and mode
+            that ``limits`` and RGB allow and is not changed. One that ``Image.open`` returned is turned as its file
+            says, unless that was done; any other, ``convert``'s and ``rotate``'s too, is taken for upright.
 
     Raises:
         BadImage: missing, unreadable, damaged, too large, or of an unsupported format.
@@ -82,63 +131,97 @@ def load_picture(
     if isinstance(source, Image.Image):
         return _take_image(source, limits)
     if isinstance(source, (bytes, bytearray, memoryview)):
-        name, data = "The picture", bytes(source)
+        name, data = "The image", bytes(source)
         _check_bytes(len(data), name, limits)
     elif isinstance(source, (str, Path)):
         name, data = _read_named(source, limits)
     elif hasattr(source, "read"):
-        name = str(getattr(source, "name", "The picture"))
+        name = str(getattr(source, "name", "The image"))
         data = _read_stream(source, name, limits)
     else:
-        raise UsageError(
-            f"A {type(source).__name__} is no picture; pass a path, a URL, bytes, a file or a Pillow image."
-        )
+        raise UsageError(f"A {type(source).__name__} is no image; pass a path, a URL, bytes, a file or a Pillow image.")
     header = read_header(data, name, limits.formats)
-    _check_size(header.size, name, limits)
-    return _finish(decode(header, name), name)
+    if header.size == (0, 0):
+        header = measure(header, name)
+    is_jpeg = header.format == "JPEG"
+    _check_size(header.size, name, limits, limits.max_jpeg_pixels if is_jpeg else limits.max_pixels)
+    scale = _choose_scale(header.size) if is_jpeg else 1
+    drawn = decode(header, name, scale=scale, draws_damaged=limits.draws_damaged)
+    return _finish(drawn.image, name, drawn.notes, header.size)
 
 
 def read_size(data: bytes, name: str, limits: Limits) -> Size:
-    """What a file's header says its picture measures, as it is stored, once ``limits`` allow it. Raises BadImage."""
-    header = read_header(data, name, limits.formats)
-    _check_size(header.size, name, limits)
+    """What a file's header says its image measures, as it is stored, once ``limits`` allow it. Raises BadImage."""
+    header = measure(read_header(data, name, limits.formats), name)
+    _check_size(header.size, name, limits, limits.max_jpeg_pixels if header.format == "JPEG" else limits.max_pixels)
     return header.size
 
 
-def _finish(image: Image.Image, name: str) -> Picture:
-    image = image.copy()  # nobody else's, and no longer tied to a file
-    image.info.clear()  # nor does it say again which way it was turned
+def _choose_scale(size: Size) -> int:
+    """1, or for a JPEG of very many px the greatest part of 2, 4 and 8 that leaves enough of them."""
+    if size.width * size.height <= _FULL_JPEG_PX:
+        return 1
+    parts = (8, 4, 2)
+    return next((n for n in parts if max(size) >= n * _DRAFT_LONG_PX and min(size) >= n * _DRAFT_SHORT_PX), 1)
+
+
+def _finish(image: Image.Image, name: str, notes: tuple[str, ...], stored: Size) -> Picture:
+    image.info.clear()  # it does not say again which way it was turned
     digest = hashlib.sha256(f"{image.mode} {image.width}x{image.height} ".encode())
-    digest.update(image.tobytes())
-    return Picture(image, digest.hexdigest(), name)
+    num_rows = max(1, _BAND_PX // image.width)
+    for top in range(0, image.height, num_rows):
+        digest.update(image.crop((0, top, image.width, min(top + num_rows, image.height))).tobytes())
+    return Picture(image, digest.hexdigest(), name, notes, stored)
 
 
 def _take_image(image: Image.Image, limits: Limits) -> Picture:
-    name = Path(str(getattr(image, "filename", ""))).name or "The picture"
-    _check_size(Size(*image.size), name, limits)
+    name = Path(str(getattr(image, "filename", ""))).name or "The image"
+    _check_size(Size(*image.size), name, limits, limits.max_pixels)
+    stored = Size(*image.size)
     try:
         image.load()
-    except Exception as error:  # see formats.decode
+    except Exception as error:  # see decoding
         raise BadImage(f"{name} cannot be decoded: it is damaged or cut off.") from error
-    exif = image.info.get("exif")
-    return _finish(turn_upright(to_rgb(image, name), read_orientation(exif) if isinstance(exif, bytes) else 1), name)
+    # Which way up is a fact about a file. Pixels that were made from an opened one keep its blocks of metadata, and
+    # whoever made them may have turned them: only the opened file itself is turned, by what its blocks still say.
+    orientation = find_orientation(image) if isinstance(image, ImageFile.ImageFile) else 1
+    shown, notes = show(image, name)
+    turned = turn_upright(shown, orientation)
+    if turned is image:
+        turned = image.copy()  # nobody else's, and no longer tied to a file
+    return _finish(turned, name, (*notes, "turned upright") if orientation != 1 else notes, stored)
 
 
 def _check_bytes(num_bytes: int, name: str, limits: Limits) -> None:
     if num_bytes > limits.max_bytes:
-        raise BadImage(f"{name} has {num_bytes:,} bytes; at most {limits.max_bytes:,} are allowed.", "max_bytes")
+        raise BadImage(
+            f"{name} has {num_bytes:,} bytes; at most {limits.max_bytes:,} are allowed."
+            + _say_way_out(limits, f"limits=Limits(max_bytes={num_bytes}) in Python"),
+            "max_bytes",
+        )
 
 
-def _check_size(size: Size, name: str, limits: Limits) -> None:
+def _check_size(size: Size, name: str, limits: Limits, max_pixels: int) -> None:
+    num_px = size.width * size.height
     if min(size) < 1:
         raise BadImage(f"{name} has {size} px: there is nothing to see.")
-    if size.width * size.height > limits.max_pixels:
+    if num_px > max_pixels:
+        millions = f"{-(-num_px // 10**6)}M"
         raise BadImage(
-            f"{name} has {size} px, {size.width * size.height:,} in all; at most {limits.max_pixels:,} are allowed.",
+            f"{name} has {size} px, {num_px:,} in all; at most {max_pixels:,} are allowed."
+            + _say_way_out(limits, f"--max-image-pixels {millions}, or limits=Limits(max_pixels={num_px}) in Python"),
             "max_pixels",
         )
     if max(size) > limits.max_side_px:
-        raise BadImage(f"{name} has {size} px; a side may have at most {limits.max_side_px:,}.", "max_side_px")
+        raise BadImage(
+            f"{name} has {size} px; a side may have at most {limits.max_side_px:,}."
+            + _say_way_out(limits, f"limits=Limits(max_side_px={max(size)}) in Python"),
+            "max_side_px",
+        )
+
+
+def _say_way_out(limits: Limits, way_out: str) -> str:
+    return f" Make it smaller, or allow more: {way_out}." if limits.explains else ""
 
 
 def _read_named(source: str | Path, limits: Limits) -> tuple[str, bytes]:
@@ -164,8 +247,14 @@ def _read_named(source: str | Path, limits: Limits) -> tuple[str, bytes]:
     if scheme:
         raise BadImage(f"{scheme[1]}: is not opened; pass a path, an http or https URL, or a data URI.")
     if not text:
-        raise BadImage("The picture's name is empty.")
-    return Path(text).name, _read_file(Path(text), limits)
+        raise BadImage("The image's name is empty.")
+    path = expand_home(text)
+    return path.name, _read_file(path, limits)
+
+
+def expand_home(text: str) -> Path:
+    """A path that a person typed, with ~ and ~user as a shell expands them, unless there is a file of that name."""
+    return Path(text) if not text.startswith("~") or os.path.exists(text) else Path(os.path.expanduser(text))
 
 
 def _read_file(path: Path, limits: Limits) -> bytes:
@@ -176,9 +265,9 @@ def _read_file(path: Path, limits: Limits) -> bytes:
     except FileNotFoundError as error:
         raise BadImage(f"There is no file {shown}.") from error
     except IsADirectoryError as error:
-        raise BadImage(f"{shown} is a folder, not a picture.") from error
+        raise BadImage(f"{shown} is a folder, not an image.") from error
     except PermissionError as error:
-        kind = "a folder, not a picture" if path.is_dir() else "not readable: permission denied"
+        kind = "a folder, not an image" if path.is_dir() else "not readable: permission denied"
         raise BadImage(f"{shown} is {kind}.") from error
     except (OSError, ValueError) as error:
         raise BadImage(f"{shown!r} cannot be read.") from error
@@ -198,7 +287,11 @@ def _read_stream(file: BinaryIO, name: str, limits: Limits) -> bytes:
 def _check_read(data: bytes, name: str, limits: Limits) -> bytes:
     """No more than one byte too many was read: how many there are in all is not known."""
     if len(data) > limits.max_bytes:
-        raise BadImage(f"{name} has more than {limits.max_bytes:,} bytes, which is the most allowed.", "max_bytes")
+        raise BadImage(
+            f"{name} has more than {limits.max_bytes:,} bytes, which is the most allowed."
+            + _say_way_out(limits, "limits=Limits(max_bytes=...) in Python"),
+            "max_bytes",
+        )
     return data
 
 

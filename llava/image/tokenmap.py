@@ -11,8 +11,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from llava.errors import UsageError
-from llava.image.formats import to_rgb
 from llava.image.geometry import Size, TilePlan, Tiling, plan_tiles
+from llava.image.tones import to_rgb
 
 Color = tuple[int, ...]
 Box = tuple[float, float, float, float]

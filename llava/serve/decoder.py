@@ -19,6 +19,7 @@ from typing import IO, Any
 from PIL import Image
 
 from llava.errors import BadImage, EngineClosed
+from llava.image.geometry import Size
 from llava.image.source import Limits, Picture, load_picture
 
 # Beyond what the largest picture allowed by default takes, several times over.
@@ -134,7 +135,8 @@ class _Child:
             timer.cancel()
         if "error" in answer:
             raise BadImage(answer["error"])
-        return Picture(Image.frombytes("RGB", tuple(answer["size"]), pixels), answer["digest"], name)
+        image = Image.frombytes("RGB", tuple(answer["size"]), pixels)
+        return Picture(image, answer["digest"], name, tuple(answer["notes"]), Size(*answer["stored"]))
 
 
 def _write(pipe: IO[bytes], head: dict[str, Any], data: bytes) -> None:
@@ -169,9 +171,10 @@ def run(memory_bytes: int) -> None:
         limits = Limits(**{**head["limits"], "formats": tuple(head["limits"]["formats"])})
         try:
             picture = load_picture(data, limits)
-            answer, pixels = {"size": list(picture.size), "digest": picture.digest}, picture.image.tobytes()
+            pixels = picture.image.tobytes()
+            answer = {"size": picture.size, "digest": picture.digest, "notes": picture.notes, "stored": picture.stored}
         except BadImage as error:
-            answer, pixels = {"error": str(error).replace("The picture", head["name"], 1)}, b""
+            answer, pixels = {"error": str(error).replace("The image", head["name"], 1)}, b""
         except MemoryError:
             answer, pixels = {"error": f"{head['name']} takes too much memory to decode. Send a smaller one."}, b""
         _write(sys.stdout.buffer, answer, pixels)

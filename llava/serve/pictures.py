@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from llava.backends.protocol import ChatRequest
 from llava.errors import BadImage, EngineClosed, FetchError
 from llava.image.fetch import fetch
+from llava.image.formats import COMMON
 from llava.image.source import Limits as ImageLimits
 from llava.image.source import Picture, read_data_uri, read_size
 from llava.serve.decoder import Decoders
@@ -40,10 +41,16 @@ class PictureLoader:
         self.image_limits = ImageLimits(
             max_bytes=limits.picture_bytes,
             max_pixels=limits.picture_pixels,
+            max_jpeg_pixels=limits.picture_pixels,
             max_side_px=limits.picture_side_px,
             timeout_s=limits.fetch_s,
             max_redirects=limits.fetch_redirects,
             allow_private_addresses=settings.fetch_private,
+            # Each further decoder is code that strangers' bytes reach; and a client that reads no notes is better told
+            # that its file is damaged than given an answer about the half of it.
+            formats=COMMON,
+            draws_damaged=False,
+            explains=False,
         )
         self.decoders = Decoders(settings.decoders, self.image_limits, limits.decode_s)
         self._decoding = ThreadPoolExecutor(settings.decoders, "llava-decode")

@@ -110,7 +110,7 @@ class JsonSamples:
                 raise BadImage(
                     f"Sample {row.get('id', index)} names the picture '{name}', which lies outside {self.image_folder}."
                 )
-            images.append(load_picture(path, Limits()).image)
+            images.append(load_picture(path, Limits(draws_damaged=False)).image)
         return Sample(tuple(images), row["conversations"])
 
 

@@ -96,7 +96,7 @@ def test_a_path_that_cannot_be_written_is_a_wrong_call(name, tmp_path: Path) -> 
 
 def test_a_picture_without_rgb_form_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadImage, match="floating-point"):
-        draw_token_map(Image.new("F", (3, 3)), Tiling(), tmp_path / "map.png")
+        draw_token_map(Image.new("F", (3, 3), float("nan")), Tiling(), tmp_path / "map.png")
 
 
 def test_a_picture_shown_whole_is_said_to_be_stretched() -> None:

@@ -219,7 +219,7 @@ ROWS = [
     Row(21, "a data URI of 3 MB", shown(data_uri(b"\0" * 3 * 2**20)), 400, "limit is picture_bytes", "invalid_image"),
     Row(21, "a wrong type, but a JPEG", shown(data_uri(JPEG, "text/html")), 200, '"image_tokens"'),
     Row(21, "a data URI in capitals", shown(data_uri(JPEG).replace("data:image", "DATA:IMAGE")), 200, '"image_tokens"'),
-    Row(22, "text", say(b"hello, picture", "?"), 400, "not a picture", "invalid_image"),
+    Row(22, "text", say(b"hello, picture", "?"), 400, "not an image", "invalid_image"),
     Row(22, "SVG", say(b"<svg xmlns='http://www.w3.org/2000/svg'/>", "?"), 400, "HTML or SVG", "invalid_image"),
     Row(22, "PDF", say(b"%PDF-1.7 x", "?"), 400, "a PDF", "invalid_image"),
     Row(22, "EPS", say(b"%!PS-Adobe-3.0 EPSF-3.0", "?"), 400, "PostScript", "invalid_image"),

@@ -190,7 +190,7 @@ def test_nonsense_in_the_place_of_a_kept_conversation_is_none(album: Album, kept
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"just text", r"bad\.png is not a picture|The picture is not a picture"),
+        (b"just text", r"bad\.png is not an image|The image is not an image"),
         (b"\x89PNG\r\n\x1a\n" + bytes(20), "damaged or cut off"),
         (bytes(100_001), r"bad\.png has more than 100,000 bytes"),
     ],

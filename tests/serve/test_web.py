@@ -207,7 +207,7 @@ def test_an_example_two_pictures_and_an_upload_that_is_no_picture(real: Running,
 
     (tmp_path / "notes.png").write_text("This is no picture.")
     tab.find("#box input[type=file]").set_input_files(str(tmp_path / "notes.png"))
-    tab.until(lambda: any("notes.png is not a picture in a supported format (PNG, JPEG" in one for one in tab.toasts))
+    tab.until(lambda: any("notes.png is not an image in a supported format (PNG, JPEG" in one for one in tab.toasts))
     assert tab.find("#box .thumbnail-item").count() == 0
     tab.page.evaluate("document.querySelectorAll('.toast-close').forEach((button) => button.click())")
     tab.type("What does <b>it</b> say?")

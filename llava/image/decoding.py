@@ -1,0 +1,311 @@
+"""A file's header and bytes become the first frame's pixels: upright RGB, and what was done to them.
+
+Decoders are named one by one, because Pillow's ``Image.open`` would ask all of them, judge the size by a limit of its
+own, and start Ghostscript for PostScript. What of a damaged file a decoder draws before it gives up is kept, as
+browsers keep it, where the caller wants that; the note says how much is missing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import re
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from llava.errors import BadImage
+from llava.image.formats import COMMON, Header, with_article
+from llava.image.geometry import Size
+from llava.image.orientation import read_orientation, turn_upright
+from llava.image.tones import Range, show, show_deep
+
+_DECODERS = {
+    "PNG": ("PIL.PngImagePlugin", "PngImageFile"),
+    "JPEG": ("PIL.JpegImagePlugin", "JpegImageFile"),
+    "WEBP": ("PIL.WebPImagePlugin", "WebPImageFile"),
+    "GIF": ("PIL.GifImagePlugin", "GifImageFile"),
+    "BMP": ("PIL.BmpImagePlugin", "BmpImageFile"),
+    "TIFF": ("PIL.TiffImagePlugin", "TiffImageFile"),
+    "HEIC": ("pillow_heif", "HeifImageFile"),
+    "AVIF": ("PIL.AvifImagePlugin", "AvifImageFile"),
+    "JPEG2000": ("PIL.Jpeg2KImagePlugin", "Jpeg2KImageFile"),
+    "ICO": ("PIL.IcoImagePlugin", "IcoImageFile"),
+    "TGA": ("PIL.TgaImagePlugin", "TgaImageFile"),
+    "PPM": ("PIL.PpmImagePlugin", "PpmImageFile"),
+    "PCX": ("PIL.PcxImagePlugin", "PcxImageFile"),
+    "DDS": ("PIL.DdsImagePlugin", "DdsImageFile"),
+    "QOI": ("PIL.QoiImagePlugin", "QoiImageFile"),
+    "SGI": ("PIL.SgiImagePlugin", "SgiImageFile"),
+}
+_MISSING = {
+    "HEIC": 'needs the heif extra: pip install "llava[heif]". Or convert it to JPEG',
+    "AVIF": "needs a Pillow that was built with AVIF: pip install -U pillow. Or convert it to PNG",
+}
+# What the missing part of a damaged image is filled with, as JPEG decoders fill it.
+_MISSING_COLOR = (128, 128, 128)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """An upright RGB image, and what was done to it that is worth saying."""
+
+    image: Image.Image
+    notes: tuple[str, ...]
+
+
+def measure(header: Header, name: str) -> Header:
+    """The header with what only the decoder can tell: size, orientation and frames. Nothing is decoded yet.
+
+    Raises BadImage where the decoder is not installed or does not understand the file.
+    """
+    if header.size != (0, 0):
+        return header
+    with _complaints(header, name), contextlib.closing(_open(header)) as image:
+        num_frames = getattr(image, "n_frames", 1)
+        # Of HEIC the decoder itself turns the image, by the container's word; EXIF does not count there.
+        is_turned = header.format == "HEIC"
+        return replace(
+            header,
+            size=Size(*image.size),
+            orientation=1 if is_turned else find_orientation(image),
+            frames=f"image 1 of {num_frames}" if num_frames > 1 else "",
+        )
+
+
+def find_orientation(image: Image.Image) -> int:
+    """The orientation in the blocks that Pillow read beside an opened image's pixels."""
+
+    def get(key: str) -> bytes | None:
+        value = image.info.get(key)
+        if isinstance(value, str):
+            return value.encode("utf-8", "replace")
+        return value if isinstance(value, bytes) else None
+
+    return read_orientation(get("exif"), get("XML:com.adobe.xmp") or get("xmp"), get("Raw profile type exif"))
+
+
+def decode(header: Header, name: str, *, scale: int = 1, draws_damaged: bool = True) -> Drawn:
+    """The first frame, upright, RGB.
+
+    Args:
+        scale: 1, or for a JPEG 2, 4 or 8: decoded at this part of its size, which costs that much less.
+        draws_damaged: whether what can be seen of a damaged file is worth having.
+
+    Raises:
+        BadImage: the file is damaged or cut off, or a kind of its format that the decoder does not know.
+    """
+    if header.doubts and not draws_damaged:
+        raise BadImage(f"{name} is {with_article(header.format)} that is damaged: {'; '.join(header.doubts)}.")
+    notes = [header.frames, *header.doubts]
+    passed_over = header.notes
+    with _complaints(header, name):
+        image = _open(header)
+        if scale > 1:
+            image.draft(None, (header.size.width // scale, header.size.height // scale))
+            notes.append(f"decoded at 1/{scale} of its {header.size} px")
+        elif image.size != tuple(header.size):
+            raise ValueError(f"the decoder finds {image.size}, the header {header.size}")
+        rows: tuple[int, int] | None = None
+        try:
+            _load(image)
+        except Exception:
+            if not draws_damaged:
+                raise
+            image, rows, note = _salvage(header, image, scale)
+            notes.append(note)
+            passed_over = ()  # says no more than that
+        deep = None if rows or scale > 1 else _read_deep(header, image)
+    declared = _declared_range(header)
+    if deep is None:
+        shown, more = show(image, name, declared, inverted=header.inverted)
+    else:
+        shown, more = show_deep(*deep, name, declared)
+    if isinstance(shown, ImageFile.ImageFile):
+        shown = shown._new(shown.im)  # the same pixels, no longer tied to the file
+    if rows is not None:
+        shown = _fill_missing(shown, rows)
+    if header.orientation != 1:
+        more += ("turned upright",)
+    return Drawn(turn_upright(shown, header.orientation), (*filter(None, notes), *passed_over, *more))
+
+
+@contextlib.contextmanager
+def _complaints(header: Header, name: str) -> Iterator[None]:
+    """Whatever goes wrong inside is a BadImage. Decoders raise SyntaxError, EOFError, struct.error, KeyError, ..."""
+    try:
+        if header.format in COMMON:
+            yield
+            return
+        # What Pillow warns of (sizes that disagree, its own limit) is said in our notes or refused by our limits.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    except BadImage:
+        raise
+    except ImportError as error:
+        needed = _MISSING.get(header.format, "cannot be read by this Pillow. Convert it to PNG")
+        raise BadImage(f"{name} is {header.format}, which {needed}.") from error
+    except MemoryError as error:
+        raise BadImage(f"{name} takes too much memory to decode. Make it smaller.") from error
+    except Exception as error:
+        if header.kind == "raw":
+            raise BadImage(f"{name} is a camera's raw file. Develop it, or export it as JPEG or TIFF.") from error
+        kind = f" ({header.kind})" if header.kind else ""
+        raise BadImage(
+            f"{name} is {with_article(header.format)}{kind} that cannot be decoded: it is damaged or cut off"
+            + (", or of a kind that the decoder does not know. Convert it to 8-bit PNG." if kind else ".")
+        ) from error
+
+
+def _open(header: Header) -> ImageFile.ImageFile:
+    """The decoder with the file's bytes; nothing is decoded yet, of ICO excepted."""
+    if header.kind == "raw":
+        raise ValueError("raw")
+    module, name = _DECODERS[header.format]
+    opened: ImageFile.ImageFile = getattr(importlib.import_module(module), name)(io.BytesIO(header.data))
+    return opened
+
+
+def _load(image: Any) -> None:
+    if image.format == "TIFF" and image.tile and _is_plain_ycbcr(image):
+        # Pillow takes these values for RGB; libtiff, which it asks only for compressed files, converts them.
+        args = ("RGBX", "raw", False, image.tag_v2.offset)
+        image.tile = [type(image.tile[0])("libtiff", (0, 0, *image._tile_size), 0, args)]
+        image.use_load_libtiff = True
+    if hasattr(image, "_tile_size") and image._im is None:
+        # Before it makes room for the pixels, the TIFF decoder asks Pillow's own limit; ours has been asked.
+        image.im = Image.new(image.mode, image._tile_size).im
+    image.load()
+
+
+def _is_plain_ycbcr(image: Any) -> bool:
+    return image.tag_v2.get(262) == 6 and image.tag_v2.get(277) == 3 and not image.use_load_libtiff
+
+
+def _salvage(
+    header: Header, image: ImageFile.ImageFile, scale: int
+) -> tuple[ImageFile.ImageFile, tuple[int, int] | None, str]:
+    """What the decoder has drawn before it failed, the rows that it covers, and a note. Raises where that is nothing.
+
+    A JPEG is decoded once more with an end behind it: its decoder then draws what it held back, and grey for the rest.
+    """
+    drawn = _drawn_rows(image)
+    if header.format == "JPEG":
+        whole = _open(replace(header, data=header.data + b"\xff\xd9"))
+        if scale > 1:
+            whole.draft(None, (header.size.width // scale, header.size.height // scale))
+        with contextlib.suppress(Exception):
+            whole.load()
+            # A progressive JPEG is drawn at its end or not at all: all of it is there, but coarse.
+            rows = _drawn_rows(whole)
+            if rows is not None:
+                return whole, None, _say_missing(drawn or rows, whole.height)
+    if drawn is None:
+        raise ValueError("nothing was drawn")
+    image.tile = []
+    return image, drawn, _say_missing(drawn, image.height)
+
+
+def _drawn_rows(image: ImageFile.ImageFile) -> tuple[int, int] | None:
+    """From and up to which row there are pixels that are not what all are at first."""
+    core = getattr(image, "_im", None)
+    box = core.getbbox() if core is not None else None
+    if box is None:
+        return None
+    if image.format == "GIF":  # begins as its background colour
+        image.tile = []
+        pixels = np.asarray(image)
+        differs = (pixels != pixels[-1, -1]).reshape(image.height, -1).any(axis=1)
+        return 0, int(image.height - np.argmax(differs[::-1])) if differs.any() else 0
+    return box[1], box[3]
+
+
+def _say_missing(rows: tuple[int, int], height: int) -> str:
+    percent = round(100 - 100 * (rows[1] - rows[0]) / height)
+    if percent < 1:
+        return "the file is damaged or cut off: parts or details of it are missing"
+    return f"the file is damaged or cut off: about {percent} % of its rows are missing, shown grey"
+
+
+def _fill_missing(image: Image.Image, rows: tuple[int, int]) -> Image.Image:
+    image = image.copy()
+    if rows[0] > 0 and rows[1] == image.height:  # stored from the bottom up
+        image.paste(_MISSING_COLOR, (0, 0, image.width, rows[0]))
+    else:
+        image.paste(_MISSING_COLOR, (0, rows[1], image.width, image.height))
+    return image
+
+
+_DEEP = re.compile(r"(RGB|RGBX|RGBA|LA);16([LBN])")
+
+
+def _read_deep(header: Header, image: ImageFile.ImageFile) -> tuple[Any, Image.Image | None] | None:
+    """Colour values of 16 bits [height, width, channels] and their transparency, where 8 bits would not show them.
+
+    Pillow keeps the upper byte of each value only. Unpacked as if the other end came first, the same data yields the
+    lower byte, so a file that uses a small part of the range is decoded twice. None for all other images.
+    """
+    if header.format == "PPM":
+        return _read_deep_ppm(header)
+    if header.format not in ("PNG", "TIFF"):
+        return None
+    again = _open(header)
+    rawmode = _rawmode(again)
+    match = _DEEP.fullmatch(rawmode)
+    if match is None:
+        return None
+    num_colors = 1 if match[1] == "LA" else 3
+    extrema: Any = [image.getchannel(i).getextrema() for i in range(num_colors)]
+    low, high = min(least for least, _ in extrema), max(most for _, most in extrema)
+    if high - low >= 128 or low == high > 127:
+        return None
+    if match[1] == "LA":
+        again._mode, swapped = "RGBA", "RGBA"
+    else:
+        is_little = match[2] == "L" or (match[2] == "N" and sys.byteorder == "little")
+        swapped = f"{match[1]};16{'B' if is_little else 'L'}"
+    again.tile = [_with_rawmode(tile, swapped) for tile in again.tile]
+    _load(again)
+    upper, lower = np.asarray(image), np.asarray(again)
+    lower = lower[..., 1:2] if num_colors == 1 else lower[..., :3]
+    values = upper[..., :num_colors].astype(np.uint16) << 8 | lower
+    return values, image.getchannel("A") if image.mode in ("LA", "RGBA") else None
+
+
+def _rawmode(image: ImageFile.ImageFile) -> str:
+    args = image.tile[0][3] if image.tile else ""
+    return str(args[0] if isinstance(args, tuple) else args)
+
+
+def _with_rawmode(tile: Any, rawmode: str) -> Any:
+    args = (rawmode, *tile[3][1:]) if isinstance(tile[3], tuple) else rawmode
+    return type(tile)(*tile[:3], args)
+
+
+_PPM_HEAD = re.compile(rb"P([56])" + rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,9})" * 3 + rb"\s")
+
+
+def _read_deep_ppm(header: Header) -> tuple[Any, None] | None:
+    """The values of a binary PGM or PPM of more than 8 bits, of which Pillow keeps 8 for colours."""
+    match = _PPM_HEAD.match(header.data)
+    if match is None or int(match[4]) <= 255:
+        return None
+    num_channels = 1 if match[1] == b"5" else 3
+    count = header.size.width * header.size.height * num_channels
+    values = np.frombuffer(header.data, dtype=">u2", count=count, offset=match.end()).astype(np.uint16)
+    return values.reshape(header.size.height, header.size.width, num_channels), None
+
+
+def _declared_range(header: Header) -> Range | None:
+    """The range that the file declares: by its header, or of a PPM by the greatest value that stands in its head."""
+    match = _PPM_HEAD.match(header.data) if header.format == "PPM" else None
+    if match is not None and 255 < int(match[4]) < 65535:
+        return 0.0, float(int(match[4]))
+    return header.declared

@@ -1,0 +1,189 @@
+"""Any mode of image becomes RGB of 8 bits: what is transparent over white, and wide values by the range they use.
+
+16-bit files keep their upper 8 bits, as ever, where they use at least half of what 16 bits hold. A file that uses
+less (12-bit values of a scanner or a camera, depth in mm, signed CT values, floats) would be nearly black that way:
+the range that the file declares, or else the range it uses, is stretched to 0..255, and a note says which.
+Colour profiles are not applied, as in the original.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from llava.errors import BadImage
+
+Range = tuple[float, float]
+"""The least and the greatest value that a file says it holds."""
+
+_WHITE = 255
+_HALF_OF_16_BITS = 2**15
+_BAND_PX = 4_000_000  # mapped at a time: what it takes beside the image stays small
+
+
+def to_rgb(image: Image.Image, name: str = "The image") -> Image.Image:
+    """The image in mode RGB; one that is RGB already is returned as it is. Raises BadImage as ``show`` does."""
+    return show(image, name)[0]
+
+
+def show(
+    image: Image.Image, name: str, declared: Range | None = None, *, inverted: bool = False
+) -> tuple[Image.Image, tuple[str, ...]]:
+    """The image in mode RGB, and what was done to it that is worth saying.
+
+    ``declared``: the range of the values by the file's own word. ``inverted``: its lowest value is white.
+    Raises BadImage for a mode that cannot be shown, and for values of which none is a finite number.
+    """
+    transparent = image.info.get("transparency")
+    if image.mode == "RGB" and transparent is None:
+        return image, ()
+    if image.mode.startswith("I") or image.mode == "F":
+        values = np.asarray(image)
+        grey, note = map_values(values, name, declared, inverted=inverted)
+        notes: tuple[str, ...] = (note,) if note else ()
+        if isinstance(transparent, int) and (hidden := values == transparent).any():
+            grey[hidden] = _WHITE
+            notes += (_TRANSPARENT,)
+        return Image.fromarray(grey).convert("RGB"), notes
+    try:
+        if image.mode in ("La", "RGBa"):
+            image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
+        if transparent is not None or image.mode in ("LA", "PA", "RGBA"):
+            return _lay_over_white(image.convert("RGBA"))
+        if image.mode == "LAB":
+            return _convert_lab(image), ()
+        return image.convert("RGB"), ()
+    except (ValueError, OSError) as error:
+        raise BadImage(
+            f"{name} has the colour mode {image.mode}, which cannot be shown as RGB. Convert it to RGB first."
+        ) from error
+
+
+_TRANSPARENT = "transparent parts are shown white"
+
+
+def _lay_over_white(image: Image.Image) -> tuple[Image.Image, tuple[str, ...]]:
+    alpha = image.getchannel("A")
+    white = Image.new("RGB", image.size, (_WHITE,) * 3)
+    white.paste(image, mask=alpha)
+    lowest: Any = alpha.getextrema()[0]
+    return white, (_TRANSPARENT,) if lowest < _WHITE else ()
+
+
+def _convert_lab(image: Image.Image) -> Image.Image:
+    from PIL import ImageCms  # Pillow may be built without it
+
+    to_srgb = ImageCms.buildTransform(ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB")
+    shown = ImageCms.applyTransform(image, to_srgb)
+    assert shown is not None
+    return shown
+
+
+def show_deep(
+    values_HWC: npt.NDArray[np.uint16], alpha: Image.Image | None, name: str, declared: Range | None
+) -> tuple[Image.Image, tuple[str, ...]]:
+    """Several channels of 16 bits as RGB; one range holds for all of them, so colours keep their balance."""
+    shown, note = map_values(values_HWC, name, declared)
+    notes: tuple[str, ...] = (note,) if note else ()
+    image = Image.fromarray(shown if shown.shape[-1] == 3 else shown[..., 0]).convert("RGB")
+    if alpha is None:
+        return image, notes
+    image.putalpha(alpha)
+    image, more = _lay_over_white(image)
+    return image, notes + more
+
+
+def map_values(
+    values: npt.NDArray[Any], name: str, declared: Range | None = None, *, inverted: bool = False
+) -> tuple[npt.NDArray[np.uint8], str | None]:
+    """Wide values as 8 bits, and a note where the mapping is not that of the upper 8 of 16 bits."""
+    if values.dtype.kind == "f":
+        shown, note = _map_floats(values, name, declared)
+    else:
+        shown, note = _map_integers(values, declared)
+    if inverted:
+        np.subtract(_WHITE, shown, out=shown)
+    return shown, note
+
+
+def _map_integers(values: npt.NDArray[Any], declared: Range | None) -> tuple[npt.NDArray[np.uint8], str | None]:
+    low, high = int(values.min()), int(values.max())
+    if declared is not None and declared[0] <= low and high <= declared[1] < 2**31:
+        first, last = math.floor(declared[0]), math.ceil(declared[1])
+    elif _fills_16_bits(low, high):
+        first, last = 0, 2**16 - 1
+    else:
+        first, last = low, high
+    if (first, last) == (0, 2**16 - 1):
+        note = None
+    else:
+        note = f"its values {first} to {last} are shown as 0 to 255"
+
+    def spread(band: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        # For 0 to 65535 this is exactly the upper 8 bits.
+        return (band.astype(np.int64) - first) * 256 // (last - first + 1)
+
+    return _by_bands(values, spread), note
+
+
+def _fills_16_bits(low: int, high: int) -> bool:
+    """Whether the upper 8 of 16 bits show these values well: they span half of them, or are all alike and not dark."""
+    if low < 0 or high >= 2**16:
+        return False
+    span = high - low
+    return span >= _HALF_OF_16_BITS or span == 0 or (span < 256 and high >= _HALF_OF_16_BITS)
+
+
+def _map_floats(
+    values: npt.NDArray[Any], name: str, declared: Range | None
+) -> tuple[npt.NDArray[np.uint8], str | None]:
+    finite = np.isfinite(values)
+    num_other = values.size - int(np.count_nonzero(finite))
+    if num_other == values.size:
+        raise BadImage(f"{name} holds floating-point values of which none is a finite number: there is nothing to see.")
+    low = float(values.min(where=finite, initial=np.inf))
+    high = float(values.max(where=finite, initial=-np.inf))
+    first, last = _choose_float_range(low, high, declared)
+    del finite
+    scale = 255 / (last - first) if last > first else 0.0
+
+    def spread(band: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        # NaN is shown as the lowest value, as -inf is; +inf as the highest.
+        with np.errstate(invalid="ignore"):  # signalling NaN
+            known = np.nan_to_num(band.astype(np.float64), nan=first, posinf=last, neginf=first)
+        return np.rint((np.clip(known, first, last) - first) * scale)
+
+    note = f"its floating-point values {first:.6g} to {last:.6g} are shown as 0 to 255"
+    if num_other:
+        note += f", {num_other:,} that are NaN or infinite as the ends of that range"
+    return _by_bands(values, spread), note
+
+
+def _choose_float_range(low: float, high: float, declared: Range | None) -> Range:
+    """Declared, or 0..1 or 0..255 or 0..65535 where at least half of it is used, or else what is used."""
+    if declared is not None and declared[0] <= low and high <= declared[1] and all(map(math.isfinite, declared)):
+        return declared
+    for last in (1.0, 255.0, 65535.0):
+        if low >= 0 and last / 2 <= high <= last:
+            return 0.0, last
+    return low + 0.0, high + 0.0  # -0.0 reads as a mistake
+
+
+def _by_bands(
+    values: npt.NDArray[Any], spread: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
+) -> npt.NDArray[np.uint8]:
+    shown = np.empty(values.shape, dtype=np.uint8)
+    if values.dtype == np.uint16:
+        # Every value there is, mapped once.
+        table = np.clip(spread(np.arange(2**16)), 0, 255).astype(np.uint8)
+        np.take(table, values, out=shown)
+        return shown
+    num_rows = max(1, _BAND_PX // max(1, values[0].size))
+    for first in range(0, len(values), num_rows):
+        shown[first : first + num_rows] = np.clip(spread(values[first : first + num_rows]), 0, 255)
+    return shown
