@@ -44,6 +44,7 @@ def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model-base", metavar="MODEL", help="what MODEL was trained on, if it holds only a projector or LoRA layers"
     )
+    add_tower_flag(parser)
     parser.add_argument(
         "--merge",
         action=argparse.BooleanOptionalAction,
@@ -56,6 +57,15 @@ def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
         "--quant",
         choices=QUANTIZATIONS,
         help="the language model's matrices in 8 or 4 bits: a half or a quarter of the memory, and faster answers",
+    )
+
+
+def add_tower_flag(parser: argparse.ArgumentParser) -> None:
+    """Where the vision tower is, if not where the checkpoint says."""
+    parser.add_argument(
+        "--vision-tower",
+        metavar="TOWER",
+        help="the folder or hub id of the vision tower, if config.json names one that is not there",
     )
 
 
