@@ -33,7 +33,10 @@ _TRAINABLES = "non_lora_trainables.bin"
 _PROMPT_KINDS = frozenset(
     "PROMPT_TUNING MULTITASK_PROMPT_TUNING P_TUNING PREFIX_TUNING ADAPTION_PROMPT CPT CARTRIDGE".split()
 )
-_MERGE_WITH_PEFT = "PeftModel.from_pretrained(BASE, FOLDER).merge_and_unload().save_pretrained(MERGED) in PEFT does it."
+_MERGE_WITH_PEFT = (
+    "Merge it into its base with PEFT, if PEFT can: "
+    "PeftModel.from_pretrained(BASE, FOLDER).merge_and_unload().save_pretrained(MERGED)."
+)
 # Ways to begin a LoRA training that subtract from the base what the adapter then holds.
 # Source: peft 0.21 tuners/lora/layer.py update_layer.
 _BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
@@ -134,7 +137,7 @@ def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
             + (
                 "It adds virtual tokens to each prompt, so it cannot be merged into weights."
                 if known
-                else f"Merge it into its base first: {_MERGE_WITH_PEFT}"
+                else _MERGE_WITH_PEFT
             )
         )
     for name in ("r", "lora_alpha"):
@@ -307,7 +310,8 @@ def _settings_for(adapter: Adapter, ranks: Mapping[str, int], config_class: Any)
     known = set(config_class.__dataclass_fields__)
     left_out = {"base_model_name_or_path", "modules_to_save", "layers_to_transform", "layers_pattern", "auto_mapping",
                 "exclude_modules", "target_parameters", "init_lora_weights", "revision", "loftq_config", "eva_config",
-                "corda_config", "runtime_config", "megatron_config", "megatron_core"}  # fmt: skip
+                "corda_config", "runtime_config", "megatron_config", "megatron_core", "trainable_token_indices",
+                "lora_ga_config"}  # fmt: skip
     values = {key: value for key, value in adapter.settings.items() if key in known - left_out and value is not None}
     rank = int(values.get("r", 8))
     alphas = {rename_layer(name): alpha for name, alpha in (values.get("alpha_pattern") or {}).items()}
@@ -346,7 +350,7 @@ def _check_fit(model: nn.Module, adapter: Adapter, shapes: Mapping[str, tuple[in
             halves[half] = (adapter.parts[found[0]], shapes[found[0]])
         (name_a, shape_a), (name_b, shape_b) = halves["A"], halves["B"]
         for name, shape in halves.values():
-            if len(shape) != 2:
+            if len(shape) != (module.weight.ndim if isinstance(module, nn.Conv2d) else 2):
                 raise CheckpointError(
                     f"{name} in {adapter.file} has the shape {list(shape)}, where a matrix is needed: a damaged file, "
                     "or one of another kind of adapter."

@@ -380,8 +380,11 @@ def _write_hf(parts: _Parts, folder: Path, written: _Tally, max_shard_bytes: int
     if chat_template is not None:
         (folder / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
     said = parts.generation.get("eos_token_id")
-    ends = [*([said] if isinstance(said, int) else said or ()), *find_closings(conversation, tokenizer)[1]]
-    ends = list(dict.fromkeys(end for end in ends if end < num_rows))
+    ends = [
+        *([said] if isinstance(said, int) else said if isinstance(said, list) else ()),
+        *find_closings(conversation, tokenizer)[1],
+    ]
+    ends = list(dict.fromkeys(end for end in ends if isinstance(end, int) and end < num_rows))
     changes = {"pad_token_id": pad_id, "eos_token_id": ends[0] if len(ends) == 1 else ends or None}
     clean_generation_config({**parts.generation, **changes}).save_pretrained(folder)
     _save_tokenizer(parts, tokenizer, folder)

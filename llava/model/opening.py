@@ -482,7 +482,8 @@ def _build(spec: ModelSpec, folder: Path, config_path: Path, template: str, atte
     except ImportError as error:
         raise UsageError(f"The attention '{attention}' is not installed ({error}); leave it out.") from error
     except Exception as error:  # a config can be wrong in any way, and each raises something else
-        raise CheckpointError(f"{config_path} describes no model that can be built: {error}") from error
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{config_path} describes no model that can be built: {reason:.500}") from error
 
 
 def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -124,7 +124,7 @@ def test_a_file_of_a_checkpoint_stands_for_its_folder(next_folder: Path) -> None
 def test_a_file_that_would_not_be_read_does_not_stand_for_its_folder(tmp_path: Path) -> None:
     for name in ("model.safetensors", "pytorch_model.bin", "notes.txt"):
         (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(CheckpointError, match="model.safetensors comes first, as in Transformers"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors comes first, as in Transformers"):
         find_checkpoint(tmp_path / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="name the folder"):
         find_checkpoint(tmp_path / "notes.txt")
