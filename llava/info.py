@@ -265,4 +265,5 @@ def _show(table: Table) -> None:
     console.width = 200
     with console.capture() as text:
         console.print(table)
-    print("\n".join(line.rstrip() for line in text.get().splitlines()))
+    lines = "\n".join(line.rstrip() for line in text.get().splitlines())
+    print(lines.encode("utf-8", "backslashreplace").decode())  # the name of a file may be no text
