@@ -110,9 +110,10 @@ def read_config_dict(folder: str | Path) -> dict[str, Any]:
 @contextlib.contextmanager
 def blaming(fault: str, *let_through: type[Exception]) -> Iterator[None]:
     """Whatever a library raises about a file of others becomes a CheckpointError that begins with ``fault``."""
+    kept: tuple[type[Exception], ...] = (LlavaError, *let_through)
     try:
         yield
-    except (LlavaError, *let_through):
+    except kept:
         raise
     except Exception as error:  # a file can be wrong in any way, and each raises something else
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -109,7 +109,7 @@ def _recognise(name: str | None) -> Finding | None:
 def _describe_part(folder: Path) -> tuple[list[tuple[str, str]], str | None]:
     """What is to be said of LoRA layers or of a projector alone, and if their base is not here, what to do."""
     from llava.model.adapters import find_adapter
-    from llava.model.opening import find_fine_tune
+    from llava.model.fine_tunes import find_fine_tune
     from llava.model.weights import has_weights
 
     if has_weights(folder):
@@ -134,7 +134,8 @@ def _describe_part(folder: Path) -> tuple[list[tuple[str, str]], str | None]:
 def _read_spec(folder: Path, vision_tower: str | None) -> ModelSpec:
     """The checkpoint's spec, with the tower that is named, else the one that config.json or the weights describe."""
     from llava.config import read_config_dict
-    from llava.model.opening import find_config, open_checkpoint
+    from llava.model.fine_tunes import find_config
+    from llava.model.opening import open_checkpoint
     from llava.model.sources import find_tower
     from llava.model.weights import has_weights
 

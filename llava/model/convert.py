@@ -47,8 +47,9 @@ from llava.model.companions import (
     save_tokenizer,
     write_json,
 )
+from llava.model.fine_tunes import FineTune
 from llava.model.folders import new_folder, refuse_target
-from llava.model.opening import FineTune, OpenCheckpoint, open_checkpoint
+from llava.model.opening import OpenCheckpoint, open_checkpoint
 from llava.model.vocabulary import (
     add_picture_tokens,
     count_original_rows,

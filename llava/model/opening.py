@@ -31,6 +31,7 @@ from llava.errors import CheckpointError, UsageError
 from llava.image.pixels import ImageProcessor
 from llava.model import adapters, layouts
 from llava.model.companions import fit_tokenizer, has_tokenizer, load_processor, load_tokenizer, read_processor_files
+from llava.model.fine_tunes import PROJECTOR_FILE, SHARED_SIZES, FineTune, check_base, find_config, find_fine_tune
 from llava.model.foreign import read_hub_url, recognise, recognise_name
 from llava.model.inner_tower import find_description
 from llava.model.llava import (
@@ -58,27 +59,9 @@ _CLASSES: dict[str, tuple[Any, Any]] = {
     "mistral": (LlavaMistralConfig, LlavaMistralForCausalLM),
     "qwen2": (LlavaQwenConfig, LlavaQwenForCausalLM),
 }
-# A folder with this and no weights of a whole model was trained on another, its base; so was one with LoRA layers.
-_PROJECTOR_FILE = "mm_projector.bin"
 _PROJECTOR_PARTS = (layouts.PROJECTOR, layouts.NEWLINE)
 # More layers than any model has; each costs time before a single weight is read.
 _MAX_LAYERS = 1000
-# What a fine-tune cannot have otherwise than its base.
-_SHARED_SIZES = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-)
-
-
-@dataclass(frozen=True)
-class FineTune:
-    """A folder that holds only a part of a model, and what it was trained on."""
-
-    adapter: adapters.Adapter | None  # None: a projector alone
-    base: Path
 
 
 @dataclass(frozen=True)
@@ -163,6 +146,11 @@ class OpenCheckpoint:
         """
         folder = next((folder for folder in self.folders if has_tokenizer(folder)), self.folders[-1])
         tokenizer = load_tokenizer(folder)
+        if not isinstance(tokenizer.model_max_length, (int, float)):
+            raise CheckpointError(
+                f"{folder / 'tokenizer_config.json'} says model_max_length: {tokenizer.model_max_length!r:.80}, "
+                "where a number is needed."
+            )
         fit_tokenizer(tokenizer, self.model, folder)
         if self.spec.family in ("llama", "mistral") and tokenizer.bos_token_id is None:
             raise CheckpointError(
@@ -260,7 +248,7 @@ def _open(
     config_path = find_config(folder, None if fine_tune is None else fine_tune.base) / "config.json"
     values = {**(read_config_dict(config_path.parent) if config is None else config), **(overrides or {})}
     if fine_tune is not None:
-        _check_base(fine_tune.base, config_path, values)
+        check_base(fine_tune.base, config_path, values)
     sources = _find_sources(folder, fine_tune, is_hf="text_config" in values)
     for each in folders:
         if (note := explain_choice(each)) is not None:
@@ -288,82 +276,6 @@ def _open(
     return OpenCheckpoint(folders, tower_folder, fine_tune, spec, template, model, config_path, sources, passed_over)
 
 
-def find_fine_tune(folder: Path, base: str | Path | None = None) -> FineTune | None:
-    """What a folder without the weights of a whole model was trained on: ``base``, else what its own files say.
-
-    None for a whole model, and where there is nothing at all.
-
-    Raises:
-        CheckpointError: no base is named, or it cannot be found or is a fine-tune itself.
-    """
-    adapter = None if has_weights(folder) else adapters.find_adapter(folder)
-    if has_weights(folder) or (adapter is None and not os.path.isfile(folder / _PROJECTOR_FILE)):
-        return None
-    found = _find_named_base(folder, adapter) if base is None else find_checkpoint(base)
-    if not has_weights(found) and os.path.isfile(found / adapters.CONFIG):
-        raise CheckpointError(
-            f"The base {found} holds LoRA layers itself, where a whole model is needed: "
-            "merge it first (llava convert BASE MERGED --to original) and name that as the base."
-        )
-    return FineTune(adapter, found)
-
-
-def _find_named_base(folder: Path, adapter: adapters.Adapter | None) -> Path:
-    """The base that adapter_config.json names, else config.json: from here, or from the fine-tune's own folder."""
-    what = "a projector" if adapter is None else "LoRA layers"
-    said = {} if adapter is None else {adapters.CONFIG: adapter.settings.get("base_model_name_or_path")}
-    if os.path.isfile(folder / "config.json"):
-        said["config.json"] = read_config_dict(folder).get("_name_or_path")
-    file, name = next(((file, str(name)) for file, name in said.items() if name), ("", ""))
-    if not name:
-        raise CheckpointError(
-            f"{folder} holds only {what}, and does not say what it was trained on: "
-            "name the language model it was trained on as the base (--model-base)."
-        )
-    if not os.path.isdir(os.path.expanduser(name)) and os.path.isdir(folder / name):
-        return folder / name
-    try:
-        return find_checkpoint(name)
-    except CheckpointError as error:
-        reason = str(error).partition(" Short names:")[0]
-        raise CheckpointError(
-            f"{folder} holds only {what}, trained on '{name}' as its {file} says, which cannot be found. {reason} "
-            "Name the model it was trained on as the base (--model-base)."
-        ) from error
-
-
-def find_config(folder: Path, base: str | Path | None = None) -> Path:
-    """The folder whose config.json counts.
-
-    Its own; of a fine-tune that has none, as PEFT's adapters, that of the training it is a checkpoint of, else its
-    base's.
-    """
-    if os.path.isfile(folder / "config.json"):
-        return folder
-    parent = folder.absolute().parent
-    if re.fullmatch(r"checkpoint-\d+", folder.absolute().name) and os.path.isfile(parent / "config.json"):
-        return parent
-    fine_tune = find_fine_tune(folder, base)
-    return folder if fine_tune is None else fine_tune.base
-
-
-def _check_base(base: Path, config_path: Path, values: Mapping[str, Any]) -> None:
-    """CheckpointError if the base is of other sizes than the config.json that counts."""
-    if not os.path.isfile(base / "config.json") or base == config_path.parent:
-        return
-
-    def sizes(values: Mapping[str, Any]) -> dict[str, Any]:
-        return {**values, **(values["text_config"] if isinstance(values.get("text_config"), dict) else {})}
-
-    said, found = sizes(values), sizes(read_config_dict(base))
-    for key in _SHARED_SIZES:
-        if said.get(key) is not None and found.get(key) is not None and said[key] != found[key]:
-            raise CheckpointError(
-                f"{config_path} says {key}: {said[key]}, but {base / 'config.json'}, its base's, says {found[key]}: "
-                "it was trained on another model. Name that as the base (--model-base)."
-            )
-
-
 def _find_sources(folder: Path, fine_tune: FineTune | None, is_hf: bool) -> list[Source]:
     """Where the tensors of the checkpoint lie: in its own files, or in its base's and what was trained on it."""
     if fine_tune is None:
@@ -372,7 +284,7 @@ def _find_sources(folder: Path, fine_tune: FineTune | None, is_hf: bool) -> list
     base_is_hf = os.path.isfile(base / "config.json") and "text_config" in read_config_dict(base)
     rename = layouts.name_from_hf if base_is_hf else layouts.name_from_original
     if fine_tune.adapter is None:
-        projector = folder / _PROJECTOR_FILE
+        projector = folder / PROJECTOR_FILE
         own = Source(dict.fromkeys(names_in(projector), projector), adapters.name_from_adapter)
     else:
         own = Source(fine_tune.adapter.whole, adapters.name_from_adapter)
@@ -434,7 +346,7 @@ def _find_spec(
 def _check_tower(tower_folder: Path, config_path: Path, spec: ModelSpec) -> None:
     """CheckpointError if config.json describes another tower than the one whose weights are read."""
     found = read_tower_config(tower_folder)
-    for key in (*_SHARED_SIZES, "image_size", "patch_size", "hidden_act"):
+    for key in (*SHARED_SIZES, "image_size", "patch_size", "hidden_act"):
         said = spec.tower_config.get(key)
         if said is not None and found.get(key) is not None and said != found[key]:
             raise CheckpointError(
