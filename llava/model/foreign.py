@@ -15,6 +15,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from llava.config import read_spec
+from llava.errors import CheckpointError
+
 _MAX_NAMES = 20_000  # of a folder that are looked at
 _SIXTEEN_BITS = "Use the 16-bit checkpoint that it was made from; --quant int8 or int4 quantises it while loading."
 
@@ -288,7 +291,7 @@ def _recognise_config(folder: Path, names: list[str], config: dict[str, Any]) ->
             f"{folder} is a vision tower alone ({name}), without a language model.",
             "Name a LLaVA checkpoint; where one needs this tower, add --vision-tower with this folder.",
         )
-    if kind in _SEERS or isinstance(config.get("vision_config"), dict):
+    if (kind in _SEERS or isinstance(config.get("vision_config"), dict)) and not _is_llava(folder):
         return Finding(
             "another vision-language model",
             f"{folder} is a vision-language model of another kind ({kind}).",
@@ -303,6 +306,14 @@ def _recognise_config(folder: Path, names: list[str], config: dict[str, Any]) ->
             "and give this one as the base (--model-base).",
         )
     return None
+
+
+def _is_llava(folder: Path) -> bool:
+    try:
+        read_spec(folder)
+    except CheckpointError:
+        return False
+    return True
 
 
 def _find_quantization(names: list[str], config: dict[str, Any]) -> str | None:

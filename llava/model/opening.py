@@ -226,7 +226,8 @@ def open_checkpoint(
         return _open(path_or_id, folder, base, config, overrides, attention, vision_tower)
     except CheckpointError as error:
         # It may be something else altogether. Where it is, that says more than the first thing that is wrong with it.
-        found = recognise(folder) or (None if has_weights(folder) else recognise_name(str(path_or_id)))
+        is_named = not os.path.exists(os.path.expanduser(path_or_id)) and not has_weights(folder)
+        found = (recognise_name(str(path_or_id)) if is_named else None) or recognise(folder)
         if found is None:
             raise
         raise CheckpointError(str(found)) from error

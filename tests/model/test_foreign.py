@@ -333,3 +333,11 @@ def test_info_has_a_sentence_for_any_file_and_any_folder(tmp_path: Path, capsys:
             assert main(["info", str(path)]) in (0, 1)
             said = capsys.readouterr()
             assert said.out or said.err.startswith("llava: error: ")
+
+
+def test_a_repository_of_gguf_files_is_recognised_by_its_name_as_none_of_them_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
+    with pytest.raises(CheckpointError, match=r"a repository of GGUF files for llama\.cpp"):
+        load_model("org/llava-v1.5-7b-GGUF")
