@@ -17,7 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from llava.config import ModelSpec, read_spec
+from llava.config import ModelSpec, blaming, read_spec
 from llava.conversation import template_name
 from llava.errors import CheckpointError
 from llava.image.geometry import Size, TilePlan, Tiling, plan_tiles
@@ -79,9 +79,11 @@ def describe_checkpoint(name: str | None, vision_tower: str | None = None) -> No
         _show(_two_columns([*facts, *part, ("next", missing)]))
         return
     spec = _read_spec(folder, vision_tower)
+    with blaming(f"{folder / 'config.json'} cannot be used"):
+        template = template_name(name or folder.name, spec.raw)
     facts += [
         ("model", f"{spec.family}, hidden size {spec.hidden_size}, {spec.layout} layout, {spec.dtype or 'any dtype'}"),
-        ("template", template_name(name or folder.name, spec.raw)),
+        ("template", template),
         ("context", f"{spec.context_tokens} tokens, vocabulary {spec.vocab_size}"),
         ("tower", f"{spec.tower or 'inside'}, layer {spec.select_layer}, {spec.select_feature} features"),
         ("projector", f"{spec.projector_type}, {spec.tower_hidden_size} to {spec.hidden_size}"),

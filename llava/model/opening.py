@@ -21,6 +21,7 @@ from torch import nn
 from llava.config import (
     KNOWN_TOWERS,
     ModelSpec,
+    blaming,
     find_tower_folder,
     read_config_dict,
     read_spec,
@@ -268,9 +269,10 @@ def _open(
     # The name counts only where no file says more, and that of an adapter without a config.json says nothing.
     named = path_or_id if config_path.parent != folders[-1] else folders[-1]
     is_local = os.path.exists(os.path.expanduser(named))
-    template = template_name(
-        os.path.abspath(os.path.expanduser(named)) if is_local else read_hub_url(str(named)), spec.raw
-    )
+    with blaming(f"{config_path} cannot be used"):
+        template = template_name(
+            os.path.abspath(os.path.expanduser(named)) if is_local else read_hub_url(str(named)), spec.raw
+        )
     _check_depths(spec, sources, config_path)
     model = _build(spec, folder, config_path, template, attention)
     passed_over = _account(model, sources, config_path)
@@ -358,7 +360,7 @@ def _check_tower(tower_folder: Path, config_path: Path, spec: ModelSpec) -> None
 
 def _check_depths(spec: ModelSpec, sources: Iterable[Source], config_path: Path) -> None:
     """CheckpointError for a number of layers that no model has: building them would take hours."""
-    projector = [int(number) for number in re.findall(r"\d+", spec.projector_type)]
+    projector = [int(number[:9]) for number in re.findall(r"\d+", spec.projector_type)]
     for key, said in (
         ("num_hidden_layers", spec.config.get("num_hidden_layers")),
         ("num_hidden_layers of its vision tower", spec.tower_config.get("num_hidden_layers")),

@@ -14,13 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from llava.errors import LlavaError
+from llava.errors import CheckpointError, LlavaError
 from llava.info import describe_checkpoint
 from llava.model.checkpoint import load_model
 from llava.model.convert import convert
 from tests.model.test_adapters import write_original
 from tests.tiny_checkpoints import write_companions, write_llava_1_5, write_llava_1_6
-from tests.tiny_configs import CONFIG, write_json
+from tests.tiny_configs import CONFIG, TOWER, write_json
 
 NUM_ATTACKS = 12  # on each layout in the suite; thousands were made by hand
 ABSURD: list[Any] = [
@@ -195,6 +195,29 @@ def attack(sound_place: Path, place: Path, seed: int) -> tuple[str, list[str]]:
         except LlavaError as error:
             said.append(str(error))
     return changed, said
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_hidden_layers": 10**9},
+        {"mm_projector_type": "mlp99999999x_gelu"},
+        {"mm_projector_type": f"mlp{'9' * 5000}x_gelu"},
+        {"mm_projector_type": "mlp2x_res99999999x_gelu"},
+        {"mm_vision_config": {**TOWER, "num_hidden_layers": 10**9}},
+        {"text_config": {"architectures": [7]}},
+        {"eos_token_id": [{}]},
+        {"hidden_size": 10**30},
+        {"rope_scaling": {"rope_type": "yarn", "factor": "x"}},
+    ],
+    ids=range(9),
+)
+def test_a_config_that_would_take_hours_or_makes_no_sense_is_refused(tmp_path: Path, changes: dict[str, Any]) -> None:
+    write_llava_1_6(tmp_path)
+    values = json.loads((tmp_path / "config.json").read_text())
+    write_json(tmp_path / "config.json", {**values, **changes})
+    with pytest.raises(CheckpointError):
+        load_model(tmp_path, device="cpu")
 
 
 @pytest.mark.parametrize("layout", list(LAYOUTS))
