@@ -20,7 +20,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from llava import __version__
 from llava.errors import LlavaError, UsageError
-from llava.flags import QUANTIZATIONS, add_checkpoint_flags, add_command, add_image_flags, quick_imports, read_bytes
+from llava.flags import (
+    QUANTIZATIONS,
+    add_checkpoint_flags,
+    add_command,
+    add_image_flags,
+    add_tower_flag,
+    quick_imports,
+    read_bytes,
+)
 from llava.serve.command import add_serve
 
 if TYPE_CHECKING:
@@ -163,6 +171,7 @@ def _load(arguments: argparse.Namespace) -> LoadedModel:
         loaded = load_model(
             arguments.model or DEFAULT_MODEL,
             base=arguments.model_base,
+            vision_tower=arguments.vision_tower,
             merge=arguments.merge,
             device=arguments.device,
             dtype=arguments.dtype,
@@ -272,8 +281,9 @@ def _chat(arguments: argparse.Namespace) -> int:
 def _add_info(commands: Any) -> None:
     parser = add_command(commands, "info", _info, "Say what a checkpoint is, or how it cuts a picture into tokens.")
     parser.add_argument(
-        "model", nargs="?", metavar="MODEL", help="a folder or a short name (default: the embedded model)"
+        "model", nargs="?", metavar="MODEL", help="a folder, a file or a name (default: the embedded model)"
     )
+    add_tower_flag(parser)
     parser.add_argument("--image", metavar="PICTURE", help="show what becomes of this picture instead")
     add_image_flags(parser)
     parser.add_argument("--plot", metavar="FILE.png", help="draw it: canvas, padding, tiles, kept patches, counts")
@@ -283,11 +293,17 @@ def _info(arguments: argparse.Namespace) -> int:
     from llava.info import describe_checkpoint, describe_picture
 
     if arguments.image is not None:
-        describe_picture(arguments.model, arguments.image, plot=arguments.plot, max_pixels=arguments.max_image_pixels)
+        describe_picture(
+            arguments.model,
+            arguments.image,
+            plot=arguments.plot,
+            max_pixels=arguments.max_image_pixels,
+            tower=arguments.vision_tower,
+        )
     elif arguments.plot is not None:
         raise UsageError("--plot draws a picture's tokens: name the picture with --image.")
     else:
-        describe_checkpoint(arguments.model)
+        describe_checkpoint(arguments.model, arguments.vision_tower)
     return 0
 
 
@@ -300,6 +316,7 @@ def _add_convert(commands: Any) -> None:
     )
     parser.add_argument("source", metavar="SRC", help="a folder, a hub id or a short name, in either layout")
     parser.add_argument("--model-base", metavar="MODEL", help="what SRC was trained on, if it holds only a part")
+    add_tower_flag(parser)
     parser.add_argument("folder", metavar="DST", help="where to write; an older checkpoint there is replaced")
     parser.add_argument(
         "--to",
@@ -315,7 +332,8 @@ def _convert(arguments: argparse.Namespace) -> int:
     # Ended from outside, it takes away what it has written so far, as after Ctrl-C.
     before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
-        done = convert(arguments.source, arguments.folder, arguments.to, base=arguments.model_base)
+        base, tower = arguments.model_base, arguments.vision_tower
+        done = convert(arguments.source, arguments.folder, arguments.to, base=base, vision_tower=tower)
     finally:
         signal.signal(signal.SIGTERM, before)
     print(f"{done.folder}: {done.num_tensors} tensors, {done.num_bytes / 1e9:.2f} GB, layout {done.layout}")

@@ -7,9 +7,11 @@ and nothing it names is ever run: keys that point at code are dropped while read
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -105,10 +107,24 @@ def read_config_dict(folder: str | Path) -> dict[str, Any]:
     return values
 
 
+@contextlib.contextmanager
+def blaming(fault: str, *let_through: type[Exception]) -> Iterator[None]:
+    """Whatever a library raises about a file of others becomes a CheckpointError that begins with ``fault``."""
+    kept: tuple[type[Exception], ...] = (LlavaError, *let_through)
+    try:
+        yield
+    except kept:
+        raise
+    except Exception as error:  # a file can be wrong in any way, and each raises something else
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{fault} ({type(error).__name__}: {reason:.300}).") from error
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of a checkpoint. Raises CheckpointError naming the file and what is wrong with it."""
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
+        json.dumps(values, ensure_ascii=False).encode()  # a lone surrogate is no text
     except FileNotFoundError:
         raise CheckpointError(f"{path.parent} has no {path.name}: it is no checkpoint folder, or incomplete.") from None
     except OSError as error:
@@ -138,7 +154,11 @@ def read_spec(
         CheckpointError: no LLaVA checkpoint, an unsupported kind of one, or a config.json that leaves out what is
             needed.
     """
-    folder = Path(folder)
+    with blaming(f"{Path(folder) / 'config.json'} cannot be used"):
+        return _read_spec(Path(folder), tower_folder, config)
+
+
+def _read_spec(folder: Path, tower_folder: Path | None, config: Mapping[str, Any] | None) -> ModelSpec:
     path = folder / "config.json"
     raw = read_config_dict(folder) if config is None else _drop_code_keys(dict(config))
     is_hf = isinstance(raw.get("text_config"), dict) and isinstance(raw.get("vision_config"), dict)
@@ -195,8 +215,8 @@ def read_spec(
 
 def find_tower_folder(name: str, checkpoint_folder: str | Path) -> Path | None:
     """The tower's folder if its name is one: absolute, from the current directory, or from the checkpoint's folder."""
-    for candidate in (Path(name), Path(checkpoint_folder) / name):
-        if name and (candidate / "config.json").is_file():
+    for candidate in (Path(name).expanduser(), Path(checkpoint_folder) / name):
+        if name and os.path.isfile(candidate / "config.json"):
             return candidate
     return None
 

@@ -59,6 +59,7 @@ def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model-base", metavar="MODEL", help="what MODEL was trained on, if it holds only a projector or LoRA layers"
     )
+    add_tower_flag(parser)
     parser.add_argument(
         "--merge",
         action=argparse.BooleanOptionalAction,
@@ -95,6 +96,15 @@ def read_pixels(text: str) -> int:
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(f"'{text}' is no number of px; write one above 0 such as 50000000 or 400M")
+
+
+def add_tower_flag(parser: argparse.ArgumentParser) -> None:
+    """Where the vision tower is, if not where the checkpoint says."""
+    parser.add_argument(
+        "--vision-tower",
+        metavar="TOWER",
+        help="the folder or hub id of the vision tower, if config.json names one that is not there",
+    )
 
 
 def read_bytes(text: str) -> int:

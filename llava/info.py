@@ -6,18 +6,25 @@ small one, and a folder that holds only a config.json can say how it would cut a
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from llava.config import read_spec
+from llava.config import ModelSpec, blaming, read_spec
 from llava.conversation import template_name
+from llava.errors import CheckpointError
 from llava.image.geometry import Size, TilePlan, Tiling, plan_tiles
 from llava.image.source import FOR_LOCAL_USER, load_picture, say_notes
+
+if TYPE_CHECKING:
+    from llava.model.foreign import Finding
 
 # Which part a tensor belongs to, by what its name contains, in any layout; what matches nothing is the decoder.
 _PARTS = {
@@ -52,37 +59,111 @@ class Part:
         return str(self.num_tensors), f"{self.num_parameters:,}", size, ", ".join(sorted(self.dtypes))
 
 
-def describe_checkpoint(name: str | None) -> None:
+def describe_checkpoint(name: str | None, vision_tower: str | None = None) -> None:
     """Print what a checkpoint is: family, template, context, pictures, parts; None is the embedded model.
+
+    Of what is no checkpoint that can be loaded, print what it is and the next step, if that can be told.
 
     Raises CheckpointError.
     """
-    from llava.model.adapters import find_adapter
-    from llava.model.opening import find_config
-    from llava.model.weights import has_weights
-
+    found = _recognise(name)
+    if found is not None:
+        _show(
+            _two_columns([("path", str(name)), ("kind", found.kind), ("what", found.what), ("next", found.next_step)])
+        )
+        return
     folder = _find(name)
-    adapter = None if has_weights(folder) else find_adapter(folder)
-    spec = read_spec(find_config(folder))
-    facts = [
-        ("checkpoint", str(folder)),
+    facts = [("checkpoint", str(folder))]
+    part, missing = _describe_part(folder)
+    if missing is not None:  # a part whose base is not here: what its own files say is all there is to say
+        _show(_two_columns([*facts, *part, ("next", missing)]))
+        return
+    spec = _read_spec(folder, vision_tower)
+    with blaming(f"{folder / 'config.json'} cannot be used"):
+        template = template_name(name or folder.name, spec.raw)
+    facts += [
         ("model", f"{spec.family}, hidden size {spec.hidden_size}, {spec.layout} layout, {spec.dtype or 'any dtype'}"),
-        ("template", template_name(name or folder.name, spec.raw)),
+        ("template", template),
         ("context", f"{spec.context_tokens} tokens, vocabulary {spec.vocab_size}"),
         ("tower", f"{spec.tower or 'inside'}, layer {spec.select_layer}, {spec.select_feature} features"),
         ("projector", f"{spec.projector_type}, {spec.tower_hidden_size} to {spec.hidden_size}"),
         ("pictures", _say_tiling(spec.tiling)),
+        *part,
     ]
+    _show_weights(folder, facts)
+
+
+def _recognise(name: str | None) -> Finding | None:
+    """What a path or a name is, if it is no LLaVA's; None as well for what is nowhere."""
+    from llava.model.foreign import read_hub_url, recognise, recognise_name
+    from llava.model.sources import find_checkpoint
+
+    if name is None or "\0" in name:
+        return None
+    path = Path(os.path.expanduser(name))
+    if not os.path.lexists(path):
+        return recognise_name(read_hub_url(name)) if not name.startswith((".", "/")) else None
+    with contextlib.suppress(CheckpointError):  # no folder, and no file of one
+        path = find_checkpoint(name)
+    return recognise(path)
+
+
+def _describe_part(folder: Path) -> tuple[list[tuple[str, str]], str | None]:
+    """What is to be said of LoRA layers or of a projector alone, and if their base is not here, what to do."""
+    from llava.model.adapters import find_adapter
+    from llava.model.fine_tunes import find_fine_tune
+    from llava.model.weights import has_weights
+
+    if has_weights(folder):
+        return [], None
+    adapter = find_adapter(folder)
+    facts = []
     if adapter is not None:
         rank, alpha = adapter.settings.get("r"), adapter.settings.get("lora_alpha")
         base = adapter.settings.get("base_model_name_or_path") or "a base that it does not name"
-        facts.append(("adapter", f"LoRA of rank {rank}, alpha {alpha} on {len(adapter.layers)} layers of {base}"))
+        facts = [("adapter", f"LoRA of rank {rank}, alpha {alpha} on {len(adapter.layers)} layers of {base}")]
+    elif os.path.isfile(folder / "mm_projector.bin"):
+        facts = [("part", "a projector alone (mm_projector.bin), to be put onto the language model it was trained on")]
+    if not facts or os.path.isfile(folder / "config.json"):
+        return facts, None
+    try:
+        find_fine_tune(folder)
+    except CheckpointError as error:
+        return facts, str(error)
+    return facts, None
+
+
+def _read_spec(folder: Path, vision_tower: str | None) -> ModelSpec:
+    """The checkpoint's spec, with the tower that is named, else the one that config.json or the weights describe."""
+    from llava.config import read_config_dict
+    from llava.model.fine_tunes import find_config
+    from llava.model.opening import open_checkpoint
+    from llava.model.sources import find_tower
+    from llava.model.weights import has_weights
+
+    described = find_config(folder)
+    if vision_tower is not None:
+        values = {**read_config_dict(described), "mm_vision_tower": vision_tower}
+        return read_spec(described, tower_folder=find_tower(vision_tower, folder), config=values)
+    try:
+        return read_spec(described)
+    except CheckpointError:
+        if not has_weights(folder):
+            raise
+        return open_checkpoint(folder).spec
+
+
+def _show_weights(folder: Path, facts: list[tuple[str, str]]) -> None:
+    from llava.model.weights import explain_choice, has_weights
+
+    if (note := explain_choice(folder)) is not None:
+        facts.append(("remark", note))
+    parts = count_parts(folder) if has_weights(folder) else {}
     _show(_two_columns(facts))
     print()
     if not has_weights(folder):
         print("There are no weights of a whole model in this folder.")
         return
-    parts = count_parts(folder)
     table = Table(box=box.SIMPLE, pad_edge=False, show_edge=False)
     for title in ("part", "tensors", "parameters", "size", "dtype"):
         table.add_column(title, justify="left" if title in ("part", "dtype") else "right")
@@ -107,14 +188,18 @@ def count_parts(folder: Path) -> dict[str, Part]:
     return parts
 
 
-def describe_picture(name: str | None, source: str, *, plot: str | None = None, max_pixels: int | None = None) -> None:
+def describe_picture(
+    name: str | None, source: str, *, plot: str | None = None, max_pixels: int | None = None, tower: str | None = None
+) -> None:
     """Print how the checkpoint cuts the picture into tiles and positions, and with ``plot`` draw it into that file.
 
     Raises BadImage and CheckpointError.
     """
     picture = load_picture(source, FOR_LOCAL_USER.with_pixels(max_pixels))
+    if (found := _recognise(name)) is not None:
+        raise CheckpointError(str(found))
     say_notes([picture])
-    tiling = read_spec(_find(name)).tiling
+    tiling = _read_spec(_find(name), tower).tiling
     plan = plan_tiles(picture.size, tiling)
     if plot is not None:
         from llava.image.tokenmap import draw_token_map
@@ -186,4 +271,5 @@ def _show(table: Table) -> None:
     console.width = 200
     with console.capture() as text:
         console.print(table)
-    print("\n".join(line.rstrip() for line in text.get().splitlines()))
+    lines = "\n".join(line.rstrip() for line in text.get().splitlines())
+    print(lines.encode("utf-8", "backslashreplace").decode())  # the name of a file may be no text

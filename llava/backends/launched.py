@@ -120,6 +120,7 @@ def read_flags(arguments: Any, settings: Any) -> dict[str, Any]:
     """The arguments of ``Launched`` from those of ``llava serve``. Raises UsageError for what no engine here has."""
     remedies = {
         "--model-base": (arguments.model_base, "merge it first (llava convert)"),
+        "--vision-tower": (arguments.vision_tower, "put the tower inside first (llava convert --vision-tower)"),
         "--memory": (arguments.memory, "use --memory-share"),
         "--quant": (arguments.quant, "use --quantization"),
         "--arithmetic": (None if arguments.arithmetic == "exact" else arguments.arithmetic, "leave it out"),

@@ -11,27 +11,55 @@ Source: haotian-liu/LLaVA@c121f04 llava/model/builder.py and llava/train/train.p
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from llava.config import read_json
+from llava.config import blaming, read_json
 from llava.errors import CheckpointError, UsageError
 from llava.model import layouts
-from llava.model.weights import names_in, stream_tensors
+from llava.model.weights import check_not_empty, names_in, stream_tensors
 
 CONFIG = "adapter_config.json"
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _TRAINABLES = "non_lora_trainables.bin"
+# What PEFT calls adapters that are no change of weights.
+_PROMPT_KINDS = frozenset(
+    "PROMPT_TUNING MULTITASK_PROMPT_TUNING P_TUNING PREFIX_TUNING ADAPTION_PROMPT CPT CARTRIDGE".split()
+)
+_MERGE_WITH_PEFT = (
+    "Merge it into its base with PEFT, if PEFT can: "
+    "PeftModel.from_pretrained(BASE, FOLDER).merge_and_unload().save_pretrained(MERGED)."
+)
+# Ways to begin a LoRA training that subtract from the base what the adapter then holds.
+# Source: peft 0.21 tuners/lora/layer.py update_layer.
+_BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
+# Settings that make something else of LoRA's two matrices, or of the model. Source: peft 0.21 tuners/lora/config.py.
+_VARIANTS = (
+    "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
+    "layer_replication",
+    "monteclora_config",
+    "target_parameters",
+    "use_bdlora",
+    "use_qalora",
+    "velora_config",
+)
 # "...q_proj.lora_A.default.weight" -> the layer, and what of the adapter it is. PEFT saves without the adapter's name.
 _PART = re.compile(
     r"^(?P<layer>.+)\.(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
     r"(?:\.default)?(?P<leaf>\.weight|\.bias)?$"
 )
+
+# Rows of the embeddings that were trained by themselves (PEFT's trainable_token_indices).
+_TOKENS = re.compile(r"^(?P<layer>.+?)(?:\.token_adapter)?\.trainable_tokens_delta(?:\.default)?$")
 
 
 @dataclass(frozen=True)
@@ -39,7 +67,8 @@ class Adapter:
     """An adapter folder, read but not yet applied.
 
     ``parts`` maps PEFT's names, with the layers in this package's names, to names in ``file``; ``whole`` has the
-    tensors that replace those of the base, by their names in their files.
+    tensors that replace those of the base, by their names in their files; ``tokens`` maps layers of which single rows
+    were trained to names in ``file``.
     """
 
     folder: Path
@@ -47,6 +76,7 @@ class Adapter:
     settings: dict[str, Any]
     parts: dict[str, str]
     whole: dict[str, Path]
+    tokens: dict[str, str]
 
     @property
     def layers(self) -> list[str]:
@@ -64,45 +94,75 @@ def find_adapter(folder: Path) -> Adapter | None:
     Raises:
         CheckpointError: its tensors are missing, or it is of a kind other than LoRA.
     """
-    if not (folder / CONFIG).is_file():
+    if not os.path.isfile(folder / CONFIG):
         return None
     settings = read_json(folder / CONFIG)
-    kind = settings.get("peft_type", "LORA")
-    for name in ("r", "lora_alpha"):
-        if not isinstance(settings.get(name, 8), (int, float)) or settings.get(name, 8) <= 0:
-            raise CheckpointError(
-                f"{folder / CONFIG} says {name}: {settings[name]!r}, where a number above 0 is needed."
-            )
-    for name in ("rank_pattern", "alpha_pattern"):
-        if not isinstance(settings.get(name) or {}, dict):
-            raise CheckpointError(
-                f"{folder / CONFIG} says {name}: {settings[name]!r}, where a number for each layer's name is needed."
-            )
-    if kind != "LORA":
-        raise CheckpointError(f"{folder / CONFIG} describes an adapter of the kind {kind!r}; only LORA is supported.")
-    file = next((folder / name for name in _ADAPTER_FILES if (folder / name).is_file()), None)
+    _check_settings(settings, folder / CONFIG)
+    file = next((folder / name for name in _ADAPTER_FILES if os.path.isfile(folder / name)), None)
     if file is None:
         raise CheckpointError(
             f"{folder} has {CONFIG} but none of {', '.join(_ADAPTER_FILES)}: copy or download it again."
         )
     parts: dict[str, str] = {}
     whole: dict[str, Path] = {}
+    tokens: dict[str, str] = {}
     for name in names_in(file):
+        if row := _TOKENS.match(strip_wrapper(name)):
+            tokens[rename_layer(row["layer"])] = name
+            continue
         match = _PART.match(strip_wrapper(name))
         if match is None:
             whole[name] = file  # a module that was trained whole (PEFT's modules_to_save)
             continue
         layer = rename_layer(match["layer"])
         parts[f"{_PEFT}{layer}.{match['part']}{match['leaf'] or ''}"] = name
-    if not parts:
+    if not parts and not tokens:
         raise CheckpointError(f"{file} holds no LoRA layers, though {CONFIG} beside it announces some.")
     trainables = folder / _TRAINABLES
-    if trainables.is_file():
+    if os.path.isfile(trainables):
         whole.update(dict.fromkeys(names_in(trainables), trainables))
-    elif (folder / "mm_projector.bin").is_file():
+    elif os.path.isfile(folder / "mm_projector.bin"):
         projector = folder / "mm_projector.bin"
         whole.update(dict.fromkeys(names_in(projector), projector))
-    return Adapter(folder, file, settings, parts, whole)
+    return Adapter(folder, file, settings, parts, whole, tokens)
+
+
+def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
+    """CheckpointError unless adapter_config.json describes an adapter that can be merged here as PEFT merges it."""
+    kind = settings.get("peft_type", "LORA")
+    if kind not in ("LORA", "TRAINABLE_TOKENS"):
+        known = isinstance(kind, str) and kind in _PROMPT_KINDS
+        raise CheckpointError(
+            f"{path} describes an adapter of the kind {kind!r}; only LORA is supported. "
+            + (
+                "It adds virtual tokens to each prompt, so it cannot be merged into weights."
+                if known
+                else _MERGE_WITH_PEFT
+            )
+        )
+    for name in ("r", "lora_alpha"):
+        value = settings.get(name, 8)
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 2**31:
+            raise CheckpointError(f"{path} says {name}: {value!r}, where a number above 0 is needed.")
+    for name in ("rank_pattern", "alpha_pattern"):
+        values = settings.get(name) or {}
+        if not isinstance(values, dict) or not all(
+            isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < 2**31
+            for value in values.values()
+        ):
+            raise CheckpointError(f"{path} says {name}: {values!r}, where a number for each layer's name is needed.")
+    init = settings.get("init_lora_weights")
+    if isinstance(init, str) and init.lower().startswith(_BASE_CHANGING):
+        raise CheckpointError(
+            f"{path} says init_lora_weights: {init!r}: training began by changing the base's own weights, so the "
+            f"adapter does not fit the base as it is published. {_MERGE_WITH_PEFT}"
+        )
+    unknown = next((name for name in _VARIANTS if settings.get(name) not in (None, False, [], {})), None)
+    if unknown is not None:
+        raise CheckpointError(
+            f"{path} says {unknown}: {settings[unknown]!r:.80}, a variant of LoRA that is not supported. "
+            + _MERGE_WITH_PEFT
+        )
 
 
 def strip_wrapper(name: str) -> str:
@@ -127,7 +187,7 @@ def name_from_adapter(name: str) -> str | None:
     The original wrote its projector with and without the leading ``model.``.
     """
     name = strip_wrapper(name)
-    if _PART.match(name):
+    if _PART.match(name) or _TOKENS.match(name):
         return None
     if name.startswith(("mm_projector.", "image_newline")):
         name = f"model.{name}"
@@ -149,38 +209,88 @@ def apply_adapter(model: Any, adapter: Adapter, merge: bool) -> None:
     except ImportError as error:
         raise UsageError(f"{adapter.folder} holds LoRA layers, which needs PEFT: pip install peft.") from error
 
-    by_file_name = {name: peft_name for peft_name, name in adapter.parts.items()}
-    tensors = {
-        by_file_name[name]: tensor
-        for name, tensor, _ in stream_tensors(dict.fromkeys(by_file_name, adapter.file))
-        if name in by_file_name
-    }
-    if model.config.tie_word_embeddings and {"lm_head", "model.embed_tokens"} & set(adapter.layers):
-        _untie_head(model, adapter)
-    ranks = _check_fit(model, adapter, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
-    try:
-        config = LoraConfig(**_settings_for(adapter, ranks, LoraConfig))
-        model.add_adapter(config)
-    except (TypeError, ValueError, NotImplementedError) as error:
-        raise CheckpointError(f"{adapter.folder / CONFIG} cannot be used: {error}") from error
-    state = {name.removeprefix(_PEFT): tensor.to(model.dtype) for name, tensor in tensors.items()}
-    broken = next((name for name, tensor in state.items() if not bool(tensor.isfinite().all())), None)
-    if broken is not None:
+    with blaming(f"{adapter.file} cannot be put into the base model", torch.OutOfMemoryError):
+        if adapter.tokens:
+            _set_tokens(model, adapter, _read_parts(adapter, {name: name for name in adapter.tokens.values()}))
+        if not adapter.parts:
+            return
+        tensors = _read_parts(adapter, {name: peft_name for peft_name, name in adapter.parts.items()})
+        if model.config.tie_word_embeddings and {"lm_head", "model.embed_tokens"} & set(adapter.layers):
+            _untie_head(model, adapter)
+        ranks = _check_fit(model, adapter, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+        state = {name.removeprefix(_PEFT): _convert(name, tensor, model, adapter) for name, tensor in tensors.items()}
+        with blaming(f"{adapter.folder / CONFIG} cannot be used", torch.OutOfMemoryError):
+            config = LoraConfig(**_settings_for(adapter, ranks, LoraConfig))
+            model.add_adapter(config)
+        result = set_peft_model_state_dict(model, state, adapter_name="default")
+        if result is not None and result.unexpected_keys:
+            raise CheckpointError(f"{adapter.file} holds {result.unexpected_keys[0]}, which PEFT has no place for.")
+        if not merge:
+            return
+        for name, module in list(model.named_modules()):
+            if isinstance(module, BaseTunerLayer):
+                module.merge(safe_merge=True)
+                parent, _, leaf = name.rpartition(".")
+                setattr(model.get_submodule(parent), leaf, module.get_base_layer())
+        del model.peft_config
+        model._hf_peft_config_loaded = False
+
+
+def _read_parts(adapter: Adapter, names: Mapping[str, str]) -> dict[str, torch.Tensor]:
+    """The tensors of the adapter's file by the names that ``names`` gives to those in the file."""
+    tensors = {}
+    for name, tensor, path in stream_tensors(dict.fromkeys(names, adapter.file)):
+        if name not in names:
+            continue
+        check_not_empty(name, tensor, path)
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{name} in {path} is of {tensor.dtype}; only floating-point weights can be read.")
+        tensors[names[name]] = tensor
+    return tensors
+
+
+def _convert(name: str, tensor: torch.Tensor, model: Any, adapter: Adapter) -> torch.Tensor:
+    """The tensor in the model's precision. CheckpointError if it is not finite there."""
+    value = tensor.to(model.dtype)
+    if not bool(value.isfinite().all()):
         raise CheckpointError(
-            f"{broken} in {adapter.file} holds NaN or infinite weights, or too large for {model.dtype}."
+            f"{name} in {adapter.file} holds NaN or infinite weights, or too large for {model.dtype}."
         )
-    result = set_peft_model_state_dict(model, state, adapter_name="default")
-    if result is not None and result.unexpected_keys:
-        raise CheckpointError(f"{adapter.file} holds {result.unexpected_keys[0]}, which PEFT has no place for.")
-    if not merge:
-        return
-    for name, module in list(model.named_modules()):
-        if isinstance(module, BaseTunerLayer):
-            module.merge(safe_merge=True)
-            parent, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, module.get_base_layer())
-    del model.peft_config
-    model._hf_peft_config_loaded = False
+    return value
+
+
+def _set_tokens(model: Any, adapter: Adapter, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Put the rows of single tokens that were trained by themselves in the place of the base's rows.
+
+    Source: peft 0.21 tuners/trainable_tokens/layer.py.
+    """
+    said = adapter.settings.get("trainable_token_indices", adapter.settings.get("token_indices"))
+    modules = dict(model.named_modules())
+    for layer, name in adapter.tokens.items():
+        own_name = layer.rpartition(".")[2]
+        indices = said
+        if isinstance(said, dict):
+            indices = next((value for key, value in said.items() if layer.endswith(key.rpartition(".")[2])), None)
+        rows, module = tensors[name], modules.get(layer)
+        weight = getattr(module, "weight", None)
+        if weight is None:
+            raise CheckpointError(
+                f"{adapter.file} has rows for {layer}, which the base model does not have: name the right base."
+            )
+        if not isinstance(indices, list) or not all(
+            type(index) is int and 0 <= index < len(weight) for index in indices
+        ):
+            raise CheckpointError(
+                f"{adapter.folder / CONFIG} says trainable_token_indices: {said!r:.80}, where ids of tokens below "
+                f"{len(weight)} are needed for {own_name}."
+            )
+        if tuple(rows.shape) != (len(indices), *weight.shape[1:]):
+            raise CheckpointError(
+                f"{name} in {adapter.file} has the shape {list(rows.shape)}, but {CONFIG} lists {len(indices)} tokens "
+                f"and {layer} of the base model has rows of {weight.shape[-1]}: one of the files is of another model."
+            )
+        with torch.no_grad():
+            weight[torch.tensor(indices, device=weight.device)] = _convert(name, rows, model, adapter).to(weight.device)
 
 
 def _untie_head(model: Any, adapter: Adapter) -> None:
@@ -200,7 +310,8 @@ def _settings_for(adapter: Adapter, ranks: Mapping[str, int], config_class: Any)
     known = set(config_class.__dataclass_fields__)
     left_out = {"base_model_name_or_path", "modules_to_save", "layers_to_transform", "layers_pattern", "auto_mapping",
                 "exclude_modules", "target_parameters", "init_lora_weights", "revision", "loftq_config", "eva_config",
-                "corda_config", "runtime_config", "megatron_config", "megatron_core"}  # fmt: skip
+                "corda_config", "runtime_config", "megatron_config", "megatron_core", "trainable_token_indices",
+                "lora_ga_config"}  # fmt: skip
     values = {key: value for key, value in adapter.settings.items() if key in known - left_out and value is not None}
     rank = int(values.get("r", 8))
     alphas = {rename_layer(name): alpha for name, alpha in (values.get("alpha_pattern") or {}).items()}
@@ -237,10 +348,16 @@ def _check_fit(model: nn.Module, adapter: Adapter, shapes: Mapping[str, tuple[in
             if not found:
                 raise CheckpointError(f"{adapter.file} has no {names[0]} for {layer}: copy or download it again.")
             halves[half] = (adapter.parts[found[0]], shapes[found[0]])
-        if not isinstance(module, nn.Linear):
-            ranks[layer] = halves["A"][1][0]
-            continue
         (name_a, shape_a), (name_b, shape_b) = halves["A"], halves["B"]
+        for name, shape in halves.values():
+            if len(shape) != (module.weight.ndim if isinstance(module, nn.Conv2d) else 2):
+                raise CheckpointError(
+                    f"{name} in {adapter.file} has the shape {list(shape)}, where a matrix is needed: a damaged file, "
+                    "or one of another kind of adapter."
+                )
+        if not isinstance(module, nn.Linear):
+            ranks[layer] = shape_a[0]
+            continue
         for name, width, wanted, what in (
             (name_a, shape_a[1], module.in_features, "takes"),
             (name_b, shape_b[0], module.out_features, "gives"),

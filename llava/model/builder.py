@@ -9,6 +9,8 @@ Source: haotian-liu/LLaVA@c121f04 llava/model/builder.py; LLaVA-VL/LLaVA-NeXT@df
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,14 +18,32 @@ from typing import Any
 from llava.config import read_json
 from llava.errors import UsageError
 from llava.model.checkpoint import load_model
-from llava.model.sources import DEFAULT_MODEL, SHORT_NAMES
+from llava.model.foreign import read_hub_url
+from llava.model.sources import DEFAULT_MODEL, SHORT_NAMES, downloading
 
 __all__ = ["DEFAULT_MODEL", "SHORT_NAMES", "load_pretrained_model"]
+
+_LOG = logging.getLogger("llava.model")
 
 # What the original's serving and evaluation code takes a model's context to be, if config.json does not say
 # max_sequence_length: also for LLaVA-1.6, which has twice that.
 _USUAL_CONTEXT_TOKENS = 2048
 _DTYPE_NAMES = ("float16", "bfloat16", "float32")
+_HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token")
+# Keywords of from_pretrained that change nothing here; see load_pretrained_model.
+_HARMLESS = (
+    "ignore_mismatched_sizes",
+    "low_cpu_mem_usage",
+    "max_memory",
+    "mirror",
+    "offload_buffers",
+    "offload_folder",
+    "offload_state_dict",
+    "resume_download",
+    "trust_remote_code",
+    "use_cache",
+    "use_safetensors",
+)
 
 
 def load_pretrained_model(
@@ -41,6 +61,7 @@ def load_pretrained_model(
     torch_dtype: Any = None,
     attn_implementation: str | None = None,
     multimodal: bool = True,
+    vision_tower: str | Path | None = None,
     **kwargs: Any,
 ) -> tuple[Any, Any, Any, int]:
     """(tokenizer, model, image_processor, context_len) of a checkpoint, as both originals return them.
@@ -55,6 +76,20 @@ def load_pretrained_model(
         customized_config: a config object, a dict or the path of a JSON file, read instead of config.json.
         overwrite_config: values that replace some of config.json.
         multimodal: accepted; every model here is.
+        vision_tower: the tower's folder or hub id, in the place of config.json's ``mm_vision_tower``.
+
+    The originals handed further keywords on to ``from_pretrained``, and they mean here what they mean there:
+
+        cache_dir, force_download, local_files_only, token, use_auth_token    how the hub is asked
+        revision                     of ``model_path`` on the hub: a branch, a tag or a commit
+        quantization_config          bitsandbytes' in 8 or 4 bits, or a dict of it; as load_8bit and load_4bit
+        load_in_8bit, load_in_4bit   the same
+        use_flash_attention_2        as use_flash_attn
+        dtype                        as torch_dtype
+
+    These are accepted and change nothing: low_cpu_mem_usage, use_safetensors, trust_remote_code (no code of a
+    checkpoint is ever run), offload_folder, offload_state_dict, offload_buffers and max_memory (nothing is offloaded),
+    resume_download, ignore_mismatched_sizes (a mismatch is refused), use_cache, mirror, and proxies, which says so.
 
     The model cuts prompts that are too long from the right, as the original does
     (``config.truncate_to_model_max_length``); one from ``load_model`` does not. ``context_len`` is the original's:
@@ -67,7 +102,9 @@ def load_pretrained_model(
     dtype = kwargs.pop("dtype", None)
     if kwargs.pop("use_flash_attention_2", False):
         use_flash_attn = True
-    for harmless in ("low_cpu_mem_usage", "use_safetensors"):
+    bits = _read_bits(load_8bit, load_4bit, kwargs)
+    revision, hub = kwargs.pop("revision", None), _read_hub_options(kwargs)
+    for harmless in _HARMLESS:
         kwargs.pop(harmless, None)
     if kwargs:
         raise TypeError(f"load_pretrained_model() got an unexpected keyword argument '{next(iter(kwargs))}'")
@@ -82,23 +119,61 @@ def load_pretrained_model(
         attn_implementation, use_flash_attn = use_flash_attn, False
     if overwrite_config is not None and not isinstance(overwrite_config, Mapping):
         raise UsageError(f"overwrite_config is {overwrite_config!r}, where a dict of config.json's values is needed.")
-    if load_8bit and load_4bit:
-        raise UsageError("load_8bit and load_4bit are both given; one of them is meant.")
 
-    loaded = load_model(
-        model_path,
-        base=model_base or None,
-        device=_find_device(device_map, device),
-        dtype=dtypes[0] if dtypes else None,
-        attention="flash_attention_2" if use_flash_attn else attn_implementation,
-        bits=8 if load_8bit else 4 if load_4bit else 16,
-        config=None if customized_config is None else _read_config(customized_config),
-        overrides=overwrite_config,
-    )
+    with downloading(**hub):
+        loaded = load_model(
+            _name_revision(model_path, revision),
+            base=model_base or None,
+            device=_find_device(device_map, device),
+            dtype=dtypes[0] if dtypes else None,
+            attention="flash_attention_2" if use_flash_attn else attn_implementation,
+            bits=bits,
+            config=None if customized_config is None else _read_config(customized_config),
+            overrides=overwrite_config,
+            vision_tower=vision_tower,
+        )
     config = loaded.model.config
     config.truncate_to_model_max_length = True
     context_len = getattr(config, "max_sequence_length", None) or min(_USUAL_CONTEXT_TOKENS, loaded.context_tokens)
     return loaded.tokenizer, loaded.model, loaded.image_processor, context_len
+
+
+def _read_bits(load_8bit: Any, load_4bit: Any, kwargs: dict[str, Any]) -> int:
+    """16, 8 or 4, as any of the ways to ask for them says. Raises UsageError where two of them differ."""
+    wanted = {8: [load_8bit, kwargs.pop("load_in_8bit", None)], 4: [load_4bit, kwargs.pop("load_in_4bit", None)]}
+    said = kwargs.pop("quantization_config", None)
+    if said is not None:
+        values = said if isinstance(said, Mapping) else said.to_dict() if hasattr(said, "to_dict") else {}
+        method = values.get("quant_method", "bitsandbytes" if values else type(said).__name__)
+        if getattr(method, "value", method) != "bitsandbytes":
+            raise UsageError(f"quantization_config is of {method}; only bitsandbytes' is supported, in 8 or 4 bits.")
+        for bits, given in wanted.items():
+            # Its own dict has the flags under these names, with or without a leading underscore.
+            given.append(values.get(f"load_in_{bits}bit") or values.get(f"_load_in_{bits}bit"))
+    chosen = [bits for bits, given in wanted.items() if any(given)]
+    if len(chosen) > 1:
+        raise UsageError("8 bits and 4 bits (load_8bit, load_4bit) are both asked for; one of them is meant.")
+    return chosen[0] if chosen else 16
+
+
+def _read_hub_options(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What ``snapshot_download`` is told, taken out of ``kwargs``."""
+    options = {name: kwargs.pop(name) for name in _HUB_OPTIONS if name in kwargs}
+    options.setdefault("token", kwargs.pop("use_auth_token", None))
+    if kwargs.pop("proxies", None):
+        _LOG.warning("proxies is not used, the hub's client takes none: set HTTPS_PROXY in the environment.")
+    return options
+
+
+def _name_revision(model_path: str | Path, revision: Any) -> str | Path:
+    """The model's name with its revision, which a folder has not."""
+    name = read_hub_url(str(model_path))
+    if not revision or os.path.exists(os.path.expanduser(name)) or name == DEFAULT_MODEL:
+        return model_path
+    repo_id, _, said = name.partition("@")
+    if said not in ("", str(revision)):
+        raise UsageError(f"The revision of {repo_id} is given as '{said}' and as '{revision}'; one of them is meant.")
+    return f"{repo_id}@{revision}"
 
 
 def _find_device(device_map: Any, device: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from llava.config import ModelSpec
+from llava.config import ModelSpec, blaming
 from llava.errors import CheckpointError, LlavaError, UsageError
 from llava.image.pixels import ImageProcessor
 from llava.model import adapters, layouts
@@ -62,6 +62,7 @@ def load_model(
     for_engine: bool = False,
     config: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    vision_tower: str | Path | None = None,
 ) -> LoadedModel:
     """The checkpoint of that name, whole and ready to be asked.
 
@@ -77,6 +78,8 @@ def load_model(
             bitsandbytes on CUDA.
         for_engine: the engine will run it, not ``generate``; it may choose another dtype, see ``choose_dtype``.
         config: read instead of the folder's config.json. ``overrides``: values that replace some of it.
+        vision_tower: the folder or the hub id of the tower, in the place of mm_vision_tower of config.json. A tower
+            whose weights are inside the checkpoint is used from there.
 
     Raises:
         CheckpointError: the checkpoint is missing, incomplete, damaged, unsafe or of an unsupported kind.
@@ -87,7 +90,9 @@ def load_model(
     if attention is not None and attention not in _ATTENTIONS:
         raise UsageError(f"There is no attention '{attention}'; use {', '.join(_ATTENTIONS)}, or leave it out.")
     check_quantization(bits, chosen_device, is_apart=not merge)
-    opened = open_checkpoint(path_or_id, base=base, config=config, overrides=overrides, attention=attention)
+    opened = open_checkpoint(
+        path_or_id, base=base, config=config, overrides=overrides, attention=attention, vision_tower=vision_tower
+    )
     model, spec = opened.model, opened.spec
     adapter = None if opened.fine_tune is None else opened.fine_tune.adapter
     # What can be wrong beside the weights is found before they are read.
@@ -131,7 +136,8 @@ def _fill(opened: OpenCheckpoint, device: torch.device, dtype: torch.dtype, bits
                 forget_pages(tensor)
     if is_tied:
         _tie_head(model, head)
-    _compute_buffers(model, device)
+    with blaming(f"{opened.config_path} cannot be used", torch.OutOfMemoryError):
+        _compute_buffers(model, device)
     empty = [name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta]
     assert not empty, f"never filled: {empty}"
 
@@ -142,7 +148,8 @@ def _convert(tensor: torch.Tensor, name: str, path: Path, device: torch.device, 
     On a CPU, in the precision of the file, it stays mapped from there: nothing is copied, processes share it, and what
     is written to it stays in this process.
     """
-    value = tensor.to(device=device, dtype=dtype, memory_format=torch.contiguous_format)
+    with blaming(f"{name} in {path} cannot be converted from {tensor.dtype}", torch.OutOfMemoryError):
+        value = tensor.to(device=device, dtype=dtype, memory_format=torch.contiguous_format)
     # A sum is finite only if all its terms are, and costs one pass and no memory; it may also overflow by itself.
     if not bool(value.sum().isfinite()) and not bool(value.isfinite().all()):
         if bool(tensor.isfinite().all()):

@@ -47,8 +47,9 @@ from llava.model.companions import (
     save_tokenizer,
     write_json,
 )
+from llava.model.fine_tunes import FineTune
 from llava.model.folders import new_folder, refuse_target
-from llava.model.opening import FineTune, OpenCheckpoint, open_checkpoint
+from llava.model.opening import OpenCheckpoint, open_checkpoint
 from llava.model.vocabulary import (
     add_picture_tokens,
     count_original_rows,
@@ -114,6 +115,7 @@ def convert(
     *,
     base: str | Path | None = None,
     max_shard_bytes: int = 5_000_000_000,
+    vision_tower: str | Path | None = None,
 ) -> Conversion:
     """Write the checkpoint ``source`` to ``folder`` in a layout: "original" or "hf".
 
@@ -122,7 +124,7 @@ def convert(
     a projector alone the whole model, which is put together and merged first, in the precision that it is stored in.
 
     Args:
-        source, base: whatever ``load_model`` takes.
+        source, base, vision_tower: whatever ``load_model`` takes.
 
     Raises:
         CheckpointError: the source is missing, incomplete, damaged or of an unsupported kind.
@@ -131,12 +133,12 @@ def convert(
     if layout not in LAYOUTS:
         raise UsageError(f"There is no layout '{layout}' to convert to; use {' or '.join(LAYOUTS)}.")
     refuse_target(folder)
-    opened = open_checkpoint(source, base=base)
+    opened = open_checkpoint(source, base=base, vision_tower=vision_tower)
     refuse_target(folder, opened.everything_read)
     if layout == "hf":
         check_representable(opened)
     if opened.fine_tune is not None:
-        return _convert_merged(opened, opened.fine_tune, folder, layout, max_shard_bytes)
+        return _convert_merged(opened, opened.fine_tune, folder, layout, max_shard_bytes, vision_tower)
     parts = _read_parts(opened)
     with new_folder(folder, opened.everything_read) as partial:
         written = _Tally()
@@ -149,9 +151,20 @@ def convert(
 
 
 def _convert_merged(
-    opened: OpenCheckpoint, fine_tune: FineTune, folder: str | Path, layout: str, max_shard_bytes: int
+    opened: OpenCheckpoint,
+    fine_tune: FineTune,
+    folder: str | Path,
+    layout: str,
+    max_shard_bytes: int,
+    vision_tower: str | Path | None,
 ) -> Conversion:
-    loaded = load_model(opened.folder, base=fine_tune.base, device="cpu", dtype=opened.spec.dtype or "float16")
+    loaded = load_model(
+        opened.folder,
+        base=fine_tune.base,
+        device="cpu",
+        dtype=opened.spec.dtype or "float16",
+        vision_tower=vision_tower,
+    )
     folder = Path(folder).expanduser().resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
@@ -368,8 +381,11 @@ def _write_hf(parts: _Parts, folder: Path, written: _Tally, max_shard_bytes: int
     if chat_template is not None:
         (folder / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
     said = parts.generation.get("eos_token_id")
-    ends = [*([said] if isinstance(said, int) else said or ()), *find_closings(conversation, tokenizer)[1]]
-    ends = list(dict.fromkeys(end for end in ends if end < num_rows))
+    ends = [
+        *([said] if isinstance(said, int) else said if isinstance(said, list) else ()),
+        *find_closings(conversation, tokenizer)[1],
+    ]
+    ends = list(dict.fromkeys(end for end in ends if isinstance(end, int) and end < num_rows))
     changes = {"pad_token_id": pad_id, "eos_token_id": ends[0] if len(ends) == 1 else ends or None}
     clean_generation_config({**parts.generation, **changes}).save_pretrained(folder)
     _save_tokenizer(parts, tokenizer, folder)

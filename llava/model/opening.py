@@ -7,6 +7,7 @@ CheckpointError that lists what is missing and what is left over. Nothing is giv
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,12 +18,23 @@ from typing import Any
 import torch
 from torch import nn
 
-from llava.config import KNOWN_TOWERS, ModelSpec, find_tower_folder, read_config_dict, read_spec, read_tower_config
+from llava.config import (
+    KNOWN_TOWERS,
+    ModelSpec,
+    blaming,
+    find_tower_folder,
+    read_config_dict,
+    read_spec,
+    read_tower_config,
+)
 from llava.conversation import template_name
 from llava.errors import CheckpointError, UsageError
 from llava.image.pixels import ImageProcessor
 from llava.model import adapters, layouts
 from llava.model.companions import fit_tokenizer, has_tokenizer, load_processor, load_tokenizer, read_processor_files
+from llava.model.fine_tunes import PROJECTOR_FILE, SHARED_SIZES, FineTune, check_base, find_config, find_fine_tune
+from llava.model.foreign import read_hub_url, recognise, recognise_name
+from llava.model.inner_tower import find_description
 from llava.model.llava import (
     LlavaConfig,
     LlavaLlamaForCausalLM,
@@ -32,32 +44,25 @@ from llava.model.llava import (
     LlavaQwenForCausalLM,
 )
 from llava.model.sources import DEFAULT_MODEL, find_checkpoint, find_tower
-from llava.model.weights import find_tensors, has_weights, names_in, stream_tensors
+from llava.model.weights import (
+    check_not_empty,
+    explain_choice,
+    find_tensors,
+    has_weights,
+    names_in,
+    stream_tensors,
+)
+
+_LOG = logging.getLogger("llava.model")
 
 _CLASSES: dict[str, tuple[Any, Any]] = {
     "llama": (LlavaConfig, LlavaLlamaForCausalLM),
     "mistral": (LlavaMistralConfig, LlavaMistralForCausalLM),
     "qwen2": (LlavaQwenConfig, LlavaQwenForCausalLM),
 }
-# A folder with this and no weights of a whole model was trained on another, its base; so was one with LoRA layers.
-_PROJECTOR_FILE = "mm_projector.bin"
 _PROJECTOR_PARTS = (layouts.PROJECTOR, layouts.NEWLINE)
-# What a fine-tune cannot have otherwise than its base.
-_SHARED_SIZES = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-)
-
-
-@dataclass(frozen=True)
-class FineTune:
-    """A folder that holds only a part of a model, and what it was trained on."""
-
-    adapter: adapters.Adapter | None  # None: a projector alone
-    base: Path
+# More layers than any model has; each costs time before a single weight is read.
+_MAX_LAYERS = 1000
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ class OpenCheckpoint:
     spec: ModelSpec
     template: str  # a name of llava.conversation.conv_templates
     model: Any  # on the meta device: names and shapes without memory
-    _config_path: Path
+    config_path: Path
     _sources: list[Source]
     _passed_over: set[str]
 
@@ -130,7 +135,7 @@ class OpenCheckpoint:
             ):
                 if here is not None and values.get(key) is not None and values[key] != here:
                     raise CheckpointError(
-                        f"{path} says {key}: {values[key]!r}, but {self._config_path} says {here!r}: "
+                        f"{path} says {key}: {values[key]!r}, but {self.config_path} says {here!r}: "
                         "correct the one that is wrong."
                     )
 
@@ -142,11 +147,16 @@ class OpenCheckpoint:
         """
         folder = next((folder for folder in self.folders if has_tokenizer(folder)), self.folders[-1])
         tokenizer = load_tokenizer(folder)
+        if not isinstance(tokenizer.model_max_length, (int, float)):
+            raise CheckpointError(
+                f"{folder / 'tokenizer_config.json'} says model_max_length: {tokenizer.model_max_length!r:.80}, "
+                "where a number is needed."
+            )
         fit_tokenizer(tokenizer, self.model, folder)
         if self.spec.family in ("llama", "mistral") and tokenizer.bos_token_id is None:
             raise CheckpointError(
                 f"The tokenizer in {folder} has no BOS token, but every prompt of a {self.spec.family} begins with one "
-                f"({self._config_path}: bos_token_id {self.model.config.bos_token_id}). Copy the tokenizer's files "
+                f"({self.config_path}: bos_token_id {self.model.config.bos_token_id}). Copy the tokenizer's files "
                 "from the language model that the checkpoint was made from."
             )
         return tokenizer
@@ -184,9 +194,10 @@ class OpenCheckpoint:
                 seen[ours] = path
                 if ours not in wanted:  # the index did not mention it
                     raise CheckpointError(f"{path} holds {name}, which the model has no place for.")
+                check_not_empty(name, tensor, path)
                 if tuple(tensor.shape) != wanted[ours]:
                     raise CheckpointError(
-                        f"{name} in {path} has the shape {list(tensor.shape)}, but {self._config_path} describes "
+                        f"{name} in {path} has the shape {list(tensor.shape)}, but {self.config_path} describes "
                         f"{list(wanted[ours])}: one of the two files is of another model."
                     )
                 if not tensor.is_floating_point():
@@ -203,6 +214,7 @@ def open_checkpoint(
     config: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     attention: str | None = None,
+    vision_tower: str | Path | None = None,
 ) -> OpenCheckpoint:
     """The checkpoint of that name, every tensor of it accounted for; for the arguments see ``load_model``.
 
@@ -211,6 +223,26 @@ def open_checkpoint(
         UsageError: a whole model was given a base.
     """
     folder = find_checkpoint(path_or_id)
+    try:
+        return _open(path_or_id, folder, base, config, overrides, attention, vision_tower)
+    except CheckpointError as error:
+        # It may be something else altogether. Where it is, that says more than the first thing that is wrong with it.
+        is_named = not os.path.exists(os.path.expanduser(path_or_id)) and not has_weights(folder)
+        found = (recognise_name(str(path_or_id)) if is_named else None) or recognise(folder)
+        if found is None:
+            raise
+        raise CheckpointError(str(found)) from error
+
+
+def _open(
+    path_or_id: str | Path,
+    folder: Path,
+    base: str | Path | None,
+    config: Mapping[str, Any] | None,
+    overrides: Mapping[str, Any] | None,
+    attention: str | None,
+    vision_tower: str | Path | None,
+) -> OpenCheckpoint:
     fine_tune = find_fine_tune(folder, base)
     if base is not None and fine_tune is None and has_weights(folder):
         raise UsageError(f"{folder} holds a whole model, so it takes no base: leave {base} out.")
@@ -218,10 +250,13 @@ def open_checkpoint(
     config_path = find_config(folder, None if fine_tune is None else fine_tune.base) / "config.json"
     values = {**(read_config_dict(config_path.parent) if config is None else config), **(overrides or {})}
     if fine_tune is not None:
-        _check_base(fine_tune.base, config_path, values)
+        check_base(fine_tune.base, config_path, values)
     sources = _find_sources(folder, fine_tune, is_hf="text_config" in values)
+    for each in folders:
+        if (note := explain_choice(each)) is not None:
+            _LOG.warning(note)
     try:
-        spec, tower_folder = _find_spec(folders, config_path, values, sources)
+        spec, tower_folder = _find_spec(folders, config_path, values, sources, vision_tower)
     except CheckpointError as error:
         if config_path.parent == folder:
             raise
@@ -233,87 +268,15 @@ def open_checkpoint(
         sources.insert(0, Source(find_tensors(tower_folder), layouts.name_from_tower))
     # The name counts only where no file says more, and that of an adapter without a config.json says nothing.
     named = path_or_id if config_path.parent != folders[-1] else folders[-1]
-    is_folder = Path(named).expanduser().is_dir()
-    template = template_name(os.path.abspath(named) if is_folder else str(named), spec.raw)
+    is_local = os.path.exists(os.path.expanduser(named))
+    with blaming(f"{config_path} cannot be used"):
+        template = template_name(
+            os.path.abspath(os.path.expanduser(named)) if is_local else read_hub_url(str(named)), spec.raw
+        )
+    _check_depths(spec, sources, config_path)
     model = _build(spec, folder, config_path, template, attention)
     passed_over = _account(model, sources, config_path)
     return OpenCheckpoint(folders, tower_folder, fine_tune, spec, template, model, config_path, sources, passed_over)
-
-
-def find_fine_tune(folder: Path, base: str | Path | None = None) -> FineTune | None:
-    """What a folder without the weights of a whole model was trained on: ``base``, else what its own files say.
-
-    None for a whole model, and where there is nothing at all.
-
-    Raises:
-        CheckpointError: no base is named, or it cannot be found or is a fine-tune itself.
-    """
-    adapter = None if has_weights(folder) else adapters.find_adapter(folder)
-    if has_weights(folder) or (adapter is None and not (folder / _PROJECTOR_FILE).is_file()):
-        return None
-    found = _find_named_base(folder, adapter) if base is None else find_checkpoint(base)
-    if not has_weights(found) and (found / adapters.CONFIG).is_file():
-        raise CheckpointError(
-            f"The base {found} holds LoRA layers itself, where a whole model is needed: "
-            "merge it first (llava convert BASE MERGED --to original) and name that as the base."
-        )
-    return FineTune(adapter, found)
-
-
-def _find_named_base(folder: Path, adapter: adapters.Adapter | None) -> Path:
-    """The base that adapter_config.json names, else config.json: from here, or from the fine-tune's own folder."""
-    what = "a projector" if adapter is None else "LoRA layers"
-    said = {} if adapter is None else {adapters.CONFIG: adapter.settings.get("base_model_name_or_path")}
-    if (folder / "config.json").is_file():
-        said["config.json"] = read_config_dict(folder).get("_name_or_path")
-    file, name = next(((file, str(name)) for file, name in said.items() if name), ("", ""))
-    if not name:
-        raise CheckpointError(
-            f"{folder} holds only {what}, and does not say what it was trained on: "
-            "name the language model it was trained on as the base (--model-base)."
-        )
-    if not Path(name).expanduser().is_dir() and (folder / name).is_dir():
-        return folder / name
-    try:
-        return find_checkpoint(name)
-    except CheckpointError as error:
-        reason = str(error).partition(" Short names:")[0]
-        raise CheckpointError(
-            f"{folder} holds only {what}, trained on '{name}' as its {file} says, which cannot be found. {reason} "
-            "Name the model it was trained on as the base (--model-base)."
-        ) from error
-
-
-def find_config(folder: Path, base: str | Path | None = None) -> Path:
-    """The folder whose config.json counts.
-
-    Its own; of a fine-tune that has none, as PEFT's adapters, that of the training it is a checkpoint of, else its
-    base's.
-    """
-    if (folder / "config.json").is_file():
-        return folder
-    parent = folder.absolute().parent
-    if re.fullmatch(r"checkpoint-\d+", folder.absolute().name) and (parent / "config.json").is_file():
-        return parent
-    fine_tune = find_fine_tune(folder, base)
-    return folder if fine_tune is None else fine_tune.base
-
-
-def _check_base(base: Path, config_path: Path, values: Mapping[str, Any]) -> None:
-    """CheckpointError if the base is of other sizes than the config.json that counts."""
-    if not (base / "config.json").is_file() or base == config_path.parent:
-        return
-
-    def sizes(values: Mapping[str, Any]) -> dict[str, Any]:
-        return {**values, **(values["text_config"] if isinstance(values.get("text_config"), dict) else {})}
-
-    said, found = sizes(values), sizes(read_config_dict(base))
-    for key in _SHARED_SIZES:
-        if said.get(key) is not None and found.get(key) is not None and said[key] != found[key]:
-            raise CheckpointError(
-                f"{config_path} says {key}: {said[key]}, but {base / 'config.json'}, its base's, says {found[key]}: "
-                "it was trained on another model. Name that as the base (--model-base)."
-            )
 
 
 def _find_sources(folder: Path, fine_tune: FineTune | None, is_hf: bool) -> list[Source]:
@@ -321,10 +284,10 @@ def _find_sources(folder: Path, fine_tune: FineTune | None, is_hf: bool) -> list
     if fine_tune is None:
         return [Source(find_tensors(folder), layouts.name_from_hf if is_hf else layouts.name_from_original)]
     base = fine_tune.base
-    base_is_hf = (base / "config.json").is_file() and "text_config" in read_config_dict(base)
+    base_is_hf = os.path.isfile(base / "config.json") and "text_config" in read_config_dict(base)
     rename = layouts.name_from_hf if base_is_hf else layouts.name_from_original
     if fine_tune.adapter is None:
-        projector = folder / _PROJECTOR_FILE
+        projector = folder / PROJECTOR_FILE
         own = Source(dict.fromkeys(names_in(projector), projector), adapters.name_from_adapter)
     else:
         own = Source(fine_tune.adapter.whole, adapters.name_from_adapter)
@@ -338,14 +301,29 @@ def _find_sources(folder: Path, fine_tune: FineTune | None, is_hf: bool) -> list
 
 
 def _find_spec(
-    folders: tuple[Path, ...], config_path: Path, values: Mapping[str, Any], sources: Iterable[Source]
+    folders: tuple[Path, ...],
+    config_path: Path,
+    values: Mapping[str, Any],
+    sources: Iterable[Source],
+    vision_tower: str | Path | None,
 ) -> tuple[ModelSpec, Path | None]:
     """The spec, and the tower's folder if its weights have to come from there: those inside the checkpoint win."""
+    if vision_tower is not None:
+        values = {**values, "mm_vision_tower": str(vision_tower)}
     name = str(values.get("mm_vision_tower") or values.get("vision_tower") or "")
-    is_inside = any(ours.startswith(layouts.TOWER) for source in sources for ours in source.names())
+    places = {ours: (path, theirs) for source in sources for theirs, path in source.places.items()
+              if (ours := source.rename(theirs) or "").startswith(layouts.TOWER)}  # fmt: skip
+    is_inside = bool(places)
     described = values.get("mm_vision_config") or values.get("vision_config")
     tower_folder = None
-    if name and not (is_inside and (described or name in KNOWN_TOWERS)):
+    if is_inside and vision_tower is not None:
+        _LOG.warning("%s has its vision tower's weights inside: they are used, not those of %s.", folders[0], name)
+    if is_inside and not described:
+        tower_folder, rebuilt = find_description(
+            name, folders, places, KNOWN_TOWERS, is_wanted=vision_tower is not None
+        )
+        values = {**values, **rebuilt}
+    elif name and not is_inside:
         beside = next((folder for folder in folders if find_tower_folder(name, folder)), folders[0])
         tower_folder = find_tower(name, beside)
     spec = read_spec(config_path.parent, tower_folder=tower_folder, config=values)
@@ -371,12 +349,26 @@ def _find_spec(
 def _check_tower(tower_folder: Path, config_path: Path, spec: ModelSpec) -> None:
     """CheckpointError if config.json describes another tower than the one whose weights are read."""
     found = read_tower_config(tower_folder)
-    for key in (*_SHARED_SIZES, "image_size", "patch_size", "hidden_act"):
+    for key in (*SHARED_SIZES, "image_size", "patch_size", "hidden_act"):
         said = spec.tower_config.get(key)
         if said is not None and found.get(key) is not None and said != found[key]:
             raise CheckpointError(
                 f"{config_path} says {key}: {said} of its vision tower, but {tower_folder / 'config.json'} says "
                 f"{found[key]}: correct mm_vision_config, or name another tower as mm_vision_tower."
+            )
+
+
+def _check_depths(spec: ModelSpec, sources: Iterable[Source], config_path: Path) -> None:
+    """CheckpointError for a number of layers that no model has: building them would take hours."""
+    projector = [int(number[:9]) for number in re.findall(r"\d+", spec.projector_type)]
+    for key, said in (
+        ("num_hidden_layers", spec.config.get("num_hidden_layers")),
+        ("num_hidden_layers of its vision tower", spec.tower_config.get("num_hidden_layers")),
+        ("mm_projector_type", max(projector, default=0)),
+    ):
+        if isinstance(said, (int, float)) and said > _MAX_LAYERS:
+            raise CheckpointError(
+                f"{config_path} says {key}: {said}, more layers than any model has: it is damaged, or of another model."
             )
 
 
@@ -405,7 +397,8 @@ def _build(spec: ModelSpec, folder: Path, config_path: Path, template: str, atte
     except ImportError as error:
         raise UsageError(f"The attention '{attention}' is not installed ({error}); leave it out.") from error
     except Exception as error:  # a config can be wrong in any way, and each raises something else
-        raise CheckpointError(f"{config_path} describes no model that can be built: {error}") from error
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{config_path} describes no model that can be built: {reason:.500}") from error
 
 
 def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

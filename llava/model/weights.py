@@ -9,13 +9,14 @@ from __future__ import annotations
 import ctypes
 import json
 import mmap
+import os
 import pickle
 import re
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,9 +25,23 @@ from safetensors.torch import save_file
 from llava.config import read_json
 from llava.errors import CheckpointError, LlavaError
 
-# In the order in which they are looked for; Transformers prefers safetensors too.
-_SINGLE_FILES = ("model.safetensors", "pytorch_model.bin")
-_INDEX_FILES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+# In the order in which they are looked for, which is that of Transformers.
+# Source: transformers 5.23 modeling_utils.py _get_resolved_checkpoint_files.
+_CANDIDATES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+# The same names with a variant in them, such as model.fp16.safetensors.
+_VARIANT = re.compile(r"(model|pytorch_model)\.(?P<variant>[A-Za-z]\w*)\.(safetensors|bin)(\.index\.json)?")
+
+# What leaves empty tensors behind, and what to do about it.
+_UNGATHERED = (
+    "DeepSpeed ZeRO-3 or FSDP had spread the weights over several GPUs, and they were saved without being gathered. "
+    "Save them again with stage3_gather_16bit_weights_on_model_save: true (FSDP: FULL_STATE_DICT), or put them "
+    "together from the training's own checkpoint: the zero_to_fp32.py beside its global_step folder does that."
+)
 
 
 def find_tensors(folder: Path) -> dict[str, Path]:
@@ -35,26 +50,66 @@ def find_tensors(folder: Path) -> dict[str, Path]:
     Raises:
         CheckpointError: there are no weights, a file is missing or damaged, or the index names a file outside.
     """
-    for single, index in zip(_SINGLE_FILES, _INDEX_FILES, strict=True):
-        if (folder / index).is_file():
-            return _read_index(folder / index)
-        if (folder / single).is_file():
-            return dict.fromkeys(names_in(folder / single), folder / single)
-    shards = sorted(path.name for pattern in ("*-of-*.safetensors", "*-of-*.bin") for path in folder.glob(pattern))
+    candidates = find_candidates(folder)
+    if candidates:
+        chosen = folder / candidates[0]
+        return _read_index(chosen) if chosen.suffix == ".json" else dict.fromkeys(names_in(chosen), chosen)
+    shards = sorted(name for name in list_names(folder) if re.search(r"-of-.*\.(safetensors|bin)$", name))
     found = f"It has {', '.join(shards[:3])} ... but no index that lists them." if shards else ""
-    raise CheckpointError(
-        f"{folder} has no weights: none of {', '.join([*_SINGLE_FILES, *_INDEX_FILES])} is there. {found}".rstrip()
-    )
+    raise CheckpointError(f"{folder} has no weights: none of {', '.join(_CANDIDATES)} is there. {found}".rstrip())
+
+
+def find_candidates(folder: Path) -> list[str]:
+    """The names of the files and indexes that each could be the weights of a whole model; the first is what is read.
+
+    A variant such as model.fp16.safetensors counts only where nothing without one is there, and no other variant.
+    """
+    found = [name for name in _CANDIDATES if os.path.isfile(folder / name)]
+    if found:
+        return found
+    variants = {match["variant"]: match for name in list_names(folder) if (match := _VARIANT.fullmatch(name))}
+    if len(variants) != 1:
+        return []
+    named = (name.replace(".", f".{next(iter(variants))}.", 1) for name in _CANDIDATES)
+    return [name for name in named if os.path.isfile(folder / name)]
+
+
+def explain_choice(folder: Path) -> str | None:
+    """A sentence about which file is read, where the folder has several that each could be the weights, or a variant.
+
+    Raises:
+        CheckpointError: the folder cannot be read.
+    """
+    found = find_candidates(folder)
+    if len(found) > 1:
+        others = ", ".join(found[1:])
+        return (
+            f"{folder} has several sets of weights: {found[0]} is read, as Transformers does, and {others} is not. "
+            "Remove what is out of date."
+        )
+    if found and _VARIANT.fullmatch(found[0]):
+        return f"{folder} has its weights only as a variant: {found[0]} is read."
+    return None
+
+
+def list_names(folder: Path) -> list[str]:
+    """The names of what lies in a folder, sorted; none where there is no folder. Raises CheckpointError."""
+    try:
+        return sorted(os.listdir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be read: {error.strerror}.") from error
 
 
 def has_weights(folder: Path) -> bool:
     """Whether the folder has the weights of a whole model, in any form that ``find_tensors`` knows."""
-    return any((folder / name).is_file() for name in (*_SINGLE_FILES, *_INDEX_FILES))
+    return bool(find_candidates(folder))
 
 
 def has_safetensors(folder: Path) -> bool:
     """Whether the folder has the weights of a whole model as safetensors, or the index of them."""
-    return (folder / _SINGLE_FILES[0]).is_file() or (folder / _INDEX_FILES[0]).is_file()
+    return any(os.path.isfile(folder / name) for name in _CANDIDATES[:2])
 
 
 def is_weight_file(name: str) -> bool:
@@ -71,12 +126,18 @@ def _read_index(path: Path) -> dict[str, Path]:
         parts = {*PurePosixPath(place).parts, *PureWindowsPath(place).parts}
         if ".." in parts or PurePosixPath(place).is_absolute() or PureWindowsPath(place).anchor or not parts:
             raise CheckpointError(f"{path} names '{place}', which is outside the checkpoint's folder; it was not read.")
-        if not (path.parent / place).is_file():
+        if not os.path.isfile(path.parent / place):
             raise CheckpointError(
                 f"{path.parent / place} is missing: {path.name} says that it holds "
                 f"{sum(other == place for other in places.values())} tensors. Copy or download it again."
             )
     return {name: path.parent / place for name, place in places.items()}
+
+
+def check_not_empty(name: str, tensor: torch.Tensor, path: Path) -> None:
+    """CheckpointError if the tensor has no elements, as no weight of a model has."""
+    if tensor.numel() == 0:
+        raise CheckpointError(f"{name} in {path} is empty (its shape is {list(tensor.shape)}). {_UNGATHERED}")
 
 
 def names_in(path: Path) -> list[str]:
@@ -85,6 +146,14 @@ def names_in(path: Path) -> list[str]:
         with _open_safetensors(path) as file:
             return list(file.keys())
     return list(read_bin(path))
+
+
+def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor in one file, by its name there. Raises CheckpointError."""
+    if not is_mapped(path):
+        return {name: tuple(tensor.shape) for name, tensor in read_bin(path).items()}
+    with _open_safetensors(path) as file:
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
 
 def stream_tensors(places: Mapping[str, Path]) -> Iterator[tuple[str, torch.Tensor, Path]]:
@@ -134,15 +203,21 @@ def _tensors_in(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
         return
     with _open_safetensors(path) as file:
         for name in file.keys():  # noqa: SIM118 (it is no mapping)
-            yield name, file.get_tensor(name)
+            try:
+                tensor = file.get_tensor(name)
+            except Exception as error:  # what safetensors and torch raise for a header that makes no sense
+                raise CheckpointError(
+                    f"{name} in {path} cannot be read ({error}). Copy or download it again."
+                ) from error
+            yield name, tensor
 
 
 def _open_safetensors(path: Path) -> safe_open:
     refuse_pointer(path)
     try:
         return safe_open(path, framework="pt")
-    except (SafetensorError, OSError) as error:
-        size = path.stat().st_size if path.is_file() else 0
+    except (SafetensorError, OSError, ValueError) as error:
+        size = path.stat().st_size if os.path.isfile(path) else 0
         raise CheckpointError(
             f"{path} is cut short or damaged ({size} bytes: {error}). Copy or download it again."
         ) from error
@@ -170,13 +245,20 @@ def forget_pages(tensor: torch.Tensor) -> None:
 def refuse_pointer(path: Path) -> None:
     """CheckpointError if the file only says where its content is, as git leaves it where Git LFS is not installed."""
     start = b"version https://git-lfs.github.com/spec/"
-    if path.is_file():
-        with path.open("rb") as file:
+    if os.path.isfile(path):
+        with _open(path) as file:
             if file.read(len(start)) == start:
                 raise CheckpointError(
                     f"{path} is a pointer of Git LFS, not the file itself: run `git lfs pull` in {path.parent}, or "
                     "download the file from the hub."
                 )
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror}.") from error
 
 
 def read_bin(path: Path) -> dict[str, torch.Tensor]:
@@ -186,8 +268,11 @@ def read_bin(path: Path) -> dict[str, torch.Tensor]:
         CheckpointError: the file is damaged, or is a pickle with anything but plain tensors in it.
     """
     refuse_pointer(path)
-    is_zip = zipfile.is_zipfile(path)
+    with _open(path) as file:
+        is_zip = zipfile.is_zipfile(file)
     try:
+        if is_zip:
+            _refuse_compression(path)
         with path.open("rb") as file:
             if not is_zip and file.read(2) == b"PK":
                 raise EOFError("it is cut short: the end of the archive is missing")
@@ -200,14 +285,40 @@ def read_bin(path: Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(
             f"{path} {fault}; nothing in it was run. Use the same checkpoint as .safetensors."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except Exception as error:  # the pickle may say anything, and each step of torch's reader raises something else
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
             f"{path} cannot be read as a file of tensors ({reason}). Copy or download it again."
         ) from error
     if not isinstance(values, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in values.values()):
         raise CheckpointError(f"{path} holds something other than named tensors, so it is no file of weights.")
+    for name, tensor in values.items():
+        _check_plain(name, tensor, path)
     return values
+
+
+def _refuse_compression(path: Path) -> None:
+    """ValueError for an archive that is larger unpacked than it is: torch writes none, and reading it takes memory."""
+    with zipfile.ZipFile(path) as archive:
+        records = archive.infolist()
+        if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+            raise ValueError("it is a compressed archive, which torch never writes")
+        if sum(record.file_size for record in records) > path.stat().st_size:
+            raise ValueError("it claims to hold more than it is large")
+
+
+def _check_plain(name: Any, tensor: torch.Tensor, path: Path) -> None:
+    """CheckpointError unless the tensor is a dense one whose every element lies in the file."""
+    if not isinstance(name, str):
+        raise CheckpointError(f"{path} holds a tensor whose name is {name!r:.80}, so it is no file of weights.")
+    if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+        kind = "without data" if tensor.is_meta else "quantised" if tensor.is_quantized else str(tensor.layout)
+        raise CheckpointError(f"{name} in {path} is not a plain tensor ({kind}); only dense weights can be read.")
+    if tensor.nbytes > tensor.untyped_storage().nbytes():
+        raise CheckpointError(
+            f"{name} in {path} has the shape {list(tensor.shape)}, but the file holds fewer numbers for it: "
+            "a damaged file. Copy or download it again."
+        )
 
 
 def write_tensors(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, max_shard_bytes: int) -> None:
@@ -237,7 +348,7 @@ def write_tensors(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, max
         places.update(dict.fromkeys(names, file))
     if len(parts) > 1:
         index = {"metadata": {"total_size": total_bytes}, "weight_map": dict(sorted(places.items()))}
-        (folder / _INDEX_FILES[0]).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+        (folder / _CANDIDATES[1]).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_shard(shard: Mapping[str, torch.Tensor], path: Path) -> Path:

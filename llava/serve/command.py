@@ -190,6 +190,7 @@ def _choose_backend(arguments: argparse.Namespace, settings: Settings) -> Backen
         template=arguments.conv_mode,
         loading={
             "base": arguments.model_base,
+            "vision_tower": arguments.vision_tower,
             "merge": arguments.merge,
             "device": arguments.device,
             "dtype": arguments.dtype,

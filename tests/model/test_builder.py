@@ -144,3 +144,66 @@ def test_harnesses_find_image_aspect_ratio_in_the_configs_dict_and_may_set_it(fo
 
 def test_the_default_model_has_a_name() -> None:
     assert DEFAULT_MODEL == "embedded"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"low_cpu_mem_usage": True, "offload_folder": "offload", "max_memory": {0: "20GiB", "cpu": "64GiB"}},
+        {"trust_remote_code": False, "use_safetensors": True, "offload_state_dict": False, "revision": "main"},
+        {"cache_dir": "cache", "local_files_only": True, "token": None, "force_download": False},
+        {"quantization_config": None, "load_in_8bit": False, "load_in_4bit": False, "use_auth_token": False},
+        {"dtype": "auto", "use_flash_attention_2": False, "vision_tower": None, "resume_download": True},
+        {"proxies": None, "mirror": None, "ignore_mismatched_sizes": False, "use_cache": True},
+    ],
+)
+def test_keywords_that_went_on_to_from_pretrained_are_taken(folder: Path, options: dict[str, Any]) -> None:
+    assert load_pretrained_model(folder, device_map="cpu", **options)[1].device.type == "cpu"
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("form", ["keyword", "dict", "object"])
+def test_every_way_to_ask_for_fewer_bits_gives_them(folder: Path, bits: int, form: str) -> None:
+    from transformers import BitsAndBytesConfig
+
+    flag = {f"load_in_{bits}bit": True}
+    options: dict[str, dict[str, Any]] = {
+        "keyword": flag,
+        "dict": {"quantization_config": {"quant_method": "bitsandbytes", **flag}},
+        "object": {"quantization_config": BitsAndBytesConfig(**flag)},
+    }
+    model = load_pretrained_model(folder, device_map="cpu", **options[form])[1]
+    assert model.model.layers[0].mlp.up_proj.bits == bits
+
+
+def test_two_ways_that_differ_and_another_library_are_refused(folder: Path) -> None:
+    with pytest.raises(UsageError, match="8 bits and 4 bits"):
+        load_pretrained_model(folder, load_8bit=True, quantization_config={"load_in_4bit": True})
+    for config, named in (({"quant_method": "gptq", "bits": 4}, "gptq"), (7, "int")):
+        with pytest.raises(UsageError, match=rf"quantization_config is of {named}; only bitsandbytes"):
+            load_pretrained_model(folder, quantization_config=config)
+
+
+def test_what_the_hub_is_asked_is_what_the_keywords_say(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def download(repo_id: str, **options: Any) -> str:
+        asked.append({"repo_id": repo_id, **options})
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    hub = {"cache_dir": "elsewhere", "token": "hf_x", "local_files_only": True, "force_download": True}
+    load_pretrained_model("org/llava-tiny", device="cpu", revision="v2", **hub)
+    load_pretrained_model("https://huggingface.co/org/llava-tiny/tree/v3", device="cpu", use_auth_token="hf_y")
+    assert [(one["repo_id"], one["revision"]) for one in asked] == [("org/llava-tiny", "v2"), ("org/llava-tiny", "v3")]
+    assert hub.items() <= asked[0].items()
+    assert asked[1]["token"] == "hf_y"
+    with pytest.raises(UsageError, match=r"given as 'v1' and as 'v2'"):
+        load_pretrained_model("org/llava-tiny@v1", revision="v2")
+
+
+def test_proxies_that_the_hubs_client_does_not_take_are_said_to_have_no_effect(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    load_pretrained_model(folder, device="cpu", proxies={"https": "http://proxy:3128"})
+    assert "set HTTPS_PROXY" in caplog.text

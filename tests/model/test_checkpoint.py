@@ -831,6 +831,7 @@ def test_a_projector_that_lacks_a_layer_is_not_completed_from_its_base(tmp_path:
 @pytest.mark.parametrize("places", [{}, {"model.norm.weight": "."}])
 def test_an_index_that_names_no_files_is_refused(tmp_path: Path, places: dict[str, str]) -> None:
     write_llava_1_6(tmp_path)
+    (tmp_path / "model.safetensors").unlink()  # it would come first
     write_json(tmp_path / "model.safetensors.index.json", {"weight_map": places})
     with pytest.raises(CheckpointError, match=r"model\.safetensors\.index\.json (has no weight_map|names '\.')"):
         load(tmp_path)

@@ -116,10 +116,18 @@ def test_a_path_that_leads_nowhere_is_not_sought_on_the_hub(name: str, monkeypat
         find_checkpoint(name)
 
 
-def test_a_file_is_no_checkpoint_folder(tmp_path: Path) -> None:
-    (tmp_path / "model.safetensors").write_bytes(b"")
+def test_a_file_of_a_checkpoint_stands_for_its_folder(next_folder: Path) -> None:
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        assert find_checkpoint(next_folder / name) == next_folder
+
+
+def test_a_file_that_would_not_be_read_does_not_stand_for_its_folder(tmp_path: Path) -> None:
+    for name in ("model.safetensors", "pytorch_model.bin", "notes.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors comes first, as in Transformers"):
+        find_checkpoint(tmp_path / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match="name the folder"):
-        find_checkpoint(tmp_path / "model.safetensors")
+        find_checkpoint(tmp_path / "notes.txt")
 
 
 def test_bin_files_are_fetched_only_where_there_are_no_safetensors(

@@ -1,0 +1,468 @@
+"""Recognises what is no LLaVA checkpoint: files and folders of other programs, halves of one, and other models.
+
+People point at what they have. Each kind is told by what lies there, never by the folder's name, and comes with the
+next step to take. Only names, configurations and the first bytes of files are read; nothing here raises or runs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from llava.config import read_spec
+from llava.errors import CheckpointError
+
+_MAX_NAMES = 20_000  # of a folder that are looked at
+_SIXTEEN_BITS = "Use the 16-bit checkpoint that it was made from; --quant int8 or int4 quantises it while loading."
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a path or a name is, as a sentence, and the next step as another."""
+
+    kind: str
+    what: str
+    next_step: str
+
+    def __str__(self) -> str:
+        return f"{self.what} {self.next_step}"
+
+
+def recognise(path: Path) -> Finding | None:
+    """What lies at the path, if it is nothing that ``load_model`` reads; None for a LLaVA, whole or damaged."""
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            return _recognise_folder(path)
+        if stat.S_ISREG(mode):
+            return _recognise_file(path)
+        kind = "a socket" if stat.S_ISSOCK(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device"
+        return Finding(kind, f"{path} is {kind}, and no checkpoint.", "Name the folder of a checkpoint.")
+    except OSError as error:
+        return Finding(
+            "unreadable", f"{path} cannot be read: {error.strerror}.", "Correct its permissions, or copy it."
+        )
+    except ValueError:  # a null byte in the name
+        return None
+
+
+# Names
+
+
+# Ollama's tags, and what the same model is called here. Source: ollama.com/library/llava.
+_OLLAMA = {
+    "llava": {"7b": "llava-v1.6-mistral-7b", "13b": "llava-v1.6-vicuna-13b", "34b": "llava-v1.6-34b"},
+    "bakllava": {},
+    "llava-llama3": {"8b": "llama3-llava-next-8b"},
+    "llava-phi3": {},
+    "minicpm-v": {},
+    "moondream": {},
+}
+_URL = re.compile(
+    r"(?:https?://|hf://)?(?:www\.)?(?:huggingface\.co|hf\.co|hf-mirror\.com)/(?P<path>.*)", re.IGNORECASE
+)
+
+
+def read_hub_url(text: str) -> str:
+    """``org/name`` or ``org/name@revision`` of the hub's address of a model; anything else as it is."""
+    match = _URL.fullmatch(text.strip())
+    path = match["path"] if match else text[5:] if text.startswith("hf://") else None
+    if path is None:
+        return text
+    parts = re.split(r"[?#]", path)[0].strip("/").split("/")
+    if parts[0] == "models" and len(parts) > 2:  # hf://models/org/name
+        parts = parts[1:]
+    if len(parts) < 2 or parts[0] in ("datasets", "spaces", "api", "docs", "papers", "collections"):
+        return text
+    repo_id = "/".join(parts[:2])
+    is_at_revision = len(parts) > 3 and parts[2] in ("tree", "blob", "resolve", "raw", "commit")
+    if not is_at_revision or parts[3] == "main":
+        return repo_id
+    revision = "/".join(parts[3:6]) if parts[3] == "refs" else parts[3]
+    return f"{repo_id}@{revision}"
+
+
+def recognise_name(text: str) -> Finding | None:
+    """What a name is that is neither a path nor a model of the hub: one of Ollama, the address of something else."""
+    address = re.match(r"(?i)(https?|hf|s3|gs|file|ftp|ollama)://", text)
+    name = re.sub(r"(?i)^(ollama://|https?://(www\.)?ollama\.com/|registry\.ollama\.ai/)", "", text)
+    ollama = re.fullmatch(r"(?:library/)?(?P<model>[\w.-]+)(?::(?P<tag>[\w.-]+))?", name)
+    if ollama and (ollama["tag"] or (name != text) or ollama["model"] in _OLLAMA) and ollama["model"][1:]:
+        size = (re.search(r"\d+b", ollama["tag"] or "7b") or ["7b"])[0]
+        same = _OLLAMA.get(ollama["model"], {}).get(size)
+        hint = f"The same model is called {same} here." if same else "Name a hub id, a folder, or a short name here."
+        return Finding("Ollama", f"'{text}' is a name of Ollama, whose models are quantised GGUF files.", hint)
+    if re.search(r"(?i)gguf", text.rpartition("/")[2]) and not address and "/" in text:
+        return Finding(
+            "GGUF",
+            f"'{text}' is named as a repository of GGUF files for llama.cpp.",
+            f"They are not read. {_SIXTEEN_BITS}",
+        )
+    if address:
+        kind = "a data set or a page" if _URL.match(text) else "an address"
+        return Finding(
+            "address",
+            f"'{text}' is {kind}, and no model of the hub.",
+            "Name a model as https://huggingface.co/ORG/NAME or ORG/NAME, or download it and name the folder.",
+        )
+    return None
+
+
+# Files
+
+_ARCHIVES = (
+    (b"\x1f\x8b", "gzip"),
+    (b"BZh", "bzip2"),
+    (b"\xfd7zXZ\x00", "xz"),
+    (b"\x28\xb5\x2f\xfd", "zstd"),
+    (b"7z\xbc\xaf\x27\x1c", "7z"),
+    (b"Rar!\x1a\x07", "rar"),
+)
+_IMAGES = (
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"GIF8", "GIF"),
+    (b"BM", "BMP"),
+    (b"II*\x00", "TIFF"),
+    (b"MM\x00*", "TIFF"),
+)
+# By the ending of a file's name: what it is, and what reads it.
+_ENDINGS = {
+    ".onnx": ("an ONNX model", "ONNX Runtime"),
+    ".h5": ("a Keras or TensorFlow model", "TensorFlow"),
+    ".keras": ("a Keras model", "Keras"),
+    ".pb": ("a TensorFlow model", "TensorFlow"),
+    ".tflite": ("a TensorFlow Lite model", "TensorFlow Lite"),
+    ".msgpack": ("a Flax checkpoint", "Flax"),
+    ".ot": ("a checkpoint of rust-bert", "rust-bert"),
+    ".mlmodel": ("a Core ML model", "Core ML"),
+    ".mlpackage": ("a Core ML model", "Core ML"),
+    ".engine": ("a TensorRT engine", "TensorRT"),
+    ".plan": ("a TensorRT engine", "TensorRT"),
+    ".nemo": ("a NeMo checkpoint", "NeMo"),
+    ".pte": ("an ExecuTorch program", "ExecuTorch"),
+    ".task": ("a MediaPipe bundle", "MediaPipe"),
+    ".npz": ("a file of NumPy arrays, as older MLX checkpoints are", "MLX"),
+    ".distcp": ("a piece of a distributed torch checkpoint", "accelerate merge-weights FOLDER OUTPUT"),
+}
+
+
+def _recognise_file(path: Path) -> Finding:
+    with path.open("rb") as file:
+        head = file.read(4096)
+    ending = path.suffix.lower()
+    if not head:
+        return Finding("empty file", f"{path} is an empty file.", "Copy or download it again.")
+    if head.startswith((b"GGUF", b"lmgg", b"tjgg", b"fmgg")):
+        return _say_gguf(path, head)
+    if ending == ".llamafile" or (head[:2] in (b"MZ", b"\x7fE") and b"llamafile" in head):
+        return Finding(
+            "llamafile",
+            f"{path} is a llamafile: llama.cpp and a quantised GGUF model in one program.",
+            f"Run it by itself. To load the model here: {_SIXTEEN_BITS}",
+        )
+    if head.startswith(b"version https://git-lfs"):
+        return Finding(
+            "pointer of Git LFS",
+            f"{path} is a pointer of Git LFS, not the file itself.",
+            f"Run `git lfs pull` in {path.parent}, or download the file from the hub.",
+        )
+    image = next((kind for start, kind in _IMAGES if head.startswith(start)), None)
+    if image or (head[:4] == b"RIFF" and head[8:12] == b"WEBP") or head[4:8] == b"ftyp":
+        kind = "a video or an image" if head[4:8] == b"ftyp" else f"an image ({image or 'WebP'})"
+        return Finding(
+            "image",
+            f"{path} is {kind}, and no checkpoint.",
+            f'Ask about it: llava ask {path.name} "What is in it?". See its tiles: llava info --image {path.name}.',
+        )
+    archive = next((kind for start, kind in _ARCHIVES if head.startswith(start)), None)
+    archive = archive or ("tar" if head[257:262] == b"ustar" else None)
+    archive = archive or ("zip" if head.startswith(b"PK") and not _is_torch(path, head) else None)
+    if ending in _ENDINGS:
+        what, reader = _ENDINGS[ending]
+        return Finding(what, f"{path} is {what}, for {reader}.", f"It is not read here. {_SIXTEEN_BITS}")
+    if archive:
+        return Finding("archive", f"{path} is an archive ({archive}).", "Unpack it, and name the folder that is in it.")
+    if ending == ".safetensors" or _is_torch(path, head):
+        return Finding(
+            "file of tensors",
+            f"{path} is a file of tensors alone, which do not say what model they are.",
+            "Name the folder that has it beside a config.json; the file is looked for there as model.safetensors, "
+            "pytorch_model.bin, adapter_model.safetensors or mm_projector.bin.",
+        )
+    return Finding("file", f"{path} is a file, and none of a checkpoint's.", "Please name the folder of a checkpoint.")
+
+
+def _is_torch(path: Path, head: bytes) -> bool:
+    if path.suffix.lower() in (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"):
+        return True
+    return head.startswith(b"PK") and b"data.pkl" in head[:200]
+
+
+def _say_gguf(path: Path, head: bytes) -> Finding:
+    architecture = ""
+    at = head.find(b"general.architecture")
+    if at >= 0:  # a string: its type in 4 bytes, its length in 8
+        at += len(b"general.architecture") + 4
+        length = min(int.from_bytes(head[at : at + 8], "little"), 64)
+        architecture = head[at + 8 : at + 8 + length].decode("ascii", "replace")
+    is_projector = architecture == "clip" or "mmproj" in path.name.lower()
+    what = "the vision half (mmproj) of a GGUF model" if is_projector else "a GGUF model"
+    said = f", architecture {architecture}" if architecture.isprintable() and architecture else ""
+    return Finding(
+        "GGUF", f"{path} is {what} for llama.cpp and Ollama{said}.", f"GGUF is not read here. {_SIXTEEN_BITS}"
+    )
+
+
+# Folders
+
+# Language models and towers by model_type; what is beside them with a tower is another vision-language model.
+_TOWERS = frozenset(
+    "clip clip_vision_model siglip siglip_vision_model siglip2 siglip2_vision_model chinese_clip".split()
+)
+_TOWERS_OF = {"vit": "ViT", "dinov2": "DINOv2", "eva_clip": "EVA-CLIP", "intern_vit_6b": "InternViT"}
+_SEERS = frozenset(
+    "llava_onevision llava_next_video video_llava vipllava qwen2_vl qwen2_5_vl qwen3_vl internvl internvl_chat mllama "
+    "paligemma idefics idefics2 idefics3 smolvlm blip blip-2 instructblip kosmos-2 fuyu pixtral gemma3 gemma3n phi3_v "
+    "minicpmv deepseek_vl deepseek_vl_v2 cogvlm cogvlm2 glm4v molmo aria mobilevlm bunny-llama bunny-phi git florence2 "
+    "janus mistral3 llama4 ovis moondream1 kimi_vl".split()
+)
+_LLAVA_KEYS = ("mm_vision_tower", "mm_vision_config", "vision_tower", "mm_projector_type", "mm_hidden_size")
+
+
+def read_config_leniently(folder: Path) -> dict[str, Any]:
+    """The folder's config.json if it is a JSON object, else nothing."""
+    path = folder / "config.json"
+    try:
+        if os.path.isfile(path) and path.stat().st_size < 50_000_000:
+            values = json.loads(path.read_text(encoding="utf-8-sig"))
+            return values if isinstance(values, dict) else {}
+    except (OSError, ValueError, RecursionError):
+        pass
+    return {}
+
+
+def _recognise_folder(folder: Path) -> Finding | None:
+    with os.scandir(folder) as entries:
+        names = sorted(entry.name for entry in islice(entries, _MAX_NAMES))
+    config = read_config_leniently(folder)
+    found = _recognise_config(folder, names, config)
+    if found is not None:
+        return found
+    if any(_OURS.fullmatch(name) for name in names):
+        return None
+    return _recognise_leftovers(folder, names) or _recognise_names(folder, names)
+
+
+# With one of these in it, a folder is a checkpoint of ours or a part of one, whatever else lies there.
+_OURS = re.compile(
+    r"(model|pytorch_model)(\.\w+)?(-\d+-of-\d+)?\.(safetensors|bin)(\.index(\.\w+)?\.json)?"
+    r"|adapter_config\.json|adapter_model\.(safetensors|bin)|mm_projector\.bin|non_lora_trainables\.bin"
+)
+
+
+def _recognise_config(folder: Path, names: list[str], config: dict[str, Any]) -> Finding | None:
+    """What config.json and its like say that the folder is."""
+    if "model_index.json" in names:
+        return Finding(
+            "diffusers pipeline",
+            f"{folder} is a pipeline of diffusers, which draws images.",
+            "This package answers questions about them: name a LLaVA checkpoint.",
+        )
+    method = _find_quantization(names, config)
+    if method is not None:
+        return Finding(
+            "quantised checkpoint", f"{folder} holds quantised weights ({method}), which cannot be read.", _SIXTEEN_BITS
+        )
+    kind = config.get("model_type")
+    is_llava = any(config.get(key) is not None for key in _LLAVA_KEYS)
+    if not isinstance(kind, str) or (is_llava and kind not in _SEERS) or kind in ("llava", "llava_next"):
+        return None
+    if kind in _TOWERS or kind in _TOWERS_OF:
+        name = _TOWERS_OF.get(kind, "SigLIP" if "siglip" in kind else "CLIP")
+        return Finding(
+            "vision tower",
+            f"{folder} is a vision tower alone ({name}), without a language model.",
+            "Name a LLaVA checkpoint; where one needs this tower, add --vision-tower with this folder.",
+        )
+    if (kind in _SEERS or isinstance(config.get("vision_config"), dict)) and not _is_llava(folder):
+        return Finding(
+            "another vision-language model",
+            f"{folder} is a vision-language model of another kind ({kind}).",
+            "This package reads LLaVA-1.5 and LLaVA-NeXT. Transformers loads others: AutoModelForImageTextToText.",
+        )
+    classes = config.get("architectures")
+    if isinstance(classes, list) and any(str(name).endswith(("ForCausalLM", "LMHeadModel")) for name in classes):
+        return Finding(
+            "language model",
+            f"{folder} is a language model alone ({kind}): its config.json names no vision tower, so it cannot see.",
+            "Name the LLaVA that was made from it. For a projector or LoRA layers trained on it, name their folder "
+            "and give this one as the base (--model-base).",
+        )
+    return None
+
+
+def _is_llava(folder: Path) -> bool:
+    try:
+        read_spec(folder)
+    except CheckpointError:
+        return False
+    return True
+
+
+def _find_quantization(names: list[str], config: dict[str, Any]) -> str | None:
+    """How the weights are quantised; None if they are not."""
+    said = config.get("quantization_config", config.get("compression_config"))
+    if said is not None:
+        method = said.get("quant_method") if isinstance(said, dict) else None
+        names_of = {"exl2": "EXL2", "awq": "AWQ", "gptq": "GPTQ", "bitsandbytes": "bitsandbytes"}
+        return names_of.get(str(method), str(method or "unknown method"))
+    own = config.get("quantization")
+    if isinstance(own, dict) and "bits" in own:
+        return f"MLX, {own['bits']} bits"
+    for name, method in (("quantize_config.json", "GPTQ"), ("quant_config.json", "AWQ"), ("qmodel.pt", "HQQ")):
+        if name in names:
+            return method
+    return None
+
+
+def _recognise_leftovers(folder: Path, names: list[str]) -> Finding | None:
+    """What a training leaves behind that is not yet a checkpoint, or is one folder further down."""
+    steps = [name for name in names if re.fullmatch(r"global_step\d+", name)]
+    pieces = [name for name in names if re.search(r"mp_rank_\d+_(model|optim)_states\.pt$", name)]
+    if steps or pieces or "zero_to_fp32.py" in names:
+        place = folder.parent if pieces and not steps else folder
+        return Finding(
+            "DeepSpeed checkpoint",
+            f"{folder} is a training checkpoint of DeepSpeed: its weights are spread over pieces, one for each GPU.",
+            f"Put them together: cd {place} && python zero_to_fp32.py . . (for older DeepSpeed, with pytorch_model.bin "
+            f"as the second word), then name {place}.",
+        )
+    checkpoints = sorted(
+        (name for name in names if re.fullmatch(r"checkpoint-\d+", name) and os.path.isdir(folder / name)),
+        key=lambda name: int(name.removeprefix("checkpoint-")),
+    )
+    if checkpoints:
+        return Finding(
+            "training's folder",
+            f"{folder} is a training's folder: it has no weights of its own, but {_some(checkpoints)} in it.",
+            f"Name one of them: {folder / checkpoints[-1]} is the latest.",
+        )
+    sharded = next((name for name in names if re.fullmatch(r"pytorch_model_fsdp_\d+", name)), None)
+    if sharded or any(name.endswith(".distcp") for name in names):
+        source = folder / sharded if sharded else folder
+        target = folder if sharded else folder.parent
+        return Finding(
+            "FSDP checkpoint",
+            f"{folder} is a training checkpoint of FSDP: its weights are spread over pieces.",
+            f"Put them together: accelerate merge-weights {source} {target}, then name {target}.",
+        )
+    if "pytorch_model_fsdp.bin" in names:
+        return Finding(
+            "FSDP checkpoint",
+            f"{folder} has its weights as pytorch_model_fsdp.bin, as accelerate saves them from FSDP.",
+            "Rename the file to pytorch_model.bin.",
+        )
+    return None
+
+
+def _recognise_names(folder: Path, names: list[str]) -> Finding | None:
+    """What the names of its files say that the folder is."""
+    for ending, say in ((".gguf", _say_gguf_folder), (".llamafile", None)):
+        found = [name for name in names if name.lower().endswith(ending)]
+        if found:
+            return say(folder, found) if say else _recognise_file(folder / found[0])
+    if ("manifests" in names and "blobs" in names) or _count(names, r"sha256-[0-9a-f]{64}") > 0:
+        return Finding(
+            "Ollama's store",
+            f"{folder} is where Ollama keeps its models, which are quantised GGUF files.",
+            f"They are not read here. {_SIXTEEN_BITS}",
+        )
+    for name in names:
+        ending = Path(name).suffix.lower()
+        if ending in _ENDINGS:
+            what, reader = _ENDINGS[ending]
+            return Finding(
+                what, f"{folder} holds {what} ({name}), for {reader}.", f"It is not read here. {_SIXTEEN_BITS}"
+            )
+    if _count(names, r"openvino_.*\.(xml|bin)"):
+        return Finding("OpenVINO model", f"{folder} holds an OpenVINO model.", f"It is not read here. {_SIXTEEN_BITS}")
+    if "onnx" in names or _count(names, r"(model|variables|saved_model|.*\.ckpt)(\.index|\.data-\d+-of-\d+)"):
+        kind = "ONNX" if "onnx" in names else "TensorFlow"
+        return Finding(f"{kind} model", f"{folder} holds a model for {kind}.", f"It is not read here. {_SIXTEEN_BITS}")
+    if _count(names, r"weights(\.\d+)?\.safetensors"):
+        return Finding("MLX model", f"{folder} holds an MLX model.", f"It is not read here. {_SIXTEEN_BITS}")
+    if _count(names, r"consolidated.*\.(pth|safetensors)"):
+        return Finding(
+            "consolidated weights",
+            f"{folder} holds weights under the names of their maker's own code (consolidated.*).",
+            "Use the same model as Transformers has it, with model.safetensors or pytorch_model.bin.",
+        )
+    unfinished = [
+        name for name in names if re.search(r"\.(incomplete|part|partial|crdownload|aria2|download|tmp)$", name)
+    ]
+    if unfinished:
+        return Finding(
+            "unfinished download", f"{folder} holds an unfinished download ({unfinished[0]}).", "Start it again."
+        )
+    return _recognise_place(folder, names)
+
+
+def _recognise_place(folder: Path, names: list[str]) -> Finding | None:
+    """A folder that has checkpoints further down, or has none."""
+    repositories = [name for name in names if name.startswith("models--")]
+    if repositories:
+        return Finding(
+            "hub cache",
+            f"{folder} is a cache of the hub, with {_some([_id_of(name) for name in repositories])}.",
+            f"Name one of them, such as {_id_of(repositories[0])} or {folder / repositories[0]}.",
+        )
+    if "config.json" in names:
+        return None  # it says by itself what is missing
+    below = [name for name in islice(names, 1000) if os.path.isfile(folder / name / "config.json")]
+    below += [name for name in islice(names, 1000) if os.path.isfile(folder / name / "adapter_config.json")]
+    if below:
+        return Finding(
+            "folder of checkpoints",
+            f"{folder} is no checkpoint itself, but {_some(below)} in it may be.",
+            f"Name one of them, such as {folder / below[0]}.",
+        )
+    archives = [name for name in names if re.search(r"\.(zip|tar|tgz|gz|bz2|xz|zst|7z|rar)$", name.lower())]
+    if archives:
+        return Finding(
+            "archive", f"{folder} holds {_some(archives)}.", f"Unpack {archives[0]}, and name what is in it."
+        )
+    if not names:
+        return Finding("empty folder", f"{folder} is an empty folder.", "Copy or download a checkpoint into it.")
+    return Finding(
+        "folder",
+        f"{folder} has no config.json: it is no checkpoint folder. It holds {_some(names)}.",
+        "A checkpoint is a folder with config.json, a tokenizer and weights (model.safetensors or pytorch_model.bin).",
+    )
+
+
+def _say_gguf_folder(folder: Path, found: list[str]) -> Finding:
+    return Finding(
+        "GGUF",
+        f"{folder} holds {_some(found)}: models of llama.cpp and Ollama.",
+        f"GGUF is not read here. {_SIXTEEN_BITS}",
+    )
+
+
+def _some(names: list[str], limit: int = 3) -> str:
+    shown = ", ".join(name.encode("utf-8", "replace").decode() for name in names[:limit])
+    return shown + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def _count(names: list[str], pattern: str) -> int:
+    return sum(1 for name in names if re.fullmatch(pattern, name))
+
+
+def _id_of(name: str) -> str:
+    return name.removeprefix("models--").replace("--", "/")
