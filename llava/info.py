@@ -6,6 +6,7 @@ small one, and a folder that holds only a config.json can say how it would cut a
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from llava.config import read_spec
 from llava.conversation import template_name
 from llava.image.geometry import Size, TilePlan, Tiling, plan_tiles
 from llava.image.source import FOR_LOCAL_USER, load_picture
+from llava.text import for_stream
 
 # Which part a tensor belongs to, by what its name contains, in any layout; what matches nothing is the decoder.
 _PARTS = {
@@ -172,7 +174,7 @@ def _two_columns(facts: Iterable[tuple[str, str]]) -> Table:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for title, text in facts:
-        table.add_row(title, text)
+        table.add_row(title, for_stream(text, sys.stdout))
     return table
 
 
@@ -185,4 +187,4 @@ def _show(table: Table) -> None:
     console.width = 200
     with console.capture() as text:
         console.print(table)
-    print("\n".join(line.rstrip() for line in text.get().splitlines()))
+    print(for_stream("\n".join(line.rstrip() for line in text.get().splitlines()), sys.stdout))

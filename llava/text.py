@@ -55,8 +55,11 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def for_stream(text: str, stream: TextIO | None) -> str:
-    """The text as that stream should get it: visible on a terminal, as it is anywhere else."""
-    return make_visible(text) if is_terminal(stream) else text
+    """The text as that stream can take it: visible on a terminal, and with escapes for what its encoding has not."""
+    if is_terminal(stream):
+        text = make_visible(text)
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def is_unicode(stream: TextIO | None) -> bool:
@@ -90,6 +93,15 @@ def open_streams() -> bool:
     return had_output
 
 
+def write_line(text: str, stream: TextIO | None = None) -> None:
+    """Print a line about the work, by default to standard error; one that nobody can get is no reason to stop."""
+    stream = sys.stderr if stream is None else stream
+    try:
+        print(for_stream(text, stream), file=stream, flush=True)
+    except OSError:
+        give_up(stream)
+
+
 class Printer:
     """Writes an answer to standard output piece by piece, and keeps it if it cannot be written.
 
@@ -111,13 +123,13 @@ class Printer:
             raise
         except OSError as error:
             self.failure = error.strerror or str(error)
-            give_up_output()
+            give_up(sys.stdout)
 
 
-def give_up_output() -> None:
-    """Standard output leads nowhere from here on, so that Python does not fail once more when it closes it."""
-    with contextlib.suppress(OSError, ValueError, io.UnsupportedOperation):
+def give_up(stream: TextIO) -> None:
+    """The stream leads nowhere from here on, so that Python does not fail once more when it closes it."""
+    with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
-        sys.stdout.flush()
+        stream.flush()

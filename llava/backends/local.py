@@ -266,7 +266,7 @@ class Local:
             finished=result.reason == "stop",
             first_token_s=result.first_token_s,
             total_s=time.perf_counter() - began,
-            finish_reason=self._find_reason(prepared, result.reason, result.stop_text),
+            finish_reason=self._find_reason(prepared, result.reason, result.new_tokens, result.stop_text),
             stop_text=result.stop_text,
             first_token=first_token,
         )
@@ -323,23 +323,19 @@ class Local:
             finished=reason == "stop",
             first_token_s=listener.first_token_s,
             total_s=time.perf_counter() - began,
-            finish_reason=self._find_reason(prepared, reason, listener.stream.stop_text),
+            finish_reason=self._find_reason(prepared, reason, len(new_ids), listener.stream.stop_text),
             stop_text=listener.stream.stop_text,
             first_token=new_ids[0] if new_ids else None,
         )
 
-    def _find_reason(self, prepared: Prepared, reason: str, stop_text: str | None) -> FinishReason:
+    def _find_reason(self, prepared: Prepared, reason: str, new_tokens: int, stop_text: str | None) -> FinishReason:
         """Why an answer ended, to the user; ``reason``: to the engine."""
         if reason == "length":
-            is_short = prepared.limit == "length" and self._engine is not None and not self._has_room(prepared)
-            return "memory" if is_short else prepared.limit
+            return prepared.limit if new_tokens >= prepared.sampling.max_new_tokens else "memory"
         asked_for = (*prepared.sampling.stop, *find_stop_strings(self.loaded.model.generation_config))
         if reason == "stop":
             return "stop_string" if stop_text in asked_for else "stop"
         return "time"
-
-    def _has_room(self, prepared: Prepared) -> bool:
-        return prepared.sampling.max_new_tokens <= self._count_room(prepared)
 
     def _count_room(self, prepared: Prepared) -> int:
         """How many new tokens fit into the cache; the last one needs no place."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
@@ -192,18 +192,20 @@ def clean_generation_config(values: Mapping[str, Any]) -> GenerationConfig:
     return config
 
 
-def describe_unfollowed(config: GenerationConfig, followed: Iterable[How] = (How.ENGINE, How.PROCESSOR)) -> str | None:
+def describe_unfollowed(config: GenerationConfig, followed: Collection[str] | None = None) -> str | None:
     """A sentence that names what of the settings is not followed, with its values; None where all is.
 
-    ``followed``: by whoever runs the model; the engine and ``generate`` follow the default.
+    ``followed``: the fields that whoever runs the model follows; None is what the engine and ``generate`` do.
     """
+    if followed is None:
+        followed = [name for name, (how, _) in FIELDS.items() if how in (How.ENGINE, How.PROCESSOR)]
     said = {**vars(config), **getattr(config, "_refused", {})}
     values = {name: value for name, value in said.items() if says_something(name, value)}
     callers = ["num_beams", "max_new_tokens"]
     if values.get("do_sample") is True:
         callers += ["do_sample", "temperature", "top_p", "top_k", "min_p"]
-    told = {How.NOBODY, How.ENGINE, How.PROCESSOR} - set(followed)
-    others = [name for name in values if name in FIELDS and FIELDS[name][0] in told and name != "eos_token_id"]
+    told = (How.NOBODY, How.ENGINE, How.PROCESSOR)
+    others = [name for name in values if name in FIELDS and FIELDS[name][0] in told and name not in followed]
     unknown = [name for name in values if name not in FIELDS and not name.startswith("_")]
     parts = [
         f"{_list(names, values)} {'is' if len(names) == 1 else 'are'} {what}"
