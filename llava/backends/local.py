@@ -46,10 +46,10 @@ if TYPE_CHECKING:
 FinishReason = Literal["stop", "stop_string", "length", "context", "memory", "time"]
 
 _CUT = {
-    "length": "The answer was cut after {0} tokens.",
-    "context": "The answer was cut after {0} tokens: with the prompt's {1} they fill the model's context.",
-    "memory": "The answer was cut after {0} tokens: with the prompt's {1} they fill the memory for keys and values.",
-    "time": "The answer was cut after {0} tokens: the checkpoint's max_time is over.",
+    "length": "The answer was cut after {0}.",
+    "context": "The answer was cut after {0}: with the prompt's {1} they fill the model's context.",
+    "memory": "The answer was cut after {0}: with the prompt's {1} they fill the memory for keys and values.",
+    "time": "The answer was cut after {0}: the checkpoint's max_time is over.",
 }
 
 
@@ -71,17 +71,20 @@ class Answer:
 
     def explain(self, tokenizer: Any = None) -> str | None:
         """A sentence for the person who asked, if the answer was cut or is empty; None for any other."""
-        cut = _CUT.get(self.finish_reason, "").format(self.new_tokens, self.prompt_tokens)
+        count = f"{self.new_tokens} token{'s' * (self.new_tokens != 1)}"
+        cut = _CUT.get(self.finish_reason, "").format(count, self.prompt_tokens)
         if self.text:
             return cut or None
         if self.finish_reason == "stop_string":
             return f"The answer is empty: it began with the stop text {self.stop_text!r}."
-        remedy = "Ask in other words, see that --conv-mode is the model's, or give --min-new-tokens."
-        if self.new_tokens <= 1 and not cut:
+        said = f"{count} of blanks, of special tokens or of one unfinished character"
+        if cut:
+            return f"{cut} It is empty so far: {said}. Allow more --max-new-tokens."
+        if self.new_tokens <= 1 and self.first_token is not None:
             piece = "" if tokenizer is None else f", {tokenizer.convert_ids_to_tokens(self.first_token)!r}"
-            return f"The answer is empty: the model ended it at once, with token {self.first_token}{piece}. {remedy}"
-        said = f"its {self.new_tokens} tokens are blanks, special tokens or parts of one character"
-        return f"{cut} The answer is empty: {said}. {remedy}".lstrip()
+            said = f"the model ended it at once, with token {self.first_token}{piece}"
+        remedy = "Ask in other words, see that --conv-mode is the model's, or give --min-new-tokens."
+        return f"The answer is empty: {said}. {remedy}"
 
 
 @dataclass(frozen=True)
@@ -367,7 +370,7 @@ def image_slot(loaded: LoadedModel) -> str:
 def find_ends(conversation: Conversation, loaded: LoadedModel) -> tuple[list[str], list[int]]:
     """The texts and the token ids that close an answer: what the checkpoint says and what the template does."""
     said = loaded.model.generation_config.eos_token_id
-    if said is None:
+    if said is None or said == []:
         said = loaded.tokenizer.eos_token_id
     texts, ids = find_closings(conversation, loaded.tokenizer)
     texts += find_stop_strings(loaded.model.generation_config)

@@ -370,7 +370,8 @@ def _try_out(model: Any, name: str, value: Any) -> None:
     for num_tokens in (0, 1, 2, 5):
         ids = torch.arange(num_tokens)[None]
         scores = torch.arange(model.config.vocab_size, dtype=torch.float32)[None]
-        processors.after(ids, processors.before(ids, scores))
+        if processors.after(ids, processors.before(ids, scores)).isnan().any():
+            raise ValueError("it makes NaN of logits")
 
 
 def _is_whole(value: Any) -> bool:

@@ -22,6 +22,7 @@ from llava.model.generation import (
     find_settings,
     make_processors,
     read_generation_config,
+    says_something,
     write_for_generate,
 )
 from llava.sampling import Sampling
@@ -96,6 +97,10 @@ def first_tokens(say: Any, count: int) -> list[int]:
 
 def test_the_table_has_every_field_of_the_installed_transformers() -> None:
     assert set(FIELDS) == set(vars(GenerationConfig()))
+    assert all(not says_something(name, value) for name, (_, value) in FIELDS.items())
+    assert not any(says_something(name, value) for name, value in vars(GenerationConfig()).items())
+    defaults = GenerationConfig._get_default_generation_params()
+    assert [name for name, value in defaults.items() if says_something(name, value)] == []
     assert {name for name, (how, _) in FIELDS.items() if how is How.PROCESSOR} == set(FOLLOWED)
 
 
@@ -119,6 +124,7 @@ def test_engine_and_generate_say_the_same_greedily(picture: Picture, say: Any, n
     plain = say({**fields, name: None})
     changed = say(fields)
     say(fields, picture)
+    say(fields, picture, num_beams=2)
     # Renormalizing changes no choice, healthy logits are not mended, and warpers wait for words to be drawn.
     changes_nothing = {
         "renormalize_logits",
@@ -296,6 +302,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("eta_cutoff", -0.1, "from 0 to 1"),
     ("exponential_decay_length_penalty", 5, ""),
     ("exponential_decay_length_penalty", ["a", "b"], ""),
+    ("exponential_decay_length_penalty", [1, float("nan")], "NaN"),
     ("forced_bos_token_id", [1], "a token id"),
     ("forced_eos_token_id", 10**6, ""),
     ("length_penalty", "long", "a number"),
