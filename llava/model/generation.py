@@ -181,7 +181,7 @@ def clean_generation_config(values: Mapping[str, Any]) -> GenerationConfig:
         warnings.simplefilter("ignore", FutureWarning)  # of a field that nobody follows
         try:
             config = GenerationConfig(**kept)
-        except Exception:
+        except (ValueError, TypeError, AttributeError):
             # What nobody follows need not be right. It is laid aside: generate checks it even where it is overruled.
             refused = {key: value for key, value in kept.items() if FIELDS.get(key, (None,))[0] is How.NOBODY}
             config = GenerationConfig(**{key: value for key, value in kept.items() if key not in refused})
