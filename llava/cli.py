@@ -140,8 +140,8 @@ def build_parser() -> argparse.ArgumentParser:
 class _Version(argparse.Action):
     """What decides how models run here: on Python 3.10, say, Transformers' newest version is an older one."""
 
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*arguments, nargs=0, default=argparse.SUPPRESS, **keywords)
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
         parts = [f"Python {platform.python_version()}"]

@@ -75,6 +75,7 @@ FIELDS: dict[str, tuple[How, Any]] = {
     "assistant_early_exit": (How.NOBODY, None),
     "cache_config": (How.NOBODY, None),
     "cache_implementation": (How.NOBODY, None),
+    "compile_config": (How.NOBODY, None),
     "constraints": (How.NOBODY, None),
     "continuous_batching_config": (How.NOBODY, None),
     "diversity_penalty": (How.NOBODY, 0.0),
@@ -109,7 +110,6 @@ FIELDS: dict[str, tuple[How, Any]] = {
     "target_lookbehind": (How.NOBODY, 10),
     "_from_model_config": (How.NOTHING, None),
     "bos_token_id": (How.NOTHING, None),  # where a prompt is empty, and none is
-    "compile_config": (How.NOTHING, None),
     "decoder_start_token_id": (How.NOTHING, None),
     "disable_compile": (How.NOTHING, None),
     "pad_token_id": (How.NOTHING, None),
@@ -119,6 +119,7 @@ FIELDS: dict[str, tuple[How, Any]] = {
 # Followed only where words are drawn. Without ``do_sample`` Transformers warns of them and refuses to save them.
 WARPERS = ("top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 SAMPLING_ONLY = ("temperature", "top_p", "top_k", "min_p", *WARPERS)
+BEAMS_ONLY = ("early_stopping", "length_penalty")
 _NEVER_READ = ("max_length", "transformers_version", "trust_remote_code", "custom_generate")
 
 
@@ -175,6 +176,8 @@ def clean_generation_config(values: Mapping[str, Any]) -> GenerationConfig:
     dropped = set(_NEVER_READ)
     if values.get("do_sample") is not True:
         dropped |= set(SAMPLING_ONLY)
+    if values.get("num_beams") in (None, 1):
+        dropped |= set(BEAMS_ONLY)
     refused = dict(values.get("_refused") or {})
     kept = {key: value for key, value in values.items() if key not in dropped and not key.startswith("_")} | refused
     with warnings.catch_warnings():
@@ -186,7 +189,7 @@ def clean_generation_config(values: Mapping[str, Any]) -> GenerationConfig:
             refused = {key: value for key, value in kept.items() if FIELDS.get(key, (None,))[0] is How.NOBODY}
             config = GenerationConfig(**{key: value for key, value in kept.items() if key not in refused})
             config._refused = refused
-    for name in WARPERS:  # past the check that warns of them
+    for name in (*WARPERS, *BEAMS_ONLY):  # past the check that warns of them
         if says_something(name, values.get(name)):
             setattr(config, name, values[name])
     return config
@@ -411,6 +414,8 @@ _TEXTS = _rule(
 # What a field's value has to be; the processors say the rest of what is wrong themselves.
 _RULES: dict[str, Callable[[Any], str | None]] = {
     "begin_suppress_tokens": _LIST,
+    "bos_token_id": _TOKENS,
+    "decoder_start_token_id": _TOKENS,
     "do_sample": _SWITCH,
     "early_stopping": _rule(lambda value: isinstance(value, bool) or value == "never", 'true, false or "never"'),
     "eos_token_id": _TOKENS,
@@ -425,6 +430,7 @@ _RULES: dict[str, Callable[[Any], str | None]] = {
     "min_p": _NUMBER,
     "no_repeat_ngram_size": _COUNT,
     "num_beams": _COUNT,
+    "pad_token_id": _TOKEN,
     "remove_invalid_values": _SWITCH,
     "renormalize_logits": _SWITCH,
     "repetition_penalty": _ABOVE,
