@@ -11,6 +11,7 @@ from llava.errors import UsageError
 from llava.image.source import Limits, Picture, load_picture
 from llava.prompt import escape_image_tokens
 from llava.sampling import Sampling
+from llava.text import find_flaw
 
 if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
@@ -34,6 +35,8 @@ def ask(
     the checkpoint's own. ``on_text`` gets each new piece of the answer as it is made. ``limits``: what a picture may
     cost; what was done to one is in the ``notes`` of the Picture that ``load_picture`` returns.
     """
+    if (flaw := find_flaw(question)) is not None:
+        raise UsageError(f"The question {flaw}.")
     loaded_pictures = [item if isinstance(item, Picture) else load_picture(item, limits) for item in pictures]
     conversation = start_conversation(loaded, template)
     conversation.append_message(conversation.roles[0], place_pictures(loaded, question, len(loaded_pictures)))
@@ -45,7 +48,7 @@ def start_conversation(loaded: LoadedModel, template: str | None = None) -> Conv
     """A conversation in ``template``, or in the checkpoint's own. Raises UsageError for an unknown name."""
     name = template or loaded.template
     if name not in conv_templates:
-        raise UsageError(f"There is no conversation template '{name}'. The names are: {', '.join(conv_templates)}.")
+        raise UsageError(f"There is no conversation template {name!r}. The names are: {', '.join(conv_templates)}.")
     return conv_templates[name].copy()
 
 

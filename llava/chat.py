@@ -13,6 +13,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from llava.errors import ContextTooLong, LlavaError, UsageError
 from llava.image.geometry import plan_tiles
 from llava.image.source import FOR_LOCAL_USER, Picture, load_picture
 from llava.prompt import escape_image_tokens
+from llava.text import find_flaw, for_stream, write_line
 
 if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
@@ -120,7 +122,8 @@ class Chat:
                 lines += [f"[{picture.name}]" for picture in turn.pictures]
                 lines += [f"> {turn.question}", "", turn.answer, ""]
             text = "\n".join(lines)
-        path.write_text(text.rstrip("\n") + "\n", encoding="utf-8")
+        # A name that is no text is written with escapes, which in JSON stand for it.
+        path.write_text(text.rstrip("\n") + "\n", encoding="utf-8", errors="backslashreplace")
 
     def _record(self) -> dict[str, object]:
         """This conversation as one sample of LLaVA's data format, with ``image`` a list if there are several."""
@@ -142,31 +145,44 @@ def run_chat(chat: Chat, sources: Sequence[str]) -> int:
     if sys.stdin.isatty():
         parameters = sum(weight.numel() for weight in chat.loaded.model.parameters())
         where = f"{chat.loaded.model.device}, {str(chat.loaded.model.dtype).removeprefix('torch.')}"
-        print(f"llava {__version__}, {parameters / 1e6:,.1f} M parameters on {where}. /help lists the commands.")
+        _say(f"llava {__version__}, {parameters / 1e6:,.1f} M parameters on {where}. /help lists the commands.")
     for line in shown:
-        print(line)
+        _say(line)
     with _line_editing():
         for line in _lines():
             try:
                 if line == "/quit":
                     break
+                if (flaw := find_flaw(line)) is not None:
+                    raise UsageError(f"What was typed {flaw}.")
                 _obey(chat, line) if line.startswith("/") else _reply(chat, line)
             except LlavaError as error:
-                print(f"llava: error: {error}", file=sys.stderr, flush=True)
+                write_line(f"llava: error: {error}")
                 if isinstance(error, ContextTooLong):
-                    print("/undo takes the last question back, /clear begins anew.", file=sys.stderr, flush=True)
+                    write_line("/undo takes the last question back, /clear begins anew.")
             except OSError as error:
-                print(f"llava: error: {error.strerror}: {error.filename}", file=sys.stderr, flush=True)
+                if error.filename is None:  # not about a file: standard output cannot be written
+                    raise
+                write_line(f"llava: error: {error.strerror}: {error.filename}")
+            except KeyboardInterrupt:
+                _say("\n(stopped)")
     return 0
 
 
+def _say(text: str, end: str = "\n") -> None:
+    print(for_stream(text, sys.stdout), end=end, flush=True)
+
+
 def _reply(chat: Chat, question: str) -> None:
-    reply = chat.ask(question, lambda piece: print(piece, end="", flush=True))
-    print(flush=True)
+    reply = chat.ask(question, partial(_say, end=""))
+    _say("")
     if reply is None:
-        print("(stopped)")
+        _say("(stopped)")
+    elif not reply.text:
+        _say(f"({reply.explain(chat.loaded.tokenizer)})")
     elif not reply.finished:
-        print(f"(cut after {reply.new_tokens} tokens)")
+        full = ", and the context is full" if reply.finish_reason == "context" else ""
+        _say(f"(cut after {reply.new_tokens} tokens{full})")
 
 
 def _obey(chat: Chat, line: str) -> None:
@@ -175,19 +191,19 @@ def _obey(chat: Chat, line: str) -> None:
     rest = rest.strip()
     if name == "/image":
         for source in _sources(rest):
-            print(chat.show(source))
+            _say(chat.show(source))
     elif name == "/save":
         if not rest:
             raise UsageError("/save needs the name of a file.")
-        chat.save(Path(rest).expanduser())
-        print(f"saved {len(chat.turns)} turns to {rest}")
+        chat.save(Path(os.path.expanduser(rest)))
+        _say(f"saved {len(chat.turns)} turns to {rest}")
     elif name == "/undo":
-        print(f"taken back: {chat.undo()}")
+        _say(f"taken back: {chat.undo()}")
     elif name == "/clear":
         chat.clear()
-        print("cleared")
+        _say("cleared")
     elif name == "/help":
-        print(HELP)
+        _say(HELP)
     else:
         raise UsageError(f"There is no command '{name}'; /help lists them.")
 
@@ -212,10 +228,10 @@ def _lines() -> Iterator[str]:
             line = input(prompt).strip()
         except EOFError:
             if prompt:
-                print()
+                _say("")
             return
         except KeyboardInterrupt:
-            print("\n(Ctrl-D or /quit leaves)")
+            _say("\n(Ctrl-D or /quit leaves)")
             continue
         if line:
             yield line

@@ -8,18 +8,23 @@ that ``llava --help`` loads no torch. A user's mistake ends in one sentence on s
 from __future__ import annotations
 
 import argparse
+import contextlib
+import errno
+import importlib.metadata
 import importlib.util
 import json
 import os
+import platform
 import signal
 import sys
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from llava import __version__
-from llava.errors import LlavaError, UsageError
+from llava.errors import LlavaError, Notice, UsageError
 from llava.flags import (
     QUANTIZATIONS,
     add_checkpoint_flags,
@@ -28,8 +33,10 @@ from llava.flags import (
     add_tower_flag,
     quick_imports,
     read_bytes,
+    read_ids,
 )
 from llava.serve.command import add_serve
+from llava.text import Printer, find_flaw, for_stream, give_up, is_terminal, is_unicode, open_streams, write_line
 
 if TYPE_CHECKING:
     from llava.backends.local import Answer
@@ -41,35 +48,70 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141
 
 
+# An OSError of these, about no file, is about standard output.
+_NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; argparse's own mistakes leave with 2."""
+    has_output = open_streams()
     try:
-        code = _run(sys.argv[1:] if argv is None else list(argv))
+        try:
+            with _notices_as_lines():
+                code = _run(sys.argv[1:] if argv is None else list(argv), has_output)
+        except SystemExit:  # argparse's, after --help too
+            sys.stdout.flush()
+            raise
         sys.stdout.flush()  # here, so that a reader who left is noticed here
         return code
     except LlavaError as error:
         return _complain(str(error), error.exit_code)
     except KeyboardInterrupt:
-        print(file=sys.stderr)
+        write_line("")
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader left. Python would complain once more when it closes stdout, so give it somewhere to write.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        give_up(sys.stdout)
         return BROKEN_PIPE
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in _NOT_WRITTEN:
             raise
+        if error.filename is None:
+            give_up(sys.stdout)
+            return _complain(f"Standard output cannot be written: {error.strerror}.", LlavaError.exit_code)
         return _complain(f"{error.strerror}: {error.filename}", LlavaError.exit_code)
 
 
 def _complain(sentence: str, exit_code: int) -> int:
-    sys.stdout.flush()
-    print(f"llava: error: {sentence}", file=sys.stderr)
+    try:
+        sys.stdout.flush()
+    except OSError:
+        give_up(sys.stdout)
+    write_line(f"llava: error: {sentence}")
     return exit_code
 
 
-def _run(argv: list[str]) -> int:
+@contextlib.contextmanager
+def _notices_as_lines() -> Iterator[None]:
+    """What Python code would be warned of is a line on standard error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", Notice)
+        show_others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+            if issubclass(category, Notice):
+                write_line(f"llava: {message}")
+            else:
+                show_others(message, category, *rest, **more)
+
+        warnings.showwarning = show
+        yield
+
+
+def _run(argv: list[str], has_output: bool) -> int:
     arguments, rest = build_parser().parse_known_args(argv)
+    arguments.has_output = has_output
+    if not has_output and arguments.run in (_info, _chat, _eval_synth):
+        raise LlavaError("Standard output is closed, and what this command does is to write there.")
     # Pictures may stand on both sides of a flag, which argparse cannot do by itself.
     flags = [word for word in rest if word.startswith("-") and word != "-"]
     if flags or (rest and "words" not in arguments):
@@ -85,13 +127,14 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.print_usage(sys.stderr)
-        self.exit(UsageError.exit_code, f"llava: error: {message}\n")
+        write_line(f"llava: error: {message}")
+        self.exit(UsageError.exit_code)
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Every command and flag; docs/cli.md is written from it."""
     parser = _Parser(prog="llava", description="Ask a LLaVA model about a picture, train one, measure it.")
-    parser.add_argument("--version", action="version", version=f"llava {__version__}")
+    parser.add_argument("--version", action=_Version, help="show this program's version, and of what it runs on")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_ask(commands)
     _add_chat(commands)
@@ -102,6 +145,21 @@ def build_parser() -> argparse.ArgumentParser:
     _add_synth(commands)
     _add_eval(commands)
     return parser
+
+
+class _Version(argparse.Action):
+    """What decides how models run here: on Python 3.10, say, Transformers' newest version is an older one."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str | None = None) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        parts = [f"Python {platform.python_version()}"]
+        for name in ("transformers", "torch"):
+            with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+                parts.append(f"{name} {importlib.metadata.version(name)}")
+        print(f"llava {__version__} ({', '.join(parts)})")
+        parser.exit()
 
 
 def _add_talking_flags(parser: argparse.ArgumentParser) -> None:
@@ -127,6 +185,21 @@ def _add_talking_flags(parser: argparse.ArgumentParser) -> None:
         "--stop", action="append", default=[], metavar="TEXT", help="end the answer before TEXT; may be given again"
     )
     parser.add_argument("--max-new-tokens", type=int, default=512, metavar="N", help="at most (default: %(default)s)")
+    parser.add_argument(
+        "--min-new-tokens", type=int, metavar="N", help="at least (default: the checkpoint's own, or none)"
+    )
+    parser.add_argument(
+        "--no-repeat-ngram-size",
+        type=int,
+        metavar="N",
+        help="no N tokens come twice in the same order; 0 is off (default: the checkpoint's own, or 0)",
+    )
+    parser.add_argument(
+        "--bad-words", action="append", default=[], metavar="TEXT", help="never write TEXT; may be given again"
+    )
+    parser.add_argument(
+        "--suppress-tokens", type=read_ids, default=(), metavar="IDS", help="never choose these token ids, as 5,17,23"
+    )
     parser.add_argument(
         "--memory",
         type=read_bytes,
@@ -154,6 +227,10 @@ def _sampling(arguments: argparse.Namespace) -> Sampling:
         repetition_penalty=arguments.repetition_penalty,
         seed=arguments.seed,
         stop=tuple(arguments.stop),
+        min_new_tokens=arguments.min_new_tokens,
+        no_repeat_ngram_size=arguments.no_repeat_ngram_size,
+        bad_words=tuple(arguments.bad_words),
+        suppress_tokens=arguments.suppress_tokens,
     )
 
 
@@ -164,9 +241,10 @@ def _load(arguments: argparse.Namespace) -> LoadedModel:
         from llava.model.checkpoint import load_model
         from llava.model.sources import DEFAULT_MODEL
 
-    waiting = sys.stderr.isatty()
+    waiting = is_terminal(sys.stderr)
     if waiting:
-        print(f"loading {arguments.model or 'the embedded model'} ...", end="", file=sys.stderr, flush=True)
+        name = for_stream(arguments.model or "the embedded model", sys.stderr)
+        print(f"loading {name} ...", end="", file=sys.stderr, flush=True)
     try:
         loaded = load_model(
             arguments.model or DEFAULT_MODEL,
@@ -216,24 +294,32 @@ def _ask(arguments: argparse.Namespace) -> int:
     loaded = _load(arguments)
     load_s = time.perf_counter() - began
 
-    def say(piece: str) -> None:
-        print(piece, end="", flush=True)
-
-    on_text = None if arguments.json else say
+    printer = Printer("" if arguments.has_output else "it is closed")
+    on_text = None if arguments.json else printer.say
     reply = ask(loaded, question, pictures, sampling, template=arguments.conv_mode, on_text=on_text)
+    note = reply.explain(loaded.tokenizer)
     if arguments.json:
-        print(json.dumps(_as_json(reply, arguments.model, load_s, pictures), ensure_ascii=False, indent=2))
-        return 0
-    print()
-    if not reply.finished:
-        print(f"llava: the answer was cut after {reply.new_tokens} tokens.", file=sys.stderr)
+        is_plain = not is_unicode(sys.stdout) or is_terminal(sys.stdout)
+        report = _as_json(reply, note, arguments.model, load_s, pictures)
+        printer.say(json.dumps(report, ensure_ascii=is_plain, indent=2))
+    printer.say("\n")
+    if note is not None and not arguments.json:
+        write_line(f"llava: {note[0].lower()}{note[1:]}")
+    if printer.failure:
+        write_line(printer.text)
+        reason = f"Standard output cannot be written ({printer.failure}); what belongs there is above."
+        return _complain(reason, LlavaError.exit_code)
     return 0
 
 
-def _as_json(reply: Answer, model: str | None, load_s: float, pictures: Sequence[Picture]) -> dict[str, Any]:
+def _as_json(
+    reply: Answer, note: str | None, model: str | None, load_s: float, pictures: Sequence[Picture]
+) -> dict[str, Any]:
     return {
         "answer": reply.text,
         "finished": reply.finished,
+        "finish_reason": reply.finish_reason,
+        "note": note,
         "model": model or "embedded",
         "prompt_tokens": reply.prompt_tokens,
         "image_positions": list(reply.image_positions),
@@ -261,6 +347,8 @@ def _split_words(words: list[str], question: str | None) -> tuple[list[str], str
             raise UsageError(f"The last word has to be the question, but '{question[:80]}' is a picture.")
     if not question.strip():
         raise UsageError("The question is empty.")
+    if (flaw := find_flaw(question)) is not None:
+        raise UsageError(f"The question {flaw}.")
     return words, question
 
 
@@ -336,9 +424,10 @@ def _convert(arguments: argparse.Namespace) -> int:
         done = convert(arguments.source, arguments.folder, arguments.to, base=base, vision_tower=tower)
     finally:
         signal.signal(signal.SIGTERM, before)
-    print(f"{done.folder}: {done.num_tensors} tensors, {done.num_bytes / 1e9:.2f} GB, layout {done.layout}")
+    size = f"{done.num_tensors} tensors, {done.num_bytes / 1e9:.2f} GB, layout {done.layout}"
+    print(for_stream(f"{done.folder}: {size}", sys.stdout))
     for note in done.notes:
-        print(f"llava: {note}", file=sys.stderr)
+        write_line(f"llava: {note}")
     return 0
 
 

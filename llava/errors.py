@@ -76,3 +76,7 @@ class EngineFailed(LlavaError):
 
 class CheckpointError(LlavaError, ValueError):
     """A checkpoint cannot be used as it stands: files missing, tensors that do not fit, an unsafe format."""
+
+
+class Notice(UserWarning):
+    """What a user should know though nothing failed, as a complete sentence. Commands print it, Python code warns."""

@@ -118,3 +118,11 @@ def read_bytes(text: str) -> int:
     except ValueError:
         pass
     raise argparse.ArgumentTypeError(f"'{text}' is no size; write a number above 0 such as 500M or 2G")
+
+
+def read_ids(text: str) -> tuple[int, ...]:
+    """Token ids from 5,17,23."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' are no token ids; write whole numbers such as 5,17,23") from None

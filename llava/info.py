@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from llava.conversation import template_name
 from llava.errors import CheckpointError
 from llava.image.geometry import Size, TilePlan, Tiling, plan_tiles
 from llava.image.source import FOR_LOCAL_USER, load_picture, say_notes
+from llava.text import for_stream
 
 if TYPE_CHECKING:
     from llava.model.foreign import Finding
@@ -258,7 +260,7 @@ def _two_columns(facts: Iterable[tuple[str, str]]) -> Table:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for title, text in facts:
-        table.add_row(title, text)
+        table.add_row(title, for_stream(text, sys.stdout))
     return table
 
 
@@ -271,5 +273,4 @@ def _show(table: Table) -> None:
     console.width = 200
     with console.capture() as text:
         console.print(table)
-    lines = "\n".join(line.rstrip() for line in text.get().splitlines())
-    print(lines.encode("utf-8", "backslashreplace").decode())  # the name of a file may be no text
+    print(for_stream("\n".join(line.rstrip() for line in text.get().splitlines()), sys.stdout))

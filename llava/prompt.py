@@ -9,6 +9,8 @@ Source: haotian-liu/LLaVA@c121f04 llava/mm_utils.py (tokenizer_image_token), lla
 
 from __future__ import annotations
 
+import codecs
+import functools
 import itertools
 import re
 from collections.abc import Iterable, Sequence
@@ -279,6 +281,7 @@ class TextStream:
 
     def __init__(self, tokenizer: Any, stop: Iterable[str] = ()) -> None:
         self.stopped = False
+        self.stop_text: str | None = None  # the stop string that ended it
         self._tokenizer = tokenizer
         self._stop = tuple(stop)
         if not all(self._stop):
@@ -299,15 +302,50 @@ class TextStream:
             certain.append(self._say(self._decode_waiting(is_end=len(self._waiting) > _MAX_WAITING)))
         return "".join(certain)
 
-    def finish(self) -> str:
-        """The rest, after the last token: half characters as U+FFFD, and what only began like a stop string."""
+    def finish(self, *, is_cut: bool = False) -> str:
+        """The rest, after the last token: half characters as U+FFFD, and what only began like a stop string.
+
+        ``is_cut``: more tokens would have come, so a character of which only the first bytes are there is left out.
+        U+FFFD that the tokens themselves say stays.
+        """
         if self.stopped:
             return ""
+        if is_cut and self._waiting:
+            return self._say(self._decode_whole()) + self._release()
         rest = self._say(self._decode_waiting(is_end=True))
-        if not self.stopped:
-            rest += self._held
-            self._held = ""
-        return rest
+        return rest + self._release()
+
+    def _release(self) -> str:
+        """What was held back as the beginning of a stop string, which it now is not."""
+        held, self._held = "" if self.stopped else self._held, ""
+        return held
+
+    def _decode_whole(self) -> str:
+        """What the waiting ids add, without a character that their last bytes only begin."""
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        decoder.decode(b"".join(map(self._spell, self._waiting)))
+        num_missing = len(decoder.getstate()[0])
+        ids = self._waiting
+        while num_missing > 0 and (size := len(self._spell(ids[-1]))) <= num_missing:
+            ids, num_missing = ids[:-1], num_missing - size
+        self._waiting = ids
+        text = self._decode_waiting(is_end=True)
+        # A token that holds the end of one character and the beginning of the next shows the latter as one U+FFFD.
+        return text.removesuffix("\ufffd") if num_missing else text
+
+    def _spell(self, token: int) -> bytes:
+        """A token's bytes, which need not be whole characters."""
+        text = self._decode([token])
+        if "\ufffd" not in text:
+            return text.encode()
+        piece = self._tokenizer.convert_ids_to_tokens(token)
+        byte = re.fullmatch("<0x([0-9A-F]{2})>", piece)  # sentencepiece's way, and below it GPT-2's
+        if byte is not None:
+            return bytes.fromhex(byte[1])
+        values = _byte_values()
+        if all(character in values for character in piece):
+            return bytes(values[character] for character in piece)
+        return text.encode()
 
     def _decode_waiting(self, *, is_end: bool) -> str:
         """What the waiting ids add to the text; nothing while they end within a character, unless ``is_end``."""
@@ -332,11 +370,23 @@ class TextStream:
         found = [place for word in self._stop if (place := text.find(word)) >= 0]
         if found:
             self.stopped, self._held = True, ""
+            self.stop_text = next(word for word in self._stop if text.startswith(word, min(found)))
             return text[: min(found)]
         num_held = max((_overlap(text, word) for word in self._stop), default=0)
         sure = len(text) - num_held
         self._held = text[sure:]
         return text[:sure]
+
+
+@functools.cache
+def _byte_values() -> dict[str, int]:
+    """The byte that each character of a byte-level vocabulary stands for.
+
+    Source: openai/gpt-2@9b63575 src/encoder.py (bytes_to_unicode).
+    """
+    shown = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(0x100) if byte not in shown]
+    return {chr(byte): byte for byte in shown} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
 
 
 # No character takes more than four bytes, so a longer wait means bytes that are none; then what there is comes out.

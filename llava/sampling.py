@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llava.errors import UsageError
+from llava.text import find_flaw
 
 # OpenAI's limit; each one is read from every step's scores.
 MAX_LOGPROBS = 20
@@ -29,7 +30,11 @@ class Sampling:
         stop: texts before the first of which the answer ends.
         logprobs: how many of the likeliest tokens to tell with each token, 0 to 20; None tells nothing.
         num_beams: more than 1 searches for the likeliest answer, by Transformers' ``generate``.
-        max_new_tokens: at most so many.
+        max_new_tokens: at most so many. min_new_tokens: the answer does not end before so many; None is the
+            checkpoint's own, or 0.
+        no_repeat_ngram_size: no run of so many tokens comes twice; 0 is off, None is the checkpoint's own, or 0.
+        bad_words: texts that do not come, as the tokenizer writes them at the beginning and in the middle of a text.
+        suppress_tokens: token ids that do not come. Both are added to the checkpoint's own.
     """
 
     temperature: float = 0.0
@@ -44,6 +49,10 @@ class Sampling:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
+    min_new_tokens: int | None = None
+    no_repeat_ngram_size: int | None = None
+    bad_words: tuple[str, ...] = ()
+    suppress_tokens: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < math.inf:
@@ -64,14 +73,39 @@ class Sampling:
             value = getattr(self, name)
             if not -2 <= value <= 2:
                 raise UsageError(f"The {name.replace('_', ' ')} is {value}; it has to be between -2 and 2.")
-        if any(not text for text in self.stop):
-            raise UsageError("A stop text is empty; it would end every answer at once.")
+        self._check_texts()
+        for name in ("min_new_tokens", "no_repeat_ngram_size"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise UsageError(f"{name} is {value}; it has to be at least 0.")
+        if (self.min_new_tokens or 0) > self.max_new_tokens:
+            raise UsageError(
+                f"The answer has to have at least {self.min_new_tokens} new tokens, but at most {self.max_new_tokens}."
+            )
+        if any(token < 0 for token in self.suppress_tokens):
+            raise UsageError(f"suppress_tokens holds {min(self.suppress_tokens)}; token ids are at least 0.")
         if self.logprobs is not None and not 0 <= self.logprobs <= MAX_LOGPROBS:
             raise UsageError(f"logprobs is {self.logprobs}; it has to be between 0 and {MAX_LOGPROBS}.")
         if self.num_beams > 1:
             given = [name for name in _NOT_WITH_BEAMS if getattr(self, name) != getattr(Sampling, name)]
             if given:
                 raise UsageError(f"{given[0]} cannot be had together with {self.num_beams} beams; leave one out.")
+
+    def _check_texts(self) -> None:
+        for name, texts in (("stop text", self.stop), ("bad word", self.bad_words)):
+            if isinstance(texts, str):
+                raise UsageError(f"A {name} has to be one of a tuple, but {texts!r} stands alone: write ({texts!r},).")
+            for text in texts:
+                if not text:
+                    raise UsageError(f"A {name} is empty; it would end every answer at once.")
+                if (flaw := find_flaw(text)) is not None:
+                    raise UsageError(f"The {name} {text!r} {flaw}.")
+
+    def within(self, room_tokens: int) -> Sampling:
+        """The same with no more than so many new tokens, one at least."""
+        most = max(1, min(self.max_new_tokens, room_tokens))
+        least = None if self.min_new_tokens is None else min(self.min_new_tokens, most)
+        return replace(self, max_new_tokens=most, min_new_tokens=least)
 
     @property
     def has_penalties(self) -> bool:
@@ -85,13 +119,12 @@ class Sampling:
             chosen["repetition_penalty"] = self.repetition_penalty
         if self.temperature > 0:
             chosen["temperature"] = self.temperature
-            if self.min_p:
-                chosen["min_p"] = self.min_p
             # Said even when they are off: a checkpoint's generation_config.json may hold other values.
             chosen["top_p"] = 1.0 if self.top_p is None else self.top_p
             chosen["top_k"] = self.top_k or 0
+            chosen["min_p"] = self.min_p or None
         else:
-            chosen.update(temperature=None, top_p=None, top_k=None)
+            chosen.update(temperature=None, top_p=None, top_k=None, min_p=None)
         return chosen
 
 

@@ -54,6 +54,7 @@ def test_a_greedy_call_carries_no_sampling_numbers() -> None:
         "temperature": None,
         "top_p": None,
         "top_k": None,
+        "min_p": None,
     }
 
 
@@ -64,4 +65,5 @@ def test_sampling_says_top_p_even_when_it_is_off() -> None:
         "temperature": 0.2,
         "top_p": 1.0,
         "top_k": 0,
+        "min_p": None,
     }

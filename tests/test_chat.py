@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llava.answer import Sampling, answer, place_pictures, start_conversation
+from llava.answer import Answer, Sampling, answer, place_pictures, start_conversation
 from llava.chat import HELP, Chat, run_chat
 from llava.errors import ContextTooLong, UsageError
 from llava.image.source import load_picture
@@ -164,6 +164,10 @@ def test_a_saved_conversation_is_a_record_of_llavas_data_format(chat: Chat, phot
         ("/save /nowhere/chat.txt", "No such file or directory: /nowhere/chat.txt"),
         ("/undo", "There is nothing to undo"),
         ("/paint", "There is no command '/paint'"),
+        ("/save ~nobody-here/chat.txt", "No such file or directory: ~nobody-here/chat.txt"),
+        ("/image ~nobody-here/a.png", "a.png"),
+        ("/image a\udcff\x1b.png", "What was typed is not valid UTF-8: at 8 it holds the byte 0xff."),
+        ("What\0?", "What was typed holds the character U+0000"),
         ("What? " * 3000, "/undo takes the last question back"),
     ],
 )
@@ -185,3 +189,46 @@ def test_the_pictures_of_the_command_line_wait_for_the_first_question(
     assert run_chat(chat, [str(photo), str(photo)]) == 0
     assert len(chat.waiting) == 2
     assert capsys.readouterr().out.count("photo.png: 100 x 67, 14 positions") == 2
+
+
+def test_ctrl_c_during_a_command_ends_only_that(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("llava.chat.load_picture", interrupt)
+    type_lines(monkeypatch, "/image a.png", "/clear")
+    assert run_chat(chat, []) == 0
+    assert capsys.readouterr().out == "\n(stopped)\ncleared\n"
+
+
+def test_a_chat_whose_reader_left_ends(chat: Chat, monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave(*_: object, **__: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    type_lines(monkeypatch, "/help", "/clear")
+    monkeypatch.setattr("llava.chat._say", leave)
+    with pytest.raises(BrokenPipeError):
+        run_chat(chat, [])
+
+
+def test_an_answer_in_a_chat_is_explained_where_it_is_empty(
+    loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chat = Chat(loaded, Sampling(max_new_tokens=6))
+    monkeypatch.setattr("llava.chat.answer", lambda *_, **__: Answer("", 5, 0, (), 1, True, 0.1, 0.2, "stop", None, 2))
+    type_lines(monkeypatch, "What?")
+    assert run_chat(chat, []) == 0
+    assert "(The answer is empty: the model ended it at once, with token 2, '</s>'." in capsys.readouterr().out
+
+
+def test_a_picture_of_an_odd_name_is_saved_with_its_conversation(chat: Chat, photo: Path, tmp_path: Path) -> None:
+    odd = tmp_path / "a\udcff.png"
+    odd.write_bytes(photo.read_bytes())
+    chat.show(str(odd))
+    chat.ask("What is it?", lambda piece: None)
+    for name in ("chat.json", "chat.txt"):
+        chat.save(tmp_path / name)
+        assert r"a\udcff.png" in (tmp_path / name).read_text(encoding="utf-8")
+    assert json.loads((tmp_path / "chat.json").read_text(encoding="utf-8"))[0]["image"] == "a\udcff.png"

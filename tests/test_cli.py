@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 import types
@@ -55,6 +56,7 @@ def test_the_json_object_counts_tokens_and_times(
     assert reply["image_positions"] == [14]
     assert reply["prompt_tokens"] > 14
     assert 1 <= reply["new_tokens"] <= 6
+    assert (reply["finish_reason"], reply["note"]) == ("length", "The answer was cut after 6 tokens.")
     assert 0 < reply["seconds"]["first_token"] <= reply["seconds"]["answer"]
     assert reply["seconds"]["load"] > 0
 
@@ -166,6 +168,52 @@ def test_a_size_that_is_none_is_named(capsys: pytest.CaptureFixture[str], size: 
     assert f"'{size}' is no size" in capsys.readouterr().err
 
 
+def test_words_and_tokens_can_be_barred(capsys: pytest.CaptureFixture[str], next_folder: Path) -> None:
+    def ask(*flags: str) -> str:
+        code, out, _ = run(capsys, "ask", "What is it?", "--model", next_folder, "--max-new-tokens", "30", *flags)
+        assert code == 0
+        return out
+
+    plain = ask()
+    letter = plain[0]
+    assert letter not in ask("--bad-words", letter)
+    assert ask("--no-repeat-ngram-size", "1", "--min-new-tokens", "3") != plain
+    suppressed = ",".join(map(str, range(259, 300)))
+    assert ask("--suppress-tokens", suppressed) not in ("\n", plain)
+    assert ask("--num-beams", "2", "--no-repeat-ngram-size", "1") != ask("--num-beams", "2")
+
+
+def with_settings(folder: Path, copy: Path, **settings: Any) -> Path:
+    shutil.copytree(folder, copy)
+    write_json(copy / "generation_config.json", {"eos_token_id": 2, "pad_token_id": 0, **settings})
+    return copy
+
+
+def test_an_empty_answer_is_explained(capsys: pytest.CaptureFixture[str], next_folder: Path, tmp_path: Path) -> None:
+    folder = with_settings(next_folder, tmp_path / "mute", sequence_bias=[[[2], 100.0]])
+    code, out, err = run(capsys, "ask", "What?", "--model", folder)
+    assert (code, out) == (0, "\n")
+    assert err.startswith("llava: the answer is empty: the model ended it at once, with token 2, '</s>'. ")
+    reply = run_json(capsys, "What?", "--model", folder)
+    assert (reply["answer"], reply["finish_reason"], reply["new_tokens"]) == ("", "stop", 1)
+    assert reply["note"].startswith("The answer is empty")
+
+
+def test_settings_that_are_not_followed_are_one_line_and_wrong_ones_an_error(
+    capsys: pytest.CaptureFixture[str], next_folder: Path, tmp_path: Path
+) -> None:
+    folder = with_settings(next_folder, tmp_path / "led", guidance_scale=1.5, no_repeat_ngram_size=2)
+    code, _, err = run(capsys, "ask", "What?", "--model", folder, *SHORT)
+    notice, _ = err.splitlines()
+    assert code == 0
+    assert notice == "llava: Of the checkpoint's generation settings guidance_scale=1.5 is not followed."
+    folder = with_settings(next_folder, tmp_path / "wrong", no_repeat_ngram_size="two")
+    code, out, err = run(capsys, "ask", "What?", "--model", folder)
+    assert (code, out) == (1, "")
+    says = "no_repeat_ngram_size is 'two'; it has to be a whole number of at least 0."
+    assert err == f"llava: error: {folder / 'generation_config.json'}: {says}\n"
+
+
 def test_beams_and_sampling_answer(capsys: pytest.CaptureFixture[str], next_folder: Path, photo: Path) -> None:
     flags = ["--model", next_folder, *SHORT]
     assert run(capsys, "ask", photo, "What?", "--num-beams", "2", *flags)[0] == 0
@@ -184,6 +232,11 @@ MISTAKES: list[tuple[list[str], int, str]] = [
     (["ask", "PHOTO", "What?", "--temperature", "warm"], 2, "invalid float value: 'warm'"),
     (["ask", "PHOTO", "What?", "--top-p", "1.5"], 2, "top-p is 1.5"),
     (["ask", "PHOTO", "What?", "--num-beams", "0"], 2, "beams is 0"),
+    (["ask", "PHOTO", "What?", "--suppress-tokens", "1,x"], 2, "'1,x' are no token ids"),
+    (["ask", "PHOTO", "What?", "--suppress-tokens", "-1"], 2, "suppress_tokens holds -1"),
+    (["ask", "PHOTO", "What?", "--bad-words", ""], 2, "A bad word is empty"),
+    (["ask", "PHOTO", "What?", "--no-repeat-ngram-size", "-2"], 2, "no_repeat_ngram_size is -2"),
+    (["ask", "PHOTO", "What?", "--min-new-tokens", "900"], 2, "at least 900 new tokens, but at most 512"),
     (["ask", "PHOTO", "What?", "--max-new-tokens", "0"], 2, "new tokens is 0"),
     (["ask", "PHOTO", "What?", "--conv-mode", "klingon", "--model", "MODEL"], 2, "no conversation template 'klingon'"),
     (["ask", "PHOTO", "What?", "--dtype", "int3", "--model", "MODEL"], 2, "int3"),

@@ -26,13 +26,23 @@ from llava.image.source import Picture
 from llava.model.checkpoint import LoadedModel
 from llava.model.companions import fit_tokenizer, load_generation_config, load_tokenizer
 from llava.model.convert import convert
+from llava.model.generation import describe_unfollowed, find_stop_strings
 from llava.model.opening import open_checkpoint
 from llava.model.sources import DEFAULT_MODEL, find_checkpoint
 from llava.model.weights import find_tensors
 from llava.prompt import escape_image_tokens, keep_needed_escapes, render, split_at_images
+from llava.sampling import Sampling
 
 # Beside the rows of embeddings, what vLLM and every Transformers know a tower's tensors by.
 _CLASSIC_TOWER = "vision_tower.vision_model."
+
+
+# The fields of generation_config.json that reach an engine.
+_TOLD = ("eos_token_id", "min_new_tokens", "repetition_penalty", "stop_strings", "suppress_tokens")
+
+
+def _or(number: int | None, other: int) -> int:
+    return other if number is None else number
 
 
 @dataclass(frozen=True)
@@ -84,6 +94,21 @@ class Checkpoint:
         self.image_id: int = self.tokenizer.convert_tokens_to_ids(DEFAULT_IMAGE_TOKEN)
 
     @property
+    def notice(self) -> str | None:
+        """What of the checkpoint's generation settings the engine is not told, as a sentence; None where it is all."""
+        return describe_unfollowed(self._loaded.model.generation_config, _TOLD)
+
+    def fill(self, sampling: Sampling) -> Sampling:
+        """The sampling with the checkpoint's own settings where it leaves them open."""
+        config = self._loaded.model.generation_config
+        return replace(
+            sampling,
+            repetition_penalty=sampling.repetition_penalty or config.repetition_penalty,
+            min_new_tokens=min(_or(sampling.min_new_tokens, config.min_new_tokens or 0), sampling.max_new_tokens),
+            suppress_tokens=(*sampling.suppress_tokens, *(config.suppress_tokens or ())),
+        )
+
+    @property
     def is_anyres(self) -> bool:
         return self.spec.tiling.is_anyres
 
@@ -116,6 +141,7 @@ class Checkpoint:
         conversation: Conversation | None,
         request: ChatRequest,
     ) -> Asked:
+        own_texts = find_stop_strings(self._loaded.model.generation_config)
         texts, stop_ids = find_ends(conversation or conv_templates[self._loaded.template], self._loaded)
         prompt_tokens = len(ids) - len(positions) + sum(positions)
         return Asked(
@@ -124,7 +150,7 @@ class Checkpoint:
             input_ids=tuple(self.image_id if token == IMAGE_TOKEN_INDEX else token for token in ids),
             prompt_tokens=prompt_tokens,
             image_tokens=sum(positions),
-            stop_texts=(*(texts if conversation is not None else ()), *request.sampling.stop),
+            stop_texts=(*(texts if conversation is not None else own_texts), *request.sampling.stop),
             stop_ids=tuple(stop_ids),
             max_new_tokens=min(request.sampling.max_new_tokens, max(1, self.context_tokens - prompt_tokens)),
         )

@@ -225,7 +225,10 @@ class Launched:
     def _open(self) -> Checkpoint:
         self._on_progress(f"Looking for {self._model or 'the embedded model'} in llava-hf's layout.")
         folder = find_hf_folder(self._model)
-        return Checkpoint(folder, self.options.template, self.options.context_tokens)
+        checkpoint = Checkpoint(folder, self.options.template, self.options.context_tokens)
+        if checkpoint.notice is not None:
+            _log.warning(checkpoint.notice)
+        return checkpoint
 
     async def _check_installed(self, python: str) -> None:
         """LlavaError if the interpreter does not have the engine: a sentence now, not a traceback in a minute."""
@@ -262,6 +265,7 @@ class Launched:
     async def chat(self, request: ChatRequest) -> AsyncIterator[Delta]:
         """See ``Backend.chat``."""
         self.process.check_alive()
+        request = replace(request, sampling=self.checkpoint.fill(request.sampling))
         asked = await asyncio.to_thread(self.checkpoint.ask, request)
         if len(asked.pictures) > self.options.max_pictures:
             raise RequestTooLarge(

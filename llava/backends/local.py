@@ -12,7 +12,8 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from transformers.generation import StoppingCriteria, StoppingCriteriaList
@@ -22,15 +23,34 @@ from llava.conversation import Conversation
 from llava.engine.engine import Engine
 from llava.engine.runner import find_obstacle
 from llava.engine.stream import Question, Stream
-from llava.errors import LlavaError, UsageError
+from llava.errors import LlavaError, Notice, UsageError
 from llava.image.geometry import TilePlan, plan_tiles
 from llava.image.pixels import make_pixels
 from llava.image.source import Picture
+from llava.model.generation import (
+    describe_unfollowed,
+    find_settings,
+    find_stop_strings,
+    make_processors,
+    write_for_generate,
+)
 from llava.prompt import Prompt, TextStream, find_closings, render
 from llava.sampling import Sampling
+from llava.text import find_flaw
 
 if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
+
+
+# The model's own end (a token, its template's separator); a stop text that was asked for; and what cut it.
+FinishReason = Literal["stop", "stop_string", "length", "context", "memory", "time"]
+
+_CUT = {
+    "length": "The answer was cut after {0}.",
+    "context": "The answer was cut after {0}: with the prompt's {1} they fill the model's context.",
+    "memory": "The answer was cut after {0}: with the prompt's {1} they fill the memory for keys and values.",
+    "time": "The answer was cut after {0}: the checkpoint's max_time is over.",
+}
 
 
 @dataclass(frozen=True)
@@ -45,6 +65,26 @@ class Answer:
     finished: bool  # False: cut at max_new_tokens or at the end of the context
     first_token_s: float
     total_s: float
+    finish_reason: FinishReason = "stop"
+    stop_text: str | None = None  # where the reason is "stop_string"
+    first_token: int | None = None
+
+    def explain(self, tokenizer: Any = None) -> str | None:
+        """A sentence for the person who asked, if the answer was cut or is empty; None for any other."""
+        count = f"{self.new_tokens} token{'s' * (self.new_tokens != 1)}"
+        cut = _CUT.get(self.finish_reason, "").format(count, self.prompt_tokens)
+        if self.text:
+            return cut or None
+        if self.finish_reason == "stop_string":
+            return f"The answer is empty: it began with the stop text {self.stop_text!r}."
+        said = f"{count} of blanks, of special tokens or of one unfinished character"
+        if cut:
+            return f"{cut} It is empty so far: {said}. Allow more --max-new-tokens."
+        if self.new_tokens <= 1 and self.first_token is not None:
+            piece = "" if tokenizer is None else f", {tokenizer.convert_ids_to_tokens(self.first_token)!r}"
+            said = f"the model ended it at once, with token {self.first_token}{piece}"
+        remedy = "Ask in other words, see that --conv-mode is the model's, or give --min-new-tokens."
+        return f"The answer is empty: {said}. {remedy}"
 
 
 @dataclass(frozen=True)
@@ -58,6 +98,7 @@ class Prepared:
     prompt_tokens: int  # less than the prompt's positions if the model cuts
     stop_texts: Sequence[str]
     stop_ids: Sequence[int]
+    limit: FinishReason = "length"  # what max_new_tokens stands for
 
 
 # Of many conversations so many are asked at once: more than run, fewer than an engine lets wait.
@@ -84,8 +125,15 @@ class Local:
             kept: Local | None = loaded.backend
             if kept is None:
                 kept = cls(loaded, **engine_settings)
+                if kept.notice is not None:
+                    warnings.warn(kept.notice, Notice, stacklevel=3)
                 object.__setattr__(loaded, "backend", kept)  # lives as long as the model
             return kept
+
+    @property
+    def notice(self) -> str | None:
+        """What of the checkpoint's generation settings is not followed, as a sentence; None where all is."""
+        return describe_unfollowed(self.loaded.model.generation_config)
 
     @property
     def engine(self) -> Engine:
@@ -117,10 +165,12 @@ class Local:
         prompt = render(conversation, loaded.tokenizer, positions, limit_tokens=limit_tokens)
         longest = (cuts and getattr(config, "tokenizer_model_max_length", None)) or prompt.num_positions
         prompt_tokens = min(prompt.num_positions, longest)
-        room_tokens = max(1, loaded.context_tokens - prompt_tokens)
-        sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room_tokens))
+        _check_text(conversation.get_prompt())
         stop_texts, stop_ids = find_ends(conversation, loaded)
-        return Prepared(prompt, pictures, plans, sampling, prompt_tokens, stop_texts, stop_ids)
+        asked = sampling.max_new_tokens
+        sampling = sampling.within(loaded.context_tokens - prompt_tokens)
+        limit: FinishReason = "length" if sampling.max_new_tokens == asked else "context"
+        return Prepared(prompt, pictures, plans, sampling, prompt_tokens, stop_texts, stop_ids, limit)
 
     def answer(
         self,
@@ -177,22 +227,32 @@ class Local:
 
     def make_question(self, prepared: Prepared) -> Question:
         """What the engine is asked."""
+        loaded, model = self.loaded, self.loaded.model
         # Where memory is short the answer may become shorter, as it does at the end of the context.
-        room_tokens = max(1, self.engine.cache_tokens - prepared.prompt_tokens + 1)
-        sampling = replace(prepared.sampling, max_new_tokens=min(prepared.sampling.max_new_tokens, room_tokens))
+        sampling = prepared.sampling.within(self._count_room(prepared))
         if sampling.repetition_penalty is None:
-            own = self.loaded.model.generation_config.repetition_penalty
-            sampling = replace(sampling, repetition_penalty=own)
+            sampling = replace(sampling, repetition_penalty=model.generation_config.repetition_penalty)
+        values = find_settings(model, sampling, loaded.tokenizer)
+        arguments = (model, values, sampling, prepared.stop_ids, prepared.prompt_tokens)
         return Question(
-            prepared.prompt, prepared.pictures, prepared.plans, sampling, prepared.stop_texts, prepared.stop_ids
+            prepared.prompt,
+            prepared.pictures,
+            prepared.plans,
+            sampling,
+            prepared.stop_texts,
+            prepared.stop_ids,
+            processors=partial(make_processors, *arguments) if values else None,
+            max_time_s=model.generation_config.max_time,
         )
 
     def _listen(
         self, prepared: Prepared, stream: Stream, began: float, on_text: Callable[[str], None] | None
     ) -> Answer:
-        speech = Speech(on_text)
+        speech, first_token = Speech(on_text), None
         try:
             for piece in stream:
+                if first_token is None and piece.choices:
+                    first_token = piece.choices[0].token
                 speech.say(piece.text)
         except torch.OutOfMemoryError as error:
             raise _no_memory(self.loaded, prepared) from error
@@ -209,6 +269,9 @@ class Local:
             finished=result.reason == "stop",
             first_token_s=result.first_token_s,
             total_s=time.perf_counter() - began,
+            finish_reason=self._find_reason(prepared, result.reason, result.new_tokens, result.stop_text),
+            stop_text=result.stop_text,
+            first_token=first_token,
         )
 
     def _generate(self, prepared: Prepared, began: float, on_text: Callable[[str], None] | None) -> Answer:
@@ -227,13 +290,17 @@ class Local:
         ]
         stops = (*prepared.stop_texts, *sampling.stop)
         listener = _Listener(TextStream(loaded.tokenizer, stop=stops), Speech(on_text), began)
-        arguments = sampling.for_generate()
+        values = find_settings(model, sampling, loaded.tokenizer)
+        arguments = sampling.for_generate() | write_for_generate(model.generation_config, values)
         if sampling.num_beams == 1:
             arguments["stopping_criteria"] = StoppingCriteriaList([listener])
+        elif own_stops := find_stop_strings(model.generation_config):
+            arguments.update(stop_strings=own_stops, tokenizer=loaded.tokenizer)
         has_seed = sampling.seed is not None
         with torch.inference_mode(), torch.random.fork_rng(enabled=has_seed), warnings.catch_warnings():
-            # That it counts the answer's tokens alone is what is wanted.
-            warnings.filterwarnings("ignore", "Passing `repetition_penalty` with `inputs_embeds`")
+            # That they count the answer's tokens alone is what is wanted.
+            warnings.filterwarnings("ignore", "Passing `(repetition_penalty|no_repeat_ngram_size)` with")
+            warnings.filterwarnings("ignore", "Unfeasible length constraints")  # the longest possible is what counts
             if has_seed:
                 torch.manual_seed(sampling.seed)
             try:
@@ -249,17 +316,45 @@ class Local:
             except torch.OutOfMemoryError as error:
                 raise _no_memory(loaded, prepared) from error
         listener.hear(new_ids)
-        finished = listener.stream.stopped or (bool(new_ids) and new_ids[-1] in prepared.stop_ids)
+        reason = _judge_end(prepared, new_ids, is_stopped=listener.stream.stopped)
         return Answer(
-            text=listener.finish(),
+            text=listener.finish(is_cut=reason != "stop"),
             prompt_tokens=prepared.prompt_tokens,
             cut_tokens=prepared.prompt.num_positions - prepared.prompt_tokens,
             image_positions=tuple(plan.num_positions for plan in prepared.plans),
             new_tokens=len(new_ids),
-            finished=finished,
+            finished=reason == "stop",
             first_token_s=listener.first_token_s,
             total_s=time.perf_counter() - began,
+            finish_reason=self._find_reason(prepared, reason, len(new_ids), listener.stream.stop_text),
+            stop_text=listener.stream.stop_text,
+            first_token=new_ids[0] if new_ids else None,
         )
+
+    def _find_reason(self, prepared: Prepared, reason: str, new_tokens: int, stop_text: str | None) -> FinishReason:
+        """Why an answer ended, to the user; ``reason``: to the engine."""
+        if reason == "length":
+            return prepared.limit if new_tokens >= prepared.sampling.max_new_tokens else "memory"
+        asked_for = (*prepared.sampling.stop, *find_stop_strings(self.loaded.model.generation_config))
+        if reason == "stop":
+            return "stop_string" if stop_text in asked_for else "stop"
+        return "time"
+
+    def _count_room(self, prepared: Prepared) -> int:
+        """How many new tokens fit into the cache; the last one needs no place."""
+        return self.engine.cache_tokens - prepared.prompt_tokens + 1
+
+
+def _judge_end(prepared: Prepared, new_ids: Sequence[int], *, is_stopped: bool) -> str:
+    """Why ``generate`` ended: "stop", "length" or "time"."""
+    if is_stopped or (new_ids and new_ids[-1] in prepared.stop_ids):
+        return "stop"
+    return "length" if len(new_ids) >= prepared.sampling.max_new_tokens else "time"
+
+
+def _check_text(text: str) -> None:
+    if (flaw := find_flaw(text)) is not None:
+        raise UsageError(f"The conversation {flaw}.")
 
 
 def image_slot(loaded: LoadedModel) -> str:
@@ -275,9 +370,10 @@ def image_slot(loaded: LoadedModel) -> str:
 def find_ends(conversation: Conversation, loaded: LoadedModel) -> tuple[list[str], list[int]]:
     """The texts and the token ids that close an answer: what the checkpoint says and what the template does."""
     said = loaded.model.generation_config.eos_token_id
-    if said is None:
+    if said is None or said == []:
         said = loaded.tokenizer.eos_token_id
     texts, ids = find_closings(conversation, loaded.tokenizer)
+    texts += find_stop_strings(loaded.model.generation_config)
     return texts, list(dict.fromkeys([*([said] if isinstance(said, int) else said or ()), *ids]))
 
 
@@ -327,7 +423,7 @@ class _Listener(StoppingCriteria):
         self._speech.say(self.stream.feed(new_ids[self._num_heard :]))
         self._num_heard = len(new_ids)
 
-    def finish(self) -> str:
+    def finish(self, *, is_cut: bool) -> str:
         """The whole answer, after saying what the stream held back."""
-        self._speech.say(self.stream.finish())
+        self._speech.say(self.stream.finish(is_cut=is_cut))
         return self._speech.text

@@ -7,6 +7,7 @@ iterator cancels what is still open of it, so its blocks are free after the step
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -29,12 +30,15 @@ from llava.engine.stream import Piece, Stream
 from llava.errors import ContextTooLong, EngineClosed, UsageError
 from llava.image.geometry import TilePlan, Tiling, plan_tiles, plan_whole
 from llava.model.checkpoint import load_model
+from llava.model.generation import find_stop_strings
 from llava.model.sources import DEFAULT_MODEL
 from llava.prompt import Prompt, say_how_many_fit, tokenizer_image_token
 from llava.sampling import Sampling
 
 if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
+
+_log = logging.getLogger(__name__)
 
 # A broken engine is made anew at most this often.
 RESTART_S = 1.0
@@ -87,6 +91,8 @@ class Own:
             model = load_model(model or DEFAULT_MODEL, **{"for_engine": True, **self._loading})
         local = Local(model, **self._engine_settings)
         _ = local.engine  # what it cannot run is refused here
+        if local.notice is not None:
+            _log.warning(local.notice)
         self.context_tokens = model.context_tokens
         self._speller = _Speller(model.tokenizer)
         self._forms = Forms(model.tokenizer, find_ends(conv_templates[self._template or model.template], model)[1])
@@ -256,11 +262,11 @@ def _prepare_text(local: Local, request: ChatRequest, sampling: Sampling) -> Pre
     if num_positions > loaded.context_tokens:
         remedy = say_how_many_fit(len(ids) - num_slots, [plan.num_positions for plan in plans], loaded.context_tokens)
         raise ContextTooLong(num_positions, loaded.context_tokens, remedy)
-    room_tokens = max(1, loaded.context_tokens - num_positions)
-    sampling = replace(sampling, max_new_tokens=min(sampling.max_new_tokens, room_tokens))
+    sampling = sampling.within(loaded.context_tokens - num_positions)
     _, stop_ids = find_ends(conv_templates[loaded.template], loaded)
     pictures = [one.picture for one in request.pictures]
-    return Prepared(Prompt(ids, None, num_positions), pictures, plans, sampling, num_positions, (), stop_ids)
+    stop_texts = find_stop_strings(loaded.model.generation_config)
+    return Prepared(Prompt(ids, None, num_positions), pictures, plans, sampling, num_positions, stop_texts, stop_ids)
 
 
 def _plan(sent: Sequence[SentPicture], loaded: LoadedModel) -> list[TilePlan]:

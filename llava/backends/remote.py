@@ -210,6 +210,14 @@ class Remote:
                 values["logprobs"] = request.top_logprobs
         if request.response_format is not None:
             values["response_format"] = dict(request.response_format)
+        if sampling.no_repeat_ngram_size:
+            raise UsageError("no_repeat_ngram_size cannot be had from this engine; leave it out.")
+        if sampling.suppress_tokens:
+            values["logit_bias"] = {str(token): -100 for token in sampling.suppress_tokens}
+        if sampling.min_new_tokens:
+            values["min_tokens"] = sampling.min_new_tokens
+        if sampling.bad_words:
+            values["bad_words"] = list(sampling.bad_words)
         extras = {
             "top_k": -1 if sampling.top_k is None else sampling.top_k,
             "min_p": sampling.min_p,

@@ -24,7 +24,7 @@ from llava.backends.launched import Launched, read_flags
 from llava.backends.process import Launch
 from llava.backends.protocol import ChatRequest, Delta
 from llava.backends.remote import Remote, read_remote_flags, write_data_uri
-from llava.errors import EngineFailed
+from llava.errors import EngineFailed, UsageError
 
 
 class SGLang(Launched):
@@ -124,6 +124,13 @@ def write_body(asked: Asked, request: ChatRequest) -> dict[str, Any]:
         "stop": list(asked.stop_texts),
         "stop_token_ids": list(asked.stop_ids),
     }
+    if sampling.no_repeat_ngram_size or sampling.bad_words:
+        name = "bad_words" if sampling.bad_words else "no_repeat_ngram_size"
+        raise UsageError(f"{name} cannot be had from this engine; leave it out.")
+    if sampling.min_new_tokens:
+        settings["min_new_tokens"] = min(sampling.min_new_tokens, asked.max_new_tokens)
+    if sampling.suppress_tokens:
+        settings["logit_bias"] = {str(token): -100 for token in sampling.suppress_tokens}
     if sampling.seed is not None:
         settings["sampling_seed"] = sampling.seed
     if request.response_format is not None:  # as its own chat route translates it

@@ -72,7 +72,7 @@ class VLLM(Launched):
         return [*words, *options.arguments]
 
     async def _ask(self, remote: Remote, asked: Asked, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        sampling = replace(request.sampling, stop=asked.stop_texts, max_new_tokens=asked.max_new_tokens)
+        sampling = replace(request.sampling.within(asked.max_new_tokens), stop=asked.stop_texts)
         is_chat = request.prompt is None
         body: dict[str, Any] = remote.write_sampling(replace(request, sampling=sampling), is_chat=is_chat)
         body.update(add_special_tokens=True, stop_token_ids=list(asked.stop_ids))

@@ -70,6 +70,7 @@ class _Answering:
     text: TextStream
     stop_ids: frozenset[int]
     submitted: float
+    begun: float = 0.0
     first_token_s: float = 0.0
     cached_tokens: int | None = None
 
@@ -262,7 +263,11 @@ class Engine:
         stream = Stream(self, on_piece)
         text = TextStream(self.loaded.tokenizer, stop=(*question.stop_texts, *sampling.stop))
         stop_ids = frozenset(question.stop_ids)
-        chooser = Chooser(sampling, form=question.form.begin() if question.form else None)
+        chooser = Chooser(
+            sampling,
+            form=question.form.begin() if question.form else None,
+            processors=question.processors() if question.processors else None,
+        )
         answering = _Answering(stream, question, chooser, text, stop_ids, time.perf_counter())
         request = Request(next(self._arrivals), keys, spans, sampling.max_new_tokens, answering)
         stream.request = request
@@ -368,7 +373,7 @@ class Engine:
         for chunk in step.chunks:
             answering = chunk.request.payload
             if answering.cached_tokens is None:
-                answering.cached_tokens = chunk.start
+                answering.cached_tokens, answering.begun = chunk.start, time.perf_counter()
                 self._stats.cached_tokens += chunk.start
 
     def _book(self, step: Step, choices: dict[int, Choice | Exception]) -> None:
@@ -403,6 +408,8 @@ class Engine:
             self._finish(request, "stop", text=text, choice=choice)
         elif len(request.keys) == request.most_tokens:
             self._finish(request, "length", text=text, choice=choice)
+        elif _is_over(answering):
+            self._finish(request, "time", text=text, choice=choice)
         else:
             answering.stream._put(Piece(text, (choice,)))
 
@@ -420,7 +427,7 @@ class Engine:
         self._scheduler.finish(request)
         answering: _Answering = request.payload
         try:
-            text += answering.text.finish()
+            text += answering.text.finish(is_cut=reason != "stop")
         except Exception as broken:
             reason, error = "error", error or broken
         num_new = len(request.keys) - request.num_prompt
@@ -440,11 +447,18 @@ class Engine:
             num_new,
             answering.first_token_s,
             time.perf_counter() - answering.submitted,
+            answering.text.stop_text,
         )
         try:
             answering.stream._put(Piece(text, () if choice is None else (choice,), result))
         except Exception as broken:
             _log.error("whoever listens to an answer raised an error at its end", exc_info=broken)
+
+
+def _is_over(answering: _Answering) -> bool:
+    """Whether the answer has taken all the time that it may."""
+    most_s = answering.question.max_time_s
+    return most_s is not None and time.perf_counter() - answering.begun > most_s
 
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()

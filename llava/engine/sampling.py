@@ -1,7 +1,8 @@
 """Scores become a token, as each request wants it.
 
 The order is that of Transformers' ``generate``: penalties, temperature, top-k, top-p, min-p; before them goes what the
-answer's form does not allow. Log probabilities are those of the model itself, before all of these.
+answer's form does not allow. For all else that ``generate`` can be asked for, its own processors run (``Processors``).
+Log probabilities are those of the model itself, before all of these.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
+from transformers.generation.logits_process import LogitsProcessorList
 
 from llava.engine.forms import Following
 from llava.errors import LlavaError, UsageError
+from llava.model.generation import Processors
 from llava.sampling import Sampling
 
 
@@ -36,29 +39,23 @@ class Chooser:
     sampling: Sampling
     counts: Counter[int] = field(default_factory=Counter)
     form: Following | None = None
+    processors: Processors | None = None
+    _said: list[int] = field(default_factory=list)
     _generator: torch.Generator | None = None
 
     @property
     def is_plain(self) -> bool:
         """Whether the likeliest token is all that is wanted."""
         sampling = self.sampling
-        is_greedy = sampling.temperature == 0 and not sampling.has_penalties
+        is_greedy = sampling.temperature == 0 and not sampling.has_penalties and self.processors is None
         return is_greedy and sampling.logprobs is None and self.form is None
 
     def choose(self, scores_V: torch.Tensor) -> Choice:
         """The next token from float32 scores [V] on the CPU. Raises UsageError for settings that allow none."""
         sampling = self.sampling
-        changed_V = scores_V if self.form is None else self.form.mask(scores_V)
-        if sampling.has_penalties and self.counts:
-            changed_V = self._penalize(changed_V)
-        highest = changed_V.max()
-        if not highest.isfinite():
-            raise UsageError(f"The penalties make a score of {float(highest)} for the next token: they are too large.")
-        if sampling.temperature == 0:
-            token = int(changed_V.argmax())
-        else:
-            # Float64 has room for the least temperature, whose likeliest token is then the only one.
-            token = self._draw(((changed_V.double() - highest) / sampling.temperature).float())
+        changed_V = self.change(scores_V)
+        token = int(changed_V.argmax()) if sampling.temperature == 0 else self._draw(changed_V)
+        self._said.append(token)
         self.counts[token] += 1
         if self.form is not None:
             self.form.take(token)
@@ -69,24 +66,50 @@ class Chooser:
         top = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
         return Choice(token, float(logprobs_V[token]), top)
 
+    def change(self, scores_V: torch.Tensor) -> torch.Tensor:
+        """The scores [V] as this answer's settings change them: from these the next token is chosen."""
+        sampling, processors = self.sampling, self.processors
+        changed_V = scores_V if self.form is None else self.form.mask(scores_V)
+        if sampling.has_penalties and self.counts:
+            changed_V = self._penalize(changed_V)
+        if processors is not None:
+            changed_V = self._process(processors.before, changed_V)
+        highest = changed_V.max()
+        if not highest.isfinite():
+            raise UsageError(
+                f"The highest score for the next token is {float(highest)}: the answer's penalties are too large, or "
+                "too many words and tokens are barred."
+            )
+        if sampling.temperature > 0:
+            # Float64 has room for the least temperature, whose likeliest token is then the only one.
+            changed_V = ((changed_V.double() - highest) / sampling.temperature).float()
+        if processors is not None and processors.after:
+            changed_V = self._process(processors.after, changed_V)
+        elif sampling.temperature > 0:
+            changed_V = keep_likely(changed_V, sampling)
+        return changed_V
+
     def _penalize(self, scores_V: torch.Tensor) -> torch.Tensor:
         sampling, scores_V = self.sampling, scores_V.clone()
         said = torch.tensor(list(self.counts))
         times = torch.tensor(list(self.counts.values()), dtype=torch.float64)
         old = scores_V[said].double()
-        factor = 1.0 if sampling.repetition_penalty is None else sampling.repetition_penalty
+        factor = (sampling.repetition_penalty or 1.0) if self.processors is None else 1.0  # else a processor's
         new = torch.where(old < 0, old * factor, old / factor)
         new -= sampling.presence_penalty + sampling.frequency_penalty * times
         # However small a penalty, what it favours stays a number.
         scores_V[said] = new.clamp(max=torch.finfo(scores_V.dtype).max).to(scores_V.dtype)
         return scores_V
 
+    def _process(self, processors: LogitsProcessorList, scores_V: torch.Tensor) -> torch.Tensor:
+        return processors(torch.tensor([self._said], dtype=torch.long), scores_V[None])[0]
+
     def _draw(self, scores_V: torch.Tensor) -> int:
         sampling = self.sampling
         if self._generator is None:
             assert sampling.seed is not None, "whoever takes a request gives it a seed"
             self._generator = torch.Generator().manual_seed(sampling.seed % 2**63)
-        return int(torch.multinomial(keep_likely(scores_V, sampling).softmax(-1), 1, generator=self._generator))
+        return int(torch.multinomial(scores_V.softmax(-1), 1, generator=self._generator))
 
 
 def keep_likely(scores_V: torch.Tensor, sampling: Sampling) -> torch.Tensor:
@@ -111,7 +134,8 @@ def choose_all(scores_NV: torch.Tensor, choosers: list[Chooser]) -> list[Choice 
     values, tokens = best.values.tolist(), best.indices.tolist()
     choices: list[Choice | Exception] = []
     for i, chooser in enumerate(choosers):
-        if not abs(values[i]) < float("inf"):  # the maximum of anything with a NaN is NaN
+        is_mended = chooser.processors is not None and chooser.processors.mends_invalid
+        if not abs(values[i]) < float("inf") and not is_mended:  # the maximum of anything with a NaN is NaN
             choices.append(BadScores(f"The model's scores for the next token hold {values[i]}: it cannot go on."))
         elif chooser.is_plain:
             choices.append(Choice(tokens[i]))

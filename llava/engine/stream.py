@@ -12,6 +12,7 @@ from llava.engine.request import Request
 from llava.engine.sampling import Choice
 from llava.image.geometry import TilePlan
 from llava.image.source import Picture
+from llava.model.generation import Processors
 from llava.prompt import Prompt
 from llava.sampling import Sampling
 
@@ -24,7 +25,8 @@ class Question:
     """What an engine is asked: a rendered prompt, its pictures with their plans, and where the answer ends.
 
     ``salt``: what is cached for this question serves only questions with the same one. ``form``: what the answer is
-    held to.
+    held to. ``processors``: makes the logits processors of one answer. ``max_time_s``: the answer ends after it,
+    counted from when the question is first worked on.
     """
 
     prompt: Prompt
@@ -35,19 +37,22 @@ class Question:
     stop_ids: Sequence[int] = ()
     salt: str = ""
     form: Form | None = None
+    processors: Callable[[], Processors | None] | None = None
+    max_time_s: float | None = None
 
 
 @dataclass(frozen=True)
 class Result:
     """How an answer ended. Times are seconds from ``submit``."""
 
-    reason: str  # "stop", "length", "cancelled" or "error"
+    reason: str  # "stop", "length", "time", "cancelled" or "error"
     error: Exception | None
     prompt_tokens: int
     cached_tokens: int  # of the prompt, known before it began
     new_tokens: int
     first_token_s: float
     total_s: float
+    stop_text: str | None = None  # the text that ended it, if one did
 
 
 @dataclass(frozen=True)

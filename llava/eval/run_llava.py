@@ -22,6 +22,7 @@ from PIL import Image
 from llava.constants import IMAGE_PLACEHOLDER
 from llava.errors import LlavaError, UsageError
 from llava.image.source import FOR_LOCAL_USER, Picture, load_picture, say_notes
+from llava.text import for_stream, open_streams, write_line
 
 if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
@@ -88,7 +89,9 @@ def eval_model(args: Any) -> str:
     if reply.cut_tokens:
         kept = reply.prompt_tokens
         print(f"[WARNING] the prompt was cut to its first {kept} of {kept + reply.cut_tokens} tokens", file=sys.stderr)
-    print(reply.text)
+    print(for_stream(reply.text, sys.stdout))
+    if not reply.text:
+        write_line(f"[WARNING] {reply.explain(loaded.tokenizer)}")
     return reply.text
 
 
@@ -126,11 +129,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``eval_model`` from the command line; returns the exit code."""
+    open_streams()
     args = build_parser().parse_args(argv)
     try:
         eval_model(args)
     except LlavaError as error:
-        print(f"llava: error: {error}", file=sys.stderr)
+        write_line(f"llava: error: {error}")
         return error.exit_code
     return 0
 

@@ -142,9 +142,10 @@ def score(
     title = f"Held-out suite: {name}, {count} questions a task"
     Console().print(make_table(scores, title))
     if json_path is not None:
-        json_path.write_text(json.dumps({"model": name, "scores": [asdict(s) for s in scores]}, indent=1) + "\n")
+        text = json.dumps({"model": name, "scores": [asdict(s) for s in scores]}, indent=1)
+        json_path.write_text(text + "\n", encoding="utf-8")
     if plot_path is not None:
         plot_scores(scores, plot_path, title)
     if wrong_path is not None:
-        wrong_path.write_text("".join(json.dumps(row) + "\n" for row in wrong))
+        wrong_path.write_text("".join(json.dumps(row) + "\n" for row in wrong), encoding="utf-8")
     return scores

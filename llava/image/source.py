@@ -38,6 +38,7 @@ _FULL_JPEG_PX = 100_000_000
 _DRAFT_LONG_PX, _DRAFT_SHORT_PX = 3072, 1024
 
 _BAND_PX = 4_000_000  # hashed at a time
+from llava.text import write_line
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def say_notes(pictures: Iterable[Picture]) -> None:
     """One line on standard error for each image to which something was done; nothing for ordinary images."""
     for picture in pictures:
         if picture.notes:
-            print(f"llava: {picture.name}: {'; '.join(picture.notes)}.", file=sys.stderr, flush=True)
+            write_line(f"llava: {picture.name}: {'; '.join(picture.notes)}.")
 
 
 def load_picture(

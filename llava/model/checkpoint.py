@@ -20,9 +20,9 @@ from llava.errors import CheckpointError, LlavaError, UsageError
 from llava.image.pixels import ImageProcessor
 from llava.model import adapters, layouts
 from llava.model.companions import (
-    clean_generation_config,
     describe_model,
     load_generation_config,
+    save_generation_config,
     save_tokenizer,
     write_json,
 )
@@ -243,4 +243,4 @@ def save_checkpoint(
         write_tensors(tensors.items(), partial, max_shard_bytes)
         save_tokenizer(tokenizer, partial)
         processor.save_pretrained(partial)
-        clean_generation_config(model.generation_config.to_dict()).save_pretrained(partial)
+        save_generation_config(model.generation_config.to_dict(), partial)

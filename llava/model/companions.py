@@ -14,11 +14,11 @@ from llava.config import read_json
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN
 from llava.errors import CheckpointError
 from llava.image.pixels import ImageProcessor
+from llava.model.generation import clean_generation_config, read_generation_config
 from llava.model.spm import is_sentencepiece, load_llama_tokenizer
 from llava.model.weights import refuse_pointer
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")  # one is enough
-_SAMPLING_KEYS = ("temperature", "top_p", "top_k", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -93,29 +93,24 @@ def fit_tokenizer(tokenizer: Any, model: Any, folder: Path) -> None:
 
 
 def load_generation_config(folders: Sequence[Path], model: Any, tokenizer: Any) -> GenerationConfig:
-    """What the first generation_config.json says, in a form that Transformers neither warns of nor refuses to save.
-
-    Sampling values without ``do_sample`` have no effect and are dropped. So is ``max_length``, which counts the
-    prompt too and is said beside every ``max_new_tokens`` to be overruled by it.
-    """
+    """What the first generation_config.json says, else config.json; see ``read_generation_config``."""
     name = "generation_config.json"
-    path = next((folder / name for folder in folders if (folder / name).is_file()), folders[0] / name)
-    values = read_json(path) if path.is_file() else model.generation_config.to_dict()
+    path = next((folder / name for folder in folders if (folder / name).is_file()), folders[0] / "config.json")
+    values = read_json(path) if path.name == name else model.generation_config.to_dict()
     if values.get("pad_token_id") is None:
         values["pad_token_id"] = tokenizer.pad_token_id
-    try:
-        return clean_generation_config(values)
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path} cannot be used: {error}") from error
+    return read_generation_config(values, path, model)
 
 
-def clean_generation_config(values: dict[str, Any]) -> GenerationConfig:
-    """See ``load_generation_config``."""
-    dropped = {"max_length", "transformers_version", "trust_remote_code", "custom_generate"}
-    if values.get("do_sample") is not True:
-        dropped |= set(_SAMPLING_KEYS)
-    kept = {key: value for key, value in values.items() if key not in dropped and not key.startswith("_")}
-    return GenerationConfig(**kept)
+def save_generation_config(values: Mapping[str, Any], folder: Path) -> None:
+    """Write generation_config.json, without values that have no effect.
+
+    Not by ``save_pretrained``, which refuses combinations that it only warns of when it reads them.
+    """
+    config = clean_generation_config(values)
+    for name, value in config.__dict__.pop("_refused", {}).items():
+        setattr(config, name, value)
+    config.to_json_file(folder / "generation_config.json")
 
 
 def load_processor(folders: Iterable[Path], tile_px: int) -> tuple[Path, ImageProcessor]:

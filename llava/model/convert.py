@@ -41,9 +41,9 @@ from llava.model import layouts
 from llava.model.chat_template import write_chat_template
 from llava.model.checkpoint import load_model, save_checkpoint
 from llava.model.companions import (
-    clean_generation_config,
     describe_model,
     load_generation_config,
+    save_generation_config,
     save_tokenizer,
     write_json,
 )
@@ -329,7 +329,7 @@ def _write_original(parts: _Parts, folder: Path, written: _Tally, max_shard_byte
     write_tensors(_stream(parts, parts.num_rows, written), folder, max_shard_bytes)
     write_json({**parts.config, "torch_dtype": _spell(written.dtype)}, folder / "config.json")
     parts.processor.save_pretrained(folder)
-    clean_generation_config(parts.generation).save_pretrained(folder)
+    save_generation_config(parts.generation, folder)
     _save_tokenizer(parts, parts.tokenizer, folder)
 
 
@@ -387,7 +387,7 @@ def _write_hf(parts: _Parts, folder: Path, written: _Tally, max_shard_bytes: int
     ]
     ends = list(dict.fromkeys(end for end in ends if isinstance(end, int) and end < num_rows))
     changes = {"pad_token_id": pad_id, "eos_token_id": ends[0] if len(ends) == 1 else ends or None}
-    clean_generation_config({**parts.generation, **changes}).save_pretrained(folder)
+    save_generation_config({**parts.generation, **changes}, folder)
     _save_tokenizer(parts, tokenizer, folder)
 
 

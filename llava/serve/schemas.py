@@ -22,7 +22,6 @@ _GREEDY_BELOW = 1e-4
 _REFUSED = {
     "allowed_token_ids": "Single tokens cannot be favoured.",
     "audio": "It does not speak.",
-    "bad_words": "Single tokens cannot be favoured.",
     "chat_template": "The template is the checkpoint's own.",
     "chat_template_kwargs": "The template is the checkpoint's own.",
     "continue_final_message": "The last message has to be the user's.",
@@ -34,7 +33,6 @@ _REFUSED = {
     "guided_regex": "Answers are constrained by response_format alone.",
     "ignore_eos": "An answer ends where the model ends it.",
     "logit_bias": "Single tokens cannot be favoured.",
-    "min_tokens": "An answer ends where the model ends it.",
     "mm_processor_kwargs": "Pictures are prepared as the checkpoint says.",
     "modalities": "Answers are text.",
     "prompt_embeds": "Embeddings are not taken from clients.",
@@ -147,6 +145,10 @@ class SamplingBody(BaseModel, strict=True):
     ) = None
     n: Annotated[_Whole, Field(ge=1)] | None = None
     max_tokens: _Tokens | None = None
+    # By vLLM's names, and the last by Transformers'.
+    min_tokens: Annotated[_Whole, Field(ge=0, lt=2**31)] | None = None
+    bad_words: Annotated[list[str], Field(fail_fast=True)] | None = None
+    no_repeat_ngram_size: Annotated[_Whole, Field(ge=0, lt=2**31)] | None = None
 
     @property
     def wants_usage(self) -> bool:
@@ -257,22 +259,9 @@ def read_sampling(body: SamplingBody | WorkerBody, limits: Limits, new_tokens: i
     Raises Refusal for what exceeds a limit.
     """
     stop = tuple([body.stop] if isinstance(body.stop, str) else body.stop or ())
-    if len(stop) > limits.stop_texts:
-        raise over(
-            "stop_texts", limits.stop_texts, f"There are {len(stop):,} stop texts", "Leave some out.", param="stop"
-        )
-    longest = max(map(len, stop), default=0)
-    if longest > limits.stop_characters:
-        raise over(
-            "stop_characters",
-            limits.stop_characters,
-            f"A stop text has {longest:,} characters",
-            "Shorten it.",
-            param="stop",
-        )
-    if not all(stop):
-        why = "A stop text is empty; it would end every answer at once."
-        raise Refusal(400, why, param="stop", code="invalid_value")
+    bad_words = () if isinstance(body, WorkerBody) else tuple(body.bad_words or ())
+    for param, texts in (("stop", stop), ("bad_words", bad_words)):
+        _judge_texts(param, texts, limits)
     temperature = 0.0 if body.top_p == 0 else body.temperature or 0.0
     if isinstance(body, WorkerBody):
         asked, rest = body.max_new_tokens, dict[str, Any]()
@@ -287,6 +276,9 @@ def read_sampling(body: SamplingBody | WorkerBody, limits: Limits, new_tokens: i
             "presence_penalty": body.presence_penalty or 0.0,
             "frequency_penalty": body.frequency_penalty or 0.0,
             "seed": body.seed,
+            "min_new_tokens": body.min_tokens,
+            "bad_words": bad_words,
+            "no_repeat_ngram_size": body.no_repeat_ngram_size,
         }
     return Sampling(
         temperature=temperature if temperature >= _GREEDY_BELOW else 0.0,
@@ -295,6 +287,21 @@ def read_sampling(body: SamplingBody | WorkerBody, limits: Limits, new_tokens: i
         stop=stop,
         **rest,
     )
+
+
+def _judge_texts(param: str, texts: Sequence[str], limits: Limits) -> None:
+    """Raises Refusal for stop texts or bad words that are too many, too long or empty."""
+    what = "stop text" if param == "stop" else "bad word"
+    if len(texts) > limits.stop_texts:
+        count = f"There are {len(texts):,} {what}s"
+        raise over("stop_texts", limits.stop_texts, count, "Leave some out.", param=param)
+    longest = max(map(len, texts), default=0)
+    if longest > limits.stop_characters:
+        length = f"A {what} has {longest:,} characters"
+        raise over("stop_characters", limits.stop_characters, length, "Shorten it.", param=param)
+    if not all(texts):
+        why = f"A {what} is empty; it would end every answer at once."
+        raise Refusal(400, why, param=param, code="invalid_value")
 
 
 def read_format(asked: ResponseFormat | None, param: str, *, can_constrain: bool) -> dict[str, Any] | None:

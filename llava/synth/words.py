@@ -32,7 +32,7 @@ def is_held_out(word: str) -> bool:
 
 @lru_cache(maxsize=2)
 def _word_list(held_out: bool) -> tuple[str, ...]:
-    text = resources.files("llava.synth").joinpath("words.txt").read_text()
+    text = resources.files("llava.synth").joinpath("words.txt").read_text(encoding="utf-8")
     words = [word for word in text.split() if word not in RESERVED]
     return tuple(word for word in words if is_held_out(word) == held_out)
 

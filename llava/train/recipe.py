@@ -178,9 +178,9 @@ def load_recipe(path: str | Path) -> Recipe:
             folder = resources.files("llava.train").joinpath("recipes")
             names = sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
             raise UsageError(f"There is no recipe '{path}': name a YAML file or one of {', '.join(names)}.")
-        text = shipped.read_text()
+        text = shipped.read_text(encoding="utf-8")
     elif file.is_file():
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
     else:
         raise UsageError(f"The recipe file '{path}' does not exist.")
     try:

@@ -126,7 +126,7 @@ def run_stage(recipe: Recipe, stage: Stage, folder: Path, workers: int = 1) -> N
     torch.manual_seed(stage.seed)
     trainer = StageTrainer(stage, model=module, args=arguments, train_dataset=dataset, data_collator=collate)
     trainer.train(resume_from_checkpoint=get_last_checkpoint(str(here)) if here.is_dir() else None)
-    (here / "history.json").write_text(json.dumps(trainer.state.log_history, indent=1))
+    (here / "history.json").write_text(json.dumps(trainer.state.log_history, indent=1), encoding="utf-8")
     plot_history(trainer.state.log_history, here / "curves.png", f"{recipe.name}: {stage.name}")
     with torch.no_grad():
         for name, tensor in model.state_dict().items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,17 @@ def test_where_memory_is_short_answers_are(loaded: Any, picture: Picture) -> Non
     answer = backend.answer(*asked)
     assert not answer.finished
     assert answer.new_tokens == backend.engine.cache_tokens - prompt_tokens + 1
+    assert answer.finish_reason == "memory"
+
+
+def test_where_the_context_is_full_the_answer_says_so(loaded: Any) -> None:
+    asked = (conversation(loaded, "What?", 0), [], Sampling(max_new_tokens=4000))
+    backend = Local(loaded)
+    context_tokens = backend.prepare(*asked).prompt_tokens + 3
+    short = Local(replace(loaded, context_tokens=context_tokens))
+    answer = short.answer(*asked)
+    assert (answer.finish_reason, answer.new_tokens, answer.finished) == ("context", 3, False)
+    assert "fill the model's context" in (answer.explain() or "")
 
 
 def test_a_model_that_nobody_refers_to_is_let_go(next_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
