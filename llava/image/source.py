@@ -31,6 +31,7 @@ from llava.image.formats import COMMON, RARER, read_header
 from llava.image.geometry import Size
 from llava.image.orientation import turn_upright
 from llava.image.tones import show
+from llava.text import write_line
 
 # A JPEG of more px is decoded at a part of its size, the smallest that is no smaller than this. No canvas of a
 # checkpoint is larger, so the model gets as many px as it can take.
@@ -38,7 +39,6 @@ _FULL_JPEG_PX = 100_000_000
 _DRAFT_LONG_PX, _DRAFT_SHORT_PX = 3072, 1024
 
 _BAND_PX = 4_000_000  # hashed at a time
-from llava.text import write_line
 
 
 @dataclass(frozen=True)
