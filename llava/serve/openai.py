@@ -16,12 +16,14 @@ from starlette.responses import JSONResponse, Response
 
 from llava import __version__
 from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentPicture
+from llava.backends.turns import check_last
 from llava.prompt import escape_image_tokens
 from llava.serve import schemas
 from llava.serve.body import read_json
 from llava.serve.gate import begin_stream
-from llava.serve.refusals import Refusal, over, translate
-from llava.serve.schemas import ChatBody, CompletionBody, Head, ImagePart
+from llava.serve.refusals import Refusal, context_exceeded, loading, over, translate
+from llava.serve.messages import ImagePart, Message, Part, find_speakers
+from llava.serve.schemas import ChatBody, CompletionBody, Head
 from llava.serve.service import Service
 
 _BEGAN = int(time.time())
@@ -36,31 +38,33 @@ def add_openai_routes(app: FastAPI, service: Service) -> None:
 
 
 async def list_models(service: Service, request: Request) -> Response:
-    return JSONResponse({"object": "list", "data": [_describe_model(service)]})
+    """The model; none while an engine that runs elsewhere has not yet said what it is called."""
+    return JSONResponse({"object": "list", "data": [_describe_model(service)] if service.backend.model_id else []})
 
 
 async def show_model(service: Service, request: Request) -> Response:
+    if not service.backend.model_id:
+        raise loading()
     check_model(service, request.path_params["model_id"])
     return JSONResponse(_describe_model(service))
 
 
 def _describe_model(service: Service) -> dict[str, Any]:
     backend = service.backend
-    return {
-        "id": backend.model_id,
-        "object": "model",
-        "created": _BEGAN,
-        "owned_by": "llava",
-        "max_model_len": backend.context_tokens,
-    }
+    known = {"max_model_len": backend.context_tokens} if backend.context_tokens else {}
+    return {"id": backend.model_id, "object": "model", "created": _BEGAN, "owned_by": "llava", **known}
 
 
 def check_model(service: Service, name: str | None) -> None:
-    """Raises Refusal (404) for another model than the one that is served; no name is that one."""
-    if name and name != service.backend.model_id:
+    """Raises Refusal (404) for another model than the one that is served; no name is that one.
+
+    While its name is not known every name may be right: who asks then is told that the model is being loaded.
+    """
+    known = service.backend.model_id
+    if name and known and name != known:
         raise Refusal(
             404,
-            f"There is no model '{name[:200]}' here. The model is '{service.backend.model_id}'.",
+            f"There is no model '{name[:200]}' here. The model is '{known}'.",
             param="model",
             code="model_not_found",
         )
@@ -72,7 +76,7 @@ async def chat_completions(service: Service, request: Request) -> Response:
     check_lengths(service, raw.get("messages"), "messages")
     body = schemas.check(ChatBody, raw)
     check_model(service, body.model)
-    if body.top_logprobs is not None and not body.logprobs:
+    if body.top_logprobs and not body.logprobs:
         raise Refusal(400, "top_logprobs needs logprobs to be true.", param="top_logprobs", code="invalid_value")
     form = read_format(service, body.response_format, "response_format")
     check_messages(service, body.messages)
@@ -225,24 +229,30 @@ def check_lengths(service: Service, messages: Any, param: str) -> None:
     if len(messages) > limits.messages:
         value = f"There are {len(messages):,} messages"
         raise over("messages", limits.messages, value, "Send the last ones.", param=param)
-    contents = [message.get("content") for message in messages if isinstance(message, dict)]
-    num_parts = sum(len(content) for content in contents if isinstance(content, list))
+    lists = [message.get(key) for message in messages if isinstance(message, dict) for key in _LISTS]
+    num_parts = sum(len(parts) for parts in lists if isinstance(parts, list))
     if num_parts > limits.parts:
         raise over("parts", limits.parts, f"The messages have {num_parts:,} parts", "Join texts.", param=param)
 
 
+# What of a message may be a list.
+_LISTS = ("content", "output", "tool_calls")
+
+
 def check_messages(
-    service: Service, messages: Sequence[schemas.Message], param: str = "messages", instructions: str = ""
+    service: Service, messages: Sequence[Message], param: str = "messages", instructions: str = ""
 ) -> None:
-    """Raises Refusal where the conversation exceeds a limit. ``param``: what the request calls it."""
+    """Raises Refusal where the conversation exceeds a limit, UsageError where nothing in it is to be answered.
+
+    ``param``: what the request calls it.
+    """
     limits = service.limits
-    parts = [part for message in messages for part in message.content]
-    num_pictures = sum(isinstance(part, ImagePart) for part in parts)
+    num_pictures = sum(isinstance(part, ImagePart) for message in messages for part in message.content)
     if num_pictures > limits.pictures:
         raise over("pictures", limits.pictures, f"There are {num_pictures:,} pictures", "Send fewer.", param=param)
-    check_characters(
-        service, len(instructions) + sum(len(part.text) for part in parts if not isinstance(part, ImagePart)), param
-    )
+    num_characters = len(instructions) + sum(message.num_characters for message in messages)
+    check_characters(service, num_characters, param)
+    check_last(find_speakers(messages))
 
 
 def read_format(service: Service, asked: schemas.ResponseFormat | None, param: str) -> dict[str, Any] | None:
@@ -256,16 +266,12 @@ def read_format(service: Service, asked: schemas.ResponseFormat | None, param: s
 def check_characters(service: Service, number: int, param: str) -> None:
     limit = service.limits.characters
     if number > limit:
-        raise Refusal(
-            400,
-            f"There are {number:,} characters of text; the limit characters is {limit:,}. Shorten the text.",
-            param=param,
-            code="context_length_exceeded",
-        )
+        said = f"there are {number:,} characters of text; the limit characters is {limit:,}. Shorten the text."
+        raise context_exceeded(service.backend.context_tokens, said, param)
 
 
 async def load_messages(
-    service: Service, messages: Sequence[schemas.Message], param: str = "messages"
+    service: Service, messages: Sequence[Message], param: str = "messages"
 ) -> tuple[ChatMessage, ...]:
     """The messages with their pictures. Raises Refusal, which names the picture that is at fault."""
     named = [
@@ -276,12 +282,12 @@ async def load_messages(
     ]
     pictures = iter(await service.pictures.load_all(named))
 
-    def take(part: schemas.Part) -> str | SentPicture:
+    def take(part: Part) -> str | SentPicture:
         if isinstance(part, ImagePart):
             return SentPicture(next(pictures), part.detail or part.image_url.detail)
         return part.text
 
     return tuple(
-        ChatMessage("system" if message.role == "developer" else message.role, tuple(map(take, message.content)))
+        ChatMessage(message.speaker, tuple(filter(None, (message.before, *map(take, message.content), message.after))))
         for message in messages
     )

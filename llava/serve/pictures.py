@@ -119,6 +119,7 @@ class PictureLoader:
 
     def _measure(self, url: str, is_over: threading.Event) -> tuple[str, bytes, int]:
         """A name for messages, the file, and the bytes that its pixels take. ``is_over``: nobody waits any more."""
+        url = url.strip()
         name, data = self._read(url, is_over)
         return name, data, self._count_bytes(data, name)
 
@@ -156,7 +157,7 @@ class PictureLoader:
 
 
 def _is_data_uri(url: str) -> bool:
-    return url[:5].lower() == "data:"
+    return url[:100].lstrip()[:5].lower() == "data:"
 
 
 async def _run(executor: Executor, work: Callable[..., Kind], *arguments: Any) -> Kind:

@@ -39,6 +39,12 @@ async def respond(service: Service, request: Request) -> Response:
                 param=name,
                 code="unsupported_parameter",
             )
+    wanted = raw.get("include")
+    wants_logprobs = isinstance(wanted, list) and "message.output_text.logprobs" in wanted
+    if raw.get("top_logprobs") or wants_logprobs:
+        name = "include" if wants_logprobs else "top_logprobs"
+        why = f"{name}: this route tells no log-probabilities. Ask /v1/chat/completions for them."
+        raise Refusal(400, why, param=name, code="unsupported_parameter")
     check_lengths(service, raw.get("input"), "input")
     body = schemas.check(ResponsesBody, raw)
     check_model(service, body.model)

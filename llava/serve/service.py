@@ -19,7 +19,7 @@ from llava.serve.limits import Settings
 from llava.serve.log import ConversationLog
 from llava.serve.metrics import Metrics, Watch
 from llava.serve.pictures import PictureLoader
-from llava.serve.refusals import LOG, Refusal, over
+from llava.serve.refusals import LOG, Refusal, loading, over
 
 Make = Callable[[], Awaitable[ChatRequest]]
 # Who asks, where keys are kept apart: set by the gate for each request.
@@ -103,7 +103,7 @@ class Service:
         if self.is_draining:
             raise Refusal(503, "The server is being shut down. Ask another one.", code="draining")
         if self.is_starting:
-            raise Refusal(503, "The model is being loaded. Ask again soon.", code="loading")
+            raise loading()
         limits = self.limits
         if self._num_open >= limits.running + limits.waiting:
             raise over(
