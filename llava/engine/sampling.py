@@ -37,6 +37,7 @@ class Chooser:
     counts: Counter[int] = field(default_factory=Counter)
     form: Following | None = None
     _generator: torch.Generator | None = None
+    _num_chosen: int = 0
 
     @property
     def is_plain(self) -> bool:
@@ -59,9 +60,10 @@ class Chooser:
         else:
             # Float64 has room for the least temperature, whose likeliest token is then the only one.
             token = self._draw(((changed_V.double() - highest) / sampling.temperature).float())
-        self.counts[token] += 1
         if self.form is not None:
-            self.form.take(token)
+            token = self.form.take(token, sampling.max_new_tokens - self._num_chosen - 1)
+        self._num_chosen += 1
+        self.counts[token] += 1
         if sampling.logprobs is None:
             return Choice(token)
         logprobs_V = scores_V.log_softmax(-1)
