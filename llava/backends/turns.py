@@ -55,8 +55,8 @@ def check_last(speakers: Sequence[str]) -> None:
     if not speakers or speakers[-1] == "assistant" or set(speakers) == {"system"}:
         whose = "the assistant's" if speakers[-1:] == ["assistant"] else "the system's"
         raise UsageError(
-            f"The last message is {whose}, so there is nothing to answer. End with a user's message; an answer that was "
-            "begun is not continued."
+            f"The last message is {whose}, so there is nothing to answer. End with a user's message; an answer that "
+            "was begun is not continued."
         )
 
 

@@ -10,6 +10,7 @@ so it also comes to the end of most patterns. What it finds is short but not alw
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,8 +19,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer
 
-# A search of more bytes is given up: it goes round in a pattern, or holds the other answers up for too long.
-MOST_BYTES = 1024
+# A search of more bytes, or of more of the processor's time, is given up.
+MOST_BYTES, _MOST_S = 4096, 0.1
+# Of a known way so many tokens may be left out at its beginning, and so many bytes be said in front of the rest of it.
+_LEFT_OUT, _IN_FRONT = 4, 40
 _CLOSING = b"}]"
 _BETWEEN = b",:"
 _OPENING = b"[{"
@@ -72,9 +75,14 @@ class Closer:
         """Whether the tokens lead to a complete document."""
         return bool(matcher.validate_tokens([*way, self._tokenizer.eos_token]) == len(way) + 1)
 
-    def find(self, matcher: LLMatcher, lexer: Lexer, most_bytes: int = MOST_BYTES) -> tuple[int, ...] | None:
-        """A way to the end, or None where none was found. The matcher stays as it is."""
-        way = self._walk(matcher.deep_copy(), lexer.copy(), most_bytes)
+    def find(
+        self, matcher: LLMatcher, lexer: Lexer, most_bytes: int = MOST_BYTES, known: tuple[int, ...] | None = None
+    ) -> tuple[int, ...] | None:
+        """A way to the end, or None where none was found. The matcher stays as it is.
+
+        ``known``: the way from one token before, of which most can be gone again.
+        """
+        way = self._walk(matcher.deep_copy(), lexer.copy(), most_bytes, known or ())
         if way is None:
             return None
         try:
@@ -84,13 +92,18 @@ class Closer:
         shorter = tuple(self._tokenizer.greedy_tokenize(text))
         return shorter if len(shorter) < len(way) and self.fits(matcher, shorter) else way
 
-    def _walk(self, matcher: LLMatcher, lexer: Lexer, most_bytes: int) -> tuple[int, ...] | None:
+    def _walk(
+        self, matcher: LLMatcher, lexer: Lexer, most_bytes: int, known: tuple[int, ...]
+    ) -> tuple[int, ...] | None:
         way: list[int] = []
         used: Counter[int] = Counter()
-        num_bytes = 0
-        while num_bytes <= most_bytes and not matcher.is_error():
+        num_bytes, end_s = 0, time.thread_time() + _MOST_S
+        while num_bytes <= most_bytes and not matcher.is_error() and time.thread_time() < end_s:
             if matcher.is_accepting():
                 return tuple(way)
+            for start in range(min(len(known), _LEFT_OUT) if num_bytes <= _IN_FRONT else 0):
+                if self.fits(matcher, known[start:]):
+                    return (*way, *known[start:])
             step = matcher.compute_ff_tokens() or self._step(matcher, lexer, used)
             if not step or not matcher.consume_tokens(step):
                 return None

@@ -443,6 +443,7 @@ class Engine:
             num_new,
             answering.first_token_s,
             time.perf_counter() - answering.submitted,
+            answering.text.stopped_at,
         )
         try:
             answering.stream._put(Piece(text, () if choice is None else (choice,), result))

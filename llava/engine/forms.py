@@ -18,7 +18,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llava.engine.closing import MOST_BYTES, Closer, Lexer
+from llava.engine.closing import Closer, Lexer
 from llava.errors import BadSchema, EngineClosed, UsageError
 
 if TYPE_CHECKING:
@@ -90,13 +90,7 @@ class Forms:
         return _explain(matcher.get_error())
 
 
-# Of a known way to the end so many tokens may be left out at its beginning, before another one is searched for.
-_REUSED = 4
-
-
-def _bytes_of(num_tokens: int) -> int:
-    """How long a text of so many tokens may be that is worth looking for."""
-    return 8 * num_tokens + 8
+_MUCH_ROOM = 128
 
 
 # Others are limits that were reached, and dead ends.
@@ -171,11 +165,7 @@ class Following:
         gives way to the next one of the way to the end.
         """
         if token not in self._stop_ids:
-            way = self._look_ahead(token, room)
-            if way is None and self._way is not None and room is not None and self._must_close(self._way, room):
-                self.is_cut = True
-                token, way = (self._way[0], self._way[1:]) if self._way else (self._stop_ids[0], ())
-            self._way = way
+            token = self._keep_room(token, room)
         self._matcher.consume_token(token)
         self._check()
         self._num_taken += 1
@@ -183,31 +173,38 @@ class Following:
             self._lexer.read(self._closer.spelled[token])
         return token
 
-    def _must_close(self, way: tuple[int, ...], room: int) -> bool:
-        """Whether a token that no way to the end is known behind is one too many: the known way still fits, and there
-        is so little room that a search would have found what there is."""
-        return len(way) <= room + 1 and (_bytes_of(room) < MOST_BYTES or len(way) == room + 1)
-
-    def _look_ahead(self, token: int, room: int | None) -> tuple[int, ...] | None:
-        """A way to the end behind the token, in so many tokens at most; None if none is known."""
-        way, most = self._way, 2**31 if room is None else room
+    def _keep_room(self, token: int, room: int | None) -> int:
+        """The token, or where it would leave too little room the next one of the known way to the end."""
+        way = self._way
         if way and token == way[0]:
-            return way[1:]
+            self._way = way[1:]
+            return token
+        found = self._look_ahead(token)
+        has_room = room is None or (found is not None and len(found) <= room)
+        # Where a search is given up, it may be for want of patience; a known way is left for that only while there is
+        # much room.
+        is_hopeful = found is None and room is not None and room > len(way or ()) + _MUCH_ROOM
+        if way is None or has_room or is_hopeful or (room is not None and len(way) > room + 1):
+            self._way = found
+            return token
+        self.is_cut = True
+        self._way = way[1:]
+        return way[0] if way else self._stop_ids[0]
+
+    def _look_ahead(self, token: int) -> tuple[int, ...] | None:
+        """A way to the end behind the token; None if none is found."""
+        if self._way is None and self._num_taken < self._next_search:
+            return None
         after = self._matcher.deep_copy()
         after.consume_token(token)
         if after.is_error():
             return None
-        for start in range(min(len(way), _REUSED) if way else 0):
-            if way and len(way) - start <= most and self._closer.fits(after, way[start:]):
-                return way[start:]
-        if way is None and self._num_taken < self._next_search:
-            return None
         lexer = self._lexer.copy()
         lexer.read(self._closer.spelled[token])
-        found = self._closer.find(after, lexer, min(_bytes_of(most), MOST_BYTES))
-        if found is None:  # not again at once
-            self._next_search = 2 * self._num_taken + 1
-        return found if found is not None and len(found) <= most else None
+        found = self._closer.find(after, lexer, known=self._way)
+        if found is None:
+            self._next_search = 2 * self._num_taken + 1  # not again at once
+        return found
 
     def _check(self) -> None:
         if self._matcher.is_error() or self._matcher.stop_reason() not in _GOOD_REASONS:

@@ -48,6 +48,7 @@ class Result:
     new_tokens: int
     first_token_s: float
     total_s: float
+    stopped_at: str = ""  # the stop text that ended it
 
 
 @dataclass(frozen=True)

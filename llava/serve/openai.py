@@ -20,9 +20,10 @@ from llava.backends.turns import check_last
 from llava.prompt import escape_image_tokens
 from llava.serve import schemas
 from llava.serve.body import read_json
-from llava.serve.gate import begin_stream
-from llava.serve.refusals import Refusal, context_exceeded, loading, over, translate
 from llava.serve.messages import ImagePart, Message, Part, find_speakers
+from llava.serve.pieces import begin_stream
+from llava.serve.queue import Ticket
+from llava.serve.refusals import Refusal, context_exceeded, loading, over
 from llava.serve.schemas import ChatBody, CompletionBody, Head
 from llava.serve.service import Service
 
@@ -88,11 +89,12 @@ async def chat_completions(service: Service, request: Request) -> Response:
         messages = await load_messages(service, body.messages)
         return ChatRequest(messages, sampling, num_choices, num_top, response_format=form)
 
-    deltas = service.chat(make)
+    ticket = Ticket()
+    deltas = service.chat(make, ticket=ticket)
     head = make_head(service, "chatcmpl")
     if body.stream:
-        chunks = _write_chunks(head, deltas, num_top, body.wants_usage, request.state.request_id)
-        return await begin_stream(chunks, _write_refusal, service.limits.send_s)
+        chunks = _write_chunks(head, deltas, num_top, body.wants_usage)
+        return await begin_stream(request, ticket, chunks, _write_refusal, service.limits)
     async with aclosing(deltas):
         said = [delta async for delta in deltas]
     choices = [
@@ -100,7 +102,7 @@ async def chat_completions(service: Service, request: Request) -> Response:
             "index": one.index,
             "message": {"role": "assistant", "content": one.text, "refusal": None},
             "logprobs": schemas.write_chat_logprobs(one.logprobs, num_top),
-            "finish_reason": one.finish_reason,
+            **schemas.write_end(one),
         }
         for one in schemas.collect(said, num_choices)
     ]
@@ -108,34 +110,28 @@ async def chat_completions(service: Service, request: Request) -> Response:
 
 
 async def _write_chunks(
-    head: Head, deltas: AsyncGenerator[Delta, None], num_top: int | None, wants_usage: bool, request_id: str
+    head: Head, deltas: AsyncGenerator[Delta, None], num_top: int | None, wants_usage: bool
 ) -> AsyncGenerator[bytes, None]:
     """The events of a streamed chat: for each choice its role first, then text, then why it ended."""
     more: dict[str, Any] = {"usage": None} if wants_usage else {}
 
-    def write(index: int, delta: dict[str, Any], logprobs: Any = None, reason: str | None = None) -> bytes:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+    def write(index: int, delta: dict[str, Any], logprobs: Any = None, end: Delta | None = None) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, **schemas.write_end(end)}
         return _event(head.chat([choice], chunk=True, **more))
 
     has_role: set[int] = set()
-    try:
-        async with aclosing(deltas):
-            async for delta in deltas:
-                if delta.index not in has_role:
-                    has_role.add(delta.index)
-                    yield write(delta.index, {"role": "assistant", "content": ""})
-                if delta.text or delta.logprobs:
-                    logprobs = schemas.write_chat_logprobs(delta.logprobs, num_top)
-                    yield write(delta.index, {"content": delta.text}, logprobs)
-                if delta.finish_reason is not None:
-                    yield write(delta.index, {}, None, delta.finish_reason)
-                if delta.usage is not None and wants_usage:
-                    yield _event(head.chat([], chunk=True, usage=schemas.write_usage(delta.usage)))
-    except Exception as error:
-        if not has_role:
-            raise
-        yield _write_refusal(translate(error, request_id))
-        return
+    async with aclosing(deltas):
+        async for delta in deltas:
+            if delta.index not in has_role:
+                has_role.add(delta.index)
+                yield write(delta.index, {"role": "assistant", "content": ""})
+            if delta.text or delta.logprobs:
+                logprobs = schemas.write_chat_logprobs(delta.logprobs, num_top)
+                yield write(delta.index, {"content": delta.text}, logprobs)
+            if delta.finish_reason is not None:
+                yield write(delta.index, {}, None, delta)
+            if delta.usage is not None and wants_usage:
+                yield _event(head.chat([], chunk=True, usage=schemas.write_usage(delta.usage)))
     yield b"data: [DONE]\n\n"
 
 
@@ -162,11 +158,12 @@ async def completions(service: Service, request: Request) -> Response:
     form = read_format(service, body.response_format, "response_format")
     prompt = escape_image_tokens(body.prompt)
     asked = ChatRequest((), sampling, num_choices, body.logprobs, prompt, response_format=form)
-    deltas = service.chat(asked)
+    ticket = Ticket()
+    deltas = service.chat(asked, ticket=ticket)
     head = make_head(service, "cmpl")
     if body.stream:
-        chunks = _write_texts(head, deltas, body.logprobs, body.wants_usage, request.state.request_id)
-        return await begin_stream(chunks, _write_refusal, service.limits.send_s)
+        chunks = _write_texts(head, deltas, body.logprobs, body.wants_usage)
+        return await begin_stream(request, ticket, chunks, _write_refusal, service.limits)
     async with aclosing(deltas):
         said = [delta async for delta in deltas]
     choices = [
@@ -174,7 +171,7 @@ async def completions(service: Service, request: Request) -> Response:
             "index": one.index,
             "text": one.text,
             "logprobs": schemas.write_completion_logprobs(one.logprobs, body.logprobs),
-            "finish_reason": one.finish_reason,
+            **schemas.write_end(one),
         }
         for one in schemas.collect(said, num_choices)
     ]
@@ -182,30 +179,23 @@ async def completions(service: Service, request: Request) -> Response:
 
 
 async def _write_texts(
-    head: Head, deltas: AsyncGenerator[Delta, None], num_top: int | None, wants_usage: bool, request_id: str
+    head: Head, deltas: AsyncGenerator[Delta, None], num_top: int | None, wants_usage: bool
 ) -> AsyncGenerator[bytes, None]:
-    begun, starts = False, dict[int, int]()
+    starts = dict[int, int]()
     more: dict[str, Any] = {"usage": None} if wants_usage else {}
-    try:
-        async with aclosing(deltas):
-            async for delta in deltas:
-                begun = True
-                start = starts.get(delta.index, 0)
-                starts[delta.index] = start + sum(map(schemas.count_characters, delta.logprobs))
-                choice = {
-                    "index": delta.index,
-                    "text": delta.text,
-                    "logprobs": schemas.write_completion_logprobs(delta.logprobs, num_top, start),
-                    "finish_reason": delta.finish_reason,
-                }
-                yield _event(head.completion([choice], **more))
-                if delta.usage is not None and wants_usage:
-                    yield _event(head.completion([], usage=schemas.write_usage(delta.usage)))
-    except Exception as error:
-        if not begun:
-            raise
-        yield _write_refusal(translate(error, request_id))
-        return
+    async with aclosing(deltas):
+        async for delta in deltas:
+            start = starts.get(delta.index, 0)
+            starts[delta.index] = start + sum(map(schemas.count_characters, delta.logprobs))
+            choice = {
+                "index": delta.index,
+                "text": delta.text,
+                "logprobs": schemas.write_completion_logprobs(delta.logprobs, num_top, start),
+                **schemas.write_end(delta),
+            }
+            yield _event(head.completion([choice], **more))
+            if delta.usage is not None and wants_usage:
+                yield _event(head.completion([], usage=schemas.write_usage(delta.usage)))
     yield b"data: [DONE]\n\n"
 
 

@@ -195,7 +195,7 @@ class _Room:
             if turn.done() and not turn.cancelled():
                 self.give(num_bytes)  # it was there already
             else:
-                self._waiting.remove((num_bytes, turn))
+                self._waiting = deque(one for one in self._waiting if one[1] is not turn)
                 self.give(0)  # whoever stands behind may have room now
             raise
 
@@ -203,5 +203,6 @@ class _Room:
         self._num_free += num_bytes
         while self._waiting and self._waiting[0][0] <= self._num_free:
             wanted, turn = self._waiting.popleft()
-            self._num_free -= wanted
-            turn.set_result(None)
+            if not turn.done():  # else it was cancelled, and whoever waited has not heard of it yet
+                self._num_free -= wanted
+                turn.set_result(None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
@@ -210,7 +210,9 @@ def check(kind: type[Body], raw: dict[str, Any]) -> Body:
         first = error.errors(include_url=False)[0]
         param, value = _find(raw, first["loc"])
         code = "unsupported_content" if first["type"] == "union_tag_invalid" else "invalid_value"
-        raise Refusal(400, f"{param or 'The body'}: {_explain(first, value)}", param=param or None, code=code) from error
+        raise Refusal(
+            400, f"{param or 'The body'}: {_explain(first, value)}", param=param or None, code=code
+        ) from error
 
 
 # Fields that are lists here once they are checked.
@@ -386,6 +388,15 @@ class Collected:
     text: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: str | None = None
+    stop_reason: str | None = None
+
+
+def write_end(end: Delta | Collected | None) -> dict[str, str | None]:
+    """Why an answer ended: OpenAI's word for it, and as vLLM has it what exactly ended it."""
+    return {
+        "finish_reason": end and end.finish_reason,
+        "stop_reason": end and end.stop_reason,
+    }
 
 
 def collect(deltas: Iterable[Delta], num_choices: int) -> list[Collected]:
@@ -396,6 +407,7 @@ def collect(deltas: Iterable[Delta], num_choices: int) -> list[Collected]:
         choice.text += delta.text
         choice.logprobs += delta.logprobs
         choice.finish_reason = delta.finish_reason or choice.finish_reason
+        choice.stop_reason = delta.stop_reason or choice.stop_reason
     return choices
 
 

@@ -19,11 +19,11 @@ from llava.backends.protocol import ChatRequest, Delta, SentPicture
 from llava.errors import LlavaError
 from llava.serve import schemas
 from llava.serve.body import read_json
-from llava.serve.gate import begin_stream
 from llava.serve.openai import check_characters, check_model
+from llava.serve.pieces import begin_stream
+from llava.serve.queue import Ticket
 from llava.serve.refusals import LOG, Refusal, over, translate
 from llava.serve.service import Service
-
 
 _KIND = "application/octet-stream"
 # What the original's worker says where no token may be said.
@@ -128,27 +128,26 @@ async def _begin(service: Service, request: Request) -> Response:
         pictures = tuple(map(SentPicture, await service.pictures.load_all(named)))
         return ChatRequest(sampling=sampling, prompt=body.prompt, pictures=pictures)
 
-    pieces = _write_pieces(body.prompt, service.chat(make, "worker"), request.state.request_id)
-    return await begin_stream(pieces, _write_refusal, limits.send_s, "application/octet-stream")
+    ticket = Ticket()
+    pieces = _write_pieces(body.prompt, service.chat(make, "worker", ticket))
+    return await begin_stream(request, ticket, pieces, _write_refusal, limits, write_comment=_write_nothing, kind=_KIND)
 
 
 def _as_uri(data: str) -> str:
     return data if data[:5].lower() == "data:" else f"data:image;base64,{data}"
 
 
-async def _write_pieces(
-    prompt: str, deltas: AsyncGenerator[Delta, None], request_id: str
-) -> AsyncGenerator[bytes, None]:
-    text, begun = prompt, False
-    try:
-        async with aclosing(deltas):
-            async for delta in deltas:
-                begun, text = True, text + delta.text
-                yield _piece({"text": text, "error_code": 0})
-    except Exception as error:
-        if not begun:
-            raise
-        yield _write_refusal(translate(error, request_id))
+async def _write_pieces(prompt: str, deltas: AsyncGenerator[Delta, None]) -> AsyncGenerator[bytes, None]:
+    text = prompt
+    async with aclosing(deltas):
+        async for delta in deltas:
+            text += delta.text
+            yield _piece({"text": text, "error_code": 0})
+
+
+def _write_nothing(place: int) -> bytes:
+    """A piece without anything in it, which the original's clients pass over."""
+    return b"\0"
 
 
 def _write_refusal(refusal: Refusal) -> bytes:
