@@ -79,7 +79,8 @@ class PieceStream(Response):
                 raise
             except Exception as error:
                 state = self._request.state
-                await say(self._write_refusal(translate(error, state.request_id, state.param)))
+                refusal = translate(error, state.request_id, getattr(state, "param", None))
+                await say(self._write_refusal(refusal))
             finally:
                 if beating is not None:
                     beating.cancel()

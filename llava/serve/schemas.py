@@ -244,7 +244,8 @@ def _explain(error: Any, value: Any) -> str:
     said = error["msg"]
     if kind in _BOUNDS:
         words, name = _BOUNDS[kind]
-        said = f"input should be {words} {error['ctx'][name]}"
+        bound = error["ctx"][name]
+        said = f"input should be {words} {int(bound) if bound == int(bound) else bound}"
     shown = f", but it is {_show_value(value)}" if isinstance(value, (str, int, float)) else ""
     return f"{said[:1].lower()}{said[1:]}{shown}."
 
