@@ -394,10 +394,9 @@ class Collected:
 
 def write_end(end: Delta | Collected | None) -> dict[str, str | None]:
     """Why an answer ended: OpenAI's word for it, and as vLLM has it what exactly ended it."""
-    return {
-        "finish_reason": end and end.finish_reason,
-        "stop_reason": end and end.stop_reason,
-    }
+    if end is None:
+        return {"finish_reason": None, "stop_reason": None}
+    return {"finish_reason": end.finish_reason, "stop_reason": end.stop_reason}
 
 
 def collect(deltas: Iterable[Delta], num_choices: int) -> list[Collected]:

@@ -318,7 +318,7 @@ SOMETHING: list[dict[str, Any]] = [
 @pytest.mark.parametrize("more", SOMETHING, ids=lambda more: "-".join(more))
 def test_what_asks_for_what_cannot_be_had_is_refused(running: Running, more: dict[str, Any]) -> None:
     reply = running.post(CHAT, {"messages": [HI], **more})
-    assert (reply.status, reply.error["param"]) == (400, list(more)[0])
+    assert (reply.status, reply.error["param"]) == (400, next(iter(more)))
 
 
 # Images
