@@ -52,12 +52,17 @@ def write_conversation(
 
 def check_last(speakers: Sequence[str]) -> None:
     """Raises UsageError where nothing is to be answered. ``speakers``: the roles of the messages that say something."""
-    if not speakers or speakers[-1] == "assistant" or set(speakers) == {"system"}:
-        whose = "the assistant's" if speakers[-1:] == ["assistant"] else "the system's"
-        raise UsageError(
-            f"The last message is {whose}, so there is nothing to answer. End with a user's message; an answer that "
-            "was begun is not continued."
-        )
+    if not speakers:
+        last = "No message says anything"
+    elif speakers[-1] == "assistant":
+        last = "The last message is the assistant's"
+    elif set(speakers) == {"system"}:
+        last = "All messages are the system's"
+    else:
+        return
+    raise UsageError(
+        f"{last}, so there is nothing to answer. End with a user's message; an answer that was begun is not continued."
+    )
 
 
 def _join(messages: Sequence[ChatMessage], image_slot: str) -> str:

@@ -15,6 +15,8 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from llava.serve.gate import ANSWERED
+
 # Until a client is asked, and between two looks whether it has answered.
 _GRACE_S, _LOOK_S = 2.0, 0.1
 
@@ -28,9 +30,14 @@ class HalfClosable(H11Protocol):
         self._is_asked = False
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Whether the connection stays: only for an answer that is under way."""
+        """Whether the connection stays: only for an answer that is under way.
+
+        A stream of another part's, such as the web chat's, may be silent for long, and is over at once.
+        """
         is_whole = self.conn.their_state is not h11.SEND_BODY
         if not self._is_answering or not is_whole or self.scope["http_version"] == "1.0":
+            return False
+        if self.cycle.response_started and not self.scope["path"].startswith(ANSWERED):
             return False
         if not self.half_closed.is_set():
             self.half_closed.set()

@@ -29,7 +29,7 @@ WriteRefusal = Callable[[Refusal], bytes]
 # The one thing that may be asked without a key.
 _OPEN_PATH = b"/health"
 # What is answered by an engine, and stops when the client goes.
-_ANSWERED = ("/v1/", "/worker_")
+ANSWERED = ("/v1/", "/worker_")
 
 
 class Gate:
@@ -64,7 +64,7 @@ class Gate:
             self._check_headers(scope)
             digest = self._check_key(scope)
             TENANT.set(digest if self._keeps_apart else "")
-            if scope["path"].startswith(_ANSWERED):
+            if scope["path"].startswith(ANSWERED):
                 await _run_while_connected(self._app, scope, receive, send_with_id, self._answer_s)
             else:
                 await self._app(scope, receive, send_with_id)

@@ -256,7 +256,7 @@ def read_format(service: Service, asked: schemas.ResponseFormat | None, param: s
 def check_characters(service: Service, number: int, param: str) -> None:
     limit = service.limits.characters
     if number > limit:
-        said = f"there are {number:,} characters of text; the limit characters is {limit:,}. Shorten the text."
+        said = f"There are {number:,} characters of text; the limit characters is {limit:,}. Shorten the text."
         raise context_exceeded(service.backend.context_tokens, said, param)
 
 

@@ -39,7 +39,7 @@ class Refusal(LlavaError):
     """An answer that is an error.
 
     ``param`` names the part of the request that is at fault, such as ``messages.0.content.1``; ``code`` is one word
-    for programs.
+    for programs, and ``preface`` a beginning of the message that only they look for.
     """
 
     def __init__(
@@ -50,18 +50,25 @@ class Refusal(LlavaError):
         param: str | None = None,
         code: str | None = None,
         headers: dict[str, str] | None = None,
+        preface: str = "",
     ) -> None:
         super().__init__(message)
-        self.status, self.param, self.code = status, param, code
+        self.status, self.param, self.code, self._preface = status, param, code, preface
         self.headers = dict(headers or {})
         if status in (429, 503):
             self.headers.setdefault("Retry-After", str(RETRY_S))
 
     @property
+    def message(self) -> str:
+        """What a client's program is told."""
+        said = str(self)
+        return f"{self._preface}{said[:1].lower()}{said[1:]}" if self._preface else said
+
+    @property
     def body(self) -> dict[str, Any]:
         """The JSON that a client gets."""
         kind = _TYPES.get(self.status) or ("server_error" if self.status >= 500 else "invalid_request_error")
-        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
 
 def over(name: str, limit: float, value: str, remedy: str, *, param: str | None = None, status: int = 400) -> Refusal:
@@ -82,9 +89,8 @@ def context_exceeded(limit_tokens: int, said: str, param: str | None) -> Refusal
     LiteLLM, LangChain and others tell it from the other refusals by OpenAI's words, which therefore stand in front.
     ``limit_tokens``: 0 where it is not known.
     """
-    words = f"This model's maximum context length is {limit_tokens} tokens. However, " if limit_tokens else ""
-    said = (said[:1].lower() if words else said[:1].upper()) + said[1:]
-    return Refusal(400, f"{words}{said}", param=param, code="context_length_exceeded")
+    preface = f"This model's maximum context length is {limit_tokens} tokens. However, " if limit_tokens else ""
+    return Refusal(400, said, param=param, code="context_length_exceeded", preface=preface)
 
 
 def loading() -> Refusal:

@@ -150,7 +150,7 @@ class _Writer:
         return self.write(f"response.{kind}", **content)
 
     def refusal(self, refusal: Refusal) -> bytes:
-        return self.write("error", code=refusal.code, message=str(refusal), param=refusal.param)
+        return self.write("error", code=refusal.code, message=refusal.message, param=refusal.param)
 
     def write(self, kind: str, **content: Any) -> bytes:
         numbered = {"type": kind, "sequence_number": self.num_events, **content}

@@ -251,6 +251,8 @@ def _explain(error: Any, value: Any) -> str:
 
 
 def _show_value(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer() and 2**53 < abs(value) < 1e22:
+        value = int(value)  # all its digits
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else f"{text[:79]}…"
 

@@ -107,7 +107,7 @@ async def generate_stream(service: Service, request: Request) -> Response:
         return await _begin(service, request)
     except LlavaError as error:
         refusal = translate(error, request.state.request_id, "prompt")
-        said = {**refusal.body, "text": str(refusal), "error_code": 1}
+        said = {**refusal.body, "text": refusal.message, "error_code": 1}
         return JSONResponse(said, refusal.status, refusal.headers)
 
 
@@ -151,7 +151,7 @@ def _write_nothing(place: int) -> bytes:
 
 
 def _write_refusal(refusal: Refusal) -> bytes:
-    return _piece({"text": str(refusal), "error_code": 1})
+    return _piece({"text": refusal.message, "error_code": 1})
 
 
 def _piece(content: dict[str, Any]) -> bytes:

@@ -385,6 +385,7 @@ def test_a_byte_order_mark_is_passed_over(running: Running) -> None:
         ("temperature", 2.0000000000000004, "less than or equal to 2, but it is 2.0000000000000004"),
         ("top_p", 1e-400, "greater than 0, but it is 0.0"),
         ("n", 1e30, "1e+30|choices is 8"),
+        ("seed", 2.0**63, "but it is 9223372036854775808"),
         ("n", 2.5, "but it is 2.5"),
     ],
 )

@@ -193,6 +193,18 @@ def test_a_client_reads_over_the_question_whether_it_is_there(monkeypatch: pytes
         )
 
 
+def test_whatever_is_asked_is_answered_to_a_client_that_sends_no_more() -> None:
+    with run_server(Puppet()) as running:
+        for path, status in (("/health", 200), ("/v1/models", 200), ("/nothing", 404)):
+            with socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE_S) as connection:
+                connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                connection.shutdown(socket.SHUT_WR)
+                assert read_until(connection, b"}").startswith(
+                    b"HTTP/1.1 404" if path == "/nothing" else b"HTTP/1.1 200"
+                )
+                assert connection.recv(1) == b""
+
+
 def test_further_requests_of_a_client_that_sends_no_more_are_answered() -> None:
     puppet = Puppet()
     with run_server(puppet) as running:
