@@ -56,7 +56,8 @@ class Limits:
             if one.name.endswith("_s"):
                 least = 0
             if not least <= value < 2**53:
-                raise UsageError(f"The limit {one.name} is {value}; it has to be from {least} to {2**53 - 1}.")
+                bound = f"at least {least}" if value < least else f"at most {2**53 - 1}"
+                raise UsageError(f"The limit {one.name} is {value}; it has to be {bound}.")
 
 
 @dataclass(frozen=True)

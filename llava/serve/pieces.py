@@ -67,7 +67,9 @@ class PieceStream(Response):
         async with aclosing(self._pieces):
             try:
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-                if not self._first.done():
+                self._said_s = loop.time()
+                left = scope.get("llava.half_closed")
+                if self._ticket.place or (left is not None and left.is_set()):
                     await say(self._write_comment(self._ticket.place))
                 beating = loop.create_task(self._beat(say))
                 await say(await self._first)
