@@ -77,6 +77,8 @@ class PieceStream(Response):
                     await say(piece)
             except asyncio.CancelledError:
                 if (refusal := scope.get("llava.refusal")) is not None:
+                    if beating is not None:
+                        beating.cancel()  # nothing may be said behind the end
                     await say(self._write_refusal(refusal), more=False)
                 raise
             except Exception as error:
