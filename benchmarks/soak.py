@@ -110,9 +110,9 @@ class Heard:
         """The choices; None where it is no whole answer."""
         if not self.is_whole or self.status != 200:
             return None
-        if not self.body.startswith(b"data:"):
+        if not self.body.startswith((b"data:", b":")):
             return [choice["message"]["content"] for choice in json.loads(self.body)["choices"]]
-        *events, done, _ = self.body.decode().split("\n\n")
+        *events, done, _ = (event for event in self.body.decode().split("\n\n") if not event.startswith(":"))
         if done != "data: [DONE]":
             return None
         texts: dict[int, str] = {}

@@ -276,7 +276,7 @@ class TextStream:
     Joined, what ``feed`` and ``finish`` return is what the tokenizer makes of all ids at once, without special tokens:
     blanks included, and never with half a character. Each token costs the same, however long the text is. With
     ``stop``, the text ends before the first place where one of these strings begins, wherever the tokens' borders
-    are; ``stopped`` then turns true and whatever follows is not said.
+    are; ``stopped`` then turns true, ``stop_text`` is that string, and whatever follows is not said.
     """
 
     def __init__(self, tokenizer: Any, stop: Iterable[str] = ()) -> None:
@@ -367,11 +367,11 @@ class TextStream:
     def _say(self, added: str) -> str:
         """``added`` behind what is held back, up to a stop string or what may become one."""
         text = self._held + added
-        found = [place for word in self._stop if (place := text.find(word)) >= 0]
+        found = [(place, word) for word in self._stop if (place := text.find(word)) >= 0]
         if found:
+            place, self.stop_text = min(found, key=lambda one: one[0])
             self.stopped, self._held = True, ""
-            self.stop_text = next(word for word in self._stop if text.startswith(word, min(found)))
-            return text[: min(found)]
+            return text[:place]
         num_held = max((_overlap(text, word) for word in self._stop), default=0)
         sure = len(text) - num_held
         self._held = text[sure:]

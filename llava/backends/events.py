@@ -89,7 +89,8 @@ def _read_choice(choice: Any) -> Delta:
         raise EngineClosed("The engine gave the answer up. Ask again.")
     else:
         finish = "length" if reason == "length" else "stop"
-    return Delta(index, text or "", logprobs, finish)
+    told = choice.get("stop_reason") or choice.get("matched_stop")  # vLLM's and SGLang's names
+    return Delta(index, text or "", logprobs, finish, stop_reason=told if finish and isinstance(told, str) else None)
 
 
 def _read_logprobs(values: Any) -> tuple[TokenLogprob, ...]:

@@ -157,6 +157,12 @@ class Own:
             while any(choice.reason is None for choice in choices):
                 index, piece = await news.get()
                 delta = self._tell(choices[index], index, piece, prepared, raw=request.prompt is not None)
+                if piece.result is not None:
+                    is_short = question.sampling.max_new_tokens < request.sampling.max_new_tokens
+                    cut_by = "context_length" if is_short else "max_tokens"
+                    stop = piece.result.stop_text
+                    why = cut_by if delta.finish_reason == "length" else stop if stop in sampling.stop else None
+                    delta = replace(delta, stop_reason=why)
                 if all(choice.reason for choice in choices):
                     delta = replace(delta, usage=_count_usage(prepared, streams))
                 yield delta

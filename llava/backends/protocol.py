@@ -85,13 +85,18 @@ class Usage:
 
 @dataclass(frozen=True)
 class Delta:
-    """News of one choice. The last of each choice has ``finish_reason``; the last of all has ``usage``."""
+    """News of one choice. The last of each choice has ``finish_reason``; the last of all has ``usage``.
+
+    ``stop_reason``: beside it, the stop text that ended the answer; of one that was cut ``max_tokens``, or
+    ``context_length`` where the context held less. None where the model ended it, or where it is not known.
+    """
 
     index: int = 0
     text: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: FinishReason | None = None
     usage: Usage | None = None
+    stop_reason: str | None = None
 
 
 class Backend(Protocol):

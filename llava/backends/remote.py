@@ -94,7 +94,7 @@ class Remote:
         self._url = _read_url(url)
         self._model = model
         self._is_named = bool(model_id or model)
-        self.model_id = model_id or model or urlsplit(self._url).netloc.rpartition("@")[2]  # until ``start`` knows
+        self.model_id = model_id or model or ""  # known from ``start`` on
         self.context_tokens = context_tokens
         self.counts = Counts()
         self._timeouts = timeouts

@@ -22,18 +22,18 @@ def write_conversation(
 ) -> tuple[Conversation, list[SentPicture]]:
     """The messages in the template, with an empty turn for the answer, and the pictures in the order of their slots.
 
-    System messages at the beginning take the place of the template's own system text; a later one stands before what
-    the user says next. Messages of one role in a row are one turn, a line break between them. ``image_slot``: what
-    stands for a picture.
+    System messages at the beginning take the place of the template's own system text; a later one belongs to the user's
+    turn that it stands in or before. Messages of one role in a row are one turn, a line break between them; an empty
+    message of the assistant's is none. ``image_slot``: what stands for a picture.
 
-    Raises UsageError if the last message is not the user's, or where the template cannot say it.
+    Raises UsageError if the last message is the assistant's, if all are the system's, or where the template cannot say
+    it.
     """
     conversation = template.copy()
+    messages = [one for one in messages if one.role != "assistant" or write_parts(one.parts, image_slot).strip()]
+    check_last([message.role for message in messages])
     num_leading = next((i for i, message in enumerate(messages) if message.role != "system"), len(messages))
     leading, turns = messages[:num_leading], messages[num_leading:]
-    if not turns or turns[-1].role == "assistant":
-        whose = "the assistant's" if turns else "the system's"
-        raise UsageError(f"The last message is {whose}, so there is nothing to answer. End with a user's message.")
     system = _join(leading, image_slot)
     if leading and conversation.sep_style is not SeparatorStyle.GEMMA:
         begin = re.match(r"<\|[^\n]*\n", conversation.system)  # where the template marks its system text
@@ -50,8 +50,23 @@ def write_conversation(
     return conversation, ChatRequest(tuple(messages)).all_pictures
 
 
+def check_last(speakers: Sequence[str]) -> None:
+    """Raises UsageError where nothing is to be answered. ``speakers``: the roles of the messages that say something."""
+    if not speakers:
+        last = "No message says anything"
+    elif speakers[-1] == "assistant":
+        last = "The last message is the assistant's"
+    elif set(speakers) == {"system"}:
+        last = "All messages are the system's"
+    else:
+        return
+    raise UsageError(
+        f"{last}, so there is nothing to answer. End with a user's message; an answer that was begun is not continued."
+    )
+
+
 def _join(messages: Sequence[ChatMessage], image_slot: str) -> str:
-    return "\n".join(write_parts(message.parts, image_slot) for message in messages)
+    return "\n".join(filter(None, (write_parts(message.parts, image_slot) for message in messages)))
 
 
 def write_parts(parts: Sequence[str | SentPicture], image_slot: str) -> str:

@@ -399,13 +399,16 @@ class Engine:
         request.keys.append(choice.token)
         if len(request.new_tokens) == 1:
             answering.first_token_s = time.perf_counter() - answering.submitted
+        form = answering.chooser.form
+        ended = "length" if form is not None and form.is_cut else "stop"
         if choice.token in answering.stop_ids:
-            self._finish(request, "stop", choice=choice)
+            self._finish(request, ended, choice=choice)
             return
         text = answering.text.feed(choice.token)
-        form = answering.chooser.form
-        if answering.text.stopped or (form is not None and form.is_complete):
+        if answering.text.stopped:
             self._finish(request, "stop", text=text, choice=choice)
+        elif form is not None and form.is_complete:
+            self._finish(request, ended, text=text, choice=choice)
         elif len(request.keys) == request.most_tokens:
             self._finish(request, "length", text=text, choice=choice)
         elif _is_over(answering):

@@ -18,6 +18,7 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from llava.engine.closing import Closer, Lexer
 from llava.errors import BadSchema, EngineClosed, UsageError
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Forms:
     def __init__(self, tokenizer: Any, stop_ids: Sequence[int]) -> None:
         self._source, self._stop_ids = tokenizer, list(stop_ids)
         self._tokenizer: LLTokenizer | None = None
+        self._closer: Closer | None = None
         self._kept: OrderedDict[str, Form | str] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -73,16 +75,22 @@ class Forms:
         obstacle = "" if is_ours else _judge(grammar)
         if obstacle:
             return obstacle
-        if self._tokenizer is None:
-            self._tokenizer = _read_tokenizer(self._source, self._stop_ids)
+        if self._tokenizer is None or self._closer is None:
+            self._tokenizer, spelled = _read_tokenizer(self._source, self._stop_ids)
+            self._closer = Closer(self._tokenizer, spelled)
         from llguidance import LLMatcher
 
         matcher = LLMatcher(self._tokenizer, LLMatcher.grammar_from_lark(grammar), log_level=0, limits=_limits())
         if not matcher.is_error():
             tried = matcher.deep_copy()  # most of what takes too long does so at the first token; here nobody waits
             tried.compute_bitmask()
-            return _explain(tried.get_error()) if tried.is_error() else Form(matcher)
+            if tried.is_error():
+                return _explain(tried.get_error())
+            return Form(matcher, self._closer, self._stop_ids)
         return _explain(matcher.get_error())
+
+
+_MUCH_ROOM = 128
 
 
 # Others are limits that were reached, and dead ends.
@@ -92,19 +100,29 @@ _GOOD_REASONS = ("NotStopped", "NoExtension", "EndOfSentence")
 class Form:
     """A form, of any number of answers."""
 
-    def __init__(self, matcher: LLMatcher) -> None:
-        self._matcher = matcher
+    def __init__(self, matcher: LLMatcher, closer: Closer, stop_ids: Sequence[int]) -> None:
+        self._matcher, self._closer, self._stop_ids = matcher, closer, stop_ids
+        self._way = closer.find(matcher, Lexer())
 
     def begin(self) -> Following:
         """For one answer, from its first token on."""
-        return Following(self._matcher.deep_copy())
+        return Following(self._matcher.deep_copy(), self._closer, self._stop_ids, self._way)
 
 
 class Following:
-    """One answer on its way through a form."""
+    """One answer on its way through a form.
 
-    def __init__(self, matcher: LLMatcher) -> None:
-        self._matcher = matcher
+    ``is_cut``: whether a token was taken in another's place because that left too little room for the rest.
+    """
+
+    def __init__(
+        self, matcher: LLMatcher, closer: Closer, stop_ids: Sequence[int], way: tuple[int, ...] | None
+    ) -> None:
+        self.is_cut = False
+        self._matcher, self._closer, self._stop_ids = matcher, closer, stop_ids
+        self._way = way  # from here to the end of the document, where one is known
+        self._lexer = Lexer()
+        self._num_taken = self._next_search = 0
 
     @property
     def is_complete(self) -> bool:
@@ -112,7 +130,12 @@ class Following:
         return bool(self._matcher.is_stopped())
 
     def mask(self, scores_V: torch.Tensor) -> torch.Tensor:
-        """Scores [V] on the CPU, minus infinity for each token that may not come next. Raises BadSchema."""
+        """Scores [V] on the CPU, minus infinity for each token that may not come next. Raises BadSchema.
+
+        Where the model would rather end its answer than say anything else, but the form does not let it, the end
+        token's score counts for the token that closes the string, list or object that is open. Else it would have to go
+        on with what it likes next best, which is mostly the same syllable again and again.
+        """
         import numpy as np  # the process that reads schemas does without
 
         allowed = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), np.uint8), bitorder="little")
@@ -120,12 +143,68 @@ class Following:
         barred_V = scores_V.new_ones(len(scores_V)).bool()
         length = min(len(allowed), len(scores_V))
         barred_V[:length] = barred_V.new_tensor(allowed[:length] == 0)
-        return scores_V.masked_fill(barred_V, -float("inf"))
+        masked_V = scores_V.masked_fill(barred_V, -float("inf"))
+        ends = [token for token in self._stop_ids if token < len(scores_V)]
+        if ends and bool(barred_V[ends].all()) and scores_V[ends].max() == scores_V.max():
+            closing = self._find_closing()
+            if closing is not None:
+                masked_V[closing] = scores_V.max()
+        return masked_V
 
-    def take(self, token: int) -> None:
-        """The token that came. Raises BadSchema."""
+    def _find_closing(self) -> int | None:
+        """The token that closes the string, list or object that is open, if it may come."""
+        for token in self._closer.list_closing(self._lexer):
+            if self._matcher.validate_tokens([token]) == 1:
+                return token
+        return None
+
+    def take(self, token: int, room: int | None = None) -> int:
+        """Takes a token and returns it, or what came in its place. Raises BadSchema.
+
+        ``room``: how many more may come behind it. A token that leaves too little room for the rest of the document
+        gives way to the next one of the way to the end.
+        """
+        if token not in self._stop_ids:
+            token = self._keep_room(token, room)
         self._matcher.consume_token(token)
         self._check()
+        self._num_taken += 1
+        if token not in self._stop_ids:
+            self._lexer.read(self._closer.spelled[token])
+        return token
+
+    def _keep_room(self, token: int, room: int | None) -> int:
+        """The token, or where it would leave too little room the next one of the known way to the end."""
+        way = self._way
+        if way and token == way[0]:
+            self._way = way[1:]
+            return token
+        found = self._look_ahead(token)
+        has_room = room is None or (found is not None and len(found) <= room)
+        # Where a search is given up, it may be for want of patience; a known way is left for that only while there is
+        # much room.
+        is_hopeful = found is None and room is not None and room > len(way or ()) + _MUCH_ROOM
+        if way is None or has_room or is_hopeful or (room is not None and len(way) > room + 1):
+            self._way = found
+            return token
+        self.is_cut = True
+        self._way = way[1:]
+        return way[0] if way else self._stop_ids[0]
+
+    def _look_ahead(self, token: int) -> tuple[int, ...] | None:
+        """A way to the end behind the token; None if none is found."""
+        if self._way is None and self._num_taken < self._next_search:
+            return None
+        after = self._matcher.deep_copy()
+        after.consume_token(token)
+        if after.is_error():
+            return None
+        lexer = self._lexer.copy()
+        lexer.read(self._closer.spelled[token])
+        found = self._closer.find(after, lexer, known=self._way)
+        if found is None:
+            self._next_search = 2 * self._num_taken + 1  # not again at once
+        return found
 
     def _check(self) -> None:
         if self._matcher.is_error() or self._matcher.stop_reason() not in _GOOD_REASONS:
@@ -142,8 +221,8 @@ def _limits() -> LLParserLimits:
     return LLParserLimits(step_lexer_fuel=100_000, step_max_items=20_000, max_items_in_row=20_000, verbose_errors=False)
 
 
-def _read_tokenizer(source: Any, stop_ids: list[int]) -> LLTokenizer:
-    """The vocabulary as bytes.
+def _read_tokenizer(source: Any, stop_ids: list[int]) -> tuple[LLTokenizer, list[bytes]]:
+    """The vocabulary as bytes, for llguidance and as a list.
 
     llguidance spells what a form leaves no choice in with the tokenizer itself. One that puts a blank before every text
     then spells what the form does not allow, so the longest tokens are taken instead.
@@ -153,7 +232,8 @@ def _read_tokenizer(source: Any, stop_ids: list[int]) -> LLTokenizer:
     if not getattr(source, "is_fast", False):
         raise UsageError("Answers of this model cannot be held to a form: that needs a fast tokenizer.")
     plain = LLTokenizer(source.backend_tokenizer.to_str(), eos_token=stop_ids)
-    return LLTokenizer(_Spelling(plain), eos_token=stop_ids)  # type: ignore[arg-type]
+    spelling = _Spelling(plain)
+    return LLTokenizer(spelling, eos_token=stop_ids), spelling.tokens  # type: ignore[arg-type]
 
 
 class _Spelling:

@@ -55,10 +55,10 @@ class Chooser:
         sampling = self.sampling
         changed_V = self.change(scores_V)
         token = int(changed_V.argmax()) if sampling.temperature == 0 else self._draw(changed_V)
+        if self.form is not None:
+            token = self.form.take(token, sampling.max_new_tokens - len(self._said) - 1)
         self._said.append(token)
         self.counts[token] += 1
-        if self.form is not None:
-            self.form.take(token)
         if sampling.logprobs is None:
             return Choice(token)
         logprobs_V = scores_V.log_softmax(-1)

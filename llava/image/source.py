@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from PIL import Image, ImageFile
 
@@ -297,14 +297,28 @@ def _check_read(data: bytes, name: str, limits: Limits) -> bytes:
 
 
 def read_data_uri(uri: str, limits: Limits) -> bytes:
-    """The bytes of a base64 data URI. Its media type is not looked at: the bytes say what they are. Raises BadImage."""
-    head, comma, body = uri.partition(",")
-    if not comma or not head.lower().endswith(";base64"):
+    """The bytes of a data URI, read as browsers do. Raises BadImage.
+
+    Base64 may be percent-encoded, broken by white space, without its padding, or in the alphabet for URLs. The media
+    type is not looked at: the bytes say what they are.
+
+    Source: https://fetch.spec.whatwg.org/#data-url-processor.
+    """
+    head, comma, body = uri.strip().partition(",")
+    is_base64 = re.search(r"; *base64\s*$", head, re.IGNORECASE) is not None
+    if not comma or not (is_base64 or "%" in body):
         raise BadImage("The data URI does not begin with 'data:image/...;base64,'.")
-    _check_bytes(len(body) * 3 // 4 - 2, "The data URI", limits)
-    try:
-        data = base64.b64decode("".join(body.split()).encode("ascii"), validate=True)
-    except (binascii.Error, UnicodeEncodeError) as error:
-        raise BadImage("The data URI holds something that is not base64.") from error
+    body = body.partition("#")[0]
+    data = unquote_to_bytes(body) if "%" in body or not body.isascii() else body.encode("ascii")
+    if is_base64:
+        data = b"".join(data.split()).rstrip(b"=")
+        _check_bytes(len(data) * 3 // 4, "The data URI", limits)
+        try:
+            data = base64.b64decode(data.translate(_URL_ALPHABET) + b"=" * (-len(data) % 4), validate=True)
+        except binascii.Error as error:
+            raise BadImage("The data URI holds something that is not base64, or was cut off.") from error
     _check_bytes(len(data), "The data URI", limits)
     return data
+
+
+_URL_ALPHABET = bytes.maketrans(b"-_", b"+/")

@@ -6,6 +6,7 @@ Of a key that stands twice in an object the last value counts, as JSON parsers h
 from __future__ import annotations
 
 import asyncio
+import codecs
 import json
 import math
 import re
@@ -71,10 +72,10 @@ async def _read(request: Request, limits: Limits) -> bytes:
 
 def parse_object(body: bytes) -> dict[str, Any]:
     """The JSON object in these bytes. Raises Refusal (400)."""
-    if not body.strip():
+    if not body.removeprefix(codecs.BOM_UTF8).strip():
         raise Refusal(400, "The body is empty. Send a JSON object.", code="invalid_json")
     try:
-        text = body.decode("utf-8")
+        text = body.removeprefix(codecs.BOM_UTF8).decode("utf-8")
     except UnicodeDecodeError as error:
         raise Refusal(400, f"The body is not UTF-8: see byte {error.start:,}.", code="invalid_json") from error
     try:

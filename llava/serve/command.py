@@ -82,8 +82,10 @@ def add_serve(commands: Any) -> None:
     parser.add_argument("--log-conversations", type=Path, metavar="FILE", help="append every conversation to FILE")
     for one in dataclasses.fields(Limits):
         kind: Any = read_bytes if one.name.endswith("_bytes") else float if one.name.endswith("_s") else int
+        flag = one.name.replace("_", "-")
         parser.add_argument(
-            f"--max-{one.name.replace('_', '-')}",
+            *(["--keep-alive-s"] if one.name == "keep_alive_s" else []),
+            f"--max-{flag}",
             dest=one.name,
             type=kind,
             default=one.default,

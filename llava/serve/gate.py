@@ -9,8 +9,7 @@ import hashlib
 import hmac
 import json
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from starlette.requests import ClientDisconnect
@@ -19,7 +18,7 @@ from starlette.responses import Response
 from llava.serve.limits import Settings
 from llava.serve.origins import check_host, check_origin
 from llava.serve.paths import find_route, write_raw
-from llava.serve.refusals import LOG, Refusal, over, translate
+from llava.serve.refusals import Refusal, over, translate
 from llava.serve.service import TENANT
 
 Scope = MutableMapping[str, Any]
@@ -34,7 +33,7 @@ _OPEN_PATH = b"/health"
 # Browsers read one challenge a line, and ask for a password where they find Basic; the key is one, with any name.
 _CHALLENGES = ("Bearer", 'Basic realm="llava"')
 # What is answered by an engine, and stops when the client goes.
-_ANSWERED = ("/v1/", "/worker_")
+ANSWERED = ("/v1/", "/worker_")
 
 
 class Gate:
@@ -74,7 +73,7 @@ class Gate:
             digest = self._check_key(scope)
             check_origin(scope["method"], scope["path"], scope["headers"], self._settings)
             TENANT.set(digest if self._keeps_apart else "")
-            if scope["path"].startswith(_ANSWERED):
+            if scope["path"].startswith(ANSWERED):
                 await _run_while_connected(self._app, scope, receive, send_with_id, self._answer_s)
             else:
                 await self._app(scope, receive, send_with_id)
@@ -192,49 +191,3 @@ def answer_refusal(refusal: Refusal) -> Response:
         for challenge in _CHALLENGES:
             response.headers.append("WWW-Authenticate", challenge)
     return response
-
-
-class PieceStream(Response):
-    """Pieces of a body as they are made. A reader who leaves one unread for ``send_s`` is cut off.
-
-    ``write_refusal`` makes the last piece of one that is broken off while somebody listens.
-    """
-
-    def __init__(
-        self, first: bytes, pieces: AsyncGenerator[bytes, None], write_refusal: WriteRefusal, send_s: float, kind: str
-    ) -> None:
-        super().__init__(status_code=200, media_type=kind, headers={"Cache-Control": "no-cache"})
-        del self.headers["content-length"]
-        self._first, self._pieces, self._write_refusal, self._send_s = first, pieces, write_refusal, send_s
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        def cut_off() -> None:
-            LOG.warning("a reader left an answer unread for %g seconds (limit send_s) and was cut off", self._send_s)
-            abort(scope)  # which the watch over the connection notices
-
-        async def say(piece: bytes, *, more: bool) -> None:
-            timer = loop.call_later(self._send_s, cut_off)
-            try:
-                await send({"type": "http.response.body", "body": piece, "more_body": more})
-            finally:
-                timer.cancel()
-
-        loop = asyncio.get_running_loop()
-        async with aclosing(self._pieces):
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            await say(self._first, more=True)
-            try:
-                async for piece in self._pieces:
-                    await say(piece, more=True)
-            except asyncio.CancelledError:
-                if (refusal := scope.get("llava.refusal")) is not None:
-                    await say(self._write_refusal(refusal), more=False)
-                raise
-            await say(b"", more=False)
-
-
-async def begin_stream(
-    pieces: AsyncGenerator[bytes, None], write_refusal: WriteRefusal, send_s: float, kind: str = "text/event-stream"
-) -> PieceStream:
-    """The response whose first piece is already there, so that an error before it still has a status."""
-    return PieceStream(await anext(pieces), pieces, write_refusal, send_s, kind)

@@ -43,6 +43,9 @@ class Limits:
     answer_s: float = _limit(600.0, "until an answer is complete, waiting included")
     header_s: float = _limit(10.0, "until a request's headers have come, or the rest of a body that was refused")
     header_bytes: int = _limit(64 * 2**10, "a request's headers")
+    keep_alive_s: float = _limit(75.0, "that a connection stays open without a request")
+    status_s: float = _limit(1.0, "that a stream's headers wait for its first token, so that errors have a status")
+    silence_s: float = _limit(10.0, "of silence in a stream until a comment keeps its connection alive")
     send_s: float = _limit(30.0, "that a reader may leave a piece of an answer unread")
     drain_s: float = _limit(30.0, "that running answers get to finish after SIGTERM")
 
@@ -54,7 +57,8 @@ class Limits:
             if one.name.endswith("_s"):
                 least = 0
             if not least <= value < 2**53:
-                raise UsageError(f"The limit {one.name} is {value}; it has to be at least {least}.")
+                bound = f"at least {least}" if value < least else f"at most {2**53 - 1}"
+                raise UsageError(f"The limit {one.name} is {value}; it has to be {bound}.")
 
 
 @dataclass(frozen=True)

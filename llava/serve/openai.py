@@ -16,12 +16,15 @@ from starlette.responses import JSONResponse, Response
 
 from llava import __version__
 from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentPicture
+from llava.backends.turns import check_last
 from llava.prompt import escape_image_tokens
 from llava.serve import schemas
 from llava.serve.body import read_json
-from llava.serve.gate import begin_stream
-from llava.serve.refusals import Refusal, over, translate
-from llava.serve.schemas import ChatBody, CompletionBody, Head, ImagePart
+from llava.serve.messages import ImagePart, Message, Part, find_speakers
+from llava.serve.pieces import begin_stream
+from llava.serve.queue import Ticket
+from llava.serve.refusals import Refusal, context_exceeded, loading, over
+from llava.serve.schemas import ChatBody, CompletionBody, Head
 from llava.serve.service import Service
 
 _BEGAN = int(time.time())
@@ -36,31 +39,33 @@ def add_openai_routes(app: FastAPI, service: Service) -> None:
 
 
 async def list_models(service: Service, request: Request) -> Response:
-    return JSONResponse({"object": "list", "data": [_describe_model(service)]})
+    """The model; none while an engine that runs elsewhere has not yet said what it is called."""
+    return JSONResponse({"object": "list", "data": [_describe_model(service)] if service.backend.model_id else []})
 
 
 async def show_model(service: Service, request: Request) -> Response:
+    if not service.backend.model_id:
+        raise loading()
     check_model(service, request.path_params["model_id"])
     return JSONResponse(_describe_model(service))
 
 
 def _describe_model(service: Service) -> dict[str, Any]:
     backend = service.backend
-    return {
-        "id": backend.model_id,
-        "object": "model",
-        "created": _BEGAN,
-        "owned_by": "llava",
-        "max_model_len": backend.context_tokens,
-    }
+    known = {"max_model_len": backend.context_tokens} if backend.context_tokens else {}
+    return {"id": backend.model_id, "object": "model", "created": _BEGAN, "owned_by": "llava", **known}
 
 
 def check_model(service: Service, name: str | None) -> None:
-    """Raises Refusal (404) for another model than the one that is served; no name is that one."""
-    if name and name != service.backend.model_id:
+    """Raises Refusal (404) for another model than the one that is served; no name is that one.
+
+    While its name is not known every name may be right: who asks then is told that the model is being loaded.
+    """
+    known = service.backend.model_id
+    if name and known and name != known:
         raise Refusal(
             404,
-            f"There is no model '{name[:200]}' here. The model is '{service.backend.model_id}'.",
+            f"There is no model '{name[:200]}' here. The model is '{known}'.",
             param="model",
             code="model_not_found",
         )
@@ -72,7 +77,7 @@ async def chat_completions(service: Service, request: Request) -> Response:
     check_lengths(service, raw.get("messages"), "messages")
     body = schemas.check(ChatBody, raw)
     check_model(service, body.model)
-    if body.top_logprobs is not None and not body.logprobs:
+    if body.top_logprobs and not body.logprobs:
         raise Refusal(400, "top_logprobs needs logprobs to be true.", param="top_logprobs", code="invalid_value")
     form = read_format(service, body.response_format, "response_format")
     check_messages(service, body.messages)
@@ -84,11 +89,12 @@ async def chat_completions(service: Service, request: Request) -> Response:
         messages = await load_messages(service, body.messages)
         return ChatRequest(messages, sampling, num_choices, num_top, response_format=form)
 
-    deltas = service.chat(make)
+    ticket = Ticket()
+    deltas = service.chat(make, ticket=ticket)
     head = make_head(service, "chatcmpl")
     if body.stream:
-        chunks = _write_chunks(head, deltas, num_top, body.wants_usage, request.state.request_id)
-        return await begin_stream(chunks, _write_refusal, service.limits.send_s)
+        chunks = _write_chunks(head, deltas, num_top, body.wants_usage)
+        return await begin_stream(request, ticket, chunks, _write_refusal, service.limits)
     async with aclosing(deltas):
         said = [delta async for delta in deltas]
     choices = [
@@ -96,7 +102,7 @@ async def chat_completions(service: Service, request: Request) -> Response:
             "index": one.index,
             "message": {"role": "assistant", "content": one.text, "refusal": None},
             "logprobs": schemas.write_chat_logprobs(one.logprobs, num_top),
-            "finish_reason": one.finish_reason,
+            **schemas.write_end(one),
         }
         for one in schemas.collect(said, num_choices)
     ]
@@ -104,34 +110,28 @@ async def chat_completions(service: Service, request: Request) -> Response:
 
 
 async def _write_chunks(
-    head: Head, deltas: AsyncGenerator[Delta, None], num_top: int | None, wants_usage: bool, request_id: str
+    head: Head, deltas: AsyncGenerator[Delta, None], num_top: int | None, wants_usage: bool
 ) -> AsyncGenerator[bytes, None]:
     """The events of a streamed chat: for each choice its role first, then text, then why it ended."""
     more: dict[str, Any] = {"usage": None} if wants_usage else {}
 
-    def write(index: int, delta: dict[str, Any], logprobs: Any = None, reason: str | None = None) -> bytes:
-        choice = {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
+    def write(index: int, delta: dict[str, Any], logprobs: Any = None, end: Delta | None = None) -> bytes:
+        choice = {"index": index, "delta": delta, "logprobs": logprobs, **schemas.write_end(end)}
         return _event(head.chat([choice], chunk=True, **more))
 
     has_role: set[int] = set()
-    try:
-        async with aclosing(deltas):
-            async for delta in deltas:
-                if delta.index not in has_role:
-                    has_role.add(delta.index)
-                    yield write(delta.index, {"role": "assistant", "content": ""})
-                if delta.text or delta.logprobs:
-                    logprobs = schemas.write_chat_logprobs(delta.logprobs, num_top)
-                    yield write(delta.index, {"content": delta.text}, logprobs)
-                if delta.finish_reason is not None:
-                    yield write(delta.index, {}, None, delta.finish_reason)
-                if delta.usage is not None and wants_usage:
-                    yield _event(head.chat([], chunk=True, usage=schemas.write_usage(delta.usage)))
-    except Exception as error:
-        if not has_role:
-            raise
-        yield _write_refusal(translate(error, request_id))
-        return
+    async with aclosing(deltas):
+        async for delta in deltas:
+            if delta.index not in has_role:
+                has_role.add(delta.index)
+                yield write(delta.index, {"role": "assistant", "content": ""})
+            if delta.text or delta.logprobs:
+                logprobs = schemas.write_chat_logprobs(delta.logprobs, num_top)
+                yield write(delta.index, {"content": delta.text}, logprobs)
+            if delta.finish_reason is not None:
+                yield write(delta.index, {}, None, delta)
+            if delta.usage is not None and wants_usage:
+                yield _event(head.chat([], chunk=True, usage=schemas.write_usage(delta.usage)))
     yield b"data: [DONE]\n\n"
 
 
@@ -158,11 +158,12 @@ async def completions(service: Service, request: Request) -> Response:
     form = read_format(service, body.response_format, "response_format")
     prompt = escape_image_tokens(body.prompt)
     asked = ChatRequest((), sampling, num_choices, body.logprobs, prompt, response_format=form)
-    deltas = service.chat(asked)
+    ticket = Ticket()
+    deltas = service.chat(asked, ticket=ticket)
     head = make_head(service, "cmpl")
     if body.stream:
-        chunks = _write_texts(head, deltas, body.logprobs, body.wants_usage, request.state.request_id)
-        return await begin_stream(chunks, _write_refusal, service.limits.send_s)
+        chunks = _write_texts(head, deltas, body.logprobs, body.wants_usage)
+        return await begin_stream(request, ticket, chunks, _write_refusal, service.limits)
     async with aclosing(deltas):
         said = [delta async for delta in deltas]
     choices = [
@@ -170,7 +171,7 @@ async def completions(service: Service, request: Request) -> Response:
             "index": one.index,
             "text": one.text,
             "logprobs": schemas.write_completion_logprobs(one.logprobs, body.logprobs),
-            "finish_reason": one.finish_reason,
+            **schemas.write_end(one),
         }
         for one in schemas.collect(said, num_choices)
     ]
@@ -178,30 +179,23 @@ async def completions(service: Service, request: Request) -> Response:
 
 
 async def _write_texts(
-    head: Head, deltas: AsyncGenerator[Delta, None], num_top: int | None, wants_usage: bool, request_id: str
+    head: Head, deltas: AsyncGenerator[Delta, None], num_top: int | None, wants_usage: bool
 ) -> AsyncGenerator[bytes, None]:
-    begun, starts = False, dict[int, int]()
+    starts = dict[int, int]()
     more: dict[str, Any] = {"usage": None} if wants_usage else {}
-    try:
-        async with aclosing(deltas):
-            async for delta in deltas:
-                begun = True
-                start = starts.get(delta.index, 0)
-                starts[delta.index] = start + sum(map(schemas.count_characters, delta.logprobs))
-                choice = {
-                    "index": delta.index,
-                    "text": delta.text,
-                    "logprobs": schemas.write_completion_logprobs(delta.logprobs, num_top, start),
-                    "finish_reason": delta.finish_reason,
-                }
-                yield _event(head.completion([choice], **more))
-                if delta.usage is not None and wants_usage:
-                    yield _event(head.completion([], usage=schemas.write_usage(delta.usage)))
-    except Exception as error:
-        if not begun:
-            raise
-        yield _write_refusal(translate(error, request_id))
-        return
+    async with aclosing(deltas):
+        async for delta in deltas:
+            start = starts.get(delta.index, 0)
+            starts[delta.index] = start + sum(map(schemas.count_characters, delta.logprobs))
+            choice = {
+                "index": delta.index,
+                "text": delta.text,
+                "logprobs": schemas.write_completion_logprobs(delta.logprobs, num_top, start),
+                **schemas.write_end(delta),
+            }
+            yield _event(head.completion([choice], **more))
+            if delta.usage is not None and wants_usage:
+                yield _event(head.completion([], usage=schemas.write_usage(delta.usage)))
     yield b"data: [DONE]\n\n"
 
 
@@ -225,24 +219,30 @@ def check_lengths(service: Service, messages: Any, param: str) -> None:
     if len(messages) > limits.messages:
         value = f"There are {len(messages):,} messages"
         raise over("messages", limits.messages, value, "Send the last ones.", param=param)
-    contents = [message.get("content") for message in messages if isinstance(message, dict)]
-    num_parts = sum(len(content) for content in contents if isinstance(content, list))
+    lists = [message.get(key) for message in messages if isinstance(message, dict) for key in _LISTS]
+    num_parts = sum(len(parts) for parts in lists if isinstance(parts, list))
     if num_parts > limits.parts:
         raise over("parts", limits.parts, f"The messages have {num_parts:,} parts", "Join texts.", param=param)
 
 
+# What of a message may be a list.
+_LISTS = ("content", "output", "tool_calls")
+
+
 def check_messages(
-    service: Service, messages: Sequence[schemas.Message], param: str = "messages", instructions: str = ""
+    service: Service, messages: Sequence[Message], param: str = "messages", instructions: str = ""
 ) -> None:
-    """Raises Refusal where the conversation exceeds a limit. ``param``: what the request calls it."""
+    """Raises Refusal where the conversation exceeds a limit, UsageError where nothing in it is to be answered.
+
+    ``param``: what the request calls it.
+    """
     limits = service.limits
-    parts = [part for message in messages for part in message.content]
-    num_pictures = sum(isinstance(part, ImagePart) for part in parts)
+    num_pictures = sum(isinstance(part, ImagePart) for message in messages for part in message.content)
     if num_pictures > limits.pictures:
         raise over("pictures", limits.pictures, f"There are {num_pictures:,} pictures", "Send fewer.", param=param)
-    check_characters(
-        service, len(instructions) + sum(len(part.text) for part in parts if not isinstance(part, ImagePart)), param
-    )
+    num_characters = len(instructions) + sum(message.num_characters for message in messages)
+    check_characters(service, num_characters, param)
+    check_last(find_speakers(messages))
 
 
 def read_format(service: Service, asked: schemas.ResponseFormat | None, param: str) -> dict[str, Any] | None:
@@ -256,16 +256,12 @@ def read_format(service: Service, asked: schemas.ResponseFormat | None, param: s
 def check_characters(service: Service, number: int, param: str) -> None:
     limit = service.limits.characters
     if number > limit:
-        raise Refusal(
-            400,
-            f"There are {number:,} characters of text; the limit characters is {limit:,}. Shorten the text.",
-            param=param,
-            code="context_length_exceeded",
-        )
+        said = f"There are {number:,} characters of text; the limit characters is {limit:,}. Shorten the text."
+        raise context_exceeded(service.backend.context_tokens, said, param)
 
 
 async def load_messages(
-    service: Service, messages: Sequence[schemas.Message], param: str = "messages"
+    service: Service, messages: Sequence[Message], param: str = "messages"
 ) -> tuple[ChatMessage, ...]:
     """The messages with their pictures. Raises Refusal, which names the picture that is at fault."""
     named = [
@@ -276,12 +272,12 @@ async def load_messages(
     ]
     pictures = iter(await service.pictures.load_all(named))
 
-    def take(part: schemas.Part) -> str | SentPicture:
+    def take(part: Part) -> str | SentPicture:
         if isinstance(part, ImagePart):
             return SentPicture(next(pictures), part.detail or part.image_url.detail)
         return part.text
 
     return tuple(
-        ChatMessage("system" if message.role == "developer" else message.role, tuple(map(take, message.content)))
+        ChatMessage(message.speaker, tuple(filter(None, (message.before, *map(take, message.content), message.after))))
         for message in messages
     )

@@ -126,6 +126,7 @@ class PictureLoader:
 
     def _measure(self, url: str, is_over: threading.Event) -> tuple[str, bytes, int]:
         """A name for messages, the file, and the bytes that its pixels take. ``is_over``: nobody waits any more."""
+        url = url.strip()
         name, data = self._read(url, is_over)
         return name, data, self._count_bytes(data, name)
 
@@ -163,7 +164,7 @@ class PictureLoader:
 
 
 def _is_data_uri(url: str) -> bool:
-    return url[:5].lower() == "data:"
+    return url[:100].lstrip()[:5].lower() == "data:"
 
 
 async def _run(executor: Executor, work: Callable[..., Kind], *arguments: Any) -> Kind:
@@ -201,7 +202,7 @@ class _Room:
             if turn.done() and not turn.cancelled():
                 self.give(num_bytes)  # it was there already
             else:
-                self._waiting.remove((num_bytes, turn))
+                self._waiting = deque(one for one in self._waiting if one[1] is not turn)
                 self.give(0)  # whoever stands behind may have room now
             raise
 
@@ -209,5 +210,6 @@ class _Room:
         self._num_free += num_bytes
         while self._waiting and self._waiting[0][0] <= self._num_free:
             wanted, turn = self._waiting.popleft()
-            self._num_free -= wanted
-            turn.set_result(None)
+            if not turn.done():  # else it was cancelled, and whoever waited has not heard of it yet
+                self._num_free -= wanted
+                turn.set_result(None)

@@ -39,7 +39,7 @@ class Refusal(LlavaError):
     """An answer that is an error.
 
     ``param`` names the part of the request that is at fault, such as ``messages.0.content.1``; ``code`` is one word
-    for programs.
+    for programs, and ``preface`` a beginning of the message that only they look for.
     """
 
     def __init__(
@@ -50,25 +50,51 @@ class Refusal(LlavaError):
         param: str | None = None,
         code: str | None = None,
         headers: dict[str, str] | None = None,
+        preface: str = "",
     ) -> None:
         super().__init__(message)
-        self.status, self.param, self.code = status, param, code
+        self.status, self.param, self.code, self._preface = status, param, code, preface
         self.headers = dict(headers or {})
         if status in (429, 503):
             self.headers.setdefault("Retry-After", str(RETRY_S))
 
     @property
+    def message(self) -> str:
+        """What a client's program is told."""
+        said = str(self)
+        return f"{self._preface}{said[:1].lower()}{said[1:]}" if self._preface else said
+
+    @property
     def body(self) -> dict[str, Any]:
         """The JSON that a client gets."""
         kind = _TYPES.get(self.status) or ("server_error" if self.status >= 500 else "invalid_request_error")
-        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
 
 def over(name: str, limit: float, value: str, remedy: str, *, param: str | None = None, status: int = 400) -> Refusal:
     """The refusal of what exceeds the limit ``name``; ``value`` is a whole sentence without its full stop."""
     return Refusal(
-        status, f"{value}; the limit {name} is {limit:,}. {remedy}", param=param, code=f"{name}_limit_exceeded"
+        status, f"{value}; the limit {name} is {_show(limit)}. {remedy}", param=param, code=f"{name}_limit_exceeded"
     )
+
+
+def _show(number: float) -> str:
+    """All digits of a number; a whole one without a decimal point."""
+    return f"{int(number) if number == int(number) else number:,}"
+
+
+def context_exceeded(limit_tokens: int, said: str, param: str | None) -> Refusal:
+    """The refusal of a prompt that is too long.
+
+    LiteLLM, LangChain and others tell it from the other refusals by OpenAI's words, which therefore stand in front.
+    ``limit_tokens``: 0 where it is not known.
+    """
+    preface = f"This model's maximum context length is {limit_tokens} tokens. However, " if limit_tokens else ""
+    return Refusal(400, said, param=param, code="context_length_exceeded", preface=preface)
+
+
+def loading() -> Refusal:
+    return Refusal(503, "The model is being loaded. Ask again soon.", code="loading")
 
 
 def translate(error: BaseException, request_id: str, param: str | None = None) -> Refusal:
@@ -76,7 +102,7 @@ def translate(error: BaseException, request_id: str, param: str | None = None) -
     if isinstance(error, Refusal):
         return error
     if isinstance(error, ContextTooLong):
-        return Refusal(400, str(error), param=param, code="context_length_exceeded")
+        return context_exceeded(error.limit_tokens, str(error), param)
     if isinstance(error, RequestTooLarge):
         return Refusal(400, str(error), param=param, code="request_too_large")
     if isinstance(error, BadImage):
@@ -92,7 +118,9 @@ def translate(error: BaseException, request_id: str, param: str | None = None) -
     if isinstance(error, EngineClosed):
         return Refusal(503, str(error), code="engine_unavailable")
     if isinstance(error, EngineFailed) and error.status in (400, 404, 413, 422):
-        return Refusal(400, str(error), param=param, code="engine_refused")
+        is_overflow = "maximum context length" in str(error) or "exceeds the available context size" in str(error)
+        code = "context_length_exceeded" if is_overflow else "engine_refused"
+        return Refusal(400, str(error), param=param, code=code)
     LOG.error("request %s failed", request_id, exc_info=error)
     if isinstance(error, EngineFailed):
         return Refusal(502, str(error), code="engine_failed")

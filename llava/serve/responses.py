@@ -16,9 +16,10 @@ from starlette.responses import JSONResponse, Response
 from llava.backends.protocol import ChatRequest, Delta, Usage
 from llava.serve import schemas
 from llava.serve.body import read_json
-from llava.serve.gate import begin_stream
 from llava.serve.openai import check_lengths, check_messages, check_model, load_messages, make_head, read_format
-from llava.serve.refusals import Refusal, translate
+from llava.serve.pieces import begin_stream
+from llava.serve.queue import Ticket
+from llava.serve.refusals import Refusal
 from llava.serve.schemas import Head, ResponsesBody
 from llava.serve.service import Service
 
@@ -39,6 +40,12 @@ async def respond(service: Service, request: Request) -> Response:
                 param=name,
                 code="unsupported_parameter",
             )
+    wanted = raw.get("include")
+    wants_logprobs = isinstance(wanted, list) and "message.output_text.logprobs" in wanted
+    if raw.get("top_logprobs") or wants_logprobs:
+        name = "include" if wants_logprobs else "top_logprobs"
+        why = f"{name}: this route tells no log-probabilities. Ask /v1/chat/completions for them."
+        raise Refusal(400, why, param=name, code="unsupported_parameter")
     check_lengths(service, raw.get("input"), "input")
     body = schemas.check(ResponsesBody, raw)
     check_model(service, body.model)
@@ -52,39 +59,31 @@ async def respond(service: Service, request: Request) -> Response:
         return ChatRequest((*schemas.as_system(body.instructions), *loaded), sampling, response_format=form)
 
     writer = _Writer(make_head(service, "resp"), body, form)
-    deltas = service.chat(make)
+    ticket = Ticket()
+    deltas = service.chat(make, ticket=ticket)
     if body.stream:
-        events = _write_events(writer, deltas, request.state.request_id)
-        return await begin_stream(events, writer.refusal, service.limits.send_s)
+        return await begin_stream(request, ticket, _write_events(writer, deltas), writer.refusal, service.limits)
     async with aclosing(deltas):
         said = [delta async for delta in deltas]
     (choice,) = schemas.collect(said, 1)
     return JSONResponse(writer.response(choice.text, choice.finish_reason, said[-1].usage))
 
 
-async def _write_events(
-    writer: _Writer, deltas: AsyncGenerator[Delta, None], request_id: str
-) -> AsyncGenerator[bytes, None]:
+async def _write_events(writer: _Writer, deltas: AsyncGenerator[Delta, None]) -> AsyncGenerator[bytes, None]:
     text, reason, usage, begun = "", None, None, False
     place = {"item_id": writer.message_id, "output_index": 0, "content_index": 0}
-    try:
-        async with aclosing(deltas):
-            async for delta in deltas:
-                if not begun:
-                    begun = True
-                    yield writer.event("created", response=writer.response("", None, None))
-                    yield writer.event("in_progress", response=writer.response("", None, None))
-                    yield writer.event("output_item.added", output_index=0, item=writer.message(None))
-                    yield writer.event("content_part.added", **place, part=writer.part(""))
-                if delta.text:
-                    text += delta.text
-                    yield writer.event("output_text.delta", **place, delta=delta.text, logprobs=[])
-                reason, usage = delta.finish_reason or reason, delta.usage or usage
-    except Exception as error:
-        if not begun:
-            raise
-        yield writer.refusal(translate(error, request_id))
-        return
+    async with aclosing(deltas):
+        async for delta in deltas:
+            if not begun:
+                begun = True
+                yield writer.event("created", response=writer.response("", None, None))
+                yield writer.event("in_progress", response=writer.response("", None, None))
+                yield writer.event("output_item.added", output_index=0, item=writer.message(None))
+                yield writer.event("content_part.added", **place, part=writer.part(""))
+            if delta.text:
+                text += delta.text
+                yield writer.event("output_text.delta", **place, delta=delta.text, logprobs=[])
+            reason, usage = delta.finish_reason or reason, delta.usage or usage
     response = writer.response(text, reason, usage)
     yield writer.event("output_text.done", **place, text=text, logprobs=[])
     yield writer.event("content_part.done", **place, part=writer.part(text))
@@ -151,7 +150,7 @@ class _Writer:
         return self.write(f"response.{kind}", **content)
 
     def refusal(self, refusal: Refusal) -> bytes:
-        return self.write("error", code=refusal.code, message=str(refusal), param=refusal.param)
+        return self.write("error", code=refusal.code, message=refusal.message, param=refusal.param)
 
     def write(self, kind: str, **content: Any) -> bytes:
         numbered = {"type": kind, "sequence_number": self.num_events, **content}

@@ -16,12 +16,12 @@ from typing import Any
 import h11
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from llava.backends.protocol import Backend
 from llava.errors import LlavaError
 from llava.flags import quick_imports
 from llava.serve.app import Mount, create_app
+from llava.serve.departure import HalfClosable
 from llava.serve.gate import App, Receive, Scope, Send
 from llava.serve.limits import Limits, Settings
 from llava.serve.listener import listen
@@ -131,11 +131,12 @@ def make_server(app: FastAPI) -> Server:
         proxy_headers=False,
         h11_max_incomplete_event_size=limits.header_bytes,
         timeout_graceful_shutdown=5,
+        timeout_keep_alive=limits.keep_alive_s,  # type: ignore[arg-type]
     )
     return Server(config, service)
 
 
-class _Protocol(H11Protocol):
+class _Protocol(HalfClosable):
     """Uvicorn's, with a deadline for headers, OpenAI-shaped refusals, and a way to break a connection off.
 
     It reads on while an answer is made, or it would not notice that a client left which has begun its next request.
@@ -149,7 +150,7 @@ class _Protocol(H11Protocol):
         self._header_timer: asyncio.TimerHandle | None = None
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            scope["llava.abort"] = self.transport.abort
+            scope["llava.abort"], scope["llava.half_closed"] = self.transport.abort, self.half_closed
             await inner(scope, receive, send)
 
         self.app = app

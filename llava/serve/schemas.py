@@ -5,26 +5,30 @@ A field that would change the answer and cannot be honoured is refused, never pa
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from llava.backends.protocol import ChatMessage, Delta, TokenLogprob, Usage
 from llava.sampling import MAX_LOGPROBS, Sampling
 from llava.serve.limits import Limits
+from llava.serve.messages import Message, as_message
 from llava.serve.refusals import Refusal, over
 
 # Temperatures below this would only make infinities of scores.
 _GREEDY_BELOW = 1e-4
 
 _REFUSED = {
+    "add_generation_prompt": "What is asked for is always an answer: leave it out.",
     "allowed_token_ids": "Single tokens cannot be favoured.",
     "audio": "It does not speak.",
+    "background": "Nothing is kept, so an answer cannot be fetched later.",
     "chat_template": "The template is the checkpoint's own.",
     "chat_template_kwargs": "The template is the checkpoint's own.",
-    "continue_final_message": "The last message has to be the user's.",
+    "continue_final_message": "An answer that was begun is not continued: end with a user's message.",
     "function_call": "The model calls no functions.",
     "functions": "The model calls no functions.",
     "guided_choice": "Answers are constrained by response_format alone.",
@@ -46,10 +50,30 @@ _REFUSED = {
 }
 # What asks for nothing, or for what is done anyway.
 _HARMLESS: dict[str, tuple[Any, ...]] = {
+    "add_generation_prompt": (True,),
+    "chat_template_kwargs": ({"enable_thinking": False}, {"thinking": False}),
     "function_call": ("none", "auto"),
     "modalities": (["text"],),
-    "tool_choice": ("none", "auto"),
+    "tool_choice": ("none", "auto", {"type": "none"}, {"type": "auto"}),
 }
+# What asks for nothing while another field says that it is not to be used.
+_UNUSED_WITH: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "tools": ("tool_choice", ("none", {"type": "none"})),
+    "functions": ("function_call", ("none",)),
+}
+
+
+def _asks_for_nothing(name: str, raw: dict[str, Any]) -> bool:
+    value = raw.get(name)
+    if value is None or value in _HARMLESS.get(name, ()):
+        return True
+    if name in _UNUSED_WITH:
+        switch, off = _UNUSED_WITH[name]
+        if raw.get(switch) in off:
+            return True
+    if name == "logit_bias" and isinstance(value, dict):
+        return all(bias == 0 for bias in value.values())
+    return name != "add_generation_prompt" and value in ([], {}, False)
 
 
 def _as_whole(value: Any) -> Any:
@@ -57,52 +81,13 @@ def _as_whole(value: Any) -> Any:
 
 
 _Whole = Annotated[int, BeforeValidator(_as_whole)]
-_Int64 = Annotated[_Whole, Field(ge=-(2**63), lt=2**63)]
+_Int64 = Annotated[_Whole, Field(ge=-(2**63), le=2**63 - 1)]
 _Tokens = Annotated[_Whole, Field(ge=1, lt=2**31)]
 
 
-class TextPart(BaseModel):
-    type: Literal["text", "input_text", "output_text"]
-    text: str
-
-
-def _as_object(value: Any) -> Any:
-    return {"url": value} if isinstance(value, str) else value
-
-
-class ImageURL(BaseModel):
-    url: Annotated[str, Field(min_length=1)]
-    detail: Annotated[
-        Literal["auto", "low", "high"], BeforeValidator(lambda said: "auto" if said is None else said)
-    ] = "auto"
-
-
-class ImagePart(BaseModel):
-    type: Literal["image_url", "input_image"]
-    image_url: Annotated[ImageURL, BeforeValidator(_as_object)]
-    detail: Literal["auto", "low", "high"] | None = None  # where /v1/responses has it
-
-
-Part = Annotated[TextPart | ImagePart, Field(discriminator="type")]
-
-
-def _as_parts(value: Any) -> Any:
-    return [{"type": "text", "text": value}] if isinstance(value, str) else value
-
-
-def _refuse_calls(value: Any) -> None:
-    if value:
-        raise ValueError("the model calls no tools, so it cannot have called one")
-
-
-_NoCalls = Annotated[None, BeforeValidator(_refuse_calls)]
-
-
-class Message(BaseModel):
-    role: Literal["system", "developer", "user", "assistant"]
-    tool_calls: _NoCalls = None  # before the content, which is null beside them
-    function_call: _NoCalls = None
-    content: Annotated[list[Part], Field(fail_fast=True), BeforeValidator(_as_parts)]
+def _as_stops(value: Any) -> Any:
+    """The original's front end sends one text, others a list, and where there is none, null or nothing."""
+    return [value] if isinstance(value, str) and value else value or []
 
 
 class StreamOptions(BaseModel):
@@ -179,7 +164,11 @@ def _as_messages(value: Any) -> Any:
 
 
 class ResponsesBody(SamplingBody):
-    input: Annotated[list[Message], Field(min_length=1, fail_fast=True), BeforeValidator(_as_messages)]
+    input: Annotated[
+        list[Annotated[Message, BeforeValidator(as_message)]],
+        Field(min_length=1, fail_fast=True),
+        BeforeValidator(_as_messages),
+    ]
     instructions: str | None = None
     max_output_tokens: _Tokens | None = None
     text: TextFormat | None = None
@@ -187,7 +176,10 @@ class ResponsesBody(SamplingBody):
 
 class CompletionBody(SamplingBody):
     prompt: str
-    logprobs: Annotated[_Whole, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    logprobs: Annotated[
+        Annotated[_Whole, Field(ge=0, le=MAX_LOGPROBS)] | None,
+        BeforeValidator(lambda value: None if value is False else value),
+    ] = None
     echo: bool | None = None
     suffix: str | None = None
     best_of: _Whole | None = None
@@ -202,8 +194,8 @@ class WorkerBody(BaseModel):
     images: Annotated[list[str], Field(fail_fast=True)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
     top_p: Annotated[float, Field(ge=0, le=1)] = 1.0  # 0, where the front end's slider begins, is the likeliest token
-    max_new_tokens: _Tokens = 256
-    stop: str | None = None
+    max_new_tokens: Annotated[_Whole, Field(lt=2**31)] = 256
+    stop: Annotated[list[str], Field(fail_fast=True), BeforeValidator(_as_stops)] = []
 
 
 Body = TypeVar("Body", bound=BaseModel)
@@ -212,35 +204,66 @@ Body = TypeVar("Body", bound=BaseModel)
 def check(kind: type[Body], raw: dict[str, Any]) -> Body:
     """``raw`` as such a body. Raises Refusal (400), which names the field."""
     for name, why in _REFUSED.items():
-        if raw.get(name) not in (None, [], {}, False, *_HARMLESS.get(name, ())):
+        if not _asks_for_nothing(name, raw):
             raise Refusal(400, f"{name} is not supported. {why}", param=name, code="unsupported_parameter")
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        param = _param(raw, first["loc"])
+        first = error.errors(include_url=False)[0]
+        param, value = _find(raw, first["loc"])
         code = "unsupported_content" if first["type"] == "union_tag_invalid" else "invalid_value"
-        raise Refusal(400, f"{param or 'The body'}: {_explain(first)}", param=param or None, code=code) from error
+        raise Refusal(
+            400, f"{param or 'The body'}: {_explain(first, value)}", param=param or None, code=code
+        ) from error
 
 
 # Fields that are lists here once they are checked.
 _MAY_BE_TEXT = ("content", "input", "stop")
 
 
-def _explain(error: Any) -> str:
-    if error["type"] == "missing":
+# Pydantic's own words round large numbers.
+_BOUNDS = {
+    "greater_than": ("greater than", "gt"),
+    "greater_than_equal": ("greater than or equal to", "ge"),
+    "less_than": ("less than", "lt"),
+    "less_than_equal": ("less than or equal to", "le"),
+}
+
+
+def _explain(error: Any, value: Any) -> str:
+    """What is wrong with ``value``, in a sentence."""
+    kind = error["type"]
+    if kind == "missing":
         return "this field is missing."
-    if error["type"] in ("union_tag_invalid", "union_tag_not_found"):
+    if kind in ("union_tag_invalid", "union_tag_not_found"):
         return "a part's type has to be text or image_url."
-    if error["type"] == "list_type":
+    if kind == "list_type":
         return f"this has to be a {'text or a ' if error['loc'][-1] in _MAY_BE_TEXT else ''}list."
-    if error["type"] in ("model_type", "model_attributes_type"):
+    if kind in ("model_type", "model_attributes_type"):
         return "this has to be an object."
-    return f"{error['msg'][:1].lower()}{error['msg'][1:]}.".removeprefix("value error, ")
+    if kind == "value_error":
+        return f"{error['msg'].partition(', ')[2]}."
+    said = error["msg"]
+    if kind in _BOUNDS:
+        words, name = _BOUNDS[kind]
+        bound = error["ctx"][name]
+        said = f"input should be {words} {int(bound) if bound == int(bound) else bound}"
+    shown = f", but it is {_show_value(value)}" if isinstance(value, (str, int, float)) else ""
+    return f"{said[:1].lower()}{said[1:]}{shown}."
 
 
-def _param(raw: Any, place: Sequence[int | str]) -> str:
-    """The field's path as the client wrote it: without the names of alternatives, which pydantic puts in between."""
+def _show_value(value: Any) -> str:
+    if isinstance(value, float) and value.is_integer() and 2**53 < abs(value) < 1e22:
+        value = int(value)  # all its digits
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 80 else f"{text[:79]}…"
+
+
+def _find(raw: Any, place: Sequence[int | str]) -> tuple[str, Any]:
+    """The field's path as the client wrote it, and what stands there.
+
+    The names of alternatives, which pydantic puts in between, are left out.
+    """
     path = []
     for i, step in enumerate(place):
         is_last = i == len(place) - 1
@@ -250,7 +273,7 @@ def _param(raw: Any, place: Sequence[int | str]) -> str:
         elif isinstance(raw, list) and isinstance(step, int):
             path.append(str(step))
             raw = raw[step] if step < len(raw) else None
-    return ".".join(path)
+    return ".".join(path), raw
 
 
 def read_sampling(body: SamplingBody | WorkerBody, limits: Limits, new_tokens: int | None = None) -> Sampling:
@@ -258,7 +281,7 @@ def read_sampling(body: SamplingBody | WorkerBody, limits: Limits, new_tokens: i
 
     Raises Refusal for what exceeds a limit.
     """
-    stop = tuple([body.stop] if isinstance(body.stop, str) else body.stop or ())
+    stop = tuple(body.stop or ())
     bad_words = () if isinstance(body, WorkerBody) else tuple(body.bad_words or ())
     for param, texts in (("stop", stop), ("bad_words", bad_words)):
         _judge_texts(param, texts, limits)
@@ -375,6 +398,14 @@ class Collected:
     text: str = ""
     logprobs: tuple[TokenLogprob, ...] = ()
     finish_reason: str | None = None
+    stop_reason: str | None = None
+
+
+def write_end(end: Delta | Collected | None) -> dict[str, str | None]:
+    """Why an answer ended: OpenAI's word for it, and as vLLM has it what exactly ended it."""
+    if end is None:
+        return {"finish_reason": None, "stop_reason": None}
+    return {"finish_reason": end.finish_reason, "stop_reason": end.stop_reason}
 
 
 def collect(deltas: Iterable[Delta], num_choices: int) -> list[Collected]:
@@ -385,6 +416,7 @@ def collect(deltas: Iterable[Delta], num_choices: int) -> list[Collected]:
         choice.text += delta.text
         choice.logprobs += delta.logprobs
         choice.finish_reason = delta.finish_reason or choice.finish_reason
+        choice.stop_reason = delta.stop_reason or choice.stop_reason
     return choices
 
 

@@ -19,7 +19,8 @@ from llava.serve.limits import Settings
 from llava.serve.log import ConversationLog
 from llava.serve.metrics import Metrics, Watch
 from llava.serve.pictures import PictureLoader
-from llava.serve.refusals import LOG, Refusal, over
+from llava.serve.queue import Queue, Ticket
+from llava.serve.refusals import LOG, Refusal, loading, over
 
 Make = Callable[[], Awaitable[ChatRequest]]
 # Who asks, where keys are kept apart: set by the gate for each request.
@@ -45,7 +46,7 @@ class Service:
         self.on_ready: Callable[[], None] = lambda: None
         self.on_failure: Callable[[], None] = lambda: None
         self._num_open = 0
-        self._turns = asyncio.Semaphore(self.limits.running)
+        self._queue = Queue(self.limits.running)
         self._starting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -100,12 +101,12 @@ class Service:
         self.is_drained.set()
 
     @asynccontextmanager
-    async def _admit(self) -> AsyncIterator[None]:
+    async def _admit(self, ticket: Ticket) -> AsyncIterator[None]:
         """A place among the running. Raises Refusal: 503 while starting or draining, 429 where too many wait."""
         if self.is_draining:
             raise Refusal(503, "The server is being shut down. Ask another one.", code="draining")
         if self.is_starting:
-            raise Refusal(503, "The model is being loaded. Ask again soon.", code="loading")
+            raise loading()
         limits = self.limits
         if self._num_open >= limits.running + limits.waiting:
             raise over(
@@ -115,20 +116,22 @@ class Service:
         self.metrics.open.inc()
         try:
             with self.metrics.queue.track_inprogress():
-                await self._turns.acquire()
+                await self._queue.take(ticket)
             try:
                 yield
             finally:
-                self._turns.release()
+                self._queue.give()
         finally:
             self._num_open -= 1
             self.metrics.open.dec()
 
-    async def chat(self, request: ChatRequest | Make, source: str = "api") -> AsyncGenerator[Delta, None]:
+    async def chat(
+        self, request: ChatRequest | Make, source: str = "api", ticket: Ticket | None = None
+    ) -> AsyncGenerator[Delta, None]:
         """The answer as it comes; to be closed (``contextlib.aclosing``) where it is not read to its end.
 
         ``request``: may be a function that makes it, once it is its turn (that loads the pictures). ``source``: who
-        asks, for the log.
+        asks, for the log. ``ticket``: tells its place while it waits its turn.
 
         Raises Refusal and what ``Backend.chat`` raises, before the first delta where it can.
         """
@@ -137,7 +140,7 @@ class Service:
         made: ChatRequest | None = None
         seen: list[Delta] = []
         try:
-            async with self._admit():
+            async with self._admit(ticket or Ticket()):
                 made = request if isinstance(request, ChatRequest) else await request()
                 made = replace(made, tenant=tenant)
                 async with aclosing(self._ask(made)) as deltas:

@@ -19,10 +19,15 @@ from llava.backends.protocol import ChatRequest, Delta, SentPicture
 from llava.errors import LlavaError
 from llava.serve import schemas
 from llava.serve.body import read_json
-from llava.serve.gate import begin_stream
 from llava.serve.openai import check_characters, check_model
-from llava.serve.refusals import Refusal, over, translate
+from llava.serve.pieces import begin_stream
+from llava.serve.queue import Ticket
+from llava.serve.refusals import LOG, Refusal, over, translate
 from llava.serve.service import Service
+
+_KIND = "application/octet-stream"
+# What the original's worker says where no token may be said.
+_NO_ROOM = "Exceeds max token length. Please start a new conversation, thanks."
 
 
 def add_worker_routes(app: FastAPI, service: Service) -> None:
@@ -32,14 +37,32 @@ def add_worker_routes(app: FastAPI, service: Service) -> None:
     app.add_route("/list_models", partial(list_models, service), methods=["POST"])
     app.add_route("/refresh_all_workers", partial(refresh, service), methods=["POST"])
     app.add_route("/get_worker_address", partial(get_address, service), methods=["POST"])
+    app.add_route("/register_worker", partial(register, service), methods=["POST"])
+    app.add_route("/receive_heart_beat", partial(receive_heart_beat, service), methods=["POST"])
+
+
+def _list_models(service: Service) -> list[str]:
+    return list(filter(None, [service.backend.model_id]))
+
+
+def _is_served(service: Service, name: str) -> bool:
+    """Whether the model is the one that is served; front ends may call it by a path or a hub id of the same name."""
+    known = service.backend.model_id
+    return bool(known) and _shorten(name) == _shorten(known)
+
+
+def _shorten(name: str) -> str:
+    """A model's name as the original makes it of a path: its last part, of a ``checkpoint-N`` the last two."""
+    parts = name.strip("/").split("/")
+    return "_".join(parts[-2:]) if parts[-1].startswith("checkpoint-") else parts[-1]
 
 
 async def get_status(service: Service, request: Request) -> Response:
-    return JSONResponse({"model_names": [service.backend.model_id], "speed": 1, "queue_length": service.num_open})
+    return JSONResponse({"model_names": _list_models(service), "speed": 1, "queue_length": service.num_open})
 
 
 async def list_models(service: Service, request: Request) -> Response:
-    return JSONResponse({"models": [service.backend.model_id]})
+    return JSONResponse({"models": _list_models(service)})
 
 
 async def refresh(service: Service, request: Request) -> Response:
@@ -49,7 +72,29 @@ async def refresh(service: Service, request: Request) -> Response:
 async def get_address(service: Service, request: Request) -> Response:
     """Where the worker is: here. An unknown model has no worker, which the original says with an empty text."""
     model = (await read_json(request, service.limits)).get("model")
-    return JSONResponse({"address": service.settings.address if model == service.backend.model_id else ""})
+    is_here = isinstance(model, str) and _is_served(service, model)
+    return JSONResponse({"address": service.settings.address if is_here else ""})
+
+
+async def register(service: Service, request: Request) -> Response:
+    """Takes note of a worker, as the original's controller does, but passes no question on to it."""
+    name = _read_name(await read_json(request, service.limits))
+    if name.rstrip("/") != service.settings.address:
+        LOG.warning("a worker registered, but this server answers by itself and passes nothing on to it")
+    return JSONResponse(None)
+
+
+async def receive_heart_beat(service: Service, request: Request) -> Response:
+    """Whether questions are passed on to that worker: to no other than this server itself."""
+    name = _read_name(await read_json(request, service.limits))
+    return JSONResponse({"exist": name.rstrip("/") == service.settings.address})
+
+
+def _read_name(raw: dict[str, Any]) -> str:
+    name = raw.get("worker_name")
+    if not isinstance(name, str):
+        raise Refusal(400, "worker_name: this has to be the worker's URL.", param="worker_name", code="invalid_value")
+    return name
 
 
 async def generate_stream(service: Service, request: Request) -> Response:
@@ -62,45 +107,51 @@ async def generate_stream(service: Service, request: Request) -> Response:
         return await _begin(service, request)
     except LlavaError as error:
         refusal = translate(error, request.state.request_id, "prompt")
-        said = {**refusal.body, "text": str(refusal), "error_code": 1}
+        said = {**refusal.body, "text": refusal.message, "error_code": 1}
         return JSONResponse(said, refusal.status, refusal.headers)
 
 
 async def _begin(service: Service, request: Request) -> Response:
     body = schemas.check(schemas.WorkerBody, await read_json(request, service.limits))
-    check_model(service, body.model)
+    if body.model and not _is_served(service, body.model):
+        check_model(service, body.model)
     check_characters(service, len(body.prompt), "prompt")
     images, limits = body.images or [], service.limits
     if len(images) > limits.pictures:
         raise over("pictures", limits.pictures, f"There are {len(images):,} pictures", "Send fewer.", param="images")
+    if body.max_new_tokens < 1:  # where the front end's slider begins
+        return Response(_piece({"text": body.prompt + _NO_ROOM, "error_code": 0}), media_type=_KIND)
     sampling = schemas.read_sampling(body, limits)
 
     async def make() -> ChatRequest:
-        named = [(f"data:image;base64,{data}", f"images.{i}") for i, data in enumerate(images)]
+        named = [(_as_uri(data), f"images.{i}") for i, data in enumerate(images)]
         pictures = tuple(map(SentPicture, await service.pictures.load_all(named)))
         return ChatRequest(sampling=sampling, prompt=body.prompt, pictures=pictures)
 
-    pieces = _write_pieces(body.prompt, service.chat(make, "worker"), request.state.request_id)
-    return await begin_stream(pieces, _write_refusal, limits.send_s, "application/octet-stream")
+    ticket = Ticket()
+    pieces = _write_pieces(body.prompt, service.chat(make, "worker", ticket))
+    return await begin_stream(request, ticket, pieces, _write_refusal, limits, write_comment=_write_nothing, kind=_KIND)
 
 
-async def _write_pieces(
-    prompt: str, deltas: AsyncGenerator[Delta, None], request_id: str
-) -> AsyncGenerator[bytes, None]:
-    text, begun = prompt, False
-    try:
-        async with aclosing(deltas):
-            async for delta in deltas:
-                begun, text = True, text + delta.text
-                yield _piece({"text": text, "error_code": 0})
-    except Exception as error:
-        if not begun:
-            raise
-        yield _write_refusal(translate(error, request_id))
+def _as_uri(data: str) -> str:
+    return data if data[:5].lower() == "data:" else f"data:image;base64,{data}"
+
+
+async def _write_pieces(prompt: str, deltas: AsyncGenerator[Delta, None]) -> AsyncGenerator[bytes, None]:
+    text = prompt
+    async with aclosing(deltas):
+        async for delta in deltas:
+            text += delta.text
+            yield _piece({"text": text, "error_code": 0})
+
+
+def _write_nothing(place: int) -> bytes:
+    """A piece without anything in it, which the original's clients pass over."""
+    return b"\0"
 
 
 def _write_refusal(refusal: Refusal) -> bytes:
-    return _piece({"text": str(refusal), "error_code": 1})
+    return _piece({"text": refusal.message, "error_code": 1})
 
 
 def _piece(content: dict[str, Any]) -> bytes:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 import subprocess
 import time
 from collections.abc import Mapping
@@ -146,6 +148,119 @@ def test_an_answer_may_hold_what_closes_others_but_not_what_the_client_stops_at(
         assert result.reason == "stop"
         text, result = engine.submit(Question(prompt, sampling=Sampling(max_new_tokens=3), form=form)).wait()
         assert result.reason == "length"
+
+
+def draw_schema(source: random.Random, depth: int = 0) -> dict[str, Any]:
+    """A schema of some kind; ``fits`` below knows all that stands in it."""
+    leaves = ["string", "bounded", "pattern", "integer", "number", "boolean", "null", "enum", "const", "date"]
+    kind = source.choice(leaves if depth > 2 else [*leaves, "array", "object", "object", "anyOf", "array"])
+    low = source.randint(0, 4)
+    name = source.choice(["a", "bc", "long_name", "x-y"])
+    made: dict[str, dict[str, Any]] = {
+        "string": {"type": "string"},
+        "bounded": {"type": "string", "minLength": low, "maxLength": low + source.randint(0, 9)},
+        "pattern": {"type": "string", "pattern": source.choice([r"^[a-z]{3}-\d{2,}$", "^(ab)*c$", "^#[0-9A-F]{6}$"])},
+        "integer": {"type": "integer", "minimum": source.choice([-7, 0, 10, 1234]), "maximum": 99_999},
+        "number": {"type": "number"},
+        "boolean": {"type": "boolean"},
+        "null": {"type": "null"},
+        "enum": {"enum": source.sample(["yes", "no", "é…", 5, None, "a long text with blanks"], 3)},
+        "const": {"const": source.choice([{"k": [1, "two"]}, "fixed", 3.5])},
+        "date": {"type": "string", "format": "date"},
+    }
+    if kind == "array":
+        least = source.randint(0, 3)
+        return {"type": "array", "items": draw_schema(source, depth + 1), "minItems": least, "maxItems": least + 4}
+    if kind == "object":
+        names = [f"{name}{i}" for i in range(source.randint(0, 4))]
+        return {
+            "type": "object",
+            "properties": {one: draw_schema(source, depth + 1) for one in names},
+            "required": [one for one in names if source.random() < 0.6],
+            "additionalProperties": source.random() < 0.3,
+        }
+    if kind == "anyOf":
+        return {"anyOf": [draw_schema(source, depth + 1), draw_schema(source, depth + 1)]}
+    return made[kind]
+
+
+def fits(value: Any, schema: Mapping[str, Any]) -> bool:
+    """Whether the schema allows the value, for schemas as ``draw_schema`` makes them."""
+    if "anyOf" in schema:
+        return any(fits(value, one) for one in schema["anyOf"])
+    if "enum" in schema or "const" in schema:
+        return value in schema.get("enum", [schema.get("const")])
+    kind = schema["type"]
+    if kind == "object":
+        known = schema["properties"]
+        return (
+            isinstance(value, dict)
+            and set(schema["required"]) <= set(value)
+            and (schema["additionalProperties"] or set(value) <= set(known))
+            and all(fits(one, known[name]) for name, one in value.items() if name in known)
+        )
+    if kind == "array":
+        is_as_long = isinstance(value, list) and schema["minItems"] <= len(value) <= schema["maxItems"]
+        return is_as_long and all(fits(one, schema["items"]) for one in value)
+    if kind == "string":
+        return (
+            isinstance(value, str)
+            and schema.get("minLength", 0) <= len(value) <= schema.get("maxLength", 10**9)
+            and re.search(schema.get("pattern", ""), value) is not None
+            and (schema.get("format") != "date" or re.fullmatch(r"\d{4}-\d{2}-\d{2}", value) is not None)
+        )
+    if kind == "integer":
+        return type(value) is int and schema["minimum"] <= value <= schema["maximum"]
+    return {"number": isinstance(value, (int, float)), "boolean": isinstance(value, bool), "null": value is None}[kind]
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_however_few_tokens_there_are_the_document_is_complete_and_fits(loaded: Any, forms: Forms, seed: int) -> None:
+    source = random.Random(seed)
+    prompt = Prompt(tuple(loaded.tokenizer("Hi").input_ids), None, 2)
+    content = draw_schema(source)
+    form = forms.make(schema(content))
+    assert form._way is not None
+    with Engine(loaded) as engine:
+        settings = [
+            Sampling(max_new_tokens=max(1, len(form._way) + more), temperature=temperature, seed=seed)
+            for more in (0, 1, 3, 10, 40, 150)
+            for temperature in (0.0, 2.0)
+        ]
+        stop_ids = [loaded.tokenizer.eos_token_id]
+        streams = [engine.submit(Question(prompt, sampling=one, stop_ids=stop_ids, form=form)) for one in settings]
+        for stream, sampling in zip(streams, settings, strict=True):
+            text, result = stream.wait()
+            assert fits(json.loads(text), content), (content, sampling, text)
+            assert result.new_tokens <= sampling.max_new_tokens
+
+
+def test_a_document_that_was_cut_short_says_so(loaded: Any, forms: Forms) -> None:
+    prompt = Prompt(tuple(loaded.tokenizer("Hi").input_ids), None, 2)
+    form = forms.make(schema({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}))
+    with Engine(loaded) as engine:
+        text, result = engine.submit(Question(prompt, sampling=Sampling(max_new_tokens=60), form=form)).wait()
+        assert isinstance(json.loads(text)["a"], str)
+        assert result.reason == "length"
+        # Nothing is made of what has no room for the least document.
+        text, result = engine.submit(Question(prompt, sampling=Sampling(max_new_tokens=2), form=form)).wait()
+        assert result.reason == "length"
+
+
+def test_who_wants_to_end_an_answer_closes_what_is_open(loaded: Any, forms: Forms) -> None:
+    tokenizer, end = loaded.tokenizer, loaded.tokenizer.eos_token_id
+    content = {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "string"}}}, "required": ["a"]}
+    following = forms.make(schema(content)).begin()
+    said = b""
+    while not following.is_complete:
+        scores = torch.zeros(len(tokenizer))
+        scores[end] = 5.0
+        open_token = next(t for t in range(len(tokenizer)) if spell(tokenizer, t) == b'"')
+        if said.endswith(b"["):
+            scores[open_token] = 9.0
+        token = following.take(int(following.mask(scores).argmax()))
+        said += spell(tokenizer, token)
+    assert json.loads(said) == {"a": [""]}
 
 
 SLOW = {"allOf": [{"type": "string", "pattern": f"(a|b)*{i}.*"} for i in range(30)]}

@@ -23,6 +23,7 @@ LIMITS = Limits(
     header_s=PATIENCE_S,
     body_s=PATIENCE_S,
     decode_s=PATIENCE_S,
+    status_s=PATIENCE_S,
 )
 
 

@@ -50,8 +50,8 @@ class Reply:
 
     @property
     def events(self) -> list[Any]:
-        """The events of a stream, without the closing [DONE], which has to be there."""
-        *events, done, rest = self.body.decode().split("\n\n")
+        """The events of a stream, without comments and the closing [DONE], which has to be there."""
+        *events, done, rest = (event for event in self.body.decode().split("\n\n") if not event.startswith(":"))
         assert (done, rest) == ("data: [DONE]", "")
         return [json.loads(event.removeprefix("data: ")) for event in events]
 

@@ -85,7 +85,7 @@ REFUSED, VALUES = "unsupported_parameter", "values_limit_exceeded"
 ONE_TURN = HI["messages"][0]
 # It takes minutes to read.
 SLOW = {"allOf": [{"type": "string", "pattern": f"(a|b)*{i}.*"} for i in range(30)]}
-CALL = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function"}]}
+CALL = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]}
 # What clients send that asks for nothing, and null for everything that has a default.
 NOTHING: dict[str, Any] = {
     **dict.fromkeys(
@@ -158,13 +158,12 @@ ROWS = [
     Row(5, "content 5", {"messages": [{"role": "user", "content": 5}]}, 400, "list", param="messages.0.content"),
     Row(5, "content null", {"messages": [{"role": "user", "content": None}]}, 400, "list", param="messages.0.content"),
     Row(5, "no content", {"messages": [{"role": "user"}]}, 400, "missing", param="messages.0.content"),
-    Row(5, "an unknown role", say("Hi", role="tool"), 400, "assistant", param="messages.0.role"),
+    Row(5, "an unknown role", say("Hi", role="critic"), 400, "assistant", param="messages.0.role"),
     Row(5, "an unknown part", say({"type": "smell"}), 400, "text or image_url", "unsupported_content"),
     Row(5, "a part without type", say({"text": "Hi"}), 400, "text or image_url", param=FIRST),
     Row(5, "a message that is a text", {"messages": ["Hi"]}, 400, "has to be an object", param="messages.0"),
-    Row(
-        5, "a call in the conversation", {"messages": [CALL, ONE_TURN]}, 400, "no tools", param="messages.0.tool_calls"
-    ),
+    Row(5, "a call in the conversation", {"messages": [CALL, ONE_TURN], "max_tokens": 2}, 200),
+    Row(5, "a call without a name", {"messages": [{**CALL, "tool_calls": [{}]}, ONE_TURN]}, 400, "string"),
     Row(5, "nothing to answer", say("Hi", role="assistant"), 400, "user's message", param="messages"),
     Row(5, "21 messages", {"messages": [ONE_TURN] * 21}, 400, "messages is 20", "messages_limit_exceeded", "messages"),
     Row(5, "2,000 parts", say(*["x"] * 2000), 400, "parts is 1,024", "parts_limit_exceeded", "messages"),

@@ -287,10 +287,8 @@ def test_a_response_keeps_nothing(client: openai.OpenAI) -> None:
         client.responses.create(model="embedded", input="Hi", previous_response_id="resp_1")
     with pytest.raises(openai.BadRequestError, match="conversation is not supported"):
         client.responses.create(model="embedded", input="Hi", conversation="conv_1")
-    with pytest.raises(openai.BadRequestError, match=r"input\.0\.role"):
-        client.responses.create(
-            model="embedded", input=[{"type": "function_call_output", "call_id": "1", "output": ""}]
-        )
+    with pytest.raises(openai.BadRequestError, match=r"input\.0: nothing is kept here, so an item"):
+        client.responses.create(model="embedded", input=[{"type": "item_reference", "id": "msg_1"}])
 
 
 class Answer(pydantic.BaseModel):

@@ -6,6 +6,8 @@ import base64
 import json
 from pathlib import Path
 
+import pytest
+
 from llava.conversation import conv_templates
 from tests.serve.serving import Puppet, Running, run_server
 
@@ -78,3 +80,43 @@ def test_the_controllers_questions_are_answered(own: Running) -> None:
     assert own.post("/get_worker_address", {"model": "other"}).json == {"address": ""}
     status = own.post("/worker_get_status", {}).json
     assert status == {"model_names": ["embedded"], "speed": 1, "queue_length": 0}
+
+
+def test_what_the_originals_clients_send_besides_is_understood(own: Running) -> None:
+    prompt = prompt_for("<image>\nWhat is written on the sign?")
+    code = base64.b64encode(DEMO).decode()
+    asked = {"prompt": prompt, "temperature": 0.0, "max_new_tokens": 20, "images": [code]}
+
+    def ask(**more: object) -> str:
+        reply = own.post("/worker_generate_stream", {**asked, **more})
+        assert reply.status == 200, reply.body
+        *_, last, _ = reply.body.split(b"\0")
+        said = json.loads(last)
+        assert said["error_code"] == 0
+        return said["text"][len(prompt) :].strip()
+
+    assert ask(images=[f"data:image/png;base64,{code}"]) == "MORTALS"
+    assert ask(stop=["</s>", "TALS"]) == "MOR"
+    for stop in ([], None, ""):
+        assert ask(stop=stop) == "MORTALS"
+    for model in ("/checkpoints/embedded", "someone/embedded", "embedded/", None):
+        assert ask(model=model) == "MORTALS"
+    assert ask(max_new_tokens=20.0) == "MORTALS"
+    for number in (0, -1):
+        assert ask(max_new_tokens=number).startswith("Exceeds max token length.")
+    address = own.post("/get_worker_address", {"model": "/checkpoints/embedded"}).json["address"]
+    assert address == own.service.settings.address
+    assert own.post("/worker_generate_stream", {**asked, "model": "/checkpoints/other"}).status == 404
+
+
+def test_workers_may_register_but_get_nothing_to_do(own: Running, caplog: pytest.LogCaptureFixture) -> None:
+    status = {"model_names": ["x"], "speed": 1, "queue_length": 0}
+    other, ours = "http://127.0.0.1:21002", own.service.settings.address
+    asked = {"worker_name": other, "check_heart_beat": True, "worker_status": status}
+    reply = own.post("/register_worker", asked)
+    assert (reply.status, reply.json) == (200, None)
+    assert "passes nothing on to it" in caplog.text
+    assert own.post("/receive_heart_beat", {"worker_name": other, "queue_length": 0}).json == {"exist": False}
+    assert own.post("/receive_heart_beat", {"worker_name": ours, "queue_length": 0}).json == {"exist": True}
+    assert own.post("/list_models", {}).json == {"models": ["embedded"]}
+    assert own.post("/register_worker", {}).status == 400
