@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from llava.errors import CheckpointError, LlavaError
-from llava.image.geometry import RELEASED_PINPOINTS, Tiling
+from llava.image.geometry import RELEASED_PINPOINTS, Tiling, scale_grids
 
-# What the two towers of the released checkpoints look like, so that a checkpoint that names one needs no network.
-# Source: vision_config of the config.json of the two repositories, completed by CLIPVisionConfig's defaults.
+# What the towers of the released checkpoints look like, so that a checkpoint that names one needs no network.
+# Source: vision_config of the config.json of OpenAI's two repositories, completed by CLIPVisionConfig's defaults.
 _CLIP_L_14 = {
     "hidden_size": 1024,
     "intermediate_size": 4096,
@@ -27,10 +27,47 @@ _CLIP_L_14 = {
     "patch_size": 14,
     "projection_dim": 768,
 }
+# Source: vision_config of google/siglip-{base,large,so400m}-* and of the fixed-resolution google/siglip2-*.
+_SIGLIP_SIZES = {"base": (768, 3072, 12, 12), "large": (1024, 4096, 24, 16), "so400m": (1152, 4304, 27, 16)}
+_SIGLIP_TOWERS = {
+    "siglip": ["base-16-224", "base-16-256", "base-16-384", "base-16-512", "large-16-256", "large-16-384"],
+    "siglip2": ["base-16-224", "base-16-256", "base-16-384", "base-16-512", "large-16-256", "large-16-384"],
+}
+_SIGLIP_TOWERS["siglip"] += ["so400m-14-224", "so400m-14-384"]
+_SIGLIP_TOWERS["siglip2"] += ["large-16-512", "so400m-14-224", "so400m-14-384"]
+_SIGLIP_TOWERS["siglip2"] += ["so400m-16-256", "so400m-16-384", "so400m-16-512"]
+
+
+def _describe_siglip(size: str, patch_px: str, image_px: str) -> dict[str, Any]:
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    sizes = dict(zip(names, _SIGLIP_SIZES[size], strict=True))
+    return {"model_type": "siglip_vision_model", **sizes, "patch_size": int(patch_px), "image_size": int(image_px)}
+
+
 KNOWN_TOWERS: dict[str, dict[str, Any]] = {
     "openai/clip-vit-large-patch14-336": {**_CLIP_L_14, "image_size": 336},
     "openai/clip-vit-large-patch14": {**_CLIP_L_14, "image_size": 224},
+    **{
+        f"google/{kind}-{size}-patch{patch_px}-{image_px}": _describe_siglip(size, patch_px, image_px)
+        for kind, towers in _SIGLIP_TOWERS.items()
+        for size, patch_px, image_px in (tower.split("-") for tower in towers)
+    },
 }
+
+_CLIP_KINDS = ("clip_vision_model", "clip")
+_SIGLIP_KINDS = ("siglip_vision_model", "siglip")
+# Towers that some LLaVAs were trained with and that are not supported, by what their names contain.
+_FOREIGN_TOWERS = (
+    (r"naflex", "a SigLIP2 of variable resolution (NaFlex)"),
+    (r"eva[-_]?0?2?[-_]?clip|internal-eva|eva02", "an EVA-CLIP"),
+    (r"intern[-_]?vi(t|deo)", "an InternViT"),
+    (r"open_clip|convnext|^timm", "an OpenCLIP or timm tower"),
+    (r"dino", "a DINO"),
+    (r"imagebind", "ImageBind"),
+    (r"mlcd", "an MLCD"),
+    (r"aimv2", "an AIMv2"),
+    (r"(^|[-_])sam([-_]|$)", "a SAM"),
+)
 
 # The released checkpoints say "llava" and mean Llama; the class name in `architectures` is more exact.
 _FAMILY_OF_TYPE = {
@@ -44,7 +81,12 @@ _FAMILY_OF_CLASS = {
     "LlavaMistralForCausalLM": "mistral",
     "LlavaQwenForCausalLM": "qwen2",
 }
-_HF_CLASSES = ("LlavaForConditionalGeneration", "LlavaNextForConditionalGeneration")
+_HF_TYPES = ("llava", "llava_next", "llava_onevision")
+_HF_CLASSES = (
+    "LlavaForConditionalGeneration",
+    "LlavaNextForConditionalGeneration",
+    "LlavaOnevisionForConditionalGeneration",
+)
 
 # Of a llava-hf checkpoint that ``llava convert`` made: what the original's config.json said and llava-hf's dialect has
 # no word for, such as image_aspect_ratio "pad", and what was changed for it, such as vocab_size.
@@ -58,8 +100,15 @@ _FAMILY_DEFAULTS: dict[str, dict[str, int]] = {
     "qwen2": {"hidden_size": 4096, "vocab_size": 151936, "max_position_embeddings": 32768},
 }
 
-# Source: transformers 5.23 CLIPVisionConfig.
+# Source: transformers 5.23 CLIPVisionConfig, SiglipVisionConfig.
 _TOWER_DEFAULTS = {"hidden_size": 768, "num_hidden_layers": 12, "image_size": 224, "patch_size": 32}
+_SIGLIP_DEFAULTS = {
+    **_describe_siglip("base", "16", "224"),
+    "hidden_act": "gelu_pytorch_tanh",
+    "layer_norm_eps": 1e-6,
+}
+
+_ONEVISION_GRIDS = tuple((rows, columns) for rows in range(1, 7) for columns in range(1, 7))
 
 # s2_scales of a multi-scale tower, in px. Source: haotian-liu/LLaVA@c121f04 clip_encoder.py.
 DEFAULT_SCALES = "336,672,1008"
@@ -76,7 +125,7 @@ class ModelSpec:
     family: str  # "llama", "mistral" or "qwen2"
     layout: str  # "original" or "hf": how tensors are named
     tower: str  # a folder or a hub id; "" where the checkpoint names none because it holds its own
-    tower_config: dict[str, Any] = field(repr=False)  # CLIPVisionConfig's values
+    tower_config: dict[str, Any] = field(repr=False)  # CLIPVisionConfig's or SiglipVisionConfig's values
     tiling: Tiling
     scales: tuple[int, ...]  # the sizes in px that the tower looks at a picture in: one, or with s2 several
     select_layer: int
@@ -151,7 +200,13 @@ def read_spec(
             f"{path} names no vision tower: mm_vision_tower is missing. "
             "A language model alone cannot see; name the LLaVA checkpoint that was made from it."
         )
+    is_described = values.get("mm_vision_config") is not None
     values["mm_vision_config"] = tower_config = _find_tower_config(tower, values, folder, tower_folder)
+    if is_siglip(tower_config):
+        # It has no class position to select. And LLaVA-NeXT's tower is read behind its last block but one, whatever
+        # the file says; only a file that describes the tower says it itself.
+        values["mm_vision_select_feature"] = "patch"
+        values["mm_vision_select_layer"] = values["mm_vision_select_layer"] if is_described else -2
     num_blocks = _get_int(tower_config, "num_hidden_layers", path, default=_TOWER_DEFAULTS["num_hidden_layers"])
     if not -num_blocks - 1 <= values["mm_vision_select_layer"] <= num_blocks:
         raise CheckpointError(
@@ -169,7 +224,12 @@ def read_spec(
     scales = _find_scales(values, path, tile_px)
     try:
         # A feature shows as much of the largest size as a patch does of the smallest.
-        tiling = Tiling.from_config(values, tile_px=scales[-1], patch_px=patch_px * (scales[-1] // scales[0]))
+        tiling = Tiling.from_config(
+            values,
+            tile_px=scales[-1],
+            patch_px=patch_px * (scales[-1] // scales[0]),
+            squashes=is_siglip(tower_config),
+        )
     except LlavaError as error:
         raise CheckpointError(f"{path}: {error}") from error
     return ModelSpec(
@@ -202,11 +262,12 @@ def find_tower_folder(name: str, checkpoint_folder: str | Path) -> Path | None:
 
 
 def read_tower_config(folder: Path) -> dict[str, Any]:
-    """CLIPVisionConfig's values from a tower's folder; of a complete CLIP the vision half. Raises CheckpointError."""
+    """A tower's configuration from its folder; of a complete CLIP or SigLIP the vision half. Raises CheckpointError."""
     values = read_config_dict(folder)
-    if values.get("model_type") == "clip":
+    if values.get("model_type") in ("clip", "siglip"):
         # Old files spell the values out a second time; where both are there, this one counts in Transformers too.
-        values = {**_get_dict(values, "vision_config"), **(values.get("vision_config_dict") or {})}
+        kind = f"{values['model_type']}_vision_model"
+        values = {**_get_dict(values, "vision_config"), **(values.get("vision_config_dict") or {}), "model_type": kind}
     elif "model_type" not in values:
         raise CheckpointError(f"{folder / 'config.json'} does not say what it describes: model_type is missing.")
     return _complete_tower(values)
@@ -231,10 +292,40 @@ def _find_tower_config(
 
 
 def _complete_tower(values: Mapping[str, Any]) -> dict[str, Any]:
-    kind = values.get("model_type", "clip_vision_model")
-    if kind not in ("clip_vision_model", "clip"):
-        raise CheckpointError(f"A vision tower of the kind '{kind}' is not supported; only CLIP's are.")
+    kind = values.get("model_type") or "clip_vision_model"
+    if kind in _SIGLIP_KINDS:
+        return {**_SIGLIP_DEFAULTS, **values, "model_type": "siglip_vision_model"}
+    if kind not in _CLIP_KINDS:
+        what = describe_foreign_tower(str(kind))
+        raise CheckpointError(
+            f"A vision tower of the kind '{kind}'{f' ({what})' if what else ''} is not supported; supported are CLIP's "
+            "and SigLIP's (of SigLIP2 those of a fixed resolution)."
+        )
     return {**_TOWER_DEFAULTS, **values}
+
+
+def is_siglip(tower_config: Mapping[str, Any], name: str = "") -> bool:
+    """Whether a tower is SigLIP's, by its configuration, or where that says nothing by its name."""
+    kind = tower_config.get("model_type")
+    return kind in _SIGLIP_KINDS if kind else "siglip" in name.lower() and describe_foreign_tower(name) is None
+
+
+def describe_foreign_tower(name: str) -> str | None:
+    """What a tower of this name is, if it is one that is not supported: "an InternViT"; else None."""
+    own_name = name.rstrip("/").lower()
+    if not own_name.startswith("timm/"):
+        own_name = own_name.rpartition("/")[2]
+    return next((what for pattern, what in _FOREIGN_TOWERS if re.search(pattern, own_name)), None)
+
+
+def refuse_foreign_tower(name: str, path: Path) -> None:
+    """CheckpointError if a tower of this name, which is no folder, is one that is not supported."""
+    what = describe_foreign_tower(name)
+    if what is not None:
+        raise CheckpointError(
+            f"{path} names the vision tower '{name}', which is {what}. Supported are CLIP's and SigLIP's (of SigLIP2 "
+            "those of a fixed resolution)."
+        )
 
 
 def _find_family(raw: Mapping[str, Any], path: Path, is_hf: bool) -> str:
@@ -243,12 +334,13 @@ def _find_family(raw: Mapping[str, Any], path: Path, is_hf: bool) -> str:
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise CheckpointError(f"{path} says architectures: {classes!r}, where a list of names is needed.")
     if is_hf:
-        family = str(_get_dict(raw, "text_config").get("model_type", "llama"))
-        if family in _FAMILY_DEFAULTS and (kind in ("llava", "llava_next") or set(classes) & set(_HF_CLASSES)):
+        usual = "qwen2" if kind == "llava_onevision" else "llama"
+        family = str(_get_dict(raw, "text_config").get("model_type", usual))
+        if family in _FAMILY_DEFAULTS and (kind in _HF_TYPES or set(classes) & set(_HF_CLASSES)):
             return family
         raise CheckpointError(
             f"{path} describes a '{kind}' model around '{family}'; of the llava-hf layout, "
-            f"llava and llava_next around {', '.join(_FAMILY_DEFAULTS)} are supported."
+            f"{', '.join(_HF_TYPES)} around {', '.join(_FAMILY_DEFAULTS)} are supported."
         )
     for name in classes:
         if name in _FAMILY_OF_CLASS:
@@ -271,8 +363,8 @@ def _find_family(raw: Mapping[str, Any], path: Path, is_hf: bool) -> str:
 def _to_original(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The llava-hf dialect in the original's names.
 
-    Source: transformers 5.23 models/llava and models/llava_next configuration and modeling; pinpoints are
-    (height, width) there and become (width, height). What ``llava convert`` kept of the original is taken up again
+    Source: transformers 5.23 models/{llava,llava_next,llava_onevision} configuration and modeling; pinpoints
+    are (height, width) there and become (width, height). What ``llava convert`` kept of the original is taken up again
     where neither a value here nor how Transformers works says otherwise.
     """
     kept = _get_dict(raw, ORIGINAL_KEY) if ORIGINAL_KEY in raw else {}
@@ -280,41 +372,59 @@ def _to_original(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
     for name in ("dtype", "torch_dtype", "tie_word_embeddings", "pad_token_id", "conversation_template"):
         if raw.get(name) is not None:
             values[name] = raw[name]
-    select_feature = {"default": "patch", "full": "cls_patch"}.get(raw.get("vision_feature_select_strategy", "default"))
+    is_onevision = raw.get("model_type") == "llava_onevision"
+    strategy = raw.get("vision_feature_select_strategy", "full" if is_onevision else "default")
+    select_feature = {"default": "patch", "full": "cls_patch"}.get(strategy)
     activation = raw.get("projector_hidden_act", "gelu")
-    layer = raw.get("vision_feature_layer", -2)
+    layer = raw.get("vision_feature_layer", -1 if is_onevision else -2)
     if select_feature is None or activation != "gelu" or isinstance(layer, list):
         raise CheckpointError(
-            f"{path} asks for the vision features of layer {layer}, strategy "
-            f"{raw.get('vision_feature_select_strategy')!r}, behind a projector with {activation!r}; supported are "
-            "one layer, 'default' or 'full', and 'gelu'."
+            f"{path} asks for the vision features of layer {layer}, strategy {strategy!r}, behind a projector with "
+            f"{activation!r}; supported are one layer, 'default' or 'full', and 'gelu'."
         )
     if raw.get("multimodal_projector_bias", True) is not True:
         raise CheckpointError(f"{path} describes a projector without bias, which is not supported.")
-    is_next = raw.get("model_type") == "llava_next" or "image_grid_pinpoints" in raw
     tower = _complete_tower(_get_dict(raw, "vision_config"))
-    known = (name for name, sizes in KNOWN_TOWERS.items() if sizes.items() <= tower.items())
+    if is_siglip(tower) and strategy != "full":
+        raise CheckpointError(
+            f"{path} says vision_feature_select_strategy: {strategy!r}, which leaves out the class position, but a "
+            "SigLIP tower has none, so a patch would be lost: set it to 'full'."
+        )
+    is_next = is_onevision or raw.get("model_type") == "llava_next" or "image_grid_pinpoints" in raw
+    aspect = str(raw.get("vision_aspect_ratio", "anyres_max_9")) if is_onevision else "anyres"
     values.update(
         mm_vision_config=tower,
         # The original wants a name, though the tower is inside.
-        mm_vision_tower=kept.get("mm_vision_tower") or next(known, ""),
+        mm_vision_tower=kept.get("mm_vision_tower") or _name_tower(tower),
         mm_vision_select_layer=layer,
         mm_vision_select_feature=select_feature,
         mm_projector_type="mlp2x_gelu",
         mm_use_im_start_end=bool(kept.get("mm_use_im_start_end")),
         mm_use_im_patch_token=False,
-        image_aspect_ratio="anyres" if is_next else "pad" if kept.get("image_aspect_ratio") == "pad" else "square",
+        image_aspect_ratio=aspect if is_next else "pad" if kept.get("image_aspect_ratio") == "pad" else "square",
         mm_patch_merge_type="spatial_unpad" if is_next else "flat",
         mm_tiling_dialect="hf",
     )
     if is_next:
         # Where the file has none, LlavaNextConfig has the released list: the same numbers, read as (height, width).
-        pinpoints = raw.get("image_grid_pinpoints") or RELEASED_PINPOINTS
+        # LlavaOnevisionConfig has every grid up to 6x6.
+        usual: Sequence[Any] = scale_grids(_ONEVISION_GRIDS, 384) if is_onevision else RELEASED_PINPOINTS
+        pinpoints = raw.get("image_grid_pinpoints") or usual
         try:
             values["image_grid_pinpoints"] = [[width, height] for height, width in pinpoints]
         except (TypeError, ValueError):
             raise CheckpointError(f"{path} has no list of (height, width) as image_grid_pinpoints.") from None
     return values
+
+
+def _name_tower(tower: Mapping[str, Any]) -> str:
+    """The hub id of a known tower of these sizes; "" if there is none."""
+    sizes = dict(tower)
+    if is_siglip(tower):
+        # llava-hf stores it without the last block, which LLaVA-NeXT leaves out too.
+        whole = {12: 12, 11: 12, 24: 24, 23: 24, 27: 27, 26: 27}
+        sizes["num_hidden_layers"] = whole.get(tower["num_hidden_layers"], 0)
+    return next((name for name, known in KNOWN_TOWERS.items() if known.items() <= sizes.items()), "")
 
 
 def _refuse_unsupported(values: Mapping[str, Any], path: Path) -> None:
@@ -338,6 +448,10 @@ def _find_scales(values: Mapping[str, Any], path: Path, tile_px: int) -> tuple[i
     """The sizes that the tower looks at a picture in, the smallest first; without ``s2`` that of its tiles alone."""
     if not values.get("s2"):
         return (tile_px,)
+    if is_siglip(values["mm_vision_config"]):
+        raise CheckpointError(
+            f"{path} says s2: true, but its vision tower is SigLIP's: only CLIP's can be multi-scale."
+        )
     said = values.get("s2_scales", DEFAULT_SCALES)
     numbers = str(said).split(",")
     scales = tuple(sorted(int(number) for number in numbers if number.strip().isdecimal()))

@@ -14,7 +14,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from llava.config import read_spec
+from llava.config import ModelSpec, is_siglip, read_spec
 from llava.conversation import template_name
 from llava.image.geometry import Size, TilePlan, Tiling, plan_tiles
 from llava.image.source import FOR_LOCAL_USER, load_picture
@@ -69,7 +69,7 @@ def describe_checkpoint(name: str | None) -> None:
         ("model", f"{spec.family}, hidden size {spec.hidden_size}, {spec.layout} layout, {spec.dtype or 'any dtype'}"),
         ("template", template_name(name or folder.name, spec.raw)),
         ("context", f"{spec.context_tokens} tokens, vocabulary {spec.vocab_size}"),
-        ("tower", f"{spec.tower or 'inside'}, layer {spec.select_layer}, {spec.select_feature} features"),
+        ("tower", _say_tower(spec)),
         ("projector", f"{spec.projector_type}, {spec.tower_hidden_size} to {spec.hidden_size}"),
         ("pictures", _say_tiling(spec.tiling)),
     ]
@@ -151,6 +151,11 @@ def _say_positions(plan: TilePlan) -> str:
     base = f"{plan.features_per_tile} whole picture + " if plan.has_base else ""
     row = f"({plan.map_size.width} + 1 newline)" if plan.has_newlines else str(plan.map_size.width)
     return f"{base}{plan.map_size.height} rows x {row} = {plan.num_positions}"
+
+
+def _say_tower(spec: ModelSpec) -> str:
+    kind = "SigLIP, " if is_siglip(spec.tower_config) else ""
+    return f"{kind}{spec.tower or 'inside'}, layer {spec.select_layer}, {spec.select_feature} features"
 
 
 def _say_tiling(tiling: Tiling) -> str:

@@ -116,13 +116,13 @@ def clean_generation_config(values: dict[str, Any]) -> GenerationConfig:
     return GenerationConfig(**kept)
 
 
-def load_processor(folders: Iterable[Path], tile_px: int) -> tuple[Path, ImageProcessor]:
-    """How pictures are prepared, as the first of the folders says that says it, and the file; else as CLIP does."""
+def load_processor(folders: Iterable[Path], usual: ImageProcessor) -> tuple[Path, ImageProcessor]:
+    """How images are prepared, as the first of the folders says that says it, and the file; else as is usual."""
     for folder in folders:
         for path, values in read_processor_files(folder):
             if path.name == "preprocessor_config.json" or "image_processor" in values:
                 return path, ImageProcessor.from_pretrained(path)
-    return Path(), ImageProcessor(size=tile_px)
+    return Path(), usual
 
 
 def read_processor_files(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:

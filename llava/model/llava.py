@@ -48,13 +48,16 @@ from llava.errors import CheckpointError, UsageError
 from llava.model.merge import move_padding_left, splice
 from llava.model.pictures import PictureEncoder, find_videos
 from llava.model.projector import build_vision_projector
-from llava.model.vision import CLIPVisionTower, build_vision_tower
+from llava.model.vision import VisionTower, build_vision_tower
 
 # The mixins lean on the classes that they are mixed into; at run time they have no base of their own.
 if TYPE_CHECKING:
     from transformers import PreTrainedModel as _MixedInto
 else:
     _MixedInto = object
+
+# Of a tower, what a device map must not tear apart: what adds its input to its output, or uses its own parameters.
+_UNSPLIT = ("CLIPEncoderLayer", "CLIPVisionEmbeddings", "SiglipEncoderLayer", "SiglipVisionEmbeddings")
 
 # True while Transformers builds a model without memory only to fill it from files.
 _is_read_from_files: ContextVar[bool] = ContextVar("_is_read_from_files", default=False)
@@ -65,7 +68,7 @@ class LlavaMetaModel(_MixedInto):
 
     They exist if ``config`` names a tower (``mm_vision_tower``) or describes one (``mm_vision_config``); otherwise the
     model is a plain language model until ``initialize_vision_modules``. The tower's layers are built here only if
-    the checkpoint holds their weights; see ``CLIPVisionTower``. A model that is made on the meta device has them all.
+    the checkpoint holds their weights; see ``VisionTower``. A model that is made on the meta device has them all.
     """
 
     def __init__(self, config: Any) -> None:
@@ -74,7 +77,7 @@ class LlavaMetaModel(_MixedInto):
             tower = build_vision_tower(config, delay_load=True)
             if self.embed_tokens.weight.is_meta and not _is_read_from_files.get():
                 tower.build_empty()
-            self.vision_tower: CLIPVisionTower | list[CLIPVisionTower] = tower
+            self.vision_tower: VisionTower | list[VisionTower] = tower
             if getattr(config, "mm_hidden_size", None) is None:
                 config.mm_hidden_size = tower.hidden_size
             self.mm_projector = build_vision_projector(config)
@@ -82,7 +85,7 @@ class LlavaMetaModel(_MixedInto):
                 newline_C = torch.randn(config.hidden_size, dtype=self.dtype) / math.sqrt(config.hidden_size)
                 self.image_newline = nn.Parameter(newline_C)
         # A tower's block stays on one device too when a device map spreads the model.
-        self._no_split_modules = {*getattr(self, "_no_split_modules", ()), "CLIPEncoderLayer"}
+        self._no_split_modules = {*(getattr(self, "_no_split_modules", None) or ()), *_UNSPLIT}
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -103,7 +106,7 @@ class LlavaMetaModel(_MixedInto):
                 setattr(self.rotary_emb, name, exact[name].to(cast.device))
         return self
 
-    def get_vision_tower(self) -> CLIPVisionTower | None:
+    def get_vision_tower(self) -> VisionTower | None:
         # Under FSDP the tower hides from the module tree in a list of one.
         tower = getattr(self, "vision_tower", None)
         return tower[0] if isinstance(tower, list) else tower

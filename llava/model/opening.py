@@ -17,7 +17,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from llava.config import KNOWN_TOWERS, ModelSpec, find_tower_folder, read_config_dict, read_spec, read_tower_config
+from llava.config import (
+    KNOWN_TOWERS,
+    ModelSpec,
+    find_tower_folder,
+    read_config_dict,
+    read_spec,
+    read_tower_config,
+    refuse_foreign_tower,
+)
 from llava.conversation import template_name
 from llava.errors import CheckpointError, UsageError
 from llava.image.pixels import ImageProcessor
@@ -106,7 +114,7 @@ class OpenCheckpoint:
     def load_processor(self) -> ImageProcessor:
         """How it prepares pictures. CheckpointError if the tower takes others."""
         tower, tile_px = self.model.get_vision_tower(), self.spec.tiling.tile_px
-        path, processor = load_processor(self.everything_read, tile_px)
+        path, processor = load_processor(self.everything_read, tower.usual_processor(tile_px))
         if processor.tile_px == tower.image_size != tile_px:  # it is the tower's own, which reads squares of a picture
             processor.scale_to(tile_px)
         if processor.tile_px != tile_px:
@@ -346,6 +354,8 @@ def _find_spec(
     described = values.get("mm_vision_config") or values.get("vision_config")
     tower_folder = None
     if name and not (is_inside and (described or name in KNOWN_TOWERS)):
+        if not any(find_tower_folder(name, folder) for folder in folders):
+            refuse_foreign_tower(name, config_path)
         beside = next((folder for folder in folders if find_tower_folder(name, folder)), folders[0])
         tower_folder = find_tower(name, beside)
     spec = read_spec(config_path.parent, tower_folder=tower_folder, config=values)
@@ -420,12 +430,14 @@ def _account(model: Any, sources: Iterable[Source], config_path: Path) -> set[st
     leave it out. Raises CheckpointError for everything else that does not match.
     """
     wanted = _shapes(model)
+    tower = model.get_vision_tower()
     found = {ours: path for source in sources for ours, path in source.names().items()}
-    passed_over = set() if layouts.NEWLINE in wanted else {layouts.NEWLINE}  # trained with another merge
+    passed_over = {name for name in found if _is_behind(tower, name)} - wanted.keys()
+    passed_over |= set() if layouts.NEWLINE in wanted else {layouts.NEWLINE}  # trained with another merge
     missing = {name for name in wanted if name not in found}
     if model.config.tie_word_embeddings:
         missing.discard(layouts.HEAD)
-    missing -= _drop_absent_end(model.get_vision_tower(), missing)
+    missing -= _drop_absent_end(tower, missing)
     left_over = {name for name in found if name not in wanted} - passed_over
     if missing or left_over:
         folders = sorted({str(path.parent) for path in found.values()})
@@ -446,6 +458,12 @@ def _account(model: Any, sources: Iterable[Source], config_path: Path) -> set[st
             + (remedy or "One of them is of another model, or not all of them were copied.")
         )
     return passed_over
+
+
+def _is_behind(tower: Any, name: str) -> bool:
+    """Whether a tensor is of a block behind the one that the tower is read at."""
+    block = re.match(rf"{re.escape(layouts.TOWER)}encoder\.layers\.(\d+)\.", name)
+    return block is not None and tower.num_blocks_run <= int(block[1]) < tower.config.num_hidden_layers
 
 
 def _explain_projector(config: Any, wanted: Iterable[str], found: Iterable[str]) -> str:

@@ -14,7 +14,7 @@ import torch
 from llava.errors import UsageError
 from llava.image.geometry import Size, Tiling
 from llava.model.merge import merge_and_count, merge_frames, plan_pictures
-from llava.model.vision import CLIPVisionTower
+from llava.model.vision import SigLipVisionTower, VisionTower
 
 
 class PictureEncoder:
@@ -26,8 +26,8 @@ class PictureEncoder:
     def get_model(self) -> Any:
         return self.model
 
-    def get_vision_tower(self) -> CLIPVisionTower | None:
-        tower: CLIPVisionTower | None = self.get_model().get_vision_tower()
+    def get_vision_tower(self) -> VisionTower | None:
+        tower: VisionTower | None = self.get_model().get_vision_tower()
         return tower
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
@@ -106,7 +106,9 @@ class PictureEncoder:
         """How this model's configuration, as it stands now, cuts pictures into tiles and puts them together again."""
         tower = self.get_vision_tower()
         assert tower is not None, "a model without a tower cuts no pictures"
-        return Tiling.from_config(self.config, tile_px=tower.tile_px, patch_px=tower.patch_px)
+        return Tiling.from_config(
+            self.config, tile_px=tower.tile_px, patch_px=tower.patch_px, squashes=isinstance(tower, SigLipVisionTower)
+        )
 
 
 def find_videos(modalities: str | Sequence[str] | None) -> frozenset[int]:
