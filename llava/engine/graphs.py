@@ -19,9 +19,11 @@ FEWEST_REQUESTS, FEWEST_BLOCKS = 1, 16
 MOST_REQUESTS = 64
 
 
-def is_wanted(device: torch.device) -> bool:
-    """Whether decoding steps are padded to fixed shapes on this device."""
-    return device.type == "cuda"
+def is_wanted(device: torch.device, model: torch.nn.Module | None = None) -> bool:
+    """Whether decoding steps of this model are padded to fixed shapes on this device."""
+    # bitsandbytes' layers of 8 bits wait for the device, which may not happen while a graph is recorded.
+    waits = model is not None and any(type(module).__name__ == "Linear8bitLt" for module in model.modules())
+    return device.type == "cuda" and not waits
 
 
 @dataclass
@@ -69,7 +71,8 @@ class GraphDecoder:
         if step.graph is not None:
             step.graph.replay()
         elif is_new and embeds_RC.device.type == "cuda":
-            self._record(step)
+            with torch.cuda.device(embeds_RC.device):  # streams and graphs belong to the current one
+                self._record(step)
         else:
             step.scores_RV = self._compute(step)
         assert step.scores_RV is not None

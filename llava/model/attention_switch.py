@@ -68,3 +68,16 @@ def showing_attention(config: Any, asked: bool | None) -> Any:
     if not wanted or config._attn_implementation == "eager":
         return nullcontext()
     return use_attention(config, "eager")
+
+
+class ShowsAttention:
+    """Mixed into a model, lets every call of it with ``output_attentions`` give the weights.
+
+    It is the call and not ``forward`` that is changed, so a ``forward`` that somebody replaced is found as it is.
+    """
+
+    config: Any
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with showing_attention(self.config, kwargs.get("output_attentions")):
+            return super().__call__(*args, **kwargs)  # type: ignore[misc]

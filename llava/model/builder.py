@@ -16,6 +16,7 @@ from typing import Any
 from llava.config import read_json
 from llava.errors import UsageError
 from llava.model.checkpoint import load_model
+from llava.model.placement import choose_device
 from llava.model.sources import DEFAULT_MODEL, SHORT_NAMES
 
 __all__ = ["DEFAULT_MODEL", "SHORT_NAMES", "load_pretrained_model"]
@@ -51,7 +52,8 @@ def load_pretrained_model(
         device_map: "auto" or None for the best device, "cpu", "cuda:0", an index, or ``{"": device}``; one device.
         device, use_flash_attn: LLaVA's. ``torch_dtype``, ``attn_implementation`` take their places where positional
             arguments follow LLaVA-NeXT's order.
-        torch_dtype: by default what suits the device: float16 on a GPU for the released checkpoints. Also ``dtype``.
+        torch_dtype: float16 on an NVIDIA GPU by default, as the original; elsewhere what suits the device, see
+            ``load_model``. Also ``dtype``.
         customized_config: a config object, a dict or the path of a JSON file, read instead of config.json.
         overwrite_config: values that replace some of config.json.
         multimodal: accepted; every model here is.
@@ -85,11 +87,12 @@ def load_pretrained_model(
     if load_8bit and load_4bit:
         raise UsageError("load_8bit and load_4bit are both given; one of them is meant.")
 
+    found_device = choose_device(_find_device(device_map, device))
     loaded = load_model(
         model_path,
         base=model_base or None,
-        device=_find_device(device_map, device),
-        dtype=dtypes[0] if dtypes else None,
+        device=found_device,
+        dtype=dtypes[0] if dtypes else "float16" if found_device.type == "cuda" else None,
         attention="flash_attention_2" if use_flash_attn else attn_implementation,
         bits=8 if load_8bit else 4 if load_4bit else 16,
         config=None if customized_config is None else _read_config(customized_config),

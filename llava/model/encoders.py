@@ -19,7 +19,7 @@ from transformers.models.clip import modeling_clip as hf_clip
 from transformers.models.siglip import modeling_siglip as hf_siglip
 
 from llava.errors import UsageError
-from llava.model.attention_switch import showing_attention
+from llava.model.attention_switch import ShowsAttention
 from llava.model.hooks import has_global_hook, has_hook
 
 
@@ -65,7 +65,7 @@ class CLIPVisionEmbeddings(hf_clip.CLIPVisionEmbeddings):
         return embedded + _position_vectors(self)
 
 
-class CLIPVisionTransformer(hf_clip.CLIPVisionModel):
+class CLIPVisionTransformer(ShowsAttention, hf_clip.CLIPVisionModel):
     """Transformers' CLIP vision model under the name and with the patch embedding that belong to this tree."""
 
     def __init__(self, config: CLIPVisionConfig) -> None:
@@ -101,8 +101,7 @@ class CLIPVisionModel(hf_clip.CLIPVisionModel):
 
     def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> Any:
         """All blocks, as Transformers runs them; for code that asks for ``output_hidden_states`` or attentions."""
-        with showing_attention(self.config, kwargs.get("output_attentions")):
-            return self.vision_model(pixel_values=pixel_values, **kwargs)
+        return self.vision_model(pixel_values=pixel_values, **kwargs)
 
 
 class SiglipVisionEmbeddings(hf_siglip.SiglipVisionEmbeddings):
@@ -116,7 +115,7 @@ class SiglipVisionEmbeddings(hf_siglip.SiglipVisionEmbeddings):
         return embedded + _position_vectors(self)
 
 
-class SiglipVisionTransformer(hf_siglip.SiglipVisionModel):
+class SiglipVisionTransformer(ShowsAttention, hf_siglip.SiglipVisionModel):
     """Transformers' SigLIP vision model with the patch embedding of this tree."""
 
     def __init__(self, config: SiglipVisionConfig) -> None:
@@ -151,5 +150,4 @@ class SiglipVisionModel(hf_siglip.SiglipVisionModel):
 
     def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> Any:
         """All blocks, as Transformers runs them; for code that asks for ``output_hidden_states`` or attentions."""
-        with showing_attention(self.config, kwargs.get("output_attentions")):
-            return self.vision_model(pixel_values=pixel_values, **kwargs)
+        return self.vision_model(pixel_values=pixel_values, **kwargs)

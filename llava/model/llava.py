@@ -45,6 +45,7 @@ from llava.constants import (
     IMAGE_TOKEN_INDEX,
 )
 from llava.errors import CheckpointError, UsageError
+from llava.model.attention_switch import ShowsAttention, showing_attention
 from llava.model.merge import move_padding_left, splice
 from llava.model.pictures import PictureEncoder, find_videos
 from llava.model.projector import build_vision_projector
@@ -63,7 +64,7 @@ _UNSPLIT = ("CLIPEncoderLayer", "CLIPVisionEmbeddings", "SiglipEncoderLayer", "S
 _is_read_from_files: ContextVar[bool] = ContextVar("_is_read_from_files", default=False)
 
 
-class LlavaMetaModel(_MixedInto):
+class LlavaMetaModel(ShowsAttention, _MixedInto):
     """Adds ``vision_tower``, ``mm_projector`` and, for unpadding merges, ``image_newline`` to a decoder.
 
     They exist if ``config`` names a tower (``mm_vision_tower``) or describes one (``mm_vision_config``); otherwise the
@@ -75,7 +76,8 @@ class LlavaMetaModel(_MixedInto):
         super().__init__(config)
         if getattr(config, "mm_vision_tower", None) or getattr(config, "mm_vision_config", None):
             tower = build_vision_tower(config, delay_load=True)
-            if self.embed_tokens.weight.is_meta and not _is_read_from_files.get():
+            is_described_only = self.embed_tokens.weight.is_meta and not _is_read_from_files.get()
+            if is_described_only and isinstance(tower, VisionTower):  # it may be another's
                 tower.build_empty()
             self.vision_tower: VisionTower | list[VisionTower] = tower
             if getattr(config, "mm_hidden_size", None) is None:
@@ -261,7 +263,8 @@ class LlavaMetaForCausalLM(PictureEncoder, _MixedInto):
         ``input_ids`` and ``labels`` [B, L] carry -200 where a picture goes, so logits [B, L merged, V] are longer.
         ``logits_at_targets_only`` (with ``labels``) computes logits for the positions that the loss sees and for no
         others: the same loss from [targets, V], where most of a training sample is pictures and questions.
-        ``modalities``: see ``generate``. Further keywords go to Transformers (``output_hidden_states``, ...).
+        ``modalities``: see ``generate``. Further keywords go to Transformers (``output_hidden_states``, ...); a call
+        with ``output_attentions`` runs eager, since no other attention makes the weights.
         """
         videos = {"modalities": modalities} if find_videos(modalities) else {}
         if inputs_embeds is None and input_ids is not None:
@@ -326,7 +329,11 @@ class LlavaMetaForCausalLM(PictureEncoder, _MixedInto):
         if embeds_BLC is None:
             embeds_BLC = self.get_input_embeddings()(ids_BL.masked_fill(mask_BL == 0, 0))
         embeds_BLC, mask_BL = move_padding_left(embeds_BLC, mask_BL)
-        return super().generate(inputs_embeds=embeds_BLC, attention_mask=mask_BL, **kwargs)
+        asked = kwargs.get("output_attentions")
+        if asked is None:
+            asked = getattr(kwargs.get("generation_config") or self.generation_config, "output_attentions", None)
+        with showing_attention(self.config, asked):  # also while Transformers makes masks ahead of the layers
+            return super().generate(inputs_embeds=embeds_BLC, attention_mask=mask_BL, **kwargs)
 
     def initialize_vision_tokenizer(self, model_args: Any, tokenizer: Any) -> None:
         """Adds ``<im_patch>`` and ``<im_start>``, ``<im_end>`` where ``model_args`` asks for them, with embeddings.

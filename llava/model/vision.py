@@ -71,6 +71,7 @@ class VisionTower(nn.Module):
         self.select_feature: str = self._choose_feature(args)
         if self.select_feature not in ("patch", "cls_patch"):
             raise UsageError(f"Unexpected select feature: {self.select_feature!r}. Use 'patch' or 'cls_patch'.")
+        self._attention: str | None = getattr(args, "_attn_implementation", None)
         self._given_config: Mapping[str, Any] | None = getattr(args, "mm_vision_config", None)
         self._folder = find_tower_folder(vision_tower, getattr(args, "_name_or_path", ""))
         if not delay_load and (self._given_config is None or self._folder is not None):
@@ -106,7 +107,9 @@ class VisionTower(nn.Module):
         if self.is_loaded:
             return
         self._folder = self._folder or _download_tower(self.vision_tower_name)
-        self._hold(self.model_class.from_pretrained(self._folder, config=self.cfg_only, device_map=device_map))
+        settings = {} if self._attention is None else {"attn_implementation": self._attention}
+        model = self.model_class.from_pretrained(self._folder, config=self.cfg_only, device_map=device_map, **settings)
+        self._hold(model)
 
     def build_empty(self) -> None:
         """The layers without memory, so that a model on the meta device shows its whole tree.
@@ -129,12 +132,16 @@ class VisionTower(nn.Module):
 
     @cached_property
     def cfg_only(self) -> Any:
-        """The tower's configuration, known before any weight is read."""
+        """The tower's configuration, known before any weight is read. It has the attention of the model around it."""
         if self._given_config is not None:
-            return self.config_class(**self._given_config)
-        if self._folder is None and self.vision_tower_name in KNOWN_TOWERS:
-            return self.config_class(**KNOWN_TOWERS[self.vision_tower_name])
-        return self.config_class.from_pretrained(self._folder or self.vision_tower_name)
+            config = self.config_class(**self._given_config)
+        elif self._folder is None and self.vision_tower_name in KNOWN_TOWERS:
+            config = self.config_class(**KNOWN_TOWERS[self.vision_tower_name])
+        else:
+            config = self.config_class.from_pretrained(self._folder or self.vision_tower_name)
+        if self._attention is not None:
+            config._attn_implementation = self._attention
+        return config
 
     @cached_property
     def image_processor(self) -> ImageProcessor:
