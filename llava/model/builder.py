@@ -49,7 +49,8 @@ def load_pretrained_model(
     Args:
         model_path, model_base: see ``load_model``.
         model_name: accepted and not needed.
-        device_map: "auto" or None for the best device, "cpu", "cuda:0", an index, or ``{"": device}``; one device.
+        device_map: "cpu", "cuda:0", an index; a map over several devices; or "auto" for the best device, and for all
+            GPUs where that is too small.
         device, use_flash_attn: LLaVA's. ``torch_dtype``, ``attn_implementation`` take their places where positional
             arguments follow LLaVA-NeXT's order.
         torch_dtype: float16 on an NVIDIA GPU by default, as the original; elsewhere what suits the device, see
@@ -66,7 +67,7 @@ def load_pretrained_model(
         CheckpointError, UsageError: see ``load_model``.
         TypeError: an unknown keyword.
     """
-    dtype = kwargs.pop("dtype", None)
+    dtype, offload_folder = kwargs.pop("dtype", None), kwargs.pop("offload_folder", None)
     if kwargs.pop("use_flash_attention_2", False):
         use_flash_attn = True
     for harmless in ("low_cpu_mem_usage", "use_safetensors"):
@@ -97,6 +98,8 @@ def load_pretrained_model(
         bits=8 if load_8bit else 4 if load_4bit else 16,
         config=None if customized_config is None else _read_config(customized_config),
         overrides=overwrite_config,
+        device_map=device_map,
+        offload_folder=offload_folder,
     )
     config = loaded.model.config
     config.truncate_to_model_max_length = True
@@ -105,15 +108,10 @@ def load_pretrained_model(
 
 
 def _find_device(device_map: Any, device: Any) -> Any:
-    """The one device that the two arguments mean, None for the best. Raises UsageError if they name several."""
+    """The device that the two arguments mean, None for the best; of a map over several that of its first part."""
     if isinstance(device_map, Mapping):
-        named = {str(place): place for place in device_map.values()}
-        if len(named) != 1:
-            raise UsageError(
-                f"device_map names {len(named)} devices ({', '.join(named)}), but a model is loaded onto one: "
-                'use device_map="auto" or {"": "cuda:0"}.'
-            )
-        device_map = next(iter(named.values()))
+        places = [place for place in device_map.values() if place != "disk"]
+        device_map = places[0] if places else "cpu"
     if device_map in (None, "auto", "balanced", "balanced_low_0", "sequential"):
         return device
     if device is not None and str(device).split(":")[0] != "cuda" and str(device) != str(device_map):

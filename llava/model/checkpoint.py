@@ -26,6 +26,7 @@ from llava.model.companions import (
     save_tokenizer,
     write_json,
 )
+from llava.model.dispatch import find_device_map, spread
 from llava.model.folders import new_folder
 from llava.model.opening import OpenCheckpoint, check_tied, open_checkpoint
 from llava.model.packed import PackedLinear, bits_for, pack_layer, pack_model
@@ -62,6 +63,8 @@ def load_model(
     for_engine: bool = False,
     config: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
+    device_map: Any = None,
+    offload_folder: str | Path | None = None,
 ) -> LoadedModel:
     """The checkpoint of that name, whole and ready to be asked.
 
@@ -77,6 +80,8 @@ def load_model(
             bitsandbytes on CUDA.
         for_engine: the engine will run it, not ``generate``; it may choose another dtype, see ``choose_dtype``.
         config: read instead of the folder's config.json. ``overrides``: values that replace some of it.
+        device_map: where parts of the model go, as Transformers takes it; see ``find_device_map``. ``offload_folder``:
+            where what it sends to "disk" is kept.
 
     Raises:
         CheckpointError: the checkpoint is missing, incomplete, damaged, unsafe or of an unsupported kind.
@@ -101,7 +106,10 @@ def load_model(
     try:
         # Layers of an adapter are merged first, on the CPU: a matrix of 8 or 4 bits takes none in.
         quantizes_later = adapter is not None and merge and bits < 16
-        place = torch.device("cpu") if quantizes_later else chosen_device
+        spreads = find_device_map(model, device_map, chosen_dtype, chosen_device)
+        if spreads is not None and bits < 16:
+            raise UsageError(f"A model in {bits} bits goes to one device, but device_map names several.")
+        place = torch.device("cpu") if quantizes_later or spreads is not None else chosen_device
         _fill(opened, place, chosen_dtype, 16 if quantizes_later else bits)
         model.config.dtype = chosen_dtype
         if bits < 16 and chosen_device.type == "cuda":
@@ -113,6 +121,8 @@ def load_model(
             pack_model(model, bits)
         elif quantizes_later:
             quantize_model(model, bits, chosen_device)
+        if spreads is not None:
+            spread(model, spreads, offload_folder)
     except torch.OutOfMemoryError as error:
         num_gb = sum(parameter.numel() for parameter in model.parameters()) * chosen_dtype.itemsize / 1e9
         raise LlavaError(

@@ -43,7 +43,9 @@ class PictureEncoder:
         weights = next(projector.parameters(), None)
         # A quantized projector stores integers; it takes the dtype it is given.
         if weights is not None and weights.is_floating_point():
-            features = features.to(device=weights.device, dtype=weights.dtype)
+            # Weights that are kept elsewhere show no device; accelerate brings both together.
+            device = features.device if weights.is_meta else weights.device
+            features = features.to(device=device, dtype=weights.dtype)
         return projector(features)
 
     def encode_pictures(

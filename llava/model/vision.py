@@ -227,7 +227,13 @@ class VisionTower(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.vision_tower.device
+        """Where it computes; of layers that are kept elsewhere (accelerate's offload), where they are brought to."""
+        device: torch.device = self.vision_tower.device
+        if device.type != "meta":
+            return device
+        hooks = (getattr(module, "_hf_hook", None) for module in self.vision_tower.modules())
+        places = [place for hook in hooks if (place := getattr(hook, "execution_device", None)) is not None]
+        return torch.device(places[0]) if places else device
 
     @property
     def config(self) -> Any:

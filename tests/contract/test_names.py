@@ -32,9 +32,12 @@ NAMES = {
     "llava.model.language_model.llava_mistral": "LlavaMistralConfig LlavaMistralModel LlavaMistralForCausalLM",
     "llava.model.language_model.llava_qwen": "LlavaQwenConfig LlavaQwenModel LlavaQwenForCausalLM",
     "llava.model.language_model.llava_mpt": "LlavaMptConfig LlavaMptForCausalLM",
-    "llava.model.llava_arch": "LlavaMetaModel LlavaMetaForCausalLM unpad_image",
+    "llava.model.llava_arch": """LlavaMetaModel LlavaMetaForCausalLM unpad_image build_vision_tower
+        build_vision_projector get_anyres_image_grid_shape IGNORE_INDEX IMAGE_TOKEN_INDEX DEFAULT_IMAGE_PATCH_TOKEN
+        DEFAULT_IM_START_TOKEN DEFAULT_IM_END_TOKEN""",
     "llava.model.multimodal_encoder.builder": "build_vision_tower",
     "llava.model.multimodal_encoder.clip_encoder": "CLIPVisionTower CLIPVisionTowerS2",
+    "llava.model.multimodal_encoder.siglip_encoder": "SigLipVisionTower",
     "llava.model.multimodal_projector.builder": "build_vision_projector IdentityMap SimpleResBlock",
     "llava.utils": """disable_torch_init build_logger server_error_msg moderation_msg violates_moderation
         pretty_print_semaphore rank0_print rank_print""",
