@@ -49,6 +49,12 @@ _TO_HF = (
 )
 
 
+def find_tower_block(name: str) -> int | None:
+    """The number of the tower's block that a tensor of one of our names belongs to."""
+    block = re.match(rf"{re.escape(TOWER)}encoder\.layers\.(\d+)\.", name)
+    return None if block is None else int(block[1])
+
+
 def name_from_original(name: str) -> str | None:
     """Of a checkpoint in the original's layout, or of a plain Llama, Mistral or Qwen2."""
     return None if _COMPUTED.search(name) or _POOLING.match(name) else name

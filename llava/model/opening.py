@@ -432,7 +432,8 @@ def _account(model: Any, sources: Iterable[Source], config_path: Path) -> set[st
     wanted = _shapes(model)
     tower = model.get_vision_tower()
     found = {ours: path for source in sources for ours, path in source.names().items()}
-    passed_over = {name for name in found if _is_behind(tower, name)} - wanted.keys()
+    behind = range(tower.num_blocks_run, tower.config.num_hidden_layers)
+    passed_over = {name for name in found if layouts.find_tower_block(name) in behind} - wanted.keys()
     passed_over |= set() if layouts.NEWLINE in wanted else {layouts.NEWLINE}  # trained with another merge
     missing = {name for name in wanted if name not in found}
     if model.config.tie_word_embeddings:
@@ -458,12 +459,6 @@ def _account(model: Any, sources: Iterable[Source], config_path: Path) -> set[st
             + (remedy or "One of them is of another model, or not all of them were copied.")
         )
     return passed_over
-
-
-def _is_behind(tower: Any, name: str) -> bool:
-    """Whether a tensor is of a block behind the one that the tower is read at."""
-    block = re.match(rf"{re.escape(layouts.TOWER)}encoder\.layers\.(\d+)\.", name)
-    return block is not None and tower.num_blocks_run <= int(block[1]) < tower.config.num_hidden_layers
 
 
 def _explain_projector(config: Any, wanted: Iterable[str], found: Iterable[str]) -> str:

@@ -183,8 +183,8 @@ class VisionTower(nn.Module):
         That is: a hook on one of them, another module in its place, or another ``forward``.
         """
         model = self.vision_tower
-        body = getattr(model, "vision_model", None)
-        encoder = getattr(body, "encoder", None)
+        body: Any = getattr(model, "vision_model", None)
+        encoder: Any = getattr(body, "encoder", None)
         around = [model, body, encoder]
         if type(model) is not self.model_class or not all(map(_is_own, around)) or has_global_hook():
             return True
