@@ -16,58 +16,7 @@ from typing import Any
 
 from llava.errors import CheckpointError, LlavaError
 from llava.image.geometry import RELEASED_PINPOINTS, Tiling, scale_grids
-
-# What the towers of the released checkpoints look like, so that a checkpoint that names one needs no network.
-# Source: vision_config of the config.json of OpenAI's two repositories, completed by CLIPVisionConfig's defaults.
-_CLIP_L_14 = {
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "patch_size": 14,
-    "projection_dim": 768,
-}
-# Source: vision_config of google/siglip-{base,large,so400m}-* and of the fixed-resolution google/siglip2-*.
-_SIGLIP_SIZES = {"base": (768, 3072, 12, 12), "large": (1024, 4096, 24, 16), "so400m": (1152, 4304, 27, 16)}
-_SIGLIP_TOWERS = {
-    "siglip": ["base-16-224", "base-16-256", "base-16-384", "base-16-512", "large-16-256", "large-16-384"],
-    "siglip2": ["base-16-224", "base-16-256", "base-16-384", "base-16-512", "large-16-256", "large-16-384"],
-}
-_SIGLIP_TOWERS["siglip"] += ["so400m-14-224", "so400m-14-384"]
-_SIGLIP_TOWERS["siglip2"] += ["large-16-512", "so400m-14-224", "so400m-14-384"]
-_SIGLIP_TOWERS["siglip2"] += ["so400m-16-256", "so400m-16-384", "so400m-16-512"]
-
-
-def _describe_siglip(size: str, patch_px: str, image_px: str) -> dict[str, Any]:
-    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-    sizes = dict(zip(names, _SIGLIP_SIZES[size], strict=True))
-    return {"model_type": "siglip_vision_model", **sizes, "patch_size": int(patch_px), "image_size": int(image_px)}
-
-
-KNOWN_TOWERS: dict[str, dict[str, Any]] = {
-    "openai/clip-vit-large-patch14-336": {**_CLIP_L_14, "image_size": 336},
-    "openai/clip-vit-large-patch14": {**_CLIP_L_14, "image_size": 224},
-    **{
-        f"google/{kind}-{size}-patch{patch_px}-{image_px}": _describe_siglip(size, patch_px, image_px)
-        for kind, towers in _SIGLIP_TOWERS.items()
-        for size, patch_px, image_px in (tower.split("-") for tower in towers)
-    },
-}
-
-_CLIP_KINDS = ("clip_vision_model", "clip")
-_SIGLIP_KINDS = ("siglip_vision_model", "siglip")
-# Towers that some LLaVAs were trained with and that are not supported, by what their names contain.
-_FOREIGN_TOWERS = (
-    (r"naflex", "a SigLIP2 of variable resolution (NaFlex)"),
-    (r"eva[-_]?0?2?[-_]?clip|internal-eva|eva02", "an EVA-CLIP"),
-    (r"intern[-_]?vi(t|deo)", "an InternViT"),
-    (r"open_clip|convnext|^timm", "an OpenCLIP or timm tower"),
-    (r"dino", "a DINO"),
-    (r"imagebind", "ImageBind"),
-    (r"mlcd", "an MLCD"),
-    (r"aimv2", "an AIMv2"),
-    (r"(^|[-_])sam([-_]|$)", "a SAM"),
-)
+from llava.towers import KNOWN_TOWERS, TOWER_DEFAULTS, complete_tower, is_siglip, name_tower
 
 # The released checkpoints say "llava" and mean Llama; the class name in `architectures` is more exact.
 _FAMILY_OF_TYPE = {
@@ -98,14 +47,6 @@ _FAMILY_DEFAULTS: dict[str, dict[str, int]] = {
     "llama": {"hidden_size": 4096, "vocab_size": 32000, "max_position_embeddings": 2048},
     "mistral": {"hidden_size": 4096, "vocab_size": 32000, "max_position_embeddings": 131072},
     "qwen2": {"hidden_size": 4096, "vocab_size": 151936, "max_position_embeddings": 32768},
-}
-
-# Source: transformers 5.23 CLIPVisionConfig, SiglipVisionConfig.
-_TOWER_DEFAULTS = {"hidden_size": 768, "num_hidden_layers": 12, "image_size": 224, "patch_size": 32}
-_SIGLIP_DEFAULTS = {
-    **_describe_siglip("base", "16", "224"),
-    "hidden_act": "gelu_pytorch_tanh",
-    "layer_norm_eps": 1e-6,
 }
 
 _ONEVISION_GRIDS = tuple((rows, columns) for rows in range(1, 7) for columns in range(1, 7))
@@ -207,7 +148,7 @@ def read_spec(
         # the file says; only a file that describes the tower says it itself.
         values["mm_vision_select_feature"] = "patch"
         values["mm_vision_select_layer"] = values["mm_vision_select_layer"] if is_described else -2
-    num_blocks = _get_int(tower_config, "num_hidden_layers", path, default=_TOWER_DEFAULTS["num_hidden_layers"])
+    num_blocks = _get_int(tower_config, "num_hidden_layers", path, default=TOWER_DEFAULTS["num_hidden_layers"])
     if not -num_blocks - 1 <= values["mm_vision_select_layer"] <= num_blocks:
         raise CheckpointError(
             f"{path} says mm_vision_select_layer: {values['mm_vision_select_layer']}, "
@@ -219,8 +160,8 @@ def read_spec(
     defaults = _FAMILY_DEFAULTS[family]
     longest = "max_sequence_length" if values.get("max_sequence_length") else "max_position_embeddings"
     dtype = values.get("dtype") or values.get("torch_dtype")
-    tile_px = _get_int(tower_config, "image_size", path, default=_TOWER_DEFAULTS["image_size"])
-    patch_px = _get_int(tower_config, "patch_size", path, default=_TOWER_DEFAULTS["patch_size"])
+    tile_px = _get_int(tower_config, "image_size", path, default=TOWER_DEFAULTS["image_size"])
+    patch_px = _get_int(tower_config, "patch_size", path, default=TOWER_DEFAULTS["patch_size"])
     scales = _find_scales(values, path, tile_px)
     try:
         # A feature shows as much of the largest size as a patch does of the smallest.
@@ -270,7 +211,7 @@ def read_tower_config(folder: Path) -> dict[str, Any]:
         values = {**_get_dict(values, "vision_config"), **(values.get("vision_config_dict") or {}), "model_type": kind}
     elif "model_type" not in values:
         raise CheckpointError(f"{folder / 'config.json'} does not say what it describes: model_type is missing.")
-    return _complete_tower(values)
+    return complete_tower(values)
 
 
 def _find_tower_config(
@@ -278,54 +219,17 @@ def _find_tower_config(
 ) -> dict[str, Any]:
     given = values.get("mm_vision_config")
     if given is not None:
-        return _complete_tower(_get_dict(values, "mm_vision_config"))
+        return complete_tower(_get_dict(values, "mm_vision_config"))
     tower_folder = tower_folder or find_tower_folder(tower, folder)
     if tower_folder is not None:
         return read_tower_config(tower_folder)
     if tower in KNOWN_TOWERS:
-        return _complete_tower(KNOWN_TOWERS[tower])
+        return complete_tower(KNOWN_TOWERS[tower])
     raise CheckpointError(
         f"{folder / 'config.json'} names the vision tower '{tower}', which is no folder with a config.json "
         f"(seen from here, and from {folder}). Set mm_vision_tower to the tower's folder, "
         "or download the tower from the hub."
     )
-
-
-def _complete_tower(values: Mapping[str, Any]) -> dict[str, Any]:
-    kind = values.get("model_type") or "clip_vision_model"
-    if kind in _SIGLIP_KINDS:
-        return {**_SIGLIP_DEFAULTS, **values, "model_type": "siglip_vision_model"}
-    if kind not in _CLIP_KINDS:
-        what = describe_foreign_tower(str(kind))
-        raise CheckpointError(
-            f"A vision tower of the kind '{kind}'{f' ({what})' if what else ''} is not supported; supported are CLIP's "
-            "and SigLIP's (of SigLIP2 those of a fixed resolution)."
-        )
-    return {**_TOWER_DEFAULTS, **values}
-
-
-def is_siglip(tower_config: Mapping[str, Any], name: str = "") -> bool:
-    """Whether a tower is SigLIP's, by its configuration, or where that says nothing by its name."""
-    kind = tower_config.get("model_type")
-    return kind in _SIGLIP_KINDS if kind else "siglip" in name.lower() and describe_foreign_tower(name) is None
-
-
-def describe_foreign_tower(name: str) -> str | None:
-    """What a tower of this name is, if it is one that is not supported: "an InternViT"; else None."""
-    own_name = name.rstrip("/").lower()
-    if not own_name.startswith("timm/"):
-        own_name = own_name.rpartition("/")[2]
-    return next((what for pattern, what in _FOREIGN_TOWERS if re.search(pattern, own_name)), None)
-
-
-def refuse_foreign_tower(name: str, path: Path) -> None:
-    """CheckpointError if a tower of this name, which is no folder, is one that is not supported."""
-    what = describe_foreign_tower(name)
-    if what is not None:
-        raise CheckpointError(
-            f"{path} names the vision tower '{name}', which is {what}. Supported are CLIP's and SigLIP's (of SigLIP2 "
-            "those of a fixed resolution)."
-        )
 
 
 def _find_family(raw: Mapping[str, Any], path: Path, is_hf: bool) -> str:
@@ -384,7 +288,7 @@ def _to_original(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
         )
     if raw.get("multimodal_projector_bias", True) is not True:
         raise CheckpointError(f"{path} describes a projector without bias, which is not supported.")
-    tower = _complete_tower(_get_dict(raw, "vision_config"))
+    tower = complete_tower(_get_dict(raw, "vision_config"))
     if is_siglip(tower) and strategy != "full":
         raise CheckpointError(
             f"{path} says vision_feature_select_strategy: {strategy!r}, which leaves out the class position, but a "
@@ -395,7 +299,7 @@ def _to_original(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
     values.update(
         mm_vision_config=tower,
         # The original wants a name, though the tower is inside.
-        mm_vision_tower=kept.get("mm_vision_tower") or _name_tower(tower),
+        mm_vision_tower=kept.get("mm_vision_tower") or name_tower(tower),
         mm_vision_select_layer=layer,
         mm_vision_select_feature=select_feature,
         mm_projector_type="mlp2x_gelu",
@@ -405,6 +309,8 @@ def _to_original(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
         mm_patch_merge_type="spatial_unpad" if is_next else "flat",
         mm_tiling_dialect="hf",
     )
+    if is_onevision:  # a video's frames are halved in side, and one newline ends it
+        values.update(mm_spatial_pool_mode="bilinear", mm_newline_position="one_token")
     if is_next:
         # Where the file has none, LlavaNextConfig has the released list: the same numbers, read as (height, width).
         # LlavaOnevisionConfig has every grid up to 6x6.
@@ -415,16 +321,6 @@ def _to_original(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
         except (TypeError, ValueError):
             raise CheckpointError(f"{path} has no list of (height, width) as image_grid_pinpoints.") from None
     return values
-
-
-def _name_tower(tower: Mapping[str, Any]) -> str:
-    """The hub id of a known tower of these sizes; "" if there is none."""
-    sizes = dict(tower)
-    if is_siglip(tower):
-        # llava-hf stores it without the last block, which LLaVA-NeXT leaves out too.
-        whole = {12: 12, 11: 12, 24: 24, 23: 24, 27: 27, 26: 27}
-        sizes["num_hidden_layers"] = whole.get(tower["num_hidden_layers"], 0)
-    return next((name for name, known in KNOWN_TOWERS.items() if known.items() <= sizes.items()), "")
 
 
 def _refuse_unsupported(values: Mapping[str, Any], path: Path) -> None:

@@ -14,10 +14,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from llava.config import ModelSpec, is_siglip, read_spec
+from llava.config import ModelSpec, read_spec
 from llava.conversation import template_name
 from llava.image.geometry import Size, TilePlan, Tiling, plan_tiles
 from llava.image.source import FOR_LOCAL_USER, load_picture
+from llava.towers import is_siglip
 
 # Which part a tensor belongs to, by what its name contains, in any layout; what matches nothing is the decoder.
 _PARTS = {

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from llava.config import KNOWN_TOWERS, find_tower_folder, read_config_dict, read_spec
+from llava.config import find_tower_folder, read_config_dict, read_spec
 from llava.errors import CheckpointError
 from llava.image.geometry import Size
+from llava.towers import KNOWN_TOWERS
 from tests.tiny_configs import CONFIG, NEXT, PINPOINTS, TOWER, write_json
 
 HF_NEXT: dict[str, Any] = {

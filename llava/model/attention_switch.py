@@ -65,7 +65,8 @@ def showing_attention(config: Any, asked: bool | None) -> Any:
     eager. ``asked``: the call's ``output_attentions``; None is what the configuration says.
     """
     wanted = getattr(config, "output_attentions", False) if asked is None else asked
-    if not wanted or config._attn_implementation == "eager":
+    is_eager_for_good = config._attn_implementation == "eager" and id(config) not in _switches
+    if not wanted or is_eager_for_good:
         return nullcontext()
     return use_attention(config, "eager")
 

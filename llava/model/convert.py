@@ -32,7 +32,7 @@ from rich.progress import track
 from torch import nn
 from transformers import LlamaConfig, MistralConfig, Qwen2Config
 
-from llava.config import ORIGINAL_KEY, is_siglip, read_json
+from llava.config import ORIGINAL_KEY, read_json
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
 from llava.conversation import conv_templates
 from llava.errors import UsageError
@@ -59,6 +59,7 @@ from llava.model.vocabulary import (
 )
 from llava.model.weights import write_tensors
 from llava.prompt import find_closings
+from llava.towers import is_siglip
 
 LAYOUTS = ("original", "hf")
 

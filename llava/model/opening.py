@@ -17,15 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from llava.config import (
-    KNOWN_TOWERS,
-    ModelSpec,
-    find_tower_folder,
-    read_config_dict,
-    read_spec,
-    read_tower_config,
-    refuse_foreign_tower,
-)
+from llava.config import ModelSpec, find_tower_folder, read_config_dict, read_spec, read_tower_config
 from llava.conversation import template_name
 from llava.errors import CheckpointError, UsageError
 from llava.image.pixels import ImageProcessor
@@ -41,6 +33,7 @@ from llava.model.llava import (
 )
 from llava.model.sources import DEFAULT_MODEL, find_checkpoint, find_tower
 from llava.model.weights import find_tensors, has_weights, names_in, stream_tensors
+from llava.towers import KNOWN_TOWERS, refuse_foreign_tower
 
 _CLASSES: dict[str, tuple[Any, Any]] = {
     "llama": (LlavaConfig, LlavaLlamaForCausalLM),

@@ -23,18 +23,12 @@ import torch
 from torch import nn
 from transformers import CLIPVisionConfig, SiglipVisionConfig
 
-from llava.config import (
-    DEFAULT_SCALES,
-    KNOWN_TOWERS,
-    describe_foreign_tower,
-    find_tower_folder,
-    is_siglip,
-    read_tower_config,
-)
+from llava.config import DEFAULT_SCALES, find_tower_folder, read_tower_config
 from llava.errors import UsageError
 from llava.image.pixels import SIGLIP_MEAN, SIGLIP_STD, ImageProcessor
 from llava.model.encoders import CLIPVisionModel, SiglipVisionModel
 from llava.model.hooks import has_global_hook, has_hook
+from llava.towers import KNOWN_TOWERS, describe_foreign_tower, is_siglip
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -28,7 +28,7 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 from llava import config as llava_config
 from llava.answer import place_pictures, start_conversation
 from llava.backends.local import Local
-from llava.config import KNOWN_TOWERS, read_spec
+from llava.config import read_spec
 from llava.errors import CheckpointError, UsageError
 from llava.image.geometry import Size, plan_images, plan_tiles, plan_whole
 from llava.image.pixels import ImageProcessor, make_pixels
@@ -39,6 +39,7 @@ from llava.model.convert import convert
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_encoder.siglip_encoder import SigLipVisionTower
 from llava.sampling import Sampling
+from llava.towers import KNOWN_TOWERS
 from tests.tiny_checkpoints import Tensors, decoder_shapes, random_tensors
 from tests.tiny_configs import CONFIG, GENERATION, write_json
 from tests.tiny_tokenizers import words_and_letters
@@ -149,6 +150,7 @@ def test_released_towers_are_known_by_name_without_a_network() -> None:
         ("timm/ViT-SO400M-14-SigLIP-384", "an OpenCLIP or timm tower"),
         ("google/siglip2-so400m-patch16-naflex", "a SigLIP2 of variable resolution"),
         ("imagebind_huge", "ImageBind"),
+        ("nvidia/RADIO-L", "a RADIO"),
     ],
 )
 def test_a_tower_of_another_kind_is_named_in_its_refusal(tmp_path: Path, name: str, what: str) -> None:
@@ -325,6 +327,7 @@ def make_hf(folder: Path, is_onevision: bool) -> Any:
     if is_onevision:
         pinpoints = [[height, width] for width, height in GRIDS]
         config = LlavaOnevisionConfig(**shared, image_grid_pinpoints=pinpoints, vision_aspect_ratio="anyres_max_4")
+        config.video_token_index = IMAGE + 1
         model = LlavaOnevisionForConditionalGeneration(config)
     else:
         config = LlavaConfig(**shared, vision_feature_layer=-1, vision_feature_select_strategy="full")
@@ -347,6 +350,19 @@ def test_llava_hfs_layout_says_what_transformers_says(
     loaded = load(tmp_path)
     assert loaded.spec.tiling.aspect == ("anyres_max_4" if is_onevision else "square")
     assert_same_answers(loaded, theirs, size, is_single=not is_onevision)
+
+
+def test_a_video_in_llava_hfs_onevision_is_what_transformers_makes_of_it(tmp_path: Path) -> None:
+    theirs = make_hf(tmp_path, is_onevision=True)
+    loaded = load(tmp_path)
+    frames = torch.randn(3, 3, PX, PX)
+    num_positions = 3 * 2 * 2 + 1
+    ids = torch.tensor([[1, 9, *[theirs.config.video_token_index] * num_positions, 11]])
+    with torch.no_grad():
+        expected = theirs(input_ids=ids, pixel_values_videos=frames[None]).logits
+        prompt = torch.tensor([[1, 9, -200, 11]])
+        found = loaded.model(input_ids=prompt, images=[frames], modalities=["video"]).logits
+    torch.testing.assert_close(found, expected, **CLOSE)
 
 
 @pytest.mark.parametrize("is_hf", [True, False], ids=["hf", "original"])
