@@ -19,11 +19,14 @@ FEWEST_REQUESTS, FEWEST_BLOCKS = 1, 16
 MOST_REQUESTS = 64
 
 
-def is_wanted(device: torch.device, model: torch.nn.Module | None = None) -> bool:
-    """Whether decoding steps of this model are padded to fixed shapes on this device."""
-    # bitsandbytes' layers of 8 bits wait for the device, which may not happen while a graph is recorded.
-    waits = model is not None and any(type(module).__name__ == "Linear8bitLt" for module in model.modules())
-    return device.type == "cuda" and not waits
+def is_wanted(device: torch.device) -> bool:
+    """Whether decoding steps are padded to fixed shapes on this device."""
+    return device.type == "cuda"
+
+
+def can_be_recorded(model: torch.nn.Module) -> bool:
+    """Whether nothing in the model waits for the device, as bitsandbytes' layers of 8 bits do: no graph holds that."""
+    return not any(type(module).__name__ == "Linear8bitLt" for module in model.modules())
 
 
 @dataclass

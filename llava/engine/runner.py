@@ -72,7 +72,7 @@ class Runner:
             return
         # One block more than the pool gives out, for what pads steps of fixed shapes.
         self.cache = paged.KVCache(num_layers, self._num_blocks + 1, *shape, dtype, device)
-        if graphs.is_wanted(device, self.model):
+        if graphs.is_wanted(device) and graphs.can_be_recorded(self.model):
             self._graphs = graphs.GraphDecoder(self.model, self.cache, self._num_blocks)
 
     def reload(self) -> None:
