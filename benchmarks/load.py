@@ -73,11 +73,11 @@ def make_checkpoint(folder: Path, max_shard_bytes: int) -> None:
     """A LLaVA-NeXT with random weights in the original layout."""
     import torch
 
-    from llava.config import KNOWN_TOWERS
     from llava.image.geometry import RELEASED_PINPOINTS
     from llava.image.pixels import ImageProcessor
     from llava.model.checkpoint import load_model, save_checkpoint
     from llava.model.llava import LlavaConfig, LlavaLlamaForCausalLM
+    from llava.towers import KNOWN_TOWERS
 
     name = "openai/clip-vit-large-patch14-336"
     config = LlavaConfig(

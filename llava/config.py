@@ -11,28 +11,14 @@ import contextlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from llava.errors import CheckpointError, LlavaError
-from llava.image.geometry import RELEASED_PINPOINTS, Tiling
-
-# What the two towers of the released checkpoints look like, so that a checkpoint that names one needs no network.
-# Source: vision_config of the config.json of the two repositories, completed by CLIPVisionConfig's defaults.
-_CLIP_L_14 = {
-    "hidden_size": 1024,
-    "intermediate_size": 4096,
-    "num_hidden_layers": 24,
-    "num_attention_heads": 16,
-    "patch_size": 14,
-    "projection_dim": 768,
-}
-KNOWN_TOWERS: dict[str, dict[str, Any]] = {
-    "openai/clip-vit-large-patch14-336": {**_CLIP_L_14, "image_size": 336},
-    "openai/clip-vit-large-patch14": {**_CLIP_L_14, "image_size": 224},
-}
+from llava.image.geometry import RELEASED_PINPOINTS, Tiling, scale_grids
+from llava.towers import KNOWN_TOWERS, TOWER_DEFAULTS, complete_tower, is_siglip, name_tower
 
 # The released checkpoints say "llava" and mean Llama; the class name in `architectures` is more exact.
 _FAMILY_OF_TYPE = {
@@ -46,7 +32,12 @@ _FAMILY_OF_CLASS = {
     "LlavaMistralForCausalLM": "mistral",
     "LlavaQwenForCausalLM": "qwen2",
 }
-_HF_CLASSES = ("LlavaForConditionalGeneration", "LlavaNextForConditionalGeneration")
+_HF_TYPES = ("llava", "llava_next", "llava_onevision")
+_HF_CLASSES = (
+    "LlavaForConditionalGeneration",
+    "LlavaNextForConditionalGeneration",
+    "LlavaOnevisionForConditionalGeneration",
+)
 
 # Of a llava-hf checkpoint that ``llava convert`` made: what the original's config.json said and llava-hf's dialect has
 # no word for, such as image_aspect_ratio "pad", and what was changed for it, such as vocab_size.
@@ -60,8 +51,7 @@ _FAMILY_DEFAULTS: dict[str, dict[str, int]] = {
     "qwen2": {"hidden_size": 4096, "vocab_size": 151936, "max_position_embeddings": 32768},
 }
 
-# Source: transformers 5.23 CLIPVisionConfig.
-_TOWER_DEFAULTS = {"hidden_size": 768, "num_hidden_layers": 12, "image_size": 224, "patch_size": 32}
+_ONEVISION_GRIDS = tuple((rows, columns) for rows in range(1, 7) for columns in range(1, 7))
 
 # s2_scales of a multi-scale tower, in px. Source: haotian-liu/LLaVA@c121f04 clip_encoder.py.
 DEFAULT_SCALES = "336,672,1008"
@@ -78,7 +68,7 @@ class ModelSpec:
     family: str  # "llama", "mistral" or "qwen2"
     layout: str  # "original" or "hf": how tensors are named
     tower: str  # a folder or a hub id; "" where the checkpoint names none because it holds its own
-    tower_config: dict[str, Any] = field(repr=False)  # CLIPVisionConfig's values
+    tower_config: dict[str, Any] = field(repr=False)  # CLIPVisionConfig's or SiglipVisionConfig's values
     tiling: Tiling
     scales: tuple[int, ...]  # the sizes in px that the tower looks at a picture in: one, or with s2 several
     select_layer: int
@@ -171,8 +161,14 @@ def _read_spec(folder: Path, tower_folder: Path | None, config: Mapping[str, Any
             f"{path} names no vision tower: mm_vision_tower is missing. "
             "A language model alone cannot see; name the LLaVA checkpoint that was made from it."
         )
+    is_described = values.get("mm_vision_config") is not None
     values["mm_vision_config"] = tower_config = _find_tower_config(tower, values, folder, tower_folder)
-    num_blocks = _get_int(tower_config, "num_hidden_layers", path, default=_TOWER_DEFAULTS["num_hidden_layers"])
+    if is_siglip(tower_config):
+        # It has no class position to select. And LLaVA-NeXT's tower is read behind its last block but one, whatever
+        # the file says; only a file that describes the tower says it itself.
+        values["mm_vision_select_feature"] = "patch"
+        values["mm_vision_select_layer"] = values["mm_vision_select_layer"] if is_described else -2
+    num_blocks = _get_int(tower_config, "num_hidden_layers", path, default=TOWER_DEFAULTS["num_hidden_layers"])
     if not -num_blocks - 1 <= values["mm_vision_select_layer"] <= num_blocks:
         raise CheckpointError(
             f"{path} says mm_vision_select_layer: {values['mm_vision_select_layer']}, "
@@ -184,12 +180,17 @@ def _read_spec(folder: Path, tower_folder: Path | None, config: Mapping[str, Any
     defaults = _FAMILY_DEFAULTS[family]
     longest = "max_sequence_length" if values.get("max_sequence_length") else "max_position_embeddings"
     dtype = values.get("dtype") or values.get("torch_dtype")
-    tile_px = _get_int(tower_config, "image_size", path, default=_TOWER_DEFAULTS["image_size"])
-    patch_px = _get_int(tower_config, "patch_size", path, default=_TOWER_DEFAULTS["patch_size"])
+    tile_px = _get_int(tower_config, "image_size", path, default=TOWER_DEFAULTS["image_size"])
+    patch_px = _get_int(tower_config, "patch_size", path, default=TOWER_DEFAULTS["patch_size"])
     scales = _find_scales(values, path, tile_px)
     try:
         # A feature shows as much of the largest size as a patch does of the smallest.
-        tiling = Tiling.from_config(values, tile_px=scales[-1], patch_px=patch_px * (scales[-1] // scales[0]))
+        tiling = Tiling.from_config(
+            values,
+            tile_px=scales[-1],
+            patch_px=patch_px * (scales[-1] // scales[0]),
+            squashes=is_siglip(tower_config),
+        )
     except LlavaError as error:
         raise CheckpointError(f"{path}: {error}") from error
     return ModelSpec(
@@ -222,14 +223,15 @@ def find_tower_folder(name: str, checkpoint_folder: str | Path) -> Path | None:
 
 
 def read_tower_config(folder: Path) -> dict[str, Any]:
-    """CLIPVisionConfig's values from a tower's folder; of a complete CLIP the vision half. Raises CheckpointError."""
+    """A tower's configuration from its folder; of a complete CLIP or SigLIP the vision half. Raises CheckpointError."""
     values = read_config_dict(folder)
-    if values.get("model_type") == "clip":
+    if values.get("model_type") in ("clip", "siglip"):
         # Old files spell the values out a second time; where both are there, this one counts in Transformers too.
-        values = {**_get_dict(values, "vision_config"), **(values.get("vision_config_dict") or {})}
+        kind = f"{values['model_type']}_vision_model"
+        values = {**_get_dict(values, "vision_config"), **(values.get("vision_config_dict") or {}), "model_type": kind}
     elif "model_type" not in values:
         raise CheckpointError(f"{folder / 'config.json'} does not say what it describes: model_type is missing.")
-    return _complete_tower(values)
+    return complete_tower(values)
 
 
 def _find_tower_config(
@@ -237,24 +239,17 @@ def _find_tower_config(
 ) -> dict[str, Any]:
     given = values.get("mm_vision_config")
     if given is not None:
-        return _complete_tower(_get_dict(values, "mm_vision_config"))
+        return complete_tower(_get_dict(values, "mm_vision_config"))
     tower_folder = tower_folder or find_tower_folder(tower, folder)
     if tower_folder is not None:
         return read_tower_config(tower_folder)
     if tower in KNOWN_TOWERS:
-        return _complete_tower(KNOWN_TOWERS[tower])
+        return complete_tower(KNOWN_TOWERS[tower])
     raise CheckpointError(
         f"{folder / 'config.json'} names the vision tower '{tower}', which is no folder with a config.json "
         f"(seen from here, and from {folder}). Set mm_vision_tower to the tower's folder, "
         "or download the tower from the hub."
     )
-
-
-def _complete_tower(values: Mapping[str, Any]) -> dict[str, Any]:
-    kind = values.get("model_type", "clip_vision_model")
-    if kind not in ("clip_vision_model", "clip"):
-        raise CheckpointError(f"A vision tower of the kind '{kind}' is not supported; only CLIP's are.")
-    return {**_TOWER_DEFAULTS, **values}
 
 
 def _find_family(raw: Mapping[str, Any], path: Path, is_hf: bool) -> str:
@@ -263,12 +258,13 @@ def _find_family(raw: Mapping[str, Any], path: Path, is_hf: bool) -> str:
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise CheckpointError(f"{path} says architectures: {classes!r}, where a list of names is needed.")
     if is_hf:
-        family = str(_get_dict(raw, "text_config").get("model_type", "llama"))
-        if family in _FAMILY_DEFAULTS and (kind in ("llava", "llava_next") or set(classes) & set(_HF_CLASSES)):
+        usual = "qwen2" if kind == "llava_onevision" else "llama"
+        family = str(_get_dict(raw, "text_config").get("model_type", usual))
+        if family in _FAMILY_DEFAULTS and (kind in _HF_TYPES or set(classes) & set(_HF_CLASSES)):
             return family
         raise CheckpointError(
             f"{path} describes a '{kind}' model around '{family}'; of the llava-hf layout, "
-            f"llava and llava_next around {', '.join(_FAMILY_DEFAULTS)} are supported."
+            f"{', '.join(_HF_TYPES)} around {', '.join(_FAMILY_DEFAULTS)} are supported."
         )
     for name in classes:
         if name in _FAMILY_OF_CLASS:
@@ -291,8 +287,8 @@ def _find_family(raw: Mapping[str, Any], path: Path, is_hf: bool) -> str:
 def _to_original(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The llava-hf dialect in the original's names.
 
-    Source: transformers 5.23 models/llava and models/llava_next configuration and modeling; pinpoints are
-    (height, width) there and become (width, height). What ``llava convert`` kept of the original is taken up again
+    Source: transformers 5.23 models/{llava,llava_next,llava_onevision} configuration and modeling; pinpoints
+    are (height, width) there and become (width, height). What ``llava convert`` kept of the original is taken up again
     where neither a value here nor how Transformers works says otherwise.
     """
     kept = _get_dict(raw, ORIGINAL_KEY) if ORIGINAL_KEY in raw else {}
@@ -300,36 +296,46 @@ def _to_original(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
     for name in ("dtype", "torch_dtype", "tie_word_embeddings", "pad_token_id", "conversation_template"):
         if raw.get(name) is not None:
             values[name] = raw[name]
-    select_feature = {"default": "patch", "full": "cls_patch"}.get(raw.get("vision_feature_select_strategy", "default"))
+    is_onevision = raw.get("model_type") == "llava_onevision"
+    strategy = raw.get("vision_feature_select_strategy", "full" if is_onevision else "default")
+    select_feature = {"default": "patch", "full": "cls_patch"}.get(strategy)
     activation = raw.get("projector_hidden_act", "gelu")
-    layer = raw.get("vision_feature_layer", -2)
+    layer = raw.get("vision_feature_layer", -1 if is_onevision else -2)
     if select_feature is None or activation != "gelu" or isinstance(layer, list):
         raise CheckpointError(
-            f"{path} asks for the vision features of layer {layer}, strategy "
-            f"{raw.get('vision_feature_select_strategy')!r}, behind a projector with {activation!r}; supported are "
-            "one layer, 'default' or 'full', and 'gelu'."
+            f"{path} asks for the vision features of layer {layer}, strategy {strategy!r}, behind a projector with "
+            f"{activation!r}; supported are one layer, 'default' or 'full', and 'gelu'."
         )
     if raw.get("multimodal_projector_bias", True) is not True:
         raise CheckpointError(f"{path} describes a projector without bias, which is not supported.")
-    is_next = raw.get("model_type") == "llava_next" or "image_grid_pinpoints" in raw
-    tower = _complete_tower(_get_dict(raw, "vision_config"))
-    known = (name for name, sizes in KNOWN_TOWERS.items() if sizes.items() <= tower.items())
+    tower = complete_tower(_get_dict(raw, "vision_config"))
+    if is_siglip(tower) and strategy != "full":
+        raise CheckpointError(
+            f"{path} says vision_feature_select_strategy: {strategy!r}, which leaves out the class position, but a "
+            "SigLIP tower has none, so a patch would be lost: set it to 'full'."
+        )
+    is_next = is_onevision or raw.get("model_type") == "llava_next" or "image_grid_pinpoints" in raw
+    aspect = str(raw.get("vision_aspect_ratio", "anyres_max_9")) if is_onevision else "anyres"
     values.update(
         mm_vision_config=tower,
         # The original wants a name, though the tower is inside.
-        mm_vision_tower=kept.get("mm_vision_tower") or next(known, ""),
+        mm_vision_tower=kept.get("mm_vision_tower") or name_tower(tower),
         mm_vision_select_layer=layer,
         mm_vision_select_feature=select_feature,
         mm_projector_type="mlp2x_gelu",
         mm_use_im_start_end=bool(kept.get("mm_use_im_start_end")),
         mm_use_im_patch_token=False,
-        image_aspect_ratio="anyres" if is_next else "pad" if kept.get("image_aspect_ratio") == "pad" else "square",
+        image_aspect_ratio=aspect if is_next else "pad" if kept.get("image_aspect_ratio") == "pad" else "square",
         mm_patch_merge_type="spatial_unpad" if is_next else "flat",
         mm_tiling_dialect="hf",
     )
+    if is_onevision:  # a video's frames are halved in side, and one newline ends it
+        values.update(mm_spatial_pool_mode="bilinear", mm_newline_position="one_token")
     if is_next:
         # Where the file has none, LlavaNextConfig has the released list: the same numbers, read as (height, width).
-        pinpoints = raw.get("image_grid_pinpoints") or RELEASED_PINPOINTS
+        # LlavaOnevisionConfig has every grid up to 6x6.
+        usual: Sequence[Any] = scale_grids(_ONEVISION_GRIDS, 384) if is_onevision else RELEASED_PINPOINTS
+        pinpoints = raw.get("image_grid_pinpoints") or usual
         try:
             values["image_grid_pinpoints"] = [[width, height] for height, width in pinpoints]
         except (TypeError, ValueError):
@@ -358,6 +364,10 @@ def _find_scales(values: Mapping[str, Any], path: Path, tile_px: int) -> tuple[i
     """The sizes that the tower looks at a picture in, the smallest first; without ``s2`` that of its tiles alone."""
     if not values.get("s2"):
         return (tile_px,)
+    if is_siglip(values["mm_vision_config"]):
+        raise CheckpointError(
+            f"{path} says s2: true, but its vision tower is SigLIP's: only CLIP's can be multi-scale."
+        )
     said = values.get("s2_scales", DEFAULT_SCALES)
     numbers = str(said).split(",")
     scales = tuple(sorted(int(number) for number in numbers if number.strip().isdecimal()))

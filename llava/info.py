@@ -24,6 +24,7 @@ from llava.errors import CheckpointError
 from llava.image.geometry import Size, TilePlan, Tiling, plan_tiles
 from llava.image.source import FOR_LOCAL_USER, load_picture, say_notes
 from llava.text import for_stream
+from llava.towers import is_siglip
 
 if TYPE_CHECKING:
     from llava.model.foreign import Finding
@@ -87,7 +88,7 @@ def describe_checkpoint(name: str | None, vision_tower: str | None = None) -> No
         ("model", f"{spec.family}, hidden size {spec.hidden_size}, {spec.layout} layout, {spec.dtype or 'any dtype'}"),
         ("template", template),
         ("context", f"{spec.context_tokens} tokens, vocabulary {spec.vocab_size}"),
-        ("tower", f"{spec.tower or 'inside'}, layer {spec.select_layer}, {spec.select_feature} features"),
+        ("tower", _say_tower(spec)),
         ("projector", f"{spec.projector_type}, {spec.tower_hidden_size} to {spec.hidden_size}"),
         ("pictures", _say_tiling(spec.tiling)),
         *part,
@@ -239,6 +240,11 @@ def _say_positions(plan: TilePlan) -> str:
     base = f"{plan.features_per_tile} whole picture + " if plan.has_base else ""
     row = f"({plan.map_size.width} + 1 newline)" if plan.has_newlines else str(plan.map_size.width)
     return f"{base}{plan.map_size.height} rows x {row} = {plan.num_positions}"
+
+
+def _say_tower(spec: ModelSpec) -> str:
+    kind = "SigLIP, " if is_siglip(spec.tower_config) else ""
+    return f"{kind}{spec.tower or 'inside'}, layer {spec.select_layer}, {spec.select_feature} features"
 
 
 def _say_tiling(tiling: Tiling) -> str:

@@ -21,7 +21,7 @@ from llava.backends.turns import write_conversation
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import Conversation, conv_templates
 from llava.errors import CheckpointError, ContextTooLong, UsageError
-from llava.image.geometry import Size, fit_inside, plan_tiles
+from llava.image.geometry import Size, fit_inside, plan_images
 from llava.image.source import Picture
 from llava.model.checkpoint import LoadedModel
 from llava.model.companions import fit_tokenizer, load_generation_config, load_tokenizer
@@ -119,7 +119,7 @@ class Checkpoint:
         template = conv_templates[self._loaded.template]
         conversation, sent = write_conversation(request.messages, template, image_slot(self._loaded))
         pictures = tuple(self._fit(one) for one in sent)
-        positions = [plan_tiles(picture.size, self.spec.tiling).num_positions for picture in pictures]
+        positions = [plan.num_positions for plan in plan_images([one.size for one in pictures], self.spec.tiling)]
         prompt = render(conversation, self.tokenizer, positions, limit_tokens=self.context_tokens)
         return self._finish(conversation.get_prompt(), prompt.input_ids, pictures, positions, conversation, request)
 

@@ -24,7 +24,7 @@ from llava.engine.engine import Engine
 from llava.engine.runner import find_obstacle
 from llava.engine.stream import Question, Stream
 from llava.errors import LlavaError, Notice, UsageError
-from llava.image.geometry import TilePlan, plan_tiles
+from llava.image.geometry import TilePlan, plan_images
 from llava.image.pixels import make_pixels
 from llava.image.source import Picture
 from llava.model.generation import (
@@ -157,7 +157,7 @@ class Local:
         """
         loaded = self.loaded
         if plans is None:
-            plans = [plan_tiles(picture.size, loaded.spec.tiling) for picture in pictures]
+            plans = plan_images([picture.size for picture in pictures], loaded.spec.tiling)
         config = loaded.model.config
         cuts = getattr(config, "truncate_to_model_max_length", False)
         limit_tokens = None if cuts else loaded.context_tokens
@@ -285,8 +285,10 @@ class Local:
         # The input ids are what places the pictures; the merge inside the model puts their positions in their stead.
         input_ids = torch.tensor([prepared.prompt.input_ids], device=model.device)
         pixels = [
-            make_pixels(picture.image, loaded.spec.tiling, loaded.image_processor).to(model.device, model.dtype)
-            for picture in prepared.pictures
+            make_pixels(picture.image, loaded.spec.tiling, loaded.image_processor, whole=plan.num_tiles == 1).to(
+                model.device, model.dtype
+            )
+            for picture, plan in zip(prepared.pictures, prepared.plans, strict=True)
         ]
         stops = (*prepared.stop_texts, *sampling.stop)
         listener = _Listener(TextStream(loaded.tokenizer, stop=stops), Speech(on_text), began)

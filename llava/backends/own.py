@@ -28,7 +28,7 @@ from llava.engine.forms import Forms
 from llava.engine.sampling import Choice
 from llava.engine.stream import Piece, Stream
 from llava.errors import ContextTooLong, EngineClosed, UsageError
-from llava.image.geometry import TilePlan, Tiling, plan_tiles, plan_whole
+from llava.image.geometry import TilePlan, Tiling, plan_images
 from llava.model.checkpoint import load_model
 from llava.model.generation import find_stop_strings
 from llava.model.sources import DEFAULT_MODEL
@@ -276,8 +276,7 @@ def _prepare_text(local: Local, request: ChatRequest, sampling: Sampling) -> Pre
 
 
 def _plan(sent: Sequence[SentPicture], loaded: LoadedModel) -> list[TilePlan]:
-    tiling = loaded.spec.tiling
-    return [(plan_whole if one.detail == "low" else plan_tiles)(one.picture.size, tiling) for one in sent]
+    return plan_images([one.picture.size for one in sent], loaded.spec.tiling, [one.detail for one in sent])
 
 
 def _count_usage(prepared: Prepared, streams: Sequence[Stream]) -> Usage:

@@ -16,9 +16,10 @@ import torch
 from torch import nn
 
 from llava.engine.paged import NativeKVCache, Rows
+from llava.model.hooks import has_hook
 from llava.model.packed import PackedLinear
 from llava.model.placement import cpu_has_bfloat16
-from llava.model.vision import CLIPVisionTower
+from llava.model.vision import CLIPVisionTower, SigLipVisionTower, VisionTower
 from llava.native import calls, library, packed
 
 # More positions than this are computed faster by the matrix products of torch.
@@ -231,17 +232,22 @@ class DecoderLayers:
 
 
 class TowerLayers:
-    """The blocks of a CLIP tower up to the one that is read."""
+    """The blocks of a CLIP or SigLIP tower up to the one that is read.
+
+    The library takes heads of whole vectors; shorter ones (SigLIP's of 72) are filled up with zeros, which change
+    neither a product of two of them nor what is read of the result.
+    """
 
     def __init__(self, tower: Any, scratch: calls.Scratch) -> None:
         self.scratch = scratch
         body, config = tower.vision_tower.vision_model, tower.config
         self.tower = tower
-        self.head_dim = config.hidden_size // config.num_attention_heads
+        own_dim = config.hidden_size // config.num_attention_heads
+        self.own_dim, self.head_dim = own_dim, -(-own_dim // calls.LANES) * calls.LANES
         self.activation, self.eps = config.hidden_act, config.layer_norm_eps
         self.dtype = tower.dtype
         self.working_dtype = choose_working_dtype(self.dtype)
-        self.num_heads, self.scale = config.num_attention_heads, self.head_dim**-0.5
+        self.num_heads, self.scale = config.num_attention_heads, own_dim**-0.5
         self._kept: tuple[tuple[int, int], torch.Tensor, torch.Tensor] | None = None
         self.blocks = []
         for block in body.encoder.layers[: tower.num_blocks_run]:
@@ -252,13 +258,13 @@ class TowerLayers:
             modules = {"q": attention.q_proj, "k": attention.k_proj, "v": attention.v_proj, "o": attention.out_proj}
             for name, module in {**modules, "up": block.mlp.fc1, "down": block.mlp.fc2}.items():
                 parts[name] = Product(module)
-                parts[f"{name}_bias"] = _float(module.bias)
+                bias = _float(module.bias)
+                parts[f"{name}_bias"] = self._fill_heads(bias) if bias is not None and name in ("q", "k", "v") else bias
             self.blocks.append(parts)
 
     def run(self, pixels_TCHW: torch.Tensor) -> torch.Tensor:
         """What the tower gives for these tiles, [T, P, D] in its dtype."""
-        body = self.tower.vision_tower.vision_model
-        hidden_TPD = body.pre_layrnorm(body.embeddings(pixels_TCHW))
+        hidden_TPD = self.tower.embed(pixels_TCHW)
         num_tiles, num_places, _ = hidden_TPD.shape
         hidden = hidden_TPD.detach().float().flatten(0, 1).contiguous().clone()
         keys, values, rows = self._place(num_tiles, num_places)
@@ -267,8 +273,10 @@ class TowerLayers:
         for block in self.blocks:
             weight, bias = block["first"]
             calls.normalize(hidden, weight, bias, self.eps, normed)
-            q, k, v = (block[name].many(normed, scratch, name) for name in ("q", "k", "v"))
+            q, k, v = (self._fill_heads(block[name].many(normed, scratch, name), f"{name} filled") for name in "qkv")
             seen = _attend(self, {**block, "keys": keys, "values": values}, (q, k, v), rows, None, sees_all=True)
+            if self.own_dim < self.head_dim:
+                seen = seen.unflatten(1, (-1, self.head_dim))[:, :, : self.own_dim].flatten(1)
             calls.add(hidden, block["o"].many(seen.to(working), scratch, "q"), block["o_bias"])
             weight, bias = block["second"]
             calls.normalize(hidden, weight, bias, self.eps, normed)
@@ -276,7 +284,18 @@ class TowerLayers:
             calls.activate(inner, block["up_bias"], self.activation)
             calls.add(hidden, block["down"].many(inner, scratch, "q"), block["down_bias"])
         out = hidden.view(num_tiles, num_places, -1)
-        return (out[:, 1:] if self.tower.select_feature == "patch" else out).to(pixels_TCHW.dtype)
+        return self.tower.select(out).to(pixels_TCHW.dtype)
+
+    def _fill_heads(self, rows: torch.Tensor, name: str | None = None) -> torch.Tensor:
+        """Rows [..., heads * own_dim] with each head filled up to ``head_dim``, in scratch memory of that name."""
+        if self.own_dim == self.head_dim:
+            return rows
+        heads = rows.unflatten(-1, (-1, self.own_dim))
+        shape = (*heads.shape[:-1], self.head_dim)
+        filled = rows.new_empty(shape) if name is None else self.scratch.take(name, *shape, dtype=rows.dtype)
+        filled[..., : self.own_dim] = heads
+        filled[..., self.own_dim :] = 0
+        return filled.flatten(-2)
 
     def _place(self, num_tiles: int, num_places: int) -> tuple[torch.Tensor, torch.Tensor, Rows]:
         """A cache for the tiles' keys and values, a block for each tile, and where they go."""
@@ -345,17 +364,18 @@ def find_layer_obstacle(decoder: Any, dtype: torch.dtype) -> str | None:
 
 def find_tower_obstacle(tower: Any) -> str | None:
     """Why this tower cannot run through the library; None if it can."""
-    if type(tower) is not CLIPVisionTower or tower.forward.__module__ != CLIPVisionTower.__module__:
+    if type(tower) not in (CLIPVisionTower, SigLipVisionTower) or tower.forward.__module__ != VisionTower.__module__:
         return "the tower is of another kind"
-    body, config = tower.vision_tower.vision_model, tower.config
-    blocks = body.encoder.layers[: tower.num_blocks_run]
+    if tower.is_watched() or has_hook([tower]):
+        return "the tower has a hook, or a part of it was replaced"
+    config = tower.config
+    blocks = tower.vision_tower.vision_model.encoder.layers[: tower.num_blocks_run]
     if tower.device.type != "cpu" or tower.dtype not in calls.KINDS:
         return f"the tower is on {tower.device} in {tower.dtype}"
     if config.hidden_act not in calls.ACTIVATIONS:
         return f"the tower's activation is {config.hidden_act}"
-    head_dim = config.hidden_size // config.num_attention_heads
-    if head_dim % calls.LANES or head_dim > calls.MAX_DIM:
-        return f"the tower's heads of {head_dim} are not foreseen"
+    if config.hidden_size // config.num_attention_heads > calls.MAX_DIM:
+        return f"the tower's heads of {config.hidden_size // config.num_attention_heads} are not foreseen"
     for block in blocks:
         owners = [module for module in block.modules() if list(module.parameters(recurse=False))]
         if any(type(module) not in (nn.Linear, nn.LayerNorm) for module in owners):
@@ -364,8 +384,6 @@ def find_tower_obstacle(tower: Any) -> str | None:
             return "a block of the tower is not Transformers' own"
         if has_hook([block, *block.modules()]):
             return "a block of the tower has a hook"
-    if has_hook([tower, tower.vision_tower, body, body.encoder]):
-        return "the tower has a hook"
     return None
 
 
@@ -376,8 +394,3 @@ def is_replaced(module: nn.Module) -> bool:
 
 def _is_silu(activation: Any) -> bool:
     return isinstance(activation, nn.SiLU) or "SiLU" in type(activation).__name__
-
-
-def has_hook(modules: list[nn.Module]) -> bool:
-    """Whether somebody watches one of these modules, or changes what goes in or comes out."""
-    return any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in modules)

@@ -24,6 +24,11 @@ def is_wanted(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+def can_be_recorded(model: torch.nn.Module) -> bool:
+    """Whether nothing in the model waits for the device, as bitsandbytes' layers of 8 bits do: no graph holds that."""
+    return not any(type(module).__name__ == "Linear8bitLt" for module in model.modules())
+
+
 @dataclass
 class _Recorded:
     """Where a step of one shape reads and writes, and its graph on a GPU."""
@@ -69,7 +74,8 @@ class GraphDecoder:
         if step.graph is not None:
             step.graph.replay()
         elif is_new and embeds_RC.device.type == "cuda":
-            self._record(step)
+            with torch.cuda.device(embeds_RC.device):  # streams and graphs belong to the current one
+                self._record(step)
         else:
             step.scores_RV = self._compute(step)
         assert step.scores_RV is not None

@@ -8,9 +8,8 @@ compiled (kernels.cpp) and reads the blocks where they are.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +17,7 @@ import torch
 from torch import nn
 
 from llava.engine.request import Copy
+from llava.model.attention_switch import use_attention
 from llava.native import calls
 
 # The name under which Transformers' layers find ``attend_paged``.
@@ -241,26 +241,9 @@ def register() -> None:
     ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
 
 
-_switching = threading.Lock()
-_switched: dict[int, tuple[int, str]] = {}  # by a config's identity: how many want blocks now, and what was usual
-
-
-@contextmanager
-def attention_in_blocks(config: Any) -> Iterator[None]:
+def attention_in_blocks(config: Any) -> AbstractContextManager[None]:
     """Lets the layers attend over blocks, and sets everything back for whoever else runs the model.
 
     Several engines may do so with one model at once, each in its own thread.
     """
-    with _switching:
-        count, usual = _switched.get(id(config), (0, config._attn_implementation))
-        _switched[id(config)] = count + 1, usual
-        config._attn_implementation = ATTENTION
-    try:
-        yield
-    finally:
-        with _switching:
-            count, usual = _switched.pop(id(config))
-            if count > 1:
-                _switched[id(config)] = count - 1, usual
-            else:
-                config._attn_implementation = usual
+    return use_attention(config, ATTENTION)

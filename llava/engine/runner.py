@@ -20,6 +20,7 @@ from llava.engine.scheduler import Encode, Step
 from llava.errors import UsageError
 from llava.image.pixels import make_pixels
 from llava.model import merge
+from llava.model.hooks import has_hook
 from llava.model.packed import PackedLinear
 from llava.native import calls
 
@@ -71,7 +72,7 @@ class Runner:
             return
         # One block more than the pool gives out, for what pads steps of fixed shapes.
         self.cache = paged.KVCache(num_layers, self._num_blocks + 1, *shape, dtype, device)
-        if graphs.is_wanted(device):
+        if graphs.is_wanted(device) and graphs.can_be_recorded(self.model):
             self._graphs = graphs.GraphDecoder(self.model, self.cache, self._num_blocks)
 
     def reload(self) -> None:
@@ -92,7 +93,7 @@ class Runner:
                 self._decoder, self.model.config, self.cache, window, self._scratch, self._is_rounded
             )
         head = self.model.lm_head
-        is_plain = type(head) in (torch.nn.Linear, PackedLinear) and head.bias is None and not compiled.has_hook([head])
+        is_plain = type(head) in (torch.nn.Linear, PackedLinear) and head.bias is None and not has_hook([head])
         self._head = compiled.Product(head) if self._layers is not None and is_plain else None
         tower = self.model.get_vision_tower()
         is_usual = isinstance(self.cache, paged.NativeKVCache) and compiled.find_tower_obstacle(tower) is None
@@ -107,7 +108,7 @@ class Runner:
     def _find_weights(self) -> list[tuple[int, int]]:
         tensors = itertools.chain(self.model.parameters(), self.model.buffers())
         states = [(tensor.data_ptr(), _find_version(tensor)) for tensor in tensors]
-        return [*states, *((id(module), 0) for module in self.model.modules() if compiled.has_hook([module]))]
+        return [*states, *((id(module), 0) for module in self.model.modules() if has_hook([module]))]
 
     @torch.inference_mode()
     def run(self, step: Step) -> torch.Tensor:
@@ -262,7 +263,7 @@ def find_obstacle(model: Any) -> str | None:
         if getattr(model, name).__module__ != home:
             return f"its {name} was replaced"
     decoder = model.get_model()
-    if compiled.has_hook([model, decoder]):
+    if has_hook([model, decoder]):
         return "a hook hangs on what the engine does not call"
     for module in itertools.chain([decoder], *((layer, layer.self_attn) for layer in decoder.layers)):
         if compiled.is_replaced(module):

@@ -140,6 +140,8 @@ class Tiling:
     """Features per tile that are no patch: 1 for ``mm_vision_select_feature`` "cls_patch"."""
     dialect: str = "original"
     """Rounding where padding is left out: "original" cuts, "hf" (Transformers) first rounds to 7 decimal places."""
+    squashes: bool = False
+    """An image of one tile that is not padded is squashed to it, as SigLIP's processor does; else its centre is cut."""
 
     def __post_init__(self) -> None:
         if self.tile_px < self.patch_px or self.patch_px < 1:
@@ -168,7 +170,7 @@ class Tiling:
                 )
 
     @classmethod
-    def from_config(cls, config: Any, *, tile_px: int, patch_px: int) -> Tiling:
+    def from_config(cls, config: Any, *, tile_px: int, patch_px: int, squashes: bool = False) -> Tiling:
         """The tiling that a configuration asks for: an object or a mapping with the original's attribute names.
 
         ``tile_px`` and ``patch_px`` are the vision tower's. Missing values, and None, are the original's defaults.
@@ -191,12 +193,21 @@ class Tiling:
             pinpoints=pinpoints,
             extra_positions=1 if get("mm_vision_select_feature", "patch") == "cls_patch" else 0,
             dialect=str(get("mm_tiling_dialect", "original")),
+            squashes=squashes,
         )
 
     @property
     def is_anyres(self) -> bool:
         """True where a picture becomes a base tile and a grid of tiles, False where it becomes one tile."""
         return self.aspect.startswith("anyres")
+
+    @property
+    def shows_whole_as(self) -> str:
+        """How an image is fitted to a tile of its own: "pad", "squash" or "crop"."""
+        # LLaVA-OneVision, and it alone has anyres_max_N, pads where it shows several images in one tile each.
+        if self.aspect == "pad" or self.max_tiles is not None:
+            return "pad"
+        return "squash" if self.is_anyres or self.squashes else "crop"
 
     @property
     def is_flat(self) -> bool:
@@ -293,18 +304,34 @@ def plan_tiles(image: Size, tiling: Tiling) -> TilePlan:
     )
 
 
+def plan_images(images: Sequence[Size], tiling: Tiling, details: Sequence[str] = ()) -> list[TilePlan]:
+    """The plans for all images of a prompt. An image whose detail is "low" gets one tile.
+
+    So does each of several images where the checkpoint says ``anyres_max_N``, as LLaVA-OneVision was trained.
+    Raises as ``plan_tiles`` does.
+
+    Source: LLaVA-VL/LLaVA-NeXT@df17966 llava/train/train.py (a sample of several images is padded, not tiled).
+    """
+    is_crowd = len(images) > 1 and tiling.max_tiles is not None
+    details = [*details, *[""] * (len(images) - len(details))]
+    return [
+        (plan_whole if is_crowd or detail == "low" else plan_tiles)(image, tiling)
+        for image, detail in zip(images, details, strict=True)
+    ]
+
+
 def plan_whole(image: Size, tiling: Tiling) -> TilePlan:
-    """The plan for a picture that is shown in one tile: of AnyRes the base tile alone, else what ``plan_tiles`` says.
+    """The plan for a picture that is shown in one tile: of AnyRes that tile alone, else what ``plan_tiles`` says.
 
     Raises UsageError as ``plan_tiles`` does.
     """
     image = _check_size(image)
     tile = Size(tiling.tile_px, tiling.tile_px)
     side = tiling.tile_px // tiling.patch_px
-    if tiling.is_anyres:
+    if tiling.shows_whole_as == "squash":
         content, offset = tile, (0, 0)
     else:
-        content, offset = (pad_to_square if tiling.aspect == "pad" else crop_to_square)(image, tiling.tile_px)
+        content, offset = (pad_to_square if tiling.shows_whole_as == "pad" else crop_to_square)(image, tiling.tile_px)
     return TilePlan(
         image=image,
         canvas=tile,

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
+# SigLIP's. Source: transformers 5.23 image_utils.py IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD.
+SIGLIP_MEAN = SIGLIP_STD = (0.5, 0.5, 0.5)
+
 # A picture is resized before its centre is cut out. Where that would make more px than this, of a very thin picture,
 # only the centre is resized, and values may differ by 1 of 255.
 _MAX_RESIZED_PX = 64_000_000
@@ -114,8 +117,11 @@ class ImageProcessor:
             raise CheckpointError(f"{path} holds a {type(read).__name__}, not the description of an image processor.")
         read = read.get("image_processor", read)
         # Files made before Transformers had image processors leave out what went without saying.
-        is_clip = "CLIP" in str(read.get("image_processor_type", "CLIP"))
-        clip = {"size": 224, "do_center_crop": is_clip or "crop_size" in read}
+        kind = str(read.get("image_processor_type", "CLIP"))
+        clip: dict[str, Any] = {"size": 224, "do_center_crop": "CLIP" in kind or "crop_size" in read}
+        if "siglip" in kind.lower():
+            clip = {"size": {"height": 224, "width": 224}, "do_center_crop": False}
+            clip |= {"image_mean": SIGLIP_MEAN, "image_std": SIGLIP_STD}
         fields = {name: read[name] for name in cls().to_dict() if read.get(name) is not None}
         fields.pop("image_processor_type", None)
         try:
@@ -135,7 +141,8 @@ class ImageProcessor:
 
     def to_dict(self) -> dict[str, Any]:
         """The attributes, and the name of the class that Transformers reads them with."""
-        return {"image_processor_type": "CLIPImageProcessor", **vars(self)}
+        kind = "CLIP" if self.do_center_crop or "shortest_edge" in self.size else "Siglip"
+        return {"image_processor_type": f"{kind}ImageProcessor", **vars(self)}
 
     def __repr__(self) -> str:
         return f"ImageProcessor({', '.join(f'{name}={value!r}' for name, value in vars(self).items())})"
@@ -270,7 +277,8 @@ def make_pixels(image: Image.Image, tiling: Tiling, processor: Any, *, whole: bo
         raise UsageError(
             f"The image processor makes tiles of {tile_px} px, but the vision tower takes tiles of {tiling.tile_px} px."
         )
-    return _tile(image, "whole" if whole and tiling.is_anyres else tiling.aspect, tiling.pinpoints, processor)
+    whole_as = "pad" if tiling.shows_whole_as == "pad" else "whole"
+    return _tile(image, whole_as if whole and tiling.is_anyres else tiling.aspect, tiling.pinpoints, processor)
 
 
 def process_images(

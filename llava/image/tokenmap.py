@@ -27,6 +27,7 @@ _SHADE = (18, 18, 22, 170)
 _BLACK = (0, 0, 0)
 _CLEAR = (0, 0, 0, 0)
 _MEAN = (122, 116, 104)  # CLIP's mean, which pads to a square
+_GREY = (127, 127, 127)  # SigLIP's
 
 _MARGIN_PX = 36
 _GAP_PX = 44
@@ -62,8 +63,7 @@ def describe_plan(plan: TilePlan, tiling: Tiling) -> str:
     num_grid_tiles = plan.grid.width * plan.grid.height
     newline = " + 1" if plan.has_newlines else ""
     if plan.num_tiles == 1:
-        fitted = "stretched to" if tiling.is_anyres else "centre square of"
-        fitted = "padded to" if tiling.aspect == "pad" else fitted
+        fitted = {"squash": "stretched to", "pad": "padded to", "crop": "centre square of"}[tiling.shows_whole_as]
         square = f"{plan.features_per_side} x {plan.features_per_side}" + (" + 1" if plan.extra_positions else "")
         return f"{plan.image} -> {fitted} {plan.canvas}, 1 tile, {square}{newline} = {plan.num_positions} positions"
     tiles = f"{num_grid_tiles} tile{'s' if num_grid_tiles > 1 else ''}" + (" + base" if plan.has_base else "")
@@ -115,7 +115,9 @@ def draw_legend(plan: TilePlan, tiling: Tiling) -> list[tuple[Image.Image, str]]
 
 
 def _padding(tiling: Tiling) -> Color:
-    return _MEAN if tiling.aspect == "pad" else _BLACK
+    if tiling.aspect != "pad":
+        return _BLACK
+    return _GREY if tiling.squashes else _MEAN
 
 
 def _base_heading(plan: TilePlan) -> str:

@@ -19,6 +19,7 @@ from llava.config import read_json
 from llava.errors import UsageError
 from llava.model.checkpoint import load_model
 from llava.model.foreign import read_hub_url
+from llava.model.placement import choose_device
 from llava.model.sources import DEFAULT_MODEL, SHORT_NAMES, downloading
 
 __all__ = ["DEFAULT_MODEL", "SHORT_NAMES", "load_pretrained_model"]
@@ -69,10 +70,12 @@ def load_pretrained_model(
     Args:
         model_path, model_base: see ``load_model``.
         model_name: accepted and not needed.
-        device_map: "auto" or None for the best device, "cpu", "cuda:0", an index, or ``{"": device}``; one device.
+        device_map: "cpu", "cuda:0", an index; a map over several devices; or "auto" for the best device, and for all
+            GPUs where that is too small.
         device, use_flash_attn: LLaVA's. ``torch_dtype``, ``attn_implementation`` take their places where positional
             arguments follow LLaVA-NeXT's order.
-        torch_dtype: by default what suits the device: float16 on a GPU for the released checkpoints. Also ``dtype``.
+        torch_dtype: float16 on an NVIDIA GPU by default, as the original; elsewhere what suits the device, see
+            ``load_model``. Also ``dtype``.
         customized_config: a config object, a dict or the path of a JSON file, read instead of config.json.
         overwrite_config: values that replace some of config.json.
         multimodal: accepted; every model here is.
@@ -99,7 +102,7 @@ def load_pretrained_model(
         CheckpointError, UsageError: see ``load_model``.
         TypeError: an unknown keyword.
     """
-    dtype = kwargs.pop("dtype", None)
+    dtype, offload_folder = kwargs.pop("dtype", None), kwargs.pop("offload_folder", None)
     if kwargs.pop("use_flash_attention_2", False):
         use_flash_attn = True
     bits = _read_bits(load_8bit, load_4bit, kwargs)
@@ -120,17 +123,20 @@ def load_pretrained_model(
     if overwrite_config is not None and not isinstance(overwrite_config, Mapping):
         raise UsageError(f"overwrite_config is {overwrite_config!r}, where a dict of config.json's values is needed.")
 
+    found_device = choose_device(_find_device(device_map, device))
     with downloading(**hub):
         loaded = load_model(
             _name_revision(model_path, revision),
             base=model_base or None,
-            device=_find_device(device_map, device),
-            dtype=dtypes[0] if dtypes else None,
+            device=found_device,
+            dtype=dtypes[0] if dtypes else "float16" if found_device.type == "cuda" else None,
             attention="flash_attention_2" if use_flash_attn else attn_implementation,
             bits=bits,
             config=None if customized_config is None else _read_config(customized_config),
             overrides=overwrite_config,
             vision_tower=vision_tower,
+            device_map=device_map,
+            offload_folder=offload_folder,
         )
     config = loaded.model.config
     config.truncate_to_model_max_length = True
@@ -177,15 +183,10 @@ def _name_revision(model_path: str | Path, revision: Any) -> str | Path:
 
 
 def _find_device(device_map: Any, device: Any) -> Any:
-    """The one device that the two arguments mean, None for the best. Raises UsageError if they name several."""
+    """The device that the two arguments mean, None for the best; of a map over several that of its first part."""
     if isinstance(device_map, Mapping):
-        named = {str(place): place for place in device_map.values()}
-        if len(named) != 1:
-            raise UsageError(
-                f"device_map names {len(named)} devices ({', '.join(named)}), but a model is loaded onto one: "
-                'use device_map="auto" or {"": "cuda:0"}.'
-            )
-        device_map = next(iter(named.values()))
+        places = [place for place in device_map.values() if place != "disk"]
+        device_map = places[0] if places else "cpu"
     if device_map in (None, "auto", "balanced", "balanced_low_0", "sequential"):
         return device
     if device is not None and str(device).split(":")[0] != "cuda" and str(device) != str(device_map):

@@ -26,11 +26,12 @@ from llava.model.companions import (
     save_tokenizer,
     write_json,
 )
+from llava.model.dispatch import find_device_map, spread
 from llava.model.folders import new_folder
 from llava.model.opening import OpenCheckpoint, check_tied, open_checkpoint
 from llava.model.packed import PackedLinear, bits_for, pack_layer, pack_model
-from llava.model.placement import choose_device, choose_dtype, read_dtype
-from llava.model.quantize import check_quantization, quantize_layer
+from llava.model.placement import check_flash_attention, choose_device, choose_dtype, read_dtype
+from llava.model.quantize import check_quantization, is_quantized, quantize_layer, quantize_model
 from llava.model.sources import DEFAULT_MODEL
 from llava.model.weights import forget_pages, is_mapped, write_tensors
 
@@ -63,6 +64,8 @@ def load_model(
     config: Mapping[str, Any] | None = None,
     overrides: Mapping[str, Any] | None = None,
     vision_tower: str | Path | None = None,
+    device_map: Any = None,
+    offload_folder: str | Path | None = None,
 ) -> LoadedModel:
     """The checkpoint of that name, whole and ready to be asked.
 
@@ -80,6 +83,8 @@ def load_model(
         config: read instead of the folder's config.json. ``overrides``: values that replace some of it.
         vision_tower: the folder or the hub id of the tower, in the place of mm_vision_tower of config.json. A tower
             whose weights are inside the checkpoint is used from there.
+        device_map: where parts of the model go, as Transformers takes it; see ``find_device_map``. ``offload_folder``:
+            where what it sends to "disk" is kept.
 
     Raises:
         CheckpointError: the checkpoint is missing, incomplete, damaged, unsafe or of an unsupported kind.
@@ -101,21 +106,34 @@ def load_model(
     if chosen_dtype is None:
         num_parameters = sum(parameter.numel() for parameter in model.parameters())
         chosen_dtype = choose_dtype(chosen_device, spec.dtype, num_parameters, for_engine)
+    if attention == "flash_attention_2":
+        check_flash_attention(chosen_device, chosen_dtype)
     try:
-        # Layers of an adapter are merged first: a packed matrix takes none in.
-        packs_later = adapter is not None and chosen_device.type == "cpu"
-        _fill(opened, chosen_device, chosen_dtype, 16 if packs_later else bits)
+        # Layers of an adapter are merged first, on the CPU: a matrix of 8 or 4 bits takes none in.
+        quantizes_later = adapter is not None and merge and bits < 16
+        spreads = find_device_map(model, device_map, chosen_dtype, chosen_device)
+        if spreads is not None and bits < 16:
+            raise UsageError(f"A model in {bits} bits goes to one device, but device_map names several.")
+        place = torch.device("cpu") if quantizes_later or spreads is not None else chosen_device
+        _fill(opened, place, chosen_dtype, 16 if quantizes_later else bits)
+        model.config.dtype = chosen_dtype
+        if bits < 16 and chosen_device.type == "cuda":
+            # PEFT, accelerate and the Trainer look for these.
+            model.is_loaded_in_8bit, model.is_loaded_in_4bit = bits == 8, bits == 4
+        if adapter is not None:
+            adapters.apply_adapter(model, adapter, merge)
+        if quantizes_later and chosen_device.type == "cpu":
+            pack_model(model, bits)
+        elif quantizes_later:
+            quantize_model(model, bits, chosen_device)
+        if spreads is not None:
+            spread(model, spreads, offload_folder)
     except torch.OutOfMemoryError as error:
         num_gb = sum(parameter.numel() for parameter in model.parameters()) * chosen_dtype.itemsize / 1e9
         raise LlavaError(
             f"{chosen_device} has no room for {path_or_id}, which takes {num_gb:.1f} GB in {chosen_dtype}. "
             "Use a smaller model, another device, or load_4bit."
         ) from error
-    model.config.dtype = chosen_dtype
-    if adapter is not None:
-        adapters.apply_adapter(model, adapter, merge)
-        if packs_later and bits < 16:
-            pack_model(model, bits)
     model.generation_config = generation_config
     model.get_vision_tower().image_processor = processor
     return LoadedModel(tokenizer, model.eval(), processor, spec, spec.context_tokens, opened.template)
@@ -126,14 +144,25 @@ def _fill(opened: OpenCheckpoint, device: torch.device, dtype: torch.dtype, bits
     model = opened.model
     is_tied = bool(model.config.tie_word_embeddings)
     head: torch.Tensor | None = None
+    finite: dict[str, torch.Tensor] = {}  # by our names, on the device
     for ours, tensor, name, path in opened.read():
-        value = _convert(tensor, name, path, device, dtype)
+        # What is quantised on the way to a GPU goes there once, as it is then.
+        goes_later = device.type != "cpu" and is_quantized(ours, model.get_submodule(ours.rpartition(".")[0]), bits)
+        place = torch.device("cpu") if goes_later else device
+        with blaming(f"{name} in {path} cannot be converted from {tensor.dtype}", torch.OutOfMemoryError):
+            value = tensor.to(device=place, dtype=dtype, memory_format=torch.contiguous_format)
+        if place.type == "cpu":
+            _check_finite(value, tensor, name, path)
+        else:
+            # Asking the device now would make the CPU wait for every tensor.
+            finite[ours] = value.sum(dtype=torch.float32).isfinite()
         if ours == layouts.HEAD and is_tied:
             head = value
         else:
-            _assign(model, ours, value, bits)
+            _assign(model, ours, value, bits, device)
             if isinstance(model.get_submodule(ours.rpartition(".")[0]), PackedLinear) and is_mapped(path):
                 forget_pages(tensor)
+    _check_together(finite, opened, dtype)
     if is_tied:
         _tie_head(model, head)
     with blaming(f"{opened.config_path} cannot be used", torch.OutOfMemoryError):
@@ -142,35 +171,45 @@ def _fill(opened: OpenCheckpoint, device: torch.device, dtype: torch.dtype, bits
     assert not empty, f"never filled: {empty}"
 
 
-def _convert(tensor: torch.Tensor, name: str, path: Path, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
-    """The tensor in the wanted place and precision. CheckpointError if it is not finite.
+def _check_finite(value: torch.Tensor, tensor: torch.Tensor, name: str, path: Path) -> None:
+    """CheckpointError if the tensor of a file, or ``value``, which it became in another precision, is not finite.
 
     On a CPU, in the precision of the file, it stays mapped from there: nothing is copied, processes share it, and what
     is written to it stays in this process.
     """
-    with blaming(f"{name} in {path} cannot be converted from {tensor.dtype}", torch.OutOfMemoryError):
-        value = tensor.to(device=device, dtype=dtype, memory_format=torch.contiguous_format)
     # A sum is finite only if all its terms are, and costs one pass and no memory; it may also overflow by itself.
-    if not bool(value.sum().isfinite()) and not bool(value.isfinite().all()):
-        if bool(tensor.isfinite().all()):
-            largest = tensor.abs().max().item()
-            raise CheckpointError(
-                f"{name} in {path} reaches {largest:g}, too large for {dtype}. Load it with dtype bfloat16 or float32."
-            )
-        raise CheckpointError(f"{name} in {path} holds NaN or infinite weights: a damaged file or a failed training.")
-    return value
+    if bool(value.sum().isfinite()) or bool(value.isfinite().all()):
+        return
+    if bool(tensor.isfinite().all()):
+        largest = tensor.abs().max().item()
+        raise CheckpointError(
+            f"{name} in {path} reaches {largest:g}, too large for {value.dtype}. Load it with dtype bfloat16 or "
+            "float32."
+        )
+    raise CheckpointError(f"{name} in {path} holds NaN or infinite weights: a damaged file or a failed training.")
 
 
-def _assign(model: Any, name: str, value: torch.Tensor, bits: int) -> None:
+def _check_together(finite: dict[str, torch.Tensor], opened: OpenCheckpoint, dtype: torch.dtype) -> None:
+    """Looks at what a device found, once for all tensors; those with a doubtful sum are read again. As above."""
+    if not finite:
+        return
+    found = torch.stack(list(finite.values())).tolist()
+    doubtful = {ours for ours, is_finite in zip(finite, found, strict=True) if not is_finite}
+    for ours, tensor, name, path in opened.read() if doubtful else ():
+        if ours in doubtful:
+            _check_finite(tensor.to(dtype), tensor, name, path)
+
+
+def _assign(model: Any, name: str, value: torch.Tensor, bits: int, device: torch.device) -> None:
     owner_name, _, leaf = name.rpartition(".")
     owner = model.get_submodule(owner_name)
-    if value.device.type == "cpu":
+    if device.type == "cpu":
         own_bits = bits_for(name, bits, model.config.tie_word_embeddings)
         if own_bits < 16 and isinstance(owner, nn.Linear):
             pack_layer(model, owner_name, value, own_bits)
             return
-    elif bits < 16 and isinstance(owner, nn.Linear) and name.startswith("model.layers."):
-        quantize_layer(model, owner_name, leaf, value, bits)
+    elif is_quantized(name, owner, bits):
+        quantize_layer(model, owner_name, leaf, value, bits, device)
         return
     old = owner.get_parameter(leaf)
     owner.register_parameter(leaf, nn.Parameter(value, requires_grad=old.requires_grad))

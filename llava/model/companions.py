@@ -113,13 +113,13 @@ def save_generation_config(values: Mapping[str, Any], folder: Path) -> None:
     config.to_json_file(folder / "generation_config.json")
 
 
-def load_processor(folders: Iterable[Path], tile_px: int) -> tuple[Path, ImageProcessor]:
-    """How pictures are prepared, as the first of the folders says that says it, and the file; else as CLIP does."""
+def load_processor(folders: Iterable[Path], usual: ImageProcessor) -> tuple[Path, ImageProcessor]:
+    """How images are prepared, as the first of the folders says that says it, and the file; else as is usual."""
     for folder in folders:
         for path, values in read_processor_files(folder):
             if path.name == "preprocessor_config.json" or "image_processor" in values:
                 return path, ImageProcessor.from_pretrained(path)
-    return Path(), ImageProcessor(size=tile_px)
+    return Path(), usual
 
 
 def read_processor_files(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:

@@ -60,6 +60,7 @@ from llava.model.vocabulary import (
 )
 from llava.model.weights import write_tensors
 from llava.prompt import find_closings
+from llava.towers import is_siglip
 
 LAYOUTS = ("original", "hf")
 
@@ -90,7 +91,7 @@ class _Parts:
 
     opened: OpenCheckpoint
     config: dict[str, Any]  # in the original's names; vocab_size is the number of rows to keep
-    tower: dict[str, Any]  # CLIPVisionConfig's values for the tower that is there
+    tower: dict[str, Any]  # CLIPVisionConfig's or SiglipVisionConfig's values for the tower that is there
     tokenizer: Any
     processor: ImageProcessor
     generation: dict[str, Any]
@@ -212,7 +213,7 @@ def describe_for_transformers(
     Args:
         config: the original's config.json. What of it llava-hf has no word for is kept as ``llava_original``, and so
             is what had to be changed.
-        tower: CLIPVisionConfig's values, of which layer ``select_layer`` is read.
+        tower: the vision tower's values, of which layer ``select_layer`` is read.
         is_norm_made_up: the tower's last norm has to go on the way back.
         num_rows: of the embeddings, as they are written.
     """
@@ -223,18 +224,19 @@ def describe_for_transformers(
     translated = _TRANSLATED if tiling.is_anyres else _TRANSLATED - {"image_grid_pinpoints"}  # then it means nothing
     kept = {key: value for key, value in config.items() if key not in translated and text.get(key, ...) != value}
     kept.update({key: config.get(key) for key in ("vocab_size", "pad_token_id")})
-    if is_norm_made_up:
+    if is_norm_made_up or tower != config["mm_vision_config"]:
         kept.update({key: config[key] for key in ("mm_vision_config", "mm_vision_select_layer")})
+    is_full = spec.select_feature == "cls_patch" or is_siglip(tower)
     values: dict[str, Any] = {
         "architectures": ["LlavaNextForConditionalGeneration" if tiling.is_anyres else "LlavaForConditionalGeneration"],
         "model_type": "llava_next" if tiling.is_anyres else "llava",
         "torch_dtype": config["torch_dtype"],
         "text_config": text,
-        "vision_config": {**tower, "model_type": "clip_vision_model"},
+        "vision_config": {**tower, "model_type": "siglip_vision_model" if is_siglip(tower) else "clip_vision_model"},
         "image_token_index": image_id,
         "image_seq_length": (tiling.tile_px // tiling.patch_px) ** 2 + tiling.extra_positions,
         "vision_feature_layer": select_layer,
-        "vision_feature_select_strategy": "full" if spec.select_feature == "cls_patch" else "default",
+        "vision_feature_select_strategy": "full" if is_full else "default",
         "projector_hidden_act": "gelu",
         "multimodal_projector_bias": True,
         "pad_token_id": pad_id,
@@ -251,6 +253,7 @@ def describe_processor(opened: OpenCheckpoint, processor: ImageProcessor) -> tup
     """preprocessor_config.json and processor_config.json for Transformers' LlavaProcessor or LlavaNextProcessor."""
     tiling = opened.spec.tiling
     kind = "LlavaNextProcessor" if tiling.is_anyres else "LlavaProcessor"
+    has_no_class = is_siglip(opened.spec.tower_config)
     pictures = {**processor.to_dict(), "processor_class": kind}
     if tiling.is_anyres:
         pinpoints = [[height, width] for width, height in tiling.pinpoints]
@@ -262,8 +265,8 @@ def describe_processor(opened: OpenCheckpoint, processor: ImageProcessor) -> tup
         "processor_class": kind,
         "image_token": DEFAULT_IMAGE_TOKEN,
         "patch_size": tiling.patch_px,
-        "vision_feature_select_strategy": "full" if tiling.extra_positions else "default",
-        "num_additional_image_tokens": 1,  # the class position, which "default" takes off again
+        "vision_feature_select_strategy": "full" if tiling.extra_positions or has_no_class else "default",
+        "num_additional_image_tokens": 0 if has_no_class else 1,  # the class position; "default" takes it off again
     }
 
 
@@ -284,7 +287,8 @@ def _read_parts(opened: OpenCheckpoint) -> _Parts:
         config = {**config, "pad_token_id": tokenizer.pad_token_id, **kept, "vocab_size": rows}
         generation["pad_token_id"] = tokenizer.pad_token_id
     config = dict(sorted(config.items()))
-    return _Parts(opened, config, tower, tokenizer, processor, generation, "mm_vision_config" in kept)
+    is_norm_made_up = "mm_vision_config" in kept and not is_siglip(tower)
+    return _Parts(opened, config, tower, tokenizer, processor, generation, is_norm_made_up)
 
 
 @dataclass
@@ -364,6 +368,10 @@ def _write_hf(parts: _Parts, folder: Path, written: _Tally, max_shard_bytes: int
         tower = {**tower, "num_hidden_layers": len(module.vision_tower.vision_model.encoder.layers)}
         select_layer = module.num_blocks_run
         parts.notes.append("The tower has no last norm, but Transformers wants one: it got one that changes nothing.")
+    elif is_siglip(tower) and select_layer != -1:
+        # Of a SigLIP tower there are only the blocks that are read.
+        tower = {**tower, "num_hidden_layers": opened.model.get_vision_tower().num_blocks_run, "vision_use_head": False}
+        select_layer = -1
     values = describe_for_transformers(
         config,
         opened,

@@ -26,8 +26,10 @@ EMBEDDINGS = "model.embed_tokens.weight"
 
 # Buffers that older versions wrote beside the weights; they follow from the configuration and are computed anew.
 _COMPUTED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|embeddings\.position_ids)$")
-# The text half of a complete CLIP, and what joins the two halves.
-_CLIP_TEXT = re.compile(r"^(text_model\.|text_projection\.|visual_projection\.|logit_scale$)")
+# The text half of a complete CLIP or SigLIP, and what joins the two halves.
+_TEXT_HALF = re.compile(r"^(text_model\.|text_projection\.|visual_projection\.|logit_scale$|logit_bias$)")
+# What pools SigLIP's patches into one vector, which no LLaVA reads.
+_POOLING = re.compile(rf"^{re.escape(TOWER)}head\.")
 
 _FROM_HF = (
     (re.compile(r"^(?:model\.)?vision_tower\.(?:vision_model\.)?"), TOWER),
@@ -47,9 +49,15 @@ _TO_HF = (
 )
 
 
+def find_tower_block(name: str) -> int | None:
+    """The number of the tower's block that a tensor of one of our names belongs to."""
+    block = re.match(rf"{re.escape(TOWER)}encoder\.layers\.(\d+)\.", name)
+    return None if block is None else int(block[1])
+
+
 def name_from_original(name: str) -> str | None:
     """Of a checkpoint in the original's layout, or of a plain Llama, Mistral or Qwen2."""
-    return None if _COMPUTED.search(name) else name
+    return None if _COMPUTED.search(name) or _POOLING.match(name) else name
 
 
 def name_from_hf(name: str) -> str | None:
@@ -58,7 +66,7 @@ def name_from_hf(name: str) -> str | None:
         return None
     for pattern, ours in _FROM_HF:
         if pattern.match(name):
-            return pattern.sub(ours, name, count=1)
+            return name_from_original(pattern.sub(ours, name, count=1))
     return name
 
 
@@ -76,7 +84,7 @@ def name_from_any(name: str) -> str | None:
 
 
 def name_from_tower(name: str) -> str | None:
-    """Of a CLIP folder: a vision tower, or a complete CLIP whose text half is left out."""
-    if _COMPUTED.search(name) or _CLIP_TEXT.match(name):
+    """Of a tower's folder: a vision tower, or a complete CLIP or SigLIP whose text half is left out."""
+    if _TEXT_HALF.match(name):
         return None
-    return TOWER + name.removeprefix("vision_model.")
+    return name_from_original(TOWER + name.removeprefix("vision_model."))

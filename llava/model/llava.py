@@ -45,10 +45,11 @@ from llava.constants import (
     IMAGE_TOKEN_INDEX,
 )
 from llava.errors import CheckpointError, UsageError
+from llava.model.attention_switch import ShowsAttention, showing_attention
 from llava.model.merge import move_padding_left, splice
 from llava.model.pictures import PictureEncoder, find_videos
 from llava.model.projector import build_vision_projector
-from llava.model.vision import CLIPVisionTower, build_vision_tower
+from llava.model.vision import VisionTower, build_vision_tower
 
 # The mixins lean on the classes that they are mixed into; at run time they have no base of their own.
 if TYPE_CHECKING:
@@ -56,25 +57,29 @@ if TYPE_CHECKING:
 else:
     _MixedInto = object
 
+# Of a tower, what a device map must not tear apart: what adds its input to its output, or uses its own parameters.
+_UNSPLIT = ("CLIPEncoderLayer", "CLIPVisionEmbeddings", "SiglipEncoderLayer", "SiglipVisionEmbeddings")
+
 # True while Transformers builds a model without memory only to fill it from files.
 _is_read_from_files: ContextVar[bool] = ContextVar("_is_read_from_files", default=False)
 
 
-class LlavaMetaModel(_MixedInto):
+class LlavaMetaModel(ShowsAttention, _MixedInto):
     """Adds ``vision_tower``, ``mm_projector`` and, for unpadding merges, ``image_newline`` to a decoder.
 
     They exist if ``config`` names a tower (``mm_vision_tower``) or describes one (``mm_vision_config``); otherwise the
     model is a plain language model until ``initialize_vision_modules``. The tower's layers are built here only if
-    the checkpoint holds their weights; see ``CLIPVisionTower``. A model that is made on the meta device has them all.
+    the checkpoint holds their weights; see ``VisionTower``. A model that is made on the meta device has them all.
     """
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         if getattr(config, "mm_vision_tower", None) or getattr(config, "mm_vision_config", None):
             tower = build_vision_tower(config, delay_load=True)
-            if self.embed_tokens.weight.is_meta and not _is_read_from_files.get():
+            is_described_only = self.embed_tokens.weight.is_meta and not _is_read_from_files.get()
+            if is_described_only and isinstance(tower, VisionTower):  # it may be another's
                 tower.build_empty()
-            self.vision_tower: CLIPVisionTower | list[CLIPVisionTower] = tower
+            self.vision_tower: VisionTower | list[VisionTower] = tower
             if getattr(config, "mm_hidden_size", None) is None:
                 config.mm_hidden_size = tower.hidden_size
             self.mm_projector = build_vision_projector(config)
@@ -82,7 +87,7 @@ class LlavaMetaModel(_MixedInto):
                 newline_C = torch.randn(config.hidden_size, dtype=self.dtype) / math.sqrt(config.hidden_size)
                 self.image_newline = nn.Parameter(newline_C)
         # A tower's block stays on one device too when a device map spreads the model.
-        self._no_split_modules = {*getattr(self, "_no_split_modules", ()), "CLIPEncoderLayer"}
+        self._no_split_modules = {*(getattr(self, "_no_split_modules", None) or ()), *_UNSPLIT}
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -103,7 +108,7 @@ class LlavaMetaModel(_MixedInto):
                 setattr(self.rotary_emb, name, exact[name].to(cast.device))
         return self
 
-    def get_vision_tower(self) -> CLIPVisionTower | None:
+    def get_vision_tower(self) -> VisionTower | None:
         # Under FSDP the tower hides from the module tree in a list of one.
         tower = getattr(self, "vision_tower", None)
         return tower[0] if isinstance(tower, list) else tower
@@ -258,7 +263,8 @@ class LlavaMetaForCausalLM(PictureEncoder, _MixedInto):
         ``input_ids`` and ``labels`` [B, L] carry -200 where a picture goes, so logits [B, L merged, V] are longer.
         ``logits_at_targets_only`` (with ``labels``) computes logits for the positions that the loss sees and for no
         others: the same loss from [targets, V], where most of a training sample is pictures and questions.
-        ``modalities``: see ``generate``. Further keywords go to Transformers (``output_hidden_states``, ...).
+        ``modalities``: see ``generate``. Further keywords go to Transformers (``output_hidden_states``, ...); a call
+        with ``output_attentions`` runs eager, since no other attention makes the weights.
         """
         videos = {"modalities": modalities} if find_videos(modalities) else {}
         if inputs_embeds is None and input_ids is not None:
@@ -323,7 +329,11 @@ class LlavaMetaForCausalLM(PictureEncoder, _MixedInto):
         if embeds_BLC is None:
             embeds_BLC = self.get_input_embeddings()(ids_BL.masked_fill(mask_BL == 0, 0))
         embeds_BLC, mask_BL = move_padding_left(embeds_BLC, mask_BL)
-        return super().generate(inputs_embeds=embeds_BLC, attention_mask=mask_BL, **kwargs)
+        asked = kwargs.get("output_attentions")
+        if asked is None:
+            asked = getattr(kwargs.get("generation_config") or self.generation_config, "output_attentions", None)
+        with showing_attention(self.config, asked):  # also while Transformers makes masks ahead of the layers
+            return super().generate(inputs_embeds=embeds_BLC, attention_mask=mask_BL, **kwargs)
 
     def initialize_vision_tokenizer(self, model_args: Any, tokenizer: Any) -> None:
         """Adds ``<im_patch>`` and ``<im_start>``, ``<im_end>`` where ``model_args`` asks for them, with embeddings.

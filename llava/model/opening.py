@@ -19,7 +19,6 @@ import torch
 from torch import nn
 
 from llava.config import (
-    KNOWN_TOWERS,
     ModelSpec,
     blaming,
     find_tower_folder,
@@ -52,6 +51,7 @@ from llava.model.weights import (
     names_in,
     stream_tensors,
 )
+from llava.towers import KNOWN_TOWERS, refuse_foreign_tower
 
 _LOG = logging.getLogger("llava.model")
 
@@ -111,7 +111,7 @@ class OpenCheckpoint:
     def load_processor(self) -> ImageProcessor:
         """How it prepares pictures. CheckpointError if the tower takes others."""
         tower, tile_px = self.model.get_vision_tower(), self.spec.tiling.tile_px
-        path, processor = load_processor(self.everything_read, tile_px)
+        path, processor = load_processor(self.everything_read, tower.usual_processor(tile_px))
         if processor.tile_px == tower.image_size != tile_px:  # it is the tower's own, which reads squares of a picture
             processor.scale_to(tile_px)
         if processor.tile_px != tile_px:
@@ -318,6 +318,8 @@ def _find_spec(
     tower_folder = None
     if is_inside and vision_tower is not None:
         _LOG.warning("%s has its vision tower's weights inside: they are used, not those of %s.", folders[0], name)
+    if name and not (is_inside and described) and not any(find_tower_folder(name, folder) for folder in folders):
+        refuse_foreign_tower(name, config_path)
     if is_inside and not described:
         tower_folder, rebuilt = find_description(
             name, folders, places, KNOWN_TOWERS, is_wanted=vision_tower is not None
@@ -413,12 +415,15 @@ def _account(model: Any, sources: Iterable[Source], config_path: Path) -> set[st
     leave it out. Raises CheckpointError for everything else that does not match.
     """
     wanted = _shapes(model)
+    tower = model.get_vision_tower()
     found = {ours: path for source in sources for ours, path in source.names().items()}
-    passed_over = set() if layouts.NEWLINE in wanted else {layouts.NEWLINE}  # trained with another merge
+    behind = range(tower.num_blocks_run, tower.config.num_hidden_layers)
+    passed_over = {name for name in found if layouts.find_tower_block(name) in behind} - wanted.keys()
+    passed_over |= set() if layouts.NEWLINE in wanted else {layouts.NEWLINE}  # trained with another merge
     missing = {name for name in wanted if name not in found}
     if model.config.tie_word_embeddings:
         missing.discard(layouts.HEAD)
-    missing -= _drop_absent_end(model.get_vision_tower(), missing)
+    missing -= _drop_absent_end(tower, missing)
     left_over = {name for name in found if name not in wanted} - passed_over
     if missing or left_over:
         folders = sorted({str(path.parent) for path in found.values()})

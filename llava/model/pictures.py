@@ -14,7 +14,7 @@ import torch
 from llava.errors import UsageError
 from llava.image.geometry import Size, Tiling
 from llava.model.merge import merge_and_count, merge_frames, plan_pictures
-from llava.model.vision import CLIPVisionTower
+from llava.model.vision import SigLipVisionTower, VisionTower
 
 
 class PictureEncoder:
@@ -26,8 +26,8 @@ class PictureEncoder:
     def get_model(self) -> Any:
         return self.model
 
-    def get_vision_tower(self) -> CLIPVisionTower | None:
-        tower: CLIPVisionTower | None = self.get_model().get_vision_tower()
+    def get_vision_tower(self) -> VisionTower | None:
+        tower: VisionTower | None = self.get_model().get_vision_tower()
         return tower
 
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
@@ -43,7 +43,9 @@ class PictureEncoder:
         weights = next(projector.parameters(), None)
         # A quantized projector stores integers; it takes the dtype it is given.
         if weights is not None and weights.is_floating_point():
-            features = features.to(device=weights.device, dtype=weights.dtype)
+            # Weights that are kept elsewhere show no device; accelerate brings both together.
+            device = features.device if weights.is_meta else weights.device
+            features = features.to(device=device, dtype=weights.dtype)
         return projector(features)
 
     def encode_pictures(
@@ -106,7 +108,9 @@ class PictureEncoder:
         """How this model's configuration, as it stands now, cuts pictures into tiles and puts them together again."""
         tower = self.get_vision_tower()
         assert tower is not None, "a model without a tower cuts no pictures"
-        return Tiling.from_config(self.config, tile_px=tower.tile_px, patch_px=tower.patch_px)
+        return Tiling.from_config(
+            self.config, tile_px=tower.tile_px, patch_px=tower.patch_px, squashes=isinstance(tower, SigLipVisionTower)
+        )
 
 
 def find_videos(modalities: str | Sequence[str] | None) -> frozenset[int]:

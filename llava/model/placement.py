@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 
@@ -25,10 +26,14 @@ SMALL_MODEL_PARAMETERS = 200_000_000
 
 
 def choose_device(name: str | torch.device | int | None = None) -> torch.device:
-    """The device of that name, or with None or "auto" the best there is: cuda, mps, cpu. Raises UsageError."""
+    """The device of that name, or with None or "auto" the best there is: cuda, mps, cpu. Raises UsageError.
+
+    Without an index a GPU is this process's own: that of LOCAL_RANK, which torchrun and accelerate set, else torch's
+    current one.
+    """
     if name is None or name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda:0")
+            return torch.device("cuda", _find_own_gpu())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device("cuda", name) if isinstance(name, int) else torch.device(name)
@@ -36,15 +41,24 @@ def choose_device(name: str | torch.device | int | None = None) -> torch.device:
         raise UsageError(f"There is no device '{name}'; use cuda, cuda:1, mps, cpu, or none for the best.") from error
     if device.type == "cuda":
         num_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= num_devices:
+        index = _find_own_gpu() if device.index is None and num_devices else device.index or 0
+        if index >= num_devices:
             found = f"torch {torch.__version__} sees {num_devices} CUDA devices on this machine"
             raise UsageError(f"The device '{name}' is not there: {found}. Use --device cpu, or leave it out.")
-        return torch.device("cuda", device.index or 0)
+        return torch.device("cuda", index)
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UsageError("The device 'mps' is not there: it needs a Mac with Apple silicon. Leave --device out.")
     if device.type not in ("cpu", "mps"):
         raise UsageError(f"The device '{name}' is not supported; use cuda, mps or cpu, or leave it out.")
     return device
+
+
+def _find_own_gpu() -> int:
+    rank = os.environ.get("LOCAL_RANK", "")
+    # A launcher may also show each process a single GPU, which then is number 0 for every rank.
+    if rank.isdecimal() and int(rank) < torch.cuda.device_count():
+        return int(rank)
+    return torch.cuda.current_device()
 
 
 def read_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
@@ -74,6 +88,19 @@ def choose_dtype(
     if device.type == "mps" or stored == "float16" or not torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.float16
     return torch.bfloat16
+
+
+def check_flash_attention(device: torch.device, dtype: torch.dtype) -> None:
+    """Raises UsageError where FlashAttention cannot compute; it would say so only when the model first runs."""
+    if device.type != "cuda":
+        raise UsageError(
+            f"FlashAttention needs a GPU, but the device is {device}: leave the attention out, or use sdpa."
+        )
+    if dtype not in (torch.float16, torch.bfloat16):
+        raise UsageError(
+            f"FlashAttention computes in float16 and bfloat16, but the dtype is {str(dtype).removeprefix('torch.')}: "
+            "load the model in one of these (--dtype bfloat16), or use the attention sdpa."
+        )
 
 
 @cache

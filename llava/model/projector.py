@@ -1,7 +1,7 @@
 """Carries image features into the language model's embedding space.
 
 The projector is position-wise: it neither mixes nor counts features. Parameter names follow the released
-checkpoints (``mm_projector.0``, ``mm_projector.2``), so the layers sit in a plain ``nn.Sequential``.
+checkpoints (``mm_projector.0``, ``mm_projector.2``), so the layers sit in an ``nn.Sequential``.
 
 Source: haotian-liu/LLaVA@c121f04 llava/model/multimodal_projector/builder.py; LLaVA-VL/LLaVA-NeXT@df17966, the same
 file, for the residual blocks.
@@ -27,6 +27,33 @@ class IdentityMap(nn.Module):
     @property
     def config(self) -> dict[str, str]:
         return {"mm_projector_type": "identity"}
+
+
+def _fit(features: torch.Tensor, weight: Any) -> torch.Tensor:
+    """The features in the dtype of a projector's weight.
+
+    A tower answers in the dtype of its pixels, and forks of the original hand it half precision wherever they run,
+    with float32 weights on a CPU too. A quantized weight stores integers and takes the dtype it is given; so does every
+    layer under autocast.
+    """
+    if torch.is_autocast_enabled(features.device.type) or not weight.is_floating_point():
+        return features
+    return features.to(weight.dtype)
+
+
+# Named as what they are, so that a printed model is the original's.
+class Linear(nn.Linear):
+    """One layer; takes features of any float dtype."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return super().forward(_fit(features, self.weight))
+
+
+class Sequential(nn.Sequential):
+    """Several layers; takes features of any float dtype."""
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return super().forward(_fit(features, next(self.parameters())))
 
 
 class SimpleResBlock(nn.Module):
@@ -57,7 +84,7 @@ def build_vision_projector(config: Any, delay_load: bool = False, **kwargs: Any)
     if kind == "identity":
         return IdentityMap()
     if kind == "linear":
-        return nn.Linear(config.mm_hidden_size, config.hidden_size)
+        return Linear(config.mm_hidden_size, config.hidden_size)
     depth = re.fullmatch(r"mlp([1-9]\d*)x_(?:res(\d+)x_)?gelu", kind)
     if depth is None:
         raise UsageError(
@@ -68,4 +95,4 @@ def build_vision_projector(config: Any, delay_load: bool = False, **kwargs: Any)
     for _ in range(int(depth[1]) - 1):
         layers += [nn.GELU(), nn.Linear(config.hidden_size, config.hidden_size)]
     layers += [SimpleResBlock(config.hidden_size) for _ in range(int(depth[2] or 0))]
-    return nn.Sequential(*layers)
+    return Sequential(*layers)

@@ -39,8 +39,33 @@ def check_quantization(bits: int, device: torch.device, is_apart: bool = False) 
         raise UsageError(f"Loading in {bits} bits needs bitsandbytes, which is not installed: pip install bitsandbytes")
 
 
-def quantize_layer(model: nn.Module, layer_name: str, leaf: str, value: torch.Tensor, bits: int) -> None:
-    """Give a linear layer its ``weight``, which is then quantised, or its ``bias``; replaces the layer if need be."""
+def is_quantized(name: str, module: nn.Module, bits: int) -> bool:
+    """Whether the tensor of that name, of this module, becomes one of ``bits`` bits on a GPU, or belongs to one."""
+    return bits < 16 and isinstance(module, nn.Linear) and name.startswith("model.layers.")
+
+
+def quantize_model(model: nn.Module, bits: int, device: torch.device) -> None:
+    """Quantises a model that is there whole, on a CPU, matrix by matrix, and moves it to the device."""
+    for name, parameter in list(model.named_parameters()):
+        owner_name, _, leaf = name.rpartition(".")
+        owner = model.get_submodule(owner_name)
+        if is_quantized(name, owner, bits):
+            quantize_layer(model, owner_name, leaf, parameter.detach(), bits, device)
+        else:
+            parameter.data = parameter.data.to(device)  # in place: a tied head stays tied
+    for name, buffer in list(model.named_buffers()):
+        owner_name, _, leaf = name.rpartition(".")
+        if buffer.device != device:
+            setattr(model.get_submodule(owner_name), leaf, buffer.to(device))
+
+
+def quantize_layer(
+    model: nn.Module, layer_name: str, leaf: str, value: torch.Tensor, bits: int, device: torch.device
+) -> None:
+    """Give a linear layer its ``weight``, which is then quantised, or its ``bias``; replaces the layer if need be.
+
+    ``value`` is best on the CPU: moving it to the device is what quantises it.
+    """
     bnb = importlib.import_module("bitsandbytes")
     old = model.get_submodule(layer_name)
     assert isinstance(old, nn.Linear)
@@ -61,10 +86,9 @@ def quantize_layer(model: nn.Module, layer_name: str, leaf: str, value: torch.Te
         parent, _, own_name = layer_name.rpartition(".")
         setattr(model.get_submodule(parent), own_name, layer)
     if leaf == "bias":
-        layer.bias = nn.Parameter(value, requires_grad=False)
+        layer.bias = nn.Parameter(value.to(device), requires_grad=False)
     elif bits == 8:
-        # Moving to the device is what quantises.
-        layer.weight = bnb.nn.Int8Params(value.cpu(), requires_grad=False, has_fp16_weights=False).to(value.device)
+        layer.weight = bnb.nn.Int8Params(value, requires_grad=False, has_fp16_weights=False).to(device)
     else:
-        weight = bnb.nn.Params4bit(value.cpu(), requires_grad=False, compress_statistics=True, quant_type="nf4")
-        layer.weight = weight.to(value.device)
+        weight = bnb.nn.Params4bit(value, requires_grad=False, compress_statistics=True, quant_type="nf4")
+        layer.weight = weight.to(device)

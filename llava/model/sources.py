@@ -18,10 +18,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from llava.config import KNOWN_TOWERS, find_tower_folder
+from llava.config import find_tower_folder
 from llava.errors import CheckpointError
 from llava.model.foreign import read_hub_url, recognise, recognise_name
 from llava.model.weights import find_candidates, has_safetensors, is_weight_file, list_names
+from llava.towers import KNOWN_TOWERS
 
 _LOG = logging.getLogger("llava.model")
 

@@ -1,13 +1,14 @@
 """Sees: the pixels of tiles become features, one vector per patch.
 
-The tower is CLIP's vision transformer, read at an inner layer: blocks behind that layer and the last norm are
-kept (a checkpoint holds their weights) but never run. Nothing here knows about grids, padding or prompts.
+A tower is CLIP's or SigLIP's vision transformer, read at an inner layer. The blocks behind that layer and the last norm
+never run, unless somebody watches them; CLIP's are kept all the same (a checkpoint holds their weights), SigLIP's are
+not, as in LLaVA-NeXT. Nothing here knows about grids, padding or prompts.
 
 Shape letters: T tiles, P patches of one tile (+1 where the class position is kept), D width of the tower,
 S side of a tile in pixels.
 
-Source: haotian-liu/LLaVA@c121f04 llava/model/multimodal_encoder/{builder,clip_encoder}.py;
-transformers 5.23 models/clip/modeling_clip.py.
+Source: haotian-liu/LLaVA@c121f04 llava/model/multimodal_encoder/{builder,clip_encoder}.py; LLaVA-VL/LLaVA-NeXT@df17966
+llava/model/multimodal_encoder/siglip_encoder.py; transformers 5.23 models/clip and models/siglip.
 """
 
 from __future__ import annotations
@@ -16,87 +17,28 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
-from transformers import CLIPPreTrainedModel, CLIPVisionConfig
-from transformers.models.clip import modeling_clip as hf_clip
+from transformers import CLIPVisionConfig, SiglipVisionConfig
 
-from llava.config import DEFAULT_SCALES, KNOWN_TOWERS, find_tower_folder
+from llava.config import DEFAULT_SCALES, find_tower_folder, read_tower_config
 from llava.errors import UsageError
-from llava.image.pixels import ImageProcessor
+from llava.image.pixels import SIGLIP_MEAN, SIGLIP_STD, ImageProcessor
+from llava.model.encoders import CLIPVisionModel, SiglipVisionModel
+from llava.model.hooks import has_global_hook, has_hook
+from llava.towers import KNOWN_TOWERS, describe_foreign_tower, is_siglip
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+# Where the forward of every module that may be passed over is defined; any other was put there by somebody.
+_OWN_HOMES = ("llava.model.encoders", "transformers.", "torch.")
 
 
-class CLIPVisionEmbeddings(hf_clip.CLIPVisionEmbeddings):
-    """Patches, the class position and position vectors; same weights as Transformers' module of that name."""
-
-    def forward(self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False) -> torch.Tensor:
-        """``pixel_values`` [T, 3, S, S] -> [T, 1+P, D].
-
-        The convolution's stride equals its kernel, so it is one matrix product over unfolded patches. Written as
-        such it is as exact, and in bfloat16 on a CPU many times faster than torch's convolution.
-        """
-        pixels_TCHW = pixel_values.to(self.patch_embedding.weight.dtype)
-        num_tiles, _, height, width = pixels_TCHW.shape
-        if not interpolate_pos_encoding and (height, width) != (self.image_size, self.image_size):
-            raise UsageError(
-                f"The vision tower takes tiles of {self.image_size}x{self.image_size} px, but got {width}x{height} px."
-            )
-        side = self.patch_size
-        patches = pixels_TCHW.unfold(2, side, side).unfold(3, side, side)  # [T, 3, rows, columns, side, side]
-        patches = patches.permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2)
-        features_TPD = nn.functional.linear(patches, self.patch_embedding.weight.flatten(1))
-        class_T1D = self.class_embedding.expand(num_tiles, 1, -1)
-        embedded = torch.cat([class_T1D, features_TPD], dim=1)
-        if interpolate_pos_encoding:
-            return embedded + self.interpolate_pos_encoding(embedded, height, width)
-        return embedded + self.position_embedding.weight
-
-
-class CLIPVisionTransformer(hf_clip.CLIPVisionModel):
-    """Transformers' CLIP vision model under the name and with the patch embedding that belong to this tree."""
-
-    def __init__(self, config: CLIPVisionConfig) -> None:
-        super().__init__(config)
-        self.embeddings = CLIPVisionEmbeddings(config)
-        self.post_init()
-
-
-class CLIPVisionModel(CLIPPreTrainedModel):
-    """CLIP's vision model with the ``vision_model.`` level that every released checkpoint names.
-
-    Transformers dropped that level in 5.6; here it stays, so that parameter names are those of the files.
-    ``from_pretrained`` takes a folder of either naming and a complete CLIP (the text half is left out).
-    """
-
-    config_class = CLIPVisionConfig
-    base_model_prefix = "vision_model"
-    main_input_name = "pixel_values"
-    input_modalities = ("image",)
-    _keys_to_ignore_on_load_unexpected: ClassVar[list[str]] = [
-        r"^text_model\.",
-        r"^text_projection\.",
-        r"^visual_projection\.",
-        r"^logit_scale$",
-        r"position_ids$",
-    ]
-
-    def __init__(self, config: CLIPVisionConfig) -> None:
-        super().__init__(config)
-        self.vision_model = CLIPVisionTransformer(config)
-        self.post_init()
-
-    def get_input_embeddings(self) -> nn.Module:
-        return self.vision_model.embeddings.patch_embedding
-
-    def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> Any:
-        """All blocks, as Transformers runs them; for code that asks for ``output_hidden_states`` or attentions."""
-        return self.vision_model(pixel_values=pixel_values, **kwargs)
-
-
-class CLIPVisionTower(nn.Module):
-    """A CLIP tower as LLaVA reads it: one inner layer, with or without the class position.
+class VisionTower(nn.Module):
+    """A tower as LLaVA reads it: one inner layer of a vision transformer. Its subclasses say of which.
 
     Args:
         vision_tower: a folder or a hub id.
@@ -111,26 +53,42 @@ class CLIPVisionTower(nn.Module):
     Loaded in float32 unless its own files say otherwise.
     """
 
-    vision_tower: CLIPVisionModel
+    config_class: ClassVar[Any]
+    model_class: ClassVar[Any]
+    vision_tower: Any  # a model_class, unless somebody put another in its place
 
     def __init__(self, vision_tower: str, args: Any, delay_load: bool = False) -> None:
         super().__init__()
         self.is_loaded = False
         self.vision_tower_name = vision_tower
-        self.select_layer: int = args.mm_vision_select_layer
-        self.select_feature: str = getattr(args, "mm_vision_select_feature", "patch")
+        self.select_layer: int = self._choose_layer(args)
+        self.select_feature: str = self._choose_feature(args)
         if self.select_feature not in ("patch", "cls_patch"):
             raise UsageError(f"Unexpected select feature: {self.select_feature!r}. Use 'patch' or 'cls_patch'.")
+        self._attention: str | None = getattr(args, "_attn_implementation", None)
         self._given_config: Mapping[str, Any] | None = getattr(args, "mm_vision_config", None)
         self._folder = find_tower_folder(vision_tower, getattr(args, "_name_or_path", ""))
         if not delay_load and (self._given_config is None or self._folder is not None):
             self.load_model()
-        elif self._given_config is not None or getattr(args, "unfreeze_mm_vision_tower", False):
-            self._hold(CLIPVisionModel(self.cfg_only))
+        elif self._given_config is not None or _has_own_weights(args):
+            self._hold(self.model_class(self.cfg_only))
+
+    def _choose_layer(self, args: Any) -> int:
+        layer: int = args.mm_vision_select_layer
+        return layer
+
+    def _choose_feature(self, args: Any) -> str:
+        feature: str = getattr(args, "mm_vision_select_feature", "patch")
+        return feature
 
     @classmethod
-    def from_config(cls, vision_config: Mapping[str, Any], args: Any) -> CLIPVisionTower:
-        """A tower of the given CLIPVisionConfig values, built without any folder, with random weights."""
+    def usual_processor(cls, tile_px: int) -> ImageProcessor:
+        """How images are prepared for such a tower where no file says it."""
+        return ImageProcessor(size=tile_px)
+
+    @classmethod
+    def from_config(cls, vision_config: Mapping[str, Any], args: Any) -> Self:
+        """A tower of the given configuration's values, built without any folder, with random weights."""
         described = SimpleNamespace(
             mm_vision_select_layer=args.mm_vision_select_layer,
             mm_vision_select_feature=getattr(args, "mm_vision_select_feature", "patch"),
@@ -143,7 +101,9 @@ class CLIPVisionTower(nn.Module):
         if self.is_loaded:
             return
         self._folder = self._folder or _download_tower(self.vision_tower_name)
-        self._hold(CLIPVisionModel.from_pretrained(self._folder, config=self.cfg_only, device_map=device_map))
+        settings = {} if self._attention is None else {"attn_implementation": self._attention}
+        model = self.model_class.from_pretrained(self._folder, config=self.cfg_only, device_map=device_map, **settings)
+        self._hold(model)
 
     def build_empty(self) -> None:
         """The layers without memory, so that a model on the meta device shows its whole tree.
@@ -154,28 +114,35 @@ class CLIPVisionTower(nn.Module):
         is_known = self._given_config is not None or self._folder is not None or self.vision_tower_name in KNOWN_TOWERS
         if is_known and not self.is_loaded:
             with torch.device("meta"):
-                self.vision_tower = CLIPVisionModel(self.cfg_only).requires_grad_(False)
+                self.vision_tower = self._prepare(self.model_class(self.cfg_only))
 
-    def _hold(self, model: CLIPVisionModel) -> None:
-        self.vision_tower = model
-        self.vision_tower.requires_grad_(False)
+    def _hold(self, model: Any) -> None:
+        self.vision_tower = self._prepare(model)
         self.is_loaded = True
 
+    def _prepare(self, model: Any) -> Any:
+        """The model as this tower keeps it."""
+        return model.requires_grad_(False)
+
     @cached_property
-    def cfg_only(self) -> CLIPVisionConfig:
-        """The tower's configuration, known before any weight is read."""
+    def cfg_only(self) -> Any:
+        """The tower's configuration, known before any weight is read. It has the attention of the model around it."""
         if self._given_config is not None:
-            return CLIPVisionConfig(**self._given_config)
-        if self._folder is None and self.vision_tower_name in KNOWN_TOWERS:
-            return CLIPVisionConfig(**KNOWN_TOWERS[self.vision_tower_name])
-        return CLIPVisionConfig.from_pretrained(self._folder or self.vision_tower_name)
+            config = self.config_class(**self._given_config)
+        elif self._folder is None and self.vision_tower_name in KNOWN_TOWERS:
+            config = self.config_class(**KNOWN_TOWERS[self.vision_tower_name])
+        else:
+            config = self.config_class.from_pretrained(self._folder or self.vision_tower_name)
+        if self._attention is not None:
+            config._attn_implementation = self._attention
+        return config
 
     @cached_property
     def image_processor(self) -> ImageProcessor:
-        """Prepares pictures for this tower: what its folder says, else CLIP's own numbers at this tile size."""
+        """Prepares images for this tower: as its folder says, else as its kind usually does, at this tile size."""
         if self._folder is not None and (self._folder / "preprocessor_config.json").is_file():
             return ImageProcessor.from_pretrained(self._folder)
-        return ImageProcessor(size=self.image_size)
+        return self.usual_processor(self.image_size)
 
     def forward(self, images: torch.Tensor | list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
         """Pixels [T, 3, S, S] -> features [T, P, D] of the chosen layer, in the pixels' dtype.
@@ -185,22 +152,47 @@ class CLIPVisionTower(nn.Module):
         if isinstance(images, list):
             tiles = [image if image.ndim == 4 else image[None] for image in images]
             return list(self(torch.cat(tiles)).split([len(tile) for tile in tiles]))
-        model = self.vision_tower.vision_model
-        hidden_TPD = model.embeddings(images.to(device=self.device, dtype=self.dtype))
-        hidden_TPD = model.pre_layrnorm(hidden_TPD)
-        for block in model.encoder.layers[: self.num_blocks_run]:
+        pixels_TCHW = images.to(device=self.device, dtype=self.dtype)
+        if self.is_watched():
+            outputs = self.vision_tower(pixels_TCHW, output_hidden_states=True)
+            return self.feature_select(outputs).to(images.dtype)
+        body = self.vision_tower.vision_model
+        hidden_TPD = self.embed(pixels_TCHW)
+        for block in body.encoder.layers[: self.num_blocks_run]:
             hidden_TPD = block(hidden_TPD, attention_mask=None)
-        if self.select_feature == "patch":
-            hidden_TPD = hidden_TPD[:, 1:]
-        return hidden_TPD.to(images.dtype)
+        return self.select(hidden_TPD).to(images.dtype)
+
+    def embed(self, pixels_TCHW: torch.Tensor) -> torch.Tensor:
+        """What the first block is given, [T, P, D]: hidden state 0."""
+        hidden_TPD: torch.Tensor = self.vision_tower.vision_model.embeddings(pixels_TCHW)
+        return hidden_TPD
+
+    def select(self, hidden_TPD: torch.Tensor) -> torch.Tensor:
+        """The features, of a layer's positions."""
+        return hidden_TPD
+
+    def is_watched(self) -> bool:
+        """Whether the whole model has to be called, since somebody would miss the modules that ``forward`` passes over.
+
+        That is: a hook on one of them, another module in its place, or another ``forward``.
+        """
+        model = self.vision_tower
+        body: Any = getattr(model, "vision_model", None)
+        encoder: Any = getattr(body, "encoder", None)
+        around = [model, body, encoder]
+        if type(model) is not self.model_class or not all(map(_is_own, around)) or has_global_hook():
+            return True
+        behind = [body.post_layernorm, *encoder.layers[self.num_blocks_run :]]
+        passed_over = [*around, *(part for module in behind for part in module.modules())]
+        return not all(map(_is_own, passed_over)) or has_hook([*passed_over, encoder.layers])
 
     def feature_select(self, image_forward_outs: Any) -> torch.Tensor:
         """The chosen layer, [T, P, D], of what ``vision_tower(pixels, output_hidden_states=True)`` returned.
 
         For code that runs the layers itself, as research on token pruning does; ``forward`` runs only what it needs.
         """
-        hidden_TPD = image_forward_outs.hidden_states[self.select_layer]
-        return hidden_TPD[:, 1:] if self.select_feature == "patch" else hidden_TPD
+        # Counted from the front: a checkpoint may have left out the last blocks.
+        return self.select(image_forward_outs.hidden_states[self.num_blocks_run])
 
     @property
     def has_layers(self) -> bool:
@@ -216,12 +208,8 @@ class CLIPVisionTower(nn.Module):
 
     @property
     def num_blocks_run(self) -> int:
-        """How many blocks lie before the layer that is read: hidden state 0 is the input of the first block."""
-        num_blocks = self.config.num_hidden_layers
-        index = self.select_layer if self.select_layer >= 0 else num_blocks + 1 + self.select_layer
-        if not 0 <= index <= num_blocks:
-            raise UsageError(f"mm_vision_select_layer is {self.select_layer}, but the tower has {num_blocks} blocks.")
-        return index
+        """How many blocks ``forward`` runs: those before the layer that is read."""
+        return count_blocks_run(self.select_layer, self.config.num_hidden_layers)
 
     @property
     def dummy_feature(self) -> torch.Tensor:
@@ -233,10 +221,16 @@ class CLIPVisionTower(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.vision_tower.device
+        """Where it computes; of layers that are kept elsewhere (accelerate's offload), where they are brought to."""
+        device: torch.device = self.vision_tower.device
+        if device.type != "meta":
+            return device
+        hooks = (getattr(module, "_hf_hook", None) for module in self.vision_tower.modules())
+        places = [place for hook in hooks if (place := getattr(hook, "execution_device", None)) is not None]
+        return torch.device(places[0]) if places else device
 
     @property
-    def config(self) -> CLIPVisionConfig:
+    def config(self) -> Any:
         return self.vision_tower.config if self.is_loaded else self.cfg_only
 
     @property
@@ -265,6 +259,51 @@ class CLIPVisionTower(nn.Module):
     def num_patches(self) -> int:
         """Patches of one tile; the class position is not counted even where it is kept."""
         return self.num_patches_per_side**2
+
+
+class CLIPVisionTower(VisionTower):
+    """A CLIP tower, with or without the class position (``mm_vision_select_feature``)."""
+
+    config_class = CLIPVisionConfig
+    model_class = CLIPVisionModel
+
+    def embed(self, pixels_TCHW: torch.Tensor) -> torch.Tensor:
+        hidden_TPD: torch.Tensor = self.vision_tower.vision_model.pre_layrnorm(super().embed(pixels_TCHW))
+        return hidden_TPD
+
+    def select(self, hidden_TPD: torch.Tensor) -> torch.Tensor:
+        return hidden_TPD[:, 1:] if self.select_feature == "patch" else hidden_TPD
+
+
+class SigLipVisionTower(VisionTower):
+    """A SigLIP tower, or a fixed-resolution SigLIP2: no class position, and images are squashed to a tile.
+
+    As in LLaVA-NeXT the layer that is read is the last but one, whatever ``mm_vision_select_layer`` says, and the last
+    block and the pooling head are left out. Only a tower that ``mm_vision_config`` describes is read where it says.
+    """
+
+    config_class = SiglipVisionConfig
+    model_class = SiglipVisionModel
+
+    def __init__(self, vision_tower: str, vision_tower_cfg: Any, delay_load: bool = False) -> None:
+        super().__init__(vision_tower, vision_tower_cfg, delay_load)
+
+    def _choose_layer(self, args: Any) -> int:
+        is_described = getattr(args, "mm_vision_config", None) is not None
+        return super()._choose_layer(args) if is_described else -2
+
+    def _choose_feature(self, args: Any) -> str:
+        return "patch"
+
+    @classmethod
+    def usual_processor(cls, tile_px: int) -> ImageProcessor:
+        square = {"height": tile_px, "width": tile_px}
+        return ImageProcessor(size=square, do_center_crop=False, image_mean=SIGLIP_MEAN, image_std=SIGLIP_STD)
+
+    def _prepare(self, model: Any) -> Any:
+        num_blocks = model.config.num_hidden_layers
+        del model.vision_model.encoder.layers[count_blocks_run(self.select_layer, num_blocks) :]
+        return super()._prepare(model)
 
 
 class CLIPVisionTowerS2(CLIPVisionTower):
@@ -330,23 +369,53 @@ class CLIPVisionTowerS2(CLIPVisionTower):
         return self.s2_image_size
 
 
-def build_vision_tower(vision_tower_cfg: Any, **kwargs: Any) -> CLIPVisionTower:
+def build_vision_tower(vision_tower_cfg: Any, **kwargs: Any) -> VisionTower:
     """The tower named by ``mm_vision_tower`` (else ``vision_tower``) of a configuration or of training arguments.
 
-    A name is accepted if it is a local folder, an ``openai/`` or ``laion/`` hub id or a ShareGPT4V tower, or if the
-    configuration describes the tower itself (``mm_vision_config``). With ``s2`` it is a ``CLIPVisionTowerS2``.
+    A name is accepted if it is a local folder, an ``openai/``, ``laion/`` or SigLIP hub id or a ShareGPT4V tower, or if
+    the configuration describes the tower itself (``mm_vision_config``). With ``s2`` it is a ``CLIPVisionTowerS2``.
 
     Raises:
         UsageError: no such tower is known.
     """
     name = getattr(vision_tower_cfg, "mm_vision_tower", None) or getattr(vision_tower_cfg, "vision_tower", None) or ""
-    is_described = getattr(vision_tower_cfg, "mm_vision_config", None) is not None
-    is_hub_id = name.startswith(("openai", "laion")) or "ShareGPT4V" in name
-    is_folder = find_tower_folder(name, getattr(vision_tower_cfg, "_name_or_path", "")) is not None
-    if not (is_described or is_hub_id or is_folder):
-        raise UsageError(f"Unknown vision tower: {name!r}. Name a folder with a config.json, or a CLIP hub id.")
-    kind = CLIPVisionTowerS2 if getattr(vision_tower_cfg, "s2", False) else CLIPVisionTower
-    return kind(name, vision_tower_cfg, **kwargs)
+    described = getattr(vision_tower_cfg, "mm_vision_config", None)
+    folder = find_tower_folder(name, getattr(vision_tower_cfg, "_name_or_path", ""))
+    kind = "siglip" if is_siglip({}, name) else "clip"
+    if described is not None:
+        kind = "siglip" if is_siglip(described) else "clip"
+    elif folder is not None:
+        kind = "siglip" if is_siglip(read_tower_config(folder)) else "clip"
+    elif not (name.startswith(("openai", "laion")) or "ShareGPT4V" in name or kind == "siglip"):
+        what = describe_foreign_tower(name)
+        raise UsageError(
+            f"Unknown vision tower: {name!r}{f', which is {what}' if what else ''}. Supported are CLIP's and SigLIP's: "
+            "name a folder with a config.json, or a hub id of one of them."
+        )
+    wants_scales = bool(getattr(vision_tower_cfg, "s2", False))
+    if kind == "siglip":
+        if wants_scales:
+            raise UsageError(f"s2 asks for a multi-scale tower, but {name!r} is a SigLIP tower: only CLIP's can be.")
+        return SigLipVisionTower(name, vision_tower_cfg, **kwargs)
+    return (CLIPVisionTowerS2 if wants_scales else CLIPVisionTower)(name, vision_tower_cfg, **kwargs)
+
+
+def _has_own_weights(args: Any) -> bool:
+    """Whether a configuration says that the tower was trained, so that its weights are in the checkpoint."""
+    trained = getattr(args, "mm_tunable_parts", None) or ""  # LLaVA-NeXT's way to say it
+    return bool(getattr(args, "unfreeze_mm_vision_tower", False)) or "mm_vision_tower" in trained
+
+
+def _is_own(module: Any) -> bool:
+    return isinstance(module, nn.Module) and type(module).forward.__module__.startswith(_OWN_HOMES)
+
+
+def count_blocks_run(select_layer: int, num_blocks: int) -> int:
+    """How many blocks lie before the layer that is read: hidden state 0 is the input of the first block."""
+    index = select_layer if select_layer >= 0 else num_blocks + 1 + select_layer
+    if not 0 <= index <= num_blocks:
+        raise UsageError(f"mm_vision_select_layer is {select_layer}, but the tower has {num_blocks} blocks.")
+    return index
 
 
 def _download_tower(name: str) -> Path:

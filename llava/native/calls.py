@@ -258,7 +258,7 @@ def add(hidden: torch.Tensor, rows: torch.Tensor, bias: torch.Tensor | None = No
     _call("llava_add", KINDS[rows.dtype], *rows.shape, pointer(rows), pointer(bias), pointer(hidden))
 
 
-ACTIVATIONS = {"quick_gelu": 1, "gelu": 2}
+ACTIVATIONS = {"quick_gelu": 1, "gelu": 2, "gelu_pytorch_tanh": 3}
 
 
 def activate(rows: torch.Tensor, bias: torch.Tensor, activation: str) -> None:

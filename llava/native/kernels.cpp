@@ -383,10 +383,15 @@ inline Floats through_each(Floats x, float (*f)(float)) {
     return x;
 }
 
-// Through an activation: 0 none, 1 quick GELU, 2 GELU (its error function exact).
+// Through an activation: 0 none, 1 quick GELU, 2 GELU (its error function exact), 3 GELU (through tanh).
 inline Floats activate(int activation, Floats x) {
     if (activation == 1) return silu(1.702f * x) * (1 / 1.702f);
     if (activation == 2) return 0.5f * x * (1.0f + through_each(x * 0.70710678f, std::erf));
+    if (activation == 3) {
+        // x / 2 * (1 + tanh(x * y)) is silu(2 x y) / (2 y), and y is never 0.
+        const Floats y = 0.79788456f * (1.0f + 0.044715f * x * x);
+        return silu(2.0f * x * y) / (2.0f * y);
+    }
     return x;
 }
 

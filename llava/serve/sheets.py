@@ -9,7 +9,7 @@ import io
 from PIL import Image
 
 from llava.backends.protocol import ChatRequest, SentPicture, Usage
-from llava.image.geometry import Tiling, plan_tiles, plan_whole
+from llava.image.geometry import TilePlan, Tiling, plan_images
 from llava.image.tokenmap import describe_plan, draw_legend, draw_panels
 
 EMPTY = """<div class="sees-empty"><p>When you ask about an image, you see here how the model saw it: the tiles it was
@@ -24,20 +24,25 @@ def show_sheets(request: ChatRequest, tiling: Tiling | None) -> str:
     shown = next((sent for message in reversed(request.messages) if (sent := _images(message.parts))), [])
     if not shown:
         return EMPTY
-    return "".join(_show_sheet(sent, tiling) for sent in shown)
+    if tiling is None:
+        return "".join(_show_size(sent) for sent in shown)
+    plans = plan_images([sent.picture.size for sent in shown], tiling, [sent.detail for sent in shown])
+    return "".join(_show_sheet(sent, plan, tiling) for sent, plan in zip(shown, plans, strict=True))
 
 
 def _images(parts: tuple[str | SentPicture, ...]) -> list[SentPicture]:
     return [part for part in parts if isinstance(part, SentPicture)]
 
 
-def _show_sheet(sent: SentPicture, tiling: Tiling | None) -> str:
+def _show_size(sent: SentPicture) -> str:
+    name = html.escape(sent.picture.name)
+    return f"<figure><figcaption><b>{name}</b><span>{sent.picture.size} px</span></figcaption></figure>"
+
+
+def _show_sheet(sent: SentPicture, plan: TilePlan, tiling: Tiling) -> str:
     """Words are HTML, not drawn: they keep their size in a narrow panel, and follow its colours."""
     picture = sent.picture
     name = html.escape(picture.name)
-    if tiling is None:
-        return f"<figure><figcaption><b>{name}</b><span>{picture.size} px</span></figcaption></figure>"
-    plan = (plan_whole if sent.detail == "low" else plan_tiles)(picture.size, tiling)
     panels = [
         f'<p>{html.escape(heading)}</p><img alt="{name}: {html.escape(heading)}" src="{_write_uri(panel)}">'
         for heading, panel in draw_panels(picture.image, plan, tiling)

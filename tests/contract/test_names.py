@@ -48,6 +48,7 @@ NAMES = {
     "llava.serve.cli": "load_image main",
     "llava.model.multimodal_encoder.builder": "build_vision_tower",
     "llava.model.multimodal_encoder.clip_encoder": "CLIPVisionTower CLIPVisionTowerS2",
+    "llava.model.multimodal_encoder.siglip_encoder": "SigLipVisionTower",
     "llava.model.multimodal_projector.builder": "build_vision_projector IdentityMap SimpleResBlock",
     "llava.utils": """disable_torch_init build_logger server_error_msg moderation_msg violates_moderation
         pretty_print_semaphore StreamToLogger rank0_print rank_print""",

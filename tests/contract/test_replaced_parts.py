@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from unittest import mock
@@ -12,9 +13,11 @@ import torch
 import llava.model.llava_arch as llava_arch
 from llava.errors import UsageError
 from llava.mm_utils import get_anyres_image_grid_shape
+from llava.model.checkpoint import load_model
 from llava.model.llava_arch import LlavaMetaForCausalLM, unpad_image
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower
 from tests.tiny import ANYRES, ROWS, SIDE, SIZES, SLOT, SQUARE, TILE_PX, TILES, make_model, make_pixels, pad
+from tests.tiny_checkpoints import write_llava_1_6
 
 IDS = torch.tensor([ROWS[0]])
 SEEN: dict[str, Any] = {"images": make_pixels(5, 3), "image_sizes": SIZES[:2]}
@@ -199,3 +202,32 @@ def test_a_resampler_hands_features_on_and_no_other_is_there() -> None:
     assert resampler.config == {"mm_resampler_type": None}
     with pytest.raises(UsageError, match="mm_resampler_type is 'qformer'"):
         llava_arch.build_vision_resampler(SimpleNamespace(mm_resampler_type="qformer"))
+
+
+def test_a_replaced_build_vision_tower_is_the_one_that_builds(tmp_path: Path) -> None:
+    built: list[Any] = []
+    usual = llava_arch.build_vision_tower
+
+    class OwnTower(CLIPVisionTower):
+        def forward(self, images: Any) -> Any:
+            return torch.ones(len(images), 16, self.hidden_size, dtype=images.dtype)
+
+    def build(config: Any, **keywords: Any) -> Any:
+        built.append(config)
+        return OwnTower("", config, **keywords)
+
+    with mock.patch("llava.model.llava_arch.build_vision_tower", build):
+        model = make_model(**SQUARE)
+        assert isinstance(model.get_vision_tower(), OwnTower)
+        assert model(input_ids=torch.tensor([[1, SLOT, 6]]), images=make_pixels(1)[0]).logits.shape[1] == 18
+        write_llava_1_6(tmp_path)
+        assert isinstance(load_model(tmp_path, device="cpu").model.get_vision_tower(), OwnTower)
+    assert len(built) == 2
+    assert llava_arch.build_vision_tower is usual
+    assert type(make_model(**SQUARE).get_vision_tower()) is CLIPVisionTower
+
+
+def test_a_replaced_build_vision_projector_is_the_one_that_builds() -> None:
+    with mock.patch.object(llava_arch, "build_vision_projector", return_value=torch.nn.Linear(32, 48)):
+        assert type(make_model().get_model().mm_projector) is torch.nn.Linear
+    assert type(make_model().get_model().mm_projector).__name__ == "Sequential"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 from llava.engine import compiled
 from llava.engine.engine import Engine
 from llava.model.packed import PackedLinear, pack_layer, pack_model
+from llava.model.vision import SigLipVisionTower
 from llava.native import calls, library, packed
 from tests.engine.test_engine import audit, generate, load, mixed_questions, tokens
 from tests.engine.test_native import WIDE, native, pytestmark
@@ -166,7 +168,7 @@ def test_packing_keeps_the_dtype_of_what_is_not_packed_and_survives_a_change_of_
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("activation", ["quick_gelu", "gelu"])
+@pytest.mark.parametrize("activation", ["quick_gelu", "gelu", "gelu_pytorch_tanh"])
 def test_a_tower_through_the_library_sees_what_it_sees_through_torch(
     native: Any, activation: str, dtype: torch.dtype
 ) -> None:
@@ -185,6 +187,28 @@ def test_a_tower_through_the_library_sees_what_it_sees_through_torch(
     assert out.dtype == dtype
     limit = 1e-4 if dtype == torch.float32 else 4e-2
     assert (out - expected).norm() / expected.norm() < limit
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("heads", [1, 2, 3, 6], ids=lambda heads: f"heads of {48 // heads}")
+def test_a_siglip_tower_with_heads_of_any_size_sees_what_it_sees_through_torch(
+    native: Any, heads: int, dtype: torch.dtype
+) -> None:
+    sizes = {"hidden_size": 48, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": heads}
+    config = {"model_type": "siglip_vision_model", **sizes, "image_size": 30, "patch_size": 7}
+    tower = SigLipVisionTower.from_config(config, SimpleNamespace(mm_vision_select_layer=-2)).eval().to(dtype)
+    torch.manual_seed(4)
+    for parameter in tower.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    assert compiled.find_tower_obstacle(tower) is None
+    layers = compiled.TowerLayers(tower, calls.Scratch())
+    for num_tiles in (3, 1):
+        pixels = torch.randn(num_tiles, 3, 30, 30).to(dtype)
+        with torch.inference_mode():
+            expected, out = tower(pixels), layers.run(pixels)
+        assert out.shape == (num_tiles, 16, 48)
+        limit = 1e-4 if dtype == torch.float32 else 4e-2
+        assert (out - expected).norm() / expected.norm() < limit
 
 
 def test_widening_a_projector_leaves_the_models_weights_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,8 @@ import yaml
 
 from benchmarks import sizing
 from llava.cli import build_parser
-from llava.config import KNOWN_TOWERS
 from llava.model.llava import LlavaConfig, LlavaLlamaForCausalLM
+from llava.towers import KNOWN_TOWERS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/serving-beyond.md").read_text(encoding="utf-8")

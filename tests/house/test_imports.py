@@ -21,6 +21,7 @@ WITHOUT_TORCH = [
     "llava",
     "llava.cli",
     "llava.config",
+    "llava.towers",
     "llava.constants",
     "llava.conversation",
     "llava.errors",

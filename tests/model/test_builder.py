@@ -103,7 +103,10 @@ def test_an_unknown_keyword_is_a_type_error_that_names_it(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"device_map": {"a": "cpu", "b": "cuda:0"}}, "2 devices"),
+        (
+            {"device_map": {"lm_head": "cpu", "model.layers": "cuda:0"}},
+            "device_map does not say where all of the model",
+        ),
         ({"device_map": "cuda:0", "device": "mps"}, "give one of them"),
         ({"load_8bit": True, "load_4bit": True}, "one of them is meant"),
         ({"device": "cpu", "torch_dtype": "float8"}, "'float8'"),

@@ -258,7 +258,7 @@ def test_a_model_that_does_not_fit_the_device_is_said_to_be_too_large(
     def fail(*arguments: Any) -> None:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr("llava.model.checkpoint._convert", fail)
+    monkeypatch.setattr("llava.model.checkpoint._check_finite", fail)
     with pytest.raises(LlavaError, match=r"cpu has no room for .* takes 0\.0 GB in torch\.float32"):
         load(tmp_path)
 

@@ -124,9 +124,9 @@ def test_a_tensor_that_no_naming_has_is_left_over(tmp_path: Path) -> None:
 def test_a_tower_of_another_kind_is_refused(tmp_path: Path) -> None:
     make(tmp_path, is_next=True)
     values = json.loads((tmp_path / "config.json").read_text())
-    values["vision_config"]["model_type"] = "siglip_vision_model"
+    values["vision_config"]["model_type"] = "pixtral"
     write_json(tmp_path / "config.json", values)
-    with pytest.raises(CheckpointError, match="siglip_vision_model"):
+    with pytest.raises(CheckpointError, match="kind 'pixtral' is not supported; supported are CLIP's and SigLIP's"):
         load(tmp_path)
 
 

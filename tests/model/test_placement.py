@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -10,9 +11,15 @@ import pytest
 import torch
 from torch import nn
 
+from llava.engine import graphs
 from llava.errors import UsageError
-from llava.model.placement import choose_device, choose_dtype, read_dtype
-from llava.model.quantize import check_quantization, quantize_layer
+from llava.model import builder, checkpoint
+from llava.model.dispatch import find_device_map, find_unsplit, plan_devices
+from llava.model.placement import check_flash_attention, choose_device, choose_dtype, read_dtype
+from llava.model.quantize import check_quantization, quantize_layer, quantize_model
+from tests.model.test_adapters import write_original
+from tests.tiny import make_model
+from tests.tiny_checkpoints import write_llava_1_6
 
 CPU = torch.device("cpu")
 
@@ -20,6 +27,7 @@ CPU = torch.device("cpu")
 def test_the_best_device_there_is_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     for has_cuda, has_mps, expected in ((True, True, "cuda:0"), (False, True, "mps"), (False, False, "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda has=has_cuda: has)
+        monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda has=has_mps: has)
         assert str(choose_device(None)) == str(choose_device("auto")) == expected
 
@@ -27,9 +35,33 @@ def test_the_best_device_there_is_is_taken(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_gpu_may_be_named_by_its_number_if_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     assert [str(choose_device(name)) for name in ("cuda", "cuda:1", 1)] == ["cuda:0", "cuda:1", "cuda:1"]
     with pytest.raises(UsageError, match="sees 2 CUDA devices"):
         choose_device("cuda:2")
+
+
+@pytest.mark.parametrize(("rank", "current", "expected"), [("1", 0, 1), ("3", 0, 0), ("", 1, 1), ("x", 1, 1)])
+def test_each_process_of_a_launcher_has_its_own_gpu(
+    monkeypatch: pytest.MonkeyPatch, rank: str, current: int, expected: int
+) -> None:
+    """LOCAL_RANK counts only where so many GPUs are seen: a launcher may show each process one alone."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current)
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    assert [str(choose_device(name)) for name in (None, "auto", "cuda")] == [f"cuda:{expected}"] * 3
+    assert str(choose_device("cuda:0")) == "cuda:0"
+
+
+def test_flash_attention_is_refused_where_it_cannot_compute() -> None:
+    gpu = torch.device("cuda", 0)
+    for dtype in (torch.float16, torch.bfloat16):
+        check_flash_attention(gpu, dtype)
+    with pytest.raises(UsageError, match=r"in float16 and bfloat16, but the dtype is float32: .*--dtype bfloat16"):
+        check_flash_attention(gpu, torch.float32)
+    with pytest.raises(UsageError, match="needs a GPU, but the device is cpu"):
+        check_flash_attention(CPU, torch.float16)
 
 
 @pytest.mark.parametrize("name", ["gpu", "tpu", "cpu:x", "cuda:-1", "meta", ""])
@@ -102,11 +134,7 @@ class QuantizedLinear(nn.Linear):
         self.options = options
 
 
-@pytest.mark.parametrize("bits", [8, 4])
-@pytest.mark.parametrize("order", [("weight", "bias"), ("bias", "weight")])
-def test_a_layer_is_replaced_once_and_gets_both_its_parts(
-    monkeypatch: pytest.MonkeyPatch, bits: int, order: tuple[str, str]
-) -> None:
+def pretend_bitsandbytes(monkeypatch: pytest.MonkeyPatch) -> None:
     library = ModuleType("bitsandbytes")
     library.nn = SimpleNamespace(  # type: ignore[attr-defined]
         Linear8bitLt=QuantizedLinear,
@@ -115,11 +143,19 @@ def test_a_layer_is_replaced_once_and_gets_both_its_parts(
         Params4bit=QuantizedParameter,
     )
     monkeypatch.setitem(sys.modules, "bitsandbytes", library)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("order", [("weight", "bias"), ("bias", "weight")])
+def test_a_layer_is_replaced_once_and_gets_both_its_parts(
+    monkeypatch: pytest.MonkeyPatch, bits: int, order: tuple[str, str]
+) -> None:
+    pretend_bitsandbytes(monkeypatch)
     values = {"weight": torch.randn(3, 2).half(), "bias": torch.randn(3).half()}
     with torch.device("meta"):
         model = nn.Sequential(nn.Sequential(nn.Linear(2, 3)))
     for leaf in order:
-        quantize_layer(model, "0.0", leaf, values[leaf], bits)
+        quantize_layer(model, "0.0", leaf, values[leaf], bits, CPU)
     layer: Any = model[0][0]
     assert isinstance(layer, QuantizedLinear)
     assert isinstance(layer.weight, QuantizedParameter)
@@ -132,3 +168,116 @@ def test_a_layer_is_replaced_once_and_gets_both_its_parts(
     else:
         assert layer.weight.options == {"has_fp16_weights": False}
         assert layer.options == {"has_fp16_weights": False, "threshold": 6.0}
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_model_that_is_there_whole_is_quantized_in_its_decoders_blocks_alone(
+    monkeypatch: pytest.MonkeyPatch, bits: int
+) -> None:
+    pretend_bitsandbytes(monkeypatch)
+    model = make_model("qwen2")
+    whole = {name: value.clone() for name, value in model.state_dict().items()}
+    quantize_model(model, bits, CPU)
+    kinds = {name: type(module) for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    quantized = {name for name, kind in kinds.items() if kind is QuantizedLinear}
+    assert quantized == {name for name in kinds if name.startswith("model.layers.")}
+    assert "model.layers.0.self_attn.q_proj" in quantized
+    assert all(torch.equal(value, whole[name]) for name, value in model.state_dict().items())
+    assert graphs.can_be_recorded(model)
+    model.extra = type("Linear8bitLt", (nn.Linear,), {})(1, 1)
+    assert not graphs.can_be_recorded(model), "it waits for the device"
+
+
+@pytest.mark.parametrize("merge", [True, False])
+def test_on_a_gpu_an_adapter_is_merged_before_anything_is_quantized(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, merge: bool
+) -> None:
+    """The order of steps, with no GPU: what would go there stays on the CPU, and says that it went."""
+    steps: list[str] = []
+    gpu = torch.device("cuda", 0)
+    write_original(tmp_path)
+    monkeypatch.setattr(checkpoint, "choose_device", lambda name: gpu)
+    monkeypatch.setattr(checkpoint, "check_quantization", lambda *arguments, **settings: None)
+    fill = checkpoint._fill
+
+    def fill_here(opened: Any, device: torch.device, dtype: torch.dtype, bits: int) -> None:
+        steps.append(f"fill {device} {bits}")
+        fill(opened, CPU, dtype, 16)
+
+    def apply(model: Any, adapter: Any, merges: bool) -> None:
+        steps.append(f"apply {merges} {model.is_loaded_in_4bit} {model.is_loaded_in_8bit}")
+
+    monkeypatch.setattr(checkpoint, "_fill", fill_here)
+    monkeypatch.setattr(checkpoint.adapters, "apply_adapter", apply)
+    monkeypatch.setattr(checkpoint, "quantize_model", lambda model, bits, device: steps.append(f"to {device} {bits}"))
+    checkpoint.load_model(tmp_path / "lora", merge=merge, bits=4, dtype="float16")
+    if merge:
+        assert steps == ["fill cpu 16", "apply True True False", "to cuda:0 4"]
+    else:
+        assert steps == ["fill cuda:0 4", "apply False True False"]
+
+
+def test_the_front_door_gives_float16_on_a_gpu_and_load_model_what_suits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[Any] = []
+
+    def load(path: Any, **settings: Any) -> Any:
+        asked.append(settings["dtype"])
+        raise UsageError("far enough")
+
+    monkeypatch.setattr(builder, "load_model", load)
+    for device, keywords, expected in (
+        ("cuda:0", {}, "float16"),
+        ("cuda:0", {"load_4bit": True}, "float16"),
+        ("cuda:0", {"torch_dtype": "bfloat16"}, "bfloat16"),
+        ("cpu", {}, None),
+    ):
+        monkeypatch.setattr(builder, "choose_device", lambda name, device=device: torch.device(device))
+        with pytest.raises(UsageError, match="far enough"):
+            builder.load_pretrained_model("x", None, "llava", **keywords)
+        assert asked.pop() == expected
+
+
+def test_parts_on_the_disk_and_in_memory_answer_as_one_model(tmp_path: Path) -> None:
+    write_llava_1_6(tmp_path / "model")
+    _, whole, _, _ = builder.load_pretrained_model(tmp_path / "model", None, "llava", device="cpu")
+    device_map = {
+        "model.embed_tokens": "cpu",
+        "model.layers.0": "cpu",
+        "model.layers.1": "disk",
+        "model.norm": "cpu",
+        "model.rotary_emb": "cpu",
+        "model.vision_tower": "disk",
+        "model.mm_projector": "disk",
+        "model.image_newline": "cpu",
+        "lm_head": "disk",
+    }
+    settings = {"device_map": device_map, "offload_folder": tmp_path / "offload"}
+    _, model, _, _ = builder.load_pretrained_model(tmp_path / "model", None, "llava", **settings)
+    assert model.get_vision_tower().vision_tower.device.type == "meta"
+    given: dict[str, Any] = {"images": [torch.randn(3, 3, 28, 28)], "image_sizes": [(28, 56)]}
+    ids = torch.tensor([[1, -200, 9]])
+    torch.testing.assert_close(model(input_ids=ids, **given).logits, whole(input_ids=ids, **given).logits)
+    greedy: dict[str, Any] = {"max_new_tokens": 4, "do_sample": False}
+    assert torch.equal(model.generate(ids, **given, **greedy), whole.generate(ids, **given, **greedy))
+    with pytest.raises(UsageError, match="offload_folder does not say where"):
+        builder.load_pretrained_model(tmp_path / "model", None, "llava", device_map=device_map)
+    for broken, said in (
+        ({"model.layers": 0, "lm_head": 1}, "does not say where all"),
+        ({"": "gpu", "x": "cpu"}, "'gpu'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            find_device_map(model, broken, torch.float32, CPU)
+
+
+def test_a_plan_for_small_devices_tears_no_block_apart(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        model = make_model("llama")
+    size = sum(parameter.numel() for parameter in model.parameters()) * 2
+    planned = plan_devices(model, torch.float16, {0: size // 2, 1: size // 2, "cpu": size})
+    assert {0, 1} <= set(planned.values())
+    blocks = [name for name in planned if "layers." in name]
+    assert all(name.rpartition("layers.")[2].isdecimal() for name in blocks)
+    assert planned["model.image_newline"] == 0
+    assert {"CLIPEncoderLayer", "LlamaDecoderLayer", "SiglipEncoderLayer"} <= set(find_unsplit(model))

@@ -1,0 +1,103 @@
+"""A model over several devices: which part goes where, and accelerate's hooks that carry what passes between them.
+
+The model is filled on the CPU, where its weights stay mapped from their files, and moved from there part by part. No
+block of the decoder or of the tower is torn apart.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llava.errors import UsageError
+
+_SPREADING = ("auto", "balanced", "balanced_low_0", "sequential")
+# Of a GPU's free memory, what is left to activations and the KV cache.
+_KEPT_FREE = 0.2
+
+
+def find_device_map(model: Any, asked: Any, dtype: torch.dtype, main: torch.device) -> dict[str, Any] | None:
+    """Which device each part of a model without memory goes to; None where all of it goes to ``main``.
+
+    ``asked``: a map, as Transformers takes it, or one of its words. "auto" spreads a model only if it does not fit
+    ``main``, since several devices are slower than one; the other words spread it over all GPUs there are.
+
+    Raises:
+        UsageError: the map does not cover the model, or names what is no device.
+    """
+    if asked is None or asked == "":
+        return None
+    if isinstance(asked, Mapping):
+        devices = {str(place) for place in asked.values()}
+        return None if len(devices) == 1 and "disk" not in devices else _checked(model, dict(asked))
+    if asked not in _SPREADING or main.type != "cuda" or torch.cuda.device_count() < 2:
+        return None
+    num_bytes = sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
+    if asked == "auto" and num_bytes < torch.cuda.mem_get_info(main)[0] * (1 - _KEPT_FREE):
+        return None
+    room: dict[Any, int] = {
+        index: int(torch.cuda.mem_get_info(index)[0] * (1 - _KEPT_FREE)) for index in range(torch.cuda.device_count())
+    }
+    return plan_devices(model, dtype, {**room, "cpu": 2**62})
+
+
+def plan_devices(model: Any, dtype: torch.dtype, max_memory: Mapping[Any, Any]) -> dict[str, Any]:
+    """Which device each part goes to where each device has so much memory, filled in their order."""
+    from accelerate import infer_auto_device_map
+
+    planned = infer_auto_device_map(
+        model, dict(max_memory), no_split_module_classes=find_unsplit(model), dtype=dtype, clean_result=True
+    )
+    return _checked(model, dict(planned))
+
+
+def find_unsplit(model: Any) -> list[str]:
+    """The classes of modules that stay on one device each: the decoder's blocks and the tower's."""
+    return sorted({*(model._no_split_modules or ()), *(model.get_model()._no_split_modules or ())})
+
+
+def _checked(model: Any, device_map: dict[str, Any]) -> dict[str, Any]:
+    """The map, which covers the model. Raises UsageError where it does not."""
+    from accelerate.utils import check_device_map
+
+    for place in device_map.values():
+        try:
+            known = place == "disk" or isinstance(place, int) or torch.device(place)
+        except (RuntimeError, TypeError):
+            known = False
+        if known is False:
+            raise UsageError(f"device_map holds '{place}', which is no device: use 0, 'cuda:0', 'cpu', 'disk'.")
+    try:
+        with _without_warning():
+            check_device_map(model, device_map)
+    except ValueError as error:
+        raise UsageError(f"device_map does not say where all of the model goes: {error}") from error
+    return device_map
+
+
+@contextmanager
+def _without_warning() -> Iterator[None]:
+    """Of a parameter that is named by itself, as the newline is, accelerate warns, though its own plans do so."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The following device_map keys do not match")
+        yield
+
+
+def spread(model: Any, device_map: dict[str, Any], offload_folder: str | Path | None = None) -> None:
+    """Moves each part of a model that is there whole to its device, in place; hooks carry its inputs there.
+
+    Raises:
+        UsageError: a part goes to disk, and there is no folder for it.
+    """
+    from accelerate import dispatch_model
+
+    if "disk" in {str(place) for place in device_map.values()} and offload_folder is None:
+        raise UsageError("device_map sends a part of the model to disk, but offload_folder does not say where.")
+    main = next((place for place in device_map.values() if place not in ("cpu", "disk")), "cpu")
+    with _without_warning():
+        dispatch_model(model, device_map, main_device=main, offload_dir=offload_folder)

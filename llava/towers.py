@@ -1,0 +1,120 @@
+"""Which vision towers there are: what the well-known ones look like, and how others are told apart. Loads no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from llava.errors import CheckpointError
+
+# What the towers of the released checkpoints look like, so that a checkpoint that names one needs no network.
+# Source: vision_config of the config.json of OpenAI's two repositories, completed by CLIPVisionConfig's defaults.
+_CLIP_L_14 = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "patch_size": 14,
+    "projection_dim": 768,
+}
+# Source: vision_config of google/siglip-{base,large,so400m}-* and of the fixed-resolution google/siglip2-*.
+_SIGLIP_SIZES = {"base": (768, 3072, 12, 12), "large": (1024, 4096, 24, 16), "so400m": (1152, 4304, 27, 16)}
+_SIGLIP_TOWERS = {
+    "siglip": ["base-16-224", "base-16-256", "base-16-384", "base-16-512", "large-16-256", "large-16-384"],
+    "siglip2": ["base-16-224", "base-16-256", "base-16-384", "base-16-512", "large-16-256", "large-16-384"],
+}
+_SIGLIP_TOWERS["siglip"] += ["so400m-14-224", "so400m-14-384"]
+_SIGLIP_TOWERS["siglip2"] += ["large-16-512", "so400m-14-224", "so400m-14-384"]
+_SIGLIP_TOWERS["siglip2"] += ["so400m-16-256", "so400m-16-384", "so400m-16-512"]
+
+
+def _describe_siglip(size: str, patch_px: str, image_px: str) -> dict[str, Any]:
+    names = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    sizes = dict(zip(names, _SIGLIP_SIZES[size], strict=True))
+    return {"model_type": "siglip_vision_model", **sizes, "patch_size": int(patch_px), "image_size": int(image_px)}
+
+
+KNOWN_TOWERS: dict[str, dict[str, Any]] = {
+    "openai/clip-vit-large-patch14-336": {**_CLIP_L_14, "image_size": 336},
+    "openai/clip-vit-large-patch14": {**_CLIP_L_14, "image_size": 224},
+    **{
+        f"google/{kind}-{size}-patch{patch_px}-{image_px}": _describe_siglip(size, patch_px, image_px)
+        for kind, towers in _SIGLIP_TOWERS.items()
+        for size, patch_px, image_px in (tower.split("-") for tower in towers)
+    },
+}
+
+_CLIP_KINDS = ("clip_vision_model", "clip")
+_SIGLIP_KINDS = ("siglip_vision_model", "siglip")
+# Towers that some LLaVAs were trained with and that are not supported, by what their names contain.
+_FOREIGN_TOWERS = (
+    (r"naflex", "a SigLIP2 of variable resolution (NaFlex)"),
+    (r"eva[-_]?0?2?[-_]?clip|internal-eva|eva02", "an EVA-CLIP"),
+    (r"intern[-_]?vi(t|deo)", "an InternViT"),
+    (r"open_clip|convnext|^timm", "an OpenCLIP or timm tower"),
+    (r"dino", "a DINO"),
+    (r"imagebind", "ImageBind"),
+    (r"mlcd", "an MLCD"),
+    (r"aimv2", "an AIMv2"),
+    (r"radio", "a RADIO"),
+    (r"^pe-(core|lang|spatial)", "a Perception Encoder"),
+    (r"(^|[-_])sam([-_]|$)", "a SAM"),
+)
+
+# Source: transformers 5.23 CLIPVisionConfig, SiglipVisionConfig.
+TOWER_DEFAULTS = {"hidden_size": 768, "num_hidden_layers": 12, "image_size": 224, "patch_size": 32}
+_SIGLIP_DEFAULTS = {
+    **_describe_siglip("base", "16", "224"),
+    "hidden_act": "gelu_pytorch_tanh",
+    "layer_norm_eps": 1e-6,
+}
+
+
+def complete_tower(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A tower's configuration with what it may leave out. CheckpointError for one that is not supported."""
+    kind = values.get("model_type") or "clip_vision_model"
+    if kind in _SIGLIP_KINDS:
+        return {**_SIGLIP_DEFAULTS, **values, "model_type": "siglip_vision_model"}
+    if kind not in _CLIP_KINDS:
+        what = describe_foreign_tower(str(kind))
+        raise CheckpointError(
+            f"A vision tower of the kind '{kind}'{f' ({what})' if what else ''} is not supported; supported are CLIP's "
+            "and SigLIP's (of SigLIP2 those of a fixed resolution)."
+        )
+    return {**TOWER_DEFAULTS, **values}
+
+
+def is_siglip(tower_config: Mapping[str, Any], name: str = "") -> bool:
+    """Whether a tower is SigLIP's, by its configuration, or where that says nothing by its name."""
+    kind = tower_config.get("model_type")
+    return kind in _SIGLIP_KINDS if kind else "siglip" in name.lower() and describe_foreign_tower(name) is None
+
+
+def describe_foreign_tower(name: str) -> str | None:
+    """What a tower of this name is, if it is one that is not supported: "an InternViT"; else None."""
+    own_name = name.rstrip("/").lower()
+    if not own_name.startswith("timm/"):
+        own_name = own_name.rpartition("/")[2]
+    return next((what for pattern, what in _FOREIGN_TOWERS if re.search(pattern, own_name)), None)
+
+
+def refuse_foreign_tower(name: str, path: Path) -> None:
+    """CheckpointError if a tower of this name, which is no folder, is one that is not supported."""
+    what = describe_foreign_tower(name)
+    if what is not None:
+        raise CheckpointError(
+            f"{path} names the vision tower '{name}', which is {what}. Supported are CLIP's and SigLIP's (of SigLIP2 "
+            "those of a fixed resolution)."
+        )
+
+
+def name_tower(tower: Mapping[str, Any]) -> str:
+    """The hub id of a known tower of these sizes; "" if there is none."""
+    sizes = dict(tower)
+    if is_siglip(tower):
+        # llava-hf stores it without the last block, which LLaVA-NeXT leaves out too.
+        whole = {12: 12, 11: 12, 24: 24, 23: 24, 27: 27, 26: 27}
+        sizes["num_hidden_layers"] = whole.get(tower["num_hidden_layers"], 0)
+    return next((name for name, known in KNOWN_TOWERS.items() if known.items() <= sizes.items()), "")
