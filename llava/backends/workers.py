@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import Any
@@ -26,6 +25,7 @@ from llava.backends.turns import write_conversation
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import conv_templates, template_name
 from llava.errors import EngineClosed, EngineFailed, UsageError
+from llava.text import write_line
 
 # How often a controller without workers is asked again.
 _LOOK_S = 1.0
@@ -273,5 +273,5 @@ def from_flags(arguments: Any, settings: Any) -> Workers:
         model_id=arguments.model or arguments.name,
         api_key=os.environ.get("LLAVA_ENGINE_KEY"),
         timeouts=Timeouts(silent_s=settings.limits.answer_s),
-        on_progress=lambda sentence: print(f"llava: {sentence}", file=sys.stderr, flush=True),
+        on_progress=lambda sentence: write_line(f"llava: {sentence}"),
     )

@@ -17,6 +17,7 @@ from llava.sampling import MAX_LOGPROBS, Sampling
 from llava.serve.limits import Limits
 from llava.serve.messages import Message, as_message
 from llava.serve.refusals import Refusal, over
+from llava.text import find_flaw
 
 # Temperatures below this would only make infinities of scores.
 _GREEDY_BELOW = 1e-4
@@ -31,20 +32,25 @@ _REFUSED = {
     "continue_final_message": "An answer that was begun is not continued: end with a user's message.",
     "function_call": "The model calls no functions.",
     "functions": "The model calls no functions.",
+    "ebnf": "Answers are constrained by response_format alone.",
+    "grammar": "Answers are constrained by response_format alone.",
     "guided_choice": "Answers are constrained by response_format alone.",
     "guided_grammar": "Answers are constrained by response_format alone.",
     "guided_json": "Answers are constrained by response_format alone.",
     "guided_regex": "Answers are constrained by response_format alone.",
+    "include_stop_str_in_output": "An answer ends before its stop text.",
     "ignore_eos": "An answer ends where the model ends it.",
     "logit_bias": "Single tokens cannot be favoured.",
     "mm_processor_kwargs": "Pictures are prepared as the checkpoint says.",
     "modalities": "Answers are text.",
     "prompt_embeds": "Embeddings are not taken from clients.",
     "prompt_logprobs": "Only tokens of answers have log-probabilities.",
+    "regex": "Answers are constrained by response_format alone.",
     "stop_token_ids": "Send stop texts as stop.",
     "structured_outputs": "Answers are constrained by response_format alone.",
     "tool_choice": "The model calls no tools.",
     "tools": "The model calls no tools.",
+    "truncate_prompt_tokens": "A prompt is never cut: shorten it.",
     "use_beam_search": "Answers are drawn token by token.",
     "web_search_options": "The model searches nothing.",
 }
@@ -63,6 +69,10 @@ _UNUSED_WITH: dict[str, tuple[str, tuple[Any, ...]]] = {
 }
 
 
+# What even an empty object, or false, asks for.
+_ASKED_BY_NOTHING = ("add_generation_prompt", "web_search_options")
+
+
 def _asks_for_nothing(name: str, raw: dict[str, Any]) -> bool:
     value = raw.get(name)
     if value is None or value in _HARMLESS.get(name, ()):
@@ -73,7 +83,9 @@ def _asks_for_nothing(name: str, raw: dict[str, Any]) -> bool:
             return True
     if name == "logit_bias" and isinstance(value, dict):
         return all(bias == 0 for bias in value.values())
-    return name != "add_generation_prompt" and value in ([], {}, False)
+    if isinstance(value, dict) and name not in _ASKED_BY_NOTHING:
+        return all(one is None for one in value.values())
+    return name not in _ASKED_BY_NOTHING and value in ([], "", False)
 
 
 def _as_whole(value: Any) -> Any:
@@ -292,6 +304,7 @@ def read_sampling(body: SamplingBody | WorkerBody, limits: Limits, new_tokens: i
         names = ("max_completion_tokens", "max_output_tokens", "max_tokens")
         said = [value for name in names if (value := getattr(body, name, None)) is not None]
         asked = said[0] if said else new_tokens or limits.new_tokens
+        _judge_least(body.min_tokens, min(asked, limits.new_tokens))
         rest = {
             "top_k": body.top_k if body.top_k and body.top_k > 0 else None,
             "min_p": body.min_p or 0.0,
@@ -312,6 +325,13 @@ def read_sampling(body: SamplingBody | WorkerBody, limits: Limits, new_tokens: i
     )
 
 
+def _judge_least(least: int | None, most: int) -> None:
+    """Raises Refusal for an answer that would have to be longer than it may be."""
+    if least is not None and least > most:
+        why = f"min_tokens is {least:,}, but the answer may have at most {most:,} tokens. Ask for fewer."
+        raise Refusal(400, why, param="min_tokens", code="invalid_value")
+
+
 def _judge_texts(param: str, texts: Sequence[str], limits: Limits) -> None:
     """Raises Refusal for stop texts or bad words that are too many, too long or empty."""
     what = "stop text" if param == "stop" else "bad word"
@@ -322,6 +342,9 @@ def _judge_texts(param: str, texts: Sequence[str], limits: Limits) -> None:
     if longest > limits.stop_characters:
         length = f"A {what} has {longest:,} characters"
         raise over("stop_characters", limits.stop_characters, length, "Shorten it.", param=param)
+    for text in texts:
+        if (flaw := find_flaw(text)) is not None:
+            raise Refusal(400, f"The {what} {_show_value(text)} {flaw}.", param=param, code="invalid_value")
     if not all(texts):
         why = f"A {what} is empty; it would end every answer at once."
         raise Refusal(400, why, param=param, code="invalid_value")

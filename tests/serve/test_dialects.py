@@ -118,6 +118,23 @@ HISTORIES: dict[str, tuple[list[Any], list[tuple[str, tuple[str, ...]]]]] = {
             ("user", answered()),
         ],
     ),
+    "langchain's own names, and what a model thought before it answered": (
+        [
+            HI,
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "thinking", "thinking": "Hm.", "signature": "x"},
+                    {"type": "reasoning", "text": "Hm.", "summary": []},
+                    {"type": "redacted_thinking", "data": "x"},
+                    {"type": "text", "text": "Hello."},
+                ],
+                "tool_calls": [{"type": "tool_call", "id": "1", "name": "look", "args": {"at": "the sign"}}],
+            },
+            {"role": "tool", "tool_call_id": "1", "content": "x"},
+        ],
+        [("user", ("Hi",)), ("assistant", ("Hello.", CALLED)), ("user", answered("x"))],
+    ),
     "a refusal as a part and as a field, and words without a part": (
         [
             HI,
@@ -287,6 +304,8 @@ NOTHING: list[dict[str, Any]] = [
     {"service_tier": "default", "store": False, "reasoning_effort": "none", "verbosity": "low"},
     {"chat_template_kwargs": {"enable_thinking": False}},
     {"add_generation_prompt": True, "continue_final_message": False},
+    {"guided_regex": "", "grammar": "", "tool_choice": "", "structured_outputs": {"json": None, "regex": None}},
+    {"include_stop_str_in_output": False, "truncate_prompt_tokens": None, "web_search_options": None},
     {"min_tokens": 0, "ignore_eos": False, "use_beam_search": False, "bad_words": [], "stop_token_ids": []},
     {"n": 1, "best_of": 1, "presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1.0},
     {"prediction": None, "audio": None, "user": "", "metadata": {}, "seed": None},
@@ -310,7 +329,11 @@ SOMETHING: list[dict[str, Any]] = [
     {"tool_choice": {"type": "function", "function": {"name": "look"}}},
     {"logit_bias": {"5": 1}},
     {"chat_template_kwargs": {"enable_thinking": True}},
-    {"min_tokens": 1},
+    {"web_search_options": {}},
+    {"truncate_prompt_tokens": 5},
+    {"include_stop_str_in_output": True},
+    {"structured_outputs": {"json": None, "regex": "a"}},
+    {"regex": "a"},
     {"audio": {"voice": "x"}},
 ]
 
