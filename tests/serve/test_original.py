@@ -348,8 +348,24 @@ def test_who_asks_no_controller_is_told_so() -> None:
         ask_workers(NOBODY, "Hi")
     with run_old_worker() as (address, _), pytest.raises(EngineFailed, match="no controller of LLaVA"):
         ask_workers(address, "Hi")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ftp://localhost",
+        "http://",
+        "http://[",
+        "http://a:x",
+        "http://a:70000",
+        "http://a:0",
+        "http://\udcff",
+        "a\x1b[2J",
+    ],
+)
+def test_what_is_no_servers_url_is_named(text: str) -> None:
     with pytest.raises(UsageError, match="no server's URL"):
-        read_address("ftp://localhost")
+        read_address(text)
 
 
 COMMANDS = {
@@ -425,6 +441,8 @@ def test_a_port_that_is_taken_is_a_mistake_with_a_remedy(capsys: pytest.CaptureF
         port = str(taken.getsockname()[1])
         assert controller.main(["--host", "127.0.0.1", "--port", port]) == 2
     assert f"Port {port} on 127.0.0.1 cannot be had" in capsys.readouterr().err
+    assert controller.main(["--host", "127.0.0.1", "--port", "99999"]) == 2
+    assert "Port 99999 on 127.0.0.1 cannot be had" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
