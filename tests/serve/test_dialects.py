@@ -21,7 +21,8 @@ from llava.errors import EngineFailed
 from llava.serve.app import create_app
 from llava.serve.limits import Settings
 from llava.serve.openai import list_models
-from llava.serve.refusals import over, translate
+from llava.serve.refusals import Refusal, over, translate
+from llava.serve.schemas import ChatBody, ResponsesBody, check, read_format
 from llava.serve.service import Service
 from tests.serve.conftest import LIMITS
 from tests.serve.serving import Puppet, Running, data_uri, run_server
@@ -330,6 +331,7 @@ SOMETHING: list[dict[str, Any]] = [
     {"logit_bias": {"5": 1}},
     {"chat_template_kwargs": {"enable_thinking": True}},
     {"web_search_options": {}},
+    {"prompt_logprobs": 0},
     {"truncate_prompt_tokens": 5},
     {"include_stop_str_in_output": True},
     {"structured_outputs": {"json": None, "regex": "a"}},
@@ -342,6 +344,26 @@ SOMETHING: list[dict[str, Any]] = [
 def test_what_asks_for_what_cannot_be_had_is_refused(running: Running, more: dict[str, Any]) -> None:
     reply = running.post(CHAT, {"messages": [HI], **more})
     assert (reply.status, reply.error["param"]) == (400, next(iter(more)))
+
+
+def test_a_schema_beside_the_type_is_one() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    forms: list[dict[str, Any]] = [
+        {"type": "json_object", "schema": schema},
+        {"type": "json_schema", "schema": schema},
+        {"type": "json_schema", "json_schema": {"schema": schema}},
+    ]
+    for form in forms:
+        body = check(ChatBody, {"messages": [HI], "response_format": form})
+        assert read_format(body.response_format, "response_format", can_constrain=True) == wanted
+    flat = {"type": "json_schema", "name": "n", "schema": schema, "strict": True}
+    response = check(ResponsesBody, {"input": "Hi", "text": {"format": flat}})
+    assert response.text is not None
+    form = read_format(response.text.format, "text.format", can_constrain=True)
+    assert form == {"type": "json_schema", "json_schema": {"name": "n", "schema": schema, "strict": True}}
+    with pytest.raises(Refusal, match="this has to be an object"):
+        check(ChatBody, {"messages": [HI], "response_format": {"type": "json_object", "schema": True}})
 
 
 # Images
