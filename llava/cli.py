@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import importlib.metadata
 import importlib.util
 import json
@@ -18,25 +17,26 @@ import platform
 import signal
 import sys
 import time
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from llava import __version__
-from llava.errors import LlavaError, Notice, UsageError
+from llava.errors import LlavaError, UsageError
 from llava.flags import (
     QUANTIZATIONS,
     add_checkpoint_flags,
     add_command,
     add_image_flags,
     add_tower_flag,
+    complain,
     quick_imports,
     read_bytes,
     read_ids,
+    run_door,
 )
 from llava.serve.command import add_serve
-from llava.text import Printer, find_flaw, for_stream, give_up, is_terminal, is_unicode, open_streams, write_line
+from llava.text import Printer, find_flaw, for_stream, is_terminal, is_unicode, open_streams, write_line
 
 if TYPE_CHECKING:
     from llava.backends.local import Answer
@@ -44,67 +44,19 @@ if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
     from llava.sampling import Sampling
 
-INTERRUPTED = 130
-BROKEN_PIPE = 141
-
-
-# An OSError of these, about no file, is about standard output.
-_NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code; argparse's own mistakes leave with 2."""
     has_output = open_streams()
-    try:
+
+    def work() -> int:
         try:
-            with _notices_as_lines():
-                code = _run(sys.argv[1:] if argv is None else list(argv), has_output)
+            return _run(sys.argv[1:] if argv is None else list(argv), has_output)
         except SystemExit:  # argparse's, after --help too
             sys.stdout.flush()
             raise
-        sys.stdout.flush()  # here, so that a reader who left is noticed here
-        return code
-    except LlavaError as error:
-        return _complain(str(error), error.exit_code)
-    except KeyboardInterrupt:
-        write_line("")
-        return INTERRUPTED
-    except BrokenPipeError:
-        give_up(sys.stdout)
-        return BROKEN_PIPE
-    except OSError as error:
-        if error.filename is None and error.errno not in _NOT_WRITTEN:
-            raise
-        if error.filename is None:
-            give_up(sys.stdout)
-            return _complain(f"Standard output cannot be written: {error.strerror}.", LlavaError.exit_code)
-        return _complain(f"{error.strerror}: {error.filename}", LlavaError.exit_code)
 
-
-def _complain(sentence: str, exit_code: int) -> int:
-    try:
-        sys.stdout.flush()
-    except OSError:
-        give_up(sys.stdout)
-    write_line(f"llava: error: {sentence}")
-    return exit_code
-
-
-@contextlib.contextmanager
-def _notices_as_lines() -> Iterator[None]:
-    """What Python code would be warned of is a line on standard error."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", Notice)
-        show_others = warnings.showwarning
-
-        def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
-            if issubclass(category, Notice):
-                write_line(f"llava: {message}")
-            else:
-                show_others(message, category, *rest, **more)
-
-        warnings.showwarning = show
-        yield
+    return run_door(work)
 
 
 def _run(argv: list[str], has_output: bool) -> int:
@@ -308,7 +260,7 @@ def _ask(arguments: argparse.Namespace) -> int:
     if printer.failure:
         write_line(printer.text)
         reason = f"Standard output cannot be written ({printer.failure}); what belongs there is above."
-        return _complain(reason, LlavaError.exit_code)
+        return complain(reason, LlavaError.exit_code)
     return 0
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import gc
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from llava.errors import LlavaError
+from llava.errors import LlavaError, Notice
+from llava.text import give_up, open_streams, write_line
 
 # Bits of each name that --quant takes.
 QUANTIZATIONS = {"int8": 8, "int4": 4}
@@ -24,16 +27,66 @@ def add_command(
     return parser
 
 
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+# An OSError of these, about no file, is about standard output.
+_NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF)
+
+
 def run_door(work: Callable[[], int]) -> int:
-    """What ``work``, the command of a front door, returns; a mistake of the user's is one sentence on stderr."""
+    """What ``work``, a command, returns, or the exit code of what it raised: a mistake is one sentence on stderr.
+
+    The standard streams take any text, and notices are lines on stderr.
+    """
+    open_streams()
     try:
-        return work()
+        with _notices_as_lines():
+            code = work()
+        sys.stdout.flush()  # here, so that a reader who left is noticed here
+        return code
     except LlavaError as error:
-        print(f"llava: error: {error}", file=sys.stderr)
-        return error.exit_code
+        return complain(str(error), error.exit_code)
     except KeyboardInterrupt:
-        print(file=sys.stderr)
-        return 130
+        write_line("")
+        return INTERRUPTED
+    except BrokenPipeError:
+        give_up(sys.stdout)
+        return BROKEN_PIPE
+    except OSError as error:
+        if error.filename is None and error.errno not in _NOT_WRITTEN:
+            raise
+        if error.filename is None:
+            give_up(sys.stdout)
+            return complain(f"Standard output cannot be written: {error.strerror}.", LlavaError.exit_code)
+        return complain(f"{error.strerror}: {error.filename}", LlavaError.exit_code)
+
+
+def complain(sentence: str, exit_code: int) -> int:
+    """The exit code, after the sentence was written to stderr, behind what is on its way to stdout."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        give_up(sys.stdout)
+    write_line(f"llava: error: {sentence}")
+    return exit_code
+
+
+@contextlib.contextmanager
+def _notices_as_lines() -> Iterator[None]:
+    """What Python code would be warned of is a line on standard error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", Notice)
+        show_others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+            if issubclass(category, Notice):
+                write_line(f"llava: {message}")
+            else:
+                show_others(message, category, *rest, **more)
+
+        warnings.showwarning = show
+        yield
 
 
 @contextlib.contextmanager

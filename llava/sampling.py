@@ -116,7 +116,7 @@ class Sampling:
         """Arguments for ``generate``; the sampling flags are absent from a greedy call, which would warn of them."""
         chosen: dict[str, Any] = {"num_beams": self.num_beams, "do_sample": self.temperature > 0}
         if self.repetition_penalty is not None:
-            chosen["repetition_penalty"] = self.repetition_penalty
+            chosen["repetition_penalty"] = float(self.repetition_penalty)
         if self.temperature > 0:
             chosen["temperature"] = self.temperature
             # Said even when they are off: a checkpoint's generation_config.json may hold other values.

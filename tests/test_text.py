@@ -195,6 +195,10 @@ C = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "COLUMNS": "2
         (["info", "--image", "examples/demo.png"], ">/dev/full", 1),
         (["info", b"nowhere-\xff\x1b"], "", 1),
         (["ask", b"what\xff"], "", 2),
+        (["serve", "--name", b"a\xff"], "", 2),
+        (["serve", "--host", b"a\xff"], "", 2),
+        (["serve", "--cors-origin", b"http://a\xff"], "", 2),
+        (["serve", "--controller", "http://["], "", 2),
     ],
 )
 def test_a_command_ends_as_it_should_in_a_plain_locale(words: list[str | bytes], redirect: str, code: int) -> None:

@@ -28,6 +28,7 @@ from llava.backends.process import Care, EngineProcess, Launch
 from llava.backends.protocol import ChatRequest, Delta, Usage
 from llava.backends.remote import Counts, Remote, Timeouts
 from llava.errors import EngineClosed, EngineFailed, LlavaError, RequestTooLarge, UsageError
+from llava.text import write_line
 
 _log = logging.getLogger("llava.engine")
 
@@ -146,7 +147,7 @@ def read_flags(arguments: Any, settings: Any) -> dict[str, Any]:
         ),
         "care": Care(start_s=arguments.engine_start_s),
         "timeouts": Timeouts(silent_s=settings.limits.answer_s),
-        "on_progress": lambda sentence: print(f"llava: {sentence}", file=sys.stderr, flush=True),
+        "on_progress": lambda sentence: write_line(f"llava: {sentence}"),
     }
 
 

@@ -162,10 +162,10 @@ class Local:
         cuts = getattr(config, "truncate_to_model_max_length", False)
         limit_tokens = None if cuts else loaded.context_tokens
         positions = [plan.num_positions for plan in plans]
+        check_text(conversation.get_prompt())
         prompt = render(conversation, loaded.tokenizer, positions, limit_tokens=limit_tokens)
         longest = (cuts and getattr(config, "tokenizer_model_max_length", None)) or prompt.num_positions
         prompt_tokens = min(prompt.num_positions, longest)
-        _check_text(conversation.get_prompt())
         stop_texts, stop_ids = find_ends(conversation, loaded)
         asked = sampling.max_new_tokens
         sampling = sampling.within(loaded.context_tokens - prompt_tokens)
@@ -354,9 +354,10 @@ def _judge_end(prepared: Prepared, new_ids: Sequence[int], *, is_stopped: bool) 
     return "length" if len(new_ids) >= prepared.sampling.max_new_tokens else "time"
 
 
-def _check_text(text: str) -> None:
+def check_text(text: str, what: str = "conversation") -> None:
+    """Raises UsageError for what no tokenizer takes."""
     if (flaw := find_flaw(text)) is not None:
-        raise UsageError(f"The conversation {flaw}.")
+        raise UsageError(f"The {what} {flaw}.")
 
 
 def image_slot(loaded: LoadedModel) -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from llava.backends.local import Local, Prepared, Speech, find_ends, image_slot
+from llava.backends.local import Local, Prepared, Speech, check_text, find_ends, image_slot
 from llava.backends.protocol import ChatRequest, Delta, FinishReason, SentPicture, TokenLogprob, Usage
 from llava.backends.turns import write_conversation
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
@@ -228,7 +228,8 @@ def name_model(model: Any) -> str:
         return "embedded"
     if not isinstance(model, (str, Path)):
         return "llava"
-    return Path(model).name if Path(model).is_dir() else str(model)
+    name = Path(model).name if Path(model).is_dir() else str(model)
+    return name.encode("utf-8", "backslashreplace").decode()  # a folder's name need not be text
 
 
 @dataclass
@@ -254,6 +255,7 @@ def _prepare_text(local: Local, request: ChatRequest, sampling: Sampling) -> Pre
     """A rendered prompt as the model takes it; it ends where the checkpoint's own end token comes."""
     loaded = local.loaded
     assert request.prompt is not None
+    check_text(request.prompt, "prompt")
     ids = tuple(tokenizer_image_token(request.prompt, loaded.tokenizer))
     plans = _plan(request.pictures, loaded)
     num_slots = ids.count(IMAGE_TOKEN_INDEX)

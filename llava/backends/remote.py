@@ -15,7 +15,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import httpx2 as httpx
 
@@ -328,9 +328,21 @@ def read_remote_flags(arguments: Any, settings: Any) -> dict[str, Any]:
 _NO_EXTRAS: Mapping[str, float] = {"top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
 
 
+def split_address(text: str) -> SplitResult | None:
+    """A server's URL, which may lack its scheme; None for one that no client can call."""
+    url = text if "://" in text else f"http://{text}"
+    try:
+        parts, known = urlsplit(url), httpx.URL(url)
+        is_address = bool(parts.hostname and known.host) and parts.port != 0
+    except (ValueError, httpx.InvalidURL):  # no port, no IPv6 address, control characters, half of a surrogate pair
+        return None
+    is_fit = is_address and parts.scheme in ("http", "https") and not (parts.query or parts.fragment)
+    return parts if is_fit else None
+
+
 def _read_url(url: str) -> str:
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    parts = split_address(url)
+    if parts is None:
         raise UsageError(f"'{url}' is no engine's URL; write one such as http://127.0.0.1:30000/v1.")
     path = parts.path.rstrip("/") or "/v1"
     return f"{parts.scheme}://{parts.netloc}{path}"

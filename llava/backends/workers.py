@@ -12,20 +12,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing, suppress
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2 as httpx
 
 from llava.backends.protocol import ChatRequest, Delta, Usage
-from llava.backends.remote import Counts, Remote, Timeouts, write_data_uri
+from llava.backends.remote import Counts, Remote, Timeouts, split_address, write_data_uri
 from llava.backends.turns import write_conversation
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import conv_templates, template_name
 from llava.errors import EngineClosed, EngineFailed, UsageError
+from llava.text import write_line
 
 # How often a controller without workers is asked again.
 _LOOK_S = 1.0
@@ -35,11 +34,10 @@ _MOST_PIECE_BYTES = 32 * 2**20
 
 def read_address(text: str) -> str:
     """A server's URL without a slash at its end. Raises UsageError."""
-    url = text if "://" in text else f"http://{text}"
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    parts = split_address(text)
+    if parts is None:
         raise UsageError(f"'{text}' is no server's URL; write one such as http://localhost:21001.")
-    return url.rstrip("/")
+    return parts.geturl().rstrip("/")
 
 
 def make_client(timeout: Any = 10.0, api_key: str | None = None) -> httpx.AsyncClient:
@@ -273,5 +271,5 @@ def from_flags(arguments: Any, settings: Any) -> Workers:
         model_id=arguments.model or arguments.name,
         api_key=os.environ.get("LLAVA_ENGINE_KEY"),
         timeouts=Timeouts(silent_s=settings.limits.answer_s),
-        on_progress=lambda sentence: print(f"llava: {sentence}", file=sys.stderr, flush=True),
+        on_progress=lambda sentence: write_line(f"llava: {sentence}"),
     )

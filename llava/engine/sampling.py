@@ -69,11 +69,15 @@ class Chooser:
     def change(self, scores_V: torch.Tensor) -> torch.Tensor:
         """The scores [V] as this answer's settings change them: from these the next token is chosen."""
         sampling, processors = self.sampling, self.processors
-        changed_V = scores_V if self.form is None else self.form.mask(scores_V)
+        form_V = None if self.form is None else self.form.mask(scores_V)
+        # Processors see finite numbers: some make NaN of minus infinity, or a token likely that may not come.
+        changed_V = scores_V if form_V is None else torch.where(form_V == -torch.inf, scores_V, form_V)
         if sampling.has_penalties and self.counts:
             changed_V = self._penalize(changed_V)
         if processors is not None:
             changed_V = self._process(processors.before, changed_V)
+        if form_V is not None:
+            changed_V = _keep_form(changed_V, form_V)
         highest = changed_V.max()
         if not highest.isfinite():
             raise UsageError(
@@ -110,6 +114,16 @@ class Chooser:
             assert sampling.seed is not None, "whoever takes a request gives it a seed"
             self._generator = torch.Generator().manual_seed(sampling.seed % 2**63)
         return int(torch.multinomial(scores_V.softmax(-1), 1, generator=self._generator))
+
+
+def _keep_form(changed_V: torch.Tensor, form_V: torch.Tensor) -> torch.Tensor:
+    """Changed scores [V], minus infinity where the form's are.
+
+    The form is what was asked for first: where the settings bar every token that it allows, such as a key that
+    ``no_repeat_ngram_size`` lets come only once, they do not hold for this token.
+    """
+    kept_V = changed_V.masked_fill(form_V == -torch.inf, -torch.inf)
+    return kept_V if bool(kept_V.max().isfinite()) else form_V
 
 
 def keep_likely(scores_V: torch.Tensor, sampling: Sampling) -> torch.Tensor:

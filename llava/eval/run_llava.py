@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from llava.constants import IMAGE_PLACEHOLDER
-from llava.errors import LlavaError, UsageError
+from llava.errors import UsageError
+from llava.flags import run_door
 from llava.image.source import FOR_LOCAL_USER, Picture, load_picture, say_notes
-from llava.text import for_stream, open_streams, write_line
+from llava.text import for_stream, write_line
 
 if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
@@ -67,10 +68,9 @@ def eval_model(args: Any) -> str:
     loaded = _load(args.model_path, args.model_base)
     conversation = start_conversation(loaded, args.conv_mode)
     if args.conv_mode is not None and args.conv_mode != loaded.template:
-        print(
+        write_line(
             f"[WARNING] the auto inferred conversation mode is {loaded.template}, "
-            f"while `--conv-mode` is {args.conv_mode}, using {args.conv_mode}",
-            file=sys.stderr,
+            f"while `--conv-mode` is {args.conv_mode}, using {args.conv_mode}"
         )
     pieces = args.query.split(IMAGE_PLACEHOLDER)
     if len(pieces) == 1:
@@ -88,7 +88,7 @@ def eval_model(args: Any) -> str:
     reply = answer(loaded, conversation, pictures, sampling)
     if reply.cut_tokens:
         kept = reply.prompt_tokens
-        print(f"[WARNING] the prompt was cut to its first {kept} of {kept + reply.cut_tokens} tokens", file=sys.stderr)
+        write_line(f"[WARNING] the prompt was cut to its first {kept} of {kept + reply.cut_tokens} tokens")
     print(for_stream(reply.text, sys.stdout))
     if not reply.text:
         write_line(f"[WARNING] {reply.explain(loaded.tokenizer)}")
@@ -129,14 +129,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``eval_model`` from the command line; returns the exit code."""
-    open_streams()
     args = build_parser().parse_args(argv)
-    try:
+
+    def work() -> int:
         eval_model(args)
-    except LlavaError as error:
-        write_line(f"llava: error: {error}")
-        return error.exit_code
-    return 0
+        return 0
+
+    return run_door(work)
 
 
 if __name__ == "__main__":

@@ -189,6 +189,8 @@ def clean_generation_config(values: Mapping[str, Any]) -> GenerationConfig:
             refused = {key: value for key, value in kept.items() if FIELDS.get(key, (None,))[0] is How.NOBODY}
             config = GenerationConfig(**{key: value for key, value in kept.items() if key not in refused})
             config._refused = refused
+    if isinstance(config.repetition_penalty, int):  # its processor takes nothing but a float
+        config.repetition_penalty = float(config.repetition_penalty)
     for name in (*WARPERS, *BEAMS_ONLY):  # past the check that warns of them
         if says_something(name, values.get(name)):
             setattr(config, name, values[name])
@@ -285,6 +287,7 @@ def write_for_generate(config: GenerationConfig, values: Mapping[str, Any]) -> d
 
 # What ``generate`` takes None for as something else than off.
 _OFF: dict[str, Any] = {
+    "min_length": 0,
     "num_return_sequences": 1,
     "output_scores": False,
     "return_dict_in_generate": False,
@@ -373,16 +376,18 @@ def _try_out(model: Any, name: str, value: Any) -> None:
     for num_tokens in (0, 1, 2, 5):
         ids = torch.arange(num_tokens)[None]
         scores = torch.arange(model.config.vocab_size, dtype=torch.float32)[None]
-        if processors.after(ids, processors.before(ids, scores)).isnan().any():
-            raise ValueError("it makes NaN of logits")
+        changed = processors.after(ids, processors.before(ids, scores))
+        if changed.isnan().any() or changed.isposinf().any():
+            raise ValueError("it makes NaN or infinity of logits")
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    """Whether it is an integer that a tensor holds."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _is_text(value: Any) -> bool:

@@ -22,6 +22,7 @@ from llava.flags import run_door
 from llava.image.source import FOR_LOCAL_USER, load_picture
 from llava.sampling import Sampling
 from llava.serve.original import tell_unused
+from llava.text import find_flaw, for_stream, write_line
 
 if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
@@ -44,10 +45,9 @@ def main(args: Any) -> None:
     loaded = _load(args)
     mode = getattr(args, "conv_mode", None)
     if mode is not None and mode != loaded.template:
-        print(
+        write_line(
             f"[WARNING] the auto inferred conversation mode is {loaded.template}, "
-            f"while `--conv-mode` is {mode}, using {mode}",
-            file=sys.stderr,
+            f"while `--conv-mode` is {mode}, using {mode}"
         )
     chat = Chat(loaded, sampling, template=mode)
     chat.waiting.append(image)
@@ -62,13 +62,18 @@ def main(args: Any) -> None:
             return
         print(f"{roles[1]}: ", end="", flush=True)
         try:
-            reply = chat.ask(question, lambda piece: print(piece, end="", flush=True))
+            if (flaw := find_flaw(question)) is not None:
+                raise UsageError(f"What was typed {flaw}.")
+            reply = chat.ask(question, lambda piece: print(for_stream(piece, sys.stdout), end="", flush=True))
         except LlavaError as error:
-            print(f"\nllava: error: {error}", file=sys.stderr, flush=True)
+            print(flush=True)
+            write_line(f"llava: error: {error}")
             continue
         print(flush=True)
+        if reply is not None and not reply.text:
+            write_line(f"[WARNING] {reply.explain(loaded.tokenizer)}")
         if getattr(args, "debug", False) and reply is not None:
-            print("\n", {"prompt_tokens": reply.prompt_tokens, "outputs": reply.text}, "\n")
+            print("\n", {"prompt_tokens": reply.prompt_tokens, "outputs": for_stream(reply.text, sys.stdout)}, "\n")
 
 
 def _load(args: Any) -> LoadedModel:

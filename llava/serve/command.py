@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from llava.errors import UsageError
 from llava.flags import QUANTIZATIONS, add_checkpoint_flags, add_command, read_bytes
 from llava.serve.limits import Limits, Settings
+from llava.text import find_flaw
 
 if TYPE_CHECKING:
     from llava.backends.protocol import Backend
@@ -130,6 +131,7 @@ def need_serve_extra() -> None:
 
 def _serve(arguments: argparse.Namespace) -> int:
     need_serve_extra()
+    _check_texts(arguments)
     from llava.serve.origins import read_host_name
     from llava.serve.paths import read_root_path
     from llava.serve.run import serve
@@ -154,6 +156,19 @@ def _serve(arguments: argparse.Namespace) -> int:
         mount = register_with(arguments.controller, mount)
     make_backend = partial(_choose_backend, arguments, settings)
     return serve(make_backend, settings, host=arguments.host, port=arguments.port, mount=mount)
+
+
+# Flags whose words clients and other servers get, so that they have to be text. Others may name files.
+_TEXTS = ("name", "host", "address", "controller", "workers_of", "engine_url", "engine_model", "cors_origin")
+
+
+def _check_texts(arguments: argparse.Namespace) -> None:
+    """Raises UsageError for a word that cannot be sent."""
+    for flag in _TEXTS:
+        value = getattr(arguments, flag)
+        for word in value if isinstance(value, list) else [value or ""]:
+            if (flaw := find_flaw(word)) is not None:
+                raise UsageError(f"What --{flag.replace('_', '-')} was given {flaw}.")
 
 
 def _read_keys(given: list[str]) -> tuple[str, ...]:

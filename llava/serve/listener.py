@@ -25,12 +25,14 @@ _LINGER_S = 1.0
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises UsageError."""
     try:
+        if not 0 <= port < 2**16:
+            raise OSError("ports are numbers from 0 to 65535")
+        host.encode("idna")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         made = socket.create_server((host, port), family=family, backlog=_BACKLOG)
-    except OSError as error:
-        raise UsageError(
-            f"Port {port} on {host} cannot be had: {error.strerror or error}. Choose another one with --port."
-        ) from error
+    except (OSError, UnicodeError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise UsageError(f"Port {port} on {host} cannot be had: {reason}. Choose another one with --port.") from error
     return _Listener(made.family, made.type, made.proto, fileno=made.detach())
 
 

@@ -30,6 +30,18 @@ class RefusalPart(BaseModel):
     text: Annotated[str, Field(alias="refusal")]
 
 
+class UnsaidPart(BaseModel):
+    """What a model thought before it answered: no part of the conversation."""
+
+    type: Literal["thinking", "redacted_thinking", "reasoning"]
+    text: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop(cls, value: Any) -> Any:
+        return {"type": value.get("type")} if isinstance(value, dict) else value
+
+
 def _as_object(value: Any) -> Any:
     return {"url": value} if isinstance(value, str) else value
 
@@ -63,7 +75,9 @@ class ImagePart(BaseModel):
         return value
 
 
-Part = Annotated[TextPart | RefusalPart | ImagePart, Field(discriminator="type"), BeforeValidator(_as_part)]
+Part = Annotated[
+    TextPart | RefusalPart | UnsaidPart | ImagePart, Field(discriminator="type"), BeforeValidator(_as_part)
+]
 
 
 def _as_parts(value: Any) -> Any:
@@ -82,7 +96,8 @@ class Call(BaseModel):
         if not isinstance(value, dict):
             return value
         said = next((value[key] for key in ("function", "custom") if isinstance(value.get(key), dict)), value)
-        return {"name": said.get("name"), "arguments": said.get("arguments", said.get("input"))}
+        written = next((said[key] for key in ("arguments", "input", "args") if said.get(key) is not None), None)
+        return {"name": said.get("name"), "arguments": written}
 
     @property
     def text(self) -> str:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 
 from llava.flags import run_door
 from llava.serve.command import add_serve
+from llava.text import write_line
 
 
 def serve(words: Sequence[str]) -> int:
@@ -22,7 +22,7 @@ def tell_unused(arguments: argparse.Namespace, reasons: dict[str, str]) -> None:
     """One line on stderr for each flag of ``reasons`` that was given and has no meaning here."""
     for name, reason in reasons.items():
         if getattr(arguments, name) not in (None, False):
-            print(f"llava: --{name.replace('_', '-')} has no meaning here: {reason}.", file=sys.stderr, flush=True)
+            write_line(f"llava: --{name.replace('_', '-')} has no meaning here: {reason}.")
 
 
 def name_model(model_path: str | None) -> str | None:

@@ -104,7 +104,10 @@ def _is_loopback(name: str) -> bool:
 
 def _is_ours(origin: str, headers: Headers, settings: Settings) -> bool:
     """Whether the origin is the host that was called, for browsers that do not say it themselves."""
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:  # brackets that hold no address
+        return False
     if parts.scheme not in _PORTS or parts.path or parts.query or parts.fragment:
         return False
     name, port = _split_host(parts.netloc)

@@ -40,7 +40,7 @@ def write_raw(path: str) -> bytes:
 def refuse_unknown(path: str, root_path: str = "") -> Refusal:
     """The refusal of a path that is not there, with what is."""
     shown = path[:200]
-    if path.startswith("/v1/"):
+    if path == "/v1" or path.startswith("/v1/"):
         hint = f"The API's routes are {_ROUTES}."
     else:
         hint = f"The API is at {root_path}/v1, such as {root_path}/v1/chat/completions."

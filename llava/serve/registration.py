@@ -9,7 +9,6 @@ Source: haotian-liu/LLaVA@c121f04 llava/serve/model_worker.py.
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,6 +22,7 @@ from llava.errors import EngineClosed, EngineFailed
 from llava.serve.app import Mount
 from llava.serve.refusals import LOG
 from llava.serve.service import Service
+from llava.text import write_line
 
 # How soon the controller hears that the number of open questions is another, and is asked again if it did not answer.
 _NEWS_S = 1.0
@@ -60,7 +60,7 @@ async def _keep_registered(controller: str, service: Service) -> None:
         status = {"model_names": [service.backend.model_id], "speed": 1, "queue_length": service.num_open}
         content = {"worker_name": name, "check_heart_beat": True, "worker_status": status}
         await post_json(client, f"{controller}/register_worker", content)
-        print(f"llava: registered as {name} with the controller at {controller}", file=sys.stderr, flush=True)
+        write_line(f"llava: registered as {name} with the controller at {controller}")
 
     async with make_client() as client:
         try:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import sys
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
@@ -35,6 +34,7 @@ from llava.serve.limits import Settings
 from llava.serve.listener import listen
 from llava.serve.refusals import LOG, Refusal
 from llava.serve.schemas import check
+from llava.text import write_line
 
 DISPATCH_METHODS = ("lottery", "shortest_queue")
 
@@ -236,7 +236,7 @@ def serve_controller(host: str, port: int, dispatch: str) -> int:
     with closing(listen(host, port)) as listener:
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}"
-        print(f"llava: the controller answers at {address}", file=sys.stderr, flush=True)
+        write_line(f"llava: the controller answers at {address}")
         config = uvicorn.Config(
             create_controller(Registry(dispatch)),
             ws="none",

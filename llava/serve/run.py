@@ -8,7 +8,6 @@ import dataclasses
 import gc
 import json
 import socket
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -28,6 +27,7 @@ from llava.serve.listener import listen
 from llava.serve.origins import is_loopback_address
 from llava.serve.refusals import Refusal, over
 from llava.serve.service import Service
+from llava.text import write_line
 
 
 def serve(
@@ -44,10 +44,10 @@ def serve(
     shown = f"[{host}]" if ":" in host else host
     address = f"http://{shown}:{listener.getsockname()[1]}{settings.root_path}"
     settings = dataclasses.replace(settings, is_local=is_loopback_address(listener.getsockname()[0]))
-    print(f"llava: will answer at {address}", file=sys.stderr, flush=True)
+    write_line(f"llava: will answer at {address}")
     if not (settings.is_local or settings.keys):
         text = "other machines reach this server, and it has no API key: anybody who reaches it can use it (--api-key)"
-        print(f"llava: warning: {text}", file=sys.stderr, flush=True)
+        write_line(f"llava: warning: {text}")
     with contextlib.ExitStack() as starting, contextlib.closing(listener):
         starting.enter_context(quick_imports())
         backend = make_backend()
@@ -59,7 +59,7 @@ def serve(
             starting.close()
             gc.freeze()  # what is there by now stays; looking it through takes longer than a token
             seconds = time.perf_counter() - began
-            print(f"llava: {backend.model_id} is ready after {seconds:.1f} s", file=sys.stderr, flush=True)
+            write_line(f"llava: {backend.model_id} is ready after {seconds:.1f} s")
 
         server.service.on_ready = tell
         server.run(sockets=[listener])

@@ -10,70 +10,18 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_validator
 
 from llava.backends.protocol import ChatMessage, Delta, TokenLogprob, Usage
 from llava.sampling import MAX_LOGPROBS, Sampling
 from llava.serve.limits import Limits
 from llava.serve.messages import Message, as_message
 from llava.serve.refusals import Refusal, over
+from llava.serve.refused_fields import refuse_unsupported
+from llava.text import find_flaw
 
 # Temperatures below this would only make infinities of scores.
 _GREEDY_BELOW = 1e-4
-
-_REFUSED = {
-    "add_generation_prompt": "What is asked for is always an answer: leave it out.",
-    "allowed_token_ids": "Single tokens cannot be favoured.",
-    "audio": "It does not speak.",
-    "background": "Nothing is kept, so an answer cannot be fetched later.",
-    "chat_template": "The template is the checkpoint's own.",
-    "chat_template_kwargs": "The template is the checkpoint's own.",
-    "continue_final_message": "An answer that was begun is not continued: end with a user's message.",
-    "function_call": "The model calls no functions.",
-    "functions": "The model calls no functions.",
-    "guided_choice": "Answers are constrained by response_format alone.",
-    "guided_grammar": "Answers are constrained by response_format alone.",
-    "guided_json": "Answers are constrained by response_format alone.",
-    "guided_regex": "Answers are constrained by response_format alone.",
-    "ignore_eos": "An answer ends where the model ends it.",
-    "logit_bias": "Single tokens cannot be favoured.",
-    "mm_processor_kwargs": "Pictures are prepared as the checkpoint says.",
-    "modalities": "Answers are text.",
-    "prompt_embeds": "Embeddings are not taken from clients.",
-    "prompt_logprobs": "Only tokens of answers have log-probabilities.",
-    "stop_token_ids": "Send stop texts as stop.",
-    "structured_outputs": "Answers are constrained by response_format alone.",
-    "tool_choice": "The model calls no tools.",
-    "tools": "The model calls no tools.",
-    "use_beam_search": "Answers are drawn token by token.",
-    "web_search_options": "The model searches nothing.",
-}
-# What asks for nothing, or for what is done anyway.
-_HARMLESS: dict[str, tuple[Any, ...]] = {
-    "add_generation_prompt": (True,),
-    "chat_template_kwargs": ({"enable_thinking": False}, {"thinking": False}),
-    "function_call": ("none", "auto"),
-    "modalities": (["text"],),
-    "tool_choice": ("none", "auto", {"type": "none"}, {"type": "auto"}),
-}
-# What asks for nothing while another field says that it is not to be used.
-_UNUSED_WITH: dict[str, tuple[str, tuple[Any, ...]]] = {
-    "tools": ("tool_choice", ("none", {"type": "none"})),
-    "functions": ("function_call", ("none",)),
-}
-
-
-def _asks_for_nothing(name: str, raw: dict[str, Any]) -> bool:
-    value = raw.get(name)
-    if value is None or value in _HARMLESS.get(name, ()):
-        return True
-    if name in _UNUSED_WITH:
-        switch, off = _UNUSED_WITH[name]
-        if raw.get(switch) in off:
-            return True
-    if name == "logit_bias" and isinstance(value, dict):
-        return all(bias == 0 for bias in value.values())
-    return name != "add_generation_prompt" and value in ([], {}, False)
 
 
 def _as_whole(value: Any) -> Any:
@@ -102,8 +50,18 @@ class JSONSchema(BaseModel):
 
 
 class ResponseFormat(BaseModel):
+    """As OpenAI writes it, or as llama.cpp does, with the schema beside either type."""
+
     type: str
     json_schema: JSONSchema | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _wrap(cls, value: Any) -> Any:
+        is_beside = isinstance(value, dict) and value.get("json_schema") is None and value.get("schema") is not None
+        if is_beside and value.get("type") in ("json_object", "json_schema"):
+            return {"type": "json_schema", "json_schema": {key: value[key] for key in value if key != "type"}}
+        return value
 
 
 class SamplingBody(BaseModel, strict=True):
@@ -149,14 +107,8 @@ class ChatBody(SamplingBody):
     response_format: ResponseFormat | None = None
 
 
-def _as_format(value: Any) -> Any:
-    """/v1/responses has the schema beside the type."""
-    is_flat = isinstance(value, dict) and value.get("type") == "json_schema"
-    return {"type": "json_schema", "json_schema": value} if is_flat else value
-
-
 class TextFormat(BaseModel):
-    format: Annotated[ResponseFormat | None, BeforeValidator(_as_format)] = None
+    format: ResponseFormat | None = None
 
 
 def _as_messages(value: Any) -> Any:
@@ -203,9 +155,7 @@ Body = TypeVar("Body", bound=BaseModel)
 
 def check(kind: type[Body], raw: dict[str, Any]) -> Body:
     """``raw`` as such a body. Raises Refusal (400), which names the field."""
-    for name, why in _REFUSED.items():
-        if not _asks_for_nothing(name, raw):
-            raise Refusal(400, f"{name} is not supported. {why}", param=name, code="unsupported_parameter")
+    refuse_unsupported(raw)
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
@@ -239,7 +189,7 @@ def _explain(error: Any, value: Any) -> str:
         return "a part's type has to be text or image_url."
     if kind == "list_type":
         return f"this has to be a {'text or a ' if error['loc'][-1] in _MAY_BE_TEXT else ''}list."
-    if kind in ("model_type", "model_attributes_type"):
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
         return "this has to be an object."
     if kind == "value_error":
         return f"{error['msg'].partition(', ')[2]}."
@@ -292,6 +242,7 @@ def read_sampling(body: SamplingBody | WorkerBody, limits: Limits, new_tokens: i
         names = ("max_completion_tokens", "max_output_tokens", "max_tokens")
         said = [value for name in names if (value := getattr(body, name, None)) is not None]
         asked = said[0] if said else new_tokens or limits.new_tokens
+        _judge_least(body.min_tokens, min(asked, limits.new_tokens))
         rest = {
             "top_k": body.top_k if body.top_k and body.top_k > 0 else None,
             "min_p": body.min_p or 0.0,
@@ -312,6 +263,13 @@ def read_sampling(body: SamplingBody | WorkerBody, limits: Limits, new_tokens: i
     )
 
 
+def _judge_least(least: int | None, most: int) -> None:
+    """Raises Refusal for an answer that would have to be longer than it may be."""
+    if least is not None and least > most:
+        why = f"min_tokens is {least:,}, but the answer may have at most {most:,} tokens. Ask for fewer."
+        raise Refusal(400, why, param="min_tokens", code="invalid_value")
+
+
 def _judge_texts(param: str, texts: Sequence[str], limits: Limits) -> None:
     """Raises Refusal for stop texts or bad words that are too many, too long or empty."""
     what = "stop text" if param == "stop" else "bad word"
@@ -322,6 +280,9 @@ def _judge_texts(param: str, texts: Sequence[str], limits: Limits) -> None:
     if longest > limits.stop_characters:
         length = f"A {what} has {longest:,} characters"
         raise over("stop_characters", limits.stop_characters, length, "Shorten it.", param=param)
+    for text in texts:
+        if (flaw := find_flaw(text)) is not None:
+            raise Refusal(400, f"The {what} {_show_value(text)} {flaw}.", param=param, code="invalid_value")
     if not all(texts):
         why = f"A {what} is empty; it would end every answer at once."
         raise Refusal(400, why, param=param, code="invalid_value")
@@ -336,7 +297,9 @@ def read_format(asked: ResponseFormat | None, param: str, *, can_constrain: bool
         return None
     shown = f"{param} is '{asked.type[:80]}'"
     if asked.type not in ("json_object", "json_schema"):
-        raise Refusal(400, f"{shown}; it has to be text, json_object or json_schema.", param=param)
+        raise Refusal(
+            400, f"{shown}; it has to be text, json_object or json_schema.", param=param, code="invalid_value"
+        )
     if not can_constrain:
         raise Refusal(
             400,
@@ -347,7 +310,7 @@ def read_format(asked: ResponseFormat | None, param: str, *, can_constrain: bool
     if asked.type == "json_object":
         return {"type": "json_object"}
     if asked.json_schema is None:
-        raise Refusal(400, f"{shown}, but there is no schema.", param=param)
+        raise Refusal(400, f"{shown}, but there is no schema.", param=param, code="invalid_value")
     return asked.model_dump(by_alias=True, exclude_none=True)
 
 

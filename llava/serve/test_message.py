@@ -13,12 +13,15 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import aclosing
+from typing import Any
 
 from llava.backends.protocol import ChatRequest
 from llava.backends.workers import Workers, make_client, post_json, read_address
 from llava.conversation import default_conversation
+from llava.errors import EngineFailed, UsageError
 from llava.flags import run_door
 from llava.sampling import Sampling
+from llava.text import find_flaw, for_stream
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -34,6 +37,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 async def send_message(args: argparse.Namespace) -> None:
     """Prints the model, the prompt and the answer as it comes. Raises LlavaError."""
+    if (flaw := find_flaw(args.message)) is not None:
+        raise UsageError(f"The message {flaw}.")
     conversation = default_conversation.copy()
     conversation.append_message(conversation.roles[0], args.message)
     conversation.append_message(conversation.roles[1], None)
@@ -44,7 +49,7 @@ async def send_message(args: argparse.Namespace) -> None:
     if args.worker_address and not name:
         async with make_client(api_key=os.environ.get("LLAVA_ENGINE_KEY")) as client:
             url = f"{read_address(args.worker_address)}/worker_get_status"
-            name = str((await post_json(client, url, {}, "worker"))["model_names"][0])
+            name = _read_name(await post_json(client, url, {}, "worker"), args.worker_address)
     workers = Workers(args.controller_address, model_id=name, api_key=os.environ.get("LLAVA_ENGINE_KEY"))
     try:
         if args.worker_address:
@@ -52,13 +57,21 @@ async def send_message(args: argparse.Namespace) -> None:
         else:
             await workers.start()
             answer = workers.chat(request)
-        print(f"Model: {workers.model_id}\n{request.prompt}", end="")
+        print(for_stream(f"Model: {workers.model_id}\n{request.prompt}", sys.stdout), end="", flush=True)
         async with aclosing(answer) as deltas:
             async for delta in deltas:
-                print(delta.text, end="", flush=True)
+                print(for_stream(delta.text, sys.stdout), end="", flush=True)
         print()
     finally:
         await workers.stop()
+
+
+def _read_name(status: Any, address: str) -> str:
+    """The first model of a worker's status."""
+    names = status.get("model_names") if isinstance(status, dict) else None
+    if not isinstance(names, list) or not names:
+        raise EngineFailed(f"The worker at {address} has no model yet, or is no worker of LLaVA. Ask again later.")
+    return str(names[0])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -38,6 +38,11 @@ def conversation(loaded: Any, question: str, num_pictures: int = 1) -> Any:
     return begun
 
 
+def test_what_is_no_text_is_refused_before_a_tokenizer_sees_it(loaded: Any) -> None:
+    with pytest.raises(UsageError, match="The conversation is not valid UTF-8"):
+        Local(loaded).answer(conversation(loaded, "What \udcff?", 0), [], Sampling())
+
+
 def forbid_generate(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("generate was asked")

@@ -197,6 +197,14 @@ def test_several_fields_together_and_a_samplings_own(loaded: Any, picture: Pictu
         Local(loaded).answer(start(loaded), [], Sampling(suppress_tokens=tuple(range(loaded.model.config.vocab_size))))
 
 
+@pytest.mark.parametrize("fields", [{"min_length": 0}, {"repetition_penalty": 2}, {"repetition_penalty": 1}])
+@pytest.mark.parametrize("num_beams", [1, 2])
+def test_a_number_without_a_decimal_point_and_one_that_asks_for_nothing_are_taken(
+    say: Any, fields: dict[str, Any], num_beams: int
+) -> None:
+    assert say(fields, num_beams=num_beams, max_new_tokens=3).new_tokens == 3
+
+
 def start(loaded: Any) -> Any:
     conversation = start_conversation(loaded)
     conversation.append_message(conversation.roles[0], "What?")
@@ -300,6 +308,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("early_stopping", "soon", "never"),
     ("early_stopping", [], "never"),
     ("eos_token_id", "</s>", "a token id"),
+    ("eos_token_id", 10**30, "a token id"),
     ("epsilon_cutoff", 7, "from 0 to 1"),
     ("eta_cutoff", -0.1, "from 0 to 1"),
     ("exponential_decay_length_penalty", 5, ""),
@@ -317,9 +326,11 @@ WRONG: list[tuple[str, Any, str]] = [
     ("no_repeat_ngram_size", -2, "at least 0"),
     ("pad_token_id", "x", "a token id"),
     ("repetition_penalty", 0, "above 0"),
+    ("repetition_penalty", 10**30, "above 0"),
     ("repetition_penalty", float("nan"), "above 0"),
     ("sequence_bias", {"a": 1}, ""),
     ("sequence_bias", [[[1], "much"]], ""),
+    ("sequence_bias", [[[1], float("inf")]], "infinity"),
     ("stop_strings", [""], "not empty"),
     ("stop_strings", 5, "a text"),
     ("suppress_tokens", 5, "a list"),

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from transformers.generation.logits_process import (
+    ExponentialDecayLengthPenalty,
+    ForcedEOSTokenLogitsProcessor,
+    LogitsProcessorList,
     MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
+    SuppressTokensLogitsProcessor,
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
 
 from llava.engine.sampling import BadScores, Chooser, choose_all, keep_likely
 from llava.errors import UsageError
+from llava.model.generation import Processors
 from llava.sampling import Sampling
 
 NO_IDS = torch.zeros(1, 1, dtype=torch.long)
@@ -106,3 +113,30 @@ def test_a_setting_out_of_range_is_refused(field: str, value: object) -> None:
 def test_beams_take_no_settings_that_they_would_ignore() -> None:
     with pytest.raises(UsageError, match="seed cannot be had together with 2 beams"):
         Sampling(num_beams=2, seed=3)
+
+
+def follow(form_V: torch.Tensor, processor: Any, scores_V: torch.Tensor, **sampling: Any) -> torch.Tensor:
+    """Scores [V] of an answer that is held to a form and changed by a processor."""
+    form: Any = SimpleNamespace(mask=lambda _: form_V)
+    chooser = Chooser(Sampling(**sampling), form=form, processors=Processors(processor, LogitsProcessorList()))
+    return chooser.change(scores_V)
+
+
+def test_a_form_holds_where_the_settings_bar_all_that_it_allows() -> None:
+    scores = torch.tensor([2.0, 1.0, 0.5])
+    form = torch.tensor([-torch.inf, 1.0, 0.5])
+    bars = [SuppressTokensLogitsProcessor([1, 2])]
+    assert follow(form, LogitsProcessorList(bars), scores).argmax() == 1
+    some = [SuppressTokensLogitsProcessor([1])]
+    assert follow(form, LogitsProcessorList(some), scores).argmax() == 2
+
+
+def test_a_processor_makes_no_token_likely_that_the_form_does_not_allow() -> None:
+    scores = torch.tensor([2.0, 1.0, 0.5])
+    form = torch.tensor([-torch.inf, 1.0, 0.5])
+    forced = LogitsProcessorList([ForcedEOSTokenLogitsProcessor(1, 0)])
+    assert follow(form, forced, scores).argmax() == 1
+    # It multiplies the end token's score, which makes NaN of minus infinity.
+    grows = LogitsProcessorList([ExponentialDecayLengthPenalty((0, 2.0), 0, -1)])
+    grows[0].regulation_start = -1
+    assert follow(form, grows, scores).tolist() == form.tolist()

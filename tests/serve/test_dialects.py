@@ -21,7 +21,8 @@ from llava.errors import EngineFailed
 from llava.serve.app import create_app
 from llava.serve.limits import Settings
 from llava.serve.openai import list_models
-from llava.serve.refusals import over, translate
+from llava.serve.refusals import Refusal, over, translate
+from llava.serve.schemas import ChatBody, ResponsesBody, check, read_format
 from llava.serve.service import Service
 from tests.serve.conftest import LIMITS
 from tests.serve.serving import Puppet, Running, data_uri, run_server
@@ -117,6 +118,23 @@ HISTORIES: dict[str, tuple[list[Any], list[tuple[str, tuple[str, ...]]]]] = {
             ("assistant", ('<tool_call>\n{"name": "f", "arguments": {}}\n</tool_call>',)),
             ("user", answered()),
         ],
+    ),
+    "langchain's own names, and what a model thought before it answered": (
+        [
+            HI,
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "thinking", "thinking": "Hm.", "signature": "x"},
+                    {"type": "reasoning", "text": "Hm.", "summary": []},
+                    {"type": "redacted_thinking", "data": "x"},
+                    {"type": "text", "text": "Hello."},
+                ],
+                "tool_calls": [{"type": "tool_call", "id": "1", "name": "look", "args": {"at": "the sign"}}],
+            },
+            {"role": "tool", "tool_call_id": "1", "content": "x"},
+        ],
+        [("user", ("Hi",)), ("assistant", ("Hello.", CALLED)), ("user", answered("x"))],
     ),
     "a refusal as a part and as a field, and words without a part": (
         [
@@ -287,6 +305,8 @@ NOTHING: list[dict[str, Any]] = [
     {"service_tier": "default", "store": False, "reasoning_effort": "none", "verbosity": "low"},
     {"chat_template_kwargs": {"enable_thinking": False}},
     {"add_generation_prompt": True, "continue_final_message": False},
+    {"guided_regex": "", "grammar": "", "tool_choice": "", "structured_outputs": {"json": None, "regex": None}},
+    {"include_stop_str_in_output": False, "truncate_prompt_tokens": None, "web_search_options": None},
     {"min_tokens": 0, "ignore_eos": False, "use_beam_search": False, "bad_words": [], "stop_token_ids": []},
     {"n": 1, "best_of": 1, "presence_penalty": 0, "frequency_penalty": 0, "repetition_penalty": 1.0},
     {"prediction": None, "audio": None, "user": "", "metadata": {}, "seed": None},
@@ -310,7 +330,12 @@ SOMETHING: list[dict[str, Any]] = [
     {"tool_choice": {"type": "function", "function": {"name": "look"}}},
     {"logit_bias": {"5": 1}},
     {"chat_template_kwargs": {"enable_thinking": True}},
-    {"min_tokens": 1},
+    {"web_search_options": {}},
+    {"prompt_logprobs": 0},
+    {"truncate_prompt_tokens": 5},
+    {"include_stop_str_in_output": True},
+    {"structured_outputs": {"json": None, "regex": "a"}},
+    {"regex": "a"},
     {"audio": {"voice": "x"}},
 ]
 
@@ -319,6 +344,26 @@ SOMETHING: list[dict[str, Any]] = [
 def test_what_asks_for_what_cannot_be_had_is_refused(running: Running, more: dict[str, Any]) -> None:
     reply = running.post(CHAT, {"messages": [HI], **more})
     assert (reply.status, reply.error["param"]) == (400, next(iter(more)))
+
+
+def test_a_schema_beside_the_type_is_one() -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
+    wanted = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+    forms: list[dict[str, Any]] = [
+        {"type": "json_object", "schema": schema},
+        {"type": "json_schema", "schema": schema},
+        {"type": "json_schema", "json_schema": {"schema": schema}},
+    ]
+    for form in forms:
+        body = check(ChatBody, {"messages": [HI], "response_format": form})
+        assert read_format(body.response_format, "response_format", can_constrain=True) == wanted
+    flat = {"type": "json_schema", "name": "n", "schema": schema, "strict": True}
+    response = check(ResponsesBody, {"input": "Hi", "text": {"format": flat}})
+    assert response.text is not None
+    form = read_format(response.text.format, "text.format", can_constrain=True)
+    assert form == {"type": "json_schema", "json_schema": {"name": "n", "schema": schema, "strict": True}}
+    with pytest.raises(Refusal, match="this has to be an object"):
+        check(ChatBody, {"messages": [HI], "response_format": {"type": "json_object", "schema": True}})
 
 
 # Images

@@ -219,11 +219,11 @@ ROWS = [
     Row(21, "a wrong type, but a JPEG", shown(data_uri(JPEG, "text/html")), 200, '"image_tokens"'),
     Row(21, "a data URI in capitals", shown(data_uri(JPEG).replace("data:image", "DATA:IMAGE")), 200, '"image_tokens"'),
     Row(22, "text", say(b"hello, picture", "?"), 400, "not an image", "invalid_image"),
-    Row(22, "SVG", say(b"<svg xmlns='http://www.w3.org/2000/svg'/>", "?"), 400, "HTML or SVG", "invalid_image"),
+    Row(22, "SVG", say(b"<svg xmlns='http://www.w3.org/2000/svg'/>", "?"), 400, "an SVG drawing", "invalid_image"),
     Row(22, "PDF", say(b"%PDF-1.7 x", "?"), 400, "a PDF", "invalid_image"),
     Row(22, "EPS", say(b"%!PS-Adobe-3.0 EPSF-3.0", "?"), 400, "PostScript", "invalid_image"),
     Row(22, "Photoshop", say(b"8BPS\0\1", "?"), 400, "Photoshop", "invalid_image"),
-    Row(22, "TIFF", say(write_image(Image.new("L", (9, 9)), "TIFF"), "?"), 400, "a TIFF", "invalid_image"),
+    Row(22, "TIFF", say(write_image(Image.new("L", (9, 9)), "TIFF"), "?"), 400, "it is TIFF", "invalid_image"),
     Row(23, "a PNG cut off", say(DEMO[:-200], "?"), 400, "cut off", "invalid_image"),
     Row(23, "a JPEG cut off", say(JPEG[:-200], "?"), 400, "cut off", "invalid_image"),
     Row(23, "a wrong checksum", say(BROKEN_PNG, "?"), 400, "damaged", "invalid_image"),
@@ -309,7 +309,7 @@ ROWS = [
     Row(38, "an unknown path", HI, 404, "/v1/nothing", "not_found", path="/v1/nothing"),
     Row(38, "dots", None, 404, "no model", "model_not_found", path="/v1/models/../..", method="GET"),
     Row(38, "a double slash", HI, 404, "//v1", "not_found", path="//v1/chat/completions"),
-    Row(38, "a trailing slash", HI, 404, "completions/", "not_found", path="/v1/chat/completions/"),
+    Row(38, "a trailing slash and more", HI, 404, "completions/x", "not_found", path="/v1/chat/completions/x"),
     Row(38, "70 kB of headers", HI, 431, "header_bytes is 65,536", headers=(("X-Long", "x" * 70_000),)),
 ]
 

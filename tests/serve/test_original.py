@@ -16,6 +16,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -347,8 +348,24 @@ def test_who_asks_no_controller_is_told_so() -> None:
         ask_workers(NOBODY, "Hi")
     with run_old_worker() as (address, _), pytest.raises(EngineFailed, match="no controller of LLaVA"):
         ask_workers(address, "Hi")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ftp://localhost",
+        "http://",
+        "http://[",
+        "http://a:x",
+        "http://a:70000",
+        "http://a:0",
+        "http://\udcff",
+        "a\x1b[2J",
+    ],
+)
+def test_what_is_no_servers_url_is_named(text: str) -> None:
     with pytest.raises(UsageError, match="no server's URL"):
-        read_address("ftp://localhost")
+        read_address(text)
 
 
 COMMANDS = {
@@ -424,6 +441,8 @@ def test_a_port_that_is_taken_is_a_mistake_with_a_remedy(capsys: pytest.CaptureF
         port = str(taken.getsockname()[1])
         assert controller.main(["--host", "127.0.0.1", "--port", port]) == 2
     assert f"Port {port} on 127.0.0.1 cannot be had" in capsys.readouterr().err
+    assert controller.main(["--host", "127.0.0.1", "--port", "99999"]) == 2
+    assert "Port 99999 on 127.0.0.1 cannot be had" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -473,6 +492,61 @@ def test_an_error_costs_a_question_and_the_end_of_the_input_ends_the_chat_of_the
     assert "llava: error: The prompt takes" in said.err
     assert said.out.count("ASSISTANT: ") == 2
     assert said.out.endswith("\nUSER: exit...\n")
+
+
+class _Terminal(io.TextIOWrapper):
+    def isatty(self) -> bool:
+        return True
+
+
+def open_ascii(kind: type[io.TextIOWrapper] = io.TextIOWrapper) -> io.TextIOWrapper:
+    return kind(io.BytesIO(), encoding="ascii")
+
+
+def read_back(stream: io.TextIOWrapper) -> str:
+    stream.flush()
+    assert isinstance(stream.buffer, io.BytesIO)
+    return stream.buffer.getvalue().decode("ascii")
+
+
+@pytest.mark.parametrize(("kind", "shown"), [(io.TextIOWrapper, "\x1b[2J\\u65e5"), (_Terminal, "\\x1b[2J\\u65e5")])
+def test_the_chat_of_the_original_writes_any_answer_and_reads_any_question(
+    kind: type[io.TextIOWrapper], shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask(chat: Any, question: str, on_text: Any) -> Any:
+        if question == "empty":
+            return SimpleNamespace(text="", explain=lambda _: "The answer is empty.")
+        on_text("\x1b[2J日")
+        return SimpleNamespace(text="\x1b[2J日", prompt_tokens=1)
+
+    monkeypatch.setattr("llava.chat.Chat.ask", ask)
+    out, err = open_ascii(kind), open_ascii()
+    monkeypatch.setattr("sys.stdin", io.StringIO("\udcff\nHi\nempty\n"))
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr("sys.stderr", err)
+    assert cli._run(["--image-file", str(DEMO)]) == 0
+    assert read_back(out).endswith(f"ASSISTANT: {shown}\nUSER: ASSISTANT: \nUSER: exit...\n")
+    assert read_back(err) == (
+        "llava: error: What was typed is not valid UTF-8: at 0 it holds the byte 0xff.\n"
+        "[WARNING] The answer is empty.\n"
+    )
+
+
+def test_a_small_client_shows_any_answer_and_asks_nothing_that_is_no_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    out, err = open_ascii(_Terminal), open_ascii()
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr("sys.stderr", err)
+    with run_old_worker(("\x1b[2J日", 0)) as (url, _):
+        assert test_message.main(["--worker-address", url, "--model-name", "m", "--message", "Hi"]) == 0
+    assert read_back(out).endswith("\\x1b[2J\\u65e5\n")
+    assert test_message.main(["--message", "\udcff"]) == 2
+    assert "The message is not valid UTF-8" in read_back(err)
+
+
+@pytest.mark.parametrize("status", [{"model_names": []}, {}, [], None])
+def test_a_worker_without_a_model_is_named(status: Any) -> None:
+    with pytest.raises(EngineFailed, match="The worker at http://w has no model yet"):
+        test_message._read_name(status, "http://w")
 
 
 @pytest.mark.parametrize(

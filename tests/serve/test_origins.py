@@ -91,6 +91,7 @@ def test_names_that_were_given_are_the_only_ones(named: Running) -> None:
     "headers",
     [
         {"Origin": "http://evil.test"},
+        {"Origin": "http://[evil.test"},
         {"Origin": "null"},
         {"Origin": "http://localhost:1"},
         {"Origin": "http://localhost:8000/path"},

@@ -36,7 +36,7 @@ OFTEN = Limits(running=1, silence_s=0.02, status_s=PATIENCE_S)
 def connect(running: Running, path: str, content: Any, version: str = "1.1") -> socket.socket:
     body = json.dumps(content).encode()
     connection = socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE_S)
-    head = f"POST {path} HTTP/{version}\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = f"POST {path} HTTP/{version}\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     connection.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
     return connection
 
@@ -195,7 +195,7 @@ def test_whatever_is_asked_is_answered_to_a_client_that_sends_no_more() -> None:
     with run_server(Puppet()) as running:
         for path, status in (("/health", 200), ("/v1/models", 200), ("/nothing", 404)):
             with socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE_S) as connection:
-                connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+                connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
                 connection.shutdown(socket.SHUT_WR)
                 assert read_until(connection, b"}").startswith(f"HTTP/1.1 {status}".encode())
                 assert connection.recv(1) == b""
@@ -207,7 +207,7 @@ def test_further_requests_of_a_client_that_sends_no_more_are_answered() -> None:
         puppet.gate.clear()
         with connect(running, CHAT, HI) as connection:
             wait_until(lambda: puppet.num_open == 1)
-            connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
             connection.shutdown(socket.SHUT_WR)
             puppet.gate.set()
             heard = b""
@@ -232,7 +232,7 @@ def test_an_idle_connection_is_kept_as_long_as_that_is_set() -> None:
     with run_server(Puppet(), Settings(limits=Limits(keep_alive_s=0.2))) as running:
         assert running.server.config.timeout_keep_alive == 0.2
         with socket.create_connection(("127.0.0.1", running.port), timeout=PATIENCE_S) as connection:
-            connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
             read_until(connection, b"}")
             assert connection.recv(1) == b""
     assert Limits().keep_alive_s == 75
