@@ -12,6 +12,7 @@ import asyncio
 import json
 import logging
 import mimetypes
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -42,6 +43,10 @@ LOG = logging.getLogger("llava.serve")
 _DIGESTS = 10_000
 # A page is told of news this often at most, and of longer answers less often: each time it gets and draws all of it.
 _NEWS_S, _NEWS_CHARACTERS = 0.04, 20_000
+# And so that showing it takes at most a fifth of the time.
+_PAUSES = 4
+# Of a chat that a browser brings back, answers beyond so many characters are shown without Markdown.
+_DRAWN_CHARACTERS = 250_000
 
 
 def write_question(text: str, paths: Sequence[str]) -> list[Message]:
@@ -65,9 +70,9 @@ def _describe_file(path: str) -> dict[str, Any]:
     return {"path": path, "mime_type": mimetypes.guess_type(path)[0], "orig_name": Path(path).name}
 
 
-def write_answer(text: str, *, is_open: bool = False) -> Message:
+def write_answer(text: str, *, is_open: bool = False, is_plain: bool = False) -> Message:
     """The model's message. ``is_open``: there is more to come, and if nothing comes, it broke off."""
-    message = _write(markup.show_answer(text, is_open=is_open))
+    message = _write(markup.show_answer(text, is_open=is_open, is_plain=is_plain))
     return {**message, "metadata": {"id": _OPEN}} if is_open else message
 
 
@@ -142,16 +147,20 @@ def read_kept(kept: str, album: Album) -> list[Message]:
     """
     written: list[Message] = []
     gone: list[str] = []
+    num_characters = 0
     try:
         for message in json.loads(kept):
             text, paths = read_message(message)
+            num_characters += len(text)
             if message["role"] == "user":
                 gone += [Path(path).name for path in paths if not album.holds(path)]
                 written += write_question(text, [path for path in paths if album.holds(path)])
             elif _kind(message) == _NOTICE:
                 written.append(write_notice(text))
             elif _kind(message) != _REFUSAL:
-                written.append(write_answer(text, is_open=_kind(message) == _OPEN))
+                is_plain = num_characters > _DRAWN_CHARACTERS
+                written.append(write_answer(text, is_plain=is_plain))
+                written += [write_notice(_BROKEN_OFF)] if _kind(message) == _OPEN else []
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError):
         return []
     written = tidy(written)
@@ -176,9 +185,13 @@ def read_draft(kept: str, album: Album) -> tuple[str, list[str]]:
 def tidy(messages: Sequence[Message]) -> list[Message]:
     """Without the refusals of questions that are no longer there, and with answers that broke off said to be so."""
     tidied: list[Message] = []
+    num_characters = 0
     for index, message in enumerate(messages):
         if _kind(message) == _OPEN:
-            tidied += [write_answer(read_message(message)[0]), write_notice(_BROKEN_OFF)]
+            text = read_message(message)[0]
+            num_characters += len(text)
+            tidied.append(write_answer(text, is_plain=num_characters > _DRAWN_CHARACTERS))
+            tidied.append(write_notice(_BROKEN_OFF))
         elif _kind(message) != _REFUSAL or (index > 0 and messages[index - 1]["role"] == "user"):
             tidied.append(message)
     return tidied
@@ -361,8 +374,10 @@ class Talks:
                 waiting.cancel()
                 answering.news.clear()
                 if answering.reason is None and not answering.task.done():
+                    began = time.perf_counter()
                     yield answering
-                    pause_s = max(_NEWS_S, len(answering.text) / _NEWS_CHARACTERS)
+                    taken_s = time.perf_counter() - began
+                    pause_s = max(_NEWS_S, len(answering.text) / _NEWS_CHARACTERS, _PAUSES * taken_s)
                     await asyncio.wait((answering.task,), timeout=pause_s)
             await answering.end()
             if not answering.is_dropped:

@@ -14,8 +14,10 @@ import logging
 import math
 import os
 import shutil
+import stat
 import tempfile
 import time
+import unicodedata
 import uuid
 from collections import OrderedDict
 from pathlib import Path
@@ -42,7 +44,8 @@ _PREFIX, _LOCK = "llava-web-", "lock"
 _AROUND_BYTES = 64 * 1024
 # What a file takes on a disk, however small it is.
 _LEAST_BYTES = 4096
-_NAME_CHARACTERS = 100
+# File systems hold names of 255 bytes, some of 143.
+_NAME_BYTES = 100
 _FORMATS = {
     ".png": "PNG",
     ".jpg": "JPEG",
@@ -126,13 +129,18 @@ class Uploads:
         shutil.rmtree(self._place, ignore_errors=True)
 
     def _find(self, path: str) -> Path | None:
-        try:
-            place = Path(path)
-            resolved = place.resolve()
-        except (ValueError, OSError, RuntimeError):  # zero bytes, and names that are too long
+        """The path as it was given out, to an image that is or was here; None for any other spelling or thing."""
+        place = Path(path)
+        if str(place) != path or not path.isprintable() or place.suffix.lower() not in _FORMATS:
             return None
-        is_inside = place.is_absolute() and resolved.is_relative_to(self.folder) and resolved != self.folder
-        return resolved if is_inside else None
+        try:
+            if place.resolve() != place or not place.is_relative_to(self.folder):
+                return None
+            return place if stat.S_ISREG(place.stat().st_mode) else None
+        except (FileNotFoundError, NotADirectoryError):
+            return place
+        except (ValueError, OSError, RuntimeError):  # names that are too long or no text
+            return None
 
     def _check_bytes(self, num_bytes: int) -> None:
         limits = self._limits
@@ -222,9 +230,15 @@ class Uploads:
 def clean_name(name: str) -> str:
     """The name of a file as it is kept and shown: its last part, of harmless characters."""
     last = name.replace("\\", "/").rpartition("/")[2]
-    kept = "".join(letter for letter in last if letter.isalnum() or letter in " ._-()").strip(" .")
+    kept = "".join(filter(_is_harmless, unicodedata.normalize("NFC", last))).strip(" .")
     stem, dot, ending = kept.rpartition(".")
-    return f"{stem[:_NAME_CHARACTERS]}{dot}{ending[:10]}" or "image"
+    if not dot:
+        stem, ending = ending, ""
+    return f"{stem.encode()[:_NAME_BYTES].decode(errors='ignore')}{dot}{ending[:10]}".strip(" .") or "image"
+
+
+def _is_harmless(letter: str) -> bool:
+    return letter.isalnum() or letter in " ._-()" or unicodedata.category(letter) in ("Mc", "Mn")
 
 
 def name_like(name: str, kind: str) -> str:

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from PIL import Image
@@ -121,7 +122,7 @@ def test_a_question_with_an_uploaded_image_is_answered(web: Running, puppet: Pup
         *[("GET", f"/gradio_api/{name}") for name in (
             "info", "openapi.json", "deep_link", "dev/reload", "runs", "user", "token", "login_check", "startup-events",
             "upload_progress?upload_id=x", "custom_component/a/client/b/c", "proxy=http://127.0.0.1/", "vibe-code",
-            "stream/a/b/c/playlist.m3u8", "call/predict/abc", "file/etc/passwd", "mcp/", "heartbeat/", "heartbeat/a/b",
+            "stream/a/b/c/playlist.m3u8", "call/predict/abc", "file/etc/passwd", "mcp/", "heartbeat/", "heartbeat/a",
         )],
         *[("POST", f"/gradio_api/{name}") for name in (
             "process_recording", "component_server", "call/submit", "call/v2/submit", "api/predict", "run/submit",
@@ -387,10 +388,8 @@ def test_an_event_says_what_was_done_to_a_message_that_is_there(web: Running, fu
 
 def test_a_function_is_called_by_its_own_route_only(web: Running, functions: Any, quiet: None) -> None:
     assert web.post(RUN, ask(question(), functions)).status == 400
-    assert web.post(JOIN, ask([], functions, "unload")).status == 400
-    assert web.post(RUN, ask([], functions, "unload")).status == 400
-    assert web.post(JOIN, ask(["[]"], functions, "load")).status == 400
-    assert web.post(RUN, ask(["[]"], functions, "load")).status == 200
+    assert web.post(JOIN, ask(["[]", "", ""], functions, "load")).status == 400
+    assert web.post(RUN, ask(["[]", "", ""], functions, "load")).status == 200
 
 
 def test_news_are_for_pages_that_have_asked(web: Running, quiet: None) -> None:
@@ -427,8 +426,8 @@ def test_a_page_that_does_not_fetch_its_news_is_forgotten_with_all_it_asked() ->
     ("data", "says"),
     [
         (b"", "is empty"),
-        (b"text", "not a picture in a supported format"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "HTML or SVG"),
+        (b"text", "not an image in a supported format"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "an SVG drawing"),
         (b"%PDF-1.7", "a PDF"),
         (PNG[:20], "damaged or cut off"),
         (b"x" * 50_001, "picture_bytes"),
@@ -465,13 +464,14 @@ def test_an_upload_keeps_to_its_form_and_its_limits(web: Running, quiet: None) -
     [
         ("../../a.png", "a.png"), ("C:\\\\x\\\\a.png", "a.png"), ("page.html", "page.html.png"), ("", "image.png"),
         ("a.svg", "a.svg.png"), ("...", "image.png"), ("x" * 300 + ".png", "x" * 100 + ".png"),
-        ("a;b<c>.PNG", "abc.PNG"),
+        ("a;b<c>.PNG", "abc.PNG"), ("写" * 90 + ".png", "写" * 33 + ".png"), ("हिन्दी.png", "हिन्दी.png"),
+        ("e\u0301.png", "é.png"), ("." + "x" * 300, "x" * 100 + ".png"), ("写" * 300, "写" * 33 + ".png"),
     ],
 )  # fmt: skip
 def test_an_uploads_name_is_harmless_and_fits_its_content(web: Running, name: str, kept: str) -> None:
     (path,) = upload(web, (name or " ", PNG)).json
     assert Path(path).name == kept
-    assert web.send("GET", f"/gradio_api/file={path}").headers["content-type"] == "image/png"
+    assert web.send("GET", f"/gradio_api/file={quote(path)}").headers["content-type"] == "image/png"
 
 
 def test_uploads_have_a_quota_and_old_ones_make_room(web: Running, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -510,6 +510,25 @@ def test_no_other_file_is_shown(web: Running, trap: Any, path: str, method: str,
     assert reply.status == 404
     assert b"root:" not in reply.body
     assert method == "HEAD" or reply.error["code"] == "not_found"
+
+
+def test_a_file_is_named_by_the_path_that_was_given_out_and_no_other(web: Running, functions: Any, quiet: None) -> None:
+    (path,) = upload(web, ("sign.png", PNG)).json
+    place, folder = Path(path), os.environ["GRADIO_TEMP_DIR"]
+    (place.parent / "inside.png").mkdir()
+    (place.parent / "link.png").symlink_to("/etc/passwd")
+    (place.parent / "self.png").symlink_to(place)
+    spellings = [
+        place.parent, place.parent.parent, f"{folder}/lock", f"{folder}//{path[len(folder) + 1 :]}", f"{path}/",
+        f"{folder}/x/..{path[len(folder) :]}", f"/proc/self/root{path}", f"{path}/.", f"{path}\n", f"{path}\u200b",
+        f"{folder}/\u202ea.png", f"{folder}/{'a' * 300}.png", f"{folder}/x", f"{path}.svg", f"{path}\0",
+        place.parent / "inside.png", place.parent / "link.png", place.parent / "self.png", f"{folder}/\ud83da.png",
+    ]  # fmt: skip
+    for spelling in map(str, spellings):
+        reply = web.post(JOIN, ask(question(describe(spelling)), functions))
+        assert reply.status == 400, spelling
+        assert reply.error["code"] in ("unknown_file", "invalid_json"), spelling
+    assert web.post(JOIN, ask(question(describe(path)), functions)).status == 200
 
 
 def test_the_files_of_the_page_are_there(web: Running) -> None:
@@ -563,17 +582,15 @@ def test_a_server_that_is_shut_down_ends_the_streams_that_carry_no_answer() -> N
             thread.start()
             return thread
 
-        beats = hear(f"/gradio_api/heartbeat/{page}")
         assert running.post(JOIN, call).status == 200
         news = hear(f"{NEWS}?session_hash={page}")
         wait_until(lambda: puppet.num_open == 1)
         running.loop.call_soon_threadsafe(running.server.end)
         wait_until(lambda: running.service.is_draining)
-        assert beats.is_alive()  # closed now, it would take the answer with it
+        assert news.is_alive()  # closed now, it would take the answer with it
         puppet.gate.set()
-        for thread in (beats, news):
-            thread.join(PATIENCE_S)
-            assert not thread.is_alive()
+        news.join(PATIENCE_S)
+        assert not news.is_alive()
         assert b"word word word" in heard[f"{NEWS}?session_hash={page}"]
         wait_until(lambda: puppet.num_stopped == 1)
 

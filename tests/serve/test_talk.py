@@ -518,6 +518,20 @@ def test_an_answer_that_had_not_ended_comes_back_as_one_that_broke_off(album: Al
         assert talk.find_turns(shown)[0].answer == "Half an"
 
 
+@pytest.mark.parametrize("is_open", [False, True])
+def test_of_a_chat_that_a_browser_brings_back_only_so_much_is_parsed(album: Album, is_open: bool) -> None:
+    text = "**b** " * 5000
+    chat = [*talk.write_question("Hi", []), talk.write_answer(text, is_open=is_open)] * 20
+    restored = talk.read_kept(json.dumps(chat), album)
+    again = talk.tidy(chat)
+    for messages in (restored, again) if is_open else (restored,):
+        answers = [one for one in messages if one["role"] == "assistant" and not talk.is_notice(one)]
+        assert len(answers) == 20
+        assert answers[0] == talk.write_answer(text)
+        assert answers[-1] == talk.write_answer(text, is_plain=True)
+        assert talk.read_message(answers[-1])[0] == text
+
+
 def test_a_draft_comes_back_with_the_images_that_are_still_here(album: Album, uploads: Path) -> None:
     red = str(uploads / "red.png")
     draft = json.dumps({"text": "Half a ques", "files": [red, "/etc/passwd"]})
