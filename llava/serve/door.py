@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -232,7 +232,7 @@ def _find_hosts(scope: Scope) -> frozenset[str]:
     found: Iterable[tuple[bytes, bytes]] = scope["headers"]
     hosts = [value.decode("latin-1").lower() for name, value in found if name == b"host"]
     origins = [value.decode("latin-1").lower() for name, value in found if name == b"origin"]
-    return frozenset([*hosts, *(urlsplit(origin).netloc for origin in origins)]) - {""}
+    return frozenset([*hosts, *(origin.partition("://")[2] for origin in origins)]) - {""}
 
 
 def _rewrite(scope: Scope, query: bytes, body: bytes | None) -> Scope:

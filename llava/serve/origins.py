@@ -16,7 +16,7 @@ from llava.serve.refusals import Refusal
 
 Headers = list[tuple[bytes, bytes]]
 
-_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/@?#\[\]\\]+)(?::(\d{1,5}))?", re.IGNORECASE)
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/@?#\[\]\\]+)(?::(\d{0,5}))?", re.IGNORECASE)
 _PORTS = {"http": "80", "https": "443"}
 _READING = ("GET", "HEAD", "OPTIONS")
 # What says nothing but how the server is; probes name it by address.
@@ -104,7 +104,10 @@ def _is_loopback(name: str) -> bool:
 
 def _is_ours(origin: str, headers: Headers, settings: Settings) -> bool:
     """Whether the origin is the host that was called, for browsers that do not say it themselves."""
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
     if parts.scheme not in _PORTS or parts.path or parts.query or parts.fragment:
         return False
     name, port = _split_host(parts.netloc)

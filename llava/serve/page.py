@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import html
-import json
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -291,11 +290,10 @@ class _Page:
     def _read_settings(self, kept: str) -> Update:
         """The settings that a browser kept, as far as they are settings of this page."""
         sliders = [self.temperature, self.top_p, self.new_tokens]
-        try:
-            *numbers, detail = json.loads(kept)
-            values = dict(zip(sliders, map(float, numbers), strict=True))
-        except (ValueError, TypeError):
+        numbers, detail = talk.read_settings(kept)
+        if len(numbers) != len(sliders):
             return {one: gr.skip() for one in (*sliders, self.detail)}
+        values = dict(zip(sliders, numbers, strict=True))
         return {
             slider: value if slider.minimum <= value <= slider.maximum else gr.skip()
             for slider, value in values.items()

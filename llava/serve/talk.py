@@ -45,8 +45,11 @@ _DIGESTS = 10_000
 _NEWS_S, _NEWS_CHARACTERS = 0.04, 20_000
 # And so that showing it takes at most a fifth of the time.
 _PAUSES = 4
-# Of a chat that a browser brings back, answers beyond so many characters are shown without Markdown.
-_DRAWN_CHARACTERS = 250_000
+# Of a chat that a browser brings back, answers beyond so many characters are shown without Markdown. More messages, or
+# files beside what is typed, than any page comes to are not read at all.
+_DRAWN_CHARACTERS, _KEPT_MESSAGES, _KEPT_FILES = 250_000, 2_000, 200
+# What reading a text of a browser's as JSON, and its values as what they should be, may raise.
+_NONSENSE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, OSError)
 
 
 def write_question(text: str, paths: Sequence[str]) -> list[Message]:
@@ -149,7 +152,7 @@ def read_kept(kept: str, album: Album) -> list[Message]:
     gone: list[str] = []
     num_characters = 0
     try:
-        for message in json.loads(kept):
+        for message in _read_list(json.loads(kept), _KEPT_MESSAGES):
             text, paths = read_message(message)
             num_characters += len(text)
             if message["role"] == "user":
@@ -161,7 +164,7 @@ def read_kept(kept: str, album: Album) -> list[Message]:
                 is_plain = num_characters > _DRAWN_CHARACTERS
                 written.append(write_answer(text, is_plain=is_plain))
                 written += [write_notice(_BROKEN_OFF)] if _kind(message) == _OPEN else []
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError):
+    except _NONSENSE:
         return []
     written = tidy(written)
     if gone:
@@ -176,10 +179,26 @@ def read_draft(kept: str, album: Album) -> tuple[str, list[str]]:
     """What was typed and not sent, and its images, as a browser kept them."""
     try:
         draft = json.loads(kept)
-        text, paths = draft["text"], [path for path in draft["files"] if album.holds(path)]
-    except (ValueError, TypeError, KeyError, RecursionError, OSError):
+        paths = [path for path in _read_list(draft["files"], _KEPT_FILES) if album.holds(path)]
+        return markup.clean(draft["text"]), paths
+    except _NONSENSE:
         return "", []
-    return (text, paths) if isinstance(text, str) else ("", [])
+
+
+def read_settings(kept: str) -> tuple[list[float], Any]:
+    """The numbers and the choice behind them that a browser kept, or none."""
+    try:
+        *numbers, choice = _read_list(json.loads(kept), _KEPT_FILES)
+        return [float(number) for number in numbers], choice
+    except _NONSENSE:
+        return [], None
+
+
+def _read_list(value: Any, most: int) -> list[Any]:
+    """Raises ValueError if it is no list, or a longer one."""
+    if not isinstance(value, list) or len(value) > most:
+        raise ValueError("not what a page kept")
+    return value
 
 
 def tidy(messages: Sequence[Message]) -> list[Message]:
@@ -232,9 +251,11 @@ class Album:
         return pictures
 
     def holds(self, path: str) -> bool:
-        """Whether there is such a file, in one of the folders."""
+        """Whether there is such an image, in one of the folders."""
         place = Path(path).resolve()
-        return any(place.is_relative_to(folder) for folder in self._folders) and place.is_file()
+        is_inside = any(place.is_relative_to(folder) for folder in self._folders)
+        is_image = (mimetypes.guess_type(place.name)[0] or "").startswith("image/")
+        return is_inside and is_image and place.is_file()
 
     def find_digest(self, path: str) -> str | None:
         """That of a file which was loaded before; None if it was too long ago."""

@@ -46,7 +46,7 @@ _AROUND_BYTES = 64 * 1024
 _LEAST_BYTES = 4096
 # File systems hold names of 255 bytes, some of 143.
 _NAME_BYTES = 100
-_FORMATS = {
+FORMATS = {
     ".png": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
@@ -114,7 +114,7 @@ class Uploads:
     async def show(self, path: str) -> FileResponse:
         """The image at ``path`` as an answer. Raises Refusal (404)."""
         place = self._find(path)
-        kind = _FORMATS.get(Path(path).suffix.lower())
+        kind = FORMATS.get(Path(path).suffix.lower())
         if place is None or kind is None or not await asyncio.to_thread(place.is_file):
             raise Refusal(404, "There is no such image here. Upload it again.", code="not_found")
         headers = {"Cache-Control": "private, max-age=3600"}
@@ -131,7 +131,7 @@ class Uploads:
     def _find(self, path: str) -> Path | None:
         """The path as it was given out, to an image that is or was here; None for any other spelling or thing."""
         place = Path(path)
-        if str(place) != path or not path.isprintable() or place.suffix.lower() not in _FORMATS:
+        if str(place) != path or not path.isprintable() or place.suffix.lower() not in FORMATS:
             return None
         try:
             if place.resolve() != place or not place.is_relative_to(self.folder):
@@ -243,7 +243,7 @@ def _is_harmless(letter: str) -> bool:
 
 def name_like(name: str, kind: str) -> str:
     """The name with the ending of what the file is, where its own says something else."""
-    fitting = [ending for ending, format in _FORMATS.items() if format == kind]
+    fitting = [ending for ending, format in FORMATS.items() if format == kind]
     return name if Path(name).suffix.lower() in fitting else f"{name}{fitting[0]}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import mimetypes
 import os
 import re
 import socket
@@ -107,7 +108,8 @@ def listen_to(running: Running, page: str) -> str:
 def test_a_question_with_an_uploaded_image_is_answered(web: Running, puppet: Puppet, functions: Any) -> None:
     (path,) = upload(web, ("sign.png", PNG)).json
     call = ask(question(describe(path)), functions)
-    assert web.post(JOIN, call).status == 200
+    origin = {"Origin": "http://[::1", "Sec-Fetch-Site": "same-origin"}  # no address, and none that is needed
+    assert web.post(JOIN, call, **origin).status == 200
     news = listen_to(web, call["session_hash"])
     assert "word word word" in news
     assert '"close_stream"' in news
@@ -377,10 +379,10 @@ def test_an_event_says_what_was_done_to_a_message_that_is_there(web: Running, fu
         data = {"undo": [chat, {"text": "", "files": []}], "like": [chat]}.get(event, [chat, *rest])
         for happened in (
             None, 1, [], {}, {"index": None}, {"index": "0"}, {"index": -1}, {"index": 2}, {"index": [[0]]},
-            {"index": 0, "value": 7, "previous_value": "a", "liked": {}}, {"index": True},
+            {"index": 0, "value": 7, "previous_value": "a", "liked": {}}, {"index": True}, {"index": 0},
             {"index": 0, "value": "a", "liked": "no such flag"} if event == "like" else None,
         ):  # fmt: skip
-            if isinstance(happened, dict) and event in ("retry", "undo") and happened.get("index") == 0:
+            if isinstance(happened, dict) and event in ("retry", "undo") and "value" in happened:
                 continue  # no more is asked of these
             reply = web.post(RUN if is_now else JOIN, ask(data, functions, event, event_data=happened))
             assert reply.status == 400, (event, happened)
@@ -472,6 +474,20 @@ def test_an_uploads_name_is_harmless_and_fits_its_content(web: Running, name: st
     (path,) = upload(web, (name or " ", PNG)).json
     assert Path(path).name == kept
     assert web.send("GET", f"/gradio_api/file={quote(path)}").headers["content-type"] == "image/png"
+
+
+def test_every_kind_of_image_can_be_asked_about_where_the_system_knows_no_types(
+    web: Running, functions: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llava.serve.web import _tame
+
+    monkeypatch.setattr(mimetypes, "_db", mimetypes.MimeTypes())  # without those of /etc/mime.types
+    _tame()
+    for name, kind in (("a.webp", "WEBP"), ("a.jfif", "JPEG"), ("a.JPE", "JPEG"), ("a.gif", "GIF"), ("a.bmp", "BMP")):
+        (path,) = upload(web, (name, write_image(Image.new("RGB", (30, 20), "red"), kind))).json
+        call = ask(question(describe(path)), functions)
+        assert web.post(JOIN, call).status == 200
+        assert '"success":false' not in listen_to(web, call["session_hash"]), name
 
 
 def test_uploads_have_a_quota_and_old_ones_make_room(web: Running, monkeypatch: pytest.MonkeyPatch) -> None:
