@@ -174,6 +174,8 @@ class Uploads:
             raise Refusal(400, "The upload is no valid form.", code="invalid_form") from error
         except (ValueError, KeyError, UnicodeError) as error:
             raise Refusal(400, "The upload is no valid form.", code="invalid_form") from error
+        except OSError as error:  # larger files wait on the disk
+            raise _find_no_room(tempfile.gettempdir(), error) from error
 
     async def _keep_all(self, form: FormData) -> list[str]:
         """The paths of the images, once all of them are kept."""
@@ -215,8 +217,7 @@ class Uploads:
             path.write_bytes(data)
         except OSError as error:
             shutil.rmtree(path.parent, ignore_errors=True)
-            LOG.error("an uploaded image cannot be written to %s: %s", self._place, error.strerror)
-            raise Refusal(507, "The server has no room for the image. Its log says why.", code="disk_full") from error
+            raise _find_no_room(self._place, error) from error
         return path
 
     def _remove_oldest(self) -> None:
@@ -225,6 +226,11 @@ class Uploads:
     def _remove(self, path: Path) -> None:
         self._num_kept -= self._kept.pop(path)[0]
         shutil.rmtree(path.parent, ignore_errors=True)
+
+
+def _find_no_room(place: Path | str, error: OSError) -> Refusal:
+    LOG.error("an uploaded image cannot be written to %s: %s", place, error.strerror)
+    return Refusal(507, "The server has no room for the image. Its log says why.", code="disk_full")
 
 
 def clean_name(name: str) -> str:

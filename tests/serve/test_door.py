@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import mimetypes
 import os
@@ -476,6 +477,23 @@ def test_an_uploads_name_is_harmless_and_fits_its_content(web: Running, name: st
     assert web.send("GET", f"/gradio_api/file={quote(path)}").headers["content-type"] == "image/png"
 
 
+@pytest.mark.parametrize("name", ["tempfile.SpooledTemporaryFile.write", "pathlib.Path.write_bytes"])
+def test_a_full_disk_is_said_and_costs_only_the_upload(
+    web: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr(name, fail)
+        reply = upload(web, ("sign.png", PNG))
+    assert (reply.status, reply.error["code"]) == (507, "disk_full")
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "No space left on device" in caplog.text
+    assert "Traceback" not in caplog.text
+    assert upload(web, ("sign.png", PNG)).status == 200
+
+
 def test_every_kind_of_image_can_be_asked_about_where_the_system_knows_no_types(
     web: Running, functions: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -493,6 +511,9 @@ def test_every_kind_of_image_can_be_asked_about_where_the_system_knows_no_types(
 def test_uploads_have_a_quota_and_old_ones_make_room(web: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     from llava.serve import uploads
 
+    with monkeypatch.context() as late:
+        late.setattr(uploads, "STAY_S", -1)
+        web.do(sweep(web))
     noise = write_image(Image.effect_noise((190, 190), 90))
     assert 30_000 < len(noise) < 50_000
     replies = [upload(web, (f"{i}.png", noise)) for i in range(8)]
