@@ -10,11 +10,11 @@ import asyncio
 import json
 import re
 import traceback
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -43,7 +43,7 @@ _HEADERS = (
 )
 _SHOWN = re.compile(r"/|/theme\.css|/favicon\.ico|/gradio_api/app_id|/(?:assets|static)/(?:[\w-][\w.-]*/)*[\w-][\w.-]*")
 _FILE = "/gradio_api/file="
-_HEARTBEAT, _NEWS = "/gradio_api/heartbeat/", "/gradio_api/queue/data"
+_NEWS = "/gradio_api/queue/data"
 _CALL, _CALL_NOW, _UPLOAD = "/gradio_api/queue/join", "/gradio_api/run/predict", "/gradio_api/upload"
 _PAGE = re.compile(r"[A-Za-z0-9_-]{1,64}")
 # What Gradio may know of a request and what a browser may know of its answer.
@@ -94,8 +94,6 @@ class Door:
         answer, methods = self._show, "GET, HEAD"
         if path.startswith(_FILE):
             answer = self._show_file
-        elif path.startswith(_HEARTBEAT) and _PAGE.fullmatch(path.removeprefix(_HEARTBEAT)):
-            answer, methods = self._beat, "GET"
         elif path == _NEWS:
             answer, methods = self._tell_news, "GET"
         elif path in (_CALL, _CALL_NOW):
@@ -123,21 +121,12 @@ class Door:
         response = await self._uploads.show(scope["path"].removeprefix(_FILE))
         await response(scope, receive, send)
 
-    async def _beat(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Open for as long as the page is; Gradio tells the page's own functions when it closes."""
-        page = scope["path"].removeprefix(_HEARTBEAT)
-        try:
-            async with self._until_drained(receive, lambda: True) as receive_more:
-                await self._ask(scope, receive_more, send)
-        finally:
-            self._visits.leave(page)
-
     async def _tell_news(self, scope: Scope, receive: Receive, send: Send) -> None:
         page = _read_page(parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])[0])
         if not self._visits.knows(page):
             raise Refusal(404, "There is nothing to tell this page. Load it again.", code="not_found")
         with self._visits.read(page):
-            async with self._until_drained(receive, lambda: not self._visits.num_calls(page)) as receive_more:
+            async with self._until_drained(receive, page) as receive_more:
                 await self._ask(scope, receive_more, send, query=f"session_hash={page}".encode())
 
     async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -200,13 +189,13 @@ class Door:
             await send({"type": "http.response.body", "body": b""})
 
     @asynccontextmanager
-    async def _until_drained(self, receive: Receive, is_idle: Callable[[], bool]) -> AsyncIterator[Receive]:
+    async def _until_drained(self, receive: Receive, page: str) -> AsyncIterator[Receive]:
         """What the client sends; it seems to leave when the server is shut down and nothing is on its way to it."""
 
         async def wait() -> None:
             await self._service.is_drained.wait()
             end = asyncio.get_running_loop().time() + _LAST_NEWS_S
-            while not is_idle() and asyncio.get_running_loop().time() < end:
+            while self._visits.num_calls(page) and asyncio.get_running_loop().time() < end:
                 await asyncio.sleep(0.02)
 
         over = asyncio.create_task(wait())
@@ -243,7 +232,7 @@ def _find_hosts(scope: Scope) -> frozenset[str]:
     found: Iterable[tuple[bytes, bytes]] = scope["headers"]
     hosts = [value.decode("latin-1").lower() for name, value in found if name == b"host"]
     origins = [value.decode("latin-1").lower() for name, value in found if name == b"origin"]
-    return frozenset([*hosts, *(urlsplit(origin).netloc for origin in origins)]) - {""}
+    return frozenset([*hosts, *(origin.partition("://")[2] for origin in origins)]) - {""}
 
 
 def _rewrite(scope: Scope, query: bytes, body: bytes | None) -> Scope:

@@ -14,13 +14,17 @@ import html
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import takewhile
 
 from markdown_it import MarkdownIt
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 
-# Longer answers are shown without Markdown: reading them again and again would take too long.
-_MAX_CHARACTERS = 100_000
+# What is longer than any answer of ``new_tokens``, or could take a second and more to parse, is shown without Markdown:
+# opening brackets, and the cells of tables, which are filled up to the width of the first row.
+_MAX_CHARACTERS, _MAX_BRACKETS, _MAX_CELLS = 40_000, 1_000, 10_000
+# What looks like an address, or a host's name at the begin of one.
+_ADDRESS = re.compile(r"[a-z][a-z+.-]*://|(?:[\w-]+\.)+[\w-]{2,}(?=$|[\s/:?#])", re.IGNORECASE)
 # The elements of Markdown.
 _TAGS = frozenset(
     "p br hr h1 h2 h3 h4 h5 h6 ul ol li blockquote pre code em strong s a table thead tbody tr th td".split()
@@ -31,8 +35,11 @@ _URL = re.compile(r"https?://[^\s<>\"'`]*[^\s<>\"'`.,;:!?)\]}*_]", re.IGNORECASE
 _LINK = re.compile(r"https?://", re.IGNORECASE)
 _ALIGNED = re.compile(r"text-align:(left|right|center)")
 _UNFIT = re.compile("[\0\ud800-\udfff]")
-# Control characters have symbols; a browser would show nothing.
-_CONTROLS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n\r"} | {0x7F: 0x2421}
+# Control characters have symbols; a browser would show nothing. Two that turn the order of what follows around, and the
+# letters that no font has, are named. (In flags the latter follow a black one.)
+_CONTROLS: dict[int, str] = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n\r"}
+_CONTROLS |= {0x7F: "\u2421"} | {code: f"[U+{code:04X}]" for code in (*range(0x80, 0xA0), 0x202D, 0x202E)}
+_TAGS_OF_TEXT = re.compile("(\U0001f3f4[\U000e0020-\U000e007e]{1,8}\U000e007f)|[\U000e0000-\U000e007f]")
 _SHOWN = re.compile(
     r'<div class="(?:prose answer(?: open)?" dir="auto" content="(?P<answer>[^"<>]*)">.*'
     r'|(?:typed|notice(?: refusal)?)" (?:dir="auto"|role="note")>(?P<plain>[^<>]*))</div>',
@@ -40,10 +47,10 @@ _SHOWN = re.compile(
 )
 
 
-def show_answer(text: str, *, is_open: bool = False) -> str:
-    """An answer as HTML. ``is_open``: more of it is to come."""
+def show_answer(text: str, *, is_open: bool = False, is_plain: bool = False) -> str:
+    """An answer as HTML. ``is_open``: more of it is to come. ``is_plain``: Markdown is not read."""
     text, kind = clean(text), "prose answer open" if is_open else "prose answer"
-    return f'<div class="{kind}" dir="auto" content="{_quote(text)}">{_render(text)}</div>'
+    return f'<div class="{kind}" dir="auto" content="{_quote(text)}">{_render(text, is_plain)}</div>'
 
 
 def show_typed(text: str) -> str:
@@ -75,13 +82,14 @@ def _quote(text: str) -> str:
 
 
 def _show(text: str) -> str:
-    return html.escape(text.translate(_CONTROLS))
+    named = _TAGS_OF_TEXT.sub(lambda found: found[1] or f"[U+{ord(found[0]):04X}]", text.translate(_CONTROLS))
+    return html.escape(named)
 
 
-def _render(text: str) -> str:
+def _render(text: str, is_plain: bool) -> str:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     lines = text.split("\n")
-    if len(text) > _MAX_CHARACTERS:
+    if is_plain or _takes_long(text, lines):
         return _show_literally(lines)
     pieces: list[str] = []
     end = 0
@@ -97,6 +105,11 @@ def _render(text: str) -> str:
     rendered = "".join(pieces)
     # A line of dashes as the whole answer is no rule between two parts.
     return rendered if rendered != "<hr>" else _show_literally(lines)
+
+
+def _takes_long(text: str, lines: Sequence[str]) -> bool:
+    num_cells = max(line.count("|") for line in lines) * sum("|" in line for line in lines)
+    return len(text) > _MAX_CHARACTERS or text.count("[") > _MAX_BRACKETS or num_cells > _MAX_CELLS
 
 
 def _is_rule(block: Sequence[Token]) -> bool:
@@ -125,7 +138,7 @@ class _Writer:
         self.shows_text = False
         self._html: list[str] = []
         self._said: list[str] = []
-        self._links: list[str] = []
+        self._links: list[tuple[str, str]] = []  # what is said and written where one ends
         self._write(tokens)
 
     @property
@@ -137,9 +150,11 @@ class _Writer:
         return "".join(self._said)
 
     def _write(self, tokens: Sequence[Token]) -> None:
-        for token in tokens:
+        for index, token in enumerate(tokens):
             if token.type == "inline":
                 self._write(token.children or ())
+            elif token.type == "link_open":
+                self._open_link(token, tokens[index + 1 :])
             elif token.type in ("text", "text_special"):
                 self._write_text(token.content)
             elif token.type == "softbreak":
@@ -148,8 +163,8 @@ class _Writer:
                 self._say(token.content, "<code>", "</code>")
             elif token.type in ("fence", "code_block"):
                 self._write_code(token)
-            elif token.type in ("link_open", "link_close"):
-                self._write_link(token)
+            elif token.type == "link_close":
+                self._close_link()
             elif token.tag in _TAGS and not token.hidden:
                 self._write_tag(token)
 
@@ -173,19 +188,23 @@ class _Writer:
         named = f' content="{_quote(language)}"' if language else ""
         self._say(token.content.removesuffix("\n"), f'<pre tabindex="0"{named}><code>', "</code></pre>")
 
-    def _write_link(self, token: Token) -> None:
-        if token.nesting == 1:
-            href, title = str(token.attrs.get("href", "")), str(token.attrs.get("title", ""))
-            self._links.append(f"{href} {title}")
-            if not href:  # a link to nowhere
-                self._html.append("[")
-                return
+    def _open_link(self, token: Token, rest: Sequence[Token]) -> None:
+        href, title = str(token.attrs.get("href", "")), str(token.attrs.get("title", ""))
+        inside = takewhile(lambda one: one.type != "link_close", rest)
+        label = "".join(one.content for one in inside if one.type in ("text", "text_special", "code_inline"))
+        titled = f' "{title}"' if title else ""
+        if not href or _is_disguise(label, href):  # to nowhere, or not to where it says
+            self._html.append("[")
+            self._links.append((f"{href} {title}", f"]({_show(href)}{_show(titled)})"))
+        else:
             titled = f' title="{_quote(title)}"' if title else ""
             self._html.append(f'<a href="{_quote(href)}"{titled}>')
-        else:
-            link = self._links.pop()
-            self._said.append(link)
-            self._html.append("]()" if link.startswith(" ") else "</a>")
+            self._links.append((f"{href} {title}", "</a>"))
+
+    def _close_link(self) -> None:
+        said, closing = self._links.pop()
+        self._said.append(said)
+        self._html.append(closing)
 
     def _write_tag(self, token: Token) -> None:
         attributes = ""
@@ -207,6 +226,14 @@ def _parser() -> MarkdownIt:
     parser.validateLink = _is_link  # type: ignore[method-assign]
     parser.normalizeLink = str  # type: ignore[method-assign, assignment]
     return parser
+
+
+def _is_disguise(label: str, href: str) -> bool:
+    """Whether a link's text is an address, and not the one that it leads to."""
+    if _ADDRESS.match(label.strip()) is None:
+        return False
+    bare, target = (_LINK.sub("", one.strip()).removesuffix("/").lower() for one in (label, href))
+    return not (target == bare or target.startswith((f"{bare}/", f"{bare}?", f"{bare}#")))
 
 
 def _is_link(url: str) -> bool:

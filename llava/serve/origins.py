@@ -16,7 +16,7 @@ from llava.serve.refusals import Refusal
 
 Headers = list[tuple[bytes, bytes]]
 
-_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/@?#\[\]\\]+)(?::(\d{1,5}))?", re.IGNORECASE)
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/@?#\[\]\\]+)(?::(\d{0,5}))?", re.IGNORECASE)
 _PORTS = {"http": "80", "https": "443"}
 _READING = ("GET", "HEAD", "OPTIONS")
 # What says nothing but how the server is; probes name it by address.

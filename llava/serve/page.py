@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import html
-import json
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -169,7 +168,6 @@ class _Page:
         ).success(None, [self.chat, self.box], None, js="(messages, box) => llava.begin(messages, box)", **now)
         for button, what in ((self.side, "side"), (self.photo, "camera"), (self.dark, "dark")):
             button.click(None, None, None, js=f"() => llava.toggle('{what}')", **now)
-        blocks.unload(self.leave)
 
     async def submit(self, given: Given, request: gr.Request) -> AsyncGenerator[Update, None]:
         """What was typed, with its images; images alone are to be described."""
@@ -227,7 +225,7 @@ class _Page:
         box: Any = None,
     ) -> AsyncGenerator[Update, None]:
         """The page while a question is answered. ``otherwise``: what is shown if it is refused, with the reason."""
-        asked = [*talk.tidy(before), *question]
+        asked = [*await asyncio.to_thread(talk.tidy, before), *question]
         otherwise = asked if otherwise is None else otherwise
         busy: dict[str, Any] = {"submit_btn": False, "stop_btn": True} | ({"value": box} if box is not None else {})
         yield {self.chat: asked, self.box: gr.update(**busy)}
@@ -238,7 +236,9 @@ class _Page:
                 update: Update = {}
                 if answering.text:
                     first_s = time.perf_counter() - began if first_s is None else first_s
-                    update[self.chat] = [*asked, talk.write_answer(answering.text, is_open=True)]
+                    # In a thread: nobody else waits while a long answer is parsed.
+                    shown = await asyncio.to_thread(talk.write_answer, answering.text, is_open=True)
+                    update[self.chat] = [*asked, shown]
                 if answering.request is not None and seen is None and answering.text:
                     seen = answering.request
                     update[self.sees] = await asyncio.to_thread(self._show_sheets, seen)
@@ -247,7 +247,9 @@ class _Page:
         if answering is None or answering.is_dropped:
             return  # what has come in its place shows itself
         has_text = bool(answering.text.strip())
-        messages = [*asked, talk.write_answer(answering.text)] if has_text else list(otherwise)
+        messages = list(otherwise)
+        if has_text:
+            messages = [*asked, await asyncio.to_thread(talk.write_answer, answering.text)]
         end = talk.describe_end(answering)
         if end is not None:
             messages.append(talk.write_notice(end, is_refusal=not has_text))
@@ -288,11 +290,10 @@ class _Page:
     def _read_settings(self, kept: str) -> Update:
         """The settings that a browser kept, as far as they are settings of this page."""
         sliders = [self.temperature, self.top_p, self.new_tokens]
-        try:
-            *numbers, detail = json.loads(kept)
-            values = dict(zip(sliders, map(float, numbers), strict=True))
-        except (ValueError, TypeError):
+        numbers, detail = talk.read_settings(kept)
+        if len(numbers) != len(sliders):
             return {one: gr.skip() for one in (*sliders, self.detail)}
+        values = dict(zip(sliders, numbers, strict=True))
         return {
             slider: value if slider.minimum <= value <= slider.maximum else gr.skip()
             for slider, value in values.items()
@@ -300,9 +301,6 @@ class _Page:
 
     def stop(self, request: gr.Request) -> None:
         self.talks.stop(_page_of(request))
-
-    def leave(self, request: gr.Request) -> None:
-        self.talks.stop(_page_of(request), drop=True)
 
     def undo(self, event: gr.UndoData, messages: list[Message], box: Any, request: gr.Request) -> Update:
         """Takes the last question back to where it was typed; what is typed there comes after it."""

@@ -207,7 +207,7 @@ def _check_metadata(metadata: Json, place: str) -> None:
 
 def _check_event(function: BlockFunction, data: Sequence[Json], event: Json) -> None:
     """What a person did: which message it was done to, and what was done."""
-    if not isinstance(event, dict):
+    if not isinstance(event, dict) or "value" not in event:
         raise _refuse("It does not say what happened", "event_data")
     events = {name for _, name in function.targets}
     value, index = event.get("value"), event.get("index")

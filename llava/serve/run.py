@@ -175,6 +175,9 @@ class _Protocol(HalfClosable):
         if self.conn.trailing_data[0] or self.conn.their_state is h11.SEND_BODY:
             self._watch_headers()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Nothing: whoever asks for a WebSocket gets an answer in HTTP, and the log no advice to install one."""
+
     def _watch_headers(self) -> None:
         """Keeps the deadline running while headers, or the rest of a body that nobody reads any more, are to come."""
         if self.cycle is not None and not self.cycle.response_complete:

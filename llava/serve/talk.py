@@ -12,6 +12,7 @@ import asyncio
 import json
 import logging
 import mimetypes
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -42,6 +43,13 @@ LOG = logging.getLogger("llava.serve")
 _DIGESTS = 10_000
 # A page is told of news this often at most, and of longer answers less often: each time it gets and draws all of it.
 _NEWS_S, _NEWS_CHARACTERS = 0.04, 20_000
+# And so that showing it takes at most a fifth of the time.
+_PAUSES = 4
+# Of a chat that a browser brings back, answers beyond so many characters are shown without Markdown. More messages, or
+# files beside what is typed, than any page comes to are not read at all.
+_DRAWN_CHARACTERS, _KEPT_MESSAGES, _KEPT_FILES = 250_000, 2_000, 200
+# What reading a text of a browser's as JSON, and its values as what they should be, may raise.
+_NONSENSE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError, OSError)
 
 
 def write_question(text: str, paths: Sequence[str]) -> list[Message]:
@@ -65,9 +73,9 @@ def _describe_file(path: str) -> dict[str, Any]:
     return {"path": path, "mime_type": mimetypes.guess_type(path)[0], "orig_name": Path(path).name}
 
 
-def write_answer(text: str, *, is_open: bool = False) -> Message:
+def write_answer(text: str, *, is_open: bool = False, is_plain: bool = False) -> Message:
     """The model's message. ``is_open``: there is more to come, and if nothing comes, it broke off."""
-    message = _write(markup.show_answer(text, is_open=is_open))
+    message = _write(markup.show_answer(text, is_open=is_open, is_plain=is_plain))
     return {**message, "metadata": {"id": _OPEN}} if is_open else message
 
 
@@ -142,17 +150,21 @@ def read_kept(kept: str, album: Album) -> list[Message]:
     """
     written: list[Message] = []
     gone: list[str] = []
+    num_characters = 0
     try:
-        for message in json.loads(kept):
+        for message in _read_list(json.loads(kept), _KEPT_MESSAGES):
             text, paths = read_message(message)
+            num_characters += len(text)
             if message["role"] == "user":
                 gone += [Path(path).name for path in paths if not album.holds(path)]
                 written += write_question(text, [path for path in paths if album.holds(path)])
             elif _kind(message) == _NOTICE:
                 written.append(write_notice(text))
             elif _kind(message) != _REFUSAL:
-                written.append(write_answer(text, is_open=_kind(message) == _OPEN))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError):
+                is_plain = num_characters > _DRAWN_CHARACTERS
+                written.append(write_answer(text, is_plain=is_plain))
+                written += [write_notice(_BROKEN_OFF)] if _kind(message) == _OPEN else []
+    except _NONSENSE:
         return []
     written = tidy(written)
     if gone:
@@ -167,18 +179,38 @@ def read_draft(kept: str, album: Album) -> tuple[str, list[str]]:
     """What was typed and not sent, and its images, as a browser kept them."""
     try:
         draft = json.loads(kept)
-        text, paths = draft["text"], [path for path in draft["files"] if album.holds(path)]
-    except (ValueError, TypeError, KeyError, RecursionError, OSError):
+        paths = [path for path in _read_list(draft["files"], _KEPT_FILES) if album.holds(path)]
+        return markup.clean(draft["text"]), paths
+    except _NONSENSE:
         return "", []
-    return (text, paths) if isinstance(text, str) else ("", [])
+
+
+def read_settings(kept: str) -> tuple[list[float], Any]:
+    """The numbers and the choice behind them that a browser kept, or none."""
+    try:
+        *numbers, choice = _read_list(json.loads(kept), _KEPT_FILES)
+        return [float(number) for number in numbers], choice
+    except _NONSENSE:
+        return [], None
+
+
+def _read_list(value: Any, most: int) -> list[Any]:
+    """Raises ValueError if it is no list, or a longer one."""
+    if not isinstance(value, list) or len(value) > most:
+        raise ValueError("not what a page kept")
+    return value
 
 
 def tidy(messages: Sequence[Message]) -> list[Message]:
     """Without the refusals of questions that are no longer there, and with answers that broke off said to be so."""
     tidied: list[Message] = []
+    num_characters = 0
     for index, message in enumerate(messages):
         if _kind(message) == _OPEN:
-            tidied += [write_answer(read_message(message)[0]), write_notice(_BROKEN_OFF)]
+            text = read_message(message)[0]
+            num_characters += len(text)
+            tidied.append(write_answer(text, is_plain=num_characters > _DRAWN_CHARACTERS))
+            tidied.append(write_notice(_BROKEN_OFF))
         elif _kind(message) != _REFUSAL or (index > 0 and messages[index - 1]["role"] == "user"):
             tidied.append(message)
     return tidied
@@ -219,9 +251,11 @@ class Album:
         return pictures
 
     def holds(self, path: str) -> bool:
-        """Whether there is such a file, in one of the folders."""
+        """Whether there is such an image, in one of the folders."""
         place = Path(path).resolve()
-        return any(place.is_relative_to(folder) for folder in self._folders) and place.is_file()
+        is_inside = any(place.is_relative_to(folder) for folder in self._folders)
+        is_image = (mimetypes.guess_type(place.name)[0] or "").startswith("image/")
+        return is_inside and is_image and place.is_file()
 
     def find_digest(self, path: str) -> str | None:
         """That of a file which was loaded before; None if it was too long ago."""
@@ -361,8 +395,10 @@ class Talks:
                 waiting.cancel()
                 answering.news.clear()
                 if answering.reason is None and not answering.task.done():
+                    began = time.perf_counter()
                     yield answering
-                    pause_s = max(_NEWS_S, len(answering.text) / _NEWS_CHARACTERS)
+                    taken_s = time.perf_counter() - began
+                    pause_s = max(_NEWS_S, len(answering.text) / _NEWS_CHARACTERS, _PAUSES * taken_s)
                     await asyncio.wait((answering.task,), timeout=pause_s)
             await answering.end()
             if not answering.is_dropped:

@@ -14,8 +14,10 @@ import logging
 import math
 import os
 import shutil
+import stat
 import tempfile
 import time
+import unicodedata
 import uuid
 from collections import OrderedDict
 from pathlib import Path
@@ -42,8 +44,9 @@ _PREFIX, _LOCK = "llava-web-", "lock"
 _AROUND_BYTES = 64 * 1024
 # What a file takes on a disk, however small it is.
 _LEAST_BYTES = 4096
-_NAME_CHARACTERS = 100
-_FORMATS = {
+# File systems hold names of 255 bytes, some of 143.
+_NAME_BYTES = 100
+FORMATS = {
     ".png": "PNG",
     ".jpg": "JPEG",
     ".jpeg": "JPEG",
@@ -111,7 +114,7 @@ class Uploads:
     async def show(self, path: str) -> FileResponse:
         """The image at ``path`` as an answer. Raises Refusal (404)."""
         place = self._find(path)
-        kind = _FORMATS.get(Path(path).suffix.lower())
+        kind = FORMATS.get(Path(path).suffix.lower())
         if place is None or kind is None or not await asyncio.to_thread(place.is_file):
             raise Refusal(404, "There is no such image here. Upload it again.", code="not_found")
         headers = {"Cache-Control": "private, max-age=3600"}
@@ -126,13 +129,18 @@ class Uploads:
         shutil.rmtree(self._place, ignore_errors=True)
 
     def _find(self, path: str) -> Path | None:
-        try:
-            place = Path(path)
-            resolved = place.resolve()
-        except (ValueError, OSError, RuntimeError):  # zero bytes, and names that are too long
+        """The path as it was given out, to an image that is or was here; None for any other spelling or thing."""
+        place = Path(path)
+        if str(place) != path or not path.isprintable() or place.suffix.lower() not in FORMATS:
             return None
-        is_inside = place.is_absolute() and resolved.is_relative_to(self.folder) and resolved != self.folder
-        return resolved if is_inside else None
+        try:
+            if place.resolve() != place or not place.is_relative_to(self.folder):
+                return None
+            return place if stat.S_ISREG(place.stat().st_mode) else None
+        except (FileNotFoundError, NotADirectoryError):
+            return place
+        except (ValueError, OSError, RuntimeError):  # names that are too long or no text
+            return None
 
     def _check_bytes(self, num_bytes: int) -> None:
         limits = self._limits
@@ -166,6 +174,8 @@ class Uploads:
             raise Refusal(400, "The upload is no valid form.", code="invalid_form") from error
         except (ValueError, KeyError, UnicodeError) as error:
             raise Refusal(400, "The upload is no valid form.", code="invalid_form") from error
+        except OSError as error:  # larger files wait on the disk
+            raise _find_no_room(tempfile.gettempdir(), error) from error
 
     async def _keep_all(self, form: FormData) -> list[str]:
         """The paths of the images, once all of them are kept."""
@@ -207,8 +217,7 @@ class Uploads:
             path.write_bytes(data)
         except OSError as error:
             shutil.rmtree(path.parent, ignore_errors=True)
-            LOG.error("an uploaded image cannot be written to %s: %s", self._place, error.strerror)
-            raise Refusal(507, "The server has no room for the image. Its log says why.", code="disk_full") from error
+            raise _find_no_room(self._place, error) from error
         return path
 
     def _remove_oldest(self) -> None:
@@ -219,17 +228,28 @@ class Uploads:
         shutil.rmtree(path.parent, ignore_errors=True)
 
 
+def _find_no_room(place: Path | str, error: OSError) -> Refusal:
+    LOG.error("an uploaded image cannot be written to %s: %s", place, error.strerror)
+    return Refusal(507, "The server has no room for the image. Its log says why.", code="disk_full")
+
+
 def clean_name(name: str) -> str:
     """The name of a file as it is kept and shown: its last part, of harmless characters."""
     last = name.replace("\\", "/").rpartition("/")[2]
-    kept = "".join(letter for letter in last if letter.isalnum() or letter in " ._-()").strip(" .")
+    kept = "".join(filter(_is_harmless, unicodedata.normalize("NFC", last))).strip(" .")
     stem, dot, ending = kept.rpartition(".")
-    return f"{stem[:_NAME_CHARACTERS]}{dot}{ending[:10]}" or "image"
+    if not dot:
+        stem, ending = ending, ""
+    return f"{stem.encode()[:_NAME_BYTES].decode(errors='ignore')}{dot}{ending[:10]}".strip(" .") or "image"
+
+
+def _is_harmless(letter: str) -> bool:
+    return letter.isalnum() or letter in " ._-()" or unicodedata.category(letter) in ("Mc", "Mn")
 
 
 def name_like(name: str, kind: str) -> str:
     """The name with the ending of what the file is, where its own says something else."""
-    fitting = [ending for ending, format in _FORMATS.items() if format == kind]
+    fitting = [ending for ending, format in FORMATS.items() if format == kind]
     return name if Path(name).suffix.lower() in fitting else f"{name}{fitting[0]}"
 
 

@@ -1,7 +1,8 @@
 """The open pages of the web chat: what Gradio keeps for each, and that it keeps none of it for nobody.
 
 Gradio holds a queue of news for every page that ever asked, read or not, and the last values of its components. Here a
-page counts as gone when it does not fetch its news, and so much for so many pages is held at once.
+page counts as gone when it does not fetch its news, and so much for so many pages is held at once. Gradio's own sign of
+a page that is open is not used: a connection for each, of which a browser has six for all its tabs together.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 # Things that a page does at once: it asks, and votes.
 _CALLS = 8
+# A page that is open fetches its news again at once when they were cut off; one that was left does not.
+_LEFT_S = 5.0
 
 
 class Visits:
@@ -53,11 +56,12 @@ class Visits:
         """Whether there may be news for the page."""
         return page in self._queue.pending_messages_per_session
 
-    def expect_reader(self, page: str) -> None:
+    def expect_reader(self, page: str, *, was_there: bool = False) -> None:
         """The page has called; if it does not fetch the news in time, it is not there any more."""
         if not self._num_readers[page] and page not in self._deadlines:
-            loop = asyncio.get_running_loop()
-            self._deadlines[page] = loop.call_later(self._limits.send_s, self._drop, page)
+            loop, limit_s = asyncio.get_running_loop(), self._limits.send_s
+            limit_s = min(limit_s, _LEFT_S) if was_there else limit_s
+            self._deadlines[page] = loop.call_later(limit_s, self._drop, page)
 
     @contextmanager
     def read(self, page: str) -> Iterator[None]:
@@ -71,12 +75,12 @@ class Visits:
             if not self._num_readers[page]:
                 del self._num_readers[page]
                 if self.num_calls(page):
-                    self.expect_reader(page)
+                    self.expect_reader(page, was_there=True)
                 else:
                     self._forget_news(page)
 
-    def leave(self, page: str) -> None:
-        """The page was closed."""
+    def _forget_values(self, page: str) -> None:
+        """The page is not there any more."""
         holder = self._app.state_holder
         holder.session_data.pop(page, None)
         holder.time_last_used.pop(page, None)
@@ -94,7 +98,7 @@ class Visits:
         for call in calls:
             await self._queue.reset_iterators(call)
         self._forget_news(page)
-        self.leave(page)
+        self._forget_values(page)
 
     def _forget_deadline(self, page: str) -> None:
         deadline = self._deadlines.pop(page, None)

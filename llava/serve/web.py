@@ -7,6 +7,7 @@ browsers reach is decided in ``door``. Gradio is imported once the engine has st
 from __future__ import annotations
 
 import asyncio
+import mimetypes
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -23,7 +24,7 @@ from llava.serve.door import Door, log_without_text
 from llava.serve.gate import App, Receive, Scope, Send, answer_refusal
 from llava.serve.refusals import LOG, Refusal
 from llava.serve.talk import Album, Talks
-from llava.serve.uploads import STAY_S, SWEEP_S, Uploads
+from llava.serve.uploads import FORMATS, STAY_S, SWEEP_S, Uploads
 from llava.serve.visits import Visits, keep_no_statistics
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class _Page:
 def _make_talks(service: Service, uploads: Uploads) -> Talks:
     log = service.settings.log
     save_in = log.with_name(f"{log.name}-pictures") if log is not None else None
-    return Talks(service, Album(service.pictures, [uploads.folder, ASSETS], save_in))
+    return Talks(service, Album(service.pictures, [uploads.folder], save_in))
 
 
 async def _build(talks: Talks) -> FastAPI:
@@ -151,7 +152,7 @@ async def _build(talks: Talks) -> FastAPI:
 
 
 def _tame() -> None:
-    """Takes from Gradio what no setting of it takes: addresses made of a client's headers, and prints of its text."""
+    """What no setting of Gradio does: no addresses from a client's headers, no prints of its text, all images known."""
     import gradio.queueing
     import gradio.route_utils
     import gradio.routes
@@ -159,6 +160,9 @@ def _tame() -> None:
     gradio.route_utils.get_root_url = _write_root
     for module in (gradio.queueing, gradio.routes):
         module.traceback = _Prints()  # type: ignore[attr-defined]
+    # Python knows WebP only where the system does, and what has no type is no image to Gradio.
+    for ending, kind in FORMATS.items():
+        mimetypes.add_type(f"image/{kind.lower()}", ending)
 
 
 def _write_root(request: Any, route_path: str, root_path: str | None) -> str:

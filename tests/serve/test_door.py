@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
+import mimetypes
 import os
 import re
 import socket
@@ -12,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from PIL import Image
@@ -106,7 +109,8 @@ def listen_to(running: Running, page: str) -> str:
 def test_a_question_with_an_uploaded_image_is_answered(web: Running, puppet: Puppet, functions: Any) -> None:
     (path,) = upload(web, ("sign.png", PNG)).json
     call = ask(question(describe(path)), functions)
-    assert web.post(JOIN, call).status == 200
+    origin = {"Origin": "http://[::1", "Sec-Fetch-Site": "same-origin"}  # no address, and none that is needed
+    assert web.post(JOIN, call, **origin).status == 200
     news = listen_to(web, call["session_hash"])
     assert "word word word" in news
     assert '"close_stream"' in news
@@ -121,7 +125,7 @@ def test_a_question_with_an_uploaded_image_is_answered(web: Running, puppet: Pup
         *[("GET", f"/gradio_api/{name}") for name in (
             "info", "openapi.json", "deep_link", "dev/reload", "runs", "user", "token", "login_check", "startup-events",
             "upload_progress?upload_id=x", "custom_component/a/client/b/c", "proxy=http://127.0.0.1/", "vibe-code",
-            "stream/a/b/c/playlist.m3u8", "call/predict/abc", "file/etc/passwd", "mcp/", "heartbeat/", "heartbeat/a/b",
+            "stream/a/b/c/playlist.m3u8", "call/predict/abc", "file/etc/passwd", "mcp/", "heartbeat/", "heartbeat/a",
         )],
         *[("POST", f"/gradio_api/{name}") for name in (
             "process_recording", "component_server", "call/submit", "call/v2/submit", "api/predict", "run/submit",
@@ -376,10 +380,10 @@ def test_an_event_says_what_was_done_to_a_message_that_is_there(web: Running, fu
         data = {"undo": [chat, {"text": "", "files": []}], "like": [chat]}.get(event, [chat, *rest])
         for happened in (
             None, 1, [], {}, {"index": None}, {"index": "0"}, {"index": -1}, {"index": 2}, {"index": [[0]]},
-            {"index": 0, "value": 7, "previous_value": "a", "liked": {}}, {"index": True},
+            {"index": 0, "value": 7, "previous_value": "a", "liked": {}}, {"index": True}, {"index": 0},
             {"index": 0, "value": "a", "liked": "no such flag"} if event == "like" else None,
         ):  # fmt: skip
-            if isinstance(happened, dict) and event in ("retry", "undo") and happened.get("index") == 0:
+            if isinstance(happened, dict) and event in ("retry", "undo") and "value" in happened:
                 continue  # no more is asked of these
             reply = web.post(RUN if is_now else JOIN, ask(data, functions, event, event_data=happened))
             assert reply.status == 400, (event, happened)
@@ -387,10 +391,8 @@ def test_an_event_says_what_was_done_to_a_message_that_is_there(web: Running, fu
 
 def test_a_function_is_called_by_its_own_route_only(web: Running, functions: Any, quiet: None) -> None:
     assert web.post(RUN, ask(question(), functions)).status == 400
-    assert web.post(JOIN, ask([], functions, "unload")).status == 400
-    assert web.post(RUN, ask([], functions, "unload")).status == 400
-    assert web.post(JOIN, ask(["[]"], functions, "load")).status == 400
-    assert web.post(RUN, ask(["[]"], functions, "load")).status == 200
+    assert web.post(JOIN, ask(["[]", "", ""], functions, "load")).status == 400
+    assert web.post(RUN, ask(["[]", "", ""], functions, "load")).status == 200
 
 
 def test_news_are_for_pages_that_have_asked(web: Running, quiet: None) -> None:
@@ -427,8 +429,8 @@ def test_a_page_that_does_not_fetch_its_news_is_forgotten_with_all_it_asked() ->
     ("data", "says"),
     [
         (b"", "is empty"),
-        (b"text", "not a picture in a supported format"),
-        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "HTML or SVG"),
+        (b"text", "not an image in a supported format"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "an SVG drawing"),
         (b"%PDF-1.7", "a PDF"),
         (PNG[:20], "damaged or cut off"),
         (b"x" * 50_001, "picture_bytes"),
@@ -465,18 +467,53 @@ def test_an_upload_keeps_to_its_form_and_its_limits(web: Running, quiet: None) -
     [
         ("../../a.png", "a.png"), ("C:\\\\x\\\\a.png", "a.png"), ("page.html", "page.html.png"), ("", "image.png"),
         ("a.svg", "a.svg.png"), ("...", "image.png"), ("x" * 300 + ".png", "x" * 100 + ".png"),
-        ("a;b<c>.PNG", "abc.PNG"),
+        ("a;b<c>.PNG", "abc.PNG"), ("写" * 90 + ".png", "写" * 33 + ".png"), ("हिन्दी.png", "हिन्दी.png"),
+        ("e\u0301.png", "é.png"), ("." + "x" * 300, "x" * 100 + ".png"), ("写" * 300, "写" * 33 + ".png"),
     ],
 )  # fmt: skip
 def test_an_uploads_name_is_harmless_and_fits_its_content(web: Running, name: str, kept: str) -> None:
     (path,) = upload(web, (name or " ", PNG)).json
     assert Path(path).name == kept
-    assert web.send("GET", f"/gradio_api/file={path}").headers["content-type"] == "image/png"
+    assert web.send("GET", f"/gradio_api/file={quote(path)}").headers["content-type"] == "image/png"
+
+
+@pytest.mark.parametrize("name", ["tempfile.SpooledTemporaryFile.write", "pathlib.Path.write_bytes"])
+def test_a_full_disk_is_said_and_costs_only_the_upload(
+    web: Running, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as full:
+        full.setattr(name, fail)
+        reply = upload(web, ("sign.png", PNG))
+    assert (reply.status, reply.error["code"]) == (507, "disk_full")
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "No space left on device" in caplog.text
+    assert "Traceback" not in caplog.text
+    assert upload(web, ("sign.png", PNG)).status == 200
+
+
+def test_every_kind_of_image_can_be_asked_about_where_the_system_knows_no_types(
+    web: Running, functions: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from llava.serve.web import _tame
+
+    monkeypatch.setattr(mimetypes, "_db", mimetypes.MimeTypes())  # without those of /etc/mime.types
+    _tame()
+    for name, kind in (("a.webp", "WEBP"), ("a.jfif", "JPEG"), ("a.JPE", "JPEG"), ("a.gif", "GIF"), ("a.bmp", "BMP")):
+        (path,) = upload(web, (name, write_image(Image.new("RGB", (30, 20), "red"), kind))).json
+        call = ask(question(describe(path)), functions)
+        assert web.post(JOIN, call).status == 200
+        assert '"success":false' not in listen_to(web, call["session_hash"]), name
 
 
 def test_uploads_have_a_quota_and_old_ones_make_room(web: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     from llava.serve import uploads
 
+    with monkeypatch.context() as late:
+        late.setattr(uploads, "STAY_S", -1)
+        web.do(sweep(web))
     noise = write_image(Image.effect_noise((190, 190), 90))
     assert 30_000 < len(noise) < 50_000
     replies = [upload(web, (f"{i}.png", noise)) for i in range(8)]
@@ -510,6 +547,25 @@ def test_no_other_file_is_shown(web: Running, trap: Any, path: str, method: str,
     assert reply.status == 404
     assert b"root:" not in reply.body
     assert method == "HEAD" or reply.error["code"] == "not_found"
+
+
+def test_a_file_is_named_by_the_path_that_was_given_out_and_no_other(web: Running, functions: Any, quiet: None) -> None:
+    (path,) = upload(web, ("sign.png", PNG)).json
+    place, folder = Path(path), os.environ["GRADIO_TEMP_DIR"]
+    (place.parent / "inside.png").mkdir()
+    (place.parent / "link.png").symlink_to("/etc/passwd")
+    (place.parent / "self.png").symlink_to(place)
+    spellings = [
+        place.parent, place.parent.parent, f"{folder}/lock", f"{folder}//{path[len(folder) + 1 :]}", f"{path}/",
+        f"{folder}/x/..{path[len(folder) :]}", f"/proc/self/root{path}", f"{path}/.", f"{path}\n", f"{path}\u200b",
+        f"{folder}/\u202ea.png", f"{folder}/{'a' * 300}.png", f"{folder}/x", f"{path}.svg", f"{path}\0",
+        place.parent / "inside.png", place.parent / "link.png", place.parent / "self.png", f"{folder}/\ud83da.png",
+    ]  # fmt: skip
+    for spelling in map(str, spellings):
+        reply = web.post(JOIN, ask(question(describe(spelling)), functions))
+        assert reply.status == 400, spelling
+        assert reply.error["code"] in ("unknown_file", "invalid_json"), spelling
+    assert web.post(JOIN, ask(question(describe(path)), functions)).status == 200
 
 
 def test_the_files_of_the_page_are_there(web: Running) -> None:
@@ -563,17 +619,15 @@ def test_a_server_that_is_shut_down_ends_the_streams_that_carry_no_answer() -> N
             thread.start()
             return thread
 
-        beats = hear(f"/gradio_api/heartbeat/{page}")
         assert running.post(JOIN, call).status == 200
         news = hear(f"{NEWS}?session_hash={page}")
         wait_until(lambda: puppet.num_open == 1)
         running.loop.call_soon_threadsafe(running.server.end)
         wait_until(lambda: running.service.is_draining)
-        assert beats.is_alive()  # closed now, it would take the answer with it
+        assert news.is_alive()  # closed now, it would take the answer with it
         puppet.gate.set()
-        for thread in (beats, news):
-            thread.join(PATIENCE_S)
-            assert not thread.is_alive()
+        news.join(PATIENCE_S)
+        assert not news.is_alive()
         assert b"word word word" in heard[f"{NEWS}?session_hash={page}"]
         wait_until(lambda: puppet.num_stopped == 1)
 

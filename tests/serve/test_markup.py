@@ -126,6 +126,31 @@ def test_characters_that_a_browser_would_not_show_are_shown() -> None:
     assert Page(markup.show_answer("a\x1b[31m\x00b\ud800c")).text == "a\u241b[31m\ufffdb\ufffdc"
 
 
+def test_characters_that_turn_or_hide_what_follows_are_named() -> None:
+    text = "a\u202eb\u202dc\x85d\U000e0041e \u0645\u200f \U0001f3f4\U000e0067\U000e0062\U000e0073\U000e007f"
+    shown = "a[U+202E]b[U+202D]c[U+0085]d[U+E0041]e" + text.partition("e ")[2].join([" ", ""])
+    assert Page(markup.show_answer(text)).text == shown
+    assert markup.read_text(markup.show_answer(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("label", "href", "is_link"),
+    [
+        ("here", "http://b.test", True), ("http://a.test", "http://a.test/", True), ("a.test", "https://A.test", True),
+        ("a.test", "https://a.test/b?c", True), ("version 1.5", "http://b.test", True),
+        ("a.test says", "http://b.test", False),
+        ("http://a.test", "http://b.test", False), ("**https://a.test/**", "http://b.test", False),
+        ("`a.test`", "http://b.test", False), ("a.test", "http://a.test.b.test", False),
+        ("http://a.test", "http://a.test@b.test", False), ("www.a.test/x", "http://b.test", False),
+    ],
+)  # fmt: skip
+def test_a_link_leads_where_it_says(label: str, href: str, is_link: bool) -> None:
+    page = Page(markup.show_answer(f"See [{label}]({href})."))
+    assert (page.links == [href]) == is_link
+    if not is_link:
+        assert f"]({href})" in page.text
+
+
 def test_half_of_anything_is_shown_while_the_rest_is_to_come() -> None:
     text = "Say `<b>` or\n\n```html\n<p>&amp;</p>\n```\n\n**so** <i>it</i> is: [x](http://y.test)"
     for end in range(len(text) + 1):
@@ -166,7 +191,10 @@ def test_any_answer_keeps_its_text_and_makes_no_element_but_markdowns(text: str)
     assert markup.read_text(shown) == markup.clean(text)
     found = iter(Page(shown).all)
     for letter in markup.clean(text).replace("\r", "\n"):
-        assert letter in MARKS or letter.isspace() or letter in found, f"{letter!r} is lost of {text!r}: {shown}"
+        letter = f"[U+{ord(letter):04X}]" if letter == "\u202e" else letter
+        assert letter in MARKS or letter.isspace() or all(one in found for one in letter), (
+            f"{letter!r} is lost of {text!r}: {shown}"
+        )
 
 
 @given(st.lists(PIECES, max_size=40).map("".join))
@@ -184,3 +212,11 @@ def test_what_was_not_written_here_is_text() -> None:
 def test_very_long_answers_are_shown_without_markdown() -> None:
     text = "**b** <i>\n" * 20_000
     assert Page(markup.show_answer(text)).text.strip() == text.strip()
+
+
+@pytest.mark.parametrize("slow", ["[" * 2000, "|" + "a|" * 500 + "\n|" + "-|" * 500 + "\n" + "|\n" * 100])
+def test_what_would_take_long_to_parse_is_shown_without_markdown(slow: str) -> None:
+    text = f"**b** <i>\n\n{slow}"
+    shown = Page(markup.show_answer(text))
+    assert shown.text.strip() == text.strip()
+    assert "strong" not in markup.show_answer(text)

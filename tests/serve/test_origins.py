@@ -37,7 +37,17 @@ def named() -> Iterator[Running]:
 
 @pytest.mark.parametrize(
     "host",
-    ["localhost", "LOCALHOST:8000", "localhost.", "127.0.0.1", "127.0.0.1:9", "127.0.0.2", "[::1]", "[::1]:8000"],
+    [
+        "localhost",
+        "LOCALHOST:8000",
+        "localhost.",
+        "localhost:",
+        "127.0.0.1",
+        "127.0.0.1:9",
+        "127.0.0.2",
+        "[::1]",
+        "[::1]:8000",
+    ],
 )
 def test_a_local_server_answers_to_this_machines_names(open_server: Running, host: str) -> None:
     assert open_server.post(CHAT, HI, Host=host).status == 200
@@ -97,6 +107,8 @@ def test_names_that_were_given_are_the_only_ones(named: Running) -> None:
         {"Origin": "http://localhost:8000/path"},
         {"Origin": "file://"},
         {"Origin": "http://127.0.0.1:8000@evil.test"},
+        {"Origin": "http://[::1"},
+        {"Origin": "http://[x]:8000"},
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
         {"Sec-Fetch-Site": "cross-site", "Origin": "http://localhost:8000"},

@@ -256,3 +256,17 @@ def test_a_finger_hits_the_buttons_of_a_phone(browser: Any, running: Running, sp
         assert min(box["width"], box["height"]) >= 40
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= 390
     context.close()
+
+
+@needs_browser
+def test_ten_tabs_of_one_browser_work_at_the_same_time(browser: Any, running: Running, speaker: Speaker) -> None:
+    # A browser has six connections for all of them; one that a tab holds all the time leaves none for the seventh.
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    tabs = [Tab(context, running) for _ in range(10)]
+    speaker.text = "Yes."
+    for tab in (tabs[0], tabs[-1]):
+        tab.page.bring_to_front()
+        tab.wait_until_begun()
+        tab.type("Hi")
+        tab.wait_for_answer()
+    context.close()

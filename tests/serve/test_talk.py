@@ -518,9 +518,44 @@ def test_an_answer_that_had_not_ended_comes_back_as_one_that_broke_off(album: Al
         assert talk.find_turns(shown)[0].answer == "Half an"
 
 
+@pytest.mark.parametrize("is_open", [False, True])
+def test_of_a_chat_that_a_browser_brings_back_only_so_much_is_parsed(album: Album, is_open: bool) -> None:
+    text = "**b** " * 5000
+    chat = [*talk.write_question("Hi", []), talk.write_answer(text, is_open=is_open)] * 20
+    restored = talk.read_kept(json.dumps(chat), album)
+    again = talk.tidy(chat)
+    for messages in (restored, again) if is_open else (restored,):
+        answers = [one for one in messages if one["role"] == "assistant" and not talk.is_notice(one)]
+        assert len(answers) == 20
+        assert answers[0] == talk.write_answer(text)
+        assert answers[-1] == talk.write_answer(text, is_plain=True)
+        assert talk.read_message(answers[-1])[0] == text
+
+
 def test_a_draft_comes_back_with_the_images_that_are_still_here(album: Album, uploads: Path) -> None:
     red = str(uploads / "red.png")
     draft = json.dumps({"text": "Half a ques", "files": [red, "/etc/passwd"]})
     assert talk.read_draft(draft, album) == ("Half a ques", [red])
     for nonsense in ("", "5", "{", '{"text": 5, "files": []}', '{"text": "a", "files": [5]}', "[" * 100_000):
         assert talk.read_draft(nonsense, album) == ("", [])
+    assert talk.read_draft(json.dumps({"text": "a", "files": [red] * 1000}), album) == ("", [])
+    assert talk.read_draft('{"text": "a\\ud800", "files": []}', album) == ("a\ufffd", [])
+
+
+def test_settings_come_back_if_they_are_settings() -> None:
+    assert talk.read_settings('[1, 0.5, 16, "low"]') == ([1.0, 0.5, 16.0], "low")
+    for nonsense in ("", "5", "[]", "[" * 100_000, f'[{"9" * 400}, "low"]', '[[1], "low"]', '{"a": 1}', "null"):
+        assert talk.read_settings(nonsense) == ([], None)
+
+
+def test_a_browser_brings_no_more_messages_back_than_a_page_comes_to(album: Album) -> None:
+    message = talk.write_answer("a")
+    assert len(talk.read_kept(json.dumps([message] * 100), album)) == 100
+    assert talk.read_kept(json.dumps([message] * 20_000), album) == []
+
+
+def test_only_images_are_held(album: Album, uploads: Path) -> None:
+    (uploads / "lock").write_text("1")
+    (uploads / "page.css").write_text("p {}")
+    assert album.holds(str(uploads / "red.png"))
+    assert not any(album.holds(str(uploads / name)) for name in ("lock", "page.css", "", "no.png"))

@@ -69,7 +69,16 @@ window.llava = {
   keep(messages) {
     if (!llava.hasBegun) return; // the page is being drawn, and the chat still empty
     llava.latest = messages ?? [];
+    // Whoever asks wants to see the answer, wherever they had scrolled to.
+    const isAsked = llava.latest.at(-1)?.role === "user";
+    if (isAsked && !llava.wasAsked) setTimeout(() => llava.scrollDown(), 100);
+    llava.wasAsked = isAsked;
     llava.keepTimer ??= setTimeout(llava.keepNow, 250); // an answer grows many times a second
+  },
+
+  scrollDown() {
+    const log = document.querySelector("#chat [role=log]");
+    log?.scrollTo({ top: log.scrollHeight, behavior: "smooth" });
   },
 
   keepNow() {
