@@ -173,7 +173,7 @@ class LlavaMetaForCausalLM(PictureEncoder, _MixedInto):
         finally:
             _is_read_from_files.reset(token)
         tower = model.get_vision_tower()
-        if tower is not None and tower.is_loaded:
+        if isinstance(tower, VisionTower) and tower.is_loaded:  # it may be another's
             tower.requires_grad_(False)
             needed = {f"model.vision_tower.{name}" for name in tower.names_of_used_weights()}
             missing = sorted(needed.intersection(info["missing_keys"]))
