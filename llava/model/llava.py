@@ -173,7 +173,7 @@ class LlavaMetaForCausalLM(PictureEncoder, _MixedInto):
         finally:
             _is_read_from_files.reset(token)
         tower = model.get_vision_tower()
-        if tower is not None and tower.is_loaded:
+        if isinstance(tower, VisionTower) and tower.is_loaded:  # it may be another's
             tower.requires_grad_(False)
             needed = {f"model.vision_tower.{name}" for name in tower.names_of_used_weights()}
             missing = sorted(needed.intersection(info["missing_keys"]))
@@ -311,14 +311,19 @@ class LlavaMetaForCausalLM(PictureEncoder, _MixedInto):
         are those of Transformers' ``generate``.
 
         Raises:
-            UsageError: ``inputs`` is missing or ``inputs_embeds`` was given, pictures and prompts disagree, or a
-                modality is another one.
+            UsageError: ``inputs`` is missing or ``inputs_embeds`` was given, pictures and prompts disagree, a modality
+                is another one, or ``guidance_scale`` comes without ``negative_prompt_ids``.
         """
         videos = {"modalities": modalities} if find_videos(modalities) else {}
         if inputs is None:
             inputs = kwargs.pop("input_ids", None)
         if inputs is None or kwargs.get("inputs_embeds") is not None:
             raise UsageError("generate takes token ids (`inputs`), not embeddings: image positions are filled in here.")
+        if (kwargs.get("guidance_scale") or 1) != 1 and kwargs.get("negative_prompt_ids") is None:
+            raise UsageError(
+                "guidance_scale needs negative_prompt_ids (text alone): without them Transformers takes the prompt's "
+                "last token, and sees none where a prompt comes as embeddings."
+            )
         kwargs.pop("position_ids", None)
         mask_BL = kwargs.pop("attention_mask", None)
         if mask_BL is None:

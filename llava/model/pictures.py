@@ -34,12 +34,13 @@ class PictureEncoder:
         """Pixels [T, 3, S, S] of any float dtype -> features [T, N, C] in the projector's dtype."""
         tower, projector = self.get_vision_tower(), self.get_model().mm_projector
         assert tower is not None, "a model without a tower encodes no pictures"
-        if not tower.has_layers:
+        if not getattr(tower, "has_layers", True):  # an outsider's tower has what the original's callers read
             raise UsageError(
                 f"The vision tower {tower.vision_tower_name!r} is not loaded: call "
                 "model.get_vision_tower().load_model() first, or load the model with load_pretrained_model."
             )
-        features = tower(images.to(tower.dtype))
+        dtype = getattr(tower, "dtype", None) or next((part.dtype for part in tower.parameters()), images.dtype)
+        features = tower(images.to(dtype))
         weights = next(projector.parameters(), None)
         # A quantized projector stores integers; it takes the dtype it is given.
         if weights is not None and weights.is_floating_point():
@@ -106,11 +107,15 @@ class PictureEncoder:
 
     def tiling(self) -> Tiling:
         """How this model's configuration, as it stands now, cuts pictures into tiles and puts them together again."""
-        tower = self.get_vision_tower()
+        tower: Any = self.get_vision_tower()
         assert tower is not None, "a model without a tower cuts no pictures"
-        return Tiling.from_config(
-            self.config, tile_px=tower.tile_px, patch_px=tower.patch_px, squashes=isinstance(tower, SigLipVisionTower)
-        )
+        if isinstance(tower, VisionTower):
+            tile_px, patch_px = tower.tile_px, tower.patch_px  # an outsider's has the original's names alone
+        else:
+            tile_px = getattr(tower, "image_size", None) or tower.config.image_size
+            patch_px = tile_px // tower.num_patches_per_side
+        squashes = isinstance(tower, SigLipVisionTower)
+        return Tiling.from_config(self.config, tile_px=tile_px, patch_px=patch_px, squashes=squashes)
 
 
 def find_videos(modalities: str | Sequence[str] | None) -> frozenset[int]:

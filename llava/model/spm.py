@@ -134,6 +134,11 @@ class Pieces:
         if proto.trainer_spec.model_type != proto.trainer_spec.BPE:
             kind = proto.trainer_spec.ModelType.Name(proto.trainer_spec.model_type).lower()
             raise ValueError(f"{path.name} is a SentencePiece model of the kind {kind}; Llama's tokenizers are BPE")
+        if proto.trainer_spec.treat_whitespace_as_suffix:
+            raise ValueError(
+                f"{path.name} was trained with treat_whitespace_as_suffix, which puts blanks behind words; Llama's "
+                "tokenizers have them before words. A tokenizer.json beside it would be read instead"
+            )
         self._proto = proto
 
     @property
@@ -165,6 +170,8 @@ class Pieces:
         spec = self._proto.normalizer_spec
         steps: list[normalizers.Normalizer] = []
         if spec.precompiled_charsmap:
+            if "nmt" in spec.name:  # both become blanks, but Precompiled takes the two as one character
+                steps.append(normalizers.Replace("\r\n", "  "))
             # Precompiled takes a character and its combining marks as one and drops marks; composed, few are left.
             steps += [normalizers.NFKC()] if "nfkc" in spec.name else []
             steps.append(normalizers.Precompiled(spec.precompiled_charsmap))

@@ -231,3 +231,28 @@ def test_a_replaced_build_vision_projector_is_the_one_that_builds() -> None:
     with mock.patch.object(llava_arch, "build_vision_projector", return_value=torch.nn.Linear(32, 48)):
         assert type(make_model().get_model().mm_projector) is torch.nn.Linear
     assert type(make_model().get_model().mm_projector).__name__ == "Sequential"
+
+
+class OutsidersTower(torch.nn.Module):
+    """No subclass of ours, with what the original reads of a tower."""
+
+    hidden_size, num_patches_per_side, image_size, is_loaded = 32, 4, 28, True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches = torch.nn.Conv2d(3, 32, 7, 7)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        features: torch.Tensor = self.patches(images).flatten(2).transpose(1, 2)
+        return features
+
+
+@pytest.mark.parametrize("has_tiles", [False, True])
+def test_a_tower_that_is_no_subclass_of_ours_is_asked_as_the_original_asks_it(has_tiles: bool) -> None:
+    ids = torch.tensor([[1, SLOT, 6]])
+    model = make_model(**({} if has_tiles else SQUARE))
+    given = {"images": make_pixels(5), "image_sizes": [(50, 40)]} if has_tiles else {"images": make_pixels(1)[0]}
+    expected = model(input_ids=ids, **given).logits.shape
+    model.get_model().vision_tower = OutsidersTower()
+    assert model(input_ids=ids, **given).logits.shape == expected
+    assert model.generate(ids, **given, max_new_tokens=2, eos_token_id=None).shape == (1, 2)

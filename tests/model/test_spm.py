@@ -71,6 +71,7 @@ KINDS = {
         legacy=True,
     ),
     "blanks removed": Kind({"remove_extra_whitespaces": True}, legacy=True),
+    "ids in another order": Kind({"unk_id": 3, "bos_id": 1, "eos_id": 0, "pad_id": 2}, legacy=True),
 }
 SPECIAL = re.compile("(<s>|</s>|<unk>)")
 
@@ -272,6 +273,19 @@ def test_a_model_of_another_kind_is_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(train(model_type="unigram", vocab_size=400))
     with pytest.raises(CheckpointError, match="kind unigram"):
         load_tokenizer(tmp_path)
+
+
+def test_a_model_that_has_blanks_behind_words_is_refused_and_not_read_wrong(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(train(treat_whitespace_as_suffix=True))
+    with pytest.raises(CheckpointError, match="treat_whitespace_as_suffix"):
+        load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["a\r\nb", "USER:\r\n\r\n  return", "\r\n", "a \r\n"])
+def test_line_ends_of_windows_are_two_blanks_where_a_model_normalizes_them(tmp_path: Path, text: str) -> None:
+    model = train(normalization_rule_name="nmt_nfkc")
+    (tmp_path / "tokenizer.model").write_bytes(model)
+    assert load_tokenizer(tmp_path)(text).input_ids == make_original(model, Kind({}, legacy=True))(text)
 
 
 def test_a_folder_of_llama_3_that_names_llamas_class_keeps_its_own_kind(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import CLIPVisionModel, SiglipVisionModel
 
 from llava.engine import compiled
+from llava.errors import UsageError
 from llava.model.attention_switch import use_attention
 from llava.model.vision import CLIPVisionTower, SigLipVisionTower, VisionTower
 from tests.tiny import ANYRES, FAMILIES, SIDE, SIZES, SLOT, SQUARE, TILE_PX, TOWER, make_model, make_pixels
@@ -209,6 +210,15 @@ def test_generate_shows_the_attention_of_every_step(cache: str | None) -> None:
     assert outputs.attentions[0][0].shape[:3] == (1, 4, length)
     assert [step[0].shape[2] for step in outputs.attentions[1:]] == [1, 1]
     assert all(len(step) == 2 for step in outputs.attentions)
+
+
+def test_guidance_says_that_it_needs_a_negative_prompt_and_follows_one() -> None:
+    model = make_model()
+    given: dict[str, Any] = {"images": make_pixels(5, 3), "image_sizes": SIZES[:2], "guidance_scale": 3.0, **GREEDY}
+    with pytest.raises(UsageError, match="negative_prompt_ids"):
+        model.generate(IDS, **given)
+    guided = model.generate(IDS, **given, negative_prompt_ids=torch.tensor([[1, 9]]))
+    assert guided.shape == (1, 3)
 
 
 def test_pruning_by_attention_of_an_early_layer_works_as_fastv_does_it() -> None:
