@@ -48,6 +48,7 @@ _MISSING = {
     "HEIC": 'needs the heif extra: pip install "llava[heif]". Or convert it to JPEG',
     "AVIF": "needs a Pillow that was built with AVIF: pip install -U pillow. Or convert it to PNG",
 }
+_FETCH_AGAIN = ". Copy or download it again, or export it as 8-bit PNG."
 # What the missing part of a damaged image is filled with, as JPEG decoders fill it.
 _MISSING_COLOR = (128, 128, 128)
 
@@ -103,6 +104,8 @@ def decode(header: Header, name: str, *, scale: int = 1, draws_damaged: bool = T
     """
     if header.doubts and not draws_damaged:
         raise BadImage(f"{name} is {with_article(header.format)} that is damaged: {'; '.join(header.doubts)}.")
+    if header.planes:
+        return _decode_planes(header, name)
     notes = [header.frames, *header.doubts]
     passed_over = header.notes
     with _complaints(header, name):
@@ -115,16 +118,18 @@ def decode(header: Header, name: str, *, scale: int = 1, draws_damaged: bool = T
         rows: tuple[int, int] | None = None
         try:
             _load(image)
-        except Exception:
+        except Exception as error:
             if not draws_damaged:
                 raise
-            image, rows, note = _salvage(header, image, scale)
+            image, rows, note = _salvage(header, image, scale, error)
             notes.append(note)
             passed_over = ()  # says no more than that
         deep = None if rows or scale > 1 else _read_deep(header, image)
+        if header.format == "JPEG2000":
+            _refuse_overflow(header, image, name)
     declared = _declared_range(header)
     if deep is None:
-        shown, more = show(image, name, declared, inverted=header.inverted)
+        shown, more = show(image, name, declared, inverted=header.inverted, samples=header.samples)
     else:
         shown, more = show_deep(*deep, name, declared)
     if isinstance(shown, ImageFile.ImageFile):
@@ -160,7 +165,7 @@ def _complaints(header: Header, name: str) -> Iterator[None]:
         kind = f" ({header.kind})" if header.kind else ""
         raise BadImage(
             f"{name} is {with_article(header.format)}{kind} that cannot be decoded: it is damaged or cut off"
-            + (", or of a kind that the decoder does not know. Convert it to 8-bit PNG." if kind else ".")
+            + (", or of a kind that the decoder does not know. Convert it to 8-bit PNG." if kind else _FETCH_AGAIN)
         ) from error
 
 
@@ -190,7 +195,7 @@ def _is_plain_ycbcr(image: Any) -> bool:
 
 
 def _salvage(
-    header: Header, image: ImageFile.ImageFile, scale: int
+    header: Header, image: ImageFile.ImageFile, scale: int, error: Exception
 ) -> tuple[ImageFile.ImageFile, tuple[int, int] | None, str]:
     """What the decoder has drawn before it failed, the rows that it covers, and a note. Raises where that is nothing.
 
@@ -207,10 +212,15 @@ def _salvage(
             rows = _drawn_rows(whole)
             if rows is not None:
                 return whole, None, _say_missing(drawn or rows, whole.height)
-    if drawn is None:
-        raise ValueError("nothing was drawn")
+    if drawn is None or (len(image.getbands()) > 1 and _lies_by_channel(image)):
+        raise ValueError("nothing was drawn, or not in all channels") from error
     image.tile = []
     return image, drawn, _say_missing(drawn, image.height)
+
+
+def _lies_by_channel(image: Any) -> bool:
+    """Whether a file that is cut off lacks whole channels, so that what there is has wrong colours."""
+    return image.format == "SGI" or (image.format == "TIFF" and image.tag_v2.get(284) == 2)
 
 
 def _drawn_rows(image: ImageFile.ImageFile) -> tuple[int, int] | None:
@@ -277,6 +287,44 @@ def _read_deep(header: Header, image: ImageFile.ImageFile) -> tuple[Any, Image.I
     lower = lower[..., 1:2] if num_colors == 1 else lower[..., :3]
     values = upper[..., :num_colors].astype(np.uint16) << 8 | lower
     return values, image.getchannel("A") if image.mode in ("LA", "RGBA") else None
+
+
+def _decode_planes(header: Header, name: str) -> Drawn:
+    """The image of a file whose channels of 16 bits lie one behind the other, read as so many grey ones."""
+    planes = []
+    with _complaints(header, name):
+        for data in header.planes:
+            plane = _open(replace(header, data=data))
+            if plane.size != tuple(header.size):
+                raise ValueError("a channel of another size")
+            _load(plane)
+            planes.append(np.asarray(plane).astype(np.uint16))
+        while len(planes) < 3:
+            planes.append(planes[-1])
+        alpha = _open(header).mode == "RGBA" and len(planes) == 4
+    opacity = Image.fromarray((planes[3] >> 8).astype(np.uint8)) if alpha else None
+    shown, more = show_deep(np.stack(planes[:3], -1), opacity, name, _declared_range(header))
+    if header.orientation != 1:
+        more += ("turned upright",)
+    return Drawn(turn_upright(shown, header.orientation), (*filter(None, [header.frames]), *more))
+
+
+def _refuse_overflow(header: Header, image: Image.Image, name: str) -> None:
+    """BadImage where Pillow's JPEG 2000 decoder may have made the brightest values 0.
+
+    It rounds colours of more than 8 bits up when it drops bits, and what overflows the byte becomes black. A 0 may so
+    be either end; nothing tells which.
+    """
+    at = header.data.find(b"\xff\x4f\xff\x51")
+    ends = header.data[at + 42 : at + 43] if at >= 0 else b""
+    if not ends or (ends[0] & 0x7F) < 8 or len(image.getbands()) == 1:
+        return
+    extrema: Any = image.getextrema()
+    if any(least == 0 for least, _ in extrema):
+        raise BadImage(
+            f"{name} is a JPEG2000 in colours of {(ends[0] & 0x7F) + 1} bits, of which the decoder mistakes white for "
+            "black. Convert it to 8-bit PNG or to 16-bit TIFF."
+        )
 
 
 def _rawmode(image: ImageFile.ImageFile) -> str:

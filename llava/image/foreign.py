@@ -6,6 +6,7 @@ camera's raw file shows its thumbnail, a Photoshop file its preview).
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 
@@ -74,6 +75,31 @@ def identify(data: bytes) -> Foreign | None:
     if start[:1] in (b"{", b"["):
         return Foreign("JSON", "Pass the image itself.")
     return None
+
+
+def identify_wrapped(data: bytes) -> Foreign | None:
+    """What was done on its way to an image of no known format: it was written as text, or put behind something else."""
+    data = data[:4096]
+    start = data.removeprefix(b"\xef\xbb\xbf").lstrip()
+    if start[:11].lower() == b"data:image/":
+        return Foreign("the text of a data URI", "Pass the text itself instead of a file that holds it.")
+    if start.startswith(_BASE64_STARTS) and re.fullmatch(rb"[A-Za-z0-9+/=_\s-]+", start):
+        return Foreign("an image as base64 text", "Decode it: base64 -d FILE > image")
+    if data.startswith((b"\x89PNG\n", b"\xc2\x89PNG", b"\xef\xbf\xbdPNG", b"\tPNG", b"\xef\xbf\xbd\xef\xbf\xbd")):
+        return Foreign("an image that was copied as if it were text", "Copy or download it again, in binary mode.")
+    if data.startswith(b"HTTP/"):
+        return Foreign("an HTTP response with its headers", "Save its body alone: curl -o image URL")
+    found = _IMAGE_WITHIN.search(data)
+    if found is not None and found.start() > 0:
+        return Foreign(
+            f"perhaps an image behind {found.start():,} bytes that are not part of it",
+            f"If so, remove them: tail -c +{found.start() + 1} FILE > image",
+        )
+    return None
+
+
+_BASE64_STARTS = (b"iVBORw0KGgo", b"/9j/", b"R0lGOD", b"UklGR", b"SUkqA", b"TU0AK", b"Qk0")
+_IMAGE_WITHIN = re.compile(rb"\x89PNG\r\n\x1a\n|\xff\xd8\xff[\xdb\xe0\xe1\xe2\xee]|GIF8[79]a|RIFF....WEBP", re.DOTALL)
 
 
 def _identify_markup(start: bytes) -> Foreign:

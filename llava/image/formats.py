@@ -52,6 +52,10 @@ class Header:
     """The range of values that the file declares, where it is not that of its type."""
     inverted: bool = False
     """The lowest value is white, and the decoder does not know."""
+    samples: str = ""
+    """NumPy's name of the type of its values, where the decoder takes them for another: "u4" or "i1"."""
+    planes: tuple[bytes, ...] = ()
+    """One file for each channel of 16 bits, where the decoder would mix them up."""
     kind: str = ""
     """More about the format, for messages."""
 
@@ -62,14 +66,16 @@ def read_header(data: bytes, name: str, formats: Sequence[str] = COMMON + RARER)
     Raises BadImage for anything else and for a header that is broken.
     """
     if not data:
-        raise BadImage(f"{name} is empty.")
+        raise BadImage(f"{name} is empty. Copy or download it again.")
     found = sniff(data, name)
     if found is None or found not in formats:
         raise _refuse_format(data, name, found, formats)
     try:
         header = _READERS[found](data) if found in _READERS else Header(found, Size(0, 0), 1, data)
     except (struct.error, IndexError, ValueError, OverflowError) as error:
-        raise BadImage(f"{name} is {with_article(found)} whose header is damaged or cut off.") from error
+        raise BadImage(
+            f"{name} is {with_article(found)} whose header is damaged or cut off. Copy or download it again."
+        ) from error
     if found in _READERS and min(header.size) < 1:
         raise BadImage(f"{name} is {with_article(found)} of {header.size} px: there is nothing to see.")
     return header
@@ -77,11 +83,13 @@ def read_header(data: bytes, name: str, formats: Sequence[str] = COMMON + RARER)
 
 def _refuse_format(data: bytes, name: str, found: str | None, formats: Sequence[str]) -> BadImage:
     other = foreign.identify(data) if found in (None, "TIFF") else None
+    if found is None and other is None:
+        other = foreign.identify_wrapped(data)
     allowed = " or ".join([", ".join(formats[:-1]), formats[-1]] if len(formats) > 1 else formats)
     refusal = f"{name} is not an image in a supported format ({allowed})"
     if other is not None:
         return BadImage(f"{refusal}; it is {other.kind}. {other.remedy}")
-    return BadImage(f"{refusal}; it is {found}. Convert it to {formats[0]}." if found else f"{refusal}.")
+    return BadImage(f"{refusal}{f'; it is {found}' if found else ''}. Convert it to {formats[0]}.")
 
 
 def with_article(format: str) -> str:
@@ -430,6 +438,8 @@ def _read_tiff(data: bytes) -> Header:
         frames=f"page 1 of {page.num_pages}" if page.num_pages > 1 else "",
         declared=page.declared,
         inverted=page.inverted,
+        samples=page.samples,
+        planes=page.planes,
         kind="raw" if page.is_raw else page.kind,
     )
 
@@ -438,15 +448,19 @@ def _read_icon(data: bytes) -> Header:
     """The largest image of an icon or a cursor, as the PNG that it is or as an icon of one image."""
     (num_images,) = struct.unpack_from("<H", data, 4)
     best: tuple[int, int, int] | None = None
+    largest = (0, 0, 0)
     for at in range(6, 6 + 16 * num_images, 16):
         width, height, _, _, _, bits, num_bytes, offset = struct.unpack_from("<BBBBHHII", data, at)
         # A cursor keeps its hot spot where an icon says its bits.
         rank = ((width or 256) * (height or 256), bits if data[2] == 1 else 0, num_bytes)
+        largest = max(largest, rank)
         if offset + num_bytes <= len(data) and (best is None or rank > best):
             best, entry, content = rank, data[at : at + 16], data[offset : offset + num_bytes]
     if best is None:
         raise ValueError("no image")
     frames = f"the largest of {num_images} sizes" if num_images > 1 else ""
+    if best < largest:
+        frames += ", without those that are cut off"
     if content.startswith(b"\x89PNG"):
         return replace(_read_png(content), frames=frames)
     width, height = struct.unpack_from("<ii", content, 4)

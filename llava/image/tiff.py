@@ -21,6 +21,11 @@ _STRIP_OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_BYTES = 273, 277, 278, 279
 _TILE_WIDTH, _TILE_LENGTH, _SUB_DIRECTORIES, _SAMPLE_FORMAT = 322, 323, 330, 339
 _LEAST, _GREATEST, _SIGNED_LEAST, _SIGNED_GREATEST = 280, 281, 340, 341
 _XMP, _SUBFILE, _DNG_VERSION = 700, 254, 50706
+_PLANES, _EXTRA_SAMPLES = 284, 338
+
+# What one channel of 16 bits says of itself, and what is listed channel after channel where they lie so.
+_PER_CHANNEL = {_BITS: 16, _SAMPLES: 1, _PLANES: 1, _EXTRA_SAMPLES: 0, _SAMPLE_FORMAT: 1}
+_PER_PIECE = (_STRIP_OFFSETS, _STRIP_BYTES, 324, 325)
 
 _NEEDED = frozenset(
     (_WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _STRIP_OFFSETS, _SAMPLES, _ROWS_PER_STRIP, _STRIP_BYTES)
@@ -52,6 +57,10 @@ class Page:
     """The lowest value is white, and the decoder is told the opposite, because it knows that only for 8 bits."""
     is_raw: bool
     """A camera's raw file, of which this page is a thumbnail or the sensor's data."""
+    samples: str
+    """The type of its values, where the decoder takes them for another: "u4" or "i1"."""
+    planes: tuple[bytes, ...]
+    """Each channel as a page of its own, where there are several of 16 bits that lie one behind the other."""
     kind: str
     """What kind of TIFF it is, for who has to be told that it cannot be read."""
     data: bytes
@@ -80,6 +89,17 @@ class _Layout:
     def value_at(self) -> int:
         return 12 if self.is_big else 8
 
+    def write_number(self, tag: int, value: int) -> bytes:
+        """An entry of one 16-bit number."""
+        return struct.pack(self.order + "HH" + self.offset + "H", tag, 3, 1, value).ljust(self.entry_bytes, b"\0")
+
+    def write_entry(self, tag: int, kind: int, count: int, data: bytes, at: int, num_bytes: int) -> bytes:
+        """An entry of the values that stand in the file at ``at``."""
+        head = struct.pack(self.order + "HH" + self.offset, tag, kind, count)
+        if num_bytes <= struct.calcsize("=" + self.offset):
+            return (head + data[at : at + num_bytes]).ljust(self.entry_bytes, b"\0")
+        return head + struct.pack(self.order + self.offset, at)
+
 
 def read_page(data: bytes) -> Page:
     """The first page. Raises ValueError or struct.error where its directory is damaged."""
@@ -105,17 +125,27 @@ def read_page(data: bytes) -> Page:
     bits, form = count_of(_BITS, 1), count_of(_SAMPLE_FORMAT, 1)
     photometric, compression = count_of(_PHOTOMETRIC, 0), count_of(_COMPRESSION, 1)
     orientation = entries.get(ORIENTATION_TAG)
+    num_samples = count_of(_SAMPLES, 1)
+    are_planes = count_of(_PLANES, 1) == 2 and bits > 8 and num_samples > 1
+    if are_planes and (bits, form, photometric) != (16, 1, 2) and compression == 1:
+        raise ValueError("planes that the decoder would mix up")
     return Page(
         size=size,
         orientation=(_as_orientation(get(ORIENTATION_TAG)) if orientation else _read_xmp(data, layout, entries)),
         num_pages=_count_pages(data, layout, start),
         declared=_declare(get, bits, form),
+        samples={(1, 32): "u4", (2, 8): "i1"}.get((form, bits), ""),
+        planes=tuple(
+            _rewrite(data, layout, entries, plane=i, num_planes=num_samples) for i in range(min(num_samples, 4))
+        )
+        if are_planes and (bits, form, photometric) == (16, 1, 2)
+        else (),
         inverted=(inverted := photometric == 0 and bits > 8),
         is_raw=_DNG_VERSION in entries
         or photometric in _RAW_PHOTOMETRICS
         or compression in _RAW_COMPRESSIONS
         or (_SUB_DIRECTORIES in entries and count_of(_SUBFILE, 0) & 1 == 1),
-        kind=f"{bits} bits, {count_of(_SAMPLES, 1)} channels, sample format {form}, photometric {photometric}, "
+        kind=f"{bits} bits, {num_samples} channels, sample format {form}, photometric {photometric}, "
         f"compression {compression}",
         data=_rewrite(data, layout, entries, inverted=inverted),
     )
@@ -181,8 +211,19 @@ def _declare(get: object, bits: int, form: int) -> tuple[float, float] | None:
     return (low, high) if low < high and (low, high) != whole else None
 
 
-def _rewrite(data: bytes, layout: _Layout, entries: dict[int, int], *, inverted: bool) -> bytes:
-    """The file with a new directory at its end: only tags that decide about pixels, and no other page."""
+def _rewrite(
+    data: bytes,
+    layout: _Layout,
+    entries: dict[int, int],
+    *,
+    inverted: bool = False,
+    plane: int | None = None,
+    num_planes: int = 1,
+) -> bytes:
+    """The file with a new directory at its end: only tags that decide about pixels, and no other page.
+
+    ``plane``: of the channels, which lie one behind the other, this one alone, as grey.
+    """
     kept = []
     for tag, at in sorted(entries.items()):
         if tag not in _NEEDED:
@@ -193,10 +234,18 @@ def _rewrite(data: bytes, layout: _Layout, entries: dict[int, int], *, inverted:
             (offset,) = struct.unpack_from(layout.order + layout.offset, data, at + layout.value_at)
             if offset + num_bytes > len(data) or count > _MOST_PIECES:
                 raise ValueError(f"tag {tag} lies outside the file")
+        else:
+            offset = at + layout.value_at
         entry = data[at : at + layout.entry_bytes]
-        if tag == _PHOTOMETRIC and inverted:
-            one = struct.pack(layout.order + "HH" + layout.offset + "H", tag, 3, 1, 1)
-            entry = one.ljust(layout.entry_bytes, b"\0")
+        if tag == _PHOTOMETRIC and (inverted or plane is not None):
+            entry = layout.write_number(tag, 1)
+        elif plane is not None and tag in _PER_CHANNEL:
+            if tag == _EXTRA_SAMPLES:
+                continue
+            entry = layout.write_number(tag, _PER_CHANNEL[tag])
+        elif plane is not None and tag in _PER_PIECE:
+            own, of_one = count // num_planes, _TYPE_BYTES.get(kind, 1)
+            entry = layout.write_entry(tag, kind, own, data, offset + plane * own * of_one, own * of_one)
         kept.append(entry)
     start = len(data) + len(data) % 2
     if not layout.is_big and start >= 2**32:

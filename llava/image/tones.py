@@ -32,18 +32,24 @@ def to_rgb(image: Image.Image, name: str = "The image") -> Image.Image:
 
 
 def show(
-    image: Image.Image, name: str, declared: Range | None = None, *, inverted: bool = False
+    image: Image.Image, name: str, declared: Range | None = None, *, inverted: bool = False, samples: str = ""
 ) -> tuple[Image.Image, tuple[str, ...]]:
     """The image in mode RGB, and what was done to it that is worth saying.
 
     ``declared``: the range of the values by the file's own word. ``inverted``: its lowest value is white.
+    ``samples``: the NumPy type of its values, where the image's mode means another.
     Raises BadImage for a mode that cannot be shown, and for values of which none is a finite number.
     """
     transparent = image.info.get("transparency")
     if image.mode == "RGB" and transparent is None:
         return image, ()
-    if image.mode.startswith("I") or image.mode == "F":
+    is_signed_byte = samples == "i1" and image.mode == "L"
+    if image.mode.startswith("I") or image.mode == "F" or is_signed_byte:
         values = np.asarray(image)
+        if is_signed_byte:
+            values, declared = values.view(np.int8), (-128.0, 127.0)
+        elif samples == "u4" and values.dtype == np.int32:
+            values = values.view(np.uint32)
         grey, note = map_values(values, name, declared, inverted=inverted)
         notes: tuple[str, ...] = (note,) if note else ()
         if isinstance(transparent, int) and (hidden := values == transparent).any():

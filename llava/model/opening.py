@@ -49,6 +49,7 @@ from llava.model.weights import (
     find_tensors,
     has_weights,
     names_in,
+    refuse_wrapped,
     stream_tensors,
 )
 from llava.towers import KNOWN_TOWERS, refuse_foreign_tower
@@ -252,6 +253,8 @@ def _open(
     if fine_tune is not None:
         check_base(fine_tune.base, config_path, values)
     sources = _find_sources(folder, fine_tune, is_hf="text_config" in values)
+    if fine_tune is None:
+        refuse_wrapped(folder, sources[0].places)
     for each in folders:
         if (note := explain_choice(each)) is not None:
             _LOG.warning(note)
@@ -400,6 +403,8 @@ def _build(spec: ModelSpec, folder: Path, config_path: Path, template: str, atte
         raise UsageError(f"The attention '{attention}' is not installed ({error}); leave it out.") from error
     except Exception as error:  # a config can be wrong in any way, and each raises something else
         reason = " ".join(str(error).split())
+        if isinstance(error, KeyError):
+            reason = f"nothing is known by the name {reason}"
         raise CheckpointError(f"{config_path} describes no model that can be built: {reason:.500}") from error
 
 

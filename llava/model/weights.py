@@ -54,9 +54,45 @@ def find_tensors(folder: Path) -> dict[str, Path]:
     if candidates:
         chosen = folder / candidates[0]
         return _read_index(chosen) if chosen.suffix == ".json" else dict.fromkeys(names_in(chosen), chosen)
-    shards = sorted(name for name in list_names(folder) if re.search(r"-of-.*\.(safetensors|bin)$", name))
+    names = list_names(folder)
+    broken = [
+        name for name in names if name.startswith(("model", "pytorch_model")) and not os.path.exists(folder / name)
+    ]
+    if broken:
+        raise CheckpointError(
+            f"{folder / broken[0]} is a link whose target is missing, as after an interrupted download or a copy "
+            "without what links lead to. Download it again, or copy it with cp -L."
+        )
+    variants = [name for name in names if _VARIANT.fullmatch(name)]
+    if variants:
+        raise CheckpointError(
+            f"{folder} has its weights in several variants ({', '.join(variants)}) and not as {_CANDIDATES[0]}: "
+            "rename the one to read to that, or remove the others."
+        )
+    shards = sorted(name for name in names if re.search(r"-of-.*\.(safetensors|bin)$", name))
     found = f"It has {', '.join(shards[:3])} ... but no index that lists them." if shards else ""
     raise CheckpointError(f"{folder} has no weights: none of {', '.join(_CANDIDATES)} is there. {found}".rstrip())
+
+
+# What wraps a model in a training, by what it puts before the names of all tensors.
+_WRAPPERS = {
+    "module.": "DistributedDataParallel or DeepSpeed",
+    "_orig_mod.": "torch.compile",
+    "_fsdp_wrapped_module.": "FSDP",
+    "base_model.model.": "PEFT",
+}
+
+
+def refuse_wrapped(folder: Path, names: Iterable[str]) -> None:
+    """CheckpointError if a model was saved with what wrapped it in its training, so that no name is known."""
+    names = list(names)
+    for prefix, wrapper in _WRAPPERS.items():
+        if names and all(name.startswith(prefix) for name in names):
+            raise CheckpointError(
+                f"All tensors in {folder} are named '{prefix}*': the model was saved inside its wrapper of {wrapper}. "
+                "Save it again without: accelerator.unwrap_model(model).save_pretrained(FOLDER), of PEFT after "
+                "model.merge_and_unload(). Or take the prefix off the names."
+            )
 
 
 def find_candidates(folder: Path) -> list[str]:

@@ -5,6 +5,7 @@ Every file is made here. What a decoder cannot be asked to write is put together
 
 from __future__ import annotations
 
+import base64
 import io
 import random
 import struct
@@ -448,3 +449,30 @@ def test_home_is_expanded_in_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         load_picture("~nobody-of-this-name/x.png")
     _noise(5, 5).save(tmp_path / "~y.png")
     assert load_picture("~y.png").size == (5, 5), "a file that is really called so"
+
+
+def test_an_image_that_something_was_done_to_on_its_way_is_told_with_the_way_back() -> None:
+    png, jpeg = _encode(_noise(), "PNG"), _encode(_noise(), "JPEG")
+    for data, words in [
+        (base64.b64encode(png), "base64 -d"),
+        (b"data:image/png;base64," + base64.b64encode(png), "Pass the text itself"),
+        (png.replace(b"\r\n", b"\n"), "binary mode"),
+        (png.decode("latin-1").encode(), "binary mode"),
+        (jpeg.decode("utf-8", "replace").encode(), "binary mode"),
+        (b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n\r\n" + jpeg, "curl"),
+        (b"\r\n" + jpeg, r"tail -c \+3 "),
+        (b"\xef\xbb\xbf" + png, r"tail -c \+4 "),
+        (b"something else altogether", "Convert it to PNG"),
+        (png[:30], "again"),
+        (_encode(_noise(), "WEBP")[:200], "again"),
+    ]:
+        with pytest.raises(BadImage, match=words):
+            load_picture(data)
+
+
+def test_of_an_icon_that_is_cut_off_the_largest_whole_size_is_taken_and_that_is_said() -> None:
+    file = io.BytesIO()
+    _noise(64, 64).save(file, "ICO", sizes=[(16, 16), (64, 64)])
+    picture = load_picture(file.getvalue()[:-10])
+    assert picture.size == (16, 16)
+    assert picture.notes == ("the largest of 2 sizes, without those that are cut off",)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import struct
 import zlib
@@ -199,3 +200,82 @@ def test_every_other_mode_is_shown_without_a_word(mode: str) -> None:
     picture = load_picture(image.convert(mode))
     assert picture.notes == ()
     assert np.array_equal(np.asarray(picture.image), np.asarray(image.convert("RGB")))
+
+
+def _planar_tiff(planes: list[np.ndarray], compression: int = 1, *, order: str = "<") -> bytes:
+    """A TIFF whose channels of 16 bits lie one behind the other, each in two strips."""
+    height, width = planes[0].shape
+    halves = [half for plane in planes for half in np.array_split(plane.astype(f"{order}u2"), 2)]
+    strips = [half.tobytes() if compression == 1 else zlib.compress(half.tobytes()) for half in halves]
+    offsets = [8 + sum(map(len, strips[:i])) for i in range(len(strips))]
+    num = len(planes)
+    tags: list[tuple[int, int, list[int]]] = [(256, 4, [width]), (257, 4, [height]), (258, 3, [16] * num)]
+    tags += [(259, 3, [compression]), (262, 3, [2]), (273, 4, offsets), (277, 3, [num]), (278, 4, [len(halves[0])])]
+    tags += [(279, 4, [len(strip) for strip in strips]), (284, 3, [2])]
+    tags += [(338, 3, [2])] if num == 4 else []
+    start = 8 + sum(map(len, strips))
+    at, entries, values = start + 2 + 12 * len(tags) + 4, b"", b""
+    for tag, kind, numbers in tags:
+        packed = struct.pack(f"{order}{len(numbers)}{'HI'[kind == 4]}", *numbers)
+        entries += struct.pack(f"{order}HHI", tag, kind, len(numbers))
+        entries += packed.ljust(4, b"\0") if len(packed) <= 4 else struct.pack(f"{order}I", at + len(values))
+        values += packed if len(packed) > 4 else b""
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", start)
+    return head + b"".join(strips) + struct.pack(f"{order}H", len(tags)) + entries + bytes(4) + values
+
+
+@pytest.mark.parametrize("compression", [1, 8])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("bits", [12, 16])
+def test_colours_of_16_bits_in_planes_are_not_mixed_up(compression: int, order: str, bits: int) -> None:
+    planes = [RAMP << (bits - 12), RAMP.T << (bits - 12), np.flipud(RAMP) << (bits - 12)]
+    picture = load_picture(_planar_tiff(planes, compression, order=order))
+    assert np.array_equal(np.asarray(picture.image), np.stack(planes, -1) >> (bits - 8))
+    assert picture.notes == (() if bits == 16 else ("its values 0 to 4095 are shown as 0 to 255",))
+
+
+def test_transparency_in_a_plane_of_16_bits_is_laid_over_white() -> None:
+    opacity = np.full_like(RAMP, 65535)
+    opacity[0] = 0
+    picture = load_picture(_planar_tiff([RAMP * 16, RAMP * 16, RAMP * 16, opacity]))
+    assert picture.notes == ("transparent parts are shown white",)
+    assert (np.asarray(picture.image)[0] == 255).all()
+    assert np.array_equal(np.asarray(picture.image)[1:, :, 0], (RAMP >> 4)[1:])
+
+
+def test_a_plane_that_is_cut_off_is_no_image_of_other_colours() -> None:
+    for planes, mode in (([RAMP * 16] * 3, "planar"), ([], "SGI")):
+        data = _planar_tiff(planes) if planes else _encode(Image.new("RGB", (40, 40), "white"), "SGI")
+        with pytest.raises(BadImage, match="damaged or cut off"):
+            load_picture(data[: len(data) // 2] if mode == "SGI" else data[:-200])
+
+
+def test_unsigned_integers_of_32_bits_and_signed_ones_of_8_are_taken_for_what_they_are() -> None:
+    wide = np.linspace(0, 2**32 - 1, 256).astype(np.uint32).reshape(16, 16)
+    data = _encode(Image.fromarray(wide.view(np.int32)), "TIFF")
+    unsigned = data.replace(struct.pack("<HHIH", 339, 3, 1, 2), struct.pack("<HHIH", 339, 3, 1, 1))
+    assert unsigned != data
+    assert np.array_equal(_grey(unsigned), wide >> 24)
+    signed = np.arange(-128, 128).astype(np.int8).reshape(16, 16)
+    file = io.BytesIO()
+    Image.fromarray(signed.view(np.uint8)).save(file, "TIFF", tiffinfo={339: 2})
+    assert np.array_equal(_grey(file.getvalue()), signed.astype(int) + 128)
+    assert load_picture(file.getvalue()).notes == ("its values -128 to 127 are shown as 0 to 255",)
+
+
+# 4 x 4 px of colours of 10 bits, by ImageMagick: white, and near rgb(200, 210, 220).
+_WHITE_OF_10_BITS = (
+    "/0//UQAvAAAAAAAEAAAABAAAAAAAAAAAAAAABAAAAAQAAAAAAAAAAAADCQEBCQEBCQEB/1IADAAAAAEBAgQEAAH/XAAKQFBYWGBY"
+    "WGD/kAAKAAAAAAAaAAH/k8/MBACAgICAgICAgP/Z"
+)
+_GREY_OF_10_BITS = (
+    "/0//UQAvAAAAAAAEAAAABAAAAAAAAAAAAAAABAAAAAQAAAAAAAAAAAADCQEBCQEBCQEB/1IADAAAAAEBAgQEAAH/XAAKQFBYWGBY"
+    "WGD/kAAKAAAAAAAlAAH/k8/MCAK3wfUBAAQfwfUBAAVvgICAgICA/9k="
+)
+
+
+def test_a_jpeg_2000_whose_white_would_be_black_is_refused() -> None:
+    with pytest.raises(BadImage, match=r"10 bits.*white for black.*Convert it"):
+        load_picture(base64.b64decode(_WHITE_OF_10_BITS))
+    picture = load_picture(base64.b64decode(_GREY_OF_10_BITS))
+    assert (picture.image.getpixel((1, 1)), picture.notes) == ((200, 211, 220), ())  # rounded up

@@ -134,3 +134,25 @@ def test_a_name_that_is_no_text_is_refused(tmp_path: Path) -> None:
     torch.save({7: torch.ones(1)}, tmp_path / "x.bin")
     with pytest.raises(CheckpointError, match="a tensor whose name is 7"):
         read_bin(tmp_path / "x.bin")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "_fsdp_wrapped_module.", "base_model.model."])
+def test_a_model_that_was_saved_inside_a_wrapper_is_told_by_its_names(prefix: str, tmp_path: Path) -> None:
+    tensors = write_llava_1_6(tmp_path)
+    save_file({prefix + name: tensor for name, tensor in tensors.items()}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"inside its wrapper of .* Save it again"):
+        load_model(tmp_path)
+
+
+def test_weights_that_are_links_to_nowhere_or_several_variants_are_told_with_the_next_step(tmp_path: Path) -> None:
+    write_llava_1_6(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.rename(tmp_path / "model.fp16.safetensors")
+    shutil.copy(tmp_path / "model.fp16.safetensors", tmp_path / "model.bf16.safetensors")
+    with pytest.raises(CheckpointError, match=r"several variants \(model\.bf16.*, model\.fp16.*rename"):
+        load_model(tmp_path)
+    weights.symlink_to("../../blobs/0123")
+    for variant in ("fp16", "bf16"):
+        (tmp_path / f"model.{variant}.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"link whose target is missing.*Download it again"):
+        load_model(tmp_path)
