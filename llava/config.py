@@ -126,6 +126,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+_NAMES = (
+    *("conversation_template", "mm_vision_tower", "vision_tower", "image_aspect_ratio", "mm_patch_merge_type"),
+    *("mm_projector_type", "mm_vision_select_feature", "dtype", "torch_dtype"),
+)
+
+
 def read_spec(
     folder: str | Path, *, tower_folder: Path | None = None, config: Mapping[str, Any] | None = None
 ) -> ModelSpec:
@@ -155,6 +161,9 @@ def _read_spec(folder: Path, tower_folder: Path | None, config: Mapping[str, Any
     family = _find_family(raw, path, is_hf)
     values = _to_original(raw, path) if is_hf else dict(raw)
     _refuse_unsupported(values, path)
+    for name in _NAMES:
+        if isinstance(values.get(name), (bool, int, float, list, dict)):
+            raise CheckpointError(f"{path} says {name}: {values[name]!r:.80}, where a name is needed.")
     tower = str(values.get("mm_vision_tower") or values.get("vision_tower") or "")
     if not tower and values.get("mm_vision_config") is None:
         raise CheckpointError(
@@ -175,8 +184,6 @@ def _read_spec(folder: Path, tower_folder: Path | None, config: Mapping[str, Any
             f"but the vision tower has {num_blocks} layers."
         )
     template = values.get("conversation_template")
-    if template is not None and not isinstance(template, str):
-        raise CheckpointError(f"{path} says conversation_template: {template!r}, where a name is needed.")
     defaults = _FAMILY_DEFAULTS[family]
     longest = "max_sequence_length" if values.get("max_sequence_length") else "max_position_embeddings"
     dtype = values.get("dtype") or values.get("torch_dtype")

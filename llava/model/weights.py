@@ -326,6 +326,13 @@ def read_bin(path: Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(
             f"{path} cannot be read as a file of tensors ({reason}). Copy or download it again."
         ) from error
+    if isinstance(values, dict):
+        for key in ("state_dict", "model", "module", "model_state_dict"):
+            if isinstance(values.get(key), dict):
+                raise CheckpointError(
+                    f"{path} holds its tensors one level down, under {key!r}, as a training's own checkpoint does. "
+                    f"Save that part alone: torch.save(torch.load(FILE, weights_only=True)[{key!r}], FILE)."
+                )
     if not isinstance(values, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in values.values()):
         raise CheckpointError(f"{path} holds something other than named tensors, so it is no file of weights.")
     for name, tensor in values.items():

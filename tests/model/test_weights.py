@@ -62,6 +62,13 @@ def test_what_fits_is_one_file_without_an_index(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
+@pytest.mark.parametrize("key", ["state_dict", "model", "module"])
+def test_tensors_one_level_down_are_told_from_damage(tmp_path: Path, key: str) -> None:
+    torch.save({key: {"a": torch.ones(2)}, "epoch": 3}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(LlavaError, match=f"one level down, under '{key}'"):
+        find_tensors(tmp_path)
+
+
 def test_weights_that_cannot_be_written_say_where(tmp_path: Path) -> None:
     with pytest.raises(LlavaError, match="nowhere"):
         write_tensors(Source(num_tensors=1, rows=2), tmp_path / "nowhere", max_shard_bytes=4000)
