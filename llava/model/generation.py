@@ -279,7 +279,7 @@ def write_for_generate(config: GenerationConfig, values: Mapping[str, Any]) -> d
     for name, (how, _) in FIELDS.items():
         is_said = getattr(config, name, None) is not None
         if how is How.PROCESSOR and (is_said or name in values):
-            arguments[name] = values.get(name)
+            arguments[name] = values.get(name, _OFF.get(name))
         elif is_said and (how is How.NOBODY or name == "stop_strings"):
             arguments[name] = _OFF.get(name)
     return arguments

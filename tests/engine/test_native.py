@@ -39,17 +39,30 @@ def native(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         assert library.load() is not None, library.status()
         yield library.load()
         return
-    folder = tmp_path_factory.mktemp(request.param)
-    compiled, linked = folder / "kernels.o", folder / "kernels.so"
-    march = f"-march=x86-64-{request.param}"
-    subprocess.run(["g++", *library.FLAGS, march, "-c", str(library.SOURCE), "-o", str(compiled)], check=True)
-    subprocess.run(["g++", "-shared", str(compiled), "-o", str(linked)], check=True)
     assert library.load() is not None  # opens torch's OpenMP
-    other = ctypes.CDLL(str(linked))
+    other = ctypes.CDLL(str(build_once(request.param, tmp_path_factory)))
     usual = library.load
     library.load = lambda: other  # type: ignore[assignment]
     yield other
     library.load = usual
+
+
+def build_once(machine: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The library for an instruction set, built by whichever of the run's processes needs it first."""
+    import fcntl  # which Linux has
+
+    own = tmp_path_factory.getbasetemp()
+    folder = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    object_file, linked = folder / f"kernels-{machine}.o", folder / f"kernels-{machine}.so"
+    with (folder / f"kernels-{machine}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not linked.exists():
+            words = [f"-march=x86-64-{machine}", "-c", str(library.SOURCE), "-o", str(object_file)]
+            subprocess.run(["g++", *library.FLAGS, *words], check=True)
+            whole = linked.with_suffix(".part")
+            subprocess.run(["g++", "-shared", str(object_file), "-o", str(whole)], check=True)
+            whole.rename(linked)
+    return linked
 
 
 def tolerance(dtype: torch.dtype) -> dict[str, float]:

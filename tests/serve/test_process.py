@@ -183,7 +183,7 @@ def test_a_port_that_is_taken_is_said_to_be_so(capsys: pytest.CaptureFixture[str
 def test_a_model_that_is_not_there_ends_the_server(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["serve", "--no-web", "--port", "0", "--model", str(tmp_path)]) == 1
     said = capfd.readouterr().err
-    assert f"llava: error: {tmp_path} has no config.json" in said
+    assert f"llava: error: {tmp_path} is an empty folder" in said
     assert "Traceback" not in said
 
 
