@@ -291,10 +291,18 @@ def test_where_nothing_can_be_kept_a_process_builds_its_own(quick_compiler: str,
     assert count_builds(tmp_path) == 2
 
 
-def test_two_at_once_build_one_library(tmp_path: Path) -> None:
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+@pytest.mark.parametrize("native", ["native"], indirect=True)
+def test_two_at_once_build_one_library(quick_compiler: str, tmp_path: Path) -> None:
+    # Neither compilation ends before both have begun.
+    waiting = tmp_path / "waiting c++"
+    waiting.write_text(
+        f"#!/bin/sh\ncase \"$*\" in *' -c '*) echo here >> '{tmp_path}/begun'\n"
+        f"while [ $(wc -l < '{tmp_path}/begun') -lt 2 ]; do sleep 0.05; done;; esac\nexec {quick_compiler} \"$@\"\n"
+    )
+    waiting.chmod(0o755)
+    environment = {**os.environ, "CXX": f"'{waiting}'", "XDG_CACHE_HOME": str(tmp_path / "cache")}
     command = [sys.executable, "-c", STATUS]
     both = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     assert [process.communicate()[0].split()[0] for process in both] == ["True", "True"]
-    assert len(list((tmp_path / "llava").glob("*.so"))) == 1
-    assert [path.suffix for path in (tmp_path / "llava").iterdir()] == [".so"]
+    assert count_builds(tmp_path) == 2
+    assert [path.suffix for path in (tmp_path / "cache/llava").iterdir()] == [".so"]

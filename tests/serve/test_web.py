@@ -147,7 +147,7 @@ def test_a_conversation_about_a_picture(real: Running, held: Held, open_tab: Any
     assert tab.answers == ["$34.73"]
     assert tab.seen[-1] == "$34.73"
     assert all("$34.73".startswith(text) for text in tab.seen), tab.seen
-    assert tab.find("#chat .user.message img").count() == 1
+    tab.until(lambda: tab.find("#chat .user.message img").count() == 1)
     assert tab.typed == ""
 
     tab.find("#side-button").click()
@@ -167,7 +167,7 @@ def test_a_conversation_about_a_picture(real: Running, held: Held, open_tab: Any
     tab.find("#chat [aria-label=Submit]").click()
     tab.until(lambda: tab.answers == ["$26.02"])
     assert tab.questions == ["What is the value of Slab?"]
-    assert tab.find("#chat .user.message img").count() == 1
+    tab.until(lambda: tab.find("#chat .user.message img").count() == 1)
     tab.wait_for_answer()
 
     tab.type("How much is the Total?")
@@ -183,11 +183,11 @@ def test_a_conversation_about_a_picture(real: Running, held: Held, open_tab: Any
 
     tab.find("#chat [aria-label=Undo]").click()
     tab.until(lambda: len(tab.answers) == 1)
-    assert tab.typed == "How much is the Total?"
+    tab.until(lambda: tab.typed == "How much is the Total?")
 
     tab.find("#new").click()
     tab.until(lambda: tab.find("#chat .message").count() == 0)
-    assert tab.typed == "How much is the Total?"
+    tab.until(lambda: tab.typed == "How much is the Total?")
     assert tab.hosts == {f"127.0.0.1:{real.port}"}
 
 
@@ -201,7 +201,7 @@ def test_an_example_two_pictures_and_an_upload_that_is_no_picture(real: Running,
     tab.choose(EXAMPLES / "shapes.png", EXAMPLES / "chart.png")
     tab.type("What is the color of the star?")
     tab.wait_for_answer(2)
-    assert tab.find("#chat .user.message img").count() == 3
+    tab.until(lambda: tab.find("#chat .user.message img").count() == 3)
     sent = lines(real)[-1]["messages"][-1]["parts"]
     assert [type(part) for part in sent] == [dict, dict, str]
 
@@ -224,7 +224,7 @@ def test_a_picture_is_pasted_from_the_clipboard(real: Running, open_tab: Any, wh
     tab.type("What is written on the sign?")
     tab.wait_for_answer()
     assert tab.answers == ["MORTALS"]
-    assert tab.find("#chat .user.message img").count() == 1
+    tab.until(lambda: tab.find("#chat .user.message img").count() == 1)
     tab.page.close()  # each open page holds one of the six connections that a browser makes to a host
 
 
@@ -295,7 +295,7 @@ def test_stop_keeps_what_was_said_and_frees_the_engine(talker: Talker, tab: Tab)
     wait_until(lambda: talker.num_open == 0)
     tab.wait_for_answer()
     assert tab.answers[0].startswith("word word")
-    assert tab.typed == "typed meanwhile"
+    tab.until(lambda: tab.typed == "typed meanwhile")
     assert tab.find("#chat [aria-label=Like]").count() == 0  # votes are not taken where they are not logged
 
 
@@ -329,8 +329,8 @@ def test_refusals_are_sentences_and_lose_nothing(talker: Talker, tab: Tab, tmp_p
         tab.until(lambda: tab.notices and tab.typed)
     finally:
         talker.error = None
-    assert tab.notices == ["1,024 requests wait, which is the most. Ask again soon."]
-    assert tab.typed == "What is written on the sign?"
+    tab.until(lambda: tab.notices == ["1,024 requests wait, which is the most. Ask again soon."])
+    tab.until(lambda: tab.typed == "What is written on the sign?")
     tab.until(lambda: tab.find("#box .thumbnail-item").count() == 1)
     assert tab.questions == []
 
@@ -341,7 +341,7 @@ def test_refusals_are_sentences_and_lose_nothing(talker: Talker, tab: Tab, tmp_p
     tab.until(lambda: any("maximum" in text for text in tab.find(".toast-body").all_inner_texts()))
     # It lies over the bar, and goes by itself after a while.
     tab.page.evaluate("document.querySelectorAll('.toast-close').forEach((button) => button.click())")
-    assert tab.typed == "What is written on the sign?"
+    tab.until(lambda: tab.typed == "What is written on the sign?")
 
 
 @needs_browser

@@ -1,0 +1,127 @@
+"""The laws of docs/house.md that a machine can check: sizes, names, docstrings, what loads no torch, and speech."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.house.test_imports import WITHOUT_TORCH
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = sorted((ROOT / "llava").rglob("*.py"))
+NATIVE = sorted(path for suffix in ("*.h", "*.cpp") for path in (ROOT / "llava/native").glob(suffix))
+PROSE = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md")})
+MAX_LINES_OF_A_FILE, MAX_LINES_OF_A_FUNCTION = 500, 60
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def docstring_of(path: Path) -> str:
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def is_front_door(path: Path) -> bool:
+    """Whether outsiders fixed this file's place and names."""
+    return docstring_of(path).lower().startswith(("front door", "the original's"))
+
+
+def ids(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", [*PACKAGE, *NATIVE], ids=ids)
+def test_a_file_is_no_longer_than_a_reader_can_hold(path: Path) -> None:
+    num_lines = path.read_text(encoding="utf-8").count("\n")
+    assert num_lines <= MAX_LINES_OF_A_FILE, "which noun is missing?"
+
+
+def long_functions(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(tree):
+        if isinstance(node, Function):
+            num_lines = (node.end_lineno or 0) - node.lineno + 1
+            if num_lines > MAX_LINES_OF_A_FUNCTION:
+                yield node.name, num_lines
+
+
+def test_a_function_is_no_longer_than_a_screen() -> None:
+    found = {ids(path): list(long_functions(ast.parse(path.read_text(encoding="utf-8")))) for path in PACKAGE}
+    assert {path: functions for path, functions in found.items() if functions} == {}
+
+
+def test_a_long_function_is_found() -> None:
+    body = "\n".join(f"    x = {i}" for i in range(MAX_LINES_OF_A_FUNCTION))
+    assert list(long_functions(ast.parse(f"def f():\n{body}"))) == [("f", MAX_LINES_OF_A_FUNCTION + 1)]
+
+
+def test_a_file_is_told_by_its_name_alone() -> None:
+    own = [path for path in PACKAGE if path.name not in ("__init__.py", "__main__.py") and not is_front_door(path)]
+    assert {name: num for name, num in Counter(path.name for path in own).items() if num > 1} == {}
+
+
+def undocumented(tree: ast.Module) -> Iterator[str]:
+    """Public functions and classes of a module, and public methods of its public classes, without a docstring.
+
+    A method that overrides one of a class in the same module says what that one says.
+    """
+    documented: set[str] = set()
+    for node in tree.body:
+        if not isinstance(node, (*Function.__args__, ast.ClassDef)) or node.name.startswith("_"):
+            continue
+        if ast.get_docstring(node) is None:
+            yield node.name
+        for part in node.body if isinstance(node, ast.ClassDef) else ():
+            if isinstance(part, Function) and not part.name.startswith("_"):
+                if ast.get_docstring(part) is not None:
+                    documented.add(part.name)
+                elif part.name not in documented or not node.bases:
+                    yield f"{node.name}.{part.name}"
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=ids)
+def test_every_public_name_says_what_the_caller_gets(path: Path) -> None:
+    assert list(undocumented(ast.parse(path.read_text(encoding="utf-8")))) == []
+
+
+def test_whatever_says_that_it_loads_no_torch_is_held_to_it() -> None:
+    saying = {name_of(path) for path in PACKAGE if re.search(r"\b[Nn]o torch\b(?! at)", docstring_of(path))}
+    assert len(saying) > 5
+    assert saying <= set(WITHOUT_TORCH)
+
+
+# Sentences of another language in English words, and private words for what the field has a word for.
+CALQUES = {
+    r"\b[Aa]gain is harmless": "is idempotent",
+    r"\b(scores|values|numbers|that) (that )?are no numbers\b": "NaN or infinite",
+    r"\bwhat is to spare\b": "half of free memory",
+    r"\bothers'(?! \w)": "whose?",
+    r"\b(an engine|a server|engines|servers|programs) of others\b": "an external engine",
+    r"\b[Pp]ictures?\b": "image",
+    r"\bwho(ever)? stops listening\b": "a client that disconnects",
+    r"\blook (there )?yourself where it matters\b": "check important details",
+    r"\b(is|are|stands?|comes?|goes|put|left) behind (each|every|the last|it|them|a)\b": "after",
+    r"\bfor nothing\b": "needlessly",
+    r"\bwho goes next\b": "which request is scheduled next",
+    r"\bis said of\b": "is reported about",
+}
+
+
+@pytest.mark.parametrize("path", [*PACKAGE, *NATIVE, *PROSE], ids=ids)
+def test_a_page_is_written_as_an_engineer_of_the_field_writes(path: Path) -> None:
+    if "synth" in path.parts:
+        return
+    text = path.read_text(encoding="utf-8")
+    found = {
+        f"line {text.count(chr(10), 0, match.start()) + 1}: {match[0]}": better
+        for pattern, better in CALQUES.items()
+        for match in re.finditer(pattern, text)
+    }
+    assert found == {}
