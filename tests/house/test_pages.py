@@ -88,11 +88,17 @@ def test_every_page_has_its_place_in_the_navigation() -> None:
 
 
 def test_the_log_has_its_newest_entry_first_and_each_says_its_verdict() -> None:
-    headings = re.findall(r"^## (.*)$", read("log.md"), re.MULTILINE)
-    found = [re.fullmatch(r"(\d{4}-\d{2}-\d{2}): .+: .+", heading) for heading in headings]
-    assert None not in found
-    days = [match[1] for match in found if match is not None]
-    assert len(days) > 20
+    log = re.sub(r"```.*?```", "", read("log.md"), flags=re.DOTALL)
+    entries = log.split("\n## ")[1:]
+    days = []
+    for entry in entries:
+        heading = entry.split("\n")[0]
+        found = re.fullmatch(r"(\d{4}-\d{2}-\d{2}): .+: .+", heading)
+        assert found, heading
+        days.append(found[1])
+        labels = re.findall(r"^- (\w+): \S", entry, re.MULTILINE)
+        assert labels == ["Question", "Change", "Command", "Commit"], heading
+    assert len(days) > 50
     assert days == sorted(days, reverse=True)
 
 
