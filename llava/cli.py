@@ -343,14 +343,14 @@ def _add_info(commands: Any) -> None:
         action="append",
         default=[],
         metavar="TEXT",
-        help="show exactly what is sent for this question: the text, and each token; after an --answer the next one",
+        help="list exactly what is sent for this question, the text and each token; for a chat repeat it after --answer",
     )
     parser.add_argument(
         "--answer",
         action="append",
         default=[],
         metavar="TEXT",
-        help="the answer to the --prompt before it; if the last one has one, mark the tokens that training learns from",
+        help="the answer to the --prompt before it; with one for each --prompt, mark the tokens that the loss sees",
     )
     parser.add_argument("--conv-mode", metavar="NAME", help="template of the prompt (default: the checkpoint's own)")
     parser.add_argument("--json", action="store_true", help="print the prompt as one JSON object")

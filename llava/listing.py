@@ -94,6 +94,8 @@ def list_prompt(
             "the last one may be left for the model."
         )
     for text in (*questions, *answers):
+        if not text.strip():
+            raise UsageError("A question or an answer is empty.")
         if (flaw := find_flaw(text)) is not None:
             raise UsageError(f"The text {text[:40]!r} {flaw}.")
     opened = open_checkpoint(model or DEFAULT_MODEL, vision_tower=vision_tower)

@@ -153,6 +153,8 @@ def test_the_template_can_be_named(capsys: pytest.CaptureFixture[str], next_fold
         (["--image", "a.png", "--image", "b.png"], "There are 2 --image"),
         (["--prompt", "x", "--plot", "x.png"], "give one of them"),
         (["--prompt", "\udcff"], "is not valid UTF-8"),
+        (["--prompt", " "], "is empty"),
+        (["--prompt", "x", "--answer", ""], "is empty"),
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(
