@@ -343,7 +343,7 @@ def _add_info(commands: Any) -> None:
         action="append",
         default=[],
         metavar="TEXT",
-        help="list exactly what is sent for this question, the text and each token; for a chat repeat it after --answer",
+        help="list exactly what is sent for this question, text and tokens; for a chat repeat it after --answer",
     )
     parser.add_argument(
         "--answer",
