@@ -64,7 +64,7 @@ def test_an_answer_to_every_question_marks_what_training_learns(next_folder: Pat
     assert listing.is_supervised
     tokenizer = load_model(next_folder).tokenizer
     learnt = [entry.token for entry in listing.entries if entry.is_target]
-    assert tokenizer.decode(learnt) == "in</s> the picture</s>"
+    assert tokenizer.decode(learnt) == " in</s> the picture</s>"
     assert listing.num_targets == len(learnt)
 
 
