@@ -1,6 +1,7 @@
 # make demo    ask the embedded model about a picture          make bench   time it beside Transformers
-# make test    run the tests                                   make docs    write docs/cli.md and the file map
-# make check   lint, types, layers                             make test-engines   beside real SGLang and real vLLM
+# make test    run the tests                                   make docs    write the generated pages of docs/
+# make check   lint, types, layers, pages                      make site    show docs/ with search at 127.0.0.1:8001
+# make test-engines   beside real SGLang and real vLLM
 #
 # Each target sets up what it needs in $(VENV), once. On Linux without an NVIDIA card a much smaller download is
 #   make demo TORCH_FLAGS="--index-url https://download.pytorch.org/whl/cpu"
@@ -20,7 +21,7 @@ DEMO_QUESTION ?= What is written on the sign?
 
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-engines check bench docs clean
+.PHONY: demo test test-engines check bench docs site clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.core
@@ -49,7 +50,7 @@ check: $(VENV)/.dev
 	@echo "ruff";    $(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
 	@echo "mypy";    $(BIN)/mypy --no-error-summary
 	@echo "layers";  $(BIN)/lint-imports --no-logo > $(VENV)/layers.txt 2>&1 || { cat $(VENV)/layers.txt; exit 1; }
-	@echo "docs";    $(BIN)/python docs/build.py --check
+	@echo "docs";    $(BIN)/python docs/build.py --check && $(BIN)/mkdocs build -q --strict
 
 bench: $(VENV)/.dev
 	@$(BIN)/python benchmarks/ask.py
@@ -57,6 +58,9 @@ bench: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	@$(BIN)/python docs/build.py
+
+site: $(VENV)/.dev
+	@$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8001
 
 clean:
 	rm -rf $(VENV)/.core $(VENV)/.dev $(VENV)/.browser .mypy_cache .pytest_cache .ruff_cache build out

@@ -319,23 +319,71 @@ def _chat(arguments: argparse.Namespace) -> int:
 
 
 def _add_info(commands: Any) -> None:
-    parser = add_command(commands, "info", _info, "Say what a checkpoint is, or how it cuts a picture into tokens.")
+    parser = add_command(
+        commands,
+        "info",
+        _info,
+        "Say what a checkpoint is, how it cuts a picture into tokens, or what exactly is sent for a prompt.",
+    )
     parser.add_argument(
         "model", nargs="?", metavar="MODEL", help="a folder, a file or a name (default: the embedded model)"
     )
     add_tower_flag(parser)
-    parser.add_argument("--image", metavar="PICTURE", help="show what becomes of this picture instead")
+    parser.add_argument(
+        "--image",
+        action="append",
+        default=[],
+        metavar="PICTURE",
+        help="show what becomes of this picture instead; with --prompt it may be given again",
+    )
     add_image_flags(parser)
     parser.add_argument("--plot", metavar="FILE.png", help="draw it: canvas, padding, tiles, kept patches, counts")
+    parser.add_argument(
+        "--prompt",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="list exactly what is sent for this question, text and tokens; for a chat repeat it after --answer",
+    )
+    parser.add_argument(
+        "--answer",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="the answer to the --prompt before it; with one for each --prompt, mark the tokens that the loss sees",
+    )
+    parser.add_argument("--conv-mode", metavar="NAME", help="template of the prompt (default: the checkpoint's own)")
+    parser.add_argument("--json", action="store_true", help="print the prompt as one JSON object")
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    from llava.info import describe_checkpoint, describe_picture
+    from llava.info import describe_checkpoint, describe_picture, describe_prompt
 
-    if arguments.image is not None:
+    if arguments.prompt:
+        if arguments.plot is not None:
+            raise UsageError("--plot draws an image's tokens and --prompt lists a prompt's: give one of them.")
+        describe_prompt(
+            arguments.model,
+            arguments.prompt,
+            arguments.answer,
+            arguments.image,
+            template=arguments.conv_mode,
+            max_pixels=arguments.max_image_pixels,
+            tower=arguments.vision_tower,
+            as_json=arguments.json,
+        )
+        return 0
+    given = {"--answer": arguments.answer, "--conv-mode": arguments.conv_mode, "--json": arguments.json}
+    if words := [flag for flag, value in given.items() if value]:
+        raise UsageError(f"{words[0]} is about a prompt: add --prompt TEXT.")
+    if len(arguments.image) > 1:
+        raise UsageError(
+            f"There are {len(arguments.image)} --image. Several images belong to one prompt: add --prompt."
+        )
+    if arguments.image:
         describe_picture(
             arguments.model,
-            arguments.image,
+            arguments.image[0],
             plot=arguments.plot,
             max_pixels=arguments.max_image_pixels,
             tower=arguments.vision_tower,

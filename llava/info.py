@@ -1,4 +1,4 @@
-"""What a checkpoint is, and what becomes of a picture in it, as tables for people.
+"""What a checkpoint is, what becomes of a picture in it, and what is sent for a prompt, as tables for people.
 
 Reads config.json and where the tensors lie, never the weights themselves: a 34B checkpoint is described as fast as a
 small one, and a folder that holds only a config.json can say how it would cut a picture.
@@ -7,9 +7,10 @@ small one, and a folder that holds only a config.json can say how it would cut a
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,11 +23,12 @@ from llava.config import ModelSpec, blaming, read_spec
 from llava.conversation import template_name
 from llava.errors import CheckpointError
 from llava.image.geometry import Size, TilePlan, Tiling, plan_tiles
-from llava.image.source import FOR_LOCAL_USER, load_picture, say_notes
-from llava.text import for_stream
+from llava.image.source import FOR_LOCAL_USER, Picture, load_picture, say_notes
+from llava.text import for_stream, is_terminal, is_unicode
 from llava.towers import is_siglip
 
 if TYPE_CHECKING:
+    from llava.listing import Listing
     from llava.model.foreign import Finding
 
 # Which part a tensor belongs to, by what its name contains, in any layout; what matches nothing is the decoder.
@@ -211,6 +213,64 @@ def describe_picture(
         draw_token_map(picture.image, tiling, Path(plot))
     facts = [("picture", f"{picture.name}, {plan.image} px"), *_say_plan(plan, tiling)]
     _show(_two_columns([*facts, ("drawn in", plot)] if plot else facts))
+
+
+def describe_prompt(
+    name: str | None,
+    questions: Sequence[str],
+    answers: Sequence[str],
+    sources: Sequence[str],
+    *,
+    template: str | None = None,
+    max_pixels: int | None = None,
+    tower: str | None = None,
+    as_json: bool = False,
+) -> None:
+    """Print exactly what is sent for the questions: the text, then each token; or one JSON object of both.
+
+    With an answer to every question, the tokens that training learns from are marked. Raises what ``list_prompt`` does.
+    """
+    from llava.listing import list_prompt
+
+    pictures = [load_picture(source, FOR_LOCAL_USER.with_pixels(max_pixels)) for source in sources]
+    say_notes(pictures)
+    listing = list_prompt(name, questions, answers, pictures, template=template, vision_tower=tower)
+    if as_json:
+        is_plain = not is_unicode(sys.stdout) or is_terminal(sys.stdout)
+        print(json.dumps({"model": name or "embedded", **listing.as_dict()}, ensure_ascii=is_plain, indent=2))
+        return
+    _show(_two_columns(_say_prompt(listing, pictures)))
+    print(f"\n--- the text ---\n{for_stream(listing.text, sys.stdout)}\n--- its tokens ---")
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
+    for title in ("position", "id", "piece", *(["trained"] if listing.is_supervised else [])):
+        table.add_column(title, justify="right" if title == "id" else "left", overflow="fold")
+    for entry in listing.entries:
+        if entry.token is None:
+            last = entry.position + entry.num_positions - 1
+            table.add_row(f"{entry.position}..{last}", "", f"{entry.piece} {entry.num_positions} positions")
+        else:
+            # A piece may hold a line feed, which would break its line of the table.
+            piece = entry.piece.replace("\n", "\\n").replace("\t", "\\t")
+            mark = ["*" * entry.is_target] if listing.is_supervised else []
+            table.add_row(str(entry.position), str(entry.token), for_stream(piece, sys.stdout), *mark)
+    _show(table)
+
+
+def _say_prompt(listing: Listing, pictures: Sequence[Picture]) -> list[tuple[str, str]]:
+    num_text = listing.num_positions - listing.num_image_positions
+    facts = [("template", listing.template)]
+    images = [entry for entry in listing.entries if entry.token is None]
+    for picture, entry in zip(pictures, images, strict=True):
+        facts.append(("image", f"{picture.name}, {picture.size} px: {entry.num_positions} positions"))
+    total = f"{num_text} tokens of text + {listing.num_image_positions} of images = {listing.num_positions} positions"
+    facts.append(("prompt", f"{total}; the context holds {listing.context_tokens}"))
+    if listing.kept_positions < listing.num_positions:
+        facts.append(
+            ("cut", f"this checkpoint cuts long prompts: the first {listing.kept_positions} positions are sent")
+        )
+    if listing.is_supervised:
+        facts.append(("trained", f"{listing.num_targets} of the {num_text} tokens, marked *"))
+    return facts
 
 
 def _say_plan(plan: TilePlan, tiling: Tiling) -> list[tuple[str, str]]:

@@ -1,0 +1,143 @@
+"""A prompt as the model gets it: its text, and each token with its position, its id and its piece.
+
+The conversation is built, the images are planned and the prompt is rendered by the code that answers questions, so a
+listing shows what is sent and not a second opinion on it. Reads config.json, the tokenizer and the names of tensors;
+no weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llava.answer import place_pictures, start_conversation
+from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.errors import UsageError
+from llava.image.geometry import plan_images
+from llava.image.source import Picture
+from llava.model.checkpoint import LoadedModel
+from llava.model.opening import open_checkpoint
+from llava.model.sources import DEFAULT_MODEL
+from llava.prompt import ESCAPE, Prompt, escape_image_tokens, render
+from llava.text import find_flaw
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A token of the prompt, or all positions of an image; ``token`` is None for an image."""
+
+    position: int  # the first, in the merged prompt
+    num_positions: int
+    token: int | None
+    piece: str
+    is_target: bool  # whether the loss sees it
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Everything that is sent for a conversation."""
+
+    template: str
+    text: str  # with ``<image>`` at each image's place
+    entries: tuple[Entry, ...]
+    num_positions: int
+    context_tokens: int
+    kept_positions: int  # fewer than num_positions only where the checkpoint cuts long prompts
+    is_supervised: bool  # whether it was rendered as a training sample
+
+    @property
+    def num_image_positions(self) -> int:
+        return sum(entry.num_positions for entry in self.entries if entry.token is None)
+
+    @property
+    def num_targets(self) -> int:
+        return sum(entry.is_target for entry in self.entries)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The listing as ``llava info --json`` prints it."""
+        tokens: list[dict[str, Any]] = []
+        for entry in self.entries:
+            row: dict[str, Any] = {"position": entry.position}
+            if entry.token is None:
+                row |= {"image_positions": entry.num_positions}
+            else:
+                row |= {"id": entry.token, "piece": entry.piece}
+            tokens.append(row | ({"trained": entry.is_target} if self.is_supervised else {}))
+        return {
+            "template": self.template,
+            "text": self.text,
+            "positions": self.num_positions,
+            "image_positions": self.num_image_positions,
+            "context": self.context_tokens,
+            "tokens": tokens,
+        }
+
+
+def list_prompt(
+    model: str | None,
+    questions: Sequence[str],
+    answers: Sequence[str] = (),
+    pictures: Sequence[Picture] = (),
+    *,
+    template: str | None = None,
+    vision_tower: str | None = None,
+) -> Listing:
+    """What is sent for the questions, with the answers that were given so far; the pictures go with the first question.
+
+    With an answer to every question it is the training sample, whose targets are marked. ``model`` None is the embedded
+    model. Raises CheckpointError, UsageError, and ContextTooLong for what would be refused when it is asked.
+    """
+    if not len(questions) - 1 <= len(answers) <= len(questions):
+        raise UsageError(
+            f"There are {len(questions)} questions and {len(answers)} answers. Each question needs its answer; only "
+            "the last one may be left for the model."
+        )
+    for text in (*questions, *answers):
+        if not text.strip():
+            raise UsageError("A question or an answer is empty.")
+        if (flaw := find_flaw(text)) is not None:
+            raise UsageError(f"The text {text[:40]!r} {flaw}.")
+    opened = open_checkpoint(model or DEFAULT_MODEL, vision_tower=vision_tower)
+    spec, tokenizer = opened.spec, opened.load_tokenizer()
+    # Its model has names and shapes but no weights, and nothing below asks for any.
+    loaded = LoadedModel(
+        tokenizer, opened.model, opened.load_processor(), spec, spec.context_tokens, template or opened.template
+    )
+    conversation = start_conversation(loaded, template)
+    for i, question in enumerate(questions):
+        message = place_pictures(loaded, question, 0 if i else len(pictures))
+        conversation.append_message(conversation.roles[0], message)
+        conversation.append_message(
+            conversation.roles[1], escape_image_tokens(answers[i]) if i < len(answers) else None
+        )
+    is_supervised = len(answers) == len(questions)
+    config = opened.model.config
+    cuts = bool(getattr(config, "truncate_to_model_max_length", False))
+    positions = [plan.num_positions for plan in plan_images([one.size for one in pictures], spec.tiling)]
+    limit_tokens = None if cuts else spec.context_tokens
+    prompt = render(conversation, tokenizer, positions, limit_tokens=limit_tokens, supervise=is_supervised)
+    longest = (cuts and getattr(config, "tokenizer_model_max_length", None)) or prompt.num_positions
+    return Listing(
+        template=loaded.template,
+        text=conversation.get_prompt().replace(ESCAPE, ""),
+        entries=tuple(_list_entries(prompt, positions, tokenizer)),
+        num_positions=prompt.num_positions,
+        context_tokens=spec.context_tokens,
+        kept_positions=min(longest, prompt.num_positions),
+        is_supervised=is_supervised,
+    )
+
+
+def _list_entries(prompt: Prompt, num_positions_per_image: Sequence[int], tokenizer: Any) -> Iterator[Entry]:
+    sizes = iter(num_positions_per_image)
+    labels = prompt.labels or [IGNORE_INDEX] * len(prompt.input_ids)
+    position = 0
+    for token, label in zip(prompt.input_ids, labels, strict=True):
+        if token == IMAGE_TOKEN_INDEX:
+            size = next(sizes)
+            yield Entry(position, size, None, "<image>", False)
+        else:
+            size = 1
+            yield Entry(position, size, token, tokenizer.convert_ids_to_tokens(token), label != IGNORE_INDEX)
+        position += size
