@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava.backends.local import Speech
+from llava.backends.answerer import TrimmedText
 from llava.errors import UsageError
 from llava.sampling import Sampling
 
@@ -17,10 +17,10 @@ from llava.sampling import Sampling
 def speak(pieces: Sequence[str]) -> tuple[str, list[str]]:
     """The whole text, and the pieces it was said in."""
     said: list[str] = []
-    speech = Speech(said.append)
+    said_text = TrimmedText(said.append)
     for piece in pieces:
-        speech.say(piece)
-    return speech.text, said
+        said_text.append(piece)
+    return said_text.text, said
 
 
 @given(st.lists(st.text(alphabet="ab \n", max_size=4)))

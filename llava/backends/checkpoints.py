@@ -1,8 +1,8 @@
-"""What of a checkpoint stays on our side when an engine of others runs it: its prompts, and the folder it reads.
+"""What this server needs of a checkpoint that an external engine runs: its prompts, and the folder that it loads.
 
-The engine gets a finished text with ``<image>`` at each picture's place. Its own chat template would be a second
-opinion on what a conversation is, so none is used: what is said here is what ``llava.prompt.render`` says to the engine
-of this package, and how many positions it takes is known before anything is sent.
+The engine gets a finished text with ``<image>`` at each image's place. Its own chat template is not used, so that the
+prompt is the one that ``llava.prompt.render`` gives to this package's engine, and its length is known before anything
+is sent.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from llava.backends.local import find_ends, image_slot
+from llava.backends.answerer import find_ends, image_slot
 from llava.backends.protocol import ChatRequest, SentPicture
 from llava.backends.turns import write_conversation
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
@@ -47,27 +47,28 @@ def _or(number: int | None, other: int) -> int:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as an engine is asked it."""
+    """A request in the form that an external engine is sent."""
 
     text: str
-    """With ``<image>`` at each picture's place, and what begins a prompt left to the engine's tokenizer."""
+    """With ``<image>`` at each image's place, and without the BOS token, which the engine's tokenizer adds."""
     pictures: tuple[Picture, ...]
     input_ids: tuple[int, ...]
-    """What the text is to the tokenizer, with ``<image>``'s own id once for each picture."""
+    """The text's token ids, with the id of ``<image>`` once for each image."""
     prompt_tokens: int
     image_tokens: int
     stop_texts: tuple[str, ...]
     stop_ids: tuple[int, ...]
-    max_new_tokens: int
+    sampling: Sampling
+    """The request's, with the checkpoint's own settings, that fits the context."""
 
     @property
     def stretches(self) -> list[str]:
-        """The text around the pictures: one more than there are pictures."""
+        """The text around the images: one more than there are images."""
         return split_at_images(self.text)
 
 
 class Checkpoint:
-    """A folder in llava-hf's layout with all that prompts are made of, but no weights in memory."""
+    """A folder in llava-hf's layout with all that makes prompts, but without weights in memory."""
 
     def __init__(self, folder: str | Path, template: str | None = None, context_tokens: int | None = None) -> None:
         opened = open_checkpoint(folder)
@@ -95,11 +96,11 @@ class Checkpoint:
 
     @property
     def notice(self) -> str | None:
-        """What of the checkpoint's generation settings the engine is not told, as a sentence; None where it is all."""
+        """A sentence on the checkpoint's generation settings that the engine is not sent; None if it gets all."""
         return describe_unfollowed(self._loaded.model.generation_config, _TOLD)
 
     def fill(self, sampling: Sampling) -> Sampling:
-        """The sampling with the checkpoint's own settings where it leaves them open."""
+        """The sampling, with the checkpoint's own settings where it has None."""
         config = self._loaded.model.generation_config
         return replace(
             sampling,
@@ -113,7 +114,7 @@ class Checkpoint:
         return self.spec.tiling.is_anyres
 
     def ask(self, request: ChatRequest) -> Asked:
-        """The request as text. Raises ContextTooLong and UsageError."""
+        """The request as a finished text. Raises ContextTooLong and UsageError."""
         if request.prompt is not None:
             return self._ask_text(request.prompt, request)
         template = conv_templates[self._loaded.template]
@@ -152,7 +153,7 @@ class Checkpoint:
             image_tokens=sum(positions),
             stop_texts=(*(texts if conversation is not None else own_texts), *request.sampling.stop),
             stop_ids=tuple(stop_ids),
-            max_new_tokens=min(request.sampling.max_new_tokens, max(1, self.context_tokens - prompt_tokens)),
+            sampling=request.sampling.fit(prompt_tokens, self.context_tokens),
         )
 
     def _fit(self, sent: SentPicture) -> Picture:

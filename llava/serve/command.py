@@ -199,9 +199,9 @@ def _choose_backend(arguments: argparse.Namespace, settings: Settings) -> Backen
             raise UsageError(f"There is no engine '{name}'. The engines are own, sglang and vllm.")
         made: Backend = importlib.import_module(f"llava.backends.{name}").from_flags(arguments, settings)
         return made
-    from llava.backends.own import Own
+    from llava.backends.engine_backend import EngineBackend
 
-    return Own(
+    return EngineBackend(
         arguments.model,
         model_id=arguments.name,
         template=arguments.conv_mode,

@@ -17,8 +17,8 @@ from transformers import AutoTokenizer
 
 from llava.backends.checkpoints import Checkpoint, find_hf_folder
 from llava.backends.events import Reading
-from llava.backends.launched import EngineOptions, Launched
-from llava.backends.process import Care
+from llava.backends.managed_engine import EngineOptions, ManagedEngine
+from llava.backends.process import Supervision
 from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentPicture
 from llava.backends.sglang import SGLang, _Translation, write_body
 from llava.backends.vllm import TEMPLATE, VLLM, write_message
@@ -57,8 +57,8 @@ def ask(text: str, *pictures: Path, **settings: Any) -> ChatRequest:
 
 
 @asynccontextmanager
-async def serving(folder: Path, *flags: str, care: Care = QUICK, **options: Any) -> AsyncIterator[Stand]:
-    backend = Stand(folder, model_id="tiny", options=EngineOptions(arguments=flags, **options), care=care)
+async def serving(folder: Path, *flags: str, supervision: Supervision = QUICK, **options: Any) -> AsyncIterator[Stand]:
+    backend = Stand(folder, model_id="tiny", options=EngineOptions(arguments=flags, **options), supervision=supervision)
     try:
         await backend.start()
         yield backend
@@ -66,11 +66,11 @@ async def serving(folder: Path, *flags: str, care: Care = QUICK, **options: Any)
         await backend.stop()
 
 
-async def read(backend: Launched, request: ChatRequest) -> list[Delta]:
+async def read(backend: ManagedEngine, request: ChatRequest) -> list[Delta]:
     return [delta async for delta in backend.chat(request)]
 
 
-async def answer(backend: Launched, request: ChatRequest) -> str:
+async def answer(backend: ManagedEngine, request: ChatRequest) -> str:
     return "".join(delta.text for delta in await read(backend, request))
 
 
@@ -108,7 +108,7 @@ def test_an_engine_that_is_killed_breaks_its_answers_off_and_is_back_by_itself(h
             with pytest.raises(EngineClosed, match="broke off before the answer ended"):
                 await anext(deltas)
             await until(lambda: backend.process.state != "ready")
-            with pytest.raises(EngineClosed, match="being started again"):
+            with pytest.raises(EngineClosed, match="being restarted"):
                 await answer(backend, ask("say no"))
             assert not await backend.is_ready()
             await until(lambda: backend.process.state == "ready")
@@ -122,7 +122,7 @@ def test_a_server_that_says_500_because_it_is_broken_counts_as_dead(hf_folder: P
     sick = tmp_path / "sick"
 
     async def task() -> None:
-        async with serving(hf_folder, "--sick-file", str(sick), care=PATIENT) as backend:
+        async with serving(hf_folder, "--sick-file", str(sick), supervision=PATIENT) as backend:
             with pytest.raises(EngineFailed, match="status 500: mine alone"):
                 await answer(backend, ask("status 500 mine alone"))
             assert await answer(backend, ask("say well")) == "well"
@@ -222,10 +222,10 @@ def test_the_text_is_to_the_engines_tokenizer_what_our_prompt_is(checkpoint: Che
 
 
 def test_the_ids_are_those_of_our_own_engine(hf_folder: Path, checkpoint: Checkpoint, photo: Path) -> None:
-    from llava.backends.own import Own
+    from llava.backends.engine_backend import EngineBackend
 
     async def task() -> None:
-        own = Own(load_model(hf_folder, device="cpu", dtype="float32"))
+        own = EngineBackend(load_model(hf_folder, device="cpu", dtype="float32"))
         await own.start()
         try:
             request = ask("What is in the picture?", photo, sampling=Sampling(max_new_tokens=1))
@@ -253,7 +253,7 @@ def test_low_detail_sends_no_more_than_a_tile(checkpoint: Checkpoint, photo: Pat
 
 def test_an_answer_is_never_asked_to_leave_the_context(checkpoint: Checkpoint) -> None:
     asked = checkpoint.ask(ask("Q", sampling=Sampling(max_new_tokens=10**6)))
-    assert asked.max_new_tokens == checkpoint.context_tokens - asked.prompt_tokens
+    assert asked.sampling.max_new_tokens == checkpoint.context_tokens - asked.prompt_tokens
 
 
 def test_a_checkpoint_is_converted_once_and_again_when_it_changes(next_folder: Path, tmp_path: Path) -> None:
