@@ -156,13 +156,13 @@ def _add_talking_flags(parser: argparse.ArgumentParser) -> None:
         "--memory",
         type=read_bytes,
         metavar="SIZE",
-        help="for keys and values, as 500M or 2G (default: what is to spare)",
+        help="for the KV cache, as 500M or 2G (default: half of the free memory)",
     )
     parser.add_argument(
         "--arithmetic",
         choices=("exact", "int8"),
         default="exact",
-        help="int8, with --quant on a CPU: prompts in integers of 8 bits, faster and a little less exact",
+        help="int8, with --quant on a CPU: prompts in 8-bit integers, faster and slightly less exact",
     )
 
 

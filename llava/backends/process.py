@@ -260,12 +260,12 @@ class EngineProcess:
             _log.error("%s %s. It said last:\n%s", self._launch.name, why, self.last_words())
             if len(self._deaths) >= self._supervision.most_deaths:
                 self.state = "given up"
-                _log.error("%s is given up after %d deaths.", self._launch.name, len(self._deaths))
+                _log.error("%s was given up after %d deaths.", self._launch.name, len(self._deaths))
                 return
             wait_s = min(
                 self._supervision.first_wait_s * 2 ** (len(self._deaths) - 1), self._supervision.longest_wait_s
             )
-            _log.warning("%s is started again in %g s.", self._launch.name, wait_s)
+            _log.warning("%s is restarted in %g s.", self._launch.name, wait_s)
             await asyncio.sleep(wait_s)
             try:
                 await self._begin()

@@ -32,7 +32,7 @@ def add_serve(commands: Any) -> None:
     parser.add_argument("--conv-mode", metavar="NAME", help="conversation template (default: the checkpoint's own)")
     parser.add_argument("--name", metavar="NAME", help="what clients call the model (default: its own name)")
     parser.add_argument(
-        "--memory", type=read_bytes, metavar="SIZE", help="for keys and values (default: what is to spare)"
+        "--memory", type=read_bytes, metavar="SIZE", help="for the KV cache (default: half of the free memory)"
     )
     parser.add_argument(
         "--arithmetic",

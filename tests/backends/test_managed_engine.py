@@ -105,7 +105,7 @@ def test_an_engine_that_is_killed_breaks_its_answers_off_and_is_back_by_itself(h
             deltas = backend.chat(ask("wait"))
             assert (await anext(deltas)).text == "one"
             engine_of(family(backend.process.pid)).kill()
-            with pytest.raises(EngineClosed, match="broke off before the answer ended"):
+            with pytest.raises(EngineClosed, match="closed the connection before the answer ended"):
                 await anext(deltas)
             await until(lambda: backend.process.state != "ready")
             with pytest.raises(EngineClosed, match="being restarted"):
@@ -149,7 +149,7 @@ def test_a_request_that_ran_at_two_deaths_is_not_asked_a_third_time(hf_folder: P
         async with serving(hf_folder) as backend:
             for num_starts in (1, 2):
                 assert backend.process.num_starts == num_starts
-                with pytest.raises(EngineClosed, match="broke off"):
+                with pytest.raises(EngineClosed, match="closed the connection"):
                     await answer(backend, ask("die"))
                 await until(lambda n=num_starts: backend.process.num_starts == n + 1)  # type: ignore[misc]
                 await until(lambda: backend.process.state == "ready")
@@ -427,7 +427,7 @@ def test_what_sglang_gives_up_is_an_error_of_its_own() -> None:
     refused = {"text": "", "meta_info": {"finish_reason": {"type": "abort", "status_code": 400, "message": "odd"}}}
     with pytest.raises(EngineFailed, match="status 400: odd"):
         reading.read(_Translation().translate(refused))
-    with pytest.raises(EngineClosed, match="gave the answer up"):
+    with pytest.raises(EngineClosed, match="aborted the answer"):
         reading.read(_Translation().translate({"text": "", "meta_info": {"finish_reason": {"type": "abort"}}}))
     with pytest.raises(EngineFailed, match="cannot be read"):
         _Translation().translate({"text": "a"})
@@ -458,7 +458,7 @@ def test_the_flags_of_the_command_reach_the_engine() -> None:
         ("--engine vllm M --memory-share 1.5", "memory share is 1.5"),
         ("--engine vllm M --engine-url http://x", "leave one out"),
         ("--engine ghost M", "no engine 'ghost'"),
-        ("--engine-url http://x --model M", "no effect on an engine that runs already"),
+        ("--engine-url http://x --model M", "no effect on a running engine"),
     ],
 )
 def test_flags_that_mean_nothing_are_refused(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
