@@ -225,6 +225,26 @@ def test_a_model_that_nobody_refers_to_is_let_go(next_folder: Path, monkeypatch:
     assert gone() is None
 
 
+def test_settings_that_contradict_those_of_a_running_model_are_an_error(next_folder: Path) -> None:
+    mine = load_model(str(next_folder), device="cpu", dtype="float32")
+    first = Answerer.of(mine, memory_bytes=2**22, max_running=3)
+    # What is left out, None, or the same, contradicts nothing; nor does a default that is spelled out.
+    assert Answerer.of(mine) is first
+    assert Answerer.of(mine, memory_bytes=None, max_running=3, arithmetic="exact") is first
+    with pytest.raises(UsageError, match=r"max_running is 4, but .* already runs with 3\. Leave it out, or load"):
+        Answerer.of(mine, memory_bytes=2**22, max_running=4)
+    with pytest.raises(UsageError, match="arithmetic is 'int8', but .* already runs with 'exact'"):
+        Answerer.of(mine, arithmetic="int8")
+    with pytest.raises(UsageError, match="arithmetic is 'int4'; it has to be 'exact' or 'int8'"):
+        Answerer.of(mine, arithmetic="int4")
+    other = load_model(str(next_folder), device="cpu", dtype="float32")
+    assert Answerer.of(other, max_running=4).engine.settings.max_running == 4
+    Answerer.of(other).engine.close()
+    # Memory that was left to the first caller's default is named as such.
+    with pytest.raises(UsageError, match="memory_bytes is 4096, but .* already runs with its default"):
+        Answerer.of(other, memory_bytes=4096)
+
+
 def test_torchs_own_numbers_decide_where_no_seed_is_given(loaded: Any) -> None:
     backend = Answerer(loaded)
 

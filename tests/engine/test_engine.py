@@ -382,6 +382,13 @@ def test_what_can_never_run_is_refused_at_once(engine: Engine, loaded: Any) -> N
             Engine(loaded, memory_bytes=2**20, **nothing)
 
 
+def test_settings_out_of_range_are_refused_and_named(loaded: Any) -> None:
+    for settings in ({"stall_s": -1.0}, {"stall_s": float("nan")}, {"max_step_positions": 0}, {"arithmetic": "fp4"}):
+        (name,) = settings
+        with pytest.raises(UsageError, match=f"{name} is .*; it has to be"):
+            Engine(loaded, **settings)
+
+
 def test_more_than_may_wait_are_refused_and_a_client_that_never_reads_holds_nothing(loaded: Any) -> None:
     with Engine(loaded, memory_bytes=2**20, max_running=1, max_waiting=2) as engine:
         gate = threading.Event()
