@@ -53,7 +53,7 @@ class EngineOptions:
     """The share of an accelerator's memory for weights and KV cache together, in (0, 1)."""
     context_tokens: int | None = None
     device: str | None = None
-    max_pictures: int = 16
+    max_images: int = 16
     """The most images of one request."""
     template: str | None = None
     """A name of ``conv_templates``; by default the checkpoint's own."""
@@ -61,7 +61,7 @@ class EngineOptions:
     """More arguments for the engine's own command line, passed as they are."""
 
     def __post_init__(self) -> None:
-        for name in ("tensor_parallel", "data_parallel", "max_pictures"):
+        for name in ("tensor_parallel", "data_parallel", "max_images"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name.replace('_', ' ')} is {getattr(self, name)}; it has to be at least 1.")
         if self.memory_share is not None and not 0 < self.memory_share < 1:
@@ -141,7 +141,7 @@ def read_flags(arguments: Any, settings: Any) -> dict[str, Any]:
             memory_share=arguments.memory_share,
             context_tokens=arguments.context,
             device=arguments.device,
-            max_pictures=max(1, settings.limits.pictures),
+            max_images=max(1, settings.limits.pictures),
             template=arguments.conv_mode,
             arguments=tuple(arguments.engine_arg),
         ),
@@ -268,9 +268,9 @@ class ManagedEngine:
         self.process.check_alive()
         request = replace(request, sampling=self.checkpoint.fill(request.sampling))
         asked = await asyncio.to_thread(self.checkpoint.ask, request)
-        if len(asked.pictures) > self.options.max_pictures:
+        if len(asked.images) > self.options.max_images:
             raise RequestTooLarge(
-                f"The conversation has {len(asked.pictures)} images; at most {self.options.max_pictures} are allowed. "
+                f"The conversation has {len(asked.images)} images; at most {self.options.max_images} are allowed. "
                 "Leave some out."
             )
         digest = _digest(asked, request)
@@ -333,6 +333,6 @@ class ManagedEngine:
 
 
 def _digest(asked: Asked, request: ChatRequest) -> str:
-    told: list[Any] = [asked.text, [picture.digest for picture in asked.pictures], request.top_logprobs]
-    told += [request.num_choices, request.sampling, request.response_format]
-    return hashlib.sha256(repr(told).encode()).hexdigest()
+    content: list[Any] = [asked.text, [image.digest for image in asked.images], request.top_logprobs]
+    content += [request.num_choices, request.sampling, request.response_format]
+    return hashlib.sha256(repr(content).encode()).hexdigest()

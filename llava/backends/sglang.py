@@ -71,7 +71,7 @@ class SGLang(ManagedEngine):
 
 
 class RunningSGLang(Remote):
-    """An SGLang server that runs already. Finished prompts go to ``/generate``, with their images."""
+    """An SGLang server that is already running. Finished prompts go to ``/generate``, with their images."""
 
     async def start(self) -> None:
         """See ``Remote.start``. Clients call the model by the last part of its path."""
@@ -85,8 +85,8 @@ class RunningSGLang(Remote):
             asking = super().chat(request)
         else:
             text, sampling = request.prompt, request.sampling
-            pictures = tuple(sent.picture for sent in request.pictures)
-            asked = Asked(text, pictures, (), 0, 0, tuple(sampling.stop), (), sampling)
+            images = tuple(sent.picture for sent in request.pictures)
+            asked = Asked(text, images, (), 0, 0, tuple(sampling.stop), (), sampling)
             body = await asyncio.to_thread(write_body, asked, request)
             asking = self.ask(
                 "/generate",
@@ -108,7 +108,7 @@ def from_flags(arguments: Any, settings: Any) -> SGLang | RunningSGLang:
 
 
 def write_body(asked: Asked, request: ChatRequest) -> dict[str, Any]:
-    """The request in the words of ``/generate``."""
+    """The body of a request to ``/generate``."""
     sampling = asked.sampling
     is_greedy = sampling.temperature == 0
     settings: dict[str, Any] = {
@@ -137,15 +137,15 @@ def write_body(asked: Asked, request: ChatRequest) -> dict[str, Any]:
         asked_for = request.response_format.get("json_schema", {"schema": {"type": "object"}})
         settings["json_schema"] = json.dumps(asked_for["schema"])
     body: dict[str, Any] = {"text": asked.text, "sampling_params": settings, "stream": True}
-    if asked.pictures:
-        body["image_data"] = [write_data_uri(picture) for picture in asked.pictures]
+    if asked.images:
+        body["image_data"] = [write_data_uri(image) for image in asked.images]
     if request.top_logprobs is not None:
         body.update(return_logprob=True, top_logprobs_num=request.top_logprobs, return_text_in_logprobs=True)
     return body
 
 
 class _Translation:
-    """Events of ``/generate`` become those of OpenAI's chat completions."""
+    """Translates events of ``/generate`` to those of OpenAI's chat completions."""
 
     def __init__(self) -> None:
         self._new_tokens: dict[int, int] = {}
@@ -178,7 +178,7 @@ class _Translation:
 
 
 def _read_logprobs(about: dict[str, Any]) -> dict[str, Any] | None:
-    """Lists of (log-probability, id, text) become OpenAI's."""
+    """OpenAI's log-probabilities from lists of (log-probability, id, text)."""
     chosen = about.get("output_token_logprobs")
     if not chosen:
         return None

@@ -56,7 +56,7 @@ class VLLM(ManagedEngine):
         words += ["--model", str(checkpoint.folder), "--served-model-name", self.model_id]
         words += ["--host", "127.0.0.1", "--port", str(port)]
         words += ["--chat-template", TEMPLATE, "--chat-template-content-format", "openai"]
-        words += ["--limit-mm-per-prompt", json.dumps({"image": options.max_pictures})]
+        words += ["--limit-mm-per-prompt", json.dumps({"image": options.max_images})]
         words += ["--max-model-len", str(checkpoint.context_tokens)]
         words += ["--max-logprobs", "20", "--generation-config", "vllm", "--enable-prompt-tokens-details"]
         if options.tensor_parallel > 1:
@@ -96,7 +96,7 @@ def write_message(asked: Asked) -> list[dict[str, Any]]:
     """The one message that holds the whole prompt."""
     first, *rest = asked.stretches
     parts: list[dict[str, Any]] = [{"type": "text", "text": first}]
-    for picture, stretch in zip(asked.pictures, rest, strict=True):
-        parts.append({"type": "image_url", "image_url": {"url": write_data_uri(picture)}})
+    for image, stretch in zip(asked.images, rest, strict=True):
+        parts.append({"type": "image_url", "image_url": {"url": write_data_uri(image)}})
         parts.append({"type": "text", "text": stretch})
     return [{"role": "user", "content": [part for part in parts if part.get("text") != ""]}]

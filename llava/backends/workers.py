@@ -232,7 +232,9 @@ class Workers:
         except ValueError as error:
             raise EngineFailed("The worker sent something other than its protocol has.") from error
         except httpx.HTTPError as error:
-            raise EngineClosed(f"The worker at {address} broke off, or cannot be reached. Ask again.") from error
+            raise EngineClosed(
+                f"The worker at {address} cannot be reached, or closed the connection. Ask again."
+            ) from error
 
     def _write_request(self, request: ChatRequest) -> dict[str, Any]:
         sampling = request.sampling

@@ -233,7 +233,7 @@ def test_settings_that_contradict_those_of_a_running_model_are_an_error(next_fol
     assert Answerer.of(mine, memory_bytes=None, max_running=3, arithmetic="exact") is first
     with pytest.raises(UsageError, match=r"max_running is 4, but .* already runs with 3\. Leave it out, or load"):
         Answerer.of(mine, memory_bytes=2**22, max_running=4)
-    with pytest.raises(UsageError, match="arithmetic is 'int8', but .* already runs with 'exact'"):
+    with pytest.raises(UsageError, match=r"arithmetic is 'int8', but .* already runs with 'exact'"):
         Answerer.of(mine, arithmetic="int8")
     with pytest.raises(UsageError, match="arithmetic is 'int4'; it has to be 'exact' or 'int8'"):
         Answerer.of(mine, arithmetic="int4")
@@ -241,7 +241,7 @@ def test_settings_that_contradict_those_of_a_running_model_are_an_error(next_fol
     assert Answerer.of(other, max_running=4).engine.settings.max_running == 4
     Answerer.of(other).engine.close()
     # Memory that was left to the first caller's default is named as such.
-    with pytest.raises(UsageError, match="memory_bytes is 4096, but .* already runs with its default"):
+    with pytest.raises(UsageError, match=r"memory_bytes is 4096, but .* already runs with its default"):
         Answerer.of(other, memory_bytes=4096)
 
 

@@ -164,7 +164,7 @@ def test_a_request_that_ran_at_two_deaths_is_not_asked_a_third_time(hf_folder: P
 
 def test_what_cannot_be_is_refused_before_the_engine_sees_it(hf_folder: Path, photo: Path) -> None:
     async def task() -> None:
-        async with serving(hf_folder, max_pictures=1) as backend:
+        async with serving(hf_folder, max_images=1) as backend:
             with pytest.raises(RequestTooLarge, match="has 2 pictures; at most 1"):
                 await answer(backend, ask("say no", photo, photo))
             with pytest.raises(ContextTooLong):
@@ -211,7 +211,7 @@ def test_the_text_is_to_the_engines_tokenizer_what_our_prompt_is(checkpoint: Che
     asked = checkpoint.ask(ChatRequest(messages))
     theirs = AutoTokenizer.from_pretrained(checkpoint.folder)
     ids = theirs(asked.text).input_ids
-    assert ids.count(checkpoint.image_id) == 2 == len(asked.pictures)
+    assert ids.count(checkpoint.image_id) == 2 == len(asked.images)
     # An ESCAPE that has to stay costs the engine its bytes, which our own engine leaves out.
     escape = theirs("\ufdd0", add_special_tokens=False).input_ids
     text = json.dumps(ids)[1:-1]
@@ -245,10 +245,10 @@ def test_low_detail_sends_no_more_than_a_tile(checkpoint: Checkpoint, photo: Pat
         checkpoint.ask(ChatRequest((ChatMessage("user", (SentPicture(picture, detail), "Q")),)))
         for detail in ("high", "low")
     )
-    assert high.pictures[0].size == (100, 67)
-    assert low.pictures[0].size == (28, 19)
+    assert high.images[0].size == (100, 67)
+    assert low.images[0].size == (28, 19)
     assert low.prompt_tokens < high.prompt_tokens
-    assert low.pictures[0].digest != high.pictures[0].digest
+    assert low.images[0].digest != high.images[0].digest
 
 
 def test_an_answer_is_never_asked_to_leave_the_context(checkpoint: Checkpoint) -> None:
@@ -309,7 +309,7 @@ FLAGS = EngineOptions(
     quantization="fp8",
     memory_share=0.8,
     context_tokens=2000,
-    max_pictures=5,
+    max_images=5,
     device="cuda",
     arguments=("--enable-metrics",),
 )

@@ -171,7 +171,7 @@ def family_of(engine: ManagedEngine) -> list[psutil.Process]:
 def test_prompt_ids_and_greedy_text_are_ours(pair: Pair, size: tuple[int, int]) -> None:
     request = ask(size, "What is in the picture?")
     asked = pair.engine.checkpoint.ask(request)
-    plan = plan_tiles(asked.pictures[0].size, pair.engine.checkpoint.spec.tiling)
+    plan = plan_tiles(asked.images[0].size, pair.engine.checkpoint.spec.tiling)
     image_id = pair.engine.checkpoint.image_id
     expected = [one for token in asked.input_ids for one in [token] * (plan.num_positions if token == image_id else 1)]
     ids = pair.read_ids(request)
@@ -245,8 +245,8 @@ def test_a_typed_slot_is_no_picture(pair: Pair) -> None:
     for parts in (("What is <image> in </s> it?",), ((336, 336), "What is <image> in it?")):
         asked = pair.engine.checkpoint.ask(ask(*parts))
         ids = pair.read_ids(ask(*parts))
-        assert asked.input_ids.count(pair.engine.checkpoint.image_id) == len(asked.pictures)
-        if not asked.pictures:
+        assert asked.input_ids.count(pair.engine.checkpoint.image_id) == len(asked.images)
+        if not asked.images:
             assert pair.engine.checkpoint.image_id not in ids
         pair.answer(ask(*parts))
     assert pair.engine.process.num_starts == 1
