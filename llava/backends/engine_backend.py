@@ -26,6 +26,7 @@ from llava.conversation import conv_templates
 from llava.engine.engine import Engine
 from llava.engine.grammar import GrammarCompiler
 from llava.engine.sampler import SampledToken
+from llava.engine.settings import EngineSettings
 from llava.engine.stream import Piece, Stream
 from llava.errors import ContextTooLong, EngineClosed, UsageError
 from llava.image.geometry import TilePlan, Tiling, plan_images
@@ -54,7 +55,7 @@ class EngineBackend:
         loading: further arguments of ``load_model``.
         engine_settings: fields of ``EngineSettings``.
 
-    Raises UsageError for an unknown template.
+    Raises UsageError for an unknown template, and for engine settings out of range.
     """
 
     constrains_answers = True
@@ -73,7 +74,7 @@ class EngineBackend:
         self._model = model
         self._template = template
         self._loading = dict(loading or {})
-        self._settings = engine_settings
+        self._settings = EngineSettings(**engine_settings)
         self._answerer: Answerer | None = None
         self._decoder: _TokenDecoder | None = None
         self._grammars: GrammarCompiler | None = None
@@ -91,7 +92,7 @@ class EngineBackend:
         model = self._model
         if model is None or isinstance(model, (str, Path)):
             model = load_model(model or DEFAULT_MODEL, **{"for_engine": True, **self._loading})
-        answerer = Answerer(model, **self._settings)
+        answerer = Answerer(model, **vars(self._settings))
         _ = answerer.engine  # raises for a model that it cannot run
         if answerer.notice is not None:
             _log.warning(answerer.notice)
@@ -136,7 +137,7 @@ class EngineBackend:
                 raise EngineClosed("The engine failed and is being restarted. Ask again later.")
             self._next_restart = time.monotonic() + RESTART_S
             self._num_restarts += 1
-            self._answerer = Answerer(self._answerer.loaded, **self._settings)
+            self._answerer = Answerer(self._answerer.loaded, **vars(self._settings))
         return self._answerer
 
     async def chat(self, request: ChatRequest) -> AsyncIterator[Delta]:
