@@ -149,7 +149,7 @@ def test_what_does_not_fit_is_refused_before_the_first_delta(loaded: Any, pictur
     async def work(own: EngineBackend) -> None:
         with pytest.raises(ContextTooLong, match=rf"takes \d+ tokens, .* holds {own.context_tokens}"):
             await own.chat(request("word " * 5000)).__anext__()
-        with pytest.raises(UsageError, match="prompt has 1 <image>, but there are 0 pictures"):
+        with pytest.raises(UsageError, match="prompt has 1 <image>, but there are 0 images"):
             await own.chat(ChatRequest(prompt="See <image>")).__anext__()
         with pytest.raises(ContextTooLong):
             await own.chat(ChatRequest(prompt="word " * 5000)).__anext__()

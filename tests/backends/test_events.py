@@ -54,8 +54,8 @@ def test_a_body_that_is_no_answer_is_an_error(chunks: list[bytes], kind: type[Ll
         ({"index": "x"}, "cannot be read"),
         ({"delta": 5}, "cannot be read"),
         ({"delta": {"content": "a"}, "logprobs": {"content": [{}]}}, "cannot be read"),
-        ({"index": 1, "delta": {"content": "a"}}, "choice 1, which there is not"),
-        ({"index": -1, "delta": {"content": "a"}}, "choice -1, which there is not"),
+        ({"index": 1, "delta": {"content": "a"}}, "choice 1, which does not exist"),
+        ({"index": -1, "delta": {"content": "a"}}, "choice -1, which does not exist"),
     ],
 )
 def test_a_choice_that_cannot_be_is_an_error(choice: Any, says: str) -> None:
@@ -68,7 +68,7 @@ def test_nothing_comes_after_the_end_of_a_choice() -> None:
     assert reading.read({"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]}) == []
     with pytest.raises(EngineClosed, match="closed the connection before the answer ended"):
         reading.finish()
-    with pytest.raises(EngineFailed, match="choice 0, which there is not"):
+    with pytest.raises(EngineFailed, match="choice 0, which does not exist"):
         reading.read({"choices": [{"delta": {"content": "b"}}]})
 
 

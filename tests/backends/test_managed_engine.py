@@ -165,7 +165,7 @@ def test_a_request_that_ran_at_two_deaths_is_not_asked_a_third_time(hf_folder: P
 def test_what_cannot_be_is_refused_before_the_engine_sees_it(hf_folder: Path, photo: Path) -> None:
     async def task() -> None:
         async with serving(hf_folder, max_images=1) as backend:
-            with pytest.raises(RequestTooLarge, match="has 2 pictures; at most 1"):
+            with pytest.raises(RequestTooLarge, match="has 2 images; at most 1"):
                 await answer(backend, ask("say no", photo, photo))
             with pytest.raises(ContextTooLong):
                 await answer(backend, ask("word " * 5000))
