@@ -1,14 +1,14 @@
 """The engine beside Transformers, and beside vLLM where it is installed, on the same random weights in one run.
 
-One picture of 1000 x 667 px and a question of 64 tokens: seconds until the picture is encoded, until the first token,
-and until the first token when the same picture is asked about again; tokens a second; many questions at once, about
-different pictures and about one; seconds from starting Python to being ready; peak memory. Above the table stand this
+One image of 1000 x 667 px and a question of 64 tokens: seconds until the image is encoded, until the first token,
+and until the first token when the same image is asked about again; tokens a second; many questions at once, about
+different images and about one; seconds from starting Python to being ready; peak memory. Above the table stand this
 machine's own limits, measured in the same run, and what they would allow.
 
     python benchmarks/engine.py [--shape XS] [--dtype bfloat16] [--vllm-python PYTHON] [--llama-python PYTHON]
                                 [--keep FOLDER]
 
-Each side runs in a process of its own; llama.cpp, which sees no picture here, gets as many words instead. Shapes: XS
+Each side runs in a process of its own; llama.cpp, which sees no image here, gets as many words instead. Shapes: XS
 (70 M parameters), S (1.4 B: CLIP ViT-L/14-336 with a Llama of 22 layers), 7B (LLaVA-NeXT 7B).
 """
 
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 STARTED = time.time()
-PICTURE_PX = (1000, 667)
+IMAGE_PX = (1000, 667)
 QUESTION_TOKENS = 64
 NEW_TOKENS = 128
 PINPOINTS = [[336, 672], [672, 336], [672, 672], [1008, 336], [336, 1008]]
@@ -226,8 +226,8 @@ def measure_limits(options: argparse.Namespace) -> dict[str, Any]:
     return {"read_gb_s": read / 1e9, **rates}
 
 
-def picture_of(seed: int) -> Any:
-    """A picture that is not like any other: coloured squares under a gradient."""
+def image_of(seed: int) -> Any:
+    """An image that is not like any other: coloured squares under a gradient."""
     import random
 
     from PIL import Image
@@ -235,12 +235,12 @@ def picture_of(seed: int) -> Any:
     rng = random.Random(seed)
     squares = Image.new("L", (16, 16))
     squares.putdata([rng.randrange(256) for _ in range(256)])
-    gradient = Image.linear_gradient("L").resize(PICTURE_PX)
-    return Image.merge("RGB", (gradient, squares.resize(PICTURE_PX), gradient.rotate(180)))
+    gradient = Image.linear_gradient("L").resize(IMAGE_PX)
+    return Image.merge("RGB", (gradient, squares.resize(IMAGE_PX), gradient.rotate(180)))
 
 
 def question_ids(number: int) -> list[int]:
-    """A begin token, the picture's slot (-200), and 63 words that end in this question's own."""
+    """A begin token, the image's slot (-200), and 63 words that end in this question's own."""
     return [1, -200, *range(100, 100 + QUESTION_TOKENS - 3), 5000 + number, 9]
 
 
@@ -261,12 +261,12 @@ def measure_engine(options: argparse.Namespace, bits: int = 16, arithmetic: str 
     engine = Engine(loaded, arithmetic=arithmetic)
     ready_s = time.time() - STARTED
 
-    def ask(picture_seed: int, number: int, new_tokens: int) -> Any:
-        picture = load_picture(picture_of(picture_seed))
-        plan = plan_tiles(picture.size, loaded.spec.tiling)
+    def ask(image_seed: int, number: int, new_tokens: int) -> Any:
+        image = load_picture(image_of(image_seed))
+        plan = plan_tiles(image.size, loaded.spec.tiling)
         ids = question_ids(number)
         prompt = Prompt(tuple(ids), None, len(ids) - 1 + plan.num_positions)
-        return engine.submit(Question(prompt, [picture], [plan], Sampling(max_new_tokens=new_tokens)))
+        return engine.submit(Question(prompt, [image], [plan], Sampling(max_new_tokens=new_tokens)))
 
     prompt_tokens = ask(999, 0, 2).wait()[1].prompt_tokens  # warm
     pixels = torch.zeros(5, 3, 336, 336, dtype=loaded.model.dtype, device=loaded.model.device)
@@ -274,7 +274,7 @@ def measure_engine(options: argparse.Namespace, bits: int = 16, arithmetic: str 
     for i in range(shape.repeats):
         with torch.inference_mode():
             began = time.perf_counter()
-            engine._runner._see(pixels)
+            engine._runner._encode_tiles(pixels)
             vision.append(time.perf_counter() - began)
         result = ask(i, i, NEW_TOKENS).wait()[1]
         first.append(result.first_token_s)
@@ -316,7 +316,7 @@ def measure_transformers(options: argparse.Namespace) -> dict[str, Any]:
     ready_s = time.time() - STARTED
     config = json.loads((checkpoint(options, "original") / "config.json").read_text())
     tiling = Tiling.from_config(config, tile_px=336, patch_px=14)
-    num_positions = plan_tiles(Size(*PICTURE_PX), tiling).num_positions
+    num_positions = plan_tiles(Size(*IMAGE_PX), tiling).num_positions
     processor = ImageProcessor(size=336)
 
     def generate(asked: list[tuple[int, int]], new_tokens: int) -> None:
@@ -325,12 +325,12 @@ def measure_transformers(options: argparse.Namespace) -> dict[str, Any]:
             ids = question_ids(number)
             slot = ids.index(-200)
             rows.append(ids[:slot] + [model.config.image_token_id] * num_positions + ids[slot + 1 :])
-        pixels = torch.stack([make_pixels(picture_of(seed), tiling, processor) for seed, _ in asked])
+        pixels = torch.stack([make_pixels(image_of(seed), tiling, processor) for seed, _ in asked])
         model.generate(
             input_ids=torch.tensor(rows, device=model.device),
             attention_mask=torch.ones(len(rows), len(rows[0]), dtype=torch.long, device=model.device),
             pixel_values=pixels.to(model.device, dtype),
-            image_sizes=torch.tensor([PICTURE_PX[::-1]] * len(rows)),
+            image_sizes=torch.tensor([IMAGE_PX[::-1]] * len(rows)),
             max_new_tokens=new_tokens,
             min_new_tokens=new_tokens,
             do_sample=False,
@@ -348,7 +348,7 @@ def measure_transformers(options: argparse.Namespace) -> dict[str, Any]:
     for i in range(shape.repeats):
         with torch.inference_mode():
             began = time.perf_counter()
-            model.get_image_features(pixels, torch.tensor([PICTURE_PX[::-1]]))
+            model.get_image_features(pixels, torch.tensor([IMAGE_PX[::-1]]))
             vision.append(time.perf_counter() - began)
         first.append(seconds([(i, i)], 1))
         rate.append((NEW_TOKENS - 1) / (seconds([(i, i)], NEW_TOKENS) - first[-1]))
@@ -387,7 +387,7 @@ def measure_vllm(options: argparse.Namespace) -> dict[str, Any]:
         for seed, number in asked:
             ids = question_ids(number)
             ids[ids.index(-200)] = llm.get_tokenizer().convert_tokens_to_ids("<image>")
-            prompts.append({"prompt_token_ids": ids, "multi_modal_data": {"image": picture_of(seed)}})
+            prompts.append({"prompt_token_ids": ids, "multi_modal_data": {"image": image_of(seed)}})
         settings = SamplingParams(temperature=0, max_tokens=new_tokens, min_tokens=new_tokens, ignore_eos=True)
         return llm.generate(prompts, settings, use_tqdm=False)
 
@@ -419,7 +419,7 @@ def measure_vllm(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_llama_cpp(options: argparse.Namespace, kind: str = "Q8_0") -> dict[str, Any]:
-    """llama.cpp on a decoder of the same shape with random weights; it gets as many words instead of the picture."""
+    """llama.cpp on a decoder of the same shape with random weights; it gets as many words instead of the image."""
     from llama_cpp import Llama  # type: ignore[import-not-found]
 
     path = Path(options.keep) / f"{options.shape}-{kind}.gguf"
@@ -547,12 +547,12 @@ def report(options: argparse.Namespace, limits: dict[str, Any], sides: dict[str,
     )
     names = {
         "ready_s": "start to ready, s",
-        "vision_s": "picture encoded, s",
+        "vision_s": "image encoded, s",
         "first_token_s": "first token, s",
         "tokens_per_s": "decode, tokens/s",
-        "again_s": "same picture again, first token, s",
+        "again_s": "same image again, first token, s",
         **{
-            f"{count}_{kind}_tok_s": f"{count} questions, {kind} picture{'s' * (kind == 'different')}, tokens/s"
+            f"{count}_{kind}_tok_s": f"{count} questions, {kind} image{'s' * (kind == 'different')}, tokens/s"
             for count in SHAPES[options.shape].crowd
             for kind in ("different", "same")
         },

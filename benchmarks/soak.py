@@ -199,13 +199,13 @@ def count_handles() -> int:
 
 def soak(clients: int, seconds: float, model: str | None = None, seed: int = 0) -> Report:
     """Serves, asks, and audits; whatever is not as it should be is among the report's faults."""
-    from llava.backends.own import Own
+    from llava.backends.engine_backend import EngineBackend
     from llava.serve.app import create_app
     from llava.serve.limits import Limits, Settings
     from llava.serve.listener import listen
     from llava.serve.run import make_server
 
-    backend, report = Own(model), Report()
+    backend, report = EngineBackend(model), Report()
     server = make_server(create_app(backend, Settings(limits=Limits(running=16, waiting=24, decode_s=60))))
     listener = listen("127.0.0.1", 0)
     port = listener.getsockname()[1]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Answer": "llava.backends.local",
+    "Answer": "llava.backends.answerer",
     "LlavaError": "llava.errors",
     "LlavaLlamaForCausalLM": "llava.model.llava",
     "LlavaMistralForCausalLM": "llava.model.llava",
@@ -37,7 +37,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from llava.answer import ask
-    from llava.backends.local import Answer
+    from llava.backends.answerer import Answer
     from llava.errors import LlavaError
     from llava.image.source import load_picture
     from llava.model.checkpoint import load_model

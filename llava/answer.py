@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llava.backends.local import Answer, Local, image_slot
+from llava.backends.answerer import Answer, Answerer, image_slot
 from llava.conversation import Conversation, conv_templates
 from llava.errors import UsageError
 from llava.image.source import Limits, Picture, load_picture
@@ -72,4 +72,4 @@ def answer(
     Raises UsageError when slots and pictures disagree, ContextTooLong when the prompt does not fit. A model whose
     config says ``truncate_to_model_max_length`` cuts it instead, on the right, where the question is, as the original.
     """
-    return Local.of(loaded).answer(conversation, pictures, sampling, on_text)
+    return Answerer.of(loaded).answer(conversation, pictures, sampling, on_text)

@@ -39,7 +39,7 @@ from llava.serve.command import add_serve
 from llava.text import Printer, find_flaw, for_stream, is_terminal, is_unicode, open_streams, write_line
 
 if TYPE_CHECKING:
-    from llava.backends.local import Answer
+    from llava.backends.answerer import Answer
     from llava.image.source import Picture
     from llava.model.checkpoint import LoadedModel
     from llava.sampling import Sampling
@@ -156,13 +156,13 @@ def _add_talking_flags(parser: argparse.ArgumentParser) -> None:
         "--memory",
         type=read_bytes,
         metavar="SIZE",
-        help="for keys and values, as 500M or 2G (default: what is to spare)",
+        help="for the KV cache, as 500M or 2G (default: half of the free memory)",
     )
     parser.add_argument(
         "--arithmetic",
         choices=("exact", "int8"),
         default="exact",
-        help="int8, with --quant on a CPU: prompts in integers of 8 bits, faster and a little less exact",
+        help="int8, with --quant on a CPU: prompts in 8-bit integers, faster and slightly less exact",
     )
 
 
@@ -189,7 +189,7 @@ def _sampling(arguments: argparse.Namespace) -> Sampling:
 def _load(arguments: argparse.Namespace) -> LoadedModel:
     """The model that the flags name, with its memory; a person who waits at a terminal is told what for."""
     with quick_imports():
-        from llava.backends.local import Local
+        from llava.backends.answerer import Answerer
         from llava.model.checkpoint import load_model
         from llava.model.sources import DEFAULT_MODEL
 
@@ -209,7 +209,7 @@ def _load(arguments: argparse.Namespace) -> LoadedModel:
             for_engine=getattr(arguments, "num_beams", 1) == 1,
         )
         arithmetic = getattr(arguments, "arithmetic", "exact")
-        Local.of(loaded, memory_bytes=getattr(arguments, "memory", None), arithmetic=arithmetic)
+        Answerer.of(loaded, memory_bytes=getattr(arguments, "memory", None), arithmetic=arithmetic)
         return loaded
     finally:
         if waiting:

@@ -21,7 +21,7 @@ class UsageError(LlavaError, ValueError):
 
 
 class BadSchema(UsageError):
-    """Answers cannot be held to a JSON schema: it is none, nothing fits it, or it is too complex."""
+    """Answers cannot be constrained to a JSON schema: it is invalid, unsatisfiable, or too complex."""
 
 
 class BadImage(LlavaError, ValueError):
@@ -53,21 +53,21 @@ class ContextTooLong(LlavaError, ValueError):
 
 
 class RequestTooLarge(LlavaError, ValueError):
-    """A request could never run, even alone."""
+    """A request does not fit into the KV cache, or exceeds another limit, so that it could never run."""
 
     exit_code = 2
 
 
 class EngineFull(LlavaError):
-    """So many requests wait that no more are taken."""
+    """The engine's queue is full: ``max_waiting`` requests wait already."""
 
 
 class EngineClosed(LlavaError):
-    """The engine was closed, is not ready yet, or its thread or process ended by an error."""
+    """The engine was closed, is not ready yet, or its thread or process failed."""
 
 
 class EngineFailed(LlavaError):
-    """An engine outside this process refused a request or answered nonsense; ``status`` is the one that it gave."""
+    """An external engine refused a request, or sent an invalid answer; ``status`` is its HTTP status."""
 
     def __init__(self, message: str, status: int = 500) -> None:
         self.status = status

@@ -1,4 +1,4 @@
-"""How an answer's words are chosen. No torch."""
+"""Sampling parameters: how an answer's tokens are sampled, and how many there may be. No torch."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from typing import Any
 from llava.errors import UsageError
 from llava.text import find_flaw
 
-# OpenAI's limit; each one is read from every step's scores.
+# OpenAI's limit; each step has to find that many likeliest tokens.
 MAX_LOGPROBS = 20
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How an answer's words are chosen; the defaults are greedy. Raises UsageError for a number out of range.
+    """The sampling parameters of an answer; the defaults are greedy. Raises UsageError for a value out of range.
 
     Attributes:
-        temperature: 0 is greedy; then nothing below but the penalties changes which token is likeliest.
-        top_p: only the likeliest tokens whose probabilities sum to this, in (0, 1]; None is 1.
-        top_k: only this many of the likeliest tokens; None is all.
-        min_p: only tokens at least this times as likely as the likeliest, in [0, 1].
-        repetition_penalty: divides the scores above 0 of tokens that the answer has, and multiplies those below; None
-            is the checkpoint's own, of its generation_config.json, or 1.
-        presence_penalty, frequency_penalty: taken from a token's score if the answer has it, and for each time it does;
-            in [-2, 2], as OpenAI's.
+        temperature: divides the logits, at least 0; 0 is greedy: then top_p, top_k, min_p and seed change nothing.
+        top_p: nucleus sampling: only the likeliest tokens whose probabilities sum to this, in (0, 1]; None is 1.
+        num_beams: above 1, beam search by Transformers' ``generate``.
+        max_new_tokens: the longest answer, at least 1. See ``fit``.
+        top_k: only this many of the likeliest tokens, at least 1; None is all.
+        min_p: only tokens at least this times as likely as the likeliest one, in [0, 1].
+        repetition_penalty: divides positive logits of tokens that the answer already has, and multiplies negative
+            ones, above 0; None is the checkpoint's own, of its generation_config.json, or 1.
+        presence_penalty, frequency_penalty: subtracted from a token's logit if the answer has it, and once for each
+            time that it does; in [-2, 2], as in OpenAI's API.
         seed: answers with equal seeds are equal; None draws one.
-        stop: texts before the first of which the answer ends.
-        logprobs: how many of the likeliest tokens to tell with each token, 0 to 20; None tells nothing.
-        num_beams: more than 1 searches for the likeliest answer, by Transformers' ``generate``.
-        max_new_tokens: at most so many. min_new_tokens: the answer does not end before so many; None is the
-            checkpoint's own, or 0.
-        no_repeat_ngram_size: no run of so many tokens comes twice; 0 is off, None is the checkpoint's own, or 0.
-        bad_words: texts that do not come, as the tokenizer writes them at the beginning and in the middle of a text.
-        suppress_tokens: token ids that do not come. Both are added to the checkpoint's own.
+        stop: texts; the answer ends before the first of them.
+        logprobs: how many of the likeliest tokens to report with each token, 0 to 20; None reports nothing.
+        min_new_tokens: the shortest answer; None is the checkpoint's own, or 0.
+        no_repeat_ngram_size: no n-gram of this many tokens comes twice; 0 is off, None is the checkpoint's own, or 0.
+        bad_words: texts that never come, tokenized as at the beginning and as in the middle of a text.
+        suppress_tokens: token ids that never come. These and ``bad_words`` are added to the checkpoint's own.
     """
 
     temperature: float = 0.0
@@ -101,25 +101,30 @@ class Sampling:
                 if (flaw := find_flaw(text)) is not None:
                     raise UsageError(f"The {name} {text!r} {flaw}.")
 
-    def within(self, room_tokens: int) -> Sampling:
-        """The same with no more than so many new tokens, one at least."""
-        most = max(1, min(self.max_new_tokens, room_tokens))
+    def fit(self, prompt_tokens: int, context_tokens: int) -> Sampling:
+        """The same with no more new tokens than a context of ``context_tokens`` has left after the prompt.
+
+        This is the one rule for how long an answer may be: ``max_new_tokens`` or the rest of the context, whichever is
+        smaller, but at least one token. ``min_new_tokens`` never exceeds it.
+        """
+        most = max(1, min(self.max_new_tokens, context_tokens - prompt_tokens))
         least = None if self.min_new_tokens is None else min(self.min_new_tokens, most)
         return replace(self, max_new_tokens=most, min_new_tokens=least)
 
     @property
     def has_penalties(self) -> bool:
+        """Whether any penalty changes the logits."""
         penalties = (self.presence_penalty, self.frequency_penalty)
         return self.repetition_penalty not in (None, 1) or any(penalties)
 
     def for_generate(self) -> dict[str, Any]:
-        """Arguments for ``generate``; the sampling flags are absent from a greedy call, which would warn of them."""
+        """The keyword arguments for ``generate``. A greedy call has no sampling flags, which would cause a warning."""
         chosen: dict[str, Any] = {"num_beams": self.num_beams, "do_sample": self.temperature > 0}
         if self.repetition_penalty is not None:
             chosen["repetition_penalty"] = float(self.repetition_penalty)
         if self.temperature > 0:
             chosen["temperature"] = self.temperature
-            # Said even when they are off: a checkpoint's generation_config.json may hold other values.
+            # Passed even when they are off: a checkpoint's generation_config.json may have other values.
             chosen["top_p"] = 1.0 if self.top_p is None else self.top_p
             chosen["top_k"] = self.top_k or 0
             chosen["min_p"] = self.min_p or None

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava.backends.local import Speech
+from llava.backends.answerer import TrimmedText
 from llava.errors import UsageError
 from llava.sampling import Sampling
 
@@ -17,10 +17,10 @@ from llava.sampling import Sampling
 def speak(pieces: Sequence[str]) -> tuple[str, list[str]]:
     """The whole text, and the pieces it was said in."""
     said: list[str] = []
-    speech = Speech(said.append)
+    said_text = TrimmedText(said.append)
     for piece in pieces:
-        speech.say(piece)
-    return speech.text, said
+        said_text.append(piece)
+    return said_text.text, said
 
 
 @given(st.lists(st.text(alphabet="ab \n", max_size=4)))
@@ -45,6 +45,23 @@ def test_a_blank_is_said_with_the_word_that_follows_it() -> None:
 def test_a_number_out_of_range_is_named(field: str, value: float) -> None:
     with pytest.raises(UsageError, match=str(value)):
         Sampling(**{field: value})
+
+
+@pytest.mark.parametrize(
+    ("asked", "least", "prompt_tokens", "context_tokens", "fits"),
+    [
+        (10, None, 5, 100, (10, None)),  # the request is the shorter
+        (10, None, 95, 100, (5, None)),  # the context is
+        (10, 8, 95, 100, (5, 5)),  # and then a minimum follows
+        (10, 8, 100, 100, (1, 1)),  # a prompt that fills the context still gets a token
+        (10, 2, 500, 100, (1, 1)),  # so does one that is cut
+    ],
+)
+def test_an_answer_is_as_long_as_the_request_and_the_context_allow(
+    asked: int, least: int | None, prompt_tokens: int, context_tokens: int, fits: tuple[int, int | None]
+) -> None:
+    fitted = Sampling(max_new_tokens=asked, min_new_tokens=least, seed=3).fit(prompt_tokens, context_tokens)
+    assert (fitted.max_new_tokens, fitted.min_new_tokens, fitted.seed) == (*fits, 3)
 
 
 def test_a_greedy_call_carries_no_sampling_numbers() -> None:

@@ -71,7 +71,7 @@ ANSWER = "日本 é \x1b[2J\u202e ende"
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> None:
     """``ask`` answers ANSWER, without a model."""
-    from llava.backends.local import Answer
+    from llava.backends.answerer import Answer
 
     def ask(*_: Any, on_text: Any = None, **__: Any) -> Answer:
         for piece in ANSWER if on_text else ():
@@ -129,7 +129,7 @@ def test_an_answer_that_cannot_be_written_goes_to_standard_error(
 
 @pytest.mark.usefixtures("answers")
 def test_an_answer_is_given_though_standard_error_is_full_or_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llava.backends.local.Answer.explain", lambda *_: "It was cut.")
+    monkeypatch.setattr("llava.backends.answerer.Answer.explain", lambda *_: "It was cut.")
     for err in (open("/dev/full", "w", encoding="utf-8"), None):  # noqa: SIM115
         out = stream("utf-8")
         monkeypatch.setattr(sys, "stdout", out)

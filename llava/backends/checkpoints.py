@@ -1,8 +1,8 @@
-"""What of a checkpoint stays on our side when an engine of others runs it: its prompts, and the folder it reads.
+"""What this server needs of a checkpoint that an external engine runs: its prompts, and the folder that it loads.
 
-The engine gets a finished text with ``<image>`` at each picture's place. Its own chat template would be a second
-opinion on what a conversation is, so none is used: what is said here is what ``llava.prompt.render`` says to the engine
-of this package, and how many positions it takes is known before anything is sent.
+The engine gets a finished text with ``<image>`` at each image's place. Its own chat template is not used, so that the
+prompt is the one that ``llava.prompt.render`` gives to this package's engine, and its length is known before anything
+is sent.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from llava.backends.local import find_ends, image_slot
+from llava.backends.answerer import find_ends, image_slot
 from llava.backends.protocol import ChatRequest, SentPicture
 from llava.backends.turns import write_conversation
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
@@ -33,12 +33,12 @@ from llava.model.weights import find_tensors
 from llava.prompt import escape_image_tokens, keep_needed_escapes, render, split_at_images
 from llava.sampling import Sampling
 
-# Beside the rows of embeddings, what vLLM and every Transformers know a tower's tensors by.
+# The prefix of a vision tower's tensors that vLLM and every version of Transformers understand.
 _CLASSIC_TOWER = "vision_tower.vision_model."
 
 
-# The fields of generation_config.json that reach an engine.
-_TOLD = ("eos_token_id", "min_new_tokens", "repetition_penalty", "stop_strings", "suppress_tokens")
+# The fields of generation_config.json that are sent to an engine.
+_SENT_FIELDS = ("eos_token_id", "min_new_tokens", "repetition_penalty", "stop_strings", "suppress_tokens")
 
 
 def _or(number: int | None, other: int) -> int:
@@ -47,27 +47,28 @@ def _or(number: int | None, other: int) -> int:
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as an engine is asked it."""
+    """A request in the form that an external engine is sent."""
 
     text: str
-    """With ``<image>`` at each picture's place, and what begins a prompt left to the engine's tokenizer."""
-    pictures: tuple[Picture, ...]
+    """With ``<image>`` at each image's place, and without the BOS token, which the engine's tokenizer adds."""
+    images: tuple[Picture, ...]
     input_ids: tuple[int, ...]
-    """What the text is to the tokenizer, with ``<image>``'s own id once for each picture."""
+    """The text's token ids, with the id of ``<image>`` once for each image."""
     prompt_tokens: int
     image_tokens: int
     stop_texts: tuple[str, ...]
     stop_ids: tuple[int, ...]
-    max_new_tokens: int
+    sampling: Sampling
+    """The request's, with the checkpoint's own settings, that fits the context."""
 
     @property
     def stretches(self) -> list[str]:
-        """The text around the pictures: one more than there are pictures."""
+        """The text around the images: one more than there are images."""
         return split_at_images(self.text)
 
 
 class Checkpoint:
-    """A folder in llava-hf's layout with all that prompts are made of, but no weights in memory."""
+    """A folder in llava-hf's layout with all that makes prompts, but without weights in memory."""
 
     def __init__(self, folder: str | Path, template: str | None = None, context_tokens: int | None = None) -> None:
         opened = open_checkpoint(folder)
@@ -95,11 +96,11 @@ class Checkpoint:
 
     @property
     def notice(self) -> str | None:
-        """What of the checkpoint's generation settings the engine is not told, as a sentence; None where it is all."""
-        return describe_unfollowed(self._loaded.model.generation_config, _TOLD)
+        """A sentence on the checkpoint's generation settings that the engine is not sent; None if it gets all."""
+        return describe_unfollowed(self._loaded.model.generation_config, _SENT_FIELDS)
 
     def fill(self, sampling: Sampling) -> Sampling:
-        """The sampling with the checkpoint's own settings where it leaves them open."""
+        """The sampling, with the checkpoint's own settings where it has None."""
         config = self._loaded.model.generation_config
         return replace(
             sampling,
@@ -113,15 +114,15 @@ class Checkpoint:
         return self.spec.tiling.is_anyres
 
     def ask(self, request: ChatRequest) -> Asked:
-        """The request as text. Raises ContextTooLong and UsageError."""
+        """The request as a finished text. Raises ContextTooLong and UsageError."""
         if request.prompt is not None:
             return self._ask_text(request.prompt, request)
         template = conv_templates[self._loaded.template]
         conversation, sent = write_conversation(request.messages, template, image_slot(self._loaded))
-        pictures = tuple(self._fit(one) for one in sent)
-        positions = [plan.num_positions for plan in plan_images([one.size for one in pictures], self.spec.tiling)]
+        images = tuple(self._fit(one) for one in sent)
+        positions = [plan.num_positions for plan in plan_images([one.size for one in images], self.spec.tiling)]
         prompt = render(conversation, self.tokenizer, positions, limit_tokens=self.context_tokens)
-        return self._finish(conversation.get_prompt(), prompt.input_ids, pictures, positions, conversation, request)
+        return self._finish(conversation.get_prompt(), prompt.input_ids, images, positions, conversation, request)
 
     def _ask_text(self, text: str, request: ChatRequest) -> Asked:
         escaped = escape_image_tokens(text)
@@ -136,7 +137,7 @@ class Checkpoint:
         self,
         text: str,
         ids: Sequence[int],
-        pictures: tuple[Picture, ...],
+        images: tuple[Picture, ...],
         positions: Sequence[int],
         conversation: Conversation | None,
         request: ChatRequest,
@@ -146,20 +147,20 @@ class Checkpoint:
         prompt_tokens = len(ids) - len(positions) + sum(positions)
         return Asked(
             text=keep_needed_escapes(text, self.tokenizer),
-            pictures=pictures,
+            images=images,
             input_ids=tuple(self.image_id if token == IMAGE_TOKEN_INDEX else token for token in ids),
             prompt_tokens=prompt_tokens,
             image_tokens=sum(positions),
             stop_texts=(*(texts if conversation is not None else own_texts), *request.sampling.stop),
             stop_ids=tuple(stop_ids),
-            max_new_tokens=min(request.sampling.max_new_tokens, max(1, self.context_tokens - prompt_tokens)),
+            sampling=request.sampling.fit(prompt_tokens, self.context_tokens),
         )
 
     def _fit(self, sent: SentPicture) -> Picture:
-        """The picture; of ``detail`` "low" no more of it than one tile shows.
+        """The image; with ``detail`` "low", scaled down to fit into one tile.
 
-        The base tile alone, as our own engine has it, cannot be asked of others: theirs still adds the tiles of the
-        smallest grid, but has no more to cut than one tile's worth of pixels.
+        This package's engine encodes the whole-image tile alone then, which cannot be asked of an external engine: that
+        one still adds the tiles of its smallest grid, but gets no more pixels than one tile has.
         """
         tile_px = self.spec.tiling.tile_px
         if sent.detail != "low" or max(sent.picture.size) <= tile_px:
@@ -170,11 +171,11 @@ class Checkpoint:
 
 
 def find_hf_folder(model: str | Path | None, cache: Path | None = None) -> Path:
-    """The checkpoint as llava-hf's layout has it: its own folder, or what it was converted to once and is kept.
+    """The checkpoint's folder in llava-hf's layout: its own, or one that it was converted to and that is cached.
 
-    Converted are checkpoints in the original's layout, fine-tunes that are put together with their base, and llava-hf's
-    own where the tower's tensors have names that only newer Transformers know. ``cache``: where these are kept, by
-    default ``engines`` in this package's cache folder. Raises what ``convert`` raises.
+    Checkpoints in the original's layout are converted, fine-tunes that have to be merged into their base, and those of
+    llava-hf whose tower's tensors have names that only newer versions of Transformers understand. ``cache``: where
+    converted folders are kept, by default ``engines`` in this package's cache folder. Raises what ``convert`` raises.
     """
     source = find_checkpoint(model or DEFAULT_MODEL)
     if (source / "config.json").is_file() and _is_fit(source):
@@ -195,19 +196,19 @@ def default_cache() -> Path:
 def _is_fit(folder: Path) -> bool:
     try:
         names = find_tensors(folder)
-    except CheckpointError:  # no weights of its own, or damaged ones: converting says which
+    except CheckpointError:  # no weights of its own, or damaged ones: convert raises the right error
         return False
     return any(name.removeprefix("model.").startswith(_CLASSIC_TOWER) for name in names) and not any(
         name.startswith("model.mm_projector.") for name in names
     )
 
 
-# Raised whenever ``convert`` writes something else than before, so that what an older version wrote is not used.
+# The cache's version: raise it when the output of ``convert`` changes, so that older folders are not used.
 _CONVERSION = 2
 
 
 def _describe_files(folder: Path) -> str:
-    """A short digest of a folder's files: names, sizes and times, so that a changed checkpoint is converted anew."""
+    """A short digest of a folder's file names, sizes and times, so that a changed checkpoint is converted again."""
     digest = hashlib.sha256(f"{_CONVERSION} {folder.resolve()}".encode())
     for path in sorted(folder.iterdir()):
         if path.is_file():

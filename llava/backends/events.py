@@ -1,7 +1,7 @@
-"""What an engine of others says: its events become deltas, its refusals errors. No network here.
+"""Parses what an external engine sends: its events become deltas, its error responses errors. No network.
 
-An event is one of OpenAI's chat completions or completions; a body is read only as far as an answer of a language model
-could go.
+An event is a chunk of OpenAI's chat completions or completions. A body is read only up to a size that no language
+model's answer exceeds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MAX_REFUSAL_BYTES = 64 * 1024
 
 @dataclass
 class Reading:
-    """The events of a stream become deltas; what ends a choice is kept back until the usage is known."""
+    """Turns the events of a stream into deltas; the last delta of each choice is held back until the usage is known."""
 
     num_choices: int
     num_pieces: int = 0
@@ -40,7 +40,9 @@ class Reading:
         for choice in event.get("choices") or ():
             delta = _read_choice(choice)
             if not 0 <= delta.index < self.num_choices or delta.index in self.ended:
-                raise EngineFailed(f"The engine told news of choice {delta.index}, which there is not.")
+                raise EngineFailed(
+                    f"The engine sent a piece of choice {delta.index}, which does not exist or has ended."
+                )
             self.num_pieces += bool(delta.text)
             if delta.finish_reason is not None:
                 self.ended[delta.index] = delta
@@ -49,14 +51,14 @@ class Reading:
         return deltas
 
     def finish(self) -> list[tuple[Delta, bool]]:
-        """The last deltas of all choices, each with whether it is the very last."""
+        """The last deltas of all choices, each with whether it is the last of all."""
         if len(self.ended) != self.num_choices:
-            raise EngineClosed("The engine broke off before the answer ended. Ask again.")
+            raise EngineClosed("The engine closed the connection before the answer ended. Ask again.")
         *others, last = self.ended.values()
         return [*((delta, False) for delta in others), (last, True)]
 
     def usage(self) -> Usage:
-        """What the engine counted; of one that does not count only the pieces are known."""
+        """The engine's own usage; without one, the pieces are counted as tokens."""
         return self.said or Usage(prompt_tokens=0, completion_tokens=self.num_pieces)
 
 
@@ -85,8 +87,8 @@ def _read_choice(choice: Any) -> Delta:
         raise EngineFailed("The engine sent a piece of an answer that cannot be read.") from error
     if reason is None:
         finish: FinishReason | None = None
-    elif reason in ("abort", "error"):  # SGLang's and vLLM's words for what they gave up by themselves
-        raise EngineClosed("The engine gave the answer up. Ask again.")
+    elif reason in ("abort", "error"):  # SGLang's and vLLM's reasons for an answer that they aborted themselves
+        raise EngineClosed("The engine aborted the answer. Ask again.")
     else:
         finish = "length" if reason == "length" else "stop"
     told = choice.get("stop_reason") or choice.get("matched_stop")  # vLLM's and SGLang's names
@@ -113,9 +115,9 @@ def _read_logprobs(values: Any) -> tuple[TokenLogprob, ...]:
 
 
 async def read_events(chunks: AsyncIterator[bytes]) -> AsyncGenerator[dict[str, Any], None]:
-    """The events of a body up to ``[DONE]``; comments and fields other than ``data`` are passed over.
+    """The server-sent events of a body up to ``[DONE]``; comments and fields other than ``data`` are skipped.
 
-    Raises EngineFailed for what is no event, EngineClosed where the body ends before.
+    Raises EngineFailed for invalid events, EngineClosed if the body ends before ``[DONE]``.
     """
     rest = b""
     async for chunk in chunks:
@@ -129,7 +131,7 @@ async def read_events(chunks: AsyncIterator[bytes]) -> AsyncGenerator[dict[str, 
             yield _parse_event(data)
         if len(rest) > _MAX_EVENT_BYTES:
             raise EngineFailed(f"The engine sent an event of more than {_MAX_EVENT_BYTES:,} bytes.")
-    raise EngineClosed("The engine broke off before the answer ended. Ask again.")
+    raise EngineClosed("The engine closed the connection before the answer ended. Ask again.")
 
 
 def _parse_event(data: bytes) -> dict[str, Any]:
@@ -143,7 +145,7 @@ def _parse_event(data: bytes) -> dict[str, Any]:
 
 
 async def read_some(chunks: AsyncIterator[bytes]) -> bytes:
-    """The beginning of a refusal's body, as much as ``read_refusal`` looks at or a little more."""
+    """The beginning of an error response's body, at least as much as ``read_refusal`` uses."""
     body = b""
     async for chunk in chunks:
         body += chunk
@@ -153,7 +155,7 @@ async def read_some(chunks: AsyncIterator[bytes]) -> bytes:
 
 
 def read_refusal(status: int, body: bytes, headers: Mapping[str, str]) -> Exception:
-    """The error for a status that is not 200: the engine's own words without what is no client's business."""
+    """The error for a status other than 200: the engine's own message, without its addresses and paths."""
     words = _find_words(body[:_MAX_REFUSAL_BYTES])
     if status in (429, 503):
         wait = f" Ask again in {headers['retry-after']} s." if headers.get("retry-after", "").isdigit() else ""
@@ -167,7 +169,7 @@ def read_refusal(status: int, body: bytes, headers: Mapping[str, str]) -> Except
 
 
 def _find_words(body: bytes) -> str:
-    """The message of an OpenAI-shaped, FastAPI-shaped or plain refusal; addresses and paths of the engine's removed."""
+    """The message of an OpenAI, FastAPI or plain error response, without the engine's addresses and paths."""
     text = body.decode("utf-8", "replace")
     try:
         said: Any = json.loads(text)
@@ -175,7 +177,7 @@ def _find_words(body: bytes) -> str:
             said = next(said[key] for key in ("error", "message", "detail") if key in said)
         text = said if isinstance(said, str) else json.dumps(said)
     except ValueError:
-        text = "" if text.lstrip().startswith("<") else text  # a page for people
+        text = "" if text.lstrip().startswith("<") else text  # an HTML page
     text = re.sub(r"0x[0-9a-fA-F]+", "…", text)
     text = re.sub(r"(?<![\w/:])(?:/[\w.@+-]+){2,}", "…", text)
     text = " ".join(text.split())

@@ -1,8 +1,8 @@
-"""An engine's own server as a process of ours: started, watched, started again when it dies, and ended with us.
+"""An engine's own server as a child process: started, supervised, restarted when it dies, and ended with us.
 
-``Launch`` says how one is started; ``EngineProcess`` keeps one alive on a private port of this machine. A process that
-dies takes its open answers with it (their connections break, which ``Remote`` says), and until the next one is healthy
-there is none to ask: ``check_alive`` says why. The life of an engine:
+``Launch`` describes how one is started; ``EngineProcess`` keeps one alive on a private port of this machine. When the
+process dies its open answers fail (their connections break, which ``Remote`` reports), and until the next one is
+healthy ``check_alive`` raises an error that says why. The states:
 
     starting -> ready -> dead, waiting -> starting ...   until ``stop``, or too many deaths: given up
 """
@@ -32,7 +32,7 @@ from llava.errors import EngineClosed, LlavaError
 _log = logging.getLogger("llava.engine")
 
 State = Literal["stopped", "starting", "ready", "waiting", "given up"]
-_GUARD = Path(__file__).with_name("guard.py")
+_WATCHDOG = Path(__file__).with_name("watchdog.py")
 _KEPT_LINES = 200
 _SHOWN_LINES = 12
 _MAX_LINE_CHARS = 400
@@ -51,39 +51,41 @@ class Launch:
 
 
 @dataclass(frozen=True)
-class Care:
-    """How an engine is looked after. Times are seconds."""
+class Supervision:
+    """How an engine is supervised: health checks, restarts with backoff, and shutdown. Times are seconds."""
 
     start_s: float = 1800.0
-    """Until it is healthy: large weights come from slow disks, and kernels are compiled."""
+    """The startup timeout: large weights come from slow disks, and kernels are compiled."""
     look_s: float = 2.0
-    """Between two looks at its health, and for the answer to one."""
+    """The interval of health checks, and the timeout of one."""
     sick_s: float = 60.0
-    """So long without an answer about its health, and it is ended and started again: a busy one may be slow to tell."""
+    """It is restarted when its health check has not answered for this long; a busy engine may be slow to answer."""
     broken_s: float = 10.0
-    """So long with nothing but the answer that it is not healthy: vLLM says so when its workers are dead."""
+    """It is restarted when it has reported itself unhealthy for this long, as vLLM does when its workers died."""
     first_wait_s: float = 1.0
-    """Before it is started again; doubled with each death in a row, up to ``longest_wait_s``."""
+    """The backoff before a restart; doubled with each recent death, up to ``longest_wait_s``."""
     longest_wait_s: float = 60.0
     most_deaths: int = 5
-    """So many within ``window_s``, and it is given up."""
+    """It is given up after this many deaths within ``window_s``."""
     window_s: float = 600.0
     grace_s: float = 15.0
-    """Between asking it to end and ending it."""
+    """Between SIGTERM and SIGKILL."""
 
 
 class EngineProcess:
-    """One engine's server, kept alive. ``on_progress`` gets sentences for the person who waits for the start."""
+    """Keeps one engine's server alive. ``on_progress`` gets sentences for the user who waits for the start."""
 
-    def __init__(self, launch: Launch, care: Care = Care(), on_progress: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self, launch: Launch, supervision: Supervision = Supervision(), on_progress: Callable[[str], None] | None = None
+    ) -> None:
         self.state: State = "stopped"
         self.port = 0
         self.num_starts = 0
-        self.is_broken = False  # it says itself that it is not healthy
+        self.is_broken = False  # its health check reports an error
         self._launch = launch
-        self._care = care
+        self._supervision = supervision
         self._on_progress = on_progress or _log.info
-        self._guard: asyncio.subprocess.Process | None = None
+        self._watchdog: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
         self._watching: asyncio.Task[None] | None = None
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
@@ -97,15 +99,15 @@ class EngineProcess:
 
     @property
     def pid(self) -> int | None:
-        """Of the process that all of the engine's are below."""
-        return None if self._guard is None else self._guard.pid
+        """The watchdog's process id, the parent of all of the engine's processes."""
+        return None if self._watchdog is None else self._watchdog.pid
 
     def when_dead(self, call: Callable[[], None]) -> None:
-        """``call`` is made at each death, before the engine is started again."""
+        """Registers a callback that runs at each death, before the restart."""
         self._on_death.append(call)
 
     async def start(self) -> None:
-        """Starts it and waits until it is healthy. Raises LlavaError with the last lines that it said."""
+        """Starts it and waits until it is healthy. Raises LlavaError with the last lines of its output."""
         assert self.state == "stopped"
         try:
             await self._begin()
@@ -118,7 +120,7 @@ class EngineProcess:
         self._watching = asyncio.create_task(self._watch())
 
     async def stop(self) -> None:
-        """Ends it and everything that it started. Again is harmless."""
+        """Ends it and all its processes. Idempotent."""
         self.state = "stopped"
         if self._watching is not None:
             self._watching.cancel()
@@ -132,17 +134,17 @@ class EngineProcess:
         name = self._launch.name
         if self.state == "given up":
             raise EngineClosed(
-                f"{name} died {len(self._deaths)} times within {self._care.window_s:g} s and was given up. "
-                "See the server's log for what it said, and start the server again."
+                f"{name} died {len(self._deaths)} times within {self._supervision.window_s:g} s and was given up. "
+                "See the server's log for its output, and restart the server."
             )
         if self.state == "stopped":
-            raise EngineClosed(f"{name} does not run.")
+            raise EngineClosed(f"{name} is not running.")
         if self.state != "ready" or self.is_broken:
-            raise EngineClosed(f"{name} died and is being started again. Ask again later.")
+            raise EngineClosed(f"{name} died and is being restarted. Ask again later.")
 
     async def look(self) -> bool:
         """Whether it is healthy at this moment."""
-        if self.state != "ready" or self._guard is None or self._guard.returncode is not None:
+        if self.state != "ready" or self._watchdog is None or self._watchdog.returncode is not None:
             return False
         async with httpx.AsyncClient(trust_env=False) as client:
             return await self._is_healthy(client)
@@ -165,37 +167,37 @@ class EngineProcess:
             **os.environ,
             **self._launch.environment,
             "PYTHONUNBUFFERED": "1",
-            "LLAVA_ENGINE_GRACE_S": str(self._care.grace_s),
+            "LLAVA_ENGINE_GRACE_S": str(self._supervision.grace_s),
         }
         creating = asyncio.ensure_future(
             asyncio.create_subprocess_exec(
                 sys.executable,
-                str(_GUARD),
+                str(_WATCHDOG),
                 *command,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
                 env=environment,
-                start_new_session=True,  # Ctrl-C is for us, who end it in our own time
+                start_new_session=True,  # Ctrl-C is for this server, which ends the engine in order
                 limit=2**20,
             )
         )
         try:
-            self._guard = await asyncio.shield(creating)
+            self._watchdog = await asyncio.shield(creating)
         except asyncio.CancelledError:
-            self._guard = await creating  # or nobody would know of it
+            self._watchdog = await creating  # so that it is not lost
             raise
         except OSError as error:
             raise LlavaError(f"{self._launch.name} cannot be started: {error.strerror}.") from error
-        self._reading = asyncio.create_task(self._read(self._guard))
+        self._reading = asyncio.create_task(self._read(self._watchdog))
 
-    async def _read(self, guard: asyncio.subprocess.Process) -> None:
-        """Keeps the engine's last lines and logs all of them: an unread pipe would stop it."""
-        assert guard.stdout is not None
+    async def _read(self, watchdog: asyncio.subprocess.Process) -> None:
+        """Logs the engine's output and keeps its last lines. An unread pipe would block the engine."""
+        assert watchdog.stdout is not None
         while True:
             try:
-                line = await guard.stdout.readline()
-            except ValueError:  # longer than the limit: what was read of it is gone
+                line = await watchdog.stdout.readline()
+            except ValueError:  # longer than the limit: asyncio has dropped it
                 continue
             if not line:
                 return
@@ -209,42 +211,42 @@ class EngineProcess:
         next_word_s = 5.0
         async with httpx.AsyncClient(trust_env=False) as client:
             while not await self._is_healthy(client):
-                assert self._guard is not None
+                assert self._watchdog is not None
                 waited_s = time.monotonic() - began
-                if self._guard.returncode is not None:
+                if self._watchdog.returncode is not None:
                     await self._hear_out()
                     raise LlavaError(
-                        f"{name} ended with code {self._guard.returncode} before it was ready. It said last:\n"
+                        f"{name} ended with code {self._watchdog.returncode} before it was ready. It said last:\n"
                         f"{self.last_words()}"
                     )
-                if waited_s > self._care.start_s:
+                if waited_s > self._supervision.start_s:
                     raise LlavaError(
-                        f"{name} was not ready after {self._care.start_s:g} s and was given up. It said last:\n"
+                        f"{name} was not ready after {self._supervision.start_s:g} s and was given up. It said last:\n"
                         f"{self.last_words()}"
                     )
                 if waited_s > next_word_s:
                     last = f": {self._lines[-1][:100]}" if self._lines else ""
                     self._on_progress(f"{name} is starting, {waited_s:.0f} s{last}")
                     next_word_s += max(5.0, waited_s / 4)
-                await asyncio.sleep(min(0.25, self._care.look_s))
+                await asyncio.sleep(min(0.25, self._supervision.look_s))
         self._on_progress(f"{name} is ready after {time.monotonic() - began:.1f} s.")
 
     async def _hear_out(self) -> None:
-        """Waits for the end of what an ended engine said."""
+        """Waits until the output of an engine that has ended is read."""
         if self._reading is not None:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self._reading), 2.0)
 
     async def _is_healthy(self, client: httpx.AsyncClient) -> bool:
         try:
-            answer = await client.get(self.url + self._launch.health_path, timeout=self._care.look_s)
+            answer = await client.get(self.url + self._launch.health_path, timeout=self._supervision.look_s)
         except httpx.HTTPError:
             return False
         self.is_broken = answer.status_code != 200
         return not self.is_broken
 
     async def _watch(self) -> None:
-        """Until ``stop``: waits for a death, and starts the engine again."""
+        """Waits for a death and restarts the engine, until ``stop``."""
         while True:
             why = await self._wait_for_death()
             self.state = "waiting"
@@ -253,75 +255,79 @@ class EngineProcess:
             await self._end()
             now = time.monotonic()
             self._deaths.append(now)
-            while now - self._deaths[0] > self._care.window_s:
+            while now - self._deaths[0] > self._supervision.window_s:
                 self._deaths.popleft()
             _log.error("%s %s. It said last:\n%s", self._launch.name, why, self.last_words())
-            if len(self._deaths) >= self._care.most_deaths:
+            if len(self._deaths) >= self._supervision.most_deaths:
                 self.state = "given up"
-                _log.error("%s is given up after %d deaths.", self._launch.name, len(self._deaths))
+                _log.error("%s was given up after %d deaths.", self._launch.name, len(self._deaths))
                 return
-            wait_s = min(self._care.first_wait_s * 2 ** (len(self._deaths) - 1), self._care.longest_wait_s)
-            _log.warning("%s is started again in %g s.", self._launch.name, wait_s)
+            wait_s = min(
+                self._supervision.first_wait_s * 2 ** (len(self._deaths) - 1), self._supervision.longest_wait_s
+            )
+            _log.warning("%s is restarted in %g s.", self._launch.name, wait_s)
             await asyncio.sleep(wait_s)
             try:
                 await self._begin()
                 await self._wait_until_healthy()
             except LlavaError as error:
                 _log.error("%s", error)
-                continue  # an engine that did not come up is dead: the loop sees it at once
+                continue  # an engine that did not start counts as dead: the loop sees it at once
             self.state = "ready"
 
     async def _wait_for_death(self) -> str:
         """Returns what happened: the process ended, or was not healthy for too long."""
-        guard = self._guard
-        if guard is None or self.state != "ready":
+        watchdog = self._watchdog
+        if watchdog is None or self.state != "ready":
             return "did not come up"
         healthy_at = time.monotonic()
         async with httpx.AsyncClient(trust_env=False) as client:
-            while not await _has_ended(guard, self._care.look_s):
+            while not await _has_ended(watchdog, self._supervision.look_s):
                 if await self._is_healthy(client):
                     healthy_at = time.monotonic()
-                elif guard.returncode is None:
-                    limit_s = self._care.broken_s if self.is_broken else self._care.sick_s
+                elif watchdog.returncode is None:
+                    limit_s = self._supervision.broken_s if self.is_broken else self._supervision.sick_s
                     if time.monotonic() - healthy_at > limit_s:
                         return f"was not healthy for {limit_s:g} s and is ended"
         await self._hear_out()
-        return f"ended with code {guard.returncode}"
+        return f"ended with code {watchdog.returncode}"
 
     async def _end(self) -> None:
-        """Ends the guard by the end of its input, and with it the engine; waits until all are gone."""
-        guard = self._guard
-        if guard is None:
+        """Closes the watchdog's standard input, which ends the engine, and waits until all processes are gone."""
+        watchdog = self._watchdog
+        if watchdog is None:
             return
-        assert guard.stdin is not None
-        guard.stdin.close()
-        await _has_ended(guard, self._care.grace_s + 10)
-        if guard.returncode is None or guard.returncode < 0:  # it hangs or was killed: end its group, the engine's
+        assert watchdog.stdin is not None
+        watchdog.stdin.close()
+        await _has_ended(watchdog, self._supervision.grace_s + 10)
+        if (
+            watchdog.returncode is None or watchdog.returncode < 0
+        ):  # it hangs or was killed: end its group, the engine's
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(guard.pid, signal.SIGKILL)
-        await guard.wait()
+                os.killpg(watchdog.pid, signal.SIGKILL)
+        await watchdog.wait()
         reading, self._reading = self._reading, None
         if reading is not None:
             await asyncio.wait([reading], timeout=2.0)
             reading.cancel()
-        self._guard = None  # not before: whoever is cancelled on the way here leaves the rest to the next
+        self._watchdog = None  # not before: if this is cancelled on the way, the next call does the rest
 
 
-async def _has_ended(guard: asyncio.subprocess.Process, seconds: float) -> bool:
+async def _has_ended(watchdog: asyncio.subprocess.Process, seconds: float) -> bool:
     """Waits so long for the end of a process. Its own ``wait`` waits for the end of its output too, which is shared."""
     end = time.monotonic() + seconds
-    while guard.returncode is None and time.monotonic() < end:
+    while watchdog.returncode is None and time.monotonic() < end:
         await asyncio.sleep(min(0.05, seconds))
-    return guard.returncode is not None
+    return watchdog.returncode is not None
 
 
 def find_free_port() -> int:
-    """A port of 127.0.0.1 that nobody listens on now.
+    """A port of 127.0.0.1 that is free now.
 
-    It is below those that systems hand out by themselves (from 32768 up, or higher): one of these could be given to
-    somebody else in the seconds or minutes that an engine takes until it listens.
+    It is below the ephemeral range (which begins at 32768 or higher): an ephemeral port could be taken by another
+    process in the seconds or minutes until the engine listens.
     """
-    draw = random.SystemRandom()  # no seed: two servers that begin alike must not find the same
+    draw = random.SystemRandom()  # unseeded: two servers started alike must not choose the same ports
     for port in [*(draw.randrange(20_000, 30_000) for _ in range(100)), 0]:
         with socket.socket() as found, contextlib.suppress(OSError):
             found.bind(("127.0.0.1", port))

@@ -1,7 +1,8 @@
-"""What a server asks of an engine, whichever it is: one chat in, pieces of text out.
+"""The interface between server and engine: one chat in, pieces of text out.
 
-Ours in this process, SGLang, vLLM, or any OpenAI-compatible URL: each is a ``Backend``. Requests reach a backend
-checked and with their pictures decoded (``llava.serve`` does that); a backend never fetches anything for a client.
+This package's engine in this process, SGLang, vLLM, or any OpenAI-compatible URL: each is a ``Backend``. Requests reach
+a backend validated and with their images decoded (``llava.serve`` does that); a backend never fetches anything for a
+client.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 @dataclass(frozen=True)
 class SentPicture:
-    """A picture in a message. ``detail`` "low" is the whole-image tile alone, the others are the model's own AnyRes."""
+    """An image in a message. ``detail`` "low" is the whole-image tile alone; the others are the model's own AnyRes."""
 
     picture: Picture
     detail: Detail = "auto"
@@ -28,7 +29,7 @@ class SentPicture:
 
 @dataclass(frozen=True)
 class ChatMessage:
-    """One turn: texts and pictures in the order in which the client sent them."""
+    """One turn: texts and images in the order in which the client sent them."""
 
     role: Role
     parts: tuple[str | SentPicture, ...]
@@ -38,11 +39,16 @@ class ChatMessage:
 class ChatRequest:
     """What a client asked.
 
-    ``top_logprobs``: None is no log-probabilities, 0 only those of the chosen tokens. ``prompt``: in
-    place of ``messages``, a rendered text to be continued: special tokens in it count, and each ``<image>`` is one of
-    ``pictures``. (What strangers typed is escaped by ``llava.prompt.escape_image_tokens`` first.) ``tenant``: whose
-    cached content may be used, where tenants are kept apart. ``response_format``: the form that the answer has to have,
-    ``json_object`` or ``json_schema`` as OpenAI writes it; only for a backend that ``constrains_answers``.
+    Attributes:
+        messages: the conversation; its last message is the user's.
+        sampling: the sampling parameters, and the longest answer.
+        num_choices: how many answers, at least 1.
+        top_logprobs: None is no log-probabilities, 0 only those of the sampled tokens.
+        prompt: in place of ``messages``, a finished text to continue: special tokens in it count, and each ``<image>``
+            is one of ``pictures``. (``llava.prompt.escape_image_tokens`` escapes what users typed first.)
+        tenant: requests share cached content only within one tenant.
+        response_format: what the answer is constrained to, ``json_object`` or ``json_schema`` as in OpenAI's API; only
+            for a backend that ``constrains_answers``.
     """
 
     messages: tuple[ChatMessage, ...] = ()
@@ -56,16 +62,16 @@ class ChatRequest:
 
     @property
     def all_pictures(self) -> list[SentPicture]:
-        """Those of the messages in their order, or those of the prompt."""
+        """The images of the messages in their order, or those of the prompt."""
         parts = [part for message in self.messages for part in message.parts]
         return [*(part for part in parts if isinstance(part, SentPicture)), *self.pictures]
 
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A chosen token with its natural log-probability, and the best ones in its place, best first.
+    """A sampled token with its natural log-probability, and the likeliest tokens in its place, likeliest first.
 
-    A byte of a token that is no whole character by itself is a surrogate in its text, by Python's ``surrogateescape``.
+    Bytes of a token that are no whole character are surrogates in its text, by Python's ``surrogateescape``.
     """
 
     token: str
@@ -75,7 +81,7 @@ class TokenLogprob:
 
 @dataclass(frozen=True)
 class Usage:
-    """Positions of the merged prompt (pictures counted in full) and new tokens of all choices."""
+    """Positions of the prompt, every image position included, and new tokens of all choices."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -85,9 +91,9 @@ class Usage:
 
 @dataclass(frozen=True)
 class Delta:
-    """News of one choice. The last of each choice has ``finish_reason``; the last of all has ``usage``.
+    """The next part of one choice. The last of each choice has ``finish_reason``; the last of all has ``usage``.
 
-    ``stop_reason``: beside it, the stop text that ended the answer; of one that was cut ``max_tokens``, or
+    ``stop_reason``: the stop text that ended the answer; for an answer that was cut off, ``max_tokens``, or
     ``context_length`` where the context held less. None where the model ended it, or where it is not known.
     """
 
@@ -100,19 +106,19 @@ class Delta:
 
 
 class Backend(Protocol):
-    """An engine behind the server's door. All calls come from one event loop."""
+    """An engine behind the server. All calls come from one event loop."""
 
     model_id: str
     context_tokens: int
     constrains_answers: bool
-    """Whether it can hold an answer to ``ChatRequest.response_format``."""
+    """Whether it can constrain an answer to ``ChatRequest.response_format``."""
 
     async def start(self) -> None:
-        """Makes it ready. Raises LlavaError with what the user can do about it."""
+        """Makes it ready. Raises LlavaError with a remedy."""
         ...
 
     async def stop(self) -> None:
-        """Ends it: open answers break off, processes and memory are given back. Again is harmless."""
+        """Ends it: open answers fail, processes end, memory is freed. Idempotent."""
         ...
 
     async def is_ready(self) -> bool:
@@ -120,13 +126,13 @@ class Backend(Protocol):
         ...
 
     def chat(self, request: ChatRequest) -> AsyncIterator[Delta]:
-        """The answer as it comes. Closing the iterator early frees its work at once.
+        """The answer as it comes. Closing the iterator early cancels the request.
 
-        Raises LlavaError before the first delta for what can be refused at once (ContextTooLong, RequestTooLarge,
-        EngineFull ...), and later for an engine that broke.
+        Raises LlavaError: before the first delta for a request that is refused (ContextTooLong, RequestTooLarge,
+        EngineFull ...), later for an engine that failed.
         """
         ...
 
     def count(self) -> Mapping[str, float]:
-        """Counts and gauges for /metrics by name: requests_running, requests_waiting, kv_used_share and others."""
+        """Counters and gauges for /metrics by name: requests_running, requests_waiting, kv_used_share and so on."""
         ...

@@ -1,7 +1,7 @@
-"""Any server that speaks OpenAI's chat completions, as a ``Backend``: ours is its client.
+"""Any server with OpenAI's chat completions API as a ``Backend``: this one is its client.
 
-Whatever was asked, the answer is asked for as a stream, so that a client who leaves is noticed there: closing the
-iterator closes the connection, and that is how every such server is told to stop. Nothing is ever asked twice.
+Every answer is requested as a stream, so that it can be cancelled: closing the iterator closes the connection, which
+is how every such server is told to stop. Requests are never retried.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from llava.image.source import Picture
 from llava.prompt import ESCAPE
 from llava.sampling import Sampling
 
-# What stands for pictures and turns in the templates of LLaVA and of the models beside it. An engine whose template is
-# not known here would take it for its own markup, wherever a person typed it.
+# The markup of images and turns in the templates of LLaVA and similar models. An engine whose template is unknown here
+# would read it as its own markup, even where a user typed it.
 _MARKUP = re.compile(r"<(?=\|[^|<>\s]+\|>|/?s>|/?image>|image_pad>|unk>|pad>|im_(?:start|end|patch)>)|\[(?=/?INST\])")
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """How long an engine may keep us waiting, in seconds."""
+    """How long an engine may take to answer, in seconds."""
 
     connect_s: float = 5.0
     silent_s: float = 300.0
-    """Between two pieces of an answer, and before the first: a full engine lets a request wait."""
+    """Between two pieces of an answer, and before the first one: a full engine queues requests."""
     look_s: float = 2.0
-    """For a health check, and for what models there are."""
+    """For a health check, and for the list of models."""
 
 
 @dataclass
 class Counts:
-    """What ``Backend.count`` tells of requests that were passed on."""
+    """What ``Backend.count`` reports of requests that were passed on."""
 
     running: int = 0
     finished: int = 0
@@ -72,10 +72,12 @@ class Remote:
         model: what the engine calls it; by default the only model that it lists.
         model_id: what clients call it; by default the same.
         api_key: sent as a bearer token.
-        context_tokens: what its context holds, where the engine does not tell.
-        timeouts: how long it may keep us waiting.
-        speaks_extras: whether it knows top_k, min_p and repetition_penalty, as vLLM, SGLang and llama.cpp do; then
-            they are always sent, so that an engine's own defaults never apply.
+        context_tokens: the size of its context, where the engine does not report it.
+        timeouts: how long it may take to answer.
+        speaks_extras: whether it supports top_k, min_p and repetition_penalty, as vLLM, SGLang and llama.cpp do; then
+            they are always sent, so that the engine's own defaults never apply.
+
+    Raises UsageError for a URL that no client can call.
     """
 
     constrains_answers = True
@@ -103,7 +105,7 @@ class Remote:
         waits = httpx.Timeout(
             timeouts.silent_s, connect=timeouts.connect_s, pool=timeouts.connect_s, write=timeouts.silent_s
         )
-        # Proxies of the environment are for the world outside, never for an engine on this machine.
+        # The environment's proxies are for remote hosts, never for an engine on this machine.
         is_here = urlsplit(self._url).hostname in ("127.0.0.1", "::1", "localhost")
         self._client = httpx.AsyncClient(
             headers=headers,
@@ -114,7 +116,7 @@ class Remote:
         )
 
     async def start(self) -> None:
-        """Finds out which model there is and how much it holds.
+        """Finds out which model is served and how large its context is.
 
         Raises EngineClosed if the engine cannot be reached, EngineFailed if it lists no model of the name, UsageError
         if it lists several and none was named.
@@ -149,14 +151,14 @@ class Remote:
             listed = answer.json()["data"]
             return [dict(entry) for entry in listed]
         except (ValueError, KeyError, TypeError) as error:
-            raise EngineFailed(f"What answers at {self._url}/models is no OpenAI-compatible server.") from error
+            raise EngineFailed(f"The server at {self._url}/models is not OpenAI-compatible.") from error
 
     async def stop(self) -> None:
-        """Closes all connections: open answers break off."""
+        """Closes all connections, so open answers fail."""
         await self._client.aclose()
 
     async def is_ready(self) -> bool:
-        """Whether it answers when asked what models it has."""
+        """Whether it answers a request for its list of models."""
         try:
             answer = await self._client.get(f"{self._url}/models", timeout=self._timeouts.look_s)
         except (httpx.HTTPError, RuntimeError):  # the latter if our client is closed
@@ -164,7 +166,7 @@ class Remote:
         return answer.status_code < 500
 
     def count(self) -> Mapping[str, float]:
-        """Counts of what was passed on."""
+        """See ``Backend.count``: the requests that were passed on."""
         return self.counts.tell()
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
@@ -198,7 +200,7 @@ class Remote:
             "stream_options": {"include_usage": True},
         }
         if sampling.temperature == 0:
-            values["n"] = 1  # all choices of a greedy answer are equal, and vLLM refuses to compute them twice
+            values["n"] = 1  # all choices of a greedy answer are equal, and vLLM refuses n > 1 for them
         if sampling.seed is not None:
             values["seed"] = sampling.seed
         if sampling.stop:
@@ -223,7 +225,7 @@ class Remote:
             "min_p": sampling.min_p,
             "repetition_penalty": sampling.repetition_penalty or 1.0,
         }
-        if not self._speaks_extras:  # then only what was asked for: OpenAI's own refuses unknown names
+        if not self._speaks_extras:  # then only what was asked for: OpenAI's own API refuses unknown names
             extras = {name: value for name, value in extras.items() if value != _NO_EXTRAS[name]}
         return values | extras
 
@@ -236,7 +238,7 @@ class Remote:
         is_greedy: bool,
         translate: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     ) -> AsyncGenerator[Delta, None]:
-        """Posts ``body`` and reads the stream; a greedy answer is asked for once and told ``num_choices`` times.
+        """Posts ``body`` and reads the stream; a greedy answer is requested once and delivered ``num_choices`` times.
 
         ``path``: below the URL, or from the server's root if it begins with ``/``. ``translate``: makes an event of
         another dialect one of OpenAI's.
@@ -286,7 +288,7 @@ class Remote:
             if isinstance(error, (httpx.ConnectTimeout, httpx.PoolTimeout)):
                 raise self._unreachable(error) from error
             raise EngineFailed(
-                f"The engine said nothing for {self._timeouts.silent_s:g} s, so its answer was given up."
+                f"The engine sent nothing for {self._timeouts.silent_s:g} s, so its answer was given up."
             ) from error
         except httpx.ConnectError as error:
             raise self._unreachable(error) from error
@@ -294,7 +296,7 @@ class Remote:
             if isinstance(error, RuntimeError) and not self._client.is_closed:
                 raise
             what = "before the answer ended" if has_begun else "before it answered"
-            raise EngineClosed(f"The engine broke off {what}. Ask again.") from error
+            raise EngineClosed(f"The engine closed the connection {what}. Ask again.") from error
 
     def _find(self, path: str) -> str:
         parts = urlsplit(self._url)
@@ -311,10 +313,10 @@ def from_flags(arguments: Any, settings: Any) -> Remote:
 
 
 def read_remote_flags(arguments: Any, settings: Any) -> dict[str, Any]:
-    """The arguments of ``Remote`` from those of ``llava serve``; its key is the word in LLAVA_ENGINE_KEY."""
+    """The arguments of ``Remote`` from the flags of ``llava serve``; its key is LLAVA_ENGINE_KEY."""
     for flag, value in (("--model", arguments.model), ("--conv-mode", arguments.conv_mode)):
         if value is not None:
-            raise UsageError(f"{flag} has no effect on an engine that runs already: leave it out (see --engine-model).")
+            raise UsageError(f"{flag} has no effect on a running engine: leave it out (see --engine-model).")
     return {
         "url": arguments.engine_url,
         "model": arguments.engine_model,
@@ -349,15 +351,15 @@ def _read_url(url: str) -> str:
 
 
 def guard_markup(text: str) -> str:
-    """What a person typed, so that an engine finds no picture's place and no end of a turn in it.
+    """A user's text in which an engine finds no image slot and no end of a turn.
 
-    An invisible ESCAPE parts the markup of the usual templates; other text stays as it is.
+    An invisible ESCAPE splits the markup of the usual templates; other text is unchanged.
     """
     return _MARKUP.sub(lambda found: found[0] + ESCAPE, text.replace(ESCAPE, ""))
 
 
 def write_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
-    """The messages as OpenAI has them: a lone text as a string, else a list of parts in their order."""
+    """The messages in OpenAI's format: a single text as a string, else a list of parts in their order."""
     written: list[dict[str, Any]] = []
     for message in messages:
         parts = [
@@ -375,7 +377,7 @@ def write_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
 
 
 def write_data_uri(picture: Picture) -> str:
-    """The picture as a PNG in a data URI: exactly its pixels, and nothing else that its file held."""
+    """The image as a PNG in a data URI: exactly its pixels, without its file's metadata."""
     file = io.BytesIO()
-    picture.image.save(file, "PNG", compress_level=1)  # it goes no further than the next process
+    picture.image.save(file, "PNG", compress_level=1)  # fast, because it only goes to the next process
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")

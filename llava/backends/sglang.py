@@ -1,10 +1,10 @@
 """SGLang's own server behind ours: ``llava serve --engine sglang``.
 
-It is given llava-hf's layout, which it runs through Transformers' modules. Its native class for the original's layout
-would keep pictures in its prefix cache, but answers about the first of several pictures only, without a word.
+It loads llava-hf's layout, which it runs through Transformers' modules. Its native class for the original's layout
+would keep images in its prefix cache, but silently ignores all images of a request but the first.
 
-Prompts go to ``/generate``, which takes a finished text and a list of pictures. Its chat route turns the text into ids,
-back into text and into ids again, and tokenizers of the Llama family add a blank behind every picture on the way.
+Prompts go to ``/generate``, which takes a finished text and a list of images. Its chat route turns the text into ids,
+back into text and into ids again, and tokenizers of the Llama family add a space after every image on the way.
 
 Source: sglang 0.5.23 srt/entrypoints/http_server.py, srt/managers (io_struct.py, tokenizer_manager.py); checked by
 ``make test-engines``.
@@ -20,15 +20,15 @@ from functools import partial
 from typing import Any
 
 from llava.backends.checkpoints import Asked, Checkpoint
-from llava.backends.launched import Launched, read_flags
+from llava.backends.managed_engine import ManagedEngine, read_flags
 from llava.backends.process import Launch
 from llava.backends.protocol import ChatRequest, Delta
 from llava.backends.remote import Remote, read_remote_flags, write_data_uri
 from llava.errors import EngineFailed, UsageError
 
 
-class SGLang(Launched):
-    """See ``Backend`` and ``Launched``. A seed repeats only with ``--enable-deterministic-inference``."""
+class SGLang(ManagedEngine):
+    """See ``Backend`` and ``ManagedEngine``. A seed repeats only with ``--enable-deterministic-inference``."""
 
     name = "SGLang"
     module = "sglang"
@@ -71,7 +71,7 @@ class SGLang(Launched):
 
 
 class RunningSGLang(Remote):
-    """An SGLang server that runs already. Finished prompts go to ``/generate``, with their images."""
+    """An SGLang server that is already running. Finished prompts go to ``/generate``, with their images."""
 
     async def start(self) -> None:
         """See ``Remote.start``. Clients call the model by the last part of its path."""
@@ -85,8 +85,8 @@ class RunningSGLang(Remote):
             asking = super().chat(request)
         else:
             text, sampling = request.prompt, request.sampling
-            pictures = tuple(sent.picture for sent in request.pictures)
-            asked = Asked(text, pictures, (), 0, 0, tuple(sampling.stop), (), sampling.max_new_tokens)
+            images = tuple(sent.picture for sent in request.pictures)
+            asked = Asked(text, images, (), 0, 0, tuple(sampling.stop), (), sampling)
             body = await asyncio.to_thread(write_body, asked, request)
             asking = self.ask(
                 "/generate",
@@ -108,12 +108,12 @@ def from_flags(arguments: Any, settings: Any) -> SGLang | RunningSGLang:
 
 
 def write_body(asked: Asked, request: ChatRequest) -> dict[str, Any]:
-    """The request in the words of ``/generate``."""
-    sampling = request.sampling
+    """The body of a request to ``/generate``."""
+    sampling = asked.sampling
     is_greedy = sampling.temperature == 0
     settings: dict[str, Any] = {
         "n": 1 if is_greedy else request.num_choices,
-        "max_new_tokens": asked.max_new_tokens,
+        "max_new_tokens": sampling.max_new_tokens,
         "temperature": sampling.temperature,
         "top_p": 1.0 if sampling.top_p is None else sampling.top_p,
         "top_k": -1 if sampling.top_k is None else sampling.top_k,
@@ -128,7 +128,7 @@ def write_body(asked: Asked, request: ChatRequest) -> dict[str, Any]:
         name = "bad_words" if sampling.bad_words else "no_repeat_ngram_size"
         raise UsageError(f"{name} cannot be had from this engine; leave it out.")
     if sampling.min_new_tokens:
-        settings["min_new_tokens"] = min(sampling.min_new_tokens, asked.max_new_tokens)
+        settings["min_new_tokens"] = sampling.min_new_tokens
     if sampling.suppress_tokens:
         settings["logit_bias"] = {str(token): -100 for token in sampling.suppress_tokens}
     if sampling.seed is not None:
@@ -137,15 +137,15 @@ def write_body(asked: Asked, request: ChatRequest) -> dict[str, Any]:
         asked_for = request.response_format.get("json_schema", {"schema": {"type": "object"}})
         settings["json_schema"] = json.dumps(asked_for["schema"])
     body: dict[str, Any] = {"text": asked.text, "sampling_params": settings, "stream": True}
-    if asked.pictures:
-        body["image_data"] = [write_data_uri(picture) for picture in asked.pictures]
+    if asked.images:
+        body["image_data"] = [write_data_uri(image) for image in asked.images]
     if request.top_logprobs is not None:
         body.update(return_logprob=True, top_logprobs_num=request.top_logprobs, return_text_in_logprobs=True)
     return body
 
 
 class _Translation:
-    """Events of ``/generate`` become those of OpenAI's chat completions."""
+    """Translates events of ``/generate`` to those of OpenAI's chat completions."""
 
     def __init__(self) -> None:
         self._new_tokens: dict[int, int] = {}
@@ -178,7 +178,7 @@ class _Translation:
 
 
 def _read_logprobs(about: dict[str, Any]) -> dict[str, Any] | None:
-    """Lists of (log-probability, id, text) become OpenAI's."""
+    """OpenAI's log-probabilities from lists of (log-probability, id, text)."""
     chosen = about.get("output_token_logprobs")
     if not chosen:
         return None

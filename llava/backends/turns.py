@@ -1,7 +1,7 @@
-"""A client's messages as turns of a conversation template: who said what, and where the pictures stand. No torch.
+"""A client's messages as turns of a conversation template, with a slot for each image. No torch.
 
-Templates know a system text and turns that alternate; clients send what they like. Whatever a person typed is escaped,
-so that nothing in it is an image slot or a special token.
+A template has a system text and alternating turns; clients send any sequence of roles. Text that a user typed is
+escaped, so that nothing in it is an image slot or a special token.
 """
 
 from __future__ import annotations
@@ -20,14 +20,13 @@ from llava.separators import SeparatorStyle
 def write_conversation(
     messages: Sequence[ChatMessage], template: Conversation, image_slot: str
 ) -> tuple[Conversation, list[SentPicture]]:
-    """The messages in the template, with an empty turn for the answer, and the pictures in the order of their slots.
+    """The messages in the template, with an empty turn for the answer, and the images in the order of their slots.
 
-    System messages at the beginning take the place of the template's own system text; a later one belongs to the user's
-    turn that it stands in or before. Messages of one role in a row are one turn, a line break between them; an empty
-    message of the assistant's is none. ``image_slot``: what stands for a picture.
+    System messages at the beginning replace the template's own system text; a later one is merged into the user's turn
+    that it is in or before. Consecutive messages of one role become one turn, joined by line breaks; empty assistant
+    messages are dropped. ``image_slot``: the text of one image's slot.
 
-    Raises UsageError if the last message is the assistant's, if all are the system's, or where the template cannot say
-    it.
+    Raises UsageError if the last message is the assistant's, or if all are the system's.
     """
     conversation = template.copy()
     messages = [one for one in messages if one.role != "assistant" or write_parts(one.parts, image_slot).strip()]
@@ -36,12 +35,12 @@ def write_conversation(
     leading, turns = messages[:num_leading], messages[num_leading:]
     system = _join(leading, image_slot)
     if leading and conversation.sep_style is not SeparatorStyle.GEMMA:
-        begin = re.match(r"<\|[^\n]*\n", conversation.system)  # where the template marks its system text
+        begin = re.match(r"<\|[^\n]*\n", conversation.system)  # the template's own markup before its system text
         conversation.system = (begin[0] if begin else "") + system
         system = ""
     for is_answer, group in groupby(turns, key=lambda message: message.role == "assistant"):
         text = _join(list(group), image_slot)
-        if system:  # Gemma's has no place for it
+        if system:  # Gemma's template has no system text
             text, system = f"{system}\n{text}", ""
         if is_answer and len(conversation.messages) == conversation.offset:
             conversation.append_message(conversation.roles[0], "")
@@ -51,7 +50,7 @@ def write_conversation(
 
 
 def check_last(speakers: Sequence[str]) -> None:
-    """Raises UsageError where nothing is to be answered. ``speakers``: the roles of the messages that say something."""
+    """Raises UsageError if there is nothing to answer. ``speakers``: the roles of the messages that are not empty."""
     if not speakers:
         last = "No message says anything"
     elif speakers[-1] == "assistant":
@@ -72,7 +71,7 @@ def _join(messages: Sequence[ChatMessage], image_slot: str) -> str:
 def write_parts(parts: Sequence[str | SentPicture], image_slot: str) -> str:
     """A message's parts as one text, every part on lines of its own.
 
-    Pictures before any text are a line each, text or not, as the models were trained.
+    Each image before the first text is a line of its own, even without a text, as in the models' training data.
     """
     text, has_words = "", False
     for part in parts:

@@ -1,8 +1,8 @@
 """vLLM's own server behind ours: ``llava serve --engine vllm``.
 
-It knows LLaVA by llava-hf's names only. Prompts go to it as one message whose parts are the finished text around the
-pictures, through a chat template that writes them down as they are, and its tokenizer adds what begins a prompt; so the
-ids are those of our own engine.
+It loads llava-hf's layout only. A prompt is sent as one message whose parts are the finished text around the images,
+through a chat template that writes them out unchanged, and vLLM's tokenizer adds the BOS token; so the token ids are
+those of this package's engine.
 
 Source: vllm 0.32 entrypoints/openai (chat_completion/protocol.py, cli_args.py), checked by ``make test-engines``.
 """
@@ -19,13 +19,13 @@ from functools import partial
 from typing import Any
 
 from llava.backends.checkpoints import Asked, Checkpoint
-from llava.backends.launched import Launched, read_flags
+from llava.backends.managed_engine import ManagedEngine, read_flags
 from llava.backends.process import Launch
 from llava.backends.protocol import ChatRequest, Delta
 from llava.backends.remote import Remote, write_data_uri
 from llava.constants import DEFAULT_IMAGE_TOKEN
 
-# What is in a message, and nothing else.
+# Writes out the parts of a message and nothing else.
 TEMPLATE = (
     "{%- for message in messages -%}{%- for part in message['content'] -%}"
     "{%- if part['type'] == 'text' -%}{{- part['text'] -}}"
@@ -33,12 +33,12 @@ TEMPLATE = (
     "{%- endfor -%}{%- endfor -%}"
 )
 
-# On a CPU, where alone this is read, vLLM would take nine tenths of the machine's memory, and touch all of it.
+# Only read on a CPU, where vLLM would otherwise allocate and touch nine tenths of the machine's memory.
 CPU_CACHE, CPU_CACHE_GIB = "VLLM_CPU_KVCACHE_SPACE", "4"
 
 
-class VLLM(Launched):
-    """See ``Backend`` and ``Launched``."""
+class VLLM(ManagedEngine):
+    """See ``Backend`` and ``ManagedEngine``."""
 
     name = "vLLM"
     module = "vllm"
@@ -56,7 +56,7 @@ class VLLM(Launched):
         words += ["--model", str(checkpoint.folder), "--served-model-name", self.model_id]
         words += ["--host", "127.0.0.1", "--port", str(port)]
         words += ["--chat-template", TEMPLATE, "--chat-template-content-format", "openai"]
-        words += ["--limit-mm-per-prompt", json.dumps({"image": options.max_pictures})]
+        words += ["--limit-mm-per-prompt", json.dumps({"image": options.max_images})]
         words += ["--max-model-len", str(checkpoint.context_tokens)]
         words += ["--max-logprobs", "20", "--generation-config", "vllm", "--enable-prompt-tokens-details"]
         if options.tensor_parallel > 1:
@@ -72,7 +72,7 @@ class VLLM(Launched):
         return [*words, *options.arguments]
 
     async def _ask(self, remote: Remote, asked: Asked, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        sampling = replace(request.sampling.within(asked.max_new_tokens), stop=asked.stop_texts)
+        sampling = replace(asked.sampling, stop=asked.stop_texts)
         is_chat = request.prompt is None
         body: dict[str, Any] = remote.write_sampling(replace(request, sampling=sampling), is_chat=is_chat)
         body.update(add_special_tokens=True, stop_token_ids=list(asked.stop_ids))
@@ -96,7 +96,7 @@ def write_message(asked: Asked) -> list[dict[str, Any]]:
     """The one message that holds the whole prompt."""
     first, *rest = asked.stretches
     parts: list[dict[str, Any]] = [{"type": "text", "text": first}]
-    for picture, stretch in zip(asked.pictures, rest, strict=True):
-        parts.append({"type": "image_url", "image_url": {"url": write_data_uri(picture)}})
+    for image, stretch in zip(asked.images, rest, strict=True):
+        parts.append({"type": "image_url", "image_url": {"url": write_data_uri(image)}})
         parts.append({"type": "text", "text": stretch})
     return [{"role": "user", "content": [part for part in parts if part.get("text") != ""]}]

@@ -1,8 +1,8 @@
 """The workers of the original's controller, as a ``Backend``: each question goes to the one that the controller names.
 
-A worker that is this package's own is asked through its OpenAI interface, which takes everything that a request can
-say. Any other, and a finished prompt, is asked in the original's protocol: a prompt with base64 images in, the prompt
-and the answer so far out, again and again, as JSON with a NUL byte behind it.
+A worker of this package is asked through its OpenAI API, which supports everything that a request can contain. Any
+other worker, and a finished prompt, is asked in the original's protocol: a prompt with base64 images in; prompt and
+answer so far out, again and again, as JSON followed by a NUL byte.
 
 Source: haotian-liu/LLaVA@c121f04 llava/serve/controller.py, llava/serve/model_worker.py, gradio_web_server.py.
 """
@@ -26,7 +26,7 @@ from llava.conversation import conv_templates, template_name
 from llava.errors import EngineClosed, EngineFailed, UsageError
 from llava.text import write_line
 
-# How often a controller without workers is asked again.
+# The polling interval of a controller without workers.
 _LOOK_S = 1.0
 # One piece holds the prompt and the whole answer so far.
 _MOST_PIECE_BYTES = 32 * 2**20
@@ -41,13 +41,13 @@ def read_address(text: str) -> str:
 
 
 def make_client(timeout: Any = 10.0, api_key: str | None = None) -> httpx.AsyncClient:
-    """A client for controllers and workers. Proxies of the environment are for the world outside, not for these."""
+    """A client for controllers and workers, which ignores the environment's proxies."""
     headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
     return httpx.AsyncClient(headers=headers, timeout=timeout, trust_env=False, follow_redirects=False)
 
 
 async def post_json(client: httpx.AsyncClient, url: str, content: Any, who: str = "controller") -> Any:
-    """What ``url`` answers to JSON. Raises EngineClosed if nobody does, EngineFailed for anything but 200 with JSON."""
+    """The JSON answer of ``url``. Raises EngineClosed if it cannot be reached, EngineFailed for any but JSON."""
     place = f"The {who} at {url.rpartition('/')[0]}"
     try:
         answer = await client.post(url, json=content)
@@ -70,7 +70,7 @@ class Workers:
         controller: its URL.
         model_id: which of the controller's models is asked; by default the first in alphabetical order.
         api_key: sent to workers as a bearer token.
-        on_progress: gets sentences for the person who waits for the start.
+        on_progress: gets sentences for the user who waits for the start.
     """
 
     constrains_answers = True
@@ -87,7 +87,7 @@ class Workers:
         self._controller = read_address(controller)
         self._wanted = model_id
         self.model_id = model_id or ""  # until ``start`` knows
-        self.context_tokens = 0  # until a worker has told
+        self.context_tokens = 0  # until a worker has reported it
         self._api_key, self._timeouts = api_key, timeouts
         self._tell = on_progress or (lambda sentence: None)
         self._client = make_client(timeouts.look_s)
@@ -127,7 +127,7 @@ class Workers:
             raise EngineFailed(f"What answers at {self._controller} is no controller of LLaVA.") from error
 
     async def stop(self) -> None:
-        """Closes all connections: open answers break off."""
+        """Closes all connections, so open answers fail."""
         await self._client.aclose()
         for remote in self._remotes.values():
             if remote is not None:
@@ -142,7 +142,7 @@ class Workers:
             return False
 
     def count(self) -> Mapping[str, float]:
-        """Counts of what was passed on."""
+        """See ``Backend.count``: the requests that were passed on."""
         return self.counts.tell()
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
@@ -175,7 +175,7 @@ class Workers:
         return read_address(str(address))
 
     async def _find_remote(self, address: str) -> Remote | None:
-        """The OpenAI interface of a worker; None if it has none, which is asked once."""
+        """The client of a worker's OpenAI API; None if it has none, which is checked once."""
         if address not in self._remotes:
             try:
                 answer = await self._client.get(f"{address}/v1/models", headers=self._authorize())
@@ -194,7 +194,7 @@ class Workers:
         return {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
 
     async def ask_worker(self, address: str, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        """An answer in the original's protocol, which tells neither why it ended nor how many tokens it took.
+        """An answer in the original's protocol, which reports neither why it ended nor how many tokens it took.
 
         ``address``: of any worker, whether a controller knows it or not.
         """
@@ -209,7 +209,7 @@ class Workers:
                 if code:
                     raise EngineFailed(f"The worker failed: {text}")
                 answer = text.removeprefix(prompt)
-                if answer.startswith(said):  # a stop text is taken off again at the end
+                if answer.startswith(said):  # a stop text is removed again at the end
                     yield Delta(text=answer[len(said) :])
                     said = answer
         yield Delta(finish_reason="stop", usage=Usage(0, 0))
@@ -223,7 +223,7 @@ class Workers:
             ) as answer:
                 async for chunk in answer.aiter_bytes():
                     *pieces, rest = (rest + chunk).split(b"\0")
-                    for piece in filter(None, pieces):  # an empty one only says that it still goes on
+                    for piece in filter(None, pieces):  # an empty one is a keep-alive
                         yield json.loads(piece)
                     if len(rest) > _MOST_PIECE_BYTES:
                         raise EngineFailed(f"The worker sent a piece of more than {_MOST_PIECE_BYTES:,} bytes.")
@@ -232,7 +232,9 @@ class Workers:
         except ValueError as error:
             raise EngineFailed("The worker sent something other than its protocol has.") from error
         except httpx.HTTPError as error:
-            raise EngineClosed(f"The worker at {address} broke off, or cannot be reached. Ask again.") from error
+            raise EngineClosed(
+                f"The worker at {address} cannot be reached, or closed the connection. Ask again."
+            ) from error
 
     def _write_request(self, request: ChatRequest) -> dict[str, Any]:
         sampling = request.sampling
@@ -257,7 +259,7 @@ class Workers:
 
 
 def _read_context(answer: httpx.Response) -> int:
-    """How much a worker's context holds, 0 if its list of models does not say."""
+    """The size of a worker's context in tokens; 0 if its list of models does not have it."""
     try:
         return int(answer.json()["data"][0]["max_model_len"])
     except (ValueError, KeyError, TypeError, IndexError):
@@ -265,7 +267,7 @@ def _read_context(answer: httpx.Response) -> int:
 
 
 def from_flags(arguments: Any, settings: Any) -> Workers:
-    """The backend that ``llava serve --workers-of`` describes; the word in LLAVA_ENGINE_KEY is the workers' key."""
+    """The backend of ``llava serve --workers-of``; the workers' key is LLAVA_ENGINE_KEY."""
     return Workers(
         arguments.workers_of,
         model_id=arguments.model or arguments.name,

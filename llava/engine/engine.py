@@ -1,16 +1,17 @@
-"""Submit a question, read its answer as it comes, cancel it: the one loop, in one thread.
+"""The engine: submit a question, stream its answer, cancel it. One loop in one thread.
 
 The life of a request:
 
     1. ``submit`` refuses at once what could never run, and puts the request into the inbox.
-    2. The loop takes it over to the scheduler, where it waits for its turn.
-    3. It begins: what the pool knows of its beginning is shared, and blocks for the rest of its prompt are taken.
-    4. Its pictures' tiles are encoded, unless their features are still known.
-    5. Its prompt is computed, in one step or in chunks between the others' tokens.
-    6. Each step chooses its next token; text goes to its stream as soon as it is certain. If blocks run out it may be
-       preempted: it waits again and begins at 3, with the tokens it has.
-    7. It ends by an end token, a stop text, its length, ``cancel`` or an error: its last piece carries the result.
-    8. Its blocks stay known until others need them, so a next question on the same picture begins late in 5.
+    2. The loop hands it to the scheduler, where it waits in order of arrival.
+    3. It is admitted: its longest cached prefix is looked up in the prefix tree, and blocks are allocated for the rest.
+    4. Its images' tiles are encoded, unless their features are in the image-feature cache.
+    5. Its prompt is prefilled, in one step or in chunks between the other requests' tokens.
+    6. Each step samples its next token; text goes to its stream as soon as it is final. When no block is left it may
+       be preempted: it waits again and continues at 3, with the tokens that it has.
+    7. It ends by an end token, a stop text, its length, ``cancel`` or an error; its last piece carries the result.
+    8. Its blocks stay in the prefix tree until they are evicted, so a next question about the same image starts late
+       in 5.
 """
 
 from __future__ import annotations
@@ -25,17 +26,19 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from llava.engine.blocks import BlockPool
-from llava.engine.features import FeatureStore
+from llava.engine.feature_cache import ImageFeatureCache
 from llava.engine.memory import plan_memory
 from llava.engine.request import Request, State, fingerprint, position_keys
 from llava.engine.runner import Runner
-from llava.engine.sampling import BadScores, Choice, Chooser, choose_all
-from llava.engine.scheduler import Chunk, Scheduler, Step
+from llava.engine.sampler import BadLogits, SampledToken, Sampler, sample_all
+from llava.engine.scheduler import Scheduler, Step
+from llava.engine.settings import EngineSettings
 from llava.engine.stream import Piece, Question, Result, Stream
 from llava.errors import EngineClosed as EngineClosed
 from llava.errors import EngineFull as EngineFull
@@ -47,37 +50,30 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-BLOCK_TOKENS = 16
-MAX_RUNNING = 64
-MAX_WAITING = 1024
-# How long a prompt may keep the others' next tokens waiting.
-STALL_S = 0.25
-# An idle engine's thread ends after this, so that a model nobody refers to can be let go.
+# An idle engine's thread ends after this, so that a model that nobody refers to can be freed.
 IDLE_S = 1.0
-# Positions of one step where nobody waits for a token: bounds the memory of activations.
-MOST_POSITIONS = 4096
-# Recent pictures' features that are kept, in positions.
+# How many positions of recent images' features are kept.
 FEATURE_POSITIONS = 16 * 2880
 
 
 @dataclass
 class _Answering:
-    """What the loop knows of one request beyond its schedule."""
+    """What the loop knows of a request beyond its schedule."""
 
     stream: Stream
     question: Question
-    chooser: Chooser
+    sampler: Sampler
     text: TextStream
     stop_ids: frozenset[int]
     submitted: float
-    begun: float = 0.0
+    started: float = 0.0
     first_token_s: float = 0.0
     cached_tokens: int | None = None
 
 
 @dataclass
 class Stats:
-    """Counts since the engine began, and how many requests are where now."""
+    """Totals since the engine was made, and how many requests and blocks are where now."""
 
     num_waiting: int = 0
     num_running: int = 0
@@ -92,74 +88,53 @@ class Stats:
     blocks: int = 0
 
 
-class _Going(Enum):
+class _LoopState(Enum):
     """What the loop does next."""
 
-    ON = "on"
+    STEP = "step"
     IDLE = "idle"
     CLOSED = "closed"
 
 
 @dataclass
-class _Pace:
-    """Seconds per position of prompt, as measured, to keep a step within the time that others may wait."""
+class _PrefillRate:
+    """Seconds per prompt position, a moving average: it turns ``stall_s`` into a step's budget of positions."""
 
     seconds: float | None = None
 
-    def learn(self, num_positions: float, seconds: float) -> None:
+    def update(self, num_positions: float, seconds: float) -> None:
         if num_positions < 8:
-            return  # a pass over the weights, not the positions, is what took the time
+            return  # reading the weights took the time, not the positions
         new = seconds / num_positions
         self.seconds = new if self.seconds is None else 0.7 * self.seconds + 0.3 * new
 
 
 class Engine:
-    """Answers many questions with one model, each token of all of them in one pass.
+    """Answers many questions with one model by continuous batching: each step runs all of them in one pass.
 
     Args:
         loaded: from ``load_model``.
-        memory_bytes: for keys and values; None finds what the machine can spare.
-        max_running, max_waiting: requests; one more than may wait is refused.
-        stall_s: how long a prompt may keep the other answers' next token waiting.
-        block_tokens: positions in a block of the cache.
-        arithmetic: "exact", or "int8": prompts' products with matrices in 8 or 4 bits are computed in integers of 8
-            bits, several times faster, where the compiled library is there.
+        settings: fields of ``EngineSettings``.
 
-    Closing ends all requests. A context manager closes at its end.
+    ``close`` cancels all requests; so does leaving it as a context manager. Raises UsageError for a model that it
+    cannot run, and for settings out of range.
     """
 
-    def __init__(
-        self,
-        loaded: LoadedModel,
-        *,
-        memory_bytes: int | None = None,
-        max_running: int = MAX_RUNNING,
-        max_waiting: int = MAX_WAITING,
-        stall_s: float = STALL_S,
-        block_tokens: int = BLOCK_TOKENS,
-        most_positions: int = MOST_POSITIONS,
-        arithmetic: str = "exact",
-    ) -> None:
-        if min(max_running, block_tokens) < 1 or max_waiting < 0:
-            raise UsageError(
-                f"An engine with {max_running} requests that run, {max_waiting} that wait and blocks of {block_tokens} "
-                "positions answers nothing; at least one has to run, and a block has to hold one."
-            )
-        self.loaded = loaded
-        self.max_waiting, self.stall_s, self.most_positions = max_waiting, stall_s, most_positions
-        memory = plan_memory(loaded, block_tokens, memory_bytes)
+    def __init__(self, loaded: LoadedModel, **settings: Any) -> None:
+        self.loaded, self.settings = loaded, EngineSettings(**settings)
+        block_tokens, is_rounded = self.settings.block_tokens, self.settings.arithmetic == "int8"
+        memory = plan_memory(loaded, block_tokens, self.settings.memory_bytes)
         pool = BlockPool(memory.num_blocks, block_tokens)
-        features = FeatureStore(FEATURE_POSITIONS)
+        features = ImageFeatureCache(FEATURE_POSITIONS)
+        max_running = self.settings.max_running
         self._scheduler = Scheduler(pool, features, max_running=max_running, tile_cost=memory.tile_cost)
-        if arithmetic not in ("exact", "int8"):
-            raise UsageError(f"The arithmetic is {arithmetic!r}; it can be exact or int8.")
-        self._runner = Runner(loaded, features, memory.num_blocks, block_tokens, arithmetic == "int8")
+        self._runner = Runner(loaded, features, memory.num_blocks, block_tokens, is_rounded)
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._arrivals = itertools.count()
         self._num_open = 0
         self._lock = threading.Lock()
         self._closed = False
-        self._pace = _Pace()
+        self._prefill_rate = _PrefillRate()
         self._stats = Stats(blocks=memory.num_blocks)
         self._thread: threading.Thread | None = None
         _engines.add(self)
@@ -168,29 +143,33 @@ class Engine:
 
     @property
     def cache_tokens(self) -> int:
-        """How many positions the cache holds."""
+        """How many positions the KV cache holds."""
         return self._scheduler.pool.num_blocks * self._scheduler.pool.block_tokens
 
     @property
     def is_closed(self) -> bool:
-        """Whether it takes no more questions: it was closed, or broke."""
+        """Whether it takes no more questions, because it was closed or its loop failed."""
         return self._closed
 
     def submit(self, question: Question, on_piece: Callable[[Piece], None] | None = None) -> Stream:
-        """Takes a question; its answer comes through the stream, or piece by piece to ``on_piece``.
+        """The stream of the question's answer; with ``on_piece``, the pieces go there instead.
 
-        ``on_piece`` is called in the engine's thread and must be quick; an error that it raises ends the answer.
+        ``on_piece`` is called in the engine's thread and must be quick; an error that it raises ends the answer. Safe
+        to call from any thread.
 
         Raises:
-            RequestTooLarge: prompt and new tokens exceed the cache. EngineFull: too many wait. EngineClosed.
+            RequestTooLarge: prompt and new tokens exceed the KV cache.
+            EngineFull: ``max_waiting`` requests wait already.
+            EngineClosed: the engine was closed or failed.
+            UsageError: images and slots disagree, or the question asks for beams.
         """
-        request, answering = self._make_request(question, on_piece)
+        request, stream = self._make_request(question, on_piece)
         with self._lock:
             if self._closed:
                 raise EngineClosed("The engine is closed and takes no more questions.")
-            if self._num_open >= self.max_waiting + self._scheduler.max_running:
+            if self._num_open >= self.settings.max_waiting + self.settings.max_running:
                 raise EngineFull(
-                    f"{self._num_open} questions are being answered or wait, and no more are taken. Ask again later."
+                    f"The engine is full: {self._num_open} questions are running or waiting. Ask again later."
                 )
             self._scheduler.check(request)
             self._num_open += 1
@@ -198,25 +177,28 @@ class Engine:
                 self._thread = threading.Thread(target=self._loop, name="llava-engine", daemon=True)
                 self._thread.start()
             if self._runner.has_new_weights():
-                self._inbox.put(self._forget)
+                self._inbox.put(self._reset_cache)
             self._inbox.put(lambda: self._scheduler.add(request))
-        return answering.stream
+        return stream
 
-    def forget(self) -> None:
-        """Forgets all keys, values and features: of use after the weights were changed behind torch's back (``.data``).
+    def reset_cache(self) -> None:
+        """Drops the prefix tree and all image features: needed after weights changed unseen by torch (``.data``).
 
-        Other changes are noticed when the next question is submitted.
+        Other changes of weights are detected when the next question is submitted.
         """
-        self._inbox.put(self._forget)
+        self._inbox.put(self._reset_cache)
 
-    def _forget(self) -> None:
-        self._scheduler.preempt_all()  # those that run too: nothing of the old weights may be found by the next
-        self._scheduler.pool.forget_all()
-        self._scheduler.features.forget_all()
+    def _reset_cache(self) -> None:
+        self._scheduler.preempt_all()  # running requests start over: their blocks are of the old weights, too
+        self._evict_all()
         self._runner.reload()
 
+    def _evict_all(self) -> None:
+        self._scheduler.pool.evict_all()
+        self._scheduler.features.evict_all()
+
     def stats(self) -> Stats:
-        """A copy of the counts."""
+        """The statistics now, as a copy."""
         pool = self._scheduler.pool
         return Stats(
             **{
@@ -228,7 +210,7 @@ class Engine:
         )
 
     def close(self) -> None:
-        """Ends all answers as cancelled, and the thread."""
+        """Cancels all requests and ends the thread. Idempotent."""
         with self._lock:
             self._closed = True
             thread = self._thread
@@ -242,53 +224,49 @@ class Engine:
     def __exit__(self, *exception: Any) -> None:
         self.close()
 
-    def _make_request(self, question: Question, on_piece: Callable[[Piece], None] | None) -> tuple[Request, _Answering]:
+    def _make_request(self, question: Question, on_piece: Callable[[Piece], None] | None) -> tuple[Request, Stream]:
         num_slots = question.prompt.num_images
-        if not num_slots == len(question.pictures) == len(question.plans):
+        if not num_slots == len(question.images) == len(question.plans):
             raise UsageError(
-                f"The prompt has {num_slots} image slots, but {len(question.pictures)} pictures and "
+                f"The prompt has {num_slots} image slots, but {len(question.images)} images and "
                 f"{len(question.plans)} plans were given."
             )
-        pictures = [
-            (plan.num_positions, plan.num_tiles, fingerprint(picture.digest, f"{plan!r}{question.salt}"), picture)
-            for picture, plan in zip(question.pictures, question.plans, strict=True)
+        images = [
+            (plan.num_positions, plan.num_tiles, fingerprint(image.digest, f"{plan!r}{question.salt}"), image)
+            for image, plan in zip(question.images, question.plans, strict=True)
         ]
-        keys, spans = position_keys(question.prompt.input_ids, pictures, question.salt)
+        keys, spans = position_keys(question.prompt.input_ids, images, question.salt)
         sampling = question.sampling
         if sampling.temperature > 0 and sampling.seed is None:
-            # From torch's own numbers, so that torch.manual_seed makes answers repeatable, as it does for generate.
+            # From torch's global generator, so that torch.manual_seed makes answers reproducible, as for generate.
             sampling = replace(sampling, seed=int(torch.randint(2**62, (1,))))
         if sampling.num_beams > 1:
-            raise UsageError(f"The engine does not search with beams, but num_beams is {sampling.num_beams}.")
-        stream = Stream(self, on_piece)
+            raise UsageError(f"The engine has no beam search, but num_beams is {sampling.num_beams}.")
         text = TextStream(self.loaded.tokenizer, stop=(*question.stop_texts, *sampling.stop))
-        stop_ids = frozenset(question.stop_ids)
-        chooser = Chooser(
+        sampler = Sampler(
             sampling,
-            form=question.form.begin() if question.form else None,
+            grammar=question.grammar.start() if question.grammar else None,
             processors=question.processors() if question.processors else None,
         )
-        answering = _Answering(stream, question, chooser, text, stop_ids, time.perf_counter())
-        request = Request(next(self._arrivals), keys, spans, sampling.max_new_tokens, answering)
-        stream.request = request
-        return request, answering
+        request = Request(next(self._arrivals), keys, spans, sampling.max_new_tokens)
+        stream = Stream(partial(self._cancel, request), on_piece)
+        stop_ids = frozenset(question.stop_ids)
+        request.payload = _Answering(stream, question, sampler, text, stop_ids, time.perf_counter())
+        return request, stream
 
-    def _cancel(self, stream: Stream) -> None:
-        request = stream.request
-        assert request is not None
-
+    def _cancel(self, request: Request) -> None:
         self._inbox.put(lambda: self._finish(request, "cancelled"))
 
     def _loop(self) -> None:
-        """Takes in what came and computes steps, until ``close``, or until nobody has asked for a while."""
+        """Drains the inbox and runs steps, until ``close`` or until the engine has been idle for IDLE_S."""
         error: Exception | None = None
         try:
-            while (going := self._take_in()) is _Going.ON:
+            while (state := self._drain_inbox()) is _LoopState.STEP:
                 self._step()
-            if going is _Going.IDLE:
+            if state is _LoopState.IDLE:
                 return  # the next submit starts a new thread
-        except Exception as broken:  # an error of this file's own: nobody may wait for ever
-            error = broken
+        except Exception as failure:  # a bug in the loop itself: no stream may wait for ever
+            error = failure
         with self._lock:
             self._closed = True
         while not self._inbox.empty():
@@ -300,55 +278,58 @@ class Engine:
         if error is not None:
             raise error
 
-    def _take_in(self) -> _Going:
-        """Carries out what is in the inbox, waiting a while for something if nobody runs."""
+    def _drain_inbox(self) -> _LoopState:
+        """Runs what is in the inbox; while no request is left, waits up to IDLE_S for more."""
         while True:
             is_idle = self._scheduler.is_idle
             try:
                 item = self._inbox.get(block=is_idle, timeout=IDLE_S if is_idle else None)
             except queue.Empty:
                 if not is_idle:
-                    return _Going.ON
+                    return _LoopState.STEP
                 with self._lock:
                     if self._inbox.empty():
                         self._thread = None
-                        return _Going.IDLE
+                        return _LoopState.IDLE
                 continue
             if item is None:
-                return _Going.CLOSED
+                return _LoopState.CLOSED
             item()
 
     def _step(self) -> None:
-        """Plans, runs and books one step."""
+        """Plans and runs one step, and records its tokens."""
         scheduler = self._scheduler
         step = scheduler.plan(self._budget())
-        self._note_cached(step)
+        self._record_starts(step)
         began = time.perf_counter()
         try:
-            scores = self._runner.run(step)
+            logits = self._runner.run(step)
         except Exception as error:
-            self._run_apart(step, error)
+            self._retry_apart(step, error)
             return
-        giving = [chunk for chunk in step.chunks if chunk.gives_token]
-        choices = choose_all(scores, [chunk.request.payload.chooser for chunk in giving]) if giving else []
-        self._pace.learn(step.num_positions + step.num_tiles * scheduler.tile_cost, time.perf_counter() - began)
-        self._book(step, dict(zip((chunk.request.arrival for chunk in giving), choices, strict=True)))
+        sampled_from = [chunk.request for chunk in step.chunks if chunk.samples_token]
+        sampled = sample_all(logits, [request.payload.sampler for request in sampled_from]) if sampled_from else []
+        num_positions = step.num_positions + step.num_tiles * scheduler.tile_cost
+        self._prefill_rate.update(num_positions, time.perf_counter() - began)
+        self._record(step, dict(zip((request.arrival for request in sampled_from), sampled, strict=True)))
 
     def _budget(self) -> int:
+        """How many positions the next step may run without delaying decoding requests by more than ``stall_s``."""
+        most = self.settings.max_step_positions
         if not self._scheduler.num_decoding:
-            return self.most_positions
-        if self._pace.seconds is None:
+            return most
+        if self._prefill_rate.seconds is None:
             return 64
-        return max(1, min(self.most_positions, int(self.stall_s / self._pace.seconds)))
+        return max(1, min(most, int(self.settings.stall_s / self._prefill_rate.seconds)))
 
-    def _run_apart(self, step: Step, error: Exception) -> None:
-        """A step failed: each request of it alone, so that only those fail that cannot be run."""
-        requests = [encode.request for encode in step.encodes] + [chunk.request for chunk in step.chunks]
+    def _retry_apart(self, step: Step, error: Exception) -> None:
+        """Reruns a failed step one request at a time, so that only the requests that cannot run fail."""
+        requests = [tiles.request for tiles in step.tile_chunks] + [chunk.request for chunk in step.chunks]
         if len(set(requests)) == 1:
             self._finish(requests[0], "error", error)
             return
-        for encode in step.encodes:
-            self._try(Step(encodes=[encode]), encode.request)
+        for tiles in step.tile_chunks:
+            self._try(Step(tile_chunks=[tiles]), tiles.request)
         for chunk in step.chunks:
             self._try(Step(chunks=[chunk]), chunk.request)
 
@@ -356,65 +337,64 @@ class Engine:
         if request.state is not State.RUNNING:
             return
         for chunk in part.chunks:
-            pictures = request.pictures_between(chunk.start, chunk.stop)
-            if not all(self._scheduler.features.entry(picture).is_ready for picture in pictures):
-                return  # they failed with the request that was to encode them; the next step tries it for this one
+            images = request.images_between(chunk.start, chunk.stop)
+            if not all(self._scheduler.features.entry(image).is_ready for image in images):
+                return  # encoding failed with another request; the next step encodes the image for this one
         try:
-            scores = self._runner.run(part)
+            logits = self._runner.run(part)
         except Exception as error:
             self._finish(request, "error", error)
             return
-        choices = {}
-        if part.chunks and part.chunks[0].gives_token:
-            choices[request.arrival] = choose_all(scores, [request.payload.chooser])[0]
-        self._book(part, choices)
+        sampled = {}
+        if part.chunks and part.chunks[0].samples_token:
+            sampled[request.arrival] = sample_all(logits, [request.payload.sampler])[0]
+        self._record(part, sampled)
 
-    def _note_cached(self, step: Step) -> None:
+    def _record_starts(self, step: Step) -> None:
         for chunk in step.chunks:
             answering = chunk.request.payload
             if answering.cached_tokens is None:
-                answering.cached_tokens, answering.begun = chunk.start, time.perf_counter()
+                answering.cached_tokens, answering.started = chunk.start, time.perf_counter()
                 self._stats.cached_tokens += chunk.start
 
-    def _book(self, step: Step, choices: dict[int, Choice | Exception]) -> None:
+    def _record(self, step: Step, sampled: dict[int, SampledToken | Exception]) -> None:
+        """Books a computed step; ``sampled``: the new token or error of each request, by its arrival."""
         self._stats.num_steps += 1
         for chunk in step.chunks:
             self._scheduler.complete(chunk)
-            choice = choices.get(chunk.request.arrival)
-            if isinstance(choice, Exception):
-                self._finish(chunk.request, "error", choice)
-                if isinstance(choice, BadScores):  # what it computed may be no numbers either, and serves nobody else
-                    self._scheduler.pool.forget_all()
-                    self._scheduler.features.forget_all()
-            elif choice is not None:
+            token = sampled.get(chunk.request.arrival)
+            if isinstance(token, Exception):
+                self._finish(chunk.request, "error", token)
+                if isinstance(token, BadLogits):  # its keys and values may be NaN too: no other request may reuse them
+                    self._evict_all()
+            elif token is not None:
                 try:
-                    self._say(chunk, choice)
-                except Exception as error:  # of the tokenizer, or of who listens: no business of the others
+                    self._append(chunk.request, token)
+                except Exception as error:  # raised by the tokenizer or by on_piece: fails this request alone
                     self._finish(chunk.request, "error", error)
 
-    def _say(self, chunk: Chunk, choice: Choice) -> None:
-        """Adds a token to an answer and hands on the text that became certain."""
-        request = chunk.request
+    def _append(self, request: Request, token: SampledToken) -> None:
+        """Appends a token to an answer and delivers the text that became final."""
         answering: _Answering = request.payload
-        request.keys.append(choice.token)
+        request.keys.append(token.token)
         if len(request.new_tokens) == 1:
             answering.first_token_s = time.perf_counter() - answering.submitted
-        form = answering.chooser.form
-        ended = "length" if form is not None and form.is_cut else "stop"
-        if choice.token in answering.stop_ids:
-            self._finish(request, ended, choice=choice)
+        grammar = answering.sampler.grammar
+        ended = "length" if grammar is not None and grammar.is_truncated else "stop"
+        if token.token in answering.stop_ids:
+            self._finish(request, ended, token=token)
             return
-        text = answering.text.feed(choice.token)
+        text = answering.text.feed(token.token)
         if answering.text.stopped:
-            self._finish(request, "stop", text=text, choice=choice)
-        elif form is not None and form.is_complete:
-            self._finish(request, ended, text=text, choice=choice)
-        elif len(request.keys) == request.most_tokens:
-            self._finish(request, "length", text=text, choice=choice)
-        elif _is_over(answering):
-            self._finish(request, "time", text=text, choice=choice)
+            self._finish(request, "stop", text=text, token=token)
+        elif grammar is not None and grammar.is_complete:
+            self._finish(request, ended, text=text, token=token)
+        elif len(request.keys) == request.max_tokens:
+            self._finish(request, "length", text=text, token=token)
+        elif _has_timed_out(answering):
+            self._finish(request, "time", text=text, token=token)
         else:
-            answering.stream._put(Piece(text, (choice,)))
+            answering.stream.put(Piece(text, (token,)))
 
     def _finish(
         self,
@@ -422,17 +402,17 @@ class Engine:
         reason: str,
         error: Exception | None = None,
         text: str = "",
-        choice: Choice | None = None,
+        token: SampledToken | None = None,
     ) -> None:
-        """Ends a request, unless it has ended: what it held is free, and the last piece of its stream is out."""
+        """Ends a request: releases its blocks and delivers its last piece. Idempotent."""
         if request.state is State.FINISHED:
             return
         self._scheduler.finish(request)
         answering: _Answering = request.payload
         try:
             text += answering.text.finish(is_cut=reason != "stop")
-        except Exception as broken:
-            reason, error = "error", error or broken
+        except Exception as failure:
+            reason, error = "error", error or failure
         num_new = len(request.keys) - request.num_prompt
         stats = self._stats
         stats.num_finished += 1
@@ -453,21 +433,21 @@ class Engine:
             answering.text.stop_text,
         )
         try:
-            answering.stream._put(Piece(text, () if choice is None else (choice,), result))
-        except Exception as broken:
-            _log.error("whoever listens to an answer raised an error at its end", exc_info=broken)
+            answering.stream.put(Piece(text, () if token is None else (token,), result))
+        except Exception as failure:
+            _log.error("on_piece raised an error for the last piece of an answer", exc_info=failure)
 
 
-def _is_over(answering: _Answering) -> bool:
-    """Whether the answer has taken all the time that it may."""
-    most_s = answering.question.max_time_s
-    return most_s is not None and time.perf_counter() - answering.begun > most_s
+def _has_timed_out(answering: _Answering) -> bool:
+    """Whether the answer has used up its ``max_time_s``."""
+    max_time_s = answering.question.max_time_s
+    return max_time_s is not None and time.perf_counter() - answering.started > max_time_s
 
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 def _close_all() -> None:
-    """At the process's end: a thread that computes then would end it with an abort."""
+    """At interpreter exit: a thread that is still computing in torch then would abort the process."""
     for engine in list(_engines):
         engine.close()

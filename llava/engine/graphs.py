@@ -1,7 +1,7 @@
-"""Decoding steps of fixed shapes, which a GPU replays as one recorded graph instead of launching kernel by kernel.
+"""CUDA graphs for decoding: steps padded to fixed shapes, which a GPU replays instead of launching kernel by kernel.
 
-A step in which every request has one position is padded to the next of a few sizes, in requests and in blocks; each
-size is recorded when it is first needed and replayed from then on. On other devices the same step runs unrecorded,
+A step in which every request runs one position is padded to the next of a few sizes, in requests and in blocks. Each
+size is captured when it is first needed and replayed from then on. On other devices the same padded step runs eagerly,
 which is how its results are tested.
 """
 
@@ -14,9 +14,10 @@ import torch
 
 from llava.engine import paged
 
-# Requests and blocks are rounded up to powers of two, from these on.
-FEWEST_REQUESTS, FEWEST_BLOCKS = 1, 16
-MOST_REQUESTS = 64
+# Requests and blocks are padded to the next power of two, at least these.
+MIN_REQUESTS, MIN_BLOCKS = 1, 16
+# A step of more requests runs eagerly.
+MAX_REQUESTS = 64
 
 
 def is_wanted(device: torch.device) -> bool:
@@ -24,47 +25,50 @@ def is_wanted(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def can_be_recorded(model: torch.nn.Module) -> bool:
-    """Whether nothing in the model waits for the device, as bitsandbytes' layers of 8 bits do: no graph holds that."""
+def can_capture(model: torch.nn.Module) -> bool:
+    """Whether a CUDA graph can hold the model: no module synchronizes with the device, as bitsandbytes' int8 does."""
     return not any(type(module).__name__ == "Linear8bitLt" for module in model.modules())
 
 
 @dataclass
-class _Recorded:
-    """Where a step of one shape reads and writes, and its graph on a GPU."""
+class _CapturedStep:
+    """The static inputs and outputs of a step of one shape, and on a GPU its graph."""
 
     embeds_RC: torch.Tensor
     positions_R: torch.Tensor
     rows: paged.FixedRows
-    scores_RV: torch.Tensor | None = None
+    logits_RV: torch.Tensor | None = None
     graph: Any = None
 
 
 class GraphDecoder:
-    """Runs decoding steps of a model over a cache that has one block more than the pool gives out, for padding."""
+    """Runs a model's decoding steps as CUDA graphs, over a KV cache with a block that only padding uses.
 
-    def __init__(self, model: Any, cache: paged.KVCache, spare_block: int) -> None:
-        self._model, self._cache, self._spare = model, cache, spare_block
-        self._recorded: dict[tuple[int, int], _Recorded] = {}
+    ``padding_block``: the index of that block, which the pool never allocates.
+    """
+
+    def __init__(self, model: Any, cache: paged.KVCache, padding_block: int) -> None:
+        self._model, self._cache, self._padding_block = model, cache, padding_block
+        self._captured: dict[tuple[int, int], _CapturedStep] = {}
         self._pool: Any = None
 
-    def forget(self) -> None:
-        """Forgets what was recorded: a graph reads the weights from where they were."""
-        self._recorded.clear()
+    def clear(self) -> None:
+        """Drops all graphs, which read the weights at the addresses they had when captured."""
+        self._captured.clear()
 
     @torch.inference_mode()
     def run(self, embeds_RC: torch.Tensor, positions_R: torch.Tensor, rows: paged.Rows) -> torch.Tensor:
-        """Float32 scores [R, V] of the next tokens of R requests with one new position each."""
+        """Float32 logits [R, V] of the next tokens of R requests, each with one new position."""
         num = len(embeds_RC)
-        shape = (_round_up(num, FEWEST_REQUESTS), _round_up(rows.tables.shape[1], FEWEST_BLOCKS))
-        step = self._recorded.get(shape)
+        shape = (_round_up(num, MIN_REQUESTS), _round_up(rows.tables.shape[1], MIN_BLOCKS))
+        step = self._captured.get(shape)
         is_new = step is None
         if step is None:
-            step = self._recorded[shape] = self._prepare(*shape, embeds_RC)
-        # What pads sees only itself, in a block that nobody reads.
-        step.rows.tables.fill_(self._spare)
+            step = self._captured[shape] = self._prepare(*shape, embeds_RC)
+        # A padding row attends to itself alone, in a block that no request reads.
+        step.rows.tables.fill_(self._padding_block)
         step.rows.lengths.fill_(1)
-        step.rows.slots.fill_(self._spare * self._cache.block_tokens)
+        step.rows.slots.fill_(self._padding_block * self._cache.block_tokens)
         step.positions_R.zero_()
         step.embeds_RC[:num] = embeds_RC
         step.positions_R[:num] = positions_R
@@ -74,14 +78,14 @@ class GraphDecoder:
         if step.graph is not None:
             step.graph.replay()
         elif is_new and embeds_RC.device.type == "cuda":
-            with torch.cuda.device(embeds_RC.device):  # streams and graphs belong to the current one
-                self._record(step)
+            with torch.cuda.device(embeds_RC.device):  # streams and graphs belong to the current device
+                self._capture(step)
         else:
-            step.scores_RV = self._compute(step)
-        assert step.scores_RV is not None
-        return step.scores_RV[:num].clone()
+            step.logits_RV = self._compute(step)
+        assert step.logits_RV is not None
+        return step.logits_RV[:num].clone()
 
-    def _prepare(self, num_requests: int, num_blocks: int, like: torch.Tensor) -> _Recorded:
+    def _prepare(self, num_requests: int, num_blocks: int, like: torch.Tensor) -> _CapturedStep:
         device = like.device
 
         def zeros(*shape: int) -> torch.Tensor:
@@ -89,9 +93,9 @@ class GraphDecoder:
 
         rows = paged.FixedRows(zeros(num_requests, num_blocks), zeros(num_requests), zeros(num_requests))
         embeds = torch.zeros(num_requests, like.shape[1], dtype=like.dtype, device=device)
-        return _Recorded(embeds, zeros(num_requests), rows)
+        return _CapturedStep(embeds, zeros(num_requests), rows)
 
-    def _compute(self, step: _Recorded) -> torch.Tensor:
+    def _compute(self, step: _CapturedStep) -> torch.Tensor:
         decoder = self._model.get_model()
         hidden, positions = step.embeds_RC[None], step.positions_R[None]
         rotary = decoder.rotary_emb(hidden, positions)
@@ -108,8 +112,8 @@ class GraphDecoder:
                 )
         return self._model.lm_head(decoder.norm(hidden[0])).float()
 
-    def _record(self, step: _Recorded) -> None:
-        # A first run on a side stream lets the libraries take the memory that may not be taken while recording.
+    def _capture(self, step: _CapturedStep) -> None:
+        # A warm-up on a side stream: libraries allocate workspaces then, which is not allowed during capture.
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -117,10 +121,10 @@ class GraphDecoder:
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=self._pool):
-            step.scores_RV = self._compute(step)
+            step.logits_RV = self._compute(step)
         self._pool = self._pool or graph.pool()
         step.graph = graph
-        graph.replay()  # recording computes nothing
+        graph.replay()  # capturing computes nothing
 
 
 def _round_up(number: int, least: int) -> int:

@@ -1,4 +1,4 @@
-"""How much memory the KV cache takes, and what a tile costs beside a prompt's position."""
+"""How large the KV cache is, and what encoding a tile costs in prompt positions."""
 
 from __future__ import annotations
 
@@ -13,77 +13,81 @@ from llava.errors import UsageError
 if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
 
-# Of what the machine can spare; the rest is for activations, pictures and whatever else runs.
-SHARE = 0.5
-# As many whole contexts are enough by default: more would only keep older answers known.
-MOST_CONTEXTS = 16
+# The share of free memory that the KV cache takes by default; the rest is for activations, images and other programs.
+FREE_SHARE = 0.5
+# By default the cache holds at most this many whole contexts: more would only keep older prefixes cached.
+MAX_CONTEXTS = 16
 
 
 class Memory(NamedTuple):
+    """The KV cache's size in blocks, and how many prompt positions take as long as one tile."""
+
     num_blocks: int
-    tile_cost: int  # positions of a prompt that take as long as a tile
+    tile_cost: int
 
 
 def plan_memory(loaded: LoadedModel, block_tokens: int, memory_bytes: int | None) -> Memory:
-    """Blocks for ``memory_bytes``, or for half of what the machine can spare but no more than 16 contexts.
+    """The blocks that fit into ``memory_bytes``; by default into half of the free memory, at most 16 contexts.
 
-    Raises UsageError if not even one block fits, or if it is more than there is.
+    Raises UsageError if not one block fits, or if the device has less memory in total.
     """
     model = loaded.model
     decoder = model.get_model()
     head_dim = decoder.layers[0].self_attn.head_dim
-    of_position = 2 * len(decoder.layers) * model.config.num_key_value_heads * head_dim * model.dtype.itemsize
-    most = -(-MOST_CONTEXTS * loaded.context_tokens // block_tokens)
+    bytes_per_position = 2 * len(decoder.layers) * model.config.num_key_value_heads * head_dim * model.dtype.itemsize
+    block_bytes = bytes_per_position * block_tokens
     if memory_bytes is None:
-        num_blocks = min(most, int(SHARE * find_spare_bytes(model.device)) // (of_position * block_tokens))
+        max_blocks = -(-MAX_CONTEXTS * loaded.context_tokens // block_tokens)
+        num_blocks = min(max_blocks, int(FREE_SHARE * find_free_bytes(model.device)) // block_bytes)
     else:
-        # Memory of a CPU is only taken where something is written: too much would be missed in the middle of an answer.
-        there_is = find_total_bytes(model.device)
-        if memory_bytes > there_is:
+        # A CPU allocates pages when they are first written: too large a cache would fail in the middle of an answer.
+        total_bytes = find_total_bytes(model.device)
+        if memory_bytes > total_bytes:
             raise UsageError(
-                f"The cache gets {memory_bytes} bytes, but {model.device} has {there_is} in all. Give it less memory."
+                f"The KV cache gets {memory_bytes} bytes, but {model.device} has {total_bytes} in all. "
+                "Give it less memory."
             )
-        num_blocks = memory_bytes // (of_position * block_tokens)
+        num_blocks = memory_bytes // block_bytes
     if num_blocks < 1:
         raise UsageError(
-            f"The cache gets {memory_bytes or 0} bytes, but one block of {block_tokens} positions takes "
-            f"{of_position * block_tokens}. Give it more memory."
+            f"The KV cache gets {memory_bytes or 0} bytes, but one block of {block_tokens} positions takes "
+            f"{block_bytes}. Give it more memory."
         )
-    return Memory(num_blocks, _tile_cost(model))
+    return Memory(num_blocks, _estimate_tile_cost(model))
 
 
-def _tile_cost(model: torch.nn.Module) -> int:
-    """From the numbers of multiplications; attention is left out on both sides."""
+def _estimate_tile_cost(model: torch.nn.Module) -> int:
+    """The ratio of multiplications, weights only: attention is left out on both sides."""
     tower = model.get_vision_tower()  # type: ignore[operator]
     if tower is None:
         return 1
     blocks = tower.vision_tower.vision_model.encoder.layers[: tower.num_blocks_run]
-    of_tile = sum(weight.numel() for weight in blocks.parameters()) * (tower.num_patches + 1)
-    of_position = sum(weight.numel() for weight in model.get_model().layers.parameters())  # type: ignore[operator]
-    return max(1, round(of_tile / max(1, of_position)))
+    per_tile = sum(weight.numel() for weight in blocks.parameters()) * (tower.num_patches + 1)
+    per_position = sum(weight.numel() for weight in model.get_model().layers.parameters())  # type: ignore[operator]
+    return max(1, round(per_tile / max(1, per_position)))
 
 
-def find_spare_bytes(device: torch.device) -> int:
-    """Memory that is free on the device, as far as the machine tells; 2 GiB where it does not."""
+def find_free_bytes(device: torch.device) -> int:
+    """The device's free memory, within the container's limit; 2 GiB where the system does not report it."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
-    spare = 2 * 2**30
+    free = 2 * 2**30
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
-            spare = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+            free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-            spare = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
+            free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4
     try:
         with open("/sys/fs/cgroup/memory.current", encoding="ascii") as file:
-            spare = min(spare, max(0, _find_limit() - int(file.read())))
+            free = min(free, max(0, _find_limit() - int(file.read())))
     except (OSError, ValueError):
         pass
-    return spare
+    return free
 
 
 def find_total_bytes(device: torch.device) -> int:
-    """All memory of the device, whoever has it now."""
+    """The device's total memory, within the container's limit, whether or not it is in use."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
     try:
@@ -97,6 +101,6 @@ def find_total_bytes(device: torch.device) -> int:
 
 
 def _find_limit() -> int:
-    """What a container is given, maybe less than the machine has. Raises OSError or ValueError if no limit is."""
+    """The container's memory limit in bytes. Raises OSError or ValueError if there is none."""
     with open("/sys/fs/cgroup/memory.max", encoding="ascii") as file:
         return int(file.read())

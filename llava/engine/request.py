@@ -1,12 +1,12 @@
-"""A question on its way through the engine: what it is, what of it is computed, and what came out. No torch.
+"""A request on its way through the engine: its position keys, its block table, and how far it is computed. No torch.
 
-    position   0            start of a picture      num_computed          len(keys)
+    position   0            start of an image       num_computed          len(keys)
                |--------------[##########]----------------|------------------|
-               keys and values lie in the blocks of table |  still to be run |
+               the KV cache holds these, in table's blocks|  still to be run |
 
-``keys`` begin with the prompt and grow by each new token. A request whose only missing position is the newest token is
-*decoding*; before that it is *prefilling*. A preempted request loses its table and begins again, and finds most of its
-content still known in the pool.
+``keys`` starts as the prompt and grows by each new token. A request is *decoding* when only its newest token is still
+to be run, and *prefilling* before that. A preempted request loses its block table and starts over; most of its prefix
+is then still cached.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from typing import Any, NamedTuple
 
 from llava.constants import IMAGE_TOKEN_INDEX
 
-# A picture's place in a position key; no picture takes more positions.
-_PLACE_BITS = 32
+# Bits for a position's index within its image in a position key; no image takes more positions.
+_INDEX_BITS = 32
 # More than any token id has.
 _TOKEN_BITS = 32
 
 
 class State(Enum):
-    """Where a request is."""
+    """Where a request is in its life."""
 
-    WAITING = "waiting"  # not begun, or preempted
-    RUNNING = "running"  # has a table
+    WAITING = "waiting"  # not admitted yet, or preempted
+    RUNNING = "running"  # has a block table
     FINISHED = "finished"  # answered, cancelled or failed
 
 
 @dataclass(frozen=True)
-class PictureSpan:
-    """A picture's positions in a prompt: ``start`` to ``stop``. Equal fingerprints mean equal features.
+class ImageSpan:
+    """An image's positions in a prompt: ``start`` up to ``stop``. Equal fingerprints mean equal features.
 
-    ``source`` is handed through to the runner, which makes pixels of it.
+    ``source`` is passed through to the runner, which makes pixels of it.
     """
 
     start: int
@@ -48,11 +48,12 @@ class PictureSpan:
 
     @property
     def num_positions(self) -> int:
+        """How many positions of the prompt the image takes."""
         return self.stop - self.start
 
 
 class Copy(NamedTuple):
-    """The first ``num_tokens`` positions of a block, to be copied before a request's first chunk is computed."""
+    """A block copy, due before a request's first chunk: the first ``num_tokens`` positions of block ``source``."""
 
     source: int
     target: int
@@ -61,20 +62,20 @@ class Copy(NamedTuple):
 
 @dataclass(eq=False)
 class Request:
-    """One question and its answer so far. ``arrival`` orders requests: smaller came earlier."""
+    """One question and its answer so far. ``arrival`` orders requests: a smaller number arrived earlier."""
 
     arrival: int
     keys: list[int] = field(repr=False)
-    pictures: tuple[PictureSpan, ...] = field(repr=False)
+    images: tuple[ImageSpan, ...] = field(repr=False)
     max_new_tokens: int
-    payload: Any = None  # the engine's: sampling, stream
+    payload: Any = None  # the engine's: sampler, stream
     state: State = State.WAITING
     num_prompt: int = 0
     num_computed: int = 0
-    num_published: int = 0
+    num_inserted: int = 0  # blocks of the table that are in the prefix tree
     table: list[int] = field(default_factory=list)
-    copy: Copy | None = None  # still to be done before the first chunk; its positions count as computed
-    pinned: list[PictureSpan] = field(default_factory=list)  # their features are still needed
+    copy: Copy | None = None  # pending until the first chunk; its positions already count as computed
+    pinned: list[ImageSpan] = field(default_factory=list)  # images whose features are still needed
     num_preemptions: int = 0
 
     def __post_init__(self) -> None:
@@ -82,54 +83,55 @@ class Request:
 
     @property
     def is_decoding(self) -> bool:
-        """Only the newest token is missing."""
+        """Whether only the newest token is still to be run."""
         return len(self.keys) > self.num_prompt and self.num_computed == len(self.keys) - 1
 
     @property
     def new_tokens(self) -> list[int]:
+        """The ids of the answer so far."""
         return self.keys[self.num_prompt :]
 
     @property
-    def most_tokens(self) -> int:
-        """What the request can grow to."""
+    def max_tokens(self) -> int:
+        """How many tokens the request can grow to, prompt and answer together."""
         return self.num_prompt + self.max_new_tokens
 
-    def pictures_between(self, start: int, stop: int) -> list[PictureSpan]:
-        """Pictures with a position from ``start`` up to ``stop``."""
-        return [picture for picture in self.pictures if picture.start < stop and start < picture.stop]
+    def images_between(self, start: int, stop: int) -> list[ImageSpan]:
+        """The images with at least one position in ``start`` up to ``stop``."""
+        return [image for image in self.images if image.start < stop and start < image.stop]
 
 
 def token_of(key: int) -> int:
-    """The token id of a position's key; 0 for a picture's."""
+    """The token id of a position key; 0 for a position of an image."""
     return max(key, 0) & ((1 << _TOKEN_BITS) - 1)
 
 
 def fingerprint(digest: str, processing: str) -> bytes:
-    """Names a picture as the model sees it: its bytes' digest and everything that decides how it is cut and scaled."""
+    """Identifies an image as the model sees it: a hash of its bytes' digest and of how it is cut and scaled."""
     return hashlib.sha256(f"{digest}\n{processing}".encode()).digest()
 
 
 def position_keys(
-    input_ids: Sequence[int], pictures: Sequence[tuple[int, int, bytes, Any]], salt: str = ""
-) -> tuple[list[int], tuple[PictureSpan, ...]]:
-    """Position keys of token ids with a slot for each picture, and where the pictures lie.
+    input_ids: Sequence[int], images: Sequence[tuple[int, int, bytes, Any]], salt: str = ""
+) -> tuple[list[int], tuple[ImageSpan, ...]]:
+    """The position keys of token ids that have one slot per image, and the span of each image.
 
-    ``pictures``: (positions, tiles, fingerprint, source) of each, in the order of the slots. ``salt``: makes the first
-    key, and so the whole path from the root, one that no other salt has; ``token_of`` takes it out again. A picture's
-    fingerprint has to hold it too.
+    ``images``: (positions, tiles, fingerprint, source) of each, in the order of the slots. ``salt``: keeps prefix
+    sharing to requests with the same salt, by changing the first key and so the whole path from the root; ``token_of``
+    removes it again. The images' fingerprints have to include it too.
     """
     keys: list[int] = []
-    spans: list[PictureSpan] = []
-    waiting = iter(pictures)
+    spans: list[ImageSpan] = []
+    remaining = iter(images)
     for token in input_ids:
         if token != IMAGE_TOKEN_INDEX:
             keys.append(token)
             continue
-        num_positions, num_tiles, name, source = next(waiting)
-        base = int.from_bytes(name, "big") << _PLACE_BITS
-        spans.append(PictureSpan(len(keys), len(keys) + num_positions, num_tiles, name, source))
-        # Below zero, where no token id is.
-        keys += [-1 - (base | place) for place in range(num_positions)]
+        num_positions, num_tiles, name, source = next(remaining)
+        base = int.from_bytes(name, "big") << _INDEX_BITS
+        spans.append(ImageSpan(len(keys), len(keys) + num_positions, num_tiles, name, source))
+        # Negative, so that it never equals a token id.
+        keys += [-1 - (base | index) for index in range(num_positions)]
     if salt and keys and keys[0] >= 0:
         keys[0] |= int.from_bytes(hashlib.sha256(salt.encode()).digest(), "big") << _TOKEN_BITS
     return keys, tuple(spans)

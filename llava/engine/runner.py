@@ -1,7 +1,10 @@
-"""One step of the model: tiles become features, positions become keys and values, last positions become scores.
+"""Runs one step of the model: tiles become features, positions become keys and values, last positions become logits.
 
-The decoder's layers are Transformers' own, so whatever is laid into them (adapters, 8-bit matrices, research) runs;
-only their attention looks into blocks. All positions of a step go through the layers together as one row.
+The decoder layers are Transformers' own, so whatever was put into them (adapters, 8-bit matrices, research code) runs;
+only their attention is replaced, by paged attention. All positions of a step go through the layers as one row.
+
+Shape suffixes: N positions, C hidden size, L positions that a token is sampled from, V vocabulary, T tiles, P patches,
+D feature size.
 """
 
 from __future__ import annotations
@@ -14,9 +17,9 @@ from typing import Any
 import torch
 
 from llava.engine import compiled, graphs, paged
-from llava.engine.features import FeatureStore
-from llava.engine.request import PictureSpan, Request, token_of
-from llava.engine.scheduler import Encode, Step
+from llava.engine.feature_cache import ImageFeatureCache
+from llava.engine.request import ImageSpan, Request, token_of
+from llava.engine.scheduler import Step, TileChunk
 from llava.errors import UsageError
 from llava.image.pixels import make_pixels
 from llava.model import merge
@@ -24,30 +27,38 @@ from llava.model.hooks import has_hook
 from llava.model.packed import PackedLinear
 from llava.native import calls
 
-# Tiles encoded together: more would take more memory for activations and gain nothing.
-TILES_TOGETHER = 16
+# How many tiles the vision tower encodes at once: more would take more memory and be no faster.
+TILE_BATCH = 16
 
 
 @dataclass
-class _Begun:
-    """A picture of which some tiles are encoded: its pixels, and the features so far."""
+class _PartialImage:
+    """An image of which some tiles are encoded: its pixels, and the features so far."""
 
     pixels: torch.Tensor
     parts: list[torch.Tensor]
 
 
 class Runner:
-    """Computes the steps of one model with one KV cache. Not to be called from two threads at once."""
+    """Runs the steps of one model over one KV cache. Not thread-safe, but for ``has_new_weights``.
+
+    Args:
+        loaded: from ``load_model``.
+        features: the image-feature cache, which the runner fills.
+        num_blocks, block_tokens: the size of the KV cache.
+        is_rounded: whether prompts' products with packed matrices are computed in 8-bit integers.
+
+    Raises UsageError for a model that it cannot run (``find_fallback_reason``).
+    """
 
     def __init__(
-        self, loaded: Any, features: FeatureStore, num_blocks: int, block_tokens: int, is_rounded: bool = False
+        self, loaded: Any, features: ImageFeatureCache, num_blocks: int, block_tokens: int, is_rounded: bool = False
     ) -> None:
         self.loaded, self.model = loaded, loaded.model
         self.features = features
         config = self.model.config
-        obstacle = find_obstacle(self.model)
-        if obstacle is not None:
-            raise UsageError(f"The engine cannot run this model: {obstacle}.")
+        if (reason := find_fallback_reason(self.model)) is not None:
+            raise UsageError(f"The engine cannot run this model: {reason}.")
         self._decoder = self.model.get_model()
         self._num_blocks, self._block_tokens = num_blocks, block_tokens
         self._layers: compiled.DecoderLayers | None = None
@@ -60,33 +71,36 @@ class Runner:
         paged.register()
 
     def _make_cache(self) -> None:
-        """Room for keys and values, where the model is and in its dtype."""
+        """Allocates the KV cache on the model's device and in its dtype."""
         config, first = self.model.config, self._decoder.layers[0].self_attn
         dtype, device = self._cached_in = (self.model.dtype, self.model.device)
         num_layers, num_kv_heads = len(self._decoder.layers), config.num_key_value_heads
         group, shape = config.num_attention_heads // num_kv_heads, (num_kv_heads, self._block_tokens, first.head_dim)
         self._graphs: graphs.GraphDecoder | None = None
-        self._cache_obstacle = calls.find_obstacle(dtype, device, first.head_dim, group, self._block_tokens)
-        if self._cache_obstacle is None:
+        self._cache_fallback_reason = calls.find_obstacle(dtype, device, first.head_dim, group, self._block_tokens)
+        if self._cache_fallback_reason is None:
             self.cache: paged.KVCache = paged.NativeKVCache(num_layers, self._num_blocks, *shape, dtype)
             return
-        # One block more than the pool gives out, for what pads steps of fixed shapes.
+        # One block more than the pool has, for the padding rows of CUDA graphs.
         self.cache = paged.KVCache(num_layers, self._num_blocks + 1, *shape, dtype, device)
-        if graphs.is_wanted(device) and graphs.can_be_recorded(self.model):
+        if graphs.is_wanted(device) and graphs.can_capture(self.model):
             self._graphs = graphs.GraphDecoder(self.model, self.cache, self._num_blocks)
 
     def reload(self) -> None:
-        """Takes over the model as it is now. Its keys and values have to be forgotten with it."""
+        """Adopts the model's current weights. The KV cache and image features computed before are invalid then."""
         self._weights, self._rotary = self._find_weights(), None
         if self._cached_in != (self.model.dtype, self.model.device):
             self._make_cache()
         if self._graphs is not None:
-            self._graphs.forget()
-        self.slowness = self._cache_obstacle or compiled.find_layer_obstacle(self._decoder, self.model.dtype)
-        if self.slowness is None and len(self._windows) > 1:
-            self.slowness = "its layers see windows of different lengths"
+            self._graphs.clear()
+        # Why the decoder falls back from the compiled library to torch; None if it does not.
+        self.fallback_reason = self._cache_fallback_reason
+        if self.fallback_reason is None:
+            self.fallback_reason = compiled.find_layer_obstacle(self._decoder, self.model.dtype)
+        if self.fallback_reason is None and len(self._windows) > 1:
+            self.fallback_reason = "its layers have sliding windows of different lengths"
         self._layers = None
-        if self.slowness is None:
+        if self.fallback_reason is None:
             assert isinstance(self.cache, paged.NativeKVCache)
             (window,) = self._windows
             self._layers = compiled.DecoderLayers(
@@ -96,13 +110,13 @@ class Runner:
         is_plain = type(head) in (torch.nn.Linear, PackedLinear) and head.bias is None and not has_hook([head])
         self._head = compiled.Product(head) if self._layers is not None and is_plain else None
         tower = self.model.get_vision_tower()
-        is_usual = isinstance(self.cache, paged.NativeKVCache) and compiled.find_tower_obstacle(tower) is None
-        self._tower = compiled.TowerLayers(tower, self._scratch) if is_usual else None
-        # Its shape without weights: other threads look at the model's own (``has_new_weights``) while this computes.
-        self._projector = copy.deepcopy(self._decoder.mm_projector).to("meta") if is_usual else None
+        is_compiled = isinstance(self.cache, paged.NativeKVCache) and compiled.find_tower_obstacle(tower) is None
+        self._tower = compiled.TowerLayers(tower, self._scratch) if is_compiled else None
+        # A copy without weights: functional_call would swap them in the model itself, where ``has_new_weights`` looks.
+        self._projector = copy.deepcopy(self._decoder.mm_projector).to("meta") if is_compiled else None
 
     def has_new_weights(self) -> bool:
-        """Whether weights were changed or replaced, or hooks laid, since the model was taken over."""
+        """Whether weights were changed or replaced, or hooks added, since ``reload``. Safe from any thread."""
         return self._find_weights() != self._weights
 
     def _find_weights(self) -> list[tuple[int, int]]:
@@ -112,8 +126,8 @@ class Runner:
 
     @torch.inference_mode()
     def run(self, step: Step) -> torch.Tensor:
-        """The scores [chunks that give a token, V], float32, of the step's chunks, after encoding its tiles."""
-        self._encode(step.encodes)
+        """Encodes the tiles and runs the chunks; float32 logits [L, V], one row per chunk that samples a token."""
+        self._encode(step.tile_chunks)
         chunks = step.chunks
         if not chunks:
             return torch.empty(0)
@@ -132,21 +146,21 @@ class Runner:
         lengths = torch.tensor([chunk.stop for chunk in chunks], dtype=torch.int32)
         rows = paged.Rows(starts, lengths, tables, torch.cat(slots))
         embeds_NC = torch.cat([self._embed(chunk.request, chunk.start, chunk.stop) for chunk in chunks])
-        giving = [i for i, chunk in enumerate(chunks) if chunk.gives_token]
-        if self._graphs is not None and len(embeds_NC) == len(chunks) <= graphs.MOST_REQUESTS:
-            scores_NV = self._graphs.run(embeds_NC, torch.cat(positions), rows)
-            return scores_NV[giving]
-        hidden_LC = self._decode(embeds_NC, torch.cat(positions), rows, giving)
-        return self._score(hidden_LC) if giving else torch.empty(0)
+        sampled = [i for i, chunk in enumerate(chunks) if chunk.samples_token]
+        if self._graphs is not None and len(embeds_NC) == len(chunks) <= graphs.MAX_REQUESTS:
+            logits_NV = self._graphs.run(embeds_NC, torch.cat(positions), rows)
+            return logits_NV[sampled]
+        hidden_LC = self._decode(embeds_NC, torch.cat(positions), rows, sampled)
+        return self._compute_logits(hidden_LC) if sampled else torch.empty(0)
 
     def _decode(
-        self, embeds_NC: torch.Tensor, positions_N: torch.Tensor, rows: paged.Rows, giving: list[int]
+        self, embeds_NC: torch.Tensor, positions_N: torch.Tensor, rows: paged.Rows, sampled: list[int]
     ) -> torch.Tensor:
-        """All layers over a step's positions [N, C]; of the last ones of ``giving`` [L, C] before the last norm."""
+        """Hidden states [L, C] before the final norm, of the last positions of the chunks ``sampled``."""
         device = embeds_NC.device
         if self._layers is not None:
             cos, sin = self._rotate(positions_N)
-            return self._layers.run(embeds_NC, cos, sin, positions_N, rows, giving)
+            return self._layers.run(embeds_NC, cos, sin, positions_N, rows, sampled)
         hidden, positions_1N = embeds_NC[None], positions_N[None].to(device)
         rotary = self._decoder.rotary_emb(hidden, positions_1N)
         step = paged.PagedStep(self.cache, rows)
@@ -160,10 +174,10 @@ class Runner:
                     use_cache=False,
                     paged=step,
                 )
-        return hidden[0][(rows.starts[1:][giving] - 1).to(device)]
+        return hidden[0][(rows.starts[1:][sampled] - 1).to(device)]
 
     def _rotate(self, positions_N: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """The rotary embedding's float32 cos and sin [N, head_dim], out of a table."""
+        """RoPE's float32 cos and sin [N, head_dim], from a table that grows as needed."""
         most = int(positions_N.max()) + 1
         if self._rotary is None or most > len(self._rotary[0]):
             positions = torch.arange(-(-most // 1024) * 1024)
@@ -171,80 +185,81 @@ class Runner:
             self._rotary = tuple(part[0].float().contiguous() for part in table)
         return tuple(part[positions_N] for part in self._rotary)
 
-    def _score(self, hidden_NC: torch.Tensor) -> torch.Tensor:
-        """The scores [N, V] of the next token, float32."""
+    def _compute_logits(self, hidden_NC: torch.Tensor) -> torch.Tensor:
+        """Float32 logits [N, V]: final norm and head."""
         if self._head is not None and self._layers is not None and len(hidden_NC) <= compiled.MAX_POSITIONS:
             return self._head.few(self._layers.normalize(hidden_NC))
         return self.model.lm_head(self._decoder.norm(hidden_NC.to(self.model.dtype))).float()
 
     def _embed(self, request: Request, start: int, stop: int) -> torch.Tensor:
-        """What stands at the request's positions, [stop - start, C]: words, and features of its pictures."""
+        """The decoder's inputs [stop - start, C]: token embeddings, and image features in their places."""
         ids = torch.tensor([token_of(key) for key in request.keys[start:stop]], device=self.model.device)
         embeds_NC = self._decoder.embed_tokens(ids)
-        for picture in request.pictures_between(start, stop):
-            features_PC = self.features.entry(picture).payload
-            begin, end = max(start, picture.start), min(stop, picture.stop)
-            part = features_PC[begin - picture.start : end - picture.start]
+        for image in request.images_between(start, stop):
+            features_PC = self.features.entry(image).payload
+            begin, end = max(start, image.start), min(stop, image.stop)
+            part = features_PC[begin - image.start : end - image.start]
             embeds_NC[begin - start : end - start] = part.to(embeds_NC)
         return embeds_NC
 
-    def _encode(self, encodes: list[Encode]) -> None:
-        """Encodes the tiles that are planned, of all pictures together, and merges each picture that is complete."""
-        waiting: list[tuple[PictureSpan, torch.Tensor]] = []
-        for _, picture, start, stop in encodes:
-            entry = self.features.entry(picture)
+    def _encode(self, tile_chunks: list[TileChunk]) -> None:
+        """Encodes the planned tiles of all images together, and merges each image that is complete."""
+        planned: list[tuple[ImageSpan, torch.Tensor]] = []
+        for _, image, start, stop in tile_chunks:
+            entry = self.features.entry(image)
             if entry.tiles_done > start:
-                continue  # a step that failed after this is run again in parts
+                continue  # done before the step failed; this is its rerun, request by request
             if entry.payload is None:
-                entry.payload = _Begun(self._make_pixels(picture), [])
-            waiting.append((picture, entry.payload.pixels[start:stop]))
-        if not waiting:
+                entry.payload = _PartialImage(self._make_pixels(image), [])
+            planned.append((image, entry.payload.pixels[start:stop]))
+        if not planned:
             return
-        tiles = torch.cat([pixels for _, pixels in waiting]).to(self.model.device, self.model.dtype)
-        parts = torch.cat([self._see(part) for part in tiles.split(TILES_TOGETHER)])
-        for (picture, pixels), part in zip(waiting, parts.split([len(pixels) for _, pixels in waiting]), strict=True):
-            entry = self.features.entry(picture)
+        tiles = torch.cat([pixels for _, pixels in planned]).to(self.model.device, self.model.dtype)
+        features = torch.cat([self._encode_tiles(part) for part in tiles.split(TILE_BATCH)])
+        parts = features.split([len(pixels) for _, pixels in planned])
+        for (image, pixels), part in zip(planned, parts, strict=True):
+            entry = self.features.entry(image)
             entry.payload.parts.append(part)
             entry.tiles_done += len(pixels)
             if entry.is_ready:
-                entry.payload = self._merge(picture, torch.cat(entry.payload.parts))
+                entry.payload = self._merge(image, torch.cat(entry.payload.parts))
 
-    def _see(self, tiles_TCHW: torch.Tensor) -> torch.Tensor:
-        """What ``encode_images`` gives for these tiles."""
+    def _encode_tiles(self, tiles_TCHW: torch.Tensor) -> torch.Tensor:
+        """What the model's ``encode_images`` returns: projected features [T, P, C]."""
         if self._tower is None:
             return self.model.encode_images(tiles_TCHW)
         features_TPD = self._tower.run(tiles_TCHW)
         projector = self.model.get_model().mm_projector
         if features_TPD.dtype == self._tower.working_dtype:
             return projector(features_TPD)
-        # bfloat16 without instructions for it: the projector too computes in float32.
+        # bfloat16 on a CPU without instructions for it: the projector, too, computes in float32.
         widened = {name: tensor.float() for name, tensor in projector.state_dict().items()}
         assert self._projector is not None
         return torch.func.functional_call(self._projector, widened, features_TPD.float()).to(features_TPD.dtype)
 
-    def _make_pixels(self, picture: PictureSpan) -> torch.Tensor:
-        # AnyRes cuts every picture into several tiles, so one tile means that no more was planned.
-        whole = picture.num_tiles == 1
-        return make_pixels(picture.source.image, self.loaded.spec.tiling, self.loaded.image_processor, whole=whole)
+    def _make_pixels(self, image: ImageSpan) -> torch.Tensor:
+        # AnyRes always cuts an image into several tiles, so one tile means that only the whole image was planned.
+        whole = image.num_tiles == 1
+        return make_pixels(image.source.image, self.loaded.spec.tiling, self.loaded.image_processor, whole=whole)
 
-    def _merge(self, picture: PictureSpan, features_TNC: torch.Tensor) -> torch.Tensor:
+    def _merge(self, image: ImageSpan, features_TNC: torch.Tensor) -> torch.Tensor:
         merged, (num_positions,) = self.model._merge_pictures(
-            features_TNC, [len(features_TNC)], [tuple(picture.source.size)]
+            features_TNC, [len(features_TNC)], [tuple(image.source.size)]
         )
-        assert num_positions == picture.num_positions, "a picture takes other positions than planned"
+        assert num_positions == image.num_positions, "an image takes another number of positions than planned"
         return merged
 
 
 def _find_version(tensor: torch.Tensor) -> int:
-    """How often a tensor was changed; 0 for one from inference mode, which does not count that."""
+    """A tensor's version counter; 0 for a tensor made in inference mode, which has none."""
     try:
         return tensor._version
     except RuntimeError:
         return 0
 
 
-# What the engine does in its own way, with the module that must still define it.
-_OWN_WAYS = {
+# Methods that the engine reimplements, with the module that must still define each.
+_REIMPLEMENTED = {
     "forward": "llava.model.llava",
     "generate": "llava.model.llava",
     "prepare_inputs_labels_for_multimodal": "llava.model.llava",
@@ -252,33 +267,33 @@ _OWN_WAYS = {
 }
 
 
-def find_obstacle(model: Any) -> str | None:
-    """Why the engine cannot run this model as it is now; None if it can. ``generate`` can always."""
+def find_fallback_reason(model: Any) -> str | None:
+    """Why this model, as it is now, has to fall back from the engine to ``generate``; None if the engine runs it."""
     rope = getattr(model.config, "rope_parameters", None) or {}
     kind = rope.get("rope_type", "default")
     if kind in ("dynamic", "longrope"):
         return f"its rope_type is {kind!r}, whose frequencies depend on the longest prompt of a batch"
-    for name, home in _OWN_WAYS.items():
-        # Research replaces these, on the class or on the model.
+    for name, home in _REIMPLEMENTED.items():
+        # Research code replaces these, on the class or on the instance.
         if getattr(model, name).__module__ != home:
             return f"its {name} was replaced"
     decoder = model.get_model()
     if has_hook([model, decoder]):
-        return "a hook hangs on what the engine does not call"
+        return "a hook is on a module that the engine does not call"
     for module in itertools.chain([decoder], *((layer, layer.self_attn) for layer in decoder.layers)):
         if compiled.is_replaced(module):
             return f"the forward of its {type(module).__name__} was replaced"
     if merge.unpad_image.__module__ != merge.__name__:
         return "unpad_image was replaced"
     if len(set((getattr(model, "hf_device_map", None) or {"": 0}).values())) > 1:
-        return "its layers lie on several devices"
+        return "its layers are on several devices"
     return None
 
 
 def find_window(config: Any, layer: int) -> int | None:
-    """How many positions up to its own a position of this layer sees; None is all.
+    """The sliding window of a layer: how many positions, its own included, a position attends to; None is all.
 
-    Source: transformers 5.23 models/mistral and models/qwen2, whose windows differ in when they are in force.
+    Source: transformers 5.23 models/mistral and models/qwen2, which apply the window under different conditions.
     """
     if config.model_type == "llava_mistral":
         return getattr(config, "sliding_window", None)

@@ -1,42 +1,44 @@
-"""A question and its answer, as whoever asks sees them."""
+"""What the engine is asked and what it answers: a question, and the stream of its answer."""
 
 from __future__ import annotations
 
 import queue
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-from llava.engine.forms import Form
-from llava.engine.request import Request
-from llava.engine.sampling import Choice
+from llava.engine.grammar import Grammar
+from llava.engine.sampler import SampledToken
 from llava.image.geometry import TilePlan
 from llava.image.source import Picture
 from llava.model.generation import Processors
 from llava.prompt import Prompt
 from llava.sampling import Sampling
 
-if TYPE_CHECKING:
-    from llava.engine.engine import Engine
-
 
 @dataclass(frozen=True)
 class Question:
-    """What an engine is asked: a rendered prompt, its pictures with their plans, and where the answer ends.
+    """What an engine is asked: a rendered prompt, its images with their tile plans, and where the answer ends.
 
-    ``salt``: what is cached for this question serves only questions with the same one. ``form``: what the answer is
-    held to. ``processors``: makes the logits processors of one answer. ``max_time_s``: the answer ends after it,
-    counted from when the question is first worked on.
+    Attributes:
+        prompt: the token ids, with one slot per image.
+        images, plans: one of each per slot, in order.
+        sampling: how tokens are sampled, and how many there may be.
+        stop_texts: the answer ends before the first of these; those of ``sampling`` count too.
+        stop_ids: the answer ends with the first of these token ids.
+        salt: cached content is shared only among questions with the same salt.
+        grammar: what the answer is constrained to.
+        processors: makes the logits processors of one answer.
+        max_time_s: the answer ends after this many seconds, counted from its first step.
     """
 
     prompt: Prompt
-    pictures: Sequence[Picture] = ()
+    images: Sequence[Picture] = ()
     plans: Sequence[TilePlan] = ()
     sampling: Sampling = field(default_factory=Sampling)
     stop_texts: Sequence[str] = ()
     stop_ids: Sequence[int] = ()
     salt: str = ""
-    form: Form | None = None
+    grammar: Grammar | None = None
     processors: Callable[[], Processors | None] | None = None
     max_time_s: float | None = None
 
@@ -48,34 +50,38 @@ class Result:
     reason: str  # "stop", "length", "time", "cancelled" or "error"
     error: Exception | None
     prompt_tokens: int
-    cached_tokens: int  # of the prompt, known before it began
+    cached_tokens: int  # of the prompt, found in the prefix tree
     new_tokens: int
     first_token_s: float
     total_s: float
-    stop_text: str | None = None  # the text that ended it, if one did
+    stop_text: str | None = None  # the stop text that ended it, if one did
 
 
 @dataclass(frozen=True)
 class Piece:
-    """News of an answer: tokens, the text that became certain, and with the last piece the result."""
+    """The next part of an answer: sampled tokens, text that is now final, and in the last piece the result."""
 
     text: str
-    choices: tuple[Choice, ...] = ()
+    tokens: tuple[SampledToken, ...] = ()
     result: Result | None = None
 
 
 class Stream:
-    """One answer on its way. Iterate over its pieces; ``result`` is there when they end."""
+    """The answer to one question, as it is made. Iterate over its pieces; ``result`` is set with the last one.
 
-    def __init__(self, engine: Engine, on_piece: Callable[[Piece], None] | None) -> None:
+    Args:
+        cancel: asks the engine to end this answer; called by ``Stream.cancel`` from any thread.
+        on_piece: gets each piece in place of the iterator, in the engine's thread.
+    """
+
+    def __init__(self, cancel: Callable[[], None], on_piece: Callable[[Piece], None] | None = None) -> None:
         self.result: Result | None = None
-        self._engine = engine
+        self._cancel = cancel
         self._on_piece = on_piece
         self._pieces: queue.SimpleQueue[Piece] = queue.SimpleQueue()
-        self.request: Request | None = None
 
     def __iter__(self) -> Iterator[Piece]:
-        """The pieces as they come. An answer that ended by an error raises it after its last piece."""
+        """The pieces as they come. If the answer failed, its error is raised after the last piece."""
         while self.result is None:
             piece = self._pieces.get()
             self.result = piece.result
@@ -84,16 +90,17 @@ class Stream:
             raise self.result.error
 
     def wait(self) -> tuple[str, Result]:
-        """The whole text and how it ended. Raises the error that it ended by."""
+        """The whole text, and how the answer ended. Raises its error if it failed."""
         text = "".join(piece.text for piece in self)
         assert self.result is not None
         return text, self.result
 
     def cancel(self) -> None:
-        """Ends the answer soon, from any thread and in any state; the last piece then says so."""
-        self._engine._cancel(self)
+        """Ends the answer soon, from any thread and in any state; idempotent. The last piece says ``cancelled``."""
+        self._cancel()
 
-    def _put(self, piece: Piece) -> None:
+    def put(self, piece: Piece) -> None:
+        """Delivers a piece. For the engine; raises whatever ``on_piece`` raises."""
         if self._on_piece is None:
             self._pieces.put(piece)
         else:

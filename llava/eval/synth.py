@@ -14,7 +14,7 @@ from rich.progress import track
 from rich.table import Table
 
 from llava.answer import place_pictures, start_conversation
-from llava.backends.local import Local
+from llava.backends.answerer import Answerer
 from llava.errors import UsageError
 from llava.image.source import load_picture
 from llava.sampling import Sampling
@@ -64,7 +64,7 @@ def answer_items(loaded: Any, items: Sequence[Item]) -> list[str]:
         conversation.append_message(conversation.roles[0], place_pictures(loaded, item.question, 1))
         conversation.append_message(conversation.roles[1], None)
         asked.append((conversation, [load_picture(item.image)], sampling))
-    return [answer.text for answer in Local.of(loaded).answer_all(asked)]
+    return [answer.text for answer in Answerer.of(loaded).answer_all(asked)]
 
 
 def run_suite(

@@ -8,7 +8,7 @@ is NaN. Nothing in a checkpoint is ever run.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,6 @@ class LoadedModel:
     spec: ModelSpec
     context_tokens: int
     template: str  # a name of llava.conversation.conv_templates
-    backend: Any = field(default=None, init=False, compare=False, repr=False)  # kept here by whoever answers with it
 
 
 def load_model(

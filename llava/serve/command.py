@@ -32,7 +32,7 @@ def add_serve(commands: Any) -> None:
     parser.add_argument("--conv-mode", metavar="NAME", help="conversation template (default: the checkpoint's own)")
     parser.add_argument("--name", metavar="NAME", help="what clients call the model (default: its own name)")
     parser.add_argument(
-        "--memory", type=read_bytes, metavar="SIZE", help="for keys and values (default: what is to spare)"
+        "--memory", type=read_bytes, metavar="SIZE", help="for the KV cache (default: half of the free memory)"
     )
     parser.add_argument(
         "--arithmetic",
@@ -199,9 +199,9 @@ def _choose_backend(arguments: argparse.Namespace, settings: Settings) -> Backen
             raise UsageError(f"There is no engine '{name}'. The engines are own, sglang and vllm.")
         made: Backend = importlib.import_module(f"llava.backends.{name}").from_flags(arguments, settings)
         return made
-    from llava.backends.own import Own
+    from llava.backends.engine_backend import EngineBackend
 
-    return Own(
+    return EngineBackend(
         arguments.model,
         model_id=arguments.name,
         template=arguments.conv_mode,

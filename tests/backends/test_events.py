@@ -35,8 +35,8 @@ def test_events_are_the_same_in_whatever_pieces_they_come_and_end_with_done(size
 @pytest.mark.parametrize(
     ("chunks", "kind", "says"),
     [
-        ([], EngineClosed, "broke off before the answer ended"),
-        ([b'data: {"n": 1}\n\n', b'data: {"n": '], EngineClosed, "broke off before the answer ended"),
+        ([], EngineClosed, "closed the connection before the answer ended"),
+        ([b'data: {"n": 1}\n\n', b'data: {"n": '], EngineClosed, "closed the connection before the answer ended"),
         ([b"data: {nonsense\n\n"], EngineFailed, "no JSON"),
         ([b"data: [1]\n\n"], EngineFailed, "no JSON object"),
         ([b"data: " + b"x" * 2**20] * 5, EngineFailed, r"more than 4,194,304 bytes"),
@@ -54,8 +54,8 @@ def test_a_body_that_is_no_answer_is_an_error(chunks: list[bytes], kind: type[Ll
         ({"index": "x"}, "cannot be read"),
         ({"delta": 5}, "cannot be read"),
         ({"delta": {"content": "a"}, "logprobs": {"content": [{}]}}, "cannot be read"),
-        ({"index": 1, "delta": {"content": "a"}}, "choice 1, which there is not"),
-        ({"index": -1, "delta": {"content": "a"}}, "choice -1, which there is not"),
+        ({"index": 1, "delta": {"content": "a"}}, "choice 1, which does not exist"),
+        ({"index": -1, "delta": {"content": "a"}}, "choice -1, which does not exist"),
     ],
 )
 def test_a_choice_that_cannot_be_is_an_error(choice: Any, says: str) -> None:
@@ -66,9 +66,9 @@ def test_a_choice_that_cannot_be_is_an_error(choice: Any, says: str) -> None:
 def test_nothing_comes_after_the_end_of_a_choice() -> None:
     reading = Reading(num_choices=2)
     assert reading.read({"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]}) == []
-    with pytest.raises(EngineClosed, match="broke off before the answer ended"):
+    with pytest.raises(EngineClosed, match="closed the connection before the answer ended"):
         reading.finish()
-    with pytest.raises(EngineFailed, match="choice 0, which there is not"):
+    with pytest.raises(EngineFailed, match="choice 0, which does not exist"):
         reading.read({"choices": [{"delta": {"content": "b"}}]})
 
 

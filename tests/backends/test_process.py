@@ -18,14 +18,14 @@ from typing import Any
 import psutil
 import pytest
 
-from llava.backends.process import Care, EngineProcess, Launch, find_free_port
+from llava.backends.process import EngineProcess, Launch, Supervision, find_free_port
 from llava.errors import EngineClosed, LlavaError
 
 FAKE = Path(__file__).with_name("fake_engine.py")
 ROOT = Path(__file__).resolve().parents[2]
 # Many times what anything takes here, so that it is waited for on a machine that is busy with other things, too.
 PATIENCE_S = 200.0
-QUICK = Care(
+QUICK = Supervision(
     start_s=PATIENCE_S,
     look_s=0.25,
     sick_s=PATIENCE_S,
@@ -44,8 +44,8 @@ def launch(*flags: str, name: str = "Fake") -> Launch:
 
 
 @asynccontextmanager
-async def running(*flags: str, care: Care = QUICK) -> AsyncIterator[EngineProcess]:
-    process = EngineProcess(launch(*flags), care)
+async def running(*flags: str, supervision: Supervision = QUICK) -> AsyncIterator[EngineProcess]:
+    process = EngineProcess(launch(*flags), supervision)
     try:
         await process.start()
         yield process
@@ -68,10 +68,10 @@ async def until(is_so: Callable[[], bool]) -> None:
 
 
 def family(pid: int | None) -> list[psutil.Process]:
-    """The guard and all processes below it."""
+    """The watchdog and all processes below it."""
     assert pid is not None
-    guard = psutil.Process(pid)
-    return [guard, *guard.children(recursive=True)]
+    watchdog = psutil.Process(pid)
+    return [watchdog, *watchdog.children(recursive=True)]
 
 
 def living(processes: list[psutil.Process]) -> list[int]:
@@ -84,7 +84,7 @@ def living(processes: list[psutil.Process]) -> list[int]:
 
 
 def engine_of(processes: list[psutil.Process]) -> psutil.Process:
-    return next(one for one in processes if str(FAKE) in one.cmdline() and "guard.py" not in one.cmdline()[1])
+    return next(one for one in processes if str(FAKE) in one.cmdline() and "watchdog.py" not in one.cmdline()[1])
 
 
 def test_it_starts_is_found_healthy_and_ends_with_all_that_it_started() -> None:
@@ -96,11 +96,11 @@ def test_it_starts_is_found_healthy_and_ends_with_all_that_it_started() -> None:
         assert process.state == "ready"
         process.check_alive()
         family_ = family(process.pid)
-        assert len(family_) == 3  # guard, engine, child
+        assert len(family_) == 3  # watchdog, engine, child
         assert "fake engine starts" in process.last_words()
         await process.stop()
         assert living(family_) == []
-        with pytest.raises(EngineClosed, match="Fake does not run"):
+        with pytest.raises(EngineClosed, match="Fake is not running"):
             process.check_alive()
         await process.stop()  # again is harmless
 
@@ -125,7 +125,7 @@ def test_one_that_takes_too_long_is_ended() -> None:
         starting = asyncio.create_task(process.start())
         await until(lambda: process.pid is not None and len(family(process.pid)) == 3)
         family_ = family(process.pid)
-        process._care = replace(QUICK, start_s=0.1)  # not before there is somebody to be ended
+        process._supervision = replace(QUICK, start_s=0.1)  # not before there is somebody to be ended
         with pytest.raises(LlavaError, match=r"not ready after 0\.1 s"):
             await starting
         assert living(family_) == []
@@ -164,7 +164,7 @@ def test_one_that_is_killed_is_started_again_on_another_port_and_its_child_is_go
             port, family_ = process.port, family(process.pid)
             engine_of(family_).kill()
             await until(lambda: process.state != "ready")
-            with pytest.raises(EngineClosed, match="being started again"):
+            with pytest.raises(EngineClosed, match="being restarted"):
                 process.check_alive()
             await until(lambda: process.state == "ready")
             assert living(family_) == []
@@ -175,7 +175,7 @@ def test_one_that_is_killed_is_started_again_on_another_port_and_its_child_is_go
     run(task)
 
 
-def test_a_killed_guard_takes_no_engine_into_oblivion() -> None:
+def test_a_killed_watchdog_takes_no_engine_into_oblivion() -> None:
     async def task() -> None:
         async with running("--child") as process:
             family_ = family(process.pid)
@@ -205,10 +205,10 @@ def test_a_short_sickness_is_waited_out(tmp_path: Path) -> None:
     sick = tmp_path / "sick"
 
     async def task() -> None:
-        async with running("--sick-file", str(sick), care=PATIENT) as process:
+        async with running("--sick-file", str(sick), supervision=PATIENT) as process:
             sick.touch()
             await until(lambda: process.is_broken)
-            with pytest.raises(EngineClosed, match="started again"):
+            with pytest.raises(EngineClosed, match="being restarted"):
                 process.check_alive()
             sick.unlink()
             await until(lambda: not process.is_broken)
@@ -262,10 +262,10 @@ def test_stopping_while_it_is_being_started_again_ends_that_too(tmp_path: Path) 
 def test_a_server_that_is_killed_leaves_no_engine_behind(tmp_path: Path) -> None:
     code = (
         "import asyncio, sys\n"
-        "from llava.backends.process import Care, EngineProcess, Launch\n"
+        "from llava.backends.process import Supervision, EngineProcess, Launch\n"
         "async def main():\n"
         f"    command = lambda port: [sys.executable, {str(FAKE)!r}, '--port', str(port), '--child', '--stubborn']\n"
-        "    process = EngineProcess(Launch('Fake', command), Care(grace_s=0.3))\n"
+        "    process = EngineProcess(Launch('Fake', command), Supervision(grace_s=0.3))\n"
         "    await process.start()\n"
         "    print(process.pid, flush=True)\n"
         "    await asyncio.sleep(600)\n"

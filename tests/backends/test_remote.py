@@ -199,11 +199,11 @@ FAULTS: dict[str, tuple[type[LlavaError], str]] = {
     "status 503 loading": (EngineClosed, "too busy: loading"),
     "status 401 no": (EngineFailed, "LLAVA_ENGINE_KEY"),
     "event too long": (EngineFailed, "status 400: too long"),
-    "break": (EngineClosed, "broke off before the answer ended"),
-    "unfinished": (EngineClosed, "broke off before the answer ended"),
+    "break": (EngineClosed, "closed the connection before the answer ended"),
+    "unfinished": (EngineClosed, "closed the connection before the answer ended"),
     "nonsense": (EngineFailed, "no JSON"),
     "stranger": (EngineFailed, "choice 99"),
-    "wait": (EngineFailed, "said nothing for 0.5 s"),
+    "wait": (EngineFailed, "sent nothing for 0.5 s"),
 }
 
 
@@ -320,7 +320,7 @@ def test_something_else_there_is_no_engine() -> None:
 
         server = await asyncio.start_server(page, "127.0.0.1", 0)
         client = Remote(f"127.0.0.1:{server.sockets[0].getsockname()[1]}", timeouts=PATIENT)
-        with pytest.raises(EngineFailed, match="no OpenAI-compatible server"):
+        with pytest.raises(EngineFailed, match="is not OpenAI-compatible"):
             await client.start()
         await client.stop()
         server.close()

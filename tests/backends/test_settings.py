@@ -12,8 +12,8 @@ from transformers import GenerationConfig
 
 from llava import load_model
 from llava.answer import ask, place_pictures, start_conversation
-from llava.backends.local import Local
-from llava.engine.sampling import Chooser
+from llava.backends.answerer import Answerer
+from llava.engine.sampler import Sampler
 from llava.errors import CheckpointError, Notice, UsageError
 from llava.image.source import Picture, load_picture
 from llava.model.generation import (
@@ -64,7 +64,7 @@ def picture(photo: Path) -> Picture:
 @pytest.fixture
 def say(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Both ways' answers to a question with these fields set; they have to be equal."""
-    backend = Local(loaded)
+    backend = Answerer(loaded)
 
     def say(fields: dict[str, Any], picture: Picture | None = None, **settings: Any) -> Any:
         config = read_generation_config({"eos_token_id": END, "pad_token_id": 0, **fields}, "file", loaded.model)
@@ -160,11 +160,11 @@ def test_words_are_drawn_from_what_generate_draws_from(
             output_logits=True,
             return_dict_in_generate=True,
         )
-    chooser = Chooser(sampling, processors=make_processors(model, values, sampling, [END], prompt.shape[1]))
+    sampler = Sampler(sampling, processors=make_processors(model, values, sampling, [END], prompt.shape[1]))
     for token, logits, expected in zip(said.sequences[0].tolist(), said.logits, said.scores, strict=True):
-        torch.testing.assert_close(chooser.change(logits[0].float()).softmax(-1), expected[0].softmax(-1))
-        chooser.counts[token] += 1
-        chooser._said.append(token)
+        torch.testing.assert_close(sampler.process(logits[0].float()).softmax(-1), expected[0].softmax(-1))
+        sampler.counts[token] += 1
+        sampler._output_ids.append(token)
 
 
 def test_a_field_that_changes_nothing_leaves_the_fast_path(loaded: Any) -> None:
@@ -175,7 +175,7 @@ def test_a_field_that_changes_nothing_leaves_the_fast_path(loaded: Any) -> None:
         loaded.tokenizer,
     )
     assert make_processors(loaded.model, values, Sampling(), [END], 10) is None
-    assert Chooser(Sampling()).is_plain
+    assert Sampler(Sampling()).is_argmax
 
 
 def test_several_fields_together_and_a_samplings_own(loaded: Any, picture: Picture, say: Any) -> None:
@@ -194,7 +194,9 @@ def test_several_fields_together_and_a_samplings_own(loaded: Any, picture: Pictu
     with pytest.raises(UsageError, match="suppress_tokens holds 400, but the model has only 400 tokens"):
         say({}, picture, suppress_tokens=(400,))
     with pytest.raises(UsageError, match="too many words and tokens are barred"):
-        Local(loaded).answer(start(loaded), [], Sampling(suppress_tokens=tuple(range(loaded.model.config.vocab_size))))
+        Answerer(loaded).answer(
+            start(loaded), [], Sampling(suppress_tokens=tuple(range(loaded.model.config.vocab_size)))
+        )
 
 
 @pytest.mark.parametrize("fields", [{"min_length": 0}, {"repetition_penalty": 2}, {"repetition_penalty": 1}])
@@ -282,7 +284,7 @@ def test_what_nobody_follows_is_named_once_and_changes_nothing(
     assert say(fields, picture).text == plain.text
     assert say(fields, picture, num_beams=2).text == say({}, picture, num_beams=2).text
     say(fields)  # sets the configuration
-    assert f"{name}={UNFOLLOWED[name]!r}"[:50] in (Local(loaded).notice or "")
+    assert f"{name}={UNFOLLOWED[name]!r}"[:50] in (Answerer(loaded).notice or "")
 
 
 def test_asking_warns_once_of_all_that_is_left_to_the_caller(next_folder: Path) -> None:

@@ -123,7 +123,7 @@ def test_the_engine_says_what_generate_says_on_packed_matrices(native: Any, fami
     assert sum(isinstance(module, PackedLinear) for module in loaded.model.modules()) == 7 * 2 + 1
     questions = mixed_questions(loaded, seed=5, count=8)
     with Engine(loaded, memory_bytes=2**22) as engine:
-        assert engine._runner.slowness is None
+        assert engine._runner.fallback_reason is None
         said = [tokens(stream) for stream in [engine.submit(asked) for asked in questions]]
     audit(engine)
     assert said == [generate(loaded, asked) for asked in questions]
@@ -136,7 +136,7 @@ def test_a_packed_model_runs_without_the_library_too(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(library, "load", lambda: None)
     monkeypatch.setattr(library, "status", lambda: "not here")
     with Engine(loaded, memory_bytes=2**22) as engine:
-        assert engine._runner.slowness == "not here"
+        assert engine._runner.fallback_reason == "not here"
         assert [tokens(engine.submit(asked)) for asked in questions] == expected
 
 
@@ -149,8 +149,10 @@ def test_prompts_in_integers_of_8_bits_give_nearly_the_same_scores(native: Any, 
     for arithmetic in ("exact", "int8"):
         with Engine(loaded, memory_bytes=2**22, arithmetic=arithmetic) as engine:
             seen: list[torch.Tensor] = []
-            usual = engine._runner._score
-            engine._runner._score = lambda hidden, usual=usual, seen=seen: seen.append(usual(hidden)) or seen[-1]  # type: ignore[method-assign, func-returns-value]
+            usual = engine._runner._compute_logits
+            engine._runner._compute_logits = lambda hidden, usual=usual, seen=seen: (
+                seen.append(usual(hidden)) or seen[-1]
+            )  # type: ignore[method-assign, func-returns-value]
             engine.submit(asked).wait()
             scores[arithmetic] = seen[0]
     assert not torch.equal(scores["exact"], scores["int8"])

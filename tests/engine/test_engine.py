@@ -18,7 +18,7 @@ from PIL import Image
 
 from llava.engine import paged
 from llava.engine.engine import Engine, EngineClosed, EngineFull
-from llava.engine.sampling import BadScores
+from llava.engine.sampler import BadLogits
 from llava.engine.scheduler import RequestTooLarge
 from llava.engine.stream import Piece, Question, Stream
 from llava.errors import UsageError
@@ -90,7 +90,7 @@ def question(loaded: Any, ids: list[int], pictures: list[Any] = [], **settings: 
 
 
 def mixed_questions(loaded: Any, seed: int, count: int) -> list[Question]:
-    """Questions that share beginnings and pictures, of all lengths."""
+    """Questions of all lengths that share prefixes and images."""
     rng = random.Random(seed)
     questions = []
     for _ in range(count):
@@ -105,11 +105,11 @@ def mixed_questions(loaded: Any, seed: int, count: int) -> list[Question]:
 
 def generate(loaded: Any, asked: Question) -> list[int]:
     """The slow way."""
-    pixels = [make_pixels(picture.image, loaded.spec.tiling, loaded.image_processor) for picture in asked.pictures]
+    pixels = [make_pixels(picture.image, loaded.spec.tiling, loaded.image_processor) for picture in asked.images]
     return loaded.model.generate(
         torch.tensor([asked.prompt.input_ids]),
         images=pixels or None,
-        image_sizes=[tuple(picture.size) for picture in asked.pictures] or None,
+        image_sizes=[tuple(picture.size) for picture in asked.images] or None,
         max_new_tokens=asked.sampling.max_new_tokens,
         do_sample=False,
         eos_token_id=list(asked.stop_ids) or 119,
@@ -118,7 +118,7 @@ def generate(loaded: Any, asked: Question) -> list[int]:
 
 
 def tokens(stream: Stream) -> list[int]:
-    return [choice.token for piece in stream for choice in piece.choices]
+    return [one.token for piece in stream for one in piece.tokens]
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -127,7 +127,7 @@ def tokens(stream: Stream) -> list[int]:
     [
         {},
         {"block_tokens": 1},
-        {"block_tokens": 32, "most_positions": 7},
+        {"block_tokens": 32, "max_step_positions": 7},
         {"stall_s": 0.0},
         {"max_running": 2},
     ],
@@ -158,7 +158,9 @@ def test_a_cache_too_small_for_all_changes_nothing(loaded: Any) -> None:
     assert engine.stats().num_preemptions > 0
 
 
-def test_the_same_picture_again_is_not_read_again(engine: Engine, loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_image_again_is_not_encoded_again(
+    engine: Engine, loaded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     num_tiles = []
     encode = loaded.model.encode_images
     monkeypatch.setattr(loaded.model, "encode_images", lambda tiles: num_tiles.append(len(tiles)) or encode(tiles))
@@ -194,7 +196,7 @@ def test_text_comes_piece_by_piece_and_ends_where_it_was_told_to(engine: Engine,
 
 def test_log_probabilities_are_the_models(engine: Engine, loaded: Any) -> None:
     asked = question(loaded, [1, 5, SLOT, 7], PICTURES[:1], logprobs=3, max_new_tokens=4)
-    choices = [choice for piece in engine.submit(asked) for choice in piece.choices]
+    choices = [choice for piece in engine.submit(asked) for choice in piece.tokens]
     ids = [choice.token for choice in choices]
     pixels = [make_pixels(PICTURES[0].image, loaded.spec.tiling, loaded.image_processor)]
     with torch.no_grad():
@@ -246,7 +248,7 @@ def test_a_cancelled_answer_ends_in_every_state(engine: Engine, loaded: Any) -> 
     answered.cancel()  # after its end
 
 
-def test_one_bad_picture_fails_alone(engine: Engine, loaded: Any) -> None:
+def test_one_bad_image_fails_alone(engine: Engine, loaded: Any) -> None:
     bad = draw(7, 60, 40)
     object.__setattr__(bad, "image", "no image at all")
     broken = question(loaded, [1, 5, SLOT, 6], [draw(8, 60, 40)])
@@ -262,7 +264,7 @@ def test_one_bad_picture_fails_alone(engine: Engine, loaded: Any) -> None:
     assert [tokens(stream) for stream in streams] == [generate(loaded, asked) for asked in good]
 
 
-def test_scores_that_are_no_numbers_fail_their_request_alone(tokenizer: Any) -> None:
+def test_nan_logits_fail_their_request_alone(tokenizer: Any) -> None:
     loaded = load(tokenizer)
     with torch.no_grad():
         loaded.model.get_model().embed_tokens.weight[99] = float("nan")
@@ -275,10 +277,10 @@ def test_scores_that_are_no_numbers_fail_their_request_alone(tokenizer: Any) -> 
     audit(engine)
 
 
-def test_a_picture_that_several_ask_about_fails_each_with_the_cause(loaded: Any) -> None:
+def test_an_image_that_several_ask_about_fails_each_with_the_cause(loaded: Any) -> None:
     asked = [question(loaded, [1, word, SLOT, 6], [draw(7, 60, 40)]) for word in (5, 6, 7)]
     for each in asked:
-        object.__setattr__(each.pictures[0], "image", "no image at all")
+        object.__setattr__(each.images[0], "image", "no image at all")
     with Engine(loaded, memory_bytes=2**20, block_tokens=4) as engine:
         gate = threading.Event()
         engine.submit(question(loaded, [1, 9], max_new_tokens=1), on_piece=lambda piece: gate.wait(PATIENCE_S) and None)
@@ -292,7 +294,7 @@ def test_a_picture_that_several_ask_about_fails_each_with_the_cause(loaded: Any)
     audit(engine)
 
 
-def test_what_goes_wrong_behind_the_scores_ends_that_answer_alone(
+def test_an_error_in_sampling_or_delivery_ends_that_answer_alone(
     engine: Engine, loaded: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Forgetful:
@@ -313,7 +315,7 @@ def test_what_goes_wrong_behind_the_scores_ends_that_answer_alone(
         changed.setattr(loaded, "tokenizer", Forgetful())
         unspoken = engine.submit(asked)
     with monkeypatch.context() as changed:
-        changed.setattr("llava.engine.sampling.Chooser.choose", lambda self, scores: 1 / 0)
+        changed.setattr("llava.engine.sampler.Sampler.sample", lambda self, logits: 1 / 0)
         unchosen = engine.submit(question(loaded, [1, 5], logprobs=1))
         with pytest.raises(ZeroDivisionError):
             unchosen.wait()
@@ -367,17 +369,24 @@ def test_a_model_may_come_from_inference_mode_or_change_its_dtype(tokenizer: Any
 def test_what_can_never_run_is_refused_at_once(engine: Engine, loaded: Any) -> None:
     with pytest.raises(RequestTooLarge, match=f"holds {engine.cache_tokens}"):
         engine.submit(question(loaded, [1, 5], max_new_tokens=engine.cache_tokens + 1))
-    with pytest.raises(UsageError, match="1 image slots, but 0 pictures"):
+    with pytest.raises(UsageError, match="1 image slots, but 0 images"):
         engine.submit(Question(Prompt((1, SLOT), None, 2)))
-    with pytest.raises(UsageError, match="beams"):
+    with pytest.raises(UsageError, match="beam search"):
         engine.submit(question(loaded, [1, 5], num_beams=2))
     with pytest.raises(UsageError, match="one block of 4 positions"):
         Engine(loaded, memory_bytes=100, block_tokens=4)
     with pytest.raises(UsageError, match=f"gets {2**62} bytes, but cpu has [0-9]+ in all"):
         Engine(loaded, memory_bytes=2**62)
     for nothing in ({"max_running": 0}, {"max_waiting": -1}, {"block_tokens": 0}):
-        with pytest.raises(UsageError, match="answers nothing"):
+        with pytest.raises(UsageError, match="has to be at least"):
             Engine(loaded, memory_bytes=2**20, **nothing)
+
+
+def test_settings_out_of_range_are_refused_and_named(loaded: Any) -> None:
+    for settings in ({"stall_s": -1.0}, {"stall_s": float("nan")}, {"max_step_positions": 0}, {"arithmetic": "fp4"}):
+        (name,) = settings
+        with pytest.raises(UsageError, match=f"{name} is .*; it has to be"):
+            Engine(loaded, **settings)
 
 
 def test_more_than_may_wait_are_refused_and_a_client_that_never_reads_holds_nothing(loaded: Any) -> None:
@@ -444,11 +453,11 @@ def test_the_model_can_be_asked_by_others_meanwhile(engine: Engine, loaded: Any)
     assert loaded.model.config._attn_implementation == usual
 
 
-def test_what_was_no_number_once_is_forgotten(engine: Engine, loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_nan_once_is_evicted(engine: Engine, loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = question(loaded, [1, 5, SLOT, 7, 9, 11], PICTURES[2:])
     embed = engine._runner._embed
     monkeypatch.setattr(engine._runner, "_embed", lambda *where: embed(*where) * float("nan"))
-    with pytest.raises(BadScores, match="nan"):
+    with pytest.raises(BadLogits, match="nan"):
         engine.submit(asked).wait()
     monkeypatch.undo()
     assert tokens(engine.submit(asked)) == generate(loaded, asked)
@@ -474,7 +483,7 @@ def test_two_engines_of_one_model_do_not_disturb_each_other(loaded: Any, monkeyp
     assert said == [each for each in expected for _ in range(2)]
 
 
-def test_a_decoder_whose_frequencies_hang_on_the_batch_is_refused(tokenizer: Any) -> None:
+def test_a_decoder_whose_rope_depends_on_the_batch_is_refused(tokenizer: Any) -> None:
     rope = {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 2.0}
     loaded = load(tokenizer, rope_parameters=rope)
     with pytest.raises(UsageError, match="dynamic"):

@@ -1,4 +1,4 @@
-"""Decoding steps of fixed shapes, unrecorded, beside ``generate``."""
+"""Decoding steps of fixed shapes, run eagerly, compared with ``generate``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("on_a_gpu")
-@pytest.mark.parametrize("settings", [{}, {"block_tokens": 4, "most_positions": 40}, {"stall_s": 0.0}])
+@pytest.mark.parametrize("settings", [{}, {"block_tokens": 4, "max_step_positions": 40}, {"stall_s": 0.0}])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_engine_says_what_generate_says_in_steps_of_fixed_shapes(family: str, settings: dict[str, Any]) -> None:
     changes = {"sliding_window": 24} if family == "mistral" else {}
@@ -38,7 +38,7 @@ def test_the_engine_says_what_generate_says_in_steps_of_fixed_shapes(family: str
     audit(engine)
     assert said == again == [generate(loaded, asked) for asked in questions]
     assert runner._graphs is not None
-    shapes = list(runner._graphs._recorded)
+    shapes = list(runner._graphs._captured)
     assert len({num for num, _ in shapes}) > (
         "stall_s" not in settings
     )  # where prompts may not wait few steps are alike
@@ -46,7 +46,7 @@ def test_the_engine_says_what_generate_says_in_steps_of_fixed_shapes(family: str
 
 
 @pytest.mark.usefixtures("on_a_gpu")
-def test_new_weights_are_not_answered_from_what_was_recorded() -> None:
+def test_new_weights_drop_the_captured_graphs() -> None:
     loaded = load(words_and_letters("the cat sat on a red mat and saw me"), "llama")
     asked = mixed_questions(loaded, seed=9, count=1)[0]
     with Engine(loaded, memory_bytes=2**21) as engine:

@@ -222,7 +222,7 @@ def test_the_engine_says_the_same_with_it(native: Any, family: str, settings: di
     loaded = load(words_and_letters("the cat sat on a red mat and saw me"), family, **WIDE, **changes)
     questions = mixed_questions(loaded, seed=4, count=10)
     with Engine(loaded, memory_bytes=2**22, **{"block_tokens": 16, **settings}) as engine:
-        assert engine._runner.slowness is None
+        assert engine._runner.fallback_reason is None
         streams = [engine.submit(asked) for asked in questions]
         said = [tokens(stream) for stream in streams]
         again = [tokens(engine.submit(asked)) for asked in questions]

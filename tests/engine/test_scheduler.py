@@ -12,15 +12,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.engine.blocks import BlockPool, OutOfBlocks
-from llava.engine.features import FeatureStore
+from llava.engine.feature_cache import ImageFeatureCache
 from llava.engine.request import Request, State, fingerprint, position_keys
 from llava.engine.scheduler import RequestTooLarge, Scheduler, Step
 
 VOCABULARY = 3  # few words, so that prompts begin alike
-NUM_PICTURES = 3
+NUM_IMAGES = 3
 
 
-class PretendRunner:
+class FakeRunner:
     """Writes position keys where a real runner writes keys and values, and reads the whole prefix before each one."""
 
     def __init__(self, scheduler: Scheduler) -> None:
@@ -34,17 +34,17 @@ class PretendRunner:
         return request.table[place], offset
 
     def run(self, step: Step) -> None:
-        for _, picture, start, stop in step.encodes:
-            entry = self.scheduler.features.entry(picture)
-            assert entry.tiles_done == start < stop <= picture.num_tiles
+        for _, image, start, stop in step.tile_chunks:
+            entry = self.scheduler.features.entry(image)
+            assert entry.tiles_done == start < stop <= image.num_tiles
             entry.tiles_done = stop
             self.num_tiles += stop - start
         for chunk in step.chunks:
             request = chunk.request
             assert request.state is State.RUNNING
             assert chunk.start == request.num_computed < chunk.stop <= len(request.keys)
-            for picture in request.pictures_between(chunk.start, chunk.stop):
-                assert self.scheduler.features.entry(picture).is_ready, "a position came before its picture"
+            for image in request.images_between(chunk.start, chunk.stop):
+                assert self.scheduler.features.entry(image).is_ready, "a position came before its image"
             if request.copy is not None:
                 for offset in range(request.copy.num_tokens):
                     self.cache[request.copy.target, offset] = self.cache[request.copy.source, offset]
@@ -65,28 +65,28 @@ class PretendRunner:
 
 
 def make_request(arrival: int, text: list[int], max_new_tokens: int = 4) -> Request:
-    """Ids of 0 and more are text; -1, -2, ... are pictures of 5, 7, ... positions and 1, 2, ... tiles."""
+    """Ids of 0 and more are text; -1, -2, ... are images of 5, 7, ... positions and 1, 2, ... tiles."""
     ids = [IMAGE_TOKEN_INDEX if item < 0 else item for item in text]
-    pictures = [(3 - 2 * item, -item, fingerprint(str(item), "plain"), None) for item in text if item < 0]
-    keys, spans = position_keys(ids, pictures)
+    images = [(3 - 2 * item, -item, fingerprint(str(item), "plain"), None) for item in text if item < 0]
+    keys, spans = position_keys(ids, images)
     return Request(arrival, keys, spans, max_new_tokens)
 
 
 def make_scheduler(num_blocks: int = 64, block_tokens: int = 4, **settings: Any) -> Scheduler:
-    return Scheduler(BlockPool(num_blocks, block_tokens), FeatureStore(20), **{"tile_cost": 3, **settings})
+    return Scheduler(BlockPool(num_blocks, block_tokens), ImageFeatureCache(20), **{"tile_cost": 3, **settings})
 
 
-def run_all(scheduler: Scheduler, runner: PretendRunner, budget: int = 1000) -> list[int]:
+def run_all(scheduler: Scheduler, runner: FakeRunner, budget: int = 1000) -> list[int]:
     """Runs until nobody is left, every answer being token 9 as often as allowed; the arrivals as they finish."""
     finished = []
     for _ in range(10_000):
         step = scheduler.plan(budget)
-        if not step.chunks and not step.encodes:
+        if not step.chunks and not step.tile_chunks:
             assert scheduler.is_idle, "nothing is planned though somebody waits"
             return finished
-        giving = [chunk.request for chunk in step.chunks if chunk.gives_token]
+        sampled = [chunk.request for chunk in step.chunks if chunk.samples_token]
         runner.run(step)
-        for request in giving:
+        for request in sampled:
             request.keys.append(9)
             if len(request.new_tokens) == request.max_new_tokens:
                 scheduler.finish(request)
@@ -107,8 +107,8 @@ class Requests(RuleBasedStateMachine):
     )
     def begin(self, num_blocks: int, block_tokens: int, max_running: int, tile_cost: int, limit: int) -> None:
         pool = BlockPool(num_blocks, block_tokens)
-        self.scheduler = Scheduler(pool, FeatureStore(limit), max_running=max_running, tile_cost=tile_cost)
-        self.runner = PretendRunner(self.scheduler)
+        self.scheduler = Scheduler(pool, ImageFeatureCache(limit), max_running=max_running, tile_cost=tile_cost)
+        self.runner = FakeRunner(self.scheduler)
         self.requests: list[Request] = []
         self.arrivals = 0
 
@@ -116,7 +116,7 @@ class Requests(RuleBasedStateMachine):
         return [request for request in self.requests if request.state is not State.FINISHED]
 
     @rule(
-        text=st.lists(st.integers(-NUM_PICTURES, VOCABULARY - 1), min_size=1, max_size=30),
+        text=st.lists(st.integers(-NUM_IMAGES, VOCABULARY - 1), min_size=1, max_size=30),
         repeats=st.integers(1, 4),
         max_new_tokens=st.integers(1, 12),
     )
@@ -124,7 +124,7 @@ class Requests(RuleBasedStateMachine):
         request = make_request(self.arrivals, text * repeats, max_new_tokens)
         self.arrivals += 1
         room = self.scheduler.pool.num_blocks * self.scheduler.pool.block_tokens
-        if request.most_tokens - 1 > room:
+        if request.max_tokens - 1 > room:
             with pytest.raises(RequestTooLarge, match=str(room)):
                 self.scheduler.add(request)
             return
@@ -134,20 +134,20 @@ class Requests(RuleBasedStateMachine):
     @rule(budget=st.integers(0, 60), word=st.integers(0, VOCABULARY - 1), fails=st.booleans())
     def step(self, budget: int, word: int, fails: bool) -> None:
         step = self.scheduler.plan(budget)
-        assert bool(step.chunks or step.encodes) == bool(self.live()), "a step without progress"
+        assert bool(step.chunks or step.tile_chunks) == bool(self.live()), "a step without progress"
         decoding = [chunk.request for chunk in step.chunks if chunk.request.is_decoding]
         # One budget at most, but for the least that a prompt is given: a few positions, and one tile.
         cost = step.num_positions - len(decoding) + step.num_tiles * self.scheduler.tile_cost
         assert cost <= max(budget - len(decoding), 16) + self.scheduler.tile_cost
-        giving = [chunk.request for chunk in step.chunks if chunk.gives_token]
+        sampled = [chunk.request for chunk in step.chunks if chunk.samples_token]
         if fails and step.chunks:
             victim = step.chunks.pop()
-            giving = [request for request in giving if request is not victim.request]
+            sampled = [request for request in sampled if request is not victim.request]
             self.runner.run(step)
             self.scheduler.finish(victim.request)
         else:
             self.runner.run(step)
-        for request in giving:
+        for request in sampled:
             request.keys.append(word)
             if len(request.new_tokens) == request.max_new_tokens:
                 self.scheduler.finish(request)
@@ -175,9 +175,9 @@ TestRequests = Requests.TestCase
 TestRequests.settings = settings(max_examples=150, stateful_step_count=30)
 
 
-def test_the_same_picture_again_computes_only_what_is_new() -> None:
+def test_the_same_image_again_computes_only_what_is_new() -> None:
     scheduler = make_scheduler()
-    runner = PretendRunner(scheduler)
+    runner = FakeRunner(scheduler)
     scheduler.add(make_request(0, [0, 1, -3, 1, 1, 2]))
     run_all(scheduler, runner)
     before, tiles = runner.num_computed, runner.num_tiles
@@ -188,22 +188,22 @@ def test_the_same_picture_again_computes_only_what_is_new() -> None:
     assert runner.num_tiles == tiles == 3
 
 
-def test_two_pictures_never_share() -> None:
+def test_two_images_never_share() -> None:
     one, other = (position_keys([IMAGE_TOKEN_INDEX], [(9, 1, fingerprint(name, "plain"), None)])[0] for name in "ab")
     assert not set(one) & set(other)
     processed = position_keys([IMAGE_TOKEN_INDEX], [(9, 1, fingerprint("a", "other tiles"), None)])[0]
     assert not set(one) & set(processed)
     scheduler = make_scheduler()
-    runner = PretendRunner(scheduler)
+    runner = FakeRunner(scheduler)
     for arrival in range(2):
         scheduler.add(make_request(arrival, [0, -1 - arrival, 1]))
     run_all(scheduler, runner)
     assert runner.num_tiles == 1 + 2
 
 
-def test_requests_that_come_together_share_their_picture() -> None:
+def test_requests_that_come_together_share_their_image() -> None:
     scheduler = make_scheduler(num_blocks=200)
-    runner = PretendRunner(scheduler)
+    runner = FakeRunner(scheduler)
     for arrival in range(8):
         scheduler.add(make_request(arrival, [1] * 70 + [-3, 1, arrival % 3]))
     run_all(scheduler, runner)
@@ -213,15 +213,15 @@ def test_requests_that_come_together_share_their_picture() -> None:
 
 def test_copies_of_one_prompt_start_together() -> None:
     scheduler = make_scheduler(num_blocks=200)
-    runner = PretendRunner(scheduler)
+    runner = FakeRunner(scheduler)
     for arrival in range(8):
         scheduler.add(make_request(arrival, [1] * 100))
     num_steps = 0
     while any(request.num_computed < 100 for request in [*scheduler.running, *scheduler.waiting]):
         step = scheduler.plan(1000)
-        giving = [chunk.request for chunk in step.chunks if chunk.gives_token]
+        sampled = [chunk.request for chunk in step.chunks if chunk.samples_token]
         runner.run(step)
-        for request in giving:
+        for request in sampled:
             request.keys.append(9)
         num_steps += 1
     assert num_steps == 2
@@ -231,12 +231,12 @@ def test_order_of_arrival_is_kept() -> None:
     scheduler = make_scheduler(num_blocks=12, max_running=3)
     for arrival, length in enumerate([20, 3, 30, 5, 5]):
         scheduler.add(make_request(arrival, [arrival % 3] * length))
-    assert run_all(scheduler, PretendRunner(scheduler), budget=7) == [0, 1, 2, 3, 4]
+    assert run_all(scheduler, FakeRunner(scheduler), budget=7) == [0, 1, 2, 3, 4]
 
 
 def test_a_long_prompt_does_not_stop_an_answer() -> None:
     scheduler = make_scheduler(tile_cost=10)
-    runner = PretendRunner(scheduler)
+    runner = FakeRunner(scheduler)
     short = make_request(0, [0, 1], max_new_tokens=30)
     scheduler.add(short)
     runner.run(scheduler.plan(100))
@@ -253,9 +253,9 @@ def test_a_long_prompt_does_not_stop_an_answer() -> None:
     assert 129 / 20 < num_steps < 15
 
 
-def test_the_youngest_gives_way_and_all_finish() -> None:
+def test_the_youngest_is_preempted_and_all_finish() -> None:
     scheduler = make_scheduler(num_blocks=10)
-    runner = PretendRunner(scheduler)
+    runner = FakeRunner(scheduler)
     requests = [make_request(arrival, [arrival] * 8, max_new_tokens=20) for arrival in range(3)]
     for request in requests:
         scheduler.add(request)
@@ -266,40 +266,42 @@ def test_the_youngest_gives_way_and_all_finish() -> None:
 
 def test_a_request_larger_than_the_cache_is_refused_with_both_numbers() -> None:
     scheduler = make_scheduler(num_blocks=4)
-    with pytest.raises(RequestTooLarge, match=r"up to 17 tokens \(14 of the prompt, 4 new\), but the cache holds 16"):
+    with pytest.raises(
+        RequestTooLarge, match=r"up to 17 tokens \(14 of the prompt, 4 new\), but the KV cache holds 16"
+    ):
         scheduler.add(make_request(0, [1] * 14))
     scheduler.add(make_request(0, [1] * 13))
-    assert run_all(scheduler, PretendRunner(scheduler)) == [0]
+    assert run_all(scheduler, FakeRunner(scheduler)) == [0]
 
 
-def test_what_was_used_last_is_kept_longest() -> None:
+def test_the_least_recently_used_is_evicted_first() -> None:
     pool = BlockPool(4, 2)
     for keys in ([1, 1, 1, 1], [2, 2, 2, 2]):
         table: list[int] = []
         pool.extend(table, 4)
-        pool.publish(table, keys, 4, 0)
+        pool.insert(table, keys, 4, 0)
         pool.release(table)
-    again = pool.match([1, 1, 1, 1]).blocks
-    pool.hold(again)
+    again = pool.lookup([1, 1, 1, 1]).blocks
+    pool.acquire(again)
     pool.release(again)
     table = []
     pool.extend(table, 2)
-    assert len(pool.match([1, 1, 1, 1]).blocks) == 2
-    assert len(pool.match([2, 2, 2, 2]).blocks) == 1  # the end of a sequence goes before its beginning
+    assert len(pool.lookup([1, 1, 1, 1]).blocks) == 2
+    assert len(pool.lookup([2, 2, 2, 2]).blocks) == 1  # the end of a sequence goes before its beginning
     pool.audit([table])
     with pytest.raises(OutOfBlocks):
         pool.extend(table, 100)
 
 
-def test_asking_the_same_for_ever_takes_no_memory() -> None:
+def test_the_same_prompt_again_and_again_takes_no_memory() -> None:
     pool = BlockPool(num_blocks=8, block_tokens=4)
     keys = list(range(10))
     for _ in range(500):
-        table = list(pool.match(keys).blocks)
-        num_known = len(table)
-        pool.hold(table)
+        table = list(pool.lookup(keys).blocks)
+        num_cached = len(table)
+        pool.acquire(table)
         pool.extend(table, len(keys))
-        pool.publish(table, keys, len(keys), num_known, last=True)
+        pool.insert(table, keys, len(keys), num_cached, last=True)
         pool.release(table)
         pool.audit([])
     assert len(pool._leaves) <= 4 * pool.num_blocks
@@ -307,21 +309,21 @@ def test_asking_the_same_for_ever_takes_no_memory() -> None:
     pool.audit([table])
 
 
-def test_matching_agrees_with_a_search_over_everything_published() -> None:
+def test_lookup_agrees_with_a_search_over_everything_inserted() -> None:
     rng = random.Random(3)
     pool = BlockPool(300, 3)
-    published: list[list[int]] = []
+    inserted: list[list[int]] = []
     for _ in range(60):
         keys = [rng.randrange(2) for _ in range(rng.randrange(1, 14))]
-        match = pool.match(keys)
+        match = pool.lookup(keys)
         best = max(
-            (n for old in published for n in range(len(keys) + 1) if old[:n] == keys[:n]),
+            (n for old in inserted for n in range(len(keys) + 1) if old[:n] == keys[:n]),
             default=0,
         )
         assert len(match.blocks) * 3 + match.copy_tokens == best
         table: list[int] = []
         pool.extend(table, len(keys))
-        pool.publish(table, keys, len(keys), 0, last=True)
+        pool.insert(table, keys, len(keys), 0, last=True)
         pool.audit([table])
         pool.release(table)
-        published.append(keys)
+        inserted.append(keys)

@@ -21,9 +21,9 @@ import pytest
 from PIL import Image
 
 from llava.backends.checkpoints import find_hf_folder
-from llava.backends.launched import EngineOptions, Launched
-from llava.backends.own import Own
-from llava.backends.process import Care
+from llava.backends.engine_backend import EngineBackend
+from llava.backends.managed_engine import EngineOptions, ManagedEngine
+from llava.backends.process import Supervision
 from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentPicture, Usage
 from llava.backends.sglang import SGLang, write_body
 from llava.backends.vllm import VLLM, write_message
@@ -35,7 +35,7 @@ from tests.engines.small_checkpoints import write_checkpoint
 
 # The smallest grid is a tie for the first; the second is wider than any; the others take every canvas there is.
 SIZES = [(50, 40), (1000, 334), (336, 336), (300, 1200), (640, 480), (97, 301)]
-CARE = Care(start_s=900, look_s=5, sick_s=60, first_wait_s=0.5, grace_s=20)
+CARE = Supervision(start_s=900, look_s=5, sick_s=60, first_wait_s=0.5, grace_s=20)
 # The engines' own settings for a machine without an accelerator.
 ENVIRONMENT = {"SGLANG_USE_CPU_ENGINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 ARGUMENTS = {
@@ -69,8 +69,8 @@ class Pair:
     """An engine and ours with the same checkpoint."""
 
     loop: Loop
-    engine: Launched
-    own: Own
+    engine: ManagedEngine
+    own: EngineBackend
     kind: str
 
     def answer(self, request: ChatRequest) -> tuple[str, Usage]:
@@ -94,7 +94,7 @@ async def read(backend: Any, request: ChatRequest) -> list[Delta]:
     return [delta async for delta in backend.chat(request)]
 
 
-async def read_ids(engine: Launched, request: ChatRequest) -> list[int]:
+async def read_ids(engine: ManagedEngine, request: ChatRequest) -> list[int]:
     asked = engine.checkpoint.ask(request)
     async with httpx.AsyncClient(headers={"Authorization": f"Bearer {engine._key}"}, timeout=120) as client:
         if isinstance(engine, SGLang):
@@ -146,8 +146,8 @@ def pair(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Iterator[P
     with pytest.MonkeyPatch.context() as patch:
         for variable, value in ENVIRONMENT.items():
             patch.setenv(variable, value)
-        engine = made(folders[kind], model_id="tiny", options=options, care=CARE, on_progress=print)
-        own = Own(folders[kind], loading={"device": "cpu", "dtype": "float32"})
+        engine = made(folders[kind], model_id="tiny", options=options, supervision=CARE, on_progress=print)
+        own = EngineBackend(folders[kind], loading={"device": "cpu", "dtype": "float32"})
         try:
             loop.run(own.start())
             loop.run(engine.start())
@@ -160,7 +160,7 @@ def pair(request: pytest.FixtureRequest, folders: dict[str, Path]) -> Iterator[P
         assert not [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
 
 
-def family_of(engine: Launched) -> list[psutil.Process]:
+def family_of(engine: ManagedEngine) -> list[psutil.Process]:
     """The engine's processes, its first one first."""
     if engine._process is None or engine._process.pid is None:
         return []
@@ -171,7 +171,7 @@ def family_of(engine: Launched) -> list[psutil.Process]:
 def test_prompt_ids_and_greedy_text_are_ours(pair: Pair, size: tuple[int, int]) -> None:
     request = ask(size, "What is in the picture?")
     asked = pair.engine.checkpoint.ask(request)
-    plan = plan_tiles(asked.pictures[0].size, pair.engine.checkpoint.spec.tiling)
+    plan = plan_tiles(asked.images[0].size, pair.engine.checkpoint.spec.tiling)
     image_id = pair.engine.checkpoint.image_id
     expected = [one for token in asked.input_ids for one in [token] * (plan.num_positions if token == image_id else 1)]
     ids = pair.read_ids(request)
@@ -245,8 +245,8 @@ def test_a_typed_slot_is_no_picture(pair: Pair) -> None:
     for parts in (("What is <image> in </s> it?",), ((336, 336), "What is <image> in it?")):
         asked = pair.engine.checkpoint.ask(ask(*parts))
         ids = pair.read_ids(ask(*parts))
-        assert asked.input_ids.count(pair.engine.checkpoint.image_id) == len(asked.pictures)
-        if not asked.pictures:
+        assert asked.input_ids.count(pair.engine.checkpoint.image_id) == len(asked.images)
+        if not asked.images:
             assert pair.engine.checkpoint.image_id not in ids
         pair.answer(ask(*parts))
     assert pair.engine.process.num_starts == 1
@@ -304,7 +304,7 @@ def skip_what_needs_no_second_look(pair: Pair) -> None:
         pytest.skip("the same process with another model: looked at with LLaVA-1.6")
 
 
-async def count_running(engine: Launched) -> float:
+async def count_running(engine: ManagedEngine) -> float:
     names = ("vllm:num_requests_running", "sglang:num_running_reqs")
     async with httpx.AsyncClient(headers={"Authorization": f"Bearer {engine._key}"}, timeout=10) as client:
         page = (await client.get(f"{engine.process.url}/metrics")).text
@@ -351,7 +351,7 @@ def test_a_killed_engine_is_back_by_itself(pair: Pair, which: str) -> None:
                 pass
         while await pair.engine.is_ready():
             await asyncio.sleep(0.1)
-        with pytest.raises(EngineClosed, match="started again"):
+        with pytest.raises(EngineClosed, match="being restarted"):
             await read(pair.engine, ask("Q"))
         while not await pair.engine.is_ready():
             await asyncio.sleep(0.2)

@@ -40,7 +40,7 @@ WITHOUT_TORCH = [
 ]
 # What `llava serve` alone imports cannot do without its extra; that command says which.
 WITH_AN_EXTRA = [name for name in MODULES if name.startswith("llava.serve.") and name not in WITHOUT_TORCH]
-WITH_AN_EXTRA += [f"llava.backends.{name}" for name in ("launched", "process", "remote", "sglang", "vllm")]
+WITH_AN_EXTRA += [f"llava.backends.{name}" for name in ("managed_engine", "process", "remote", "sglang", "vllm")]
 
 
 def run_python(code: str) -> str:

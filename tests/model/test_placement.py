@@ -183,9 +183,9 @@ def test_a_model_that_is_there_whole_is_quantized_in_its_decoders_blocks_alone(
     assert quantized == {name for name in kinds if name.startswith("model.layers.")}
     assert "model.layers.0.self_attn.q_proj" in quantized
     assert all(torch.equal(value, whole[name]) for name, value in model.state_dict().items())
-    assert graphs.can_be_recorded(model)
+    assert graphs.can_capture(model)
     model.extra = type("Linear8bitLt", (nn.Linear,), {})(1, 1)
-    assert not graphs.can_be_recorded(model), "it waits for the device"
+    assert not graphs.can_capture(model), "it waits for the device"
 
 
 @pytest.mark.parametrize("merge", [True, False])

@@ -27,7 +27,7 @@ from transformers.models.siglip.image_processing_pil_siglip import SiglipImagePr
 
 from llava import config as llava_config
 from llava.answer import place_pictures, start_conversation
-from llava.backends.local import Local
+from llava.backends.answerer import Answerer
 from llava.config import read_spec
 from llava.errors import CheckpointError, UsageError
 from llava.image.geometry import Size, plan_images, plan_tiles, plan_whole
@@ -373,7 +373,7 @@ def test_the_engine_and_generate_answer_alike(tmp_path: Path, is_hf: bool) -> No
         write_original(tmp_path)
     loaded = load(tmp_path)
     sampling = Sampling(temperature=0, max_new_tokens=8)
-    local = Local.of(loaded)
+    local = Answerer.of(loaded)
     for images in ([draw(50, 40)], [draw(50, 40), draw(20, 90)]):
         pictures = [load_picture(image) for image in images]
         conversation = start_conversation(loaded)

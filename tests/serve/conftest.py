@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from llava.backends.own import Own
+from llava.backends.engine_backend import EngineBackend
 from llava.serve.limits import Limits, Settings
 from tests.serve.serving import PATIENCE_S, Running, run_server
 
@@ -30,7 +30,7 @@ LIMITS = Limits(
 @pytest.fixture(scope="session")
 def own() -> Iterator[Running]:
     """The embedded model, with our engine, and small limits."""
-    with run_server(Own(), Settings(limits=LIMITS)) as running:
+    with run_server(EngineBackend(), Settings(limits=LIMITS)) as running:
         yield running
 
 

@@ -27,7 +27,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llava.backends.own import Own
+from llava.backends.engine_backend import EngineBackend
 from llava.backends.protocol import ChatMessage, ChatRequest, SentPicture
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.image.geometry import Size, plan_tiles
@@ -373,7 +373,7 @@ def test_row_49_what_one_key_asked_makes_no_other_keys_answer_come_sooner(apart:
     loaded = own.service.backend._ready().loaded  # type: ignore[attr-defined]
     settings = Settings(limits=LIMITS, keys=("one", "two"), keeps_keys_apart=apart)
     question = {**say("What is written on the sign?", DEMO), "max_tokens": 2}
-    with run_server(Own(loaded), settings) as running:
+    with run_server(EngineBackend(loaded), settings) as running:
 
         def ask(key: str) -> tuple[int, str]:
             reply = running.post(CHAT, question, Authorization=f"Bearer {key}")
@@ -392,7 +392,7 @@ def test_row_49_what_one_key_asked_makes_no_other_keys_answer_come_sooner(apart:
 
 def prompt_ids(running: Running, *messages: ChatMessage) -> tuple[int, ...]:
     backend = running.service.backend
-    assert isinstance(backend, Own)
+    assert isinstance(backend, EngineBackend)
     return backend._prepare(backend._ready(), ChatRequest(messages)).prompt.input_ids
 
 

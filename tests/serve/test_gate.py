@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from llava.backends.own import Own
+from llava.backends.engine_backend import EngineBackend
 from llava.serve.limits import Limits, Settings
 from tests.serve.serving import PATIENCE_S, Puppet, Running, run_server, wait_until
 
@@ -97,7 +97,7 @@ def num_cancelled(running: Running) -> float:
 def check_freed(running: Running, cancelled: float) -> None:
     """So many were cancelled since the server began, nobody is left, and every block can be had again."""
     backend = running.service.backend
-    assert isinstance(backend, Own)
+    assert isinstance(backend, EngineBackend)
     engine = backend.engine
     wait_until(lambda: num_cancelled(running) == cancelled)
     wait_until(lambda: running.service.num_open == engine._num_open == 0)
@@ -110,7 +110,7 @@ def check_freed(running: Running, cancelled: float) -> None:
 @pytest.fixture(scope="module")
 def endless(next_folder: Path) -> Iterator[Running]:
     """A model that never ends an answer by itself."""
-    with run_server(Own(next_folder)) as running:
+    with run_server(EngineBackend(next_folder)) as running:
         yield running
 
 

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from llava.backends.own import RESTART_S, Own
+from llava.backends.engine_backend import RESTART_S, EngineBackend
 from llava.errors import BadImage, EngineClosed
 from llava.image.source import Limits as ImageLimits
 from llava.serve.decoder import Decoders
@@ -195,9 +195,9 @@ def test_a_picture_that_takes_too_much_memory_is_refused(request: pytest.Fixture
 
 def test_an_engine_that_breaks_fails_its_requests_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     now, raised = [1000.0], list[Any]()
-    monkeypatch.setattr("llava.backends.own.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr("llava.backends.engine_backend.time", SimpleNamespace(monotonic=lambda: now[0]))
     monkeypatch.setattr("threading.excepthook", raised.append)
-    backend = Own()
+    backend = EngineBackend()
     with run_server(backend) as running:
         assert running.post(CHAT, HI).status == 200
         broken = backend.engine

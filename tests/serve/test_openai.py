@@ -12,7 +12,7 @@ import pydantic
 import pytest
 from PIL import Image
 
-from llava.backends.own import Own
+from llava.backends.engine_backend import EngineBackend
 from llava.backends.protocol import TokenLogprob
 from llava.serve.limits import Settings
 from llava.serve.schemas import write_chat_logprobs, write_completion_logprobs
@@ -60,7 +60,7 @@ def test_a_private_address_is_asked_only_where_that_is_set(internet: Internet) -
     internet.page("/sign.png", DEMO.read_bytes())
     url = f"http://127.0.0.1:{internet.tcp.server_address[1]}/sign.png"
     with (
-        run_server(Own(), Settings(limits=LIMITS, fetch_private=True)) as running,
+        run_server(EngineBackend(), Settings(limits=LIMITS, fetch_private=True)) as running,
         openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client,
     ):
         assert ask(client, picture(url), QUESTION).choices[0].message.content == "MORTALS"

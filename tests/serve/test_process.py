@@ -36,10 +36,10 @@ LONG = {**HI, "max_tokens": 300}
 # The command, but long answers stay open, whatever is ready of them, until the file is there that comes first.
 HELD = """
 import asyncio, contextlib, pathlib, sys
-from llava.backends.own import Own
+from llava.backends.engine_backend import EngineBackend
 from llava.cli import main
 
-chat, gate = Own.chat, pathlib.Path(sys.argv.pop(1))
+chat, gate = EngineBackend.chat, pathlib.Path(sys.argv.pop(1))
 
 async def hold(self, request):
     async with contextlib.aclosing(chat(self, request)) as deltas:
@@ -48,7 +48,7 @@ async def hold(self, request):
                 await asyncio.sleep(0.02)
             yield delta
 
-Own.chat = hold
+EngineBackend.chat = hold
 sys.exit(main(sys.argv[1:]))
 """
 

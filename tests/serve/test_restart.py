@@ -21,7 +21,7 @@ need_gradio()
 # The command, with a model that says what it was asked, and says "word" without end where it is told to talk.
 SAYING = """
 import asyncio, sys
-from llava.backends.own import Own
+from llava.backends.engine_backend import EngineBackend
 from llava.backends.protocol import Delta, Usage
 from llava.cli import main
 
@@ -33,7 +33,7 @@ async def chat(self, request):
     yield Delta(text=" / ".join(said))
     yield Delta(finish_reason="stop", usage=Usage(7, 5))
 
-Own.chat = chat
+EngineBackend.chat = chat
 sys.exit(main(sys.argv[1:]))
 """
 

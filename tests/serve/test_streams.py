@@ -14,7 +14,7 @@ from typing import Any
 import openai
 import pytest
 
-from llava.backends.own import Own
+from llava.backends.engine_backend import EngineBackend
 from llava.errors import ContextTooLong
 from llava.serve.limits import Limits, Settings
 from llava.serve.pieces import write_event_comment
@@ -257,6 +257,6 @@ def test_an_answer_tells_what_ended_it(own: Running) -> None:
 
 
 def test_an_answer_that_the_context_cut_says_so(next_folder: Any) -> None:
-    with run_server(Own(next_folder), Settings(limits=Limits(new_tokens=10**6))) as running:
+    with run_server(EngineBackend(next_folder), Settings(limits=Limits(new_tokens=10**6))) as running:
         (choice,) = running.post(CHAT, {**HI, "max_tokens": 10**6}).json["choices"]
         assert (choice["finish_reason"], choice["stop_reason"]) == ("length", "context_length")

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from llava.backends.own import Own
+from llava.backends.engine_backend import EngineBackend
 from llava.backends.protocol import ChatRequest, Delta
 from llava.errors import EngineFull
 from llava.serve.limits import Limits, Settings
@@ -35,7 +35,7 @@ class Talker(Puppet):
                 yield delta
 
 
-class Held(Own):
+class Held(EngineBackend):
     """Waits after the first letter of an answer where it is told to."""
 
     def __init__(self) -> None:

@@ -56,7 +56,7 @@ def test_the_end_of_the_front_ends_slider_is_the_likeliest_answer(own: Running) 
 def test_pictures_and_places_have_to_agree(own: Running) -> None:
     asked = {"model": "embedded", "prompt": prompt_for("<image>\nWhat?"), "images": []}
     reply = own.post("/worker_generate_stream", asked)
-    assert (reply.status, "1 <image>, but there are 0 pictures" in reply.error["message"]) == (400, True)
+    assert (reply.status, "1 <image>, but there are 0 images" in reply.error["message"]) == (400, True)
     # What the original's front end reads of every answer.
     assert (reply.json["error_code"], reply.json["text"]) == (1, reply.error["message"])
     many = own.post("/worker_generate_stream", {**asked, "images": ["x"] * 5})

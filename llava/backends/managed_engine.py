@@ -1,7 +1,7 @@
-"""A server of others that this one starts and looks after, with a checkpoint of ours: what SGLang and vLLM share.
+"""An external engine's server that this one starts and supervises: what SGLang and vLLM have in common.
 
-A launched engine never sees a client. It gets finished texts and clean pictures on a private port with a key of its
-own, is started again when it dies, and a request that was running at two deaths is not given to it a third time.
+A managed engine never talks to a client. It gets finished texts and re-encoded images on a private port with its own
+key, and is restarted when it dies. A request that was running at two of its deaths is not sent a third time.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from llava.backends.answerer import TrimmedText
 from llava.backends.checkpoints import Asked, Checkpoint, find_hf_folder
-from llava.backends.local import Speech
-from llava.backends.own import name_model
-from llava.backends.process import Care, EngineProcess, Launch
+from llava.backends.engine_backend import name_model
+from llava.backends.process import EngineProcess, Launch, Supervision
 from llava.backends.protocol import ChatRequest, Delta, Usage
 from llava.backends.remote import Counts, Remote, Timeouts
 from llava.errors import EngineClosed, EngineFailed, LlavaError, RequestTooLarge, UsageError
@@ -33,15 +33,15 @@ from llava.text import write_line
 _log = logging.getLogger("llava.engine")
 
 # A request that was running at so many deaths of the engine is refused from then on.
-_MOST_DEATHS_OF_A_REQUEST = 2
-_REMEMBERED_REQUESTS = 4096
-# The end of an engine is noticed only once all of its processes have ended, which have to free an accelerator first.
+_MAX_DEATHS_OF_A_REQUEST = 2
+_MAX_SUSPECTS = 4096
+# An engine's death is noticed only when all of its processes have ended, which have to free an accelerator first.
 _BROKEN_S = 30.0
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """How an engine runs a model. None leaves the engine its own default."""
+    """How an engine runs a model. None is the engine's own default. Raises UsageError for a value out of range."""
 
     python: str | None = None
     """The interpreter that has the engine installed; by default this one."""
@@ -50,25 +50,25 @@ class EngineOptions:
     dtype: str | None = None
     quantization: str | None = None
     memory_share: float | None = None
-    """Of an accelerator's memory, for weights and cache together."""
+    """The share of an accelerator's memory for weights and KV cache together, in (0, 1)."""
     context_tokens: int | None = None
     device: str | None = None
-    max_pictures: int = 16
-    """Of one request; the engine refuses more."""
+    max_images: int = 16
+    """The most images of one request."""
     template: str | None = None
     """A name of ``conv_templates``; by default the checkpoint's own."""
     arguments: tuple[str, ...] = ()
-    """Further ones for the engine's own command line, as they stand."""
+    """More arguments for the engine's own command line, passed as they are."""
 
     def __post_init__(self) -> None:
-        for name in ("tensor_parallel", "data_parallel", "max_pictures"):
+        for name in ("tensor_parallel", "data_parallel", "max_images"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name.replace('_', ' ')} is {getattr(self, name)}; it has to be at least 1.")
         if self.memory_share is not None and not 0 < self.memory_share < 1:
             raise UsageError(f"The memory share is {self.memory_share}; it has to be between 0 and 1.")
 
     def find_python(self) -> str:
-        """Raises UsageError if there is no such interpreter."""
+        """The interpreter's path. Raises UsageError if there is none."""
         if self.python is None:
             return sys.executable
         found = shutil.which(os.path.expanduser(self.python))
@@ -79,16 +79,16 @@ class EngineOptions:
 
 @dataclass
 class _Suspects:
-    """Which requests were running when the engine died, by their digests."""
+    """Counts, by digest, at how many of the engine's deaths each request was running."""
 
     running: Counter[str] = field(default_factory=Counter)
     broken: dict[str, float] = field(default_factory=dict)
-    """When an answer broke off: a connection ends before the end of the process is noticed."""
+    """When an answer was cut off: its connection breaks before the process is known to have died."""
     deaths: Counter[str] = field(default_factory=Counter)
 
     @contextmanager
     def watch(self, digest: str) -> Iterator[None]:
-        """While a request runs."""
+        """Marks a request as running."""
         self.running[digest] += 1
         try:
             yield
@@ -104,21 +104,21 @@ class _Suspects:
         now = time.monotonic()
         self.deaths.update({*self.running, *(one for one, at in self.broken.items() if now - at < _BROKEN_S)})
         self.broken.clear()
-        if len(self.deaths) > _REMEMBERED_REQUESTS:
-            self.deaths = Counter(dict(self.deaths.most_common(_REMEMBERED_REQUESTS // 2)))
+        if len(self.deaths) > _MAX_SUSPECTS:
+            self.deaths = Counter(dict(self.deaths.most_common(_MAX_SUSPECTS // 2)))
 
     def check(self, digest: str, engine: str) -> None:
-        """Raises EngineFailed for a request that is under too much suspicion."""
-        if self.deaths[digest] >= _MOST_DEATHS_OF_A_REQUEST:
+        """Raises EngineFailed for a request that was running at too many deaths."""
+        if self.deaths[digest] >= _MAX_DEATHS_OF_A_REQUEST:
             raise EngineFailed(
                 f"{engine} died {self.deaths[digest]} times while this very request was running, so it is not asked "
-                "again. Change the text or the pictures.",
+                "again. Change the text or the images.",
                 status=422,
             )
 
 
 def read_flags(arguments: Any, settings: Any) -> dict[str, Any]:
-    """The arguments of ``Launched`` from those of ``llava serve``. Raises UsageError for what no engine here has."""
+    """The arguments of ``ManagedEngine`` from the flags of ``llava serve``. Raises UsageError for another engine's."""
     remedies = {
         "--model-base": (arguments.model_base, "merge it first (llava convert)"),
         "--vision-tower": (arguments.vision_tower, "put the tower inside first (llava convert --vision-tower)"),
@@ -141,24 +141,24 @@ def read_flags(arguments: Any, settings: Any) -> dict[str, Any]:
             memory_share=arguments.memory_share,
             context_tokens=arguments.context,
             device=arguments.device,
-            max_pictures=max(1, settings.limits.pictures),
+            max_images=max(1, settings.limits.pictures),
             template=arguments.conv_mode,
             arguments=tuple(arguments.engine_arg),
         ),
-        "care": Care(start_s=arguments.engine_start_s),
+        "supervision": Supervision(start_s=arguments.engine_start_s),
         "timeouts": Timeouts(silent_s=settings.limits.answer_s),
         "on_progress": lambda sentence: write_line(f"llava: {sentence}"),
     }
 
 
-class Launched:
-    """See ``Backend``. A subclass says how its engine is started and asked.
+class ManagedEngine:
+    """See ``Backend``. A subclass implements how its engine is started and asked.
 
     Args:
         model: what ``load_model`` takes, or None for the embedded model.
         model_id: what clients call it.
-        options, care, timeouts: how it runs, is looked after, and how long it may keep us waiting.
-        on_progress: gets sentences for the person who waits for the start.
+        options, supervision, timeouts: how the engine runs, how it is supervised, and how long it may take to answer.
+        on_progress: gets sentences for the user who waits for the start.
     """
 
     name = "the engine"
@@ -171,7 +171,7 @@ class Launched:
         *,
         model_id: str | None = None,
         options: EngineOptions = EngineOptions(),
-        care: Care = Care(),
+        supervision: Supervision = Supervision(),
         timeouts: Timeouts = Timeouts(),
         on_progress: Callable[[str], None] | None = None,
     ) -> None:
@@ -179,7 +179,7 @@ class Launched:
         self.context_tokens = 0  # known from ``start`` on
         self.options = options
         self._model = model
-        self._care = care
+        self._supervision = supervision
         self._timeouts = timeouts
         self._on_progress = on_progress or _log.info
         self._key = secrets.token_hex(16)
@@ -195,27 +195,27 @@ class Launched:
     def checkpoint(self) -> Checkpoint:
         """The model's prompts. Raises EngineClosed before ``start``."""
         if self._checkpoint is None:
-            raise EngineClosed(f"{self.name} does not run.")
+            raise EngineClosed(f"{self.name} is not running.")
         return self._checkpoint
 
     @property
     def process(self) -> EngineProcess:
         """The engine's process. Raises EngineClosed before ``start`` and after ``stop``."""
         if self._process is None:
-            raise EngineClosed(f"{self.name} does not run.")
+            raise EngineClosed(f"{self.name} is not running.")
         return self._process
 
     async def start(self) -> None:
-        """Converts the checkpoint if it has to be, starts the engine and waits until it is healthy.
+        """Converts the checkpoint if needed, starts the engine and waits until it is healthy.
 
-        Raises CheckpointError and UsageError, and LlavaError with the engine's last words if it does not come up.
+        Raises CheckpointError and UsageError; LlavaError with the engine's last output if it does not start.
         """
         options = self.options
         python = options.find_python()
         await self._check_installed(python)
         checkpoint = await asyncio.to_thread(self._open)
         self._checkpoint, self.context_tokens = checkpoint, checkpoint.context_tokens
-        self._process = EngineProcess(self._launch(python, checkpoint), self._care, self._on_progress)
+        self._process = EngineProcess(self._launch(python, checkpoint), self._supervision, self._on_progress)
         self._process.when_dead(self._suspects.note_death)
         try:
             await self._process.start()
@@ -232,15 +232,15 @@ class Launched:
         return checkpoint
 
     async def _check_installed(self, python: str) -> None:
-        """LlavaError if the interpreter does not have the engine: a sentence now, not a traceback in a minute."""
+        """Raises LlavaError if the engine is not installed there: a sentence now, not a traceback in a minute."""
         code = f"import importlib.util as u, sys; sys.exit(u.find_spec({self.module!r}) is None)"
         asked = await asyncio.create_subprocess_exec(
             python, "-c", code, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
         )
         if await asked.wait() != 0:
             raise LlavaError(
-                f"{python} has no {self.module}: install it in an environment of its own and name that one's "
-                "interpreter with --engine-python."
+                f"{python} has no {self.module}: install it in an environment of its own and name its interpreter "
+                "with --engine-python."
             )
 
     def _launch(self, python: str, checkpoint: Checkpoint) -> Launch:
@@ -251,7 +251,7 @@ class Launched:
         yield Delta()
 
     async def stop(self) -> None:
-        """Ends the engine and all its processes. Again is harmless."""
+        """Ends the engine and all its processes. Idempotent."""
         process, self._process = self._process, None
         remote, self._remote = self._remote, None
         if process is not None:
@@ -268,30 +268,31 @@ class Launched:
         self.process.check_alive()
         request = replace(request, sampling=self.checkpoint.fill(request.sampling))
         asked = await asyncio.to_thread(self.checkpoint.ask, request)
-        if len(asked.pictures) > self.options.max_pictures:
+        if len(asked.images) > self.options.max_images:
             raise RequestTooLarge(
-                f"The conversation has {len(asked.pictures)} pictures; at most {self.options.max_pictures} are allowed."
+                f"The conversation has {len(asked.images)} images; at most {self.options.max_images} are allowed. "
+                "Leave some out."
             )
         digest = _digest(asked, request)
         self._suspects.check(digest, self.name)
-        speeches = [Speech(None) for _ in range(request.num_choices)]
+        said = [TrimmedText() for _ in range(request.num_choices)]
         with self._suspects.watch(digest):
             try:
                 async with aclosing(self._ask(await self._find_remote(), asked, request)) as deltas:
                     async for delta in deltas:
-                        yield self._tell(delta, speeches, asked, request)
+                        yield self._clean(delta, said, asked, request)
             except EngineFailed as error:
-                # A server whose workers died says so in its answers before it ends, as vLLM does.
+                # A server whose workers died reports it in its answers before it ends, as vLLM does.
                 if error.status < 500 or await self.process.look():
                     raise
                 raise EngineClosed(f"{self.name} died before the answer ended. Ask again.") from error
 
-    def _tell(self, delta: Delta, speeches: Sequence[Speech], asked: Asked, request: ChatRequest) -> Delta:
-        if request.prompt is None:  # blanks around an answer are no part of it, whichever engine gives it
-            speech = speeches[delta.index]
-            said = len(speech.text)
-            speech.say(delta.text)
-            delta = replace(delta, text=speech.text[said:])
+    def _clean(self, delta: Delta, said: Sequence[TrimmedText], asked: Asked, request: ChatRequest) -> Delta:
+        if request.prompt is None:  # whitespace around an answer is not part of it, whichever engine gives it
+            text = said[delta.index]
+            before = len(text.text)
+            text.append(delta.text)
+            delta = replace(delta, text=text.text[before:])
         if delta.usage is not None:
             delta = replace(delta, usage=self._check_usage(delta.usage, asked))
         return delta
@@ -303,7 +304,7 @@ class Launched:
         return replace(usage, image_tokens=asked.image_tokens)
 
     async def _find_remote(self) -> Remote:
-        """Our client of the engine; a new one after each start, which has another port."""
+        """The client of the engine; a new one after each start, because the port is another."""
         process = self.process
         if self._remote is None or self._port != process.port:
             old = self._remote
@@ -324,7 +325,7 @@ class Launched:
         return f"{url}/v1"
 
     def count(self) -> Mapping[str, float]:
-        """Counts of what was passed on, and how often the engine was started."""
+        """See ``Backend.count``: requests that were passed on, and how often the engine was started."""
         counts = self._counts.tell()
         counts["engine_starts_total"] = 0 if self._process is None else self._process.num_starts
         counts["prompts_read_otherwise_total"] = self._misread
@@ -332,6 +333,6 @@ class Launched:
 
 
 def _digest(asked: Asked, request: ChatRequest) -> str:
-    told: list[Any] = [asked.text, [picture.digest for picture in asked.pictures], request.top_logprobs]
-    told += [request.num_choices, request.sampling, request.response_format]
-    return hashlib.sha256(repr(told).encode()).hexdigest()
+    content: list[Any] = [asked.text, [image.digest for image in asked.images], request.top_logprobs]
+    content += [request.num_choices, request.sampling, request.response_format]
+    return hashlib.sha256(repr(content).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Answers held to a form, beside every text that the form allows."""
+"""Constrained answers, compared with every text that their grammar allows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import torch
 
 from llava import load_model
 from llava.engine.engine import Engine
-from llava.engine.forms import Forms
+from llava.engine.grammar import GrammarCompiler
 from llava.engine.stream import Question
 from llava.errors import EngineClosed, UsageError
 from llava.prompt import Prompt
@@ -33,8 +33,8 @@ def loaded(next_folder: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def forms(loaded: Any) -> Forms:
-    return Forms(loaded.tokenizer, [loaded.tokenizer.eos_token_id])
+def grammars(loaded: Any) -> GrammarCompiler:
+    return GrammarCompiler(loaded.tokenizer, [loaded.tokenizer.eos_token_id])
 
 
 def schema(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,27 +57,31 @@ def allowed_by_hand(tokenizer: Any, texts: list[bytes], said: bytes) -> set[int]
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_the_tokens_that_may_come_are_those_that_lead_to_an_allowed_text(loaded: Any, forms: Forms, word: str) -> None:
+def test_the_tokens_that_may_come_are_those_that_lead_to_an_allowed_text(
+    loaded: Any, grammars: GrammarCompiler, word: str
+) -> None:
     tokenizer = loaded.tokenizer
     texts = [f'{blank}"{one}"'.encode() for blank in ("", " ") for one in WORDS]
-    following = forms.make(schema({"enum": WORDS})).begin()
+    matcher = grammars.compile(schema({"enum": WORDS})).start()
     said, wanted = b"", f'"{word}"'.encode()
     while said != wanted:
-        assert not following.is_complete
-        scores = following.mask(torch.zeros(len(tokenizer) + 5))
-        allowed = {token for token, score in enumerate(scores.tolist()) if score == 0}
+        assert not matcher.is_complete
+        logits = matcher.mask_logits(torch.zeros(len(tokenizer) + 5))
+        allowed = {token for token, logit in enumerate(logits.tolist()) if logit == 0}
         by_hand = allowed_by_hand(tokenizer, texts, said)
         left = {text[len(said) :] for text in texts if text.startswith(said)}
         # Of what has to come next whatever is meant, one spelling is enough.
         first = {text[:1] for text in left}
         assert allowed == by_hand if len(first) > 1 else allowed <= by_hand
         token = next(t for t in allowed if wanted.startswith(said + spell(tokenizer, t)))
-        following.take(token)
+        matcher.accept(token)
         said += spell(tokenizer, token)
-    assert following.is_complete
+    assert matcher.is_complete
 
 
-def test_a_greedy_answer_is_the_likeliest_of_the_allowed_tokens_at_each_step(loaded: Any, forms: Forms) -> None:
+def test_a_greedy_answer_is_the_likeliest_of_the_allowed_tokens_at_each_step(
+    loaded: Any, grammars: GrammarCompiler
+) -> None:
     model, tokenizer = loaded.model, loaded.tokenizer
     texts = [f'{blank}"{one}"'.encode() for blank in ("", " ") for one in WORDS]
     for question in ("Hi", "Is it?", "Why is the sky so high?"):
@@ -85,12 +89,12 @@ def test_a_greedy_answer_is_the_likeliest_of_the_allowed_tokens_at_each_step(loa
         said, new = b"", []
         while said not in texts:
             with torch.inference_mode():
-                scores = model(torch.tensor([ids + new])).logits[0, -1]
-            new.append(max(allowed_by_hand(tokenizer, texts, said), key=lambda token: float(scores[token])))
+                logits = model(torch.tensor([ids + new])).logits[0, -1]
+            new.append(max(allowed_by_hand(tokenizer, texts, said), key=lambda token: float(logits[token])))
             said += spell(tokenizer, new[-1])
         with Engine(loaded) as engine:
-            form = forms.make(schema({"enum": WORDS}))
-            text, result = engine.submit(Question(Prompt(tuple(ids), None, len(ids)), form=form)).wait()
+            grammar = grammars.compile(schema({"enum": WORDS}))
+            text, result = engine.submit(Question(Prompt(tuple(ids), None, len(ids)), grammar=grammar)).wait()
         assert text.strip() == said.decode().strip()
         assert result.reason == "stop"
 
@@ -113,40 +117,42 @@ def bytes_for(loaded: Any, num_positions: int) -> int:
     return num_positions * 2 * config.num_hidden_layers * config.num_key_value_heads * head_dim * 4
 
 
-def submit_bowls(engine: Engine, loaded: Any, forms: Forms, seeds: range) -> list[str]:
+def submit_bowls(engine: Engine, loaded: Any, grammars: GrammarCompiler, seeds: range) -> list[str]:
     prompt = Prompt(tuple(loaded.tokenizer("Hi").input_ids), None, 2)
-    form = forms.make(schema(Bowl.model_json_schema()))
+    grammar = grammars.compile(schema(Bowl.model_json_schema()))
     settings = [Sampling(temperature=2.0, seed=seed, max_new_tokens=400, repetition_penalty=1.2) for seed in seeds]
     stop_ids = [loaded.tokenizer.eos_token_id]
-    streams = [engine.submit(Question(prompt, sampling=one, stop_ids=stop_ids, form=form)) for one in settings]
+    streams = [engine.submit(Question(prompt, sampling=one, stop_ids=stop_ids, grammar=grammar)) for one in settings]
     answers = [stream.wait() for stream in streams]
     assert {result.reason for _, result in answers} == {"stop"}
     return [text for text, _ in answers]
 
 
-def test_drawn_answers_fit_their_schema_whatever_else_runs(loaded: Any, forms: Forms) -> None:
+def test_drawn_answers_fit_their_schema_whatever_else_runs(loaded: Any, grammars: GrammarCompiler) -> None:
     with Engine(loaded, max_running=8) as engine:
-        together = submit_bowls(engine, loaded, forms, range(12))
+        together = submit_bowls(engine, loaded, grammars, range(12))
         engine._scheduler.audit()
     for text in together:
         Bowl.model_validate_json(text)
     assert len(set(together)) == len(together)
-    # Room for few at once: the others are put off again and again, and go on where they were.
+    # Room for few at once: the others are preempted again and again, and continue where they were.
     with Engine(loaded, memory_bytes=bytes_for(loaded, 500)) as small:
-        assert submit_bowls(small, loaded, forms, range(12)) == together
+        assert submit_bowls(small, loaded, grammars, range(12)) == together
         assert small.stats().num_preemptions > 0
 
 
-def test_an_answer_may_hold_what_closes_others_but_not_what_the_client_stops_at(loaded: Any, forms: Forms) -> None:
+def test_an_answer_may_hold_what_closes_others_but_not_what_the_client_stops_at(
+    loaded: Any, grammars: GrammarCompiler
+) -> None:
     prompt = Prompt(tuple(loaded.tokenizer("Hi").input_ids), None, 2)
-    form = forms.make(schema({"const": ["ab", "c"]}))
+    grammar = grammars.compile(schema({"const": ["ab", "c"]}))
     with Engine(loaded) as engine:
-        text, result = engine.submit(Question(prompt, form=form)).wait()
+        text, result = engine.submit(Question(prompt, grammar=grammar)).wait()
         assert json.loads(text) == ["ab", "c"]
-        text, result = engine.submit(Question(prompt, sampling=Sampling(stop=("b",)), form=form)).wait()
+        text, result = engine.submit(Question(prompt, sampling=Sampling(stop=("b",)), grammar=grammar)).wait()
         assert text.strip() == '["a'
         assert result.reason == "stop"
-        text, result = engine.submit(Question(prompt, sampling=Sampling(max_new_tokens=3), form=form)).wait()
+        text, result = engine.submit(Question(prompt, sampling=Sampling(max_new_tokens=3), grammar=grammar)).wait()
         assert result.reason == "length"
 
 
@@ -215,50 +221,54 @@ def fits(value: Any, schema: Mapping[str, Any]) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(24))
-def test_however_few_tokens_there_are_the_document_is_complete_and_fits(loaded: Any, forms: Forms, seed: int) -> None:
+def test_however_few_tokens_there_are_the_document_is_complete_and_fits(
+    loaded: Any, grammars: GrammarCompiler, seed: int
+) -> None:
     source = random.Random(seed)
     prompt = Prompt(tuple(loaded.tokenizer("Hi").input_ids), None, 2)
     content = draw_schema(source)
-    form = forms.make(schema(content))
-    assert form._way is not None
+    grammar = grammars.compile(schema(content))
+    assert grammar._suffix is not None
     with Engine(loaded) as engine:
         settings = [
-            Sampling(max_new_tokens=max(1, len(form._way) + more), temperature=temperature, seed=seed)
+            Sampling(max_new_tokens=max(1, len(grammar._suffix) + more), temperature=temperature, seed=seed)
             for more in (0, 1, 3, 10, 40, 150)
             for temperature in (0.0, 2.0)
         ]
         stop_ids = [loaded.tokenizer.eos_token_id]
-        streams = [engine.submit(Question(prompt, sampling=one, stop_ids=stop_ids, form=form)) for one in settings]
+        streams = [
+            engine.submit(Question(prompt, sampling=one, stop_ids=stop_ids, grammar=grammar)) for one in settings
+        ]
         for stream, sampling in zip(streams, settings, strict=True):
             text, result = stream.wait()
             assert fits(json.loads(text), content), (content, sampling, text)
             assert result.new_tokens <= sampling.max_new_tokens
 
 
-def test_a_document_that_was_cut_short_says_so(loaded: Any, forms: Forms) -> None:
+def test_a_document_that_was_cut_short_says_so(loaded: Any, grammars: GrammarCompiler) -> None:
     prompt = Prompt(tuple(loaded.tokenizer("Hi").input_ids), None, 2)
-    form = forms.make(schema({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}))
+    grammar = grammars.compile(schema({"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}))
     with Engine(loaded) as engine:
-        text, result = engine.submit(Question(prompt, sampling=Sampling(max_new_tokens=60), form=form)).wait()
+        text, result = engine.submit(Question(prompt, sampling=Sampling(max_new_tokens=60), grammar=grammar)).wait()
         assert isinstance(json.loads(text)["a"], str)
         assert result.reason == "length"
-        # Nothing is made of what has no room for the least document.
-        text, result = engine.submit(Question(prompt, sampling=Sampling(max_new_tokens=2), form=form)).wait()
+        # There is no room for even the smallest document.
+        text, result = engine.submit(Question(prompt, sampling=Sampling(max_new_tokens=2), grammar=grammar)).wait()
         assert result.reason == "length"
 
 
-def test_who_wants_to_end_an_answer_closes_what_is_open(loaded: Any, forms: Forms) -> None:
+def test_a_model_that_wants_to_end_its_answer_closes_what_is_open(loaded: Any, grammars: GrammarCompiler) -> None:
     tokenizer, end = loaded.tokenizer, loaded.tokenizer.eos_token_id
     content = {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "string"}}}, "required": ["a"]}
-    following = forms.make(schema(content)).begin()
+    matcher = grammars.compile(schema(content)).start()
     said = b""
-    while not following.is_complete:
-        scores = torch.zeros(len(tokenizer))
-        scores[end] = 5.0
+    while not matcher.is_complete:
+        logits = torch.zeros(len(tokenizer))
+        logits[end] = 5.0
         open_token = next(t for t in range(len(tokenizer)) if spell(tokenizer, t) == b'"')
         if said.endswith(b"["):
-            scores[open_token] = 9.0
-        token = following.take(int(following.mask(scores).argmax()))
+            logits[open_token] = 9.0
+        token = matcher.accept(int(matcher.mask_logits(logits).argmax()))
         said += spell(tokenizer, token)
     assert json.loads(said) == {"a": [""]}
 
@@ -268,7 +278,9 @@ LARGE = {"anyOf": [{"type": "object", "properties": {f"a{i}": {"type": "string"}
 
 
 @pytest.mark.parametrize("name", ["too large", "endless"])
-def test_an_answer_that_cannot_be_followed_further_fails_alone(loaded: Any, forms: Forms, name: str) -> None:
+def test_an_answer_that_cannot_be_constrained_any_further_fails_alone(
+    loaded: Any, grammars: GrammarCompiler, name: str
+) -> None:
     content = {
         "too large": {"type": "array", "minItems": 2, "prefixItems": [{"const": 1}, LARGE]},
         "endless": {"$ref": "#"},
@@ -276,8 +288,10 @@ def test_an_answer_that_cannot_be_followed_further_fails_alone(loaded: Any, form
     prompt = Prompt(tuple(loaded.tokenizer("Hi").input_ids), None, 2)
     with Engine(loaded) as engine:
         other = engine.submit(Question(prompt, sampling=Sampling(max_new_tokens=100)))
-        failing = engine.submit(Question(prompt, form=forms.make(schema(content))))
-        with pytest.raises(UsageError, match=r"could not be held to its schema further: .*\. Use a simpler one\."):
+        failing = engine.submit(Question(prompt, grammar=grammars.compile(schema(content))))
+        with pytest.raises(
+            UsageError, match=r"could not be constrained to its schema any further: .*\. Use a simpler one\."
+        ):
             failing.wait()
         assert other.wait()[1].reason == "length"
         engine._scheduler.audit()
@@ -295,17 +309,19 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_schema_that_cannot_be_followed_is_refused(forms: Forms, name: str) -> None:
+def test_a_schema_that_cannot_be_compiled_is_refused(grammars: GrammarCompiler, name: str) -> None:
     content, says = REFUSED[name]
     began = time.process_time()
     for _ in range(2):
-        with pytest.raises(UsageError, match=rf"Answers cannot be held to this schema: .*{says}.*\. Use a simpler one"):
-            forms.make(schema(content))
+        with pytest.raises(
+            UsageError, match=rf"Answers cannot be constrained to this schema: .*{says}.*\. Use a simpler one"
+        ):
+            grammars.compile(schema(content))
     assert time.process_time() - began < 3
 
 
-def test_a_schema_is_read_once(forms: Forms, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = forms.make(schema({"enum": [1, 2]}))
+def test_a_schema_is_compiled_once(grammars: GrammarCompiler, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = grammars.compile(schema({"enum": [1, 2]}))
     starts: list[Any] = []
 
     def refuse(*arguments: Any, **keywords: Any) -> Any:
@@ -313,22 +329,22 @@ def test_a_schema_is_read_once(forms: Forms, monkeypatch: pytest.MonkeyPatch) ->
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr(subprocess, "run", refuse)
-    assert forms.make(schema({"enum": [1, 2]})) is first
-    forms.make({"type": "json_object"})  # ours, and no stranger's
+    assert grammars.compile(schema({"enum": [1, 2]})) is first
+    grammars.compile({"type": "json_object"})  # ours, so it is trusted
     assert not starts
-    for _ in range(2):  # it may be read the next time
-        with pytest.raises(EngineClosed, match="could not be read: Too many open files"):
-            forms.make(schema({"enum": [1, 3]}))
+    for _ in range(2):  # the failure is not cached
+        with pytest.raises(EngineClosed, match="could not be compiled: Too many open files"):
+            grammars.compile(schema({"enum": [1, 3]}))
 
 
-def test_the_forms_asked_for_last_are_kept(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llava.engine.forms._NUM_KEPT", 2)
-    forms = Forms(loaded.tokenizer, [2])
-    one, two, _ = (forms.make(schema({"enum": [number]})) for number in (1, 2, 3))
-    assert forms.make(schema({"enum": [2]})) is two
-    assert forms.make(schema({"enum": [1]})) is not one
+def test_the_grammars_compiled_last_are_cached(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llava.engine.grammar._CACHE_SIZE", 2)
+    grammars = GrammarCompiler(loaded.tokenizer, [2])
+    one, two, _ = (grammars.compile(schema({"enum": [number]})) for number in (1, 2, 3))
+    assert grammars.compile(schema({"enum": [2]})) is two
+    assert grammars.compile(schema({"enum": [1]})) is not one
 
 
 def test_a_slow_tokenizer_is_named() -> None:
     with pytest.raises(UsageError, match="fast tokenizer"):
-        Forms(SimpleNamespace(is_fast=False), [2]).make({"type": "json_object"})
+        GrammarCompiler(SimpleNamespace(is_fast=False), [2]).make({"type": "json_object"})

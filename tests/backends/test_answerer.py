@@ -14,7 +14,7 @@ import torch
 
 from llava import load_model
 from llava.answer import place_pictures, start_conversation
-from llava.backends.local import Local
+from llava.backends.answerer import Answerer
 from llava.engine.engine import Engine
 from llava.errors import ContextTooLong, UsageError
 from llava.image.source import Picture, load_picture
@@ -40,7 +40,7 @@ def conversation(loaded: Any, question: str, num_pictures: int = 1) -> Any:
 
 def test_what_is_no_text_is_refused_before_a_tokenizer_sees_it(loaded: Any) -> None:
     with pytest.raises(UsageError, match="The conversation is not valid UTF-8"):
-        Local(loaded).answer(conversation(loaded, "What \udcff?", 0), [], Sampling())
+        Answerer(loaded).answer(conversation(loaded, "What \udcff?", 0), [], Sampling())
 
 
 def forbid_generate(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,7 +52,7 @@ def forbid_generate(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_both_ways_say_the_same(loaded: Any, picture: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
-    backend = Local(loaded)
+    backend = Answerer(loaded)
     asked = (conversation(loaded, "What is it?"), [picture], Sampling(max_new_tokens=14))
     pieces: list[str] = []
     slow = backend._generate(backend.prepare(*asked), 0.0, pieces.append)
@@ -70,7 +70,7 @@ def test_both_ways_say_the_same(loaded: Any, picture: Picture, monkeypatch: pyte
 def test_both_ways_take_a_penalty_and_the_checkpoints_own(
     loaded: Any, picture: Picture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backend = Local(loaded)
+    backend = Answerer(loaded)
 
     def say_both(**settings: Any) -> str:
         asked = (conversation(loaded, "What is it?"), [picture], Sampling(max_new_tokens=40, **settings))
@@ -87,7 +87,7 @@ def test_both_ways_take_a_penalty_and_the_checkpoints_own(
 
 
 def test_generate_takes_a_seed_and_refuses_what_it_does_not_know(loaded: Any) -> None:
-    backend = Local(loaded)
+    backend = Answerer(loaded)
 
     def say(**settings: Any) -> str:
         asked = (conversation(loaded, "Why?", 0), [], Sampling(max_new_tokens=20, **settings))
@@ -103,8 +103,8 @@ def test_generate_takes_a_seed_and_refuses_what_it_does_not_know(loaded: Any) ->
 
 
 def test_more_conversations_than_an_engine_lets_wait_are_answered(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llava.backends.local.MOST_TOGETHER", 3)
-    backend = Local(loaded, max_running=2, max_waiting=1)
+    monkeypatch.setattr("llava.backends.answerer.MAX_SUBMITTED", 3)
+    backend = Answerer(loaded, max_running=2, max_waiting=1)
     asked = [(conversation(loaded, f"Why {i}?", 0), [], Sampling(max_new_tokens=1 + i % 3)) for i in range(8)]
     assert [answer.new_tokens for answer in backend.answer_all(iter(asked))] == [1, 2, 3, 1, 2, 3, 1, 2]
     # One that cannot be asked ends those before it.
@@ -127,7 +127,7 @@ def test_a_replaced_part_takes_effect(
         return original(self, *arguments, **keywords)
 
     monkeypatch.setattr(kind, name, replacement)
-    backend = Local(loaded)
+    backend = Answerer(loaded)
     backend.answer(conversation(loaded, "What?"), [picture], Sampling(max_new_tokens=2))
     assert calls
     assert backend._engine is None
@@ -138,7 +138,7 @@ def test_a_replaced_part_takes_effect(
 def test_replaced_attention_and_hooks_take_effect(
     loaded: Any, picture: Picture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backend = Local(loaded)
+    backend = Answerer(loaded)
     asked = (conversation(loaded, "What?"), [picture], Sampling(max_new_tokens=2))
     kind, seen = type(loaded.model.get_model().layers[0].self_attn), []
     original = kind.forward
@@ -160,7 +160,7 @@ def test_replaced_attention_and_hooks_take_effect(
 
 
 def test_beams_and_cut_prompts_go_through_generate(loaded: Any, picture: Picture) -> None:
-    backend = Local(loaded)
+    backend = Answerer(loaded)
     backend.answer(conversation(loaded, "What?"), [picture], Sampling(num_beams=2, max_new_tokens=2))
     config = loaded.model.config
     config.truncate_to_model_max_length, config.tokenizer_model_max_length = True, 40
@@ -174,7 +174,7 @@ def test_beams_and_cut_prompts_go_through_generate(loaded: Any, picture: Picture
 
 
 def test_an_exception_while_text_comes_ends_the_answer(loaded: Any, picture: Picture) -> None:
-    backend = Local(loaded)
+    backend = Answerer(loaded)
 
     def interrupt(_: str) -> None:
         raise KeyboardInterrupt
@@ -189,10 +189,10 @@ def test_an_exception_while_text_comes_ends_the_answer(loaded: Any, picture: Pic
 
 def test_where_memory_is_short_answers_are(loaded: Any, picture: Picture) -> None:
     asked = (conversation(loaded, "What?"), [picture], Sampling(max_new_tokens=500))
-    prompt_tokens = Local(loaded).prepare(*asked).prompt_tokens
+    prompt_tokens = Answerer(loaded).prepare(*asked).prompt_tokens
     config = loaded.model.config
     of_position = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
-    backend = Local(loaded, memory_bytes=(prompt_tokens // 16 + 2) * 16 * of_position)
+    backend = Answerer(loaded, memory_bytes=(prompt_tokens // 16 + 2) * 16 * of_position)
     answer = backend.answer(*asked)
     assert not answer.finished
     assert answer.new_tokens == backend.engine.cache_tokens - prompt_tokens + 1
@@ -201,9 +201,9 @@ def test_where_memory_is_short_answers_are(loaded: Any, picture: Picture) -> Non
 
 def test_where_the_context_is_full_the_answer_says_so(loaded: Any) -> None:
     asked = (conversation(loaded, "What?", 0), [], Sampling(max_new_tokens=4000))
-    backend = Local(loaded)
+    backend = Answerer(loaded)
     context_tokens = backend.prepare(*asked).prompt_tokens + 3
-    short = Local(replace(loaded, context_tokens=context_tokens))
+    short = Answerer(replace(loaded, context_tokens=context_tokens))
     answer = short.answer(*asked)
     assert (answer.finish_reason, answer.new_tokens, answer.finished) == ("context", 3, False)
     assert "fill the model's context" in (answer.explain() or "")
@@ -212,10 +212,10 @@ def test_where_the_context_is_full_the_answer_says_so(loaded: Any) -> None:
 def test_a_model_that_nobody_refers_to_is_let_go(next_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llava.engine.engine.IDLE_S", 0.01)
     mine = load_model(str(next_folder), device="cpu", dtype="float32")
-    assert Local.of(mine) is Local.of(mine)
+    assert Answerer.of(mine) is Answerer.of(mine)
     others = set(threading.enumerate())
-    Local.of(mine).answer(conversation(mine, "What?", 0), [], Sampling(max_new_tokens=2))
-    engine = Local.of(mine).engine
+    Answerer.of(mine).answer(conversation(mine, "What?", 0), [], Sampling(max_new_tokens=2))
+    engine = Answerer.of(mine).engine
     assert isinstance(engine, Engine)
     for thread in set(threading.enumerate()) - others:
         thread.join(200)
@@ -225,8 +225,28 @@ def test_a_model_that_nobody_refers_to_is_let_go(next_folder: Path, monkeypatch:
     assert gone() is None
 
 
+def test_settings_that_contradict_those_of_a_running_model_are_an_error(next_folder: Path) -> None:
+    mine = load_model(str(next_folder), device="cpu", dtype="float32")
+    first = Answerer.of(mine, memory_bytes=2**22, max_running=3)
+    # What is left out, None, or the same, contradicts nothing; nor does a default that is spelled out.
+    assert Answerer.of(mine) is first
+    assert Answerer.of(mine, memory_bytes=None, max_running=3, arithmetic="exact") is first
+    with pytest.raises(UsageError, match=r"max_running is 4, but .* already runs with 3\. Leave it out, or load"):
+        Answerer.of(mine, memory_bytes=2**22, max_running=4)
+    with pytest.raises(UsageError, match=r"arithmetic is 'int8', but .* already runs with 'exact'"):
+        Answerer.of(mine, arithmetic="int8")
+    with pytest.raises(UsageError, match="arithmetic is 'int4'; it has to be 'exact' or 'int8'"):
+        Answerer.of(mine, arithmetic="int4")
+    other = load_model(str(next_folder), device="cpu", dtype="float32")
+    assert Answerer.of(other, max_running=4).engine.settings.max_running == 4
+    Answerer.of(other).engine.close()
+    # Memory that was left to the first caller's default is named as such.
+    with pytest.raises(UsageError, match=r"memory_bytes is 4096, but .* already runs with its default"):
+        Answerer.of(other, memory_bytes=4096)
+
+
 def test_torchs_own_numbers_decide_where_no_seed_is_given(loaded: Any) -> None:
-    backend = Local(loaded)
+    backend = Answerer(loaded)
 
     def ask() -> str:
         torch.manual_seed(5)

@@ -17,8 +17,8 @@ from transformers import AutoTokenizer
 
 from llava.backends.checkpoints import Checkpoint, find_hf_folder
 from llava.backends.events import Reading
-from llava.backends.launched import EngineOptions, Launched
-from llava.backends.process import Care
+from llava.backends.managed_engine import EngineOptions, ManagedEngine
+from llava.backends.process import Supervision
 from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentPicture
 from llava.backends.sglang import SGLang, _Translation, write_body
 from llava.backends.vllm import TEMPLATE, VLLM, write_message
@@ -57,8 +57,8 @@ def ask(text: str, *pictures: Path, **settings: Any) -> ChatRequest:
 
 
 @asynccontextmanager
-async def serving(folder: Path, *flags: str, care: Care = QUICK, **options: Any) -> AsyncIterator[Stand]:
-    backend = Stand(folder, model_id="tiny", options=EngineOptions(arguments=flags, **options), care=care)
+async def serving(folder: Path, *flags: str, supervision: Supervision = QUICK, **options: Any) -> AsyncIterator[Stand]:
+    backend = Stand(folder, model_id="tiny", options=EngineOptions(arguments=flags, **options), supervision=supervision)
     try:
         await backend.start()
         yield backend
@@ -66,11 +66,11 @@ async def serving(folder: Path, *flags: str, care: Care = QUICK, **options: Any)
         await backend.stop()
 
 
-async def read(backend: Launched, request: ChatRequest) -> list[Delta]:
+async def read(backend: ManagedEngine, request: ChatRequest) -> list[Delta]:
     return [delta async for delta in backend.chat(request)]
 
 
-async def answer(backend: Launched, request: ChatRequest) -> str:
+async def answer(backend: ManagedEngine, request: ChatRequest) -> str:
     return "".join(delta.text for delta in await read(backend, request))
 
 
@@ -105,10 +105,10 @@ def test_an_engine_that_is_killed_breaks_its_answers_off_and_is_back_by_itself(h
             deltas = backend.chat(ask("wait"))
             assert (await anext(deltas)).text == "one"
             engine_of(family(backend.process.pid)).kill()
-            with pytest.raises(EngineClosed, match="broke off before the answer ended"):
+            with pytest.raises(EngineClosed, match="closed the connection before the answer ended"):
                 await anext(deltas)
             await until(lambda: backend.process.state != "ready")
-            with pytest.raises(EngineClosed, match="being started again"):
+            with pytest.raises(EngineClosed, match="being restarted"):
                 await answer(backend, ask("say no"))
             assert not await backend.is_ready()
             await until(lambda: backend.process.state == "ready")
@@ -122,7 +122,7 @@ def test_a_server_that_says_500_because_it_is_broken_counts_as_dead(hf_folder: P
     sick = tmp_path / "sick"
 
     async def task() -> None:
-        async with serving(hf_folder, "--sick-file", str(sick), care=PATIENT) as backend:
+        async with serving(hf_folder, "--sick-file", str(sick), supervision=PATIENT) as backend:
             with pytest.raises(EngineFailed, match="status 500: mine alone"):
                 await answer(backend, ask("status 500 mine alone"))
             assert await answer(backend, ask("say well")) == "well"
@@ -149,7 +149,7 @@ def test_a_request_that_ran_at_two_deaths_is_not_asked_a_third_time(hf_folder: P
         async with serving(hf_folder) as backend:
             for num_starts in (1, 2):
                 assert backend.process.num_starts == num_starts
-                with pytest.raises(EngineClosed, match="broke off"):
+                with pytest.raises(EngineClosed, match="closed the connection"):
                     await answer(backend, ask("die"))
                 await until(lambda n=num_starts: backend.process.num_starts == n + 1)  # type: ignore[misc]
                 await until(lambda: backend.process.state == "ready")
@@ -164,8 +164,8 @@ def test_a_request_that_ran_at_two_deaths_is_not_asked_a_third_time(hf_folder: P
 
 def test_what_cannot_be_is_refused_before_the_engine_sees_it(hf_folder: Path, photo: Path) -> None:
     async def task() -> None:
-        async with serving(hf_folder, max_pictures=1) as backend:
-            with pytest.raises(RequestTooLarge, match="has 2 pictures; at most 1"):
+        async with serving(hf_folder, max_images=1) as backend:
+            with pytest.raises(RequestTooLarge, match="has 2 images; at most 1"):
                 await answer(backend, ask("say no", photo, photo))
             with pytest.raises(ContextTooLong):
                 await answer(backend, ask("word " * 5000))
@@ -211,7 +211,7 @@ def test_the_text_is_to_the_engines_tokenizer_what_our_prompt_is(checkpoint: Che
     asked = checkpoint.ask(ChatRequest(messages))
     theirs = AutoTokenizer.from_pretrained(checkpoint.folder)
     ids = theirs(asked.text).input_ids
-    assert ids.count(checkpoint.image_id) == 2 == len(asked.pictures)
+    assert ids.count(checkpoint.image_id) == 2 == len(asked.images)
     # An ESCAPE that has to stay costs the engine its bytes, which our own engine leaves out.
     escape = theirs("\ufdd0", add_special_tokens=False).input_ids
     text = json.dumps(ids)[1:-1]
@@ -222,10 +222,10 @@ def test_the_text_is_to_the_engines_tokenizer_what_our_prompt_is(checkpoint: Che
 
 
 def test_the_ids_are_those_of_our_own_engine(hf_folder: Path, checkpoint: Checkpoint, photo: Path) -> None:
-    from llava.backends.own import Own
+    from llava.backends.engine_backend import EngineBackend
 
     async def task() -> None:
-        own = Own(load_model(hf_folder, device="cpu", dtype="float32"))
+        own = EngineBackend(load_model(hf_folder, device="cpu", dtype="float32"))
         await own.start()
         try:
             request = ask("What is in the picture?", photo, sampling=Sampling(max_new_tokens=1))
@@ -245,15 +245,15 @@ def test_low_detail_sends_no_more_than_a_tile(checkpoint: Checkpoint, photo: Pat
         checkpoint.ask(ChatRequest((ChatMessage("user", (SentPicture(picture, detail), "Q")),)))
         for detail in ("high", "low")
     )
-    assert high.pictures[0].size == (100, 67)
-    assert low.pictures[0].size == (28, 19)
+    assert high.images[0].size == (100, 67)
+    assert low.images[0].size == (28, 19)
     assert low.prompt_tokens < high.prompt_tokens
-    assert low.pictures[0].digest != high.pictures[0].digest
+    assert low.images[0].digest != high.images[0].digest
 
 
 def test_an_answer_is_never_asked_to_leave_the_context(checkpoint: Checkpoint) -> None:
     asked = checkpoint.ask(ask("Q", sampling=Sampling(max_new_tokens=10**6)))
-    assert asked.max_new_tokens == checkpoint.context_tokens - asked.prompt_tokens
+    assert asked.sampling.max_new_tokens == checkpoint.context_tokens - asked.prompt_tokens
 
 
 def test_a_checkpoint_is_converted_once_and_again_when_it_changes(next_folder: Path, tmp_path: Path) -> None:
@@ -309,7 +309,7 @@ FLAGS = EngineOptions(
     quantization="fp8",
     memory_share=0.8,
     context_tokens=2000,
-    max_pictures=5,
+    max_images=5,
     device="cuda",
     arguments=("--enable-metrics",),
 )
@@ -427,7 +427,7 @@ def test_what_sglang_gives_up_is_an_error_of_its_own() -> None:
     refused = {"text": "", "meta_info": {"finish_reason": {"type": "abort", "status_code": 400, "message": "odd"}}}
     with pytest.raises(EngineFailed, match="status 400: odd"):
         reading.read(_Translation().translate(refused))
-    with pytest.raises(EngineClosed, match="gave the answer up"):
+    with pytest.raises(EngineClosed, match="aborted the answer"):
         reading.read(_Translation().translate({"text": "", "meta_info": {"finish_reason": {"type": "abort"}}}))
     with pytest.raises(EngineFailed, match="cannot be read"):
         _Translation().translate({"text": "a"})
@@ -458,7 +458,7 @@ def test_the_flags_of_the_command_reach_the_engine() -> None:
         ("--engine vllm M --memory-share 1.5", "memory share is 1.5"),
         ("--engine vllm M --engine-url http://x", "leave one out"),
         ("--engine ghost M", "no engine 'ghost'"),
-        ("--engine-url http://x --model M", "no effect on an engine that runs already"),
+        ("--engine-url http://x --model M", "no effect on a running engine"),
     ],
 )
 def test_flags_that_mean_nothing_are_refused(words: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:

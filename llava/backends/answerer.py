@@ -1,14 +1,16 @@
-"""A loaded model on this machine: through the engine, or where that cannot be through the model's own ``generate``.
+"""Answers conversations with a model on this machine: through the engine, or else the model's own ``generate``.
 
-A conversation is prepared once for both: the pictures' tiles are planned and the prompt is rendered with every image
-position reserved, so a prompt that does not fit is refused before any pixel is touched.
+A conversation is prepared once for both: the images' tiles are planned and the prompt is rendered with every image
+position reserved, so that a prompt that does not fit is refused before any pixel is touched.
 """
 
 from __future__ import annotations
 
+import copy
 import threading
 import time
 import warnings
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +23,8 @@ from transformers.generation import StoppingCriteria, StoppingCriteriaList
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
 from llava.conversation import Conversation
 from llava.engine.engine import Engine
-from llava.engine.runner import find_obstacle
+from llava.engine.runner import find_fallback_reason
+from llava.engine.settings import EngineSettings
 from llava.engine.stream import Question, Stream
 from llava.errors import LlavaError, Notice, UsageError
 from llava.image.geometry import TilePlan, plan_images
@@ -42,42 +45,42 @@ if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
 
 
-# The model's own end (a token, its template's separator); a stop text that was asked for; and what cut it.
+# The model's own end (an end token or its template's separator), a stop text that was asked for, or what cut it off.
 FinishReason = Literal["stop", "stop_string", "length", "context", "memory", "time"]
 
 _CUT = {
     "length": "The answer was cut after {0}.",
     "context": "The answer was cut after {0}: with the prompt's {1} they fill the model's context.",
-    "memory": "The answer was cut after {0}: with the prompt's {1} they fill the memory for keys and values.",
-    "time": "The answer was cut after {0}: the checkpoint's max_time is over.",
+    "memory": "The answer was cut after {0}: with the prompt's {1} they fill the KV cache.",
+    "time": "The answer was cut after {0}: the checkpoint's max_time was reached.",
 }
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said and what it took. Times are seconds from the call; positions count the merged prompt."""
+    """An answer, and what it took. Times are seconds from the call; the prompt's tokens count every image position."""
 
     text: str
     prompt_tokens: int
-    cut_tokens: int  # what the prompt lost at its right end; 0 unless the model cuts
+    cut_tokens: int  # how many the prompt lost at its right end; 0 unless the checkpoint truncates
     image_positions: tuple[int, ...]
     new_tokens: int
-    finished: bool  # False: cut at max_new_tokens or at the end of the context
+    finished: bool  # False: cut by max_new_tokens, the context, memory or time
     first_token_s: float
     total_s: float
     finish_reason: FinishReason = "stop"
-    stop_text: str | None = None  # where the reason is "stop_string"
+    stop_text: str | None = None  # set where finish_reason is "stop_string"
     first_token: int | None = None
 
     def explain(self, tokenizer: Any = None) -> str | None:
-        """A sentence for the person who asked, if the answer was cut or is empty; None for any other."""
+        """A sentence for the user, if the answer was cut or is empty; None for any other answer."""
         count = f"{self.new_tokens} token{'s' * (self.new_tokens != 1)}"
         cut = _CUT.get(self.finish_reason, "").format(count, self.prompt_tokens)
         if self.text:
             return cut or None
         if self.finish_reason == "stop_string":
             return f"The answer is empty: it began with the stop text {self.stop_text!r}."
-        said = f"{count} of blanks, of special tokens or of one unfinished character"
+        said = f"{count} of whitespace, of special tokens or of one incomplete character"
         if cut:
             return f"{cut} It is empty so far: {said}. Allow more --max-new-tokens."
         if self.new_tokens <= 1 and self.first_token is not None:
@@ -89,154 +92,170 @@ class Answer:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A conversation as the model takes it."""
+    """A conversation as the model takes it: rendered and planned."""
 
     prompt: Prompt
-    pictures: Sequence[Picture]
+    images: Sequence[Picture]
     plans: Sequence[TilePlan]
     sampling: Sampling  # its max_new_tokens fit the context
-    prompt_tokens: int  # less than the prompt's positions if the model cuts
+    prompt_tokens: int  # less than the prompt's positions if the checkpoint truncates
     stop_texts: Sequence[str]
     stop_ids: Sequence[int]
-    limit: FinishReason = "length"  # what max_new_tokens stands for
+    limit: FinishReason = "length"  # why an answer of max_new_tokens ends
 
 
-# Of many conversations so many are asked at once: more than run, fewer than an engine lets wait.
-MOST_TOGETHER = 256
+# How many conversations ``answer_all`` submits ahead: more than run together, fewer than an engine lets wait.
+MAX_SUBMITTED = 256
 
-_making = threading.Lock()
+_lock = threading.Lock()
+# By the ``id`` of each LoadedModel, until it is garbage-collected.
+_answerers: dict[int, Answerer] = {}
 
 
-class Local:
-    """Answers conversations with one loaded model; ``Local.of`` keeps one for each.
+class Answerer:
+    """Answers conversations with one loaded model. ``Answerer.of`` keeps one for each model.
 
-    ``engine_settings`` are those of ``Engine``, which is made when it is first needed.
+    ``settings``: fields of ``EngineSettings``, for the engine that is made when it is first needed. Raises UsageError
+    for one out of range.
     """
 
-    def __init__(self, loaded: LoadedModel, **engine_settings: Any) -> None:
+    def __init__(self, loaded: LoadedModel, **settings: Any) -> None:
         self.loaded = loaded
-        self._engine_settings = engine_settings
+        self.settings = EngineSettings(**settings)
         self._engine: Engine | None = None
 
     @classmethod
-    def of(cls, loaded: LoadedModel, **engine_settings: Any) -> Local:
-        """The backend of this model, the same for every caller; the settings are those of the first."""
-        with _making:
-            kept: Local | None = loaded.backend
+    def of(cls, loaded: LoadedModel, **settings: Any) -> Answerer:
+        """The answerer of this model, the same for every caller; it lives as long as ``loaded``.
+
+        The first call's settings are in force. Raises UsageError for one that contradicts them; a setting that is left
+        out, or None, contradicts nothing.
+        """
+        with _lock:
+            kept = _answerers.get(id(loaded))
             if kept is None:
-                kept = cls(loaded, **engine_settings)
+                # A copy: a reference to ``loaded`` itself from here would keep it alive for ever.
+                kept = _answerers[id(loaded)] = cls(copy.copy(loaded), **settings)
+                weakref.finalize(loaded, _answerers.pop, id(loaded), None).atexit = False
                 if kept.notice is not None:
                     warnings.warn(kept.notice, Notice, stacklevel=3)
-                object.__setattr__(loaded, "backend", kept)  # lives as long as the model
+            elif conflict := kept.settings.find_conflict(EngineSettings(**settings), set(settings)):
+                raise UsageError(f"{conflict}. Leave it out, or load the model again.")
             return kept
 
     @property
     def notice(self) -> str | None:
-        """What of the checkpoint's generation settings is not followed, as a sentence; None where all is."""
+        """A sentence on the checkpoint's generation settings that are not followed; None if all are."""
         return describe_unfollowed(self.loaded.model.generation_config)
 
     @property
     def engine(self) -> Engine:
         """The engine. Raises UsageError for a model that it cannot run."""
-        with _making:
+        with _lock:
             if self._engine is None:
-                self._engine = Engine(self.loaded, **self._engine_settings)
+                self._engine = Engine(self.loaded, **vars(self.settings))
             return self._engine
 
     def prepare(
         self,
         conversation: Conversation,
-        pictures: Sequence[Picture],
+        images: Sequence[Picture],
         sampling: Sampling,
         plans: Sequence[TilePlan] | None = None,
     ) -> Prepared:
-        """Plans the pictures, unless that was done, and renders the prompt.
+        """The conversation's prompt, with the images' tile plans (made here unless given) and what ends the answer.
 
-        Raises UsageError when slots and pictures disagree, ContextTooLong when the prompt does not fit. A model whose
-        config says ``truncate_to_model_max_length`` cuts it instead, on the right, as the original.
+        Raises UsageError if image slots and images differ in number, ContextTooLong if the prompt does not fit the
+        context. A checkpoint whose config has ``truncate_to_model_max_length`` cuts the prompt on the right instead, as
+        the original does.
         """
         loaded = self.loaded
         if plans is None:
-            plans = plan_images([picture.size for picture in pictures], loaded.spec.tiling)
+            plans = plan_images([image.size for image in images], loaded.spec.tiling)
         config = loaded.model.config
-        cuts = getattr(config, "truncate_to_model_max_length", False)
-        limit_tokens = None if cuts else loaded.context_tokens
+        truncates = getattr(config, "truncate_to_model_max_length", False)
+        limit_tokens = None if truncates else loaded.context_tokens
         positions = [plan.num_positions for plan in plans]
         check_text(conversation.get_prompt())
         prompt = render(conversation, loaded.tokenizer, positions, limit_tokens=limit_tokens)
-        longest = (cuts and getattr(config, "tokenizer_model_max_length", None)) or prompt.num_positions
+        longest = (truncates and getattr(config, "tokenizer_model_max_length", None)) or prompt.num_positions
         prompt_tokens = min(prompt.num_positions, longest)
         stop_texts, stop_ids = find_ends(conversation, loaded)
         asked = sampling.max_new_tokens
-        sampling = sampling.within(loaded.context_tokens - prompt_tokens)
+        sampling = sampling.fit(prompt_tokens, loaded.context_tokens)
         limit: FinishReason = "length" if sampling.max_new_tokens == asked else "context"
-        return Prepared(prompt, pictures, plans, sampling, prompt_tokens, stop_texts, stop_ids, limit)
+        return Prepared(prompt, images, plans, sampling, prompt_tokens, stop_texts, stop_ids, limit)
 
     def answer(
         self,
         conversation: Conversation,
-        pictures: Sequence[Picture],
+        images: Sequence[Picture],
         sampling: Sampling,
         on_text: Callable[[str], None] | None = None,
     ) -> Answer:
         """The model's next message in ``conversation``, whose last message is the empty one to be filled.
 
-        An exception in ``on_text`` (Ctrl-C too) ends the answer.
+        ``on_text`` gets each new piece of text; an exception in it (Ctrl-C too) ends the answer. Raises what
+        ``prepare`` raises, and LlavaError where the device has no memory left.
         """
         began = time.perf_counter()
-        prepared = self.prepare(conversation, pictures, sampling)
+        prepared = self.prepare(conversation, images, sampling)
         if not self._suits_engine(prepared):
             return self._generate(prepared, began, on_text)
-        return self._listen(prepared, self._submit(prepared), began, on_text)
+        return self._collect(prepared, self._submit(prepared), began, on_text)
 
     def answer_all(self, asked: Iterable[tuple[Conversation, Sequence[Picture], Sampling]]) -> Iterator[Answer]:
-        """The answers to many conversations in their order, computed together, MOST_TOGETHER at a time."""
+        """The answers to (conversation, images, sampling) in their order, computed together.
+
+        Conversations are read from ``asked`` at most MAX_SUBMITTED ahead. Raises what ``answer`` raises, when that
+        conversation's turn comes.
+        """
         waiting: deque[tuple[Prepared, Stream | None, float]] = deque()
 
-        def hear_first() -> Answer:
+        def finish_first() -> Answer:
             prepared, stream, began = waiting[0]
             if stream is None:
                 answer = self._generate(prepared, began, None)
             else:
-                answer = self._listen(prepared, stream, began, None)
+                answer = self._collect(prepared, stream, began, None)
             waiting.popleft()
             return answer
 
         try:
-            for conversation, pictures, sampling in asked:
-                if len(waiting) == MOST_TOGETHER:
-                    yield hear_first()
+            for conversation, images, sampling in asked:
+                if len(waiting) == MAX_SUBMITTED:
+                    yield finish_first()
                 began = time.perf_counter()
-                prepared = self.prepare(conversation, pictures, sampling)
+                prepared = self.prepare(conversation, images, sampling)
                 stream = self._submit(prepared) if self._suits_engine(prepared) else None
                 waiting.append((prepared, stream, began))
             while waiting:
-                yield hear_first()
+                yield finish_first()
         finally:
             for _, stream, _ in waiting:
                 if stream is not None:
                     stream.cancel()
 
     def _suits_engine(self, prepared: Prepared) -> bool:
-        """Beams, cut prompts, and models of which parts were replaced go through ``generate``."""
+        """Whether the engine can answer it: not beam search, truncated prompts, or models with replaced parts."""
         is_whole = prepared.prompt_tokens == prepared.prompt.num_positions
-        return prepared.sampling.num_beams == 1 and is_whole and find_obstacle(self.loaded.model) is None
+        return prepared.sampling.num_beams == 1 and is_whole and find_fallback_reason(self.loaded.model) is None
 
     def _submit(self, prepared: Prepared) -> Stream:
         return self.engine.submit(self.make_question(prepared))
 
     def make_question(self, prepared: Prepared) -> Question:
-        """What the engine is asked."""
+        """The question for the engine."""
         loaded, model = self.loaded, self.loaded.model
-        # Where memory is short the answer may become shorter, as it does at the end of the context.
-        sampling = prepared.sampling.within(self._count_room(prepared))
+        # Where the KV cache is smaller than the context, it limits the answer instead; the last token takes no place.
+        sampling = prepared.sampling.fit(prepared.prompt_tokens, self.engine.cache_tokens + 1)
         if sampling.repetition_penalty is None:
             sampling = replace(sampling, repetition_penalty=model.generation_config.repetition_penalty)
         values = find_settings(model, sampling, loaded.tokenizer)
         arguments = (model, values, sampling, prepared.stop_ids, prepared.prompt_tokens)
         return Question(
             prepared.prompt,
-            prepared.pictures,
+            prepared.images,
             prepared.plans,
             sampling,
             prepared.stop_texts,
@@ -245,23 +264,23 @@ class Local:
             max_time_s=model.generation_config.max_time,
         )
 
-    def _listen(
+    def _collect(
         self, prepared: Prepared, stream: Stream, began: float, on_text: Callable[[str], None] | None
     ) -> Answer:
-        speech, first_token = Speech(on_text), None
+        said, first_token = TrimmedText(on_text), None
         try:
             for piece in stream:
-                if first_token is None and piece.choices:
-                    first_token = piece.choices[0].token
-                speech.say(piece.text)
+                if first_token is None and piece.tokens:
+                    first_token = piece.tokens[0].token
+                said.append(piece.text)
         except torch.OutOfMemoryError as error:
             raise _no_memory(self.loaded, prepared) from error
         finally:
-            stream.cancel()  # changes nothing if it ended by itself
+            stream.cancel()  # does nothing if it has ended
         result = stream.result
         assert result is not None
         return Answer(
-            text=speech.text,
+            text=said.text,
             prompt_tokens=prepared.prompt_tokens,
             cut_tokens=0,
             image_positions=tuple(plan.num_positions for plan in prepared.plans),
@@ -279,37 +298,38 @@ class Local:
         loaded, model, sampling = self.loaded, self.loaded.model, prepared.sampling
         if sampling.presence_penalty or sampling.frequency_penalty:
             raise UsageError(
-                "Presence and frequency penalties cannot be had here: this model, or a prompt that is cut, goes "
-                "through generate, which knows a repetition penalty alone."
+                "Presence and frequency penalties cannot be had here: this model, or a truncated prompt, goes through "
+                "generate, which has a repetition penalty alone."
             )
-        # The input ids are what places the pictures; the merge inside the model puts their positions in their stead.
+        # The model replaces each slot of the input ids with the image's positions.
         input_ids = torch.tensor([prepared.prompt.input_ids], device=model.device)
         pixels = [
-            make_pixels(picture.image, loaded.spec.tiling, loaded.image_processor, whole=plan.num_tiles == 1).to(
+            make_pixels(image.image, loaded.spec.tiling, loaded.image_processor, whole=plan.num_tiles == 1).to(
                 model.device, model.dtype
             )
-            for picture, plan in zip(prepared.pictures, prepared.plans, strict=True)
+            for image, plan in zip(prepared.images, prepared.plans, strict=True)
         ]
         stops = (*prepared.stop_texts, *sampling.stop)
-        listener = _Listener(TextStream(loaded.tokenizer, stop=stops), Speech(on_text), began)
+        streamer = _Streamer(TextStream(loaded.tokenizer, stop=stops), TrimmedText(on_text), began)
         values = find_settings(model, sampling, loaded.tokenizer)
         arguments = sampling.for_generate() | write_for_generate(model.generation_config, values)
         if sampling.num_beams == 1:
-            arguments["stopping_criteria"] = StoppingCriteriaList([listener])
+            arguments["stopping_criteria"] = StoppingCriteriaList([streamer])
         elif own_stops := find_stop_strings(model.generation_config):
             arguments.update(stop_strings=own_stops, tokenizer=loaded.tokenizer)
         has_seed = sampling.seed is not None
         with torch.inference_mode(), torch.random.fork_rng(enabled=has_seed), warnings.catch_warnings():
-            # That they count the answer's tokens alone is what is wanted.
+            # They warn that they count the answer's tokens alone, which is what is wanted.
             warnings.filterwarnings("ignore", "Passing `(repetition_penalty|no_repeat_ngram_size)` with")
-            warnings.filterwarnings("ignore", "Unfeasible length constraints")  # the longest possible is what counts
+            # Where the minimum exceeds the maximum, Transformers warns and takes the maximum.
+            warnings.filterwarnings("ignore", "Unfeasible length constraints")
             if has_seed:
                 torch.manual_seed(sampling.seed)
             try:
                 new_ids = model.generate(
                     input_ids,
                     images=pixels or None,
-                    image_sizes=[tuple(picture.size) for picture in prepared.pictures] or None,
+                    image_sizes=[tuple(image.size) for image in prepared.images] or None,
                     max_new_tokens=sampling.max_new_tokens,
                     eos_token_id=list(prepared.stop_ids) or None,
                     use_cache=True,
@@ -317,34 +337,30 @@ class Local:
                 )[0].tolist()
             except torch.OutOfMemoryError as error:
                 raise _no_memory(loaded, prepared) from error
-        listener.hear(new_ids)
-        reason = _judge_end(prepared, new_ids, is_stopped=listener.stream.stopped)
+        streamer.update(new_ids)
+        reason = _judge_end(prepared, new_ids, is_stopped=streamer.stream.stopped)
         return Answer(
-            text=listener.finish(is_cut=reason != "stop"),
+            text=streamer.finish(is_cut=reason != "stop"),
             prompt_tokens=prepared.prompt_tokens,
             cut_tokens=prepared.prompt.num_positions - prepared.prompt_tokens,
             image_positions=tuple(plan.num_positions for plan in prepared.plans),
             new_tokens=len(new_ids),
             finished=reason == "stop",
-            first_token_s=listener.first_token_s,
+            first_token_s=streamer.first_token_s,
             total_s=time.perf_counter() - began,
-            finish_reason=self._find_reason(prepared, reason, len(new_ids), listener.stream.stop_text),
-            stop_text=listener.stream.stop_text,
+            finish_reason=self._find_reason(prepared, reason, len(new_ids), streamer.stream.stop_text),
+            stop_text=streamer.stream.stop_text,
             first_token=new_ids[0] if new_ids else None,
         )
 
     def _find_reason(self, prepared: Prepared, reason: str, new_tokens: int, stop_text: str | None) -> FinishReason:
-        """Why an answer ended, to the user; ``reason``: to the engine."""
+        """Why an answer ended, for the user; ``reason``: the engine's ``Result.reason``."""
         if reason == "length":
             return prepared.limit if new_tokens >= prepared.sampling.max_new_tokens else "memory"
         asked_for = (*prepared.sampling.stop, *find_stop_strings(self.loaded.model.generation_config))
         if reason == "stop":
             return "stop_string" if stop_text in asked_for else "stop"
         return "time"
-
-    def _count_room(self, prepared: Prepared) -> int:
-        """How many new tokens fit into the cache; the last one needs no place."""
-        return self.engine.cache_tokens - prepared.prompt_tokens + 1
 
 
 def _judge_end(prepared: Prepared, new_ids: Sequence[int], *, is_stopped: bool) -> str:
@@ -355,13 +371,13 @@ def _judge_end(prepared: Prepared, new_ids: Sequence[int], *, is_stopped: bool) 
 
 
 def check_text(text: str, what: str = "conversation") -> None:
-    """Raises UsageError for what no tokenizer takes."""
+    """Raises UsageError for text that no tokenizer takes, such as lone surrogates."""
     if (flaw := find_flaw(text)) is not None:
         raise UsageError(f"The {what} {flaw}.")
 
 
 def image_slot(loaded: LoadedModel) -> str:
-    """What stands for one picture in a prompt of this checkpoint: ``<image>``, in start and end marks if it has them.
+    """The slot of one image in this checkpoint's prompts: ``<image>``, in start and end tokens if it uses them.
 
     Source: haotian-liu/LLaVA@c121f04 llava/eval/run_llava.py.
     """
@@ -371,7 +387,7 @@ def image_slot(loaded: LoadedModel) -> str:
 
 
 def find_ends(conversation: Conversation, loaded: LoadedModel) -> tuple[list[str], list[int]]:
-    """The texts and the token ids that close an answer: what the checkpoint says and what the template does."""
+    """The stop texts and stop token ids of an answer, from the checkpoint and from the conversation template."""
     said = loaded.model.generation_config.eos_token_id
     if said is None or said == []:
         said = loaded.tokenizer.eos_token_id
@@ -383,50 +399,54 @@ def find_ends(conversation: Conversation, loaded: LoadedModel) -> tuple[list[str
 def _no_memory(loaded: LoadedModel, prepared: Prepared) -> LlavaError:
     return LlavaError(
         f"{loaded.model.device} has no memory left for {prepared.prompt_tokens} tokens and their answer. "
-        "Use --dtype bfloat16, fewer or smaller pictures, or --device cpu."
+        "Use --dtype bfloat16, fewer or smaller images, or --device cpu."
     )
 
 
-class Speech:
-    """Text without blanks at its ends, said as it comes: a blank waits for what follows it."""
+class TrimmedText:
+    """Collects text without whitespace at its ends, while it streams: whitespace is held back until text follows it.
 
-    def __init__(self, on_text: Callable[[str], None] | None) -> None:
+    ``on_text`` gets each piece that is final; ``text`` is all of them.
+    """
+
+    def __init__(self, on_text: Callable[[str], None] | None = None) -> None:
         self._on_text = on_text
-        self._waiting = ""
+        self._held_back = ""
         self.text = ""
 
-    def say(self, piece: str) -> None:
-        piece = self._waiting + piece
+    def append(self, piece: str) -> None:
+        """Adds a piece of the untrimmed text."""
+        piece = self._held_back + piece
         if not self.text:
             piece = piece.lstrip()
-        sure = piece.rstrip()
-        self._waiting = piece[len(sure) :]
-        self.text += sure
-        if sure and self._on_text is not None:
-            self._on_text(sure)
+        final = piece.rstrip()
+        self._held_back = piece[len(final) :]
+        self.text += final
+        if final and self._on_text is not None:
+            self._on_text(final)
 
 
-class _Listener(StoppingCriteria):
-    """Hears each new token as a stopping criterion, so that the answer can end with the very token that ends it."""
+class _Streamer(StoppingCriteria):
+    """Streams the text of ``generate``; a stopping criterion, so that the answer ends with the token that ends it."""
 
-    def __init__(self, stream: TextStream, speech: Speech, began: float) -> None:
-        self.stream, self._speech = stream, speech
+    def __init__(self, stream: TextStream, said: TrimmedText, began: float) -> None:
+        self.stream, self._said = stream, said
         self._began = began
-        self._num_heard = 0
+        self._num_seen = 0
         self.first_token_s = 0.0
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        self.hear(input_ids[0].tolist())
+        self.update(input_ids[0].tolist())
         return torch.full((input_ids.shape[0],), self.stream.stopped, dtype=torch.bool, device=input_ids.device)
 
-    def hear(self, new_ids: list[int]) -> None:
-        """Pass on what is new in the answer so far."""
-        if self._num_heard == 0:
+    def update(self, new_ids: list[int]) -> None:
+        """Delivers what is new in the answer so far."""
+        if self._num_seen == 0:
             self.first_token_s = time.perf_counter() - self._began
-        self._speech.say(self.stream.feed(new_ids[self._num_heard :]))
-        self._num_heard = len(new_ids)
+        self._said.append(self.stream.feed(new_ids[self._num_seen :]))
+        self._num_seen = len(new_ids)
 
     def finish(self, *, is_cut: bool) -> str:
-        """The whole answer, after saying what the stream held back."""
-        self._speech.say(self.stream.finish(is_cut=is_cut))
-        return self._speech.text
+        """The whole answer, after delivering what the stream held back."""
+        self._said.append(self.stream.finish(is_cut=is_cut))
+        return self._said.text

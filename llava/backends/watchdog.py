@@ -1,9 +1,9 @@
-"""Stands between this server and an engine's processes, so that none of them outlives it: ``python guard.py COMMAND``.
+"""A watchdog between server and engine, so that no engine process outlives the server: ``python watchdog.py COMMAND``.
 
-It waits for the first of two things. The pipe on its standard input ends: whoever started it wants the engine to end,
-or is dead, even by SIGKILL. Or the engine's first process ends: then whatever that had started is of no more use.
-Either way it ends all of them: SIGTERM, and after a while SIGKILL. Its exit code is the engine's, or 128 and the number
-of the signal that ended that. It runs as a file by itself and so imports nothing of this package.
+It waits for the first of two events. Either its standard input reaches EOF: the server wants the engine to end, or has
+died itself, even by SIGKILL. Or the engine's main process exits: its other processes are of no more use. In both cases
+it ends all of them, with SIGTERM and after a grace period with SIGKILL. Its exit code is the engine's, or 128 plus the
+number of the signal that killed the engine. It runs as a script of its own, so it imports nothing of this package.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ import threading
 import time
 
 GRACE_S = float(os.environ.get("LLAVA_ENGINE_GRACE_S", "15"))
-_LOOK_S = 0.05
+_POLL_S = 0.05
 # Source: Linux include/uapi/linux/prctl.h.
 _PR_SET_CHILD_SUBREAPER = 36
 
 
 def main(command: list[str]) -> int:
-    """Run the command until it or standard input ends; returns its exit code."""
+    """Runs the command until it exits or standard input ends; returns its exit code."""
     if sys.platform == "linux":
-        # Processes whose parent died come to us: what an engine's dead first process had started is still found.
+        # Orphans are reparented to us, so the children of an engine's dead main process are still found.
         ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)  # the end of the input is what ends us
-    engine = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_hear_signals)
+        signal.signal(number, signal.SIG_IGN)  # only the end of standard input ends the watchdog
+    engine = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_restore_signals)
     is_over = threading.Event()
     threading.Thread(target=_watch_input, args=(is_over,), daemon=True).start()
-    while engine.poll() is None and not is_over.wait(_LOOK_S):
+    while engine.poll() is None and not is_over.wait(_POLL_S):
         pass
     _end_all(engine)
     code = engine.wait()
     return code if code >= 0 else 128 - code
 
 
-def _hear_signals() -> None:
+def _restore_signals() -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
 
@@ -51,19 +51,19 @@ def _watch_input(is_over: threading.Event) -> None:
 
 
 def _end_all(engine: subprocess.Popen[bytes]) -> None:
-    # An engine that lives ends its own processes in its own order; those of a dead one get a short while.
-    lives = engine.poll() is None
-    for process in [engine.pid] if lives else _descendants():
+    # A living engine shuts down its own processes in its own order; those of a dead one get a short grace period.
+    is_alive = engine.poll() is None
+    for process in [engine.pid] if is_alive else _descendants():
         _send(process, signal.SIGTERM)
-    deadline = time.monotonic() + (GRACE_S if lives else min(GRACE_S, 2.0))
+    deadline = time.monotonic() + (GRACE_S if is_alive else min(GRACE_S, 2.0))
     while time.monotonic() < deadline and (engine.poll() is None or _descendants()):
-        time.sleep(_LOOK_S)
-    # New ones may be born while the old ones are counted.
+        time.sleep(_POLL_S)
+    # More may be started while these are listed.
     while left := _descendants():
         for process in left:
             _send(process, signal.SIGKILL)
-        time.sleep(_LOOK_S)
-    if engine.poll() is None:  # no /proc to find it in
+        time.sleep(_POLL_S)
+    if engine.poll() is None:  # there is no /proc, so it was not listed
         engine.kill()
 
 
@@ -75,7 +75,7 @@ def _send(process: int, number: signal.Signals) -> None:
 
 
 def _descendants() -> list[int]:
-    """All living processes below this one; a dead one that nobody has waited for does not count. Linux only."""
+    """All living descendants of this process, without zombies. Empty where there is no /proc."""
     parents: dict[int, int] = {}
     dead = set()
     for name in os.listdir("/proc") if os.path.isdir("/proc/self") else ():

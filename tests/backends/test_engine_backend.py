@@ -11,7 +11,7 @@ import pytest
 
 from llava import load_model
 from llava.answer import ask
-from llava.backends.own import Own, _Speller, name_model
+from llava.backends.engine_backend import EngineBackend, _TokenDecoder, name_model
 from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentPicture
 from llava.errors import ContextTooLong, EngineClosed, EngineFull, RequestTooLarge, UsageError
 from llava.image.source import Picture, load_picture
@@ -35,15 +35,15 @@ def request(*parts: str | SentPicture, **more: Any) -> ChatRequest:
     return ChatRequest((ChatMessage("user", parts),), sampling, **more)
 
 
-async def collect(own: Own, asked: ChatRequest) -> list[Delta]:
+async def collect(own: EngineBackend, asked: ChatRequest) -> list[Delta]:
     return [delta async for delta in own.chat(asked)]
 
 
-def run(loaded: Any, work: Callable[[Own], Awaitable[Any]], **settings: Any) -> Any:
+def run(loaded: Any, work: Callable[[EngineBackend], Awaitable[Any]], **settings: Any) -> Any:
     """``work`` with a backend that is started, and stopped and audited behind."""
 
     async def main() -> Any:
-        own = Own(loaded, **settings)
+        own = EngineBackend(loaded, **settings)
         await own.start()
         engine = own.engine
         try:
@@ -74,7 +74,7 @@ def test_it_says_what_ask_says(loaded: Any, picture: Picture) -> None:
 
 
 def test_choices_are_those_of_the_seeds_that_follow(loaded: Any) -> None:
-    async def work(own: Own) -> list[list[str]]:
+    async def work(own: EngineBackend) -> list[list[str]]:
         said = []
         for seed, num_choices in ((5, 3), (5, 1), (6, 1), (7, 1)):
             asked = request("Why?", sampling={"temperature": 3.0, "seed": seed}, num_choices=num_choices)
@@ -88,7 +88,7 @@ def test_choices_are_those_of_the_seeds_that_follow(loaded: Any) -> None:
 
 
 def test_low_detail_is_one_tile_and_no_other_picture(loaded: Any, picture: Picture) -> None:
-    async def work(own: Own) -> Any:
+    async def work(own: EngineBackend) -> Any:
         asked = [request(SentPicture(picture, detail), "What?", top_logprobs=0) for detail in ("low", "high", "low")]
         return [await collect(own, one) for one in asked]
 
@@ -110,14 +110,14 @@ def test_logprobs_spell_the_answer(loaded: Any) -> None:
 
 @pytest.mark.parametrize("tokenizer", [words_and_letters("red blue"), byte_level([])], ids=["byte fallback", "GPT-2's"])
 def test_parts_of_a_character_are_spelled_in_bytes(tokenizer: Any) -> None:
-    speller, text = _Speller(tokenizer), "a red é 😀 b"
-    spelled = [speller.spell(token) for token in tokenizer(text, add_special_tokens=False).input_ids]
+    decoder, text = _TokenDecoder(tokenizer), "a red é 😀 b"
+    spelled = [decoder.decode(token) for token in tokenizer(text, add_special_tokens=False).input_ids]
     assert "".join(spelled).encode("utf-8", "surrogateescape").decode().strip() == text
     assert spelled[spelled.index("\udcf0") :][:4] == ["\udcf0", "\udc9f", "\udc98", "\udc80"]
 
 
 def test_closing_the_iterator_frees_its_work(loaded: Any) -> None:
-    async def work(own: Own) -> None:
+    async def work(own: EngineBackend) -> None:
         deltas = own.chat(request("Why?", sampling={"max_new_tokens": 900}, num_choices=4))
         await deltas.__anext__()
         assert own.count()["requests_running"] > 0
@@ -130,7 +130,7 @@ def test_closing_the_iterator_frees_its_work(loaded: Any) -> None:
 
 
 def test_stopping_breaks_open_answers_off(loaded: Any) -> None:
-    async def work(own: Own) -> None:
+    async def work(own: EngineBackend) -> None:
         deltas = own.chat(request("Why?", sampling={"max_new_tokens": 900}))
         await deltas.__anext__()
         await own.stop()
@@ -146,10 +146,10 @@ def test_stopping_breaks_open_answers_off(loaded: Any) -> None:
 
 
 def test_what_does_not_fit_is_refused_before_the_first_delta(loaded: Any, picture: Picture) -> None:
-    async def work(own: Own) -> None:
+    async def work(own: EngineBackend) -> None:
         with pytest.raises(ContextTooLong, match=rf"takes \d+ tokens, .* holds {own.context_tokens}"):
             await own.chat(request("word " * 5000)).__anext__()
-        with pytest.raises(UsageError, match="prompt has 1 <image>, but there are 0 pictures"):
+        with pytest.raises(UsageError, match="prompt has 1 <image>, but there are 0 images"):
             await own.chat(ChatRequest(prompt="See <image>")).__anext__()
         with pytest.raises(ContextTooLong):
             await own.chat(ChatRequest(prompt="word " * 5000)).__anext__()
@@ -162,8 +162,8 @@ def test_what_does_not_fit_is_refused_before_the_first_delta(loaded: Any, pictur
 
 
 def test_a_prompt_that_the_cache_cannot_hold_is_refused(loaded: Any) -> None:
-    async def work(own: Own) -> None:
-        with pytest.raises(RequestTooLarge, match="the cache holds"):
+    async def work(own: EngineBackend) -> None:
+        with pytest.raises(RequestTooLarge, match="the KV cache holds"):
             await own.chat(request("word " * 40)).__anext__()
 
     config = loaded.model.config
@@ -172,7 +172,7 @@ def test_a_prompt_that_the_cache_cannot_hold_is_refused(loaded: Any) -> None:
 
 
 def test_choices_that_are_too_many_for_the_engine_leave_none_behind(loaded: Any) -> None:
-    async def work(own: Own) -> None:
+    async def work(own: EngineBackend) -> None:
         with pytest.raises(EngineFull):
             await own.chat(request("Why?", sampling={"max_new_tokens": 500}, num_choices=6)).__anext__()
         await until(lambda: not own.engine._num_open)  # they are let go when the step that runs is over
@@ -190,4 +190,4 @@ def test_a_model_has_a_name_without_a_folder(tmp_path: Path) -> None:
 
 def test_an_unknown_template_is_refused_at_once() -> None:
     with pytest.raises(UsageError, match="no conversation template 'nonsense'"):
-        Own(template="nonsense")
+        EngineBackend(template="nonsense")

@@ -1,7 +1,7 @@
-"""Our own engine in this process as a ``Backend``.
+"""This package's own engine, in this process, as a ``Backend``.
 
-The engine's thread says each piece into the event loop; whoever reads it never holds the engine up. Closing a chat's
-iterator cancels what is still open of it, so its blocks are free after the step that runs.
+The engine's thread posts each piece to the event loop, so a slow client never blocks the engine. Closing a chat's
+iterator cancels its requests, so their blocks are released after the step that is running.
 """
 
 from __future__ import annotations
@@ -11,21 +11,22 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from llava.backends.local import Local, Prepared, Speech, check_text, find_ends, image_slot
+from llava.backends.answerer import Answerer, Prepared, TrimmedText, check_text, find_ends, image_slot
 from llava.backends.protocol import ChatRequest, Delta, FinishReason, SentPicture, TokenLogprob, Usage
 from llava.backends.turns import write_conversation
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import conv_templates
 from llava.engine.engine import Engine
-from llava.engine.forms import Forms
-from llava.engine.sampling import Choice
+from llava.engine.grammar import GrammarCompiler
+from llava.engine.sampler import SampledToken
+from llava.engine.settings import EngineSettings
 from llava.engine.stream import Piece, Stream
 from llava.errors import ContextTooLong, EngineClosed, UsageError
 from llava.image.geometry import TilePlan, Tiling, plan_images
@@ -40,19 +41,21 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# A broken engine is made anew at most this often.
+# A failed engine is restarted at most once in this time.
 RESTART_S = 1.0
 
 
-class Own:
-    """A model on this machine, answering many at once.
+class EngineBackend:
+    """A model on this machine that answers many requests at once. See ``Backend``.
 
     Args:
-        model: a loaded model, or what ``load_model`` takes; that one is loaded by ``start``.
+        model: a loaded model, or what ``load_model`` takes, which ``start`` loads; None is the embedded model.
         model_id: what clients call it; by default its name without any folder.
         template: a name of ``conv_templates``; by default the checkpoint's own.
         loading: further arguments of ``load_model``.
-        engine_settings: those of ``Engine``.
+        engine_settings: fields of ``EngineSettings``.
+
+    Raises UsageError for an unknown template, and for engine settings out of range.
     """
 
     constrains_answers = True
@@ -71,10 +74,10 @@ class Own:
         self._model = model
         self._template = template
         self._loading = dict(loading or {})
-        self._engine_settings = engine_settings
-        self._local: Local | None = None
-        self._speller: _Speller | None = None
-        self._forms: Forms | None = None
+        self._settings = EngineSettings(**engine_settings)
+        self._answerer: Answerer | None = None
+        self._decoder: _TokenDecoder | None = None
+        self._grammars: GrammarCompiler | None = None
         self._next_restart, self._num_restarts = 0.0, 0
         if template is not None and template not in conv_templates:
             raise UsageError(
@@ -89,20 +92,21 @@ class Own:
         model = self._model
         if model is None or isinstance(model, (str, Path)):
             model = load_model(model or DEFAULT_MODEL, **{"for_engine": True, **self._loading})
-        local = Local(model, **self._engine_settings)
-        _ = local.engine  # what it cannot run is refused here
-        if local.notice is not None:
-            _log.warning(local.notice)
+        answerer = Answerer(model, **vars(self._settings))
+        _ = answerer.engine  # raises for a model that it cannot run
+        if answerer.notice is not None:
+            _log.warning(answerer.notice)
         self.context_tokens = model.context_tokens
-        self._speller = _Speller(model.tokenizer)
-        self._forms = Forms(model.tokenizer, find_ends(conv_templates[self._template or model.template], model)[1])
-        self._local = local
+        self._decoder = _TokenDecoder(model.tokenizer)
+        _, stop_ids = find_ends(conv_templates[self._template or model.template], model)
+        self._grammars = GrammarCompiler(model.tokenizer, stop_ids)
+        self._answerer = answerer
 
     async def stop(self) -> None:
-        """Ends the engine and all answers. Again is harmless."""
-        local, self._local = self._local, None
-        if local is not None:
-            await asyncio.to_thread(local.engine.close)
+        """Closes the engine and ends all answers. Idempotent."""
+        answerer, self._answerer = self._answerer, None
+        if answerer is not None:
+            await asyncio.to_thread(answerer.engine.close)
 
     async def is_ready(self) -> bool:
         """Whether the model is loaded and the engine runs."""
@@ -113,50 +117,53 @@ class Own:
 
     @property
     def engine(self) -> Engine:
-        """Raises EngineClosed before ``start`` and after ``stop``."""
+        """The engine. Raises EngineClosed before ``start``, after ``stop``, and until a failed one may restart."""
         return self._ready().engine
 
     @property
     def tiling(self) -> Tiling:
-        """How it cuts pictures. Raises EngineClosed before ``start`` and after ``stop``."""
+        """How it cuts images into tiles. Raises EngineClosed before ``start`` and after ``stop``."""
         return self._ready().loaded.spec.tiling
 
-    def _ready(self) -> Local:
-        """Raises EngineClosed. An engine that broke is made anew, not more than once in RESTART_S."""
-        if self._local is None:
+    def _ready(self) -> Answerer:
+        """The answerer, with a new engine if the last one failed; at most one new engine in RESTART_S.
+
+        Raises EngineClosed.
+        """
+        if self._answerer is None:
             raise EngineClosed("The model is not loaded. Ask again later.")
-        if self._local.engine.is_closed:
+        if self._answerer.engine.is_closed:
             if time.monotonic() < self._next_restart:
-                raise EngineClosed("The engine broke and is being restarted. Ask again later.")
+                raise EngineClosed("The engine failed and is being restarted. Ask again later.")
             self._next_restart = time.monotonic() + RESTART_S
             self._num_restarts += 1
-            self._local = Local(self._local.loaded, **self._engine_settings)
-        return self._local
+            self._answerer = Answerer(self._answerer.loaded, **vars(self._settings))
+        return self._answerer
 
     async def chat(self, request: ChatRequest) -> AsyncIterator[Delta]:
-        """See ``Backend.chat``; choice i of a request with a seed is drawn with that seed plus i."""
-        local = self._ready()
-        prepared = await asyncio.to_thread(self._prepare, local, request)
-        question = replace(local.make_question(prepared), salt=request.tenant)
+        """See ``Backend.chat``. Choice i of a request with a seed uses that seed plus i."""
+        answerer = self._ready()
+        prepared = await asyncio.to_thread(self._prepare, answerer, request)
+        question = replace(answerer.make_question(prepared), salt=request.tenant)
         if request.response_format is not None:
-            assert self._forms is not None
-            form = await asyncio.to_thread(self._forms.make, request.response_format)
-            # The form says where the answer ends; a template's closing text would be one that it may hold.
-            question = replace(question, form=form, stop_texts=())
+            assert self._grammars is not None
+            grammar = await asyncio.to_thread(self._grammars.compile, request.response_format)
+            # The grammar ends the answer; the template's stop text may be part of the document.
+            question = replace(question, grammar=grammar, stop_texts=())
         loop = asyncio.get_running_loop()
-        news: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
-        choices = [_Choosing() for _ in range(request.num_choices)]
+        pieces: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
+        choices = [_Choice() for _ in range(request.num_choices)]
         streams: list[Stream] = []
         try:
             for index in range(request.num_choices):
                 sampling = question.sampling
                 if sampling.seed is not None:
                     sampling = replace(sampling, seed=sampling.seed + index)
-                hear = partial(_hear, loop, news, index)
-                streams.append(local.engine.submit(replace(question, sampling=sampling), hear))
+                on_piece = partial(_post, loop, pieces, index)
+                streams.append(answerer.engine.submit(replace(question, sampling=sampling), on_piece))
             while any(choice.reason is None for choice in choices):
-                index, piece = await news.get()
-                delta = self._tell(choices[index], index, piece, prepared, raw=request.prompt is not None)
+                index, piece = await pieces.get()
+                delta = self._make_delta(choices[index], index, piece, prepared, raw=request.prompt is not None)
                 if piece.result is not None:
                     is_short = question.sampling.max_new_tokens < request.sampling.max_new_tokens
                     cut_by = "context_length" if is_short else "max_tokens"
@@ -171,42 +178,42 @@ class Own:
                 if stream.result is None:
                     stream.cancel()
 
-    def _tell(self, choice: _Choosing, index: int, piece: Piece, prepared: Prepared, *, raw: bool) -> Delta:
-        """A piece of the engine's as news for the client. Raises the error that the answer ended by."""
-        result, chosen = piece.result, piece.choices
+    def _make_delta(self, choice: _Choice, index: int, piece: Piece, prepared: Prepared, *, raw: bool) -> Delta:
+        """The engine's piece for the client. Raises the error that the answer failed with."""
+        result, tokens = piece.result, piece.tokens
         if result is not None:
             if result.error is not None:
-                if self._local is None or self._local.engine.is_closed:
-                    raise EngineClosed("The engine broke while it answered. Ask again.") from result.error
+                if self._answerer is None or self._answerer.engine.is_closed:
+                    raise EngineClosed("The engine failed while it answered. Ask again.") from result.error
                 raise result.error
             if result.reason == "cancelled":
                 raise EngineClosed("The engine was closed before the answer ended.")
             choice.reason = "stop" if result.reason == "stop" else "length"
-            if result.reason == "stop":  # a token that only ends the answer says nothing
-                chosen = tuple(one for one in chosen if one.token not in prepared.stop_ids)
+            if result.reason == "stop":  # an end token is not part of the answer
+                tokens = tuple(one for one in tokens if one.token not in prepared.stop_ids)
         text = piece.text
         if not raw:
-            said = len(choice.speech.text)
-            choice.speech.say(text)
-            text = choice.speech.text[said:]
-        assert self._speller is not None
-        logprobs = tuple(self._speller.describe(one) for one in chosen if one.logprob is not None)
+            before = len(choice.said.text)
+            choice.said.append(text)
+            text = choice.said.text[before:]
+        assert self._decoder is not None
+        logprobs = tuple(self._decoder.describe(one) for one in tokens if one.logprob is not None)
         return Delta(index, text, logprobs, choice.reason)
 
-    def _prepare(self, local: Local, request: ChatRequest) -> Prepared:
+    def _prepare(self, answerer: Answerer, request: ChatRequest) -> Prepared:
         sampling = replace(request.sampling, logprobs=request.top_logprobs)
         if request.prompt is not None:
-            return _prepare_text(local, request, sampling)
-        loaded = local.loaded
+            return _prepare_text(answerer, request, sampling)
+        loaded = answerer.loaded
         template = conv_templates[self._template or loaded.template]
         conversation, sent = write_conversation(request.messages, template, image_slot(loaded))
-        return local.prepare(conversation, [one.picture for one in sent], sampling, _plan(sent, loaded))
+        return answerer.prepare(conversation, [one.picture for one in sent], sampling, _plan(sent, loaded))
 
     def count(self) -> Mapping[str, float]:
-        """The engine's counts; none before ``start``."""
-        if self._local is None:
+        """See ``Backend.count``; empty before ``start``."""
+        if self._answerer is None:
             return {}
-        stats = self._local.engine.stats()
+        stats = self._answerer.engine.stats()
         return {
             "requests_running": stats.num_running,
             "requests_waiting": stats.num_waiting,
@@ -223,7 +230,7 @@ class Own:
 
 
 def name_model(model: Any) -> str:
-    """What clients call a model: a hub id as it is, of a folder the last part."""
+    """What clients call a model: a hub id as it is, or the last part of a folder's path."""
     if model is None:
         return "embedded"
     if not isinstance(model, (str, Path)):
@@ -233,27 +240,24 @@ def name_model(model: Any) -> str:
 
 
 @dataclass
-class _Choosing:
-    """One choice on its way."""
+class _Choice:
+    """One choice of a request while it is answered."""
 
-    speech: Speech
-    reason: FinishReason | None
-
-    def __init__(self) -> None:
-        self.speech, self.reason = Speech(None), None
+    said: TrimmedText = field(default_factory=TrimmedText)
+    reason: FinishReason | None = None
 
 
-def _hear(loop: asyncio.AbstractEventLoop, news: asyncio.Queue[Any], index: int, piece: Piece) -> None:
-    """In the engine's thread."""
+def _post(loop: asyncio.AbstractEventLoop, pieces: asyncio.Queue[Any], index: int, piece: Piece) -> None:
+    """Posts a piece from the engine's thread."""
     try:
-        loop.call_soon_threadsafe(news.put_nowait, (index, piece))
-    except RuntimeError:  # the loop is closed: nobody listens any more
+        loop.call_soon_threadsafe(pieces.put_nowait, (index, piece))
+    except RuntimeError:  # the event loop is closed: there is no client any more
         assert loop.is_closed()
 
 
-def _prepare_text(local: Local, request: ChatRequest, sampling: Sampling) -> Prepared:
-    """A rendered prompt as the model takes it; it ends where the checkpoint's own end token comes."""
-    loaded = local.loaded
+def _prepare_text(answerer: Answerer, request: ChatRequest, sampling: Sampling) -> Prepared:
+    """A finished prompt, as the model takes it; its answer ends with the checkpoint's own end tokens."""
+    loaded = answerer.loaded
     assert request.prompt is not None
     check_text(request.prompt, "prompt")
     ids = tuple(tokenizer_image_token(request.prompt, loaded.tokenizer))
@@ -261,8 +265,8 @@ def _prepare_text(local: Local, request: ChatRequest, sampling: Sampling) -> Pre
     num_slots = ids.count(IMAGE_TOKEN_INDEX)
     if num_slots != len(plans):
         raise UsageError(
-            f"The prompt has {num_slots} {DEFAULT_IMAGE_TOKEN}, but there are {len(plans)} pictures. "
-            "Each picture needs one place in the prompt."
+            f"The prompt has {num_slots} {DEFAULT_IMAGE_TOKEN}, but there are {len(plans)} images. "
+            "Each image needs one place in the prompt."
         )
     if not ids:
         raise UsageError("The prompt is empty.")
@@ -270,11 +274,11 @@ def _prepare_text(local: Local, request: ChatRequest, sampling: Sampling) -> Pre
     if num_positions > loaded.context_tokens:
         remedy = say_how_many_fit(len(ids) - num_slots, [plan.num_positions for plan in plans], loaded.context_tokens)
         raise ContextTooLong(num_positions, loaded.context_tokens, remedy)
-    sampling = sampling.within(loaded.context_tokens - num_positions)
+    sampling = sampling.fit(num_positions, loaded.context_tokens)
     _, stop_ids = find_ends(conv_templates[loaded.template], loaded)
-    pictures = [one.picture for one in request.pictures]
+    images = [one.picture for one in request.pictures]
     stop_texts = find_stop_strings(loaded.model.generation_config)
-    return Prepared(Prompt(ids, None, num_positions), pictures, plans, sampling, num_positions, stop_texts, stop_ids)
+    return Prepared(Prompt(ids, None, num_positions), images, plans, sampling, num_positions, stop_texts, stop_ids)
 
 
 def _plan(sent: Sequence[SentPicture], loaded: LoadedModel) -> list[TilePlan]:
@@ -291,35 +295,37 @@ def _count_usage(prepared: Prepared, streams: Sequence[Stream]) -> Usage:
     )
 
 
-class _Speller:
-    """The texts of single tokens, with the blanks that they have in the middle of a text (see ``TokenLogprob``)."""
+class _TokenDecoder:
+    """The texts of single tokens, with the spaces that they have in the middle of a text (see ``TokenLogprob``)."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._anchor = list(tokenizer("a", add_special_tokens=False).input_ids)
-        self._known: dict[int, str] = {}
+        self._cache: dict[int, str] = {}
 
-    def spell(self, token: int) -> str:
-        if token not in self._known:
+    def decode(self, token: int) -> str:
+        """The token's text; bytes that are no whole character are surrogates, by ``surrogateescape``."""
+        if token not in self._cache:
             before, both = self._decode(self._anchor), self._decode([*self._anchor, token])
             text = both[len(before) :] if both.startswith(before) else self._decode([token])
             if "\ufffd" in text:
-                text = _read_piece(self._tokenizer.convert_ids_to_tokens(token), text)
-            self._known[token] = text
-        return self._known[token]
+                text = _decode_bytes(self._tokenizer.convert_ids_to_tokens(token), text)
+            self._cache[token] = text
+        return self._cache[token]
 
-    def describe(self, choice: Choice) -> TokenLogprob:
-        assert choice.logprob is not None
-        top = tuple((self.spell(token), logprob) for token, logprob in choice.top)
-        return TokenLogprob(self.spell(choice.token), choice.logprob, top)
+    def describe(self, sampled: SampledToken) -> TokenLogprob:
+        """A sampled token with its log-probabilities, as text."""
+        assert sampled.logprob is not None
+        top = tuple((self.decode(token), logprob) for token, logprob in sampled.top)
+        return TokenLogprob(self.decode(sampled.token), sampled.logprob, top)
 
     def _decode(self, ids: list[int]) -> str:
         return self._tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
-def _read_piece(piece: str, text: str) -> str:
-    """The bytes of a vocabulary's piece that is no whole characters; ``text`` for one that is not written in bytes."""
-    byte = re.fullmatch("<0x([0-9A-F]{2})>", piece)  # sentencepiece's way, and below it GPT-2's
+def _decode_bytes(piece: str, text: str) -> str:
+    """The bytes that a vocabulary entry stands for; ``text`` for an entry that is not written as bytes."""
+    byte = re.fullmatch("<0x([0-9A-F]{2})>", piece)  # sentencepiece's notation; below, GPT-2's
     values = {character: value for value, character in bytes_to_unicode().items()}
     if byte is not None:
         data = bytes.fromhex(byte[1])
