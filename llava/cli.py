@@ -29,7 +29,7 @@ from llava.flags import (
     add_command,
     add_image_flags,
     add_tower_flag,
-    complain,
+    check_written,
     quick_imports,
     read_bytes,
     read_ids,
@@ -257,10 +257,7 @@ def _ask(arguments: argparse.Namespace) -> int:
     printer.say("\n")
     if note is not None and not arguments.json:
         write_line(f"llava: {note[0].lower()}{note[1:]}")
-    if printer.failure:
-        write_line(printer.text)
-        reason = f"Standard output cannot be written ({printer.failure}); what belongs there is above."
-        return complain(reason, LlavaError.exit_code)
+    check_written(printer)
     return 0
 
 

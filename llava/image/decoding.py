@@ -23,6 +23,8 @@ from PIL import Image, ImageFile
 from llava.errors import BadImage
 from llava.image.formats import COMMON, Header, with_article
 from llava.image.geometry import Size
+from llava.image.heif import find_turn
+from llava.image.jpeg2000 import read_bits, refuse_overflow, spread
 from llava.image.orientation import read_orientation, turn_upright
 from llava.image.tones import Range, show, show_deep
 
@@ -49,8 +51,10 @@ _MISSING = {
     "AVIF": "needs a Pillow that was built with AVIF: pip install -U pillow. Or convert it to PNG",
 }
 _FETCH_AGAIN = ". Copy or download it again, or export it as 8-bit PNG."
+TURNED = "turned upright"
 # What the missing part of a damaged image is filled with, as JPEG decoders fill it.
 _MISSING_COLOR = (128, 128, 128)
+_BAND_PX = 1_000_000  # put together at a time: what it takes beside the image stays small
 
 
 @dataclass(frozen=True)
@@ -70,13 +74,17 @@ def measure(header: Header, name: str) -> Header:
         return header
     with _complaints(header, name), contextlib.closing(_open(header)) as image:
         num_frames = getattr(image, "n_frames", 1)
+        size, frames = Size(*image.size), f"image 1 of {num_frames}" if num_frames > 1 else ""
+        if header.format != "HEIC":
+            return replace(header, size=size, orientation=find_orientation(image), frames=frames)
         # Of HEIC the decoder itself turns the image, by the container's word; EXIF does not count there.
-        is_turned = header.format == "HEIC"
+        turn = find_turn(header.data)
         return replace(
             header,
-            size=Size(*image.size),
-            orientation=1 if is_turned else find_orientation(image),
-            frames=f"image 1 of {num_frames}" if num_frames > 1 else "",
+            size=size,
+            stored=Size(size.height, size.width) if turn.quarters % 2 else size,
+            frames=frames,
+            notes=(TURNED,) if turn.quarters or turn.is_mirrored else (),
         )
 
 
@@ -125,19 +133,24 @@ def decode(header: Header, name: str, *, scale: int = 1, draws_damaged: bool = T
             notes.append(note)
             passed_over = ()  # says no more than that
         deep = None if rows or scale > 1 else _read_deep(header, image)
-        if header.format == "JPEG2000":
-            _refuse_overflow(header, image, name)
+        bits = read_bits(header.data) if header.format == "JPEG2000" else ()
+        refuse_overflow(image, bits, name)
     declared = _declared_range(header)
     if deep is None:
-        shown, more = show(image, name, declared, inverted=header.inverted, samples=header.samples)
+        if header.format == "PPM" and declared is not None:  # the file is cut off
+            declared = 0.0, 65535.0  # over which Pillow has spread them
+        shown, more = show(spread(image, bits), name, declared, inverted=header.inverted, samples=header.samples)
+        del image  # where it is not what is shown
     else:
+        del image  # its pixels are among the values
         shown, more = show_deep(*deep, name, declared)
+        del deep
     if isinstance(shown, ImageFile.ImageFile):
         shown = shown._new(shown.im)  # the same pixels, no longer tied to the file
     if rows is not None:
         shown = _fill_missing(shown, rows)
     if header.orientation != 1:
-        more += ("turned upright",)
+        more += (TURNED,)
     return Drawn(turn_upright(shown, header.orientation), (*filter(None, notes), *passed_over, *more))
 
 
@@ -283,9 +296,13 @@ def _read_deep(header: Header, image: ImageFile.ImageFile) -> tuple[Any, Image.I
         swapped = f"{match[1]};16{'B' if is_little else 'L'}"
     again.tile = [_with_rawmode(tile, swapped) for tile in again.tile]
     _load(again)
-    upper, lower = np.asarray(image), np.asarray(again)
-    lower = lower[..., 1:2] if num_colors == 1 else lower[..., :3]
-    values = upper[..., :num_colors].astype(np.uint16) << 8 | lower
+    values = np.empty((image.height, image.width, num_colors), np.uint16)
+    num_rows = max(1, _BAND_PX // image.width)
+    for top in range(0, image.height, num_rows):
+        band = (0, top, image.width, min(top + num_rows, image.height))
+        upper, lower = np.asarray(image.crop(band)), np.asarray(again.crop(band))
+        lower = lower[..., 1:2] if num_colors == 1 else lower[..., :3]
+        values[top : band[3]] = upper[..., :num_colors].astype(np.uint16) << 8 | lower
     return values, image.getchannel("A") if image.mode in ("LA", "RGBA") else None
 
 
@@ -305,26 +322,8 @@ def _decode_planes(header: Header, name: str) -> Drawn:
     opacity = Image.fromarray((planes[3] >> 8).astype(np.uint8)) if alpha else None
     shown, more = show_deep(np.stack(planes[:3], -1), opacity, name, _declared_range(header))
     if header.orientation != 1:
-        more += ("turned upright",)
+        more += (TURNED,)
     return Drawn(turn_upright(shown, header.orientation), (*filter(None, [header.frames]), *more))
-
-
-def _refuse_overflow(header: Header, image: Image.Image, name: str) -> None:
-    """BadImage where Pillow's JPEG 2000 decoder may have made the brightest values 0.
-
-    It rounds colours of more than 8 bits up when it drops bits, and what overflows the byte becomes black. A 0 may so
-    be either end; nothing tells which.
-    """
-    at = header.data.find(b"\xff\x4f\xff\x51")
-    ends = header.data[at + 42 : at + 43] if at >= 0 else b""
-    if not ends or (ends[0] & 0x7F) < 8 or len(image.getbands()) == 1:
-        return
-    extrema: Any = image.getextrema()
-    if any(least == 0 for least, _ in extrema):
-        raise BadImage(
-            f"{name} is a JPEG2000 in colours of {(ends[0] & 0x7F) + 1} bits, of which the decoder mistakes white for "
-            "black. Convert it to 8-bit PNG or to 16-bit TIFF."
-        )
 
 
 def _rawmode(image: ImageFile.ImageFile) -> str:
@@ -337,18 +336,24 @@ def _with_rawmode(tile: Any, rawmode: str) -> Any:
     return type(tile)(*tile[:3], args)
 
 
-_PPM_HEAD = re.compile(rb"P([56])" + rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,9})" * 3 + rb"\s")
+_PPM_HEAD = re.compile(rb"P([2356])" + rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,9})" * 3 + rb"(?:\s|(?=#))")
+_PPM_COMMENT = re.compile(rb"#[^\r\n]*")
 
 
 def _read_deep_ppm(header: Header) -> tuple[Any, None] | None:
-    """The values of a binary PGM or PPM of more than 8 bits, of which Pillow keeps 8 for colours."""
+    """The values of a PGM or PPM of more than 8 bits, which Pillow keeps 8 of, or spreads over 16."""
     match = _PPM_HEAD.match(header.data)
     if match is None or int(match[4]) <= 255:
         return None
-    num_channels = 1 if match[1] == b"5" else 3
-    count = header.size.width * header.size.height * num_channels
-    values = np.frombuffer(header.data, dtype=">u2", count=count, offset=match.end()).astype(np.uint16)
-    return values.reshape(header.size.height, header.size.width, num_channels), None
+    num_channels = 1 if match[1] in b"25" else 3
+    shape = (header.size.height, header.size.width, num_channels)
+    count = shape[0] * shape[1] * shape[2]
+    if match[1] in b"56":
+        values = np.frombuffer(header.data, dtype=">u2", count=count, offset=match.end()).astype(np.uint16)
+    else:  # as text, which the decoder has found good
+        body = _PPM_COMMENT.sub(b" ", memoryview(header.data)[match.end() :])
+        values = np.fromstring(body, dtype=np.uint16, sep=" ", count=count)
+    return values.reshape(shape), None
 
 
 def _declared_range(header: Header) -> Range | None:
