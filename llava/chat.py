@@ -155,7 +155,8 @@ def run_chat(chat: Chat, sources: Sequence[str]) -> int:
             try:
                 if line == "/quit":
                     break
-                if (flaw := find_flaw(line)) is not None:
+                # The name of a file may be no text.
+                if not line.startswith("/image ") and (flaw := find_flaw(line)) is not None:
                     raise UsageError(f"What was typed {flaw}.")
                 _obey(chat, line) if line.startswith("/") else _reply(chat, line)
             except LlavaError as error:

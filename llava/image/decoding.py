@@ -25,8 +25,9 @@ from llava.image.formats import COMMON, Header, with_article
 from llava.image.geometry import Size
 from llava.image.heif import find_turn
 from llava.image.jpeg2000 import read_bits, refuse_overflow, spread
+from llava.image.netpbm import Values, read_values
 from llava.image.orientation import read_orientation, turn_upright
-from llava.image.tones import Range, show, show_deep
+from llava.image.tones import show, show_deep
 
 _DECODERS = {
     "PNG": ("PIL.PngImagePlugin", "PngImageFile"),
@@ -114,6 +115,11 @@ def decode(header: Header, name: str, *, scale: int = 1, draws_damaged: bool = T
         raise BadImage(f"{name} is {with_article(header.format)} that is damaged: {'; '.join(header.doubts)}.")
     if header.planes:
         return _decode_planes(header, name)
+    if header.format == "PPM":
+        with _complaints(header, name):
+            values = read_values(header.data)
+        if values is not None:
+            return _show_values(values, header, name, draws_damaged)
     notes = [header.frames, *header.doubts]
     passed_over = header.notes
     with _complaints(header, name):
@@ -135,15 +141,12 @@ def decode(header: Header, name: str, *, scale: int = 1, draws_damaged: bool = T
         deep = None if rows or scale > 1 else _read_deep(header, image)
         bits = read_bits(header.data) if header.format == "JPEG2000" else ()
         refuse_overflow(image, bits, name)
-    declared = _declared_range(header)
     if deep is None:
-        if header.format == "PPM" and declared is not None:  # the file is cut off
-            declared = 0.0, 65535.0  # over which Pillow has spread them
-        shown, more = show(spread(image, bits), name, declared, inverted=header.inverted, samples=header.samples)
+        shown, more = show(spread(image, bits), name, header.declared, inverted=header.inverted, samples=header.samples)
         del image  # where it is not what is shown
     else:
         del image  # its pixels are among the values
-        shown, more = show_deep(*deep, name, declared)
+        shown, more = show_deep(*deep, name, header.declared)
         del deep
     if isinstance(shown, ImageFile.ImageFile):
         shown = shown._new(shown.im)  # the same pixels, no longer tied to the file
@@ -275,8 +278,6 @@ def _read_deep(header: Header, image: ImageFile.ImageFile) -> tuple[Any, Image.I
     Pillow keeps the upper byte of each value only. Unpacked as if the other end came first, the same data yields the
     lower byte, so a file that uses a small part of the range is decoded twice. None for all other images.
     """
-    if header.format == "PPM":
-        return _read_deep_ppm(header)
     if header.format not in ("PNG", "TIFF"):
         return None
     again = _open(header)
@@ -320,10 +321,31 @@ def _decode_planes(header: Header, name: str) -> Drawn:
             planes.append(planes[-1])
         alpha = _open(header).mode == "RGBA" and len(planes) == 4
     opacity = Image.fromarray((planes[3] >> 8).astype(np.uint8)) if alpha else None
-    shown, more = show_deep(np.stack(planes[:3], -1), opacity, name, _declared_range(header))
+    shown, more = show_deep(np.stack(planes[:3], -1), opacity, name, header.declared)
     if header.orientation != 1:
         more += (TURNED,)
     return Drawn(turn_upright(shown, header.orientation), (*filter(None, [header.frames]), *more))
+
+
+def _show_values(values: Values, header: Header, name: str, draws_damaged: bool) -> Drawn:
+    """The image of a PGM or PPM; its greatest value is white."""
+    rows, height, greatest = values
+    notes: tuple[str, ...] = ()
+    if len(rows) < height:
+        if not draws_damaged:
+            raise BadImage(f"{name} is {with_article(header.format)} that is cut off{_FETCH_AGAIN}")
+        notes = (_say_missing((0, len(rows)), height),)
+    if greatest > 255:
+        shown, more = show_deep(rows, None, name, (0.0, greatest) if greatest < 2**16 - 1 else None)
+    else:
+        table = np.rint(np.arange(256) / greatest * 255).clip(0, 255).astype(np.uint8)
+        bytes_HWC = table[rows]
+        shown, more = Image.fromarray(bytes_HWC if bytes_HWC.shape[-1] == 3 else bytes_HWC[..., 0]).convert("RGB"), ()
+    if notes:
+        whole = Image.new("RGB", (shown.width, height), _MISSING_COLOR)
+        whole.paste(shown)
+        shown = whole
+    return Drawn(shown, notes + more)
 
 
 def _rawmode(image: ImageFile.ImageFile) -> str:
@@ -334,31 +356,3 @@ def _rawmode(image: ImageFile.ImageFile) -> str:
 def _with_rawmode(tile: Any, rawmode: str) -> Any:
     args = (rawmode, *tile[3][1:]) if isinstance(tile[3], tuple) else rawmode
     return type(tile)(*tile[:3], args)
-
-
-_PPM_HEAD = re.compile(rb"P([2356])" + rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,9})" * 3 + rb"(?:\s|(?=#))")
-_PPM_COMMENT = re.compile(rb"#[^\r\n]*")
-
-
-def _read_deep_ppm(header: Header) -> tuple[Any, None] | None:
-    """The values of a PGM or PPM of more than 8 bits, which Pillow keeps 8 of, or spreads over 16."""
-    match = _PPM_HEAD.match(header.data)
-    if match is None or int(match[4]) <= 255:
-        return None
-    num_channels = 1 if match[1] in b"25" else 3
-    shape = (header.size.height, header.size.width, num_channels)
-    count = shape[0] * shape[1] * shape[2]
-    if match[1] in b"56":
-        values = np.frombuffer(header.data, dtype=">u2", count=count, offset=match.end()).astype(np.uint16)
-    else:  # as text, which the decoder has found good
-        body = _PPM_COMMENT.sub(b" ", memoryview(header.data)[match.end() :])
-        values = np.fromstring(body, dtype=np.uint16, sep=" ", count=count)
-    return values.reshape(shape), None
-
-
-def _declared_range(header: Header) -> Range | None:
-    """The range that the file declares: by its header, or of a PPM by the greatest value that stands in its head."""
-    match = _PPM_HEAD.match(header.data) if header.format == "PPM" else None
-    if match is not None and 255 < int(match[4]) < 65535:
-        return 0.0, float(int(match[4]))
-    return header.declared

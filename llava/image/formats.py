@@ -413,9 +413,10 @@ def _read_icon(data: bytes) -> Header:
         rank = ((width or 256) * (height or 256), bits if data[2] == 1 else 0, num_bytes)
         largest = max(largest, rank)
         if offset + num_bytes <= len(data) and (best is None or rank > best):
-            best, entry, content = rank, data[at : at + 16], data[offset : offset + num_bytes]
+            best, entry, start = rank, data[at : at + 16], offset
     if best is None:
         raise ValueError("no image")
+    content = data[start : start + best[2]]
     frames = f"the largest of {num_images} sizes" if num_images > 1 else ""
     if best < largest:
         frames += ", without those that are cut off"
