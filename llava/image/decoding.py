@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image, ImageChops, ImageFile
 
 from llava.errors import BadImage
 from llava.image.formats import COMMON, Header, with_article
@@ -55,6 +55,7 @@ _FETCH_AGAIN = ". Copy or download it again, or export it as 8-bit PNG."
 TURNED = "turned upright"
 # What the missing part of a damaged image is filled with, as JPEG decoders fill it.
 _MISSING_COLOR = (128, 128, 128)
+_BLOCK_PX = 8  # the side of what a JPEG is made of
 _BAND_PX = 1_000_000  # put together at a time: what it takes beside the image stays small
 
 
@@ -138,6 +139,8 @@ def decode(header: Header, name: str, *, scale: int = 1, draws_damaged: bool = T
             image, rows, note = _salvage(header, image, scale, error)
             notes.append(note)
             passed_over = ()  # says no more than that
+        else:
+            notes.append(_say_grey(image))
         deep = None if rows or scale > 1 else _read_deep(header, image)
         bits = read_bits(header.data) if header.format == "JPEG2000" else ()
         refuse_overflow(image, bits, name)
@@ -258,6 +261,25 @@ def _say_missing(rows: tuple[int, int], height: int) -> str:
     if percent < 1:
         return "the file is damaged or cut off: parts or details of it are missing"
     return f"the file is damaged or cut off: about {percent} % of its rows are missing, shown grey"
+
+
+def _say_grey(image: Image.Image) -> str:
+    """What to say of a JPEG that ends in grey: its decoder draws that, without a word, where an end comes too early."""
+    if image.format != "JPEG" or image.mode not in ("L", "RGB") or image.height <= _BLOCK_PX:
+        return ""
+    grey = Image.new(image.mode, (image.width, _BLOCK_PX), _MISSING_COLOR[: len(image.getbands())])
+    height = image.height
+    while height > 0:
+        top = max(0, height - _BLOCK_PX)
+        box = ImageChops.difference(image.crop((0, top, image.width, top + _BLOCK_PX)), grey).getbbox()
+        if box is not None:
+            height = top + box[3]
+            break
+        height = top
+    if not 0 < height <= image.height - _BLOCK_PX:
+        return ""
+    percent = min(99, max(1, round(100 - 100 * height / image.height)))
+    return f"the last {percent} % of its rows are plain grey, as decoders draw what is missing"
 
 
 def _fill_missing(image: Image.Image, rows: tuple[int, int]) -> Image.Image:

@@ -31,6 +31,7 @@ RARER = ("TIFF", "HEIC", "AVIF", "JPEG2000", "ICO", "TGA", "PPM", "PCX", "DDS", 
 _MOST_PIECES = 200_000
 _MOST_GIF_BLOCKS = 1_000_000  # of 255 bytes at most
 _MOST_TEXT_BYTES = 2**20
+_MOST_STRAY_BYTES = 2**20  # in a row, between a JPEG's segments
 # From a file's first bytes it can be told what it is; no fewer are sure to hold the brands of a container.
 _TELLING_BYTES = 4096
 
@@ -253,7 +254,7 @@ def _read_jpeg(data: bytes) -> Header:
     at, num_stray, pieces = 2, 0, _Pieces()
     while True:
         pieces.count()
-        found = _MARKER.search(data, at)
+        found = _MARKER.search(data, at, at + _MOST_STRAY_BYTES)
         if found is None:
             raise ValueError("no marker")
         # Any number of fill bytes may stand before a marker.

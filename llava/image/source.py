@@ -254,8 +254,8 @@ def _read_named(source: str | Path, limits: Limits) -> tuple[str, bytes]:
         )
         return Path(urlsplit(text).path).name or text[:100], data
     if scheme and not os.path.exists(text):
-        path = f", such as {fit_line(unquote(urlsplit(text).path))}" if scheme[1].lower() == "file" else ""
-        raise BadImage(f"{scheme[1]}: is not opened; pass a path{path}, an http or https URL, or a data URI.")
+        such = f", such as {fit_line(unquote(urlsplit(text).path))}" if scheme[1].lower() == "file" else ""
+        raise BadImage(f"{scheme[1]}: is not opened; pass a path{such}, an http or https URL, or a data URI.")
     if not text:
         raise BadImage("The image's name is empty.")
     path = expand_home(text)
