@@ -300,13 +300,15 @@ def _say_reason(path: Path, error: OSError | ValueError) -> str:
 
 def _read_stream(file: BinaryIO, name: str, limits: Limits) -> bytes:
     """All that comes, unless it begins as no image does: a video of some gigabytes is refused at once."""
+    if getattr(file, "closed", False):
+        raise UsageError(f"{name} is a file that was closed; open it again.")
     try:
         if hasattr(file, "peek") and isinstance(start := file.peek(_START_BYTES), bytes):
             refuse_misfit(start, name, limits.formats)
         data = file.read(limits.max_bytes + 1)
     except (BadImage, IsADirectoryError):
         raise
-    except (OSError, ValueError) as error:  # a ValueError of a file that is closed
+    except (OSError, ValueError) as error:
         raise BadImage(f"{name} cannot be read: {_say_reason(Path(), error)}.") from error
     if not isinstance(data, bytes):
         raise UsageError(f"{name} is open for reading text; open it for reading in binary.")
