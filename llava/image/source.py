@@ -50,7 +50,7 @@ class Limits:
     max_bytes: int = 512 * 1024 * 1024
     """Of the file, as it is stored or sent."""
     max_pixels: int = 100_000_000
-    """Width times height, as the header says. Decoding takes up to 12 bytes for each."""
+    """Width times height, as the header says. Decoding takes up to 24 bytes for each."""
     max_jpeg_pixels: int = 300_000_000
     """The same for a JPEG, which can be decoded at a part of its size."""
     max_side_px: int = 65_535
