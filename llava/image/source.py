@@ -291,7 +291,7 @@ def _say_decoded(path: Path) -> str:
     return f" There is a {fit_line(decoded)}: pass that." if decoded != str(path) and os.path.isfile(decoded) else ""
 
 
-def _say_reason(path: Path, error: OSError | ValueError) -> str:
+def _say_reason(path: Path, error: Exception) -> str:
     if os.name == "posix" and isinstance(error, OSError) and error.errno == errno.ENXIO:
         return "it is a socket" if path.is_socket() else "nothing is behind this device"
     reason = (error.strerror if isinstance(error, OSError) else str(error)) or "the system does not say why"
@@ -308,7 +308,7 @@ def _read_stream(file: BinaryIO, name: str, limits: Limits) -> bytes:
         data = file.read(limits.max_bytes + 1)
     except (BadImage, IsADirectoryError):
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:  # an EOFError of a compressed file that was cut off
         raise BadImage(f"{name} cannot be read: {_say_reason(Path(), error)}.") from error
     if not isinstance(data, bytes):
         raise UsageError(f"{name} is open for reading text; open it for reading in binary.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import socket
@@ -66,7 +67,7 @@ def test_what_is_no_file_is_refused_with_the_reason(tmp_path: Path, monkeypatch:
         load_picture("loop.png")
     with pytest.raises(BadImage, match=r"^a{197}\.\.\. cannot be read: file name too long\.$"):
         load_picture("a" * 5000)
-    with pytest.raises(BadImage, match=r"^a\\x00\.png cannot be read: embedded null byte\.$"):
+    with pytest.raises(BadImage, match=r"^a\\x00\.png cannot be read: embedded null.*\.$"):
         load_picture("a\0.png")
     with pytest.raises(BadImage, match=r"^null is empty"):
         load_picture("/dev/null")
@@ -100,12 +101,18 @@ def test_standard_input_that_was_read_before_is_told_from_a_damaged_file(monkeyp
         load_picture("-")
 
 
-def test_a_closed_file_is_refused_and_any_path_object_is_opened(tmp_path: Path) -> None:
+def test_a_file_that_is_closed_or_cannot_be_read_is_refused_and_any_path_object_is_opened(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(_png())
     with (tmp_path / "a.png").open("rb") as file:
         assert load_picture(file).size == (3, 2)
     with pytest.raises(UsageError, match=r"a\.png is a file that was closed; open it again\."):
         load_picture(file)
+
+    with gzip.open(tmp_path / "a.png.gz", "wb") as packed:
+        packed.write(_png() * 100)
+    cut = (tmp_path / "a.png.gz").read_bytes()[:-20]
+    with gzip.open(io.BytesIO(cut)) as unpacked, pytest.raises(BadImage, match="cannot be read: compressed file ended"):
+        load_picture(unpacked)
 
     class Place:
         def __fspath__(self) -> str:
