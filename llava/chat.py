@@ -22,9 +22,9 @@ from llava.answer import Answer, Sampling, answer, place_pictures, start_convers
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import ContextTooLong, LlavaError, UsageError
 from llava.image.geometry import plan_tiles
-from llava.image.source import FOR_LOCAL_USER, Picture, load_picture
+from llava.image.source import FOR_LOCAL_USER, Picture, expand_home, load_picture
 from llava.prompt import escape_image_tokens
-from llava.text import find_flaw, for_stream, write_line
+from llava.text import find_flaw, fit_line, for_stream, write_line
 
 if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
@@ -68,13 +68,15 @@ class Chat:
         start_conversation(loaded, template)  # an unknown template is refused here, before the first question
 
     def show(self, source: str) -> str:
-        """Keep a picture for the next question; returns a line about it. Raises BadImage."""
+        """Keep an image for the next question; returns a line about it. Raises BadImage, and UsageError for "-"."""
+        if source == "-":
+            raise UsageError("No image is read from standard input, where the questions come from: name a file.")
         picture = load_picture(source, self.limits)
         self.waiting.append(picture)
         plan = plan_tiles(picture.size, self.loaded.spec.tiling)
         width, height = picture.size
         done = f" ({'; '.join(picture.notes)})" if picture.notes else ""
-        return f"{picture.name}: {width} x {height}, {plan.num_positions} positions{done}"
+        return f"{fit_line(picture.name)}: {width} x {height}, {plan.num_positions} positions{done}"
 
     def ask(self, question: str, on_text: Callable[[str], None]) -> Answer | None:
         """Answer the question and add the turn; None if Ctrl-C ended it, with what was said until then kept."""
@@ -153,7 +155,8 @@ def run_chat(chat: Chat, sources: Sequence[str]) -> int:
             try:
                 if line == "/quit":
                     break
-                if (flaw := find_flaw(line)) is not None:
+                # The name of a file may be no text.
+                if not line.startswith("/image ") and (flaw := find_flaw(line)) is not None:
                     raise UsageError(f"What was typed {flaw}.")
                 _obey(chat, line) if line.startswith("/") else _reply(chat, line)
             except LlavaError as error:
@@ -212,10 +215,10 @@ def _sources(rest: str) -> list[str]:
     """The pictures named after /image: one whole path if there is such a file, else words as a shell splits them."""
     if not rest:
         raise UsageError("/image needs a picture: a path, an http(s) URL or a data URI.")
-    if os.path.isfile(os.path.expanduser(rest)):
-        return [os.path.expanduser(rest)]
+    if expand_home(rest).is_file():
+        return [rest]
     try:
-        return [os.path.expanduser(word) for word in shlex.split(rest)]
+        return shlex.split(rest)
     except ValueError as error:
         raise UsageError(f"The names after /image cannot be told apart: {error}.") from error
 

@@ -14,6 +14,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import signal
 import sys
 import time
@@ -29,7 +30,7 @@ from llava.flags import (
     add_command,
     add_image_flags,
     add_tower_flag,
-    complain,
+    check_written,
     quick_imports,
     read_bytes,
     read_ids,
@@ -228,10 +229,27 @@ def _add_ask(commands: Any) -> None:
     parser.add_argument("-q", "--question", metavar="TEXT", help="the question; everything else is then a picture")
     _add_talking_flags(parser)
     parser.add_argument("--num-beams", type=int, default=1, metavar="N", help="beam search (default: %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object: answer, tokens, times")
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object: answer or error, images, tokens, times"
+    )
 
 
 def _ask(arguments: argparse.Namespace) -> int:
+    printer = Printer("" if arguments.has_output else "it is closed")
+    pictures: list[Picture] = []
+    try:
+        _ask_about(arguments, pictures, printer)
+    except LlavaError as error:
+        if arguments.json and not printer.text:
+            failure = {"answer": None, "error": str(error), "images": [picture.describe() for picture in pictures]}
+            _print_json(failure, printer)
+        raise
+    check_written(printer)
+    return 0
+
+
+def _ask_about(arguments: argparse.Namespace, pictures: list[Picture], printer: Printer) -> None:
+    """Read the images into ``pictures``, ask, and print the answer."""
     sources, question = _split_words(arguments.words, arguments.question)
     with quick_imports():
         from llava.answer import ask
@@ -240,28 +258,27 @@ def _ask(arguments: argparse.Namespace) -> int:
     # What can be wrong with the call is found out before the model is loaded.
     sampling = _sampling(arguments)
     limits = FOR_LOCAL_USER.with_pixels(arguments.max_image_pixels)
-    pictures = [load_picture(source, limits) for source in sources]
-    say_notes(pictures)
+    for source in sources:
+        pictures.append(load_picture(source, limits))
+        say_notes(pictures[-1:])
     began = time.perf_counter()
     loaded = _load(arguments)
     load_s = time.perf_counter() - began
 
-    printer = Printer("" if arguments.has_output else "it is closed")
     on_text = None if arguments.json else printer.say
     reply = ask(loaded, question, pictures, sampling, template=arguments.conv_mode, on_text=on_text)
     note = reply.explain(loaded.tokenizer)
     if arguments.json:
-        is_plain = not is_unicode(sys.stdout) or is_terminal(sys.stdout)
-        report = _as_json(reply, note, arguments.model, load_s, pictures)
-        printer.say(json.dumps(report, ensure_ascii=is_plain, indent=2))
-    printer.say("\n")
+        _print_json(_as_json(reply, note, arguments.model, load_s, pictures), printer)
+    else:
+        printer.say("\n")
     if note is not None and not arguments.json:
         write_line(f"llava: {note[0].lower()}{note[1:]}")
-    if printer.failure:
-        write_line(printer.text)
-        reason = f"Standard output cannot be written ({printer.failure}); what belongs there is above."
-        return complain(reason, LlavaError.exit_code)
-    return 0
+
+
+def _print_json(report: dict[str, Any], printer: Printer) -> None:
+    is_plain = not is_unicode(sys.stdout) or is_terminal(sys.stdout)
+    printer.say(json.dumps(report, ensure_ascii=is_plain, indent=2) + "\n")
 
 
 def _as_json(
@@ -269,6 +286,7 @@ def _as_json(
 ) -> dict[str, Any]:
     return {
         "answer": reply.text,
+        "error": None,
         "finished": reply.finished,
         "finish_reason": reply.finish_reason,
         "note": note,
@@ -285,6 +303,10 @@ def _as_json(
     }
 
 
+# Of a file that is there or not: a question of one word does not end like that.
+_IMAGE_NAME = re.compile(r"\S+\.(?:avif|bmp|gif|hei[cf]|jpe?g|png|tiff?|webp)", re.IGNORECASE)
+
+
 def _split_words(words: list[str], question: str | None) -> tuple[list[str], str]:
     """Pictures and question from what stands on the command line: the last word is the question."""
     if question is None:
@@ -294,6 +316,7 @@ def _split_words(words: list[str], question: str | None) -> tuple[list[str], str
         if (
             question == "-"
             or question.startswith(("http://", "https://", "data:"))
+            or _IMAGE_NAME.fullmatch(question)
             or os.path.isfile(os.path.expanduser(question))
         ):
             raise UsageError(f"The last word has to be the question, but '{question[:80]}' is a picture.")

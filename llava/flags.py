@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from llava.errors import LlavaError, Notice
-from llava.text import give_up, open_streams, write_line
+from llava.text import Printer, give_up, open_streams, write_line
 
 # Bits of each name that --quant takes.
 QUANTIZATIONS = {"int8": 8, "int4": 4}
@@ -70,6 +70,13 @@ def complain(sentence: str, exit_code: int) -> int:
         give_up(sys.stdout)
     write_line(f"llava: error: {sentence}")
     return exit_code
+
+
+def check_written(printer: Printer) -> None:
+    """Repeats on standard error what could not be written to standard output, and raises LlavaError."""
+    if printer.failure:
+        write_line(printer.text)
+        raise LlavaError(f"Standard output cannot be written ({printer.failure}); what belongs there is above.")
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ from llava.conversation import template_name
 from llava.errors import CheckpointError
 from llava.image.geometry import Size, TilePlan, Tiling, plan_tiles
 from llava.image.source import FOR_LOCAL_USER, Picture, load_picture, say_notes
-from llava.text import for_stream, is_terminal, is_unicode
+from llava.text import fit_line, for_stream, is_terminal, is_unicode
 from llava.towers import is_siglip
 
 if TYPE_CHECKING:
@@ -211,7 +211,7 @@ def describe_picture(
 
         Path(plot).parent.mkdir(parents=True, exist_ok=True)
         draw_token_map(picture.image, tiling, Path(plot))
-    facts = [("picture", f"{picture.name}, {plan.image} px"), *_say_plan(plan, tiling)]
+    facts = [("picture", f"{fit_line(picture.name)}, {plan.image} px"), *_say_plan(plan, tiling)]
     _show(_two_columns([*facts, ("drawn in", plot)] if plot else facts))
 
 

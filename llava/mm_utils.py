@@ -9,16 +9,16 @@ beyond it: functions for image_aspect_ratio highres and crop_split, which models
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Sequence
 from io import BytesIO
 from typing import Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from transformers import StoppingCriteria
 
 from llava.errors import BadImage, UsageError
+from llava.image.formats import COMMON, RARER
 from llava.image.pixels import (
     divide_to_patches,
     expand2square,
@@ -51,10 +51,15 @@ __all__ = [
 
 
 def load_image_from_base64(image: str | bytes) -> Image.Image:
-    """The picture in base64 text, undecoded and in its own mode, as Pillow opens it. Raises BadImage."""
+    """The image in base64 text, undecoded and in its own mode, as Pillow opens it. Raises BadImage.
+
+    Formats that no other door of this package takes are refused, PostScript among them.
+    """
+    Image.init()
+    known = {"HEIF", "CUR", *COMMON, *RARER}
     try:
-        return Image.open(BytesIO(base64.b64decode(image)))
-    except (binascii.Error, UnidentifiedImageError) as error:
+        return Image.open(BytesIO(base64.b64decode(image)), formats=[name for name in Image.OPEN if name in known])
+    except (ValueError, OSError, Image.DecompressionBombError) as error:
         raise BadImage(f"This text is not a picture in base64: {error}.") from error
 
 

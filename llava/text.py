@@ -18,6 +18,8 @@ _NO_TEXT = re.compile("[\ud800-\udfff\0]")
 
 # What a terminal obeys instead of showing: C0 and C1 controls, without tab and line feed, and what turns the order of
 # characters around (CVE-2021-42574). A carriage return lets a line be written over.
+_SHORT = {0x09: "\\t", 0x0A: "\\n"}
+_BREAKS = re.compile("[\t\n\u2028\u2029]")
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
@@ -42,7 +44,15 @@ def make_visible(text: str) -> str:
     return _CONTROLS.sub(lambda found: _escape(ord(found[0])), text)
 
 
+def fit_line(text: str, most: int = 200) -> str:
+    r"""The text on one line and no longer than ``most``: controls, tabs and line breaks are escaped, as ``\n``."""
+    text = _BREAKS.sub(lambda found: _escape(ord(found[0])), make_visible(text))
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
 def _escape(code: int) -> str:
+    if code in _SHORT:
+        return _SHORT[code]
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 

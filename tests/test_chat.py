@@ -166,7 +166,9 @@ def test_a_saved_conversation_is_a_record_of_llavas_data_format(chat: Chat, phot
         ("/paint", "There is no command '/paint'"),
         ("/save ~nobody-here/chat.txt", "No such file or directory: ~nobody-here/chat.txt"),
         ("/image ~nobody-here/a.png", "a.png"),
-        ("/image a\udcff\x1b.png", "What was typed is not valid UTF-8: at 8 it holds the byte 0xff."),
+        ("/image a\udcff\x1b.png", "There is no file a\\udcff\\x1b.png."),
+        ("/save a\udcff", "What was typed is not valid UTF-8: at 7 it holds the byte 0xff."),
+        ("/image -", "No image is read from standard input, where the questions come from: name a file."),
         ("What\0?", "What was typed holds the character U+0000"),
         ("What? " * 3000, "/undo takes the last question back"),
     ],
@@ -232,3 +234,27 @@ def test_a_picture_of_an_odd_name_is_saved_with_its_conversation(chat: Chat, pho
         chat.save(tmp_path / name)
         assert r"a\udcff.png" in (tmp_path / name).read_text(encoding="utf-8")
     assert json.loads((tmp_path / "chat.json").read_text(encoding="utf-8"))[0]["image"] == "a\udcff.png"
+
+
+def test_a_file_whose_name_is_no_text_is_shown_and_named_on_one_line(
+    chat: Chat, photo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a\udcff.png", "~a.png"):
+        try:
+            Path(name).write_bytes(photo.read_bytes())
+        except OSError:
+            pytest.skip("this file system takes only text as names")
+        type_lines(monkeypatch, f"/image {name}")
+        assert run_chat(chat, []) == 0
+    Path("b\nc.png").write_bytes(photo.read_bytes())
+    assert chat.show("b\nc.png").startswith("b\\nc.png: 100 x 67")
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert [line.partition(":")[0] for line in out.splitlines()] == ["a\\udcff.png", "~a.png"]
+    assert [picture.name for picture in chat.waiting] == ["a\udcff.png", "~a.png", "b\nc.png"]
+
+
+def test_standard_input_is_not_taken_for_an_image_at_the_beginning_either(chat: Chat) -> None:
+    with pytest.raises(UsageError, match="No image is read from standard input"):
+        run_chat(chat, ["-"])

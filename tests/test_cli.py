@@ -51,7 +51,7 @@ def test_the_json_object_counts_tokens_and_times(
     capsys: pytest.CaptureFixture[str], next_folder: Path, photo: Path
 ) -> None:
     reply = run_json(capsys, photo, "What is in the picture?", "--model", next_folder)
-    assert reply["model"] == str(next_folder)
+    assert (reply["model"], reply["error"]) == (str(next_folder), None)
     # 100 x 67 px on the canvas of 56 x 56: the base tile's 4 and 2 rows of 4 with their newlines.
     assert reply["image_positions"] == [14]
     assert reply["prompt_tokens"] > 14
@@ -82,6 +82,26 @@ def test_what_was_done_to_an_image_is_said_in_one_line_and_in_the_json_object(
     code, out, err = run(capsys, "info", "--image", "~/x.jpg")
     assert (code, err) == (0, line)
     assert "x.jpg, 60x100 px" in out
+
+
+def test_an_error_is_in_the_json_object_too_with_the_images_that_were_read(
+    capsys: pytest.CaptureFixture[str], photo: Path
+) -> None:
+    code, out, err = run(capsys, "ask", photo, "nowhere.png", "-q", "What?", "--json")
+    report = json.loads(out)
+    assert code == 1
+    assert err == f"llava: error: {report['error']}\n"
+    assert (report["answer"], report["error"]) == (None, "There is no file nowhere.png.")
+    assert [image["name"] for image in report["images"]] == [photo.name]
+    code, out, err = run(capsys, "ask", photo, "-q", " ", "--json")
+    assert (code, json.loads(out)["error"]) == (2, "The question is empty.")
+
+
+def test_the_name_of_an_image_is_not_answered_as_a_question(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("nowhere.png", "my/PHOTO.JPG", "x.heic"):
+        code, _, err = run(capsys, "ask", name)
+        assert code == 2
+        assert f"The last word has to be the question, but '{name}' is a picture" in err
 
 
 @pytest.mark.parametrize("command", [["ask", "-q", "What?"], ["info", "--image"]])

@@ -56,6 +56,17 @@ def test_what_is_no_picture_in_base64_is_said_to_be_none(text: str) -> None:
         load_image_from_base64(text)
 
 
+def test_base64_that_would_start_ghostscript_or_inflate_without_bounds_is_no_picture() -> None:
+    drawing = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+    with Image.open(BytesIO(drawing)) as opened:
+        assert opened.format == "EPS", "Pillow would take it"
+    written = BytesIO()
+    Image.new("1", (20_000, 20_000)).save(written, "PNG")
+    for data in (drawing, written.getvalue()):
+        with pytest.raises(BadImage, match="not a picture in base64"):
+            load_image_from_base64(base64.b64encode(data))
+
+
 @pytest.mark.parametrize("includes_prompt", [False, True])
 def test_a_keyword_is_found_with_and_without_the_prompt_before_the_answer(letters: Any, includes_prompt: bool) -> None:
     prompt = ids_of(letters, "A long ### question")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from llava.cli import main
-from llava.text import Printer, find_flaw, for_stream, is_unicode, make_visible
+from llava.text import Printer, find_flaw, fit_line, for_stream, is_unicode, make_visible
 
 
 class Terminal(io.TextIOWrapper):
@@ -54,6 +54,12 @@ def test_a_terminal_shows_controls_and_obeys_none() -> None:
     shown = r"a\x1b]0;title\x07\x9b2J\u202eb\x0d" + "\n\tc" + r"\x7f"
     assert make_visible(text) == shown == for_stream(text, stream("utf-8", Terminal))
     assert for_stream(text, stream("utf-8")) == text
+
+
+def test_a_name_fits_a_line_of_a_message() -> None:
+    assert fit_line("a\nb\tc\r\x1b[2J\u2028日\udcff.png") == r"a\nb\tc\x0d\x1b[2J\u2028日\udcff.png"
+    assert fit_line("x" * 200) == "x" * 200
+    assert fit_line("x" * 201) == "x" * 197 + "..."
 
 
 def test_what_an_encoding_has_not_is_escaped() -> None:

@@ -21,9 +21,9 @@ from PIL import Image
 
 from llava.constants import IMAGE_PLACEHOLDER
 from llava.errors import UsageError
-from llava.flags import run_door
+from llava.flags import add_image_flags, check_written, run_door
 from llava.image.source import FOR_LOCAL_USER, Picture, load_picture, say_notes
-from llava.text import for_stream, write_line
+from llava.text import Printer, open_streams, write_line
 
 if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
@@ -31,8 +31,10 @@ if TYPE_CHECKING:
 
 def image_parser(args: Any) -> list[str]:
     """The names in ``args.image_file``, which ``args.sep`` separates. With "," a data URI has to come alone."""
-    if args.image_file.startswith("data:"):
+    if args.image_file[:5].lower() == "data:":
         return [args.image_file]
+    if not args.sep:
+        raise UsageError('The separator of image names (sep) is empty; the original\'s default is ",".')
     return args.image_file.split(args.sep)
 
 
@@ -52,8 +54,15 @@ def eval_model(args: Any) -> str:
     Reads ``model_path, model_base, query, conv_mode, image_file, sep, temperature, top_p, num_beams, max_new_tokens``
     of any object, as the original does; ``model_name`` may be there and is not needed. ``<image-placeholder>`` in the
     query says where a picture goes; without one the pictures come first. A prompt longer than the context is cut from
-    the right, as in the original, with a warning on stderr.
+    the right, as in the original, with a warning on stderr. An answer that standard output does not take is written
+    there too, before the LlavaError.
+
+    ``max_image_pixels``, where it is there, is how many px an image may have.
     """
+    return _answer(args, Printer())
+
+
+def _answer(args: Any, printer: Printer) -> str:
     from llava.answer import Sampling, answer, image_slot, place_pictures, start_conversation
     from llava.prompt import escape_image_tokens
 
@@ -63,7 +72,8 @@ def eval_model(args: Any) -> str:
         num_beams=args.num_beams,
         max_new_tokens=args.max_new_tokens,
     )
-    pictures: list[Picture] = [load_picture(name, FOR_LOCAL_USER) for name in image_parser(args)]
+    limits = FOR_LOCAL_USER.with_pixels(getattr(args, "max_image_pixels", None))
+    pictures: list[Picture] = [load_picture(name, limits) for name in image_parser(args)]
     say_notes(pictures)
     loaded = _load(args.model_path, args.model_base)
     conversation = start_conversation(loaded, args.conv_mode)
@@ -89,9 +99,10 @@ def eval_model(args: Any) -> str:
     if reply.cut_tokens:
         kept = reply.prompt_tokens
         write_line(f"[WARNING] the prompt was cut to its first {kept} of {kept + reply.cut_tokens} tokens")
-    print(for_stream(reply.text, sys.stdout))
+    printer.say(f"{reply.text}\n")
     if not reply.text:
         write_line(f"[WARNING] {reply.explain(loaded.tokenizer)}")
+    check_written(printer)
     return reply.text
 
 
@@ -112,7 +123,7 @@ def _load(model_path: str, model_base: str | None) -> LoadedModel:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The original's flags with the original's defaults."""
+    """The original's flags with the original's defaults, and what an image may cost."""
     parser = argparse.ArgumentParser(prog="python -m llava.eval.run_llava")
     parser.add_argument("--model-path", required=True)
     parser.add_argument("--model-base", default=None)
@@ -124,15 +135,17 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--top_p", type=float, default=None)
     parser.add_argument("--num_beams", type=int, default=1)
     parser.add_argument("--max_new_tokens", type=int, default=512)
+    add_image_flags(parser)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``eval_model`` from the command line; returns the exit code."""
+    has_output = open_streams()
     args = build_parser().parse_args(argv)
 
     def work() -> int:
-        eval_model(args)
+        _answer(args, Printer("" if has_output else "it is closed"))
         return 0
 
     return run_door(work)

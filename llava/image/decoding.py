@@ -18,13 +18,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image, ImageChops, ImageFile
 
 from llava.errors import BadImage
 from llava.image.formats import COMMON, Header, with_article
 from llava.image.geometry import Size
+from llava.image.heif import find_turn
+from llava.image.jpeg2000 import read_bits, refuse_overflow, spread
+from llava.image.netpbm import Values, read_values
 from llava.image.orientation import read_orientation, turn_upright
-from llava.image.tones import Range, show, show_deep
+from llava.image.tones import show, show_deep
 
 _DECODERS = {
     "PNG": ("PIL.PngImagePlugin", "PngImageFile"),
@@ -49,8 +52,11 @@ _MISSING = {
     "AVIF": "needs a Pillow that was built with AVIF: pip install -U pillow. Or convert it to PNG",
 }
 _FETCH_AGAIN = ". Copy or download it again, or export it as 8-bit PNG."
+TURNED = "turned upright"
 # What the missing part of a damaged image is filled with, as JPEG decoders fill it.
 _MISSING_COLOR = (128, 128, 128)
+_BLOCK_PX = 8  # the side of what a JPEG is made of
+_BAND_PX = 1_000_000  # put together at a time: what it takes beside the image stays small
 
 
 @dataclass(frozen=True)
@@ -70,13 +76,17 @@ def measure(header: Header, name: str) -> Header:
         return header
     with _complaints(header, name), contextlib.closing(_open(header)) as image:
         num_frames = getattr(image, "n_frames", 1)
+        size, frames = Size(*image.size), f"image 1 of {num_frames}" if num_frames > 1 else ""
+        if header.format != "HEIC":
+            return replace(header, size=size, orientation=find_orientation(image), frames=frames)
         # Of HEIC the decoder itself turns the image, by the container's word; EXIF does not count there.
-        is_turned = header.format == "HEIC"
+        turn = find_turn(header.data)
         return replace(
             header,
-            size=Size(*image.size),
-            orientation=1 if is_turned else find_orientation(image),
-            frames=f"image 1 of {num_frames}" if num_frames > 1 else "",
+            size=size,
+            stored=Size(size.height, size.width) if turn.quarters % 2 else size,
+            frames=frames,
+            notes=(TURNED,) if turn.quarters or turn.is_mirrored else (),
         )
 
 
@@ -106,6 +116,11 @@ def decode(header: Header, name: str, *, scale: int = 1, draws_damaged: bool = T
         raise BadImage(f"{name} is {with_article(header.format)} that is damaged: {'; '.join(header.doubts)}.")
     if header.planes:
         return _decode_planes(header, name)
+    if header.format == "PPM":
+        with _complaints(header, name):
+            values = read_values(header.data)
+        if values is not None:
+            return _show_values(values, header, name, draws_damaged)
     notes = [header.frames, *header.doubts]
     passed_over = header.notes
     with _complaints(header, name):
@@ -124,20 +139,24 @@ def decode(header: Header, name: str, *, scale: int = 1, draws_damaged: bool = T
             image, rows, note = _salvage(header, image, scale, error)
             notes.append(note)
             passed_over = ()  # says no more than that
+        else:
+            notes.append(_say_grey(image))
         deep = None if rows or scale > 1 else _read_deep(header, image)
-        if header.format == "JPEG2000":
-            _refuse_overflow(header, image, name)
-    declared = _declared_range(header)
+        bits = read_bits(header.data) if header.format == "JPEG2000" else ()
+        refuse_overflow(image, bits, name)
     if deep is None:
-        shown, more = show(image, name, declared, inverted=header.inverted, samples=header.samples)
+        shown, more = show(spread(image, bits), name, header.declared, inverted=header.inverted, samples=header.samples)
+        del image  # where it is not what is shown
     else:
-        shown, more = show_deep(*deep, name, declared)
+        del image  # its pixels are among the values
+        shown, more = show_deep(*deep, name, header.declared)
+        del deep
     if isinstance(shown, ImageFile.ImageFile):
         shown = shown._new(shown.im)  # the same pixels, no longer tied to the file
     if rows is not None:
         shown = _fill_missing(shown, rows)
     if header.orientation != 1:
-        more += ("turned upright",)
+        more += (TURNED,)
     return Drawn(turn_upright(shown, header.orientation), (*filter(None, notes), *passed_over, *more))
 
 
@@ -244,6 +263,25 @@ def _say_missing(rows: tuple[int, int], height: int) -> str:
     return f"the file is damaged or cut off: about {percent} % of its rows are missing, shown grey"
 
 
+def _say_grey(image: Image.Image) -> str:
+    """What to say of a JPEG that ends in grey: its decoder draws that, without a word, where an end comes too early."""
+    if image.format != "JPEG" or image.mode not in ("L", "RGB") or image.height <= _BLOCK_PX:
+        return ""
+    grey = Image.new(image.mode, (image.width, _BLOCK_PX), _MISSING_COLOR[: len(image.getbands())])
+    height = image.height
+    while height > 0:
+        top = max(0, height - _BLOCK_PX)
+        box = ImageChops.difference(image.crop((0, top, image.width, top + _BLOCK_PX)), grey).getbbox()
+        if box is not None:
+            height = top + box[3]
+            break
+        height = top
+    if not 0 < height <= image.height - _BLOCK_PX:
+        return ""
+    percent = min(99, max(1, round(100 - 100 * height / image.height)))
+    return f"the last {percent} % of its rows are plain grey, as decoders draw what is missing"
+
+
 def _fill_missing(image: Image.Image, rows: tuple[int, int]) -> Image.Image:
     image = image.copy()
     if rows[0] > 0 and rows[1] == image.height:  # stored from the bottom up
@@ -262,8 +300,6 @@ def _read_deep(header: Header, image: ImageFile.ImageFile) -> tuple[Any, Image.I
     Pillow keeps the upper byte of each value only. Unpacked as if the other end came first, the same data yields the
     lower byte, so a file that uses a small part of the range is decoded twice. None for all other images.
     """
-    if header.format == "PPM":
-        return _read_deep_ppm(header)
     if header.format not in ("PNG", "TIFF"):
         return None
     again = _open(header)
@@ -283,9 +319,13 @@ def _read_deep(header: Header, image: ImageFile.ImageFile) -> tuple[Any, Image.I
         swapped = f"{match[1]};16{'B' if is_little else 'L'}"
     again.tile = [_with_rawmode(tile, swapped) for tile in again.tile]
     _load(again)
-    upper, lower = np.asarray(image), np.asarray(again)
-    lower = lower[..., 1:2] if num_colors == 1 else lower[..., :3]
-    values = upper[..., :num_colors].astype(np.uint16) << 8 | lower
+    values = np.empty((image.height, image.width, num_colors), np.uint16)
+    num_rows = max(1, _BAND_PX // image.width)
+    for top in range(0, image.height, num_rows):
+        band = (0, top, image.width, min(top + num_rows, image.height))
+        upper, lower = np.asarray(image.crop(band)), np.asarray(again.crop(band))
+        lower = lower[..., 1:2] if num_colors == 1 else lower[..., :3]
+        values[top : band[3]] = upper[..., :num_colors].astype(np.uint16) << 8 | lower
     return values, image.getchannel("A") if image.mode in ("LA", "RGBA") else None
 
 
@@ -303,28 +343,31 @@ def _decode_planes(header: Header, name: str) -> Drawn:
             planes.append(planes[-1])
         alpha = _open(header).mode == "RGBA" and len(planes) == 4
     opacity = Image.fromarray((planes[3] >> 8).astype(np.uint8)) if alpha else None
-    shown, more = show_deep(np.stack(planes[:3], -1), opacity, name, _declared_range(header))
+    shown, more = show_deep(np.stack(planes[:3], -1), opacity, name, header.declared)
     if header.orientation != 1:
-        more += ("turned upright",)
+        more += (TURNED,)
     return Drawn(turn_upright(shown, header.orientation), (*filter(None, [header.frames]), *more))
 
 
-def _refuse_overflow(header: Header, image: Image.Image, name: str) -> None:
-    """BadImage where Pillow's JPEG 2000 decoder may have made the brightest values 0.
-
-    It rounds colours of more than 8 bits up when it drops bits, and what overflows the byte becomes black. A 0 may so
-    be either end; nothing tells which.
-    """
-    at = header.data.find(b"\xff\x4f\xff\x51")
-    ends = header.data[at + 42 : at + 43] if at >= 0 else b""
-    if not ends or (ends[0] & 0x7F) < 8 or len(image.getbands()) == 1:
-        return
-    extrema: Any = image.getextrema()
-    if any(least == 0 for least, _ in extrema):
-        raise BadImage(
-            f"{name} is a JPEG2000 in colours of {(ends[0] & 0x7F) + 1} bits, of which the decoder mistakes white for "
-            "black. Convert it to 8-bit PNG or to 16-bit TIFF."
-        )
+def _show_values(values: Values, header: Header, name: str, draws_damaged: bool) -> Drawn:
+    """The image of a PGM or PPM; its greatest value is white."""
+    rows, height, greatest = values
+    notes: tuple[str, ...] = ()
+    if len(rows) < height:
+        if not draws_damaged:
+            raise BadImage(f"{name} is {with_article(header.format)} that is cut off{_FETCH_AGAIN}")
+        notes = (_say_missing((0, len(rows)), height),)
+    if greatest > 255:
+        shown, more = show_deep(rows, None, name, (0.0, greatest) if greatest < 2**16 - 1 else None)
+    else:
+        table = np.rint(np.arange(256) / greatest * 255).clip(0, 255).astype(np.uint8)
+        bytes_HWC = table[rows]
+        shown, more = Image.fromarray(bytes_HWC if bytes_HWC.shape[-1] == 3 else bytes_HWC[..., 0]).convert("RGB"), ()
+    if notes:
+        whole = Image.new("RGB", (shown.width, height), _MISSING_COLOR)
+        whole.paste(shown)
+        shown = whole
+    return Drawn(shown, notes + more)
 
 
 def _rawmode(image: ImageFile.ImageFile) -> str:
@@ -335,25 +378,3 @@ def _rawmode(image: ImageFile.ImageFile) -> str:
 def _with_rawmode(tile: Any, rawmode: str) -> Any:
     args = (rawmode, *tile[3][1:]) if isinstance(tile[3], tuple) else rawmode
     return type(tile)(*tile[:3], args)
-
-
-_PPM_HEAD = re.compile(rb"P([56])" + rb"(?:\s|#[^\r\n]*[\r\n])+(\d{1,9})" * 3 + rb"\s")
-
-
-def _read_deep_ppm(header: Header) -> tuple[Any, None] | None:
-    """The values of a binary PGM or PPM of more than 8 bits, of which Pillow keeps 8 for colours."""
-    match = _PPM_HEAD.match(header.data)
-    if match is None or int(match[4]) <= 255:
-        return None
-    num_channels = 1 if match[1] == b"5" else 3
-    count = header.size.width * header.size.height * num_channels
-    values = np.frombuffer(header.data, dtype=">u2", count=count, offset=match.end()).astype(np.uint16)
-    return values.reshape(header.size.height, header.size.width, num_channels), None
-
-
-def _declared_range(header: Header) -> Range | None:
-    """The range that the file declares: by its header, or of a PPM by the greatest value that stands in its head."""
-    match = _PPM_HEAD.match(header.data) if header.format == "PPM" else None
-    if match is not None and 255 < int(match[4]) < 65535:
-        return 0.0, float(int(match[4]))
-    return header.declared

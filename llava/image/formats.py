@@ -17,9 +17,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from llava.errors import BadImage
-from llava.image import foreign, tiff
+from llava.image import misfits, tiff
 from llava.image.geometry import Size
 from llava.image.orientation import read_orientation
+from llava.image.signatures import may_be_targa, sniff
 
 # What browsers send and everybody reads; the header of each is read here.
 COMMON = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
@@ -30,6 +31,9 @@ RARER = ("TIFF", "HEIC", "AVIF", "JPEG2000", "ICO", "TGA", "PPM", "PCX", "DDS", 
 _MOST_PIECES = 200_000
 _MOST_GIF_BLOCKS = 1_000_000  # of 255 bytes at most
 _MOST_TEXT_BYTES = 2**20
+_MOST_STRAY_BYTES = 2**20  # in a row, between a JPEG's segments
+# From a file's first bytes it can be told what it is; no fewer are sure to hold the brands of a container.
+_TELLING_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Header:
 
     format: str
     size: Size
-    """As stored: before the image is turned upright. 0x0 where only the decoder can tell."""
+    """As the decoder gives it: before the image is turned upright. 0x0 where only the decoder can tell."""
     orientation: int
     """The EXIF orientation, 1 to 8; 1 is upright."""
     data: bytes
@@ -56,6 +60,8 @@ class Header:
     """NumPy's name of the type of its values, where the decoder takes them for another: "u4" or "i1"."""
     planes: tuple[bytes, ...] = ()
     """One file for each channel of 16 bits, where the decoder would mix them up."""
+    stored: Size | None = None
+    """As stored, where the decoder itself turns the image."""
     kind: str = ""
     """More about the format, for messages."""
 
@@ -81,10 +87,17 @@ def read_header(data: bytes, name: str, formats: Sequence[str] = COMMON + RARER)
     return header
 
 
+def refuse_misfit(start: bytes, name: str, formats: Sequence[str]) -> None:
+    """Raises BadImage where a file that begins with these bytes can be told to be no image, whatever follows."""
+    is_known = len(start) < _TELLING_BYTES or may_be_targa(start) or sniff(start, name) is not None
+    if not is_known and misfits.identify(start) is not None:
+        raise _refuse_format(start, name, None, formats)
+
+
 def _refuse_format(data: bytes, name: str, found: str | None, formats: Sequence[str]) -> BadImage:
-    other = foreign.identify(data) if found in (None, "TIFF") else None
+    other = misfits.identify(data) if found in (None, "TIFF") else None
     if found is None and other is None:
-        other = foreign.identify_wrapped(data)
+        other = misfits.identify_wrapped(data)
     allowed = " or ".join([", ".join(formats[:-1]), formats[-1]] if len(formats) > 1 else formats)
     refusal = f"{name} is not an image in a supported format ({allowed})"
     if other is not None:
@@ -95,67 +108,6 @@ def _refuse_format(data: bytes, name: str, found: str | None, formats: Sequence[
 def with_article(format: str) -> str:
     """The format's name in a sentence."""
     return f"{'an' if format in ('AVIF', 'ICO', 'SGI') else 'a'} {format}"
-
-
-def sniff(data: bytes, name: str = "") -> str | None:
-    """The format of a file by how it begins; ``name`` decides only about TGA, which has no signature."""
-    if _is_targa(data, name):
-        return "TGA"
-    for start, format in _SIGNATURES:
-        if data.startswith(start):
-            return None if format == "TIFF" and foreign.identify(data) is not None else format
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WEBP"
-    if data[:4] in (b"\0\0\1\0", b"\0\0\2\0") and data[4:6] != b"\0\0":
-        return "ICO"
-    if data[4:8] == b"ftyp":
-        return _sniff_brands(data)
-    if re.match(rb"P(?:[1-6]|[Ff])[\s#]", data):
-        return "PPM"
-    if data[:1] == b"\x0a" and data[1:4] in _PCX_STARTS:
-        return "PCX"
-    return None
-
-
-def _is_targa(data: bytes, name: str) -> bool:
-    """Whether a file that may be a TGA is one: by its footer, its name, or a size that fits what its head claims."""
-    if len(data) <= 18 or data[1] > 1 or data[2] not in (1, 2, 3, 9, 10, 11) or data[16] not in (8, 15, 16, 24, 32):
-        return False
-    if data[-18:-2] == b"TRUEVISION-XFILE" or name.lower().endswith((".tga", ".vda", ".icb", ".vst")):
-        return True
-    width, height = struct.unpack_from("<HH", data, 12)
-    pixel_bytes = width * height * ((data[16] + 7) // 8)
-    return data[:8] in (b"\0\0\2\0\0\0\0\0", b"\0\0\3\0\0\0\0\0") and 0 < pixel_bytes <= len(data) - 18
-
-
-_SIGNATURES = (
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"BM", "BMP"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"II+\0", "TIFF"),
-    (b"MM\0+", "TIFF"),
-    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG2000"),
-    (b"\xff\x4f\xff\x51", "JPEG2000"),
-    (b"DDS ", "DDS"),
-    (b"qoif", "QOI"),
-    (b"\x01\xda", "SGI"),
-)
-# Version, encoding and bits per pixel of each kind of PCX.
-_PCX_STARTS = {bytes((version, 1, bits)) for version in (0, 2, 3, 4, 5) for bits in (1, 2, 4, 8)}
-_HEIC_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs", b"mif1", b"msf1"}
-
-
-def _sniff_brands(data: bytes) -> str | None:
-    """HEIC or AVIF by the brands of an ISO container; None for the videos and raw files that share it."""
-    end = min(int.from_bytes(data[:4], "big"), 4096)
-    brands = [data[8:12], *(data[at : at + 4] for at in range(16, end, 4))]
-    if {b"avif", b"avis"} & set(brands):
-        return "AVIF"
-    return "HEIC" if _HEIC_BRANDS & set(brands) else None
 
 
 class _Pieces:
@@ -214,6 +166,7 @@ class _PngFacts:
         self._significant: int | None = None
         self._num_frames = 1
         self._blocks: dict[str, bytes] = {}
+        self._text_left = _MOST_TEXT_BYTES
         self._notes: list[str] = []
         self._doubts: list[str] = []
 
@@ -256,11 +209,14 @@ class _PngFacts:
         if kind == b"iTXt":
             is_packed = rest[:1] == b"\1"
             rest = (rest[2:].split(b"\0", 2) + [b"", b""])[2]
-        if is_packed:
+        if is_packed and self._text_left > 0:
             try:
-                rest = zlib.decompressobj().decompress(rest, _MOST_TEXT_BYTES)
+                rest = zlib.decompressobj().decompress(rest, self._text_left)
             except zlib.error:
                 return
+            self._text_left -= len(rest)  # of all such chunks together: a file may have 200,000
+        elif is_packed:
+            return
         self._blocks[wanted] = rest[:_MOST_TEXT_BYTES]
 
     def finish(self) -> Header:
@@ -283,7 +239,8 @@ class _PngFacts:
         )
 
 
-_MARKER = re.compile(rb"\xff+[^\x00\xff]")
+# The last of any number of fill bytes, and what follows: matching them all would take quadratic time.
+_MARKER = re.compile(rb"\xff[^\x00\xff]")
 _XMP_HEAD = b"http://ns.adobe.com/xap/1.0/\0"
 
 
@@ -293,15 +250,15 @@ def _read_jpeg(data: bytes) -> Header:
     Stray bytes between segments are passed over, as decoders do.
     """
     kept = [data[:2]]
-    size, exif, xmp, kind = Size(0, 0), b"", b"", ""
+    size, exif, xmp, kind = Size(0, 0), bytearray(), b"", ""
     at, num_stray, pieces = 2, 0, _Pieces()
     while True:
         pieces.count()
-        found = _MARKER.search(data, at)
+        found = _MARKER.search(data, at, at + _MOST_STRAY_BYTES)
         if found is None:
             raise ValueError("no marker")
         # Any number of fill bytes may stand before a marker.
-        num_stray += found.start() - at
+        num_stray += len(data[at : found.start()].rstrip(b"\xff"))
         marker, at = data[found.end() - 1], found.end() - 2
         if marker == 0x01 or 0xD0 <= marker <= 0xD7:  # stands alone
             at += 2
@@ -322,7 +279,7 @@ def _read_jpeg(data: bytes) -> Header:
         if marker == 0xDA:  # start of scan: the rest is pixels
             body = b"".join([*kept, memoryview(data)[at:]])
             notes = (f"{num_stray:,} stray bytes between its segments were passed over",) if num_stray else ()
-            return Header("JPEG", size, read_orientation(exif, xmp), body, notes=notes, kind=kind)
+            return Header("JPEG", size, read_orientation(bytes(exif), xmp), body, notes=notes, kind=kind)
         # APP0 and APP14 say which colour space it is; the other APPs and comments say nothing about pixels.
         if (not 0xE0 <= marker <= 0xEF and marker != 0xFE) or marker in (0xE0, 0xEE):
             kept.append(data[at:end])
@@ -348,6 +305,7 @@ def _read_gif(data: bytes) -> Header:
     while data[at] != 0x2C:
         if data[at] != 0x21:
             raise ValueError("no frame")
+        pieces.count()
         end = _skip_blocks(data, at + 2, pieces)
         if data[at + 1] == 0xF9:
             control = data[at:end]
@@ -380,6 +338,7 @@ def _count_gif_frames(data: bytes, at: int, pieces: _Pieces) -> int:
     num_frames = 0
     try:
         while data[at] in (0x21, 0x2C):
+            pieces.count()
             if data[at] == 0x21:
                 at = _skip_blocks(data, at + 2, pieces)
             else:
@@ -455,9 +414,10 @@ def _read_icon(data: bytes) -> Header:
         rank = ((width or 256) * (height or 256), bits if data[2] == 1 else 0, num_bytes)
         largest = max(largest, rank)
         if offset + num_bytes <= len(data) and (best is None or rank > best):
-            best, entry, content = rank, data[at : at + 16], data[offset : offset + num_bytes]
+            best, entry, start = rank, data[at : at + 16], offset
     if best is None:
         raise ValueError("no image")
+    content = data[start : start + best[2]]
     frames = f"the largest of {num_images} sizes" if num_images > 1 else ""
     if best < largest:
         frames += ", without those that are cut off"

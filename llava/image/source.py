@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import hashlib
 import os
 import re
@@ -20,18 +21,18 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote, unquote_to_bytes, urlsplit
 
 from PIL import Image, ImageFile
 
 from llava.errors import BadImage, UsageError
-from llava.image.decoding import decode, find_orientation, measure
+from llava.image.decoding import TURNED, decode, find_orientation, measure
 from llava.image.fetch import fetch
-from llava.image.formats import COMMON, RARER, read_header
+from llava.image.formats import COMMON, RARER, read_header, refuse_misfit
 from llava.image.geometry import Size
 from llava.image.orientation import turn_upright
 from llava.image.tones import show
-from llava.text import write_line
+from llava.text import fit_line, write_line
 
 # A JPEG of more px is decoded at a part of its size, the smallest that is no smaller than this. No canvas of a
 # checkpoint is larger, so the model gets as many px as it can take.
@@ -39,6 +40,7 @@ _FULL_JPEG_PX = 100_000_000
 _DRAFT_LONG_PX, _DRAFT_SHORT_PX = 3072, 1024
 
 _BAND_PX = 4_000_000  # hashed at a time
+_START_BYTES = 8192  # looked at before the rest of a file is read
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Limits:
     max_bytes: int = 512 * 1024 * 1024
     """Of the file, as it is stored or sent."""
     max_pixels: int = 100_000_000
-    """Width times height, as the header says. Decoding takes up to 12 bytes for each."""
+    """Width times height, as the header says. Decoding takes up to 24 bytes for each."""
     max_jpeg_pixels: int = 300_000_000
     """The same for a JPEG, which can be decoded at a part of its size."""
     max_side_px: int = 65_535
@@ -110,7 +112,7 @@ def say_notes(pictures: Iterable[Picture]) -> None:
     """One line on standard error for each image to which something was done; nothing for ordinary images."""
     for picture in pictures:
         if picture.notes:
-            write_line(f"llava: {picture.name}: {'; '.join(picture.notes)}.")
+            write_line(f"llava: {fit_line(picture.name)}: {'; '.join(picture.notes)}.")
 
 
 def load_picture(
@@ -136,19 +138,22 @@ def load_picture(
         _check_bytes(len(data), name, limits)
     elif isinstance(source, (str, Path)):
         name, data = _read_named(source, limits)
+    elif isinstance(source, os.PathLike):
+        name, data = _read_named(Path(os.fsdecode(source)), limits)
     elif hasattr(source, "read"):
         name = str(getattr(source, "name", "The image"))
         data = _read_stream(source, name, limits)
     else:
         raise UsageError(f"A {type(source).__name__} is no image; pass a path, a URL, bytes, a file or a Pillow image.")
-    header = read_header(data, name, limits.formats)
+    shown = fit_line(name)
+    header = read_header(data, shown, limits.formats)
     if header.size == (0, 0):
-        header = measure(header, name)
+        header = measure(header, shown)
     is_jpeg = header.format == "JPEG"
-    _check_size(header.size, name, limits, limits.max_jpeg_pixels if is_jpeg else limits.max_pixels)
+    _check_size(header.size, shown, limits, limits.max_jpeg_pixels if is_jpeg else limits.max_pixels)
     scale = _choose_scale(header.size) if is_jpeg else 1
-    drawn = decode(header, name, scale=scale, draws_damaged=limits.draws_damaged)
-    return _finish(drawn.image, name, drawn.notes, header.size)
+    drawn = decode(header, shown, scale=scale, draws_damaged=limits.draws_damaged)
+    return _finish(drawn.image, name, drawn.notes, header.stored or header.size)
 
 
 def read_size(data: bytes, name: str, limits: Limits) -> Size:
@@ -190,7 +195,7 @@ def _take_image(image: Image.Image, limits: Limits) -> Picture:
     turned = turn_upright(shown, orientation)
     if turned is image:
         turned = image.copy()  # nobody else's, and no longer tied to a file
-    return _finish(turned, name, (*notes, "turned upright") if orientation != 1 else notes, stored)
+    return _finish(turned, name, (*notes, TURNED) if orientation != 1 else notes, stored)
 
 
 def _check_bytes(num_bytes: int, name: str, limits: Limits) -> None:
@@ -231,7 +236,10 @@ def _read_named(source: str | Path, limits: Limits) -> tuple[str, bytes]:
     if isinstance(source, Path):
         return source.name, _read_file(source, limits)
     if text == "-":
-        return "Standard input", _read_stream(sys.stdin.buffer, "Standard input", limits)
+        data = _read_stream(sys.stdin.buffer, "Standard input", limits)
+        if not data:
+            raise BadImage("Standard input holds nothing, or nothing more: pipe one image into it and name - once.")
+        return "Standard input", data
     if text[:5].lower() == "data:":
         return "The data URI", read_data_uri(text, limits)
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+):/", text)
@@ -245,8 +253,9 @@ def _read_named(source: str | Path, limits: Limits) -> tuple[str, bytes]:
             allow_private_start=limits.allow_private_start,
         )
         return Path(urlsplit(text).path).name or text[:100], data
-    if scheme:
-        raise BadImage(f"{scheme[1]}: is not opened; pass a path, an http or https URL, or a data URI.")
+    if scheme and not os.path.exists(text):
+        such = f", such as {fit_line(unquote(urlsplit(text).path))}" if scheme[1].lower() == "file" else ""
+        raise BadImage(f"{scheme[1]}: is not opened; pass a path{such}, an http or https URL, or a data URI.")
     if not text:
         raise BadImage("The image's name is empty.")
     path = expand_home(text)
@@ -259,27 +268,48 @@ def expand_home(text: str) -> Path:
 
 
 def _read_file(path: Path, limits: Limits) -> bytes:
-    shown = str(path) if len(str(path)) <= 200 else str(path)[:197] + "..."
+    shown = fit_line(str(path))
     try:
         with path.open("rb") as file:
-            data = file.read(limits.max_bytes + 1)
+            return _read_stream(file, shown, limits)
     except FileNotFoundError as error:
-        raise BadImage(f"There is no file {shown}.") from error
+        raise BadImage(f"There is no file {shown}.{_say_decoded(path)}") from error
     except IsADirectoryError as error:
         raise BadImage(f"{shown} is a folder, not an image.") from error
     except PermissionError as error:
         kind = "a folder, not an image" if path.is_dir() else "not readable: permission denied"
         raise BadImage(f"{shown} is {kind}.") from error
-    except (OSError, ValueError) as error:
-        raise BadImage(f"{shown!r} cannot be read.") from error
-    return _check_read(data, shown, limits)
+    except BadImage:
+        raise
+    except (OSError, ValueError) as error:  # a ValueError of a name that holds U+0000
+        raise BadImage(f"{shown} cannot be read: {_say_reason(path, error)}.") from error
+
+
+def _say_decoded(path: Path) -> str:
+    """What to say where a path is missing and stands as a URL would write it."""
+    decoded = unquote(str(path))
+    return f" There is a {fit_line(decoded)}: pass that." if decoded != str(path) and os.path.isfile(decoded) else ""
+
+
+def _say_reason(path: Path, error: Exception) -> str:
+    if os.name == "posix" and isinstance(error, OSError) and error.errno == errno.ENXIO:
+        return "it is a socket" if path.is_socket() else "nothing is behind this device"
+    reason = (error.strerror if isinstance(error, OSError) else str(error)) or "the system does not say why"
+    return (reason[0].lower() + reason[1:]).rstrip(".")
 
 
 def _read_stream(file: BinaryIO, name: str, limits: Limits) -> bytes:
+    """All that comes, unless it begins as no image does: a video of some gigabytes is refused at once."""
+    if getattr(file, "closed", False):
+        raise UsageError(f"{name} is a file that was closed; open it again.")
     try:
+        if hasattr(file, "peek") and isinstance(start := file.peek(_START_BYTES), bytes):
+            refuse_misfit(start, name, limits.formats)
         data = file.read(limits.max_bytes + 1)
-    except OSError as error:
-        raise BadImage(f"{name} cannot be read.") from error
+    except (BadImage, IsADirectoryError):
+        raise
+    except (OSError, ValueError, EOFError) as error:  # an EOFError of a compressed file that was cut off
+        raise BadImage(f"{name} cannot be read: {_say_reason(Path(), error)}.") from error
     if not isinstance(data, bytes):
         raise UsageError(f"{name} is open for reading text; open it for reading in binary.")
     return _check_read(data, name, limits)

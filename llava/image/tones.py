@@ -60,7 +60,7 @@ def show(
         if image.mode in ("La", "RGBa"):
             image = image.convert({"La": "LA", "RGBa": "RGBA"}[image.mode])
         if transparent is not None or image.mode in ("LA", "PA", "RGBA"):
-            return _lay_over_white(image.convert("RGBA"))
+            return _lay_over_white(image if image.mode == "RGBA" else image.convert("RGBA"))
         if image.mode == "LAB":
             return _convert_lab(image), ()
         return image.convert("RGB"), ()
@@ -96,7 +96,8 @@ def show_deep(
     """Several channels of 16 bits as RGB; one range holds for all of them, so colours keep their balance."""
     shown, note = map_values(values_HWC, name, declared)
     notes: tuple[str, ...] = (note,) if note else ()
-    image = Image.fromarray(shown if shown.shape[-1] == 3 else shown[..., 0]).convert("RGB")
+    image = Image.fromarray(shown) if shown.shape[-1] == 3 else Image.fromarray(shown[..., 0]).convert("RGB")
+    del shown
     if alpha is None:
         return image, notes
     image.putalpha(alpha)
@@ -187,9 +188,16 @@ def _by_bands(
     if values.dtype == np.uint16:
         # Every value there is, mapped once.
         table = np.clip(spread(np.arange(2**16)), 0, 255).astype(np.uint8)
-        np.take(table, values, out=shown)
-        return shown
+
+        def put(band: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            return table[band]
+
+    else:
+
+        def put(band: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            return np.clip(spread(band), 0, 255)
+
     num_rows = max(1, _BAND_PX // max(1, values[0].size))
     for first in range(0, len(values), num_rows):
-        shown[first : first + num_rows] = np.clip(spread(values[first : first + num_rows]), 0, 255)
+        shown[first : first + num_rows] = put(values[first : first + num_rows])
     return shown

@@ -18,8 +18,8 @@ from PIL import Image
 
 from llava.conversation import conv_templates
 from llava.errors import LlavaError, UsageError
-from llava.flags import run_door
-from llava.image.source import FOR_LOCAL_USER, load_picture
+from llava.flags import add_image_flags, run_door
+from llava.image.source import FOR_LOCAL_USER, load_picture, say_notes
 from llava.sampling import Sampling
 from llava.serve.original import tell_unused
 from llava.text import find_flaw, for_stream, write_line
@@ -41,7 +41,11 @@ def main(args: Any) -> None:
     from llava.chat import Chat
 
     sampling = Sampling(temperature=args.temperature, max_new_tokens=args.max_new_tokens)
-    image = load_picture(args.image_file, FOR_LOCAL_USER)  # before the model, which takes longer
+    if args.image_file == "-":
+        raise UsageError("No image is read from standard input, where the questions come from: name a file.")
+    limits = FOR_LOCAL_USER.with_pixels(getattr(args, "max_image_pixels", None))
+    image = load_picture(args.image_file, limits)  # before the model, which takes longer
+    say_notes([image])
     loaded = _load(args)
     mode = getattr(args, "conv_mode", None)
     if mode is not None and mode != loaded.template:
@@ -92,7 +96,7 @@ def _load(args: Any) -> LoadedModel:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The original's flags with the original's defaults, but for the model and the device."""
+    """The original's flags with its defaults, but for the model and the device; and what an image may cost."""
     parser = argparse.ArgumentParser(prog="python -m llava.serve.cli")
     parser.add_argument("--model-path", help="a folder, a hub id or a short name (default: the embedded model)")
     parser.add_argument("--model-base")
@@ -105,6 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--load-8bit", action="store_true")
     parser.add_argument("--load-4bit", action="store_true")
     parser.add_argument("--debug", action="store_true")
+    add_image_flags(parser)
     return parser
 
 

@@ -94,7 +94,10 @@ class PictureLoader:
 
     async def load_files(self, files: Sequence[tuple[str, bytes]]) -> list[Picture]:
         """The pictures of one request from files' names and bytes; they hold their part of the room as well."""
-        measured = [(name, data, self._count_bytes(data, name)) for name, data in files]
+        measured = [
+            (name, data, await asyncio.to_thread(self._count_bytes, data, name))  # a header may be long
+            for name, data in files
+        ]
         return await self._decode_all(measured, [None] * len(files))
 
     async def _decode_all(self, files: Sequence[tuple[str, bytes, int]], params: Sequence[str | None]) -> list[Picture]:

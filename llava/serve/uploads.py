@@ -29,7 +29,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse
 
 from llava.errors import BadImage
-from llava.image.formats import read_header
+from llava.image.signatures import sniff
 from llava.image.source import Limits as ImageLimits
 from llava.image.source import read_size
 from llava.serve.gate import Message, Receive, Scope
@@ -204,10 +204,11 @@ class Uploads:
             raise over("picture_bytes", most, f"{name} has {part.size or 0:,} bytes", "Send a smaller one.", status=413)
         data = await part.read()
         try:
-            read_size(data, name, self._image_limits)
-            kind = read_header(data, name, self._image_limits.formats).format
+            await asyncio.to_thread(read_size, data, name, self._image_limits)
         except BadImage as error:
             raise translate(error, "") from error
+        kind = sniff(data, name)
+        assert kind is not None
         return name_like(name, kind), data
 
     def _write(self, name: str, data: bytes) -> Path:

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from PIL import Image
 
 from llava.backends.protocol import ChatMessage, ChatRequest, SentPicture
 from llava.backends.remote import Remote, Timeouts
@@ -565,6 +566,21 @@ def test_a_mistake_in_the_chat_of_the_original_is_one_sentence(
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "WARNING" not in line]
     assert line.startswith("llava: error: ")
     assert sentence in line
+
+
+def test_what_was_done_to_an_image_is_said_in_the_chat_of_the_original_and_its_px_may_be_allowed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (100, 60)).save(tmp_path / "x.jpg", exif=exif)
+    assert cli._run(["--image-file", str(tmp_path / "x.jpg")]) == 0
+    assert capsys.readouterr().err == "llava: x.jpg: turned upright.\n"
+    assert cli._run(["--image-file", str(DEMO), "--max-image-pixels", "20K"]) == 1
+    assert "at most 20,000 are allowed" in capsys.readouterr().err
+    assert cli._run(["--image-file", "-"]) == 2
+    assert "No image is read from standard input" in capsys.readouterr().err
 
 
 def test_the_image_loader_of_the_original_gives_an_upright_rgb_image() -> None:
