@@ -62,6 +62,9 @@ def check_dimensions(values: Mapping[str, Any], tower: Mapping[str, Any], family
             value = each.get(name, 1e-5)
             if not _is_number(value) or not 0 < value <= _MAX_EPSILON:
                 raise CheckpointError(f"{path} says {name}: {value!r:.80}{where}, where a small number is needed.")
+    if values.get("tokenizer_model_max_length") is not None:
+        _check_size(values, "tokenizer_model_max_length", path, largest=None)
+    _check_ids(values, path)
     _check_projector(values, path)
     _check_rope(values, path)
 
@@ -96,10 +99,19 @@ def _check_size(values: Mapping[str, Any], name: str, path: Path, where: str = "
     value = values[name]
     if type(value) is not int or value < 1:
         raise CheckpointError(f"{path} says {name}: {value!r:.80}{where}, where a number of at least 1 is needed.")
-    if value > largest:
+    if largest is not None and value > largest:
         raise CheckpointError(
             f"{path} says {name}: {value}{where}, more than any model has: it is damaged, or of another model."
         )
+
+
+def _check_ids(values: Mapping[str, Any], path: Path) -> None:
+    """CheckpointError for tokens that are named by something else than their ids."""
+    for name in ("bos_token_id", "eos_token_id"):
+        said = values.get(name)
+        ids = said if isinstance(said, list) and name == "eos_token_id" else [] if said is None else [said]
+        if not all(type(each) is int for each in ids):
+            raise CheckpointError(f"{path} says {name}: {said!r:.80}, where the id of a token is needed.")
 
 
 def _check_heads(values: Mapping[str, Any], path: Path, where: str) -> None:

@@ -61,6 +61,10 @@ def test_a_switch_is_true_or_false_and_no_text_that_counts_as_true(name: str, va
         ({"image_aspect_ratio": "padded"}, "image_aspect_ratio: 'padded'; supported are square, pad, anyres"),
         ({"mm_vision_tower": {"a": 1}}, "mm_vision_tower: {'a': 1}, where a name"),
         ({"vocab_size": True}, "vocab_size: True"),
+        ({"eos_token_id": {"a": 1}}, "eos_token_id: {'a': 1}, where the id of a token"),
+        ({"eos_token_id": [2, "x"]}, r"eos_token_id: \[2, 'x'\]"),
+        ({"bos_token_id": [1]}, r"bos_token_id: \[1\]"),
+        ({"tokenizer_model_max_length": "2048"}, "tokenizer_model_max_length: '2048'"),
     ],
     ids=str,
 )
@@ -78,6 +82,7 @@ def test_what_fits_no_model_is_named_with_its_value(changes: dict[str, Any], say
         {"mm_use_im_start_end": 1, "s2": None, "unfreeze_mm_vision_tower": 0},
         {"num_key_value_heads": None, "head_dim": None, "mm_patch_merge_type": None, "image_aspect_ratio": None},
         {"hidden_size": 34, "head_dim": 8},
+        {"eos_token_id": [2, 5], "bos_token_id": None, "tokenizer_model_max_length": 10**30},
     ],
     ids=str,
 )
