@@ -61,6 +61,8 @@ DEFAULT_SCALES = "336,672,1008"
 # _name_or_path, which only says what the model was made from).
 _CODE_KEYS = frozenset({"auto_map", "custom_pipelines", "attn_implementation", "experts_implementation"})
 
+_MAX_JSON_BYTES = 500_000_000  # the largest of a released model, a tokenizer.json, has 35 MB
+
 
 @dataclass(frozen=True)
 class ModelSpec:
@@ -113,7 +115,12 @@ def blaming(fault: str, *let_through: type[Exception]) -> Iterator[None]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of a checkpoint. Raises CheckpointError naming the file and what is wrong with it."""
+    if os.path.exists(path) and not os.path.isfile(path):  # to read a pipe or a device would never end
+        kind = "a folder" if os.path.isdir(path) else "no regular file"
+        raise CheckpointError(f"{path} is {kind}, where a JSON file is needed. Copy or download it again.")
     try:
+        if (size := path.stat().st_size) > _MAX_JSON_BYTES:
+            raise CheckpointError(f"{path} has {size:,} bytes; a checkpoint's JSON has {_MAX_JSON_BYTES:,} at most.")
         values = json.loads(path.read_text(encoding="utf-8-sig"))
         json.dumps(values, ensure_ascii=False).encode()  # a lone surrogate is no text
     except FileNotFoundError:
@@ -123,7 +130,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is no valid JSON: {error}.") from error
     if not isinstance(values, dict):
-        raise CheckpointError(f"{path} holds a {type(values).__name__}, where a JSON object is needed.")
+        kind = {"NoneType": "null", "str": "a text", "bool": "a truth value", "list": "a list"}
+        what = kind.get(type(values).__name__, "a number")
+        raise CheckpointError(f"{path} holds {what}, where a JSON object is needed.")
     return values
 
 

@@ -159,6 +159,13 @@ class OpenCheckpoint:
                 f"({self.config_path}: bos_token_id {self.model.config.bos_token_id}). Copy the tokenizer's files "
                 "from the language model that the checkpoint was made from."
             )
+        said = self.model.config.bos_token_id
+        if self.spec.family in ("llama", "mistral") and said is not None and said != tokenizer.bos_token_id:
+            _LOG.warning(
+                "The tokenizer in %s begins every prompt with %r (%d), but %s says bos_token_id: %d. If answers are "
+                "poor, it is another model's.",
+                *(folder, tokenizer.bos_token, tokenizer.bos_token_id, self.config_path, said),
+            )
         return tokenizer
 
     def stream(self) -> Iterator[tuple[str, torch.Tensor]]:
@@ -276,6 +283,8 @@ def _open(
             os.path.abspath(os.path.expanduser(named)) if is_local else read_hub_url(str(named)), spec.raw
         )
     model = _build(spec, folder, config_path, template, attention)
+    if fine_tune is not None and fine_tune.adapter is not None:
+        adapters.untie(model, fine_tune.adapter, {name for source in sources for name in source.names()})
     passed_over = _account(model, sources, config_path)
     return OpenCheckpoint(folders, tower_folder, fine_tune, spec, template, model, config_path, sources, passed_over)
 
