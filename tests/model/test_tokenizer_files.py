@@ -82,8 +82,13 @@ def test_a_file_that_is_no_json_object_is_named_once(tmp_path: Path, content: by
 @pytest.mark.parametrize(
     ("write", "name", "changes", "says"),
     [
-        (write_pieces, "special_tokens_map.json", {"bos_token": -1}, "says bos_token: -1, where a token's text"),
-        (write_pieces, "special_tokens_map.json", {"bos_token": {"content": "<s>", "lstrip": 1}}, "lstrip: 1 of bos"),
+        (write_pieces, "special_tokens_map.json", {"bos_token": -1}, "says bos_token: -1"),
+        (
+            write_pieces,
+            "special_tokens_map.json",
+            {"bos_token": {"content": "<s>", "lstrip": 1}},
+            "says lstrip: 1",
+        ),
         (write_pieces, "added_tokens.json", {"<extra>": ["x"]}, r"says <extra>: \['x'\], where the id of a token"),
         (write_words, "tokenizer_config.json", {"eos_token": 7}, "says eos_token: 7"),
         (write_words, "tokenizer_config.json", {"tokenizer_class": 7}, "says tokenizer_class: 7, where a name"),
