@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -239,7 +240,9 @@ def apply_adapter(model: Any, adapter: Adapter, merge: bool) -> None:
         if merge and adapter.settings.get("lora_bias"):
             _check_biases(model, adapter)
         state = {name.removeprefix(_PEFT): _convert(name, tensor, model, adapter) for name, tensor in tensors.items()}
-        with blaming(f"{adapter.folder / CONFIG} cannot be used", torch.OutOfMemoryError):
+        with blaming(f"{adapter.folder / CONFIG} cannot be used", torch.OutOfMemoryError), warnings.catch_warnings():
+            # Of a bias that could not be merged, where nothing is to be.
+            warnings.filterwarnings("ignore", message="`lora_bias=True` was passed")
             config = LoraConfig(**_settings_for(adapter, ranks, LoraConfig))
             model.add_adapter(config)
         result = set_peft_model_state_dict(model, state, adapter_name="default")
