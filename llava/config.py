@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from llava.dimensions import check_dimensions
 from llava.errors import CheckpointError, LlavaError
 from llava.image.geometry import RELEASED_PINPOINTS, Tiling, scale_grids
 from llava.towers import KNOWN_TOWERS, TOWER_DEFAULTS, complete_tower, is_siglip, name_tower
@@ -59,6 +60,8 @@ DEFAULT_SCALES = "336,672,1008"
 # Keys with which a config.json makes a library import or download code, beside those that begin with "_" (all but
 # _name_or_path, which only says what the model was made from).
 _CODE_KEYS = frozenset({"auto_map", "custom_pipelines", "attn_implementation", "experts_implementation"})
+
+_MAX_JSON_BYTES = 500_000_000  # the largest of a released model, a tokenizer.json, has 35 MB
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,12 @@ def blaming(fault: str, *let_through: type[Exception]) -> Iterator[None]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of a checkpoint. Raises CheckpointError naming the file and what is wrong with it."""
+    if os.path.exists(path) and not os.path.isfile(path):  # to read a pipe or a device would never end
+        kind = "a folder" if os.path.isdir(path) else "no regular file"
+        raise CheckpointError(f"{path} is {kind}, where a JSON file is needed. Copy or download it again.")
     try:
+        if (size := path.stat().st_size) > _MAX_JSON_BYTES:
+            raise CheckpointError(f"{path} has {size:,} bytes; a checkpoint's JSON has {_MAX_JSON_BYTES:,} at most.")
         values = json.loads(path.read_text(encoding="utf-8-sig"))
         json.dumps(values, ensure_ascii=False).encode()  # a lone surrogate is no text
     except FileNotFoundError:
@@ -122,7 +130,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is no valid JSON: {error}.") from error
     if not isinstance(values, dict):
-        raise CheckpointError(f"{path} holds a {type(values).__name__}, where a JSON object is needed.")
+        kind = {"NoneType": "null", "str": "a text", "bool": "a truth value", "list": "a list"}
+        what = kind.get(type(values).__name__, "a number")
+        raise CheckpointError(f"{path} holds {what}, where a JSON object is needed.")
     return values
 
 
@@ -130,6 +140,13 @@ _NAMES = (
     *("conversation_template", "mm_vision_tower", "vision_tower", "image_aspect_ratio", "mm_patch_merge_type"),
     *("mm_projector_type", "mm_vision_select_feature", "dtype", "torch_dtype"),
 )
+
+
+def check_names(values: Mapping[str, Any], path: Path) -> None:
+    """CheckpointError for a value of config.json that is something else where a name is needed."""
+    for name in _NAMES:
+        if isinstance(values.get(name), (bool, int, float, list, dict)):
+            raise CheckpointError(f"{path} says {name}: {values[name]!r:.80}, where a name is needed.")
 
 
 def read_spec(
@@ -160,10 +177,10 @@ def _read_spec(folder: Path, tower_folder: Path | None, config: Mapping[str, Any
     is_hf = isinstance(raw.get("text_config"), dict) and isinstance(raw.get("vision_config"), dict)
     family = _find_family(raw, path, is_hf)
     values = _to_original(raw, path) if is_hf else dict(raw)
+    check_names(values, path)
+    if values.get("mm_patch_merge_type", "flat") is None:  # as good as not said
+        values["mm_patch_merge_type"] = "flat"
     _refuse_unsupported(values, path)
-    for name in _NAMES:
-        if isinstance(values.get(name), (bool, int, float, list, dict)):
-            raise CheckpointError(f"{path} says {name}: {values[name]!r:.80}, where a name is needed.")
     tower = str(values.get("mm_vision_tower") or values.get("vision_tower") or "")
     if not tower and values.get("mm_vision_config") is None:
         raise CheckpointError(
@@ -183,6 +200,7 @@ def _read_spec(folder: Path, tower_folder: Path | None, config: Mapping[str, Any
             f"{path} says mm_vision_select_layer: {values['mm_vision_select_layer']}, "
             f"but the vision tower has {num_blocks} layers."
         )
+    check_dimensions(values, tower_config, family, path)
     template = values.get("conversation_template")
     defaults = _FAMILY_DEFAULTS[family]
     longest = "max_sequence_length" if values.get("max_sequence_length") else "max_position_embeddings"
@@ -305,7 +323,7 @@ def _to_original(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
             values[name] = raw[name]
     is_onevision = raw.get("model_type") == "llava_onevision"
     strategy = raw.get("vision_feature_select_strategy", "full" if is_onevision else "default")
-    select_feature = {"default": "patch", "full": "cls_patch"}.get(strategy)
+    select_feature = {"default": "patch", "full": "cls_patch"}.get(str(strategy))
     activation = raw.get("projector_hidden_act", "gelu")
     layer = raw.get("vision_feature_layer", -1 if is_onevision else -2)
     if select_feature is None or activation != "gelu" or isinstance(layer, list):
@@ -359,6 +377,11 @@ def _refuse_unsupported(values: Mapping[str, Any], path: Path) -> None:
     feature = values.get("mm_vision_select_feature", "patch")
     if feature not in ("patch", "cls_patch"):
         raise CheckpointError(f"{path} says mm_vision_select_feature: {feature!r}; supported are patch and cls_patch.")
+    aspect = values.get("image_aspect_ratio") or "square"
+    if not re.fullmatch(r"square|pad|anyres.*|highres|crop_split", str(aspect)):
+        raise CheckpointError(
+            f"{path} says image_aspect_ratio: {aspect!r:.80}; supported are square, pad, anyres and anyres_max_N."
+        )
     projector = values.get("mm_projector_type", "linear")
     if not re.fullmatch(r"linear|identity|mlp[1-9]\d*x_(res\d+x_)?gelu", str(projector)):
         raise CheckpointError(
@@ -411,6 +434,6 @@ def _get_int(values: Mapping[str, Any], name: str, path: Path, default: int) -> 
     value = values.get(name)
     if value is None:
         return int(default)
-    if not isinstance(value, int) or value < 1:
-        raise CheckpointError(f"{path} says {name}: {value!r}, where a number of at least 1 is needed.")
+    if type(value) is not int or value < 1:
+        raise CheckpointError(f"{path} says {name}: {value!r:.80}, where a number of at least 1 is needed.")
     return value

@@ -103,7 +103,7 @@ def _recognise(name: str | None) -> Finding | None:
     from llava.model.foreign import read_hub_url, recognise, recognise_name
     from llava.model.sources import find_checkpoint
 
-    if name is None or "\0" in name:
+    if not name or "\0" in name:
         return None
     path = Path(os.path.expanduser(name))
     if not os.path.lexists(path):
@@ -318,7 +318,7 @@ def _say_tiling(tiling: Tiling) -> str:
 def _find(name: str | None) -> Path:
     from llava.model.sources import DEFAULT_MODEL, find_checkpoint
 
-    return find_checkpoint(name or DEFAULT_MODEL)
+    return find_checkpoint(DEFAULT_MODEL if name is None else name)
 
 
 def _two_columns(facts: Iterable[tuple[str, str]]) -> Table:

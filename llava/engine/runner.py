@@ -283,8 +283,9 @@ def find_fallback_reason(model: Any) -> str | None:
     for module in itertools.chain([decoder], *((layer, layer.self_attn) for layer in decoder.layers)):
         if compiled.is_replaced(module):
             return f"the forward of its {type(module).__name__} was replaced"
-    if merge.unpad_image.__module__ != merge.__name__:
-        return "unpad_image was replaced"
+    for name in ("unpad_image", "get_anyres_image_grid_shape"):
+        if not getattr(merge, name).__module__.startswith("llava."):
+            return f"{name} was replaced"
     if len(set((getattr(model, "hf_device_map", None) or {"": 0}).values())) > 1:
         return "its layers are on several devices"
     return None

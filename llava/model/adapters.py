@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,23 @@ def name_from_adapter(name: str) -> str | None:
     return layouts.name_from_any(name)
 
 
+def untie(model: Any, adapter: Adapter, names: Collection[str]) -> None:
+    """Make two matrices of tied embeddings and head, one of which was trained whole (PEFT's modules_to_save).
+
+    ``names``: of all tensors of base and adapter, ours. CheckpointError if the base stores one matrix for both.
+    """
+    pair = {layouts.EMBEDDINGS, layouts.HEAD}
+    own = pair & {name_from_adapter(name) for name in adapter.whole}
+    if not model.config.tie_word_embeddings or len(own) != 1:
+        return
+    if not pair.issubset(names):
+        raise CheckpointError(
+            f"{adapter.folder} has {own.pop()} trained by itself (modules_to_save), but its base ties the head to the "
+            f"embeddings and stores one matrix for both. {_MERGE_WITH_PEFT}"
+        )
+    model.config.tie_word_embeddings = False
+
+
 def apply_adapter(model: Any, adapter: Adapter, merge: bool) -> None:
     """Put the adapter into the model, in place: its weights changed by it (``merge``), or its layers wrapped by PEFT's.
 
@@ -218,8 +236,13 @@ def apply_adapter(model: Any, adapter: Adapter, merge: bool) -> None:
         if model.config.tie_word_embeddings and {"lm_head", "model.embed_tokens"} & set(adapter.layers):
             _untie_head(model, adapter)
         ranks = _check_fit(model, adapter, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+        _check_ranks(adapter, ranks)
+        if merge and adapter.settings.get("lora_bias"):
+            _check_biases(model, adapter)
         state = {name.removeprefix(_PEFT): _convert(name, tensor, model, adapter) for name, tensor in tensors.items()}
-        with blaming(f"{adapter.folder / CONFIG} cannot be used", torch.OutOfMemoryError):
+        with blaming(f"{adapter.folder / CONFIG} cannot be used", torch.OutOfMemoryError), warnings.catch_warnings():
+            # Of a bias that could not be merged, where nothing is to be.
+            warnings.filterwarnings("ignore", message="`lora_bias=True` was passed")
             config = LoraConfig(**_settings_for(adapter, ranks, LoraConfig))
             model.add_adapter(config)
         result = set_peft_model_state_dict(model, state, adapter_name="default")
@@ -324,6 +347,32 @@ def _settings_for(adapter: Adapter, ranks: Mapping[str, int], config_class: Any)
         lora_dropout=0.0,
     )
     return values
+
+
+def _check_ranks(adapter: Adapter, ranks: Mapping[str, int]) -> None:
+    """CheckpointError if a layer's matrices are of another rank than adapter_config.json says: it sets the scale."""
+    pattern = adapter.settings.get("rank_pattern") or {}
+    for layer, rank in ranks.items():
+        # Source: peft 0.21 utils/other.py get_pattern_key.
+        found = (key for key in pattern for each in (key, rename_layer(key)) if re.match(rf"(.*\.)?({each})$", layer))
+        key = next(found, None)
+        said = int(adapter.settings.get("r", 8) if key is None else pattern[key])
+        if rank != said:
+            where = "r" if key is None else f"rank_pattern {key!r}"
+            raise CheckpointError(
+                f"{adapter.file} has matrices of rank {rank} for {layer}, but {adapter.folder / CONFIG} says {where}: "
+                f"{said}: one of the two files is of another training."
+            )
+
+
+def _check_biases(model: nn.Module, adapter: Adapter) -> None:
+    """CheckpointError if a layer has a bias in the adapter and none in the base, which it could be added to."""
+    for layer in adapter.layers:
+        if getattr(model.get_submodule(layer), "bias", None) is None:
+            raise CheckpointError(
+                f"{adapter.folder / CONFIG} says lora_bias: true, but {layer} of the base model has no bias that the "
+                "adapter's could be merged into: keep the layers apart (--no-merge, in Python merge=False)."
+            )
 
 
 def _check_fit(model: nn.Module, adapter: Adapter, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:

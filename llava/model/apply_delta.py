@@ -8,12 +8,11 @@ Source: haotian-liu/LLaVA@c121f04 llava/model/apply_delta.py.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 
 from llava.flags import run_door
-from llava.model.delta import add_delta
+from llava.model.delta import add_delta, make_parser
 
 
 def apply_delta(base_model_path: str, target_model_path: str, delta_path: str) -> None:
@@ -24,11 +23,7 @@ def apply_delta(base_model_path: str, target_model_path: str, delta_path: str) -
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Does it from the command line, with the original's flags; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m llava.model.apply_delta")
-    parser.add_argument("--base-model-path", required=True)
-    parser.add_argument("--target-model-path", required=True)
-    parser.add_argument("--delta-path", required=True)
-    args = parser.parse_args(argv)
+    args = make_parser("python -m llava.model.apply_delta").parse_args(argv)
 
     def work() -> int:
         apply_delta(args.base_model_path, args.target_model_path, args.delta_path)

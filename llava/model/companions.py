@@ -16,7 +16,7 @@ from llava.errors import CheckpointError
 from llava.image.pixels import ImageProcessor
 from llava.model.generation import clean_generation_config, read_generation_config
 from llava.model.spm import is_sentencepiece, load_llama_tokenizer
-from llava.model.weights import refuse_pointer
+from llava.model.tokenizer_files import find_damage, refuse_others
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")  # one is enough
 
@@ -34,18 +34,18 @@ def load_tokenizer(folder: Path) -> Any:
     Raises:
         CheckpointError: there is none, or it cannot be read.
     """
+    refuse_others(folder)
     if not has_tokenizer(folder):
         raise CheckpointError(
             f"{folder} has no tokenizer: one of {', '.join(_TOKENIZER_FILES)} is needed. "
             "Copy it from the language model that the checkpoint was made from."
         )
-    for name in _TOKENIZER_FILES:
-        refuse_pointer(folder / name)
     try:
         tokenizer = _read_tokenizer(folder)
+    except CheckpointError:
+        raise
     except Exception as error:  # the readers below raise anything, down to bare Exception
-        reason = str(error).strip().split("\n")[0]
-        raise CheckpointError(f"The tokenizer in {folder} cannot be read: {type(error).__name__}: {reason}") from error
+        raise CheckpointError(find_damage(folder, error)) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
     return tokenizer

@@ -10,6 +10,7 @@ Source: haotian-liu/LLaVA@c121f04 llava/model/apply_delta.py, make_delta.py, con
 
 from __future__ import annotations
 
+import argparse
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -41,6 +42,14 @@ class Combined:
     folder: Path
     num_tensors: int
     num_lossy: int = 0
+
+
+def make_parser(prog: str) -> argparse.ArgumentParser:
+    """The three folders that the original's commands name: the base, what was made from it, and their difference."""
+    parser = argparse.ArgumentParser(prog=prog)
+    for name in ("base-model", "target-model", "delta"):
+        parser.add_argument(f"--{name}-path", required=True)
+    return parser
 
 
 def add_delta(base: str | Path, delta: str | Path, folder: str | Path) -> Combined:

@@ -69,6 +69,9 @@ def _find_named_base(folder: Path, adapter: adapters.Adapter | None) -> Path:
         )
     if not os.path.isdir(os.path.expanduser(name)) and os.path.isdir(folder / name):
         return folder / name
+    revision = None if adapter is None else adapter.settings.get("revision")
+    if isinstance(revision, str) and revision and not os.path.exists(os.path.expanduser(name)) and "@" not in name:
+        name = f"{name}@{revision}"
     try:
         return find_checkpoint(name)
     except CheckpointError as error:

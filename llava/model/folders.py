@@ -59,8 +59,15 @@ def refuse_target(folder: str | Path, sources: Iterable[Path] = ()) -> None:
     """
     if not str(folder):
         raise UsageError("The folder to write to has no name.")
-    folder = Path(folder).expanduser().resolve()
-    if folder.exists() and not folder.is_dir():
+    if "\0" in str(folder):
+        raise UsageError("The folder to write to has a null byte in its name.")
+    try:
+        folder = Path(folder).expanduser().resolve()
+        is_other = folder.exists() and not folder.is_dir()
+    except (OSError, RuntimeError) as error:  # a name that is too long, links that lead in a circle, an unknown home
+        reason = getattr(error, "strerror", None) or error
+        raise UsageError(f"{str(folder)!r:.200} cannot be written to: {reason}.") from error
+    if is_other:
         raise UsageError(f"{folder} is no folder, but a checkpoint is written as one.")
     if folder.is_mount():
         raise UsageError(

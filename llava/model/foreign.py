@@ -6,6 +6,7 @@ next step to take. Only names, configurations and the first bytes of files are r
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from typing import Any
 from llava.config import read_spec
 from llava.errors import CheckpointError
 
-_MAX_NAMES = 20_000  # of a folder that are looked at
+_MAX_NAMES = 1_000_000  # of a folder that are looked at; it takes a second
 _SIXTEEN_BITS = "Use the 16-bit checkpoint that it was made from; --quant int8 or int4 quantises it while loading."
 
 
@@ -45,6 +46,10 @@ def recognise(path: Path) -> Finding | None:
         kind = "a socket" if stat.S_ISSOCK(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device"
         return Finding(kind, f"{path} is {kind}, and no checkpoint.", "Name the folder of a checkpoint.")
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            return Finding(
+                "link", f"{path} is a link that leads back to itself.", "Name the folder that it should lead to."
+            )
         return Finding(
             "unreadable", f"{path} cannot be read: {error.strerror}.", "Correct its permissions, or copy it."
         )
@@ -422,6 +427,12 @@ def _recognise_place(folder: Path, names: list[str]) -> Finding | None:
             "hub cache",
             f"{folder} is a cache of the hub, with {_some([_id_of(name) for name in repositories])}.",
             f"Name one of them, such as {_id_of(repositories[0])} or {folder / repositories[0]}.",
+        )
+    if folder.name.startswith("models--") and "snapshots" not in names:
+        return Finding(
+            "unfinished download",
+            f"{folder} of the hub's cache has no snapshot of {_id_of(folder.name)}: the download never ended.",
+            f"Start it again: hf download {_id_of(folder.name)}.",
         )
     if "config.json" in names:
         return None  # it says by itself what is missing

@@ -46,6 +46,7 @@ from llava.constants import (
 )
 from llava.errors import CheckpointError, UsageError
 from llava.model.attention_switch import ShowsAttention, showing_attention
+from llava.model.generation import refuse_assistant
 from llava.model.merge import move_padding_left, splice
 from llava.model.pictures import PictureEncoder, find_videos
 from llava.model.projector import build_vision_projector
@@ -315,6 +316,7 @@ class LlavaMetaForCausalLM(PictureEncoder, _MixedInto):
                 is another one, or ``guidance_scale`` comes without ``negative_prompt_ids``.
         """
         videos = {"modalities": modalities} if find_videos(modalities) else {}
+        refuse_assistant(kwargs)
         if inputs is None:
             inputs = kwargs.pop("input_ids", None)
         if inputs is None or kwargs.get("inputs_embeds") is not None:

@@ -9,14 +9,13 @@ Source: haotian-liu/LLaVA@c121f04 llava/model/make_delta.py.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from llava.errors import LlavaError
 from llava.flags import run_door
-from llava.model.delta import take_delta
+from llava.model.delta import make_parser, take_delta
 
 
 def make_delta(base_model_path: str, target_model_path: str, delta_path: str, hub_repo_id: str | None = None) -> None:
@@ -45,10 +44,7 @@ def _upload(folder: Path, repo_id: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Does it from the command line, with the original's flags; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m llava.model.make_delta")
-    parser.add_argument("--base-model-path", required=True)
-    parser.add_argument("--target-model-path", required=True)
-    parser.add_argument("--delta-path", required=True)
+    parser = make_parser("python -m llava.model.make_delta")
     parser.add_argument("--hub-repo-id")
     args = parser.parse_args(argv)
 

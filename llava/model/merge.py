@@ -30,6 +30,7 @@ from torch import nn
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import UsageError
 from llava.image.geometry import Size, TilePlan, Tiling, plan_tiles, shrink_map, unpad
+from llava.image.pixels import get_anyres_image_grid_shape
 
 
 def merge_tiles(features_TNC: torch.Tensor, plan: TilePlan, newline_C: torch.Tensor | None = None) -> torch.Tensor:
@@ -222,7 +223,7 @@ def plan_pictures(tiles_per_picture: Sequence[int], sizes: Sequence[Size] | None
             raise UsageError(
                 f"A picture came as {num_tiles} tiles without its size: pass image_sizes=[(width, height), ...]."
             )
-        plan = plan_tiles(sizes[picture], tiling)
+        plan = plan_tiles(sizes[picture], _tiling_for(sizes[picture], tiling))
         if plan.num_tiles != num_tiles:
             raise UsageError(
                 f"A picture of {plan.image} px came as {num_tiles} tiles, but the configuration cuts it into "
@@ -232,14 +233,23 @@ def plan_pictures(tiles_per_picture: Sequence[int], sizes: Sequence[Size] | None
     return plans
 
 
+def _tiling_for(size: Size, tiling: Tiling) -> Tiling:
+    """The tiling with the one canvas that a replaced ``get_anyres_image_grid_shape`` chooses, else as it is."""
+    if get_anyres_image_grid_shape is _PLANNED_GRID or not tiling.is_anyres:
+        return tiling
+    columns, rows = get_anyres_image_grid_shape(tuple(size), [tuple(each) for each in tiling.pinpoints], tiling.tile_px)
+    return replace(tiling, pinpoints=(Size(columns * tiling.tile_px, rows * tiling.tile_px),))
+
+
 def unpad_image(tensor: torch.Tensor, original_size: tuple[int, int]) -> torch.Tensor:
     """A map [C, height, width] without what shows only padding of a picture of this (width, height)."""
     columns, rows = unpad(Size(*original_size), Size(tensor.shape[2], tensor.shape[1]), "original")
     return tensor[:, rows.start : rows.stop, columns.start : columns.stop]
 
 
-# What plans count with. ``unpad_image`` may be another function by the time a model runs.
+# What plans count with. Both may be other functions by the time a model runs.
 _PLANNED_UNPAD = unpad_image
+_PLANNED_GRID = get_anyres_image_grid_shape
 
 
 class Merged(NamedTuple):

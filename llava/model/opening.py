@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,12 +20,14 @@ from torch import nn
 from llava.config import (
     ModelSpec,
     blaming,
+    check_names,
     find_tower_folder,
     read_config_dict,
     read_spec,
     read_tower_config,
 )
 from llava.conversation import template_name
+from llava.dimensions import explain_field
 from llava.errors import CheckpointError, UsageError
 from llava.image.pixels import ImageProcessor
 from llava.model import adapters, layouts
@@ -62,8 +63,6 @@ _CLASSES: dict[str, tuple[Any, Any]] = {
     "qwen2": (LlavaQwenConfig, LlavaQwenForCausalLM),
 }
 _PROJECTOR_PARTS = (layouts.PROJECTOR, layouts.NEWLINE)
-# More layers than any model has; each costs time before a single weight is read.
-_MAX_LAYERS = 1000
 
 
 @dataclass(frozen=True)
@@ -159,6 +158,13 @@ class OpenCheckpoint:
                 f"The tokenizer in {folder} has no BOS token, but every prompt of a {self.spec.family} begins with one "
                 f"({self.config_path}: bos_token_id {self.model.config.bos_token_id}). Copy the tokenizer's files "
                 "from the language model that the checkpoint was made from."
+            )
+        said = self.model.config.bos_token_id
+        if self.spec.family in ("llama", "mistral") and said is not None and said != tokenizer.bos_token_id:
+            _LOG.warning(
+                "The tokenizer in %s begins every prompt with %r (%d), but %s says bos_token_id: %d. If answers are "
+                "poor, it is another model's.",
+                *(folder, tokenizer.bos_token, tokenizer.bos_token_id, self.config_path, said),
             )
         return tokenizer
 
@@ -276,8 +282,9 @@ def _open(
         template = template_name(
             os.path.abspath(os.path.expanduser(named)) if is_local else read_hub_url(str(named)), spec.raw
         )
-    _check_depths(spec, sources, config_path)
     model = _build(spec, folder, config_path, template, attention)
+    if fine_tune is not None and fine_tune.adapter is not None:
+        adapters.untie(model, fine_tune.adapter, {name for source in sources for name in source.names()})
     passed_over = _account(model, sources, config_path)
     return OpenCheckpoint(folders, tower_folder, fine_tune, spec, template, model, config_path, sources, passed_over)
 
@@ -313,6 +320,7 @@ def _find_spec(
     """The spec, and the tower's folder if its weights have to come from there: those inside the checkpoint win."""
     if vision_tower is not None:
         values = {**values, "mm_vision_tower": str(vision_tower)}
+    check_names(values, config_path)
     name = str(values.get("mm_vision_tower") or values.get("vision_tower") or "")
     places = {ours: (path, theirs) for source in sources for theirs, path in source.places.items()
               if (ours := source.rename(theirs) or "").startswith(layouts.TOWER)}  # fmt: skip
@@ -363,20 +371,6 @@ def _check_tower(tower_folder: Path, config_path: Path, spec: ModelSpec) -> None
             )
 
 
-def _check_depths(spec: ModelSpec, sources: Iterable[Source], config_path: Path) -> None:
-    """CheckpointError for a number of layers that no model has: building them would take hours."""
-    projector = [int(number[:9]) for number in re.findall(r"\d+", spec.projector_type)]
-    for key, said in (
-        ("num_hidden_layers", spec.config.get("num_hidden_layers")),
-        ("num_hidden_layers of its vision tower", spec.tower_config.get("num_hidden_layers")),
-        ("mm_projector_type", max(projector, default=0)),
-    ):
-        if isinstance(said, (int, float)) and said > _MAX_LAYERS:
-            raise CheckpointError(
-                f"{config_path} says {key}: {said}, more layers than any model has: it is damaged, or of another model."
-            )
-
-
 def _build(spec: ModelSpec, folder: Path, config_path: Path, template: str, attention: str | None) -> Any:
     """The model as the spec describes it, on the meta device: shapes without memory."""
     config_class, model_class = _CLASSES[spec.family]
@@ -402,9 +396,9 @@ def _build(spec: ModelSpec, folder: Path, config_path: Path, template: str, atte
     except ImportError as error:
         raise UsageError(f"The attention '{attention}' is not installed ({error}); leave it out.") from error
     except Exception as error:  # a config can be wrong in any way, and each raises something else
+        if (said := explain_field(error, values)) is not None:
+            raise CheckpointError(f"{config_path} {said}.") from error
         reason = " ".join(str(error).split())
-        if isinstance(error, KeyError):
-            reason = f"nothing is known by the name {reason}"
         raise CheckpointError(f"{config_path} describes no model that can be built: {reason:.500}") from error
 
 

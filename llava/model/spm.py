@@ -36,7 +36,8 @@ class LlamaTokenizer(transformers.LlamaTokenizer):
     def convert_to_native_format(cls, trust_remote_code: bool = False, **kwargs: Any) -> dict[str, Any]:
         """What the constructor gets for the files of a folder. Called by ``from_pretrained``."""
         if kwargs.get("tokenizer_file") is None and kwargs.get("vocab_file"):
-            return {**kwargs, "vocab": Pieces(Path(kwargs["vocab_file"])).vocabulary, "merges": []}
+            vocabulary = kwargs.get("vocab") or Pieces(Path(kwargs["vocab_file"])).vocabulary
+            return {**kwargs, "vocab": vocabulary, "merges": []}
         return dict(super().convert_to_native_format(trust_remote_code=trust_remote_code, **kwargs))
 
 
@@ -59,14 +60,17 @@ def load_llama_tokenizer(folder: Path, settings: Mapping[str, Any]) -> LlamaToke
     """
     model_file, json_file = folder / "tokenizer.model", folder / "tokenizer.json"
     written = json.loads(json_file.read_bytes()) if json_file.is_file() else None
+    pieces = _read_pieces(model_file, is_needed=written is None)
     # What went without saying when such folders were written. Transformers 5 takes the opposite for granted.
-    unsaid = (
-        {"add_bos_token": True, "legacy": True} if written is None else {"legacy": _read_prefix(written) != "first"}
-    )
-    tokenizer = LlamaTokenizer.from_pretrained(folder, **{k: v for k, v in unsaid.items() if k not in settings})
+    unsaid: dict[str, Any] = {"add_bos_token": True, "legacy": True}
+    if written is not None:
+        unsaid = {"legacy": _read_prefix(written) != "first"}
+    given = {name: value for name, value in unsaid.items() if name not in settings}
+    if written is None and pieces is not None:
+        given["vocab"] = pieces.vocabulary
+    tokenizer = LlamaTokenizer.from_pretrained(folder, **given)
     tokenizer.init_kwargs["legacy"] = tokenizer.legacy  # else it is not saved
     backend = tokenizer.backend_tokenizer
-    pieces = _read_pieces(model_file, is_needed=written is None)
     if pieces is not None and pieces.vocabulary == backend.get_vocab(with_added_tokens=False):
         if tokenizer.legacy:
             prefix: Prefix = "always" if pieces.adds_prefix else "never"
@@ -80,7 +84,8 @@ def load_llama_tokenizer(folder: Path, settings: Mapping[str, Any]) -> LlamaToke
         file = Tokenizer.from_file(str(json_file))
         backend.model, backend.normalizer, backend.pre_tokenizer = file.model, file.normalizer, file.pre_tokenizer
     else:
-        prefix = "always" if written is None else _read_prefix(written)
+        assert written is not None, "a bare tokenizer.model has the vocabulary that it gave"
+        prefix = _read_prefix(written)
         backend.normalizer = normalizers.Sequence([normalizers.Replace(" ", BLANK)])
         backend.pre_tokenizer = pre_tokenizers.Sequence(_build_prefix_steps(prefix))
     steps = [decoders.Replace(BLANK, " "), decoders.ByteFallback(), decoders.Fuse()]

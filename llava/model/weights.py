@@ -54,6 +54,12 @@ def find_tensors(folder: Path) -> dict[str, Path]:
     if candidates:
         chosen = folder / candidates[0]
         return _read_index(chosen) if chosen.suffix == ".json" else dict.fromkeys(names_in(chosen), chosen)
+    for name in _CANDIDATES:
+        if os.path.exists(folder / name):
+            raise CheckpointError(
+                f"{folder / name} is {_say_kind(folder / name)}, where a file of weights is needed: name the folder "
+                "that has the files, or put them in its place."
+            )
     names = list_names(folder)
     broken = [
         name for name in names if name.startswith(("model", "pytorch_model")) and not os.path.exists(folder / name)
@@ -72,6 +78,10 @@ def find_tensors(folder: Path) -> dict[str, Path]:
     shards = sorted(name for name in names if re.search(r"-of-.*\.(safetensors|bin)$", name))
     found = f"It has {', '.join(shards[:3])} ... but no index that lists them." if shards else ""
     raise CheckpointError(f"{folder} has no weights: none of {', '.join(_CANDIDATES)} is there. {found}".rstrip())
+
+
+def _say_kind(path: Path) -> str:
+    return "a folder" if os.path.isdir(path) else "no regular file"
 
 
 # What wraps a model in a training, by what it puts before the names of all tensors.
@@ -163,8 +173,9 @@ def _read_index(path: Path) -> dict[str, Path]:
         if ".." in parts or PurePosixPath(place).is_absolute() or PureWindowsPath(place).anchor or not parts:
             raise CheckpointError(f"{path} names '{place}', which is outside the checkpoint's folder; it was not read.")
         if not os.path.isfile(path.parent / place):
+            what = f"is {_say_kind(path.parent / place)}" if os.path.exists(path.parent / place) else "is missing"
             raise CheckpointError(
-                f"{path.parent / place} is missing: {path.name} says that it holds "
+                f"{path.parent / place} {what}: {path.name} says that it holds "
                 f"{sum(other == place for other in places.values())} tensors. Copy or download it again."
             )
     return {name: path.parent / place for name, place in places.items()}

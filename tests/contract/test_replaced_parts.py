@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import llava.model.llava_arch as llava_arch
+from llava.engine.runner import find_obstacle
 from llava.errors import UsageError
 from llava.mm_utils import get_anyres_image_grid_shape
 from llava.model.checkpoint import load_model
@@ -24,13 +25,15 @@ SEEN: dict[str, Any] = {"images": make_pixels(5, 3), "image_sizes": SIZES[:2]}
 GREEDY: dict[str, Any] = {"max_new_tokens": 5, "do_sample": False, "eos_token_id": None}
 
 
-def merge_as_the_original(model: Any, unpad: Any) -> torch.Tensor:
+def merge_as_the_original(
+    model: Any, unpad: Any = unpad_image, grid_shape: Any = get_anyres_image_grid_shape
+) -> torch.Tensor:
     """The embeddings of IDS and SEEN in the original's steps, [1, L, C]."""
     core = model.get_model()
     blocks = []
     for tiles, size in zip(SEEN["images"], SEEN["image_sizes"], strict=True):
         features_TNC = model.encode_images(tiles)
-        columns, rows = get_anyres_image_grid_shape(size, model.config.image_grid_pinpoints, TILE_PX)
+        columns, rows = grid_shape(size, model.config.image_grid_pinpoints, TILE_PX)
         grid = features_TNC[1:].view(rows, columns, SIDE, SIDE, -1)
         page = torch.cat([torch.cat(list(row), dim=1) for row in grid]).permute(2, 0, 1)
         page = unpad(page, size)
@@ -75,6 +78,29 @@ def test_a_replaced_unpad_image_decides_what_is_kept() -> None:
 
     torch.testing.assert_close(model(input_ids=IDS, **SEEN).logits, planned)
     assert len(calls) == 2, "what was put back is used again"
+
+
+def test_a_replaced_grid_shape_decides_how_tiles_are_laid_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model()
+    planned = model(input_ids=IDS, **SEEN).logits
+    calls = []
+
+    def in_one_row(image_size: Any, grid_pinpoints: Any, patch_size: int) -> tuple[int, int]:
+        columns, rows = get_anyres_image_grid_shape(image_size, grid_pinpoints, patch_size)
+        calls.append((tuple(image_size), patch_size))
+        return columns * rows, 1
+
+    with monkeypatch.context() as replaced:
+        replaced.setattr(llava_arch, "get_anyres_image_grid_shape", in_one_row)
+        assert find_obstacle(model) == "get_anyres_image_grid_shape was replaced"
+        logits = model(input_ids=IDS, **SEEN).logits
+        assert calls == [((50, 40), TILE_PX), ((20, 28), TILE_PX)]
+        assert logits.shape != planned.shape
+        embeds = merge_as_the_original(model, grid_shape=in_one_row).detach()
+        torch.testing.assert_close(logits, model(inputs_embeds=embeds).logits, atol=1e-5, rtol=1e-4)
+        assert model.generate(IDS, **SEEN, **GREEDY)[0].tolist() == answer_from(model, embeds)
+    torch.testing.assert_close(model(input_ids=IDS, **SEEN).logits, planned)
+    assert find_obstacle(model) is None
 
 
 def test_a_replaced_unpad_image_is_scaled_down_where_anyres_max_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,13 @@ EQUAL: dict[str, dict[str, Any]] = {
     "ranks": {"rank_pattern": {"q_proj": 2}, "alpha_pattern": {"v_proj": 3}},
     "head": {"target_modules": ["lm_head"]},
     "convolution": {"target_modules": ["patch_embedding"]},
+    "all biases": {"bias": "all"},
+    "biases of the projector": {"lora_bias": True, "target_modules": ["mm_projector.0", "mm_projector.2"]},
+    "transposed": {"fan_in_fan_out": True},
+    "all linear layers": {"target_modules": "all-linear", "task_type": "CAUSAL_LM"},
+    "a pattern as a regular expression": {"rank_pattern": {r".*\.1\..*v_proj": 7}, "alpha_pattern": {".*[qv]_proj": 3}},
+    "embeddings and more ranks": {"target_modules": ["embed_tokens", "q_proj"], "rank_pattern": {"embed_tokens": 2}},
+    "head trained whole": {"modules_to_save": ["lm_head"]},
     "tokens": {"trainable_token_indices": {"embed_tokens": [5, 9]}},
     "tokens as a list": {"trainable_token_indices": [9, 5]},
     "tokens and head": {"trainable_token_indices": {"embed_tokens": [5, 9], "lm_head": [1, 2]}},
@@ -90,6 +97,50 @@ def test_tokens_trained_on_tied_embeddings_change_the_head_too(tmp_path: Path, n
     assert_equal(tmp_path / "base", tmp_path / "lora")
     model = load(tmp_path / "lora", base=tmp_path / "base")
     assert model.lm_head.weight is model.get_input_embeddings().weight
+
+
+@pytest.mark.parametrize("whole", ["lm_head", "embed_tokens"])
+def test_one_of_two_tied_matrices_that_was_trained_whole_leaves_the_other_as_it_is(tmp_path: Path, whole: str) -> None:
+    tensors = write_llava_1_6(tmp_path / "base", tie_word_embeddings=True)
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    save_file(tensors, tmp_path / "base/model.safetensors", {"format": "pt"})
+    train(tmp_path / "base", tmp_path / "lora", LoraConfig(target_modules=LAYERS, modules_to_save=[whole]))
+    assert_equal(tmp_path / "base", tmp_path / "lora")
+    model = load(tmp_path / "lora", base=tmp_path / "base")
+    assert not torch.equal(model.lm_head.weight, model.get_input_embeddings().weight)
+
+    if whole == "embed_tokens":
+        del tensors["lm_head.weight"]
+        save_file(tensors, tmp_path / "base/model.safetensors", {"format": "pt"})
+        with pytest.raises(CheckpointError, match=r"embed_tokens\.weight trained by itself .*stores one matrix"):
+            load(tmp_path / "lora", base=tmp_path / "base")
+
+
+def test_biases_without_a_place_in_the_base_are_kept_apart_or_refused(next_folder: Path, tmp_path: Path) -> None:
+    train(next_folder, tmp_path, LoraConfig(target_modules=LAYERS, lora_bias=True))
+    with pytest.raises(CheckpointError, match=r"lora_bias: true, but model\.layers\.0.* has no bias .*merge=False"):
+        load(tmp_path, base=next_folder)
+    assert load(tmp_path, base=next_folder, merge=False).peft_config["default"].lora_bias
+
+
+@pytest.mark.parametrize(("settings", "says"), [({"r": 8}, "r: 8"), ({"rank_pattern": {"v_proj": 2}}, "'v_proj': 2")])
+def test_a_rank_that_the_configuration_does_not_say_is_refused(
+    next_folder: Path, tmp_path: Path, settings: dict[str, Any], says: str
+) -> None:
+    train(next_folder, tmp_path, LoraConfig(target_modules=LAYERS, r=4))
+    values = json.loads((tmp_path / "adapter_config.json").read_text())
+    write_json(tmp_path / "adapter_config.json", {**values, **settings})
+    with pytest.raises(CheckpointError, match=f"matrices of rank 4 for .* says .*{says}"):
+        load(tmp_path, base=next_folder)
+
+
+def test_the_revision_of_the_base_that_the_adapter_names_is_the_one_that_is_asked_for(tmp_path: Path) -> None:
+    values = {"peft_type": "LORA", "base_model_name_or_path": "org/name", "revision": "v2", "r": 4, "lora_alpha": 4}
+    write_json(tmp_path / "adapter_config.json", values)
+    save_file({"base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight": torch.ones(4, 32)},
+              tmp_path / "adapter_model.safetensors")  # fmt: skip
+    with pytest.raises(CheckpointError, match="org/name@v2"):
+        load(tmp_path)
 
 
 def test_tokens_without_lora_are_merged_too_and_stay_where_lora_is_kept_apart(

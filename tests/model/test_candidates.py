@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import zipfile
 from itertools import combinations
@@ -16,7 +17,7 @@ from llava.cli import main
 from llava.errors import CheckpointError
 from llava.model.checkpoint import load_model
 from llava.model.weights import find_candidates, read_bin
-from tests.tiny_checkpoints import write_bin_shards, write_llava_1_6
+from tests.tiny_checkpoints import write_bin_shards, write_llava_1_5, write_llava_1_6
 from tests.tiny_configs import write_json
 
 FORMS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -156,3 +157,21 @@ def test_weights_that_are_links_to_nowhere_or_several_variants_are_told_with_the
         (tmp_path / f"model.{variant}.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"link whose target is missing.*Download it again"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "model.safetensors.index.json"])
+def test_a_folder_in_the_place_of_a_file_of_weights_is_said_to_be_one(tmp_path: Path, name: str) -> None:
+    write_llava_1_6(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    (tmp_path / name).mkdir()
+    with pytest.raises(CheckpointError, match=rf"{re.escape(str(tmp_path / name))} is a folder, where a file of"):
+        load_model(tmp_path, device="cpu")
+
+
+def test_a_shard_that_is_a_folder_is_said_to_be_one(tmp_path: Path) -> None:
+    write_llava_1_5(tmp_path / "llava", tmp_path / "clip")
+    shard = tmp_path / "llava/pytorch_model-00002-of-00002.bin"
+    shard.unlink()
+    shard.mkdir()
+    with pytest.raises(CheckpointError, match=f"{re.escape(str(shard))} is a folder: .* says that it holds"):
+        load_model(tmp_path / "llava", device="cpu")

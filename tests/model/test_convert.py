@@ -584,3 +584,12 @@ def test_the_command_says_what_it_wrote_and_what_is_not_the_same(
     assert main(["convert", str(tmp_path / "a"), str(tmp_path / "c"), "--to", "onnx"]) == 2
     assert main(["convert", str(tmp_path / "gone"), str(tmp_path / "c"), "--to", "hf"]) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "loop/there"], ids=["long", "null", "circle"])
+def test_a_name_that_no_folder_can_have_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    write_llava_1_6(tmp_path / "llava")
+    with pytest.raises(LlavaError, match=r"null byte|cannot be written"):
+        convert(tmp_path / "llava", tmp_path / name, "hf")
+    assert not list(tmp_path.glob(".*.partial"))

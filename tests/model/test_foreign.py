@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from llava.cli import main
 from llava.errors import CheckpointError
+from llava.info import describe_checkpoint
 from llava.model.checkpoint import load_model
 from llava.model.convert import convert
 from llava.model.foreign import read_hub_url, recognise
@@ -341,3 +342,33 @@ def test_a_repository_of_gguf_files_is_recognised_by_its_name_as_none_of_them_is
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
     with pytest.raises(CheckpointError, match=r"a repository of GGUF files for llama\.cpp"):
         load_model("org/llava-v1.5-7b-GGUF")
+
+
+def test_a_pipe_in_the_place_of_config_json_is_not_waited_for(tmp_path: Path) -> None:
+    write_llava_1_6(tmp_path)
+    (tmp_path / "config.json").unlink()
+    os.mkfifo(tmp_path / "config.json")
+    for read in (lambda: describe_checkpoint(str(tmp_path)), lambda: load_model(tmp_path, device="cpu")):
+        with pytest.raises(CheckpointError, match=r"config\.json is no regular file, where a JSON file is needed"):
+            read()
+
+
+def test_a_json_file_that_is_larger_than_any_is_not_read_into_memory(tmp_path: Path) -> None:
+    with (tmp_path / "config.json").open("wb") as file:
+        file.truncate(10**12)  # without a block on the disk
+    with pytest.raises(CheckpointError, match="1,000,000,000,000 bytes"):
+        describe_checkpoint(str(tmp_path))
+
+
+def test_no_name_at_all_is_not_the_embedded_model(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(CheckpointError, match="The name of the checkpoint is empty"):
+        describe_checkpoint("")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_link_to_itself_and_a_repository_without_a_snapshot_are_told_with_the_next_step(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "models--org--name/blobs").mkdir(parents=True)
+    found = [recognise(tmp_path / name) for name in ("loop", "models--org--name")]
+    assert [each and each.kind for each in found] == ["link", "unfinished download"]
+    assert str(found[1]).endswith("Start it again: hf download org/name.")

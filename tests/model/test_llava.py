@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from llava.constants import IGNORE_INDEX
 from llava.errors import UsageError
@@ -21,6 +21,7 @@ from llava.model.language_model.llava_llama import LlavaConfig, LlavaLlamaForCau
 from llava.model.language_model.llava_qwen import LlavaQwenConfig
 from llava.model.llava_arch import LlavaMetaForCausalLM
 from tests.tiny import (
+    DECODER,
     FAMILIES,
     ROWS,
     SIZES,
@@ -483,3 +484,13 @@ def test_generate_takes_ids_and_nothing_else() -> None:
         model.generate(inputs_embeds=torch.zeros(1, 2, 48))
     with pytest.raises(UsageError, match="token ids"):
         model.generate(images=make_pixels(5))
+
+
+def test_assisted_decoding_is_refused_whoever_drafts() -> None:
+    model, other = make_model(**SQUARE), make_model(seed=1, **SQUARE)
+    plain = LlamaForCausalLM(LlamaConfig(**DECODER)).eval()
+    prompt, greedy = torch.tensor([[1, 5, 7]]), {"max_new_tokens": 2, "do_sample": False}
+    with pytest.raises(UsageError, match="generate takes no assistant_model"):
+        model.generate(torch.tensor([[1, SLOT, 7]]), images=make_pixels(1), assistant_model=plain, **greedy)
+    with pytest.raises(UsageError, match="A LLaVA cannot be the assistant_model of another model"):
+        plain.generate(prompt, assistant_model=other, **greedy)
