@@ -1,7 +1,7 @@
 """The small tokenizer of models trained from nothing: whole words for phrasing, single letters for what is drawn.
 
 A byte-fallback BPE without merges: a word that questions and answers are phrased with is one token, everything else,
-the text in pictures above all, is spelled letter by letter, so that reading means naming characters in order.
+the text in images above all, is spelled letter by letter, so that reading means naming characters in order.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SPACE = "▁"
 
 
 def collect_words(num_scenes: int = 4000, seed: int = 0) -> list[str]:
-    """Words of phrasing, most frequent first: seen often in questions and answers, and never drawn in a picture."""
+    """Words of phrasing, most frequent first: seen often in questions and answers, and never drawn in an image."""
     counts: Counter[str] = Counter()
     drawn: set[str] = set()
     rng = random.Random(seed)
