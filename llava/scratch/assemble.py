@@ -1,4 +1,4 @@
-"""What each kind of stage trains, and from what: model, heads and drawn images put together as one lesson."""
+"""What each kind of stage trains, and from what: model, heads and drawn images put together."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from llava.scratch.stages import (
 )
 from llava.scratch.tower import AnsweringLabeller, LabelHeads, PatchLabeller
 from llava.train.loss import build_answer_loss
-from llava.train.parts import Learner, Parts, choose_learners, list_parts, scale_rates
+from llava.train.parts import PartParameter, Parts, choose_trainable, list_parts, scale_rates
 from llava.train.recipe import JsonData
 from llava.train.samples import InstructionCollator, InstructionData, JsonSamples
-from llava.train.trainer import Lesson
+from llava.train.trainer import StageSetup
 
 # Both wordings of the system prompt: released models are trained with the first and asked with the second.
 TEMPLATES = {"vicuna_v1": ("vicuna_v1", "llava_v1")}
@@ -59,7 +59,7 @@ def build_module(stage: ScratchStage, model: Any, heads: LabelHeads) -> nn.Modul
     return model
 
 
-def choose_what_learns(stage: Any, module: nn.Module, model: Any, heads: LabelHeads) -> list[Learner]:
+def choose_parameters(stage: Any, module: nn.Module, model: Any, heads: LabelHeads) -> list[PartParameter]:
     """Freezes all but the stage's parts, and returns what learns with its rates. Raises UsageError.
 
     Heads that are trained beside the answers learn too.
@@ -68,24 +68,24 @@ def choose_what_learns(stage: Any, module: nn.Module, model: Any, heads: LabelHe
     train = stage.train
     if isinstance(module, AnsweringLabeller):
         train = (*dict.fromkeys((*train, "heads")),)
-    return scale_rates(choose_learners(module, parts, train, where), parts, stage.lr_scales, where)
+    return scale_rates(choose_trainable(module, parts, train, where), parts, stage.lr_scales, where)
 
 
-def build_lesson(
+def build_setup(
     shape: ModelShape, stage: ScratchStage, model: Any, heads: LabelHeads, tokenizer: PreTrainedTokenizerFast
-) -> Lesson:
+) -> StageSetup:
     """What the stage trains, with its data."""
     module = build_module(stage, model, heads)
-    learners = choose_what_learns(stage, module, model, heads)
+    trainable = choose_parameters(stage, module, model, heads)
     if isinstance(stage, TowerStage | AlignStage):
-        return _build_labelling_lesson(shape, stage, module, learners)
+        return _build_labelling_setup(shape, stage, module, trainable)
     assert isinstance(stage, OracleStage | InstructStage)
-    return _build_answering_lesson(shape, stage, model, tokenizer, module, learners)
+    return _build_answering_setup(shape, stage, model, tokenizer, module, trainable)
 
 
-def _build_labelling_lesson(
-    shape: ModelShape, stage: TowerStage | AlignStage, module: nn.Module, learners: list[Learner]
-) -> Lesson:
+def _build_labelling_setup(
+    shape: ModelShape, stage: TowerStage | AlignStage, module: nn.Module, trainable: list[PartParameter]
+) -> StageSetup:
     num_images = max(1, stage.batch_size // TILES_PER_IMAGE)  # a batch
     tiles = LabelledTiles(
         _mix(stage, stage.data),
@@ -94,17 +94,17 @@ def _build_labelling_lesson(
         stage.steps * num_images,
         TILES_PER_IMAGE,
     )
-    return Lesson(module, learners, tiles, collate_tiles, in_order=True, items_per_batch=num_images)
+    return StageSetup(module, trainable, tiles, collate_tiles, in_order=True, items_per_batch=num_images)
 
 
-def _build_answering_lesson(
+def _build_answering_setup(
     shape: ModelShape,
     stage: OracleStage | InstructStage,
     model: Any,
     tokenizer: PreTrainedTokenizerFast,
     module: nn.Module,
-    learners: list[Learner],
-) -> Lesson:
+    trainable: list[PartParameter],
+) -> StageSetup:
     tiling, data = build_tiling(shape, stage.aspect), stage.data
     is_labelled = isinstance(module, AnsweringLabeller)
     is_oracle = isinstance(stage, OracleStage)
@@ -125,7 +125,9 @@ def _build_answering_lesson(
     templates = data.templates or TEMPLATES.get(shape.template, (shape.template,))
     samples = kind(source, tokenizer, tiling, build_processor(shape), templates, shape.decoder.context_tokens)
     collator = LabelledCollator if is_labelled else InstructionCollator
-    return Lesson(module, learners, samples, collator(tokenizer.pad_token_id), in_order=not isinstance(data, JsonData))
+    return StageSetup(
+        module, trainable, samples, collator(tokenizer.pad_token_id), in_order=not isinstance(data, JsonData)
+    )
 
 
 def _mix(stage: ScratchStage, data: DrawnData) -> DrawnMix:

@@ -44,7 +44,7 @@ class DrawnMix:
         narrow, wide, low, high = random.Random(f"{self.seed}:sizes:{index // self.group}").choice(self.sizes)
         width, height = rng.randint(narrow, wide), rng.randint(low, high)
         scene = ALL_KINDS[kind](rng, width, height, self.held_out)
-        scene.canvas.spoil(self.spoil)
+        scene.drawing.spoil(self.spoil)
         return scene
 
 
@@ -65,9 +65,9 @@ class LabelledTiles(Dataset[dict[str, torch.Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         scene = self.mix.draw(index)
-        plan = plan_tiles(Size(*scene.canvas.image.size), self.tiling)
-        labels = label_tiles(scene.canvas, plan, self.tiling.tile_px, self.tiling.patch_px)
-        pixels = make_pixels(scene.canvas.image, self.tiling, self.processor)
+        plan = plan_tiles(Size(*scene.drawing.image.size), self.tiling)
+        labels = label_tiles(scene.drawing, plan, self.tiling.tile_px, self.tiling.patch_px)
+        pixels = make_pixels(scene.drawing.image, self.tiling, self.processor)
         # Tiles that carry marks first: blank ones teach nothing after the first hundred.
         order = np.argsort(~(labels[:, :, :4] > 0).any(axis=(1, 2)), kind="stable")
         rng = np.random.default_rng(index)
@@ -104,11 +104,11 @@ class DrawnSamples:
         """Conversation number ``index``."""
         scene = self.mix.draw(index)
         turns = choose_turns(random.Random(f"{self.mix.seed}:turns:{index}"), scene, self.num_turns, self.caption_rate)
-        image = scene.canvas.image
+        image = scene.drawing.image
         labels = None
         if self.label_tiling is not None:
             tiling = self.label_tiling
-            labels = label_tiles(scene.canvas, plan_tiles(Size(*image.size), tiling), tiling.tile_px, tiling.patch_px)
+            labels = label_tiles(scene.drawing, plan_tiles(Size(*image.size), tiling), tiling.tile_px, tiling.patch_px)
         return DrawnSample((image,), as_conversations(turns), labels)
 
 

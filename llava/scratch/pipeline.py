@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from llava.model.checkpoint import save_checkpoint
-from llava.scratch.assemble import build_lesson, build_module, choose_what_learns
+from llava.scratch.assemble import build_module, build_setup, choose_parameters
 from llava.scratch.build import build_model, build_processor, use_fast_attention
 from llava.scratch.oracle import attach_oracle
 from llava.scratch.stage_weights import WEIGHTS, load_stages, save_stage
@@ -50,7 +50,7 @@ def check_against_model(recipe: ScratchRecipe, stage: ScratchStage) -> None:
     """Checks the stage's parts and rates against a model without memory, and its files. Raises UsageError."""
     with torch.device("meta"):
         model, heads = _build(recipe, stage, num_tokens=300)
-        choose_what_learns(stage, build_module(stage, model, heads), model, heads)
+        choose_parameters(stage, build_module(stage, model, heads), model, heads)
     data: Any = stage.data
     if isinstance(data, JsonData):
         JsonSamples(data.json, data.images)
@@ -74,8 +74,8 @@ def run_stage(recipe: ScratchRecipe, stage: ScratchStage, folder: Path, workers:
     model, heads = _build(recipe, stage, len(tokenizer))
     load_stages(model, heads, [find_stage(recipe, name) for name in stage.start], folder)
     use_fast_attention(model)
-    lesson = build_lesson(recipe.model, stage, model, heads, tokenizer)
-    train_stage(stage, lesson, model, here, f"{recipe.name}: {stage.name}", workers)
+    setup = build_setup(recipe.model, stage, model, heads, tokenizer)
+    train_stage(stage, setup, model, here, f"{recipe.name}: {stage.name}", workers)
     save_stage(stage.kind, model, heads, here)
 
 

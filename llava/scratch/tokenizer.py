@@ -28,7 +28,7 @@ def collect_words(num_scenes: int = 4000, seed: int = 0) -> list[str]:
     rng = random.Random(seed)
     for i in range(num_scenes):
         scene = list(KINDS.values())[i % len(KINDS)](rng, rng.randint(110, 230), rng.randint(110, 230), False)
-        drawn.update(word for text in scene.canvas.texts for word in re.findall("[A-Za-z]+", text))
+        drawn.update(word for text in scene.drawing.texts for word in re.findall("[A-Za-z]+", text))
         for turn in scene.turns:
             counts.update(re.findall("[A-Za-z]+", f"{turn.question} {turn.answer}"))
         counts.update(re.findall("[A-Za-z]+", scene.caption))

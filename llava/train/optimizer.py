@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from llava.train.parts import Learner
+from llava.train.parts import PartParameter
 
 ParamGroups = list[dict[str, Any]]
 BETAS = (0.9, 0.98)
@@ -54,20 +54,22 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
-def is_hidden_matrix(learner: Learner) -> bool:
+def is_hidden_matrix(each: PartParameter) -> bool:
     """Whether Muon may take this parameter: a 2-D weight that maps hidden states to hidden states."""
-    path = f"{learner.part}.{learner.path}"
-    return learner.parameter.ndim == 2 and not any(part in path for part in ("embed", "head", "oracle"))
+    path = f"{each.part}.{each.path}"
+    return each.parameter.ndim == 2 and not any(part in path for part in ("embed", "head", "oracle"))
 
 
-def build_optimizer(learners: Sequence[Learner], kind: str, lr: float, weight_decay: float) -> torch.optim.Optimizer:
+def build_optimizer(
+    trainable: Sequence[PartParameter], kind: str, lr: float, weight_decay: float
+) -> torch.optim.Optimizer:
     """The optimizer of that kind ("adamw" or "muon") for what learns; matrices decay, vectors do not."""
     groups: dict[tuple[str, float, bool, bool], dict[str, Any]] = {}
-    for learner in learners:
-        muon, decays = kind == "muon" and is_hidden_matrix(learner), learner.parameter.ndim >= 2
-        group = groups.setdefault((learner.part, learner.scale, muon, decays), {"params": []})
-        group["params"].append(learner.parameter)
-        group.update(lr=lr * learner.scale, muon=muon, weight_decay=weight_decay if decays else 0.0)
+    for each in trainable:
+        muon, decays = kind == "muon" and is_hidden_matrix(each), each.parameter.ndim >= 2
+        group = groups.setdefault((each.part, each.scale, muon, decays), {"params": []})
+        group["params"].append(each.parameter)
+        group.update(lr=lr * each.scale, muon=muon, weight_decay=weight_decay if decays else 0.0)
     settings = list(groups.values())
     if kind == "muon":
         return MuonWithAdamW(settings)

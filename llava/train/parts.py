@@ -27,10 +27,10 @@ NORMS_AND_BIASES = "norms_and_biases"
 
 
 @dataclass(frozen=True, eq=False)
-class Learner:
-    """A parameter that learns: its part, its path below that part, such as ``layers.0.mlp.up_proj.weight``, its rate.
+class PartParameter:
+    """A parameter, the part that it belongs to, and its path below that part, such as ``layers.0.mlp.up_proj.weight``.
 
-    ``scale``: the factor on the stage's learning rate.
+    ``scale``: the factor on the stage's learning rate, above 0.
     """
 
     part: str
@@ -55,7 +55,7 @@ def list_parts(model: Any) -> Parts:
     return parts
 
 
-def choose_learners(root: nn.Module, parts: Parts, train: Sequence[str], where: str) -> list[Learner]:
+def choose_trainable(root: nn.Module, parts: Parts, train: Sequence[str], where: str) -> list[PartParameter]:
     """Lets the parts in ``train`` learn and freezes the rest of ``root``; returns what learns, in the model's order.
 
     The blocks of a vision tower behind the layer that is read, and its last norm, get no gradient; they stay frozen.
@@ -72,36 +72,36 @@ def choose_learners(root: nn.Module, parts: Parts, train: Sequence[str], where: 
             raise UsageError(f"{where} trains the unknown part '{name}'.{name_nearest(name, parts)}")
     owners = _find_owners(parts)
     unused = {id(parameter) for parameter in _list_unused(parts)}
-    learners = []
+    trainable = []
     for name, parameter in root.named_parameters():
         assert id(parameter) in owners, f"The parameter {name} belongs to no part."
-        learner = owners[id(parameter)]
-        parameter.requires_grad_(learner.part in train and id(parameter) not in unused)
+        each = owners[id(parameter)]
+        parameter.requires_grad_(each.part in train and id(parameter) not in unused)
         if parameter.requires_grad:
-            learners.append(learner)
-    if not learners:
+            trainable.append(each)
+    if not trainable:
         raise UsageError(f"{where} trains nothing: the model has no parameter in {', '.join(train)}.")
-    return learners
+    return trainable
 
 
-def _find_owners(parts: Parts) -> dict[int, Learner]:
+def _find_owners(parts: Parts) -> dict[int, PartParameter]:
     """For every parameter's id its part and path. A parameter that one part has twice, as tied weights, counts once."""
-    owners: dict[int, Learner] = {}
+    owners: dict[int, PartParameter] = {}
     for part, members in parts.items():
         for prefix, member in members.items():
             if isinstance(member, nn.Parameter):
-                found = [Learner(part, prefix, member, is_norm_or_bias=False)]
+                found = [PartParameter(part, prefix, member, is_norm_or_bias=False)]
             else:
                 found = [
-                    Learner(
+                    PartParameter(
                         part, ".".join(filter(None, (prefix, path, name))), parameter, _is_norm_or_bias(module, name)
                     )
                     for path, module in member.named_modules()
                     for name, parameter in module.named_parameters(recurse=False)
                 ]
-            for learner in found:
-                before = owners.setdefault(id(learner.parameter), learner)
-                assert before.part == part, f"{learner.path} belongs to the parts {before.part} and {part}."
+            for each in found:
+                before = owners.setdefault(id(each.parameter), each)
+                assert before.part == part, f"{each.path} belongs to the parts {before.part} and {part}."
     return owners
 
 
@@ -117,8 +117,10 @@ def _list_unused(parts: Parts) -> list[nn.Parameter]:
     return [parameter for name, parameter in tower.named_parameters() if name not in used]
 
 
-def scale_rates(learners: Sequence[Learner], parts: Parts, lr_scales: Mapping[str, float], where: str) -> list[Learner]:
-    """The learners with their factors on the learning rate; the key that names the smallest module decides.
+def scale_rates(
+    trainable: Sequence[PartParameter], parts: Parts, lr_scales: Mapping[str, float], where: str
+) -> list[PartParameter]:
+    """The parameters with their factors on the learning rate; the key that names the smallest module decides.
 
     A key is a part, ``norms_and_biases``, or the name of a module or parameter, such as ``patch_embedding`` or
     ``layers.0``. What no key names has the factor 1.
@@ -131,26 +133,26 @@ def scale_rates(learners: Sequence[Learner], parts: Parts, lr_scales: Mapping[st
     """
     used: set[str] = set()
     scaled = []
-    for learner in learners:
-        matches = [(depth, key) for key in lr_scales if (depth := _match(key, learner)) is not None]
+    for each in trainable:
+        matches = [(depth, key) for key in lr_scales if (depth := _match(key, each)) is not None]
         if matches:
             key = max(matches)[1]
             used.add(key)
-            scaled.append(replace(learner, scale=lr_scales[key]))
+            scaled.append(replace(each, scale=lr_scales[key]))
         else:
-            scaled.append(learner)
+            scaled.append(each)
     for key in lr_scales:
         if key not in used:
-            raise UsageError(f"{where}: lr_scales.{key} {_say_unused(key, learners, parts)}")
+            raise UsageError(f"{where}: lr_scales.{key} {_say_unused(key, trainable, parts)}")
     return scaled
 
 
-def _match(key: str, learner: Learner) -> tuple[int, int] | None:
+def _match(key: str, each: PartParameter) -> tuple[int, int] | None:
     """How deep in the model the key names this parameter, (end of the name in the path, its length), or None."""
-    steps = learner.path.split(".")
+    steps = each.path.split(".")
     if key == NORMS_AND_BIASES:
-        return (len(steps) + 1, 0) if learner.is_norm_or_bias else None
-    if key == learner.part:
+        return (len(steps) + 1, 0) if each.is_norm_or_bias else None
+    if key == each.part:
         return (0, 0)
     wanted = key.split(".")
     for end in range(len(steps), len(wanted) - 1, -1):
@@ -159,23 +161,23 @@ def _match(key: str, learner: Learner) -> tuple[int, int] | None:
     return None
 
 
-def _say_unused(key: str, learners: Sequence[Learner], parts: Parts) -> str:
-    if any(_match(key, learner) for learner in learners):
+def _say_unused(key: str, trainable: Sequence[PartParameter], parts: Parts) -> str:
+    if any(_match(key, each) for each in trainable):
         return "is used by nothing: keys of smaller modules decide about all that it names. Leave it out."
-    if any(_match(key, learner) for learner in _find_owners(parts).values()):
-        learning = ", ".join(dict.fromkeys(learner.part for learner in learners))
+    if any(_match(key, each) for each in _find_owners(parts).values()):
+        learning = ", ".join(dict.fromkeys(each.part for each in trainable))
         return f"is used by nothing: what it names does not learn in this stage, which trains {learning}."
-    steps = (step for learner in learners for step in learner.path.split(".")[:-1] if not step.isdigit())
-    known = [*dict.fromkeys(learner.part for learner in learners), NORMS_AND_BIASES, *steps]
+    steps = (step for each in trainable for step in each.path.split(".")[:-1] if not step.isdigit())
+    known = [*dict.fromkeys(each.part for each in trainable), NORMS_AND_BIASES, *steps]
     return f"names no module.{name_nearest(key, known)}"
 
 
-def describe_learners(learners: Sequence[Learner], lr: float) -> str:
+def describe_trainable(trainable: Sequence[PartParameter], lr: float) -> str:
     """A table for people: for every part its number of parameters at each learning rate."""
     counts: dict[tuple[str, float], int] = {}
-    for learner in learners:
-        group = (learner.part, lr * learner.scale)
-        counts[group] = counts.get(group, 0) + learner.parameter.numel()
+    for each in trainable:
+        group = (each.part, lr * each.scale)
+        counts[group] = counts.get(group, 0) + each.parameter.numel()
     width = max(len(part) for part, _ in counts)
     return "\n".join(
         f"  {part:<{width}}  {count:>13,} parameters at {rate:.3g}" for (part, rate), count in counts.items()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import difflib
+import math
 import types
 import typing
 from collections.abc import Iterable
@@ -120,7 +121,7 @@ def name_nearest(word: str, known: Iterable[str]) -> str:
 def read_recipe(path: str | Path) -> RecipeFile:
     """What a YAML file says, or the recipe of that name that ships with the package. Raises UsageError."""
     file = Path(path)
-    if not file.exists() and "/" not in str(path) and not str(path).endswith((".yaml", ".yml")):
+    if not file.is_file() and "/" not in str(path) and not str(path).endswith((".yaml", ".yml")):
         shipped = _list_shipped()
         if str(path) not in shipped:
             raise UsageError(f"There is no recipe '{path}'.{name_nearest(str(path), shipped)} Or name a YAML file.")
@@ -131,7 +132,8 @@ def read_recipe(path: str | Path) -> RecipeFile:
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"The recipe file '{path}' cannot be read: {error}.") from error
     else:
-        raise UsageError(f"The recipe file '{path}' does not exist.")
+        fault = "is a folder, not a YAML file" if file.is_dir() else "does not exist"
+        raise UsageError(f"The recipe file '{path}' {fault}.")
     try:
         values = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
@@ -256,8 +258,9 @@ def _convert_plain(value: Any, hint: Any, where: str) -> Any:
             value = float(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    fits = isinstance(value, hint) and not (hint is int and isinstance(value, bool))
+    if not fits or (hint is float and not math.isfinite(value)):
+        names = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
         raise UsageError(f"{where} is {value!r} and must be {names[hint]}.")
     return value
 
@@ -294,6 +297,8 @@ def check_stages(recipe_name: str, stages: tuple[Stage, ...]) -> None:
             )
         if not 0 <= stage.warmup <= 1:
             raise UsageError(f"{where}: warmup is {stage.warmup}; as a share of the steps it must be from 0 to 1.")
+        if not 0 <= stage.seed < 2**32:
+            raise UsageError(f"{where}: seed is {stage.seed} and must be at least 0 and below 2**32.")
         if stage.weight_decay < 0:
             raise UsageError(f"{where}: weight_decay is {stage.weight_decay} and must not be negative.")
         check_word(stage.optimizer, _OPTIMIZERS, f"{where}: there is no optimizer")

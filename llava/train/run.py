@@ -13,12 +13,13 @@ import torch
 
 from llava.errors import UsageError
 from llava.model.checkpoint import LoadedModel, load_model, save_checkpoint
+from llava.model.opening import open_checkpoint
 from llava.model.placement import read_dtype
 from llava.train.loss import build_answer_loss
-from llava.train.parts import Learner, choose_learners, list_parts, scale_rates
+from llava.train.parts import PartParameter, choose_trainable, list_parts, scale_rates
 from llava.train.recipe import Recipe, RecipeFile, TuningStage, find_stage, parse_recipe
 from llava.train.samples import InstructionCollator, InstructionData, JsonSamples
-from llava.train.trainer import Lesson, check_workers, train_stage
+from llava.train.trainer import StageSetup, check_workers, train_stage
 
 
 def run(file: RecipeFile, output: str | Path, stage: str | None = None, workers: int = 1) -> Path:
@@ -33,11 +34,10 @@ def run(file: RecipeFile, output: str | Path, stage: str | None = None, workers:
     recipe, folder = parse_recipe(file), Path(output)
     chosen = recipe.stages if stage is None else (find_stage(recipe, stage),)
     if not all(_is_done(folder / each.name) for each in chosen):
-        loaded = load_model(recipe.start, device="cpu", dtype="float32")
+        model = open_checkpoint(recipe.start).model  # its names and shapes, without memory
         for each in chosen:
-            choose_what_learns(loaded.model, each)
+            choose_parameters(model, each)
             read_samples(each)
-        del loaded
     for each in chosen:
         run_stage(recipe, each, folder, workers)
     return folder / chosen[-1].name / "model"
@@ -51,12 +51,10 @@ def run_stage(recipe: Recipe, stage: TuningStage, folder: Path, workers: int = 1
         return
     # Weights that learn are kept in float32, whatever the checkpoint stores: small updates vanish in 16 bits.
     loaded = load_model(_find_start(recipe, stage, folder), device="cpu", dtype="float32")
-    lesson = build_lesson(loaded, stage)
-    train_stage(stage, lesson, loaded.model, here, f"{recipe.name}: {stage.name}", workers)
+    setup = build_setup(loaded, stage)
+    train_stage(stage, setup, loaded.model, here, f"{recipe.name}: {stage.name}", workers)
     model = loaded.model.to(read_dtype(loaded.spec.dtype) or torch.float32)
     model.config.use_cache = True
-    if "vision_tower" in stage.train:
-        model.config.unfreeze_mm_vision_tower = True
     save_checkpoint(model, loaded.tokenizer, loaded.image_processor, here / "model")
 
 
@@ -77,10 +75,10 @@ def _find_start(recipe: Recipe, stage: TuningStage, folder: Path) -> str | Path:
     return before / "model"
 
 
-def choose_what_learns(model: Any, stage: TuningStage) -> list[Learner]:
+def choose_parameters(model: Any, stage: TuningStage) -> list[PartParameter]:
     """Freezes all but the stage's parts, and returns what learns with its rates. Raises UsageError."""
     parts, where = list_parts(model), f"Stage '{stage.name}'"
-    return scale_rates(choose_learners(model, parts, stage.train, where), parts, stage.lr_scales, where)
+    return scale_rates(choose_trainable(model, parts, stage.train, where), parts, stage.lr_scales, where)
 
 
 def read_samples(stage: TuningStage) -> JsonSamples:
@@ -88,10 +86,10 @@ def read_samples(stage: TuningStage) -> JsonSamples:
     return JsonSamples(stage.data.json, stage.data.images)
 
 
-def build_lesson(loaded: LoadedModel, stage: TuningStage) -> Lesson:
+def build_setup(loaded: LoadedModel, stage: TuningStage) -> StageSetup:
     """What the stage trains: the model itself on its samples, cut and rendered as the checkpoint does at inference."""
     model, tokenizer = loaded.model, loaded.tokenizer
-    learners = choose_what_learns(model, stage)
+    trainable = choose_parameters(model, stage)
     model.config.use_cache = False
     if stage.answer_weighting:
         model.loss_function = build_answer_loss(tokenizer.eos_token_id, stage.answer_weighting)
@@ -104,4 +102,6 @@ def build_lesson(loaded: LoadedModel, stage: TuningStage) -> Lesson:
         loaded.context_tokens,
     )
     pad_id = tokenizer.pad_token_id
-    return Lesson(model, learners, samples, InstructionCollator(tokenizer.eos_token_id if pad_id is None else pad_id))
+    return StageSetup(
+        model, trainable, samples, InstructionCollator(tokenizer.eos_token_id if pad_id is None else pad_id)
+    )

@@ -25,7 +25,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from llava.errors import CheckpointError, UsageError
 from llava.model.placement import cpu_has_bfloat16
 from llava.train.optimizer import build_optimizer
-from llava.train.parts import Learner, describe_learners
+from llava.train.parts import PartParameter, describe_trainable
 from llava.train.plot import plot_history
 from llava.train.recipe import Stage
 
@@ -34,15 +34,15 @@ _RESUME_FILES = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
 
 
 @dataclass(frozen=True)
-class Lesson:
+class StageSetup:
     """What a stage trains: a module whose forward takes a batch as keywords and returns a dict with ``loss``.
 
-    ``learners``: every parameter of it that learns. ``in_order``: the dataset is endless and drawn, so that its own
-    order is as random as any. ``items_per_batch``: where an item is more than one sample.
+    ``trainable``: every parameter of it that learns, see ``llava.train.parts``. ``in_order``: the dataset is drawn, so
+    that its own order is as random as any. ``items_per_batch``: where an item is more than one sample.
     """
 
     module: nn.Module
-    learners: Sequence[Learner]
+    trainable: Sequence[PartParameter]
     dataset: Dataset[Any]
     collate: Callable[[Sequence[Any]], dict[str, Any]]
     in_order: bool = False
@@ -52,24 +52,22 @@ class Lesson:
 class StageTrainer(Trainer):
     """The Trainer with a stage's optimizer, drawn data in its own order, and the module's own measures in the log."""
 
-    def __init__(self, stage: Stage, lesson: Lesson, arguments: TrainingArguments) -> None:
-        super().__init__(
-            model=lesson.module, args=arguments, train_dataset=lesson.dataset, data_collator=lesson.collate
-        )
-        self.stage, self.lesson = stage, lesson
+    def __init__(self, stage: Stage, setup: StageSetup, arguments: TrainingArguments) -> None:
+        super().__init__(model=setup.module, args=arguments, train_dataset=setup.dataset, data_collator=setup.collate)
+        self.stage, self.setup = stage, setup
         self.measures: dict[str, list[float]] = defaultdict(list)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         chosen: torch.optim.Optimizer | None = getattr(self, "optimizer", None)
         if chosen is None:
             stage = self.stage
-            chosen = build_optimizer(self.lesson.learners, stage.optimizer, stage.lr, stage.weight_decay)
+            chosen = build_optimizer(self.setup.trainable, stage.optimizer, stage.lr, stage.weight_decay)
             self.optimizer = chosen
         return chosen
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Any:
         # In order, a resumed run goes on where it stopped without drawing what it has seen.
-        if self.lesson.in_order:
+        if self.setup.in_order:
             return SequentialSampler(train_dataset or self.train_dataset)  # type: ignore[arg-type]
         return super()._get_train_sampler(train_dataset)
 
@@ -90,8 +88,8 @@ class StageTrainer(Trainer):
         super().log(logs, start_time)
 
 
-def train_stage(stage: Stage, lesson: Lesson, averaged: nn.Module, here: Path, title: str, workers: int) -> None:
-    """Trains the lesson's module in place, from the latest checkpoint in ``here`` where there is one.
+def train_stage(stage: Stage, setup: StageSetup, averaged: nn.Module, here: Path, title: str, workers: int) -> None:
+    """Trains the stage's module in place, from the latest checkpoint in ``here`` where there is one.
 
     Args:
         averaged: whose weights become the stage's ``weight_averaging`` mean of start and end; it holds the start's.
@@ -103,12 +101,12 @@ def train_stage(stage: Stage, lesson: Lesson, averaged: nn.Module, here: Path, t
     """
     share = stage.weight_averaging
     began_with = {name: tensor.clone() for name, tensor in averaged.state_dict().items()} if share else {}
-    print(f"Stage '{stage.name}' trains:\n{describe_learners(lesson.learners, stage.lr)}")
+    print(f"Stage '{stage.name}' trains:\n{describe_trainable(setup.trainable, stage.lr)}")
     torch.manual_seed(stage.seed)
-    trainer = StageTrainer(stage, lesson, _arguments(stage, lesson, here, workers))
+    trainer = StageTrainer(stage, setup, _arguments(stage, setup, here, workers))
     last = get_last_checkpoint(str(here)) if here.is_dir() else None
     if last is not None:
-        check_resumable(Path(last), lesson.module)
+        check_resumable(Path(last), setup.module)
     trainer.train(resume_from_checkpoint=last)
     (here / "history.json").write_text(json.dumps(trainer.state.log_history, indent=1), encoding="utf-8")
     plot_history(trainer.state.log_history, here / "curves.png", title)
@@ -152,11 +150,11 @@ def check_workers(workers: int) -> None:
         raise UsageError(f"The number of workers is {workers}; it must be 0 (this process itself) or more.")
 
 
-def _arguments(stage: Stage, lesson: Lesson, here: Path, workers: int) -> TrainingArguments:
+def _arguments(stage: Stage, setup: StageSetup, here: Path, workers: int) -> TrainingArguments:
     return TrainingArguments(
         output_dir=str(here),
         max_steps=stage.steps,
-        per_device_train_batch_size=lesson.items_per_batch or stage.batch_size,
+        per_device_train_batch_size=setup.items_per_batch or stage.batch_size,
         learning_rate=stage.lr,
         lr_scheduler_type=stage.schedule,
         warmup_steps=round(stage.warmup * stage.steps),

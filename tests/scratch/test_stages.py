@@ -37,7 +37,7 @@ def test_the_shipped_recipe_loads_and_fits_its_own_model() -> None:
         ({"stages": [{"name": "tower", "kind": "tower"}]}, "lacks the key"),
         ({"stages": [{**TOWER, "steps": 0}]}, "steps is 0"),
         ({"stages": [{**TOWER, "steps": "many"}]}, "steps is 'many' and must be a whole number"),
-        ({"stages": [{**TOWER, "lr": "fast"}]}, "lr is 'fast' and must be a number"),
+        ({"stages": [{**TOWER, "lr": "fast"}]}, "lr is 'fast' and must be a finite number"),
         ({"stages": [{**TOWER, "wieght_decay": 0.1}]}, "unknown key 'wieght_decay'.* Did you mean 'weight_decay'"),
         ({"stages": [{**TOWER, "optimizer": "muno"}]}, "no optimizer 'muno'.* Did you mean 'muon'"),
         ({"stages": [{**TOWER, "schedule": "cosin"}]}, "no schedule 'cosin'.* Did you mean 'cosine'"),

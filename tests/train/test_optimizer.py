@@ -9,15 +9,15 @@ import torch
 from torch import nn
 
 from llava.train.optimizer import MuonWithAdamW, build_optimizer
-from llava.train.parts import Learner, choose_learners, scale_rates
+from llava.train.parts import PartParameter, choose_trainable, scale_rates
 
 
 def make(kind: str = "muon") -> tuple[nn.Module, torch.optim.Optimizer]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4), nn.Linear(4, 2))
     parts = {"all": {"": model}}
-    learners = scale_rates(choose_learners(model, parts, ["all"], "Here"), parts, {"1": 0.5}, "Here")
-    return model, build_optimizer(learners, kind, 1e-2, weight_decay=0.1)
+    trainable = scale_rates(choose_trainable(model, parts, ["all"], "Here"), parts, {"1": 0.5}, "Here")
+    return model, build_optimizer(trainable, kind, 1e-2, weight_decay=0.1)
 
 
 def step(optimizer: torch.optim.Optimizer, model: nn.Module, *values: float) -> None:
@@ -56,7 +56,7 @@ def test_every_parameter_is_in_one_group_and_only_matrices_decay(kind: str) -> N
 def test_muon_leaves_embeddings_and_heads_to_adamw() -> None:
     matrix = nn.Parameter(torch.ones(2, 2))
     names = ("embed_tokens.weight", "lm_head.weight", "layers.0.mlp.up_proj.weight")
-    learners = [Learner("language_model", name, nn.Parameter(matrix.detach().clone()), False) for name in names]
-    groups = build_optimizer(learners, "muon", 1e-2, 0.0).param_groups
+    trainable = [PartParameter("language_model", name, nn.Parameter(matrix.detach().clone()), False) for name in names]
+    groups = build_optimizer(trainable, "muon", 1e-2, 0.0).param_groups
     assert [len(group["params"]) for group in groups if group["muon"]] == [1]
     assert [len(group["params"]) for group in groups if not group["muon"]] == [2]

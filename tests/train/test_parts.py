@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from llava.errors import UsageError
-from llava.train.parts import choose_learners, describe_learners, list_parts, scale_rates
+from llava.train.parts import choose_trainable, describe_trainable, list_parts, scale_rates
 from tests.tiny import ANYRES, FAMILIES, make_model
 
 PARTS = ("vision_tower", "projector", "image_newline", "language_model")
@@ -18,9 +18,9 @@ PARTS = ("vision_tower", "projector", "image_newline", "language_model")
 def choose(model: Any, *train: str, **lr_scales: float) -> dict[str, float]:
     """What learns, by its name in the model, and the factor on its rate."""
     parts = list_parts(model)
-    learners = scale_rates(choose_learners(model, parts, train, "Here"), parts, lr_scales, "Here")
+    trainable = scale_rates(choose_trainable(model, parts, train, "Here"), parts, lr_scales, "Here")
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return {names[id(learner.parameter)]: learner.scale for learner in learners}
+    return {names[id(each.parameter)]: each.scale for each in trainable}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -97,9 +97,9 @@ def test_a_name_that_nothing_uses_is_an_error(train: tuple[str, ...], scales: di
 def test_a_parameter_without_a_part_or_with_two_is_our_own_mistake() -> None:
     root = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
     with pytest.raises(AssertionError, match=r"b\.weight belongs to no part"):
-        choose_learners(root, {"first": {"a": root["a"]}}, ["first"], "Here")
+        choose_trainable(root, {"first": {"a": root["a"]}}, ["first"], "Here")
     with pytest.raises(AssertionError, match="belongs to the parts first and second"):
-        choose_learners(root, {"first": {"a": root["a"]}, "second": {"": root}}, ["first"], "Here")
+        choose_trainable(root, {"first": {"a": root["a"]}, "second": {"": root}}, ["first"], "Here")
 
 
 def test_tied_embeddings_learn_once() -> None:
@@ -112,8 +112,8 @@ def test_the_table_counts_all_that_learns_at_its_rate() -> None:
     parts = {"a": {"a": nn.Linear(3, 4)}, "bc": {"b": nn.LayerNorm(5), "c": nn.Parameter(torch.zeros(6))}}
     root = nn.Module()
     root.a, root.b, root.c = parts["a"]["a"], parts["bc"]["b"], parts["bc"]["c"]
-    learners = scale_rates(choose_learners(root, parts, ("a", "bc"), "Here"), parts, {"b": 0.5}, "Here")
-    rows = [row.split() for row in describe_learners(learners, 0.01).splitlines()]
+    trainable = scale_rates(choose_trainable(root, parts, ("a", "bc"), "Here"), parts, {"b": 0.5}, "Here")
+    rows = [row.split() for row in describe_trainable(trainable, 0.01).splitlines()]
     assert sorted((row[0], row[1], row[-1]) for row in rows) == [
         ("a", "16", "0.01"),
         ("bc", "10", "0.005"),

@@ -41,7 +41,8 @@ def test_a_rate_without_a_point_is_the_number_that_it_looks_like(tmp_path: Path)
         ({"stages": [{**STAGE, "stesp": 2}]}, "unknown key 'stesp'. Did you mean 'steps'"),
         ({"stages": [{**STAGE, "steps": True}]}, "steps is True and must be a whole number"),
         ({"stages": [{**STAGE, "steps": 2.5}]}, "steps is 2.5 and must be a whole number"),
-        ({"stages": [{**STAGE, "lr": float("nan")}]}, "lr is nan and must be above 0"),
+        ({"stages": [{**STAGE, "lr": float("nan")}]}, "lr is nan and must be a finite number"),
+        ({"stages": [{**STAGE, "seed": -1}]}, "seed is -1"),
         ({"stages": [{**STAGE, "name": 7}]}, "name is 7 and must be text"),
         ({"stages": [{**STAGE, "train": "projector"}]}, "train must be a list, not text"),
         ({"stages": [{**STAGE, "lr_scales": [1]}]}, "lr_scales must be a mapping"),
@@ -85,4 +86,6 @@ def test_an_unknown_name_lists_the_shipped_recipes(tmp_path: Path) -> None:
         read_recipe("defualt")
     with pytest.raises(UsageError, match="does not exist"):
         read_recipe(tmp_path / "missing.yaml")
+    with pytest.raises(UsageError, match="is a folder"):
+        read_recipe(tmp_path)
     assert read_recipe("default").is_from_scratch
