@@ -51,9 +51,8 @@ def check_against_model(recipe: ScratchRecipe, stage: ScratchStage) -> None:
     with torch.device("meta"):
         model, heads = _build(recipe, stage, num_tokens=300)
         choose_parameters(stage, build_module(stage, model, heads), model, heads)
-    data: Any = stage.data
-    if isinstance(data, JsonData):
-        JsonSamples(data.json, data.images)
+    if isinstance(stage.data, JsonData):
+        JsonSamples(stage.data.json, stage.data.images)
 
 
 def _build(recipe: ScratchRecipe, stage: ScratchStage, num_tokens: int) -> tuple[Any, LabelHeads]:

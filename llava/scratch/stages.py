@@ -97,6 +97,7 @@ class ScratchStage(Stage):
     """
 
     kind: str
+    data: DrawnData | JsonData
     start: tuple[str, ...] = ()
     aspect: str = "anyres"
 

@@ -41,18 +41,20 @@ class PartParameter:
 
 
 def list_parts(model: Any) -> Parts:
-    """The parts of a LLaVA model: vision_tower, projector, image_newline (where it has one) and language_model."""
+    """The parts of a LLaVA model: vision_tower, projector, image_newline (empty where it has none), language_model."""
     inner = model.get_model()
-    tower = model.get_vision_tower()
-    parts: dict[str, dict[str, nn.Module | nn.Parameter]] = {
-        "vision_tower": {"vision_tower": tower},
+    newline = getattr(inner, "image_newline", None)
+    return {
+        "vision_tower": {"vision_tower": model.get_vision_tower()},
         "projector": {"mm_projector": inner.mm_projector},
+        "image_newline": {} if newline is None else {"image_newline": newline},
+        "language_model": {
+            "embed_tokens": inner.embed_tokens,
+            "layers": inner.layers,
+            "norm": inner.norm,
+            "lm_head": model.lm_head,
+        },
     }
-    if getattr(inner, "image_newline", None) is not None:
-        parts["image_newline"] = {"image_newline": inner.image_newline}
-    around = {"embed_tokens": inner.embed_tokens, "layers": inner.layers, "norm": inner.norm}
-    parts["language_model"] = {**around, "lm_head": model.lm_head}
-    return parts
 
 
 def choose_trainable(root: nn.Module, parts: Parts, train: Sequence[str], where: str) -> list[PartParameter]:

@@ -188,7 +188,7 @@ def _list_shipped() -> dict[str, Any]:
 class _Loader(yaml.SafeLoader):
     """YAML whose mappings have each key once; PyYAML alone takes the last of two."""
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:

@@ -10,7 +10,7 @@ from torch import nn
 
 from llava.errors import UsageError
 from llava.train.parts import choose_trainable, describe_trainable, list_parts, scale_rates
-from tests.tiny import ANYRES, FAMILIES, make_model
+from tests.tiny import ANYRES, FAMILIES, SQUARE, make_model
 
 PARTS = ("vision_tower", "projector", "image_newline", "language_model")
 
@@ -43,11 +43,14 @@ def test_what_is_not_named_stands_still() -> None:
         assert [name for name, parameter in model.named_parameters() if parameter.requires_grad] == [*learning]
 
 
-def test_a_model_without_a_newline_vector_has_no_such_part() -> None:
-    model = make_model()
-    assert "image_newline" not in list_parts(model)
-    with pytest.raises(UsageError, match="unknown part 'image_newline'"):
-        choose(model, "projector", "image_newline")
+def test_a_model_without_a_newline_vector_trains_the_rest() -> None:
+    model = make_model(**SQUARE, mm_patch_merge_type="flat")
+    assert not list_parts(model)["image_newline"]
+    assert choose(model, "projector", "image_newline") == choose(model, "projector")
+    with pytest.raises(UsageError, match="trains nothing: the model has no parameter in image_newline"):
+        choose(model, "image_newline")
+    with pytest.raises(UsageError, match="image_newline names no module"):
+        choose(model, *PARTS, image_newline=0.5)
 
 
 def test_the_smallest_module_that_a_rate_names_decides_whatever_the_order() -> None:
