@@ -166,12 +166,12 @@ def _match(key: str, each: PartParameter) -> tuple[int, int] | None:
 def _say_unused(key: str, trainable: Sequence[PartParameter], parts: Parts) -> str:
     if any(_match(key, each) for each in trainable):
         return "is used by nothing: keys of smaller modules decide about all that it names. Leave it out."
-    if any(_match(key, each) for each in _find_owners(parts).values()):
+    everything = _find_owners(parts).values()
+    if any(_match(key, each) for each in everything):
         learning = ", ".join(dict.fromkeys(each.part for each in trainable))
         return f"is used by nothing: what it names does not learn in this stage, which trains {learning}."
-    steps = (step for each in trainable for step in each.path.split(".")[:-1] if not step.isdigit())
-    known = [*dict.fromkeys(each.part for each in trainable), NORMS_AND_BIASES, *steps]
-    return f"names no module.{name_nearest(key, known)}"
+    steps = (step for each in everything for step in each.path.split(".")[:-1] if not step.isdigit())
+    return f"names no module.{name_nearest(key, [*parts, NORMS_AND_BIASES, *steps])}"
 
 
 def describe_trainable(trainable: Sequence[PartParameter], lr: float) -> str:

@@ -17,9 +17,10 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import nn
 from torch.utils.data import Dataset, SequentialSampler
-from transformers import Trainer, TrainingArguments
+from transformers import Trainer, TrainerState, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from llava.errors import CheckpointError, UsageError
@@ -106,8 +107,14 @@ def train_stage(stage: Stage, setup: StageSetup, averaged: nn.Module, here: Path
     trainer = StageTrainer(stage, setup, _arguments(stage, setup, here, workers))
     last = get_last_checkpoint(str(here)) if here.is_dir() else None
     if last is not None:
-        check_resumable(Path(last), setup.module)
-    trainer.train(resume_from_checkpoint=last)
+        check_resumable(Path(last), setup.module, stage)
+    if last is not None and _read_step(Path(last)) == stage.steps:
+        # Only what comes after the last step was cut off; the Trainer would make one step more.
+        trainer.state = TrainerState.load_from_json(str(Path(last) / "trainer_state.json"))
+        for file in _list_weights(Path(last)):
+            setup.module.load_state_dict(load_file(file), strict=False)
+    else:
+        trainer.train(resume_from_checkpoint=last)
     (here / "history.json").write_text(json.dumps(trainer.state.log_history, indent=1), encoding="utf-8")
     plot_history(trainer.state.log_history, here / "curves.png", title)
     with torch.no_grad():
@@ -116,13 +123,30 @@ def train_stage(stage: Stage, setup: StageSetup, averaged: nn.Module, here: Path
                 tensor.lerp_(began_with[name].to(tensor.device), share)
 
 
-def check_resumable(folder: Path, module: nn.Module) -> None:
-    """Refuses a checkpoint of the Trainer that lacks a file or a tensor of the module. Raises CheckpointError.
+def _read_step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rsplit("-", 1)[1])
+
+
+def _list_weights(checkpoint: Path) -> list[Path]:
+    return sorted(checkpoint.glob("model*.safetensors"))
+
+
+def check_resumable(folder: Path, module: nn.Module, stage: Stage) -> None:
+    """Refuses a checkpoint of the Trainer that lacks a file or a tensor of the module, or is of a later step.
 
     The Trainer itself would only warn of missing tensors and keep the initial ones.
+
+    Raises:
+        CheckpointError: something is missing, which is named.
+        UsageError: the stage has fewer steps than the checkpoint.
     """
+    if _read_step(folder) > stage.steps:
+        raise UsageError(
+            f"Stage '{stage.name}' has {stage.steps} steps, but {folder} is of a later one. Raise steps, or delete "
+            f"{folder.parent} to begin anew."
+        )
     remedy = f"Delete {folder} to go on from the checkpoint before it, or from the stage's start."
-    files = sorted(folder.glob("model*.safetensors"))
+    files = _list_weights(folder)
     missing = [name for name in _RESUME_FILES if not (folder / name).is_file()]
     if not files:
         missing.insert(0, "model.safetensors")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from llava.cli import main
 from llava.errors import CheckpointError, UsageError
@@ -75,23 +77,31 @@ def test_each_stage_moves_what_it_names_and_goes_on_from_the_one_before(
     assert (tmp_path / "run/align/model/model.safetensors").stat().st_mtime_ns == written
 
 
-def test_an_interrupted_stage_whose_checkpoint_lacks_a_tensor_is_not_resumed(
+def test_a_stage_that_was_cut_off_after_its_last_step_is_only_saved(
     tmp_path: Path, next_folder: Path, data: dict[str, str]
 ) -> None:
-    from safetensors.torch import load_file, save_file
+    stage = {"name": "tune", "train": ["projector"], "save_steps": 2}
+    recipe = read_recipe(write(tmp_path, next_folder, data, stage))
+    here = tmp_path / "run/tune"
+    run(recipe, tmp_path / "run", workers=0)
+    tensors, history = load_tensors(here / "model"), json.loads((here / "history.json").read_text())
+    shutil.rmtree(here / "model")
+    run(recipe, tmp_path / "run", workers=0)
+    assert [path.name for path in here.glob("checkpoint-*")] == ["checkpoint-2"]
+    assert all(torch.equal(value, tensors[name]) for name, value in load_tensors(here / "model").items())
+    assert json.loads((here / "history.json").read_text()) == history[:-1]  # without the summary of the whole run
 
-    recipe = write(tmp_path, next_folder, data, {"name": "tune", "train": ["projector"], "steps": 1, "save_steps": 1})
-    run(read_recipe(recipe), tmp_path / "run", workers=0)
-    checkpoint = tmp_path / "run/tune/checkpoint-1"
-    (tmp_path / "run/tune/model/config.json").unlink()
-    run(read_recipe(recipe), tmp_path / "run", workers=0)  # whole, so it goes on
-    (tmp_path / "run/tune/model/config.json").unlink()
-    tensors = load_file(checkpoint / "model.safetensors")
-    name = next(name for name in tensors if "mm_projector" in name)
-    del tensors[name]
-    save_file(tensors, checkpoint / "model.safetensors", {"format": "pt"})
-    with pytest.raises(CheckpointError, match=f"checkpoint-1 lacks '{name}'"):
-        run(read_recipe(recipe), tmp_path / "run", workers=0)
+    shutil.rmtree(here / "model")
+    shorter = read_recipe(write(tmp_path, next_folder, data, {**stage, "steps": 1}))
+    with pytest.raises(UsageError, match=r"has 1 steps, but .*checkpoint-2 is of a later one"):
+        run(shorter, tmp_path / "run", workers=0)
+
+    weights = load_file(here / "checkpoint-2/model.safetensors")
+    name = next(name for name in weights if "mm_projector" in name)
+    del weights[name]
+    save_file(weights, here / "checkpoint-2/model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=f"checkpoint-2 lacks '{name}'"):
+        run(recipe, tmp_path / "run", workers=0)
 
 
 @pytest.mark.parametrize(
