@@ -467,9 +467,14 @@ def _add_train(commands: Any) -> None:
 def _train(arguments: argparse.Namespace) -> int:
     if importlib.util.find_spec("matplotlib") is None:
         raise UsageError("Training needs the package's train extra: run pip install 'llava[train]'.")
-    from llava.train.run import run
+    from llava.train.recipe import read_recipe
 
-    print(run(arguments.recipe, arguments.output, arguments.stage, arguments.workers))
+    recipe = read_recipe(arguments.recipe)
+    if recipe.is_from_scratch:
+        from llava.scratch.pipeline import run
+    else:
+        from llava.train.run import run
+    print(run(recipe, arguments.output, arguments.stage, arguments.workers))
     return 0
 
 

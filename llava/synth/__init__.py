@@ -1,1 +1,1 @@
-"""Draws pictures whose answers are known: what the embedded default model learns from and is measured on."""
+"""Draws images whose answers are known: what the embedded default model learns from and is measured on."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 
 from llava.synth import words
-from llava.synth.canvas import Canvas
+from llava.synth.drawing import Drawing
 from llava.synth.scene import SCENE_COLORS, Scene, Turn, choose, draw_light, draw_type
 
 
 def draw_chart(rng: random.Random, width: int, height: int, held_out: bool) -> Scene:
     """A bar chart, upright or lying, with printed values or with an axis."""
-    canvas = Canvas(rng, width, height, draw_light(rng))
+    drawing = Drawing(rng, width, height, draw_light(rng))
     kind = draw_type(rng, rng.randint(12, 15))
     printed = rng.random() < 0.55
     count = rng.randint(2, max(2, min(6, width // 34)))
@@ -46,11 +46,11 @@ def draw_chart(rng: random.Random, width: int, height: int, held_out: bool) -> S
     if not printed:
         for i in range(num_ticks + 1):
             y = bottom - i * step * scale
-            canvas.pen.line((left - 3, y, width - 2, y), fill=(215, 215, 215))
+            drawing.pen.line((left - 3, y, width - 2, y), fill=(215, 215, 215))
             label = str(i * step)
-            canvas.write(left - 4 - kind.font.getlength(label), y - kind.line_px / 2, label, kind.font, "black")
-        canvas.pen.line((left, top, left, bottom), fill=gray)
-    canvas.pen.line((left, bottom, width - 2, bottom), fill=gray)
+            drawing.write(left - 4 - kind.font.getlength(label), y - kind.line_px / 2, label, kind.font, "black")
+        drawing.pen.line((left, top, left, bottom), fill=gray)
+    drawing.pen.line((left, bottom, width - 2, bottom), fill=gray)
     one_color = rng.choice([c for c in SCENE_COLORS if c != "black"]) if rng.random() < 0.5 else None
     colors = [one_color] * count if one_color else rng.sample([c for c in SCENE_COLORS if c != "black"], count)
     slot = (width - 2 - left) / count
@@ -58,12 +58,12 @@ def draw_chart(rng: random.Random, width: int, height: int, held_out: bool) -> S
     for i, (name, value) in enumerate(zip(names, values, strict=True)):
         middle = left + (i + 0.5) * slot
         y = bottom - value * scale
-        canvas.box("bar", str(colors[i]), middle - bar / 2, y, middle + bar / 2, bottom)
-        canvas.write(middle - kind.font.getlength(name) / 2, bottom + 1, name, kind.font, "black")
+        drawing.box("bar", str(colors[i]), middle - bar / 2, y, middle + bar / 2, bottom)
+        drawing.write(middle - kind.font.getlength(name) / 2, bottom + 1, name, kind.font, "black")
         if printed:
-            canvas.write(middle - kind.font.getlength(show[i]) / 2, y - kind.line_px, show[i], kind.font, "black")
+            drawing.write(middle - kind.font.getlength(show[i]) / 2, y - kind.line_px, show[i], kind.font, "black")
     listing = ", ".join(f"{n} {v}" for n, v in zip(names, show, strict=True))
-    scene = Scene("chart", canvas, f"A bar chart with {count} bars: {listing}.")
+    scene = Scene("chart", drawing, f"A bar chart with {count} bars: {listing}.")
     add = lambda question, answer, task: scene.turns.append(Turn(question, answer, task))  # noqa: E731
     order = sorted(range(count), key=lambda i: values[i])
     add("How many bars are there?", str(count), "chart count")

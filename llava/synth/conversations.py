@@ -1,7 +1,7 @@
 """Scenes as conversations in LLaVA's own data format.
 
-A conversation opens with the picture and asks questions of different tasks; half of them also ask for a caption or
-transcription. A few questions cannot be answered from the picture; their answer says so.
+A conversation opens with the image and asks questions of different tasks; half of them also ask for a caption or
+transcription. A few questions cannot be answered from the image; their answer says so.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ CAPTION_REQUESTS = (
     "What is in this image?",
 )
 READING_REQUESTS = ("Read all the text.", "What text is in the picture?", "What is written in the picture?")
-# What people ask that these pictures cannot answer. One in five is kept for the held-out suite.
+# What people ask that these images cannot answer. One in five is kept for the held-out suite.
 OFF_TOPIC = (
     "Who is the president?",
     "What is the capital of France?",
@@ -82,7 +82,7 @@ def choose_turns(rng: random.Random, scene: Scene, num_turns: int, caption_rate:
     # A stable sort by how often the task came before spreads the tasks.
     ranked.sort(key=lambda pair: pair[0])
     turns = [(turn.question, turn.answer) for _, turn in ranked[: max(1, num_turns - len(caption))]]
-    # Mostly last: what stands behind a caption can be answered from its words, without looking at the picture.
+    # Mostly last: what stands behind a caption can be answered from its words, without looking at the image.
     turns = caption + turns if rng.random() < 0.3 else turns + caption
     if rng.random() < 0.09:
         turns.insert(rng.randint(0, len(turns)), (rng.choice(off_topic_questions(False)), OFF_TOPIC_ANSWER))
@@ -90,7 +90,7 @@ def choose_turns(rng: random.Random, scene: Scene, num_turns: int, caption_rate:
 
 
 def as_conversations(turns: list[tuple[str, str]]) -> list[dict[str, str]]:
-    """LLaVA's ``conversations`` list; the picture opens the first human turn."""
+    """LLaVA's ``conversations`` list; the image opens the first human turn."""
     conversations = []
     for i, (question, answer) in enumerate(turns):
         conversations.append({"from": "human", "value": f"<image>\n{question}" if i == 0 else question})

@@ -1,6 +1,6 @@
 """What lies under each patch of each tile: the labels that the tower is warmed up on.
 
-A drawn picture's marks are carried into tile coordinates by the same tile plan that cuts its pixels, so labels and
+A drawn image's marks are carried into tile coordinates by the same tile plan that cuts its pixels, so labels and
 pixels cannot disagree. Labels of one patch, in this order: up to three characters whose centres fall into it (left to
 right), the shape covering it, that shape's colour, the colour of the ink, and how far down in it an object's anchor
 lies, in quarters of the patch: bars that end in the same patch still differ by it.
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llava.image.geometry import TilePlan
-from llava.synth.canvas import CHARACTERS, COLORS, OBJECTS, Canvas
+from llava.synth.drawing import CHARACTERS, COLORS, OBJECTS, Drawing
 
 NUM_SLOTS = 3
 ANCHOR_LEVELS = 4
@@ -46,18 +46,18 @@ def tile_transforms(plan: TilePlan, tile_px: int) -> list[tuple[float, float, fl
     return transforms
 
 
-def label_tiles(canvas: Canvas, plan: TilePlan, tile_px: int, patch_px: int) -> Labels:
-    """Labels [tiles, patches of a tile in raster order, 7] of a drawn picture, uint8."""
+def label_tiles(drawing: Drawing, plan: TilePlan, tile_px: int, patch_px: int) -> Labels:
+    """Labels [tiles, patches of a tile in raster order, 7] of a drawn image, uint8."""
     side = tile_px // patch_px
     transforms = tile_transforms(plan, tile_px)
     labels = np.zeros((len(transforms), side * side, len(LABEL_SIZES)), dtype=np.uint8)
-    marks = np.array([(c.x, c.y, c.height) for c in canvas.characters], dtype=np.float64).reshape(-1, 3)
-    names = [_CHARACTER_INDEX[c.text] for c in canvas.characters]
-    inks = [_COLOR_INDEX[c.color] for c in canvas.characters]
+    marks = np.array([(c.x, c.y, c.height) for c in drawing.characters], dtype=np.float64).reshape(-1, 3)
+    names = [_CHARACTER_INDEX[c.text] for c in drawing.characters]
+    inks = [_COLOR_INDEX[c.color] for c in drawing.characters]
     middles = (np.arange(side) + 0.5) * patch_px
     for tile, (scale_x, scale_y, shift_x, shift_y) in enumerate(transforms):
         grid = labels[tile].reshape(side, side, -1)
-        for thing in canvas.objects:
+        for thing in drawing.objects:
             left, right = thing.left * scale_x + shift_x, thing.right * scale_x + shift_x
             top, bottom = thing.top * scale_y + shift_y, thing.bottom * scale_y + shift_y
             if right <= 0 or bottom <= 0 or left >= tile_px or top >= tile_px:

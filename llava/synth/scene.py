@@ -1,4 +1,4 @@
-"""A picture with its questions, and what all kinds of picture are drawn with: grounds, inks, type."""
+"""An image with its questions, and what all kinds of image are drawn with: grounds, inks, type."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from PIL import ImageFont
 
-from llava.synth.canvas import COLORS, Canvas, draw_font, load_font, vary_color
+from llava.synth.drawing import COLORS, Drawing, draw_font, load_font, vary_color
 
 SCENE_COLORS = tuple(name for name in COLORS if name != "white")
 
@@ -30,10 +30,10 @@ class Turn(NamedTuple):
 
 @dataclass
 class Scene:
-    """A finished picture with its questions; ``caption`` says all that is on it."""
+    """A finished image with its questions; ``caption`` says all that is on it."""
 
     kind: str
-    canvas: Canvas
+    drawing: Drawing
     caption: str
     turns: list[Turn] = field(default_factory=list)
 

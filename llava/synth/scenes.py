@@ -1,4 +1,4 @@
-"""The kinds of picture there are.
+"""The kinds of image there are.
 
 A kind is a function (rng, width, height, held_out) -> Scene. ``held_out`` draws with words and colour-shape pairs
 that training never sees. Every question carries the name of the task it belongs to, which is the row of the
@@ -10,8 +10,8 @@ from __future__ import annotations
 import random
 
 from llava.synth import words
-from llava.synth.canvas import COLORS, SHAPES, Canvas
 from llava.synth.charts import draw_chart
+from llava.synth.drawing import COLORS, SHAPES, Drawing
 from llava.synth.scene import SCENE_COLORS, Kind, Scene, draw_paper, draw_type, is_held_out_pair
 from llava.synth.shapes import draw_shapes
 from llava.synth.texts import draw_form, draw_lines, draw_signs, draw_words
@@ -20,10 +20,10 @@ from llava.synth.texts import draw_form, draw_lines, draw_signs, draw_words
 def draw_page(rng: random.Random, width: int, height: int, held_out: bool) -> Scene:
     """Rows of text, shapes, plates and bars, cut off at the edges as tiles cut them; no questions.
 
-    The tower's warm-up learns most from pictures that are full.
+    The tower's warm-up learns most from images that are full.
     """
     ground, ink = draw_paper(rng)
-    canvas = Canvas(rng, width, height, ground)
+    drawing = Drawing(rng, width, height, ground)
     dark = ink in ("white", "yellow")
     inks = (
         ("white", "yellow", "pink") if dark else ("black", "black", "blue", "red", "green", "purple", "brown", "orange")
@@ -37,11 +37,11 @@ def draw_page(rng: random.Random, width: int, height: int, held_out: bool) -> Sc
             color = rng.choice(SCENE_COLORS)
             while x < width:
                 if bars:
-                    canvas.box("bar", color, x, y + rng.uniform(0, 1.6 * radius), x + radius, y + 2 * radius)
+                    drawing.box("bar", color, x, y + rng.uniform(0, 1.6 * radius), x + radius, y + 2 * radius)
                 else:
                     pair = (rng.choice(SCENE_COLORS), rng.choice(SHAPES))
                     if not is_held_out_pair(*pair) and (not dark or pair[0] not in ("black", "brown")):
-                        canvas.shape(pair[1], pair[0], x + radius, y + radius, radius)
+                        drawing.shape(pair[1], pair[0], x + radius, y + radius, radius)
                 x += rng.uniform(2.2, 3.5) * radius
             y += 2 * radius + rng.uniform(2, 6)
             continue
@@ -55,7 +55,7 @@ def draw_page(rng: random.Random, width: int, height: int, held_out: bool) -> Sc
             wide = kind.font.getlength(text)
             if plates:
                 color = rng.choice(tuple(COLORS))
-                canvas.box(
+                drawing.box(
                     "plate",
                     color,
                     x - 4,
@@ -66,10 +66,10 @@ def draw_page(rng: random.Random, width: int, height: int, held_out: bool) -> Sc
                     outline=(90, 90, 90),
                 )
                 ink = "black" if color in ("yellow", "white", "orange", "pink") else "white"
-            canvas.write(x, y, text, kind.font, ink)
+            drawing.write(x, y, text, kind.font, ink)
             x += wide + (rng.uniform(9, 16) if plates else kind.font.getlength(" ") * rng.choice((1, 1, 2, 3)))
         y += kind.line_px * rng.uniform(0.95, 1.3) + (3 if plates else 0)
-    return Scene("page", canvas, "")
+    return Scene("page", drawing, "")
 
 
 KINDS: dict[str, Kind] = {

@@ -6,7 +6,7 @@ import random
 from itertools import pairwise
 from typing import NamedTuple
 
-from llava.synth.canvas import SHAPES, Canvas
+from llava.synth.drawing import SHAPES, Drawing
 from llava.synth.scene import SCENE_COLORS, Scene, Turn, article, choose, draw_light, is_held_out_pair
 
 
@@ -28,7 +28,7 @@ def _spread(rng: random.Random, width: int, height: int, count: int) -> list[tup
 
 
 def name_place(x: float, y: float, width: int, height: int) -> str:
-    """Which ninth of the picture a point is in: "top left", "top", ..., "center", ..., "bottom right"."""
+    """Which ninth of the image a point is in: "top left", "top", ..., "center", ..., "bottom right"."""
     row = ("top", "", "bottom")[min(2, int(3 * y / height))]
     column = ("left", "", "right")[min(2, int(3 * x / width))]
     return f"{row} {column}".strip() or "center"
@@ -47,7 +47,7 @@ class _Thing(NamedTuple):
 
 def draw_shapes(rng: random.Random, width: int, height: int, held_out: bool) -> Scene:
     """One to eight shapes on a plain ground; colour, shape, existence, count, position, relation."""
-    canvas = Canvas(rng, width, height, draw_light(rng))
+    drawing = Drawing(rng, width, height, draw_light(rng))
     count = rng.choice((1, 2, 2, 3, 3, 4, 4, 5, 6, 7, 8))
     pairs = [(c, s) for c in SCENE_COLORS for s in SHAPES if is_held_out_pair(c, s) == held_out]
     if rng.random() < 0.5:  # repeats make counting by kind worth asking
@@ -55,15 +55,15 @@ def draw_shapes(rng: random.Random, width: int, height: int, held_out: bool) -> 
         pairs = few + [rng.choice(pairs)]
     for x, y, radius in _spread(rng, width, height, count):
         color, shape = rng.choice(pairs)
-        canvas.shape(shape, color, x, y, radius)
-    things = [_Thing(o.color, o.shape, o.anchor_x, o.anchor_y) for o in canvas.objects]
+        drawing.shape(shape, color, x, y, radius)
+    things = [_Thing(o.color, o.shape, o.anchor_x, o.anchor_y) for o in drawing.objects]
     ordered = sorted(things, key=lambda thing: (int(3 * thing.y / height), thing.x))
     noun = "is 1 object" if len(things) == 1 else f"are {len(things)} objects"
     # Naming each object's place while looking at it is what teaches the decoder to read places at all.
     listing = ", ".join(
         f"{article(thing.color)} {thing.name} in the {name_place(thing.x, thing.y, width, height)}" for thing in ordered
     )
-    scene = Scene("shapes", canvas, f"There {noun}: {listing}.")
+    scene = Scene("shapes", drawing, f"There {noun}: {listing}.")
     if held_out:
         _ask_what(rng, scene, things, "held-out pair", "held-out pair")
         _ask_existence(rng, scene, things, held_out, "held-out pair")
@@ -94,8 +94,8 @@ def _ask_what(rng: random.Random, scene: Scene, things: list[_Thing], color_task
 
 
 def _ask_where(rng: random.Random, scene: Scene, things: list[_Thing]) -> None:
-    """Places, asked only of objects that are clearly in one ninth of the picture; and what is in a place."""
-    width, height = scene.canvas.width, scene.canvas.height
+    """Places, asked only of objects that are clearly in one ninth of the image; and what is in a place."""
+    width, height = scene.drawing.width, scene.drawing.height
     places = [name_place(thing.x, thing.y, width, height) for thing in things]
     for thing, place in zip(things, places, strict=True):
         if any(
@@ -160,7 +160,7 @@ def _ask_relation(rng: random.Random, scene: Scene, things: list[_Thing], task: 
             break
         a, b = rng.sample(single, 2)
         across, down = a.x - b.x, a.y - b.y
-        if max(abs(across), abs(down)) < 0.1 * min(scene.canvas.width, scene.canvas.height):
+        if max(abs(across), abs(down)) < 0.1 * min(scene.drawing.width, scene.drawing.height):
             continue
         if abs(across) > abs(down):
             relation = "left of" if across < 0 else "right of"
@@ -176,10 +176,10 @@ def _ask_order(scene: Scene, things: list[_Thing]) -> None:
     if not 2 <= len(things) <= 6:
         return
     across, down = sorted(things, key=lambda thing: thing.x), sorted(things, key=lambda thing: thing.y)
-    if all(b.x - a.x > 0.04 * scene.canvas.width for a, b in pairwise(across)):
+    if all(b.x - a.x > 0.04 * scene.drawing.width for a, b in pairwise(across)):
         question = "List the objects from left to right."
         scene.turns.append(Turn(question, ", ".join(thing.name for thing in across), "order across"))
-    if all(b.y - a.y > 0.04 * scene.canvas.height for a, b in pairwise(down)):
+    if all(b.y - a.y > 0.04 * scene.drawing.height for a, b in pairwise(down)):
         question = "List the objects from top to bottom."
         scene.turns.append(Turn(question, ", ".join(thing.name for thing in down), "order down"))
 

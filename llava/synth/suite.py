@@ -1,4 +1,4 @@
-"""The held-out suite: what a model can do on drawn pictures it was never trained on.
+"""The held-out suite: what a model can do on drawn images it was never trained on.
 
 Fixed seeds of their own; text is drawn from the held-out tenth of the words, and one task asks only about
 colour-shape pairs that training never shows. Question i of a task is always the same.
@@ -19,7 +19,7 @@ from llava.synth.scenes import KINDS
 from llava.synth.texts import draw_words
 
 SUITE_SEED = "held-out suite 1"
-# Width and height ranges in pixels: squarish, wide and tall pictures, up to the default model's largest canvas.
+# Width and height ranges in pixels: squarish, wide and tall images, up to the default model's largest canvas.
 SIZES = ((110, 224, 110, 224), (112, 224, 112, 224), (200, 330, 95, 112), (95, 112, 200, 330))
 
 
@@ -90,16 +90,16 @@ def draw_item(task: Task, index: int) -> Item:
         scene = _scene(rng, task)
         if task.tag == "off topic":
             questions = off_topic_questions(held_out=True)
-            return Item(scene.canvas.image, questions[index % len(questions)], OFF_TOPIC_ANSWER, 0.0)
+            return Item(scene.drawing.image, questions[index % len(questions)], OFF_TOPIC_ANSWER, 0.0)
         turns = [turn for turn in scene.turns if turn.task.split("|")[0] == task.tag]
         if task.max_answer is not None:
             turns = [turn for turn in turns if int(turn.answer) <= task.max_answer]
         if not turns:
             continue
         turn = rng.choice(turns)
-        scene.canvas.spoil(0.5)
+        scene.drawing.spoil(0.5)
         tolerance = float(turn.task.split("|")[1]) if "|" in turn.task else 0.0
-        return Item(scene.canvas.image, turn.question, turn.answer, tolerance)
+        return Item(scene.drawing.image, turn.question, turn.answer, tolerance)
 
 
 def draw_items(task: Task, count: int) -> Iterator[Item]:

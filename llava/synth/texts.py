@@ -7,7 +7,7 @@ import random
 from PIL import ImageFont
 
 from llava.synth import words
-from llava.synth.canvas import Canvas, vary_color
+from llava.synth.drawing import Drawing, vary_color
 from llava.synth.scene import Scene, Turn, article, choose, draw_light, draw_paper, draw_type
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
@@ -19,26 +19,26 @@ RECEIPT_ITEMS = (
     "Bread Milk Tea Coffee Cake Soup Rice Fish Eggs Salt Juice Apple Pear Plum Lemon Pasta Pizza Salad Honey Cheese "
     "Butter Beans Corn Nuts Pie Jam Water Soda Sugar Flour Ham Beef Pork Lamb Curry Toast Bagel Muffin Cookie Tuna"
 ).split()
-# Type sizes in pixels of the picture: large, medium, small.
+# Type sizes in pixels of the image: large, medium, small.
 TYPE_SIZES = {"large": (23, 34), "medium": (16, 22), "small": (12, 15)}
 
 
 def draw_words(rng: random.Random, width: int, height: int, held_out: bool, size: str | None = None) -> Scene:
-    """One word, number or code, anywhere on the picture."""
+    """One word, number or code, anywhere on the image."""
     ground, ink = draw_paper(rng)
-    canvas = Canvas(rng, width, height, ground)
+    drawing = Drawing(rng, width, height, ground)
     size = size or rng.choice(("large", "medium", "medium", "small"))
     low, high = TYPE_SIZES[size]
     text = words.draw_content(rng, held_out)
     for _ in range(40):
         kind = draw_type(rng, rng.randint(low, high))
-        wide, tall = canvas.measure(text, kind.font)
+        wide, tall = drawing.measure(text, kind.font)
         if wide <= width - 4 and tall <= height:
             break
         text = words.draw_content(rng, held_out, max_letters=max(3, int(len(text) * (width - 4) / wide)))
     x, y = rng.uniform(2, max(2.0, width - wide - 2)), rng.uniform(0, max(0.0, height - tall))
-    canvas.write(x, y, text, kind.font, ink)
-    scene = Scene("words", canvas, f"The text says {text}")
+    drawing.write(x, y, text, kind.font, ink)
+    scene = Scene("words", drawing, f"The text says {text}")
     question = choose(rng, "What is written?", "What does the text say?", "What is written in the picture?",
                     "Read the text.", "What does it say?")  # fmt: skip
     scene.turns.append(Turn(question, text, f"{size} type"))
@@ -48,8 +48,8 @@ def draw_words(rng: random.Random, width: int, height: int, held_out: bool, size
 
 def draw_lines(rng: random.Random, width: int, height: int, held_out: bool) -> Scene:
     """Several lines of text, one of them in another colour."""
-    ground, canvas_ink = draw_light(rng), rng.choice(("black", "black", "blue", "brown"))
-    canvas = Canvas(rng, width, height, ground)
+    ground, usual_ink = draw_light(rng), rng.choice(("black", "black", "blue", "brown"))
+    drawing = Drawing(rng, width, height, ground)
     kind = draw_type(rng, rng.randint(13, 20))
     gap = kind.line_px * rng.uniform(1.0, 1.5)
     most = max(1, min(6, int((height - 4) / gap)))
@@ -57,7 +57,7 @@ def draw_lines(rng: random.Random, width: int, height: int, held_out: bool) -> S
     y = rng.uniform(1, max(1.5, height - count * gap))
     x = rng.uniform(2, 10)
     odd = rng.randrange(count) if rng.random() < 0.75 else -1
-    odd_ink = rng.choice([c for c in ("red", "green", "blue", "purple", "orange", "pink") if c != canvas_ink])
+    odd_ink = rng.choice([c for c in ("red", "green", "blue", "purple", "orange", "pink") if c != usual_ink])
     lines: list[tuple[str, str]] = []
     while len(lines) < count:
         text = words.draw_content(rng, held_out)
@@ -69,10 +69,10 @@ def draw_lines(rng: random.Random, width: int, height: int, held_out: bool) -> S
                 text = text[: max(2, int(len(text) * (width - x - 1) / kind.font.getlength(text)))]
         if text in [line for line, _ in lines]:
             continue
-        ink = odd_ink if len(lines) == odd else canvas_ink
-        canvas.write(x, y + len(lines) * gap, text, kind.font, ink)
+        ink = odd_ink if len(lines) == odd else usual_ink
+        drawing.write(x, y + len(lines) * gap, text, kind.font, ink)
         lines.append((text, ink))
-    scene = Scene("lines", canvas, "The text says " + " / ".join(text for text, _ in lines))
+    scene = Scene("lines", drawing, "The text says " + " / ".join(text for text, _ in lines))
     for i in rng.sample(range(count), min(3, count)):
         text = lines[i][0]
         nth = ORDINALS[i]
@@ -107,7 +107,7 @@ def _form_value(rng: random.Random, receipt: bool, held_out: bool, font: ImageFo
 def draw_form(rng: random.Random, width: int, height: int, held_out: bool) -> Scene:
     """A form (key: value) or a receipt (item, price, total)."""
     receipt = rng.random() < 0.45
-    canvas = Canvas(rng, width, height, draw_light(rng))
+    drawing = Drawing(rng, width, height, draw_light(rng))
     kind = draw_type(rng, rng.randint(12, 17))
     gap = kind.line_px * rng.uniform(1.0, 1.4)
     most = max(2, min(6, int((height - 2) / gap)))
@@ -133,13 +133,13 @@ def draw_form(rng: random.Random, width: int, height: int, held_out: bool) -> Sc
             continue
         if receipt and rng.random() < 0.5:
             left = max(left, width - 4 - kind.font.getlength(value))
-        canvas.write(x, y + len(rows) * gap, label, kind.font, ink)
-        canvas.write(left, y + len(rows) * gap, value, kind.font, ink)
+        drawing.write(x, y + len(rows) * gap, label, kind.font, ink)
+        drawing.write(left, y + len(rows) * gap, value, kind.font, ink)
         rows.append((key, value))
     if not rows:
         return draw_form(rng, width, height, held_out)
     scene = Scene(
-        "form", canvas, "The text says " + " / ".join(f"{k} {v}" if receipt else f"{k}: {v}" for k, v in rows)
+        "form", drawing, "The text says " + " / ".join(f"{k} {v}" if receipt else f"{k}: {v}" for k, v in rows)
     )
     for key, value in rng.sample(rows, min(4, len(rows))):
         phrasings = (
@@ -160,16 +160,16 @@ def draw_signs(rng: random.Random, width: int, height: int, held_out: bool) -> S
         if screen or rng.random() < 0.4
         else vary_color(rng, rng.choice(("green", "blue", "gray", "brown")), 40)
     )
-    canvas = Canvas(rng, width, height, ground)
+    drawing = Drawing(rng, width, height, ground)
     kind = draw_type(rng, rng.randint(13, 22 if width * height > 15000 else 17))
     title = ""
     y = rng.uniform(2, 6)
     if screen and height > 60 and rng.random() < 0.6:
         title = words.draw_word(rng, held_out, 7).title()
         bar = kind.line_px + 4
-        canvas.box("plate", rng.choice(("gray", "black")), 0, 0, width, bar)
-        color = canvas.objects[-1].color
-        canvas.write(4, 2, title, kind.font, "white" if color == "black" else "black")
+        drawing.box("plate", rng.choice(("gray", "black")), 0, 0, width, bar)
+        color = drawing.objects[-1].color
+        drawing.write(4, 2, title, kind.font, "white" if color == "black" else "black")
         y += bar + 2
     pad = rng.uniform(3, 7)
     tall = kind.line_px + 2 * pad
@@ -187,13 +187,15 @@ def draw_signs(rng: random.Random, width: int, height: int, held_out: bool) -> S
         wide = kind.font.getlength(text) + 2 * pad
         left = rng.uniform(2, max(2.5, width - wide - 2))
         y += rng.uniform(0, slack)
-        canvas.box("plate", color, left, y, left + wide, y + tall, round_px=rng.choice((0, 3, 6)), outline=(90, 90, 90))
+        drawing.box(
+            "plate", color, left, y, left + wide, y + tall, round_px=rng.choice((0, 3, 6)), outline=(90, 90, 90)
+        )
         ink = "black" if color in ("yellow", "white", "orange", "pink") else "white"
-        canvas.write(left + pad, y + pad, text, kind.font, ink)
+        drawing.write(left + pad, y + pad, text, kind.font, ink)
         names.append((color, text))
         y += tall + 4
     listing = ", ".join(f"{article(color)} {color} {noun} {text}" for color, text in names)
-    scene = Scene("signs", canvas, (f"A window {title} with " if title else "There is ") + listing)
+    scene = Scene("signs", drawing, (f"A window {title} with " if title else "There is ") + listing)
     for color, text in names:
         if count == 1:
             question = choose(

@@ -15,7 +15,7 @@ _ONSETS = "b c d f g h j k l m n p r s t v w z br ch cl dr fl gr pl pr sh sl sp 
 _VOWELS = "a e i o u a e i o ai ea ee oo ou".split()
 _CODAS = ["", "", "", "n", "r", "s", "t", "l", "m", "nd", "rk", "st", "x", "ck"]
 
-# Words that questions and answers are phrased with; drawn text avoids them so that a picture's text is spelled
+# Words that questions and answers are phrased with; drawn text avoids them so that an image's text is spelled
 # letter by letter.
 RESERVED = frozenset(
     """red orange yellow green blue purple pink brown gray black white circle square triangle star diamond cross

@@ -1,4 +1,4 @@
-"""Writes drawn pictures to disk in LLaVA's own data format: ``llava synth``."""
+"""Writes drawn images to disk in LLaVA's own data format: ``llava synth``."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ def write(
     turns: int = 4,
     spoil: float = 0.5,
 ) -> Path:
-    """Draws ``count`` pictures into ``folder/images`` and their conversations into ``folder/data.json``.
+    """Draws ``count`` images into ``folder/images`` and their conversations into ``folder/data.json``.
 
     The JSON is a list of ``{"id", "image", "conversations"}``, as the original trains on. Returns its path.
     """
     if count < 1:
-        raise UsageError(f"The number of pictures is {count}; it has to be at least 1.")
+        raise UsageError(f"The number of images is {count}; it has to be at least 1.")
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
-        raise UsageError(f"There is no kind of picture '{unknown[0]}'; there are: {', '.join(KINDS)}.")
+        raise UsageError(f"There is no kind of image '{unknown[0]}'; there are: {', '.join(KINDS)}.")
     folder = Path(folder)
     images = folder / "images"
     images.mkdir(parents=True, exist_ok=True)
@@ -40,9 +40,9 @@ def write(
         kind = rng.choice(list(kinds or KINDS))
         narrow, wide, low, high = rng.choice(SIZES)
         scene = KINDS[kind](rng, rng.randint(narrow, wide), rng.randint(low, high), False)
-        scene.canvas.spoil(spoil)
+        scene.drawing.spoil(spoil)
         name = f"{seed}-{index:06d}.png"
-        scene.canvas.image.save(images / name)
+        scene.drawing.image.save(images / name)
         rows.append(
             {"id": f"{seed}-{index}", "image": name, "conversations": as_conversations(choose_turns(rng, scene, turns))}
         )

@@ -1,1 +1,1 @@
-"""Trains models: recipes, samples, and stages on Transformers' Trainer."""
+"""LLaVA training: a recipe's stages on a checkpoint, with Transformers' Trainer."""

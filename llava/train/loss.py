@@ -1,4 +1,4 @@
-"""How much each token of an answer counts.
+"""Per-answer loss weighting: how much each token of an answer counts.
 
 With a plain mean over tokens a caption of 60 tokens counts 30 times as much as a "yes", and what only such short
 answers teach (relations, comparisons) starves behind what long ones teach.

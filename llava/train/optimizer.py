@@ -1,4 +1,4 @@
-"""The optimizers a recipe can name: AdamW, and Muon for matrices with AdamW for everything else.
+"""The optimizers that a recipe can name: AdamW, and Muon for matrices with AdamW for everything else.
 
 Muon (torch.optim.Muon) orthogonalises the update of every hidden matrix; embeddings, heads, norms and biases stay
 with AdamW. With ``match_rms_adamw`` both take learning rates of the same scale (Moonshot AI, arXiv:2502.16982).
@@ -6,19 +6,21 @@ with AdamW. With ``match_rms_adamw`` both take learning rates of the same scale 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+
+from llava.train.parts import PartParameter
 
 ParamGroups = list[dict[str, Any]]
+BETAS = (0.9, 0.98)
 
 
 class MuonWithAdamW(torch.optim.Optimizer):
     """Two optimizers that step as one; a group with ``muon=True`` goes to Muon, the others to AdamW."""
 
-    def __init__(self, groups: ParamGroups, betas: tuple[float, float] = (0.9, 0.98)) -> None:
+    def __init__(self, groups: ParamGroups, betas: tuple[float, float] = BETAS) -> None:
         for group in groups:
             group.setdefault("muon", False)
         parts: list[torch.optim.Optimizer] = []
@@ -52,37 +54,25 @@ class MuonWithAdamW(torch.optim.Optimizer):
         self.param_groups = [group for part in self.parts for group in part.param_groups]
 
 
-def is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
+def is_hidden_matrix(each: PartParameter) -> bool:
     """Whether Muon may take this parameter: a 2-D weight that maps hidden states to hidden states."""
-    return parameter.ndim == 2 and not any(part in name for part in ("embed", "lm_head", "head", "oracle"))
+    path = f"{each.part}.{each.path}"
+    return each.parameter.ndim == 2 and not any(part in path for part in ("embed", "head", "oracle"))
 
 
 def build_optimizer(
-    model: nn.Module,
-    kind: str,
-    lr: float,
-    weight_decay: float = 0.0,
-    lr_scales: Iterable[tuple[str, float]] = (),
+    trainable: Sequence[PartParameter], kind: str, lr: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """The optimizer for the trainable parameters of a model.
-
-    ``lr_scales`` are (part of a parameter's name, factor): the first that matches sets the group's rate, as
-    mm_projector_lr and mm_vision_tower_lr do in the original.
-    """
-    groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        scale = next((factor for part, factor in lr_scales if part in name), 1.0)
-        muon = kind == "muon" and is_hidden_matrix(name, parameter)
-        decays = parameter.ndim >= 2
-        groups.setdefault((scale, muon, decays), []).append(parameter)
-    settings: ParamGroups = [
-        {"params": params, "lr": lr * scale, "muon": muon, "weight_decay": weight_decay if decays else 0.0}
-        for (scale, muon, decays), params in groups.items()
-    ]
+    """The optimizer of that kind ("adamw" or "muon") for what learns; matrices decay, vectors do not."""
+    groups: dict[tuple[str, float, bool, bool], dict[str, Any]] = {}
+    for each in trainable:
+        muon, decays = kind == "muon" and is_hidden_matrix(each), each.parameter.ndim >= 2
+        group = groups.setdefault((each.part, each.scale, muon, decays), {"params": []})
+        group["params"].append(each.parameter)
+        group.update(lr=lr * each.scale, muon=muon, weight_decay=weight_decay if decays else 0.0)
+    settings = list(groups.values())
     if kind == "muon":
         return MuonWithAdamW(settings)
     for group in settings:
         del group["muon"]
-    return torch.optim.AdamW(settings, betas=(0.9, 0.98))
+    return torch.optim.AdamW(settings, betas=BETAS)

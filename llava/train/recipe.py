@@ -1,12 +1,19 @@
-"""A recipe: one YAML file that says which model is trained, in which stages, on what, by whom and how long.
+"""A recipe: one YAML file that says what is trained, in which stages, on what data, at which rates and for how long.
 
-Every key is checked; an unknown one is an error that names it. A stage's keys can be read on one screen in
-recipes/default.yaml, which made the embedded default model.
+This module reads any recipe: ``build`` fills typed dataclasses from YAML and refuses an unknown key with the nearest
+known one. It also says what a recipe with ``start:`` (a checkpoint to train) holds. A recipe with ``model:`` (a shape)
+makes a model from nothing and is described in ``llava.scratch.stages``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import difflib
+import math
+import types
+import typing
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -14,179 +21,302 @@ from typing import Any, TypeVar
 
 import yaml
 
+from llava.conversation import conv_templates
 from llava.errors import UsageError
 
 T = TypeVar("T")
-STAGE_KINDS = ("tower", "oracle", "align", "instruct")
-TRAINABLE_PARTS = ("tower", "projector", "language_model")
+# Folders of the package that hold recipes, below ``llava``; a recipe's name is its file's.
+_SHIPPED_IN = ("train/recipes", "scratch")
+_OPTIMIZERS = ("adamw", "muon")
+_SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup")
+# Names in a run's folder that are not stages.
+_RESERVED = ("model", "tokenizer")
 
 
-@dataclass(frozen=True)
-class TowerShape:
-    """A CLIP vision transformer: widths and counts as CLIPVisionConfig names them."""
+@dataclass(frozen=True, kw_only=True)
+class JsonData:
+    """LLaVA's JSON list and the folder that its image paths begin in.
 
-    hidden_size: int
-    layers: int
-    heads: int
-    intermediate_size: int
+    ``templates``: conversation templates, one of which is drawn for each sample; by default the checkpoint's own.
+    """
 
-
-@dataclass(frozen=True)
-class DecoderShape:
-    """A Llama decoder."""
-
-    hidden_size: int
-    layers: int
-    heads: int
-    kv_heads: int
-    intermediate_size: int
-    context_tokens: int = 2048
-    rope_theta: float = 10000.0
-
-
-@dataclass(frozen=True)
-class ModelShape:
-    """A LLaVA-NeXT model built from nothing."""
-
-    tile_px: int
-    patch_px: int
-    pinpoints: tuple[tuple[int, int], ...]  # (width, height) in pixels, as the released configs write them
-    tower: TowerShape
-    decoder: DecoderShape
-    template: str = "vicuna_v1"
-
-
-@dataclass(frozen=True)
-class DataSource:
-    """Where a stage's samples come from: drawn pictures (``kinds``), or LLaVA's JSON with an image folder."""
-
-    kinds: dict[str, float] = field(default_factory=dict)
-    sizes: tuple[tuple[int, int, int, int], ...] = ()
-    spoil: float = 0.5
-    turns: int = 4
-    caption_rate: float = 0.5
-    templates: tuple[str, ...] = ()
-    json: str = ""
+    json: str
     images: str = ""
+    templates: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One training run. ``start`` names earlier stages whose parts it takes over (later ones win).
+    """What every stage says: how long, at which rates, with which optimizer.
 
-    ``patch_loss``: weight of the tower's warm-up task beside the answers (drawn pictures only; 0 is none).
-    ``learnt_share``: of what was learnt, in the weights that are saved; the rest is what the stage began with. The mean
-    of two models of one descent is often better than both.
-    ``answer_power``: a token of an answer of n tokens weighs n ** -answer_power; 0 is the original's plain mean.
+    Attributes:
+        steps: updates of the weights; at least 1. ``batch_size``: samples an update on one device; at least 1.
+        lr: the peak learning rate, above 0. ``lr_scales``: factors on it by module, see ``llava.train.parts``.
+        warmup: the share of the steps in which the rate rises from 0; 0 to 1.
+        weight_decay: of matrices; norms, biases and other vectors have none.
+        weight_averaging: the share of the stage's starting weights in the weights that are saved, at least 0 and below
+            1. With 0.5 the mean of both is saved, and with 0 what was trained.
     """
 
     name: str
-    kind: str
     steps: int
     batch_size: int
     lr: float
-    data: DataSource
-    start: tuple[str, ...] = ()
-    train: tuple[str, ...] = ("projector", "language_model")
-    aspect: str = "anyres"
-    patch_loss: float = 0.0
-    answer_power: float = 0.0
-    learnt_share: float = 1.0
+    lr_scales: dict[str, float] = field(default_factory=dict)
     optimizer: str = "adamw"
     weight_decay: float = 0.0
-    lr_scales: dict[str, float] = field(default_factory=dict)
     schedule: str = "cosine"
     warmup: float = 0.03
-    seed: int = 0
     max_grad_norm: float = 1.0
+    weight_averaging: float = 0.0
+    seed: int = 0
     save_steps: int = 500
     log_steps: int = 50
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
+class TuningStage(Stage):
+    """Instruction tuning, or the projector's alignment: a part of a LLaVA model learns to answer.
+
+    Attributes:
+        train: the parts that learn, see ``llava.train.parts``.
+        answer_weighting: per-answer loss weighting, see ``llava.train.loss``; 0 is the plain mean over tokens.
+    """
+
+    data: JsonData
+    train: tuple[str, ...] = ("projector", "image_newline", "language_model")
+    answer_weighting: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """All stages of one model."""
+    """Training that starts from a checkpoint: a folder, a short name or a hub id, as ``load_model`` takes it."""
 
     name: str
-    model: ModelShape
-    stages: tuple[Stage, ...]
-
-    def stage(self, name: str) -> Stage:
-        for stage in self.stages:
-            if stage.name == name:
-                return stage
-        raise UsageError(
-            f"The recipe '{self.name}' has no stage '{name}'; it has {', '.join(s.name for s in self.stages)}."
-        )
+    start: str
+    stages: tuple[TuningStage, ...]
 
 
-def _build(kind: type[T], values: Any, where: str) -> T:
+@dataclass(frozen=True)
+class RecipeFile:
+    """A recipe's values as its file has them, and what messages call it."""
+
+    values: dict[str, Any]
+    source: str
+
+    @property
+    def is_from_scratch(self) -> bool:
+        """Whether the recipe makes a model from nothing (``model:``) and does not start from a checkpoint."""
+        return "model" in self.values
+
+
+def name_nearest(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown word: the nearest known one, if there is one, and the list of all."""
+    known = list(dict.fromkeys(known))
+    nearest = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    meant = f" Did you mean '{nearest[0]}'?" if nearest else ""
+    return f"{meant} There are: {', '.join(known)}."
+
+
+def read_recipe(path: str | Path) -> RecipeFile:
+    """What a YAML file says, or the recipe of that name that ships with the package. Raises UsageError."""
+    file = Path(path)
+    if not file.is_file() and "/" not in str(path) and not str(path).endswith((".yaml", ".yml")):
+        shipped = _list_shipped()
+        if str(path) not in shipped:
+            raise UsageError(f"There is no recipe '{path}'.{name_nearest(str(path), shipped)} Or name a YAML file.")
+        text = shipped[str(path)].read_text(encoding="utf-8")
+    elif file.is_file():
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"The recipe file '{path}' cannot be read: {error}.") from error
+    else:
+        fault = "is a folder, not a YAML file" if file.is_dir() else "does not exist"
+        raise UsageError(f"The recipe file '{path}' {fault}.")
+    try:
+        values = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        place = f" in line {where.line + 1}" if where is not None else ""
+        raise UsageError(f"The recipe '{path}' is not valid YAML{place}: {problem}.") from error
     if not isinstance(values, dict):
-        raise UsageError(f"{where} must be a mapping, not {type(values).__name__}.")
-    known = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    unknown = sorted(set(values) - set(known))
-    if unknown:
-        raise UsageError(f"{where} has the unknown key '{unknown[0]}'; known are {', '.join(known)}.")
-    missing = [
-        name
-        for name, f in known.items()
-        if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
-    if missing:
-        raise UsageError(f"{where} lacks the key '{missing[0]}'.")
-    nested = {"tower": TowerShape, "decoder": DecoderShape, "data": DataSource, "model": ModelShape}
-    built: dict[str, Any] = {}
-    for name, value in values.items():
-        if name in nested and kind in (ModelShape, Stage, Recipe) and isinstance(value, dict):
-            value = _build(nested[name], value, f"{where}.{name}")
-        elif name == "stages":
-            value = tuple(_build(Stage, item, f"{where}.stages[{i}]") for i, item in enumerate(value))
-        elif isinstance(value, list):
-            value = tuple(tuple(item) if isinstance(item, list) else item for item in value)
-        built[name] = value
-    return kind(**built)
-
-
-def _check(recipe: Recipe) -> None:
-    names: list[str] = []
-    for stage in recipe.stages:
-        where = f"Stage '{stage.name}'"
-        if stage.kind not in STAGE_KINDS:
-            raise UsageError(f"{where} is of the unknown kind '{stage.kind}'; known are {', '.join(STAGE_KINDS)}.")
-        for part in stage.train:
-            if part not in TRAINABLE_PARTS:
-                raise UsageError(f"{where} trains the unknown part '{part}'; known are {', '.join(TRAINABLE_PARTS)}.")
-        for earlier in stage.start:
-            if earlier not in names:
-                raise UsageError(f"{where} starts from '{earlier}', which is no earlier stage.")
-        if bool(stage.data.json) == bool(stage.data.kinds):
-            raise UsageError(f"{where} needs either data.kinds (drawn pictures) or data.json, and not both.")
-        if not 0 < stage.learnt_share <= 1:
-            raise UsageError(f"{where}: learnt_share is {stage.learnt_share} and must be above 0 and at most 1.")
-        for key in ("steps", "batch_size", "lr"):
-            if getattr(stage, key) <= 0:
-                raise UsageError(f"{where}: {key} is {getattr(stage, key)} and must be above 0.")
-        names.append(stage.name)
+        raise UsageError(f"The recipe '{path}' must be a mapping of keys to values, not {_say_kind(values)}.")
+    if ("model" in values) == ("start" in values):
+        raise UsageError(
+            f"The recipe '{path}' needs either start (the checkpoint to train) or model (the shape of a model that is "
+            "made from nothing), and not both."
+        )
+    return RecipeFile(values, str(path))
 
 
 def load_recipe(path: str | Path) -> Recipe:
-    """The recipe in a YAML file, or the one of that name that ships with the package."""
-    file = Path(path)
-    if not file.exists() and "/" not in str(path) and not str(path).endswith((".yaml", ".yml")):
-        shipped = resources.files("llava.train").joinpath("recipes", f"{path}.yaml")
-        if not shipped.is_file():
-            folder = resources.files("llava.train").joinpath("recipes")
-            names = sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
-            raise UsageError(f"There is no recipe '{path}': name a YAML file or one of {', '.join(names)}.")
-        text = shipped.read_text(encoding="utf-8")
-    elif file.is_file():
-        text = file.read_text(encoding="utf-8")
-    else:
-        raise UsageError(f"The recipe file '{path}' does not exist.")
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"The recipe '{path}' is not valid YAML: {str(error).splitlines()[0]}.") from error
-    recipe = _build(Recipe, values, "The recipe")
-    _check(recipe)
+    """The recipe in that file, checked, which starts from a checkpoint. Raises UsageError."""
+    file = read_recipe(path)
+    if file.is_from_scratch:
+        raise UsageError(
+            f"The recipe '{path}' makes a model from nothing (model:); it has no checkpoint to start from."
+        )
+    return parse_recipe(file)
+
+
+def parse_recipe(file: RecipeFile) -> Recipe:
+    """The checked recipe in a file's values. Raises UsageError, which names the key."""
+    recipe = build(Recipe, file.values, "The recipe")
+    check_stages(recipe.name, recipe.stages)
+    for stage in recipe.stages:
+        check_tuning(stage, f"Stage '{stage.name}'")
     return recipe
+
+
+def find_stage(recipe: Any, name: str) -> Any:
+    """The stage of that name, in a recipe of either kind. Raises UsageError."""
+    for stage in recipe.stages:
+        if stage.name == name:
+            return stage
+    names = [stage.name for stage in recipe.stages]
+    raise UsageError(f"The recipe '{recipe.name}' has no stage '{name}'.{name_nearest(name, names)}")
+
+
+def _list_shipped() -> dict[str, Any]:
+    folders = [resources.files("llava").joinpath(folder) for folder in _SHIPPED_IN]
+    files = [item for folder in folders if folder.is_dir() for item in folder.iterdir()]
+    return {item.name.removesuffix(".yaml"): item for item in files if item.name.endswith(".yaml")}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose mappings have each key once; PyYAML alone takes the last of two."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                raise yaml.composer.ComposerError(None, None, f"the key '{key.value}' stands twice", key.start_mark)
+            seen.add(str(key.value))
+        return node
+
+
+def build(kind: type[T], values: Any, where: str) -> T:
+    """The dataclass of that kind, filled from a mapping. Raises UsageError, which names the key that is wrong."""
+    if not isinstance(values, dict):
+        raise UsageError(f"{where} must be a mapping of keys to values, not {_say_kind(values)}.")
+    types_of_all = typing.get_type_hints(kind)
+    hints = {each.name: types_of_all[each.name] for each in dataclasses.fields(typing.cast(Any, kind))}
+    for name in values:
+        if name not in hints:
+            raise UsageError(f"{where} has the unknown key '{name}'.{name_nearest(str(name), hints)}")
+    missing = [name for name in _required_keys(kind) if name not in values]
+    if missing:
+        raise UsageError(f"{where} lacks the key '{missing[0]}'.")
+    return kind(**{name: _convert(value, hints[name], f"{where}: {name}") for name, value in values.items()})
+
+
+def _required_keys(kind: Any) -> list[str]:
+    return [
+        each.name
+        for each in dataclasses.fields(kind)
+        if each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING
+    ]
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    """A value of YAML as the type that a field wants. Raises UsageError."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _convert_union(value, inner, where)
+    if dataclasses.is_dataclass(hint):
+        return build(typing.cast(type, hint), value, where)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise UsageError(f"{where} must be a list, not {_say_kind(value)}.")
+        wanted = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
+        if len(value) != len(wanted):
+            raise UsageError(f"{where} must have {len(wanted)} items, not {len(value)}.")
+        return tuple(
+            _convert(item, each, f"{where}[{i}]") for i, (item, each) in enumerate(zip(value, wanted, strict=True))
+        )
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise UsageError(f"{where} must be a mapping of names to numbers, not {_say_kind(value)}.")
+        return {str(key): _convert(item, inner[1], f"{where}.{key}") for key, item in value.items()}
+    return _convert_plain(value, hint, where)
+
+
+def _convert_union(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
+    """The first kind of dataclass whose required keys are all there."""
+    for kind in kinds:
+        if isinstance(value, dict) and set(_required_keys(kind)) <= set(value):
+            return build(kind, value, where)
+    raise UsageError(f"{where} needs the keys {', or '.join(' and '.join(_required_keys(kind)) for kind in kinds)}.")
+
+
+def _convert_plain(value: Any, hint: Any, where: str) -> Any:
+    if hint is float and isinstance(value, str):  # PyYAML reads 1e-3, without a point, as text
+        with contextlib.suppress(ValueError):
+            value = float(value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    fits = isinstance(value, hint) and not (hint is int and isinstance(value, bool))
+    if not fits or (hint is float and not math.isfinite(value)):
+        names = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
+        raise UsageError(f"{where} is {value!r} and must be {names[hint]}.")
+    return value
+
+
+def _say_kind(value: Any) -> str:
+    names = {dict: "a mapping", list: "a list", str: "text", type(None): "nothing", bool: "true or false"}
+    return names.get(type(value), "a number")
+
+
+def check_stages(recipe_name: str, stages: tuple[Stage, ...]) -> None:
+    """Checks what every stage says against its range, and the stages' names. Raises UsageError."""
+    if not stages:
+        raise UsageError(f"The recipe '{recipe_name}' has no stages.")
+    names: set[str] = set()
+    for stage in stages:
+        where = f"Stage '{stage.name}'"
+        if not stage.name.replace("-", "").replace("_", "").isalnum() or stage.name in _RESERVED:
+            raise UsageError(
+                f"{where}: a stage's name is also its folder's; use letters, digits, - and _, and none of "
+                f"{', '.join(_RESERVED)}."
+            )
+        if stage.name in names:
+            raise UsageError(f"{where} stands twice in the recipe; each stage needs a name of its own.")
+        names.add(stage.name)
+        for key in ("steps", "batch_size", "lr", "max_grad_norm", "save_steps", "log_steps"):
+            if not getattr(stage, key) > 0:
+                raise UsageError(f"{where}: {key} is {getattr(stage, key)} and must be above 0.")
+        for key, scale in stage.lr_scales.items():
+            if not scale > 0:
+                raise UsageError(f"{where}: lr_scales.{key} is {scale} and must be above 0.")
+        if not 0 <= stage.weight_averaging < 1:
+            raise UsageError(
+                f"{where}: weight_averaging is {stage.weight_averaging} and must be at least 0 and below 1."
+            )
+        if not 0 <= stage.warmup <= 1:
+            raise UsageError(f"{where}: warmup is {stage.warmup}; as a share of the steps it must be from 0 to 1.")
+        if not 0 <= stage.seed < 2**32:
+            raise UsageError(f"{where}: seed is {stage.seed} and must be at least 0 and below 2**32.")
+        if stage.weight_decay < 0:
+            raise UsageError(f"{where}: weight_decay is {stage.weight_decay} and must not be negative.")
+        check_word(stage.optimizer, _OPTIMIZERS, f"{where}: there is no optimizer")
+        check_word(stage.schedule, _SCHEDULES, f"{where}: there is no schedule")
+
+
+def check_tuning(stage: Any, where: str) -> None:
+    """Checks what a stage that learns to answer says beside the rest. Raises UsageError."""
+    if not stage.train:
+        raise UsageError(f"{where}: train is empty, so nothing would learn.")
+    if stage.answer_weighting < 0:
+        raise UsageError(f"{where}: answer_weighting is {stage.answer_weighting} and must not be negative.")
+    for template in stage.data.templates:
+        check_word(template, conv_templates, f"{where}: there is no template")
+
+
+def check_word(word: str, known: Iterable[str], fault: str) -> None:
+    """Raises UsageError, with the nearest known word, if ``word`` is not one of ``known``."""
+    known = list(known)
+    if word not in known:
+        raise UsageError(f"{fault} '{word}'.{name_nearest(word, known)}")

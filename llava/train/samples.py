@@ -1,7 +1,7 @@
-"""Training samples: a picture and a conversation become ids, labels and tiles.
+"""Training samples: images and a conversation become ids, labels and tiles.
 
-Samples come from LLaVA's JSON with an image folder, or are drawn. Both go through the same tile plan, the same pixels
-and the same ``render`` as a question at inference does.
+They go through the same tile plan, the same pixels and the same ``render`` as a question at inference does, so there is
+no second tokenizing path to disagree with.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
@@ -24,49 +24,22 @@ from llava.image.geometry import Size, Tiling, plan_tiles
 from llava.image.pixels import ImageProcessor, make_pixels
 from llava.image.source import Limits, load_picture
 from llava.prompt import render
-from llava.synth.conversations import as_conversations, choose_turns
-from llava.synth.labels import label_tiles
-from llava.train.pictures import PictureMix
 
 
-class Sample(NamedTuple):
-    """One row of LLaVA's data: pictures, and turns ``{"from": "human" | "gpt", "value": text}``.
-
-    ``labels`` are the dense labels [tiles, patches, 7] of a drawn picture, where a stage asks for them.
-    """
+@dataclass(frozen=True)
+class Sample:
+    """One row of LLaVA's data: images, and turns ``{"from": "human" | "gpt", "value": text}``."""
 
     images: tuple[Image.Image, ...]
     conversations: list[dict[str, str]]
-    labels: np.ndarray | None = None
 
 
 class SampleSource(Protocol):
+    """Samples by number, from 0 on; the same number always gives the same sample."""
+
     def __len__(self) -> int: ...
 
     def sample(self, index: int) -> Sample: ...
-
-
-class DrawnSamples:
-    """Conversations about drawn pictures; number i is always the same. ``label_tiling`` adds dense labels."""
-
-    def __init__(
-        self, mix: PictureMix, num_samples: int, num_turns: int, caption_rate: float, label_tiling: Tiling | None = None
-    ) -> None:
-        self.mix, self.num_samples = mix, num_samples
-        self.num_turns, self.caption_rate, self.label_tiling = num_turns, caption_rate, label_tiling
-
-    def __len__(self) -> int:
-        return self.num_samples
-
-    def sample(self, index: int) -> Sample:
-        scene = self.mix.draw(index)
-        turns = choose_turns(random.Random(f"{self.mix.seed}:turns:{index}"), scene, self.num_turns, self.caption_rate)
-        image = scene.canvas.image
-        labels = None
-        if self.label_tiling is not None:
-            tiling = self.label_tiling
-            labels = label_tiles(scene.canvas, plan_tiles(Size(*image.size), tiling), tiling.tile_px, tiling.patch_px)
-        return Sample((image,), as_conversations(turns), labels)
 
 
 class JsonSamples:
@@ -108,14 +81,14 @@ class JsonSamples:
             path = self.image_folder / name
             if not path.resolve().is_relative_to(self.image_folder.resolve()):
                 raise BadImage(
-                    f"Sample {row.get('id', index)} names the picture '{name}', which lies outside {self.image_folder}."
+                    f"Sample {row.get('id', index)} names the image '{name}', which lies outside {self.image_folder}."
                 )
             images.append(load_picture(path, Limits(draws_damaged=False)).image)
         return Sample(tuple(images), row["conversations"])
 
 
 def as_conversation(turns: Sequence[dict[str, str]], template: str) -> Conversation:
-    """The turns in a template; a single picture's marker moves to the front of its turn, as the original does it."""
+    """The turns in a template; a single image's marker moves to the front of its turn, as the original does it."""
     conversation = conv_templates[template].copy()
     conversation.messages = []
     for i, turn in enumerate(turns):
@@ -127,10 +100,10 @@ def as_conversation(turns: Sequence[dict[str, str]], template: str) -> Conversat
 
 
 class InstructionData(Dataset[dict[str, Any]]):
-    """Samples as model inputs: ``input_ids`` and ``labels`` with -200 per picture, tiles, and picture sizes.
+    """Samples as model inputs: ``input_ids`` and ``labels`` [L] with -200 for each image, ``images``, ``image_sizes``.
 
-    ``templates``: one is drawn for each sample. ``with_pixels=False`` gives dense labels [T, side, side, 7] in place
-    of pixels, for the stage that trains the decoder before there is a tower.
+    ``images`` holds float32 [tiles, 3, S, S] for each image, and ``image_sizes`` its (width, height) in pixels. Labels
+    are IGNORE_INDEX wherever the loss mask hides a token. ``templates``: one is drawn for each sample.
     """
 
     def __init__(
@@ -141,40 +114,37 @@ class InstructionData(Dataset[dict[str, Any]]):
         processor: ImageProcessor,
         templates: Sequence[str],
         limit_tokens: int,
-        with_pixels: bool = True,
     ) -> None:
         self.source, self.tokenizer, self.tiling, self.processor = source, tokenizer, tiling, processor
-        self.templates, self.limit_tokens, self.with_pixels = templates, limit_tokens, with_pixels
+        self.templates, self.limit_tokens = tuple(templates), limit_tokens
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        sample = self.source.sample(index)
+        return self.encode(self.source.sample(index), random.Random(index).choice(self.templates))
+
+    def encode(self, sample: Sample, template: str) -> dict[str, Any]:
+        """The model's inputs for one sample in that template."""
         sizes = [Size(*image.size) for image in sample.images]
         positions = [plan_tiles(size, self.tiling).num_positions for size in sizes]
-        conversation = as_conversation(sample.conversations, random.Random(index).choice(list(self.templates)))
+        conversation = as_conversation(sample.conversations, template)
         prompt = render(conversation, self.tokenizer, positions, limit_tokens=self.limit_tokens, supervise=True)
         assert prompt.labels is not None
-        if self.with_pixels:
-            tiles = [make_pixels(image, self.tiling, self.processor) for image in sample.images]
-        else:
-            assert sample.labels is not None
-            side = self.tiling.tile_px // self.tiling.patch_px
-            tiles = [torch.from_numpy(sample.labels.astype(np.int64)).unflatten(1, (side, side))]
-        item = {
+        return {
             "input_ids": torch.tensor(prompt.input_ids),
             "labels": torch.tensor(prompt.labels),
-            "images": tiles,
+            "images": self.make_tiles(sample),
             "image_sizes": [tuple(size) for size in sizes],
         }
-        if self.with_pixels and sample.labels is not None:
-            item["tile_labels"] = torch.from_numpy(sample.labels.astype(np.int64))
-        return item
+
+    def make_tiles(self, sample: Sample) -> list[torch.Tensor]:
+        """What the model sees of each image: pixels [tiles, 3, S, S]."""
+        return [make_pixels(image, self.tiling, self.processor) for image in sample.images]
 
 
 class InstructionCollator:
-    """Pads ids on the right with ``pad_id`` and labels with IGNORE_INDEX; pictures of the batch become one list."""
+    """Pads ids on the right with ``pad_id`` and labels with IGNORE_INDEX; the batch's images become one list."""
 
     def __init__(self, pad_id: int) -> None:
         self.pad_id = pad_id
@@ -191,6 +161,4 @@ class InstructionCollator:
         if images:
             batch["images"] = images
             batch["image_sizes"] = [size for item in items for size in item["image_sizes"]]
-        if "tile_labels" in items[0]:
-            batch["tile_labels"] = torch.cat([item["tile_labels"] for item in items])
         return batch

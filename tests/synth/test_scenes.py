@@ -10,8 +10,8 @@ import pytest
 
 from llava.image.geometry import Size, Tiling, plan_tiles
 from llava.synth import words
-from llava.synth.canvas import CHARACTERS, COLORS, Canvas, load_font
 from llava.synth.conversations import OFF_TOPIC, as_conversations, choose_turns, off_topic_questions
+from llava.synth.drawing import CHARACTERS, COLORS, Drawing, load_font
 from llava.synth.labels import LABEL_SIZES, label_tiles
 from llava.synth.scene import is_held_out_pair
 from llava.synth.scenes import KINDS
@@ -33,7 +33,7 @@ def scenes(kind: str, count: int = 30, held_out: bool = False):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_same_seed_draws_the_same_picture_and_questions(kind):
     first, second = next(scenes(kind)), next(scenes(kind))
-    assert np.array_equal(np.asarray(first.canvas.image), np.asarray(second.canvas.image))
+    assert np.array_equal(np.asarray(first.drawing.image), np.asarray(second.drawing.image))
     assert first.turns == second.turns
     assert first.caption == second.caption
 
@@ -43,16 +43,16 @@ def test_every_scene_has_questions_and_every_character_lies_on_the_picture(kind)
     for scene in scenes(kind):
         assert scene.turns
         assert all(turn.answer for turn in scene.turns)
-        for character in scene.canvas.characters:
+        for character in scene.drawing.characters:
             assert character.text in CHARACTERS
-            assert -2 <= character.x <= scene.canvas.width + 2
-            assert -2 <= character.y <= scene.canvas.height + 2
+            assert -2 <= character.x <= scene.drawing.width + 2
+            assert -2 <= character.y <= scene.drawing.height + 2
 
 
 def test_answers_about_shapes_follow_from_the_objects_drawn():
     asked = set()
     for scene in scenes("shapes", 120):
-        found = [(thing.color, thing.shape) for thing in scene.canvas.objects]
+        found = [(thing.color, thing.shape) for thing in scene.drawing.objects]
         for question, answer, task in scene.turns:
             words_asked = question.replace("?", "").split()
             asked.add(task)
@@ -72,12 +72,12 @@ def test_a_line_is_named_by_its_place_from_the_top():
         for question, answer, task in scene.turns:
             if task == "n-th line" and "line?" in question and "say" in question:
                 place = next(i for i, ordinal in enumerate(ORDINALS) if ordinal in question)
-                assert scene.canvas.texts[place] == answer
+                assert scene.drawing.texts[place] == answer
 
 
 def test_the_largest_bar_is_the_highest_one_drawn():
     for scene in scenes("chart"):
-        bars = [thing for thing in scene.canvas.objects if thing.shape == "bar"]
+        bars = [thing for thing in scene.drawing.objects if thing.shape == "bar"]
         count = next(turn for turn in scene.turns if turn.task == "chart count")
         assert int(count.answer) == len(bars)
         names = [pair.split(" ")[0] for pair in scene.caption.split(": ")[1].rstrip(".").split(", ")]
@@ -100,7 +100,7 @@ def test_training_never_draws_a_held_out_word_or_pair_and_the_suite_draws_nothin
     assert all(words.is_held_out(word) for word in held)
     for held_out in (False, True):
         for scene in scenes("shapes", 40, held_out):
-            assert all(is_held_out_pair(thing.color, thing.shape) == held_out for thing in scene.canvas.objects)
+            assert all(is_held_out_pair(thing.color, thing.shape) == held_out for thing in scene.drawing.objects)
 
 
 def test_off_topic_questions_are_split_between_training_and_suite():
@@ -109,13 +109,13 @@ def test_off_topic_questions_are_split_between_training_and_suite():
 
 
 def test_a_character_is_labelled_in_the_patch_of_every_tile_that_shows_it_large_enough():
-    canvas = Canvas(random.Random(0), 224, 224)
+    drawing = Drawing(random.Random(0), 224, 224)
     font = load_font(0, 34)
-    canvas.write(120, 20, "A", font, "red")
+    drawing.write(120, 20, "A", font, "red")
     plan = plan_tiles(Size(224, 224), ANYRES)
-    labels = label_tiles(canvas, plan, 112, 14)
+    labels = label_tiles(drawing, plan, 112, 14)
     assert labels.shape == (5, 64, len(LABEL_SIZES))
-    (mark,) = canvas.characters
+    (mark,) = drawing.characters
     index = CHARACTERS.index("A") + 1
     tiles, patches = np.nonzero(labels[:, :, 0] == index)
     base = int(mark.y / 2 // 14) * 8 + int(mark.x / 2 // 14)
@@ -125,10 +125,10 @@ def test_a_character_is_labelled_in_the_patch_of_every_tile_that_shows_it_large_
 
 
 def test_an_object_is_anchored_in_one_patch_and_covers_the_patches_whose_middles_it_hides():
-    canvas = Canvas(random.Random(0), 112, 112)
-    canvas.box("bar", "blue", 28, 42, 56, 112)
+    drawing = Drawing(random.Random(0), 112, 112)
+    drawing.box("bar", "blue", 28, 42, 56, 112)
     tiling = Tiling(aspect="pad", merge="flat", tile_px=112, patch_px=14)
-    grid = label_tiles(canvas, plan_tiles(Size(112, 112), tiling), 112, 14)[0].reshape(8, 8, -1)
+    grid = label_tiles(drawing, plan_tiles(Size(112, 112), tiling), 112, 14)[0].reshape(8, 8, -1)
     assert np.argwhere(grid[:, :, 6]).tolist() == [[3, 3]]
     assert sorted({tuple(cell) for cell in np.argwhere(grid[:, :, 3])}) == [(r, c) for r in range(3, 8) for c in (2, 3)]
 

@@ -1,9 +1,9 @@
 """Stage 0b: the decoder learns to read before there is a tower.
 
-Its pictures are known perfectly: the dense labels of every patch, each embedded and summed, with the
+Its images are known perfectly: the dense labels of every patch, each embedded and summed, with the
 patch's row and column, take the place of projected tower features. A decoder that has learnt where to look keeps that
 skill when real features arrive; one trained on a young tower's features from the start stays at chance for tens of
-thousands of pictures.
+thousands of images.
 """
 
 from __future__ import annotations

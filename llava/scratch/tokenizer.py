@@ -1,7 +1,7 @@
 """The small tokenizer of models trained from nothing: whole words for phrasing, single letters for what is drawn.
 
 A byte-fallback BPE without merges: a word that questions and answers are phrased with is one token, everything else,
-the text in pictures above all, is spelled letter by letter, so that reading means naming characters in order.
+the text in images above all, is spelled letter by letter, so that reading means naming characters in order.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ SPACE = "▁"
 
 
 def collect_words(num_scenes: int = 4000, seed: int = 0) -> list[str]:
-    """Words of phrasing, most frequent first: seen often in questions and answers, and never drawn in a picture."""
+    """Words of phrasing, most frequent first: seen often in questions and answers, and never drawn in an image."""
     counts: Counter[str] = Counter()
     drawn: set[str] = set()
     rng = random.Random(seed)
     for i in range(num_scenes):
         scene = list(KINDS.values())[i % len(KINDS)](rng, rng.randint(110, 230), rng.randint(110, 230), False)
-        drawn.update(word for text in scene.canvas.texts for word in re.findall("[A-Za-z]+", text))
+        drawn.update(word for text in scene.drawing.texts for word in re.findall("[A-Za-z]+", text))
         for turn in scene.turns:
             counts.update(re.findall("[A-Za-z]+", f"{turn.question} {turn.answer}"))
         counts.update(re.findall("[A-Za-z]+", scene.caption))

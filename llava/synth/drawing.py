@@ -1,4 +1,4 @@
-"""A picture that knows what is drawn on it.
+"""An image that knows what is drawn on it.
 
 Every stroke leaves a mark: a character with its centre and height, or an object with its box, shape, colour and
 anchor. The marks are what makes answers exact and what the tower's dense labels are read from. Needs Pillow and
@@ -79,14 +79,14 @@ class Object(NamedTuple):
 
 @lru_cache(maxsize=1)
 def font_paths() -> tuple[str, ...]:
-    """The font files to draw with; all of them must be there, or pictures would differ between machines."""
+    """The font files to draw with; all of them must be there, or images would differ between machines."""
     try:
         import font_roboto
         import font_source_sans_pro
         import matplotlib
     except ImportError as error:
         raise UsageError(
-            f"Drawing pictures needs the fonts of the package '{error.name}': run pip install 'llava[train]'."
+            f"Drawing images needs the fonts of the package '{error.name}': run pip install 'llava[train]'."
         ) from error
     folders = {
         "matplotlib": Path(matplotlib.get_data_path()) / "fonts" / "ttf",
@@ -133,8 +133,8 @@ def _polygon(x: float, y: float, r: float, sides: int, turn: float) -> list[tupl
 
 
 @dataclass
-class Canvas:
-    """An RGB picture under construction, with the marks of everything on it."""
+class Drawing:
+    """An RGB image under construction, with the marks of everything on it."""
 
     rng: random.Random
     width: int
@@ -217,7 +217,7 @@ class Canvas:
         self.objects.append(Object(kind, color, left, top, right, bottom, x, top if kind == "bar" else y))
 
     def spoil(self, strength: float) -> None:
-        """Noise, blur and JPEG artefacts, as pictures have them; ``strength`` 0 leaves the picture alone."""
+        """Noise, blur and JPEG artefacts, as images have them; ``strength`` 0 leaves the image alone."""
         rng = self.rng
         if rng.random() < 0.25 * strength:
             self.image = self.image.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.6)))

@@ -1,24 +1,16 @@
-"""A LLaVA-NeXT model from nothing, in the shape a recipe gives, and its stages' weights."""
+"""A LLaVA-NeXT model from nothing, in the shape that a recipe gives, and how it sees images."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
-
 import torch
-from safetensors.torch import load_file, save_file
 from torch import nn
 
-from llava.errors import UsageError
 from llava.image.geometry import Tiling
 from llava.image.pixels import ImageProcessor
 from llava.model.llava import LlavaConfig, LlavaLlamaForCausalLM
-from llava.train import attention
-from llava.train.oracle import attach_oracle
-from llava.train.recipe import ModelShape
+from llava.scratch import attention
+from llava.scratch.stages import ModelShape
 
-WEIGHTS = "weights.safetensors"
 # Not a hub id: the checkpoint holds this tower's weights, and config.mm_vision_config its shape.
 TOWER_NAME = "clip-vit-tiny-patch14"
 
@@ -96,67 +88,13 @@ def use_fast_attention(model: nn.Module) -> None:
 
 
 def build_tiling(shape: ModelShape, aspect: str) -> Tiling:
-    """How a stage cuts pictures: "pad" is LLaVA-1.5's single tile, "anyres" LLaVA-NeXT's grid."""
+    """How a stage cuts images: "pad" is LLaVA-1.5's single tile, "anyres" LLaVA-NeXT's grid."""
     merge = "spatial_unpad" if aspect == "anyres" else "flat"
     config = {"image_aspect_ratio": aspect, "mm_patch_merge_type": merge, "image_grid_pinpoints": shape.pinpoints}
     return Tiling.from_config(config, tile_px=shape.tile_px, patch_px=shape.patch_px)
 
 
 def build_processor(shape: ModelShape) -> ImageProcessor:
+    """The image processor of a model with this shape: CLIP's, at the shape's tile size."""
     size = shape.tile_px
     return ImageProcessor(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
-
-
-def freeze_parts(model: LlavaLlamaForCausalLM, train: Sequence[str]) -> None:
-    """Lets the named parts learn and nothing else; the newline vector goes with the language model.
-
-    As mm_tunable_parts does in LLaVA-VL/LLaVA-NeXT@df17966 llava/train/train.py.
-    """
-    for name, parameter in model.named_parameters():
-        if "vision_tower" in name:
-            part = "tower"
-        elif "mm_projector" in name:
-            part = "projector"
-        else:
-            part = "language_model"
-        parameter.requires_grad_(part in train)
-    tower = model.get_vision_tower()
-    assert tower is not None
-    blocks = tower.vision_tower.vision_model.encoder.layers
-    # Blocks behind the layer that is read, and the last norm, get no gradient; frozen, no optimizer moves them.
-    for unused in (*blocks[tower.num_blocks_run :], tower.vision_tower.vision_model.post_layernorm):
-        unused.requires_grad_(False)
-
-
-def save_weights(parts: Mapping[str, nn.Module], folder: Path, without: Sequence[str] = ()) -> None:
-    """Writes the modules' tensors, each under its prefix, into the stage's folder.
-
-    ``without``: parts of names that are left out. A stage saves only what it knows something of: a later stage takes
-    over everything it finds.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {
-        prefix + name: value.detach().contiguous().clone()
-        for prefix, module in parts.items()
-        for name, value in module.state_dict().items()
-        if not any(part in name for part in without)
-    }
-    temporary = folder / f"{WEIGHTS}.partial"
-    save_file(state, temporary)
-    temporary.replace(folder / WEIGHTS)
-
-
-def load_stage_weights(model: LlavaLlamaForCausalLM, heads: nn.Module, folders: Sequence[Path]) -> None:
-    """Takes over what earlier stages learnt, in order; a tensor that fits nowhere is an error."""
-    for folder in folders:
-        if not (folder / WEIGHTS).is_file():
-            raise UsageError(f"The stage '{folder.name}' has not been run: {folder / WEIGHTS} does not exist.")
-        state: dict[str, Any] = load_file(folder / WEIGHTS)
-        if any(name.startswith("oracle.") for name in state) and not hasattr(model, "oracle"):
-            attach_oracle(model)
-        of_heads = {name.removeprefix("heads."): state.pop(name) for name in list(state) if name.startswith("heads.")}
-        if of_heads:
-            heads.load_state_dict(of_heads)
-        _, unexpected = model.load_state_dict(state, strict=False)
-        if unexpected:
-            raise UsageError(f"{folder / WEIGHTS} holds '{unexpected[0]}', which this recipe's model does not have.")

@@ -1,0 +1,99 @@
+"""Runs a recipe for a model from nothing: every stage in order, each resumable.
+
+A run's folder holds ``tokenizer/``, one folder per stage (``weights.safetensors`` and what ``llava.train.trainer``
+writes) and, after the last stage, ``model/``: a checkpoint in the original layout.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from llava.model.checkpoint import save_checkpoint
+from llava.scratch.assemble import build_module, build_setup, choose_parameters
+from llava.scratch.build import build_model, build_processor, use_fast_attention
+from llava.scratch.oracle import attach_oracle
+from llava.scratch.stage_weights import WEIGHTS, load_stages, save_stage
+from llava.scratch.stages import ScratchRecipe, ScratchStage, parse_scratch_recipe
+from llava.scratch.tokenizer import build_tokenizer, collect_words
+from llava.scratch.tower import LabelHeads
+from llava.train.recipe import JsonData, RecipeFile, find_stage
+from llava.train.samples import JsonSamples
+from llava.train.trainer import check_workers, train_stage
+
+
+def run(file: RecipeFile, output: str | Path, stage: str | None = None, workers: int = 1) -> Path:
+    """Runs the recipe, or one stage of it, into ``output``; finished stages are passed over, a begun one goes on.
+
+    Returns the folder of the checkpoint if the last stage is done, else the run's folder.
+
+    Raises:
+        UsageError: the recipe is wrong. All stages that run are checked before the first one begins.
+    """
+    check_workers(workers)
+    recipe, folder = parse_scratch_recipe(file), Path(output)
+    chosen = recipe.stages if stage is None else (find_stage(recipe, stage),)
+    for each in chosen:
+        check_against_model(recipe, each)
+    for each in chosen:
+        run_stage(recipe, each, folder, workers)
+    last = recipe.stages[-1]
+    if chosen[-1] is last and last.kind == "instruct":
+        return export(recipe, folder)
+    return folder
+
+
+def check_against_model(recipe: ScratchRecipe, stage: ScratchStage) -> None:
+    """Checks the stage's parts and rates against a model without memory, and its files. Raises UsageError."""
+    with torch.device("meta"):
+        model, heads = _build(recipe, stage, num_tokens=300)
+        choose_parameters(stage, build_module(stage, model, heads), model, heads)
+    if isinstance(stage.data, JsonData):
+        JsonSamples(stage.data.json, stage.data.images)
+
+
+def _build(recipe: ScratchRecipe, stage: ScratchStage, num_tokens: int) -> tuple[Any, LabelHeads]:
+    """A model with random weights, its label heads, and its oracle where the stage needs one."""
+    model = build_model(recipe.model, num_tokens, stage.seed)
+    if stage.kind in ("oracle", "align"):
+        attach_oracle(model)
+    return model, LabelHeads(recipe.model.tower.hidden_size)
+
+
+def run_stage(recipe: ScratchRecipe, stage: ScratchStage, folder: Path, workers: int = 1) -> None:
+    """Trains one stage and leaves its weights in ``folder/<stage>/``."""
+    here = folder / stage.name
+    if (here / WEIGHTS).is_file():
+        print(f"Stage '{stage.name}' is done: {here / WEIGHTS}")
+        return
+    tokenizer = get_tokenizer(folder)
+    model, heads = _build(recipe, stage, len(tokenizer))
+    load_stages(model, heads, [find_stage(recipe, name) for name in stage.start], folder)
+    use_fast_attention(model)
+    setup = build_setup(recipe.model, stage, model, heads, tokenizer)
+    train_stage(stage, setup, model, here, f"{recipe.name}: {stage.name}", workers)
+    save_stage(stage.kind, model, heads, here)
+
+
+def get_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """The run's tokenizer: read, or made from the phrasing of the drawn images' questions and kept."""
+    place = folder / "tokenizer"
+    if not (place / "tokenizer.json").is_file():
+        build_tokenizer(collect_words()).save_pretrained(place)
+    return PreTrainedTokenizerFast.from_pretrained(place)
+
+
+def export(recipe: ScratchRecipe, folder: Path) -> Path:
+    """The finished model as a checkpoint in the original layout, bfloat16."""
+    tokenizer = get_tokenizer(folder)
+    last = recipe.stages[-1]
+    model, heads = _build(recipe, last, len(tokenizer))
+    load_stages(model, heads, [last], folder)
+    if hasattr(model, "oracle"):
+        del model.oracle
+    model.config.use_cache = True
+    save_checkpoint(model.to(torch.bfloat16), tokenizer, build_processor(recipe.model), folder / "model")
+    return folder / "model"

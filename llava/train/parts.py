@@ -1,0 +1,186 @@
+"""Which modules learn, and at which rate: every parameter of a model belongs to exactly one part.
+
+A stage names the parts that learn (``train``) and factors on the learning rate by module (``lr_scales``). Both are
+checked against the model: an unknown name, a rate that nothing uses and a parameter without a part are errors. The
+parts are those of LLaVA-NeXT's ``mm_tunable_parts``, except that the newline vector, which goes with
+``mm_language_model`` there, is a part of its own.
+
+Source: LLaVA-VL/LLaVA-NeXT@df17966 llava/train/train.py (mm_tunable_parts).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+from torch import nn
+
+from llava.errors import UsageError
+from llava.train.recipe import name_nearest
+
+# A part's name -> the modules and single parameters that it consists of, each by its own name.
+Parts: TypeAlias = Mapping[str, Mapping[str, nn.Module | nn.Parameter]]
+
+# The key of ``lr_scales`` for every parameter of a LayerNorm or RMSNorm, and every bias.
+NORMS_AND_BIASES = "norms_and_biases"
+
+
+@dataclass(frozen=True, eq=False)
+class PartParameter:
+    """A parameter, the part that it belongs to, and its path below that part, such as ``layers.0.mlp.up_proj.weight``.
+
+    ``scale``: the factor on the stage's learning rate, above 0.
+    """
+
+    part: str
+    path: str
+    parameter: nn.Parameter = field(repr=False)
+    is_norm_or_bias: bool
+    scale: float = 1.0
+
+
+def list_parts(model: Any) -> Parts:
+    """The parts of a LLaVA model: vision_tower, projector, image_newline (empty where it has none), language_model."""
+    inner = model.get_model()
+    newline = getattr(inner, "image_newline", None)
+    return {
+        "vision_tower": {"vision_tower": model.get_vision_tower()},
+        "projector": {"mm_projector": inner.mm_projector},
+        "image_newline": {} if newline is None else {"image_newline": newline},
+        "language_model": {
+            "embed_tokens": inner.embed_tokens,
+            "layers": inner.layers,
+            "norm": inner.norm,
+            "lm_head": model.lm_head,
+        },
+    }
+
+
+def choose_trainable(root: nn.Module, parts: Parts, train: Sequence[str], where: str) -> list[PartParameter]:
+    """Lets the parts in ``train`` learn and freezes the rest of ``root``; returns what learns, in the model's order.
+
+    The blocks of a vision tower behind the layer that is read, and its last norm, get no gradient; they stay frozen.
+
+    Args:
+        root: the module that is trained; it may hold fewer parameters than the parts.
+        where: what messages begin with, such as "Stage 'next'".
+
+    Raises:
+        UsageError: ``train`` names a part that there is not.
+    """
+    for name in train:
+        if name not in parts:
+            raise UsageError(f"{where} trains the unknown part '{name}'.{name_nearest(name, parts)}")
+    owners = _find_owners(parts)
+    unused = {id(parameter) for parameter in _list_unused(parts)}
+    trainable = []
+    for name, parameter in root.named_parameters():
+        assert id(parameter) in owners, f"The parameter {name} belongs to no part."
+        each = owners[id(parameter)]
+        parameter.requires_grad_(each.part in train and id(parameter) not in unused)
+        if parameter.requires_grad:
+            trainable.append(each)
+    if not trainable:
+        raise UsageError(f"{where} trains nothing: the model has no parameter in {', '.join(train)}.")
+    return trainable
+
+
+def _find_owners(parts: Parts) -> dict[int, PartParameter]:
+    """For every parameter's id its part and path. A parameter that one part has twice, as tied weights, counts once."""
+    owners: dict[int, PartParameter] = {}
+    for part, members in parts.items():
+        for prefix, member in members.items():
+            if isinstance(member, nn.Parameter):
+                found = [PartParameter(part, prefix, member, is_norm_or_bias=False)]
+            else:
+                found = [
+                    PartParameter(
+                        part, ".".join(filter(None, (prefix, path, name))), parameter, _is_norm_or_bias(module, name)
+                    )
+                    for path, module in member.named_modules()
+                    for name, parameter in module.named_parameters(recurse=False)
+                ]
+            for each in found:
+                before = owners.setdefault(id(each.parameter), each)
+                assert before.part == part, f"{each.path} belongs to the parts {before.part} and {part}."
+    return owners
+
+
+def _is_norm_or_bias(module: nn.Module, name: str) -> bool:
+    return name == "bias" or "norm" in type(module).__name__.lower()
+
+
+def _list_unused(parts: Parts) -> list[nn.Parameter]:
+    tower: Any = parts.get("vision_tower", {}).get("vision_tower")
+    if tower is None:
+        return []
+    used = tower.names_of_used_weights()
+    return [parameter for name, parameter in tower.named_parameters() if name not in used]
+
+
+def scale_rates(
+    trainable: Sequence[PartParameter], parts: Parts, lr_scales: Mapping[str, float], where: str
+) -> list[PartParameter]:
+    """The parameters with their factors on the learning rate; the key that names the smallest module decides.
+
+    A key is a part, ``norms_and_biases``, or the name of a module or parameter, such as ``patch_embedding`` or
+    ``layers.0``. What no key names has the factor 1.
+
+    Args:
+        parts: all parts of the model, to tell a key that names what does not learn from one that names nothing.
+
+    Raises:
+        UsageError: a key names nothing that learns, or only what smaller modules' keys name as well.
+    """
+    used: set[str] = set()
+    scaled = []
+    for each in trainable:
+        matches = [(depth, key) for key in lr_scales if (depth := _match(key, each)) is not None]
+        if matches:
+            key = max(matches)[1]
+            used.add(key)
+            scaled.append(replace(each, scale=lr_scales[key]))
+        else:
+            scaled.append(each)
+    for key in lr_scales:
+        if key not in used:
+            raise UsageError(f"{where}: lr_scales.{key} {_say_unused(key, trainable, parts)}")
+    return scaled
+
+
+def _match(key: str, each: PartParameter) -> tuple[int, int] | None:
+    """How deep in the model the key names this parameter, (end of the name in the path, its length), or None."""
+    steps = each.path.split(".")
+    if key == NORMS_AND_BIASES:
+        return (len(steps) + 1, 0) if each.is_norm_or_bias else None
+    if key == each.part:
+        return (0, 0)
+    wanted = key.split(".")
+    for end in range(len(steps), len(wanted) - 1, -1):
+        if steps[end - len(wanted) : end] == wanted:
+            return (end, len(wanted))
+    return None
+
+
+def _say_unused(key: str, trainable: Sequence[PartParameter], parts: Parts) -> str:
+    if any(_match(key, each) for each in trainable):
+        return "is used by nothing: keys of smaller modules decide about all that it names. Leave it out."
+    everything = _find_owners(parts).values()
+    if any(_match(key, each) for each in everything):
+        learning = ", ".join(dict.fromkeys(each.part for each in trainable))
+        return f"is used by nothing: what it names does not learn in this stage, which trains {learning}."
+    steps = (step for each in everything for step in each.path.split(".")[:-1] if not step.isdigit())
+    return f"names no module.{name_nearest(key, [*parts, NORMS_AND_BIASES, *steps])}"
+
+
+def describe_trainable(trainable: Sequence[PartParameter], lr: float) -> str:
+    """A table for people: for every part its number of parameters at each learning rate."""
+    counts: dict[tuple[str, float], int] = {}
+    for each in trainable:
+        group = (each.part, lr * each.scale)
+        counts[group] = counts.get(group, 0) + each.parameter.numel()
+    width = max(len(part) for part, _ in counts)
+    return "\n".join(
+        f"  {part:<{width}}  {count:>13,} parameters at {rate:.3g}" for (part, rate), count in counts.items()
+    )

@@ -1,0 +1,212 @@
+"""One stage's training loop: Transformers' Trainer with our optimizer, our measures in the log, and a strict resume.
+
+What learns and from what is the caller's; this module knows no recipe but the stage's numbers. A stage's folder holds
+the Trainer's ``checkpoint-N``, ``history.json`` and ``curves.png``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import nn
+from torch.utils.data import Dataset, SequentialSampler
+from transformers import Trainer, TrainerState, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from llava.errors import CheckpointError, UsageError
+from llava.model.placement import cpu_has_bfloat16
+from llava.train.optimizer import build_optimizer
+from llava.train.parts import PartParameter, describe_trainable
+from llava.train.plot import plot_history
+from llava.train.recipe import Stage
+
+# What the Trainer writes into checkpoint-N and goes on from; without one of them it would begin that anew, unsaid.
+_RESUME_FILES = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
+
+
+@dataclass(frozen=True)
+class StageSetup:
+    """What a stage trains: a module whose forward takes a batch as keywords and returns a dict with ``loss``.
+
+    ``trainable``: every parameter of it that learns, see ``llava.train.parts``. ``in_order``: the dataset is drawn, so
+    that its own order is as random as any. ``items_per_batch``: where an item is more than one sample.
+    """
+
+    module: nn.Module
+    trainable: Sequence[PartParameter]
+    dataset: Dataset[Any]
+    collate: Callable[[Sequence[Any]], dict[str, Any]]
+    in_order: bool = False
+    items_per_batch: int | None = None
+
+
+class StageTrainer(Trainer):
+    """The Trainer with a stage's optimizer, drawn data in its own order, and the module's own measures in the log."""
+
+    def __init__(self, stage: Stage, setup: StageSetup, arguments: TrainingArguments) -> None:
+        super().__init__(model=setup.module, args=arguments, train_dataset=setup.dataset, data_collator=setup.collate)
+        self.stage, self.setup = stage, setup
+        self.measures: dict[str, list[float]] = defaultdict(list)
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        chosen: torch.optim.Optimizer | None = getattr(self, "optimizer", None)
+        if chosen is None:
+            stage = self.stage
+            chosen = build_optimizer(self.setup.trainable, stage.optimizer, stage.lr, stage.weight_decay)
+            self.optimizer = chosen
+        return chosen
+
+    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Any:
+        # In order, a resumed run goes on where it stopped without drawing what it has seen.
+        if self.setup.in_order:
+            return SequentialSampler(train_dataset or self.train_dataset)  # type: ignore[arg-type]
+        return super()._get_train_sampler(train_dataset)
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        if "input_ids" in inputs:
+            inputs = {**inputs, "logits_at_targets_only": True}
+        outputs = model(**inputs)
+        for name, value in outputs.items():
+            if name.endswith("_right") and not torch.isnan(value):  # NaN where there was nothing to name
+                self.measures[name].append(float(value))
+        return (outputs["loss"], outputs) if kwargs.get("return_outputs") else outputs["loss"]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs.update({name: sum(values) / len(values) for name, values in self.measures.items()})
+            self.measures.clear()
+            _return_free_memory()
+        super().log(logs, start_time)
+
+
+def train_stage(stage: Stage, setup: StageSetup, averaged: nn.Module, here: Path, title: str, workers: int) -> None:
+    """Trains the stage's module in place, from the latest checkpoint in ``here`` where there is one.
+
+    Args:
+        averaged: whose weights become the stage's ``weight_averaging`` mean of start and end; it holds the start's.
+        here: the stage's folder. ``title``: of its plot.
+        workers: processes that make samples.
+
+    Raises:
+        CheckpointError: the checkpoint to go on from is incomplete.
+    """
+    share = stage.weight_averaging
+    began_with = {name: tensor.clone() for name, tensor in averaged.state_dict().items()} if share else {}
+    print(f"Stage '{stage.name}' trains:\n{describe_trainable(setup.trainable, stage.lr)}")
+    torch.manual_seed(stage.seed)
+    trainer = StageTrainer(stage, setup, _arguments(stage, setup, here, workers))
+    last = get_last_checkpoint(str(here)) if here.is_dir() else None
+    if last is not None:
+        check_resumable(Path(last), setup.module, stage)
+    if last is not None and _read_step(Path(last)) == stage.steps:
+        # Only what comes after the last step was cut off; the Trainer would make one step more.
+        trainer.state = TrainerState.load_from_json(str(Path(last) / "trainer_state.json"))
+        for file in _list_weights(Path(last)):
+            setup.module.load_state_dict(load_file(file), strict=False)
+    else:
+        trainer.train(resume_from_checkpoint=last)
+    (here / "history.json").write_text(json.dumps(trainer.state.log_history, indent=1), encoding="utf-8")
+    plot_history(trainer.state.log_history, here / "curves.png", title)
+    with torch.no_grad():
+        for name, tensor in averaged.state_dict().items():
+            if name in began_with:
+                tensor.lerp_(began_with[name].to(tensor.device), share)
+
+
+def _read_step(checkpoint: Path) -> int:
+    return int(checkpoint.name.rsplit("-", 1)[1])
+
+
+def _list_weights(checkpoint: Path) -> list[Path]:
+    return sorted(checkpoint.glob("model*.safetensors"))
+
+
+def check_resumable(folder: Path, module: nn.Module, stage: Stage) -> None:
+    """Refuses a checkpoint of the Trainer that lacks a file or a tensor of the module, or is of a later step.
+
+    The Trainer itself would only warn of missing tensors and keep the initial ones.
+
+    Raises:
+        CheckpointError: something is missing, which is named.
+        UsageError: the stage has fewer steps than the checkpoint.
+    """
+    if _read_step(folder) > stage.steps:
+        raise UsageError(
+            f"Stage '{stage.name}' has {stage.steps} steps, but {folder} is of a later one. Raise steps, or delete "
+            f"{folder.parent} to begin anew."
+        )
+    remedy = f"Delete {folder} to go on from the checkpoint before it, or from the stage's start."
+    files = _list_weights(folder)
+    missing = [name for name in _RESUME_FILES if not (folder / name).is_file()]
+    if not files:
+        missing.insert(0, "model.safetensors")
+    if missing:
+        raise CheckpointError(f"{folder} is incomplete: it has no {', '.join(missing)}. {remedy}")
+    found: set[str] = set()
+    for file in files:
+        with safe_open(file, framework="pt") as tensors:
+            found.update(tensors.keys())
+    tied = set(getattr(module, "all_tied_weights_keys", None) or ())
+    lacking = [name for name in module.state_dict() if name not in found and name not in tied]
+    if lacking:
+        raise CheckpointError(f"{folder} lacks {name_some(lacking)}. {remedy}")
+
+
+def name_some(names: Sequence[str]) -> str:
+    """The first three of these tensors, and how many more there are."""
+    rest = f" and {len(names) - 3} more tensors" if len(names) > 3 else ""
+    return ", ".join(f"'{name}'" for name in names[:3]) + rest
+
+
+def check_workers(workers: int) -> None:
+    """Raises UsageError for a negative number of processes."""
+    if workers < 0:
+        raise UsageError(f"The number of workers is {workers}; it must be 0 (this process itself) or more.")
+
+
+def _arguments(stage: Stage, setup: StageSetup, here: Path, workers: int) -> TrainingArguments:
+    return TrainingArguments(
+        output_dir=str(here),
+        max_steps=stage.steps,
+        per_device_train_batch_size=setup.items_per_batch or stage.batch_size,
+        learning_rate=stage.lr,
+        lr_scheduler_type=stage.schedule,
+        warmup_steps=round(stage.warmup * stage.steps),
+        max_grad_norm=stage.max_grad_norm,
+        bf16=_multiplies_bfloat16(),
+        use_cpu=not torch.cuda.is_available(),
+        logging_steps=stage.log_steps,
+        save_steps=stage.save_steps,
+        save_total_limit=1,
+        dataloader_num_workers=workers,
+        dataloader_prefetch_factor=8 if workers else None,
+        remove_unused_columns=False,
+        report_to="none",
+        seed=stage.seed,
+    )
+
+
+def _multiplies_bfloat16() -> bool:
+    """Whether mixed precision pays here. Where bfloat16 is emulated it takes five times as long as float32."""
+    return torch.cuda.is_bf16_supported() if torch.cuda.is_available() else cpu_has_bfloat16()
+
+
+def _return_free_memory() -> None:
+    """Gives memory that is free inside the C library's heap back to the system.
+
+    Batches of ever different lengths leave holes there; without this a training on a CPU grows by 1 GB in 100 steps.
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl does not
+        if trim is not None:
+            trim(0)

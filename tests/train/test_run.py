@@ -1,0 +1,133 @@
+"""A recipe that starts from a checkpoint trains what it names, stage after stage, and writes checkpoints."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from llava.cli import main
+from llava.errors import CheckpointError, UsageError
+from llava.model.checkpoint import load_model
+from llava.train.recipe import read_recipe
+from llava.train.run import run
+
+STAGE: dict[str, Any] = {"steps": 2, "batch_size": 2, "lr": 1e-2, "log_steps": 1}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Three samples about images of different shapes, and one about none."""
+    folder = tmp_path_factory.mktemp("data")
+    rows: list[dict[str, Any]] = [{"id": "text", "conversations": []}]
+    for i, size in enumerate(((40, 20), (30, 50), (28, 28))):
+        Image.new("RGB", size, (60 * i, 90, 120)).save(folder / f"{i}.png")
+        rows.append({"id": str(i), "image": f"{i}.png", "conversations": []})
+    for row in rows:
+        marker = "<image>\n" if "image" in row else ""
+        row["conversations"] += [
+            {"from": "human", "value": f"{marker}What is it?"},
+            {"from": "gpt", "value": "a picture"},
+        ]
+    (folder / "data.json").write_text(json.dumps(rows), encoding="utf-8")
+    return {"json": str(folder / "data.json"), "images": str(folder)}
+
+
+def write(folder: Path, start: Path, data: dict[str, str], *stages: dict[str, Any]) -> Path:
+    values = {"name": "tiny", "start": str(start), "stages": [{**STAGE, "data": data, **stage} for stage in stages]}
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(values), encoding="utf-8")
+    return path
+
+
+def load_tensors(folder: Path) -> dict[str, torch.Tensor]:
+    return dict(load_model(folder, device="cpu", dtype="float32").model.state_dict())
+
+
+def test_each_stage_moves_what_it_names_and_goes_on_from_the_one_before(
+    tmp_path: Path, next_folder: Path, data: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = write(
+        tmp_path,
+        next_folder,
+        data,
+        {"name": "align", "train": ["projector"]},
+        {"name": "tune", "lr_scales": {"language_model": 0.5}, "answer_weighting": 1.0, "optimizer": "muon"},
+    )
+    assert main(["train", str(recipe), "--output", str(tmp_path / "run"), "--workers", "0"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "run/tune/model")
+    began, aligned, tuned = (
+        load_tensors(folder) for folder in (next_folder, tmp_path / "run/align/model", tmp_path / "run/tune/model")
+    )
+    moved = [name for name in began if not torch.equal(began[name], aligned[name])]
+    assert moved
+    assert all("mm_projector" in name for name in moved)
+    moved = [name for name in began if not torch.equal(aligned[name], tuned[name])]
+    assert {"model.image_newline", "lm_head.weight", "model.layers.0.mlp.up_proj.weight"} < {*moved}
+    assert not any("vision_tower" in name for name in moved)
+    written = (tmp_path / "run/align/model/model.safetensors").stat().st_mtime_ns
+    run(read_recipe(recipe), tmp_path / "run", workers=0)
+    assert (tmp_path / "run/align/model/model.safetensors").stat().st_mtime_ns == written
+
+
+def test_a_stage_that_was_cut_off_after_its_last_step_is_only_saved(
+    tmp_path: Path, next_folder: Path, data: dict[str, str]
+) -> None:
+    stage = {"name": "tune", "train": ["projector"], "save_steps": 2}
+    recipe = read_recipe(write(tmp_path, next_folder, data, stage))
+    here = tmp_path / "run/tune"
+    run(recipe, tmp_path / "run", workers=0)
+    tensors, history = load_tensors(here / "model"), json.loads((here / "history.json").read_text())
+    shutil.rmtree(here / "model")
+    run(recipe, tmp_path / "run", workers=0)
+    assert [path.name for path in here.glob("checkpoint-*")] == ["checkpoint-2"]
+    assert all(torch.equal(value, tensors[name]) for name, value in load_tensors(here / "model").items())
+    assert json.loads((here / "history.json").read_text()) == history[:-1]  # without the summary of the whole run
+
+    shutil.rmtree(here / "model")
+    shorter = read_recipe(write(tmp_path, next_folder, data, {**stage, "steps": 1}))
+    with pytest.raises(UsageError, match=r"has 1 steps, but .*checkpoint-2 is of a later one"):
+        run(shorter, tmp_path / "run", workers=0)
+
+    weights = load_file(here / "checkpoint-2/model.safetensors")
+    name = next(name for name in weights if "mm_projector" in name)
+    del weights[name]
+    save_file(weights, here / "checkpoint-2/model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=f"checkpoint-2 lacks '{name}'"):
+        run(recipe, tmp_path / "run", workers=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"lr_scales": {"vision_towr": 0.1}}, "Did you mean 'vision_tower'"),
+        ({"train": ["projector", "lm_head"]}, "unknown part 'lm_head'"),
+        ({"data": {"json": "no-such.json"}}, "does not exist"),
+    ],
+)
+def test_a_mistake_in_a_later_stage_is_found_before_the_first_begins(
+    tmp_path: Path, next_folder: Path, data: dict[str, str], change: dict[str, Any], message: str
+) -> None:
+    recipe = write(tmp_path, next_folder, data, {"name": "one"}, {"name": "two", **change})
+    with pytest.raises(UsageError, match=message):
+        run(read_recipe(recipe), tmp_path / "run", workers=0)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_stage_alone_needs_the_one_before_and_a_name_that_there_is(
+    tmp_path: Path, next_folder: Path, data: dict[str, str]
+) -> None:
+    recipe = read_recipe(write(tmp_path, next_folder, data, {"name": "one"}, {"name": "two"}))
+    with pytest.raises(UsageError, match="starts from 'one', which has not been run"):
+        run(recipe, tmp_path / "run", "two", workers=0)
+    with pytest.raises(UsageError, match=r"no stage 'tow'\. Did you mean 'two'"):
+        run(recipe, tmp_path / "run", "tow", workers=0)
+    with pytest.raises(UsageError, match="workers is -1"):
+        run(recipe, tmp_path / "run", workers=-1)

@@ -1,0 +1,38 @@
+"""LLaVA's JSON becomes samples, and its mistakes are named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from llava.errors import BadImage, UsageError
+from llava.train.samples import JsonSamples, as_conversation
+
+
+def test_llava_json_is_read_and_its_mistakes_are_named(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
+    turns = [{"from": "human", "value": "What?\n<image>"}, {"from": "gpt", "value": "red"}]
+    rows = [{"id": "a", "image": "red.png", "conversations": [{"from": "gpt", "value": "hello"}, *turns]}, {"id": "b"}]
+    rows[1]["conversations"] = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
+    file = tmp_path / "data.json"
+    file.write_text(json.dumps(rows))
+    samples = JsonSamples(file, tmp_path)
+    assert [len(samples.sample(i).images) for i in range(2)] == [1, 0]
+    assert as_conversation(samples.sample(0).conversations, "vicuna_v1").messages[0][1] == "<image>\nWhat?"
+    for broken, message in (
+        ("{", "not valid JSON"),
+        ("[]", "non-empty"),
+        ('[{"id": "c"}]', "Sample c .* no list 'conversations'"),
+        ('[{"id": "d", "conversations": [{"from": "human", "value": ""}]}]', "must alternate"),
+    ):
+        file.write_text(broken)
+        with pytest.raises(UsageError, match=message):
+            JsonSamples(file, tmp_path)
+    with pytest.raises(UsageError, match="does not exist"):
+        JsonSamples(tmp_path / "none.json", tmp_path)
+    file.write_text(json.dumps([{"id": "e", "image": "../outside.png", "conversations": turns}]))
+    with pytest.raises(BadImage, match="outside"):
+        JsonSamples(file, tmp_path).sample(0)
