@@ -130,8 +130,8 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is no valid JSON: {error}.") from error
     if not isinstance(values, dict):
-        kind = {"NoneType": "null", "str": "a text", "bool": "a truth value", "list": "a list"}
-        what = kind.get(type(values).__name__, "a number")
+        kinds = {"NoneType": "null", "str": "a text", "bool": "a truth value", "list": "a list"}
+        what = kinds.get(type(values).__name__, "a number")
         raise CheckpointError(f"{path} holds {what}, where a JSON object is needed.")
     return values
 

@@ -93,7 +93,9 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _check_size(values: Mapping[str, Any], name: str, path: Path, where: str = "", *, largest: int = _MAX_SIZE) -> None:
+def _check_size(
+    values: Mapping[str, Any], name: str, path: Path, where: str = "", *, largest: int | None = _MAX_SIZE
+) -> None:
     if name not in values:
         return
     value = values[name]
@@ -116,7 +118,9 @@ def _check_ids(values: Mapping[str, Any], path: Path) -> None:
 
 def _check_heads(values: Mapping[str, Any], path: Path, where: str) -> None:
     """CheckpointError if the width cannot be divided among the heads, or these among those of keys and values."""
-    width, heads, shared = (values.get(name) for name in ("hidden_size", "num_attention_heads", "num_key_value_heads"))
+    width, heads, shared = (
+        int(values.get(name) or 0) for name in ("hidden_size", "num_attention_heads", "num_key_value_heads")
+    )
     if width and heads and not values.get("head_dim") and width % heads:
         raise CheckpointError(
             f"{path} says hidden_size: {width} and num_attention_heads: {heads}{where}, but the one is no multiple of "
@@ -156,7 +160,7 @@ def _check_rope(values: Mapping[str, Any], path: Path) -> None:
                 f"{', '.join(_ROPE_NEEDS)}."
             )
         for need in _ROPE_NEEDS[kind]:
-            value = scaling.get(need)
+            value: Any = scaling.get(need)
             if not (isinstance(value, list) if need in _ROPE_LISTS else _is_number(value) and value > 0):
                 what = "a list" if need in _ROPE_LISTS else "a number above 0"
                 raise CheckpointError(f"{path} says {need}: {value!r:.80} in {name}, where {kind} needs {what}.")

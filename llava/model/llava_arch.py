@@ -15,9 +15,10 @@ from llava.constants import (
     IGNORE_INDEX,
     IMAGE_TOKEN_INDEX,
 )
+from llava.image.pixels import get_anyres_image_grid_shape
 from llava.model import llava, merge
 from llava.model.llava import LlavaMetaForCausalLM, LlavaMetaModel
-from llava.model.merge import get_anyres_image_grid_shape, unpad_image
+from llava.model.merge import unpad_image
 from llava.model.multimodal_resampler.builder import build_vision_resampler
 from llava.model.projector import build_vision_projector
 from llava.model.vision import build_vision_tower

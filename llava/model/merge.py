@@ -237,7 +237,8 @@ def _tiling_for(size: Size, tiling: Tiling) -> Tiling:
     """The tiling with the one canvas that a replaced ``get_anyres_image_grid_shape`` chooses, else as it is."""
     if get_anyres_image_grid_shape is _PLANNED_GRID or not tiling.is_anyres:
         return tiling
-    columns, rows = get_anyres_image_grid_shape(tuple(size), [tuple(each) for each in tiling.pinpoints], tiling.tile_px)
+    pinpoints = [(width, height) for width, height in tiling.pinpoints]
+    columns, rows = get_anyres_image_grid_shape((size.width, size.height), pinpoints, tiling.tile_px)
     return replace(tiling, pinpoints=(Size(columns * tiling.tile_px, rows * tiling.tile_px),))
 
 

@@ -660,7 +660,7 @@ def test_a_bare_sentencepiece_model_is_enough(tmp_path: Path, settings: dict[str
 def test_a_tokenizer_that_is_missing_or_damaged_is_said_to_be(tmp_path: Path) -> None:
     write_llava_1_6(tmp_path)
     (tmp_path / "tokenizer.json").write_text("{}")
-    with pytest.raises(CheckpointError, match=f"tokenizer in {tmp_path} cannot be read"):
+    with pytest.raises(CheckpointError, match=rf"{tmp_path}/tokenizer\.json says added_tokens: None, where a list of"):
         load(tmp_path)
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(CheckpointError, match="has no tokenizer"):
