@@ -347,4 +347,4 @@ def test_the_grammars_compiled_last_are_cached(loaded: Any, monkeypatch: pytest.
 
 def test_a_slow_tokenizer_is_named() -> None:
     with pytest.raises(UsageError, match="fast tokenizer"):
-        GrammarCompiler(SimpleNamespace(is_fast=False), [2]).make({"type": "json_object"})
+        GrammarCompiler(SimpleNamespace(is_fast=False), [2]).compile({"type": "json_object"})
