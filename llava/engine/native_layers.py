@@ -120,10 +120,19 @@ class DecoderLayer:
     def of(cls, layer: Any, keys: torch.Tensor, values: torch.Tensor, quantizes_rows: bool) -> DecoderLayer:
         """The weights of Transformers' layer, where they are."""
         attention, mlp = layer.self_attn, layer.mlp
-        modules = (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj)
-        modules += (mlp.gate_proj, mlp.up_proj, mlp.down_proj)
-        norms = (_float(layer.input_layernorm.weight), _float(layer.post_attention_layernorm.weight))
-        return cls(*norms, *(NativeLinear(module, quantizes_rows) for module in modules), keys, values)
+        return cls(
+            input_norm=_float(layer.input_layernorm.weight),
+            post_norm=_float(layer.post_attention_layernorm.weight),
+            q=NativeLinear(attention.q_proj, quantizes_rows),
+            k=NativeLinear(attention.k_proj, quantizes_rows),
+            v=NativeLinear(attention.v_proj, quantizes_rows),
+            o=NativeLinear(attention.o_proj, quantizes_rows),
+            gate=NativeLinear(mlp.gate_proj, quantizes_rows),
+            up=NativeLinear(mlp.up_proj, quantizes_rows),
+            down=NativeLinear(mlp.down_proj, quantizes_rows),
+            keys=keys,
+            values=values,
+        )
 
     @property
     def biases(self) -> tuple[torch.Tensor | None, ...]:
@@ -313,10 +322,18 @@ class TowerLayers:
 
     def _make_block(self, block: Any) -> TowerBlock:
         attention = block.self_attn
-        modules = (attention.q_proj, attention.k_proj, attention.v_proj, attention.out_proj)
-        linears = [NativeLinear(module) for module in (*modules, block.mlp.fc1, block.mlp.fc2)]
-        biases = tuple(None if each.bias is None else self._pad_heads(each.bias) for each in linears[:3])
-        return TowerBlock(_LayerNorm.of(block.layer_norm1), _LayerNorm.of(block.layer_norm2), *linears, biases)
+        q, k, v = (NativeLinear(module) for module in (attention.q_proj, attention.k_proj, attention.v_proj))
+        return TowerBlock(
+            first=_LayerNorm.of(block.layer_norm1),
+            second=_LayerNorm.of(block.layer_norm2),
+            q=q,
+            k=k,
+            v=v,
+            o=NativeLinear(attention.out_proj),
+            up=NativeLinear(block.mlp.fc1),
+            down=NativeLinear(block.mlp.fc2),
+            biases=tuple(None if each.bias is None else self._pad_heads(each.bias) for each in (q, k, v)),
+        )
 
     def run(self, pixels_TCHW: torch.Tensor) -> torch.Tensor:
         """The tower's output for these tiles, [T, P, D] in its dtype."""
