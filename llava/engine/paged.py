@@ -1,9 +1,9 @@
-"""Keys and values in blocks, and attention over them.
+"""The paged KV cache, and attention over it.
 
-    slot = block * block_tokens + place in the block          where a position's key and value lie, in every layer
+    slot = block * block_tokens + offset in the block          where a position's key and value lie, in every layer
 
-The slow way, in torch alone, gathers each request's blocks and gives them to torch's attention; the fast way is
-compiled (kernels.cpp) and reads the blocks where they are.
+``KVCache`` runs everywhere: it gathers each request's blocks and calls torch's attention. ``NativeKVCache`` runs on
+CPUs and reads the blocks where they are, through the native kernels. Both compute the same.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ATTENTION = "llava_paged"
 
 @dataclass
 class Rows:
-    """The requests of a step: whose queries begin where, how many positions each has with them, and their blocks.
+    """The requests of a step: where each one's queries begin, how many positions it has with them, and its blocks.
 
     int32 tensors on the CPU: starts [R + 1], lengths [R], tables [R, most blocks]; int64 slots [N] of all positions.
     """
@@ -39,7 +39,7 @@ class Rows:
 
 @dataclass
 class FixedRows:
-    """One new position for each of R requests, padded to a fixed shape: int64 tensors on the model's device.
+    """One new position of each of R requests, padded to a fixed shape: int64 tensors on the model's device.
 
     tables [R, blocks], lengths [R] with the new position, slots [R].
     """
@@ -50,7 +50,7 @@ class FixedRows:
 
 
 class KVCache:
-    """For every layer keys and values [blocks, kv heads, block_tokens, head_dim], computed with in torch."""
+    """Keys and values of every layer, [blocks, kv heads, block_tokens, head_dim], with attention in torch."""
 
     def __init__(
         self,
@@ -64,22 +64,22 @@ class KVCache:
     ) -> None:
         self.block_tokens = block_tokens
         shape = (num_blocks, num_kv_heads, block_tokens, head_dim)
-        # Not cleared: on a CPU memory is only taken where something is written.
+        # Not zeroed: a CPU's pages are allocated when they are first written.
         self.keys = [torch.empty(shape, dtype=dtype, device=device) for _ in range(num_layers)]
         self.values = [torch.empty(shape, dtype=dtype, device=device) for _ in range(num_layers)]
 
     def copy(self, copies: Sequence[Copy]) -> None:
-        """Copies the beginnings of blocks, in every layer."""
+        """Copies the beginnings of blocks in every layer."""
         for source, target, _ in copies:
             for tensor in (*self.keys, *self.values):
                 tensor[target] = tensor[source]
 
     def store(self, layer: int, keys_NHD: torch.Tensor, values_NHD: torch.Tensor, rows: Rows | FixedRows) -> None:
-        """Writes a key and a value for each slot."""
+        """Writes the keys and values [N, kv heads, head_dim] of a layer to their slots."""
         slots = rows.slots.to(keys_NHD.device)
-        blocks, places = slots // self.block_tokens, slots % self.block_tokens
-        self.keys[layer][blocks, :, places] = keys_NHD
-        self.values[layer][blocks, :, places] = values_NHD
+        blocks, offsets = slots // self.block_tokens, slots % self.block_tokens
+        self.keys[layer][blocks, :, offsets] = keys_NHD
+        self.values[layer][blocks, :, offsets] = values_NHD
 
     def attend(
         self, layer: int, queries_NHD: torch.Tensor, rows: Rows | FixedRows, scaling: float, window: int | None
@@ -97,19 +97,19 @@ class KVCache:
     def _attend_fixed(
         self, layer: int, queries_RHD: torch.Tensor, rows: FixedRows, scaling: float, window: int | None
     ) -> torch.Tensor:
-        """One query of each request over all its blocks, those that only pad too: nothing depends on a length."""
+        """Attention of one query of each request over all its blocks and padding: no shape depends on a length."""
         num_requests, num_blocks = rows.tables.shape
         keys, values = (tensor[rows.tables] for tensor in (self.keys[layer], self.values[layer]))  # [R, B, KV, T, D]
         grouped = queries_RHD.view(num_requests, 1, keys.shape[2], -1, queries_RHD.shape[2])
         scores = torch.matmul(grouped, keys.transpose(3, 4)).float() * scaling  # [R, B, KV, G, T]
-        at = torch.arange(num_blocks * self.block_tokens, device=scores.device).view(1, num_blocks, 1, 1, -1)
+        positions = torch.arange(num_blocks * self.block_tokens, device=scores.device).view(1, num_blocks, 1, 1, -1)
         lengths = rows.lengths.view(-1, 1, 1, 1, 1)
-        seen = at < lengths
+        visible = positions < lengths
         if window is not None:
-            seen = seen & (at >= lengths - window)
-        # Values beyond a request's end may be anything, and zero times NaN is NaN.
-        values = values.masked_fill(~seen.transpose(3, 4), 0)
-        scores = scores.masked_fill(~seen, -torch.inf).transpose(1, 3).transpose(3, 4)  # [R, G, KV, T, B] transposed
+            visible = visible & (positions >= lengths - window)
+        # Values behind a request's end may be NaN, and zero times NaN is NaN.
+        values = values.masked_fill(~visible.transpose(3, 4), 0)
+        scores = scores.masked_fill(~visible, -torch.inf).transpose(1, 3).transpose(3, 4)  # [R, G, KV, T, B] transposed
         shape = scores.shape
         weights = scores.flatten(3).softmax(-1).view(shape).transpose(3, 4).transpose(1, 3).to(values.dtype)
         return torch.matmul(weights, values).sum(1).reshape(queries_RHD.shape)
@@ -123,7 +123,7 @@ class KVCache:
         scaling: float,
         window: int | None,
     ) -> torch.Tensor:
-        """One request's queries [heads, Q, head_dim], the last of its positions; [Q, heads, head_dim]."""
+        """Attention [Q, heads, head_dim] of one request's queries [heads, Q, head_dim], its last positions."""
         num_queries = queries.shape[1]
         first = length - num_queries  # the position of the first query
         begin = 0 if window is None else max(0, first - window + 1)
@@ -134,18 +134,18 @@ class KVCache:
         )
         num_groups = queries.shape[0] // keys.shape[0]
         if num_queries == 1:
-            # Heads that share a key and a value lie beside each other, instead of copying what they share.
+            # Grouped-query attention without expanded copies: the heads that share keys and values form one matrix.
             grouped = queries.reshape(keys.shape[0], num_groups, -1)
             scores = torch.matmul(grouped, keys.transpose(1, 2)).float() * scaling
             out = torch.matmul(scores.softmax(-1).to(values.dtype), values)
             return out.reshape(1, queries.shape[0], -1)
-        is_whole = first == 0 and (window is None or length <= window)
+        is_plain_causal = first == 0 and (window is None or length <= window)
         out = nn.functional.scaled_dot_product_attention(
             queries[None],
             keys[None],
             values[None],
-            attn_mask=None if is_whole else _mask(first, num_queries, begin, length, window, queries.device),
-            is_causal=is_whole,
+            attn_mask=None if is_plain_causal else _mask(first, num_queries, begin, length, window, queries.device),
+            is_causal=is_plain_causal,
             scale=scaling,
             enable_gqa=num_groups > 1,
         )[0]
@@ -153,7 +153,7 @@ class KVCache:
 
 
 class NativeKVCache(KVCache):
-    """The same in the order that the compiled arithmetic reads, and computed with by it."""
+    """The same in the layout of kv_cache.h, with attention by the native kernels."""
 
     def __init__(
         self,
@@ -170,7 +170,7 @@ class NativeKVCache(KVCache):
         self.values = [calls.make_cache(*shape, dtype) for _ in range(num_layers)]
 
     def store(self, layer: int, keys_NHD: torch.Tensor, values_NHD: torch.Tensor, rows: Rows | FixedRows) -> None:
-        calls.store(self.keys[layer], self.values[layer], keys_NHD, values_NHD, rows.slots)
+        calls.write_kv(self.keys[layer], self.values[layer], keys_NHD, values_NHD, rows.slots)
 
     def attend(
         self, layer: int, queries_NHD: torch.Tensor, rows: Rows | FixedRows, scaling: float, window: int | None
@@ -191,16 +191,16 @@ class NativeKVCache(KVCache):
 def _mask(
     first: int, num_queries: int, begin: int, length: int, window: int | None, device: torch.device
 ) -> torch.Tensor:
-    """True where the query at ``first`` + row may see position ``begin`` + column."""
-    at = torch.arange(first, first + num_queries, device=device)[:, None]
-    seen = torch.arange(begin, length, device=device)[None]
-    mask = seen <= at
-    return mask if window is None else mask & (seen > at - window)
+    """True where the query at position ``first`` + row sees position ``begin`` + column."""
+    queries = torch.arange(first, first + num_queries, device=device)[:, None]
+    positions = torch.arange(begin, length, device=device)[None]
+    mask = positions <= queries
+    return mask if window is None else mask & (positions > queries - window)
 
 
 @dataclass
 class PagedStep:
-    """What the layers' attention is told of a step."""
+    """The metadata that the attention of every layer needs of a step."""
 
     cache: KVCache
     rows: Rows | FixedRows
@@ -218,9 +218,9 @@ def attend_paged(
     paged: PagedStep | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attention as Transformers' layers call it, with keys and values in blocks: all [1, heads, N, head_dim].
+    """Paged attention in the form that Transformers' layers call: all tensors [1, heads, N, head_dim].
 
-    Without ``paged`` it is Transformers' own: another thread may run the model by itself meanwhile.
+    Without ``paged`` it is Transformers' own attention, for other threads that run the model meanwhile.
     """
     if paged is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -233,7 +233,7 @@ def attend_paged(
 
 
 def register() -> None:
-    """Makes ``attend_paged`` known to Transformers; again is harmless."""
+    """Registers ``attend_paged`` with Transformers; idempotent."""
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -242,7 +242,7 @@ def register() -> None:
 
 
 def attention_in_blocks(config: Any) -> AbstractContextManager[None]:
-    """Lets the layers attend over blocks, and sets everything back for whoever else runs the model.
+    """Switches the layers to paged attention, and back at the end for others who run the model.
 
     Several engines may do so with one model at once, each in its own thread.
     """

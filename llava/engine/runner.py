@@ -16,15 +16,17 @@ from typing import Any
 
 import torch
 
-from llava.engine import compiled, graphs, paged
+from llava.engine import graphs, paged
+from llava.engine.fallback import find_decoder_fallback_reason, find_tower_fallback_reason, is_replaced
 from llava.engine.feature_cache import ImageFeatureCache
+from llava.engine.native_layers import MAX_DECODE_POSITIONS, DecoderLayers, NativeLinear, TowerLayers
 from llava.engine.request import ImageSpan, Request, token_of
 from llava.engine.scheduler import Step, TileChunk
 from llava.errors import UsageError
 from llava.image.pixels import make_pixels
 from llava.model import merge
 from llava.model.hooks import has_hook
-from llava.model.packed import PackedLinear
+from llava.model.quantized_linear import QuantizedLinear
 from llava.native import calls
 
 # How many tiles the vision tower encodes at once: more would take more memory and be no faster.
@@ -61,9 +63,9 @@ class Runner:
             raise UsageError(f"The engine cannot run this model: {reason}.")
         self._decoder = self.model.get_model()
         self._num_blocks, self._block_tokens = num_blocks, block_tokens
-        self._layers: compiled.DecoderLayers | None = None
-        self._tower: compiled.TowerLayers | None = None
-        self._is_rounded, self._scratch = is_rounded, calls.Scratch()
+        self._layers: DecoderLayers | None = None
+        self._tower: TowerLayers | None = None
+        self._is_rounded, self._scratch = is_rounded, calls.ScratchBuffers()
         self._rotary: tuple[torch.Tensor, ...] | None = None
         self._windows = {find_window(config, layer) for layer in range(len(self._decoder.layers))}
         self._make_cache()
@@ -77,7 +79,9 @@ class Runner:
         num_layers, num_kv_heads = len(self._decoder.layers), config.num_key_value_heads
         group, shape = config.num_attention_heads // num_kv_heads, (num_kv_heads, self._block_tokens, first.head_dim)
         self._graphs: graphs.GraphDecoder | None = None
-        self._cache_fallback_reason = calls.find_obstacle(dtype, device, first.head_dim, group, self._block_tokens)
+        self._cache_fallback_reason = calls.find_fallback_reason(
+            dtype, device, first.head_dim, group, self._block_tokens
+        )
         if self._cache_fallback_reason is None:
             self.cache: paged.KVCache = paged.NativeKVCache(num_layers, self._num_blocks, *shape, dtype)
             return
@@ -94,26 +98,26 @@ class Runner:
         if self._graphs is not None:
             self._graphs.clear()
         # Why the decoder falls back from the compiled library to torch; None if it does not.
-        self.fallback_reason = self._cache_fallback_reason
-        if self.fallback_reason is None:
-            self.fallback_reason = compiled.find_layer_obstacle(self._decoder, self.model.dtype)
+        self.fallback_reason = self._cache_fallback_reason or find_decoder_fallback_reason(
+            self._decoder, self.model.dtype
+        )
         if self.fallback_reason is None and len(self._windows) > 1:
             self.fallback_reason = "its layers have sliding windows of different lengths"
         self._layers = None
         if self.fallback_reason is None:
             assert isinstance(self.cache, paged.NativeKVCache)
             (window,) = self._windows
-            self._layers = compiled.DecoderLayers(
+            self._layers = DecoderLayers(
                 self._decoder, self.model.config, self.cache, window, self._scratch, self._is_rounded
             )
         head = self.model.lm_head
-        is_plain = type(head) in (torch.nn.Linear, PackedLinear) and head.bias is None and not has_hook([head])
-        self._head = compiled.Product(head) if self._layers is not None and is_plain else None
+        is_plain = type(head) in (torch.nn.Linear, QuantizedLinear) and head.bias is None and not has_hook([head])
+        self._head = NativeLinear(head) if self._layers is not None and is_plain else None
         tower = self.model.get_vision_tower()
-        is_compiled = isinstance(self.cache, paged.NativeKVCache) and compiled.find_tower_obstacle(tower) is None
-        self._tower = compiled.TowerLayers(tower, self._scratch) if is_compiled else None
+        is_native = isinstance(self.cache, paged.NativeKVCache) and find_tower_fallback_reason(tower) is None
+        self._tower = TowerLayers(tower, self._scratch) if is_native else None
         # A copy without weights: functional_call would swap them in the model itself, where ``has_new_weights`` looks.
-        self._projector = copy.deepcopy(self._decoder.mm_projector).to("meta") if is_compiled else None
+        self._projector = copy.deepcopy(self._decoder.mm_projector).to("meta") if is_native else None
 
     def has_new_weights(self) -> bool:
         """Whether weights were changed or replaced, or hooks added, since ``reload``. Safe from any thread."""
@@ -187,8 +191,8 @@ class Runner:
 
     def _compute_logits(self, hidden_NC: torch.Tensor) -> torch.Tensor:
         """Float32 logits [N, V]: final norm and head."""
-        if self._head is not None and self._layers is not None and len(hidden_NC) <= compiled.MAX_POSITIONS:
-            return self._head.few(self._layers.normalize(hidden_NC))
+        if self._head is not None and self._layers is not None and len(hidden_NC) <= MAX_DECODE_POSITIONS:
+            return self._head.gemv(self._layers.normalize(hidden_NC))
         return self.model.lm_head(self._decoder.norm(hidden_NC.to(self.model.dtype))).float()
 
     def _embed(self, request: Request, start: int, stop: int) -> torch.Tensor:
@@ -230,7 +234,7 @@ class Runner:
             return self.model.encode_images(tiles_TCHW)
         features_TPD = self._tower.run(tiles_TCHW)
         projector = self.model.get_model().mm_projector
-        if features_TPD.dtype == self._tower.working_dtype:
+        if features_TPD.dtype == self._tower.compute_dtype:
             return projector(features_TPD)
         # bfloat16 on a CPU without instructions for it: the projector, too, computes in float32.
         widened = {name: tensor.float() for name, tensor in projector.state_dict().items()}
@@ -281,7 +285,7 @@ def find_fallback_reason(model: Any) -> str | None:
     if has_hook([model, decoder]):
         return "a hook is on a module that the engine does not call"
     for module in itertools.chain([decoder], *((layer, layer.self_attn) for layer in decoder.layers)):
-        if compiled.is_replaced(module):
+        if is_replaced(module):
             return f"the forward of its {type(module).__name__} was replaced"
     for name in ("unpad_image", "get_anyres_image_grid_shape"):
         if not getattr(merge, name).__module__.startswith("llava."):

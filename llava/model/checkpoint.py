@@ -29,9 +29,9 @@ from llava.model.companions import (
 from llava.model.dispatch import find_device_map, spread
 from llava.model.folders import new_folder
 from llava.model.opening import OpenCheckpoint, check_tied, open_checkpoint
-from llava.model.packed import PackedLinear, bits_for, pack_layer, pack_model
 from llava.model.placement import check_flash_attention, choose_device, choose_dtype, read_dtype
 from llava.model.quantize import check_quantization, is_quantized, quantize_layer, quantize_model
+from llava.model.quantized_linear import QuantizedLinear, bits_for, quantize_linear, quantize_linears
 from llava.model.sources import DEFAULT_MODEL
 from llava.model.weights import forget_pages, is_mapped, write_tensors
 
@@ -122,7 +122,7 @@ def load_model(
         if adapter is not None:
             adapters.apply_adapter(model, adapter, merge)
         if quantizes_later and chosen_device.type == "cpu":
-            pack_model(model, bits)
+            quantize_linears(model, bits)
         elif quantizes_later:
             quantize_model(model, bits, chosen_device)
         if spreads is not None:
@@ -159,7 +159,7 @@ def _fill(opened: OpenCheckpoint, device: torch.device, dtype: torch.dtype, bits
             head = value
         else:
             _assign(model, ours, value, bits, device)
-            if isinstance(model.get_submodule(ours.rpartition(".")[0]), PackedLinear) and is_mapped(path):
+            if isinstance(model.get_submodule(ours.rpartition(".")[0]), QuantizedLinear) and is_mapped(path):
                 forget_pages(tensor)
     _check_together(finite, opened, dtype)
     if is_tied:
@@ -205,7 +205,7 @@ def _assign(model: Any, name: str, value: torch.Tensor, bits: int, device: torch
     if device.type == "cpu":
         own_bits = bits_for(name, bits, model.config.tie_word_embeddings)
         if own_bits < 16 and isinstance(owner, nn.Linear):
-            pack_layer(model, owner_name, value, own_bits)
+            quantize_linear(model, owner_name, value, own_bits)
             return
     elif is_quantized(name, owner, bits):
         quantize_layer(model, owner_name, leaf, value, bits, device)

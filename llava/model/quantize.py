@@ -29,7 +29,7 @@ def check_quantization(bits: int, device: torch.device, is_apart: bool = False) 
     if device.type == "cpu":
         if is_apart:
             raise UsageError(f"Matrices of {bits} bits on a CPU take no adapter beside them: merge it, or use 16 bits.")
-        return  # packed by ourselves: packed.py
+        return  # quantized by ourselves: quantized_linear.py
     if device.type != "cuda":
         raise UsageError(
             f"Loading in {bits} bits is there for CPUs and NVIDIA GPUs, but the device is {device}. "

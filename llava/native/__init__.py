@@ -1,1 +1,1 @@
-"""Compiled arithmetic for CPUs: matrices in 8 and 4 bits, attention over blocks, whole decoder steps."""
+"""Native kernels for CPUs: quantized matrices, attention over the paged KV cache, whole decode steps."""

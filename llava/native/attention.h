@@ -1,308 +1,296 @@
-// Attention over keys and values in blocks.
+// Attention over the paged KV cache with an online softmax: one pass over the positions, 64 of them ("a KV tile") at a
+// time, without ever holding a whole row of scores.
 //
-// Both caches hold, per layer, block and kv head, what the products below read in order ("pairs" are neighbours of the
-// summed dimension, 2 for bfloat16 and 1 for float32; a lane is one of 16 columns):
-//
-//     keys    [block_tokens / 16][head_dim / pairs][16 lanes][pairs]     a vector is one dimension (pair) of 16 positions
-//     values  [block_tokens / pairs][head_dim][pairs]                    a vector is 16 dimensions of one position (pair)
+// Source: Milakov and Gimelshein 2018 (online softmax), Dao et al. 2022 (FlashAttention).
 
 #pragma once
 
-#include "vectors.h"
+#include "kv_cache.h"
+#include "scratch.h"
+
+#include <vector>
 
 namespace {
 
-// out[ROWS][16 * VECTORS] (+)= a[ROWS][k] * b[k / pairs][16 * VECTORS][pairs], `b`'s rows and vectors being apart by
-// `b_row` and `b_vector` elements.
+constexpr int MAX_ROWS = 48;  // queries that attend together
+constexpr int KV_TILE = 64;   // positions multiplied together
+constexpr Ints LANE_INDEX = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+// The dtype in which a cache's numbers are multiplied. Where a CPU has no bfloat16 dot product it is float32, and each
+// KV tile is widened once for all queries.
+#if defined(__AVX512BF16__)
+template <typename T> using ComputeType = T;
+#else
+template <typename T> using ComputeType = float;
+#endif
+
+// out[ROWS][16 * VECTORS] (+)= a[ROWS][k] * b[k / depth][16 * VECTORS][depth], in registers. `b`'s rows and vectors lie
+// `b_row` and `b_vector` elements apart.
 template <typename T, int ROWS, int VECTORS>
-inline void tile(const T* a, long a_row, const T* b, long b_row, long b_vector, int k, float* out, long out_row, bool add) {
-    constexpr int P = Pairs<T>::N;
+inline void microkernel(const T* a, long a_row, const T* b, long b_row, long b_vector, int k, float* out, long out_row,
+                        bool add) {
+    constexpr int DEPTH = DotStep<T>::DEPTH;
     Floats acc[ROWS][VECTORS];
     for (int r = 0; r < ROWS; r++)
-        for (int v = 0; v < VECTORS; v++) acc[r][v] = add ? load(out + r * out_row + v * LANES) : splat(0.0f);
-    for (int i = 0; i < k; i += P) {
-        const T* row = b + long(i / P) * b_row;
+        for (int v = 0; v < VECTORS; v++) acc[r][v] = add ? load(out + r * out_row + v * LANES) : broadcast(0.0f);
+    for (int i = 0; i < k; i += DEPTH) {
+        const T* row = b + long(i / DEPTH) * b_row;
 #pragma GCC unroll 8
         for (int v = 0; v < VECTORS; v++)
 #pragma GCC unroll 8
-            for (int r = 0; r < ROWS; r++) acc[r][v] = Pairs<T>::madd(acc[r][v], a + r * a_row + i, row + v * b_vector);
+            for (int r = 0; r < ROWS; r++)
+                acc[r][v] = DotStep<T>::fma(acc[r][v], a + r * a_row + i, row + v * b_vector);
     }
     for (int r = 0; r < ROWS; r++)
-        for (int v = 0; v < VECTORS; v++) save(out + r * out_row + v * LANES, acc[r][v]);
+        for (int v = 0; v < VECTORS; v++) store(out + r * out_row + v * LANES, acc[r][v]);
 }
 
 template <typename T, int VECTORS>
-inline void tile_rows(int rows, const T* a, long a_row, const T* b, long b_row, long b_vector, int k, float* out,
+inline void gemm_rows(int rows, const T* a, long a_row, const T* b, long b_row, long b_vector, int k, float* out,
                       long out_row, bool add) {
     constexpr int BLOCK = VECTORS >= 4 ? 6 : 8;
     for (; rows >= BLOCK; rows -= BLOCK, a += BLOCK * a_row, out += BLOCK * out_row)
-        tile<T, BLOCK, VECTORS>(a, a_row, b, b_row, b_vector, k, out, out_row, add);
+        microkernel<T, BLOCK, VECTORS>(a, a_row, b, b_row, b_vector, k, out, out_row, add);
     for (; rows >= 2; rows -= 2, a += 2 * a_row, out += 2 * out_row)
-        tile<T, 2, VECTORS>(a, a_row, b, b_row, b_vector, k, out, out_row, add);
-    if (rows) tile<T, 1, VECTORS>(a, a_row, b, b_row, b_vector, k, out, out_row, add);
+        microkernel<T, 2, VECTORS>(a, a_row, b, b_row, b_vector, k, out, out_row, add);
+    if (rows) microkernel<T, 1, VECTORS>(a, a_row, b, b_row, b_vector, k, out, out_row, add);
 }
 
+// The same for any number of rows and vectors.
 template <typename T>
-inline void product(int rows, const T* a, long a_row, const T* b, long b_row, long b_vector, int vectors, int k,
-                    float* out, long out_row, bool add) {
+inline void gemm(int rows, const T* a, long a_row, const T* b, long b_row, long b_vector, int vectors, int k,
+                 float* out, long out_row, bool add) {
     int v = 0;
     for (; v + 4 <= vectors; v += 4)
-        tile_rows<T, 4>(rows, a, a_row, b + v * b_vector, b_row, b_vector, k, out + v * LANES, out_row, add);
+        gemm_rows<T, 4>(rows, a, a_row, b + v * b_vector, b_row, b_vector, k, out + v * LANES, out_row, add);
     for (; v + 2 <= vectors; v += 2)
-        tile_rows<T, 2>(rows, a, a_row, b + v * b_vector, b_row, b_vector, k, out + v * LANES, out_row, add);
+        gemm_rows<T, 2>(rows, a, a_row, b + v * b_vector, b_row, b_vector, k, out + v * LANES, out_row, add);
     for (; v < vectors; v++)
-        tile_rows<T, 1>(rows, a, a_row, b + v * b_vector, b_row, b_vector, k, out + v * LANES, out_row, add);
+        gemm_rows<T, 1>(rows, a, a_row, b + v * b_vector, b_row, b_vector, k, out + v * LANES, out_row, add);
 }
 
-struct Cache {
-    int block_tokens, num_kv_heads, head_dim;
-    long per_head() const { return long(block_tokens) * head_dim; }
-    template <typename T> T* at(T* cache, long block, int head) const {
-        return cache + (block * num_kv_heads + head) * per_head();
-    }
-};
-
-template <typename T> void write_key(const Cache& c, T* head, int place, const float* key) {
-    constexpr int P = Pairs<T>::N;
-    T* at = head + long(place / LANES) * LANES * c.head_dim + (place % LANES) * P;
-    for (int d = 0; d < c.head_dim; d++) store(at + long(d / P) * LANES * P + d % P, key[d]);
-}
-
-// `is_last`: the next place is not written in this step. Its part of a pair is then cleared, since whatever lies there is
-// multiplied by zero, and zero times a NaN that another request left is no zero.
-template <typename T> void write_value(const Cache& c, T* head, int place, const float* value, bool is_last) {
-    constexpr int P = Pairs<T>::N;
-    T* at = head + long(place / P) * P * c.head_dim + place % P;
-    for (int d = 0; d < c.head_dim; d++) store(at + long(d) * P, value[d]);
-    if (P == 2 && place % 2 == 0 && is_last)
-        for (int d = 0; d < c.head_dim; d++) store(at + long(d) * P + 1, 0.0f);
-}
-
-// What a group of queries has seen of its positions so far: the softmax's running maximum and sum, and the weighted
-// values, [rows][head_dim].
-constexpr int MAX_ROWS = 48;
-constexpr int KEYS = 64;  // positions looked at together
-constexpr int MAX_DIM = 256;
-constexpr Ints COUNT = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-
-struct Seen {
-    float largest[MAX_ROWS], total[MAX_ROWS];
+// What a group of queries has seen so far: per row the running maximum and sum of the softmax, and the weighted sum of
+// the values [rows][head_dim], all relative to that maximum.
+struct OnlineSoftmax {
+    float running_max[MAX_ROWS], running_sum[MAX_ROWS];
     alignas(64) float values[MAX_ROWS * MAX_DIM];
-    alignas(64) float near[KEYS * MAX_DIM];  // the keys or values looked at, out of all their blocks
-    void begin(int rows, int dim) {
-        for (int r = 0; r < rows; r++) largest[r] = -INFINITY, total[r] = 0;
+    alignas(64) float gathered[KV_TILE * MAX_DIM];  // a tile's keys, then its values, out of all their blocks
+
+    void reset(int rows, int dim) {
+        for (int r = 0; r < rows; r++) running_max[r] = -INFINITY, running_sum[r] = 0;
         std::fill(values, values + rows * dim, 0.0f);
     }
+    // out [head_dim] = the attention of row r; 0 for a row that sees nothing.
+    template <typename Put> void finish(int r, int dim, Put put) const {
+        const float scale = running_sum[r] > 0 ? 1 / running_sum[r] : 0;
+        for (int d = 0; d < dim; d += LANES) put(d, load(values + r * dim + d) * scale);
+    }
 };
 
-// What numbers in a cache are multiplied as: where a CPU has no instructions for pairs of bfloat16, as float32, and each
-// run of vectors is widened once for all queries of a piece.
-#if defined(__AVX512BF16__)
-template <typename T> using Worked = T;
-#else
-template <typename T> using Worked = float;
-#endif
-
-inline void widen_pairs(const Words words, float* first, float* second) {
-    save(first, as_floats(words << 16));
-    save(second, as_floats(words & 0xffff0000u));
+inline void widen_pairs(const UInts words, float* first, float* second) {
+    store(first, as_floats(words << 16));
+    store(second, as_floats(words & 0xffff0000u));
 }
 
-// `count` keys or values of one block, as they are multiplied: [dim / pairs][16][pairs] of 16 keys as [dim][16], and
-// [count / pairs][dim][pairs] values as [count][dim].
-template <typename T> void bring_keys(const T* from, int count, int dim, T* to) { std::copy(from, from + count * dim, to); }
-template <typename T> void bring_values(const T* from, int count, int dim, T* to) { bring_keys(from, count, dim, to); }
-inline void bring_keys(const bf16* from, int count, int dim, float* to) {
+// `count` keys or values of one block as they are multiplied. Widened, the depth becomes 1: keys [dim][16] of 16
+// positions each, values [count][dim].
+template <typename T> void gather_keys(const T* from, int count, int dim, T* to) {
+    std::copy(from, from + count * dim, to);
+}
+template <typename T> void gather_values(const T* from, int count, int dim, T* to) {
+    std::copy(from, from + count * dim, to);
+}
+inline void gather_keys(const bf16* from, int count, int dim, float* to) {
     for (int i = 0; i < count * dim; i += 2 * LANES)
-        widen_pairs(*reinterpret_cast<const Words*>(from + i), to + i, to + i + LANES);
+        widen_pairs(*reinterpret_cast<const UInts*>(from + i), to + i, to + i + LANES);
 }
-inline void bring_values(const bf16* from, int count, int dim, float* to) {
+inline void gather_values(const bf16* from, int count, int dim, float* to) {
     for (int i = 0; i < count; i += 2)
         for (int d = 0; d < dim; d += LANES)
-            widen_pairs(*reinterpret_cast<const Words*>(from + long(i) * dim + d * 2), to + long(i) * dim + d,
+            widen_pairs(*reinterpret_cast<const UInts*>(from + long(i) * dim + d * 2), to + long(i) * dim + d,
                         to + long(i + 1) * dim + d);
 }
 
-// Looks at positions `from` to `to` of a table (`from` a multiple of 16): rows of `queries` [rows][dim], of which row r
-// may see positions first[r] to last[r]. block_tokens is a multiple of 16.
-template <typename T>
-void look(const Cache& c, const T* keys, const T* values, const int32_t* table, int head, const Worked<T>* queries,
-          int rows, const int* first, const int* last, int from, int to, float scale, Seen& seen) {
-    using W = Worked<T>;
-    constexpr int P = Pairs<W>::N;
-    const int dim = c.head_dim;
-    alignas(64) float scores[MAX_ROWS * KEYS];
-    alignas(64) W weights[MAX_ROWS * KEYS];
-    W* near = reinterpret_cast<W*>(seen.near);
-    // Blocks are short. For many rows it pays to put what is in them together first; numbers to be widened have to be.
-    const bool gathers = !std::is_same<T, W>::value || rows >= 8;
-    // A block holds too little of one head for the hardware to see what comes next.
-    auto ask_for = [&](const T* cache, int begin, int end) {
-        for (int position = begin; position < end; position += LANES) {
-            const T* block = c.at(cache, table[position / c.block_tokens], head) + long(position % c.block_tokens) * dim;
-            for (int i = 0; i < LANES * dim; i += 64 / int(sizeof(T))) __builtin_prefetch(block + i);
-        }
-    };
-    int least = *std::max_element(first, first + rows), most = *std::min_element(last, last + rows);
-    for (int start = from; start < to; start += KEYS) {
-        int count = std::min(KEYS, to - start), vectors = (count + LANES - 1) / LANES;
-        const int next = start + KEYS, end_of_next = std::min(next + KEYS, to);
-        if (rows < MAX_ROWS / 2) ask_for(keys, next, end_of_next);
-        // Whole runs of vectors inside one block at a time.
-        for (int v = 0; v < vectors;) {
-            int position = start + v * LANES, place = position % c.block_tokens;
-            int run = std::min(vectors - v, (c.block_tokens - place) / LANES);
-            const T* block = c.at(keys, table[position / c.block_tokens], head) + long(place) * dim;
-            if (gathers)
-                bring_keys(block, run * LANES, dim, near + long(v) * LANES * dim);
-            else
-                product<W>(rows, queries, dim, (const W*)block, long(LANES) * P, long(LANES) * dim, run, dim,
-                           scores + v * LANES, KEYS, false);
-            v += run;
-        }
-        if (gathers)
-            product<W>(rows, queries, dim, near, long(LANES) * P, long(LANES) * dim, vectors, dim, scores, KEYS, false);
-        if (rows < MAX_ROWS / 2) ask_for(values, next, end_of_next);
-        bool is_whole = start >= least && start + vectors * LANES - 1 <= most;
-        for (int r = 0; r < rows; r++) {
-            float* row = scores + r * KEYS;
-            Floats top = splat(-INFINITY);
-            for (int v = 0; v < vectors; v++) {
-                Floats s = load(row + v * LANES) * scale;
-                if (!is_whole) {
-                    Ints position = COUNT + (start + v * LANES);
-                    s = (position < first[r]) | (position > last[r]) ? splat(-INFINITY) : s;
-                }
-                save(row + v * LANES, s);
-                top = larger(top, s);
-            }
-            float highest = std::max(seen.largest[r], largest_of(top));
-            W* w = weights + r * KEYS;
-            if (highest == -INFINITY) {  // nothing to see here yet
-                for (int i = 0; i < vectors * LANES; i++) store(w + i, 0.0f);
-                continue;
-            }
-            float shrink = highest == seen.largest[r] ? 1.0f : std::exp(seen.largest[r] - highest);
-            Floats sums = splat(0.0f);
-            for (int v = 0; v < vectors; v++) {
-                Floats e = exponential(load(row + v * LANES) - highest);
-                sums += e;
-                save(w + v * LANES, e);
-            }
-            seen.total[r] = seen.total[r] * shrink + sum(sums);
-            if (shrink != 1.0f)
-                for (int d = 0; d < dim; d += LANES) {
-                    float* to_shrink = seen.values + r * dim + d;
-                    save(to_shrink, load(to_shrink) * shrink);
-                }
-            seen.largest[r] = highest;
-        }
-        // A cache of pairs has both of the last one, whatever the second is multiplied with.
-        const int pairs = (count + Pairs<T>::N - 1) / Pairs<T>::N * Pairs<T>::N;
-        for (int done = 0; done < pairs;) {
-            int position = start + done, place = position % c.block_tokens;
-            int run = std::min(pairs - done, c.block_tokens - place);
-            const T* block = c.at(values, table[position / c.block_tokens], head) + long(place) * dim;
-            if (gathers)
-                bring_values(block, run, dim, near + long(done) * dim);
-            else
-                product<W>(rows, weights + done, KEYS, (const W*)block, long(P) * dim, long(LANES) * P, dim / LANES,
-                           run, seen.values, dim, true);
-            done += run;
-        }
-        if (gathers)
-            product<W>(rows, weights, KEYS, near, long(P) * dim, long(LANES) * P, dim / LANES, pairs, seen.values, dim,
-                       true);
+// The queries of one KV head that attend together, [rows][head_dim]: row r sees positions first[r] to last[r] of one
+// block table. block_tokens is a multiple of 16.
+template <typename T> struct AttentionTask {
+    const KVLayout& kv;
+    const T *keys, *values;
+    const int32_t* table;
+    int head;
+    const ComputeType<T>* queries;
+    int rows;
+    const int *first, *last;
+    float scale;
+
+    // Blocks are short. For many rows it pays to gather a tile out of them first; what is widened has to be gathered.
+    bool gathers() const { return !std::is_same<T, ComputeType<T>>::value || rows >= 8; }
+    const T* block_at(const T* cache, int position) const {
+        return kv.at(cache, table[position / kv.block_tokens], head) + long(position % kv.block_tokens) * kv.head_dim;
+    }
+};
+
+// Prefetches positions begin to end: a block holds too little of one head for the hardware's prefetcher to help.
+template <typename T> inline void prefetch_tile(const AttentionTask<T>& task, const T* cache, int begin, int end) {
+    for (int position = begin; position < end; position += LANES) {
+        const T* block = task.block_at(cache, position);
+        for (int i = 0; i < LANES * task.kv.head_dim; i += 64 / int(sizeof(T))) __builtin_prefetch(block + i);
     }
 }
 
-template <typename T> void finish(const Seen& seen, int r, int dim, T* out) {
-    float share = seen.total[r] > 0 ? 1 / seen.total[r] : 0;
-    for (int d = 0; d < dim; d += LANES) save(out + d, load(seen.values + r * dim + d) * share);
+// scores[rows][KV_TILE] = queries times the keys of `vectors` * 16 positions from `start` on.
+template <typename T>
+inline void score_tile(const AttentionTask<T>& task, int start, int vectors, ComputeType<T>* gathered, float* scores) {
+    using C = ComputeType<T>;
+    const int dim = task.kv.head_dim, block_tokens = task.kv.block_tokens;
+    const long b_row = long(LANES) * DotStep<C>::DEPTH, b_vector = long(LANES) * dim;
+    for (int v = 0; v < vectors;) {  // the vectors of one block at a time
+        const int position = start + v * LANES;
+        const int run = std::min(vectors - v, (block_tokens - position % block_tokens) / LANES);
+        const T* block = task.block_at(task.keys, position);
+        if (task.gathers())
+            gather_keys(block, run * LANES, dim, gathered + v * b_vector);
+        else
+            gemm<C>(task.rows, task.queries, dim, (const C*)block, b_row, b_vector, run, dim, scores + v * LANES,
+                    KV_TILE, false);
+        v += run;
+    }
+    if (task.gathers())
+        gemm<C>(task.rows, task.queries, dim, gathered, b_row, b_vector, vectors, dim, scores, KV_TILE, false);
 }
 
-}  // namespace
-
-extern "C" {
-
-struct Attention {
-    int32_t num_rows, num_heads, num_kv_heads, head_dim, block_tokens, table_stride, window, num_threads;
-    int32_t sees_all;  // a query sees all positions of its request, those behind its own too
-    float scale;
-    const int32_t* starts;   // [rows + 1] where each request's queries begin
-    const int32_t* lengths;  // [rows] its positions, these queries' own at the end
-    const int32_t* tables;   // [rows][table_stride]
-};
+// Turns row r of a tile's scores into softmax weights relative to the new running maximum, and rescales what the row
+// has accumulated to that maximum.
+template <typename T>
+inline void update_softmax(const AttentionTask<T>& task, int r, int start, int vectors, bool is_masked, float* scores,
+                           ComputeType<T>* weights, OnlineSoftmax& state) {
+    Floats top = broadcast(-INFINITY);
+    for (int v = 0; v < vectors; v++) {
+        Floats s = load(scores + v * LANES) * task.scale;
+        if (is_masked) {
+            Ints position = LANE_INDEX + (start + v * LANES);
+            s = (position < task.first[r]) | (position > task.last[r]) ? broadcast(-INFINITY) : s;
+        }
+        store(scores + v * LANES, s);
+        top = max(top, s);
+    }
+    const float new_max = std::max(state.running_max[r], reduce_max(top));
+    if (new_max == -INFINITY) {  // the row sees nothing yet
+        for (int i = 0; i < vectors * LANES; i++) store(weights + i, 0.0f);
+        return;
+    }
+    const float rescale = new_max == state.running_max[r] ? 1.0f : std::exp(state.running_max[r] - new_max);
+    Floats sums = broadcast(0.0f);
+    for (int v = 0; v < vectors; v++) {
+        Floats e = exp_nonpositive(load(scores + v * LANES) - new_max);
+        sums += e;
+        store(weights + v * LANES, e);
+    }
+    state.running_sum[r] = state.running_sum[r] * rescale + reduce_sum(sums);
+    if (rescale != 1.0f)
+        for (int d = 0; d < task.kv.head_dim; d += LANES) {
+            float* values = state.values + r * task.kv.head_dim + d;
+            store(values, load(values) * rescale);
+        }
+    state.running_max[r] = new_max;
 }
 
-namespace {
+// state.values += weights[rows][KV_TILE] times the values of `count` positions from `start` on.
+template <typename T>
+inline void accumulate_values(const AttentionTask<T>& task, int start, int count, const ComputeType<T>* weights,
+                              ComputeType<T>* gathered, OnlineSoftmax& state) {
+    using C = ComputeType<T>;
+    const int dim = task.kv.head_dim, block_tokens = task.kv.block_tokens;
+    const long b_row = long(DotStep<C>::DEPTH) * dim, b_vector = long(LANES) * DotStep<C>::DEPTH;
+    // The cache holds whole pairs; the second of an odd last one has weight 0.
+    const int padded = (count + DotStep<T>::DEPTH - 1) / DotStep<T>::DEPTH * DotStep<T>::DEPTH;
+    for (int done = 0; done < padded;) {  // the positions of one block at a time
+        const int position = start + done, run = std::min(padded - done, block_tokens - position % block_tokens);
+        const T* block = task.block_at(task.values, position);
+        if (task.gathers())
+            gather_values(block, run, dim, gathered + long(done) * dim);
+        else
+            gemm<C>(task.rows, weights + done, KV_TILE, (const C*)block, b_row, b_vector, dim / LANES, run,
+                    state.values, dim, true);
+        done += run;
+    }
+    if (task.gathers())
+        gemm<C>(task.rows, weights, KV_TILE, gathered, b_row, b_vector, dim / LANES, padded, state.values, dim, true);
+}
 
-// A piece of work: queries begin to end of a request under one kv head.
-struct Piece {
+// Attends to positions `from` to `to` (`from` a multiple of 16) and adds what the queries see there to `state`.
+template <typename T> void attend_chunk(const AttentionTask<T>& task, int from, int to, OnlineSoftmax& state) {
+    alignas(64) float scores[MAX_ROWS * KV_TILE];
+    alignas(64) ComputeType<T> weights[MAX_ROWS * KV_TILE];
+    auto* gathered = reinterpret_cast<ComputeType<T>*>(state.gathered);
+    const bool prefetches = task.rows < MAX_ROWS / 2;
+    // Every row sees all positions between these two.
+    const int all_from = *std::max_element(task.first, task.first + task.rows);
+    const int all_to = *std::min_element(task.last, task.last + task.rows);
+    for (int start = from; start < to; start += KV_TILE) {
+        const int count = std::min(KV_TILE, to - start), vectors = (count + LANES - 1) / LANES;
+        const int next = start + KV_TILE, next_end = std::min(next + KV_TILE, to);
+        if (prefetches) prefetch_tile(task, task.keys, next, next_end);
+        score_tile(task, start, vectors, gathered, scores);
+        if (prefetches) prefetch_tile(task, task.values, next, next_end);
+        const bool is_masked = start < all_from || start + vectors * LANES - 1 > all_to;
+        for (int r = 0; r < task.rows; r++)
+            update_softmax(task, r, start, vectors, is_masked, scores + r * KV_TILE, weights + r * KV_TILE, state);
+        accumulate_values(task, start, count, weights, gathered, state);
+    }
+}
+
+// Queries begin to end of request `row`, under one KV head.
+struct QueryChunk {
     int row, head, begin, end;
 };
 
-template <typename T>
-void attend(const Attention& a, const T* queries, const T* keys, const T* values, T* out) {
-    const Cache cache{a.block_tokens, a.num_kv_heads, a.head_dim};
-    const int group = a.num_heads / a.num_kv_heads, dim = a.head_dim;
-    const int step = std::max(1, MAX_ROWS / group);  // queries of one piece: all their heads go together
-    long num_pieces = 0;
+// Cuts all queries into chunks of at most `step`. The last queries of a request see the most, so they go first: no
+// thread is left alone with them at the end.
+inline std::vector<QueryChunk> cut_queries(const Attention& a, int step) {
+    std::vector<QueryChunk> chunks;
     for (int r = 0; r < a.num_rows; r++)
-        num_pieces += long((a.starts[r + 1] - a.starts[r] + step - 1) / step) * a.num_kv_heads;
-    Piece* pieces = KEPT(Piece, num_pieces);
-    long n = 0;
-    for (int r = 0; r < a.num_rows; r++) {
-        int count = a.starts[r + 1] - a.starts[r];
-        // The last queries see the most: they go first, so that no thread is left with them at the end.
-        for (int end = count; end > 0; end -= step)
-            for (int h = 0; h < a.num_kv_heads; h++) pieces[n++] = {r, h, std::max(0, end - step), end};
-    }
-#pragma omp parallel num_threads(a.num_threads)
-    {
-        Seen* seen = KEPT(Seen, 1);
-        alignas(64) Worked<T> gathered[MAX_ROWS * MAX_DIM];
-        int first[MAX_ROWS], last[MAX_ROWS];
-#pragma omp for schedule(dynamic)
-        for (long i = 0; i < num_pieces; i++) {
-            const Piece& p = pieces[i];
-            int start = a.starts[p.row], count = a.starts[p.row + 1] - start, length = a.lengths[p.row];
-            int rows = 0;
-            for (int q = p.begin; q < p.end; q++)
-                for (int g = 0; g < group; g++, rows++) {
-                    const T* query = queries + (long(start + q) * a.num_heads + p.head * group + g) * dim;
-                    for (int d = 0; d < dim; d += LANES) save(gathered + rows * dim + d, load(query + d));
-                    last[rows] = a.sees_all ? length - 1 : length - count + q;
-                    first[rows] = a.window ? std::max(0, last[rows] - a.window + 1) : 0;
-                }
-            seen->begin(rows, dim);
-            look<T>(cache, keys, values, a.tables + long(p.row) * a.table_stride, p.head, gathered, rows, first, last,
-                    first[0] / LANES * LANES, last[rows - 1] + 1, a.scale, *seen);
-            rows = 0;
-            for (int q = p.begin; q < p.end; q++)
-                for (int g = 0; g < group; g++, rows++)
-                    finish(*seen, rows, dim, out + (long(start + q) * a.num_heads + p.head * group + g) * dim);
-        }
-    }
+        for (int end = a.starts[r + 1] - a.starts[r]; end > 0; end -= step)
+            for (int h = 0; h < a.num_kv_heads; h++) chunks.push_back({r, h, std::max(0, end - step), end});
+    return chunks;
 }
 
 template <typename T>
-void write(const Cache& cache, int num, const T* keys, const T* values, const int64_t* slots, T* key_cache,
-           T* value_cache, int num_threads) {
-    const int heads = cache.num_kv_heads, dim = cache.head_dim;
-#pragma omp parallel for num_threads(num_threads) schedule(static)
-    for (long i = 0; i < long(num) * heads; i++) {
-        long n = i / heads;
-        int head = int(i % heads);
-        long block = slots[n] / cache.block_tokens;
-        int place = int(slots[n] % cache.block_tokens);
-        float row[MAX_DIM];
-        for (int d = 0; d < dim; d++) row[d] = to_float(keys[(n * heads + head) * dim + d]);
-        write_key(cache, cache.at(key_cache, block, head), place, row);
-        for (int d = 0; d < dim; d++) row[d] = to_float(values[(n * heads + head) * dim + d]);
-        bool is_last = n + 1 == num || slots[n + 1] != slots[n] + 1;
-        write_value(cache, cache.at(value_cache, block, head), place, row, is_last);
+void attend_query_chunk(const Attention& a, const QueryChunk& chunk, const T* queries, const T* keys, const T* values,
+                        T* out, OnlineSoftmax& state) {
+    const KVLayout kv{a.block_tokens, a.num_kv_heads, a.head_dim};
+    const int group = a.num_heads / a.num_kv_heads, dim = a.head_dim;
+    const int start = a.starts[chunk.row], num = a.starts[chunk.row + 1] - start, length = a.lengths[chunk.row];
+    alignas(64) ComputeType<T> gathered[MAX_ROWS * MAX_DIM];
+    int first[MAX_ROWS], last[MAX_ROWS];
+    const int rows = (chunk.end - chunk.begin) * group;
+    auto offset_of = [&](int r) {  // where row r's query and output lie
+        return (long(start + chunk.begin + r / group) * a.num_heads + chunk.head * group + r % group) * dim;
+    };
+    for (int r = 0; r < rows; r++) {
+        const T* query = queries + offset_of(r);
+        for (int d = 0; d < dim; d += LANES) store(gathered + r * dim + d, load(query + d));
+        last[r] = a.is_bidirectional ? length - 1 : length - num + chunk.begin + r / group;
+        first[r] = a.window ? std::max(0, last[r] - a.window + 1) : 0;
     }
+    const int32_t* table = a.tables + long(chunk.row) * a.table_stride;
+    state.reset(rows, dim);
+    attend_chunk<T>({kv, keys, values, table, chunk.head, gathered, rows, first, last, a.scale},
+                    first[0] / LANES * LANES, last[rows - 1] + 1, state);
+    for (int r = 0; r < rows; r++) {
+        T* to = out + offset_of(r);
+        state.finish(r, dim, [=](int d, Floats x) { store(to + d, x); });
+    }
+}
+
+// out [N][heads][head_dim] = attention of the last queries of every request over its own positions.
+template <typename T> void attend(const Attention& a, const T* queries, const T* keys, const T* values, T* out) {
+    static thread_local ScratchBuffer scratch;
+    const PerThread<OnlineSoftmax> states(scratch, a.num_threads);
+    const std::vector<QueryChunk> chunks = cut_queries(a, std::max(1, MAX_ROWS / (a.num_heads / a.num_kv_heads)));
+#pragma omp parallel for num_threads(a.num_threads) schedule(dynamic)
+    for (size_t i = 0; i < chunks.size(); i++)
+        attend_query_chunk(a, chunks[i], queries, keys, values, out, *states.of(omp_get_thread_num()));
 }
 
 }  // namespace

@@ -1,8 +1,8 @@
-"""The compiled arithmetic: found, or built once for the very CPU it runs on and kept.
+"""The native library: built once for this very CPU, cached by a digest of its sources, and loaded.
 
-It is kept under ``XDG_CACHE_HOME`` (or ``~/.cache``), or where nothing can be written there built for this process
-alone. ``CXX`` names the compiler. Where there is none, and with ``LLAVA_NATIVE=0``, ``load`` gives None and everything
-is computed by torch.
+The cache is ``XDG_CACHE_HOME`` (or ``~/.cache``); where nothing can be written there, the library is built for this
+process alone. ``CXX`` names the compiler. Without one, and with ``LLAVA_NATIVE=0``, ``load`` returns None and torch
+computes everything.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ FLAGS = ("-std=c++17", "-O3", "-fPIC", "-fopenmp", "-Wno-psabi")
 
 @cache
 def load() -> ctypes.CDLL | None:
-    """The library, built first if need be; None where that cannot be. ``status`` says why."""
+    """The library, built first if it is not cached; None where it cannot be, and ``status`` says why."""
     try:
         path = _find()
         library = _open(path)
     except _Absent as reason:
         _status.append(str(reason))
         return None
-    is_kept = path.parent == _kept_folder()
-    _status.append("compiled for this CPU" + ("" if is_kept else ", for this process alone: nothing can be kept"))
+    is_cached = path.parent == _cache_folder()
+    _status.append("compiled for this CPU" + ("" if is_cached else ", for this process alone: nothing can be kept"))
     return library
 
 
 def status() -> str:
-    """One line: whether the compiled arithmetic is used, and if not, why."""
+    """One line: whether the native library is used, and the fallback reason if not."""
     load()
     return _status[-1]
 
@@ -48,26 +48,26 @@ _status: list[str] = []
 
 
 class _Absent(Exception):
-    """There is no library, for the reason that this says."""
+    """There is no library; the message is the fallback reason."""
 
 
 def _find() -> Path:
-    """The library's file, built first where there is none or a damaged one."""
+    """The library's path, built first where the cache has none or a damaged one."""
     if os.environ.get("LLAVA_NATIVE") == "0":
         raise _Absent("LLAVA_NATIVE is 0")
     if sys.platform != "linux":
-        raise _Absent(f"compiled arithmetic is for Linux, and this is {sys.platform}")
+        raise _Absent(f"the native library is for Linux, and this is {sys.platform}")
     compiler = shlex.split(os.environ.get("CXX", "")) or [*filter(shutil.which, ("g++", "clang++"))][:1]
     if not compiler:
         raise _Absent("there is no C++ compiler (g++ or clang++)")
     try:
         name = f"kernels-{_fingerprint(compiler)}.so"
-        kept = _kept_folder()
-        if kept is not None:
-            if _is_whole(kept / name):
-                return kept / name
+        cached = _cache_folder()
+        if cached is not None:
+            if _is_intact(cached / name):
+                return cached / name
             try:
-                return _build(compiler, kept / name)
+                return _build(compiler, cached / name)
             except OSError:
                 pass  # nothing can be written there
         own = tempfile.mkdtemp(prefix="llava-")
@@ -83,17 +83,17 @@ def _build(compiler: list[str], path: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         compiled, linked = Path(folder) / "kernels.o", Path(folder) / "kernels.so"
         _run([*compiler, *FLAGS, "-march=native", "-c", str(SOURCE), "-o", str(compiled)])
-        # Linked without OpenMP's own library: its functions are found in the one that torch brings, so that there is
-        # one set of threads and not two that wait for each other on the same cores.
+        # Linked without an OpenMP runtime: the symbols resolve to the one that torch brings, so that there is one pool
+        # of threads and not two that compete for the same cores.
         _run([*compiler, "-shared", str(compiled), "-o", str(linked)])
         with linked.open("ab") as file:
             file.write(hashlib.sha256(linked.read_bytes()).digest())
-        linked.replace(path)  # whole or not at all, whoever else builds it at the same time
+        linked.replace(path)  # atomic, whoever else builds it at the same time
     return path
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether a library is there as it was built: one that a full disk cut short would end the process."""
+def _is_intact(path: Path) -> bool:
+    """Whether a library is as it was built: loading one that a full disk truncated would crash the process."""
     try:
         content = path.read_bytes()
     except OSError:
@@ -102,12 +102,12 @@ def _is_whole(path: Path) -> bool:
 
 
 def _run(command: list[str]) -> None:
-    # It takes seconds; on a machine that is busy with other things it may take minutes, and is still worth it.
+    # A build takes seconds, and on a busy machine minutes, which is still worth it.
     subprocess.run(command, check=True, capture_output=True, text=True, timeout=1800)
 
 
-def _kept_folder() -> Path | None:
-    """Where libraries are kept; None for a user without a home."""
+def _cache_folder() -> Path | None:
+    """Where built libraries are cached; None for a user without a home."""
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "llava"
     except RuntimeError:
@@ -115,7 +115,7 @@ def _kept_folder() -> Path | None:
 
 
 def _fingerprint(compiler: list[str]) -> str:
-    """Names the source, the compiler and the CPU: a library of other ones is another file."""
+    """A digest of all sources, the compiler, its flags and the CPU: a change of any is another file."""
     version = subprocess.run([*compiler, "--version"], capture_output=True, text=True).stdout
     sources = [path.read_text(encoding="utf-8") for path in sorted([*SOURCE.parent.glob("*.h"), SOURCE])]
     parts = [*sources, shlex.join([*compiler, *FLAGS]), version, platform.machine()]
@@ -127,7 +127,7 @@ def _fingerprint(compiler: list[str]) -> str:
 
 
 def _open(path: Path) -> ctypes.CDLL:
-    """The library, with the OpenMP that torch has loaded laid open to it."""
+    """Loads the library, with the OpenMP runtime that torch has loaded made visible to it."""
     import torch  # noqa: F401  (it brings OpenMP)
 
     maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").split()

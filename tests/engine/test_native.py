@@ -1,4 +1,4 @@
-"""The compiled arithmetic beside torch's, over every instruction set this CPU has, and how it is found."""
+"""The native kernels beside torch, over every instruction set this CPU has, and how their library is built."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 import torch
 
-from llava.engine import compiled, paged
+from llava.engine import native_layers, paged
 from llava.engine.engine import Engine
-from llava.native import calls, library
+from llava.native import abi, calls, library
 from tests.engine.test_engine import audit, generate, load, mixed_questions, tokens
 from tests.tiny import FAMILIES, make_model
 from tests.tiny_tokenizers import words_and_letters
 
 pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or not shutil.which("g++"), reason="the compiled arithmetic needs Linux and g++"
+    sys.platform != "linux" or not shutil.which("g++"), reason="the native library needs Linux and g++"
 )
 # Wide enough for vectors: heads of 16 in groups of 2.
 WIDE = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 72}
@@ -126,12 +126,27 @@ def test_attention_over_blocks_is_torchs(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("num", [1, 3, 8, 29])
-def test_few_rows_times_a_matrix(native: Any, dtype: torch.dtype, num: int) -> None:
+def test_gemv_is_torchs_product(native: Any, dtype: torch.dtype, num: int) -> None:
     torch.manual_seed(num)
     for width, columns in ((64, 48), (200, 7), (33, 130)):
         rows, weight = torch.randn(num, width).to(dtype), torch.randn(columns, width).to(dtype)
         exact = rows.double() @ weight.double().T
-        torch.testing.assert_close(calls.multiply_few(rows, calls.dense(weight)).double(), exact, atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(calls.gemv(rows, calls.dense(weight)).double(), exact, atol=1e-4, rtol=1e-5)
+
+
+def test_an_allocation_that_fails_is_a_memory_error_that_names_the_bytes(native: Any) -> None:
+    numbers = torch.zeros(64)
+    wide = abi.Matrix(8, 16, 2**30, numbers.data_ptr(), numbers.data_ptr())
+    row_bytes = 2 * 2**30 + 4 * 2**25 + 4
+    for name, num_bytes in (("llava_gemv", 2**30 * row_bytes), ("llava_gemm_int8", -(-(2**30) // 6) * 6 * 2**30)):
+        with pytest.raises(MemoryError, match=f"could not allocate {num_bytes:,} bytes in {name}"):
+            calls.call(name, 0, ctypes.byref(wide), 2**30, *[calls.pointer(numbers)] * 2, 1)
+    threads = 2**31 - 1
+    attention = abi.Attention(1, 1, 1, 16, 16, 1, 0, threads, 0, 1.0, *[numbers.data_ptr()] * 3)
+    with pytest.raises(MemoryError, match=r"could not allocate [\d,]{15,} bytes in llava_attend"):
+        calls.call("llava_attend", 0, ctypes.byref(attention), *[calls.pointer(numbers)] * 4)
+    exact = numbers.view(1, 64) + 1
+    assert calls.gemv(exact, calls.dense(exact)).item() == 64  # the library goes on
 
 
 class BothWays:
@@ -142,7 +157,7 @@ class BothWays:
         self.decoder = model.get_model()
         shape = (len(self.decoder.layers), 80, 2, 64, 16, dtype)
         self.slow, fast = paged.KVCache(*shape, torch.device("cpu")), paged.NativeKVCache(*shape)
-        self.layers = compiled.DecoderLayers(self.decoder, model.config, fast, window, calls.Scratch())
+        self.layers = native_layers.DecoderLayers(self.decoder, model.config, fast, window, calls.ScratchBuffers())
         self.dtype = dtype
         paged.register()
 
@@ -186,6 +201,19 @@ def test_all_layers_at_once_are_transformers_layers(native: Any, family: str, dt
         ([1], [58]),
     ):
         both.check(counts, lengths, make_rows(counts, lengths, 64, 80))
+
+
+@torch.inference_mode()
+def test_a_decode_step_without_memory_fails_alone(native: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    both = BothWays("llama", torch.float32, None)
+    torch.manual_seed(3)
+    both.check([20, 7], [20, 7], make_rows([20, 7], [20, 7], 64, 80))
+    rows = make_rows([1, 1], [21, 8], 64, 80)
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "get_num_threads", lambda: 2**31 - 1)  # each of which would have its own buffers
+        with pytest.raises(MemoryError, match=r"could not allocate [\d,]{15,} bytes in llava_decode_layers"):
+            both.layers.run(torch.zeros(2, 64), *torch.zeros(2, 2, 16), torch.tensor([20, 7]), rows, [0])
+    both.check([1, 1], [21, 8], rows)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

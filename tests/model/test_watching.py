@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import CLIPVisionModel, SiglipVisionModel
 
-from llava.engine import compiled
+from llava.engine import fallback
 from llava.errors import UsageError
 from llava.model.attention_switch import use_attention
 from llava.model.vision import CLIPVisionTower, SigLipVisionTower, VisionTower
@@ -96,19 +96,19 @@ def test_asking_for_hidden_states_once_leaves_the_fast_way_open(kind: str) -> No
     expected = tower(pixels)
     tower.vision_tower(pixels, output_hidden_states=True, output_attentions=True)
     assert not tower.is_watched()
-    assert compiled.find_tower_obstacle(tower) is None
+    assert fallback.find_tower_fallback_reason(tower) is None
     torch.testing.assert_close(tower(pixels), expected)
 
 
-def test_asking_a_model_for_hidden_states_once_leaves_the_compiled_way_open() -> None:
+def test_asking_a_model_for_hidden_states_once_keeps_the_native_layers() -> None:
     model = make_model(**SQUARE)
     ids = torch.tensor([[1, 5, 6]])
     usual = model(input_ids=ids).logits
     model(input_ids=ids, output_hidden_states=True)
     decoder = model.get_model()
-    assert compiled.find_layer_obstacle(decoder, torch.float32) is None
+    assert fallback.find_decoder_fallback_reason(decoder, torch.float32) is None
     decoder.layers[0].register_forward_hook(lambda *_: None)
-    assert compiled.find_layer_obstacle(decoder, torch.float32) == "a module has a hook"
+    assert fallback.find_decoder_fallback_reason(decoder, torch.float32) == "a module has a hook"
     torch.testing.assert_close(model(input_ids=ids).logits, usual)
 
 
@@ -159,7 +159,7 @@ def test_a_method_that_is_replaced_on_transformers_class_is_the_one_that_runs(mo
     usual = encoder.forward
     monkeypatch.setattr(encoder, "forward", lambda self, *args, **kwargs: usual(self, *args, **kwargs))
     assert tower.is_watched()
-    assert compiled.find_tower_obstacle(tower) is not None
+    assert fallback.find_tower_fallback_reason(tower) is not None
 
 
 def test_outsiders_recognise_the_class_of_the_tower() -> None:

@@ -1,4 +1,4 @@
-"""Packed matrices and towers through the compiled arithmetic, beside the same in torch."""
+"""Quantized matrices, towers and fallbacks: the native layers beside the same in torch."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from llava.engine import compiled
+from llava.engine import fallback, native_layers
 from llava.engine.engine import Engine
-from llava.model.packed import PackedLinear, pack_layer, pack_model
+from llava.model.quantized_linear import QuantizedLinear, quantize_linear, quantize_linears
 from llava.model.vision import SigLipVisionTower
-from llava.native import calls, library, packed
+from llava.native import calls, library, quantization
 from tests.engine.test_engine import audit, generate, load, mixed_questions, tokens
 from tests.engine.test_native import WIDE, native, pytestmark
 from tests.tiny import FAMILIES, make_model
@@ -31,65 +31,69 @@ def draw(rows: int, columns: int, dtype: torch.dtype = torch.float32) -> torch.T
     return weight.to(dtype)
 
 
-def in_torch(weight: torch.Tensor, bits: int) -> packed.Packed:
-    """Packed without the library."""
+def in_torch(weight: torch.Tensor, bits: int) -> quantization.QuantizedMatrix:
+    """Quantized without the library."""
     usual, library.load = library.load, lambda: None  # type: ignore[assignment]
     try:
-        return packed.pack(weight, bits)
+        return quantization.quantize(weight, bits)
     finally:
         library.load = usual
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("bits", packed.BITS)
+@pytest.mark.parametrize("bits", quantization.BITS)
 @pytest.mark.parametrize("shape", SHAPES)
-def test_both_ways_pack_alike(native: Any, shape: tuple[int, int], bits: int, dtype: torch.dtype) -> None:
+def test_the_library_quantizes_as_torch_does(
+    native: Any, shape: tuple[int, int], bits: int, dtype: torch.dtype
+) -> None:
     weight = draw(*shape, dtype)
-    fast, slow = packed.pack(weight, bits), in_torch(weight, bits)
+    fast, slow = quantization.quantize(weight, bits), in_torch(weight, bits)
     assert fast.data.shape == slow.data.shape
-    torch.testing.assert_close(packed.unpack(fast), packed._unpack_in_torch(fast), rtol=0, atol=0)
+    torch.testing.assert_close(quantization.dequantize(fast), quantization._dequantize_in_torch(fast), rtol=0, atol=0)
     # Two scales may leave errors that differ only in the order of summing; then either is as good.
-    errors = [(packed.unpack(each) - weight.float()).square().sum() for each in (fast, slow)]
+    errors = [(quantization.dequantize(each) - weight.float()).square().sum() for each in (fast, slow)]
     torch.testing.assert_close(*errors, rtol=1e-4, atol=1e-12)
     assert (fast.data == slow.data).float().mean() > 0.98
 
 
 @pytest.mark.parametrize(("bits", "error"), [(8, 0.008), (4, 0.1)])
-def test_a_packed_matrix_is_near_its_original(bits: int, error: float) -> None:
+def test_a_quantized_matrix_is_close_to_its_original(bits: int, error: float) -> None:
     weight = draw(256, 512)
-    near = packed.unpack(packed.pack(weight, bits))
+    near = quantization.dequantize(quantization.quantize(weight, bits))
     assert (near - weight).norm() / weight.norm() < error
-    assert packed.pack(weight, bits).num_bytes == 256 * 512 * bits / 8 + (256 * 4 if bits == 8 else 256 * 16 * 2)
+    assert quantization.quantize(weight, bits).num_bytes == 256 * 512 * bits / 8 + (
+        256 * 4 if bits == 8 else 256 * 16 * 2
+    )
 
 
-@pytest.mark.parametrize("bits", packed.BITS)
+@pytest.mark.parametrize("bits", quantization.BITS)
 @pytest.mark.parametrize("num", [1, 2, 3, 7, 32])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_few_rows_times_a_packed_matrix_are_those_times_what_it_stands_for(
+def test_gemv_with_a_quantized_matrix_is_the_product_with_its_dequantized_numbers(
     native: Any, shape: tuple[int, int], num: int, bits: int
 ) -> None:
-    matrix = packed.pack(draw(*shape), bits)
+    matrix = quantization.quantize(draw(*shape), bits)
     rows = torch.randn(num, shape[1])
-    exact = rows.double() @ packed.unpack(matrix).double().T
-    out = calls.multiply_few(rows, matrix.matrix())
+    exact = rows.double() @ quantization.dequantize(matrix).double().T
+    out = calls.gemv(rows, matrix.matrix())
     # Rows are integers of 16 bits: one part in 65000 of the largest of a row, for each number.
-    bound = rows.abs().amax(1, keepdim=True) / 32512 * packed.unpack(matrix).abs().sum(1) + 1e-5
+    bound = rows.abs().amax(1, keepdim=True) / 32512 * quantization.dequantize(matrix).abs().sum(1) + 1e-5
     assert ((out - exact).abs() <= bound).all()
 
 
-@pytest.mark.parametrize("bits", packed.BITS)
+@pytest.mark.parametrize("bits", quantization.BITS)
 @pytest.mark.parametrize("num", [1, 5, 6, 250, 487])
 @pytest.mark.parametrize("shape", [(64, 64), (130, 33), (200, 1100), (7, 200)])
-def test_many_rows_in_integers_of_8_bits_are_near(native: Any, shape: tuple[int, int], num: int, bits: int) -> None:
-    matrix = packed.pack(draw(*shape), bits)
+def test_gemm_int8_is_close_to_the_exact_product(native: Any, shape: tuple[int, int], num: int, bits: int) -> None:
+    matrix = quantization.quantize(draw(*shape), bits)
     rows = torch.randn(num, shape[1])
-    exact = rows @ packed.unpack(matrix).T
-    out = calls.multiply_bytes(rows, matrix.matrix())
+    exact = rows @ quantization.dequantize(matrix).T
+    out = calls.gemm_int8(rows, matrix.matrix())
     assert (out - exact).norm() / exact.norm() < 0.02
     # And exactly what those integers say.
     scale = rows.abs().amax(1, keepdim=True) / 127
     rounded = (rows / scale).round() * scale
-    weight = packed.unpack(matrix)
+    weight = quantization.dequantize(matrix)
     if bits == 4:  # as 8 bits with one scale a row, which fits whatever the row's largest scale allows
         of_rows = matrix.scales.float().abs().amax(1).flatten()[: shape[0], None] * 8 / 127
         weight = (weight / of_rows.clamp(min=1e-30)).round() * of_rows
@@ -98,29 +102,29 @@ def test_many_rows_in_integers_of_8_bits_are_near(native: Any, shape: tuple[int,
     assert (out - said).norm() / said.norm() < (1e-3 if bits == 8 else 6e-3)
 
 
-@pytest.mark.parametrize("bits", packed.BITS)
-def test_what_is_no_number_stays_none(native: Any, bits: int) -> None:
-    matrix = packed.pack(draw(32, 64), bits)
+@pytest.mark.parametrize("bits", quantization.BITS)
+def test_a_nan_stays_a_nan_in_quantized_products(native: Any, bits: int) -> None:
+    matrix = quantization.quantize(draw(32, 64), bits)
     rows = torch.randn(3, 64)
     rows[1, 7] = float("nan")
-    for multiply in (calls.multiply_few, calls.multiply_bytes):
+    for multiply in (calls.gemv, calls.gemm_int8):
         out = multiply(rows, matrix.matrix())
         assert out[1].isnan().all()
         assert out[[0, 2]].isfinite().all()
 
 
-def load_packed(family: str, bits: int) -> Any:
+def load_quantized(family: str, bits: int) -> Any:
     changes = {"sliding_window": 24} if family == "mistral" else {}
     loaded = load(words_and_letters("the cat sat on a red mat and saw me"), family, **WIDE, **changes)
-    pack_model(loaded.model, bits)
+    quantize_linears(loaded.model, bits)
     return loaded
 
 
-@pytest.mark.parametrize("bits", packed.BITS)
+@pytest.mark.parametrize("bits", quantization.BITS)
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_engine_says_what_generate_says_on_packed_matrices(native: Any, family: str, bits: int) -> None:
-    loaded = load_packed(family, bits)
-    assert sum(isinstance(module, PackedLinear) for module in loaded.model.modules()) == 7 * 2 + 1
+def test_the_engine_says_what_generate_says_on_quantized_matrices(native: Any, family: str, bits: int) -> None:
+    loaded = load_quantized(family, bits)
+    assert sum(isinstance(module, QuantizedLinear) for module in loaded.model.modules()) == 7 * 2 + 1
     questions = mixed_questions(loaded, seed=5, count=8)
     with Engine(loaded, memory_bytes=2**22) as engine:
         assert engine._runner.fallback_reason is None
@@ -129,8 +133,8 @@ def test_the_engine_says_what_generate_says_on_packed_matrices(native: Any, fami
     assert said == [generate(loaded, asked) for asked in questions]
 
 
-def test_a_packed_model_runs_without_the_library_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = load_packed("llama", 4)
+def test_a_quantized_model_runs_without_the_library_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = load_quantized("llama", 4)
     questions = mixed_questions(loaded, seed=6, count=4)
     expected = [generate(loaded, asked) for asked in questions]
     monkeypatch.setattr(library, "load", lambda: None)
@@ -140,11 +144,11 @@ def test_a_packed_model_runs_without_the_library_too(monkeypatch: pytest.MonkeyP
         assert [tokens(engine.submit(asked)) for asked in questions] == expected
 
 
-@pytest.mark.parametrize("bits", packed.BITS)
+@pytest.mark.parametrize("bits", quantization.BITS)
 def test_prompts_in_integers_of_8_bits_give_nearly_the_same_scores(native: Any, bits: int) -> None:
-    loaded = load_packed("llama", bits)
+    loaded = load_quantized("llama", bits)
     asked = max(mixed_questions(loaded, seed=7, count=12), key=lambda each: each.prompt.num_positions)
-    assert asked.prompt.num_positions > compiled.MAX_POSITIONS
+    assert asked.prompt.num_positions > native_layers.MAX_DECODE_POSITIONS
     scores = {}
     for arithmetic in ("exact", "int8"):
         with Engine(loaded, memory_bytes=2**22, arithmetic=arithmetic) as engine:
@@ -159,19 +163,19 @@ def test_prompts_in_integers_of_8_bits_give_nearly_the_same_scores(native: Any, 
     assert (scores["exact"] - scores["int8"]).norm() / scores["exact"].norm() < 0.1
 
 
-def test_packing_keeps_the_dtype_of_what_is_not_packed_and_survives_a_change_of_it() -> None:
-    layer = PackedLinear(packed.pack(draw(32, 64), 8), torch.zeros(32))
-    before = packed.unpack(layer.packed)
+def test_a_quantized_layer_keeps_its_scales_when_the_model_changes_its_dtype() -> None:
+    layer = QuantizedLinear(quantization.quantize(draw(32, 64), 8), torch.zeros(32))
+    before = quantization.dequantize(layer.quantized)
     layer = layer.to(torch.bfloat16)
     assert layer.bias is not None
     assert layer.bias.dtype == torch.bfloat16
     assert layer.scales.dtype == torch.float32
-    torch.testing.assert_close(packed.unpack(layer.packed), before, rtol=0, atol=0)
+    torch.testing.assert_close(quantization.dequantize(layer.quantized), before, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("activation", ["quick_gelu", "gelu", "gelu_pytorch_tanh"])
-def test_a_tower_through_the_library_sees_what_it_sees_through_torch(
+def test_a_tower_through_the_native_layers_gives_what_torch_gives(
     native: Any, activation: str, dtype: torch.dtype
 ) -> None:
     model = make_model("llama").eval()
@@ -182,10 +186,10 @@ def test_a_tower_through_the_library_sees_what_it_sees_through_torch(
     torch.manual_seed(4)
     for parameter in tower.parameters():
         nn.init.normal_(parameter, std=0.3)
-    assert compiled.find_tower_obstacle(tower) is None
+    assert fallback.find_tower_fallback_reason(tower) is None
     pixels = torch.randn(3, 3, tower.image_size, tower.image_size).to(dtype)
     with torch.inference_mode():
-        expected, out = tower(pixels), compiled.TowerLayers(tower, calls.Scratch()).run(pixels)
+        expected, out = tower(pixels), native_layers.TowerLayers(tower, calls.ScratchBuffers()).run(pixels)
     assert out.dtype == dtype
     limit = 1e-4 if dtype == torch.float32 else 4e-2
     assert (out - expected).norm() / expected.norm() < limit
@@ -193,7 +197,7 @@ def test_a_tower_through_the_library_sees_what_it_sees_through_torch(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("heads", [1, 2, 3, 6], ids=lambda heads: f"heads of {48 // heads}")
-def test_a_siglip_tower_with_heads_of_any_size_sees_what_it_sees_through_torch(
+def test_a_siglip_tower_with_heads_of_any_size_gives_what_torch_gives(
     native: Any, heads: int, dtype: torch.dtype
 ) -> None:
     sizes = {"hidden_size": 48, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": heads}
@@ -202,8 +206,8 @@ def test_a_siglip_tower_with_heads_of_any_size_sees_what_it_sees_through_torch(
     torch.manual_seed(4)
     for parameter in tower.parameters():
         nn.init.normal_(parameter, std=0.3)
-    assert compiled.find_tower_obstacle(tower) is None
-    layers = compiled.TowerLayers(tower, calls.Scratch())
+    assert fallback.find_tower_fallback_reason(tower) is None
+    layers = native_layers.TowerLayers(tower, calls.ScratchBuffers())
     for num_tiles in (3, 1):
         pixels = torch.randn(num_tiles, 3, 30, 30).to(dtype)
         with torch.inference_mode():
@@ -214,8 +218,8 @@ def test_a_siglip_tower_with_heads_of_any_size_sees_what_it_sees_through_torch(
 
 
 def test_widening_a_projector_leaves_the_models_weights_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever asks looks at the model's weights, in a thread of their own, while a picture is encoded."""
-    monkeypatch.setattr(compiled, "cpu_has_bfloat16", lambda: False)
+    """Whoever asks looks at the model's weights, in a thread of their own, while an image is encoded."""
+    monkeypatch.setattr(native_layers, "cpu_has_bfloat16", lambda: False)
     loaded = load(words_and_letters("the cat sat on a red mat and saw me"), "llama", **WIDE)
     loaded.model.to(torch.bfloat16)
     seen: list[bool] = []
@@ -240,7 +244,7 @@ def test_widening_a_projector_leaves_the_models_weights_alone(monkeypatch: pytes
     torch.testing.assert_close(features, expected, rtol=2e-2, atol=2e-2)
 
 
-@pytest.mark.parametrize("way", ["dtype", "norm", "packed", "hook"])
+@pytest.mark.parametrize("way", ["dtype", "norm", "quantized", "hook"])
 def test_what_research_changes_in_a_layer_is_run_by_its_own_modules(native: Any, way: str) -> None:
     loaded = load(words_and_letters("the cat sat on a red mat and saw me"), "llama", **WIDE)
     asked = mixed_questions(loaded, seed=6, count=1)[0]
@@ -254,11 +258,11 @@ def test_what_research_changes_in_a_layer_is_run_by_its_own_modules(native: Any,
             layer.mlp.down_proj.register_forward_hook(lambda _, rows, out: out.float())
         elif way == "norm":
             layer.input_layernorm = nn.LayerNorm(WIDE["hidden_size"])
-        elif way == "packed":
+        elif way == "quantized":
             for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
-                pack_layer(layer.self_attn, name, getattr(layer.self_attn, name).weight, 8)
+                quantize_linear(layer.self_attn, name, getattr(layer.self_attn, name).weight, 8)
             for name in ("gate_proj", "up_proj", "down_proj"):
-                pack_layer(layer.mlp, name, getattr(layer.mlp, name).weight, 8)
+                quantize_linear(layer.mlp, name, getattr(layer.mlp, name).weight, 8)
         else:
             layer.post_attention_layernorm.register_forward_hook(lambda _, rows, out: 2 * out)
         assert tokens(engine.submit(asked)) == generate(loaded, asked)
@@ -285,7 +289,7 @@ def test_a_tower_that_somebody_watches_or_changes_is_run_by_torch(
     part: str, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tower = make_model("llama").get_vision_tower()
-    assert compiled.find_tower_obstacle(tower) is None
+    assert fallback.find_tower_fallback_reason(tower) is None
     module = tower.get_submodule(f"vision_tower.vision_model.encoder.layers.0{part}")
     original = module.forward
 
@@ -300,4 +304,4 @@ def test_a_tower_that_somebody_watches_or_changes_is_run_by_torch(
         module.__class__ = type("Adapted", (nn.Linear,), {})
     else:
         monkeypatch.setattr(type(module), "forward", replacement)
-    assert compiled.find_tower_obstacle(tower) is not None
+    assert fallback.find_tower_fallback_reason(tower) is not None

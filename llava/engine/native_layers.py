@@ -1,0 +1,384 @@
+"""A decoder's and a vision tower's layers through the native kernels.
+
+Hidden states stay in float32 from the first layer to the last. A decode step, of few positions, runs through all layers
+in one call. In a prefill torch multiplies and the kernels do what lies between. Where a CPU has no bfloat16 dot
+product, matrices are widened to float32 one at a time, which is several times faster than torch's bfloat16 there.
+
+N positions, C hidden size, M rows, K inputs, T tiles, P patches of a tile, D the tower's hidden size.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from llava.engine.paged import NativeKVCache, Rows
+from llava.model.placement import cpu_has_bfloat16
+from llava.model.quantized_linear import QuantizedLinear
+from llava.native import abi, calls, quantization
+
+# Of more positions, torch's GEMM is faster than the kernels' GEMV.
+MAX_DECODE_POSITIONS = 32
+
+
+class NativeLinear:
+    """The matrix of a linear layer in whatever form it has, and its float32 bias, which the products leave out."""
+
+    def __init__(self, layer: nn.Module, quantizes_rows: bool = False) -> None:
+        self._quantizes_rows = quantizes_rows
+        self._weight: torch.Tensor | quantization.QuantizedMatrix
+        if isinstance(layer, QuantizedLinear):
+            self._weight = layer.quantized
+            self.matrix = self._weight.matrix()
+        else:
+            assert isinstance(layer, nn.Linear)
+            self._weight = layer.weight.detach()
+            self.matrix = calls.dense(self._weight)
+        self.bias = None if layer.bias is None else _float(layer.bias)
+
+    def gemv(self, rows_MK: torch.Tensor) -> torch.Tensor:
+        """Float32 products [M, N] of a few rows."""
+        if not isinstance(self._weight, quantization.QuantizedMatrix):
+            rows_MK = rows_MK.to(self._weight.dtype)
+        return calls.gemv(rows_MK, self.matrix)
+
+    def gemm(self, rows_MK: torch.Tensor, scratch: calls.ScratchBuffers, name: str) -> torch.Tensor:
+        """Products [M, N] of many rows, in the scratch buffer ``name``: in their dtype, or float32 where quantized."""
+        shape = (len(rows_MK), self.matrix.rows)
+        if isinstance(self._weight, quantization.QuantizedMatrix):
+            if self._quantizes_rows or calls.has_vnni():
+                multiply = calls.gemm_int8 if self._quantizes_rows else calls.gemv
+                return multiply(rows_MK, self.matrix, scratch.take(name, *shape))
+            weight = quantization.dequantize(self._weight, rows_MK.dtype)
+        elif self._weight.dtype != rows_MK.dtype:
+            weight = scratch.take("widened", *self._weight.shape, dtype=rows_MK.dtype).copy_(self._weight)
+        else:
+            weight = self._weight
+        return torch.mm(rows_MK, weight.T, out=scratch.take(name, *shape, dtype=rows_MK.dtype))
+
+
+def choose_compute_dtype(weights: torch.dtype) -> torch.dtype:
+    """What many rows are multiplied in: bfloat16 where the weights and the CPU have it, else float32."""
+    return torch.bfloat16 if weights == torch.bfloat16 and cpu_has_bfloat16() else torch.float32
+
+
+def _float(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().float().contiguous()
+
+
+@dataclass(frozen=True)
+class _Attention:
+    """Attention of one model's layers, in scratch buffers."""
+
+    head_dim: int
+    scale: float
+    scratch: calls.ScratchBuffers
+    window: int | None = None
+    is_bidirectional: bool = False
+
+    def run(
+        self,
+        products: tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None],
+        biases: tuple[torch.Tensor | None, ...],
+        key_cache: torch.Tensor,
+        value_cache: torch.Tensor,
+        rows: Rows,
+        rotary: tuple[torch.Tensor, ...] | None = None,
+    ) -> torch.Tensor:
+        """[N, heads * head_dim] in the cache's dtype, of a layer's q, k and v; without k and v the cache has them."""
+        q, k, v = products
+        shape = (len(q), q.shape[1] // self.head_dim, self.head_dim)
+        queries, out = (self.scratch.take(name, *shape, dtype=key_cache.dtype) for name in ("queries", "attended"))
+        places = (key_cache, value_cache, rows.slots, self.head_dim)
+        calls.apply_rope_and_write_kv(q, k, v, *places, biases, rotary, queries)
+        caches, tables = (key_cache, value_cache), (rows.starts, rows.lengths, rows.tables)
+        calls.attend(queries, *caches, *tables, self.scale, self.window, self.is_bidirectional, out)
+        return out.flatten(1)
+
+
+@dataclass(frozen=True)
+class DecoderLayer:
+    """The weights of one decoder layer, norms in float32, and its part of the KV cache."""
+
+    input_norm: torch.Tensor
+    post_norm: torch.Tensor
+    q: NativeLinear
+    k: NativeLinear
+    v: NativeLinear
+    o: NativeLinear
+    gate: NativeLinear
+    up: NativeLinear
+    down: NativeLinear
+    keys: torch.Tensor
+    values: torch.Tensor
+
+    @classmethod
+    def of(cls, layer: Any, keys: torch.Tensor, values: torch.Tensor, quantizes_rows: bool) -> DecoderLayer:
+        """The weights of Transformers' layer, where they are."""
+        attention, mlp = layer.self_attn, layer.mlp
+        return cls(
+            input_norm=_float(layer.input_layernorm.weight),
+            post_norm=_float(layer.post_attention_layernorm.weight),
+            q=NativeLinear(attention.q_proj, quantizes_rows),
+            k=NativeLinear(attention.k_proj, quantizes_rows),
+            v=NativeLinear(attention.v_proj, quantizes_rows),
+            o=NativeLinear(attention.o_proj, quantizes_rows),
+            gate=NativeLinear(mlp.gate_proj, quantizes_rows),
+            up=NativeLinear(mlp.up_proj, quantizes_rows),
+            down=NativeLinear(mlp.down_proj, quantizes_rows),
+            keys=keys,
+            values=values,
+        )
+
+    @property
+    def biases(self) -> tuple[torch.Tensor | None, ...]:
+        return (self.q.bias, self.k.bias, self.v.bias)
+
+    def structure(self) -> abi.Layer:
+        """The layer as the library takes it; it points to this one's tensors."""
+        matrices = (self.q, self.k, self.v, self.o, self.gate, self.up, self.down)
+        return abi.Layer(
+            *map(calls.pointer, (self.input_norm, self.post_norm)),
+            *(linear.matrix for linear in matrices),
+            *map(calls.pointer, (*self.biases, self.keys, self.values)),
+        )
+
+
+class DecoderLayers:
+    """All layers of a Llama, Mistral or Qwen2 decoder, over a native KV cache.
+
+    Args:
+        decoder: Transformers', whose weights are used where they are.
+        quantizes_rows: a prefill's products with quantized matrices are computed in integers of 8 bits.
+    """
+
+    def __init__(
+        self,
+        decoder: Any,
+        config: Any,
+        cache: NativeKVCache,
+        window: int | None,
+        scratch: calls.ScratchBuffers,
+        quantizes_rows: bool = False,
+    ) -> None:
+        first = decoder.layers[0].self_attn
+        self.scratch, self.eps = scratch, config.rms_norm_eps
+        self._last_norm = _float(decoder.norm.weight)
+        self._attention = _Attention(first.head_dim, first.scaling, scratch, window)
+        self.dtype = cache.keys[0].dtype
+        self.compute_dtype = choose_compute_dtype(self.dtype)
+        self.layers = [
+            DecoderLayer.of(layer, keys, values, quantizes_rows)
+            for layer, keys, values in zip(decoder.layers, cache.keys, cache.values, strict=True)
+        ]
+        self._structures = (abi.Layer * len(self.layers))(*(layer.structure() for layer in self.layers))
+        self._decoder = abi.Decoder(
+            len(self.layers),
+            config.hidden_size,
+            config.intermediate_size,
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            first.head_dim,
+            cache.block_tokens,
+            1,
+            window or 0,
+            self.eps,
+            first.scaling,
+            ctypes.addressof(self._structures),
+        )
+
+    def run(
+        self,
+        hidden_NC: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        positions_N: torch.Tensor,
+        rows: Rows,
+        giving: list[int],
+    ) -> torch.Tensor:
+        """Float32 hidden states [len(giving), C] after the last layer, before the last norm, from embeddings [N, C].
+
+        ``cos`` and ``sin``: float32 [N, head_dim]. ``positions_N``: the place of each in its request. ``giving``: the
+        requests whose last positions are wanted.
+        """
+        hidden_NC = hidden_NC.float().contiguous().clone()
+        last = (rows.starts[1:][giving] - 1).long()
+        if len(hidden_NC) > MAX_DECODE_POSITIONS:
+            return self._prefill(hidden_NC, (cos, sin), rows, giving, last)
+        self._decode(hidden_NC, cos, sin, positions_N, rows)
+        return hidden_NC[last]
+
+    def normalize(self, hidden_NC: torch.Tensor) -> torch.Tensor:
+        """The head's input [N, C], float32."""
+        return calls.normalize(hidden_NC, self._last_norm, None, self.eps, torch.empty_like(hidden_NC))
+
+    def _decode(
+        self, hidden_NC: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, positions_N: torch.Tensor, rows: Rows
+    ) -> None:
+        """Runs all layers over a few positions, in place, in one call."""
+        counts = (rows.starts[1:] - rows.starts[:-1]).long()
+        tables = rows.tables.repeat_interleave(counts, 0)
+        lengths = (positions_N + 1).to(torch.int32)
+        tensors = (lengths, tables, rows.slots, cos, sin, hidden_NC)
+        batch = abi.Batch(len(hidden_NC), tables.shape[1], *map(calls.pointer, tensors))
+        calls.decode_layers(self.dtype, self._decoder, batch)
+
+    def _prefill(
+        self,
+        hidden_NC: torch.Tensor,
+        rotary: tuple[torch.Tensor, torch.Tensor],
+        rows: Rows,
+        giving: list[int],
+        last: torch.Tensor,
+    ) -> torch.Tensor:
+        """The hidden states of the positions ``last`` after all layers, of many positions; overwrites ``hidden_NC``."""
+        scratch = self.scratch
+        normed = scratch.take("normed", *hidden_NC.shape, dtype=self.compute_dtype)
+        for layer in self.layers[:-1]:
+            calls.normalize(hidden_NC, layer.input_norm, None, self.eps, normed)
+            q, k, v = (getattr(layer, name).gemm(normed, scratch, name) for name in ("q", "k", "v"))
+            attended = self._attention.run((q, k, v), layer.biases, layer.keys, layer.values, rows, rotary)
+            self._feed_forward(layer, hidden_NC, attended)
+        # In the last layer all positions need their keys and values; only those that give a token need the rest.
+        layer = self.layers[-1]
+        calls.normalize(hidden_NC, layer.input_norm, None, self.eps, normed)
+        k, v = layer.k.gemm(normed, scratch, "k"), layer.v.gemm(normed, scratch, "v")
+        places = (layer.keys, layer.values, rows.slots, self._attention.head_dim)
+        calls.apply_rope_and_write_kv(None, k, v, *places, layer.biases, rotary)
+        hidden_LC = hidden_NC[last]
+        if giving:
+            q = layer.q.gemm(normed[last], scratch, "q")
+            ends = torch.arange(len(giving) + 1, dtype=torch.int32)
+            own = Rows(ends, rows.lengths[giving], rows.tables[giving], rows.slots[last])
+            rotary_L = tuple(part[last] for part in rotary)
+            caches = (layer.keys, layer.values)
+            self._feed_forward(
+                layer, hidden_LC, self._attention.run((q, None, None), layer.biases, *caches, own, rotary_L)
+            )
+        return hidden_LC
+
+    def _feed_forward(self, layer: DecoderLayer, hidden_NC: torch.Tensor, attended: torch.Tensor) -> None:
+        """Runs what follows a layer's attention, in place: its output projection and its MLP."""
+        scratch = self.scratch
+        calls.add(hidden_NC, layer.o.gemm(attended.to(self.compute_dtype), scratch, "q"))
+        normed = scratch.take("normed", *hidden_NC.shape, dtype=self.compute_dtype)
+        calls.normalize(hidden_NC, layer.post_norm, None, self.eps, normed)
+        gated = layer.gate.gemm(normed, scratch, "inner")
+        calls.gate(gated, layer.up.gemm(normed, scratch, "up"))
+        calls.add(hidden_NC, layer.down.gemm(gated, scratch, "q"))
+
+
+@dataclass(frozen=True)
+class _LayerNorm:
+    """The weights of a layer norm, float32."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    @classmethod
+    def of(cls, norm: Any) -> _LayerNorm:
+        return cls(_float(norm.weight), _float(norm.bias))
+
+
+@dataclass(frozen=True)
+class TowerBlock:
+    """The weights of one block of a vision tower. ``biases``: of q, k and v, with padded heads."""
+
+    first: _LayerNorm
+    second: _LayerNorm
+    q: NativeLinear
+    k: NativeLinear
+    v: NativeLinear
+    o: NativeLinear
+    up: NativeLinear
+    down: NativeLinear
+    biases: tuple[torch.Tensor | None, ...]
+
+
+class TowerLayers:
+    """The blocks of a CLIP or SigLIP tower up to the one whose output is selected.
+
+    The kernels take heads of whole vectors. Others (SigLIP's of 72) are padded with zeros, which change neither a dot
+    product nor the numbers that are read of the result.
+    """
+
+    def __init__(self, tower: Any, scratch: calls.ScratchBuffers) -> None:
+        self.scratch = scratch
+        body, config = tower.vision_tower.vision_model, tower.config
+        self.tower = tower
+        own_dim = config.hidden_size // config.num_attention_heads
+        self.own_dim, self.head_dim = own_dim, -(-own_dim // calls.LANES) * calls.LANES
+        self.activation, self.eps = config.hidden_act, config.layer_norm_eps
+        self.dtype = tower.dtype
+        self.compute_dtype = choose_compute_dtype(self.dtype)
+        self.num_heads = config.num_attention_heads
+        self._attention = _Attention(self.head_dim, own_dim**-0.5, scratch, is_bidirectional=True)
+        self._cache: tuple[tuple[int, int], torch.Tensor, torch.Tensor] | None = None
+        self.blocks = [self._make_block(block) for block in body.encoder.layers[: tower.num_blocks_run]]
+
+    def _make_block(self, block: Any) -> TowerBlock:
+        attention = block.self_attn
+        q, k, v = (NativeLinear(module) for module in (attention.q_proj, attention.k_proj, attention.v_proj))
+        return TowerBlock(
+            first=_LayerNorm.of(block.layer_norm1),
+            second=_LayerNorm.of(block.layer_norm2),
+            q=q,
+            k=k,
+            v=v,
+            o=NativeLinear(attention.out_proj),
+            up=NativeLinear(block.mlp.fc1),
+            down=NativeLinear(block.mlp.fc2),
+            biases=tuple(None if each.bias is None else self._pad_heads(each.bias) for each in (q, k, v)),
+        )
+
+    def run(self, pixels_TCHW: torch.Tensor) -> torch.Tensor:
+        """The tower's output for these tiles, [T, P, D] in its dtype."""
+        hidden_TPD = self.tower.embed(pixels_TCHW)
+        num_tiles, num_patches, _ = hidden_TPD.shape
+        hidden = hidden_TPD.detach().float().flatten(0, 1).contiguous().clone()
+        keys, values, rows = self._place(num_tiles, num_patches)
+        scratch = self.scratch
+        normed = scratch.take("normed", *hidden.shape, dtype=self.compute_dtype)
+        for block in self.blocks:
+            calls.normalize(hidden, block.first.weight, block.first.bias, self.eps, normed)
+            q, k, v = (
+                self._pad_heads(getattr(block, name).gemm(normed, scratch, name), f"{name} padded") for name in "qkv"
+            )
+            attended = self._attention.run((q, k, v), block.biases, keys, values, rows)
+            if self.own_dim < self.head_dim:
+                attended = attended.unflatten(1, (-1, self.head_dim))[:, :, : self.own_dim].flatten(1)
+            calls.add(hidden, block.o.gemm(attended.to(self.compute_dtype), scratch, "q"), block.o.bias)
+            calls.normalize(hidden, block.second.weight, block.second.bias, self.eps, normed)
+            inner = block.up.gemm(normed, scratch, "inner")
+            calls.activate(inner, block.up.bias, self.activation)
+            calls.add(hidden, block.down.gemm(inner, scratch, "q"), block.down.bias)
+        out = hidden.view(num_tiles, num_patches, -1)
+        return self.tower.select(out).to(pixels_TCHW.dtype)
+
+    def _pad_heads(self, rows: torch.Tensor, name: str | None = None) -> torch.Tensor:
+        """Rows [..., heads * own_dim] with each head padded to ``head_dim``, in the scratch buffer of that name."""
+        if self.own_dim == self.head_dim:
+            return rows
+        heads = rows.unflatten(-1, (-1, self.own_dim))
+        shape = (*heads.shape[:-1], self.head_dim)
+        padded = rows.new_empty(shape) if name is None else self.scratch.take(name, *shape, dtype=rows.dtype)
+        padded[..., : self.own_dim] = heads
+        padded[..., self.own_dim :] = 0
+        return padded.flatten(-2)
+
+    def _place(self, num_tiles: int, num_patches: int) -> tuple[torch.Tensor, torch.Tensor, Rows]:
+        """A cache for the tiles' keys and values with one block for each tile, and the rows that fill it."""
+        size = -(-num_patches // calls.LANES) * calls.LANES
+        # Reused for the same shape only: what lies behind a tile's patches was then never written, and holds no NaN.
+        if self._cache is None or self._cache[0] != (num_tiles, num_patches):
+            shape = (num_tiles, self.num_heads, size, self.head_dim, self.dtype)
+            self._cache = (num_tiles, num_patches), calls.make_cache(*shape), calls.make_cache(*shape)
+        tiles = torch.arange(num_tiles)
+        slots = (tiles[:, None] * size + torch.arange(num_patches)).flatten()
+        starts = (torch.arange(num_tiles + 1) * num_patches).to(torch.int32)
+        lengths = torch.full((num_tiles,), num_patches, dtype=torch.int32)
+        return *self._cache[1:], Rows(starts, lengths, tiles[:, None].to(torch.int32).contiguous(), slots)

@@ -1,0 +1,59 @@
+// The structures that cross the C interface. abi.py declares the same ones for ctypes, field by field.
+
+#pragma once
+
+#include <cstdint>
+
+extern "C" {
+
+// A weight matrix [rows][columns], in any of the forms that quantized.h describes.
+struct Matrix {
+    int32_t bits;  // 32 or 16: dense, in the dtype that the caller computes in; 8 or 4: quantized
+    int32_t rows, columns;
+    const void* data;
+    const void* scales;  // 8 bits: float32 [strips][16]; 4 bits: bfloat16 [strips][columns / 32][16]
+};
+
+// A layer of a Llama, Mistral or Qwen2 decoder.
+struct Layer {
+    const float *input_norm, *post_norm;     // [hidden_size]
+    Matrix q, k, v, o, gate, up, down;       // [out][in]
+    const float *q_bias, *k_bias, *v_bias;   // [out] or null
+    void *keys, *values;                     // KV cache, kv_cache.h
+};
+
+struct Decoder {
+    int32_t num_layers, hidden_size, intermediate_size, num_heads, num_kv_heads, head_dim, block_tokens, num_threads;
+    int32_t window;  // how many positions up to its own a query sees; 0 for all
+    float eps, scale;
+    const Layer* layers;
+};
+
+// The positions of one decode step. Positions of the same request follow each other.
+struct Batch {
+    int32_t num, table_stride;
+    const int32_t* lengths;  // [num] how many positions each sees, itself included
+    const int32_t* tables;   // [num][table_stride] block tables
+    const int64_t* slots;    // [num] block * block_tokens + offset
+    const float *cos, *sin;  // [num][head_dim]
+    float* hidden;           // [num][hidden_size], changed in place
+};
+
+// Attention of a prefill or of a vision tower.
+struct Attention {
+    int32_t num_rows, num_heads, num_kv_heads, head_dim, block_tokens, table_stride, window, num_threads;
+    int32_t is_bidirectional;  // a query sees the positions behind its own too
+    float scale;
+    const int32_t* starts;   // [rows + 1] where each request's queries begin
+    const int32_t* lengths;  // [rows] its positions; these queries are the last of them
+    const int32_t* tables;   // [rows][table_stride]
+};
+
+// What turns the products of the q, k and v matrices into queries and cache entries.
+struct Heads {
+    int32_t num, num_heads, num_kv_heads, head_dim, block_tokens, num_threads;
+    const float *q_bias, *k_bias, *v_bias;  // or null
+    const float *cos, *sin;                 // [num][head_dim], or null for no RoPE
+    const int64_t* slots;                   // [num]
+};
+}

@@ -1,0 +1,239 @@
+// GEMV and skinny GEMM: a few rows times any matrix, which is read once for all of them.
+//
+// Rows that meet quantized weights become integers of 16 bits with one scale each (an error of 2**-15 of the largest),
+// split into two signed bytes: x = 256 * high + low. The integer sums are exact, and equal on every machine.
+
+#pragma once
+
+#include "barrier.h"
+#include "quantized.h"
+#include "scratch.h"
+
+namespace {
+
+// Rows as integers of 16 bits, in a caller's scratch buffer: `high` and `low` [rows][width], `scale` [rows], `sums`
+// [rows][width / GROUP].
+struct QuantizedRows {
+    int width = 0;
+    int8_t *high = nullptr, *low = nullptr;
+    int32_t* sums = nullptr;
+    float* scale = nullptr;
+    QuantizedRows() = default;
+    QuantizedRows(int rows, int columns, ScratchBuffer& buffer) : width(round_up(columns, GROUP)) {
+        const size_t row_bytes = 2 * size_t(width) + 4 * (size_t(width) / GROUP) + 4;
+        auto* memory = buffer.reserve<int8_t>(rows, row_bytes);
+        scale = reinterpret_cast<float*>(memory), sums = reinterpret_cast<int32_t*>(scale + rows);
+        high = reinterpret_cast<int8_t*>(sums + size_t(rows) * (width / GROUP)), low = high + size_t(rows) * width;
+    }
+
+    template <typename T> void set(int row, const T* x, int columns) {
+        // A NaN or an infinity makes the scale NaN, so that it reaches the logits, where the engine looks for it.
+        const float largest = max_abs(x, columns);
+        scale[row] = largest / 32512;
+        const bool is_finite = largest - largest == 0;
+        const float inverse = largest > 0 && is_finite ? 32512 / largest : 0;
+        int8_t *h = high + size_t(row) * width, *l = low + size_t(row) * width;
+        int32_t* s = sums + size_t(row) * (width / GROUP);
+        for (int k = 0; k < width; k += LANES) {
+            Ints q = inverse == 0 ? broadcast(0) : round_to_int(load(x + k, columns - k) * inverse);
+            Ints part = q << 24 >> 24;
+            *reinterpret_cast<Bytes*>(l + k) = __builtin_convertvector(part, Bytes);
+            *reinterpret_cast<Bytes*>(h + k) = __builtin_convertvector((q - part) >> 8, Bytes);
+            s[k / GROUP] = (k % GROUP ? s[k / GROUP] : 0) + reduce_sum(q);
+        }
+    }
+};
+
+// out[ROWS][16] = rows first, first + 1 ... times one strip of 8 bits.
+template <int ROWS>
+inline void gemv_strip_int8(const Matrix& w, long strip, const QuantizedRows& a, int first, float* out) {
+    const int width = a.width, steps = width / 4;
+    const uint8_t* data = static_cast<const uint8_t*>(w.data) + strip * width * LANES;
+    Ints high[ROWS][2], low[ROWS][2];
+    for (int r = 0; r < ROWS; r++)
+        for (int i = 0; i < 2; i++) high[r][i] = low[r][i] = Ints{};
+    for (int q = 0; q < steps; q += 2) {
+#pragma GCC unroll 2
+        for (int i = 0; i < 2; i++) {
+            Ints bytes = load_ints(data + (q + i) * 64);
+            if (ROWS < 4) __builtin_prefetch(data + (q + i) * 64 + PREFETCH_BYTES);
+#pragma GCC unroll 4
+            for (int r = 0; r < ROWS; r++) {
+                long at = long(first + r) * width + (q + i) * 4;
+                high[r][i] = dot_u8s8(high[r][i], bytes, broadcast(load_4_bytes(a.high + at)));
+                low[r][i] = dot_u8s8(low[r][i], bytes, broadcast(load_4_bytes(a.low + at)));
+            }
+        }
+    }
+    const float* scales = static_cast<const float*>(w.scales) + strip * LANES;
+    for (int r = 0; r < ROWS; r++) {
+        const int32_t* sums = a.sums + long(first + r) * (width / GROUP);
+        int64_t offset = 0;
+        for (int g = 0; g < width / GROUP; g++) offset += sums[g];
+        Ints h = high[r][0] + high[r][1], l = low[r][0] + low[r][1];
+        for (int i = 0; i < LANES; i++)
+            out[r * LANES + i] = float(int64_t(h[i]) * 256 + l[i] - 128 * offset) * (scales[i] * a.scale[first + r]);
+    }
+}
+
+// out[ROWS][16] = rows first, first + 1 ... times one strip of 4 bits.
+template <int ROWS>
+inline void gemv_strip_int4(const Matrix& w, long strip, const QuantizedRows& a, int first, float* out) {
+    const int width = a.width, groups = width / GROUP;
+    const uint8_t* data = static_cast<const uint8_t*>(w.data) + strip * (width / 2) * LANES;
+    const bf16* scales = static_cast<const bf16*>(w.scales) + strip * groups * LANES;
+    Floats total[ROWS];
+    for (int r = 0; r < ROWS; r++) total[r] = broadcast(0.0f);
+    for (int g = 0; g < groups; g++) {
+        Ints high[ROWS], low[ROWS];
+        for (int r = 0; r < ROWS; r++) high[r] = low[r] = Ints{};
+        if (ROWS < 4) __builtin_prefetch(scales + g * LANES + PREFETCH_BYTES / 4);
+#pragma GCC unroll 4
+        for (int v = 0; v < 4; v++) {
+            Ints bytes = load_ints(data + (g * 4 + v) * 64);
+            if (ROWS < 4) __builtin_prefetch(data + (g * 4 + v) * 64 + PREFETCH_BYTES);
+            Ints first4 = bytes & 0x0f0f0f0f, last4 = (bytes >> 4) & 0x0f0f0f0f;
+#pragma GCC unroll 4
+            for (int r = 0; r < ROWS; r++) {
+                long at = long(first + r) * width + g * GROUP + v * 8;
+                high[r] = dot_u8s8(high[r], first4, broadcast(load_4_bytes(a.high + at)));
+                low[r] = dot_u8s8(low[r], first4, broadcast(load_4_bytes(a.low + at)));
+                high[r] = dot_u8s8(high[r], last4, broadcast(load_4_bytes(a.high + at + 4)));
+                low[r] = dot_u8s8(low[r], last4, broadcast(load_4_bytes(a.low + at + 4)));
+            }
+        }
+        Floats scale = load(scales + g * LANES);
+        for (int r = 0; r < ROWS; r++) {
+            Ints whole = (high[r] << 8) + low[r] - 8 * a.sums[long(first + r) * groups + g];
+            total[r] += __builtin_convertvector(whole, Floats) * scale;
+        }
+    }
+    for (int r = 0; r < ROWS; r++) store(out + r * LANES, total[r] * a.scale[first + r]);
+}
+
+inline float dot_tail(const float* a, const float* b, int from, int k) {
+    float total = 0;
+    for (int i = from; i < k; i++) total += a[i] * b[i];
+    return total;
+}
+inline float dot_tail(const bf16* a, const bf16* b, int from, int k) {
+    float total = 0;
+    for (int i = from; i < k; i++) total += to_float(a[i]) * to_float(b[i]);
+    return total;
+}
+
+// out[ROWS][COLS] = a[ROWS][k] . b[COLS][k], in registers; STEP numbers of each at a time.
+template <typename T, int ROWS, int COLS>
+inline void dot_block(const T* a, long a_row, const T* b, int k, float* out) {
+    constexpr int STEP = LANES * DotStep<T>::DEPTH;
+    Floats acc[ROWS][COLS];
+    for (int r = 0; r < ROWS; r++)
+        for (int c = 0; c < COLS; c++) acc[r][c] = broadcast(0.0f);
+    int i = 0;
+    for (; i + STEP <= k; i += STEP) {
+#pragma GCC unroll 8
+        for (int c = 0; c < COLS; c++)
+#pragma GCC unroll 8
+            for (int r = 0; r < ROWS; r++) {
+                const T *x = a + r * a_row + i, *w = b + long(c) * k + i;
+                // The hardware's prefetcher stops at each page, and a row is no longer: prefetch the next columns.
+                if (r == 0) __builtin_prefetch(w + long(COLS) * k);
+                if constexpr (DotStep<T>::DEPTH == 1) {
+                    acc[r][c] += load((const float*)x) * load((const float*)w);
+                } else {
+#if defined(__AVX512BF16__)
+                    acc[r][c] = Floats(_mm512_dpbf16_ps(__m512(acc[r][c]), __m512bh(_mm512_loadu_si512(x)),
+                                                        __m512bh(_mm512_loadu_si512(w))));
+#else
+                    UInts xs = *reinterpret_cast<const UInts*>(x), ws = *reinterpret_cast<const UInts*>(w);
+                    acc[r][c] += as_floats(xs << 16) * as_floats(ws << 16);
+                    acc[r][c] += as_floats(xs & 0xffff0000u) * as_floats(ws & 0xffff0000u);
+#endif
+                }
+            }
+    }
+    for (int r = 0; r < ROWS; r++)
+        for (int c = 0; c < COLS; c++)
+            out[r * COLS + c] = reduce_sum(acc[r][c]) + dot_tail(a + r * a_row, b + long(c) * k, i, k);
+}
+
+// emit(row, column, a[row] . b[column]) for all rows and columns begin to end of a dense matrix.
+template <typename T, typename Emit>
+inline void gemv_dense(int rows, const T* a, const T* b, int k, int begin, int end, Emit emit) {
+    constexpr int COLS = 4;
+    float out[4 * COLS];
+    int c = begin;
+    for (; c + COLS <= end; c += COLS) {
+        const T* w = b + long(c) * k;
+        int r = 0;
+        for (; r + 4 <= rows; r += 4) {
+            dot_block<T, 4, COLS>(a + long(r) * k, k, w, k, out);
+            for (int i = 0; i < 4 * COLS; i++) emit(r + i / COLS, c + i % COLS, out[i]);
+        }
+        const T* x = a + long(r) * k;
+        if (rows - r == 3) dot_block<T, 3, COLS>(x, k, w, k, out);
+        if (rows - r == 2) dot_block<T, 2, COLS>(x, k, w, k, out);
+        if (rows - r == 1) dot_block<T, 1, COLS>(x, k, w, k, out);
+        for (int i = 0; i < (rows - r) * COLS; i++) emit(r + i / COLS, c + i % COLS, out[i]);
+    }
+    for (; c < end; c++)
+        for (int r = 0; r < rows; r++) {
+            dot_block<T, 1, 1>(a + long(r) * k, k, b + long(c) * k, k, out);
+            emit(r, c, out[0]);
+        }
+}
+
+// The same for rows and one strip at a time of a quantized matrix; begin is a multiple of 16.
+template <typename Emit>
+inline void gemv_quantized(const Matrix& w, int rows, const QuantizedRows& a, int begin, int end, Emit emit) {
+    float out[4 * LANES];
+    // As many rows at a time as stay in the L2 cache while all strips pass by.
+    const int block = std::max(4, (1 << 19) / a.width / 8 * 4);
+    for (int top = 0; top < rows; top += block) {
+        const int bottom = std::min(rows, top + block);
+        for (int column = begin; column < end; column += LANES) {
+            const long strip = column / LANES;
+            const int count = std::min(LANES, end - column);
+            for (int r = top; r < bottom;) {
+                const int left = bottom - r, taken = left >= 4 ? 4 : left >= 2 ? 2 : 1;
+                auto run = [&](auto int8, auto int4) {
+                    w.bits == 8 ? int8(w, strip, a, r, out) : int4(w, strip, a, r, out);
+                };
+                if (taken == 4) run(gemv_strip_int8<4>, gemv_strip_int4<4>);
+                if (taken == 2) run(gemv_strip_int8<2>, gemv_strip_int4<2>);
+                if (taken == 1) run(gemv_strip_int8<1>, gemv_strip_int4<1>);
+                for (int i = 0; i < taken; i++)
+                    for (int c = 0; c < count; c++) emit(r + i, column + c, out[i * LANES + c]);
+                r += taken;
+            }
+        }
+    }
+}
+
+// The same for any matrix: dense ones take `a` [rows][columns], quantized ones `q`.
+template <typename T, typename Emit>
+inline void gemv(const Matrix& w, int rows, const T* a, const QuantizedRows& q, Range columns, Emit emit) {
+    if (w.bits > 8)
+        gemv_dense<T>(rows, a, static_cast<const T*>(w.data), w.columns, int(columns.begin), int(columns.end), emit);
+    else
+        gemv_quantized(w, rows, q, int(columns.begin), int(columns.end), emit);
+}
+
+// out [num][rows of w] = rows [num][columns of w] times w.
+template <typename T> void run_gemv(const Matrix& w, int num, const T* rows, float* out, int num_threads) {
+    static thread_local ScratchBuffer scratch;
+    QuantizedRows quantized;
+    if (w.bits <= 8) quantized = QuantizedRows(num, w.columns, scratch);
+#pragma omp parallel num_threads(num_threads)
+    {
+        if (w.bits <= 8) {
+#pragma omp for schedule(static)
+            for (int r = 0; r < num; r++) quantized.set(r, rows + size_t(r) * w.columns, w.columns);
+        }
+        const Worker worker{omp_get_thread_num(), omp_get_num_threads()};
+        gemv<T>(w, num, rows, quantized, worker.share(w.rows, LANES),
+                [&](int r, int c, float x) { out[size_t(r) * w.rows + c] = x; });
+    }
+}
+
+}  // namespace

@@ -1,0 +1,170 @@
+// Quantized weight matrices: their layout, quantization and dequantization.
+//
+// A dense matrix is [out][in] row by row, as torch has it. In 8 or 4 bits it consists of strips of 16 rows ("lanes"). A
+// vector of 64 bytes holds 4 numbers of each lane, which is what one VNNI instruction multiplies:
+//
+//     8 bits   [strip][in / 4][16 lanes][4]    unsigned, weight = scale[row] * (byte - 128)
+//     4 bits   [strip][in / 8][16 lanes][4]    low nibble: the first 4 of 8 numbers, high nibble: the last 4
+//                                              weight = scale[strip][in / 32][lane] * (nibble - 8), scale bfloat16
+//
+// `in` is padded to a multiple of 32 and `out` to one of 16.
+
+#pragma once
+
+#include "abi.h"
+#include "vectors.h"
+
+namespace {
+
+constexpr int GROUP = 32;             // numbers that share a scale in 4 bits
+constexpr int PREFETCH_BYTES = 2048;  // how far ahead weights are prefetched: the hardware's own stops at each page
+
+inline int round_up(int n, int to) { return (n + to - 1) / to * to; }
+
+inline Ints load_ints(const void* p) { return *reinterpret_cast<const Ints*>(p); }
+inline int32_t load_4_bytes(const int8_t* p) {
+    int32_t bytes;
+    std::memcpy(&bytes, p, 4);
+    return bytes;
+}
+
+// acc + the dot product of 4 bytes in each lane, unsigned in `a` and signed in `b`: VNNI's vpdpbusd.
+inline Ints dot_u8s8(Ints acc, Ints a, Ints b) {
+#if defined(__AVX512VNNI__)
+    return Ints(_mm512_dpbusd_epi32(__m512i(acc), __m512i(a), __m512i(b)));
+#elif defined(__AVXVNNI__)
+    __m256i part[2], x[2], y[2];
+    std::memcpy(part, &acc, sizeof part), std::memcpy(x, &a, sizeof x), std::memcpy(y, &b, sizeof y);
+    for (int i = 0; i < 2; i++) part[i] = _mm256_dpbusd_avx_epi32(part[i], x[i], y[i]);
+    std::memcpy(&acc, part, sizeof part);
+    return acc;
+#else
+    for (int shift = 0; shift < 32; shift += 8) acc += ((a >> shift) & 255) * ((b << (24 - shift)) >> 24);
+    return acc;
+#endif
+}
+
+// x[GROUP][lane] = numbers k, k + 1 ... of a strip's 16 rows, zero in the padding.
+template <typename T> void load_group(const T* weight, int rows, int columns, int first, int k, float* x) {
+    const int count = std::min(GROUP, columns - k);
+    for (int lane = 0; lane < LANES; lane++) {
+        const T* row = weight + long(first + lane) * columns + k;
+        for (int i = 0; i < GROUP; i++) x[i * LANES + lane] = first + lane < rows && i < count ? to_float(row[i]) : 0;
+    }
+}
+
+// For each lane the scale, among a few candidates, with the least squared error. It is a bfloat16, and the error
+// includes its rounding.
+inline Floats choose_scales(const float* x) {
+    static const float STEPS[] = {8, 7, 7.5f, 6.5f, 8.5f, 6};
+    Floats largest = broadcast(0.0f), best = broadcast(0.0f), least = broadcast(INFINITY);
+    for (int k = 0; k < GROUP; k++) {
+        Floats v = load(x + k * LANES);
+        largest = max(v, -v) > max(largest, -largest) ? v : largest;
+    }
+    for (float step : STEPS)
+        for (float sign : {-1.0f, 1.0f}) {
+            bf16 rounded[LANES];
+            store(rounded, sign * largest / step);
+            const Floats scale = load(rounded), inverse = scale != 0.0f ? 1.0f / scale : broadcast(0.0f);
+            Floats error = broadcast(0.0f);
+            for (int k = 0; k < GROUP; k++) {
+                Floats v = load(x + k * LANES), q = v * inverse + 12582912.0f - 12582912.0f;
+                q = q < -8.0f ? broadcast(-8.0f) : q;
+                q = q > 7.0f ? broadcast(7.0f) : q;
+                error += (v - q * scale) * (v - q * scale);
+            }
+            best = error < least ? scale : best;
+            least = error < least ? error : least;
+        }
+    return best;
+}
+
+template <typename T>
+void quantize_strip_int8(const T* weight, int rows, int columns, int first, uint8_t* strip, float* scales) {
+    float x[GROUP * LANES], largest[LANES] = {};
+    for (int lane = 0; lane < std::min(LANES, rows - first); lane++)
+        for (int k = 0; k < columns; k += LANES) {
+            Floats v = load(weight + long(first + lane) * columns + k, columns - k);
+            largest[lane] = std::max(largest[lane], reduce_max(max(v, -v)));
+        }
+    const Floats top = load(largest), inverse = top > 0.0f ? 127.0f / top : broadcast(0.0f);
+    store(scales, top / 127.0f);
+    for (int k = 0; k < columns; k += GROUP) {
+        load_group(weight, rows, columns, first, k, x);
+        for (int i = 0; i < GROUP; i += 4, strip += 64) {
+            Ints word = broadcast(0);
+            for (int j = 0; j < 4; j++) word |= (round_to_int(load(x + (i + j) * LANES) * inverse) + 128) << (8 * j);
+            *reinterpret_cast<Ints*>(strip) = word;
+        }
+    }
+}
+
+template <typename T>
+void quantize_strip_int4(const T* weight, int rows, int columns, int first, uint8_t* strip, bf16* scales) {
+    float x[GROUP * LANES];
+    for (int k = 0; k < columns; k += GROUP, scales += LANES) {
+        load_group(weight, rows, columns, first, k, x);
+        const Floats scale = choose_scales(x), inverse = scale != 0.0f ? 1.0f / scale : broadcast(0.0f);
+        store(scales, scale);
+        for (int i = 0; i < GROUP; i += 8, strip += 64) {
+            Ints word = broadcast(0);
+            for (int j = 0; j < 8; j++) {
+                Ints q = round_to_int(load(x + (i + j) * LANES) * inverse);
+                q = q < -8 ? broadcast(-8) : q;
+                q = q > 7 ? broadcast(7) : q;
+                word |= (q + 8) << (j % 4 * 8 + j / 4 * 4);
+            }
+            *reinterpret_cast<Ints*>(strip) = word;
+        }
+    }
+}
+
+template <typename T>
+void quantize(int bits, const T* weight, int rows, int columns, uint8_t* data, void* scales, int num_threads) {
+    const int width = round_up(columns, GROUP), strips = round_up(rows, LANES) / LANES;
+    const long strip_bytes = long(width) * LANES * bits / 8;
+#pragma omp parallel for num_threads(num_threads) schedule(static)
+    for (int s = 0; s < strips; s++) {
+        uint8_t* strip = data + s * strip_bytes;
+        if (bits == 8)
+            quantize_strip_int8(weight, rows, columns, s * LANES, strip, static_cast<float*>(scales) + s * LANES);
+        else
+            quantize_strip_int4(weight, rows, columns, s * LANES, strip,
+                  static_cast<bf16*>(scales) + long(s) * (width / GROUP) * LANES);
+    }
+}
+
+// out[lane] = numbers k to k + 15 of a strip's 16 rows, as float32.
+inline void dequantize_tile(const Matrix& w, long strip, int k, float out[LANES][LANES]) {
+    const int width = round_up(w.columns, GROUP);
+    const uint8_t* data = static_cast<const uint8_t*>(w.data) + strip * (long(width) * LANES * w.bits / 8);
+    Floats scale = w.bits == 8 ? load(static_cast<const float*>(w.scales) + strip * LANES)
+                               : load(static_cast<const bf16*>(w.scales) +
+                                             (strip * (width / GROUP) + k / GROUP) * LANES);
+    for (int i = 0; i < LANES; i++) {
+        Ints bytes = load_ints(data + (w.bits == 8 ? (k + i) / 4 : (k + i) / 8) * 64);
+        Ints q = w.bits == 8 ? (bytes >> i % 4 * 8 & 255) - 128 : (bytes >> (i % 4 * 8 + i % 8 / 4 * 4) & 15) - 8;
+        Floats x = __builtin_convertvector(q, Floats) * scale;
+        for (int lane = 0; lane < LANES; lane++) out[lane][i] = x[lane];
+    }
+}
+
+// out [rows][columns] = the numbers of a quantized matrix.
+template <typename T> void dequantize(const Matrix& w, T* out, int num_threads) {
+    const int strips = round_up(w.rows, LANES) / LANES;
+#pragma omp parallel for num_threads(num_threads) schedule(static)
+    for (int strip = 0; strip < strips; strip++) {
+        alignas(64) float part[LANES][LANES];
+        for (int k = 0; k < w.columns; k += LANES) {
+            dequantize_tile(w, strip, k, part);
+            const int count = std::min(LANES, w.columns - k);
+            for (int lane = 0; lane < std::min(LANES, w.rows - strip * LANES); lane++) {
+                T* to = out + (long(strip) * LANES + lane) * w.columns + k;
+                for (int i = 0; i < count; i++) store(to + i, part[lane][i]);
+            }
+        }
+    }
+}
+
+}  // namespace
