@@ -6,6 +6,7 @@ position reserved, so a prompt that does not fit is refused before any pixel is 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import warnings
@@ -21,6 +22,7 @@ from transformers.generation import StoppingCriteria, StoppingCriteriaList
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
 from llava.conversation import Conversation
 from llava.engine.engine import Engine
+from llava.engine.memory import check_beams
 from llava.engine.runner import find_obstacle
 from llava.engine.stream import Question, Stream
 from llava.errors import LlavaError, Notice, UsageError
@@ -41,6 +43,8 @@ from llava.text import find_flaw
 if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
 
+
+_log = logging.getLogger(__name__)
 
 # The model's own end (a token, its template's separator); a stop text that was asked for; and what cut it.
 FinishReason = Literal["stop", "stop_string", "length", "context", "memory", "time"]
@@ -137,10 +141,12 @@ class Local:
 
     @property
     def engine(self) -> Engine:
-        """The engine. Raises UsageError for a model that it cannot run."""
+        """The engine. Raises UsageError for a model that it cannot run; logs what of it runs slower than it could."""
         with _making:
             if self._engine is None:
                 self._engine = Engine(self.loaded, **self._engine_settings)
+                for sentence in self._engine.fallbacks:
+                    _log.warning(sentence)
             return self._engine
 
     def prepare(
@@ -282,6 +288,7 @@ class Local:
                 "Presence and frequency penalties cannot be had here: this model, or a prompt that is cut, goes "
                 "through generate, which knows a repetition penalty alone."
             )
+        check_beams(model, sampling.num_beams, prepared.prompt_tokens)
         # The input ids are what places the pictures; the merge inside the model puts their positions in their stead.
         input_ids = torch.tensor([prepared.prompt.input_ids], device=model.device)
         pixels = [

@@ -172,6 +172,11 @@ class Engine:
         return self._scheduler.pool.num_blocks * self._scheduler.pool.block_tokens
 
     @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """What runs slower than it could, and why, as sentences."""
+        return self._runner.fallbacks
+
+    @property
     def is_closed(self) -> bool:
         """Whether it takes no more questions: it was closed, or broke."""
         return self._closed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -30,9 +30,7 @@ def plan_memory(loaded: LoadedModel, block_tokens: int, memory_bytes: int | None
     Raises UsageError if not even one block fits, or if it is more than there is.
     """
     model = loaded.model
-    decoder = model.get_model()
-    head_dim = decoder.layers[0].self_attn.head_dim
-    of_position = 2 * len(decoder.layers) * model.config.num_key_value_heads * head_dim * model.dtype.itemsize
+    of_position = count_position_bytes(model)
     most = -(-MOST_CONTEXTS * loaded.context_tokens // block_tokens)
     if memory_bytes is None:
         num_blocks = min(most, int(SHARE * find_spare_bytes(model.device)) // (of_position * block_tokens))
@@ -50,6 +48,27 @@ def plan_memory(loaded: LoadedModel, block_tokens: int, memory_bytes: int | None
             f"{of_position * block_tokens}. Give it more memory."
         )
     return Memory(num_blocks, _tile_cost(model))
+
+
+def count_position_bytes(model: Any) -> int:
+    """What the keys and values of one position take."""
+    layers = model.get_model().layers
+    head_dim: int = layers[0].self_attn.head_dim
+    return 2 * len(layers) * int(model.config.num_key_value_heads) * head_dim * int(model.dtype.itemsize)
+
+
+def check_beams(model: Any, num_beams: int, num_positions: int) -> None:
+    """Raises UsageError where a search of so many beams over a prompt cannot fit into memory.
+
+    ``generate`` copies the keys and values of all beams with every token. Without this the system ends the process.
+    """
+    of_beam = 2 * count_position_bytes(model) * (num_positions + 1)
+    spare = find_spare_bytes(model.device)
+    if num_beams > 1 and num_beams * of_beam > spare:
+        raise UsageError(
+            f"{num_beams} beams take {num_beams * of_beam / 1e9:.1f} GB for keys and values, but {model.device} has "
+            f"{spare / 1e9:.1f} GB to spare. Search with at most {max(1, spare // of_beam)}."
+        )
 
 
 def _tile_cost(model: torch.nn.Module) -> int:

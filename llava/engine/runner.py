@@ -96,10 +96,22 @@ class Runner:
         is_plain = type(head) in (torch.nn.Linear, PackedLinear) and head.bias is None and not has_hook([head])
         self._head = compiled.Product(head) if self._layers is not None and is_plain else None
         tower = self.model.get_vision_tower()
-        is_usual = isinstance(self.cache, paged.NativeKVCache) and compiled.find_tower_obstacle(tower) is None
+        self.tower_slowness = self._cache_obstacle or compiled.find_tower_obstacle(tower)
+        is_usual = self.tower_slowness is None
         self._tower = compiled.TowerLayers(tower, self._scratch) if is_usual else None
         # Its shape without weights: other threads look at the model's own (``has_new_weights``) while this computes.
         self._projector = copy.deepcopy(self._decoder.mm_projector).to("meta") if is_usual else None
+
+    @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """What runs through PyTorch on a CPU although it could be faster, and why, as sentences."""
+        if self.model.device.type != "cpu":  # elsewhere PyTorch is what is fast
+            return ()
+        reasons = {"decoder": self.slowness, "vision tower": self.tower_slowness}
+        slow = {part: reason for part, reason in reasons.items() if reason is not None}
+        if len(slow) == 2 and len(set(slow.values())) == 1:
+            slow = {"model": next(iter(slow.values()))}
+        return tuple(f"The {part} runs through PyTorch, which is slower: {reason}." for part, reason in slow.items())
 
     def has_new_weights(self) -> bool:
         """Whether weights were changed or replaced, or hooks laid, since the model was taken over."""

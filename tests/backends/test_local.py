@@ -234,3 +234,12 @@ def test_torchs_own_numbers_decide_where_no_seed_is_given(loaded: Any) -> None:
 
     first = ask()
     assert ask() == first
+
+
+def test_more_beams_than_fit_are_refused_before_they_take_the_memory(
+    loaded: Any, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid_generate(loaded, monkeypatch)
+    asked = (conversation(loaded, "What?"), [picture])
+    with pytest.raises(UsageError, match=r"^10000000000 beams take .* to spare. Search with at most \d+\.$"):
+        Local(loaded).answer(*asked, Sampling(num_beams=10**10, max_new_tokens=2))
