@@ -30,7 +30,7 @@ from llava.text import write_line
 # How often a controller without workers is asked again.
 _LOOK_S = 1.0
 # Our own workers break every silence sooner (the limit silence_s): one that says nothing for so long hangs.
-_SILENT_S = 60.0
+_SILENT_S = 30.0
 # One piece holds the prompt and the whole answer so far.
 _MOST_PIECE_BYTES = 32 * 2**20
 
@@ -56,14 +56,17 @@ async def post_json(client: httpx.AsyncClient, url: str, content: Any, who: str 
         answer = await client.post(url, json=content)
     except httpx.HTTPError as error:
         raise EngineClosed(f"{place} cannot be reached: see that it runs, and that the address is right.") from error
-    try:
+    said = None
+    with suppress(ValueError):
+        said = answer.json()
         if answer.status_code == 200:
-            return answer.json()
-    except ValueError:
-        pass
-    raise EngineFailed(
-        f"{place} answered {answer.status_code} to {url.rpartition('/')[2]}: what runs there is no {who} of LLaVA."
-    )
+            return said
+    refusal = said.get("error") if isinstance(said, dict) else None
+    if isinstance(refusal, dict) and answer.status_code not in (404, 405) and refusal.get("message"):
+        why = str(refusal["message"])  # one of this package, which knows what is wrong
+    else:
+        why = f"what runs there is no {who} of LLaVA."
+    raise EngineFailed(f"{place} answered {answer.status_code} to {url.rpartition('/')[2]}: {why}")
 
 
 class Workers:
@@ -95,15 +98,21 @@ class Workers:
         self._tell = on_progress or (lambda sentence: None)
         self._client = make_client(timeouts.look_s)
         self._remotes: dict[str, Remote | None] = {}
+        self._last_address = ""
         self.counts = Counts()
 
-    async def start(self) -> None:
-        """Returns once the controller knows a worker of the model. Raises EngineClosed if there is no controller."""
+    async def start(self, *, waits: bool = True) -> None:
+        """Returns once the controller knows a worker of the model.
+
+        Raises EngineClosed if there is no controller, and without ``waits`` also if it knows no such worker.
+        """
         told = None
         while not self._choose(known := await self._list_models(is_first=told is None)):
+            which = "a worker" if self._wanted is None else f"a worker of '{self._wanted}'"
+            others = f"; it knows {', '.join(known)}" if known else ""
+            if not waits:
+                raise EngineClosed(f"The controller at {self._controller} does not know {which}{others}.")
             if known != told:
-                which = "a worker" if self._wanted is None else f"a worker of '{self._wanted}'"
-                others = f"; it knows {', '.join(known)}" if known else ""
                 self._tell(f"waiting until {which} registers with the controller at {self._controller}{others}")
                 told = known
             await asyncio.sleep(_LOOK_S)
@@ -198,13 +207,19 @@ class Workers:
 
     async def _find_worker(self, without: Collection[str] = ()) -> str:
         wanted = {"model": self.model_id, "without": list(without)}
-        said = await post_json(self._client, f"{self._controller}/get_worker_address", wanted)
+        try:
+            said = await post_json(self._client, f"{self._controller}/get_worker_address", wanted)
+        except EngineClosed:
+            if self._last_address in ("", *without):
+                raise
+            return self._last_address  # workers do without their controller while it is started again
         address = said.get("address") if isinstance(said, dict) else None
         if not address:
             raise EngineClosed(
                 f"No worker of '{self.model_id}' is registered with the controller now. Ask again later."
             )
-        return read_address(str(address))
+        self._last_address = read_address(str(address))
+        return self._last_address
 
     async def _find_remote(self, address: str) -> Remote | None:
         """The OpenAI interface of a worker; None if it has none, which is asked once."""

@@ -333,6 +333,38 @@ def test_questions_for_a_worker_that_died_go_to_another_one() -> None:
         assert (reply.status, reply.json["error_code"]) == (503, 3)
 
 
+def test_workers_do_without_a_controller_that_is_away() -> None:
+    async def ask_twice(url: str, stop: contextlib.ExitStack) -> list[str]:
+        workers = Workers(url, timeouts=PATIENT)
+        try:
+            await workers.start()
+            said = []
+            for _ in range(2):
+                request = ChatRequest((ChatMessage("user", ("Hi",)),), Sampling())
+                said.append("".join([delta.text async for delta in workers.chat(request)]))
+                await asyncio.to_thread(stop.close)
+            assert not await workers.is_ready()
+            return said
+        finally:
+            await workers.stop()
+
+    registry = Registry()
+    with run_server(Puppet()) as worker, contextlib.ExitStack() as stop:
+        url = stop.enter_context(run_controller(registry))
+        registry.add(worker.url, Status(model_names=["puppet"]), has_heart_beat=False)
+        assert asyncio.run(ask_twice(url, stop)) == ["word word word "] * 2
+
+
+def test_small_clients_say_what_the_controller_says_is_wrong(capfd: pytest.CaptureFixture[str]) -> None:
+    registry = Registry()
+    registry.add(NOBODY, Status(model_names=["other"]), has_heart_beat=False)
+    with run_controller(registry) as url:
+        assert register_worker.main(["--controller-address", url, "--worker-name", NOBODY]) == 1
+        assert f"answered 503 to register_worker: The worker at {NOBODY} cannot be reached" in capfd.readouterr().err
+        assert test_message.main(["--controller-address", url, "--model-name", "wanted"]) == 1
+        assert "does not know a worker of 'wanted'; it knows other." in capfd.readouterr().err
+
+
 def test_an_answer_that_has_begun_is_not_begun_again_by_another_worker() -> None:
     registry = Registry()
     broken, whole = Puppet(), Puppet()
