@@ -14,7 +14,7 @@ import json
 import os
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -34,6 +34,7 @@ from llava.serve.connection import make_config
 from llava.serve.gate import Gate
 from llava.serve.limits import Settings
 from llava.serve.listener import listen
+from llava.serve.origins import is_loopback_address
 from llava.serve.refusals import LOG, Refusal
 from llava.serve.schemas import check
 from llava.text import write_line
@@ -257,13 +258,13 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve_controller(host: str, port: int, dispatch: str) -> int:
-    """Serves until SIGTERM or Ctrl-C. Raises UsageError if the port cannot be had."""
+def serve_controller(host: str, port: int, dispatch: str, hosts: Sequence[str] = ()) -> int:
+    """Serves until SIGTERM or Ctrl-C. ``hosts``: see ``Settings``. Raises UsageError if the port cannot be had."""
     with closing(listen(host, port)) as listener:
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}"
         write_line(f"llava: the controller answers at {address}")
-        settings = Settings()
+        settings = Settings(hosts=tuple(hosts), is_local=is_loopback_address(listener.getsockname()[0]))
         config = make_config(create_controller(Registry(dispatch), settings), settings.limits)
         _Server(config).run(sockets=[listener])
     return 0

@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from fastapi.testclient import TestClient
 
 from llava.backends.protocol import ChatMessage, ChatRequest, SentPicture
 from llava.backends.remote import Remote, Timeouts
@@ -377,6 +378,23 @@ def test_an_answer_that_has_begun_is_not_begun_again_by_another_worker() -> None
         assert whole.requests == []
         broken.error_after = 0
         assert ask_workers(url, "Hi") == "word word word "
+
+
+@pytest.mark.parametrize(
+    ("flags", "status"),
+    [(["--host", "127.0.0.1"], 421), (["--allow-host", "llava.lan"], 200), (["--host", "0.0.0.0"], 200)],
+)
+def test_no_website_points_its_name_at_a_controller_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch, flags: list[str], status: int
+) -> None:
+    def ask(server: uvicorn.Server, sockets: list[Any]) -> None:
+        with TestClient(server.config.app, base_url="http://llava.lan") as client:  # type: ignore[arg-type]
+            found.append(client.post("/list_models").status_code)
+
+    found: list[int] = []
+    monkeypatch.setattr("llava.serve.registry._Server.run", ask)
+    assert controller.main(["--port", "0", *flags]) == 0
+    assert found == [status]
 
 
 def test_a_controller_looks_at_all_its_workers_at_once() -> None:

@@ -81,6 +81,7 @@ def test_a_signal_lets_answers_finish_and_ends_the_process(next_folder: Path, tm
     with start("--max-drain-s", "600", model=next_folder, gate=gate) as (process, running):
         assert running.send("GET", "/v1/models").json["data"][0]["id"] == next_folder.name
         assert process.stderr is not None
+        assert process.stderr.readline().startswith("The model runs through PyTorch, which is slower: ")
         assert re.fullmatch(rf"llava: {next_folder.name} is ready after \d+\.\d s\n", process.stderr.readline())
         assert running.post(CHAT, HI).status == 200
         heard: list[Any] = []
