@@ -121,6 +121,7 @@ class Local:
         self.loaded = loaded
         self._engine_settings = engine_settings
         self._engine: Engine | None = None
+        self._told_obstacle: str | None = None
 
     @classmethod
     def of(cls, loaded: LoadedModel, **engine_settings: Any) -> Local:
@@ -226,7 +227,11 @@ class Local:
     def _suits_engine(self, prepared: Prepared) -> bool:
         """Beams, cut prompts, and models of which parts were replaced go through ``generate``."""
         is_whole = prepared.prompt_tokens == prepared.prompt.num_positions
-        return prepared.sampling.num_beams == 1 and is_whole and find_obstacle(self.loaded.model) is None
+        obstacle = find_obstacle(self.loaded.model)
+        if obstacle is not None and obstacle != self._told_obstacle:
+            _log.warning("The model answers through generate, which is slower than the engine: %s.", obstacle)
+            self._told_obstacle = obstacle
+        return prepared.sampling.num_beams == 1 and is_whole and obstacle is None
 
     def _submit(self, prepared: Prepared) -> Stream:
         return self.engine.submit(self.make_question(prepared))
