@@ -143,13 +143,22 @@ def _read_key(header: bytes) -> str:
 async def _run_while_connected(app: App, scope: Scope, receive: Receive, send: Send, limit_s: float) -> None:
     """The application, cancelled when the client goes away. Raises Refusal (503) after ``limit_s``."""
     messages: asyncio.Queue[Message] = asyncio.Queue(maxsize=1)
+    is_wanted = asyncio.Event()
+    if all(name != b"expect" for name, _ in scope["headers"]):
+        is_wanted.set()
+
+    async def take() -> Message:
+        is_wanted.set()
+        return await messages.get()
 
     async def watch() -> None:
+        # Whoever sent Expect is told to go on by the first look, and should not be where the body will be refused.
+        await is_wanted.wait()
         while (message := await receive())["type"] != "http.disconnect":
             await messages.put(message)
 
     async def run() -> None:
-        await app(scope, messages.get, send)
+        await app(scope, take, send)
 
     main = asyncio.create_task(run())
     watcher = asyncio.create_task(watch())

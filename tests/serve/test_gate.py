@@ -444,6 +444,24 @@ def test_a_target_in_absolute_form_is_the_path_with_its_own_host() -> None:
         assert b'"unknown_host"' in say_raw(running, b"GET http://localhost@evil.test/v1/models" + rest)
 
 
+def test_a_body_that_will_be_refused_is_not_asked_for() -> None:
+    """Curl asks before it sends more than a mebibyte."""
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    with run_server(Puppet()) as running:
+        large = say_raw(running, head + b"Expect: 100-continue\r\nContent-Length: 99999999999\r\n\r\n")
+        assert large.startswith(b"HTTP/1.1 413 ")
+        body = json.dumps(HI).encode()
+        expecting = head + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
+        assert b"HTTP/1.1 200 OK" in say_raw(running, expecting + body)
+        with socket.create_connection(("127.0.0.1", running.port), PATIENCE_S) as connection:
+            connection.sendall(expecting)
+            answer = connection.makefile("rb")
+            assert answer.readline() == b"HTTP/1.1 100 Continue\r\n"
+            connection.sendall(body)
+            assert b"HTTP/1.1 200 OK\r\n" in answer.readlines()
+            answer.close()
+
+
 def test_what_is_wrong_with_a_request_line_or_a_header_is_said() -> None:
     with run_server(Puppet()) as running:
         missing = say_raw(running, b"GET /v1/models HTTP/1.1\r\n\r\n")
