@@ -446,7 +446,8 @@ def test_a_target_in_absolute_form_is_the_path_with_its_own_host() -> None:
 
 def test_a_body_that_will_be_refused_is_not_asked_for() -> None:
     """Curl asks before it sends more than a mebibyte."""
-    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    head += b"Content-Type: application/json\r\n"
     with run_server(Puppet()) as running:
         large = say_raw(running, head + b"Expect: 100-continue\r\nContent-Length: 99999999999\r\n\r\n")
         assert large.startswith(b"HTTP/1.1 413 ")
