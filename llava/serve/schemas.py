@@ -204,7 +204,7 @@ def _explain(error: Any, value: Any) -> str:
     if kind == "list_type":
         return f"this has to be a {'text or a ' if error['loc'][-1] in _MAY_BE_TEXT else ''}list."
     if kind == "too_short":
-        return "this list is empty."
+        return "this list is empty; it has to hold at least 1 item."
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return "this has to be an object."
     if kind == "value_error":
