@@ -168,9 +168,10 @@ def add_tower_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def read_bytes(text: str) -> int:
-    """A number of bytes from 1000000, 500M, 2G or 1.5G."""
-    units = {"K": 2**10, "M": 2**20, "G": 2**30}
-    number, unit = (text[:-1], units[text[-1].upper()]) if text[-1:].upper() in units else (text, 1)
+    """A number of bytes from 1000000, 500M, 2G, 1.5G or 1.5GiB."""
+    units = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+    short = text[:-2] if text[-3:].upper() in (f"{unit}IB" for unit in units) else text
+    number, unit = (short[:-1], units[short[-1].upper()]) if short[-1:].upper() in units else (text, 1)
     try:
         size = float(number) * unit
         if 0 < size < 2**60:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import base64
 import io
 import json
@@ -17,6 +18,7 @@ import pytest
 from PIL import Image
 
 from llava.cli import build_parser, main
+from llava.flags import read_bytes
 from tests.tiny_checkpoints import CONFIG, NEXT, write_json
 
 SHORT = ["--max-new-tokens", "6"]
@@ -186,6 +188,14 @@ def test_a_size_that_is_none_is_named(capsys: pytest.CaptureFixture[str], size: 
         main(["ask", "What?", f"--memory={size}"])
     assert left.value.code == 2
     assert f"'{size}' is no size" in capsys.readouterr().err
+
+
+def test_a_size_is_written_with_a_unit_or_without_one() -> None:
+    sizes = {"12": 12, "1K": 2**10, "1.5g": 3 * 2**29, "2GiB": 2**31, "3mib": 3 * 2**20, "1T": 2**40, "1 GiB": 2**30}
+    assert {text: read_bytes(text) for text in sizes} == sizes
+    for text in ("1GB", "1iB", "GiB", "1GiBiB", "1e400G"):
+        with pytest.raises(argparse.ArgumentTypeError, match="is no size"):
+            read_bytes(text)
 
 
 def test_words_and_tokens_can_be_barred(capsys: pytest.CaptureFixture[str], next_folder: Path) -> None:

@@ -7,6 +7,7 @@ position reserved, so that a prompt that does not fit is refused before any pixe
 from __future__ import annotations
 
 import copy
+import logging
 import threading
 import time
 import warnings
@@ -23,6 +24,7 @@ from transformers.generation import StoppingCriteria, StoppingCriteriaList
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
 from llava.conversation import Conversation
 from llava.engine.engine import Engine
+from llava.engine.memory import check_beams
 from llava.engine.runner import find_fallback_reason
 from llava.engine.settings import EngineSettings
 from llava.engine.stream import Question, Stream
@@ -44,6 +46,8 @@ from llava.text import find_flaw
 if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
 
+
+_log = logging.getLogger(__name__)
 
 # The model's own end (an end token or its template's separator), a stop text that was asked for, or what cut it off.
 FinishReason = Literal["stop", "stop_string", "length", "context", "memory", "time"]
@@ -123,6 +127,7 @@ class Answerer:
         self.loaded = loaded
         self.settings = EngineSettings(**settings)
         self._engine: Engine | None = None
+        self._logged_reason: str | None = None
 
     @classmethod
     def of(cls, loaded: LoadedModel, **settings: Any) -> Answerer:
@@ -150,10 +155,12 @@ class Answerer:
 
     @property
     def engine(self) -> Engine:
-        """The engine. Raises UsageError for a model that it cannot run."""
+        """The engine. Raises UsageError for a model that it cannot run; logs which parts fall back to PyTorch."""
         with _lock:
             if self._engine is None:
                 self._engine = Engine(self.loaded, **vars(self.settings))
+                for sentence in self._engine.fallbacks:
+                    _log.warning(sentence)
             return self._engine
 
     def prepare(
@@ -239,7 +246,11 @@ class Answerer:
     def _suits_engine(self, prepared: Prepared) -> bool:
         """Whether the engine can answer it: not beam search, truncated prompts, or models with replaced parts."""
         is_whole = prepared.prompt_tokens == prepared.prompt.num_positions
-        return prepared.sampling.num_beams == 1 and is_whole and find_fallback_reason(self.loaded.model) is None
+        reason = find_fallback_reason(self.loaded.model)
+        if reason is not None and reason != self._logged_reason:
+            _log.warning("The model answers through generate, which is slower than the engine: %s.", reason)
+            self._logged_reason = reason
+        return prepared.sampling.num_beams == 1 and is_whole and reason is None
 
     def _submit(self, prepared: Prepared) -> Stream:
         return self.engine.submit(self.make_question(prepared))
@@ -301,6 +312,7 @@ class Answerer:
                 "Presence and frequency penalties cannot be had here: this model, or a truncated prompt, goes through "
                 "generate, which has a repetition penalty alone."
             )
+        check_beams(model, sampling.num_beams, prepared.prompt_tokens)
         # The model replaces each slot of the input ids with the image's positions.
         input_ids = torch.tensor([prepared.prompt.input_ids], device=model.device)
         pixels = [

@@ -121,6 +121,11 @@ class EngineBackend:
         return self._ready().engine
 
     @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """What runs slower than it could, and why, as sentences; nothing before ``start`` and after ``stop``."""
+        return () if self._local is None else self._local.engine.fallbacks
+
+    @property
     def tiling(self) -> Tiling:
         """How it cuts images into tiles. Raises EngineClosed before ``start`` and after ``stop``."""
         return self._ready().loaded.spec.tiling

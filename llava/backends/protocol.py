@@ -8,7 +8,7 @@ client.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import Any, Literal, Protocol
 
 from llava.image.source import Picture
@@ -87,6 +87,11 @@ class Usage:
     completion_tokens: int
     image_tokens: int = 0
     cached_tokens: int = 0
+
+    def plus(self, other: Usage) -> Usage:
+        """Of both answers together."""
+        mine, theirs = astuple(self), astuple(other)
+        return Usage(*(one + another for one, another in zip(mine, theirs, strict=True)))
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from typing import Any
 
 import httpx2 as httpx
@@ -28,6 +29,8 @@ from llava.text import write_line
 
 # The polling interval of a controller without workers.
 _LOOK_S = 1.0
+# Our own workers break every silence sooner (the limit silence_s): one that says nothing for so long hangs.
+_SILENT_S = 30.0
 # One piece holds the prompt and the whole answer so far.
 _MOST_PIECE_BYTES = 32 * 2**20
 
@@ -53,14 +56,17 @@ async def post_json(client: httpx.AsyncClient, url: str, content: Any, who: str 
         answer = await client.post(url, json=content)
     except httpx.HTTPError as error:
         raise EngineClosed(f"{place} cannot be reached: see that it runs, and that the address is right.") from error
-    try:
+    said = None
+    with suppress(ValueError):
+        said = answer.json()
         if answer.status_code == 200:
-            return answer.json()
-    except ValueError:
-        pass
-    raise EngineFailed(
-        f"{place} answered {answer.status_code} to {url.rpartition('/')[2]}: what runs there is no {who} of LLaVA."
-    )
+            return said
+    refusal = said.get("error") if isinstance(said, dict) else None
+    if isinstance(refusal, dict) and answer.status_code not in (404, 405) and refusal.get("message"):
+        why = str(refusal["message"])  # one of this package, which knows what is wrong
+    else:
+        why = f"what runs there is no {who} of LLaVA."
+    raise EngineFailed(f"{place} answered {answer.status_code} to {url.rpartition('/')[2]}: {why}")
 
 
 class Workers:
@@ -92,15 +98,21 @@ class Workers:
         self._tell = on_progress or (lambda sentence: None)
         self._client = make_client(timeouts.look_s)
         self._remotes: dict[str, Remote | None] = {}
+        self._last_address = ""
         self.counts = Counts()
 
-    async def start(self) -> None:
-        """Returns once the controller knows a worker of the model. Raises EngineClosed if there is no controller."""
+    async def start(self, *, waits: bool = True) -> None:
+        """Returns once the controller knows a worker of the model.
+
+        Raises EngineClosed if there is no controller, and without ``waits`` also if it knows no such worker.
+        """
         told = None
         while not self._choose(known := await self._list_models(is_first=told is None)):
+            which = "a worker" if self._wanted is None else f"a worker of '{self._wanted}'"
+            others = f"; it knows {', '.join(known)}" if known else ""
+            if not waits:
+                raise EngineClosed(f"The controller at {self._controller} does not know {which}{others}.")
             if known != told:
-                which = "a worker" if self._wanted is None else f"a worker of '{self._wanted}'"
-                others = f"; it knows {', '.join(known)}" if known else ""
                 self._tell(f"waiting until {which} registers with the controller at {self._controller}{others}")
                 told = known
             await asyncio.sleep(_LOOK_S)
@@ -146,16 +158,13 @@ class Workers:
         return self.counts.tell()
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        """See ``Backend.chat``. Raises EngineClosed, EngineFull, EngineFailed."""
-        address = await self._find_worker()
-        remote = await self._find_remote(address)
-        if remote is not None and request.prompt is None:
-            answer = remote.chat(request)
-        else:
-            answer = self.ask_worker(address, request)
+        """See ``Backend.chat``; where a worker goes before it has said anything, another one is asked.
+
+        Raises EngineClosed, EngineFull, EngineFailed.
+        """
         self.counts.running += 1
         try:
-            async with aclosing(answer) as deltas:
+            async with aclosing(self._ask_workers(request)) as deltas:
                 async for delta in deltas:
                     yield delta
             self.counts.finished += 1
@@ -165,14 +174,52 @@ class Workers:
         finally:
             self.counts.running -= 1
 
-    async def _find_worker(self) -> str:
-        said = await post_json(self._client, f"{self._controller}/get_worker_address", {"model": self.model_id})
+    async def _ask_workers(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        address, tried = await self._find_worker(), set[str]()
+        while True:
+            has_begun = False
+            try:
+                async with aclosing(await self._ask(address, request)) as deltas:
+                    async for delta in deltas:
+                        has_begun = True
+                        yield delta
+                return
+            except EngineClosed:
+                tried.add(address)
+                if has_begun or (address := await self._find_another(tried)) in tried:
+                    raise
+
+    async def _ask(self, address: str, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+        remote = await self._find_remote(address)
+        if remote is not None and request.prompt is None:
+            return remote.chat(request)
+        return self.ask_worker(address, request)
+
+    async def _find_another(self, tried: Collection[str]) -> str:
+        """A worker that was not tried yet, or one that was if the controller names no other."""
+        address = next(iter(tried))
+        for _ in range(len(tried) + 1):  # the original's controller may name one of these again
+            with suppress(EngineClosed, EngineFailed):
+                address = await self._find_worker(tried)
+            if address not in tried:
+                break
+        return address
+
+    async def _find_worker(self, without: Collection[str] = ()) -> str:
+        wanted = {"model": self.model_id, "without": list(without)}
+        try:
+            said = await post_json(self._client, f"{self._controller}/get_worker_address", wanted)
+        except EngineClosed:
+            if self._last_address in ("", *without):
+                raise
+            return self._last_address  # workers do without their controller while it is started again
         address = said.get("address") if isinstance(said, dict) else None
         if not address:
             raise EngineClosed(
                 f"No worker of '{self.model_id}' is registered with the controller now. Ask again later."
             )
-        return read_address(str(address))
+        self._last_address = read_address(str(address))
+        return self._last_address
 
     async def _find_remote(self, address: str) -> Remote | None:
         """The client of a worker's OpenAI API; None if it has none, which is checked once."""
@@ -187,7 +234,8 @@ class Workers:
         return self._remotes[address]
 
     def _make_remote(self, address: str) -> Remote:
-        url, key, waits = f"{address}/v1", self._api_key, self._timeouts
+        url, key = f"{address}/v1", self._api_key
+        waits = replace(self._timeouts, silent_s=min(self._timeouts.silent_s, _SILENT_S))
         return Remote(url, model=self.model_id, api_key=key, timeouts=waits, speaks_extras=True)
 
     def _authorize(self) -> dict[str, str]:

@@ -147,6 +147,11 @@ class Engine:
         return self._scheduler.pool.num_blocks * self._scheduler.pool.block_tokens
 
     @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """What runs slower than it could, and why, as sentences."""
+        return self._runner.fallbacks
+
+    @property
     def is_closed(self) -> bool:
         """Whether it takes no more questions, because it was closed or its loop failed."""
         return self._closed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
@@ -32,10 +32,7 @@ def plan_memory(loaded: LoadedModel, block_tokens: int, memory_bytes: int | None
     Raises UsageError if not one block fits, or if the device has less memory in total.
     """
     model = loaded.model
-    decoder = model.get_model()
-    head_dim = decoder.layers[0].self_attn.head_dim
-    bytes_per_position = 2 * len(decoder.layers) * model.config.num_key_value_heads * head_dim * model.dtype.itemsize
-    block_bytes = bytes_per_position * block_tokens
+    block_bytes = count_position_bytes(model) * block_tokens
     if memory_bytes is None:
         max_blocks = -(-MAX_CONTEXTS * loaded.context_tokens // block_tokens)
         num_blocks = min(max_blocks, int(FREE_SHARE * find_free_bytes(model.device)) // block_bytes)
@@ -54,6 +51,28 @@ def plan_memory(loaded: LoadedModel, block_tokens: int, memory_bytes: int | None
             f"{block_bytes}. Give it more memory."
         )
     return Memory(num_blocks, _estimate_tile_cost(model))
+
+
+def count_position_bytes(model: Any) -> int:
+    """How many bytes the keys and values of one position take in all layers."""
+    layers = model.get_model().layers
+    head_dim: int = layers[0].self_attn.head_dim
+    return 2 * len(layers) * int(model.config.num_key_value_heads) * head_dim * int(model.dtype.itemsize)
+
+
+def check_beams(model: Any, num_beams: int, num_positions: int) -> None:
+    """Raises UsageError where beam search with so many beams over a prompt cannot fit into memory.
+
+    ``generate`` copies the KV cache of all beams at every token; without this check the operating system kills the
+    process.
+    """
+    beam_bytes = 2 * count_position_bytes(model) * (num_positions + 1)
+    free_bytes = find_free_bytes(model.device)
+    if num_beams > 1 and num_beams * beam_bytes > free_bytes:
+        raise UsageError(
+            f"{num_beams} beams take {num_beams * beam_bytes / 1e9:.1f} GB of KV cache, but {model.device} has "
+            f"{free_bytes / 1e9:.1f} GB free. Search with at most {max(1, free_bytes // beam_bytes)}."
+        )
 
 
 def _estimate_tile_cost(model: torch.nn.Module) -> int:

@@ -114,10 +114,22 @@ class Runner:
         is_plain = type(head) in (torch.nn.Linear, QuantizedLinear) and head.bias is None and not has_hook([head])
         self._head = NativeLinear(head) if self._layers is not None and is_plain else None
         tower = self.model.get_vision_tower()
-        is_native = isinstance(self.cache, paged.NativeKVCache) and find_tower_fallback_reason(tower) is None
+        self.tower_fallback_reason = self._cache_fallback_reason or find_tower_fallback_reason(tower)
+        is_native = self.tower_fallback_reason is None
         self._tower = TowerLayers(tower, self._scratch) if is_native else None
         # A copy without weights: functional_call would swap them in the model itself, where ``has_new_weights`` looks.
         self._projector = copy.deepcopy(self._decoder.mm_projector).to("meta") if is_native else None
+
+    @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """Which parts run through PyTorch on a CPU instead of the native library, and why, as sentences."""
+        if self.model.device.type != "cpu":  # elsewhere PyTorch is what is fast
+            return ()
+        reasons = {"decoder": self.fallback_reason, "vision tower": self.tower_fallback_reason}
+        slow = {part: reason for part, reason in reasons.items() if reason is not None}
+        if len(slow) == 2 and len(set(slow.values())) == 1:
+            slow = {"model": next(iter(slow.values()))}
+        return tuple(f"The {part} runs through PyTorch, which is slower: {reason}." for part, reason in slow.items())
 
     def has_new_weights(self) -> bool:
         """Whether weights were changed or replaced, or hooks added, since ``reload``. Safe from any thread."""

@@ -79,7 +79,9 @@ async def health(service: Service, request: Request) -> Response:
         return JSONResponse({"status": "loading"})
     if service.failure is not None or not await service.backend.is_ready():
         return JSONResponse({"status": "broken"}, 503)
-    return JSONResponse({"status": "draining" if service.is_draining else "ok"})
+    fallbacks = getattr(service.backend, "fallbacks", ())  # our own engine's
+    more = {"fallbacks": list(fallbacks)} if fallbacks else {}
+    return JSONResponse({"status": "draining" if service.is_draining else "ok", **more})
 
 
 async def ready(service: Service, request: Request) -> Response:

@@ -132,21 +132,21 @@ def need_serve_extra() -> None:
 def _serve(arguments: argparse.Namespace) -> int:
     need_serve_extra()
     _check_texts(arguments)
-    from llava.serve.origins import read_host_name
+    from llava.serve.origins import read_host_name, read_origin
     from llava.serve.paths import read_root_path
     from llava.serve.run import serve
 
     settings = Settings(
         limits=Limits(**{one.name: getattr(arguments, one.name) for one in dataclasses.fields(Limits)}),
         keys=_read_keys(arguments.api_key),
-        origins=tuple(arguments.cors_origin),
+        origins=tuple(map(read_origin, arguments.cors_origin)),
         hosts=tuple(read_host_name(name) for name in arguments.allow_host),
         root_path=read_root_path(arguments.root_path),
         fetch=not arguments.no_fetch,
-        fetch_hosts=tuple(arguments.fetch_host),
+        fetch_hosts=tuple(read_host_name(name, "--fetch-host") for name in arguments.fetch_host),
         fetch_private=arguments.fetch_private,
-        address=arguments.address or "",
-        log=arguments.log_conversations,
+        address=_read_address(arguments.address),
+        log=_check_log(arguments.log_conversations),
         keeps_keys_apart=arguments.keep_keys_apart,
     )
     mount = _find_web(arguments.web)
@@ -156,6 +156,26 @@ def _serve(arguments: argparse.Namespace) -> int:
         mount = register_with(arguments.controller, mount)
     make_backend = partial(_choose_backend, arguments, settings)
     return serve(make_backend, settings, host=arguments.host, port=arguments.port, mount=mount)
+
+
+def _read_address(text: str | None) -> str:
+    """Where others find this server; "" is its own host and port. Raises UsageError for what nobody can call."""
+    if not text:
+        return ""
+    from llava.backends.workers import read_address
+
+    return read_address(text)
+
+
+def _check_log(path: Path | None) -> Path | None:
+    """The path, where it can be written. Raises UsageError."""
+    if path is not None:
+        try:
+            path.open("a").close()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UsageError(f"--log-conversations: {path} cannot be written: {reason}. Name another file.") from error
+    return path
 
 
 # Flags whose words clients and other servers get, so that they have to be text. Others may name files.
@@ -194,6 +214,7 @@ def _choose_backend(arguments: argparse.Namespace, settings: Settings) -> Backen
         if name != "own":
             raise UsageError(f"--engine {name} starts an engine and --engine-url names one that runs: leave one out.")
         name = "remote"
+    _check_engine_flags(name, arguments)
     if name != "own":
         if name not in ("sglang", "vllm", "remote", "workers"):
             raise UsageError(f"There is no engine '{name}'. The engines are own, sglang and vllm.")
@@ -217,6 +238,30 @@ def _choose_backend(arguments: argparse.Namespace, settings: Settings) -> Backen
         arithmetic=arguments.arithmetic,
         max_waiting=settings.limits.running * settings.limits.choices,
     )
+
+
+# What only engines read that are started here, and what else reads it.
+_LAUNCH_FLAGS: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "engine_python": (None, ()),
+    "tp": (1, ()),
+    "dp": (1, ()),
+    "quantization": (None, ()),
+    "memory_share": (None, ()),
+    "engine_arg": ([], ()),
+    "context": (None, ("remote",)),
+    "engine_model": (None, ("remote",)),
+}
+
+
+def _check_engine_flags(name: str, arguments: argparse.Namespace) -> None:
+    """Raises UsageError for a flag that the engine would pass over. SGLang's and vLLM's judge their own."""
+    if name not in ("own", "remote", "workers"):
+        return
+    for flag, (default, readers) in _LAUNCH_FLAGS.items():
+        if getattr(arguments, flag) != default and name not in readers:
+            shown = f"--{flag.replace('_', '-')}"
+            remedy = "" if name == "remote" else ", or name the engine with --engine"
+            raise UsageError(f"{shown} has no effect on the engine that was chosen: leave it out{remedy}.")
 
 
 def _find_web(wanted: bool | None) -> Any:

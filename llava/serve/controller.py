@@ -17,11 +17,12 @@ from llava.serve.command import need_serve_extra
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The original's flags with the original's defaults."""
+    """The original's flags with the original's defaults, and what ``llava serve`` has for names of this machine."""
     parser = argparse.ArgumentParser(prog="python -m llava.serve.controller")
     parser.add_argument("--host", default="localhost")
     parser.add_argument("--port", type=int, default=21001)
     parser.add_argument("--dispatch-method", choices=["lottery", "shortest_queue"], default="shortest_queue")
+    parser.add_argument("--allow-host", action="append", default=[], metavar="NAME", help="answer to this name too")
     return parser
 
 
@@ -31,9 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         need_serve_extra()
+        from llava.serve.origins import read_host_name
         from llava.serve.registry import serve_controller
 
-        return serve_controller(args.host, args.port, args.dispatch_method)
+        return serve_controller(args.host, args.port, args.dispatch_method, list(map(read_host_name, args.allow_host)))
 
     return run_door(work)
 

@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from llava.serve.limits import Settings
 from llava.serve.origins import check_host, check_origin
-from llava.serve.paths import find_route, write_raw
+from llava.serve.paths import find_route, read_absolute_form, write_raw
 from llava.serve.refusals import Refusal, over, translate
 from llava.serve.service import TENANT
 
@@ -44,6 +44,9 @@ class Gate:
         self._digests = [_digest(key) for key in settings.keys]
         self._keeps_apart = settings.keeps_keys_apart
         self._header_bytes, self._answer_s = settings.limits.header_bytes, settings.limits.answer_s
+        # Clients that know for how long a connection stays open send nothing on one that is just being closed.
+        keep_alive_s = int(settings.limits.keep_alive_s)
+        self._headers = [(b"keep-alive", b"timeout=%d" % keep_alive_s)] if keep_alive_s else []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -61,11 +64,13 @@ class Gate:
             has_ended = message["type"] == "http.response.body" and not message.get("more_body")
             if message["type"] == "http.response.start":
                 has_begun = True
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+                own = [(b"x-request-id", request_id.encode()), *self._headers]
+                message["headers"] = [*message.get("headers", ()), *own]
             await send(message)
 
         try:
             self._check_headers(scope)
+            read_absolute_form(scope)
             if self._find_path(scope):
                 await _send_to_root(self._settings.root_path, scope, receive, send_with_id)
                 return
@@ -138,13 +143,22 @@ def _read_key(header: bytes) -> str:
 async def _run_while_connected(app: App, scope: Scope, receive: Receive, send: Send, limit_s: float) -> None:
     """The application, cancelled when the client goes away. Raises Refusal (503) after ``limit_s``."""
     messages: asyncio.Queue[Message] = asyncio.Queue(maxsize=1)
+    is_wanted = asyncio.Event()
+    if all(name != b"expect" for name, _ in scope["headers"]):
+        is_wanted.set()
+
+    async def take() -> Message:
+        is_wanted.set()
+        return await messages.get()
 
     async def watch() -> None:
+        # Whoever sent Expect is told to go on by the first look, and should not be where the body will be refused.
+        await is_wanted.wait()
         while (message := await receive())["type"] != "http.disconnect":
             await messages.put(message)
 
     async def run() -> None:
-        await app(scope, messages.get, send)
+        await app(scope, take, send)
 
     main = asyncio.create_task(run())
     watcher = asyncio.create_task(watch())

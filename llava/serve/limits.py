@@ -56,8 +56,10 @@ class Limits:
             value, least = getattr(self, one.name), 0 if one.name in ("waiting", "pictures", "fetch_redirects") else 1
             if one.name.endswith("_s"):
                 least = 0
-            if not least <= value < 2**53:
-                bound = f"at least {least}" if value < least else f"at most {2**53 - 1}"
+            # Beyond some 24 days a socket has no timeout any more.
+            most = 10**6 if one.name.endswith("_s") else 2**53 - 1
+            if not least <= value <= most:
+                bound = f"at least {least}" if value < least else f"at most {most}"
                 raise UsageError(f"The limit {one.name} is {value}; it has to be {bound}.")
 
 

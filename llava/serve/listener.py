@@ -24,6 +24,10 @@ _LINGER_S = 1.0
 
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises UsageError."""
+    if not host:  # which the system takes for every address of this machine
+        raise UsageError("--host is empty. Name an address, such as 127.0.0.1, or 0.0.0.0 for all of this machine's.")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
     try:
         if not 0 <= port < 2**16:
             raise OSError("ports are numbers from 0 to 65535")
@@ -32,7 +36,10 @@ def listen(host: str, port: int) -> socket.socket:
         made = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except (OSError, UnicodeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise UsageError(f"Port {port} on {host} cannot be had: {reason}. Choose another one with --port.") from error
+        number = 0 if isinstance(error, UnicodeError) else error.errno  # of names that lead nowhere it is below 0
+        is_host = isinstance(error, UnicodeError) or number == errno.EADDRNOTAVAIL or (number or 0) < 0
+        remedy = "Name an address of this machine with --host" if is_host else "Choose another one with --port"
+        raise UsageError(f"Port {port} on {host} cannot be had: {reason}. {remedy}.") from error
     return _Listener(made.family, made.type, made.proto, fileno=made.detach())
 
 

@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from llava import __version__
-from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentPicture
+from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentPicture, Usage
 from llava.backends.turns import check_last
 from llava.prompt import escape_image_tokens
 from llava.serve import schemas
@@ -138,12 +139,11 @@ async def _write_chunks(
 async def completions(service: Service, request: Request) -> Response:
     request.state.param = "prompt"
     raw = await read_json(request, service.limits)
-    if isinstance(raw.get("prompt"), list) and len(raw["prompt"]) == 1:
-        raw["prompt"] = raw["prompt"][0]
-    if isinstance(raw.get("prompt"), list):
+    prompts = raw.get("prompt")
+    if isinstance(prompts, list) and any(isinstance(one, (int, list)) for one in prompts[:1]):
         raise Refusal(
             400,
-            "prompt has to be one text: send token ids and further texts as texts of requests of their own.",
+            "prompt has to be one text or a list of texts: token ids are not taken.",
             param="prompt",
             code="unsupported_parameter",
         )
@@ -153,13 +153,18 @@ async def completions(service: Service, request: Request) -> Response:
     if body.echo or body.suffix or (body.best_of or num_choices) != num_choices:
         name = "echo" if body.echo else "suffix" if body.suffix else "best_of"
         raise Refusal(400, f"{name} is not supported. Leave it out.", param=name, code="unsupported_parameter")
-    check_characters(service, len(body.prompt), "prompt")
+    if len(body.prompt) > service.limits.parts:
+        value = f"There are {len(body.prompt):,} prompts"
+        raise over("parts", service.limits.parts, value, "Send fewer.", param="prompt")
+    check_characters(service, sum(map(len, body.prompt)), "prompt")
     sampling = schemas.read_sampling(body, service.limits, new_tokens=16)  # as OpenAI's
     form = read_format(service, body.response_format, "response_format")
-    prompt = escape_image_tokens(body.prompt)
-    asked = ChatRequest((), sampling, num_choices, body.logprobs, prompt, response_format=form)
+    asked = [
+        ChatRequest((), sampling, num_choices, body.logprobs, escape_image_tokens(prompt), response_format=form)
+        for prompt in body.prompt
+    ]
     ticket = Ticket()
-    deltas = service.chat(asked, ticket=ticket)
+    deltas = _answer_all(service, asked, ticket)
     head = make_head(service, "cmpl")
     if body.stream:
         chunks = _write_texts(head, deltas, body.logprobs, body.wants_usage)
@@ -173,9 +178,25 @@ async def completions(service: Service, request: Request) -> Response:
             "logprobs": schemas.write_completion_logprobs(one.logprobs, body.logprobs),
             **schemas.write_end(one),
         }
-        for one in schemas.collect(said, num_choices)
+        for one in schemas.collect(said, num_choices * len(asked))
     ]
     return JSONResponse(head.completion(choices, usage=schemas.write_usage(said[-1].usage)))
+
+
+async def _answer_all(service: Service, asked: Sequence[ChatRequest], ticket: Ticket) -> AsyncGenerator[Delta, None]:
+    """The answers to several prompts, one prompt's after the other's, as choices of one answer.
+
+    Each prompt waits its own turn, so that many of them hold up nobody else.
+    """
+    usage: Usage | None = None
+    for number, request in enumerate(asked):
+        first_index = number * request.num_choices
+        async with aclosing(service.chat(request, ticket=ticket)) as deltas:
+            async for delta in deltas:
+                if delta.usage is not None:
+                    usage = delta.usage if usage is None else usage.plus(delta.usage)
+                    delta = replace(delta, usage=usage if number == len(asked) - 1 else None)
+                yield replace(delta, index=first_index + delta.index)
 
 
 async def _write_texts(

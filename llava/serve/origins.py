@@ -65,8 +65,21 @@ def check_origin(method: str, path: str, headers: Headers, settings: Settings) -
     )
 
 
-def read_host_name(value: str) -> str:
-    """A name for ``Settings.hosts``, from what --allow-host was given. Raises UsageError."""
+def read_origin(value: str) -> str:
+    """An origin as browsers write it, or ``*``, from what --cors-origin was given. Raises UsageError."""
+    origin = value.strip().rstrip("/").lower()
+    try:
+        parts = urlsplit(origin)
+        is_origin = bool(parts.scheme and parts.hostname) and parts.port != 0
+    except ValueError:  # no port, or brackets that hold no address
+        is_origin = False
+    if origin in ("*", "null") or (is_origin and origin == f"{parts.scheme}://{parts.netloc}"):
+        return origin
+    raise UsageError(f"--cors-origin takes an origin such as https://example.org:8443, and not '{value}'.")
+
+
+def read_host_name(value: str, flag: str = "--allow-host") -> str:
+    """The name of a host from what ``flag`` was given. Raises UsageError."""
     name = value.strip()
     if name == "*":
         return name
@@ -74,7 +87,7 @@ def read_host_name(value: str) -> str:
         name = f"[{name}]"  # an IPv6 address as it is written without a port
     found = _split_host(name)[0]
     if not found:
-        raise UsageError(f"--allow-host takes a host's name, such as llava.example.org, and not '{value}'.")
+        raise UsageError(f"{flag} takes a host's name, such as llava.example.org, and not '{value}'.")
     return found
 
 

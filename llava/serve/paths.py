@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import quote
+from collections.abc import MutableMapping
+from typing import Any
+from urllib.parse import quote, unquote
 
 from llava.errors import UsageError
 from llava.serve.refusals import Refusal
 
 # Of clients that were given the server's address without /v1.
 _WITHOUT_VERSION = re.compile(r"/(?:chat/completions|completions|responses|models(?:/.+)?)/*")
+_ABSOLUTE = re.compile(rb"https?://([^/]*)(/.*)?", re.IGNORECASE)
 _ROUTES = "/v1/chat/completions, /v1/completions, /v1/responses and /v1/models"
 
 
@@ -21,6 +24,18 @@ def read_root_path(value: str) -> str:
     if any(part in (".", "..") for part in path.split("/")):
         raise UsageError(f"--root-path takes a path such as /llava, and not '{value}'.")
     return path
+
+
+def read_absolute_form(scope: MutableMapping[str, Any]) -> None:
+    """Makes ``GET http://host/path`` the same as ``GET /path`` with that ``Host``; other requests stay as they are.
+
+    Source: RFC 9112, section 3.2.2: a server has to take this form, and its host stands above the header's.
+    """
+    found = _ABSOLUTE.fullmatch(scope.get("raw_path", b""))
+    if found is not None:
+        scope["raw_path"] = found[2] or b"/"
+        scope["path"] = unquote(scope["raw_path"].decode("ascii"))
+        scope["headers"] = [(b"host", found[1]), *(pair for pair in scope["headers"] if pair[0] != b"host")]
 
 
 def find_route(path: str, root_path: str) -> str:

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 
@@ -20,6 +21,7 @@ from llava.backends.workers import make_client, post_json, read_address
 from llava.constants import WORKER_HEART_BEAT_INTERVAL
 from llava.errors import EngineClosed, EngineFailed
 from llava.serve.app import Mount
+from llava.serve.origins import is_loopback_address
 from llava.serve.refusals import LOG
 from llava.serve.service import Service
 from llava.text import write_line
@@ -52,6 +54,12 @@ def register_with(controller: str, mount: Mount | None) -> Mount:
     return add
 
 
+def _is_here(address: str) -> bool:
+    """Whether an address is only this machine's."""
+    name = urlsplit(address).hostname or ""
+    return name == "localhost" or is_loopback_address(name)
+
+
 async def _keep_registered(controller: str, service: Service) -> None:
     """Ends the server if there is no controller at the start; later ones that go away are waited for."""
     name = service.settings.address
@@ -62,6 +70,9 @@ async def _keep_registered(controller: str, service: Service) -> None:
         await post_json(client, f"{controller}/register_worker", content)
         write_line(f"llava: registered as {name} with the controller at {controller}")
 
+    if _is_here(name) and not _is_here(controller):
+        text = f"other machines cannot reach this worker at {name}, which it registers as: say where with --address"
+        write_line(f"llava: warning: {text} (of the original's commands --worker-address)")
     async with make_client() as client:
         try:
             await post_json(client, f"{controller}/list_models", {})  # before a model is loaded for nobody

@@ -9,19 +9,20 @@ Source: haotian-liu/LLaVA@c121f04 llava/serve/controller.py.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import httpx2 as httpx
 import uvicorn
 from fastapi import FastAPI
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
@@ -29,9 +30,11 @@ from llava.backends.workers import make_client, post_json, read_address
 from llava.constants import CONTROLLER_HEART_BEAT_EXPIRATION
 from llava.errors import LlavaError
 from llava.serve.body import read_json
+from llava.serve.connection import make_config
 from llava.serve.gate import Gate
 from llava.serve.limits import Settings
 from llava.serve.listener import listen
+from llava.serve.origins import is_loopback_address
 from llava.serve.refusals import LOG, Refusal
 from llava.serve.schemas import check
 from llava.text import write_line
@@ -39,12 +42,15 @@ from llava.text import write_line
 DISPATCH_METHODS = ("lottery", "shortest_queue")
 
 
+_Length = Annotated[int, Field(ge=0, lt=2**53)]
+
+
 class Status(BaseModel):
     """What a worker says of itself."""
 
     model_names: list[str]
-    speed: float = 1
-    queue_length: int = 0
+    speed: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1
+    queue_length: _Length = 0
 
 
 class _Registration(BaseModel):
@@ -55,11 +61,14 @@ class _Registration(BaseModel):
 
 class _HeartBeat(BaseModel):
     worker_name: str
-    queue_length: int
+    queue_length: _Length
 
 
 class _Wanted(BaseModel):
+    """Which model; ``without`` names workers that were tried already, which no client of the original says."""
+
     model: str | None = None
+    without: list[str] = []
 
 
 @dataclass
@@ -94,6 +103,12 @@ class Registry:
     def drop(self, name: str) -> None:
         self._workers.pop(name, None)
 
+    def miss(self, name: str) -> None:
+        """Forgets a worker that cannot be reached, if it would register again once it can be."""
+        if (worker := self._workers.get(name)) is not None and worker.has_heart_beat:
+            LOG.warning("the worker at %s cannot be reached and was forgotten until it registers again", name)
+            self.drop(name)
+
     def hear(self, name: str, queue_length: int) -> bool:
         """Notes that a worker is alive; False for one that is not known and has to register again."""
         worker = self.workers.get(name)
@@ -105,10 +120,10 @@ class Registry:
     def list_models(self) -> list[str]:
         return sorted({model for worker in self.workers.values() for model in worker.status.model_names})
 
-    def choose(self, model: str | None) -> str:
-        """The address of the worker that is asked next, "" if none has the model."""
+    def choose(self, model: str | None, without: Collection[str] = ()) -> str:
+        """The address of the worker that is asked next, but none of ``without``; "" if no other has the model."""
         fit = {name: worker.status for name, worker in self.workers.items() if model in worker.status.model_names}
-        fit = {name: status for name, status in fit.items() if status.speed > 0}
+        fit = {name: status for name, status in fit.items() if status.speed > 0 and name not in without}
         if not fit:
             return ""
         if self._dispatch == "lottery":
@@ -136,20 +151,23 @@ class _Routes:
         LOG.info("the worker at %s has %s", name, ", ".join(status.model_names))
 
     async def refresh(self, request: Request) -> Response:
-        for name, worker in dict(self.registry.workers).items():
-            try:
-                await self._add(name, None, has_heart_beat=worker.has_heart_beat)
-            except LlavaError as error:
-                LOG.warning("%s It was forgotten.", error)
-                self.registry.drop(name)
+        known = dict(self.registry.workers)
+        await asyncio.gather(*(self._look_at(name, worker.has_heart_beat) for name, worker in known.items()))
         return JSONResponse(None)
+
+    async def _look_at(self, name: str, has_heart_beat: bool) -> None:
+        try:
+            await self._add(name, None, has_heart_beat=has_heart_beat)
+        except LlavaError as error:
+            LOG.warning("%s It was forgotten.", error)
+            self.registry.drop(name)
 
     async def list_models(self, request: Request) -> Response:
         return JSONResponse({"models": self.registry.list_models()})
 
     async def get_address(self, request: Request) -> Response:
         wanted = check(_Wanted, await read_json(request, self.limits))
-        return JSONResponse({"address": self.registry.choose(wanted.model)})
+        return JSONResponse({"address": self.registry.choose(wanted.model, wanted.without)})
 
     async def hear(self, request: Request) -> Response:
         beat = check(_HeartBeat, await read_json(request, self.limits))
@@ -166,21 +184,30 @@ class _Routes:
         )
 
     async def generate(self, request: Request) -> Response:
-        """A worker's answer as it comes: 2 is the code for no such worker, 3 for one that broke off."""
+        """A worker's answer as it comes: 2 is the code for no such worker, 3 for one that broke off.
+
+        Where a worker cannot be reached, the next one is asked.
+        """
         content = await read_json(request, self.limits)
         model = check(_Wanted, content).model
-        address = self.registry.choose(model)
-        if not address:
-            known = ", ".join(self.registry.list_models()) or "none"
-            return _refuse(404, 2, f"No worker has the model '{model}'. The models are: {known}.")
         silent = httpx.Timeout(self.limits.answer_s, connect=5.0)
-        url = f"{address}/worker_generate_stream"
-        asking = self.client.build_request("POST", url, json=content, timeout=silent)
-        try:
-            answer = await self.client.send(asking, stream=True)
-        except httpx.HTTPError:
-            return _refuse(503, 3, f"The worker of '{model}' cannot be reached. Ask again later.")
-        return StreamingResponse(_pass_through(answer), answer.status_code, media_type="application/octet-stream")
+        missed = set[str]()
+        while address := self.registry.choose(model, missed):
+            url = f"{address}/worker_generate_stream"
+            asking = self.client.build_request("POST", url, json=content, timeout=silent)
+            try:
+                answer = await self.client.send(asking, stream=True)
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                missed.add(address)
+                self.registry.miss(address)
+                continue
+            except httpx.HTTPError:
+                return _refuse(503, 3, f"The worker of '{model}' broke off before it answered. Ask again.")
+            return StreamingResponse(_pass_through(answer), answer.status_code, media_type="application/octet-stream")
+        if missed:
+            return _refuse(503, 3, f"No worker of '{model}' can be reached. Ask again later.")
+        known = ", ".join(self.registry.list_models()) or "none"
+        return _refuse(404, 2, f"No worker has the model '{model}'. The models are: {known}.")
 
 
 async def _pass_through(answer: httpx.Response) -> AsyncGenerator[bytes, None]:
@@ -231,21 +258,13 @@ class _Server(uvicorn.Server):
         self.should_exit = True
 
 
-def serve_controller(host: str, port: int, dispatch: str) -> int:
-    """Serves until SIGTERM or Ctrl-C. Raises UsageError if the port cannot be had."""
+def serve_controller(host: str, port: int, dispatch: str, hosts: Sequence[str] = ()) -> int:
+    """Serves until SIGTERM or Ctrl-C. ``hosts``: see ``Settings``. Raises UsageError if the port cannot be had."""
     with closing(listen(host, port)) as listener:
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}"
         write_line(f"llava: the controller answers at {address}")
-        config = uvicorn.Config(
-            create_controller(Registry(dispatch)),
-            ws="none",
-            lifespan="on",
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=5,
-        )
+        settings = Settings(hosts=tuple(hosts), is_local=is_loopback_address(listener.getsockname()[0]))
+        config = make_config(create_controller(Registry(dispatch), settings), settings.limits)
         _Server(config).run(sockets=[listener])
     return 0

@@ -6,13 +6,11 @@ import asyncio
 import contextlib
 import dataclasses
 import gc
-import json
 import socket
 import time
 from collections.abc import Callable
 from typing import Any
 
-import h11
 import uvicorn
 from fastapi import FastAPI
 
@@ -20,12 +18,10 @@ from llava.backends.protocol import Backend
 from llava.errors import LlavaError
 from llava.flags import quick_imports
 from llava.serve.app import Mount, create_app
-from llava.serve.departure import HalfClosable
-from llava.serve.gate import App, Receive, Scope, Send
-from llava.serve.limits import Limits, Settings
+from llava.serve.connection import make_config
+from llava.serve.limits import Settings
 from llava.serve.listener import listen
 from llava.serve.origins import is_loopback_address
-from llava.serve.refusals import Refusal, over
 from llava.serve.service import Service
 from llava.text import write_line
 
@@ -115,98 +111,4 @@ class Server(uvicorn.Server):
 def make_server(app: FastAPI) -> Server:
     """The server of an application made by ``create_app``, not yet running."""
     service: Service = app.state.service
-    limits = service.limits
-
-    class Protocol(_Protocol):
-        header_s = limits.header_s
-
-    config = uvicorn.Config(
-        app,
-        http=Protocol,
-        ws="none",
-        lifespan="on",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        h11_max_incomplete_event_size=limits.header_bytes,
-        timeout_graceful_shutdown=5,
-        timeout_keep_alive=limits.keep_alive_s,  # type: ignore[arg-type]
-    )
-    return Server(config, service)
-
-
-class _Protocol(HalfClosable):
-    """Uvicorn's, with a deadline for headers, OpenAI-shaped refusals, and a way to break a connection off.
-
-    It reads on while an answer is made, or it would not notice that a client left which has begun its next request.
-    """
-
-    header_s = Limits().header_s
-
-    def __init__(self, *arguments: Any, **keywords: Any) -> None:
-        super().__init__(*arguments, **keywords)
-        inner: App = self.app
-        self._header_timer: asyncio.TimerHandle | None = None
-
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            scope["llava.abort"], scope["llava.half_closed"] = self.transport.abort, self.half_closed
-            await inner(scope, receive, send)
-
-        self.app = app
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._watch_headers()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_header_timer()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        self._watch_headers()
-        is_next_request = self.conn.their_state is h11.DONE
-        if is_next_request and len(self.conn.trailing_data[0]) < (self.config.h11_max_incomplete_event_size or 0):
-            self.flow.resume_reading()
-
-    def on_response_complete(self) -> None:
-        super().on_response_complete()
-        if self.conn.trailing_data[0] or self.conn.their_state is h11.SEND_BODY:
-            self._watch_headers()
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """Nothing: whoever asks for a WebSocket gets an answer in HTTP, and the log no advice to install one."""
-
-    def _watch_headers(self) -> None:
-        """Keeps the deadline running while headers, or the rest of a body that nobody reads any more, are to come."""
-        if self.cycle is not None and not self.cycle.response_complete:
-            self._stop_header_timer()
-        elif self._header_timer is None:
-            self._header_timer = self.loop.call_later(self.header_s, self.transport.abort)
-
-    def _stop_header_timer(self) -> None:
-        if self._header_timer is not None:
-            self._header_timer.cancel()
-            self._header_timer = None
-
-    def send_400_response(self, msg: str) -> None:
-        # h11 knows no other reason for a request it cannot finish reading than that its headers are too long.
-        limit = self.config.h11_max_incomplete_event_size or 0
-        if len(self.conn.trailing_data[0]) >= limit:
-            refusal = over(
-                "header_bytes", limit, f"The headers have {limit:,} bytes or more", "Send fewer.", status=431
-            )
-        else:
-            refusal = Refusal(400, "This is not a request in HTTP/1.1.", code="invalid_http")
-        body = json.dumps(refusal.body).encode()
-        headers = [
-            ("content-type", "application/json"),
-            ("content-length", str(len(body))),
-            ("connection", "close"),
-        ]
-        with contextlib.suppress(h11.LocalProtocolError):
-            output = self.conn.send(h11.Response(status_code=refusal.status, headers=headers))
-            output = (output or b"") + (self.conn.send(h11.Data(data=body)) or b"")
-            self.transport.write(output + (self.conn.send(h11.EndOfMessage()) or b""))
-        self.transport.close()
+    return Server(make_config(app, service.limits), service)

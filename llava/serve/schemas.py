@@ -127,7 +127,11 @@ class ResponsesBody(SamplingBody):
 
 
 class CompletionBody(SamplingBody):
-    prompt: str
+    prompt: Annotated[
+        list[str],
+        Field(min_length=1, fail_fast=True),
+        BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+    ]
     logprobs: Annotated[
         Annotated[_Whole, Field(ge=0, le=MAX_LOGPROBS)] | None,
         BeforeValidator(lambda value: None if value is False else value),
@@ -168,7 +172,7 @@ def check(kind: type[Body], raw: dict[str, Any]) -> Body:
 
 
 # Fields that are lists here once they are checked.
-_MAY_BE_TEXT = ("content", "input", "stop")
+_MAY_BE_TEXT = ("content", "input", "prompt", "stop")
 
 
 # Pydantic's own words round large numbers.
@@ -177,6 +181,16 @@ _BOUNDS = {
     "greater_than_equal": ("greater than or equal to", "ge"),
     "less_than": ("less than", "lt"),
     "less_than_equal": ("less than or equal to", "le"),
+}
+
+
+# What other servers take these values for, and how it is said here.
+_AS_MANY = " Leave it out for as many as fit."
+_REMEDIES: dict[tuple[Any, Any], str] = {
+    ("max_tokens", -1): _AS_MANY,
+    ("max_completion_tokens", -1): _AS_MANY,
+    ("max_output_tokens", -1): _AS_MANY,
+    ("top_p", 0): ' For the likeliest tokens send "temperature": 0.',
 }
 
 
@@ -189,6 +203,8 @@ def _explain(error: Any, value: Any) -> str:
         return "a part's type has to be text or image_url."
     if kind == "list_type":
         return f"this has to be a {'text or a ' if error['loc'][-1] in _MAY_BE_TEXT else ''}list."
+    if kind == "too_short":
+        return "this list is empty; it has to hold at least 1 item."
     if kind in ("model_type", "model_attributes_type", "dict_type"):
         return "this has to be an object."
     if kind == "value_error":
@@ -199,7 +215,8 @@ def _explain(error: Any, value: Any) -> str:
         bound = error["ctx"][name]
         said = f"input should be {words} {int(bound) if bound == int(bound) else bound}"
     shown = f", but it is {_show_value(value)}" if isinstance(value, (str, int, float)) else ""
-    return f"{said[:1].lower()}{said[1:]}{shown}."
+    remedy = _REMEDIES.get((error["loc"][-1], value), "") if isinstance(value, (int, float)) else ""
+    return f"{said[:1].lower()}{said[1:]}{shown}.{remedy}"
 
 
 def _show_value(value: Any) -> str:

@@ -55,7 +55,7 @@ async def send_message(args: argparse.Namespace) -> None:
         if args.worker_address:
             answer = workers.ask_worker(read_address(args.worker_address), request)
         else:
-            await workers.start()
+            await workers.start(waits=False)
             answer = workers.chat(request)
         print(for_stream(f"Model: {workers.model_id}\n{request.prompt}", sys.stdout), end="", flush=True)
         async with aclosing(answer) as deltas:

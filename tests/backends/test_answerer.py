@@ -135,8 +135,8 @@ def test_a_replaced_part_takes_effect(
         _ = backend.engine
 
 
-def test_replaced_attention_and_hooks_take_effect(
-    loaded: Any, picture: Picture, monkeypatch: pytest.MonkeyPatch
+def test_replaced_attention_and_hooks_take_effect_and_are_told_once(
+    loaded: Any, picture: Picture, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     backend = Answerer(loaded)
     asked = (conversation(loaded, "What?"), [picture], Sampling(max_new_tokens=2))
@@ -152,7 +152,12 @@ def test_replaced_attention_and_hooks_take_effect(
         backend.answer(*asked)
     hook = loaded.model.get_model().register_forward_hook(lambda *_: seen.append("hook"))
     backend.answer(*asked)
+    backend.answer(*asked)
     hook.remove()
+    told = (
+        "The model answers through generate, which is slower than the engine: a hook hangs on what the engine does not"
+    )
+    assert [record.message.startswith(told) for record in caplog.records] == [False, True]
     assert set(seen) == {"attention", "hook"}
     assert backend._engine is None
     forbid_generate(loaded, monkeypatch)
@@ -254,3 +259,12 @@ def test_torchs_own_numbers_decide_where_no_seed_is_given(loaded: Any) -> None:
 
     first = ask()
     assert ask() == first
+
+
+def test_more_beams_than_fit_are_refused_before_they_take_the_memory(
+    loaded: Any, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid_generate(loaded, monkeypatch)
+    asked = (conversation(loaded, "What?"), [picture])
+    with pytest.raises(UsageError, match=r"^10000000000 beams take .* to spare. Search with at most \d+\.$"):
+        Local(loaded).answer(*asked, Sampling(num_beams=10**10, max_new_tokens=2))

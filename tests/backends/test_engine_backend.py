@@ -191,3 +191,27 @@ def test_a_model_has_a_name_without_a_folder(tmp_path: Path) -> None:
 def test_an_unknown_template_is_refused_at_once() -> None:
     with pytest.raises(UsageError, match="no conversation template 'nonsense'"):
         EngineBackend(template="nonsense")
+
+
+def test_what_runs_slower_than_it_could_is_logged_once_and_told(loaded: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async def look(backend: EngineBackend) -> list[tuple[str, ...]]:
+        assert [record.message for record in caplog.records] == list(backend.fallbacks)
+        runner, told = backend.engine._runner, []
+        for runner.fallback_reason, runner.tower_fallback_reason in (
+            (None, None),
+            (None, "of x"),
+            ("of y", "of x"),
+            ("of z", "of z"),
+        ):
+            told.append(backend.fallbacks)
+        return told
+
+    reason = "runs through PyTorch, which is slower:"
+    assert run(loaded, look) == [
+        (),
+        (f"The vision tower {reason} of x.",),
+        (f"The decoder {reason} of y.", f"The vision tower {reason} of x."),
+        (f"The model {reason} of z.",),
+    ]
+    assert len(caplog.records) == 1  # the tiny model's heads are too small for the library
+    assert EngineBackend(loaded).fallbacks == ()

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import llava.model.llava_arch as llava_arch
-from llava.engine.runner import find_obstacle
+from llava.engine.runner import find_fallback_reason
 from llava.errors import UsageError
 from llava.mm_utils import get_anyres_image_grid_shape
 from llava.model.checkpoint import load_model
@@ -92,7 +92,7 @@ def test_a_replaced_grid_shape_decides_how_tiles_are_laid_out(monkeypatch: pytes
 
     with monkeypatch.context() as replaced:
         replaced.setattr(llava_arch, "get_anyres_image_grid_shape", in_one_row)
-        assert find_obstacle(model) == "get_anyres_image_grid_shape was replaced"
+        assert find_fallback_reason(model) == "get_anyres_image_grid_shape was replaced"
         logits = model(input_ids=IDS, **SEEN).logits
         assert calls == [((50, 40), TILE_PX), ((20, 28), TILE_PX)]
         assert logits.shape != planned.shape
@@ -100,7 +100,7 @@ def test_a_replaced_grid_shape_decides_how_tiles_are_laid_out(monkeypatch: pytes
         torch.testing.assert_close(logits, model(inputs_embeds=embeds).logits, atol=1e-5, rtol=1e-4)
         assert model.generate(IDS, **SEEN, **GREEDY)[0].tolist() == answer_from(model, embeds)
     torch.testing.assert_close(model(input_ids=IDS, **SEEN).logits, planned)
-    assert find_obstacle(model) is None
+    assert find_fallback_reason(model) is None
 
 
 def test_a_replaced_unpad_image_is_scaled_down_where_anyres_max_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from llava.backends.local import Answer
+from llava.backends.answerer import Answer
 from llava.eval import run_llava
 
 ANSWER = "日本 é"

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pytest
 
 from llava.backends.engine_backend import EngineBackend
 from llava.serve.limits import Limits, Settings
-from tests.serve.serving import PATIENCE_S, Puppet, Running, run_server, wait_until
+from tests.serve.serving import PATIENCE_S, PATIENT, Puppet, Running, run_server, wait_until
 
 CHAT = "/v1/chat/completions"
 HI = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 2}
@@ -422,6 +423,74 @@ def _answers(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def say_raw(running: Running, data: bytes) -> bytes:
+    """What a connection of its own answers to these bytes."""
+    with socket.create_connection(("127.0.0.1", running.port), PATIENCE_S) as connection:
+        connection.sendall(data)
+        with connection.makefile("rb") as answer:
+            return answer.read()
+
+
+def test_a_target_in_absolute_form_is_the_path_with_its_own_host() -> None:
+    with run_server(Puppet(), replace(PATIENT, is_local=True)) as running:
+        rest = b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        found = say_raw(running, b"GET http://LOCALHOST:80/v1/models" + rest)
+        assert found.startswith(b"HTTP/1.1 200 ")
+        assert b'"puppet"' in found
+        assert say_raw(running, b"GET http://localhost" + rest).startswith(b"HTTP/1.1 404 ")
+        assert b'"unknown_host"' in say_raw(running, b"GET http://evil.test/v1/models" + rest)
+        assert b'"unknown_host"' in say_raw(running, b"GET http://localhost@evil.test/v1/models" + rest)
+
+
+def test_a_body_that_will_be_refused_is_not_asked_for() -> None:
+    """Curl asks before it sends more than a mebibyte."""
+    head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    head += b"Content-Type: application/json\r\n"
+    with run_server(Puppet()) as running:
+        large = say_raw(running, head + b"Expect: 100-continue\r\nContent-Length: 99999999999\r\n\r\n")
+        assert large.startswith(b"HTTP/1.1 413 ")
+        body = json.dumps(HI).encode()
+        expecting = head + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
+        assert b"HTTP/1.1 200 OK" in say_raw(running, expecting + body)
+        with socket.create_connection(("127.0.0.1", running.port), PATIENCE_S) as connection:
+            connection.sendall(expecting)
+            answer = connection.makefile("rb")
+            assert answer.readline() == b"HTTP/1.1 100 Continue\r\n"
+            connection.sendall(body)
+            assert b"HTTP/1.1 200 OK\r\n" in answer.readlines()
+            answer.close()
+
+
+def test_what_is_wrong_with_a_request_line_or_a_header_is_said() -> None:
+    with run_server(Puppet()) as running:
+        missing = say_raw(running, b"GET /v1/models HTTP/1.1\r\n\r\n")
+        assert missing.startswith(b"HTTP/1.1 400 ")
+        assert b"not a request in HTTP/1.1: Missing mandatory Host" in missing
+        twice = say_raw(running, b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n")
+        assert b"conflicting Content-Length" in twice
+
+
+def test_a_client_that_speaks_tls_is_named_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    hello = bytes.fromhex("16030100c8010000c40303") + bytes(200)
+    with run_server(Puppet()) as running:
+        assert say_raw(running, hello).startswith(b"HTTP/1.1 400 ")
+    assert "a client spoke TLS: this server is at http://" in caplog.text
+
+
+def test_clients_are_told_how_long_a_connection_is_kept() -> None:
+    with run_server(Puppet(), replace(PATIENT, limits=replace(PATIENT.limits, keep_alive_s=12.5))) as running:
+        assert running.send("GET", "/health").headers["keep-alive"] == "timeout=12"
+    with run_server(Puppet(), replace(PATIENT, limits=replace(PATIENT.limits, keep_alive_s=0.5))) as running:
+        assert "keep-alive" not in running.send("GET", "/health").headers
+
+
+def test_a_healthy_server_says_what_of_its_engine_runs_slower_than_it_could() -> None:
+    puppet = Puppet()
+    puppet.fallbacks = ("The vision tower runs through PyTorch, which is slower: it has a hook.",)  # type: ignore[attr-defined]
+    with run_server(puppet) as running:
+        assert running.send("GET", "/health").json == {"status": "ok", "fallbacks": list(puppet.fallbacks)}  # type: ignore[attr-defined]
 
 
 def test_a_broken_engine_is_not_healthy() -> None:

@@ -376,3 +376,32 @@ def test_base64_and_names_of_files_are_no_urls(client: openai.OpenAI) -> None:
     for url in (base64.b64encode(DEMO.read_bytes()).decode(), str(DEMO), f"file://{DEMO}"):
         with pytest.raises(openai.BadRequestError, match="neither a data URI nor"):
             ask(client, picture(url), QUESTION)
+
+
+def test_several_prompts_are_answered_as_choices_of_one_answer() -> None:
+    """LangChain sends a batch so."""
+    puppet = Puppet(num_tokens=1)
+    with run_server(puppet) as running:
+        whole = running.post("/v1/completions", {"prompt": ["a", "b<image>", "c"]}).json
+        streamed = running.post(
+            "/v1/completions", {"prompt": ["a", "b"], "stream": True, "stream_options": {"include_usage": True}}
+        ).events
+        for wrong in ([], ["a", 5], [["a"]], [1, 2], {"a": 1}, ["a"] * 1025):
+            reply = running.post("/v1/completions", {"prompt": wrong})
+            assert (reply.status, reply.error["param"].partition(".")[0]) == (400, "prompt")
+    assert [(one["index"], one["text"], one["finish_reason"]) for one in whole["choices"]] == [
+        (0, "word ", "stop"),
+        (1, "word ", "stop"),
+        (2, "word ", "stop"),
+    ]
+    assert (whole["usage"]["prompt_tokens"], whole["usage"]["completion_tokens"]) == (21, 3)
+    assert [one["choices"][0]["index"] for one in streamed if one["choices"]] == [0, 0, 1, 1]
+    assert [one["usage"]["total_tokens"] for one in streamed if one["usage"]] == [16]
+    assert len(puppet.requests) == 5
+
+
+def test_what_other_servers_take_for_no_limit_is_refused_with_what_says_so_here(own: Running) -> None:
+    reply = own.chat("Hi", max_tokens=-1)
+    assert (reply.status, reply.error["param"]) == (400, "max_tokens")
+    assert reply.error["message"].endswith("but it is -1. Leave it out for as many as fit.")
+    assert own.chat("Hi", top_p=0).error["message"].endswith('For the likeliest tokens send "temperature": 0.')

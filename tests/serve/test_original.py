@@ -21,6 +21,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from fastapi.testclient import TestClient
 from PIL import Image
 
 from llava.backends.protocol import ChatMessage, ChatRequest, SentPicture
@@ -164,6 +165,28 @@ def test_the_shortest_queue_is_the_one_that_goes_soonest_and_grows_with_every_qu
     assert registry.choose("z") == registry.choose(None) == ""
 
 
+def test_a_worker_that_cannot_be_reached_is_missed_until_it_registers_again() -> None:
+    registry = Registry()
+    registry.add("http://dead", Status(model_names=["x"]), has_heart_beat=True)
+    registry.add("http://by-hand", Status(model_names=["x"], queue_length=9), has_heart_beat=False)
+    assert registry.choose("x") == "http://dead"
+    for name in ("http://dead", "http://by-hand", "http://unknown"):
+        registry.miss(name)
+    assert list(registry.workers) == ["http://by-hand"]
+    assert registry.choose("x", without={"http://by-hand"}) == ""
+
+
+@pytest.mark.parametrize(
+    "status", [{"speed": -1}, {"speed": 1e400}, {"queue_length": -1}, {"queue_length": 2**70}, {"model_names": "x"}]
+)
+def test_a_status_that_no_worker_has_is_refused(status: dict[str, Any]) -> None:
+    registry = Registry("lottery")
+    with run_controller(registry) as url:
+        content = {"worker_name": "http://a", "worker_status": {"model_names": ["x"], **status}}
+        assert reach(url).post("/register_worker", content).status == 400
+    assert registry.workers == {}
+
+
 def test_the_lottery_draws_by_speed() -> None:
     registry = Registry("lottery")
     registry.add("http://stopped", Status(model_names=["x"], speed=0), has_heart_beat=True)
@@ -292,6 +315,116 @@ def test_a_worker_with_a_key_is_asked_with_it(monkeypatch: pytest.MonkeyPatch) -
         assert last["text"] == "Hiword word word "
         with pytest.raises(EngineFailed, match="LLAVA_ENGINE_KEY"):
             ask_workers(url, "Hi")
+
+
+def test_questions_for_a_worker_that_died_go_to_another_one() -> None:
+    """A worker that was killed stays registered until it has been silent for long enough."""
+    registry, puppet = Registry(), Puppet()
+    with run_controller(registry) as url, run_server(puppet) as worker:
+        for ask in (
+            lambda: ask_workers(url, "Hi"),
+            lambda: ask_as_the_original(url, "puppet", images=[], prompt="")[-1]["text"],
+        ):
+            registry.add(NOBODY, Status(model_names=["puppet"]), has_heart_beat=True)
+            registry.add(worker.url, Status(model_names=["puppet"], queue_length=5), has_heart_beat=True)
+            assert ask() == "word word word "
+        assert list(registry.workers) == [worker.url]  # the controller itself met the other one
+        registry.drop(worker.url)
+        registry.add(NOBODY, Status(model_names=["puppet"]), has_heart_beat=True)
+        reply = reach(url).post("/worker_generate_stream", {"model": "puppet", "prompt": "Hi"})
+        assert (reply.status, reply.json["error_code"]) == (503, 3)
+
+
+def test_workers_do_without_a_controller_that_is_away() -> None:
+    async def ask_twice(url: str, stop: contextlib.ExitStack) -> list[str]:
+        workers = Workers(url, timeouts=PATIENT)
+        try:
+            await workers.start()
+            said = []
+            for _ in range(2):
+                request = ChatRequest((ChatMessage("user", ("Hi",)),), Sampling())
+                said.append("".join([delta.text async for delta in workers.chat(request)]))
+                await asyncio.to_thread(stop.close)
+            assert not await workers.is_ready()
+            return said
+        finally:
+            await workers.stop()
+
+    registry = Registry()
+    with run_server(Puppet()) as worker, contextlib.ExitStack() as stop:
+        url = stop.enter_context(run_controller(registry))
+        registry.add(worker.url, Status(model_names=["puppet"]), has_heart_beat=False)
+        assert asyncio.run(ask_twice(url, stop)) == ["word word word "] * 2
+
+
+def test_small_clients_say_what_the_controller_says_is_wrong(capfd: pytest.CaptureFixture[str]) -> None:
+    registry = Registry()
+    registry.add(NOBODY, Status(model_names=["other"]), has_heart_beat=False)
+    with run_controller(registry) as url:
+        assert register_worker.main(["--controller-address", url, "--worker-name", NOBODY]) == 1
+        assert f"answered 503 to register_worker: The worker at {NOBODY} cannot be reached" in capfd.readouterr().err
+        assert test_message.main(["--controller-address", url, "--model-name", "wanted"]) == 1
+        assert "does not know a worker of 'wanted'; it knows other." in capfd.readouterr().err
+
+
+def test_an_answer_that_has_begun_is_not_begun_again_by_another_worker() -> None:
+    registry = Registry()
+    broken, whole = Puppet(), Puppet()
+    broken.error, broken.error_after = EngineClosed("The engine broke."), 1
+    with run_controller(registry) as url, run_server(broken) as first, run_server(whole) as second:
+        registry.add(first.url, Status(model_names=["puppet"]), has_heart_beat=False)
+        registry.add(second.url, Status(model_names=["puppet"], queue_length=5), has_heart_beat=False)
+        with pytest.raises(EngineFailed, match="The engine broke"):
+            ask_workers(url, "Hi")
+        assert whole.requests == []
+        broken.error_after = 0
+        assert ask_workers(url, "Hi") == "word word word "
+
+
+@pytest.mark.parametrize(
+    ("flags", "status"),
+    [(["--host", "127.0.0.1"], 421), (["--allow-host", "llava.lan"], 200), (["--host", "0.0.0.0"], 200)],
+)
+def test_no_website_points_its_name_at_a_controller_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch, flags: list[str], status: int
+) -> None:
+    def ask(server: uvicorn.Server, sockets: list[Any]) -> None:
+        with TestClient(server.config.app, base_url="http://llava.lan") as client:  # type: ignore[arg-type]
+            found.append(client.post("/list_models").status_code)
+
+    found: list[int] = []
+    monkeypatch.setattr("llava.serve.registry._Server.run", ask)
+    assert controller.main(["--port", "0", *flags]) == 0
+    assert found == [status]
+
+
+def test_a_controller_looks_at_all_its_workers_at_once() -> None:
+    """Each of two waits until the other is asked, too."""
+    registry, met = Registry(), threading.Barrier(2)
+
+    class Meeting(OldWorker):
+        def do_POST(self) -> None:
+            met.wait(PATIENCE_S)
+            super().do_POST()
+
+    with run_controller(registry) as url, run_http(Meeting) as (one, _), run_http(Meeting) as (other, _):
+        for address in (one, other):
+            registry.add(address, Status(model_names=["old"]), has_heart_beat=False)
+        assert reach(url).post("/refresh_all_workers", {}).status == 200
+        assert registry.list_models() == ["llava-v1.5-7b"]
+
+
+@pytest.mark.parametrize(("controller", "is_warned"), [("http://127.0.0.1:9", False), ("http://10.0.0.1:9", True)])
+def test_a_worker_whose_address_leads_only_to_itself_warns_of_it(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], controller: str, is_warned: bool
+) -> None:
+    async def refuse(*_: Any) -> None:
+        raise EngineClosed("nobody is there")
+
+    monkeypatch.setattr(registration, "post_json", refuse)
+    service = create_app(Puppet(), Settings(address="http://localhost:1")).state.service
+    asyncio.run(registration._keep_registered(controller, service))
+    assert ("cannot reach this worker at http://localhost:1" in capfd.readouterr().err) is is_warned
 
 
 def test_the_page_waits_for_the_model_that_it_is_about(monkeypatch: pytest.MonkeyPatch) -> None:

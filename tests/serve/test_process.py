@@ -81,6 +81,7 @@ def test_a_signal_lets_answers_finish_and_ends_the_process(next_folder: Path, tm
     with start("--max-drain-s", "600", model=next_folder, gate=gate) as (process, running):
         assert running.send("GET", "/v1/models").json["data"][0]["id"] == next_folder.name
         assert process.stderr is not None
+        assert process.stderr.readline().startswith("The model runs through PyTorch, which is slower: ")
         assert re.fullmatch(rf"llava: {next_folder.name} is ready after \d+\.\d s\n", process.stderr.readline())
         assert running.post(CHAT, HI).status == 200
         heard: list[Any] = []
@@ -196,7 +197,21 @@ def test_a_model_that_is_not_there_ends_the_server(tmp_path: Path, capfd: pytest
         (["--allow-host", "http://llava.lan"], "--allow-host takes a host's name"),
         (["--root-path", "llava"], "--root-path takes a path"),
         (["--max-running", "0"], "The limit running is 0; it has to be at least 1."),
+        (["--max-fetch-s", "1e15"], "The limit fetch_s is 1000000000000000.0; it has to be at most 1000000."),
+        (["--max-body-s", "nan"], "The limit body_s is nan"),
         (["--conv-mode", "nonsense"], "There is no conversation template 'nonsense'"),
+        (["--host", ""], "--host is empty."),
+        (["--host", "http://localhost"], "Name an address of this machine with --host."),
+        (["--port", "65536"], "Choose another one with --port."),
+        (["--cors-origin", "llava.lan"], "--cors-origin takes an origin such as"),
+        (["--cors-origin", "http://llava.lan/page"], "--cors-origin takes an origin such as"),
+        (["--fetch-host", "http://llava.lan"], "--fetch-host takes a host's name"),
+        (["--fetch-host", ""], "--fetch-host takes a host's name"),
+        (["--address", "http://:80"], "'http://:80' is no server's URL"),
+        (["--log-conversations", "/dev/null/log"], "/dev/null/log cannot be written"),
+        (["--tp", "2"], "--tp has no effect on the engine that was chosen"),
+        (["--context", "5"], "--context has no effect on the engine that was chosen"),
+        (["--engine-url", "http://127.0.0.1:9", "--engine-arg=--x"], "--engine-arg has no effect on the engine"),
     ],
 )
 def test_a_wrong_flag_is_one_sentence(capsys: pytest.CaptureFixture[str], flags: list[str], says: str) -> None:
