@@ -13,6 +13,7 @@ import torch
 
 from llava.errors import UsageError
 from llava.image.geometry import Size, Tiling
+from llava.model.arguments import check_images
 from llava.model.merge import merge_and_count, merge_frames, plan_pictures
 from llava.model.vision import SigLipVisionTower, VisionTower
 
@@ -66,6 +67,7 @@ class PictureEncoder:
             UsageError: a size is missing, tiles do not fit together, or a video cannot be merged.
         """
         videos = find_videos(modalities)
+        check_images(images, image_sizes)
         if isinstance(images, torch.Tensor) and images.ndim == 4:
             if videos:
                 raise UsageError("A video comes in a list, its frames as [frames, 3, S, S], but images is one tensor.")

@@ -477,9 +477,9 @@ def test_answers_can_be_streamed_as_they_come() -> None:
     assert streamed == answer[0].tolist()
 
 
-def test_generate_takes_ids_and_nothing_else() -> None:
+def test_generate_takes_ids_or_merged_embeddings_and_not_nothing() -> None:
     model = make_model()
     with pytest.raises(UsageError, match="token ids"):
-        model.generate(inputs_embeds=torch.zeros(1, 2, 48))
+        model.generate(torch.tensor([[1, 5]]), inputs_embeds=torch.zeros(1, 2, 48))
     with pytest.raises(UsageError, match="token ids"):
         model.generate(images=make_pixels(5))
