@@ -15,6 +15,7 @@ import torch
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import UsageError
+from llava.model.generation import refuse_silence
 
 # Set on a KV cache whose rows were padded by the merge, which the caller's own mask does not know of.
 _IS_PADDED = "_llava_is_padded"
@@ -88,7 +89,7 @@ def check_images(images: Any, image_sizes: Any) -> None:
 _MAKE_PIXELS = "llava.mm_utils.process_images makes the tensors of pixels that are needed."
 
 
-def check_generation(options: Mapping[str, Any]) -> None:
+def check_generation(options: Mapping[str, Any], num_tokens: int) -> None:
     """What Transformers' ``generate`` cannot do with prompts that come as embeddings, or says worse."""
     given = options.get("generation_config")
     if given is not None and not hasattr(given, "max_new_tokens"):
@@ -113,6 +114,7 @@ def check_generation(options: Mapping[str, Any]) -> None:
             )
     if asked("prefill_chunk_size") is not None:
         raise UsageError("prefill_chunk_size cannot be used: it cuts token ids, and prompts come as embeddings.")
+    refuse_silence(num_tokens, asked("suppress_tokens"), asked("bad_words_ids"))
     num_beams = asked("num_beams")
     if num_beams is not None and num_beams < 1:
         raise UsageError(f"num_beams is {num_beams}; it has to be at least 1.")
@@ -151,10 +153,11 @@ def cover_cache(mask_BL: Any, cache: Any, num_new: int) -> Any:
     if not held or not (mask_BL is None or isinstance(mask_BL, torch.Tensor)):
         return mask_BL
     is_padded = getattr(cache, _IS_PADDED, False)
-    is_short = mask_BL is None or (mask_BL.ndim == 2 and mask_BL.shape[1] < held + num_new)
-    if not is_short or (mask_BL is None and not is_padded):
+    if mask_BL is None and not is_padded:
+        return None
+    if mask_BL is not None and (mask_BL.ndim != 2 or mask_BL.shape[1] >= held + num_new):
         return mask_BL
-    if is_padded or not bool(mask_BL.all()):
+    if mask_BL is None or is_padded or not bool(mask_BL.all()):
         what = "is missing" if mask_BL is None else f"covers {mask_BL.shape[1]} positions"
         raise UsageError(
             f"attention_mask {what}, but past_key_values hold {held} positions, images and padding included, and "

@@ -363,7 +363,7 @@ class LlavaMetaForCausalLM(Picklable, PictureEncoder, _MixedInto):
             raise UsageError(
                 "generate takes either token ids (`inputs`), whose image slots are filled in here, or `inputs_embeds`."
             )
-        check_generation(kwargs)
+        check_generation(kwargs, self.config.vocab_size)
         position_ids = kwargs.pop("position_ids", None)
         mask_BL = kwargs.pop("attention_mask", None)
         if inputs is not None:

@@ -146,6 +146,11 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "its own first layers": ({"assistant_early_exit": 1}, "assistant_early_exit cannot be used"),
     "chunks": ({"prefill_chunk_size": 4}, "prefill_chunk_size cannot be used"),
     "no beams": ({"num_beams": 0}, "num_beams is 0; it has to be at least 1"),
+    "nothing to say": ({"suppress_tokens": list(range(120))}, "bar all 120 tokens of the model"),
+    "no word that is good": (
+        {"bad_words_ids": [[token] for token in range(100)], "suppress_tokens": torch.arange(100, 120)},
+        "bar all 120 tokens of the model",
+    ),
     "a dict for a config": ({"generation_config": {}}, "generation_config is a dict"),
     "both": ({"inputs_embeds": torch.zeros(1, 3, 48)}, "either token ids"),
     "neither": ({"inputs": None}, "either token ids"),
