@@ -15,7 +15,6 @@ import torch
 
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import UsageError
-from llava.model.generation import refuse_silence
 
 # Set on a KV cache whose rows were padded by the merge, which the caller's own mask does not know of.
 _IS_PADDED = "_llava_is_padded"
@@ -58,8 +57,8 @@ def check_mask(mask_BL: Any, ids_BL: torch.Tensor) -> None:
         )
 
 
-def check_images(images: Any, image_sizes: Any) -> None:
-    """Images as tensors of pixels, sizes as a list of pairs."""
+def check_images(images: Any) -> None:
+    """Images as tensors of pixels."""
     if isinstance(images, torch.Tensor):
         if images.ndim not in (4, 5):
             raise UsageError(
@@ -74,15 +73,17 @@ def check_images(images: Any, image_sizes: Any) -> None:
                 raise UsageError(f"images[{i}] is a {type(image).__name__}; {_MAKE_PIXELS}")
             if image.ndim not in (3, 4):
                 raise UsageError(f"images[{i}] has the shape {list(image.shape)}; it has to be [tiles, 3, S, S].")
-    if image_sizes is None:
-        return
+
+
+def check_sizes(image_sizes: Any) -> None:
+    """A list of pairs."""
     try:
         is_list_of_pairs = all(len(size) == 2 for size in image_sizes)
     except TypeError:
         is_list_of_pairs = False
     if not is_list_of_pairs:
         raise UsageError(
-            f"image_sizes is {image_sizes!r:.200}; it has to be [(width, height), ...], one for each image."
+            f"image_sizes is {str(image_sizes):.200}; it has to be [(width, height), ...], one for each image."
         )
 
 
@@ -114,10 +115,21 @@ def check_generation(options: Mapping[str, Any], num_tokens: int) -> None:
             )
     if asked("prefill_chunk_size") is not None:
         raise UsageError("prefill_chunk_size cannot be used: it cuts token ids, and prompts come as embeddings.")
-    refuse_silence(num_tokens, asked("suppress_tokens"), asked("bad_words_ids"))
+    _refuse_silence(num_tokens, asked("suppress_tokens"), asked("bad_words_ids"))
     num_beams = asked("num_beams")
     if num_beams is not None and num_beams < 1:
         raise UsageError(f"num_beams is {num_beams}; it has to be at least 1.")
+
+
+def _refuse_silence(num_tokens: int, suppressed: Any, bad_words: Any) -> None:
+    """UsageError where every token is barred: greedy search would then say token 0, and sampling fail."""
+    barred = {int(token) for token in (suppressed if suppressed is not None else ())}
+    barred |= {int(word[0]) for word in bad_words or () if len(word) == 1}
+    if len(barred.intersection(range(num_tokens))) == num_tokens:
+        raise UsageError(
+            f"suppress_tokens and bad words bar all {num_tokens} tokens of the model, so nothing can be said: leave "
+            "some out."
+        )
 
 
 def check_room(options: Mapping[str, Any], num_positions: int) -> None:

@@ -268,21 +268,9 @@ def find_settings(model: Any, sampling: Sampling, tokenizer: Any) -> dict[str, A
                 f"suppress_tokens holds {max(sampling.suppress_tokens)}, but the model has only {num_tokens} tokens."
             )
         values["suppress_tokens"] = sorted({*(values.get("suppress_tokens") or ()), *sampling.suppress_tokens})
-    refuse_silence(num_tokens, values.get("suppress_tokens"), values.get("bad_words_ids"))
     if sampling.temperature == 0:
         values = {name: value for name, value in values.items() if name not in WARPERS}
     return values
-
-
-def refuse_silence(num_tokens: int, suppressed: Any, bad_words: Any) -> None:
-    """UsageError where every token is barred: greedy search would then say token 0, and sampling fail."""
-    barred = {int(token) for token in (suppressed if suppressed is not None else ())}
-    barred |= {int(word[0]) for word in bad_words or () if len(word) == 1}
-    if len(barred.intersection(range(num_tokens))) == num_tokens:
-        raise UsageError(
-            f"suppress_tokens and bad words bar all {num_tokens} tokens of the model, so nothing can be said: leave "
-            "some out."
-        )
 
 
 def write_for_generate(config: GenerationConfig, values: Mapping[str, Any]) -> dict[str, Any]:
