@@ -83,7 +83,7 @@ def check_sizes(image_sizes: Any) -> None:
         is_list_of_pairs = False
     if not is_list_of_pairs:
         raise UsageError(
-            f"image_sizes is {str(image_sizes):.200}; it has to be [(width, height), ...], one for each image."
+            f"image_sizes is {image_sizes!s:.200}; it has to be [(width, height), ...], one for each image."
         )
 
 
