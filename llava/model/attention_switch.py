@@ -12,6 +12,8 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
+from llava.model.hooks import Picklable, has_recorders, remove_recorders
+
 _changed = threading.Condition()
 
 
@@ -71,7 +73,7 @@ def showing_attention(config: Any, asked: bool | None) -> Any:
     return use_attention(config, "eager")
 
 
-class ShowsAttention:
+class ShowsAttention(Picklable):
     """Mixed into a model, lets every call of it with ``output_attentions`` give the weights.
 
     It is the call and not ``forward`` that is changed, so a ``forward`` that somebody replaced is found as it is.
@@ -80,5 +82,10 @@ class ShowsAttention:
     config: Any
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        asked = (kwargs.get(name) for name in ("output_hidden_states", "output_attentions"))
+        if any(asked) and not has_recorders(self):  # type: ignore[arg-type]
+            # Transformers would put recorders on a tower inside that has some already, which then gives each state
+            # twice.
+            remove_recorders(self)  # type: ignore[arg-type]
         with showing_attention(self.config, kwargs.get("output_attentions")):
             return super().__call__(*args, **kwargs)  # type: ignore[misc]

@@ -44,7 +44,10 @@ _HARMLESS = (
     "trust_remote_code",
     "use_cache",
     "use_safetensors",
+    "weights_only",
 )
+# ... and those that change nothing as long as they ask for nothing.
+_HARMLESS_UNSET = ("adapter_kwargs", "code_revision", "config", "key_mapping", "state_dict", "subfolder", "variant")
 
 
 def load_pretrained_model(
@@ -91,8 +94,9 @@ def load_pretrained_model(
         dtype                        as torch_dtype
 
     These are accepted and change nothing: low_cpu_mem_usage, use_safetensors, trust_remote_code (no code of a
-    checkpoint is ever run), offload_folder, offload_state_dict, offload_buffers and max_memory (nothing is offloaded),
-    resume_download, ignore_mismatched_sizes (a mismatch is refused), use_cache, mirror, and proxies, which says so.
+    checkpoint is ever run), offload_state_dict, offload_buffers and max_memory (give a device_map),
+    resume_download, ignore_mismatched_sizes (a mismatch is refused), use_cache, mirror, weights_only (never anything
+    else), and proxies, which says so. Others of ``from_pretrained`` (variant, subfolder, ...) may be None.
 
     The model cuts prompts that are too long from the right, as the original does
     (``config.truncate_to_model_max_length``); one from ``load_model`` does not. ``context_len`` is the original's:
@@ -102,24 +106,12 @@ def load_pretrained_model(
         CheckpointError, UsageError: see ``load_model``.
         TypeError: an unknown keyword.
     """
-    dtype, offload_folder = kwargs.pop("dtype", None), kwargs.pop("offload_folder", None)
-    if kwargs.pop("use_flash_attention_2", False):
-        use_flash_attn = True
+    offload_folder, revision = kwargs.pop("offload_folder", None), kwargs.pop("revision", None)
     bits = _read_bits(load_8bit, load_4bit, kwargs)
-    revision, hub = kwargs.pop("revision", None), _read_hub_options(kwargs)
-    for harmless in _HARMLESS:
-        kwargs.pop(harmless, None)
-    if kwargs:
-        raise TypeError(f"load_pretrained_model() got an unexpected keyword argument '{next(iter(kwargs))}'")
-    # LLaVA-NeXT has torch_dtype and attn_implementation where LLaVA has device and use_flash_attn.
-    dtypes = [given for given in (dtype, torch_dtype) if given is not None]
-    if str(device).removeprefix("torch.") in _DTYPE_NAMES:
-        dtypes.append(device)
-        device = None
-    if len({str(given).removeprefix("torch.") for given in dtypes}) > 1:
-        raise UsageError(f"The precision is given as {' and as '.join(map(str, dtypes))}; one of them is meant.")
-    if isinstance(use_flash_attn, str):
-        attn_implementation, use_flash_attn = use_flash_attn, False
+    hub = _read_hub_options(kwargs)
+    dtype, device = _read_dtypes(kwargs.pop("dtype", None), torch_dtype, device)
+    attention = _read_attention(use_flash_attn, kwargs.pop("use_flash_attention_2", False), attn_implementation)
+    _check_nothing_left(kwargs)
     if overwrite_config is not None and not isinstance(overwrite_config, Mapping):
         raise UsageError(f"overwrite_config is {overwrite_config!r}, where a dict of config.json's values is needed.")
 
@@ -129,12 +121,12 @@ def load_pretrained_model(
             _name_revision(model_path, revision),
             base=model_base or None,
             device=found_device,
-            dtype=dtypes[0] if dtypes else "float16" if found_device.type == "cuda" else None,
-            attention="flash_attention_2" if use_flash_attn else attn_implementation,
+            dtype=dtype or ("float16" if found_device.type == "cuda" else None),
+            attention=attention,
             bits=bits,
             config=None if customized_config is None else _read_config(customized_config),
             overrides=overwrite_config,
-            vision_tower=vision_tower,
+            vision_tower=vision_tower or None,
             device_map=device_map,
             offload_folder=offload_folder,
         )
@@ -142,6 +134,37 @@ def load_pretrained_model(
     config.truncate_to_model_max_length = True
     context_len = getattr(config, "max_sequence_length", None) or min(_USUAL_CONTEXT_TOKENS, loaded.context_tokens)
     return loaded.tokenizer, loaded.model, loaded.image_processor, context_len
+
+
+def _check_nothing_left(kwargs: Mapping[str, Any]) -> None:
+    """TypeError for a keyword that is neither harmless nor asks for nothing, as None does."""
+    unknown = [name for name, value in kwargs.items() if name not in _HARMLESS and not _is_unset(name, value)]
+    if unknown:
+        raise TypeError(f"load_pretrained_model() got an unexpected keyword argument '{unknown[0]}'")
+
+
+def _is_unset(name: str, value: Any) -> bool:
+    return name in _HARMLESS_UNSET and (value is None or value is False or value == "")
+
+
+def _read_dtypes(dtype: Any, torch_dtype: Any, device: Any) -> tuple[Any, Any]:
+    """(dtype, device): LLaVA-NeXT has torch_dtype where LLaVA has device. UsageError where two dtypes differ."""
+    given = [each for each in (dtype, torch_dtype) if each is not None]
+    if str(device).removeprefix("torch.") in _DTYPE_NAMES:
+        given.append(device)
+        device = None
+    if len({str(each).removeprefix("torch.") for each in given}) > 1:
+        raise UsageError(f"The precision is given as {' and as '.join(map(str, given))}; one of them is meant.")
+    return (given[0] if given else None), device
+
+
+def _read_attention(use_flash_attn: Any, use_flash_attention_2: Any, attn_implementation: str | None) -> str | None:
+    """The attention's name: LLaVA-NeXT has attn_implementation where LLaVA has use_flash_attn."""
+    if use_flash_attention_2:
+        return "flash_attention_2"
+    if isinstance(use_flash_attn, str):
+        return use_flash_attn
+    return "flash_attention_2" if use_flash_attn else attn_implementation
 
 
 def _read_bits(load_8bit: Any, load_4bit: Any, kwargs: dict[str, Any]) -> int:
@@ -156,6 +179,9 @@ def _read_bits(load_8bit: Any, load_4bit: Any, kwargs: dict[str, Any]) -> int:
         for bits, given in wanted.items():
             # Its own dict has the flags under these names, with or without a leading underscore.
             given.append(values.get(f"load_in_{bits}bit") or values.get(f"_load_in_{bits}bit"))
+    for bits, given in wanted.items():
+        if (text := next((value for value in given if isinstance(value, str)), None)) is not None:
+            raise UsageError(f"{bits} bits are asked for with the text {text!r}; True or False is needed.")
     chosen = [bits for bits, given in wanted.items() if any(given)]
     if len(chosen) > 1:
         raise UsageError("8 bits and 4 bits (load_8bit, load_4bit) are both asked for; one of them is meant.")

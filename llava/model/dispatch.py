@@ -6,7 +6,11 @@ block of the decoder or of the tower is torn apart.
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 import warnings
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,13 +95,26 @@ def _without_warning() -> Iterator[None]:
 def spread(model: Any, device_map: dict[str, Any], offload_folder: str | Path | None = None) -> None:
     """Moves each part of a model that is there whole to its device, in place; hooks carry its inputs there.
 
+    What goes to disk lies in a folder of the model's own inside ``offload_folder``, and goes with the model: accelerate
+    takes whatever weights it finds in a folder for the model's, another model's too.
+
     Raises:
         UsageError: a part goes to disk, and there is no folder for it.
     """
     from accelerate import dispatch_model
 
-    if "disk" in {str(place) for place in device_map.values()} and offload_folder is None:
-        raise UsageError("device_map sends a part of the model to disk, but offload_folder does not say where.")
+    if "disk" in {str(place) for place in device_map.values()}:
+        if offload_folder is None:
+            raise UsageError("device_map sends a part of the model to disk, but offload_folder does not say where.")
+        try:
+            os.makedirs(offload_folder, exist_ok=True)
+            folder = tempfile.mkdtemp(prefix="llava-offload-", dir=offload_folder)
+        except OSError as error:
+            raise UsageError(f"offload_folder '{offload_folder}' cannot be written: {error.strerror}.") from error
+        weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
+        offload_folder = folder
+    if "" in device_map:  # accelerate looks for parts below a name
+        device_map = {name: device_map[""] for name, _ in model.named_children()}
     main = next((place for place in device_map.values() if place not in ("cpu", "disk")), "cpu")
     with _without_warning():
         dispatch_model(model, device_map, main_device=main, offload_dir=offload_folder)

@@ -32,6 +32,11 @@ def _embed_patches(embeddings: Any, pixels_TCHW: torch.Tensor, interpolates: boo
     """
     conv = embeddings.patch_embedding
     pixels_TCHW = pixels_TCHW.to(conv.weight.dtype)
+    if pixels_TCHW.ndim != 4 or pixels_TCHW.shape[1] != embeddings.config.num_channels:
+        raise UsageError(
+            f"The vision tower takes pixels [tiles, {embeddings.config.num_channels}, S, S], but got "
+            f"{list(pixels_TCHW.shape)}: RGB images, channels first."
+        )
     height, width = pixels_TCHW.shape[2:]
     image_size, side = embeddings.image_size, embeddings.patch_size
     if not interpolates and (height, width) != (image_size, image_size):

@@ -130,20 +130,6 @@ def says_something(name: str, value: Any) -> bool:
     return not is_empty and value != neutral
 
 
-def refuse_assistant(kwargs: Mapping[str, Any]) -> None:
-    """UsageError where ``generate`` is asked for assisted decoding, as whoever answers or as whoever drafts.
-
-    Transformers' draft begins from token ids and a cache of them, and a prompt with images comes as embeddings.
-    """
-    if kwargs.get("assistant_model") is not None:
-        raise UsageError("generate takes no assistant_model: it would draft from token ids, where images are none.")
-    if getattr(kwargs.get("generation_config"), "is_assistant", False):
-        raise UsageError(
-            "A LLaVA cannot be the assistant_model of another model: what it reads are embeddings, and a draft begins "
-            "from token ids. Use a language model with the same tokenizer, or leave assistant_model out."
-        )
-
-
 def read_generation_config(values: Mapping[str, Any], source: object, model: Any) -> GenerationConfig:
     """What ``values`` of the file ``source`` say, in a form of which Transformers does not warn.
 

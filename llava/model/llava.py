@@ -45,8 +45,18 @@ from llava.constants import (
     IMAGE_TOKEN_INDEX,
 )
 from llava.errors import CheckpointError, UsageError
+from llava.model.arguments import (
+    check_generation,
+    check_ids,
+    check_mask,
+    check_room,
+    check_vocabulary,
+    cover_cache,
+    leave_out_held,
+    note_padding,
+)
 from llava.model.attention_switch import ShowsAttention, showing_attention
-from llava.model.generation import refuse_assistant
+from llava.model.hooks import Picklable
 from llava.model.merge import move_padding_left, splice
 from llava.model.pictures import PictureEncoder, find_videos
 from llava.model.projector import build_vision_projector
@@ -154,7 +164,7 @@ class LlavaMetaModel(ShowsAttention, _MixedInto):
             _load_adapter(self, adapter_file)
 
 
-class LlavaMetaForCausalLM(PictureEncoder, _MixedInto):
+class LlavaMetaForCausalLM(Picklable, PictureEncoder, _MixedInto):
     """What pictures mean to a language model: how they are encoded, placed among tokens, learned and asked about."""
 
     @classmethod
@@ -213,15 +223,20 @@ class LlavaMetaForCausalLM(PictureEncoder, _MixedInto):
         keeps the vision tower in the graph of a text-only sample.
 
         Raises:
-            UsageError: the number of pictures fits neither count, or sizes are missing.
+            UsageError: the number of pictures fits neither count, sizes are missing, or an id has no embedding.
         """
+        check_ids(input_ids)
         is_single = input_ids.shape[1] == 1 and bool((input_ids != IMAGE_TOKEN_INDEX).all())
         if images is None or len(images) == 0 or self.get_vision_tower() is None or is_single:
             num_slots = 0 if is_single else int((input_ids == IMAGE_TOKEN_INDEX).sum())
             if num_slots:
                 raise UsageError(f"The prompt has {num_slots} image slots, but 0 pictures were given.")
+            if not is_single:
+                check_vocabulary(input_ids, attention_mask, self.get_input_embeddings())
             return input_ids, position_ids, attention_mask, past_key_values, None, labels
 
+        check_mask(attention_mask, input_ids)
+        check_vocabulary(input_ids, attention_mask, self.get_input_embeddings())
         features_PC, num_positions = self.encode_pictures(images, image_sizes, modalities)
         cuts = getattr(self.config, "truncate_to_model_max_length", False)
         limit = getattr(self.config, "tokenizer_model_max_length", None) if cuts else None
@@ -268,12 +283,17 @@ class LlavaMetaForCausalLM(PictureEncoder, _MixedInto):
         with ``output_attentions`` runs eager, since no other attention makes the weights.
         """
         videos = {"modalities": modalities} if find_videos(modalities) else {}
+        is_merged = False
         if inputs_embeds is None and input_ids is not None:
             input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels = (
                 self.prepare_inputs_labels_for_multimodal(
                     input_ids, position_ids, attention_mask, past_key_values, labels, images, image_sizes, **videos
                 )
             )
+            is_merged = inputs_embeds is not None
+        if past_key_values is not None:
+            coming = input_ids if inputs_embeds is None else inputs_embeds
+            attention_mask = cover_cache(attention_mask, past_key_values, 0 if coming is None else coming.shape[1])
         inputs = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
@@ -283,7 +303,10 @@ class LlavaMetaForCausalLM(PictureEncoder, _MixedInto):
             "use_cache": use_cache,
         }
         if labels is None or not logits_at_targets_only:
-            return super().forward(**inputs, labels=labels, logits_to_keep=logits_to_keep, **kwargs)
+            outputs = super().forward(**inputs, labels=labels, logits_to_keep=logits_to_keep, **kwargs)
+            if is_merged:
+                note_padding(getattr(outputs, "past_key_values", None), attention_mask)
+            return outputs
 
         decoded = self.model(**inputs, **kwargs)
         next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX).to(decoded.last_hidden_state.device)
@@ -293,6 +316,22 @@ class LlavaMetaForCausalLM(PictureEncoder, _MixedInto):
             logits=logits, labels=None, shift_labels=next_labels[is_target], vocab_size=self.config.vocab_size, **kwargs
         )
         return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=decoded.past_key_values)
+
+    def prepare_inputs_for_generation(
+        self, input_ids: torch.Tensor, past_key_values: Any = None, inputs_embeds: Any = None, **kwargs: Any
+    ) -> dict[str, Any]:
+        """What one step hands to ``forward``; ``images`` and ``image_sizes`` go along.
+
+        In a loop of the caller's own it leaves out what the cache holds, and takes embeddings for the first step alone,
+        as the originals' did: Transformers asks its own loops to say both.
+        """
+        if "is_first_iteration" not in kwargs and kwargs.get("next_sequence_length") is None:
+            input_ids = leave_out_held(input_ids, past_key_values, kwargs.get("attention_mask"))
+            kwargs["is_first_iteration"] = past_key_values is None or not past_key_values.get_seq_length()
+        inputs: dict[str, Any] = super().prepare_inputs_for_generation(
+            input_ids, past_key_values=past_key_values, inputs_embeds=inputs_embeds, **kwargs
+        )
+        return inputs
 
     @torch.no_grad()
     def generate(
@@ -309,38 +348,47 @@ class LlavaMetaForCausalLM(PictureEncoder, _MixedInto):
         on: continuing a row behind its own padding gives garbage. ``attention_mask`` [B, L] says what is padding
         in ``inputs``; without it everything is read as text. ``modalities`` is LLaVA-NeXT's: "image", "text" or "video"
         for each of ``images``; only "video" changes anything, and what is left unsaid is a picture. Further keywords
-        are those of Transformers' ``generate``.
+        are those of Transformers' ``generate``. ``inputs_embeds`` [B, L, C] are prompts that the caller merged, as
+        research does that replaces this method and calls ``super(LlavaLlamaForCausalLM, self).generate``.
 
         Raises:
-            UsageError: ``inputs`` is missing or ``inputs_embeds`` was given, pictures and prompts disagree, a modality
-                is another one, or ``guidance_scale`` comes without ``negative_prompt_ids``.
+            UsageError: ``inputs`` and ``inputs_embeds`` are missing or both given, pictures and prompts disagree, a
+                modality is another one, or Transformers cannot do what is asked with embeddings; see ``arguments``.
         """
         videos = {"modalities": modalities} if find_videos(modalities) else {}
-        refuse_assistant(kwargs)
         if inputs is None:
             inputs = kwargs.pop("input_ids", None)
-        if inputs is None or kwargs.get("inputs_embeds") is not None:
-            raise UsageError("generate takes token ids (`inputs`), not embeddings: image positions are filled in here.")
-        if (kwargs.get("guidance_scale") or 1) != 1 and kwargs.get("negative_prompt_ids") is None:
+        embeds_BLC = kwargs.pop("inputs_embeds", None)
+        if (inputs is None) == (embeds_BLC is None):
             raise UsageError(
-                "guidance_scale needs negative_prompt_ids (text alone): without them Transformers takes the prompt's "
-                "last token, and sees none where a prompt comes as embeddings."
+                "generate takes either token ids (`inputs`), whose image slots are filled in here, or `inputs_embeds`."
             )
-        kwargs.pop("position_ids", None)
+        check_generation(kwargs, self.config.vocab_size)
+        position_ids = kwargs.pop("position_ids", None)
         mask_BL = kwargs.pop("attention_mask", None)
-        if mask_BL is None:
-            mask_BL = torch.ones_like(inputs)
-        ids_BL, _, mask_BL, _, embeds_BLC, _ = self.prepare_inputs_labels_for_multimodal(
-            inputs, None, mask_BL, None, None, images, image_sizes=image_sizes, **videos
-        )
-        if embeds_BLC is None:
-            embeds_BLC = self.get_input_embeddings()(ids_BL.masked_fill(mask_BL == 0, 0))
-        embeds_BLC, mask_BL = move_padding_left(embeds_BLC, mask_BL)
+        if inputs is not None:
+            check_ids(inputs)
+            if mask_BL is None:
+                mask_BL = torch.ones_like(inputs)
+            ids_BL, _, mask_BL, _, embeds_BLC, _ = self.prepare_inputs_labels_for_multimodal(
+                inputs, None, mask_BL, None, None, images, image_sizes=image_sizes, **videos
+            )
+            if embeds_BLC is None:
+                embeds_BLC = self.get_input_embeddings()(ids_BL.masked_fill(mask_BL == 0, 0))
+        elif images is not None:
+            raise UsageError("images came with `inputs_embeds`, which hold them already: leave them out, or give ids.")
+        elif mask_BL is None:
+            mask_BL = torch.ones(embeds_BLC.shape[:2], dtype=torch.long, device=embeds_BLC.device)
+        check_room(kwargs, embeds_BLC.shape[1])
+        moved_BLC, moved_BL = move_padding_left(embeds_BLC, mask_BL)
+        # Positions of ids do not count pictures; those of embeddings hold as long as nothing is moved.
+        if inputs is None and position_ids is not None and moved_BL is mask_BL:
+            kwargs["position_ids"] = position_ids
         asked = kwargs.get("output_attentions")
         if asked is None:
             asked = getattr(kwargs.get("generation_config") or self.generation_config, "output_attentions", None)
         with showing_attention(self.config, asked):  # also while Transformers makes masks ahead of the layers
-            return super().generate(inputs_embeds=embeds_BLC, attention_mask=mask_BL, **kwargs)
+            return super().generate(inputs_embeds=moved_BLC, attention_mask=moved_BL, **kwargs)
 
     def initialize_vision_tokenizer(self, model_args: Any, tokenizer: Any) -> None:
         """Adds ``<im_patch>`` and ``<im_start>``, ``<im_end>`` where ``model_args`` asks for them, with embeddings.

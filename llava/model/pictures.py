@@ -13,6 +13,7 @@ import torch
 
 from llava.errors import UsageError
 from llava.image.geometry import Size, Tiling
+from llava.model.arguments import check_images, check_sizes
 from llava.model.merge import merge_and_count, merge_frames, plan_pictures
 from llava.model.vision import SigLipVisionTower, VisionTower
 
@@ -66,6 +67,7 @@ class PictureEncoder:
             UsageError: a size is missing, tiles do not fit together, or a video cannot be merged.
         """
         videos = find_videos(modalities)
+        check_images(images)
         if isinstance(images, torch.Tensor) and images.ndim == 4:
             if videos:
                 raise UsageError("A video comes in a list, its frames as [frames, 3, S, S], but images is one tensor.")
@@ -91,6 +93,8 @@ class PictureEncoder:
         tiling = self.tiling()
         if tiling.is_flat:
             return features_TNC.flatten(0, 1), [num * features_TNC.shape[1] for num in num_tiles]
+        if image_sizes is not None:
+            check_sizes(image_sizes)
         sizes = None if image_sizes is None else [Size(*map(int, size)) for size in image_sizes]
         plans = plan_pictures(num_tiles, sizes, tiling)
         return merge_and_count(features_TNC, plans, getattr(self.get_model(), "image_newline", None), tiling)

@@ -27,7 +27,7 @@ from llava.config import DEFAULT_SCALES, find_tower_folder, read_tower_config
 from llava.errors import UsageError
 from llava.image.pixels import SIGLIP_MEAN, SIGLIP_STD, ImageProcessor
 from llava.model.encoders import CLIPVisionModel, SiglipVisionModel
-from llava.model.hooks import has_global_hook, has_hook
+from llava.model.hooks import Picklable, has_global_hook, has_hook
 from llava.towers import KNOWN_TOWERS, describe_foreign_tower, is_siglip
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 _OWN_HOMES = ("llava.model.encoders", "transformers.", "torch.")
 
 
-class VisionTower(nn.Module):
+class VisionTower(Picklable, nn.Module):
     """A tower as LLaVA reads it: one inner layer of a vision transformer. Its subclasses say of which.
 
     Args:

@@ -266,5 +266,5 @@ def test_more_beams_than_fit_are_refused_before_they_take_the_memory(
 ) -> None:
     forbid_generate(loaded, monkeypatch)
     asked = (conversation(loaded, "What?"), [picture])
-    with pytest.raises(UsageError, match=r"^10000000000 beams take .* to spare. Search with at most \d+\.$"):
-        Local(loaded).answer(*asked, Sampling(num_beams=10**10, max_new_tokens=2))
+    with pytest.raises(UsageError, match=r"^10000000000 beams take .* free. Search with at most \d+\.$"):
+        Answerer(loaded).answer(*asked, Sampling(num_beams=10**10, max_new_tokens=2))

@@ -109,6 +109,7 @@ def test_an_unknown_keyword_is_a_type_error_that_names_it(folder: Path) -> None:
         ),
         ({"device_map": "cuda:0", "device": "mps"}, "give one of them"),
         ({"load_8bit": True, "load_4bit": True}, "one of them is meant"),
+        ({"load_8bit": "False"}, "8 bits are asked for with the text 'False'; True or False is needed"),
         ({"device": "cpu", "torch_dtype": "float8"}, "'float8'"),
         ({"device": "cpu", "torch_dtype": "float16", "dtype": torch.bfloat16}, "torch.bfloat16 and as float16; one of"),
         ({"device": "float16", "torch_dtype": "float32"}, "as float32 and as float16; one of"),
@@ -157,6 +158,7 @@ def test_the_default_model_has_a_name() -> None:
         {"cache_dir": "cache", "local_files_only": True, "token": None, "force_download": False},
         {"quantization_config": None, "load_in_8bit": False, "load_in_4bit": False, "use_auth_token": False},
         {"dtype": "auto", "use_flash_attention_2": False, "vision_tower": None, "resume_download": True},
+        {"weights_only": True, "variant": None, "subfolder": "", "state_dict": None, "vision_tower": ""},
         {"proxies": None, "mirror": None, "ignore_mismatched_sizes": False, "use_cache": True},
     ],
 )

@@ -478,10 +478,10 @@ def test_answers_can_be_streamed_as_they_come() -> None:
     assert streamed == answer[0].tolist()
 
 
-def test_generate_takes_ids_and_nothing_else() -> None:
+def test_generate_takes_ids_or_merged_embeddings_and_not_nothing() -> None:
     model = make_model()
     with pytest.raises(UsageError, match="token ids"):
-        model.generate(inputs_embeds=torch.zeros(1, 2, 48))
+        model.generate(torch.tensor([[1, 5]]), inputs_embeds=torch.zeros(1, 2, 48))
     with pytest.raises(UsageError, match="token ids"):
         model.generate(images=make_pixels(5))
 
@@ -490,7 +490,7 @@ def test_assisted_decoding_is_refused_whoever_drafts() -> None:
     model, other = make_model(**SQUARE), make_model(seed=1, **SQUARE)
     plain = LlamaForCausalLM(LlamaConfig(**DECODER)).eval()
     prompt, greedy = torch.tensor([[1, 5, 7]]), {"max_new_tokens": 2, "do_sample": False}
-    with pytest.raises(UsageError, match="generate takes no assistant_model"):
+    with pytest.raises(UsageError, match="assistant_model cannot be used"):
         model.generate(torch.tensor([[1, SLOT, 7]]), images=make_pixels(1), assistant_model=plain, **greedy)
     with pytest.raises(UsageError, match="A LLaVA cannot be the assistant_model of another model"):
         plain.generate(prompt, assistant_model=other, **greedy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from llava.engine import graphs
@@ -281,3 +283,31 @@ def test_a_plan_for_small_devices_tears_no_block_apart(tmp_path: Path) -> None:
     assert all(name.rpartition("layers.")[2].isdecimal() for name in blocks)
     assert planned["model.image_newline"] == 0
     assert {"CLIPEncoderLayer", "LlamaDecoderLayer", "SiglipEncoderLayer"} <= set(find_unsplit(model))
+
+
+def test_two_models_in_one_offload_folder_keep_their_own_weights_and_leave_nothing(tmp_path: Path) -> None:
+    write_llava_1_6(tmp_path / "first")
+    write_llava_1_6(tmp_path / "second")
+    tensors = load_file(tmp_path / "second" / "model.safetensors")
+    tensors["model.norm.weight"] *= -1
+    save_file(tensors, tmp_path / "second" / "model.safetensors", {"format": "pt"})
+    ids, room = torch.tensor([[1, 5, 7]]), tmp_path / "room"
+    expected, models = [], []
+    for name in ("first", "second"):
+        whole = checkpoint.load_model(tmp_path / name, device="cpu").model
+        expected.append(whole(input_ids=ids).logits)
+        models.append(builder.load_pretrained_model(tmp_path / name, device_map={"": "disk"}, offload_folder=room)[1])
+    for model, logits in zip(models, expected, strict=True):
+        assert torch.equal(model(input_ids=ids).logits, logits)
+    assert not torch.equal(*expected)
+    assert len(list(room.iterdir())) == 2
+    del model, models
+    gc.collect()
+    assert not list(room.iterdir())
+
+
+def test_an_offload_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    write_llava_1_6(tmp_path / "model")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match=r"offload_folder '.*file' cannot be written"):
+        builder.load_pretrained_model(tmp_path / "model", device_map={"": "disk"}, offload_folder=tmp_path / "file")

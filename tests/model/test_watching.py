@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import functools
+import pickle
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -98,6 +101,39 @@ def test_asking_for_hidden_states_once_leaves_the_fast_way_open(kind: str) -> No
     assert not tower.is_watched()
     assert fallback.find_tower_fallback_reason(tower) is None
     torch.testing.assert_close(tower(pixels), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tower_gives_each_state_once_whoever_was_asked_first(kind: str) -> None:
+    model = make_model(**{**SQUARE, "mm_vision_config": SIGLIP if kind == "siglip" else TOWER})
+    tower = model.get_vision_tower()
+    (pixels,) = make_pixels(1)
+    seen = {"output_hidden_states": True, "output_attentions": True}
+    first = tower.vision_tower(pixels, **seen)
+    for _ in range(2):
+        outputs = model(input_ids=torch.tensor([[1, SLOT]]), images=pixels, **seen)
+        assert (len(outputs.hidden_states), len(outputs.attentions)) == (3, 2)
+        again = tower.vision_tower(pixels, **seen)
+        torch.testing.assert_close((again.hidden_states, again.attentions), (first.hidden_states, first.attentions))
+
+
+def test_a_model_is_pickled_after_a_call_with_hidden_states_and_shows_them_still() -> None:
+    model = make_model(**SQUARE)
+    tower = model.get_vision_tower()
+    given = {"input_ids": torch.tensor([[1, 5, SLOT]]), "images": make_pixels(1), "output_hidden_states": True}
+    expected = model(**given).hidden_states
+    tower.vision_tower(make_pixels(1)[0], output_hidden_states=True)
+    fired: list[Any] = []
+    model.model.layers[0].register_forward_hook(functools.partial(_note, fired))
+    for copied in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), model):
+        torch.testing.assert_close(copied(**given).hidden_states, expected)
+    assert len(fired) == 1, "a hook of somebody else goes along: the copies have a list of their own"
+    tower.vision_tower(make_pixels(1)[0], output_hidden_states=True)
+    assert len(pickle.loads(pickle.dumps(tower)).state_dict()) == len(tower.state_dict())
+
+
+def _note(fired: list[Any], *_: Any) -> None:
+    fired.append(1)
 
 
 def test_asking_a_model_for_hidden_states_once_keeps_the_native_layers() -> None:
