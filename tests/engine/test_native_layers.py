@@ -237,7 +237,7 @@ def test_widening_a_projector_leaves_the_models_weights_alone(monkeypatch: pytes
         pixels = torch.randn(2, 3, size, size).bfloat16()
         with torch.inference_mode():
             monkeypatch.setattr(torch.nn.functional, "linear", look)
-            features = runner._see(pixels)
+            features = runner._encode_tiles(pixels)
             expected = loaded.model.get_model().mm_projector(runner._tower.run(pixels))
     assert seen
     assert not any(seen)
