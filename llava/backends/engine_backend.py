@@ -123,7 +123,7 @@ class EngineBackend:
     @property
     def fallbacks(self) -> tuple[str, ...]:
         """What runs slower than it could, and why, as sentences; nothing before ``start`` and after ``stop``."""
-        return () if self._local is None else self._local.engine.fallbacks
+        return () if self._answerer is None else self._answerer.engine.fallbacks
 
     @property
     def tiling(self) -> Tiling:

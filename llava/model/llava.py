@@ -318,7 +318,12 @@ class LlavaMetaForCausalLM(Picklable, PictureEncoder, _MixedInto):
         return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=decoded.past_key_values)
 
     def prepare_inputs_for_generation(
-        self, input_ids: torch.Tensor, past_key_values: Any = None, inputs_embeds: Any = None, **kwargs: Any
+        self,
+        input_ids: torch.Tensor,
+        past_key_values: Any = None,
+        attention_mask: torch.Tensor | None = None,
+        inputs_embeds: Any = None,
+        **kwargs: Any,
     ) -> dict[str, Any]:
         """What one step hands to ``forward``; ``images`` and ``image_sizes`` go along.
 
@@ -326,10 +331,14 @@ class LlavaMetaForCausalLM(Picklable, PictureEncoder, _MixedInto):
         as the originals' did: Transformers asks its own loops to say both.
         """
         if "is_first_iteration" not in kwargs and kwargs.get("next_sequence_length") is None:
-            input_ids = leave_out_held(input_ids, past_key_values, kwargs.get("attention_mask"))
+            input_ids = leave_out_held(input_ids, past_key_values, attention_mask)
             kwargs["is_first_iteration"] = past_key_values is None or not past_key_values.get_seq_length()
         inputs: dict[str, Any] = super().prepare_inputs_for_generation(
-            input_ids, past_key_values=past_key_values, inputs_embeds=inputs_embeds, **kwargs
+            input_ids,
+            past_key_values=past_key_values,
+            attention_mask=attention_mask,
+            inputs_embeds=inputs_embeds,
+            **kwargs,
         )
         return inputs
 

@@ -154,9 +154,7 @@ def test_replaced_attention_and_hooks_take_effect_and_are_told_once(
     backend.answer(*asked)
     backend.answer(*asked)
     hook.remove()
-    told = (
-        "The model answers through generate, which is slower than the engine: a hook hangs on what the engine does not"
-    )
+    told = "The model answers through generate, which is slower than the engine: a hook is on a module that the engine"
     assert [record.message.startswith(told) for record in caplog.records] == [False, True]
     assert set(seen) == {"attention", "hook"}
     assert backend._engine is None
