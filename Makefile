@@ -1,4 +1,4 @@
-# make demo    ask the embedded model about a picture          make bench   time it beside Transformers
+# make demo    ask the embedded model about an image          make bench   time it beside Transformers
 # make test    run the tests                                   make docs    write the generated pages of docs/
 # make check   lint, types, layers, pages                      make site    show docs/ with search at 127.0.0.1:8001
 # make test-engines   beside real SGLang and real vLLM
@@ -16,7 +16,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 TORCH := $(shell grep '^torch==' constraints.txt)
 CONSTRAINTS := $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" * (sys.version_info >= (3, 11)))')
-DEMO_PICTURE ?= examples/demo.png
+DEMO_IMAGE ?= examples/demo.png
 DEMO_QUESTION ?= What is written on the sign?
 
 export TOKENIZERS_PARALLELISM ?= false
@@ -25,10 +25,10 @@ export TOKENIZERS_PARALLELISM ?= false
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.core
-	@echo '$$ llava ask $(DEMO_PICTURE) "$(DEMO_QUESTION)"'
-	@$(BIN)/llava ask $(DEMO_PICTURE) "$(DEMO_QUESTION)"
+	@echo '$$ llava ask $(DEMO_IMAGE) "$(DEMO_QUESTION)"'
+	@$(BIN)/llava ask $(DEMO_IMAGE) "$(DEMO_QUESTION)"
 	@echo
-	@$(BIN)/llava info --image $(DEMO_PICTURE) --plot out/token-map.png
+	@$(BIN)/llava info --image $(DEMO_IMAGE) --plot out/token-map.png
 
 test: $(VENV)/.dev $(VENV)/.browser
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_FLAGS)

@@ -1,9 +1,9 @@
-"""One question about one picture: load time, time to the first token, tokens a second, peak memory.
+"""One question about one image: load time, time to the first token, tokens a second, peak memory.
 
 Beside it Transformers' LlavaNextForConditionalGeneration with the same weights, the same pixels and the same prompt,
 in the same run. Each is measured in a process of its own, so that peak memory is its own.
 
-    python benchmarks/ask.py [--model FOLDER] [--image PICTURE] [--new-tokens 64] [--dtype float32]
+    python benchmarks/ask.py [--model FOLDER] [--image IMAGE] [--new-tokens 64] [--dtype float32]
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def main() -> int:
     """Measure both and print a table; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a checkpoint folder (default: the embedded model)")
-    parser.add_argument("--image", help="a picture (default: a grey one of 1000 x 667 px)")
+    parser.add_argument("--image", help="an image (default: a grey one of 1000 x 667 px)")
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--device", default="cpu")
@@ -67,25 +67,25 @@ def load_ours(options: argparse.Namespace) -> Any:
 
 
 def make_inputs(loaded: Any, image: str | None) -> tuple[Any, Any, Any, int]:
-    """Prompt ids, pixels, picture size (w, h) and image positions, for both sides."""
+    """Prompt ids, pixels, image size (w, h) and image positions, for both sides."""
     import torch
     from PIL import Image
 
-    from llava.answer import place_pictures, start_conversation
+    from llava.answer import place_images, start_conversation
     from llava.image.geometry import plan_tiles
     from llava.image.pixels import make_pixels
-    from llava.image.source import load_picture
+    from llava.image.source import load_image
     from llava.prompt import render
 
-    picture = load_picture(image or Image.new("RGB", (1000, 667), "grey"))
+    shown = load_image(image or Image.new("RGB", (1000, 667), "grey"))
     conversation = start_conversation(loaded)
-    conversation.append_message(conversation.roles[0], place_pictures(loaded, "What is in the picture?", 1))
+    conversation.append_message(conversation.roles[0], place_images(loaded, "What is in the image?", 1))
     conversation.append_message(conversation.roles[1], None)
-    num_positions = plan_tiles(picture.size, loaded.spec.tiling).num_positions
+    num_positions = plan_tiles(shown.size, loaded.spec.tiling).num_positions
     prompt = render(conversation, loaded.tokenizer, [num_positions], limit_tokens=loaded.context_tokens)
-    pixels = make_pixels(picture.image, loaded.spec.tiling, loaded.image_processor)
+    pixels = make_pixels(shown.image, loaded.spec.tiling, loaded.image_processor)
     device, dtype = loaded.model.device, loaded.model.dtype
-    return torch.tensor([prompt.input_ids], device=device), pixels.to(device, dtype), picture.size, num_positions
+    return torch.tensor([prompt.input_ids], device=device), pixels.to(device, dtype), shown.size, num_positions
 
 
 def measure_llava(options: argparse.Namespace) -> dict[str, Any]:

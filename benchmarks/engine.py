@@ -251,7 +251,7 @@ def measure_engine(options: argparse.Namespace, bits: int = 16, arithmetic: str 
     from llava.engine.engine import Engine
     from llava.engine.stream import Question
     from llava.image.geometry import plan_tiles
-    from llava.image.source import load_picture
+    from llava.image.source import load_image
     from llava.model.checkpoint import load_model
     from llava.prompt import Prompt
     from llava.sampling import Sampling
@@ -262,7 +262,7 @@ def measure_engine(options: argparse.Namespace, bits: int = 16, arithmetic: str 
     ready_s = time.time() - STARTED
 
     def ask(image_seed: int, number: int, new_tokens: int) -> Any:
-        image = load_picture(image_of(image_seed))
+        image = load_image(image_of(image_seed))
         plan = plan_tiles(image.size, loaded.spec.tiling)
         ids = question_ids(number)
         prompt = Prompt(tuple(ids), None, len(ids) - 1 + plan.num_positions)

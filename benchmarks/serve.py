@@ -1,7 +1,7 @@
 """A server under load that does not wait for it: throughput, time to first token, time between tokens.
 
 Questions arrive at random moments (a Poisson process) at a given rate, whether earlier answers are there or not, as
-people's do: an open loop. Every question has a picture of its own and a text, and its answer is streamed. Servers take
+people's do: an open loop. Every question has an image of its own and a text, and its answer is streamed. Servers take
 turns, so that each sees the same machine.
 
     python benchmarks/serve.py [--rate 2 --rate 8] [--seconds 30] [--url NAME=http://host:port ...] [--model MODEL]
@@ -54,7 +54,7 @@ def main() -> int:
     parser.add_argument("--no-own", action="store_true", help="measure only the servers of --url")
     parser.add_argument("--model", help="what llava serve serves (default: the embedded model)")
     parser.add_argument("--tokens", type=int, default=32, help="new tokens of an answer, at most")
-    parser.add_argument("--side", type=int, default=224, help="px of a picture's side")
+    parser.add_argument("--side", type=int, default=224, help="px of an image's side")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     servers = dict(pair.split("=", 1) for pair in options.url)
@@ -106,7 +106,7 @@ def start_own(model: str | None) -> tuple[subprocess.Popen[str], str]:
 
 
 def make_question(dice: random.Random, model: str, options: argparse.Namespace) -> dict[str, Any]:
-    """A picture that was not asked about before, and a question."""
+    """An image that was not asked about before, and a question."""
     from PIL import Image
 
     image = Image.new("RGB", (options.side, options.side), tuple(dice.randrange(256) for _ in range(3)))
@@ -114,7 +114,7 @@ def make_question(dice: random.Random, model: str, options: argparse.Namespace) 
     file = io.BytesIO()
     image.save(file, "PNG")
     url = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-    content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "Describe the picture."}]
+    content = [{"type": "image_url", "image_url": {"url": url}}, {"type": "text", "text": "Describe the image."}]
     return {
         "model": model,
         "messages": [{"role": "user", "content": content}],

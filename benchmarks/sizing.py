@@ -23,7 +23,7 @@ PAGE = Path(__file__).resolve().parent.parent / "docs/serving-beyond.md"
 BYTES = 2  # of a number in 16 bits
 SHARE = 0.9
 WORK_BYTES = 2e9
-# Of a conversation: a picture, and so much text and answer.
+# Of a conversation: an image, and so much text and answer.
 TEXT_POSITIONS = 512
 
 # CLIP ViT-L/14-336, which all of them look through. Source: openai/clip-vit-large-patch14-336 config.json.
@@ -32,7 +32,7 @@ _TOWER_WIDTH, _TOWER_INNER, _TOWER_LAYERS, _PATCH_PX, _TILE_PX = 1024, 4096, 24,
 
 @dataclass(frozen=True)
 class Shape:
-    """A checkpoint's decoder, and whether it takes pictures apart (LLaVA-1.6). Source: each one's config.json."""
+    """A checkpoint's decoder, and whether it takes images apart (LLaVA-1.6). Source: each one's config.json."""
 
     name: str
     width: int
@@ -72,8 +72,8 @@ class Shape:
         return BYTES * 2 * self.layers * self.kv_heads * (self.width // self.heads)
 
     @property
-    def picture_positions(self) -> int:
-        """The most that a picture takes."""
+    def image_positions(self) -> int:
+        """The most that an image takes."""
         tiling = Tiling(aspect="anyres", merge="spatial_unpad", pinpoints=RELEASED_PINPOINTS) if self.is_next else None
         if tiling is None:
             return (_TILE_PX // _PATCH_PX) ** 2
@@ -81,7 +81,7 @@ class Shape:
 
     @property
     def conversation_positions(self) -> int:
-        return self.picture_positions + TEXT_POSITIONS
+        return self.image_positions + TEXT_POSITIONS
 
 
 SHAPES = (
@@ -112,7 +112,7 @@ CARDS = (
 
 
 def count_conversations(shape: Shape, card: Card, num_cards: int = 1) -> int:
-    """How many conversations of one picture have their keys and values on so many cards; below 1 it does not fit."""
+    """How many conversations of one image have their keys and values on so many cards; below 1 it does not fit."""
     room = num_cards * (SHARE * card.memory_gb * 1e9 - WORK_BYTES) - shape.weight_bytes
     return max(0, int(room // (shape.position_bytes * shape.conversation_positions)))
 
@@ -130,16 +130,16 @@ def ceil_tokens_per_s(shape: Shape, card: Card, num_conversations: int, num_card
 
 
 def memory_table() -> list[list[str]]:
-    rows = [["checkpoint", "weights, GB", "KV of a position, KB", "positions of a picture, at most", "its KV, GB"]]
+    rows = [["checkpoint", "weights, GB", "KV of a position, KB", "positions of an image, at most", "its KV, GB"]]
     for shape in SHAPES:
-        picture = shape.picture_positions
+        image = shape.image_positions
         rows.append(
             [
                 shape.name,
                 f"{shape.weight_bytes / 1e9:.1f}",
                 f"{shape.position_bytes / 1e3:.0f}",
-                f"{picture:,}",
-                f"{picture * shape.position_bytes / 1e9:.2f}",
+                f"{image:,}",
+                f"{image * shape.position_bytes / 1e9:.2f}",
             ]
         )
     return rows

@@ -1,7 +1,7 @@
 """Many clients at once for a while, a third of whom go away at random: nothing may be lost, wrong or left behind.
 
 The server runs in this process, so that its blocks of KV cache can be audited at the end. Every client asks one thing
-after the other: with and without a picture, streamed and whole, now and then something that is refused. Answers are
+after the other: with and without an image, streamed and whole, now and then something that is refused. Answers are
 compared with those that the same questions got before, one at a time.
 
     python benchmarks/soak.py [--clients 64] [--seconds 60] [--model MODEL]
@@ -73,7 +73,7 @@ class Report:
 
 
 def make_requests() -> list[dict[str, Any]]:
-    """Questions with and without pictures, of a conversation or alone."""
+    """Questions with and without images, of a conversation or alone."""
     from PIL import Image, ImageDraw
 
     requests: list[dict[str, Any]] = []
@@ -84,12 +84,12 @@ def make_requests() -> list[dict[str, Any]]:
             file = io.BytesIO()
             image.save(file, "PNG")
             url = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-            picture = {"type": "image_url", "image_url": {"url": url}}
-            for question in ("What colour is the circle?", "Describe the picture."):
-                content = [picture, {"type": "text", "text": question}]
+            shown = {"type": "image_url", "image_url": {"url": url}}
+            for question in ("What colour is the circle?", "Describe the image."):
+                content = [shown, {"type": "text", "text": question}]
                 requests.append({"messages": [{"role": "user", "content": content}]})
             said = [
-                {"role": "user", "content": [picture, {"type": "text", "text": "What is it?"}]},
+                {"role": "user", "content": [shown, {"type": "text", "text": "What is it?"}]},
                 {"role": "assistant", "content": "A circle."},
                 {"role": "user", "content": "What colour is the circle?"},
             ]

@@ -1,4 +1,4 @@
-"""LLaVA-1.5 and LLaVA-NeXT: ask a model about a picture, train one, measure it.
+"""LLaVA-1.5 and LLaVA-NeXT: ask a model about an image, train one, measure it.
 
 Importing this package loads neither torch nor transformers: the names below arrive when they are first used.
 """
@@ -19,7 +19,7 @@ _HOMES = {
     "Sampling": "llava.sampling",
     "ask": "llava.answer",
     "load_model": "llava.model.checkpoint",
-    "load_picture": "llava.image.source",
+    "load_image": "llava.image.source",
 }
 
 __all__ = [
@@ -31,15 +31,15 @@ __all__ = [
     "Sampling",
     "__version__",
     "ask",
+    "load_image",
     "load_model",
-    "load_picture",
 ]
 
 if TYPE_CHECKING:
     from llava.answer import ask
     from llava.backends.answerer import Answer
     from llava.errors import LlavaError
-    from llava.image.source import load_picture
+    from llava.image.source import load_image
     from llava.model.checkpoint import load_model
     from llava.model.llava import LlavaLlamaForCausalLM, LlavaMistralForCausalLM, LlavaQwenForCausalLM
     from llava.sampling import Sampling

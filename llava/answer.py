@@ -1,4 +1,4 @@
-"""Pictures and a question in, an answer out: what ``ask``, ``chat`` and ``eval_model`` share."""
+"""Images and a question in, an answer out: what ``ask``, ``chat`` and ``eval_model`` share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from llava.backends.answerer import Answer, Answerer, image_slot
 from llava.conversation import Conversation, conv_templates
 from llava.errors import UsageError
-from llava.image.source import Limits, Picture, load_picture
+from llava.image.source import Limits, LoadedImage, load_image
 from llava.prompt import escape_image_tokens
 from llava.sampling import Sampling
 from llava.text import find_flaw
@@ -16,32 +16,32 @@ from llava.text import find_flaw
 if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
 
-__all__ = ["Answer", "Sampling", "answer", "ask", "image_slot", "place_pictures", "start_conversation"]
+__all__ = ["Answer", "Sampling", "answer", "ask", "image_slot", "place_images", "start_conversation"]
 
 
 def ask(
     loaded: LoadedModel,
     question: str,
-    pictures: Sequence[Any] = (),
+    images: Sequence[Any] = (),
     sampling: Sampling = Sampling(),
     *,
     template: str | None = None,
     on_text: Callable[[str], None] | None = None,
     limits: Limits = Limits(),
 ) -> Answer:
-    """The answer to one question about the pictures, which stand before it in their order.
+    """The answer to one question about the images, which stand before it in their order.
 
-    ``pictures``: anything ``load_picture`` takes, or Pictures. ``template``: a name of ``conv_templates``; by default
-    the checkpoint's own. ``on_text`` gets each new piece of the answer as it is made. ``limits``: what a picture may
-    cost; what was done to one is in the ``notes`` of the Picture that ``load_picture`` returns.
+    ``images``: anything ``load_image`` takes, or Images. ``template``: a name of ``conv_templates``; by default
+    the checkpoint's own. ``on_text`` gets each new piece of the answer as it is made. ``limits``: what an image may
+    cost; what was done to one is in the ``notes`` of the Image that ``load_image`` returns.
     """
     if (flaw := find_flaw(question)) is not None:
         raise UsageError(f"The question {flaw}.")
-    loaded_pictures = [item if isinstance(item, Picture) else load_picture(item, limits) for item in pictures]
+    loaded_images = [item if isinstance(item, LoadedImage) else load_image(item, limits) for item in images]
     conversation = start_conversation(loaded, template)
-    conversation.append_message(conversation.roles[0], place_pictures(loaded, question, len(loaded_pictures)))
+    conversation.append_message(conversation.roles[0], place_images(loaded, question, len(loaded_images)))
     conversation.append_message(conversation.roles[1], None)
-    return answer(loaded, conversation, loaded_pictures, sampling, on_text=on_text)
+    return answer(loaded, conversation, loaded_images, sampling, on_text=on_text)
 
 
 def start_conversation(loaded: LoadedModel, template: str | None = None) -> Conversation:
@@ -52,24 +52,24 @@ def start_conversation(loaded: LoadedModel, template: str | None = None) -> Conv
     return conv_templates[name].copy()
 
 
-def place_pictures(loaded: LoadedModel, question: str, num_pictures: int) -> str:
-    """The question as a message: a line for each picture, then what the user typed, none of it an image slot."""
-    return (image_slot(loaded) + "\n") * num_pictures + escape_image_tokens(question)
+def place_images(loaded: LoadedModel, question: str, num_images: int) -> str:
+    """The question as a message: a line for each image, then what the user typed, none of it an image slot."""
+    return (image_slot(loaded) + "\n") * num_images + escape_image_tokens(question)
 
 
 def answer(
     loaded: LoadedModel,
     conversation: Conversation,
-    pictures: Sequence[Picture],
+    images: Sequence[LoadedImage],
     sampling: Sampling = Sampling(),
     *,
     on_text: Callable[[str], None] | None = None,
 ) -> Answer:
     """The model's next message in ``conversation``, whose last message is the empty one to be filled.
 
-    ``pictures``: one for each image slot of the conversation, in order. ``on_text``: gets the pieces of the answer;
+    ``images``: one for each image slot of the conversation, in order. ``on_text``: gets the pieces of the answer;
     joined they are ``Answer.text``. It runs between two tokens, so an exception in it (Ctrl-C too) ends the answer.
-    Raises UsageError when slots and pictures disagree, ContextTooLong when the prompt does not fit. A model whose
+    Raises UsageError when slots and images disagree, ContextTooLong when the prompt does not fit. A model whose
     config says ``truncate_to_model_max_length`` cuts it instead, on the right, where the question is, as the original.
     """
-    return Answerer.of(loaded).answer(conversation, pictures, sampling, on_text)
+    return Answerer.of(loaded).answer(conversation, images, sampling, on_text)

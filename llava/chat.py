@@ -1,4 +1,4 @@
-"""A conversation about pictures in the terminal.
+"""A conversation about images in the terminal.
 
 ``Chat`` holds the turns and knows nothing of the terminal; ``run_chat`` reads lines and prints. A turn enters the
 history only when it was answered, at least in part, so an error or Ctrl-C never leaves half a turn behind.
@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava import __version__
-from llava.answer import Answer, Sampling, answer, place_pictures, start_conversation
+from llava.answer import Answer, Sampling, answer, place_images, start_conversation
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import ContextTooLong, LlavaError, UsageError
 from llava.image.geometry import plan_tiles
-from llava.image.source import FOR_LOCAL_USER, Picture, expand_home, load_picture
+from llava.image.source import FOR_LOCAL_USER, LoadedImage, expand_home, load_image
 from llava.prompt import escape_image_tokens
 from llava.text import find_flaw, fit_line, for_stream, write_line
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
 
 HELP = """\
-/image PICTURE...  show pictures with the next question: paths, URLs, data URIs
+/image IMAGE...  show images with the next question: paths, URLs, data URIs
 /clear             forget everything said and shown
-/undo              take the last question back; its pictures wait for the next one
+/undo              take the last question back; its images wait for the next one
 /save FILE         write the conversation: FILE.json in LLaVA's data format, any other name as text
 /help              this list
 /quit              leave, as Ctrl-D does
@@ -41,15 +41,15 @@ Ctrl-C stops an answer and keeps what was said."""
 
 @dataclass(frozen=True)
 class Turn:
-    """A question with the pictures shown beside it, and its answer."""
+    """A question with the images shown beside it, and its answer."""
 
     question: str
-    pictures: tuple[Picture, ...]
+    images: tuple[LoadedImage, ...]
     answer: str
 
 
 class Chat:
-    """The turns so far and the pictures that wait for the next question."""
+    """The turns so far and the images that wait for the next question."""
 
     def __init__(
         self,
@@ -64,27 +64,27 @@ class Chat:
         self.template = template
         self.limits = FOR_LOCAL_USER.with_pixels(max_image_pixels)
         self.turns: list[Turn] = []
-        self.waiting: list[Picture] = []
+        self.waiting: list[LoadedImage] = []
         start_conversation(loaded, template)  # an unknown template is refused here, before the first question
 
     def show(self, source: str) -> str:
         """Keep an image for the next question; returns a line about it. Raises BadImage, and UsageError for "-"."""
         if source == "-":
             raise UsageError("No image is read from standard input, where the questions come from: name a file.")
-        picture = load_picture(source, self.limits)
-        self.waiting.append(picture)
-        plan = plan_tiles(picture.size, self.loaded.spec.tiling)
-        width, height = picture.size
-        done = f" ({'; '.join(picture.notes)})" if picture.notes else ""
-        return f"{fit_line(picture.name)}: {width} x {height}, {plan.num_positions} positions{done}"
+        shown = load_image(source, self.limits)
+        self.waiting.append(shown)
+        plan = plan_tiles(shown.size, self.loaded.spec.tiling)
+        width, height = shown.size
+        done = f" ({'; '.join(shown.notes)})" if shown.notes else ""
+        return f"{fit_line(shown.name)}: {width} x {height}, {plan.num_positions} positions{done}"
 
     def ask(self, question: str, on_text: Callable[[str], None]) -> Answer | None:
         """Answer the question and add the turn; None if Ctrl-C ended it, with what was said until then kept."""
         conversation = start_conversation(self.loaded, self.template)
-        shown: list[Picture] = []
+        shown: list[LoadedImage] = []
         for turn in [*self.turns, Turn(question, tuple(self.waiting), "")]:
-            shown += turn.pictures
-            text = place_pictures(self.loaded, turn.question, len(turn.pictures))
+            shown += turn.images
+            text = place_images(self.loaded, turn.question, len(turn.images))
             conversation.append_message(conversation.roles[0], text)
             conversation.append_message(conversation.roles[1], escape_image_tokens(turn.answer) or None)
         said: list[str] = []
@@ -108,7 +108,7 @@ class Chat:
         if not self.turns:
             raise UsageError("There is nothing to undo.")
         turn = self.turns.pop()
-        self.waiting = [*turn.pictures, *self.waiting]
+        self.waiting = [*turn.images, *self.waiting]
         return turn.question
 
     def clear(self) -> None:
@@ -121,7 +121,7 @@ class Chat:
         else:
             lines = []
             for turn in self.turns:
-                lines += [f"[{picture.name}]" for picture in turn.pictures]
+                lines += [f"[{shown.name}]" for shown in turn.images]
                 lines += [f"> {turn.question}", "", turn.answer, ""]
             text = "\n".join(lines)
         # A name that is no text is written with escapes, which in JSON stand for it.
@@ -131,9 +131,9 @@ class Chat:
         """This conversation as one sample of LLaVA's data format, with ``image`` a list if there are several."""
         messages = []
         for turn in self.turns:
-            question = (DEFAULT_IMAGE_TOKEN + "\n") * len(turn.pictures) + turn.question
+            question = (DEFAULT_IMAGE_TOKEN + "\n") * len(turn.images) + turn.question
             messages += [{"from": "human", "value": question}, {"from": "gpt", "value": turn.answer}]
-        names = [picture.name for turn in self.turns for picture in turn.pictures]
+        names = [shown.name for turn in self.turns for shown in turn.images]
         image = {"image": names[0] if len(names) == 1 else names} if names else {}
         return {"id": "chat", **image, "conversations": messages}
 
@@ -141,7 +141,7 @@ class Chat:
 def run_chat(chat: Chat, sources: Sequence[str]) -> int:
     """Read questions and commands from standard input until it ends; returns the exit code, always 0.
 
-    An error is printed and the conversation goes on, but a picture of ``sources`` that cannot be used is raised.
+    An error is printed and the conversation goes on, but an image of ``sources`` that cannot be used is raised.
     """
     shown = [chat.show(source) for source in sources]
     if sys.stdin.isatty():
@@ -212,9 +212,9 @@ def _obey(chat: Chat, line: str) -> None:
 
 
 def _sources(rest: str) -> list[str]:
-    """The pictures named after /image: one whole path if there is such a file, else words as a shell splits them."""
+    """The images named after /image: one whole path if there is such a file, else words as a shell splits them."""
     if not rest:
-        raise UsageError("/image needs a picture: a path, an http(s) URL or a data URI.")
+        raise UsageError("/image needs an image: a path, an http(s) URL or a data URI.")
     if expand_home(rest).is_file():
         return [rest]
     try:

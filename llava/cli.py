@@ -41,7 +41,7 @@ from llava.text import Printer, find_flaw, for_stream, is_terminal, is_unicode, 
 
 if TYPE_CHECKING:
     from llava.backends.answerer import Answer
-    from llava.image.source import Picture
+    from llava.image.source import LoadedImage
     from llava.model.checkpoint import LoadedModel
     from llava.sampling import Sampling
 
@@ -65,7 +65,7 @@ def _run(argv: list[str], has_output: bool) -> int:
     arguments.has_output = has_output
     if not has_output and arguments.run in (_info, _chat, _eval_synth):
         raise LlavaError("Standard output is closed, and what this command does is to write there.")
-    # Pictures may stand on both sides of a flag, which argparse cannot do by itself.
+    # Images may stand on both sides of a flag, which argparse cannot do by itself.
     flags = [word for word in rest if word.startswith("-") and word != "-"]
     if flags or (rest and "words" not in arguments):
         arguments.parser.error(f"unrecognized arguments: {' '.join(flags or rest)}")
@@ -86,7 +86,7 @@ class _Parser(argparse.ArgumentParser):
 
 def build_parser() -> argparse.ArgumentParser:
     """Every command and flag; docs/cli.md is written from it."""
-    parser = _Parser(prog="llava", description="Ask a LLaVA model about a picture, train one, measure it.")
+    parser = _Parser(prog="llava", description="Ask a LLaVA model about an image, train one, measure it.")
     parser.add_argument("--version", action=_Version, help="show this program's version, and of what it runs on")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_ask(commands)
@@ -218,15 +218,15 @@ def _load(arguments: argparse.Namespace) -> LoadedModel:
 
 
 def _add_ask(commands: Any) -> None:
-    parser = add_command(commands, "ask", _ask, "Ask one question about pictures, or about none.")
-    parser.usage = "llava ask [options] PICTURE... QUESTION"
+    parser = add_command(commands, "ask", _ask, "Ask one question about images, or about none.")
+    parser.usage = "llava ask [options] IMAGE... QUESTION"
     parser.add_argument(
         "words",
         nargs="*",
-        metavar="PICTURE... QUESTION",
+        metavar="IMAGE... QUESTION",
         help="paths, http(s) URLs, data URIs or - for standard input; the question comes last",
     )
-    parser.add_argument("-q", "--question", metavar="TEXT", help="the question; everything else is then a picture")
+    parser.add_argument("-q", "--question", metavar="TEXT", help="the question; everything else is then an image")
     _add_talking_flags(parser)
     parser.add_argument("--num-beams", type=int, default=1, metavar="N", help="beam search (default: %(default)s)")
     parser.add_argument(
@@ -236,40 +236,40 @@ def _add_ask(commands: Any) -> None:
 
 def _ask(arguments: argparse.Namespace) -> int:
     printer = Printer("" if arguments.has_output else "it is closed")
-    pictures: list[Picture] = []
+    images: list[LoadedImage] = []
     try:
-        _ask_about(arguments, pictures, printer)
+        _ask_about(arguments, images, printer)
     except LlavaError as error:
         if arguments.json and not printer.text:
-            failure = {"answer": None, "error": str(error), "images": [picture.describe() for picture in pictures]}
+            failure = {"answer": None, "error": str(error), "images": [image.describe() for image in images]}
             _print_json(failure, printer)
         raise
     check_written(printer)
     return 0
 
 
-def _ask_about(arguments: argparse.Namespace, pictures: list[Picture], printer: Printer) -> None:
-    """Read the images into ``pictures``, ask, and print the answer."""
+def _ask_about(arguments: argparse.Namespace, images: list[LoadedImage], printer: Printer) -> None:
+    """Read the images into ``images``, ask, and print the answer."""
     sources, question = _split_words(arguments.words, arguments.question)
     with quick_imports():
         from llava.answer import ask
-        from llava.image.source import FOR_LOCAL_USER, load_picture, say_notes
+        from llava.image.source import FOR_LOCAL_USER, load_image, say_notes
 
     # What can be wrong with the call is found out before the model is loaded.
     sampling = _sampling(arguments)
     limits = FOR_LOCAL_USER.with_pixels(arguments.max_image_pixels)
     for source in sources:
-        pictures.append(load_picture(source, limits))
-        say_notes(pictures[-1:])
+        images.append(load_image(source, limits))
+        say_notes(images[-1:])
     began = time.perf_counter()
     loaded = _load(arguments)
     load_s = time.perf_counter() - began
 
     on_text = None if arguments.json else printer.say
-    reply = ask(loaded, question, pictures, sampling, template=arguments.conv_mode, on_text=on_text)
+    reply = ask(loaded, question, images, sampling, template=arguments.conv_mode, on_text=on_text)
     note = reply.explain(loaded.tokenizer)
     if arguments.json:
-        _print_json(_as_json(reply, note, arguments.model, load_s, pictures), printer)
+        _print_json(_as_json(reply, note, arguments.model, load_s, images), printer)
     else:
         printer.say("\n")
     if note is not None and not arguments.json:
@@ -282,7 +282,7 @@ def _print_json(report: dict[str, Any], printer: Printer) -> None:
 
 
 def _as_json(
-    reply: Answer, note: str | None, model: str | None, load_s: float, pictures: Sequence[Picture]
+    reply: Answer, note: str | None, model: str | None, load_s: float, images: Sequence[LoadedImage]
 ) -> dict[str, Any]:
     return {
         "answer": reply.text,
@@ -293,7 +293,7 @@ def _as_json(
         "model": model or "embedded",
         "prompt_tokens": reply.prompt_tokens,
         "image_positions": list(reply.image_positions),
-        "images": [picture.describe() for picture in pictures],
+        "images": [image.describe() for image in images],
         "new_tokens": reply.new_tokens,
         "seconds": {
             "load": round(load_s, 4),
@@ -308,10 +308,10 @@ _IMAGE_NAME = re.compile(r"\S+\.(?:avif|bmp|gif|hei[cf]|jpe?g|png|tiff?|webp)", 
 
 
 def _split_words(words: list[str], question: str | None) -> tuple[list[str], str]:
-    """Pictures and question from what stands on the command line: the last word is the question."""
+    """Images and question from what stands on the command line: the last word is the question."""
     if question is None:
         if not words:
-            raise UsageError('There is no question. Write: llava ask picture.jpg "What is in the picture?"')
+            raise UsageError('There is no question. Write: llava ask image.jpg "What is in the image?"')
         *words, question = words
         if (
             question == "-"
@@ -319,7 +319,7 @@ def _split_words(words: list[str], question: str | None) -> tuple[list[str], str
             or _IMAGE_NAME.fullmatch(question)
             or os.path.isfile(os.path.expanduser(question))
         ):
-            raise UsageError(f"The last word has to be the question, but '{question[:80]}' is a picture.")
+            raise UsageError(f"The last word has to be the question, but '{question[:80]}' is an image.")
     if not question.strip():
         raise UsageError("The question is empty.")
     if (flaw := find_flaw(question)) is not None:
@@ -328,8 +328,8 @@ def _split_words(words: list[str], question: str | None) -> tuple[list[str], str
 
 
 def _add_chat(commands: Any) -> None:
-    parser = add_command(commands, "chat", _chat, "Talk about pictures in the terminal.")
-    parser.add_argument("words", nargs="*", metavar="PICTURE", help="pictures to begin with; /image adds more")
+    parser = add_command(commands, "chat", _chat, "Talk about images in the terminal.")
+    parser.add_argument("words", nargs="*", metavar="IMAGE", help="images to begin with; /image adds more")
     _add_talking_flags(parser)
 
 
@@ -346,7 +346,7 @@ def _add_info(commands: Any) -> None:
         commands,
         "info",
         _info,
-        "Say what a checkpoint is, how it cuts a picture into tokens, or what exactly is sent for a prompt.",
+        "Say what a checkpoint is, how it cuts an image into tokens, or what exactly is sent for a prompt.",
     )
     parser.add_argument(
         "model", nargs="?", metavar="MODEL", help="a folder, a file or a name (default: the embedded model)"
@@ -356,8 +356,8 @@ def _add_info(commands: Any) -> None:
         "--image",
         action="append",
         default=[],
-        metavar="PICTURE",
-        help="show what becomes of this picture instead; with --prompt it may be given again",
+        metavar="IMAGE",
+        help="show what becomes of this image instead; with --prompt it may be given again",
     )
     add_image_flags(parser)
     parser.add_argument("--plot", metavar="FILE.png", help="draw it: canvas, padding, tiles, kept patches, counts")
@@ -380,7 +380,7 @@ def _add_info(commands: Any) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    from llava.info import describe_checkpoint, describe_picture, describe_prompt
+    from llava.info import describe_checkpoint, describe_image, describe_prompt
 
     if arguments.prompt:
         if arguments.plot is not None:
@@ -404,7 +404,7 @@ def _info(arguments: argparse.Namespace) -> int:
             f"There are {len(arguments.image)} --image. Several images belong to one prompt: add --prompt."
         )
     if arguments.image:
-        describe_picture(
+        describe_image(
             arguments.model,
             arguments.image[0],
             plot=arguments.plot,
@@ -412,7 +412,7 @@ def _info(arguments: argparse.Namespace) -> int:
             tower=arguments.vision_tower,
         )
     elif arguments.plot is not None:
-        raise UsageError("--plot draws a picture's tokens: name the picture with --image.")
+        raise UsageError("--plot draws an image's tokens: name the image with --image.")
     else:
         describe_checkpoint(arguments.model, arguments.vision_tower)
     return 0
@@ -479,14 +479,12 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _add_synth(commands: Any) -> None:
-    parser = add_command(commands, "synth", _synth, "Draw pictures whose answers are known, in LLaVA's data format.")
+    parser = add_command(commands, "synth", _synth, "Draw images whose answers are known, in LLaVA's data format.")
     parser.add_argument("folder", metavar="FOLDER", help="where data.json and images/ go")
-    parser.add_argument("--count", type=int, default=100, metavar="N", help="pictures (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=100, metavar="N", help="images (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
-    parser.add_argument(
-        "--kind", action="append", default=[], metavar="NAME", help="only such pictures; may be repeated"
-    )
-    parser.add_argument("--turns", type=int, default=4, metavar="N", help="questions a picture (default: %(default)s)")
+    parser.add_argument("--kind", action="append", default=[], metavar="NAME", help="only such images; may be repeated")
+    parser.add_argument("--turns", type=int, default=4, metavar="N", help="questions an image (default: %(default)s)")
 
 
 def _synth(arguments: argparse.Namespace) -> int:
@@ -500,7 +498,7 @@ def _synth(arguments: argparse.Namespace) -> int:
 def _add_eval(commands: Any) -> None:
     suites = commands.add_parser("eval", help="Score a model.", description="Score a model.")
     suites = suites.add_subparsers(title="suites", metavar="SUITE", required=True)
-    parser = add_command(suites, "synth", _eval_synth, "Score a model on drawn pictures that were never trained on.")
+    parser = add_command(suites, "synth", _eval_synth, "Score a model on drawn images that were never trained on.")
     parser.add_argument("--count", type=int, default=200, metavar="N", help="questions a task (default: %(default)s)")
     parser.add_argument("--task", action="append", metavar="NAME", help="only tasks that begin so; repeatable")
     parser.add_argument("--save", type=Path, metavar="FILE.json", help="write the scores as JSON")

@@ -73,7 +73,7 @@ class ModelSpec:
     tower: str  # a folder or a hub id; "" where the checkpoint names none because it holds its own
     tower_config: dict[str, Any] = field(repr=False)  # CLIPVisionConfig's or SiglipVisionConfig's values
     tiling: Tiling
-    scales: tuple[int, ...]  # the sizes in px that the tower looks at a picture in: one, or with s2 several
+    scales: tuple[int, ...]  # the sizes in px that the tower looks at an image in: one, or with s2 several
     select_layer: int
     select_feature: str  # "patch" or "cls_patch"
     projector_type: str
@@ -391,7 +391,7 @@ def _refuse_unsupported(values: Mapping[str, Any], path: Path) -> None:
 
 
 def _find_scales(values: Mapping[str, Any], path: Path, tile_px: int) -> tuple[int, ...]:
-    """The sizes that the tower looks at a picture in, the smallest first; without ``s2`` that of its tiles alone."""
+    """The sizes that the tower looks at an image in, the smallest first; without ``s2`` that of its tiles alone."""
     if not values.get("s2"):
         return (tile_px,)
     if is_siglip(values["mm_vision_config"]):
@@ -409,7 +409,7 @@ def _find_scales(values: Mapping[str, Any], path: Path, tile_px: int) -> tuple[i
     if str(values.get("image_aspect_ratio", "")).startswith("anyres"):
         raise CheckpointError(
             f"{path} says s2: true and image_aspect_ratio: {values['image_aspect_ratio']!r}, but a multi-scale tower "
-            "takes pictures of one tile (pad, square)."
+            "takes images of one tile (pad, square)."
         )
     return scales
 

@@ -2,7 +2,7 @@
 
 Every template of both LLaVA repositories under its own key. A conversation is rendered once, as pieces that know
 whether they are the model's words; ``get_prompt`` joins them, training marks its targets by them. Nothing here
-loads a tokenizer, a picture library or a network resource at import.
+loads a tokenizer, an image library or a network resource at import.
 
 Source: haotian-liu/LLaVA@c121f04 llava/conversation.py; LLaVA-VL/LLaVA-NeXT@df17966 llava/conversation.py.
 """
@@ -27,7 +27,7 @@ class Conversation:
     """A template together with what was said so far.
 
     ``messages`` holds ``[role, message]`` lists, so that a message can be replaced in place. A message is a text, None
-    for the answer to come, or a tuple ``(text, picture or list of pictures, mode)`` as web pages keep it, where mode is
+    for the answer to come, or a tuple ``(text, image or list of images, mode)`` as web pages keep it, where mode is
     one of ``process_image``'s. The first ``offset`` messages are examples that belong to the template.
     """
 
@@ -77,9 +77,9 @@ class Conversation:
         max_len: int = 1344,
         min_len: int = 672,
     ) -> Any:
-        """The picture as a web page shows it: a PIL image if ``return_pil``, else base64 of ``image_format``.
+        """The image as a web page shows it: a PIL image if ``return_pil``, else base64 of ``image_format``.
 
-        Modes: Pad (to a square, in CLIP's mean colour), Resize (336 x 336), Default and Crop (as it is). A picture with
+        Modes: Pad (to a square, in CLIP's mean colour), Resize (336 x 336), Default and Crop (as it is). An image with
         a side above ``max_len`` px is made smaller: at most ``max_len`` by ``min_len``, its shape kept.
         """
         if image_process_mode == "Pad":
@@ -104,23 +104,23 @@ class Conversation:
         return base64.b64encode(written.getvalue()).decode()
 
     def get_images(self, return_pil: bool = False) -> list[Any]:
-        """The pictures of the user's turns, in order, each through ``process_image`` with its own mode."""
+        """The images of the user's turns, in order, each through ``process_image`` with its own mode."""
         return [
             self.process_image(image, message[2], return_pil=return_pil)
             for _, message in self.messages[self.offset :: 2]
             if isinstance(message, tuple)
-            for image in _pictures(message)
+            for image in _images(message)
         ]
 
     def to_gradio_chatbot(self) -> list[list[str | None]]:
-        """``[question, answer]`` pairs for a chat page; a picture is an ``<img>`` with its data before the question."""
+        """``[question, answer]`` pairs for a chat page; an image is an ``<img>`` with its data before the question."""
         pairs: list[list[str | None]] = []
         for i, (_, message) in enumerate(self.messages[self.offset :]):
             if i % 2:
                 pairs[-1][1] = message
             elif isinstance(message, tuple):
                 shown = ""
-                for image in _pictures(message):
+                for image in _images(message):
                     data = self.process_image(image, "Default", image_format="JPEG")
                     shown += f'<img src="data:image/jpeg;base64,{data}" alt="user upload image" />'
                 pairs.append([shown + message[0].replace(DEFAULT_IMAGE_TOKEN, "").strip(), None])
@@ -144,7 +144,7 @@ class Conversation:
         }
 
     def _turns(self) -> list[Turn]:
-        """The messages as texts, with the picture of a first tuple message put where the template wants it."""
+        """The messages as texts, with the image of a first tuple message put where the template wants it."""
         first, second = self.roles[0], self.roles[1]
         turns = [
             Turn(role, _text(message) or "", i >= self.offset and (i % 2 == 1 if first == second else role == second))
@@ -153,7 +153,7 @@ class Conversation:
         if not self.messages or not isinstance(self.messages[0][1], tuple):
             return turns
         text = turns[0].text
-        if len(_pictures(self.messages[0][1])) > 1 and text.startswith(DEFAULT_IMAGE_TOKEN):
+        if len(_images(self.messages[0][1])) > 1 and text.startswith(DEFAULT_IMAGE_TOKEN):
             return turns
         text = text.replace(DEFAULT_IMAGE_TOKEN, "").strip()
         if "mmtag" in self.version:
@@ -166,12 +166,12 @@ def _text(message: Any) -> str | None:
     return message[0] if isinstance(message, tuple) else message
 
 
-def _pictures(message: tuple[Any, ...]) -> list[Any]:
+def _images(message: tuple[Any, ...]) -> list[Any]:
     return message[1] if isinstance(message[1], list) else [message[1]]
 
 
 def _pad_to_square(image: Any) -> Any:
-    """The picture in the middle of a square filled with CLIP's mean colour."""
+    """The image in the middle of a square filled with CLIP's mean colour."""
     from PIL import Image
 
     width, height = image.size

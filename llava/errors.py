@@ -25,7 +25,7 @@ class BadSchema(UsageError):
 
 
 class BadImage(LlavaError, ValueError):
-    """A picture cannot be used: missing, unreadable, truncated, too large, too thin, unsupported format.
+    """An image cannot be used: missing, unreadable, truncated, too large, too thin, unsupported format.
 
     ``limit`` is the field of ``llava.image.source.Limits`` that it exceeds, where it is that.
     """
@@ -36,14 +36,14 @@ class BadImage(LlavaError, ValueError):
 
 
 class FetchError(BadImage):
-    """A picture named by URL could not be fetched, or its address is not allowed."""
+    """An image named by URL could not be fetched, or its address is not allowed."""
 
 
 class ContextTooLong(LlavaError, ValueError):
     """A prompt does not fit the model's context."""
 
     def __init__(
-        self, num_tokens: int, limit_tokens: int, remedy: str = "Shorten the text or use fewer or smaller pictures."
+        self, num_tokens: int, limit_tokens: int, remedy: str = "Shorten the text or use fewer or smaller images."
     ) -> None:
         self.num_tokens = num_tokens
         self.limit_tokens = limit_tokens

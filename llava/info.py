@@ -1,7 +1,7 @@
-"""What a checkpoint is, what becomes of a picture in it, and what is sent for a prompt, as tables for people.
+"""What a checkpoint is, what becomes of an image in it, and what is sent for a prompt, as tables for people.
 
 Reads config.json and where the tensors lie, never the weights themselves: a 34B checkpoint is described as fast as a
-small one, and a folder that holds only a config.json can say how it would cut a picture.
+small one, and a folder that holds only a config.json can say how it would cut an image.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from llava.config import ModelSpec, blaming, read_spec
 from llava.conversation import template_name
 from llava.errors import CheckpointError
 from llava.image.geometry import Size, TilePlan, Tiling, plan_tiles
-from llava.image.source import FOR_LOCAL_USER, Picture, load_picture, say_notes
+from llava.image.source import FOR_LOCAL_USER, LoadedImage, load_image, say_notes
 from llava.text import fit_line, for_stream, is_terminal, is_unicode
 from llava.towers import is_siglip
 
@@ -65,7 +65,7 @@ class Part:
 
 
 def describe_checkpoint(name: str | None, vision_tower: str | None = None) -> None:
-    """Print what a checkpoint is: family, template, context, pictures, parts; None is the embedded model.
+    """Print what a checkpoint is: family, template, context, images, parts; None is the embedded model.
 
     Of what is no checkpoint that can be loaded, print what it is and the next step, if that can be told.
 
@@ -92,7 +92,7 @@ def describe_checkpoint(name: str | None, vision_tower: str | None = None) -> No
         ("context", f"{spec.context_tokens} tokens, vocabulary {spec.vocab_size}"),
         ("tower", _say_tower(spec)),
         ("projector", f"{spec.projector_type}, {spec.tower_hidden_size} to {spec.hidden_size}"),
-        ("pictures", _say_tiling(spec.tiling)),
+        ("images", _say_tiling(spec.tiling)),
         *part,
     ]
     _show_weights(folder, facts)
@@ -193,25 +193,25 @@ def count_parts(folder: Path) -> dict[str, Part]:
     return parts
 
 
-def describe_picture(
+def describe_image(
     name: str | None, source: str, *, plot: str | None = None, max_pixels: int | None = None, tower: str | None = None
 ) -> None:
-    """Print how the checkpoint cuts the picture into tiles and positions, and with ``plot`` draw it into that file.
+    """Print how the checkpoint cuts the image into tiles and positions, and with ``plot`` draw it into that file.
 
     Raises BadImage and CheckpointError.
     """
-    picture = load_picture(source, FOR_LOCAL_USER.with_pixels(max_pixels))
+    image = load_image(source, FOR_LOCAL_USER.with_pixels(max_pixels))
     if (found := _recognise(name)) is not None:
         raise CheckpointError(str(found))
-    say_notes([picture])
+    say_notes([image])
     tiling = _read_spec(_find(name), tower).tiling
-    plan = plan_tiles(picture.size, tiling)
+    plan = plan_tiles(image.size, tiling)
     if plot is not None:
         from llava.image.tokenmap import draw_token_map
 
         Path(plot).parent.mkdir(parents=True, exist_ok=True)
-        draw_token_map(picture.image, tiling, Path(plot))
-    facts = [("picture", f"{fit_line(picture.name)}, {plan.image} px"), *_say_plan(plan, tiling)]
+        draw_token_map(image.image, tiling, Path(plot))
+    facts = [("image", f"{fit_line(image.name)}, {plan.image} px"), *_say_plan(plan, tiling)]
     _show(_two_columns([*facts, ("drawn in", plot)] if plot else facts))
 
 
@@ -232,14 +232,14 @@ def describe_prompt(
     """
     from llava.listing import list_prompt
 
-    pictures = [load_picture(source, FOR_LOCAL_USER.with_pixels(max_pixels)) for source in sources]
-    say_notes(pictures)
-    listing = list_prompt(name, questions, answers, pictures, template=template, vision_tower=tower)
+    shown = [load_image(source, FOR_LOCAL_USER.with_pixels(max_pixels)) for source in sources]
+    say_notes(shown)
+    listing = list_prompt(name, questions, answers, shown, template=template, vision_tower=tower)
     if as_json:
         is_plain = not is_unicode(sys.stdout) or is_terminal(sys.stdout)
         print(json.dumps({"model": name or "embedded", **listing.as_dict()}, ensure_ascii=is_plain, indent=2))
         return
-    _show(_two_columns(_say_prompt(listing, pictures)))
+    _show(_two_columns(_say_prompt(listing, shown)))
     print(f"\n--- the text ---\n{for_stream(listing.text, sys.stdout)}\n--- its tokens ---")
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0))
     for title in ("position", "id", "piece", *(["trained"] if listing.is_supervised else [])):
@@ -256,12 +256,12 @@ def describe_prompt(
     _show(table)
 
 
-def _say_prompt(listing: Listing, pictures: Sequence[Picture]) -> list[tuple[str, str]]:
+def _say_prompt(listing: Listing, shown: Sequence[LoadedImage]) -> list[tuple[str, str]]:
     num_text = listing.num_positions - listing.num_image_positions
     facts = [("template", listing.template)]
     images = [entry for entry in listing.entries if entry.token is None]
-    for picture, entry in zip(pictures, images, strict=True):
-        facts.append(("image", f"{picture.name}, {picture.size} px: {entry.num_positions} positions"))
+    for image, entry in zip(shown, images, strict=True):
+        facts.append(("image", f"{image.name}, {image.size} px: {entry.num_positions} positions"))
     total = f"{num_text} tokens of text + {listing.num_image_positions} of images = {listing.num_positions} positions"
     facts.append(("prompt", f"{total}; the context holds {listing.context_tokens}"))
     if listing.kept_positions < listing.num_positions:
@@ -276,11 +276,11 @@ def _say_prompt(listing: Listing, pictures: Sequence[Picture]) -> list[tuple[str
 def _say_plan(plan: TilePlan, tiling: Tiling) -> list[tuple[str, str]]:
     side = plan.features_per_side
     corner = f"({plan.offset[0]}, {plan.offset[1]})"
-    facts = [("canvas", f"{plan.canvas} px, the picture as {plan.content} px at {corner}")]
+    facts = [("canvas", f"{plan.canvas} px, the image as {plan.content} px at {corner}")]
     if plan.num_tiles == 1:
         facts.append(("tiles", f"1 of {tiling.tile_px} px: {side}x{side} features"))
     else:
-        tiles = f"{plan.grid} of {tiling.tile_px} px, and the whole picture in one more"
+        tiles = f"{plan.grid} of {tiling.tile_px} px, and the whole image in one more"
         facts.append(("tiles", f"{plan.num_tiles}: {tiles}; {side}x{side} features each"))
     if plan.num_tiles > 1 and not plan.is_flat:
         kept = Size(len(plan.kept_columns), len(plan.kept_rows))
@@ -297,7 +297,7 @@ def _say_positions(plan: TilePlan) -> str:
     if plan.is_flat or plan.num_tiles == 1:
         newline = " + 1 newline" if plan.has_newlines else ""
         return f"{plan.num_tiles} x {plan.features_per_tile}{newline} = {plan.num_positions}"
-    base = f"{plan.features_per_tile} whole picture + " if plan.has_base else ""
+    base = f"{plan.features_per_tile} whole image + " if plan.has_base else ""
     row = f"({plan.map_size.width} + 1 newline)" if plan.has_newlines else str(plan.map_size.width)
     return f"{base}{plan.map_size.height} rows x {row} = {plan.num_positions}"
 

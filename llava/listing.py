@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llava.answer import place_pictures, start_conversation
+from llava.answer import place_images, start_conversation
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import UsageError
 from llava.image.geometry import plan_images
-from llava.image.source import Picture
+from llava.image.source import LoadedImage
 from llava.model.checkpoint import LoadedModel
 from llava.model.opening import open_checkpoint
 from llava.model.sources import DEFAULT_MODEL
@@ -78,12 +78,12 @@ def list_prompt(
     model: str | None,
     questions: Sequence[str],
     answers: Sequence[str] = (),
-    pictures: Sequence[Picture] = (),
+    images: Sequence[LoadedImage] = (),
     *,
     template: str | None = None,
     vision_tower: str | None = None,
 ) -> Listing:
-    """What is sent for the questions, with the answers that were given so far; the pictures go with the first question.
+    """What is sent for the questions, with the answers that were given so far; the images go with the first question.
 
     With an answer to every question it is the training sample, whose targets are marked. ``model`` None is the embedded
     model. Raises CheckpointError, UsageError, and ContextTooLong for what would be refused when it is asked.
@@ -106,7 +106,7 @@ def list_prompt(
     )
     conversation = start_conversation(loaded, template)
     for i, question in enumerate(questions):
-        message = place_pictures(loaded, question, 0 if i else len(pictures))
+        message = place_images(loaded, question, 0 if i else len(images))
         conversation.append_message(conversation.roles[0], message)
         conversation.append_message(
             conversation.roles[1], escape_image_tokens(answers[i]) if i < len(answers) else None
@@ -114,7 +114,7 @@ def list_prompt(
     is_supervised = len(answers) == len(questions)
     config = opened.model.config
     cuts = bool(getattr(config, "truncate_to_model_max_length", False))
-    positions = [plan.num_positions for plan in plan_images([one.size for one in pictures], spec.tiling)]
+    positions = [plan.num_positions for plan in plan_images([one.size for one in images], spec.tiling)]
     limit_tokens = None if cuts else spec.context_tokens
     prompt = render(conversation, tokenizer, positions, limit_tokens=limit_tokens, supervise=is_supervised)
     longest = (cuts and getattr(config, "tokenizer_model_max_length", None)) or prompt.num_positions

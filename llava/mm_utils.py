@@ -1,6 +1,6 @@
 """FRONT DOOR: the original's ``llava.mm_utils``, for code written against it. Nothing inside this package imports it.
 
-Pictures and prompts are done elsewhere and only named here; what stands here is what nothing else needs.
+Images and prompts are done elsewhere and only named here; what stands here is what nothing else needs.
 
 Source: haotian-liu/LLaVA@c121f04 llava/mm_utils.py; LLaVA-VL/LLaVA-NeXT@df17966 llava/mm_utils.py for what that has
 beyond it: functions for image_aspect_ratio highres and crop_split, which models here do not have.
@@ -60,7 +60,7 @@ def load_image_from_base64(image: str | bytes) -> Image.Image:
     try:
         return Image.open(BytesIO(base64.b64decode(image)), formats=[name for name in Image.OPEN if name in known])
     except (ValueError, OSError, Image.DecompressionBombError) as error:
-        raise BadImage(f"This text is not a picture in base64: {error}.") from error
+        raise BadImage(f"This text is not an image in base64: {error}.") from error
 
 
 def resize_and_center_crop(image: Image.Image, shortest_edge_length: int) -> Image.Image:

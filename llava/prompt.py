@@ -92,7 +92,7 @@ def find_closings(conversation: Conversation, tokenizer: Any) -> tuple[list[str]
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids with IMAGE_TOKEN_INDEX for each picture, and how long they are once the pictures are merged in.
+    """Token ids with IMAGE_TOKEN_INDEX for each image, and how long they are once the images are merged in.
 
     ``labels`` is as long as ``input_ids``: the id where the loss looks, IGNORE_INDEX elsewhere; None at inference.
     """
@@ -103,7 +103,7 @@ class Prompt:
 
     @property
     def num_images(self) -> int:
-        """Slots in ``input_ids``. A cut prompt may have fewer than its conversation; the other pictures are unused."""
+        """Slots in ``input_ids``. A cut prompt may have fewer than its conversation; the other images are unused."""
         return self.input_ids.count(IMAGE_TOKEN_INDEX)
 
 
@@ -118,17 +118,17 @@ def render(
 ) -> Prompt:
     """The conversation as token ids, its merged length known before any pixel is made.
 
-    ``num_positions_per_image``: what each picture takes, in the order of the slots. ``limit_tokens``: what the model's
+    ``num_positions_per_image``: what each image takes, in the order of the slots. ``limit_tokens``: what the model's
     context holds, merged. A longer prompt raises ContextTooLong, or with ``cut`` loses its right end, as the original
     did in silence: ``num_positions`` is then ``limit_tokens``, slots that would begin beyond it are gone, and the last
-    picture may fit only in part.
+    image may fit only in part.
 
     ``supervise`` makes labels. Targets are the tokens that hold a character of the model's words
     (``Conversation.pieces``), so the closing separator too, and the lone blank token that some answers begin with after
     ``ASSISTANT:``, since prompts end at the colon; and the tokens of ``Conversation.always_targets``. It needs a fast
     tokenizer.
 
-    Raises UsageError when slots and pictures disagree, or when there is nothing to learn.
+    Raises UsageError when slots and images disagree, or when there is nothing to learn.
     """
     pieces = conversation.pieces()
     text = "".join(piece.text for piece in pieces)
@@ -136,7 +136,7 @@ def render(
     if num_slots != len(num_positions_per_image):
         raise UsageError(
             f"The conversation has {num_slots} {DEFAULT_IMAGE_TOKEN}, but there are {len(num_positions_per_image)} "
-            "pictures. Each picture needs one place in the text."
+            "images. Each image needs one place in the text."
         )
     spoken = None
     if supervise:

@@ -113,7 +113,7 @@ def _write_plain(conv: Template, turns: list[Turn]) -> Iterator[Piece]:
     """Texts and separators alone. With one separator, an answered turn is a caption: ``<image>caption``.
 
     The original fails on that second message; the text is the one its first training stage makes of such a sample,
-    which keeps only the picture of the question.
+    which keeps only the image of the question.
     Source: haotian-liu/LLaVA@c121f04 llava/train/train.py, preprocess_plain.
     """
     yield Piece(conv.system, False)

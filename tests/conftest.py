@@ -58,10 +58,10 @@ def next_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A picture of 100 x 67 px, every pixel different."""
+    """An image of 100 x 67 px, every pixel different."""
     from PIL import Image
 
-    path = tmp_path_factory.mktemp("pictures") / "photo.png"
+    path = tmp_path_factory.mktemp("images") / "photo.png"
     red, green = Image.linear_gradient("L").resize((100, 67)), Image.radial_gradient("L").resize((100, 67))
     Image.merge("RGB", (red, green, red.transpose(Image.Transpose.ROTATE_180))).save(path)
     return path

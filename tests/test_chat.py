@@ -1,4 +1,4 @@
-"""The terminal chat: turns, pictures, commands, and what interrupts them."""
+"""The terminal chat: turns, images, commands, and what interrupts them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from llava.answer import Answer, Sampling, answer, place_pictures, start_conversation
+from llava.answer import Answer, Sampling, answer, place_images, start_conversation
 from llava.chat import HELP, Chat, run_chat
 from llava.errors import ContextTooLong, UsageError
-from llava.image.source import load_picture
+from llava.image.source import load_image
 from llava.model.checkpoint import LoadedModel, load_model
 
 
@@ -30,23 +30,23 @@ def type_lines(monkeypatch: pytest.MonkeyPatch, *lines: str) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("".join(line + "\n" for line in lines)))
 
 
-def test_the_model_sees_every_earlier_turn_and_picture(chat: Chat, loaded: LoadedModel, photo: Path) -> None:
+def test_the_model_sees_every_earlier_turn_and_image(chat: Chat, loaded: LoadedModel, photo: Path) -> None:
     chat.show(str(photo))
     assert chat.ask("What is it?", lambda piece: None) is not None
     chat.show(str(photo))
     second = chat.ask("And this <image>?", lambda piece: None)
     assert second is not None
 
-    picture = load_picture(photo)
+    image = load_image(photo)
     conversation = start_conversation(loaded)
-    conversation.append_message(conversation.roles[0], place_pictures(loaded, "What is it?", 1))
+    conversation.append_message(conversation.roles[0], place_images(loaded, "What is it?", 1))
     conversation.append_message(conversation.roles[1], chat.turns[0].answer)
-    conversation.append_message(conversation.roles[0], place_pictures(loaded, "And this <image>?", 1))
+    conversation.append_message(conversation.roles[0], place_images(loaded, "And this <image>?", 1))
     conversation.append_message(conversation.roles[1], None)
-    expected = answer(loaded, conversation, [picture, picture], Sampling(max_new_tokens=6))
+    expected = answer(loaded, conversation, [image, image], Sampling(max_new_tokens=6))
     assert (second.text, second.prompt_tokens) == (expected.text, expected.prompt_tokens)
     assert second.image_positions == (14, 14)
-    assert [len(turn.pictures) for turn in chat.turns] == [1, 1]
+    assert [len(turn.images) for turn in chat.turns] == [1, 1]
 
 
 def test_an_answer_streams_in_pieces_that_join_to_it(chat: Chat, photo: Path) -> None:
@@ -89,7 +89,7 @@ def test_ctrl_c_before_the_first_word_leaves_no_turn(
     assert len(chat.waiting) == 1
 
 
-def test_undo_takes_back_one_turn_and_its_pictures_wait_again(chat: Chat, photo: Path) -> None:
+def test_undo_takes_back_one_turn_and_its_images_wait_again(chat: Chat, photo: Path) -> None:
     chat.show(str(photo))
     chat.ask("What is it?", lambda piece: None)
     chat.ask("And?", lambda piece: None)
@@ -158,7 +158,7 @@ def test_a_saved_conversation_is_a_record_of_llavas_data_format(chat: Chat, phot
     ("line", "says"),
     [
         ("/image nowhere.png", "nowhere.png"),
-        ("/image", "/image needs a picture"),
+        ("/image", "/image needs an image"),
         ("/image 'a", "cannot be told apart"),
         ("/save", "/save needs the name of a file"),
         ("/save /nowhere/chat.txt", "No such file or directory: /nowhere/chat.txt"),
@@ -184,7 +184,7 @@ def test_an_error_is_one_sentence_and_the_chat_goes_on(
     assert says in err
 
 
-def test_the_pictures_of_the_command_line_wait_for_the_first_question(
+def test_the_images_of_the_command_line_wait_for_the_first_question(
     chat: Chat, photo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     type_lines(monkeypatch)
@@ -199,7 +199,7 @@ def test_ctrl_c_during_a_command_ends_only_that(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("llava.chat.load_picture", interrupt)
+    monkeypatch.setattr("llava.chat.load_image", interrupt)
     type_lines(monkeypatch, "/image a.png", "/clear")
     assert run_chat(chat, []) == 0
     assert capsys.readouterr().out == "\n(stopped)\ncleared\n"
@@ -225,7 +225,7 @@ def test_an_answer_in_a_chat_is_explained_where_it_is_empty(
     assert "(The answer is empty: the model ended it at once, with token 2, '</s>'." in capsys.readouterr().out
 
 
-def test_a_picture_of_an_odd_name_is_saved_with_its_conversation(chat: Chat, photo: Path, tmp_path: Path) -> None:
+def test_a_image_of_an_odd_name_is_saved_with_its_conversation(chat: Chat, photo: Path, tmp_path: Path) -> None:
     odd = tmp_path / "a\udcff.png"
     odd.write_bytes(photo.read_bytes())
     chat.show(str(odd))
@@ -252,7 +252,7 @@ def test_a_file_whose_name_is_no_text_is_shown_and_named_on_one_line(
     out, err = capsys.readouterr()
     assert err == ""
     assert [line.partition(":")[0] for line in out.splitlines()] == ["a\\udcff.png", "~a.png"]
-    assert [picture.name for picture in chat.waiting] == ["a\udcff.png", "~a.png", "b\nc.png"]
+    assert [image.name for image in chat.waiting] == ["a\udcff.png", "~a.png", "b\nc.png"]
 
 
 def test_standard_input_is_not_taken_for_an_image_at_the_beginning_either(chat: Chat) -> None:

@@ -43,8 +43,8 @@ def run_json(capsys: pytest.CaptureFixture[str], *words: object) -> dict[str, An
 def test_ask_prints_the_answer_and_nothing_else(
     capsys: pytest.CaptureFixture[str], next_folder: Path, photo: Path
 ) -> None:
-    reply = run_json(capsys, photo, "What is in the picture?", "--model", next_folder)
-    code, out, err = run(capsys, "ask", photo, "What is in the picture?", "--model", next_folder, *SHORT)
+    reply = run_json(capsys, photo, "What is in the image?", "--model", next_folder)
+    code, out, err = run(capsys, "ask", photo, "What is in the image?", "--model", next_folder, *SHORT)
     assert (code, out) == (0, reply["answer"] + "\n")
     assert err == ("" if reply["finished"] else "llava: the answer was cut after 6 tokens.\n")
 
@@ -52,7 +52,7 @@ def test_ask_prints_the_answer_and_nothing_else(
 def test_the_json_object_counts_tokens_and_times(
     capsys: pytest.CaptureFixture[str], next_folder: Path, photo: Path
 ) -> None:
-    reply = run_json(capsys, photo, "What is in the picture?", "--model", next_folder)
+    reply = run_json(capsys, photo, "What is in the image?", "--model", next_folder)
     assert (reply["model"], reply["error"]) == (str(next_folder), None)
     # 100 x 67 px on the canvas of 56 x 56: the base tile's 4 and 2 rows of 4 with their newlines.
     assert reply["image_positions"] == [14]
@@ -103,7 +103,7 @@ def test_the_name_of_an_image_is_not_answered_as_a_question(capsys: pytest.Captu
     for name in ("nowhere.png", "my/PHOTO.JPG", "x.heic"):
         code, _, err = run(capsys, "ask", name)
         assert code == 2
-        assert f"The last word has to be the question, but '{name}' is a picture" in err
+        assert f"The last word has to be the question, but '{name}' is an image" in err
 
 
 @pytest.mark.parametrize("command", [["ask", "-q", "What?"], ["info", "--image"]])
@@ -128,7 +128,7 @@ def test_a_number_of_px_that_is_none_is_named(capsys: pytest.CaptureFixture[str]
         assert f"'{number}' is no number of px" in err
 
 
-def test_several_pictures_a_data_uri_and_standard_input_are_the_same_pictures(
+def test_several_images_a_data_uri_and_standard_input_are_the_same_images(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, next_folder: Path, photo: Path
 ) -> None:
     uri = "data:image/png;base64," + base64.b64encode(photo.read_bytes()).decode()
@@ -140,16 +140,14 @@ def test_several_pictures_a_data_uri_and_standard_input_are_the_same_pictures(
     assert mixed["prompt_tokens"] == plain["prompt_tokens"]
 
 
-def test_flags_may_stand_between_the_pictures(
-    capsys: pytest.CaptureFixture[str], next_folder: Path, photo: Path
-) -> None:
+def test_flags_may_stand_between_the_images(capsys: pytest.CaptureFixture[str], next_folder: Path, photo: Path) -> None:
     reply = run_json(capsys, photo, "--model", next_folder, photo, "--conv-mode", "plain", "What?")
     assert reply["image_positions"] == [14, 14]
     assert run_json(capsys, "--model", next_folder, photo, "-q", "What?")["image_positions"] == [14]
 
 
-def test_a_question_without_a_picture_is_answered(capsys: pytest.CaptureFixture[str], next_folder: Path) -> None:
-    assert run_json(capsys, "What is in a picture?", "--model", next_folder)["image_positions"] == []
+def test_a_question_without_a_image_is_answered(capsys: pytest.CaptureFixture[str], next_folder: Path) -> None:
+    assert run_json(capsys, "What is in an image?", "--model", next_folder)["image_positions"] == []
 
 
 def test_an_image_token_that_the_user_typed_is_text(
@@ -254,7 +252,7 @@ MISTAKES: list[tuple[list[str], int, str]] = [
     ([], 2, "required: COMMAND"),
     (["paint"], 2, "invalid choice: 'paint'"),
     (["ask"], 2, "There is no question"),
-    (["ask", "PHOTO"], 2, "is a picture"),
+    (["ask", "PHOTO"], 2, "is an image"),
     (["ask", "What is this?", "PHOTO"], 2, "The last word has to be the question"),
     (["ask", "PHOTO", " "], 2, "The question is empty"),
     (["ask", "PHOTO", "What?", "--colour"], 2, "unrecognized arguments: --colour"),
@@ -279,13 +277,13 @@ MISTAKES: list[tuple[list[str], int, str]] = [
     (["chat", "--conv-mode", "klingon", "--model", "MODEL"], 2, "no conversation template 'klingon'"),
     (["info", "no-such-model"], 1, "no-such-model"),
     (["info", "MODEL", "extra"], 2, "unrecognized arguments: extra"),
-    (["info", "MODEL", "--plot", "out.png"], 2, "name the picture with --image"),
+    (["info", "MODEL", "--plot", "out.png"], 2, "name the image with --image"),
     (["info", "MODEL", "--image", "nowhere.png"], 1, "nowhere.png"),
     (["info", "MODEL", "--image", "PHOTO", "--plot", "MODEL/config.json/out.png"], 1, "config.json"),
     (["train", "no-such-recipe", "--output", "MODEL/run"], 2, "no-such-recipe"),
     (["train", "default"], 2, "required: --output"),
-    (["synth", "MODEL/pictures", "--count", "0"], 2, "number of images is 0"),
-    (["synth", "MODEL/pictures", "--kind", "opera"], 2, "no kind of image 'opera'"),
+    (["synth", "MODEL/images", "--count", "0"], 2, "number of images is 0"),
+    (["synth", "MODEL/images", "--kind", "opera"], 2, "no kind of image 'opera'"),
     (["eval", "synth", "--model", "MODEL", "--task", "opera"], 2, "No task begins with 'opera'"),
     (["eval", "synth", "--model", "no-such-model"], 1, "no-such-model"),
     (["eval"], 2, "required: SUITE"),
@@ -344,7 +342,7 @@ def released_folder(folder: Path, config: dict[str, Any]) -> Path:
     return folder
 
 
-def test_synth_writes_data_and_pictures(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_synth_writes_data_and_images(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, out, err = run(capsys, "synth", tmp_path / "data", "--count", "3", "--seed", "5", "--turns", "2")
     assert (code, out, err) == (0, f"{tmp_path / 'data' / 'data.json'}\n", "")
     rows = json.loads((tmp_path / "data" / "data.json").read_text(encoding="utf-8"))
@@ -366,7 +364,7 @@ def test_eval_synth_writes_scores(capsys: pytest.CaptureFixture[str], next_folde
         ({}, ["336x336 px", "1 x 576 = 576"]),
         (
             {**NEXT, "image_grid_pinpoints": RELEASED},
-            ["672x672 px, the picture as 672x449 px at (0, 111)", "5: 2x2 of 336 px", "48x32 of 48x48", "= 2144"],
+            ["672x672 px, the image as 672x449 px at (0, 111)", "5: 2x2 of 336 px", "48x32 of 48x48", "= 2144"],
         ),
     ],
     ids=["1.5", "1.6"],

@@ -41,7 +41,7 @@ def make(folder: Path, values: dict[str, Any], **changes: Any) -> Path:
     return folder
 
 
-def test_a_released_1_5_is_a_llama_that_pads_pictures_to_one_tile(tmp_path: Path) -> None:
+def test_a_released_1_5_is_a_llama_that_pads_images_to_one_tile(tmp_path: Path) -> None:
     spec = read_spec(make(tmp_path, CONFIG))
     assert (spec.family, spec.layout, spec.dtype) == ("llama", "original", "float16")
     assert (spec.tower, spec.select_layer, spec.select_feature) == ("openai/clip-vit-large-patch14-336", -2, "patch")
@@ -52,7 +52,7 @@ def test_a_released_1_5_is_a_llama_that_pads_pictures_to_one_tile(tmp_path: Path
     assert spec.projector_type == "mlp2x_gelu"
 
 
-def test_a_1_6_cuts_pictures_for_the_canvases_it_lists(tmp_path: Path) -> None:
+def test_a_1_6_cuts_images_for_the_canvases_it_lists(tmp_path: Path) -> None:
     spec = read_spec(make(tmp_path, CONFIG | NEXT, mm_vision_config=TOWER))
     assert (spec.tiling.aspect, spec.tiling.merge, spec.tiling.dialect) == ("anyres", "spatial_unpad", "original")
     assert spec.tiling.pinpoints == tuple(Size(*pair) for pair in PINPOINTS)
@@ -202,7 +202,7 @@ def test_a_tower_of_another_kind_is_refused_by_its_kind(tmp_path: Path) -> None:
         ),
         ({"s2": True, "s2_scales": "672,1344"}, "beginning with 336"),
         ({"s2": True, "s2_scales": [336]}, "s2_scales: [336]"),
-        ({"s2": True, "image_aspect_ratio": "anyres"}, "takes pictures of one tile"),
+        ({"s2": True, "image_aspect_ratio": "anyres"}, "takes images of one tile"),
         ({"model_type": "llava_qwen"}, "'llava_qwen', which is a qwen2, but architectures: ['LlavaLlamaForCausalLM']"),
         ({"model_type": "llava_mpt", "architectures": ["LlavaMptForCausalLM"]}, "LlavaMptForCausalLM"),
         ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, "LlamaForCausalLM"),

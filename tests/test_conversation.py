@@ -60,7 +60,7 @@ def test_an_answered_turn_only_adds_to_an_open_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(ONE_TURN_ONLY))
-def test_a_caption_sample_keeps_only_the_picture_of_its_question(name: str) -> None:
+def test_a_caption_sample_keeps_only_the_image_of_its_question(name: str) -> None:
     assert talk(name, "Describe it briefly.\n<image>", "a cat").get_prompt() == "<image>a cat\n"
     with pytest.raises(UsageError, match="2 turns and 0"):
         talk(name, "Describe it.", "a cat").get_prompt()
@@ -140,7 +140,7 @@ def test_a_tokenizer_with_another_chat_template_brings_it_along_but_marks_no_ans
     assert not any(piece.spoken for piece in conversation.pieces())
 
 
-def test_a_picture_in_the_first_turn_comes_before_its_text() -> None:
+def test_a_image_in_the_first_turn_comes_before_its_text() -> None:
     image = Image.new("RGB", (4, 4))
     prompt = talk("v1", ("look <image> here", image, "Default"), None).get_prompt()
     assert prompt.endswith("USER: <image>\nlook  here ASSISTANT:")
@@ -153,7 +153,7 @@ def test_a_picture_in_the_first_turn_comes_before_its_text() -> None:
     [("v0_mmtag", "Human: <Image><image></Image>###Assistant: Received.###Human: look###"),
      ("v1_mmtag", "USER: <Image><image></Image> ASSISTANT: Received.</s>USER: look ASSISTANT:")],
 )  # fmt: skip
-def test_templates_with_tags_show_the_picture_in_a_turn_of_its_own(name: str, start: str) -> None:
+def test_templates_with_tags_show_the_image_in_a_turn_of_its_own(name: str, start: str) -> None:
     conversation = talk(name, ("<image>\nlook", Image.new("RGB", (4, 4)), "Default"), "A cat.")
     assert start in conversation.get_prompt()
     assert [p.text.strip("#</s> ") for p in conversation.pieces() if p.spoken] == ["A cat."]
@@ -197,7 +197,7 @@ def test_the_default_is_vicuna_v1_and_the_templates_share_what_the_originals_sha
     [((4000, 3000), (896, 672)), ((3000, 500), (1344, 224)), ((1345, 1000), (903, 672)),
      ((1000, 1345), (672, 903)), ((1344, 1344), (1344, 1344)), ((30, 20), (30, 20))],
 )  # fmt: skip
-def test_a_large_picture_is_shown_smaller(size: tuple[int, int], shown: tuple[int, int]) -> None:
+def test_a_large_image_is_shown_smaller(size: tuple[int, int], shown: tuple[int, int]) -> None:
     assert conv_vicuna_v1.process_image(Image.new("RGB", size), "Default", return_pil=True).size == shown
 
 
@@ -215,7 +215,7 @@ def test_the_other_modes_resize_or_keep_or_are_refused() -> None:
         conv_vicuna_v1.process_image(image, "crop")
 
 
-def test_pictures_come_out_of_the_users_turns_in_order() -> None:
+def test_images_come_out_of_the_users_turns_in_order() -> None:
     red, blue = Image.new("RGB", (3, 3), "red"), Image.new("RGB", (4, 4), "blue")
     conversation = talk("v0", ("a", red, "Default"), "A", "b", "B", ("c", [blue, red], "Default"), None)
     assert [image.size for image in conversation.get_images(return_pil=True)] == [(3, 3), (4, 4), (3, 3)]
@@ -223,7 +223,7 @@ def test_pictures_come_out_of_the_users_turns_in_order() -> None:
     assert Image.open(BytesIO(base64.b64decode(data))).format == "PNG"
 
 
-def test_a_chat_page_gets_pairs_with_the_picture_before_its_question() -> None:
+def test_a_chat_page_gets_pairs_with_the_image_before_its_question() -> None:
     image = Image.new("RGBA", (3, 3), "red")
     pairs = talk("v0", ("<image>\nlook", image, "Default"), "A", "b", None).to_gradio_chatbot()
     assert [answer for _, answer in pairs] == ["A", None]

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from llava.answer import ask, place_pictures, start_conversation
+from llava.answer import ask, place_images, start_conversation
 from llava.cli import main
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import ContextTooLong, UsageError
-from llava.image.source import Picture, load_picture
+from llava.image.source import LoadedImage, load_image
 from llava.listing import Listing, list_prompt
 from llava.model.checkpoint import load_model
 from llava.prompt import tokenizer_image_token
@@ -30,19 +30,19 @@ def ids_of(listing: Listing) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def picture(photo: Path) -> Picture:
-    return load_picture(photo)
+def image(photo: Path) -> LoadedImage:
+    return load_image(photo)
 
 
-def test_a_listing_is_the_prompt_that_a_question_is_asked_with(next_folder: Path, picture: Picture) -> None:
-    listing = list_prompt(str(next_folder), ["What is this?"], pictures=[picture, picture])
+def test_a_listing_is_the_prompt_that_a_question_is_asked_with(next_folder: Path, image: LoadedImage) -> None:
+    listing = list_prompt(str(next_folder), ["What is this?"], images=[image, image])
     loaded = load_model(next_folder)
     conversation = start_conversation(loaded)
-    conversation.append_message(conversation.roles[0], place_pictures(loaded, "What is this?", 2))
+    conversation.append_message(conversation.roles[0], place_images(loaded, "What is this?", 2))
     conversation.append_message(conversation.roles[1], None)
     assert listing.text == conversation.get_prompt()
     assert ids_of(listing) == tokenizer_image_token(listing.text, loaded.tokenizer)
-    reply = ask(loaded, "What is this?", [picture, picture], Sampling(max_new_tokens=1))
+    reply = ask(loaded, "What is this?", [image, image], Sampling(max_new_tokens=1))
     assert listing.num_positions == listing.kept_positions == reply.prompt_tokens
     assert tuple(entry.num_positions for entry in listing.entries if entry.token is None) == reply.image_positions
     ends = [entry.position + entry.num_positions for entry in listing.entries]
@@ -50,21 +50,21 @@ def test_a_listing_is_the_prompt_that_a_question_is_asked_with(next_folder: Path
     assert ends[-1] == listing.num_positions
 
 
-def test_a_listing_reads_no_weights(next_folder: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_listing_reads_no_weights(next_folder: Path, image: LoadedImage, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("weights were read")
 
     monkeypatch.setattr("llava.model.checkpoint._fill", refuse)
     monkeypatch.setattr("llava.model.opening.OpenCheckpoint.read", refuse)
-    assert list_prompt(str(next_folder), ["What?"], pictures=[picture]).num_image_positions == 14
+    assert list_prompt(str(next_folder), ["What?"], images=[image]).num_image_positions == 14
 
 
 def test_an_answer_to_every_question_marks_what_training_learns(next_folder: Path) -> None:
-    listing = list_prompt(str(next_folder), ["is it", "what"], ["in", "the picture"])
+    listing = list_prompt(str(next_folder), ["is it", "what"], ["in", "the image"])
     assert listing.is_supervised
     tokenizer = load_model(next_folder).tokenizer
     learnt = [entry.token for entry in listing.entries if entry.is_target]
-    assert tokenizer.decode(learnt) == " in</s> the picture</s>"
+    assert tokenizer.decode(learnt) == " in</s> the image</s>"
     assert listing.num_targets == len(learnt)
 
 
@@ -102,7 +102,7 @@ def test_a_checkpoint_that_cuts_says_how_much_is_sent(
     write_json(
         tmp_path / "config.json", {**config, "truncate_to_model_max_length": True, "tokenizer_model_max_length": 20}
     )
-    code, out, err = run(capsys, "info", tmp_path, "--prompt", "what is in the picture")
+    code, out, err = run(capsys, "info", tmp_path, "--prompt", "what is in the image")
     assert (code, err) == (0, "")
     assert "the first 20 positions are sent" in out
 
@@ -119,7 +119,7 @@ def test_the_command_prints_text_counts_and_tokens(
     )
     assert "photo.png, 100x67 px: 14 positions" in facts
     assert text.split("\n---")[0].endswith("USER: <image>\nWhat? ASSISTANT: in</s>")
-    listing = list_prompt(str(next_folder), ["What?"], ["in"], [load_picture(photo)])
+    listing = list_prompt(str(next_folder), ["What?"], ["in"], [load_image(photo)])
     rows = [line.split() for line in tokens.splitlines()[1:]]
     assert len(rows) == len(listing.entries)
     slot = next(entry for entry in listing.entries if entry.token is None)
@@ -130,7 +130,7 @@ def test_the_command_prints_text_counts_and_tokens(
 def test_the_json_object_says_the_same(capsys: pytest.CaptureFixture[str], next_folder: Path, photo: Path) -> None:
     code, out, err = run(capsys, "info", next_folder, "--image", photo, "--prompt", "What?", "--json")
     assert (code, err) == (0, "")
-    listing = list_prompt(str(next_folder), ["What?"], [], [load_picture(photo)])
+    listing = list_prompt(str(next_folder), ["What?"], [], [load_image(photo)])
     assert json.loads(out) == {"model": str(next_folder), **listing.as_dict()}
     assert {"position": 0, "id": 1, "piece": "<s>"} in json.loads(out)["tokens"]
 

@@ -43,7 +43,7 @@ def test_a_model_is_named_after_its_folder(path: str, name: str) -> None:
     assert get_model_name_from_path(path) == name
 
 
-def test_a_picture_is_read_from_base64() -> None:
+def test_a_image_is_read_from_base64() -> None:
     written = BytesIO()
     Image.new("P", (3, 2)).save(written, "PNG")
     image = load_image_from_base64(base64.b64encode(written.getvalue()))
@@ -51,19 +51,19 @@ def test_a_picture_is_read_from_base64() -> None:
 
 
 @pytest.mark.parametrize("text", ["bm90IGEgcGljdHVyZQ==", "A"])
-def test_what_is_no_picture_in_base64_is_said_to_be_none(text: str) -> None:
-    with pytest.raises(BadImage, match="not a picture in base64"):
+def test_what_is_no_image_in_base64_is_said_to_be_none(text: str) -> None:
+    with pytest.raises(BadImage, match="not an image in base64"):
         load_image_from_base64(text)
 
 
-def test_base64_that_would_start_ghostscript_or_inflate_without_bounds_is_no_picture() -> None:
+def test_base64_that_would_start_ghostscript_or_inflate_without_bounds_is_no_image() -> None:
     drawing = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
     with Image.open(BytesIO(drawing)) as opened:
         assert opened.format == "EPS", "Pillow would take it"
     written = BytesIO()
     Image.new("1", (20_000, 20_000)).save(written, "PNG")
     for data in (drawing, written.getvalue()):
-        with pytest.raises(BadImage, match="not a picture in base64"):
+        with pytest.raises(BadImage, match="not an image in base64"):
             load_image_from_base64(base64.b64encode(data))
 
 
@@ -79,7 +79,7 @@ def test_a_keyword_is_found_with_and_without_the_prompt_before_the_answer(letter
     assert found == [False] * (answer.shape[1] - 1) + [True]
 
 
-def test_a_prompt_with_pictures_is_never_taken_for_the_answer(letters: Any) -> None:
+def test_a_prompt_with_images_is_never_taken_for_the_answer(letters: Any) -> None:
     prompt = torch.tensor([[1, -200, 5]])
     criterion = KeywordsStoppingCriteria(["</s>"], letters, prompt)
     assert not criterion(ids_of(letters, "cat"), None)

@@ -49,7 +49,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Tokenizers:
         llama_without_bos=tiny_tokenizers.llama_like(folder / "bare", model, legacy=False, add_bos=False),
         qwen=tiny_tokenizers.byte_level(tiny_tokenizers.MARKS),
         llama_3=tiny_tokenizers.byte_level(tiny_tokenizers.LLAMA_3_MARKS, bos="<|begin_of_text|>", trim_offsets=True),
-        own=tiny_tokenizers.words_and_letters("A chat USER ASSISTANT What is the cat picture"),
+        own=tiny_tokenizers.words_and_letters("A chat USER ASSISTANT What is the cat image"),
     )
 
 
@@ -69,7 +69,7 @@ def targets(conversation: Conversation, tokenizer: Any, num_images: int = 1) -> 
 
 
 def names(tokenizer: Any, ids: Sequence[int]) -> list[str | None]:
-    """The ids' tokens, None for a picture."""
+    """The ids' tokens, None for an image."""
     return [None if token == IMAGE_TOKEN_INDEX else tokenizer.convert_ids_to_tokens(token) for token in ids]
 
 
@@ -90,7 +90,7 @@ def test_each_stretch_has_the_ids_of_raw_sentencepiece(made: Tokenizers, kind: s
     assert tokenizer_image_token("<image>".join(stretches), made.kinds()[kind]) == expected
 
 
-def test_a_blank_right_after_a_picture_is_kept(made: Tokenizers) -> None:
+def test_a_blank_right_after_a_image_is_kept(made: Tokenizers) -> None:
     ids = tokenizer_image_token("USER:  <image> cat", made.llama)
     assert names(made.llama, ids[-3:]) == [None, "▁", "▁cat"]
     assert made.llama.convert_ids_to_tokens(made.llama(" cat").input_ids) == ["<s>", "▁cat"]  # what it is kept against
@@ -102,7 +102,7 @@ def test_a_blank_right_after_a_picture_is_kept(made: Tokenizers) -> None:
      ("<image>\n<image>\nA", ["<s>", None, "▁", "<0x0A>", None, "▁", "<0x0A>", "A"]), ("", ["<s>"]),
      ("A <image> A", ["<s>", "▁A", "▁", None, "▁", "▁A"])],
 )  # fmt: skip
-def test_bos_comes_once_and_each_picture_is_one_id(made: Tokenizers, text: str, tokens: list[str | None]) -> None:
+def test_bos_comes_once_and_each_image_is_one_id(made: Tokenizers, text: str, tokens: list[str | None]) -> None:
     ids = tokenizer_image_token(text, made.llama)
     assert names(made.llama, ids) == tokens
     bare = tokenizer_image_token(text, made.llama_without_bos)
@@ -168,7 +168,7 @@ def test_escaping_ordinary_text_changes_no_id(made: Tokenizers, text: str) -> No
         assert tokenizer_image_token(escape_image_tokens(text), tokenizer) == tokenizer_image_token(text, tokenizer)
 
 
-def test_an_escaped_question_keeps_its_picture_and_its_labels_apart(made: Tokenizers) -> None:
+def test_an_escaped_question_keeps_its_image_and_its_labels_apart(made: Tokenizers) -> None:
     question = "<image>\n" + escape_image_tokens("what does <image> or </s> mean")
     conversation = talk("v1", question, escape_image_tokens("</s> ends"))
     tokens = targets(conversation, made.llama)
@@ -201,15 +201,15 @@ ANSWER = WORDS.filter(lambda text: text.strip() != "")
 
 @st.composite
 def conversations(draw: st.DrawFn) -> tuple[Conversation, int]:
-    """A finished conversation in any template, with pictures in its questions, and how many."""
+    """A finished conversation in any template, with images in its questions, and how many."""
     name = draw(st.sampled_from(sorted(conv_templates)))
     num_images = draw(st.integers(1, 2))
     messages = ["<image>\n" * num_images + draw(WORDS), draw(ANSWER)]
     if name not in ("plain", "v0_plain"):
         for _ in range(draw(st.integers(0, 2))):
-            pictures = draw(st.integers(0, 1))
-            num_images += pictures
-            messages += [draw(ANSWER) + " <image> " * pictures, draw(ANSWER)]
+            images = draw(st.integers(0, 1))
+            num_images += images
+            messages += [draw(ANSWER) + " <image> " * images, draw(ANSWER)]
     return talk(name, *messages), num_images
 
 
@@ -243,10 +243,10 @@ def test_what_is_learned_reads_as_what_the_model_says(made: Tokenizers, sample: 
     assert made.own.decode([label for label in prompt.labels if label != IGNORE_INDEX]) == said
 
 
-@pytest.mark.parametrize("num_pictures", [0, 2])
-def test_slots_and_pictures_have_to_agree(made: Tokenizers, num_pictures: int) -> None:
-    with pytest.raises(UsageError, match=f"has 1 <image>, but there are {num_pictures} pictures"):
-        render(talk("v1", "<image>\nQ", None), made.llama, [576] * num_pictures, limit_tokens=None)
+@pytest.mark.parametrize("num_images", [0, 2])
+def test_slots_and_images_have_to_agree(made: Tokenizers, num_images: int) -> None:
+    with pytest.raises(UsageError, match=f"has 1 <image>, but there are {num_images} images"):
+        render(talk("v1", "<image>\nQ", None), made.llama, [576] * num_images, limit_tokens=None)
 
 
 def test_a_prompt_that_does_not_fit_is_refused_with_both_numbers(made: Tokenizers) -> None:
@@ -290,14 +290,14 @@ def test_a_cut_prompt_is_the_left_part_of_the_merged_sequence(made: Tokenizers) 
         spread = [t for i, t in enumerate(part.input_ids) for _ in range(sizes_at(part.input_ids, [10, 20])[i])]
         assert part.num_positions == min(limit, whole.num_positions)
         assert spread[: part.num_positions] == merged[:limit]
-        assert len(spread) - part.num_positions < 20  # at most the last picture sticks out
+        assert len(spread) - part.num_positions < 20  # at most the last image sticks out
         assert part.labels == (whole.labels or ())[: len(part.input_ids)]
         assert part.num_images == part.input_ids.count(-200)
 
 
 def sizes_at(ids: Sequence[int], sizes: Sequence[int]) -> list[int]:
-    of_pictures = iter(sizes)
-    return [next(of_pictures) if token == IMAGE_TOKEN_INDEX else 1 for token in ids]
+    of_images = iter(sizes)
+    return [next(of_images) if token == IMAGE_TOKEN_INDEX else 1 for token in ids]
 
 
 def test_rendering_changes_nothing_in_the_conversation(made: Tokenizers) -> None:
@@ -309,7 +309,7 @@ def test_rendering_changes_nothing_in_the_conversation(made: Tokenizers) -> None
 
 # --- render: what is learned -------------------------------------------------------------------------------------
 
-TWO_TURNS = ("<image>\nWhat is in the picture?", "A cat.", "What colour?", "Black, I think.")
+TWO_TURNS = ("<image>\nWhat is in the image?", "A cat.", "What colour?", "Black, I think.")
 
 
 @pytest.mark.parametrize("kind", ["llama", "llama_legacy"])

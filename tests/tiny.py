@@ -57,7 +57,7 @@ ANYRES: dict[str, Any] = {
 }
 
 SLOT = IMAGE_TOKEN_INDEX
-# Two pictures in a row of text, one picture in a shorter row, and text alone.
+# Two images in a row of text, one image in a shorter row, and text alone.
 ROWS = [[1, 5, SLOT, 7, SLOT, 9, 11], [1, SLOT, 6], [1, 8, 9, 10]]
 TILES = (5, 3, 4)
 SIZES = [(50, 40), (20, 28), (80, 20)]
@@ -83,7 +83,7 @@ def make_model(family: str = "llama", seed: int = 0, **changes: Any) -> Any:
 
 
 def make_pixels(*num_tiles: int, seed: int = 1) -> list[torch.Tensor]:
-    """Random pictures of so many tiles each."""
+    """Random images of so many tiles each."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(num, 3, TILE_PX, TILE_PX, generator=generator) for num in num_tiles]
 

@@ -77,7 +77,7 @@ def tower_shapes(prefix: str = "vision_model.") -> dict[str, tuple[int, ...]]:
 def write_companions(folder: Path, config: dict[str, Any]) -> None:
     write_json(folder / "config.json", config)
     write_json(folder / "generation_config.json", GENERATION)
-    words_and_letters("What is in the picture").save_pretrained(folder)
+    words_and_letters("What is in the image").save_pretrained(folder)
 
 
 def write_bin_shards(folder: Path, tensors: Tensors, num_shards: int = 2) -> None:

@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 TEXT = """A chat between a curious human and an artificial intelligence assistant. The assistant gives helpful,
-detailed, and polite answers to the human's questions. USER: What is in the picture? ASSISTANT: A cat. Black, I think.
+detailed, and polite answers to the human's questions. USER: What is in the image? ASSISTANT: A cat. Black, I think.
 [INST] <<SYS>> You are able to understand the visual content that the user provides. <</SYS>> [/INST]
 The quick brown fox jumps over the lazy dog; 0123456789 numbers and  double  spaces   triple
 """

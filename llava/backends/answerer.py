@@ -31,7 +31,7 @@ from llava.engine.stream import Question, Stream
 from llava.errors import LlavaError, Notice, UsageError
 from llava.image.geometry import TilePlan, plan_images
 from llava.image.pixels import make_pixels
-from llava.image.source import Picture
+from llava.image.source import LoadedImage
 from llava.model.generation import (
     describe_unfollowed,
     find_settings,
@@ -99,7 +99,7 @@ class Prepared:
     """A conversation as the model takes it: rendered and planned."""
 
     prompt: Prompt
-    images: Sequence[Picture]
+    images: Sequence[LoadedImage]
     plans: Sequence[TilePlan]
     sampling: Sampling  # its max_new_tokens fit the context
     prompt_tokens: int  # less than the prompt's positions if the checkpoint truncates
@@ -166,7 +166,7 @@ class Answerer:
     def prepare(
         self,
         conversation: Conversation,
-        images: Sequence[Picture],
+        images: Sequence[LoadedImage],
         sampling: Sampling,
         plans: Sequence[TilePlan] | None = None,
     ) -> Prepared:
@@ -196,7 +196,7 @@ class Answerer:
     def answer(
         self,
         conversation: Conversation,
-        images: Sequence[Picture],
+        images: Sequence[LoadedImage],
         sampling: Sampling,
         on_text: Callable[[str], None] | None = None,
     ) -> Answer:
@@ -211,7 +211,7 @@ class Answerer:
             return self._generate(prepared, began, on_text)
         return self._collect(prepared, self._submit(prepared), began, on_text)
 
-    def answer_all(self, asked: Iterable[tuple[Conversation, Sequence[Picture], Sampling]]) -> Iterator[Answer]:
+    def answer_all(self, asked: Iterable[tuple[Conversation, Sequence[LoadedImage], Sampling]]) -> Iterator[Answer]:
         """The answers to (conversation, images, sampling) in their order, computed together.
 
         Conversations are read from ``asked`` at most MAX_SUBMITTED ahead. Raises what ``answer`` raises, when that

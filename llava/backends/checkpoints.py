@@ -16,13 +16,13 @@ from pathlib import Path
 from PIL import Image
 
 from llava.backends.answerer import find_ends, image_slot
-from llava.backends.protocol import ChatRequest, SentPicture
+from llava.backends.protocol import ChatRequest, SentImage
 from llava.backends.turns import write_conversation
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import Conversation, conv_templates
 from llava.errors import CheckpointError, ContextTooLong, UsageError
 from llava.image.geometry import Size, fit_inside, plan_images
-from llava.image.source import Picture
+from llava.image.source import LoadedImage
 from llava.model.checkpoint import LoadedModel
 from llava.model.companions import fit_tokenizer, load_generation_config, load_tokenizer
 from llava.model.convert import convert
@@ -51,7 +51,7 @@ class Asked:
 
     text: str
     """With ``<image>`` at each image's place, and without the BOS token, which the engine's tokenizer adds."""
-    images: tuple[Picture, ...]
+    images: tuple[LoadedImage, ...]
     input_ids: tuple[int, ...]
     """The text's token ids, with the id of ``<image>`` once for each image."""
     prompt_tokens: int
@@ -137,7 +137,7 @@ class Checkpoint:
         self,
         text: str,
         ids: Sequence[int],
-        images: tuple[Picture, ...],
+        images: tuple[LoadedImage, ...],
         positions: Sequence[int],
         conversation: Conversation | None,
         request: ChatRequest,
@@ -156,18 +156,18 @@ class Checkpoint:
             sampling=request.sampling.fit(prompt_tokens, self.context_tokens),
         )
 
-    def _fit(self, sent: SentPicture) -> Picture:
+    def _fit(self, sent: SentImage) -> LoadedImage:
         """The image; with ``detail`` "low", scaled down to fit into one tile.
 
         This package's engine encodes the whole-image tile alone then, which cannot be asked of an external engine: that
         one still adds the tiles of its smallest grid, but gets no more pixels than one tile has.
         """
         tile_px = self.spec.tiling.tile_px
-        if sent.detail != "low" or max(sent.picture.size) <= tile_px:
-            return sent.picture
-        size, _ = fit_inside(sent.picture.size, Size(tile_px, tile_px))
-        small = sent.picture.image.resize((max(1, size.width), max(1, size.height)), Image.Resampling.BICUBIC)
-        return replace(sent.picture, image=small, digest=f"{sent.picture.digest}-{tile_px}")
+        if sent.detail != "low" or max(sent.loaded.size) <= tile_px:
+            return sent.loaded
+        size, _ = fit_inside(sent.loaded.size, Size(tile_px, tile_px))
+        small = sent.loaded.image.resize((max(1, size.width), max(1, size.height)), Image.Resampling.BICUBIC)
+        return replace(sent.loaded, image=small, digest=f"{sent.loaded.digest}-{tile_px}")
 
 
 def find_hf_folder(model: str | Path | None, cache: Path | None = None) -> Path:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from llava.backends.answerer import Answerer, Prepared, TrimmedText, check_text, find_ends, image_slot
-from llava.backends.protocol import ChatRequest, Delta, FinishReason, SentPicture, TokenLogprob, Usage
+from llava.backends.protocol import ChatRequest, Delta, FinishReason, SentImage, TokenLogprob, Usage
 from llava.backends.turns import write_conversation
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import conv_templates
@@ -212,7 +212,7 @@ class EngineBackend:
         loaded = answerer.loaded
         template = conv_templates[self._template or loaded.template]
         conversation, sent = write_conversation(request.messages, template, image_slot(loaded))
-        return answerer.prepare(conversation, [one.picture for one in sent], sampling, _plan(sent, loaded))
+        return answerer.prepare(conversation, [one.loaded for one in sent], sampling, _plan(sent, loaded))
 
     def count(self) -> Mapping[str, float]:
         """See ``Backend.count``; empty before ``start``."""
@@ -266,7 +266,7 @@ def _prepare_text(answerer: Answerer, request: ChatRequest, sampling: Sampling) 
     assert request.prompt is not None
     check_text(request.prompt, "prompt")
     ids = tuple(tokenizer_image_token(request.prompt, loaded.tokenizer))
-    plans = _plan(request.pictures, loaded)
+    plans = _plan(request.images, loaded)
     num_slots = ids.count(IMAGE_TOKEN_INDEX)
     if num_slots != len(plans):
         raise UsageError(
@@ -281,13 +281,13 @@ def _prepare_text(answerer: Answerer, request: ChatRequest, sampling: Sampling) 
         raise ContextTooLong(num_positions, loaded.context_tokens, remedy)
     sampling = sampling.fit(num_positions, loaded.context_tokens)
     _, stop_ids = find_ends(conv_templates[loaded.template], loaded)
-    images = [one.picture for one in request.pictures]
+    images = [one.loaded for one in request.images]
     stop_texts = find_stop_strings(loaded.model.generation_config)
     return Prepared(Prompt(ids, None, num_positions), images, plans, sampling, num_positions, stop_texts, stop_ids)
 
 
-def _plan(sent: Sequence[SentPicture], loaded: LoadedModel) -> list[TilePlan]:
-    return plan_images([one.picture.size for one in sent], loaded.spec.tiling, [one.detail for one in sent])
+def _plan(sent: Sequence[SentImage], loaded: LoadedModel) -> list[TilePlan]:
+    return plan_images([one.loaded.size for one in sent], loaded.spec.tiling, [one.detail for one in sent])
 
 
 def _count_usage(prepared: Prepared, streams: Sequence[Stream]) -> Usage:

@@ -141,7 +141,7 @@ def read_flags(arguments: Any, settings: Any) -> dict[str, Any]:
             memory_share=arguments.memory_share,
             context_tokens=arguments.context,
             device=arguments.device,
-            max_images=max(1, settings.limits.pictures),
+            max_images=max(1, settings.limits.images),
             template=arguments.conv_mode,
             arguments=tuple(arguments.engine_arg),
         ),

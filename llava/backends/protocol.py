@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import astuple, dataclass, field
 from typing import Any, Literal, Protocol
 
-from llava.image.source import Picture
+from llava.image.source import LoadedImage
 from llava.sampling import Sampling
 
 Role = Literal["system", "user", "assistant"]
@@ -20,10 +20,10 @@ FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 
 @dataclass(frozen=True)
-class SentPicture:
+class SentImage:
     """An image in a message. ``detail`` "low" is the whole-image tile alone; the others are the model's own AnyRes."""
 
-    picture: Picture
+    loaded: LoadedImage
     detail: Detail = "auto"
 
 
@@ -32,7 +32,7 @@ class ChatMessage:
     """One turn: texts and images in the order in which the client sent them."""
 
     role: Role
-    parts: tuple[str | SentPicture, ...]
+    parts: tuple[str | SentImage, ...]
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ChatRequest:
         num_choices: how many answers, at least 1.
         top_logprobs: None is no log-probabilities, 0 only those of the sampled tokens.
         prompt: in place of ``messages``, a finished text to continue: special tokens in it count, and each ``<image>``
-            is one of ``pictures``. (``llava.prompt.escape_image_tokens`` escapes what users typed first.)
+            is one of ``images``. (``llava.prompt.escape_image_tokens`` escapes what users typed first.)
         tenant: requests share cached content only within one tenant.
         response_format: what the answer is constrained to, ``json_object`` or ``json_schema`` as in OpenAI's API; only
             for a backend that ``constrains_answers``.
@@ -56,15 +56,15 @@ class ChatRequest:
     num_choices: int = 1
     top_logprobs: int | None = None
     prompt: str | None = None
-    pictures: tuple[SentPicture, ...] = ()
+    images: tuple[SentImage, ...] = ()
     tenant: str = ""
     response_format: Mapping[str, Any] | None = None
 
     @property
-    def all_pictures(self) -> list[SentPicture]:
+    def all_images(self) -> list[SentImage]:
         """The images of the messages in their order, or those of the prompt."""
         parts = [part for message in self.messages for part in message.parts]
-        return [*(part for part in parts if isinstance(part, SentPicture)), *self.pictures]
+        return [*(part for part in parts if isinstance(part, SentImage)), *self.images]
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from urllib.parse import SplitResult, urlsplit
 import httpx2 as httpx
 
 from llava.backends.events import Reading, read_events, read_refusal, read_some
-from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentPicture, Usage
+from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentImage, Usage
 from llava.errors import EngineClosed, EngineFailed, EngineFull, UsageError
-from llava.image.source import Picture
+from llava.image.source import LoadedImage
 from llava.prompt import ESCAPE
 from llava.sampling import Sampling
 
@@ -171,7 +171,7 @@ class Remote:
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """See ``Backend.chat``. Raises EngineClosed, EngineFull, EngineFailed."""
-        if request.prompt is not None and request.pictures:
+        if request.prompt is not None and request.images:
             raise UsageError("This engine takes images in messages only, not beside a finished prompt.")
         if request.prompt is not None:
             body = {"prompt": guard_markup(request.prompt), **self.write_sampling(request, is_chat=False)}
@@ -365,9 +365,9 @@ def write_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
         parts = [
             {
                 "type": "image_url",
-                "image_url": {"url": write_data_uri(part.picture), "detail": part.detail},
+                "image_url": {"url": write_data_uri(part.loaded), "detail": part.detail},
             }
-            if isinstance(part, SentPicture)
+            if isinstance(part, SentImage)
             else {"type": "text", "text": guard_markup(part)}
             for part in message.parts
         ]
@@ -376,8 +376,8 @@ def write_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
     return written
 
 
-def write_data_uri(picture: Picture) -> str:
+def write_data_uri(image: LoadedImage) -> str:
     """The image as a PNG in a data URI: exactly its pixels, without its file's metadata."""
     file = io.BytesIO()
-    picture.image.save(file, "PNG", compress_level=1)  # fast, because it only goes to the next process
+    image.image.save(file, "PNG", compress_level=1)  # fast, because it only goes to the next process
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")

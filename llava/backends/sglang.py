@@ -85,7 +85,7 @@ class RunningSGLang(Remote):
             asking = super().chat(request)
         else:
             text, sampling = request.prompt, request.sampling
-            images = tuple(sent.picture for sent in request.pictures)
+            images = tuple(sent.loaded for sent in request.images)
             asked = Asked(text, images, (), 0, 0, tuple(sampling.stop), (), sampling)
             body = await asyncio.to_thread(write_body, asked, request)
             asking = self.ask(

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from itertools import groupby
 
-from llava.backends.protocol import ChatMessage, ChatRequest, SentPicture
+from llava.backends.protocol import ChatMessage, ChatRequest, SentImage
 from llava.conversation import Conversation
 from llava.errors import UsageError
 from llava.prompt import escape_image_tokens
@@ -19,7 +19,7 @@ from llava.separators import SeparatorStyle
 
 def write_conversation(
     messages: Sequence[ChatMessage], template: Conversation, image_slot: str
-) -> tuple[Conversation, list[SentPicture]]:
+) -> tuple[Conversation, list[SentImage]]:
     """The messages in the template, with an empty turn for the answer, and the images in the order of their slots.
 
     System messages at the beginning replace the template's own system text; a later one is merged into the user's turn
@@ -46,7 +46,7 @@ def write_conversation(
             conversation.append_message(conversation.roles[0], "")
         conversation.append_message(conversation.roles[is_answer], text)
     conversation.append_message(conversation.roles[1], None)
-    return conversation, ChatRequest(tuple(messages)).all_pictures
+    return conversation, ChatRequest(tuple(messages)).all_images
 
 
 def check_last(speakers: Sequence[str]) -> None:
@@ -68,18 +68,18 @@ def _join(messages: Sequence[ChatMessage], image_slot: str) -> str:
     return "\n".join(filter(None, (write_parts(message.parts, image_slot) for message in messages)))
 
 
-def write_parts(parts: Sequence[str | SentPicture], image_slot: str) -> str:
+def write_parts(parts: Sequence[str | SentImage], image_slot: str) -> str:
     """A message's parts as one text, every part on lines of its own.
 
     Each image before the first text is a line of its own, even without a text, as in the models' training data.
     """
     text, has_words = "", False
     for part in parts:
-        written = image_slot if isinstance(part, SentPicture) else escape_image_tokens(part)
+        written = image_slot if isinstance(part, SentImage) else escape_image_tokens(part)
         if text and written and not text.endswith("\n"):
             text += "\n"
         text += written
-        has_words = has_words or not isinstance(part, SentPicture)
+        has_words = has_words or not isinstance(part, SentImage)
         if not has_words:
             text += "\n"
     return text

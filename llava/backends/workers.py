@@ -294,7 +294,7 @@ class Workers:
             conversation, _ = write_conversation(request.messages, template, DEFAULT_IMAGE_TOKEN)
             prompt = conversation.get_prompt()
             stop = stop or conversation.sep2 or conversation.sep
-        images = [write_data_uri(sent.picture).partition(",")[2] for sent in request.all_pictures]
+        images = [write_data_uri(sent.loaded).partition(",")[2] for sent in request.all_images]
         return {
             "model": self.model_id,
             "prompt": prompt,

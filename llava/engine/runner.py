@@ -259,7 +259,7 @@ class Runner:
         return make_pixels(image.source.image, self.loaded.spec.tiling, self.loaded.image_processor, whole=whole)
 
     def _merge(self, image: ImageSpan, features_TNC: torch.Tensor) -> torch.Tensor:
-        merged, (num_positions,) = self.model._merge_pictures(
+        merged, (num_positions,) = self.model._merge_images(
             features_TNC, [len(features_TNC)], [tuple(image.source.size)]
         )
         assert num_positions == image.num_positions, "an image takes another number of positions than planned"
@@ -279,7 +279,7 @@ _REIMPLEMENTED = {
     "forward": "llava.model.llava",
     "generate": "llava.model.llava",
     "prepare_inputs_labels_for_multimodal": "llava.model.llava",
-    "encode_images": "llava.model.pictures",
+    "encode_images": "llava.model.image_encoder",
 }
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from llava.engine.grammar import Grammar
 from llava.engine.sampler import SampledToken
 from llava.image.geometry import TilePlan
-from llava.image.source import Picture
+from llava.image.source import LoadedImage
 from llava.model.generation import Processors
 from llava.prompt import Prompt
 from llava.sampling import Sampling
@@ -32,7 +32,7 @@ class Question:
     """
 
     prompt: Prompt
-    images: Sequence[Picture] = ()
+    images: Sequence[LoadedImage] = ()
     plans: Sequence[TilePlan] = ()
     sampling: Sampling = field(default_factory=Sampling)
     stop_texts: Sequence[str] = ()

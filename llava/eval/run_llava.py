@@ -2,7 +2,7 @@
 
 It translates ``args`` and decides nothing. What is different from the original, on purpose: the model stays loaded for
 the next call with the same checkpoint; ``args`` is not written to; the answer is returned besides being printed; any
-device is found by itself; the template comes from the checkpoint's files before its name; every picture gets its
+device is found by itself; the template comes from the checkpoint's files before its name; every image gets its
 place even without placeholders (the original encoded them all and used the first); an answer ends at the template's
 separator.
 
@@ -22,7 +22,8 @@ from PIL import Image
 from llava.constants import IMAGE_PLACEHOLDER
 from llava.errors import UsageError
 from llava.flags import add_image_flags, check_written, run_door
-from llava.image.source import FOR_LOCAL_USER, Picture, load_picture, say_notes
+from llava.image.source import FOR_LOCAL_USER, LoadedImage, say_notes
+from llava.image.source import load_image as read_image
 from llava.text import Printer, open_streams, write_line
 
 if TYPE_CHECKING:
@@ -39,21 +40,21 @@ def image_parser(args: Any) -> list[str]:
 
 
 def load_image(image_file: str) -> Image.Image:
-    """The picture at a path, an http(s) URL or in a data URI, upright and RGB. Raises BadImage."""
-    return load_picture(image_file, FOR_LOCAL_USER).image
+    """The image at a path, an http(s) URL or in a data URI, upright and RGB. Raises BadImage."""
+    return read_image(image_file, FOR_LOCAL_USER).image
 
 
 def load_images(image_files: Sequence[str]) -> list[Image.Image]:
-    """The pictures in their order."""
+    """The images in their order."""
     return [load_image(image_file) for image_file in image_files]
 
 
 def eval_model(args: Any) -> str:
-    """Print the answer to ``args.query`` about the pictures of ``args.image_file``, and return it.
+    """Print the answer to ``args.query`` about the images of ``args.image_file``, and return it.
 
     Reads ``model_path, model_base, query, conv_mode, image_file, sep, temperature, top_p, num_beams, max_new_tokens``
     of any object, as the original does; ``model_name`` may be there and is not needed. ``<image-placeholder>`` in the
-    query says where a picture goes; without one the pictures come first. A prompt longer than the context is cut from
+    query says where an image goes; without one the images come first. A prompt longer than the context is cut from
     the right, as in the original, with a warning on stderr. An answer that standard output does not take is written
     there too, before the LlavaError.
 
@@ -63,7 +64,7 @@ def eval_model(args: Any) -> str:
 
 
 def _answer(args: Any, printer: Printer) -> str:
-    from llava.answer import Sampling, answer, image_slot, place_pictures, start_conversation
+    from llava.answer import Sampling, answer, image_slot, place_images, start_conversation
     from llava.prompt import escape_image_tokens
 
     sampling = Sampling(
@@ -73,8 +74,8 @@ def _answer(args: Any, printer: Printer) -> str:
         max_new_tokens=args.max_new_tokens,
     )
     limits = FOR_LOCAL_USER.with_pixels(getattr(args, "max_image_pixels", None))
-    pictures: list[Picture] = [load_picture(name, limits) for name in image_parser(args)]
-    say_notes(pictures)
+    images: list[LoadedImage] = [read_image(name, limits) for name in image_parser(args)]
+    say_notes(images)
     loaded = _load(args.model_path, args.model_base)
     conversation = start_conversation(loaded, args.conv_mode)
     if args.conv_mode is not None and args.conv_mode != loaded.template:
@@ -84,18 +85,18 @@ def _answer(args: Any, printer: Printer) -> str:
         )
     pieces = args.query.split(IMAGE_PLACEHOLDER)
     if len(pieces) == 1:
-        message = place_pictures(loaded, args.query, len(pictures))
-    elif len(pieces) - 1 == len(pictures):
+        message = place_images(loaded, args.query, len(images))
+    elif len(pieces) - 1 == len(images):
         message = image_slot(loaded).join(escape_image_tokens(piece) for piece in pieces)
     else:
         raise UsageError(
-            f"The query has {len(pieces) - 1} {IMAGE_PLACEHOLDER}, but there are {len(pictures)} pictures: "
+            f"The query has {len(pieces) - 1} {IMAGE_PLACEHOLDER}, but there are {len(images)} images: "
             "write one for each, or none."
         )
     conversation.append_message(conversation.roles[0], message)
     conversation.append_message(conversation.roles[1], None)
     loaded.model.config.truncate_to_model_max_length = True
-    reply = answer(loaded, conversation, pictures, sampling)
+    reply = answer(loaded, conversation, images, sampling)
     if reply.cut_tokens:
         kept = reply.prompt_tokens
         write_line(f"[WARNING] the prompt was cut to its first {kept} of {kept + reply.cut_tokens} tokens")

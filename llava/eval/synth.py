@@ -1,4 +1,4 @@
-"""Scores a model on the held-out suite of drawn pictures: ``llava eval synth``."""
+"""Scores a model on the held-out suite of drawn images: ``llava eval synth``."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from llava.answer import place_pictures, start_conversation
+from llava.answer import place_images, start_conversation
 from llava.backends.answerer import Answerer
 from llava.errors import UsageError
-from llava.image.source import load_picture
+from llava.image.source import load_image
 from llava.sampling import Sampling
 from llava.synth.suite import TASKS, Item, Task, draw_items, is_right
 
@@ -61,9 +61,9 @@ def answer_items(loaded: Any, items: Sequence[Item]) -> list[str]:
     asked = []
     for item in items:
         conversation = start_conversation(loaded)
-        conversation.append_message(conversation.roles[0], place_pictures(loaded, item.question, 1))
+        conversation.append_message(conversation.roles[0], place_images(loaded, item.question, 1))
         conversation.append_message(conversation.roles[1], None)
-        asked.append((conversation, [load_picture(item.image)], sampling))
+        asked.append((conversation, [load_image(item.image)], sampling))
     return [answer.text for answer in Answerer.of(loaded).answer_all(asked)]
 
 

@@ -1,4 +1,4 @@
-"""A picture over HTTP, from a server that nobody vouches for.
+"""An image over HTTP, from a server that nobody vouches for.
 
 The host's name is resolved once, every address it has is judged, and the connection goes to a judged address, so a
 name that changes its mind in between gains nothing; redirects go the same way. The deadline counts everything, from
@@ -28,7 +28,7 @@ from llava.errors import FetchError
 _REDIRECTS = (301, 302, 303, 307, 308)
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _CHUNK_BYTES = 64 * 1024
-# Who waits for a host asks this often whether the picture is still wanted.
+# Who waits for a host asks this often whether the image is still wanted.
 _POLL_S = 0.25
 
 
@@ -137,7 +137,7 @@ def _parse_url(url: str) -> _Target:
     if scheme not in ("http", "https"):
         raise FetchError(f"{scheme or 'This'}: is not fetched; only http: and https: are.")
     if "@" in parts.netloc:
-        raise FetchError("The URL holds a user name; pictures are fetched without any.")
+        raise FetchError("The URL holds a user name; images are fetched without any.")
     if not name or port == 0:
         raise FetchError(f"{url[:100]!r} names no host and port.")
     path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~-._")

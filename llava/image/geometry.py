@@ -1,9 +1,9 @@
-"""Where every tile of a picture comes from and which of its features reach the prompt: sizes only, no pixels.
+"""Where every tile of an image comes from and which of its features reach the prompt: sizes only, no pixels.
 
-A picture is fitted to a canvas, the canvas is cut into tiles, each tile becomes a square of features, the squares are
+An image is fitted to a canvas, the canvas is cut into tiles, each tile becomes a square of features, the squares are
 laid out as one map, and the rows and columns that show only padding are left out again:
 
-      picture           canvas, 2x2 tiles           map of features            positions
+      image           canvas, 2x2 tiles           map of features            positions
     +---------+       +........+........+         (nothing is kept here)      base tile
     |         |  -->  +========+========+  -->   rows and columns kept  -->   kept row 0, newline
     |         |       |   1    |   2    |                                     kept row 1, newline
@@ -12,7 +12,7 @@ laid out as one map, and the rows and columns that show only padding are left ou
                       +========+========+
                       +........+........+        (nor here)
 
-``TilePlan`` owns every count: no other code may work out how many tiles or positions a picture takes. The rounding is
+``TilePlan`` owns every count: no other code may work out how many tiles or positions an image takes. The rounding is
 that of the original, down to the floating-point order of operations, because a model was trained on it.
 
 Source: haotian-liu/LLaVA@c121f04 llava/mm_utils.py and llava/model/llava_arch.py; LLaVA-VL/LLaVA-NeXT@df17966, the
@@ -34,7 +34,7 @@ from llava.errors import BadImage, CheckpointError, UsageError
 
 
 class Size(NamedTuple):
-    """A width and a height. The unit is px for pictures and tiles, features for maps, tiles for grids."""
+    """A width and a height. The unit is px for images and tiles, features for maps, tiles for grids."""
 
     width: int
     height: int
@@ -43,7 +43,7 @@ class Size(NamedTuple):
         return f"{self.width}x{self.height}"
 
 
-# What the released LLaVA-1.6 checkpoints say in image_grid_pinpoints. Small pictures fit several canvases equally well
+# What the released LLaVA-1.6 checkpoints say in image_grid_pinpoints. Small images fit several canvases equally well
 # and take the first, so the order is part of the value.
 RELEASED_PINPOINTS = (Size(336, 672), Size(672, 336), Size(672, 672), Size(1008, 336), Size(336, 1008))
 
@@ -123,7 +123,7 @@ def _is_count(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a checkpoint cuts pictures into tiles and puts the tiles' features together again.
+    """How a checkpoint cuts images into tiles and puts the tiles' features together again.
 
     Raises CheckpointError for a combination that has no meaning, when it is made.
     """
@@ -198,7 +198,7 @@ class Tiling:
 
     @property
     def is_anyres(self) -> bool:
-        """True where a picture becomes a base tile and a grid of tiles, False where it becomes one tile."""
+        """True where an image becomes a base tile and a grid of tiles, False where it becomes one tile."""
         return self.aspect.startswith("anyres")
 
     @property
@@ -221,10 +221,10 @@ class Tiling:
 
 @dataclass(frozen=True)
 class TilePlan:
-    """Where every tile of one picture comes from, and where its features go.
+    """Where every tile of one image comes from, and where its features go.
 
-    Tile 0 of several is the base tile, the whole picture squashed to a square; the others follow row by row. A
-    picture of one tile has a grid of 1x1, and its canvas is that tile.
+    Tile 0 of several is the base tile, the whole image squashed to a square; the others follow row by row. An
+    image of one tile has a grid of 1x1, and its canvas is that tile.
     """
 
     image: Size
@@ -245,7 +245,7 @@ class TilePlan:
     """Features of each tile that are no patch."""
     kept_columns: range
     kept_rows: range
-    """What of the map, grid x features_per_side, shows picture and not only padding; either may be empty."""
+    """What of the map, grid x features_per_side, shows image and not only padding; either may be empty."""
     map_size: Size
     """Features that go to the prompt in columns x rows: what is kept, after ``resampling``."""
     resampling: str
@@ -255,7 +255,7 @@ class TilePlan:
     has_base: bool
     """The base tile's features go to the prompt, before the map's."""
     has_newlines: bool
-    """A newline vector follows each row of the map; after a picture of one tile there is one in all."""
+    """A newline vector follows each row of the map; after an image of one tile there is one in all."""
 
     @property
     def features_per_tile(self) -> int:
@@ -263,7 +263,7 @@ class TilePlan:
 
     @property
     def num_positions(self) -> int:
-        """Positions of the prompt that the picture takes."""
+        """Positions of the prompt that the image takes."""
         if self.is_flat or self.num_tiles == 1:
             return self.num_tiles * self.features_per_tile + self.has_newlines
         base = self.features_per_tile if self.has_base else 0
@@ -271,11 +271,11 @@ class TilePlan:
 
 
 def plan_tiles(image: Size, tiling: Tiling) -> TilePlan:
-    """The plan for a picture of this size.
+    """The plan for an image of this size.
 
     Raises:
         UsageError: a side is not a positive integer.
-        BadImage: the picture is so thin that scaling its map down leaves nothing.
+        BadImage: the image is so thin that scaling its map down leaves nothing.
     """
     if not tiling.is_anyres:
         return plan_whole(image, tiling)
@@ -321,7 +321,7 @@ def plan_images(images: Sequence[Size], tiling: Tiling, details: Sequence[str] =
 
 
 def plan_whole(image: Size, tiling: Tiling) -> TilePlan:
-    """The plan for a picture that is shown in one tile: of AnyRes that tile alone, else what ``plan_tiles`` says.
+    """The plan for an image that is shown in one tile: of AnyRes that tile alone, else what ``plan_tiles`` says.
 
     Raises UsageError as ``plan_tiles`` does.
     """
@@ -353,7 +353,7 @@ def plan_whole(image: Size, tiling: Tiling) -> TilePlan:
 
 def _check_size(image: Size) -> Size:
     if len(image) != 2 or not all(map(_is_count, image)):
-        raise UsageError(f"The picture's size is {tuple(image)}; it has to be (width, height) in whole px above 0.")
+        raise UsageError(f"The image's size is {tuple(image)}; it has to be (width, height) in whole px above 0.")
     return Size(*image)
 
 
@@ -370,7 +370,7 @@ def _lay_out(image: Size, full: Size, side: int, tiling: Tiling) -> tuple[range,
         return columns, rows, kept, "none"
     if 0 in shrunk:
         raise BadImage(
-            f"A picture of {image} px is too thin: at {tiling.aspect} nothing of its {kept} features is left."
+            f"An image of {image} px is too thin: at {tiling.aspect} nothing of its {kept} features is left."
         )
     return columns, rows, shrunk, "bilinear"
 
@@ -389,10 +389,10 @@ def shrink_map(kept: Size, side: int, max_tiles: int | None) -> Size:
 
 
 def choose_canvas(image: Size, pinpoints: Iterable[tuple[int, int]]) -> Size:
-    """The canvas that shows most of the picture, and of equal ones the smallest, and of those the first.
+    """The canvas that shows most of the image, and of equal ones the smallest, and of those the first.
 
-    How much it shows is the picture's area after fitting, but no more than it has: every canvas that holds a small
-    picture unshrunk is equally good.
+    How much it shows is the image's area after fitting, but no more than it has: every canvas that holds a small
+    image unshrunk is equally good.
     """
     width, height = image
     best: tuple[int, int] | None = None
@@ -409,7 +409,7 @@ def choose_canvas(image: Size, pinpoints: Iterable[tuple[int, int]]) -> Size:
 
 
 def fit_inside(image: Size, canvas: Size) -> tuple[Size, tuple[int, int]]:
-    """The size that fills the canvas with the picture's aspect, rounded up, and the corner that centres it there."""
+    """The size that fills the canvas with the image's aspect, rounded up, and the corner that centres it there."""
     scale_x, scale_y = canvas.width / image.width, canvas.height / image.height
     if scale_x < scale_y:
         content = Size(canvas.width, min(math.ceil(image.height * scale_x), canvas.height))
@@ -419,9 +419,9 @@ def fit_inside(image: Size, canvas: Size) -> tuple[Size, tuple[int, int]]:
 
 
 def pad_to_square(image: Size, tile_px: int) -> tuple[Size, tuple[int, int]]:
-    """Size and corner of a picture in the middle of a square of ``tile_px``, to the nearest px.
+    """Size and corner of an image in the middle of a square of ``tile_px``, to the nearest px.
 
-    The nearest, because the padding is added first, in the picture's own px, and the square is resized then.
+    The nearest, because the padding is added first, in the image's own px, and the square is resized then.
     """
     side = max(image)
     left, top = (side - image.width) // 2, (side - image.height) // 2
@@ -433,16 +433,16 @@ def pad_to_square(image: Size, tile_px: int) -> tuple[Size, tuple[int, int]]:
 
 
 def crop_to_square(image: Size, tile_px: int) -> tuple[Size, tuple[int, int]]:
-    """Size and corner of a picture whose shorter side fills the tile and whose longer side hangs over at both ends."""
+    """Size and corner of an image whose shorter side fills the tile and whose longer side hangs over at both ends."""
     short = min(image)
     content = Size(int(tile_px * image.width / short), int(tile_px * image.height / short))
     return content, (-((content.width - tile_px) // 2), -((content.height - tile_px) // 2))
 
 
 def unpad(image: Size, full: Size, dialect: str) -> tuple[range, range]:
-    """Columns and rows of a map of ``full`` features in which the picture lies.
+    """Columns and rows of a map of ``full`` features in which the image lies.
 
-    As many are left out before as after, so the kept number is even where the full one is. Of a picture too thin to
+    As many are left out before as after, so the kept number is even where the full one is. Of an image too thin to
     cover a feature nothing may be kept: 2000x10 px on a canvas of 1008x336 px keeps 72 columns and no row.
     """
     columns, rows = range(full.width), range(full.height)

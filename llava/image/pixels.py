@@ -1,4 +1,4 @@
-"""A picture becomes the numbers that the vision tower sees: float32 [tiles, 3, tile_px, tile_px].
+"""An image becomes the numbers that the vision tower sees: float32 [tiles, 3, tile_px, tile_px].
 
 Resizing is Pillow's bicubic on 8-bit values, along rows and then along columns, bit for bit what the checkpoints were
 trained on; other libraries' bicubic is not the same, nor is Pillow 13's of some portrait images, which begins with the
@@ -36,7 +36,7 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 # SigLIP's. Source: transformers 5.23 image_utils.py IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD.
 SIGLIP_MEAN = SIGLIP_STD = (0.5, 0.5, 0.5)
 
-# A picture is resized before its centre is cut out. Where that would make more px than this, of a very thin picture,
+# An image is resized before its centre is cut out. Where that would make more px than this, of a very thin image,
 # only the centre is resized, and values may differ by 1 of 255.
 _MAX_RESIZED_PX = 64_000_000
 
@@ -47,10 +47,10 @@ _FILE = "preprocessor_config.json"
 
 
 class ImageProcessor:
-    """Turns pictures into one tile each; looks like Transformers' CLIPImageProcessor and equals its Pillow variant.
+    """Turns images into one tile each; looks like Transformers' CLIPImageProcessor and equals its Pillow variant.
 
     Attributes may be changed at any time. ``size`` is ``{"shortest_edge": px}``, or ``{"height": px, "width": px}``
-    for a tower that squashes pictures instead of cropping them; ``crop_size`` is ``{"height": px, "width": px}``.
+    for a tower that squashes images instead of cropping them; ``crop_size`` is ``{"height": px, "width": px}``.
     """
 
     model_input_names = ("pixel_values",)
@@ -110,7 +110,7 @@ class ImageProcessor:
         try:
             read = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
-            raise CheckpointError(f"There is no {path}, which says how pictures are prepared.") from error
+            raise CheckpointError(f"There is no {path}, which says how images are prepared.") from error
         except (OSError, ValueError) as error:
             raise CheckpointError(f"{path} cannot be read as JSON.") from error
         if not isinstance(read, dict):
@@ -153,7 +153,7 @@ class ImageProcessor:
         return self.crop_size["height"] if self.do_center_crop else self.size.get("height", self.crop_size["height"])
 
     def preprocess(self, images: Any, return_tensors: str | None = None, **changes: Any) -> BatchFeature:
-        """``pixel_values`` of one picture or several, one tile each.
+        """``pixel_values`` of one image or several, one tile each.
 
         Args:
             images: Pillow images, or 8-bit arrays or tensors [height, width, 3] or [3, height, width]; one of these, a
@@ -163,13 +163,13 @@ class ImageProcessor:
             changes: attributes to change for this call.
 
         Raises:
-            UsageError: no pictures, pictures of other types, or an unknown ``return_tensors``.
+            UsageError: no images, images of other types, or an unknown ``return_tensors``.
         """
         from transformers import BatchFeature
 
         if changes:
             return ImageProcessor(**{**vars(self), **changes}).preprocess(images, return_tensors)
-        pixels_NCHW = self.make_tiles(_as_pictures(images))
+        pixels_NCHW = self.make_tiles(_as_images(images))
         if return_tensors is None:
             return BatchFeature({"pixel_values": list(pixels_NCHW)})
         kind = str(getattr(return_tensors, "value", return_tensors))
@@ -180,11 +180,11 @@ class ImageProcessor:
     __call__ = preprocess
 
     def make_tiles(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
-        """[N, 3, tile, tile] from N pictures that come out in one size: resized, cropped, normalised."""
+        """[N, 3, tile, tile] from N images that come out in one size: resized, cropped, normalised."""
         tiles = [np.asarray(self._fit(to_rgb(image))) for image in images]
         if len({tile.shape for tile in tiles}) != 1:
-            sizes = ", ".join(sorted({f"{tile.shape[1]}x{tile.shape[0]}" for tile in tiles})) or "no pictures at all"
-            raise UsageError(f"Pictures of one size are needed for one array, but there are {sizes}.")
+            sizes = ", ".join(sorted({f"{tile.shape[1]}x{tile.shape[0]}" for tile in tiles})) or "no images at all"
+            raise UsageError(f"Images of one size are needed for one array, but there are {sizes}.")
         pixels_NCHW = np.empty((len(tiles), 3, *tiles[0].shape[:2]), dtype=np.float32)
         table = self._table()
         for pixels_CHW, tile_HWC in zip(pixels_NCHW, tiles, strict=True):
@@ -247,27 +247,27 @@ def resize(image: Image.Image, size: tuple[int, int], resample: Image.Resampling
     return image.resize((size[0], image.height), resample).resize(size, resample)
 
 
-def _as_pictures(images: Any) -> list[Image.Image]:
+def _as_images(images: Any) -> list[Image.Image]:
     if isinstance(images, Image.Image):
         return [images]
     if isinstance(images, (list, tuple)):
-        return [picture for image in images for picture in _as_pictures(image)]
+        return [one for image in images for one in _as_images(image)]
     if isinstance(images, torch.Tensor):
         images = images.cpu().numpy()
     if not isinstance(images, np.ndarray) or images.dtype != np.uint8 or images.ndim not in (3, 4):
         kind = f"{images.dtype} array {images.shape}" if isinstance(images, np.ndarray) else type(images).__name__
-        raise UsageError(f"A {kind} is no picture; pass Pillow images or uint8 arrays [height, width, 3].")
+        raise UsageError(f"A {kind} is no image; pass Pillow images or uint8 arrays [height, width, 3].")
     if images.ndim == 4:
-        return [picture for image in images for picture in _as_pictures(image)]
+        return [one for image in images for one in _as_images(image)]
     if images.shape[2] != 3 and images.shape[0] == 3:
         images = images.transpose(1, 2, 0)
     if images.shape[2] != 3:
-        raise UsageError(f"An array {images.shape} is no picture; pass uint8 arrays [height, width, 3].")
+        raise UsageError(f"An array {images.shape} is no image; pass uint8 arrays [height, width, 3].")
     return [Image.fromarray(np.ascontiguousarray(images))]
 
 
 def make_pixels(image: Image.Image, tiling: Tiling, processor: Any, *, whole: bool = False) -> torch.Tensor:
-    """What the vision tower sees of one picture, float32 [T, 3, tile_px, tile_px]; T is ``plan_tiles``'s ``num_tiles``.
+    """What the vision tower sees of one image, float32 [T, 3, tile_px, tile_px]; T is ``plan_tiles``'s ``num_tiles``.
 
     ``whole``: one tile, as ``plan_whole`` plans it.
     Raises UsageError where the processor makes tiles of another size than ``tiling`` counts with.
@@ -284,9 +284,9 @@ def make_pixels(image: Image.Image, tiling: Tiling, processor: Any, *, whole: bo
 def process_images(
     images: Sequence[Image.Image], image_processor: Any, model_cfg: Any
 ) -> torch.Tensor | list[torch.Tensor]:
-    """The pictures as ``model_cfg.image_aspect_ratio`` wants them, float32.
+    """The images as ``model_cfg.image_aspect_ratio`` wants them, float32.
 
-    Without the attribute, or with one that is not known, pictures lose what lies outside their centre square.
+    Without the attribute, or with one that is not known, images lose what lies outside their centre square.
 
     Args:
         model_cfg: any object; "anyres" also needs ``image_grid_pinpoints``.
@@ -296,7 +296,7 @@ def process_images(
     """
     aspect = getattr(model_cfg, "image_aspect_ratio", None) or "square"
     if isinstance(images, Image.Image) or not images:
-        raise UsageError("process_images takes a list of at least one picture.")
+        raise UsageError("process_images takes a list of at least one image.")
     if not aspect.startswith("anyres"):
         return torch.cat([_tile(image, aspect, (), image_processor) for image in images])
     pinpoints = getattr(model_cfg, "image_grid_pinpoints", None)
@@ -305,7 +305,7 @@ def process_images(
 
 
 def process_anyres_image(image: Image.Image, processor: Any, grid_pinpoints: Any) -> torch.Tensor:
-    """The picture squashed to a square, and the tiles of its canvas row by row: float32 [1 + tiles, 3, S, S]."""
+    """The image squashed to a square, and the tiles of its canvas row by row: float32 [1 + tiles, 3, S, S]."""
     return _tile(image, "anyres", parse_pinpoints(grid_pinpoints, processor.crop_size["height"]), processor)
 
 
@@ -351,7 +351,7 @@ def _pad_and_resize(image: Image.Image, color: tuple[int, ...], edge: int, resam
 
 
 def expand2square(pil_img: Image.Image, background_color: Any) -> Image.Image:
-    """The picture in the middle of a square of its longer side; a square picture is returned itself."""
+    """The image in the middle of a square of its longer side; a square image is returned itself."""
     width, height = pil_img.size
     if width == height:
         return pil_img
@@ -362,7 +362,7 @@ def expand2square(pil_img: Image.Image, background_color: Any) -> Image.Image:
 
 
 def resize_and_pad_image(image: Image.Image, target_resolution: tuple[int, int]) -> Image.Image:
-    """The picture fitted into ``target_resolution`` (width, height), in the middle of black."""
+    """The image fitted into ``target_resolution`` (width, height), in the middle of black."""
     canvas = Size(*target_resolution)
     content, offset = fit_inside(Size(*image.size), canvas)
     padded = Image.new("RGB", canvas, (0, 0, 0))
@@ -371,7 +371,7 @@ def resize_and_pad_image(image: Image.Image, target_resolution: tuple[int, int])
 
 
 def divide_to_patches(image: Image.Image, patch_size: int) -> list[Image.Image]:
-    """The tiles of ``patch_size`` px (patches, as the original calls them) that fill the picture, row by row."""
+    """The tiles of ``patch_size`` px (patches, as the original calls them) that fill the image, row by row."""
     corners = ((x, y) for y in range(0, image.height, patch_size) for x in range(0, image.width, patch_size))
     return [image.crop((x, y, x + patch_size, y + patch_size)) for x, y in corners]
 
@@ -379,12 +379,12 @@ def divide_to_patches(image: Image.Image, patch_size: int) -> list[Image.Image]:
 def select_best_resolution(
     original_size: tuple[int, int], possible_resolutions: Sequence[tuple[int, int]]
 ) -> tuple[int, int]:
-    """The canvas (width, height) for a picture of this (width, height); see ``choose_canvas``."""
+    """The canvas (width, height) for an image of this (width, height); see ``choose_canvas``."""
     width, height = choose_canvas(Size(*original_size), possible_resolutions)
     return width, height
 
 
 def get_anyres_image_grid_shape(image_size: tuple[int, int], grid_pinpoints: Any, patch_size: int) -> tuple[int, int]:
-    """(columns, rows) of tiles of ``patch_size`` px that a picture of this (width, height) is cut into."""
+    """(columns, rows) of tiles of ``patch_size`` px that an image of this (width, height) is cut into."""
     canvas = choose_canvas(Size(*image_size), parse_pinpoints(grid_pinpoints, patch_size))
     return canvas.width // patch_size, canvas.height // patch_size

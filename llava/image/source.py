@@ -80,7 +80,7 @@ FOR_LOCAL_USER = Limits(allow_private_start=True)
 
 
 @dataclass(frozen=True)
-class Picture:
+class LoadedImage:
     """An image ready for use: upright, RGB. Images of equal size and pixels have equal digests."""
 
     image: Image.Image
@@ -108,16 +108,16 @@ class Picture:
         }
 
 
-def say_notes(pictures: Iterable[Picture]) -> None:
+def say_notes(images: Iterable[LoadedImage]) -> None:
     """One line on standard error for each image to which something was done; nothing for ordinary images."""
-    for picture in pictures:
-        if picture.notes:
-            write_line(f"llava: {fit_line(picture.name)}: {'; '.join(picture.notes)}.")
+    for image in images:
+        if image.notes:
+            write_line(f"llava: {fit_line(image.name)}: {'; '.join(image.notes)}.")
 
 
-def load_picture(
+def load_image(
     source: str | Path | bytes | bytearray | memoryview | BinaryIO | Image.Image, limits: Limits = Limits()
-) -> Picture:
+) -> LoadedImage:
     """The image that ``source`` names, holds or is.
 
     Args:
@@ -171,16 +171,16 @@ def _choose_scale(size: Size) -> int:
     return next((n for n in parts if max(size) >= n * _DRAFT_LONG_PX and min(size) >= n * _DRAFT_SHORT_PX), 1)
 
 
-def _finish(image: Image.Image, name: str, notes: tuple[str, ...], stored: Size) -> Picture:
+def _finish(image: Image.Image, name: str, notes: tuple[str, ...], stored: Size) -> LoadedImage:
     image.info.clear()  # it does not say again which way it was turned
     digest = hashlib.sha256(f"{image.mode} {image.width}x{image.height} ".encode())
     num_rows = max(1, _BAND_PX // image.width)
     for top in range(0, image.height, num_rows):
         digest.update(image.crop((0, top, image.width, min(top + num_rows, image.height))).tobytes())
-    return Picture(image, digest.hexdigest(), name, notes, stored)
+    return LoadedImage(image, digest.hexdigest(), name, notes, stored)
 
 
-def _take_image(image: Image.Image, limits: Limits) -> Picture:
+def _take_image(image: Image.Image, limits: Limits) -> LoadedImage:
     name = Path(str(getattr(image, "filename", ""))).name or "The image"
     _check_size(Size(*image.size), name, limits, limits.max_pixels)
     stored = Size(*image.size)

@@ -1,4 +1,4 @@
-"""Draws what becomes of a picture: its tiles, the features that reach the prompt, and those that do not.
+"""Draws what becomes of an image: its tiles, the features that reach the prompt, and those that do not.
 
 For people: where a count of positions comes from is seen at a glance. Everything drawn is read off the ``TilePlan``;
 nothing is worked out anew.
@@ -37,7 +37,7 @@ _HATCH_PX = 9
 
 
 def draw_token_map(image: Image.Image, tiling: Tiling, path: str | Path) -> None:
-    """Writes a drawing of the picture's tiles and positions to ``path``, in the format that its ending names.
+    """Writes a drawing of the image's tiles and positions to ``path``, in the format that its ending names.
 
     Left the base tile, where there is one, right the canvas. What is kept has a grid, one field for each feature that
     takes a position; what is left out is hatched; blue fields are newlines. Folders that are missing are made.
@@ -159,7 +159,7 @@ def _draw_map(image: Image.Image, plan: TilePlan, tiling: Tiling) -> Image.Image
     side, (columns, rows) = plan.features_per_side, plan.grid
     field_px = max(3, min(20, _MAP_PX // (max(columns, rows) * side)))
     scale = field_px * side / tiling.tile_px
-    # A centre square is cut out of a picture that hangs over; as much of it is shown as fits on the sheet.
+    # A centre square is cut out of an image that hangs over; as much of it is shown as fits on the sheet.
     over_x = min(-round(min(plan.offset[0], 0) * scale), _MAP_PX // 2)
     over_y = min(-round(min(plan.offset[1], 0) * scale), _MAP_PX // 2)
     canvas_px = Size(columns * side * field_px, rows * side * field_px)
@@ -191,7 +191,7 @@ def _draw_map(image: Image.Image, plan: TilePlan, tiling: Tiling) -> Image.Image
 def _paste_content(
     panel: Image.Image, image: Image.Image, plan: TilePlan, scale: float, shift: tuple[int, int]
 ) -> None:
-    """The picture where it lies on the canvas; only the part of it that the panel shows is resized."""
+    """The image where it lies on the canvas; only the part of it that the panel shows is resized."""
     left, top = shift[0] + plan.offset[0] * scale, shift[1] + plan.offset[1] * scale
     shown = (
         max(0, round(left)),
@@ -216,7 +216,7 @@ def _add_newlines(panel: Image.Image, kept: tuple[int, int, int, int], plan: Til
     wide.paste(panel, (0, 0))
     draw = ImageDraw.Draw(wide)
     left, right = panel.width + 14, panel.width + 14 + max(field_px, 9)
-    # After a picture of one tile there is one newline in all.
+    # After an image of one tile there is one newline in all.
     num_fields = 1 if plan.num_tiles == 1 else plan.map_size.height
     height = field_px if plan.num_tiles == 1 else kept[3] - kept[1]
     top = kept[3] - height

@@ -1,7 +1,7 @@
 """A conversation template as the Jinja text that Transformers renders chats with.
 
 What it renders is what ``Conversation.get_prompt`` says of the same turns, character by character. Messages hold a
-text, or a list of parts as processors take it; there, pictures come before the text, a line for each, as LLaVA was
+text, or a list of parts as processors take it; there, images come before the text, a line for each, as LLaVA was
 trained. A first message of the role ``system`` replaces the template's own system text.
 """
 
@@ -57,8 +57,8 @@ class _Marks:
 def write_chat_template(conversation: Conversation, image_slot: str) -> str | None:
     """The Jinja text, or None for a style that is no chat (PLAIN).
 
-    ``conversation``: a template, its ``messages`` being no more than its examples. ``image_slot``: what stands for a
-    picture, ``<image>`` or that with marks around it.
+    ``conversation``: a template, its ``messages`` being no more than its examples. ``image_slot``: what stands for an
+    image, ``<image>`` or that with marks around it.
     """
     marks = _find_marks(conversation)
     if marks is None:

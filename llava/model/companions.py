@@ -75,7 +75,7 @@ def _read_tokenizer(folder: Path) -> Any:
 
 
 def fit_tokenizer(tokenizer: Any, model: Any, folder: Path) -> None:
-    """Add the marks around pictures that the model was trained with, and see that every token has its embedding.
+    """Add the marks around images that the model was trained with, and see that every token has its embedding.
 
     The original also adds ``<im_patch>``, which no prompt ever uses, with a random embedding; here it is left out.
 
@@ -123,7 +123,7 @@ def load_processor(folders: Iterable[Path], usual: ImageProcessor) -> tuple[Path
 
 
 def read_processor_files(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """What the files in a folder say about preparing pictures."""
+    """What the files in a folder say about preparing images."""
     for name in ("preprocessor_config.json", "processor_config.json"):
         if (folder / name).is_file():
             yield folder / name, read_json(folder / name)

@@ -4,14 +4,14 @@ Tensors are renamed one by one and keep their bits; no model is filled. The two 
 
     the original                                    llava-hf
     config.json in one level                        text_config, vision_config; see ``describe_for_transformers``
-    a picture is id -200, which no tokenizer has    <image> is a token, and so is <pad>: see ``vocabulary``
+    an image is id -200, which no tokenizer has    <image> is a token, and so is <pad>: see ``vocabulary``
     vocab_size rows of embeddings                   grown for these tokens, up to a multiple of 64
     the tower inside or named                       the tower inside
     a conversation template by name                 chat_template.jinja; see ``chat_template``
 
 What llava-hf has no word for is kept in its config.json as ``llava_original``, so the way back gives the original's
 config.json and every tensor bit by bit. ``conversation_template`` beside it names the template. For some sizes of
-picture Transformers itself takes other tiles than the original; ``image.geometry`` knows both ways.
+image Transformers itself takes other tiles than the original; ``image.geometry`` knows both ways.
 
 Source: transformers 5.23 models/llava and models/llava_next (convert_llava_weights_to_hf.py and
 convert_llava_next_weights_to_hf.py of 4.51 for the tokens and rows).
@@ -51,11 +51,11 @@ from llava.model.fine_tunes import FineTune
 from llava.model.folders import new_folder, refuse_target
 from llava.model.opening import OpenCheckpoint, open_checkpoint
 from llava.model.vocabulary import (
-    add_picture_tokens,
+    add_image_tokens,
     count_original_rows,
     count_rows,
     count_tokens,
-    drop_picture_tokens,
+    drop_image_tokens,
     resize_rows,
 )
 from llava.model.weights import write_tensors
@@ -185,7 +185,7 @@ def check_representable(opened: OpenCheckpoint) -> None:
         )
     if len(spec.scales) > 1:
         raise UsageError(
-            f"{opened.folder} has s2: true, but Transformers' LLaVA classes look at a picture in one size only: "
+            f"{opened.folder} has s2: true, but Transformers' LLaVA classes look at an image in one size only: "
             "it cannot be converted to hf."
         )
     is_next = tiling.aspect == "anyres" and tiling.merge == "spatial_unpad"
@@ -254,14 +254,14 @@ def describe_processor(opened: OpenCheckpoint, processor: ImageProcessor) -> tup
     tiling = opened.spec.tiling
     kind = "LlavaNextProcessor" if tiling.is_anyres else "LlavaProcessor"
     has_no_class = is_siglip(opened.spec.tower_config)
-    pictures = {**processor.to_dict(), "processor_class": kind}
+    images = {**processor.to_dict(), "processor_class": kind}
     if tiling.is_anyres:
         pinpoints = [[height, width] for width, height in tiling.pinpoints]
-        pictures.update(image_processor_type="LlavaNextImageProcessor", do_pad=True, image_grid_pinpoints=pinpoints)
+        images.update(image_processor_type="LlavaNextImageProcessor", do_pad=True, image_grid_pinpoints=pinpoints)
     elif tiling.aspect == "pad":
         # CLIP's own class would cut the ends off. Transformers has this one from 4.48 on.
-        pictures.update(image_processor_type="LlavaImageProcessor", do_pad=True)
-    return pictures, {
+        images.update(image_processor_type="LlavaImageProcessor", do_pad=True)
+    return images, {
         "processor_class": kind,
         "image_token": DEFAULT_IMAGE_TOKEN,
         "patch_size": tiling.patch_px,
@@ -279,7 +279,7 @@ def _read_parts(opened: OpenCheckpoint) -> _Parts:
     tower = config["mm_vision_config"]
     kept = spec.raw.get(ORIGINAL_KEY, {}) if spec.layout == "hf" else {}
     if spec.layout == "hf":
-        tokenizer = drop_picture_tokens(tokenizer)
+        tokenizer = drop_image_tokens(tokenizer)
         said = kept.get("vocab_size")
         rows = count_original_rows(tokenizer, model.config.vocab_size, said if isinstance(said, int) else None)
         if kept:  # how Transformers rounds is no property of what was converted for it
@@ -339,7 +339,7 @@ def _write_original(parts: _Parts, folder: Path, written: _Tally, max_shard_byte
 
 def _write_hf(parts: _Parts, folder: Path, written: _Tally, max_shard_bytes: int) -> None:
     opened = parts.opened
-    tokenizer = add_picture_tokens(parts.tokenizer)
+    tokenizer = add_image_tokens(parts.tokenizer)
     image_id, pad_id = tokenizer.convert_tokens_to_ids(DEFAULT_IMAGE_TOKEN), tokenizer.pad_token_id
     num_rows = count_rows(count_tokens(tokenizer), parts.num_rows)
     if num_rows != opened.model.config.vocab_size:
@@ -356,7 +356,7 @@ def _write_hf(parts: _Parts, folder: Path, written: _Tally, max_shard_bytes: int
         parts.notes.append(f"There is no chat template: '{opened.template}' is a format for captions.")
     if opened.spec.tiling.is_anyres and opened.spec.tiling.dialect == "original":
         parts.notes.append(
-            "Transformers takes other tiles than the original for pictures smaller than a tile, and rounds a few other "
+            "Transformers takes other tiles than the original for images smaller than a tile, and rounds a few other "
             "sizes differently: for these its answers may differ."
         )
 
@@ -383,8 +383,8 @@ def _write_hf(parts: _Parts, folder: Path, written: _Tally, max_shard_bytes: int
         pad_id=pad_id,
     )
     write_json(values, folder / "config.json")
-    pictures, processor = describe_processor(opened, parts.processor)
-    write_json(pictures, folder / "preprocessor_config.json")
+    images, processor = describe_processor(opened, parts.processor)
+    write_json(images, folder / "preprocessor_config.json")
     write_json(processor, folder / "processor_config.json")
     if chat_template is not None:
         (folder / "chat_template.jinja").write_text(chat_template, encoding="utf-8")

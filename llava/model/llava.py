@@ -1,12 +1,12 @@
 """The models: Transformers' Llama, Mistral and Qwen2 with a vision tower, a projector and a merge in front.
 
-Two mixins hold all that LLaVA adds, ``LlavaMetaModel`` (the modules) and ``LlavaMetaForCausalLM`` (where pictures go
-among the words; how they are encoded is in ``pictures``); the classes at the end only name their parts. Parameter names
-are those of the original checkpoints. ``forward`` and ``generate`` reach pictures through ``encode_images`` and
+Two mixins hold all that LLaVA adds, ``LlavaMetaModel`` (the modules) and ``LlavaMetaForCausalLM`` (where images go
+among the words; how they are encoded is in ``images``); the classes at the end only name their parts. Parameter names
+are those of the original checkpoints. ``forward`` and ``generate`` reach images through ``encode_images`` and
 ``prepare_inputs_labels_for_multimodal`` alone, so replacing either method on ``LlavaMetaForCausalLM`` or on a model
 changes both.
 
-Shape letters: B rows of the batch, L positions of the longest row, P positions of all pictures together, C width of the
+Shape letters: B rows of the batch, L positions of the longest row, P positions of all images together, C width of the
 language model, V vocabulary.
 
 Source: haotian-liu/LLaVA@c121f04 llava/model/llava_arch.py and llava/model/language_model/llava_llama.py.
@@ -57,8 +57,8 @@ from llava.model.arguments import (
 )
 from llava.model.attention_switch import ShowsAttention, showing_attention
 from llava.model.hooks import Picklable
+from llava.model.image_encoder import ImageEncoder, find_videos
 from llava.model.merge import move_padding_left, splice
-from llava.model.pictures import PictureEncoder, find_videos
 from llava.model.projector import build_vision_projector
 from llava.model.vision import VisionTower, build_vision_tower
 
@@ -164,8 +164,8 @@ class LlavaMetaModel(ShowsAttention, _MixedInto):
             _load_adapter(self, adapter_file)
 
 
-class LlavaMetaForCausalLM(Picklable, PictureEncoder, _MixedInto):
-    """What pictures mean to a language model: how they are encoded, placed among tokens, learned and asked about."""
+class LlavaMetaForCausalLM(Picklable, ImageEncoder, _MixedInto):
+    """What images mean to a language model: how they are encoded, placed among tokens, learned and asked about."""
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
@@ -207,10 +207,10 @@ class LlavaMetaForCausalLM(Picklable, PictureEncoder, _MixedInto):
         image_sizes: Any = None,
         modalities: Any = None,
     ) -> tuple[Any, ...]:
-        """Replaces every image slot (-200) of ``input_ids`` [B, L] by its picture's positions.
+        """Replaces every image slot (-200) of ``input_ids`` [B, L] by its image's positions.
 
         Returns (input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels). Where there is
-        nothing to replace (no tower, no picture in ``images``, one new token of a running generation) they come back as
+        nothing to replace (no tower, no image in ``images``, one new token of a running generation) they come back as
         given and ``inputs_embeds`` is None; otherwise ``input_ids`` is None. Rows are padded on the right, or on the
         left if ``config.tokenizer_padding_side`` is "left". Labels are IGNORE_INDEX at image positions and padding.
         What was given as None comes back as None, but a mask appears if rows come out of unequal length, and
@@ -218,26 +218,26 @@ class LlavaMetaForCausalLM(Picklable, PictureEncoder, _MixedInto):
         The rows are cut on the right at ``config.tokenizer_model_max_length`` only if
         ``config.truncate_to_model_max_length`` is true, as the original always did.
 
-        Pictures are used in the order of the slots. A row without a slot uses none, unless there are as many
-        pictures as slots and such rows together: then each of these rows passes over one, which is how the original
+        Images are used in the order of the slots. A row without a slot uses none, unless there are as many
+        images as slots and such rows together: then each of these rows passes over one, which is how the original
         keeps the vision tower in the graph of a text-only sample.
 
         Raises:
-            UsageError: the number of pictures fits neither count, sizes are missing, or an id has no embedding.
+            UsageError: the number of images fits neither count, sizes are missing, or an id has no embedding.
         """
         check_ids(input_ids)
         is_single = input_ids.shape[1] == 1 and bool((input_ids != IMAGE_TOKEN_INDEX).all())
         if images is None or len(images) == 0 or self.get_vision_tower() is None or is_single:
             num_slots = 0 if is_single else int((input_ids == IMAGE_TOKEN_INDEX).sum())
             if num_slots:
-                raise UsageError(f"The prompt has {num_slots} image slots, but 0 pictures were given.")
+                raise UsageError(f"The prompt has {num_slots} image slots, but 0 images were given.")
             if not is_single:
                 check_vocabulary(input_ids, attention_mask, self.get_input_embeddings())
             return input_ids, position_ids, attention_mask, past_key_values, None, labels
 
         check_mask(attention_mask, input_ids)
         check_vocabulary(input_ids, attention_mask, self.get_input_embeddings())
-        features_PC, num_positions = self.encode_pictures(images, image_sizes, modalities)
+        features_PC, num_positions = self.encode_and_merge(images, image_sizes, modalities)
         cuts = getattr(self.config, "truncate_to_model_max_length", False)
         limit = getattr(self.config, "tokenizer_model_max_length", None) if cuts else None
         pads_left = getattr(self.config, "tokenizer_padding_side", "right") == "left"
@@ -274,11 +274,11 @@ class LlavaMetaForCausalLM(Picklable, PictureEncoder, _MixedInto):
         logits_at_targets_only: bool = False,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """One pass over prompts and pictures; with ``labels`` also the mean loss of the next token, in float32.
+        """One pass over prompts and images; with ``labels`` also the mean loss of the next token, in float32.
 
-        ``input_ids`` and ``labels`` [B, L] carry -200 where a picture goes, so logits [B, L merged, V] are longer.
+        ``input_ids`` and ``labels`` [B, L] carry -200 where an image goes, so logits [B, L merged, V] are longer.
         ``logits_at_targets_only`` (with ``labels``) computes logits for the positions that the loss sees and for no
-        others: the same loss from [targets, V], where most of a training sample is pictures and questions.
+        others: the same loss from [targets, V], where most of a training sample is images and questions.
         ``modalities``: see ``generate``. Further keywords go to Transformers (``output_hidden_states``, ...); a call
         with ``output_attentions`` runs eager, since no other attention makes the weights.
         """
@@ -351,17 +351,17 @@ class LlavaMetaForCausalLM(Picklable, PictureEncoder, _MixedInto):
         modalities: str | Sequence[str] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """New tokens only, [B, up to max_new_tokens], for prompts ``inputs`` [B, L] with -200 where a picture goes.
+        """New tokens only, [B, up to max_new_tokens], for prompts ``inputs`` [B, L] with -200 where an image goes.
 
         A batch is padded on the left inside, whichever side ``inputs`` and ``config.tokenizer_padding_side`` pad
         on: continuing a row behind its own padding gives garbage. ``attention_mask`` [B, L] says what is padding
         in ``inputs``; without it everything is read as text. ``modalities`` is LLaVA-NeXT's: "image", "text" or "video"
-        for each of ``images``; only "video" changes anything, and what is left unsaid is a picture. Further keywords
+        for each of ``images``; only "video" changes anything, and what is left unsaid is an image. Further keywords
         are those of Transformers' ``generate``. ``inputs_embeds`` [B, L, C] are prompts that the caller merged, as
         research does that replaces this method and calls ``super(LlavaLlamaForCausalLM, self).generate``.
 
         Raises:
-            UsageError: ``inputs`` and ``inputs_embeds`` are missing or both given, pictures and prompts disagree, a
+            UsageError: ``inputs`` and ``inputs_embeds`` are missing or both given, images and prompts disagree, a
                 modality is another one, or Transformers cannot do what is asked with embeddings; see ``arguments``.
         """
         videos = {"modalities": modalities} if find_videos(modalities) else {}
@@ -390,7 +390,7 @@ class LlavaMetaForCausalLM(Picklable, PictureEncoder, _MixedInto):
             mask_BL = torch.ones(embeds_BLC.shape[:2], dtype=torch.long, device=embeds_BLC.device)
         check_room(kwargs, embeds_BLC.shape[1])
         moved_BLC, moved_BL = move_padding_left(embeds_BLC, mask_BL)
-        # Positions of ids do not count pictures; those of embeddings hold as long as nothing is moved.
+        # Positions of ids do not count images; those of embeddings hold as long as nothing is moved.
         if inputs is None and position_ids is not None and moved_BL is mask_BL:
             kwargs["position_ids"] = position_ids
         asked = kwargs.get("output_attentions")

@@ -1,16 +1,16 @@
-"""Puts tiles together into pictures, and pictures among the words.
+"""Puts tiles together into images, and images among the words.
 
-First the tiles of one picture become its positions: the whole-picture tile, then the grid of tiles read like a
+First the tiles of one image become its positions: the whole-image tile, then the grid of tiles read like a
 page, without padding, a newline vector behind each row. Then every image slot of a prompt is replaced by its
-picture's positions. Both steps move rows and change none (but for the two pooled merges), so each is a list of
-source rows. How many positions a picture takes is known from its ``TilePlan`` alone, and is what comes out.
+image's positions. Both steps move rows and change none (but for the two pooled merges), so each is a list of
+source rows. How many positions an image takes is known from its ``TilePlan`` alone, and is what comes out.
 
     slots       [ a  b  #1  c ]  [ d  #2 ]        ids, -200 shown as #
-    positions   [ a  b  p p p p  c ]              p: positions of picture 1
-                [ d  q q  .  .  .  . ]            q: of picture 2, dots: padding
+    positions   [ a  b  p p p p  c ]              p: positions of image 1
+                [ d  q q  .  .  .  . ]            q: of image 2, dots: padding
 
-Shape letters: B rows of the batch, L ids or positions of the longest row, S slots, K pictures, T tiles, N features of
-one tile, P positions of all pictures, R rows to look up, X ids that are text, C width of the language model.
+Shape letters: B rows of the batch, L ids or positions of the longest row, S slots, K images, T tiles, N features of
+one tile, P positions of all images, R rows to look up, X ids that are text, C width of the language model.
 
 Source: haotian-liu/LLaVA@c121f04 llava/model/llava_arch.py; LLaVA-VL/LLaVA-NeXT@df17966 for ``anyres_max_N``,
 ``maxpool2x2``, ``nobase`` and videos.
@@ -34,16 +34,16 @@ from llava.image.pixels import get_anyres_image_grid_shape
 
 
 def merge_tiles(features_TNC: torch.Tensor, plan: TilePlan, newline_C: torch.Tensor | None = None) -> torch.Tensor:
-    """The positions of one picture, [plan.num_positions, C], from the features of its tiles, base tile first."""
-    return merge_pictures(features_TNC, [plan], newline_C)
+    """The positions of one image, [plan.num_positions, C], from the features of its tiles, base tile first."""
+    return merge_images(features_TNC, [plan], newline_C)
 
 
-def merge_pictures(
+def merge_images(
     features_TNC: torch.Tensor, plans: Sequence[TilePlan], newline_C: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """The positions of many pictures, one after another, [sum of plan.num_positions, C].
+    """The positions of many images, one after another, [sum of plan.num_positions, C].
 
-    ``features_TNC`` are the tiles of all pictures in order; ``newline_C`` is needed where a plan has newlines.
+    ``features_TNC`` are the tiles of all images in order; ``newline_C`` is needed where a plan has newlines.
     """
     num_tiles = sum(plan.num_tiles for plan in plans)
     assert len(features_TNC) == num_tiles, f"{len(features_TNC)} tiles for plans of {num_tiles}"
@@ -59,18 +59,18 @@ def merge_pictures(
     merged_PC = nn.functional.embedding(torch.cat(sources).to(table_RC.device), table_RC)
     if all(plan.resampling == "none" for plan in plans):
         return merged_PC
-    pictures = merged_PC.split([len(rows) for rows in sources])
-    return torch.cat([_resample(rows_PC, plan, first_C) for rows_PC, plan in zip(pictures, plans, strict=True)])
+    images = merged_PC.split([len(rows) for rows in sources])
+    return torch.cat([_resample(rows_PC, plan, first_C) for rows_PC, plan in zip(images, plans, strict=True)])
 
 
 def merge_and_count(
     features_TNC: torch.Tensor, plans: Sequence[TilePlan], newline_C: torch.Tensor | None, tiling: Tiling
 ) -> tuple[torch.Tensor, list[int]]:
-    """``merge_pictures``, and how many positions each picture takes, where outsiders may have changed these.
+    """``merge_images``, and how many positions each image takes, where outsiders may have changed these.
 
     Research on token pruning replaces ``encode_images`` by one that gives fewer features of a tile, which is taken for
-    a picture of one tile, and ``unpad_image`` by one that keeps something else of a map, which is then called with
-    each map [C, height, width] and its picture's (width, height), as in the original.
+    an image of one tile, and ``unpad_image`` by one that keeps something else of a map, which is then called with
+    each map [C, height, width] and its image's (width, height), as in the original.
 
     Raises:
         UsageError: several tiles cannot be laid out in one map because they have more or fewer features than planned.
@@ -78,16 +78,16 @@ def merge_and_count(
     plans = [_fit_to_features(plan, features_TNC.shape[1]) for plan in plans]
     unpadded = [plan.has_newlines and plan.num_tiles > 1 for plan in plans]
     if unpad_image is _PLANNED_UNPAD or not any(unpadded):
-        return merge_pictures(features_TNC, plans, newline_C), [plan.num_positions for plan in plans]
+        return merge_images(features_TNC, plans, newline_C), [plan.num_positions for plan in plans]
     assert newline_C is not None, "rows end with a newline vector"
     tiles = features_TNC.split([plan.num_tiles for plan in plans])
-    pictures = [
+    images = [
         _merge_step_by_step(part_TNC, plan, newline_C, tiling)
         if is_unpadded
         else merge_tiles(part_TNC, plan, newline_C)
         for part_TNC, plan, is_unpadded in zip(tiles, plans, unpadded, strict=True)
     ]
-    return torch.cat(pictures), [len(picture) for picture in pictures]
+    return torch.cat(images), [len(image) for image in images]
 
 
 def _fit_to_features(plan: TilePlan, num_features: int) -> TilePlan:
@@ -104,7 +104,7 @@ def _fit_to_features(plan: TilePlan, num_features: int) -> TilePlan:
 def _merge_step_by_step(
     features_TNC: torch.Tensor, plan: TilePlan, newline_C: torch.Tensor, tiling: Tiling
 ) -> torch.Tensor:
-    """The positions of one picture, its map cut by ``unpad_image`` as it stands now."""
+    """The positions of one image, its map cut by ``unpad_image`` as it stands now."""
     side, grid = plan.features_per_side, plan.grid
     tiles = features_TNC[1:].unflatten(1, (side, side)).unflatten(0, (grid.height, grid.width))
     whole_CHW = tiles.permute(4, 0, 2, 1, 3).flatten(3, 4).flatten(1, 2)
@@ -165,7 +165,7 @@ def merge_frames(
 
 @lru_cache(maxsize=1024)
 def source_rows(plan: TilePlan) -> torch.Tensor:
-    """For each position of a picture, the feature it shows: 1 + its index among all tiles' features; 0 is a newline.
+    """For each position of an image, the feature it shows: 1 + its index among all tiles' features; 0 is a newline.
 
     A map that is resampled is listed as it is before that, without newlines. On the CPU, int64.
     """
@@ -188,7 +188,7 @@ def source_rows(plan: TilePlan) -> torch.Tensor:
 
 
 def _resample(rows_PC: torch.Tensor, plan: TilePlan, newline_C: torch.Tensor) -> torch.Tensor:
-    """The same picture with its map scaled to ``plan.map_size``, and the newlines that ``source_rows`` left out."""
+    """The same image with its map scaled to ``plan.map_size``, and the newlines that ``source_rows`` left out."""
     if plan.resampling == "none":
         return rows_PC
     num_base = plan.features_per_tile if plan.has_base else 0
@@ -204,29 +204,29 @@ def _resample(rows_PC: torch.Tensor, plan: TilePlan, newline_C: torch.Tensor) ->
     return torch.cat([rows_PC[:num_base], map_HWC.flatten(0, 1)])
 
 
-def plan_pictures(tiles_per_picture: Sequence[int], sizes: Sequence[Size] | None, tiling: Tiling) -> list[TilePlan]:
-    """A plan for each picture that arrived as tiles; its size, before any resizing, is needed if they are several.
+def plan_images(tiles_per_image: Sequence[int], sizes: Sequence[Size] | None, tiling: Tiling) -> list[TilePlan]:
+    """A plan for each image that arrived as tiles; its size, before any resizing, is needed if they are several.
 
     Raises:
         UsageError: a size is missing, or stands for another number of tiles than arrived.
     """
-    if sizes is not None and len(sizes) != len(tiles_per_picture):
-        raise UsageError(f"{len(tiles_per_picture)} pictures came with {len(sizes)} image_sizes.")
+    if sizes is not None and len(sizes) != len(tiles_per_image):
+        raise UsageError(f"{len(tiles_per_image)} images came with {len(sizes)} image_sizes.")
     # One tile has no grid to put together, whatever the size: also the blank stand-in of a text-only row.
     plan_of_one_tile = plan_tiles(Size(1, 1), replace(tiling, aspect="square"))
     plans = []
-    for picture, num_tiles in enumerate(tiles_per_picture):
+    for image, num_tiles in enumerate(tiles_per_image):
         if num_tiles == 1:
             plans.append(plan_of_one_tile)
             continue
         if sizes is None:
             raise UsageError(
-                f"A picture came as {num_tiles} tiles without its size: pass image_sizes=[(width, height), ...]."
+                f"An image came as {num_tiles} tiles without its size: pass image_sizes=[(width, height), ...]."
             )
-        plan = plan_tiles(sizes[picture], _tiling_for(sizes[picture], tiling))
+        plan = plan_tiles(sizes[image], _tiling_for(sizes[image], tiling))
         if plan.num_tiles != num_tiles:
             raise UsageError(
-                f"A picture of {plan.image} px came as {num_tiles} tiles, but the configuration cuts it into "
+                f"An image of {plan.image} px came as {num_tiles} tiles, but the configuration cuts it into "
                 f"{plan.num_tiles}. image_sizes are (width, height), before any resizing."
             )
         plans.append(plan)
@@ -243,7 +243,7 @@ def _tiling_for(size: Size, tiling: Tiling) -> Tiling:
 
 
 def unpad_image(tensor: torch.Tensor, original_size: tuple[int, int]) -> torch.Tensor:
-    """A map [C, height, width] without what shows only padding of a picture of this (width, height)."""
+    """A map [C, height, width] without what shows only padding of an image of this (width, height)."""
     columns, rows = unpad(Size(*original_size), Size(tensor.shape[2], tensor.shape[1]), "original")
     return tensor[:, rows.start : rows.stop, columns.start : columns.stop]
 
@@ -272,24 +272,22 @@ def splice(
     limit_positions: int | None = None,
     pads_left: bool = False,
 ) -> Merged:
-    """Replaces each image slot of ``ids_BL`` by its picture's rows of ``features_PC`` and pads the rows anew.
+    """Replaces each image slot of ``ids_BL`` by its image's rows of ``features_PC`` and pads the rows anew.
 
     Args:
         mask_BL: what of ``ids_BL`` to keep (non-zero); None keeps everything. It need not be contiguous.
-        features_PC, num_positions: all pictures' positions in order, and how many belong to each.
+        features_PC, num_positions: all images' positions in order, and how many belong to each.
         embed: turns the ids that are text, [n], into [n, C].
         limit_positions: cuts longer rows on the right.
 
     Raises:
-        UsageError: the number of pictures fits neither the slots nor the slots and text-only rows together.
+        UsageError: the number of images fits neither the slots nor the slots and text-only rows together.
     """
     is_kept = torch.ones_like(ids_BL, dtype=torch.bool) if mask_BL is None else mask_BL.bool()
     is_slot = is_kept & (ids_BL == IMAGE_TOKEN_INDEX)
     is_text = is_kept & ~is_slot
     device = ids_BL.device
-    shown_S = torch.tensor(
-        _shown_pictures(is_slot.sum(1).tolist(), len(num_positions)), device=device, dtype=torch.long
-    )
+    shown_S = torch.tensor(_shown_images(is_slot.sum(1).tolist(), len(num_positions)), device=device, dtype=torch.long)
     counts = torch.tensor(num_positions, device=device, dtype=torch.long)
 
     # How many positions each id takes, and where its first one goes.
@@ -339,18 +337,18 @@ def _place_features(
     row_length_S: torch.Tensor,
     nowhere: int,
 ) -> torch.Tensor:
-    """Where each position of each picture goes in the flattened batch: behind the start of the slot that shows it.
+    """Where each position of each image goes in the flattened batch: behind the start of the slot that shows it.
 
-    ``nowhere`` is for pictures that no slot shows and for what a row has no room for.
+    ``nowhere`` is for images that no slot shows and for what a row has no room for.
     """
 
     def of_its_slot(value_S: torch.Tensor) -> torch.Tensor:
-        return torch.zeros_like(counts_K).index_copy(0, shown_S, value_S)[picture_P]
+        return torch.zeros_like(counts_K).index_copy(0, shown_S, value_S)[image_P]
 
     device = counts_K.device
-    picture_P = torch.repeat_interleave(torch.arange(len(counts_K), device=device), counts_K)
-    first_P = (counts_K.cumsum(0) - counts_K)[picture_P]
-    place_P = of_its_slot(start_S) + torch.arange(len(picture_P), device=device) - first_P
+    image_P = torch.repeat_interleave(torch.arange(len(counts_K), device=device), counts_K)
+    first_P = (counts_K.cumsum(0) - counts_K)[image_P]
+    place_P = of_its_slot(start_S) + torch.arange(len(image_P), device=device) - first_P
     return torch.where(place_P < of_its_slot(row_length_S), of_its_slot(row_start_S) + place_P, nowhere)
 
 
@@ -364,19 +362,19 @@ def move_padding_left(embeds_BLC: torch.Tensor, mask_BL: torch.Tensor) -> tuple[
     return moved_BLC, mask_BL.gather(1, order_BL)
 
 
-def _shown_pictures(slots_per_row: Sequence[int], num_pictures: int) -> list[int]:
-    """Which picture each slot shows, in batch order."""
+def _shown_images(slots_per_row: Sequence[int], num_images: int) -> list[int]:
+    """Which image each slot shows, in batch order."""
     num_slots, num_text_rows = sum(slots_per_row), slots_per_row.count(0)
-    if num_pictures == num_slots:
+    if num_images == num_slots:
         return list(range(num_slots))
-    if num_pictures != num_slots + num_text_rows:
+    if num_images != num_slots + num_text_rows:
         raise UsageError(
-            f"The prompts have {num_slots} image slots, but {num_pictures} pictures were given."
+            f"The prompts have {num_slots} image slots, but {num_images} images were given."
             + (f" {num_slots + num_text_rows} would also do: one for each row without a slot." if num_text_rows else "")
         )
     shown: list[int] = []
-    picture = 0
+    image = 0
     for slots in slots_per_row:
-        shown += range(picture, picture + slots)
-        picture += max(slots, 1)
+        shown += range(image, image + slots)
+        image += max(slots, 1)
     return shown

@@ -109,14 +109,14 @@ class OpenCheckpoint:
         return [*self.folders, *([] if self.tower_folder is None else [self.tower_folder])]
 
     def load_processor(self) -> ImageProcessor:
-        """How it prepares pictures. CheckpointError if the tower takes others."""
+        """How it prepares images. CheckpointError if the tower takes others."""
         tower, tile_px = self.model.get_vision_tower(), self.spec.tiling.tile_px
         path, processor = load_processor(self.everything_read, tower.usual_processor(tile_px))
-        if processor.tile_px == tower.image_size != tile_px:  # it is the tower's own, which reads squares of a picture
+        if processor.tile_px == tower.image_size != tile_px:  # it is the tower's own, which reads squares of an image
             processor.scale_to(tile_px)
         if processor.tile_px != tile_px:
             raise CheckpointError(
-                f"{path} makes pictures of {processor.tile_px} px, but the vision tower takes {tile_px} px "
+                f"{path} makes images of {processor.tile_px} px, but the vision tower takes {tile_px} px "
                 "(image_size): one of the two files is of another model."
             )
         if self.spec.layout == "hf":

@@ -243,12 +243,12 @@ class VisionTower(Picklable, nn.Module):
 
     @property
     def tile_px(self) -> int:
-        """The side of the pictures it takes."""
+        """The side of the images it takes."""
         return self.image_size
 
     @property
     def patch_px(self) -> int:
-        """The side of what one feature shows, in px of such a picture."""
+        """The side of what one feature shows, in px of such an image."""
         return self.tile_px // self.num_patches_per_side
 
     @property
@@ -307,9 +307,9 @@ class SigLipVisionTower(VisionTower):
 
 
 class CLIPVisionTowerS2(CLIPVisionTower):
-    """A CLIP tower that looks at each picture in several sizes and joins what it saw patch by patch.
+    """A CLIP tower that looks at each image in several sizes and joins what it saw patch by patch.
 
-    The picture arrives in the largest size. It is scaled to each size, cut into squares of the smallest, and each
+    The image arrives in the largest size. It is scaled to each size, cut into squares of the smallest, and each
     square is read by the same layers; a size's features, laid out as one map, are averaged down to the map of the
     smallest. So there are as many features as without this, but ``hidden_size`` is that of CLIP times the sizes.
 
@@ -335,7 +335,7 @@ class CLIPVisionTowerS2(CLIPVisionTower):
 
     @cached_property
     def image_processor(self) -> ImageProcessor:
-        """That of the layers, but for pictures of the largest size."""
+        """That of the layers, but for images of the largest size."""
         processor = super().image_processor
         processor.scale_to(self.s2_image_size)
         return processor
@@ -347,7 +347,7 @@ class CLIPVisionTowerS2(CLIPVisionTower):
         return torch.cat([self._read_at(images, side) for side in self.s2_scales], dim=2)
 
     def _read_at(self, pixels_TCHW: torch.Tensor, side: int) -> torch.Tensor:
-        """Features [T, P, D] of the pictures scaled to ``side`` px."""
+        """Features [T, P, D] of the images scaled to ``side`` px."""
         scaled = nn.functional.interpolate(pixels_TCHW.float(), size=side, mode="bicubic").to(pixels_TCHW.dtype)
         num = side // self.s2_split_size
         squares = scaled.unflatten(2, (num, -1)).unflatten(4, (num, -1)).permute(0, 2, 4, 1, 3, 5)
@@ -356,7 +356,7 @@ class CLIPVisionTowerS2(CLIPVisionTower):
         patches = self.num_patches_per_side
         maps = features.unflatten(1, (patches, patches)).unflatten(0, (-1, num, num))
         maps_TDHW = maps.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
-        # Each feature of the result is the mean over the square of features that shows the same part of the picture.
+        # Each feature of the result is the mean over the square of features that shows the same part of the image.
         averaged_TDHW = nn.functional.avg_pool2d(maps_TDHW.float(), num).to(features.dtype)
         return averaged_TDHW.flatten(2).transpose(1, 2)
 

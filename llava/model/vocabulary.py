@@ -1,6 +1,6 @@
 """What llava-hf adds to a vocabulary: the tokens ``<image>`` and ``<pad>``, and rows of the embeddings for them.
 
-The original cuts a prompt at its pictures and tokenizes each stretch by itself; Transformers tokenizes the whole, with
+The original cuts a prompt at its images and tokenizes each stretch by itself; Transformers tokenizes the whole, with
 ``<image>`` as a token in it. The tokenizers made here give the original's ids all the same.
 """
 
@@ -22,8 +22,8 @@ PAD_TOKEN = "<pad>"
 _ROW_MULTIPLE = 64  # what llava-hf rounded the number of rows up to
 _CHUNK_ROWS = 4096
 
-# Puts the blank behind a picture that a stretch of its own would begin with. It can see the picture because the token
-# is looked for only in normalized text. Another picture, or the end, begins no stretch.
+# Puts the blank behind an image that a stretch of its own would begin with. It can see the image because the token
+# is looked for only in normalized text. Another image, or the end, begins no stretch.
 _BLANK_BEHIND = {
     "type": "Replace",
     "pattern": {"Regex": DEFAULT_IMAGE_TOKEN + r"(?!" + DEFAULT_IMAGE_TOKEN + r"|\z)"},
@@ -77,10 +77,10 @@ def resize_rows(matrix_VC: torch.Tensor, num_rows: int) -> torch.Tensor:
     return torch.cat([matrix_VC, mean_C.expand(num_rows - len(matrix_VC), -1)])
 
 
-def add_picture_tokens(tokenizer: Any) -> PreTrainedTokenizerFast:
+def add_image_tokens(tokenizer: Any) -> PreTrainedTokenizerFast:
     """The tokenizer with ``<image>``, and with a token to pad with that means nothing else; it pads on the left.
 
-    Its ids for a text with pictures are those of ``tokenizer_image_token``, with its ``<image>`` in each slot; but
+    Its ids for a text with images are those of ``tokenizer_image_token``, with its ``<image>`` in each slot; but
     one that swallows a blank at the very beginning of a text, as Transformers' own Llama tokenizers do, still does.
 
     Raises:
@@ -111,8 +111,8 @@ def add_picture_tokens(tokenizer: Any) -> PreTrainedTokenizerFast:
     )
 
 
-def drop_picture_tokens(tokenizer: Any) -> Any:
-    """The tokenizer as it was before ``add_picture_tokens``, or before llava-hf's own conversion.
+def drop_image_tokens(tokenizer: Any) -> Any:
+    """The tokenizer as it was before ``add_image_tokens``, or before llava-hf's own conversion.
 
     Raises:
         CheckpointError: it is not made of a tokenizer.json.

@@ -64,7 +64,7 @@ async def _read(request: Request, limits: Limits) -> bytes:
             "body_bytes",
             limits.body_bytes,
             f"The body has {num_bytes:,} bytes or more",
-            "Send fewer or smaller pictures, or name them by URL.",
+            "Send fewer or smaller images, or name them by URL.",
             status=413,
         )
     return bytes(body)

@@ -19,7 +19,8 @@ from PIL import Image
 from llava.conversation import conv_templates
 from llava.errors import LlavaError, UsageError
 from llava.flags import add_image_flags, run_door
-from llava.image.source import FOR_LOCAL_USER, load_picture, say_notes
+from llava.image.source import FOR_LOCAL_USER, say_notes
+from llava.image.source import load_image as read_image
 from llava.sampling import Sampling
 from llava.serve.original import tell_unused
 from llava.text import find_flaw, for_stream, write_line
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 def load_image(image_file: str) -> Image.Image:
     """The image at a path, an http(s) URL or in a data URI, upright and RGB. Raises BadImage."""
-    return load_picture(image_file, FOR_LOCAL_USER).image
+    return read_image(image_file, FOR_LOCAL_USER).image
 
 
 def main(args: Any) -> None:
@@ -44,7 +45,7 @@ def main(args: Any) -> None:
     if args.image_file == "-":
         raise UsageError("No image is read from standard input, where the questions come from: name a file.")
     limits = FOR_LOCAL_USER.with_pixels(getattr(args, "max_image_pixels", None))
-    image = load_picture(args.image_file, limits)  # before the model, which takes longer
+    image = read_image(args.image_file, limits)  # before the model, which takes longer
     say_notes([image])
     loaded = _load(args)
     mode = getattr(args, "conv_mode", None)

@@ -70,7 +70,7 @@ def add_serve(commands: Any) -> None:
         default=None,
         help="a page to chat at / (default: if gradio is installed)",
     )
-    parser.add_argument("--no-fetch", action="store_true", help="fetch no pictures by URL")
+    parser.add_argument("--no-fetch", action="store_true", help="fetch no images by URL")
     parser.add_argument(
         "--fetch-host", action="append", default=[], metavar="HOST", help="fetch from HOST only; may be given again"
     )
@@ -78,7 +78,7 @@ def add_serve(commands: Any) -> None:
     parser.add_argument(
         "--keep-keys-apart",
         action="store_true",
-        help="what is remembered of one API key's prompts and pictures speeds up no other key's answers",
+        help="what is remembered of one API key's prompts and images speeds up no other key's answers",
     )
     parser.add_argument("--log-conversations", type=Path, metavar="FILE", help="append every conversation to FILE")
     for one in dataclasses.fields(Limits):

@@ -1,4 +1,4 @@
-"""A process that decodes pictures for the server, and the server's handle on it.
+"""A process that decodes images for the server, and the server's handle on it.
 
 Decoders are where hostile bytes do their harm. Here they run in a process of their own with limited memory, which is
 ended when it takes too long, and which dies without taking an answer with it.
@@ -20,9 +20,9 @@ from PIL import Image
 
 from llava.errors import BadImage, EngineClosed
 from llava.image.geometry import Size
-from llava.image.source import Limits, Picture, load_picture
+from llava.image.source import Limits, LoadedImage, load_image
 
-# Beyond what the largest picture allowed by default takes, several times over.
+# Beyond what the largest image allowed by default takes, several times over.
 MEMORY_BYTES = 4 * 2**30
 
 
@@ -36,8 +36,8 @@ class Decoders:
         for child in self._children:
             self._free.put(child)
 
-    def decode(self, data: bytes, name: str) -> Picture:
-        """The picture in these bytes, called ``name`` in messages.
+    def decode(self, data: bytes, name: str) -> LoadedImage:
+        """The image in these bytes, called ``name`` in messages.
 
         A process that somebody kills is started again, once. Raises BadImage, also where decoding takes too long or
         crashes, and EngineClosed where the second one was killed too or none could be started.
@@ -66,7 +66,7 @@ class Decoders:
 
 
 class _Killed(EngineClosed):
-    """The process got a SIGKILL that is not ours; perhaps long before the picture came."""
+    """The process got a SIGKILL that is not ours; perhaps long before the image came."""
 
 
 class _Child:
@@ -89,7 +89,7 @@ class _Child:
                         start_new_session=True,  # Ctrl-C ends the server, and that ends this
                     )
                 except OSError as error:  # no file handle, process or memory left
-                    raise EngineClosed(f"No picture decoder could be started: {error.strerror}. Ask again.") from error
+                    raise EngineClosed(f"No image decoder could be started: {error.strerror}. Ask again.") from error
             return self.process
 
     def _forget(self) -> None:
@@ -107,7 +107,7 @@ class _Child:
                 self.process.wait()
                 self._forget()
 
-    def decode(self, data: bytes, name: str, limits: Limits, timeout_s: float) -> Picture:
+    def decode(self, data: bytes, name: str, limits: Limits, timeout_s: float) -> LoadedImage:
         process = self.start()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -136,7 +136,7 @@ class _Child:
         if "error" in answer:
             raise BadImage(answer["error"])
         image = Image.frombytes("RGB", tuple(answer["size"]), pixels)
-        return Picture(image, answer["digest"], name, tuple(answer["notes"]), Size(*answer["stored"]))
+        return LoadedImage(image, answer["digest"], name, tuple(answer["notes"]), Size(*answer["stored"]))
 
 
 def _write(pipe: IO[bytes], head: dict[str, Any], data: bytes) -> None:
@@ -157,7 +157,7 @@ def _read(pipe: IO[bytes]) -> tuple[dict[str, Any], bytes]:
 
 
 def run(memory_bytes: int) -> None:
-    """The process: pictures' bytes from standard input, pixels to standard output, until the input ends."""
+    """The process: images' bytes from standard input, pixels to standard output, until the input ends."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
@@ -170,9 +170,9 @@ def run(memory_bytes: int) -> None:
             return
         limits = Limits(**{**head["limits"], "formats": tuple(head["limits"]["formats"])})
         try:
-            picture = load_picture(data, limits)
-            pixels = picture.image.tobytes()
-            answer = {"size": picture.size, "digest": picture.digest, "notes": picture.notes, "stored": picture.stored}
+            image = load_image(data, limits)
+            pixels = image.image.tobytes()
+            answer = {"size": image.size, "digest": image.digest, "notes": image.notes, "stored": image.stored}
         except BadImage as error:
             answer, pixels = {"error": str(error).replace("The image", head["name"], 1)}, b""
         except MemoryError:

@@ -22,17 +22,17 @@ class Limits:
     body_s: float = _limit(30.0, "until a request's body has come")
     values: int = _limit(300_000, "values in a request's JSON, told by its commas before it is parsed")
     messages: int = _limit(256, "messages of a conversation")
-    parts: int = _limit(1024, "texts and pictures that the messages are put together from")
+    parts: int = _limit(1024, "texts and images that the messages are put together from")
     characters: int = _limit(262_144, "characters of text in a request, counted before anything is tokenized")
-    pictures: int = _limit(16, "pictures in a request")
-    picture_bytes: int = _limit(20 * 2**20, "a picture's file")
-    picture_pixels: int = _limit(25_000_000, "width times height of a picture, as its header says")
-    picture_side_px: int = _limit(16_384, "the longer side of a picture")
-    pictures_bytes: int = _limit(2**30, "the decoded pictures of all requests together; requests wait for room")
-    decode_s: float = _limit(10.0, "until a picture is decoded")
-    fetch_s: float = _limit(10.0, "until a picture is fetched, redirects included")
+    images: int = _limit(16, "images in a request")
+    image_bytes: int = _limit(20 * 2**20, "an image's file")
+    image_pixels: int = _limit(25_000_000, "width times height of an image, as its header says")
+    image_side_px: int = _limit(16_384, "the longer side of an image")
+    images_bytes: int = _limit(2**30, "the decoded images of all requests together; requests wait for room")
+    decode_s: float = _limit(10.0, "until an image is decoded")
+    fetch_s: float = _limit(10.0, "until an image is fetched, redirects included")
     fetched_bytes: int = _limit(64 * 2**20, "the files that are fetched for a request, together")
-    fetch_redirects: int = _limit(3, "redirects on the way to a picture")
+    fetch_redirects: int = _limit(3, "redirects on the way to an image")
     upload_bytes: int = _limit(2**30, "the images that the web chat keeps for open conversations, together")
     new_tokens: int = _limit(4096, "new tokens of an answer; what asks for more gets this, or what the context holds")
     choices: int = _limit(8, "answers to one request (n)")
@@ -53,7 +53,7 @@ class Limits:
         from llava.errors import UsageError
 
         for one in fields(self):
-            value, least = getattr(self, one.name), 0 if one.name in ("waiting", "pictures", "fetch_redirects") else 1
+            value, least = getattr(self, one.name), 0 if one.name in ("waiting", "images", "fetch_redirects") else 1
             if one.name.endswith("_s"):
                 least = 0
             # Beyond some 24 days a socket has no timeout any more.
@@ -75,12 +75,12 @@ class Settings:
         is_local: whether only this machine reaches it. Then a foreign name in ``Host`` is a page of some website that
             had its name lead here (DNS rebinding).
         root_path: the prefix under which a proxy shows it, such as ``/llava``.
-        fetch: whether pictures are fetched by URL; ``fetch_hosts``: from these hosts only; ``fetch_private``: also from
+        fetch: whether images are fetched by URL; ``fetch_hosts``: from these hosts only; ``fetch_private``: also from
             addresses that are not public.
         address: what clients of the original's controller are told to ask.
         log: a file to which conversations are written, one JSON object a line.
-        decoders: processes that decode pictures.
-        keeps_keys_apart: what the engine remembers for one key (prompts, pictures) serves no other: from how soon an
+        decoders: processes that decode images.
+        keeps_keys_apart: what the engine remembers for one key (prompts, images) serves no other: from how soon an
             answer begins, nobody learns what others have asked.
     """
 

@@ -1,4 +1,4 @@
-"""The conversation log: one JSON object a line, pictures by their digests. Written only where it was asked for.
+"""The conversation log: one JSON object a line, images by their digests. Written only where it was asked for.
 
 A full disk costs the log, not the answers.
 """
@@ -46,7 +46,7 @@ class ConversationLog:
         messages = [
             {
                 "role": message.role,
-                "parts": [part if isinstance(part, str) else {"sha256": part.picture.digest} for part in message.parts],
+                "parts": [part if isinstance(part, str) else {"sha256": part.loaded.digest} for part in message.parts],
             }
             for message in request.messages
         ]

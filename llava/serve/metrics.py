@@ -24,8 +24,8 @@ class Metrics:
         self.answers = Counter("llava_answers", "Requests by how they ended", ["outcome"], registry=registry)
         self.open = Gauge("llava_requests_open", "Requests that are answered or wait here", registry=registry)
         self.queue = Gauge("llava_requests_queued", "Requests that wait for their turn here", registry=registry)
-        self.prompt_tokens = Counter("llava_prompt_tokens", "Tokens of prompts, pictures included", registry=registry)
-        self.image_tokens = Counter("llava_image_tokens", "Tokens of prompts that are pictures", registry=registry)
+        self.prompt_tokens = Counter("llava_prompt_tokens", "Tokens of prompts, images included", registry=registry)
+        self.image_tokens = Counter("llava_image_tokens", "Tokens of prompts that are images", registry=registry)
         self.cached_tokens = Counter("llava_cached_tokens", "Tokens of prompts known before", registry=registry)
         self.new_tokens = Counter("llava_generated_tokens", "Tokens of answers", registry=registry)
         self.first_token = Histogram(

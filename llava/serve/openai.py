@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from llava import __version__
-from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentPicture, Usage
+from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentImage, Usage
 from llava.backends.turns import check_last
 from llava.prompt import escape_image_tokens
 from llava.serve import schemas
@@ -258,9 +258,9 @@ def check_messages(
     ``param``: what the request calls it.
     """
     limits = service.limits
-    num_pictures = sum(isinstance(part, ImagePart) for message in messages for part in message.content)
-    if num_pictures > limits.pictures:
-        raise over("pictures", limits.pictures, f"There are {num_pictures:,} pictures", "Send fewer.", param=param)
+    num_images = sum(isinstance(part, ImagePart) for message in messages for part in message.content)
+    if num_images > limits.images:
+        raise over("images", limits.images, f"There are {num_images:,} images", "Send fewer.", param=param)
     num_characters = len(instructions) + sum(message.num_characters for message in messages)
     check_characters(service, num_characters, param)
     check_last(find_speakers(messages))
@@ -284,18 +284,18 @@ def check_characters(service: Service, number: int, param: str) -> None:
 async def load_messages(
     service: Service, messages: Sequence[Message], param: str = "messages"
 ) -> tuple[ChatMessage, ...]:
-    """The messages with their pictures. Raises Refusal, which names the picture that is at fault."""
+    """The messages with their images. Raises Refusal, which names the image that is at fault."""
     named = [
         (part.image_url.url, f"{param}.{i}.content.{j}.image_url")
         for i, message in enumerate(messages)
         for j, part in enumerate(message.content)
         if isinstance(part, ImagePart)
     ]
-    pictures = iter(await service.pictures.load_all(named))
+    images = iter(await service.images.load_all(named))
 
-    def take(part: Part) -> str | SentPicture:
+    def take(part: Part) -> str | SentImage:
         if isinstance(part, ImagePart):
-            return SentPicture(next(pictures), part.detail or part.image_url.detail)
+            return SentImage(next(images), part.detail or part.image_url.detail)
         return part.text
 
     return tuple(

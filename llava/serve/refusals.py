@@ -24,11 +24,11 @@ from llava.errors import (
 LOG = logging.getLogger("llava.serve")
 RETRY_S = 1
 
-# What the server calls the limits of a single picture, by their names in ``llava.image.source``.
-_PICTURE_LIMITS = {
-    "max_bytes": "picture_bytes",
-    "max_pixels": "picture_pixels",
-    "max_side_px": "picture_side_px",
+# What the server calls the limits of a single image, by their names in ``llava.image.source``.
+_IMAGE_LIMITS = {
+    "max_bytes": "image_bytes",
+    "max_pixels": "image_pixels",
+    "max_side_px": "image_side_px",
     "timeout_s": "fetch_s",
     "max_redirects": "fetch_redirects",
 }
@@ -107,7 +107,7 @@ def translate(error: BaseException, request_id: str, param: str | None = None) -
         return Refusal(400, str(error), param=param, code="request_too_large")
     if isinstance(error, BadImage):
         code = "image_fetch_failed" if isinstance(error, FetchError) else "invalid_image"
-        limit = f" The limit is {_PICTURE_LIMITS[error.limit]}." if error.limit is not None else ""
+        limit = f" The limit is {_IMAGE_LIMITS[error.limit]}." if error.limit is not None else ""
         return Refusal(400, f"{error}{limit}", param=param, code=code)
     if isinstance(error, BadSchema):
         return Refusal(400, str(error), param="response_format", code="invalid_value")

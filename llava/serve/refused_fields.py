@@ -25,7 +25,7 @@ _REFUSED = {
     "include_stop_str_in_output": "An answer ends before its stop text.",
     "ignore_eos": "An answer ends where the model ends it.",
     "logit_bias": "Single tokens cannot be favoured.",
-    "mm_processor_kwargs": "Pictures are prepared as the checkpoint says.",
+    "mm_processor_kwargs": "Images are prepared as the checkpoint says.",
     "modalities": "Answers are text.",
     "prompt_embeds": "Embeddings are not taken from clients.",
     "prompt_logprobs": "Only tokens of answers have log-probabilities.",

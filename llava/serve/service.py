@@ -15,10 +15,10 @@ from dataclasses import replace
 
 from llava.backends.protocol import Backend, ChatRequest, Delta
 from llava.errors import EngineClosed, LlavaError
+from llava.serve.image_loader import ImageLoader
 from llava.serve.limits import Settings
 from llava.serve.log import ConversationLog
 from llava.serve.metrics import Metrics, Watch
-from llava.serve.pictures import PictureLoader
 from llava.serve.queue import Queue, Ticket
 from llava.serve.refusals import LOG, Refusal, loading, over
 
@@ -38,7 +38,7 @@ class Service:
         self.backend, self.settings = backend, settings
         self.limits = settings.limits
         self.metrics = Metrics(backend)
-        self.pictures = PictureLoader(settings)
+        self.images = ImageLoader(settings)
         self.log = ConversationLog(settings.log) if settings.log is not None else None
         self.failure: BaseException | None = None
         self.is_draining = False
@@ -55,7 +55,7 @@ class Service:
 
     async def _start(self) -> None:
         try:
-            await asyncio.gather(self.backend.start(), self.pictures.start())
+            await asyncio.gather(self.backend.start(), self.images.start())
         except Exception as error:
             self.failure = error
             if not isinstance(error, LlavaError):
@@ -70,7 +70,7 @@ class Service:
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
         await self.backend.stop()
-        self.pictures.close()
+        self.images.close()
 
     async def started(self) -> None:
         """Returns when the engine has started. Raises what it failed by."""
@@ -130,7 +130,7 @@ class Service:
     ) -> AsyncGenerator[Delta, None]:
         """The answer as it comes; to be closed (``contextlib.aclosing``) where it is not read to its end.
 
-        ``request``: may be a function that makes it, once it is its turn (that loads the pictures). ``source``: who
+        ``request``: may be a function that makes it, once it is its turn (that loads the images). ``source``: who
         asks, for the log. ``ticket``: tells its place while it waits its turn.
 
         Raises Refusal and what ``Backend.chat`` raises, before the first delta where it can.
@@ -158,7 +158,7 @@ class Service:
         finally:
             watch.end(outcome)
             if made is not None:
-                self.pictures.give_back(made)
+                self.images.give_back(made)
             if self.log is not None and made is not None:
                 self.log.write_answer(source, self.backend.model_id, made, seen, outcome)
 

@@ -8,7 +8,7 @@ import io
 
 from PIL import Image
 
-from llava.backends.protocol import ChatRequest, SentPicture, Usage
+from llava.backends.protocol import ChatRequest, SentImage, Usage
 from llava.image.geometry import TilePlan, Tiling, plan_images
 from llava.image.tokenmap import describe_plan, draw_legend, draw_panels
 
@@ -26,26 +26,26 @@ def show_sheets(request: ChatRequest, tiling: Tiling | None) -> str:
         return EMPTY
     if tiling is None:
         return "".join(_show_size(sent) for sent in shown)
-    plans = plan_images([sent.picture.size for sent in shown], tiling, [sent.detail for sent in shown])
+    plans = plan_images([sent.loaded.size for sent in shown], tiling, [sent.detail for sent in shown])
     return "".join(_show_sheet(sent, plan, tiling) for sent, plan in zip(shown, plans, strict=True))
 
 
-def _images(parts: tuple[str | SentPicture, ...]) -> list[SentPicture]:
-    return [part for part in parts if isinstance(part, SentPicture)]
+def _images(parts: tuple[str | SentImage, ...]) -> list[SentImage]:
+    return [part for part in parts if isinstance(part, SentImage)]
 
 
-def _show_size(sent: SentPicture) -> str:
-    name = html.escape(sent.picture.name)
-    return f"<figure><figcaption><b>{name}</b><span>{sent.picture.size} px</span></figcaption></figure>"
+def _show_size(sent: SentImage) -> str:
+    name = html.escape(sent.loaded.name)
+    return f"<figure><figcaption><b>{name}</b><span>{sent.loaded.size} px</span></figcaption></figure>"
 
 
-def _show_sheet(sent: SentPicture, plan: TilePlan, tiling: Tiling) -> str:
+def _show_sheet(sent: SentImage, plan: TilePlan, tiling: Tiling) -> str:
     """Words are HTML, not drawn: they keep their size in a narrow panel, and follow its colours."""
-    picture = sent.picture
-    name = html.escape(picture.name)
+    image = sent.loaded
+    name = html.escape(image.name)
     panels = [
         f'<p>{html.escape(heading)}</p><img alt="{name}: {html.escape(heading)}" src="{_write_uri(panel)}">'
-        for heading, panel in draw_panels(picture.image, plan, tiling)
+        for heading, panel in draw_panels(image.image, plan, tiling)
     ]
     legend = [
         f'<li><img alt="" src="{_write_uri(swatch)}">{html.escape(text)}</li>'

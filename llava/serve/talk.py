@@ -21,13 +21,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from llava.backends.protocol import ChatMessage, ChatRequest, Delta, Detail, FinishReason, SentPicture, Usage
+from llava.backends.protocol import ChatMessage, ChatRequest, Delta, Detail, FinishReason, SentImage, Usage
 from llava.errors import BadImage, ContextTooLong, UsageError
-from llava.image.source import Picture
+from llava.image.source import LoadedImage
 from llava.sampling import Sampling
 from llava.serve import markup
+from llava.serve.image_loader import ImageLoader
 from llava.serve.limits import Limits
-from llava.serve.pictures import PictureLoader
 from llava.serve.refusals import over, translate
 from llava.serve.service import Service
 
@@ -106,7 +106,7 @@ def read_message(message: Message) -> tuple[str, list[str]]:
 
 @dataclass(frozen=True)
 class Turn:
-    """A question with its pictures, and its answer; None where it was refused or is still to be answered."""
+    """A question with its images, and its answer; None where it was refused or is still to be answered."""
 
     question: str
     paths: tuple[str, ...]
@@ -116,7 +116,7 @@ class Turn:
 
 
 def find_turns(messages: Sequence[Message]) -> list[Turn]:
-    """The turns in order. Pictures belong to the text below them; a notice ends a turn, if one is open."""
+    """The turns in order. Images belong to the text below them; a notice ends a turn, if one is open."""
     turns: list[Turn] = []
     open_turn: Turn | None = None
     for index, message in enumerate(messages):
@@ -227,28 +227,28 @@ class Wishes:
 
 
 class Album:
-    """Pictures of uploaded files, which are saved by their digests if conversations are logged.
+    """Images of uploaded files, which are saved by their digests if conversations are logged.
 
     ``folders``: a file elsewhere is refused, whoever names it. ``save_in``: None saves nothing.
     """
 
-    def __init__(self, loader: PictureLoader, folders: Sequence[Path], save_in: Path | None = None) -> None:
+    def __init__(self, loader: ImageLoader, folders: Sequence[Path], save_in: Path | None = None) -> None:
         self._loader, self._save_in = loader, save_in
         self._folders = [folder.resolve() for folder in folders]
         self._digests: OrderedDict[str, str] = OrderedDict()
         self._failed = False
 
-    async def load(self, paths: Sequence[str]) -> list[Picture]:
-        """The pictures of one request. Raises BadImage, and Refusal for what all take together."""
+    async def load(self, paths: Sequence[str]) -> list[LoadedImage]:
+        """The images of one request. Raises BadImage, and Refusal for what all take together."""
         files = [(Path(path).name, await asyncio.to_thread(self._read, Path(path))) for path in paths]
-        pictures = await self._loader.load_files(files)
-        for path, picture in zip(paths, pictures, strict=True):
-            self._digests[path] = picture.digest
+        images = await self._loader.load_files(files)
+        for path, image in zip(paths, images, strict=True):
+            self._digests[path] = image.digest
             if self._save_in is not None:
-                await asyncio.to_thread(self._save, picture, self._save_in)
+                await asyncio.to_thread(self._save, image, self._save_in)
         while len(self._digests) > _DIGESTS:
             self._digests.popitem(last=False)
-        return pictures
+        return images
 
     def holds(self, path: str) -> bool:
         """Whether there is such an image, in one of the folders."""
@@ -274,22 +274,22 @@ class Album:
             raise BadImage(f"{path.name} has more than {limit:,} bytes, which is the most allowed.")
         return data
 
-    def _save(self, picture: Picture, folder: Path) -> None:
+    def _save(self, image: LoadedImage, folder: Path) -> None:
         """Once for each digest, whole or not at all. A full disk costs the log, not the answer."""
-        path = folder / f"{picture.digest}.png"
+        path = folder / f"{image.digest}.png"
         if path.exists():
             return
-        part = folder / f"{picture.digest}.{uuid.uuid4().hex}.part"
+        part = folder / f"{image.digest}.{uuid.uuid4().hex}.part"
         try:
             folder.mkdir(parents=True, exist_ok=True)
             try:
-                picture.image.save(part, "PNG")
+                image.image.save(part, "PNG")
                 part.replace(path)
             finally:
                 part.unlink(missing_ok=True)
         except OSError as error:
             if not self._failed:
-                LOG.error("%s cannot be written: %s. Pictures are not logged.", folder, error.strerror)
+                LOG.error("%s cannot be written: %s. Images are not logged.", folder, error.strerror)
             self._failed = True
 
 
@@ -303,7 +303,7 @@ async def make_request(messages: Sequence[Message], wishes: Wishes, album: Album
     for name, number, what in (
         ("messages", len(texts), "messages in this chat"),
         ("characters", sum(map(len, texts)), "characters of text in this chat"),
-        ("pictures", sum(len(turn.paths) for turn in carried), "images in this chat"),
+        ("images", sum(len(turn.paths) for turn in carried), "images in this chat"),
     ):
         if number > getattr(limits, name):
             raise over(name, getattr(limits, name), f"There are {number:,} {what}", "Begin a new chat.")
@@ -314,10 +314,10 @@ async def make_request(messages: Sequence[Message], wishes: Wishes, album: Album
         top_p=wishes.top_p,
         max_new_tokens=min(wishes.max_new_tokens, limits.new_tokens),
     )
-    pictures = iter(await album.load([path for turn in carried for path in turn.paths]))
+    images = iter(await album.load([path for turn in carried for path in turn.paths]))
     written: list[ChatMessage] = []
     for turn in carried:
-        shown = [SentPicture(next(pictures), wishes.detail) for _ in turn.paths]
+        shown = [SentImage(next(images), wishes.detail) for _ in turn.paths]
         written.append(ChatMessage("user", (*shown, turn.question)))
         if turn.answer is not None:
             written.append(ChatMessage("assistant", (turn.answer,)))

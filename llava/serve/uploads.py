@@ -144,11 +144,11 @@ class Uploads:
 
     def _check_bytes(self, num_bytes: int) -> None:
         limits = self._limits
-        most = limits.picture_bytes * max(1, limits.pictures) + _AROUND_BYTES
+        most = limits.image_bytes * max(1, limits.images) + _AROUND_BYTES
         if num_bytes > most:
             value = f"The upload has {num_bytes:,} bytes or more"
-            remedy = f"Send at most {limits.pictures:,} images at once."
-            raise over("picture_bytes", limits.picture_bytes, value, remedy, status=413)
+            remedy = f"Send at most {limits.images:,} images at once."
+            raise over("image_bytes", limits.image_bytes, value, remedy, status=413)
 
     def _make_room(self) -> None:
         """Removes old images until there is room for what is coming. Raises Refusal."""
@@ -167,10 +167,10 @@ class Uploads:
         if request.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
             raise Refusal(415, "The upload is compressed. Send it without Content-Encoding.", code="compressed")
         try:
-            return await request.form(max_files=max(1, limits.pictures), max_fields=1, max_part_size=1024)
+            return await request.form(max_files=max(1, limits.images), max_fields=1, max_part_size=1024)
         except (MultiPartException, HTTPException) as error:
             if "Too many files" in str(getattr(error, "message", getattr(error, "detail", ""))):
-                raise over("pictures", limits.pictures, "There are too many images", "Send fewer.") from error
+                raise over("images", limits.images, "There are too many images", "Send fewer.") from error
             raise Refusal(400, "The upload is no valid form.", code="invalid_form") from error
         except (ValueError, KeyError, UnicodeError) as error:
             raise Refusal(400, "The upload is no valid form.", code="invalid_form") from error
@@ -201,7 +201,7 @@ class Uploads:
         name = clean_name(part.filename or "")
         most = self._image_limits.max_bytes
         if (part.size or 0) > most:
-            raise over("picture_bytes", most, f"{name} has {part.size or 0:,} bytes", "Send a smaller one.", status=413)
+            raise over("image_bytes", most, f"{name} has {part.size or 0:,} bytes", "Send a smaller one.", status=413)
         data = await part.read()
         try:
             await asyncio.to_thread(read_size, data, name, self._image_limits)

@@ -37,7 +37,7 @@ def mount(app: FastAPI, service: Service) -> None:
     """Adds the web chat to the application, below all routes that it has.
 
     It opens behind the engine: Gradio takes seconds to import, and who asks through the API need not wait for it.
-    Votes go to the service's log, and what is shown to ``FILE-pictures`` beside it; without a log there are no votes.
+    Votes go to the service's log, and what is shown to ``FILE-images`` beside it; without a log there are no votes.
     """
     page = _Page(service)
     app.state.door = page.door
@@ -73,7 +73,7 @@ class _Page:
             return
         uploads = None
         try:
-            uploads = await asyncio.to_thread(Uploads, self._service.limits, self._service.pictures.image_limits)
+            uploads = await asyncio.to_thread(Uploads, self._service.limits, self._service.images.image_limits)
             talks = _make_talks(self._service, uploads)
             # Gradio makes event loops that nobody closes where it is used without a running one.
             outer = await asyncio.to_thread(asyncio.run, _build(talks))
@@ -114,8 +114,8 @@ class _Page:
 
 def _make_talks(service: Service, uploads: Uploads) -> Talks:
     log = service.settings.log
-    save_in = log.with_name(f"{log.name}-pictures") if log is not None else None
-    return Talks(service, Album(service.pictures, [uploads.folder], save_in))
+    save_in = log.with_name(f"{log.name}-images") if log is not None else None
+    return Talks(service, Album(service.images, [uploads.folder], save_in))
 
 
 async def _build(talks: Talks) -> FastAPI:
@@ -142,7 +142,7 @@ async def _build(talks: Talks) -> FastAPI:
         pwa=False,
         enable_monitoring=False,
         show_error=False,
-        max_file_size=service.limits.picture_bytes,
+        max_file_size=service.limits.image_bytes,
         favicon_path=str(ASSETS / "icon.png"),
         theme=make_theme(),
         # Not as ``css``, which Gradio confines to what is below its own container.

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from llava.backends.protocol import ChatRequest, Delta, SentPicture
+from llava.backends.protocol import ChatRequest, Delta, SentImage
 from llava.errors import LlavaError
 from llava.serve import schemas
 from llava.serve.body import read_json
@@ -117,16 +117,16 @@ async def _begin(service: Service, request: Request) -> Response:
         check_model(service, body.model)
     check_characters(service, len(body.prompt), "prompt")
     images, limits = body.images or [], service.limits
-    if len(images) > limits.pictures:
-        raise over("pictures", limits.pictures, f"There are {len(images):,} pictures", "Send fewer.", param="images")
+    if len(images) > limits.images:
+        raise over("images", limits.images, f"There are {len(images):,} images", "Send fewer.", param="images")
     if body.max_new_tokens < 1:  # where the front end's slider begins
         return Response(_piece({"text": body.prompt + _NO_ROOM, "error_code": 0}), media_type=_KIND)
     sampling = schemas.read_sampling(body, limits)
 
     async def make() -> ChatRequest:
         named = [(_as_uri(data), f"images.{i}") for i, data in enumerate(images)]
-        pictures = tuple(map(SentPicture, await service.pictures.load_all(named)))
-        return ChatRequest(sampling=sampling, prompt=body.prompt, pictures=pictures)
+        sent = tuple(map(SentImage, await service.images.load_all(named)))
+        return ChatRequest(sampling=sampling, prompt=body.prompt, images=sent)
 
     ticket = Ticket()
     pieces = _write_pieces(body.prompt, service.chat(make, "worker", ticket))

@@ -107,7 +107,7 @@ def _ask_where(rng: random.Random, scene: Scene, things: list[_Thing]) -> None:
         kinds["position by color"] = [f"{t.color} object" for t in things]
         for task, name in ways.items():
             if kinds[task].count(name) == 1:
-                question = choose(rng, f"Where is the {name}?", f"Where in the picture is the {name}?")
+                question = choose(rng, f"Where is the {name}?", f"Where in the image is the {name}?")
                 scene.turns.append(Turn(question, place, task))
         if places.count(place) == 1:
             scene.turns.append(
@@ -133,7 +133,7 @@ def _ask_existence(rng: random.Random, scene: Scene, things: list[_Thing], held_
         ]
     for name, is_there, of_task in asked:
         named = f"{article(name)} {name}"
-        question = choose(rng, f"Is there {named}?", f"Is there {named} in the picture?")
+        question = choose(rng, f"Is there {named}?", f"Is there {named} in the image?")
         scene.turns.append(Turn(question, "yes" if is_there else "no", of_task))
 
 

@@ -1,4 +1,4 @@
-"""Pictures to read: single words, lines, forms and receipts, signs and screens."""
+"""Images to read: single words, lines, forms and receipts, signs and screens."""
 
 from __future__ import annotations
 

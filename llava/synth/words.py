@@ -1,4 +1,4 @@
-"""What is written in the pictures: words, names, numbers, codes, prices and dates.
+"""What is written in the images: words, names, numbers, codes, prices and dates.
 
 A tenth of the words, chosen by hash, is never drawn for training: the held-out suite reads those.
 The word list is a sample of SCOWL (see words-licence.txt).
@@ -20,7 +20,7 @@ _CODAS = ["", "", "", "n", "r", "s", "t", "l", "m", "nd", "rk", "st", "x", "ck"]
 RESERVED = frozenset(
     """red orange yellow green blue purple pink brown gray black white circle square triangle star diamond cross
     hexagon ring yes no top bottom left right center bar bars line lines button sign what how many which text says
-    written object objects picture chart form receipt window color shape largest smallest larger than above below
+    written object objects image chart form receipt window color shape largest smallest larger than above below
     first second third fourth fifth sixth value price name total there""".split()
 )
 

@@ -22,7 +22,7 @@ from llava.conversation import Conversation, conv_templates
 from llava.errors import BadImage, UsageError
 from llava.image.geometry import Size, Tiling, plan_tiles
 from llava.image.pixels import ImageProcessor, make_pixels
-from llava.image.source import Limits, load_picture
+from llava.image.source import Limits, load_image
 from llava.prompt import render
 
 
@@ -83,7 +83,7 @@ class JsonSamples:
                 raise BadImage(
                     f"Sample {row.get('id', index)} names the image '{name}', which lies outside {self.image_folder}."
                 )
-            images.append(load_picture(path, Limits(draws_damaged=False)).image)
+            images.append(load_image(path, Limits(draws_damaged=False)).image)
         return Sample(tuple(images), row["conversations"])
 
 

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from llava import load_model
-from llava.answer import place_pictures, start_conversation
+from llava.answer import place_images, start_conversation
 from llava.backends.answerer import Answerer
 from llava.engine.engine import Engine
 from llava.errors import ContextTooLong, UsageError
-from llava.image.source import Picture, load_picture
+from llava.image.source import LoadedImage, load_image
 from llava.sampling import Sampling
 
 
@@ -27,13 +27,13 @@ def loaded(next_folder: Path) -> Any:
 
 
 @pytest.fixture
-def picture(photo: Path) -> Picture:
-    return load_picture(photo)
+def image(photo: Path) -> LoadedImage:
+    return load_image(photo)
 
 
-def conversation(loaded: Any, question: str, num_pictures: int = 1) -> Any:
+def conversation(loaded: Any, question: str, num_images: int = 1) -> Any:
     begun = start_conversation(loaded)
-    begun.append_message(begun.roles[0], place_pictures(loaded, question, num_pictures))
+    begun.append_message(begun.roles[0], place_images(loaded, question, num_images))
     begun.append_message(begun.roles[1], None)
     return begun
 
@@ -51,9 +51,9 @@ def forbid_generate(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(type(loaded.model), "generate", refuse)
 
 
-def test_both_ways_say_the_same(loaded: Any, picture: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_ways_say_the_same(loaded: Any, image: LoadedImage, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = Answerer(loaded)
-    asked = (conversation(loaded, "What is it?"), [picture], Sampling(max_new_tokens=14))
+    asked = (conversation(loaded, "What is it?"), [image], Sampling(max_new_tokens=14))
     pieces: list[str] = []
     slow = backend._generate(backend.prepare(*asked), 0.0, pieces.append)
     assert "".join(pieces) == slow.text
@@ -68,12 +68,12 @@ def test_both_ways_say_the_same(loaded: Any, picture: Picture, monkeypatch: pyte
 
 
 def test_both_ways_take_a_penalty_and_the_checkpoints_own(
-    loaded: Any, picture: Picture, monkeypatch: pytest.MonkeyPatch
+    loaded: Any, image: LoadedImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backend = Answerer(loaded)
 
     def say_both(**settings: Any) -> str:
-        asked = (conversation(loaded, "What is it?"), [picture], Sampling(max_new_tokens=40, **settings))
+        asked = (conversation(loaded, "What is it?"), [image], Sampling(max_new_tokens=40, **settings))
         slow = backend._generate(backend.prepare(*asked), 0.0, None).text
         assert backend.answer(*asked).text == slow
         return slow
@@ -117,7 +117,7 @@ def test_more_conversations_than_an_engine_lets_wait_are_answered(loaded: Any, m
 
 @pytest.mark.parametrize("name", ["encode_images", "prepare_inputs_labels_for_multimodal", "forward"])
 def test_a_replaced_part_takes_effect(
-    loaded: Any, picture: Picture, monkeypatch: pytest.MonkeyPatch, name: str
+    loaded: Any, image: LoadedImage, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     kind = type(loaded.model)
     original, calls = getattr(kind, name), []
@@ -128,7 +128,7 @@ def test_a_replaced_part_takes_effect(
 
     monkeypatch.setattr(kind, name, replacement)
     backend = Answerer(loaded)
-    backend.answer(conversation(loaded, "What?"), [picture], Sampling(max_new_tokens=2))
+    backend.answer(conversation(loaded, "What?"), [image], Sampling(max_new_tokens=2))
     assert calls
     assert backend._engine is None
     with pytest.raises(UsageError, match=f"its {name} was replaced"):
@@ -136,10 +136,10 @@ def test_a_replaced_part_takes_effect(
 
 
 def test_replaced_attention_and_hooks_take_effect_and_are_told_once(
-    loaded: Any, picture: Picture, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    loaded: Any, image: LoadedImage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     backend = Answerer(loaded)
-    asked = (conversation(loaded, "What?"), [picture], Sampling(max_new_tokens=2))
+    asked = (conversation(loaded, "What?"), [image], Sampling(max_new_tokens=2))
     kind, seen = type(loaded.model.get_model().layers[0].self_attn), []
     original = kind.forward
 
@@ -162,13 +162,13 @@ def test_replaced_attention_and_hooks_take_effect_and_are_told_once(
     backend.answer(*asked)
 
 
-def test_beams_and_cut_prompts_go_through_generate(loaded: Any, picture: Picture) -> None:
+def test_beams_and_cut_prompts_go_through_generate(loaded: Any, image: LoadedImage) -> None:
     backend = Answerer(loaded)
-    backend.answer(conversation(loaded, "What?"), [picture], Sampling(num_beams=2, max_new_tokens=2))
+    backend.answer(conversation(loaded, "What?"), [image], Sampling(num_beams=2, max_new_tokens=2))
     config = loaded.model.config
     config.truncate_to_model_max_length, config.tokenizer_model_max_length = True, 40
     try:
-        cut = backend.answer(conversation(loaded, "What?"), [picture], Sampling(max_new_tokens=2))
+        cut = backend.answer(conversation(loaded, "What?"), [image], Sampling(max_new_tokens=2))
     finally:
         del config.truncate_to_model_max_length, config.tokenizer_model_max_length
     assert cut.prompt_tokens == 40
@@ -176,22 +176,22 @@ def test_beams_and_cut_prompts_go_through_generate(loaded: Any, picture: Picture
     assert backend._engine is None
 
 
-def test_an_exception_while_text_comes_ends_the_answer(loaded: Any, picture: Picture) -> None:
+def test_an_exception_while_text_comes_ends_the_answer(loaded: Any, image: LoadedImage) -> None:
     backend = Answerer(loaded)
 
     def interrupt(_: str) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        backend.answer(conversation(loaded, "What?"), [picture], Sampling(max_new_tokens=900), interrupt)
-    after = backend.answer(conversation(loaded, "What?"), [picture], Sampling(max_new_tokens=4))
+        backend.answer(conversation(loaded, "What?"), [image], Sampling(max_new_tokens=900), interrupt)
+    after = backend.answer(conversation(loaded, "What?"), [image], Sampling(max_new_tokens=4))
     assert after.new_tokens == 4
     backend.engine.close()
     assert backend.engine.stats().num_running == 0
 
 
-def test_where_memory_is_short_answers_are(loaded: Any, picture: Picture) -> None:
-    asked = (conversation(loaded, "What?"), [picture], Sampling(max_new_tokens=500))
+def test_where_memory_is_short_answers_are(loaded: Any, image: LoadedImage) -> None:
+    asked = (conversation(loaded, "What?"), [image], Sampling(max_new_tokens=500))
     prompt_tokens = Answerer(loaded).prepare(*asked).prompt_tokens
     config = loaded.model.config
     of_position = 2 * config.num_hidden_layers * config.num_key_value_heads * config.head_dim * 4
@@ -260,9 +260,9 @@ def test_torchs_own_numbers_decide_where_no_seed_is_given(loaded: Any) -> None:
 
 
 def test_more_beams_than_fit_are_refused_before_they_take_the_memory(
-    loaded: Any, picture: Picture, monkeypatch: pytest.MonkeyPatch
+    loaded: Any, image: LoadedImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forbid_generate(loaded, monkeypatch)
-    asked = (conversation(loaded, "What?"), [picture])
+    asked = (conversation(loaded, "What?"), [image])
     with pytest.raises(UsageError, match=r"^10000000000 beams take .* free. Search with at most \d+\.$"):
         Answerer(loaded).answer(*asked, Sampling(num_beams=10**10, max_new_tokens=2))

@@ -12,9 +12,9 @@ import pytest
 from llava import load_model
 from llava.answer import ask
 from llava.backends.engine_backend import EngineBackend, _TokenDecoder, name_model
-from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentPicture
+from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentImage
 from llava.errors import ContextTooLong, EngineClosed, EngineFull, RequestTooLarge, UsageError
-from llava.image.source import Picture, load_picture
+from llava.image.source import LoadedImage, load_image
 from llava.sampling import Sampling
 from tests.backends.test_process import until
 from tests.tiny_tokenizers import byte_level, words_and_letters
@@ -26,11 +26,11 @@ def loaded(next_folder: Path) -> Any:
 
 
 @pytest.fixture
-def picture(photo: Path) -> Picture:
-    return load_picture(photo)
+def image(photo: Path) -> LoadedImage:
+    return load_image(photo)
 
 
-def request(*parts: str | SentPicture, **more: Any) -> ChatRequest:
+def request(*parts: str | SentImage, **more: Any) -> ChatRequest:
     sampling = Sampling(**{"max_new_tokens": 12, **more.pop("sampling", {})})
     return ChatRequest((ChatMessage("user", parts),), sampling, **more)
 
@@ -61,9 +61,9 @@ def text_of(deltas: list[Delta], index: int = 0) -> str:
     return "".join(delta.text for delta in deltas if delta.index == index)
 
 
-def test_it_says_what_ask_says(loaded: Any, picture: Picture) -> None:
-    expected = ask(loaded, "What is it?", [picture, picture], Sampling(max_new_tokens=12))
-    asked = request(SentPicture(picture), SentPicture(picture), "What is it?")
+def test_it_says_what_ask_says(loaded: Any, image: LoadedImage) -> None:
+    expected = ask(loaded, "What is it?", [image, image], Sampling(max_new_tokens=12))
+    asked = request(SentImage(image), SentImage(image), "What is it?")
     deltas = run(loaded, lambda own: collect(own, asked))
     assert text_of(deltas) == expected.text
     assert deltas[-1].finish_reason == "length"
@@ -87,9 +87,9 @@ def test_choices_are_those_of_the_seeds_that_follow(loaded: Any) -> None:
     assert len(set(three)) == 3
 
 
-def test_low_detail_is_one_tile_and_no_other_picture(loaded: Any, picture: Picture) -> None:
+def test_low_detail_is_one_tile_and_no_other_image(loaded: Any, image: LoadedImage) -> None:
     async def work(own: EngineBackend) -> Any:
-        asked = [request(SentPicture(picture, detail), "What?", top_logprobs=0) for detail in ("low", "high", "low")]
+        asked = [request(SentImage(image, detail), "What?", top_logprobs=0) for detail in ("low", "high", "low")]
         return [await collect(own, one) for one in asked]
 
     low, high, again = run(loaded, work)
@@ -145,7 +145,7 @@ def test_stopping_breaks_open_answers_off(loaded: Any) -> None:
     run(loaded, work)
 
 
-def test_what_does_not_fit_is_refused_before_the_first_delta(loaded: Any, picture: Picture) -> None:
+def test_what_does_not_fit_is_refused_before_the_first_delta(loaded: Any, image: LoadedImage) -> None:
     async def work(own: EngineBackend) -> None:
         with pytest.raises(ContextTooLong, match=rf"takes \d+ tokens, .* holds {own.context_tokens}"):
             await own.chat(request("word " * 5000)).__anext__()
@@ -153,9 +153,7 @@ def test_what_does_not_fit_is_refused_before_the_first_delta(loaded: Any, pictur
             await own.chat(ChatRequest(prompt="See <image>")).__anext__()
         with pytest.raises(ContextTooLong):
             await own.chat(ChatRequest(prompt="word " * 5000)).__anext__()
-        asked = ChatRequest(
-            prompt="See <image>:", pictures=(SentPicture(picture),), sampling=Sampling(max_new_tokens=3)
-        )
+        asked = ChatRequest(prompt="See <image>:", images=(SentImage(image),), sampling=Sampling(max_new_tokens=3))
         assert (await collect(own, asked))[-1].usage.image_tokens > 5  # type: ignore[union-attr]
 
     run(loaded, work)

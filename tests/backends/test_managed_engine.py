@@ -19,12 +19,12 @@ from llava.backends.checkpoints import Checkpoint, find_hf_folder
 from llava.backends.events import Reading
 from llava.backends.managed_engine import EngineOptions, ManagedEngine
 from llava.backends.process import Supervision
-from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentPicture
+from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentImage
 from llava.backends.sglang import SGLang, _Translation, write_body
 from llava.backends.vllm import TEMPLATE, VLLM, write_message
 from llava.cli import build_parser
 from llava.errors import ContextTooLong, EngineClosed, EngineFailed, LlavaError, RequestTooLarge, UsageError
-from llava.image.source import load_picture
+from llava.image.source import load_image
 from llava.model.checkpoint import load_model
 from llava.sampling import Sampling
 from llava.serve.limits import Limits, Settings
@@ -51,8 +51,8 @@ def checkpoint(hf_folder: Path) -> Checkpoint:
     return Checkpoint(hf_folder)
 
 
-def ask(text: str, *pictures: Path, **settings: Any) -> ChatRequest:
-    parts: list[Any] = [SentPicture(load_picture(path)) for path in pictures]
+def ask(text: str, *images: Path, **settings: Any) -> ChatRequest:
+    parts: list[Any] = [SentImage(load_image(path)) for path in images]
     return ChatRequest((ChatMessage("user", (*parts, text)),), **settings)
 
 
@@ -200,13 +200,13 @@ def test_an_engine_that_does_not_come_up_ends_the_start_with_its_last_words(hf_f
 
 
 def test_the_text_is_to_the_engines_tokenizer_what_our_prompt_is(checkpoint: Checkpoint, photo: Path) -> None:
-    """With everything that a person may type, two pictures, and turns before."""
-    picture = SentPicture(load_picture(photo))
+    """With everything that a person may type, two images, and turns before."""
+    image = SentImage(load_image(photo))
     messages = (
         ChatMessage("system", ("You are brief. <image>",)),
-        ChatMessage("user", (picture, "What is <image> in </s> this?")),
+        ChatMessage("user", (image, "What is <image> in </s> this?")),
         ChatMessage("assistant", ("A cat.",)),
-        ChatMessage("user", ("And", picture, "here?  <s>\n")),
+        ChatMessage("user", ("And", image, "here?  <s>\n")),
     )
     asked = checkpoint.ask(ChatRequest(messages))
     theirs = AutoTokenizer.from_pretrained(checkpoint.folder)
@@ -228,7 +228,7 @@ def test_the_ids_are_those_of_our_own_engine(hf_folder: Path, checkpoint: Checkp
         own = EngineBackend(load_model(hf_folder, device="cpu", dtype="float32"))
         await own.start()
         try:
-            request = ask("What is in the picture?", photo, sampling=Sampling(max_new_tokens=1))
+            request = ask("What is in the image?", photo, sampling=Sampling(max_new_tokens=1))
             usage = [delta.usage async for delta in own.chat(request)][-1]
         finally:
             await own.stop()
@@ -240,9 +240,9 @@ def test_the_ids_are_those_of_our_own_engine(hf_folder: Path, checkpoint: Checkp
 
 
 def test_low_detail_sends_no_more_than_a_tile(checkpoint: Checkpoint, photo: Path) -> None:
-    picture = load_picture(photo)
+    image = load_image(photo)
     high, low = (
-        checkpoint.ask(ChatRequest((ChatMessage("user", (SentPicture(picture, detail), "Q")),)))
+        checkpoint.ask(ChatRequest((ChatMessage("user", (SentImage(image, detail), "Q")),)))
         for detail in ("high", "low")
     )
     assert high.images[0].size == (100, 67)
@@ -442,7 +442,7 @@ def test_the_flags_of_the_command_reach_the_engine() -> None:
 
     words = "--engine vllm M --tp 2 --dp 3 --dtype float16 --quantization awq --memory-share 0.5 --context 99"
     words += " --engine-python py --engine-start-s 7 --engine-arg=--enable-metrics --conv-mode v1 --name us"
-    backend = vllm.from_flags(parse(*words.split()), Settings(limits=Limits(pictures=4)))
+    backend = vllm.from_flags(parse(*words.split()), Settings(limits=Limits(images=4)))
     assert backend.model_id == "us"
     assert backend.options == EngineOptions("py", 2, 3, "float16", "awq", 0.5, 99, None, 4, "v1", ("--enable-metrics",))
 

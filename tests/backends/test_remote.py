@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 from PIL import Image, ImageChops
 
-from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentPicture
+from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentImage
 from llava.backends.remote import Remote, Timeouts, guard_markup, write_messages
 from llava.errors import EngineClosed, EngineFailed, EngineFull, LlavaError, UsageError
-from llava.image.source import load_picture
+from llava.image.source import load_image
 from llava.sampling import Sampling
 from tests.backends.fake_engine import FakeEngine
 from tests.backends.test_process import until
@@ -132,10 +132,10 @@ def test_a_text_to_be_continued_goes_to_completions() -> None:
     assert run(task) == ("/v1/completions", "a cat ")
 
 
-def test_pictures_go_as_png_in_their_places_with_their_detail() -> None:
+def test_images_go_as_png_in_their_places_with_their_detail() -> None:
     image = Image.linear_gradient("L").resize((31, 17)).convert("RGB")
-    picture = load_picture(image)
-    (message,) = write_messages([ChatMessage("user", ("before", SentPicture(picture, "low"), "after"))])
+    loaded = load_image(image)
+    (message,) = write_messages([ChatMessage("user", ("before", SentImage(loaded, "low"), "after"))])
     assert [part["type"] for part in message["content"]] == ["text", "image_url", "text"]
     sent = message["content"][1]["image_url"]
     head, _, body = sent["url"].partition(",")
@@ -193,7 +193,7 @@ def test_log_probabilities_are_read() -> None:
 
 
 FAULTS: dict[str, tuple[type[LlavaError], str]] = {
-    "status 400 the picture is odd": (EngineFailed, "status 400: the picture is odd"),
+    "status 400 the image is odd": (EngineFailed, "status 400: the image is odd"),
     "status 500 it broke": (EngineFailed, "status 500: it broke"),
     "status 429 full": (EngineFull, "too busy: full Ask again in 7 s."),
     "status 503 loading": (EngineClosed, "too busy: loading"),

@@ -11,11 +11,11 @@ import torch
 from transformers import GenerationConfig
 
 from llava import load_model
-from llava.answer import ask, place_pictures, start_conversation
+from llava.answer import ask, place_images, start_conversation
 from llava.backends.answerer import Answerer
 from llava.engine.sampler import Sampler
 from llava.errors import CheckpointError, Notice, UsageError
-from llava.image.source import Picture, load_picture
+from llava.image.source import LoadedImage, load_image
 from llava.model.generation import (
     FIELDS,
     How,
@@ -57,8 +57,8 @@ def loaded(next_folder: Path) -> Any:
 
 
 @pytest.fixture
-def picture(photo: Path) -> Picture:
-    return load_picture(photo)
+def image(photo: Path) -> LoadedImage:
+    return load_image(photo)
 
 
 @pytest.fixture
@@ -66,14 +66,14 @@ def say(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Both ways' answers to a question with these fields set; they have to be equal."""
     backend = Answerer(loaded)
 
-    def say(fields: dict[str, Any], picture: Picture | None = None, **settings: Any) -> Any:
+    def say(fields: dict[str, Any], image: LoadedImage | None = None, **settings: Any) -> Any:
         config = read_generation_config({"eos_token_id": END, "pad_token_id": 0, **fields}, "file", loaded.model)
         monkeypatch.setattr(loaded.model, "generation_config", config)
         conversation = start_conversation(loaded)
-        pictures = [picture] if picture is not None else []
-        conversation.append_message(conversation.roles[0], place_pictures(loaded, "What is it?", len(pictures)))
+        images = [image] if image is not None else []
+        conversation.append_message(conversation.roles[0], place_images(loaded, "What is it?", len(images)))
         conversation.append_message(conversation.roles[1], None)
-        asked = (conversation, pictures, Sampling(**{"max_new_tokens": 14, **settings}))
+        asked = (conversation, images, Sampling(**{"max_new_tokens": 14, **settings}))
         slow = backend._generate(backend.prepare(*asked), 0.0, None)
         if asked[2].num_beams > 1:
             return slow
@@ -119,12 +119,12 @@ def complete(name: str, say: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", FOLLOWED)
-def test_engine_and_generate_say_the_same_greedily(picture: Picture, say: Any, name: str) -> None:
+def test_engine_and_generate_say_the_same_greedily(image: LoadedImage, say: Any, name: str) -> None:
     fields = complete(name, say)
     plain = say({**fields, name: None})
     changed = say(fields)
-    say(fields, picture)
-    say(fields, picture, num_beams=2)
+    say(fields, image)
+    say(fields, image, num_beams=2)
     # Renormalizing changes no choice, healthy logits are not mended, and warpers wait for words to be drawn.
     changes_nothing = {
         "renormalize_logits",
@@ -178,21 +178,21 @@ def test_a_field_that_changes_nothing_leaves_the_fast_path(loaded: Any) -> None:
     assert Sampler(Sampling()).is_argmax
 
 
-def test_several_fields_together_and_a_samplings_own(loaded: Any, picture: Picture, say: Any) -> None:
+def test_several_fields_together_and_a_samplings_own(loaded: Any, image: LoadedImage, say: Any) -> None:
     fields = {"no_repeat_ngram_size": 2, "repetition_penalty": 1.2, "bad_words_ids": [[310]], "suppress_tokens": [311]}
-    together = say(fields, picture, max_new_tokens=40)
-    assert say({**fields, "renormalize_logits": True}, picture, max_new_tokens=40).text == together.text
-    plain = say({}, picture, max_new_tokens=40)
+    together = say(fields, image, max_new_tokens=40)
+    assert say({**fields, "renormalize_logits": True}, image, max_new_tokens=40).text == together.text
+    plain = say({}, image, max_new_tokens=40)
     assert together.text != plain.text
-    assert say(fields, picture, max_new_tokens=40, no_repeat_ngram_size=0, repetition_penalty=1.0).text != together.text
-    assert say({}, picture, max_new_tokens=40, no_repeat_ngram_size=1).text != plain.text
+    assert say(fields, image, max_new_tokens=40, no_repeat_ngram_size=0, repetition_penalty=1.0).text != together.text
+    assert say({}, image, max_new_tokens=40, no_repeat_ngram_size=1).text != plain.text
     bad = plain.text[0]
-    assert bad not in say({}, picture, bad_words=(bad,)).text
+    assert bad not in say({}, image, bad_words=(bad,)).text
     ends_at_once = {"sequence_bias": [[[END], 100.0]]}
-    assert say(ends_at_once, picture).new_tokens == 1
-    assert say(ends_at_once, picture, min_new_tokens=5).new_tokens == 6
+    assert say(ends_at_once, image).new_tokens == 1
+    assert say(ends_at_once, image, min_new_tokens=5).new_tokens == 6
     with pytest.raises(UsageError, match="suppress_tokens holds 400, but the model has only 400 tokens"):
-        say({}, picture, suppress_tokens=(400,))
+        say({}, image, suppress_tokens=(400,))
     with pytest.raises(UsageError, match="too many words and tokens are barred"):
         Answerer(loaded).answer(
             start(loaded), [], Sampling(suppress_tokens=tuple(range(loaded.model.config.vocab_size)))
@@ -214,20 +214,20 @@ def start(loaded: Any) -> Any:
     return conversation
 
 
-def test_stop_strings_end_an_answer_with_and_without_beams(loaded: Any, picture: Picture, say: Any) -> None:
-    plain = say({}, picture)
+def test_stop_strings_end_an_answer_with_and_without_beams(loaded: Any, image: LoadedImage, say: Any) -> None:
+    plain = say({}, image)
     stop = plain.text[3:5]
-    stopped = say({"stop_strings": [stop]}, picture)
+    stopped = say({"stop_strings": [stop]}, image)
     assert stopped.text == plain.text[: plain.text.index(stop)].rstrip()
     assert (stopped.finish_reason, stopped.stop_text, stopped.finished) == ("stop_string", stop, True)
-    assert say({"stop_strings": stop}, picture).text == stopped.text
-    beams = say({}, picture, num_beams=2).text
+    assert say({"stop_strings": stop}, image).text == stopped.text
+    beams = say({}, image, num_beams=2).text
     stop = beams[3:5]
-    assert stop not in say({"stop_strings": stop, "length_penalty": 0.5}, picture, num_beams=2).text
+    assert stop not in say({"stop_strings": stop, "length_penalty": 0.5}, image, num_beams=2).text
 
 
-def test_an_answer_ends_when_its_time_is_over(loaded: Any, picture: Picture, say: Any) -> None:
-    reply = say({"max_time": 1e-9}, picture)
+def test_an_answer_ends_when_its_time_is_over(loaded: Any, image: LoadedImage, say: Any) -> None:
+    reply = say({"max_time": 1e-9}, image)
     assert (reply.new_tokens, reply.finish_reason, reply.finished) == (1, "time", False)
     assert "max_time" in reply.explain()
 
@@ -277,12 +277,12 @@ def test_every_field_that_nobody_follows_is_tried() -> None:
 
 @pytest.mark.parametrize("name", UNFOLLOWED)
 def test_what_nobody_follows_is_named_once_and_changes_nothing(
-    loaded: Any, picture: Picture, say: Any, name: str, caplog: pytest.LogCaptureFixture
+    loaded: Any, image: LoadedImage, say: Any, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    plain = say({}, picture)
+    plain = say({}, image)
     fields = {name: UNFOLLOWED[name], **({"top_k": 4, "do_sample": True} if name == "penalty_alpha" else {})}
-    assert say(fields, picture).text == plain.text
-    assert say(fields, picture, num_beams=2).text == say({}, picture, num_beams=2).text
+    assert say(fields, image).text == plain.text
+    assert say(fields, image, num_beams=2).text == say({}, image, num_beams=2).text
     say(fields)  # sets the configuration
     assert f"{name}={UNFOLLOWED[name]!r}"[:50] in (Answerer(loaded).notice or "")
 

@@ -6,25 +6,25 @@ import pytest
 from PIL import Image
 
 from llava.answer import conv_templates
-from llava.backends.protocol import ChatMessage, SentPicture
+from llava.backends.protocol import ChatMessage, SentImage
 from llava.backends.turns import write_conversation, write_parts
 from llava.errors import UsageError
-from llava.image.source import load_picture
+from llava.image.source import load_image
 from llava.prompt import escape_image_tokens
 
-PICTURE = SentPicture(load_picture(Image.new("RGB", (4, 4))))
-OTHER = SentPicture(load_picture(Image.new("RGB", (5, 4))), "low")
+IMAGE = SentImage(load_image(Image.new("RGB", (4, 4))))
+OTHER = SentImage(load_image(Image.new("RGB", (5, 4))), "low")
 
 
-def user(*parts: str | SentPicture) -> ChatMessage:
+def user(*parts: str | SentImage) -> ChatMessage:
     return ChatMessage("user", parts)
 
 
-def assistant(*parts: str | SentPicture) -> ChatMessage:
+def assistant(*parts: str | SentImage) -> ChatMessage:
     return ChatMessage("assistant", parts)
 
 
-def system(*parts: str | SentPicture) -> ChatMessage:
+def system(*parts: str | SentImage) -> ChatMessage:
     return ChatMessage("system", parts)
 
 
@@ -36,30 +36,30 @@ def write(template: str, *messages: ChatMessage) -> str:
     ("parts", "text"),
     [
         (("Hi",), "Hi"),
-        ((PICTURE, "What?"), "<image>\nWhat?"),
-        ((PICTURE, OTHER, "What?"), "<image>\n<image>\nWhat?"),
-        ((PICTURE,), "<image>\n"),
-        (("See", PICTURE), "See\n<image>"),
-        (("See\n", PICTURE, "there"), "See\n<image>\nthere"),
-        ((PICTURE, "and", OTHER, "?"), "<image>\nand\n<image>\n?"),
+        ((IMAGE, "What?"), "<image>\nWhat?"),
+        ((IMAGE, OTHER, "What?"), "<image>\n<image>\nWhat?"),
+        ((IMAGE,), "<image>\n"),
+        (("See", IMAGE), "See\n<image>"),
+        (("See\n", IMAGE, "there"), "See\n<image>\nthere"),
+        ((IMAGE, "and", OTHER, "?"), "<image>\nand\n<image>\n?"),
         (("one", "two"), "one\ntwo"),
         (("", "two", ""), "two"),
         ((), ""),
     ],
 )
-def test_every_part_has_lines_of_its_own(parts: tuple[str | SentPicture, ...], text: str) -> None:
+def test_every_part_has_lines_of_its_own(parts: tuple[str | SentImage, ...], text: str) -> None:
     assert write_parts(parts, "<image>") == text
 
 
-def test_pictures_come_in_the_order_of_their_slots() -> None:
-    messages = [system("A", OTHER), user(PICTURE, "Q"), assistant("A", OTHER), user("Q", PICTURE, OTHER)]
-    conversation, pictures = write_conversation(messages, conv_templates["v1"], "<image>")
-    assert pictures == [OTHER, PICTURE, OTHER, PICTURE, OTHER]
+def test_images_come_in_the_order_of_their_slots() -> None:
+    messages = [system("A", OTHER), user(IMAGE, "Q"), assistant("A", OTHER), user("Q", IMAGE, OTHER)]
+    conversation, images = write_conversation(messages, conv_templates["v1"], "<image>")
+    assert images == [OTHER, IMAGE, OTHER, IMAGE, OTHER]
     assert conversation.get_prompt().count("<image>") == 5
 
 
 def test_a_chat_is_what_the_template_says_it_is() -> None:
-    written = write("v1", user(PICTURE, "Q1"), assistant("A1"), user("Q2"))
+    written = write("v1", user(IMAGE, "Q1"), assistant("A1"), user("Q2"))
     conversation = conv_templates["v1"].copy()
     for role, text in zip(conversation.roles * 2, ("<image>\nQ1", "A1", "Q2", None), strict=True):
         conversation.append_message(role, text)

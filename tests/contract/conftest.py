@@ -1,4 +1,4 @@
-"""Checkpoints whose random weights answer differently to each picture, and pictures to ask them about."""
+"""Checkpoints whose random weights answer differently to each image, and images to ask them about."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 
 def enliven(tensors: dict[str, Any]) -> None:
-    """Weights of a size at which what a picture shows reaches the answer; no bytes and special tokens are said."""
+    """Weights of a size at which what an image shows reaches the answer; no bytes and special tokens are said."""
     import torch
 
     generator = torch.Generator().manual_seed(5)
@@ -59,11 +59,11 @@ def square_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Three pictures of unlike shapes and contents, which LLaVA-1.6 cuts into different numbers of tiles."""
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Three images of unlike shapes and contents, which LLaVA-1.6 cuts into different numbers of tiles."""
     from PIL import Image
 
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     paths = []
     for name, size, turn in (("wide", (90, 30), 0), ("tall", (25, 28), 90), ("square", (64, 60), 180)):
         red, green = Image.linear_gradient("L").rotate(turn), Image.radial_gradient("L").rotate(turn)

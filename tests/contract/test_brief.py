@@ -1,4 +1,4 @@
-"""The script that LLaVA's readers are given runs as it stands, but for the model's path and the picture."""
+"""The script that LLaVA's readers are given runs as it stands, but for the model's path and the image."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def make_args(folder: Path, photo: Path, **changes: Any) -> types.SimpleNamespac
     values = {
         "model_path": str(folder),
         "model_base": None,
-        "query": "What is in the picture?",
+        "query": "What is in the image?",
         "conv_mode": None,
         "image_file": str(photo),
         "sep": ",",
@@ -101,7 +101,7 @@ def test_the_answer_is_the_one_that_the_originals_steps_give(
         str(next_folder), None, get_model_name_from_path(str(next_folder))
     )
     conv = conv_templates["llava_v1"].copy()
-    conv.append_message(conv.roles[0], "<image>\nWhat is in the picture?")
+    conv.append_message(conv.roles[0], "<image>\nWhat is in the image?")
     conv.append_message(conv.roles[1], None)
     images = [Image.open(photo).convert("RGB")]
     images_tensor = process_images(images, image_processor, model.config).to(model.device, dtype=torch.float16)
@@ -154,17 +154,17 @@ def test_another_template_is_used_and_warned_of(
     assert capsys.readouterr().err == ""
 
 
-def test_placeholders_say_where_the_pictures_go(next_folder: Path, photo: Path) -> None:
-    first = run_llava.eval_model(make_args(next_folder, photo, query="<image-placeholder>\nWhat is in the picture?"))
+def test_placeholders_say_where_the_images_go(next_folder: Path, photo: Path) -> None:
+    first = run_llava.eval_model(make_args(next_folder, photo, query="<image-placeholder>\nWhat is in the image?"))
     assert first == run_llava.eval_model(make_args(next_folder, photo))
     both = f"{photo};{photo}"
     query = "First <image-placeholder> then <image-placeholder>."
     assert run_llava.eval_model(make_args(next_folder, photo, image_file=both, sep=";", query=query))
-    with pytest.raises(UsageError, match=r"has 2 <image-placeholder>, but there are 1 pictures"):
+    with pytest.raises(UsageError, match=r"has 2 <image-placeholder>, but there are 1 images"):
         run_llava.eval_model(make_args(next_folder, photo, query=query))
 
 
-def test_every_picture_has_its_place_without_placeholders(
+def test_every_image_has_its_place_without_placeholders(
     monkeypatch: pytest.MonkeyPatch, next_folder: Path, photo: Path
 ) -> None:
     import llava.answer
@@ -199,7 +199,7 @@ def test_the_command_line_takes_the_originals_flags(
     assert "nowhere.png" in capsys.readouterr().err
 
 
-def test_pictures_load_by_name_as_rgb(photo: Path) -> None:
+def test_images_load_by_name_as_rgb(photo: Path) -> None:
     args = types.SimpleNamespace(image_file=f"{photo},{photo}", sep=",")
     images = run_llava.load_images(run_llava.image_parser(args))
     assert [(image.size, image.mode) for image in images] == [((100, 67), "RGB")] * 2

@@ -19,30 +19,30 @@ import pytest
 
 MAX_NEW_TOKENS = 8
 TASKS = {
-    # One picture each, in the order in which lmms-eval would not take them: it sorts by length.
+    # One image each, in the order in which lmms-eval would not take them: it sorts by length.
     "single": [
-        {"question": "What is in the picture?", "pictures": [0]},
-        {"question": "What is in the picture?", "pictures": [1]},
-        {"question": "What is this, in a word?", "pictures": [2]},
+        {"question": "What is in the image?", "images": [0]},
+        {"question": "What is in the image?", "images": [1]},
+        {"question": "What is this, in a word?", "images": [2]},
     ],
     "several": [
-        {"question": "What is in the pictures?", "pictures": [0, 1]},
-        {"question": "Is this the picture in which a cat is?", "pictures": [2, 0, 2]},
-        {"question": "First <image> then <image> ?", "pictures": [1, 2]},
+        {"question": "What is in the images?", "images": [0, 1]},
+        {"question": "Is this the image in which a cat is?", "images": [2, 0, 2]},
+        {"question": "First <image> then <image> ?", "images": [1, 2]},
     ],
     "text": [
-        {"question": "What is a picture?", "pictures": []},
-        {"question": "What is in it, then?", "pictures": []},
+        {"question": "What is an image?", "images": []},
+        {"question": "What is in it, then?", "images": []},
     ],
-    # In a batch of two these two meet, and one of them has no picture.
+    # In a batch of two these two meet, and one of them has no image.
     "mixed": [
-        {"question": "What is in the picture?", "pictures": [2]},
-        {"question": "What is it?", "pictures": []},
+        {"question": "What is in the image?", "images": [2]},
+        {"question": "What is it?", "images": []},
     ],
     "choices": [
-        {"question": "Is it a cat?", "pictures": [0], "choices": ["yes", "no, a dog"], "answer": 0},
-        {"question": "What is in the picture?", "pictures": [2, 1], "choices": ["a", "the picture", "?"], "answer": 2},
-        {"question": "Is there a picture?", "pictures": [], "choices": ["no", "What"], "answer": 1},
+        {"question": "Is it a cat?", "images": [0], "choices": ["yes", "no, a dog"], "answer": 0},
+        {"question": "What is in the image?", "images": [2, 1], "choices": ["a", "the image", "?"], "answer": 2},
+        {"question": "Is there an image?", "images": [], "choices": ["no", "What"], "answer": 1},
     ],
 }
 TASK_FILE = """
@@ -51,7 +51,7 @@ dataset_path: json
 dataset_kwargs: {{data_files: {{test: {name}.jsonl}}}}
 test_split: test
 output_type: {output_type}
-doc_to_visual: !function pictures.doc_to_visual
+doc_to_visual: !function images.doc_to_visual
 doc_to_text: question
 doc_to_target: answer
 {more}
@@ -62,7 +62,7 @@ metric_list: [{{metric: exact_match, aggregation: mean, higher_is_better: true}}
 """
 CHOICE = """
 doc_to_choice: choices
-process_results: !function pictures.pick_the_likeliest
+process_results: !function images.pick_the_likeliest
 metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
 """
 FUNCTIONS = """
@@ -78,23 +78,22 @@ def pick_the_likeliest(doc, results):
 """
 
 
-def write_tasks(folder: Path, pictures: list[Path]) -> None:
+def write_tasks(folder: Path, images: list[Path]) -> None:
     folder.mkdir()
-    (folder / "pictures.py").write_text(FUNCTIONS)
+    (folder / "images.py").write_text(FUNCTIONS)
     for name, samples in TASKS.items():
         is_choice = "choices" in samples[0]
         output_type, more = ("multiple_choice", CHOICE) if is_choice else ("generate_until", GENERATION)
         (folder / f"{name}.yaml").write_text(TASK_FILE.format(name=name, output_type=output_type, more=more))
         lines = [
-            {"answer": "nothing", **sample, "paths": [str(pictures[i]) for i in sample["pictures"]]}
-            for sample in samples
+            {"answer": "nothing", **sample, "paths": [str(images[i]) for i in sample["images"]]} for sample in samples
         ]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def run_lmms_eval(folder: Path, checkpoint: Path, pictures: list[Path]) -> dict[str, dict[str, list[Any]]]:
+def run_lmms_eval(folder: Path, checkpoint: Path, images: list[Path]) -> dict[str, dict[str, list[Any]]]:
     """What lmms-eval logged, by batch size and task, in the order of the samples."""
-    write_tasks(folder / "tasks", pictures)
+    write_tasks(folder / "tasks", images)
     order = {
         "checkpoint": str(checkpoint),
         "tasks": str(folder / "tasks"),
@@ -129,22 +128,22 @@ def run_lmms_eval(folder: Path, checkpoint: Path, pictures: list[Path]) -> dict[
     }
 
 
-def place(question: str, num_pictures: int, *, shares_batch_with_pictures: bool = False) -> str:
+def place(question: str, num_images: int, *, shares_batch_with_images: bool = False) -> str:
     """The message that lmms-eval makes of a question."""
-    if "<image>" in question or not (num_pictures or shares_batch_with_pictures):
+    if "<image>" in question or not (num_images or shares_batch_with_images):
         return question
-    return " ".join(["<image>"] * num_pictures) + "\n" + question
+    return " ".join(["<image>"] * num_images) + "\n" + question
 
 
 def ask_alone(loaded: Any, message: str, paths: list[Path]) -> str:
     from llava.answer import Sampling, answer
     from llava.conversation import conv_templates
-    from llava.image.source import load_picture
+    from llava.image.source import load_image
 
     conversation = conv_templates["vicuna_v1"].copy()
     conversation.append_message(conversation.roles[0], message)
     conversation.append_message(conversation.roles[1], None)
-    chosen = [load_picture(str(path)) for path in paths]
+    chosen = [load_image(str(path)) for path in paths]
     return answer(loaded, conversation, chosen, Sampling(max_new_tokens=MAX_NEW_TOKENS)).text
 
 
@@ -179,31 +178,31 @@ def loss_alone(loaded: Any, message: str, reply: str, paths: list[Path]) -> floa
 
 @pytest.mark.parametrize("kind", ["next_checkpoint", "square_checkpoint"])
 def test_every_answer_and_likelihood_is_that_of_asking_alone(
-    kind: str, request: pytest.FixtureRequest, pictures: list[Path], tmp_path: Path
+    kind: str, request: pytest.FixtureRequest, images: list[Path], tmp_path: Path
 ) -> None:
     from llava.model.checkpoint import load_model
 
     checkpoint = request.getfixturevalue(kind)
-    logged = run_lmms_eval(tmp_path, checkpoint, pictures)
+    logged = run_lmms_eval(tmp_path, checkpoint, images)
     loaded = load_model(checkpoint, device="cpu", dtype="float32")
     seen = set()
     for name in ("single", "several", "text", "mixed"):
         for i, sample in enumerate(TASKS[name]):
-            paths = [pictures[k] for k in sample["pictures"]]
+            paths = [images[k] for k in sample["images"]]
             for batch, tasks in logged.items():
                 together = name == "mixed" and batch == "2"
-                message = place(sample["question"], len(paths), shares_batch_with_pictures=together)
+                message = place(sample["question"], len(paths), shares_batch_with_images=together)
                 expected = ask_alone(loaded, message, paths)
                 assert [text.strip() for text in tasks[name][i]["said"]] == [expected], (name, i, batch)
                 seen.add(expected)
     assert len(seen) >= 8, "unlike answers to unlike questions, or this shows nothing"
     for i, sample in enumerate(TASKS["choices"]):
-        paths = [pictures[k] for k in sample["pictures"]]
+        paths = [images[k] for k in sample["images"]]
         message = place(sample["question"], len(paths))
         losses = [loss_alone(loaded, message, f" {choice}", paths) for choice in sample["choices"]]
         for tasks in logged.values():
             found = tasks["choices"][i]
-            # The adapter sends pictures as float16.
+            # The adapter sends images as float16.
             heard = [ast.literal_eval(result)[0] for result in found["said"]]
             assert heard == pytest.approx(losses, rel=2e-3)
             assert found["acc"] == float(losses.index(min(losses)) == sample["answer"])

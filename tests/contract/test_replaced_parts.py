@@ -39,8 +39,8 @@ def merge_as_the_original(
         page = unpad(page, size)
         newline = core.image_newline[:, None, None].expand(-1, page.shape[1], 1)
         blocks += [features_TNC[0], torch.cat([page, newline], dim=2).flatten(1).T]
-    pictures = iter([torch.cat(blocks[:2]), torch.cat(blocks[2:])])
-    parts = [next(pictures) if token == SLOT else core.embed_tokens(torch.tensor([token])) for token in ROWS[0]]
+    images = iter([torch.cat(blocks[:2]), torch.cat(blocks[2:])])
+    parts = [next(images) if token == SLOT else core.embed_tokens(torch.tensor([token])) for token in ROWS[0]]
     return torch.cat(parts)[None]
 
 
@@ -110,7 +110,7 @@ def test_a_replaced_unpad_image_is_scaled_down_where_anyres_max_says_so(monkeypa
     torch.testing.assert_close(model(input_ids=IDS, **SEEN).logits, planned)
 
 
-def test_pictures_of_one_tile_and_rows_of_a_batch_are_merged_beside_unpadded_ones(
+def test_images_of_one_tile_and_rows_of_a_batch_are_merged_beside_unpadded_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = make_model()

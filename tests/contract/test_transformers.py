@@ -134,7 +134,7 @@ def test_a_mask_of_ones_is_what_no_mask_means() -> None:
     )
 
 
-def test_square_pictures_need_no_sizes_and_come_in_any_form() -> None:
+def test_square_images_need_no_sizes_and_come_in_any_form() -> None:
     model = make_model(**SQUARE)
     ids = torch.tensor([[1, SLOT, 5, SLOT, 7]])
     first, second = make_pixels(1, 1)

@@ -73,19 +73,19 @@ def harmless_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def as_message(*parts: str | Path) -> list[dict[str, str]]:
-    """Texts and pictures in VLMEvalKit's form."""
+    """Texts and images in VLMEvalKit's form."""
     return [{"type": "image" if isinstance(part, Path) else "text", "value": str(part)} for part in parts]
 
 
-def say_alone(loaded: Any, prompt: str, max_new_tokens: int = MAX_NEW_TOKENS, **pictures: Any) -> list[int]:
+def say_alone(loaded: Any, prompt: str, max_new_tokens: int = MAX_NEW_TOKENS, **drawn: Any) -> list[int]:
     """The new tokens for one prompt, everything in float32."""
     ids = torch.tensor([tokenizer_image_token(prompt, loaded.tokenizer)])
     with torch.inference_mode():
-        return loaded.model.generate(ids, do_sample=False, max_new_tokens=max_new_tokens, **pictures)[0].tolist()
+        return loaded.model.generate(ids, do_sample=False, max_new_tokens=max_new_tokens, **drawn)[0].tolist()
 
 
 def see(loaded: Any, *paths: Path) -> dict[str, Any]:
-    """Pictures as the model's own preparation makes them."""
+    """Images as the model's own preparation makes them."""
     images = [Image.open(path).convert("RGB") for path in paths]
     pixels = [make_pixels(image, loaded.spec.tiling, loaded.image_processor) for image in images]
     return {"images": pixels, "image_sizes": [image.size for image in images]} if images else {}
@@ -102,15 +102,15 @@ def llava_1_5(adapters: Any, square_checkpoint: Path) -> Any:
 
 
 def test_the_llava_adapter_gets_the_answers_of_asking_alone(
-    llava_1_5: Any, square_checkpoint: Path, pictures: list[Path]
+    llava_1_5: Any, square_checkpoint: Path, drawn: list[Path]
 ) -> None:
     loaded = load_model(square_checkpoint, device="cpu", dtype="float32")
     answers = set()
     for parts in (
-        [pictures[0], "What is in the picture?"],
-        [pictures[1], "What is in the picture?"],
-        ["What is a picture?"],
-        ["Compare ", pictures[2], "and", pictures[0], "in a word."],
+        [drawn[0], "What is in the image?"],
+        [drawn[1], "What is in the image?"],
+        ["What is an image?"],
+        ["Compare ", drawn[2], "and", drawn[0], "in a word."],
     ):
         content = "".join(" <image> " if isinstance(part, Path) else part for part in parts)
         shown = see(loaded, *(part for part in parts if isinstance(part, Path)))
@@ -120,45 +120,43 @@ def test_the_llava_adapter_gets_the_answers_of_asking_alone(
     assert len(answers) == 4, "four unlike answers, or this shows nothing"
 
 
-def test_the_llava_adapter_chats_over_several_turns(
-    llava_1_5: Any, square_checkpoint: Path, pictures: list[Path]
-) -> None:
+def test_the_llava_adapter_chats_over_several_turns(llava_1_5: Any, square_checkpoint: Path, drawn: list[Path]) -> None:
     loaded = load_model(square_checkpoint, device="cpu", dtype="float32")
     turns = [
-        {"role": "user", "content": as_message(pictures[2], "What is in the picture?")},
+        {"role": "user", "content": as_message(drawn[2], "What is in the image?")},
         {"role": "assistant", "content": as_message("A cat.")},
-        {"role": "user", "content": as_message("And in", pictures[0])},
+        {"role": "user", "content": as_message("And in", drawn[0])},
     ]
-    prompt = f"{SYSTEM}USER:  <image> What is in the picture? ASSISTANT: A cat.</s>USER: And in <image>  ASSISTANT: "
-    expected = say_alone(loaded, prompt, **see(loaded, pictures[2], pictures[0]))
+    prompt = f"{SYSTEM}USER:  <image> What is in the image? ASSISTANT: A cat.</s>USER: And in <image>  ASSISTANT: "
+    expected = say_alone(loaded, prompt, **see(loaded, drawn[2], drawn[0]))
     assert llava_1_5.chat(turns) == decode(loaded, expected).strip()
 
 
-def test_the_llava_adapters_answer_ends_at_its_keyword(llava_1_5: Any, pictures: list[Path]) -> None:
+def test_the_llava_adapters_answer_ends_at_its_keyword(llava_1_5: Any, drawn: list[Path]) -> None:
     vocabulary = llava_1_5.tokenizer.get_vocab().items()
-    sayable = {token_id for token, token_id in vocabulary if token.strip("\u2581") in ("What", "picture")}
+    sayable = {token_id for token, token_id in vocabulary if token.strip("\u2581") in ("What", "image")}
     llava_1_5.kwargs["suppress_tokens"] = sorted(set(range(llava_1_5.model.config.vocab_size)) - sayable)
-    message = as_message(pictures[0], "What is in the picture?")
+    message = as_message(drawn[0], "What is in the image?")
     whole = llava_1_5.generate(copy.deepcopy(message))
-    word = re.findall("What|picture", whole)[2]
+    word = re.findall("What|image", whole)[2]
     llava_1_5.stop_str = word[1:-1]  # inside one token, so that only the text of the answer shows it
     assert llava_1_5.generate(message) == whole[: whole.index(word) + len(word)] != whole
 
 
-def test_the_next_adapter_sends_one_tile_of_each_picture_without_sizes(
-    adapters: Any, next_checkpoint: Path, pictures: list[Path]
+def test_the_next_adapter_sends_one_tile_of_each_image_without_sizes(
+    adapters: Any, next_checkpoint: Path, drawn: list[Path]
 ) -> None:
     loaded = load_model(next_checkpoint, device="cpu", dtype="float32")
-    images = [Image.open(path).convert("RGB") for path in pictures[:2]]
+    images = [Image.open(path).convert("RGB") for path in drawn[:2]]
     tiles = loaded.image_processor.preprocess(images, return_tensors="pt")["pixel_values"]
     conversation = conv_templates["qwen_1_5"].copy()
-    conversation.append_message(conversation.roles[0], "<image>\n<image>\nWhat is in the pictures?")
+    conversation.append_message(conversation.roles[0], "<image>\n<image>\nWhat is in the images?")
     conversation.append_message(conversation.roles[1], None)
     tokens = say_alone(loaded, conversation.get_prompt(), images=tiles)
     end = tokens[6]
     adapter = adapters.LLaVA_Next2(model_path=str(copy_as(next_checkpoint, "llava-qwen-tiny")))
     adapter.model.generation_config.eos_token_id = end  # it asks for 2048 tokens
-    answer = adapter.generate(as_message(*pictures[:2], "What is in the pictures?"))
+    answer = adapter.generate(as_message(*drawn[:2], "What is in the images?"))
     assert answer == decode(loaded, tokens[: tokens.index(end) + 1])
 
 
@@ -175,17 +173,17 @@ def as_qwen(content: str) -> str:
 
 
 def test_the_onevision_adapter_sends_all_tiles_and_sizes(
-    one_vision: Any, next_checkpoint: Path, pictures: list[Path]
+    one_vision: Any, next_checkpoint: Path, drawn: list[Path]
 ) -> None:
     loaded = load_model(next_checkpoint, device="cpu", dtype="float32")
-    prompt = as_qwen("<image>\n<image>\nWhat is in the pictures?")
-    tokens = say_alone(loaded, prompt, **see(loaded, pictures[0], pictures[2]))
+    prompt = as_qwen("<image>\n<image>\nWhat is in the images?")
+    tokens = say_alone(loaded, prompt, **see(loaded, drawn[0], drawn[2]))
     end = one_vision.model.generation_config.eos_token_id = tokens[6]
-    answer = one_vision.generate(as_message(pictures[0], pictures[2], "What is in the pictures?"), dataset="IMAGE")
+    answer = one_vision.generate(as_message(drawn[0], drawn[2], "What is in the images?"), dataset="IMAGE")
     assert answer == decode(loaded, tokens[: tokens.index(end) + 1])
 
 
-def test_the_onevision_adapters_video_is_one_picture_of_many_frames(
+def test_the_onevision_adapters_video_is_one_image_of_many_frames(
     one_vision: Any, next_checkpoint: Path, tmp_path: Path
 ) -> None:
     frames = np.random.default_rng(3).integers(0, 256, (3, 40, 50, 3), dtype=np.uint8)

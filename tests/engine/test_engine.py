@@ -24,7 +24,7 @@ from llava.engine.stream import Piece, Question, Stream
 from llava.errors import UsageError
 from llava.image.geometry import plan_tiles
 from llava.image.pixels import ImageProcessor, make_pixels
-from llava.image.source import load_picture
+from llava.image.source import load_image
 from llava.prompt import Prompt
 from llava.sampling import Sampling
 from tests.tiny import ANYRES, FAMILIES, SLOT, TILE_PX, make_model
@@ -76,17 +76,17 @@ def audit(engine: Engine) -> None:
 
 def draw(seed: int, width: int, height: int) -> Any:
     noise = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    return load_picture(Image.fromarray(noise))
+    return load_image(Image.fromarray(noise))
 
 
-PICTURES = [draw(1, 60, 40), draw(2, 20, 90), draw(3, 30, 30)]
+IMAGES = [draw(1, 60, 40), draw(2, 20, 90), draw(3, 30, 30)]
 
 
-def question(loaded: Any, ids: list[int], pictures: list[Any] = [], **settings: Any) -> Question:  # noqa: B006
-    plans = [plan_tiles(picture.size, loaded.spec.tiling) for picture in pictures]
-    num_positions = len(ids) - len(pictures) + sum(plan.num_positions for plan in plans)
+def question(loaded: Any, ids: list[int], images: list[Any] = [], **settings: Any) -> Question:  # noqa: B006
+    plans = [plan_tiles(image.size, loaded.spec.tiling) for image in images]
+    num_positions = len(ids) - len(images) + sum(plan.num_positions for plan in plans)
     sampling = Sampling(**{"max_new_tokens": 12, **settings})
-    return Question(Prompt(tuple(ids), None, num_positions), pictures, plans, sampling)
+    return Question(Prompt(tuple(ids), None, num_positions), images, plans, sampling)
 
 
 def mixed_questions(loaded: Any, seed: int, count: int) -> list[Question]:
@@ -95,21 +95,21 @@ def mixed_questions(loaded: Any, seed: int, count: int) -> list[Question]:
     questions = []
     for _ in range(count):
         ids = [1, 5, 6, 7, 8][: rng.randint(1, 5)]
-        pictures = rng.choices(PICTURES, k=rng.choice([0, 0, 1, 1, 2]))
-        for _ in pictures:
+        images = rng.choices(IMAGES, k=rng.choice([0, 0, 1, 1, 2]))
+        for _ in images:
             ids += [SLOT, 9, *rng.choices(range(3, 110), k=rng.choice([0, 1, 20]))]
         ids += rng.choices(range(3, 110), k=rng.randint(1, 6))
-        questions.append(question(loaded, ids, pictures, max_new_tokens=rng.randint(1, 16)))
+        questions.append(question(loaded, ids, images, max_new_tokens=rng.randint(1, 16)))
     return questions
 
 
 def generate(loaded: Any, asked: Question) -> list[int]:
     """The slow way."""
-    pixels = [make_pixels(picture.image, loaded.spec.tiling, loaded.image_processor) for picture in asked.images]
+    pixels = [make_pixels(image.image, loaded.spec.tiling, loaded.image_processor) for image in asked.images]
     return loaded.model.generate(
         torch.tensor([asked.prompt.input_ids]),
         images=pixels or None,
-        image_sizes=[tuple(picture.size) for picture in asked.images] or None,
+        image_sizes=[tuple(image.size) for image in asked.images] or None,
         max_new_tokens=asked.sampling.max_new_tokens,
         do_sample=False,
         eos_token_id=list(asked.stop_ids) or 119,
@@ -147,7 +147,7 @@ def test_many_at_once_say_what_each_says_alone(tokenizer: Any, family: str, sett
 
 
 def test_a_cache_too_small_for_all_changes_nothing(loaded: Any) -> None:
-    questions = [question(loaded, [1, word, SLOT, 9], PICTURES[2:], max_new_tokens=40) for word in range(10, 16)]
+    questions = [question(loaded, [1, word, SLOT, 9], IMAGES[2:], max_new_tokens=40) for word in range(10, 16)]
     of_position = 2 * 2 * 2 * 12 * 4  # keys and values, layers, kv heads, head size, bytes
     room = 2 * (questions[0].prompt.num_positions + 20)
     with Engine(loaded, memory_bytes=room * of_position, block_tokens=4) as engine:
@@ -164,13 +164,13 @@ def test_the_same_image_again_is_not_encoded_again(
     num_tiles = []
     encode = loaded.model.encode_images
     monkeypatch.setattr(loaded.model, "encode_images", lambda tiles: num_tiles.append(len(tiles)) or encode(tiles))
-    first = question(loaded, [1, 5, SLOT, 9, 20, 21], PICTURES[:1])
+    first = question(loaded, [1, 5, SLOT, 9, 20, 21], IMAGES[:1])
     engine.submit(first).wait()
-    _, result = engine.submit(question(loaded, [1, 5, SLOT, 9, 22, 23, 24], PICTURES[:1])).wait()
+    _, result = engine.submit(question(loaded, [1, 5, SLOT, 9, 22, 23, 24], IMAGES[:1])).wait()
     assert sum(num_tiles) == first.plans[0].num_tiles
     assert result.prompt_tokens - result.cached_tokens == 3
-    # The picture elsewhere: its features are known, though its keys and values are not.
-    _, result = engine.submit(question(loaded, [1, SLOT, 9], PICTURES[:1])).wait()
+    # The image elsewhere: its features are known, though its keys and values are not.
+    _, result = engine.submit(question(loaded, [1, SLOT, 9], IMAGES[:1])).wait()
     assert sum(num_tiles) == first.plans[0].num_tiles
     assert result.cached_tokens == 1
 
@@ -195,13 +195,13 @@ def test_text_comes_piece_by_piece_and_ends_where_it_was_told_to(engine: Engine,
 
 
 def test_log_probabilities_are_the_models(engine: Engine, loaded: Any) -> None:
-    asked = question(loaded, [1, 5, SLOT, 7], PICTURES[:1], logprobs=3, max_new_tokens=4)
+    asked = question(loaded, [1, 5, SLOT, 7], IMAGES[:1], logprobs=3, max_new_tokens=4)
     choices = [choice for piece in engine.submit(asked) for choice in piece.tokens]
     ids = [choice.token for choice in choices]
-    pixels = [make_pixels(PICTURES[0].image, loaded.spec.tiling, loaded.image_processor)]
+    pixels = [make_pixels(IMAGES[0].image, loaded.spec.tiling, loaded.image_processor)]
     with torch.no_grad():
         logits = loaded.model(
-            torch.tensor([[*asked.prompt.input_ids, *ids]]), images=pixels, image_sizes=[tuple(PICTURES[0].size)]
+            torch.tensor([[*asked.prompt.input_ids, *ids]]), images=pixels, image_sizes=[tuple(IMAGES[0].size)]
         ).logits[0, -5:-1]
     expected = logits.log_softmax(-1)
     for choice, row in zip(choices, expected, strict=True):
@@ -231,7 +231,7 @@ def test_a_cancelled_answer_ends_in_every_state(engine: Engine, loaded: Any) -> 
 
     running = engine.submit(question(loaded, [1, 5], max_new_tokens=500), on_piece=hold)
     assert started.wait(PATIENCE_S)
-    waiting = engine.submit(question(loaded, [1, SLOT, 6], PICTURES[:1], max_new_tokens=500))
+    waiting = engine.submit(question(loaded, [1, SLOT, 6], IMAGES[:1], max_new_tokens=500))
     waiting.cancel()
     running.cancel()
     gate.set()
@@ -285,12 +285,12 @@ def test_an_image_that_several_ask_about_fails_each_with_the_cause(loaded: Any) 
         gate = threading.Event()
         engine.submit(question(loaded, [1, 9], max_new_tokens=1), on_piece=lambda piece: gate.wait(PATIENCE_S) and None)
         streams = [engine.submit(each) for each in asked]
-        good = engine.submit(question(loaded, [1, 8, SLOT], PICTURES[:1]))
+        good = engine.submit(question(loaded, [1, 8, SLOT], IMAGES[:1]))
         gate.set()  # from here on all of them are in one step
         for stream in streams:
             with pytest.raises(AttributeError, match="info"):
                 stream.wait()
-        assert tokens(good) == generate(loaded, question(loaded, [1, 8, SLOT], PICTURES[:1]))
+        assert tokens(good) == generate(loaded, question(loaded, [1, 8, SLOT], IMAGES[:1]))
     audit(engine)
 
 
@@ -330,7 +330,7 @@ def test_an_error_in_sampling_or_delivery_ends_that_answer_alone(
 
 def test_weights_that_change_while_answers_run_leave_nothing_behind(tokenizer: Any) -> None:
     loaded = load(tokenizer)
-    asked = question(loaded, [1, *range(5, 14), SLOT, 20], PICTURES[:1])
+    asked = question(loaded, [1, *range(5, 14), SLOT, 20], IMAGES[:1])
     with Engine(loaded, memory_bytes=2**20, block_tokens=4) as engine:
         started, gate = threading.Event(), threading.Event()
 
@@ -338,7 +338,7 @@ def test_weights_that_change_while_answers_run_leave_nothing_behind(tokenizer: A
             started.set()
             gate.wait(PATIENCE_S)
 
-        running = engine.submit(question(loaded, [1, *range(5, 14), SLOT, 21], PICTURES[:1]), on_piece=hold)
+        running = engine.submit(question(loaded, [1, *range(5, 14), SLOT, 21], IMAGES[:1]), on_piece=hold)
         assert started.wait(PATIENCE_S)
         with torch.no_grad():
             for parameter in loaded.model.parameters():
@@ -354,7 +354,7 @@ def test_a_model_may_come_from_inference_mode_or_change_its_dtype(tokenizer: Any
     with torch.inference_mode():
         made_there = load(tokenizer)
     changing = load(tokenizer)
-    asked = question(changing, [1, 5, 6, SLOT, 7], PICTURES[:1])
+    asked = question(changing, [1, 5, 6, SLOT, 7], IMAGES[:1])
     expected = generate(changing, asked)
     with Engine(made_there, memory_bytes=2**20) as engine:
         assert tokens(engine.submit(asked)) == expected
@@ -454,7 +454,7 @@ def test_the_model_can_be_asked_by_others_meanwhile(engine: Engine, loaded: Any)
 
 
 def test_what_was_nan_once_is_evicted(engine: Engine, loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = question(loaded, [1, 5, SLOT, 7, 9, 11], PICTURES[2:])
+    asked = question(loaded, [1, 5, SLOT, 7, 9, 11], IMAGES[2:])
     embed = engine._runner._embed
     monkeypatch.setattr(engine._runner, "_embed", lambda *where: embed(*where) * float("nan"))
     with pytest.raises(BadLogits, match="nan"):

@@ -24,12 +24,12 @@ from llava.backends.checkpoints import find_hf_folder
 from llava.backends.engine_backend import EngineBackend
 from llava.backends.managed_engine import EngineOptions, ManagedEngine
 from llava.backends.process import Supervision
-from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentPicture, Usage
+from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentImage, Usage
 from llava.backends.sglang import SGLang, write_body
 from llava.backends.vllm import VLLM, write_message
 from llava.errors import EngineClosed, EngineFailed
 from llava.image.geometry import plan_tiles
-from llava.image.source import Picture, load_picture
+from llava.image.source import LoadedImage, load_image
 from llava.sampling import Sampling
 from tests.engines.small_checkpoints import write_checkpoint
 
@@ -109,14 +109,14 @@ async def read_ids(engine: ManagedEngine, request: ChatRequest) -> list[int]:
         return answer["prompt_token_ids"]
 
 
-def draw(size: tuple[int, int]) -> Picture:
+def draw(size: tuple[int, int]) -> LoadedImage:
     red, green = Image.linear_gradient("L").resize(size), Image.radial_gradient("L").resize(size)
-    return load_picture(Image.merge("RGB", (red, green, red.transpose(Image.Transpose.ROTATE_180))))
+    return load_image(Image.merge("RGB", (red, green, red.transpose(Image.Transpose.ROTATE_180))))
 
 
 def ask(*parts: str | tuple[int, int], **settings: Any) -> ChatRequest:
     sampling = settings.pop("sampling", Sampling(max_new_tokens=16))
-    written = tuple(part if isinstance(part, str) else SentPicture(draw(part)) for part in parts)
+    written = tuple(part if isinstance(part, str) else SentImage(draw(part)) for part in parts)
     return ChatRequest((ChatMessage("user", written),), sampling, **settings)
 
 
@@ -169,14 +169,14 @@ def family_of(engine: ManagedEngine) -> list[psutil.Process]:
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_prompt_ids_and_greedy_text_are_ours(pair: Pair, size: tuple[int, int]) -> None:
-    request = ask(size, "What is in the picture?")
+    request = ask(size, "What is in the image?")
     asked = pair.engine.checkpoint.ask(request)
     plan = plan_tiles(asked.images[0].size, pair.engine.checkpoint.spec.tiling)
     image_id = pair.engine.checkpoint.image_id
     expected = [one for token in asked.input_ids for one in [token] * (plan.num_positions if token == image_id else 1)]
     ids = pair.read_ids(request)
     assert len(ids) == len(expected)
-    if image_id in ids:  # SGLang may have put the pictures' fingerprints in these places
+    if image_id in ids:  # SGLang may have put the images' fingerprints in these places
         assert ids == expected
     else:
         assert [one for one, other in zip(ids, expected, strict=True) if other != image_id] == [
@@ -189,23 +189,23 @@ def test_prompt_ids_and_greedy_text_are_ours(pair: Pair, size: tuple[int, int]) 
     assert_same(pair, request, text, our_text)
 
 
-def test_pictures_are_told_apart(pair: Pair) -> None:
-    """Equal texts would prove nothing if every picture gave the same one."""
-    texts = {pair.oracle(ask(size, "What is in the picture?"))[0] for size in SIZES}
+def test_images_are_told_apart(pair: Pair) -> None:
+    """Equal texts would prove nothing if every image gave the same one."""
+    texts = {pair.oracle(ask(size, "What is in the image?"))[0] for size in SIZES}
     assert len(texts) > 1
 
 
 OTHERS = {
-    "no picture": ask("What is in the picture?"),
-    "two pictures": ask((50, 40), (640, 480), "What is in the picture?"),
-    "a picture between words": ask("The quick", (336, 336), "brown fox"),
+    "no image": ask("What is in the image?"),
+    "two images": ask((50, 40), (640, 480), "What is in the image?"),
+    "an image between words": ask("The quick", (336, 336), "brown fox"),
     "blanks and lines": ask((336, 336), "  What\n\nis   in  "),
     "several turns": ChatRequest(
         (
             ChatMessage("system", ("You are helpful",)),
-            ChatMessage("user", (SentPicture(draw((336, 336))), "What is in the picture?")),
+            ChatMessage("user", (SentImage(draw((336, 336))), "What is in the image?")),
             ChatMessage("assistant", ("A cat.",)),
-            ChatMessage("user", (SentPicture(draw((97, 301))), "And the dog?")),
+            ChatMessage("user", (SentImage(draw((97, 301))), "And the dog?")),
         ),
         Sampling(max_new_tokens=16),
     ),
@@ -223,7 +223,7 @@ def test_other_chats_are_ours_too(pair: Pair, request_: ChatRequest) -> None:
 def assert_same(pair: Pair, request: ChatRequest, text: str, our_text: str) -> None:
     """Letter for letter, up to a token where our own two best are nearly equally likely.
 
-    Both engines shrink pictures with torchvision, whose pixels differ from Pillow's by 1 of 255 here and there.
+    Both engines shrink images with torchvision, whose pixels differ from Pillow's by 1 of 255 here and there.
     """
     if text == our_text:
         return
@@ -240,7 +240,7 @@ def assert_same(pair: Pair, request: ChatRequest, text: str, our_text: str) -> N
     raise AssertionError(f"{text!r}, ours {our_text!r}")
 
 
-def test_a_typed_slot_is_no_picture(pair: Pair) -> None:
+def test_a_typed_slot_is_no_image(pair: Pair) -> None:
     """Nor does it harm: SGLang answers 500 to a lone <image> in a text, or ends."""
     for parts in (("What is <image> in </s> it?",), ((336, 336), "What is <image> in it?")):
         asked = pair.engine.checkpoint.ask(ask(*parts))
@@ -358,5 +358,5 @@ def test_a_killed_engine_is_back_by_itself(pair: Pair, which: str) -> None:
 
     pair.loop.run(kill())
     assert pair.engine.process.num_starts == num_starts + 1
-    request = ask((50, 40), "What is in the picture?")
+    request = ask((50, 40), "What is in the image?")
     assert pair.answer(request)[0] == pair.oracle(request)[0]

@@ -33,7 +33,7 @@ def main(engine: str, folder: Path) -> None:
         subprocess.run([*pip, "--no-deps", "-r", str(HERE / "sglang-slim.txt")], check=True)
     elif engine == "vllm":
         subprocess.run([*pip, "-r", str(HERE / "vllm.txt")], check=True)
-        # Built for CUDA, of no use to pictures, and in the way of imports.
+        # Built for CUDA, of no use to images, and in the way of imports.
         gone = ["torchaudio", "torchcodec"]
         subprocess.run([*pip[:3], "uninstall", "-qqy", *gone], check=True)
     else:

@@ -3,7 +3,7 @@
 Its compiled half cannot be loaded there, and the import then ends at ``operator torchvision::nms does not exist``: the
 Python half registers shapes for two operators that the compiled one would have declared. Declared here by name only,
 they are never called, and the pure Python parts (transforms), which is all that the engines use, work. Without
-torchvision vLLM and SGLang cannot look at any model with pictures. A ``.pth`` line in site-packages imports this file.
+torchvision vLLM and SGLang cannot look at any model with images. A ``.pth`` line in site-packages imports this file.
 """
 
 import importlib.abc

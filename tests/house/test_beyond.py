@@ -196,7 +196,7 @@ def test_sizes_are_those_of_the_models_built_in_these_shapes(shape: sizing.Shape
     attention = model.get_model().layers[0].self_attn
     kept = attention.k_proj.out_features + attention.v_proj.out_features
     assert shape.position_bytes == 2 * shape.layers * kept
-    assert shape.picture_positions == (2928 if shape.is_next else 576)
+    assert shape.image_positions == (2928 if shape.is_next else 576)
 
 
 def test_the_tables_of_the_page_are_those_that_are_computed_now() -> None:

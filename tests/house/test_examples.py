@@ -12,34 +12,34 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def examples() -> list[tuple[str, str, str]]:
-    """Picture, question and right answer of each row of the table."""
+    """Image, question and right answer of each row of the table."""
     text = (ROOT / "examples/README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (.*?) \| (.*?) \| (.*?) \|$", text, re.MULTILINE)
-    return [(picture.strip("`"), question, right) for picture, question, right in rows[1:]]
+    return [(image.strip("`"), question, right) for image, question, right in rows[1:]]
 
 
 def demo() -> tuple[str, str]:
-    """Picture and question of ``make demo``."""
+    """Image and question of ``make demo``."""
     text = (ROOT / "Makefile").read_text(encoding="utf-8")
-    found = re.search(r"^DEMO_PICTURE \?= examples/(.*)\nDEMO_QUESTION \?= (.*)$", text, re.MULTILINE)
+    found = re.search(r"^DEMO_IMAGE \?= examples/(.*)\nDEMO_QUESTION \?= (.*)$", text, re.MULTILINE)
     assert found
     return found[1], found[2]
 
 
 def test_the_demo_is_one_of_the_examples() -> None:
-    assert demo() in [(picture, question) for picture, question, _ in examples()]
+    assert demo() in [(image, question) for image, question, _ in examples()]
 
 
 def test_the_readme_shows_the_demo_as_it_runs() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    picture, question = demo()
-    (right,) = [answer for *asked, answer in examples() if tuple(asked) == (picture, question)]
-    assert f'$ llava ask examples/{picture} "{question}"\n{right}\n' in text
+    image, question = demo()
+    (right,) = [answer for *asked, answer in examples() if tuple(asked) == (image, question)]
+    assert f'$ llava ask examples/{image} "{question}"\n{right}\n' in text
     assert "DEMO OUTPUT" not in text
     assert "TEST OUTPUT" not in text
 
 
-def test_every_picture_that_the_readme_names_is_there() -> None:
+def test_every_image_that_the_readme_names_is_there() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     named = set(re.findall(r"examples/([\w.-]+\.(?:png|jpg))", text))
     assert named
@@ -73,9 +73,9 @@ def test_the_embedded_model_answers_every_example_rightly_and_soon() -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        for picture, question, right in rows:
+        for image, question, right in rows:
             began = time.process_time()
-            reply = llava.ask(loaded, question, [ROOT / "examples" / picture])
+            reply = llava.ask(loaded, question, [ROOT / "examples" / image])
             assert reply.text.rstrip(".").lower() == right.rstrip(".").lower(), question
             assert reply.finished
             # Processor time, so that a busy machine does not count; two cores are faster still.

@@ -59,7 +59,7 @@ def test_the_public_names_are_exactly_these() -> None:
         "__version__",
         "ask",
         "load_model",
-        "load_picture",
+        "load_image",
     ]
     assert {*llava._HOMES, "__version__"} == set(llava.__all__)
 

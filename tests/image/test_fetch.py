@@ -16,7 +16,7 @@ from PIL import Image
 
 from llava.errors import FetchError
 from llava.image.fetch import _tls_context, fetch, is_public
-from llava.image.source import FOR_LOCAL_USER, Limits, load_picture
+from llava.image.source import FOR_LOCAL_USER, Limits, load_image
 
 Reply = Callable[[socket.socket, str], None]
 
@@ -75,12 +75,12 @@ def no_connection(monkeypatch) -> None:
     monkeypatch.setattr(socket, "create_connection", lambda *_, **__: pytest.fail("a connection was made"))
 
 
-def test_a_picture_comes_over_http(server) -> None:
+def test_a_image_comes_over_http(server) -> None:
     file = io.BytesIO()
     Image.new("RGB", (12, 7), "red").save(file, "PNG")
     url = server.answer("/a/red.png", file.getvalue())
-    picture = load_picture(url + "?x=1&y=a%20b", Limits(allow_private_addresses=True))
-    assert (picture.size, picture.name) == ((12, 7), "red.png")
+    image = load_image(url + "?x=1&y=a%20b", Limits(allow_private_addresses=True))
+    assert (image.size, image.name) == ((12, 7), "red.png")
     first, *headers = server.requests[0].rstrip().split("\r\n")
     assert first == "GET /a/red.png?x=1&y=a%20b HTTP/1.1"
     assert sorted(header.split(":")[0] for header in headers) == [
@@ -399,22 +399,22 @@ def test_a_user_may_name_their_own_server_but_no_redirect_leads_to_one(server) -
     Image.new("RGB", (12, 7), "red").save(file, "PNG")
     url = server.answer("/red.png", file.getvalue())
     server.answer("/away", status="302 Found", Location=url)
-    assert load_picture(url, FOR_LOCAL_USER).size == (12, 7)
+    assert load_image(url, FOR_LOCAL_USER).size == (12, 7)
     server.requests.clear()
     with pytest.raises(FetchError, match="not a public address"):
-        load_picture(server.root + "/away", FOR_LOCAL_USER)
+        load_image(server.root + "/away", FOR_LOCAL_USER)
     assert len(server.requests) == 1
 
 
 def test_only_allowed_hosts_are_asked_redirects_included(server) -> None:
-    url = server.answer("/a.png", b"picture")
+    url = server.answer("/a.png", b"image")
     away = server.answer("/away", status="302 Found", Location=url.replace("127.0.0.1", "localhost"))
 
     def ask(url: str, *hosts: str) -> bytes:
         limits = {"max_bytes": 1000, "timeout_s": 200, "max_redirects": 3, "allow_private_addresses": True}
         return fetch(url, **limits, allowed_hosts=hosts)
 
-    assert ask(url, "127.0.0.1") == b"picture"
-    for refused, hosts in ((url, ("pictures.example",)), (away, ("127.0.0.1",))):
+    assert ask(url, "127.0.0.1") == b"image"
+    for refused, hosts in ((url, ("images.example",)), (away, ("127.0.0.1",))):
         with pytest.raises(FetchError, match="is not among the hosts that are allowed"):
             ask(refused, *hosts)

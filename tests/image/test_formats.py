@@ -21,7 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 from llava.errors import BadImage
 from llava.image import source
 from llava.image.formats import COMMON, RARER
-from llava.image.source import FOR_LOCAL_USER, Limits, load_picture, read_size
+from llava.image.source import FOR_LOCAL_USER, Limits, load_image, read_size
 from llava.image.tiff import read_page
 
 STRICT = Limits(draws_damaged=False)
@@ -49,7 +49,7 @@ def _chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def _pixels(data: bytes) -> np.ndarray:
-    return np.asarray(load_picture(data).image)
+    return np.asarray(load_image(data).image)
 
 
 # Formats
@@ -63,21 +63,21 @@ def test_a_rarer_format_gives_back_its_pixels_from_a_path_and_from_bytes(format:
     data = _encode(image, format)
     (tmp_path / "scan.tga").write_bytes(data)
     for place in (data, tmp_path / "scan.tga"):
-        picture = load_picture(place)
-        assert np.array_equal(np.asarray(picture.image), np.asarray(image))
-        assert (picture.notes, picture.stored) == ((), (60, 40))
-        assert type(picture.image) is Image.Image, "it holds on to no file"
+        loaded = load_image(place)
+        assert np.array_equal(np.asarray(loaded.image), np.asarray(image))
+        assert (loaded.notes, loaded.stored) == ((), (60, 40))
+        assert type(loaded.image) is Image.Image, "it holds on to no file"
     with pytest.raises(BadImage, match=rf"it is {format}\. Convert it to PNG"):
-        load_picture(data, Limits(formats=COMMON))
+        load_image(data, Limits(formats=COMMON))
 
 
 @pytest.mark.parametrize("compression", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "zstd"])
 @pytest.mark.parametrize("big", [False, True])
 def test_a_tiff_is_read_whatever_holds_its_strips(compression: str | None, big: bool) -> None:
     image = _noise().resize((64, 64))
-    picture = load_picture(_encode(image, "TIFF", compression=compression, big_tiff=big))
+    loaded = load_image(_encode(image, "TIFF", compression=compression, big_tiff=big))
     expected = np.asarray(Image.open(io.BytesIO(_encode(image, "TIFF", compression=compression))).convert("RGB"))
-    assert np.array_equal(np.asarray(picture.image), expected)
+    assert np.array_equal(np.asarray(loaded.image), expected)
 
 
 @pytest.mark.parametrize("compression", ["group3", "group4"])
@@ -103,9 +103,9 @@ def test_the_first_page_frame_and_size_counts_and_is_said() -> None:
     }
     for note, files in cases.items():
         for data in files:
-            picture = load_picture(data)
-            assert picture.notes == (note,)
-            red, green, blue = picture.image.getpixel((16, 16))
+            loaded = load_image(data)
+            assert loaded.notes == (note,)
+            red, green, blue = loaded.image.getpixel((16, 16))
             assert red > 200
             assert max(green, blue) < 60
 
@@ -113,29 +113,29 @@ def test_the_first_page_frame_and_size_counts_and_is_said() -> None:
 @pytest.mark.parametrize("bitmap_format", ["png", "bmp"])
 def test_of_an_icon_the_largest_size_counts(bitmap_format: str) -> None:
     icon = _encode(_noise(64, 64), "ICO", sizes=[(16, 16), (32, 32), (64, 64)], bitmap_format=bitmap_format)
-    picture = load_picture(icon)
-    assert (picture.size, picture.notes) == ((64, 64), ("the largest of 3 sizes",))
+    loaded = load_image(icon)
+    assert (loaded.size, loaded.notes) == ((64, 64), ("the largest of 3 sizes",))
     cursor = bytearray(icon)
     cursor[2] = 2
-    assert load_picture(bytes(cursor)).digest == picture.digest
+    assert load_image(bytes(cursor)).digest == loaded.digest
 
 
 def test_heic_is_read_and_without_its_extra_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     image = Image.new("RGB", (64, 48), (200, 30, 90))
     data = _heic(image)
-    picture = load_picture(data)
-    assert (picture.size, picture.notes) == ((64, 48), ())
-    assert abs(np.asarray(picture.image).astype(int) - np.asarray(image)).max() <= 6
+    loaded = load_image(data)
+    assert (loaded.size, loaded.notes) == ((64, 48), ())
+    assert abs(np.asarray(loaded.image).astype(int) - np.asarray(image)).max() <= 6
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     with pytest.raises(BadImage, match=r'HEIC, which needs the heif extra: pip install "llava\[heif\]"'):
-        load_picture(data)
+        load_image(data)
 
 
 def test_a_pillow_without_avif_is_told_from_a_damaged_file(monkeypatch: pytest.MonkeyPatch) -> None:
     data = _encode(_noise(), "AVIF")
     monkeypatch.setitem(sys.modules, "PIL.AvifImagePlugin", None)
     with pytest.raises(BadImage, match="AVIF, which needs a Pillow that was built with AVIF"):
-        load_picture(data)
+        load_image(data)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_a_pillow_without_avif_is_told_from_a_damaged_file(monkeypatch: pytest.M
 )
 def test_what_is_no_image_is_named_with_what_to_do(data: bytes, words: str) -> None:
     with pytest.raises(BadImage) as caught:
-        load_picture(data)
+        load_image(data)
     assert f"; it is {words}" in str(caught.value)
     assert "HEIC" in str(caught.value), "it says what is read"
 
@@ -179,7 +179,7 @@ def test_a_raw_file_that_begins_as_a_tiff_is_told_from_one(kind: str) -> None:
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted(tags.items()))
     data = b"II*\0" + struct.pack("<I", 7208) + bytes(7200) + struct.pack("<H", len(tags)) + entries + bytes(4)
     with pytest.raises(BadImage, match=r"is a camera's raw file\. Develop it"):
-        load_picture(data)
+        load_image(data)
 
 
 def test_a_kind_of_tiff_that_cannot_be_read_is_described() -> None:
@@ -187,7 +187,7 @@ def test_a_kind_of_tiff_that_cannot_be_read_is_described() -> None:
     at = double.index(struct.pack("<HHIH", 258, 3, 1, 32))
     double[at + 8] = 64
     with pytest.raises(BadImage, match=r"a TIFF \(64 bits, 1 channels, sample format 3.*Convert it to 8-bit PNG"):
-        load_picture(bytes(double))
+        load_image(bytes(double))
 
 
 # Faults that cost no pixel: drawn for everybody
@@ -208,22 +208,22 @@ def test_a_fault_that_costs_no_pixel_is_passed_over_with_a_note() -> None:
         (jpeg[:at] + b"\xff\xff" + jpeg[at:], jpeg, None),
     ]
     for data, whole, note in cases:
-        picture = load_picture(data, STRICT)
-        assert picture.notes == ((note,) if note else ())
-        assert picture.digest == load_picture(whole).digest
+        loaded = load_image(data, STRICT)
+        assert loaded.notes == ((note,) if note else ())
+        assert loaded.digest == load_image(whole).digest
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP", "AVIF"])
 def test_bytes_after_the_end_and_a_wrong_name_are_not_worth_a_word(format: str, tmp_path: Path) -> None:
     data = _encode(_noise(), format)
     (tmp_path / "photo.heic").write_bytes(data + b"\0more" * 50)
-    picture = load_picture(tmp_path / "photo.heic")
-    assert (picture.digest, picture.notes) == (load_picture(data).digest, ())
+    loaded = load_image(tmp_path / "photo.heic")
+    assert (loaded.digest, loaded.notes) == (load_image(data).digest, ())
 
 
 def test_a_broken_exif_block_spoils_no_image() -> None:
     for exif in (b"Exif\0\0junk", b"Exif\0\0MM\0*\xff\xff\xff\xff", b"Exif\0\0II*\0\x08\0\0\0\xff\xff"):
-        assert load_picture(_encode(_noise(), "JPEG", exif=exif)).notes == ()
+        assert load_image(_encode(_noise(), "JPEG", exif=exif)).notes == ()
 
 
 # Faults that cost pixels: drawn for a person, refused for who cannot read a note
@@ -234,16 +234,16 @@ def test_what_there_is_of_a_file_that_was_cut_off_is_drawn_with_a_note(format: s
     image = _noise(400, 300)
     # Pillow writes a TIFF's directory at the end.
     data = _tiff_directory_first(image) if format == "TIFF" else _encode(image, format)
-    picture = load_picture(data[: len(data) // 2])
-    (note,) = picture.notes
+    loaded = load_image(data[: len(data) // 2])
+    (note,) = loaded.notes
     assert note.startswith("the file is damaged or cut off: about ")
     assert 40 <= int(note.split("about ")[1].split()[0]) <= 70
-    pixels, expected = np.asarray(picture.image).astype(int), np.asarray(load_picture(data).image)
+    pixels, expected = np.asarray(loaded.image).astype(int), np.asarray(load_image(data).image)
     top, bottom = (slice(200, None), slice(0, 90)) if format == "BMP" else (slice(0, 100), slice(230, None))
     assert np.array_equal(pixels[top], expected[top])
     assert abs(pixels[bottom] - 128).max() <= 1
     with pytest.raises(BadImage, match="damaged or cut off"):
-        load_picture(data[: len(data) // 2], STRICT)
+        load_image(data[: len(data) // 2], STRICT)
 
 
 def _tiff_directory_first(image: Image.Image) -> bytes:
@@ -256,37 +256,37 @@ def _tiff_directory_first(image: Image.Image) -> bytes:
 def test_of_a_progressive_jpeg_that_was_cut_off_the_whole_is_drawn_coarsely() -> None:
     smooth = _noise(8, 6).resize((400, 300), Image.Resampling.BICUBIC)
     data = _encode(smooth, "JPEG", progressive=True)
-    picture = load_picture(data[: len(data) * 2 // 3])
-    assert picture.notes == ("the file is damaged or cut off: parts or details of it are missing",)
-    assert abs(np.asarray(picture.image).astype(int) - np.asarray(smooth)).mean() < 8
+    loaded = load_image(data[: len(data) * 2 // 3])
+    assert loaded.notes == ("the file is damaged or cut off: parts or details of it are missing",)
+    assert abs(np.asarray(loaded.image).astype(int) - np.asarray(smooth)).mean() < 8
 
 
 def test_a_gif_that_was_cut_off_is_drawn_as_far_as_it_goes() -> None:
     data = _encode(_noise(200, 200), "GIF")
-    assert "damaged or cut off" in load_picture(data[: len(data) // 2]).notes[0]
+    assert "damaged or cut off" in load_image(data[: len(data) // 2]).notes[0]
 
 
 def test_pixel_data_with_a_wrong_checksum_is_drawn_with_a_note() -> None:
     image = _noise()
     data = bytearray(_encode(image, "PNG"))
     data[data.index(b"IEND") - 5] ^= 1
-    picture = load_picture(bytes(data))
-    assert picture.notes == ("the checksum of its pixel data is wrong, so parts of it may be",)
-    assert np.array_equal(np.asarray(picture.image), np.asarray(image))
+    loaded = load_image(bytes(data))
+    assert loaded.notes == ("the checksum of its pixel data is wrong, so parts of it may be",)
+    assert np.array_equal(np.asarray(loaded.image), np.asarray(image))
 
 
 @pytest.mark.parametrize("keep", [0, 10, 30])
 def test_a_file_of_which_no_pixel_is_left_is_refused(keep: int) -> None:
     for format in ("PNG", "JPEG", "GIF", "TIFF", "AVIF", "WEBP"):
         with pytest.raises(BadImage, match=r"is empty|damaged or cut off|not an image"):
-            load_picture(_encode(_noise(), format)[:keep])
+            load_image(_encode(_noise(), format)[:keep])
 
 
 def test_a_jpeg_that_decoders_are_not_built_for_is_described() -> None:
     data = bytearray(_encode(_noise(), "JPEG"))
     data[data.index(b"\xff\xc0") + 4] = 12
     with pytest.raises(BadImage, match=r"a JPEG \(12 bits per value\) that cannot be decoded.*Convert it to 8-bit PNG"):
-        load_picture(bytes(data))
+        load_image(bytes(data))
 
 
 @pytest.mark.parametrize("format", [*COMMON, *RARER])
@@ -302,7 +302,7 @@ def test_no_change_of_bytes_brings_more_than_a_refusal(format: str) -> None:
             data[chance.randrange(min(len(data), chance.choice([64, len(data)])))] = chance.choice([0, 255, 7, 128])
         refusals = []
         try:
-            assert load_picture(bytes(data)).image.mode == "RGB"
+            assert load_image(bytes(data)).image.mode == "RGB"
         except BadImage as error:
             refusals.append(str(error))
         assert all(len(refusal) < 400 and "\n" not in refusal for refusal in refusals)
@@ -318,11 +318,11 @@ def test_a_refusal_on_ones_own_machine_names_the_way_out() -> None:
         b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", head) + _chunk(b"IDAT", zlib.compress(bytes(99))) + _chunk(b"IEND", b"")
     )
     with pytest.raises(BadImage, match=r"400,000,000 in all.*--max-image-pixels 400M, or limits=Limits\(max_pixels="):
-        load_picture(bomb, FOR_LOCAL_USER)
+        load_image(bomb, FOR_LOCAL_USER)
     with pytest.raises(BadImage, match=r"at most 65,535\..*Limits\(max_side_px=70000\)"):
-        load_picture(wide)
+        load_image(wide)
     with pytest.raises(BadImage, match=r"at most 9 are allowed\..*Limits\(max_bytes="):
-        load_picture(wide, Limits(max_bytes=9))
+        load_image(wide, Limits(max_bytes=9))
     allowed = FOR_LOCAL_USER.with_pixels(500_000_000)
     assert read_size(bomb, "it", allowed) == (20_000, 20_000)
     assert FOR_LOCAL_USER.with_pixels(None) == FOR_LOCAL_USER
@@ -330,8 +330,8 @@ def test_a_refusal_on_ones_own_machine_names_the_way_out() -> None:
 
 
 def test_a_screenshot_of_a_long_page_and_a_phones_photo_are_within_the_limits() -> None:
-    assert load_picture(_encode(Image.new("1", (1080, 20_000)), "PNG")).size == (1080, 20_000)
-    assert load_picture(_encode(Image.new("L", (8064, 6048), 7), "JPEG")).notes == ()
+    assert load_image(_encode(Image.new("1", (1080, 20_000)), "PNG")).size == (1080, 20_000)
+    assert load_image(_encode(Image.new("L", (8064, 6048), 7), "JPEG")).notes == ()
 
 
 def test_a_jpeg_of_very_many_px_is_decoded_at_a_part_of_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -342,29 +342,29 @@ def test_a_jpeg_of_very_many_px_is_decoded_at_a_part_of_its_size(monkeypatch: py
     exif = Image.Exif()
     exif[0x0112] = 6
     data = _encode(image, "JPEG", exif=exif)
-    picture = load_picture(data)
-    assert picture.notes == ("decoded at 1/4 of its 1000x750 px", "turned upright")
-    assert (picture.stored, picture.size) == ((1000, 750), (188, 250))
+    loaded = load_image(data)
+    assert loaded.notes == ("decoded at 1/4 of its 1000x750 px", "turned upright")
+    assert (loaded.stored, loaded.size) == ((1000, 750), (188, 250))
     expected = np.asarray(image.reduce(4).transpose(Image.Transpose.ROTATE_270)).astype(int)
-    assert abs(np.asarray(picture.image) - expected).mean() < 3
-    cut = load_picture(data[: len(data) // 2])
+    assert abs(np.asarray(loaded.image) - expected).mean() < 3
+    cut = load_image(data[: len(data) // 2])
     assert cut.notes[0] == "decoded at 1/4 of its 1000x750 px"
     assert "damaged or cut off" in cut.notes[1]
     # No px more than that: whole, as ever.
     small = _encode(image.resize((800, 600)), "JPEG")
     assert np.array_equal(_pixels(small), np.asarray(Image.open(io.BytesIO(small))))
     # A strip too thin for any part keeps its size; a PNG has no parts.
-    assert load_picture(_encode(_noise(5000, 150), "JPEG")).size == (5000, 150)
-    assert load_picture(_encode(_noise(1000, 750), "PNG")).size == (1000, 750)
+    assert load_image(_encode(_noise(5000, 150), "JPEG")).size == (5000, 150)
+    assert load_image(_encode(_noise(1000, 750), "PNG")).size == (1000, 750)
 
 
 def test_only_a_jpeg_may_have_more_px_than_are_decoded() -> None:
     limits = Limits(max_pixels=1000, max_jpeg_pixels=2400)
-    assert load_picture(_encode(_noise(), "JPEG"), limits).size == (60, 40)
+    assert load_image(_encode(_noise(), "JPEG"), limits).size == (60, 40)
     with pytest.raises(BadImage, match="at most 1,000 are allowed"):
-        load_picture(_encode(_noise(), "PNG"), limits)
+        load_image(_encode(_noise(), "PNG"), limits)
     with pytest.raises(BadImage, match="at most 1,000 are allowed"):
-        load_picture(_encode(_noise(), "TIFF"), limits)
+        load_image(_encode(_noise(), "TIFF"), limits)
 
 
 # What would cost much beside the pixels costs nothing
@@ -397,7 +397,7 @@ def test_chunks_that_inflate_to_much_are_not_inflated(monkeypatch: pytest.Monkey
         _chunk(b"zTXt", b"Raw profile type exif\0\0" + bomb),
         _chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + bomb),
     ):
-        assert load_picture(data[:33] + chunk + data[33:], STRICT).notes == ()
+        assert load_image(data[:33] + chunk + data[33:], STRICT).notes == ()
     assert inflated == [2**20, 2**20], "the two that may hold an orientation, as far as one may stand"
 
 
@@ -411,14 +411,14 @@ def test_blocks_beyond_number_are_refused_before_they_are_walked() -> None:
         webp + b"abcd\0\0\0\0" * 300_000,
     ):
         with pytest.raises(BadImage, match="header is damaged"):
-            load_picture(data)
+            load_image(data)
 
 
 def test_a_gif_comment_in_many_pieces_reaches_no_decoder() -> None:
     gif = _encode(_noise(), "GIF")
     at = 13 + (3 << ((gif[10] & 7) + 1))
-    picture = load_picture(gif[:at] + b"\x21\xfe" + b"\1a" * 100_000 + b"\0" + gif[at:])
-    assert picture.digest == load_picture(gif).digest
+    loaded = load_image(gif[:at] + b"\x21\xfe" + b"\1a" * 100_000 + b"\0" + gif[at:])
+    assert loaded.digest == load_image(gif).digest
 
 
 def test_a_tiffs_tags_that_decide_about_no_pixel_reach_no_decoder() -> None:
@@ -434,7 +434,7 @@ def test_a_tiffs_tags_that_decide_about_no_pixel_reach_no_decoder() -> None:
     assert len(read_page(data).data) < len(data) + 300
     assert np.array_equal(_pixels(data), np.asarray(image))
     endless = data[:-4] + struct.pack("<I", start)  # the next page is the first one
-    assert load_picture(endless).notes == ()
+    assert load_image(endless).notes == ()
 
 
 # Names
@@ -444,11 +444,11 @@ def test_home_is_expanded_in_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     _noise().save(tmp_path / "x.png")
-    assert load_picture("~/x.png").size == (60, 40)
+    assert load_image("~/x.png").size == (60, 40)
     with pytest.raises(BadImage, match=r"There is no file ~nobody-of-this-name/x\.png"):
-        load_picture("~nobody-of-this-name/x.png")
+        load_image("~nobody-of-this-name/x.png")
     _noise(5, 5).save(tmp_path / "~y.png")
-    assert load_picture("~y.png").size == (5, 5), "a file that is really called so"
+    assert load_image("~y.png").size == (5, 5), "a file that is really called so"
 
 
 def test_an_image_that_something_was_done_to_on_its_way_is_told_with_the_way_back() -> None:
@@ -467,12 +467,12 @@ def test_an_image_that_something_was_done_to_on_its_way_is_told_with_the_way_bac
         (_encode(_noise(), "WEBP")[:200], "again"),
     ]:
         with pytest.raises(BadImage, match=words):
-            load_picture(data)
+            load_image(data)
 
 
 def test_of_an_icon_that_is_cut_off_the_largest_whole_size_is_taken_and_that_is_said() -> None:
     file = io.BytesIO()
     _noise(64, 64).save(file, "ICO", sizes=[(16, 16), (64, 64)])
-    picture = load_picture(file.getvalue()[:-10])
-    assert picture.size == (16, 16)
-    assert picture.notes == ("the largest of 2 sizes, without those that are cut off",)
+    loaded = load_image(file.getvalue()[:-10])
+    assert loaded.size == (16, 16)
+    assert loaded.notes == ("the largest of 2 sizes, without those that are cut off",)

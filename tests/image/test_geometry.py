@@ -80,7 +80,7 @@ def test_one_vision_takes_up_to_36_tiles_and_scales_large_maps_down(size, canvas
 @pytest.mark.parametrize(
     ("size", "original", "hf"), [((300, 200), 976, 1464), ((320, 240), 1026, 1368), ((200, 300), 1476, 984)]
 )
-def test_a_small_picture_takes_the_first_pinpoint(size, original, hf) -> None:
+def test_a_small_image_takes_the_first_pinpoint(size, original, hf) -> None:
     assert _positions(*size, RELEASED) == original
     assert _positions(*size, HF) == hf
 
@@ -97,13 +97,13 @@ def test_one_pixel_more_than_a_tile_costs_a_whole_grid() -> None:
     assert (_positions(336, 336, RELEASED), _positions(337, 337, RELEASED)) == (1176, 2928)
 
 
-def test_the_three_to_two_pictures_of_a_2x2_grid_take_2144_positions() -> None:
+def test_the_three_to_two_images_of_a_2x2_grid_take_2144_positions() -> None:
     assert {_positions(width, 1000, RELEASED) for width in (1455, 1500, 1548)} == {2144}
 
 
 @pytest.mark.parametrize("aspect", ["square", "pad", "whatever"])
 @pytest.mark.parametrize(("merge", "num_positions"), [("flat", 576), ("spatial", 576), ("spatial_unpad", 577)])
-def test_a_picture_of_one_tile_takes_its_features_and_at_most_one_newline(aspect, merge, num_positions) -> None:
+def test_a_image_of_one_tile_takes_its_features_and_at_most_one_newline(aspect, merge, num_positions) -> None:
     plan = plan_tiles(Size(640, 480), Tiling(aspect, merge))
     assert plan.num_tiles == 1
     assert plan.num_positions == num_positions
@@ -243,7 +243,7 @@ def test_an_empty_configuration_means_the_originals_defaults() -> None:
     assert Tiling.from_config(nothing, tile_px=336, patch_px=14) == Tiling()
 
 
-def test_pinpoints_count_only_where_pictures_are_tiled() -> None:
+def test_pinpoints_count_only_where_images_are_tiled() -> None:
     config = {"image_aspect_ratio": "pad", "image_grid_pinpoints": [[1, 2]], "mm_vision_select_feature": "cls_patch"}
     assert Tiling.from_config(config, tile_px=336, patch_px=14) == Tiling("pad", extra_positions=1)
     with pytest.raises(CheckpointError, match=r"1x2.*336"):
@@ -260,13 +260,13 @@ def test_pinpoints_count_only_where_pictures_are_tiled() -> None:
         ((1, 5000), "pad", (1, 336), (168, 0)),
     ],
 )
-def test_the_plan_of_one_tile_says_where_the_picture_lies_on_it(size, aspect, content, offset) -> None:
+def test_the_plan_of_one_tile_says_where_the_image_lies_on_it(size, aspect, content, offset) -> None:
     plan = plan_tiles(Size(*size), Tiling(aspect))
     assert (plan.canvas, plan.content, plan.offset) == ((336, 336), content, offset)
 
 
 @pytest.mark.parametrize("merge", ["flat", "spatial", "spatial_unpad", "spatial_unpad_nobase"])
-def test_a_whole_picture_is_its_base_tile_alone(merge) -> None:
+def test_a_whole_image_is_its_base_tile_alone(merge) -> None:
     tiling = Tiling("anyres", merge, pinpoints=RELEASED_PINPOINTS)
     plan = plan_whole(Size(1000, 300), tiling)
     assert (plan.num_tiles, plan.content, plan.offset, plan.grid) == (1, (336, 336), (0, 0), (1, 1))
@@ -299,7 +299,7 @@ def test_the_hf_dialect_counts_as_transformers_does_for_any_size() -> None:
     assert [_positions(*size, HF) for size in sizes] == [_transformers_positions(size) for size in sizes]
 
 
-def test_pictures_are_resized_to_what_transformers_resizes_them_to() -> None:
+def test_images_are_resized_to_what_transformers_resizes_them_to() -> None:
     import numpy as np
     from transformers.image_processing_utils import get_patch_output_size
 
@@ -313,7 +313,7 @@ def test_pictures_are_resized_to_what_transformers_resizes_them_to() -> None:
 
 
 def _shown(size: Size, canvas: Size) -> int:
-    """How much of a picture a canvas shows; 0 for one that becomes thinner than a pixel, whatever the canvas."""
+    """How much of an image a canvas shows; 0 for one that becomes thinner than a pixel, whatever the canvas."""
     scale = min(canvas.width / size.width, canvas.height / size.height)
     return min(int(size.width * scale) * int(size.height * scale), size.width * size.height)
 
@@ -377,7 +377,7 @@ def test_any_plan_is_consistent(width: int, height: int, tiling: Tiling) -> None
     assert plan.num_positions == _count_by_hand(plan)
     assert min(plan.content) >= 1
     for offset, content, canvas in zip(plan.offset, plan.content, plan.canvas, strict=True):
-        # Centred to the pixel (of the picture itself, where it is padded before it is resized); larger than the
+        # Centred to the pixel (of the image itself, where it is padded before it is resized); larger than the
         # canvas only where its centre is cut out.
         pixel = 2 + tiling.tile_px / max(plan.image) if tiling.aspect == "pad" else 1
         assert abs(canvas - content - 2 * offset) <= pixel
@@ -386,7 +386,7 @@ def test_any_plan_is_consistent(width: int, height: int, tiling: Tiling) -> None
 
 @settings(max_examples=200)
 @given(SIDES, SIDES)
-def test_what_is_kept_covers_the_picture_but_for_less_than_a_feature(width: int, height: int) -> None:
+def test_what_is_kept_covers_the_image_but_for_less_than_a_feature(width: int, height: int) -> None:
     plan = plan_tiles(Size(width, height), RELEASED)
     for kept, offset, content in zip((plan.kept_columns, plan.kept_rows), plan.offset, plan.content, strict=True):
         assert kept.start * 14 <= offset + 14
@@ -395,7 +395,7 @@ def test_what_is_kept_covers_the_picture_but_for_less_than_a_feature(width: int,
 
 @settings(max_examples=200)
 @given(SIDES, SIDES)
-def test_turning_a_picture_turns_its_plan_unless_it_is_a_tie(width: int, height: int) -> None:
+def test_turning_a_image_turns_its_plan_unless_it_is_a_tie(width: int, height: int) -> None:
     plan, turned = plan_tiles(Size(width, height), RELEASED), plan_tiles(Size(height, width), RELEASED)
     mirrored = Size(plan.canvas.height, plan.canvas.width)
     if turned.canvas != mirrored:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from llava.image.heif import Turn, find_turn
-from llava.image.source import load_picture
+from llava.image.source import load_image
 
 
 def _heic(orientation: int) -> bytes:
@@ -23,10 +23,10 @@ def _heic(orientation: int) -> bytes:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_heic_that_its_decoder_turned_says_so_and_what_size_it_has(orientation: int) -> None:
-    picture = load_picture(_heic(orientation))
-    assert picture.notes == (() if orientation == 1 else ("turned upright",))
-    assert picture.stored == (60, 40)
-    assert picture.size == ((40, 60) if orientation >= 5 else (60, 40))
+    image = load_image(_heic(orientation))
+    assert image.notes == (() if orientation == 1 else ("turned upright",))
+    assert image.stored == (60, 40)
+    assert image.size == ((40, 60) if orientation >= 5 else (60, 40))
 
 
 def test_a_container_that_says_nothing_or_is_damaged_turns_nothing() -> None:

@@ -13,7 +13,7 @@ from PIL import Image
 from llava.errors import BadImage
 from llava.image import formats
 from llava.image.formats import read_header
-from llava.image.source import load_picture
+from llava.image.source import load_image
 
 
 def _encode(format: str, **options: object) -> bytes:
@@ -38,16 +38,16 @@ def _behind_first_segment(stray: bytes) -> bytes:
 
 
 def test_fill_bytes_before_a_marker_are_no_stray_bytes() -> None:
-    filled = load_picture(_behind_first_segment(b"\xff" * 1000))
-    assert (filled.notes, filled.digest) == ((), load_picture(_encode("JPEG")).digest)
-    stray = load_picture(_behind_first_segment(b"ab" + b"\xff" * 1000))
+    filled = load_image(_behind_first_segment(b"\xff" * 1000))
+    assert (filled.notes, filled.digest) == ((), load_image(_encode("JPEG")).digest)
+    stray = load_image(_behind_first_segment(b"ab" + b"\xff" * 1000))
     assert stray.notes == ("2 stray bytes between its segments were passed over",)
 
 
 def test_stray_bytes_are_passed_over_for_a_mebibyte_and_no_longer() -> None:
-    assert load_picture(_behind_first_segment(bytes(1_000_000))).notes[0].startswith("1,000,000 stray bytes")
+    assert load_image(_behind_first_segment(bytes(1_000_000))).notes[0].startswith("1,000,000 stray bytes")
     with pytest.raises(BadImage, match="header is damaged"):
-        load_picture(_behind_first_segment(bytes(2**20)))
+        load_image(_behind_first_segment(bytes(2**20)))
 
 
 def test_exif_that_is_cut_into_very_many_segments_is_put_together() -> None:
@@ -59,7 +59,7 @@ def test_exif_that_is_cut_into_very_many_segments_is_put_together() -> None:
     )
     data = _encode("JPEG")
     # The first one keeps the six bytes by which each is known.
-    assert load_picture(data[:2] + segments + data[2:]).size == (40, 60)
+    assert load_image(data[:2] + segments + data[2:]).size == (40, 60)
 
 
 def test_all_texts_of_a_png_together_inflate_to_a_mebibyte(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, features
 
 from llava.image.jpeg2000 import read_bits, spread
-from llava.image.source import load_picture
+from llava.image.source import load_image
 
 pytestmark = pytest.mark.skipif(not features.check("jpg_2000"), reason="this Pillow was built without OpenJPEG")
 
@@ -39,16 +39,16 @@ def _narrow(mode: str, bits: int) -> tuple[bytes, np.ndarray]:
 def test_the_highest_value_is_white(mode: str, bits: int) -> None:
     data, values = _narrow(mode, bits)
     assert read_bits(data) == (bits,) * len(mode)
-    shown = np.asarray(load_picture(data).image)
+    shown = np.asarray(load_image(data).image)
     assert np.array_equal(shown[..., 0], values * 255 // (2**bits - 1))
     assert shown.max() == 255
 
 
 def test_a_transparency_of_few_bits_is_whole_at_its_highest() -> None:
-    picture = load_picture(_narrow("LA", 1)[0])
+    image = load_image(_narrow("LA", 1)[0])
     # Black is transparent here and white is not, so white is all there is to see.
-    assert picture.image.getextrema() == ((255, 255),) * 3
-    assert picture.notes == ("transparent parts are shown white",)
+    assert image.image.getextrema() == ((255, 255),) * 3
+    assert image.notes == ("transparent parts are shown white",)
 
 
 def test_numbers_of_colours_stay_numbers() -> None:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from llava.errors import BadImage
 from llava.image.netpbm import read_values
-from llava.image.source import Limits, load_picture
+from llava.image.source import Limits, load_image
 
 
 def _values(greatest: int, num_channels: int, used: int | None = None) -> np.ndarray:
@@ -35,7 +35,7 @@ def _text(values: np.ndarray, greatest: int) -> bytes:
 def test_10_to_14_bits_are_shown_by_the_range_that_the_head_declares(greatest: int, num_channels: int) -> None:
     for used in (greatest, greatest // 8):
         values = _values(greatest, num_channels, used)
-        binary, text = load_picture(_binary(values, greatest)), load_picture(_text(values, greatest))
+        binary, text = load_image(_binary(values, greatest)), load_image(_text(values, greatest))
         assert binary.notes == text.notes == (f"its values 0 to {greatest} are shown as 0 to 255",)
         assert binary.digest == text.digest
         expected = np.broadcast_to(values * 256 // (greatest + 1), (7, 9, 3))
@@ -47,15 +47,15 @@ def test_10_to_14_bits_are_shown_by_the_range_that_the_head_declares(greatest: i
 def test_up_to_8_bits_are_what_pillow_makes_of_them(greatest: int, num_channels: int) -> None:
     values = _values(greatest, num_channels)
     for data in (_binary(values, greatest), _text(values, greatest)):
-        picture = load_picture(data)
+        image = load_image(data)
         with Image.open(io.BytesIO(data)) as opened:
-            assert np.array_equal(np.asarray(picture.image), np.asarray(opened.convert("RGB")))
-        assert picture.notes == ()
+            assert np.array_equal(np.asarray(image.image), np.asarray(opened.convert("RGB")))
+        assert image.notes == ()
 
 
 def test_16_bits_keep_their_upper_byte_in_text_as_in_binary() -> None:
     values = _values(65535, 3)
-    binary, text = load_picture(_binary(values, 65535)), load_picture(_text(values, 65535))
+    binary, text = load_image(_binary(values, 65535)), load_image(_text(values, 65535))
     assert (binary.notes, text.notes) == ((), ())
     assert np.array_equal(np.asarray(text.image), values >> 8)
     assert binary.digest == text.digest
@@ -67,13 +67,13 @@ def test_of_a_file_that_was_cut_off_whole_rows_are_shown(write: object, greatest
     assert callable(write)
     values = _values(greatest, 3)
     data = write(values, greatest)
-    cut = load_picture(data[: len(data) * 6 // 10])
+    cut = load_image(data[: len(data) * 6 // 10])
     assert any(note.startswith("the file is damaged or cut off: about 43 %") for note in cut.notes)
-    shown, whole = np.asarray(cut.image), np.asarray(load_picture(data).image)
+    shown, whole = np.asarray(cut.image), np.asarray(load_image(data).image)
     assert np.array_equal(shown[:4], whole[:4])
     assert (shown[4:] == 128).all()
     with pytest.raises(BadImage, match="is cut off"):
-        load_picture(data[: len(data) * 6 // 10], Limits(draws_damaged=False))
+        load_image(data[: len(data) * 6 // 10], Limits(draws_damaged=False))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_of_a_file_that_was_cut_off_whole_rows_are_shown(write: object, greatest
 )
 def test_values_that_are_none_are_refused(data: bytes) -> None:
     with pytest.raises(BadImage, match="that cannot be decoded"):
-        load_picture(data)
+        load_image(data)
 
 
 def test_bitmaps_8_bits_and_floats_are_left_to_pillow() -> None:
@@ -100,4 +100,4 @@ def test_bitmaps_8_bits_and_floats_are_left_to_pillow() -> None:
 
 
 def test_a_second_image_in_a_file_of_text_is_none_of_its_business() -> None:
-    assert load_picture(b"P2 2 1 9 0 9 P2 2 1 9 0 9").image.getpixel((1, 0)) == (255, 255, 255)
+    assert load_image(b"P2 2 1 9 0 9 P2 2 1 9 0 9").image.getpixel((1, 0)) == (255, 255, 255)

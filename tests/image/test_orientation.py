@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from llava.image.orientation import find_tag, read_orientation
-from llava.image.source import load_picture
+from llava.image.source import load_image
 
 ORIENTATION = 0x0112
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
@@ -88,48 +88,48 @@ def _as_pillow_turns(data: bytes) -> Image.Image:
 def test_a_file_is_turned_once_as_exif_transpose_turns_it(name: str) -> None:
     data = FILES[name]
     expected = _as_pillow_turns(data).convert("RGB")
-    picture = load_picture(data)
-    assert picture.image.size == expected.size
-    assert picture.stored == (80, 60)
-    assert np.array_equal(np.asarray(picture.image), np.asarray(expected))
+    image = load_image(data)
+    assert image.image.size == expected.size
+    assert image.stored == (80, 60)
+    assert np.array_equal(np.asarray(image.image), np.asarray(expected))
     is_left = name in ("text is no number", "exif before xmp", "unusable exif before xmp")
-    assert picture.notes == (() if is_left else ("turned upright",))
+    assert image.notes == (() if is_left else ("turned upright",))
 
 
 def test_an_orientation_in_a_byte_counts_though_pillow_overlooks_it() -> None:
-    assert load_picture(_encode("JPEG", exif=_exif(1, 6))).size == (60, 80)
+    assert load_image(_encode("JPEG", exif=_exif(1, 6))).size == (60, 80)
     assert find_tag(_exif(1, 6)) == 6
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_an_opened_file_is_turned_and_turned_pixels_are_left_alone(name: str) -> None:
     data = FILES[name]
-    digest = load_picture(data).digest
+    digest = load_image(data).digest
     with Image.open(io.BytesIO(data)) as opened:
-        assert load_picture(opened).digest == digest
-    assert load_picture(_as_pillow_turns(data)).digest == digest
+        assert load_image(opened).digest == digest
+    assert load_image(_as_pillow_turns(data)).digest == digest
     with Image.open(io.BytesIO(data)) as opened:
         ImageOps.exif_transpose(opened, in_place=True)
-        assert load_picture(opened).digest == digest
-    assert load_picture(load_picture(data).image).digest == digest
+        assert load_image(opened).digest == digest
+    assert load_image(load_image(data).image).digest == digest
 
 
 def test_pixels_that_were_made_from_an_opened_file_are_taken_for_upright() -> None:
     with Image.open(io.BytesIO(_encode("JPEG", exif=_exif(3, 6)))) as opened:
         by_hand = opened.rotate(-90, expand=True)
         assert by_hand.getexif()[ORIENTATION] == 6, "its metadata still asks to be turned"
-        assert load_picture(by_hand).size == (60, 80)
-        assert load_picture(opened.convert("L")).size == (80, 60)
-        assert load_picture(opened.copy()).size == (80, 60)
+        assert load_image(by_hand).size == (60, 80)
+        assert load_image(opened.convert("L")).size == (80, 60)
+        assert load_image(opened.copy()).size == (80, 60)
         opened.thumbnail((40, 30))  # changes the opened file's pixels in place, and turns none
-        assert load_picture(opened).size == (30, 40)
+        assert load_image(opened).size == (30, 40)
 
 
 def test_heic_is_turned_by_its_container_and_not_again_by_exif() -> None:
     pillow_heif = pytest.importorskip("pillow_heif")
     file = io.BytesIO()
     pillow_heif.from_pillow(_photo()).save(file, quality=90, exif=_exif(3, 6))
-    upright = load_picture(file.getvalue())
+    upright = load_image(file.getvalue())
     with Image.open(io.BytesIO(_encode("JPEG", exif=_exif(3, 6)))) as opened:
         expected = ImageOps.exif_transpose(opened)
     assert upright.size == expected.size == (60, 80)

@@ -72,7 +72,7 @@ def test_a_cropped_square_is_bit_for_bit_transformers(size, processor) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_padded_square_is_bit_for_bit_transformers_on_the_padded_picture(size, processor) -> None:
+def test_a_padded_square_is_bit_for_bit_transformers_on_the_padded_image(size, processor) -> None:
     image = _noise(*size)
     assert torch.equal(make_pixels(image, Tiling("pad"), processor)[0], _clip_pixels(expand2square(image, PADDING)))
 
@@ -81,7 +81,7 @@ def test_a_padded_square_is_bit_for_bit_transformers_on_the_padded_picture(size,
 def test_tiles_are_bit_for_bit_transformers_llava_next(size, processor) -> None:
     from transformers.models.llava_next.image_processing_pil_llava_next import LlavaNextImageProcessorPil
 
-    # Transposed, because Transformers reads (height, width); the order then makes small pictures tie alike.
+    # Transposed, because Transformers reads (height, width); the order then makes small images tie alike.
     transposed = [[height, width] for width, height in RELEASED_PINPOINTS]
     tile = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
     theirs = LlavaNextImageProcessorPil(**tile, image_grid_pinpoints=transposed)(_noise(*size))["pixel_values"][0]
@@ -89,7 +89,7 @@ def test_tiles_are_bit_for_bit_transformers_llava_next(size, processor) -> None:
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_a_whole_picture_is_its_base_tile(size, processor) -> None:
+def test_a_whole_image_is_its_base_tile(size, processor) -> None:
     whole = make_pixels(_noise(*size), ANYRES, processor, whole=True)
     assert torch.equal(whole, make_pixels(_noise(*size), ANYRES, processor)[:1])
     pad = Tiling("pad")
@@ -111,7 +111,7 @@ def test_a_processor_of_another_size_mean_and_resampling_is_transformers_too() -
         assert np.array_equal(ImageProcessor(**fields, **{switch: False})(image)["pixel_values"][0], theirs), switch
 
 
-def test_a_picture_smaller_than_the_crop_is_framed_in_black_as_transformers_does() -> None:
+def test_a_image_smaller_than_the_crop_is_framed_in_black_as_transformers_does() -> None:
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     fields = {"size": {"shortest_edge": 31}, "crop_size": {"height": 64, "width": 64}}
@@ -132,13 +132,13 @@ def test_a_processor_that_squashes_is_bit_for_bit_transformers_siglip() -> None:
 
 @settings(max_examples=25)
 @given(st.integers(1, 400), st.integers(1, 400), st.sampled_from([Tiling(), Tiling("pad"), ANYRES]))
-def test_any_picture_gives_the_tiles_of_its_plan(width: int, height: int, tiling: Tiling) -> None:
+def test_any_image_gives_the_tiles_of_its_plan(width: int, height: int, tiling: Tiling) -> None:
     pixels = make_pixels(_noise(width, height), tiling, ImageProcessor())
     assert pixels.shape == (plan_tiles(Size(width, height), tiling).num_tiles, 3, 336, 336)
     assert torch.isfinite(pixels).all()
 
 
-def test_the_plan_says_where_the_picture_lies_among_the_tiles(processor) -> None:
+def test_the_plan_says_where_the_image_lies_among_the_tiles(processor) -> None:
     white = Image.new("RGB", (1000, 667), (255, 255, 255))
     tiles = make_pixels(white, ANYRES, processor)[1:, 0]
     canvas = torch.cat([torch.cat([tiles[0], tiles[1]], dim=1), torch.cat([tiles[2], tiles[3]], dim=1)])
@@ -148,7 +148,7 @@ def test_the_plan_says_where_the_picture_lies_among_the_tiles(processor) -> None
     assert torch.allclose(canvas[0], torch.tensor(-CLIP_MEAN[0] / CLIP_STD[0])), "padding is black"
 
 
-def test_a_very_thin_picture_costs_no_more_than_its_tile(processor) -> None:
+def test_a_very_thin_image_costs_no_more_than_its_tile(processor) -> None:
     stripes = Image.fromarray(np.repeat(np.arange(5000, dtype=np.uint8)[:, None, None], 3, axis=2))
     assert stripes.size == (1, 5000)
     square = make_pixels(stripes, Tiling(), processor)
@@ -159,7 +159,7 @@ def test_a_very_thin_picture_costs_no_more_than_its_tile(processor) -> None:
     assert make_pixels(stripes, ANYRES, processor).shape == (3, 3, 336, 336)
 
 
-def test_only_the_centre_of_a_thin_picture_is_resized_and_comes_out_as_if_all_were(processor, monkeypatch) -> None:
+def test_only_the_centre_of_a_thin_image_is_resized_and_comes_out_as_if_all_were(processor, monkeypatch) -> None:
     whole = make_pixels(_noise(300, 20), Tiling(), processor)
     monkeypatch.setattr("llava.image.pixels._MAX_RESIZED_PX", 0)
     assert abs(make_pixels(_noise(300, 20), Tiling(), processor) - whole).max() <= 1.01 / 255 / min(CLIP_STD)
@@ -195,7 +195,7 @@ def test_without_a_known_aspect_the_centre_square_is_kept(config, processor) -> 
 
 @pytest.mark.parametrize("aspect", ["anyres", "anyres_max_9"])
 @pytest.mark.parametrize("pinpoints", [PINPOINTS, str(PINPOINTS)])
-def test_tiled_pictures_are_stacked_only_where_they_have_as_many_tiles(aspect, pinpoints, processor) -> None:
+def test_tiled_images_are_stacked_only_where_they_have_as_many_tiles(aspect, pinpoints, processor) -> None:
     config = Namespace(image_aspect_ratio=aspect, image_grid_pinpoints=pinpoints)
     stacked = process_images([_noise(640, 480), _noise(500, 500)], processor, config)
     assert stacked.shape == (2, 5, 3, 336, 336)
@@ -221,9 +221,9 @@ def test_a_foreign_processor_is_asked_for_each_tile() -> None:
     assert padded.shape == (1, 3)
 
 
-def test_no_pictures_and_a_lone_picture_are_refused(processor) -> None:
+def test_no_images_and_a_lone_image_are_refused(processor) -> None:
     for images in ([], _noise(5, 5)):
-        with pytest.raises(UsageError, match="list of at least one picture"):
+        with pytest.raises(UsageError, match="list of at least one image"):
             process_images(images, processor, Namespace())
     with pytest.raises(UsageError, match="'highres'"):
         process_images([_noise(5, 5)], processor, Namespace(image_aspect_ratio="highres"))
@@ -232,7 +232,7 @@ def test_no_pictures_and_a_lone_picture_are_refused(processor) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "1", "CMYK", "RGBA", "LA"])
-def test_pictures_of_any_mode_are_taken_as_their_rgb_form(mode, processor) -> None:
+def test_images_of_any_mode_are_taken_as_their_rgb_form(mode, processor) -> None:
     image = _noise(50, 30).convert(mode)
     for config in (Namespace(), Namespace(image_aspect_ratio="pad")):
         mine = process_images([image], processor, config)
@@ -242,7 +242,7 @@ def test_pictures_of_any_mode_are_taken_as_their_rgb_form(mode, processor) -> No
 # The original's functions
 
 
-def test_a_square_picture_is_returned_itself_and_others_centred() -> None:
+def test_a_square_image_is_returned_itself_and_others_centred() -> None:
     square = _noise(7, 7)
     assert expand2square(square, PADDING) is square
     wide = expand2square(Image.new("RGB", (5, 2), "white"), PADDING)
@@ -252,7 +252,7 @@ def test_a_square_picture_is_returned_itself_and_others_centred() -> None:
     assert [tall.getpixel((x, 0)) for x in range(2)] == [PADDING, (255, 255, 255)]
 
 
-def test_the_canvas_is_black_around_the_picture() -> None:
+def test_the_canvas_is_black_around_the_image() -> None:
     padded = resize_and_pad_image(Image.new("RGB", (1000, 667), "white"), (672, 672))
     assert padded.size == (672, 672)
     assert padded.getbbox() == (0, 111, 672, 111 + 449)
@@ -286,7 +286,7 @@ def test_preprocess_answers_as_transformers_does(processor) -> None:
     assert [tile.shape for tile in processor([image, image])["pixel_values"]] == [(3, 336, 336)] * 2
 
 
-def test_arrays_and_tensors_are_pictures_too(processor) -> None:
+def test_arrays_and_tensors_are_images_too(processor) -> None:
     image = _noise(30, 20)
     array = np.asarray(image)
     expected = processor(image, return_tensors="pt")["pixel_values"]
@@ -295,7 +295,7 @@ def test_arrays_and_tensors_are_pictures_too(processor) -> None:
 
 
 @pytest.mark.parametrize("images", [[], None, np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), ["a.png"]])
-def test_what_is_no_picture_is_refused(images, processor) -> None:
+def test_what_is_no_image_is_refused(images, processor) -> None:
     with pytest.raises(UsageError):
         processor(images)
 
@@ -309,7 +309,7 @@ def test_changes_for_one_call_stay_in_that_call(processor) -> None:
     wide = processor.preprocess(_noise(40, 20), return_tensors="pt", do_center_crop=False, size={"shortest_edge": 100})
     assert wide["pixel_values"].shape == (1, 3, 100, 200)
     assert processor.size == {"shortest_edge": 336}
-    with pytest.raises(UsageError, match="Pictures of one size"):
+    with pytest.raises(UsageError, match="Images of one size"):
         processor.preprocess([_noise(40, 20), _noise(40, 40)], do_center_crop=False)
 
 

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from llava.errors import BadImage, UsageError
-from llava.image.source import Limits, load_picture, say_notes
+from llava.image.source import Limits, load_image, say_notes
 
 
 def _png() -> bytes:
@@ -31,14 +31,14 @@ def test_a_file_of_any_name_is_read_and_named_on_one_line(tmp_path: Path, monkey
     for name in ("a\nb.png", "-a.png", "a%20b.png", "img:/x.png"):
         Path(name).parent.mkdir(exist_ok=True)
         Path(name).write_bytes(_png())
-        assert load_picture(name).name == Path(name).name, "programs get the name as it is"
+        assert load_image(name).name == Path(name).name, "programs get the name as it is"
     Path("a\nb.png").write_bytes(b"text")
     with pytest.raises(BadImage, match=r"^a\\nb\.png is not an image"):
-        load_picture("a\nb.png")
+        load_image("a\nb.png")
 
 
 def test_a_note_is_one_line_whatever_the_image_is_called(capsys: pytest.CaptureFixture[str]) -> None:
-    say_notes([replace(load_picture(_png()), name="a\nb", notes=("turned upright",))])
+    say_notes([replace(load_image(_png()), name="a\nb", notes=("turned upright",))])
     assert capsys.readouterr().err == "llava: a\\nb: turned upright.\n"
 
 
@@ -48,11 +48,11 @@ def test_a_path_as_a_url_would_write_it_is_told_from_one_that_is_nowhere(
     monkeypatch.chdir(tmp_path)
     Path("my photo.png").write_bytes(_png())
     with pytest.raises(BadImage, match=r"^There is no file my%20photo\.png\. There is a my photo\.png: pass that\.$"):
-        load_picture("my%20photo.png")
+        load_image("my%20photo.png")
     with pytest.raises(BadImage, match=r"^There is no file no%20photo\.png\.$"):
-        load_picture("no%20photo.png")
+        load_image("no%20photo.png")
     with pytest.raises(BadImage, match=r"^file: is not opened; pass a path, such as /a/my photo\.png, an http"):
-        load_picture("file:///a/my%20photo.png")
+        load_image("file:///a/my%20photo.png")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kinds of file that only POSIX has")
@@ -61,18 +61,18 @@ def test_what_is_no_file_is_refused_with_the_reason(tmp_path: Path, monkeypatch:
     with socket.socket(socket.AF_UNIX) as door:
         door.bind("door.png")
         with pytest.raises(BadImage, match=r"^door\.png cannot be read: it is a socket\.$"):
-            load_picture("door.png")
+            load_image("door.png")
     Path("loop.png").symlink_to("loop.png")
     with pytest.raises(BadImage, match=r"^loop\.png cannot be read: .*symbolic links\.$"):
-        load_picture("loop.png")
+        load_image("loop.png")
     with pytest.raises(BadImage, match=r"^a{197}\.\.\. cannot be read: file name too long\.$"):
-        load_picture("a" * 5000)
+        load_image("a" * 5000)
     with pytest.raises(BadImage, match=r"^a\\x00\.png cannot be read: embedded null.*\.$"):
-        load_picture("a\0.png")
+        load_image("a\0.png")
     with pytest.raises(BadImage, match=r"^null is empty"):
-        load_picture("/dev/null")
+        load_image("/dev/null")
     with pytest.raises(BadImage, match=r"^/dev/zero has more than 1,000 bytes"):
-        load_picture("/dev/zero", Limits(max_bytes=1000))
+        load_image("/dev/zero", Limits(max_bytes=1000))
 
 
 def test_a_video_larger_than_all_limits_is_named_by_its_first_bytes(tmp_path: Path) -> None:
@@ -80,9 +80,9 @@ def test_a_video_larger_than_all_limits_is_named_by_its_first_bytes(tmp_path: Pa
     file.write_bytes(b"\0\0\0\x20ftypisom" + bytes(20_000))
     for limits in (Limits(), Limits(max_bytes=10_000)):
         with pytest.raises(BadImage, match=r"it is a video\. Take a frame out of it"):
-            load_picture(file, limits)
+            load_image(file, limits)
     with file.open("rb") as opened, pytest.raises(BadImage, match="it is a video"):
-        load_picture(opened, Limits(max_bytes=10_000))
+        load_image(opened, Limits(max_bytes=10_000))
 
 
 def test_first_bytes_that_could_be_a_targa_refuse_nothing(tmp_path: Path) -> None:
@@ -90,35 +90,35 @@ def test_first_bytes_that_could_be_a_targa_refuse_nothing(tmp_path: Path) -> Non
     head = bytes((0x3C, 0, 2)) + bytes(9) + bytes((100, 0, 100, 0, 24, 0x20)) + bytes(0x3C)
     data = head + bytes((0, 0, 255)) * 10_000 + bytes(8) + b"TRUEVISION-XFILE.\0"
     (tmp_path / "scan").write_bytes(data)
-    picture = load_picture(tmp_path / "scan")
-    assert (picture.size, picture.image.getpixel((0, 0))) == ((100, 100), (255, 0, 0))
+    image = load_image(tmp_path / "scan")
+    assert (image.size, image.image.getpixel((0, 0))) == ((100, 100), (255, 0, 0))
 
 
 def test_standard_input_that_was_read_before_is_told_from_a_damaged_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(_png())))
-    assert load_picture("-").size == (3, 2)
+    assert load_image("-").size == (3, 2)
     with pytest.raises(BadImage, match=r"^Standard input holds nothing, or nothing more: pipe one image into it"):
-        load_picture("-")
+        load_image("-")
 
 
 def test_a_file_that_is_closed_or_cannot_be_read_is_refused_and_any_path_object_is_opened(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(_png())
     with (tmp_path / "a.png").open("rb") as file:
-        assert load_picture(file).size == (3, 2)
+        assert load_image(file).size == (3, 2)
     with pytest.raises(UsageError, match=r"a\.png is a file that was closed; open it again\."):
-        load_picture(file)
+        load_image(file)
 
     with gzip.open(tmp_path / "a.png.gz", "wb") as packed:
         packed.write(_png() * 100)
     cut = (tmp_path / "a.png.gz").read_bytes()[:-20]
     with gzip.open(io.BytesIO(cut)) as unpacked, pytest.raises(BadImage, match="cannot be read: compressed file ended"):
-        load_picture(unpacked)
+        load_image(unpacked)
 
     class Place:
         def __fspath__(self) -> str:
             return str(tmp_path / "a.png")
 
-    assert load_picture(Place()).name == "a.png"  # type: ignore[arg-type]
+    assert load_image(Place()).name == "a.png"  # type: ignore[arg-type]
 
 
 def test_a_jpeg_that_ends_too_early_says_how_much_of_it_is_the_grey_of_its_decoder() -> None:
@@ -126,14 +126,14 @@ def test_a_jpeg_that_ends_too_early_says_how_much_of_it_is_the_grey_of_its_decod
     file = io.BytesIO()
     noise.save(file, "JPEG")
     data = file.getvalue()
-    cut = load_picture(data[: len(data) // 2] + b"\xff\xd9")
+    cut = load_image(data[: len(data) // 2] + b"\xff\xd9")
     (note,) = cut.notes
     percent = int(note.removeprefix("the last ").partition(" ")[0])
     assert note == f"the last {percent} % of its rows are plain grey, as decoders draw what is missing"
     assert 35 < percent < 60
     grey = (np.asarray(cut.image) == 128).all(axis=(1, 2))
     assert abs(100 * grey.mean() - percent) < 1
-    assert load_picture(data).notes == ()
+    assert load_image(data).notes == ()
     file = io.BytesIO()
     Image.new("RGB", (60, 40), (128, 128, 128)).save(file, "JPEG")
-    assert load_picture(file.getvalue()).notes == (), "a plain grey image is one"
+    assert load_image(file.getvalue()).notes == (), "a plain grey image is one"

@@ -1,4 +1,4 @@
-"""Pictures from anywhere: what is accepted, what it becomes, and that everything else is refused in one sentence."""
+"""Images from anywhere: what is accepted, what it becomes, and that everything else is refused in one sentence."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from llava.errors import BadImage, FetchError, UsageError
 from llava.image.formats import COMMON, read_header
 from llava.image.geometry import Size
 from llava.image.orientation import read_orientation
-from llava.image.source import Limits, load_picture
+from llava.image.source import Limits, load_image
 
 FORMATS = list(COMMON)
 STRANGERS = Limits(
@@ -53,7 +53,7 @@ def _png(width: int, height: int, *, bits: int = 1, color: int = 0) -> bytes:
 
 
 def _pixels(source: object) -> np.ndarray:
-    return np.asarray(load_picture(source).image)
+    return np.asarray(load_image(source).image)
 
 
 # Sources
@@ -62,16 +62,16 @@ def _pixels(source: object) -> np.ndarray:
 @pytest.mark.parametrize("format", FORMATS)
 def test_every_format_is_read_from_every_source(format: str, tmp_path: Path, monkeypatch) -> None:
     data = _encode(_noise(50, 30), format)
-    path = tmp_path / "picture.bin"
+    path = tmp_path / "image.bin"
     path.write_bytes(data)
     uri = f"data:image/{format.lower()};base64,{base64.b64encode(data).decode()}"
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(data)))
     with Image.open(path) as opened, path.open("rb") as file:
         sources = [str(path), path, data, bytearray(data), memoryview(data), io.BytesIO(data), uri, "-", opened, file]
-        digests = {load_picture(source).digest for source in sources}
+        digests = {load_image(source).digest for source in sources}
     assert len(digests) == 1
-    picture = load_picture(path)
-    assert (picture.size, picture.image.mode, picture.name) == (Size(50, 30), "RGB", "picture.bin")
+    loaded = load_image(path)
+    assert (loaded.size, loaded.image.mode, loaded.name) == (Size(50, 30), "RGB", "image.bin")
 
 
 @pytest.mark.parametrize("format", ["PNG", "BMP"])
@@ -82,26 +82,26 @@ def test_a_lossless_file_gives_back_its_pixels(format: str) -> None:
 
 def test_equal_pixels_have_equal_digests_and_others_do_not() -> None:
     image = _noise(20, 30)
-    digest = load_picture(image).digest
-    assert load_picture(_encode(image, "PNG")).digest == load_picture(_encode(image, "BMP")).digest == digest
-    assert load_picture(image.copy()).digest == digest
-    # The same bytes in another shape are another picture.
-    assert load_picture(Image.frombytes("RGB", (30, 20), image.tobytes())).digest != digest
+    digest = load_image(image).digest
+    assert load_image(_encode(image, "PNG")).digest == load_image(_encode(image, "BMP")).digest == digest
+    assert load_image(image.copy()).digest == digest
+    # The same bytes in another shape are another image.
+    assert load_image(Image.frombytes("RGB", (30, 20), image.tobytes())).digest != digest
     palette = Image.new("P", (4, 4))
     palette.putpalette([1, 2, 3])
     other = palette.copy()
     other.putpalette([3, 2, 1])
-    assert load_picture(palette).digest != load_picture(other).digest
+    assert load_image(palette).digest != load_image(other).digest
 
 
 def test_a_pillow_image_is_not_changed_and_not_shared() -> None:
     image = _noise(8, 8)
-    picture = load_picture(image)
-    before = picture.image.tobytes()
+    loaded = load_image(image)
+    before = loaded.image.tobytes()
     image.paste((0, 0, 0), (0, 0, 8, 8))
-    assert picture.image.tobytes() == before
+    assert loaded.image.tobytes() == before
     transparent = Image.new("RGBA", (3, 3))
-    load_picture(transparent)
+    load_image(transparent)
     assert transparent.mode == "RGBA"
 
 
@@ -129,14 +129,14 @@ def test_a_pillow_image_is_not_changed_and_not_shared() -> None:
 )
 def test_a_source_that_leads_nowhere_is_refused_in_one_sentence(source, message) -> None:
     with pytest.raises(BadImage, match=message) as caught:
-        load_picture(source)
+        load_image(source)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
 
 
-def test_a_folder_is_no_picture(tmp_path: Path) -> None:
+def test_a_folder_is_no_image(tmp_path: Path) -> None:
     with pytest.raises(BadImage, match="is a folder"):
-        load_picture(tmp_path)
+        load_image(tmp_path)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may read everything")
@@ -145,24 +145,24 @@ def test_a_file_without_permission_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"x")
     path.chmod(0)
     with pytest.raises(BadImage, match="permission denied"):
-        load_picture(path)
+        load_image(path)
 
 
 @pytest.mark.parametrize("source", [None, 5, ["a.png"], np.zeros((3, 3, 3), np.uint8)])
 def test_another_type_is_a_wrong_call(source) -> None:
     with pytest.raises(UsageError, match="is no image"):
-        load_picture(source)
+        load_image(source)
 
 
 def test_a_file_opened_for_text_is_a_wrong_call() -> None:
     with pytest.raises(UsageError, match="in binary"):
-        load_picture(io.StringIO("x"))
+        load_image(io.StringIO("x"))
 
 
 def test_a_data_uri_may_lie_about_its_type_and_hold_line_breaks() -> None:
     encoded = base64.encodebytes(_encode(_noise(9, 9), "JPEG")).decode()
     assert "\n" in encoded
-    assert load_picture("DATA:image/png;charset=x;BASE64," + encoded).size == (9, 9)
+    assert load_image("DATA:image/png;charset=x;BASE64," + encoded).size == (9, 9)
 
 
 # Limits
@@ -173,7 +173,7 @@ def test_a_bomb_is_refused_before_it_is_unpacked(size, monkeypatch) -> None:
     monkeypatch.setattr("llava.image.source.decode", lambda *_: pytest.fail("it was decoded"))
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda *_: pytest.fail("it was unpacked"))
     with pytest.raises(BadImage, match=rf"{size[0]}x{size[1]} px.*at most 25,000,000") as caught:
-        load_picture(_png(*size), STRANGERS)
+        load_image(_png(*size), STRANGERS)
     assert f"{size[0] * size[1]:,}" in str(caught.value)
     assert "--max-image-pixels" not in str(caught.value), "strangers have no flag"
 
@@ -189,14 +189,14 @@ def test_a_bomb_in_any_other_format_is_refused_by_its_header() -> None:
     jpeg[frame + 5 : frame + 9] = struct.pack(">HH", 60_000, 65_500)
     for data, claimed in [(gif, "60001x60000"), (webp, "16383x16383"), (bmp, "50000x50000"), (jpeg, "65500x60000")]:
         with pytest.raises(BadImage, match=rf"{claimed} px.*at most 25,000,000"):
-            load_picture(bytes(data), STRANGERS)
+            load_image(bytes(data), STRANGERS)
 
 
-def test_a_thin_picture_is_accepted_up_to_the_longest_side() -> None:
-    assert load_picture(_encode(Image.new("RGB", (1, 5000)))).size == (1, 5000)
-    assert load_picture(_encode(Image.new("L", (16_384, 1)))).size == (16_384, 1)
+def test_a_thin_image_is_accepted_up_to_the_longest_side() -> None:
+    assert load_image(_encode(Image.new("RGB", (1, 5000)))).size == (1, 5000)
+    assert load_image(_encode(Image.new("L", (16_384, 1)))).size == (16_384, 1)
     with pytest.raises(BadImage, match="16,384"):
-        load_picture(_encode(Image.new("L", (60_000, 1))), STRANGERS)
+        load_image(_encode(Image.new("L", (60_000, 1))), STRANGERS)
 
 
 def test_limits_can_be_set(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_limits_can_be_set(tmp_path: Path) -> None:
     uri = "data:;base64," + base64.b64encode(data).decode()
     file = io.BytesIO(data)
     for source in (data, path, file, uri):
-        assert load_picture(source, Limits(max_bytes=len(data), max_pixels=2000)).size == (50, 40)
+        assert load_image(source, Limits(max_bytes=len(data), max_pixels=2000)).size == (50, 40)
         for limits, message in [
             (Limits(max_bytes=len(data) - 1), f"{len(data) - 1:,} "),
             (Limits(max_pixels=1999), "at most 1,999 "),
@@ -214,17 +214,17 @@ def test_limits_can_be_set(tmp_path: Path) -> None:
         ]:
             file.seek(0)
             with pytest.raises(BadImage, match=message):
-                load_picture(source, limits)
+                load_image(source, limits)
     with pytest.raises(BadImage, match="1,999"):
-        load_picture(_noise(50, 40), Limits(max_pixels=1999))
+        load_image(_noise(50, 40), Limits(max_pixels=1999))
     with pytest.raises(BadImage, match=r"\(PNG or JPEG\); it is BMP"):
-        load_picture(data, Limits(formats=("PNG", "JPEG")))
+        load_image(data, Limits(formats=("PNG", "JPEG")))
 
 
-def test_a_picture_without_pixels_is_refused() -> None:
+def test_a_image_without_pixels_is_refused() -> None:
     for source in (_png(0, 5), Image.new("RGB", (0, 5))):
         with pytest.raises(BadImage, match="nothing to see"):
-            load_picture(source)
+            load_image(source)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_a_picture_without_pixels_is_refused() -> None:
 )
 def test_other_formats_are_named_where_they_are_known(data, kind) -> None:
     with pytest.raises(BadImage) as caught:
-        load_picture(data, STRANGERS)
+        load_image(data, STRANGERS)
     allowed = "The image is not an image in a supported format (PNG, JPEG, WEBP, GIF or BMP)"
     assert str(caught.value).startswith(f"{allowed}; it is {kind}" if kind else f"{allowed}.")
 
@@ -255,14 +255,14 @@ def test_other_formats_are_named_where_they_are_known(data, kind) -> None:
 def test_a_file_that_was_cut_off_is_refused(format: str, share: float) -> None:
     data = _encode(_noise(60, 40), format)
     with pytest.raises(BadImage, match="damaged or cut off"):
-        load_picture(data[: int(len(data) * share)], STRANGERS)
+        load_image(data[: int(len(data) * share)], STRANGERS)
 
 
 def test_a_pillow_image_of_a_cut_off_file_is_refused(tmp_path: Path) -> None:
     data = _encode(_noise(60, 40), "JPEG")
     (tmp_path / "cut.jpg").write_bytes(data[: len(data) // 2])
     with Image.open(tmp_path / "cut.jpg") as image, pytest.raises(BadImage, match=r"cut\.jpg cannot be decoded"):
-        load_picture(image)
+        load_image(image)
 
 
 def test_a_wrong_checksum_in_a_png_is_refused() -> None:
@@ -270,13 +270,13 @@ def test_a_wrong_checksum_in_a_png_is_refused() -> None:
     at = data.index(b"IEND") - 5  # the last byte of the pixel data's checksum
     data[at] ^= 1
     with pytest.raises(BadImage, match="checksum of its pixel data"):
-        load_picture(bytes(data), STRANGERS)
+        load_image(bytes(data), STRANGERS)
 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_garbage_after_the_end_does_no_harm(format: str) -> None:
     data = _encode(_noise(20, 20), format)
-    assert load_picture(data + b"garbage" * 9).digest == load_picture(data).digest
+    assert load_image(data + b"garbage" * 9).digest == load_image(data).digest
 
 
 @settings(max_examples=200)
@@ -288,7 +288,7 @@ def test_a_file_with_wrong_bytes_is_read_or_refused_but_never_crashes(format: st
     for at, byte in changes:
         data[at % len(data)] = byte
     with contextlib.suppress(BadImage):
-        assert load_picture(bytes(data)).image.mode == "RGB"
+        assert load_image(bytes(data)).image.mode == "RGB"
 
 
 @settings(max_examples=200)
@@ -296,7 +296,7 @@ def test_a_file_with_wrong_bytes_is_read_or_refused_but_never_crashes(format: st
 def test_any_bytes_behind_a_signature_are_refused(tail: bytes) -> None:
     for start in (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\x40\0\0\0WEBP", b"GIF89a", b"BM"):
         with pytest.raises(BadImage):
-            load_picture(start + tail)
+            load_image(start + tail)
 
 
 # What it becomes
@@ -304,7 +304,7 @@ def test_any_bytes_behind_a_signature_are_refused(tail: bytes) -> None:
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_picture_is_turned_as_its_camera_was_held(format: str, orientation: int, tmp_path: Path) -> None:
+def test_a_image_is_turned_as_its_camera_was_held(format: str, orientation: int, tmp_path: Path) -> None:
     stored = Image.new("RGB", (32, 16), "white")
     stored.paste((255, 0, 0), (0, 0, 8, 8))
     exif = Image.Exif()
@@ -312,7 +312,7 @@ def test_a_picture_is_turned_as_its_camera_was_held(format: str, orientation: in
     exif[0x010F] = "a camera"
     data = _encode(stored, format, exif=exif.tobytes())
     (tmp_path / "a").write_bytes(data)
-    upright = load_picture(data)
+    upright = load_image(data)
     # Where the red corner, top left as stored, comes to lie for each orientation. Source: EXIF 3.0, section 4.6.5.
     corner = {1: (0, 0), 2: (1, 0), 3: (1, 1), 4: (0, 1), 5: (0, 0), 6: (1, 0), 7: (1, 1), 8: (0, 1)}[orientation]
     assert upright.size == ((32, 16) if orientation <= 4 else (16, 32))
@@ -321,9 +321,9 @@ def test_a_picture_is_turned_as_its_camera_was_held(format: str, orientation: in
     )
     assert red > 200
     assert green < 60
-    assert load_picture(upright.image).digest == upright.digest, "it is turned once"
+    assert load_image(upright.image).digest == upright.digest, "it is turned once"
     with Image.open(tmp_path / "a") as opened:
-        assert load_picture(opened).digest == upright.digest
+        assert load_image(opened).digest == upright.digest
 
 
 @pytest.mark.parametrize(
@@ -337,9 +337,9 @@ def test_a_picture_is_turned_as_its_camera_was_held(format: str, orientation: in
         b"II*\0\x08\0\0\0\1\0\x12\1\2\0\1\0\0\0\x06\0\0\0",
     ],
 )
-def test_an_exif_block_that_says_nothing_usable_leaves_the_picture_alone(exif: bytes) -> None:
+def test_an_exif_block_that_says_nothing_usable_leaves_the_image_alone(exif: bytes) -> None:
     assert read_orientation(exif) == 1
-    assert load_picture(_encode(Image.new("RGB", (9, 5)), "JPEG", exif=b"Exif\0\0" + exif)).size == (9, 5)
+    assert load_image(_encode(Image.new("RGB", (9, 5)), "JPEG", exif=b"Exif\0\0" + exif)).size == (9, 5)
 
 
 def test_transparency_is_laid_over_white() -> None:
@@ -392,8 +392,8 @@ def test_sixteen_bit_files_lose_their_lower_half() -> None:
 
 
 def test_a_cmyk_jpeg_is_read() -> None:
-    picture = load_picture(_encode(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG"))
-    red, green, blue = picture.image.getpixel((4, 4))
+    loaded = load_image(_encode(Image.new("CMYK", (8, 8), (0, 255, 255, 0)), "JPEG"))
+    red, green, blue = loaded.image.getpixel((4, 4))
     assert red > 200
     assert max(green, blue) < 60
 
@@ -402,8 +402,8 @@ def test_a_cmyk_jpeg_is_read() -> None:
 def test_of_an_animation_the_first_frame_counts(format: str) -> None:
     frames = [Image.new("RGB", (10, 10), color) for color in ("red", "blue", "lime")]
     data = _encode(frames[0], format, save_all=True, append_images=frames[1:])
-    assert load_picture(data).image.getpixel((5, 5))[2] < 60
-    assert load_picture(data).image.getpixel((5, 5))[0] > 200
+    assert load_image(data).image.getpixel((5, 5))[2] < 60
+    assert load_image(data).image.getpixel((5, 5))[0] > 200
 
 
 def test_comments_profiles_and_previews_reach_no_decoder() -> None:
@@ -429,8 +429,8 @@ def test_a_url_is_fetched_within_the_limits(monkeypatch) -> None:
         return _encode(_noise(7, 5))
 
     monkeypatch.setattr("llava.image.source.fetch", fetch)
-    picture = load_picture("HTTPS://example.com/a/b.png?size=5", Limits(timeout_s=3, max_bytes=5000))
-    assert (picture.name, picture.size) == ("b.png", (7, 5))
+    loaded = load_image("HTTPS://example.com/a/b.png?size=5", Limits(timeout_s=3, max_bytes=5000))
+    assert (loaded.name, loaded.size) == ("b.png", (7, 5))
     assert asked == {
         "url": "HTTPS://example.com/a/b.png?size=5",
         "max_bytes": 5000,
@@ -441,4 +441,4 @@ def test_a_url_is_fetched_within_the_limits(monkeypatch) -> None:
     }
     monkeypatch.undo()
     with pytest.raises(FetchError, match="not a public address"):
-        load_picture("http://127.0.0.1/a.png")
+        load_image("http://127.0.0.1/a.png")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from llava.errors import BadImage
-from llava.image.source import load_picture
+from llava.image.source import load_image
 
 RAMP = np.linspace(0, 4095, 64 * 64).round().astype(np.uint16).reshape(64, 64)
 
@@ -38,16 +38,16 @@ def _png(values: np.ndarray, color: int, *, significant: int | None = None) -> b
 
 
 def _grey(source: object) -> np.ndarray:
-    return np.asarray(load_picture(source).image)[..., 0]
+    return np.asarray(load_image(source).image)[..., 0]
 
 
 @pytest.mark.parametrize("bits", [10, 12, 14])
 @pytest.mark.parametrize("format", ["PNG", "TIFF", "PPM", "JPEG2000"])
 def test_values_of_a_few_bits_in_a_16_bit_file_fill_the_range(bits: int, format: str) -> None:
     values = (RAMP.astype(np.uint32) * (2**bits - 1) // 4095).astype(np.uint16)
-    picture = load_picture(_encode(Image.fromarray(values), format))
-    assert picture.notes == (f"its values 0 to {2**bits - 1} are shown as 0 to 255",)
-    assert np.array_equal(np.asarray(picture.image)[..., 1], values >> (bits - 8))
+    loaded = load_image(_encode(Image.fromarray(values), format))
+    assert loaded.notes == (f"its values 0 to {2**bits - 1} are shown as 0 to 255",)
+    assert np.array_equal(np.asarray(loaded.image)[..., 1], values >> (bits - 8))
 
 
 @pytest.mark.parametrize("order", ["<u2", ">u2"])
@@ -57,7 +57,7 @@ def test_a_16_bit_image_that_uses_the_range_keeps_its_upper_bytes(order: str) ->
     image = Image.frombytes(mode, (64, 64), values.astype(order).tobytes())
     for source in (image, _encode(Image.fromarray(values), "PNG"), _encode(Image.fromarray(values), "TIFF")):
         assert np.array_equal(_grey(source), values >> 8)
-        assert load_picture(source).notes == ()
+        assert load_image(source).notes == ()
 
 
 @pytest.mark.parametrize("value", [0, 4095, 65535])
@@ -71,8 +71,8 @@ def test_a_blank_page_stays_blank_and_noise_on_white_stays_white(value: int) -> 
 
 def test_a_narrow_band_of_a_thermal_camera_is_spread() -> None:
     band = 29_000 + RAMP // 2
-    picture = load_picture(Image.fromarray(band))
-    assert picture.notes == ("its values 29000 to 31047 are shown as 0 to 255",)
+    loaded = load_image(Image.fromarray(band))
+    assert loaded.notes == ("its values 29000 to 31047 are shown as 0 to 255",)
     assert (_grey(Image.fromarray(band)).min(), _grey(Image.fromarray(band)).max()) == (0, 255)
 
 
@@ -87,10 +87,10 @@ def test_colours_of_12_bits_in_16_keep_their_balance() -> None:
         b"P6\n# a comment\n64 64 4095\n" + colors.astype(">u2").tobytes(),
         _tiff(colors),
     ):
-        picture = load_picture(data)
-        assert picture.notes == (note,)
-        assert np.array_equal(np.asarray(picture.image), colors >> 4)
-    full = load_picture(_png(colors * np.uint16(16), 2))
+        loaded = load_image(data)
+        assert loaded.notes == (note,)
+        assert np.array_equal(np.asarray(loaded.image), colors >> 4)
+    full = load_image(_png(colors * np.uint16(16), 2))
     assert full.notes == ()
     assert np.array_equal(np.asarray(full.image), colors * np.uint16(16) >> 8)
 
@@ -98,9 +98,9 @@ def test_colours_of_12_bits_in_16_keep_their_balance() -> None:
 def test_grey_of_12_bits_with_transparency_is_spread_too() -> None:
     alpha = np.full_like(RAMP, 65535)
     alpha[0, 0] = 0
-    picture = load_picture(_png(np.dstack([RAMP, alpha]), 4))
-    assert picture.notes == ("its values 0 to 4095 are shown as 0 to 255", "transparent parts are shown white")
-    shown = np.asarray(picture.image)[..., 0]
+    loaded = load_image(_png(np.dstack([RAMP, alpha]), 4))
+    assert loaded.notes == ("its values 0 to 4095 are shown as 0 to 255", "transparent parts are shown white")
+    shown = np.asarray(loaded.image)[..., 0]
     assert shown[0, 0] == 255
     assert np.array_equal(shown.ravel()[1:], RAMP.ravel()[1:] >> 4)
 
@@ -119,24 +119,24 @@ def _tiff(values: np.ndarray, **tags: int) -> bytes:
 @pytest.mark.parametrize("tags", [{"tag_340": 0, "tag_341": 4095}, {"tag_280": 0, "tag_281": 4095}, {"tag_281": 4095}])
 def test_a_tiff_is_shown_by_the_range_that_it_declares(tags: dict[str, int]) -> None:
     dark = RAMP // 4
-    picture = load_picture(_tiff(dark, **tags))
-    assert picture.notes == ("its values 0 to 4095 are shown as 0 to 255",)
-    assert np.array_equal(np.asarray(picture.image)[..., 0], dark >> 4)
+    loaded = load_image(_tiff(dark, **tags))
+    assert loaded.notes == ("its values 0 to 4095 are shown as 0 to 255",)
+    assert np.array_equal(np.asarray(loaded.image)[..., 0], dark >> 4)
 
 
 def test_a_declared_range_that_the_values_leave_or_that_says_nothing_is_passed_over() -> None:
-    assert load_picture(_tiff(RAMP, tag_341=1000)).notes == ("its values 0 to 4095 are shown as 0 to 255",)
-    assert load_picture(_tiff(RAMP, tag_341=65535)).notes == ("its values 0 to 4095 are shown as 0 to 255",)
-    assert load_picture(_tiff(RAMP * np.uint16(16), tag_341=65535)).notes == ()
+    assert load_image(_tiff(RAMP, tag_341=1000)).notes == ("its values 0 to 4095 are shown as 0 to 255",)
+    assert load_image(_tiff(RAMP, tag_341=65535)).notes == ("its values 0 to 4095 are shown as 0 to 255",)
+    assert load_image(_tiff(RAMP * np.uint16(16), tag_341=65535)).notes == ()
 
 
 def test_a_png_is_shown_by_the_significant_bits_that_it_declares() -> None:
     dark = RAMP // 4
-    picture = load_picture(_png(dark, 0, significant=12))
-    assert picture.notes == ("its values 0 to 4095 are shown as 0 to 255",)
-    assert np.array_equal(np.asarray(picture.image)[..., 0], dark >> 4)
+    loaded = load_image(_png(dark, 0, significant=12))
+    assert loaded.notes == ("its values 0 to 4095 are shown as 0 to 255",)
+    assert np.array_equal(np.asarray(loaded.image)[..., 0], dark >> 4)
     # By the standard the values of such a file are scaled to all 16 bits; then they stay as they are.
-    assert load_picture(_png(RAMP * np.uint16(16), 0, significant=12)).notes == ()
+    assert load_image(_png(RAMP * np.uint16(16), 0, significant=12)).notes == ()
 
 
 def test_white_is_zero_in_a_wide_tiff_too() -> None:
@@ -147,9 +147,9 @@ def test_white_is_zero_in_a_wide_tiff_too() -> None:
 def test_signed_and_wide_integers_are_shown_by_the_range_that_they_use(low: int) -> None:
     image = Image.fromarray(RAMP.astype(np.int32) + low)
     for source in (image, _encode(image, "TIFF")):
-        picture = load_picture(source)
-        assert picture.notes == (f"its values {low} to {low + 4095} are shown as 0 to 255",)
-        assert np.array_equal(np.asarray(picture.image)[..., 0], RAMP >> 4)
+        loaded = load_image(source)
+        assert loaded.notes == (f"its values {low} to {low + 4095} are shown as 0 to 255",)
+        assert np.array_equal(np.asarray(loaded.image)[..., 0], RAMP >> 4)
 
 
 @pytest.mark.parametrize(
@@ -159,9 +159,9 @@ def test_signed_and_wide_integers_are_shown_by_the_range_that_they_use(low: int)
 def test_floats_are_shown_by_a_usual_range_or_by_the_one_that_they_use(scale: float, first: str, last: str) -> None:
     values = (np.linspace(0, 1, 4096, dtype=np.float32) * np.float32(scale)).reshape(64, 64)
     for source in (Image.fromarray(values), _encode(Image.fromarray(values), "TIFF")):
-        picture = load_picture(source)
-        assert picture.notes == (f"its floating-point values {first} to {last} are shown as 0 to 255",)
-        shown = np.asarray(picture.image)[..., 0].astype(float) / 255
+        loaded = load_image(source)
+        assert loaded.notes == (f"its floating-point values {first} to {last} are shown as 0 to 255",)
+        shown = np.asarray(loaded.image)[..., 0].astype(float) / 255
         expected = (values - float(first)) / (float(last) - float(first))
         assert abs(shown - expected).max() < 0.003
 
@@ -169,37 +169,37 @@ def test_floats_are_shown_by_a_usual_range_or_by_the_one_that_they_use(scale: fl
 def test_nan_and_infinite_values_are_shown_and_counted() -> None:
     values = np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8)
     values[0, 0], values[0, 1], values[0, 2] = np.nan, np.inf, -np.inf
-    picture = load_picture(Image.fromarray(values))
-    assert "3 that are NaN or infinite" in picture.notes[0]
-    assert np.asarray(picture.image)[0, :3, 0].tolist() == [0, 255, 0]
+    loaded = load_image(Image.fromarray(values))
+    assert "3 that are NaN or infinite" in loaded.notes[0]
+    assert np.asarray(loaded.image)[0, :3, 0].tolist() == [0, 255, 0]
     with pytest.raises(BadImage, match="none is a finite number"):
-        load_picture(Image.fromarray(np.full((3, 3), np.nan, np.float32)))
+        load_image(Image.fromarray(np.full((3, 3), np.nan, np.float32)))
 
 
 def test_lab_is_shown_as_its_colours() -> None:
     lab = Image.merge("LAB", [Image.new("L", (2, 2), value) for value in (136, 208, 195)])
-    red, green, blue = load_picture(lab).image.getpixel((0, 0))
+    red, green, blue = load_image(lab).image.getpixel((0, 0))
     assert red > 200
     assert max(green, blue) < 60
 
 
 def test_transparency_is_said_where_there_is_any() -> None:
     image = Image.new("RGBA", (4, 4), (255, 0, 0, 255))
-    assert load_picture(image).notes == ()
+    assert load_image(image).notes == ()
     image.putpixel((0, 0), (0, 0, 0, 0))
     for source in (image, _encode(image, "PNG"), _encode(image, "TIFF"), _encode(image, "AVIF")):
-        picture = load_picture(source)
-        assert picture.notes == ("transparent parts are shown white",)
-        assert min(picture.image.getpixel((0, 0))) > 240
+        loaded = load_image(source)
+        assert loaded.notes == ("transparent parts are shown white",)
+        assert min(loaded.image.getpixel((0, 0))) > 240
 
 
 @pytest.mark.parametrize("mode", ["HSV", "YCbCr", "CMYK", "1", "P", "PA", "La", "RGBa", "RGBX"])
 def test_every_other_mode_is_shown_without_a_word(mode: str) -> None:
     start = {"La": "LA", "RGBa": "RGBA", "PA": "P"}.get(mode, mode)
     image = Image.new("RGB", (4, 4), (200, 30, 30)).convert(start)
-    picture = load_picture(image.convert(mode))
-    assert picture.notes == ()
-    assert np.array_equal(np.asarray(picture.image), np.asarray(image.convert("RGB")))
+    loaded = load_image(image.convert(mode))
+    assert loaded.notes == ()
+    assert np.array_equal(np.asarray(loaded.image), np.asarray(image.convert("RGB")))
 
 
 def _planar_tiff(planes: list[np.ndarray], compression: int = 1, *, order: str = "<") -> bytes:
@@ -229,25 +229,25 @@ def _planar_tiff(planes: list[np.ndarray], compression: int = 1, *, order: str =
 @pytest.mark.parametrize("bits", [12, 16])
 def test_colours_of_16_bits_in_planes_are_not_mixed_up(compression: int, order: str, bits: int) -> None:
     planes = [RAMP << (bits - 12), RAMP.T << (bits - 12), np.flipud(RAMP) << (bits - 12)]
-    picture = load_picture(_planar_tiff(planes, compression, order=order))
-    assert np.array_equal(np.asarray(picture.image), np.stack(planes, -1) >> (bits - 8))
-    assert picture.notes == (() if bits == 16 else ("its values 0 to 4095 are shown as 0 to 255",))
+    loaded = load_image(_planar_tiff(planes, compression, order=order))
+    assert np.array_equal(np.asarray(loaded.image), np.stack(planes, -1) >> (bits - 8))
+    assert loaded.notes == (() if bits == 16 else ("its values 0 to 4095 are shown as 0 to 255",))
 
 
 def test_transparency_in_a_plane_of_16_bits_is_laid_over_white() -> None:
     opacity = np.full_like(RAMP, 65535)
     opacity[0] = 0
-    picture = load_picture(_planar_tiff([RAMP * 16, RAMP * 16, RAMP * 16, opacity]))
-    assert picture.notes == ("transparent parts are shown white",)
-    assert (np.asarray(picture.image)[0] == 255).all()
-    assert np.array_equal(np.asarray(picture.image)[1:, :, 0], (RAMP >> 4)[1:])
+    loaded = load_image(_planar_tiff([RAMP * 16, RAMP * 16, RAMP * 16, opacity]))
+    assert loaded.notes == ("transparent parts are shown white",)
+    assert (np.asarray(loaded.image)[0] == 255).all()
+    assert np.array_equal(np.asarray(loaded.image)[1:, :, 0], (RAMP >> 4)[1:])
 
 
 def test_a_plane_that_is_cut_off_is_no_image_of_other_colours() -> None:
     for planes, mode in (([RAMP * 16] * 3, "planar"), ([], "SGI")):
         data = _planar_tiff(planes) if planes else _encode(Image.new("RGB", (40, 40), "white"), "SGI")
         with pytest.raises(BadImage, match="damaged or cut off"):
-            load_picture(data[: len(data) // 2] if mode == "SGI" else data[:-200])
+            load_image(data[: len(data) // 2] if mode == "SGI" else data[:-200])
 
 
 def test_unsigned_integers_of_32_bits_and_signed_ones_of_8_are_taken_for_what_they_are() -> None:
@@ -260,7 +260,7 @@ def test_unsigned_integers_of_32_bits_and_signed_ones_of_8_are_taken_for_what_th
     file = io.BytesIO()
     Image.fromarray(signed.view(np.uint8)).save(file, "TIFF", tiffinfo={339: 2})
     assert np.array_equal(_grey(file.getvalue()), signed.astype(int) + 128)
-    assert load_picture(file.getvalue()).notes == ("its values -128 to 127 are shown as 0 to 255",)
+    assert load_image(file.getvalue()).notes == ("its values -128 to 127 are shown as 0 to 255",)
 
 
 # 4 x 4 px of colours of 10 bits, by ImageMagick: white, and near rgb(200, 210, 220).
@@ -276,6 +276,6 @@ _GREY_OF_10_BITS = (
 
 def test_a_jpeg_2000_whose_white_would_be_black_is_refused() -> None:
     with pytest.raises(BadImage, match=r"10 bits.*white for black.*Convert it"):
-        load_picture(base64.b64decode(_WHITE_OF_10_BITS))
-    picture = load_picture(base64.b64decode(_GREY_OF_10_BITS))
-    assert (picture.image.getpixel((1, 1)), picture.notes) == ((200, 211, 220), ())  # rounded up
+        load_image(base64.b64decode(_WHITE_OF_10_BITS))
+    loaded = load_image(base64.b64decode(_GREY_OF_10_BITS))
+    assert (loaded.image.getpixel((1, 1)), loaded.notes) == ((200, 211, 220), ())  # rounded up

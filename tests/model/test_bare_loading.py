@@ -18,9 +18,9 @@ IDS = torch.tensor([[1, 300, -200, 301]])
 TOWER = "model.vision_tower.vision_tower.vision_model."
 
 
-def logits_of(model: Any, **pictures: Any) -> torch.Tensor:
+def logits_of(model: Any, **images: Any) -> torch.Tensor:
     with torch.no_grad():
-        return model.eval()(input_ids=IDS, **pictures).logits
+        return model.eval()(input_ids=IDS, **images).logits
 
 
 def test_a_tower_outside_the_checkpoint_waits_until_it_is_loaded(tmp_path: Path) -> None:

@@ -11,15 +11,15 @@ from tests.tiny_tokenizers import words_and_letters
 
 NAMES = [name for name in conv_templates if "plain" not in name]
 CHATS: dict[str, list[str]] = {
-    "one question": ["What is in the picture?"],
-    "two questions": ["What is in\nthe picture?", "A cat.", "Which \"colour\"? {{ 'x' }}"],
+    "one question": ["What is in the image?"],
+    "two questions": ["What is in\nthe image?", "A cat.", "Which \"colour\"? {{ 'x' }}"],
     "an answered chat": ["Q1", " A1 ", "Q2", "A2"],
 }
 
 
 @pytest.fixture(scope="module")
 def renderer() -> object:
-    return words_and_letters("What is in the picture")
+    return words_and_letters("What is in the image")
 
 
 def render(renderer: object, name: str, messages: list[dict[str, object]], is_open: bool, slot: str = "<image>") -> str:
@@ -34,14 +34,14 @@ def render(renderer: object, name: str, messages: list[dict[str, object]], is_op
 
 @pytest.mark.parametrize("texts", CHATS.values(), ids=CHATS.keys())
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("num_pictures", [0, 1, 2])
-def test_the_text_is_that_of_the_conversation(renderer: object, name: str, texts: list[str], num_pictures: int) -> None:
+@pytest.mark.parametrize("num_images", [0, 1, 2])
+def test_the_text_is_that_of_the_conversation(renderer: object, name: str, texts: list[str], num_images: int) -> None:
     conversation = conv_templates[name].copy()
     messages: list[dict[str, object]] = []
     for i, text in enumerate(texts):
-        pictures = num_pictures if i == 0 else 0
-        conversation.append_message(conversation.roles[i % 2], "<image>\n" * pictures + text)
-        parts = [{"type": "text", "text": text}, *[{"type": "image"}] * pictures]
+        images = num_images if i == 0 else 0
+        conversation.append_message(conversation.roles[i % 2], "<image>\n" * images + text)
+        parts = [{"type": "text", "text": text}, *[{"type": "image"}] * images]
         messages.append({"role": ("user", "assistant")[i % 2], "content": parts})
     is_open = len(texts) % 2 == 1
     if is_open:
@@ -50,7 +50,7 @@ def test_the_text_is_that_of_the_conversation(renderer: object, name: str, texts
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_message_may_be_a_plain_text_with_the_pictures_in_it(renderer: object, name: str) -> None:
+def test_a_message_may_be_a_plain_text_with_the_images_in_it(renderer: object, name: str) -> None:
     conversation = conv_templates[name].copy()
     conversation.append_message(conversation.roles[0], "See <image> and <image>?")
     conversation.append_message(conversation.roles[1], None)
@@ -72,7 +72,7 @@ def test_a_system_message_takes_the_place_of_the_templates_own(renderer: object,
     assert render(renderer, name, messages, is_open=True) == conversation.get_prompt()
 
 
-def test_marks_around_pictures_are_written_too(renderer: object) -> None:
+def test_marks_around_images_are_written_too(renderer: object) -> None:
     messages: list[dict[str, object]] = [
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Q"}]}
     ]

@@ -18,7 +18,7 @@ from llava.answer import ask
 from llava.errors import CheckpointError, LlavaError, UsageError
 from llava.image.geometry import plan_tiles
 from llava.image.pixels import make_pixels
-from llava.image.source import FOR_LOCAL_USER, load_picture
+from llava.image.source import FOR_LOCAL_USER, load_image
 from llava.model.checkpoint import LoadedModel, load_model, save_checkpoint
 from llava.model.convert import convert
 from llava.sampling import Sampling
@@ -611,7 +611,7 @@ def test_a_projector_of_another_depth_is_named_with_both_depths(tmp_path: Path, 
 def test_a_processor_for_other_tiles_is_refused_with_both_sizes(tmp_path: Path) -> None:
     write_llava_1_6(tmp_path)
     write_json(tmp_path / "preprocessor_config.json", {"size": {"shortest_edge": 56}, "crop_size": 56})
-    with pytest.raises(CheckpointError, match="makes pictures of 56 px, but the vision tower takes 28 px"):
+    with pytest.raises(CheckpointError, match="makes images of 56 px, but the vision tower takes 28 px"):
         load(tmp_path)
 
 
@@ -634,7 +634,7 @@ def test_spare_embedding_rows_are_fine_and_missing_ones_are_not(tmp_path: Path) 
         load(tmp_path / "a")
 
 
-def test_a_checkpoint_with_marks_around_pictures_has_them_in_its_tokenizer(tmp_path: Path) -> None:
+def test_a_checkpoint_with_marks_around_images_has_them_in_its_tokenizer(tmp_path: Path) -> None:
     write_llava_1_6(tmp_path, mm_use_im_start_end=True)
     tokenizer = load(tmp_path).tokenizer
     assert {"<im_start>", "<im_end>"} <= tokenizer.get_vocab().keys()
@@ -649,12 +649,12 @@ def test_a_bare_sentencepiece_model_is_enough(tmp_path: Path, settings: dict[str
     if settings is not None:
         write_json(tmp_path / "a/tokenizer_config.json", settings)
     loaded = load(tmp_path / "a")
-    ids = loaded.tokenizer("What is in the picture?").input_ids
+    ids = loaded.tokenizer("What is in the image?").input_ids
     assert ids[0] == loaded.tokenizer.bos_token_id == 1
-    assert loaded.tokenizer.decode(ids, skip_special_tokens=True) == "What is in the picture?"
+    assert loaded.tokenizer.decode(ids, skip_special_tokens=True) == "What is in the image?"
     assert (loaded.tokenizer.pad_token_id, loaded.tokenizer.legacy) == (0, settings is None)
     save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, tmp_path / "b")
-    assert load(tmp_path / "b").tokenizer("What is in the picture?").input_ids == ids
+    assert load(tmp_path / "b").tokenizer("What is in the image?").input_ids == ids
 
 
 def test_a_tokenizer_that_is_missing_or_damaged_is_said_to_be(tmp_path: Path) -> None:
@@ -730,7 +730,7 @@ def test_eager_attention_gives_the_same_logits(tmp_path: Path) -> None:
 
 
 def write_s2(folder: Path) -> Tensors:
-    """A LLaVA-1.5 whose tower looks at pictures of 56 px in two sizes: features of twice the width."""
+    """A LLaVA-1.5 whose tower looks at images of 56 px in two sizes: features of twice the width."""
     write_llava_1_5(folder, folder.with_name("clip"), s2=True, s2_scales="56,28", mm_hidden_size=32)
     config = json.loads((folder / "config.json").read_text())
     own = random_tensors(decoder_shapes(config) | projector_shapes(config))
@@ -739,19 +739,19 @@ def write_s2(folder: Path) -> Tensors:
     return own | write_tower(folder.with_name("clip"))
 
 
-def test_a_multi_scale_tower_is_loaded_saved_and_sees_larger_pictures(tmp_path: Path, photo: Path) -> None:
+def test_a_multi_scale_tower_is_loaded_saved_and_sees_larger_images(tmp_path: Path, photo: Path) -> None:
     tensors = write_s2(tmp_path / "llava")
     loaded = load(tmp_path / "llava")
     assert_holds(loaded.model, tensors)
     assert type(loaded.model.get_vision_tower()).__name__ == "CLIPVisionTowerS2"
     assert loaded.image_processor.crop_size == {"height": 56, "width": 56}
-    picture = load_picture(str(photo), FOR_LOCAL_USER)
-    pixels = make_pixels(picture.image, loaded.spec.tiling, loaded.image_processor)
+    image = load_image(str(photo), FOR_LOCAL_USER)
+    pixels = make_pixels(image.image, loaded.spec.tiling, loaded.image_processor)
     assert pixels.shape == (1, 3, 56, 56)
-    features, counts = loaded.model.encode_pictures([pixels])
-    assert counts == [plan_tiles(picture.size, loaded.spec.tiling).num_positions] == [4]
+    features, counts = loaded.model.encode_and_merge([pixels])
+    assert counts == [plan_tiles(image.size, loaded.spec.tiling).num_positions] == [4]
     assert torch.equal(features, loaded.model.get_model().mm_projector(loaded.model.get_vision_tower()(pixels))[0])
-    assert ask(loaded, "What is in it?", [picture], Sampling(max_new_tokens=2)).image_positions == (4,)
+    assert ask(loaded, "What is in it?", [image], Sampling(max_new_tokens=2)).image_positions == (4,)
     save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, tmp_path / "saved")
     again = load(tmp_path / "saved")
     assert_holds(again.model, tensors)

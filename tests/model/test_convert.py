@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoProcessor, LlavaForConditionalGeneration, LlavaNextForConditionalGeneration
 
-from llava.answer import place_pictures, start_conversation
+from llava.answer import place_images, start_conversation
 from llava.cli import main
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import CheckpointError, LlavaError, UsageError
@@ -87,7 +87,7 @@ def write_yi(folder: Path) -> Tensors:
 
 
 def write_marked(folder: Path) -> Tensors:
-    """One that was trained with marks around its pictures, on square ones, and with the class position."""
+    """One that was trained with marks around its images, on square ones, and with the class position."""
     changes = {"mm_use_im_start_end": True, "image_aspect_ratio": "square", "mm_patch_merge_type": "flat"}
     return write_llava_1_6(folder, mm_vision_select_feature="cls_patch", **changes)
 
@@ -153,22 +153,22 @@ def assert_same_bits(found: Tensors, expected: Tensors) -> None:
         assert torch.equal(found[name], tensor), name
 
 
-def answer_here(loaded: LoadedModel, chat: list[str], pictures: list[Image.Image]) -> tuple[list[int], list[int]]:
-    """Prompt and greedy answer as ids; the prompt has -200 in each position of a picture."""
+def answer_here(loaded: LoadedModel, chat: list[str], images: list[Image.Image]) -> tuple[list[int], list[int]]:
+    """Prompt and greedy answer as ids; the prompt has -200 in each position of an image."""
     conversation = start_conversation(loaded)
     for i, text in enumerate(chat):
-        said = place_pictures(loaded, text, len(pictures)) if i == 0 else text
+        said = place_images(loaded, text, len(images)) if i == 0 else text
         conversation.append_message(conversation.roles[i % 2], said)
     conversation.append_message(conversation.roles[1], None)
-    counts = [plan_tiles(Size(*picture.size), loaded.spec.tiling).num_positions for picture in pictures]
+    counts = [plan_tiles(Size(*image.size), loaded.spec.tiling).num_positions for image in images]
     ids = render(conversation, loaded.tokenizer, counts, limit_tokens=None).input_ids
     rest = iter(counts)
     long = [token for each in ids for token in ([each] * next(rest) if each == IMAGE_TOKEN_INDEX else [each])]
-    pixels = [make_pixels(picture, loaded.spec.tiling, loaded.image_processor) for picture in pictures]
+    pixels = [make_pixels(image, loaded.spec.tiling, loaded.image_processor) for image in images]
     new_ids = loaded.model.generate(
         torch.tensor([ids]),
         images=pixels,
-        image_sizes=[picture.size for picture in pictures],
+        image_sizes=[image.size for image in images],
         max_new_tokens=GENERATED,
         do_sample=False,
         eos_token_id=None,
@@ -176,7 +176,7 @@ def answer_here(loaded: LoadedModel, chat: list[str], pictures: list[Image.Image
     return long, new_ids[0].tolist()
 
 
-def answer_there(folder: Path, chat: list[str], pictures: list[Image.Image]) -> tuple[list[int], list[int]]:
+def answer_there(folder: Path, chat: list[str], images: list[Image.Image]) -> tuple[list[int], list[int]]:
     """The same by Transformers alone, its own processor and its own model."""
     is_next = read_config(folder)["model_type"] == "llava_next"
     model_class: Any = LlavaNextForConditionalGeneration if is_next else LlavaForConditionalGeneration
@@ -188,9 +188,9 @@ def answer_there(folder: Path, chat: list[str], pictures: list[Image.Image]) -> 
         {"role": ("user", "assistant")[i % 2], "content": [{"type": "text", "text": text}]}
         for i, text in enumerate(chat)
     ]
-    messages[0]["content"] = [*[{"type": "image"}] * len(pictures), *messages[0]["content"]]
+    messages[0]["content"] = [*[{"type": "image"}] * len(images), *messages[0]["content"]]
     text = processor.apply_chat_template(messages, add_generation_prompt=True)
-    inputs = processor(images=pictures, text=text, return_tensors="pt")
+    inputs = processor(images=images, text=text, return_tensors="pt")
     ids = inputs["input_ids"][0].tolist()
     new_ids = model.eval().generate(**inputs, max_new_tokens=GENERATED, do_sample=False, eos_token_id=None)
     image_id = model.config.image_token_id
@@ -208,12 +208,12 @@ def test_in_transformers_it_says_the_same(
 ) -> None:
     write(tmp_path / "original")
     convert(tmp_path / "original", tmp_path / "hf", "hf")
-    pictures = [Image.open(photo).convert("RGB"), Image.open(photo).convert("RGB").resize((70, 90))]
-    expected = answer_here(load(tmp_path / "original"), chat, pictures)
-    assert answer_there(tmp_path / "hf", chat, pictures) == expected
+    images = [Image.open(photo).convert("RGB"), Image.open(photo).convert("RGB").resize((70, 90))]
+    expected = answer_here(load(tmp_path / "original"), chat, images)
+    assert answer_there(tmp_path / "hf", chat, images) == expected
     assert len({*expected[1]}) > 1
     # Read back by this package it is the same model too: as Transformers does, it pads and marks as it was trained to.
-    assert answer_here(load(tmp_path / "hf"), chat, pictures) == expected
+    assert answer_here(load(tmp_path / "hf"), chat, images) == expected
 
 
 @every_kind
@@ -229,7 +229,7 @@ def test_there_and_back_it_is_bit_for_bit(tmp_path: Path, write: Callable[[Path]
     assert (again.template, again.spec.tiling) == (loaded.template, loaded.spec.tiling)
     assert again.tokenizer.get_vocab() == loaded.tokenizer.get_vocab()
     assert again.tokenizer.pad_token_id == loaded.tokenizer.pad_token_id
-    for text in ("What is in the picture?\n", " two  blanks</s>USER:", "<|im_start|>user\n<image>", "é\u4e2d"):
+    for text in ("What is in the image?\n", " two  blanks</s>USER:", "<|im_start|>user\n<image>", "é\u4e2d"):
         assert again.tokenizer(text).input_ids == loaded.tokenizer(text).input_ids
     convert(tmp_path / "back", tmp_path / "hf again", "hf")
     assert_same_bits(read_tensors(tmp_path / "hf again"), read_tensors(tmp_path / "hf"))
@@ -325,8 +325,8 @@ def test_the_files_say_what_transformers_and_others_look_for(tmp_path: Path) -> 
     assert config["text_config"]["model_type"] == "llama"
     assert config["vision_config"].items() >= TOWER.items()
     assert config["llava_original"].items() >= {"vocab_size": 460, "image_aspect_ratio": "pad"}.items()
-    pictures = json.loads((tmp_path / "hf/preprocessor_config.json").read_text())
-    assert (pictures["image_processor_type"], pictures["do_pad"]) == ("LlavaImageProcessor", True)
+    images = json.loads((tmp_path / "hf/preprocessor_config.json").read_text())
+    assert (images["image_processor_type"], images["do_pad"]) == ("LlavaImageProcessor", True)
     processor = json.loads((tmp_path / "hf/processor_config.json").read_text())
     assert (processor["patch_size"], processor["num_additional_image_tokens"]) == (14, 1)
     settings = json.loads((tmp_path / "hf/tokenizer_config.json").read_text())

@@ -166,7 +166,7 @@ FOREIGN: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "text": (content("notes.txt", b"hello"), ["name the folder"]),
     "empty file": (content("x.bin", b""), ["empty file"]),
     "empty folder": (touch(), ["empty folder", "download"]),
-    "pictures": (touch("a.jpg", "b.jpg"), ["no config.json", "a.jpg, b.jpg", "A checkpoint is a folder with"]),
+    "images": (touch("a.jpg", "b.jpg"), ["no config.json", "a.jpg, b.jpg", "A checkpoint is a folder with"]),
     "folder of folders": (touch("a/config.json", "b/config.json"), ["a, b in it", "Name one of them"]),
     "hub cache": (touch("models--org--name/refs/", "version.txt"), ["cache of the hub", "org/name"]),
 }

@@ -42,7 +42,7 @@ def make(folder: Path, is_next: bool) -> Any:
     else:
         model = LlavaForConditionalGeneration(LlavaConfig(**shared, image_seq_length=4))
     model.eval().save_pretrained(folder)
-    words_and_letters("What is in the picture").save_pretrained(folder)
+    words_and_letters("What is in the image").save_pretrained(folder)
     return model
 
 
@@ -61,7 +61,7 @@ def rename(tensors: Tensors, prefixes: dict[str, str]) -> Tensors:
 
 
 @pytest.mark.parametrize(("width", "height"), [(20, 20), (30, 20), (20, 45), (100, 67)])
-def test_a_next_model_gives_transformers_logits_for_a_picture(tmp_path: Path, width: int, height: int) -> None:
+def test_a_next_model_gives_transformers_logits_for_a_image(tmp_path: Path, width: int, height: int) -> None:
     reference = make(tmp_path, is_next=True)
     loaded = load(tmp_path)
     plan = plan_tiles(Size(width, height), loaded.spec.tiling)
@@ -78,7 +78,7 @@ def test_a_next_model_gives_transformers_logits_for_a_picture(tmp_path: Path, wi
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_a_1_5_model_gives_transformers_logits_for_a_picture(tmp_path: Path) -> None:
+def test_a_1_5_model_gives_transformers_logits_for_a_image(tmp_path: Path) -> None:
     reference = make(tmp_path, is_next=False)
     pixels = torch.randn(1, 3, 28, 28)
     with torch.no_grad():
@@ -130,10 +130,10 @@ def test_a_tower_of_another_kind_is_refused(tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_how_pictures_are_prepared_is_also_read_where_transformers_5_writes_it(tmp_path: Path) -> None:
+def test_how_images_are_prepared_is_also_read_where_transformers_5_writes_it(tmp_path: Path) -> None:
     make(tmp_path, is_next=True)
-    pictures = {"image_mean": [0.1, 0.2, 0.3], "size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
-    write_json(tmp_path / "processor_config.json", {"image_processor": pictures, "patch_size": 14})
+    images = {"image_mean": [0.1, 0.2, 0.3], "size": {"shortest_edge": 28}, "crop_size": {"height": 28, "width": 28}}
+    write_json(tmp_path / "processor_config.json", {"image_processor": images, "patch_size": 14})
     assert load(tmp_path).image_processor.image_mean == [0.1, 0.2, 0.3]
 
 

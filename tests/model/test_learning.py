@@ -79,7 +79,7 @@ def test_gradient_checkpointing_teaches_the_same(reentrant: bool) -> None:
     assert_same(plain, checkpointed)
 
 
-def test_padding_side_and_a_text_only_rows_blank_picture_teach_the_same() -> None:
+def test_padding_side_and_a_text_only_rows_blank_image_teach_the_same() -> None:
     model = make_model().train()
     plain = learn(model)
     blank = [*make_pixels(*TILES), torch.zeros(1, 3, 28, 28)]
@@ -89,7 +89,7 @@ def test_padding_side_and_a_text_only_rows_blank_picture_teach_the_same() -> Non
     torch.testing.assert_close(left[0], plain[0], atol=1e-5, rtol=1e-5)
 
 
-def test_a_batch_of_text_reaches_the_projector_through_its_blank_pictures() -> None:
+def test_a_batch_of_text_reaches_the_projector_through_its_blank_images() -> None:
     model = make_model().train()
     ids = torch.tensor([[1, 5, 6], [1, 7, 8]])
     blanks = torch.zeros(2, 3, 28, 28)

@@ -245,7 +245,7 @@ def test_the_merge_returns_what_it_was_given_in_the_originals_order() -> None:
         batch["input_ids"], positions, mask, "a cache", make_labels(batch), pixels, SIZES
     )
     ids, position_ids, out_mask, cache, embeds, labels = result
-    counts = [sum(model.encode_pictures([p], [s])[1]) for p, s in zip(pixels, SIZES, strict=True)]
+    counts = [sum(model.encode_and_merge([p], [s])[1]) for p, s in zip(pixels, SIZES, strict=True)]
     lengths = [5 + counts[0] + counts[1], 2 + counts[2], 4]
     assert ids is None
     assert cache == "a cache"
@@ -296,25 +296,25 @@ def test_text_and_single_new_tokens_pass_through() -> None:
     assert model.prepare_inputs_labels_for_multimodal(step, None, None, "past", None, make_pixels(3))[0] is step
 
 
-def test_an_empty_list_of_pictures_is_none() -> None:
+def test_an_empty_list_of_images_is_none() -> None:
     model = make_model()
     ids = torch.tensor([[1, 5, 6]])
     assert torch.equal(model(input_ids=ids, images=[]).logits, model(input_ids=ids).logits)
-    with pytest.raises(UsageError, match="1 image slots, but 0 pictures"):
+    with pytest.raises(UsageError, match="1 image slots, but 0 images"):
         model.generate(torch.tensor([[1, SLOT]]), images=[])
 
 
-def test_a_slot_without_pictures_is_refused_with_both_numbers() -> None:
+def test_a_slot_without_images_is_refused_with_both_numbers() -> None:
     model = make_model()
-    with pytest.raises(UsageError, match="2 image slots, but 0 pictures"):
+    with pytest.raises(UsageError, match="2 image slots, but 0 images"):
         model(input_ids=torch.tensor([[1, SLOT, 5, SLOT]]))
-    with pytest.raises(UsageError, match="1 image slots, but 0 pictures"):
+    with pytest.raises(UsageError, match="1 image slots, but 0 images"):
         model.generate(torch.tensor([[SLOT]]))
-    with pytest.raises(UsageError, match="1 image slots, but 2 pictures"):
+    with pytest.raises(UsageError, match="1 image slots, but 2 images"):
         model.generate(torch.tensor([[1, SLOT]]), images=make_pixels(5, 3), image_sizes=SIZES[:2])
 
 
-def test_pictures_of_one_tile_each_are_taken_as_they_come() -> None:
+def test_images_of_one_tile_each_are_taken_as_they_come() -> None:
     model = make_model()
     ids = torch.tensor([[1, SLOT, 6], [1, 5, SLOT]])
     pixels = torch.cat(make_pixels(1, 1))
@@ -323,7 +323,7 @@ def test_pictures_of_one_tile_each_are_taken_as_they_come() -> None:
     torch.testing.assert_close(embeds[1, 2:], model.encode_images(pixels[1:])[0])
 
 
-def test_equal_pictures_may_come_stacked() -> None:
+def test_equal_images_may_come_stacked() -> None:
     model = make_model()
     ids = torch.tensor([[1, SLOT, 6], [1, 5, SLOT]])
     pixels = make_pixels(5, 5)
@@ -333,7 +333,7 @@ def test_equal_pictures_may_come_stacked() -> None:
     torch.testing.assert_close(stacked.logits, listed.logits)
 
 
-def test_all_pictures_of_a_batch_are_encoded_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_images_of_a_batch_are_encoded_in_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model()
     seen = []
     encode = model.encode_images
@@ -346,8 +346,8 @@ def test_all_pictures_of_a_batch_are_encoded_in_one_call(monkeypatch: pytest.Mon
 def test_pixels_of_any_precision_are_taken(dtype: torch.dtype) -> None:
     model = make_model()
     ids = torch.tensor([[1, SLOT, 6]])
-    pixels = [picture.to(dtype) for picture in make_pixels(5)]
-    expected = model(input_ids=ids, images=[picture.float() for picture in pixels], image_sizes=SIZES[:1])
+    pixels = [image.to(dtype) for image in make_pixels(5)]
+    expected = model(input_ids=ids, images=[image.float() for image in pixels], image_sizes=SIZES[:1])
     torch.testing.assert_close(model(input_ids=ids, images=pixels, image_sizes=SIZES[:1]).logits, expected.logits)
 
 
@@ -406,11 +406,11 @@ def test_a_row_is_answered_alone_as_in_a_mixed_batch(family: str, side: str, con
     greedy = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None}
     pixels = make_pixels(*TILES)
     together = model.generate(pad(ROWS, side)["input_ids"], images=pixels, image_sizes=SIZES, **greedy | pad_mask(side))
-    first, next_picture = [], 0
+    first, next_image = [], 0
     for row in ROWS:
         num = row.count(SLOT)
-        shown = slice(next_picture, next_picture + num)
-        next_picture += num
+        shown = slice(next_image, next_image + num)
+        next_image += num
         images = {"images": pixels[shown], "image_sizes": SIZES[shown]} if num else {}
         first.append(model.generate(torch.tensor([row]), **images, **greedy)[0])
     assert together.tolist() == [answer.tolist() for answer in first]
@@ -421,7 +421,7 @@ def pad_mask(side: str) -> dict[str, torch.Tensor]:
     return {"attention_mask": pad(ROWS, side)["attention_mask"]}
 
 
-def test_a_blank_picture_for_the_text_only_row_changes_nothing() -> None:
+def test_a_blank_image_for_the_text_only_row_changes_nothing() -> None:
     model = make_model()
     batch = pad(ROWS)
     without = model(**batch, images=make_pixels(*TILES), image_sizes=SIZES)

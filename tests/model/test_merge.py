@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import UsageError
 from llava.image.geometry import RELEASED_PINPOINTS, Size, TilePlan, Tiling, plan_tiles
-from llava.model.merge import merge_pictures, merge_tiles, move_padding_left, plan_pictures, splice, unpad_image
+from llava.model.merge import merge_images, merge_tiles, move_padding_left, plan_images, splice, unpad_image
 
 WIDTH = 3  # of the language model here
 NEWLINE = torch.tensor([-1.0, -2.0, -3.0])
@@ -61,7 +61,7 @@ SIZES = [(1000, 667), (667, 1000), (300, 200), (336, 336), (2000, 100), (100, 20
 
 @pytest.mark.parametrize("merge", MERGES)
 @pytest.mark.parametrize("size", SIZES)
-def test_a_pictures_tiles_are_read_like_a_page(merge: str, size: tuple[int, int]) -> None:
+def test_a_images_tiles_are_read_like_a_page(merge: str, size: tuple[int, int]) -> None:
     plan = plan_tiles(Size(*size), make_tiling(merge))
     features = make_features(plan.num_tiles, 16)
     merged = merge_tiles(features, plan, NEWLINE)
@@ -96,14 +96,14 @@ def test_a_large_map_is_scaled_down_to_what_anyres_max_allows(aspect: str, size:
         ((704, 396), 1850),
     ],
 )
-def test_a_picture_takes_as_many_positions_as_in_the_original(size: tuple[int, int], num_positions: int) -> None:
+def test_a_image_takes_as_many_positions_as_in_the_original(size: tuple[int, int], num_positions: int) -> None:
     plan = plan_tiles(Size(*size), make_tiling(side=24))
     assert len(merge_tiles(make_features(plan.num_tiles, 576), plan, NEWLINE)) == num_positions
 
 
 @pytest.mark.parametrize(("merge", "num_positions"), [("flat", 16), ("spatial", 16), ("spatial_unpad", 17)])
 def test_one_tile_is_followed_by_a_newline_where_rows_have_them(merge: str, num_positions: int) -> None:
-    (plan,) = plan_pictures([1], None, make_tiling(merge))
+    (plan,) = plan_images([1], None, make_tiling(merge))
     features = make_features(1, 16)
     merged = merge_tiles(features, plan, NEWLINE)
     assert torch.equal(merged[:16], features[0])
@@ -116,18 +116,18 @@ def test_the_class_position_goes_along_where_tiles_are_not_laid_out() -> None:
     plan = plan_tiles(Size(1000, 667), tiling)
     features = make_features(5, 17)
     assert torch.equal(merge_tiles(features, plan), features.flatten(0, 1))
-    (plan,) = plan_pictures([1], None, make_tiling("spatial_unpad", aspect="pad", extra_positions=1))
+    (plan,) = plan_images([1], None, make_tiling("spatial_unpad", aspect="pad", extra_positions=1))
     assert len(merge_tiles(features[:1], plan, NEWLINE)) == 18
 
 
 @pytest.mark.parametrize("aspect", ["anyres", "anyres_max_2"])
-def test_many_pictures_are_merged_as_each_is_alone(aspect: str) -> None:
+def test_many_images_are_merged_as_each_is_alone(aspect: str) -> None:
     tiling = make_tiling(aspect=aspect)
     sizes = [Size(1000, 667), Size(50, 33), Size(800, 300), Size(5, 5)]
     tiles = [5, 3, 4, 1]
-    plans = plan_pictures(tiles, sizes, tiling)
+    plans = plan_images(tiles, sizes, tiling)
     features = make_features(sum(tiles), 16)
-    together = merge_pictures(features, plans, NEWLINE)
+    together = merge_images(features, plans, NEWLINE)
     alone = [merge_tiles(part, plan, NEWLINE) for part, plan in zip(features.split(tiles), plans, strict=True)]
     torch.testing.assert_close(together, torch.cat(alone))
 
@@ -145,14 +145,14 @@ def test_every_kept_feature_and_the_newline_receive_their_gradient() -> None:
     assert torch.equal(newline.grad, torch.full((WIDTH,), float(len(plan.kept_rows))))
 
 
-def test_pictures_that_do_not_fit_their_sizes_are_refused_with_both_numbers() -> None:
+def test_images_that_do_not_fit_their_sizes_are_refused_with_both_numbers() -> None:
     tiling = make_tiling()
     with pytest.raises(UsageError, match=r"1000x667 px came as 4 tiles, .* cuts it into 5"):
-        plan_pictures([4], [Size(1000, 667)], tiling)
+        plan_images([4], [Size(1000, 667)], tiling)
     with pytest.raises(UsageError, match="image_sizes"):
-        plan_pictures([5], None, tiling)
-    with pytest.raises(UsageError, match="2 pictures came with 1 image_sizes"):
-        plan_pictures([5, 5], [Size(1000, 667)], tiling)
+        plan_images([5], None, tiling)
+    with pytest.raises(UsageError, match="2 images came with 1 image_sizes"):
+        plan_images([5, 5], [Size(1000, 667)], tiling)
 
 
 TABLE = torch.arange(50.0)[:, None] * torch.tensor([1.0, 10.0, 100.0])
@@ -200,13 +200,13 @@ def batches(draw: st.DrawFn) -> tuple[list[list[int]], list[list[bool]], list[in
         sum(t == IMAGE_TOKEN_INDEX and k for t, k in zip(*pair, strict=True)) for pair in zip(rows, kept, strict=True)
     ]
     passes_over = draw(st.booleans())
-    num_pictures = sum(slots) + (slots.count(0) if passes_over else 0)
-    return rows, kept, [draw(st.integers(1, 5)) for _ in range(num_pictures)], passes_over
+    num_images = sum(slots) + (slots.count(0) if passes_over else 0)
+    return rows, kept, [draw(st.integers(1, 5)) for _ in range(num_images)], passes_over
 
 
 @settings(max_examples=80)
 @given(batch=batches(), limit=st.one_of(st.none(), st.integers(1, 12)), pads_left=st.booleans())
-def test_pictures_land_in_their_slots(
+def test_images_land_in_their_slots(
     batch: tuple[list[list[int]], list[list[bool]], list[int], bool], limit: int | None, pads_left: bool
 ) -> None:
     rows, kept, counts, passes_over = batch
@@ -246,18 +246,18 @@ def test_features_take_the_embeddings_precision() -> None:
     assert merged.embeds_BLC.dtype == torch.float32
 
 
-@pytest.mark.parametrize(("num_pictures", "fits"), [(1, False), (2, True), (3, True), (4, False)])
-def test_a_wrong_number_of_pictures_is_refused_with_both_numbers(num_pictures: int, fits: bool) -> None:
+@pytest.mark.parametrize(("num_images", "fits"), [(1, False), (2, True), (3, True), (4, False)])
+def test_a_wrong_number_of_images_is_refused_with_both_numbers(num_images: int, fits: bool) -> None:
     ids = torch.tensor([[1, IMAGE_TOKEN_INDEX, IMAGE_TOKEN_INDEX], [1, 2, 3]])
-    arguments = (ids, None, None, make_features(1, num_pictures)[0], [1] * num_pictures, embed)
+    arguments = (ids, None, None, make_features(1, num_images)[0], [1] * num_images, embed)
     if fits:
         assert splice(*arguments).embeds_BLC.shape == (2, 3, WIDTH)
     else:
-        with pytest.raises(UsageError, match=f"2 image slots, but {num_pictures} pictures"):
+        with pytest.raises(UsageError, match=f"2 image slots, but {num_images} images"):
             splice(*arguments)
 
 
-def test_the_picture_of_a_text_only_row_stays_in_the_graph_and_learns_nothing() -> None:
+def test_the_image_of_a_text_only_row_stays_in_the_graph_and_learns_nothing() -> None:
     ids = torch.tensor([[1, 2, 3]])
     features = make_features(1, 4)[0].requires_grad_()
     splice(ids, None, None, features, [4], embed).embeds_BLC.sum().backward()

@@ -26,14 +26,14 @@ from transformers.models.llava_onevision.image_processing_pil_llava_onevision im
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from llava import config as llava_config
-from llava.answer import place_pictures, start_conversation
+from llava.answer import place_images, start_conversation
 from llava.backends.answerer import Answerer
 from llava.config import read_spec
 from llava.errors import CheckpointError, UsageError
 from llava.image.geometry import Size, plan_images, plan_tiles, plan_whole
 from llava.image.pixels import ImageProcessor, make_pixels
-from llava.image.source import load_picture
-from llava.info import describe_checkpoint, describe_picture
+from llava.image.source import load_image
+from llava.info import describe_checkpoint, describe_image
 from llava.model.checkpoint import LoadedModel, load_model, save_checkpoint
 from llava.model.convert import convert
 from llava.model.multimodal_encoder.builder import build_vision_tower
@@ -207,7 +207,7 @@ def write_original(folder: Path, num_blocks: int = 2, **changes: Any) -> Tensors
     }
     write_json(folder / "config.json", config)
     write_json(folder / "generation_config.json", GENERATION)
-    words_and_letters("What is in the picture").save_pretrained(folder)
+    words_and_letters("What is in the image").save_pretrained(folder)
     shapes = decoder_shapes({**config, "model_type": "llava_qwen"})
     shapes |= {"model.mm_projector.0.weight": (32, 48), "model.mm_projector.0.bias": (32,)}
     shapes |= {
@@ -333,7 +333,7 @@ def make_hf(folder: Path, is_onevision: bool) -> Any:
         config = LlavaConfig(**shared, vision_feature_layer=-1, vision_feature_select_strategy="full")
         model = LlavaForConditionalGeneration(config)
     model.eval().save_pretrained(folder)
-    words_and_letters("What is in the picture").save_pretrained(folder)
+    words_and_letters("What is in the image").save_pretrained(folder)
     square = {"height": PX, "width": PX}
     kind = "LlavaOnevisionImageProcessor" if is_onevision else "SiglipImageProcessor"
     processor = {"image_processor_type": kind, "size": square, "image_mean": [0.5] * 3, "image_std": [0.5] * 3}
@@ -375,14 +375,14 @@ def test_the_engine_and_generate_answer_alike(tmp_path: Path, is_hf: bool) -> No
     sampling = Sampling(temperature=0, max_new_tokens=8)
     local = Answerer.of(loaded)
     for images in ([draw(50, 40)], [draw(50, 40), draw(20, 90)]):
-        pictures = [load_picture(image) for image in images]
+        drawn = [load_image(image) for image in images]
         conversation = start_conversation(loaded)
-        conversation.append_message(conversation.roles[0], place_pictures(loaded, "What?", len(images)))
+        conversation.append_message(conversation.roles[0], place_images(loaded, "What?", len(images)))
         conversation.append_message(conversation.roles[1], None)
-        prepared = local.prepare(conversation, pictures, sampling)
+        prepared = local.prepare(conversation, drawn, sampling)
         assert [plan.num_tiles for plan in prepared.plans] == ([5] if len(images) == 1 else [1, 1])
         assert local._suits_engine(prepared)
-        said = local.answer(conversation, pictures, sampling)
+        said = local.answer(conversation, drawn, sampling)
         assert said.text == local._generate(prepared, 0.0, None).text
 
 
@@ -477,7 +477,7 @@ def test_info_shows_what_it_is_and_how_it_cuts(tmp_path: Path, capsys: pytest.Ca
     assert f"SigLIP, {NAME}, layer -2" in out
     assert "anyres_max_4, spatial_unpad, tiles of 30 px in 7-px patches" in out
     draw(90, 31).save(tmp_path / "a.png")
-    describe_picture(str(tmp_path), str(tmp_path / "a.png"), plot=str(tmp_path / "plot.png"))
+    describe_image(str(tmp_path), str(tmp_path / "a.png"), plot=str(tmp_path / "plot.png"))
     out = capsys.readouterr().out
     assert "4x4 features each" in out
     with Image.open(tmp_path / "plot.png") as plot:

@@ -85,21 +85,21 @@ def test_a_video_takes_the_place_of_one_slot(settings: dict[str, Any], num_posit
     assert int(seen.logits[0, -1].argmax()) == answer[0, 0]
 
 
-def test_pictures_beside_a_video_are_merged_as_alone() -> None:
+def test_images_beside_a_video_are_merged_as_alone() -> None:
     model = make_model(mm_spatial_pool_mode="max")
-    picture, video = make_pixels(5)[0], FRAMES[0]
+    image, video = make_pixels(5)[0], FRAMES[0]
     ids = torch.tensor([[1, SLOT, 5, SLOT, 6]])
     kinds = ["video", "image"]
     embeds = model.prepare_inputs_labels_for_multimodal(
-        ids, None, None, None, None, [video, picture], [(1, 1), SIZES[0]], modalities=kinds
+        ids, None, None, None, None, [video, image], [(1, 1), SIZES[0]], modalities=kinds
     )[4]
-    first, _ = model.encode_pictures([video], modalities=["video"])
-    second, _ = model.encode_pictures([picture], SIZES[:1])
+    first, _ = model.encode_and_merge([video], modalities=["video"])
+    second, _ = model.encode_and_merge([image], SIZES[:1])
     torch.testing.assert_close(embeds[0, 1 : 1 + len(first)], first)
     torch.testing.assert_close(embeds[0, 2 + len(first) : -1], second)
 
 
-def test_saying_that_pictures_are_pictures_changes_nothing() -> None:
+def test_saying_that_images_are_images_changes_nothing() -> None:
     model = make_model()
     asked = {"images": make_pixels(5), "image_sizes": SIZES[:1]}
     plain = model(input_ids=IDS, **asked).logits

@@ -117,7 +117,7 @@ def test_tiles_of_another_size_are_refused_with_both_sizes() -> None:
         make_tower()(torch.zeros(1, 3, 28, 30))
 
 
-def test_a_list_of_pictures_gives_a_list_of_features() -> None:
+def test_a_list_of_images_gives_a_list_of_features() -> None:
     tower = make_tower()
     one, three = make_pixels(1, 3)
     features = tower([one[0], three])
@@ -224,12 +224,12 @@ def test_an_unknown_tower_is_refused_by_name() -> None:
 
 
 def read_slowly(tower: CLIPVisionTower, pixels_TCHW: torch.Tensor, sides: list[int]) -> torch.Tensor:
-    """A picture at a time, a size at a time, a square at a time; each feature a mean over those that it stands for."""
+    """An image at a time, a size at a time, a square at a time; each feature a mean over those that it stands for."""
     rows = []
-    for picture in pixels_TCHW:
+    for image in pixels_TCHW:
         columns = []
         for side in sides:
-            scaled = F.interpolate(picture[None], size=(side, side), mode="bicubic")[0]
+            scaled = F.interpolate(image[None], size=(side, side), mode="bicubic")[0]
             num = side // TILE_PX
             page = torch.zeros(4 * num, 4 * num, 32)
             for row in range(num):
@@ -263,7 +263,7 @@ def test_a_multi_scale_tower_joins_what_it_sees_in_every_size(scales: str, sides
     torch.testing.assert_close(tower([pixels[0], pixels[1:]])[1], features[1:], atol=1e-5, rtol=1e-4)
 
 
-def test_a_multi_scale_tower_wants_pictures_of_its_largest_size(tmp_path: Path) -> None:
+def test_a_multi_scale_tower_wants_images_of_its_largest_size(tmp_path: Path) -> None:
     tower = make_s2_tower()
     assert (tower.s2_scales, tower.s2_split_size, tower.s2_image_size) == ([28, 56, 84], 28, 84)
     assert tower.image_processor.crop_size == {"height": 84, "width": 84}

@@ -1,4 +1,4 @@
-"""A tokenizer with ``<image>`` in it gives the ids of a prompt cut at its pictures, and can be taken back."""
+"""A tokenizer with ``<image>`` in it gives the ids of a prompt cut at its images, and can be taken back."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from llava.model.vocabulary import (
-    add_picture_tokens,
+    add_image_tokens,
     count_original_rows,
     count_rows,
     count_tokens,
-    drop_picture_tokens,
+    drop_image_tokens,
     resize_rows,
 )
 from llava.prompt import tokenizer_image_token
@@ -36,38 +36,38 @@ def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "llama without BOS": tiny_tokenizers.llama_like(folder / "c", model, legacy=False, add_bos=False),
         "llama-3": tiny_tokenizers.byte_level(tiny_tokenizers.LLAMA_3_MARKS, bos="<|begin_of_text|>"),
         "qwen": tiny_tokenizers.byte_level(tiny_tokenizers.MARKS),
-        "words": tiny_tokenizers.words_and_letters("What is in the picture"),
+        "words": tiny_tokenizers.words_and_letters("What is in the image"),
     }
-    added = {kind: add_picture_tokens(tokenizer) for kind, tokenizer in made.items()}
+    added = {kind: add_image_tokens(tokenizer) for kind, tokenizer in made.items()}
     return {kind: (made[kind], added[kind]) for kind in made}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(pieces=st.lists(st.sampled_from(PIECES), max_size=8))
 def test_any_text_gets_the_ids_of_the_cut_prompt(tokenizers: dict[str, Any], kind: str, pieces: list[str]) -> None:
-    plain, with_pictures = tokenizers[kind]
-    image_id = with_pictures.convert_tokens_to_ids("<image>")
+    plain, with_images = tokenizers[kind]
+    image_id = with_images.convert_tokens_to_ids("<image>")
     text = "".join(["A", *pieces])  # a blank at the very beginning, which no prompt has, is swallowed
-    assert with_pictures(text).input_ids == tokenizer_image_token(text, plain, image_id)
+    assert with_images(text).input_ids == tokenizer_image_token(text, plain, image_id)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_picture_may_take_many_places(tokenizers: dict[str, Any], kind: str) -> None:
-    plain, with_pictures = tokenizers[kind]
-    image_id = with_pictures.convert_tokens_to_ids("<image>")
+def test_a_image_may_take_many_places(tokenizers: dict[str, Any], kind: str) -> None:
+    plain, with_images = tokenizers[kind]
+    image_id = with_images.convert_tokens_to_ids("<image>")
     text = "USER: <image>\nWhat? ASSISTANT:"
     once = tokenizer_image_token(text, plain, image_id)
     place = once.index(image_id)
     expected = [*once[:place], *[image_id] * 576, *once[place + 1 :]]
-    assert with_pictures(text.replace("<image>", "<image>" * 576)).input_ids == expected
+    assert with_images(text.replace("<image>", "<image>" * 576)).input_ids == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_dropped_again_the_tokenizer_is_what_it_was(tmp_path: Path, tokenizers: dict[str, Any], kind: str) -> None:
-    plain, with_pictures = tokenizers[kind]
-    with_pictures.save_pretrained(tmp_path)
+    plain, with_images = tokenizers[kind]
+    with_images.save_pretrained(tmp_path)
     read = AutoTokenizer.from_pretrained(tmp_path)
-    again = drop_picture_tokens(read)
+    again = drop_image_tokens(read)
     assert json.loads(again.backend_tokenizer.to_str()) == json.loads(plain.backend_tokenizer.to_str())
     assert (again.bos_token_id, again.eos_token_id) == (plain.bos_token_id, plain.eos_token_id)
     assert read.padding_side == "left"
@@ -77,10 +77,10 @@ def test_dropped_again_the_tokenizer_is_what_it_was(tmp_path: Path, tokenizers: 
 def test_a_pad_token_of_its_own_is_kept_and_one_with_a_meaning_is_not() -> None:
     tokenizer = tiny_tokenizers.byte_level(tiny_tokenizers.MARKS)
     tokenizer.pad_token = "<|end|>"  # also the end of an answer
-    added = add_picture_tokens(tokenizer)
+    added = add_image_tokens(tokenizer)
     assert (added.pad_token, count_tokens(added)) == ("<pad>", count_tokens(tokenizer) + 2)
     tokenizer.pad_token = "<|im_start|>"
-    added = add_picture_tokens(tokenizer)
+    added = add_image_tokens(tokenizer)
     assert (added.pad_token, count_tokens(added)) == ("<|im_start|>", count_tokens(tokenizer) + 1)
 
 

@@ -80,14 +80,14 @@ def expand(rows: list[list[int]], counts: list[int], side: str) -> dict[str, tor
 
 
 def stack(pixels: list[torch.Tensor]) -> torch.Tensor:
-    """Their pixels: every picture filled up to the most tiles with zeros, which are not looked at."""
+    """Their pixels: every image filled up to the most tiles with zeros, which are not looked at."""
     most = max(map(len, pixels))
-    return torch.stack([F.pad(picture, (0, 0, 0, 0, 0, 0, 0, most - len(picture))) for picture in pixels])
+    return torch.stack([F.pad(image, (0, 0, 0, 0, 0, 0, 0, most - len(image))) for image in pixels])
 
 
 BATCHES = {
-    "one picture": [[1, 5, SLOT, 7, 8]],
-    "two pictures in one prompt": [[1, SLOT, 5, SLOT, 6]],
+    "one image": [[1, 5, SLOT, 7, 8]],
+    "two images in one prompt": [[1, SLOT, 5, SLOT, 6]],
     "a batch of unequal prompts": [[1, 5, SLOT, 7, SLOT, 9, 10], [1, SLOT, 6]],
     "a batch with text alone": [[1, SLOT, 6, 7, 8], [1, 9, 10, 11, 12, 13]],
 }
@@ -99,14 +99,14 @@ BATCHES = {
 def test_a_1_5_model_agrees_with_transformers(rows: list[list[int]], family: str) -> None:
     ours = make_model(family, **SQUARE)
     theirs = make_theirs(ours, family)
-    num_pictures = sum(row.count(SLOT) for row in rows)
-    pixels = torch.cat(make_pixels(*[1] * num_pictures))
-    prompts = expand(rows, [16] * num_pictures, "right")
+    num_images = sum(row.count(SLOT) for row in rows)
+    pixels = torch.cat(make_pixels(*[1] * num_images))
+    prompts = expand(rows, [16] * num_images, "right")
     expected = theirs(**prompts, pixel_values=pixels).logits
     is_real = prompts["attention_mask"].bool()
     torch.testing.assert_close(ours(**pad(rows), images=pixels).logits[is_real], expected[is_real], **CLOSE)
 
-    prompts = expand(rows, [16] * num_pictures, "left")
+    prompts = expand(rows, [16] * num_images, "left")
     answers = theirs.generate(**prompts, pixel_values=pixels, **GREEDY)[:, prompts["input_ids"].shape[1] :]
     generated = ours.generate(
         pad(rows)["input_ids"], attention_mask=pad(rows)["attention_mask"], images=pixels, **GREEDY
@@ -125,21 +125,21 @@ SIZES = [(50, 40), (80, 20), (56, 56), (40, 300), (200, 66)]
 def test_a_1_6_model_agrees_with_transformers(rows: list[list[int]], first_size: int, family: str) -> None:
     ours = make_model(family)
     theirs = make_theirs(ours, family, ANYRES["image_grid_pinpoints"])
-    num_pictures = sum(row.count(SLOT) for row in rows)
-    sizes = [SIZES[(first_size + index) % len(SIZES)] for index in range(num_pictures)]
+    num_images = sum(row.count(SLOT) for row in rows)
+    sizes = [SIZES[(first_size + index) % len(SIZES)] for index in range(num_images)]
     plans = [plan_tiles(Size(*size), ours.tiling()) for size in sizes]
     pixels = make_pixels(*[plan.num_tiles for plan in plans])
-    their_pictures = {"pixel_values": stack(pixels), "image_sizes": torch.tensor(flip([list(size) for size in sizes]))}
+    their_images = {"pixel_values": stack(pixels), "image_sizes": torch.tensor(flip([list(size) for size in sizes]))}
     counts = [plan.num_positions for plan in plans]
 
     prompts = expand(rows, counts, "right")
     is_real = prompts["attention_mask"].bool()
-    expected = theirs(**prompts, **their_pictures).logits
+    expected = theirs(**prompts, **their_images).logits
     given = ours(**pad(rows), images=pixels, image_sizes=sizes).logits
     torch.testing.assert_close(given[is_real], expected[is_real], **CLOSE)
 
     prompts = expand(rows, counts, "left")
-    answers = theirs.generate(**prompts, **their_pictures, **GREEDY)[:, prompts["input_ids"].shape[1] :]
+    answers = theirs.generate(**prompts, **their_images, **GREEDY)[:, prompts["input_ids"].shape[1] :]
     batch = pad(rows)
     generated = ours.generate(
         batch["input_ids"], attention_mask=batch["attention_mask"], images=pixels, image_sizes=sizes, **GREEDY
@@ -171,7 +171,7 @@ def count_theirs(theirs: Any, size: tuple[int, int], num_tiles: int) -> int:
     return len(features[0])
 
 
-# (width, height): a picture that several canvases hold unshrunk, and one whose kept extent is a whole odd number.
+# (width, height): an image that several canvases hold unshrunk, and one whose kept extent is a whole odd number.
 TIES = [(20, 15), (10, 28), (28, 5)]
 ROUNDINGS = [(47, 188), (343, 392)]
 

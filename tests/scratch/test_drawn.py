@@ -42,7 +42,7 @@ def test_drawn_text_is_spelled_letter_by_letter_and_comes_back_exactly(tokenizer
         ids = tokenizer(text, add_special_tokens=False).input_ids
         assert tokenizer.decode(ids) == text
     assert len(tokenizer(" Zarbol", add_special_tokens=False).input_ids) == 7
-    assert len(tokenizer(" picture", add_special_tokens=False).input_ids) == 1
+    assert len(tokenizer(" image", add_special_tokens=False).input_ids) == 1
 
 
 def test_the_loss_mask_leaves_the_answers_and_their_ends_only(tokenizer: Any, shape: ModelShape) -> None:

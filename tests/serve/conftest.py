@@ -16,8 +16,8 @@ from tests.serve.serving import PATIENCE_S, Running, run_server
 
 # Small enough to be exceeded in no time, but for those that a good request could exceed on a busy machine.
 LIMITS = Limits(
-    picture_bytes=2 * 2**20,
-    pictures=4,
+    image_bytes=2 * 2**20,
+    images=4,
     messages=20,
     fetch_s=PATIENCE_S,
     header_s=PATIENCE_S,
@@ -38,7 +38,7 @@ Serve = Callable[[socket.socket], None]
 
 
 class Internet:
-    """One host, ``pictures.example``, with a public address; whoever connects to it reaches a server of the test's.
+    """One host, ``images.example``, with a public address; whoever connects to it reaches a server of the test's.
 
     ``connected``: the addresses that were asked for, but for the server's own.
     """
@@ -48,7 +48,7 @@ class Internet:
     def __init__(self) -> None:
         self.pages: dict[str, Serve] = {}
         self.connected: list[str] = []
-        self.names = {"pictures.example": [self.address]}
+        self.names = {"images.example": [self.address]}
         internet = self
 
         class Handler(socketserver.BaseRequestHandler):
@@ -75,7 +75,7 @@ class Internet:
         return self.url(path)
 
     def url(self, path: str) -> str:
-        return f"http://pictures.example{path}"
+        return f"http://images.example{path}"
 
 
 @pytest.fixture

@@ -79,7 +79,7 @@ class Tab:
         self.until(lambda: thumbnails.count() == num_before + len(paths))
 
     def drop(self, path: Path) -> None:
-        """Drags a picture to the middle of the page and lets go of it there."""
+        """Drags an image to the middle of the page and lets go of it there."""
         data = base64.b64encode(path.read_bytes()).decode()
         self.page.evaluate(
             """async ([data, name]) => {
@@ -95,7 +95,7 @@ class Tab:
         self.find("#box .thumbnail-item").wait_for()
 
     def paste(self, path: Path, where: str) -> None:
-        """A picture from the clipboard, where the caret is."""
+        """An image from the clipboard, where the caret is."""
         thumbnails = self.find("#box .thumbnail-item")
         num_before = thumbnails.count()
         self.page.evaluate(

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from llava.backends.protocol import ChatMessage, SentPicture
+from llava.backends.protocol import ChatMessage, SentImage
 from llava.backends.remote import Remote
 from llava.backends.turns import write_conversation
 from llava.conversation import conv_templates
@@ -225,7 +225,7 @@ def test_the_items_of_an_agent_are_read(running: Running, puppet: Puppet) -> Non
     assert said[4] == ("user", answered("MORTALS"))
     begin, text, shown, end = said[6][1]
     assert (begin, text, end) == ("<tool_response>", "a.png", "</tool_response>")
-    assert isinstance(shown, SentPicture)
+    assert isinstance(shown, SentImage)
     assert said[-1] == ("user", ("Sure?",))
 
 
@@ -393,7 +393,7 @@ URIS = {
 def test_a_data_uri_that_browsers_take_is_taken(running: Running, puppet: Puppet, name: str) -> None:
     part = {"type": "image_url", "image_url": {"url": URIS[name]}}
     ((_, (shown,)),) = heard(running, puppet, CHAT, {"messages": [{"role": "user", "content": [part]}]})
-    assert shown.picture.size == (201, 107)
+    assert shown.loaded.size == (201, 107)
 
 
 @pytest.mark.parametrize(("said", "meant"), [("original", "high"), ("Low", "low"), (None, "auto"), ("HIGH", "high")])

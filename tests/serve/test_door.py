@@ -26,9 +26,7 @@ pytest.importorskip("gradio", reason="the web chat needs Gradio: pip install lla
 
 JOIN, RUN, UPLOAD, NEWS = (f"/gradio_api/{name}" for name in ("queue/join", "run/predict", "upload", "queue/data"))
 META = {"_type": "gradio.FileData"}
-LIMITS = Limits(
-    picture_bytes=50_000, pictures=3, upload_bytes=200_000, characters=2000, values=5000, decode_s=PATIENCE_S
-)
+LIMITS = Limits(image_bytes=50_000, images=3, upload_bytes=200_000, characters=2000, values=5000, decode_s=PATIENCE_S)
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +112,7 @@ def test_a_question_with_an_uploaded_image_is_answered(web: Running, puppet: Pup
     news = listen_to(web, call["session_hash"])
     assert "word word word" in news
     assert '"close_stream"' in news
-    assert len(puppet.requests[-1].all_pictures) == 1
+    assert len(puppet.requests[-1].all_images) == 1
     shown = web.send("GET", f"/gradio_api/file={path}")
     assert (shown.status, shown.headers["content-type"], shown.body) == (200, "image/png", PNG)
 
@@ -433,7 +431,7 @@ def test_a_page_that_does_not_fetch_its_news_is_forgotten_with_all_it_asked() ->
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "an SVG drawing"),
         (b"%PDF-1.7", "a PDF"),
         (PNG[:20], "damaged or cut off"),
-        (b"x" * 50_001, "picture_bytes"),
+        (b"x" * 50_001, "image_bytes"),
     ],
     ids=range(6),
 )
@@ -450,7 +448,7 @@ def test_what_is_no_image_is_not_kept(web: Running, data: bytes, says: str, quie
 
 
 def test_an_upload_keeps_to_its_form_and_its_limits(web: Running, quiet: None) -> None:
-    assert upload(web, *[("a.png", PNG)] * 4).error["code"] == "pictures_limit_exceeded"
+    assert upload(web, *[("a.png", PNG)] * 4).error["code"] == "images_limit_exceeded"
     assert upload(web).error["code"] == "invalid_form"
     assert upload(web, ("a.png", PNG), field="other").error["code"] == "invalid_form"
     assert web.send("POST", UPLOAD, b"{}", {"Content-Type": "application/json"}).status == 415

@@ -28,10 +28,10 @@ import pytest
 from PIL import Image
 
 from llava.backends.engine_backend import EngineBackend
-from llava.backends.protocol import ChatMessage, ChatRequest, SentPicture
+from llava.backends.protocol import ChatMessage, ChatRequest, SentImage
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.image.geometry import Size, plan_tiles
-from llava.image.source import load_picture
+from llava.image.source import load_image
 from llava.prompt import escape_image_tokens
 from llava.sampling import Sampling
 from llava.serve.limits import Limits, Settings
@@ -45,7 +45,7 @@ CHAT = "/v1/chat/completions"
 
 
 def say(*parts: Any, role: str = "user", **more: Any) -> dict[str, Any]:
-    """A request with one message; a text is a text part, bytes are a picture's file, everything else a part."""
+    """A request with one message; a text is a text part, bytes are an image's file, everything else a part."""
 
     def part(one: Any) -> Any:
         if isinstance(one, bytes):
@@ -60,7 +60,7 @@ def held_to(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def shown(url: Any, **more: Any) -> dict[str, Any]:
-    """A request with a picture of that URL."""
+    """A request with an image of that URL."""
     return say({"type": "image_url", "image_url": {"url": url, **more}}, "What is it?")
 
 
@@ -79,7 +79,7 @@ JPEG = write_image(Image.new("RGB", (40, 30), "red"), "JPEG")
 BROKEN_PNG = DEMO[:60] + bytes([DEMO[60] ^ 1]) + DEMO[61:]
 HI = say("Hi")
 FIRST, FORM = "messages.0.content.0", "response_format"
-TOO_LARGE = "25,000,000 are allowed. The limit is picture_pixels"
+TOO_LARGE = "25,000,000 are allowed. The limit is image_pixels"
 TEXT, RESPONSES = "/v1/completions", "/v1/responses"
 REFUSED, VALUES = "unsupported_parameter", "values_limit_exceeded"
 ONE_TURN = HI["messages"][0]
@@ -178,7 +178,7 @@ ROWS = [
     Row(7, "video", say({"type": "video_url", "video_url": {"url": "x"}}), 400, "text or", "unsupported_content"),
     Row(
         8,
-        "pictures in a system and an assistant turn",
+        "images in a system and an assistant turn",
         {
             "messages": [
                 say("See", DEMO, role="system")["messages"][0],
@@ -191,7 +191,7 @@ ROWS = [
         200,
         '"image_tokens":600',
     ),
-    # Pictures' URLs
+    # Images' URLs
     Row(11, "no image_url", say({"type": "image_url"}), 400, "missing", param=f"{FIRST}.image_url"),
     Row(11, "image_url null", say({"type": "image_url", "image_url": None}), 400, "dictionary|object"),
     Row(11, "image_url 5", say({"type": "image_url", "image_url": 5}), 400, "dictionary|object"),
@@ -205,20 +205,20 @@ ROWS = [
         "low",
         param=f"{FIRST}.image_url.detail",
     ),
-    Row(14, "ftp", shown("ftp://pictures.example/x.png"), 400, "neither", "invalid_image"),
+    Row(14, "ftp", shown("ftp://images.example/x.png"), 400, "neither", "invalid_image"),
     Row(14, "javascript", shown("javascript:alert(1)"), 400, "neither", "invalid_image"),
     Row(14, "gopher", shown("gopher://127.0.0.1:25/x"), 400, "neither", "invalid_image"),
     Row(14, "bare base64", shown(base64.b64encode(DEMO).decode()), 400, "data URI", "invalid_image"),
     Row(12, "detail null: auto", shown(data_uri(DEMO), detail=None), 200, '"image_tokens":200'),
-    # Pictures
+    # Images
     Row(21, "a data URI without a comma", shown("data:image/png;base64"), 400, "base64,", "invalid_image"),
     Row(21, "bad base64", shown("data:image/png;base64,%%%%"), 400, "not base64", "invalid_image"),
     Row(21, "not base64", shown("data:image/png,abc"), 400, "base64,", "invalid_image"),
     Row(21, "an empty data URI", shown("data:image/png;base64,"), 400, "empty", "invalid_image"),
-    Row(21, "a data URI of 3 MB", shown(data_uri(b"\0" * 3 * 2**20)), 400, "limit is picture_bytes", "invalid_image"),
+    Row(21, "a data URI of 3 MB", shown(data_uri(b"\0" * 3 * 2**20)), 400, "limit is image_bytes", "invalid_image"),
     Row(21, "a wrong type, but a JPEG", shown(data_uri(JPEG, "text/html")), 200, '"image_tokens"'),
     Row(21, "a data URI in capitals", shown(data_uri(JPEG).replace("data:image", "DATA:IMAGE")), 200, '"image_tokens"'),
-    Row(22, "text", say(b"hello, picture", "?"), 400, "not an image", "invalid_image"),
+    Row(22, "text", say(b"hello, image", "?"), 400, "not an image", "invalid_image"),
     Row(22, "SVG", say(b"<svg xmlns='http://www.w3.org/2000/svg'/>", "?"), 400, "an SVG drawing", "invalid_image"),
     Row(22, "PDF", say(b"%PDF-1.7 x", "?"), 400, "a PDF", "invalid_image"),
     Row(22, "EPS", say(b"%!PS-Adobe-3.0 EPSF-3.0", "?"), 400, "PostScript", "invalid_image"),
@@ -232,14 +232,14 @@ ROWS = [
     Row(24, "13,400 x 13,400", say(header_of(13_400, 13_400), "?"), 400, TOO_LARGE, "invalid_image"),
     Row(24, "9,000 x 9,000 of 1 bit", say(header_of(9000, 9000, 1), "?"), 400, TOO_LARGE, "invalid_image"),
     Row(24, "2^31 px", say(header_of(2**31 - 1, 2**31 - 1), "?"), 400, TOO_LARGE, "invalid_image"),
-    Row(25, "1 x 60,000", say(write_image(Image.new("L", (1, 60_000))), "?"), 400, "picture_side_px", "invalid_image"),
-    Row(27, "5 pictures", say(*[JPEG] * 5, "?"), 400, "pictures is 4", "pictures_limit_exceeded", "messages"),
-    Row(27, "100 pictures", say(*[JPEG] * 100, "?"), 400, "100 pictures", "pictures_limit_exceeded", "messages"),
+    Row(25, "1 x 60,000", say(write_image(Image.new("L", (1, 60_000))), "?"), 400, "image_side_px", "invalid_image"),
+    Row(27, "5 images", say(*[JPEG] * 5, "?"), 400, "images is 4", "images_limit_exceeded", "messages"),
+    Row(27, "100 images", say(*[JPEG] * 100, "?"), 400, "100 images", "images_limit_exceeded", "messages"),
     # Lengths
     Row(29, "a prompt over the context", say("word " * 3000), 400, "holds 2048", "context_length_exceeded", "messages"),
     Row(29, "a text over it", {"prompt": "word " * 3000}, 400, "2048", "context_length_exceeded", "prompt", TEXT),
     Row(29, "an input over it", {"input": "w " * 3000}, 400, "2048", "context_length_exceeded", "input", RESPONSES),
-    Row(29, "a picture over the context", say("word " * 460, DEMO), 400, "holds 2048", "context_length_exceeded"),
+    Row(29, "an image over the context", say("word " * 460, DEMO), 400, "holds 2048", "context_length_exceeded"),
     Row(29, "20 MB of text", say("x" * 20_000_000), 400, "20,000,000 characters", "context_length_exceeded"),
     Row(30, "max_tokens 0", say("Hi", max_tokens=0), 400, "greater than or equal to 1", param="max_tokens"),
     Row(30, "max_tokens -1", say("Hi", max_tokens=-1), 400, "greater than or equal to 1", param="max_tokens"),
@@ -346,7 +346,7 @@ def check_health(running: Running) -> None:
 
 
 ELSEWHERE = {
-    43: "test_load.py::test_a_text_behind_20_pictures_waits_no_longer_than_they_take",
+    43: "test_load.py::test_a_text_behind_20_images_waits_no_longer_than_they_take",
     44: "test_load.py::test_a_decoder_that_is_killed_comes_back",
     45: "test_process.py::test_a_signal_lets_answers_finish_and_ends_the_process",
     47: "test_process.py::test_a_crowd_of_connections_is_turned_away_and_costs_nobody_an_answer",
@@ -407,11 +407,11 @@ def test_row_9_what_looks_like_a_token_is_only_text(own: Running, text: str) -> 
     assert own.chat(text, max_tokens=2).status == 200
 
 
-def test_row_10_a_picture_stays_where_it_was_put(own: Running) -> None:
-    picture = Image.new("RGB", (30, 30), "red")
-    reply = own.chat("Is <image> here", picture, "or <image> there?", max_tokens=2)
+def test_row_10_a_image_stays_where_it_was_put(own: Running) -> None:
+    image = Image.new("RGB", (30, 30), "red")
+    reply = own.chat("Is <image> here", image, "or <image> there?", max_tokens=2)
     assert reply.json["usage"]["prompt_tokens_details"]["image_tokens"] > 0
-    sent = SentPicture(load_picture(picture))
+    sent = SentImage(load_image(image))
     ids = prompt_ids(own, ChatMessage("user", ("Is <image> here", sent, "or <image> there?")))
     tokenizer = own.service.backend._ready().loaded.tokenizer  # type: ignore[attr-defined]
     place = ids.index(IMAGE_TOKEN_INDEX)
@@ -507,10 +507,10 @@ def test_row_15_16_no_private_address_is_asked(own: Running, trap: list[str], ho
 @pytest.mark.parametrize(
     "url",
     [
-        "http://pictures.example\\@127.0.0.1/x.png",
-        "http://pictures.example @127.0.0.1/",
+        "http://images.example\\@127.0.0.1/x.png",
+        "http://images.example @127.0.0.1/",
         "http://127.0.0.1\t/",
-        "http://user:pass@pictures.example/x.png",
+        "http://user:pass@images.example/x.png",
     ],
 )
 def test_row_16_no_two_readings_of_a_url(own: Running, internet: Internet, url: str) -> None:
@@ -522,17 +522,17 @@ def test_row_16_no_two_readings_of_a_url(own: Running, internet: Internet, url: 
 
 def test_row_17_a_name_that_changes_its_mind_gains_nothing(own: Running, internet: Internet) -> None:
     url = internet.page("/x.png", DEMO)
-    internet.names["pictures.example"] = [internet.address, "127.0.0.1"]
+    internet.names["images.example"] = [internet.address, "127.0.0.1"]
     assert own.post(CHAT, shown(url)).status == 200
     assert internet.connected == [internet.address]
-    internet.names["pictures.example"] = ["127.0.0.1"]
+    internet.names["images.example"] = ["127.0.0.1"]
     reply = own.post(CHAT, shown(url))
     assert (reply.status, internet.connected) == (400, [internet.address])
     assert "not a public address" in reply.error["message"]
 
 
 @pytest.mark.parametrize(
-    "target", ["file:///etc/passwd", "http://127.0.0.1/x.png", "http://pictures.example/loop", "http://[::1/"]
+    "target", ["file:///etc/passwd", "http://127.0.0.1/x.png", "http://images.example/loop", "http://[::1/"]
 )
 def test_row_18_redirects_are_judged_as_urls_are(own: Running, internet: Internet, target: str) -> None:
     url = internet.page("/loop", status="302 Found", Location=target)
@@ -558,7 +558,7 @@ def test_row_19_a_host_that_is_not_there(own: Running, internet: Internet) -> No
         held.bind(("127.0.0.1", 0))  # bound, but not listening: nobody else gets the port
         internet.tcp.server_address = held.getsockname()
         refused = own.post(CHAT, shown(internet.url("/x.png")))
-    for reply, says in ((gone, "no host named"), (refused, "connection to pictures.example failed")):
+    for reply, says in ((gone, "no host named"), (refused, "connection to images.example failed")):
         assert (reply.status, reply.error["code"]) == (400, "image_fetch_failed")
         assert says in reply.error["message"]
 
@@ -591,8 +591,8 @@ def send_html(connection: Any) -> None:
 @pytest.mark.parametrize(
     ("page", "says"),
     [
-        (flood, "larger than 2,097,152 bytes. The limit is picture_bytes."),
-        (lie, "larger than 2,097,152 bytes. The limit is picture_bytes."),
+        (flood, "larger than 2,097,152 bytes. The limit is image_bytes."),
+        (lie, "larger than 2,097,152 bytes. The limit is image_bytes."),
         (stop_short, "broke off"),
         (send_html, "HTML"),
     ],
@@ -616,7 +616,7 @@ def test_row_20_a_host_that_takes_its_time(internet: Internet) -> None:
         assert running.post(CHAT, HI).status == 200
 
 
-# Pictures that come out right
+# Images that come out right
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (7, 3), (50, 40), (1000, 334)])
@@ -628,11 +628,11 @@ def test_row_25_odd_sizes_take_the_planned_positions(own: Running, size: tuple[i
 
 
 def load(running: Running, data: bytes) -> Any:
-    return running.do(lambda: running.service.pictures.decode(data, "The picture"))
+    return running.do(lambda: running.service.images.decode(data, "The image"))
 
 
 def as_modes() -> Iterator[tuple[str, bytes, bytes]]:
-    """Files of many modes, each with the RGB picture that they have to be equal to."""
+    """Files of many modes, each with the RGB image that they have to be equal to."""
     noise = np.random.default_rng(0)
     rgb = Image.fromarray(noise.integers(0, 256, (20, 30, 3), dtype=np.uint8))
     grey, alpha = rgb.convert("L"), Image.fromarray(noise.integers(0, 256, (20, 30), dtype=np.uint8))
@@ -672,7 +672,7 @@ def test_row_26_every_mode_is_the_rgb_it_stands_for(own: Running, sent: bytes, m
     assert (first.text, first.json["usage"]["prompt_tokens"]) == (second.text, second.json["usage"]["prompt_tokens"])
 
 
-def test_row_28_pictures_that_only_look_alike_are_not_mixed(own: Running) -> None:
+def test_row_28_images_that_only_look_alike_are_not_mixed(own: Running) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, 20 * 30 * 3, dtype=np.uint8)
     wide, high = (Image.fromarray(pixels.reshape(shape)) for shape in ((20, 30, 3), (30, 20, 3)))
     assert wide.tobytes() == high.tobytes()
@@ -683,7 +683,7 @@ def test_row_28_pictures_that_only_look_alike_are_not_mixed(own: Running) -> Non
     for color in ("red", "blue"):
         one.putpalette([0, 0, 0, *Image.new("RGB", (1, 1), color).tobytes()])
         digests.add(load(own, write_image(one)).digest)
-        answers.append(own.chat(one.copy(), "What colour is the picture?", max_tokens=12, logprobs=True).json)
+        answers.append(own.chat(one.copy(), "What colour is the image?", max_tokens=12, logprobs=True).json)
     assert len(digests) == 2
     first, second = ([t["logprob"] for t in a["choices"][0]["logprobs"]["content"]] for a in answers)
     assert first != second

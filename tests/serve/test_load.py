@@ -26,8 +26,8 @@ from llava.backends.engine_backend import RESTART_S, EngineBackend
 from llava.errors import BadImage, EngineClosed
 from llava.image.source import Limits as ImageLimits
 from llava.serve.decoder import Decoders
+from llava.serve.image_loader import _Room
 from llava.serve.limits import Limits, Settings
-from llava.serve.pictures import _Room
 from tests.serve.conftest import Internet
 from tests.serve.serving import (
     PATIENCE_S,
@@ -49,20 +49,18 @@ def draw(seed: int, width: int, height: int) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
-def test_a_text_behind_20_pictures_waits_no_longer_than_they_take(
-    own: Running, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_text_behind_20_images_waits_no_longer_than_they_take(own: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     runner, may_run = own.service.backend.engine._runner, threading.Event()  # type: ignore[attr-defined]
     run = runner.run
     monkeypatch.setattr(runner, "run", lambda step: may_run.wait(PATIENCE_S) and run(step))
     with ThreadPoolExecutor(21) as pool:
         # What they have to say beyond "Hi" is what the text may be late by.
-        pictures = [pool.submit(own.chat, draw(100 + i, 200, 200), "What is it?", max_tokens=16) for i in range(20)]
+        images = [pool.submit(own.chat, draw(100 + i, 200, 200), "What is it?", max_tokens=16) for i in range(20)]
         wait_until(lambda: own.service.num_open == 20)
         asking = pool.submit(own.post, CHAT, HI)
         wait_until(lambda: own.service.num_open == 21)
         may_run.set()
-        text, seen = asking.result(), [one.result() for one in pictures]
+        text, seen = asking.result(), [one.result() for one in images]
     assert {one.status for one in [text, *seen]} == {200}
     # Their own times and not another run's: the machine may be faster or slower by then.
     assert text.seconds < max(one.seconds for one in seen)
@@ -82,7 +80,7 @@ def test_hosts_that_do_not_answer_hold_up_only_who_named_them(internet: Internet
         assert {reply.result().error["code"] for reply in held} == {"image_fetch_failed"}
 
 
-def test_a_client_that_leaves_ends_the_fetching_of_its_pictures(internet: Internet) -> None:
+def test_a_client_that_leaves_ends_the_fetching_of_its_images(internet: Internet) -> None:
     heard: list[bytes | None] = []
 
     def stay_silent(connection: socket.socket) -> None:
@@ -113,7 +111,7 @@ def test_what_is_fetched_for_a_request_is_bounded_together(internet: Internet) -
 
 def test_a_decoder_that_is_killed_comes_back(own: Running) -> None:
     assert own.chat(draw(1, 20, 20), "?", max_tokens=2).status == 200
-    for pid in own.service.pictures.decoders.pids:
+    for pid in own.service.images.decoders.pids:
         os.kill(pid, signal.SIGKILL)
     assert [own.chat(draw(i, 20, 20), "?", max_tokens=2).status for i in range(4)] == [200] * 4
 
@@ -170,7 +168,7 @@ def test_a_decoder_that_dies_while_it_decodes_is_started_again_once(
     assert decoders.decode(PNG, "sign.png").size == (30, 20)
 
 
-def test_a_picture_that_takes_too_long_is_refused_and_its_decoder_ended(decoders: Decoders) -> None:
+def test_a_image_that_takes_too_long_is_refused_and_its_decoder_ended(decoders: Decoders) -> None:
     decoders.timeout_s = 0.2
     decoders.warm_up()
     (pid,) = decoders.pids
@@ -181,7 +179,7 @@ def test_a_picture_that_takes_too_long_is_refused_and_its_decoder_ended(decoders
     assert decoders.decode(PNG, "sign.png").size == (30, 20)
 
 
-def test_a_picture_that_takes_too_much_memory_is_refused(request: pytest.FixtureRequest) -> None:
+def test_a_image_that_takes_too_much_memory_is_refused(request: pytest.FixtureRequest) -> None:
     decoders = Decoders(1, ImageLimits(), PATIENCE_S, memory_bytes=400 * 2**20)
     request.addfinalizer(decoders.close)
     large = write_image(Image.new("L", (8000, 8000)), compress_level=1)
@@ -287,26 +285,26 @@ def test_a_request_takes_turns_with_those_before_it() -> None:
         assert [one.result().status for one in asked] == [200] * 3
 
 
-def test_decoded_pictures_wait_for_room_and_give_it_back() -> None:
+def test_decoded_images_wait_for_room_and_give_it_back() -> None:
     puppet = Puppet()
-    limits = Limits(pictures_bytes=100 * 100 * 3 * 3, decode_s=PATIENCE_S)
-    picture = draw(1, 100, 100)
+    limits = Limits(images_bytes=100 * 100 * 3 * 3, decode_s=PATIENCE_S)
+    image = draw(1, 100, 100)
     with run_server(puppet, Settings(limits=limits)) as running, ThreadPoolExecutor(4) as pool:
-        refused = running.chat(*[picture] * 4)
-        assert (refused.status, refused.error["code"]) == (400, "pictures_bytes_limit_exceeded")
+        refused = running.chat(*[image] * 4)
+        assert (refused.status, refused.error["code"]) == (400, "images_bytes_limit_exceeded")
         puppet.gate.clear()
-        asked = [pool.submit(running.chat, picture, picture) for _ in range(4)]
-        room = running.service.pictures._room
+        asked = [pool.submit(running.chat, image, image) for _ in range(4)]
+        room = running.service.images._room
         wait_until(lambda: len(room._waiting) == 3 and puppet.num_open)
-        assert puppet.num_open == 1  # two pictures of three that have room
+        assert puppet.num_open == 1  # two images of three that have room
         assert running.chat("Hi", max_tokens=2, stream=True, n=9).status == 400
         puppet.gate.set()
         assert [one.result().status for one in asked] == [200] * 4
-        assert (room._num_free, list(room._waiting), running.service.pictures._held) == (room.size, [], {})
+        assert (room._num_free, list(room._waiting), running.service.images._held) == (room.size, [], {})
         bad = {"type": "image_url", "image_url": "data:image/png;base64,AAAA"}
-        broken = {"type": "image_url", "image_url": data_uri(write_image(picture)[:-200])}
+        broken = {"type": "image_url", "image_url": data_uri(write_image(image)[:-200])}
         for part in (bad, broken):
-            reply = running.chat(picture, part)
+            reply = running.chat(image, part)
             assert (reply.status, reply.error["param"]) == (400, "messages.0.content.1.image_url")
         assert room._num_free == room.size
 

@@ -29,7 +29,7 @@ def client(own: Running) -> Iterator[openai.OpenAI]:
         yield client
 
 
-def picture(data: bytes | str = DEMO.read_bytes(), **more: Any) -> Any:
+def image(data: bytes | str = DEMO.read_bytes(), **more: Any) -> Any:
     url = data if isinstance(data, str) else data_uri(data)
     return {"type": "image_url", "image_url": {"url": url, **more}}
 
@@ -41,8 +41,8 @@ def ask(client: openai.OpenAI, *parts: Any, **more: Any) -> Any:
     )
 
 
-def test_a_picture_in_a_data_uri_is_read(client: openai.OpenAI) -> None:
-    said = ask(client, picture(), QUESTION)
+def test_a_image_in_a_data_uri_is_read(client: openai.OpenAI) -> None:
+    said = ask(client, image(), QUESTION)
     (choice,) = said.choices
     assert (choice.message.content, choice.message.role, choice.finish_reason) == ("MORTALS", "assistant", "stop")
     assert said.usage.prompt_tokens_details.image_tokens == 200  # type: ignore[attr-defined]
@@ -50,9 +50,9 @@ def test_a_picture_in_a_data_uri_is_read(client: openai.OpenAI) -> None:
     assert said.id.startswith("chatcmpl-")
 
 
-def test_a_picture_by_url_is_fetched(client: openai.OpenAI, internet: Internet) -> None:
+def test_a_image_by_url_is_fetched(client: openai.OpenAI, internet: Internet) -> None:
     url = internet.page("/sign.png", DEMO.read_bytes())
-    assert ask(client, picture(url), QUESTION).choices[0].message.content == "MORTALS"
+    assert ask(client, image(url), QUESTION).choices[0].message.content == "MORTALS"
     assert internet.connected == [internet.address]
 
 
@@ -63,12 +63,12 @@ def test_a_private_address_is_asked_only_where_that_is_set(internet: Internet) -
         run_server(EngineBackend(), Settings(limits=LIMITS, fetch_private=True)) as running,
         openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0) as client,
     ):
-        assert ask(client, picture(url), QUESTION).choices[0].message.content == "MORTALS"
+        assert ask(client, image(url), QUESTION).choices[0].message.content == "MORTALS"
 
 
 def test_a_stream_says_the_role_first_then_the_same_text_then_usage(client: openai.OpenAI) -> None:
-    whole = ask(client, picture(), QUESTION)
-    chunks = list(ask(client, picture(), QUESTION, stream=True, stream_options={"include_usage": True}))
+    whole = ask(client, image(), QUESTION)
+    chunks = list(ask(client, image(), QUESTION, stream=True, stream_options={"include_usage": True}))
     assert chunks[0].choices[0].delta.role == "assistant"
     assert len([chunk for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]) == len("MORTALS")
     assert "".join(c.choices[0].delta.content or "" for c in chunks[:-1]) == whole.choices[0].message.content
@@ -86,7 +86,7 @@ def test_usage_is_streamed_only_where_it_is_asked_for(client: openai.OpenAI) -> 
 @pytest.mark.parametrize("stream", [False, True])
 def test_several_choices_differ_and_come_back_with_their_seed(client: openai.OpenAI, stream: bool) -> None:
     def draw(n: int) -> list[str]:
-        said = ask(client, picture(), QUESTION, n=n, temperature=2.0, seed=11, stream=stream)
+        said = ask(client, image(), QUESTION, n=n, temperature=2.0, seed=11, stream=stream)
         if not stream:
             return [choice.message.content for choice in said.choices]
         texts = [""] * n
@@ -101,13 +101,13 @@ def test_several_choices_differ_and_come_back_with_their_seed(client: openai.Ope
 
 
 def test_greedy_choices_are_equal(client: openai.OpenAI) -> None:
-    said = ask(client, picture(), QUESTION, n=2)
+    said = ask(client, image(), QUESTION, n=2)
     assert [(choice.index, choice.message.content) for choice in said.choices] == [(0, "MORTALS"), (1, "MORTALS")]
 
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_logprobs_are_those_of_the_tokens_said(client: openai.OpenAI, stream: bool) -> None:
-    said = ask(client, picture(), QUESTION, logprobs=True, top_logprobs=3, stream=stream)
+    said = ask(client, image(), QUESTION, logprobs=True, top_logprobs=3, stream=stream)
     if stream:
         content = [one for c in said if c.choices[0].logprobs for one in c.choices[0].logprobs.content]
     else:
@@ -138,15 +138,15 @@ def test_logprobs_without_top_tell_the_chosen_alone(client: openai.OpenAI) -> No
 
 
 def test_an_answer_ends_before_a_stop_text_wherever_tokens_end(client: openai.OpenAI) -> None:
-    said = ask(client, picture(), QUESTION, stop=["xyz", "RTA"])
+    said = ask(client, image(), QUESTION, stop=["xyz", "RTA"])
     assert (said.choices[0].message.content, said.choices[0].finish_reason) == ("MO", "stop")
-    chunks = list(ask(client, picture(), QUESTION, stop="RTA", stream=True))
+    chunks = list(ask(client, image(), QUESTION, stop="RTA", stream=True))
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks) == "MO"
 
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 def test_an_answer_ends_at_its_length(client: openai.OpenAI, name: str) -> None:
-    said = ask(client, picture(), QUESTION, **{"max_tokens": None, name: 4})
+    said = ask(client, image(), QUESTION, **{"max_tokens": None, name: 4})
     assert (said.choices[0].message.content, said.choices[0].finish_reason) == ("MOR", "length")
     assert said.usage.completion_tokens == 4
 
@@ -163,19 +163,19 @@ def test_a_penalty_changes_what_is_drawn(client: openai.OpenAI, name: str) -> No
 
 def test_low_detail_is_the_whole_image_tile_alone(client: openai.OpenAI) -> None:
     def count(**more: Any) -> int:
-        return ask(client, picture(**more), QUESTION).usage.prompt_tokens_details.image_tokens
+        return ask(client, image(**more), QUESTION).usage.prompt_tokens_details.image_tokens
 
     assert count(detail="low") == 8 * 8 + 1
     assert count(detail="high") == count(detail="auto") == count() == 200
 
 
-def test_pictures_stand_in_every_turn(client: openai.OpenAI) -> None:
-    red, blue = (picture(write_image(Image.new("RGB", (30, 30), name))) for name in ("red", "blue"))
+def test_images_stand_in_every_turn(client: openai.OpenAI) -> None:
+    red, blue = (image(write_image(Image.new("RGB", (30, 30), name))) for name in ("red", "blue"))
     messages: list[Any] = [
         {"role": "system", "content": [{"type": "text", "text": "Be brief."}]},
         {"role": "user", "content": [{"type": "text", "text": "Compare"}, red, {"type": "text", "text": "with"}, blue]},
         {"role": "assistant", "content": [{"type": "text", "text": "They differ."}]},
-        {"role": "user", "content": [picture(), {"type": "text", "text": QUESTION}]},
+        {"role": "user", "content": [image(), {"type": "text", "text": QUESTION}]},
     ]
     said = client.chat.completions.create(model="embedded", messages=messages, max_tokens=5)
     one = ask(client, red, "x").usage.prompt_tokens_details.image_tokens
@@ -193,7 +193,7 @@ def test_errors_are_the_clients_own(client: openai.OpenAI) -> None:
         client.models.retrieve("gpt-4")
     assert missing.value.code == "model_not_found"
     with pytest.raises(openai.BadRequestError) as wrong:
-        ask(client, picture("http://127.0.0.1/x.png"), QUESTION)
+        ask(client, image("http://127.0.0.1/x.png"), QUESTION)
     assert wrong.value.code == "image_fetch_failed"
     assert wrong.value.param == "messages.0.content.0.image_url"
     with pytest.raises(openai.BadRequestError) as long:
@@ -302,7 +302,7 @@ class Seen(pydantic.BaseModel, extra="forbid"):
 
 
 def test_answers_are_held_to_a_schema(client: openai.OpenAI) -> None:
-    messages: Any = [{"role": "user", "content": [picture(), {"type": "text", "text": QUESTION}]}]
+    messages: Any = [{"role": "user", "content": [image(), {"type": "text", "text": QUESTION}]}]
     parsed = client.chat.completions.parse(
         model="embedded", messages=messages, response_format=Seen, n=3, temperature=1.5, seed=1
     )
@@ -327,7 +327,7 @@ def test_answers_are_held_to_a_schema(client: openai.OpenAI) -> None:
 
 def messages_of_responses() -> Any:
     """The same question as /v1/responses has it."""
-    shown = {"type": "input_image", "image_url": picture()["image_url"]["url"]}
+    shown = {"type": "input_image", "image_url": image()["image_url"]["url"]}
     return [{"role": "user", "content": [shown, {"type": "input_text", "text": QUESTION}]}]
 
 
@@ -375,7 +375,7 @@ def test_an_engine_that_can_is_told_the_form_of_an_answer() -> None:
 def test_base64_and_names_of_files_are_no_urls(client: openai.OpenAI) -> None:
     for url in (base64.b64encode(DEMO.read_bytes()).decode(), str(DEMO), f"file://{DEMO}"):
         with pytest.raises(openai.BadRequestError, match="neither a data URI nor"):
-            ask(client, picture(url), QUESTION)
+            ask(client, image(url), QUESTION)
 
 
 def test_several_prompts_are_answered_as_choices_of_one_answer() -> None:

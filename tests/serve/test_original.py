@@ -24,12 +24,12 @@ import uvicorn
 from fastapi.testclient import TestClient
 from PIL import Image
 
-from llava.backends.protocol import ChatMessage, ChatRequest, SentPicture
+from llava.backends.protocol import ChatMessage, ChatRequest, SentImage
 from llava.backends.remote import Remote, Timeouts
 from llava.backends.workers import Workers, read_address
 from llava.constants import CONTROLLER_HEART_BEAT_EXPIRATION
 from llava.errors import EngineClosed, EngineFailed, UsageError
-from llava.image.source import load_picture
+from llava.image.source import load_image
 from llava.sampling import Sampling
 from llava.serve import (
     cli,
@@ -107,8 +107,8 @@ def test_controller_page_and_worker_start_in_the_originals_order_and_answer() ->
                 said = ask_as_the_original(url, "toy")
                 assert {piece["error_code"] for piece in said} == {0}
                 assert said[-1]["text"].removeprefix(PROMPT).strip() == "MORTALS"
-            picture = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{encode(DEMO)}"}}
-            assert reach(page).chat(picture, "What is written on the sign?", temperature=0).text == "MORTALS"
+            image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{encode(DEMO)}"}}
+            assert reach(page).chat(image, "What is written on the sign?", temperature=0).text == "MORTALS"
             wait_until(lambda: b"gradio" in reach(page).send("GET", "/").body, 3 * PATIENCE_S)
             assert (
                 test_message.main(["--controller-address", directory, "--message", "Hi", "--max-new-tokens", "2"]) == 0
@@ -295,7 +295,7 @@ def test_a_worker_of_the_original_is_asked_in_its_own_protocol() -> None:
         run_old_worker((" a", 0), (" a cat</s>", 0), (" a cat", 0)) as (address, asked),
     ):
         assert register_worker.main(["--controller-address", url, "--worker-name", address]) == 0
-        said = ask_workers(url, SentPicture(load_picture(str(DEMO))), "What? <image>", temperature=0.5)
+        said = ask_workers(url, SentImage(load_image(str(DEMO))), "What? <image>", temperature=0.5)
         assert said == " a cat</s>"
     assert asked[0]["model"] == "llava-v1.5-7b"
     assert asked[0]["prompt"].endswith(" ASSISTANT:")
@@ -745,7 +745,7 @@ def test_an_sglang_server_that_runs_gets_a_workers_prompt_with_its_images() -> N
         engine = command._choose_backend(parser.parse_args(["serve", *words]), Settings())
         try:
             await engine.start()
-            request = ChatRequest(prompt=PROMPT, pictures=(SentPicture(load_picture(str(DEMO))),))
+            request = ChatRequest(prompt=PROMPT, images=(SentImage(load_image(str(DEMO))),))
             return engine.model_id, "".join([delta.text async for delta in engine.chat(request)]), engine.context_tokens
         finally:
             await engine.stop()
@@ -758,7 +758,7 @@ def test_an_sglang_server_that_runs_gets_a_workers_prompt_with_its_images() -> N
 
 def test_an_engine_that_takes_images_in_messages_only_says_so() -> None:
     async def ask() -> None:
-        request = ChatRequest(prompt=PROMPT, pictures=(SentPicture(load_picture(str(DEMO))),))
+        request = ChatRequest(prompt=PROMPT, images=(SentImage(load_image(str(DEMO))),))
         remote = Remote(NOBODY)
         try:
             await anext(remote.chat(request))

@@ -26,7 +26,7 @@ from llava.backends.protocol import Delta, Usage
 from llava.cli import main
 
 async def chat(self, request):
-    said = [part if isinstance(part, str) else part.picture.name for one in request.messages for part in one.parts]
+    said = [part if isinstance(part, str) else part.loaded.name for one in request.messages for part in one.parts]
     while said[-1] == "Talk.":
         yield Delta(text="word ")
         await asyncio.sleep(0.02)

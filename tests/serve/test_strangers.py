@@ -106,7 +106,7 @@ def test_behind_a_proxy_with_a_prefix_the_page_and_the_api_work(chromium: Any, s
         tab.type("How much is the Total?")
         tab.wait_for_answer()
         assert tab.answers == ["word word word"]
-        assert len(puppet.requests[-1].all_pictures) == 1
+        assert len(puppet.requests[-1].all_images) == 1
         image = tab.find("#chat .user.message img")
         assert image.evaluate("img => img.decode().then(() => img.naturalWidth)") == 265
         tab.find("#chat [aria-label=Retry]").click()

@@ -1,4 +1,4 @@
-"""The web chat's logic without a page: messages and requests, refusals, votes, pictures that are kept."""
+"""The web chat's logic without a page: messages and requests, refusals, votes, images that are kept."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from llava.backends.protocol import ChatRequest, SentPicture, Usage
+from llava.backends.protocol import ChatRequest, SentImage, Usage
 from llava.errors import BadImage, ContextTooLong, EngineFull, LlavaError, UsageError
 from llava.image.geometry import RELEASED_PINPOINTS, Tiling
 from llava.image.source import Limits as ImageLimits
-from llava.image.source import Picture, load_picture
+from llava.image.source import LoadedImage, load_image
 from llava.sampling import Sampling
 from llava.serve import sheets, talk
 from llava.serve.limits import Limits, Settings
@@ -32,8 +32,8 @@ class Loader:
 
     image_limits = ImageLimits(max_bytes=100_000)
 
-    async def load_files(self, files: Sequence[tuple[str, bytes]]) -> list[Picture]:
-        return [replace(load_picture(data, self.image_limits), name=name) for name, data in files]
+    async def load_files(self, files: Sequence[tuple[str, bytes]]) -> list[LoadedImage]:
+        return [replace(load_image(data, self.image_limits), name=name) for name, data in files]
 
 
 @pytest.fixture
@@ -56,19 +56,19 @@ def ask(
 
 
 def said(request: ChatRequest) -> list[Any]:
-    """Roles and parts, pictures by their names."""
+    """Roles and parts, images by their names."""
     return [
-        (one.role, *(part if isinstance(part, str) else part.picture.name for part in one.parts))
+        (one.role, *(part if isinstance(part, str) else part.loaded.name for part in one.parts))
         for one in request.messages
     ]
 
 
 def test_a_question_holds_what_was_typed_and_is_shown_as_it_was_typed() -> None:
     text = "Is 1 < 2 && <image>\n*so* &lt;?"
-    pictures, words = talk.write_question(text, ["/x/a.png", "/x/b.jpg"])
+    images, words = talk.write_question(text, ["/x/a.png", "/x/b.jpg"])
     assert talk.read_message(words) == (text, [])
-    assert talk.read_message(pictures) == ("", ["/x/a.png", "/x/b.jpg"])
-    assert [part["file"]["mime_type"] for part in pictures["content"]] == ["image/png", "image/jpeg"]
+    assert talk.read_message(images) == ("", ["/x/a.png", "/x/b.jpg"])
+    assert [part["file"]["mime_type"] for part in images["content"]] == ["image/png", "image/jpeg"]
 
 
 def test_a_conversation_becomes_a_request(album: Album, uploads: Path) -> None:
@@ -85,9 +85,9 @@ def test_a_conversation_becomes_a_request(album: Album, uploads: Path) -> None:
         ("assistant", "Red & <b>."),
         ("user", "blue.png", "red.png", "And these?"),
     ]
-    sent = [part for one in request.messages for part in one.parts if isinstance(part, SentPicture)]
+    sent = [part for one in request.messages for part in one.parts if isinstance(part, SentImage)]
     assert {one.detail for one in sent} == {"low"}
-    assert sent[0].picture.image.getpixel((0, 0)) == (255, 0, 0)
+    assert sent[0].loaded.image.getpixel((0, 0)) == (255, 0, 0)
     sampling = request.sampling
     assert (sampling.temperature, sampling.top_p, sampling.max_new_tokens) == (0.5, 0.9, 77)
 
@@ -122,7 +122,7 @@ def test_a_refusal_goes_when_its_question_went() -> None:
     [
         (Limits(messages=2), "3 messages in this chat; the limit messages is 2"),
         (Limits(characters=5), "11 characters of text in this chat; the limit characters is 5"),
-        (Limits(pictures=1), "2 images in this chat; the limit pictures is 1"),
+        (Limits(images=1), "2 images in this chat; the limit images is 1"),
     ],
 )
 def test_a_chat_over_a_limit_is_refused_by_its_name(album: Album, uploads: Path, limits: Limits, message: str) -> None:
@@ -201,7 +201,7 @@ def test_a_bad_upload_is_refused_in_a_sentence(album: Album, uploads: Path, data
         asyncio.run(album.load([str(uploads / "bad.png")]))
 
 
-def test_a_picture_is_saved_once_by_its_digest(uploads: Path, tmp_path: Path) -> None:
+def test_a_image_is_saved_once_by_its_digest(uploads: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     album = Album(Loader(), [uploads], kept)  # type: ignore[arg-type]
     (uploads / "again.png").write_bytes((uploads / "red.png").read_bytes())
@@ -212,7 +212,7 @@ def test_a_picture_is_saved_once_by_its_digest(uploads: Path, tmp_path: Path) ->
     assert album.find_digest("/elsewhere.png") is None
     assert sorted(path.name for path in kept.iterdir()) == sorted(f"{one.digest}.png" for one in (first, blue))
     with Image.open(kept / f"{blue.digest}.png") as image:
-        assert load_picture(image).digest == blue.digest
+        assert load_image(image).digest == blue.digest
 
 
 def test_a_full_disk_costs_the_log_and_not_the_answer(
@@ -221,8 +221,8 @@ def test_a_full_disk_costs_the_log_and_not_the_answer(
     (tmp_path / "kept").write_text("a file where the folder would be")
     album = Album(Loader(), [uploads], tmp_path / "kept")  # type: ignore[arg-type]
     for name in ("red.png", "blue.png"):
-        (picture,) = asyncio.run(album.load([str(uploads / name)]))
-        assert picture.size == (40, 30)
+        (image,) = asyncio.run(album.load([str(uploads / name)]))
+        assert image.size == (40, 30)
     assert [record.message.partition(":")[0] for record in caplog.records] == [f"{tmp_path / 'kept'} cannot be written"]
 
 
@@ -398,10 +398,10 @@ def test_an_overloaded_server_says_so(running: Running, talks: Talks, puppet: Pu
     assert "the limit waiting is 0" in str(refused.error)
 
 
-def test_pictures_take_their_part_of_the_servers_room_and_give_it_back(
+def test_images_take_their_part_of_the_servers_room_and_give_it_back(
     running: Running, puppet: Puppet, uploads: Path
 ) -> None:
-    loader = running.service.pictures
+    loader = running.service.images
     talks = Talks(running.service, Album(loader, [uploads]))
     messages = talk.write_question("What?", [str(uploads / "red.png"), str(uploads / "blue.png")])
     held: list[int] = []
@@ -465,7 +465,7 @@ def test_answers_are_logged_as_the_web_chats(running: Running, talks: Talks) -> 
 TILING = Tiling("anyres", "spatial_unpad", pinpoints=RELEASED_PINPOINTS)
 
 
-def test_the_pictures_of_the_latest_message_with_any_are_drawn(album: Album, uploads: Path) -> None:
+def test_the_images_of_the_latest_message_with_any_are_drawn(album: Album, uploads: Path) -> None:
     red, blue = str(uploads / "red.png"), str(uploads / "blue.png")
     messages = [
         *talk.write_question("What?", [red]),
@@ -488,7 +488,7 @@ def test_the_pictures_of_the_latest_message_with_any_are_drawn(album: Album, upl
     assert sheets.show_sheets(ask(album, talk.write_question("Hi", [])), TILING) == sheets.EMPTY
 
 
-def test_a_pictures_name_cannot_write_into_the_page(album: Album, uploads: Path) -> None:
+def test_a_images_name_cannot_write_into_the_page(album: Album, uploads: Path) -> None:
     evil = uploads / "<img src=x onerror=alert(1)>.png"
     evil.write_bytes((uploads / "red.png").read_bytes())
     shown = sheets.show_sheets(ask(album, talk.write_question("What?", [str(evil)])), TILING)

@@ -1,4 +1,4 @@
-"""The web chat in a browser: a real conversation about a picture, and what can go wrong in one."""
+"""The web chat in a browser: a real conversation about an image, and what can go wrong in one."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def talker() -> Talker:
 @pytest.fixture(scope="module")
 def endless(talker: Talker) -> Iterator[Running]:
     """A model that talks without end, and no log."""
-    limits = Limits(picture_bytes=50_000, decode_s=PATIENCE_S)
+    limits = Limits(image_bytes=50_000, decode_s=PATIENCE_S)
     with run_web(talker, Settings(limits=limits, decoders=1)) as running:
         yield running
 
@@ -136,7 +136,7 @@ def lines(running: Running) -> list[dict[str, Any]]:
 
 
 @needs_browser
-def test_a_conversation_about_a_picture(real: Running, held: Held, open_tab: Any) -> None:
+def test_a_conversation_about_a_image(real: Running, held: Held, open_tab: Any) -> None:
     tab = open_tab(real)
     tab.drop(EXAMPLES / "receipt.png")
     tab.watch()
@@ -176,7 +176,7 @@ def test_a_conversation_about_a_picture(real: Running, held: Held, open_tab: Any
     tab.until(lambda: lines(real)[-1]["kind"] == "vote")
     vote = lines(real)[-1]
     assert (vote["vote"], vote["answer"], len(vote["messages"])) == ("up", tab.answers[-1], 3)
-    (saved,) = real.service.settings.log.with_name("talks.jsonl-pictures").iterdir()  # type: ignore[union-attr]
+    (saved,) = real.service.settings.log.with_name("talks.jsonl-images").iterdir()  # type: ignore[union-attr]
     assert vote["messages"][0]["parts"][0] == {"sha256": saved.stem}
     with Image.open(saved) as image:
         assert image.size == (265, 102)
@@ -192,7 +192,7 @@ def test_a_conversation_about_a_picture(real: Running, held: Held, open_tab: Any
 
 
 @needs_browser
-def test_an_example_two_pictures_and_an_upload_that_is_no_picture(real: Running, open_tab: Any, tmp_path: Path) -> None:
+def test_an_example_two_images_and_an_upload_that_is_no_image(real: Running, open_tab: Any, tmp_path: Path) -> None:
     tab = open_tab(real)
     tab.find("#chat .example").first.click()
     tab.wait_for_answer()
@@ -205,7 +205,7 @@ def test_an_example_two_pictures_and_an_upload_that_is_no_picture(real: Running,
     sent = lines(real)[-1]["messages"][-1]["parts"]
     assert [type(part) for part in sent] == [dict, dict, str]
 
-    (tmp_path / "notes.png").write_text("This is no picture.")
+    (tmp_path / "notes.png").write_text("This is no image.")
     tab.find("#box input[type=file]").set_input_files(str(tmp_path / "notes.png"))
     tab.until(lambda: any("notes.png is not an image in a supported format (PNG, JPEG" in one for one in tab.toasts))
     assert tab.find("#box .thumbnail-item").count() == 0
@@ -218,7 +218,7 @@ def test_an_example_two_pictures_and_an_upload_that_is_no_picture(real: Running,
 
 @needs_browser
 @pytest.mark.parametrize("where", ["#box textarea", "#chat"])
-def test_a_picture_is_pasted_from_the_clipboard(real: Running, open_tab: Any, where: str) -> None:
+def test_a_image_is_pasted_from_the_clipboard(real: Running, open_tab: Any, where: str) -> None:
     tab = open_tab(real)
     tab.paste(EXAMPLES / "demo.png", where)
     tab.type("What is written on the sign?")
@@ -345,7 +345,7 @@ def test_refusals_are_sentences_and_lose_nothing(talker: Talker, tab: Tab, tmp_p
 
 
 @needs_browser
-def test_a_picture_is_taken_with_the_camera(tab: Tab) -> None:
+def test_a_image_is_taken_with_the_camera(tab: Tab) -> None:
     assert not tab.find("#camera").is_visible()
     tab.find("#photo").click()
     tab.find("#snap").click()

@@ -53,14 +53,14 @@ def test_the_end_of_the_front_ends_slider_is_the_likeliest_answer(own: Running) 
     assert others == [first, first]
 
 
-def test_pictures_and_places_have_to_agree(own: Running) -> None:
+def test_images_and_places_have_to_agree(own: Running) -> None:
     asked = {"model": "embedded", "prompt": prompt_for("<image>\nWhat?"), "images": []}
     reply = own.post("/worker_generate_stream", asked)
     assert (reply.status, "1 <image>, but there are 0 images" in reply.error["message"]) == (400, True)
     # What the original's front end reads of every answer.
     assert (reply.json["error_code"], reply.json["text"]) == (1, reply.error["message"])
     many = own.post("/worker_generate_stream", {**asked, "images": ["x"] * 5})
-    assert (many.status, many.error["code"]) == (400, "pictures_limit_exceeded")
+    assert (many.status, many.error["code"]) == (400, "images_limit_exceeded")
 
 
 def test_an_error_in_the_middle_has_a_code() -> None:

@@ -1,4 +1,4 @@
-"""Pictures whose answers are known: the answers follow from what is drawn, and held-out things stay out."""
+"""Images whose answers are known: the answers follow from what is drawn, and held-out things stay out."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def scenes(kind: str, count: int = 30, held_out: bool = False):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_same_seed_draws_the_same_picture_and_questions(kind):
+def test_the_same_seed_draws_the_same_image_and_questions(kind):
     first, second = next(scenes(kind)), next(scenes(kind))
     assert np.array_equal(np.asarray(first.drawing.image), np.asarray(second.drawing.image))
     assert first.turns == second.turns
@@ -39,7 +39,7 @@ def test_the_same_seed_draws_the_same_picture_and_questions(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_scene_has_questions_and_every_character_lies_on_the_picture(kind):
+def test_every_scene_has_questions_and_every_character_lies_on_the_image(kind):
     for scene in scenes(kind):
         assert scene.turns
         assert all(turn.answer for turn in scene.turns)
@@ -85,7 +85,7 @@ def test_the_largest_bar_is_the_highest_one_drawn():
         assert names[int(np.argmin([bar.top for bar in bars]))] == largest.answer
 
 
-def test_places_are_ninths_of_the_picture():
+def test_places_are_ninths_of_the_image():
     assert name_place(10, 10, 90, 90) == "top left"
     assert name_place(45, 10, 90, 90) == "top"
     assert name_place(45, 45, 90, 90) == "center"
@@ -133,7 +133,7 @@ def test_an_object_is_anchored_in_one_patch_and_covers_the_patches_whose_middles
     assert sorted({tuple(cell) for cell in np.argwhere(grid[:, :, 3])}) == [(r, c) for r in range(3, 8) for c in (2, 3)]
 
 
-def test_conversations_open_with_the_picture_and_alternate():
+def test_conversations_open_with_the_image_and_alternate():
     scene = next(scenes("form"))
     turns = choose_turns(random.Random(3), scene, 4)
     conversations = as_conversations(turns)

@@ -34,7 +34,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         marker = "<image>\n" if "image" in row else ""
         row["conversations"] += [
             {"from": "human", "value": f"{marker}What is it?"},
-            {"from": "gpt", "value": "a picture"},
+            {"from": "gpt", "value": "an image"},
         ]
     (folder / "data.json").write_text(json.dumps(rows), encoding="utf-8")
     return {"json": str(folder / "data.json"), "images": str(folder)}

@@ -1,7 +1,7 @@
-"""Pictures and videos become the positions that stand for them in a prompt: encoded, projected, merged.
+"""Images and videos become the positions that stand for them in a prompt: encoded, projected, merged.
 
-Shape letters: T tiles of all pictures together, S side of a tile in px, N features of one tile, P positions of all
-pictures together, C width of the language model.
+Shape letters: T tiles of all images together, S side of a tile in px, N features of one tile, P positions of all
+images together, C width of the language model.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from llava.errors import UsageError
 from llava.image.geometry import Size, Tiling
 from llava.model.arguments import check_images, check_sizes
-from llava.model.merge import merge_and_count, merge_frames, plan_pictures
+from llava.model.merge import merge_and_count, merge_frames, plan_images
 from llava.model.vision import SigLipVisionTower, VisionTower
 
 
-class PictureEncoder:
+class ImageEncoder:
     """What a language model with a tower and a projector does with pixels; ``LlavaMetaForCausalLM`` is one."""
 
     config: Any
@@ -34,7 +34,7 @@ class PictureEncoder:
     def encode_images(self, images: torch.Tensor) -> torch.Tensor:
         """Pixels [T, 3, S, S] of any float dtype -> features [T, N, C] in the projector's dtype."""
         tower, projector = self.get_vision_tower(), self.get_model().mm_projector
-        assert tower is not None, "a model without a tower encodes no pictures"
+        assert tower is not None, "a model without a tower encodes no images"
         if not getattr(tower, "has_layers", True):  # an outsider's tower has what the original's callers read
             raise UsageError(
                 f"The vision tower {tower.vision_tower_name!r} is not loaded: call "
@@ -50,17 +50,17 @@ class PictureEncoder:
             features = features.to(device=device, dtype=weights.dtype)
         return projector(features)
 
-    def encode_pictures(
+    def encode_and_merge(
         self, images: torch.Tensor | Sequence[torch.Tensor], image_sizes: Any = None, modalities: Any = None
     ) -> tuple[torch.Tensor, list[int]]:
-        """The positions of all pictures, one after another, [P, C], and how many belong to each picture.
+        """The positions of all images, one after another, [P, C], and how many belong to each image.
 
         Args:
-            images: [pictures, 3, S, S]: one tile each, taken as it comes (``mm_patch_merge_type`` is not asked); or
-                [pictures, T, 3, S, S], or a list of [T, 3, S, S] and [3, S, S]: tiles, merged as the config says.
-            image_sizes: (width, height) of each picture as it was before any resizing; needed where several tiles
+            images: [images, 3, S, S]: one tile each, taken as it comes (``mm_patch_merge_type`` is not asked); or
+                [images, T, 3, S, S], or a list of [T, 3, S, S] and [3, S, S]: tiles, merged as the config says.
+            image_sizes: (width, height) of each image as it was before any resizing; needed where several tiles
                 are merged spatially.
-            modalities: "video" where a picture's tiles are the frames of a video, merged as ``mm_spatial_pool_mode``
+            modalities: "video" where an image's tiles are the frames of a video, merged as ``mm_spatial_pool_mode``
                 and ``mm_newline_position`` of the config say; their ``image_sizes`` are not read.
 
         Raises:
@@ -77,17 +77,17 @@ class PictureEncoder:
         num_tiles = [len(tile) for tile in tiles]
         features_TNC = self.encode_images(torch.cat(tiles))
         if not videos:
-            return self._merge_pictures(features_TNC, num_tiles, image_sizes)
+            return self._merge_images(features_TNC, num_tiles, image_sizes)
         merged = []
         for i, part_TNC in enumerate(features_TNC.split(num_tiles)):
             if i in videos:
                 merged.append(self._merge_video(part_TNC))
             else:
                 size = None if image_sizes is None else image_sizes[i : i + 1]
-                merged.append(self._merge_pictures(part_TNC, num_tiles[i : i + 1], size)[0])
-        return torch.cat(merged), [len(picture) for picture in merged]
+                merged.append(self._merge_images(part_TNC, num_tiles[i : i + 1], size)[0])
+        return torch.cat(merged), [len(image) for image in merged]
 
-    def _merge_pictures(
+    def _merge_images(
         self, features_TNC: torch.Tensor, num_tiles: Sequence[int], image_sizes: Any
     ) -> tuple[torch.Tensor, list[int]]:
         tiling = self.tiling()
@@ -96,7 +96,7 @@ class PictureEncoder:
         if image_sizes is not None:
             check_sizes(image_sizes)
         sizes = None if image_sizes is None else [Size(*map(int, size)) for size in image_sizes]
-        plans = plan_pictures(num_tiles, sizes, tiling)
+        plans = plan_images(num_tiles, sizes, tiling)
         return merge_and_count(features_TNC, plans, getattr(self.get_model(), "image_newline", None), tiling)
 
     def _merge_video(self, features_TNC: torch.Tensor) -> torch.Tensor:
@@ -110,9 +110,9 @@ class PictureEncoder:
         return merge_frames(features_TNC, pooling, newlines, getattr(self.get_model(), "image_newline", None))
 
     def tiling(self) -> Tiling:
-        """How this model's configuration, as it stands now, cuts pictures into tiles and puts them together again."""
+        """How this model's configuration, as it stands now, cuts images into tiles and puts them together again."""
         tower: Any = self.get_vision_tower()
-        assert tower is not None, "a model without a tower cuts no pictures"
+        assert tower is not None, "a model without a tower cuts no images"
         if isinstance(tower, VisionTower):
             tile_px, patch_px = tower.tile_px, tower.patch_px  # an outsider's has the original's names alone
         else:
@@ -123,7 +123,7 @@ class PictureEncoder:
 
 
 def find_videos(modalities: str | Sequence[str] | None) -> frozenset[int]:
-    """Which of the pictures are videos. Raises UsageError for a modality that LLaVA-NeXT does not have."""
+    """Which of the images are videos. Raises UsageError for a modality that LLaVA-NeXT does not have."""
     kinds = [modalities] if isinstance(modalities, str) else list(modalities or ())
     unknown = [kind for kind in kinds if kind not in ("image", "text", "video")]
     if unknown:

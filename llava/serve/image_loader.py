@@ -1,6 +1,6 @@
-"""Pictures that clients name: data URIs are read, URLs fetched within limits, and all are decoded apart.
+"""Images that clients name: data URIs are read, URLs fetched within limits, and all are decoded apart.
 
-A string from a client never names a file here, whatever it looks like. What all requests' decoded pictures take
+A string from a client never names a file here, whatever it looks like. What all requests' decoded images take
 together is bounded: a request waits until there is room for all of its own, which their headers tell.
 """
 
@@ -20,7 +20,7 @@ from llava.errors import BadImage, EngineClosed, FetchError
 from llava.image.fetch import fetch
 from llava.image.formats import COMMON
 from llava.image.source import Limits as ImageLimits
-from llava.image.source import Picture, read_data_uri, read_size
+from llava.image.source import LoadedImage, read_data_uri, read_size
 from llava.serve.decoder import Decoders
 from llava.serve.limits import Settings
 from llava.serve.refusals import over, translate
@@ -32,17 +32,17 @@ _FETCHES = 4
 Kind = TypeVar("Kind")
 
 
-class PictureLoader:
+class ImageLoader:
     """Loads what clients send. ``close`` ends its processes."""
 
     def __init__(self, settings: Settings) -> None:
         limits = settings.limits
         self.settings = settings
         self.image_limits = ImageLimits(
-            max_bytes=limits.picture_bytes,
-            max_pixels=limits.picture_pixels,
-            max_jpeg_pixels=limits.picture_pixels,
-            max_side_px=limits.picture_side_px,
+            max_bytes=limits.image_bytes,
+            max_pixels=limits.image_pixels,
+            max_jpeg_pixels=limits.image_pixels,
+            max_side_px=limits.image_side_px,
             timeout_s=limits.fetch_s,
             max_redirects=limits.fetch_redirects,
             allow_private_addresses=settings.fetch_private,
@@ -55,15 +55,15 @@ class PictureLoader:
         self.decoders = Decoders(settings.decoders, self.image_limits, limits.decode_s)
         self._decoding = ThreadPoolExecutor(settings.decoders, "llava-decode")
         self._fetching = ThreadPoolExecutor(_FETCHES * limits.running, "llava-fetch")
-        self._room = _Room(limits.pictures_bytes)
-        self._held: dict[int, int] = {}  # bytes of the room that a picture holds, by the identity of its image
+        self._room = _Room(limits.images_bytes)
+        self._held: dict[int, int] = {}  # bytes of the room that an image holds, by the identity of its image
 
-    async def decode(self, data: bytes, name: str) -> Picture:
-        """The picture in a file's bytes. Raises BadImage."""
+    async def decode(self, data: bytes, name: str) -> LoadedImage:
+        """The image in a file's bytes. Raises BadImage."""
         return await _run(self._decoding, self.decoders.decode, data, name)
 
-    async def load_all(self, named: Sequence[tuple[str, str]]) -> list[Picture]:
-        """The pictures of one request: (URL, what the request calls the place) of each.
+    async def load_all(self, named: Sequence[tuple[str, str]]) -> list[LoadedImage]:
+        """The images of one request: (URL, what the request calls the place) of each.
 
         They hold their part of the room until ``give_back``. Raises Refusal, which names the place that is at fault.
         """
@@ -82,7 +82,7 @@ class PictureLoader:
                 raise translate(error, "", param) from error
             num_fetched += len(file[1])
             if num_fetched > limit:
-                value = f"The pictures' files have {num_fetched:,} bytes or more"
+                value = f"The images' files have {num_fetched:,} bytes or more"
                 raise over("fetched_bytes", limit, value, "Send fewer or smaller ones.", param=param)
             return file
 
@@ -92,16 +92,18 @@ class PictureLoader:
             is_over.set()  # threads are not cancelled
         return await self._decode_all(files, [param for _, param in named])
 
-    async def load_files(self, files: Sequence[tuple[str, bytes]]) -> list[Picture]:
-        """The pictures of one request from files' names and bytes; they hold their part of the room as well."""
+    async def load_files(self, files: Sequence[tuple[str, bytes]]) -> list[LoadedImage]:
+        """The images of one request from files' names and bytes; they hold their part of the room as well."""
         measured = [
             (name, data, await asyncio.to_thread(self._count_bytes, data, name))  # a header may be long
             for name, data in files
         ]
         return await self._decode_all(measured, [None] * len(files))
 
-    async def _decode_all(self, files: Sequence[tuple[str, bytes, int]], params: Sequence[str | None]) -> list[Picture]:
-        async def decode(data: bytes, name: str, param: str | None) -> Picture:
+    async def _decode_all(
+        self, files: Sequence[tuple[str, bytes, int]], params: Sequence[str | None]
+    ) -> list[LoadedImage]:
+        async def decode(data: bytes, name: str, param: str | None) -> LoadedImage:
             try:
                 return await self.decode(data, name)
             except (BadImage, EngineClosed) as error:
@@ -109,23 +111,23 @@ class PictureLoader:
 
         num_bytes = sum(size for _, _, size in files)
         if num_bytes > self._room.size:
-            value = f"The pictures take {num_bytes:,} bytes once they are decoded"
-            raise over("pictures_bytes", self._room.size, value, "Send fewer or smaller ones.", param=params[0])
+            value = f"The images take {num_bytes:,} bytes once they are decoded"
+            raise over("images_bytes", self._room.size, value, "Send fewer or smaller ones.", param=params[0])
         await self._room.take(num_bytes)
         try:
             decoding = [decode(data, name, param) for (name, data, _), param in zip(files, params, strict=True)]
-            pictures = await _gather(decoding)
+            images = await _gather(decoding)
         except BaseException:
             self._room.give(num_bytes)
             raise
-        for picture, (_, _, size) in zip(pictures, files, strict=True):
-            self._held[id(picture.image)] = size
-        return pictures
+        for image, (_, _, size) in zip(images, files, strict=True):
+            self._held[id(image.image)] = size
+        return images
 
     def give_back(self, request: ChatRequest) -> None:
-        """Gives the room back that the request's pictures hold, if they do."""
-        for sent in request.all_pictures:
-            self._room.give(self._held.pop(id(sent.picture.image), 0))
+        """Gives the room back that the request's images hold, if they do."""
+        for sent in request.all_images:
+            self._room.give(self._held.pop(id(sent.loaded.image), 0))
 
     def _measure(self, url: str, is_over: threading.Event) -> tuple[str, bytes, int]:
         """A name for messages, the file, and the bytes that its pixels take. ``is_over``: nobody waits any more."""
@@ -141,23 +143,23 @@ class PictureLoader:
         if _is_data_uri(url):
             return "The data URI", read_data_uri(url, self.image_limits)
         if not url[:8].lower().startswith(("http://", "https://")):
-            raise BadImage("The picture is neither a data URI nor an http or https URL. Send data:image/...;base64,...")
+            raise BadImage("The image is neither a data URI nor an http or https URL. Send data:image/...;base64,...")
         settings, limits = self.settings, self.settings.limits
         if not settings.fetch:
-            raise FetchError("This server fetches no pictures (setting fetch). Send the picture as a data URI.")
+            raise FetchError("This server fetches no images (setting fetch). Send the image as a data URI.")
         data = fetch(
             url,
-            max_bytes=limits.picture_bytes,
+            max_bytes=limits.image_bytes,
             timeout_s=limits.fetch_s,
             max_redirects=limits.fetch_redirects,
             allow_private_addresses=settings.fetch_private,
             allowed_hosts=settings.fetch_hosts or None,
             is_wanted=lambda: not is_over.is_set(),
         )
-        return Path(urlsplit(url).path).name[:80] or "The picture", data
+        return Path(urlsplit(url).path).name[:80] or "The image", data
 
     async def start(self) -> None:
-        """Starts the decoders, so that the first picture does not wait for them."""
+        """Starts the decoders, so that the first image does not wait for them."""
         await _run(self._decoding, self.decoders.warm_up)
 
     def close(self) -> None:
