@@ -67,10 +67,16 @@ def test_a_file_is_told_by_its_name_alone() -> None:
     assert {name: num for name, num in Counter(path.name for path in own).items() if num > 1} == {}
 
 
+# Overridden methods of torch, Transformers, uvicorn, io and logging.
+CALLED_BY_LIBRARIES = {"forward", "extra_repr", "log", "write", "flush", "serve", "handle_exit", "step", "state_dict"}
+CALLED_BY_LIBRARIES |= {"load_state_dict", "put", "end", "emit", "format", "convert", "from_pretrained"}
+
+
 def undocumented(tree: ast.Module) -> Iterator[str]:
     """Public functions and classes of a module, and public methods of its public classes, without a docstring.
 
-    A method that overrides one of a class in the same module says what that one says.
+    A method that overrides one of a documented class in the same module, or one of a library's that calls it, says what
+    that one says.
     """
     documented: set[str] = set()
     for node in tree.body:
@@ -82,7 +88,7 @@ def undocumented(tree: ast.Module) -> Iterator[str]:
             if isinstance(part, Function) and not part.name.startswith("_"):
                 if ast.get_docstring(part) is not None:
                     documented.add(part.name)
-                elif part.name not in documented or not node.bases:
+                elif not node.bases or part.name not in documented | CALLED_BY_LIBRARIES:
                     yield f"{node.name}.{part.name}"
 
 
@@ -108,7 +114,6 @@ CALQUES = {
     r"\bwho(ever)? stops listening\b": "a client that disconnects",
     r"\blook (there )?yourself where it matters\b": "check important details",
     r"\b(is|are|stands?|comes?|goes|put|left) behind (each|every|the last|it|them|a)\b": "after",
-    r"\bfor nothing\b": "needlessly",
     r"\bwho goes next\b": "which request is scheduled next",
     r"\bis said of\b": "is reported about",
 }
