@@ -57,7 +57,8 @@ def build_once(machine: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (folder / f"kernels-{machine}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not linked.exists():
-            words = [f"-march=x86-64-{machine}", "-c", str(library.SOURCE), "-o", str(object_file)]
+            # What an instruction set changes are the headers' own branches; -O1 compiles them in a fifth of the time.
+            words = ["-O1", f"-march=x86-64-{machine}", "-c", str(library.SOURCE), "-o", str(object_file)]
             subprocess.run(["g++", *library.FLAGS, *words], check=True)
             whole = linked.with_suffix(".part")
             subprocess.run(["g++", "-shared", str(object_file), "-o", str(whole)], check=True)
