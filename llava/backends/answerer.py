@@ -316,9 +316,7 @@ class Answerer:
         # The model replaces each slot of the input ids with the image's positions.
         input_ids = torch.tensor([prepared.prompt.input_ids], device=model.device)
         pixels = [
-            make_pixels(image.image, loaded.spec.tiling, loaded.image_processor, whole=plan.num_tiles == 1).to(
-                model.device, model.dtype
-            )
+            make_pixels(image.image, plan, loaded.image_processor).to(model.device, model.dtype)
             for image, plan in zip(prepared.images, prepared.plans, strict=True)
         ]
         stops = (*prepared.stop_texts, *sampling.stop)

@@ -63,7 +63,8 @@ def describe_plan(plan: TilePlan, tiling: Tiling) -> str:
     num_grid_tiles = plan.grid.width * plan.grid.height
     newline = " + 1" if plan.has_newlines else ""
     if plan.num_tiles == 1:
-        fitted = {"squash": "stretched to", "pad": "padded to", "crop": "centre square of"}[tiling.shows_whole_as]
+        squashed = "stretched to"
+        fitted = {"base": squashed, "squash": squashed, "pad": "padded to", "crop": "centre square of"}[plan.fit]
         square = f"{plan.features_per_side} x {plan.features_per_side}" + (" + 1" if plan.extra_positions else "")
         return f"{plan.image} -> {fitted} {plan.canvas}, 1 tile, {square}{newline} = {plan.num_positions} positions"
     tiles = f"{num_grid_tiles} tile{'s' if num_grid_tiles > 1 else ''}" + (" + base" if plan.has_base else "")

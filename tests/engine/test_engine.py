@@ -105,7 +105,10 @@ def mixed_questions(loaded: Any, seed: int, count: int) -> list[Question]:
 
 def generate(loaded: Any, asked: Question) -> list[int]:
     """The slow way."""
-    pixels = [make_pixels(image.image, loaded.spec.tiling, loaded.image_processor) for image in asked.images]
+    pixels = [
+        make_pixels(image.image, plan_tiles(image.size, loaded.spec.tiling), loaded.image_processor)
+        for image in asked.images
+    ]
     return loaded.model.generate(
         torch.tensor([asked.prompt.input_ids]),
         images=pixels or None,
@@ -198,7 +201,7 @@ def test_log_probabilities_are_the_models(engine: Engine, loaded: Any) -> None:
     asked = question(loaded, [1, 5, SLOT, 7], IMAGES[:1], logprobs=3, max_new_tokens=4)
     choices = [choice for piece in engine.submit(asked) for choice in piece.tokens]
     ids = [choice.token for choice in choices]
-    pixels = [make_pixels(IMAGES[0].image, loaded.spec.tiling, loaded.image_processor)]
+    pixels = [make_pixels(IMAGES[0].image, plan_tiles(IMAGES[0].size, loaded.spec.tiling), loaded.image_processor)]
     with torch.no_grad():
         logits = loaded.model(
             torch.tensor([[*asked.prompt.input_ids, *ids]]), images=pixels, image_sizes=[tuple(IMAGES[0].size)]
