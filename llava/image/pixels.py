@@ -287,8 +287,8 @@ def make_pixels(image: Image.Image, plan: TilePlan, processor: Any) -> torch.Ten
         raise UsageError(
             f"The image processor makes tiles of {tile_px} px, but the vision tower takes tiles of {plan.tile_px} px."
         )
-    assert plan.image == image.size, f"the plan is for {plan.image} px, but the image has {Size(*image.size)} px"
     image = to_rgb(image)
+    assert plan.image == image.size, f"the plan is for {plan.image} px, but the image has {Size(*image.size)} px"
     tiles = [_fit_whole(image, plan.fit, processor)]
     if plan.num_tiles > 1:
         canvas = _place_on_canvas(image, plan.canvas, plan.content, plan.offset)

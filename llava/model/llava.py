@@ -127,9 +127,8 @@ class LlavaMetaModel(ShowsAttention, _MixedInto):
 
         Reads from ``model_args``: ``vision_tower``, ``mm_vision_select_layer``, ``mm_vision_select_feature``,
         ``mm_patch_merge_type``, and optionally ``mm_projector_type``, ``mm_vision_config`` and
-        ``pretrain_mm_mlp_adapter`` (a file of projector weights, ``.bin`` or ``.safetensors``). Modules that exist
-        already are kept, and the projector is made trainable. If ``fsdp`` is not empty, a new tower is kept out of the
-        module tree.
+        ``pretrain_mm_mlp_adapter`` (a ``.bin`` or ``.safetensors`` file). Existing modules are kept, and the projector
+        is made trainable. If ``fsdp`` is not empty, a new tower is kept out of the module tree.
 
         Raises:
             UsageError: the tower or the projector type is unknown.
@@ -271,11 +270,8 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, _MixedInto):
         ``input_ids`` and ``labels`` [B, L] have -200 where an image goes, so logits [B, L merged, V] are longer.
         ``logits_at_targets_only`` (with ``labels``) computes logits only at the loss's targets: the same loss from
         [targets, V], which is cheaper because most of a training sample is images and questions. ``modalities``: see
-        ``generate``. Further keywords go to Transformers (``output_hidden_states``, ...); a call with
-        ``output_attentions`` runs eager attention, the only one that returns the weights.
-
-        Raises:
-            UsageError: as ``prepare_inputs_labels_for_multimodal`` does.
+        ``generate``. Further keywords go to Transformers; a call with ``output_attentions`` runs eager attention, the
+        only one that returns the weights. Raises UsageError as ``prepare_inputs_labels_for_multimodal`` does.
         """
         videos = {"modalities": modalities} if find_videos(modalities) else {}
         is_merged = False

@@ -22,6 +22,7 @@ from llava.engine.sampler import BadLogits
 from llava.engine.scheduler import RequestTooLarge
 from llava.engine.stream import Piece, Question, Stream
 from llava.errors import UsageError
+from llava.image import geometry
 from llava.image.geometry import plan_tiles
 from llava.image.pixels import ImageProcessor, make_pixels
 from llava.image.source import load_image
@@ -195,6 +196,13 @@ def test_text_comes_piece_by_piece_and_ends_where_it_was_told_to(engine: Engine,
     ended, result = engine.submit(by_id).wait()
     assert result.new_tokens == ids.index(ids[4]) + 1
     assert ended == loaded.tokenizer.decode(ids[: ids.index(ids[4])], skip_special_tokens=True)
+
+
+def test_an_image_is_never_planned_again(engine: Engine, loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = question(loaded, [1, SLOT, 7, SLOT, 8], IMAGES[:2])
+    expected = generate(loaded, asked)
+    monkeypatch.setattr(geometry, "TilePlan", None)
+    assert tokens(engine.submit(asked)) == expected
 
 
 def test_log_probabilities_are_the_models(engine: Engine, loaded: Any) -> None:
