@@ -18,8 +18,8 @@ _HOMES = {
     "LlavaQwenForCausalLM": "llava.model.llava",
     "Sampling": "llava.sampling",
     "ask": "llava.answer",
-    "load_model": "llava.model.checkpoint",
     "load_image": "llava.image.source",
+    "load_model": "llava.model.checkpoint",
 }
 
 __all__ = [

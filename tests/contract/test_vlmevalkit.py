@@ -78,11 +78,11 @@ def as_message(*parts: str | Path) -> list[dict[str, str]]:
     return [{"type": "image" if isinstance(part, Path) else "text", "value": str(part)} for part in parts]
 
 
-def say_alone(loaded: Any, prompt: str, max_new_tokens: int = MAX_NEW_TOKENS, **drawn: Any) -> list[int]:
+def say_alone(loaded: Any, prompt: str, max_new_tokens: int = MAX_NEW_TOKENS, **images: Any) -> list[int]:
     """The new tokens for one prompt, everything in float32."""
     ids = torch.tensor([tokenizer_image_token(prompt, loaded.tokenizer)])
     with torch.inference_mode():
-        return loaded.model.generate(ids, do_sample=False, max_new_tokens=max_new_tokens, **drawn)[0].tolist()
+        return loaded.model.generate(ids, do_sample=False, max_new_tokens=max_new_tokens, **images)[0].tolist()
 
 
 def see(loaded: Any, *paths: Path) -> dict[str, Any]:
@@ -106,15 +106,15 @@ def llava_1_5(adapters: Any, square_checkpoint: Path) -> Any:
 
 
 def test_the_llava_adapter_gets_the_answers_of_asking_alone(
-    llava_1_5: Any, square_checkpoint: Path, drawn: list[Path]
+    llava_1_5: Any, square_checkpoint: Path, images: list[Path]
 ) -> None:
     loaded = load_model(square_checkpoint, device="cpu", dtype="float32")
     answers = set()
     for parts in (
-        [drawn[0], "What is in the image?"],
-        [drawn[1], "What is in the image?"],
+        [images[0], "What is in the image?"],
+        [images[1], "What is in the image?"],
         ["What is an image?"],
-        ["Compare ", drawn[2], "and", drawn[0], "in a word."],
+        ["Compare ", images[2], "and", images[0], "in a word."],
     ):
         content = "".join(" <image> " if isinstance(part, Path) else part for part in parts)
         shown = see(loaded, *(part for part in parts if isinstance(part, Path)))
@@ -124,23 +124,23 @@ def test_the_llava_adapter_gets_the_answers_of_asking_alone(
     assert len(answers) == 4, "four unlike answers, or this shows nothing"
 
 
-def test_the_llava_adapter_chats_over_several_turns(llava_1_5: Any, square_checkpoint: Path, drawn: list[Path]) -> None:
+def test_the_llava_adapter_chats_over_several_turns(llava_1_5: Any, square_checkpoint: Path, images: list[Path]) -> None:
     loaded = load_model(square_checkpoint, device="cpu", dtype="float32")
     turns = [
-        {"role": "user", "content": as_message(drawn[2], "What is in the image?")},
+        {"role": "user", "content": as_message(images[2], "What is in the image?")},
         {"role": "assistant", "content": as_message("A cat.")},
-        {"role": "user", "content": as_message("And in", drawn[0])},
+        {"role": "user", "content": as_message("And in", images[0])},
     ]
     prompt = f"{SYSTEM}USER:  <image> What is in the image? ASSISTANT: A cat.</s>USER: And in <image>  ASSISTANT: "
-    expected = say_alone(loaded, prompt, **see(loaded, drawn[2], drawn[0]))
+    expected = say_alone(loaded, prompt, **see(loaded, images[2], images[0]))
     assert llava_1_5.chat(turns) == decode(loaded, expected).strip()
 
 
-def test_the_llava_adapters_answer_ends_at_its_keyword(llava_1_5: Any, drawn: list[Path]) -> None:
+def test_the_llava_adapters_answer_ends_at_its_keyword(llava_1_5: Any, images: list[Path]) -> None:
     vocabulary = llava_1_5.tokenizer.get_vocab().items()
     sayable = {token_id for token, token_id in vocabulary if token.strip("\u2581") in ("What", "image")}
     llava_1_5.kwargs["suppress_tokens"] = sorted(set(range(llava_1_5.model.config.vocab_size)) - sayable)
-    message = as_message(drawn[0], "What is in the image?")
+    message = as_message(images[0], "What is in the image?")
     whole = llava_1_5.generate(copy.deepcopy(message))
     word = re.findall("What|image", whole)[2]
     llava_1_5.stop_str = word[1:-1]  # inside one token, so that only the text of the answer shows it
@@ -148,11 +148,11 @@ def test_the_llava_adapters_answer_ends_at_its_keyword(llava_1_5: Any, drawn: li
 
 
 def test_the_next_adapter_sends_one_tile_of_each_image_without_sizes(
-    adapters: Any, next_checkpoint: Path, drawn: list[Path]
+    adapters: Any, next_checkpoint: Path, images: list[Path]
 ) -> None:
     loaded = load_model(next_checkpoint, device="cpu", dtype="float32")
-    images = [Image.open(path).convert("RGB") for path in drawn[:2]]
-    tiles = loaded.image_processor.preprocess(images, return_tensors="pt")["pixel_values"]
+    shown = [Image.open(path).convert("RGB") for path in images[:2]]
+    tiles = loaded.image_processor.preprocess(shown, return_tensors="pt")["pixel_values"]
     conversation = conv_templates["qwen_1_5"].copy()
     conversation.append_message(conversation.roles[0], "<image>\n<image>\nWhat is in the images?")
     conversation.append_message(conversation.roles[1], None)
@@ -160,7 +160,7 @@ def test_the_next_adapter_sends_one_tile_of_each_image_without_sizes(
     end = tokens[6]
     adapter = adapters.LLaVA_Next2(model_path=str(copy_as(next_checkpoint, "llava-qwen-tiny")))
     adapter.model.generation_config.eos_token_id = end  # it asks for 2048 tokens
-    answer = adapter.generate(as_message(*drawn[:2], "What is in the images?"))
+    answer = adapter.generate(as_message(*images[:2], "What is in the images?"))
     assert answer == decode(loaded, tokens[: tokens.index(end) + 1])
 
 
@@ -177,13 +177,13 @@ def as_qwen(content: str) -> str:
 
 
 def test_the_onevision_adapter_sends_all_tiles_and_sizes(
-    one_vision: Any, next_checkpoint: Path, drawn: list[Path]
+    one_vision: Any, next_checkpoint: Path, images: list[Path]
 ) -> None:
     loaded = load_model(next_checkpoint, device="cpu", dtype="float32")
     prompt = as_qwen("<image>\n<image>\nWhat is in the images?")
-    tokens = say_alone(loaded, prompt, **see(loaded, drawn[0], drawn[2]))
+    tokens = say_alone(loaded, prompt, **see(loaded, images[0], images[2]))
     end = one_vision.model.generation_config.eos_token_id = tokens[6]
-    answer = one_vision.generate(as_message(drawn[0], drawn[2], "What is in the images?"), dataset="IMAGE")
+    answer = one_vision.generate(as_message(images[0], images[2], "What is in the images?"), dataset="IMAGE")
     assert answer == decode(loaded, tokens[: tokens.index(end) + 1])
 
 

@@ -75,7 +75,7 @@ def no_connection(monkeypatch) -> None:
     monkeypatch.setattr(socket, "create_connection", lambda *_, **__: pytest.fail("a connection was made"))
 
 
-def test_a_image_comes_over_http(server) -> None:
+def test_an_image_comes_over_http(server) -> None:
     file = io.BytesIO()
     Image.new("RGB", (12, 7), "red").save(file, "PNG")
     url = server.answer("/a/red.png", file.getvalue())

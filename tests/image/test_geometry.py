@@ -103,7 +103,7 @@ def test_the_three_to_two_images_of_a_2x2_grid_take_2144_positions() -> None:
 
 @pytest.mark.parametrize("aspect", ["square", "pad", "whatever"])
 @pytest.mark.parametrize(("merge", "num_positions"), [("flat", 576), ("spatial", 576), ("spatial_unpad", 577)])
-def test_a_image_of_one_tile_takes_its_features_and_at_most_one_newline(aspect, merge, num_positions) -> None:
+def test_an_image_of_one_tile_takes_its_features_and_at_most_one_newline(aspect, merge, num_positions) -> None:
     plan = plan_tiles(Size(640, 480), Tiling(aspect, merge))
     assert plan.num_tiles == 1
     assert plan.num_positions == num_positions
@@ -395,7 +395,7 @@ def test_what_is_kept_covers_the_image_but_for_less_than_a_feature(width: int, h
 
 @settings(max_examples=200)
 @given(SIDES, SIDES)
-def test_turning_a_image_turns_its_plan_unless_it_is_a_tie(width: int, height: int) -> None:
+def test_turning_an_image_turns_its_plan_unless_it_is_a_tie(width: int, height: int) -> None:
     plan, turned = plan_tiles(Size(width, height), RELEASED), plan_tiles(Size(height, width), RELEASED)
     mirrored = Size(plan.canvas.height, plan.canvas.width)
     if turned.canvas != mirrored:

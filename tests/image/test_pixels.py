@@ -116,7 +116,7 @@ def test_a_processor_of_another_size_mean_and_resampling_is_transformers_too() -
         assert np.array_equal(ImageProcessor(**fields, **{switch: False})(image)["pixel_values"][0], theirs), switch
 
 
-def test_a_image_smaller_than_the_crop_is_framed_in_black_as_transformers_does() -> None:
+def test_an_image_smaller_than_the_crop_is_framed_in_black_as_transformers_does() -> None:
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     fields = {"size": {"shortest_edge": 31}, "crop_size": {"height": 64, "width": 64}}

@@ -221,7 +221,7 @@ def test_limits_can_be_set(tmp_path: Path) -> None:
         load_image(data, Limits(formats=("PNG", "JPEG")))
 
 
-def test_a_image_without_pixels_is_refused() -> None:
+def test_an_image_without_pixels_is_refused() -> None:
     for source in (_png(0, 5), Image.new("RGB", (0, 5))):
         with pytest.raises(BadImage, match="nothing to see"):
             load_image(source)
@@ -304,7 +304,7 @@ def test_any_bytes_behind_a_signature_are_refused(tail: bytes) -> None:
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_image_is_turned_as_its_camera_was_held(format: str, orientation: int, tmp_path: Path) -> None:
+def test_an_image_is_turned_as_its_camera_was_held(format: str, orientation: int, tmp_path: Path) -> None:
     stored = Image.new("RGB", (32, 16), "white")
     stored.paste((255, 0, 0), (0, 0, 8, 8))
     exif = Image.Exif()
