@@ -76,7 +76,7 @@ _is_read_from_files: ContextVar[bool] = ContextVar("_is_read_from_files", defaul
 
 
 class LlavaMetaModel(ShowsAttention, _MixedInto):
-    """Adds ``vision_tower``, ``mm_projector`` and, for unpadding merges, ``image_newline`` to a decoder.
+    """Adds ``vision_tower``, ``mm_projector`` and, for merges with newlines, ``image_newline`` to a decoder.
 
     They exist if ``config`` names a tower (``mm_vision_tower``) or describes one (``mm_vision_config``); otherwise the
     model is a plain language model until ``initialize_vision_modules``. The tower's layers are built here only if the
@@ -170,8 +170,8 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, _MixedInto):
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         """The model, from Transformers' ``from_pretrained``, with its tower frozen and never with random weights.
 
-        A tower whose weights are not in the checkpoint, such as LLaVA-1.5's, has no layers until
-        ``get_vision_tower().load_model()`` is called. ``load_pretrained_model`` loads everything at once.
+        A tower whose weights are not in the checkpoint, such as LLaVA-1.5's, has no layers until its ``load_model()``
+        is called. ``load_pretrained_model`` loads everything at once.
 
         Raises:
             CheckpointError: config.json says that the checkpoint holds the tower's weights, but it does not.
@@ -211,11 +211,10 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, _MixedInto):
         Returns (input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels). If there is nothing
         to replace (no tower, no images, one new token of a running generation), all are returned as given and
         ``inputs_embeds`` is None; otherwise ``input_ids`` is None. Rows are padded on the right, or on the left if
-        ``config.tokenizer_padding_side`` is "left". Labels are IGNORE_INDEX at image positions and padding. Arguments
-        that are None stay None, with two exceptions: a mask is made if the rows have unequal lengths, and position ids
-        if these rows are padded on the left, because padding would otherwise be read as text. Rows are cut on the
-        right at ``config.tokenizer_model_max_length``, as the original always does, only if
-        ``config.truncate_to_model_max_length`` is true.
+        ``config.tokenizer_padding_side`` is "left". Labels are IGNORE_INDEX at image positions and padding. None stays
+        None, except that a mask is made if the rows have unequal lengths, and position ids if these rows are padded on
+        the left, because padding would otherwise be read as text. Rows are cut on the right at
+        ``config.tokenizer_model_max_length``, as in the original, if ``config.truncate_to_model_max_length`` is true.
 
         Images are used in the order of the slots. A row without a slot uses no image, unless there are as many images
         as slots and such rows together: then each of these rows skips one, which is how the original keeps the vision

@@ -124,7 +124,9 @@ def test_the_llava_adapter_gets_the_answers_of_asking_alone(
     assert len(answers) == 4, "four unlike answers, or this shows nothing"
 
 
-def test_the_llava_adapter_chats_over_several_turns(llava_1_5: Any, square_checkpoint: Path, images: list[Path]) -> None:
+def test_the_llava_adapter_chats_over_several_turns(
+    llava_1_5: Any, square_checkpoint: Path, images: list[Path]
+) -> None:
     loaded = load_model(square_checkpoint, device="cpu", dtype="float32")
     turns = [
         {"role": "user", "content": as_message(images[2], "What is in the image?")},
