@@ -81,11 +81,11 @@ def make_inputs(loaded: Any, image: str | None) -> tuple[Any, Any, Any, int]:
     conversation = start_conversation(loaded)
     conversation.append_message(conversation.roles[0], place_images(loaded, "What is in the image?", 1))
     conversation.append_message(conversation.roles[1], None)
-    num_positions = plan_tiles(shown.size, loaded.spec.tiling).num_positions
-    prompt = render(conversation, loaded.tokenizer, [num_positions], limit_tokens=loaded.context_tokens)
-    pixels = make_pixels(shown.image, loaded.spec.tiling, loaded.image_processor)
+    plan = plan_tiles(shown.size, loaded.spec.tiling)
+    prompt = render(conversation, loaded.tokenizer, [plan.num_positions], limit_tokens=loaded.context_tokens)
+    pixels = make_pixels(shown.image, plan, loaded.image_processor)
     device, dtype = loaded.model.device, loaded.model.dtype
-    return torch.tensor([prompt.input_ids], device=device), pixels.to(device, dtype), shown.size, num_positions
+    return torch.tensor([prompt.input_ids], device=device), pixels.to(device, dtype), shown.size, plan.num_positions
 
 
 def measure_llava(options: argparse.Namespace) -> dict[str, Any]:

@@ -316,7 +316,7 @@ def measure_transformers(options: argparse.Namespace) -> dict[str, Any]:
     ready_s = time.time() - STARTED
     config = json.loads((checkpoint(options, "original") / "config.json").read_text())
     tiling = Tiling.from_config(config, tile_px=336, patch_px=14)
-    num_positions = plan_tiles(Size(*IMAGE_PX), tiling).num_positions
+    plan = plan_tiles(Size(*IMAGE_PX), tiling)
     processor = ImageProcessor(size=336)
 
     def generate(asked: list[tuple[int, int]], new_tokens: int) -> None:
@@ -324,8 +324,8 @@ def measure_transformers(options: argparse.Namespace) -> dict[str, Any]:
         for _, number in asked:
             ids = question_ids(number)
             slot = ids.index(-200)
-            rows.append(ids[:slot] + [model.config.image_token_id] * num_positions + ids[slot + 1 :])
-        pixels = torch.stack([make_pixels(image_of(seed), tiling, processor) for seed, _ in asked])
+            rows.append(ids[:slot] + [model.config.image_token_id] * plan.num_positions + ids[slot + 1 :])
+        pixels = torch.stack([make_pixels(image_of(seed), plan, processor) for seed, _ in asked])
         model.generate(
             input_ids=torch.tensor(rows, device=model.device),
             attention_mask=torch.ones(len(rows), len(rows[0]), dtype=torch.long, device=model.device),
@@ -354,7 +354,7 @@ def measure_transformers(options: argparse.Namespace) -> dict[str, Any]:
         rate.append((NEW_TOKENS - 1) / (seconds([(i, i)], NEW_TOKENS) - first[-1]))
     figures = {
         "ready_s": ready_s,
-        "prompt_tokens": num_positions + QUESTION_TOKENS,
+        "prompt_tokens": plan.num_positions + QUESTION_TOKENS,
         "vision_s": statistics.median(vision),
         "first_token_s": statistics.median(first),
         "tokens_per_s": statistics.median(rate),

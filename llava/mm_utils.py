@@ -1,9 +1,9 @@
 """FRONT DOOR: the original's ``llava.mm_utils``, for code written against it. Nothing inside this package imports it.
 
-Images and prompts are done elsewhere and only named here; what stands here is what nothing else needs.
+Most names are imported from ``image.pixels`` and ``prompt``; the functions defined here are used by outside code only.
 
-Source: haotian-liu/LLaVA@c121f04 llava/mm_utils.py; LLaVA-VL/LLaVA-NeXT@df17966 llava/mm_utils.py for what that has
-beyond it: functions for image_aspect_ratio highres and crop_split, which models here do not have.
+Source: haotian-liu/LLaVA@c121f04 llava/mm_utils.py; LLaVA-VL/LLaVA-NeXT@df17966 llava/mm_utils.py for the functions
+that only it has: for image_aspect_ratio highres and crop_split, which the models here do not support.
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ __all__ = [
 
 
 def load_image_from_base64(image: str | bytes) -> Image.Image:
-    """The image in base64 text, undecoded and in its own mode, as Pillow opens it. Raises BadImage.
+    """The image in base64 text, opened by Pillow but not decoded, in its own mode.
 
-    Formats that no other door of this package takes are refused, PostScript among them.
+    Raises:
+        BadImage: the text is not base64, or not an image in a format that this package reads (so not PostScript).
     """
     Image.init()
     known = {"HEIF", "CUR", *COMMON, *RARER}
@@ -64,7 +65,7 @@ def load_image_from_base64(image: str | bytes) -> Image.Image:
 
 
 def resize_and_center_crop(image: Image.Image, shortest_edge_length: int) -> Image.Image:
-    """The square of that side in the middle of the image, whose shorter side is resized to it first."""
+    """The centre square of the image, after its shorter side was resized to ``shortest_edge_length`` px."""
     edge, ratio = shortest_edge_length, image.width / image.height
     size = (int(edge * ratio), edge) if ratio > 1 else (edge, int(edge / ratio))
     resized = image.resize(size, Image.Resampling.LANCZOS)
@@ -73,9 +74,9 @@ def resize_and_center_crop(image: Image.Image, shortest_edge_length: int) -> Ima
 
 
 def auto_pad_images(image: Image.Image, grid_params: Sequence[int]) -> Image.Image:
-    """The image in the middle of a black canvas, the one nearest to its shape with sides of ``grid_params``."""
+    """The image centred on the black canvas with sides from ``grid_params`` whose shape is nearest to its own."""
     if not grid_params:
-        raise UsageError("grid_params is empty: it has to hold the sides that a canvas may have.")
+        raise UsageError("grid_params is empty: it has to list the sides that a canvas may have.")
     ratio = image.width / image.height
     canvases = [(width, height) for width in grid_params for height in grid_params]
     nearest = min((width / height for width, height in canvases), key=lambda each: abs(ratio - each))
@@ -88,7 +89,7 @@ def auto_pad_images(image: Image.Image, grid_params: Sequence[int]) -> Image.Ima
 
 
 def extract_patches(image: Image.Image, patch_size: int, overlap_ratio: float) -> list[Image.Image]:
-    """Squares of that side, row by row; what is left over at the edges is shared between both sides."""
+    """Squares of ``patch_size`` px, row by row, centred on the image; a remainder is cut off equally at both ends."""
     if patch_size <= 0 or not 0 <= overlap_ratio < 1:
         raise UsageError(f"Squares of {patch_size} px that overlap by {overlap_ratio} cannot be cut out.")
     stride = int(patch_size * (1 - overlap_ratio))
@@ -100,7 +101,7 @@ def extract_patches(image: Image.Image, patch_size: int, overlap_ratio: float) -
 
 
 def process_highres_image(image: Image.Image, processor: Any, grid_pinpoints: str) -> torch.Tensor:
-    """The whole image and the squares of it at the largest of ``grid_pinpoints`` ("336,672"), as a tower takes them."""
+    """Pixels [1 + n, 3, S, S]: the whole image, and squares of it at the largest of ``grid_pinpoints`` ("336,672")."""
     edge = processor.size["shortest_edge"]
     side = max(int(each) for each in grid_pinpoints.split(","))
     padded = expand2square(image, tuple(int(each * 255) for each in processor.image_mean)).resize((side, side))
@@ -108,7 +109,7 @@ def process_highres_image(image: Image.Image, processor: Any, grid_pinpoints: st
 
 
 def process_highres_image_crop_split(image: Image.Image, data_args: Any, processor: Any = None) -> torch.Tensor:
-    """Squares of ``image_split_resolution`` from the middle of the image at ``image_crop_resolution``."""
+    """Pixels [n, 3, S, S]: the image cropped to ``image_crop_resolution``, in squares of ``image_split_resolution``."""
     cropped = resize_and_center_crop(image, data_args.image_crop_resolution)
     pieces = extract_patches(cropped, data_args.image_split_resolution, 0)
     return _preprocess(pieces, processor or data_args.image_processor)
@@ -119,20 +120,19 @@ def _preprocess(pieces: Sequence[Image.Image], processor: Any) -> torch.Tensor:
 
 
 def get_model_name_from_path(model_path: str) -> str:
-    """The last part of a path or hub name; ``checkpoint-N`` with the part before it, where there is one."""
+    """The last part of a path or hub id; ``checkpoint-N`` is prefixed with the part before it, if there is one."""
     parts = model_path.strip("/").split("/")
     return "_".join(parts[-2:]) if parts[-1].startswith("checkpoint-") else parts[-1]
 
 
 class KeywordsStoppingCriteria(StoppingCriteria):
-    """Ends each row of a batch as soon as a keyword stands at its end.
+    """Stops each row of a batch as soon as its answer ends with a keyword.
 
-    ``input_ids``: the prompt, ``[batch, length]``. It may or may not stand before the answer in what ``generate`` hands
-    over; only the answer is looked at. A keyword is found by its ids at the end of the answer, or in the text of the
-    last tokens, whatever they are.
+    ``input_ids``: the prompt, ``[batch, length]``. ``generate`` may or may not pass it before the answer; only the
+    answer is searched. A keyword matches by its ids at the end of the answer, or in the text of the last tokens.
 
-    The result is a bool tensor ``[batch]``, which Transformers takes row by row. The original looked for text only
-    after as many new tokens as the prompt has ids, and ended a batch only when all rows match at the same step.
+    The result is a bool tensor ``[batch]``, one value per row. The original searches the text only after as many new
+    tokens as the prompt has ids, and stops a batch only when all rows match in the same step.
     """
 
     def __init__(self, keywords: Sequence[str], tokenizer: Any, input_ids: torch.Tensor) -> None:
@@ -143,7 +143,7 @@ class KeywordsStoppingCriteria(StoppingCriteria):
         for keyword in self.keywords:
             ids = list(tokenizer(keyword).input_ids)
             self.keyword_ids.append(ids[1:] if len(ids) > 1 and ids[0] == tokenizer.bos_token_id else ids)
-        # Spelled byte by byte a keyword takes the most tokens; two more for what stands before it in them.
+        # A keyword has at most one token per byte; two more, because a token may begin with other text.
         self.max_keyword_len = max((len(keyword.encode()) for keyword in self.keywords), default=0) + 2
         self._prompt = input_ids
 
@@ -153,7 +153,7 @@ class KeywordsStoppingCriteria(StoppingCriteria):
         return torch.tensor(ends, dtype=torch.bool, device=output_ids.device)
 
     def call_for_batch(self, output_ids: torch.Tensor, scores: Any = None, **kwargs: Any) -> bool:
-        """Whether a keyword stands at the end of ``output_ids``, one row."""
+        """Whether all rows of ``output_ids`` end with a keyword; for one row, as in the original."""
         return bool(self(output_ids, scores, **kwargs).all())
 
     def _begins_with_prompt(self, output_ids: torch.Tensor) -> bool:
@@ -161,7 +161,7 @@ class KeywordsStoppingCriteria(StoppingCriteria):
         rows = output_ids.shape[0]
         if output_ids.shape[1] < self.start_len or rows % prompt.shape[0]:
             return False
-        # Beams and several answers repeat each row of the prompt in place.
+        # Beams and multiple answers repeat each row of the prompt in place.
         prompt = prompt.repeat_interleave(rows // prompt.shape[0], dim=0)
         return bool((output_ids[:, : self.start_len] == prompt).all())
 

@@ -17,7 +17,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llava.constants import DEFAULT_IMAGE_TOKEN, IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.constants import (
+    DEFAULT_IM_END_TOKEN,
+    DEFAULT_IM_START_TOKEN,
+    DEFAULT_IMAGE_TOKEN,
+    IGNORE_INDEX,
+    IMAGE_TOKEN_INDEX,
+)
 from llava.conversation import Conversation, SeparatorStyle
 from llava.errors import ContextTooLong, UsageError
 
@@ -43,6 +49,14 @@ def keep_needed_escapes(text: str, tokenizer: Any) -> str:
     """The text for a reader that knows no ESCAPE: it stays only inside what would else be one of the added tokens."""
     slot = DEFAULT_IMAGE_TOKEN
     return slot.join(_without_escapes(stretch, None, tokenizer)[0] for stretch in split_at_images(text))
+
+
+def write_image_slot(has_start_end: bool) -> str:
+    """The text of one image's slot: ``<image>``, between start and end tokens for ``mm_use_im_start_end``.
+
+    Source: haotian-liu/LLaVA@c121f04 llava/eval/run_llava.py.
+    """
+    return DEFAULT_IM_START_TOKEN + DEFAULT_IMAGE_TOKEN + DEFAULT_IM_END_TOKEN if has_start_end else DEFAULT_IMAGE_TOKEN
 
 
 def split_at_images(text: str) -> list[str]:

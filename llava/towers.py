@@ -1,4 +1,4 @@
-"""Which vision towers there are: what the well-known ones look like, and how others are told apart. Loads no torch."""
+"""The known vision towers with their configurations, and how other towers are recognised by name. Loads no torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from llava.errors import CheckpointError
 
-# What the towers of the released checkpoints look like, so that a checkpoint that names one needs no network.
+# The configurations of the released checkpoints' towers, so that a checkpoint that names one needs no network.
 # Source: vision_config of the config.json of OpenAI's two repositories, completed by CLIPVisionConfig's defaults.
 _CLIP_L_14 = {
     "hidden_size": 1024,
@@ -48,7 +48,7 @@ KNOWN_TOWERS: dict[str, dict[str, Any]] = {
 
 _CLIP_KINDS = ("clip_vision_model", "clip")
 _SIGLIP_KINDS = ("siglip_vision_model", "siglip")
-# Towers that some LLaVAs were trained with and that are not supported, by what their names contain.
+# Towers of other LLaVAs that are not supported, by patterns of their names.
 _FOREIGN_TOWERS = (
     (r"naflex", "a SigLIP2 of variable resolution (NaFlex)"),
     (r"eva[-_]?0?2?[-_]?clip|internal-eva|eva02", "an EVA-CLIP"),
@@ -73,7 +73,7 @@ _SIGLIP_DEFAULTS = {
 
 
 def complete_tower(values: Mapping[str, Any]) -> dict[str, Any]:
-    """A tower's configuration with what it may leave out. CheckpointError for one that is not supported."""
+    """A tower's configuration with defaults for missing values. Raises CheckpointError for an unsupported kind."""
     kind = values.get("model_type") or "clip_vision_model"
     if kind in _SIGLIP_KINDS:
         return {**_SIGLIP_DEFAULTS, **values, "model_type": "siglip_vision_model"}
@@ -87,13 +87,13 @@ def complete_tower(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_siglip(tower_config: Mapping[str, Any], name: str = "") -> bool:
-    """Whether a tower is SigLIP's, by its configuration, or where that says nothing by its name."""
+    """Whether a tower is SigLIP's, by its configuration, or by its name if that has no ``model_type``."""
     kind = tower_config.get("model_type")
     return kind in _SIGLIP_KINDS if kind else "siglip" in name.lower() and describe_foreign_tower(name) is None
 
 
 def describe_foreign_tower(name: str) -> str | None:
-    """What a tower of this name is, if it is one that is not supported: "an InternViT"; else None."""
+    """The kind of an unsupported tower by its name, such as "an InternViT"; None if the name is not recognised."""
     own_name = name.rstrip("/").lower()
     if not own_name.startswith("timm/"):
         own_name = own_name.rpartition("/")[2]
@@ -101,7 +101,7 @@ def describe_foreign_tower(name: str) -> str | None:
 
 
 def refuse_foreign_tower(name: str, path: Path) -> None:
-    """CheckpointError if a tower of this name, which is no folder, is one that is not supported."""
+    """Raises CheckpointError if this name, which is not a folder, is that of an unsupported tower."""
     what = describe_foreign_tower(name)
     if what is not None:
         raise CheckpointError(
@@ -111,10 +111,10 @@ def refuse_foreign_tower(name: str, path: Path) -> None:
 
 
 def name_tower(tower: Mapping[str, Any]) -> str:
-    """The hub id of a known tower of these sizes; "" if there is none."""
+    """The hub id of a known tower with these sizes; "" if there is none."""
     sizes = dict(tower)
     if is_siglip(tower):
-        # llava-hf stores it without the last block, which LLaVA-NeXT leaves out too.
+        # llava-hf stores it without the last block, which LLaVA-NeXT does not run either.
         whole = {12: 12, 11: 12, 24: 24, 23: 24, 27: 27, 26: 27}
         sizes["num_hidden_layers"] = whole.get(tower["num_hidden_layers"], 0)
     return next((name for name, known in KNOWN_TOWERS.items() if known.items() <= sizes.items()), "")

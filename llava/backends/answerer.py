@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from transformers.generation import StoppingCriteria, StoppingCriteriaList
 
-from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
 from llava.conversation import Conversation
 from llava.engine.engine import Engine
 from llava.engine.memory import check_beams
@@ -39,7 +38,7 @@ from llava.model.generation import (
     make_processors,
     write_for_generate,
 )
-from llava.prompt import Prompt, TextStream, find_closings, render
+from llava.prompt import Prompt, TextStream, find_closings, render, write_image_slot
 from llava.sampling import Sampling
 from llava.text import find_flaw
 
@@ -316,9 +315,7 @@ class Answerer:
         # The model replaces each slot of the input ids with the image's positions.
         input_ids = torch.tensor([prepared.prompt.input_ids], device=model.device)
         pixels = [
-            make_pixels(image.image, loaded.spec.tiling, loaded.image_processor, whole=plan.num_tiles == 1).to(
-                model.device, model.dtype
-            )
+            make_pixels(image.image, plan, loaded.image_processor).to(model.device, model.dtype)
             for image, plan in zip(prepared.images, prepared.plans, strict=True)
         ]
         stops = (*prepared.stop_texts, *sampling.stop)
@@ -389,13 +386,8 @@ def check_text(text: str, what: str = "conversation") -> None:
 
 
 def image_slot(loaded: LoadedModel) -> str:
-    """The slot of one image in this checkpoint's prompts: ``<image>``, in start and end tokens if it uses them.
-
-    Source: haotian-liu/LLaVA@c121f04 llava/eval/run_llava.py.
-    """
-    if getattr(loaded.model.config, "mm_use_im_start_end", False):
-        return DEFAULT_IM_START_TOKEN + DEFAULT_IMAGE_TOKEN + DEFAULT_IM_END_TOKEN
-    return DEFAULT_IMAGE_TOKEN
+    """The text of one image's slot in this checkpoint's prompts; see ``write_image_slot``."""
+    return write_image_slot(bool(getattr(loaded.model.config, "mm_use_im_start_end", False)))
 
 
 def find_ends(conversation: Conversation, loaded: LoadedModel) -> tuple[list[str], list[int]]:

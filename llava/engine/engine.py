@@ -237,7 +237,7 @@ class Engine:
                 f"{len(question.plans)} plans were given."
             )
         images = [
-            (plan.num_positions, plan.num_tiles, fingerprint(image.digest, f"{plan!r}{question.salt}"), image)
+            (plan, fingerprint(image.digest, f"{plan!r}{question.salt}"), image)
             for image, plan in zip(question.images, question.plans, strict=True)
         ]
         keys, spans = position_keys(question.prompt.input_ids, images, question.salt)

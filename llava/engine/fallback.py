@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from llava.model.hooks import has_hook
 from llava.model.quantized_linear import QuantizedLinear
+from llava.model.replacements import has_hook, is_replaced
 from llava.model.vision import CLIPVisionTower, SigLipVisionTower, VisionTower
 from llava.native import calls
 
@@ -68,11 +68,6 @@ def find_tower_fallback_reason(tower: Any) -> str | None:
         if has_hook([block, *block.modules()]):
             return "a block of the tower has a hook"
     return None
-
-
-def is_replaced(module: nn.Module) -> bool:
-    """Whether a module's forward pass is not Transformers' own."""
-    return not module.forward.__module__.startswith("transformers.models.")
 
 
 def _is_silu(activation: Any) -> bool:

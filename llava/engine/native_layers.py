@@ -357,7 +357,7 @@ class TowerLayers:
             calls.activate(inner, block.up.bias, self.activation)
             calls.add(hidden, block.down.gemm(inner, scratch, "q"), block.down.bias)
         out = hidden.view(num_tiles, num_patches, -1)
-        return self.tower.select(out).to(pixels_TCHW.dtype)
+        return self.tower.drop_cls(out).to(pixels_TCHW.dtype)
 
     def _pad_heads(self, rows: torch.Tensor, name: str | None = None) -> torch.Tensor:
         """Rows [..., heads * own_dim] with each head padded to ``head_dim``, in the scratch buffer of that name."""

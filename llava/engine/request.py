@@ -18,6 +18,7 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from llava.constants import IMAGE_TOKEN_INDEX
+from llava.image.geometry import TilePlan
 
 # Bits for a position's index within its image in a position key; no image takes more positions.
 _INDEX_BITS = 32
@@ -35,21 +36,30 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class ImageSpan:
-    """An image's positions in a prompt: ``start`` up to ``stop``. Equal fingerprints mean equal features.
+    """An image's positions in a prompt, from ``start`` up to ``stop``. Equal fingerprints mean equal features.
 
-    ``source`` is passed through to the runner, which makes pixels of it.
+    The runner makes pixels of ``source`` and merges their features, both by ``plan``.
     """
 
     start: int
-    stop: int
-    num_tiles: int
+    plan: TilePlan
     fingerprint: bytes
     source: Any = field(default=None, compare=False, repr=False)
 
     @property
     def num_positions(self) -> int:
         """How many positions of the prompt the image takes."""
-        return self.stop - self.start
+        return self.plan.num_positions
+
+    @property
+    def stop(self) -> int:
+        """The first position after the image."""
+        return self.start + self.num_positions
+
+    @property
+    def num_tiles(self) -> int:
+        """How many tiles of the image the vision tower encodes."""
+        return self.plan.num_tiles
 
 
 class Copy(NamedTuple):
@@ -112,13 +122,13 @@ def fingerprint(digest: str, processing: str) -> bytes:
 
 
 def position_keys(
-    input_ids: Sequence[int], images: Sequence[tuple[int, int, bytes, Any]], salt: str = ""
+    input_ids: Sequence[int], images: Sequence[tuple[TilePlan, bytes, Any]], salt: str = ""
 ) -> tuple[list[int], tuple[ImageSpan, ...]]:
     """The position keys of token ids that have one slot per image, and the span of each image.
 
-    ``images``: (positions, tiles, fingerprint, source) of each, in the order of the slots. ``salt``: keeps prefix
-    sharing to requests with the same salt, by changing the first key and so the whole path from the root; ``token_of``
-    removes it again. The images' fingerprints have to include it too.
+    ``images``: (plan, fingerprint, source) of each, in the order of the slots. ``salt``: limits prefix sharing to
+    requests with the same salt, because it changes the first key and so the whole path from the root; ``token_of``
+    removes it. The images' fingerprints have to include it too.
     """
     keys: list[int] = []
     spans: list[ImageSpan] = []
@@ -127,11 +137,11 @@ def position_keys(
         if token != IMAGE_TOKEN_INDEX:
             keys.append(token)
             continue
-        num_positions, num_tiles, name, source = next(remaining)
+        plan, name, source = next(remaining)
         base = int.from_bytes(name, "big") << _INDEX_BITS
-        spans.append(ImageSpan(len(keys), len(keys) + num_positions, num_tiles, name, source))
+        spans.append(ImageSpan(len(keys), plan, name, source))
         # Negative, so that it never equals a token id.
-        keys += [-1 - (base | index) for index in range(num_positions)]
+        keys += [-1 - (base | index) for index in range(plan.num_positions)]
     if salt and keys and keys[0] >= 0:
         keys[0] |= int.from_bytes(hashlib.sha256(salt.encode()).digest(), "big") << _TOKEN_BITS
     return keys, tuple(spans)

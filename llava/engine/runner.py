@@ -17,16 +17,15 @@ from typing import Any
 import torch
 
 from llava.engine import graphs, paged
-from llava.engine.fallback import find_decoder_fallback_reason, find_tower_fallback_reason, is_replaced
+from llava.engine.fallback import find_decoder_fallback_reason, find_tower_fallback_reason
 from llava.engine.feature_cache import ImageFeatureCache
 from llava.engine.native_layers import MAX_DECODE_POSITIONS, DecoderLayers, NativeLinear, TowerLayers
 from llava.engine.request import ImageSpan, Request, token_of
 from llava.engine.scheduler import Step, TileChunk
 from llava.errors import UsageError
 from llava.image.pixels import make_pixels
-from llava.model import merge
-from llava.model.hooks import has_hook
 from llava.model.quantized_linear import QuantizedLinear
+from llava.model.replacements import find_replacement, has_hook
 from llava.native import calls
 
 # How many tiles the vision tower encodes at once: more would take more memory and be no faster.
@@ -226,7 +225,8 @@ class Runner:
             if entry.tiles_done > start:
                 continue  # done before the step failed; this is its rerun, request by request
             if entry.payload is None:
-                entry.payload = _PartialImage(self._make_pixels(image), [])
+                pixels = make_pixels(image.source.image, image.plan, self.loaded.image_processor)
+                entry.payload = _PartialImage(pixels, [])
             planned.append((image, entry.payload.pixels[start:stop]))
         if not planned:
             return
@@ -253,17 +253,10 @@ class Runner:
         assert self._projector is not None
         return torch.func.functional_call(self._projector, widened, features_TPD.float()).to(features_TPD.dtype)
 
-    def _make_pixels(self, image: ImageSpan) -> torch.Tensor:
-        # AnyRes always cuts an image into several tiles, so one tile means that only the whole image was planned.
-        whole = image.num_tiles == 1
-        return make_pixels(image.source.image, self.loaded.spec.tiling, self.loaded.image_processor, whole=whole)
-
     def _merge(self, image: ImageSpan, features_TNC: torch.Tensor) -> torch.Tensor:
-        merged, (num_positions,) = self.model._merge_images(
-            features_TNC, [len(features_TNC)], [tuple(image.source.size)]
-        )
-        assert num_positions == image.num_positions, "an image takes another number of positions than planned"
-        return merged
+        merged_PC, (num_positions,) = self.model.merge_features(features_TNC, [image.plan])
+        assert num_positions == image.num_positions, "an image has another number of positions than its plan"
+        return merged_PC
 
 
 def _find_version(tensor: torch.Tensor) -> int:
@@ -274,34 +267,14 @@ def _find_version(tensor: torch.Tensor) -> int:
         return 0
 
 
-# Methods that the engine reimplements, with the module that must still define each.
-_REIMPLEMENTED = {
-    "forward": "llava.model.llava",
-    "generate": "llava.model.llava",
-    "prepare_inputs_labels_for_multimodal": "llava.model.llava",
-    "encode_images": "llava.model.image_encoder",
-}
-
-
 def find_fallback_reason(model: Any) -> str | None:
     """Why this model, as it is now, has to fall back from the engine to ``generate``; None if the engine runs it."""
     rope = getattr(model.config, "rope_parameters", None) or {}
     kind = rope.get("rope_type", "default")
     if kind in ("dynamic", "longrope"):
         return f"its rope_type is {kind!r}, whose frequencies depend on the longest prompt of a batch"
-    for name, home in _REIMPLEMENTED.items():
-        # Research code replaces these, on the class or on the instance.
-        if getattr(model, name).__module__ != home:
-            return f"its {name} was replaced"
-    decoder = model.get_model()
-    if has_hook([model, decoder]):
-        return "a hook is on a module that the engine does not call"
-    for module in itertools.chain([decoder], *((layer, layer.self_attn) for layer in decoder.layers)):
-        if is_replaced(module):
-            return f"the forward of its {type(module).__name__} was replaced"
-    for name in ("unpad_image", "get_anyres_image_grid_shape"):
-        if not getattr(merge, name).__module__.startswith("llava."):
-            return f"{name} was replaced"
+    if (reason := find_replacement(model)) is not None:
+        return reason
     if len(set((getattr(model, "hf_device_map", None) or {"": 0}).values())) > 1:
         return "its layers are on several devices"
     return None

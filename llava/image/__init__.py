@@ -1,1 +1,1 @@
-"""An image becomes numbers: where it comes from, how it is cut into tiles, and the pixels the vision tower sees."""
+"""Images: reading and decoding them, planning their tiles, and the pixel values that the vision tower takes."""

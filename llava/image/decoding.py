@@ -1,8 +1,8 @@
-"""A file's header and bytes become the first frame's pixels: upright RGB, and what was done to them.
+"""Decodes the first frame of an image file to upright RGB, with notes on what was changed.
 
-Decoders are named one by one, because Pillow's ``Image.open`` would ask all of them, judge the size by a limit of its
-own, and start Ghostscript for PostScript. What of a damaged file a decoder draws before it gives up is kept, as
-browsers keep it, where the caller wants that; the note says how much is missing.
+Each format's decoder is called directly, because Pillow's ``Image.open`` would try all of them, apply its own size
+limit, and start Ghostscript for PostScript. The part of a damaged file that a decoder draws before it fails is kept, as
+in browsers, if the caller wants it; a note says how much is missing.
 """
 
 from __future__ import annotations
@@ -53,24 +53,25 @@ _MISSING = {
 }
 _FETCH_AGAIN = ". Copy or download it again, or export it as 8-bit PNG."
 TURNED = "turned upright"
-# What the missing part of a damaged image is filled with, as JPEG decoders fill it.
+# The colour of missing parts of a damaged image, the same as JPEG decoders use.
 _MISSING_COLOR = (128, 128, 128)
-_BLOCK_PX = 8  # the side of what a JPEG is made of
-_BAND_PX = 1_000_000  # put together at a time: what it takes beside the image stays small
+_BLOCK_PX = 8  # the side of a JPEG's blocks
+_BAND_PX = 1_000_000  # processed at a time, to bound the memory
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """An upright RGB image, and what was done to it that is worth saying."""
+    """An upright RGB image, and notes on what was changed."""
 
     image: Image.Image
     notes: tuple[str, ...]
 
 
 def measure(header: Header, name: str) -> Header:
-    """The header with what only the decoder can tell: size, orientation and frames. Nothing is decoded yet.
+    """The header, completed with what only the decoder knows: size, orientation and frames. No pixel is decoded.
 
-    Raises BadImage where the decoder is not installed or does not understand the file.
+    Raises:
+        BadImage: the decoder is not installed, or cannot read the file.
     """
     if header.size != (0, 0):
         return header
@@ -79,7 +80,7 @@ def measure(header: Header, name: str) -> Header:
         size, frames = Size(*image.size), f"image 1 of {num_frames}" if num_frames > 1 else ""
         if header.format != "HEIC":
             return replace(header, size=size, orientation=find_orientation(image), frames=frames)
-        # Of HEIC the decoder itself turns the image, by the container's word; EXIF does not count there.
+        # HEIC's decoder turns the image itself, as the container says, and EXIF is ignored.
         turn = find_turn(header.data)
         return replace(
             header,
@@ -91,7 +92,7 @@ def measure(header: Header, name: str) -> Header:
 
 
 def find_orientation(image: Image.Image) -> int:
-    """The orientation in the blocks that Pillow read beside an opened image's pixels."""
+    """The EXIF orientation, 1 to 8, in the metadata of an image that Pillow opened."""
 
     def get(key: str) -> bytes | None:
         value = image.info.get(key)
@@ -106,11 +107,11 @@ def decode(header: Header, name: str, *, scale: int = 1, draws_damaged: bool = T
     """The first frame, upright, RGB.
 
     Args:
-        scale: 1, or for a JPEG 2, 4 or 8: decoded at this part of its size, which costs that much less.
-        draws_damaged: whether what can be seen of a damaged file is worth having.
+        scale: 1, or for a JPEG 2, 4 or 8: decodes at that fraction of the size, which is proportionally cheaper.
+        draws_damaged: whether to return what can be decoded of a damaged file.
 
     Raises:
-        BadImage: the file is damaged or cut off, or a kind of its format that the decoder does not know.
+        BadImage: the file is damaged or cut off, or the decoder does not support this variant of the format.
     """
     if header.doubts and not draws_damaged:
         raise BadImage(f"{name} is {with_article(header.format)} that is damaged: {'; '.join(header.doubts)}.")
@@ -122,7 +123,7 @@ def decode(header: Header, name: str, *, scale: int = 1, draws_damaged: bool = T
         if values is not None:
             return _show_values(values, header, name, draws_damaged)
     notes = [header.frames, *header.doubts]
-    passed_over = header.notes
+    header_notes = header.notes
     with _complaints(header, name):
         image = _open(header)
         if scale > 1:
@@ -138,7 +139,7 @@ def decode(header: Header, name: str, *, scale: int = 1, draws_damaged: bool = T
                 raise
             image, rows, note = _salvage(header, image, scale, error)
             notes.append(note)
-            passed_over = ()  # says no more than that
+            header_notes = ()  # the note on the damage says it all
         else:
             notes.append(_say_grey(image))
         deep = None if rows or scale > 1 else _read_deep(header, image)
@@ -146,28 +147,28 @@ def decode(header: Header, name: str, *, scale: int = 1, draws_damaged: bool = T
         refuse_overflow(image, bits, name)
     if deep is None:
         shown, more = show(spread(image, bits), name, header.declared, inverted=header.inverted, samples=header.samples)
-        del image  # where it is not what is shown
+        del image  # frees it, unless it is the image shown
     else:
-        del image  # its pixels are among the values
+        del image  # its pixels are in the values
         shown, more = show_deep(*deep, name, header.declared)
         del deep
     if isinstance(shown, ImageFile.ImageFile):
-        shown = shown._new(shown.im)  # the same pixels, no longer tied to the file
+        shown = shown._new(shown.im)  # the same pixels, without the file
     if rows is not None:
         shown = _fill_missing(shown, rows)
     if header.orientation != 1:
         more += (TURNED,)
-    return Drawn(turn_upright(shown, header.orientation), (*filter(None, notes), *passed_over, *more))
+    return Drawn(turn_upright(shown, header.orientation), (*filter(None, notes), *header_notes, *more))
 
 
 @contextlib.contextmanager
 def _complaints(header: Header, name: str) -> Iterator[None]:
-    """Whatever goes wrong inside is a BadImage. Decoders raise SyntaxError, EOFError, struct.error, KeyError, ..."""
+    """Turns every error inside into a BadImage. Decoders raise SyntaxError, EOFError, struct.error, KeyError, ..."""
     try:
         if header.format in COMMON:
             yield
             return
-        # What Pillow warns of (sizes that disagree, its own limit) is said in our notes or refused by our limits.
+        # Pillow's warnings (inconsistent sizes, its own limit) are covered by our notes and limits.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
@@ -189,7 +190,7 @@ def _complaints(header: Header, name: str) -> Iterator[None]:
 
 
 def _open(header: Header) -> ImageFile.ImageFile:
-    """The decoder with the file's bytes; nothing is decoded yet, of ICO excepted."""
+    """The decoder with the file's bytes; no pixel is decoded yet, except of ICO."""
     if header.kind == "raw":
         raise ValueError("raw")
     module, name = _DECODERS[header.format]
@@ -199,12 +200,12 @@ def _open(header: Header) -> ImageFile.ImageFile:
 
 def _load(image: Any) -> None:
     if image.format == "TIFF" and image.tile and _is_plain_ycbcr(image):
-        # Pillow takes these values for RGB; libtiff, which it asks only for compressed files, converts them.
+        # Pillow reads these values as RGB; libtiff, which it uses only for compressed files, converts them.
         args = ("RGBX", "raw", False, image.tag_v2.offset)
         image.tile = [type(image.tile[0])("libtiff", (0, 0, *image._tile_size), 0, args)]
         image.use_load_libtiff = True
     if hasattr(image, "_tile_size") and image._im is None:
-        # Before it makes room for the pixels, the TIFF decoder asks Pillow's own limit; ours has been asked.
+        # Allocating here skips the TIFF decoder's check of Pillow's own limit; ours has been checked.
         image.im = Image.new(image.mode, image._tile_size).im
     image.load()
 
@@ -216,9 +217,9 @@ def _is_plain_ycbcr(image: Any) -> bool:
 def _salvage(
     header: Header, image: ImageFile.ImageFile, scale: int, error: Exception
 ) -> tuple[ImageFile.ImageFile, tuple[int, int] | None, str]:
-    """What the decoder has drawn before it failed, the rows that it covers, and a note. Raises where that is nothing.
+    """What the decoder drew before it failed, the rows that it covers, and a note. Raises if it drew nothing.
 
-    A JPEG is decoded once more with an end behind it: its decoder then draws what it held back, and grey for the rest.
+    A JPEG is decoded once more with an end marker appended: its decoder then draws all that it has, the rest grey.
     """
     drawn = _drawn_rows(image)
     if header.format == "JPEG":
@@ -227,7 +228,7 @@ def _salvage(
             whole.draft(None, (header.size.width // scale, header.size.height // scale))
         with contextlib.suppress(Exception):
             whole.load()
-            # A progressive JPEG is drawn at its end or not at all: all of it is there, but coarse.
+            # A progressive JPEG is drawn only at its end; all of it is there, but coarse.
             rows = _drawn_rows(whole)
             if rows is not None:
                 return whole, None, _say_missing(drawn or rows, whole.height)
@@ -238,17 +239,17 @@ def _salvage(
 
 
 def _lies_by_channel(image: Any) -> bool:
-    """Whether a file that is cut off lacks whole channels, so that what there is has wrong colours."""
+    """Whether a file that was cut off lacks whole channels, so that the rest has wrong colours."""
     return image.format == "SGI" or (image.format == "TIFF" and image.tag_v2.get(284) == 2)
 
 
 def _drawn_rows(image: ImageFile.ImageFile) -> tuple[int, int] | None:
-    """From and up to which row there are pixels that are not what all are at first."""
+    """The first row with decoded pixels, and the row after the last; None if there are none."""
     core = getattr(image, "_im", None)
     box = core.getbbox() if core is not None else None
     if box is None:
         return None
-    if image.format == "GIF":  # begins as its background colour
+    if image.format == "GIF":  # its pixels are initialised with the background colour
         image.tile = []
         pixels = np.asarray(image)
         differs = (pixels != pixels[-1, -1]).reshape(image.height, -1).any(axis=1)
@@ -264,7 +265,7 @@ def _say_missing(rows: tuple[int, int], height: int) -> str:
 
 
 def _say_grey(image: Image.Image) -> str:
-    """What to say of a JPEG that ends in grey: its decoder draws that, without a word, where an end comes too early."""
+    """A note on a JPEG that ends in grey, which its decoder draws silently if the data ends too early; "" otherwise."""
     if image.format != "JPEG" or image.mode not in ("L", "RGB") or image.height <= _BLOCK_PX:
         return ""
     grey = Image.new(image.mode, (image.width, _BLOCK_PX), _MISSING_COLOR[: len(image.getbands())])
@@ -284,7 +285,7 @@ def _say_grey(image: Image.Image) -> str:
 
 def _fill_missing(image: Image.Image, rows: tuple[int, int]) -> Image.Image:
     image = image.copy()
-    if rows[0] > 0 and rows[1] == image.height:  # stored from the bottom up
+    if rows[0] > 0 and rows[1] == image.height:  # stored bottom-up
         image.paste(_MISSING_COLOR, (0, 0, image.width, rows[0]))
     else:
         image.paste(_MISSING_COLOR, (0, rows[1], image.width, image.height))
@@ -295,10 +296,10 @@ _DEEP = re.compile(r"(RGB|RGBX|RGBA|LA);16([LBN])")
 
 
 def _read_deep(header: Header, image: ImageFile.ImageFile) -> tuple[Any, Image.Image | None] | None:
-    """Colour values of 16 bits [height, width, channels] and their transparency, where 8 bits would not show them.
+    """The 16-bit colour values [height, width, channels] and the alpha of a file that uses little of their range.
 
-    Pillow keeps the upper byte of each value only. Unpacked as if the other end came first, the same data yields the
-    lower byte, so a file that uses a small part of the range is decoded twice. None for all other images.
+    Pillow keeps only the upper byte of each value. Decoded with the opposite byte order, the same data yields the lower
+    byte, so such a file is decoded twice. None for all other images.
     """
     if header.format not in ("PNG", "TIFF"):
         return None
@@ -330,7 +331,7 @@ def _read_deep(header: Header, image: ImageFile.ImageFile) -> tuple[Any, Image.I
 
 
 def _decode_planes(header: Header, name: str) -> Drawn:
-    """The image of a file whose channels of 16 bits lie one behind the other, read as so many grey ones."""
+    """The image of a planar file with 16 bits per channel, decoded channel by channel as greyscale."""
     planes = []
     with _complaints(header, name):
         for data in header.planes:
@@ -350,7 +351,7 @@ def _decode_planes(header: Header, name: str) -> Drawn:
 
 
 def _show_values(values: Values, header: Header, name: str, draws_damaged: bool) -> Drawn:
-    """The image of a PGM or PPM; its greatest value is white."""
+    """The image of a PGM or PPM, whose greatest value is white."""
     rows, height, greatest = values
     notes: tuple[str, ...] = ()
     if len(rows) < height:

@@ -1,9 +1,9 @@
-"""An image over HTTP, from a server that nobody vouches for.
+"""Fetches an image over HTTP from an untrusted server, with protection against SSRF.
 
-The host's name is resolved once, every address it has is judged, and the connection goes to a judged address, so a
-name that changes its mind in between gains nothing; redirects go the same way. The deadline counts everything, from
-the name to the last byte. Proxy settings of the environment are not used, nothing is sent but the request line and
-four fixed headers, and nothing that the server says is repeated in a message but its status.
+The host name is resolved once, all of its addresses are checked, and the connection goes to a checked address, so DNS
+rebinding does not help an attacker; redirects are handled in the same way. The deadline covers everything, from name
+resolution to the last byte. Proxy settings of the environment are ignored, only the request line and four fixed headers
+are sent, and error messages repeat nothing of the response but its status.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from llava.errors import FetchError
 _REDIRECTS = (301, 302, 303, 307, 308)
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _CHUNK_BYTES = 64 * 1024
-# Who waits for a host asks this often whether the image is still wanted.
+# How often a waiting fetch checks whether the image is still wanted.
 _POLL_S = 0.25
 
 
@@ -43,17 +43,18 @@ def fetch(
     allowed_hosts: Collection[str] | None = None,
     is_wanted: Callable[[], bool] = lambda: True,
 ) -> bytes:
-    """What an http or https URL answers with.
+    """The body of the response to a GET request for an http or https URL.
 
     Args:
-        timeout_s: for the whole of it, redirects included.
-        allow_private_addresses: whether loopback, private and other addresses that are not public may be asked.
-        allow_private_start: whether ``url`` itself may lead to one, but no redirect.
-        allowed_hosts: the only hosts that are asked, redirects included; None is all.
-        is_wanted: once it says no, the fetch ends as if its time were over.
+        timeout_s: the deadline for the whole fetch, redirects included.
+        allow_private_addresses: whether loopback, private and other non-public addresses are allowed.
+        allow_private_start: whether they are allowed for ``url`` itself, but not for redirects.
+        allowed_hosts: the only hosts that may be contacted, redirects included; None allows all.
+        is_wanted: once it returns False, the fetch ends as if the deadline had passed.
 
     Raises:
-        FetchError: the address is not allowed, or nothing came, too much, too late or not with status 200.
+        FetchError: the address is not allowed, the fetch failed or took too long, the body is too large, or the status
+            is not 200.
     """
     deadline = _Deadline(timeout_s, is_wanted)
     for num_redirects in range(max_redirects + 1):
@@ -86,7 +87,7 @@ class _Deadline:
         self._end = time.monotonic() + timeout_s
 
     def left_s(self) -> float:
-        """Seconds left, above 0. Raises TimeoutError."""
+        """The seconds left, more than 0. Raises TimeoutError if there are none."""
         left_s = self._end - time.monotonic()
         if left_s <= 0 or not self._is_wanted():
             raise TimeoutError
@@ -102,7 +103,7 @@ class _Target:
     host: str
     port: int
     path: str
-    """With the query, quoted: safe in a request line."""
+    """Path and query, quoted for a request line."""
 
     @property
     def authority(self) -> str:
@@ -124,7 +125,7 @@ def _default_port(scheme: str) -> int:
 
 
 def _parse_url(url: str) -> _Target:
-    # Parsers disagree about backslashes, blanks and control characters: none of them belongs into a URL.
+    # Parsers disagree about backslashes, blanks and control characters, none of which is valid in a URL.
     if re.search(r"[\x00-\x20\x7f\\]", url):
         raise FetchError("The URL holds a blank, a backslash or a control character.")
     try:
@@ -146,7 +147,7 @@ def _parse_url(url: str) -> _Target:
 
 
 def _resolve(target: _Target, deadline: _Deadline) -> list[str]:
-    """The host's addresses. The system's resolver knows no deadline, so it is asked from a thread."""
+    """The host's addresses. The system's resolver has no timeout, so it runs in a thread."""
     found: list[Any] = []
 
     def ask() -> None:
@@ -171,7 +172,7 @@ def _resolve(target: _Target, deadline: _Deadline) -> list[str]:
 def _refuse_private(target: _Target, addresses: list[str]) -> None:
     for address in addresses:
         if not is_public(address):
-            # Which one it is tells strangers how the network is laid out.
+            # The message does not name the address, which would tell strangers about the network.
             verb = "is" if target.host == address else "leads to what is"
             raise FetchError(
                 f"{target} is not fetched: {target.host} {verb} not a public address. "
@@ -180,7 +181,7 @@ def _refuse_private(target: _Target, addresses: list[str]) -> None:
 
 
 def is_public(address: str) -> bool:
-    """True for an address of the open internet; one that wraps an IPv4 address is judged by that one."""
+    """Whether an IP address is public; an IPv6 address that contains an IPv4 address is judged by the latter."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         if ip in _NAT64:
@@ -204,7 +205,7 @@ def _get(target: _Target, addresses: list[str], deadline: _Deadline, max_bytes: 
         response = http.client.HTTPResponse(cast(socket.socket, _Wire(connection, deadline)), method="GET")
         response.begin()
         if response.status in _REDIRECTS and response.getheader("Location"):
-            # Headers are read as Latin-1; what is not ASCII there is UTF-8 in practice.
+            # http.client decodes headers as Latin-1; non-ASCII ones are UTF-8 in practice.
             return _Redirect(str(response.getheader("Location")).encode("latin-1").decode("utf-8", "replace"))
         if response.status != 200:
             raise FetchError(f"{target} could not be fetched: {target.host} answered with status {response.status}.")
@@ -230,10 +231,10 @@ def _read_body(response: http.client.HTTPResponse, target: _Target, max_bytes: i
 
 
 def _connect(target: _Target, addresses: list[str], deadline: _Deadline) -> socket.socket:
-    """A connection to the first of the addresses that takes one."""
+    """A connection to the first of the addresses that accepts one."""
     for i, address in enumerate(addresses):
         try:
-            # What is left is shared out, so that one silent address does not use up the others' time.
+            # The time left is shared, so that one silent address does not use up all of it.
             wait_s = deadline.left_s() / (len(addresses) - i)
             connection = socket.create_connection((address, target.port), timeout=wait_s)
             break
@@ -256,12 +257,12 @@ def _tls_context() -> ssl.SSLContext:
     if not any(path and os.path.exists(path) for path in (paths.cafile, paths.capath)):
         import certifi
 
-        context.load_verify_locations(certifi.where())  # Python installations without the system's certificates
+        context.load_verify_locations(certifi.where())  # Python cannot find the system's certificates
     return context
 
 
 class _Wire:
-    """A socket as HTTPResponse wants it, whose every read ends by the deadline."""
+    """The socket interface that HTTPResponse needs; every read ends by the deadline."""
 
     def __init__(self, connection: socket.socket, deadline: _Deadline) -> None:
         self._connection, self._deadline = connection, deadline

@@ -1,9 +1,9 @@
-"""The bytes of an image file: what they are, how large an image they claim, and what a decoder needs of them.
+"""Parses an image file's header: its format, the size that it claims, and the bytes that a decoder needs.
 
-The header is read here, without a decoder, so that an image can be refused before anything of it is unpacked. A
-decoder then gets only what it needs to draw the first frame: comments, colour profiles, previews and animation
-chunks, which decoders unpack, allocate, warn or stumble over, are left out, so what these inflate to costs nothing.
-What browsers draw in spite of a fault in the file is drawn, with a note.
+Headers are parsed here, without a decoder, so that an image can be refused before any of it is decompressed. A decoder
+then gets only what it needs for the first frame: comments, colour profiles, previews and animation chunks, which
+decoders would decompress, warn about or fail on, are dropped, so decompression bombs in them cost nothing.
+Faults that browsers ignore are ignored here too, with a note.
 
 Source: W3C PNG (third edition) section 5; ITU-T T.81 annex B; GIF89a specification; RFC 9649 (WebP); EXIF 3.0.
 """
@@ -22,54 +22,55 @@ from llava.image.geometry import Size
 from llava.image.orientation import read_orientation
 from llava.image.signatures import may_be_targa, sniff
 
-# What browsers send and everybody reads; the header of each is read here.
+# The formats of the web. Their headers are parsed here.
 COMMON = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
-# What phones, scanners and instruments store besides. A decoder for each comes with Pillow, HEIC's with pillow-heif.
+# Formats of phones, scanners and instruments. Pillow has a decoder for each, except HEIC's, which is in pillow-heif.
 RARER = ("TIFF", "HEIC", "AVIF", "JPEG2000", "ICO", "TGA", "PPM", "PCX", "DDS", "QOI", "SGI")
 
-# No honest file is cut into more chunks, segments or blocks than this before its first frame ends.
+# No legitimate file has more chunks, segments or blocks than this before the end of its first frame.
 _MOST_PIECES = 200_000
 _MOST_GIF_BLOCKS = 1_000_000  # of 255 bytes at most
 _MOST_TEXT_BYTES = 2**20
 _MOST_STRAY_BYTES = 2**20  # in a row, between a JPEG's segments
-# From a file's first bytes it can be told what it is; no fewer are sure to hold the brands of a container.
+# How many of a file's first bytes identify it; fewer may not include all brands of a container.
 _TELLING_BYTES = 4096
 
 
 @dataclass(frozen=True)
 class Header:
-    """What an image file says about itself, and the bytes that a decoder needs to draw its first frame."""
+    """What an image file's header says, and the bytes that a decoder needs for its first frame."""
 
     format: str
     size: Size
-    """As the decoder gives it: before the image is turned upright. 0x0 where only the decoder can tell."""
+    """The size that the decoder returns, before the image is turned upright; 0x0 if only the decoder knows it."""
     orientation: int
     """The EXIF orientation, 1 to 8; 1 is upright."""
     data: bytes
     notes: tuple[str, ...] = ()
-    """What was passed over in the file, and nothing of the image with it."""
+    """Ignored faults of the file that change no pixel."""
     doubts: tuple[str, ...] = ()
-    """What makes it likely that some pixels are wrong."""
+    """Faults that make it likely that some pixels are wrong."""
     frames: str = ""
-    """Which of several frames, pages or sizes this is; empty where there is one."""
+    """Which of several frames, pages or sizes this is; empty if there is only one."""
     declared: tuple[float, float] | None = None
-    """The range of values that the file declares, where it is not that of its type."""
+    """The range of values that the file declares, if it is not the full range of its type."""
     inverted: bool = False
-    """The lowest value is white, and the decoder does not know."""
+    """Whether the lowest value is white and the decoder ignores that."""
     samples: str = ""
-    """NumPy's name of the type of its values, where the decoder takes them for another: "u4" or "i1"."""
+    """NumPy's name of the values' type, "u4" or "i1", if the decoder assumes another type."""
     planes: tuple[bytes, ...] = ()
-    """One file for each channel of 16 bits, where the decoder would mix them up."""
+    """One file for each 16-bit channel, if the decoder would mix the channels up."""
     stored: Size | None = None
-    """As stored, where the decoder itself turns the image."""
+    """The size as stored, if the decoder itself turns the image."""
     kind: str = ""
-    """More about the format, for messages."""
+    """The variant of the format, for messages."""
 
 
 def read_header(data: bytes, name: str, formats: Sequence[str] = COMMON + RARER) -> Header:
-    """The header of a file. ``name`` is for messages; ``formats`` are those allowed, of COMMON and RARER.
+    """The header of a file. ``name`` is for messages; ``formats`` are the allowed ones of COMMON and RARER.
 
-    Raises BadImage for anything else and for a header that is broken.
+    Raises:
+        BadImage: the format is not allowed or unknown, or the header is damaged.
     """
     if not data:
         raise BadImage(f"{name} is empty. Copy or download it again.")
@@ -88,7 +89,7 @@ def read_header(data: bytes, name: str, formats: Sequence[str] = COMMON + RARER)
 
 
 def refuse_misfit(start: bytes, name: str, formats: Sequence[str]) -> None:
-    """Raises BadImage where a file that begins with these bytes can be told to be no image, whatever follows."""
+    """Raises BadImage if a file that begins with these bytes is certainly not a supported image, whatever follows."""
     is_known = len(start) < _TELLING_BYTES or may_be_targa(start) or sniff(start, name) is not None
     if not is_known and misfits.identify(start) is not None:
         raise _refuse_format(start, name, None, formats)
@@ -106,12 +107,12 @@ def _refuse_format(data: bytes, name: str, found: str | None, formats: Sequence[
 
 
 def with_article(format: str) -> str:
-    """The format's name in a sentence."""
+    """The format's name with its indefinite article."""
     return f"{'an' if format in ('AVIF', 'ICO', 'SGI') else 'a'} {format}"
 
 
 class _Pieces:
-    """Counts the chunks of one file and gives up on a file that is made of nothing else."""
+    """Counts the chunks of a file; raises ValueError when there are too many."""
 
     def __init__(self, most: int = _MOST_PIECES) -> None:
         self._num_left = most
@@ -123,9 +124,9 @@ class _Pieces:
 
 
 def _read_png(data: bytes) -> Header:
-    """Walks the chunks to IEND, checks every checksum, and keeps those that decide about pixels.
+    """Walks the chunks up to IEND, checks every CRC, and keeps the chunks that affect pixels.
 
-    A decoder would not look at the checksum of pixel data, and needs no IEND to draw it.
+    Decoders do not check the CRC of pixel data, and need no IEND.
     """
     facts = _PngFacts(data)
     at, pieces = 8, _Pieces()
@@ -156,7 +157,7 @@ def _chunk(kind: bytes, content: bytes | memoryview) -> bytes:
 
 
 class _PngFacts:
-    """What the chunks of a PNG say, chunk by chunk."""
+    """Collects the facts of a PNG, chunk by chunk."""
 
     def __init__(self, data: bytes) -> None:
         self.kept = [data[:8]]
@@ -195,7 +196,7 @@ class _PngFacts:
         elif kind in (b"tEXt", b"zTXt", b"iTXt"):
             self._take_text(kind, bytes(content[:4096]) if len(content) > 2**26 else bytes(content))
         self.is_complete = kind == b"IEND"
-        # A capital first letter: needed for drawing. Of the others only transparency is.
+        # Critical chunks have a capital first letter; of the ancillary ones only tRNS affects pixels.
         if not self.is_complete and (not kind[0] & 0x20 or kind == b"tRNS"):
             self.kept.append(whole)
 
@@ -214,7 +215,7 @@ class _PngFacts:
                 rest = zlib.decompressobj().decompress(rest, self._text_left)
             except zlib.error:
                 return
-            self._text_left -= len(rest)  # of all such chunks together: a file may have 200,000
+            self._text_left -= len(rest)  # a budget for all such chunks together, of which a file may have 200,000
         elif is_packed:
             return
         self._blocks[wanted] = rest[:_MOST_TEXT_BYTES]
@@ -239,15 +240,15 @@ class _PngFacts:
         )
 
 
-# The last of any number of fill bytes, and what follows: matching them all would take quadratic time.
+# The last fill byte and the marker: matching any number of fill bytes would take quadratic time.
 _MARKER = re.compile(rb"\xff[^\x00\xff]")
 _XMP_HEAD = b"http://ns.adobe.com/xap/1.0/\0"
 
 
 def _read_jpeg(data: bytes) -> Header:
-    """Walks the segments to the first scan; keeps the tables and the two APP segments that decide about colours.
+    """Walks the segments up to the first scan; keeps the tables and the two APP segments that affect colours.
 
-    Stray bytes between segments are passed over, as decoders do.
+    Stray bytes between segments are skipped, as in decoders.
     """
     kept = [data[:2]]
     size, exif, xmp, kind = Size(0, 0), bytearray(), b"", ""
@@ -257,10 +258,10 @@ def _read_jpeg(data: bytes) -> Header:
         found = _MARKER.search(data, at, at + _MOST_STRAY_BYTES)
         if found is None:
             raise ValueError("no marker")
-        # Any number of fill bytes may stand before a marker.
+        # A marker may follow any number of fill bytes.
         num_stray += len(data[at : found.start()].rstrip(b"\xff"))
         marker, at = data[found.end() - 1], found.end() - 2
-        if marker == 0x01 or 0xD0 <= marker <= 0xD7:  # stands alone
+        if marker == 0x01 or 0xD0 <= marker <= 0xD7:  # a marker without a segment
             at += 2
             continue
         if marker in (0xD8, 0xD9):
@@ -273,30 +274,30 @@ def _read_jpeg(data: bytes) -> Header:
             bits, height, width = struct.unpack_from(">BHH", data, at + 4)
             size, kind = Size(width, height), _name_jpeg(marker, bits)
         elif marker == 0xE1 and data[at + 4 : at + 10] == b"Exif\0\0":
-            exif += data[at + (10 if exif else 4) : end]  # a block longer than a segment goes on in the next
+            exif += data[at + (10 if exif else 4) : end]  # a block longer than a segment continues in the next one
         elif marker == 0xE1 and data.startswith(_XMP_HEAD, at + 4):
             xmp = data[at + 4 + len(_XMP_HEAD) : end]
         if marker == 0xDA:  # start of scan: the rest is pixels
             body = b"".join([*kept, memoryview(data)[at:]])
             notes = (f"{num_stray:,} stray bytes between its segments were passed over",) if num_stray else ()
             return Header("JPEG", size, read_orientation(bytes(exif), xmp), body, notes=notes, kind=kind)
-        # APP0 and APP14 say which colour space it is; the other APPs and comments say nothing about pixels.
+        # APP0 and APP14 give the colour space; the other APP segments and comments affect no pixel.
         if (not 0xE0 <= marker <= 0xEF and marker != 0xFE) or marker in (0xE0, 0xEE):
             kept.append(data[at:end])
         at = end
 
 
 def _name_jpeg(marker: int, bits: int) -> str:
-    """What kind of JPEG it is where that is one that decoders are seldom built for."""
+    """The variant of a JPEG that few decoders support; "" for an ordinary JPEG."""
     if marker in (0xC3, 0xC7, 0xCB, 0xCF):
         return "lossless"
     return "" if bits == 8 else f"{bits} bits per value"
 
 
 def _read_gif(data: bytes) -> Header:
-    """The logical screen, or more where the first frame is larger: decoders then enlarge the screen.
+    """The header, with the logical screen's size, or a larger one if the first frame does not fit it, as in decoders.
 
-    A decoder gets the first frame and the one extension that says which colour of it is transparent.
+    The decoder gets the first frame and the one extension that gives its transparent colour.
     """
     screen = Size(*struct.unpack_from("<HH", data, 6))
     at, pieces = 13 + _palette_bytes(data[10]), _Pieces(_MOST_GIF_BLOCKS)
@@ -326,7 +327,7 @@ def _palette_bytes(flags: int) -> int:
 
 
 def _skip_blocks(data: bytes, at: int, pieces: _Pieces) -> int:
-    """Where a chain of blocks ends, each of which begins with its length; an empty one is the last."""
+    """The position after a chain of length-prefixed blocks; an empty block ends it."""
     while data[at]:
         pieces.count()
         at += 1 + data[at]
@@ -334,7 +335,7 @@ def _skip_blocks(data: bytes, at: int, pieces: _Pieces) -> int:
 
 
 def _count_gif_frames(data: bytes, at: int, pieces: _Pieces) -> int:
-    """Frames from ``at`` on, as far as they can be told."""
+    """How many frames there are from ``at`` on, as far as the file is readable."""
     num_frames = 0
     try:
         while data[at] in (0x21, 0x2C):
@@ -358,7 +359,7 @@ def _read_webp(data: bytes) -> Header:
             xmp = data[at : min(end, at + _MOST_TEXT_BYTES)]
         num_frames += kind == b"ANMF"
         if size.width:
-            continue  # the canvas of VP8X comes first; the frames of an animation follow
+            continue  # VP8X gives the canvas; the frames of an animation follow it
         if kind == b"VP8X":
             size = Size(*(1 + int.from_bytes(data[at + i : at + i + 3], "little") for i in (4, 7)))
         elif kind == b"VP8 ":
@@ -372,7 +373,7 @@ def _read_webp(data: bytes) -> Header:
 
 
 def _riff_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """Name, start and end of each chunk's content."""
+    """Each chunk's name, and the start and end of its content."""
     at, pieces = 12, _Pieces()
     while at + 8 <= len(data):
         pieces.count()
@@ -404,13 +405,13 @@ def _read_tiff(data: bytes) -> Header:
 
 
 def _read_icon(data: bytes) -> Header:
-    """The largest image of an icon or a cursor, as the PNG that it is or as an icon of one image."""
+    """The header of the largest image of an icon or a cursor: a PNG, or else an icon with this image only."""
     (num_images,) = struct.unpack_from("<H", data, 4)
     best: tuple[int, int, int] | None = None
     largest = (0, 0, 0)
     for at in range(6, 6 + 16 * num_images, 16):
         width, height, _, _, _, bits, num_bytes, offset = struct.unpack_from("<BBBBHHII", data, at)
-        # A cursor keeps its hot spot where an icon says its bits.
+        # A cursor has its hot spot where an icon has its bit depth.
         rank = ((width or 256) * (height or 256), bits if data[2] == 1 else 0, num_bytes)
         largest = max(largest, rank)
         if offset + num_bytes <= len(data) and (best is None or rank > best):

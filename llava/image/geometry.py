@@ -1,7 +1,7 @@
-"""Where every tile of an image comes from and which of its features reach the prompt: sizes only, no pixels.
+"""The tile plan of an image: where each tile comes from and which features reach the prompt. Sizes only, no pixels.
 
 An image is fitted to a canvas, the canvas is cut into tiles, each tile becomes a square of features, the squares are
-laid out as one map, and the rows and columns that show only padding are left out again:
+laid out as one map, and the rows and columns that show only padding are dropped (unpadding):
 
       image           canvas, 2x2 tiles           map of features            positions
     +---------+       +........+........+         (nothing is kept here)      base tile
@@ -12,8 +12,10 @@ laid out as one map, and the rows and columns that show only padding are left ou
                       +========+========+
                       +........+........+        (nor here)
 
-``TilePlan`` owns every count: no other code may work out how many tiles or positions an image takes. The rounding is
-that of the original, down to the floating-point order of operations, because a model was trained on it.
+``plan_tiles`` is called once per image, and its ``TilePlan`` travels with the image: ``make_pixels(image, plan, ...)``
+cuts the tiles that it lists, and ``merge(features, plan)`` lays out their features. It owns every count: no other code
+computes how many tiles or positions an image takes (``TilePlan.num_positions``: 1948 for 1000x600 px in LLaVA-1.6). The
+rounding is the original's, down to the order of floating-point operations, because the models were trained with it.
 
 Source: haotian-liu/LLaVA@c121f04 llava/mm_utils.py and llava/model/llava_arch.py; LLaVA-VL/LLaVA-NeXT@df17966, the
 same files, for grid specs, ``anyres_max_N``, ``maxpool2x2`` and ``nobase``; transformers 5.23
@@ -28,7 +30,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from llava.errors import BadImage, CheckpointError, UsageError
 
@@ -43,8 +45,8 @@ class Size(NamedTuple):
         return f"{self.width}x{self.height}"
 
 
-# What the released LLaVA-1.6 checkpoints say in image_grid_pinpoints. Small images fit several canvases equally well
-# and take the first, so the order is part of the value.
+# image_grid_pinpoints of the released LLaVA-1.6 checkpoints. Several canvases can suit a small image equally well; the
+# first of them is chosen, so the order is part of the value.
 RELEASED_PINPOINTS = (Size(336, 672), Size(672, 336), Size(672, 672), Size(1008, 336), Size(336, 1008))
 
 # The grids that LLaVA-NeXT was announced with, in tiles: {2x2, 1x{2,3,4}, {2,3,4}x1}. No released checkpoint has the
@@ -56,7 +58,11 @@ GRID_SPEC_TILES_PX = (224, 336, 384, 448, 512)
 
 DIALECTS = ("original", "hf")
 
-# A map this many times larger (in side length) than anyres_max_N allows is scaled down to it.
+# How the whole image becomes tile 0. "base": squashed, as the base tile of AnyRes; "pad": padded to a square; "squash"
+# and "crop": the image processor squashes it (SigLIP's) or crops its centre square (CLIP's).
+Fit = Literal["base", "pad", "squash", "crop"]
+
+# A map whose side is more than this many times the side that anyres_max_N allows is scaled down to that side.
 _MAX_OVERSIZE = 1.1
 
 
@@ -66,15 +72,14 @@ def scale_grids(grids: Iterable[tuple[int, int]], tile_px: int) -> tuple[Size, .
 
 
 def parse_pinpoints(value: Any, tile_px: int) -> tuple[Size, ...]:
-    """The canvases that ``image_grid_pinpoints`` lists, (width, height) in px, in its order.
+    """The canvases of ``image_grid_pinpoints``, (width, height) in px, in its order.
 
-    ``value``: a sequence of pairs in px; the same written as a Python literal; or a grid spec such as
-    ``"(1x1),...,(6x6)"``, which stands for every grid between its first and its last pair (columns x rows, columns in
-    the outer loop).
+    ``value``: a sequence of pairs in px; the same as a Python literal; or a grid spec such as ``"(1x1),...,(6x6)"``,
+    which stands for every grid between its first and its last pair (columns x rows, columns in the outer loop).
 
     Raises:
-        CheckpointError: nothing listed, not pairs of positive integers, or a canvas that tiles of ``tile_px`` do not
-            fill.
+        CheckpointError: the list is empty, an item is not a pair of positive integers, or a canvas is not a whole
+            number of tiles of ``tile_px``.
     """
     pairs = value
     if isinstance(value, str):
@@ -123,25 +128,31 @@ def _is_count(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a checkpoint cuts images into tiles and puts the tiles' features together again.
+    """How a checkpoint cuts images into tiles and merges the tiles' features.
 
-    Raises CheckpointError for a combination that has no meaning, when it is made.
+    Raises:
+        CheckpointError: on construction, for a combination of values that has no meaning.
     """
 
     aspect: str = "square"
-    """``image_aspect_ratio``: "pad" (to a square), "anyres" and "anyres_max_N" (tiles), else the centre square."""
+    """``image_aspect_ratio``: "pad" (to a square), "anyres", "anyres_max_N" (several tiles), else the centre square."""
     merge: str = "flat"
-    """``mm_patch_merge_type``: "flat", or "spatial" followed by any of "_unpad", "_maxpool2x2", "_nobase"."""
+    """``mm_patch_merge_type``: how an image's features become its positions.
+
+    "flat" lists them tile by tile. "spatial" lays the grid's tiles out as one map and reads it row by row, after the
+    base tile; it may be followed by "_unpad" (drop the padding, end each row with the newline vector), "_maxpool2x2"
+    (halve the map, no newlines) and "_nobase" (drop the base tile).
+    """
     tile_px: int = 336
     patch_px: int = 14
     pinpoints: tuple[Size, ...] = ()
-    """The canvases to choose from, (width, height) in px in either dialect; of equally good ones the first is taken."""
+    """The canvases to choose from, (width, height) in px in both dialects. The first of equally good ones is chosen."""
     extra_positions: int = 0
-    """Features per tile that are no patch: 1 for ``mm_vision_select_feature`` "cls_patch"."""
+    """Features per tile that belong to no patch: 1 (CLS) for ``mm_vision_select_feature`` "cls_patch", else 0."""
     dialect: str = "original"
-    """Rounding where padding is left out: "original" cuts, "hf" (Transformers) first rounds to 7 decimal places."""
+    """Rounding when unpadding: "original" truncates, "hf" (Transformers) rounds to 7 decimal places before that."""
     squashes: bool = False
-    """An image of one tile that is not padded is squashed to it, as SigLIP's processor does; else its centre is cut."""
+    """Whether the image processor squashes an image to its single tile (SigLIP) instead of cropping its centre."""
 
     def __post_init__(self) -> None:
         if self.tile_px < self.patch_px or self.patch_px < 1:
@@ -166,15 +177,17 @@ class Tiling:
             if self.extra_positions and not self.is_flat:
                 raise CheckpointError(
                     f"mm_patch_merge_type is {self.merge!r}, but mm_vision_select_feature is 'cls_patch': "
-                    "a feature that is no patch has no place in a map of several tiles."
+                    "CLS belongs to no patch, so it has no place in a map of several tiles."
                 )
 
     @classmethod
     def from_config(cls, config: Any, *, tile_px: int, patch_px: int, squashes: bool = False) -> Tiling:
-        """The tiling that a configuration asks for: an object or a mapping with the original's attribute names.
+        """The tiling of a configuration, an object or a mapping with the original's attribute names.
 
-        ``tile_px`` and ``patch_px`` are the vision tower's. Missing values, and None, are the original's defaults.
-        Raises CheckpointError.
+        ``tile_px`` and ``patch_px`` are the vision tower's. A missing value, or None, is the original's default.
+
+        Raises:
+            CheckpointError: a value is unknown, or values contradict each other.
         """
 
         def get(name: str, default: Any) -> Any:
@@ -183,7 +196,7 @@ class Tiling:
 
         aspect = str(get("image_aspect_ratio", "square"))
         pinpoints: tuple[Size, ...] = ()
-        if aspect.startswith("anyres"):  # the others do not look at the list, whatever it holds
+        if aspect.startswith("anyres"):  # other aspect ratios ignore the list, valid or not
             pinpoints = parse_pinpoints(get("image_grid_pinpoints", ()), tile_px)
         return cls(
             aspect=aspect,
@@ -198,72 +211,86 @@ class Tiling:
 
     @property
     def is_anyres(self) -> bool:
-        """True where an image becomes a base tile and a grid of tiles, False where it becomes one tile."""
+        """Whether an image becomes a base tile and a grid of tiles instead of a single tile."""
         return self.aspect.startswith("anyres")
 
     @property
-    def shows_whole_as(self) -> str:
-        """How an image is fitted to a tile of its own: "pad", "squash" or "crop"."""
-        # LLaVA-OneVision, and it alone has anyres_max_N, pads where it shows several images in one tile each.
+    def single_tile_fit(self) -> Fit:
+        """How an image that gets a single tile is fitted to it."""
+        # LLaVA-OneVision, the only user of anyres_max_N, pads each of several images to one tile.
         if self.aspect == "pad" or self.max_tiles is not None:
             return "pad"
-        return "squash" if self.is_anyres or self.squashes else "crop"
+        if self.is_anyres:
+            return "base"
+        return "squash" if self.squashes else "crop"
 
     @property
     def is_flat(self) -> bool:
+        """Whether features are listed tile by tile instead of being laid out as one map."""
         return self.merge == "flat"
 
     @property
     def max_tiles(self) -> int | None:
-        """N of anyres_max_N: a map of more than about N tiles' features is scaled down; None where it is not."""
+        """N of anyres_max_N: a map with more features than about N tiles have is scaled down. None: no limit."""
         return int(self.aspect.rsplit("_", 1)[1]) if self.aspect.startswith("anyres_max_") else None
 
 
 @dataclass(frozen=True)
 class TilePlan:
-    """Where every tile of one image comes from, and where its features go.
+    """Where each tile of one image comes from, and where its features go.
 
-    Tile 0 of several is the base tile, the whole image squashed to a square; the others follow row by row. An
-    image of one tile has a grid of 1x1, and its canvas is that tile.
+    Tile 0 of several is the base tile, the whole image squashed to a square; the grid's tiles follow row by row. An
+    image with a single tile has a grid of 1x1, and its canvas is that tile.
     """
 
     image: Size
-    """What was sent, px."""
+    """The image's own size, px."""
+    fit: Fit
+    """How the whole image becomes tile 0."""
     canvas: Size
-    """What it is fitted to, px: a whole number of tiles."""
+    """The size that the image is fitted to, px: a whole number of tiles."""
     content: Size
-    """What it is resized to, px. Larger than the canvas where a centre square is cut out of it."""
+    """The size that the image is resized to, px. Larger than the canvas where its centre square is cropped."""
     offset: tuple[int, int]
-    """Where its left top corner comes to lie on the canvas, px (x, y): negative where the canvas cuts it."""
+    """Where the content's top left corner lies on the canvas, px (x, y); negative where the canvas crops it."""
     grid: Size
-    """Tiles of the canvas, columns x rows."""
+    """The canvas in tiles, columns x rows."""
     num_tiles: int
-    """Tiles that the vision tower sees, the base tile included."""
+    """Tiles that the vision tower encodes, the base tile included."""
     features_per_side: int
     """Patches of a tile along one side."""
     extra_positions: int
-    """Features of each tile that are no patch."""
+    """Features of each tile that belong to no patch: 1 where CLS is kept."""
     kept_columns: range
+    """Columns of the map (grid x features_per_side) that show more than padding; may be empty."""
     kept_rows: range
-    """What of the map, grid x features_per_side, shows image and not only padding; either may be empty."""
+    """Rows of the map that show more than padding; may be empty."""
     map_size: Size
-    """Features that go to the prompt in columns x rows: what is kept, after ``resampling``."""
+    """Features of the map that reach the prompt, columns x rows: the kept ones after ``resampling``."""
     resampling: str
-    """How what is kept becomes ``map_size``: "none", "maxpool2x2", or "bilinear" (not aligned to corners)."""
+    """How the kept features become ``map_size``: "none", "maxpool2x2", or "bilinear" (not aligned to corners)."""
+    max_tiles: int | None
+    """``Tiling.max_tiles``, by which ``map_size`` was limited."""
     is_flat: bool
-    """The features go tile by tile, not laid out as one map."""
+    """Whether features are listed tile by tile instead of being laid out as one map."""
     has_base: bool
-    """The base tile's features go to the prompt, before the map's."""
+    """Whether the base tile's features reach the prompt, before the map's."""
     has_newlines: bool
-    """A newline vector follows each row of the map; after an image of one tile there is one in all."""
+    """Whether a newline vector ends each row of the map; an image with a single tile ends with one newline vector."""
+
+    @property
+    def tile_px(self) -> int:
+        """The side of a tile, px."""
+        return self.canvas.width // self.grid.width
 
     @property
     def features_per_tile(self) -> int:
+        """Features of one tile: its patches, and CLS where that is kept."""
         return self.features_per_side**2 + self.extra_positions
 
     @property
     def num_positions(self) -> int:
-        """Positions of the prompt that the image takes."""
+        """How many positions of the prompt the image takes."""
         if self.is_flat or self.num_tiles == 1:
             return self.num_tiles * self.features_per_tile + self.has_newlines
         base = self.features_per_tile if self.has_base else 0
@@ -271,11 +298,11 @@ class TilePlan:
 
 
 def plan_tiles(image: Size, tiling: Tiling) -> TilePlan:
-    """The plan for an image of this size.
+    """The plan of an image of this size, px.
 
     Raises:
         UsageError: a side is not a positive integer.
-        BadImage: the image is so thin that scaling its map down leaves nothing.
+        BadImage: the image is so thin that scaling its map down leaves no feature.
     """
     if not tiling.is_anyres:
         return plan_whole(image, tiling)
@@ -287,6 +314,7 @@ def plan_tiles(image: Size, tiling: Tiling) -> TilePlan:
     columns, rows, map_size, resampling = _lay_out(image, Size(grid.width * side, grid.height * side), side, tiling)
     return TilePlan(
         image=image,
+        fit="base",
         canvas=canvas,
         content=content,
         offset=offset,
@@ -298,6 +326,7 @@ def plan_tiles(image: Size, tiling: Tiling) -> TilePlan:
         kept_rows=rows,
         map_size=map_size,
         resampling=resampling,
+        max_tiles=tiling.max_tiles,
         is_flat=tiling.is_flat,
         has_base="nobase" not in tiling.merge,
         has_newlines="unpad" in tiling.merge and "maxpool2x2" not in tiling.merge,
@@ -305,35 +334,40 @@ def plan_tiles(image: Size, tiling: Tiling) -> TilePlan:
 
 
 def plan_images(images: Sequence[Size], tiling: Tiling, details: Sequence[str] = ()) -> list[TilePlan]:
-    """The plans for all images of a prompt. An image whose detail is "low" gets one tile.
+    """The plans of all images of a prompt, in order. An image whose detail is "low" gets a single tile.
 
-    So does each of several images where the checkpoint says ``anyres_max_N``, as LLaVA-OneVision was trained.
-    Raises as ``plan_tiles`` does.
+    So does each of several images where the checkpoint has ``anyres_max_N``, because LLaVA-OneVision was trained so.
 
-    Source: LLaVA-VL/LLaVA-NeXT@df17966 llava/train/train.py (a sample of several images is padded, not tiled).
+    Raises:
+        UsageError, BadImage: as ``plan_tiles`` does.
+
+    Source: LLaVA-VL/LLaVA-NeXT@df17966 llava/train/train.py (a sample with several images is padded, not tiled).
     """
-    is_crowd = len(images) > 1 and tiling.max_tiles is not None
+    has_single_tiles = len(images) > 1 and tiling.max_tiles is not None
     details = [*details, *[""] * (len(images) - len(details))]
     return [
-        (plan_whole if is_crowd or detail == "low" else plan_tiles)(image, tiling)
+        (plan_whole if has_single_tiles or detail == "low" else plan_tiles)(image, tiling)
         for image, detail in zip(images, details, strict=True)
     ]
 
 
 def plan_whole(image: Size, tiling: Tiling) -> TilePlan:
-    """The plan for an image that is shown in one tile: of AnyRes that tile alone, else what ``plan_tiles`` says.
+    """The plan of an image that gets a single tile, the whole image: without AnyRes the same as ``plan_tiles``.
 
-    Raises UsageError as ``plan_tiles`` does.
+    Raises:
+        UsageError: a side is not a positive integer.
     """
     image = _check_size(image)
     tile = Size(tiling.tile_px, tiling.tile_px)
     side = tiling.tile_px // tiling.patch_px
-    if tiling.shows_whole_as == "squash":
+    fit = tiling.single_tile_fit
+    if fit in ("base", "squash"):
         content, offset = tile, (0, 0)
     else:
-        content, offset = (pad_to_square if tiling.shows_whole_as == "pad" else crop_to_square)(image, tiling.tile_px)
+        content, offset = (pad_to_square if fit == "pad" else crop_to_square)(image, tiling.tile_px)
     return TilePlan(
         image=image,
+        fit=fit,
         canvas=tile,
         content=content,
         offset=offset,
@@ -345,6 +379,7 @@ def plan_whole(image: Size, tiling: Tiling) -> TilePlan:
         kept_rows=range(side),
         map_size=Size(side, side),
         resampling="none",
+        max_tiles=tiling.max_tiles,
         is_flat=tiling.is_flat,
         has_base=True,
         has_newlines="unpad" in tiling.merge,
@@ -358,8 +393,8 @@ def _check_size(image: Size) -> Size:
 
 
 def _lay_out(image: Size, full: Size, side: int, tiling: Tiling) -> tuple[range, range, Size, str]:
-    """Which columns and rows of the full map are kept, what they are resampled to, and how."""
-    if "maxpool2x2" in tiling.merge:  # comes before unpad in the original: nothing is left out
+    """The columns and rows of the full map that are kept, the size they are resampled to, and how."""
+    if "maxpool2x2" in tiling.merge:  # the original pools instead of unpadding
         return range(full.width), range(full.height), Size(full.width // 2, full.height // 2), "maxpool2x2"
     if "unpad" not in tiling.merge:
         return range(full.width), range(full.height), full, "none"
@@ -370,15 +405,16 @@ def _lay_out(image: Size, full: Size, side: int, tiling: Tiling) -> tuple[range,
         return columns, rows, kept, "none"
     if 0 in shrunk:
         raise BadImage(
-            f"An image of {image} px is too thin: at {tiling.aspect} nothing of its {kept} features is left."
+            f"An image of {image} px is too thin: {tiling.aspect} scales its {kept} features down to none. Crop it."
         )
     return columns, rows, shrunk, "bilinear"
 
 
 def shrink_map(kept: Size, side: int, max_tiles: int | None) -> Size:
-    """What a map of ``kept`` features is scaled down to: about as many as ``max_tiles`` tiles of ``side`` have.
+    """The size that a map of ``kept`` features is scaled down to: about as many as ``max_tiles`` tiles have.
 
-    A map that is no more than a tenth too large, in side length, stays as it is, and so does every map for None.
+    ``side``: features of a tile along one side. A map whose side is at most a tenth too long is returned unchanged, and
+    so is every map where ``max_tiles`` is None.
     """
     if max_tiles is None:
         return kept
@@ -389,10 +425,13 @@ def shrink_map(kept: Size, side: int, max_tiles: int | None) -> Size:
 
 
 def choose_canvas(image: Size, pinpoints: Iterable[tuple[int, int]]) -> Size:
-    """The canvas that shows most of the image, and of equal ones the smallest, and of those the first.
+    """The canvas (px) that keeps most of the image's px; among equals the smallest, then the first.
 
-    How much it shows is the image's area after fitting, but no more than it has: every canvas that holds a small
-    image unshrunk is equally good.
+    The px kept are the image's area after fitting, at most its own: all canvases that hold a small image without
+    shrinking it are equally good.
+
+    Raises:
+        CheckpointError: there are no pinpoints.
     """
     width, height = image
     best: tuple[int, int] | None = None
@@ -409,7 +448,7 @@ def choose_canvas(image: Size, pinpoints: Iterable[tuple[int, int]]) -> Size:
 
 
 def fit_inside(image: Size, canvas: Size) -> tuple[Size, tuple[int, int]]:
-    """The size that fills the canvas with the image's aspect, rounded up, and the corner that centres it there."""
+    """The image's size scaled to fit the canvas, rounded up, and the corner (x, y) at which it is centred."""
     scale_x, scale_y = canvas.width / image.width, canvas.height / image.height
     if scale_x < scale_y:
         content = Size(canvas.width, min(math.ceil(image.height * scale_x), canvas.height))
@@ -419,9 +458,9 @@ def fit_inside(image: Size, canvas: Size) -> tuple[Size, tuple[int, int]]:
 
 
 def pad_to_square(image: Size, tile_px: int) -> tuple[Size, tuple[int, int]]:
-    """Size and corner of an image in the middle of a square of ``tile_px``, to the nearest px.
+    """Size and corner (x, y) of an image padded to a square and resized to ``tile_px``, to the nearest px.
 
-    The nearest, because the padding is added first, in the image's own px, and the square is resized then.
+    They are approximate because the padding is added in the image's own px, before the square is resized.
     """
     side = max(image)
     left, top = (side - image.width) // 2, (side - image.height) // 2
@@ -433,17 +472,17 @@ def pad_to_square(image: Size, tile_px: int) -> tuple[Size, tuple[int, int]]:
 
 
 def crop_to_square(image: Size, tile_px: int) -> tuple[Size, tuple[int, int]]:
-    """Size and corner of an image whose shorter side fills the tile and whose longer side hangs over at both ends."""
+    """Size and corner (x, y) of an image whose shorter side fills the tile; its longer side is cropped at both ends."""
     short = min(image)
     content = Size(int(tile_px * image.width / short), int(tile_px * image.height / short))
     return content, (-((content.width - tile_px) // 2), -((content.height - tile_px) // 2))
 
 
 def unpad(image: Size, full: Size, dialect: str) -> tuple[range, range]:
-    """Columns and rows of a map of ``full`` features in which the image lies.
+    """The columns and rows of a map of ``full`` features that the image covers; the others show only padding.
 
-    As many are left out before as after, so the kept number is even where the full one is. Of an image too thin to
-    cover a feature nothing may be kept: 2000x10 px on a canvas of 1008x336 px keeps 72 columns and no row.
+    The same number is dropped at both ends, so the kept number is even where the full number is. An image too thin to
+    cover a feature may keep none: 2000x10 px on a canvas of 1008x336 px keeps 72 columns and no row.
     """
     columns, rows = range(full.width), range(full.height)
     if image.width / image.height > full.width / full.height:

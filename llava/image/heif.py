@@ -1,6 +1,6 @@
-"""Which way a HEIC's decoder turns it, as its container says.
+"""Reads from a HEIC's container how its decoder turns the image.
 
-The decoder obeys that without a word, so what it did is read here: the properties of the primary item.
+The decoder applies the rotation and mirroring properties of the primary item silently, so they are read here.
 
 Source: ISO/IEC 23008-12 (HEIF) 6.5.10 irot, 6.5.12 imir; ISO/IEC 14496-12 pitm, iprp, ipco, ipma.
 """
@@ -15,14 +15,14 @@ _MOST_BOXES = 65_536
 
 
 class Turn(NamedTuple):
-    """Quarters of a whole turn, and whether it is mirrored besides."""
+    """Quarter turns, and whether the image is mirrored as well."""
 
     quarters: int = 0
     is_mirrored: bool = False
 
 
 def find_turn(data: bytes) -> Turn:
-    """How the decoder turns the primary image; not at all where the container is damaged or does not say."""
+    """How the decoder turns the primary image: not at all if the container is damaged or has no such property."""
     try:
         return _read_turn(data)
     except (struct.error, IndexError):
@@ -55,7 +55,7 @@ def _read_turn(data: bytes) -> Turn:
 
 
 def _read_indices(data: bytes, at: int, item: int) -> list[int]:
-    """The properties of an item, by their places in the list of all."""
+    """The properties of an item, as 1-based indices into the list of all properties."""
     version, flags = data[at], data[at + 3]
     name, index = (">I" if version else ">H"), (">H" if flags & 1 else ">B")
     (num_items,) = struct.unpack_from(">I", data, at + 4)
@@ -75,12 +75,12 @@ def _read_indices(data: bytes, at: int, item: int) -> list[int]:
 
 
 def _find(data: bytes, at: int, end: int, wanted: bytes) -> tuple[int, int] | None:
-    """Start and end of what is inside the first box of that kind."""
+    """The start and end of the content of the first box of that kind; None if there is none."""
     return next(((start, stop) for kind, start, stop in _boxes(data, at, end) if kind == wanted), None)
 
 
 def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Kind, start and end of what is inside each box, from ``at`` on."""
+    """Each box from ``at`` on: its kind, and the start and end of its content."""
     for _ in range(_MOST_BOXES):
         if at + 8 > end:
             return

@@ -1,7 +1,7 @@
-"""What Pillow's JPEG 2000 decoder makes of values that are not of 8 bits, and what can be mended of it.
+"""Corrects what Pillow's JPEG 2000 decoder does to values that do not have 8 bits, where that is possible.
 
-Values of fewer bits it shifts up and leaves the freed bits 0, so white is 128 to 254; colours of more bits it rounds up
-when it drops bits, and what overflows the byte becomes 0.
+Values with fewer bits are shifted up and the low bits left 0, so white is 128 to 254. Colour values with more bits are
+rounded up when bits are dropped, and those that overflow a byte become 0.
 
 Source: ITU-T T.800 annex A.5.1 (SIZ); PIL 12.3 src/libImaging/Jpeg2KDecode.c.
 """
@@ -20,7 +20,7 @@ _MOST_COMPONENTS = 16_384
 
 
 def read_bits(data: bytes) -> tuple[int, ...]:
-    """How many bits the values of each component have; empty where the codestream does not say."""
+    """The bits per value of each component; empty if the codestream does not say."""
     at = data.find(_SIZ)
     if at < 0 or len(data) < at + 42:
         return ()
@@ -31,7 +31,7 @@ def read_bits(data: bytes) -> tuple[int, ...]:
 
 
 def spread(image: Image.Image, bits: tuple[int, ...]) -> Image.Image:
-    """The decoded image with components of fewer than 8 bits from 0 to 255, as all others are."""
+    """The decoded image with components of fewer than 8 bits stretched to 0..255."""
     num_bands = len(image.getbands())
     if len(bits) < num_bands or all(each >= 8 for each in bits[:num_bands]) or image.mode not in _BYTES:
         return image
@@ -39,7 +39,7 @@ def spread(image: Image.Image, bits: tuple[int, ...]) -> Image.Image:
     for each in bits[:num_bands]:
         if each >= 8:
             table += range(256)
-        elif image.mode == "P":  # numbers of colours, no brightness
+        elif image.mode == "P":  # palette indices, not brightness
             table += [value >> (8 - each) for value in range(256)]
         else:
             white = (2**each - 1) << (8 - each)
@@ -51,7 +51,7 @@ _BYTES = ("L", "LA", "P", "RGB", "RGBA", "YCbCr", "CMYK")
 
 
 def refuse_overflow(image: Image.Image, bits: tuple[int, ...], name: str) -> None:
-    """BadImage where the brightest values may have become 0: nothing tells such a 0 from black."""
+    """Raises BadImage if the brightest values may have become 0, which cannot be told from black."""
     if all(each <= 8 for each in bits) or len(image.getbands()) == 1:
         return
     extrema: Any = image.getextrema()

@@ -1,7 +1,7 @@
-"""What a file is that no image is read from, and what its owner can do.
+"""Identifies files that are not supported images, and what their owner can do about it.
 
-Some of them Pillow would open, but only by starting a program (PostScript), or without what makes up the image (a
-camera's raw file shows its thumbnail, a Photoshop file its preview).
+Pillow would open some of them, but only by starting a program (PostScript), or without the actual image (the thumbnail
+of a camera's raw file, the preview of a Photoshop file).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 
 class Foreign(NamedTuple):
-    """What a file is, with its article, and what to do about it."""
+    """What a file is, with an article, and what to do about it."""
 
     kind: str
     remedy: str
@@ -58,8 +58,8 @@ _STARTS: tuple[tuple[bytes, Foreign], ...] = (
 
 
 def identify(data: bytes) -> Foreign | None:
-    """What the file is by how it begins; None where that is not known."""
-    # Blanks, and the mark that editors put before a text in UTF-8, say nothing.
+    """What the file is, by its first bytes; None if they are unknown."""
+    # White space and a UTF-8 byte order mark are ignored.
     start = data[:4096].removeprefix(b"\xef\xbb\xbf").lstrip()
     for signature, foreign in _STARTS:
         if data.startswith(signature) or start.startswith(signature):
@@ -78,7 +78,7 @@ def identify(data: bytes) -> Foreign | None:
 
 
 def identify_wrapped(data: bytes) -> Foreign | None:
-    """What was done on its way to an image of no known format: it was written as text, or put behind something else."""
+    """How an image was damaged in transfer: written as text, or prefixed with other bytes. None if it was not."""
     data = data[:4096]
     start = data.removeprefix(b"\xef\xbb\xbf").lstrip()
     if start[:11].lower() == b"data:image/":
@@ -92,7 +92,7 @@ def identify_wrapped(data: bytes) -> Foreign | None:
     found = _IMAGE_WITHIN.search(data)
     if found is not None and found.start() > 0:
         return Foreign(
-            f"perhaps an image behind {found.start():,} bytes that are not part of it",
+            f"perhaps an image after {found.start():,} bytes that are not part of it",
             f"If so, remove them: tail -c +{found.start() + 1} FILE > image",
         )
     return None

@@ -1,7 +1,7 @@
-"""PGM and PPM whose greatest value is not 255: their values, read at once.
+"""Reads PGM and PPM files whose greatest value is not 255.
 
-Pillow reads them value by value, which takes minutes for a photo, keeps 8 bits of colours, and spreads grey over 16
-bits by the greatest value. Bitmaps, 8-bit files and PFM it reads well, so they are none of this file's business.
+Pillow reads them value by value, which takes minutes for a photo, keeps only 8 bits of colours, and stretches grey over
+16 bits by the greatest value. It reads bitmaps, 8-bit files and PFM well, so these are not handled here.
 
 Source: https://netpbm.sourceforge.net/doc/pgm.html, ppm.html.
 """
@@ -20,18 +20,18 @@ _NO_VALUE = re.compile(rb"[^0-9\s]|[0-9]{7}")
 
 
 class Values(NamedTuple):
-    """What a file holds, as far as it goes."""
+    """The values of a file, up to where it is cut off."""
 
     rows_HWC: npt.NDArray[np.uint16]
-    """Its rows of which all values are there."""
+    """The complete rows."""
     height: int
-    """How many rows there should be."""
+    """The number of rows by the header."""
     greatest: int
     """The value that is white."""
 
 
 def read_values(data: bytes) -> Values | None:
-    """The values of a PGM or PPM; None for what Pillow reads well. Raises ValueError where there is no whole row."""
+    """The values of a PGM or PPM; None for files that Pillow reads well. Raises ValueError without a complete row."""
     match = _HEAD.match(data)
     if match is None:
         return None

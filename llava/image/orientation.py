@@ -1,8 +1,8 @@
-"""Which way up an image file is stored: the EXIF orientation, wherever Pillow's ``ImageOps.exif_transpose`` finds it.
+"""Reads the EXIF orientation of an image file from the places where Pillow's ``ImageOps.exif_transpose`` finds it.
 
-That is an EXIF block, ImageMagick's raw EXIF profile in a PNG's text, or XMP where EXIF has no such tag. Only the one
-tag is looked for and nothing else is unpacked, so a block that claims a million entries costs nothing. A damaged block
-spoils no image: it says nothing.
+These are an EXIF block, ImageMagick's raw EXIF profile in a PNG's text, or XMP if EXIF has no such tag. Only this one
+tag is read and nothing else is decompressed, so a block that claims a million entries costs nothing. A damaged block is
+ignored.
 
 Source: EXIF 3.0 section 4.6; TIFF 6.0 section 2; XMP specification part 2, tiff:Orientation; PIL/Image.py getexif.
 """
@@ -17,11 +17,11 @@ from PIL import Image
 
 ORIENTATION_TAG = 0x0112
 
-# struct's letters of the TIFF types that are one number. Pillow compares whatever it reads with the whole numbers.
+# The struct format of each TIFF type that is one number. Pillow accepts all of them for the orientation.
 _NUMBERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q"}
 _RATIONALS = {5: "II", 10: "ii"}
 _XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
-# A raw profile is hexadecimal text; an EXIF block of 64 KiB, the most a JPEG holds in one segment, takes this and more.
+# A raw profile is hexadecimal text, which takes more than twice the 64 KiB of the largest EXIF block.
 _MOST_RAW_CHARACTERS = 2**20
 
 _TURNS = {
@@ -36,15 +36,15 @@ _TURNS = {
 
 
 def turn_upright(image: Image.Image, orientation: int) -> Image.Image:
-    """The image as its camera was held; orientation 1 returns it as it is."""
+    """The image turned upright, according to its EXIF orientation; orientation 1 returns it unchanged."""
     turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
 
 
 def read_orientation(exif: bytes | None = None, xmp: bytes | None = None, raw_profile: bytes | None = None) -> int:
-    """The orientation, 1 to 8, that these blocks of one file tell; 1 where they say nothing usable.
+    """The orientation, 1 to 8, from these metadata blocks of one file; 1 if they have none or an invalid one.
 
-    EXIF that has the tag wins, whatever the tag says; a raw profile counts only where there is no EXIF block.
+    EXIF with the tag takes precedence, even if its value is invalid; a raw profile counts only without an EXIF block.
     """
     if not exif and raw_profile:
         exif = _unpack_raw_profile(raw_profile)
@@ -56,7 +56,7 @@ def read_orientation(exif: bytes | None = None, xmp: bytes | None = None, raw_pr
 
 
 def find_tag(exif: bytes, tag: int = ORIENTATION_TAG) -> float | Fraction | None:
-    """The first number of ``tag`` in the first directory of an EXIF block; None where it is not there or unreadable."""
+    """The first number of ``tag`` in the first directory of an EXIF block; None if it is missing or unreadable."""
     tiff = exif
     while tiff.startswith(b"Exif\0\0"):
         tiff = tiff[6:]
@@ -76,7 +76,7 @@ def find_tag(exif: bytes, tag: int = ORIENTATION_TAG) -> float | Fraction | None
 
 
 def read_number(data: bytes, order: str, kind: int, count: int, at: int, offset_letter: str) -> float | Fraction | None:
-    """The first number of a TIFF entry whose value field is at ``at``; None for a type that is no number."""
+    """The first number of a TIFF entry whose value field is at ``at``; None for a non-numeric type."""
     letters = _NUMBERS.get(kind) or _RATIONALS.get(kind)
     if letters is None:
         return None

@@ -1,4 +1,4 @@
-"""Which format a file is of, by how it begins; of a TGA, which has no signature, by its footer, name or size."""
+"""Identifies an image format by a file's signature; TGA, which has none, by its footer, name or size."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from llava.image import misfits
 
 
 def sniff(data: bytes, name: str = "") -> str | None:
-    """The format of a file by how it begins; ``name`` decides only about TGA, which has no signature."""
+    """The format of a file by its signature; None if it is unknown. ``name`` is used for TGA only."""
     if _is_targa(data, name):
         return "TGA"
     for start, format in _SIGNATURES:
@@ -29,7 +29,7 @@ def sniff(data: bytes, name: str = "") -> str | None:
 
 
 def _is_targa(data: bytes, name: str) -> bool:
-    """Whether a file that may be a TGA is one: by its footer, its name, or a size that fits what its head claims."""
+    """Whether a possible TGA is one: by its footer, its name, or a size that fits its header."""
     if not may_be_targa(data):
         return False
     if data[-18:-2] == b"TRUEVISION-XFILE" or name.lower().endswith((".tga", ".vda", ".icb", ".vst")):
@@ -40,7 +40,7 @@ def _is_targa(data: bytes, name: str) -> bool:
 
 
 def may_be_targa(data: bytes) -> bool:
-    """Whether a file could be a TGA by its first bytes; so could others."""
+    """Whether a file may be a TGA by its first bytes; files of other formats may pass too."""
     is_known = len(data) > 18 and data[2] in (1, 2, 3, 9, 10, 11) and data[16] in (8, 15, 16, 24, 32)
     return is_known and data[1] <= 1
 
@@ -67,7 +67,7 @@ _HEIC_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b
 
 
 def _sniff_brands(data: bytes) -> str | None:
-    """HEIC or AVIF by the brands of an ISO container; None for the videos and raw files that share it."""
+    """HEIC or AVIF, by the brands of an ISO container; None for videos and raw files in such a container."""
     end = min(int.from_bytes(data[:4], "big"), 4096)
     brands = [data[8:12], *(data[at : at + 4] for at in range(16, end, 4))]
     if {b"avif", b"avis"} & set(brands):

@@ -1,11 +1,11 @@
-"""An image from wherever it is: a path, a URL, a data URI, bytes, standard input, an open file, a Pillow image.
+"""Loads an image from a path, a URL, a data URI, bytes, standard input, an open file or a Pillow image.
 
-Whatever it was, it comes out upright and RGB, with transparency laid over white, of an animation the first frame; and
-it was refused before decoding if it claims more pixels than allowed. Nothing here trusts the sender, except that a
-string may name a local file: who passes on strings from strangers checks for a URL first.
+The result is upright and RGB, with transparency laid over white; of an animation it is the first frame. An image that
+claims more pixels than allowed is refused before decoding. The content is never trusted, but a string may name a local
+file, so callers that pass on strings from untrusted clients have to check that they are URLs.
 
-By default the limits are those of one's own machine: what a phone, a scanner or an instrument stores is read, and what
-a browser would draw of a damaged file is drawn. docs/images.md says what is read and what is done to it.
+The default limits are for one's own machine: formats of phones, scanners and instruments are read, and the readable
+part of a damaged file is shown. docs/images.md describes what is read and how it is changed.
 """
 
 from __future__ import annotations
@@ -34,71 +34,72 @@ from llava.image.orientation import turn_upright
 from llava.image.tones import show
 from llava.text import fit_line, write_line
 
-# A JPEG of more px is decoded at a part of its size, the smallest that is no smaller than this. No canvas of a
-# checkpoint is larger, so the model gets as many px as it can take.
+# A larger JPEG is decoded at a fraction of its size, the smallest that still has these sides. No checkpoint has a
+# larger canvas, so the model loses nothing.
 _FULL_JPEG_PX = 100_000_000
 _DRAFT_LONG_PX, _DRAFT_SHORT_PX = 3072, 1024
 
 _BAND_PX = 4_000_000  # hashed at a time
-_START_BYTES = 8192  # looked at before the rest of a file is read
+_START_BYTES = 8192  # checked before the rest of a file is read
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What an image may cost. Exceeding one is a BadImage whose message names it."""
+    """Limits for images. An image that exceeds one is refused with a BadImage that names it."""
 
     max_bytes: int = 512 * 1024 * 1024
-    """Of the file, as it is stored or sent."""
+    """The size of the file."""
     max_pixels: int = 100_000_000
-    """Width times height, as the header says. Decoding takes up to 24 bytes for each."""
+    """Width times height by the header. Decoding takes up to 24 bytes per pixel."""
     max_jpeg_pixels: int = 300_000_000
-    """The same for a JPEG, which can be decoded at a part of its size."""
+    """The same for a JPEG, which can be decoded at a fraction of its size."""
     max_side_px: int = 65_535
-    """Of the longer side: padding to a square costs as many rows, however thin the image is."""
+    """The longer side: padding to a square costs this many rows, however thin the image is."""
     timeout_s: float = 10.0
-    """For fetching a URL, redirects and all."""
+    """The deadline for fetching a URL, redirects included."""
     max_redirects: int = 3
     allow_private_addresses: bool = False
-    """Whether a URL may lead to loopback, private and other addresses that are not public."""
+    """Whether a URL may lead to loopback, private and other non-public addresses."""
     allow_private_start: bool = False
-    """Whether a URL itself may lead to one, but none that it redirects to: for who named it, on their own machine."""
+    """Whether the URL itself may lead to one, but no redirect: for URLs that the local user typed."""
     formats: tuple[str, ...] = COMMON + RARER
     draws_damaged: bool = True
-    """Whether what can be seen of a file that is damaged or cut off is taken, with a note, or refused."""
+    """Whether the readable part of a damaged file is shown, with a note, instead of refusing the file."""
     explains: bool = True
-    """Whether a refusal says how to allow more: not to strangers, who cannot."""
+    """Whether an error says how to raise the limit, which clients of a server cannot do."""
 
     def with_pixels(self, max_pixels: int | None) -> Limits:
-        """These limits with as many px allowed, of a JPEG no fewer than before; None changes nothing."""
+        """These limits with ``max_pixels`` replaced, and raised for JPEG if it was lower; None changes nothing."""
         if max_pixels is None:
             return self
         return replace(self, max_pixels=max_pixels, max_jpeg_pixels=max(max_pixels, self.max_jpeg_pixels))
 
 
-# For what the person at this machine names: a server of theirs is as good as a file of theirs.
+# For images that the local user names: their own servers may be on private addresses.
 FOR_LOCAL_USER = Limits(allow_private_start=True)
 
 
 @dataclass(frozen=True)
 class LoadedImage:
-    """An image ready for use: upright, RGB. Images of equal size and pixels have equal digests."""
+    """A decoded image, upright and RGB. Images with equal size and pixels have equal digests."""
 
     image: Image.Image
     digest: str
-    """SHA-256 over mode, size and pixels, in hexadecimal."""
+    """SHA-256 of mode, size and pixels, hexadecimal."""
     name: str
-    """What to call it in messages."""
+    """The image's name in messages."""
     notes: tuple[str, ...] = ()
-    """What was done to it that is worth saying, such as "turned upright"; empty for an ordinary image."""
+    """What was changed, such as "turned upright"; empty for an ordinary image."""
     stored: Size | None = None
-    """Width and height in the file, before it was turned or decoded at a part of its size; None where not known."""
+    """The size in the file, before it was turned or decoded at a fraction of its size; None if unknown."""
 
     @property
     def size(self) -> Size:
+        """Width and height, px."""
         return Size(*self.image.size)
 
     def describe(self) -> dict[str, Any]:
-        """Name, sizes and notes, for a program that reads them."""
+        """Name, sizes and notes, as JSON values."""
         stored = self.stored or self.size
         return {
             "name": self.name,
@@ -109,7 +110,7 @@ class LoadedImage:
 
 
 def say_notes(images: Iterable[LoadedImage]) -> None:
-    """One line on standard error for each image to which something was done; nothing for ordinary images."""
+    """Writes one line to standard error for each image that has notes."""
     for image in images:
         if image.notes:
             write_line(f"llava: {fit_line(image.name)}: {'; '.join(image.notes)}.")
@@ -118,18 +119,18 @@ def say_notes(images: Iterable[LoadedImage]) -> None:
 def load_image(
     source: str | Path | bytes | bytearray | memoryview | BinaryIO | Image.Image, limits: Limits = Limits()
 ) -> LoadedImage:
-    """The image that ``source`` names, holds or is.
+    """The image that ``source`` names or holds.
 
     Args:
         source: a path, in which ~ is the home folder; an http or https URL; a base64 data URI; "-" for standard input;
-            a file's bytes; a file opened for reading in binary; or a Pillow image, which may be of any size and mode
-            that ``limits`` and RGB allow and is not changed. One that ``Image.open`` returned is turned as its file
-            says, unless that was done; any other, ``convert``'s and ``rotate``'s too, is taken for upright.
+            a file's bytes; a file opened for reading in binary; or a Pillow image, which is not changed. An image from
+            ``Image.open`` is turned upright as its file says, unless that was done before; any other Pillow image, such
+            as the result of ``convert`` or ``rotate``, is assumed to be upright.
 
     Raises:
-        BadImage: missing, unreadable, damaged, too large, or of an unsupported format.
-        FetchError: (a BadImage) the URL could not be fetched or is not allowed.
-        UsageError: ``source`` is of another type.
+        BadImage: the image is missing, unreadable, damaged, too large, or of an unsupported format.
+        FetchError: (a BadImage) the URL could not be fetched, or is not allowed.
+        UsageError: ``source`` has another type.
     """
     if isinstance(source, Image.Image):
         return _take_image(source, limits)
@@ -157,14 +158,14 @@ def load_image(
 
 
 def read_size(data: bytes, name: str, limits: Limits) -> Size:
-    """What a file's header says its image measures, as it is stored, once ``limits`` allow it. Raises BadImage."""
+    """The size of a file's image as stored, by its header. Raises BadImage if ``limits`` do not allow it."""
     header = measure(read_header(data, name, limits.formats), name)
     _check_size(header.size, name, limits, limits.max_jpeg_pixels if header.format == "JPEG" else limits.max_pixels)
     return header.size
 
 
 def _choose_scale(size: Size) -> int:
-    """1, or for a JPEG of very many px the greatest part of 2, 4 and 8 that leaves enough of them."""
+    """The divisor at which a JPEG is decoded: 1, or for a very large one the greatest of 2, 4 and 8 that is enough."""
     if size.width * size.height <= _FULL_JPEG_PX:
         return 1
     parts = (8, 4, 2)
@@ -172,7 +173,7 @@ def _choose_scale(size: Size) -> int:
 
 
 def _finish(image: Image.Image, name: str, notes: tuple[str, ...], stored: Size) -> LoadedImage:
-    image.info.clear()  # it does not say again which way it was turned
+    image.info.clear()  # so that no later reader turns it again
     digest = hashlib.sha256(f"{image.mode} {image.width}x{image.height} ".encode())
     num_rows = max(1, _BAND_PX // image.width)
     for top in range(0, image.height, num_rows):
@@ -188,13 +189,13 @@ def _take_image(image: Image.Image, limits: Limits) -> LoadedImage:
         image.load()
     except Exception as error:  # see decoding
         raise BadImage(f"{name} cannot be decoded: it is damaged or cut off.") from error
-    # Which way up is a fact about a file. Pixels that were made from an opened one keep its blocks of metadata, and
-    # whoever made them may have turned them: only the opened file itself is turned, by what its blocks still say.
+    # An image derived from an opened file keeps the file's metadata, but may have been turned already. So only the
+    # opened file itself is turned.
     orientation = find_orientation(image) if isinstance(image, ImageFile.ImageFile) else 1
     shown, notes = show(image, name)
     turned = turn_upright(shown, orientation)
     if turned is image:
-        turned = image.copy()  # nobody else's, and no longer tied to a file
+        turned = image.copy()  # the caller's image must not be shared
     return _finish(turned, name, (*notes, TURNED) if orientation != 1 else notes, stored)
 
 
@@ -231,7 +232,7 @@ def _say_way_out(limits: Limits, way_out: str) -> str:
 
 
 def _read_named(source: str | Path, limits: Limits) -> tuple[str, bytes]:
-    """A name for messages, and the bytes, of what a string or path leads to."""
+    """The name for messages and the bytes of the image that a string or path names."""
     text = str(source)
     if isinstance(source, Path):
         return source.name, _read_file(source, limits)
@@ -263,7 +264,7 @@ def _read_named(source: str | Path, limits: Limits) -> tuple[str, bytes]:
 
 
 def expand_home(text: str) -> Path:
-    """A path that a person typed, with ~ and ~user as a shell expands them, unless there is a file of that name."""
+    """A path with ~ and ~user expanded as in a shell, unless a file of that name exists."""
     return Path(text) if not text.startswith("~") or os.path.exists(text) else Path(os.path.expanduser(text))
 
 
@@ -281,25 +282,25 @@ def _read_file(path: Path, limits: Limits) -> bytes:
         raise BadImage(f"{shown} is {kind}.") from error
     except BadImage:
         raise
-    except (OSError, ValueError) as error:  # a ValueError of a name that holds U+0000
+    except (OSError, ValueError) as error:  # a name with U+0000 is a ValueError
         raise BadImage(f"{shown} cannot be read: {_say_reason(path, error)}.") from error
 
 
 def _say_decoded(path: Path) -> str:
-    """What to say where a path is missing and stands as a URL would write it."""
+    """A hint for a missing path that is percent-encoded; "" if the decoded path does not exist either."""
     decoded = unquote(str(path))
     return f" There is a {fit_line(decoded)}: pass that." if decoded != str(path) and os.path.isfile(decoded) else ""
 
 
 def _say_reason(path: Path, error: Exception) -> str:
     if os.name == "posix" and isinstance(error, OSError) and error.errno == errno.ENXIO:
-        return "it is a socket" if path.is_socket() else "nothing is behind this device"
+        return "it is a socket" if path.is_socket() else "this device does not exist"
     reason = (error.strerror if isinstance(error, OSError) else str(error)) or "the system does not say why"
     return (reason[0].lower() + reason[1:]).rstrip(".")
 
 
 def _read_stream(file: BinaryIO, name: str, limits: Limits) -> bytes:
-    """All that comes, unless it begins as no image does: a video of some gigabytes is refused at once."""
+    """All bytes of a file. One that does not begin like an image, such as a large video, is refused before that."""
     if getattr(file, "closed", False):
         raise UsageError(f"{name} is a file that was closed; open it again.")
     try:
@@ -308,7 +309,7 @@ def _read_stream(file: BinaryIO, name: str, limits: Limits) -> bytes:
         data = file.read(limits.max_bytes + 1)
     except (BadImage, IsADirectoryError):
         raise
-    except (OSError, ValueError, EOFError) as error:  # an EOFError of a compressed file that was cut off
+    except (OSError, ValueError, EOFError) as error:  # a truncated compressed file is an EOFError
         raise BadImage(f"{name} cannot be read: {_say_reason(Path(), error)}.") from error
     if not isinstance(data, bytes):
         raise UsageError(f"{name} is open for reading text; open it for reading in binary.")
@@ -316,7 +317,7 @@ def _read_stream(file: BinaryIO, name: str, limits: Limits) -> bytes:
 
 
 def _check_read(data: bytes, name: str, limits: Limits) -> bytes:
-    """No more than one byte too many was read: how many there are in all is not known."""
+    """Raises BadImage for too many bytes. At most one too many was read, so the total is unknown."""
     if len(data) > limits.max_bytes:
         raise BadImage(
             f"{name} has more than {limits.max_bytes:,} bytes, which is the most allowed."
@@ -327,10 +328,10 @@ def _check_read(data: bytes, name: str, limits: Limits) -> bytes:
 
 
 def read_data_uri(uri: str, limits: Limits) -> bytes:
-    """The bytes of a data URI, read as browsers do. Raises BadImage.
+    """The bytes of a data URI, decoded as in browsers. Raises BadImage.
 
-    Base64 may be percent-encoded, broken by white space, without its padding, or in the alphabet for URLs. The media
-    type is not looked at: the bytes say what they are.
+    Base64 may be percent-encoded, contain white space, lack its padding, or use the URL-safe alphabet. The media type
+    is ignored, because the bytes show what they are.
 
     Source: https://fetch.spec.whatwg.org/#data-url-processor.
     """

@@ -1,9 +1,9 @@
-"""What a TIFF says about its first page, and that page alone as a file that a decoder reads at no risk.
+"""Parses the first page of a TIFF, and rewrites the file so that a decoder can read that page safely.
 
-A TIFF is a chain of directories of tags, and every tag may claim any number of values anywhere in the file: decoders
-read them all. Here the directory is read first, and a new one is put behind the file that holds only the tags that
-decide about pixels. Scans are often BigTIFF, of several pages, or hold a JPEG; instruments write signed and
-floating-point values and say their range.
+A TIFF is a chain of directories of tags, and every tag may claim any number of values anywhere in the file; decoders
+read them all. Here the directory is parsed first, and a new directory is appended that holds only the tags that affect
+pixels. Scans are often BigTIFF, have several pages, or contain a JPEG; instruments write signed and floating-point
+values and declare their range.
 
 Source: TIFF 6.0; BigTIFF design (libtiff); DNG 1.7; TIFF Technical Note 2.
 """
@@ -23,7 +23,7 @@ _LEAST, _GREATEST, _SIGNED_LEAST, _SIGNED_GREATEST = 280, 281, 340, 341
 _XMP, _SUBFILE, _DNG_VERSION = 700, 254, 50706
 _PLANES, _EXTRA_SAMPLES = 284, 338
 
-# What one channel of 16 bits says of itself, and what is listed channel after channel where they lie so.
+# The tags of a single 16-bit channel, and the tags that list values per strip of each channel in planar files.
 _PER_CHANNEL = {_BITS: 16, _SAMPLES: 1, _PLANES: 1, _EXTRA_SAMPLES: 0, _SAMPLE_FORMAT: 1}
 _PER_PIECE = (_STRIP_OFFSETS, _STRIP_BYTES, 324, 325)
 
@@ -52,49 +52,53 @@ class Page:
     orientation: int
     num_pages: int
     declared: tuple[float, float] | None
-    """The range of values that the file says it uses, where that is not all that its type holds."""
+    """The range of values that the file declares, if it is not the full range of its type."""
     inverted: bool
-    """The lowest value is white, and the decoder is told the opposite, because it knows that only for 8 bits."""
+    """Whether the lowest value is white. The decoder is told the opposite, because it inverts only 8-bit values."""
     is_raw: bool
-    """A camera's raw file, of which this page is a thumbnail or the sensor's data."""
+    """Whether it is a camera's raw file, whose first page is a thumbnail or sensor data."""
     samples: str
-    """The type of its values, where the decoder takes them for another: "u4" or "i1"."""
+    """NumPy's name of the values' type, "u4" or "i1", if the decoder assumes another type; else ""."""
     planes: tuple[bytes, ...]
-    """Each channel as a page of its own, where there are several of 16 bits that lie one behind the other."""
+    """Each channel as a file of its own, if the file is planar with 16 bits per channel."""
     kind: str
-    """What kind of TIFF it is, for who has to be told that it cannot be read."""
+    """The variant of TIFF, for error messages."""
     data: bytes
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """How numbers are written in this file: classic or BigTIFF, little or big end first."""
+    """How numbers are stored in this file: classic TIFF or BigTIFF, and the byte order."""
 
     order: str
     is_big: bool
 
     @property
     def offset(self) -> str:
+        """The struct format of an offset."""
         return "Q" if self.is_big else "I"
 
     @property
     def count(self) -> str:
+        """The struct format of the number of a directory's entries."""
         return "Q" if self.is_big else "H"
 
     @property
     def entry_bytes(self) -> int:
+        """The length of a directory entry."""
         return 20 if self.is_big else 12
 
     @property
     def value_at(self) -> int:
+        """The position of the value field in an entry."""
         return 12 if self.is_big else 8
 
     def write_number(self, tag: int, value: int) -> bytes:
-        """An entry of one 16-bit number."""
+        """An entry with one 16-bit number."""
         return struct.pack(self.order + "HH" + self.offset + "H", tag, 3, 1, value).ljust(self.entry_bytes, b"\0")
 
     def write_entry(self, tag: int, kind: int, count: int, data: bytes, at: int, num_bytes: int) -> bytes:
-        """An entry of the values that stand in the file at ``at``."""
+        """An entry with the values that are in the file at ``at``."""
         head = struct.pack(self.order + "HH" + self.offset, tag, kind, count)
         if num_bytes <= struct.calcsize("=" + self.offset):
             return (head + data[at : at + num_bytes]).ljust(self.entry_bytes, b"\0")
@@ -102,7 +106,7 @@ class _Layout:
 
 
 def read_page(data: bytes) -> Page:
-    """The first page. Raises ValueError or struct.error where its directory is damaged."""
+    """The first page. Raises ValueError or struct.error if its directory is damaged."""
     layout = _Layout("<" if data[:1] == b"I" else ">", 43 in data[2:4])
     (start,) = struct.unpack_from(layout.order + layout.offset, data, 8 if layout.is_big else 4)
     entries = _read_directory(data, layout, start)
@@ -152,7 +156,7 @@ def read_page(data: bytes) -> Page:
 
 
 def _read_directory(data: bytes, layout: _Layout, start: int) -> dict[int, int]:
-    """Where the entry of each tag stands."""
+    """The position of each tag's entry."""
     (num_entries,) = struct.unpack_from(layout.order + layout.count, data, start)
     if not 0 < num_entries <= _MOST_ENTRIES:
         raise ValueError("directory")
@@ -166,7 +170,7 @@ def _read_directory(data: bytes, layout: _Layout, start: int) -> dict[int, int]:
 
 
 def _count_pages(data: bytes, layout: _Layout, start: int) -> int:
-    """How many directories the chain has that are not marked as thumbnails; at least 1."""
+    """How many directories of the chain are not marked as thumbnails; at least 1."""
     seen: set[int] = set()
     num_pages = 0
     at = start
@@ -175,12 +179,12 @@ def _count_pages(data: bytes, layout: _Layout, start: int) -> int:
             seen.add(at)
             (num_entries,) = struct.unpack_from(layout.order + layout.count, data, at)
             first = at + struct.calcsize("=" + layout.count)
-            # Tags are in ascending order, so only the first can be the kind of page.
+            # Tags are in ascending order, so only the first can be the subfile type.
             tag, kind, value = struct.unpack_from(layout.order + "HH" + "x" * (layout.value_at - 4) + "I", data, first)
             num_pages += not (tag == _SUBFILE and kind == 4 and value & 1)
             (at,) = struct.unpack_from(layout.order + layout.offset, data, first + num_entries * layout.entry_bytes)
     except (struct.error, OverflowError):
-        pass  # the chain is broken behind the pages counted so far
+        pass  # the chain is broken after the pages counted so far
     return max(1, num_pages)
 
 
@@ -197,7 +201,7 @@ def _read_xmp(data: bytes, layout: _Layout, entries: dict[int, int]) -> int:
 
 
 def _declare(get: object, bits: int, form: int) -> tuple[float, float] | None:
-    """The range that the file declares, unless it is the whole of its type, which tells nothing."""
+    """The range that the file declares; None if it declares none or the full range of its type."""
     assert callable(get)
     if form == 1 and 8 < bits < 16:
         return 0.0, 2.0**bits - 1
@@ -220,9 +224,9 @@ def _rewrite(
     plane: int | None = None,
     num_planes: int = 1,
 ) -> bytes:
-    """The file with a new directory at its end: only tags that decide about pixels, and no other page.
+    """The file with a new directory at its end, which has only the first page and the tags that affect pixels.
 
-    ``plane``: of the channels, which lie one behind the other, this one alone, as grey.
+    ``plane``: the index of the one channel of a planar file to keep, as greyscale.
     """
     kept = []
     for tag, at in sorted(entries.items()):

@@ -1,7 +1,7 @@
-"""Draws what becomes of an image: its tiles, the features that reach the prompt, and those that do not.
+"""Draws an image's ``TilePlan``: its tiles, the features that reach the prompt, and those that do not.
 
-For people: where a count of positions comes from is seen at a glance. Everything drawn is read off the ``TilePlan``;
-nothing is worked out anew.
+The drawing shows where a number of positions comes from. Everything in it is read from the plan; nothing is computed
+again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _NEWLINE = (47, 104, 214)
 _SHADE = (18, 18, 22, 170)
 _BLACK = (0, 0, 0)
 _CLEAR = (0, 0, 0, 0)
-_MEAN = (122, 116, 104)  # CLIP's mean, which pads to a square
+_MEAN = (122, 116, 104)  # CLIP's mean, the padding of squares
 _GREY = (127, 127, 127)  # SigLIP's
 
 _MARGIN_PX = 36
@@ -37,13 +37,13 @@ _HATCH_PX = 9
 
 
 def draw_token_map(image: Image.Image, tiling: Tiling, path: str | Path) -> None:
-    """Writes a drawing of the image's tiles and positions to ``path``, in the format that its ending names.
+    """Writes a drawing of the image's tiles and positions to ``path``, in the format of the file's extension.
 
-    Left the base tile, where there is one, right the canvas. What is kept has a grid, one field for each feature that
-    takes a position; what is left out is hatched; blue fields are newlines. Folders that are missing are made.
+    The base tile, if there is one, is on the left, the canvas on the right. The kept part has a grid with one cell for
+    each feature that takes a position; the dropped part is hatched; blue cells are newlines. Missing folders are made.
 
     Raises:
-        UsageError: ``path`` cannot be written, or its ending names no format.
+        UsageError: ``path`` cannot be written, or its extension names no format.
         BadImage, CheckpointError: see ``plan_tiles``.
     """
     image = to_rgb(image)
@@ -56,14 +56,15 @@ def draw_token_map(image: Image.Image, tiling: Tiling, path: str | Path) -> None
 
 
 def describe_plan(plan: TilePlan, tiling: Tiling) -> str:
-    """One line with the arithmetic.
+    """One line with the arithmetic of an image's positions.
 
-    Such as ``1000x667 -> canvas 672x672, 4 tiles + base, 576 + 32 x (48 + 1) = 2144 positions``.
+    For example ``1000x667 -> canvas 672x672, 4 tiles + base, 576 + 32 x (48 + 1) = 2144 positions``.
     """
     num_grid_tiles = plan.grid.width * plan.grid.height
     newline = " + 1" if plan.has_newlines else ""
     if plan.num_tiles == 1:
-        fitted = {"squash": "stretched to", "pad": "padded to", "crop": "centre square of"}[tiling.shows_whole_as]
+        squashed = "stretched to"
+        fitted = {"base": squashed, "squash": squashed, "pad": "padded to", "crop": "centre square of"}[plan.fit]
         square = f"{plan.features_per_side} x {plan.features_per_side}" + (" + 1" if plan.extra_positions else "")
         return f"{plan.image} -> {fitted} {plan.canvas}, 1 tile, {square}{newline} = {plan.num_positions} positions"
     tiles = f"{num_grid_tiles} tile{'s' if num_grid_tiles > 1 else ''}" + (" + base" if plan.has_base else "")
@@ -77,7 +78,7 @@ def describe_plan(plan: TilePlan, tiling: Tiling) -> str:
 
 
 def draw_sheet(image: Image.Image, plan: TilePlan, tiling: Tiling) -> Image.Image:
-    """The drawing: caption, base tile, canvas and legend. ``image`` is RGB and of the plan's size."""
+    """The drawing: caption, base tile, canvas and legend. ``image`` is RGB and has the plan's size."""
     panels = draw_panels(image, plan, tiling)
     caption, legend = describe_plan(plan, tiling), draw_legend(plan, tiling)
     legend_px = sum(30 + _font(15).getlength(text) + 26 for _, text in legend)
@@ -102,7 +103,7 @@ def draw_sheet(image: Image.Image, plan: TilePlan, tiling: Tiling) -> Image.Imag
 
 
 def draw_panels(image: Image.Image, plan: TilePlan, tiling: Tiling) -> list[tuple[str, Image.Image]]:
-    """The parts of the drawing, RGBA, each with its heading: the base tile, where there are others, and the canvas."""
+    """The panels of the drawing, each a heading and an RGBA image: the base tile of several tiles, and the canvas."""
     panels = [(_map_heading(plan), _draw_map(image, plan, tiling).convert("RGBA"))]
     if plan.num_tiles > 1:
         panels.insert(0, (_base_heading(plan), _draw_base(image, plan).convert("RGBA")))
@@ -110,7 +111,7 @@ def draw_panels(image: Image.Image, plan: TilePlan, tiling: Tiling) -> list[tupl
 
 
 def draw_legend(plan: TilePlan, tiling: Tiling) -> list[tuple[Image.Image, str]]:
-    """What in the drawing means what: samples of 20 x 20, RGBA, with a word or two for each."""
+    """The entries of the legend, each an RGBA swatch of 20x20 px and a short text."""
     return [(swatch.convert("RGBA"), text) for swatch, text in _legend(plan, tiling)]
 
 
@@ -155,11 +156,11 @@ def _draw_base(image: Image.Image, plan: TilePlan) -> Image.Image:
 
 
 def _draw_map(image: Image.Image, plan: TilePlan, tiling: Tiling) -> Image.Image:
-    """The canvas with what is kept, what is left out, the tiles and the newlines."""
+    """The canvas with its kept and its dropped parts, the tiles and the newlines."""
     side, (columns, rows) = plan.features_per_side, plan.grid
     field_px = max(3, min(20, _MAP_PX // (max(columns, rows) * side)))
     scale = field_px * side / tiling.tile_px
-    # A centre square is cut out of an image that hangs over; as much of it is shown as fits on the sheet.
+    # An image that is cropped extends beyond the canvas; as much of it is shown as fits on the sheet.
     over_x = min(-round(min(plan.offset[0], 0) * scale), _MAP_PX // 2)
     over_y = min(-round(min(plan.offset[1], 0) * scale), _MAP_PX // 2)
     canvas_px = Size(columns * side * field_px, rows * side * field_px)
@@ -191,7 +192,7 @@ def _draw_map(image: Image.Image, plan: TilePlan, tiling: Tiling) -> Image.Image
 def _paste_content(
     panel: Image.Image, image: Image.Image, plan: TilePlan, scale: float, shift: tuple[int, int]
 ) -> None:
-    """The image where it lies on the canvas; only the part of it that the panel shows is resized."""
+    """Pastes the image at its place on the canvas; only the visible part is resized."""
     left, top = shift[0] + plan.offset[0] * scale, shift[1] + plan.offset[1] * scale
     shown = (
         max(0, round(left)),
@@ -211,12 +212,12 @@ def _paste_content(
 
 
 def _add_newlines(panel: Image.Image, kept: tuple[int, int, int, int], plan: TilePlan, field_px: int) -> Image.Image:
-    """The panel with a column of newline fields to its right, level with the rows they end."""
+    """The panel with a column of newline cells on its right, one beside each row."""
     wide = Image.new("RGBA", (panel.width + 14 + max(field_px, 9) + 2, panel.height), _CLEAR)
     wide.paste(panel, (0, 0))
     draw = ImageDraw.Draw(wide)
     left, right = panel.width + 14, panel.width + 14 + max(field_px, 9)
-    # After an image of one tile there is one newline in all.
+    # An image with a single tile has one newline in all.
     num_fields = 1 if plan.num_tiles == 1 else plan.map_size.height
     height = field_px if plan.num_tiles == 1 else kept[3] - kept[1]
     top = kept[3] - height
@@ -252,7 +253,7 @@ def _legend(plan: TilePlan, tiling: Tiling) -> list[tuple[Image.Image, str]]:
 
 
 def _draw_grid(panel: Image.Image, box: tuple[int, int, int, int], fields: Size) -> None:
-    """Thin lines around the fields: a little darker than what is bright, a little brighter than what is dark."""
+    """Draws thin lines around the cells: slightly darker on bright pixels, slightly brighter on dark ones."""
     if 0 in fields:
         return
     mask = Image.new("L", (box[2] - box[0], box[3] - box[1]), 0)
@@ -268,7 +269,7 @@ def _draw_grid(panel: Image.Image, box: tuple[int, int, int, int], fields: Size)
 
 
 def _leave_out(panel: Image.Image, kept: tuple[int, int, int, int]) -> None:
-    """Darkens and hatches everything but ``kept``."""
+    """Darkens and hatches everything except ``kept``."""
     mask = Image.new("L", panel.size, _SHADE[3])
     hatch = _hatch(Size(*panel.size), _SHADE[:3])
     if kept[0] < kept[2] and kept[1] < kept[3]:
@@ -277,7 +278,7 @@ def _leave_out(panel: Image.Image, kept: tuple[int, int, int, int]) -> None:
 
 
 def _hatch(size: Size, color: Color) -> Image.Image:
-    """``color`` with slanting lines a little lighter."""
+    """An area of ``color`` with slightly lighter diagonal lines."""
     lighter = tuple(min(255, value + 58) for value in color)
     zoom = 3
     period = _HATCH_PX * zoom

@@ -1,9 +1,9 @@
-"""Any mode of image becomes RGB of 8 bits: what is transparent over white, and wide values by the range they use.
+"""Converts an image of any mode to 8-bit RGB: lays transparency over white and stretches wide values to 0..255.
 
-16-bit files keep their upper 8 bits, as ever, where they use at least half of what 16 bits hold. A file that uses
-less (12-bit values of a scanner or a camera, depth in mm, signed CT values, floats) would be nearly black that way:
-the range that the file declares, or else the range it uses, is stretched to 0..255, and a note says which.
-Colour profiles are not applied, as in the original.
+A 16-bit file that uses at least half of its range keeps the upper 8 bits of each value. A file that uses less (12-bit
+values of a scanner or a camera, depth in mm, signed CT values, floats) would be nearly black that way, so the range
+that the file declares, or else the range that it uses, is stretched to 0..255, and a note says so. Colour profiles are
+not applied, as in the original.
 """
 
 from __future__ import annotations
@@ -19,26 +19,28 @@ from PIL import Image
 from llava.errors import BadImage
 
 Range = tuple[float, float]
-"""The least and the greatest value that a file says it holds."""
+"""The least and the greatest value that a file declares."""
 
 _WHITE = 255
 _HALF_OF_16_BITS = 2**15
-_BAND_PX = 4_000_000  # mapped at a time: what it takes beside the image stays small
+_BAND_PX = 4_000_000  # mapped at a time, to bound the memory
 
 
 def to_rgb(image: Image.Image, name: str = "The image") -> Image.Image:
-    """The image in mode RGB; one that is RGB already is returned as it is. Raises BadImage as ``show`` does."""
+    """The image in mode RGB; an RGB image is returned as is. Raises BadImage as ``show`` does."""
     return show(image, name)[0]
 
 
 def show(
     image: Image.Image, name: str, declared: Range | None = None, *, inverted: bool = False, samples: str = ""
 ) -> tuple[Image.Image, tuple[str, ...]]:
-    """The image in mode RGB, and what was done to it that is worth saying.
+    """The image in mode RGB, and notes on what was changed.
 
-    ``declared``: the range of the values by the file's own word. ``inverted``: its lowest value is white.
-    ``samples``: the NumPy type of its values, where the image's mode means another.
-    Raises BadImage for a mode that cannot be shown, and for values of which none is a finite number.
+    ``declared``: the range of values that the file declares. ``inverted``: whether the lowest value is white.
+    ``samples``: NumPy's name of the values' type, if the image's mode implies another.
+
+    Raises:
+        BadImage: the mode cannot be converted, or all values are NaN or infinite.
     """
     transparent = image.info.get("transparency")
     if image.mode == "RGB" and transparent is None:
@@ -93,7 +95,7 @@ def _convert_lab(image: Image.Image) -> Image.Image:
 def show_deep(
     values_HWC: npt.NDArray[np.uint16], alpha: Image.Image | None, name: str, declared: Range | None
 ) -> tuple[Image.Image, tuple[str, ...]]:
-    """Several channels of 16 bits as RGB; one range holds for all of them, so colours keep their balance."""
+    """16-bit channels as RGB, and notes. All channels share one range, so the colour balance stays."""
     shown, note = map_values(values_HWC, name, declared)
     notes: tuple[str, ...] = (note,) if note else ()
     image = Image.fromarray(shown) if shown.shape[-1] == 3 else Image.fromarray(shown[..., 0]).convert("RGB")
@@ -108,7 +110,7 @@ def show_deep(
 def map_values(
     values: npt.NDArray[Any], name: str, declared: Range | None = None, *, inverted: bool = False
 ) -> tuple[npt.NDArray[np.uint8], str | None]:
-    """Wide values as 8 bits, and a note where the mapping is not that of the upper 8 of 16 bits."""
+    """Wide values as 8-bit values, and a note unless they are the upper 8 of 16 bits. Raises as ``show`` does."""
     if values.dtype.kind == "f":
         shown, note = _map_floats(values, name, declared)
     else:
@@ -139,7 +141,7 @@ def _map_integers(values: npt.NDArray[Any], declared: Range | None) -> tuple[npt
 
 
 def _fills_16_bits(low: int, high: int) -> bool:
-    """Whether the upper 8 of 16 bits show these values well: they span half of them, or are all alike and not dark."""
+    """Whether the upper 8 of 16 bits show these values well: they span half the range, or are bright and near equal."""
     if low < 0 or high >= 2**16:
         return False
     span = high - low
@@ -152,7 +154,7 @@ def _map_floats(
     finite = np.isfinite(values)
     num_other = values.size - int(np.count_nonzero(finite))
     if num_other == values.size:
-        raise BadImage(f"{name} holds floating-point values of which none is a finite number: there is nothing to see.")
+        raise BadImage(f"{name} holds only floating-point values that are NaN or infinite: there is nothing to see.")
     low = float(values.min(where=finite, initial=np.inf))
     high = float(values.max(where=finite, initial=-np.inf))
     first, last = _choose_float_range(low, high, declared)
@@ -160,7 +162,7 @@ def _map_floats(
     scale = 255 / (last - first) if last > first else 0.0
 
     def spread(band: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        # NaN is shown as the lowest value, as -inf is; +inf as the highest.
+        # NaN and -inf are shown as the lowest value, +inf as the highest.
         with np.errstate(invalid="ignore"):  # signalling NaN
             known = np.nan_to_num(band.astype(np.float64), nan=first, posinf=last, neginf=first)
         return np.rint((np.clip(known, first, last) - first) * scale)
@@ -172,13 +174,13 @@ def _map_floats(
 
 
 def _choose_float_range(low: float, high: float, declared: Range | None) -> Range:
-    """Declared, or 0..1 or 0..255 or 0..65535 where at least half of it is used, or else what is used."""
+    """The declared range, else 0..1, 0..255 or 0..65535 if at least half of it is used, else the range in use."""
     if declared is not None and declared[0] <= low and high <= declared[1] and all(map(math.isfinite, declared)):
         return declared
     for last in (1.0, 255.0, 65535.0):
         if low >= 0 and last / 2 <= high <= last:
             return 0.0, last
-    return low + 0.0, high + 0.0  # -0.0 reads as a mistake
+    return low + 0.0, high + 0.0  # turns -0.0 into 0.0
 
 
 def _by_bands(
@@ -186,7 +188,7 @@ def _by_bands(
 ) -> npt.NDArray[np.uint8]:
     shown = np.empty(values.shape, dtype=np.uint8)
     if values.dtype == np.uint16:
-        # Every value there is, mapped once.
+        # A table of all 16-bit values.
         table = np.clip(spread(np.arange(2**16)), 0, 255).astype(np.uint8)
 
         def put(band: npt.NDArray[Any]) -> npt.NDArray[Any]:

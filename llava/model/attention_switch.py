@@ -1,7 +1,7 @@
-"""Another attention for the length of a call: for the engine's blocks, and for whoever asks for attention weights.
+"""Switches a model's attention implementation during a call: to the engine's paged attention, or to eager.
 
-Which function a layer calls is a value of the model's configuration, which all threads share. So two calls that want
-the same one may run at once, and a call that wants another one waits for them.
+The implementation is a value of the model's configuration, which all threads share. Calls that need the same
+implementation may run at once; a call that needs another one waits for them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from llava.model.hooks import Picklable, has_recorders, remove_recorders
+from llava.model.recorders import Picklable, has_recorders, remove_recorders
 
 _changed = threading.Condition()
 
@@ -21,7 +21,7 @@ _changed = threading.Condition()
 class _Switch:
     implementation: str
     usual: Any
-    threads: list[int] = field(default_factory=list)  # one entry for each call that is inside
+    threads: list[int] = field(default_factory=list)  # one entry for each call in progress
 
 
 _switches: dict[int, _Switch] = {}
@@ -29,9 +29,9 @@ _switches: dict[int, _Switch] = {}
 
 @contextmanager
 def use_attention(config: Any, implementation: str) -> Iterator[None]:
-    """Lets the layers of this configuration call ``implementation``, and sets back what they called before.
+    """A context in which the layers of this configuration call ``implementation``; afterwards it is restored.
 
-    Waits while other threads use another one; a call inside a call does not wait for its own thread.
+    Entering waits while other threads use another implementation; a nested call does not wait for its own thread.
     """
     me, key = threading.get_ident(), id(config)
     with _changed:
@@ -61,10 +61,10 @@ def use_attention(config: Any, implementation: str) -> Iterator[None]:
 
 
 def showing_attention(config: Any, asked: bool | None) -> Any:
-    """A context in which ``output_attentions`` gives attention weights, where they are asked for.
+    """A context in which a call that needs attention weights gets them, by running eager attention.
 
-    SDPA and flash attention never make the weights, and Transformers then returns an empty tuple: such a call runs
-    eager. ``asked``: the call's ``output_attentions``; None is what the configuration says.
+    SDPA and flash attention do not compute the weights, and Transformers would return an empty tuple. ``asked``: the
+    call's ``output_attentions``; None is the configuration's value.
     """
     wanted = getattr(config, "output_attentions", False) if asked is None else asked
     is_eager_for_good = config._attn_implementation == "eager" and id(config) not in _switches
@@ -74,9 +74,9 @@ def showing_attention(config: Any, asked: bool | None) -> Any:
 
 
 class ShowsAttention(Picklable):
-    """Mixed into a model, lets every call of it with ``output_attentions`` give the weights.
+    """A mixin for models: every call with ``output_attentions`` returns the weights.
 
-    It is the call and not ``forward`` that is changed, so a ``forward`` that somebody replaced is found as it is.
+    It wraps ``__call__`` and not ``forward``, so a replaced ``forward`` is still recognised as replaced.
     """
 
     config: Any
@@ -84,8 +84,8 @@ class ShowsAttention(Picklable):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         asked = (kwargs.get(name) for name in ("output_hidden_states", "output_attentions"))
         if any(asked) and not has_recorders(self):  # type: ignore[arg-type]
-            # Transformers would put recorders on a tower inside that has some already, which then gives each state
-            # twice.
+            # Otherwise Transformers adds recorders to a tower inside that has some already, and each hidden state is
+            # returned twice.
             remove_recorders(self)  # type: ignore[arg-type]
         with showing_attention(self.config, kwargs.get("output_attentions")):
             return super().__call__(*args, **kwargs)  # type: ignore[misc]

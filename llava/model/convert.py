@@ -33,7 +33,7 @@ from torch import nn
 from transformers import LlamaConfig, MistralConfig, Qwen2Config
 
 from llava.config import ORIGINAL_KEY, read_json
-from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_TOKEN
+from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import conv_templates
 from llava.errors import UsageError
 from llava.image.pixels import ImageProcessor
@@ -59,7 +59,7 @@ from llava.model.vocabulary import (
     resize_rows,
 )
 from llava.model.weights import write_tensors
-from llava.prompt import find_closings
+from llava.prompt import find_closings, write_image_slot
 from llava.towers import is_siglip
 
 LAYOUTS = ("original", "hf")
@@ -348,9 +348,7 @@ def _write_hf(parts: _Parts, folder: Path, written: _Tally, max_shard_bytes: int
             f"{image_id}, {tokenizer.pad_token} is {pad_id}, and a row that was added is the mean of the others."
         )
     conversation = conv_templates[opened.template].copy()
-    slot = DEFAULT_IMAGE_TOKEN
-    if parts.config.get("mm_use_im_start_end"):
-        slot = DEFAULT_IM_START_TOKEN + slot + DEFAULT_IM_END_TOKEN
+    slot = write_image_slot(bool(parts.config.get("mm_use_im_start_end")))
     chat_template = write_chat_template(conversation, slot)
     if chat_template is None:
         parts.notes.append(f"There is no chat template: '{opened.template}' is a format for captions.")

@@ -1,9 +1,9 @@
-"""Vision encoders as every released checkpoint names them: CLIP's and SigLIP's, with their ``vision_model.`` level.
+"""CLIP's and SigLIP's vision encoders with the parameter names of released checkpoints: below ``vision_model.``.
 
-Transformers dropped that level in 5.6; here it stays, so that parameter names are those of the files. Each model is
-an instance of Transformers' own class of that name, so code that looks for one finds it.
+Transformers removed that level in 5.6; it stays here, so that parameter names are those of the files. Each model is
+an instance of Transformers' class of the same name, so ``isinstance`` checks find it.
 
-Shape letters: T tiles, P patches of one tile (+1 for CLIP's class position), D width, S side of a tile in pixels.
+Shape letters: T tiles, P patches of one tile (+1 for CLIP's CLS), D width, S side of a tile in pixels.
 
 Source: transformers 5.23 models/clip/modeling_clip.py and models/siglip/modeling_siglip.py.
 """
@@ -20,15 +20,15 @@ from transformers.models.siglip import modeling_siglip as hf_siglip
 
 from llava.errors import UsageError
 from llava.model.attention_switch import ShowsAttention
-from llava.model.hooks import has_global_hook, has_hook
+from llava.model.replacements import has_global_hook, has_hook
 
 
 def _embed_patches(embeddings: Any, pixels_TCHW: torch.Tensor, interpolates: bool) -> torch.Tensor:
-    """The patches [T, P, D] of tiles, without positions. Raises UsageError for tiles of another size.
+    """The patch embeddings [T, P, D] of tiles, without position embeddings. Raises UsageError for another tile size.
 
-    The convolution's stride equals its kernel, so it is one matrix product over unfolded patches. Written as such it
-    is as exact, and in bfloat16 on a CPU many times faster than torch's convolution. Where somebody watches or
-    replaced the convolution, it is called.
+    The convolution's stride equals its kernel size, so it is one matrix product over unfolded patches. Computed as such
+    it is as exact, and in bfloat16 on a CPU many times faster than torch's convolution. A convolution that has a hook
+    or was replaced is called.
     """
     conv = embeddings.patch_embedding
     pixels_TCHW = pixels_TCHW.to(conv.weight.dtype)
@@ -58,7 +58,7 @@ def _position_vectors(embeddings: Any) -> torch.Tensor:
 
 
 class CLIPVisionEmbeddings(hf_clip.CLIPVisionEmbeddings):
-    """Patches, the class position and position vectors; same weights as Transformers' module of that name."""
+    """Patch, CLS and position embeddings; the same weights as Transformers' module of that name."""
 
     def forward(self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False) -> torch.Tensor:
         """``pixel_values`` [T, 3, S, S] -> [T, 1+P, D]."""
@@ -71,7 +71,7 @@ class CLIPVisionEmbeddings(hf_clip.CLIPVisionEmbeddings):
 
 
 class CLIPVisionTransformer(ShowsAttention, hf_clip.CLIPVisionModel):
-    """Transformers' CLIP vision model under the name and with the patch embedding that belong to this tree."""
+    """Transformers' CLIP vision model with the patch embedding above, as the ``vision_model`` of the class below."""
 
     def __init__(self, config: CLIPVisionConfig) -> None:
         super().__init__(config)
@@ -82,7 +82,7 @@ class CLIPVisionTransformer(ShowsAttention, hf_clip.CLIPVisionModel):
 class CLIPVisionModel(hf_clip.CLIPVisionModel):
     """CLIP's vision model with the ``vision_model.`` level.
 
-    ``from_pretrained`` takes a folder of either naming and a complete CLIP (the text half is left out).
+    ``from_pretrained`` reads folders with either naming, and complete CLIP models (without their text encoder).
     """
 
     config_class = CLIPVisionConfig
@@ -97,23 +97,24 @@ class CLIPVisionModel(hf_clip.CLIPVisionModel):
     ]
 
     def __init__(self, config: CLIPVisionConfig) -> None:
-        hf_clip.CLIPPreTrainedModel.__init__(self, config)  # not that of the class that has no such level
+        hf_clip.CLIPPreTrainedModel.__init__(self, config)  # the parent's constructor would build no such level
         self.vision_model = CLIPVisionTransformer(config)
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
+        """The patch embedding."""
         return self.vision_model.embeddings.patch_embedding
 
     def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> Any:
-        """All blocks, as Transformers runs them; for code that asks for ``output_hidden_states`` or attentions."""
+        """The output of all blocks, as Transformers runs them; takes ``output_hidden_states`` and attentions too."""
         return self.vision_model(pixel_values=pixel_values, **kwargs)
 
 
 class SiglipVisionEmbeddings(hf_siglip.SiglipVisionEmbeddings):
-    """Patches and position vectors; SigLIP has no class position."""
+    """Patch and position embeddings; SigLIP has no CLS."""
 
     def forward(self, pixel_values: torch.Tensor, interpolate_pos_encoding: bool = False) -> torch.Tensor:
-        """``pixel_values`` [T, 3, S, S] -> [T, P, D]. What fills no whole patch, at the right and bottom, is lost."""
+        """``pixel_values`` [T, 3, S, S] -> [T, P, D]. Incomplete patches at the right and bottom are dropped."""
         embedded = _embed_patches(self, pixel_values, interpolate_pos_encoding)
         if interpolate_pos_encoding:
             return embedded + self.interpolate_pos_encoding(embedded, *pixel_values.shape[2:])
@@ -121,7 +122,7 @@ class SiglipVisionEmbeddings(hf_siglip.SiglipVisionEmbeddings):
 
 
 class SiglipVisionTransformer(ShowsAttention, hf_siglip.SiglipVisionModel):
-    """Transformers' SigLIP vision model with the patch embedding of this tree."""
+    """Transformers' SigLIP vision model with the patch embedding above, as the ``vision_model`` of the class below."""
 
     def __init__(self, config: SiglipVisionConfig) -> None:
         super().__init__(config)
@@ -132,7 +133,7 @@ class SiglipVisionTransformer(ShowsAttention, hf_siglip.SiglipVisionModel):
 class SiglipVisionModel(hf_siglip.SiglipVisionModel):
     """SigLIP's vision model with the ``vision_model.`` level and without the pooling head, which LLaVA never runs.
 
-    ``from_pretrained`` takes a folder of either naming and a complete SigLIP or fixed-resolution SigLIP2.
+    ``from_pretrained`` reads folders with either naming, and complete SigLIP or fixed-resolution SigLIP2 models.
     """
 
     config_class = SiglipVisionConfig
@@ -151,8 +152,9 @@ class SiglipVisionModel(hf_siglip.SiglipVisionModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
+        """The patch embedding."""
         return self.vision_model.embeddings.patch_embedding
 
     def forward(self, pixel_values: torch.Tensor, **kwargs: Any) -> Any:
-        """All blocks, as Transformers runs them; for code that asks for ``output_hidden_states`` or attentions."""
+        """The output of all blocks, as Transformers runs them; takes ``output_hidden_states`` and attentions too."""
         return self.vision_model(pixel_values=pixel_values, **kwargs)

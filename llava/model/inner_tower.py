@@ -1,8 +1,8 @@
-"""What a tower looks like whose weights are inside a checkpoint that does not describe it.
+"""Finds the configuration of a tower whose weights are in a checkpoint that does not describe it.
 
-A folder or a hub repository of it may say so, and else the shapes of its weights do: they tell the width, the depth,
-the patch and the image size. They do not tell the number of heads, which is the width by 64 in all but the largest
-CLIPs, nor the activation.
+A folder or a hub repository of the tower may have it. Otherwise the shapes of the weights give the width, the depth,
+the patch size and the image size. They do not give the number of heads, which is the width divided by 64 in all but the
+largest CLIPs, nor the activation.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from llava.model.weights import shapes_in
 _LOG = logging.getLogger("llava.model")
 
 _HEAD_WIDTH = 64
-# Width, blocks -> heads, of the towers that have wider heads.
+# (width, blocks) -> heads of the towers with wider heads.
 # Source: config.json of laion/CLIP-ViT-{H-14,g-14,bigG-14}-laion2B on the hub.
 _HEADS = {(1280, 32): 16, (1408, 40): 16, (1664, 48): 16}
 
@@ -35,12 +35,15 @@ def find_description(
     known_towers: Mapping[str, dict[str, Any]],
     is_wanted: bool,
 ) -> tuple[Path | None, dict[str, Any]]:
-    """A folder that describes the tower whose weights are inside the checkpoint, or what config.json lacks about it.
+    """A folder that describes the tower whose weights are in the checkpoint, or the values that config.json lacks.
 
     Args:
-        places: of each of the tower's weights by our name, its file and its name there.
-        known_towers: CLIPVisionConfig's values of towers by their hub ids.
-        is_wanted: the caller named the tower: nothing else will do.
+        places: the file of each of the tower's weights and its name there, by our name.
+        known_towers: CLIPVisionConfig's values for towers, by their hub ids.
+        is_wanted: whether the user named the tower, so that no other description will do.
+
+    Raises:
+        CheckpointError: the tower is described nowhere, and its weights are not a complete CLIP tower's.
     """
     for folder in folders:
         if (found := find_tower_folder(name, folder)) is not None:
@@ -52,7 +55,7 @@ def find_description(
         try:
             return fetch_description(name), {}
         except CheckpointError:
-            pass  # the weights themselves tell nearly all
+            pass  # the weights' shapes give almost everything
     in_files = {path: shapes_in(path) for path in {path for path, _ in places.values()}}
     shapes = {
         ours.removeprefix(layouts.TOWER): in_files[path][theirs]
@@ -61,12 +64,12 @@ def find_description(
     }
     rebuilt = describe_tower(shapes, name, known_towers)
     if rebuilt is None or (known is not None and {**known, **rebuilt} == known):
-        if known is not None or not name:  # without a name, whoever reads config.json says what it lacks
+        if known is not None or not name:  # without a name, the reader of config.json says what is missing
             return None, {} if known is None else {"mm_vision_config": known}
         return find_tower(name, folders[0]), {}
     _LOG.warning(
         "%s does not describe its vision tower%s, so the shapes of its weights do: %d px in patches of %d, width %d, "
-        "%d blocks of %d heads, %s. If heads or activation are others, name the tower with --vision-tower.",
+        "%d blocks of %d heads, %s. If its heads or activation differ, name the tower with --vision-tower.",
         folders[0],
         f" '{name}', which cannot be found" if name else "",
         *(rebuilt[key] for key in ("image_size", "patch_size", "hidden_size", "num_hidden_layers")),
@@ -79,11 +82,11 @@ def find_description(
 def describe_tower(
     shapes: Mapping[str, tuple[int, ...]], name: str, known_towers: Mapping[str, dict[str, Any]]
 ) -> dict[str, Any] | None:
-    """CLIPVisionConfig's values for weights of these shapes; None where they are not a whole CLIP tower's.
+    """CLIPVisionConfig's values for weights of these shapes; None if they are not a complete CLIP tower's.
 
     Args:
         shapes: by the tower's own names, such as ``embeddings.class_embedding``.
-        name: what the checkpoint calls its tower; "" if it does not.
+        name: the tower's name in the checkpoint; "" if it has none.
     """
     width = (shapes.get("embeddings.class_embedding") or (0,))[0]
     patch = shapes.get("embeddings.patch_embedding.weight", ())
@@ -105,7 +108,9 @@ def describe_tower(
     known = next((tower for tower in known_towers.values() if _is_same(tower, sizes)), None)
     if known is not None:
         return dict(known)
-    if "post_layernorm.weight" not in shapes:  # blocks may be gone with it, and layers are counted from the end
+    if (
+        "post_layernorm.weight" not in shapes
+    ):  # blocks may be missing too, and mm_vision_select_layer counts from the end
         return None
     heads = _HEADS.get((width, len(blocks))) or max(1, width // _HEAD_WIDTH)
     if width % heads or (width > _HEAD_WIDTH and width % _HEAD_WIDTH):
@@ -115,6 +120,6 @@ def describe_tower(
 
 
 def _is_same(tower: Mapping[str, Any], sizes: Mapping[str, int]) -> bool:
-    """Whether a well-known tower has these sizes; it may lack blocks at its end, which LLaVA never runs."""
+    """Whether a known tower has these sizes; up to two last blocks, which LLaVA does not run, may be missing."""
     blocks = tower["num_hidden_layers"]
     return {**tower, **sizes, "num_hidden_layers": blocks} == tower and 0 <= blocks - sizes["num_hidden_layers"] <= 2

@@ -1,20 +1,19 @@
 """The models: Transformers' Llama, Mistral and Qwen2 with a vision tower, a projector and a merge in front.
 
-Two mixins hold all that LLaVA adds, ``LlavaMetaModel`` (the modules) and ``LlavaMetaForCausalLM`` (where images go
-among the words; how they are encoded is in ``images``); the classes at the end only name their parts. Parameter names
-are those of the original checkpoints. ``forward`` and ``generate`` reach images through ``encode_images`` and
-``prepare_inputs_labels_for_multimodal`` alone, so replacing either method on ``LlavaMetaForCausalLM`` or on a model
-changes both.
+Two mixins hold all that LLaVA adds: ``LlavaMetaModel`` (the modules) and ``LlavaMetaForCausalLM`` (``forward`` and
+``generate`` with images; ``image_encoder`` encodes them). The classes at the end only combine them with Transformers'.
+Parameter names are those of the original checkpoints. ``forward`` and ``generate`` reach images only through
+``encode_images`` and ``prepare_inputs_labels_for_multimodal``, so replacing either method changes both;
+``replacements`` lists what else may be replaced.
 
-Shape letters: B rows of the batch, L positions of the longest row, P positions of all images together, C width of the
-language model, V vocabulary.
+Shape letters: B rows of the batch, L positions of the longest row, P positions of all images, C width of the language
+model, V vocabulary.
 
 Source: haotian-liu/LLaVA@c121f04 llava/model/llava_arch.py and llava/model/language_model/llava_llama.py.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
@@ -34,7 +33,6 @@ from transformers import (
     Qwen2ForCausalLM,
     Qwen2Model,
 )
-from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from llava.constants import (
@@ -56,31 +54,33 @@ from llava.model.arguments import (
     note_padding,
 )
 from llava.model.attention_switch import ShowsAttention, showing_attention
-from llava.model.hooks import Picklable
 from llava.model.image_encoder import ImageEncoder, find_videos
-from llava.model.merge import move_padding_left, splice
+from llava.model.newline import add_newline, reset_newline
 from llava.model.projector import build_vision_projector
+from llava.model.projector_file import load_projector, read_token_rows
+from llava.model.recorders import Picklable
+from llava.model.splice import move_padding_left, splice
 from llava.model.vision import VisionTower, build_vision_tower
 
-# The mixins lean on the classes that they are mixed into; at run time they have no base of their own.
+# The mixins use methods of the classes that they are combined with; at run time they have no base class.
 if TYPE_CHECKING:
     from transformers import PreTrainedModel as _MixedInto
 else:
     _MixedInto = object
 
-# Of a tower, what a device map must not tear apart: what adds its input to its output, or uses its own parameters.
+# Modules of a tower that a device map must not split: they have a residual connection or parameters of their own.
 _UNSPLIT = ("CLIPEncoderLayer", "CLIPVisionEmbeddings", "SiglipEncoderLayer", "SiglipVisionEmbeddings")
 
-# True while Transformers builds a model without memory only to fill it from files.
+# True while Transformers builds a model on the meta device whose weights it then reads from files.
 _is_read_from_files: ContextVar[bool] = ContextVar("_is_read_from_files", default=False)
 
 
 class LlavaMetaModel(ShowsAttention, _MixedInto):
-    """Adds ``vision_tower``, ``mm_projector`` and, for unpadding merges, ``image_newline`` to a decoder.
+    """Adds ``vision_tower``, ``mm_projector`` and, for merges with newlines, ``image_newline`` to a decoder.
 
     They exist if ``config`` names a tower (``mm_vision_tower``) or describes one (``mm_vision_config``); otherwise the
-    model is a plain language model until ``initialize_vision_modules``. The tower's layers are built here only if
-    the checkpoint holds their weights; see ``VisionTower``. A model that is made on the meta device has them all.
+    model is a plain language model until ``initialize_vision_modules``. The tower's layers are built here only if the
+    checkpoint holds their weights (see ``VisionTower``), or if the model is built on the meta device.
     """
 
     def __init__(self, config: Any) -> None:
@@ -88,29 +88,26 @@ class LlavaMetaModel(ShowsAttention, _MixedInto):
         if getattr(config, "mm_vision_tower", None) or getattr(config, "mm_vision_config", None):
             tower = build_vision_tower(config, delay_load=True)
             is_described_only = self.embed_tokens.weight.is_meta and not _is_read_from_files.get()
-            if is_described_only and isinstance(tower, VisionTower):  # it may be another's
+            if is_described_only and isinstance(tower, VisionTower):  # build_vision_tower may have been replaced
                 tower.build_empty()
             self.vision_tower: VisionTower | list[VisionTower] = tower
             if getattr(config, "mm_hidden_size", None) is None:
                 config.mm_hidden_size = tower.hidden_size
             self.mm_projector = build_vision_projector(config)
-            if "unpad" in getattr(config, "mm_patch_merge_type", "flat"):
-                newline_C = torch.randn(config.hidden_size, dtype=self.dtype) / math.sqrt(config.hidden_size)
-                self.image_newline = nn.Parameter(newline_C)
-        # A tower's block stays on one device too when a device map spreads the model.
+            add_newline(self)
+        # A device map must not split a tower's blocks either.
         self._no_split_modules = {*(getattr(self, "_no_split_modules", None) or ()), *_UNSPLIT}
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
         super()._init_weights(module)
-        # Transformers asks for this where a checkpoint has no newline of its own.
-        if isinstance(module, LlavaMetaModel) and getattr(module, "image_newline", None) is not None:
-            init.normal_(module.image_newline, mean=0.0, std=1 / math.sqrt(module.config.hidden_size))
+        if isinstance(module, LlavaMetaModel):
+            reset_newline(module)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
-        """Moves and casts everything, but leaves the rotary frequencies in float32.
+        """Moves and casts everything except the rotary frequencies, which are moved but stay in float32.
 
-        Rounded to half precision they move a logit at position 2400 by 0.2 to 2.0 instead of 0.02.
+        Rounding them to half precision changes a logit at position 2400 by 0.2 to 2.0 instead of 0.02.
         """
         exact = dict(self.rotary_emb.named_buffers())
         super()._apply(fn, recurse)
@@ -120,18 +117,22 @@ class LlavaMetaModel(ShowsAttention, _MixedInto):
         return self
 
     def get_vision_tower(self) -> VisionTower | None:
-        # Under FSDP the tower hides from the module tree in a list of one.
+        """The vision tower; None where the model has none."""
+        # For FSDP the tower is kept out of the module tree, in a list of one.
         tower = getattr(self, "vision_tower", None)
         return tower[0] if isinstance(tower, list) else tower
 
     def initialize_vision_modules(self, model_args: Any, fsdp: Sequence[Any] | None = None) -> None:
-        """Gives a language model its eyes, before training: tower, projector, newline, and the config that names them.
+        """Adds tower, projector and newline vector to a language model before training, and writes them to its config.
 
         Reads from ``model_args``: ``vision_tower``, ``mm_vision_select_layer``, ``mm_vision_select_feature``,
         ``mm_patch_merge_type``, and optionally ``mm_projector_type``, ``mm_vision_config`` and
-        ``pretrain_mm_mlp_adapter`` (a file of projector weights, ``.bin`` or ``.safetensors``). Modules that exist
-        already are kept, and the projector's weights are set free to learn. With ``fsdp`` non-empty a new tower is
-        kept out of the module tree.
+        ``pretrain_mm_mlp_adapter`` (a ``.bin`` or ``.safetensors`` file). Existing modules are kept, and the projector
+        is made trainable. If ``fsdp`` is not empty, a new tower is kept out of the module tree.
+
+        Raises:
+            UsageError: the tower or the projector type is unknown.
+            CheckpointError: ``pretrain_mm_mlp_adapter`` holds no projector.
         """
         config = self.config
         config.mm_vision_tower = model_args.vision_tower
@@ -154,28 +155,26 @@ class LlavaMetaModel(ShowsAttention, _MixedInto):
         weights = self.embed_tokens.weight
         if getattr(self, "mm_projector", None) is None:
             self.mm_projector = build_vision_projector(config).to(device=weights.device, dtype=weights.dtype)
-            if "unpad" in config.mm_patch_merge_type:
-                newline_C = torch.randn(config.hidden_size, device=weights.device, dtype=weights.dtype)
-                self.image_newline = nn.Parameter(newline_C / math.sqrt(config.hidden_size))
+            add_newline(self)
         self.mm_projector.requires_grad_(True)
 
         adapter_file = getattr(model_args, "pretrain_mm_mlp_adapter", None)
         if adapter_file is not None:
-            _load_adapter(self, adapter_file)
+            load_projector(self.mm_projector, adapter_file)
 
 
 class LlavaMetaForCausalLM(Picklable, ImageEncoder, _MixedInto):
-    """What images mean to a language model: how they are encoded, placed among tokens, learned and asked about."""
+    """A mixin for causal language models: ``forward``, ``generate`` and ``from_pretrained`` with images."""
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
-        """Transformers' ``from_pretrained``, with the tower frozen as it is after construction, and never random.
+        """The model, from Transformers' ``from_pretrained``, with its tower frozen and never with random weights.
 
-        A tower whose weights lie elsewhere, as LLaVA-1.5's do, has no layers until ``get_vision_tower().load_model()``.
-        ``load_pretrained_model`` reads everything at once.
+        A tower whose weights are not in the checkpoint, such as LLaVA-1.5's, has no layers until its ``load_model()``
+        is called. ``load_pretrained_model`` loads everything at once.
 
         Raises:
-            CheckpointError: config.json says that the tower's weights are inside, but they are not.
+            CheckpointError: config.json says that the checkpoint holds the tower's weights, but it does not.
         """
         wants_info = kwargs.pop("output_loading_info", False)
         token = _is_read_from_files.set(True)
@@ -184,7 +183,7 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, _MixedInto):
         finally:
             _is_read_from_files.reset(token)
         tower = model.get_vision_tower()
-        if isinstance(tower, VisionTower) and tower.is_loaded:  # it may be another's
+        if isinstance(tower, VisionTower) and tower.is_loaded:  # build_vision_tower may have been replaced
             tower.requires_grad_(False)
             needed = {f"model.vision_tower.{name}" for name in tower.names_of_used_weights()}
             missing = sorted(needed.intersection(info["missing_keys"]))
@@ -207,20 +206,19 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, _MixedInto):
         image_sizes: Any = None,
         modalities: Any = None,
     ) -> tuple[Any, ...]:
-        """Replaces every image slot (-200) of ``input_ids`` [B, L] by its image's positions.
+        """Inputs in which every image slot (-200) of ``input_ids`` [B, L] is replaced by its image's positions.
 
-        Returns (input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels). Where there is
-        nothing to replace (no tower, no image in ``images``, one new token of a running generation) they come back as
-        given and ``inputs_embeds`` is None; otherwise ``input_ids`` is None. Rows are padded on the right, or on the
-        left if ``config.tokenizer_padding_side`` is "left". Labels are IGNORE_INDEX at image positions and padding.
-        What was given as None comes back as None, but a mask appears if rows come out of unequal length, and
-        position ids do if these rows are padded on the left: without them the padding would be read as text.
-        The rows are cut on the right at ``config.tokenizer_model_max_length`` only if
-        ``config.truncate_to_model_max_length`` is true, as the original always did.
+        Returns (input_ids, position_ids, attention_mask, past_key_values, inputs_embeds, labels). If there is nothing
+        to replace (no tower, no images, one new token of a running generation), all are returned as given and
+        ``inputs_embeds`` is None; otherwise ``input_ids`` is None. Rows are padded on the right, or on the left if
+        ``config.tokenizer_padding_side`` is "left". Labels are IGNORE_INDEX at image positions and padding. None stays
+        None, except that a mask is made if the rows have unequal lengths, and position ids if these rows are padded on
+        the left, because padding would otherwise be read as text. Rows are cut on the right at
+        ``config.tokenizer_model_max_length``, as in the original, if ``config.truncate_to_model_max_length`` is true.
 
-        Images are used in the order of the slots. A row without a slot uses none, unless there are as many
-        images as slots and such rows together: then each of these rows passes over one, which is how the original
-        keeps the vision tower in the graph of a text-only sample.
+        Images are used in the order of the slots. A row without a slot uses no image, unless there are as many images
+        as slots and such rows together: then each of these rows skips one, which is how the original keeps the vision
+        tower in the graph of a text-only sample.
 
         Raises:
             UsageError: the number of images fits neither count, sizes are missing, or an id has no embedding.
@@ -241,16 +239,8 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, _MixedInto):
         cuts = getattr(self.config, "truncate_to_model_max_length", False)
         limit = getattr(self.config, "tokenizer_model_max_length", None) if cuts else None
         pads_left = getattr(self.config, "tokenizer_padding_side", "right") == "left"
-        merged = splice(
-            input_ids,
-            attention_mask,
-            labels,
-            features_PC,
-            num_positions,
-            self.get_model().embed_tokens,
-            limit,
-            pads_left,
-        )
+        embed = self.get_model().embed_tokens
+        merged = splice(input_ids, attention_mask, labels, features_PC, num_positions, embed, limit, pads_left)
         is_ragged = not bool(merged.mask_BL.all())
         if attention_mask is not None or is_ragged:
             attention_mask = merged.mask_BL.to(torch.bool if attention_mask is None else attention_mask.dtype)
@@ -274,13 +264,13 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, _MixedInto):
         logits_at_targets_only: bool = False,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
-        """One pass over prompts and images; with ``labels`` also the mean loss of the next token, in float32.
+        """Logits for prompts with images; with ``labels`` also the mean next-token loss, in float32.
 
-        ``input_ids`` and ``labels`` [B, L] carry -200 where an image goes, so logits [B, L merged, V] are longer.
-        ``logits_at_targets_only`` (with ``labels``) computes logits for the positions that the loss sees and for no
-        others: the same loss from [targets, V], where most of a training sample is images and questions.
-        ``modalities``: see ``generate``. Further keywords go to Transformers (``output_hidden_states``, ...); a call
-        with ``output_attentions`` runs eager, since no other attention makes the weights.
+        ``input_ids`` and ``labels`` [B, L] have -200 where an image goes, so logits [B, L merged, V] are longer.
+        ``logits_at_targets_only`` (with ``labels``) computes logits only at the loss's targets: the same loss from
+        [targets, V], which is cheaper because most of a training sample is images and questions. ``modalities``: see
+        ``generate``. Further keywords go to Transformers; a call with ``output_attentions`` runs eager attention, the
+        only one that returns the weights. Raises UsageError as ``prepare_inputs_labels_for_multimodal`` does.
         """
         videos = {"modalities": modalities} if find_videos(modalities) else {}
         is_merged = False
@@ -325,10 +315,10 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, _MixedInto):
         inputs_embeds: Any = None,
         **kwargs: Any,
     ) -> dict[str, Any]:
-        """What one step hands to ``forward``; ``images`` and ``image_sizes`` go along.
+        """The arguments of one step's ``forward``; ``images`` and ``image_sizes`` are passed on.
 
-        In a loop of the caller's own it leaves out what the cache holds, and takes embeddings for the first step alone,
-        as the originals' did: Transformers asks its own loops to say both.
+        In a caller's own loop, ids that the cache holds are dropped, and embeddings are used in the first step only, as
+        in the original. Transformers' own loops say both explicitly.
         """
         if "is_first_iteration" not in kwargs and kwargs.get("next_sequence_length") is None:
             input_ids = leave_out_held(input_ids, past_key_values, attention_mask)
@@ -351,18 +341,18 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, _MixedInto):
         modalities: str | Sequence[str] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """New tokens only, [B, up to max_new_tokens], for prompts ``inputs`` [B, L] with -200 where an image goes.
+        """The new tokens only, [B, up to max_new_tokens], for prompts ``inputs`` [B, L] with -200 where an image goes.
 
-        A batch is padded on the left inside, whichever side ``inputs`` and ``config.tokenizer_padding_side`` pad
-        on: continuing a row behind its own padding gives garbage. ``attention_mask`` [B, L] says what is padding
-        in ``inputs``; without it everything is read as text. ``modalities`` is LLaVA-NeXT's: "image", "text" or "video"
-        for each of ``images``; only "video" changes anything, and what is left unsaid is an image. Further keywords
-        are those of Transformers' ``generate``. ``inputs_embeds`` [B, L, C] are prompts that the caller merged, as
-        research does that replaces this method and calls ``super(LlavaLlamaForCausalLM, self).generate``.
+        The batch is padded on the left internally, whichever side ``inputs`` and ``config.tokenizer_padding_side`` pad
+        on, because a row cannot be continued after its own padding. ``attention_mask`` [B, L] is zero on the padding
+        of ``inputs``; without it everything is read as text. ``modalities`` is LLaVA-NeXT's: "image", "text" or "video"
+        for each of ``images``; only "video" changes anything, and missing entries are images. Further keywords are
+        those of Transformers' ``generate``. ``inputs_embeds`` [B, L, C] are prompts that the caller merged, as in
+        research that replaces this method and calls ``super(LlavaLlamaForCausalLM, self).generate``.
 
         Raises:
-            UsageError: ``inputs`` and ``inputs_embeds`` are missing or both given, images and prompts disagree, a
-                modality is another one, or Transformers cannot do what is asked with embeddings; see ``arguments``.
+            UsageError: both or neither of ``inputs`` and ``inputs_embeds`` are given, images and prompts disagree, a
+                modality is unknown, or Transformers cannot do this with embeddings; see ``arguments``.
         """
         videos = {"modalities": modalities} if find_videos(modalities) else {}
         if inputs is None:
@@ -370,7 +360,7 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, _MixedInto):
         embeds_BLC = kwargs.pop("inputs_embeds", None)
         if (inputs is None) == (embeds_BLC is None):
             raise UsageError(
-                "generate takes either token ids (`inputs`), whose image slots are filled in here, or `inputs_embeds`."
+                "generate takes either token ids (`inputs`), whose image slots it fills, or `inputs_embeds`."
             )
         check_generation(kwargs, self.config.vocab_size)
         position_ids = kwargs.pop("position_ids", None)
@@ -385,25 +375,25 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, _MixedInto):
             if embeds_BLC is None:
                 embeds_BLC = self.get_input_embeddings()(ids_BL.masked_fill(mask_BL == 0, 0))
         elif images is not None:
-            raise UsageError("images came with `inputs_embeds`, which hold them already: leave them out, or give ids.")
+            raise UsageError("images came with `inputs_embeds`, which hold them already: omit them, or pass ids.")
         elif mask_BL is None:
             mask_BL = torch.ones(embeds_BLC.shape[:2], dtype=torch.long, device=embeds_BLC.device)
         check_room(kwargs, embeds_BLC.shape[1])
         moved_BLC, moved_BL = move_padding_left(embeds_BLC, mask_BL)
-        # Positions of ids do not count images; those of embeddings hold as long as nothing is moved.
+        # Position ids of token ids do not count images; those of embeddings are valid unless padding was moved.
         if inputs is None and position_ids is not None and moved_BL is mask_BL:
             kwargs["position_ids"] = position_ids
         asked = kwargs.get("output_attentions")
         if asked is None:
             asked = getattr(kwargs.get("generation_config") or self.generation_config, "output_attentions", None)
-        with showing_attention(self.config, asked):  # also while Transformers makes masks ahead of the layers
+        with showing_attention(self.config, asked):  # here too, because generate makes masks before the layers run
             return super().generate(inputs_embeds=moved_BLC, attention_mask=moved_BL, **kwargs)
 
     def initialize_vision_tokenizer(self, model_args: Any, tokenizer: Any) -> None:
-        """Adds ``<im_patch>`` and ``<im_start>``, ``<im_end>`` where ``model_args`` asks for them, with embeddings.
+        """Adds the tokens ``<im_patch>`` and ``<im_start>``, ``<im_end>`` if ``model_args`` asks for them.
 
-        The rows of the two start and end tokens begin as the mean of all older rows. When only the projector is
-        tuned, the input rows learn and the output rows do not.
+        The embeddings of the start and end tokens are initialised with the mean of all older rows. If only the
+        projector is trained, the input embeddings are trained too, and the output embeddings are frozen.
 
         Raises:
             CheckpointError: ``pretrain_mm_mlp_adapter`` has no embedding rows that fit the new tokens.
@@ -420,62 +410,51 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, _MixedInto):
                 table_VC[-num_new:] = table_VC[:-num_new].mean(dim=0, keepdim=True)
             adapter_file = getattr(model_args, "pretrain_mm_mlp_adapter", None)
             if adapter_file is not None and num_new:
-                tables[0][-num_new:] = _read_token_rows(adapter_file, num_new, tables[0].shape)
+                tables[0][-num_new:] = read_token_rows(adapter_file, num_new, tables[0].shape)
         if tunes_projector_only and (model_args.mm_use_im_start_end or model_args.mm_use_im_patch_token):
             self.get_input_embeddings().requires_grad_(bool(model_args.mm_use_im_start_end))
             self.get_output_embeddings().requires_grad_(False)
 
 
-def _read_adapter(file: str) -> dict[str, torch.Tensor]:
-    if str(file).endswith(".safetensors"):
-        from safetensors.torch import load_file
-
-        return load_file(file)
-    return torch.load(file, map_location="cpu", weights_only=True)
-
-
-def _load_adapter(model: LlavaMetaModel, file: str) -> None:
-    weights = {
-        name.split("mm_projector.")[1]: value for name, value in _read_adapter(file).items() if "mm_projector." in name
-    }
-    if not weights:
-        raise CheckpointError(f"{file} holds no projector: none of its names contains 'mm_projector.'.")
-    model.mm_projector.load_state_dict(weights)
-
-
-def _read_token_rows(file: str, num_new: int, table_shape: torch.Size) -> torch.Tensor:
-    rows_VC = _read_adapter(file).get("model.embed_tokens.weight")
-    if rows_VC is None or (rows_VC.shape != table_shape and len(rows_VC) != num_new):
-        found = "no model.embed_tokens.weight" if rows_VC is None else f"{len(rows_VC)} embedding rows"
-        raise CheckpointError(f"{file} holds {found}, but {num_new} new rows or all {table_shape[0]} are needed.")
-    return rows_VC[-num_new:]
-
-
 class LlavaConfig(LlamaConfig):
+    """The configuration of LLaVA on Llama."""
+
     model_type = "llava_llama"
 
 
 class LlavaMistralConfig(MistralConfig):
+    """The configuration of LLaVA on Mistral."""
+
     model_type = "llava_mistral"
 
 
 class LlavaQwenConfig(Qwen2Config):
+    """The configuration of LLaVA on Qwen2."""
+
     model_type = "llava_qwen"
 
 
 class LlavaLlamaModel(LlavaMetaModel, LlamaModel):
+    """Llama's decoder with a vision tower and a projector, without a head."""
+
     config_class = LlavaConfig
 
 
 class LlavaMistralModel(LlavaMetaModel, MistralModel):
+    """Mistral's decoder with a vision tower and a projector, without a head."""
+
     config_class = LlavaMistralConfig
 
 
 class LlavaQwenModel(LlavaMetaModel, Qwen2Model):
+    """Qwen2's decoder with a vision tower and a projector, without a head."""
+
     config_class = LlavaQwenConfig
 
 
 class LlavaLlamaForCausalLM(LlavaMetaForCausalLM, LlamaForCausalLM):
+    """LLaVA on Llama and Vicuna."""
+
     config_class = LlavaConfig
 
     def __init__(self, config: LlavaConfig) -> None:
@@ -484,6 +463,8 @@ class LlavaLlamaForCausalLM(LlavaMetaForCausalLM, LlamaForCausalLM):
 
 
 class LlavaMistralForCausalLM(LlavaMetaForCausalLM, MistralForCausalLM):
+    """LLaVA on Mistral."""
+
     config_class = LlavaMistralConfig
 
     def __init__(self, config: LlavaMistralConfig) -> None:
@@ -492,6 +473,8 @@ class LlavaMistralForCausalLM(LlavaMetaForCausalLM, MistralForCausalLM):
 
 
 class LlavaQwenForCausalLM(LlavaMetaForCausalLM, Qwen2ForCausalLM):
+    """LLaVA on Qwen2."""
+
     config_class = LlavaQwenConfig
 
     def __init__(self, config: LlavaQwenConfig) -> None:
@@ -500,7 +483,7 @@ class LlavaQwenForCausalLM(LlavaMetaForCausalLM, Qwen2ForCausalLM):
 
 
 def _build_causal(model: Any, decoder: Any) -> None:
-    # What the three parents' constructors do, around our decoder instead of theirs.
+    # The same as in the constructors of Transformers' three classes, but with our decoder.
     model.model = decoder
     model.vocab_size = model.config.vocab_size
     model.lm_head = nn.Linear(model.config.hidden_size, model.config.vocab_size, bias=False)
@@ -512,6 +495,6 @@ for _config, _model in (
     (LlavaMistralConfig, LlavaMistralForCausalLM),
     (LlavaQwenConfig, LlavaQwenForCausalLM),
 ):
-    # Evaluation harnesses register the same names themselves, before or after: neither may fail.
+    # Evaluation harnesses register the same names, before or after this; neither may fail.
     AutoConfig.register(_config.model_type, _config, exist_ok=True)
     AutoModelForCausalLM.register(_config, _model, exist_ok=True)

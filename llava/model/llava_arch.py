@@ -1,7 +1,7 @@
 """Front door: the original's names for what LLaVA adds to a language model.
 
-Whoever assigns to one of ``_REPLACED`` here, as research on towers and on token pruning does, replaces it where models
-call it.
+An assignment to a name in ``replacements.LOOKED_UP_IN``, as in research on towers and on token pruning, replaces the
+function that models call.
 """
 
 import sys
@@ -16,11 +16,10 @@ from llava.constants import (
     IMAGE_TOKEN_INDEX,
 )
 from llava.image.pixels import get_anyres_image_grid_shape
-from llava.model import llava, merge
 from llava.model.llava import LlavaMetaForCausalLM, LlavaMetaModel
-from llava.model.merge import unpad_image
 from llava.model.multimodal_resampler.builder import build_vision_resampler
 from llava.model.projector import build_vision_projector
+from llava.model.replacements import LOOKED_UP_IN, unpad_image
 from llava.model.vision import build_vision_tower
 
 __all__ = [
@@ -38,20 +37,12 @@ __all__ = [
     "unpad_image",
 ]
 
-# The module in which models look each of these names up.
-_REPLACED: dict[str, ModuleType] = {
-    "build_vision_projector": llava,
-    "build_vision_tower": llava,
-    "get_anyres_image_grid_shape": merge,
-    "unpad_image": merge,
-}
-
 
 class _Door(ModuleType):
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        if name in _REPLACED:
-            setattr(_REPLACED[name], name, value)
+        if name in LOOKED_UP_IN:
+            setattr(sys.modules[LOOKED_UP_IN[name]], name, value)
 
 
 sys.modules[__name__].__class__ = _Door

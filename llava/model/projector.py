@@ -1,7 +1,7 @@
-"""Carries image features into the language model's embedding space.
+"""The projector, which maps image features to the language model's embedding space.
 
-The projector is position-wise: it neither mixes nor counts features. Parameter names follow the released
-checkpoints (``mm_projector.0``, ``mm_projector.2``), so the layers sit in an ``nn.Sequential``.
+It works on each feature alone, whatever their number. Parameter names are those of the released checkpoints
+(``mm_projector.0``, ``mm_projector.2``), so the layers are in an ``nn.Sequential``.
 
 Source: haotian-liu/LLaVA@c121f04 llava/model/multimodal_projector/builder.py; LLaVA-VL/LLaVA-NeXT@df17966, the same
 file, for the residual blocks.
@@ -19,45 +19,46 @@ from llava.errors import UsageError
 
 
 class IdentityMap(nn.Module):
-    """A projector that hands the features on as they are; it takes and ignores further arguments."""
+    """A projector that returns the features unchanged; further arguments are ignored."""
 
     def forward(self, features: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         return features
 
     @property
     def config(self) -> dict[str, str]:
+        """The configuration that builds this projector."""
         return {"mm_projector_type": "identity"}
 
 
 def _fit(features: torch.Tensor, weight: Any) -> torch.Tensor:
     """The features in the dtype of a projector's weight.
 
-    A tower answers in the dtype of its pixels, and forks of the original hand it half precision wherever they run,
-    with float32 weights on a CPU too. A quantized weight stores integers and takes the dtype it is given; so does every
-    layer under autocast.
+    A tower returns features in the dtype of its pixels, and forks of the original pass half precision everywhere, even
+    with float32 weights on a CPU. Quantized weights are integers and take any float dtype, and so does every layer
+    under autocast.
     """
     if torch.is_autocast_enabled(features.device.type) or not weight.is_floating_point():
         return features
     return features.to(weight.dtype)
 
 
-# Named as what they are, so that a printed model is the original's.
+# Named like torch's classes, so that a printed model looks like the original's.
 class Linear(nn.Linear):
-    """One layer; takes features of any float dtype."""
+    """A linear layer that takes features of any float dtype."""
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return super().forward(_fit(features, self.weight))
 
 
 class Sequential(nn.Sequential):
-    """Several layers; takes features of any float dtype."""
+    """A sequence of layers that takes features of any float dtype."""
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         return super().forward(_fit(features, next(self.parameters())))
 
 
 class SimpleResBlock(nn.Module):
-    """A block that adds two layers of what it normalised to what it normalised."""
+    """A layer norm, then a residual MLP of two layers: x = norm(x); x + mlp(x)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -70,15 +71,15 @@ class SimpleResBlock(nn.Module):
 
 
 def build_vision_projector(config: Any, delay_load: bool = False, **kwargs: Any) -> nn.Module:
-    """The projector named by ``config.mm_projector_type``: ``linear`` (default), ``identity``, or an MLP.
+    """The projector of the type ``config.mm_projector_type``: ``linear`` (default), ``identity``, or an MLP.
 
-    ``mlp{N}x_gelu`` has N layers; ``mlp{N}x_res{M}x_gelu`` has M ``SimpleResBlock`` behind them.
+    ``mlp{N}x_gelu`` has N layers; ``mlp{N}x_res{M}x_gelu`` has M ``SimpleResBlock`` after them.
 
-    Reads ``config.mm_hidden_size`` (what the tower gives) and ``config.hidden_size`` (what the language model
-    takes). ``delay_load`` and further keywords are accepted because callers of the original pass them.
+    Reads ``config.mm_hidden_size`` (the width of the tower's features) and ``config.hidden_size`` (the language
+    model's). ``delay_load`` and further keywords are accepted because callers of the original pass them.
 
     Raises:
-        UsageError: the type is none of these.
+        UsageError: the type is unknown.
     """
     kind = getattr(config, "mm_projector_type", "linear")
     if kind == "identity":

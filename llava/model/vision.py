@@ -1,11 +1,12 @@
-"""Sees: the pixels of tiles become features, one vector per patch.
+"""Vision towers: the pixels of tiles become features, one vector per patch.
 
-A tower is CLIP's or SigLIP's vision transformer, read at an inner layer. The blocks behind that layer and the last norm
-never run, unless somebody watches them; CLIP's are kept all the same (a checkpoint holds their weights), SigLIP's are
-not, as in LLaVA-NeXT. Nothing here knows about grids, padding or prompts.
+A tower is CLIP's or SigLIP's vision transformer, read at the hidden state ``mm_vision_select_layer``
+(``count_blocks_run``): -2, LLaVA's value, is the output of the last block but one. The blocks after it and the last
+norm do not run, unless one of them has a hook or was replaced. CLIP's are kept, because a checkpoint holds their
+weights; SigLIP's are removed, as in LLaVA-NeXT. CLIP's CLS is dropped in one place, ``CLIPVisionTower.drop_cls``,
+unless ``mm_vision_select_feature`` is "cls_patch". Grids, padding and prompts belong to other files.
 
-Shape letters: T tiles, P patches of one tile (+1 where the class position is kept), D width of the tower,
-S side of a tile in pixels.
+Shape letters: T tiles, P patches of one tile (+1 where CLS is kept), D width of the tower, S side of a tile in px.
 
 Source: haotian-liu/LLaVA@c121f04 llava/model/multimodal_encoder/{builder,clip_encoder}.py; LLaVA-VL/LLaVA-NeXT@df17966
 llava/model/multimodal_encoder/siglip_encoder.py; transformers 5.23 models/clip and models/siglip.
@@ -27,35 +28,36 @@ from llava.config import DEFAULT_SCALES, find_tower_folder, read_tower_config
 from llava.errors import UsageError
 from llava.image.pixels import SIGLIP_MEAN, SIGLIP_STD, ImageProcessor
 from llava.model.encoders import CLIPVisionModel, SiglipVisionModel
-from llava.model.hooks import Picklable, has_global_hook, has_hook
+from llava.model.recorders import Picklable
+from llava.model.replacements import is_tower_watched
 from llava.towers import KNOWN_TOWERS, describe_foreign_tower, is_siglip
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# Where the forward of every module that may be passed over is defined; any other was put there by somebody.
-_OWN_HOMES = ("llava.model.encoders", "transformers.", "torch.")
-
 
 class VisionTower(Picklable, nn.Module):
-    """A tower as LLaVA reads it: one inner layer of a vision transformer. Its subclasses say of which.
+    """One inner hidden state of a vision transformer, as features; the subclasses are CLIP's and SigLIP's.
 
     Args:
         vision_tower: a folder or a hub id.
         args: an object with ``mm_vision_select_layer`` (negative counts from the end: -2 of 24 blocks is the output
             of block 23), and optionally ``mm_vision_select_feature`` (``patch`` or ``cls_patch``),
             ``mm_vision_config`` (the tower's own configuration as a dict) and ``unfreeze_mm_vision_tower``.
-        delay_load: leave the weights to a later ``load_model`` or to the checkpoint around this tower. The layers
-            are then built empty if ``args`` says that the checkpoint holds them (``mm_vision_config`` or
+        delay_load: leave the weights to a later ``load_model`` or to the checkpoint of the model. The layers are built
+            with random weights if ``args`` says that the checkpoint holds them (``mm_vision_config`` or
             ``unfreeze_mm_vision_tower``), else not at all.
 
-    The tower's parameters start frozen; a trainer that wants to move them says ``requires_grad_(True)``.
-    Loaded in float32 unless its own files say otherwise.
+    The parameters are frozen; a trainer calls ``requires_grad_(True)`` to train them. The dtype is float32 unless the
+    tower's own files say otherwise.
+
+    Raises:
+        UsageError: ``mm_vision_select_feature`` has another value.
     """
 
     config_class: ClassVar[Any]
     model_class: ClassVar[Any]
-    vision_tower: Any  # a model_class, unless somebody put another in its place
+    vision_tower: Any  # a model_class, unless it was replaced
 
     def __init__(self, vision_tower: str, args: Any, delay_load: bool = False) -> None:
         super().__init__()
@@ -83,12 +85,12 @@ class VisionTower(Picklable, nn.Module):
 
     @classmethod
     def usual_processor(cls, tile_px: int) -> ImageProcessor:
-        """How images are prepared for such a tower where no file says it."""
+        """The image processor of such a tower where no file describes it."""
         return ImageProcessor(size=tile_px)
 
     @classmethod
     def from_config(cls, vision_config: Mapping[str, Any], args: Any) -> Self:
-        """A tower of the given configuration's values, built without any folder, with random weights."""
+        """A tower with this configuration and random weights, built without a folder."""
         described = SimpleNamespace(
             mm_vision_select_layer=args.mm_vision_select_layer,
             mm_vision_select_feature=getattr(args, "mm_vision_select_feature", "patch"),
@@ -97,7 +99,7 @@ class VisionTower(Picklable, nn.Module):
         return cls("", described, delay_load=True)
 
     def load_model(self, device_map: Any = None) -> None:
-        """Reads the tower's weights and its image processor from the folder or hub id it was named by; once only."""
+        """Loads the tower's weights and its image processor from its folder or hub id; is idempotent."""
         if self.is_loaded:
             return
         self._folder = self._folder or _download_tower(self.vision_tower_name)
@@ -106,10 +108,10 @@ class VisionTower(Picklable, nn.Module):
         self._hold(model)
 
     def build_empty(self) -> None:
-        """The layers without memory, so that a model on the meta device shows its whole tree.
+        """Builds the layers on the meta device, so that a model there has its whole module tree.
 
-        Their weights still have to be read: ``is_loaded`` stays as it is. Nothing happens where that is true, or where
-        only the hub knows what the tower looks like.
+        Their weights still have to be loaded: ``is_loaded`` does not change. Does nothing if it is true, or if only
+        the hub has the tower's configuration.
         """
         is_known = self._given_config is not None or self._folder is not None or self.vision_tower_name in KNOWN_TOWERS
         if is_known and not self.is_loaded:
@@ -121,12 +123,12 @@ class VisionTower(Picklable, nn.Module):
         self.is_loaded = True
 
     def _prepare(self, model: Any) -> Any:
-        """The model as this tower keeps it."""
+        """The model with the changes that this tower needs."""
         return model.requires_grad_(False)
 
     @cached_property
     def cfg_only(self) -> Any:
-        """The tower's configuration, known before any weight is read. It has the attention of the model around it."""
+        """The tower's configuration, available without weights, with the attention implementation of ``args``."""
         if self._given_config is not None:
             config = self.config_class(**self._given_config)
         elif self._folder is None and self.vision_tower_name in KNOWN_TOWERS:
@@ -139,15 +141,15 @@ class VisionTower(Picklable, nn.Module):
 
     @cached_property
     def image_processor(self) -> ImageProcessor:
-        """Prepares images for this tower: as its folder says, else as its kind usually does, at this tile size."""
+        """The tower's image processor: its folder's, else the usual one of its class, at this tile size."""
         if self._folder is not None and (self._folder / "preprocessor_config.json").is_file():
             return ImageProcessor.from_pretrained(self._folder)
         return self.usual_processor(self.image_size)
 
     def forward(self, images: torch.Tensor | list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
-        """Pixels [T, 3, S, S] -> features [T, P, D] of the chosen layer, in the pixels' dtype.
+        """Pixels [T, 3, S, S] -> features [T, P, D] of the selected layer, in the pixels' dtype.
 
-        A list of [3, S, S] or [n, 3, S, S] gives a list of [1 or n, P, D]; it is encoded in one go all the same.
+        A list of [3, S, S] or [n, 3, S, S] gives a list of [1 or n, P, D], and is encoded as one batch.
         """
         if isinstance(images, list):
             tiles = [image if image.ndim == 4 else image[None] for image in images]
@@ -160,68 +162,59 @@ class VisionTower(Picklable, nn.Module):
         hidden_TPD = self.embed(pixels_TCHW)
         for block in body.encoder.layers[: self.num_blocks_run]:
             hidden_TPD = block(hidden_TPD, attention_mask=None)
-        return self.select(hidden_TPD).to(images.dtype)
+        return self.drop_cls(hidden_TPD).to(images.dtype)
 
     def embed(self, pixels_TCHW: torch.Tensor) -> torch.Tensor:
-        """What the first block is given, [T, P, D]: hidden state 0."""
+        """Hidden state 0, the input of the first block: [T, P, D], CLS included."""
         hidden_TPD: torch.Tensor = self.vision_tower.vision_model.embeddings(pixels_TCHW)
         return hidden_TPD
 
-    def select(self, hidden_TPD: torch.Tensor) -> torch.Tensor:
-        """The features, of a layer's positions."""
+    def drop_cls(self, hidden_TPD: torch.Tensor) -> torch.Tensor:
+        """The features [T, P, D] of a hidden state: without CLS, where the tower has one and is not to keep it."""
         return hidden_TPD
 
     def is_watched(self) -> bool:
-        """Whether the whole model has to be called, since somebody would miss the modules that ``forward`` passes over.
-
-        That is: a hook on one of them, another module in its place, or another ``forward``.
-        """
-        model = self.vision_tower
-        body: Any = getattr(model, "vision_model", None)
-        encoder: Any = getattr(body, "encoder", None)
-        around = [model, body, encoder]
-        if type(model) is not self.model_class or not all(map(_is_own, around)) or has_global_hook():
-            return True
-        behind = [body.post_layernorm, *encoder.layers[self.num_blocks_run :]]
-        passed_over = [*around, *(part for module in behind for part in module.modules())]
-        return not all(map(_is_own, passed_over)) or has_hook([*passed_over, encoder.layers])
+        """Whether the whole model has to be called, because a module that ``forward`` skips is watched or replaced."""
+        return is_tower_watched(self)
 
     def feature_select(self, image_forward_outs: Any) -> torch.Tensor:
-        """The chosen layer, [T, P, D], of what ``vision_tower(pixels, output_hidden_states=True)`` returned.
+        """The features [T, P, D] of the selected layer, from ``vision_tower(pixels, output_hidden_states=True)``.
 
-        For code that runs the layers itself, as research on token pruning does; ``forward`` runs only what it needs.
+        For code that runs the whole model itself, as research on token pruning does.
         """
-        # Counted from the front: a checkpoint may have left out the last blocks.
-        return self.select(image_forward_outs.hidden_states[self.num_blocks_run])
+        # Counted from the first block, because a checkpoint may lack the last ones.
+        return self.drop_cls(image_forward_outs.hidden_states[self.num_blocks_run])
 
     @property
     def has_layers(self) -> bool:
-        """Whether the layers exist, with or without their weights; ``is_loaded`` says whether they have them."""
+        """Whether the layers exist; ``is_loaded`` says whether they have their weights."""
         return hasattr(self, "vision_tower")
 
     def names_of_used_weights(self) -> set[str]:
-        """The parameters that ``forward`` runs, by their names below this tower; the others change nothing."""
+        """The names, within this tower, of the parameters that ``forward`` uses."""
         body = self.vision_tower.vision_model
         unused = [body.post_layernorm, *body.encoder.layers[self.num_blocks_run :]]
-        theirs = {id(parameter) for module in unused for parameter in module.parameters()}
-        return {name for name, parameter in self.named_parameters() if id(parameter) not in theirs}
+        unused_ids = {id(parameter) for module in unused for parameter in module.parameters()}
+        return {name for name, parameter in self.named_parameters() if id(parameter) not in unused_ids}
 
     @property
     def num_blocks_run(self) -> int:
-        """How many blocks ``forward`` runs: those before the layer that is read."""
+        """How many blocks ``forward`` runs: those before the selected hidden state."""
         return count_blocks_run(self.select_layer, self.config.num_hidden_layers)
 
     @property
     def dummy_feature(self) -> torch.Tensor:
+        """A feature of zeros [1, D], for callers of the original."""
         return torch.zeros(1, self.hidden_size, device=self.device, dtype=self.dtype)
 
     @property
     def dtype(self) -> torch.dtype:
+        """The dtype of the tower's weights."""
         return self.vision_tower.dtype
 
     @property
     def device(self) -> torch.device:
-        """Where it computes; of layers that are kept elsewhere (accelerate's offload), where they are brought to."""
+        """The device that the tower computes on; with accelerate's offloading, the one that weights are moved to."""
         device: torch.device = self.vision_tower.device
         if device.type != "meta":
             return device
@@ -231,55 +224,61 @@ class VisionTower(Picklable, nn.Module):
 
     @property
     def config(self) -> Any:
+        """The configuration of Transformers' model."""
         return self.vision_tower.config if self.is_loaded else self.cfg_only
 
     @property
     def hidden_size(self) -> int:
+        """The width of a feature, D."""
         return self.config.hidden_size
 
     @property
     def image_size(self) -> int:
+        """The side, px, of the images that the layers take."""
         return self.config.image_size
 
     @property
     def tile_px(self) -> int:
-        """The side of the images it takes."""
+        """The side of a tile, px."""
         return self.image_size
 
     @property
     def patch_px(self) -> int:
-        """The side of what one feature shows, in px of such an image."""
+        """The side, px of the tile, of the square that one feature stands for."""
         return self.tile_px // self.num_patches_per_side
 
     @property
     def num_patches_per_side(self) -> int:
+        """Patches of a tile along one side."""
         return self.config.image_size // self.config.patch_size
 
     @property
     def num_patches(self) -> int:
-        """Patches of one tile; the class position is not counted even where it is kept."""
+        """Patches of one tile; CLS is not counted even where it is kept."""
         return self.num_patches_per_side**2
 
 
 class CLIPVisionTower(VisionTower):
-    """A CLIP tower, with or without the class position (``mm_vision_select_feature``)."""
+    """A CLIP tower, without CLS or with it (``mm_vision_select_feature``)."""
 
     config_class = CLIPVisionConfig
     model_class = CLIPVisionModel
 
     def embed(self, pixels_TCHW: torch.Tensor) -> torch.Tensor:
+        """Hidden state 0, after CLIP's first norm: [T, 1 + P, D]."""
         hidden_TPD: torch.Tensor = self.vision_tower.vision_model.pre_layrnorm(super().embed(pixels_TCHW))
         return hidden_TPD
 
-    def select(self, hidden_TPD: torch.Tensor) -> torch.Tensor:
+    def drop_cls(self, hidden_TPD: torch.Tensor) -> torch.Tensor:
+        """The features [T, P, D] without CLS, which comes first, or with it if ``select_feature`` is "cls_patch"."""
         return hidden_TPD[:, 1:] if self.select_feature == "patch" else hidden_TPD
 
 
 class SigLipVisionTower(VisionTower):
-    """A SigLIP tower, or a fixed-resolution SigLIP2: no class position, and images are squashed to a tile.
+    """A SigLIP tower, or a fixed-resolution SigLIP2: it has no CLS, and images are squashed to a tile.
 
-    As in LLaVA-NeXT the layer that is read is the last but one, whatever ``mm_vision_select_layer`` says, and the last
-    block and the pooling head are left out. Only a tower that ``mm_vision_config`` describes is read where it says.
+    As in LLaVA-NeXT the output of the last block but one is read, whatever ``mm_vision_select_layer`` says, and the
+    last block and the pooling head are removed. Only with ``mm_vision_config`` does ``mm_vision_select_layer`` count.
     """
 
     config_class = SiglipVisionConfig
@@ -297,6 +296,7 @@ class SigLipVisionTower(VisionTower):
 
     @classmethod
     def usual_processor(cls, tile_px: int) -> ImageProcessor:
+        """The image processor of a SigLIP tower where no file describes it: it squashes images to a tile."""
         square = {"height": tile_px, "width": tile_px}
         return ImageProcessor(size=square, do_center_crop=False, image_mean=SIGLIP_MEAN, image_std=SIGLIP_STD)
 
@@ -307,17 +307,17 @@ class SigLipVisionTower(VisionTower):
 
 
 class CLIPVisionTowerS2(CLIPVisionTower):
-    """A CLIP tower that looks at each image in several sizes and joins what it saw patch by patch.
+    """A CLIP tower that encodes each image at several sizes (S2) and concatenates the features patch by patch.
 
-    The image arrives in the largest size. It is scaled to each size, cut into squares of the smallest, and each
-    square is read by the same layers; a size's features, laid out as one map, are averaged down to the map of the
-    smallest. So there are as many features as without this, but ``hidden_size`` is that of CLIP times the sizes.
+    The image arrives at the largest size. It is scaled to each size and cut into squares of the smallest, which all go
+    through the same layers; the features of a size, laid out as one map, are averaged down to the map of the smallest.
+    So there are as many features as without S2, but ``hidden_size`` is CLIP's times the number of sizes.
 
     ``args.s2_scales``: the sizes in px, separated by commas, "336,672,1008" by default: each a multiple of the
-    smallest, which is the size that the layers read. Other arguments are those of ``CLIPVisionTower``.
+    smallest, which is the layers' own image size. Other arguments are those of ``CLIPVisionTower``.
 
     Raises:
-        UsageError: a size is no multiple of the smallest, or ``mm_vision_select_feature`` is not "patch".
+        UsageError: a size is not a multiple of the smallest, or ``mm_vision_select_feature`` is not "patch".
 
     Source: haotian-liu/LLaVA@c121f04 llava/model/multimodal_encoder/clip_encoder.py; bfshi/scaling_on_scales
     s2wrapper/core.py.
@@ -329,19 +329,19 @@ class CLIPVisionTowerS2(CLIPVisionTower):
         self.s2_split_size, self.s2_image_size = self.s2_scales[0], self.s2_scales[-1]
         for side in self.s2_scales:
             if side % self.s2_split_size:
-                raise UsageError(f"s2_scales holds {side} px, which is no multiple of {self.s2_split_size} px.")
+                raise UsageError(f"s2_scales holds {side} px, which is not a multiple of {self.s2_split_size} px.")
         if self.select_feature != "patch":
             raise UsageError(f"mm_vision_select_feature is {self.select_feature!r}; a multi-scale tower needs 'patch'.")
 
     @cached_property
     def image_processor(self) -> ImageProcessor:
-        """That of the layers, but for images of the largest size."""
+        """The layers' image processor, for images of the largest size."""
         processor = super().image_processor
         processor.scale_to(self.s2_image_size)
         return processor
 
     def forward(self, images: torch.Tensor | list[torch.Tensor]) -> torch.Tensor | list[torch.Tensor]:
-        """Pixels [T, 3, L, L], L the largest size -> features [T, P, D * sizes], smallest size first."""
+        """Pixels [T, 3, L, L], L the largest size -> features [T, P, D * number of sizes], smallest size first."""
         if isinstance(images, list):
             return super().forward(images)
         return torch.cat([self._read_at(images, side) for side in self.s2_scales], dim=2)
@@ -356,27 +356,29 @@ class CLIPVisionTowerS2(CLIPVisionTower):
         patches = self.num_patches_per_side
         maps = features.unflatten(1, (patches, patches)).unflatten(0, (-1, num, num))
         maps_TDHW = maps.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
-        # Each feature of the result is the mean over the square of features that shows the same part of the image.
+        # Each feature of the result is the mean of the features that show the same part of the image.
         averaged_TDHW = nn.functional.avg_pool2d(maps_TDHW.float(), num).to(features.dtype)
         return averaged_TDHW.flatten(2).transpose(1, 2)
 
     @property
     def hidden_size(self) -> int:
+        """The width of a feature: CLIP's times the number of sizes."""
         return self.config.hidden_size * len(self.s2_scales)
 
     @property
     def tile_px(self) -> int:
+        """The side of a tile, px: the largest size."""
         return self.s2_image_size
 
 
 def build_vision_tower(vision_tower_cfg: Any, **kwargs: Any) -> VisionTower:
     """The tower named by ``mm_vision_tower`` (else ``vision_tower``) of a configuration or of training arguments.
 
-    A name is accepted if it is a local folder, an ``openai/``, ``laion/`` or SigLIP hub id or a ShareGPT4V tower, or if
-    the configuration describes the tower itself (``mm_vision_config``). With ``s2`` it is a ``CLIPVisionTowerS2``.
+    The name may be a local folder, an ``openai/``, ``laion/`` or SigLIP hub id, or a ShareGPT4V tower; with
+    ``mm_vision_config``, the tower's own configuration, it may be anything. With ``s2`` it is a ``CLIPVisionTowerS2``.
 
     Raises:
-        UsageError: no such tower is known.
+        UsageError: the tower is unknown or not supported.
     """
     name = getattr(vision_tower_cfg, "mm_vision_tower", None) or getattr(vision_tower_cfg, "vision_tower", None) or ""
     described = getattr(vision_tower_cfg, "mm_vision_config", None)
@@ -401,17 +403,20 @@ def build_vision_tower(vision_tower_cfg: Any, **kwargs: Any) -> VisionTower:
 
 
 def _has_own_weights(args: Any) -> bool:
-    """Whether a configuration says that the tower was trained, so that its weights are in the checkpoint."""
-    trained = getattr(args, "mm_tunable_parts", None) or ""  # LLaVA-NeXT's way to say it
+    """Whether a configuration says that the tower was trained, so its weights are in the checkpoint."""
+    trained = getattr(args, "mm_tunable_parts", None) or ""  # LLaVA-NeXT's key
     return bool(getattr(args, "unfreeze_mm_vision_tower", False)) or "mm_vision_tower" in trained
 
 
-def _is_own(module: Any) -> bool:
-    return isinstance(module, nn.Module) and type(module).forward.__module__.startswith(_OWN_HOMES)
-
-
 def count_blocks_run(select_layer: int, num_blocks: int) -> int:
-    """How many blocks lie before the layer that is read: hidden state 0 is the input of the first block."""
+    """How many blocks run before the hidden state that ``mm_vision_select_layer`` selects.
+
+    Hidden state 0 is the input of the first block, so a tower of N blocks has N + 1 of them; negative values count from
+    the end.
+
+    Raises:
+        UsageError: the tower has no such hidden state.
+    """
     index = select_layer if select_layer >= 0 else num_blocks + 1 + select_layer
     if not 0 <= index <= num_blocks:
         raise UsageError(f"mm_vision_select_layer is {select_layer}, but the tower has {num_blocks} blocks.")

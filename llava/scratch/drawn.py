@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from llava.image.geometry import Size, Tiling, plan_tiles
+from llava.image.geometry import Size, TilePlan, Tiling, plan_tiles
 from llava.image.pixels import ImageProcessor, make_pixels
 from llava.synth.conversations import as_conversations, choose_turns
 from llava.synth.labels import label_tiles
@@ -67,7 +67,7 @@ class LabelledTiles(Dataset[dict[str, torch.Tensor]]):
         scene = self.mix.draw(index)
         plan = plan_tiles(Size(*scene.drawing.image.size), self.tiling)
         labels = label_tiles(scene.drawing, plan, self.tiling.tile_px, self.tiling.patch_px)
-        pixels = make_pixels(scene.drawing.image, self.tiling, self.processor)
+        pixels = make_pixels(scene.drawing.image, plan, self.processor)
         # Tiles that carry marks first: blank ones teach nothing after the first hundred.
         order = np.argsort(~(labels[:, :, :4] > 0).any(axis=(1, 2)), kind="stable")
         rng = np.random.default_rng(index)
@@ -115,7 +115,7 @@ class DrawnSamples:
 class OracleData(InstructionData):
     """Drawn samples whose ``images`` are dense labels [T, side, side, 7] in place of pixels."""
 
-    def make_tiles(self, sample: Any) -> list[torch.Tensor]:
+    def make_tiles(self, sample: Any, plans: Sequence[TilePlan]) -> list[torch.Tensor]:
         side = self.tiling.tile_px // self.tiling.patch_px
         return [torch.from_numpy(sample.labels.astype(np.int64)).unflatten(1, (side, side))]
 

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from llava.constants import DEFAULT_IMAGE_TOKEN, IGNORE_INDEX
 from llava.conversation import Conversation, conv_templates
 from llava.errors import BadImage, UsageError
-from llava.image.geometry import Size, Tiling, plan_tiles
+from llava.image.geometry import Size, TilePlan, Tiling, plan_tiles
 from llava.image.pixels import ImageProcessor, make_pixels
 from llava.image.source import Limits, load_image
 from llava.prompt import render
@@ -127,20 +127,21 @@ class InstructionData(Dataset[dict[str, Any]]):
     def encode(self, sample: Sample, template: str) -> dict[str, Any]:
         """The model's inputs for one sample in that template."""
         sizes = [Size(*image.size) for image in sample.images]
-        positions = [plan_tiles(size, self.tiling).num_positions for size in sizes]
+        plans = [plan_tiles(size, self.tiling) for size in sizes]
+        positions = [plan.num_positions for plan in plans]
         conversation = as_conversation(sample.conversations, template)
         prompt = render(conversation, self.tokenizer, positions, limit_tokens=self.limit_tokens, supervise=True)
         assert prompt.labels is not None
         return {
             "input_ids": torch.tensor(prompt.input_ids),
             "labels": torch.tensor(prompt.labels),
-            "images": self.make_tiles(sample),
+            "images": self.make_tiles(sample, plans),
             "image_sizes": [tuple(size) for size in sizes],
         }
 
-    def make_tiles(self, sample: Sample) -> list[torch.Tensor]:
-        """What the model sees of each image: pixels [tiles, 3, S, S]."""
-        return [make_pixels(image, self.tiling, self.processor) for image in sample.images]
+    def make_tiles(self, sample: Sample, plans: Sequence[TilePlan]) -> list[torch.Tensor]:
+        """Each image's tiles as its plan lists them: pixels [plan.num_tiles, 3, S, S]."""
+        return [make_pixels(image, plan, self.processor) for image, plan in zip(sample.images, plans, strict=True)]
 
 
 class InstructionCollator:

@@ -153,6 +153,7 @@ def loss_alone(loaded: Any, message: str, reply: str, paths: list[Path]) -> floa
     from PIL import Image
 
     from llava.conversation import conv_templates
+    from llava.image.geometry import Size, plan_tiles
     from llava.image.pixels import make_pixels
     from llava.prompt import tokenizer_image_token
 
@@ -165,7 +166,10 @@ def loss_alone(loaded: Any, message: str, reply: str, paths: list[Path]) -> floa
     whole = ids_of(reply)
     said = whole[len(ids_of(None)) :]
     images = [Image.open(path).convert("RGB") for path in paths]
-    pixels = [make_pixels(image, loaded.spec.tiling, loaded.image_processor) for image in images]
+    pixels = [
+        make_pixels(image, plan_tiles(Size(*image.size), loaded.spec.tiling), loaded.image_processor)
+        for image in images
+    ]
     with torch.inference_mode():
         logits = loaded.model(
             input_ids=torch.tensor([whole]),

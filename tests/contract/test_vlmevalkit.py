@@ -24,6 +24,7 @@ import torch
 from PIL import Image
 
 from llava.conversation import conv_templates
+from llava.image.geometry import Size, plan_tiles
 from llava.image.pixels import make_pixels
 from llava.model.checkpoint import load_model
 from llava.prompt import tokenizer_image_token
@@ -87,7 +88,10 @@ def say_alone(loaded: Any, prompt: str, max_new_tokens: int = MAX_NEW_TOKENS, **
 def see(loaded: Any, *paths: Path) -> dict[str, Any]:
     """Images as the model's own preparation makes them."""
     images = [Image.open(path).convert("RGB") for path in paths]
-    pixels = [make_pixels(image, loaded.spec.tiling, loaded.image_processor) for image in images]
+    pixels = [
+        make_pixels(image, plan_tiles(Size(*image.size), loaded.spec.tiling), loaded.image_processor)
+        for image in images
+    ]
     return {"images": pixels, "image_sizes": [image.size for image in images]} if images else {}
 
 

@@ -22,6 +22,7 @@ from llava.engine.sampler import BadLogits
 from llava.engine.scheduler import RequestTooLarge
 from llava.engine.stream import Piece, Question, Stream
 from llava.errors import UsageError
+from llava.image import geometry
 from llava.image.geometry import plan_tiles
 from llava.image.pixels import ImageProcessor, make_pixels
 from llava.image.source import load_image
@@ -105,7 +106,10 @@ def mixed_questions(loaded: Any, seed: int, count: int) -> list[Question]:
 
 def generate(loaded: Any, asked: Question) -> list[int]:
     """The slow way."""
-    pixels = [make_pixels(image.image, loaded.spec.tiling, loaded.image_processor) for image in asked.images]
+    pixels = [
+        make_pixels(image.image, plan_tiles(image.size, loaded.spec.tiling), loaded.image_processor)
+        for image in asked.images
+    ]
     return loaded.model.generate(
         torch.tensor([asked.prompt.input_ids]),
         images=pixels or None,
@@ -194,11 +198,18 @@ def test_text_comes_piece_by_piece_and_ends_where_it_was_told_to(engine: Engine,
     assert ended == loaded.tokenizer.decode(ids[: ids.index(ids[4])], skip_special_tokens=True)
 
 
+def test_an_image_is_never_planned_again(engine: Engine, loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = question(loaded, [1, SLOT, 7, SLOT, 8], IMAGES[:2])
+    expected = generate(loaded, asked)
+    monkeypatch.setattr(geometry, "TilePlan", None)
+    assert tokens(engine.submit(asked)) == expected
+
+
 def test_log_probabilities_are_the_models(engine: Engine, loaded: Any) -> None:
     asked = question(loaded, [1, 5, SLOT, 7], IMAGES[:1], logprobs=3, max_new_tokens=4)
     choices = [choice for piece in engine.submit(asked) for choice in piece.tokens]
     ids = [choice.token for choice in choices]
-    pixels = [make_pixels(IMAGES[0].image, loaded.spec.tiling, loaded.image_processor)]
+    pixels = [make_pixels(IMAGES[0].image, plan_tiles(IMAGES[0].size, loaded.spec.tiling), loaded.image_processor)]
     with torch.no_grad():
         logits = loaded.model(
             torch.tensor([[*asked.prompt.input_ids, *ids]]), images=pixels, image_sizes=[tuple(IMAGES[0].size)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -64,10 +65,15 @@ class FakeRunner:
             self.scheduler.complete(chunk)
 
 
+def make_plan(num_positions: int, num_tiles: int) -> Any:
+    """As much of a ``TilePlan`` as the scheduler reads."""
+    return SimpleNamespace(num_positions=num_positions, num_tiles=num_tiles)
+
+
 def make_request(arrival: int, text: list[int], max_new_tokens: int = 4) -> Request:
     """Ids of 0 and more are text; -1, -2, ... are images of 5, 7, ... positions and 1, 2, ... tiles."""
     ids = [IMAGE_TOKEN_INDEX if item < 0 else item for item in text]
-    images = [(3 - 2 * item, -item, fingerprint(str(item), "plain"), None) for item in text if item < 0]
+    images = [(make_plan(3 - 2 * item, -item), fingerprint(str(item), "plain"), None) for item in text if item < 0]
     keys, spans = position_keys(ids, images)
     return Request(arrival, keys, spans, max_new_tokens)
 
@@ -189,9 +195,11 @@ def test_the_same_image_again_computes_only_what_is_new() -> None:
 
 
 def test_two_images_never_share() -> None:
-    one, other = (position_keys([IMAGE_TOKEN_INDEX], [(9, 1, fingerprint(name, "plain"), None)])[0] for name in "ab")
+    one, other = (
+        position_keys([IMAGE_TOKEN_INDEX], [(make_plan(9, 1), fingerprint(name, "plain"), None)])[0] for name in "ab"
+    )
     assert not set(one) & set(other)
-    processed = position_keys([IMAGE_TOKEN_INDEX], [(9, 1, fingerprint("a", "other tiles"), None)])[0]
+    processed = position_keys([IMAGE_TOKEN_INDEX], [(make_plan(9, 1), fingerprint("a", "other tiles"), None)])[0]
     assert not set(one) & set(processed)
     scheduler = make_scheduler()
     runner = FakeRunner(scheduler)

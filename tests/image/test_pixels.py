@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from llava.errors import CheckpointError, UsageError
-from llava.image.geometry import RELEASED_PINPOINTS, Size, Tiling, plan_tiles
+from llava.image.geometry import RELEASED_PINPOINTS, Size, Tiling, plan_tiles, plan_whole
 from llava.image.pixels import (
     CLIP_MEAN,
     CLIP_STD,
@@ -58,6 +59,10 @@ def _clip_pixels(image: Image.Image, tile_px: int = 336) -> torch.Tensor:
     return torch.from_numpy(np.asarray(clip(image)["pixel_values"][0]))
 
 
+def tiles_of(image: Image.Image, tiling: Tiling, processor: Any) -> torch.Tensor:
+    return make_pixels(image, plan_tiles(Size(*image.size), tiling), processor)
+
+
 @pytest.fixture(scope="module")
 def processor() -> ImageProcessor:
     return ImageProcessor()
@@ -66,7 +71,7 @@ def processor() -> ImageProcessor:
 @pytest.mark.parametrize("size", SIZES)
 def test_a_cropped_square_is_bit_for_bit_transformers(size, processor) -> None:
     image = _noise(*size)
-    mine = make_pixels(image, Tiling(), processor)
+    mine = tiles_of(image, Tiling(), processor)
     assert mine.dtype == torch.float32
     assert torch.equal(mine, _clip_pixels(image)[None])
 
@@ -74,7 +79,7 @@ def test_a_cropped_square_is_bit_for_bit_transformers(size, processor) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_a_padded_square_is_bit_for_bit_transformers_on_the_padded_image(size, processor) -> None:
     image = _noise(*size)
-    assert torch.equal(make_pixels(image, Tiling("pad"), processor)[0], _clip_pixels(expand2square(image, PADDING)))
+    assert torch.equal(tiles_of(image, Tiling("pad"), processor)[0], _clip_pixels(expand2square(image, PADDING)))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -85,16 +90,16 @@ def test_tiles_are_bit_for_bit_transformers_llava_next(size, processor) -> None:
     transposed = [[height, width] for width, height in RELEASED_PINPOINTS]
     tile = {"size": {"shortest_edge": 336}, "crop_size": {"height": 336, "width": 336}}
     theirs = LlavaNextImageProcessorPil(**tile, image_grid_pinpoints=transposed)(_noise(*size))["pixel_values"][0]
-    assert torch.equal(make_pixels(_noise(*size), ANYRES, processor), torch.from_numpy(np.asarray(theirs)))
+    assert torch.equal(tiles_of(_noise(*size), ANYRES, processor), torch.from_numpy(np.asarray(theirs)))
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_a_whole_image_is_its_base_tile(size, processor) -> None:
-    whole = make_pixels(_noise(*size), ANYRES, processor, whole=True)
-    assert torch.equal(whole, make_pixels(_noise(*size), ANYRES, processor)[:1])
+    whole = make_pixels(_noise(*size), plan_whole(Size(*size), ANYRES), processor)
+    assert torch.equal(whole, tiles_of(_noise(*size), ANYRES, processor)[:1])
     pad = Tiling("pad")
     assert torch.equal(
-        make_pixels(_noise(*size), pad, processor, whole=True), make_pixels(_noise(*size), pad, processor)
+        make_pixels(_noise(*size), plan_whole(Size(*size), pad), processor), tiles_of(_noise(*size), pad, processor)
     )
 
 
@@ -133,14 +138,14 @@ def test_a_processor_that_squashes_is_bit_for_bit_transformers_siglip() -> None:
 @settings(max_examples=25)
 @given(st.integers(1, 400), st.integers(1, 400), st.sampled_from([Tiling(), Tiling("pad"), ANYRES]))
 def test_any_image_gives_the_tiles_of_its_plan(width: int, height: int, tiling: Tiling) -> None:
-    pixels = make_pixels(_noise(width, height), tiling, ImageProcessor())
+    pixels = tiles_of(_noise(width, height), tiling, ImageProcessor())
     assert pixels.shape == (plan_tiles(Size(width, height), tiling).num_tiles, 3, 336, 336)
     assert torch.isfinite(pixels).all()
 
 
 def test_the_plan_says_where_the_image_lies_among_the_tiles(processor) -> None:
     white = Image.new("RGB", (1000, 667), (255, 255, 255))
-    tiles = make_pixels(white, ANYRES, processor)[1:, 0]
+    tiles = tiles_of(white, ANYRES, processor)[1:, 0]
     canvas = torch.cat([torch.cat([tiles[0], tiles[1]], dim=1), torch.cat([tiles[2], tiles[3]], dim=1)])
     rows = (canvas > 1).all(dim=1).nonzero()[:, 0]
     plan = plan_tiles(Size(1000, 667), ANYRES)
@@ -151,30 +156,30 @@ def test_the_plan_says_where_the_image_lies_among_the_tiles(processor) -> None:
 def test_a_very_thin_image_costs_no_more_than_its_tile(processor) -> None:
     stripes = Image.fromarray(np.repeat(np.arange(5000, dtype=np.uint8)[:, None, None], 3, axis=2))
     assert stripes.size == (1, 5000)
-    square = make_pixels(stripes, Tiling(), processor)
+    square = tiles_of(stripes, Tiling(), processor)
     # The middle 336 of 1,680,000 rows show one pixel and a bit: that pixel's value, blended with its neighbour's.
     middle = ImageProcessor().make_tiles([Image.new("RGB", (9, 9), (2500 % 256,) * 3)])
     assert abs(square - torch.from_numpy(middle)).max() < 0.02
-    assert make_pixels(stripes, Tiling("pad"), processor).shape == (1, 3, 336, 336)
-    assert make_pixels(stripes, ANYRES, processor).shape == (3, 3, 336, 336)
+    assert tiles_of(stripes, Tiling("pad"), processor).shape == (1, 3, 336, 336)
+    assert tiles_of(stripes, ANYRES, processor).shape == (3, 3, 336, 336)
 
 
 def test_only_the_centre_of_a_thin_image_is_resized_and_comes_out_as_if_all_were(processor, monkeypatch) -> None:
-    whole = make_pixels(_noise(300, 20), Tiling(), processor)
+    whole = tiles_of(_noise(300, 20), Tiling(), processor)
     monkeypatch.setattr("llava.image.pixels._MAX_RESIZED_PX", 0)
-    assert abs(make_pixels(_noise(300, 20), Tiling(), processor) - whole).max() <= 1.01 / 255 / min(CLIP_STD)
+    assert abs(tiles_of(_noise(300, 20), Tiling(), processor) - whole).max() <= 1.01 / 255 / min(CLIP_STD)
 
 
 @pytest.mark.parametrize("size", [(700, 40), (40, 700), (333, 331)])
 def test_padding_a_band_at_a_time_changes_no_bit(size, processor, monkeypatch) -> None:
-    whole = make_pixels(_noise(*size), Tiling("pad"), processor)
+    whole = tiles_of(_noise(*size), Tiling("pad"), processor)
     monkeypatch.setattr("llava.image.pixels._BAND_PX", 3 * max(size))
-    assert torch.equal(make_pixels(_noise(*size), Tiling("pad"), processor), whole)
+    assert torch.equal(tiles_of(_noise(*size), Tiling("pad"), processor), whole)
 
 
 def test_a_processor_of_another_size_than_the_tower_is_refused() -> None:
     with pytest.raises(UsageError, match=r"224 px.*336 px"):
-        make_pixels(_noise(10, 10), Tiling(), ImageProcessor(size=224))
+        tiles_of(_noise(10, 10), Tiling(), ImageProcessor(size=224))
 
 
 # process_images: what the original's callers do
@@ -183,7 +188,7 @@ def test_a_processor_of_another_size_than_the_tower_is_refused() -> None:
 def test_a_bare_namespace_is_enough_of_a_configuration(processor) -> None:
     images = [_noise(30, 20), _noise(20, 40, seed=1)]
     pixels = process_images(images, processor, Namespace(image_aspect_ratio="pad"))
-    assert torch.equal(pixels, torch.cat([make_pixels(image, Tiling("pad"), processor) for image in images]))
+    assert torch.equal(pixels, torch.cat([tiles_of(image, Tiling("pad"), processor) for image in images]))
 
 
 @pytest.mark.parametrize("config", [Namespace(), Namespace(image_aspect_ratio=None), Namespace(image_aspect_ratio="?")])
@@ -202,7 +207,7 @@ def test_tiled_images_are_stacked_only_where_they_have_as_many_tiles(aspect, pin
     listed = process_images([_noise(640, 480), _noise(100, 100)], processor, config)
     assert type(listed) is list
     assert [len(tiles) for tiles in listed] == [5, 3]
-    assert torch.equal(listed[0], make_pixels(_noise(640, 480), ANYRES, processor))
+    assert torch.equal(listed[0], tiles_of(_noise(640, 480), ANYRES, processor))
 
 
 def test_a_foreign_processor_is_asked_for_each_tile() -> None:

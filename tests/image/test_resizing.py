@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from llava.image import pixels
+from llava.image.geometry import Size, Tiling, plan_tiles
 from llava.image.pixels import resize
 
 GOLD = {
@@ -55,11 +56,11 @@ def test_every_resize_of_a_tile_goes_one_pass_at_a_time(size: tuple[int, int], m
     monkeypatch.setattr(Image.Image, "resize", watched)
     pinpoints = pixels.parse_pinpoints([[336, 672], [672, 336], [672, 672]], 336)
     for tiling in (
-        pixels.Tiling(),
-        pixels.Tiling("pad"),
-        pixels.Tiling("anyres", "spatial_unpad", pinpoints=pinpoints),
+        Tiling(),
+        Tiling("pad"),
+        Tiling("anyres", "spatial_unpad", pinpoints=pinpoints),
     ):
-        pixels.make_pixels(_image(*size), tiling, processor)
+        pixels.make_pixels(_image(*size), plan_tiles(Size(*size), tiling), processor)
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "1", "CMYK"])

@@ -746,7 +746,7 @@ def test_a_multi_scale_tower_is_loaded_saved_and_sees_larger_images(tmp_path: Pa
     assert type(loaded.model.get_vision_tower()).__name__ == "CLIPVisionTowerS2"
     assert loaded.image_processor.crop_size == {"height": 56, "width": 56}
     image = load_image(str(photo), FOR_LOCAL_USER)
-    pixels = make_pixels(image.image, loaded.spec.tiling, loaded.image_processor)
+    pixels = make_pixels(image.image, plan_tiles(image.size, loaded.spec.tiling), loaded.image_processor)
     assert pixels.shape == (1, 3, 56, 56)
     features, counts = loaded.model.encode_and_merge([pixels])
     assert counts == [plan_tiles(image.size, loaded.spec.tiling).num_positions] == [4]

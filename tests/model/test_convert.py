@@ -164,7 +164,10 @@ def answer_here(loaded: LoadedModel, chat: list[str], images: list[Image.Image])
     ids = render(conversation, loaded.tokenizer, counts, limit_tokens=None).input_ids
     rest = iter(counts)
     long = [token for each in ids for token in ([each] * next(rest) if each == IMAGE_TOKEN_INDEX else [each])]
-    pixels = [make_pixels(image, loaded.spec.tiling, loaded.image_processor) for image in images]
+    pixels = [
+        make_pixels(image, plan_tiles(Size(*image.size), loaded.spec.tiling), loaded.image_processor)
+        for image in images
+    ]
     new_ids = loaded.model.generate(
         torch.tensor([ids]),
         images=pixels,

@@ -11,7 +11,11 @@ from torch.nn import functional as F
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import UsageError
 from llava.image.geometry import RELEASED_PINPOINTS, Size, TilePlan, Tiling, plan_tiles
-from llava.model.merge import merge_images, merge_tiles, move_padding_left, plan_images, splice, unpad_image
+from llava.model.image_encoder import plan_given_tiles
+from llava.model.merge import merge as merge_tiles
+from llava.model.merge import merge_images
+from llava.model.replacements import unpad_image
+from llava.model.splice import move_padding_left, splice
 
 WIDTH = 3  # of the language model here
 NEWLINE = torch.tensor([-1.0, -2.0, -3.0])
@@ -103,7 +107,7 @@ def test_an_image_takes_as_many_positions_as_in_the_original(size: tuple[int, in
 
 @pytest.mark.parametrize(("merge", "num_positions"), [("flat", 16), ("spatial", 16), ("spatial_unpad", 17)])
 def test_one_tile_is_followed_by_a_newline_where_rows_have_them(merge: str, num_positions: int) -> None:
-    (plan,) = plan_images([1], None, make_tiling(merge))
+    (plan,) = plan_given_tiles([1], None, make_tiling(merge))
     features = make_features(1, 16)
     merged = merge_tiles(features, plan, NEWLINE)
     assert torch.equal(merged[:16], features[0])
@@ -116,7 +120,7 @@ def test_the_class_position_goes_along_where_tiles_are_not_laid_out() -> None:
     plan = plan_tiles(Size(1000, 667), tiling)
     features = make_features(5, 17)
     assert torch.equal(merge_tiles(features, plan), features.flatten(0, 1))
-    (plan,) = plan_images([1], None, make_tiling("spatial_unpad", aspect="pad", extra_positions=1))
+    (plan,) = plan_given_tiles([1], None, make_tiling("spatial_unpad", aspect="pad", extra_positions=1))
     assert len(merge_tiles(features[:1], plan, NEWLINE)) == 18
 
 
@@ -125,7 +129,7 @@ def test_many_images_are_merged_as_each_is_alone(aspect: str) -> None:
     tiling = make_tiling(aspect=aspect)
     sizes = [Size(1000, 667), Size(50, 33), Size(800, 300), Size(5, 5)]
     tiles = [5, 3, 4, 1]
-    plans = plan_images(tiles, sizes, tiling)
+    plans = plan_given_tiles(tiles, sizes, tiling)
     features = make_features(sum(tiles), 16)
     together = merge_images(features, plans, NEWLINE)
     alone = [merge_tiles(part, plan, NEWLINE) for part, plan in zip(features.split(tiles), plans, strict=True)]
@@ -148,11 +152,11 @@ def test_every_kept_feature_and_the_newline_receive_their_gradient() -> None:
 def test_images_that_do_not_fit_their_sizes_are_refused_with_both_numbers() -> None:
     tiling = make_tiling()
     with pytest.raises(UsageError, match=r"1000x667 px came as 4 tiles, .* cuts it into 5"):
-        plan_images([4], [Size(1000, 667)], tiling)
+        plan_given_tiles([4], [Size(1000, 667)], tiling)
     with pytest.raises(UsageError, match="image_sizes"):
-        plan_images([5], None, tiling)
+        plan_given_tiles([5], None, tiling)
     with pytest.raises(UsageError, match="2 images came with 1 image_sizes"):
-        plan_images([5, 5], [Size(1000, 667)], tiling)
+        plan_given_tiles([5, 5], [Size(1000, 667)], tiling)
 
 
 TABLE = torch.arange(50.0)[:, None] * torch.tensor([1.0, 10.0, 100.0])

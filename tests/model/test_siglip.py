@@ -264,7 +264,7 @@ TEXT += ("rms_norm_eps",)
 def assert_same_answers(loaded: LoadedModel, theirs: Any, size: tuple[int, int], is_single: bool = False) -> None:
     """Logits, greedy ids by generate and by the engine, of one image of this size."""
     plan = plan_tiles(Size(*size), loaded.spec.tiling)
-    pixels = make_pixels(draw(*size), loaded.spec.tiling, loaded.image_processor)
+    pixels = make_pixels(draw(*size), plan_tiles(Size(*size), loaded.spec.tiling), loaded.image_processor)
     assert len(pixels) == plan.num_tiles
     ids = torch.tensor([[1, 9, *[IMAGE] * plan.num_positions, 11, 12]])
     given: dict[str, Any] = {"pixel_values": pixels}
@@ -413,7 +413,7 @@ def test_of_one_tile_it_is_converted_for_transformers_and_back(tmp_path: Path, a
     assert not info["missing_keys"]
     assert not info["unexpected_keys"]
     loaded = load(tmp_path / "a")
-    pixels = make_pixels(draw(50, 40), loaded.spec.tiling, loaded.image_processor)
+    pixels = make_pixels(draw(50, 40), plan_tiles(Size(50, 40), loaded.spec.tiling), loaded.image_processor)
     image_id = values["image_token_index"]
     with torch.no_grad():
         found = loaded.model(input_ids=torch.tensor([[1, -200, 9]]), images=pixels).logits
@@ -446,9 +446,11 @@ def test_pixels_are_those_of_transformers_processors(size: tuple[int, int]) -> N
     onevision = LlavaOnevisionImageProcessorPil(size=square, image_grid_pinpoints=pinpoints, **half)
     tiling = llava_config.Tiling("anyres_max_4", "spatial_unpad", PX, 7, tuple(Size(*grid) for grid in GRIDS))
     alone = onevision(image, return_tensors="pt")["pixel_values"][0]
-    torch.testing.assert_close(make_pixels(image, tiling, ours), alone, **CLOSE)
+    torch.testing.assert_close(make_pixels(image, plan_tiles(Size(*image.size), tiling), ours), alone, **CLOSE)
     crowd = onevision([[image, image]], return_tensors="pt")["pixel_values"][0]
-    torch.testing.assert_close(make_pixels(image, tiling, ours, whole=True), crowd[:1], atol=0.02, rtol=0)
+    torch.testing.assert_close(
+        make_pixels(image, plan_whole(Size(*image.size), tiling), ours), crowd[:1], atol=0.02, rtol=0
+    )
 
 
 def test_several_images_of_onevision_get_a_padded_tile_each() -> None:

@@ -288,7 +288,7 @@ def test_a_model_sees_with_a_multi_scale_tower() -> None:
 
 
 def test_scales_that_do_not_fit_and_the_class_position_are_refused() -> None:
-    with pytest.raises(UsageError, match="60 px, which is no multiple of 28 px"):
+    with pytest.raises(UsageError, match="60 px, which is not a multiple of 28 px"):
         make_s2_tower("28,60")
     with pytest.raises(UsageError, match="'cls_patch'; a multi-scale tower needs 'patch'"):
         make_s2_tower(mm_vision_select_feature="cls_patch")
