@@ -18,8 +18,8 @@ from typing import Any
 from llava.config import read_json
 from llava.errors import UsageError
 from llava.model.checkpoint import load_model
-from llava.model.foreign import read_hub_url
 from llava.model.placement import choose_device
+from llava.model.recognition import read_hub_url
 from llava.model.sources import DEFAULT_MODEL, SHORT_NAMES, downloading
 
 __all__ = ["DEFAULT_MODEL", "SHORT_NAMES", "load_pretrained_model"]

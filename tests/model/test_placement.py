@@ -16,9 +16,9 @@ from torch import nn
 from llava.engine import graphs
 from llava.errors import UsageError
 from llava.model import builder, checkpoint
-from llava.model.dispatch import find_device_map, find_unsplit, plan_devices
+from llava.model.bnb_quantization import check_quantization, quantize_layer, quantize_model
+from llava.model.device_map import find_device_map, find_unsplit, plan_devices
 from llava.model.placement import check_flash_attention, choose_device, choose_dtype, read_dtype
-from llava.model.quantize import check_quantization, quantize_layer, quantize_model
 from tests.model.test_adapters import write_original
 from tests.tiny import make_model
 from tests.tiny_checkpoints import write_llava_1_6

@@ -16,7 +16,7 @@ from llava.cli import build_parser, main
 from llava.errors import CheckpointError
 from llava.model.builder import load_pretrained_model
 from llava.model.checkpoint import load_model
-from llava.model.convert import convert
+from llava.model.conversion import convert
 from llava.model.inner_tower import describe_tower
 from tests.model.test_sources import make_snapshot
 from tests.tiny_checkpoints import Tensors, random_tensors, write_llava_1_5, write_llava_1_6, write_tower

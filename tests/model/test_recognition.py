@@ -21,8 +21,8 @@ from llava.cli import main
 from llava.errors import CheckpointError
 from llava.info import describe_checkpoint
 from llava.model.checkpoint import load_model
-from llava.model.convert import convert
-from llava.model.foreign import read_hub_url, recognise
+from llava.model.conversion import convert
+from llava.model.recognition import read_hub_url, recognise
 from llava.model.sources import find_checkpoint
 from tests.tiny_checkpoints import decoder_shapes, random_tensors, write_companions, write_llava_1_6, write_tower
 from tests.tiny_configs import CONFIG, TOWER, write_json
@@ -349,7 +349,7 @@ def test_a_pipe_in_the_place_of_config_json_is_not_waited_for(tmp_path: Path) ->
     (tmp_path / "config.json").unlink()
     os.mkfifo(tmp_path / "config.json")
     for read in (lambda: describe_checkpoint(str(tmp_path)), lambda: load_model(tmp_path, device="cpu")):
-        with pytest.raises(CheckpointError, match=r"config\.json is no regular file, where a JSON file is needed"):
+        with pytest.raises(CheckpointError, match=r"config\.json is not a regular file, where a JSON file is needed"):
             read()
 
 
