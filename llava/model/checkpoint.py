@@ -100,26 +100,53 @@ def load_model(
     opened = open_checkpoint(
         path_or_id, base=base, config=config, overrides=overrides, attention=attention, vision_tower=vision_tower
     )
+    if chosen_dtype is None:
+        num_parameters = sum(parameter.numel() for parameter in opened.model.parameters())
+        chosen_dtype = choose_dtype(chosen_device, opened.spec.dtype, num_parameters, for_engine)
+    if attention == "flash_attention_2":
+        check_flash_attention(chosen_device, chosen_dtype)
+    return load_opened(
+        opened,
+        chosen_device,
+        chosen_dtype,
+        merge=merge,
+        bits=bits,
+        name=str(path_or_id),
+        device_map=device_map,
+        offload_folder=offload_folder,
+    )
+
+
+def load_opened(
+    opened: OpenCheckpoint,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    merge: bool = True,
+    bits: int = 16,
+    name: str = "",
+    device_map: Any = None,
+    offload_folder: str | Path | None = None,
+) -> LoadedModel:
+    """The checkpoint that was opened as a model in eval mode, with all its weights; it becomes ``opened.model``.
+
+    For the arguments and errors see ``load_model``. ``name``: what errors call the checkpoint.
+    """
     model, spec = opened.model, opened.spec
     # Faults outside of the weights are found before these are read.
     tokenizer, processor = opened.load_tokenizer(), opened.load_processor()
     generation_config = load_generation_config(opened.folders, model, tokenizer)
-    if chosen_dtype is None:
-        num_parameters = sum(parameter.numel() for parameter in model.parameters())
-        chosen_dtype = choose_dtype(chosen_device, spec.dtype, num_parameters, for_engine)
-    if attention == "flash_attention_2":
-        check_flash_attention(chosen_device, chosen_dtype)
     try:
-        spreads = find_device_map(model, device_map, chosen_dtype, chosen_device)
+        spreads = find_device_map(model, device_map, dtype, device)
         if spreads is not None and bits < 16:
             raise UsageError(f"A model in {bits} bits goes to one device, but device_map names several.")
-        _place(opened, chosen_device, chosen_dtype, bits, merge=merge, is_spread=spreads is not None)
+        _place(opened, device, dtype, bits, merge=merge, is_spread=spreads is not None)
         if spreads is not None:
             spread(model, spreads, offload_folder)
     except torch.OutOfMemoryError as error:
-        num_gb = sum(parameter.numel() for parameter in model.parameters()) * chosen_dtype.itemsize / 1e9
+        num_gb = sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize / 1e9
         raise LlavaError(
-            f"{chosen_device} has no room for {path_or_id}, which takes {num_gb:.1f} GB in {chosen_dtype}. "
+            f"{device} has no room for {name or opened.folder}, which takes {num_gb:.1f} GB in {dtype}. "
             "Use a smaller model, another device, or load_4bit."
         ) from error
     model.generation_config = generation_config

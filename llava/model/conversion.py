@@ -39,7 +39,7 @@ from llava.errors import UsageError
 from llava.image.pixels import ImageProcessor
 from llava.model import layouts
 from llava.model.chat_template import write_chat_template
-from llava.model.checkpoint import load_model, save_checkpoint
+from llava.model.checkpoint import load_opened, save_checkpoint
 from llava.model.checkpoint_reader import OpenCheckpoint, open_checkpoint
 from llava.model.companions import (
     describe_model,
@@ -48,8 +48,8 @@ from llava.model.companions import (
     save_tokenizer,
     write_json,
 )
-from llava.model.fine_tunes import FineTune
 from llava.model.output_folder import new_folder, refuse_target
+from llava.model.placement import read_dtype
 from llava.model.vocabulary import (
     add_image_tokens,
     count_original_rows,
@@ -141,7 +141,7 @@ def convert(
     if layout == "hf":
         check_representable(opened)
     if opened.fine_tune is not None:
-        return _convert_merged(opened, opened.fine_tune, folder, layout, max_shard_bytes, vision_tower)
+        return _convert_merged(opened, folder, layout, max_shard_bytes)
     parts = _read_parts(opened)
     with new_folder(folder, opened.everything_read) as partial:
         written = _Tally()
@@ -153,21 +153,9 @@ def convert(
     return Conversion(Path(folder), layout, written.num_tensors, written.num_bytes, tuple(parts.notes))
 
 
-def _convert_merged(
-    opened: OpenCheckpoint,
-    fine_tune: FineTune,
-    folder: str | Path,
-    layout: str,
-    max_shard_bytes: int,
-    vision_tower: str | Path | None,
-) -> Conversion:
-    loaded = load_model(
-        opened.folder,
-        base=fine_tune.base,
-        device="cpu",
-        dtype=opened.spec.dtype or "float16",
-        vision_tower=vision_tower,
-    )
+def _convert_merged(opened: OpenCheckpoint, folder: str | Path, layout: str, max_shard_bytes: int) -> Conversion:
+    """Merges a fine-tune into its base and converts the result."""
+    loaded = load_opened(opened, torch.device("cpu"), read_dtype(opened.spec.dtype) or torch.float16)
     folder = Path(folder).expanduser().resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:

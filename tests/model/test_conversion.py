@@ -543,7 +543,7 @@ def test_a_conversion_that_is_ended_takes_away_what_it_wrote(tmp_path: Path) -> 
     lines = """
         import os, signal, sys
         from llava.cli import main
-        from llava.model import convert
+        from llava.model import conversion as convert
         def interrupt(*arguments):
             print(*os.listdir(sys.argv[1]))
             os.kill(os.getpid(), signal.SIGTERM)
@@ -562,7 +562,7 @@ def test_a_conversion_that_is_ended_takes_away_what_it_wrote(tmp_path: Path) -> 
 def test_what_is_no_folder_or_a_mount_point_is_not_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_llava_1_6(tmp_path / "a")
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UsageError, match="pipe is no folder"):
+    with pytest.raises(UsageError, match="pipe is not a folder"):
         convert(tmp_path / "a", tmp_path / "pipe", "hf")
     with pytest.raises(UsageError, match="has no name"):
         convert(tmp_path / "a", "", "hf")

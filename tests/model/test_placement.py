@@ -266,7 +266,7 @@ def test_parts_on_the_disk_and_in_memory_answer_as_one_model(tmp_path: Path) -> 
     with pytest.raises(UsageError, match="offload_folder does not say where"):
         builder.load_pretrained_model(tmp_path / "model", None, "llava", device_map=device_map)
     for broken, said in (
-        ({"model.layers": 0, "lm_head": 1}, "does not say where all"),
+        ({"model.layers": 0, "lm_head": 1}, "does not cover the whole"),
         ({"": "gpu", "x": "cpu"}, "'gpu'"),
     ):
         with pytest.raises(UsageError, match=said):
