@@ -110,7 +110,7 @@ def check_config_dict(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def blaming(fault: str, *let_through: type[Exception]) -> Iterator[None]:
+def as_checkpoint_error(fault: str, *let_through: type[Exception]) -> Iterator[None]:
     """Turns any exception that a library raises about a file into a CheckpointError that begins with ``fault``.
 
     LlavaErrors and the exceptions in ``let_through`` pass unchanged.
@@ -178,7 +178,7 @@ def read_spec(
     Raises:
         CheckpointError: config.json does not describe a LLaVA that is supported, or lacks a value that is needed.
     """
-    with blaming(f"{Path(folder) / 'config.json'} cannot be used"):
+    with as_checkpoint_error(f"{Path(folder) / 'config.json'} cannot be used"):
         return _read_spec(Path(folder), tower_folder, config)
 
 

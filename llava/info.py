@@ -19,7 +19,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from llava.config import ModelSpec, blaming, read_spec
+from llava.config import ModelSpec, as_checkpoint_error, read_spec
 from llava.conversation import template_name
 from llava.errors import CheckpointError
 from llava.image.geometry import Size, TilePlan, Tiling, plan_tiles
@@ -87,7 +87,7 @@ def describe_checkpoint(name: str | None, vision_tower: str | None = None) -> No
         _show(_two_columns([*facts, *part, ("next", missing)]))
         return
     spec = _read_spec(folder, fine_tune, vision_tower)
-    with blaming(f"{folder.config_path} cannot be used"):
+    with as_checkpoint_error(f"{folder.config_path} cannot be used"):
         template = template_name(name or folder.path.name, spec.raw)
     facts += [
         ("model", f"{spec.family}, hidden size {spec.hidden_size}, {spec.layout} layout, {spec.dtype or 'any dtype'}"),

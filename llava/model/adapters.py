@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from llava.config import blaming
+from llava.config import as_checkpoint_error
 from llava.errors import CheckpointError, UsageError
 from llava.model import layouts
 from llava.model.folder import Folder
@@ -231,7 +231,7 @@ def apply_adapter(model: Any, adapter: Adapter, merge: bool) -> None:
     except ImportError as error:
         raise UsageError(f"{adapter.folder} contains LoRA layers, which need PEFT: pip install peft.") from error
 
-    with blaming(f"{adapter.file} cannot be applied to the base model", torch.OutOfMemoryError):
+    with as_checkpoint_error(f"{adapter.file} cannot be applied to the base model", torch.OutOfMemoryError):
         if adapter.tokens:
             _set_tokens(model, adapter, _read_parts(adapter, {name: name for name in adapter.tokens.values()}))
         if not adapter.parts:
@@ -244,7 +244,10 @@ def apply_adapter(model: Any, adapter: Adapter, merge: bool) -> None:
         if merge and adapter.settings.get("lora_bias"):
             _check_biases(model, adapter)
         state = {name.removeprefix(_PEFT): _convert(name, tensor, model, adapter) for name, tensor in tensors.items()}
-        with blaming(f"{adapter.folder / CONFIG} cannot be used", torch.OutOfMemoryError), warnings.catch_warnings():
+        with (
+            as_checkpoint_error(f"{adapter.folder / CONFIG} cannot be used", torch.OutOfMemoryError),
+            warnings.catch_warnings(),
+        ):
             # The warning says that the bias cannot be merged.
             warnings.filterwarnings("ignore", message="`lora_bias=True` was passed")
             config = LoraConfig(**_settings_for(adapter, ranks, LoraConfig))

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from llava.config import ModelSpec, blaming
+from llava.config import ModelSpec, as_checkpoint_error
 from llava.errors import CheckpointError, LlavaError, UsageError
 from llava.image.pixels import ImageProcessor
 from llava.model import adapters, layouts
@@ -186,7 +186,7 @@ def _fill(opened: OpenCheckpoint, device: torch.device, dtype: torch.dtype, bits
         # A matrix that will be quantised is moved to the GPU once, as it is quantised.
         goes_later = device.type != "cpu" and is_quantized(ours, model.get_submodule(ours.rpartition(".")[0]), bits)
         place = torch.device("cpu") if goes_later else device
-        with blaming(f"{name} in {path} cannot be converted from {tensor.dtype}", torch.OutOfMemoryError):
+        with as_checkpoint_error(f"{name} in {path} cannot be converted from {tensor.dtype}", torch.OutOfMemoryError):
             value = tensor.to(device=place, dtype=dtype, memory_format=torch.contiguous_format)
         if place.type == "cpu":
             _check_finite(value, tensor, name, path)
@@ -202,7 +202,7 @@ def _fill(opened: OpenCheckpoint, device: torch.device, dtype: torch.dtype, bits
     _check_together(finite, opened, dtype)
     if is_tied:
         _tie_head(model, head)
-    with blaming(f"{opened.config_path} cannot be used", torch.OutOfMemoryError):
+    with as_checkpoint_error(f"{opened.config_path} cannot be used", torch.OutOfMemoryError):
         _compute_buffers(model, device)
     empty = [name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta]
     assert not empty, f"never filled: {empty}"

@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from llava.config import ModelSpec, blaming
+from llava.config import ModelSpec, as_checkpoint_error
 from llava.conversation import template_name
 from llava.errors import CheckpointError, UsageError
 from llava.image.pixels import ImageProcessor
@@ -255,7 +255,7 @@ def _open(
     # The name is the last resort for the template, and the name of an adapter without a config.json says nothing.
     named = name if config_path.parent != folders[-1].path else str(folders[-1])
     is_local = os.path.exists(os.path.expanduser(named))
-    with blaming(f"{config_path} cannot be used"):
+    with as_checkpoint_error(f"{config_path} cannot be used"):
         template = template_name(
             os.path.abspath(os.path.expanduser(named)) if is_local else read_hub_url(named), spec.raw
         )

@@ -543,12 +543,12 @@ def test_a_conversion_that_is_ended_takes_away_what_it_wrote(tmp_path: Path) -> 
     lines = """
         import os, signal, sys
         from llava.cli import main
-        from llava.model import conversion as convert
+        from llava.model import conversion
         def interrupt(*arguments):
             print(*os.listdir(sys.argv[1]))
             os.kill(os.getpid(), signal.SIGTERM)
             raise AssertionError("still running")
-        convert.write_json = interrupt
+        conversion.write_json = interrupt
         sys.exit(main(["convert", sys.argv[1] + "/a", sys.argv[1] + "/b", "--to", "hf"]))
     """
     done = subprocess.run(
