@@ -4,6 +4,24 @@ It translates arguments and decides nothing; ``llava.model.checkpoint.load_model
 originals on purpose: the checkpoint's files decide what it is, not its name; the device and the dtype are chosen
 automatically; an unknown keyword is a TypeError that names it.
 
+The originals pass further keywords to ``from_pretrained``; they have the same meaning here:
+
+    cache_dir, force_download, local_files_only, token, use_auth_token    options of the download
+    revision                     of ``model_path`` on the hub: a branch, a tag or a commit
+    quantization_config          bitsandbytes' config for 8 or 4 bits, or its dict; as load_8bit and load_4bit
+    load_in_8bit, load_in_4bit   the same
+    use_flash_attention_2        as use_flash_attn
+    dtype                        as torch_dtype
+
+These are accepted without effect: low_cpu_mem_usage, use_safetensors, trust_remote_code (no code of a checkpoint is
+ever run), offload_state_dict, offload_buffers and max_memory (give a device_map), resume_download,
+ignore_mismatched_sizes (a mismatch is refused), use_cache, mirror, weights_only (always true), and proxies, with a
+warning. Others of ``from_pretrained`` (variant, subfolder, ...) may be None.
+
+The model truncates prompts that are too long on the right, as the original does
+(``config.truncate_to_model_max_length``); one from ``load_model`` does not. ``context_len`` is the original's:
+``config.max_sequence_length``, else 2048, but no more than the decoder has positions.
+
 Source: haotian-liu/LLaVA@c121f04 llava/model/builder.py; LLaVA-VL/LLaVA-NeXT@df17966 llava/model/builder.py.
 """
 
@@ -17,7 +35,7 @@ from typing import Any
 
 from llava.config import read_json
 from llava.errors import UsageError
-from llava.model.checkpoint import load_model
+from llava.model.checkpoint import LoadedModel, load_model
 from llava.model.placement import choose_device
 from llava.model.recognition import read_hub_url
 from llava.model.sources import DEFAULT_MODEL, SHORT_NAMES, downloading
@@ -71,8 +89,7 @@ def load_pretrained_model(
     """(tokenizer, model, image_processor, context_len) of a checkpoint, as both originals return them.
 
     Args:
-        model_path, model_base: see ``load_model``.
-        model_name: accepted and not needed.
+        model_path, model_base: see ``load_model``. ``model_name``, ``multimodal``: accepted and not needed.
         device_map: "cpu", "cuda:0", an index; a map over several devices; or "auto" for the best device, and for all
             GPUs where that is too small.
         device, use_flash_attn: LLaVA's; LLaVA-NeXT has ``torch_dtype`` and ``attn_implementation`` at these positions,
@@ -81,26 +98,9 @@ def load_pretrained_model(
             ``load_model``. Also ``dtype``.
         customized_config: a config object, a dict or the path of a JSON file, used instead of config.json.
         overwrite_config: values that replace some of config.json.
-        multimodal: accepted; every model here is.
         vision_tower: the tower's folder or hub id, instead of config.json's ``mm_vision_tower``.
 
-    The originals pass further keywords to ``from_pretrained``; they have the same meaning here:
-
-        cache_dir, force_download, local_files_only, token, use_auth_token    options of the download
-        revision                     of ``model_path`` on the hub: a branch, a tag or a commit
-        quantization_config          bitsandbytes' config for 8 or 4 bits, or its dict; as load_8bit and load_4bit
-        load_in_8bit, load_in_4bit   the same
-        use_flash_attention_2        as use_flash_attn
-        dtype                        as torch_dtype
-
-    These are accepted without effect: low_cpu_mem_usage, use_safetensors, trust_remote_code (no code of a
-    checkpoint is ever run), offload_state_dict, offload_buffers and max_memory (give a device_map),
-    resume_download, ignore_mismatched_sizes (a mismatch is refused), use_cache, mirror, weights_only (always
-    true), and proxies, with a warning. Others of ``from_pretrained`` (variant, subfolder, ...) may be None.
-
-    The model truncates prompts that are too long on the right, as the original does
-    (``config.truncate_to_model_max_length``); one from ``load_model`` does not. ``context_len`` is the original's:
-    ``config.max_sequence_length``, else 2048, but no more than the decoder has positions.
+    Further keywords are those of ``from_pretrained``; see the module's docstring.
 
     Raises:
         CheckpointError, UsageError: see ``load_model``.
@@ -112,9 +112,6 @@ def load_pretrained_model(
     dtype, device = _read_dtypes(kwargs.pop("dtype", None), torch_dtype, device)
     attention = _read_attention(use_flash_attn, kwargs.pop("use_flash_attention_2", False), attn_implementation)
     _check_nothing_left(kwargs)
-    if overwrite_config is not None and not isinstance(overwrite_config, Mapping):
-        raise UsageError(f"overwrite_config is {overwrite_config!r}, where a dict of config.json's values is needed.")
-
     found_device = choose_device(_find_device(device_map, device))
     with downloading(**hub):
         loaded = load_model(
@@ -125,15 +122,26 @@ def load_pretrained_model(
             attention=attention,
             bits=bits,
             config=None if customized_config is None else _read_config(customized_config),
-            overrides=overwrite_config,
+            overrides=_read_overrides(overwrite_config),
             vision_tower=vision_tower or None,
             device_map=device_map,
             offload_folder=offload_folder,
         )
-    config = loaded.model.config
-    config.truncate_to_model_max_length = True
-    context_len = getattr(config, "max_sequence_length", None) or min(_USUAL_CONTEXT_TOKENS, loaded.context_tokens)
-    return loaded.tokenizer, loaded.model, loaded.image_processor, context_len
+    loaded.model.config.truncate_to_model_max_length = True
+    return loaded.tokenizer, loaded.model, loaded.image_processor, _find_context_len(loaded)
+
+
+def _find_context_len(loaded: LoadedModel) -> int:
+    """The original's ``context_len``; see the module's docstring."""
+    said: int | None = getattr(loaded.model.config, "max_sequence_length", None)
+    return said or min(_USUAL_CONTEXT_TOKENS, loaded.context_tokens)
+
+
+def _read_overrides(given: Any) -> Mapping[str, Any] | None:
+    """``overwrite_config``. Raises UsageError if it is not a dict."""
+    if given is not None and not isinstance(given, Mapping):
+        raise UsageError(f"overwrite_config is {given!r}, where a dict of config.json's values is needed.")
+    return given
 
 
 def _check_nothing_left(kwargs: Mapping[str, Any]) -> None:

@@ -94,7 +94,7 @@ def load_model(
         LlavaError: the device has not enough memory.
     """
     chosen_device, chosen_dtype = choose_device(device), read_dtype(dtype)
-    if attention is not None and attention not in _ATTENTIONS:
+    if attention not in (None, *_ATTENTIONS):
         raise UsageError(f"There is no attention '{attention}'; use {', '.join(_ATTENTIONS)}, or leave it out.")
     check_quantization(bits, chosen_device, is_apart=not merge)
     opened = open_checkpoint(
@@ -105,16 +105,8 @@ def load_model(
         chosen_dtype = choose_dtype(chosen_device, opened.spec.dtype, num_parameters, for_engine)
     if attention == "flash_attention_2":
         check_flash_attention(chosen_device, chosen_dtype)
-    return load_opened(
-        opened,
-        chosen_device,
-        chosen_dtype,
-        merge=merge,
-        bits=bits,
-        name=str(path_or_id),
-        device_map=device_map,
-        offload_folder=offload_folder,
-    )
+    options = {"name": str(path_or_id), "device_map": device_map, "offload_folder": offload_folder}
+    return load_opened(opened, chosen_device, chosen_dtype, merge=merge, bits=bits, **options)
 
 
 def load_opened(

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -381,15 +381,16 @@ def _write_hf(parts: _Parts, folder: Path, written: _Tally, max_shard_bytes: int
     write_json(processor, folder / "processor_config.json")
     if chat_template is not None:
         (folder / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
-    said = parts.generation.get("eos_token_id")
-    ends = [
-        *([said] if isinstance(said, int) else said if isinstance(said, list) else ()),
-        *find_closings(conversation, tokenizer)[1],
-    ]
-    ends = list(dict.fromkeys(end for end in ends if isinstance(end, int) and end < num_rows))
+    ends = _find_end_ids(parts.generation.get("eos_token_id"), find_closings(conversation, tokenizer)[1], num_rows)
     changes = {"pad_token_id": pad_id, "eos_token_id": ends[0] if len(ends) == 1 else ends or None}
     save_generation_config({**parts.generation, **changes}, folder)
     _save_tokenizer(parts, tokenizer, folder)
+
+
+def _find_end_ids(said: Any, closings: Iterable[Any], num_rows: int) -> list[int]:
+    """The ids of the tokens that end an answer: ``said`` in generation_config.json, and the template's ``closings``."""
+    ends = [*([said] if isinstance(said, int) else said if isinstance(said, list) else ()), *closings]
+    return list(dict.fromkeys(end for end in ends if isinstance(end, int) and end < num_rows))
 
 
 def _stream_for_hf(parts: _Parts, num_rows: int, written: _Tally) -> Iterator[tuple[str, torch.Tensor]]:

@@ -174,8 +174,8 @@ def _recognise_file(path: Path) -> Finding:
         )
     if head.startswith(b"version https://git-lfs"):
         return Finding(
-            "pointer of Git LFS",
-            f"{path} is a pointer of Git LFS, not the file itself.",
+            "Git LFS pointer",
+            f"{path} is a Git LFS pointer, not the file itself.",
             f"Run `git lfs pull` in {path.parent}, or download the file from the hub.",
         )
     image = next((kind for start, kind in _IMAGES if head.startswith(start)), None)

@@ -118,7 +118,7 @@ def test_the_well_known_tower_inside_needs_no_folder_and_no_network(
 ) -> None:
     tensors = write_llava_1_6(tmp_path, mm_vision_config=None, mm_vision_tower="openai/known")
     monkeypatch.setattr("llava.config.KNOWN_TOWERS", {"openai/known": TOWER})
-    monkeypatch.setattr("llava.model.checkpoint_reader.KNOWN_TOWERS", {"openai/known": TOWER})
+    monkeypatch.setattr("llava.model.spec_reader.KNOWN_TOWERS", {"openai/known": TOWER})
     assert_holds(load(tmp_path).model, tensors)
 
 
@@ -789,7 +789,7 @@ def test_a_pointer_that_git_left_in_place_of_a_file_is_said_to_be_one(tmp_path: 
     if name == "pytorch_model.bin":
         (tmp_path / "model.safetensors").unlink()
     (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9976576152\n")
-    with pytest.raises(CheckpointError, match=f"{tmp_path / name} is a pointer of Git LFS.*git lfs pull"):
+    with pytest.raises(CheckpointError, match=f"{tmp_path / name} is a Git LFS pointer.*git lfs pull"):
         load(tmp_path)
 
 

@@ -100,8 +100,8 @@ def test_a_file_that_is_no_json_object_is_named_once(tmp_path: Path, content: by
             {"added_tokens": [{"id": [1], "content": "a"}]},
             r"says id: \[1\] of the added",
         ),
-        (write_words, "tokenizer.json", {"model": None}, "is no tokenizer that can be read"),
-        (write_words, "tokenizer.json", {"post_processor": {"a": 1}}, "is no tokenizer that can be read"),
+        (write_words, "tokenizer.json", {"model": None}, "cannot be read as a tokenizer"),
+        (write_words, "tokenizer.json", {"post_processor": {"a": 1}}, "cannot be read as a tokenizer"),
         (write_vocabulary, "vocab.json", {"a": "x"}, "says a: 'x', where the id of a token"),
     ],
 )
