@@ -94,8 +94,7 @@ def load_pretrained_model(
             GPUs where that is too small.
         device, use_flash_attn: LLaVA's; LLaVA-NeXT has ``torch_dtype`` and ``attn_implementation`` at these positions,
             which are recognised there.
-        torch_dtype: float16 on an NVIDIA GPU by default, as in the original; elsewhere the best for the device, see
-            ``load_model``. Also ``dtype``.
+        torch_dtype: float16 on an NVIDIA GPU by default, as in the original; elsewhere see ``load_model``.
         customized_config: a config object, a dict or the path of a JSON file, used instead of config.json.
         overwrite_config: values that replace some of config.json.
         vision_tower: the tower's folder or hub id, instead of config.json's ``mm_vision_tower``.

@@ -129,7 +129,7 @@ def test_layers_that_are_kept_apart_are_not_saved_as_a_checkpoint(tmp_path: Path
 
     write_original(tmp_path)
     loaded = load(tmp_path / "lora", merge=False)
-    with pytest.raises(UsageError, match="LoRA layers apart cannot be saved"):
+    with pytest.raises(UsageError, match="not merged cannot be saved"):
         save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
 
@@ -259,7 +259,7 @@ def spoil(folder: Path, kind: str) -> None:
         ("more layers", r"model\.layers\.7\..*which the base model does not have"),
         ("half missing", r"no lora_A\.weight for model\.layers\.0"),
         ("two ranks", r"has rank 5, but .* has rank 4"),
-        ("nothing", r"holds no LoRA layers"),
+        ("nothing", r"contains no LoRA layers"),
     ],
 )
 def test_an_adapter_for_something_else_is_refused(tmp_path: Path, kind: str, said: str) -> None:

@@ -188,7 +188,7 @@ def test_two_ways_that_differ_and_another_library_are_refused(folder: Path) -> N
     with pytest.raises(UsageError, match="8 bits and 4 bits"):
         load_pretrained_model(folder, load_8bit=True, quantization_config={"load_in_4bit": True})
     for config, named in (({"quant_method": "gptq", "bits": 4}, "gptq"), (7, "int")):
-        with pytest.raises(UsageError, match=rf"quantization_config is of {named}; only bitsandbytes"):
+        with pytest.raises(UsageError, match=rf"quantization_config is for {named}; only bitsandbytes"):
             load_pretrained_model(folder, quantization_config=config)
 
 

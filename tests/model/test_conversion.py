@@ -564,7 +564,7 @@ def test_what_is_no_folder_or_a_mount_point_is_not_written_to(tmp_path: Path, mo
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UsageError, match="pipe is not a folder"):
         convert(tmp_path / "a", tmp_path / "pipe", "hf")
-    with pytest.raises(UsageError, match="has no name"):
+    with pytest.raises(UsageError, match="is empty"):
         convert(tmp_path / "a", "", "hf")
     monkeypatch.setattr("pathlib.Path.is_mount", lambda path: path.name == "mounted")
     with pytest.raises(UsageError, match="mounted is a mount point"):

@@ -104,7 +104,7 @@ def test_values_that_come_back_rounded_are_counted(tmp_path: Path, capsys: pytes
     target["model.norm.weight"][:2] = base["model.norm.weight"][:2] * 1e-3
     save_file(target, tmp_path / "target/model.safetensors")
     make_delta.make_delta(str(tmp_path / "base"), str(tmp_path / "target"), str(tmp_path / "delta"), None)
-    assert "2 values come back rounded" in capsys.readouterr().out
+    assert "2 values will be rounded" in capsys.readouterr().out
 
 
 def test_a_base_whose_head_is_its_embeddings_has_them_for_both(tmp_path: Path) -> None:

@@ -159,7 +159,7 @@ FOREIGN: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "tar": (tarred, ["archive (tar)", "Unpack it"]),
     "tgz": (content("llava.tar.gz", b"\x1f\x8b\x08"), ["archive (gzip)"]),
     "archive in a folder": (touch("llava.tar.gz"), ["Unpack llava.tar.gz"]),
-    "consolidated": (touch("consolidated.00.pth", "params.json"), ["their maker's own code"]),
+    "consolidated": (touch("consolidated.00.pth", "params.json"), ["the model's own code"]),
     "unfinished": (touch("model.safetensors.incomplete"), ["unfinished download"]),
     "image": (image, ["an image (PNG)", "llava ask photo.png"]),
     "weights alone": (weights_alone, ["file of tensors alone", "config.json"]),
