@@ -199,7 +199,7 @@ def clean_generation_config(values: Mapping[str, Any]) -> GenerationConfig:
 
 
 def describe_unfollowed(config: GenerationConfig, followed: Collection[str] | None = None) -> str | None:
-    """A sentence that lists the settings that are not followed, with their values; None if all are.
+    """A sentence that lists each setting that is not followed, with its value; None if there is none.
 
     ``followed``: the fields that the engine in use applies; by default those of this package's engine and ``generate``.
     """

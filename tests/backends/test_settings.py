@@ -334,7 +334,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("sequence_bias", [[[1], "much"]], ""),
     ("sequence_bias", [[[1], float("inf")]], "infinity"),
     ("stop_strings", [""], "not empty"),
-    ("stop_strings", 5, "a text"),
+    ("stop_strings", 5, "a string"),
     ("suppress_tokens", 5, "a list"),
     ("suppress_tokens", ["a"], "a list"),
     ("temperature", "hot", "a number"),

@@ -400,7 +400,7 @@ def test_a_checkpoint_inside_a_training_is_described_by_the_trainings_config(tmp
     (tmp_path / "lora/config.json").unlink()
     config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 32}
     write_json(tmp_path / "base/config.json", config)
-    with pytest.raises(CheckpointError, match=rf"{step} has no config\.json, so that of {tmp_path / 'base'} counts"):
+    with pytest.raises(CheckpointError, match=rf"{step} has no config\.json, so that of {tmp_path / 'base'} is used"):
         load(step)
 
 

@@ -136,8 +136,8 @@ def spoil(tensors: Tensors, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "sentence"),
     [
-        ("more", "tensors that .* lacks, model.layers.9.mlp.up_proj.weight among them"),
-        ("less", "tensors that .* lacks, model.norm.weight among them"),
+        ("more", "tensors that .* lacks, such as model.layers.9.mlp.up_proj.weight"),
+        ("less", "tensors that .* lacks, such as model.norm.weight"),
         ("shape", r"model.norm.weight is \[3\], but \[\d+\] in the base"),
         ("fewer rows", "lm_head.weight is .* only the embeddings and the head may have grown"),
         ("huge", "model.norm.weight does not fit float16: a value is too large"),
