@@ -135,7 +135,7 @@ def write_checkpoints(options: argparse.Namespace) -> None:
 
     from llava.image.pixels import ImageProcessor
     from llava.model.checkpoint import save_checkpoint
-    from llava.model.convert import convert
+    from llava.model.conversion import convert
     from llava.model.llava import LlavaConfig, LlavaLlamaForCausalLM
 
     original, hf = checkpoint(options, "original"), checkpoint(options, "hf")

@@ -438,7 +438,7 @@ def _add_convert(commands: Any) -> None:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    from llava.model.convert import convert
+    from llava.model.conversion import convert
 
     # Ended from outside, it takes away what it has written so far, as after Ctrl-C.
     before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))

@@ -1,7 +1,7 @@
-"""What a checkpoint is, what becomes of an image in it, and what is sent for a prompt, as tables for people.
+"""``llava info``: tables about a checkpoint, about an image's tiles and positions, and about a prompt's tokens.
 
-Reads config.json and where the tensors lie, never the weights themselves: a 34B checkpoint is described as fast as a
-small one, and a folder that holds only a config.json can say how it would cut an image.
+It reads config.json and the headers of the weight files, never the weights: a 34B checkpoint is described as fast as a
+small one, and a config.json alone is enough to show how an image is cut into tiles.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from llava.config import ModelSpec, blaming, read_spec
+from llava.config import ModelSpec, as_checkpoint_error, read_spec
 from llava.conversation import template_name
 from llava.errors import CheckpointError
 from llava.image.geometry import Size, TilePlan, Tiling, plan_tiles
@@ -29,9 +29,11 @@ from llava.towers import is_siglip
 
 if TYPE_CHECKING:
     from llava.listing import Listing
-    from llava.model.foreign import Finding
+    from llava.model.fine_tunes import FineTune
+    from llava.model.folder import Folder
+    from llava.model.recognition import Finding
 
-# Which part a tensor belongs to, by what its name contains, in any layout; what matches nothing is the decoder.
+# The part that a tensor belongs to, by a substring of its name in any layout; all others belong to the decoder.
 _PARTS = {
     "vision_tower": "vision tower",
     "mm_projector": "projector",
@@ -45,7 +47,7 @@ _ORDER = ("vision tower", "projector", "image newline", "embeddings", "decoder",
 
 @dataclass
 class Part:
-    """The tensors of one part of a checkpoint, counted."""
+    """Counts of the tensors of one part of a checkpoint."""
 
     num_tensors: int = 0
     num_parameters: int = 0
@@ -53,39 +55,40 @@ class Part:
     dtypes: set[str] = field(default_factory=set)
 
     def add(self, other: Part) -> None:
+        """Adds the counts of ``other`` to this part's."""
         self.num_tensors += other.num_tensors
         self.num_parameters += other.num_parameters
         self.num_bytes += other.num_bytes
         self.dtypes |= other.dtypes
 
     def cells(self) -> tuple[str, str, str, str]:
-        """Tensors, parameters, size and dtypes, as a table shows them."""
+        """Its numbers of tensors and parameters, size and dtypes, as the cells of a table."""
         size = f"{self.num_bytes / 1e9:.2f} GB" if self.num_bytes >= 1e9 else f"{self.num_bytes / 1e6:.2f} MB"
         return str(self.num_tensors), f"{self.num_parameters:,}", size, ", ".join(sorted(self.dtypes))
 
 
 def describe_checkpoint(name: str | None, vision_tower: str | None = None) -> None:
-    """Print what a checkpoint is: family, template, context, images, parts; None is the embedded model.
+    """Print a checkpoint's family, template, context, tiling and parts; None is the embedded model.
 
-    Of what is no checkpoint that can be loaded, print what it is and the next step, if that can be told.
+    If it is something that cannot be loaded and is recognised, print what it is and the next step instead.
 
     Raises CheckpointError.
     """
-    found = _recognise(name)
-    if found is not None:
-        _show(
-            _two_columns([("path", str(name)), ("kind", found.kind), ("what", found.what), ("next", found.next_step)])
-        )
-        return
+    from llava.model.folder import Folder
+
     folder = _find(name)
+    if not isinstance(folder, Folder):
+        rows = [("path", str(name)), ("kind", folder.kind), ("what", folder.what), ("next", folder.next_step)]
+        _show(_two_columns(rows))
+        return
     facts = [("checkpoint", str(folder))]
-    part, missing = _describe_part(folder)
-    if missing is not None:  # a part whose base is not here: what its own files say is all there is to say
+    part, fine_tune, missing = _describe_part(folder)
+    if missing is not None:  # a part of a model whose base is not here
         _show(_two_columns([*facts, *part, ("next", missing)]))
         return
-    spec = _read_spec(folder, vision_tower)
-    with blaming(f"{folder / 'config.json'} cannot be used"):
-        template = template_name(name or folder.name, spec.raw)
+    spec = _read_spec(folder, fine_tune, vision_tower)
+    with as_checkpoint_error(f"{folder.config_path} cannot be used"):
+        template = template_name(name or folder.path.name, spec.raw)
     facts += [
         ("model", f"{spec.family}, hidden size {spec.hidden_size}, {spec.layout} layout, {spec.dtype or 'any dtype'}"),
         ("template", template),
@@ -98,76 +101,88 @@ def describe_checkpoint(name: str | None, vision_tower: str | None = None) -> No
     _show_weights(folder, facts)
 
 
-def _recognise(name: str | None) -> Finding | None:
-    """What a path or a name is, if it is no LLaVA's; None as well for what is nowhere."""
-    from llava.model.foreign import read_hub_url, recognise, recognise_name
-    from llava.model.sources import find_checkpoint
+def _find(name: str | None) -> Folder | Finding:
+    """The folder of the checkpoint with that name, or the kind of thing that is there if it is not a LLaVA.
 
-    if not name or "\0" in name:
-        return None
-    path = Path(os.path.expanduser(name))
-    if not os.path.lexists(path):
-        return recognise_name(read_hub_url(name)) if not name.startswith((".", "/")) else None
-    with contextlib.suppress(CheckpointError):  # no folder, and no file of one
-        path = find_checkpoint(name)
-    return recognise(path)
+    Raises CheckpointError.
+    """
+    from llava.model.folder import Folder
+    from llava.model.recognition import read_hub_url, recognise, recognise_name
+    from llava.model.sources import DEFAULT_MODEL, find_checkpoint
+
+    found: Finding | None = None
+    if name and "\0" not in name:
+        place: Folder | Path = Path(os.path.expanduser(name))
+        if os.path.lexists(os.path.expanduser(name)):
+            with contextlib.suppress(CheckpointError):  # neither a folder nor a file of a checkpoint
+                place = Folder(find_checkpoint(name))
+            found = recognise(place)
+            if found is None and isinstance(place, Folder):
+                return place
+        elif not name.startswith((".", "/")):
+            found = recognise_name(read_hub_url(name))
+    return found or Folder(find_checkpoint(DEFAULT_MODEL if name is None else name))
 
 
-def _describe_part(folder: Path) -> tuple[list[tuple[str, str]], str | None]:
-    """What is to be said of LoRA layers or of a projector alone, and if their base is not here, what to do."""
+def _describe_part(folder: Folder) -> tuple[list[tuple[str, str]], FineTune | None, str | None]:
+    """Rows about LoRA layers or a projector alone; the fine-tune; and the remedy if its base cannot be found.
+
+    The fine-tune is None if the base is not needed, because the folder has its own config.json.
+    """
     from llava.model.adapters import find_adapter
-    from llava.model.fine_tunes import find_fine_tune
-    from llava.model.weights import has_weights
+    from llava.model.fine_tunes import PROJECTOR_FILE, find_fine_tune
 
-    if has_weights(folder):
-        return [], None
+    if folder.has_weights:
+        return [], None, None
     adapter = find_adapter(folder)
     facts = []
     if adapter is not None:
         rank, alpha = adapter.settings.get("r"), adapter.settings.get("lora_alpha")
         base = adapter.settings.get("base_model_name_or_path") or "a base that it does not name"
         facts = [("adapter", f"LoRA of rank {rank}, alpha {alpha} on {len(adapter.layers)} layers of {base}")]
-    elif os.path.isfile(folder / "mm_projector.bin"):
-        facts = [("part", "a projector alone (mm_projector.bin), to be put onto the language model it was trained on")]
-    if not facts or os.path.isfile(folder / "config.json"):
-        return facts, None
+    elif folder.has(PROJECTOR_FILE):
+        facts = [("part", f"a projector alone ({PROJECTOR_FILE}), for the language model that it was trained on")]
+    if not facts or folder.has("config.json"):
+        return facts, None, None
     try:
-        find_fine_tune(folder)
+        return facts, find_fine_tune(folder, adapter=adapter), None
     except CheckpointError as error:
-        return facts, str(error)
-    return facts, None
+        return facts, None, str(error)
 
 
-def _read_spec(folder: Path, vision_tower: str | None) -> ModelSpec:
-    """The checkpoint's spec, with the tower that is named, else the one that config.json or the weights describe."""
-    from llava.config import read_config_dict
-    from llava.model.fine_tunes import find_config
-    from llava.model.opening import open_checkpoint
+def _read_spec(folder: Folder, fine_tune: FineTune | None, vision_tower: str | None) -> ModelSpec:
+    """The checkpoint's spec, with the tower ``vision_tower``, or else the one that config.json or its weights describe.
+
+    Raises CheckpointError.
+    """
+    from llava.model.checkpoint_reader import open_checkpoint
+    from llava.model.fine_tunes import find_config, find_fine_tune
     from llava.model.sources import find_tower
-    from llava.model.weights import has_weights
 
-    described = find_config(folder)
+    described = find_config(folder, fine_tune)
+    if fine_tune is None and not described.has("config.json"):
+        described = find_config(folder, find_fine_tune(folder))
     if vision_tower is not None:
-        values = {**read_config_dict(described), "mm_vision_tower": vision_tower}
-        return read_spec(described, tower_folder=find_tower(vision_tower, folder), config=values)
+        values = {**described.config, "mm_vision_tower": vision_tower}
+        return read_spec(described.path, tower_folder=find_tower(vision_tower, folder.path), config=values)
     try:
-        return read_spec(described)
+        return read_spec(described.path, config=described.config)
     except CheckpointError:
-        if not has_weights(folder):
+        if not folder.has_weights:
             raise
         return open_checkpoint(folder).spec
 
 
-def _show_weights(folder: Path, facts: list[tuple[str, str]]) -> None:
-    from llava.model.weights import explain_choice, has_weights
+def _show_weights(folder: Folder, facts: list[tuple[str, str]]) -> None:
+    from llava.model.weights import explain_choice
 
-    if (note := explain_choice(folder)) is not None:
+    if (note := explain_choice(folder.path)) is not None:
         facts.append(("remark", note))
-    parts = count_parts(folder) if has_weights(folder) else {}
+    parts = count_parts(folder) if folder.has_weights else {}
     _show(_two_columns(facts))
     print()
-    if not has_weights(folder):
-        print("There are no weights of a whole model in this folder.")
+    if not folder.has_weights:
+        print("This folder has no weights of a whole model.")
         return
     table = Table(box=box.SIMPLE, pad_edge=False, show_edge=False)
     for title in ("part", "tensors", "parameters", "size", "dtype"):
@@ -177,16 +192,16 @@ def _show_weights(folder: Path, facts: list[tuple[str, str]]) -> None:
         table.add_row(title, *parts[title].cells())
         whole.add(parts[title])
     table.add_section()
-    table.add_row("together", *whole.cells())
+    table.add_row("total", *whole.cells())
     _show(table)
 
 
-def count_parts(folder: Path) -> dict[str, Part]:
-    """What the weight files in ``folder`` hold, by part. The tensors are mapped from their files, not read."""
-    from llava.model.weights import find_tensors, stream_tensors
+def count_parts(folder: Folder) -> dict[str, Part]:
+    """The tensors in the weight files of ``folder``, counted by part. They are mapped from their files, not read."""
+    from llava.model.weights import stream_tensors
 
     parts: dict[str, Part] = {}
-    for name, tensor, _ in stream_tensors(find_tensors(folder)):
+    for name, tensor, _ in stream_tensors(folder.tensors):
         title = next((title for key, title in _PARTS.items() if key in name), "decoder")
         dtype = str(tensor.dtype).removeprefix("torch.")
         parts.setdefault(title, Part()).add(Part(1, tensor.numel(), tensor.nbytes, {dtype}))
@@ -196,15 +211,18 @@ def count_parts(folder: Path) -> dict[str, Part]:
 def describe_image(
     name: str | None, source: str, *, plot: str | None = None, max_pixels: int | None = None, tower: str | None = None
 ) -> None:
-    """Print how the checkpoint cuts the image into tiles and positions, and with ``plot`` draw it into that file.
+    """Print how the checkpoint cuts the image into tiles and positions; with ``plot``, draw it into that file.
 
     Raises BadImage and CheckpointError.
     """
+    from llava.model.folder import Folder
+
     image = load_image(source, FOR_LOCAL_USER.with_pixels(max_pixels))
-    if (found := _recognise(name)) is not None:
-        raise CheckpointError(str(found))
+    folder = _find(name)
+    if not isinstance(folder, Folder):
+        raise CheckpointError(str(folder))
     say_notes([image])
-    tiling = _read_spec(_find(name), tower).tiling
+    tiling = _read_spec(folder, None, tower).tiling
     plan = plan_tiles(image.size, tiling)
     if plot is not None:
         from llava.image.tokenmap import draw_token_map
@@ -226,9 +244,9 @@ def describe_prompt(
     tower: str | None = None,
     as_json: bool = False,
 ) -> None:
-    """Print exactly what is sent for the questions: the text, then each token; or one JSON object of both.
+    """Print the prompt for the questions exactly as the model gets it: the text, then each token; or both as JSON.
 
-    With an answer to every question, the tokens that training learns from are marked. Raises what ``list_prompt`` does.
+    With an answer to every question, the tokens that are trained are marked. Raises what ``list_prompt`` raises.
     """
     from llava.listing import list_prompt
 
@@ -249,7 +267,7 @@ def describe_prompt(
             last = entry.position + entry.num_positions - 1
             table.add_row(f"{entry.position}..{last}", "", f"{entry.piece} {entry.num_positions} positions")
         else:
-            # A piece may hold a line feed, which would break its line of the table.
+            # A piece may contain a line feed, which would break its row.
             piece = entry.piece.replace("\n", "\\n").replace("\t", "\\t")
             mark = ["*" * entry.is_target] if listing.is_supervised else []
             table.add_row(str(entry.position), str(entry.token), for_stream(piece, sys.stdout), *mark)
@@ -266,7 +284,7 @@ def _say_prompt(listing: Listing, shown: Sequence[LoadedImage]) -> list[tuple[st
     facts.append(("prompt", f"{total}; the context holds {listing.context_tokens}"))
     if listing.kept_positions < listing.num_positions:
         facts.append(
-            ("cut", f"this checkpoint cuts long prompts: the first {listing.kept_positions} positions are sent")
+            ("cut", f"this checkpoint truncates long prompts: the first {listing.kept_positions} positions are sent")
         )
     if listing.is_supervised:
         facts.append(("trained", f"{listing.num_targets} of the {num_text} tokens, marked *"))
@@ -293,7 +311,7 @@ def _say_plan(plan: TilePlan, tiling: Tiling) -> list[tuple[str, str]]:
 
 
 def _say_positions(plan: TilePlan) -> str:
-    """The sum that gives the number of positions, term by term."""
+    """The sum that gives the number of positions."""
     if plan.is_flat or plan.num_tiles == 1:
         newline = " + 1 newline" if plan.has_newlines else ""
         return f"{plan.num_tiles} x {plan.features_per_tile}{newline} = {plan.num_positions}"
@@ -315,12 +333,6 @@ def _say_tiling(tiling: Tiling) -> str:
     return f"{tiling.aspect}, {tiling.merge}, {tile}; canvases {canvases}"
 
 
-def _find(name: str | None) -> Path:
-    from llava.model.sources import DEFAULT_MODEL, find_checkpoint
-
-    return find_checkpoint(DEFAULT_MODEL if name is None else name)
-
-
 def _two_columns(facts: Iterable[tuple[str, str]]) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
@@ -331,7 +343,7 @@ def _two_columns(facts: Iterable[tuple[str, str]]) -> Table:
 
 
 def _show(table: Table) -> None:
-    """Print the table; where standard output is no terminal, its lines are neither broken nor filled with blanks."""
+    """Print the table; if standard output is not a terminal, without wrapping or padding its lines."""
     console = Console(highlight=False, markup=False, emoji=False)
     if console.is_terminal:
         console.print(table)

@@ -17,7 +17,7 @@ from llava.errors import UsageError
 from llava.image.geometry import plan_images
 from llava.image.source import LoadedImage
 from llava.model.checkpoint import LoadedModel
-from llava.model.opening import open_checkpoint
+from llava.model.checkpoint_reader import open_checkpoint
 from llava.model.sources import DEFAULT_MODEL
 from llava.prompt import ESCAPE, Prompt, escape_image_tokens, render
 from llava.text import find_flaw

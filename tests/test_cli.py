@@ -394,10 +394,10 @@ def test_info_counts_the_parts_of_a_checkpoint(capsys: pytest.CaptureFixture[str
     from llava import load_model
 
     counted = sum(weight.numel() for weight in load_model(next_folder).model.parameters())
-    assert rows["together"][1] == f"{counted:,}"
+    assert rows["total"][1] == f"{counted:,}"
 
 
 def test_info_on_a_folder_without_weights_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, out, _ = run(capsys, "info", released_folder(tmp_path, {}))
     assert code == 0
-    assert "There are no weights of a whole model in this folder." in out
+    assert "This folder has no weights of a whole model." in out

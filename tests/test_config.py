@@ -206,7 +206,10 @@ def test_a_tower_of_another_kind_is_refused_by_its_kind(tmp_path: Path) -> None:
         ({"model_type": "llava_qwen"}, "'llava_qwen', which is a qwen2, but architectures: ['LlavaLlamaForCausalLM']"),
         ({"model_type": "llava_mpt", "architectures": ["LlavaMptForCausalLM"]}, "LlavaMptForCausalLM"),
         ({"model_type": "llama", "architectures": ["LlamaForCausalLM"]}, "LlamaForCausalLM"),
-        ({"model_type": "llava", "architectures": ["LlavaForConditionalGeneration"]}, "no LLaVA model"),
+        (
+            {"model_type": "llava", "architectures": ["LlavaForConditionalGeneration"]},
+            "describe a supported LLaVA",
+        ),
         ({"hidden_size": "4096"}, "hidden_size: '4096'"),
         ({"quantization_config": {"quant_method": "awq"}}, "awq"),
         ({"image_aspect_ratio": "anyres"}, "image_grid_pinpoints"),
@@ -224,9 +227,9 @@ def test_a_config_that_cannot_be_used_says_which_value_is_wrong(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "no valid JSON"),
-        ("\x80", "no valid JSON"),
-        ("[" * 99999, "no valid JSON"),
+        ("{", "not valid JSON"),
+        ("\x80", "not valid JSON"),
+        ("[" * 99999, "not valid JSON"),
         ("[]", "a JSON object is needed"),
     ],
 )

@@ -55,7 +55,7 @@ def test_a_listing_reads_no_weights(next_folder: Path, image: LoadedImage, monke
         raise AssertionError("weights were read")
 
     monkeypatch.setattr("llava.model.checkpoint._fill", refuse)
-    monkeypatch.setattr("llava.model.opening.OpenCheckpoint.read", refuse)
+    monkeypatch.setattr("llava.model.checkpoint_reader.OpenCheckpoint.read", refuse)
     assert list_prompt(str(next_folder), ["What?"], images=[image]).num_image_positions == 14
 
 

@@ -24,10 +24,10 @@ from llava.errors import CheckpointError, ContextTooLong, UsageError
 from llava.image.geometry import Size, fit_inside, plan_images
 from llava.image.source import LoadedImage
 from llava.model.checkpoint import LoadedModel
+from llava.model.checkpoint_reader import open_checkpoint
 from llava.model.companions import fit_tokenizer, load_generation_config, load_tokenizer
-from llava.model.convert import convert
+from llava.model.conversion import convert
 from llava.model.generation import describe_unfollowed, find_stop_strings
-from llava.model.opening import open_checkpoint
 from llava.model.sources import DEFAULT_MODEL, find_checkpoint
 from llava.model.weights import find_tensors
 from llava.prompt import escape_image_tokens, keep_needed_escapes, render, split_at_images

@@ -121,7 +121,15 @@ class ImageProcessor:
             raise CheckpointError(f"{path} cannot be read as JSON.") from error
         if not isinstance(read, dict):
             raise CheckpointError(f"{path} holds a {type(read).__name__}, not the description of an image processor.")
-        read = read.get("image_processor", read)
+        return cls.from_values(read, path)
+
+    @classmethod
+    def from_values(cls, values: Mapping[str, Any], path: Path) -> ImageProcessor:
+        """The processor that the values of the file ``path`` describe, as ``from_pretrained`` reads them.
+
+        Raises CheckpointError, which names the file.
+        """
+        read = values.get("image_processor", values)
         # Files from before Transformers had image processors leave out what was then the only choice.
         kind = str(read.get("image_processor_type", "CLIP"))
         clip: dict[str, Any] = {"size": 224, "do_center_crop": "CLIP" in kind or "crop_size" in read}

@@ -1,10 +1,10 @@
-"""Reads an adapter: what a LoRA fine-tune left beside its base model, to be merged into it or kept apart.
+"""Reads a LoRA adapter, and merges it into its base model or attaches it as PEFT layers.
 
-Three kinds of folder are known, told apart by their files alone: the original's (``adapter_config.json``, an adapter
-file, ``non_lora_trainables.bin`` with the projector), PEFT's own (no such file, the base is a whole LLaVA), and either
-kind saved in the middle of a training. PEFT does the arithmetic. The layers that get an adapter are those that the
-file has weights for, by their full names: the names in ``target_modules`` are mere endings and would also match the
-vision tower, which has a ``q_proj`` of its own.
+Three kinds of folder are recognised by their files: the original's (``adapter_config.json``, an adapter file, and
+``non_lora_trainables.bin`` with the projector), PEFT's (without the latter; the base is a whole LLaVA), and either
+kind saved in the middle of a training. PEFT does the arithmetic. The layers that get an adapter are those for which the
+adapter file has weights, by their full names: ``target_modules`` lists only suffixes, which would also match the
+``q_proj`` layers of the vision tower.
 
 Source: haotian-liu/LLaVA@c121f04 llava/model/builder.py and llava/train/train.py; PEFT 0.18.
 """
@@ -22,15 +22,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from llava.config import blaming, read_json
+from llava.config import as_checkpoint_error
 from llava.errors import CheckpointError, UsageError
 from llava.model import layouts
+from llava.model.folder import Folder
 from llava.model.weights import check_not_empty, names_in, stream_tensors
 
 CONFIG = "adapter_config.json"
 _ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _TRAINABLES = "non_lora_trainables.bin"
-# What PEFT calls adapters that are no change of weights.
+# The peft_type of adapters that do not change weights.
 _PROMPT_KINDS = frozenset(
     "PROMPT_TUNING MULTITASK_PROMPT_TUNING P_TUNING PREFIX_TUNING ADAPTION_PROMPT CPT CARTRIDGE".split()
 )
@@ -38,10 +39,10 @@ _MERGE_WITH_PEFT = (
     "Merge it into its base with PEFT, if PEFT can: "
     "PeftModel.from_pretrained(BASE, FOLDER).merge_and_unload().save_pretrained(MERGED)."
 )
-# Ways to begin a LoRA training that subtract from the base what the adapter then holds.
+# Initialisations of LoRA that subtract the adapter's initial value from the base's weights.
 # Source: peft 0.21 tuners/lora/layer.py update_layer.
 _BASE_CHANGING = ("pissa", "olora", "corda", "loftq", "lora_ga")
-# Settings that make something else of LoRA's two matrices, or of the model. Source: peft 0.21 tuners/lora/config.py.
+# Settings that change what LoRA's two matrices mean, or the model. Source: peft 0.21 tuners/lora/config.py.
 _VARIANTS = (
     "alora_invocation_tokens",
     "arrow_config",
@@ -53,23 +54,23 @@ _VARIANTS = (
     "use_qalora",
     "velora_config",
 )
-# "...q_proj.lora_A.default.weight" -> the layer, and what of the adapter it is. PEFT saves without the adapter's name.
+# "...q_proj.lora_A.default.weight" -> layer, part of the adapter, leaf. PEFT leaves out the adapter's name, "default".
 _PART = re.compile(
     r"^(?P<layer>.+)\.(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
     r"(?:\.default)?(?P<leaf>\.weight|\.bias)?$"
 )
 
-# Rows of the embeddings that were trained by themselves (PEFT's trainable_token_indices).
+# Single rows of the embeddings that were trained (PEFT's trainable_token_indices).
 _TOKENS = re.compile(r"^(?P<layer>.+?)(?:\.token_adapter)?\.trainable_tokens_delta(?:\.default)?$")
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter folder, read but not yet applied.
+    """An adapter that was read but not applied yet.
 
-    ``parts`` maps PEFT's names, with the layers in this package's names, to names in ``file``; ``whole`` has the
-    tensors that replace those of the base, by their names in their files; ``tokens`` maps layers of which single rows
-    were trained to names in ``file``.
+    ``parts`` maps PEFT's tensor names, whose layers have this package's names, to the names in ``file``. ``whole`` maps
+    the tensors that replace the base's, by their names in their files, to these files. ``tokens`` maps each layer whose
+    rows were trained one by one to the name of its rows in ``file``.
     """
 
     folder: Path
@@ -81,7 +82,7 @@ class Adapter:
 
     @property
     def layers(self) -> list[str]:
-        """The layers that get an adapter, by their full names."""
+        """The full names of the layers that get an adapter, sorted."""
         found = {match["layer"] for name in self.parts if (match := _PART.match(name.removeprefix(_PEFT)))}
         return sorted(found)
 
@@ -89,15 +90,17 @@ class Adapter:
 _PEFT = "base_model.model."
 
 
-def find_adapter(folder: Path) -> Adapter | None:
+def find_adapter(source: Folder | Path) -> Adapter | None:
     """The adapter in a folder; None if it has no adapter_config.json.
 
     Raises:
-        CheckpointError: its tensors are missing, or it is of a kind other than LoRA.
+        CheckpointError: its tensors are missing, or it is another kind of adapter than LoRA.
     """
-    if not os.path.isfile(folder / CONFIG):
+    described = Folder.of(source)
+    folder = described.path
+    if not described.has(CONFIG):
         return None
-    settings = read_json(folder / CONFIG)
+    settings = dict(described.read_json(CONFIG))
     _check_settings(settings, folder / CONFIG)
     file = next((folder / name for name in _ADAPTER_FILES if os.path.isfile(folder / name)), None)
     if file is None:
@@ -113,12 +116,12 @@ def find_adapter(folder: Path) -> Adapter | None:
             continue
         match = _PART.match(strip_wrapper(name))
         if match is None:
-            whole[name] = file  # a module that was trained whole (PEFT's modules_to_save)
+            whole[name] = file  # a module that was trained in full (PEFT's modules_to_save)
             continue
         layer = rename_layer(match["layer"])
         parts[f"{_PEFT}{layer}.{match['part']}{match['leaf'] or ''}"] = name
     if not parts and not tokens:
-        raise CheckpointError(f"{file} holds no LoRA layers, though {CONFIG} beside it announces some.")
+        raise CheckpointError(f"{file} contains no LoRA layers, although {CONFIG} beside it announces some.")
     trainables = folder / _TRAINABLES
     if os.path.isfile(trainables):
         whole.update(dict.fromkeys(names_in(trainables), trainables))
@@ -129,7 +132,7 @@ def find_adapter(folder: Path) -> Adapter | None:
 
 
 def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
-    """CheckpointError unless adapter_config.json describes an adapter that can be merged here as PEFT merges it."""
+    """Raises CheckpointError unless adapter_config.json describes an adapter that is supported."""
     kind = settings.get("peft_type", "LORA")
     if kind not in ("LORA", "TRAINABLE_TOKENS"):
         known = isinstance(kind, str) and kind in _PROMPT_KINDS
@@ -167,25 +170,25 @@ def _check_settings(settings: Mapping[str, Any], path: Path) -> None:
 
 
 def strip_wrapper(name: str) -> str:
-    """A tensor's name without what DeepSpeed and PEFT put in front of the model's own names."""
+    """A tensor's name without the prefixes that DeepSpeed and PEFT put before the model's own names."""
     name = name.removeprefix("module.").removeprefix("base_model.")
-    # PEFT's wrapper has the model as ``model``; a LLaVA begins with ``model`` itself, or has a head.
+    # PEFT's wrapper adds "model."; a LLaVA's own names begin with "model." as well, or with one of the others.
     if name.startswith("model.") and re.match(r"(model|lm_head|language_model|vision_tower|multi_modal)\b", name[6:]):
         name = name.removeprefix("model.")
     return name.replace(".modules_to_save.default.", ".").replace(".base_layer.", ".")
 
 
 def rename_layer(layer: str) -> str:
-    """A layer's name in this package, from a LLaVA's, a plain language model's or a llava-hf model's."""
+    """A layer's name in this package, from its name in a LLaVA, a language model or a llava-hf model."""
     renamed = layouts.name_from_any(f"{layer}.weight")
     assert renamed is not None
     return renamed.removesuffix(".weight")
 
 
 def name_from_adapter(name: str) -> str | None:
-    """Ours of a tensor that a fine-tune has whole, None for LoRA layers: as the functions of ``layouts``.
+    """Our name of a tensor that a fine-tune replaces; None for LoRA layers. Compare the functions of ``layouts``.
 
-    The original wrote its projector with and without the leading ``model.``.
+    The original writes its projector with and without the leading ``model.``.
     """
     name = strip_wrapper(name)
     if _PART.match(name) or _TOKENS.match(name):
@@ -196,9 +199,10 @@ def name_from_adapter(name: str) -> str | None:
 
 
 def untie(model: Any, adapter: Adapter, names: Collection[str]) -> None:
-    """Make two matrices of tied embeddings and head, one of which was trained whole (PEFT's modules_to_save).
+    """Unties the embeddings and the head if one of them was trained in full (PEFT's modules_to_save).
 
-    ``names``: of all tensors of base and adapter, ours. CheckpointError if the base stores one matrix for both.
+    ``names``: our names of all tensors of base and adapter. Raises CheckpointError if the base stores one matrix for
+    both.
     """
     pair = {layouts.EMBEDDINGS, layouts.HEAD}
     own = pair & {name_from_adapter(name) for name in adapter.whole}
@@ -206,28 +210,28 @@ def untie(model: Any, adapter: Adapter, names: Collection[str]) -> None:
         return
     if not pair.issubset(names):
         raise CheckpointError(
-            f"{adapter.folder} has {own.pop()} trained by itself (modules_to_save), but its base ties the head to the "
+            f"{adapter.folder} has {own.pop()} trained separately (modules_to_save), but its base ties the head to the "
             f"embeddings and stores one matrix for both. {_MERGE_WITH_PEFT}"
         )
     model.config.tie_word_embeddings = False
 
 
 def apply_adapter(model: Any, adapter: Adapter, merge: bool) -> None:
-    """Put the adapter into the model, in place: its weights changed by it (``merge``), or its layers wrapped by PEFT's.
+    """Applies the adapter to the model, in place: merged into its weights, or as PEFT layers around the model's own.
 
-    Kept apart, the model's ``disable_adapters`` and ``enable_adapters`` switch it.
+    Adapters that are not merged are switched by the model's ``disable_adapters`` and ``enable_adapters``.
 
     Raises:
-        CheckpointError: the adapter was made for another model: a layer is absent, or of another width.
+        CheckpointError: the adapter was trained on another model: a layer is missing or has another width.
         UsageError: PEFT is not installed.
     """
     try:
         from peft import LoraConfig, set_peft_model_state_dict
         from peft.tuners.tuners_utils import BaseTunerLayer
     except ImportError as error:
-        raise UsageError(f"{adapter.folder} holds LoRA layers, which needs PEFT: pip install peft.") from error
+        raise UsageError(f"{adapter.folder} contains LoRA layers, which need PEFT: pip install peft.") from error
 
-    with blaming(f"{adapter.file} cannot be put into the base model", torch.OutOfMemoryError):
+    with as_checkpoint_error(f"{adapter.file} cannot be applied to the base model", torch.OutOfMemoryError):
         if adapter.tokens:
             _set_tokens(model, adapter, _read_parts(adapter, {name: name for name in adapter.tokens.values()}))
         if not adapter.parts:
@@ -240,14 +244,17 @@ def apply_adapter(model: Any, adapter: Adapter, merge: bool) -> None:
         if merge and adapter.settings.get("lora_bias"):
             _check_biases(model, adapter)
         state = {name.removeprefix(_PEFT): _convert(name, tensor, model, adapter) for name, tensor in tensors.items()}
-        with blaming(f"{adapter.folder / CONFIG} cannot be used", torch.OutOfMemoryError), warnings.catch_warnings():
-            # Of a bias that could not be merged, where nothing is to be.
+        with (
+            as_checkpoint_error(f"{adapter.folder / CONFIG} cannot be used", torch.OutOfMemoryError),
+            warnings.catch_warnings(),
+        ):
+            # The warning says that the bias cannot be merged.
             warnings.filterwarnings("ignore", message="`lora_bias=True` was passed")
             config = LoraConfig(**_settings_for(adapter, ranks, LoraConfig))
             model.add_adapter(config)
         result = set_peft_model_state_dict(model, state, adapter_name="default")
         if result is not None and result.unexpected_keys:
-            raise CheckpointError(f"{adapter.file} holds {result.unexpected_keys[0]}, which PEFT has no place for.")
+            raise CheckpointError(f"{adapter.file} contains {result.unexpected_keys[0]}, which PEFT does not expect.")
         if not merge:
             return
         for name, module in list(model.named_modules()):
@@ -260,30 +267,32 @@ def apply_adapter(model: Any, adapter: Adapter, merge: bool) -> None:
 
 
 def _read_parts(adapter: Adapter, names: Mapping[str, str]) -> dict[str, torch.Tensor]:
-    """The tensors of the adapter's file by the names that ``names`` gives to those in the file."""
+    """The tensors of the adapter's file, renamed by ``names``."""
     tensors = {}
     for name, tensor, path in stream_tensors(dict.fromkeys(names, adapter.file)):
         if name not in names:
             continue
         check_not_empty(name, tensor, path)
         if not tensor.is_floating_point():
-            raise CheckpointError(f"{name} in {path} is of {tensor.dtype}; only floating-point weights can be read.")
+            raise CheckpointError(
+                f"{name} in {path} has the dtype {tensor.dtype}; only floating-point weights can be read."
+            )
         tensors[names[name]] = tensor
     return tensors
 
 
 def _convert(name: str, tensor: torch.Tensor, model: Any, adapter: Adapter) -> torch.Tensor:
-    """The tensor in the model's precision. CheckpointError if it is not finite there."""
+    """The tensor in the model's dtype. Raises CheckpointError if it is not finite there."""
     value = tensor.to(model.dtype)
     if not bool(value.isfinite().all()):
         raise CheckpointError(
-            f"{name} in {adapter.file} holds NaN or infinite weights, or too large for {model.dtype}."
+            f"{name} in {adapter.file} holds NaN or infinite weights, or weights too large for {model.dtype}."
         )
     return value
 
 
 def _set_tokens(model: Any, adapter: Adapter, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Put the rows of single tokens that were trained by themselves in the place of the base's rows.
+    """Replaces the base's rows of the tokens that were trained one by one.
 
     Source: peft 0.21 tuners/trainable_tokens/layer.py.
     """
@@ -310,14 +319,15 @@ def _set_tokens(model: Any, adapter: Adapter, tensors: Mapping[str, torch.Tensor
         if tuple(rows.shape) != (len(indices), *weight.shape[1:]):
             raise CheckpointError(
                 f"{name} in {adapter.file} has the shape {list(rows.shape)}, but {CONFIG} lists {len(indices)} tokens "
-                f"and {layer} of the base model has rows of {weight.shape[-1]}: one of the files is of another model."
+                f"and {layer} of the base model has rows of {weight.shape[-1]}: one of the files belongs to another "
+                "model."
             )
         with torch.no_grad():
             weight[torch.tensor(indices, device=weight.device)] = _convert(name, rows, model, adapter).to(weight.device)
 
 
 def _untie_head(model: Any, adapter: Adapter) -> None:
-    """Make two matrices of head and embeddings, of which the adapter changes one."""
+    """Gives the head its own copy of the embeddings' matrix, because the adapter changes only one of the two."""
     if adapter.settings.get("ensure_weight_tying"):
         raise CheckpointError(
             f"{adapter.folder / CONFIG} says ensure_weight_tying: true, which is not supported for a model whose head "
@@ -329,7 +339,7 @@ def _untie_head(model: Any, adapter: Adapter) -> None:
 
 
 def _settings_for(adapter: Adapter, ranks: Mapping[str, int], config_class: Any) -> dict[str, Any]:
-    """LoraConfig's arguments: the file's, with the layers named in full and without what concerns training only."""
+    """LoraConfig's arguments: the file's settings without those for training, and with the layers' full names."""
     known = set(config_class.__dataclass_fields__)
     left_out = {"base_model_name_or_path", "modules_to_save", "layers_to_transform", "layers_pattern", "auto_mapping",
                 "exclude_modules", "target_parameters", "init_lora_weights", "revision", "loftq_config", "eva_config",
@@ -350,7 +360,7 @@ def _settings_for(adapter: Adapter, ranks: Mapping[str, int], config_class: Any)
 
 
 def _check_ranks(adapter: Adapter, ranks: Mapping[str, int]) -> None:
-    """CheckpointError if a layer's matrices are of another rank than adapter_config.json says: it sets the scale."""
+    """Raises CheckpointError if a layer's rank differs from adapter_config.json's, which determines the scale."""
     pattern = adapter.settings.get("rank_pattern") or {}
     for layer, rank in ranks.items():
         # Source: peft 0.21 utils/other.py get_pattern_key.
@@ -361,25 +371,25 @@ def _check_ranks(adapter: Adapter, ranks: Mapping[str, int]) -> None:
             where = "r" if key is None else f"rank_pattern {key!r}"
             raise CheckpointError(
                 f"{adapter.file} has matrices of rank {rank} for {layer}, but {adapter.folder / CONFIG} says {where}: "
-                f"{said}: one of the two files is of another training."
+                f"{said}: one of the two files belongs to another training."
             )
 
 
 def _check_biases(model: nn.Module, adapter: Adapter) -> None:
-    """CheckpointError if a layer has a bias in the adapter and none in the base, which it could be added to."""
+    """Raises CheckpointError if a layer has a bias in the adapter but none in the base to add it to."""
     for layer in adapter.layers:
         if getattr(model.get_submodule(layer), "bias", None) is None:
             raise CheckpointError(
                 f"{adapter.folder / CONFIG} says lora_bias: true, but {layer} of the base model has no bias that the "
-                "adapter's could be merged into: keep the layers apart (--no-merge, in Python merge=False)."
+                "adapter's could be merged into: do not merge it (--no-merge, in Python merge=False)."
             )
 
 
 def _check_fit(model: nn.Module, adapter: Adapter, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
-    """The rank of each layer's adapter, from the shapes of ``adapter.parts`` by PEFT's names.
+    """The rank of each layer's adapter. ``shapes``: those of ``adapter.parts``, by PEFT's names.
 
     Raises:
-        CheckpointError: an adapter does not fit the layer it is for.
+        CheckpointError: an adapter does not fit its layer.
     """
     modules = dict(model.named_modules())
     ranks: dict[str, int] = {}
@@ -402,7 +412,7 @@ def _check_fit(model: nn.Module, adapter: Adapter, shapes: Mapping[str, tuple[in
             if len(shape) != (module.weight.ndim if isinstance(module, nn.Conv2d) else 2):
                 raise CheckpointError(
                     f"{name} in {adapter.file} has the shape {list(shape)}, where a matrix is needed: a damaged file, "
-                    "or one of another kind of adapter."
+                    "or another kind of adapter."
                 )
         if not isinstance(module, nn.Linear):
             ranks[layer] = shape_a[0]

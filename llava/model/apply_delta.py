@@ -1,7 +1,7 @@
-"""FRONT DOOR: ``python -m llava.model.apply_delta``, which puts a delta onto its base.
+"""FRONT DOOR: ``python -m llava.model.apply_delta``, which adds a delta to its base.
 
-It translates the command line and decides nothing; ``llava.model.delta`` does the work. What is different, on purpose:
-tensors pass by one at a time, in the delta's own dtype, and come out as safetensors.
+It translates the command line and decides nothing; ``llava.model.delta`` does the work. It differs from the
+original on purpose: tensors are processed one at a time, in the delta's own dtype, and saved as safetensors.
 
 Source: haotian-liu/LLaVA@c121f04 llava/model/apply_delta.py.
 """
@@ -16,13 +16,13 @@ from llava.model.delta import add_delta, make_parser
 
 
 def apply_delta(base_model_path: str, target_model_path: str, delta_path: str) -> None:
-    """Writes base and delta together into ``target_model_path``. Raises CheckpointError, UsageError."""
+    """Writes the sum of base and delta into ``target_model_path``. Raises CheckpointError, UsageError."""
     written = add_delta(base_model_path, delta_path, target_model_path)
     print(f"wrote {written.num_tensors} tensors to {written.folder}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Does it from the command line, with the original's flags; returns the exit code."""
+    """Runs the command line, with the original's flags, and returns the exit code."""
     args = make_parser("python -m llava.model.apply_delta").parse_args(argv)
 
     def work() -> int:

@@ -1,8 +1,26 @@
 """FRONT DOOR: the original's ``llava.model.builder``: ``load_pretrained_model`` with either repository's keywords.
 
-It translates arguments and decides nothing; ``llava.model.checkpoint.load_model`` does the work. What is different
-from both originals, on purpose: the checkpoint's files say what it is, not its name; the device and the precision are
-found by themselves; a keyword that means nothing is a TypeError that names it.
+It translates arguments and decides nothing; ``llava.model.checkpoint.load_model`` does the work. It differs from both
+originals on purpose: the checkpoint's files decide what it is, not its name; the device and the dtype are chosen
+automatically; an unknown keyword is a TypeError that names it.
+
+The originals pass further keywords to ``from_pretrained``; they have the same meaning here:
+
+    cache_dir, force_download, local_files_only, token, use_auth_token    options of the download
+    revision                     of ``model_path`` on the hub: a branch, a tag or a commit
+    quantization_config          bitsandbytes' config for 8 or 4 bits, or its dict; as load_8bit and load_4bit
+    load_in_8bit, load_in_4bit   the same
+    use_flash_attention_2        as use_flash_attn
+    dtype                        as torch_dtype
+
+These are accepted without effect: low_cpu_mem_usage, use_safetensors, trust_remote_code (no code of a checkpoint is
+ever run), offload_state_dict, offload_buffers and max_memory (give a device_map), resume_download,
+ignore_mismatched_sizes (a mismatch is refused), use_cache, mirror, weights_only (always true), and proxies, with a
+warning. Others of ``from_pretrained`` (variant, subfolder, ...) may be None.
+
+The model truncates prompts that are too long on the right, as the original does
+(``config.truncate_to_model_max_length``); one from ``load_model`` does not. ``context_len`` is the original's:
+``config.max_sequence_length``, else 2048, but no more than the decoder has positions.
 
 Source: haotian-liu/LLaVA@c121f04 llava/model/builder.py; LLaVA-VL/LLaVA-NeXT@df17966 llava/model/builder.py.
 """
@@ -17,21 +35,21 @@ from typing import Any
 
 from llava.config import read_json
 from llava.errors import UsageError
-from llava.model.checkpoint import load_model
-from llava.model.foreign import read_hub_url
+from llava.model.checkpoint import LoadedModel, load_model
 from llava.model.placement import choose_device
+from llava.model.recognition import read_hub_url
 from llava.model.sources import DEFAULT_MODEL, SHORT_NAMES, downloading
 
 __all__ = ["DEFAULT_MODEL", "SHORT_NAMES", "load_pretrained_model"]
 
 _LOG = logging.getLogger("llava.model")
 
-# What the original's serving and evaluation code takes a model's context to be, if config.json does not say
-# max_sequence_length: also for LLaVA-1.6, which has twice that.
+# The context length that the original's serving and evaluation code assumes if config.json has no max_sequence_length:
+# also for LLaVA-1.6, which has twice that.
 _USUAL_CONTEXT_TOKENS = 2048
 _DTYPE_NAMES = ("float16", "bfloat16", "float32")
 _HUB_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token")
-# Keywords of from_pretrained that change nothing here; see load_pretrained_model.
+# Keywords of from_pretrained that have no effect here; see load_pretrained_model.
 _HARMLESS = (
     "ignore_mismatched_sizes",
     "low_cpu_mem_usage",
@@ -46,7 +64,7 @@ _HARMLESS = (
     "use_safetensors",
     "weights_only",
 )
-# ... and those that change nothing as long as they ask for nothing.
+# ... and those that are accepted only without a value.
 _HARMLESS_UNSET = ("adapter_kwargs", "code_revision", "config", "key_mapping", "state_dict", "subfolder", "variant")
 
 
@@ -71,36 +89,17 @@ def load_pretrained_model(
     """(tokenizer, model, image_processor, context_len) of a checkpoint, as both originals return them.
 
     Args:
-        model_path, model_base: see ``load_model``.
-        model_name: accepted and not needed.
+        model_path, model_base: see ``load_model``. ``model_name``, ``multimodal``: accepted and not needed.
         device_map: "cpu", "cuda:0", an index; a map over several devices; or "auto" for the best device, and for all
             GPUs where that is too small.
-        device, use_flash_attn: LLaVA's. ``torch_dtype``, ``attn_implementation`` take their places where positional
-            arguments follow LLaVA-NeXT's order.
-        torch_dtype: float16 on an NVIDIA GPU by default, as the original; elsewhere what suits the device, see
-            ``load_model``. Also ``dtype``.
-        customized_config: a config object, a dict or the path of a JSON file, read instead of config.json.
+        device, use_flash_attn: LLaVA's; LLaVA-NeXT has ``torch_dtype`` and ``attn_implementation`` at these positions,
+            which are recognised there.
+        torch_dtype: float16 on an NVIDIA GPU by default, as in the original; elsewhere see ``load_model``.
+        customized_config: a config object, a dict or the path of a JSON file, used instead of config.json.
         overwrite_config: values that replace some of config.json.
-        multimodal: accepted; every model here is.
-        vision_tower: the tower's folder or hub id, in the place of config.json's ``mm_vision_tower``.
+        vision_tower: the tower's folder or hub id, instead of config.json's ``mm_vision_tower``.
 
-    The originals handed further keywords on to ``from_pretrained``, and they mean here what they mean there:
-
-        cache_dir, force_download, local_files_only, token, use_auth_token    how the hub is asked
-        revision                     of ``model_path`` on the hub: a branch, a tag or a commit
-        quantization_config          bitsandbytes' in 8 or 4 bits, or a dict of it; as load_8bit and load_4bit
-        load_in_8bit, load_in_4bit   the same
-        use_flash_attention_2        as use_flash_attn
-        dtype                        as torch_dtype
-
-    These are accepted and change nothing: low_cpu_mem_usage, use_safetensors, trust_remote_code (no code of a
-    checkpoint is ever run), offload_state_dict, offload_buffers and max_memory (give a device_map),
-    resume_download, ignore_mismatched_sizes (a mismatch is refused), use_cache, mirror, weights_only (never anything
-    else), and proxies, which says so. Others of ``from_pretrained`` (variant, subfolder, ...) may be None.
-
-    The model cuts prompts that are too long from the right, as the original does
-    (``config.truncate_to_model_max_length``); one from ``load_model`` does not. ``context_len`` is the original's:
-    ``config.max_sequence_length``, else 2048, but no more than the decoder has positions.
+    Further keywords are those of ``from_pretrained``; see the module's docstring.
 
     Raises:
         CheckpointError, UsageError: see ``load_model``.
@@ -112,9 +111,6 @@ def load_pretrained_model(
     dtype, device = _read_dtypes(kwargs.pop("dtype", None), torch_dtype, device)
     attention = _read_attention(use_flash_attn, kwargs.pop("use_flash_attention_2", False), attn_implementation)
     _check_nothing_left(kwargs)
-    if overwrite_config is not None and not isinstance(overwrite_config, Mapping):
-        raise UsageError(f"overwrite_config is {overwrite_config!r}, where a dict of config.json's values is needed.")
-
     found_device = choose_device(_find_device(device_map, device))
     with downloading(**hub):
         loaded = load_model(
@@ -125,19 +121,30 @@ def load_pretrained_model(
             attention=attention,
             bits=bits,
             config=None if customized_config is None else _read_config(customized_config),
-            overrides=overwrite_config,
+            overrides=_read_overrides(overwrite_config),
             vision_tower=vision_tower or None,
             device_map=device_map,
             offload_folder=offload_folder,
         )
-    config = loaded.model.config
-    config.truncate_to_model_max_length = True
-    context_len = getattr(config, "max_sequence_length", None) or min(_USUAL_CONTEXT_TOKENS, loaded.context_tokens)
-    return loaded.tokenizer, loaded.model, loaded.image_processor, context_len
+    loaded.model.config.truncate_to_model_max_length = True
+    return loaded.tokenizer, loaded.model, loaded.image_processor, _find_context_len(loaded)
+
+
+def _find_context_len(loaded: LoadedModel) -> int:
+    """The original's ``context_len``; see the module's docstring."""
+    said: int | None = getattr(loaded.model.config, "max_sequence_length", None)
+    return said or min(_USUAL_CONTEXT_TOKENS, loaded.context_tokens)
+
+
+def _read_overrides(given: Any) -> Mapping[str, Any] | None:
+    """``overwrite_config``. Raises UsageError if it is not a dict."""
+    if given is not None and not isinstance(given, Mapping):
+        raise UsageError(f"overwrite_config is {given!r}, where a dict of config.json's values is needed.")
+    return given
 
 
 def _check_nothing_left(kwargs: Mapping[str, Any]) -> None:
-    """TypeError for a keyword that is neither harmless nor asks for nothing, as None does."""
+    """Raises TypeError for a keyword that is unknown, or that has no effect here and has a value."""
     unknown = [name for name, value in kwargs.items() if name not in _HARMLESS and not _is_unset(name, value)]
     if unknown:
         raise TypeError(f"load_pretrained_model() got an unexpected keyword argument '{unknown[0]}'")
@@ -154,7 +161,7 @@ def _read_dtypes(dtype: Any, torch_dtype: Any, device: Any) -> tuple[Any, Any]:
         given.append(device)
         device = None
     if len({str(each).removeprefix("torch.") for each in given}) > 1:
-        raise UsageError(f"The precision is given as {' and as '.join(map(str, given))}; one of them is meant.")
+        raise UsageError(f"The dtype is given as {' and as '.join(map(str, given))}: give one of them.")
     return (given[0] if given else None), device
 
 
@@ -168,48 +175,48 @@ def _read_attention(use_flash_attn: Any, use_flash_attention_2: Any, attn_implem
 
 
 def _read_bits(load_8bit: Any, load_4bit: Any, kwargs: dict[str, Any]) -> int:
-    """16, 8 or 4, as any of the ways to ask for them says. Raises UsageError where two of them differ."""
+    """16, 8 or 4, from any of the arguments that ask for bits. Raises UsageError if two of them differ."""
     wanted = {8: [load_8bit, kwargs.pop("load_in_8bit", None)], 4: [load_4bit, kwargs.pop("load_in_4bit", None)]}
     said = kwargs.pop("quantization_config", None)
     if said is not None:
         values = said if isinstance(said, Mapping) else said.to_dict() if hasattr(said, "to_dict") else {}
         method = values.get("quant_method", "bitsandbytes" if values else type(said).__name__)
         if getattr(method, "value", method) != "bitsandbytes":
-            raise UsageError(f"quantization_config is of {method}; only bitsandbytes' is supported, in 8 or 4 bits.")
+            raise UsageError(f"quantization_config is for {method}; only bitsandbytes in 8 or 4 bits is supported.")
         for bits, given in wanted.items():
-            # Its own dict has the flags under these names, with or without a leading underscore.
+            # bitsandbytes' own dict has the flags with or without a leading underscore.
             given.append(values.get(f"load_in_{bits}bit") or values.get(f"_load_in_{bits}bit"))
     for bits, given in wanted.items():
         if (text := next((value for value in given if isinstance(value, str)), None)) is not None:
-            raise UsageError(f"{bits} bits are asked for with the text {text!r}; True or False is needed.")
+            raise UsageError(f"{bits} bits are asked for with the string {text!r}; True or False is needed.")
     chosen = [bits for bits, given in wanted.items() if any(given)]
     if len(chosen) > 1:
-        raise UsageError("8 bits and 4 bits (load_8bit, load_4bit) are both asked for; one of them is meant.")
+        raise UsageError("8 bits and 4 bits (load_8bit, load_4bit) are both asked for: choose one.")
     return chosen[0] if chosen else 16
 
 
 def _read_hub_options(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """What ``snapshot_download`` is told, taken out of ``kwargs``."""
+    """The options for ``snapshot_download``, removed from ``kwargs``."""
     options = {name: kwargs.pop(name) for name in _HUB_OPTIONS if name in kwargs}
     options.setdefault("token", kwargs.pop("use_auth_token", None))
     if kwargs.pop("proxies", None):
-        _LOG.warning("proxies is not used, the hub's client takes none: set HTTPS_PROXY in the environment.")
+        _LOG.warning("proxies has no effect, the hub's client has no such option: set HTTPS_PROXY in the environment.")
     return options
 
 
 def _name_revision(model_path: str | Path, revision: Any) -> str | Path:
-    """The model's name with its revision, which a folder has not."""
+    """The model's name with its revision; a folder has none."""
     name = read_hub_url(str(model_path))
     if not revision or os.path.exists(os.path.expanduser(name)) or name == DEFAULT_MODEL:
         return model_path
     repo_id, _, said = name.partition("@")
     if said not in ("", str(revision)):
-        raise UsageError(f"The revision of {repo_id} is given as '{said}' and as '{revision}'; one of them is meant.")
+        raise UsageError(f"The revision of {repo_id} is given as '{said}' and as '{revision}': give one of them.")
     return f"{repo_id}@{revision}"
 
 
 def _find_device(device_map: Any, device: Any) -> Any:
-    """The device that the two arguments mean, None for the best; of a map over several that of its first part."""
+    """The device that the two arguments name, None for the best one; for a map, the device of its first part."""
     if isinstance(device_map, Mapping):
         places = [place for place in device_map.values() if place != "disk"]
         device_map = places[0] if places else "cpu"

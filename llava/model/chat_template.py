@@ -1,8 +1,8 @@
-"""A conversation template as the Jinja text that Transformers renders chats with.
+"""A conversation template as a Jinja chat template for Transformers.
 
-What it renders is what ``Conversation.get_prompt`` says of the same turns, character by character. Messages hold a
-text, or a list of parts as processors take it; there, images come before the text, a line for each, as LLaVA was
-trained. A first message of the role ``system`` replaces the template's own system text.
+It renders what ``Conversation.get_prompt`` returns for the same turns, character by character. A message's content is a
+string, or a list of parts as processors accept it, whose images come before the text, on a line each, as in LLaVA's
+training. A first message with the role ``system`` replaces the template's own system text.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ OPENING
 
 @dataclass(frozen=True)
 class _Marks:
-    """What stands around the texts of a conversation; ``opening`` is Jinja, the rest is text."""
+    """The texts around a conversation's messages; ``opening`` is a Jinja statement, the others are plain text."""
 
     opening: str
     before_user: str
@@ -55,10 +55,11 @@ class _Marks:
 
 
 def write_chat_template(conversation: Conversation, image_slot: str) -> str | None:
-    """The Jinja text, or None for a style that is no chat (PLAIN).
+    """The Jinja template, or None for a style that is not a chat (PLAIN).
 
-    ``conversation``: a template, its ``messages`` being no more than its examples. ``image_slot``: what stands for an
-    image, ``<image>`` or that with marks around it.
+    Args:
+        conversation: a template, whose ``messages`` are its examples only.
+        image_slot: the text of an image: ``<image>``, or that with marks around it.
     """
     marks = _find_marks(conversation)
     if marks is None:

@@ -1,8 +1,8 @@
-"""Reads a checkpoint into a model, and writes one.
+"""``load_model`` loads a checkpoint into a model; ``save_checkpoint`` writes one.
 
-The model is built without memory and every tensor accounted for (see ``opening``), then it is filled tensor by tensor,
-so loading takes little more than the model itself. A model that is returned is whole: no weight of it is random, none
-is NaN. Nothing in a checkpoint is ever run.
+The model is built on the meta device and every tensor accounted for (``checkpoint_reader``); then it is filled tensor
+by tensor, so loading takes little more memory than the model itself. In the model that is returned no weight is random
+or NaN. No code in a checkpoint is ever run.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from llava.config import ModelSpec, blaming
+from llava.config import ModelSpec, as_checkpoint_error
 from llava.errors import CheckpointError, LlavaError, UsageError
 from llava.image.pixels import ImageProcessor
 from llava.model import adapters, layouts
+from llava.model.bnb_quantization import check_quantization, is_quantized, quantize_layer, quantize_model
+from llava.model.checkpoint_reader import OpenCheckpoint, open_checkpoint
 from llava.model.companions import (
     describe_model,
     load_generation_config,
@@ -26,13 +28,12 @@ from llava.model.companions import (
     save_tokenizer,
     write_json,
 )
-from llava.model.dispatch import find_device_map, spread
-from llava.model.folders import new_folder
-from llava.model.opening import OpenCheckpoint, check_tied, open_checkpoint
+from llava.model.device_map import find_device_map, spread
+from llava.model.output_folder import new_folder
 from llava.model.placement import check_flash_attention, choose_device, choose_dtype, read_dtype
-from llava.model.quantize import check_quantization, is_quantized, quantize_layer, quantize_model
 from llava.model.quantized_linear import QuantizedLinear, bits_for, quantize_linear, quantize_linears
 from llava.model.sources import DEFAULT_MODEL
+from llava.model.tensor_accounting import check_tied
 from llava.model.weights import forget_pages, is_mapped, write_tensors
 
 _ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
@@ -40,7 +41,7 @@ _ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model that is ready to be asked, with all that belongs to it."""
+    """A model in eval mode with its tokenizer, image processor, spec and template."""
 
     tokenizer: Any
     model: Any  # LlavaLlamaForCausalLM, LlavaMistralForCausalLM or LlavaQwenForCausalLM; in eval mode
@@ -66,71 +67,78 @@ def load_model(
     device_map: Any = None,
     offload_folder: str | Path | None = None,
 ) -> LoadedModel:
-    """The checkpoint of that name, whole and ready to be asked.
+    """The checkpoint of that name as a model in eval mode, with all its weights.
 
     Args:
-        path_or_id: a folder, a short name (``llava-v1.5-7b``), a hub id, or the model that comes inside the package.
-        base: what a folder with nothing but a projector or LoRA layers was trained on; by default what the LoRA
-            layers' own files say.
-        merge: put LoRA layers into the weights; if not, they stay apart and ``model.disable_adapters()`` works.
-        device: cuda, cuda:1, mps, cpu; by default the best there is.
-        dtype: float32, bfloat16, float16; by default what suits the device, see ``choose_dtype``.
+        path_or_id: a folder, a short name (``llava-v1.5-7b``), a hub id, or "embedded", the model inside the package.
+        base: the model that a projector alone or LoRA layers were trained on; by default the one that their own files
+            name.
+        merge: merge LoRA layers into the weights; otherwise they stay PEFT layers that ``model.disable_adapters()``
+            switches off.
+        device: cuda, cuda:1, mps, cpu; by default the best available one.
+        dtype: float32, bfloat16, float16; by default the best for the device, see ``choose_dtype``.
         attention: sdpa (default), eager or flash_attention_2.
-        bits: 16, or 8 or 4 to quantise the decoder's matrices while loading: by ourselves on a CPU, through
+        bits: 16, or 8 or 4 to quantise the decoder's matrices while loading: by this package on a CPU, by
             bitsandbytes on CUDA.
-        for_engine: the engine will run it, not ``generate``; it may choose another dtype, see ``choose_dtype``.
-        config: read instead of the folder's config.json. ``overrides``: values that replace some of it.
-        vision_tower: the folder or the hub id of the tower, in the place of mm_vision_tower of config.json. A tower
-            whose weights are inside the checkpoint is used from there.
-        device_map: where parts of the model go, as Transformers takes it; see ``find_device_map``. ``offload_folder``:
-            where what it sends to "disk" is kept.
+        for_engine: the engine will run the model, not ``generate``, which may change the dtype; see ``choose_dtype``.
+        config: used instead of the folder's config.json.
+        overrides: values that replace some of config.json's.
+        vision_tower: the tower's folder or hub id, instead of config.json's ``mm_vision_tower``. If the tower's weights
+            are inside the checkpoint, these are used.
+        device_map: the device of each part of the model, as in Transformers; see ``find_device_map``.
+        offload_folder: where weights are kept that ``device_map`` sends to "disk".
 
     Raises:
-        CheckpointError: the checkpoint is missing, incomplete, damaged, unsafe or of an unsupported kind.
-        UsageError: the device, dtype, attention or number of bits is unknown or not there.
+        CheckpointError: the checkpoint is missing, incomplete, damaged, unsafe or unsupported.
+        UsageError: the device, dtype, attention or number of bits is unknown or not available.
         LlavaError: the device has not enough memory.
     """
     chosen_device, chosen_dtype = choose_device(device), read_dtype(dtype)
-    if attention is not None and attention not in _ATTENTIONS:
+    if attention not in (None, *_ATTENTIONS):
         raise UsageError(f"There is no attention '{attention}'; use {', '.join(_ATTENTIONS)}, or leave it out.")
     check_quantization(bits, chosen_device, is_apart=not merge)
     opened = open_checkpoint(
         path_or_id, base=base, config=config, overrides=overrides, attention=attention, vision_tower=vision_tower
     )
-    model, spec = opened.model, opened.spec
-    adapter = None if opened.fine_tune is None else opened.fine_tune.adapter
-    # What can be wrong beside the weights is found before they are read.
-    tokenizer, processor = opened.load_tokenizer(), opened.load_processor()
-    generation_config = load_generation_config(opened.folders, model, tokenizer)
     if chosen_dtype is None:
-        num_parameters = sum(parameter.numel() for parameter in model.parameters())
-        chosen_dtype = choose_dtype(chosen_device, spec.dtype, num_parameters, for_engine)
+        num_parameters = sum(parameter.numel() for parameter in opened.model.parameters())
+        chosen_dtype = choose_dtype(chosen_device, opened.spec.dtype, num_parameters, for_engine)
     if attention == "flash_attention_2":
         check_flash_attention(chosen_device, chosen_dtype)
+    options = {"name": str(path_or_id), "device_map": device_map, "offload_folder": offload_folder}
+    return load_opened(opened, chosen_device, chosen_dtype, merge=merge, bits=bits, **options)
+
+
+def load_opened(
+    opened: OpenCheckpoint,
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    merge: bool = True,
+    bits: int = 16,
+    name: str = "",
+    device_map: Any = None,
+    offload_folder: str | Path | None = None,
+) -> LoadedModel:
+    """The checkpoint that was opened as a model in eval mode, with all its weights; it becomes ``opened.model``.
+
+    For the arguments and errors see ``load_model``. ``name``: what errors call the checkpoint.
+    """
+    model, spec = opened.model, opened.spec
+    # Faults outside of the weights are found before these are read.
+    tokenizer, processor = opened.load_tokenizer(), opened.load_processor()
+    generation_config = load_generation_config(opened.folders, model, tokenizer)
     try:
-        # Layers of an adapter are merged first, on the CPU: a matrix of 8 or 4 bits takes none in.
-        quantizes_later = adapter is not None and merge and bits < 16
-        spreads = find_device_map(model, device_map, chosen_dtype, chosen_device)
+        spreads = find_device_map(model, device_map, dtype, device)
         if spreads is not None and bits < 16:
             raise UsageError(f"A model in {bits} bits goes to one device, but device_map names several.")
-        place = torch.device("cpu") if quantizes_later or spreads is not None else chosen_device
-        _fill(opened, place, chosen_dtype, 16 if quantizes_later else bits)
-        model.config.dtype = chosen_dtype
-        if bits < 16 and chosen_device.type == "cuda":
-            # PEFT, accelerate and the Trainer look for these.
-            model.is_loaded_in_8bit, model.is_loaded_in_4bit = bits == 8, bits == 4
-        if adapter is not None:
-            adapters.apply_adapter(model, adapter, merge)
-        if quantizes_later and chosen_device.type == "cpu":
-            quantize_linears(model, bits)
-        elif quantizes_later:
-            quantize_model(model, bits, chosen_device)
+        _place(opened, device, dtype, bits, merge=merge, is_spread=spreads is not None)
         if spreads is not None:
             spread(model, spreads, offload_folder)
     except torch.OutOfMemoryError as error:
-        num_gb = sum(parameter.numel() for parameter in model.parameters()) * chosen_dtype.itemsize / 1e9
+        num_gb = sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize / 1e9
         raise LlavaError(
-            f"{chosen_device} has no room for {path_or_id}, which takes {num_gb:.1f} GB in {chosen_dtype}. "
+            f"{device} has no room for {name or opened.folder}, which takes {num_gb:.1f} GB in {dtype}. "
             "Use a smaller model, another device, or load_4bit."
         ) from error
     model.generation_config = generation_config
@@ -138,22 +146,44 @@ def load_model(
     return LoadedModel(tokenizer, model.eval(), processor, spec, spec.context_tokens, opened.template)
 
 
+def _place(
+    opened: OpenCheckpoint, device: torch.device, dtype: torch.dtype, bits: int, *, merge: bool, is_spread: bool
+) -> None:
+    """Fills the model, applies its adapter and quantises it, on ``device``; with ``is_spread``, on the CPU first."""
+    model = opened.model
+    adapter = None if opened.fine_tune is None else opened.fine_tune.adapter
+    # An adapter is merged first, on the CPU: it cannot be merged into a quantised matrix.
+    quantizes_later = adapter is not None and merge and bits < 16
+    first = torch.device("cpu") if quantizes_later or is_spread else device
+    _fill(opened, first, dtype, 16 if quantizes_later else bits)
+    model.config.dtype = dtype
+    if bits < 16 and device.type == "cuda":
+        # PEFT, accelerate and the Trainer look for these.
+        model.is_loaded_in_8bit, model.is_loaded_in_4bit = bits == 8, bits == 4
+    if adapter is not None:
+        adapters.apply_adapter(model, adapter, merge)
+    if quantizes_later and device.type == "cpu":
+        quantize_linears(model, bits)
+    elif quantizes_later:
+        quantize_model(model, bits, device)
+
+
 def _fill(opened: OpenCheckpoint, device: torch.device, dtype: torch.dtype, bits: int) -> None:
-    """Give every parameter its value; all of them, or CheckpointError."""
+    """Gives every parameter its value from the files. Raises CheckpointError."""
     model = opened.model
     is_tied = bool(model.config.tie_word_embeddings)
     head: torch.Tensor | None = None
     finite: dict[str, torch.Tensor] = {}  # by our names, on the device
     for ours, tensor, name, path in opened.read():
-        # What is quantised on the way to a GPU goes there once, as it is then.
+        # A matrix that will be quantised is moved to the GPU once, as it is quantised.
         goes_later = device.type != "cpu" and is_quantized(ours, model.get_submodule(ours.rpartition(".")[0]), bits)
         place = torch.device("cpu") if goes_later else device
-        with blaming(f"{name} in {path} cannot be converted from {tensor.dtype}", torch.OutOfMemoryError):
+        with as_checkpoint_error(f"{name} in {path} cannot be converted from {tensor.dtype}", torch.OutOfMemoryError):
             value = tensor.to(device=place, dtype=dtype, memory_format=torch.contiguous_format)
         if place.type == "cpu":
             _check_finite(value, tensor, name, path)
         else:
-            # Asking the device now would make the CPU wait for every tensor.
+            # Fetching the result now would make the CPU wait for every tensor.
             finite[ours] = value.sum(dtype=torch.float32).isfinite()
         if ours == layouts.HEAD and is_tied:
             head = value
@@ -164,19 +194,19 @@ def _fill(opened: OpenCheckpoint, device: torch.device, dtype: torch.dtype, bits
     _check_together(finite, opened, dtype)
     if is_tied:
         _tie_head(model, head)
-    with blaming(f"{opened.config_path} cannot be used", torch.OutOfMemoryError):
+    with as_checkpoint_error(f"{opened.config_path} cannot be used", torch.OutOfMemoryError):
         _compute_buffers(model, device)
     empty = [name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta]
     assert not empty, f"never filled: {empty}"
 
 
 def _check_finite(value: torch.Tensor, tensor: torch.Tensor, name: str, path: Path) -> None:
-    """CheckpointError if the tensor of a file, or ``value``, which it became in another precision, is not finite.
+    """Raises CheckpointError unless ``value`` is finite, which is the ``tensor`` of a file in the model's dtype.
 
-    On a CPU, in the precision of the file, it stays mapped from there: nothing is copied, processes share it, and what
-    is written to it stays in this process.
+    On a CPU and in the file's dtype the value stays mapped from the file: nothing is copied, processes share it, and
+    writes to it stay in this process.
     """
-    # A sum is finite only if all its terms are, and costs one pass and no memory; it may also overflow by itself.
+    # A sum is finite only if all its terms are, and takes one pass and no memory. It may also overflow itself.
     if bool(value.sum().isfinite()) or bool(value.isfinite().all()):
         return
     if bool(tensor.isfinite().all()):
@@ -189,7 +219,7 @@ def _check_finite(value: torch.Tensor, tensor: torch.Tensor, name: str, path: Pa
 
 
 def _check_together(finite: dict[str, torch.Tensor], opened: OpenCheckpoint, dtype: torch.dtype) -> None:
-    """Looks at what a device found, once for all tensors; those with a doubtful sum are read again. As above."""
+    """As ``_check_finite`` for tensors on a device, whose sums are fetched at once; doubtful ones are read again."""
     if not finite:
         return
     found = torch.stack(list(finite.values())).tolist()
@@ -222,7 +252,7 @@ def _tie_head(model: Any, head: torch.Tensor | None) -> None:
 
 
 def _compute_buffers(model: Any, device: torch.device) -> None:
-    """Buffers are in no file: they follow from the configuration. The rotary frequencies stay in float32."""
+    """Computes the buffers, which no file contains, from the configuration. Rotary frequencies stay in float32."""
     decoder = model.get_model()
     decoder.rotary_emb = type(decoder.rotary_emb)(decoder.config).to(device)
     embeddings = model.get_vision_tower().vision_tower.vision_model.embeddings
@@ -239,31 +269,32 @@ def save_checkpoint(
     include_tower: bool = True,
     max_shard_bytes: int = 5_000_000_000,
 ) -> None:
-    """Write a folder that ``load_model`` reads back bit by bit: config, weights as safetensors, tokenizer, processor.
+    """Writes a folder that ``load_model`` reads back bit by bit: config, weights as safetensors, tokenizer, processor.
 
-    The folder appears whole or not at all; an older checkpoint in it is replaced, and other files in it stay.
+    The folder appears whole or not at all; an older checkpoint in it is replaced, and its other files are kept.
 
     Args:
-        include_tower: with the vision tower's weights, as LLaVA-1.6 does; without them ``mm_vision_tower`` of the
-            model's config has to name where they are, as for LLaVA-1.5.
-        max_shard_bytes: larger weights are split into files of this size, with an index.
+        layout: "original", the only one.
+        include_tower: write the vision tower's weights as well, as in LLaVA-1.6; otherwise ``mm_vision_tower`` in the
+            model's config has to name where they are, as in LLaVA-1.5.
+        max_shard_bytes: larger weights are split into shards of this size, with an index.
 
     Raises:
-        UsageError: the layout is unknown, or the model is quantised or has LoRA layers apart.
+        UsageError: the layout is unknown, or the model is quantised or has LoRA layers that are not merged.
     """
     if layout != "original":
         raise UsageError(
             f"A checkpoint cannot be written in the layout '{layout}'; use 'original', and llava convert for others."
         )
     if not include_tower and not getattr(model.config, "mm_vision_tower", None):
-        raise UsageError("Without its tower the checkpoint needs mm_vision_tower to say where one is.")
+        raise UsageError("A checkpoint without its tower needs mm_vision_tower to name one.")
     if not include_tower and getattr(model.config, "unfreeze_mm_vision_tower", False):
         raise UsageError(
-            "The tower's weights are its own (unfreeze_mm_vision_tower: true), so the checkpoint needs them inside; "
-            "set it to false in the model's config if they are those of mm_vision_tower."
+            "The tower was trained (unfreeze_mm_vision_tower: true), so the checkpoint needs its weights inside; "
+            "set it to false in the model's config if the weights are those of mm_vision_tower."
         )
     tower_prefix = "model.vision_tower."
-    # Under FSDP the tower hides from the model's own state.
+    # Under FSDP the model's own state dict lacks the tower.
     tensors = {name: value for name, value in model.state_dict().items() if not name.startswith(tower_prefix)}
     if include_tower:
         tensors.update({tower_prefix + name: value for name, value in model.get_vision_tower().state_dict().items()})
@@ -271,7 +302,9 @@ def save_checkpoint(
         tensors.pop(layouts.HEAD, None)
     apart = [name for name in tensors if ".lora_A." in name]
     if apart:
-        raise UsageError(f"A model with LoRA layers apart cannot be saved ({apart[0]}): load it with merge=True.")
+        raise UsageError(
+            f"A model with LoRA layers that are not merged cannot be saved ({apart[0]}): load it with merge=True."
+        )
     whole = [name for name, value in tensors.items() if not value.is_floating_point()]
     if whole:
         raise UsageError(f"A quantised model cannot be saved ({whole[0]} holds integers): load it in 16 bits.")

@@ -1,4 +1,4 @@
-"""What stands beside the weights in a checkpoint's folder: tokenizer, generation settings, image processor, config."""
+"""The files beside the weights in a checkpoint's folder: tokenizer, generation config, image processor, config.json."""
 
 from __future__ import annotations
 
@@ -10,31 +10,32 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig
 
-from llava.config import read_json
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN
 from llava.errors import CheckpointError
 from llava.image.pixels import ImageProcessor
+from llava.model.folder import CONFIG, Folder
 from llava.model.generation import clean_generation_config, read_generation_config
-from llava.model.spm import is_sentencepiece, load_llama_tokenizer
-from llava.model.tokenizer_files import find_damage, refuse_others
+from llava.model.spm import is_sentencepiece, load_llama_tokenizer, read_tokenizer_json
+from llava.model.tokenizer_files import find_damage, refuse_unusable
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")  # one is enough
 
 
-def has_tokenizer(folder: Path) -> bool:
-    """Whether a tokenizer is in the folder."""
-    return any((folder / name).is_file() for name in _TOKENIZER_FILES)
+def has_tokenizer(folder: Folder) -> bool:
+    """Whether the folder has a tokenizer."""
+    return any(folder.has(name) for name in _TOKENIZER_FILES)
 
 
-def load_tokenizer(folder: Path) -> Any:
+def load_tokenizer(source: Folder | Path) -> Any:
     """The tokenizer in a checkpoint's folder: tokenizer.json, a bare tokenizer.model, or vocab.json with merges.txt.
 
-    One without a padding token pads with its unknown token, or with its end token if it has none.
+    If it has no padding token, it pads with its unknown token, or else with its end token.
 
     Raises:
         CheckpointError: there is none, or it cannot be read.
     """
-    refuse_others(folder)
+    folder = Folder.of(source)
+    refuse_unusable(folder)
     if not has_tokenizer(folder):
         raise CheckpointError(
             f"{folder} has no tokenizer: one of {', '.join(_TOKENIZER_FILES)} is needed. "
@@ -44,7 +45,7 @@ def load_tokenizer(folder: Path) -> Any:
         tokenizer = _read_tokenizer(folder)
     except CheckpointError:
         raise
-    except Exception as error:  # the readers below raise anything, down to bare Exception
+    except Exception as error:  # the tokenizers library raises bare Exception
         raise CheckpointError(find_damage(folder, error)) from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
@@ -52,32 +53,32 @@ def load_tokenizer(folder: Path) -> Any:
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """Write its files. Raises OSError where they cannot be."""
+    """Writes the tokenizer's files. Raises OSError if it cannot."""
     try:
         tokenizer.save_pretrained(folder)
     except OSError:
         raise
-    except Exception as error:  # tokenizers raises that itself, with no more than a text
+    except Exception as error:  # the tokenizers library raises bare Exception
         raise OSError(f"the tokenizer: {error}") from error
 
 
-def _read_tokenizer(folder: Path) -> Any:
-    path = folder / "tokenizer_config.json"
-    settings = read_json(path) if path.is_file() else {}
+def _read_tokenizer(folder: Folder) -> Any:
+    name = "tokenizer_config.json"
+    settings = folder.read_json(name) if folder.has(name) else {}
     named = settings.get("tokenizer_class")
-    is_llama = named in ("LlamaTokenizer", "LlamaTokenizerFast") or (
-        named is None and (folder / "tokenizer.model").is_file()
-    )
-    if is_llama and is_sentencepiece(folder):
-        return load_llama_tokenizer(folder, settings)
-    # The empty configuration keeps Transformers from reading config.json, where "llava" means a model of its own.
-    return AutoTokenizer.from_pretrained(folder, config=PreTrainedConfig(), trust_remote_code=False)
+    is_llama = named in ("LlamaTokenizer", "LlamaTokenizerFast") or (named is None and folder.has("tokenizer.model"))
+    if is_llama:
+        written = read_tokenizer_json(folder.path)
+        if is_sentencepiece(folder.path, written):
+            return load_llama_tokenizer(folder.path, settings, written)
+    # The empty configuration keeps Transformers from reading config.json, where "llava" means its own model class.
+    return AutoTokenizer.from_pretrained(folder.path, config=PreTrainedConfig(), trust_remote_code=False)
 
 
 def fit_tokenizer(tokenizer: Any, model: Any, folder: Path) -> None:
-    """Add the marks around images that the model was trained with, and see that every token has its embedding.
+    """Adds the marks around images that the model was trained with, and checks that every token has an embedding.
 
-    The original also adds ``<im_patch>``, which no prompt ever uses, with a random embedding; here it is left out.
+    The original also adds ``<im_patch>``, which no prompt uses, with a random embedding; here it is left out.
 
     Raises:
         CheckpointError: the tokenizer has more tokens than there are embeddings.
@@ -88,24 +89,29 @@ def fit_tokenizer(tokenizer: Any, model: Any, folder: Path) -> None:
     if len(tokenizer) > num_rows:
         raise CheckpointError(
             f"The tokenizer in {folder} has {len(tokenizer)} tokens, but the embeddings have only {num_rows} rows: "
-            "a token without a row has no meaning. Use the tokenizer that the checkpoint was trained with."
+            "a token without a row cannot be embedded. Use the tokenizer that the checkpoint was trained with."
         )
 
 
-def load_generation_config(folders: Sequence[Path], model: Any, tokenizer: Any) -> GenerationConfig:
-    """What the first generation_config.json says, else config.json; see ``read_generation_config``."""
+def load_generation_config(sources: Sequence[Folder | Path], model: Any, tokenizer: Any) -> GenerationConfig:
+    """The settings of the first folder that has a generation_config.json, else config.json's.
+
+    Raises CheckpointError as ``read_generation_config`` does.
+    """
     name = "generation_config.json"
-    path = next((folder / name for folder in folders if (folder / name).is_file()), folders[0] / "config.json")
-    values = read_json(path) if path.name == name else model.generation_config.to_dict()
+    folders = [Folder.of(source) for source in sources]
+    found = next((folder for folder in folders if folder.has(name)), None)
+    path = folders[0].path / CONFIG if found is None else found.path / name
+    values = dict(model.generation_config.to_dict() if found is None else found.read_json(name))
     if values.get("pad_token_id") is None:
         values["pad_token_id"] = tokenizer.pad_token_id
     return read_generation_config(values, path, model)
 
 
 def save_generation_config(values: Mapping[str, Any], folder: Path) -> None:
-    """Write generation_config.json, without values that have no effect.
+    """Writes generation_config.json without values that have no effect.
 
-    Not by ``save_pretrained``, which refuses combinations that it only warns of when it reads them.
+    ``save_pretrained`` is not used: it refuses combinations that Transformers only warns about when it reads them.
     """
     config = clean_generation_config(values)
     for name, value in config.__dict__.pop("_refused", {}).items():
@@ -113,34 +119,37 @@ def save_generation_config(values: Mapping[str, Any], folder: Path) -> None:
     config.to_json_file(folder / "generation_config.json")
 
 
-def load_processor(folders: Iterable[Path], usual: ImageProcessor) -> tuple[Path, ImageProcessor]:
-    """How images are prepared, as the first of the folders says that says it, and the file; else as is usual."""
+def load_processor(folders: Iterable[Folder], usual: ImageProcessor) -> tuple[Path, ImageProcessor]:
+    """The file that describes the image processor, and the processor: of the first folder that has one, else ``usual``.
+
+    Raises CheckpointError.
+    """
     for folder in folders:
         for path, values in read_processor_files(folder):
             if path.name == "preprocessor_config.json" or "image_processor" in values:
-                return path, ImageProcessor.from_pretrained(path)
+                return path, ImageProcessor.from_values(values, path)
     return Path(), usual
 
 
-def read_processor_files(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """What the files in a folder say about preparing images."""
+def read_processor_files(folder: Folder) -> Iterator[tuple[Path, Mapping[str, Any]]]:
+    """The files of an image processor that are in the folder, with their values. Raises CheckpointError."""
     for name in ("preprocessor_config.json", "processor_config.json"):
-        if (folder / name).is_file():
-            yield folder / name, read_json(folder / name)
+        if folder.has(name):
+            yield folder.path / name, folder.read_json(name)
 
 
 def write_json(values: Mapping[str, Any], path: Path) -> None:
-    """Write a file as Transformers writes its own: readable, in UTF-8."""
+    """Writes a JSON file as Transformers does: indented, in UTF-8."""
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def describe_model(model: Any, include_tower: bool, dtype: torch.dtype | None = None) -> dict[str, Any]:
-    """The model's config.json, in the original's names and without what a file need not say.
+    """The values of the model's config.json, under the original's names and without defaults.
 
-    ``mm_vision_config`` makes the checkpoint whole without a tower's folder; ``unfreeze_mm_vision_tower`` is what
-    makes the original look for the tower's weights inside. ``dtype``: what is stored, if not the model's own.
+    ``mm_vision_config`` describes the tower without its folder; ``unfreeze_mm_vision_tower`` makes the original load
+    the tower's weights from inside the checkpoint. ``dtype``: of the stored weights, if it is not the model's.
     """
-    values = _say_what_differs(model.config)
+    values = _drop_defaults(model.config)
     for name in ("_name_or_path", "truncate_to_model_max_length", "dtype"):
         values.pop(name, None)
     rope = values.pop("rope_parameters", None) or {}
@@ -151,14 +160,14 @@ def describe_model(model: Any, include_tower: bool, dtype: torch.dtype | None = 
         architectures=[type(model).__name__],
         torch_dtype=str(dtype or model.dtype).removeprefix("torch."),
         use_mm_proj=True,
-        mm_vision_config=_say_what_differs(model.get_vision_tower().config),
+        mm_vision_config=_drop_defaults(model.get_vision_tower().config),
         unfreeze_mm_vision_tower=include_tower or values.get("unfreeze_mm_vision_tower", False),
     )
     return dict(sorted(values.items()))
 
 
-def _say_what_differs(config: PreTrainedConfig) -> dict[str, Any]:
-    """The configuration's values, without those that any model has and this one does not change."""
+def _drop_defaults(config: PreTrainedConfig) -> dict[str, Any]:
+    """The configuration's values that differ from Transformers' defaults for any model."""
     usual = PreTrainedConfig().to_dict()
     return {
         key: value

@@ -1,4 +1,4 @@
-"""FRONT DOOR: ``python -m llava.model.consolidate``, which writes a checkpoint's weights anew in float16.
+"""FRONT DOOR: ``python -m llava.model.consolidate``, which rewrites a checkpoint's weights in float16.
 
 It translates the command line and decides nothing; ``llava.model.delta`` does the work.
 
@@ -22,7 +22,7 @@ def consolidate_ckpt(src_path: str, dst_path: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Does it from the command line, with the original's flags; returns the exit code."""
+    """Runs the command line, with the original's flags, and returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m llava.model.consolidate")
     parser.add_argument("--src", required=True)
     parser.add_argument("--dst", required=True)

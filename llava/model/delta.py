@@ -1,9 +1,9 @@
-"""What a fine-tune changed, as a checkpoint of differences: made from it and its base, and put onto the base again.
+"""Weight deltas: the difference between a fine-tune and its base as a checkpoint, and the fine-tune from the two.
 
-Licences once kept people from passing whole models on, so the first LLaVAs came as such deltas. A delta is a checkpoint
-in everything but its weights' values. Tensors pass by one at a time, in the dtype that the fine-tune or the delta has
-in its files, and the base's are rounded to it first. What LLaVA adds to a language model the base does not have: it is
-passed on as it is, and so are the rows and columns by which the embeddings and the head have grown.
+The first LLaVAs were published as deltas because Llama's licence did not allow publishing its weights. A delta is a
+checkpoint whose weights are differences. Tensors are processed one at a time, in the dtype of the fine-tune's or the
+delta's files; the base's are rounded to it first. Tensors that LLaVA adds to a language model, and the rows and columns
+by which the embeddings and the head have grown, are copied unchanged.
 
 Source: haotian-liu/LLaVA@c121f04 llava/model/apply_delta.py, make_delta.py, consolidate.py (all of it in float16).
 """
@@ -25,7 +25,7 @@ from llava.config import read_json
 from llava.errors import CheckpointError
 from llava.model import layouts
 from llava.model.companions import write_json
-from llava.model.folders import new_folder, refuse_target
+from llava.model.output_folder import new_folder, refuse_target
 from llava.model.sources import find_checkpoint
 from llava.model.weights import find_tensors, is_weight_file, open_tensors, stream_tensors, write_tensors
 
@@ -37,7 +37,7 @@ _COMPANIONS = ("*.json", "*.model", "*.txt", "*.jinja")
 
 @dataclass(frozen=True)
 class Combined:
-    """A checkpoint that was written. ``num_lossy``: values that the way back does not give again bit by bit."""
+    """The checkpoint that was written. ``num_lossy``: how many values ``add_delta`` cannot restore bit by bit."""
 
     folder: Path
     num_tensors: int
@@ -45,7 +45,7 @@ class Combined:
 
 
 def make_parser(prog: str) -> argparse.ArgumentParser:
-    """The three folders that the original's commands name: the base, what was made from it, and their difference."""
+    """The command line of the original's commands: the folders of the base, the fine-tune and the delta."""
     parser = argparse.ArgumentParser(prog=prog)
     for name in ("base-model", "target-model", "delta"):
         parser.add_argument(f"--{name}-path", required=True)
@@ -63,12 +63,12 @@ def add_delta(base: str | Path, delta: str | Path, folder: str | Path) -> Combin
 
 
 def take_delta(base: str | Path, target: str | Path, folder: str | Path) -> Combined:
-    """Writes what ``target`` has over ``base`` into ``folder``. Raises as ``add_delta`` does."""
+    """Writes the difference between ``target`` and ``base`` into ``folder``. Raises as ``add_delta`` does."""
     return _combine(base, target, folder, torch.sub, check_back=True)
 
 
 def consolidate(source: str | Path, folder: str | Path) -> Combined:
-    """Writes a checkpoint's weights anew: in float16 and safetensors, without what is computed anyway.
+    """Rewrites a checkpoint's weights in float16 as safetensors, without buffers that are computed.
 
     Raises as ``add_delta`` does.
     """
@@ -123,7 +123,7 @@ def _combine(
 
 
 def _find_weights(folder: Path) -> dict[str, Path]:
-    """The file of every tensor that is not computed anyway, by its name there."""
+    """The file of each tensor, by its name there, without buffers that are computed."""
     return {name: path for name, path in find_tensors(folder).items() if layouts.name_from_original(name) is not None}
 
 
@@ -134,20 +134,20 @@ def _check_names(base: Path, base_names: Iterable[str], other: Path, names: Iter
     for left, without, here in ((alone, base, other), (absent, other, base)):
         if left:
             raise CheckpointError(
-                f"{here} has {len(left)} tensors that {without} lacks, {left[0]} among them: they are not a language "
-                "model and what was made from it."
+                f"{here} has {len(left)} tensors that {without} lacks, such as {left[0]}: one is not a "
+                "fine-tune of the other."
             )
 
 
 def _find_part(name: str, tensor: torch.Tensor, own: torch.Tensor) -> tuple[slice, ...]:
-    """What of a tensor the base has too. Raises CheckpointError."""
+    """The part of a tensor that the base has too. Raises CheckpointError if their shapes do not fit."""
     fits = tensor.shape == own.shape or (
         name in _MAY_GROW and tensor.dim() == own.dim() and all(map(int.__ge__, tensor.shape, own.shape))
     )
     if not fits:
         raise CheckpointError(
             f"{name} is {list(tensor.shape)}, but {list(own.shape)} in the base: only the embeddings and the head may "
-            "have grown. Use the base that it was made from."
+            "have grown. Use the base that it was trained from."
         )
     return tuple(slice(0, size) for size in own.shape)
 
@@ -158,7 +158,7 @@ def _check_finite(name: str, result: torch.Tensor, tensor: torch.Tensor) -> None
 
 
 def _stream(places: dict[str, Path], what: str) -> Iterator[tuple[str, torch.Tensor]]:
-    """Each tensor with its name; a person at a terminal sees it go on."""
+    """Each tensor with its name; shows progress on a terminal."""
     console = Console(stderr=True)
     tensors = ((name, tensor) for name, tensor, path in stream_tensors(places) if places.get(name) == path)
     return iter(
@@ -167,7 +167,7 @@ def _stream(places: dict[str, Path], what: str) -> Iterator[tuple[str, torch.Ten
 
 
 def _write(tensors: Iterable[tuple[str, torch.Tensor]], like: Path, sources: list[Path], folder: str | Path) -> Path:
-    """``folder`` with these tensors and what stands beside the weights in ``like``."""
+    """``folder``, after writing these tensors and copies of the files beside the weights in ``like``."""
     dtypes: dict[str, torch.dtype] = {}
     seen: set[tuple[int, int]] = set()
 

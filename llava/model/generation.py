@@ -1,8 +1,8 @@
-"""What a checkpoint's generation_config.json asks for, field by field: who follows it, and what is said of the rest.
+"""The fields of generation_config.json: which of them the engine and ``generate`` apply, and a notice about the rest.
 
-The engine and ``generate`` give the same answer for every field: what the engine has no faster way for goes through
-Transformers' own logits processors, which see the answer's tokens alone, as they do in ``generate`` with embeddings.
-What neither follows is named aloud, never passed over.
+The engine and ``generate`` give the same answer for every field. Fields for which the engine has no faster code go
+through Transformers' own logits processors, which see only the answer's tokens, as in ``generate`` with embeddings.
+A field that neither applies is reported, never ignored in silence.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from llava.sampling import Sampling
 
 
 class How(Enum):
-    """Who follows a field of ``GenerationConfig``."""
+    """What applies a field of ``GenerationConfig``."""
 
-    ENGINE = "the engine, in a way of its own"
-    PROCESSOR = "the engine, through Transformers' logits processor"
-    BEAMS = "generate alone, where it searches with beams"
-    CALLER = "nobody: the caller says it, in a Sampling or by a flag"
-    NOBODY = "nobody"
-    NOTHING = "nothing to follow: no answer depends on it"
+    ENGINE = "the engine's own code"
+    PROCESSOR = "Transformers' logits processor, in the engine too"
+    BEAMS = "generate, in beam search only"
+    CALLER = "nothing: the caller sets it, in a Sampling or by a flag"
+    NOBODY = "nothing"
+    NOTHING = "nothing has to: no answer depends on it"
 
 
-# Each field with the value beside None, False and empty lists that asks for nothing.
+# Each field with its neutral value, beside None, False and empty lists.
 # Source: transformers 5.23 generation/configuration_utils.py and generation/utils.py.
 FIELDS: dict[str, tuple[How, Any]] = {
     "eos_token_id": (How.ENGINE, None),
@@ -99,7 +99,7 @@ FIELDS: dict[str, tuple[How, Any]] = {
     "return_dict_in_generate": (How.NOBODY, None),
     "token_healing": (How.NOBODY, None),
     "use_mtp": (How.NOBODY, None),
-    # Whatever else an assisted generation would look at, which there is none of.
+    # The remaining fields of assisted generation, which is not supported.
     "assistant_confidence_threshold": (How.NOBODY, 0.4),
     "assistant_ensemble_weight": (How.NOBODY, None),
     "assistant_lookbehind": (How.NOBODY, 10),
@@ -109,35 +109,36 @@ FIELDS: dict[str, tuple[How, Any]] = {
     "speculation_type": (How.NOBODY, None),
     "target_lookbehind": (How.NOBODY, 10),
     "_from_model_config": (How.NOTHING, None),
-    "bos_token_id": (How.NOTHING, None),  # where a prompt is empty, and none is
+    "bos_token_id": (How.NOTHING, None),  # for empty prompts, which do not occur
     "decoder_start_token_id": (How.NOTHING, None),
     "disable_compile": (How.NOTHING, None),
     "pad_token_id": (How.NOTHING, None),
     "transformers_version": (How.NOTHING, None),
     "use_cache": (How.NOTHING, True),
 }
-# Followed only where words are drawn. Without ``do_sample`` Transformers warns of them and refuses to save them.
+# Applied only when sampling. Without ``do_sample`` Transformers warns about them and refuses to save them.
 WARPERS = ("top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
 SAMPLING_ONLY = ("temperature", "top_p", "top_k", "min_p", *WARPERS)
 BEAMS_ONLY = ("early_stopping", "length_penalty")
 _NEVER_READ = ("max_length", "transformers_version", "trust_remote_code", "custom_generate")
 
 
-def says_something(name: str, value: Any) -> bool:
-    """Whether a field of that value asks for anything."""
+def is_set(name: str, value: Any) -> bool:
+    """Whether the value of a field is not its neutral one."""
     neutral = FIELDS[name][1] if name in FIELDS else None
     is_empty = value is None or value is False or (isinstance(value, (list, dict, str, tuple)) and not value)
     return not is_empty and value != neutral
 
 
 def read_generation_config(values: Mapping[str, Any], source: object, model: Any) -> GenerationConfig:
-    """What ``values`` of the file ``source`` say, in a form of which Transformers does not warn.
+    """The settings in ``values`` of the file ``source``, in a form about which Transformers does not warn.
 
-    Sampling values without ``do_sample`` have no effect there and are dropped, those that ``Sampling`` has no name for
-    excepted: they count as soon as words are drawn. So is ``max_length``, which counts the prompt too and is overruled
-    by every ``max_new_tokens``.
+    Sampling values without ``do_sample`` have no effect and are dropped, except those that ``Sampling`` lacks, which
+    apply as soon as an answer is sampled. ``max_length`` is dropped as well: it includes the prompt, and every
+    ``max_new_tokens`` overrides it.
 
-    Raises CheckpointError, which names the file, the field and its value.
+    Raises:
+        CheckpointError: it names the file, the field and its value.
     """
     for name, value in values.items():
         reason = None if value is None or name not in _RULES else _RULES[name](value)
@@ -145,15 +146,15 @@ def read_generation_config(values: Mapping[str, Any], source: object, model: Any
             raise CheckpointError(f"{source}: {name} is {_shorten(value)}; it has to be {reason}.")
     try:
         config = clean_generation_config(values)
-    except Exception as error:  # what a value of the wrong kind is asked for
+    except Exception as error:  # Transformers raises any type for a value of the wrong type
         culprit = next((name for name, value in values.items() if _find_error({name: value})), None)
         shown = "" if culprit is None else f"{culprit} is {_shorten(values[culprit])}: "
         raise CheckpointError(f"{source} cannot be used: {shown}{_first_line(error)}") from error
     for name, (how, _) in FIELDS.items():
-        if how is How.PROCESSOR and says_something(name, getattr(config, name)):
+        if how is How.PROCESSOR and is_set(name, getattr(config, name)):
             try:
                 _try_out(model, name, getattr(config, name))
-            except Exception as error:  # each processor has errors of its own
+            except Exception as error:  # each processor raises other types
                 shown = f"{name} is {_shorten(values.get(name))}: {_first_line(error)}"
                 raise CheckpointError(f"{source} cannot be used: {shown}") from error
     return config
@@ -172,7 +173,7 @@ def _first_line(error: Exception) -> str:
 
 
 def clean_generation_config(values: Mapping[str, Any]) -> GenerationConfig:
-    """``values`` without those that have no effect or that Transformers refuses to save, see above."""
+    """``values`` without those that have no effect or that Transformers refuses to save; see above."""
     dropped = set(_NEVER_READ)
     if values.get("do_sample") is not True:
         dropped |= set(SAMPLING_ONLY)
@@ -181,31 +182,31 @@ def clean_generation_config(values: Mapping[str, Any]) -> GenerationConfig:
     refused = dict(values.get("_refused") or {})
     kept = {key: value for key, value in values.items() if key not in dropped and not key.startswith("_")} | refused
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of a field that nobody follows
+        warnings.simplefilter("ignore", FutureWarning)  # about fields that nothing applies
         try:
             config = GenerationConfig(**kept)
         except (ValueError, TypeError, AttributeError):
-            # What nobody follows need not be right. It is laid aside: generate checks it even where it is overruled.
+            # Fields that nothing applies may be invalid. They are set aside, because generate would check them.
             refused = {key: value for key, value in kept.items() if FIELDS.get(key, (None,))[0] is How.NOBODY}
             config = GenerationConfig(**{key: value for key, value in kept.items() if key not in refused})
             config._refused = refused
-    if isinstance(config.repetition_penalty, int):  # its processor takes nothing but a float
+    if isinstance(config.repetition_penalty, int):  # its processor accepts only a float
         config.repetition_penalty = float(config.repetition_penalty)
-    for name in (*WARPERS, *BEAMS_ONLY):  # past the check that warns of them
-        if says_something(name, values.get(name)):
+    for name in (*WARPERS, *BEAMS_ONLY):  # bypasses the check that warns about them
+        if is_set(name, values.get(name)):
             setattr(config, name, values[name])
     return config
 
 
 def describe_unfollowed(config: GenerationConfig, followed: Collection[str] | None = None) -> str | None:
-    """A sentence that names what of the settings is not followed, with its values; None where all is.
+    """A sentence that lists each setting that is not followed, with its value; None if there is none.
 
-    ``followed``: the fields that whoever runs the model follows; None is what the engine and ``generate`` do.
+    ``followed``: the fields that the engine in use applies; by default those of this package's engine and ``generate``.
     """
     if followed is None:
         followed = [name for name, (how, _) in FIELDS.items() if how in (How.ENGINE, How.PROCESSOR)]
     said = {**vars(config), **getattr(config, "_refused", {})}
-    values = {name: value for name, value in said.items() if says_something(name, value)}
+    values = {name: value for name, value in said.items() if is_set(name, value)}
     callers = ["num_beams", "max_new_tokens"]
     if values.get("do_sample") is True:
         callers += ["do_sample", "temperature", "top_p", "top_k", "min_p"]
@@ -235,21 +236,21 @@ def _shorten(value: Any) -> str:
 
 
 def find_stop_strings(config: GenerationConfig) -> list[str]:
-    """The texts that end an answer."""
+    """The strings that end an answer."""
     said = config.stop_strings or []
     return [said] if isinstance(said, str) else list(said)
 
 
 def find_settings(model: Any, sampling: Sampling, tokenizer: Any) -> dict[str, Any]:
-    """The fields that go through processors, as they are for one answer: the checkpoint's, and the sampling's beside.
+    """The fields that processors apply to one answer: the checkpoint's, overridden by ``sampling``'s.
 
-    Raises UsageError for a token that there is not.
+    Raises UsageError for a token id that the model does not have.
     """
     config, num_tokens = model.generation_config, model.config.vocab_size
     values = {
         name: value
         for name, (how, _) in FIELDS.items()
-        if how is How.PROCESSOR and says_something(name, value := getattr(config, name, None))
+        if how is How.PROCESSOR and is_set(name, value := getattr(config, name, None))
     }
     for name in ("no_repeat_ngram_size", "min_new_tokens"):
         if (number := getattr(sampling, name)) is not None:
@@ -274,7 +275,7 @@ def find_settings(model: Any, sampling: Sampling, tokenizer: Any) -> dict[str, A
 
 
 def write_for_generate(config: GenerationConfig, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments that make ``generate`` of a model with ``config`` do what the engine does with these ``values``."""
+    """The arguments with which ``generate`` of a model with ``config`` does what the engine does with ``values``."""
     arguments: dict[str, Any] = {}
     for name, (how, _) in FIELDS.items():
         is_said = getattr(config, name, None) is not None
@@ -285,7 +286,7 @@ def write_for_generate(config: GenerationConfig, values: Mapping[str, Any]) -> d
     return arguments
 
 
-# What ``generate`` takes None for as something else than off.
+# The fields for which ``generate`` does not take None as off.
 _OFF: dict[str, Any] = {
     "min_length": 0,
     "num_return_sequences": 1,
@@ -296,7 +297,7 @@ _OFF: dict[str, Any] = {
 
 
 def spell_bad_words(words: Sequence[str], tokenizer: Any) -> list[list[int]]:
-    """The token ids of words that an answer may not hold: as they begin a text, follow a blank, and follow anything."""
+    """The token ids of words that an answer may not contain: at the start of a text, after a space, after a newline."""
     spelled: list[list[int]] = []
     anchor = list(tokenizer("\n", add_special_tokens=False).input_ids)
     for word in words:
@@ -311,9 +312,9 @@ def spell_bad_words(words: Sequence[str], tokenizer: Any) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class Processors:
-    """Transformers' processors of one answer: ``before`` the temperature, and what comes ``after`` it.
+    """Transformers' logits processors for one answer: those ``before`` the temperature and those ``after`` it.
 
-    They may have a state, so each answer has its own.
+    They may be stateful, so each answer has its own.
     """
 
     before: LogitsProcessorList
@@ -328,21 +329,21 @@ class Processors:
 def make_processors(
     model: Any, values: Mapping[str, Any], sampling: Sampling, stop_ids: Sequence[int], prompt_tokens: int
 ) -> Processors | None:
-    """What ``generate`` would run beside temperature, top-k and the like for these values; None where it is nothing.
+    """The processors that ``generate`` would run for these values beside temperature, top-k and top-p; None if none.
 
-    ``sampling``: its ``max_new_tokens`` is what the answer can have, its ``repetition_penalty`` the one in effect.
+    ``sampling``: its ``max_new_tokens`` is the answer's limit, its ``repetition_penalty`` the one in effect.
     """
     if not values:
         return None
     common = {name: value for name, value in values.items() if name not in (*WARPERS, *_LAST, *_WARNED_OF)}
     if "min_new_tokens" in values:
         common["min_length"] = values["min_new_tokens"]
-    elif "min_length" in values:  # it counts the prompt
+    elif "min_length" in values:  # it includes the prompt
         common["min_length"] = max(values["min_length"] - prompt_tokens, 0)
     if "forced_eos_token_id" in values:
         common["max_length"] = sampling.max_new_tokens
     before = _build(model, common, stop_ids)
-    # These two are made here because Transformers warns each time that they see the answer alone, which is meant.
+    # These two are made here because Transformers warns that they see only the answer, which is intended.
     penalty, size = sampling.repetition_penalty, values.get("no_repeat_ngram_size")
     last = {name: value for name, value in values.items() if name in (*WARPERS, *_LAST)}
     if not before and not size and not last:
@@ -362,14 +363,14 @@ _WARNED_OF = ("no_repeat_ngram_size",)
 
 def _build(model: Any, values: Mapping[str, Any], stop_ids: Sequence[int]) -> LogitsProcessorList:
     config = GenerationConfig(do_sample=values.get("do_sample"))
-    for name, value in values.items():  # past the checks, which were made when the file was read
+    for name, value in values.items():  # bypasses the checks, which were made when the file was read
         setattr(config, name, value)
     config._eos_token_tensor = torch.tensor(list(stop_ids)) if stop_ids else None
     return model._get_logits_processor(config, input_ids_seq_length=0, device="cpu")
 
 
 def _try_out(model: Any, name: str, value: Any) -> None:
-    """Runs a field's processor on made-up logits; raises whatever is wrong with its value."""
+    """Runs a field's processor on made-up logits. Raises what it raises for its value."""
     sampling = Sampling(temperature=1.0, max_new_tokens=2)
     processors = make_processors(model, {name: value}, sampling, [0], 0)
     assert processors is not None
@@ -378,20 +379,16 @@ def _try_out(model: Any, name: str, value: Any) -> None:
         scores = torch.arange(model.config.vocab_size, dtype=torch.float32)[None]
         changed = processors.after(ids, processors.before(ids, scores))
         if changed.isnan().any() or changed.isposinf().any():
-            raise ValueError("it makes NaN or infinity of logits")
+            raise ValueError("it turns logits into NaN or infinity")
 
 
 def _is_whole(value: Any) -> bool:
-    """Whether it is an integer that a tensor holds."""
+    """Whether it is an integer that fits a tensor."""
     return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
 def _is_number(value: Any) -> bool:
     return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and value != ""
 
 
 def _rule(is_right: Callable[[Any], bool], wanted: str) -> Callable[[Any], str | None]:
@@ -414,9 +411,9 @@ _TEXTS = _rule(
     lambda value: (
         (isinstance(value, str) and value != "") or _is_list(value, lambda one: isinstance(one, str) and one != "")
     ),
-    "a text or a list of texts that are not empty",
+    "a string or a list of strings that are not empty",
 )
-# What a field's value has to be; the processors say the rest of what is wrong themselves.
+# What a field's value has to be; the processors themselves find the other faults.
 _RULES: dict[str, Callable[[Any], str | None]] = {
     "begin_suppress_tokens": _LIST,
     "bos_token_id": _TOKENS,

@@ -1,8 +1,8 @@
-"""What tensors are called: the names in files, of every layout there is, and the names in this package's modules.
+"""Tensor names: those in files, in every layout, and those of this package's modules.
 
-Ours are the original's, so its files need no translation. Each ``name_from_*`` takes a name as a file has it and
-returns ours, or None for a tensor that a rule here leaves out; a name that no rule knows comes back as it is and
-is found to be left over. ``name_to_hf`` goes the other way.
+Our names are the original's, so its files need no translation. Each ``name_from_*`` takes a name in a file and returns
+ours, or None for a tensor that is skipped; a name that no rule matches is returned unchanged and reported as unexpected
+later. ``name_to_hf`` goes the other way.
 
     ours, the original's                             llava-hf's files, each with or without a leading "model."
     model.vision_tower.vision_tower.vision_model.X   vision_tower.vision_model.X or vision_tower.X
@@ -24,11 +24,11 @@ NEWLINE = "model.image_newline"
 HEAD = "lm_head.weight"
 EMBEDDINGS = "model.embed_tokens.weight"
 
-# Buffers that older versions wrote beside the weights; they follow from the configuration and are computed anew.
+# Buffers that older versions saved beside the weights; they are computed from the configuration instead.
 _COMPUTED = re.compile(r"(^|\.)(rotary_emb\.inv_freq|embeddings\.position_ids)$")
-# The text half of a complete CLIP or SigLIP, and what joins the two halves.
+# The text half of a complete CLIP or SigLIP, and the projections and scale that join the two halves.
 _TEXT_HALF = re.compile(r"^(text_model\.|text_projection\.|visual_projection\.|logit_scale$|logit_bias$)")
-# What pools SigLIP's patches into one vector, which no LLaVA reads.
+# SigLIP's pooling head, which no LLaVA uses.
 _POOLING = re.compile(rf"^{re.escape(TOWER)}head\.")
 
 _FROM_HF = (
@@ -50,18 +50,18 @@ _TO_HF = (
 
 
 def find_tower_block(name: str) -> int | None:
-    """The number of the tower's block that a tensor of one of our names belongs to."""
+    """The number of the tower's block that the tensor of our name ``name`` belongs to; None if it is in no block."""
     block = re.match(rf"{re.escape(TOWER)}encoder\.layers\.(\d+)\.", name)
     return None if block is None else int(block[1])
 
 
 def name_from_original(name: str) -> str | None:
-    """Of a checkpoint in the original's layout, or of a plain Llama, Mistral or Qwen2."""
+    """Our name of a tensor of a checkpoint in the original's layout, or of a plain Llama, Mistral or Qwen2."""
     return None if _COMPUTED.search(name) or _POOLING.match(name) else name
 
 
 def name_from_hf(name: str) -> str | None:
-    """Of a llava-hf checkpoint, as written by any Transformers: 4.36-4.51, 4.52-5.5, 5.6 and later."""
+    """Our name of a tensor of a llava-hf checkpoint, saved by Transformers 4.36-4.51, 4.52-5.5, or 5.6 and later."""
     if _COMPUTED.search(name):
         return None
     for pattern, ours in _FROM_HF:
@@ -71,7 +71,7 @@ def name_from_hf(name: str) -> str | None:
 
 
 def name_to_hf(name: str) -> str:
-    """Of one of our names, what it is called in llava-hf's repositories; every Transformers and vLLM read these."""
+    """llava-hf's name for one of our names, as its repositories have it; every Transformers and vLLM read these."""
     for ours, theirs in _TO_HF:
         if name.startswith(ours):
             return theirs + name.removeprefix(ours)
@@ -79,12 +79,12 @@ def name_to_hf(name: str) -> str:
 
 
 def name_from_any(name: str) -> str | None:
-    """Of a file that may use our names or any of llava-hf's: what a fine-tune of either saved."""
+    """Our name of a tensor in a fine-tune, which may use our names or any of llava-hf's."""
     return name_from_original(name) if name.startswith(TOWER) else name_from_hf(name)
 
 
 def name_from_tower(name: str) -> str | None:
-    """Of a tower's folder: a vision tower, or a complete CLIP or SigLIP whose text half is left out."""
+    """Our name of a tensor in a tower's folder: a vision tower, or a complete CLIP or SigLIP, whose text is skipped."""
     if _TEXT_HALF.match(name):
         return None
     return name_from_original(TOWER + name.removeprefix("vision_model."))

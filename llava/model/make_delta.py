@@ -1,8 +1,8 @@
-"""FRONT DOOR: ``python -m llava.model.make_delta``, which writes what a fine-tune has over its base.
+"""FRONT DOOR: ``python -m llava.model.make_delta``, which writes the difference between a fine-tune and its base.
 
-It translates the command line and decides nothing; ``llava.model.delta`` does the work. What is different, on purpose:
-tensors pass by one at a time, in the fine-tune's own dtype, and come out as safetensors; values that the delta will not
-give back bit by bit are counted.
+It translates the command line and decides nothing; ``llava.model.delta`` does the work. It differs from the
+original on purpose: tensors are processed one at a time, in the fine-tune's own dtype, and saved as safetensors; values
+that ``apply_delta`` will not restore bit by bit are counted.
 
 Source: haotian-liu/LLaVA@c121f04 llava/model/make_delta.py.
 """
@@ -19,14 +19,14 @@ from llava.model.delta import make_parser, take_delta
 
 
 def make_delta(base_model_path: str, target_model_path: str, delta_path: str, hub_repo_id: str | None = None) -> None:
-    """Writes target minus base into ``delta_path``, and to the hub if it is told where.
+    """Writes target minus base into ``delta_path``, and uploads it to the hub if ``hub_repo_id`` is given.
 
-    Raises CheckpointError, UsageError, and LlavaError if the hub does not take it.
+    Raises CheckpointError, UsageError, and LlavaError if the upload fails.
     """
     written = take_delta(base_model_path, target_model_path, delta_path)
     print(f"wrote {written.num_tensors} tensors to {written.folder}")
     if written.num_lossy:
-        print(f"{written.num_lossy:,} values come back rounded: there the base is much larger than the fine-tune")
+        print(f"{written.num_lossy:,} values will be rounded: there the base is much larger than the fine-tune")
     if hub_repo_id:
         _upload(written.folder, hub_repo_id)
 
@@ -38,12 +38,12 @@ def _upload(folder: Path, repo_id: str) -> None:
         HfApi().create_repo(repo_id, exist_ok=True)
         HfApi().upload_folder(repo_id=repo_id, folder_path=folder)
     except Exception as error:
-        raise LlavaError(f"The delta is in {folder}, but the hub did not take it as '{repo_id}': {error}") from error
+        raise LlavaError(f"The delta is in {folder}, but uploading it as '{repo_id}' failed: {error}") from error
     print(f"uploaded it to {repo_id}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Does it from the command line, with the original's flags; returns the exit code."""
+    """Runs the command line, with the original's flags, and returns the exit code."""
     parser = make_parser("python -m llava.model.make_delta")
     parser.add_argument("--hub-repo-id")
     args = parser.parse_args(argv)

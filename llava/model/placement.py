@@ -1,4 +1,4 @@
-"""Where a model lives and in what precision: from what the caller says, what the machine has, what the files hold."""
+"""Chooses a model's device and dtype, from the caller's wishes, the machine and the stored dtype."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _DTYPES = {
     "bfloat16": torch.bfloat16,
     "bf16": torch.bfloat16,
 }
-# A model of fewer parameters than this gains nothing from half the memory, and float32 is exact everywhere.
+# A model with fewer parameters gains nothing from half the memory, and float32 is exact everywhere.
 SMALL_MODEL_PARAMETERS = 200_000_000
 
 
 def choose_device(name: str | torch.device | int | None = None) -> torch.device:
-    """The device of that name, or with None or "auto" the best there is: cuda, mps, cpu. Raises UsageError.
+    """The device of that name, or with None or "auto" the best available one: cuda, mps, cpu. Raises UsageError.
 
-    Without an index a GPU is this process's own: that of LOCAL_RANK, which torchrun and accelerate set, else torch's
-    current one.
+    "cuda" without an index is this process's own GPU: that of LOCAL_RANK, which torchrun and accelerate set, else
+    torch's current one.
     """
     if name is None or name == "auto":
         if torch.cuda.is_available():
@@ -55,14 +55,14 @@ def choose_device(name: str | torch.device | int | None = None) -> torch.device:
 
 def _find_own_gpu() -> int:
     rank = os.environ.get("LOCAL_RANK", "")
-    # A launcher may also show each process a single GPU, which then is number 0 for every rank.
+    # A launcher may also make a single GPU visible to each process, which is number 0 for every rank.
     if rank.isdecimal() and int(rank) < torch.cuda.device_count():
         return int(rank)
     return torch.cuda.current_device()
 
 
 def read_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
-    """The floating-point type of that name; None for None and "auto". Raises UsageError."""
+    """The floating-point dtype of that name; None for None and "auto". Raises UsageError."""
     if name is None or name == "auto":
         return None
     dtype = _DTYPES.get(str(name).removeprefix("torch."))
@@ -74,12 +74,12 @@ def read_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
 def choose_dtype(
     device: torch.device, stored: str | None, num_parameters: int, for_engine: bool = False
 ) -> torch.dtype:
-    """What suits the device, for weights that the files hold as ``stored``.
+    """The dtype that suits the device, for weights that are stored as ``stored``.
 
-    On a GPU 16 bits: as the files have them, or bfloat16 for float32 files (its range is the same), float16 where the
-    device has no bfloat16. On a CPU bfloat16 where its instructions are there and the model is large, else float32:
-    torch takes many times as long for bfloat16 without them. ``for_engine``: the compiled engine does not, it widens
-    the numbers as it reads them, so it takes bfloat16 for any large model.
+    On a GPU it has 16 bits: the stored dtype, or bfloat16 for float32 files (its range is the same), or float16 if the
+    device has no bfloat16. On a CPU it is bfloat16 for a large model if the CPU has instructions for it, else float32:
+    without them torch is many times slower. ``for_engine``: the compiled engine widens bfloat16 as it reads it, so it
+    takes bfloat16 for any large model.
     """
     if device.type == "cpu":
         is_large = num_parameters >= SMALL_MODEL_PARAMETERS
@@ -91,7 +91,7 @@ def choose_dtype(
 
 
 def check_flash_attention(device: torch.device, dtype: torch.dtype) -> None:
-    """Raises UsageError where FlashAttention cannot compute; it would say so only when the model first runs."""
+    """Raises UsageError if FlashAttention cannot run there; it would fail itself only when the model first runs."""
     if device.type != "cuda":
         raise UsageError(
             f"FlashAttention needs a GPU, but the device is {device}: leave the attention out, or use sdpa."

@@ -1,4 +1,7 @@
-"""Linear layers with matrices of 8 or 4 bits for CPUs, and models made of them. For GPUs: quantize.py."""
+"""Linear layers with matrices of 8 or 4 bits for CPUs, and functions that put them into a model.
+
+For GPUs: ``bnb_quantization``.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +35,11 @@ class QuantizedLinear(nn.Module):
 
     @property
     def quantized(self) -> QuantizedMatrix:
+        """The quantized matrix, [out_features, in_features]."""
         return QuantizedMatrix(self.bits, self.out_features, self.in_features, self.data, self.scales)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        # A change of the model's dtype leaves the scales alone: they belong to the quantized numbers.
+        # A change of the model's dtype does not change the scales, which belong to the quantized integers.
         kept = self.data, self.scales
         super()._apply(fn, recurse)
         for name, tensor in zip(("data", "scales"), kept, strict=True):

@@ -1,8 +1,8 @@
-"""Where a checkpoint's files come from: the package itself, a folder, or the hub and its cache.
+"""Finds a checkpoint's folder by its name: inside the package, on disk, or on the hub and in its cache.
 
 A name is tried in this order: the embedded model, a folder, a short name of the table below, a hub id ``org/name``.
-The last two may end in ``@revision``: a branch, a tag or a commit. Tokens are the hub client's (``hf auth login``, or
-``HF_TOKEN``), and so are offline mode (``HF_HUB_OFFLINE=1``), the cache and resuming a broken download.
+The last two may end in ``@revision``: a branch, a tag or a commit. The hub's client takes care of tokens (``hf auth
+login``, or ``HF_TOKEN``), of offline mode (``HF_HUB_OFFLINE=1``), of the cache and of resuming a broken download.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Any
 
 from llava.config import find_tower_folder
 from llava.errors import CheckpointError
-from llava.model.foreign import read_hub_url, recognise, recognise_name
+from llava.model.recognition import read_hub_url, recognise, recognise_name
 from llava.model.weights import find_candidates, has_safetensors, is_weight_file, list_names
 from llava.towers import KNOWN_TOWERS
 
 _LOG = logging.getLogger("llava.model")
 
-# The small model that comes inside the package, as `load_model` takes it.
+# The name of the small model inside the package.
 DEFAULT_MODEL = "embedded"
 
 # Source: haotian-liu/LLaVA@c121f04 docs/MODEL_ZOO.md; LLaVA-VL/LLaVA-NeXT@df17966 docs; huggingface.co/llava-hf.
@@ -39,10 +39,10 @@ _ORGANISATIONS = {
 }
 SHORT_NAMES = {name: f"{hub}/{name}" for hub, names in _ORGANISATIONS.items() for name in names.split()}
 
-# What is fetched from a hub repository. The .bin files only where there are no safetensors.
+# The files that are downloaded from a hub repository; .bin files only if there are no safetensors.
 _FILES = ["*.json", "*.model", "*.txt", "*.jinja", "*.safetensors"]
 _BIN_FILES = ["pytorch_model*.bin", "mm_projector.bin", "adapter_model.bin", "non_lora_trainables.bin"]
-# Who names one of these means the folder that it lies in.
+# The name of one of these files stands for its folder.
 _COMPANIONS = frozenset(
     "config.json generation_config.json preprocessor_config.json processor_config.json adapter_config.json "
     "adapter_model.safetensors adapter_model.bin mm_projector.bin non_lora_trainables.bin tokenizer.json "
@@ -53,7 +53,7 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w-][\w./-]*)?")
 
 
 def find_checkpoint(name: str | Path) -> Path:
-    """The folder of the checkpoint with that name, downloaded if it has to be.
+    """The folder of the checkpoint with that name, downloaded if need be.
 
     Raises:
         CheckpointError: there is no such folder, short name or hub id, or the hub cannot be reached.
@@ -77,7 +77,7 @@ def find_checkpoint(name: str | Path) -> Path:
     if found is not None:
         raise CheckpointError(str(found))
     if os.path.islink(path):
-        raise CheckpointError(f"{path} is a link that leads nowhere: its target is missing, or leads back to it.")
+        raise CheckpointError(f"{path} is a broken symbolic link: its target is missing, or is the link itself.")
     known = [DEFAULT_MODEL, *SHORT_NAMES]
     close = difflib.get_close_matches(text, known, n=3)
     guess = f" Did you mean {' or '.join(close)}?" if close else ""
@@ -88,9 +88,9 @@ def find_checkpoint(name: str | Path) -> Path:
 
 
 def find_snapshot(folder: Path) -> Path | None:
-    """Of a repository's folder in the hub's cache (``models--org--name``), or one below it, the snapshot to read.
+    """The snapshot of a repository's folder in the hub's cache (``models--org--name``), or of a folder inside it.
 
-    That of refs/main, or the only one. None for any other folder.
+    This is the snapshot that refs/main names, or the only one. None for any other folder.
 
     Raises:
         CheckpointError: there are several snapshots and refs/main names none of them, or there is none.
@@ -104,7 +104,7 @@ def find_snapshot(folder: Path) -> Path | None:
     if not snapshots:
         if not root.name.startswith("models--"):
             return None
-        raise CheckpointError(f"{root} of the hub's cache has no snapshot: the download never began. Start it again.")
+        raise CheckpointError(f"{root} in the hub's cache has no snapshot: the download never began. Start it again.")
     main = root / "refs" / "main"
     try:
         named = main.read_text(encoding="utf-8", errors="replace").strip() if os.path.isfile(main) else ""
@@ -114,17 +114,17 @@ def find_snapshot(folder: Path) -> Path | None:
         if snapshot.name == named or len(snapshots) == 1:
             return snapshot
     raise CheckpointError(
-        f"{root} of the hub's cache has {len(snapshots)} snapshots, and refs/main names none of them: name one, "
+        f"{root} in the hub's cache has {len(snapshots)} snapshots, and refs/main names none of them: name one, "
         f"such as {snapshots[0]}."
     )
 
 
 def _find_folder_of(path: Path) -> Path:
-    """The folder of a checkpoint of which a file was named. CheckpointError if it is no checkpoint's file."""
+    """The folder of a checkpoint's file. Raises CheckpointError if the file does not belong to a checkpoint."""
     candidates = find_candidates(path.parent)
     if path.name in candidates[1:]:
         raise CheckpointError(
-            f"{path} is not what is read of its folder: {candidates[0]} comes first, as in Transformers. "
+            f"{path} is not the file that is read in its folder: {candidates[0]} comes first, as in Transformers. "
             f"Name the folder, or remove {candidates[0]} if it is out of date."
         )
     if path.name in _COMPANIONS or path.name in candidates or (is_weight_file(path.name) and candidates):
@@ -134,10 +134,10 @@ def _find_folder_of(path: Path) -> Path:
 
 
 def find_tower(name: str, checkpoint_folder: Path) -> Path:
-    """The folder of a vision tower: absolute, from the current directory, from the checkpoint's, or of the hub.
+    """The folder of a vision tower: on disk, relative to the current directory or the checkpoint's, or from the hub.
 
     Raises:
-        CheckpointError: none of these has it.
+        CheckpointError: it is in none of these places.
     """
     folder = find_tower_folder(name, checkpoint_folder)
     if folder is not None:
@@ -148,22 +148,24 @@ def find_tower(name: str, checkpoint_folder: Path) -> Path:
     repo_id = read_hub_url(name)
     known = None if repo_id in KNOWN_TOWERS else find_known_tower(name)
     reason = (
-        f"is no folder with a config.json, neither from the current directory nor from {checkpoint_folder}"
-        + (", but a path of another machine" if looks_like_path(name) else ", and no hub id")
+        f"is not a folder with a config.json, relative to the current directory or to {checkpoint_folder}"
+        + (", but a path on another machine" if looks_like_path(name) else ", and not a hub id")
         + "."
     )
     if _HUB_ID.fullmatch(repo_id):
         try:
             return fetch(repo_id)
         except CheckpointError as error:
-            reason = f"cannot be had: {error}"
+            reason = f"cannot be downloaded: {error}"
     if known is not None:
         try:
             folder = fetch(known)
         except CheckpointError as error:
-            reason += f" {known}, which its name stands for, cannot be had either: {error}"
+            reason += f" {known}, the well-known tower of that name, cannot be downloaded either: {error}"
         else:
-            _LOG.warning("The vision tower '%s' is not there; %s, whose name is the same, was taken.", name, known)
+            _LOG.warning(
+                "The vision tower '%s' is not there; %s, which has the same name, is used instead.", name, known
+            )
             return folder
     raise CheckpointError(
         f"The checkpoint in {checkpoint_folder} needs the vision tower '{name}', which {reason} Name the tower's "
@@ -172,14 +174,14 @@ def find_tower(name: str, checkpoint_folder: Path) -> Path:
 
 
 def find_known_tower(name: str) -> str | None:
-    """The hub id of a well-known tower whose name is the last part of ``name``, as of a path of another machine."""
+    """The hub id of the well-known tower whose name is the last part of ``name``, a path on another machine."""
     last = re.split(r"[/\\]", name.rstrip("/\\"))[-1]
-    last = last.rpartition("--")[2]  # as a folder of the hub's cache is called
+    last = last.rpartition("--")[2]  # the hub's cache calls a folder models--org--name
     return next((known for known in KNOWN_TOWERS if known.rpartition("/")[2] == last), None)
 
 
 def looks_like_path(name: str) -> bool:
-    """Whether a name can only be a path, of whatever machine."""
+    """Whether a name can only be a path, on this machine or another one."""
     return name.startswith((".", "/", "~", "\\")) or re.match(r"[A-Za-z]:", name) is not None or name.count("/") > 1
 
 
@@ -188,7 +190,7 @@ _DOWNLOADING: contextvars.ContextVar[dict[str, Any] | None] = contextvars.Contex
 
 @contextlib.contextmanager
 def downloading(**options: Any) -> Iterator[None]:
-    """Within the block, the hub is asked with these options of ``snapshot_download``, such as cache_dir and token."""
+    """Inside the block, downloads use these options of ``snapshot_download``, such as cache_dir and token."""
     token = _DOWNLOADING.set({name: value for name, value in options.items() if value is not None})
     try:
         yield
@@ -197,10 +199,10 @@ def downloading(**options: Any) -> Iterator[None]:
 
 
 def fetch(repo_id: str) -> Path:
-    """The folder of ``org/name`` or ``org/name@revision`` in the hub's cache, fetched first if there is a network.
+    """The folder of ``org/name`` or ``org/name@revision`` in the hub's cache, downloaded if need be.
 
     Raises:
-        CheckpointError: it is neither there nor to be had.
+        CheckpointError: it is not in the cache and cannot be downloaded.
     """
     folder = _download(repo_id, _FILES)
     if not has_safetensors(folder):
@@ -209,9 +211,9 @@ def fetch(repo_id: str) -> Path:
 
 
 def fetch_description(name: str) -> Path:
-    """The folder of a hub repository with its JSON files alone, without any weights. Raises CheckpointError."""
+    """The folder of a hub repository with only its JSON files, without weights. Raises CheckpointError."""
     if not _HUB_ID.fullmatch(name):
-        raise CheckpointError(f"'{name}' is no hub id.")
+        raise CheckpointError(f"'{name}' is not a hub id.")
     folder = _download(name, ["*.json"])
     if not os.path.isfile(folder / "config.json"):
         raise CheckpointError(f"The hub's repository '{name}' has no config.json.")
@@ -239,7 +241,7 @@ def _download(name: str, patterns: list[str]) -> Path:
         )
     except GatedRepoError as error:
         raise CheckpointError(
-            f"The hub gives '{repo_id}' only to accounts that accepted its terms: accept them on "
+            f"The hub's repository '{repo_id}' is gated: accept its terms on "
             f"https://huggingface.co/{repo_id}, then log in with `hf auth login`."
         ) from error
     except RevisionNotFoundError as error:
@@ -249,7 +251,7 @@ def _download(name: str, patterns: list[str]) -> Path:
         ) from error
     except RepositoryNotFoundError as error:
         raise CheckpointError(
-            f"There is no folder '{repo_id}', and the hub has no such repository, or not for this account. "
+            f"There is no folder '{repo_id}', and the hub has no such repository, or this account has no access to it. "
             f"Short names: {', '.join(SHORT_NAMES)}."
         ) from error
     except LocalEntryNotFoundError as error:
@@ -257,7 +259,7 @@ def _download(name: str, patterns: list[str]) -> Path:
         why = f"{switch} is set" if is_offline else "the hub cannot be reached"
         remedy = "unset it" if is_offline else "connect to the network"
         raise CheckpointError(
-            f"'{name}' is not, or not wholly, in the hub's cache {cache}, and {why}. "
+            f"'{name}' is not, or not completely, in the hub's cache {cache}, and {why}. "
             f"To download it {remedy}; or name a local folder of it."
         ) from error
     except Exception as error:

@@ -1,11 +1,11 @@
-"""Llama's tokenizer with the ids that the sentencepiece library gives.
+"""Llama's tokenizer, giving the same ids as the sentencepiece library.
 
-A published Vicuna, Mistral or Yi brings a bare ``tokenizer.model``, which the original read with the sentencepiece
-library. Transformers 5 reads it by rules of its own that differ in four places: merges are ordered by piece id and not
-by score, a blank at the beginning of a text is swallowed, a model without a dummy prefix is given one, and symbols of
-the model become added tokens that nobody declared. Here the pieces become a BPE model of the ``tokenizers`` library
-with SentencePiece's order of merges, behind a pipeline that treats blanks as SentencePiece does. Models that normalize
-(``nmt_nfkc``; no published LLaVA does) may differ where combining marks meet.
+Published Vicunas, Mistrals and Yis have a bare ``tokenizer.model``, which the original reads with the sentencepiece
+library. Transformers 5 converts it by rules that differ in four points: merges are ordered by piece id, not by score; a
+leading space is dropped; a model without a dummy prefix gets one; user-defined symbols become added tokens. Here the
+pieces become a BPE model of the ``tokenizers`` library with SentencePiece's merge order, after a pipeline that treats
+spaces as SentencePiece does. Models that normalize (``nmt_nfkc``; no published LLaVA does) may give other ids for
+sequences of combining marks.
 
 Source: google/sentencepiece@v0.2.0 src/bpe_model.cc (Encode), src/normalizer.cc (Normalize), src/model_interface.cc
 (InitializePieces); huggingface/transformers@v4.37.2 models/llama/tokenization_llama.py (tokenize, ``legacy``).
@@ -23,45 +23,55 @@ import transformers
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 BLANK = "▁"
-"""How SentencePiece writes a blank inside its pieces: U+2581."""
-# Where SentencePiece's dummy prefix, a blank, is put: before every stretch of text between added tokens (what
-# Transformers 4 calls legacy), only before a stretch at the very beginning, or nowhere.
+"""How SentencePiece writes a space inside its pieces: U+2581."""
+# Where SentencePiece's dummy prefix, a space, goes: before every stretch of text between added tokens (Transformers 4
+# calls this legacy), only before a stretch at the beginning of the text, or nowhere.
 Prefix = Literal["always", "first", "never"]
 
 
 class LlamaTokenizer(transformers.LlamaTokenizer):
-    """Transformers' class, which leaves a ``tokenizer.model`` to ``load_llama_tokenizer``."""
+    """Transformers' class, except that ``load_llama_tokenizer`` reads the ``tokenizer.model``."""
 
     @classmethod
     def convert_to_native_format(cls, trust_remote_code: bool = False, **kwargs: Any) -> dict[str, Any]:
-        """What the constructor gets for the files of a folder. Called by ``from_pretrained``."""
+        """The constructor's arguments for the files of a folder. ``from_pretrained`` calls it."""
         if kwargs.get("tokenizer_file") is None and kwargs.get("vocab_file"):
             vocabulary = kwargs.get("vocab") or Pieces(Path(kwargs["vocab_file"])).vocabulary
             return {**kwargs, "vocab": vocabulary, "merges": []}
         return dict(super().convert_to_native_format(trust_remote_code=trust_remote_code, **kwargs))
 
 
-def is_sentencepiece(folder: Path) -> bool:
-    """Whether the tokenizer in a folder whose class is Llama's or not said is SentencePiece's kind of BPE.
+def read_tokenizer_json(folder: Path) -> dict[str, Any] | None:
+    """The values of the folder's tokenizer.json; None if there is none. Raises what ``json`` raises."""
+    path = folder / "tokenizer.json"
+    return json.loads(path.read_bytes()) if path.is_file() else None
 
-    Some folders of Llama 3, whose BPE works on bytes, name Llama's class all the same.
+
+def is_sentencepiece(folder: Path, written: Mapping[str, Any] | None) -> bool:
+    """Whether a tokenizer whose class is Llama's, or not named, is a SentencePiece BPE.
+
+    Some folders of Llama 3, whose BPE is byte-level, name Llama's class as well. ``written`` is the tokenizer.json.
     """
-    if not (folder / "tokenizer.json").is_file():
+    if written is None:
         return (folder / "tokenizer.model").is_file()
-    values = json.loads((folder / "tokenizer.json").read_bytes())
-    return values["model"].get("type") == "BPE" and "ByteLevel" not in json.dumps(values.get("pre_tokenizer"))
+    return written["model"].get("type") == "BPE" and "ByteLevel" not in json.dumps(written.get("pre_tokenizer"))
 
 
-def load_llama_tokenizer(folder: Path, settings: Mapping[str, Any]) -> LlamaTokenizer:
-    """The tokenizer of a folder that ``is_sentencepiece``; ``settings`` are its tokenizer_config.json.
+def load_llama_tokenizer(
+    folder: Path, settings: Mapping[str, Any], written: Mapping[str, Any] | None
+) -> LlamaTokenizer:
+    """The tokenizer of a folder that ``is_sentencepiece``.
 
-    Where a ``tokenizer.model`` and a ``tokenizer.json`` have the same vocabulary, the former decides about merges and
-    blanks; where they differ, and where there is only the latter, the latter does. Raises whatever the readers raise.
+    If ``tokenizer.model`` and ``tokenizer.json`` have the same vocabulary, the former defines merges and spaces; if
+    they differ, or there is only a ``tokenizer.json``, the latter does. Raises what the libraries raise.
+
+    Args:
+        settings: the values of tokenizer_config.json.
+        written: the values of tokenizer.json, if there is one.
     """
     model_file, json_file = folder / "tokenizer.model", folder / "tokenizer.json"
-    written = json.loads(json_file.read_bytes()) if json_file.is_file() else None
     pieces = _read_pieces(model_file, is_needed=written is None)
-    # What went without saying when such folders were written. Transformers 5 takes the opposite for granted.
+    # The defaults of the time when such folders were written. Transformers 5 has the opposite ones.
     unsaid: dict[str, Any] = {"add_bos_token": True, "legacy": True}
     if written is not None:
         unsaid = {"legacy": _read_prefix(written) != "first"}
@@ -84,7 +94,7 @@ def load_llama_tokenizer(folder: Path, settings: Mapping[str, Any]) -> LlamaToke
         file = Tokenizer.from_file(str(json_file))
         backend.model, backend.normalizer, backend.pre_tokenizer = file.model, file.normalizer, file.pre_tokenizer
     else:
-        assert written is not None, "a bare tokenizer.model has the vocabulary that it gave"
+        assert written is not None, "without tokenizer.json the vocabulary is tokenizer.model's own"
         prefix = _read_prefix(written)
         backend.normalizer = normalizers.Sequence([normalizers.Replace(" ", BLANK)])
         backend.pre_tokenizer = pre_tokenizers.Sequence(_build_prefix_steps(prefix))
@@ -94,7 +104,7 @@ def load_llama_tokenizer(folder: Path, settings: Mapping[str, Any]) -> LlamaToke
 
 
 def _read_pieces(path: Path, *, is_needed: bool) -> Pieces | None:
-    """The pieces of a ``tokenizer.model``, if there is one. A damaged one counts only where it ``is_needed``."""
+    """The pieces of a ``tokenizer.model``; None if there is none, or if it is damaged and not ``is_needed``."""
     try:
         return Pieces(path) if path.is_file() else None
     except ValueError:
@@ -104,13 +114,13 @@ def _read_pieces(path: Path, *, is_needed: bool) -> Pieces | None:
 
 
 def _is_ours(tokenizer_json: Mapping[str, Any]) -> bool:
-    """Whether the pipeline was built here: Transformers' class would build another one from its vocabulary."""
+    """Whether this module built the pipeline, which Transformers' class would replace by its own."""
     first, *_ = (tokenizer_json.get("pre_tokenizer") or {}).get("pretokenizers") or [{}]
     return first.get("type") == "Metaspace" and first.get("replacement") == " "
 
 
 def _read_prefix(tokenizer_json: Mapping[str, Any]) -> Prefix:
-    """What the pipeline in a tokenizer.json does about the prefix, in any of the ways it has been written."""
+    """Where the pipeline in a tokenizer.json puts the dummy prefix, in any form in which it has been written."""
     for place, steps_name in (("normalizer", "normalizers"), ("pre_tokenizer", "pretokenizers")):
         step = tokenizer_json.get(place) or {}
         for part in step.get(steps_name, [step]):
@@ -123,7 +133,7 @@ def _read_prefix(tokenizer_json: Mapping[str, Any]) -> Prefix:
 
 
 class Pieces:
-    """A SentencePiece model file of the BPE kind, parsed. Raises ValueError where it is damaged or of another kind."""
+    """A parsed SentencePiece BPE model. Raises ValueError if the file is damaged or another kind of model."""
 
     def __init__(self, path: Path) -> None:
         from google.protobuf.message import DecodeError
@@ -141,7 +151,7 @@ class Pieces:
             raise ValueError(f"{path.name} is a SentencePiece model of the kind {kind}; Llama's tokenizers are BPE")
         if proto.trainer_spec.treat_whitespace_as_suffix:
             raise ValueError(
-                f"{path.name} was trained with treat_whitespace_as_suffix, which puts blanks behind words; Llama's "
+                f"{path.name} was trained with treat_whitespace_as_suffix, which puts spaces after words; Llama's "
                 "tokenizers have them before words. A tokenizer.json beside it would be read instead"
             )
         self._proto = proto
@@ -153,11 +163,11 @@ class Pieces:
 
     @property
     def adds_prefix(self) -> bool:
-        """Whether the model puts a blank before a text."""
+        """Whether the model puts a space before a text."""
         return bool(self._proto.normalizer_spec.add_dummy_prefix)
 
     def build_model(self) -> models.BPE:
-        """The BPE model with SentencePiece's own order of merges."""
+        """The BPE model, with SentencePiece's merge order."""
         proto = self._proto
         kind = proto.SentencePiece
         unknown = next((piece.piece for piece in proto.pieces if piece.type == kind.UNKNOWN), None)
@@ -171,13 +181,13 @@ class Pieces:
         )
 
     def build_normalizer(self) -> normalizers.Normalizer:
-        """What happens to a text before it is cut into symbols; blanks come out as BLANK."""
+        """The normalizer; spaces become BLANK."""
         spec = self._proto.normalizer_spec
         steps: list[normalizers.Normalizer] = []
         if spec.precompiled_charsmap:
-            if "nmt" in spec.name:  # both become blanks, but Precompiled takes the two as one character
+            if "nmt" in spec.name:  # both become spaces, but Precompiled takes the two as one character
                 steps.append(normalizers.Replace("\r\n", "  "))
-            # Precompiled takes a character and its combining marks as one and drops marks; composed, few are left.
+            # Precompiled takes a character and its combining marks as one and drops marks; NFKC composes most of them.
             steps += [normalizers.NFKC()] if "nfkc" in spec.name else []
             steps.append(normalizers.Precompiled(spec.precompiled_charsmap))
         if spec.remove_extra_whitespaces:
@@ -185,7 +195,7 @@ class Pieces:
         return normalizers.Sequence([*steps, normalizers.Replace(" ", BLANK)])
 
     def build_pre_tokenizer(self, prefix: Prefix) -> pre_tokenizers.PreTokenizer:
-        """Puts the prefix before a text, and sets the symbols apart that SentencePiece never cuts nor merges."""
+        """Adds the prefix, and isolates the symbols that SentencePiece never splits or merges."""
         steps = _build_prefix_steps(prefix)
         if symbols := self._list_user_symbols():
             longest_first = sorted(symbols, key=len, reverse=True)
@@ -196,9 +206,9 @@ class Pieces:
         return pre_tokenizers.Sequence(steps)
 
     def _cut_unreachable(self) -> Iterator[tuple[str, str]]:
-        """Pieces that SentencePiece never gives for their own text, such as ``<s>``, cut where it cuts them.
+        """Pieces that SentencePiece never returns for their own text, such as ``<s>``, split where it splits them.
 
-        ``ignore_merges`` looks a whole text up before it merges anything, and would find them.
+        ``ignore_merges`` looks up the whole text before it merges anything, and would find them.
         """
         from sentencepiece import SentencePieceProcessor
 
@@ -219,12 +229,11 @@ class Pieces:
         return [p.piece for p in self._proto.pieces if p.type == self._proto.SentencePiece.USER_DEFINED]
 
     def _order_merges(self) -> list[tuple[str, str]]:
-        """Every way to put a piece together from two, the most urgent first.
+        """All merges of two pieces into one, highest priority first.
 
-        SentencePiece merges the pair whose union has the highest score, and of equal scores the leftmost pair. Here
-        each pair has a rank of its own, so a tie is decided by the rank and not by the place. Runs of one character,
-        such as the blanks that all have the score -1e9, grow from left to right, so the pair with the longer left part
-        is the leftmost.
+        SentencePiece merges the pair whose union has the highest score, and the leftmost of equal scores. Here each
+        pair has its own rank, so the rank breaks ties, not the position. Runs of one character, such as the spaces that
+        all have the score -1e9, grow from left to right, so the pair with the longer left part is the leftmost.
         """
         kind = self._proto.SentencePiece
         normal = {p.piece: p.score for p in self._proto.pieces if p.type == kind.NORMAL}
@@ -239,10 +248,11 @@ class Pieces:
 
 
 def _build_prefix_steps(prefix: Prefix) -> list[pre_tokenizers.PreTokenizer]:
-    """Metaspace puts its mark only before a text that does not begin with it already, and SentencePiece always.
+    """The pre-tokenizers that add the dummy prefix.
 
-    So the first step works with a plain blank, which no text begins with once the normalizer has replaced them all,
-    and the second turns that blank into BLANK.
+    Metaspace adds its mark only to a text that does not begin with it already, but SentencePiece always does. So the
+    first step adds a plain space, with which no text begins after the normalizer has replaced them all, and the second
+    turns that space into BLANK.
     """
     return [
         pre_tokenizers.Metaspace(replacement=" ", prepend_scheme=prefix, split=False),

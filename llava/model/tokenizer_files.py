@@ -1,7 +1,7 @@
-"""Says which of a tokenizer's files is damaged, and where: the readers of these files do not.
+"""Names the damaged file of a tokenizer and the fault in it, which Transformers' and tokenizers' errors do not.
 
-``refuse_others`` looks before they are read, at what the readers pass over without a word; ``find_damage`` looks
-after one of the readers has raised.
+``refuse_unusable`` checks, before the files are read, for faults that these libraries ignore in silence;
+``find_damage`` finds the fault after one of them has raised.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from llava.config import read_json
 from llava.errors import CheckpointError
+from llava.model.folder import Folder
 from llava.model.spm import Pieces
 from llava.model.weights import refuse_pointer
 
@@ -25,19 +25,20 @@ _TOKENS = tuple(f"{kind}_token" for kind in ("bos", "eos", "unk", "pad", "sep", 
 _REMEDY = "Copy it again, or take it from the language model that the checkpoint was made from."
 
 
-def refuse_others(folder: Path) -> None:
-    """CheckpointError for what is no file in the place of one, for a pointer of Git LFS, and for merges cut short."""
+def refuse_unusable(described: Folder) -> None:
+    """Raises CheckpointError for a tokenizer file that is a device or a Git LFS pointer, and for truncated merges."""
+    folder = described.path
     for path in (folder / name for name in _FILES):
         if os.path.exists(path) and not os.path.isfile(path):
-            raise CheckpointError(f"{path} is no regular file, where a tokenizer's file is needed. {_REMEDY}")
+            raise CheckpointError(f"{path} is not a regular file, where a tokenizer's file is needed. {_REMEDY}")
         refuse_pointer(path)
     vocabulary = folder / "vocab.json"
     if os.path.isfile(vocabulary) and not any(map(os.path.isfile, (folder / _FILES[0], folder / "tokenizer.model"))):
-        _check_merges(read_json(vocabulary), folder / "merges.txt")
+        _check_merges(described.read_json("vocab.json"), folder / "merges.txt")
 
 
 def _check_merges(vocabulary: Mapping[str, Any], path: Path) -> None:
-    """CheckpointError if many tokens come from no merge, so that every text would be cut into other tokens."""
+    """Raises CheckpointError if many tokens have no merge, so that texts would be split into other tokens."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if os.path.isfile(path) else []
     except OSError as error:
@@ -51,17 +52,18 @@ def _check_merges(vocabulary: Mapping[str, Any], path: Path) -> None:
         )
 
 
-def find_damage(folder: Path, error: Exception) -> str:
-    """Sentences about the file that a reader could not read and raised ``error`` about, and what to do."""
+def find_damage(described: Folder, error: Exception) -> str:
+    """Sentences that name the damaged file about which a library raised ``error``, and the remedy."""
+    folder = described.path
     for path in (folder / name for name in _JSON_FILES):
         if not os.path.isfile(path):
             continue
         try:
-            values = read_json(path)
+            values = described.read_json(path.name)
         except CheckpointError as damage:
             return f"{damage} {_REMEDY}"
         if path.read_bytes().startswith(b"\xef\xbb\xbf"):
-            return f"{path} begins with a byte order mark, which its readers do not take: save it as UTF-8 without."
+            return f"{path} begins with a byte order mark, which Transformers rejects: save it as UTF-8 without one."
         if (fault := next(_find_faults(path.name, values), None)) is not None:
             return f"{path} {fault}. {_REMEDY}"
     if os.path.isfile(folder / "tokenizer.model") and not os.path.isfile(folder / "tokenizer.json"):
@@ -74,7 +76,7 @@ def find_damage(folder: Path, error: Exception) -> str:
 
 
 def _find_faults(name: str, values: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong in one of the JSON files, as parts of sentences."""
+    """The faults of one of the JSON files, as predicates of sentences."""
     if name == "tokenizer.json":
         yield from _find_pipeline_faults(values)
     elif name in ("added_tokens.json", "vocab.json"):
@@ -90,7 +92,7 @@ def _find_faults(name: str, values: Mapping[str, Any]) -> Iterator[str]:
         if not isinstance(template, (str, dict)) and not (
             isinstance(template, list) and all(isinstance(each, dict) for each in template)
         ):
-            yield f"says chat_template: {template!r:.80}, where a text is needed"
+            yield f"says chat_template: {template!r:.80}, where a string is needed"
 
 
 def _find_token_faults(name: str, token: Any) -> Iterator[str]:
@@ -99,7 +101,7 @@ def _find_token_faults(name: str, token: Any) -> Iterator[str]:
             if not isinstance(token.get(key, False), bool):
                 yield f"says {key}: {token[key]!r:.80} of {name}, where true or false is needed"
     elif token is not None and not isinstance(token, str):
-        yield f"says {name}: {token!r:.80}, where a token's text is needed"
+        yield f"says {name}: {token!r:.80}, where a token's string is needed"
 
 
 def _find_pipeline_faults(values: Mapping[str, Any]) -> Iterator[str]:
@@ -113,5 +115,5 @@ def _find_pipeline_faults(values: Mapping[str, Any]) -> Iterator[str]:
             yield f"says id: {token.get('id')!r:.80} of the added token {token.get('content')!r:.80}"
     try:
         Tokenizer.from_str(json.dumps(values))
-    except Exception as error:  # tokenizers raises that itself
-        yield f"is no tokenizer that can be read ({str(error).splitlines()[0]:.200})"
+    except Exception as error:  # the tokenizers library raises bare Exception
+        yield f"cannot be read as a tokenizer ({str(error).splitlines()[0]:.200})"

@@ -1,4 +1,4 @@
-"""FRONT DOOR: the original's ``llava.model.utils``, and what its first versions had there.
+"""FRONT DOOR: the original's ``llava.model.utils``, and names that its first versions had there.
 
 Source: haotian-liu/LLaVA@c121f04 llava/model/utils.py.
 """
@@ -16,10 +16,10 @@ __all__ = ["KeywordsStoppingCriteria", "auto_upgrade"]
 
 
 def auto_upgrade(config: str) -> None:
-    """Makes the folder of a v0 checkpoint say in its config.json that it is LLaVA's, once somebody confirms.
+    """Changes the config.json of a v0 checkpoint to name LLaVA as its model, after asking on the terminal.
 
-    Of a name without "llava", or a checkpoint that says it already, nothing is changed. Raises CheckpointError for a
-    folder without config.json and for another model than a Llama, SystemExit(1) if it is not confirmed.
+    Nothing is changed if the folder's name lacks "llava" or config.json names LLaVA already. Raises CheckpointError for
+    a folder without config.json and for a model other than a Llama, SystemExit(1) if the user declines.
     """
     path = Path(config).expanduser() / "config.json"
     values = read_json(path)
@@ -27,9 +27,11 @@ def auto_upgrade(config: str) -> None:
     if "llava" not in config or "llava" in kind:
         return
     if kind != "llama":
-        raise CheckpointError(f"{path} has model_type {kind}, but the LLaVA of old was a llama: it was not changed.")
+        raise CheckpointError(
+            f"{path} has model_type {kind}, but LLaVA's first version was a llama: it was not changed."
+        )
     print("This checkpoint is LLaVA's first version: its config.json has to name LLaVA as its model.")
-    if input("Shall it be changed? [Y/N] ").strip().lower() not in ("y", "yes"):
+    if input("Change it? [Y/N] ").strip().lower() not in ("y", "yes"):
         print("It was not changed.")
         raise SystemExit(1)
     write_json({**values, "model_type": "llava", "architectures": ["LlavaLlamaForCausalLM"]}, path)

@@ -1,7 +1,7 @@
-"""What llava-hf adds to a vocabulary: the tokens ``<image>`` and ``<pad>``, and rows of the embeddings for them.
+"""llava-hf's additions to a vocabulary: the tokens ``<image>`` and ``<pad>``, and rows of embeddings for them.
 
-The original cuts a prompt at its images and tokenizes each stretch by itself; Transformers tokenizes the whole, with
-``<image>`` as a token in it. The tokenizers made here give the original's ids all the same.
+The original splits a prompt at its images and tokenizes each stretch separately; Transformers tokenizes the whole
+prompt, with ``<image>`` as a token. The tokenizers made here give the original's ids nevertheless.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from llava.errors import CheckpointError
 from llava.prompt import tokenizer_image_token
 
 PAD_TOKEN = "<pad>"
-_ROW_MULTIPLE = 64  # what llava-hf rounded the number of rows up to
+_ROW_MULTIPLE = 64  # llava-hf rounds the number of rows up to a multiple of this
 _CHUNK_ROWS = 4096
 
-# Puts the blank behind an image that a stretch of its own would begin with. It can see the image because the token
-# is looked for only in normalized text. Another image, or the end, begins no stretch.
-_BLANK_BEHIND = {
+# Adds the space after an image that a separate stretch of text would begin with; not before another image or the end,
+# where no stretch begins. The normalizer sees the image because the token is matched in normalized text only.
+_SPACE_AFTER_IMAGE = {
     "type": "Replace",
     "pattern": {"Regex": DEFAULT_IMAGE_TOKEN + r"(?!" + DEFAULT_IMAGE_TOKEN + r"|\z)"},
     "content": DEFAULT_IMAGE_TOKEN + "▁",
@@ -40,20 +40,20 @@ _PROBES = (
 
 
 def count_tokens(tokenizer: Any) -> int:
-    """Rows of embeddings that the tokenizer needs: its highest id, and one more."""
+    """The number of rows of embeddings that the tokenizer needs: its highest id plus 1."""
     return max(tokenizer.get_vocab().values()) + 1
 
 
 def count_rows(num_tokens: int, num_rows: int) -> int:
-    """Rows of embeddings for so many tokens: those there are if they do, else as llava-hf rounds them."""
+    """The number of rows for ``num_tokens`` tokens: ``num_rows`` if that is enough, else rounded as llava-hf does."""
     return num_rows if num_tokens <= num_rows else -(-num_tokens // _ROW_MULTIPLE) * _ROW_MULTIPLE
 
 
 def count_original_rows(tokenizer: Any, num_rows: int, remembered: int | None) -> int:
-    """How many rows a llava-hf matrix of ``num_rows`` had before it was grown for the added tokens.
+    """How many rows a llava-hf matrix of ``num_rows`` had before rows were added for its tokens.
 
-    ``tokenizer``: without the added tokens; ``remembered``: what the checkpoint itself says. Without that, a matrix
-    was grown if it has just the rows that growing gives.
+    ``tokenizer``: without the added tokens. ``remembered``: the number that the checkpoint itself gives; without it,
+    rows were added if the matrix has exactly as many as adding them would give.
     """
     num_tokens = count_tokens(tokenizer)
     if remembered is not None:
@@ -63,10 +63,10 @@ def count_original_rows(tokenizer: Any, num_rows: int, remembered: int | None) -
 
 
 def resize_rows(matrix_VC: torch.Tensor, num_rows: int) -> torch.Tensor:
-    """The first ``num_rows`` of a matrix, or the matrix and the mean of its rows as often as it takes.
+    """The first ``num_rows`` of a matrix, or the matrix extended to ``num_rows`` by the mean of its rows.
 
-    The mean of a head's rows gives the mean of all logits, which is never the largest: an added token is never said.
-    The same matrix gives the same bits on every machine, as the sum is made in float64.
+    The mean of a head's rows gives the mean of all logits, which is never the largest: an added token is never
+    generated. The sum is computed in float64, so the same matrix gives the same bits on every machine.
     """
     if num_rows <= len(matrix_VC):
         return matrix_VC[:num_rows]
@@ -78,20 +78,20 @@ def resize_rows(matrix_VC: torch.Tensor, num_rows: int) -> torch.Tensor:
 
 
 def add_image_tokens(tokenizer: Any) -> PreTrainedTokenizerFast:
-    """The tokenizer with ``<image>``, and with a token to pad with that means nothing else; it pads on the left.
+    """The tokenizer with ``<image>`` and with a token that is used for padding only; it pads on the left.
 
-    Its ids for a text with images are those of ``tokenizer_image_token``, with its ``<image>`` in each slot; but
-    one that swallows a blank at the very beginning of a text, as Transformers' own Llama tokenizers do, still does.
+    Its ids for a text with images are those of ``tokenizer_image_token``, with its ``<image>`` in each slot. A
+    tokenizer that drops a space at the beginning of a text, as Transformers' own Llama tokenizers do, still drops it.
 
     Raises:
-        CheckpointError: no such tokenizer can be made of this one.
+        CheckpointError: no such tokenizer can be made from this one.
     """
     backend = _read_backend(tokenizer)
     pad_token = tokenizer.pad_token
     if pad_token is None or pad_token in (tokenizer.unk_token, tokenizer.bos_token, tokenizer.eos_token):
         pad_token = PAD_TOKEN
     normalizer = backend.get("normalizer")
-    mended = {"type": "Sequence", "normalizers": [_BLANK_BEHIND, *([normalizer] if normalizer else ())]}
+    mended = {"type": "Sequence", "normalizers": [_SPACE_AFTER_IMAGE, *([normalizer] if normalizer else ())]}
     for steps, is_normalized in ((normalizer, False), (mended, True)):
         made = Tokenizer.from_str(json.dumps({**backend, "normalizer": steps}))
         made.add_special_tokens(
@@ -106,8 +106,8 @@ def add_image_tokens(tokenizer: Any) -> PreTrainedTokenizerFast:
         if [added(probe).input_ids for probe in _PROBES] == expected:
             return added
     raise CheckpointError(
-        f"The tokenizer gives a text behind {DEFAULT_IMAGE_TOKEN} other ids than the same text alone, and no way is "
-        "known to change that: prompts in Transformers would not be those that the model was trained with."
+        f"The tokenizer gives a text after {DEFAULT_IMAGE_TOKEN} other ids than the same text alone, which cannot be "
+        "changed: prompts in Transformers would differ from those that the model was trained with."
     )
 
 
@@ -115,7 +115,7 @@ def drop_image_tokens(tokenizer: Any) -> Any:
     """The tokenizer as it was before ``add_image_tokens``, or before llava-hf's own conversion.
 
     Raises:
-        CheckpointError: it is not made of a tokenizer.json.
+        CheckpointError: it is not a fast tokenizer.
     """
     backend = _read_backend(tokenizer)
     inside = backend["model"].get("vocab", ())
@@ -128,7 +128,7 @@ def drop_image_tokens(tokenizer: Any) -> Any:
         return tokenizer
     backend["added_tokens"] = [token for token in backend["added_tokens"] if token["content"] not in dropped]
     first, *rest = (backend.get("normalizer") or {}).get("normalizers") or [None]
-    if first == _BLANK_BEHIND:
+    if first == _SPACE_AFTER_IMAGE:
         backend["normalizer"] = rest[0] if rest else None
     pad_token = tokenizer.pad_token
     if pad_token in dropped:
@@ -142,14 +142,14 @@ def _read_backend(tokenizer: Any) -> dict[str, Any]:
     if backend is None:
         raise CheckpointError(
             f"The tokenizer is a {type(tokenizer).__name__}, which has no tokenizer.json: "
-            "tokens can be added to and taken from fast tokenizers only."
+            "tokens can be added to and removed from fast tokenizers only."
         )
     values: dict[str, Any] = json.loads(backend.to_str())
     return values
 
 
 def _wrap(made: Tokenizer, like: Any, dropped: Iterable[str] = (), **changes: Any) -> PreTrainedTokenizerFast:
-    """A tokenizer of Transformers' generic class, which takes tokenizer.json as it is; else as ``like``."""
+    """A tokenizer of Transformers' generic class, which uses tokenizer.json unchanged, set up as ``like``."""
     named = {name: getattr(like, name) for name in ("bos_token", "eos_token", "unk_token", "sep_token", "mask_token")}
     settings = {name: token for name, token in named.items() if token is not None}
     extra = [token for token in getattr(like, "extra_special_tokens", None) or () if str(token) not in dropped]

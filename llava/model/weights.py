@@ -1,7 +1,7 @@
-"""Tensors in files: which files a checkpoint folder has, what they hold, and how new ones are written.
+"""Weight files: finds those of a checkpoint's folder, reads the tensors in them, and writes new ones.
 
-Knows ``.safetensors`` and torch's ``.bin``, in one piece or in shards with an index. One file is open at a time and
-tensors are mapped, not copied, so reading takes the memory of what the caller keeps. Nothing in a file is ever run.
+They are ``.safetensors`` or torch's ``.bin``, as one file or in shards with an index. Only one file is open at a time,
+and tensors are mapped, not copied, so memory holds only what the caller keeps. No code in a file is ever run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from llava.config import read_json
 from llava.errors import CheckpointError, LlavaError
 
-# In the order in which they are looked for, which is that of Transformers.
+# In order of preference, which is Transformers'.
 # Source: transformers 5.23 modeling_utils.py _get_resolved_checkpoint_files.
 _CANDIDATES = (
     "model.safetensors",
@@ -36,19 +36,20 @@ _CANDIDATES = (
 # The same names with a variant in them, such as model.fp16.safetensors.
 _VARIANT = re.compile(r"(model|pytorch_model)\.(?P<variant>[A-Za-z]\w*)\.(safetensors|bin)(\.index\.json)?")
 
-# What leaves empty tensors behind, and what to do about it.
+# The cause of empty tensors, and the remedy.
 _UNGATHERED = (
-    "DeepSpeed ZeRO-3 or FSDP had spread the weights over several GPUs, and they were saved without being gathered. "
-    "Save them again with stage3_gather_16bit_weights_on_model_save: true (FSDP: FULL_STATE_DICT), or put them "
-    "together from the training's own checkpoint: the zero_to_fp32.py beside its global_step folder does that."
+    "DeepSpeed ZeRO-3 or FSDP had sharded the weights over several GPUs, and they were saved without being gathered. "
+    "Save them again with stage3_gather_16bit_weights_on_model_save: true (FSDP: FULL_STATE_DICT), or merge "
+    "the training's own checkpoint with the zero_to_fp32.py beside its global_step folder."
 )
 
 
 def find_tensors(folder: Path) -> dict[str, Path]:
-    """The file of each tensor in a checkpoint folder, by tensor name; only indexes and headers are read.
+    """The file of each tensor in a checkpoint's folder, by tensor name. Only the index or headers are read.
 
     Raises:
-        CheckpointError: there are no weights, a file is missing or damaged, or the index names a file outside.
+        CheckpointError: there are no weights, a file is missing or damaged, or the index names a file outside of the
+            folder.
     """
     candidates = find_candidates(folder)
     if candidates:
@@ -58,7 +59,7 @@ def find_tensors(folder: Path) -> dict[str, Path]:
         if os.path.exists(folder / name):
             raise CheckpointError(
                 f"{folder / name} is {_say_kind(folder / name)}, where a file of weights is needed: name the folder "
-                "that has the files, or put them in its place."
+                "that has the files, or replace it by them."
             )
     names = list_names(folder)
     broken = [
@@ -67,13 +68,13 @@ def find_tensors(folder: Path) -> dict[str, Path]:
     if broken:
         raise CheckpointError(
             f"{folder / broken[0]} is a link whose target is missing, as after an interrupted download or a copy "
-            "without what links lead to. Download it again, or copy it with cp -L."
+            "that left out the targets of links. Download it again, or copy it with cp -L."
         )
     variants = [name for name in names if _VARIANT.fullmatch(name)]
     if variants:
         raise CheckpointError(
-            f"{folder} has its weights in several variants ({', '.join(variants)}) and not as {_CANDIDATES[0]}: "
-            "rename the one to read to that, or remove the others."
+            f"{folder} has its weights in several variants ({', '.join(variants)}) but no {_CANDIDATES[0]}: "
+            "give the one to be read that name, or remove the others."
         )
     shards = sorted(name for name in names if re.search(r"-of-.*\.(safetensors|bin)$", name))
     found = f"It has {', '.join(shards[:3])} ... but no index that lists them." if shards else ""
@@ -81,10 +82,10 @@ def find_tensors(folder: Path) -> dict[str, Path]:
 
 
 def _say_kind(path: Path) -> str:
-    return "a folder" if os.path.isdir(path) else "no regular file"
+    return "a folder" if os.path.isdir(path) else "not a regular file"
 
 
-# What wraps a model in a training, by what it puts before the names of all tensors.
+# Wrappers of a model in training, by the prefix that they add to the names of all tensors.
 _WRAPPERS = {
     "module.": "DistributedDataParallel or DeepSpeed",
     "_orig_mod.": "torch.compile",
@@ -94,21 +95,21 @@ _WRAPPERS = {
 
 
 def refuse_wrapped(folder: Path, names: Iterable[str]) -> None:
-    """CheckpointError if a model was saved with what wrapped it in its training, so that no name is known."""
+    """Raises CheckpointError if a model was saved inside its training wrapper, so that all names have a prefix."""
     names = list(names)
     for prefix, wrapper in _WRAPPERS.items():
         if names and all(name.startswith(prefix) for name in names):
             raise CheckpointError(
                 f"All tensors in {folder} are named '{prefix}*': the model was saved inside its wrapper of {wrapper}. "
-                "Save it again without: accelerator.unwrap_model(model).save_pretrained(FOLDER), of PEFT after "
-                "model.merge_and_unload(). Or take the prefix off the names."
+                "Save the unwrapped model: accelerator.unwrap_model(model).save_pretrained(FOLDER), with PEFT after "
+                "model.merge_and_unload(). Or remove the prefix from the names."
             )
 
 
 def find_candidates(folder: Path) -> list[str]:
-    """The names of the files and indexes that each could be the weights of a whole model; the first is what is read.
+    """The names of the files and indexes that are each the weights of a whole model. The first one is read.
 
-    A variant such as model.fp16.safetensors counts only where nothing without one is there, and no other variant.
+    A variant such as model.fp16.safetensors counts only if it is the only one and there is no file without a variant.
     """
     found = [name for name in _CANDIDATES if os.path.isfile(folder / name)]
     if found:
@@ -121,7 +122,7 @@ def find_candidates(folder: Path) -> list[str]:
 
 
 def explain_choice(folder: Path) -> str | None:
-    """A sentence about which file is read, where the folder has several that each could be the weights, or a variant.
+    """A sentence that says which file is read, if the folder has several sets of weights or only a variant; else None.
 
     Raises:
         CheckpointError: the folder cannot be read.
@@ -131,7 +132,7 @@ def explain_choice(folder: Path) -> str | None:
         others = ", ".join(found[1:])
         return (
             f"{folder} has several sets of weights: {found[0]} is read, as Transformers does, and {others} is not. "
-            "Remove what is out of date."
+            "Remove the outdated one."
         )
     if found and _VARIANT.fullmatch(found[0]):
         return f"{folder} has its weights only as a variant: {found[0]} is read."
@@ -139,7 +140,7 @@ def explain_choice(folder: Path) -> str | None:
 
 
 def list_names(folder: Path) -> list[str]:
-    """The names of what lies in a folder, sorted; none where there is no folder. Raises CheckpointError."""
+    """The names of a folder's entries, sorted; none if there is no such folder. Raises CheckpointError."""
     try:
         return sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
@@ -149,17 +150,17 @@ def list_names(folder: Path) -> list[str]:
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether the folder has the weights of a whole model, in any form that ``find_tensors`` knows."""
+    """Whether the folder has the weights of a whole model, in any format that ``find_tensors`` reads."""
     return bool(find_candidates(folder))
 
 
 def has_safetensors(folder: Path) -> bool:
-    """Whether the folder has the weights of a whole model as safetensors, or the index of them."""
+    """Whether the folder has a whole model as safetensors, or its index."""
     return any(os.path.isfile(folder / name) for name in _CANDIDATES[:2])
 
 
 def is_weight_file(name: str) -> bool:
-    """Whether a file of that name holds a whole model's weights, a shard of them or their index."""
+    """Whether a file of that name contains a whole model's weights, a shard of them or their index."""
     return bool(re.fullmatch(r"(model|pytorch_model)(-\d+-of-\d+)?\.(safetensors|bin)(\.index\.json)?", name))
 
 
@@ -168,7 +169,7 @@ def _read_index(path: Path) -> dict[str, Path]:
     if not isinstance(places, dict) or not places or not all(isinstance(place, str) for place in places.values()):
         raise CheckpointError(f"{path} has no weight_map that names a file for each tensor. Copy or download it again.")
     for place in sorted(set(places.values())):
-        # An index is data from strangers: it may name files beside it, and no others.
+        # An index is untrusted: it may name files beside it, and no others.
         parts = {*PurePosixPath(place).parts, *PureWindowsPath(place).parts}
         if ".." in parts or PurePosixPath(place).is_absolute() or PureWindowsPath(place).anchor or not parts:
             raise CheckpointError(f"{path} names '{place}', which is outside the checkpoint's folder; it was not read.")
@@ -182,7 +183,7 @@ def _read_index(path: Path) -> dict[str, Path]:
 
 
 def check_not_empty(name: str, tensor: torch.Tensor, path: Path) -> None:
-    """CheckpointError if the tensor has no elements, as no weight of a model has."""
+    """Raises CheckpointError if the tensor has no elements: no weight of a model is empty."""
     if tensor.numel() == 0:
         raise CheckpointError(f"{name} in {path} is empty (its shape is {list(tensor.shape)}). {_UNGATHERED}")
 
@@ -204,12 +205,12 @@ def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
 
 
 def stream_tensors(places: Mapping[str, Path]) -> Iterator[tuple[str, torch.Tensor, Path]]:
-    """Each tensor of the named files with its name and file, file by file; the tensors are views into the file.
+    """Each tensor of the files in ``places`` with its name and file, file by file. Tensors are views into the file.
 
-    Also yields what a file holds beside the names asked for: the caller accounts for everything.
+    Tensors that a file has beside those in ``places`` are yielded as well: the caller accounts for all of them.
 
     Raises:
-        CheckpointError: a file is damaged, or lacks a tensor that ``places`` says it has.
+        CheckpointError: a file is damaged, or lacks a tensor that it has according to ``places``.
     """
     names_by_file: dict[Path, set[str]] = defaultdict(set)
     for name, path in places.items():
@@ -220,15 +221,15 @@ def stream_tensors(places: Mapping[str, Path]) -> Iterator[tuple[str, torch.Tens
             yield name, tensor, path
         if promised:
             raise CheckpointError(
-                f"{path} lacks {len(promised)} tensors that the index says it has, {min(promised)} among them. "
+                f"{path} lacks {len(promised)} tensors that the index says it has, such as {min(promised)}. "
                 "Copy or download it again."
             )
 
 
 def open_tensors(places: Mapping[str, Path]) -> Callable[[str], torch.Tensor]:
-    """A function that reads one of these tensors by its name, in any order; files stay open as long as it is kept.
+    """A function that reads one of these tensors by its name, in any order. Files stay open as long as it exists.
 
-    It raises CheckpointError for a file that is damaged or lacks the tensor.
+    It raises CheckpointError if a file is damaged or lacks the tensor.
     """
     opened: dict[Path, Any] = {}
 
@@ -237,8 +238,10 @@ def open_tensors(places: Mapping[str, Path]) -> Callable[[str], torch.Tensor]:
         if path not in opened:
             opened[path] = _open_safetensors(path) if is_mapped(path) else read_bin(path)
         file = opened[path]
-        if name not in file.keys():  # noqa: SIM118 (safetensors' is no mapping)
-            raise CheckpointError(f"{path} lacks {name}, which the index says it has. Copy or download it again.")
+        if name not in file.keys():  # noqa: SIM118 (safe_open is not a mapping)
+            raise CheckpointError(
+                f"{path} lacks {name}, which it has according to the index. Copy or download it again."
+            )
         return file.get_tensor(name) if is_mapped(path) else file[name]
 
     return read
@@ -249,10 +252,10 @@ def _tensors_in(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
         yield from read_bin(path).items()
         return
     with _open_safetensors(path) as file:
-        for name in file.keys():  # noqa: SIM118 (it is no mapping)
+        for name in file.keys():  # noqa: SIM118 (safe_open is not a mapping)
             try:
                 tensor = file.get_tensor(name)
-            except Exception as error:  # what safetensors and torch raise for a header that makes no sense
+            except Exception as error:  # safetensors and torch raise several types for an invalid header
                 raise CheckpointError(
                     f"{name} in {path} cannot be read ({error}). Copy or download it again."
                 ) from error
@@ -271,14 +274,14 @@ def _open_safetensors(path: Path) -> safe_open:
 
 
 def is_mapped(path: Path) -> bool:
-    """Whether ``stream_tensors`` gives views into this file, rather than memory that several may share."""
+    """Whether tensors of this file are views into it that share no memory with each other."""
     return path.suffix == ".safetensors"
 
 
 def forget_pages(tensor: torch.Tensor) -> None:
-    """Lets a view into a file that was read for the last time count no more to this process's memory.
+    """Drops the pages of a view into a file from this process's memory, after it was read for the last time.
 
-    It stays in the system's cache as long as there is room, instead of beside what was made of it.
+    They stay in the page cache as long as there is room.
     """
     if not hasattr(mmap, "MADV_DONTNEED"):
         return
@@ -290,13 +293,13 @@ def forget_pages(tensor: torch.Tensor) -> None:
 
 
 def refuse_pointer(path: Path) -> None:
-    """CheckpointError if the file only says where its content is, as git leaves it where Git LFS is not installed."""
+    """Raises CheckpointError for a Git LFS pointer, which git leaves in place of a file if LFS is not installed."""
     start = b"version https://git-lfs.github.com/spec/"
     if os.path.isfile(path):
         with _open(path) as file:
             if file.read(len(start)) == start:
                 raise CheckpointError(
-                    f"{path} is a pointer of Git LFS, not the file itself: run `git lfs pull` in {path.parent}, or "
+                    f"{path} is a Git LFS pointer, not the file itself: run `git lfs pull` in {path.parent}, or "
                     "download the file from the hub."
                 )
 
@@ -309,10 +312,10 @@ def _open(path: Path) -> BinaryIO:
 
 
 def read_bin(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a file that torch wrote, mapped from the file where its format allows. Runs nothing in it.
+    """The tensors of a torch file, mapped from the file if its format allows it. No code in it is run.
 
     Raises:
-        CheckpointError: the file is damaged, or is a pickle with anything but plain tensors in it.
+        CheckpointError: the file is damaged, or contains anything but dense tensors by name.
     """
     refuse_pointer(path)
     with _open(path) as file:
@@ -327,12 +330,10 @@ def read_bin(path: Path) -> dict[str, torch.Tensor]:
     except pickle.UnpicklingError as error:
         called = re.search(r"GLOBAL ([\w.]+)", str(error))
         fault = (
-            f"holds code besides tensors ({called[1]})" if called else "is damaged, or holds more than plain tensors"
+            f"contains code besides tensors ({called[1]})" if called else "is damaged, or contains more than tensors"
         )
-        raise CheckpointError(
-            f"{path} {fault}; nothing in it was run. Use the same checkpoint as .safetensors."
-        ) from error
-    except Exception as error:  # the pickle may say anything, and each step of torch's reader raises something else
+        raise CheckpointError(f"{path} {fault}; no code was run. Use the same checkpoint as .safetensors.") from error
+    except Exception as error:  # torch raises any type for a malformed pickle or archive
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
             f"{path} cannot be read as a file of tensors ({reason}). Copy or download it again."
@@ -341,45 +342,45 @@ def read_bin(path: Path) -> dict[str, torch.Tensor]:
         for key in ("state_dict", "model", "module", "model_state_dict"):
             if isinstance(values.get(key), dict):
                 raise CheckpointError(
-                    f"{path} holds its tensors one level down, under {key!r}, as a training's own checkpoint does. "
+                    f"{path} has its tensors nested under {key!r}, as the checkpoint of a training run does. "
                     f"Save that part alone: torch.save(torch.load(FILE, weights_only=True)[{key!r}], FILE)."
                 )
     if not isinstance(values, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in values.values()):
-        raise CheckpointError(f"{path} holds something other than named tensors, so it is no file of weights.")
+        raise CheckpointError(f"{path} contains something other than named tensors, so it is not a file of weights.")
     for name, tensor in values.items():
         _check_plain(name, tensor, path)
     return values
 
 
 def _refuse_compression(path: Path) -> None:
-    """ValueError for an archive that is larger unpacked than it is: torch writes none, and reading it takes memory."""
+    """Raises ValueError for a compressed archive, which torch never writes and which may be huge when unpacked."""
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()
         if any(record.compress_type != zipfile.ZIP_STORED for record in records):
             raise ValueError("it is a compressed archive, which torch never writes")
         if sum(record.file_size for record in records) > path.stat().st_size:
-            raise ValueError("it claims to hold more than it is large")
+            raise ValueError("its entries claim more bytes than the file has")
 
 
 def _check_plain(name: Any, tensor: torch.Tensor, path: Path) -> None:
-    """CheckpointError unless the tensor is a dense one whose every element lies in the file."""
+    """Raises CheckpointError unless the tensor is dense and all its elements are in the file."""
     if not isinstance(name, str):
-        raise CheckpointError(f"{path} holds a tensor whose name is {name!r:.80}, so it is no file of weights.")
+        raise CheckpointError(f"{path} contains a tensor whose name is {name!r:.80}, so it is not a file of weights.")
     if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
         kind = "without data" if tensor.is_meta else "quantised" if tensor.is_quantized else str(tensor.layout)
-        raise CheckpointError(f"{name} in {path} is not a plain tensor ({kind}); only dense weights can be read.")
+        raise CheckpointError(f"{name} in {path} is not a dense tensor ({kind}); only dense weights can be read.")
     if tensor.nbytes > tensor.untyped_storage().nbytes():
         raise CheckpointError(
-            f"{name} in {path} has the shape {list(tensor.shape)}, but the file holds fewer numbers for it: "
-            "a damaged file. Copy or download it again."
+            f"{name} in {path} has the shape {list(tensor.shape)}, but the file has fewer elements for it: "
+            "it is damaged. Copy or download it again."
         )
 
 
 def write_tensors(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, max_shard_bytes: int) -> None:
-    """Write ``model.safetensors``, or shards with an index if it takes more than ``max_shard_bytes``.
+    """Writes ``model.safetensors``, or shards with an index if the tensors take more than ``max_shard_bytes``.
 
-    The tensors keep their dtype bit by bit. Of those that share memory (tied ones) the caller gives one. A shard is
-    written as soon as it is full, so no more is held than one shard and the tensor after it.
+    Tensors keep their dtype and bits. The caller passes tensors that share memory (tied ones) once. A shard is written
+    as soon as it is full, so memory holds one shard and the next tensor at most.
 
     Raises:
         LlavaError: the files cannot be written.
@@ -396,7 +397,7 @@ def write_tensors(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, max
         total_bytes += tensor.nbytes
     parts.append((_write_shard(shard, folder / f"{len(parts)}.partial"), list(shard)))
     places: dict[str, str] = {}
-    for number, (path, names) in enumerate(parts, start=1):  # only now is it known how many there are
+    for number, (path, names) in enumerate(parts, start=1):  # only now is their number known
         file = "model.safetensors" if len(parts) == 1 else f"model-{number:05}-of-{len(parts):05}.safetensors"
         path.rename(folder / file)
         places.update(dict.fromkeys(names, file))
@@ -406,7 +407,7 @@ def write_tensors(tensors: Iterable[tuple[str, torch.Tensor]], folder: Path, max
 
 
 def _write_shard(shard: Mapping[str, torch.Tensor], path: Path) -> Path:
-    """``path``, after writing the tensors there; from a device they are copied only now."""
+    """``path``, after the tensors were written there. Tensors on a device are copied only now."""
     try:
         # Transformers insists on the "format" entry.
         save_file({name: tensor.cpu().contiguous() for name, tensor in shard.items()}, path, {"format": "pt"})

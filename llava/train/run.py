@@ -13,7 +13,7 @@ import torch
 
 from llava.errors import UsageError
 from llava.model.checkpoint import LoadedModel, load_model, save_checkpoint
-from llava.model.opening import open_checkpoint
+from llava.model.checkpoint_reader import open_checkpoint
 from llava.model.placement import read_dtype
 from llava.train.loss import build_answer_loss
 from llava.train.parts import PartParameter, choose_trainable, list_parts, scale_rates

@@ -20,9 +20,9 @@ from llava.model.generation import (
     FIELDS,
     How,
     find_settings,
+    is_set,
     make_processors,
     read_generation_config,
-    says_something,
     write_for_generate,
 )
 from llava.sampling import Sampling
@@ -97,10 +97,10 @@ def first_tokens(say: Any, count: int) -> list[int]:
 
 def test_the_table_has_every_field_of_the_installed_transformers() -> None:
     assert set(FIELDS) == set(vars(GenerationConfig()))
-    assert all(not says_something(name, value) for name, (_, value) in FIELDS.items())
-    assert not any(says_something(name, value) for name, value in vars(GenerationConfig()).items())
+    assert all(not is_set(name, value) for name, (_, value) in FIELDS.items())
+    assert not any(is_set(name, value) for name, value in vars(GenerationConfig()).items())
     defaults = GenerationConfig._get_default_generation_params()
-    assert [name for name, value in defaults.items() if says_something(name, value)] == []
+    assert [name for name, value in defaults.items() if is_set(name, value)] == []
     assert {name for name, (how, _) in FIELDS.items() if how is How.PROCESSOR} == set(FOLLOWED)
 
 
@@ -334,7 +334,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("sequence_bias", [[[1], "much"]], ""),
     ("sequence_bias", [[[1], float("inf")]], "infinity"),
     ("stop_strings", [""], "not empty"),
-    ("stop_strings", 5, "a text"),
+    ("stop_strings", 5, "a string"),
     ("suppress_tokens", 5, "a list"),
     ("suppress_tokens", ["a"], "a list"),
     ("temperature", "hot", "a number"),

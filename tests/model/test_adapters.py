@@ -129,7 +129,7 @@ def test_layers_that_are_kept_apart_are_not_saved_as_a_checkpoint(tmp_path: Path
 
     write_original(tmp_path)
     loaded = load(tmp_path / "lora", merge=False)
-    with pytest.raises(UsageError, match="LoRA layers apart cannot be saved"):
+    with pytest.raises(UsageError, match="not merged cannot be saved"):
         save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, tmp_path / "saved")
     assert not (tmp_path / "saved").exists()
 
@@ -259,7 +259,7 @@ def spoil(folder: Path, kind: str) -> None:
         ("more layers", r"model\.layers\.7\..*which the base model does not have"),
         ("half missing", r"no lora_A\.weight for model\.layers\.0"),
         ("two ranks", r"has rank 5, but .* has rank 4"),
-        ("nothing", r"holds no LoRA layers"),
+        ("nothing", r"contains no LoRA layers"),
     ],
 )
 def test_an_adapter_for_something_else_is_refused(tmp_path: Path, kind: str, said: str) -> None:
@@ -323,7 +323,7 @@ def test_weights_that_are_no_numbers_are_found(tmp_path: Path) -> None:
 
 def test_a_base_that_is_an_adapter_itself_is_refused(tmp_path: Path) -> None:
     write_original(tmp_path)
-    with pytest.raises(CheckpointError, match="holds LoRA layers itself"):
+    with pytest.raises(CheckpointError, match="contains LoRA layers itself"):
         load(tmp_path / "lora", base=tmp_path / "lora")
 
 
@@ -348,7 +348,7 @@ def test_info_says_what_an_adapter_is_for(tmp_path: Path, capsys: pytest.Capture
 
 @pytest.mark.parametrize("layout", ["original", "hf"])
 def test_it_is_merged_into_a_checkpoint_of_its_own(tmp_path: Path, layout: str) -> None:
-    from llava.model.convert import convert
+    from llava.model.conversion import convert
 
     expected = write_original(tmp_path)
     convert(tmp_path / "lora", tmp_path / "merged", layout)
@@ -375,7 +375,7 @@ def test_a_base_that_cannot_be_found_is_named_with_the_file_that_names_it(
     with pytest.raises(CheckpointError) as caught:
         load(tmp_path / "lora")
     said = "trained on 'lmsys/vicuna-none' as its adapter_config.json says, which cannot be found"
-    assert f"{tmp_path / 'lora'} holds only LoRA layers, {said}" in str(caught.value)
+    assert f"{tmp_path / 'lora'} contains only LoRA layers, {said}" in str(caught.value)
     assert str(caught.value).endswith("as the base (--model-base).")
 
 
@@ -400,7 +400,7 @@ def test_a_checkpoint_inside_a_training_is_described_by_the_trainings_config(tmp
     (tmp_path / "lora/config.json").unlink()
     config = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 32}
     write_json(tmp_path / "base/config.json", config)
-    with pytest.raises(CheckpointError, match=rf"{step} has no config\.json, so that of {tmp_path / 'base'} counts"):
+    with pytest.raises(CheckpointError, match=rf"{step} has no config\.json, so that of {tmp_path / 'base'} is used"):
         load(step)
 
 
@@ -418,11 +418,11 @@ def test_a_fine_tunes_own_tokenizer_and_answers_ends_come_before_its_bases(tmp_p
 
 
 def test_converting_never_writes_over_what_is_merged(tmp_path: Path) -> None:
-    from llava.model.convert import convert
+    from llava.model.conversion import convert
 
     expected = write_original(tmp_path)
     for name in ("lora", "base", "clip", "."):
-        with pytest.raises(UsageError, match="what is read here"):
+        with pytest.raises(UsageError, match="being read"):
             convert(tmp_path / "lora", tmp_path / name, "original")
     assert_holds(load(tmp_path / "lora").model, expected)
 

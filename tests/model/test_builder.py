@@ -105,14 +105,17 @@ def test_an_unknown_keyword_is_a_type_error_that_names_it(folder: Path) -> None:
     [
         (
             {"device_map": {"lm_head": "cpu", "model.layers": "cuda:0"}},
-            "device_map does not say where all of the model",
+            "device_map does not cover the whole model",
         ),
         ({"device_map": "cuda:0", "device": "mps"}, "give one of them"),
-        ({"load_8bit": True, "load_4bit": True}, "one of them is meant"),
-        ({"load_8bit": "False"}, "8 bits are asked for with the text 'False'; True or False is needed"),
+        ({"load_8bit": True, "load_4bit": True}, "choose one"),
+        ({"load_8bit": "False"}, "8 bits are asked for with the string 'False'; True or False is needed"),
         ({"device": "cpu", "torch_dtype": "float8"}, "'float8'"),
-        ({"device": "cpu", "torch_dtype": "float16", "dtype": torch.bfloat16}, "torch.bfloat16 and as float16; one of"),
-        ({"device": "float16", "torch_dtype": "float32"}, "as float32 and as float16; one of"),
+        (
+            {"device": "cpu", "torch_dtype": "float16", "dtype": torch.bfloat16},
+            "torch.bfloat16 and as float16: give one of",
+        ),
+        ({"device": "float16", "torch_dtype": "float32"}, "as float32 and as float16: give one of"),
         ({"device": "cpu", "overwrite_config": ["use_cache"]}, "overwrite_config is ['use_cache'], where a dict"),
         ({"device": "cpu", "customized_config": 5}, "customized_config is 5, where a config object"),
         ({"device": "cpu", "attn_implementation": "warp"}, "'warp'"),
@@ -185,7 +188,7 @@ def test_two_ways_that_differ_and_another_library_are_refused(folder: Path) -> N
     with pytest.raises(UsageError, match="8 bits and 4 bits"):
         load_pretrained_model(folder, load_8bit=True, quantization_config={"load_in_4bit": True})
     for config, named in (({"quant_method": "gptq", "bits": 4}, "gptq"), (7, "int")):
-        with pytest.raises(UsageError, match=rf"quantization_config is of {named}; only bitsandbytes"):
+        with pytest.raises(UsageError, match=rf"quantization_config is for {named}; only bitsandbytes"):
             load_pretrained_model(folder, quantization_config=config)
 
 

@@ -20,7 +20,7 @@ from llava.image.geometry import plan_tiles
 from llava.image.pixels import make_pixels
 from llava.image.source import FOR_LOCAL_USER, load_image
 from llava.model.checkpoint import LoadedModel, load_model, save_checkpoint
-from llava.model.convert import convert
+from llava.model.conversion import convert
 from llava.sampling import Sampling
 from tests.tiny_checkpoints import (
     Tensors,
@@ -118,7 +118,7 @@ def test_the_well_known_tower_inside_needs_no_folder_and_no_network(
 ) -> None:
     tensors = write_llava_1_6(tmp_path, mm_vision_config=None, mm_vision_tower="openai/known")
     monkeypatch.setattr("llava.config.KNOWN_TOWERS", {"openai/known": TOWER})
-    monkeypatch.setattr("llava.model.opening.KNOWN_TOWERS", {"openai/known": TOWER})
+    monkeypatch.setattr("llava.model.spec_reader.KNOWN_TOWERS", {"openai/known": TOWER})
     assert_holds(load(tmp_path).model, tensors)
 
 
@@ -242,7 +242,7 @@ def test_a_checkpoint_is_not_written_over_a_file(tmp_path: Path) -> None:
     (tmp_path / "b").write_text("mine")
     os.mkfifo(tmp_path / "pipe")  # nor over a device or a pipe
     for name in ("b", "pipe"):
-        with pytest.raises(UsageError, match="is no folder"):
+        with pytest.raises(UsageError, match="is not a folder"):
             save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, tmp_path / name)
     assert (tmp_path / "b").read_text() == "mine"
     loaded.model.config.mm_vision_tower = ""
@@ -376,7 +376,7 @@ def test_everything_that_does_not_fit_is_listed_at_once(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught:
         load(tmp_path)
     assert "2 tensors are missing: model.mm_projector.2.bias, model.norm.weight" in str(caught.value)
-    assert "1 tensors are left over: model.layers.9.mlp.up_proj.weight" in str(caught.value)
+    assert "1 tensors are unexpected: model.layers.9.mlp.up_proj.weight" in str(caught.value)
     assert str(tmp_path) in str(caught.value)
 
 
@@ -468,7 +468,7 @@ def test_bin_files_of_the_old_format_are_read(tmp_path: Path) -> None:
 def test_a_bin_file_of_something_else_is_refused(tmp_path: Path) -> None:
     write_llava_1_5(tmp_path / "llava", tmp_path / "clip")
     torch.save([torch.ones(3)], tmp_path / "llava/pytorch_model-00001-of-00002.bin")
-    with pytest.raises(CheckpointError, match="no file of weights"):
+    with pytest.raises(CheckpointError, match="not a file of weights"):
         load(tmp_path / "llava")
 
 
@@ -515,7 +515,7 @@ def test_a_tensor_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "llava/pytorch_model-00002-of-00002.bin"
     tensors = torch.load(path, weights_only=True)
     torch.save(tensors | {"model.embed_tokens.weight": torch.zeros(VOCAB, 32)}, path)
-    with pytest.raises(CheckpointError, match="there twice"):
+    with pytest.raises(CheckpointError, match="appears twice"):
         load(tmp_path / "llava")
 
 
@@ -596,7 +596,7 @@ def test_a_projector_is_loaded_onto_its_base(tmp_path: Path) -> None:
         assert_holds(load(folder, base=tmp_path / "base").model, tensors)
     with pytest.raises(CheckpointError, match="only a projector"):
         load(folder)
-    with pytest.raises(UsageError, match="holds a whole model"):
+    with pytest.raises(UsageError, match="contains a whole model"):
         load(tmp_path / "whole", base=tmp_path / "base")
 
 
@@ -789,7 +789,7 @@ def test_a_pointer_that_git_left_in_place_of_a_file_is_said_to_be_one(tmp_path: 
     if name == "pytorch_model.bin":
         (tmp_path / "model.safetensors").unlink()
     (tmp_path / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9976576152\n")
-    with pytest.raises(CheckpointError, match=f"{tmp_path / name} is a pointer of Git LFS.*git lfs pull"):
+    with pytest.raises(CheckpointError, match=f"{tmp_path / name} is a Git LFS pointer.*git lfs pull"):
         load(tmp_path)
 
 
@@ -842,7 +842,9 @@ def test_a_mistake_beside_the_weights_is_found_before_they_are_read(
 ) -> None:
     write_llava_1_6(tmp_path)
     (tmp_path / "tokenizer.json").unlink()
-    monkeypatch.setattr("llava.model.opening.OpenCheckpoint.read", lambda opened: pytest.fail("the weights were read"))
+    monkeypatch.setattr(
+        "llava.model.checkpoint_reader.OpenCheckpoint.read", lambda opened: pytest.fail("the weights were read")
+    )
     with pytest.raises(CheckpointError, match="has no tokenizer"):
         load(tmp_path)
 

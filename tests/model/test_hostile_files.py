@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from llava.errors import CheckpointError, LlavaError
 from llava.info import describe_checkpoint
 from llava.model.checkpoint import load_model
-from llava.model.convert import convert
+from llava.model.conversion import convert
 from tests.model.test_adapters import write_original
 from tests.tiny_checkpoints import write_companions, write_llava_1_5, write_llava_1_6
 from tests.tiny_configs import CONFIG, TOWER, write_json

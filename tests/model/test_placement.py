@@ -16,9 +16,9 @@ from torch import nn
 from llava.engine import graphs
 from llava.errors import UsageError
 from llava.model import builder, checkpoint
-from llava.model.dispatch import find_device_map, find_unsplit, plan_devices
+from llava.model.bnb_quantization import check_quantization, quantize_layer, quantize_model
+from llava.model.device_map import find_device_map, find_unsplit, plan_devices
 from llava.model.placement import check_flash_attention, choose_device, choose_dtype, read_dtype
-from llava.model.quantize import check_quantization, quantize_layer, quantize_model
 from tests.model.test_adapters import write_original
 from tests.tiny import make_model
 from tests.tiny_checkpoints import write_llava_1_6
@@ -266,7 +266,7 @@ def test_parts_on_the_disk_and_in_memory_answer_as_one_model(tmp_path: Path) -> 
     with pytest.raises(UsageError, match="offload_folder does not say where"):
         builder.load_pretrained_model(tmp_path / "model", None, "llava", device_map=device_map)
     for broken, said in (
-        ({"model.layers": 0, "lm_head": 1}, "does not say where all"),
+        ({"model.layers": 0, "lm_head": 1}, "does not cover the whole"),
         ({"": "gpu", "x": "cpu"}, "'gpu'"),
     ):
         with pytest.raises(UsageError, match=said):

@@ -35,7 +35,7 @@ from llava.image.pixels import ImageProcessor, make_pixels
 from llava.image.source import load_image
 from llava.info import describe_checkpoint, describe_image
 from llava.model.checkpoint import LoadedModel, load_model, save_checkpoint
-from llava.model.convert import convert
+from llava.model.conversion import convert
 from llava.model.multimodal_encoder.builder import build_vision_tower
 from llava.model.multimodal_encoder.siglip_encoder import SigLipVisionTower
 from llava.sampling import Sampling

@@ -56,7 +56,7 @@ def test_a_revision_can_be_named(cache: Path) -> None:
     assert find_checkpoint("llava-v1.5-7b@refs/pr/3") == repo / "snapshots" / other
     assert find_checkpoint(f"liuhaotian/llava-v1.5-7b@{REVISION}") == main
     with pytest.raises(
-        CheckpointError, match=r"'liuhaotian/llava-v1\.5-7b@v9' is not, or not wholly, in the hub's cache"
+        CheckpointError, match=r"'liuhaotian/llava-v1\.5-7b@v9' is not, or not completely, in the hub's cache"
     ):
         find_checkpoint("llava-v1.5-7b@v9")
 
@@ -91,7 +91,7 @@ def test_a_tower_that_cannot_be_had_names_the_checkpoint_that_needs_it(cache: Pa
         load_model(tmp_path / "llava", device="cpu")
     assert str(tmp_path / "llava") in str(caught.value)
     assert "HF_HUB_OFFLINE" in str(caught.value)
-    with pytest.raises(CheckpointError, match="is no folder with a config"):
+    with pytest.raises(CheckpointError, match="is not a folder with a config"):
         find_tower("no tower", tmp_path)
 
 
@@ -126,7 +126,7 @@ def test_a_file_that_would_not_be_read_does_not_stand_for_its_folder(tmp_path: P
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(CheckpointError, match=r"model\.safetensors comes first, as in Transformers"):
         find_checkpoint(tmp_path / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="name the folder"):
+    with pytest.raises(CheckpointError, match="Name the folder"):
         find_checkpoint(tmp_path / "notes.txt")
 
 

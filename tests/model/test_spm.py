@@ -23,7 +23,7 @@ from llava.conversation import conv_templates
 from llava.errors import CheckpointError
 from llava.model.checkpoint import load_model
 from llava.model.companions import load_tokenizer, save_tokenizer
-from llava.model.convert import convert
+from llava.model.conversion import convert
 from llava.prompt import render, tokenizer_image_token
 from tests import tiny_tokenizers
 from tests.tiny_checkpoints import write_llava_1_6

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from llava.errors import CheckpointError
+from llava.model.checkpoint_reader import open_checkpoint
 from llava.model.companions import load_tokenizer
-from llava.model.opening import open_checkpoint
 from tests.tiny_checkpoints import write_llava_1_6
 from tests.tiny_configs import write_json
 from tests.tiny_tokenizers import MARKS, byte_level, train_sentencepiece, words_and_letters
@@ -100,8 +100,8 @@ def test_a_file_that_is_no_json_object_is_named_once(tmp_path: Path, content: by
             {"added_tokens": [{"id": [1], "content": "a"}]},
             r"says id: \[1\] of the added",
         ),
-        (write_words, "tokenizer.json", {"model": None}, "is no tokenizer that can be read"),
-        (write_words, "tokenizer.json", {"post_processor": {"a": 1}}, "is no tokenizer that can be read"),
+        (write_words, "tokenizer.json", {"model": None}, "cannot be read as a tokenizer"),
+        (write_words, "tokenizer.json", {"post_processor": {"a": 1}}, "cannot be read as a tokenizer"),
         (write_vocabulary, "vocab.json", {"a": "x"}, "says a: 'x', where the id of a token"),
     ],
 )
@@ -143,7 +143,7 @@ def test_a_folder_in_the_place_of_any_of_its_files_is_not_passed_over(tmp_path: 
         sound = path.read_bytes() if path.exists() else None
         path.unlink(missing_ok=True)
         path.mkdir()
-        assert f"{path} is no regular file" in say(tmp_path)
+        assert f"{path} is not a regular file" in say(tmp_path)
         path.rmdir()
         if sound is not None:
             path.write_bytes(sound)

@@ -16,7 +16,7 @@ from llava.cli import build_parser, main
 from llava.errors import CheckpointError
 from llava.model.builder import load_pretrained_model
 from llava.model.checkpoint import load_model
-from llava.model.convert import convert
+from llava.model.conversion import convert
 from llava.model.inner_tower import describe_tower
 from tests.model.test_sources import make_snapshot
 from tests.tiny_checkpoints import Tensors, random_tensors, write_llava_1_5, write_llava_1_6, write_tower
@@ -52,7 +52,7 @@ def test_a_tower_of_another_machine_is_refused_with_the_flag_that_helps(tmp_path
     write_llava_1_5(tmp_path / "llava", tmp_path / "clip", tower_name=ELSEWHERE)
     with pytest.raises(CheckpointError) as caught:
         load_model(tmp_path / "llava", device="cpu")
-    for words in (ELSEWHERE, "a path of another machine", "--vision-tower", "vision_tower=", "mm_vision_tower"):
+    for words in (ELSEWHERE, "a path on another machine", "--vision-tower", "vision_tower=", "mm_vision_tower"):
         assert words in str(caught.value)
 
 

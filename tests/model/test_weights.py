@@ -65,7 +65,7 @@ def test_what_fits_is_one_file_without_an_index(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["state_dict", "model", "module"])
 def test_tensors_one_level_down_are_told_from_damage(tmp_path: Path, key: str) -> None:
     torch.save({key: {"a": torch.ones(2)}, "epoch": 3}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(LlavaError, match=f"one level down, under '{key}'"):
+    with pytest.raises(LlavaError, match=f"nested under '{key}'"):
         find_tensors(tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Classes of language models that are not supported: they can be named, and say so when they are used."""
+"""The base class for language models that are not supported: they can be imported, but not created or loaded."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from llava.errors import UsageError
 
 
 class NotSupported:
-    """Raises UsageError when it is made or read. ``kind`` names the language model."""
+    """Raises UsageError when it is created or loaded. ``kind`` names the language model."""
 
     kind = ""
 
@@ -17,4 +17,5 @@ class NotSupported:
 
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raises UsageError."""
         raise UsageError(f"{cls.__name__}: {cls.kind} is not supported; LLaVA on Llama, Mistral and Qwen2 is.")

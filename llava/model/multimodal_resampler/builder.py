@@ -1,4 +1,4 @@
-"""Front door: LLaVA-NeXT's resamplers, of which released models have none: features go on as they are.
+"""Front door: LLaVA-NeXT's resamplers. No released model has one, so features are returned unchanged.
 
 Source: LLaVA-VL/LLaVA-NeXT@df17966 llava/model/multimodal_resampler/builder.py.
 """
@@ -14,13 +14,14 @@ __all__ = ["IdentityMap", "build_vision_resampler"]
 
 
 class IdentityMap(nn.Module):
-    """Hands the features on as they are; it takes and ignores further arguments."""
+    """Returns the features unchanged; further arguments are ignored."""
 
     def forward(self, features: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         return features
 
     @property
     def config(self) -> dict[str, None]:
+        """The resampler's part of a config.json."""
         return {"mm_resampler_type": None}
 
 

@@ -21,8 +21,8 @@ from llava.cli import main
 from llava.errors import CheckpointError
 from llava.info import describe_checkpoint
 from llava.model.checkpoint import load_model
-from llava.model.convert import convert
-from llava.model.foreign import read_hub_url, recognise
+from llava.model.conversion import convert
+from llava.model.recognition import read_hub_url, recognise
 from llava.model.sources import find_checkpoint
 from tests.tiny_checkpoints import decoder_shapes, random_tensors, write_companions, write_llava_1_6, write_tower
 from tests.tiny_configs import CONFIG, TOWER, write_json
@@ -119,8 +119,8 @@ FOREIGN: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
         lambda folder: touch("q4.gguf")(write_json(folder / "config.json", CONFIG) or folder),
         ["q4.gguf", "GGUF is not read"],
     ),
-    "ollama store": (touch("manifests/", "blobs/"), ["where Ollama keeps its models"]),
-    "ollama blobs": (touch("sha256-" + "a" * 64), ["where Ollama keeps its models"]),
+    "ollama store": (touch("manifests/", "blobs/"), ["folder in which Ollama keeps its models"]),
+    "ollama blobs": (touch("sha256-" + "a" * 64), ["folder in which Ollama keeps its models"]),
     "llamafile": (content("llava.llamafile", b"MZqFpD"), ["llamafile", "Run it by itself"]),
     "onnx": (content("model.onnx", b"\x08\x07"), ["ONNX model", "ONNX Runtime"]),
     "onnx folder": (touch("onnx/model.onnx"), ["a model for ONNX"]),
@@ -144,7 +144,7 @@ FOREIGN: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "fsdp": (touch("pytorch_model_fsdp_0/__0_0.distcp"), ["FSDP", "accelerate merge-weights"]),
     "trainer": (
         touch("checkpoint-500/config.json", "checkpoint-1000/config.json", "trainer_state.json"),
-        ["training's folder", "checkpoint-1000 is the latest"],
+        ["output folder of a training run", "checkpoint-1000 is the latest"],
     ),
     "vision tower": (tower, ["vision tower alone (CLIP)", "--vision-tower"]),
     "siglip": (configured({"model_type": "siglip_vision_model"}), ["vision tower alone (SigLIP)"]),
@@ -154,21 +154,21 @@ FOREIGN: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
         configured({"model_type": "qwen2_vl", "architectures": ["Qwen2VLForConditionalGeneration"]}),
         ["vision-language model of another kind (qwen2_vl)", "AutoModelForImageTextToText"],
     ),
-    "diffusers": (touch("model_index.json", "unet/", "vae/"), ["pipeline of diffusers"]),
+    "diffusers": (touch("model_index.json", "unet/", "vae/"), ["diffusers pipeline"]),
     "zip": (zipped, ["archive (zip)", "Unpack it"]),
     "tar": (tarred, ["archive (tar)", "Unpack it"]),
     "tgz": (content("llava.tar.gz", b"\x1f\x8b\x08"), ["archive (gzip)"]),
     "archive in a folder": (touch("llava.tar.gz"), ["Unpack llava.tar.gz"]),
-    "consolidated": (touch("consolidated.00.pth", "params.json"), ["their maker's own code"]),
+    "consolidated": (touch("consolidated.00.pth", "params.json"), ["the model's own code"]),
     "unfinished": (touch("model.safetensors.incomplete"), ["unfinished download"]),
     "image": (image, ["an image (PNG)", "llava ask photo.png"]),
     "weights alone": (weights_alone, ["file of tensors alone", "config.json"]),
-    "text": (content("notes.txt", b"hello"), ["name the folder"]),
+    "text": (content("notes.txt", b"hello"), ["Name the folder"]),
     "empty file": (content("x.bin", b""), ["empty file"]),
     "empty folder": (touch(), ["empty folder", "download"]),
     "images": (touch("a.jpg", "b.jpg"), ["no config.json", "a.jpg, b.jpg", "A checkpoint is a folder with"]),
     "folder of folders": (touch("a/config.json", "b/config.json"), ["a, b in it", "Name one of them"]),
-    "hub cache": (touch("models--org--name/refs/", "version.txt"), ["cache of the hub", "org/name"]),
+    "hub cache": (touch("models--org--name/refs/", "version.txt"), ["the hub's cache", "org/name"]),
 }
 
 
@@ -197,8 +197,8 @@ def test_what_is_no_checkpoint_is_called_by_its_name_with_the_next_step(
         ("library/llava:13b", ["name of Ollama", "llava-v1.6-vicuna-13b"]),
         ("https://ollama.com/library/llava:7b", ["name of Ollama"]),
         ("https://huggingface.co/datasets/liuhaotian/LLaVA-Instruct-150K", ["data set or a page"]),
-        ("https://example.com/llava.zip", ["an address", "no model of the hub"]),
-        ("s3://bucket/llava", ["an address"]),
+        ("https://example.com/llava.zip", ["a URL", "not a model on the hub"]),
+        ("s3://bucket/llava", ["a URL"]),
     ],
 )
 def test_names_of_elsewhere_are_recognised(name: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -304,7 +304,7 @@ def test_what_is_neither_file_nor_folder_is_said_to_be_none(
             with pytest.raises(CheckpointError, match=kind):
                 load_model(tmp_path / path)
     Path("loop").symlink_to("loop")
-    with pytest.raises(CheckpointError, match="a link that leads nowhere"):
+    with pytest.raises(CheckpointError, match="a broken symbolic link"):
         load_model(tmp_path / "loop")
 
 
@@ -349,7 +349,7 @@ def test_a_pipe_in_the_place_of_config_json_is_not_waited_for(tmp_path: Path) ->
     (tmp_path / "config.json").unlink()
     os.mkfifo(tmp_path / "config.json")
     for read in (lambda: describe_checkpoint(str(tmp_path)), lambda: load_model(tmp_path, device="cpu")):
-        with pytest.raises(CheckpointError, match=r"config\.json is no regular file, where a JSON file is needed"):
+        with pytest.raises(CheckpointError, match=r"config\.json is not a regular file, where a JSON file is needed"):
             read()
 
 

@@ -25,7 +25,7 @@ from llava.errors import CheckpointError, LlavaError, UsageError
 from llava.image.geometry import Size, plan_tiles
 from llava.image.pixels import make_pixels
 from llava.model.checkpoint import LoadedModel, load_model
-from llava.model.convert import convert
+from llava.model.conversion import convert
 from llava.prompt import render
 from tests import tiny_tokenizers
 from tests.tiny_checkpoints import Tensors, write_llava_1_5, write_llava_1_6
@@ -466,7 +466,7 @@ def test_the_source_is_never_written_over(tmp_path: Path, monkeypatch: pytest.Mo
     tensors = write_vicuna_1_5(tmp_path / "all/a")
     monkeypatch.chdir(tmp_path / "all/a")
     for target in (".", str(tmp_path / "all/a"), "..", "../clip"):
-        with pytest.raises(UsageError, match="what is read here"):
+        with pytest.raises(UsageError, match="being read"):
             convert(tmp_path / "all/a", target, "hf")
     assert_same_bits(
         dict(load(tmp_path / "all/a").model.half().state_dict()), {n: t.half() for n, t in tensors.items()}
@@ -500,7 +500,7 @@ def test_a_projector_alone_is_put_onto_its_base_first(tmp_path: Path) -> None:
     assert all(torch.equal(found[name], tensors[name]) for name in tensors)
     with pytest.raises(UsageError, match="takes no base"):
         convert(tmp_path / "merged", tmp_path / "again", "hf", base=tmp_path / "whole")
-    with pytest.raises(UsageError, match="is what is read here"):
+    with pytest.raises(UsageError, match="is being read"):
         convert(tmp_path / "part", tmp_path / "part", "original", base=tmp_path / "whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["merged", "part", "whole"]
 
@@ -522,7 +522,7 @@ def test_a_disk_that_is_full_leaves_nothing_behind(tmp_path: Path, monkeypatch: 
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
-@pytest.mark.parametrize("where", ["shutil.copymode", "llava.model.convert.write_json", "tokenizers.Tokenizer.save"])
+@pytest.mark.parametrize("where", ["shutil.copymode", "llava.model.conversion.write_json", "tokenizers.Tokenizer.save"])
 def test_a_disk_that_is_full_is_said_to_be_wherever_it_happens(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], where: str
 ) -> None:
@@ -546,12 +546,12 @@ def test_a_conversion_that_is_ended_takes_away_what_it_wrote(tmp_path: Path) -> 
     lines = """
         import os, signal, sys
         from llava.cli import main
-        from llava.model import convert
+        from llava.model import conversion
         def interrupt(*arguments):
             print(*os.listdir(sys.argv[1]))
             os.kill(os.getpid(), signal.SIGTERM)
             raise AssertionError("still running")
-        convert.write_json = interrupt
+        conversion.write_json = interrupt
         sys.exit(main(["convert", sys.argv[1] + "/a", sys.argv[1] + "/b", "--to", "hf"]))
     """
     done = subprocess.run(
@@ -565,12 +565,12 @@ def test_a_conversion_that_is_ended_takes_away_what_it_wrote(tmp_path: Path) -> 
 def test_what_is_no_folder_or_a_mount_point_is_not_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_llava_1_6(tmp_path / "a")
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(UsageError, match="pipe is no folder"):
+    with pytest.raises(UsageError, match="pipe is not a folder"):
         convert(tmp_path / "a", tmp_path / "pipe", "hf")
-    with pytest.raises(UsageError, match="has no name"):
+    with pytest.raises(UsageError, match="is empty"):
         convert(tmp_path / "a", "", "hf")
     monkeypatch.setattr("pathlib.Path.is_mount", lambda path: path.name == "mounted")
-    with pytest.raises(UsageError, match="mounted is where a file system is mounted"):
+    with pytest.raises(UsageError, match="mounted is a mount point"):
         convert(tmp_path / "a", tmp_path / "mounted", "hf")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "pipe"]
 

@@ -1,7 +1,7 @@
-"""A checkpoint's folder appears whole or not at all.
+"""``new_folder``: a folder to write a checkpoint into, which appears whole or not at all.
 
-Everything is written into a hidden folder beside it, which takes its name at the end. Nothing here knows what a
-checkpoint holds, only which files belong to one, so that an older one's do not stay among the new.
+Everything is written into a hidden folder beside it, which is renamed at the end. Nothing here knows what a checkpoint
+contains, only which files belong to one, so that an older checkpoint's files are not left among the new ones.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _COMPANIONS = frozenset(
 def new_folder(folder: str | Path, sources: Iterable[Path] = ()) -> Iterator[Path]:
     """An empty folder to write a checkpoint into, which becomes ``folder`` if the block ends without an exception.
 
-    An older checkpoint in ``folder`` is replaced; other files in it stay. The block has to write ``config.json``.
+    An older checkpoint in ``folder`` is replaced; its other files are kept. The block has to write ``config.json``.
 
     Args:
-        sources: folders that are read meanwhile, and so may be neither ``folder`` nor inside it.
+        sources: folders that the block reads from; ``folder`` may be none of them and contain none of them.
 
     Raises:
         UsageError: see ``refuse_target``.
@@ -53,14 +53,14 @@ def new_folder(folder: str | Path, sources: Iterable[Path] = ()) -> Iterator[Pat
 
 
 def refuse_target(folder: str | Path, sources: Iterable[Path] = ()) -> None:
-    """UsageError if ``folder`` cannot become a checkpoint's: it is something else, or one of the sources, or holds one.
+    """Raises UsageError if ``folder`` is something else than a folder, or is or contains one of ``sources``.
 
-    A device or a socket is something else, and so is a mount point, which no other folder can take the place of.
+    A mount point is refused as well, because no other folder can be renamed to it.
     """
     if not str(folder):
-        raise UsageError("The folder to write to has no name.")
+        raise UsageError("The name of the output folder is empty.")
     if "\0" in str(folder):
-        raise UsageError("The folder to write to has a null byte in its name.")
+        raise UsageError("The name of the output folder contains a null byte.")
     try:
         folder = Path(folder).expanduser().resolve()
         is_other = folder.exists() and not folder.is_dir()
@@ -68,19 +68,17 @@ def refuse_target(folder: str | Path, sources: Iterable[Path] = ()) -> None:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"{str(folder)!r:.200} cannot be written to: {reason}.") from error
     if is_other:
-        raise UsageError(f"{folder} is no folder, but a checkpoint is written as one.")
+        raise UsageError(f"{folder} is not a folder, but a checkpoint is written as one.")
     if folder.is_mount():
-        raise UsageError(
-            f"{folder} is where a file system is mounted: name a folder in it, such as {folder / 'llava'}."
-        )
+        raise UsageError(f"{folder} is a mount point: name a folder in it, such as {folder / 'llava'}.")
     for source in (path.resolve() for path in sources):
         if folder == source or folder in source.parents:
-            what = "is" if folder == source else f"holds {source}, which is"
-            raise UsageError(f"{folder} {what} what is read here; write to another folder.")
+            what = "is" if folder == source else f"contains {source}, which is"
+            raise UsageError(f"{folder} {what} being read; write to another folder.")
 
 
 def _put_in_place(partial: Path, folder: Path) -> None:
-    """Rename ``partial`` to ``folder``; what an older ``folder`` had beside a checkpoint moves over."""
+    """Renames ``partial`` to ``folder``; files of an older ``folder`` that are not a checkpoint's are moved into it."""
     if not folder.exists():
         partial.rename(folder)
         return

@@ -1,17 +1,17 @@
-"""Rewrites a checkpoint in the original's layout or in llava-hf's: ``llava convert``.
+"""Converts a checkpoint between the original's layout and llava-hf's: ``llava convert``.
 
 Tensors are renamed one by one and keep their bits; no model is filled. The two layouts differ in more than names:
 
     the original                                    llava-hf
-    config.json in one level                        text_config, vision_config; see ``describe_for_transformers``
-    an image is id -200, which no tokenizer has    <image> is a token, and so is <pad>: see ``vocabulary``
-    vocab_size rows of embeddings                   grown for these tokens, up to a multiple of 64
+    a flat config.json                              text_config, vision_config; see ``describe_for_transformers``
+    an image is id -200, which no tokenizer has     <image> is a token, and so is <pad>: see ``vocabulary``
+    vocab_size rows of embeddings                   more rows for these tokens, up to a multiple of 64
     the tower inside or named                       the tower inside
     a conversation template by name                 chat_template.jinja; see ``chat_template``
 
-What llava-hf has no word for is kept in its config.json as ``llava_original``, so the way back gives the original's
-config.json and every tensor bit by bit. ``conversation_template`` beside it names the template. For some sizes of
-image Transformers itself takes other tiles than the original; ``image.geometry`` knows both ways.
+Values that llava-hf's layout cannot express are kept in its config.json as ``llava_original``, so converting back gives
+the original's config.json and every tensor bit by bit. ``conversation_template`` beside it names the template. For some
+image sizes Transformers chooses other tiles than the original; ``image.geometry`` implements both.
 
 Source: transformers 5.23 models/llava and models/llava_next (convert_llava_weights_to_hf.py and
 convert_llava_next_weights_to_hf.py of 4.51 for the tokens and rows).
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,8 @@ from llava.errors import UsageError
 from llava.image.pixels import ImageProcessor
 from llava.model import layouts
 from llava.model.chat_template import write_chat_template
-from llava.model.checkpoint import load_model, save_checkpoint
+from llava.model.checkpoint import load_opened, save_checkpoint
+from llava.model.checkpoint_reader import OpenCheckpoint, open_checkpoint
 from llava.model.companions import (
     describe_model,
     load_generation_config,
@@ -47,9 +48,8 @@ from llava.model.companions import (
     save_tokenizer,
     write_json,
 )
-from llava.model.fine_tunes import FineTune
-from llava.model.folders import new_folder, refuse_target
-from llava.model.opening import OpenCheckpoint, open_checkpoint
+from llava.model.output_folder import new_folder, refuse_target
+from llava.model.placement import read_dtype
 from llava.model.vocabulary import (
     add_image_tokens,
     count_original_rows,
@@ -65,7 +65,7 @@ from llava.towers import is_siglip
 LAYOUTS = ("original", "hf")
 
 _TEXT_CONFIGS: dict[str, Any] = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config}
-# What the original's config.json says and llava-hf's says in words of its own.
+# Keys of the original's config.json for which llava-hf's has its own.
 _TRANSLATED = frozenset(
     "architectures model_type torch_dtype use_mm_proj unfreeze_mm_vision_tower mm_hidden_size mm_projector_type "
     "mm_patch_merge_type mm_vision_config mm_vision_select_layer mm_vision_select_feature image_grid_pinpoints "
@@ -76,7 +76,7 @@ _POST_NORM = f"{layouts.TOWER}post_layernorm."
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was written: ``notes`` are sentences about what is not simply the same in other names."""
+    """The checkpoint that was written. ``notes`` are sentences about differences beyond names."""
 
     folder: Path
     layout: str
@@ -87,24 +87,25 @@ class Conversion:
 
 @dataclass
 class _Parts:
-    """All of a checkpoint but its tensors, as the original has it: without llava-hf's tokens and rows."""
+    """A checkpoint without its tensors, in the original's form: without llava-hf's added tokens and rows."""
 
     opened: OpenCheckpoint
     config: dict[str, Any]  # in the original's names; vocab_size is the number of rows to keep
-    tower: dict[str, Any]  # CLIPVisionConfig's or SiglipVisionConfig's values for the tower that is there
+    tower: dict[str, Any]  # the values of CLIPVisionConfig or SiglipVisionConfig
     tokenizer: Any
     processor: ImageProcessor
     generation: dict[str, Any]
-    is_norm_made_up: bool  # the tower's last norm was put there by an earlier conversion
+    is_norm_made_up: bool  # an earlier conversion added the tower's last norm
     notes: list[str] = field(default_factory=list)
 
     @property
     def num_rows(self) -> int:
+        """How many rows of embeddings the original has."""
         return int(self.config["vocab_size"])
 
     @property
     def needs_norm(self) -> bool:
-        """Whether the tower, of which LLaVA runs only a part, lacks the last norm that Transformers wants."""
+        """Whether the tower lacks the last norm, which LLaVA never runs and Transformers requires."""
         body = self.opened.model.get_vision_tower().vision_tower.vision_model
         return self.is_norm_made_up or isinstance(body.post_layernorm, nn.Identity)
 
@@ -118,18 +119,19 @@ def convert(
     max_shard_bytes: int = 5_000_000_000,
     vision_tower: str | Path | None = None,
 ) -> Conversion:
-    """Write the checkpoint ``source`` to ``folder`` in a layout: "original" or "hf".
+    """Writes the checkpoint ``source`` to ``folder`` in the layout "original" or "hf".
 
-    The folder appears whole or not at all; an older checkpoint in it is replaced, and other files in it stay. What is
-    held in memory is one file of ``max_shard_bytes`` at the most, and the embeddings where they grow; of LoRA layers or
-    a projector alone the whole model, which is put together and merged first, in the precision that it is stored in.
+    The folder appears whole or not at all; an older checkpoint in it is replaced, and its other files are kept. Memory
+    holds one file of ``max_shard_bytes`` at most, and the embeddings if they grow. LoRA layers or a projector alone are
+    loaded and merged into the whole model first, in the dtype that it is stored in.
 
     Args:
-        source, base, vision_tower: whatever ``load_model`` takes.
+        source, base, vision_tower: as in ``load_model``.
+        layout: one of ``LAYOUTS``.
 
     Raises:
-        CheckpointError: the source is missing, incomplete, damaged or of an unsupported kind.
-        UsageError: the layout is unknown, the folder holds the source, or llava-hf has no such model.
+        CheckpointError: the source is missing, incomplete, damaged or unsupported.
+        UsageError: the layout is unknown, ``folder`` is or contains the source, or llava-hf has no such model.
     """
     if layout not in LAYOUTS:
         raise UsageError(f"There is no layout '{layout}' to convert to; use {' or '.join(LAYOUTS)}.")
@@ -139,7 +141,7 @@ def convert(
     if layout == "hf":
         check_representable(opened)
     if opened.fine_tune is not None:
-        return _convert_merged(opened, opened.fine_tune, folder, layout, max_shard_bytes, vision_tower)
+        return _convert_merged(opened, folder, layout, max_shard_bytes)
     parts = _read_parts(opened)
     with new_folder(folder, opened.everything_read) as partial:
         written = _Tally()
@@ -147,25 +149,13 @@ def convert(
             _write_hf(parts, partial, written, max_shard_bytes)
         else:
             _write_original(parts, partial, written, max_shard_bytes)
-    parts.notes += [f"{name} was left out: this model never reads it." for name in opened.passed_over]
+    parts.notes += [f"{name} was left out: this model does not use it." for name in opened.skipped]
     return Conversion(Path(folder), layout, written.num_tensors, written.num_bytes, tuple(parts.notes))
 
 
-def _convert_merged(
-    opened: OpenCheckpoint,
-    fine_tune: FineTune,
-    folder: str | Path,
-    layout: str,
-    max_shard_bytes: int,
-    vision_tower: str | Path | None,
-) -> Conversion:
-    loaded = load_model(
-        opened.folder,
-        base=fine_tune.base,
-        device="cpu",
-        dtype=opened.spec.dtype or "float16",
-        vision_tower=vision_tower,
-    )
+def _convert_merged(opened: OpenCheckpoint, folder: str | Path, layout: str, max_shard_bytes: int) -> Conversion:
+    """Merges a fine-tune into its base and converts the result."""
+    loaded = load_opened(opened, torch.device("cpu"), read_dtype(opened.spec.dtype) or torch.float16)
     folder = Path(folder).expanduser().resolve()
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
@@ -176,7 +166,7 @@ def _convert_merged(
 
 
 def check_representable(opened: OpenCheckpoint) -> None:
-    """UsageError if Transformers' LLaVA classes cannot compute what this checkpoint does."""
+    """Raises UsageError if Transformers' LLaVA classes cannot run this checkpoint."""
     spec, tiling = opened.spec, opened.spec.tiling
     if spec.projector_type != "mlp2x_gelu":
         raise UsageError(
@@ -185,7 +175,7 @@ def check_representable(opened: OpenCheckpoint) -> None:
         )
     if len(spec.scales) > 1:
         raise UsageError(
-            f"{opened.folder} has s2: true, but Transformers' LLaVA classes look at an image in one size only: "
+            f"{opened.folder} has s2: true, but Transformers' LLaVA classes encode an image at one scale only: "
             "it cannot be converted to hf."
         )
     is_next = tiling.aspect == "anyres" and tiling.merge == "spatial_unpad"
@@ -208,20 +198,20 @@ def describe_for_transformers(
     image_id: int,
     pad_id: int,
 ) -> dict[str, Any]:
-    """config.json of LlavaForConditionalGeneration, or with tiles of LlavaNextForConditionalGeneration.
+    """The config.json of a LlavaForConditionalGeneration, or with anyres of a LlavaNextForConditionalGeneration.
 
     Args:
-        config: the original's config.json. What of it llava-hf has no word for is kept as ``llava_original``, and so
-            is what had to be changed.
-        tower: the vision tower's values, of which layer ``select_layer`` is read.
-        is_norm_made_up: the tower's last norm has to go on the way back.
-        num_rows: of the embeddings, as they are written.
+        config: the original's config.json. Values that llava-hf cannot express, or that had to be changed, are kept as
+            ``llava_original``.
+        tower: the vision tower's configuration, whose layer ``select_layer`` is read.
+        is_norm_made_up: the tower's last norm has to be removed when converting back.
+        num_rows: the number of rows of the embeddings that are written.
     """
     spec, tiling = opened.spec, opened.spec.tiling
     known = {*_TEXT_CONFIGS[spec.family]().to_dict(), "rope_theta", "rope_scaling"} - _TRANSLATED
     text = {key: value for key, value in config.items() if key in known}
     text.update(model_type=spec.family, vocab_size=num_rows, pad_token_id=pad_id)
-    translated = _TRANSLATED if tiling.is_anyres else _TRANSLATED - {"image_grid_pinpoints"}  # then it means nothing
+    translated = _TRANSLATED if tiling.is_anyres else _TRANSLATED - {"image_grid_pinpoints"}  # it has no effect then
     kept = {key: value for key, value in config.items() if key not in translated and text.get(key, ...) != value}
     kept.update({key: config.get(key) for key in ("vocab_size", "pad_token_id")})
     if is_norm_made_up or tower != config["mm_vision_config"]:
@@ -259,14 +249,14 @@ def describe_processor(opened: OpenCheckpoint, processor: ImageProcessor) -> tup
         pinpoints = [[height, width] for width, height in tiling.pinpoints]
         images.update(image_processor_type="LlavaNextImageProcessor", do_pad=True, image_grid_pinpoints=pinpoints)
     elif tiling.aspect == "pad":
-        # CLIP's own class would cut the ends off. Transformers has this one from 4.48 on.
+        # CLIP's own class would crop the image. Transformers has this one from 4.48 on.
         images.update(image_processor_type="LlavaImageProcessor", do_pad=True)
     return images, {
         "processor_class": kind,
         "image_token": DEFAULT_IMAGE_TOKEN,
         "patch_size": tiling.patch_px,
         "vision_feature_select_strategy": "full" if tiling.extra_positions or has_no_class else "default",
-        "num_additional_image_tokens": 0 if has_no_class else 1,  # the class position; "default" takes it off again
+        "num_additional_image_tokens": 0 if has_no_class else 1,  # the CLS position, which "default" drops again
     }
 
 
@@ -282,7 +272,7 @@ def _read_parts(opened: OpenCheckpoint) -> _Parts:
         tokenizer = drop_image_tokens(tokenizer)
         said = kept.get("vocab_size")
         rows = count_original_rows(tokenizer, model.config.vocab_size, said if isinstance(said, int) else None)
-        if kept:  # how Transformers rounds is no property of what was converted for it
+        if kept:  # converted from the original, whose rounding it had
             config.pop("mm_tiling_dialect", None)
         config = {**config, "pad_token_id": tokenizer.pad_token_id, **kept, "vocab_size": rows}
         generation["pad_token_id"] = tokenizer.pad_token_id
@@ -293,13 +283,14 @@ def _read_parts(opened: OpenCheckpoint) -> _Parts:
 
 @dataclass
 class _Tally:
-    """What passed by on its way to the files."""
+    """Counts the tensors on their way to the files."""
 
     num_tensors: int = 0
     num_bytes: int = 0
-    dtype: torch.dtype = torch.float32  # that of the embeddings, which the whole decoder has
+    dtype: torch.dtype = torch.float32  # of the embeddings, and so of the whole decoder
 
     def count(self, name: str, tensor: torch.Tensor) -> None:
+        """Adds a tensor of that name."""
         self.num_tensors += 1
         self.num_bytes += tensor.nbytes
         if name == layouts.EMBEDDINGS:
@@ -307,7 +298,7 @@ class _Tally:
 
 
 def _stream(parts: _Parts, num_rows: int, written: _Tally) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor by our name, embeddings and head with ``num_rows`` rows; a person at a terminal sees it go on."""
+    """Every tensor by our name, embeddings and head with ``num_rows`` rows; shows progress on a terminal."""
     console = Console(stderr=True)
     total = sum(1 for _ in parts.opened.model.named_parameters())
     tensors = parts.opened.stream()
@@ -318,7 +309,7 @@ def _stream(parts: _Parts, num_rows: int, written: _Tally) -> Iterator[tuple[str
         if parts.is_norm_made_up and name.startswith(_POST_NORM):
             continue
         if name in (layouts.EMBEDDINGS, layouts.HEAD):
-            # Some files hold one matrix for both though the model is not tied; a new file takes them apart.
+            # Some files share one matrix for both although the model is not tied; the new file has two.
             is_shared, shared = tensor.data_ptr() == shared, tensor.data_ptr()
             tensor = resize_rows(resize_rows(tensor, parts.num_rows), num_rows)
             tensor = tensor.clone() if is_shared else tensor
@@ -329,7 +320,7 @@ def _stream(parts: _Parts, num_rows: int, written: _Tally) -> Iterator[tuple[str
 def _write_original(parts: _Parts, folder: Path, written: _Tally, max_shard_bytes: int) -> None:
     old_rows = parts.opened.model.config.vocab_size
     if parts.num_rows < old_rows:
-        parts.notes.append(f"The embeddings have {parts.num_rows} rows, not {old_rows}: llava-hf's tokens are gone.")
+        parts.notes.append(f"The embeddings have {parts.num_rows} rows, not {old_rows}: llava-hf's were removed.")
     write_tensors(_stream(parts, parts.num_rows, written), folder, max_shard_bytes)
     write_json({**parts.config, "torch_dtype": _spell(written.dtype)}, folder / "config.json")
     parts.processor.save_pretrained(folder)
@@ -345,17 +336,17 @@ def _write_hf(parts: _Parts, folder: Path, written: _Tally, max_shard_bytes: int
     if num_rows != opened.model.config.vocab_size:
         parts.notes.append(
             f"The embeddings have {num_rows} rows, not {opened.model.config.vocab_size}: {DEFAULT_IMAGE_TOKEN} is "
-            f"{image_id}, {tokenizer.pad_token} is {pad_id}, and a row that was added is the mean of the others."
+            f"{image_id}, {tokenizer.pad_token} is {pad_id}, and each added row is the mean of the others."
         )
     conversation = conv_templates[opened.template].copy()
     slot = write_image_slot(bool(parts.config.get("mm_use_im_start_end")))
     chat_template = write_chat_template(conversation, slot)
     if chat_template is None:
-        parts.notes.append(f"There is no chat template: '{opened.template}' is a format for captions.")
+        parts.notes.append(f"No chat template was written: '{opened.template}' is a format for captions.")
     if opened.spec.tiling.is_anyres and opened.spec.tiling.dialect == "original":
         parts.notes.append(
-            "Transformers takes other tiles than the original for images smaller than a tile, and rounds a few other "
-            "sizes differently: for these its answers may differ."
+            "Transformers chooses other tiles than the original for images smaller than a tile, and rounds a few "
+            "other sizes differently: its answers may differ for these."
         )
 
     write_tensors(_stream_for_hf(parts, num_rows, written), folder, max_shard_bytes)
@@ -365,9 +356,11 @@ def _write_hf(parts: _Parts, folder: Path, written: _Tally, max_shard_bytes: int
         module = opened.model.get_vision_tower()
         tower = {**tower, "num_hidden_layers": len(module.vision_tower.vision_model.encoder.layers)}
         select_layer = module.num_blocks_run
-        parts.notes.append("The tower has no last norm, but Transformers wants one: it got one that changes nothing.")
+        parts.notes.append(
+            "The tower has no last norm, but Transformers requires one: one with weight 1 and bias 0 was added."
+        )
     elif is_siglip(tower) and select_layer != -1:
-        # Of a SigLIP tower there are only the blocks that are read.
+        # A SigLIP tower has only the blocks that are run.
         tower = {**tower, "num_hidden_layers": opened.model.get_vision_tower().num_blocks_run, "vision_use_head": False}
         select_layer = -1
     values = describe_for_transformers(
@@ -386,19 +379,20 @@ def _write_hf(parts: _Parts, folder: Path, written: _Tally, max_shard_bytes: int
     write_json(processor, folder / "processor_config.json")
     if chat_template is not None:
         (folder / "chat_template.jinja").write_text(chat_template, encoding="utf-8")
-    said = parts.generation.get("eos_token_id")
-    ends = [
-        *([said] if isinstance(said, int) else said if isinstance(said, list) else ()),
-        *find_closings(conversation, tokenizer)[1],
-    ]
-    ends = list(dict.fromkeys(end for end in ends if isinstance(end, int) and end < num_rows))
+    ends = _find_end_ids(parts.generation.get("eos_token_id"), find_closings(conversation, tokenizer)[1], num_rows)
     changes = {"pad_token_id": pad_id, "eos_token_id": ends[0] if len(ends) == 1 else ends or None}
     save_generation_config({**parts.generation, **changes}, folder)
     _save_tokenizer(parts, tokenizer, folder)
 
 
+def _find_end_ids(said: Any, closings: Iterable[Any], num_rows: int) -> list[int]:
+    """The ids of the tokens that end an answer: ``said`` in generation_config.json, and the template's ``closings``."""
+    ends = [*([said] if isinstance(said, int) else said if isinstance(said, list) else ()), *closings]
+    return list(dict.fromkeys(end for end in ends if isinstance(end, int) and end < num_rows))
+
+
 def _stream_for_hf(parts: _Parts, num_rows: int, written: _Tally) -> Iterator[tuple[str, torch.Tensor]]:
-    """``_stream`` in llava-hf's names; where the tower's last norm is absent, one that scales by 1 and adds 0."""
+    """``_stream`` with llava-hf's names, plus a last norm of the tower with weight 1 and bias 0 if it has none."""
     tower_dtype = torch.float32
     for name, tensor in _stream(parts, num_rows, written):
         if name.startswith(layouts.TOWER):
@@ -413,7 +407,7 @@ def _stream_for_hf(parts: _Parts, num_rows: int, written: _Tally) -> Iterator[tu
 
 
 def _save_tokenizer(parts: _Parts, tokenizer: Any, folder: Path) -> None:
-    """Its files, under a class name that Transformers 4 knows too; a sentencepiece model goes along for its readers."""
+    """Writes the tokenizer's files, with a class name that Transformers 4 has too, and copies tokenizer.model."""
     save_tokenizer(tokenizer, folder)
     path = folder / "tokenizer_config.json"
     settings = read_json(path)

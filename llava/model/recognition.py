@@ -1,16 +1,16 @@
-"""Recognises what is no LLaVA checkpoint: files and folders of other programs, halves of one, and other models.
+"""Recognises paths and names that are not LLaVA checkpoints: other programs' files, incomplete folders, other models.
 
-People point at what they have. Each kind is told by what lies there, never by the folder's name, and comes with the
-next step to take. Only names, configurations and the first bytes of files are read; nothing here raises or runs.
+Each kind is recognised by its contents, never by the folder's name, and comes with the next step to take. Only file
+names, config.json and the first bytes of files are read. Nothing here raises, and no code is run.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -18,14 +18,15 @@ from typing import Any
 
 from llava.config import read_spec
 from llava.errors import CheckpointError
+from llava.model.folder import Folder
 
-_MAX_NAMES = 1_000_000  # of a folder that are looked at; it takes a second
+_MAX_NAMES = 1_000_000  # of a folder's files that are listed, which takes a second
 _SIXTEEN_BITS = "Use the 16-bit checkpoint that it was made from; --quant int8 or int4 quantises it while loading."
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a path or a name is, as a sentence, and the next step as another."""
+    """The kind of thing that a path or a name is, a sentence that says so, and a sentence with the next step."""
 
     kind: str
     what: str
@@ -35,21 +36,20 @@ class Finding:
         return f"{self.what} {self.next_step}"
 
 
-def recognise(path: Path) -> Finding | None:
-    """What lies at the path, if it is nothing that ``load_model`` reads; None for a LLaVA, whole or damaged."""
+def recognise(place: Folder | Path) -> Finding | None:
+    """What is at the path, if ``load_model`` cannot read it; None for a LLaVA, whole or damaged."""
+    path = place.path if isinstance(place, Folder) else place
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            return _recognise_folder(path)
+            return _recognise_folder(Folder.of(place))
         if stat.S_ISREG(mode):
             return _recognise_file(path)
         kind = "a socket" if stat.S_ISSOCK(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device"
-        return Finding(kind, f"{path} is {kind}, and no checkpoint.", "Name the folder of a checkpoint.")
+        return Finding(kind, f"{path} is {kind}, not a checkpoint.", "Name the folder of a checkpoint.")
     except OSError as error:
         if error.errno == errno.ELOOP:
-            return Finding(
-                "link", f"{path} is a link that leads back to itself.", "Name the folder that it should lead to."
-            )
+            return Finding("link", f"{path} is a symbolic link to itself.", "Name the folder that it should point to.")
         return Finding(
             "unreadable", f"{path} cannot be read: {error.strerror}.", "Correct its permissions, or copy it."
         )
@@ -60,7 +60,7 @@ def recognise(path: Path) -> Finding | None:
 # Names
 
 
-# Ollama's tags, and what the same model is called here. Source: ollama.com/library/llava.
+# Ollama's tags, and the short names of the same models here. Source: ollama.com/library/llava.
 _OLLAMA = {
     "llava": {"7b": "llava-v1.6-mistral-7b", "13b": "llava-v1.6-vicuna-13b", "34b": "llava-v1.6-34b"},
     "bakllava": {},
@@ -75,7 +75,7 @@ _URL = re.compile(
 
 
 def read_hub_url(text: str) -> str:
-    """``org/name`` or ``org/name@revision`` of the hub's address of a model; anything else as it is."""
+    """``org/name`` or ``org/name@revision`` for a model's URL on the hub; any other text unchanged."""
     match = _URL.fullmatch(text.strip())
     path = match["path"] if match else text[5:] if text.startswith("hf://") else None
     if path is None:
@@ -94,7 +94,7 @@ def read_hub_url(text: str) -> str:
 
 
 def recognise_name(text: str) -> Finding | None:
-    """What a name is that is neither a path nor a model of the hub: one of Ollama, the address of something else."""
+    """What a name is that is neither a path nor a model on the hub: a name of Ollama's, or some other URL."""
     address = re.match(r"(?i)(https?|hf|s3|gs|file|ftp|ollama)://", text)
     name = re.sub(r"(?i)^(ollama://|https?://(www\.)?ollama\.com/|registry\.ollama\.ai/)", "", text)
     ollama = re.fullmatch(r"(?:library/)?(?P<model>[\w.-]+)(?::(?P<tag>[\w.-]+))?", name)
@@ -110,10 +110,10 @@ def recognise_name(text: str) -> Finding | None:
             f"They are not read. {_SIXTEEN_BITS}",
         )
     if address:
-        kind = "a data set or a page" if _URL.match(text) else "an address"
+        kind = "a data set or a page" if _URL.match(text) else "a URL"
         return Finding(
-            "address",
-            f"'{text}' is {kind}, and no model of the hub.",
+            "URL",
+            f"'{text}' is {kind}, not a model on the hub.",
             "Name a model as https://huggingface.co/ORG/NAME or ORG/NAME, or download it and name the folder.",
         )
     return None
@@ -137,7 +137,7 @@ _IMAGES = (
     (b"II*\x00", "TIFF"),
     (b"MM\x00*", "TIFF"),
 )
-# By the ending of a file's name: what it is, and what reads it.
+# By file extension: what the file is, and which program reads it.
 _ENDINGS = {
     ".onnx": ("an ONNX model", "ONNX Runtime"),
     ".h5": ("a Keras or TensorFlow model", "TensorFlow"),
@@ -174,8 +174,8 @@ def _recognise_file(path: Path) -> Finding:
         )
     if head.startswith(b"version https://git-lfs"):
         return Finding(
-            "pointer of Git LFS",
-            f"{path} is a pointer of Git LFS, not the file itself.",
+            "Git LFS pointer",
+            f"{path} is a Git LFS pointer, not the file itself.",
             f"Run `git lfs pull` in {path.parent}, or download the file from the hub.",
         )
     image = next((kind for start, kind in _IMAGES if head.startswith(start)), None)
@@ -183,7 +183,7 @@ def _recognise_file(path: Path) -> Finding:
         kind = "a video or an image" if head[4:8] == b"ftyp" else f"an image ({image or 'WebP'})"
         return Finding(
             "image",
-            f"{path} is {kind}, and no checkpoint.",
+            f"{path} is {kind}, not a checkpoint.",
             f'Ask about it: llava ask {path.name} "What is in it?". See its tiles: llava info --image {path.name}.',
         )
     archive = next((kind for start, kind in _ARCHIVES if head.startswith(start)), None)
@@ -197,11 +197,11 @@ def _recognise_file(path: Path) -> Finding:
     if ending == ".safetensors" or _is_torch(path, head):
         return Finding(
             "file of tensors",
-            f"{path} is a file of tensors alone, which do not say what model they are.",
-            "Name the folder that has it beside a config.json; the file is looked for there as model.safetensors, "
-            "pytorch_model.bin, adapter_model.safetensors or mm_projector.bin.",
+            f"{path} is a file of tensors alone, which do not say what model they belong to.",
+            "Name the folder that has it beside a config.json, as model.safetensors, pytorch_model.bin, "
+            "adapter_model.safetensors or mm_projector.bin.",
         )
-    return Finding("file", f"{path} is a file, and none of a checkpoint's.", "Please name the folder of a checkpoint.")
+    return Finding("file", f"{path} is a file, but not one of a checkpoint.", "Name the folder of a checkpoint.")
 
 
 def _is_torch(path: Path, head: bytes) -> bool:
@@ -227,12 +227,12 @@ def _say_gguf(path: Path, head: bytes) -> Finding:
 
 # Folders
 
-# Language models and towers by model_type; what is beside them with a tower is another vision-language model.
+# Vision towers by model_type, and vision-language models other than LLaVA.
 _TOWERS = frozenset(
     "clip clip_vision_model siglip siglip_vision_model siglip2 siglip2_vision_model chinese_clip".split()
 )
 _TOWERS_OF = {"vit": "ViT", "dinov2": "DINOv2", "eva_clip": "EVA-CLIP", "intern_vit_6b": "InternViT"}
-_SEERS = frozenset(
+_OTHER_VLMS = frozenset(
     "llava_onevision llava_next_video video_llava vipllava qwen2_vl qwen2_5_vl qwen3_vl internvl internvl_chat mllama "
     "paligemma idefics idefics2 idefics3 smolvlm blip blip-2 instructblip kosmos-2 fuyu pixtral gemma3 gemma3n phi3_v "
     "minicpmv deepseek_vl deepseek_vl_v2 cogvlm cogvlm2 glm4v molmo aria mobilevlm bunny-llama bunny-phi git florence2 "
@@ -241,53 +241,43 @@ _SEERS = frozenset(
 _LLAVA_KEYS = ("mm_vision_tower", "mm_vision_config", "vision_tower", "mm_projector_type", "mm_hidden_size")
 
 
-def read_config_leniently(folder: Path) -> dict[str, Any]:
-    """The folder's config.json if it is a JSON object, else nothing."""
-    path = folder / "config.json"
-    try:
-        if os.path.isfile(path) and path.stat().st_size < 50_000_000:
-            values = json.loads(path.read_text(encoding="utf-8-sig"))
-            return values if isinstance(values, dict) else {}
-    except (OSError, ValueError, RecursionError):
-        pass
-    return {}
-
-
-def _recognise_folder(folder: Path) -> Finding | None:
-    with os.scandir(folder) as entries:
+def _recognise_folder(folder: Folder) -> Finding | None:
+    with os.scandir(folder.path) as entries:
         names = sorted(entry.name for entry in islice(entries, _MAX_NAMES))
-    config = read_config_leniently(folder)
-    found = _recognise_config(folder, names, config)
+    found = _recognise_config(folder, names)
     if found is not None:
         return found
     if any(_OURS.fullmatch(name) for name in names):
         return None
-    return _recognise_leftovers(folder, names) or _recognise_names(folder, names)
+    return _recognise_leftovers(folder.path, names) or _recognise_names(folder.path, names)
 
 
-# With one of these in it, a folder is a checkpoint of ours or a part of one, whatever else lies there.
+# A folder with one of these files is a checkpoint that is read here, or a part of one, whatever else it contains.
 _OURS = re.compile(
     r"(model|pytorch_model)(\.\w+)?(-\d+-of-\d+)?\.(safetensors|bin)(\.index(\.\w+)?\.json)?"
     r"|adapter_config\.json|adapter_model\.(safetensors|bin)|mm_projector\.bin|non_lora_trainables\.bin"
 )
 
 
-def _recognise_config(folder: Path, names: list[str], config: dict[str, Any]) -> Finding | None:
-    """What config.json and its like say that the folder is."""
+def _recognise_config(folder: Folder, names: list[str]) -> Finding | None:
+    """What the folder is according to config.json and the files that describe a quantization."""
+    config = folder.raw_config
     if "model_index.json" in names:
         return Finding(
             "diffusers pipeline",
-            f"{folder} is a pipeline of diffusers, which draws images.",
+            f"{folder} is a diffusers pipeline, which generates images.",
             "This package answers questions about them: name a LLaVA checkpoint.",
         )
     method = _find_quantization(names, config)
     if method is not None:
         return Finding(
-            "quantised checkpoint", f"{folder} holds quantised weights ({method}), which cannot be read.", _SIXTEEN_BITS
+            "quantised checkpoint",
+            f"{folder} holds quantised weights ({method}), which cannot be loaded.",
+            _SIXTEEN_BITS,
         )
     kind = config.get("model_type")
     is_llava = any(config.get(key) is not None for key in _LLAVA_KEYS)
-    if not isinstance(kind, str) or (is_llava and kind not in _SEERS) or kind in ("llava", "llava_next"):
+    if not isinstance(kind, str) or (is_llava and kind not in _OTHER_VLMS) or kind in ("llava", "llava_next"):
         return None
     if kind in _TOWERS or kind in _TOWERS_OF:
         name = _TOWERS_OF.get(kind, "SigLIP" if "siglip" in kind else "CLIP")
@@ -296,7 +286,7 @@ def _recognise_config(folder: Path, names: list[str], config: dict[str, Any]) ->
             f"{folder} is a vision tower alone ({name}), without a language model.",
             "Name a LLaVA checkpoint; where one needs this tower, add --vision-tower with this folder.",
         )
-    if (kind in _SEERS or isinstance(config.get("vision_config"), dict)) and not _is_llava(folder):
+    if (kind in _OTHER_VLMS or isinstance(config.get("vision_config"), dict)) and not _is_llava(folder):
         return Finding(
             "another vision-language model",
             f"{folder} is a vision-language model of another kind ({kind}).",
@@ -313,16 +303,16 @@ def _recognise_config(folder: Path, names: list[str], config: dict[str, Any]) ->
     return None
 
 
-def _is_llava(folder: Path) -> bool:
+def _is_llava(folder: Folder) -> bool:
     try:
-        read_spec(folder)
+        read_spec(folder.path, config=folder.config)
     except CheckpointError:
         return False
     return True
 
 
-def _find_quantization(names: list[str], config: dict[str, Any]) -> str | None:
-    """How the weights are quantised; None if they are not."""
+def _find_quantization(names: list[str], config: Mapping[str, Any]) -> str | None:
+    """The method that the weights are quantised with; None if they are not."""
     said = config.get("quantization_config", config.get("compression_config"))
     if said is not None:
         method = said.get("quant_method") if isinstance(said, dict) else None
@@ -338,16 +328,16 @@ def _find_quantization(names: list[str], config: dict[str, Any]) -> str | None:
 
 
 def _recognise_leftovers(folder: Path, names: list[str]) -> Finding | None:
-    """What a training leaves behind that is not yet a checkpoint, or is one folder further down."""
+    """The output folder of a training run, whose weights are in pieces or in a folder inside it."""
     steps = [name for name in names if re.fullmatch(r"global_step\d+", name)]
     pieces = [name for name in names if re.search(r"mp_rank_\d+_(model|optim)_states\.pt$", name)]
     if steps or pieces or "zero_to_fp32.py" in names:
         place = folder.parent if pieces and not steps else folder
         return Finding(
             "DeepSpeed checkpoint",
-            f"{folder} is a training checkpoint of DeepSpeed: its weights are spread over pieces, one for each GPU.",
-            f"Put them together: cd {place} && python zero_to_fp32.py . . (for older DeepSpeed, with pytorch_model.bin "
-            f"as the second word), then name {place}.",
+            f"{folder} is a training checkpoint of DeepSpeed: its weights are split into one piece per GPU.",
+            f"Merge them: cd {place} && python zero_to_fp32.py . . (for older DeepSpeed, with pytorch_model.bin "
+            f"as the second argument), then name {place}.",
         )
     checkpoints = sorted(
         (name for name in names if re.fullmatch(r"checkpoint-\d+", name) and os.path.isdir(folder / name)),
@@ -355,8 +345,8 @@ def _recognise_leftovers(folder: Path, names: list[str]) -> Finding | None:
     )
     if checkpoints:
         return Finding(
-            "training's folder",
-            f"{folder} is a training's folder: it has no weights of its own, but {_some(checkpoints)} in it.",
+            "training output",
+            f"{folder} is the output folder of a training run: it has no weights of its own, but {_some(checkpoints)}.",
             f"Name one of them: {folder / checkpoints[-1]} is the latest.",
         )
     sharded = next((name for name in names if re.fullmatch(r"pytorch_model_fsdp_\d+", name)), None)
@@ -365,20 +355,20 @@ def _recognise_leftovers(folder: Path, names: list[str]) -> Finding | None:
         target = folder if sharded else folder.parent
         return Finding(
             "FSDP checkpoint",
-            f"{folder} is a training checkpoint of FSDP: its weights are spread over pieces.",
-            f"Put them together: accelerate merge-weights {source} {target}, then name {target}.",
+            f"{folder} is a training checkpoint of FSDP: its weights are split into pieces.",
+            f"Merge them: accelerate merge-weights {source} {target}, then name {target}.",
         )
     if "pytorch_model_fsdp.bin" in names:
         return Finding(
             "FSDP checkpoint",
-            f"{folder} has its weights as pytorch_model_fsdp.bin, as accelerate saves them from FSDP.",
+            f"{folder} has its weights in pytorch_model_fsdp.bin, as accelerate saves them under FSDP.",
             "Rename the file to pytorch_model.bin.",
         )
     return None
 
 
 def _recognise_names(folder: Path, names: list[str]) -> Finding | None:
-    """What the names of its files say that the folder is."""
+    """What the folder is according to the names of its files."""
     for ending, say in ((".gguf", _say_gguf_folder), (".llamafile", None)):
         found = [name for name in names if name.lower().endswith(ending)]
         if found:
@@ -386,7 +376,7 @@ def _recognise_names(folder: Path, names: list[str]) -> Finding | None:
     if ("manifests" in names and "blobs" in names) or _count(names, r"sha256-[0-9a-f]{64}") > 0:
         return Finding(
             "Ollama's store",
-            f"{folder} is where Ollama keeps its models, which are quantised GGUF files.",
+            f"{folder} is the folder in which Ollama keeps its models, which are quantised GGUF files.",
             f"They are not read here. {_SIXTEEN_BITS}",
         )
     for name in names:
@@ -406,8 +396,8 @@ def _recognise_names(folder: Path, names: list[str]) -> Finding | None:
     if _count(names, r"consolidated.*\.(pth|safetensors)"):
         return Finding(
             "consolidated weights",
-            f"{folder} holds weights under the names of their maker's own code (consolidated.*).",
-            "Use the same model as Transformers has it, with model.safetensors or pytorch_model.bin.",
+            f"{folder} holds weights in the format of the model's own code (consolidated.*), not in Transformers'.",
+            "Use the same model in Transformers' format, with model.safetensors or pytorch_model.bin.",
         )
     unfinished = [
         name for name in names if re.search(r"\.(incomplete|part|partial|crdownload|aria2|download|tmp)$", name)
@@ -420,40 +410,42 @@ def _recognise_names(folder: Path, names: list[str]) -> Finding | None:
 
 
 def _recognise_place(folder: Path, names: list[str]) -> Finding | None:
-    """A folder that has checkpoints further down, or has none."""
+    """A folder that is not a checkpoint but may contain some: the hub's cache, an archive, an empty folder ..."""
     repositories = [name for name in names if name.startswith("models--")]
     if repositories:
         return Finding(
             "hub cache",
-            f"{folder} is a cache of the hub, with {_some([_id_of(name) for name in repositories])}.",
+            f"{folder} is the hub's cache, with {_some([_id_of(name) for name in repositories])}.",
             f"Name one of them, such as {_id_of(repositories[0])} or {folder / repositories[0]}.",
         )
     if folder.name.startswith("models--") and "snapshots" not in names:
         return Finding(
             "unfinished download",
-            f"{folder} of the hub's cache has no snapshot of {_id_of(folder.name)}: the download never ended.",
+            f"{folder} in the hub's cache has no snapshot of {_id_of(folder.name)}: the download did not finish.",
             f"Start it again: hf download {_id_of(folder.name)}.",
         )
     if "config.json" in names:
-        return None  # it says by itself what is missing
+        return None  # the error about config.json or the weights says what is missing
     below = [name for name in islice(names, 1000) if os.path.isfile(folder / name / "config.json")]
     below += [name for name in islice(names, 1000) if os.path.isfile(folder / name / "adapter_config.json")]
     if below:
         return Finding(
             "folder of checkpoints",
-            f"{folder} is no checkpoint itself, but {_some(below)} in it may be.",
+            f"{folder} is not a checkpoint itself, but {_some(below)} in it may be.",
             f"Name one of them, such as {folder / below[0]}.",
         )
     archives = [name for name in names if re.search(r"\.(zip|tar|tgz|gz|bz2|xz|zst|7z|rar)$", name.lower())]
     if archives:
         return Finding(
-            "archive", f"{folder} holds {_some(archives)}.", f"Unpack {archives[0]}, and name what is in it."
+            "archive",
+            f"{folder} holds {_some(archives)}.",
+            f"Unpack {archives[0]}, and name the folder inside.",
         )
     if not names:
         return Finding("empty folder", f"{folder} is an empty folder.", "Copy or download a checkpoint into it.")
     return Finding(
         "folder",
-        f"{folder} has no config.json: it is no checkpoint folder. It holds {_some(names)}.",
+        f"{folder} has no config.json: it is not a checkpoint. It holds {_some(names)}.",
         "A checkpoint is a folder with config.json, a tokenizer and weights (model.safetensors or pytorch_model.bin).",
     )
 

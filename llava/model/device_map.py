@@ -1,7 +1,7 @@
-"""A model over several devices: which part goes where, and accelerate's hooks that carry what passes between them.
+"""A model over several devices: the device of each part, and accelerate's hooks that move inputs between them.
 
 The model is filled on the CPU, where its weights stay mapped from their files, and moved from there part by part. No
-block of the decoder or of the tower is torn apart.
+block of the decoder or of the tower is split over two devices.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ import torch
 from llava.errors import UsageError
 
 _SPREADING = ("auto", "balanced", "balanced_low_0", "sequential")
-# Of a GPU's free memory, what is left to activations and the KV cache.
+# The share of a GPU's free memory that is left for activations and the KV cache.
 _KEPT_FREE = 0.2
 
 
 def find_device_map(model: Any, asked: Any, dtype: torch.dtype, main: torch.device) -> dict[str, Any] | None:
-    """Which device each part of a model without memory goes to; None where all of it goes to ``main``.
+    """The device of each part of a model on the meta device; None if all of it goes to ``main``.
 
-    ``asked``: a map, as Transformers takes it, or one of its words. "auto" spreads a model only if it does not fit
-    ``main``, since several devices are slower than one; the other words spread it over all GPUs there are.
+    ``asked``: a map or one of the strings that Transformers accepts. "auto" spreads a model only if it does not fit
+    ``main``, since several devices are slower than one; the other strings spread it over all GPUs.
 
     Raises:
-        UsageError: the map does not cover the model, or names what is no device.
+        UsageError: the map does not cover the model, or names something that is not a device.
     """
     if asked is None or asked == "":
         return None
@@ -51,7 +51,7 @@ def find_device_map(model: Any, asked: Any, dtype: torch.dtype, main: torch.devi
 
 
 def plan_devices(model: Any, dtype: torch.dtype, max_memory: Mapping[Any, Any]) -> dict[str, Any]:
-    """Which device each part goes to where each device has so much memory, filled in their order."""
+    """The device of each part if the devices are filled in the order of ``max_memory``, in bytes per device."""
     from accelerate import infer_auto_device_map
 
     planned = infer_auto_device_map(
@@ -61,12 +61,12 @@ def plan_devices(model: Any, dtype: torch.dtype, max_memory: Mapping[Any, Any]) 
 
 
 def find_unsplit(model: Any) -> list[str]:
-    """The classes of modules that stay on one device each: the decoder's blocks and the tower's."""
+    """The classes of the modules that are not split: the decoder's blocks and the tower's."""
     return sorted({*(model._no_split_modules or ()), *(model.get_model()._no_split_modules or ())})
 
 
 def _checked(model: Any, device_map: dict[str, Any]) -> dict[str, Any]:
-    """The map, which covers the model. Raises UsageError where it does not."""
+    """The map, if it covers the model. Raises UsageError otherwise."""
     from accelerate.utils import check_device_map
 
     for place in device_map.values():
@@ -75,31 +75,31 @@ def _checked(model: Any, device_map: dict[str, Any]) -> dict[str, Any]:
         except (RuntimeError, TypeError):
             known = False
         if known is False:
-            raise UsageError(f"device_map holds '{place}', which is no device: use 0, 'cuda:0', 'cpu', 'disk'.")
+            raise UsageError(f"device_map contains '{place}', which is not a device: use 0, 'cuda:0', 'cpu', 'disk'.")
     try:
         with _without_warning():
             check_device_map(model, device_map)
     except ValueError as error:
-        raise UsageError(f"device_map does not say where all of the model goes: {error}") from error
+        raise UsageError(f"device_map does not cover the whole model: {error}") from error
     return device_map
 
 
 @contextmanager
 def _without_warning() -> Iterator[None]:
-    """Of a parameter that is named by itself, as the newline is, accelerate warns, though its own plans do so."""
+    """Silences a warning about parameters in the map, such as the newline, which accelerate's own plans contain."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The following device_map keys do not match")
         yield
 
 
 def spread(model: Any, device_map: dict[str, Any], offload_folder: str | Path | None = None) -> None:
-    """Moves each part of a model that is there whole to its device, in place; hooks carry its inputs there.
+    """Moves each part of a whole model to its device, in place; hooks move its inputs there.
 
-    What goes to disk lies in a folder of the model's own inside ``offload_folder``, and goes with the model: accelerate
-    takes whatever weights it finds in a folder for the model's, another model's too.
+    Weights on disk are in a folder of their own inside ``offload_folder``, which is removed with the model: accelerate
+    takes any weights that it finds in a folder for the model's, even if they are another model's.
 
     Raises:
-        UsageError: a part goes to disk, and there is no folder for it.
+        UsageError: a part goes to disk, but there is no folder for it.
     """
     from accelerate import dispatch_model
 
@@ -113,7 +113,7 @@ def spread(model: Any, device_map: dict[str, Any], offload_folder: str | Path | 
             raise UsageError(f"offload_folder '{offload_folder}' cannot be written: {error.strerror}.") from error
         weakref.finalize(model, shutil.rmtree, folder, ignore_errors=True)
         offload_folder = folder
-    if "" in device_map:  # accelerate looks for parts below a name
+    if "" in device_map:  # accelerate looks for parts below this name
         device_map = {name: device_map[""] for name, _ in model.named_children()}
     main = next((place for place in device_map.values() if place not in ("cpu", "disk")), "cpu")
     with _without_warning():

@@ -18,9 +18,9 @@ from llava.errors import UsageError
 
 
 def check_quantization(bits: int, device: torch.device, is_apart: bool = False) -> None:
-    """Raises UsageError unless a model can be quantised to ``bits`` here; 16 means as it is.
+    """Raises UsageError unless a model can be quantised to ``bits`` on the device; 16 means not quantised.
 
-    ``is_apart``: an adapter's layers are wanted beside the matrices, not in them.
+    ``is_apart``: an adapter will be attached as PEFT layers, not merged.
     """
     if bits == 16:
         return
@@ -28,11 +28,13 @@ def check_quantization(bits: int, device: torch.device, is_apart: bool = False) 
         raise UsageError(f"A model can be loaded in 16, 8 or 4 bits, not in {bits}.")
     if device.type == "cpu":
         if is_apart:
-            raise UsageError(f"Matrices of {bits} bits on a CPU take no adapter beside them: merge it, or use 16 bits.")
-        return  # quantized by ourselves: quantized_linear.py
+            raise UsageError(
+                f"On a CPU a model in {bits} bits takes no adapter that is not merged: merge it, or use 16 bits."
+            )
+        return  # quantized_linear.py does it
     if device.type != "cuda":
         raise UsageError(
-            f"Loading in {bits} bits is there for CPUs and NVIDIA GPUs, but the device is {device}. "
+            f"Loading in {bits} bits works on CPUs and NVIDIA GPUs, but the device is {device}. "
             "Leave the bits out; float16 takes half of float32's memory."
         )
     if importlib.util.find_spec("bitsandbytes") is None:
@@ -40,12 +42,12 @@ def check_quantization(bits: int, device: torch.device, is_apart: bool = False) 
 
 
 def is_quantized(name: str, module: nn.Module, bits: int) -> bool:
-    """Whether the tensor of that name, of this module, becomes one of ``bits`` bits on a GPU, or belongs to one."""
+    """Whether the tensor of that name belongs to a linear layer of the decoder, which is quantised on a GPU."""
     return bits < 16 and isinstance(module, nn.Linear) and name.startswith("model.layers.")
 
 
 def quantize_model(model: nn.Module, bits: int, device: torch.device) -> None:
-    """Quantises a model that is there whole, on a CPU, matrix by matrix, and moves it to the device."""
+    """Quantises a whole model on the CPU, matrix by matrix, and moves it to the device."""
     for name, parameter in list(model.named_parameters()):
         owner_name, _, leaf = name.rpartition(".")
         owner = model.get_submodule(owner_name)
@@ -62,9 +64,9 @@ def quantize_model(model: nn.Module, bits: int, device: torch.device) -> None:
 def quantize_layer(
     model: nn.Module, layer_name: str, leaf: str, value: torch.Tensor, bits: int, device: torch.device
 ) -> None:
-    """Give a linear layer its ``weight``, which is then quantised, or its ``bias``; replaces the layer if need be.
+    """Sets a linear layer's ``weight``, which is quantised, or its ``bias``; replaces the layer if need be.
 
-    ``value`` is best on the CPU: moving it to the device is what quantises it.
+    ``value`` should be on the CPU: moving it to the device quantises it.
     """
     bnb = importlib.import_module("bitsandbytes")
     old = model.get_submodule(layer_name)
