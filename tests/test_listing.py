@@ -150,7 +150,7 @@ def test_the_template_can_be_named(capsys: pytest.CaptureFixture[str], next_fold
         (["--answer", "x"], "--answer is about a prompt"),
         (["--json"], "--json is about a prompt"),
         (["--conv-mode", "v1"], "--conv-mode is about a prompt"),
-        (["--image", "a.png", "--image", "b.png"], "There are 2 --image"),
+        (["--image", "a.png", "--image", "b.png"], "--image is given 2 times"),
         (["--prompt", "x", "--plot", "x.png"], "give one of them"),
         (["--prompt", "\udcff"], "is not valid UTF-8"),
         (["--prompt", " "], "is empty"),

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from llava.commands.flags import add_image_flags
 from llava.constants import IMAGE_PLACEHOLDER
+from llava.entry_point import check_written, run_command
 from llava.errors import UsageError
-from llava.flags import add_image_flags, check_written, run_door
 from llava.image.source import FOR_LOCAL_USER, LoadedImage, say_notes
 from llava.image.source import load_image as read_image
 from llava.text import Printer, open_streams, write_line
@@ -149,7 +150,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _answer(args, Printer("" if has_output else "it is closed"))
         return 0
 
-    return run_door(work)
+    return run_command(work)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from llava.commands.flags import add_image_flags
 from llava.conversation import conv_templates
+from llava.entry_point import run_command
 from llava.errors import LlavaError, UsageError
-from llava.flags import add_image_flags, run_door
 from llava.image.source import FOR_LOCAL_USER, say_notes
 from llava.image.source import load_image as read_image
 from llava.sampling import Sampling
@@ -122,7 +123,7 @@ def _run(argv: Sequence[str] | None = None) -> int:
         main(args)
         return 0
 
-    return run_door(work)
+    return run_command(work)
 
 
 if __name__ == "__main__":

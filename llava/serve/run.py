@@ -15,8 +15,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from llava.backends.protocol import Backend
+from llava.entry_point import quick_imports
 from llava.errors import LlavaError
-from llava.flags import quick_imports
 from llava.serve.app import Mount, create_app
 from llava.serve.connection import make_config
 from llava.serve.limits import Settings

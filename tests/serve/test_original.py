@@ -27,23 +27,23 @@ from PIL import Image
 from llava.backends.protocol import ChatMessage, ChatRequest, SentImage
 from llava.backends.remote import Remote, Timeouts
 from llava.backends.workers import Workers, read_address
+from llava.commands.serve import add_serve
 from llava.constants import CONTROLLER_HEART_BEAT_EXPIRATION
 from llava.errors import EngineClosed, EngineFailed, UsageError
 from llava.image.source import load_image
 from llava.sampling import Sampling
 from llava.serve import (
     cli,
-    command,
     controller,
     gradio_web_server,
     model_worker,
     register_worker,
     registration,
     sglang_worker,
+    startup,
     test_message,
 )
 from llava.serve.app import create_app
-from llava.serve.command import add_serve
 from llava.serve.limits import Settings
 from llava.serve.listener import listen
 from llava.serve.registration import register_with
@@ -742,7 +742,7 @@ def test_an_sglang_server_that_runs_gets_a_workers_prompt_with_its_images() -> N
         parser = argparse.ArgumentParser()
         add_serve(parser.add_subparsers())
         words = sglang_worker.write_words(sglang_worker.build_parser().parse_args(["--sgl-endpoint", url]))
-        engine = command._choose_backend(parser.parse_args(["serve", *words]), Settings())
+        engine = startup.choose_backend(parser.parse_args(["serve", *words]), Settings())
         try:
             await engine.start()
             request = ChatRequest(prompt=PROMPT, images=(SentImage(load_image(str(DEMO))),))
