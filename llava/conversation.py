@@ -347,6 +347,14 @@ conv_templates: dict[str, Conversation] = {
     "gemma_instruct": conv_gemma_instruct,
 }
 
+
+def find_template(name: str) -> Conversation:
+    """A new conversation in the template of this name. Raises UsageError for an unknown one."""
+    if name not in conv_templates:
+        raise UsageError(f"There is no conversation template '{name}'. The names are: {', '.join(conv_templates)}.")
+    return conv_templates[name].copy()
+
+
 # Words in a name and the template they mean; the first that is found counts.
 # Source: haotian-liu/LLaVA@c121f04 llava/eval/run_llava.py; Llama 3 and Qwen, which it does not know, are added, and
 # "mpt" has to begin a word, so that "prompt" is not taken for one.

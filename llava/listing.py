@@ -11,15 +11,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llava.answer import place_images, start_conversation
+from llava.answer import write_chat
+from llava.backends.preparation import prepare
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import UsageError
-from llava.image.geometry import plan_images
 from llava.image.source import LoadedImage
 from llava.model.checkpoint import LoadedModel
 from llava.model.opening import open_checkpoint
 from llava.model.sources import DEFAULT_MODEL
-from llava.prompt import ESCAPE, Prompt, escape_image_tokens, render
+from llava.prompt import ESCAPE, Prompt
+from llava.sampling import Sampling
 from llava.text import find_flaw
 
 
@@ -104,27 +105,18 @@ def list_prompt(
     loaded = LoadedModel(
         tokenizer, opened.model, opened.load_processor(), spec, spec.context_tokens, template or opened.template
     )
-    conversation = start_conversation(loaded, template)
-    for i, question in enumerate(questions):
-        message = place_images(loaded, question, 0 if i else len(images))
-        conversation.append_message(conversation.roles[0], message)
-        conversation.append_message(
-            conversation.roles[1], escape_image_tokens(answers[i]) if i < len(answers) else None
-        )
+    replies: list[str | None] = [*answers, *[None] * (len(questions) - len(answers))]
+    num_images = [len(images), *[0] * (len(questions) - 1)]
+    conversation = write_chat(loaded, zip(questions, num_images, replies, strict=True), template)
     is_supervised = len(answers) == len(questions)
-    config = opened.model.config
-    cuts = bool(getattr(config, "truncate_to_model_max_length", False))
-    positions = [plan.num_positions for plan in plan_images([one.size for one in images], spec.tiling)]
-    limit_tokens = None if cuts else spec.context_tokens
-    prompt = render(conversation, tokenizer, positions, limit_tokens=limit_tokens, supervise=is_supervised)
-    longest = (cuts and getattr(config, "tokenizer_model_max_length", None)) or prompt.num_positions
+    prepared = prepare(loaded, conversation, images, Sampling(), supervise=is_supervised)
     return Listing(
         template=loaded.template,
         text=conversation.get_prompt().replace(ESCAPE, ""),
-        entries=tuple(_list_entries(prompt, positions, tokenizer)),
-        num_positions=prompt.num_positions,
+        entries=tuple(_list_entries(prepared.prompt, prepared.positions, tokenizer)),
+        num_positions=prepared.prompt.num_positions,
         context_tokens=spec.context_tokens,
-        kept_positions=min(longest, prompt.num_positions),
+        kept_positions=prepared.prompt_tokens,
         is_supervised=is_supervised,
     )
 

@@ -114,48 +114,64 @@ def render(
     *,
     limit_tokens: int | None,
     supervise: bool = False,
-    cut: bool = False,
 ) -> Prompt:
-    """The conversation as token ids, its merged length known before any pixel is made.
+    """The conversation as token ids, its merged length known before any pixel is read.
 
-    ``num_positions_per_image``: what each image takes, in the order of the slots. ``limit_tokens``: what the model's
-    context holds, merged. A longer prompt raises ContextTooLong, or with ``cut`` loses its right end, as the original
-    did in silence: ``num_positions`` is then ``limit_tokens``, slots that would begin beyond it are gone, and the last
-    image may fit only in part.
+    ``num_positions_per_image``: positions of each image, in the order of the slots. ``limit_tokens``: the size of the
+    model's context in positions; None is no limit.
 
-    ``supervise`` makes labels. Targets are the tokens that hold a character of the model's words
-    (``Conversation.pieces``), so the closing separator too, and the lone blank token that some answers begin with after
-    ``ASSISTANT:``, since prompts end at the colon; and the tokens of ``Conversation.always_targets``. It needs a fast
-    tokenizer.
+    ``supervise`` adds labels. Targets are the tokens that hold a character of the model's words
+    (``Conversation.pieces``), including the closing separator and the lone blank token with which some answers begin
+    after ``ASSISTANT:``, since prompts end at the colon; and the tokens of ``Conversation.always_targets``. It requires
+    a fast tokenizer.
 
-    Raises UsageError when slots and images disagree, or when there is nothing to learn.
+    Raises UsageError when slots and images differ in number, or when there is nothing to learn; ContextTooLong for more
+    positions than ``limit_tokens``.
     """
     pieces = conversation.pieces()
     text = "".join(piece.text for piece in pieces)
-    num_slots = len(split_at_images(text)) - 1
-    if num_slots != len(num_positions_per_image):
-        raise UsageError(
-            f"The conversation has {num_slots} {DEFAULT_IMAGE_TOKEN}, but there are {len(num_positions_per_image)} "
-            "images. Each image needs one place in the text."
-        )
+    _check_slots("conversation", len(split_at_images(text)) - 1, len(num_positions_per_image))
     spoken = None
     if supervise:
         spoken = b"".join((b"\1" if piece.spoken else b"\0") * len(piece.text) for piece in pieces)
         if not any(spoken):
             raise UsageError("The conversation holds no answer that is known to be the model's: nothing to learn.")
     ids, labels = _encode(text, tokenizer, IMAGE_TOKEN_INDEX, spoken, conversation.always_targets)
-    num_positions = len(ids) - num_slots + sum(num_positions_per_image)
-    if limit_tokens is not None and num_positions > limit_tokens:
-        if not cut:
-            remedy = say_how_many_fit(len(ids) - num_slots, num_positions_per_image, limit_tokens)
-            raise ContextTooLong(num_positions, limit_tokens, remedy)
-        num_kept = _count_kept(ids, num_positions_per_image, limit_tokens)
-        ids, labels, num_positions = ids[:num_kept], labels[:num_kept], limit_tokens
+    num_positions = _count_positions(ids, num_positions_per_image, limit_tokens)
     return Prompt(tuple(ids), tuple(labels) if supervise else None, num_positions)
 
 
-def say_how_many_fit(num_text_tokens: int, num_positions_per_image: Sequence[int], limit_tokens: int) -> str:
-    """What to do about a prompt that is too long: how many of its images fit beside its text and one new token."""
+def encode_text(
+    text: str, tokenizer: Any, num_positions_per_image: Sequence[int], *, limit_tokens: int | None
+) -> Prompt:
+    """A finished prompt, with ``<image>`` for each image, as token ids. Arguments and errors as those of ``render``."""
+    ids = tokenizer_image_token(text, tokenizer)
+    _check_slots("prompt", ids.count(IMAGE_TOKEN_INDEX), len(num_positions_per_image))
+    if not ids:
+        raise UsageError("The prompt is empty.")
+    return Prompt(tuple(ids), None, _count_positions(ids, num_positions_per_image, limit_tokens))
+
+
+def _check_slots(what: str, num_slots: int, num_images: int) -> None:
+    if num_slots != num_images:
+        raise UsageError(
+            f"The {what} has {num_slots} {DEFAULT_IMAGE_TOKEN}, but there are {num_images} images. "
+            "Each image needs one place in the text."
+        )
+
+
+def _count_positions(ids: Sequence[int], num_positions_per_image: Sequence[int], limit_tokens: int | None) -> int:
+    """The merged length. Raises ContextTooLong above ``limit_tokens``."""
+    num_text_tokens = len(ids) - len(num_positions_per_image)
+    num_positions = num_text_tokens + sum(num_positions_per_image)
+    if limit_tokens is not None and num_positions > limit_tokens:
+        remedy = _say_how_many_fit(num_text_tokens, num_positions_per_image, limit_tokens)
+        raise ContextTooLong(num_positions, limit_tokens, remedy)
+    return num_positions
+
+
+def _say_how_many_fit(num_text_tokens: int, num_positions_per_image: Sequence[int], limit_tokens: int) -> str:
+    """The remedy for a prompt that is too long: how many of its images fit beside its text and one new token."""
     num_images, room = len(num_positions_per_image), limit_tokens - num_text_tokens - 1
     if not num_images or room < 0:
         alone = f"The text alone takes {num_text_tokens} of them. " if num_images else ""
@@ -166,17 +182,6 @@ def say_how_many_fit(num_text_tokens: int, num_positions_per_image: Sequence[int
         return f"The image takes {ends[0]} of them. Shorten the text or use a smaller image."
     which = "None" if not num_fitting else f"The first {num_fitting}"
     return f"{which} of the {num_images} images would fit. Shorten the text or use fewer or smaller images."
-
-
-def _count_kept(ids: Sequence[int], num_positions_per_image: Sequence[int], limit_tokens: int) -> int:
-    """How many ids begin before position ``limit_tokens`` of the merged sequence."""
-    sizes = iter(num_positions_per_image)
-    position = 0
-    for i, token in enumerate(ids):
-        if position >= limit_tokens:
-            return i
-        position += next(sizes) if token == IMAGE_TOKEN_INDEX else 1
-    return len(ids)
 
 
 def _encode(

@@ -17,7 +17,7 @@ def add_chat(commands: Any) -> None:
 
 
 def _chat(arguments: argparse.Namespace) -> int:
-    from llava.chat import Chat, run_chat
+    from llava.terminal_chat import Chat, run_chat
 
     sampling = read_sampling(arguments)
     chat = Chat(load(arguments), sampling, template=arguments.conv_mode, max_image_pixels=arguments.max_image_pixels)

@@ -28,7 +28,7 @@ def add_eval(commands: Any) -> None:
 
 
 def _eval_synth(arguments: argparse.Namespace) -> int:
-    from llava.eval.synth import find_tasks, score
+    from llava.eval.synth_suite import find_tasks, score
 
     find_tasks(arguments.task)  # an unknown task is refused before the model is loaded
     score(

@@ -50,7 +50,7 @@ def add_info(commands: Any) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> int:
-    from llava.info import describe_checkpoint, describe_image, describe_prompt
+    from llava.inspection import describe_checkpoint, describe_image, describe_prompt
 
     if arguments.prompt:
         if arguments.plot is not None:

@@ -1,8 +1,8 @@
 """FRONT DOOR: ``python -m llava.serve.cli``, the original's chat about an image in the terminal; and ``load_image``.
 
-It translates the command line and decides nothing; ``llava.chat`` does the work, as for ``llava chat``. What is
-different, on purpose: the device is found by itself, the template comes from the checkpoint's files before its name,
-an answer ends at the template's separator, and an error costs one question instead of the conversation.
+It translates the command line and decides nothing; ``llava.terminal_chat`` does the work, as for ``llava chat``.
+Deliberate differences: the device is chosen automatically, the template comes from the checkpoint's files before its
+name, an answer ends at the template's separator, and an error costs one question instead of the conversation.
 
 Source: haotian-liu/LLaVA@c121f04 llava/serve/cli.py.
 """
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from llava.commands.flags import add_image_flags
-from llava.conversation import conv_templates
+from llava.conversation import find_template
 from llava.entry_point import run_command
 from llava.errors import LlavaError, UsageError
 from llava.image.source import FOR_LOCAL_USER, say_notes
@@ -40,7 +40,7 @@ def main(args: Any) -> None:
 
     Raises LlavaError for a model or an image that cannot be used.
     """
-    from llava.chat import Chat
+    from llava.terminal_chat import Chat
 
     sampling = Sampling(temperature=args.temperature, max_new_tokens=args.max_new_tokens)
     if args.image_file == "-":
@@ -57,7 +57,7 @@ def main(args: Any) -> None:
         )
     chat = Chat(loaded, sampling, template=mode)
     chat.waiting.append(image)
-    roles = conv_templates[mode or loaded.template].roles
+    roles = find_template(mode or loaded.template).roles
     while True:
         try:
             question = input(f"{roles[0]}: ").strip()

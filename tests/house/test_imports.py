@@ -29,7 +29,7 @@ WITHOUT_TORCH = [
     "llava.commands.serve",
     "llava.entry_point",
     "llava.image.geometry",
-    "llava.info",
+    "llava.inspection",
     "llava.prompt",
     "llava.serve.cli",
     "llava.serve.startup",

@@ -653,7 +653,7 @@ def test_the_chat_of_the_original_writes_any_answer_and_reads_any_question(
         on_text("\x1b[2J日")
         return SimpleNamespace(text="\x1b[2J日", prompt_tokens=1)
 
-    monkeypatch.setattr("llava.chat.Chat.ask", ask)
+    monkeypatch.setattr("llava.terminal_chat.Chat.ask", ask)
     out, err = open_ascii(kind), open_ascii()
     monkeypatch.setattr("sys.stdin", io.StringIO("\udcff\nHi\nempty\n"))
     monkeypatch.setattr("sys.stdout", out)

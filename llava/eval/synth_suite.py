@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from llava.answer import place_images, start_conversation
+from llava.answer import write_chat
 from llava.backends.answerer import Answerer
 from llava.errors import UsageError
 from llava.image.source import load_image
@@ -60,9 +60,7 @@ def answer_items(loaded: Any, items: Sequence[Item]) -> list[str]:
     sampling = Sampling(max_new_tokens=MAX_NEW_TOKENS)
     asked = []
     for item in items:
-        conversation = start_conversation(loaded)
-        conversation.append_message(conversation.roles[0], place_images(loaded, item.question, 1))
-        conversation.append_message(conversation.roles[1], None)
+        conversation = write_chat(loaded, [(item.question, 1, None)])
         asked.append((conversation, [load_image(item.image)], sampling))
     return [answer.text for answer in Answerer.of(loaded).answer_all(asked)]
 

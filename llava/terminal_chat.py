@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava import __version__
-from llava.answer import Answer, Sampling, answer, place_images, start_conversation
+from llava.answer import Answer, Sampling, answer, start_conversation, write_chat
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import ContextTooLong, LlavaError, UsageError
 from llava.image.geometry import plan_tiles
 from llava.image.source import FOR_LOCAL_USER, LoadedImage, expand_home, load_image
-from llava.prompt import escape_image_tokens
 from llava.text import find_flaw, fit_line, for_stream, write_line
 
 if TYPE_CHECKING:
@@ -80,13 +79,11 @@ class Chat:
 
     def ask(self, question: str, on_text: Callable[[str], None]) -> Answer | None:
         """Answer the question and add the turn; None if Ctrl-C ended it, with what was said until then kept."""
-        conversation = start_conversation(self.loaded, self.template)
-        shown: list[LoadedImage] = []
-        for turn in [*self.turns, Turn(question, tuple(self.waiting), "")]:
-            shown += turn.images
-            text = place_images(self.loaded, turn.question, len(turn.images))
-            conversation.append_message(conversation.roles[0], text)
-            conversation.append_message(conversation.roles[1], escape_image_tokens(turn.answer) or None)
+        turns = [*self.turns, Turn(question, tuple(self.waiting), "")]
+        conversation = write_chat(
+            self.loaded, [(turn.question, len(turn.images), turn.answer) for turn in turns], self.template
+        )
+        shown = [image for turn in turns for image in turn.images]
         said: list[str] = []
 
         def hear(piece: str) -> None:
