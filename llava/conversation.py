@@ -1,8 +1,8 @@
-"""Chat templates: how a conversation becomes one text, and which part of it the model itself says.
+"""Conversation templates: how a conversation becomes one text, and which parts of it the model generates.
 
-Every template of both LLaVA repositories under its own key. A conversation is rendered once, as pieces that know
-whether they are the model's words; ``get_prompt`` joins them, training marks its targets by them. Nothing here
-loads a tokenizer, an image library or a network resource at import.
+Holds every template of both LLaVA repositories under its key there. A conversation is rendered once, into pieces that
+are marked as the model's words or not; ``get_prompt`` joins them, and training derives its targets from them. Importing
+loads no tokenizer, no image library and no network resource.
 
 Source: haotian-liu/LLaVA@c121f04 llava/conversation.py; LLaVA-VL/LLaVA-NeXT@df17966 llava/conversation.py.
 """
@@ -23,11 +23,11 @@ from llava.separators import SeparatorStyle as SeparatorStyle  # where the origi
 
 @dataclasses.dataclass
 class Conversation(PageMethods):
-    """A template together with what was said so far.
+    """A template together with the messages so far.
 
     ``messages`` holds ``[role, message]`` lists, so that a message can be replaced in place. A message is a text, None
-    for the answer to come, or a tuple ``(text, image or list of images, mode)`` as web pages keep it, where mode is
-    one of ``process_image``'s. The first ``offset`` messages are examples that belong to the template.
+    for the answer to come, or a tuple ``(text, image or list of images, mode)`` of a web page, with a mode of
+    ``process_image``. The first ``offset`` messages are examples that belong to the template.
     """
 
     system: str
@@ -45,26 +45,26 @@ class Conversation(PageMethods):
     stop_token_ids: list[int] | None = None
 
     def get_prompt(self) -> str:
-        """The conversation as one text. Raises UsageError where the template cannot say what is in ``messages``."""
+        """The conversation as one text. Raises UsageError if the template cannot express ``messages``."""
         return "".join(piece.text for piece in self.pieces())
 
     def pieces(self) -> list[Piece]:
-        """``get_prompt()`` cut where the model's own words begin and end.
+        """``get_prompt()``, split where the model's own words begin and end.
 
-        What the model says is what an answered turn adds to an empty one, its closing separator included: that is
-        what it has to produce when a prompt ends with the empty turn. So the blank after ``ASSISTANT:`` is the model's.
-        CHATML and LLAMA_3 count the header of an answered turn too, as LLaVA-NeXT's training does. Examples of the
+        The model's words are what an answered turn adds to an empty one, including its closing separator: the model
+        has to generate them when a prompt ends with the empty turn. So the blank after ``ASSISTANT:`` is the model's.
+        For CHATML and LLAMA_3 the header of an answered turn counts too, as in LLaVA-NeXT's training. Examples of the
         template (before ``offset``) are not the model's words.
         """
         return write_turns(self, self._turns())
 
     @property
     def always_targets(self) -> frozenset[str]:
-        """Tokens that training with this template predicts wherever they stand, by their text."""
+        """The texts of tokens that are targets at every position in training with this template."""
         return ALWAYS_TARGETS.get(self.sep_style, frozenset())
 
     def append_message(self, role: str, message: Any) -> None:
-        """Add a turn; ``message`` None leaves it for the model."""
+        """Adds a turn; ``message`` None leaves it for the model."""
         self.messages.append([role, message])
 
     def copy(self) -> Conversation:
@@ -72,7 +72,7 @@ class Conversation(PageMethods):
         return dataclasses.replace(self, messages=[[role, message] for role, message in self.messages])
 
     def _turns(self) -> list[Turn]:
-        """The messages as texts, with the image of a first tuple message put where the template wants it."""
+        """The messages as texts, with the image of a first tuple message where the template expects it."""
         first, second = self.roles[0], self.roles[1]
         turns = [
             Turn(role, text_of(message) or "", i >= self.offset and (i % 2 == 1 if first == second else role == second))
@@ -90,7 +90,7 @@ class Conversation(PageMethods):
         return [turns[0]._replace(text=f"{DEFAULT_IMAGE_TOKEN}\n{text}"), *turns[1:]]
 
 
-# The texts below are what released checkpoints were trained with: odd wording and missing spaces included.
+# Released checkpoints were trained with these texts, including their odd wording and missing spaces.
 
 _CURIOUS = "A chat between a curious {0} and an artificial intelligence assistant. "
 _POLITE = _CURIOUS + "The assistant gives helpful, detailed, and polite answers to the {0}'s questions."
@@ -262,9 +262,9 @@ def find_template(name: str) -> Conversation:
     return conv_templates[name].copy()
 
 
-# Words in a name and the template they mean; the first that is found counts.
+# Patterns in a name and their templates; the first match counts.
 # Source: haotian-liu/LLaVA@c121f04 llava/eval/run_llava.py; Llama 3 and Qwen, which it does not know, are added, and
-# "mpt" has to begin a word, so that "prompt" is not taken for one.
+# "mpt" has to begin a word, so that "prompt" does not match.
 _NAME_RULES = (
     (r"llama[-_]?3(?!\d)", "llava_llama_3"),
     (r"llama-2", "llava_llama_2"),
@@ -284,7 +284,7 @@ _FAMILIES = {
     "gemma": "gemma_instruct",
 }
 
-# Vocabularies that belong to one family of language models, with the rows that converters add at the end.
+# Vocabulary sizes of one family of language models, including the rows that converters append.
 _VOCABULARIES = (
     (range(64000, 64256), "chatml_direct"),  # Yi
     (range(128256, 128768), "llava_llama_3"),
@@ -294,13 +294,12 @@ _END_TOKENS = {128001: "llava_llama_3", 128009: "llava_llama_3", 151643: "qwen_1
 
 
 def template_name(model_name: str, config: Any = None) -> str:
-    """The key in ``conv_templates`` that a checkpoint talks in.
+    """The key in ``conv_templates`` of a checkpoint's template.
 
-    ``config``: its config.json as a dict or an object, or None. Asked in this order: its own
-    ``conversation_template``; the kind of language model; the vocabulary and the token that ends an answer; the name of
-    the language model it was made from; then, of the checkpoint's own name ``model_name``, what the original reads into
-    it; last, whether it has the projector of 1.5 and later. Raises CheckpointError for an unknown
-    ``conversation_template``.
+    ``config``: its config.json as a dict or an object, or None. Decided by the first of these that is known: its own
+    ``conversation_template``; the language model's type; the vocabulary's size and the end token; the name of the base
+    language model; the checkpoint's own name ``model_name``, by the original's rules; whether it has the MLP projector
+    of 1.5 and later. Raises CheckpointError for an unknown ``conversation_template``.
     """
     chosen = _read(config, "conversation_template")
     if chosen is not None:
@@ -338,7 +337,7 @@ def _from_tokens(config: Any) -> str | None:
 
 
 def _from_name(path: str) -> str | None:
-    """The template that the last parts of a path speak of, or None."""
+    """The template that the last part of a path names, or None."""
     parts = path.lower().replace("\\", "/").strip("/").split("/")
     name = "_".join(parts[-2:]) if parts[-1].startswith("checkpoint-") else parts[-1]
     return next((template for words, template in _NAME_RULES if re.search(words, name)), None)

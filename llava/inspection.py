@@ -1,7 +1,7 @@
-"""What a checkpoint is, what becomes of an image in it, and what is sent for a prompt, as tables for people.
+"""Prints what a checkpoint is, how it tiles an image, and the tokens of a prompt.
 
-Reads config.json and where the tensors lie, never the weights themselves: a 34B checkpoint is described as fast as a
-small one, and a folder that holds only a config.json can say how it would cut an image.
+Reads config.json and the headers of the weight files, never the weights: a 34B checkpoint is described as fast as a
+small one, and a folder with nothing but a config.json is enough to show how an image would be tiled.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from llava.listing import Listing
     from llava.model.foreign import Finding
 
-# Which part a tensor belongs to, by what its name contains, in any layout; what matches nothing is the decoder.
+# The part that a tensor belongs to, by a substring of its name in any layout; all other tensors are the decoder's.
 _PARTS = {
     "vision_tower": "vision tower",
     "mm_projector": "projector",
@@ -53,6 +53,7 @@ class Part:
     dtypes: set[str] = field(default_factory=set)
 
     def add(self, other: Part) -> None:
+        """Adds the counts of another part."""
         self.num_tensors += other.num_tensors
         self.num_parameters += other.num_parameters
         self.num_bytes += other.num_bytes
@@ -65,9 +66,9 @@ class Part:
 
 
 def describe_checkpoint(name: str | None, vision_tower: str | None = None) -> None:
-    """Print what a checkpoint is: family, template, context, images, parts; None is the embedded model.
+    """Prints a checkpoint's family, template, context, tiling and parts; None is the embedded model.
 
-    Of what is no checkpoint that can be loaded, print what it is and the next step, if that can be told.
+    For a path or name that is recognised as something else, prints what it is and what to do next.
 
     Raises CheckpointError.
     """
@@ -80,7 +81,7 @@ def describe_checkpoint(name: str | None, vision_tower: str | None = None) -> No
     folder = _find(name)
     facts = [("checkpoint", str(folder))]
     part, missing = _describe_part(folder)
-    if missing is not None:  # a part whose base is not here: what its own files say is all there is to say
+    if missing is not None:  # a part whose base cannot be found: only its own files can be described
         _show(_two_columns([*facts, *part, ("next", missing)]))
         return
     spec = _read_spec(folder, vision_tower)
@@ -99,7 +100,7 @@ def describe_checkpoint(name: str | None, vision_tower: str | None = None) -> No
 
 
 def _recognise(name: str | None) -> Finding | None:
-    """What a path or a name is, if it is no LLaVA's; None as well for what is nowhere."""
+    """What a path or name is, if it is recognised as anything other than a LLaVA checkpoint; None otherwise."""
     from llava.model.foreign import read_hub_url, recognise, recognise_name
     from llava.model.sources import find_checkpoint
 
@@ -108,13 +109,13 @@ def _recognise(name: str | None) -> Finding | None:
     path = Path(os.path.expanduser(name))
     if not os.path.lexists(path):
         return recognise_name(read_hub_url(name)) if not name.startswith((".", "/")) else None
-    with contextlib.suppress(CheckpointError):  # no folder, and no file of one
+    with contextlib.suppress(CheckpointError):  # neither a folder nor a file of one
         path = find_checkpoint(name)
     return recognise(path)
 
 
 def _describe_part(folder: Path) -> tuple[list[tuple[str, str]], str | None]:
-    """What is to be said of LoRA layers or of a projector alone, and if their base is not here, what to do."""
+    """Facts about LoRA layers or a lone projector, and the remedy if their base cannot be found."""
     from llava.model.adapters import find_adapter
     from llava.model.fine_tunes import find_fine_tune
     from llava.model.weights import has_weights
@@ -125,10 +126,10 @@ def _describe_part(folder: Path) -> tuple[list[tuple[str, str]], str | None]:
     facts = []
     if adapter is not None:
         rank, alpha = adapter.settings.get("r"), adapter.settings.get("lora_alpha")
-        base = adapter.settings.get("base_model_name_or_path") or "a base that it does not name"
+        base = adapter.settings.get("base_model_name_or_path") or "an unnamed base"
         facts = [("adapter", f"LoRA of rank {rank}, alpha {alpha} on {len(adapter.layers)} layers of {base}")]
     elif os.path.isfile(folder / "mm_projector.bin"):
-        facts = [("part", "a projector alone (mm_projector.bin), to be put onto the language model it was trained on")]
+        facts = [("part", "a projector alone (mm_projector.bin), for the language model that it was trained on")]
     if not facts or os.path.isfile(folder / "config.json"):
         return facts, None
     try:
@@ -139,7 +140,7 @@ def _describe_part(folder: Path) -> tuple[list[tuple[str, str]], str | None]:
 
 
 def _read_spec(folder: Path, vision_tower: str | None) -> ModelSpec:
-    """The checkpoint's spec, with the tower that is named, else the one that config.json or the weights describe."""
+    """The checkpoint's spec, with ``vision_tower`` if given, otherwise the tower of config.json or of the weights."""
     from llava.config import read_config_dict
     from llava.model.fine_tunes import find_config
     from llava.model.opening import open_checkpoint
@@ -167,7 +168,7 @@ def _show_weights(folder: Path, facts: list[tuple[str, str]]) -> None:
     _show(_two_columns(facts))
     print()
     if not has_weights(folder):
-        print("There are no weights of a whole model in this folder.")
+        print("This folder has no weights of a whole model.")
         return
     table = Table(box=box.SIMPLE, pad_edge=False, show_edge=False)
     for title in ("part", "tensors", "parameters", "size", "dtype"):
@@ -182,7 +183,7 @@ def _show_weights(folder: Path, facts: list[tuple[str, str]]) -> None:
 
 
 def count_parts(folder: Path) -> dict[str, Part]:
-    """What the weight files in ``folder`` hold, by part. The tensors are mapped from their files, not read."""
+    """Tensors, parameters and bytes of the weight files in ``folder``, by part. The tensors are mapped, not read."""
     from llava.model.weights import find_tensors, stream_tensors
 
     parts: dict[str, Part] = {}
@@ -196,7 +197,7 @@ def count_parts(folder: Path) -> dict[str, Part]:
 def describe_image(
     name: str | None, source: str, *, plot: str | None = None, max_pixels: int | None = None, tower: str | None = None
 ) -> None:
-    """Print how the checkpoint cuts the image into tiles and positions, and with ``plot`` draw it into that file.
+    """Prints how the checkpoint tiles the image, and how many positions that takes; ``plot``: a file to draw it into.
 
     Raises BadImage and CheckpointError.
     """
@@ -226,9 +227,9 @@ def describe_prompt(
     tower: str | None = None,
     as_json: bool = False,
 ) -> None:
-    """Print exactly what is sent for the questions: the text, then each token; or one JSON object of both.
+    """Prints the prompt of the questions: its text, then each token; or one JSON object of both.
 
-    With an answer to every question, the tokens that training learns from are marked. Raises what ``list_prompt`` does.
+    With an answer to every question, the tokens that count in the loss are marked. Raises as ``list_prompt`` does.
     """
     from llava.listing import list_prompt
 
@@ -249,7 +250,7 @@ def describe_prompt(
             last = entry.position + entry.num_positions - 1
             table.add_row(f"{entry.position}..{last}", "", f"{entry.piece} {entry.num_positions} positions")
         else:
-            # A piece may hold a line feed, which would break its line of the table.
+            # A line feed in a vocabulary entry would break the table.
             piece = entry.piece.replace("\n", "\\n").replace("\t", "\\t")
             mark = ["*" * entry.is_target] if listing.is_supervised else []
             table.add_row(str(entry.position), str(entry.token), for_stream(piece, sys.stdout), *mark)
@@ -265,9 +266,7 @@ def _say_prompt(listing: Listing, shown: Sequence[LoadedImage]) -> list[tuple[st
     total = f"{num_text} tokens of text + {listing.num_image_positions} of images = {listing.num_positions} positions"
     facts.append(("prompt", f"{total}; the context holds {listing.context_tokens}"))
     if listing.kept_positions < listing.num_positions:
-        facts.append(
-            ("cut", f"this checkpoint cuts long prompts: the first {listing.kept_positions} positions are sent")
-        )
+        facts.append(("cut", f"this checkpoint truncates long prompts to the first {listing.kept_positions} positions"))
     if listing.is_supervised:
         facts.append(("trained", f"{listing.num_targets} of the {num_text} tokens, marked *"))
     return facts
@@ -293,7 +292,7 @@ def _say_plan(plan: TilePlan, tiling: Tiling) -> list[tuple[str, str]]:
 
 
 def _say_positions(plan: TilePlan) -> str:
-    """The sum that gives the number of positions, term by term."""
+    """The number of positions as a sum, term by term."""
     if plan.is_flat or plan.num_tiles == 1:
         newline = " + 1 newline" if plan.has_newlines else ""
         return f"{plan.num_tiles} x {plan.features_per_tile}{newline} = {plan.num_positions}"
@@ -331,7 +330,7 @@ def _two_columns(facts: Iterable[tuple[str, str]]) -> Table:
 
 
 def _show(table: Table) -> None:
-    """Print the table; where standard output is no terminal, its lines are neither broken nor filled with blanks."""
+    """Prints the table; unless stdout is a terminal, without line wrapping and trailing blanks."""
     console = Console(highlight=False, markup=False, emoji=False)
     if console.is_terminal:
         console.print(table)

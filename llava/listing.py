@@ -1,8 +1,7 @@
-"""A prompt as the model gets it: its text, and each token with its position, its id and its piece.
+"""A prompt as the model is given it: its text, and each token with its position, id and vocabulary entry.
 
-The conversation is built, the images are planned and the prompt is rendered by the code that answers questions, so a
-listing shows what is sent and not a second opinion on it. Reads config.json, the tokenizer and the names of tensors;
-no weights.
+The prompt comes from ``prepare``, the function that every answer uses. Reads config.json, the tokenizer and the names
+of tensors, but no weights.
 """
 
 from __future__ import annotations
@@ -26,33 +25,35 @@ from llava.text import find_flaw
 
 @dataclass(frozen=True)
 class Entry:
-    """A token of the prompt, or all positions of an image; ``token`` is None for an image."""
+    """A token of the prompt, or all positions of one image, whose ``token`` is None."""
 
     position: int  # the first, in the merged prompt
     num_positions: int
     token: int | None
     piece: str
-    is_target: bool  # whether the loss sees it
+    is_target: bool  # whether it counts in the loss
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Everything that is sent for a conversation."""
+    """The prompt of a conversation, as text and as tokens."""
 
     template: str
-    text: str  # with ``<image>`` at each image's place
+    text: str  # with ``<image>`` for each image
     entries: tuple[Entry, ...]
     num_positions: int
     context_tokens: int
-    kept_positions: int  # fewer than num_positions only where the checkpoint cuts long prompts
+    kept_positions: int  # fewer than num_positions only if the checkpoint truncates long prompts
     is_supervised: bool  # whether it was rendered as a training sample
 
     @property
     def num_image_positions(self) -> int:
+        """Positions of all images together."""
         return sum(entry.num_positions for entry in self.entries if entry.token is None)
 
     @property
     def num_targets(self) -> int:
+        """Tokens that count in the loss."""
         return sum(entry.is_target for entry in self.entries)
 
     def as_dict(self) -> dict[str, Any]:
@@ -84,10 +85,10 @@ def list_prompt(
     template: str | None = None,
     vision_tower: str | None = None,
 ) -> Listing:
-    """What is sent for the questions, with the answers that were given so far; the images go with the first question.
+    """The prompt of a chat: its questions, with the answers so far; the images belong to the first question.
 
-    With an answer to every question it is the training sample, whose targets are marked. ``model`` None is the embedded
-    model. Raises CheckpointError, UsageError, and ContextTooLong for what would be refused when it is asked.
+    With an answer to every question it is a training sample, whose targets are marked. ``model``: None is the embedded
+    model. Raises CheckpointError, UsageError, and ContextTooLong for a prompt that does not fit.
     """
     if not len(questions) - 1 <= len(answers) <= len(questions):
         raise UsageError(
@@ -101,7 +102,7 @@ def list_prompt(
             raise UsageError(f"The text {text[:40]!r} {flaw}.")
     opened = open_checkpoint(model or DEFAULT_MODEL, vision_tower=vision_tower)
     spec, tokenizer = opened.spec, opened.load_tokenizer()
-    # Its model has names and shapes but no weights, and nothing below asks for any.
+    # The model is on the meta device: names and shapes without weights.
     loaded = LoadedModel(
         tokenizer, opened.model, opened.load_processor(), spec, spec.context_tokens, template or opened.template
     )

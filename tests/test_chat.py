@@ -167,10 +167,10 @@ def test_a_saved_conversation_is_a_record_of_llavas_data_format(chat: Chat, phot
         ("/save ~nobody-here/chat.txt", "No such file or directory: ~nobody-here/chat.txt"),
         ("/image ~nobody-here/a.png", "a.png"),
         ("/image a\udcff\x1b.png", "There is no file a\\udcff\\x1b.png."),
-        ("/save a\udcff", "What was typed is not valid UTF-8: at 7 it holds the byte 0xff."),
+        ("/save a\udcff", "The input is not valid UTF-8: at 7 it holds the byte 0xff."),
         ("/image -", "No image is read from standard input, where the questions come from: name a file."),
-        ("What\0?", "What was typed holds the character U+0000"),
-        ("What? " * 3000, "/undo takes the last question back"),
+        ("What\0?", "The input holds the character U+0000"),
+        ("What? " * 3000, "/undo removes the last question"),
     ],
 )
 def test_an_error_is_one_sentence_and_the_chat_goes_on(

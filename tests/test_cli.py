@@ -400,4 +400,4 @@ def test_info_counts_the_parts_of_a_checkpoint(capsys: pytest.CaptureFixture[str
 def test_info_on_a_folder_without_weights_says_so(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, out, _ = run(capsys, "info", released_folder(tmp_path, {}))
     assert code == 0
-    assert "There are no weights of a whole model in this folder." in out
+    assert "This folder has no weights of a whole model." in out

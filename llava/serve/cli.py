@@ -36,7 +36,7 @@ def load_image(image_file: str) -> Image.Image:
 
 
 def main(args: Any) -> None:
-    """The conversation, until an empty line or the end of the input; ``args`` has the flags as attributes.
+    """Chats until an empty line or the end of the input; ``args`` has the flags as attributes.
 
     Raises LlavaError for a model or an image that cannot be used.
     """
@@ -46,7 +46,7 @@ def main(args: Any) -> None:
     if args.image_file == "-":
         raise UsageError("No image is read from standard input, where the questions come from: name a file.")
     limits = FOR_LOCAL_USER.with_pixels(getattr(args, "max_image_pixels", None))
-    image = read_image(args.image_file, limits)  # before the model, which takes longer
+    image = read_image(args.image_file, limits)  # an invalid one is refused before the model is loaded
     say_notes([image])
     loaded = _load(args)
     mode = getattr(args, "conv_mode", None)
@@ -69,7 +69,7 @@ def main(args: Any) -> None:
         print(f"{roles[1]}: ", end="", flush=True)
         try:
             if (flaw := find_flaw(question)) is not None:
-                raise UsageError(f"What was typed {flaw}.")
+                raise UsageError(f"The question {flaw}.")
             reply = chat.ask(question, lambda piece: print(for_stream(piece, sys.stdout), end="", flush=True))
         except LlavaError as error:
             print(flush=True)
@@ -87,7 +87,7 @@ def _load(args: Any) -> LoadedModel:
     from llava.model.sources import DEFAULT_MODEL
 
     if args.load_8bit and args.load_4bit:
-        raise UsageError("--load-8bit and --load-4bit are both given; one of them is meant.")
+        raise UsageError("--load-8bit and --load-4bit are both given: leave one out.")
     return load_model(
         args.model_path or DEFAULT_MODEL,
         base=args.model_base,
@@ -98,7 +98,7 @@ def _load(args: Any) -> LoadedModel:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The original's flags with its defaults, but for the model and the device; and what an image may cost."""
+    """The original's flags and defaults, except for the model and the device; and the size limit of images."""
     parser = argparse.ArgumentParser(prog="python -m llava.serve.cli")
     parser.add_argument("--model-path", help="a folder, a hub id or a short name (default: the embedded model)")
     parser.add_argument("--model-base")

@@ -661,8 +661,7 @@ def test_the_chat_of_the_original_writes_any_answer_and_reads_any_question(
     assert cli._run(["--image-file", str(DEMO)]) == 0
     assert read_back(out).endswith(f"ASSISTANT: {shown}\nUSER: ASSISTANT: \nUSER: exit...\n")
     assert read_back(err) == (
-        "llava: error: What was typed is not valid UTF-8: at 0 it holds the byte 0xff.\n"
-        "[WARNING] The answer is empty.\n"
+        "llava: error: The question is not valid UTF-8: at 0 it holds the byte 0xff.\n[WARNING] The answer is empty.\n"
     )
 
 
