@@ -81,8 +81,8 @@ def is_unicode(stream: TextIO | None) -> bool:
 def open_streams() -> bool:
     """Makes the standard streams accept any text; returns whether standard output was open.
 
-    Output that the encoding lacks is escaped; invalid input is decoded to surrogates, for ``find_flaw``. A closed stream
-    is replaced by an empty one: with None, ``print(file=sys.stderr)`` would write to standard output, and the
+    Output that the encoding lacks is escaped; invalid input is decoded to surrogates, for ``find_flaw``. A closed
+    stream is replaced by an empty one: with None, ``print(file=sys.stderr)`` would write to standard output, and the
     next file opened would get the closed stream's number.
     """
     had_output = sys.stdout is not None

@@ -85,7 +85,7 @@ def _read_text(kind: Callable[[str], Any], value: Any, where: str) -> Any:
         raise UsageError(f"{where} is {value!r}; it has to be {_KINDS.get(kind, 'a number')}.") from error
 
 
-_KINDS = {int: "a whole number", float: "a number"}
+_KINDS: dict[Any, str] = {int: "a whole number", float: "a number"}
 
 
 def find_kind(limit: str) -> Callable[[str], Any]:
