@@ -104,7 +104,7 @@ def test_a_checkpoint_that_cuts_says_how_much_is_sent(
     )
     code, out, err = run(capsys, "info", tmp_path, "--prompt", "what is in the image")
     assert (code, err) == (0, "")
-    assert "the first 20 positions are sent" in out
+    assert "this checkpoint truncates long prompts to the first 20 positions" in out
 
 
 def test_the_command_prints_text_counts_and_tokens(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llava.commands.answering import add_answering_flags, load, read_sampling
 from llava.commands.flags import add_command
-from llava.commands.words import split_words
+from llava.commands.question_words import split_words
 from llava.entry_point import check_written, quick_imports
 from llava.errors import LlavaError
 from llava.text import Printer, is_terminal, is_unicode, write_line

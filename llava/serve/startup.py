@@ -39,7 +39,7 @@ def start(arguments: argparse.Namespace, loading: Mapping[str, Any]) -> int:
     _check_texts(arguments)
     from llava.serve.origins import read_host_name, read_origin
     from llava.serve.paths import read_root_path
-    from llava.serve.run import serve
+    from llava.serve.server_process import serve
 
     settings = Settings(
         limits=Limits(**{one.name: getattr(arguments, one.name) for one in dataclasses.fields(Limits)}),

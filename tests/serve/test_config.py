@@ -28,7 +28,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     def start(make_backend: Any, settings: Settings, **where: Any) -> int:
         raise Started(settings, where, *make_backend.args)
 
-    monkeypatch.setattr("llava.serve.run.serve", start)
+    monkeypatch.setattr("llava.serve.server_process.serve", start)
 
     def run(text: str, *flags: str) -> tuple[Settings, dict[str, Any], Any]:
         file = tmp_path / "server.yaml"
