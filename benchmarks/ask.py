@@ -71,16 +71,14 @@ def make_inputs(loaded: Any, image: str | None) -> tuple[Any, Any, Any, int]:
     import torch
     from PIL import Image
 
-    from llava.answer import place_images, start_conversation
+    from llava.answer import write_chat
     from llava.image.geometry import plan_tiles
     from llava.image.pixels import make_pixels
     from llava.image.source import load_image
     from llava.prompt import render
 
     shown = load_image(image or Image.new("RGB", (1000, 667), "grey"))
-    conversation = start_conversation(loaded)
-    conversation.append_message(conversation.roles[0], place_images(loaded, "What is in the image?", 1))
-    conversation.append_message(conversation.roles[1], None)
+    conversation = write_chat(loaded, [("What is in the image?", 1, None)])
     plan = plan_tiles(shown.size, loaded.spec.tiling)
     prompt = render(conversation, loaded.tokenizer, [plan.num_positions], limit_tokens=loaded.context_tokens)
     pixels = make_pixels(shown.image, plan, loaded.image_processor)

@@ -203,7 +203,7 @@ def soak(clients: int, seconds: float, model: str | None = None, seed: int = 0) 
     from llava.serve.app import create_app
     from llava.serve.limits import Limits, Settings
     from llava.serve.listener import listen
-    from llava.serve.run import make_server
+    from llava.serve.server_process import make_server
 
     backend, report = EngineBackend(model), Report()
     server = make_server(create_app(backend, Settings(limits=Limits(running=16, waiting=24, decode_s=60))))

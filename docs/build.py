@@ -19,11 +19,11 @@ def commands_page() -> str:
     sys.path.insert(0, str(ROOT))
     from llava.cli import build_parser
 
-    lines = ["# Commands", "", "Written by `make docs` from `llava/cli.py` and `llava/serve/command.py`.", ""]
+    lines = ["# Commands", "", "Written by `make docs` from `llava/commands/`.", ""]
     for name, parser in _leaves("llava", build_parser()):
         lines += [f"## `{name}`", "", parser.description or "", "", "| argument | what it says |", "|---|---|"]
         for action in parser._actions:
-            if not isinstance(action, argparse._HelpAction):
+            if not isinstance(action, argparse._HelpAction) and action.help != argparse.SUPPRESS:
                 lines.append(f"| {_spell(action)} | {_help(action)} |")
         lines.append("")
     return "\n".join(lines)

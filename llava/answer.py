@@ -1,12 +1,13 @@
-"""Images and a question in, an answer out: what ``ask``, ``chat`` and ``eval_model`` share."""
+"""Images and a question in, an answer out; and conversations of several turns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llava.backends.answerer import Answer, Answerer, image_slot
-from llava.conversation import Conversation, conv_templates
+from llava.backends.answerer import Answer, Answerer
+from llava.backends.preparation import image_slot
+from llava.conversation import Conversation, find_template
 from llava.errors import UsageError
 from llava.image.source import Limits, LoadedImage, load_image
 from llava.prompt import escape_image_tokens
@@ -16,7 +17,7 @@ from llava.text import find_flaw
 if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
 
-__all__ = ["Answer", "Sampling", "answer", "ask", "image_slot", "place_images", "start_conversation"]
+__all__ = ["Answer", "Sampling", "answer", "ask", "image_slot", "place_images", "start_conversation", "write_chat"]
 
 
 def ask(
@@ -29,32 +30,44 @@ def ask(
     on_text: Callable[[str], None] | None = None,
     limits: Limits = Limits(),
 ) -> Answer:
-    """The answer to one question about the images, which stand before it in their order.
+    """The answer to one question about the images, which precede it in their order.
 
-    ``images``: anything ``load_image`` takes, or Images. ``template``: a name of ``conv_templates``; by default
-    the checkpoint's own. ``on_text`` gets each new piece of the answer as it is made. ``limits``: what an image may
-    cost; what was done to one is in the ``notes`` of the Image that ``load_image`` returns.
+    ``images``: anything that ``load_image`` takes, or its results, whose ``notes`` say how an unusual file was read.
+    ``template``: a name of ``conv_templates``; by default the checkpoint's own. ``on_text`` receives each piece of the
+    answer as it is generated. ``limits``: the largest images that are accepted.
+
+    Raises UsageError for a question that is not valid text and for an unknown template, BadImage for an image that
+    cannot be used, ContextTooLong for a prompt that does not fit.
     """
     if (flaw := find_flaw(question)) is not None:
         raise UsageError(f"The question {flaw}.")
     loaded_images = [item if isinstance(item, LoadedImage) else load_image(item, limits) for item in images]
-    conversation = start_conversation(loaded, template)
-    conversation.append_message(conversation.roles[0], place_images(loaded, question, len(loaded_images)))
-    conversation.append_message(conversation.roles[1], None)
+    conversation = write_chat(loaded, [(question, len(loaded_images), None)], template)
     return answer(loaded, conversation, loaded_images, sampling, on_text=on_text)
 
 
 def start_conversation(loaded: LoadedModel, template: str | None = None) -> Conversation:
-    """A conversation in ``template``, or in the checkpoint's own. Raises UsageError for an unknown name."""
-    name = template or loaded.template
-    if name not in conv_templates:
-        raise UsageError(f"There is no conversation template {name!r}. The names are: {', '.join(conv_templates)}.")
-    return conv_templates[name].copy()
+    """A new conversation in ``template``, by default the checkpoint's own. Raises UsageError for an unknown name."""
+    return find_template(template or loaded.template)
 
 
 def place_images(loaded: LoadedModel, question: str, num_images: int) -> str:
-    """The question as a message: a line for each image, then what the user typed, none of it an image slot."""
+    """The question as a message: one line per image, then the text, in which nothing is an image slot or a token."""
     return (image_slot(loaded) + "\n") * num_images + escape_image_tokens(question)
+
+
+def write_chat(
+    loaded: LoadedModel, turns: Iterable[tuple[str, int, str | None]], template: str | None = None
+) -> Conversation:
+    """A conversation of ``turns``: each a question, the number of its images, and its answer or None.
+
+    Raises UsageError for an unknown template.
+    """
+    conversation = start_conversation(loaded, template)
+    for question, num_images, reply in turns:
+        conversation.append_message(conversation.roles[0], place_images(loaded, question, num_images))
+        conversation.append_message(conversation.roles[1], escape_image_tokens(reply) if reply else None)
+    return conversation
 
 
 def answer(
@@ -67,9 +80,10 @@ def answer(
 ) -> Answer:
     """The model's next message in ``conversation``, whose last message is the empty one to be filled.
 
-    ``images``: one for each image slot of the conversation, in order. ``on_text``: gets the pieces of the answer;
-    joined they are ``Answer.text``. It runs between two tokens, so an exception in it (Ctrl-C too) ends the answer.
-    Raises UsageError when slots and images disagree, ContextTooLong when the prompt does not fit. A model whose
-    config says ``truncate_to_model_max_length`` cuts it instead, on the right, where the question is, as the original.
+    ``images``: one for each image slot of the conversation, in order. ``on_text`` receives the pieces of
+    ``Answer.text``; it runs between two tokens, and an exception in it (Ctrl-C too) ends the answer.
+
+    Raises UsageError when slots and images differ in number, ContextTooLong when the prompt does not fit. A checkpoint
+    with ``truncate_to_model_max_length`` truncates it on the right instead, as in the original.
     """
     return Answerer.of(loaded).answer(conversation, images, sampling, on_text)

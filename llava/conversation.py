@@ -1,34 +1,33 @@
-"""Chat templates: how a conversation becomes one text, and which part of it the model itself says.
+"""Conversation templates: how a conversation becomes one text, and which parts of it the model generates.
 
-Every template of both LLaVA repositories under its own key. A conversation is rendered once, as pieces that know
-whether they are the model's words; ``get_prompt`` joins them, training marks its targets by them. Nothing here
-loads a tokenizer, an image library or a network resource at import.
+Holds every template of both LLaVA repositories under its key there. A conversation is rendered once, into pieces that
+are marked as the model's words or not; ``get_prompt`` joins them, and training derives its targets from them. Importing
+loads no tokenizer, no image library and no network resource.
 
 Source: haotian-liu/LLaVA@c121f04 llava/conversation.py; LLaVA-VL/LLaVA-NeXT@df17966 llava/conversation.py.
 """
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from typing import Any
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import CheckpointError, UsageError
+from llava.page_methods import PageMethods, images_of, text_of
 from llava.separators import ALWAYS_TARGETS, Piece, Turn, write_turns
 from llava.separators import SeparatorStyle as SeparatorStyle  # where the original has it
 
 
 @dataclasses.dataclass
-class Conversation:
-    """A template together with what was said so far.
+class Conversation(PageMethods):
+    """A template together with the messages so far.
 
     ``messages`` holds ``[role, message]`` lists, so that a message can be replaced in place. A message is a text, None
-    for the answer to come, or a tuple ``(text, image or list of images, mode)`` as web pages keep it, where mode is
-    one of ``process_image``'s. The first ``offset`` messages are examples that belong to the template.
+    for the answer to come, or a tuple ``(text, image or list of images, mode)`` of a web page, with a mode of
+    ``process_image``. The first ``offset`` messages are examples that belong to the template.
     """
 
     system: str
@@ -46,114 +45,43 @@ class Conversation:
     stop_token_ids: list[int] | None = None
 
     def get_prompt(self) -> str:
-        """The conversation as one text. Raises UsageError where the template cannot say what is in ``messages``."""
+        """The conversation as one text. Raises UsageError if the template cannot express ``messages``."""
         return "".join(piece.text for piece in self.pieces())
 
     def pieces(self) -> list[Piece]:
-        """``get_prompt()`` cut where the model's own words begin and end.
+        """``get_prompt()``, split where the model's own words begin and end.
 
-        What the model says is what an answered turn adds to an empty one, its closing separator included: that is
-        what it has to produce when a prompt ends with the empty turn. So the blank after ``ASSISTANT:`` is the model's.
-        CHATML and LLAMA_3 count the header of an answered turn too, as LLaVA-NeXT's training does. Examples of the
+        The model's words are what an answered turn adds to an empty one, including its closing separator: the model
+        has to generate them when a prompt ends with the empty turn. So the blank after ``ASSISTANT:`` is the model's.
+        For CHATML and LLAMA_3 the header of an answered turn counts too, as in LLaVA-NeXT's training. Examples of the
         template (before ``offset``) are not the model's words.
         """
         return write_turns(self, self._turns())
 
     @property
     def always_targets(self) -> frozenset[str]:
-        """Tokens that training with this template predicts wherever they stand, by their text."""
+        """The texts of tokens that are targets at every position in training with this template."""
         return ALWAYS_TARGETS.get(self.sep_style, frozenset())
 
     def append_message(self, role: str, message: Any) -> None:
-        """Add a turn; ``message`` None leaves it for the model."""
+        """Adds a turn; ``message`` None leaves it for the model."""
         self.messages.append([role, message])
-
-    def process_image(
-        self,
-        image: Any,
-        image_process_mode: str,
-        return_pil: bool = False,
-        image_format: str = "PNG",
-        max_len: int = 1344,
-        min_len: int = 672,
-    ) -> Any:
-        """The image as a web page shows it: a PIL image if ``return_pil``, else base64 of ``image_format``.
-
-        Modes: Pad (to a square, in CLIP's mean colour), Resize (336 x 336), Default and Crop (as it is). An image with
-        a side above ``max_len`` px is made smaller: at most ``max_len`` by ``min_len``, its shape kept.
-        """
-        if image_process_mode == "Pad":
-            image = _pad_to_square(image)
-        elif image_process_mode == "Resize":
-            image = image.resize((336, 336))
-        elif image_process_mode not in ("Default", "Crop"):
-            raise UsageError(f"The image mode is '{image_process_mode}'; it has to be Pad, Resize, Default or Crop.")
-        if max(image.size) > max_len:
-            longest, shortest = max(image.size), min(image.size)
-            ratio = longest / shortest
-            short_px = int(min(max_len / ratio, min_len, shortest))
-            long_px = int(short_px * ratio)
-            width, height = image.size
-            image = image.resize((short_px, long_px) if height > width else (long_px, short_px))
-        if return_pil:
-            return image
-        if image_format == "JPEG" and image.mode not in ("RGB", "L", "CMYK"):
-            image = image.convert("RGB")
-        written = BytesIO()
-        image.save(written, format=image_format)
-        return base64.b64encode(written.getvalue()).decode()
-
-    def get_images(self, return_pil: bool = False) -> list[Any]:
-        """The images of the user's turns, in order, each through ``process_image`` with its own mode."""
-        return [
-            self.process_image(image, message[2], return_pil=return_pil)
-            for _, message in self.messages[self.offset :: 2]
-            if isinstance(message, tuple)
-            for image in _images(message)
-        ]
-
-    def to_gradio_chatbot(self) -> list[list[str | None]]:
-        """``[question, answer]`` pairs for a chat page; an image is an ``<img>`` with its data before the question."""
-        pairs: list[list[str | None]] = []
-        for i, (_, message) in enumerate(self.messages[self.offset :]):
-            if i % 2:
-                pairs[-1][1] = message
-            elif isinstance(message, tuple):
-                shown = ""
-                for image in _images(message):
-                    data = self.process_image(image, "Default", image_format="JPEG")
-                    shown += f'<img src="data:image/jpeg;base64,{data}" alt="user upload image" />'
-                pairs.append([shown + message[0].replace(DEFAULT_IMAGE_TOKEN, "").strip(), None])
-            else:
-                pairs.append([message, None])
-        return pairs
 
     def copy(self) -> Conversation:
         """The same conversation with messages of its own; every other field is kept, the tokenizer by reference."""
         return dataclasses.replace(self, messages=[[role, message] for role, message in self.messages])
 
-    def dict(self) -> dict[str, Any]:
-        """What web pages log: system, roles, messages (their texts only), offset, sep, sep2."""
-        return {
-            "system": self.system,
-            "roles": self.roles,
-            "messages": [[role, _text(message)] for role, message in self.messages],
-            "offset": self.offset,
-            "sep": self.sep,
-            "sep2": self.sep2,
-        }
-
     def _turns(self) -> list[Turn]:
-        """The messages as texts, with the image of a first tuple message put where the template wants it."""
+        """The messages as texts, with the image of a first tuple message where the template expects it."""
         first, second = self.roles[0], self.roles[1]
         turns = [
-            Turn(role, _text(message) or "", i >= self.offset and (i % 2 == 1 if first == second else role == second))
+            Turn(role, text_of(message) or "", i >= self.offset and (i % 2 == 1 if first == second else role == second))
             for i, (role, message) in enumerate(self.messages)
         ]
         if not self.messages or not isinstance(self.messages[0][1], tuple):
             return turns
         text = turns[0].text
-        if len(_images(self.messages[0][1])) > 1 and text.startswith(DEFAULT_IMAGE_TOKEN):
+        if len(images_of(self.messages[0][1])) > 1 and text.startswith(DEFAULT_IMAGE_TOKEN):
             return turns
         text = text.replace(DEFAULT_IMAGE_TOKEN, "").strip()
         if "mmtag" in self.version:
@@ -162,28 +90,7 @@ class Conversation:
         return [turns[0]._replace(text=f"{DEFAULT_IMAGE_TOKEN}\n{text}"), *turns[1:]]
 
 
-def _text(message: Any) -> str | None:
-    return message[0] if isinstance(message, tuple) else message
-
-
-def _images(message: tuple[Any, ...]) -> list[Any]:
-    return message[1] if isinstance(message[1], list) else [message[1]]
-
-
-def _pad_to_square(image: Any) -> Any:
-    """The image in the middle of a square filled with CLIP's mean colour."""
-    from PIL import Image
-
-    width, height = image.size
-    if width == height:
-        return image
-    side = max(width, height)
-    square = Image.new("RGB", (side, side), (122, 116, 104))
-    square.paste(image.convert("RGB"), ((side - width) // 2, (side - height) // 2))
-    return square
-
-
-# The texts below are what released checkpoints were trained with: odd wording and missing spaces included.
+# Released checkpoints were trained with these texts, including their odd wording and missing spaces.
 
 _CURIOUS = "A chat between a curious {0} and an artificial intelligence assistant. "
 _POLITE = _CURIOUS + "The assistant gives helpful, detailed, and polite answers to the {0}'s questions."
@@ -347,9 +254,17 @@ conv_templates: dict[str, Conversation] = {
     "gemma_instruct": conv_gemma_instruct,
 }
 
-# Words in a name and the template they mean; the first that is found counts.
+
+def find_template(name: str) -> Conversation:
+    """A new conversation in the template of this name. Raises UsageError for an unknown one."""
+    if name not in conv_templates:
+        raise UsageError(f"There is no conversation template '{name}'. The names are: {', '.join(conv_templates)}.")
+    return conv_templates[name].copy()
+
+
+# Patterns in a name and their templates; the first match counts.
 # Source: haotian-liu/LLaVA@c121f04 llava/eval/run_llava.py; Llama 3 and Qwen, which it does not know, are added, and
-# "mpt" has to begin a word, so that "prompt" is not taken for one.
+# "mpt" has to begin a word, so that "prompt" does not match.
 _NAME_RULES = (
     (r"llama[-_]?3(?!\d)", "llava_llama_3"),
     (r"llama-2", "llava_llama_2"),
@@ -369,7 +284,7 @@ _FAMILIES = {
     "gemma": "gemma_instruct",
 }
 
-# Vocabularies that belong to one family of language models, with the rows that converters add at the end.
+# Vocabulary sizes of one family of language models, including the rows that converters append.
 _VOCABULARIES = (
     (range(64000, 64256), "chatml_direct"),  # Yi
     (range(128256, 128768), "llava_llama_3"),
@@ -379,13 +294,12 @@ _END_TOKENS = {128001: "llava_llama_3", 128009: "llava_llama_3", 151643: "qwen_1
 
 
 def template_name(model_name: str, config: Any = None) -> str:
-    """The key in ``conv_templates`` that a checkpoint talks in.
+    """The key in ``conv_templates`` of a checkpoint's template.
 
-    ``config``: its config.json as a dict or an object, or None. Asked in this order: its own
-    ``conversation_template``; the kind of language model; the vocabulary and the token that ends an answer; the name of
-    the language model it was made from; then, of the checkpoint's own name ``model_name``, what the original reads into
-    it; last, whether it has the projector of 1.5 and later. Raises CheckpointError for an unknown
-    ``conversation_template``.
+    ``config``: its config.json as a dict or an object, or None. Decided by the first of these that is known: its own
+    ``conversation_template``; the language model's type; the vocabulary's size and the end token; the name of the base
+    language model; the checkpoint's own name ``model_name``, by the original's rules; whether it has the MLP projector
+    of 1.5 and later. Raises CheckpointError for an unknown ``conversation_template``.
     """
     chosen = _read(config, "conversation_template")
     if chosen is not None:
@@ -423,7 +337,7 @@ def _from_tokens(config: Any) -> str | None:
 
 
 def _from_name(path: str) -> str | None:
-    """The template that the last parts of a path speak of, or None."""
+    """The template that the last part of a path names, or None."""
     parts = path.lower().replace("\\", "/").strip("/").split("/")
     name = "_".join(parts[-2:]) if parts[-1].startswith("checkpoint-") else parts[-1]
     return next((template for words, template in _NAME_RULES if re.search(words, name)), None)

@@ -1,8 +1,7 @@
-"""A prompt as the model gets it: its text, and each token with its position, its id and its piece.
+"""A prompt as the model is given it: its text, and each token with its position, id and vocabulary entry.
 
-The conversation is built, the images are planned and the prompt is rendered by the code that answers questions, so a
-listing shows what is sent and not a second opinion on it. Reads config.json, the tokenizer and the names of tensors;
-no weights.
+The prompt comes from ``prepare``, the function that every answer uses. Reads config.json, the tokenizer and the names
+of tensors, but no weights.
 """
 
 from __future__ import annotations
@@ -11,47 +10,50 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llava.answer import place_images, start_conversation
+from llava.answer import write_chat
+from llava.backends.preparation import prepare
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import UsageError
-from llava.image.geometry import plan_images
 from llava.image.source import LoadedImage
 from llava.model.checkpoint import LoadedModel
 from llava.model.checkpoint_reader import open_checkpoint
 from llava.model.sources import DEFAULT_MODEL
-from llava.prompt import ESCAPE, Prompt, escape_image_tokens, render
+from llava.prompt import ESCAPE, Prompt
+from llava.sampling import Sampling
 from llava.text import find_flaw
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A token of the prompt, or all positions of an image; ``token`` is None for an image."""
+    """A token of the prompt, or all positions of one image, whose ``token`` is None."""
 
     position: int  # the first, in the merged prompt
     num_positions: int
     token: int | None
     piece: str
-    is_target: bool  # whether the loss sees it
+    is_target: bool  # whether it counts in the loss
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Everything that is sent for a conversation."""
+    """The prompt of a conversation, as text and as tokens."""
 
     template: str
-    text: str  # with ``<image>`` at each image's place
+    text: str  # with ``<image>`` for each image
     entries: tuple[Entry, ...]
     num_positions: int
     context_tokens: int
-    kept_positions: int  # fewer than num_positions only where the checkpoint cuts long prompts
+    kept_positions: int  # fewer than num_positions only if the checkpoint truncates long prompts
     is_supervised: bool  # whether it was rendered as a training sample
 
     @property
     def num_image_positions(self) -> int:
+        """Positions of all images together."""
         return sum(entry.num_positions for entry in self.entries if entry.token is None)
 
     @property
     def num_targets(self) -> int:
+        """Tokens that count in the loss."""
         return sum(entry.is_target for entry in self.entries)
 
     def as_dict(self) -> dict[str, Any]:
@@ -83,10 +85,10 @@ def list_prompt(
     template: str | None = None,
     vision_tower: str | None = None,
 ) -> Listing:
-    """What is sent for the questions, with the answers that were given so far; the images go with the first question.
+    """The prompt of a chat: its questions, with the answers so far; the images belong to the first question.
 
-    With an answer to every question it is the training sample, whose targets are marked. ``model`` None is the embedded
-    model. Raises CheckpointError, UsageError, and ContextTooLong for what would be refused when it is asked.
+    With an answer to every question it is a training sample, whose targets are marked. ``model``: None is the embedded
+    model. Raises CheckpointError, UsageError, and ContextTooLong for a prompt that does not fit.
     """
     if not len(questions) - 1 <= len(answers) <= len(questions):
         raise UsageError(
@@ -100,31 +102,22 @@ def list_prompt(
             raise UsageError(f"The text {text[:40]!r} {flaw}.")
     opened = open_checkpoint(model or DEFAULT_MODEL, vision_tower=vision_tower)
     spec, tokenizer = opened.spec, opened.load_tokenizer()
-    # Its model has names and shapes but no weights, and nothing below asks for any.
+    # The model is on the meta device: names and shapes without weights.
     loaded = LoadedModel(
         tokenizer, opened.model, opened.load_processor(), spec, spec.context_tokens, template or opened.template
     )
-    conversation = start_conversation(loaded, template)
-    for i, question in enumerate(questions):
-        message = place_images(loaded, question, 0 if i else len(images))
-        conversation.append_message(conversation.roles[0], message)
-        conversation.append_message(
-            conversation.roles[1], escape_image_tokens(answers[i]) if i < len(answers) else None
-        )
+    replies: list[str | None] = [*answers, *[None] * (len(questions) - len(answers))]
+    num_images = [len(images), *[0] * (len(questions) - 1)]
+    conversation = write_chat(loaded, zip(questions, num_images, replies, strict=True), template)
     is_supervised = len(answers) == len(questions)
-    config = opened.model.config
-    cuts = bool(getattr(config, "truncate_to_model_max_length", False))
-    positions = [plan.num_positions for plan in plan_images([one.size for one in images], spec.tiling)]
-    limit_tokens = None if cuts else spec.context_tokens
-    prompt = render(conversation, tokenizer, positions, limit_tokens=limit_tokens, supervise=is_supervised)
-    longest = (cuts and getattr(config, "tokenizer_model_max_length", None)) or prompt.num_positions
+    prepared = prepare(loaded, conversation, images, Sampling(), supervise=is_supervised)
     return Listing(
         template=loaded.template,
         text=conversation.get_prompt().replace(ESCAPE, ""),
-        entries=tuple(_list_entries(prompt, positions, tokenizer)),
-        num_positions=prompt.num_positions,
+        entries=tuple(_list_entries(prepared.prompt, prepared.positions, tokenizer)),
+        num_positions=prepared.prompt.num_positions,
         context_tokens=spec.context_tokens,
-        kept_positions=min(longest, prompt.num_positions),
+        kept_positions=prepared.prompt_tokens,
         is_supervised=is_supervised,
     )
 

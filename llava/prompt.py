@@ -1,8 +1,8 @@
 """From a conversation to token ids and back to text: the one tokenizing path of inference and training.
 
-A conversation is rendered once to text, cut at its image slots, and each stretch is tokenized by itself, as the
-original does; what training learns is read off the tokens' places in that text. So the ids are always those of
-``tokenizer_image_token(conversation.get_prompt(), tokenizer)``, and both sides see the same. No torch at import.
+A conversation is rendered once to text, split at its image slots, and each stretch is tokenized separately, as in the
+original; the labels follow from the tokens' offsets in that text. So the ids are always those of
+``tokenizer_image_token(conversation.get_prompt(), tokenizer)``, in training and inference alike. No torch at import.
 
 Source: haotian-liu/LLaVA@c121f04 llava/mm_utils.py (tokenizer_image_token), llava/train/train.py (the targets).
 """
@@ -27,26 +27,25 @@ from llava.constants import (
 from llava.conversation import Conversation, SeparatorStyle
 from llava.errors import ContextTooLong, UsageError
 
-# Stands inside what a person typed where that would otherwise read as markup, and is never part of the text: Unicode
-# keeps this code point out of everything that is exchanged. Source: Unicode Standard 15.0, section 23.7.
+# Inserted into user text that would otherwise read as markup, and never part of the text itself: Unicode reserves this
+# noncharacter for internal use. Source: Unicode Standard 15.0, section 23.7.
 ESCAPE = "\ufdd0"
 _MARKUP = re.compile(r"<(?=[^\s<>]+>)|\[(?=/?[A-Z_]+\])")
 
 
 def escape_image_tokens(user_text: str) -> str:
-    """The text as a message in which nothing is an image slot or a special token, whatever it says.
+    """The text as a message in which nothing is read as an image slot or a special token.
 
-    An invisible ESCAPE is put into everything of the form ``<...>`` and ``[INST]``. ``render`` and
-    ``tokenizer_image_token`` take it out again, so ordinary text keeps exactly its ids; only where the text would have
-    become one of the tokenizer's added tokens are its characters tokenized apart. (A slow tokenizer, which does not say
-    where its tokens stand, keeps the ids of the ESCAPE itself at such a place.) Escaping twice changes nothing.
-    Markup that is no token, such as ``USER:``, cannot be told from the user's words.
+    ESCAPE is inserted into everything of the form ``<...>`` and ``[INST]``. ``render`` and ``tokenizer_image_token``
+    remove it, so ordinary text keeps its ids; only text that would have become one of the tokenizer's added tokens is
+    tokenized in pieces. (A slow tokenizer, which has no offsets, keeps the ids of ESCAPE itself there.) Escaping is
+    idempotent. Markup that is not a token, such as ``USER:``, cannot be distinguished from the user's words.
     """
     return _MARKUP.sub(lambda found: found[0] + ESCAPE, user_text.replace(ESCAPE, ""))
 
 
 def keep_needed_escapes(text: str, tokenizer: Any) -> str:
-    """The text for a reader that knows no ESCAPE: it stays only inside what would else be one of the added tokens."""
+    """The text for an external tokenizer: ESCAPE is kept only inside what would otherwise be an added token."""
     slot = DEFAULT_IMAGE_TOKEN
     return slot.join(_without_escapes(stretch, None, tokenizer)[0] for stretch in split_at_images(text))
 
@@ -67,13 +66,13 @@ def split_at_images(text: str) -> list[str]:
 def tokenizer_image_token(
     prompt: str, tokenizer: Any, image_token_index: int = IMAGE_TOKEN_INDEX, return_tensors: str | None = None
 ) -> Any:
-    """Token ids of a prompt with ``image_token_index`` in each ``<image>``'s place.
+    """Token ids of a prompt with ``image_token_index`` for each ``<image>``.
 
     A list, or for ``return_tensors="pt"`` a 1-D int64 tensor; ValueError for any other value. Each stretch between
-    images is tokenized by itself; where they begin with the tokenizer's BOS, the first keeps it and the others lose it.
-    Two differences from the original. There the others lose their first id even if it is no BOS. And a stretch that
-    begins with a blank is given to a tokenizer that swallows that blank, as Transformers' Llama tokenizers do, with one
-    blank more, because sentencepiece, and so the original, kept it.
+    images is tokenized separately; if stretches begin with the tokenizer's BOS, only the first keeps it. Differences
+    from the original: there, the others lose their first id even if it is not BOS; and for a tokenizer that drops a
+    leading blank, as Transformers' Llama tokenizers do, a second blank is added, because sentencepiece, and so the
+    original, kept it.
     """
     ids, _ = _encode(prompt, tokenizer, image_token_index)
     if return_tensors is None:
@@ -86,10 +85,9 @@ def tokenizer_image_token(
 
 
 def find_closings(conversation: Conversation, tokenizer: Any) -> tuple[list[str], list[int]]:
-    """The texts and the token ids that close an answer in the conversation's template.
+    """The texts and the token ids that end an answer in the conversation's template.
 
-    A separator that is one token of its own is an id (its text may never show in the stream), else it is looked for in
-    the text.
+    A separator that is an added token is an id, since its text may never appear in the stream; any other is a text.
     """
     ids = list(conversation.stop_token_ids or ())
     texts = []
@@ -106,9 +104,9 @@ def find_closings(conversation: Conversation, tokenizer: Any) -> tuple[list[str]
 
 @dataclass(frozen=True)
 class Prompt:
-    """Token ids with IMAGE_TOKEN_INDEX for each image, and how long they are once the images are merged in.
+    """Token ids with IMAGE_TOKEN_INDEX for each image, and the merged length in positions.
 
-    ``labels`` is as long as ``input_ids``: the id where the loss looks, IGNORE_INDEX elsewhere; None at inference.
+    ``labels`` is as long as ``input_ids``: the id of each target, IGNORE_INDEX elsewhere; None at inference.
     """
 
     input_ids: tuple[int, ...]
@@ -117,7 +115,7 @@ class Prompt:
 
     @property
     def num_images(self) -> int:
-        """Slots in ``input_ids``. A cut prompt may have fewer than its conversation; the other images are unused."""
+        """Image slots in ``input_ids``."""
         return self.input_ids.count(IMAGE_TOKEN_INDEX)
 
 
@@ -128,48 +126,64 @@ def render(
     *,
     limit_tokens: int | None,
     supervise: bool = False,
-    cut: bool = False,
 ) -> Prompt:
-    """The conversation as token ids, its merged length known before any pixel is made.
+    """The conversation as token ids, its merged length known before any pixel is read.
 
-    ``num_positions_per_image``: what each image takes, in the order of the slots. ``limit_tokens``: what the model's
-    context holds, merged. A longer prompt raises ContextTooLong, or with ``cut`` loses its right end, as the original
-    did in silence: ``num_positions`` is then ``limit_tokens``, slots that would begin beyond it are gone, and the last
-    image may fit only in part.
+    ``num_positions_per_image``: positions of each image, in the order of the slots. ``limit_tokens``: the size of the
+    model's context in positions; None is no limit.
 
-    ``supervise`` makes labels. Targets are the tokens that hold a character of the model's words
-    (``Conversation.pieces``), so the closing separator too, and the lone blank token that some answers begin with after
-    ``ASSISTANT:``, since prompts end at the colon; and the tokens of ``Conversation.always_targets``. It needs a fast
-    tokenizer.
+    ``supervise`` adds labels. Targets are the tokens that hold a character of the model's words
+    (``Conversation.pieces``), including the closing separator and the lone blank token with which some answers begin
+    after ``ASSISTANT:``, since prompts end at the colon; and the tokens of ``Conversation.always_targets``. It requires
+    a fast tokenizer.
 
-    Raises UsageError when slots and images disagree, or when there is nothing to learn.
+    Raises UsageError when slots and images differ in number, or when there is nothing to learn; ContextTooLong for more
+    positions than ``limit_tokens``.
     """
     pieces = conversation.pieces()
     text = "".join(piece.text for piece in pieces)
-    num_slots = len(split_at_images(text)) - 1
-    if num_slots != len(num_positions_per_image):
-        raise UsageError(
-            f"The conversation has {num_slots} {DEFAULT_IMAGE_TOKEN}, but there are {len(num_positions_per_image)} "
-            "images. Each image needs one place in the text."
-        )
+    _check_slots("conversation", len(split_at_images(text)) - 1, len(num_positions_per_image))
     spoken = None
     if supervise:
         spoken = b"".join((b"\1" if piece.spoken else b"\0") * len(piece.text) for piece in pieces)
         if not any(spoken):
             raise UsageError("The conversation holds no answer that is known to be the model's: nothing to learn.")
     ids, labels = _encode(text, tokenizer, IMAGE_TOKEN_INDEX, spoken, conversation.always_targets)
-    num_positions = len(ids) - num_slots + sum(num_positions_per_image)
-    if limit_tokens is not None and num_positions > limit_tokens:
-        if not cut:
-            remedy = say_how_many_fit(len(ids) - num_slots, num_positions_per_image, limit_tokens)
-            raise ContextTooLong(num_positions, limit_tokens, remedy)
-        num_kept = _count_kept(ids, num_positions_per_image, limit_tokens)
-        ids, labels, num_positions = ids[:num_kept], labels[:num_kept], limit_tokens
+    num_positions = _count_positions(ids, num_positions_per_image, limit_tokens)
     return Prompt(tuple(ids), tuple(labels) if supervise else None, num_positions)
 
 
-def say_how_many_fit(num_text_tokens: int, num_positions_per_image: Sequence[int], limit_tokens: int) -> str:
-    """What to do about a prompt that is too long: how many of its images fit beside its text and one new token."""
+def encode_text(
+    text: str, tokenizer: Any, num_positions_per_image: Sequence[int], *, limit_tokens: int | None
+) -> Prompt:
+    """A finished prompt, with ``<image>`` for each image, as token ids. Arguments and errors as those of ``render``."""
+    ids = tokenizer_image_token(text, tokenizer)
+    _check_slots("prompt", ids.count(IMAGE_TOKEN_INDEX), len(num_positions_per_image))
+    if not ids:
+        raise UsageError("The prompt is empty.")
+    return Prompt(tuple(ids), None, _count_positions(ids, num_positions_per_image, limit_tokens))
+
+
+def _check_slots(what: str, num_slots: int, num_images: int) -> None:
+    if num_slots != num_images:
+        raise UsageError(
+            f"The {what} has {num_slots} {DEFAULT_IMAGE_TOKEN}, but there are {num_images} images. "
+            "Each image needs one place in the text."
+        )
+
+
+def _count_positions(ids: Sequence[int], num_positions_per_image: Sequence[int], limit_tokens: int | None) -> int:
+    """The merged length. Raises ContextTooLong above ``limit_tokens``."""
+    num_text_tokens = len(ids) - len(num_positions_per_image)
+    num_positions = num_text_tokens + sum(num_positions_per_image)
+    if limit_tokens is not None and num_positions > limit_tokens:
+        remedy = _say_how_many_fit(num_text_tokens, num_positions_per_image, limit_tokens)
+        raise ContextTooLong(num_positions, limit_tokens, remedy)
+    return num_positions
+
+
+def _say_how_many_fit(num_text_tokens: int, num_positions_per_image: Sequence[int], limit_tokens: int) -> str:
+    """The remedy for a prompt that is too long: how many of its images fit beside its text and one new token."""
     num_images, room = len(num_positions_per_image), limit_tokens - num_text_tokens - 1
     if not num_images or room < 0:
         alone = f"The text alone takes {num_text_tokens} of them. " if num_images else ""
@@ -182,17 +196,6 @@ def say_how_many_fit(num_text_tokens: int, num_positions_per_image: Sequence[int
     return f"{which} of the {num_images} images would fit. Shorten the text or use fewer or smaller images."
 
 
-def _count_kept(ids: Sequence[int], num_positions_per_image: Sequence[int], limit_tokens: int) -> int:
-    """How many ids begin before position ``limit_tokens`` of the merged sequence."""
-    sizes = iter(num_positions_per_image)
-    position = 0
-    for i, token in enumerate(ids):
-        if position >= limit_tokens:
-            return i
-        position += next(sizes) if token == IMAGE_TOKEN_INDEX else 1
-    return len(ids)
-
-
 def _encode(
     text: str,
     tokenizer: Any,
@@ -200,9 +203,9 @@ def _encode(
     spoken: bytes | None = None,
     always_targets: Iterable[str] = (),
 ) -> tuple[list[int], list[int]]:
-    """Ids of a text with image slots; with ``spoken``, a byte for each character, labels as well (else an empty list).
+    """Ids of a text with image slots, and labels if ``spoken`` is given, a byte for each character.
 
-    The one place where a prompt becomes ids.
+    Every prompt becomes ids here.
     """
     ids: list[int] = []
     labels: list[int] = []
@@ -247,7 +250,7 @@ def _encode_stretch(
             continue
         ids.append(token)
         if said is not None:
-            # A token without characters was added by the tokenizer, or stands for blanks trimmed from its span.
+            # A token without characters was added by the tokenizer, or is a blank trimmed from its span.
             begin = last_end if begin == end else begin
             labels.append(token if held in always_targets or 1 in said[begin:end] else IGNORE_INDEX)
         last_end = max(last_end, end)
@@ -255,9 +258,9 @@ def _encode_stretch(
 
 
 def _without_escapes(stretch: str, spoken: bytes | None, tokenizer: Any) -> tuple[str, bytes | None, bool]:
-    """The stretch and ``spoken`` without the ESCAPEs that part nothing, and whether one is left.
+    """The stretch and ``spoken`` without unneeded ESCAPEs, and whether one is left.
 
-    Those that stay stand inside what would otherwise be read as one of the tokenizer's added tokens.
+    An ESCAPE is needed inside what would otherwise be read as one of the tokenizer's added tokens.
     """
     places = [i for i, character in enumerate(stretch) if character != ESCAPE]
     plain = "".join(stretch[i] for i in places)
@@ -276,21 +279,21 @@ def _without_escapes(stretch: str, spoken: bytes | None, tokenizer: Any) -> tupl
 
 
 def _swallows_a_blank(tokenizer: Any) -> bool:
-    """Whether the tokenizer gives ``" a"`` the ids of ``"a"`` though it keeps a second blank.
+    """Whether the tokenizer drops one leading blank: ``" a"`` has the ids of ``"a"``, but ``"  a"`` has not.
 
-    Source: transformers 5.23 models/llama/tokenization_llama.py, whose Metaspace adds its blank only where none is.
+    Source: transformers 5.23 models/llama/tokenization_llama.py, whose Metaspace adds a blank only if there is none.
     """
     none, one, two = (list(tokenizer(blanks + "a").input_ids) for blanks in ("", " ", "  "))
     return none == one != two
 
 
 class TextStream:
-    """Token ids in, text out, as early as it is certain.
+    """Incremental detokenization: token ids in, text out as soon as it is final.
 
-    Joined, what ``feed`` and ``finish`` return is what the tokenizer makes of all ids at once, without special tokens:
-    blanks included, and never with half a character. Each token costs the same, however long the text is. With
-    ``stop``, the text ends before the first place where one of these strings begins, wherever the tokens' borders
-    are; ``stopped`` then turns true, ``stop_text`` is that string, and whatever follows is not said.
+    The concatenated results of ``feed`` and ``finish`` equal the tokenizer's text for all ids at once, without special
+    tokens, and no result ends within a character. The cost per token is constant. With ``stop``, the text ends before
+    the first occurrence of one of these strings, across token boundaries too; ``stopped`` is then true, ``stop_text``
+    that string, and all further text is dropped. Raises UsageError for an empty stop string.
     """
 
     def __init__(self, tokenizer: Any, stop: Iterable[str] = ()) -> None:
@@ -300,14 +303,14 @@ class TextStream:
         self._stop = tuple(stop)
         if not all(self._stop):
             raise UsageError("A stop string is empty; it would end every text at once.")
-        # The ids are decoded in a sliding window: those of the last text that came out, for the blank between the
-        # two, then those that have made no whole character yet.
+        # The ids are decoded in a sliding window: those of the last text returned, which decide about a blank between
+        # the two, then those that do not form a complete character yet.
         self._before: list[int] = []
         self._waiting: list[int] = []
-        self._held = ""  # text that may be the beginning of a stop string
+        self._held = ""  # text that may be the start of a stop string
 
     def feed(self, ids: int | Iterable[int]) -> str:
-        """The text that is certain now and has not been said."""
+        """The text that has become final with these ids."""
         certain = []
         for token in (ids,) if isinstance(ids, int) else ids:
             if self.stopped:
@@ -317,10 +320,10 @@ class TextStream:
         return "".join(certain)
 
     def finish(self, *, is_cut: bool = False) -> str:
-        """The rest, after the last token: half characters as U+FFFD, and what only began like a stop string.
+        """The rest, after the last token: incomplete characters as U+FFFD, and text held back for a stop string.
 
-        ``is_cut``: more tokens would have come, so a character of which only the first bytes are there is left out.
-        U+FFFD that the tokens themselves say stays.
+        ``is_cut``: the answer was cut, so a trailing incomplete character is left out. U+FFFD that the tokens encode is
+        kept.
         """
         if self.stopped:
             return ""
@@ -330,12 +333,12 @@ class TextStream:
         return rest + self._release()
 
     def _release(self) -> str:
-        """What was held back as the beginning of a stop string, which it now is not."""
+        """The text that was held back as the possible start of a stop string."""
         held, self._held = "" if self.stopped else self._held, ""
         return held
 
     def _decode_whole(self) -> str:
-        """What the waiting ids add, without a character that their last bytes only begin."""
+        """The text of the waiting ids, without a trailing incomplete character."""
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         decoder.decode(b"".join(map(self._spell, self._waiting)))
         num_missing = len(decoder.getstate()[0])
@@ -348,12 +351,12 @@ class TextStream:
         return text.removesuffix("\ufffd") if num_missing else text
 
     def _spell(self, token: int) -> bytes:
-        """A token's bytes, which need not be whole characters."""
+        """A token's bytes, which may be part of a character."""
         text = self._decode([token])
         if "\ufffd" not in text:
             return text.encode()
         piece = self._tokenizer.convert_ids_to_tokens(token)
-        byte = re.fullmatch("<0x([0-9A-F]{2})>", piece)  # sentencepiece's way, and below it GPT-2's
+        byte = re.fullmatch("<0x([0-9A-F]{2})>", piece)  # sentencepiece's notation; below, GPT-2's
         if byte is not None:
             return bytes.fromhex(byte[1])
         values = _byte_values()
@@ -362,24 +365,24 @@ class TextStream:
         return text.encode()
 
     def _decode_waiting(self, *, is_end: bool) -> str:
-        """What the waiting ids add to the text; nothing while they end within a character, unless ``is_end``."""
+        """The text of the waiting ids; "" while they end within a character, unless ``is_end``."""
         before = self._decode(self._before)
         text = self._decode(self._before + self._waiting)
-        # An invalid byte can spoil the characters decoded with it, those already said too: then it stands alone.
+        # An invalid byte can change the decoding of its neighbours, even of returned ones: then it is decoded alone.
         added = text[len(before) :] if text.startswith(before) else self._decode(self._waiting)
         if added.endswith("\ufffd") and not is_end:
             return ""
         if added:
             self._before, self._waiting = self._waiting, []
         elif is_end:
-            self._waiting = []  # special tokens, which say nothing
+            self._waiting = []  # special tokens, which have no text
         return added
 
     def _decode(self, ids: list[int]) -> str:
         return self._tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
     def _say(self, added: str) -> str:
-        """``added`` behind what is held back, up to a stop string or what may become one."""
+        """The held text and ``added``, up to a stop string or the possible start of one."""
         text = self._held + added
         found = [(place, word) for word in self._stop if (place := text.find(word)) >= 0]
         if found:
@@ -394,7 +397,7 @@ class TextStream:
 
 @functools.cache
 def _byte_values() -> dict[str, int]:
-    """The byte that each character of a byte-level vocabulary stands for.
+    """The byte that each character of a byte-level vocabulary represents.
 
     Source: openai/gpt-2@9b63575 src/encoder.py (bytes_to_unicode).
     """
@@ -403,10 +406,10 @@ def _byte_values() -> dict[str, int]:
     return {chr(byte): byte for byte in shown} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
 
 
-# No character takes more than four bytes, so a longer wait means bytes that are none; then what there is comes out.
+# A character has at most four bytes, so a longer wait means invalid UTF-8, which is then decoded as it is.
 _MAX_WAITING = 16
 
 
 def _overlap(text: str, word: str) -> int:
-    """The length of the longest end of ``text`` that ``word`` begins with, ``word`` as a whole excepted."""
+    """The length of the longest suffix of ``text`` that is a proper prefix of ``word``."""
     return next((n for n in range(min(len(word) - 1, len(text)), 0, -1) if text.endswith(word[:n])), 0)

@@ -1,4 +1,4 @@
-"""Sampling parameters: how an answer's tokens are sampled, and how many there may be. No torch."""
+"""Sampling parameters: how an answer's tokens are chosen, and how many there may be. No torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from llava.errors import UsageError
 from llava.text import find_flaw
 
-# OpenAI's limit; each step has to find that many likeliest tokens.
+# OpenAI's limit; each step has to select that many likeliest tokens.
 MAX_LOGPROBS = 20
 
 
@@ -89,7 +89,7 @@ class Sampling:
         if self.num_beams > 1:
             given = [name for name in _NOT_WITH_BEAMS if getattr(self, name) != getattr(Sampling, name)]
             if given:
-                raise UsageError(f"{given[0]} cannot be had together with {self.num_beams} beams; leave one out.")
+                raise UsageError(f"{given[0]} cannot be combined with {self.num_beams} beams; leave one out.")
 
     def _check_texts(self) -> None:
         for name, texts in (("stop text", self.stop), ("bad word", self.bad_words)):

@@ -1,7 +1,7 @@
-"""How turns become text: one writer for each separator style, and nothing else about a conversation.
+"""How turns become text: one writer for each separator style.
 
-A turn's opening and what its text adds to it are pieces of their own, so that a conversation's pieces, joined, are its
-prompt, and those that are ``spoken`` are what the model has to say in it.
+A turn's header and its text are separate pieces, so that a conversation's pieces, joined, are its prompt, and those
+that are ``spoken`` are what the model has to generate.
 
 Source: haotian-liu/LLaVA@c121f04 llava/conversation.py; LLaVA-VL/LLaVA-NeXT@df17966 llava/conversation.py.
 """
@@ -17,7 +17,7 @@ from llava.errors import UsageError
 
 
 class SeparatorStyle(Enum):
-    """How turns are put together; ``QWEN`` has a name in LLaVA-NeXT and no rendering, there as here."""
+    """How turns are joined; ``QWEN`` is a name without a rendering, as in LLaVA-NeXT."""
 
     SINGLE = auto()
     TWO = auto()
@@ -31,14 +31,14 @@ class SeparatorStyle(Enum):
 
 
 class Piece(NamedTuple):
-    """A stretch of a rendered conversation; ``spoken``: the model learns to say it."""
+    """A stretch of a rendered conversation; ``spoken``: the model learns to generate it."""
 
     text: str
     spoken: bool
 
 
 class Turn(NamedTuple):
-    """A message ready to be rendered; an empty ``text`` is a turn still to be filled."""
+    """A message to be rendered; an empty ``text`` is the turn to be filled."""
 
     role: str
     text: str
@@ -46,7 +46,7 @@ class Turn(NamedTuple):
 
 
 class Template(Protocol):
-    """What the writers read of a conversation."""
+    """The fields of a conversation that the writers read."""
 
     system: str
     roles: Sequence[str]
@@ -57,7 +57,7 @@ class Template(Protocol):
 
 
 def write_turns(conv: Template, turns: list[Turn]) -> list[Piece]:
-    """The pieces of the whole text. Raises UsageError where the style cannot say what is in ``turns``."""
+    """The pieces of the whole text. Raises UsageError if the style cannot express ``turns``."""
     write = _WRITERS.get(conv.sep_style)
     if write is None:
         raise UsageError(f"There is no rendering for the separator style {conv.sep_style.name}.")
@@ -75,7 +75,7 @@ def _write_colons(conv: Template, turns: list[Turn]) -> Iterator[Piece]:
 
 
 def _write_headers(conv: Template, turns: list[Turn]) -> Iterator[Piece]:
-    """MPT and GEMMA: the roles hold all the markup; GEMMA has no system text and insists on alternating roles."""
+    """MPT and GEMMA: the roles contain the markup; GEMMA has no system text and requires alternating roles."""
     if conv.sep_style is SeparatorStyle.MPT:
         yield Piece(conv.system + conv.sep, False)
     for i, turn in enumerate(turns):
@@ -104,16 +104,16 @@ def _write_llama_2(conv: Template, turns: list[Turn]) -> Iterator[Piece]:
         if i % 2:
             yield Piece(f" {turn.text} {_second_sep(conv)}", turn.spoken)
         else:
-            # The tokenizer writes the first <s> itself, so only later questions begin with it.
+            # The tokenizer adds the first <s> itself, so only later questions begin with it.
             system = f"<<SYS>>\n{conv.system}\n<</SYS>>\n\n" if i == 0 and conv.system else ""
             yield Piece(f"{conv.sep if i else ''}[INST] {system}{turn.text} [/INST]", False)
 
 
 def _write_plain(conv: Template, turns: list[Turn]) -> Iterator[Piece]:
-    """Texts and separators alone. With one separator, an answered turn is a caption: ``<image>caption``.
+    """PLAIN: texts and separators without roles. With one separator, an answered turn is a caption: ``<image>caption``.
 
-    The original fails on that second message; the text is the one its first training stage makes of such a sample,
-    which keeps only the image of the question.
+    The original fails on that second message; the text is that of a sample in its first training stage, which keeps
+    only the image of the question.
     Source: haotian-liu/LLaVA@c121f04 llava/train/train.py, preprocess_plain.
     """
     yield Piece(conv.system, False)
@@ -133,10 +133,10 @@ def _write_plain(conv: Template, turns: list[Turn]) -> Iterator[Piece]:
 
 
 def _write_llama_3(conv: Template, turns: list[Turn]) -> Iterator[Piece]:
-    """Llama 3's chat template, which needs no tokenizer; one in ``conv.tokenizer`` brings its own template instead.
+    """Llama 3's chat template, which needs no tokenizer; the template of ``conv.tokenizer`` is used instead if set.
 
     A conversation that does not end with an answer gets the header of the next one. (LLaVA-NeXT writes it after a
-    finished conversation too, which training would then have to cut off again.)
+    finished conversation too, and training would have to remove it.)
     Source: meta-llama/Meta-Llama-3-8B-Instruct tokenizer_config.json, chat_template.
     """
     said = [Turn("system", conv.system, False), *(turn for turn in turns if turn.text)]
@@ -151,7 +151,7 @@ def _write_llama_3(conv: Template, turns: list[Turn]) -> Iterator[Piece]:
         told = [{"role": turn.role, "content": turn.text} for turn in said]
         text = conv.tokenizer.apply_chat_template(told, tokenize=False, add_generation_prompt=is_open)
         if text != "".join(piece.text for piece in pieces):
-            # Another template than Llama 3's: its text counts, and nothing tells which of it is an answer.
+            # A template other than Llama 3's: its text is used, and which part of it is an answer is unknown.
             pieces = [Piece(text, False)]
     yield from pieces
 

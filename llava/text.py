@@ -1,8 +1,8 @@
-"""Text that comes from outside and text that goes there: what is wrong with it, and how it is written without loss.
+"""Validation of input text, and output that no encoding or terminal can corrupt.
 
-Text from outside (questions, stop strings, names) is refused where it holds half of a surrogate pair, which is how
-Python passes on bytes that are not UTF-8, or U+0000: no tokenizer takes the one, no text has the other. Text to the
-outside is escaped where the stream's encoding has no character for it, and where a terminal would obey it.
+Input (questions, stop strings, names) is refused if it contains a lone surrogate, which is how Python represents bytes
+that are not UTF-8 and which no tokenizer accepts, or U+0000. Output is escaped where the stream's encoding lacks a
+character, and where a terminal would interpret it as a control sequence.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from typing import Any, TextIO
 
 _NO_TEXT = re.compile("[\ud800-\udfff\0]")
 
-# What a terminal obeys instead of showing: C0 and C1 controls, without tab and line feed, and what turns the order of
-# characters around (CVE-2021-42574). A carriage return lets a line be written over.
+# Characters that a terminal interprets: C0 and C1 controls except tab and line feed, and bidirectional overrides
+# (CVE-2021-42574). A carriage return would let a line be overwritten.
 _SHORT = {0x09: "\\t", 0x0A: "\\n"}
 _BREAKS = re.compile("[\t\n\u2028\u2029]")
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def find_flaw(text: str) -> str | None:
-    """What makes this no text, as the rest of a sentence; None if nothing does."""
+    """Why this is not valid text, as the predicate of a sentence; None for valid text."""
     found = _NO_TEXT.search(text)
     if found is None:
         return None
@@ -37,9 +37,9 @@ def find_flaw(text: str) -> str | None:
 
 
 def make_visible(text: str) -> str:
-    r"""The text with control characters as ``\x1b`` or ``\u202e``: a terminal shows it and obeys nothing in it.
+    r"""The text with control characters escaped as ``\x1b`` or ``\u202e``, which is safe to print on a terminal.
 
-    Tabs and line feeds stay.
+    Tabs and line feeds are kept.
     """
     return _CONTROLS.sub(lambda found: _escape(ord(found[0])), text)
 
@@ -57,7 +57,7 @@ def _escape(code: int) -> str:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a person sees what is written there."""
+    """Whether the stream is an open terminal."""
     try:
         return stream is not None and stream.isatty()
     except ValueError:  # it is closed
@@ -65,7 +65,7 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 def for_stream(text: str, stream: TextIO | None) -> str:
-    """The text as that stream can take it: visible on a terminal, and with escapes for what its encoding has not."""
+    """The text as the stream can print it: escaped for a terminal, and where the encoding lacks a character."""
     if is_terminal(stream):
         text = make_visible(text)
     encoding = getattr(stream, "encoding", None) or "utf-8"
@@ -73,17 +73,17 @@ def for_stream(text: str, stream: TextIO | None) -> str:
 
 
 def is_unicode(stream: TextIO | None) -> bool:
-    """Whether every character can be written there."""
+    """Whether the stream's encoding has every character."""
     encoding = (getattr(stream, "encoding", None) or "utf-8").lower().replace("_", "-")
     return encoding.startswith(("utf-", "utf8"))
 
 
 def open_streams() -> bool:
-    """Makes the standard streams fit for any text; returns whether standard output was open.
+    """Makes the standard streams accept any text; returns whether standard output was open.
 
-    What an encoding cannot write is escaped, what is read and is not valid comes as surrogates, for ``find_flaw``. A
-    stream that is closed becomes an empty one: None in its place would make ``print(file=sys.stderr)`` write to
-    standard output, and the next file opened would get its number.
+    Output that the encoding lacks is escaped; invalid input is decoded to surrogates, for ``find_flaw``. A closed
+    stream is replaced by an empty one: with None, ``print(file=sys.stderr)`` would write to standard output, and the
+    next file opened would get the closed stream's number.
     """
     had_output = sys.stdout is not None
     for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
@@ -91,7 +91,7 @@ def open_streams() -> bool:
         if stream is None:
             with contextlib.suppress(OSError):
                 os.fstat(number)
-                number = -1  # something else has that number by now
+                number = -1  # another file has this number by now
             handle = os.open(os.devnull, os.O_RDWR)
             if number not in (-1, handle):
                 os.dup2(handle, number)
@@ -104,7 +104,7 @@ def open_streams() -> bool:
 
 
 def write_line(text: str, stream: TextIO | None = None) -> None:
-    """Print a line about the work, by default to standard error; one that nobody can get is no reason to stop."""
+    """Prints a line, by default to standard error; a failure to write it is ignored."""
     stream = sys.stderr if stream is None else stream
     try:
         print(for_stream(text, stream), file=stream, flush=True)
@@ -113,17 +113,17 @@ def write_line(text: str, stream: TextIO | None = None) -> None:
 
 
 class Printer:
-    """Writes an answer to standard output piece by piece, and keeps it if it cannot be written.
+    """Writes an answer to standard output piece by piece, and keeps it in case that fails.
 
-    A reader who left (BrokenPipeError) wants nothing more, so that error is raised. After any other, such as a full
-    disk, the rest is only kept: ``failure`` says why, ``text`` is the whole.
+    Raises BrokenPipeError, since nobody reads a closed pipe. After any other error, such as a full disk, further pieces
+    are only kept: ``failure`` is the reason, ``text`` the whole answer.
     """
 
     def __init__(self, failure: str = "") -> None:
         self.text, self.failure = "", failure
 
     def say(self, piece: str) -> None:
-        """Write a piece and let it be seen at once."""
+        """Writes a piece and flushes it."""
         self.text += piece
         if self.failure:
             return
@@ -137,7 +137,7 @@ class Printer:
 
 
 def give_up(stream: TextIO) -> None:
-    """The stream leads nowhere from here on, so that Python does not fail once more when it closes it."""
+    """Redirects the stream to the null device, so that Python does not fail again when it closes the stream."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from llava.answer import Answer, Sampling, answer, place_images, start_conversation
-from llava.chat import HELP, Chat, run_chat
 from llava.errors import ContextTooLong, UsageError
 from llava.image.source import load_image
 from llava.model.checkpoint import LoadedModel, load_model
+from llava.terminal_chat import HELP, Chat, run_chat
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_ctrl_c_before_the_first_word_leaves_no_turn(
         raise KeyboardInterrupt
 
     chat.show(str(photo))
-    monkeypatch.setattr("llava.chat.answer", interrupt)
+    monkeypatch.setattr("llava.terminal_chat.answer", interrupt)
     type_lines(monkeypatch, "What is it?")
     assert run_chat(chat, []) == 0
     assert capsys.readouterr().out == "\n(stopped)\n"
@@ -167,10 +167,10 @@ def test_a_saved_conversation_is_a_record_of_llavas_data_format(chat: Chat, phot
         ("/save ~nobody-here/chat.txt", "No such file or directory: ~nobody-here/chat.txt"),
         ("/image ~nobody-here/a.png", "a.png"),
         ("/image a\udcff\x1b.png", "There is no file a\\udcff\\x1b.png."),
-        ("/save a\udcff", "What was typed is not valid UTF-8: at 7 it holds the byte 0xff."),
+        ("/save a\udcff", "The input is not valid UTF-8: at 7 it holds the byte 0xff."),
         ("/image -", "No image is read from standard input, where the questions come from: name a file."),
-        ("What\0?", "What was typed holds the character U+0000"),
-        ("What? " * 3000, "/undo takes the last question back"),
+        ("What\0?", "The input holds the character U+0000"),
+        ("What? " * 3000, "/undo removes the last question"),
     ],
 )
 def test_an_error_is_one_sentence_and_the_chat_goes_on(
@@ -199,7 +199,7 @@ def test_ctrl_c_during_a_command_ends_only_that(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("llava.chat.load_image", interrupt)
+    monkeypatch.setattr("llava.terminal_chat.load_image", interrupt)
     type_lines(monkeypatch, "/image a.png", "/clear")
     assert run_chat(chat, []) == 0
     assert capsys.readouterr().out == "\n(stopped)\ncleared\n"
@@ -210,7 +210,7 @@ def test_a_chat_whose_reader_left_ends(chat: Chat, monkeypatch: pytest.MonkeyPat
         raise BrokenPipeError(32, "Broken pipe")
 
     type_lines(monkeypatch, "/help", "/clear")
-    monkeypatch.setattr("llava.chat._say", leave)
+    monkeypatch.setattr("llava.terminal_chat._say", leave)
     with pytest.raises(BrokenPipeError):
         run_chat(chat, [])
 
@@ -219,7 +219,8 @@ def test_an_answer_in_a_chat_is_explained_where_it_is_empty(
     loaded: LoadedModel, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chat = Chat(loaded, Sampling(max_new_tokens=6))
-    monkeypatch.setattr("llava.chat.answer", lambda *_, **__: Answer("", 5, 0, (), 1, True, 0.1, 0.2, "stop", None, 2))
+    empty = Answer("", 5, 0, (), 1, True, 0.1, 0.2, "stop", None, 2)
+    monkeypatch.setattr("llava.terminal_chat.answer", lambda *_, **__: empty)
     type_lines(monkeypatch, "What?")
     assert run_chat(chat, []) == 0
     assert "(The answer is empty: the model ended it at once, with token 2, '</s>'." in capsys.readouterr().out

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from llava.cli import build_parser, main
-from llava.flags import read_bytes
+from llava.commands.quantities import read_bytes
 from tests.tiny_checkpoints import CONFIG, NEXT, write_json
 
 SHORT = ["--max-new-tokens", "6"]
@@ -125,7 +125,7 @@ def test_a_number_of_px_that_is_none_is_named(capsys: pytest.CaptureFixture[str]
     for number in ("0", "-5M", "many", "1e30", "nan"):
         code, _, err = run(capsys, "info", "--image", "x.png", f"--max-image-pixels={number}")
         assert code == 2
-        assert f"'{number}' is no number of px" in err
+        assert f"'{number}' is not a number of pixels" in err
 
 
 def test_several_images_a_data_uri_and_standard_input_are_the_same_images(
@@ -185,14 +185,14 @@ def test_a_size_that_is_none_is_named(capsys: pytest.CaptureFixture[str], size: 
     with pytest.raises(SystemExit) as left:
         main(["ask", "What?", f"--memory={size}"])
     assert left.value.code == 2
-    assert f"'{size}' is no size" in capsys.readouterr().err
+    assert f"'{size}' is not a size" in capsys.readouterr().err
 
 
 def test_a_size_is_written_with_a_unit_or_without_one() -> None:
     sizes = {"12": 12, "1K": 2**10, "1.5g": 3 * 2**29, "2GiB": 2**31, "3mib": 3 * 2**20, "1T": 2**40, "1 GiB": 2**30}
     assert {text: read_bytes(text) for text in sizes} == sizes
     for text in ("1GB", "1iB", "GiB", "1GiBiB", "1e400G"):
-        with pytest.raises(argparse.ArgumentTypeError, match="is no size"):
+        with pytest.raises(argparse.ArgumentTypeError, match="is not a size"):
             read_bytes(text)
 
 
@@ -260,7 +260,7 @@ MISTAKES: list[tuple[list[str], int, str]] = [
     (["ask", "PHOTO", "What?", "--temperature", "warm"], 2, "invalid float value: 'warm'"),
     (["ask", "PHOTO", "What?", "--top-p", "1.5"], 2, "top-p is 1.5"),
     (["ask", "PHOTO", "What?", "--num-beams", "0"], 2, "beams is 0"),
-    (["ask", "PHOTO", "What?", "--suppress-tokens", "1,x"], 2, "'1,x' are no token ids"),
+    (["ask", "PHOTO", "What?", "--suppress-tokens", "1,x"], 2, "'1,x' is not a list of token ids"),
     (["ask", "PHOTO", "What?", "--suppress-tokens", "-1"], 2, "suppress_tokens holds -1"),
     (["ask", "PHOTO", "What?", "--bad-words", ""], 2, "A bad word is empty"),
     (["ask", "PHOTO", "What?", "--no-repeat-ngram-size", "-2"], 2, "no_repeat_ngram_size is -2"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llava.eval.synth import find_tasks, interval, run_suite
+from llava.eval.synth_suite import find_tasks, interval, run_suite
 from llava.model.checkpoint import LoadedModel, load_model
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -104,7 +104,7 @@ def test_a_checkpoint_that_cuts_says_how_much_is_sent(
     )
     code, out, err = run(capsys, "info", tmp_path, "--prompt", "what is in the image")
     assert (code, err) == (0, "")
-    assert "the first 20 positions are sent" in out
+    assert "this checkpoint truncates long prompts to the first 20 positions" in out
 
 
 def test_the_command_prints_text_counts_and_tokens(
@@ -150,7 +150,7 @@ def test_the_template_can_be_named(capsys: pytest.CaptureFixture[str], next_fold
         (["--answer", "x"], "--answer is about a prompt"),
         (["--json"], "--json is about a prompt"),
         (["--conv-mode", "v1"], "--conv-mode is about a prompt"),
-        (["--image", "a.png", "--image", "b.png"], "There are 2 --image"),
+        (["--image", "a.png", "--image", "b.png"], "--image is given 2 times"),
         (["--prompt", "x", "--plot", "x.png"], "give one of them"),
         (["--prompt", "\udcff"], "is not valid UTF-8"),
         (["--prompt", " "], "is empty"),

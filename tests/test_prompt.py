@@ -281,25 +281,6 @@ def test_a_prompt_that_does_not_fit_says_how_many_of_its_images_would(
     assert says in str(caught.value)
 
 
-def test_a_cut_prompt_is_the_left_part_of_the_merged_sequence(made: Tokenizers) -> None:
-    conversation = talk("mistral_instruct", "A<image>A<image>A", "A")
-    whole = render(conversation, made.llama, [10, 20], limit_tokens=None, supervise=True)
-    merged = [t for i, t in enumerate(whole.input_ids) for _ in range(sizes_at(whole.input_ids, [10, 20])[i])]
-    for limit in range(1, whole.num_positions + 2):
-        part = render(conversation, made.llama, [10, 20], limit_tokens=limit, supervise=True, cut=True)
-        spread = [t for i, t in enumerate(part.input_ids) for _ in range(sizes_at(part.input_ids, [10, 20])[i])]
-        assert part.num_positions == min(limit, whole.num_positions)
-        assert spread[: part.num_positions] == merged[:limit]
-        assert len(spread) - part.num_positions < 20  # at most the last image sticks out
-        assert part.labels == (whole.labels or ())[: len(part.input_ids)]
-        assert part.num_images == part.input_ids.count(-200)
-
-
-def sizes_at(ids: Sequence[int], sizes: Sequence[int]) -> list[int]:
-    of_images = iter(sizes)
-    return [next(of_images) if token == IMAGE_TOKEN_INDEX else 1 for token in ids]
-
-
 def test_rendering_changes_nothing_in_the_conversation(made: Tokenizers) -> None:
     conversation = talk("v1", "<image>\nQ", "A")
     before = conversation.copy()

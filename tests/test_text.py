@@ -85,7 +85,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> None:
         return Answer(ANSWER, 5, 0, (), 4, True, 0.1, 0.2)
 
     monkeypatch.setattr("llava.answer.ask", ask)
-    monkeypatch.setattr("llava.cli._load", lambda _: SimpleNamespace(tokenizer=None))
+    monkeypatch.setattr("llava.commands.ask.load", lambda _: SimpleNamespace(tokenizer=None))
 
 
 @pytest.mark.usefixtures("answers")
@@ -128,7 +128,7 @@ def test_an_answer_that_cannot_be_written_goes_to_standard_error(
         monkeypatch.setattr(sys, "stderr", err)
         assert main(["ask", "What?", *flags]) == 1
         answer, error = written(err).decode().rsplit("llava: error: ", 1)
-        assert error == f"Standard output cannot be written ({why}); what belongs there is above.\n"
+        assert error == f"Standard output cannot be written ({why}); the output is above.\n"
         assert (json.loads(answer)["answer"] if flags else answer.strip()) == ANSWER
         sys.stdout.close()
 
@@ -169,7 +169,7 @@ def test_a_reader_who_left_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) 
 def test_what_is_no_text_is_refused_before_a_model_is_loaded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
-    monkeypatch.setattr("llava.cli._load", None)
+    monkeypatch.setattr("llava.commands.ask.load", None)
     assert main(words) == 2
     assert capsys.readouterr().err.startswith("llava: error: The ")
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from transformers.generation import StoppingCriteria, StoppingCriteriaList
 
+from llava.backends.preparation import Prepared, prepare
 from llava.conversation import Conversation
 from llava.engine.engine import Engine
 from llava.engine.memory import check_beams
@@ -28,7 +29,6 @@ from llava.engine.runner import find_fallback_reason
 from llava.engine.settings import EngineSettings
 from llava.engine.stream import Question, Stream
 from llava.errors import LlavaError, Notice, UsageError
-from llava.image.geometry import TilePlan, plan_images
 from llava.image.pixels import make_pixels
 from llava.image.source import LoadedImage
 from llava.model.generation import (
@@ -38,9 +38,8 @@ from llava.model.generation import (
     make_processors,
     write_for_generate,
 )
-from llava.prompt import Prompt, TextStream, find_closings, render, write_image_slot
+from llava.prompt import TextStream
 from llava.sampling import Sampling
-from llava.text import find_flaw
 
 if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
@@ -91,20 +90,6 @@ class Answer:
             said = f"the model ended it at once, with token {self.first_token}{piece}"
         remedy = "Ask in other words, see that --conv-mode is the model's, or give --min-new-tokens."
         return f"The answer is empty: {said}. {remedy}"
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A conversation as the model takes it: rendered and planned."""
-
-    prompt: Prompt
-    images: Sequence[LoadedImage]
-    plans: Sequence[TilePlan]
-    sampling: Sampling  # its max_new_tokens fit the context
-    prompt_tokens: int  # less than the prompt's positions if the checkpoint truncates
-    stop_texts: Sequence[str]
-    stop_ids: Sequence[int]
-    limit: FinishReason = "length"  # why an answer of max_new_tokens ends
 
 
 # How many conversations ``answer_all`` submits ahead: more than run together, fewer than an engine lets wait.
@@ -162,35 +147,9 @@ class Answerer:
                     _log.warning(sentence)
             return self._engine
 
-    def prepare(
-        self,
-        conversation: Conversation,
-        images: Sequence[LoadedImage],
-        sampling: Sampling,
-        plans: Sequence[TilePlan] | None = None,
-    ) -> Prepared:
-        """The conversation's prompt, with the images' tile plans (made here unless given) and what ends the answer.
-
-        Raises UsageError if image slots and images differ in number, ContextTooLong if the prompt does not fit the
-        context. A checkpoint whose config has ``truncate_to_model_max_length`` cuts the prompt on the right instead, as
-        the original does.
-        """
-        loaded = self.loaded
-        if plans is None:
-            plans = plan_images([image.size for image in images], loaded.spec.tiling)
-        config = loaded.model.config
-        truncates = getattr(config, "truncate_to_model_max_length", False)
-        limit_tokens = None if truncates else loaded.context_tokens
-        positions = [plan.num_positions for plan in plans]
-        check_text(conversation.get_prompt())
-        prompt = render(conversation, loaded.tokenizer, positions, limit_tokens=limit_tokens)
-        longest = (truncates and getattr(config, "tokenizer_model_max_length", None)) or prompt.num_positions
-        prompt_tokens = min(prompt.num_positions, longest)
-        stop_texts, stop_ids = find_ends(conversation, loaded)
-        asked = sampling.max_new_tokens
-        sampling = sampling.fit(prompt_tokens, loaded.context_tokens)
-        limit: FinishReason = "length" if sampling.max_new_tokens == asked else "context"
-        return Prepared(prompt, images, plans, sampling, prompt_tokens, stop_texts, stop_ids, limit)
+    def prepare(self, conversation: Conversation, images: Sequence[LoadedImage], sampling: Sampling) -> Prepared:
+        """See ``llava.backends.preparation.prepare``."""
+        return prepare(self.loaded, conversation, images, sampling)
 
     def answer(
         self,
@@ -293,7 +252,7 @@ class Answerer:
             text=said.text,
             prompt_tokens=prepared.prompt_tokens,
             cut_tokens=0,
-            image_positions=tuple(plan.num_positions for plan in prepared.plans),
+            image_positions=prepared.positions,
             new_tokens=result.new_tokens,
             finished=result.reason == "stop",
             first_token_s=result.first_token_s,
@@ -352,7 +311,7 @@ class Answerer:
             text=streamer.finish(is_cut=reason != "stop"),
             prompt_tokens=prepared.prompt_tokens,
             cut_tokens=prepared.prompt.num_positions - prepared.prompt_tokens,
-            image_positions=tuple(plan.num_positions for plan in prepared.plans),
+            image_positions=prepared.positions,
             new_tokens=len(new_ids),
             finished=reason == "stop",
             first_token_s=streamer.first_token_s,
@@ -377,27 +336,6 @@ def _judge_end(prepared: Prepared, new_ids: Sequence[int], *, is_stopped: bool) 
     if is_stopped or (new_ids and new_ids[-1] in prepared.stop_ids):
         return "stop"
     return "length" if len(new_ids) >= prepared.sampling.max_new_tokens else "time"
-
-
-def check_text(text: str, what: str = "conversation") -> None:
-    """Raises UsageError for text that no tokenizer takes, such as lone surrogates."""
-    if (flaw := find_flaw(text)) is not None:
-        raise UsageError(f"The {what} {flaw}.")
-
-
-def image_slot(loaded: LoadedModel) -> str:
-    """The text of one image's slot in this checkpoint's prompts; see ``write_image_slot``."""
-    return write_image_slot(bool(getattr(loaded.model.config, "mm_use_im_start_end", False)))
-
-
-def find_ends(conversation: Conversation, loaded: LoadedModel) -> tuple[list[str], list[int]]:
-    """The stop texts and stop token ids of an answer, from the checkpoint and from the conversation template."""
-    said = loaded.model.generation_config.eos_token_id
-    if said is None or said == []:
-        said = loaded.tokenizer.eos_token_id
-    texts, ids = find_closings(conversation, loaded.tokenizer)
-    texts += find_stop_strings(loaded.model.generation_config)
-    return texts, list(dict.fromkeys([*([said] if isinstance(said, int) else said or ()), *ids]))
 
 
 def _no_memory(loaded: LoadedModel, prepared: Prepared) -> LlavaError:

@@ -9,28 +9,27 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
 
-from llava.backends.answerer import find_ends, image_slot
+from llava.backends.preparation import Prepared, image_slot, prepare
 from llava.backends.protocol import ChatRequest, SentImage
 from llava.backends.turns import write_conversation
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
-from llava.conversation import Conversation, conv_templates
+from llava.conversation import find_template
 from llava.errors import CheckpointError, ContextTooLong, UsageError
-from llava.image.geometry import Size, fit_inside, plan_images
+from llava.image.geometry import Size, fit_inside
 from llava.image.source import LoadedImage
 from llava.model.checkpoint import LoadedModel
 from llava.model.checkpoint_reader import open_checkpoint
 from llava.model.companions import fit_tokenizer, load_generation_config, load_tokenizer
 from llava.model.conversion import convert
-from llava.model.generation import describe_unfollowed, find_stop_strings
+from llava.model.generation import describe_unfollowed
 from llava.model.sources import DEFAULT_MODEL, find_checkpoint
 from llava.model.weights import find_tensors
-from llava.prompt import escape_image_tokens, keep_needed_escapes, render, split_at_images
+from llava.prompt import escape_image_tokens, keep_needed_escapes, split_at_images
 from llava.sampling import Sampling
 
 # The prefix of a vision tower's tensors that vLLM and every version of Transformers understand.
@@ -74,9 +73,8 @@ class Checkpoint:
         opened = open_checkpoint(folder)
         if opened.spec.layout != "hf":
             raise UsageError(f"{folder} is in the original's layout; an engine needs llava-hf's (llava convert).")
-        if template is not None and template not in conv_templates:
-            known = ", ".join(conv_templates)
-            raise UsageError(f"There is no conversation template '{template}'. The names are: {known}.")
+        if template is not None:
+            find_template(template)
         self.folder = opened.folder
         self.spec = opened.spec
         self.context_tokens = min(context_tokens or opened.spec.context_tokens, opened.spec.context_tokens)
@@ -117,43 +115,37 @@ class Checkpoint:
         """The request as a finished text. Raises ContextTooLong and UsageError."""
         if request.prompt is not None:
             return self._ask_text(request.prompt, request)
-        template = conv_templates[self._loaded.template]
+        template = find_template(self._loaded.template)
         conversation, sent = write_conversation(request.messages, template, image_slot(self._loaded))
-        images = tuple(self._fit(one) for one in sent)
-        positions = [plan.num_positions for plan in plan_images([one.size for one in images], self.spec.tiling)]
-        prompt = render(conversation, self.tokenizer, positions, limit_tokens=self.context_tokens)
-        return self._finish(conversation.get_prompt(), prompt.input_ids, images, positions, conversation, request)
+        images = [self._fit(one) for one in sent]
+        return self._finish(
+            conversation.get_prompt(),
+            prepare(self._loaded, conversation, images, request.sampling, may_truncate=False),
+        )
 
     def _ask_text(self, text: str, request: ChatRequest) -> Asked:
+        """The request for a finished prompt without images, in which ``<image>`` is text."""
         escaped = escape_image_tokens(text)
+        prepared = prepare(self._loaded, escaped, (), request.sampling)
+        # The engine's tokenizer does not remove the escapes that are left in the text, so they count.
         ids = tuple(self.tokenizer(keep_needed_escapes(escaped, self.tokenizer)).input_ids)
-        if not ids:
-            raise UsageError("The prompt is empty.")
         if len(ids) > self.context_tokens:
             raise ContextTooLong(len(ids), self.context_tokens, "Shorten the text.")
-        return self._finish(escaped, ids, (), [], None, request)
+        sampling = request.sampling.fit(len(ids), self.context_tokens)
+        prompt = replace(prepared.prompt, input_ids=ids, num_positions=len(ids))
+        return self._finish(escaped, replace(prepared, prompt=prompt, prompt_tokens=len(ids), sampling=sampling))
 
-    def _finish(
-        self,
-        text: str,
-        ids: Sequence[int],
-        images: tuple[LoadedImage, ...],
-        positions: Sequence[int],
-        conversation: Conversation | None,
-        request: ChatRequest,
-    ) -> Asked:
-        own_texts = find_stop_strings(self._loaded.model.generation_config)
-        texts, stop_ids = find_ends(conversation or conv_templates[self._loaded.template], self._loaded)
-        prompt_tokens = len(ids) - len(positions) + sum(positions)
+    def _finish(self, text: str, prepared: Prepared) -> Asked:
+        ids = prepared.prompt.input_ids
         return Asked(
             text=keep_needed_escapes(text, self.tokenizer),
-            images=images,
+            images=tuple(prepared.images),
             input_ids=tuple(self.image_id if token == IMAGE_TOKEN_INDEX else token for token in ids),
-            prompt_tokens=prompt_tokens,
-            image_tokens=sum(positions),
-            stop_texts=(*(texts if conversation is not None else own_texts), *request.sampling.stop),
-            stop_ids=tuple(stop_ids),
-            sampling=request.sampling.fit(prompt_tokens, self.context_tokens),
+            prompt_tokens=prepared.prompt_tokens,
+            image_tokens=sum(prepared.positions),
+            stop_texts=(*prepared.stop_texts, *prepared.sampling.stop),
+            stop_ids=tuple(prepared.stop_ids),
+            sampling=prepared.sampling,
         )
 
     def _fit(self, sent: SentImage) -> LoadedImage:

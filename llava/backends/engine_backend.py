@@ -18,23 +18,20 @@ from typing import TYPE_CHECKING, Any
 
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-from llava.backends.answerer import Answerer, Prepared, TrimmedText, check_text, find_ends, image_slot
-from llava.backends.protocol import ChatRequest, Delta, FinishReason, SentImage, TokenLogprob, Usage
+from llava.backends.answerer import Answerer, TrimmedText
+from llava.backends.preparation import Prepared, find_ends, image_slot, prepare
+from llava.backends.protocol import ChatRequest, Delta, FinishReason, TokenLogprob, Usage
 from llava.backends.turns import write_conversation
-from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
-from llava.conversation import conv_templates
+from llava.conversation import Conversation, find_template
 from llava.engine.engine import Engine
 from llava.engine.grammar import GrammarCompiler
 from llava.engine.sampler import SampledToken
 from llava.engine.settings import EngineSettings
 from llava.engine.stream import Piece, Stream
-from llava.errors import ContextTooLong, EngineClosed, UsageError
-from llava.image.geometry import TilePlan, Tiling, plan_images
+from llava.errors import EngineClosed
+from llava.image.geometry import Tiling
 from llava.model.checkpoint import load_model
-from llava.model.generation import find_stop_strings
 from llava.model.sources import DEFAULT_MODEL
-from llava.prompt import Prompt, say_how_many_fit, tokenizer_image_token
-from llava.sampling import Sampling
 
 if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
@@ -79,10 +76,8 @@ class EngineBackend:
         self._decoder: _TokenDecoder | None = None
         self._grammars: GrammarCompiler | None = None
         self._next_restart, self._num_restarts = 0.0, 0
-        if template is not None and template not in conv_templates:
-            raise UsageError(
-                f"There is no conversation template '{template}'. The names are: {', '.join(conv_templates)}."
-            )
+        if template is not None:
+            find_template(template)
 
     async def start(self) -> None:
         """Loads the model and makes the engine. Raises CheckpointError and UsageError."""
@@ -98,7 +93,7 @@ class EngineBackend:
             _log.warning(answerer.notice)
         self.context_tokens = model.context_tokens
         self._decoder = _TokenDecoder(model.tokenizer)
-        _, stop_ids = find_ends(conv_templates[self._template or model.template], model)
+        _, stop_ids = find_ends(find_template(self._template or model.template), model)
         self._grammars = GrammarCompiler(model.tokenizer, stop_ids)
         self._answerer = answerer
 
@@ -206,13 +201,16 @@ class EngineBackend:
         return Delta(index, text, logprobs, choice.reason)
 
     def _prepare(self, answerer: Answerer, request: ChatRequest) -> Prepared:
-        sampling = replace(request.sampling, logprobs=request.top_logprobs)
-        if request.prompt is not None:
-            return _prepare_text(answerer, request, sampling)
         loaded = answerer.loaded
-        template = conv_templates[self._template or loaded.template]
-        conversation, sent = write_conversation(request.messages, template, image_slot(loaded))
-        return answerer.prepare(conversation, [one.loaded for one in sent], sampling, _plan(sent, loaded))
+        conversation: Conversation | str
+        if request.prompt is not None:
+            conversation, sent = request.prompt, list(request.images)
+        else:
+            template = find_template(self._template or loaded.template)
+            conversation, sent = write_conversation(request.messages, template, image_slot(loaded))
+        sampling = replace(request.sampling, logprobs=request.top_logprobs)
+        details = [one.detail for one in sent]
+        return prepare(loaded, conversation, [one.loaded for one in sent], sampling, details=details)
 
     def count(self) -> Mapping[str, float]:
         """See ``Backend.count``; empty before ``start``."""
@@ -260,42 +258,12 @@ def _post(loop: asyncio.AbstractEventLoop, pieces: asyncio.Queue[Any], index: in
         assert loop.is_closed()
 
 
-def _prepare_text(answerer: Answerer, request: ChatRequest, sampling: Sampling) -> Prepared:
-    """A finished prompt, as the model takes it; its answer ends with the checkpoint's own end tokens."""
-    loaded = answerer.loaded
-    assert request.prompt is not None
-    check_text(request.prompt, "prompt")
-    ids = tuple(tokenizer_image_token(request.prompt, loaded.tokenizer))
-    plans = _plan(request.images, loaded)
-    num_slots = ids.count(IMAGE_TOKEN_INDEX)
-    if num_slots != len(plans):
-        raise UsageError(
-            f"The prompt has {num_slots} {DEFAULT_IMAGE_TOKEN}, but there are {len(plans)} images. "
-            "Each image needs one place in the prompt."
-        )
-    if not ids:
-        raise UsageError("The prompt is empty.")
-    num_positions = len(ids) - num_slots + sum(plan.num_positions for plan in plans)
-    if num_positions > loaded.context_tokens:
-        remedy = say_how_many_fit(len(ids) - num_slots, [plan.num_positions for plan in plans], loaded.context_tokens)
-        raise ContextTooLong(num_positions, loaded.context_tokens, remedy)
-    sampling = sampling.fit(num_positions, loaded.context_tokens)
-    _, stop_ids = find_ends(conv_templates[loaded.template], loaded)
-    images = [one.loaded for one in request.images]
-    stop_texts = find_stop_strings(loaded.model.generation_config)
-    return Prepared(Prompt(ids, None, num_positions), images, plans, sampling, num_positions, stop_texts, stop_ids)
-
-
-def _plan(sent: Sequence[SentImage], loaded: LoadedModel) -> list[TilePlan]:
-    return plan_images([one.loaded.size for one in sent], loaded.spec.tiling, [one.detail for one in sent])
-
-
 def _count_usage(prepared: Prepared, streams: Sequence[Stream]) -> Usage:
     results = [stream.result for stream in streams if stream.result is not None]
     return Usage(
         prompt_tokens=prepared.prompt_tokens,
         completion_tokens=sum(result.new_tokens for result in results),
-        image_tokens=sum(plan.num_positions for plan in prepared.plans),
+        image_tokens=sum(prepared.positions),
         cached_tokens=results[0].cached_tokens,
     )
 

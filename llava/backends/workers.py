@@ -23,7 +23,7 @@ from llava.backends.protocol import ChatRequest, Delta, Usage
 from llava.backends.remote import Counts, Remote, Timeouts, split_address, write_data_uri
 from llava.backends.turns import write_conversation
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.conversation import conv_templates, template_name
+from llava.conversation import find_template, template_name
 from llava.errors import EngineClosed, EngineFailed, UsageError
 from llava.text import write_line
 
@@ -290,7 +290,7 @@ class Workers:
             raise UsageError("The worker's protocol has one answer, one stop text and no log-probabilities.")
         prompt, stop = request.prompt, sampling.stop[0] if sampling.stop else None
         if prompt is None:
-            template = conv_templates[template_name(self.model_id)]
+            template = find_template(template_name(self.model_id))
             conversation, _ = write_conversation(request.messages, template, DEFAULT_IMAGE_TOKEN)
             prompt = conversation.get_prompt()
             stop = stop or conversation.sep2 or conversation.sep

@@ -1,8 +1,8 @@
-"""Short answers compared with what people said, as the VQA challenges compare them.
+"""Scores short answers against human answers, by the rules of the VQA challenges.
 
-An answer is put into a plain form first: small letters, no punctuation and no articles, digits for small numbers,
-contractions with their apostrophes. The rules are those of the challenges' own evaluation, oddities included, because
-published scores were made with them.
+An answer is normalized first: lower case, no punctuation and no articles, digits for small numbers, contractions with
+their apostrophes. The rules are those of the challenges' own evaluation, including its oddities, because published
+scores depend on them.
 
 Source: the VQA evaluation (visualqa.org/evaluation.html) in the form of facebookresearch/mmf@c46b3b3
 pythia/tasks/processors.py, EvalAIAnswerProcessor; ANLS from "Scene Text Visual Question Answering", ICCV 2019.
@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from llava.errors import UsageError
 
 NUM_PEOPLE = 10
-"""How many people answered each question of VQAv2, TextVQA and VizWiz."""
+"""Human answers per question in VQAv2, TextVQA and VizWiz."""
 
 _DIGITS = {
     word: str(value) for value, word in enumerate("zero one two three four five six seven eight nine ten".split())
 } | {"none": "0"}
 _ARTICLES = ("a", "an", "the")
-# What is written without one of its apostrophes gets it back.
+# A form with a missing apostrophe is repaired.
 _CONTRACTIONS = """
     ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd he'd've
     he's how'd how'll how's isn't it'd it'd've it'll ma'am might've mightn't mightn't've must've mustn't needn't not've
@@ -40,25 +40,25 @@ _REPAIRS = {
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA_IN_NUMBER = re.compile(r"(?<=\d),+(?=\d)")
 _PERIOD = re.compile(r"\.(?!\d)")
-# The challenges' code passes a flag where the number of removals goes, and that flag is 32.
+# The challenges' code passes a regex flag, which is 32, as the number of replacements.
 _MAX_PERIODS = 32
 
 
 def normalize_answer(answer: str) -> str:
-    """The plain form in which two answers are equal."""
+    """The normalized answer, by which two answers are compared."""
     words = lower_and_trim(answer).replace("\n", " ").replace("\t", " ").strip()
     return replace_words(remove_punctuation(words))
 
 
 def lower_and_trim(text: str) -> str:
-    """Small letters, without commas and question marks, a blank before ``'s``, none at the ends."""
+    """The text in lower case, without commas and question marks, with a blank before ``'s`` and none at the ends."""
     return text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
 
 
 def remove_punctuation(text: str) -> str:
-    """A mark becomes a blank, or nothing if one of its kind stands beside a blank; periods go, but for decimals.
+    """The text with each mark replaced by a blank, or by nothing if the same mark is next to a blank somewhere.
 
-    All marks become nothing where the text has a number with a comma in it.
+    Periods are removed except in decimals. In a text that contains a number with a comma, all marks are removed.
     """
     has_long_number = _COMMA_IN_NUMBER.search(text) is not None
     table = {
@@ -68,16 +68,16 @@ def remove_punctuation(text: str) -> str:
 
 
 def replace_words(text: str) -> str:
-    """Small numbers as digits, no articles, contractions with their apostrophes, one blank between words."""
+    """The text with small numbers as digits, without articles, with repaired contractions and single blanks."""
     words = (_DIGITS.get(word, word) for word in text.lower().split())
     return " ".join(_REPAIRS.get(word, word) for word in words if word not in _ARTICLES)
 
 
 def score_answers(people: Sequence[str]) -> dict[str, float]:
-    """What each answer that somebody gave is worth, 0 to 1, by its plain form; every other answer is worth 0.
+    """The score of each human answer, 0 to 1, by its normalized form; every other answer scores 0.
 
-    Beside nine of the ten people an answer is worth a third for each who gave it, at most 1; this is the mean over
-    the ten ways to leave one out. Raises UsageError unless there are ten.
+    Against nine people, an answer scores a third for each who gave it, at most 1; the result is the mean over the ten
+    ways to leave one person out. Raises UsageError unless there are ten answers.
     """
     if len(people) != NUM_PEOPLE:
         raise UsageError(f"{len(people)} people answered a question, but the score is defined for {NUM_PEOPLE}.")
@@ -89,7 +89,7 @@ def score_answers(people: Sequence[str]) -> dict[str, float]:
 
 
 def similarity(answer: str, truth: str) -> float:
-    """ANLS of one pair: 1 less the edits between the two per letter of the longer; 0 where that is below a half."""
+    """ANLS of one pair: 1 minus the edit distance per letter of the longer text; 0 if that is below 0.5."""
     one, other = answer.lower().strip(), truth.lower().strip()
     longest = max(len(one), len(other))
     likeness = 1 - count_edits(one, other) / longest if longest else 1.0
@@ -97,7 +97,7 @@ def similarity(answer: str, truth: str) -> float:
 
 
 def count_edits(one: str, other: str) -> int:
-    """The fewest letters to insert, delete or replace to make one text the other (Levenshtein's distance)."""
+    """The Levenshtein distance: the fewest insertions, deletions and substitutions between the texts."""
     edits = list(range(len(other) + 1))
     for i, letter in enumerate(one, 1):
         diagonal, edits[0] = edits[0], i

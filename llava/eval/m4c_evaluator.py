@@ -1,8 +1,8 @@
 """Front door: the original's names for scoring TextVQA and ST-VQA answers.
 
-``pred_list`` holds ``{"pred_answer": text, "gt_answers": [text, ...]}``, and a score is the mean over it, 0 to 1. What
-is different from the original, on purpose: an empty list is a UsageError, not a division by zero. TextCaps' BLEU
-(``TextCapsBleu4Evaluator``) is not here: it needs a Java program.
+``pred_list`` holds ``{"pred_answer": text, "gt_answers": [text, ...]}``, and a score is the mean over it, 0 to 1. A
+deliberate difference from the original: an empty list is a UsageError, not a division by zero. TextCaps' BLEU
+(``TextCapsBleu4Evaluator``) is missing: it needs a Java program.
 
 Source: haotian-liu/LLaVA@c121f04 llava/eval/m4c_evaluator.py.
 """
@@ -26,7 +26,7 @@ __all__ = ["EvalAIAnswerProcessor", "STVQAANLSEvaluator", "STVQAAccuracyEvaluato
 
 
 class EvalAIAnswerProcessor:
-    """Called with an answer, gives its plain form; arguments to the constructor are taken and not needed."""
+    """A callable that normalizes an answer; the constructor ignores its arguments."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         pass
@@ -35,12 +35,15 @@ class EvalAIAnswerProcessor:
         return normalize_answer(item)
 
     def word_tokenize(self, word: str) -> str:
+        """See ``lower_and_trim``."""
         return lower_and_trim(word)
 
     def process_punctuation(self, in_text: str) -> str:
+        """See ``remove_punctuation``."""
         return remove_punctuation(in_text)
 
     def process_digit_article(self, in_text: str) -> str:
+        """See ``replace_words``."""
         return replace_words(in_text)
 
 
@@ -51,27 +54,31 @@ class TextVQAAccuracyEvaluator:
         self.answer_processor = EvalAIAnswerProcessor()
 
     def eval_pred_list(self, pred_list: Sequence[Mapping[str, Any]]) -> float:
+        """The mean score of ``pred_list``, 0 to 1. Raises UsageError for an empty list."""
         return _mean(pred_list, lambda answer, people: score_answers(people).get(self.answer_processor(answer), 0.0))
 
 
 class STVQAAccuracyEvaluator:
-    """The share of answers that equal one of the true ones, in plain form."""
+    """The share of answers that equal one of the true answers after normalization."""
 
     def __init__(self) -> None:
         self.answer_processor = EvalAIAnswerProcessor()
 
     def eval_pred_list(self, pred_list: Sequence[Mapping[str, Any]]) -> float:
+        """The mean score of ``pred_list``, 0 to 1. Raises UsageError for an empty list."""
         plain = self.answer_processor
         return _mean(pred_list, lambda answer, truths: float(plain(answer) in map(plain, truths)))
 
 
 class STVQAANLSEvaluator:
-    """Mean similarity to the nearest true answer, letter by letter and not in plain form."""
+    """Mean similarity to the nearest true answer, by edit distance and without normalization."""
 
     def get_anls(self, s1: str, s2: str) -> float:
+        """See ``similarity``."""
         return similarity(s1, s2)
 
     def eval_pred_list(self, pred_list: Sequence[Mapping[str, Any]]) -> float:
+        """The mean score of ``pred_list``, 0 to 1. Raises UsageError for an empty list."""
         return _mean(pred_list, lambda answer, truths: max(self.get_anls(answer, truth) for truth in truths))
 
 

@@ -1,10 +1,9 @@
 """FRONT DOOR: the original's ``llava.eval.run_llava``: ``eval_model(args)`` and the command line around it.
 
-It translates ``args`` and decides nothing. What is different from the original, on purpose: the model stays loaded for
-the next call with the same checkpoint; ``args`` is not written to; the answer is returned besides being printed; any
-device is found by itself; the template comes from the checkpoint's files before its name; every image gets its
-place even without placeholders (the original encoded them all and used the first); an answer ends at the template's
-separator.
+It translates ``args`` and decides nothing. Deliberate differences from the original: the model stays loaded for
+the next call with the same checkpoint; ``args`` is not modified; the answer is also returned; the device is chosen
+automatically; the template comes from the checkpoint's files before its name; every image gets a slot even without
+placeholders (the original encoded them all and used the first); an answer ends at the template's separator.
 
 Source: haotian-liu/LLaVA@c121f04 llava/eval/run_llava.py.
 """
@@ -19,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from llava.commands.flags import add_image_flags
 from llava.constants import IMAGE_PLACEHOLDER
+from llava.entry_point import check_written, run_command
 from llava.errors import UsageError
-from llava.flags import add_image_flags, check_written, run_door
 from llava.image.source import FOR_LOCAL_USER, LoadedImage, say_notes
 from llava.image.source import load_image as read_image
 from llava.text import Printer, open_streams, write_line
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def image_parser(args: Any) -> list[str]:
-    """The names in ``args.image_file``, which ``args.sep`` separates. With "," a data URI has to come alone."""
+    """The names in ``args.image_file``, separated by ``args.sep``; a data URI has to be the only one."""
     if args.image_file[:5].lower() == "data:":
         return [args.image_file]
     if not args.sep:
@@ -50,15 +50,13 @@ def load_images(image_files: Sequence[str]) -> list[Image.Image]:
 
 
 def eval_model(args: Any) -> str:
-    """Print the answer to ``args.query`` about the images of ``args.image_file``, and return it.
+    """Prints the answer to ``args.query`` about the images of ``args.image_file``, and returns it.
 
     Reads ``model_path, model_base, query, conv_mode, image_file, sep, temperature, top_p, num_beams, max_new_tokens``
-    of any object, as the original does; ``model_name`` may be there and is not needed. ``<image-placeholder>`` in the
-    query says where an image goes; without one the images come first. A prompt longer than the context is cut from
-    the right, as in the original, with a warning on stderr. An answer that standard output does not take is written
-    there too, before the LlavaError.
-
-    ``max_image_pixels``, where it is there, is how many px an image may have.
+    of any object, as the original does; ``model_name`` is ignored, and ``max_image_pixels``, if present, is the size
+    limit of an image. ``<image-placeholder>`` in the query marks the place of an image; without one the images come
+    first. A prompt longer than the context is truncated on the right, as in the original, with a warning on stderr. An
+    answer that cannot be written to stdout is written to stderr, and LlavaError is raised.
     """
     return _answer(args, Printer())
 
@@ -111,7 +109,7 @@ _kept: dict[tuple[str, str | None, int], LoadedModel] = {}
 
 
 def _load(model_path: str, model_base: str | None) -> LoadedModel:
-    """The model, loaded at the first call for these files and kept until another one is asked for."""
+    """The model, loaded at the first call for these files and kept until a call for another one."""
     from llava.model.checkpoint import load_model
 
     folders = [Path(path) for path in (model_path, model_base) if path is not None]
@@ -124,7 +122,7 @@ def _load(model_path: str, model_base: str | None) -> LoadedModel:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The original's flags with the original's defaults, and what an image may cost."""
+    """The original's flags and defaults, and the size limit of images."""
     parser = argparse.ArgumentParser(prog="python -m llava.eval.run_llava")
     parser.add_argument("--model-path", required=True)
     parser.add_argument("--model-base", default=None)
@@ -141,7 +139,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``eval_model`` from the command line; returns the exit code."""
+    """Runs ``eval_model`` from the command line; returns the exit code."""
     has_output = open_streams()
     args = build_parser().parse_args(argv)
 
@@ -149,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         _answer(args, Printer("" if has_output else "it is closed"))
         return 0
 
-    return run_door(work)
+    return run_command(work)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from llava.flags import run_door
+from llava.entry_point import run_command
 from llava.model.delta import add_delta, make_parser
 
 
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         apply_delta(args.base_model_path, args.target_model_path, args.delta_path)
         return 0
 
-    return run_door(work)
+    return run_command(work)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from llava.flags import run_door
+from llava.entry_point import run_command
 from llava.model.delta import consolidate
 
 
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         consolidate_ckpt(args.src, args.dst)
         return 0
 
-    return run_door(work)
+    return run_command(work)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from llava.entry_point import run_command
 from llava.errors import LlavaError
-from llava.flags import run_door
 from llava.model.delta import make_parser, take_delta
 
 
@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         make_delta(args.base_model_path, args.target_model_path, args.delta_path, args.hub_repo_id)
         return 0
 
-    return run_door(work)
+    return run_command(work)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ from llava.train.recipe import (
     check_stages,
     check_tuning,
     check_word,
-    name_nearest,
     read_recipe,
 )
+from llava.yaml_files import name_nearest
 
 ASPECTS = ("pad", "anyres")
 

@@ -1,8 +1,8 @@
 """FRONT DOOR: ``python -m llava.serve.cli``, the original's chat about an image in the terminal; and ``load_image``.
 
-It translates the command line and decides nothing; ``llava.chat`` does the work, as for ``llava chat``. What is
-different, on purpose: the device is found by itself, the template comes from the checkpoint's files before its name,
-an answer ends at the template's separator, and an error costs one question instead of the conversation.
+It translates the command line and decides nothing; ``llava.terminal_chat`` does the work, as for ``llava chat``.
+Deliberate differences: the device is chosen automatically, the template comes from the checkpoint's files before its
+name, an answer ends at the template's separator, and an error costs one question instead of the conversation.
 
 Source: haotian-liu/LLaVA@c121f04 llava/serve/cli.py.
 """
@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from llava.conversation import conv_templates
+from llava.commands.flags import add_image_flags
+from llava.conversation import find_template
+from llava.entry_point import run_command
 from llava.errors import LlavaError, UsageError
-from llava.flags import add_image_flags, run_door
 from llava.image.source import FOR_LOCAL_USER, say_notes
 from llava.image.source import load_image as read_image
 from llava.sampling import Sampling
@@ -35,17 +36,17 @@ def load_image(image_file: str) -> Image.Image:
 
 
 def main(args: Any) -> None:
-    """The conversation, until an empty line or the end of the input; ``args`` has the flags as attributes.
+    """Chats until an empty line or the end of the input; ``args`` has the flags as attributes.
 
     Raises LlavaError for a model or an image that cannot be used.
     """
-    from llava.chat import Chat
+    from llava.terminal_chat import Chat
 
     sampling = Sampling(temperature=args.temperature, max_new_tokens=args.max_new_tokens)
     if args.image_file == "-":
         raise UsageError("No image is read from standard input, where the questions come from: name a file.")
     limits = FOR_LOCAL_USER.with_pixels(getattr(args, "max_image_pixels", None))
-    image = read_image(args.image_file, limits)  # before the model, which takes longer
+    image = read_image(args.image_file, limits)  # an invalid one is refused before the model is loaded
     say_notes([image])
     loaded = _load(args)
     mode = getattr(args, "conv_mode", None)
@@ -56,7 +57,7 @@ def main(args: Any) -> None:
         )
     chat = Chat(loaded, sampling, template=mode)
     chat.waiting.append(image)
-    roles = conv_templates[mode or loaded.template].roles
+    roles = find_template(mode or loaded.template).roles
     while True:
         try:
             question = input(f"{roles[0]}: ").strip()
@@ -68,7 +69,7 @@ def main(args: Any) -> None:
         print(f"{roles[1]}: ", end="", flush=True)
         try:
             if (flaw := find_flaw(question)) is not None:
-                raise UsageError(f"What was typed {flaw}.")
+                raise UsageError(f"The question {flaw}.")
             reply = chat.ask(question, lambda piece: print(for_stream(piece, sys.stdout), end="", flush=True))
         except LlavaError as error:
             print(flush=True)
@@ -86,7 +87,7 @@ def _load(args: Any) -> LoadedModel:
     from llava.model.sources import DEFAULT_MODEL
 
     if args.load_8bit and args.load_4bit:
-        raise UsageError("--load-8bit and --load-4bit are both given; one of them is meant.")
+        raise UsageError("--load-8bit and --load-4bit are both given: leave one out.")
     return load_model(
         args.model_path or DEFAULT_MODEL,
         base=args.model_base,
@@ -97,7 +98,7 @@ def _load(args: Any) -> LoadedModel:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The original's flags with its defaults, but for the model and the device; and what an image may cost."""
+    """The original's flags and defaults, except for the model and the device; and the size limit of images."""
     parser = argparse.ArgumentParser(prog="python -m llava.serve.cli")
     parser.add_argument("--model-path", help="a folder, a hub id or a short name (default: the embedded model)")
     parser.add_argument("--model-base")
@@ -122,7 +123,7 @@ def _run(argv: Sequence[str] | None = None) -> int:
         main(args)
         return 0
 
-    return run_door(work)
+    return run_command(work)
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from llava.flags import run_door
-from llava.serve.command import need_serve_extra
+from llava.entry_point import run_command
+from llava.serve.startup import need_serve_extra
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         return serve_controller(args.host, args.port, args.dispatch_method, list(map(read_host_name, args.allow_host)))
 
-    return run_door(work)
+    return run_command(work)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from llava.flags import run_door
-from llava.serve.command import add_serve
+from llava.commands.serve import add_serve
+from llava.entry_point import run_command
 from llava.text import write_line
 
 
@@ -15,7 +15,7 @@ def serve(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="llava")
     add_serve(parser.add_subparsers())
     arguments = parser.parse_args(["serve", *words])
-    return run_door(lambda: arguments.run(arguments))
+    return run_command(lambda: arguments.run(arguments))
 
 
 def tell_unused(arguments: argparse.Namespace, reasons: dict[str, str]) -> None:

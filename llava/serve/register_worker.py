@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from llava.backends.workers import make_client, post_json, read_address
-from llava.flags import run_door
+from llava.entry_point import run_command
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{args.worker_name} is registered with {args.controller_address}")
         return 0
 
-    return run_door(work)
+    return run_command(work)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,8 @@ from typing import Any
 from llava.backends.protocol import ChatRequest
 from llava.backends.workers import Workers, make_client, post_json, read_address
 from llava.conversation import default_conversation
+from llava.entry_point import run_command
 from llava.errors import EngineFailed, UsageError
-from llava.flags import run_door
 from llava.sampling import Sampling
 from llava.text import find_flaw, for_stream
 
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         asyncio.run(send_message(args))
         return 0
 
-    return run_door(work)
+    return run_command(work)
 
 
 if __name__ == "__main__":

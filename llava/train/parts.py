@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from llava.errors import UsageError
-from llava.train.recipe import name_nearest
+from llava.yaml_files import name_nearest
 
 # A part's name -> the modules and single parameters that it consists of, each by its own name.
 Parts: TypeAlias = Mapping[str, Mapping[str, nn.Module | nn.Parameter]]

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
 import math
 import types
 import typing
@@ -19,10 +18,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from llava.conversation import conv_templates
 from llava.errors import UsageError
+from llava.yaml_files import name_nearest, parse_mapping, say_kind
 
 T = TypeVar("T")
 # Folders of the package that hold recipes, below ``llava``; a recipe's name is its file's.
@@ -110,14 +108,6 @@ class RecipeFile:
         return "model" in self.values
 
 
-def name_nearest(word: str, known: Iterable[str]) -> str:
-    """The end of a message about an unknown word: the nearest known one, if there is one, and the list of all."""
-    known = list(dict.fromkeys(known))
-    nearest = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    meant = f" Did you mean '{nearest[0]}'?" if nearest else ""
-    return f"{meant} There are: {', '.join(known)}."
-
-
 def read_recipe(path: str | Path) -> RecipeFile:
     """What a YAML file says, or the recipe of that name that ships with the package. Raises UsageError."""
     file = Path(path)
@@ -134,15 +124,7 @@ def read_recipe(path: str | Path) -> RecipeFile:
     else:
         fault = "is a folder, not a YAML file" if file.is_dir() else "does not exist"
         raise UsageError(f"The recipe file '{path}' {fault}.")
-    try:
-        values = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        place = f" in line {where.line + 1}" if where is not None else ""
-        raise UsageError(f"The recipe '{path}' is not valid YAML{place}: {problem}.") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"The recipe '{path}' must be a mapping of keys to values, not {_say_kind(values)}.")
+    values = parse_mapping(text, f"The recipe '{path}'")
     if ("model" in values) == ("start" in values):
         raise UsageError(
             f"The recipe '{path}' needs either start (the checkpoint to train) or model (the shape of a model that is "
@@ -185,23 +167,10 @@ def _list_shipped() -> dict[str, Any]:
     return {item.name.removesuffix(".yaml"): item for item in files if item.name.endswith(".yaml")}
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML whose mappings have each key once; PyYAML alone takes the last of two."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if str(key.value) in seen:
-                raise yaml.composer.ComposerError(None, None, f"the key '{key.value}' stands twice", key.start_mark)
-            seen.add(str(key.value))
-        return node
-
-
 def build(kind: type[T], values: Any, where: str) -> T:
     """The dataclass of that kind, filled from a mapping. Raises UsageError, which names the key that is wrong."""
     if not isinstance(values, dict):
-        raise UsageError(f"{where} must be a mapping of keys to values, not {_say_kind(values)}.")
+        raise UsageError(f"{where} must be a mapping of keys to values, not {say_kind(values)}.")
     types_of_all = typing.get_type_hints(kind)
     hints = {each.name: types_of_all[each.name] for each in dataclasses.fields(typing.cast(Any, kind))}
     for name in values:
@@ -230,7 +199,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         return build(typing.cast(type, hint), value, where)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise UsageError(f"{where} must be a list, not {_say_kind(value)}.")
+            raise UsageError(f"{where} must be a list, not {say_kind(value)}.")
         wanted = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
         if len(value) != len(wanted):
             raise UsageError(f"{where} must have {len(wanted)} items, not {len(value)}.")
@@ -239,7 +208,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         )
     if origin is dict:
         if not isinstance(value, dict):
-            raise UsageError(f"{where} must be a mapping of names to numbers, not {_say_kind(value)}.")
+            raise UsageError(f"{where} must be a mapping of names to numbers, not {say_kind(value)}.")
         return {str(key): _convert(item, inner[1], f"{where}.{key}") for key, item in value.items()}
     return _convert_plain(value, hint, where)
 
@@ -263,11 +232,6 @@ def _convert_plain(value: Any, hint: Any, where: str) -> Any:
         names = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
         raise UsageError(f"{where} is {value!r} and must be {names[hint]}.")
     return value
-
-
-def _say_kind(value: Any) -> str:
-    names = {dict: "a mapping", list: "a list", str: "text", type(None): "nothing", bool: "true or false"}
-    return names.get(type(value), "a number")
 
 
 def check_stages(recipe_name: str, stages: tuple[Stage, ...]) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from llava.answer import conv_templates
 from llava.backends.protocol import ChatMessage, SentImage
 from llava.backends.turns import write_conversation, write_parts
+from llava.conversation import conv_templates
 from llava.errors import UsageError
 from llava.image.source import load_image
 from llava.prompt import escape_image_tokens

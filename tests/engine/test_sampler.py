@@ -111,7 +111,7 @@ def test_a_setting_out_of_range_is_refused(field: str, value: object) -> None:
 
 
 def test_beams_take_no_settings_that_they_would_ignore() -> None:
-    with pytest.raises(UsageError, match="seed cannot be had together with 2 beams"):
+    with pytest.raises(UsageError, match="seed cannot be combined with 2 beams"):
         Sampling(num_beams=2, seed=3)
 
 

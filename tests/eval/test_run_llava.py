@@ -46,7 +46,7 @@ def test_an_answer_that_cannot_be_written_goes_to_standard_error(
         assert isinstance(err.buffer, io.BytesIO)
         answer, error = err.buffer.getvalue().decode().rsplit("llava: error: ", 1)
         assert answer.strip() == ANSWER
-        assert error == f"Standard output cannot be written ({why}); what belongs there is above.\n"
+        assert error == f"Standard output cannot be written ({why}); the output is above.\n"
         sys.stdout.close()
 
 

@@ -334,7 +334,7 @@ def test_a_whole_model_beside_a_left_over_adapter_is_a_whole_model(tmp_path: Pat
 
 
 def test_info_says_what_an_adapter_is_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from llava.info import describe_checkpoint
+    from llava.inspection import describe_checkpoint
 
     write_original(tmp_path)
     describe_checkpoint(str(tmp_path / "lora"))

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from llava.errors import CheckpointError
-from llava.info import describe_checkpoint, describe_image
+from llava.inspection import describe_checkpoint, describe_image
 from llava.model.checkpoint import load_model
 from llava.model.conversion import convert
 from llava.model.folder import Folder

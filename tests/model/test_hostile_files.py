@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llava.errors import CheckpointError, LlavaError
-from llava.info import describe_checkpoint
+from llava.inspection import describe_checkpoint
 from llava.model.checkpoint import load_model
 from llava.model.conversion import convert
 from tests.model.test_adapters import write_original

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from llava.cli import main
 from llava.errors import CheckpointError
-from llava.info import describe_checkpoint
+from llava.inspection import describe_checkpoint
 from llava.model.checkpoint import load_model
 from llava.model.conversion import convert
 from llava.model.recognition import read_hub_url, recognise

@@ -33,7 +33,7 @@ from llava.errors import CheckpointError, UsageError
 from llava.image.geometry import Size, plan_images, plan_tiles, plan_whole
 from llava.image.pixels import ImageProcessor, make_pixels
 from llava.image.source import load_image
-from llava.info import describe_checkpoint, describe_image
+from llava.inspection import describe_checkpoint, describe_image
 from llava.model.checkpoint import LoadedModel, load_model, save_checkpoint
 from llava.model.conversion import convert
 from llava.model.multimodal_encoder.builder import build_vision_tower

@@ -23,7 +23,7 @@ from llava.backends.protocol import ChatRequest, Delta, Usage
 from llava.serve.app import Mount, create_app
 from llava.serve.limits import Limits, Settings
 from llava.serve.listener import listen
-from llava.serve.run import Server, make_server
+from llava.serve.server_process import Server, make_server
 from llava.serve.service import Service
 
 # Seconds until something that has to come is given up: many times what it takes, so that it comes on a machine that is

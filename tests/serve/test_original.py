@@ -27,23 +27,23 @@ from PIL import Image
 from llava.backends.protocol import ChatMessage, ChatRequest, SentImage
 from llava.backends.remote import Remote, Timeouts
 from llava.backends.workers import Workers, read_address
+from llava.commands.serve import add_serve
 from llava.constants import CONTROLLER_HEART_BEAT_EXPIRATION
 from llava.errors import EngineClosed, EngineFailed, UsageError
 from llava.image.source import load_image
 from llava.sampling import Sampling
 from llava.serve import (
     cli,
-    command,
     controller,
     gradio_web_server,
     model_worker,
     register_worker,
     registration,
     sglang_worker,
+    startup,
     test_message,
 )
 from llava.serve.app import create_app
-from llava.serve.command import add_serve
 from llava.serve.limits import Settings
 from llava.serve.listener import listen
 from llava.serve.registration import register_with
@@ -653,7 +653,7 @@ def test_the_chat_of_the_original_writes_any_answer_and_reads_any_question(
         on_text("\x1b[2J日")
         return SimpleNamespace(text="\x1b[2J日", prompt_tokens=1)
 
-    monkeypatch.setattr("llava.chat.Chat.ask", ask)
+    monkeypatch.setattr("llava.terminal_chat.Chat.ask", ask)
     out, err = open_ascii(kind), open_ascii()
     monkeypatch.setattr("sys.stdin", io.StringIO("\udcff\nHi\nempty\n"))
     monkeypatch.setattr("sys.stdout", out)
@@ -661,8 +661,7 @@ def test_the_chat_of_the_original_writes_any_answer_and_reads_any_question(
     assert cli._run(["--image-file", str(DEMO)]) == 0
     assert read_back(out).endswith(f"ASSISTANT: {shown}\nUSER: ASSISTANT: \nUSER: exit...\n")
     assert read_back(err) == (
-        "llava: error: What was typed is not valid UTF-8: at 0 it holds the byte 0xff.\n"
-        "[WARNING] The answer is empty.\n"
+        "llava: error: The question is not valid UTF-8: at 0 it holds the byte 0xff.\n[WARNING] The answer is empty.\n"
     )
 
 
@@ -742,7 +741,7 @@ def test_an_sglang_server_that_runs_gets_a_workers_prompt_with_its_images() -> N
         parser = argparse.ArgumentParser()
         add_serve(parser.add_subparsers())
         words = sglang_worker.write_words(sglang_worker.build_parser().parse_args(["--sgl-endpoint", url]))
-        engine = command._choose_backend(parser.parse_args(["serve", *words]), Settings())
+        engine = startup.choose_backend(parser.parse_args(["serve", *words]), Settings())
         try:
             await engine.start()
             request = ChatRequest(prompt=PROMPT, images=(SentImage(load_image(str(DEMO))),))

@@ -1,7 +1,7 @@
 """A conversation about images in the terminal.
 
-``Chat`` holds the turns and knows nothing of the terminal; ``run_chat`` reads lines and prints. A turn enters the
-history only when it was answered, at least in part, so an error or Ctrl-C never leaves half a turn behind.
+``Chat`` holds the turns and is independent of the terminal; ``run_chat`` reads lines and prints. A turn is added to the
+history only once it has at least part of an answer, so an error or Ctrl-C never leaves an unanswered question there.
 """
 
 from __future__ import annotations
@@ -18,30 +18,29 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llava import __version__
-from llava.answer import Answer, Sampling, answer, place_images, start_conversation
+from llava.answer import Answer, Sampling, answer, start_conversation, write_chat
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.errors import ContextTooLong, LlavaError, UsageError
 from llava.image.geometry import plan_tiles
 from llava.image.source import FOR_LOCAL_USER, LoadedImage, expand_home, load_image
-from llava.prompt import escape_image_tokens
 from llava.text import find_flaw, fit_line, for_stream, write_line
 
 if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
 
 HELP = """\
-/image IMAGE...  show images with the next question: paths, URLs, data URIs
-/clear             forget everything said and shown
-/undo              take the last question back; its images wait for the next one
-/save FILE         write the conversation: FILE.json in LLaVA's data format, any other name as text
-/help              this list
-/quit              leave, as Ctrl-D does
-Ctrl-C stops an answer and keeps what was said."""
+/image IMAGE...  add images to the next question: paths, URLs, data URIs
+/clear           remove all turns and images
+/undo            remove the last question; its images are kept for the next one
+/save FILE       write the conversation: FILE.json in LLaVA's data format, any other name as text
+/help            print this list
+/quit            leave, as Ctrl-D does
+Ctrl-C stops an answer and keeps its text so far."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A question with the images shown beside it, and its answer."""
+    """A question with its images, and its answer."""
 
     question: str
     images: tuple[LoadedImage, ...]
@@ -49,7 +48,10 @@ class Turn:
 
 
 class Chat:
-    """The turns so far and the images that wait for the next question."""
+    """The turns so far, and the images for the next question.
+
+    Raises UsageError for an unknown ``template``.
+    """
 
     def __init__(
         self,
@@ -65,10 +67,10 @@ class Chat:
         self.limits = FOR_LOCAL_USER.with_pixels(max_image_pixels)
         self.turns: list[Turn] = []
         self.waiting: list[LoadedImage] = []
-        start_conversation(loaded, template)  # an unknown template is refused here, before the first question
+        start_conversation(loaded, template)  # refuses an unknown template before the first question
 
     def show(self, source: str) -> str:
-        """Keep an image for the next question; returns a line about it. Raises BadImage, and UsageError for "-"."""
+        """Adds an image to the next question; returns a description of it. Raises BadImage, UsageError for "-"."""
         if source == "-":
             raise UsageError("No image is read from standard input, where the questions come from: name a file.")
         shown = load_image(source, self.limits)
@@ -79,14 +81,12 @@ class Chat:
         return f"{fit_line(shown.name)}: {width} x {height}, {plan.num_positions} positions{done}"
 
     def ask(self, question: str, on_text: Callable[[str], None]) -> Answer | None:
-        """Answer the question and add the turn; None if Ctrl-C ended it, with what was said until then kept."""
-        conversation = start_conversation(self.loaded, self.template)
-        shown: list[LoadedImage] = []
-        for turn in [*self.turns, Turn(question, tuple(self.waiting), "")]:
-            shown += turn.images
-            text = place_images(self.loaded, turn.question, len(turn.images))
-            conversation.append_message(conversation.roles[0], text)
-            conversation.append_message(conversation.roles[1], escape_image_tokens(turn.answer) or None)
+        """Answers the question and adds the turn; None if Ctrl-C ended the answer, whose partial text is kept."""
+        turns = [*self.turns, Turn(question, tuple(self.waiting), "")]
+        conversation = write_chat(
+            self.loaded, [(turn.question, len(turn.images), turn.answer) for turn in turns], self.template
+        )
+        shown = [image for turn in turns for image in turn.images]
         said: list[str] = []
 
         def hear(piece: str) -> None:
@@ -104,7 +104,7 @@ class Chat:
         return reply
 
     def undo(self) -> str:
-        """Take back the last turn; returns its question."""
+        """Removes the last turn; returns its question. Its images are kept for the next question."""
         if not self.turns:
             raise UsageError("There is nothing to undo.")
         turn = self.turns.pop()
@@ -112,10 +112,11 @@ class Chat:
         return turn.question
 
     def clear(self) -> None:
+        """Removes all turns and waiting images."""
         self.turns, self.waiting = [], []
 
     def save(self, path: Path) -> None:
-        """Write the conversation, as LLaVA's JSON records if the name ends in .json, else as readable text."""
+        """Writes the conversation, as LLaVA's JSON records if the name ends in .json, otherwise as plain text."""
         if path.suffix == ".json":
             text = json.dumps([self._record()], ensure_ascii=False, indent=2)
         else:
@@ -124,7 +125,7 @@ class Chat:
                 lines += [f"[{shown.name}]" for shown in turn.images]
                 lines += [f"> {turn.question}", "", turn.answer, ""]
             text = "\n".join(lines)
-        # A name that is no text is written with escapes, which in JSON stand for it.
+        # An image name that is not valid Unicode is escaped; in JSON, the escapes denote the same name.
         path.write_text(text.rstrip("\n") + "\n", encoding="utf-8", errors="backslashreplace")
 
     def _record(self) -> dict[str, object]:
@@ -139,9 +140,9 @@ class Chat:
 
 
 def run_chat(chat: Chat, sources: Sequence[str]) -> int:
-    """Read questions and commands from standard input until it ends; returns the exit code, always 0.
+    """Reads questions and commands from standard input until it ends; returns the exit code, always 0.
 
-    An error is printed and the conversation goes on, but an image of ``sources`` that cannot be used is raised.
+    Errors are printed and the conversation continues. Raises BadImage for an image of ``sources`` that cannot be used.
     """
     shown = [chat.show(source) for source in sources]
     if sys.stdin.isatty():
@@ -155,16 +156,16 @@ def run_chat(chat: Chat, sources: Sequence[str]) -> int:
             try:
                 if line == "/quit":
                     break
-                # The name of a file may be no text.
+                # A file name need not be valid Unicode.
                 if not line.startswith("/image ") and (flaw := find_flaw(line)) is not None:
-                    raise UsageError(f"What was typed {flaw}.")
+                    raise UsageError(f"The input {flaw}.")
                 _obey(chat, line) if line.startswith("/") else _reply(chat, line)
             except LlavaError as error:
                 write_line(f"llava: error: {error}")
                 if isinstance(error, ContextTooLong):
-                    write_line("/undo takes the last question back, /clear begins anew.")
+                    write_line("/undo removes the last question, /clear starts over.")
             except OSError as error:
-                if error.filename is None:  # not about a file: standard output cannot be written
+                if error.filename is None:  # standard output cannot be written
                     raise
                 write_line(f"llava: error: {error.strerror}: {error.filename}")
             except KeyboardInterrupt:
@@ -189,7 +190,7 @@ def _reply(chat: Chat, question: str) -> None:
 
 
 def _obey(chat: Chat, line: str) -> None:
-    """Carry out one /command."""
+    """Executes one /command."""
     name, _, rest = line.partition(" ")
     rest = rest.strip()
     if name == "/image":
@@ -212,7 +213,7 @@ def _obey(chat: Chat, line: str) -> None:
 
 
 def _sources(rest: str) -> list[str]:
-    """The images named after /image: one whole path if there is such a file, else words as a shell splits them."""
+    """The images named after /image: one path if such a file exists, otherwise words split as by a shell."""
     if not rest:
         raise UsageError("/image needs an image: a path, an http(s) URL or a data URI.")
     if expand_home(rest).is_file():
@@ -224,7 +225,7 @@ def _sources(rest: str) -> list[str]:
 
 
 def _lines() -> Iterator[str]:
-    """What the user types, without blank lines; Ctrl-C drops the line, Ctrl-D ends."""
+    """The lines that the user types, without blank ones; Ctrl-C discards the line, Ctrl-D ends."""
     prompt = "> " if sys.stdin.isatty() else ""
     while True:
         try:
@@ -242,7 +243,7 @@ def _lines() -> Iterator[str]:
 
 @contextlib.contextmanager
 def _line_editing() -> Iterator[None]:
-    """Arrow keys and a history that is kept between sessions, where a person types and readline exists."""
+    """Enables line editing and a persistent history, on a terminal and where readline is available."""
     if not sys.stdin.isatty():
         yield
         return

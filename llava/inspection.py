@@ -138,7 +138,7 @@ def _describe_part(folder: Folder) -> tuple[list[tuple[str, str]], FineTune | No
     facts = []
     if adapter is not None:
         rank, alpha = adapter.settings.get("r"), adapter.settings.get("lora_alpha")
-        base = adapter.settings.get("base_model_name_or_path") or "a base that it does not name"
+        base = adapter.settings.get("base_model_name_or_path") or "an unnamed base"
         facts = [("adapter", f"LoRA of rank {rank}, alpha {alpha} on {len(adapter.layers)} layers of {base}")]
     elif folder.has(PROJECTOR_FILE):
         facts = [("part", f"a projector alone ({PROJECTOR_FILE}), for the language model that it was trained on")]

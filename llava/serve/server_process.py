@@ -1,4 +1,4 @@
-"""The server process: listens at once, loads the model meanwhile, and goes quietly when told to."""
+"""The server process: listens at once, loads the model meanwhile, and drains on SIGTERM."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from llava.backends.protocol import Backend
+from llava.entry_point import quick_imports
 from llava.errors import LlavaError
-from llava.flags import quick_imports
 from llava.serve.app import Mount, create_app
 from llava.serve.connection import make_config
 from llava.serve.limits import Settings
@@ -31,9 +31,9 @@ def serve(
 ) -> int:
     """Serves until SIGTERM or Ctrl-C, and returns the exit code.
 
-    The first signal lets running answers finish; a second one ends them. Whoever asks while ``make_backend`` imports
-    what it needs waits instead of finding no server. Raises what the backend failed to start by, and UsageError where
-    ``port`` cannot be had.
+    The first signal lets running answers finish; a second one cancels them. The port is open before ``make_backend``
+    imports its dependencies, so early clients wait instead of being refused. Raises the error with which the backend
+    failed to start, and UsageError if ``port`` cannot be bound.
     """
     began = time.perf_counter()
     listener = listen(host, port)
@@ -53,7 +53,7 @@ def serve(
 
         def tell() -> None:
             starting.close()
-            gc.freeze()  # what is there by now stays; looking it through takes longer than a token
+            gc.freeze()  # these objects stay alive, and scanning them takes longer than a token
             seconds = time.perf_counter() - began
             write_line(f"llava: {backend.model_id} is ready after {seconds:.1f} s")
 
@@ -66,13 +66,13 @@ def serve(
 
 
 def _find_address(host: str, port: int) -> str:
-    """Where clients on this machine find a server that listens at ``host``."""
+    """The URL at which clients on this machine reach a server that listens at ``host``."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class Server(uvicorn.Server):
-    """Uvicorn's, which answers 503 while it drains instead of closing the door, and exits with 0."""
+    """Uvicorn's server, which answers 503 while it drains instead of closing its socket, and exits with 0."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
@@ -82,17 +82,19 @@ class Server(uvicorn.Server):
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serves until ``should_exit`` is set."""
         self._loop = asyncio.get_running_loop()
         await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: Any) -> None:
+        """Called for SIGTERM and SIGINT."""
         if self._loop is None:
             self.should_exit = True
         else:
             self._loop.call_soon_threadsafe(self.end)
 
     def end(self) -> None:
-        """Lets running answers finish, then ends the server. Again ends them and it at once."""
+        """Lets running answers finish, then ends the server. A second call cancels them and ends it at once."""
         if self._draining is None:
             self._draining = asyncio.get_running_loop().create_task(self._drain())
             return

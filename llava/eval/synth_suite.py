@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from llava.answer import place_images, start_conversation
+from llava.answer import write_chat
 from llava.backends.answerer import Answerer
 from llava.errors import UsageError
 from llava.image.source import load_image
@@ -26,7 +26,7 @@ MAX_NEW_TOKENS = 40
 
 @dataclass(frozen=True)
 class Score:
-    """How one task went; ``low`` and ``high`` bound the share right with 95 % confidence (Wilson)."""
+    """A task's score; ``low`` and ``high`` are the 95 % confidence interval of ``share`` (Wilson)."""
 
     task: str
     right: int
@@ -38,7 +38,7 @@ class Score:
 
 
 def interval(right: int, asked: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's score interval of a share. Source: E. B. Wilson, JASA 22 (1927)."""
+    """Wilson's score interval of a proportion. Source: E. B. Wilson, JASA 22 (1927)."""
     share = right / asked
     middle = (share + z * z / (2 * asked)) / (1 + z * z / asked)
     half = z * math.sqrt(share * (1 - share) / asked + z * z / (4 * asked * asked)) / (1 + z * z / asked)
@@ -46,7 +46,7 @@ def interval(right: int, asked: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def find_tasks(names: Sequence[str] | None) -> tuple[Task, ...]:
-    """Tasks whose names begin with one of ``names``; all without any."""
+    """Tasks whose names begin with one of ``names``; all tasks without names. Raises UsageError if none does."""
     if not names:
         return TASKS
     chosen = tuple(task for task in TASKS if any(task.name.startswith(name) for name in names))
@@ -56,13 +56,11 @@ def find_tasks(names: Sequence[str] | None) -> tuple[Task, ...]:
 
 
 def answer_items(loaded: Any, items: Sequence[Item]) -> list[str]:
-    """Greedy answers to questions, computed together."""
+    """Greedy answers to the items' questions, computed in one batch."""
     sampling = Sampling(max_new_tokens=MAX_NEW_TOKENS)
     asked = []
     for item in items:
-        conversation = start_conversation(loaded)
-        conversation.append_message(conversation.roles[0], place_images(loaded, item.question, 1))
-        conversation.append_message(conversation.roles[1], None)
+        conversation = write_chat(loaded, [(item.question, 1, None)])
         asked.append((conversation, [load_image(item.image)], sampling))
     return [answer.text for answer in Answerer.of(loaded).answer_all(asked)]
 
@@ -70,7 +68,7 @@ def answer_items(loaded: Any, items: Sequence[Item]) -> list[str]:
 def run_suite(
     loaded: Any, tasks: Sequence[Task], count: int, on_answer: Callable[[Task, Item, str], None] | None = None
 ) -> list[Score]:
-    """Asks ``count`` questions of every task."""
+    """The scores of ``count`` questions per task. ``on_answer`` is called with every answer."""
     scores = []
     for task in track(tasks, description="Asking", console=Console(stderr=True), transient=True):
         items = list(draw_items(task, count))
@@ -87,6 +85,7 @@ def run_suite(
 
 
 def make_table(scores: Sequence[Score], title: str) -> Table:
+    """The scores as a table: share right, interval, goal, and whether it is reached."""
     table = Table(title=title)
     for name in ("task", "right", "95 % interval", "goal", ""):
         table.add_column(name, justify="left" if name == "task" else "right")
@@ -98,7 +97,7 @@ def make_table(scores: Sequence[Score], title: str) -> Table:
 
 
 def plot_scores(scores: Sequence[Score], path: Path, title: str) -> None:
-    """A bar for each task with its interval, and a mark where its goal is."""
+    """Draws a bar chart with an interval and a goal mark for each task."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 0.32 * len(scores) + 1), layout="constrained")
@@ -129,7 +128,10 @@ def score(
     plot_path: Path | None = None,
     wrong_path: Path | None = None,
 ) -> list[Score]:
-    """Prints the table of a model's scores; writes them as JSON, a plot, and its wrong answers where asked to."""
+    """A model's scores, printed as a table and written to the files that are given.
+
+    Raises UsageError for a ``count`` below 1 and for unknown tasks.
+    """
     if count < 1:
         raise UsageError(f"The number of questions a task is {count}; it has to be at least 1.")
     wrong: list[dict[str, str]] = []

@@ -1,0 +1,43 @@
+"""``llava eval``: scores of a model."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from llava.commands.answering import load
+from llava.commands.flags import add_checkpoint_flags, add_command
+
+
+def add_eval(commands: Any) -> None:
+    """Adds the command, with one subcommand per suite, to the parser's ``commands``."""
+    suites = commands.add_parser("eval", help="Score a model.", description="Score a model.")
+    suites = suites.add_subparsers(title="suites", metavar="SUITE", required=True)
+    parser = add_command(
+        suites, "synth", _eval_synth, "Score a model on drawn images that training never sees.", needs_output=True
+    )
+    parser.add_argument("--count", type=int, default=200, metavar="N", help="questions per task (default: %(default)s)")
+    parser.add_argument(
+        "--task", action="append", metavar="NAME", help="only tasks whose names begin with NAME; may be repeated"
+    )
+    parser.add_argument("--save", type=Path, metavar="FILE.json", help="write the scores as JSON")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the scores and their goals")
+    parser.add_argument("--wrong", type=Path, metavar="FILE.jsonl", help="write every wrong answer")
+    add_checkpoint_flags(parser)
+
+
+def _eval_synth(arguments: argparse.Namespace) -> int:
+    from llava.eval.synth_suite import find_tasks, score
+
+    find_tasks(arguments.task)  # an unknown task is refused before the model is loaded
+    score(
+        load(arguments),
+        arguments.model or "embedded",
+        count=arguments.count,
+        tasks=arguments.task,
+        json_path=arguments.save,
+        plot_path=arguments.plot,
+        wrong_path=arguments.wrong,
+    )
+    return 0

@@ -1,0 +1,88 @@
+"""``llava info``: what a checkpoint is, how it tiles an image, and the tokens of a prompt."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from llava.commands.flags import add_command, add_image_flags, add_tower_flag
+from llava.errors import UsageError
+
+
+def add_info(commands: Any) -> None:
+    """Adds the command to the parser's ``commands``."""
+    parser = add_command(
+        commands,
+        "info",
+        _info,
+        "Describe a checkpoint, how it tiles an image into tokens, or the exact tokens of a prompt.",
+        needs_output=True,
+    )
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="a folder, a file or a name (default: the embedded model)"
+    )
+    add_tower_flag(parser)
+    parser.add_argument(
+        "--image",
+        action="append",
+        default=[],
+        metavar="IMAGE",
+        help="show how this image is tiled; with --prompt it belongs to the prompt and may be repeated",
+    )
+    add_image_flags(parser)
+    parser.add_argument("--plot", metavar="FILE.png", help="draw canvas, padding, tiles, kept patches and counts")
+    parser.add_argument(
+        "--prompt",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="list the text and tokens that this question becomes; repeat it, each with an --answer, for a chat",
+    )
+    parser.add_argument(
+        "--answer",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="the answer to the preceding --prompt; if every --prompt has one, the loss mask is shown",
+    )
+    parser.add_argument("--conv-mode", metavar="NAME", help="template of the prompt (default: the checkpoint's own)")
+    parser.add_argument("--json", action="store_true", help="print the prompt as one JSON object")
+
+
+def _info(arguments: argparse.Namespace) -> int:
+    from llava.inspection import describe_checkpoint, describe_image, describe_prompt
+
+    if arguments.prompt:
+        if arguments.plot is not None:
+            raise UsageError("--plot draws an image's tokens and --prompt lists a prompt's: give one of them.")
+        describe_prompt(
+            arguments.model,
+            arguments.prompt,
+            arguments.answer,
+            arguments.image,
+            template=arguments.conv_mode,
+            max_pixels=arguments.max_image_pixels,
+            tower=arguments.vision_tower,
+            as_json=arguments.json,
+        )
+        return 0
+    given = {"--answer": arguments.answer, "--conv-mode": arguments.conv_mode, "--json": arguments.json}
+    if words := [flag for flag, value in given.items() if value]:
+        raise UsageError(f"{words[0]} is about a prompt: add --prompt TEXT.")
+    if len(arguments.image) > 1:
+        raise UsageError(
+            f"--image is given {len(arguments.image)} times. Several images belong to one prompt: add --prompt."
+        )
+    if arguments.image:
+        describe_image(
+            arguments.model,
+            arguments.image[0],
+            plot=arguments.plot,
+            max_pixels=arguments.max_image_pixels,
+            tower=arguments.vision_tower,
+        )
+    elif arguments.plot is not None:
+        raise UsageError("--plot draws an image's tokens: name the image with --image.")
+    else:
+        describe_checkpoint(arguments.model, arguments.vision_tower)
+    return 0

@@ -1,0 +1,58 @@
+"""Reads YAML files that people write, recipes and the server's settings, and names the nearest of known words."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import yaml
+
+from llava.errors import UsageError
+
+
+def parse_mapping(text: str, what: str, *, may_be_empty: bool = False) -> dict[Any, Any]:
+    """The mapping that the YAML text holds; ``what`` names the file in errors.
+
+    ``may_be_empty``: text without any value is an empty mapping. Raises UsageError for text that is not valid YAML, for
+    a duplicate key, and for anything other than a mapping.
+    """
+    try:
+        values = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        place = f" in line {where.line + 1}" if where is not None else ""
+        raise UsageError(f"{what} is not valid YAML{place}: {problem}.") from error
+    if values is None and may_be_empty:
+        return {}
+    if not isinstance(values, dict):
+        raise UsageError(f"{what} must be a mapping of keys to values, not {say_kind(values)}.")
+    return values
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses duplicate keys, of which PyYAML alone takes the last."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if str(key.value) in seen:
+                raise yaml.composer.ComposerError(None, None, f"the key '{key.value}' stands twice", key.start_mark)
+            seen.add(str(key.value))
+        return node
+
+
+def say_kind(value: Any) -> str:
+    """What a YAML value is, as an error message calls it."""
+    names = {dict: "a mapping", list: "a list", str: "text", type(None): "nothing", bool: "true or false"}
+    return names.get(type(value), "a number")
+
+
+def name_nearest(word: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown word: the nearest known one, if there is one, and the list of all."""
+    known = list(dict.fromkeys(known))
+    nearest = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    meant = f" Did you mean '{nearest[0]}'?" if nearest else ""
+    return f"{meant} There are: {', '.join(known)}."
