@@ -14,14 +14,14 @@ from starlette.responses import JSONResponse, Response
 
 from llava import __version__
 from llava.backends.protocol import Backend
-from llava.serve.gate import Gate, answer_refusal
+from llava.serve.api_errors import ApiError
 from llava.serve.limits import Settings
-from llava.serve.openai import add_openai_routes
-from llava.serve.paths import refuse_method, refuse_unknown
-from llava.serve.refusals import Refusal
-from llava.serve.responses import add_responses_route
+from llava.serve.middleware import ServerMiddleware, error_response
+from llava.serve.openai_routes import add_openai_routes
+from llava.serve.request_path import method_not_allowed, unknown_path
+from llava.serve.responses_routes import add_responses_route
 from llava.serve.service import Service
-from llava.serve.worker import add_worker_routes
+from llava.serve.worker_routes import add_worker_routes
 
 Mount = Callable[[FastAPI, Service], None]
 
@@ -61,7 +61,7 @@ def create_app(backend: Backend, settings: Settings = Settings(), *, mount: Moun
     app.add_exception_handler(HTTPException, partial(_refuse_route, settings.root_path))
     if mount is not None:
         mount(app, service)
-    app.add_middleware(Gate, settings=settings)
+    app.add_middleware(ServerMiddleware, settings=settings)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -101,9 +101,9 @@ async def _refuse_route(root_path: str, request: Request, error: Exception) -> R
     assert isinstance(error, HTTPException)
     path = request.scope["path"]
     if error.status_code == 404:
-        refusal = refuse_unknown(path, root_path)
+        api_error = unknown_path(path, root_path)
     elif error.status_code == 405:
-        refusal = refuse_method(request.method, path, (error.headers or {}).get("Allow", "another method"))
+        api_error = method_not_allowed(request.method, path, (error.headers or {}).get("Allow", "another method"))
     else:
-        refusal = Refusal(error.status_code, str(error.detail))
-    return answer_refusal(refusal)
+        api_error = ApiError(error.status_code, str(error.detail))
+    return error_response(api_error)

@@ -14,10 +14,10 @@ from typing import Any
 import h11
 import uvicorn
 
-from llava.serve.departure import HalfClosable
-from llava.serve.gate import App, Receive, Scope, Send
+from llava.serve.api_errors import LOG, ApiError, limit_exceeded
+from llava.serve.half_close import HalfCloseProtocol
 from llava.serve.limits import Limits
-from llava.serve.refusals import LOG, Refusal, over
+from llava.serve.middleware import App, Receive, Scope, Send
 
 # The first bytes of a TLS handshake.
 _TLS_HELLO = b"\x16\x03"
@@ -44,7 +44,7 @@ def make_config(app: Any, limits: Limits) -> uvicorn.Config:
     )
 
 
-class _Protocol(HalfClosable):
+class _Protocol(HalfCloseProtocol):
     """Uvicorn's, with a deadline for headers, OpenAI-shaped refusals, and a way to break a connection off.
 
     It reads on while an answer is made, or it would not notice that a client left which has begun its next request.
@@ -106,19 +106,19 @@ class _Protocol(HalfClosable):
             LOG.warning("a client spoke TLS: this server is at http://, not https://, unless a proxy adds TLS")
         limit = self.config.h11_max_incomplete_event_size or 0
         if len(self.conn.trailing_data[0]) >= limit:
-            refusal = over(
+            api_error = limit_exceeded(
                 "header_bytes", limit, f"The headers have {limit:,} bytes or more", "Send fewer.", status=431
             )
         else:
-            refusal = Refusal(400, f"This is not a request in HTTP/1.1: {reason[:200]}.", code="invalid_http")
-        body = json.dumps(refusal.body).encode()
+            api_error = ApiError(400, f"This is not a request in HTTP/1.1: {reason[:200]}.", code="invalid_http")
+        body = json.dumps(api_error.body).encode()
         headers = [
             ("content-type", "application/json"),
             ("content-length", str(len(body))),
             ("connection", "close"),
         ]
         with contextlib.suppress(h11.LocalProtocolError):
-            output = self.conn.send(h11.Response(status_code=refusal.status, headers=headers))
+            output = self.conn.send(h11.Response(status_code=api_error.status, headers=headers))
             output = (output or b"") + (self.conn.send(h11.Data(data=body)) or b"")
             self.transport.write(output + (self.conn.send(h11.EndOfMessage()) or b""))
         self.transport.close()

@@ -1,6 +1,6 @@
 """FRONT DOOR: ``python -m llava.serve.controller``, the original's command that tells clients where workers are.
 
-It translates the command line and decides nothing; ``llava.serve.registry`` does the work. ``llava serve`` alone needs
+It translates the command line and decides nothing; ``llava.serve.worker_registry`` does the work. ``llava serve``
 no controller: it answers a controller's questions about itself.
 
 Source: haotian-liu/LLaVA@c121f04 llava/serve/controller.py.
@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         need_serve_extra()
-        from llava.serve.origins import read_host_name
-        from llava.serve.registry import serve_controller
+        from llava.serve.host_and_origin import read_host_name
+        from llava.serve.worker_registry import serve_controller
 
         return serve_controller(args.host, args.port, args.dispatch_method, list(map(read_host_name, args.allow_host)))
 

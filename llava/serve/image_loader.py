@@ -21,9 +21,9 @@ from llava.image.fetch import fetch
 from llava.image.formats import COMMON
 from llava.image.source import Limits as ImageLimits
 from llava.image.source import LoadedImage, read_data_uri, read_size
-from llava.serve.decoder import Decoders
+from llava.serve.api_errors import limit_exceeded, to_api_error
+from llava.serve.image_decoder import DecoderPool
 from llava.serve.limits import Settings
-from llava.serve.refusals import over, translate
 
 # So many of one request are fetched at once. There are threads for those of all requests that are answered at once, so
 # hosts that do not answer hold up only who named them.
@@ -52,10 +52,10 @@ class ImageLoader:
             draws_damaged=False,
             explains=False,
         )
-        self.decoders = Decoders(settings.decoders, self.image_limits, limits.decode_s)
+        self.decoders = DecoderPool(settings.decoders, self.image_limits, limits.decode_s)
         self._decoding = ThreadPoolExecutor(settings.decoders, "llava-decode")
         self._fetching = ThreadPoolExecutor(_FETCHES * limits.running, "llava-fetch")
-        self._room = _Room(limits.images_bytes)
+        self._budget = _MemoryBudget(limits.images_bytes)
         self._held: dict[int, int] = {}  # bytes of the room that an image holds, by the identity of its image
 
     async def decode(self, data: bytes, name: str) -> LoadedImage:
@@ -65,7 +65,7 @@ class ImageLoader:
     async def load_all(self, named: Sequence[tuple[str, str]]) -> list[LoadedImage]:
         """The images of one request: (URL, what the request calls the place) of each.
 
-        They hold their part of the room until ``give_back``. Raises Refusal, which names the place that is at fault.
+        They hold their part of the room until ``give_back``. Raises ApiError, which names the place that is at fault.
         """
 
         turns, is_over = asyncio.Semaphore(_FETCHES), threading.Event()
@@ -79,11 +79,11 @@ class ImageLoader:
                 async with turns:
                     file = await _run(self._fetching, self._measure, url, is_over)
             except BadImage as error:
-                raise translate(error, "", param) from error
+                raise to_api_error(error, "", param) from error
             num_fetched += len(file[1])
             if num_fetched > limit:
                 value = f"The images' files have {num_fetched:,} bytes or more"
-                raise over("fetched_bytes", limit, value, "Send fewer or smaller ones.", param=param)
+                raise limit_exceeded("fetched_bytes", limit, value, "Send fewer or smaller ones.", param=param)
             return file
 
         try:
@@ -107,18 +107,20 @@ class ImageLoader:
             try:
                 return await self.decode(data, name)
             except (BadImage, EngineClosed) as error:
-                raise translate(error, "", param) from error
+                raise to_api_error(error, "", param) from error
 
         num_bytes = sum(size for _, _, size in files)
-        if num_bytes > self._room.size:
+        if num_bytes > self._budget.size:
             value = f"The images take {num_bytes:,} bytes once they are decoded"
-            raise over("images_bytes", self._room.size, value, "Send fewer or smaller ones.", param=params[0])
-        await self._room.take(num_bytes)
+            raise limit_exceeded(
+                "images_bytes", self._budget.size, value, "Send fewer or smaller ones.", param=params[0]
+            )
+        await self._budget.take(num_bytes)
         try:
             decoding = [decode(data, name, param) for (name, data, _), param in zip(files, params, strict=True)]
             images = await _gather(decoding)
         except BaseException:
-            self._room.give(num_bytes)
+            self._budget.give(num_bytes)
             raise
         for image, (_, _, size) in zip(images, files, strict=True):
             self._held[id(image.image)] = size
@@ -127,7 +129,7 @@ class ImageLoader:
     def give_back(self, request: ChatRequest) -> None:
         """Gives the room back that the request's images hold, if they do."""
         for sent in request.all_images:
-            self._room.give(self._held.pop(id(sent.loaded.image), 0))
+            self._budget.give(self._held.pop(id(sent.loaded.image), 0))
 
     def _measure(self, url: str, is_over: threading.Event) -> tuple[str, bytes, int]:
         """A name for messages, the file, and the bytes that its pixels take. ``is_over``: nobody waits any more."""
@@ -186,7 +188,7 @@ async def _gather(work: Sequence[Coroutine[Any, Any, Kind]]) -> list[Kind]:
             task.cancel()
 
 
-class _Room:
+class _MemoryBudget:
     """So many bytes, taken in the order of asking. For one event loop."""
 
     def __init__(self, size: int) -> None:

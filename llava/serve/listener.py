@@ -1,6 +1,6 @@
 """The server's listening socket: connections leave a part of the process's file handles to its own work.
 
-Decoders, fetches and logs need handles as connections do. A connection beyond its share is answered 503 at once, by
+DecoderPool, fetches and logs need handles as connections do. A connection beyond its share is answered 503 at once, by
 itself, and the others never notice. (An event loop other than asyncio's own takes connections without asking here.)
 """
 
@@ -14,7 +14,7 @@ import socket
 from typing import Any
 
 from llava.errors import UsageError
-from llava.serve.refusals import LOG, Refusal
+from llava.serve.api_errors import LOG, ApiError
 
 _BACKLOG = 2048
 # Of the process's handles: what is in use when connections are refused, and when they are closed at once as well.
@@ -79,10 +79,10 @@ def _count_handles() -> float:
 
 def _refuse(connection: socket.socket, linger_s: float) -> None:
     """Answers without waiting for the question. Closed before that has come, it would break off, answer and all."""
-    refusal = Refusal(503, "The server has too many open connections. Ask again later.", code="too_many_connections")
-    body = json.dumps(refusal.body).encode()
+    api_error = ApiError(503, "The server has too many open connections. Ask again later.", code="too_many_connections")
+    body = json.dumps(api_error.body).encode()
     lines = ["HTTP/1.1 503 Service Unavailable", "Content-Type: application/json", f"Content-Length: {len(body)}"]
-    lines += [f"{name}: {value}" for name, value in refusal.headers.items()] + ["Connection: close", "", ""]
+    lines += [f"{name}: {value}" for name, value in api_error.headers.items()] + ["Connection: close", "", ""]
     with contextlib.suppress(OSError):
         connection.setblocking(False)
         connection.sendall("\r\n".join(lines).encode("ascii") + body)

@@ -30,7 +30,7 @@ class RefusalPart(BaseModel):
     text: Annotated[str, Field(alias="refusal")]
 
 
-class UnsaidPart(BaseModel):
+class ReasoningPart(BaseModel):
     """What a model thought before it answered: no part of the conversation."""
 
     type: Literal["thinking", "redacted_thinking", "reasoning"]
@@ -76,7 +76,7 @@ class ImagePart(BaseModel):
 
 
 Part = Annotated[
-    TextPart | RefusalPart | UnsaidPart | ImagePart, Field(discriminator="type"), BeforeValidator(_as_part)
+    TextPart | RefusalPart | ReasoningPart | ImagePart, Field(discriminator="type"), BeforeValidator(_as_part)
 ]
 
 
@@ -163,7 +163,7 @@ class Message(BaseModel):
         return texts + len(self.before) + len(self.after)
 
     @property
-    def says_something(self) -> bool:
+    def has_content(self) -> bool:
         """False for an assistant's message without any text or image, which stands for no turn."""
         return self.speaker != "assistant" or bool(
             self.after or any(isinstance(part, ImagePart) or part.text.strip() for part in self.content)
@@ -191,6 +191,6 @@ def as_message(item: Any) -> Any:
     return item
 
 
-def find_speakers(messages: Sequence[Message]) -> list[str]:
+def turn_roles(messages: Sequence[Message]) -> list[str]:
     """Who says something, in order."""
-    return [message.speaker for message in messages if message.says_something]
+    return [message.speaker for message in messages if message.has_content]

@@ -47,7 +47,7 @@ class Metrics:
         return generate_latest(self._registry)
 
 
-class Watch:
+class AnswerMetrics:
     """One answer's times and tokens."""
 
     def __init__(self, metrics: Metrics) -> None:
@@ -76,7 +76,7 @@ class _OfBackend(Collector):
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    def collect(self) -> Iterator[Metric]:
+    def collect_choices(self) -> Iterator[Metric]:
         for name, value in self._backend.count().items():
             if name.endswith("_total"):
                 yield CounterMetricFamily(f"llava_engine_{name[:-6]}", "The engine's count", value)

@@ -13,7 +13,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from llava.serve.original import name_model, serve, tell_unused
+from llava.serve.original_commands import name_model, serve, warn_unused
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -64,7 +64,7 @@ def write_words(args: argparse.Namespace) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Serves until it is told to end; returns the exit code."""
     args = build_parser().parse_args(argv)
-    tell_unused(args, _UNUSED)
+    warn_unused(args, _UNUSED)
     return serve(write_words(args))
 
 

@@ -14,10 +14,10 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 
 from llava.backends.protocol import ChatMessage, Delta, TokenLogprob, Usage
 from llava.sampling import MAX_LOGPROBS, Sampling
+from llava.serve.api_errors import ApiError, limit_exceeded
 from llava.serve.limits import Limits
 from llava.serve.messages import Message, as_message
-from llava.serve.refusals import Refusal, over
-from llava.serve.refused_fields import refuse_unsupported
+from llava.serve.unsupported_fields import check_supported_fields
 from llava.text import find_flaw
 
 # Temperatures below this would only make infinities of scores.
@@ -158,15 +158,15 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 def check(kind: type[Body], raw: dict[str, Any]) -> Body:
-    """``raw`` as such a body. Raises Refusal (400), which names the field."""
-    refuse_unsupported(raw)
+    """``raw`` as such a body. Raises ApiError (400), which names the field."""
+    check_supported_fields(raw)
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         param, value = _find(raw, first["loc"])
         code = "unsupported_content" if first["type"] == "union_tag_invalid" else "invalid_value"
-        raise Refusal(
+        raise ApiError(
             400, f"{param or 'The body'}: {_explain(first, value)}", param=param or None, code=code
         ) from error
 
@@ -246,12 +246,12 @@ def _find(raw: Any, place: Sequence[int | str]) -> tuple[str, Any]:
 def read_sampling(body: SamplingBody | WorkerBody, limits: Limits, new_tokens: int | None = None) -> Sampling:
     """How the answer's words are chosen; ``new_tokens``: where the request does not say.
 
-    Raises Refusal for what exceeds a limit.
+    Raises ApiError for what exceeds a limit.
     """
     stop = tuple(body.stop or ())
     bad_words = () if isinstance(body, WorkerBody) else tuple(body.bad_words or ())
     for param, texts in (("stop", stop), ("bad_words", bad_words)):
-        _judge_texts(param, texts, limits)
+        _check_texts(param, texts, limits)
     temperature = 0.0 if body.top_p == 0 else body.temperature or 0.0
     if isinstance(body, WorkerBody):
         asked, rest = body.max_new_tokens, dict[str, Any]()
@@ -259,7 +259,7 @@ def read_sampling(body: SamplingBody | WorkerBody, limits: Limits, new_tokens: i
         names = ("max_completion_tokens", "max_output_tokens", "max_tokens")
         said = [value for name in names if (value := getattr(body, name, None)) is not None]
         asked = said[0] if said else new_tokens or limits.new_tokens
-        _judge_least(body.min_tokens, min(asked, limits.new_tokens))
+        _check_min_tokens(body.min_tokens, min(asked, limits.new_tokens))
         rest = {
             "top_k": body.top_k if body.top_k and body.top_k > 0 else None,
             "min_p": body.min_p or 0.0,
@@ -280,45 +280,45 @@ def read_sampling(body: SamplingBody | WorkerBody, limits: Limits, new_tokens: i
     )
 
 
-def _judge_least(least: int | None, most: int) -> None:
-    """Raises Refusal for an answer that would have to be longer than it may be."""
+def _check_min_tokens(least: int | None, most: int) -> None:
+    """Raises ApiError for an answer that would have to be longer than it may be."""
     if least is not None and least > most:
         why = f"min_tokens is {least:,}, but the answer may have at most {most:,} tokens. Ask for fewer."
-        raise Refusal(400, why, param="min_tokens", code="invalid_value")
+        raise ApiError(400, why, param="min_tokens", code="invalid_value")
 
 
-def _judge_texts(param: str, texts: Sequence[str], limits: Limits) -> None:
-    """Raises Refusal for stop texts or bad words that are too many, too long or empty."""
+def _check_texts(param: str, texts: Sequence[str], limits: Limits) -> None:
+    """Raises ApiError for stop texts or bad words that are too many, too long or empty."""
     what = "stop text" if param == "stop" else "bad word"
     if len(texts) > limits.stop_texts:
         count = f"There are {len(texts):,} {what}s"
-        raise over("stop_texts", limits.stop_texts, count, "Leave some out.", param=param)
+        raise limit_exceeded("stop_texts", limits.stop_texts, count, "Leave some out.", param=param)
     longest = max(map(len, texts), default=0)
     if longest > limits.stop_characters:
         length = f"A {what} has {longest:,} characters"
-        raise over("stop_characters", limits.stop_characters, length, "Shorten it.", param=param)
+        raise limit_exceeded("stop_characters", limits.stop_characters, length, "Shorten it.", param=param)
     for text in texts:
         if (flaw := find_flaw(text)) is not None:
-            raise Refusal(400, f"The {what} {_show_value(text)} {flaw}.", param=param, code="invalid_value")
+            raise ApiError(400, f"The {what} {_show_value(text)} {flaw}.", param=param, code="invalid_value")
     if not all(texts):
         why = f"A {what} is empty; it would end every answer at once."
-        raise Refusal(400, why, param=param, code="invalid_value")
+        raise ApiError(400, why, param=param, code="invalid_value")
 
 
 def read_format(asked: ResponseFormat | None, param: str, *, can_constrain: bool) -> dict[str, Any] | None:
     """The form that an answer has to have, as chat completions write it; None is any.
 
-    ``param``: what the request calls it. Raises Refusal where there is no such form, or the engine cannot hold to it.
+    ``param``: what the request calls it. Raises ApiError where there is no such form, or the engine cannot hold to it.
     """
     if asked is None or asked.type == "text":
         return None
     shown = f"{param} is '{asked.type[:80]}'"
     if asked.type not in ("json_object", "json_schema"):
-        raise Refusal(
+        raise ApiError(
             400, f"{shown}; it has to be text, json_object or json_schema.", param=param, code="invalid_value"
         )
     if not can_constrain:
-        raise Refusal(
+        raise ApiError(
             400,
             f"{shown}, but answers of this engine cannot be constrained. Leave it out and ask for JSON in the message.",
             param=param,
@@ -327,11 +327,11 @@ def read_format(asked: ResponseFormat | None, param: str, *, can_constrain: bool
     if asked.type == "json_object":
         return {"type": "json_object"}
     if asked.json_schema is None:
-        raise Refusal(400, f"{shown}, but there is no schema.", param=param, code="invalid_value")
+        raise ApiError(400, f"{shown}, but there is no schema.", param=param, code="invalid_value")
     return asked.model_dump(by_alias=True, exclude_none=True)
 
 
-def as_system(text: str | None) -> tuple[ChatMessage, ...]:
+def system_message(text: str | None) -> tuple[ChatMessage, ...]:
     """A system message of that text; none for none."""
     return (ChatMessage("system", (text,)),) if text else ()
 
@@ -339,12 +339,12 @@ def as_system(text: str | None) -> tuple[ChatMessage, ...]:
 def read_choices(body: SamplingBody, limits: Limits) -> int:
     num_choices = body.n or 1
     if num_choices > limits.choices:
-        raise over("choices", limits.choices, f"n is {num_choices:,}", "Ask for fewer.", param="n")
+        raise limit_exceeded("choices", limits.choices, f"n is {num_choices:,}", "Ask for fewer.", param="n")
     return num_choices
 
 
 @dataclass(frozen=True)
-class Head:
+class ResponseEnvelope:
     """What every answer and every chunk begins with."""
 
     id: str
@@ -371,7 +371,7 @@ class Head:
 
 
 @dataclass
-class Collected:
+class Choice:
     """One choice, put together from its deltas."""
 
     index: int
@@ -381,16 +381,16 @@ class Collected:
     stop_reason: str | None = None
 
 
-def write_end(end: Delta | Collected | None) -> dict[str, str | None]:
+def write_end(end: Delta | Choice | None) -> dict[str, str | None]:
     """Why an answer ended: OpenAI's word for it, and as vLLM has it what exactly ended it."""
     if end is None:
         return {"finish_reason": None, "stop_reason": None}
     return {"finish_reason": end.finish_reason, "stop_reason": end.stop_reason}
 
 
-def collect(deltas: Iterable[Delta], num_choices: int) -> list[Collected]:
+def collect_choices(deltas: Iterable[Delta], num_choices: int) -> list[Choice]:
     """The choices in their order."""
-    choices = [Collected(index) for index in range(num_choices)]
+    choices = [Choice(index) for index in range(num_choices)]
     for delta in deltas:
         choice = choices[delta.index]
         choice.text += delta.text

@@ -15,12 +15,12 @@ from dataclasses import replace
 
 from llava.backends.protocol import Backend, ChatRequest, Delta
 from llava.errors import EngineClosed, LlavaError
+from llava.serve.admission_queue import AdmissionQueue, Ticket
+from llava.serve.api_errors import LOG, ApiError, limit_exceeded, model_loading
+from llava.serve.conversation_log import ConversationLog
 from llava.serve.image_loader import ImageLoader
 from llava.serve.limits import Settings
-from llava.serve.log import ConversationLog
-from llava.serve.metrics import Metrics, Watch
-from llava.serve.queue import Queue, Ticket
-from llava.serve.refusals import LOG, Refusal, loading, over
+from llava.serve.metrics import AnswerMetrics, Metrics
 
 Make = Callable[[], Awaitable[ChatRequest]]
 # Who asks, where keys are kept apart: set by the gate for each request.
@@ -46,7 +46,7 @@ class Service:
         self.on_ready: Callable[[], None] = lambda: None
         self.on_failure: Callable[[], None] = lambda: None
         self._num_open = 0
-        self._queue = Queue(self.limits.running)
+        self._queue = AdmissionQueue(self.limits.running)
         self._starting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -102,14 +102,14 @@ class Service:
 
     @asynccontextmanager
     async def _admit(self, ticket: Ticket) -> AsyncIterator[None]:
-        """A place among the running. Raises Refusal: 503 while starting or draining, 429 where too many wait."""
+        """A place among the running. Raises ApiError: 503 while starting or draining, 429 where too many wait."""
         if self.is_draining:
-            raise Refusal(503, "The server is being shut down. Ask another one.", code="draining")
+            raise ApiError(503, "The server is being shut down. Ask another one.", code="draining")
         if self.is_starting:
-            raise loading()
+            raise model_loading()
         limits = self.limits
         if self._num_open >= limits.running + limits.waiting:
-            raise over(
+            raise limit_exceeded(
                 "waiting", limits.waiting, f"{self._num_open:,} requests are open", "Ask again later.", status=429
             )
         self._num_open += 1
@@ -133,9 +133,9 @@ class Service:
         ``request``: may be a function that makes it, once it is its turn (that loads the images). ``source``: who
         asks, for the log. ``ticket``: tells its place while it waits its turn.
 
-        Raises Refusal and what ``Backend.chat`` raises, before the first delta where it can.
+        Raises ApiError and what ``Backend.chat`` raises, before the first delta where it can.
         """
-        watch, tenant = Watch(self.metrics), TENANT.get()
+        watch, tenant = AnswerMetrics(self.metrics), TENANT.get()
         outcome = "cancelled"
         made: ChatRequest | None = None
         seen: list[Delta] = []

@@ -20,12 +20,13 @@ from fastapi import FastAPI
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Match, Mount
 
-from llava.serve.door import Door, log_without_text
-from llava.serve.gate import App, Receive, Scope, Send, answer_refusal
-from llava.serve.refusals import LOG, Refusal
-from llava.serve.talk import Album, Talks
-from llava.serve.uploads import FORMATS, STAY_S, SWEEP_S, Uploads
-from llava.serve.visits import Visits, keep_no_statistics
+from llava.serve.api_errors import LOG, ApiError
+from llava.serve.chat_session import ChatSessions
+from llava.serve.gradio_allowlist import GradioAllowlist, log_without_text
+from llava.serve.gradio_sessions import GradioSessions, disable_gradio_analytics
+from llava.serve.middleware import App, Receive, Scope, Send, error_response
+from llava.serve.upload_store import FORMATS, STAY_S, SWEEP_S, UploadStore
+from llava.serve.uploaded_images import UploadedImages
 
 if TYPE_CHECKING:
     from llava.serve.service import Service
@@ -40,8 +41,8 @@ def mount(app: FastAPI, service: Service) -> None:
     Votes go to the service's log, and what is shown to ``FILE-images`` beside it; without a log there are no votes.
     """
     page = _Page(service)
-    app.state.door = page.door
-    app.router.routes.append(_Below(app, page.door))
+    app.state.gradio_allowlist = page.allowlist
+    app.router.routes.append(_FallbackMount(app, page.allowlist))
     inner = app.router.lifespan_context
 
     @asynccontextmanager
@@ -61,7 +62,7 @@ class _Page:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self.door = Door(service, self._say_why)
+        self.allowlist = GradioAllowlist(service, self._say_why)
         self._closing = asyncio.Event()
         self._is_open = self._is_broken = False
 
@@ -73,16 +74,16 @@ class _Page:
             return
         uploads = None
         try:
-            uploads = await asyncio.to_thread(Uploads, self._service.limits, self._service.images.image_limits)
-            talks = _make_talks(self._service, uploads)
+            uploads = await asyncio.to_thread(UploadStore, self._service.limits, self._service.images.image_limits)
+            sessions = _make_sessions(self._service, uploads)
             # Gradio makes event loops that nobody closes where it is used without a running one.
-            outer = await asyncio.to_thread(asyncio.run, _build(talks))
+            outer = await asyncio.to_thread(asyncio.run, _build(sessions))
             mounted = outer.router.routes.pop()
             assert isinstance(mounted, Mount)
             gradio_app: Any = mounted.app
             async with outer.router.lifespan_context(outer):
-                visits = Visits(gradio_app, self._service.limits, partial(talks.stop, drop=True))
-                self.door.open(gradio_app, gradio_app.get_blocks(), visits, uploads)
+                gradio_sessions = GradioSessions(gradio_app, self._service.limits, partial(sessions.stop, drop=True))
+                self.allowlist.open(gradio_app, gradio_app.get_blocks(), gradio_sessions, uploads)
                 self._is_open = True
                 while not self._closing.is_set():
                     uploads.sweep()
@@ -105,34 +106,34 @@ class _Page:
     async def _say_why(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Why there is no chat, or not yet."""
         if scope["path"] == "/" and not self._is_broken:
-            response: Response = HTMLResponse(_read_asset("opening.html"), 503, {"Retry-After": "1"})
+            response: Response = HTMLResponse(_read_asset("loading.html"), 503, {"Retry-After": "1"})
         else:
             text = "could not be opened: the server's log says why" if self._is_broken else "is being opened"
-            response = answer_refusal(Refusal(503, f"The web chat {text}.", code="no_web"))
+            response = error_response(ApiError(503, f"The web chat {text}.", code="no_web"))
         await response(scope, receive, send)
 
 
-def _make_talks(service: Service, uploads: Uploads) -> Talks:
+def _make_sessions(service: Service, uploads: UploadStore) -> ChatSessions:
     log = service.settings.log
     save_in = log.with_name(f"{log.name}-images") if log is not None else None
-    return Talks(service, Album(service.images, [uploads.folder], save_in))
+    return ChatSessions(service, UploadedImages(service.images, [uploads.folder], save_in))
 
 
-async def _build(talks: Talks) -> FastAPI:
+async def _build(sessions: ChatSessions) -> FastAPI:
     """An application with nothing but Gradio's in it."""
     # Read by Gradio when it is imported, and whenever it would report something.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    keep_no_statistics()
+    disable_gradio_analytics()
     import gradio
 
-    from llava.serve.page import build_page, make_theme
+    from llava.serve.chat_page import build_page, make_theme
 
-    service = talks.service
-    _tame()
+    service = sessions.service
+    _patch_gradio()
     outer = FastAPI()
     gradio.mount_gradio_app(
         outer,
-        build_page(talks, ASSETS, (SWEEP_S, STAY_S)),
+        build_page(sessions, ASSETS, (SWEEP_S, STAY_S)),
         path="/",
         root_path=service.settings.root_path or None,
         footer_links=[],
@@ -151,7 +152,7 @@ async def _build(talks: Talks) -> FastAPI:
     return outer
 
 
-def _tame() -> None:
+def _patch_gradio() -> None:
     """What no setting of Gradio does: no addresses from a client's headers, no prints of its text, all images known."""
     import gradio.queueing
     import gradio.route_utils
@@ -183,7 +184,7 @@ def _read_asset(name: str) -> str:
     return (ASSETS / name).read_text(encoding="utf-8")
 
 
-class _Below(Mount):
+class _FallbackMount(Mount):
     """A mount at ``/`` that leaves to the API what is the API's: wrong methods and unknown names too."""
 
     def __init__(self, outer: FastAPI, app: App) -> None:

@@ -38,16 +38,16 @@ from llava.serve import (
     gradio_web_server,
     model_worker,
     register_worker,
-    registration,
     sglang_worker,
     test_message,
+    worker_registration,
 )
 from llava.serve.app import create_app
 from llava.serve.command import add_serve
 from llava.serve.limits import Settings
 from llava.serve.listener import listen
-from llava.serve.registration import register_with
-from llava.serve.registry import Registry, Status, create_controller
+from llava.serve.worker_registration import register_with
+from llava.serve.worker_registry import Registry, Status, create_controller
 from tests.serve.serving import PATIENCE_S, Puppet, Running, run_server, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -197,8 +197,8 @@ def test_the_lottery_draws_by_speed() -> None:
 def test_a_worker_registers_tells_what_is_new_and_registers_again_where_it_was_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(registration, "_NEWS_S", 0.01)
-    monkeypatch.setattr(registration, "WORKER_HEART_BEAT_INTERVAL", 0)
+    monkeypatch.setattr(worker_registration, "_UPDATE_S", 0.01)
+    monkeypatch.setattr(worker_registration, "WORKER_HEART_BEAT_INTERVAL", 0)
     registry, puppet = Registry(), Puppet()
     with run_controller(registry) as url:
         with run_server(puppet, Settings(address="http://worker:1"), register_with(url, None)) as running:
@@ -393,7 +393,7 @@ def test_no_website_points_its_name_at_a_controller_of_this_machine(
             found.append(client.post("/list_models").status_code)
 
     found: list[int] = []
-    monkeypatch.setattr("llava.serve.registry._Server.run", ask)
+    monkeypatch.setattr("llava.serve.worker_registry._Server.run", ask)
     assert controller.main(["--port", "0", *flags]) == 0
     assert found == [status]
 
@@ -421,9 +421,9 @@ def test_a_worker_whose_address_leads_only_to_itself_warns_of_it(
     async def refuse(*_: Any) -> None:
         raise EngineClosed("nobody is there")
 
-    monkeypatch.setattr(registration, "post_json", refuse)
+    monkeypatch.setattr(worker_registration, "post_json", refuse)
     service = create_app(Puppet(), Settings(address="http://localhost:1")).state.service
-    asyncio.run(registration._keep_registered(controller, service))
+    asyncio.run(worker_registration._keep_registered(controller, service))
     assert ("cannot reach this worker at http://localhost:1" in capfd.readouterr().err) is is_warned
 
 

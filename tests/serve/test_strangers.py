@@ -202,7 +202,7 @@ def test_a_page_of_another_origin_reaches_and_learns_nothing(chromium: Any, keys
         assert refused
         assert [status for status in refused if status < 400] == []
         assert puppet.requests == []
-        assert running.server.config.app.state.door._uploads._kept == {}  # type: ignore[union-attr]
+        assert running.server.config.app.state.gradio_allowlist._uploads._kept == {}  # type: ignore[union-attr]
 
 
 def test_a_page_whose_origin_was_given_may_ask_the_api(chromium: Any) -> None:

@@ -29,13 +29,13 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from llava.backends.workers import make_client, post_json, read_address
 from llava.constants import CONTROLLER_HEART_BEAT_EXPIRATION
 from llava.errors import LlavaError
+from llava.serve.api_errors import LOG, ApiError
 from llava.serve.body import read_json
 from llava.serve.connection import make_config
-from llava.serve.gate import Gate
+from llava.serve.host_and_origin import is_loopback_address
 from llava.serve.limits import Settings
 from llava.serve.listener import listen
-from llava.serve.origins import is_loopback_address
-from llava.serve.refusals import LOG, Refusal
+from llava.serve.middleware import ServerMiddleware
 from llava.serve.schemas import check
 from llava.text import write_line
 
@@ -221,8 +221,8 @@ async def _pass_through(answer: httpx.Response) -> AsyncGenerator[bytes, None]:
 
 
 def _refuse(status: int, code: int, sentence: str) -> Response:
-    refusal = Refusal(status, sentence, code="no_worker")
-    return JSONResponse({**refusal.body, "text": sentence, "error_code": code}, status, refusal.headers)
+    api_error = ApiError(status, sentence, code="no_worker")
+    return JSONResponse({**api_error.body, "text": sentence, "error_code": code}, status, api_error.headers)
 
 
 def create_controller(registry: Registry, settings: Settings = Settings()) -> FastAPI:
@@ -246,7 +246,7 @@ def create_controller(registry: Registry, settings: Settings = Settings()) -> Fa
         "/worker_get_status": routes.get_status,
     }.items():
         app.add_route(path, answer, methods=["POST"])
-    app.add_middleware(Gate, settings=settings)
+    app.add_middleware(ServerMiddleware, settings=settings)
     return app
 
 

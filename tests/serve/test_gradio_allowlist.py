@@ -38,7 +38,7 @@ def puppet() -> Puppet:
 def web(puppet: Puppet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     from llava.serve.web import mount
 
-    settings = Settings(limits=LIMITS, decoders=1, log=tmp_path_factory.mktemp("log") / "talks.jsonl")
+    settings = Settings(limits=LIMITS, decoders=1, log=tmp_path_factory.mktemp("log") / "sessions.jsonl")
     with run_server(puppet, settings, mount=mount) as running:
         wait_until(lambda: running.send("GET", "/").status == 200)
         yield running
@@ -412,15 +412,15 @@ def test_a_page_that_does_not_fetch_its_news_is_forgotten_with_all_it_asked() ->
         refused = [reply for reply in replies if reply.status == 429]
         assert {reply.status for reply in replies} <= {200, 429}
         assert all(reply.error["code"] == "waiting_limit_exceeded" for reply in refused)
-        visits = running.server.config.app.state.door._visits  # type: ignore[union-attr]
-        queue = visits._queue
+        sessions = running.server.config.app.state.gradio_allowlist._sessions  # type: ignore[union-attr]
+        queue = sessions._queue
         wait_until(lambda: not queue.pending_messages_per_session and not queue.pending_event_ids_session)
         wait_until(lambda: running.service.num_open == 0 and puppet.num_open == 0)
         puppet.gate.set()
         call = ask(question(), functions)
         wait_until(lambda: running.post(JOIN, call).status == 200)
         assert "word word word" in listen_to(running, call["session_hash"])
-        assert len(visits._app.state_holder.session_data) <= 4
+        assert len(sessions._app.state_holder.session_data) <= 4
 
 
 @pytest.mark.parametrize(
@@ -495,10 +495,10 @@ def test_a_full_disk_is_said_and_costs_only_the_upload(
 def test_every_kind_of_image_can_be_asked_about_where_the_system_knows_no_types(
     web: Running, functions: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from llava.serve.web import _tame
+    from llava.serve.web import _patch_gradio
 
     monkeypatch.setattr(mimetypes, "_db", mimetypes.MimeTypes())  # without those of /etc/mime.types
-    _tame()
+    _patch_gradio()
     for name, kind in (("a.webp", "WEBP"), ("a.jfif", "JPEG"), ("a.JPE", "JPEG"), ("a.gif", "GIF"), ("a.bmp", "BMP")):
         (path,) = upload(web, (name, write_image(Image.new("RGB", (30, 20), "red"), kind))).json
         call = ask(question(describe(path)), functions)
@@ -507,26 +507,26 @@ def test_every_kind_of_image_can_be_asked_about_where_the_system_knows_no_types(
 
 
 def test_uploads_have_a_quota_and_old_ones_make_room(web: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    from llava.serve import uploads
+    from llava.serve import upload_store
 
     with monkeypatch.context() as late:
-        late.setattr(uploads, "STAY_S", -1)
+        late.setattr(upload_store, "STAY_S", -1)
         web.do(sweep(web))
     noise = write_image(Image.effect_noise((190, 190), 90))
     assert 30_000 < len(noise) < 50_000
     replies = [upload(web, (f"{i}.png", noise)) for i in range(8)]
     assert replies[-1].error["code"] == "upload_bytes_limit_exceeded"
     assert replies[-1].status == 413
-    monkeypatch.setattr(uploads, "_FRESH_S", -1)
+    monkeypatch.setattr(upload_store, "_FRESH_S", -1)
     assert upload(web, ("new.png", noise)).status == 200
-    monkeypatch.setattr(uploads, "STAY_S", -1)
+    monkeypatch.setattr(upload_store, "STAY_S", -1)
     web.do(sweep(web))
     assert web.send("GET", f"/gradio_api/file={replies[0].json[0]}").error["code"] == "not_found"
 
 
 def sweep(running: Running) -> Callable[[], Any]:
     async def run() -> None:
-        running.server.config.app.state.door._uploads.sweep()  # type: ignore[union-attr]
+        running.server.config.app.state.gradio_allowlist._uploads.sweep()  # type: ignore[union-attr]
 
     return run
 
@@ -580,12 +580,12 @@ def test_the_files_of_the_page_are_there(web: Running) -> None:
 def test_a_fault_of_ours_is_logged_without_what_was_sent(
     web: Running, functions: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: Any
 ) -> None:
-    from llava.serve.talk import Talks
+    from llava.serve.chat_session import ChatSessions
 
     def fail(*arguments: Any) -> Any:
         raise ValueError(f"the client sent {arguments}")
 
-    monkeypatch.setattr(Talks, "vote", fail)
+    monkeypatch.setattr(ChatSessions, "vote", fail)
     chat = [say("user", write_text("a secret")), say("assistant", write_text("b"))]
     call = ask([chat], functions, "like", event_data={"index": 1, "value": "b", "liked": True})
     assert web.post(JOIN, call).status == 200

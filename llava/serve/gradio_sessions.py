@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from llava.serve.api_errors import ApiError, limit_exceeded
 from llava.serve.limits import Limits
-from llava.serve.refusals import Refusal, over
 
 if TYPE_CHECKING:
     from gradio.routes import App
@@ -26,7 +26,7 @@ _CALLS = 8
 _LEFT_S = 5.0
 
 
-class Visits:
+class GradioSessions:
     """What Gradio's application holds for pages, by their session hashes. For one event loop."""
 
     def __init__(self, app: App, limits: Limits, stop: Callable[[str], None]) -> None:
@@ -40,13 +40,13 @@ class Visits:
         app.state_holder.capacity = limits.running + limits.waiting
 
     def admit(self, page: str) -> None:
-        """Raises Refusal (429) if the page, or all of them, have too many calls open."""
+        """Raises ApiError (429) if the page, or all of them, have too many calls open."""
         num_waiting = self._limits.running + self._limits.waiting
         if len(self._queue.event_ids_to_events) >= num_waiting or len(self._deadlines) >= num_waiting:
             value = f"{len(self._queue.event_ids_to_events):,} calls of open pages wait"
-            raise over("waiting", self._limits.waiting, value, "Ask again later.", status=429)
+            raise limit_exceeded("waiting", self._limits.waiting, value, "Ask again later.", status=429)
         if self.num_calls(page) >= _CALLS:
-            raise Refusal(429, f"This page has {_CALLS} calls open already. Ask again later.", code="too_many_calls")
+            raise ApiError(429, f"This page has {_CALLS} calls open already. Ask again later.", code="too_many_calls")
 
     def num_calls(self, page: str) -> int:
         """Calls of the page that are not over."""
@@ -110,7 +110,7 @@ class Visits:
         self._queue.pending_event_ids_session.pop(page, None)
 
 
-def keep_no_statistics() -> None:
+def disable_gradio_analytics() -> None:
     """To be called before Gradio is imported: it counts each call with pandas, for a page that is not shown here."""
     os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
     os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(2**53)

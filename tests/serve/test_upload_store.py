@@ -13,10 +13,10 @@ import pytest
 
 pytest.importorskip("python_multipart", reason="forms are read by python-multipart: pip install llava[web]")
 
-from llava.serve.uploads import clean_name, make_folder, name_like, remove_stale
+from llava.serve.upload_store import clean_name, make_folder, name_like, remove_stale
 
 ROOT = Path(__file__).resolve().parents[2]
-OWNER = "from llava.serve.uploads import make_folder; print(make_folder(), flush=True); input()"
+OWNER = "from llava.serve.upload_store import make_folder; print(make_folder(), flush=True); input()"
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.backends.protocol import ChatRequest, Delta
-from llava.serve.refusals import LOG
+from llava.serve.api_errors import LOG
 
 
 class ConversationLog:

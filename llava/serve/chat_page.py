@@ -14,8 +14,9 @@ import gradio as gr
 
 from llava.backends.protocol import ChatRequest
 from llava.errors import LlavaError
-from llava.serve import markup, sheets, talk
-from llava.serve.talk import Message, Talks, Wishes
+from llava.serve import chat_session, chat_transcript, message_html, token_map_panel
+from llava.serve.chat_session import ChatSessions, ChatSettings
+from llava.serve.chat_transcript import Message
 
 # What the original's page begins with. Source: haotian-liu/LLaVA@c121f04 llava/serve/gradio_web_server.py.
 _TEMPERATURE, _TOP_P, _NEW_TOKENS = 0.2, 0.7, 512
@@ -41,16 +42,16 @@ Update = dict[Any, Any]
 Given = dict[Any, Any]
 
 
-def build_page(talks: Talks, assets: Path, delete_cache: tuple[int, int]) -> gr.Blocks:
+def build_page(sessions: ChatSessions, assets: Path, delete_cache: tuple[int, int]) -> gr.Blocks:
     """The page, ready to be mounted. ``delete_cache``: how often to look for old uploads, and what is old, in s."""
-    return _Page(talks, assets).build(delete_cache)
+    return _Page(sessions, assets).build(delete_cache)
 
 
 class _Page:
-    def __init__(self, talks: Talks, assets: Path) -> None:
-        self.talks, self.assets = talks, assets
-        self.limits = talks.service.limits
-        self.has_votes = talks.service.log is not None
+    def __init__(self, sessions: ChatSessions, assets: Path) -> None:
+        self.sessions, self.assets = sessions, assets
+        self.limits = sessions.service.limits
+        self.has_votes = sessions.service.log is not None
 
     def build(self, delete_cache: tuple[int, int]) -> gr.Blocks:
         blocks = gr.Blocks(
@@ -64,7 +65,7 @@ class _Page:
         return blocks
 
     def _lay_out(self) -> None:
-        model = html.escape(self.talks.service.backend.model_id)
+        model = html.escape(self.sessions.service.backend.model_id)
         with gr.Row(elem_id="bar"):
             gr.HTML(f'<h1>LLaVA</h1><span id="model">{model}</span>', elem_id="brand")
             self.new = gr.Button("New chat", elem_id="new", elem_classes="bare", size="sm")
@@ -112,7 +113,7 @@ class _Page:
 
     def _lay_out_side(self) -> None:
         gr.HTML("<h2>What the model saw</h2>")
-        self.sees = gr.HTML(sheets.EMPTY, elem_id="sees")
+        self.sees = gr.HTML(token_map_panel.EMPTY, elem_id="sees")
         self.usage = gr.HTML("", elem_id="usage")
         gr.HTML("<h2>Settings</h2>")
         self.detail = gr.Radio(
@@ -173,101 +174,107 @@ class _Page:
         """What was typed, with its images; images alone are to be described."""
         page, box = _page_of(request), given[self.box]
         text, files = (box or {}).get("text") or "", (box or {}).get("files") or []
-        if self.talks.is_busy(page) or not (text.strip() or files):
+        if self.sessions.is_busy(page) or not (text.strip() or files):
             yield {self.box: gr.skip()}
             return
-        question = talk.write_question(talk.fill_in(text, files), files)
+        question = chat_transcript.write_question(chat_transcript.fill_in(text, files), files)
         empty = {"text": "", "files": []}
-        async for update in self._ask(page, given[self.chat], question, self._read_wishes(given), box=empty):
+        async for update in self._ask(page, given[self.chat], question, self._read_chat_settings(given), box=empty):
             yield update
 
     async def retry(self, event: gr.RetryData, given: Given, request: gr.Request) -> AsyncGenerator[Update, None]:
         """The last question again; its answer comes back if there is no other."""
-        messages, wishes = given[self.chat], self._read_wishes(given)
-        turn = talk.find_turn(messages, _index(event))
-        question = talk.write_question(turn.question, turn.paths)
-        async for update in self._ask(_page_of(request), messages[: turn.begin], question, wishes, otherwise=messages):
+        messages, settings = given[self.chat], self._read_chat_settings(given)
+        turn = chat_transcript.find_turn(messages, _index(event))
+        question = chat_transcript.write_question(turn.question, turn.paths)
+        async for update in self._ask(
+            _page_of(request), messages[: turn.begin], question, settings, otherwise=messages
+        ):
             yield update
 
     async def edit(self, event: gr.EditData, given: Given, request: gr.Request) -> AsyncGenerator[Update, None]:
         """A question said differently: what came after it goes, unless it cannot be asked."""
-        messages, wishes = given[self.chat], self._read_wishes(given)
+        messages, settings = given[self.chat], self._read_chat_settings(given)
         index = _index(event)
-        turn = talk.find_turn(messages, index)
-        changed = talk.write_question(talk.fill_in(markup.read_text(event.value), turn.paths), turn.paths)
+        turn = chat_transcript.find_turn(messages, index)
+        changed = chat_transcript.write_question(
+            chat_transcript.fill_in(message_html.extract_text(event.value), turn.paths), turn.paths
+        )
         # The browser has changed its message already; this is as it was.
         old: list[Message] = [*messages]
         old[index] = {**messages[index], "content": [{"type": "text", "text": event.previous_value}]}
         before, otherwise = messages[: turn.begin], [*old, *changed]
-        async for update in self._ask(_page_of(request), before, changed, wishes, otherwise=otherwise):
+        async for update in self._ask(_page_of(request), before, changed, settings, otherwise=otherwise):
             yield update
 
     async def take_example(
         self, event: gr.SelectData, given: Given, request: gr.Request
     ) -> AsyncGenerator[Update, None]:
         files = [file["path"] for file in event.value.get("files", [])]
-        question = talk.write_question(event.value["text"], files)
-        async for update in self._ask(_page_of(request), given[self.chat], question, self._read_wishes(given)):
+        question = chat_transcript.write_question(event.value["text"], files)
+        async for update in self._ask(_page_of(request), given[self.chat], question, self._read_chat_settings(given)):
             yield update
 
-    def _read_wishes(self, given: Given) -> Wishes:
+    def _read_chat_settings(self, given: Given) -> ChatSettings:
         detail: Literal["low", "auto"] = "low" if given[self.detail] == "low" else "auto"
-        return Wishes(float(given[self.temperature]), float(given[self.top_p]), int(given[self.new_tokens]), detail)
+        return ChatSettings(
+            float(given[self.temperature]), float(given[self.top_p]), int(given[self.new_tokens]), detail
+        )
 
     async def _ask(
         self,
         page: str,
         before: Sequence[Message],
         question: Sequence[Message],
-        wishes: Wishes,
+        settings: ChatSettings,
         *,
         otherwise: Sequence[Message] | None = None,
         box: Any = None,
     ) -> AsyncGenerator[Update, None]:
         """The page while a question is answered. ``otherwise``: what is shown if it is refused, with the reason."""
-        asked = [*await asyncio.to_thread(talk.tidy, before), *question]
+        asked = [*await asyncio.to_thread(chat_transcript.tidy, before), *question]
         otherwise = asked if otherwise is None else otherwise
         busy: dict[str, Any] = {"submit_btn": False, "stop_btn": True} | ({"value": box} if box is not None else {})
         yield {self.chat: asked, self.box: gr.update(**busy)}
         began, first_s, seen = time.perf_counter(), None, None
-        answering = None
-        async with aclosing(self.talks.ask(page, asked, wishes)) as news:
-            async for answering in news:
+        running_answer = None
+        async with aclosing(self.sessions.ask(page, asked, settings)) as news:
+            async for running_answer in news:
                 update: Update = {}
-                if answering.text:
+                if running_answer.text:
                     first_s = time.perf_counter() - began if first_s is None else first_s
                     # In a thread: nobody else waits while a long answer is parsed.
-                    shown = await asyncio.to_thread(talk.write_answer, answering.text, is_open=True)
+                    shown = await asyncio.to_thread(chat_transcript.write_answer, running_answer.text, is_open=True)
                     update[self.chat] = [*asked, shown]
-                if answering.request is not None and seen is None and answering.text:
-                    seen = answering.request
-                    update[self.sees] = await asyncio.to_thread(self._show_sheets, seen)
+                if running_answer.request is not None and seen is None and running_answer.text:
+                    seen = running_answer.request
+                    update[self.sees] = await asyncio.to_thread(self._render_token_maps, seen)
                 if update:
                     yield update
-        if answering is None or answering.is_dropped:
+        if running_answer is None or running_answer.is_dropped:
             return  # what has come in its place shows itself
-        has_text = bool(answering.text.strip())
+        has_text = bool(running_answer.text.strip())
         messages = list(otherwise)
         if has_text:
-            messages = [*asked, await asyncio.to_thread(talk.write_answer, answering.text)]
-        end = talk.describe_end(answering)
+            messages = [*asked, await asyncio.to_thread(chat_transcript.write_answer, running_answer.text)]
+        end = chat_session.describe_end(running_answer)
         if end is not None:
-            messages.append(talk.write_notice(end, is_refusal=not has_text))
+            messages.append(chat_transcript.write_notice(end, is_error=not has_text))
         yield {
             self.chat: messages,
-            self.usage: sheets.show_usage(answering.usage, first_s),
+            self.usage: token_map_panel.render_usage(running_answer.usage, first_s),
             self.box: gr.update(submit_btn=True, stop_btn=False),
         }
 
-    def _show_sheets(self, request: ChatRequest) -> str:
+    def _render_token_maps(self, request: ChatRequest) -> str:
         try:
-            return sheets.show_sheets(request, getattr(self.talks.service.backend, "tiling", None))
+            return token_map_panel.render_token_maps(request, getattr(self.sessions.service.backend, "tiling", None))
         except LlavaError as error:
             return f"<p>{html.escape(str(error))}</p>"
 
     def give_back(self, messages: list[Message], box: Any) -> Update:
         """A question that was not answered goes back to where it was typed, unless something new is there."""
-        turns = talk.find_turns(messages)
+        turns = chat_transcript.find_turns(messages)
         if not turns or turns[-1].answer is not None or (box or {}).get("text") or (box or {}).get("files"):
             return {self.chat: gr.skip(), self.box: gr.skip()}
         turn = turns[-1]
@@ -276,21 +283,21 @@ class _Page:
 
     def restore(self, kept: str, draft: str, settings: str) -> Update:
         """What this tab showed before it was loaded again: the conversation, what was typed, and the settings."""
-        messages = talk.read_kept(kept, self.talks.album)
+        messages = chat_transcript.read_kept(kept, self.sessions.uploaded)
         update = self.give_back(messages, None)
         if update[self.chat] == gr.skip():
             update[self.chat] = messages
-        text, files = talk.read_draft(draft, self.talks.album)
+        text, files = chat_transcript.read_draft(draft, self.sessions.uploaded)
         if text or files:
             asked: dict[str, Any] = update[self.box] if "files" in update[self.box] else {"text": "", "files": []}
             both = [part for part in (asked["text"], text) if part]
             update[self.box] = {"text": "\n".join(both), "files": [*asked["files"], *files]}
-        return update | self._read_settings(settings)
+        return update | self._read_kept_settings(settings)
 
-    def _read_settings(self, kept: str) -> Update:
+    def _read_kept_settings(self, kept: str) -> Update:
         """The settings that a browser kept, as far as they are settings of this page."""
         sliders = [self.temperature, self.top_p, self.new_tokens]
-        numbers, detail = talk.read_settings(kept)
+        numbers, detail = chat_transcript.read_settings(kept)
         if len(numbers) != len(sliders):
             return {one: gr.skip() for one in (*sliders, self.detail)}
         values = dict(zip(sliders, numbers, strict=True))
@@ -300,16 +307,16 @@ class _Page:
         } | {self.detail: detail if detail in ("low", "auto") else gr.skip()}
 
     def stop(self, request: gr.Request) -> None:
-        self.talks.stop(_page_of(request))
+        self.sessions.stop(_page_of(request))
 
     def undo(self, event: gr.UndoData, messages: list[Message], box: Any, request: gr.Request) -> Update:
         """Takes the last question back to where it was typed; what is typed there comes after it."""
-        self.talks.stop(_page_of(request), drop=True)
-        turn = talk.find_turn(messages, _index(event))
+        self.sessions.stop(_page_of(request), drop=True)
+        turn = chat_transcript.find_turn(messages, _index(event))
         typed = (box or {}).get("text") or ""
         text, files = turn.question, [*turn.paths, *(box or {}).get("files", ())]
         return {
-            self.chat: talk.tidy(messages[: turn.begin]),
+            self.chat: chat_transcript.tidy(messages[: turn.begin]),
             self.box: gr.update(
                 value={"text": f"{text}\n{typed}" if typed else text, "files": files}, submit_btn=True, stop_btn=False
             ),
@@ -317,17 +324,17 @@ class _Page:
 
     def clear(self, request: gr.Request) -> Update:
         """A new chat. What is typed stays."""
-        self.talks.stop(_page_of(request), drop=True)
+        self.sessions.stop(_page_of(request), drop=True)
         return {
             self.chat: [],
             self.box: gr.update(submit_btn=True, stop_btn=False),
-            self.sees: sheets.EMPTY,
+            self.sees: token_map_panel.EMPTY,
             self.usage: "",
         }
 
     def vote(self, event: gr.LikeData, messages: list[Message], request: gr.Request) -> None:
         vote = {True: "up", False: "down", "": "none", None: "none"}.get(event.liked, event.liked)
-        self.talks.vote(_page_of(request), messages, _index(event), str(vote))
+        self.sessions.vote(_page_of(request), messages, _index(event), str(vote))
 
 
 def _page_of(request: gr.Request) -> str:

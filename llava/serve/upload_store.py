@@ -32,9 +32,9 @@ from llava.errors import BadImage
 from llava.image.signatures import sniff
 from llava.image.source import Limits as ImageLimits
 from llava.image.source import read_size
-from llava.serve.gate import Message, Receive, Scope
+from llava.serve.api_errors import LOG, ApiError, limit_exceeded, to_api_error
 from llava.serve.limits import Limits
-from llava.serve.refusals import LOG, Refusal, over, translate
+from llava.serve.middleware import Message, Receive, Scope
 
 # How long an image stays, and after what time it makes room for new ones.
 STAY_S, _FRESH_S = 24 * 3600, 3600
@@ -58,7 +58,7 @@ FORMATS = {
 }
 
 
-class Uploads:
+class UploadStore:
     """Uploaded images, by their paths in ``folder``. For one event loop."""
 
     def __init__(self, limits: Limits, image_limits: ImageLimits) -> None:
@@ -70,17 +70,17 @@ class Uploads:
         self._num_coming = 0  # bytes of uploads that are under way
 
     async def take(self, scope: Scope, receive: Receive) -> list[str]:
-        """The paths of the images in a form's field ``files``. Raises Refusal; then none of them is kept."""
+        """The paths of the images in a form's field ``files``. Raises ApiError; then none of them is kept."""
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         num_announced = int(announced) if announced.isdigit() else 0
         self._check_bytes(num_announced)
         # As long for each piece of an upload as for the body of a request.
         limit_s = self._limits.body_s * max(1, math.ceil(num_announced / self._limits.body_bytes))
         num_bytes = 0
-        refusal: Refusal | None = None
+        api_error: ApiError | None = None
 
         async def receive_within() -> Message:
-            nonlocal num_bytes, refusal
+            nonlocal num_bytes, api_error
             message = await receive()
             come = len(message.get("body", b""))
             num_bytes += come
@@ -88,22 +88,24 @@ class Uploads:
             try:
                 self._check_bytes(num_bytes)
                 self._make_room()
-            except Refusal as error:
-                refusal = error
+            except ApiError as error:
+                api_error = error
                 raise MultiPartException("over a limit") from error  # for which the parser closes its files
             return message
 
         try:
             try:
                 form = await asyncio.wait_for(self._read_form(Request(scope, receive_within)), limit_s)
-            except Refusal as error:
-                raise refusal or error from None
+            except ApiError as error:
+                raise api_error or error from None
             try:
                 return await self._keep_all(form)
             finally:
                 await form.close()
         except asyncio.TimeoutError as error:
-            raise over("body_s", limit_s, "The upload did not come in time", "Send it faster.", status=408) from error
+            raise limit_exceeded(
+                "body_s", limit_s, "The upload did not come in time", "Send it faster.", status=408
+            ) from error
         finally:
             self._num_coming -= num_bytes
 
@@ -112,11 +114,11 @@ class Uploads:
         return self._find(path) is not None
 
     async def show(self, path: str) -> FileResponse:
-        """The image at ``path`` as an answer. Raises Refusal (404)."""
+        """The image at ``path`` as an answer. Raises ApiError (404)."""
         place = self._find(path)
         kind = FORMATS.get(Path(path).suffix.lower())
         if place is None or kind is None or not await asyncio.to_thread(place.is_file):
-            raise Refusal(404, "There is no such image here. Upload it again.", code="not_found")
+            raise ApiError(404, "There is no such image here. Upload it again.", code="not_found")
         headers = {"Cache-Control": "private, max-age=3600"}
         return FileResponse(place, media_type=f"image/{kind.lower()}", headers=headers)
 
@@ -148,32 +150,34 @@ class Uploads:
         if num_bytes > most:
             value = f"The upload has {num_bytes:,} bytes or more"
             remedy = f"Send at most {limits.images:,} images at once."
-            raise over("image_bytes", limits.image_bytes, value, remedy, status=413)
+            raise limit_exceeded("image_bytes", limits.image_bytes, value, remedy, status=413)
 
     def _make_room(self) -> None:
-        """Removes old images until there is room for what is coming. Raises Refusal."""
+        """Removes old images until there is room for what is coming. Raises ApiError."""
         limit = self._limits.upload_bytes
         while (wanted := self._num_kept + self._num_coming) > limit:
             if not self._kept or time.monotonic() - next(iter(self._kept.values()))[1] < _FRESH_S:
                 value = f"The images that are kept for open conversations would have {wanted:,} bytes"
-                raise over("upload_bytes", limit, value, "Upload fewer or smaller ones, or later.", status=413)
+                raise limit_exceeded(
+                    "upload_bytes", limit, value, "Upload fewer or smaller ones, or later.", status=413
+                )
             self._remove_oldest()
 
     async def _read_form(self, request: Request) -> FormData:
         limits = self._limits
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "multipart/form-data":
-            raise Refusal(415, "An upload is multipart/form-data with its images in the field files.", code="not_form")
+            raise ApiError(415, "An upload is multipart/form-data with its images in the field files.", code="not_form")
         if request.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
-            raise Refusal(415, "The upload is compressed. Send it without Content-Encoding.", code="compressed")
+            raise ApiError(415, "The upload is compressed. Send it without Content-Encoding.", code="compressed")
         try:
             return await request.form(max_files=max(1, limits.images), max_fields=1, max_part_size=1024)
         except (MultiPartException, HTTPException) as error:
             if "Too many files" in str(getattr(error, "message", getattr(error, "detail", ""))):
-                raise over("images", limits.images, "There are too many images", "Send fewer.") from error
-            raise Refusal(400, "The upload is no valid form.", code="invalid_form") from error
+                raise limit_exceeded("images", limits.images, "There are too many images", "Send fewer.") from error
+            raise ApiError(400, "The upload is no valid form.", code="invalid_form") from error
         except (ValueError, KeyError, UnicodeError) as error:
-            raise Refusal(400, "The upload is no valid form.", code="invalid_form") from error
+            raise ApiError(400, "The upload is no valid form.", code="invalid_form") from error
         except OSError as error:  # larger files wait on the disk
             raise _find_no_room(tempfile.gettempdir(), error) from error
 
@@ -188,7 +192,7 @@ class Uploads:
                 self._kept[kept[-1]] = size, time.monotonic()
                 self._num_kept += size
             if not kept:
-                raise Refusal(400, "There is no file in the upload.", code="invalid_form")
+                raise ApiError(400, "There is no file in the upload.", code="invalid_form")
         except BaseException:
             for path in kept:
                 self._remove(path)
@@ -197,16 +201,18 @@ class Uploads:
 
     async def _read_image(self, field: str, part: UploadFile | str) -> tuple[str, bytes]:
         if field != "files" or isinstance(part, str):
-            raise Refusal(400, "An upload has nothing but files in the field files.", code="invalid_form")
+            raise ApiError(400, "An upload has nothing but files in the field files.", code="invalid_form")
         name = clean_name(part.filename or "")
         most = self._image_limits.max_bytes
         if (part.size or 0) > most:
-            raise over("image_bytes", most, f"{name} has {part.size or 0:,} bytes", "Send a smaller one.", status=413)
+            raise limit_exceeded(
+                "image_bytes", most, f"{name} has {part.size or 0:,} bytes", "Send a smaller one.", status=413
+            )
         data = await part.read()
         try:
             await asyncio.to_thread(read_size, data, name, self._image_limits)
         except BadImage as error:
-            raise translate(error, "") from error
+            raise to_api_error(error, "") from error
         kind = sniff(data, name)
         assert kind is not None
         return name_like(name, kind), data
@@ -229,9 +235,9 @@ class Uploads:
         shutil.rmtree(path.parent, ignore_errors=True)
 
 
-def _find_no_room(place: Path | str, error: OSError) -> Refusal:
+def _find_no_room(place: Path | str, error: OSError) -> ApiError:
     LOG.error("an uploaded image cannot be written to %s: %s", place, error.strerror)
-    return Refusal(507, "The server has no room for the image. Its log says why.", code="disk_full")
+    return ApiError(507, "The server has no room for the image. Its log says why.", code="disk_full")
 
 
 def clean_name(name: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from llava.errors import UsageError
-from llava.serve.refusals import Refusal
+from llava.serve.api_errors import ApiError
 
 # Of clients that were given the server's address without /v1.
 _WITHOUT_VERSION = re.compile(r"/(?:chat/completions|completions|responses|models(?:/.+)?)/*")
@@ -26,7 +26,7 @@ def read_root_path(value: str) -> str:
     return path
 
 
-def read_absolute_form(scope: MutableMapping[str, Any]) -> None:
+def apply_absolute_form(scope: MutableMapping[str, Any]) -> None:
     """Makes ``GET http://host/path`` the same as ``GET /path`` with that ``Host``; other requests stay as they are.
 
     Source: RFC 9112, section 3.2.2: a server has to take this form, and its host stands above the header's.
@@ -38,7 +38,7 @@ def read_absolute_form(scope: MutableMapping[str, Any]) -> None:
         scope["headers"] = [(b"host", found[1]), *(pair for pair in scope["headers"] if pair[0] != b"host")]
 
 
-def find_route(path: str, root_path: str) -> str:
+def normalize_path(path: str, root_path: str) -> str:
     """The server's own path for the one that was asked for; a prefix may stand in front, or a proxy took it off."""
     if root_path and (path == root_path or path.startswith(f"{root_path}/")):
         path = path[len(root_path) :] or "/"
@@ -47,24 +47,24 @@ def find_route(path: str, root_path: str) -> str:
     return path.rstrip("/") if path.startswith("/v1/") else path
 
 
-def write_raw(path: str) -> bytes:
+def encode_path(path: str) -> bytes:
     """The path as it stands in a request."""
     return quote(path, safe="/:@!$&'()*+,;=~-._").encode("ascii")
 
 
-def refuse_unknown(path: str, root_path: str = "") -> Refusal:
+def unknown_path(path: str, root_path: str = "") -> ApiError:
     """The refusal of a path that is not there, with what is."""
     shown = path[:200]
     if path == "/v1" or path.startswith("/v1/"):
         hint = f"The API's routes are {_ROUTES}."
     else:
         hint = f"The API is at {root_path}/v1, such as {root_path}/v1/chat/completions."
-    return Refusal(404, f"There is no {shown} here. {hint}", code="not_found")
+    return ApiError(404, f"There is no {shown} here. {hint}", code="not_found")
 
 
-def refuse_method(method: str, path: str, allowed: str) -> Refusal:
+def method_not_allowed(method: str, path: str, allowed: str) -> ApiError:
     """The refusal of a method that a path does not take."""
-    return Refusal(
+    return ApiError(
         405,
         f"{path[:200]} does not take {method[:20]}. Use {allowed}.",
         code="method_not_allowed",

@@ -15,13 +15,20 @@ from starlette.responses import JSONResponse, Response
 
 from llava.backends.protocol import ChatRequest, Delta, Usage
 from llava.serve import schemas
+from llava.serve.admission_queue import Ticket
+from llava.serve.api_errors import ApiError
 from llava.serve.body import read_json
-from llava.serve.openai import check_lengths, check_messages, check_model, load_messages, make_head, read_format
-from llava.serve.pieces import begin_stream
-from llava.serve.queue import Ticket
-from llava.serve.refusals import Refusal
-from llava.serve.schemas import Head, ResponsesBody
+from llava.serve.openai_routes import (
+    check_lengths,
+    check_messages,
+    check_model,
+    load_messages,
+    make_envelope,
+    read_format,
+)
+from llava.serve.schemas import ResponseEnvelope, ResponsesBody
 from llava.serve.service import Service
+from llava.serve.streaming import begin_stream
 
 
 def add_responses_route(app: FastAPI, service: Service) -> None:
@@ -34,7 +41,7 @@ async def respond(service: Service, request: Request) -> Response:
     raw = await read_json(request, service.limits)
     for name in ("previous_response_id", "conversation", "prompt"):
         if raw.get(name) is not None:
-            raise Refusal(
+            raise ApiError(
                 400,
                 f"{name} is not supported: nothing is kept. Send the whole conversation as input.",
                 param=name,
@@ -45,7 +52,7 @@ async def respond(service: Service, request: Request) -> Response:
     if raw.get("top_logprobs") or wants_logprobs:
         name = "include" if wants_logprobs else "top_logprobs"
         why = f"{name}: this route tells no log-probabilities. Ask /v1/chat/completions for them."
-        raise Refusal(400, why, param=name, code="unsupported_parameter")
+        raise ApiError(400, why, param=name, code="unsupported_parameter")
     check_lengths(service, raw.get("input"), "input")
     body = schemas.check(ResponsesBody, raw)
     check_model(service, body.model)
@@ -56,16 +63,16 @@ async def respond(service: Service, request: Request) -> Response:
 
     async def make() -> ChatRequest:
         loaded = await load_messages(service, messages, "input")
-        return ChatRequest((*schemas.as_system(body.instructions), *loaded), sampling, response_format=form)
+        return ChatRequest((*schemas.system_message(body.instructions), *loaded), sampling, response_format=form)
 
-    writer = _Writer(make_head(service, "resp"), body, form)
+    writer = _Writer(make_envelope(service, "resp"), body, form)
     ticket = Ticket()
     deltas = service.chat(make, ticket=ticket)
     if body.stream:
-        return await begin_stream(request, ticket, _write_events(writer, deltas), writer.refusal, service.limits)
+        return await begin_stream(request, ticket, _write_events(writer, deltas), writer.error, service.limits)
     async with aclosing(deltas):
         said = [delta async for delta in deltas]
-    (choice,) = schemas.collect(said, 1)
+    (choice,) = schemas.collect_choices(said, 1)
     return JSONResponse(writer.response(choice.text, choice.finish_reason, said[-1].usage))
 
 
@@ -95,14 +102,14 @@ async def _write_events(writer: _Writer, deltas: AsyncGenerator[Delta, None]) ->
 class _Writer:
     """The objects of one response, and its events, which are numbered."""
 
-    head: Head
+    envelope: ResponseEnvelope
     body: ResponsesBody
     form: dict[str, Any] | None
     num_events: int = 0
 
     @property
     def message_id(self) -> str:
-        return self.head.id.replace("resp-", "msg_")
+        return self.envelope.id.replace("resp-", "msg_")
 
     def part(self, text: str) -> dict[str, Any]:
         return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
@@ -121,10 +128,10 @@ class _Writer:
         """``reason``: why the answer ended; None while it goes on."""
         status = {None: "in_progress", "length": "incomplete"}.get(reason, "completed")
         return {
-            "id": self.head.id.replace("resp-", "resp_"),
+            "id": self.envelope.id.replace("resp-", "resp_"),
             "object": "response",
-            "created_at": self.head.created,
-            "model": self.head.model,
+            "created_at": self.envelope.created,
+            "model": self.envelope.model,
             "status": status,
             "error": None,
             "incomplete_details": {"reason": "max_output_tokens"} if reason == "length" else None,
@@ -149,8 +156,8 @@ class _Writer:
     def event(self, kind: str, **content: Any) -> bytes:
         return self.write(f"response.{kind}", **content)
 
-    def refusal(self, refusal: Refusal) -> bytes:
-        return self.write("error", code=refusal.code, message=refusal.message, param=refusal.param)
+    def error(self, error: ApiError) -> bytes:
+        return self.write("error", code=error.code, message=error.message, param=error.param)
 
     def write(self, kind: str, **content: Any) -> bytes:
         numbered = {"type": kind, "sequence_number": self.num_events, **content}

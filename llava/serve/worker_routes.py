@@ -18,12 +18,12 @@ from starlette.responses import JSONResponse, Response
 from llava.backends.protocol import ChatRequest, Delta, SentImage
 from llava.errors import LlavaError
 from llava.serve import schemas
+from llava.serve.admission_queue import Ticket
+from llava.serve.api_errors import LOG, ApiError, limit_exceeded, to_api_error
 from llava.serve.body import read_json
-from llava.serve.openai import check_characters, check_model
-from llava.serve.pieces import begin_stream
-from llava.serve.queue import Ticket
-from llava.serve.refusals import LOG, Refusal, over, translate
+from llava.serve.openai_routes import check_characters, check_model
 from llava.serve.service import Service
+from llava.serve.streaming import begin_stream
 
 _KIND = "application/octet-stream"
 # What the original's worker says where no token may be said.
@@ -93,7 +93,7 @@ async def receive_heart_beat(service: Service, request: Request) -> Response:
 def _read_name(raw: dict[str, Any]) -> str:
     name = raw.get("worker_name")
     if not isinstance(name, str):
-        raise Refusal(400, "worker_name: this has to be the worker's URL.", param="worker_name", code="invalid_value")
+        raise ApiError(400, "worker_name: this has to be the worker's URL.", param="worker_name", code="invalid_value")
     return name
 
 
@@ -106,9 +106,9 @@ async def generate_stream(service: Service, request: Request) -> Response:
     try:
         return await _begin(service, request)
     except LlavaError as error:
-        refusal = translate(error, request.state.request_id, "prompt")
-        said = {**refusal.body, "text": refusal.message, "error_code": 1}
-        return JSONResponse(said, refusal.status, refusal.headers)
+        api_error = to_api_error(error, request.state.request_id, "prompt")
+        said = {**api_error.body, "text": api_error.message, "error_code": 1}
+        return JSONResponse(said, api_error.status, api_error.headers)
 
 
 async def _begin(service: Service, request: Request) -> Response:
@@ -118,7 +118,9 @@ async def _begin(service: Service, request: Request) -> Response:
     check_characters(service, len(body.prompt), "prompt")
     images, limits = body.images or [], service.limits
     if len(images) > limits.images:
-        raise over("images", limits.images, f"There are {len(images):,} images", "Send fewer.", param="images")
+        raise limit_exceeded(
+            "images", limits.images, f"There are {len(images):,} images", "Send fewer.", param="images"
+        )
     if body.max_new_tokens < 1:  # where the front end's slider begins
         return Response(_piece({"text": body.prompt + _NO_ROOM, "error_code": 0}), media_type=_KIND)
     sampling = schemas.read_sampling(body, limits)
@@ -130,7 +132,7 @@ async def _begin(service: Service, request: Request) -> Response:
 
     ticket = Ticket()
     pieces = _write_pieces(body.prompt, service.chat(make, "worker", ticket))
-    return await begin_stream(request, ticket, pieces, _write_refusal, limits, write_comment=_write_nothing, kind=_KIND)
+    return await begin_stream(request, ticket, pieces, _write_error, limits, write_comment=_write_nothing, kind=_KIND)
 
 
 def _as_uri(data: str) -> str:
@@ -150,8 +152,8 @@ def _write_nothing(place: int) -> bytes:
     return b"\0"
 
 
-def _write_refusal(refusal: Refusal) -> bytes:
-    return _piece({"text": refusal.message, "error_code": 1})
+def _write_error(api_error: ApiError) -> bytes:
+    return _piece({"text": api_error.message, "error_code": 1})
 
 
 def _piece(content: dict[str, Any]) -> bytes:

@@ -11,10 +11,10 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from llava.serve.gate import WriteRefusal, abort
+from llava.serve.admission_queue import Ticket
+from llava.serve.api_errors import LOG, to_api_error
 from llava.serve.limits import Limits
-from llava.serve.queue import Ticket
-from llava.serve.refusals import LOG, translate
+from llava.serve.middleware import WriteError, abort
 
 WriteComment = Callable[[int], bytes]
 
@@ -24,11 +24,11 @@ def write_event_comment(place: int) -> bytes:
     return f": queued {place}\n\n".encode() if place else b": keep-alive\n\n"
 
 
-class PieceStream(Response):
+class KeepAliveStream(Response):
     """Pieces of a body as they are made, and a comment wherever none has come for ``silence_s``.
 
     A reader who leaves a piece unread for ``send_s`` is cut off. What goes wrong once the headers are out is the last
-    piece: ``write_refusal`` makes it.
+    piece: ``write_error`` makes it.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class PieceStream(Response):
         ticket: Ticket,
         first: asyncio.Task[bytes],
         pieces: AsyncGenerator[bytes, None],
-        write_refusal: WriteRefusal,
+        write_error: WriteError,
         write_comment: WriteComment,
         limits: Limits,
         kind: str,
@@ -45,7 +45,7 @@ class PieceStream(Response):
         super().__init__(status_code=200, media_type=kind, headers={"Cache-Control": "no-cache"})
         del self.headers["content-length"]
         self._request, self._ticket, self._first, self._pieces = request, ticket, first, pieces
-        self._write_refusal, self._write_comment, self._limits = write_refusal, write_comment, limits
+        self._write_error, self._write_comment, self._limits = write_error, write_comment, limits
         self._said_s = 0.0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -76,15 +76,15 @@ class PieceStream(Response):
                 async for piece in self._pieces:
                     await say(piece)
             except asyncio.CancelledError:
-                if (refusal := scope.get("llava.refusal")) is not None:
+                if (api_error := scope.get("llava.error")) is not None:
                     if beating is not None:
                         beating.cancel()  # nothing may be said behind the end
-                    await say(self._write_refusal(refusal), more=False)
+                    await say(self._write_error(api_error), more=False)
                 raise
             except Exception as error:
                 state = self._request.state
-                refusal = translate(error, state.request_id, getattr(state, "param", None))
-                await say(self._write_refusal(refusal))
+                api_error = to_api_error(error, state.request_id, getattr(state, "param", None))
+                await say(self._write_error(api_error))
             finally:
                 if beating is not None:
                     beating.cancel()
@@ -111,12 +111,12 @@ async def begin_stream(
     request: Request,
     ticket: Ticket,
     pieces: AsyncGenerator[bytes, None],
-    write_refusal: WriteRefusal,
+    write_error: WriteError,
     limits: Limits,
     *,
     write_comment: WriteComment = write_event_comment,
     kind: str = "text/event-stream",
-) -> PieceStream:
+) -> KeepAliveStream:
     """The response, as soon as its first piece is there, its request has to wait its turn, or ``status_s`` are over.
 
     An error before that is raised, and so still has a status.
@@ -139,7 +139,7 @@ async def begin_stream(
             task.cancel()
     if first.done():
         first.result()
-    return PieceStream(request, ticket, first, pieces, write_refusal, write_comment, limits, kind)
+    return KeepAliveStream(request, ticket, first, pieces, write_error, write_comment, limits, kind)
 
 
 async def _end(task: asyncio.Task[Any]) -> None:

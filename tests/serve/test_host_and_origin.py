@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from llava.errors import UsageError
+from llava.serve.host_and_origin import is_loopback_address, read_host_name
 from llava.serve.limits import Settings
-from llava.serve.origins import is_loopback_address, read_host_name
-from llava.serve.paths import find_route, read_root_path
+from llava.serve.request_path import normalize_path, read_root_path
 from tests.serve.serving import Puppet, Running, run_server
 
 CHAT = "/v1/chat/completions"
@@ -234,4 +234,4 @@ def test_a_prefix_is_read_with_and_without_slashes() -> None:
         "/llava",
         "/a/b-c",
     ]
-    assert find_route("/llava/v1/models", "/llava") == find_route("/v1/models", "/llava") == "/v1/models"
+    assert normalize_path("/llava/v1/models", "/llava") == normalize_path("/v1/models", "/llava") == "/v1/models"

@@ -18,7 +18,7 @@ def serve(words: Sequence[str]) -> int:
     return run_door(lambda: arguments.run(arguments))
 
 
-def tell_unused(arguments: argparse.Namespace, reasons: dict[str, str]) -> None:
+def warn_unused(arguments: argparse.Namespace, reasons: dict[str, str]) -> None:
     """One line on stderr for each flag of ``reasons`` that was given and has no meaning here."""
     for name, reason in reasons.items():
         if getattr(arguments, name) not in (None, False):

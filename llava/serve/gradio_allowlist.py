@@ -19,17 +19,17 @@ from urllib.parse import parse_qs
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from llava.serve.api_errors import LOG, ApiError
 from llava.serve.body import read_json
-from llava.serve.gate import App, Message, Receive, Scope, Send, abort, answer_refusal
-from llava.serve.paths import refuse_method, refuse_unknown
-from llava.serve.refusals import LOG, Refusal
+from llava.serve.middleware import App, Message, Receive, Scope, Send, abort, error_response
+from llava.serve.request_path import method_not_allowed, unknown_path
 from llava.serve.service import Service
-from llava.serve.uploads import Uploads
+from llava.serve.upload_store import UploadStore
 
 if TYPE_CHECKING:
     import gradio
 
-    from llava.serve.visits import Visits
+    from llava.serve.gradio_sessions import GradioSessions
 
 # Gradio's page makes its style sheets and small functions as it runs. Everything else comes from this server.
 _POLICY = (
@@ -61,7 +61,7 @@ _HEADERS_OUT = (
 _LAST_NEWS_S = 2.0
 
 
-class Door:
+class GradioAllowlist:
     """The web chat as an ASGI application. Until ``open`` there is only ``waiting``, which says so."""
 
     def __init__(self, service: Service, waiting: App) -> None:
@@ -70,12 +70,12 @@ class Door:
         self._root_path = service.settings.root_path
         self._app: App | None = None
         self._blocks: gradio.Blocks
-        self._visits: Visits
-        self._uploads: Uploads
+        self._sessions: GradioSessions
+        self._uploads: UploadStore
 
-    def open(self, app: App, blocks: gradio.Blocks, visits: Visits, uploads: Uploads) -> None:
+    def open(self, app: App, blocks: gradio.Blocks, sessions: GradioSessions, uploads: UploadStore) -> None:
         """From now on it leads to Gradio."""
-        self._app, self._blocks, self._visits, self._uploads = app, blocks, visits, uploads
+        self._app, self._blocks, self._sessions, self._uploads = app, blocks, sessions, uploads
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
@@ -90,7 +90,7 @@ class Door:
             await answer(scope, receive, send_with_headers)
 
     def _find(self, method: str, path: str) -> App:
-        """What answers there. Raises Refusal: 404 and 405."""
+        """What answers there. Raises ApiError: 404 and 405."""
         answer, methods = self._show, "GET, HEAD"
         if path.startswith(_FILE):
             answer = self._show_file
@@ -101,9 +101,9 @@ class Door:
         elif path == _UPLOAD:
             answer, methods = self._upload, "POST"
         elif not _SHOWN.fullmatch(path):
-            raise refuse_unknown(path, self._root_path)
+            raise unknown_path(path, self._root_path)
         if method not in methods.split(", "):
-            raise refuse_method(method, path, methods)
+            raise method_not_allowed(method, path, methods)
         return answer
 
     async def _send_in_time(self, scope: Scope, send: Send, message: Message) -> None:
@@ -123,14 +123,14 @@ class Door:
 
     async def _tell_news(self, scope: Scope, receive: Receive, send: Send) -> None:
         page = _read_page(parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])[0])
-        if not self._visits.knows(page):
-            raise Refusal(404, "There is nothing to tell this page. Load it again.", code="not_found")
-        with self._visits.read(page):
+        if not self._sessions.knows(page):
+            raise ApiError(404, "There is nothing to tell this page. Load it again.", code="not_found")
+        with self._sessions.read(page):
             async with self._until_drained(receive, page) as receive_more:
                 await self._ask(scope, receive_more, send, query=f"session_hash={page}".encode())
 
     async def _call(self, scope: Scope, receive: Receive, send: Send) -> None:
-        from llava.serve.payload import check_call
+        from llava.serve.gradio_payload import check_call
 
         is_queued = scope["path"] == _CALL
         try:
@@ -139,23 +139,23 @@ class Door:
             check = partial(check_call, call, self._blocks, self._uploads, self._limits, _find_hosts(scope))
             checked = await asyncio.to_thread(check, is_queued=is_queued)
             if is_queued:
-                self._visits.admit(page)
+                self._sessions.admit(page)
             body = json.dumps(checked).encode()
             await self._ask(scope, _say_once(body, receive), send, body=body)
             if is_queued:
-                self._visits.expect_reader(page)
-        except Refusal as refusal:
+                self._sessions.expect_reader(page)
+        except ApiError as api_error:
             # Gradio's page shows the person what stands in ``detail``.
-            body = json.dumps({**refusal.body, "detail": str(refusal)}).encode()
-            await Response(body, refusal.status, refusal.headers, "application/json")(scope, receive, send)
+            body = json.dumps({**api_error.body, "detail": str(api_error)}).encode()
+            await Response(body, api_error.status, api_error.headers, "application/json")(scope, receive, send)
 
     async def _upload(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             paths = await self._uploads.take(scope, receive)
-        except Refusal as refusal:
-            response = answer_refusal(refusal)
+        except ApiError as api_error:
+            response = error_response(api_error)
             if any(name == b"origin" for name, _ in scope["headers"]):  # Gradio's page shows the person the whole body
-                response = PlainTextResponse(str(refusal), refusal.status, refusal.headers)
+                response = PlainTextResponse(str(api_error), api_error.status, api_error.headers)
         else:
             response = Response(json.dumps(paths), media_type="application/json")
         await response(scope, receive, send)
@@ -163,7 +163,7 @@ class Door:
     async def _ask(
         self, scope: Scope, receive: Receive, send: Send, *, query: bytes = b"", body: bytes | None = None
     ) -> None:
-        """Gradio's answer, if it is a good one. Raises Refusal otherwise."""
+        """Gradio's answer, if it is a good one. Raises ApiError otherwise."""
         status, has_ended = 0, False
 
         async def send_stripped(message: Message) -> None:
@@ -180,11 +180,11 @@ class Door:
             await self._app(_rewrite(scope, query, body), receive, send_stripped)
         except Exception as error:
             log_without_text("the web chat failed on a request", error)
-            raise Refusal(500, "The web chat failed on this request. Its log says more.", code="internal") from None
+            raise ApiError(500, "The web chat failed on this request. Its log says more.", code="internal") from None
         if not status or (300 <= status < 400 and status != 304) or status == 404:
-            raise refuse_unknown(scope["path"], self._root_path)
+            raise unknown_path(scope["path"], self._root_path)
         if status >= 400:
-            raise Refusal(status, "The web chat cannot do this. Load the page again.", code="bad_call")
+            raise ApiError(status, "The web chat cannot do this. Load the page again.", code="bad_call")
         if not has_ended:
             await send({"type": "http.response.body", "body": b""})
 
@@ -195,7 +195,7 @@ class Door:
         async def wait() -> None:
             await self._service.is_drained.wait()
             end = asyncio.get_running_loop().time() + _LAST_NEWS_S
-            while self._visits.num_calls(page) and asyncio.get_running_loop().time() < end:
+            while self._sessions.num_calls(page) and asyncio.get_running_loop().time() < end:
                 await asyncio.sleep(0.02)
 
         over = asyncio.create_task(wait())
@@ -221,9 +221,9 @@ def log_without_text(what: str, error: BaseException) -> None:
 
 
 def _read_page(value: Any) -> str:
-    """A page's session hash. Raises Refusal."""
+    """A page's session hash. Raises ApiError."""
     if not isinstance(value, str) or not _PAGE.fullmatch(value):
-        raise Refusal(400, "A page is named by up to 64 letters and digits.", param="session_hash", code="bad_call")
+        raise ApiError(400, "A page is named by up to 64 letters and digits.", param="session_hash", code="bad_call")
     return value
 
 

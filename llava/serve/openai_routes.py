@@ -20,13 +20,13 @@ from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentImage, 
 from llava.backends.turns import check_last
 from llava.prompt import escape_image_tokens
 from llava.serve import schemas
+from llava.serve.admission_queue import Ticket
+from llava.serve.api_errors import ApiError, context_length_exceeded, limit_exceeded, model_loading
 from llava.serve.body import read_json
-from llava.serve.messages import ImagePart, Message, Part, find_speakers
-from llava.serve.pieces import begin_stream
-from llava.serve.queue import Ticket
-from llava.serve.refusals import Refusal, context_exceeded, loading, over
-from llava.serve.schemas import ChatBody, CompletionBody, Head
+from llava.serve.messages import ImagePart, Message, Part, turn_roles
+from llava.serve.schemas import ChatBody, CompletionBody, ResponseEnvelope
 from llava.serve.service import Service
+from llava.serve.streaming import begin_stream
 
 _BEGAN = int(time.time())
 
@@ -46,7 +46,7 @@ async def list_models(service: Service, request: Request) -> Response:
 
 async def show_model(service: Service, request: Request) -> Response:
     if not service.backend.model_id:
-        raise loading()
+        raise model_loading()
     check_model(service, request.path_params["model_id"])
     return JSONResponse(_describe_model(service))
 
@@ -58,13 +58,13 @@ def _describe_model(service: Service) -> dict[str, Any]:
 
 
 def check_model(service: Service, name: str | None) -> None:
-    """Raises Refusal (404) for another model than the one that is served; no name is that one.
+    """Raises ApiError (404) for another model than the one that is served; no name is that one.
 
     While its name is not known every name may be right: who asks then is told that the model is being loaded.
     """
     known = service.backend.model_id
     if name and known and name != known:
-        raise Refusal(
+        raise ApiError(
             404,
             f"There is no model '{name[:200]}' here. The model is '{known}'.",
             param="model",
@@ -79,7 +79,7 @@ async def chat_completions(service: Service, request: Request) -> Response:
     body = schemas.check(ChatBody, raw)
     check_model(service, body.model)
     if body.top_logprobs and not body.logprobs:
-        raise Refusal(400, "top_logprobs needs logprobs to be true.", param="top_logprobs", code="invalid_value")
+        raise ApiError(400, "top_logprobs needs logprobs to be true.", param="top_logprobs", code="invalid_value")
     form = read_format(service, body.response_format, "response_format")
     check_messages(service, body.messages)
     num_top = (body.top_logprobs or 0) if body.logprobs else None
@@ -92,10 +92,10 @@ async def chat_completions(service: Service, request: Request) -> Response:
 
     ticket = Ticket()
     deltas = service.chat(make, ticket=ticket)
-    head = make_head(service, "chatcmpl")
+    envelope = make_envelope(service, "chatcmpl")
     if body.stream:
-        chunks = _write_chunks(head, deltas, num_top, body.wants_usage)
-        return await begin_stream(request, ticket, chunks, _write_refusal, service.limits)
+        chunks = _write_chunks(envelope, deltas, num_top, body.wants_usage)
+        return await begin_stream(request, ticket, chunks, _write_error, service.limits)
     async with aclosing(deltas):
         said = [delta async for delta in deltas]
     choices = [
@@ -105,20 +105,20 @@ async def chat_completions(service: Service, request: Request) -> Response:
             "logprobs": schemas.write_chat_logprobs(one.logprobs, num_top),
             **schemas.write_end(one),
         }
-        for one in schemas.collect(said, num_choices)
+        for one in schemas.collect_choices(said, num_choices)
     ]
-    return JSONResponse(head.chat(choices, chunk=False, usage=schemas.write_usage(said[-1].usage)))
+    return JSONResponse(envelope.chat(choices, chunk=False, usage=schemas.write_usage(said[-1].usage)))
 
 
 async def _write_chunks(
-    head: Head, deltas: AsyncGenerator[Delta, None], num_top: int | None, wants_usage: bool
+    envelope: ResponseEnvelope, deltas: AsyncGenerator[Delta, None], num_top: int | None, wants_usage: bool
 ) -> AsyncGenerator[bytes, None]:
     """The events of a streamed chat: for each choice its role first, then text, then why it ended."""
     more: dict[str, Any] = {"usage": None} if wants_usage else {}
 
     def write(index: int, delta: dict[str, Any], logprobs: Any = None, end: Delta | None = None) -> bytes:
         choice = {"index": index, "delta": delta, "logprobs": logprobs, **schemas.write_end(end)}
-        return _event(head.chat([choice], chunk=True, **more))
+        return _event(envelope.chat([choice], chunk=True, **more))
 
     has_role: set[int] = set()
     async with aclosing(deltas):
@@ -132,7 +132,7 @@ async def _write_chunks(
             if delta.finish_reason is not None:
                 yield write(delta.index, {}, None, delta)
             if delta.usage is not None and wants_usage:
-                yield _event(head.chat([], chunk=True, usage=schemas.write_usage(delta.usage)))
+                yield _event(envelope.chat([], chunk=True, usage=schemas.write_usage(delta.usage)))
     yield b"data: [DONE]\n\n"
 
 
@@ -141,7 +141,7 @@ async def completions(service: Service, request: Request) -> Response:
     raw = await read_json(request, service.limits)
     prompts = raw.get("prompt")
     if isinstance(prompts, list) and any(isinstance(one, (int, list)) for one in prompts[:1]):
-        raise Refusal(
+        raise ApiError(
             400,
             "prompt has to be one text or a list of texts: token ids are not taken.",
             param="prompt",
@@ -152,10 +152,10 @@ async def completions(service: Service, request: Request) -> Response:
     num_choices = schemas.read_choices(body, service.limits)
     if body.echo or body.suffix or (body.best_of or num_choices) != num_choices:
         name = "echo" if body.echo else "suffix" if body.suffix else "best_of"
-        raise Refusal(400, f"{name} is not supported. Leave it out.", param=name, code="unsupported_parameter")
+        raise ApiError(400, f"{name} is not supported. Leave it out.", param=name, code="unsupported_parameter")
     if len(body.prompt) > service.limits.parts:
         value = f"There are {len(body.prompt):,} prompts"
-        raise over("parts", service.limits.parts, value, "Send fewer.", param="prompt")
+        raise limit_exceeded("parts", service.limits.parts, value, "Send fewer.", param="prompt")
     check_characters(service, sum(map(len, body.prompt)), "prompt")
     sampling = schemas.read_sampling(body, service.limits, new_tokens=16)  # as OpenAI's
     form = read_format(service, body.response_format, "response_format")
@@ -165,10 +165,10 @@ async def completions(service: Service, request: Request) -> Response:
     ]
     ticket = Ticket()
     deltas = _answer_all(service, asked, ticket)
-    head = make_head(service, "cmpl")
+    envelope = make_envelope(service, "cmpl")
     if body.stream:
-        chunks = _write_texts(head, deltas, body.logprobs, body.wants_usage)
-        return await begin_stream(request, ticket, chunks, _write_refusal, service.limits)
+        chunks = _write_texts(envelope, deltas, body.logprobs, body.wants_usage)
+        return await begin_stream(request, ticket, chunks, _write_error, service.limits)
     async with aclosing(deltas):
         said = [delta async for delta in deltas]
     choices = [
@@ -178,9 +178,9 @@ async def completions(service: Service, request: Request) -> Response:
             "logprobs": schemas.write_completion_logprobs(one.logprobs, body.logprobs),
             **schemas.write_end(one),
         }
-        for one in schemas.collect(said, num_choices * len(asked))
+        for one in schemas.collect_choices(said, num_choices * len(asked))
     ]
-    return JSONResponse(head.completion(choices, usage=schemas.write_usage(said[-1].usage)))
+    return JSONResponse(envelope.completion(choices, usage=schemas.write_usage(said[-1].usage)))
 
 
 async def _answer_all(service: Service, asked: Sequence[ChatRequest], ticket: Ticket) -> AsyncGenerator[Delta, None]:
@@ -200,7 +200,7 @@ async def _answer_all(service: Service, asked: Sequence[ChatRequest], ticket: Ti
 
 
 async def _write_texts(
-    head: Head, deltas: AsyncGenerator[Delta, None], num_top: int | None, wants_usage: bool
+    envelope: ResponseEnvelope, deltas: AsyncGenerator[Delta, None], num_top: int | None, wants_usage: bool
 ) -> AsyncGenerator[bytes, None]:
     starts = dict[int, int]()
     more: dict[str, Any] = {"usage": None} if wants_usage else {}
@@ -214,9 +214,9 @@ async def _write_texts(
                 "logprobs": schemas.write_completion_logprobs(delta.logprobs, num_top, start),
                 **schemas.write_end(delta),
             }
-            yield _event(head.completion([choice], **more))
+            yield _event(envelope.completion([choice], **more))
             if delta.usage is not None and wants_usage:
-                yield _event(head.completion([], usage=schemas.write_usage(delta.usage)))
+                yield _event(envelope.completion([], usage=schemas.write_usage(delta.usage)))
     yield b"data: [DONE]\n\n"
 
 
@@ -224,26 +224,30 @@ def _event(content: dict[str, Any]) -> bytes:
     return f"data: {json.dumps(content, ensure_ascii=False, separators=(',', ':'))}\n\n".encode()
 
 
-def _write_refusal(refusal: Refusal) -> bytes:
-    return _event(refusal.body)
+def _write_error(error: ApiError) -> bytes:
+    return _event(error.body)
 
 
-def make_head(service: Service, kind: str) -> Head:
-    return Head(f"{kind}-{uuid.uuid4().hex}", int(time.time()), service.backend.model_id, f"llava-{__version__}")
+def make_envelope(service: Service, kind: str) -> ResponseEnvelope:
+    return ResponseEnvelope(
+        f"{kind}-{uuid.uuid4().hex}", int(time.time()), service.backend.model_id, f"llava-{__version__}"
+    )
 
 
 def check_lengths(service: Service, messages: Any, param: str) -> None:
-    """Raises Refusal for more messages or parts than may be looked into. ``messages``: as they came."""
+    """Raises ApiError for more messages or parts than may be looked into. ``messages``: as they came."""
     if not isinstance(messages, list):
         return
     limits = service.limits
     if len(messages) > limits.messages:
         value = f"There are {len(messages):,} messages"
-        raise over("messages", limits.messages, value, "Send the last ones.", param=param)
+        raise limit_exceeded("messages", limits.messages, value, "Send the last ones.", param=param)
     lists = [message.get(key) for message in messages if isinstance(message, dict) for key in _LISTS]
     num_parts = sum(len(parts) for parts in lists if isinstance(parts, list))
     if num_parts > limits.parts:
-        raise over("parts", limits.parts, f"The messages have {num_parts:,} parts", "Join texts.", param=param)
+        raise limit_exceeded(
+            "parts", limits.parts, f"The messages have {num_parts:,} parts", "Join texts.", param=param
+        )
 
 
 # What of a message may be a list.
@@ -253,21 +257,21 @@ _LISTS = ("content", "output", "tool_calls")
 def check_messages(
     service: Service, messages: Sequence[Message], param: str = "messages", instructions: str = ""
 ) -> None:
-    """Raises Refusal where the conversation exceeds a limit, UsageError where nothing in it is to be answered.
+    """Raises ApiError where the conversation exceeds a limit, UsageError where nothing in it is to be answered.
 
     ``param``: what the request calls it.
     """
     limits = service.limits
     num_images = sum(isinstance(part, ImagePart) for message in messages for part in message.content)
     if num_images > limits.images:
-        raise over("images", limits.images, f"There are {num_images:,} images", "Send fewer.", param=param)
+        raise limit_exceeded("images", limits.images, f"There are {num_images:,} images", "Send fewer.", param=param)
     num_characters = len(instructions) + sum(message.num_characters for message in messages)
     check_characters(service, num_characters, param)
-    check_last(find_speakers(messages))
+    check_last(turn_roles(messages))
 
 
 def read_format(service: Service, asked: schemas.ResponseFormat | None, param: str) -> dict[str, Any] | None:
-    """The form that the answer has to have; its schema counts as text. Raises Refusal."""
+    """The form that the answer has to have; its schema counts as text. Raises ApiError."""
     form = schemas.read_format(asked, param, can_constrain=service.backend.constrains_answers)
     if form is not None:
         check_characters(service, len(json.dumps(form)), param)
@@ -278,13 +282,13 @@ def check_characters(service: Service, number: int, param: str) -> None:
     limit = service.limits.characters
     if number > limit:
         said = f"There are {number:,} characters of text; the limit characters is {limit:,}. Shorten the text."
-        raise context_exceeded(service.backend.context_tokens, said, param)
+        raise context_length_exceeded(service.backend.context_tokens, said, param)
 
 
 async def load_messages(
     service: Service, messages: Sequence[Message], param: str = "messages"
 ) -> tuple[ChatMessage, ...]:
-    """The messages with their images. Raises Refusal, which names the image that is at fault."""
+    """The messages with their images. Raises ApiError, which names the image that is at fault."""
     named = [
         (part.image_url.url, f"{param}.{i}.content.{j}.image_url")
         for i, message in enumerate(messages)

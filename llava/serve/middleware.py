@@ -15,10 +15,10 @@ from typing import Any
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from llava.serve.api_errors import ApiError, limit_exceeded, to_api_error
+from llava.serve.host_and_origin import check_host, check_origin
 from llava.serve.limits import Settings
-from llava.serve.origins import check_host, check_origin
-from llava.serve.paths import find_route, read_absolute_form, write_raw
-from llava.serve.refusals import Refusal, over, translate
+from llava.serve.request_path import apply_absolute_form, encode_path, normalize_path
 from llava.serve.service import TENANT
 
 Scope = MutableMapping[str, Any]
@@ -26,7 +26,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-WriteRefusal = Callable[[Refusal], bytes]
+WriteError = Callable[[ApiError], bytes]
 
 # The one thing that may be asked without a key.
 _OPEN_PATH = b"/health"
@@ -36,7 +36,7 @@ _CHALLENGES = ("Bearer", 'Basic realm="llava"')
 ANSWERED = ("/v1/", "/worker_")
 
 
-class Gate:
+class ServerMiddleware:
     """The ASGI application around all others."""
 
     def __init__(self, app: App, settings: Settings) -> None:
@@ -70,7 +70,7 @@ class Gate:
 
         try:
             self._check_headers(scope)
-            read_absolute_form(scope)
+            apply_absolute_form(scope)
             if self._find_path(scope):
                 await _send_to_root(self._settings.root_path, scope, receive, send_with_id)
                 return
@@ -87,9 +87,9 @@ class Gate:
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError):
                 error = _shut_down()
-            refusal = translate(error, request_id, scope["state"].get("param"))
+            api_error = to_api_error(error, request_id, scope["state"].get("param"))
             if not has_begun:
-                await answer_refusal(refusal)(scope, receive, send_with_id)
+                await error_response(api_error)(scope, receive, send_with_id)
             elif not has_ended:
                 abort(scope)  # half an answer must not look like a whole one
 
@@ -98,24 +98,24 @@ class Gate:
         num_bytes = sum(len(name) + len(value) for name, value in scope["headers"])
         if num_bytes > self._header_bytes:
             value = f"The headers have {num_bytes:,} bytes"
-            raise over("header_bytes", self._header_bytes, value, "Send fewer.", status=431)
+            raise limit_exceeded("header_bytes", self._header_bytes, value, "Send fewer.", status=431)
 
     def _find_path(self, scope: Scope) -> bool:
         """Puts the server's own path into the scope. True if it is the prefix that lacks its slash at the end."""
         asked, root_path = scope["path"], self._settings.root_path
-        path = find_route(asked, root_path)
+        path = normalize_path(asked, root_path)
         if path != asked:
-            scope["path"], scope["raw_path"] = path, write_raw(path)
+            scope["path"], scope["raw_path"] = path, encode_path(path)
         return bool(root_path) and asked == root_path and scope["method"] in ("GET", "HEAD")
 
     def _check_key(self, scope: Scope) -> str:
-        """The digest of the key that was sent; "" where none is needed. Raises Refusal."""
+        """The digest of the key that was sent; "" where none is needed. Raises ApiError."""
         if not self._digests or scope.get("raw_path", scope["path"].encode()) == _OPEN_PATH:
             return ""
         given = [_read_key(value) for name, value in scope["headers"] if name == b"authorization"]
         digest = _digest(given[0]) if given else b""
         if not any(hmac.compare_digest(digest, known) for known in self._digests):
-            raise Refusal(
+            raise ApiError(
                 401,
                 "There is no API key, or a wrong one. Send 'Authorization: Bearer KEY'.",
                 code="invalid_api_key",
@@ -141,7 +141,7 @@ def _read_key(header: bytes) -> str:
 
 
 async def _run_while_connected(app: App, scope: Scope, receive: Receive, send: Send, limit_s: float) -> None:
-    """The application, cancelled when the client goes away. Raises Refusal (503) after ``limit_s``."""
+    """The application, cancelled when the client goes away. Raises ApiError (503) after ``limit_s``."""
     messages: asyncio.Queue[Message] = asyncio.Queue(maxsize=1)
     is_wanted = asyncio.Event()
     if all(name != b"expect" for name, _ in scope["headers"]):
@@ -168,9 +168,9 @@ async def _run_while_connected(app: App, scope: Scope, receive: Receive, send: S
             await main
         elif not watcher.done():
             value = "The answer took too long"
-            raise over("answer_s", limit_s, value, "Ask for less, or later.", status=503)
-    except (Refusal, asyncio.CancelledError) as error:
-        scope["llava.refusal"] = error if isinstance(error, Refusal) else _shut_down()
+            raise limit_exceeded("answer_s", limit_s, value, "Ask for less, or later.", status=503)
+    except (ApiError, asyncio.CancelledError) as error:
+        scope["llava.error"] = error if isinstance(error, ApiError) else _shut_down()
         raise
     finally:
         watcher.cancel()
@@ -182,9 +182,9 @@ async def _run_while_connected(app: App, scope: Scope, receive: Receive, send: S
             main.exception()  # whoever left does not hear it
 
 
-def _shut_down() -> Refusal:
+def _shut_down() -> ApiError:
     """Only the end of the server cancels a request from outside."""
-    return Refusal(503, "The server was shut down. Ask another one.", code="draining")
+    return ApiError(503, "The server was shut down. Ask another one.", code="draining")
 
 
 def abort(scope: Scope) -> None:
@@ -199,9 +199,9 @@ async def _send_to_root(root_path: str, scope: Scope, receive: Receive, send: Se
     await Response(status_code=307, headers={"Location": f"{root_path}/"})(scope, receive, send)
 
 
-def answer_refusal(refusal: Refusal) -> Response:
-    response = Response(json.dumps(refusal.body), refusal.status, refusal.headers, "application/json")
-    if refusal.status == 401:
+def error_response(api_error: ApiError) -> Response:
+    response = Response(json.dumps(api_error.body), api_error.status, api_error.headers, "application/json")
+    if api_error.status == 401:
         for challenge in _CHALLENGES:
             response.headers.append("WWW-Authenticate", challenge)
     return response

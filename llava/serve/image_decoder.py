@@ -1,6 +1,6 @@
 """A process that decodes images for the server, and the server's handle on it.
 
-Decoders are where hostile bytes do their harm. Here they run in a process of their own with limited memory, which is
+DecoderPool are where hostile bytes do their harm. Here they run in a process of their own with limited memory, which is
 ended when it takes too long, and which dies without taking an answer with it.
 """
 
@@ -26,7 +26,7 @@ from llava.image.source import Limits, LoadedImage, load_image
 MEMORY_BYTES = 4 * 2**30
 
 
-class Decoders:
+class DecoderPool:
     """A number of such processes; ``decode`` may be called from as many threads. They start when first needed."""
 
     def __init__(self, number: int, limits: Limits, timeout_s: float, memory_bytes: int = MEMORY_BYTES) -> None:
@@ -82,7 +82,7 @@ class _Child:
                 paths = os.pathsep.join(filter(None, sys.path))
                 try:
                     self.process = subprocess.Popen(
-                        [sys.executable, "-c", f"from llava.serve.decoder import run; run({self._memory_bytes})"],
+                        [sys.executable, "-c", f"from llava.serve.image_decoder import run; run({self._memory_bytes})"],
                         stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE,
                         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},

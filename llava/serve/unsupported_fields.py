@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from llava.serve.refusals import Refusal
+from llava.serve.api_errors import ApiError
 
 _REFUSED = {
     "add_generation_prompt": "What is asked for is always an answer: leave it out.",
@@ -72,8 +72,8 @@ def _asks_for_nothing(name: str, raw: dict[str, Any]) -> bool:
     return name not in _ASKED_BY_NOTHING and value in ([], "", False)
 
 
-def refuse_unsupported(raw: dict[str, Any]) -> None:
-    """Raises Refusal (400) for a field of the request that asks for what cannot be had."""
+def check_supported_fields(raw: dict[str, Any]) -> None:
+    """Raises ApiError (400) for a field of the request that asks for what cannot be had."""
     for name, why in _REFUSED.items():
         if not _asks_for_nothing(name, raw):
-            raise Refusal(400, f"{name} is not supported. {why}", param=name, code="unsupported_parameter")
+            raise ApiError(400, f"{name} is not supported. {why}", param=name, code="unsupported_parameter")

@@ -10,8 +10,8 @@ from llava.backends.protocol import ChatRequest
 from llava.backends.remote import Remote
 from llava.errors import UsageError
 from llava.sampling import Sampling
+from llava.serve.api_errors import ApiError
 from llava.serve.limits import Limits
-from llava.serve.refusals import Refusal
 from llava.serve.schemas import ChatBody, check, read_sampling
 
 LIMITS = Limits()
@@ -46,7 +46,7 @@ def test_a_request_bars_words_runs_and_early_ends() -> None:
     ],
 )
 def test_what_cannot_be_barred_is_refused_by_its_name(fields: dict[str, Any], param: str) -> None:
-    with pytest.raises(Refusal) as refused:
+    with pytest.raises(ApiError) as refused:
         read(**fields)
     assert (refused.value.status, refused.value.param) == (400, param)
 

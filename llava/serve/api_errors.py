@@ -35,7 +35,7 @@ _IMAGE_LIMITS = {
 _TYPES = {401: "authentication_error", 429: "rate_limit_error", 503: "service_unavailable_error"}
 
 
-class Refusal(LlavaError):
+class ApiError(LlavaError):
     """An answer that is an error.
 
     ``param`` names the part of the request that is at fault, such as ``messages.0.content.1``; ``code`` is one word
@@ -71,9 +71,11 @@ class Refusal(LlavaError):
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
 
-def over(name: str, limit: float, value: str, remedy: str, *, param: str | None = None, status: int = 400) -> Refusal:
+def limit_exceeded(
+    name: str, limit: float, value: str, remedy: str, *, param: str | None = None, status: int = 400
+) -> ApiError:
     """The refusal of what exceeds the limit ``name``; ``value`` is a whole sentence without its full stop."""
-    return Refusal(
+    return ApiError(
         status, f"{value}; the limit {name} is {_show(limit)}. {remedy}", param=param, code=f"{name}_limit_exceeded"
     )
 
@@ -83,47 +85,47 @@ def _show(number: float) -> str:
     return f"{int(number) if number == int(number) else number:,}"
 
 
-def context_exceeded(limit_tokens: int, said: str, param: str | None) -> Refusal:
+def context_length_exceeded(limit_tokens: int, said: str, param: str | None) -> ApiError:
     """The refusal of a prompt that is too long.
 
     LiteLLM, LangChain and others tell it from the other refusals by OpenAI's words, which therefore stand in front.
     ``limit_tokens``: 0 where it is not known.
     """
     preface = f"This model's maximum context length is {limit_tokens} tokens. However, " if limit_tokens else ""
-    return Refusal(400, said, param=param, code="context_length_exceeded", preface=preface)
+    return ApiError(400, said, param=param, code="context_length_exceeded", preface=preface)
 
 
-def loading() -> Refusal:
-    return Refusal(503, "The model is being loaded. Ask again soon.", code="loading")
+def model_loading() -> ApiError:
+    return ApiError(503, "The model is being loaded. Ask again soon.", code="loading")
 
 
-def translate(error: BaseException, request_id: str, param: str | None = None) -> Refusal:
+def to_api_error(error: BaseException, request_id: str, param: str | None = None) -> ApiError:
     """The refusal that a client gets for an error; one that is our own fault is logged with the request's id."""
-    if isinstance(error, Refusal):
+    if isinstance(error, ApiError):
         return error
     if isinstance(error, ContextTooLong):
-        return context_exceeded(error.limit_tokens, str(error), param)
+        return context_length_exceeded(error.limit_tokens, str(error), param)
     if isinstance(error, RequestTooLarge):
-        return Refusal(400, str(error), param=param, code="request_too_large")
+        return ApiError(400, str(error), param=param, code="request_too_large")
     if isinstance(error, BadImage):
         code = "image_fetch_failed" if isinstance(error, FetchError) else "invalid_image"
         limit = f" The limit is {_IMAGE_LIMITS[error.limit]}." if error.limit is not None else ""
-        return Refusal(400, f"{error}{limit}", param=param, code=code)
+        return ApiError(400, f"{error}{limit}", param=param, code=code)
     if isinstance(error, BadSchema):
-        return Refusal(400, str(error), param="response_format", code="invalid_value")
+        return ApiError(400, str(error), param="response_format", code="invalid_value")
     if isinstance(error, UsageError):
-        return Refusal(400, str(error), param=param, code="invalid_value")
+        return ApiError(400, str(error), param=param, code="invalid_value")
     if isinstance(error, EngineFull):
-        return Refusal(429, str(error), code="overloaded")
+        return ApiError(429, str(error), code="overloaded")
     if isinstance(error, EngineClosed):
-        return Refusal(503, str(error), code="engine_unavailable")
+        return ApiError(503, str(error), code="engine_unavailable")
     if isinstance(error, EngineFailed) and error.status in (400, 404, 413, 422):
         is_overflow = "maximum context length" in str(error) or "exceeds the available context size" in str(error)
         code = "context_length_exceeded" if is_overflow else "engine_refused"
-        return Refusal(400, str(error), param=param, code=code)
+        return ApiError(400, str(error), param=param, code=code)
     LOG.error("request %s failed", request_id, exc_info=error)
     if isinstance(error, EngineFailed):
-        return Refusal(502, str(error), code="engine_failed")
+        return ApiError(502, str(error), code="engine_failed")
     if isinstance(error, LlavaError):
-        return Refusal(500, str(error), code="engine_failed")
-    return Refusal(500, f"The server failed on this request. Its log says more about {request_id}.", code="internal")
+        return ApiError(500, str(error), code="engine_failed")
+    return ApiError(500, f"The server failed on this request. Its log says more about {request_id}.", code="internal")

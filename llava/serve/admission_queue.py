@@ -11,7 +11,7 @@ class Ticket:
 
     def __init__(self) -> None:
         self.is_queued = asyncio.Event()
-        self._queue: Queue | None = None
+        self._queue: AdmissionQueue | None = None
 
     @property
     def place(self) -> int:
@@ -20,7 +20,7 @@ class Ticket:
         return waiting.index(self) + 1 if self in waiting else 0
 
 
-class Queue:
+class AdmissionQueue:
     """So many turns. For one event loop."""
 
     def __init__(self, num_turns: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llava.serve import markup
+from llava.serve import message_html
 
 ELEMENTS = set("p br hr h1 h2 h3 h4 h5 h6 ul ol li blockquote pre code em strong s a".split())
 ELEMENTS |= set("table thead tbody tr th td".split())
@@ -95,7 +95,7 @@ LITERAL = [
 
 @pytest.mark.parametrize("text", LITERAL)
 def test_what_is_not_markdown_is_shown_as_it_is(text: str) -> None:
-    page = Page(markup.show_answer(text))
+    page = Page(message_html.render_answer(text))
     assert re.sub(r"\s", "", page.text) == re.sub(r"\s", "", text)
     assert not set(page.elements) - {"p", "br", "a"}
 
@@ -105,7 +105,7 @@ def test_markdown_is_read() -> None:
         "# Head\n\nSome **bold**, *slanted*, ~~gone~~ `<code> &lt;` and [a link](https://x.test/?a=1&b=2).\n\n"
         "3. three\n5. five\n   - inside\n\n> quoted\n\n```html\n<b>&amp;</b>\n```\n\n| a | b |\n|:--|--:|\n| 1 | 2 |\n"
     )
-    assert markup.show_answer(text).partition('">')[2] == (
+    assert message_html.render_answer(text).partition('">')[2] == (
         "<h1>Head</h1><p>Some <strong>bold</strong>, <em>slanted</em>, <s>gone</s> <code>&lt;code&gt; &amp;lt;</code>"
         ' and <a href="https://x.test/?a=1&amp;b=2">a link</a>.</p>'
         '<ol><li value="3">three</li><li value="5">five<ul><li>inside</li></ul></li></ol>'
@@ -117,20 +117,22 @@ def test_markdown_is_read() -> None:
 
 
 def test_bare_addresses_are_links_and_show_themselves() -> None:
-    page = Page(markup.show_answer("See https://x.test/a_b?c=d&e, (http://y.test/z). No: ftp://x.test javascript:x"))
+    page = Page(
+        message_html.render_answer("See https://x.test/a_b?c=d&e, (http://y.test/z). No: ftp://x.test javascript:x")
+    )
     assert page.links == ["https://x.test/a_b?c=d&e", "http://y.test/z"]
     assert page.text == "See https://x.test/a_b?c=d&e, (http://y.test/z). No: ftp://x.test javascript:x"
 
 
 def test_characters_that_a_browser_would_not_show_are_shown() -> None:
-    assert Page(markup.show_answer("a\x1b[31m\x00b\ud800c")).text == "a\u241b[31m\ufffdb\ufffdc"
+    assert Page(message_html.render_answer("a\x1b[31m\x00b\ud800c")).text == "a\u241b[31m\ufffdb\ufffdc"
 
 
 def test_characters_that_turn_or_hide_what_follows_are_named() -> None:
     text = "a\u202eb\u202dc\x85d\U000e0041e \u0645\u200f \U0001f3f4\U000e0067\U000e0062\U000e0073\U000e007f"
     shown = "a[U+202E]b[U+202D]c[U+0085]d[U+E0041]e" + text.partition("e ")[2].join([" ", ""])
-    assert Page(markup.show_answer(text)).text == shown
-    assert markup.read_text(markup.show_answer(text)) == text
+    assert Page(message_html.render_answer(text)).text == shown
+    assert message_html.extract_text(message_html.render_answer(text)) == text
 
 
 @pytest.mark.parametrize(
@@ -145,7 +147,7 @@ def test_characters_that_turn_or_hide_what_follows_are_named() -> None:
     ],
 )  # fmt: skip
 def test_a_link_leads_where_it_says(label: str, href: str, is_link: bool) -> None:
-    page = Page(markup.show_answer(f"See [{label}]({href})."))
+    page = Page(message_html.render_answer(f"See [{label}]({href})."))
     assert (page.links == [href]) == is_link
     if not is_link:
         assert f"]({href})" in page.text
@@ -154,8 +156,8 @@ def test_a_link_leads_where_it_says(label: str, href: str, is_link: bool) -> Non
 def test_half_of_anything_is_shown_while_the_rest_is_to_come() -> None:
     text = "Say `<b>` or\n\n```html\n<p>&amp;</p>\n```\n\n**so** <i>it</i> is: [x](http://y.test)"
     for end in range(len(text) + 1):
-        Page(markup.show_answer(text[:end]))
-    assert Page(markup.show_answer(text[: text.index("&amp;")])).text.endswith("<p>")
+        Page(message_html.render_answer(text[:end]))
+    assert Page(message_html.render_answer(text[: text.index("&amp;")])).text.endswith("<p>")
 
 
 PIECES = st.sampled_from(
@@ -187,10 +189,10 @@ PIECES = st.sampled_from(
 
 @given(st.lists(PIECES, max_size=40).map("".join))
 def test_any_answer_keeps_its_text_and_makes_no_element_but_markdowns(text: str) -> None:
-    shown = markup.show_answer(text)
-    assert markup.read_text(shown) == markup.clean(text)
+    shown = message_html.render_answer(text)
+    assert message_html.extract_text(shown) == message_html.sanitize(text)
     found = iter(Page(shown).all)
-    for letter in markup.clean(text).replace("\r", "\n"):
+    for letter in message_html.sanitize(text).replace("\r", "\n"):
         letter = f"[U+{ord(letter):04X}]" if letter == "\u202e" else letter
         assert letter in MARKS or letter.isspace() or all(one in found for one in letter), (
             f"{letter!r} is lost of {text!r}: {shown}"
@@ -199,24 +201,28 @@ def test_any_answer_keeps_its_text_and_makes_no_element_but_markdowns(text: str)
 
 @given(st.lists(PIECES, max_size=40).map("".join))
 def test_what_is_typed_and_what_is_noted_is_text_alone(text: str) -> None:
-    for shown in (markup.show_typed(text), markup.show_notice(text), markup.show_notice(text, is_refusal=True)):
+    for shown in (
+        message_html.render_question(text),
+        message_html.render_notice(text),
+        message_html.render_notice(text, is_error=True),
+    ):
         assert shown.count("<") == 2
-        assert markup.read_text(shown) == markup.clean(text)
+        assert message_html.extract_text(shown) == message_html.sanitize(text)
 
 
 def test_what_was_not_written_here_is_text() -> None:
     for text in ("plain", "<div>x</div>", '<div class="notice" role="note">a<b></b></div>', ""):
-        assert markup.read_text(text) == text
+        assert message_html.extract_text(text) == text
 
 
 def test_very_long_answers_are_shown_without_markdown() -> None:
     text = "**b** <i>\n" * 20_000
-    assert Page(markup.show_answer(text)).text.strip() == text.strip()
+    assert Page(message_html.render_answer(text)).text.strip() == text.strip()
 
 
 @pytest.mark.parametrize("slow", ["[" * 2000, "|" + "a|" * 500 + "\n|" + "-|" * 500 + "\n" + "|\n" * 100])
 def test_what_would_take_long_to_parse_is_shown_without_markdown(slow: str) -> None:
     text = f"**b** <i>\n\n{slow}"
-    shown = Page(markup.show_answer(text))
+    shown = Page(message_html.render_answer(text))
     assert shown.text.strip() == text.strip()
-    assert "strong" not in markup.show_answer(text)
+    assert "strong" not in message_html.render_answer(text)

@@ -47,24 +47,24 @@ _SHOWN = re.compile(
 )
 
 
-def show_answer(text: str, *, is_open: bool = False, is_plain: bool = False) -> str:
+def render_answer(text: str, *, is_open: bool = False, is_plain: bool = False) -> str:
     """An answer as HTML. ``is_open``: more of it is to come. ``is_plain``: Markdown is not read."""
-    text, kind = clean(text), "prose answer open" if is_open else "prose answer"
+    text, kind = sanitize(text), "prose answer open" if is_open else "prose answer"
     return f'<div class="{kind}" dir="auto" content="{_quote(text)}">{_render(text, is_plain)}</div>'
 
 
-def show_typed(text: str) -> str:
+def render_question(text: str) -> str:
     """What a person typed as HTML: as it was typed, no Markdown."""
-    return f'<div class="typed" dir="auto">{_quote(clean(text))}</div>'
+    return f'<div class="typed" dir="auto">{_quote(sanitize(text))}</div>'
 
 
-def show_notice(sentence: str, *, is_refusal: bool = False) -> str:
+def render_notice(sentence: str, *, is_error: bool = False) -> str:
     """Something that neither a model nor a person said."""
-    kind = "notice refusal" if is_refusal else "notice"
-    return f'<div class="{kind}" role="note">{_quote(clean(sentence))}</div>'
+    kind = "notice refusal" if is_error else "notice"
+    return f'<div class="{kind}" role="note">{_quote(sanitize(sentence))}</div>'
 
 
-def read_text(shown: str) -> str:
+def extract_text(shown: str) -> str:
     """The text of which ``shown`` was made; ``shown`` itself where it is not from here."""
     found = _SHOWN.fullmatch(shown)
     if found is None:
@@ -72,7 +72,7 @@ def read_text(shown: str) -> str:
     return html.unescape(found["plain"] if found["answer"] is None else found["answer"])
 
 
-def clean(text: str) -> str:
+def sanitize(text: str) -> str:
     """Without what neither JSON nor HTML can carry: lone surrogates and NUL."""
     return _UNFIT.sub("\ufffd", text)
 

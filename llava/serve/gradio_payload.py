@@ -14,9 +14,9 @@ import gradio as gr
 from gradio.block_function import BlockFunction
 from pydantic import ValidationError
 
+from llava.serve.api_errors import ApiError, limit_exceeded
 from llava.serve.limits import Limits
-from llava.serve.refusals import Refusal, over
-from llava.serve.uploads import Uploads
+from llava.serve.upload_store import UploadStore
 
 Json = Any
 
@@ -37,11 +37,11 @@ _ROLES = ("user", "assistant")
 
 
 def check_call(
-    call: Json, blocks: gr.Blocks, uploads: Uploads, limits: Limits, hosts: frozenset[str], *, is_queued: bool
+    call: Json, blocks: gr.Blocks, uploads: UploadStore, limits: Limits, hosts: frozenset[str], *, is_queued: bool
 ) -> dict[str, Json]:
     """The call as Gradio gets it. ``hosts``: what the page that calls may name this server by.
 
-    Raises Refusal (400) for everything that the page does not send.
+    Raises ApiError (400) for everything that the page does not send.
     """
     if any(value is not None for key, value in call.items() if key not in _KEYS):
         raise _refuse("It has fields that are not the page's")
@@ -60,8 +60,8 @@ def check_call(
     return {key: call.get(key) for key in _KEYS}
 
 
-def _refuse(why: str, param: str | None = None) -> Refusal:
-    return Refusal(400, f"This is not what the page sends. {why}. Load the page again.", param=param, code="bad_call")
+def _refuse(why: str, param: str | None = None) -> ApiError:
+    return ApiError(400, f"This is not what the page sends. {why}. Load the page again.", param=param, code="bad_call")
 
 
 def _find_function(index: Json, blocks: gr.Blocks, is_queued: bool) -> BlockFunction:
@@ -78,7 +78,7 @@ def _find_function(index: Json, blocks: gr.Blocks, is_queued: bool) -> BlockFunc
 class _Walk:
     """Through all of a call's values, however they are nested."""
 
-    def __init__(self, uploads: Uploads, hosts: frozenset[str], limits: Limits) -> None:
+    def __init__(self, uploads: UploadStore, hosts: frozenset[str], limits: Limits) -> None:
         self._uploads, self._hosts = uploads, hosts
         self._limits, self._num_characters, self._num_values = limits, 0, 0
 
@@ -86,7 +86,7 @@ class _Walk:
         self._num_values += 1
         if self._num_values > _VALUES * self._limits.messages:
             value = "The chat has too many messages to be sent at all"
-            raise over("messages", self._limits.messages, value, "Begin a new chat.")
+            raise limit_exceeded("messages", self._limits.messages, value, "Begin a new chat.")
         if depth > _MAX_DEPTH:
             raise _refuse("It is nested too deeply")
         if isinstance(value, str):
@@ -108,7 +108,7 @@ class _Walk:
         self._num_characters += len(text)
         if self._num_characters > _CHARACTERS * self._limits.characters:
             value = f"The chat has {self._num_characters:,} characters or more"
-            raise over("characters", self._limits.characters, value, "Begin a new chat.")
+            raise limit_exceeded("characters", self._limits.characters, value, "Begin a new chat.")
 
     def _check_file(self, file: Mapping[str, Json]) -> None:
         path, url = file.get("path"), file.get("url")
@@ -118,7 +118,7 @@ class _Walk:
         if type(size) not in (int, type(None)) or not all(isinstance(text, (str, type(None))) for text in texts):
             raise _refuse("What it says about a file is of another kind")
         if not isinstance(path, str) or not self._uploads.holds(path):
-            raise Refusal(400, "An image in this chat was not uploaded here. Upload it again.", code="unknown_file")
+            raise ApiError(400, "An image in this chat was not uploaded here. Upload it again.", code="unknown_file")
         if url is not None and not self._is_address(url, path):
             raise _refuse("A file's address is not this server's")
 

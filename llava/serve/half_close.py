@@ -15,13 +15,13 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from llava.serve.gate import ANSWERED
+from llava.serve.middleware import ANSWERED
 
 # Until a client is asked, and between two looks whether it has answered.
 _GRACE_S, _LOOK_S = 2.0, 0.1
 
 
-class HalfClosable(H11Protocol):
+class HalfCloseProtocol(H11Protocol):
     """Uvicorn's, which answers clients that send no more. ``half_closed`` is set when one does so."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:

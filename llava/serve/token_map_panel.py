@@ -16,7 +16,7 @@ EMPTY = """<div class="sees-empty"><p>When you ask about an image, you see here 
 cut into, and which parts became tokens.</p></div>"""
 
 
-def show_sheets(request: ChatRequest, tiling: Tiling | None) -> str:
+def render_token_maps(request: ChatRequest, tiling: Tiling | None) -> str:
     """The images of the latest message that has any, each with its drawing.
 
     ``tiling``: None where the engine does not tell how it cuts images; then there are only sizes.
@@ -27,7 +27,7 @@ def show_sheets(request: ChatRequest, tiling: Tiling | None) -> str:
     if tiling is None:
         return "".join(_show_size(sent) for sent in shown)
     plans = plan_images([sent.loaded.size for sent in shown], tiling, [sent.detail for sent in shown])
-    return "".join(_show_sheet(sent, plan, tiling) for sent, plan in zip(shown, plans, strict=True))
+    return "".join(_render_token_map(sent, plan, tiling) for sent, plan in zip(shown, plans, strict=True))
 
 
 def _images(parts: tuple[str | SentImage, ...]) -> list[SentImage]:
@@ -39,16 +39,16 @@ def _show_size(sent: SentImage) -> str:
     return f"<figure><figcaption><b>{name}</b><span>{sent.loaded.size} px</span></figcaption></figure>"
 
 
-def _show_sheet(sent: SentImage, plan: TilePlan, tiling: Tiling) -> str:
+def _render_token_map(sent: SentImage, plan: TilePlan, tiling: Tiling) -> str:
     """Words are HTML, not drawn: they keep their size in a narrow panel, and follow its colours."""
     image = sent.loaded
     name = html.escape(image.name)
     panels = [
-        f'<p>{html.escape(heading)}</p><img alt="{name}: {html.escape(heading)}" src="{_write_uri(panel)}">'
+        f'<p>{html.escape(heading)}</p><img alt="{name}: {html.escape(heading)}" src="{_data_uri(panel)}">'
         for heading, panel in draw_panels(image.image, plan, tiling)
     ]
     legend = [
-        f'<li><img alt="" src="{_write_uri(swatch)}">{html.escape(text)}</li>'
+        f'<li><img alt="" src="{_data_uri(swatch)}">{html.escape(text)}</li>'
         for swatch, text in draw_legend(plan, tiling)
     ]
     return (
@@ -57,13 +57,13 @@ def _show_sheet(sent: SentImage, plan: TilePlan, tiling: Tiling) -> str:
     )
 
 
-def _write_uri(image: Image.Image) -> str:
+def _data_uri(image: Image.Image) -> str:
     file = io.BytesIO()
     image.save(file, "WEBP", quality=88, method=2)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def show_usage(usage: Usage | None, first_s: float | None) -> str:
+def render_usage(usage: Usage | None, first_s: float | None) -> str:
     """A line about what a question and its answer took. Zeros are left out: some engines do not tell all."""
     if usage is None:
         return ""

@@ -20,14 +20,14 @@ from fastapi import FastAPI
 from llava.backends.workers import make_client, post_json, read_address
 from llava.constants import WORKER_HEART_BEAT_INTERVAL
 from llava.errors import EngineClosed, EngineFailed
+from llava.serve.api_errors import LOG
 from llava.serve.app import Mount
-from llava.serve.origins import is_loopback_address
-from llava.serve.refusals import LOG
+from llava.serve.host_and_origin import is_loopback_address
 from llava.serve.service import Service
 from llava.text import write_line
 
 # How soon the controller hears that the number of open questions is another, and is asked again if it did not answer.
-_NEWS_S = 1.0
+_UPDATE_S = 1.0
 
 
 def register_with(controller: str, mount: Mount | None) -> Mount:
@@ -85,7 +85,7 @@ async def _keep_registered(controller: str, service: Service) -> None:
             return
         told, heard_s, is_away = service.num_open, time.monotonic(), False
         while True:
-            await asyncio.sleep(_NEWS_S)
+            await asyncio.sleep(_UPDATE_S)
             is_due = time.monotonic() - heard_s >= WORKER_HEART_BEAT_INTERVAL
             if not (is_due or is_away or service.num_open != told):
                 continue

@@ -11,8 +11,8 @@ import re
 from urllib.parse import urlsplit
 
 from llava.errors import UsageError
+from llava.serve.api_errors import ApiError
 from llava.serve.limits import Settings
-from llava.serve.refusals import Refusal
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -26,14 +26,14 @@ _PAGE_CALLS = "/gradio_api/"
 
 
 def check_host(headers: Headers, path: str, settings: Settings) -> None:
-    """Raises Refusal (421) if the request is for a server of another name."""
+    """Raises ApiError (421) if the request is for a server of another name."""
     is_exposed = settings.is_local and not settings.keys
     if not (settings.hosts or is_exposed) or "*" in settings.hosts or path in _PROBED:
         return
     for value in _find(headers, b"host"):  # HTTP/1.0 has none, and no browser speaks it
         name = _split_host(value)[0]
         if not (_is_loopback(name) or name in settings.hosts):
-            raise Refusal(
+            raise ApiError(
                 421,
                 f"This server does not answer to the host '{value[:100]}'. Call it localhost or 127.0.0.1, or start it "
                 "with --allow-host NAME for each further name.",
@@ -42,7 +42,7 @@ def check_host(headers: Headers, path: str, settings: Settings) -> None:
 
 
 def check_origin(method: str, path: str, headers: Headers, settings: Settings) -> None:
-    """Raises Refusal (403) if a page of another origin makes the request, and it is one that pages may not make."""
+    """Raises ApiError (403) if a page of another origin makes the request, and it is one that pages may not make."""
     if method in _READING and not path.startswith(_PAGE_CALLS):
         return
     origins, sites = _find(headers, b"origin"), _find(headers, b"sec-fetch-site")
@@ -58,7 +58,7 @@ def check_origin(method: str, path: str, headers: Headers, settings: Settings) -
     if not site and len(origins) == 1 and _is_ours(origins[0], headers, settings):
         return
     shown = origins[0][:100] if origins else "another site"
-    raise Refusal(
+    raise ApiError(
         403,
         f"Pages of {shown} may not ask this server. Start it with --cors-origin URL to let pages of an origin do so.",
         code="foreign_origin",
