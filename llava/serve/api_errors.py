@@ -1,6 +1,7 @@
-"""What goes wrong as an HTTP answer in OpenAI's shape.
+"""HTTP errors in OpenAI's format, and which exception becomes which status (``to_api_error``).
 
-A client sees sentences of ours only: never an exception's own text, an address or a path of this machine.
+Clients see only messages written in this package: never the text of another library's exception, a memory address or
+a path on this machine.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from llava.errors import (
 LOG = logging.getLogger("llava.serve")
 RETRY_S = 1
 
-# What the server calls the limits of a single image, by their names in ``llava.image.source``.
+# The server's names of the limits of a single image, by their names in ``llava.image.source``.
 _IMAGE_LIMITS = {
     "max_bytes": "image_bytes",
     "max_pixels": "image_pixels",
@@ -36,10 +37,10 @@ _TYPES = {401: "authentication_error", 429: "rate_limit_error", 503: "service_un
 
 
 class ApiError(LlavaError):
-    """An answer that is an error.
+    """An error response: its status, message and headers.
 
-    ``param`` names the part of the request that is at fault, such as ``messages.0.content.1``; ``code`` is one word
-    for programs, and ``preface`` a beginning of the message that only they look for.
+    ``param`` names the field at fault, such as ``messages.0.content.1``; ``code`` is for programs. ``preface`` is
+    prepended to the message for clients that recognise an error by its wording.
     """
 
     def __init__(
@@ -60,13 +61,13 @@ class ApiError(LlavaError):
 
     @property
     def message(self) -> str:
-        """What a client's program is told."""
+        """The message in the response, with its preface."""
         said = str(self)
         return f"{self._preface}{said[:1].lower()}{said[1:]}" if self._preface else said
 
     @property
     def body(self) -> dict[str, Any]:
-        """The JSON that a client gets."""
+        """The JSON body of the response."""
         kind = _TYPES.get(self.status) or ("server_error" if self.status >= 500 else "invalid_request_error")
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
@@ -74,33 +75,33 @@ class ApiError(LlavaError):
 def limit_exceeded(
     name: str, limit: float, value: str, remedy: str, *, param: str | None = None, status: int = 400
 ) -> ApiError:
-    """The refusal of what exceeds the limit ``name``; ``value`` is a whole sentence without its full stop."""
+    """The error for a value over the limit ``name``. ``value``: a full sentence without its full stop."""
     return ApiError(
         status, f"{value}; the limit {name} is {_show(limit)}. {remedy}", param=param, code=f"{name}_limit_exceeded"
     )
 
 
 def _show(number: float) -> str:
-    """All digits of a number; a whole one without a decimal point."""
+    """The number with all its digits, and without a decimal point if it is whole."""
     return f"{int(number) if number == int(number) else number:,}"
 
 
 def context_length_exceeded(limit_tokens: int, said: str, param: str | None) -> ApiError:
-    """The refusal of a prompt that is too long.
+    """The error (400) for a prompt that exceeds the context length. ``limit_tokens``: 0 if unknown.
 
-    LiteLLM, LangChain and others tell it from the other refusals by OpenAI's words, which therefore stand in front.
-    ``limit_tokens``: 0 where it is not known.
+    The message starts with OpenAI's wording, by which LiteLLM, LangChain and others recognise this error.
     """
     preface = f"This model's maximum context length is {limit_tokens} tokens. However, " if limit_tokens else ""
     return ApiError(400, said, param=param, code="context_length_exceeded", preface=preface)
 
 
 def model_loading() -> ApiError:
-    return ApiError(503, "The model is being loaded. Ask again soon.", code="loading")
+    """The error (503) while the model is still loading."""
+    return ApiError(503, "The model is still loading. Try again shortly.", code="loading")
 
 
 def to_api_error(error: BaseException, request_id: str, param: str | None = None) -> ApiError:
-    """The refusal that a client gets for an error; one that is our own fault is logged with the request's id."""
+    """The HTTP error for an exception. Server faults are also logged, with the request id."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, ContextTooLong):
@@ -128,4 +129,4 @@ def to_api_error(error: BaseException, request_id: str, param: str | None = None
         return ApiError(502, str(error), code="engine_failed")
     if isinstance(error, LlavaError):
         return ApiError(500, str(error), code="engine_failed")
-    return ApiError(500, f"The server failed on this request. Its log says more about {request_id}.", code="internal")
+    return ApiError(500, f"The server failed on this request. See its log for {request_id}.", code="internal")

@@ -1,4 +1,4 @@
-"""The server as an ASGI application: routes put together, and nothing else."""
+"""The server as an ASGI application: its routes, its middleware, and nothing else."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ Mount = Callable[[FastAPI, Service], None]
 
 
 def create_app(backend: Backend, settings: Settings = Settings(), *, mount: Mount | None = None) -> FastAPI:
-    """The application that serves ``backend``; its ``state.service`` is the Service. Starting it starts the backend.
+    """The ASGI application that serves ``backend``; its lifespan starts and stops the backend.
 
-    ``mount``: adds further pages, such as the web chat's.
+    ``state.service`` is its ``Service``. ``mount`` adds further routes, such as the web chat.
     """
     service = Service(backend, settings)
 
@@ -41,7 +41,7 @@ def create_app(backend: Backend, settings: Settings = Settings(), *, mount: Moun
         finally:
             await service.stop()
 
-    # The pages that show the API in a browser are left out: they load scripts from elsewhere.
+    # FastAPI's documentation pages are disabled: they load scripts from other hosts.
     app = FastAPI(
         title="llava",
         version=__version__,
@@ -58,7 +58,7 @@ def create_app(backend: Backend, settings: Settings = Settings(), *, mount: Moun
     app.add_route("/health", partial(health, service), methods=["GET"])
     app.add_route("/ready", partial(ready, service), methods=["GET"])
     app.add_route("/metrics", partial(show_metrics, service), methods=["GET"])
-    app.add_exception_handler(HTTPException, partial(_refuse_route, settings.root_path))
+    app.add_exception_handler(HTTPException, partial(_answer_routing_error, settings.root_path))
     if mount is not None:
         mount(app, service)
     app.add_middleware(ServerMiddleware, settings=settings)
@@ -74,18 +74,18 @@ def create_app(backend: Backend, settings: Settings = Settings(), *, mount: Moun
 
 
 async def health(service: Service, request: Request) -> Response:
-    """Whether the process is worth keeping: 503 only when the engine is broken."""
+    """/health: 503 only if the engine has failed, so that a supervisor restarts the process."""
     if service.is_starting:
         return JSONResponse({"status": "loading"})
     if service.failure is not None or not await service.backend.is_ready():
         return JSONResponse({"status": "broken"}, 503)
-    fallbacks = getattr(service.backend, "fallbacks", ())  # our own engine's
+    fallbacks = getattr(service.backend, "fallbacks", ())  # only our own engine has them
     more = {"fallbacks": list(fallbacks)} if fallbacks else {}
     return JSONResponse({"status": "draining" if service.is_draining else "ok", **more})
 
 
 async def ready(service: Service, request: Request) -> Response:
-    """Whether a question asked now would be answered."""
+    """/ready: 200 if a request sent now would be answered, else 503."""
     if await service.is_ready():
         return JSONResponse({"status": "ready"})
     status = "draining" if service.is_draining else "loading" if service.is_starting else "broken"
@@ -93,11 +93,12 @@ async def ready(service: Service, request: Request) -> Response:
 
 
 async def show_metrics(service: Service, request: Request) -> Response:
+    """/metrics, in Prometheus' text format."""
     return Response(service.metrics.write(), media_type="text/plain; version=0.0.4")
 
 
-async def _refuse_route(root_path: str, request: Request, error: Exception) -> Response:
-    """404 and 405 in OpenAI's shape."""
+async def _answer_routing_error(root_path: str, request: Request, error: Exception) -> Response:
+    """The router's 404 and 405 in OpenAI's format."""
     assert isinstance(error, HTTPException)
     path = request.scope["path"]
     if error.status_code == 404:

@@ -1,4 +1,4 @@
-"""The page of the web chat: its parts, and what happens when they are used. What is said is decided in ``talk``."""
+"""The web chat's Gradio page: its layout and event handlers. ``chat_session`` and ``chat_transcript`` do the work."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llava.serve import chat_session, chat_transcript, message_html, token_map_p
 from llava.serve.chat_session import ChatSessions, ChatSettings
 from llava.serve.chat_transcript import Message
 
-# What the original's page begins with. Source: haotian-liu/LLaVA@c121f04 llava/serve/gradio_web_server.py.
+# The original page's defaults. Source: haotian-liu/LLaVA@c121f04 llava/serve/gradio_web_server.py.
 _TEMPERATURE, _TOP_P, _NEW_TOKENS = 0.2, 0.7, 512
 _FLAGS = ["Wrong about the image", "Made up", "Offensive", "Something else"]
 _QUESTIONS = {
@@ -27,23 +27,23 @@ _QUESTIONS = {
     "shapes.png": "What is the color of the star?",
     "chart.png": "Which bar is the tallest?",
 }
-_CAMERA = '<video playsinline muted></video><p role="status"></p><button id="snap">Take it</button>'
+_CAMERA = '<video playsinline muted></video><p role="status"></p><button id="snap">Take photo</button>'
 _AWAY = '<p role="status"></p>'
 _HINT = '<p role="alert"></p>'
 _EMPTY = (
     "<h2>Ask about an image</h2>"
-    "<p>Drop one here, paste it, choose it or take it. Without a question, it is described.</p>"
+    "<p>Drop it here, paste it, choose a file or take a photo. Sent without a question, it is described.</p>"
 )
-_PLACEHOLDER = "Ask about an image, or just send it"
+_PLACEHOLDER = "Ask about an image, or just send one"
 _FONTS = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "sans-serif"]
 _MONO_FONTS = ["ui-monospace", "SF Mono", "Cascadia Code", "Menlo", "Consolas", "monospace"]
 Update = dict[Any, Any]
-# What the page's components hold, likewise.
+# The values of the page's components, keyed by component like an Update.
 Given = dict[Any, Any]
 
 
 def build_page(sessions: ChatSessions, assets: Path, delete_cache: tuple[int, int]) -> gr.Blocks:
-    """The page, ready to be mounted. ``delete_cache``: how often to look for old uploads, and what is old, in s."""
+    """The page, ready to be mounted. ``delete_cache``: Gradio's sweep interval and maximum age of uploads, in s."""
     return _Page(sessions, assets).build(delete_cache)
 
 
@@ -60,7 +60,7 @@ class _Page:
         with blocks:
             self._lay_out()
             self._connect(blocks)
-        # Who may ask and who waits is the server's business, for all its doors alike.
+        # Admission and queueing are ``Service``'s, for all routes alike.
         blocks.queue(default_concurrency_limit=None, api_open=False)
         return blocks
 
@@ -71,10 +71,10 @@ class _Page:
             self.new = gr.Button("New chat", elem_id="new", elem_classes="bare", size="sm")
             self.side = gr.Button("Tokens and settings", elem_id="side-button", elem_classes="bare", size="sm")
             self.dark = gr.Button("Dark colors", elem_id="dark-button", elem_classes="bare", size="sm")
-        # What the browser kept: the conversation, what was typed and not sent, and the settings.
+        # What the browser saved: the conversation, the draft and the settings.
         self.kept = [gr.Textbox(visible=False) for _ in range(3)]
         with gr.Row(elem_id="room"):
-            with gr.Column(elem_id="talk"):
+            with gr.Column(elem_id="chat-column"):
                 self.chat = gr.Chatbot(
                     elem_id="chat",
                     show_label=False,
@@ -83,7 +83,7 @@ class _Page:
                     layout="bubble",
                     editable="user",
                     buttons=["copy"],
-                    render_markdown=False,  # messages are HTML, which ``markup`` writes
+                    render_markdown=False,  # messages are HTML, written by ``message_html``
                     latex_delimiters=[],
                     feedback_options=["Like", "Dislike", *_FLAGS] if self.has_votes else None,
                     placeholder=_EMPTY,
@@ -113,20 +113,25 @@ class _Page:
 
     def _lay_out_side(self) -> None:
         gr.HTML("<h2>What the model saw</h2>")
-        self.sees = gr.HTML(token_map_panel.EMPTY, elem_id="sees")
+        self.token_maps = gr.HTML(token_map_panel.EMPTY, elem_id="token-maps")
         self.usage = gr.HTML("", elem_id="usage")
         gr.HTML("<h2>Settings</h2>")
         self.detail = gr.Radio(
             [("All tiles", "auto"), ("Whole image only", "low")],
             value="auto",
             label="Detail",
-            info="How closely new questions look at images.",
+            info="Which tiles of an image the model sees.",
         )
         self.temperature = gr.Slider(
-            0, 2, _TEMPERATURE, step=0.05, label="Temperature", info="0 always takes the likeliest word."
+            0, 2, _TEMPERATURE, step=0.05, label="Temperature", info="0 always picks the most likely token."
         )
         self.top_p = gr.Slider(
-            0.05, 1, _TOP_P, step=0.05, label="Top-p", info="Only the likeliest words that sum to this."
+            0.05,
+            1,
+            _TOP_P,
+            step=0.05,
+            label="Top-p",
+            info="Sample only from the most likely tokens, up to this total probability.",
         )
         most = self.limits.new_tokens
         self.new_tokens = gr.Slider(
@@ -134,26 +139,26 @@ class _Page:
         )
 
     def _find_examples(self) -> list[Any] | None:
-        """Images that come with the package, with a question each."""
+        """The example images that ship with the package, with a question each."""
         folder = self.assets / "examples"
         found = [(folder / name, question) for name, question in _QUESTIONS.items() if (folder / name).is_file()]
         return [{"text": question, "files": [str(path)]} for path, question in found] or None
 
     def _connect(self, blocks: gr.Blocks) -> None:
-        # As sets, so that Gradio gives them as one dictionary.
-        wished: set[Any] = {self.chat, self.temperature, self.top_p, self.new_tokens, self.detail}
-        shown = [self.chat, self.box, self.sees, self.usage]
+        # A set, so that Gradio passes them as one dictionary.
+        inputs: set[Any] = {self.chat, self.temperature, self.top_p, self.new_tokens, self.detail}
+        shown = [self.chat, self.box, self.token_maps, self.usage]
         quiet: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
         now = {**quiet, "queue": False}
 
         asked = [
-            self.box.submit(self.submit, {self.box, *wished}, shown, **quiet),
-            self.chat.retry(self.retry, wished, shown, **quiet),
-            self.chat.edit(self.edit, wished, shown, **quiet),
-            self.chat.example_select(self.take_example, wished, shown, **quiet),
+            self.box.submit(self.submit, {self.box, *inputs}, shown, **quiet),
+            self.chat.retry(self.retry, inputs, shown, **quiet),
+            self.chat.edit(self.edit, inputs, shown, **quiet),
+            self.chat.example_select(self.take_example, inputs, shown, **quiet),
         ]
         for event in asked:
-            event.then(self.give_back, [self.chat, self.box], [self.chat, self.box], **now)
+            event.then(self.restore_unanswered, [self.chat, self.box], [self.chat, self.box], **now)
         self.box.stop(self.stop, None, None, **now)
         self.chat.undo(self.undo, [self.chat, self.box], [self.chat, self.box], **now)
         self.new.click(self.clear, None, shown, **now)
@@ -171,7 +176,7 @@ class _Page:
             button.click(None, None, None, js=f"() => llava.toggle('{what}')", **now)
 
     async def submit(self, given: Given, request: gr.Request) -> AsyncGenerator[Update, None]:
-        """What was typed, with its images; images alone are to be described."""
+        """Sends the typed question with its images; images alone are described."""
         page, box = _page_of(request), given[self.box]
         text, files = (box or {}).get("text") or "", (box or {}).get("files") or []
         if self.sessions.is_busy(page) or not (text.strip() or files):
@@ -183,7 +188,7 @@ class _Page:
             yield update
 
     async def retry(self, event: gr.RetryData, given: Given, request: gr.Request) -> AsyncGenerator[Update, None]:
-        """The last question again; its answer comes back if there is no other."""
+        """Asks the last question again; its old answer comes back if that fails."""
         messages, settings = given[self.chat], self._read_chat_settings(given)
         turn = chat_transcript.find_turn(messages, _index(event))
         question = chat_transcript.write_question(turn.question, turn.paths)
@@ -193,14 +198,14 @@ class _Page:
             yield update
 
     async def edit(self, event: gr.EditData, given: Given, request: gr.Request) -> AsyncGenerator[Update, None]:
-        """A question said differently: what came after it goes, unless it cannot be asked."""
+        """Asks an edited question; the messages after it are removed, unless that fails."""
         messages, settings = given[self.chat], self._read_chat_settings(given)
         index = _index(event)
         turn = chat_transcript.find_turn(messages, index)
         changed = chat_transcript.write_question(
             chat_transcript.fill_in(message_html.extract_text(event.value), turn.paths), turn.paths
         )
-        # The browser has changed its message already; this is as it was.
+        # The browser has already changed its message; this restores the old one.
         old: list[Message] = [*messages]
         old[index] = {**messages[index], "content": [{"type": "text", "text": event.previous_value}]}
         before, otherwise = messages[: turn.begin], [*old, *changed]
@@ -231,28 +236,28 @@ class _Page:
         otherwise: Sequence[Message] | None = None,
         box: Any = None,
     ) -> AsyncGenerator[Update, None]:
-        """The page while a question is answered. ``otherwise``: what is shown if it is refused, with the reason."""
+        """Updates the page while a question is answered. ``otherwise``: the messages to show if it fails."""
         asked = [*await asyncio.to_thread(chat_transcript.tidy, before), *question]
         otherwise = asked if otherwise is None else otherwise
         busy: dict[str, Any] = {"submit_btn": False, "stop_btn": True} | ({"value": box} if box is not None else {})
         yield {self.chat: asked, self.box: gr.update(**busy)}
-        began, first_s, seen = time.perf_counter(), None, None
+        began, first_s, shown_request = time.perf_counter(), None, None
         running_answer = None
-        async with aclosing(self.sessions.ask(page, asked, settings)) as news:
-            async for running_answer in news:
+        async with aclosing(self.sessions.ask(page, asked, settings)) as updates:
+            async for running_answer in updates:
                 update: Update = {}
                 if running_answer.text:
                     first_s = time.perf_counter() - began if first_s is None else first_s
-                    # In a thread: nobody else waits while a long answer is parsed.
+                    # In a thread, since parsing a long answer takes time.
                     shown = await asyncio.to_thread(chat_transcript.write_answer, running_answer.text, is_open=True)
                     update[self.chat] = [*asked, shown]
-                if running_answer.request is not None and seen is None and running_answer.text:
-                    seen = running_answer.request
-                    update[self.sees] = await asyncio.to_thread(self._render_token_maps, seen)
+                if running_answer.request is not None and shown_request is None and running_answer.text:
+                    shown_request = running_answer.request
+                    update[self.token_maps] = await asyncio.to_thread(self._render_token_maps, shown_request)
                 if update:
                     yield update
         if running_answer is None or running_answer.is_dropped:
-            return  # what has come in its place shows itself
+            return  # the page shows something else by now
         has_text = bool(running_answer.text.strip())
         messages = list(otherwise)
         if has_text:
@@ -272,8 +277,8 @@ class _Page:
         except LlavaError as error:
             return f"<p>{html.escape(str(error))}</p>"
 
-    def give_back(self, messages: list[Message], box: Any) -> Update:
-        """A question that was not answered goes back to where it was typed, unless something new is there."""
+    def restore_unanswered(self, messages: list[Message], box: Any) -> Update:
+        """Moves a question that got no answer back to the text box, unless something new is typed there."""
         turns = chat_transcript.find_turns(messages)
         if not turns or turns[-1].answer is not None or (box or {}).get("text") or (box or {}).get("files"):
             return {self.chat: gr.skip(), self.box: gr.skip()}
@@ -282,9 +287,9 @@ class _Page:
         return {self.chat: others, self.box: {"text": turn.question, "files": list(turn.paths)}}
 
     def restore(self, kept: str, draft: str, settings: str) -> Update:
-        """What this tab showed before it was loaded again: the conversation, what was typed, and the settings."""
+        """Restores what this tab showed before it was reloaded: the conversation, the draft and the settings."""
         messages = chat_transcript.read_kept(kept, self.sessions.uploaded)
-        update = self.give_back(messages, None)
+        update = self.restore_unanswered(messages, None)
         if update[self.chat] == gr.skip():
             update[self.chat] = messages
         text, files = chat_transcript.read_draft(draft, self.sessions.uploaded)
@@ -295,7 +300,7 @@ class _Page:
         return update | self._read_kept_settings(settings)
 
     def _read_kept_settings(self, kept: str) -> Update:
-        """The settings that a browser kept, as far as they are settings of this page."""
+        """The settings that the browser saved, as far as they are valid on this page."""
         sliders = [self.temperature, self.top_p, self.new_tokens]
         numbers, detail = chat_transcript.read_settings(kept)
         if len(numbers) != len(sliders):
@@ -310,7 +315,7 @@ class _Page:
         self.sessions.stop(_page_of(request))
 
     def undo(self, event: gr.UndoData, messages: list[Message], box: Any, request: gr.Request) -> Update:
-        """Takes the last question back to where it was typed; what is typed there comes after it."""
+        """Moves the last question back to the text box, before anything that is typed there."""
         self.sessions.stop(_page_of(request), drop=True)
         turn = chat_transcript.find_turn(messages, _index(event))
         typed = (box or {}).get("text") or ""
@@ -323,12 +328,12 @@ class _Page:
         }
 
     def clear(self, request: gr.Request) -> Update:
-        """A new chat. What is typed stays."""
+        """Starts a new chat. The draft stays."""
         self.sessions.stop(_page_of(request), drop=True)
         return {
             self.chat: [],
             self.box: gr.update(submit_btn=True, stop_btn=False),
-            self.sees: token_map_panel.EMPTY,
+            self.token_maps: token_map_panel.EMPTY,
             self.usage: "",
         }
 
@@ -342,13 +347,13 @@ def _page_of(request: gr.Request) -> str:
 
 
 def _index(event: Any) -> int:
-    """The message that an event is about."""
+    """The index of the message that an event is about."""
     index = event.index
     return int(index[0] if isinstance(index, (list, tuple)) else index)
 
 
 def make_theme() -> gr.themes.Base:
-    """Warm paper and ember, in the fonts of the machine it is shown on."""
+    """The theme: warm neutrals with an orange accent, in the system's fonts."""
     ember = gr.themes.Color(
         name="ember",
         c50="#fdf3ee",

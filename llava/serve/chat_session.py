@@ -42,7 +42,10 @@ class ChatSettings:
 async def make_request(
     messages: Sequence[Message], settings: ChatSettings, uploaded: UploadedImages, limits: Limits
 ) -> ChatRequest:
-    """The last question with the answered ones before it. Raises ApiError for limits, BadImage and UsageError."""
+    """The request for the last question, with the answered turns before it.
+
+    Raises ApiError for a value over a limit, BadImage, and UsageError if there is no question.
+    """
     turns = chat_transcript.find_turns(messages)
     if not turns or turns[-1].answer is not None:
         raise UsageError("There is no question. Type one.")
@@ -54,7 +57,7 @@ async def make_request(
         ("images", sum(len(turn.paths) for turn in carried), "images in this chat"),
     ):
         if number > getattr(limits, name):
-            raise limit_exceeded(name, getattr(limits, name), f"There are {number:,} {what}", "Begin a new chat.")
+            raise limit_exceeded(name, getattr(limits, name), f"There are {number:,} {what}", "Start a new chat.")
     if not turns[-1].question.strip():
         raise UsageError("Type a question.")
     sampling = Sampling(
@@ -74,43 +77,46 @@ async def make_request(
 
 @dataclass
 class RunningAnswer:
-    """An answer on its way: what there is of it, and how it ended."""
+    """An answer in progress: its text so far, and how it ended."""
 
     text: str = ""
     request: ChatRequest | None = None
     usage: Usage | None = None
     reason: FinishReason | None = None
     error: str | None = None  # a sentence
-    is_dropped: bool = False  # nobody wants to see it any more
-    news: asyncio.Event = field(default_factory=asyncio.Event)
+    is_dropped: bool = False  # the page shows something else now
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
     def stop(self) -> None:
-        """Ends it now; what there is of it stays."""
+        """Cancels it, and keeps its text."""
         if self.task is not None and not self.task.done():
             self.reason = "cancelled"
             self.task.cancel()
-            self.news.set()
+            self.changed.set()
 
     async def end(self) -> None:
-        """Ends it now, and returns when its work is freed."""
+        """Cancels it, and returns when its task has ended."""
         while self.task is not None and not self.task.done():
-            self.stop()  # again: up to Python 3.11, wait_for may swallow a cancellation
+            self.stop()  # in a loop: before Python 3.12 wait_for may swallow a cancellation
             await asyncio.wait((self.task,), timeout=_UPDATE_S)
 
-    def run_late(self, limit_s: float) -> None:
-        self.error = str(limit_exceeded("answer_s", limit_s, "The answer took too long", "Ask for less, or later."))
+    def time_out(self, limit_s: float) -> None:
+        """Cancels it with an error that names the limit."""
+        remedy = "Request a shorter one, or try again later."
+        self.error = str(limit_exceeded("answer_s", limit_s, "The answer took too long", remedy))
         self.stop()
 
-    def hear(self, delta: Delta) -> None:
+    def append(self, delta: Delta) -> None:
+        """Adds the next part."""
         self.text += delta.text
         self.reason = delta.finish_reason or self.reason
         self.usage = delta.usage or self.usage
-        self.news.set()
+        self.changed.set()
 
 
 class ChatSessions:
-    """The answers on their way, one for each open page; asking anew or ``stop`` ends a page's answer."""
+    """The running answers, at most one per open page. A new question or ``stop`` cancels the page's answer."""
 
     def __init__(self, service: Service, uploaded: UploadedImages) -> None:
         self.service, self.uploaded = service, uploaded
@@ -118,10 +124,11 @@ class ChatSessions:
         self._last_vote: tuple[Any, ...] = ()
 
     def is_busy(self, page: str) -> bool:
+        """Whether the page has a running answer."""
         return page in self._open
 
     def stop(self, page: str, *, drop: bool = False) -> None:
-        """Ends the page's answer, if there is one. ``drop``: what there is of it is not shown either."""
+        """Cancels the page's answer, if there is one. ``drop``: its text so far is not shown either."""
         running_answer = self._open.get(page)
         if running_answer is not None:
             running_answer.is_dropped = running_answer.is_dropped or drop
@@ -130,20 +137,20 @@ class ChatSessions:
     async def ask(
         self, page: str, messages: Sequence[Message], settings: ChatSettings
     ) -> AsyncGenerator[RunningAnswer, None]:
-        """The answer to the last question, again and again while it grows. Closing this frees its work."""
+        """Yields the answer to the last question repeatedly as it grows. Closing the generator cancels it."""
         self.stop(page, drop=True)
         if page in self._open:
-            await self._open[page].end()  # its place is free for this one
+            await self._open[page].end()  # so that its slot is free for this one
         running_answer = self._open[page] = RunningAnswer()
         running_answer.task = asyncio.create_task(self._pump(running_answer, messages, settings))
         limit_s = self.service.limits.answer_s
-        timer = asyncio.get_running_loop().call_later(limit_s, running_answer.run_late, limit_s)
+        timer = asyncio.get_running_loop().call_later(limit_s, running_answer.time_out, limit_s)
         try:
             while not running_answer.task.done() and running_answer.reason != "cancelled":
-                waiting = asyncio.create_task(running_answer.news.wait())
+                waiting = asyncio.create_task(running_answer.changed.wait())
                 await asyncio.wait((waiting, running_answer.task), return_when=asyncio.FIRST_COMPLETED)
                 waiting.cancel()
-                running_answer.news.clear()
+                running_answer.changed.clear()
                 if running_answer.reason is None and not running_answer.task.done():
                     began = time.perf_counter()
                     yield running_answer
@@ -167,12 +174,12 @@ class ChatSessions:
         try:
             async with aclosing(self.service.chat(make, "web")) as deltas:
                 async for delta in deltas:
-                    running_answer.hear(delta)
+                    running_answer.append(delta)
         except Exception as error:
             running_answer.error = explain(error)
 
     def vote(self, page: str, messages: Sequence[Message], index: int, vote: str) -> None:
-        """Writes what somebody thinks of the answer at ``index``, with the conversation up to there."""
+        """Logs a vote on the answer at ``index``, with the conversation up to there."""
         log = self.service.log
         if log is None:
             return
@@ -180,7 +187,7 @@ class ChatSessions:
         if not turns or turns[-1].end != index + 1:
             return  # a notice
         if self._last_vote == (cast := (page, index, turns[-1].answer, vote)):
-            return  # Chatbot says some votes twice
+            return  # Chatbot sends some votes twice
         self._last_vote = cast
         said: list[dict[str, Any]] = []
         for turn in turns:
@@ -201,22 +208,22 @@ class ChatSessions:
 
 
 def explain(error: Exception) -> str:
-    """What went wrong as a sentence for the person at the page; our own faults are logged under the name it gives."""
+    """A sentence for the user on what went wrong. Server faults are logged under the id that it names."""
     sentence = str(to_api_error(error, f"web_{uuid.uuid4().hex[:12]}"))
-    return f"{sentence} Or begin a new chat." if isinstance(error, ContextTooLong) else sentence
+    return f"{sentence} Or start a new chat." if isinstance(error, ContextTooLong) else sentence
 
 
 def describe_end(running_answer: RunningAnswer) -> str | None:
-    """A sentence about how an answer ended, where the person should know."""
+    """A sentence on how an answer ended; None if it ended normally."""
     has_text = bool(running_answer.text.strip())
     if running_answer.error is not None:
-        return f"The answer broke off. {running_answer.error}" if has_text else running_answer.error
+        return f"The answer was interrupted. {running_answer.error}" if has_text else running_answer.error
     if running_answer.reason == "length":
         return _describe_length(running_answer)
     if running_answer.reason == "cancelled":
         return "You stopped the answer here." if has_text else "You stopped the answer before its first word."
     if not has_text:
-        return "The model gave an empty answer. Ask in other words, or try again with a higher temperature."
+        return "The model gave an empty answer. Rephrase the question, or try again with a higher temperature."
     return None
 
 
@@ -224,10 +231,10 @@ def _describe_length(running_answer: RunningAnswer) -> str:
     request, usage = running_answer.request, running_answer.usage
     most = request.sampling.max_new_tokens if request is not None else None
     if most is None or usage is None:
-        return "The answer was cut: it reached the longest that the settings or the model's context allow."
+        return "The answer was cut off: it reached the longest length that the settings or the model's context allow."
     if usage.completion_tokens < most:
-        return "The answer was cut: this chat fills the model's context. Begin a new chat to ask more."
+        return "The answer was cut off: this chat fills the model's context. Start a new chat to ask more."
     return (
-        f"The answer was cut after {most:,} tokens, the longest answer that the settings allow. "
-        "Raise it there and try again, or ask the model to continue."
+        f"The answer was cut off after {most:,} tokens, the longest answer that the settings allow. "
+        "Raise that limit and try again, or ask the model to continue."
     )

@@ -1,4 +1,4 @@
-"""The messages of the web chat: written for Gradio's Chatbot, read back from it, and grouped into turns. No Gradio here.
+"""The messages of the web chat: written for Gradio's Chatbot, read back, and grouped into turns. No Gradio here.
 
 A message is what Chatbot shows: a role and a list of parts, which are texts (HTML written by ``message_html``) and
 files. Besides the user's and the model's messages there are notices, which report problems; they are displayed but
@@ -35,9 +35,9 @@ _INVALID = (ValueError, TypeError, KeyError, AttributeError, RecursionError, Ove
 
 
 def write_question(text: str, paths: Sequence[str]) -> list[Message]:
-    """The user's messages: one of images, if there are any, and one of what was typed, as it was typed.
+    """The user's messages: one with the images, if there are any, and one with the text as it was typed.
 
-    They are apart because Chatbot drops the files of a message whose text is edited.
+    They are separate because Chatbot drops the files of a message whose text is edited.
     """
     files = [{"type": "file", "file": _describe_file(path), "alt_text": Path(path).name} for path in paths]
     texts = [{"type": "text", "text": message_html.render_question(text)}] if text else []
@@ -45,7 +45,7 @@ def write_question(text: str, paths: Sequence[str]) -> list[Message]:
 
 
 def fill_in(text: str, paths: Sequence[str]) -> str:
-    """What is asked: what was typed, or for images without words, what they show."""
+    """The question: the typed text, or for images without text a request to describe them."""
     if text.strip() or not paths:
         return text
     return _ABOUT_ONE if len(paths) == 1 else _ABOUT_SEVERAL
@@ -56,13 +56,13 @@ def _describe_file(path: str) -> dict[str, Any]:
 
 
 def write_answer(text: str, *, is_open: bool = False, is_plain: bool = False) -> Message:
-    """The model's message. ``is_open``: there is more to come, and if nothing comes, it broke off."""
+    """The model's message. ``is_open``: more of it is to come; left open, it counts as interrupted."""
     message = _write(message_html.render_answer(text, is_open=is_open, is_plain=is_plain))
     return {**message, "metadata": {"id": _OPEN}} if is_open else message
 
 
 def write_notice(sentence: str, *, is_error: bool = False) -> Message:
-    """Says something that is not the model's. A refusal stands in the place of an answer."""
+    """A message from the server rather than the model. ``is_error``: it takes the place of an answer."""
     message = _write(message_html.render_notice(sentence, is_error=is_error))
     return {**message, "metadata": {"id": _ERROR if is_error else _NOTICE}}
 
@@ -76,11 +76,12 @@ def _kind(message: Message) -> str:
 
 
 def is_notice(message: Message) -> bool:
+    """Whether a message is from the server rather than the model or the user."""
     return _kind(message) in (_NOTICE, _ERROR)
 
 
 def read_message(message: Message) -> tuple[str, list[str]]:
-    """Its text as it was typed or said, and the paths of its files."""
+    """A message's source text, and the paths of its files."""
     parts = message["content"]
     text = "\n".join(message_html.extract_text(part["text"]) for part in parts if part["type"] == "text")
     return text, [part["file"]["path"] for part in parts if part["type"] == "file"]
@@ -88,17 +89,17 @@ def read_message(message: Message) -> tuple[str, list[str]]:
 
 @dataclass(frozen=True)
 class Turn:
-    """A question with its images, and its answer; None where it was refused or is still to be answered."""
+    """A question with its images, and its answer; None if it failed or is still to be answered."""
 
     question: str
     paths: tuple[str, ...]
     answer: str | None
-    begin: int  # of its messages
-    end: int
+    begin: int  # index of its first message
+    end: int  # index after its last one
 
 
 def find_turns(messages: Sequence[Message]) -> list[Turn]:
-    """The turns in order. Images belong to the text below them; a notice ends a turn, if one is open."""
+    """The turns in order. Images belong to the text that follows them; a notice ends an open turn."""
     turns: list[Turn] = []
     open_turn: Turn | None = None
     for index, message in enumerate(messages):
@@ -125,10 +126,10 @@ def find_turn(messages: Sequence[Message], index: int) -> Turn:
 
 
 def read_kept(kept: str, uploaded: UploadedImages) -> list[Message]:
-    """The messages of a conversation that a browser kept, as JSON, or none: a browser can say anything.
+    """The messages of a conversation that a browser saved as JSON; none if the JSON is invalid.
 
-    Images that are no longer here are left out, which a notice says; so are refusals. An answer that had not ended is
-    said to be broken off.
+    Errors are dropped, and so are images that are no longer stored, which a notice reports. An answer that had not
+    ended is marked as interrupted.
     """
     written: list[Message] = []
     gone: list[str] = []
@@ -151,14 +152,12 @@ def read_kept(kept: str, uploaded: UploadedImages) -> list[Message]:
     written = tidy(written)
     if gone:
         what, it = (f"{len(gone)} images of this chat are", "them") if gone[1:] else (f"The image {gone[0]} is", "it")
-        written.append(
-            write_notice(f"{what} no longer kept by the server. Attach {it} again to go on asking about {it}.")
-        )
+        written.append(write_notice(f"{what} no longer on the server. Attach {it} again to ask more about {it}."))
     return written
 
 
 def read_draft(kept: str, uploaded: UploadedImages) -> tuple[str, list[str]]:
-    """What was typed and not sent, and its images, as a browser kept them."""
+    """The unsent text and its images, as a browser saved them."""
     try:
         draft = json.loads(kept)
         paths = [path for path in _read_list(draft["files"], _MAX_SAVED_FILES) if uploaded.holds(path)]
@@ -168,7 +167,7 @@ def read_draft(kept: str, uploaded: UploadedImages) -> tuple[str, list[str]]:
 
 
 def read_settings(kept: str) -> tuple[list[float], Any]:
-    """The numbers and the choice behind them that a browser kept, or none."""
+    """The settings that a browser saved: numbers, and after them a choice; none if they are invalid."""
     try:
         *numbers, choice = _read_list(json.loads(kept), _MAX_SAVED_FILES)
         return [float(number) for number in numbers], choice
@@ -177,14 +176,14 @@ def read_settings(kept: str) -> tuple[list[float], Any]:
 
 
 def _read_list(value: Any, most: int) -> list[Any]:
-    """Raises ValueError if it is no list, or a longer one."""
+    """The list. Raises ValueError if it is not one, or has more than ``most`` items."""
     if not isinstance(value, list) or len(value) > most:
-        raise ValueError("not what a page kept")
+        raise ValueError("not a list that a page saved")
     return value
 
 
 def tidy(messages: Sequence[Message]) -> list[Message]:
-    """Without the refusals of questions that are no longer there, and with answers that broke off said to be so."""
+    """The messages without errors whose question is gone, and with open answers marked as interrupted."""
     tidied: list[Message] = []
     num_characters = 0
     for index, message in enumerate(messages):

@@ -1,6 +1,6 @@
-"""The conversation log: one JSON object a line, images by their digests. Written only where it was asked for.
+"""The conversation log (JSON Lines, images by digest), written only with ``--log-conversations``.
 
-A full disk costs the log, not the answers.
+If it cannot be written, for example on a full disk, answers are not affected.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from llava.serve.api_errors import LOG
 
 
 class ConversationLog:
-    """Appends to a file; each line is written whole. Safe from several threads."""
+    """Appends JSON lines to a file. Thread-safe."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -25,7 +25,7 @@ class ConversationLog:
         self._failed = False
 
     def write(self, record: dict[str, Any]) -> None:
-        """Adds a line with the time in it. A failure is reported once."""
+        """Appends a record with a timestamp. A failure is logged once, until writing succeeds again."""
         line = json.dumps({"time": round(time.time(), 3), **record}, ensure_ascii=False) + "\n"
         try:
             with self._lock, self._path.open("a", encoding="utf-8") as file:
@@ -39,7 +39,7 @@ class ConversationLog:
     def write_answer(
         self, source: str, model: str, request: ChatRequest, deltas: Sequence[Delta], outcome: str
     ) -> None:
-        """Adds a question with its answers."""
+        """Appends a request with its answers."""
         texts = [""] * request.num_choices
         for delta in deltas:
             texts[delta.index] += delta.text

@@ -1,7 +1,6 @@
-"""A process that decodes images for the server, and the server's handle on it.
+"""Decodes images in separate processes with a memory limit and a timeout, to contain malicious files.
 
-DecoderPool are where hostile bytes do their harm. Here they run in a process of their own with limited memory, which is
-ended when it takes too long, and which dies without taking an answer with it.
+A decoder that crashes or takes too long costs one image. ``DecoderPool`` runs in the server, ``run`` in the process.
 """
 
 from __future__ import annotations
@@ -22,12 +21,12 @@ from llava.errors import BadImage, EngineClosed
 from llava.image.geometry import Size
 from llava.image.source import Limits, LoadedImage, load_image
 
-# Beyond what the largest image allowed by default takes, several times over.
+# Several times what the largest image takes that is allowed by default.
 MEMORY_BYTES = 4 * 2**30
 
 
 class DecoderPool:
-    """A number of such processes; ``decode`` may be called from as many threads. They start when first needed."""
+    """A pool of decoder processes, started on first use. ``decode`` may be called from as many threads."""
 
     def __init__(self, number: int, limits: Limits, timeout_s: float, memory_bytes: int = MEMORY_BYTES) -> None:
         self.limits, self.timeout_s = limits, timeout_s
@@ -39,8 +38,8 @@ class DecoderPool:
     def decode(self, data: bytes, name: str) -> LoadedImage:
         """The image in these bytes, called ``name`` in messages.
 
-        A process that somebody kills is started again, once. Raises BadImage, also where decoding takes too long or
-        crashes, and EngineClosed where the second one was killed too or none could be started.
+        If the process is killed from outside, decoding is retried once in a new one. Raises BadImage, also if decoding
+        times out or crashes, and EngineClosed if the retry was killed too or no process could be started.
         """
         child = self._free.get()
         try:
@@ -57,16 +56,18 @@ class DecoderPool:
             child.start()
 
     def close(self) -> None:
+        """Kills the processes."""
         for child in self._children:
             child.end()
 
     @property
     def pids(self) -> list[int]:
+        """The ids of the processes that have been started."""
         return [child.process.pid for child in self._children if child.process is not None]
 
 
 class _Killed(EngineClosed):
-    """The process got a SIGKILL that is not ours; perhaps long before the image came."""
+    """The process got a SIGKILL that was not ours, perhaps long before the image arrived."""
 
 
 class _Child:
@@ -86,10 +87,10 @@ class _Child:
                         stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE,
                         env={**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1"},
-                        start_new_session=True,  # Ctrl-C ends the server, and that ends this
+                        start_new_session=True,  # Ctrl-C is for the server, which then ends this process
                     )
-                except OSError as error:  # no file handle, process or memory left
-                    raise EngineClosed(f"No image decoder could be started: {error.strerror}. Ask again.") from error
+                except OSError as error:  # out of file descriptors, processes or memory
+                    raise EngineClosed(f"No image decoder could be started: {error.strerror}. Try again.") from error
             return self.process
 
     def _forget(self) -> None:
@@ -129,8 +130,8 @@ class _Child:
                     f"{name} could not be decoded within {timeout_s:g} seconds (limit decode_s). Send a simpler file."
                 ) from error
             if code == -9:
-                raise _Killed(f"{name} was not decoded: the decoder was ended. Ask again.") from error
-            raise BadImage(f"{name} could not be decoded: its decoder crashed. Send another file.") from error
+                raise _Killed(f"{name} was not decoded: the decoder process was killed. Try again.") from error
+            raise BadImage(f"{name} could not be decoded: the decoder crashed. Send another file.") from error
         finally:
             timer.cancel()
         if "error" in answer:
@@ -157,7 +158,7 @@ def _read(pipe: IO[bytes]) -> tuple[dict[str, Any], bytes]:
 
 
 def run(memory_bytes: int) -> None:
-    """The process: images' bytes from standard input, pixels to standard output, until the input ends."""
+    """The decoder process: reads files from standard input and writes pixels to standard output, until EOF."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 
@@ -176,5 +177,5 @@ def run(memory_bytes: int) -> None:
         except BadImage as error:
             answer, pixels = {"error": str(error).replace("The image", head["name"], 1)}, b""
         except MemoryError:
-            answer, pixels = {"error": f"{head['name']} takes too much memory to decode. Send a smaller one."}, b""
+            answer, pixels = {"error": f"{head['name']} needs too much memory to decode. Send a smaller one."}, b""
         _write(sys.stdout.buffer, answer, pixels)

@@ -1,11 +1,10 @@
-"""Text as HTML that shows every character of it: answers read as Markdown, questions and notices as they are.
+"""Renders the web chat's messages as HTML without losing a character: answers as Markdown, the others literally.
 
-An answer is text plus Markdown and nothing else. Markdown's own elements are the only ones that a model can make:
-HTML, entities, images, reference definitions and links other than http(s) stay text. What Markdown would swallow is
-shown as it was written: a block that lost a character beyond Markdown's own marks is shown literally, as a whole.
+A model can produce only Markdown's own elements: HTML, entities, images, reference definitions and links other than
+http(s) stay text. A block in which rendering would lose any character besides Markdown's own marks is shown literally.
 
-The text that was shown travels in the HTML, so that a conversation which comes back from a browser is read exactly.
-Whether a message is an answer, a question or a notice is told by its outermost element, which only this file writes.
+The HTML also carries the source text, so that a conversation that comes back from a browser is read exactly. Its
+outermost element, which only this file writes, tells whether a message is an answer, a question or a notice.
 """
 
 from __future__ import annotations
@@ -20,23 +19,23 @@ from markdown_it import MarkdownIt
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 
-# What is longer than any answer of ``new_tokens``, or could take a second and more to parse, is shown without Markdown:
-# opening brackets, and the cells of tables, which are filled up to the width of the first row.
+# Answers over these limits are shown without Markdown: they are longer than ``new_tokens`` allows, or could take
+# seconds to parse. (Opening brackets are slow; table cells are padded to the width of the first row.)
 _MAX_CHARACTERS, _MAX_BRACKETS, _MAX_CELLS = 40_000, 1_000, 10_000
-# What looks like an address, or a host's name at the begin of one.
+# What looks like a URL, or like a host name at the start of one.
 _ADDRESS = re.compile(r"[a-z][a-z+.-]*://|(?:[\w-]+\.)+[\w-]{2,}(?=$|[\s/:?#])", re.IGNORECASE)
-# The elements of Markdown.
+# The elements that Markdown produces.
 _TAGS = frozenset(
     "p br hr h1 h2 h3 h4 h5 h6 ul ol li blockquote pre code em strong s a table thead tbody tr th td".split()
 )
-# What only marks up: all other characters of a block have to be in what is shown of it.
+# Markdown's own marks. All other characters of a block have to appear in its rendering.
 _MARKS = re.compile(r"[\s\\`*_~#>|=:.()\[\]!\"'+-]+")
 _URL = re.compile(r"https?://[^\s<>\"'`]*[^\s<>\"'`.,;:!?)\]}*_]", re.IGNORECASE)
 _LINK = re.compile(r"https?://", re.IGNORECASE)
 _ALIGNED = re.compile(r"text-align:(left|right|center)")
 _UNFIT = re.compile("[\0\ud800-\udfff]")
-# Control characters have symbols; a browser would show nothing. Two that turn the order of what follows around, and the
-# letters that no font has, are named. (In flags the latter follow a black one.)
+# Control characters are shown as their symbols, since a browser would show nothing. Bidirectional overrides and tag
+# characters are shown by code point (tag characters after a black flag are part of an emoji).
 _CONTROLS: dict[int, str] = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\t\n\r"}
 _CONTROLS |= {0x7F: "\u2421"} | {code: f"[U+{code:04X}]" for code in (*range(0x80, 0xA0), 0x202D, 0x202E)}
 _TAGS_OF_TEXT = re.compile("(\U0001f3f4[\U000e0020-\U000e007e]{1,8}\U000e007f)|[\U000e0000-\U000e007f]")
@@ -48,24 +47,24 @@ _SHOWN = re.compile(
 
 
 def render_answer(text: str, *, is_open: bool = False, is_plain: bool = False) -> str:
-    """An answer as HTML. ``is_open``: more of it is to come. ``is_plain``: Markdown is not read."""
+    """An answer as HTML. ``is_open``: more of it is to come. ``is_plain``: without Markdown."""
     text, kind = sanitize(text), "prose answer open" if is_open else "prose answer"
     return f'<div class="{kind}" dir="auto" content="{_quote(text)}">{_render(text, is_plain)}</div>'
 
 
 def render_question(text: str) -> str:
-    """What a person typed as HTML: as it was typed, no Markdown."""
+    """The user's text as HTML, literally, without Markdown."""
     return f'<div class="typed" dir="auto">{_quote(sanitize(text))}</div>'
 
 
 def render_notice(sentence: str, *, is_error: bool = False) -> str:
-    """Something that neither a model nor a person said."""
+    """A notice from the server as HTML."""
     kind = "notice refusal" if is_error else "notice"
     return f'<div class="{kind}" role="note">{_quote(sanitize(sentence))}</div>'
 
 
 def extract_text(shown: str) -> str:
-    """The text of which ``shown`` was made; ``shown`` itself where it is not from here."""
+    """The source text of a message's HTML; ``shown`` itself if this file did not write it."""
     found = _SHOWN.fullmatch(shown)
     if found is None:
         return shown
@@ -73,7 +72,7 @@ def extract_text(shown: str) -> str:
 
 
 def sanitize(text: str) -> str:
-    """Without what neither JSON nor HTML can carry: lone surrogates and NUL."""
+    """The text with lone surrogates and NUL replaced, which neither JSON nor HTML can represent."""
     return _UNFIT.sub("\ufffd", text)
 
 
@@ -90,7 +89,7 @@ def _render(text: str, is_plain: bool) -> str:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     lines = text.split("\n")
     if is_plain or _takes_long(text, lines):
-        return _show_literally(lines)
+        return _render_literally(lines)
     pieces: list[str] = []
     end = 0
     for block in _split(_parser().parse(text)):
@@ -99,12 +98,15 @@ def _render(text: str, is_plain: bool) -> str:
         writer = _Writer(block)
         keeps_all = _MARKS.sub("", written) == _MARKS.sub("", writer.said)
         keeps_all = keeps_all and (writer.shows_text or _is_rule(block))
-        pieces += [_show_literally(lines[end:first]), writer.html if keeps_all else _show_literally(lines[first:last])]
+        pieces += [
+            _render_literally(lines[end:first]),
+            writer.html if keeps_all else _render_literally(lines[first:last]),
+        ]
         end = last
-    pieces.append(_show_literally(lines[end:]))
+    pieces.append(_render_literally(lines[end:]))
     rendered = "".join(pieces)
-    # A line of dashes as the whole answer is no rule between two parts.
-    return rendered if rendered != "<hr>" else _show_literally(lines)
+    # An answer that is only a line of dashes is not a horizontal rule.
+    return rendered if rendered != "<hr>" else _render_literally(lines)
 
 
 def _takes_long(text: str, lines: Sequence[str]) -> bool:
@@ -116,13 +118,13 @@ def _is_rule(block: Sequence[Token]) -> bool:
     return block[0].type == "hr"
 
 
-def _show_literally(lines: Sequence[str]) -> str:
+def _render_literally(lines: Sequence[str]) -> str:
     text = "\n".join(lines).strip("\n")
     return f"<p>{_show(text)}</p>" if text.strip() else ""
 
 
 def _split(tokens: Sequence[Token]) -> Iterator[list[Token]]:
-    """The blocks at the top, each with all that is in it."""
+    """The top-level blocks, each as the list of its tokens."""
     block: list[Token] = []
     for token in tokens:
         block.append(token)
@@ -132,13 +134,13 @@ def _split(tokens: Sequence[Token]) -> Iterator[list[Token]]:
 
 
 class _Writer:
-    """A block as HTML. ``said``: what of the text is in it, without Markdown's marks."""
+    """Writes a block as HTML. ``said``: the source text that it contains, without Markdown's marks."""
 
     def __init__(self, tokens: Sequence[Token]) -> None:
         self.shows_text = False
         self._html: list[str] = []
         self._said: list[str] = []
-        self._links: list[tuple[str, str]] = []  # what is said and written where one ends
+        self._links: list[tuple[str, str]] = []  # for each open link: its source text and its closing HTML
         self._write(tokens)
 
     @property
@@ -184,7 +186,7 @@ class _Writer:
     def _write_code(self, token: Token) -> None:
         language = token.info.strip()
         self._said.append(language)
-        # Shown by the style sheet: it is not of the code.
+        # The style sheet shows the language: it is not part of the code.
         named = f' content="{_quote(language)}"' if language else ""
         self._say(token.content.removesuffix("\n"), f'<pre tabindex="0"{named}><code>', "</code></pre>")
 
@@ -193,7 +195,7 @@ class _Writer:
         inside = takewhile(lambda one: one.type != "link_close", rest)
         label = "".join(one.content for one in inside if one.type in ("text", "text_special", "code_inline"))
         titled = f' "{title}"' if title else ""
-        if not href or _is_disguise(label, href):  # to nowhere, or not to where it says
+        if not href or _is_disguise(label, href):  # it leads nowhere, or not where its label says
             self._html.append("[")
             self._links.append((f"{href} {title}", f"]({_show(href)}{_show(titled)})"))
         else:
@@ -210,7 +212,7 @@ class _Writer:
         attributes = ""
         if token.type == "list_item_open" and token.info:
             self._said.append(token.info)
-            attributes = f' value="{int(token.info)}"'  # else a list would be counted from its first number
+            attributes = f' value="{int(token.info)}"'  # else the browser would renumber the list
         elif (aligned := _ALIGNED.fullmatch(str(token.attrs.get("style", "")))) is not None:
             attributes = f' align="{aligned[1]}"'
         self._html.append(f"</{token.tag}>" if token.nesting == -1 else f"<{token.tag}{attributes}>")
@@ -229,7 +231,7 @@ def _parser() -> MarkdownIt:
 
 
 def _is_disguise(label: str, href: str) -> bool:
-    """Whether a link's text is an address, and not the one that it leads to."""
+    """Whether a link's label is a URL other than the one it leads to."""
     if _ADDRESS.match(label.strip()) is None:
         return False
     bare, target = (_LINK.sub("", one.strip()).removesuffix("/").lower() for one in (label, href))
@@ -241,7 +243,7 @@ def _is_link(url: str) -> bool:
 
 
 def _escape(state: StateInline, silent: bool) -> bool:
-    """A backslash goes only where it kept Markdown from reading a mark; others are of formulas and paths."""
+    """Drops a backslash only where it escapes a mark of Markdown; others belong to formulas and paths."""
     after = state.src[state.pos + 1 : state.pos + 2]
     if state.src[state.pos] != "\\" or after not in tuple("*_`~"):
         return False
@@ -253,7 +255,7 @@ def _escape(state: StateInline, silent: bool) -> bool:
 
 
 def _keep_literal(state: StateInline, silent: bool) -> bool:
-    """``2*3*4`` is a product, and the ``![`` of an image is text."""
+    """Keeps ``2*3*4`` (a product) and ``![`` (an image) as text."""
     source, at = state.src, state.pos
     around = source[max(0, at - 1) : at + 2]
     is_product = len(around) == 3 and around[1] == "*" and around.isascii() and (around[0] + around[2]).isalnum()

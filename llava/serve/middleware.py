@@ -1,4 +1,8 @@
-"""What every HTTP request passes: host, key, origin, request ids, errors in one shape, the end of unwanted work."""
+"""The server's middleware: Host, API key and Origin checks, request ids, errors as JSON, cancellation on disconnect.
+
+Every request passes through ``ServerMiddleware``. What cancels an answer when its client disconnects, or when it takes
+longer than ``answer_s``, is ``_cancel_on_disconnect``.
+"""
 
 from __future__ import annotations
 
@@ -28,23 +32,24 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 WriteError = Callable[[ApiError], bytes]
 
-# The one thing that may be asked without a key.
-_OPEN_PATH = b"/health"
-# Browsers read one challenge a line, and ask for a password where they find Basic; the key is one, with any name.
+# The only route that needs no API key.
+_KEYLESS_PATH = b"/health"
+# One header line each, because browsers parse only one challenge per line. On Basic a browser prompts for a password:
+# the key, with any user name.
 _CHALLENGES = ("Bearer", 'Basic realm="llava"')
-# What is answered by an engine, and stops when the client goes.
-ANSWERED = ("/v1/", "/worker_")
+# Routes that the engine answers. They are cancelled when the client disconnects.
+ENGINE_ROUTES = ("/v1/", "/worker_")
 
 
 class ServerMiddleware:
-    """The ASGI application around all others."""
+    """Checks each request before the application sees it, and turns exceptions into JSON errors."""
 
     def __init__(self, app: App, settings: Settings) -> None:
         self._app, self._settings = app, settings
         self._digests = [_digest(key) for key in settings.keys]
         self._keeps_apart = settings.keeps_keys_apart
         self._header_bytes, self._answer_s = settings.limits.header_bytes, settings.limits.answer_s
-        # Clients that know for how long a connection stays open send nothing on one that is just being closed.
+        # A client that knows the idle timeout does not reuse a connection that is about to be closed.
         keep_alive_s = int(settings.limits.keep_alive_s)
         self._headers = [(b"keep-alive", b"timeout=%d" % keep_alive_s)] if keep_alive_s else []
 
@@ -78,30 +83,30 @@ class ServerMiddleware:
             digest = self._check_key(scope)
             check_origin(scope["method"], scope["path"], scope["headers"], self._settings)
             TENANT.set(digest if self._keeps_apart else "")
-            if scope["path"].startswith(ANSWERED):
-                await _run_while_connected(self._app, scope, receive, send_with_id, self._answer_s)
+            if scope["path"].startswith(ENGINE_ROUTES):
+                await _cancel_on_disconnect(self._app, scope, receive, send_with_id, self._answer_s)
             else:
                 await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
-            pass  # nobody is there to be told
+            pass  # there is no client left to answer
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError):
-                error = _shut_down()
+                error = _shutting_down()
             api_error = to_api_error(error, request_id, scope["state"].get("param"))
             if not has_begun:
                 await error_response(api_error)(scope, receive, send_with_id)
             elif not has_ended:
-                abort(scope)  # half an answer must not look like a whole one
+                abort(scope)  # a truncated answer must not look complete
 
     def _check_headers(self, scope: Scope) -> None:
-        # What comes in one packet is parsed by the protocol before it looks at the length.
+        # h11 checks the size only while headers are incomplete: those that arrive in one packet get past its limit.
         num_bytes = sum(len(name) + len(value) for name, value in scope["headers"])
         if num_bytes > self._header_bytes:
-            value = f"The headers have {num_bytes:,} bytes"
+            value = f"The request headers have {num_bytes:,} bytes"
             raise limit_exceeded("header_bytes", self._header_bytes, value, "Send fewer.", status=431)
 
     def _find_path(self, scope: Scope) -> bool:
-        """Puts the server's own path into the scope. True if it is the prefix that lacks its slash at the end."""
+        """Puts the normalized path into the scope. True for the bare ``root_path``, which lacks its trailing slash."""
         asked, root_path = scope["path"], self._settings.root_path
         path = normalize_path(asked, root_path)
         if path != asked:
@@ -109,15 +114,15 @@ class ServerMiddleware:
         return bool(root_path) and asked == root_path and scope["method"] in ("GET", "HEAD")
 
     def _check_key(self, scope: Scope) -> str:
-        """The digest of the key that was sent; "" where none is needed. Raises ApiError."""
-        if not self._digests or scope.get("raw_path", scope["path"].encode()) == _OPEN_PATH:
+        """The digest of the client's API key; "" if no key is required. Raises ApiError (401)."""
+        if not self._digests or scope.get("raw_path", scope["path"].encode()) == _KEYLESS_PATH:
             return ""
         given = [_read_key(value) for name, value in scope["headers"] if name == b"authorization"]
         digest = _digest(given[0]) if given else b""
         if not any(hmac.compare_digest(digest, known) for known in self._digests):
             raise ApiError(
                 401,
-                "There is no API key, or a wrong one. Send 'Authorization: Bearer KEY'.",
+                "The API key is missing or wrong. Send 'Authorization: Bearer KEY'.",
                 code="invalid_api_key",
             )
         return digest.hex()
@@ -128,7 +133,7 @@ def _digest(key: str) -> bytes:
 
 
 def _read_key(header: bytes) -> str:
-    """The key in an Authorization header: what follows Bearer, or the password of Basic."""
+    """The key in an Authorization header: the Bearer token, or the password of Basic."""
     kind, _, value = header.decode("utf-8", "surrogateescape").strip().partition(" ")
     if kind.lower() == "bearer":
         return value.strip()
@@ -140,8 +145,8 @@ def _read_key(header: bytes) -> str:
     return ""
 
 
-async def _run_while_connected(app: App, scope: Scope, receive: Receive, send: Send, limit_s: float) -> None:
-    """The application, cancelled when the client goes away. Raises ApiError (503) after ``limit_s``."""
+async def _cancel_on_disconnect(app: App, scope: Scope, receive: Receive, send: Send, limit_s: float) -> None:
+    """Runs the application, and cancels it when the client disconnects. Raises ApiError (503) after ``limit_s``."""
     messages: asyncio.Queue[Message] = asyncio.Queue(maxsize=1)
     is_wanted = asyncio.Event()
     if all(name != b"expect" for name, _ in scope["headers"]):
@@ -152,7 +157,7 @@ async def _run_while_connected(app: App, scope: Scope, receive: Receive, send: S
         return await messages.get()
 
     async def watch() -> None:
-        # Whoever sent Expect is told to go on by the first look, and should not be where the body will be refused.
+        # The first ``receive`` sends 100 Continue. A client that sent Expect must not get it before the body is wanted.
         await is_wanted.wait()
         while (message := await receive())["type"] != "http.disconnect":
             await messages.put(message)
@@ -168,38 +173,39 @@ async def _run_while_connected(app: App, scope: Scope, receive: Receive, send: S
             await main
         elif not watcher.done():
             value = "The answer took too long"
-            raise limit_exceeded("answer_s", limit_s, value, "Ask for less, or later.", status=503)
+            raise limit_exceeded("answer_s", limit_s, value, "Request a shorter one, or try again later.", status=503)
     except (ApiError, asyncio.CancelledError) as error:
-        scope["llava.error"] = error if isinstance(error, ApiError) else _shut_down()
+        scope["llava.error"] = error if isinstance(error, ApiError) else _shutting_down()
         raise
     finally:
         watcher.cancel()
-        # Again and again: before Python 3.12 whoever is in asyncio.wait_for may miss it.
+        # In a loop: before Python 3.12 asyncio.wait_for may swallow a cancellation.
         while not main.done():
             main.cancel()
             await asyncio.wait({main}, timeout=0.05)
         if not main.cancelled():
-            main.exception()  # whoever left does not hear it
+            main.exception()  # retrieved, so that asyncio does not log it: the client is gone
 
 
-def _shut_down() -> ApiError:
-    """Only the end of the server cancels a request from outside."""
-    return ApiError(503, "The server was shut down. Ask another one.", code="draining")
+def _shutting_down() -> ApiError:
+    """The error for a request that was cancelled from outside, which only a shutdown does."""
+    return ApiError(503, "The server is shutting down. Use another one.", code="draining")
 
 
 def abort(scope: Scope) -> None:
-    """Breaks the connection off, where the server gave a means to."""
+    """Closes the connection at once, if the server supports it."""
     close = scope.get("llava.abort")
     if close is not None:
         close()
 
 
 async def _send_to_root(root_path: str, scope: Scope, receive: Receive, send: Send) -> None:
-    """The page's own addresses are relative to where it is, so it needs the slash."""
+    """Redirects to the path with a slash: the page's URLs are relative to it."""
     await Response(status_code=307, headers={"Location": f"{root_path}/"})(scope, receive, send)
 
 
 def error_response(api_error: ApiError) -> Response:
+    """The JSON response of an error, with its headers; 401 has a challenge for each scheme."""
     response = Response(json.dumps(api_error.body), api_error.status, api_error.headers, "application/json")
     if api_error.status == 401:
         for challenge in _CHALLENGES:

@@ -1,4 +1,4 @@
-"""OpenAI's routes: chat completions, completions, models."""
+"""The OpenAI routes /v1/chat/completions, /v1/completions and /v1/models."""
 
 from __future__ import annotations
 
@@ -40,11 +40,12 @@ def add_openai_routes(app: FastAPI, service: Service) -> None:
 
 
 async def list_models(service: Service, request: Request) -> Response:
-    """The model; none while an engine that runs elsewhere has not yet said what it is called."""
+    """/v1/models: the one model; an empty list until an external engine has reported its name."""
     return JSONResponse({"object": "list", "data": [_describe_model(service)] if service.backend.model_id else []})
 
 
 async def show_model(service: Service, request: Request) -> Response:
+    """/v1/models/NAME: the model of that name. Raises ApiError (404, 503)."""
     if not service.backend.model_id:
         raise model_loading()
     check_model(service, request.path_params["model_id"])
@@ -58,22 +59,23 @@ def _describe_model(service: Service) -> dict[str, Any]:
 
 
 def check_model(service: Service, name: str | None) -> None:
-    """Raises ApiError (404) for another model than the one that is served; no name is that one.
+    """Raises ApiError (404) if ``name`` is not the served model. No name means that model.
 
-    While its name is not known every name may be right: who asks then is told that the model is being loaded.
+    While the model's name is still unknown, every name passes: the request then fails with 503 (loading).
     """
     known = service.backend.model_id
     if name and known and name != known:
         raise ApiError(
             404,
-            f"There is no model '{name[:200]}' here. The model is '{known}'.",
+            f"There is no model '{name[:200]}' on this server. The model is '{known}'.",
             param="model",
             code="model_not_found",
         )
 
 
 async def chat_completions(service: Service, request: Request) -> Response:
-    request.state.param = "messages"  # what the engine's refusals are about
+    """/v1/chat/completions: one JSON object, or an event stream. Raises ApiError."""
+    request.state.param = "messages"  # the field that engine errors are about
     raw = await read_json(request, service.limits)
     check_lengths(service, raw.get("messages"), "messages")
     body = schemas.check(ChatBody, raw)
@@ -113,7 +115,7 @@ async def chat_completions(service: Service, request: Request) -> Response:
 async def _write_chunks(
     envelope: ResponseEnvelope, deltas: AsyncGenerator[Delta, None], num_top: int | None, wants_usage: bool
 ) -> AsyncGenerator[bytes, None]:
-    """The events of a streamed chat: for each choice its role first, then text, then why it ended."""
+    """The events of a streamed chat: for each choice its role, then text, then the finish reason."""
     more: dict[str, Any] = {"usage": None} if wants_usage else {}
 
     def write(index: int, delta: dict[str, Any], logprobs: Any = None, end: Delta | None = None) -> bytes:
@@ -137,13 +139,14 @@ async def _write_chunks(
 
 
 async def completions(service: Service, request: Request) -> Response:
+    """/v1/completions: one JSON object, or an event stream. Raises ApiError."""
     request.state.param = "prompt"
     raw = await read_json(request, service.limits)
     prompts = raw.get("prompt")
     if isinstance(prompts, list) and any(isinstance(one, (int, list)) for one in prompts[:1]):
         raise ApiError(
             400,
-            "prompt has to be one text or a list of texts: token ids are not taken.",
+            "prompt has to be a string or a list of strings: token ids are not accepted.",
             param="prompt",
             code="unsupported_parameter",
         )
@@ -157,7 +160,7 @@ async def completions(service: Service, request: Request) -> Response:
         value = f"There are {len(body.prompt):,} prompts"
         raise limit_exceeded("parts", service.limits.parts, value, "Send fewer.", param="prompt")
     check_characters(service, sum(map(len, body.prompt)), "prompt")
-    sampling = schemas.read_sampling(body, service.limits, new_tokens=16)  # as OpenAI's
+    sampling = schemas.read_sampling(body, service.limits, new_tokens=16)  # OpenAI's default
     form = read_format(service, body.response_format, "response_format")
     asked = [
         ChatRequest((), sampling, num_choices, body.logprobs, escape_image_tokens(prompt), response_format=form)
@@ -184,9 +187,9 @@ async def completions(service: Service, request: Request) -> Response:
 
 
 async def _answer_all(service: Service, asked: Sequence[ChatRequest], ticket: Ticket) -> AsyncGenerator[Delta, None]:
-    """The answers to several prompts, one prompt's after the other's, as choices of one answer.
+    """The answers to several prompts, one after another, as choices of one response.
 
-    Each prompt waits its own turn, so that many of them hold up nobody else.
+    Each prompt is queued on its own, so that many prompts in one request do not block other requests.
     """
     usage: Usage | None = None
     for number, request in enumerate(asked):
@@ -229,37 +232,38 @@ def _write_error(error: ApiError) -> bytes:
 
 
 def make_envelope(service: Service, kind: str) -> ResponseEnvelope:
+    """The fields that the response and all of its chunks share. ``kind``: the prefix of its id."""
     return ResponseEnvelope(
         f"{kind}-{uuid.uuid4().hex}", int(time.time()), service.backend.model_id, f"llava-{__version__}"
     )
 
 
 def check_lengths(service: Service, messages: Any, param: str) -> None:
-    """Raises ApiError for more messages or parts than may be looked into. ``messages``: as they came."""
+    """Raises ApiError for too many messages or parts, before they are validated. ``messages``: the raw JSON."""
     if not isinstance(messages, list):
         return
     limits = service.limits
     if len(messages) > limits.messages:
         value = f"There are {len(messages):,} messages"
-        raise limit_exceeded("messages", limits.messages, value, "Send the last ones.", param=param)
+        raise limit_exceeded("messages", limits.messages, value, "Send only the latest ones.", param=param)
     lists = [message.get(key) for message in messages if isinstance(message, dict) for key in _LISTS]
     num_parts = sum(len(parts) for parts in lists if isinstance(parts, list))
     if num_parts > limits.parts:
         raise limit_exceeded(
-            "parts", limits.parts, f"The messages have {num_parts:,} parts", "Join texts.", param=param
+            "parts", limits.parts, f"The messages have {num_parts:,} parts", "Join text parts.", param=param
         )
 
 
-# What of a message may be a list.
+# The fields of a message that may be lists.
 _LISTS = ("content", "output", "tool_calls")
 
 
 def check_messages(
     service: Service, messages: Sequence[Message], param: str = "messages", instructions: str = ""
 ) -> None:
-    """Raises ApiError where the conversation exceeds a limit, UsageError where nothing in it is to be answered.
+    """Raises ApiError if the conversation exceeds a limit, UsageError if there is nothing to answer.
 
-    ``param``: what the request calls it.
+    ``param``: the request's field for it.
     """
     limits = service.limits
     num_images = sum(isinstance(part, ImagePart) for message in messages for part in message.content)
@@ -271,7 +275,7 @@ def check_messages(
 
 
 def read_format(service: Service, asked: schemas.ResponseFormat | None, param: str) -> dict[str, Any] | None:
-    """The form that the answer has to have; its schema counts as text. Raises ApiError."""
+    """The response format, whose schema counts as text. Raises ApiError."""
     form = schemas.read_format(asked, param, can_constrain=service.backend.constrains_answers)
     if form is not None:
         check_characters(service, len(json.dumps(form)), param)
@@ -279,6 +283,7 @@ def read_format(service: Service, asked: schemas.ResponseFormat | None, param: s
 
 
 def check_characters(service: Service, number: int, param: str) -> None:
+    """Raises ApiError (400) for more characters than the limit: such a text could not fit the context."""
     limit = service.limits.characters
     if number > limit:
         said = f"There are {number:,} characters of text; the limit characters is {limit:,}. Shorten the text."
@@ -288,7 +293,7 @@ def check_characters(service: Service, number: int, param: str) -> None:
 async def load_messages(
     service: Service, messages: Sequence[Message], param: str = "messages"
 ) -> tuple[ChatMessage, ...]:
-    """The messages with their images. Raises ApiError, which names the image that is at fault."""
+    """The messages with their images loaded. Raises ApiError, which names the image at fault."""
     named = [
         (part.image_url.url, f"{param}.{i}.content.{j}.image_url")
         for i, message in enumerate(messages)
@@ -303,6 +308,6 @@ async def load_messages(
         return part.text
 
     return tuple(
-        ChatMessage(message.speaker, tuple(filter(None, (message.before, *map(take, message.content), message.after))))
+        ChatMessage(message.speaker, tuple(filter(None, (message.prefix, *map(take, message.content), message.suffix))))
         for message in messages
     )

@@ -1,4 +1,4 @@
-"""What the front doors of the original's serving commands share: ``llava serve`` in other words."""
+"""Runs ``llava serve`` for the front doors of the original's serving commands."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from llava.text import write_line
 
 
 def serve(words: Sequence[str]) -> int:
-    """``llava serve`` with these words on its command line."""
+    """Runs ``llava serve`` with these arguments; returns the exit code."""
     parser = argparse.ArgumentParser(prog="llava")
     add_serve(parser.add_subparsers())
     arguments = parser.parse_args(["serve", *words])
@@ -19,14 +19,14 @@ def serve(words: Sequence[str]) -> int:
 
 
 def warn_unused(arguments: argparse.Namespace, reasons: dict[str, str]) -> None:
-    """One line on stderr for each flag of ``reasons`` that was given and has no meaning here."""
+    """Prints a line on stderr for each flag of ``reasons`` that was given but has no effect here."""
     for name, reason in reasons.items():
         if getattr(arguments, name) not in (None, False):
-            write_line(f"llava: --{name.replace('_', '-')} has no meaning here: {reason}.")
+            write_line(f"llava: --{name.replace('_', '-')} has no effect here: {reason}.")
 
 
 def name_model(model_path: str | None) -> str | None:
-    """What the original calls a model: the last part of its path, ``checkpoint-N`` with the part before it."""
+    """The original's name for a model path: its last part, or for ``checkpoint-N`` its last two."""
     if model_path is None:
         return None
     parts = model_path.rstrip("/").split("/")

@@ -1,4 +1,4 @@
-"""What a request's path stands for: without a proxy's prefix, and with the ``/v1`` that some clients leave out."""
+"""Normalizes a request's path: strips a proxy's prefix and adds the ``/v1`` that some clients omit."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from urllib.parse import quote, unquote
 from llava.errors import UsageError
 from llava.serve.api_errors import ApiError
 
-# Of clients that were given the server's address without /v1.
+# What clients request whose base URL lacks /v1.
 _WITHOUT_VERSION = re.compile(r"/(?:chat/completions|completions|responses|models(?:/.+)?)/*")
 _ABSOLUTE = re.compile(rb"https?://([^/]*)(/.*)?", re.IGNORECASE)
 _ROUTES = "/v1/chat/completions, /v1/completions, /v1/responses and /v1/models"
 
 
 def read_root_path(value: str) -> str:
-    """The prefix as ``Settings.root_path`` has it: empty, or beginning with a slash. Raises UsageError."""
+    """The prefix for ``Settings.root_path``: empty, or with a leading slash and no trailing one. Raises UsageError."""
     path = value.strip().rstrip("/")
     if path and not re.fullmatch(r"(?:/[\w.~-]+)+", path, re.ASCII):
         raise UsageError(f"--root-path takes a path such as /llava, and not '{value}'.")
@@ -27,9 +27,9 @@ def read_root_path(value: str) -> str:
 
 
 def apply_absolute_form(scope: MutableMapping[str, Any]) -> None:
-    """Makes ``GET http://host/path`` the same as ``GET /path`` with that ``Host``; other requests stay as they are.
+    """Rewrites ``GET http://host/path`` to ``GET /path`` with that ``Host``; leaves other requests unchanged.
 
-    Source: RFC 9112, section 3.2.2: a server has to take this form, and its host stands above the header's.
+    Source: RFC 9112, section 3.2.2: a server has to accept this form, and its host overrides the header.
     """
     found = _ABSOLUTE.fullmatch(scope.get("raw_path", b""))
     if found is not None:
@@ -39,7 +39,7 @@ def apply_absolute_form(scope: MutableMapping[str, Any]) -> None:
 
 
 def normalize_path(path: str, root_path: str) -> str:
-    """The server's own path for the one that was asked for; a prefix may stand in front, or a proxy took it off."""
+    """The route for a requested path, whether or not a proxy has already stripped ``root_path``."""
     if root_path and (path == root_path or path.startswith(f"{root_path}/")):
         path = path[len(root_path) :] or "/"
     if _WITHOUT_VERSION.fullmatch(path):
@@ -48,25 +48,25 @@ def normalize_path(path: str, root_path: str) -> str:
 
 
 def encode_path(path: str) -> bytes:
-    """The path as it stands in a request."""
+    """The path percent-encoded, as in a request line."""
     return quote(path, safe="/:@!$&'()*+,;=~-._").encode("ascii")
 
 
 def unknown_path(path: str, root_path: str = "") -> ApiError:
-    """The refusal of a path that is not there, with what is."""
+    """The error (404) for a path without a route; it names the routes."""
     shown = path[:200]
     if path == "/v1" or path.startswith("/v1/"):
         hint = f"The API's routes are {_ROUTES}."
     else:
         hint = f"The API is at {root_path}/v1, such as {root_path}/v1/chat/completions."
-    return ApiError(404, f"There is no {shown} here. {hint}", code="not_found")
+    return ApiError(404, f"There is no route {shown}. {hint}", code="not_found")
 
 
 def method_not_allowed(method: str, path: str, allowed: str) -> ApiError:
-    """The refusal of a method that a path does not take."""
+    """The error (405) for a method that a path does not accept."""
     return ApiError(
         405,
-        f"{path[:200]} does not take {method[:20]}. Use {allowed}.",
+        f"{path[:200]} does not accept {method[:20]}. Use {allowed}.",
         code="method_not_allowed",
         headers={"Allow": allowed},
     )

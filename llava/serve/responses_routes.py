@@ -1,4 +1,4 @@
-"""OpenAI's /v1/responses without any memory: one answer, or the events that it comes in."""
+"""The OpenAI route /v1/responses, stateless: one JSON object, or an event stream."""
 
 from __future__ import annotations
 
@@ -37,13 +37,14 @@ def add_responses_route(app: FastAPI, service: Service) -> None:
 
 
 async def respond(service: Service, request: Request) -> Response:
-    request.state.param = "input"  # what the engine's refusals are about
+    """/v1/responses: one JSON object, or an event stream. Raises ApiError."""
+    request.state.param = "input"  # the field that engine errors are about
     raw = await read_json(request, service.limits)
     for name in ("previous_response_id", "conversation", "prompt"):
         if raw.get(name) is not None:
             raise ApiError(
                 400,
-                f"{name} is not supported: nothing is kept. Send the whole conversation as input.",
+                f"{name} is not supported: this server stores nothing. Send the whole conversation as input.",
                 param=name,
                 code="unsupported_parameter",
             )
@@ -51,7 +52,7 @@ async def respond(service: Service, request: Request) -> Response:
     wants_logprobs = isinstance(wanted, list) and "message.output_text.logprobs" in wanted
     if raw.get("top_logprobs") or wants_logprobs:
         name = "include" if wants_logprobs else "top_logprobs"
-        why = f"{name}: this route tells no log-probabilities. Ask /v1/chat/completions for them."
+        why = f"{name}: this route returns no log-probabilities. Use /v1/chat/completions for them."
         raise ApiError(400, why, param=name, code="unsupported_parameter")
     check_lengths(service, raw.get("input"), "input")
     body = schemas.check(ResponsesBody, raw)
@@ -100,7 +101,7 @@ async def _write_events(writer: _Writer, deltas: AsyncGenerator[Delta, None]) ->
 
 @dataclass
 class _Writer:
-    """The objects of one response, and its events, which are numbered."""
+    """Writes the objects of one response and its numbered events."""
 
     envelope: ResponseEnvelope
     body: ResponsesBody
@@ -125,7 +126,7 @@ class _Writer:
         }
 
     def response(self, text: str, reason: str | None, usage: Usage | None) -> dict[str, Any]:
-        """``reason``: why the answer ended; None while it goes on."""
+        """The response object. ``reason``: the finish reason; None while the answer is in progress."""
         status = {None: "in_progress", "length": "incomplete"}.get(reason, "completed")
         return {
             "id": self.envelope.id.replace("resp-", "resp_"),

@@ -1,4 +1,4 @@
-"""Answers that are sent piece by piece, and the comments that keep their connections alive meanwhile."""
+"""Streamed responses: pieces as they are made, with comments in between that keep the connection alive."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from llava.serve.middleware import WriteError, abort
 WriteComment = Callable[[int], bytes]
 
 
-def write_event_comment(place: int) -> bytes:
-    """A comment of an event stream, which every client passes over; ``place``: in the queue, 0 behind it."""
-    return f": queued {place}\n\n".encode() if place else b": keep-alive\n\n"
+def write_event_comment(position: int) -> bytes:
+    """A comment of an event stream, which clients ignore. ``position``: in the queue; 0 if it is not waiting."""
+    return f": queued {position}\n\n".encode() if position else b": keep-alive\n\n"
 
 
 class KeepAliveStream(Response):
-    """Pieces of a body as they are made, and a comment wherever none has come for ``silence_s``.
+    """Sends pieces of a body as they are made, and a comment after each ``silence_s`` without one.
 
-    A reader who leaves a piece unread for ``send_s`` is cut off. What goes wrong once the headers are out is the last
-    piece: ``write_error`` makes it.
+    A client that does not read a piece within ``send_s`` is disconnected. After the headers are sent, an error can only
+    be reported in the body: ``write_error`` makes the last piece from it.
     """
 
     def __init__(
@@ -46,65 +46,67 @@ class KeepAliveStream(Response):
         del self.headers["content-length"]
         self._request, self._ticket, self._first, self._pieces = request, ticket, first, pieces
         self._write_error, self._write_comment, self._limits = write_error, write_comment, limits
-        self._said_s = 0.0
+        self._last_sent_s = 0.0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        def cut_off() -> None:
+        def disconnect() -> None:
             limit = self._limits.send_s
-            LOG.warning("a reader left an answer unread for %g seconds (limit send_s) and was cut off", limit)
-            abort(scope)  # which the watch over the connection notices
+            LOG.warning("a client did not read its answer for %g seconds (limit send_s) and was disconnected", limit)
+            abort(scope)  # the middleware then cancels this request
 
-        async def say(piece: bytes, *, more: bool = True) -> None:
-            timer = loop.call_later(self._limits.send_s, cut_off)
+        async def send_piece(piece: bytes, *, more: bool = True) -> None:
+            timer = loop.call_later(self._limits.send_s, disconnect)
             try:
                 await send({"type": "http.response.body", "body": piece, "more_body": more})
             finally:
                 timer.cancel()
-            self._said_s = loop.time()
+            self._last_sent_s = loop.time()
 
         loop = asyncio.get_running_loop()
-        beating: asyncio.Task[None] | None = None
+        keeping_alive: asyncio.Task[None] | None = None
         async with aclosing(self._pieces):
             try:
                 await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-                self._said_s = loop.time()
-                left = scope.get("llava.half_closed")
-                if self._ticket.place or (left is not None and left.is_set()):
-                    await say(self._write_comment(self._ticket.place))
-                beating = loop.create_task(self._beat(say))
-                await say(await self._first)
+                self._last_sent_s = loop.time()
+                half_closed = scope.get("llava.half_closed")
+                if self._ticket.position or (half_closed is not None and half_closed.is_set()):
+                    await send_piece(self._write_comment(self._ticket.position))
+                keeping_alive = loop.create_task(self._keep_alive(send_piece))
+                await send_piece(await self._first)
                 async for piece in self._pieces:
-                    await say(piece)
+                    await send_piece(piece)
             except asyncio.CancelledError:
                 if (api_error := scope.get("llava.error")) is not None:
-                    if beating is not None:
-                        beating.cancel()  # nothing may be said behind the end
-                    await say(self._write_error(api_error), more=False)
+                    if keeping_alive is not None:
+                        keeping_alive.cancel()  # no comment may follow the last piece
+                    await send_piece(self._write_error(api_error), more=False)
                 raise
             except Exception as error:
                 state = self._request.state
                 api_error = to_api_error(error, state.request_id, getattr(state, "param", None))
-                await say(self._write_error(api_error))
+                await send_piece(self._write_error(api_error))
             finally:
-                if beating is not None:
-                    beating.cancel()
-                await _end(self._first)
-            await say(b"", more=False)
+                if keeping_alive is not None:
+                    keeping_alive.cancel()
+                await _cancel(self._first)
+            await send_piece(b"", more=False)
 
-    async def _beat(self, say: Callable[[bytes], Any]) -> None:
-        """Breaks every silence, and that of a client who may have left at once: only writing tells."""
-        loop, left = asyncio.get_running_loop(), self._request.scope.get("llava.half_closed")
+    async def _keep_alive(self, send_piece: Callable[[bytes], Any]) -> None:
+        """Sends a comment after each ``silence_s``, and at once when the connection is half-closed: the write probes
+        whether the client has disconnected.
+        """
+        loop, half_closed = asyncio.get_running_loop(), self._request.scope.get("llava.half_closed")
         while True:
-            rest_s = self._said_s + self._limits.silence_s - loop.time()
+            rest_s = self._last_sent_s + self._limits.silence_s - loop.time()
             if rest_s > 0:
-                if left is None or left.is_set():
+                if half_closed is None or half_closed.is_set():
                     await asyncio.sleep(rest_s)
                     continue
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(left.wait(), rest_s)
-                if not left.is_set():
+                    await asyncio.wait_for(half_closed.wait(), rest_s)
+                if not half_closed.is_set():
                     continue
-            await say(self._write_comment(self._ticket.place))
+            await send_piece(self._write_comment(self._ticket.position))
 
 
 async def begin_stream(
@@ -117,9 +119,9 @@ async def begin_stream(
     write_comment: WriteComment = write_event_comment,
     kind: str = "text/event-stream",
 ) -> KeepAliveStream:
-    """The response, as soon as its first piece is there, its request has to wait its turn, or ``status_s`` are over.
+    """The response, once its first piece is ready, its request is queued, or ``status_s`` have passed.
 
-    An error before that is raised, and so still has a status.
+    An error before that is raised, so it still gets an HTTP status.
     """
 
     async def take_first() -> bytes:
@@ -131,7 +133,7 @@ async def begin_stream(
     try:
         await asyncio.wait({first, *waiting}, timeout=limits.status_s, return_when=asyncio.FIRST_COMPLETED)
     except asyncio.CancelledError:
-        await _end(first)
+        await _cancel(first)
         await pieces.aclose()
         raise
     finally:
@@ -142,8 +144,8 @@ async def begin_stream(
     return KeepAliveStream(request, ticket, first, pieces, write_error, write_comment, limits, kind)
 
 
-async def _end(task: asyncio.Task[Any]) -> None:
-    """Cancels a task and returns when it is over, however often its caller is cancelled meanwhile."""
+async def _cancel(task: asyncio.Task[Any]) -> None:
+    """Cancels a task and returns when it has ended, even if the caller itself is cancelled meanwhile."""
     while not task.done():
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

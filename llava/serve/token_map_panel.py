@@ -1,4 +1,4 @@
-"""What became of the images of a question, as HTML: each one's tiles and positions, drawn, and the sums."""
+"""The token-map panel of the web chat: how the model saw each image of a question, as HTML."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from llava.backends.protocol import ChatRequest, SentImage, Usage
 from llava.image.geometry import TilePlan, Tiling, plan_images
 from llava.image.tokenmap import describe_plan, draw_legend, draw_panels
 
-EMPTY = """<div class="sees-empty"><p>When you ask about an image, you see here how the model saw it: the tiles it was
-cut into, and which parts became tokens.</p></div>"""
+EMPTY = """<div class="token-maps-empty"><p>When you ask about an image, this panel shows how the model saw it: the tiles it
+was cut into, and which parts became tokens.</p></div>"""
 
 
 def render_token_maps(request: ChatRequest, tiling: Tiling | None) -> str:
-    """The images of the latest message that has any, each with its drawing.
+    """The token maps of the images in the latest message that has any.
 
-    ``tiling``: None where the engine does not tell how it cuts images; then there are only sizes.
+    ``tiling``: None if the engine does not report how it cuts images; then only their sizes are shown.
     """
     shown = next((sent for message in reversed(request.messages) if (sent := _images(message.parts))), [])
     if not shown:
@@ -40,7 +40,7 @@ def _show_size(sent: SentImage) -> str:
 
 
 def _render_token_map(sent: SentImage, plan: TilePlan, tiling: Tiling) -> str:
-    """Words are HTML, not drawn: they keep their size in a narrow panel, and follow its colours."""
+    """One image's token map. Text is HTML rather than drawn, so that it keeps its size and follows the theme."""
     image = sent.loaded
     name = html.escape(image.name)
     panels = [
@@ -64,12 +64,12 @@ def _data_uri(image: Image.Image) -> str:
 
 
 def render_usage(usage: Usage | None, first_s: float | None) -> str:
-    """A line about what a question and its answer took. Zeros are left out: some engines do not tell all."""
+    """The token counts and the latency of an answer. Zeros are left out: some engines do not report all counts."""
     if usage is None:
         return ""
-    facts = [("prompt", usage.prompt_tokens), ("of it images", usage.image_tokens)]
-    facts += [("known from before", usage.cached_tokens), ("answer", usage.completion_tokens)]
+    facts = [("prompt tokens", usage.prompt_tokens), ("of these, images", usage.image_tokens)]
+    facts += [("cached", usage.cached_tokens), ("answer tokens", usage.completion_tokens)]
     rows = "".join(f"<dt>{name}</dt><dd>{number:,}</dd>" for name, number in facts if number)
     if first_s is not None:
-        rows += f"<dt>first word after</dt><dd>{first_s:.2f} s</dd>"
+        rows += f"<dt>time to first token</dt><dd>{first_s:.2f} s</dd>"
     return f'<dl class="usage">{rows}</dl>'

@@ -1,7 +1,7 @@
-"""The images that browsers upload: taken within limits, kept for a while, and shown again to whoever knows the path.
+"""Stores the images that browsers upload (HTTP 413 over the limits), for a day, and serves them by path.
 
-What is no image never reaches the disk. The folder is this process's alone; one that a killed process left behind is
-removed by the next one.
+A file that is not an image is never written to the final folder. The folder belongs to this process alone; one left by
+a killed process is removed by the next.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ from llava.serve.api_errors import LOG, ApiError, limit_exceeded, to_api_error
 from llava.serve.limits import Limits
 from llava.serve.middleware import Message, Receive, Scope
 
-# How long an image stays, and after what time it makes room for new ones.
+# How long an image is kept, and the age from which it may be evicted for new ones.
 STAY_S, _FRESH_S = 24 * 3600, 3600
 SWEEP_S = 600
 _PREFIX, _LOCK = "llava-web-", "lock"
-# Beside the files, in a body of several parts.
+# Allowance for the multipart body's headers and boundaries.
 _AROUND_BYTES = 64 * 1024
-# What a file takes on a disk, however small it is.
+# The disk space that even the smallest file takes.
 _LEAST_BYTES = 4096
-# File systems hold names of 255 bytes, some of 143.
+# File systems allow names of 255 bytes, some of 143.
 _NAME_BYTES = 100
 FORMATS = {
     ".png": "PNG",
@@ -59,22 +59,22 @@ FORMATS = {
 
 
 class UploadStore:
-    """Uploaded images, by their paths in ``folder``. For one event loop."""
+    """The uploaded images, by their paths in ``folder``. For one event loop."""
 
     def __init__(self, limits: Limits, image_limits: ImageLimits) -> None:
         self.folder = make_folder()
         self._limits, self._image_limits = limits, image_limits
         self._place = Path(tempfile.mkdtemp(prefix="uploads-", dir=self.folder))
-        self._kept: OrderedDict[Path, tuple[int, float]] = OrderedDict()  # bytes, and when it came
+        self._kept: OrderedDict[Path, tuple[int, float]] = OrderedDict()  # bytes, and time of arrival
         self._num_kept = 0  # bytes of all of them
-        self._num_coming = 0  # bytes of uploads that are under way
+        self._num_coming = 0  # bytes of uploads in progress
 
-    async def take(self, scope: Scope, receive: Receive) -> list[str]:
-        """The paths of the images in a form's field ``files``. Raises ApiError; then none of them is kept."""
+    async def accept(self, scope: Scope, receive: Receive) -> list[str]:
+        """Stores the images in a form's field ``files``; returns their paths. Raises ApiError, and then stores none."""
         announced = dict(scope["headers"]).get(b"content-length", b"0")
         num_announced = int(announced) if announced.isdigit() else 0
         self._check_bytes(num_announced)
-        # As long for each piece of an upload as for the body of a request.
+        # ``body_s`` for each ``body_bytes`` of the upload.
         limit_s = self._limits.body_s * max(1, math.ceil(num_announced / self._limits.body_bytes))
         num_bytes = 0
         api_error: ApiError | None = None
@@ -90,7 +90,7 @@ class UploadStore:
                 self._make_room()
             except ApiError as error:
                 api_error = error
-                raise MultiPartException("over a limit") from error  # for which the parser closes its files
+                raise MultiPartException("over a limit") from error  # on which the parser closes its files
             return message
 
         try:
@@ -104,34 +104,35 @@ class UploadStore:
                 await form.close()
         except asyncio.TimeoutError as error:
             raise limit_exceeded(
-                "body_s", limit_s, "The upload did not come in time", "Send it faster.", status=408
+                "body_s", limit_s, "The upload did not arrive in time", "Send it faster.", status=408
             ) from error
         finally:
             self._num_coming -= num_bytes
 
     def holds(self, path: str) -> bool:
-        """Whether the path leads into the folder, be there still a file or no longer."""
+        """Whether the path is one of an upload, even if the image has been removed since."""
         return self._find(path) is not None
 
-    async def show(self, path: str) -> FileResponse:
-        """The image at ``path`` as an answer. Raises ApiError (404)."""
+    async def respond(self, path: str) -> FileResponse:
+        """The response with the image at ``path``. Raises ApiError (404)."""
         place = self._find(path)
         kind = FORMATS.get(Path(path).suffix.lower())
         if place is None or kind is None or not await asyncio.to_thread(place.is_file):
-            raise ApiError(404, "There is no such image here. Upload it again.", code="not_found")
+            raise ApiError(404, "That image is not on this server. Upload it again.", code="not_found")
         headers = {"Cache-Control": "private, max-age=3600"}
         return FileResponse(place, media_type=f"image/{kind.lower()}", headers=headers)
 
     def sweep(self) -> None:
-        """Removes what has stayed long enough."""
+        """Removes expired images."""
         while self._kept and time.monotonic() - next(iter(self._kept.values()))[1] > STAY_S:
             self._remove_oldest()
 
     def close(self) -> None:
+        """Removes all images."""
         shutil.rmtree(self._place, ignore_errors=True)
 
     def _find(self, path: str) -> Path | None:
-        """The path as it was given out, to an image that is or was here; None for any other spelling or thing."""
+        """The path, if it is exactly one that ``accept`` could have returned; else None."""
         place = Path(path)
         if str(place) != path or not path.isprintable() or place.suffix.lower() not in FORMATS:
             return None
@@ -141,7 +142,7 @@ class UploadStore:
             return place if stat.S_ISREG(place.stat().st_mode) else None
         except (FileNotFoundError, NotADirectoryError):
             return place
-        except (ValueError, OSError, RuntimeError):  # names that are too long or no text
+        except (ValueError, OSError, RuntimeError):  # the name is too long or not text
             return None
 
     def _check_bytes(self, num_bytes: int) -> None:
@@ -153,13 +154,13 @@ class UploadStore:
             raise limit_exceeded("image_bytes", limits.image_bytes, value, remedy, status=413)
 
     def _make_room(self) -> None:
-        """Removes old images until there is room for what is coming. Raises ApiError."""
+        """Evicts old images until the uploads in progress fit. Raises ApiError (413)."""
         limit = self._limits.upload_bytes
         while (wanted := self._num_kept + self._num_coming) > limit:
             if not self._kept or time.monotonic() - next(iter(self._kept.values()))[1] < _FRESH_S:
-                value = f"The images that are kept for open conversations would have {wanted:,} bytes"
+                value = f"The images kept for open conversations would take {wanted:,} bytes"
                 raise limit_exceeded(
-                    "upload_bytes", limit, value, "Upload fewer or smaller ones, or later.", status=413
+                    "upload_bytes", limit, value, "Upload fewer or smaller ones, or try again later.", status=413
                 )
             self._remove_oldest()
 
@@ -167,7 +168,9 @@ class UploadStore:
         limits = self._limits
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "multipart/form-data":
-            raise ApiError(415, "An upload is multipart/form-data with its images in the field files.", code="not_form")
+            raise ApiError(
+                415, "Send uploads as multipart/form-data, with the images in the field 'files'.", code="not_form"
+            )
         if request.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
             raise ApiError(415, "The upload is compressed. Send it without Content-Encoding.", code="compressed")
         try:
@@ -175,14 +178,14 @@ class UploadStore:
         except (MultiPartException, HTTPException) as error:
             if "Too many files" in str(getattr(error, "message", getattr(error, "detail", ""))):
                 raise limit_exceeded("images", limits.images, "There are too many images", "Send fewer.") from error
-            raise ApiError(400, "The upload is no valid form.", code="invalid_form") from error
+            raise ApiError(400, "The upload is not a valid form.", code="invalid_form") from error
         except (ValueError, KeyError, UnicodeError) as error:
-            raise ApiError(400, "The upload is no valid form.", code="invalid_form") from error
-        except OSError as error:  # larger files wait on the disk
-            raise _find_no_room(tempfile.gettempdir(), error) from error
+            raise ApiError(400, "The upload is not a valid form.", code="invalid_form") from error
+        except OSError as error:  # the parser spools larger files to disk
+            raise _disk_full(tempfile.gettempdir(), error) from error
 
     async def _keep_all(self, form: FormData) -> list[str]:
-        """The paths of the images, once all of them are kept."""
+        """Stores all of a form's images, or none; returns their paths."""
         kept: list[Path] = []
         try:
             for field, part in form.multi_items():
@@ -201,7 +204,7 @@ class UploadStore:
 
     async def _read_image(self, field: str, part: UploadFile | str) -> tuple[str, bytes]:
         if field != "files" or isinstance(part, str):
-            raise ApiError(400, "An upload has nothing but files in the field files.", code="invalid_form")
+            raise ApiError(400, "An upload may contain only files, in the field 'files'.", code="invalid_form")
         name = clean_name(part.filename or "")
         most = self._image_limits.max_bytes
         if (part.size or 0) > most:
@@ -224,7 +227,7 @@ class UploadStore:
             path.write_bytes(data)
         except OSError as error:
             shutil.rmtree(path.parent, ignore_errors=True)
-            raise _find_no_room(self._place, error) from error
+            raise _disk_full(self._place, error) from error
         return path
 
     def _remove_oldest(self) -> None:
@@ -235,13 +238,13 @@ class UploadStore:
         shutil.rmtree(path.parent, ignore_errors=True)
 
 
-def _find_no_room(place: Path | str, error: OSError) -> ApiError:
+def _disk_full(place: Path | str, error: OSError) -> ApiError:
     LOG.error("an uploaded image cannot be written to %s: %s", place, error.strerror)
-    return ApiError(507, "The server has no room for the image. Its log says why.", code="disk_full")
+    return ApiError(507, "The server cannot store the image. See its log.", code="disk_full")
 
 
 def clean_name(name: str) -> str:
-    """The name of a file as it is kept and shown: its last part, of harmless characters."""
+    """A safe file name: the last part of the path, without unusual characters."""
     last = name.replace("\\", "/").rpartition("/")[2]
     kept = "".join(filter(_is_harmless, unicodedata.normalize("NFC", last))).strip(" .")
     stem, dot, ending = kept.rpartition(".")
@@ -255,18 +258,18 @@ def _is_harmless(letter: str) -> bool:
 
 
 def name_like(name: str, kind: str) -> str:
-    """The name with the ending of what the file is, where its own says something else."""
+    """The name with the extension of the file's format, added if its own is another format's."""
     fitting = [ending for ending, format in FORMATS.items() if format == kind]
     return name if Path(name).suffix.lower() in fitting else f"{name}{fitting[0]}"
 
 
 @functools.cache
 def make_folder() -> Path:
-    """Where this process keeps what is uploaded: for this user only, gone with the process, told to Gradio.
+    """This process's folder for uploads: accessible to this user only, removed at exit, and set as Gradio's own.
 
-    It holds a lock, by which others see that the process lives.
+    It contains a lock, by which other processes see that this one is alive.
     """
-    # Warnings about broken forms quote them.
+    # Its warnings about broken forms quote their content.
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
     place = Path(os.environ.get("GRADIO_TEMP_DIR") or tempfile.gettempdir())
     place.mkdir(parents=True, exist_ok=True)
@@ -275,8 +278,8 @@ def make_folder() -> Path:
     new = os.open(folder / f"{_LOCK}.new", os.O_CREAT | os.O_RDWR, 0o600)
     os.write(new, f"{os.getpid()}\n".encode())
     _lock(new)
-    # Under its own name only now: whoever finds the lock free may remove the folder.
-    with contextlib.suppress(PermissionError):  # Windows, where nobody asks for it
+    # Renamed only once it is locked: another process may remove a folder whose lock is free.
+    with contextlib.suppress(PermissionError):  # on Windows, where nothing reads it
         os.rename(folder / f"{_LOCK}.new", folder / _LOCK)
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -284,7 +287,7 @@ def make_folder() -> Path:
 
 
 def remove_stale(place: Path) -> list[Path]:
-    """Removes the folders in ``place`` of processes that are no more; returns them."""
+    """Removes the folders in ``place`` of processes that have ended; returns them."""
     removed: list[Path] = []
     if not hasattr(os, "getuid"):  # Windows
         return removed
@@ -303,10 +306,10 @@ def remove_stale(place: Path) -> list[Path]:
 
 
 def _lock(file: int) -> bool:
-    """Whether the file is locked for this process now. It is free again when the process is no more."""
+    """Whether the file could be locked for this process. The lock is released when the process ends."""
     try:
         import fcntl
-    except ImportError:  # Windows: nothing is found stale there
+    except ImportError:  # Windows, where stale folders are not removed
         return False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -19,9 +19,9 @@ _MAX_DIGESTS = 10_000
 
 
 class UploadedImages:
-    """Images of uploaded files, which are saved by their digests if conversations are logged.
+    """Loads uploaded files as images, and saves them by digest in ``save_in`` unless that is None.
 
-    ``folders``: a file elsewhere is refused, whoever names it. ``save_in``: None saves nothing.
+    Only files in ``folders`` are read.
     """
 
     def __init__(self, loader: ImageLoader, folders: Sequence[Path], save_in: Path | None = None) -> None:
@@ -31,7 +31,7 @@ class UploadedImages:
         self._failed = False
 
     async def load(self, paths: Sequence[str]) -> list[LoadedImage]:
-        """The images of one request. Raises BadImage, and ApiError for what all take together."""
+        """The images of one request. Raises BadImage, and ApiError if together they are too large."""
         files = [(Path(path).name, await asyncio.to_thread(self._read, Path(path))) for path in paths]
         images = await self._loader.load_files(files)
         for path, image in zip(paths, images, strict=True):
@@ -43,14 +43,14 @@ class UploadedImages:
         return images
 
     def holds(self, path: str) -> bool:
-        """Whether there is such an image, in one of the folders."""
+        """Whether the path is an existing image in one of the folders."""
         place = Path(path).resolve()
         is_inside = any(place.is_relative_to(folder) for folder in self._folders)
         is_image = (mimetypes.guess_type(place.name)[0] or "").startswith("image/")
         return is_inside and is_image and place.is_file()
 
     def find_digest(self, path: str) -> str | None:
-        """That of a file which was loaded before; None if it was too long ago."""
+        """The digest of a file that was loaded before; None if it is no longer remembered."""
         return self._digests.get(path)
 
     def _read(self, path: Path) -> bytes:
@@ -61,13 +61,13 @@ class UploadedImages:
             with path.open("rb") as file:
                 data = file.read(limit + 1)
         except OSError as error:
-            raise BadImage(f"{path.name} is no longer kept here. Upload it again.") from error
+            raise BadImage(f"{path.name} is no longer on this server. Upload it again.") from error
         if len(data) > limit:
             raise BadImage(f"{path.name} has more than {limit:,} bytes, which is the most allowed.")
         return data
 
     def _save(self, image: LoadedImage, folder: Path) -> None:
-        """Once for each digest, whole or not at all. A full disk costs the log, not the answer."""
+        """Saves the image once per digest, atomically. A full disk affects the log, not the answer."""
         path = folder / f"{image.digest}.png"
         if path.exists():
             return

@@ -1,7 +1,7 @@
-"""This server as a worker of the original's controller: ``llava serve --controller``.
+"""Registers this server as a worker with the original's controller: ``llava serve --controller``.
 
-It registers once its model is there, says every now and then that it is alive and how many questions are open, and
-registers again where the controller has forgotten it.
+It registers once its model is loaded, sends heartbeats with its queue length, and registers again if the controller
+has forgotten it.
 
 Source: haotian-liu/LLaVA@c121f04 llava/serve/model_worker.py.
 """
@@ -26,12 +26,12 @@ from llava.serve.host_and_origin import is_loopback_address
 from llava.serve.service import Service
 from llava.text import write_line
 
-# How soon the controller hears that the number of open questions is another, and is asked again if it did not answer.
+# The interval at which a changed queue length is reported, and at which a heartbeat that failed is sent again.
 _UPDATE_S = 1.0
 
 
 def register_with(controller: str, mount: Mount | None) -> Mount:
-    """``mount`` and, with it, the registration. Raises UsageError if ``controller`` is no URL."""
+    """A mount that also registers the server with ``controller``. Raises UsageError if that is not a URL."""
     url = read_address(controller)
 
     def add(app: FastAPI, service: Service) -> None:
@@ -55,13 +55,13 @@ def register_with(controller: str, mount: Mount | None) -> Mount:
 
 
 def _is_here(address: str) -> bool:
-    """Whether an address is only this machine's."""
+    """Whether only this machine can reach the address."""
     name = urlsplit(address).hostname or ""
     return name == "localhost" or is_loopback_address(name)
 
 
 async def _keep_registered(controller: str, service: Service) -> None:
-    """Ends the server if there is no controller at the start; later ones that go away are waited for."""
+    """Stops the server if there is no controller at startup. One that goes away later is retried until it answers."""
     name = service.settings.address
 
     async def register() -> None:
@@ -71,11 +71,11 @@ async def _keep_registered(controller: str, service: Service) -> None:
         write_line(f"llava: registered as {name} with the controller at {controller}")
 
     if _is_here(name) and not _is_here(controller):
-        text = f"other machines cannot reach this worker at {name}, which it registers as: say where with --address"
-        write_line(f"llava: warning: {text} (of the original's commands --worker-address)")
+        text = f"this worker registers as {name}, which other machines cannot reach: set its address with --address"
+        write_line(f"llava: warning: {text} (--worker-address in the original's commands)")
     async with make_client() as client:
         try:
-            await post_json(client, f"{controller}/list_models", {})  # before a model is loaded for nobody
+            await post_json(client, f"{controller}/list_models", {})  # fails before a model is loaded in vain
             await service.started()
             await register()
         except Exception as error:
@@ -98,5 +98,5 @@ async def _keep_registered(controller: str, service: Service) -> None:
                 heard_s, is_away = time.monotonic(), False
             except (EngineClosed, EngineFailed) as error:
                 if not is_away:
-                    LOG.warning("%s It is told again until it answers.", error)
+                    LOG.warning("%s Retrying until it answers.", error)
                 is_away = True

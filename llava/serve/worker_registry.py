@@ -1,8 +1,7 @@
-"""The original's controller: which workers there are, which models they have, and who answers the next question.
+"""The original's controller: a registry of workers and their models, which dispatches requests among them.
 
-A worker registers with what it has, and tells every now and then that it is alive; one that is silent for
-``CONTROLLER_HEART_BEAT_EXPIRATION`` seconds is forgotten. Clients ask for a worker's address, or for an answer, which
-is then passed through.
+A worker registers with its models and then sends heartbeats; without one for ``CONTROLLER_HEART_BEAT_EXPIRATION``
+seconds it is removed. Clients ask for a worker's address, or for an answer, which is proxied.
 
 Source: haotian-liu/LLaVA@c121f04 llava/serve/controller.py.
 """
@@ -45,8 +44,8 @@ DISPATCH_METHODS = ("lottery", "shortest_queue")
 _Length = Annotated[int, Field(ge=0, lt=2**53)]
 
 
-class Status(BaseModel):
-    """What a worker says of itself."""
+class WorkerStatus(BaseModel):
+    """What a worker reports about itself."""
 
     model_names: list[str]
     speed: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 1
@@ -56,7 +55,7 @@ class Status(BaseModel):
 class _Registration(BaseModel):
     worker_name: str
     check_heart_beat: bool = False
-    worker_status: Status | None = None
+    worker_status: WorkerStatus | None = None
 
 
 class _HeartBeat(BaseModel):
@@ -65,7 +64,7 @@ class _HeartBeat(BaseModel):
 
 
 class _Wanted(BaseModel):
-    """Which model; ``without`` names workers that were tried already, which no client of the original says."""
+    """Which model is asked for. ``without`` names workers already tried; the original's clients do not send it."""
 
     model: str | None = None
     without: list[str] = []
@@ -73,13 +72,13 @@ class _Wanted(BaseModel):
 
 @dataclass
 class _Worker:
-    status: Status
+    status: WorkerStatus
     has_heart_beat: bool
     seen_s: float
 
 
-class Registry:
-    """The workers by their addresses. ``clock`` tells seconds."""
+class WorkerRegistry:
+    """The registered workers by address. ``clock`` returns seconds."""
 
     def __init__(self, dispatch: str = "shortest_queue", clock: Callable[[], float] = time.monotonic) -> None:
         assert dispatch in DISPATCH_METHODS
@@ -88,29 +87,30 @@ class Registry:
 
     @property
     def workers(self) -> dict[str, _Worker]:
-        """Those that are not silent for too long."""
+        """The live workers; removes those whose heartbeat has expired."""
         end = self._clock() - CONTROLLER_HEART_BEAT_EXPIRATION
         silent = [name for name, worker in self._workers.items() if worker.has_heart_beat and worker.seen_s < end]
         for name in silent:
-            LOG.warning("the worker at %s is silent and was forgotten", name)
+            LOG.warning("the worker at %s sent no heartbeat and was removed", name)
             del self._workers[name]
         return self._workers
 
-    def add(self, name: str, status: Status, *, has_heart_beat: bool) -> None:
-        """Adds a worker, or what is new of it."""
+    def add(self, name: str, status: WorkerStatus, *, has_heart_beat: bool) -> None:
+        """Adds a worker, or updates its status."""
         self._workers[name] = _Worker(status, has_heart_beat, self._clock())
 
-    def drop(self, name: str) -> None:
+    def remove(self, name: str) -> None:
+        """Removes a worker, if it is registered."""
         self._workers.pop(name, None)
 
-    def miss(self, name: str) -> None:
-        """Forgets a worker that cannot be reached, if it would register again once it can be."""
+    def mark_unreachable(self, name: str) -> None:
+        """Removes a worker that cannot be reached, if it sends heartbeats and so will register again."""
         if (worker := self._workers.get(name)) is not None and worker.has_heart_beat:
-            LOG.warning("the worker at %s cannot be reached and was forgotten until it registers again", name)
-            self.drop(name)
+            LOG.warning("the worker at %s cannot be reached and was removed until it registers again", name)
+            self.remove(name)
 
-    def hear(self, name: str, queue_length: int) -> bool:
-        """Notes that a worker is alive; False for one that is not known and has to register again."""
+    def record_heartbeat(self, name: str, queue_length: int) -> bool:
+        """Records a worker's heartbeat; False if it is not registered and has to register again."""
         worker = self.workers.get(name)
         if worker is None:
             return False
@@ -118,10 +118,11 @@ class Registry:
         return True
 
     def list_models(self) -> list[str]:
+        """The names of all workers' models, sorted."""
         return sorted({model for worker in self.workers.values() for model in worker.status.model_names})
 
     def choose(self, model: str | None, without: Collection[str] = ()) -> str:
-        """The address of the worker that is asked next, but none of ``without``; "" if no other has the model."""
+        """The address of the worker for the next request, but none of ``without``; "" if no other has the model."""
         fit = {name: worker.status for name, worker in self.workers.items() if model in worker.status.model_names}
         fit = {name: status for name, status in fit.items() if status.speed > 0 and name not in without}
         if not fit:
@@ -134,7 +135,7 @@ class Registry:
 
 
 class _Routes:
-    def __init__(self, registry: Registry, settings: Settings, client: httpx.AsyncClient) -> None:
+    def __init__(self, registry: WorkerRegistry, settings: Settings, client: httpx.AsyncClient) -> None:
         self.registry, self.limits, self.client = registry, settings.limits, client
 
     async def register(self, request: Request) -> Response:
@@ -143,10 +144,10 @@ class _Routes:
         await self._add(name, asked.worker_status, has_heart_beat=asked.check_heart_beat)
         return JSONResponse(None)
 
-    async def _add(self, name: str, status: Status | None, *, has_heart_beat: bool) -> None:
+    async def _add(self, name: str, status: WorkerStatus | None, *, has_heart_beat: bool) -> None:
         if status is None:
             said = await post_json(self.client, f"{name}/worker_get_status", {}, "worker")
-            status = check(Status, said if isinstance(said, dict) else {})
+            status = check(WorkerStatus, said if isinstance(said, dict) else {})
         self.registry.add(name, status, has_heart_beat=has_heart_beat)
         LOG.info("the worker at %s has %s", name, ", ".join(status.model_names))
 
@@ -159,8 +160,8 @@ class _Routes:
         try:
             await self._add(name, None, has_heart_beat=has_heart_beat)
         except LlavaError as error:
-            LOG.warning("%s It was forgotten.", error)
-            self.registry.drop(name)
+            LOG.warning("%s It was removed.", error)
+            self.registry.remove(name)
 
     async def list_models(self, request: Request) -> Response:
         return JSONResponse({"models": self.registry.list_models()})
@@ -169,9 +170,11 @@ class _Routes:
         wanted = check(_Wanted, await read_json(request, self.limits))
         return JSONResponse({"address": self.registry.choose(wanted.model, wanted.without)})
 
-    async def hear(self, request: Request) -> Response:
+    async def receive_heartbeat(self, request: Request) -> Response:
         beat = check(_HeartBeat, await read_json(request, self.limits))
-        return JSONResponse({"exist": self.registry.hear(read_address(beat.worker_name), beat.queue_length)})
+        return JSONResponse(
+            {"exist": self.registry.record_heartbeat(read_address(beat.worker_name), beat.queue_length)}
+        )
 
     async def get_status(self, request: Request) -> Response:
         statuses = [worker.status for worker in self.registry.workers.values()]
@@ -184,30 +187,30 @@ class _Routes:
         )
 
     async def generate(self, request: Request) -> Response:
-        """A worker's answer as it comes: 2 is the code for no such worker, 3 for one that broke off.
+        """A worker's answer, streamed through. ``error_code`` is 2 for no such worker, 3 for a lost connection.
 
-        Where a worker cannot be reached, the next one is asked.
+        If a worker cannot be reached, the next one is asked.
         """
         content = await read_json(request, self.limits)
         model = check(_Wanted, content).model
-        silent = httpx.Timeout(self.limits.answer_s, connect=5.0)
-        missed = set[str]()
-        while address := self.registry.choose(model, missed):
+        timeout = httpx.Timeout(self.limits.answer_s, connect=5.0)
+        unreachable = set[str]()
+        while address := self.registry.choose(model, unreachable):
             url = f"{address}/worker_generate_stream"
-            asking = self.client.build_request("POST", url, json=content, timeout=silent)
+            asking = self.client.build_request("POST", url, json=content, timeout=timeout)
             try:
                 answer = await self.client.send(asking, stream=True)
             except (httpx.ConnectError, httpx.ConnectTimeout):
-                missed.add(address)
-                self.registry.miss(address)
+                unreachable.add(address)
+                self.registry.mark_unreachable(address)
                 continue
             except httpx.HTTPError:
-                return _refuse(503, 3, f"The worker of '{model}' broke off before it answered. Ask again.")
+                return _error(503, 3, f"The worker for '{model}' closed the connection before it answered. Try again.")
             return StreamingResponse(_pass_through(answer), answer.status_code, media_type="application/octet-stream")
-        if missed:
-            return _refuse(503, 3, f"No worker of '{model}' can be reached. Ask again later.")
+        if unreachable:
+            return _error(503, 3, f"No worker for '{model}' can be reached. Try again later.")
         known = ", ".join(self.registry.list_models()) or "none"
-        return _refuse(404, 2, f"No worker has the model '{model}'. The models are: {known}.")
+        return _error(404, 2, f"No worker has the model '{model}'. The models are: {known}.")
 
 
 async def _pass_through(answer: httpx.Response) -> AsyncGenerator[bytes, None]:
@@ -215,18 +218,18 @@ async def _pass_through(answer: httpx.Response) -> AsyncGenerator[bytes, None]:
         async for chunk in answer.aiter_bytes():
             yield chunk
     except httpx.HTTPError:
-        yield json.dumps({"text": "The worker broke off. Ask again.", "error_code": 3}).encode() + b"\0"
+        yield json.dumps({"text": "The worker closed the connection. Try again.", "error_code": 3}).encode() + b"\0"
     finally:
         await answer.aclose()
 
 
-def _refuse(status: int, code: int, sentence: str) -> Response:
+def _error(status: int, code: int, sentence: str) -> Response:
     api_error = ApiError(status, sentence, code="no_worker")
     return JSONResponse({**api_error.body, "text": sentence, "error_code": code}, status, api_error.headers)
 
 
-def create_controller(registry: Registry, settings: Settings = Settings()) -> FastAPI:
-    """The controller as an ASGI application; the word in LLAVA_ENGINE_KEY is the workers' key."""
+def create_controller(registry: WorkerRegistry, settings: Settings = Settings()) -> FastAPI:
+    """The controller as an ASGI application. LLAVA_ENGINE_KEY is the workers' API key."""
     client = make_client(api_key=os.environ.get("LLAVA_ENGINE_KEY"))
 
     @asynccontextmanager
@@ -241,7 +244,7 @@ def create_controller(registry: Registry, settings: Settings = Settings()) -> Fa
         "/refresh_all_workers": routes.refresh,
         "/list_models": routes.list_models,
         "/get_worker_address": routes.get_address,
-        "/receive_heart_beat": routes.hear,
+        "/receive_heart_beat": routes.receive_heartbeat,
         "/worker_generate_stream": routes.generate,
         "/worker_get_status": routes.get_status,
     }.items():
@@ -251,7 +254,7 @@ def create_controller(registry: Registry, settings: Settings = Settings()) -> Fa
 
 
 class _Server(uvicorn.Server):
-    """Uvicorn's, which ends with 0 when it is told to end."""
+    """Uvicorn's server, which exits with 0 on SIGTERM and Ctrl-C."""
 
     def handle_exit(self, sig: int, frame: Any) -> None:
         self.force_exit = self.should_exit
@@ -259,12 +262,12 @@ class _Server(uvicorn.Server):
 
 
 def serve_controller(host: str, port: int, dispatch: str, hosts: Sequence[str] = ()) -> int:
-    """Serves until SIGTERM or Ctrl-C. ``hosts``: see ``Settings``. Raises UsageError if the port cannot be had."""
+    """Serves until SIGTERM or Ctrl-C. ``hosts``: see ``Settings``. Raises UsageError if it cannot listen there."""
     with closing(listen(host, port)) as listener:
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listener.getsockname()[1]}"
         write_line(f"llava: the controller answers at {address}")
         settings = Settings(hosts=tuple(hosts), is_local=is_loopback_address(listener.getsockname()[0]))
-        config = make_config(create_controller(Registry(dispatch), settings), settings.limits)
+        config = make_config(create_controller(WorkerRegistry(dispatch), settings), settings.limits)
         _Server(config).run(sockets=[listener])
     return 0

@@ -1,4 +1,4 @@
-"""The original worker's protocol, and as much of its controller's as a front end asks, so old front ends run.
+"""The original worker's protocol, and the controller routes that front ends call, so that old front ends work.
 
 Source: haotian-liu/LLaVA@c121f04 llava/serve/model_worker.py, llava/serve/controller.py.
 """
@@ -26,7 +26,7 @@ from llava.serve.service import Service
 from llava.serve.streaming import begin_stream
 
 _KIND = "application/octet-stream"
-# What the original's worker says where no token may be said.
+# The original worker's answer if the answer may have no tokens at all.
 _NO_ROOM = "Exceeds max token length. Please start a new conversation, thanks."
 
 
@@ -46,46 +46,49 @@ def _list_models(service: Service) -> list[str]:
 
 
 def _is_served(service: Service, name: str) -> bool:
-    """Whether the model is the one that is served; front ends may call it by a path or a hub id of the same name."""
+    """Whether ``name`` is the served model. Front ends may give a path or a hub id that ends in its name."""
     known = service.backend.model_id
     return bool(known) and _shorten(name) == _shorten(known)
 
 
 def _shorten(name: str) -> str:
-    """A model's name as the original makes it of a path: its last part, of a ``checkpoint-N`` the last two."""
+    """The original's name for a model path: its last part, or for ``checkpoint-N`` its last two."""
     parts = name.strip("/").split("/")
     return "_".join(parts[-2:]) if parts[-1].startswith("checkpoint-") else parts[-1]
 
 
 async def get_status(service: Service, request: Request) -> Response:
+    """/worker_get_status: the model, the speed and the queue length."""
     return JSONResponse({"model_names": _list_models(service), "speed": 1, "queue_length": service.num_open})
 
 
 async def list_models(service: Service, request: Request) -> Response:
+    """/list_models: the one model."""
     return JSONResponse({"models": _list_models(service)})
 
 
 async def refresh(service: Service, request: Request) -> Response:
+    """/refresh_all_workers: does nothing, because there are no other workers."""
     return JSONResponse(None)
 
 
 async def get_address(service: Service, request: Request) -> Response:
-    """Where the worker is: here. An unknown model has no worker, which the original says with an empty text."""
+    """/get_worker_address: this server's own address; an empty string for an unknown model, as in the original."""
     model = (await read_json(request, service.limits)).get("model")
     is_here = isinstance(model, str) and _is_served(service, model)
     return JSONResponse({"address": service.settings.address if is_here else ""})
 
 
 async def register(service: Service, request: Request) -> Response:
-    """Takes note of a worker, as the original's controller does, but passes no question on to it."""
+    """/register_worker: accepts a worker, as the original's controller does, but forwards no requests to it."""
     name = _read_name(await read_json(request, service.limits))
     if name.rstrip("/") != service.settings.address:
-        LOG.warning("a worker registered, but this server answers by itself and passes nothing on to it")
+        LOG.warning("a worker registered, but this server answers all requests itself and forwards none")
     return JSONResponse(None)
 
 
 async def receive_heart_beat(service: Service, request: Request) -> Response:
-    """Whether questions are passed on to that worker: to no other than this server itself."""
+    """/receive_heart_beat: whether the worker is registered, which only this server itself is."""
     name = _read_name(await read_json(request, service.limits))
     return JSONResponse({"exist": name.rstrip("/") == service.settings.address})
 
@@ -98,10 +101,10 @@ def _read_name(raw: dict[str, Any]) -> str:
 
 
 async def generate_stream(service: Service, request: Request) -> Response:
-    """The prompt and the answer so far, again and again, each as JSON with a NUL byte behind it.
+    """/worker_generate_stream: a series of JSON objects, each with prompt and answer so far, each followed by a NUL.
 
-    What goes wrong is an object with ``error_code`` 1. Before the answer begins it has an HTTP status and OpenAI's
-    shape as well: the original's front end reads every answer alike, whatever the status.
+    An error is an object with ``error_code`` 1. Before the answer begins it also has an HTTP status and OpenAI's error
+    object: the original's front end reads the body whatever the status is.
     """
     try:
         return await _begin(service, request)
@@ -121,7 +124,7 @@ async def _begin(service: Service, request: Request) -> Response:
         raise limit_exceeded(
             "images", limits.images, f"There are {len(images):,} images", "Send fewer.", param="images"
         )
-    if body.max_new_tokens < 1:  # where the front end's slider begins
+    if body.max_new_tokens < 1:  # the start of the front end's slider
         return Response(_piece({"text": body.prompt + _NO_ROOM, "error_code": 0}), media_type=_KIND)
     sampling = schemas.read_sampling(body, limits)
 
@@ -132,7 +135,9 @@ async def _begin(service: Service, request: Request) -> Response:
 
     ticket = Ticket()
     pieces = _write_pieces(body.prompt, service.chat(make, "worker", ticket))
-    return await begin_stream(request, ticket, pieces, _write_error, limits, write_comment=_write_nothing, kind=_KIND)
+    return await begin_stream(
+        request, ticket, pieces, _write_error, limits, write_comment=_write_keep_alive, kind=_KIND
+    )
 
 
 def _as_uri(data: str) -> str:
@@ -147,8 +152,8 @@ async def _write_pieces(prompt: str, deltas: AsyncGenerator[Delta, None]) -> Asy
             yield _piece({"text": text, "error_code": 0})
 
 
-def _write_nothing(place: int) -> bytes:
-    """A piece without anything in it, which the original's clients pass over."""
+def _write_keep_alive(position: int) -> bytes:
+    """An empty piece, which the original's clients ignore."""
     return b"\0"
 
 

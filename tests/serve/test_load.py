@@ -312,16 +312,16 @@ def test_decoded_images_wait_for_room_and_give_it_back() -> None:
 def test_a_client_that_leaves_while_it_waits_for_room_leaves_it_to_others() -> None:
     async def main() -> None:
         room = _MemoryBudget(10)
-        await room.take(8)
-        first, second = asyncio.create_task(room.take(5)), asyncio.create_task(room.take(2))
+        await room.acquire(8)
+        first, second = asyncio.create_task(room.acquire(5)), asyncio.create_task(room.acquire(2))
         await asyncio.sleep(0)
         assert not second.done()  # nobody is overtaken
         first.cancel()
         await asyncio.wait({second}, timeout=PATIENCE_S)
         assert second.done()
-        third = asyncio.create_task(room.take(9))
+        third = asyncio.create_task(room.acquire(9))
         await asyncio.sleep(0)
-        room.give(10)
+        room.release(10)
         third.cancel()  # though its turn has come
         await asyncio.wait({third})
         assert room._num_free == room.size

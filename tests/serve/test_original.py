@@ -47,7 +47,7 @@ from llava.serve.command import add_serve
 from llava.serve.limits import Settings
 from llava.serve.listener import listen
 from llava.serve.worker_registration import register_with
-from llava.serve.worker_registry import Registry, Status, create_controller
+from llava.serve.worker_registry import WorkerRegistry, WorkerStatus, create_controller
 from tests.serve.serving import PATIENCE_S, Puppet, Running, run_server, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,7 +122,7 @@ def encode(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def run_controller(registry: Registry) -> Iterator[str]:
+def run_controller(registry: WorkerRegistry) -> Iterator[str]:
     listener = listen("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(create_controller(registry), log_level="warning", ws="none"))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
@@ -145,33 +145,37 @@ class Clock:
 
 def test_a_worker_that_is_silent_is_forgotten_and_one_that_need_not_say_anything_is_not() -> None:
     clock = Clock()
-    registry = Registry(clock=clock)
-    registry.add("http://a", Status(model_names=["x"]), has_heart_beat=True)
-    registry.add("http://b", Status(model_names=["y"]), has_heart_beat=False)
+    registry = WorkerRegistry(clock=clock)
+    registry.add("http://a", WorkerStatus(model_names=["x"]), has_heart_beat=True)
+    registry.add("http://b", WorkerStatus(model_names=["y"]), has_heart_beat=False)
     clock.now_s = CONTROLLER_HEART_BEAT_EXPIRATION - 1
-    assert registry.hear("http://a", 3) is True
+    assert registry.record_heartbeat("http://a", 3) is True
     clock.now_s += CONTROLLER_HEART_BEAT_EXPIRATION
     assert registry.list_models() == ["x", "y"]
     clock.now_s += 1
-    assert (registry.list_models(), registry.hear("http://a", 0), registry.choose("x")) == (["y"], False, "")
+    assert (registry.list_models(), registry.record_heartbeat("http://a", 0), registry.choose("x")) == (
+        ["y"],
+        False,
+        "",
+    )
 
 
 def test_the_shortest_queue_is_the_one_that_goes_soonest_and_grows_with_every_question() -> None:
-    registry = Registry()
-    registry.add("http://slow", Status(model_names=["x"], speed=1, queue_length=1), has_heart_beat=True)
-    registry.add("http://fast", Status(model_names=["x"], speed=4, queue_length=2), has_heart_beat=True)
-    registry.add("http://other", Status(model_names=["y"]), has_heart_beat=True)
+    registry = WorkerRegistry()
+    registry.add("http://slow", WorkerStatus(model_names=["x"], speed=1, queue_length=1), has_heart_beat=True)
+    registry.add("http://fast", WorkerStatus(model_names=["x"], speed=4, queue_length=2), has_heart_beat=True)
+    registry.add("http://other", WorkerStatus(model_names=["y"]), has_heart_beat=True)
     assert [registry.choose("x") for _ in range(4)] == ["http://fast", "http://fast", "http://slow", "http://fast"]
     assert registry.choose("z") == registry.choose(None) == ""
 
 
 def test_a_worker_that_cannot_be_reached_is_missed_until_it_registers_again() -> None:
-    registry = Registry()
-    registry.add("http://dead", Status(model_names=["x"]), has_heart_beat=True)
-    registry.add("http://by-hand", Status(model_names=["x"], queue_length=9), has_heart_beat=False)
+    registry = WorkerRegistry()
+    registry.add("http://dead", WorkerStatus(model_names=["x"]), has_heart_beat=True)
+    registry.add("http://by-hand", WorkerStatus(model_names=["x"], queue_length=9), has_heart_beat=False)
     assert registry.choose("x") == "http://dead"
     for name in ("http://dead", "http://by-hand", "http://unknown"):
-        registry.miss(name)
+        registry.mark_unreachable(name)
     assert list(registry.workers) == ["http://by-hand"]
     assert registry.choose("x", without={"http://by-hand"}) == ""
 
@@ -180,7 +184,7 @@ def test_a_worker_that_cannot_be_reached_is_missed_until_it_registers_again() ->
     "status", [{"speed": -1}, {"speed": 1e400}, {"queue_length": -1}, {"queue_length": 2**70}, {"model_names": "x"}]
 )
 def test_a_status_that_no_worker_has_is_refused(status: dict[str, Any]) -> None:
-    registry = Registry("lottery")
+    registry = WorkerRegistry("lottery")
     with run_controller(registry) as url:
         content = {"worker_name": "http://a", "worker_status": {"model_names": ["x"], **status}}
         assert reach(url).post("/register_worker", content).status == 400
@@ -188,9 +192,9 @@ def test_a_status_that_no_worker_has_is_refused(status: dict[str, Any]) -> None:
 
 
 def test_the_lottery_draws_by_speed() -> None:
-    registry = Registry("lottery")
-    registry.add("http://stopped", Status(model_names=["x"], speed=0), has_heart_beat=True)
-    registry.add("http://fast", Status(model_names=["x"], speed=4), has_heart_beat=True)
+    registry = WorkerRegistry("lottery")
+    registry.add("http://stopped", WorkerStatus(model_names=["x"], speed=0), has_heart_beat=True)
+    registry.add("http://fast", WorkerStatus(model_names=["x"], speed=4), has_heart_beat=True)
     assert {registry.choose("x") for _ in range(50)} == {"http://fast"}
 
 
@@ -199,7 +203,7 @@ def test_a_worker_registers_tells_what_is_new_and_registers_again_where_it_was_f
 ) -> None:
     monkeypatch.setattr(worker_registration, "_UPDATE_S", 0.01)
     monkeypatch.setattr(worker_registration, "WORKER_HEART_BEAT_INTERVAL", 0)
-    registry, puppet = Registry(), Puppet()
+    registry, puppet = WorkerRegistry(), Puppet()
     with run_controller(registry) as url:
         with run_server(puppet, Settings(address="http://worker:1"), register_with(url, None)) as running:
             wait_until(lambda: registry.list_models() == ["puppet"])
@@ -207,7 +211,7 @@ def test_a_worker_registers_tells_what_is_new_and_registers_again_where_it_was_f
             asking = threading.Thread(target=running.chat, args=("Hi",))
             asking.start()
             wait_until(lambda: registry.workers["http://worker:1"].status.queue_length == 1)
-            registry.drop("http://worker:1")
+            registry.remove("http://worker:1")
             wait_until(lambda: registry.list_models() == ["puppet"])
             puppet.gate.set()
             asking.join(PATIENCE_S)
@@ -291,7 +295,7 @@ def ask_workers(url: str, *parts: Any, api_key: str | None = None, **sampling: A
 
 def test_a_worker_of_the_original_is_asked_in_its_own_protocol() -> None:
     with (
-        run_controller(Registry()) as url,
+        run_controller(WorkerRegistry()) as url,
         run_old_worker((" a", 0), (" a cat</s>", 0), (" a cat", 0)) as (address, asked),
     ):
         assert register_worker.main(["--controller-address", url, "--worker-name", address]) == 0
@@ -305,7 +309,7 @@ def test_a_worker_of_the_original_is_asked_in_its_own_protocol() -> None:
 
 def test_a_worker_with_a_key_is_asked_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLAVA_ENGINE_KEY", "secret")
-    registry, puppet = Registry(), Puppet()
+    registry, puppet = WorkerRegistry(), Puppet()
     with run_controller(registry) as url, run_server(puppet, Settings(keys=("secret",))) as worker:
         reach(url).post("/register_worker", {"worker_name": worker.url})
         reach(url).post("/refresh_all_workers", {})
@@ -319,18 +323,18 @@ def test_a_worker_with_a_key_is_asked_with_it(monkeypatch: pytest.MonkeyPatch) -
 
 def test_questions_for_a_worker_that_died_go_to_another_one() -> None:
     """A worker that was killed stays registered until it has been silent for long enough."""
-    registry, puppet = Registry(), Puppet()
+    registry, puppet = WorkerRegistry(), Puppet()
     with run_controller(registry) as url, run_server(puppet) as worker:
         for ask in (
             lambda: ask_workers(url, "Hi"),
             lambda: ask_as_the_original(url, "puppet", images=[], prompt="")[-1]["text"],
         ):
-            registry.add(NOBODY, Status(model_names=["puppet"]), has_heart_beat=True)
-            registry.add(worker.url, Status(model_names=["puppet"], queue_length=5), has_heart_beat=True)
+            registry.add(NOBODY, WorkerStatus(model_names=["puppet"]), has_heart_beat=True)
+            registry.add(worker.url, WorkerStatus(model_names=["puppet"], queue_length=5), has_heart_beat=True)
             assert ask() == "word word word "
         assert list(registry.workers) == [worker.url]  # the controller itself met the other one
-        registry.drop(worker.url)
-        registry.add(NOBODY, Status(model_names=["puppet"]), has_heart_beat=True)
+        registry.remove(worker.url)
+        registry.add(NOBODY, WorkerStatus(model_names=["puppet"]), has_heart_beat=True)
         reply = reach(url).post("/worker_generate_stream", {"model": "puppet", "prompt": "Hi"})
         assert (reply.status, reply.json["error_code"]) == (503, 3)
 
@@ -350,16 +354,16 @@ def test_workers_do_without_a_controller_that_is_away() -> None:
         finally:
             await workers.stop()
 
-    registry = Registry()
+    registry = WorkerRegistry()
     with run_server(Puppet()) as worker, contextlib.ExitStack() as stop:
         url = stop.enter_context(run_controller(registry))
-        registry.add(worker.url, Status(model_names=["puppet"]), has_heart_beat=False)
+        registry.add(worker.url, WorkerStatus(model_names=["puppet"]), has_heart_beat=False)
         assert asyncio.run(ask_twice(url, stop)) == ["word word word "] * 2
 
 
 def test_small_clients_say_what_the_controller_says_is_wrong(capfd: pytest.CaptureFixture[str]) -> None:
-    registry = Registry()
-    registry.add(NOBODY, Status(model_names=["other"]), has_heart_beat=False)
+    registry = WorkerRegistry()
+    registry.add(NOBODY, WorkerStatus(model_names=["other"]), has_heart_beat=False)
     with run_controller(registry) as url:
         assert register_worker.main(["--controller-address", url, "--worker-name", NOBODY]) == 1
         assert f"answered 503 to register_worker: The worker at {NOBODY} cannot be reached" in capfd.readouterr().err
@@ -368,12 +372,12 @@ def test_small_clients_say_what_the_controller_says_is_wrong(capfd: pytest.Captu
 
 
 def test_an_answer_that_has_begun_is_not_begun_again_by_another_worker() -> None:
-    registry = Registry()
+    registry = WorkerRegistry()
     broken, whole = Puppet(), Puppet()
     broken.error, broken.error_after = EngineClosed("The engine broke."), 1
     with run_controller(registry) as url, run_server(broken) as first, run_server(whole) as second:
-        registry.add(first.url, Status(model_names=["puppet"]), has_heart_beat=False)
-        registry.add(second.url, Status(model_names=["puppet"], queue_length=5), has_heart_beat=False)
+        registry.add(first.url, WorkerStatus(model_names=["puppet"]), has_heart_beat=False)
+        registry.add(second.url, WorkerStatus(model_names=["puppet"], queue_length=5), has_heart_beat=False)
         with pytest.raises(EngineFailed, match="The engine broke"):
             ask_workers(url, "Hi")
         assert whole.requests == []
@@ -400,7 +404,7 @@ def test_no_website_points_its_name_at_a_controller_of_this_machine(
 
 def test_a_controller_looks_at_all_its_workers_at_once() -> None:
     """Each of two waits until the other is asked, too."""
-    registry, met = Registry(), threading.Barrier(2)
+    registry, met = WorkerRegistry(), threading.Barrier(2)
 
     class Meeting(OldWorker):
         def do_POST(self) -> None:
@@ -409,7 +413,7 @@ def test_a_controller_looks_at_all_its_workers_at_once() -> None:
 
     with run_controller(registry) as url, run_http(Meeting) as (one, _), run_http(Meeting) as (other, _):
         for address in (one, other):
-            registry.add(address, Status(model_names=["old"]), has_heart_beat=False)
+            registry.add(address, WorkerStatus(model_names=["old"]), has_heart_beat=False)
         assert reach(url).post("/refresh_all_workers", {}).status == 200
         assert registry.list_models() == ["llava-v1.5-7b"]
 
@@ -429,7 +433,7 @@ def test_a_worker_whose_address_leads_only_to_itself_warns_of_it(
 
 def test_the_page_waits_for_the_model_that_it_is_about(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llava.backends.workers._LOOK_S", 0.01)
-    registry, told = Registry(), list[str]()
+    registry, told = WorkerRegistry(), list[str]()
 
     async def wait(url: str) -> None:
         workers = Workers(url, model_id="wanted", timeouts=PATIENT, on_progress=told.append)
@@ -437,10 +441,10 @@ def test_the_page_waits_for_the_model_that_it_is_about(monkeypatch: pytest.Monke
         while len(told) < 1:
             await asyncio.sleep(0.005)
         assert not await workers.is_ready()
-        registry.add("http://127.0.0.1:9", Status(model_names=["other"]), has_heart_beat=False)
+        registry.add("http://127.0.0.1:9", WorkerStatus(model_names=["other"]), has_heart_beat=False)
         while len(told) < 2:
             await asyncio.sleep(0.005)
-        registry.add("http://127.0.0.1:9", Status(model_names=["wanted", "other"]), has_heart_beat=False)
+        registry.add("http://127.0.0.1:9", WorkerStatus(model_names=["wanted", "other"]), has_heart_beat=False)
         await starting
         assert await workers.is_ready()
         await workers.stop()
@@ -453,10 +457,10 @@ def test_the_page_waits_for_the_model_that_it_is_about(monkeypatch: pytest.Monke
 
 
 def test_what_goes_wrong_with_a_worker_is_said() -> None:
-    registry = Registry()
+    registry = WorkerRegistry()
     with run_controller(registry) as url:
         with run_old_worker((" a", 0), ("out of memory", 1)) as (address, _):
-            registry.add(address, Status(model_names=["llava-v1.5-7b"]), has_heart_beat=False)
+            registry.add(address, WorkerStatus(model_names=["llava-v1.5-7b"]), has_heart_beat=False)
             with pytest.raises(EngineFailed, match="The worker failed: out of memory"):
                 ask_workers(url, "Hi")
             with pytest.raises(UsageError, match="one stop text"):

@@ -130,18 +130,18 @@ def test_what_is_wrong_before_a_stream_waits_keeps_its_status() -> None:
 def test_the_place_in_the_queue_falls() -> None:
     async def main() -> None:
         queue, tickets = AdmissionQueue(1), [Ticket() for _ in range(5)]
-        tasks = [asyncio.create_task(queue.take(ticket)) for ticket in tickets]
+        tasks = [asyncio.create_task(queue.acquire(ticket)) for ticket in tickets]
         await asyncio.sleep(0)
-        assert [ticket.place for ticket in tickets] == [0, 1, 2, 3, 4]
+        assert [ticket.position for ticket in tickets] == [0, 1, 2, 3, 4]
         assert [ticket.is_queued.is_set() for ticket in tickets] == [False, True, True, True, True]
         tasks[2].cancel()
-        queue.give()  # before the cancelled one has heard of it
+        queue.release()  # before the cancelled one has heard of it
         await asyncio.sleep(0)
-        assert [ticket.place for ticket in tickets] == [0, 0, 0, 1, 2]
-        queue.give()
+        assert [ticket.position for ticket in tickets] == [0, 0, 0, 1, 2]
+        queue.release()
         tasks[4].cancel()  # though its turn has come
         await asyncio.wait(tasks)
-        queue.give()
+        queue.release()
         assert queue._num_free == 1
         assert not queue.tickets
 

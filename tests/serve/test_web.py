@@ -151,8 +151,8 @@ def test_a_conversation_about_a_image(real: Running, held: Held, open_tab: Any) 
     assert tab.typed == ""
 
     tab.find("#side-button").click()
-    tab.until(lambda: "232 tokens" in tab.find("#sees").inner_text())
-    assert tab.find("#sees figure > img").last.evaluate("img => img.decode().then(() => img.naturalWidth)") > 300
+    tab.until(lambda: "232 tokens" in tab.find("#token-maps").inner_text())
+    assert tab.find("#token-maps figure > img").last.evaluate("img => img.decode().then(() => img.naturalWidth)") > 300
     tab.until(lambda: "first word" in tab.find("#usage").inner_text())
 
     with held.hold():
