@@ -47,7 +47,7 @@ class GradioSessions:
             raise limit_exceeded("waiting", self._limits.waiting, value, "Try again later.", status=429)
         if self.num_calls(page) >= _MAX_CALLS:
             raise ApiError(
-                429, f"This page has {_MAX_CALLS} calls open already. Ask again later.", code="too_many_calls"
+                429, f"This page has {_MAX_CALLS} calls open already. Try again later.", code="too_many_calls"
             )
 
     def num_calls(self, page: str) -> int:

@@ -12,8 +12,8 @@ from llava.backends.protocol import ChatRequest, SentImage, Usage
 from llava.image.geometry import TilePlan, Tiling, plan_images
 from llava.image.tokenmap import describe_plan, draw_legend, draw_panels
 
-EMPTY = """<div class="token-maps-empty"><p>When you ask about an image, this panel shows how the model saw it: the tiles it
-was cut into, and which parts became tokens.</p></div>"""
+EMPTY = """<div class="token-maps-empty"><p>When you ask about an image, this panel shows how the model saw it: the
+tiles it was cut into, and which parts became tokens.</p></div>"""
 
 
 def render_token_maps(request: ChatRequest, tiling: Tiling | None) -> str:

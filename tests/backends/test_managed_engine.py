@@ -16,7 +16,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from llava.backends.checkpoints import Checkpoint, find_hf_folder
-from llava.backends.events import Reading
+from llava.backends.events import StreamReader
 from llava.backends.managed_engine import EngineOptions, ManagedEngine
 from llava.backends.process import Supervision
 from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentImage
@@ -407,7 +407,7 @@ def test_sglangs_events_are_read() -> None:
         about["output_top_logprobs"] = [[[-0.5, 7, text], [-1.5, 8, "x"]]]
         return {"text": text, "index": index, "meta_info": about}
 
-    translation, reading = _Translation(), Reading(num_choices=2)
+    translation, reading = _Translation(), StreamReader(num_choices=2)
     events = [event(0, "a ", 1), event(1, "b ", 1), event(0, "c", 2, {"type": "length"})]
     events.append(event(1, "", 2, {"type": "stop", "matched": 2}))
     deltas = [delta for one in events for delta in reading.read(translation.translate(one))]
@@ -423,7 +423,7 @@ def test_sglangs_events_are_read() -> None:
 
 
 def test_what_sglang_gives_up_is_an_error_of_its_own() -> None:
-    reading = Reading(num_choices=1)
+    reading = StreamReader(num_choices=1)
     refused = {"text": "", "meta_info": {"finish_reason": {"type": "abort", "status_code": 400, "message": "odd"}}}
     with pytest.raises(EngineFailed, match="status 400: odd"):
         reading.read(_Translation().translate(refused))

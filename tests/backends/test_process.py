@@ -27,16 +27,16 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 200.0
 QUICK = Supervision(
     start_s=PATIENCE_S,
-    look_s=0.25,
-    sick_s=PATIENCE_S,
-    broken_s=0.5,
-    first_wait_s=0.05,
-    longest_wait_s=0.2,
-    most_deaths=3,
+    check_s=0.25,
+    unresponsive_s=PATIENCE_S,
+    unhealthy_s=0.5,
+    first_backoff_s=0.05,
+    max_backoff_s=0.2,
+    max_deaths=3,
     grace_s=0.5,
 )
 # Looks wait longer for their answers, and an engine that is sick stays so.
-PATIENT = replace(QUICK, look_s=1.0, broken_s=PATIENCE_S)
+PATIENT = replace(QUICK, check_s=1.0, unhealthy_s=PATIENCE_S)
 
 
 def launch(*flags: str, name: str = "Fake") -> Launch:
@@ -97,7 +97,7 @@ def test_it_starts_is_found_healthy_and_ends_with_all_that_it_started() -> None:
         process.check_alive()
         family_ = family(process.pid)
         assert len(family_) == 3  # watchdog, engine, child
-        assert "fake engine starts" in process.last_words()
+        assert "fake engine starts" in process.last_output()
         await process.stop()
         assert living(family_) == []
         with pytest.raises(EngineClosed, match="Fake is not running"):
@@ -160,7 +160,7 @@ def test_one_that_is_killed_is_started_again_on_another_port_and_its_child_is_go
     async def task() -> None:
         async with running("--child") as process:
             deaths: list[int] = []
-            process.when_dead(lambda: deaths.append(1))
+            process.on_death(lambda: deaths.append(1))
             port, family_ = process.port, family(process.pid)
             engine_of(family_).kill()
             await until(lambda: process.state != "ready")
@@ -226,7 +226,7 @@ def test_one_that_keeps_dying_is_given_up(tmp_path: Path) -> None:
             assert process.num_starts == 3  # the first, and two that failed: three deaths
             with pytest.raises(EngineClosed, match="died 3 times within 600 s and was given up"):
                 process.check_alive()
-            assert "not again" in process.last_words()
+            assert "not again" in process.last_output()
 
     run(task)
 

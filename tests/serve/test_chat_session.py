@@ -166,7 +166,7 @@ def test_only_what_was_uploaded_is_read(uploaded: UploadedImages, uploads: Path,
     for path in (outside, uploads / ".." / "secret.png", uploads / "link.png", Path("/etc/passwd")):
         with pytest.raises(BadImage, match="was not uploaded here"):
             asyncio.run(uploaded.load([str(path)]))
-    with pytest.raises(BadImage, match=r"gone\.png is no longer kept"):
+    with pytest.raises(BadImage, match=r"gone\.png is no longer on this server"):
         asyncio.run(uploaded.load([str(uploads / "gone.png")]))
 
 
@@ -181,9 +181,7 @@ def test_a_kept_conversation_comes_back_without_what_is_not_here(
     )
     answer, notice = chat_transcript.write_answer("<b>1</b>"), chat_transcript.write_notice("It was cut.")
     kept = json.dumps([*first, answer, notice, *second])
-    gone_notice = (
-        "2 images of this chat are no longer kept by the server. Attach them again to go on asking about them."
-    )
+    gone_notice = "2 images of this chat are no longer on the server. Attach them again to ask more about them."
     question = chat_transcript.write_question("And?", [])
     assert chat_transcript.read_kept(kept, uploaded) == [
         *first,
@@ -256,7 +254,7 @@ def test_a_full_disk_costs_the_log_and_not_the_answer(
 
 
 def test_what_went_wrong_is_said_in_a_sentence(caplog: pytest.LogCaptureFixture) -> None:
-    assert chat_session.explain(ContextTooLong(900, 512)) == f"{ContextTooLong(900, 512)} Or begin a new chat."
+    assert chat_session.explain(ContextTooLong(900, 512)) == f"{ContextTooLong(900, 512)} Or start a new chat."
     assert chat_session.explain(EngineFull("1,024 requests wait.")) == "1,024 requests wait."
     assert not caplog.records
     ours = chat_session.explain(RuntimeError("0x7f secret"))
@@ -266,7 +264,7 @@ def test_what_went_wrong_is_said_in_a_sentence(caplog: pytest.LogCaptureFixture)
     assert caplog.records[0].getMessage().split()[1] in ours  # the name that finds it in the log
 
 
-EMPTY = "The model gave an empty answer. Ask in other words, or try again with a higher temperature."
+EMPTY = "The model gave an empty answer. Rephrase the question, or try again with a higher temperature."
 
 
 @pytest.mark.parametrize(
@@ -278,7 +276,7 @@ EMPTY = "The model gave an empty answer. Ask in other words, or try again with a
         (RunningAnswer(text=" \n", reason="stop"), EMPTY),
         (RunningAnswer(reason="stop"), EMPTY),
         (RunningAnswer(error="No."), "No."),
-        (RunningAnswer(text="Ye", error="No."), "The answer broke off. No."),
+        (RunningAnswer(text="Ye", error="No."), "The answer was interrupted. No."),
     ],
 )
 def test_how_an_answer_ended_is_said_where_it_matters(running_answer: RunningAnswer, sentence: str | None) -> None:
@@ -288,9 +286,9 @@ def test_how_an_answer_ended_is_said_where_it_matters(running_answer: RunningAns
 def test_a_cut_answer_says_what_cut_it() -> None:
     request = ChatRequest((), Sampling(max_new_tokens=1000))
     for usage, sentence in (
-        (Usage(7, 1000), "was cut after 1,000 tokens, the longest answer that the settings allow"),
-        (Usage(7, 999), "was cut: this chat fills the model's context"),
-        (None, "was cut: it reached the longest that the settings or the model's context allow"),
+        (Usage(7, 1000), "was cut off after 1,000 tokens, the longest answer that the settings allow"),
+        (Usage(7, 999), "was cut off: this chat fills the model's context"),
+        (None, "was cut off: it reached the longest length that the settings or the model's context allow"),
     ):
         running_answer = RunningAnswer(text="Ye", reason="length", request=request, usage=usage)
         assert sentence in str(chat_session.describe_end(running_answer))
@@ -550,7 +548,7 @@ def test_an_answer_that_had_not_ended_comes_back_as_one_that_broke_off(uploaded:
         *_, answer, notice = shown
         assert answer == chat_transcript.write_answer("Half an")
         assert chat_transcript.is_notice(notice)
-        assert "broke off" in chat_transcript.read_message(notice)[0]
+        assert "was interrupted" in chat_transcript.read_message(notice)[0]
         assert chat_transcript.find_turns(shown)[0].answer == "Half an"
 
 

@@ -232,16 +232,20 @@ def test_the_items_of_an_agent_are_read(running: Running, puppet: Puppet) -> Non
 @pytest.mark.parametrize(
     ("path", "asked", "says"),
     [
-        (RESPONSES, {"input": [{"type": "item_reference", "id": "x"}]}, r"input\.0: nothing is kept here"),
+        (RESPONSES, {"input": [{"type": "item_reference", "id": "x"}]}, r"input\.0: this server stores nothing"),
         (RESPONSES, {"input": [{"type": "computer_call"}]}, r"input\.0: the type is 'computer_call'; it has to be"),
-        (RESPONSES, {"input": "Hi", "top_logprobs": 2}, "tells no log-probabilities"),
+        (RESPONSES, {"input": "Hi", "top_logprobs": 2}, "returns no log-probabilities"),
         (RESPONSES, {"input": "Hi", "background": True}, "background is not supported"),
-        (CHAT, {"messages": [{"role": "user", "content": None}]}, r"messages\.0\.content: this has to be a text or a"),
-        (CHAT, {"messages": [{"role": "assistant", "audio": {"id": "1"}}, HI]}, "earlier audio cannot be referred to"),
+        (
+            CHAT,
+            {"messages": [{"role": "user", "content": None}]},
+            r"messages\.0\.content: this has to be a string or a",
+        ),
+        (CHAT, {"messages": [{"role": "assistant", "audio": {"id": "1"}}, HI]}, "earlier audio cannot be referenced"),
         (
             CHAT,
             {"messages": [{"role": "user", "content": [{"type": "input_image", "file_id": "file-1"}]}]},
-            "no files are kept here",
+            "this server stores no files",
         ),
     ],
 )

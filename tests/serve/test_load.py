@@ -162,7 +162,7 @@ def test_a_decoder_that_dies_while_it_decodes_is_started_again_once(
         os.kill(second, signal.SIGKILL)
         wait_until(lambda: decoders.pids not in ([], [second]) and num_unread(decoders) > 0)
         os.kill(decoders.pids[0], signal.SIGKILL)
-        with pytest.raises(EngineClosed, match=r"sign\.png was not decoded: the decoder was ended"):
+        with pytest.raises(EngineClosed, match=r"sign\.png was not decoded: the decoder process was killed"):
             decoding.result(PATIENCE_S)
         monkeypatch.undo()
     assert decoders.decode(PNG, "sign.png").size == (30, 20)

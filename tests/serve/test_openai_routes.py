@@ -283,11 +283,11 @@ def test_a_response_comes_in_events_too(client: openai.OpenAI) -> None:
 
 
 def test_a_response_keeps_nothing(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.BadRequestError, match="nothing is kept"):
+    with pytest.raises(openai.BadRequestError, match="this server stores nothing"):
         client.responses.create(model="embedded", input="Hi", previous_response_id="resp_1")
     with pytest.raises(openai.BadRequestError, match="conversation is not supported"):
         client.responses.create(model="embedded", input="Hi", conversation="conv_1")
-    with pytest.raises(openai.BadRequestError, match=r"input\.0: nothing is kept here, so an item"):
+    with pytest.raises(openai.BadRequestError, match=r"input\.0: this server stores nothing, so an item"):
         client.responses.create(model="embedded", input=[{"type": "item_reference", "id": "msg_1"}])
 
 
@@ -333,7 +333,7 @@ def messages_of_responses() -> Any:
 
 def test_an_engine_that_cannot_says_so() -> None:
     with run_server(Puppet()) as running, openai.OpenAI(base_url=f"{running.url}/v1", api_key="none") as client:
-        with pytest.raises(openai.BadRequestError, match="cannot be constrained") as caught:
+        with pytest.raises(openai.BadRequestError, match="cannot constrain its answers") as caught:
             client.chat.completions.create(
                 model="puppet",
                 messages=[{"role": "user", "content": "Hi"}],
@@ -403,5 +403,5 @@ def test_several_prompts_are_answered_as_choices_of_one_answer() -> None:
 def test_what_other_servers_take_for_no_limit_is_refused_with_what_says_so_here(own: Running) -> None:
     reply = own.chat("Hi", max_tokens=-1)
     assert (reply.status, reply.error["param"]) == (400, "max_tokens")
-    assert reply.error["message"].endswith("but it is -1. Leave it out for as many as fit.")
+    assert reply.error["message"].endswith("but it is -1. Leave it out to allow as many tokens as fit.")
     assert own.chat("Hi", top_p=0).error["message"].endswith('For the likeliest tokens send "temperature": 0.')

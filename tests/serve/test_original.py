@@ -53,7 +53,7 @@ from tests.serve.serving import PATIENCE_S, Puppet, Running, run_server, wait_un
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "examples/demo.png"
 PROMPT = "USER: <image>\nWhat is written on the sign? ASSISTANT:"
-PATIENT = Timeouts(connect_s=PATIENCE_S, silent_s=PATIENCE_S, look_s=PATIENCE_S)
+PATIENT = Timeouts(connect_s=PATIENCE_S, read_s=PATIENCE_S, check_s=PATIENCE_S)
 # Nobody listens there: the port belongs to a service that no test machine has.
 NOBODY = "http://127.0.0.1:9"
 
@@ -428,7 +428,7 @@ def test_a_worker_whose_address_leads_only_to_itself_warns_of_it(
     monkeypatch.setattr(worker_registration, "post_json", refuse)
     service = create_app(Puppet(), Settings(address="http://localhost:1")).state.service
     asyncio.run(worker_registration._keep_registered(controller, service))
-    assert ("cannot reach this worker at http://localhost:1" in capfd.readouterr().err) is is_warned
+    assert ("registers as http://localhost:1, which other machines cannot reach" in capfd.readouterr().err) is is_warned
 
 
 def test_the_page_waits_for_the_model_that_it_is_about(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -566,7 +566,7 @@ def test_flags_without_a_meaning_here_are_told_in_a_line_each(
     assert gradio_web_server.main(["--share", "--moderate", "--embed"]) == 0
     assert model_worker.main(["--multi-modal", "--stream-interval", "2", "--use-flash-attn"]) == 0
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split(" has no meaning here")[0] for line in lines] == [
+    assert [line.split(" has no effect here")[0] for line in lines] == [
         f"llava: --{flag}"
         for flag in ("share", "moderate", "embed", "multi-modal", "stream-interval", "use-flash-attn")
     ]
@@ -578,9 +578,9 @@ def test_a_port_that_is_taken_is_a_mistake_with_a_remedy(capsys: pytest.CaptureF
     with contextlib.closing(listen("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert controller.main(["--host", "127.0.0.1", "--port", port]) == 2
-    assert f"Port {port} on 127.0.0.1 cannot be had" in capsys.readouterr().err
+    assert f"Cannot listen on port {port} of 127.0.0.1" in capsys.readouterr().err
     assert controller.main(["--host", "127.0.0.1", "--port", "99999"]) == 2
-    assert "Port 99999 on 127.0.0.1 cannot be had" in capsys.readouterr().err
+    assert "Cannot listen on port 99999 of 127.0.0.1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

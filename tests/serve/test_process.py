@@ -178,7 +178,7 @@ def test_a_port_that_is_taken_is_said_to_be_so(capsys: pytest.CaptureFixture[str
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main(["serve", "--no-web", "--port", str(port)]) == 2
-    assert f"Port {port} on 127.0.0.1 cannot be had: Address already in use" in capsys.readouterr().err
+    assert f"Cannot listen on port {port} of 127.0.0.1: Address already in use" in capsys.readouterr().err
 
 
 def test_a_model_that_is_not_there_ends_the_server(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -153,7 +153,7 @@ def test_a_conversation_about_a_image(real: Running, held: Held, open_tab: Any) 
     tab.find("#side-button").click()
     tab.until(lambda: "232 tokens" in tab.find("#token-maps").inner_text())
     assert tab.find("#token-maps figure > img").last.evaluate("img => img.decode().then(() => img.naturalWidth)") > 300
-    tab.until(lambda: "first word" in tab.find("#usage").inner_text())
+    tab.until(lambda: "time to first token" in tab.find("#usage").inner_text())
 
     with held.hold():
         tab.find("#chat [aria-label=Retry]").click()
@@ -403,7 +403,7 @@ def test_the_api_answers_before_the_page_is_open(monkeypatch: pytest.MonkeyPatch
         reply = running.send("GET", "/")
         assert (reply.status, reply.headers["retry-after"]) == (503, "1")
         assert b'http-equiv="refresh"' in reply.body
-        assert running.send("GET", "/theme.css").error["message"] == "The web chat is being opened."
+        assert running.send("GET", "/theme.css").error["message"] == "The web chat is starting."
         may_open.set()
         wait_until(lambda: running.send("GET", "/").status == 200)
         assert b"refresh" not in running.send("GET", "/").body
@@ -419,10 +419,10 @@ def test_a_page_that_cannot_be_opened_leaves_the_api(
 
     monkeypatch.setattr(chat_page, "build_page", fail)
     with run_server(Puppet(), mount=web.mount) as running:
-        wait_until(lambda: "could not be opened; the API answers without it" in caplog.text)
+        wait_until(lambda: "could not be started; the API works without it" in caplog.text)
         reply = running.send("GET", "/")
         assert (reply.status, reply.error["code"]) == (503, "no_web")
-        assert reply.error["message"] == "The web chat could not be opened: the server's log says why."
+        assert reply.error["message"] == "The web chat could not be started: see the server's log."
         assert running.chat("Hi").status == 200
 
 
