@@ -37,8 +37,8 @@ def test_events_are_the_same_in_whatever_pieces_they_come_and_end_with_done(size
     [
         ([], EngineClosed, "closed the connection before the answer ended"),
         ([b'data: {"n": 1}\n\n', b'data: {"n": '], EngineClosed, "closed the connection before the answer ended"),
-        ([b"data: {nonsense\n\n"], EngineFailed, "no JSON"),
-        ([b"data: [1]\n\n"], EngineFailed, "no JSON object"),
+        ([b"data: {nonsense\n\n"], EngineFailed, "not JSON"),
+        ([b"data: [1]\n\n"], EngineFailed, "not a JSON object"),
         ([b"data: " + b"x" * 2**20] * 5, EngineFailed, r"more than 4,194,304 bytes"),
     ],
 )
@@ -50,10 +50,10 @@ def test_a_body_that_is_no_answer_is_an_error(chunks: list[bytes], kind: type[Ll
 @pytest.mark.parametrize(
     ("choice", "says"),
     [
-        (5, "cannot be read"),
-        ({"index": "x"}, "cannot be read"),
-        ({"delta": 5}, "cannot be read"),
-        ({"delta": {"content": "a"}, "logprobs": {"content": [{}]}}, "cannot be read"),
+        (5, "cannot be parsed"),
+        ({"index": "x"}, "cannot be parsed"),
+        ({"delta": 5}, "cannot be parsed"),
+        ({"delta": {"content": "a"}, "logprobs": {"content": [{}]}}, "cannot be parsed"),
         ({"index": 1, "delta": {"content": "a"}}, "choice 1, which does not exist"),
         ({"index": -1, "delta": {"content": "a"}}, "choice -1, which does not exist"),
     ],
@@ -83,11 +83,11 @@ def test_nothing_comes_after_the_end_of_a_choice() -> None:
             EngineFailed,
             "The engine answered with status 400: at … of …",
         ),
-        (500, b"<html>Oh</html>", EngineFailed, "The engine answered with status 500 and said no more."),
+        (500, b"<html>Oh</html>", EngineFailed, "The engine answered with status 500 and no message."),
         (502, b"\xff", EngineFailed, "The engine answered with status 502: \ufffd"),
         (429, b"", EngineFull, "The engine is too busy. Try again in 7 s."),
         (503, b"loading", EngineClosed, "The engine is too busy: loading Try again in 7 s."),
-        (403, b"your key", EngineFailed, "The engine refuses our key: set it in LLAVA_ENGINE_KEY."),
+        (403, b"your key", EngineFailed, "The engine rejected the API key: set the right one in LLAVA_ENGINE_KEY."),
     ],
 )
 def test_a_refusal_becomes_a_sentence(status: int, body: bytes, kind: type[Exception], words: str) -> None:

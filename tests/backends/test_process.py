@@ -111,7 +111,7 @@ def test_it_starts_is_found_healthy_and_ends_with_all_that_it_started() -> None:
 def test_one_that_does_not_come_up_is_told_by_its_last_words() -> None:
     async def task() -> None:
         process = EngineProcess(launch("--fail", "no memory left"), QUICK)
-        with pytest.raises(LlavaError, match=r"Fake ended with code 3 before it was ready(?s:.*)no memory left"):
+        with pytest.raises(LlavaError, match=r"Fake exited with code 3 before it was ready(?s:.*)no memory left"):
             await process.start()
         assert process.state == "stopped"
         assert process.pid is None
@@ -136,7 +136,7 @@ def test_one_that_takes_too_long_is_ended() -> None:
 def test_a_command_that_is_not_there_is_told() -> None:
     async def task() -> None:
         process = EngineProcess(Launch("Ghost", lambda port: ["/no/such/program"]), QUICK)
-        with pytest.raises(LlavaError, match=r"Ghost ended with code 1(?s:.*)/no/such/program"):
+        with pytest.raises(LlavaError, match=r"Ghost exited with code 1(?s:.*)/no/such/program"):
             await process.start()
 
     run(task)
@@ -224,7 +224,7 @@ def test_one_that_keeps_dying_is_given_up(tmp_path: Path) -> None:
             engine_of(family(process.pid)).kill()
             await until(lambda: process.state == "given up")
             assert process.num_starts == 3  # the first, and two that failed: three deaths
-            with pytest.raises(EngineClosed, match="died 3 times within 600 s and was given up"):
+            with pytest.raises(EngineClosed, match="died 3 times within 600 s and is not restarted"):
                 process.check_alive()
             assert "not again" in process.last_output()
 

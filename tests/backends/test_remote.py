@@ -201,7 +201,7 @@ FAULTS: dict[str, tuple[type[LlavaError], str]] = {
     "event too long": (EngineFailed, "status 400: too long"),
     "break": (EngineClosed, "closed the connection before the answer ended"),
     "unfinished": (EngineClosed, "closed the connection before the answer ended"),
-    "nonsense": (EngineFailed, "no JSON"),
+    "nonsense": (EngineFailed, "not JSON"),
     "stranger": (EngineFailed, "choice 99"),
     "wait": (EngineFailed, "sent nothing for 0.5 s"),
 }
@@ -330,5 +330,5 @@ def test_something_else_there_is_no_engine() -> None:
 
 @pytest.mark.parametrize("url", ["ftp://x/v1", "http://", "http://x/v1?key=1", ""])
 def test_what_is_no_url_is_refused(url: str) -> None:
-    with pytest.raises(UsageError, match="no engine's URL"):
+    with pytest.raises(UsageError, match="not the URL of an engine"):
         Remote(url)

@@ -168,7 +168,7 @@ def test_a_request_that_kills_a_worker_meets_one_of_them_only(python: str, tmp_p
 def test_nobody_is_let_in_without_the_key(python: str, tmp_path: Path) -> None:
     with fakes(1, tmp_path) as workers, router(python, workers, tmp_path / "smg.log") as url:
         assert ask(url, "say welcome") == "welcome "
-        with pytest.raises(LlavaError, match="refuses our key"):
+        with pytest.raises(LlavaError, match="rejected the API key"):
             ask(url, "say welcome", api_key="another-key")
         assert begun(workers) == [1]
 

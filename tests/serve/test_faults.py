@@ -359,7 +359,7 @@ NOT_HERE = {46}
 
 def test_every_row_of_the_table_of_faults_is_somewhere() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
-    text += (Path(__file__).parent / "test_gate.py").read_text(encoding="utf-8")
+    text += (Path(__file__).parent / "test_middleware.py").read_text(encoding="utf-8")
     tests = re.findall(r"^def test_row_(\d+)_(?:(\d+)_)?", text, re.MULTILINE)
     here = {row.number for row in ROWS} | {int(number) for pair in tests for number in pair if number}
     assert here | set(ELSEWHERE) | NOT_HERE == set(range(1, 51))

@@ -484,7 +484,7 @@ def test_what_goes_wrong_with_a_worker_is_said() -> None:
 def test_who_asks_no_controller_is_told_so() -> None:
     with pytest.raises(EngineClosed, match=f"The controller at {NOBODY} cannot be reached"):
         ask_workers(NOBODY, "Hi")
-    with run_old_worker() as (address, _), pytest.raises(EngineFailed, match="no controller of LLaVA"):
+    with run_old_worker() as (address, _), pytest.raises(EngineFailed, match="not a LLaVA controller"):
         ask_workers(address, "Hi")
 
 

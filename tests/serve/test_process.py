@@ -207,7 +207,7 @@ def test_a_model_that_is_not_there_ends_the_server(tmp_path: Path, capfd: pytest
         (["--cors-origin", "http://llava.lan/page"], "--cors-origin takes an origin such as"),
         (["--fetch-host", "http://llava.lan"], "--fetch-host takes a host's name"),
         (["--fetch-host", ""], "--fetch-host takes a host's name"),
-        (["--address", "http://:80"], "'http://:80' is no server's URL"),
+        (["--address", "http://:80"], "'http://:80' is not the URL of a server"),
         (["--log-conversations", "/dev/null/log"], "/dev/null/log cannot be written"),
         (["--tp", "2"], "--tp has no effect on the engine that was chosen"),
         (["--context", "5"], "--context has no effect on the engine that was chosen"),

@@ -58,5 +58,5 @@ def test_an_engine_of_others_is_told_or_the_request_refused() -> None:
     assert (told["bad_words"], told["min_tokens"], told["logit_bias"]) == (["red"], 2, {"7": -100})
     plain = remote.write_sampling(ChatRequest(), is_chat=True)
     assert not {"bad_words", "min_tokens", "logit_bias"} & set(plain)
-    with pytest.raises(UsageError, match="no_repeat_ngram_size cannot be had from this engine"):
+    with pytest.raises(UsageError, match="no_repeat_ngram_size is not supported by this engine"):
         remote.write_sampling(ChatRequest(sampling=Sampling(no_repeat_ngram_size=3)), is_chat=True)
