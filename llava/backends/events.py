@@ -92,8 +92,14 @@ def _read_choice(choice: Any) -> Delta:
         raise EngineClosed("The engine aborted the answer. Try again.")
     else:
         finish = "length" if reason == "length" else "stop"
-    told = choice.get("stop_reason") or choice.get("matched_stop")  # vLLM's and SGLang's names
-    return Delta(index, text or "", logprobs, finish, stop_reason=told if finish and isinstance(told, str) else None)
+    stop_reason = choice.get("stop_reason") or choice.get("matched_stop")  # vLLM's and SGLang's names
+    return Delta(
+        index,
+        text or "",
+        logprobs,
+        finish,
+        stop_reason=stop_reason if finish and isinstance(stop_reason, str) else None,
+    )
 
 
 def _read_logprobs(values: Any) -> tuple[TokenLogprob, ...]:

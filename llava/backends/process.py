@@ -40,7 +40,7 @@ _MAX_LINE_CHARS = 400
 
 @dataclass(frozen=True)
 class Launch:
-    """How an engine's server is started: the command for a port, and what its environment has beside ours."""
+    """How an engine's server is started: the command for a port, and what is added to our environment."""
 
     name: str
     """The engine's name in messages, such as "SGLang"."""

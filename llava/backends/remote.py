@@ -256,11 +256,11 @@ class Remote:
                             yield replace(delta, index=index) if repeats > 1 else delta
             for delta, is_last in reading.finish():
                 for index in range(repeats):
-                    told = replace(delta, index=index) if repeats > 1 else delta
+                    last_delta = replace(delta, index=index) if repeats > 1 else delta
                     if is_last and index == repeats - 1:
-                        told = replace(told, usage=self._count(reading.usage(), repeats))
+                        last_delta = replace(last_delta, usage=self._count(reading.usage(), repeats))
                         is_done = True
-                    yield told
+                    yield last_delta
         except (EngineClosed, EngineFailed, EngineFull):
             self.counts.failed += 1
             raise

@@ -64,8 +64,8 @@ class SGLang(ManagedEngine):
         body = await asyncio.to_thread(write_body, asked, request)
         reading = _Translation()
         is_greedy = request.sampling.temperature == 0
-        told = remote.ask("/generate", body, request.num_choices, is_greedy=is_greedy, translate=reading.translate)
-        async with aclosing(told) as deltas:
+        answer = remote.ask("/generate", body, request.num_choices, is_greedy=is_greedy, translate=reading.translate)
+        async with aclosing(answer) as deltas:
             async for delta in deltas:
                 yield delta
 

@@ -2,7 +2,7 @@
 
 A worker of this package is asked through its OpenAI API, which supports everything that a request can contain. Any
 other worker, and a finished prompt, is asked in the original's protocol: a prompt with base64 images in; prompt and
-answer so far out, again and again, as JSON followed by a NUL byte.
+answer so far out, repeatedly, as JSON followed by a NUL byte.
 
 Source: haotian-liu/LLaVA@c121f04 llava/serve/controller.py, llava/serve/model_worker.py, gradio_web_server.py.
 """
@@ -108,15 +108,15 @@ class Workers:
 
         Raises EngineClosed if there is no controller, and without ``waits`` also if it knows no such worker.
         """
-        told = None
-        while not self._choose(known := await self._list_models(is_first=told is None)):
+        reported = None
+        while not self._choose(known := await self._list_models(is_first=reported is None)):
             which = "a worker" if self._wanted is None else f"a worker for '{self._wanted}'"
             others = f"; it has {', '.join(known)}" if known else ""
             if not waits:
                 raise EngineClosed(f"The controller at {self._controller} does not have {which}{others}.")
-            if known != told:
+            if known != reported:
                 self._tell(f"waiting until {which} registers with the controller at {self._controller}{others}")
-                told = known
+                reported = known
             await asyncio.sleep(_LOOK_S)
         if len(known) > 1:
             self._tell(f"the controller has {', '.join(known)}; using {self.model_id} (choose another with --model)")

@@ -60,6 +60,7 @@ class HalfCloseProtocol(H11Protocol):
         self.loop.call_later(_POLL_S, self._poll, probe_at_s)
 
     def on_response_complete(self) -> None:
+        """Closes a half-closed connection after its last answer."""
         super().on_response_complete()
         if self.half_closed.is_set() and not self._is_answering:  # no pipelined request follows
             self.transport.close()

@@ -83,19 +83,19 @@ async def _keep_registered(controller: str, service: Service) -> None:
                 service.failure = error
                 service.on_failure()
             return
-        told, heard_s, is_away = service.num_open, time.monotonic(), False
+        reported, answered_s, is_away = service.num_open, time.monotonic(), False
         while True:
             await asyncio.sleep(_UPDATE_S)
-            is_due = time.monotonic() - heard_s >= WORKER_HEART_BEAT_INTERVAL
-            if not (is_due or is_away or service.num_open != told):
+            is_due = time.monotonic() - answered_s >= WORKER_HEART_BEAT_INTERVAL
+            if not (is_due or is_away or service.num_open != reported):
                 continue
-            told = service.num_open
+            reported = service.num_open
             try:
-                beat = {"worker_name": name, "queue_length": told}
+                beat = {"worker_name": name, "queue_length": reported}
                 said = await post_json(client, f"{controller}/receive_heart_beat", beat)
                 if not (isinstance(said, dict) and said.get("exist")):
                     await register()
-                heard_s, is_away = time.monotonic(), False
+                answered_s, is_away = time.monotonic(), False
             except (EngineClosed, EngineFailed) as error:
                 if not is_away:
                     LOG.warning("%s Retrying until it answers.", error)
