@@ -1,4 +1,4 @@
-"""FRONT DOOR: ``python -m llava.serve.controller``, the original's controller, which gives clients the workers' addresses.
+"""FRONT DOOR: ``python -m llava.serve.controller``, the original's controller: gives clients the workers' addresses.
 
 It translates the command line and decides nothing; ``llava.serve.worker_registry`` does the work. A single
 ``llava serve`` needs no controller: it answers the controller's routes itself.
