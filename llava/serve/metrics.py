@@ -78,7 +78,7 @@ class _BackendCollector(Collector):
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    def collect_choices(self) -> Iterator[Metric]:
+    def collect(self) -> Iterator[Metric]:
         for name, value in self._backend.count().items():
             if name.endswith("_total"):
                 yield CounterMetricFamily(f"llava_engine_{name[:-6]}", "The engine's count", value)

@@ -467,7 +467,7 @@ def test_what_is_wrong_with_a_request_line_or_a_header_is_said() -> None:
     with run_server(Puppet()) as running:
         missing = say_raw(running, b"GET /v1/models HTTP/1.1\r\n\r\n")
         assert missing.startswith(b"HTTP/1.1 400 ")
-        assert b"not a request in HTTP/1.1: Missing mandatory Host" in missing
+        assert b"not valid HTTP/1.1: Missing mandatory Host" in missing
         twice = say_raw(running, b"GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n")
         assert b"conflicting Content-Length" in twice
 
@@ -476,7 +476,7 @@ def test_a_client_that_speaks_tls_is_named_in_the_log(caplog: pytest.LogCaptureF
     hello = bytes.fromhex("16030100c8010000c40303") + bytes(200)
     with run_server(Puppet()) as running:
         assert say_raw(running, hello).startswith(b"HTTP/1.1 400 ")
-    assert "a client spoke TLS: this server is at http://" in caplog.text
+    assert "a client attempted a TLS handshake: this server speaks http://" in caplog.text
 
 
 def test_clients_are_told_how_long_a_connection_is_kept() -> None:

@@ -404,4 +404,4 @@ def test_what_other_servers_take_for_no_limit_is_refused_with_what_says_so_here(
     reply = own.chat("Hi", max_tokens=-1)
     assert (reply.status, reply.error["param"]) == (400, "max_tokens")
     assert reply.error["message"].endswith("but it is -1. Leave it out to allow as many tokens as fit.")
-    assert own.chat("Hi", top_p=0).error["message"].endswith('For the likeliest tokens send "temperature": 0.')
+    assert own.chat("Hi", top_p=0).error["message"].endswith('For greedy decoding send "temperature": 0.')

@@ -368,7 +368,7 @@ def test_small_clients_say_what_the_controller_says_is_wrong(capfd: pytest.Captu
         assert register_worker.main(["--controller-address", url, "--worker-name", NOBODY]) == 1
         assert f"answered 503 to register_worker: The worker at {NOBODY} cannot be reached" in capfd.readouterr().err
         assert test_message.main(["--controller-address", url, "--model-name", "wanted"]) == 1
-        assert "does not know a worker of 'wanted'; it knows other." in capfd.readouterr().err
+        assert "does not have a worker for 'wanted'; it has other." in capfd.readouterr().err
 
 
 def test_an_answer_that_has_begun_is_not_begun_again_by_another_worker() -> None:
@@ -451,7 +451,7 @@ def test_the_page_waits_for_the_model_that_it_is_about(monkeypatch: pytest.Monke
 
     with run_controller(registry) as url:
         asyncio.run(wait(url))
-    assert told[0] == f"waiting until a worker of 'wanted' registers with the controller at {url}"
+    assert told[0] == f"waiting until a worker for 'wanted' registers with the controller at {url}"
     assert told[1].endswith("; it knows other")
     assert "questions go to wanted" in told[2]
 
@@ -502,7 +502,7 @@ def test_who_asks_no_controller_is_told_so() -> None:
     ],
 )
 def test_what_is_no_servers_url_is_named(text: str) -> None:
-    with pytest.raises(UsageError, match="no server's URL"):
+    with pytest.raises(UsageError, match="not the URL of a server"):
         read_address(text)
 
 
@@ -769,5 +769,5 @@ def test_an_engine_that_takes_images_in_messages_only_says_so() -> None:
         finally:
             await remote.stop()
 
-    with pytest.raises(UsageError, match="images in messages only"):
+    with pytest.raises(UsageError, match="images only in messages"):
         asyncio.run(ask())

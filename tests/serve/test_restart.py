@@ -136,7 +136,7 @@ def test_a_page_that_nobody_touches_notices_that_its_server_was_started_anew(ser
     tab.until(lambda: "One <b>" in tab.kept)
     started = tab.page.evaluate("() => performance.timeOrigin")
     server.kill()
-    tab.until(lambda: tab.find("#away").inner_text().startswith("The server cannot be reached. This chat"))
+    tab.until(lambda: tab.find("#away").inner_text().startswith("The server cannot be reached. Your chat"))
     server.start()
     wait_for_return(tab, started)
     assert (tab.questions, tab.answers, tab.typed) == (["One <b>"], ["One <b>"], "Two")
