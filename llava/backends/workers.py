@@ -63,9 +63,9 @@ async def post_json(client: httpx.AsyncClient, url: str, content: Any, who: str 
         said = answer.json()
         if answer.status_code == 200:
             return said
-    error = said.get("error") if isinstance(said, dict) else None
-    if isinstance(error, dict) and answer.status_code not in (404, 405) and error.get("message"):
-        why = str(error["message"])  # the server is one of this package, whose message says what is wrong
+    details = said.get("error") if isinstance(said, dict) else None
+    if isinstance(details, dict) and answer.status_code not in (404, 405) and details.get("message"):
+        why = str(details["message"])  # the server is one of this package, whose message says what is wrong
     else:
         why = f"the server there is not a LLaVA {who}."
     raise EngineFailed(f"{place} answered {answer.status_code} to {url.rpartition('/')[2]}: {why}")
