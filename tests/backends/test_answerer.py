@@ -1,4 +1,4 @@
-"""Which way an answer takes, and that both ways say the same."""
+"""The answerer: engine or ``generate``, with equal answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an engine of others says, byte by byte: events in any pieces, and bodies that are none."""
+"""An external engine's event streams and error bodies, in chunks of any size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SGLang and vLLM as this server starts and asks them, with a stand-in for their programs."""
+"""SGLang and vLLM as managed engines, with fake programs in their place."""
 
 from __future__ import annotations
 

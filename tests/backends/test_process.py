@@ -1,4 +1,4 @@
-"""An engine's process: started, found healthy, started again when it dies, given up, and never left behind."""
+"""An engine's process: start, health checks, restarts, giving up, no orphans."""
 
 from __future__ import annotations
 

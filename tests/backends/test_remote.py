@@ -1,4 +1,4 @@
-"""A client of any OpenAI-compatible server: what it sends, what it makes of answers, and of everything but answers."""
+"""The OpenAI client backend: requests, answers, and every kind of fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The web chat's logic without a page: messages and requests, refusals, votes, images that are kept."""
+"""Web chat sessions without a page: transcripts, requests, errors, votes, saved images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What front ends and agents send is read as they mean it: histories, fields that ask for nothing, images, numbers."""
+"""Dialects of front ends and agents: tool-call histories, no-op fields, image forms, numbers."""
 
 from __future__ import annotations
 

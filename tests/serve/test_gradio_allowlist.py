@@ -1,4 +1,4 @@
-"""The door of the web chat: what of Gradio is reached, and what becomes of everything else that is sent there."""
+"""The allowlist in front of Gradio: which routes are reachable, and which payloads are rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whom the server answers: the names that it is called by, and the pages that ask it."""
+"""Host and Origin checks: DNS rebinding, cross-site requests, CORS, root paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Parts that break, and others that have to wait: decoders, the engine, the log's disk."""
+"""Failures and overload: decoders, the engine, memory for images, the conversation log's disk."""
 
 from __future__ import annotations
 

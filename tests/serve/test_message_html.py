@@ -1,4 +1,4 @@
-"""Answers as HTML: nothing but Markdown's elements, and no character lost."""
+"""Messages as HTML: only Markdown's elements, and no character lost."""
 
 from __future__ import annotations
 

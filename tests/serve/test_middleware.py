@@ -1,4 +1,4 @@
-"""Keys, clients that go away, readers that do not read, and requests that do not come."""
+"""The middleware: API keys, disconnects, slow readers, slow and malformed requests."""
 
 from __future__ import annotations
 

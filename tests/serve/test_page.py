@@ -1,4 +1,4 @@
-"""The web chat's page in a browser: what is shown of answers and questions, and what the page does by itself."""
+"""The web chat's page in a browser: how answers and questions are displayed, and its client-side behaviour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``llava serve`` as a process: up, answering, and gone when it is told to."""
+"""``llava serve`` as a process: startup, answers, flags, shutdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A web chat whose server dies and comes back while it is open."""
+"""An open web chat across a server restart."""
 
 from __future__ import annotations
 

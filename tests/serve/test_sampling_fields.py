@@ -1,4 +1,4 @@
-"""What a request may bar from its answer, by vLLM's names, and which engine is told."""
+"""bad_words, min_tokens and no_repeat_ngram_size, and which engines get them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What browsers decide: passwords, pages of other origins, names that lead here, and proxies with a prefix."""
+"""Browser security: passwords, cross-origin pages, DNS rebinding, proxies with a prefix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streams that wait, connections that are kept, and clients that send no more."""
+"""Queued streams, keep-alive comments, half-closed connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folder of uploaded images: whose it is, and when it goes."""
+"""The folder of uploaded images: ownership, locking, removal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The web chat in a browser: a real conversation about an image, and what can go wrong in one."""
+"""The web chat in a browser: real conversations about images, and their errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A front end written for the original's worker and controller is served."""
+"""The original's worker and controller routes, as its front end calls them."""
 
 from __future__ import annotations
 
