@@ -1,1 +1,1 @@
-"""The same chat from any engine."""
+"""Engines behind one interface: the same chat from any of them."""

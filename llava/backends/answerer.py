@@ -267,8 +267,8 @@ class Answerer:
         loaded, model, sampling = self.loaded, self.loaded.model, prepared.sampling
         if sampling.presence_penalty or sampling.frequency_penalty:
             raise UsageError(
-                "Presence and frequency penalties cannot be had here: this model, or a truncated prompt, goes through "
-                "generate, which has a repetition penalty alone."
+                "Presence and frequency penalties are not supported here: this model, or a truncated prompt, goes "
+                "through generate, which has only a repetition penalty."
             )
         check_beams(model, sampling.num_beams, prepared.prompt_tokens)
         # The model replaces each slot of the input ids with the image's positions.

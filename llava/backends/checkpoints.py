@@ -109,10 +109,11 @@ class Checkpoint:
 
     @property
     def is_anyres(self) -> bool:
+        """Whether images are cut into several tiles (LLaVA-NeXT)."""
         return self.spec.tiling.is_anyres
 
     def ask(self, request: ChatRequest) -> Asked:
-        """The request as a finished text. Raises ContextTooLong and UsageError."""
+        """The request with its prompt rendered. Raises ContextTooLong and UsageError."""
         if request.prompt is not None:
             return self._ask_text(request.prompt, request)
         template = find_template(self._loaded.template)

@@ -131,10 +131,10 @@ class EngineBackend:
         Raises EngineClosed.
         """
         if self._answerer is None:
-            raise EngineClosed("The model is not loaded. Ask again later.")
+            raise EngineClosed("The model is not loaded. Try again later.")
         if self._answerer.engine.is_closed:
             if time.monotonic() < self._next_restart:
-                raise EngineClosed("The engine failed and is being restarted. Ask again later.")
+                raise EngineClosed("The engine failed and is being restarted. Try again later.")
             self._next_restart = time.monotonic() + RESTART_S
             self._num_restarts += 1
             self._answerer = Answerer(self._answerer.loaded, **vars(self._settings))
@@ -184,7 +184,7 @@ class EngineBackend:
         if result is not None:
             if result.error is not None:
                 if self._answerer is None or self._answerer.engine.is_closed:
-                    raise EngineClosed("The engine failed while it answered. Ask again.") from result.error
+                    raise EngineClosed("The engine failed while it answered. Try again.") from result.error
                 raise result.error
             if result.reason == "cancelled":
                 raise EngineClosed("The engine was closed before the answer ended.")

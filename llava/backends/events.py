@@ -1,7 +1,7 @@
-"""Parses what an external engine sends: its events become deltas, its error responses errors. No network.
+"""Parses an external engine's responses: events become deltas, error responses become exceptions. No network.
 
-An event is a chunk of OpenAI's chat completions or completions. A body is read only up to a size that no language
-model's answer exceeds.
+An event is a chunk of OpenAI's chat completions or completions. Its size is limited, so that a broken engine cannot
+exhaust the server's memory.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 from llava.backends.protocol import Delta, FinishReason, TokenLogprob, Usage
 from llava.errors import EngineClosed, EngineFailed, EngineFull
 
-# One event of a stream, and the body of a refusal: more than that is no answer of a language model.
+# The largest event of a stream, and how much of an error response's body is read.
 _MAX_EVENT_BYTES = 4 * 1024 * 1024
-_MAX_REFUSAL_BYTES = 64 * 1024
+_MAX_ERROR_BYTES = 64 * 1024
 
 
 @dataclass
-class Reading:
+class StreamReader:
     """Turns the events of a stream into deltas; the last delta of each choice is held back until the usage is known."""
 
     num_choices: int
@@ -30,10 +30,11 @@ class Reading:
     said: Usage | None = None
 
     def read(self, event: Mapping[str, Any]) -> list[Delta]:
-        refusal = event.get("error")
-        if refusal:
-            status = refusal.get("code") if isinstance(refusal, dict) else None
-            raise read_refusal(status if isinstance(status, int) else 500, json.dumps(refusal).encode(), {})
+        """The deltas of an event. Raises EngineClosed, EngineFull and EngineFailed."""
+        error = event.get("error")
+        if error:
+            status = error.get("code") if isinstance(error, dict) else None
+            raise read_error(status if isinstance(status, int) else 500, json.dumps(error).encode(), {})
         if isinstance(event.get("usage"), dict):
             self.said = _read_usage(event["usage"])
         deltas = []
@@ -51,9 +52,9 @@ class Reading:
         return deltas
 
     def finish(self) -> list[tuple[Delta, bool]]:
-        """The last deltas of all choices, each with whether it is the last of all."""
+        """The last delta of each choice, and whether it is the last one of all."""
         if len(self.ended) != self.num_choices:
-            raise EngineClosed("The engine closed the connection before the answer ended. Ask again.")
+            raise EngineClosed("The engine closed the connection before the answer ended. Try again.")
         *others, last = self.ended.values()
         return [*((delta, False) for delta in others), (last, True)]
 
@@ -84,15 +85,21 @@ def _read_choice(choice: Any) -> Delta:
         reason = choice.get("finish_reason")
         logprobs = _read_logprobs(choice.get("logprobs"))
     except (AttributeError, TypeError, ValueError, KeyError) as error:
-        raise EngineFailed("The engine sent a piece of an answer that cannot be read.") from error
+        raise EngineFailed("The engine sent a chunk that cannot be parsed.") from error
     if reason is None:
         finish: FinishReason | None = None
     elif reason in ("abort", "error"):  # SGLang's and vLLM's reasons for an answer that they aborted themselves
-        raise EngineClosed("The engine aborted the answer. Ask again.")
+        raise EngineClosed("The engine aborted the answer. Try again.")
     else:
         finish = "length" if reason == "length" else "stop"
-    told = choice.get("stop_reason") or choice.get("matched_stop")  # vLLM's and SGLang's names
-    return Delta(index, text or "", logprobs, finish, stop_reason=told if finish and isinstance(told, str) else None)
+    stop_reason = choice.get("stop_reason") or choice.get("matched_stop")  # vLLM's and SGLang's names
+    return Delta(
+        index,
+        text or "",
+        logprobs,
+        finish,
+        stop_reason=stop_reason if finish and isinstance(stop_reason, str) else None,
+    )
 
 
 def _read_logprobs(values: Any) -> tuple[TokenLogprob, ...]:
@@ -131,44 +138,44 @@ async def read_events(chunks: AsyncIterator[bytes]) -> AsyncGenerator[dict[str, 
             yield _parse_event(data)
         if len(rest) > _MAX_EVENT_BYTES:
             raise EngineFailed(f"The engine sent an event of more than {_MAX_EVENT_BYTES:,} bytes.")
-    raise EngineClosed("The engine closed the connection before the answer ended. Ask again.")
+    raise EngineClosed("The engine closed the connection before the answer ended. Try again.")
 
 
 def _parse_event(data: bytes) -> dict[str, Any]:
     try:
         event = json.loads(data)
     except ValueError as error:
-        raise EngineFailed("The engine sent an event that is no JSON.") from error
+        raise EngineFailed("The engine sent an event that is not JSON.") from error
     if not isinstance(event, dict):
-        raise EngineFailed("The engine sent an event that is no JSON object.")
+        raise EngineFailed("The engine sent an event that is not a JSON object.")
     return event
 
 
-async def read_some(chunks: AsyncIterator[bytes]) -> bytes:
-    """The beginning of an error response's body, at least as much as ``read_refusal`` uses."""
+async def read_error_body(chunks: AsyncIterator[bytes]) -> bytes:
+    """The beginning of an error response's body, at least as much as ``read_error`` uses."""
     body = b""
     async for chunk in chunks:
         body += chunk
-        if len(body) > _MAX_REFUSAL_BYTES:
+        if len(body) > _MAX_ERROR_BYTES:
             break
     return body
 
 
-def read_refusal(status: int, body: bytes, headers: Mapping[str, str]) -> Exception:
-    """The error for a status other than 200: the engine's own message, without its addresses and paths."""
-    words = _find_words(body[:_MAX_REFUSAL_BYTES])
+def read_error(status: int, body: bytes, headers: Mapping[str, str]) -> Exception:
+    """The exception for a status other than 200, with the engine's own message but without its addresses and paths."""
+    message = _find_message(body[:_MAX_ERROR_BYTES])
     if status in (429, 503):
-        wait = f" Ask again in {headers['retry-after']} s." if headers.get("retry-after", "").isdigit() else ""
-        told = f"The engine is too busy: {words}" if words else "The engine is too busy."
-        return (EngineFull if status == 429 else EngineClosed)(told + wait)
+        wait = f" Try again in {headers['retry-after']} s." if headers.get("retry-after", "").isdigit() else ""
+        reason = f"The engine is too busy: {message}" if message else "The engine is too busy."
+        return (EngineFull if status == 429 else EngineClosed)(reason + wait)
     if status in (401, 403):
-        return EngineFailed("The engine refuses our key: set it in LLAVA_ENGINE_KEY.", status)
-    if not words:
-        return EngineFailed(f"The engine answered with status {status} and said no more.", status)
-    return EngineFailed(f"The engine answered with status {status}: {words}", status)
+        return EngineFailed("The engine rejected the API key: set the right one in LLAVA_ENGINE_KEY.", status)
+    if not message:
+        return EngineFailed(f"The engine answered with status {status} and no message.", status)
+    return EngineFailed(f"The engine answered with status {status}: {message}", status)
 
 
-def _find_words(body: bytes) -> str:
+def _find_message(body: bytes) -> str:
     """The message of an OpenAI, FastAPI or plain error response, without the engine's addresses and paths."""
     text = body.decode("utf-8", "replace")
     try:

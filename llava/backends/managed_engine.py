@@ -101,6 +101,7 @@ class _Suspects:
             self.running += Counter()  # drops the zeros
 
     def note_death(self) -> None:
+        """Counts a death against each request that was running."""
         now = time.monotonic()
         self.deaths.update({*self.running, *(one for one, at in self.broken.items() if now - at < _BROKEN_S)})
         self.broken.clear()
@@ -111,7 +112,7 @@ class _Suspects:
         """Raises EngineFailed for a request that was running at too many deaths."""
         if self.deaths[digest] >= _MAX_DEATHS_OF_A_REQUEST:
             raise EngineFailed(
-                f"{engine} died {self.deaths[digest]} times while this very request was running, so it is not asked "
+                f"{engine} died {self.deaths[digest]} times while this request was running, so it is not sent "
                 "again. Change the text or the images.",
                 status=422,
             )
@@ -146,7 +147,7 @@ def read_flags(arguments: Any, settings: Any) -> dict[str, Any]:
             arguments=tuple(arguments.engine_arg),
         ),
         "supervision": Supervision(start_s=arguments.engine_start_s),
-        "timeouts": Timeouts(silent_s=settings.limits.answer_s),
+        "timeouts": Timeouts(read_s=settings.limits.answer_s),
         "on_progress": lambda sentence: write_line(f"llava: {sentence}"),
     }
 
@@ -216,7 +217,7 @@ class ManagedEngine:
         checkpoint = await asyncio.to_thread(self._open)
         self._checkpoint, self.context_tokens = checkpoint, checkpoint.context_tokens
         self._process = EngineProcess(self._launch(python, checkpoint), self._supervision, self._on_progress)
-        self._process.when_dead(self._suspects.note_death)
+        self._process.on_death(self._suspects.note_death)
         try:
             await self._process.start()
         except BaseException:
@@ -283,9 +284,9 @@ class ManagedEngine:
                         yield self._clean(delta, said, asked, request)
             except EngineFailed as error:
                 # A server whose workers died reports it in its answers before it ends, as vLLM does.
-                if error.status < 500 or await self.process.look():
+                if error.status < 500 or await self.process.is_healthy():
                     raise
-                raise EngineClosed(f"{self.name} died before the answer ended. Ask again.") from error
+                raise EngineClosed(f"{self.name} died before the answer ended. Try again.") from error
 
     def _clean(self, delta: Delta, said: Sequence[TrimmedText], asked: Asked, request: ChatRequest) -> Delta:
         if request.prompt is None:  # whitespace around an answer is not part of it, whichever engine gives it
@@ -314,7 +315,7 @@ class ManagedEngine:
                 model=self.model_id,
                 api_key=self._key,
                 timeouts=self._timeouts,
-                speaks_extras=True,
+                supports_extras=True,
             )
             self._remote.counts = self._counts
             if old is not None:
@@ -326,7 +327,7 @@ class ManagedEngine:
 
     def count(self) -> Mapping[str, float]:
         """See ``Backend.count``: requests that were passed on, and how often the engine was started."""
-        counts = self._counts.tell()
+        counts = self._counts.as_dict()
         counts["engine_starts_total"] = 0 if self._process is None else self._process.num_starts
         counts["prompts_read_otherwise_total"] = self._misread
         return counts

@@ -1,4 +1,4 @@
-"""An engine's own server as a child process: started, supervised, restarted when it dies, and ended with us.
+"""Runs an engine's own server as a child process: starts, supervises and restarts it, and stops it with this server.
 
 ``Launch`` describes how one is started; ``EngineProcess`` keeps one alive on a private port of this machine. When the
 process dies its open answers fail (their connections break, which ``Remote`` reports), and until the next one is
@@ -40,10 +40,10 @@ _MAX_LINE_CHARS = 400
 
 @dataclass(frozen=True)
 class Launch:
-    """How an engine's server is started: the command for a port, and what its environment has beside ours."""
+    """How an engine's server is started: the command for a port, and what is added to our environment."""
 
     name: str
-    """What to call it in messages, as "SGLang"."""
+    """The engine's name in messages, such as "SGLang"."""
     command: Callable[[int], Sequence[str]]
     environment: Mapping[str, str] = field(default_factory=dict)
     health_path: str = "/health"
@@ -56,20 +56,20 @@ class Supervision:
 
     start_s: float = 1800.0
     """The startup timeout: large weights come from slow disks, and kernels are compiled."""
-    look_s: float = 2.0
-    """The interval of health checks, and the timeout of one."""
-    sick_s: float = 60.0
+    check_s: float = 2.0
+    """The interval of health checks, and their timeout."""
+    unresponsive_s: float = 60.0
     """It is restarted when its health check has not answered for this long; a busy engine may be slow to answer."""
-    broken_s: float = 10.0
+    unhealthy_s: float = 10.0
     """It is restarted when it has reported itself unhealthy for this long, as vLLM does when its workers died."""
-    first_wait_s: float = 1.0
-    """The backoff before a restart; doubled with each recent death, up to ``longest_wait_s``."""
-    longest_wait_s: float = 60.0
-    most_deaths: int = 5
-    """It is given up after this many deaths within ``window_s``."""
+    first_backoff_s: float = 1.0
+    """The backoff before a restart; doubled with each recent death, up to ``max_backoff_s``."""
+    max_backoff_s: float = 60.0
+    max_deaths: int = 5
+    """After this many deaths within ``window_s`` it is not restarted any more."""
     window_s: float = 600.0
     grace_s: float = 15.0
-    """Between SIGTERM and SIGKILL."""
+    """The time between SIGTERM and SIGKILL."""
 
 
 class EngineProcess:
@@ -90,7 +90,7 @@ class EngineProcess:
         self._watching: asyncio.Task[None] | None = None
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._deaths: deque[float] = deque()
-        self._on_death: list[Callable[[], None]] = []
+        self._death_callbacks: list[Callable[[], None]] = []
 
     @property
     def url(self) -> str:
@@ -102,9 +102,9 @@ class EngineProcess:
         """The watchdog's process id, the parent of all of the engine's processes."""
         return None if self._watchdog is None else self._watchdog.pid
 
-    def when_dead(self, call: Callable[[], None]) -> None:
+    def on_death(self, call: Callable[[], None]) -> None:
         """Registers a callback that runs at each death, before the restart."""
-        self._on_death.append(call)
+        self._death_callbacks.append(call)
 
     async def start(self) -> None:
         """Starts it and waits until it is healthy. Raises LlavaError with the last lines of its output."""
@@ -134,22 +134,22 @@ class EngineProcess:
         name = self._launch.name
         if self.state == "given up":
             raise EngineClosed(
-                f"{name} died {len(self._deaths)} times within {self._supervision.window_s:g} s and was given up. "
+                f"{name} died {len(self._deaths)} times within {self._supervision.window_s:g} s and is not restarted. "
                 "See the server's log for its output, and restart the server."
             )
         if self.state == "stopped":
             raise EngineClosed(f"{name} is not running.")
         if self.state != "ready" or self.is_broken:
-            raise EngineClosed(f"{name} died and is being restarted. Ask again later.")
+            raise EngineClosed(f"{name} died and is being restarted. Try again later.")
 
-    async def look(self) -> bool:
-        """Whether it is healthy at this moment."""
+    async def is_healthy(self) -> bool:
+        """Whether its health check succeeds now."""
         if self.state != "ready" or self._watchdog is None or self._watchdog.returncode is not None:
             return False
         async with httpx.AsyncClient(trust_env=False) as client:
             return await self._is_healthy(client)
 
-    def last_words(self, num_lines: int = _SHOWN_LINES) -> str:
+    def last_output(self, num_lines: int = _SHOWN_LINES) -> str:
         """The last lines of the engine's output, indented."""
         lines = list(self._lines)[-num_lines:]
         return "\n".join(f"    {line}" for line in lines) if lines else "    (nothing)"
@@ -178,14 +178,14 @@ class EngineProcess:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.STDOUT,
                 env=environment,
-                start_new_session=True,  # Ctrl-C is for this server, which ends the engine in order
+                start_new_session=True,  # Ctrl-C is for this server, which stops the engine in order
                 limit=2**20,
             )
         )
         try:
             self._watchdog = await asyncio.shield(creating)
         except asyncio.CancelledError:
-            self._watchdog = await creating  # so that it is not lost
+            self._watchdog = await creating  # so that ``_end`` can stop it
             raise
         except OSError as error:
             raise LlavaError(f"{self._launch.name} cannot be started: {error.strerror}.") from error
@@ -214,32 +214,32 @@ class EngineProcess:
                 assert self._watchdog is not None
                 waited_s = time.monotonic() - began
                 if self._watchdog.returncode is not None:
-                    await self._hear_out()
+                    await self._drain_output()
                     raise LlavaError(
-                        f"{name} ended with code {self._watchdog.returncode} before it was ready. It said last:\n"
-                        f"{self.last_words()}"
+                        f"{name} exited with code {self._watchdog.returncode} before it was ready. Last output:\n"
+                        f"{self.last_output()}"
                     )
                 if waited_s > self._supervision.start_s:
                     raise LlavaError(
-                        f"{name} was not ready after {self._supervision.start_s:g} s and was given up. It said last:\n"
-                        f"{self.last_words()}"
+                        f"{name} was not ready after {self._supervision.start_s:g} s and was stopped. Last output:\n"
+                        f"{self.last_output()}"
                     )
                 if waited_s > next_word_s:
                     last = f": {self._lines[-1][:100]}" if self._lines else ""
                     self._on_progress(f"{name} is starting, {waited_s:.0f} s{last}")
                     next_word_s += max(5.0, waited_s / 4)
-                await asyncio.sleep(min(0.25, self._supervision.look_s))
+                await asyncio.sleep(min(0.25, self._supervision.check_s))
         self._on_progress(f"{name} is ready after {time.monotonic() - began:.1f} s.")
 
-    async def _hear_out(self) -> None:
-        """Waits until the output of an engine that has ended is read."""
+    async def _drain_output(self) -> None:
+        """Waits until the output of an engine that has exited is read."""
         if self._reading is not None:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(asyncio.shield(self._reading), 2.0)
 
     async def _is_healthy(self, client: httpx.AsyncClient) -> bool:
         try:
-            answer = await client.get(self.url + self._launch.health_path, timeout=self._supervision.look_s)
+            answer = await client.get(self.url + self._launch.health_path, timeout=self._supervision.check_s)
         except httpx.HTTPError:
             return False
         self.is_broken = answer.status_code != 200
@@ -250,22 +250,22 @@ class EngineProcess:
         while True:
             why = await self._wait_for_death()
             self.state = "waiting"
-            for call in self._on_death:
+            for call in self._death_callbacks:
                 call()
             await self._end()
             now = time.monotonic()
             self._deaths.append(now)
             while now - self._deaths[0] > self._supervision.window_s:
                 self._deaths.popleft()
-            _log.error("%s %s. It said last:\n%s", self._launch.name, why, self.last_words())
-            if len(self._deaths) >= self._supervision.most_deaths:
+            _log.error("%s %s. Last output:\n%s", self._launch.name, why, self.last_output())
+            if len(self._deaths) >= self._supervision.max_deaths:
                 self.state = "given up"
-                _log.error("%s was given up after %d deaths.", self._launch.name, len(self._deaths))
+                _log.error("%s died %d times and is not restarted any more.", self._launch.name, len(self._deaths))
                 return
             wait_s = min(
-                self._supervision.first_wait_s * 2 ** (len(self._deaths) - 1), self._supervision.longest_wait_s
+                self._supervision.first_backoff_s * 2 ** (len(self._deaths) - 1), self._supervision.max_backoff_s
             )
-            _log.warning("%s is restarted in %g s.", self._launch.name, wait_s)
+            _log.warning("restarting %s in %g s", self._launch.name, wait_s)
             await asyncio.sleep(wait_s)
             try:
                 await self._begin()
@@ -276,21 +276,21 @@ class EngineProcess:
             self.state = "ready"
 
     async def _wait_for_death(self) -> str:
-        """Returns what happened: the process ended, or was not healthy for too long."""
+        """Returns why the engine counts as dead: it exited, or was unhealthy for too long."""
         watchdog = self._watchdog
         if watchdog is None or self.state != "ready":
             return "did not come up"
         healthy_at = time.monotonic()
         async with httpx.AsyncClient(trust_env=False) as client:
-            while not await _has_ended(watchdog, self._supervision.look_s):
+            while not await _has_ended(watchdog, self._supervision.check_s):
                 if await self._is_healthy(client):
                     healthy_at = time.monotonic()
                 elif watchdog.returncode is None:
-                    limit_s = self._supervision.broken_s if self.is_broken else self._supervision.sick_s
+                    limit_s = self._supervision.unhealthy_s if self.is_broken else self._supervision.unresponsive_s
                     if time.monotonic() - healthy_at > limit_s:
-                        return f"was not healthy for {limit_s:g} s and is ended"
-        await self._hear_out()
-        return f"ended with code {watchdog.returncode}"
+                        return f"was unhealthy for {limit_s:g} s and is stopped"
+        await self._drain_output()
+        return f"exited with code {watchdog.returncode}"
 
     async def _end(self) -> None:
         """Closes the watchdog's standard input, which ends the engine, and waits until all processes are gone."""
@@ -314,7 +314,10 @@ class EngineProcess:
 
 
 async def _has_ended(watchdog: asyncio.subprocess.Process, seconds: float) -> bool:
-    """Waits so long for the end of a process. Its own ``wait`` waits for the end of its output too, which is shared."""
+    """Whether a process exits within so many seconds.
+
+    asyncio's ``wait`` is not used: it also waits for EOF on the output pipe, which the engine's processes share.
+    """
     end = time.monotonic() + seconds
     while watchdog.returncode is None and time.monotonic() < end:
         await asyncio.sleep(min(0.05, seconds))

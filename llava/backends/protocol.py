@@ -89,7 +89,7 @@ class Usage:
     cached_tokens: int = 0
 
     def plus(self, other: Usage) -> Usage:
-        """Of both answers together."""
+        """The sum of both usages."""
         mine, theirs = astuple(self), astuple(other)
         return Usage(*(one + another for one, another in zip(mine, theirs, strict=True)))
 
@@ -111,7 +111,7 @@ class Delta:
 
 
 class Backend(Protocol):
-    """An engine behind the server. All calls come from one event loop."""
+    """An engine, as the server uses it. All calls come from one event loop."""
 
     model_id: str
     context_tokens: int
@@ -127,7 +127,7 @@ class Backend(Protocol):
         ...
 
     async def is_ready(self) -> bool:
-        """Whether a question asked now would be answered."""
+        """Whether a request sent now would be answered."""
         ...
 
     def chat(self, request: ChatRequest) -> AsyncIterator[Delta]:

@@ -1,7 +1,7 @@
-"""Any server with OpenAI's chat completions API as a ``Backend``: this one is its client.
+"""An OpenAI client as a ``Backend``: any server with OpenAI's chat completions API can be the engine.
 
-Every answer is requested as a stream, so that it can be cancelled: closing the iterator closes the connection, which
-is how every such server is told to stop. Requests are never retried.
+Every answer is requested as a stream, so that it can be cancelled: closing the iterator closes the connection, on
+which such a server stops generating. Requests are never retried.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import httpx2 as httpx
 
-from llava.backends.events import Reading, read_events, read_refusal, read_some
+from llava.backends.events import StreamReader, read_error, read_error_body, read_events
 from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentImage, Usage
 from llava.errors import EngineClosed, EngineFailed, EngineFull, UsageError
 from llava.image.source import LoadedImage
@@ -36,15 +36,15 @@ class Timeouts:
     """How long an engine may take to answer, in seconds."""
 
     connect_s: float = 5.0
-    silent_s: float = 300.0
+    read_s: float = 300.0
     """Between two pieces of an answer, and before the first one: a full engine queues requests."""
-    look_s: float = 2.0
+    check_s: float = 2.0
     """For a health check, and for the list of models."""
 
 
 @dataclass
 class Counts:
-    """What ``Backend.count`` reports of requests that were passed on."""
+    """What ``Backend.count`` reports about forwarded requests."""
 
     running: int = 0
     finished: int = 0
@@ -53,7 +53,8 @@ class Counts:
     generated_tokens: int = 0
     cached_tokens: int = 0
 
-    def tell(self) -> dict[str, float]:
+    def as_dict(self) -> dict[str, float]:
+        """The counts by the names of ``Backend.count``."""
         return {
             "requests_running": self.running,
             "requests_total": self.finished,
@@ -65,7 +66,7 @@ class Counts:
 
 
 class Remote:
-    """A model behind a URL.
+    """A model that another server serves at a URL.
 
     Args:
         url: up to and with ``/v1``; without a path ``/v1`` is added.
@@ -74,7 +75,7 @@ class Remote:
         api_key: sent as a bearer token.
         context_tokens: the size of its context, where the engine does not report it.
         timeouts: how long it may take to answer.
-        speaks_extras: whether it supports top_k, min_p and repetition_penalty, as vLLM, SGLang and llama.cpp do; then
+        supports_extras: whether it supports top_k, min_p and repetition_penalty, as vLLM, SGLang and llama.cpp do; then
             they are always sent, so that the engine's own defaults never apply.
 
     Raises UsageError for a URL that no client can call.
@@ -91,7 +92,7 @@ class Remote:
         api_key: str | None = None,
         context_tokens: int = 0,
         timeouts: Timeouts = Timeouts(),
-        speaks_extras: bool = False,
+        supports_extras: bool = False,
     ) -> None:
         self._url = _read_url(url)
         self._model = model
@@ -100,10 +101,10 @@ class Remote:
         self.context_tokens = context_tokens
         self.counts = Counts()
         self._timeouts = timeouts
-        self._speaks_extras = speaks_extras
+        self._supports_extras = supports_extras
         headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         waits = httpx.Timeout(
-            timeouts.silent_s, connect=timeouts.connect_s, pool=timeouts.connect_s, write=timeouts.silent_s
+            timeouts.read_s, connect=timeouts.connect_s, pool=timeouts.connect_s, write=timeouts.read_s
         )
         # The environment's proxies are for remote hosts, never for an engine on this machine.
         is_here = urlsplit(self._url).hostname in ("127.0.0.1", "::1", "localhost")
@@ -126,7 +127,7 @@ class Remote:
         if self._model is None:
             if len(names) != 1:
                 known = f"serves {len(names)} models ({', '.join(names[:8])})" if names else "lists no models"
-                raise UsageError(f"The engine at {self._url} {known}: say which one is meant with --engine-model.")
+                raise UsageError(f"The engine at {self._url} {known}: name one of them with --engine-model.")
             self._model = names[0]
         elif names and self._model not in names:
             raise EngineFailed(
@@ -140,13 +141,13 @@ class Remote:
 
     async def _list_models(self) -> list[dict[str, Any]]:
         try:
-            answer = await self._client.get(f"{self._url}/models", timeout=self._timeouts.look_s)
+            answer = await self._client.get(f"{self._url}/models", timeout=self._timeouts.check_s)
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
         if answer.status_code in (404, 405):  # some servers have no such route
             return []
         if answer.status_code != 200:
-            raise read_refusal(answer.status_code, answer.content, answer.headers)
+            raise read_error(answer.status_code, answer.content, answer.headers)
         try:
             listed = answer.json()["data"]
             return [dict(entry) for entry in listed]
@@ -158,23 +159,23 @@ class Remote:
         await self._client.aclose()
 
     async def is_ready(self) -> bool:
-        """Whether it answers a request for its list of models."""
+        """Whether the engine answers a request for its list of models."""
         try:
-            answer = await self._client.get(f"{self._url}/models", timeout=self._timeouts.look_s)
+            answer = await self._client.get(f"{self._url}/models", timeout=self._timeouts.check_s)
         except (httpx.HTTPError, RuntimeError):  # the latter if our client is closed
             return False
         return answer.status_code < 500
 
     def count(self) -> Mapping[str, float]:
         """See ``Backend.count``: the requests that were passed on."""
-        return self.counts.tell()
+        return self.counts.as_dict()
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """See ``Backend.chat``. Raises EngineClosed, EngineFull, EngineFailed."""
         if request.prompt is not None and request.images:
-            raise UsageError("This engine takes images in messages only, not beside a finished prompt.")
+            raise UsageError("This engine accepts images only in messages, not together with a raw prompt.")
         if request.prompt is not None:
-            body = {"prompt": guard_markup(request.prompt), **self.write_sampling(request, is_chat=False)}
+            body = {"prompt": escape_markup(request.prompt), **self.write_sampling(request, is_chat=False)}
             path = "completions"
         else:
             body = {"messages": await asyncio.to_thread(write_messages, request.messages)}
@@ -213,7 +214,7 @@ class Remote:
         if request.response_format is not None:
             values["response_format"] = dict(request.response_format)
         if sampling.no_repeat_ngram_size:
-            raise UsageError("no_repeat_ngram_size cannot be had from this engine; leave it out.")
+            raise UsageError("no_repeat_ngram_size is not supported by this engine; leave it out.")
         if sampling.suppress_tokens:
             values["logit_bias"] = {str(token): -100 for token in sampling.suppress_tokens}
         if sampling.min_new_tokens:
@@ -225,7 +226,7 @@ class Remote:
             "min_p": sampling.min_p,
             "repetition_penalty": sampling.repetition_penalty or 1.0,
         }
-        if not self._speaks_extras:  # then only what was asked for: OpenAI's own API refuses unknown names
+        if not self._supports_extras:  # only what was requested, since OpenAI's own API rejects unknown fields
             extras = {name: value for name, value in extras.items() if value != _NO_EXTRAS[name]}
         return values | extras
 
@@ -244,7 +245,7 @@ class Remote:
         another dialect one of OpenAI's.
         """
         repeats = num_choices if is_greedy else 1
-        reading = Reading(num_choices=1 if is_greedy else num_choices)
+        reading = StreamReader(num_choices=1 if is_greedy else num_choices)
         self.counts.running += 1
         is_done = False
         try:
@@ -255,11 +256,11 @@ class Remote:
                             yield replace(delta, index=index) if repeats > 1 else delta
             for delta, is_last in reading.finish():
                 for index in range(repeats):
-                    told = replace(delta, index=index) if repeats > 1 else delta
+                    last_delta = replace(delta, index=index) if repeats > 1 else delta
                     if is_last and index == repeats - 1:
-                        told = replace(told, usage=self._count(reading.usage(), repeats))
+                        last_delta = replace(last_delta, usage=self._count(reading.usage(), repeats))
                         is_done = True
-                    yield told
+                    yield last_delta
         except (EngineClosed, EngineFailed, EngineFull):
             self.counts.failed += 1
             raise
@@ -279,7 +280,7 @@ class Remote:
         try:
             async with self._client.stream("POST", self._find(path), json=body) as answer:
                 if answer.status_code != 200:
-                    raise read_refusal(answer.status_code, await read_some(answer.aiter_bytes()), answer.headers)
+                    raise read_error(answer.status_code, await read_error_body(answer.aiter_bytes()), answer.headers)
                 has_begun = True
                 async with aclosing(read_events(answer.aiter_bytes())) as events:
                     async for event in events:
@@ -288,7 +289,7 @@ class Remote:
             if isinstance(error, (httpx.ConnectTimeout, httpx.PoolTimeout)):
                 raise self._unreachable(error) from error
             raise EngineFailed(
-                f"The engine sent nothing for {self._timeouts.silent_s:g} s, so its answer was given up."
+                f"The engine sent nothing for {self._timeouts.read_s:g} s, so its answer was aborted."
             ) from error
         except httpx.ConnectError as error:
             raise self._unreachable(error) from error
@@ -296,7 +297,7 @@ class Remote:
             if isinstance(error, RuntimeError) and not self._client.is_closed:
                 raise
             what = "before the answer ended" if has_begun else "before it answered"
-            raise EngineClosed(f"The engine closed the connection {what}. Ask again.") from error
+            raise EngineClosed(f"The engine closed the connection {what}. Try again.") from error
 
     def _find(self, path: str) -> str:
         parts = urlsplit(self._url)
@@ -304,7 +305,7 @@ class Remote:
 
     def _unreachable(self, error: Exception) -> EngineClosed:
         why = "did not answer in time" if isinstance(error, httpx.TimeoutException) else "cannot be reached"
-        return EngineClosed(f"The engine at {self._url} {why}: see that it runs, and that the address is right.")
+        return EngineClosed(f"The engine at {self._url} {why}: check that it is running and that the address is right.")
 
 
 def from_flags(arguments: Any, settings: Any) -> Remote:
@@ -323,7 +324,7 @@ def read_remote_flags(arguments: Any, settings: Any) -> dict[str, Any]:
         "model_id": arguments.name,
         "api_key": os.environ.get("LLAVA_ENGINE_KEY"),
         "context_tokens": arguments.context or 0,
-        "timeouts": Timeouts(silent_s=settings.limits.answer_s),
+        "timeouts": Timeouts(read_s=settings.limits.answer_s),
     }
 
 
@@ -345,15 +346,15 @@ def split_address(text: str) -> SplitResult | None:
 def _read_url(url: str) -> str:
     parts = split_address(url)
     if parts is None:
-        raise UsageError(f"'{url}' is no engine's URL; write one such as http://127.0.0.1:30000/v1.")
+        raise UsageError(f"'{url}' is not the URL of an engine; write one such as http://127.0.0.1:30000/v1.")
     path = parts.path.rstrip("/") or "/v1"
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 
-def guard_markup(text: str) -> str:
-    """A user's text in which an engine finds no image slot and no end of a turn.
+def escape_markup(text: str) -> str:
+    """A user's text with template markup escaped, so that an engine finds no image slot or end of turn in it.
 
-    An invisible ESCAPE splits the markup of the usual templates; other text is unchanged.
+    An invisible ESCAPE splits the markup of common templates; other text is unchanged.
     """
     return _MARKUP.sub(lambda found: found[0] + ESCAPE, text.replace(ESCAPE, ""))
 
@@ -368,7 +369,7 @@ def write_messages(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
                 "image_url": {"url": write_data_uri(part.loaded), "detail": part.detail},
             }
             if isinstance(part, SentImage)
-            else {"type": "text", "text": guard_markup(part)}
+            else {"type": "text", "text": escape_markup(part)}
             for part in message.parts
         ]
         is_text = len(parts) == 1 and parts[0]["type"] == "text"

@@ -1,4 +1,4 @@
-"""SGLang's own server behind ours: ``llava serve --engine sglang``.
+"""SGLang's server as the engine: ``llava serve --engine sglang``.
 
 It loads llava-hf's layout, which it runs through Transformers' modules. Its native class for the original's layout
 would keep images in its prefix cache, but silently ignores all images of a request but the first.
@@ -44,7 +44,7 @@ class SGLang(ManagedEngine):
         words += ["--model-path", str(checkpoint.folder), "--served-model-name", self.model_id]
         words += ["--host", "127.0.0.1", "--port", str(port), "--api-key", self._key]
         words += ["--context-length", str(checkpoint.context_tokens), "--incremental-streaming-output"]
-        # Its own LlavaForConditionalGeneration is made for Pixtral and does not load LLaVA-1.5; of 1.6 it has none.
+        # Its own LlavaForConditionalGeneration is made for Pixtral and does not load LLaVA-1.5; it has none for 1.6.
         words += ["--model-impl", "transformers"]
         if options.tensor_parallel > 1:
             words += ["--tp-size", str(options.tensor_parallel)]
@@ -64,8 +64,8 @@ class SGLang(ManagedEngine):
         body = await asyncio.to_thread(write_body, asked, request)
         reading = _Translation()
         is_greedy = request.sampling.temperature == 0
-        told = remote.ask("/generate", body, request.num_choices, is_greedy=is_greedy, translate=reading.translate)
-        async with aclosing(told) as deltas:
+        answer = remote.ask("/generate", body, request.num_choices, is_greedy=is_greedy, translate=reading.translate)
+        async with aclosing(answer) as deltas:
             async for delta in deltas:
                 yield delta
 
@@ -103,7 +103,7 @@ class RunningSGLang(Remote):
 def from_flags(arguments: Any, settings: Any) -> SGLang | RunningSGLang:
     """The backend that the flags of ``llava serve`` describe."""
     if arguments.engine_url is not None:
-        return RunningSGLang(**read_remote_flags(arguments, settings), speaks_extras=True)
+        return RunningSGLang(**read_remote_flags(arguments, settings), supports_extras=True)
     return SGLang(**read_flags(arguments, settings))
 
 
@@ -126,7 +126,7 @@ def write_body(asked: Asked, request: ChatRequest) -> dict[str, Any]:
     }
     if sampling.no_repeat_ngram_size or sampling.bad_words:
         name = "bad_words" if sampling.bad_words else "no_repeat_ngram_size"
-        raise UsageError(f"{name} cannot be had from this engine; leave it out.")
+        raise UsageError(f"{name} is not supported by this engine; leave it out.")
     if sampling.min_new_tokens:
         settings["min_new_tokens"] = sampling.min_new_tokens
     if sampling.suppress_tokens:
@@ -153,7 +153,7 @@ class _Translation:
     def translate(self, event: dict[str, Any]) -> dict[str, Any]:
         about = event.get("meta_info")
         if not isinstance(about, dict):
-            raise EngineFailed("SGLang sent an event that cannot be read.")
+            raise EngineFailed("SGLang sent an event that cannot be parsed.")
         index = int(event.get("index") or 0)
         reason = about.get("finish_reason")
         kind = reason.get("type") if isinstance(reason, dict) else reason

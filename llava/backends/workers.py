@@ -1,8 +1,8 @@
-"""The workers of the original's controller, as a ``Backend``: each question goes to the one that the controller names.
+"""The workers of the original's controller as a ``Backend``: the controller picks the worker for each request.
 
 A worker of this package is asked through its OpenAI API, which supports everything that a request can contain. Any
 other worker, and a finished prompt, is asked in the original's protocol: a prompt with base64 images in; prompt and
-answer so far out, again and again, as JSON followed by a NUL byte.
+answer so far out, repeatedly, as JSON followed by a NUL byte.
 
 Source: haotian-liu/LLaVA@c121f04 llava/serve/controller.py, llava/serve/model_worker.py, gradio_web_server.py.
 """
@@ -29,8 +29,8 @@ from llava.text import write_line
 
 # The polling interval of a controller without workers.
 _LOOK_S = 1.0
-# Our own workers break every silence sooner (the limit silence_s): one that says nothing for so long hangs.
-_SILENT_S = 30.0
+# This package's workers send keep-alives sooner (the limit silence_s): one that is silent for so long hangs.
+_READ_S = 30.0
 # One piece holds the prompt and the whole answer so far.
 _MOST_PIECE_BYTES = 32 * 2**20
 
@@ -39,7 +39,7 @@ def read_address(text: str) -> str:
     """A server's URL without a slash at its end. Raises UsageError."""
     parts = split_address(text)
     if parts is None:
-        raise UsageError(f"'{text}' is no server's URL; write one such as http://localhost:21001.")
+        raise UsageError(f"'{text}' is not the URL of a server; write one such as http://localhost:21001.")
     return parts.geturl().rstrip("/")
 
 
@@ -55,17 +55,19 @@ async def post_json(client: httpx.AsyncClient, url: str, content: Any, who: str 
     try:
         answer = await client.post(url, json=content)
     except httpx.HTTPError as error:
-        raise EngineClosed(f"{place} cannot be reached: see that it runs, and that the address is right.") from error
+        raise EngineClosed(
+            f"{place} cannot be reached: check that it is running and that the address is right."
+        ) from error
     said = None
     with suppress(ValueError):
         said = answer.json()
         if answer.status_code == 200:
             return said
-    refusal = said.get("error") if isinstance(said, dict) else None
-    if isinstance(refusal, dict) and answer.status_code not in (404, 405) and refusal.get("message"):
-        why = str(refusal["message"])  # one of this package, which knows what is wrong
+    details = said.get("error") if isinstance(said, dict) else None
+    if isinstance(details, dict) and answer.status_code not in (404, 405) and details.get("message"):
+        why = str(details["message"])  # the server is one of this package, whose message says what is wrong
     else:
-        why = f"what runs there is no {who} of LLaVA."
+        why = f"the server there is not a LLaVA {who}."
     raise EngineFailed(f"{place} answered {answer.status_code} to {url.rpartition('/')[2]}: {why}")
 
 
@@ -96,7 +98,7 @@ class Workers:
         self.context_tokens = 0  # until a worker has reported it
         self._api_key, self._timeouts = api_key, timeouts
         self._tell = on_progress or (lambda sentence: None)
-        self._client = make_client(timeouts.look_s)
+        self._client = make_client(timeouts.check_s)
         self._remotes: dict[str, Remote | None] = {}
         self._last_address = ""
         self.counts = Counts()
@@ -106,19 +108,19 @@ class Workers:
 
         Raises EngineClosed if there is no controller, and without ``waits`` also if it knows no such worker.
         """
-        told = None
-        while not self._choose(known := await self._list_models(is_first=told is None)):
-            which = "a worker" if self._wanted is None else f"a worker of '{self._wanted}'"
-            others = f"; it knows {', '.join(known)}" if known else ""
+        reported = None
+        while not self._choose(known := await self._list_models(is_first=reported is None)):
+            which = "a worker" if self._wanted is None else f"a worker for '{self._wanted}'"
+            others = f"; it has {', '.join(known)}" if known else ""
             if not waits:
-                raise EngineClosed(f"The controller at {self._controller} does not know {which}{others}.")
-            if known != told:
+                raise EngineClosed(f"The controller at {self._controller} does not have {which}{others}.")
+            if known != reported:
                 self._tell(f"waiting until {which} registers with the controller at {self._controller}{others}")
-                told = known
+                reported = known
             await asyncio.sleep(_LOOK_S)
         if len(known) > 1:
-            self._tell(f"the controller knows {', '.join(known)}; questions go to {self.model_id} (--model says which)")
-        with suppress(EngineClosed, EngineFailed):  # which the first question would meet, too
+            self._tell(f"the controller has {', '.join(known)}; using {self.model_id} (choose another with --model)")
+        with suppress(EngineClosed, EngineFailed):  # the first request would report it
             await self._find_remote(await self._find_worker())
 
     def _choose(self, known: list[str]) -> bool:
@@ -136,7 +138,7 @@ class Workers:
                 raise
             return []
         except (KeyError, TypeError) as error:
-            raise EngineFailed(f"What answers at {self._controller} is no controller of LLaVA.") from error
+            raise EngineFailed(f"The server at {self._controller} is not a LLaVA controller.") from error
 
     async def stop(self) -> None:
         """Closes all connections, so open answers fail."""
@@ -155,10 +157,10 @@ class Workers:
 
     def count(self) -> Mapping[str, float]:
         """See ``Backend.count``: the requests that were passed on."""
-        return self.counts.tell()
+        return self.counts.as_dict()
 
     async def chat(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        """See ``Backend.chat``; where a worker goes before it has said anything, another one is asked.
+        """See ``Backend.chat``. If a worker fails before its answer begins, another one is asked.
 
         Raises EngineClosed, EngineFull, EngineFailed.
         """
@@ -212,12 +214,10 @@ class Workers:
         except EngineClosed:
             if self._last_address in ("", *without):
                 raise
-            return self._last_address  # workers do without their controller while it is started again
+            return self._last_address  # workers keep working while their controller restarts
         address = said.get("address") if isinstance(said, dict) else None
         if not address:
-            raise EngineClosed(
-                f"No worker of '{self.model_id}' is registered with the controller now. Ask again later."
-            )
+            raise EngineClosed(f"No worker for '{self.model_id}' is registered with the controller. Try again later.")
         self._last_address = read_address(str(address))
         return self._last_address
 
@@ -227,7 +227,7 @@ class Workers:
             try:
                 answer = await self._client.get(f"{address}/v1/models", headers=self._authorize())
             except httpx.HTTPError as error:
-                raise EngineClosed(f"The worker at {address} cannot be reached. Ask again later.") from error
+                raise EngineClosed(f"The worker at {address} cannot be reached. Try again later.") from error
             self.context_tokens = self.context_tokens or _read_context(answer)
             if address not in self._remotes:
                 self._remotes[address] = None if answer.status_code in (404, 405) else self._make_remote(address)
@@ -235,14 +235,14 @@ class Workers:
 
     def _make_remote(self, address: str) -> Remote:
         url, key = f"{address}/v1", self._api_key
-        waits = replace(self._timeouts, silent_s=min(self._timeouts.silent_s, _SILENT_S))
-        return Remote(url, model=self.model_id, api_key=key, timeouts=waits, speaks_extras=True)
+        waits = replace(self._timeouts, read_s=min(self._timeouts.read_s, _READ_S))
+        return Remote(url, model=self.model_id, api_key=key, timeouts=waits, supports_extras=True)
 
     def _authorize(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._api_key}"} if self._api_key else {}
 
     async def ask_worker(self, address: str, request: ChatRequest) -> AsyncGenerator[Delta, None]:
-        """An answer in the original's protocol, which reports neither why it ended nor how many tokens it took.
+        """An answer in the original's protocol, which reports neither a finish reason nor token counts.
 
         ``address``: of any worker, whether a controller knows it or not.
         """
@@ -253,7 +253,7 @@ class Workers:
                 try:
                     text, code = str(piece["text"]), int(piece.get("error_code", 0))
                 except (KeyError, TypeError, ValueError) as error:
-                    raise EngineFailed("The worker sent something other than its protocol has.") from error
+                    raise EngineFailed("The worker sent a piece that violates its protocol.") from error
                 if code:
                     raise EngineFailed(f"The worker failed: {text}")
                 answer = text.removeprefix(prompt)
@@ -263,7 +263,7 @@ class Workers:
         yield Delta(finish_reason="stop", usage=Usage(0, 0))
 
     async def _read_pieces(self, address: str, content: Mapping[str, Any]) -> AsyncGenerator[Any, None]:
-        silent = httpx.Timeout(self._timeouts.silent_s, connect=self._timeouts.connect_s)
+        silent = httpx.Timeout(self._timeouts.read_s, connect=self._timeouts.connect_s)
         url, rest = f"{address}/worker_generate_stream", b""
         try:
             async with self._client.stream(
@@ -278,16 +278,16 @@ class Workers:
                 if rest:
                     yield json.loads(rest)
         except ValueError as error:
-            raise EngineFailed("The worker sent something other than its protocol has.") from error
+            raise EngineFailed("The worker sent a piece that violates its protocol.") from error
         except httpx.HTTPError as error:
             raise EngineClosed(
-                f"The worker at {address} cannot be reached, or closed the connection. Ask again."
+                f"The worker at {address} cannot be reached, or closed the connection. Try again."
             ) from error
 
     def _write_request(self, request: ChatRequest) -> dict[str, Any]:
         sampling = request.sampling
         if len(sampling.stop) > 1 or request.num_choices > 1 or request.top_logprobs is not None:
-            raise UsageError("The worker's protocol has one answer, one stop text and no log-probabilities.")
+            raise UsageError("The worker's protocol supports one answer, one stop text and no log-probabilities.")
         prompt, stop = request.prompt, sampling.stop[0] if sampling.stop else None
         if prompt is None:
             template = find_template(template_name(self.model_id))
@@ -320,6 +320,6 @@ def from_flags(arguments: Any, settings: Any) -> Workers:
         arguments.workers_of,
         model_id=arguments.model or arguments.name,
         api_key=os.environ.get("LLAVA_ENGINE_KEY"),
-        timeouts=Timeouts(silent_s=settings.limits.answer_s),
+        timeouts=Timeouts(read_s=settings.limits.answer_s),
         on_progress=lambda sentence: write_line(f"llava: {sentence}"),
     )

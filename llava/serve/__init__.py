@@ -1,1 +1,1 @@
-"""A server that any OpenAI client talks to, whichever engine is behind it."""
+"""A server that any OpenAI client can talk to, whichever engine runs the model."""

@@ -1,4 +1,4 @@
-"""The server as an ASGI application: routes put together, and nothing else."""
+"""The server as an ASGI application: its routes, its middleware, and nothing else."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from starlette.responses import JSONResponse, Response
 
 from llava import __version__
 from llava.backends.protocol import Backend
-from llava.serve.gate import Gate, answer_refusal
+from llava.serve.api_errors import ApiError
 from llava.serve.limits import Settings
-from llava.serve.openai import add_openai_routes
-from llava.serve.paths import refuse_method, refuse_unknown
-from llava.serve.refusals import Refusal
-from llava.serve.responses import add_responses_route
+from llava.serve.middleware import ServerMiddleware, error_response
+from llava.serve.openai_routes import add_openai_routes
+from llava.serve.request_path import method_not_allowed, unknown_path
+from llava.serve.responses_routes import add_responses_route
 from llava.serve.service import Service
-from llava.serve.worker import add_worker_routes
+from llava.serve.worker_routes import add_worker_routes
 
 Mount = Callable[[FastAPI, Service], None]
 
 
 def create_app(backend: Backend, settings: Settings = Settings(), *, mount: Mount | None = None) -> FastAPI:
-    """The application that serves ``backend``; its ``state.service`` is the Service. Starting it starts the backend.
+    """The ASGI application that serves ``backend``; its lifespan starts and stops the backend.
 
-    ``mount``: adds further pages, such as the web chat's.
+    ``state.service`` is its ``Service``. ``mount`` adds further routes, such as the web chat.
     """
     service = Service(backend, settings)
 
@@ -41,7 +41,7 @@ def create_app(backend: Backend, settings: Settings = Settings(), *, mount: Moun
         finally:
             await service.stop()
 
-    # The pages that show the API in a browser are left out: they load scripts from elsewhere.
+    # FastAPI's documentation pages are disabled: they load scripts from other hosts.
     app = FastAPI(
         title="llava",
         version=__version__,
@@ -58,10 +58,10 @@ def create_app(backend: Backend, settings: Settings = Settings(), *, mount: Moun
     app.add_route("/health", partial(health, service), methods=["GET"])
     app.add_route("/ready", partial(ready, service), methods=["GET"])
     app.add_route("/metrics", partial(show_metrics, service), methods=["GET"])
-    app.add_exception_handler(HTTPException, partial(_refuse_route, settings.root_path))
+    app.add_exception_handler(HTTPException, partial(_answer_routing_error, settings.root_path))
     if mount is not None:
         mount(app, service)
-    app.add_middleware(Gate, settings=settings)
+    app.add_middleware(ServerMiddleware, settings=settings)
     if settings.origins:
         app.add_middleware(
             CORSMiddleware,
@@ -74,18 +74,18 @@ def create_app(backend: Backend, settings: Settings = Settings(), *, mount: Moun
 
 
 async def health(service: Service, request: Request) -> Response:
-    """Whether the process is worth keeping: 503 only when the engine is broken."""
+    """/health: 503 only if the engine has failed, so that a supervisor restarts the process."""
     if service.is_starting:
         return JSONResponse({"status": "loading"})
     if service.failure is not None or not await service.backend.is_ready():
         return JSONResponse({"status": "broken"}, 503)
-    fallbacks = getattr(service.backend, "fallbacks", ())  # our own engine's
+    fallbacks = getattr(service.backend, "fallbacks", ())  # only our own engine has them
     more = {"fallbacks": list(fallbacks)} if fallbacks else {}
     return JSONResponse({"status": "draining" if service.is_draining else "ok", **more})
 
 
 async def ready(service: Service, request: Request) -> Response:
-    """Whether a question asked now would be answered."""
+    """/ready: 200 if a request sent now would be answered, else 503."""
     if await service.is_ready():
         return JSONResponse({"status": "ready"})
     status = "draining" if service.is_draining else "loading" if service.is_starting else "broken"
@@ -93,17 +93,18 @@ async def ready(service: Service, request: Request) -> Response:
 
 
 async def show_metrics(service: Service, request: Request) -> Response:
+    """/metrics, in Prometheus' text format."""
     return Response(service.metrics.write(), media_type="text/plain; version=0.0.4")
 
 
-async def _refuse_route(root_path: str, request: Request, error: Exception) -> Response:
-    """404 and 405 in OpenAI's shape."""
+async def _answer_routing_error(root_path: str, request: Request, error: Exception) -> Response:
+    """The router's 404 and 405 in OpenAI's format."""
     assert isinstance(error, HTTPException)
     path = request.scope["path"]
     if error.status_code == 404:
-        refusal = refuse_unknown(path, root_path)
+        api_error = unknown_path(path, root_path)
     elif error.status_code == 405:
-        refusal = refuse_method(request.method, path, (error.headers or {}).get("Allow", "another method"))
+        api_error = method_not_allowed(request.method, path, (error.headers or {}).get("Allow", "another method"))
     else:
-        refusal = Refusal(error.status_code, str(error.detail))
-    return answer_refusal(refusal)
+        api_error = ApiError(error.status_code, str(error.detail))
+    return error_response(api_error)

@@ -23,7 +23,7 @@ from llava.errors import LlavaError, UsageError
 from llava.image.source import FOR_LOCAL_USER, say_notes
 from llava.image.source import load_image as read_image
 from llava.sampling import Sampling
-from llava.serve.original import tell_unused
+from llava.serve.original_commands import warn_unused
 from llava.text import find_flaw, for_stream, write_line
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _run(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(argv)
-    tell_unused(args, {"num_gpus": "name the device with --device"})
+    warn_unused(args, {"num_gpus": "name the device with --device"})
 
     def work() -> int:
         main(args)

@@ -1,6 +1,6 @@
-"""One client's connection, and how uvicorn is set up to serve it: the server's and the controller's are the same.
+"""Uvicorn's configuration and HTTP protocol, shared by the server and the controller.
 
-A connection has deadlines for what it may leave unsaid, its refusals have OpenAI's shape, and it can be broken off.
+A connection has a deadline for its headers, protocol errors are answered as JSON, and the application can abort it.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 import h11
 import uvicorn
 
-from llava.serve.departure import HalfClosable
-from llava.serve.gate import App, Receive, Scope, Send
+from llava.serve.api_errors import LOG, ApiError, limit_exceeded
+from llava.serve.half_close import HalfCloseProtocol
 from llava.serve.limits import Limits
-from llava.serve.refusals import LOG, Refusal, over
+from llava.serve.middleware import App, Receive, Scope, Send
 
 # The first bytes of a TLS handshake.
 _TLS_HELLO = b"\x16\x03"
 
 
 def make_config(app: Any, limits: Limits) -> uvicorn.Config:
-    """Uvicorn's settings for an ASGI application, under these limits."""
+    """Uvicorn's configuration for an ASGI application under these limits."""
 
     class Protocol(_Protocol):
         header_s = limits.header_s
@@ -44,10 +44,11 @@ def make_config(app: Any, limits: Limits) -> uvicorn.Config:
     )
 
 
-class _Protocol(HalfClosable):
-    """Uvicorn's, with a deadline for headers, OpenAI-shaped refusals, and a way to break a connection off.
+class _Protocol(HalfCloseProtocol):
+    """Uvicorn's HTTP protocol with a deadline for headers, JSON errors, and ``scope["llava.abort"]``.
 
-    It reads on while an answer is made, or it would not notice that a client left which has begun its next request.
+    It keeps reading while a request is answered. Otherwise it would not notice the disconnect of a client that has
+    already pipelined its next request.
     """
 
     header_s = Limits().header_s
@@ -84,10 +85,10 @@ class _Protocol(HalfClosable):
             self._watch_headers()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Nothing: whoever asks for a WebSocket gets an answer in HTTP, and the log no advice to install one."""
+        """Does nothing: a WebSocket upgrade is answered over HTTP, without uvicorn's advice to install a library."""
 
     def _watch_headers(self) -> None:
-        """Keeps the deadline running while headers, or the rest of a body that nobody reads any more, are to come."""
+        """Starts the deadline while headers, or the unread rest of a rejected body, are outstanding; else stops it."""
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop_header_timer()
         elif self._header_timer is None:
@@ -99,26 +100,25 @@ class _Protocol(HalfClosable):
             self._header_timer = None
 
     def send_400_response(self, msg: str) -> None:
-        # Uvicorn calls this where it caught what h11 raised. That knows no other reason for a request it cannot finish
-        # reading than that its headers are too long.
+        # Uvicorn calls this from its handler of h11's exception, which carries the reason.
         reason = str(sys.exc_info()[1] or msg).rstrip(".")
         if self.conn.trailing_data[0].startswith(_TLS_HELLO):
-            LOG.warning("a client spoke TLS: this server is at http://, not https://, unless a proxy adds TLS")
+            LOG.warning("a client attempted a TLS handshake: this server speaks http://, not https://; add a TLS proxy")
         limit = self.config.h11_max_incomplete_event_size or 0
         if len(self.conn.trailing_data[0]) >= limit:
-            refusal = over(
-                "header_bytes", limit, f"The headers have {limit:,} bytes or more", "Send fewer.", status=431
+            api_error = limit_exceeded(
+                "header_bytes", limit, f"The request headers have {limit:,} bytes or more", "Send fewer.", status=431
             )
         else:
-            refusal = Refusal(400, f"This is not a request in HTTP/1.1: {reason[:200]}.", code="invalid_http")
-        body = json.dumps(refusal.body).encode()
+            api_error = ApiError(400, f"The request is not valid HTTP/1.1: {reason[:200]}.", code="invalid_http")
+        body = json.dumps(api_error.body).encode()
         headers = [
             ("content-type", "application/json"),
             ("content-length", str(len(body))),
             ("connection", "close"),
         ]
         with contextlib.suppress(h11.LocalProtocolError):
-            output = self.conn.send(h11.Response(status_code=refusal.status, headers=headers))
+            output = self.conn.send(h11.Response(status_code=api_error.status, headers=headers))
             output = (output or b"") + (self.conn.send(h11.Data(data=body)) or b"")
             self.transport.write(output + (self.conn.send(h11.EndOfMessage()) or b""))
         self.transport.close()

@@ -1,8 +1,8 @@
-"""FRONT DOOR: ``python -m llava.serve.gradio_web_server``, the original's page to chat with a controller's workers.
+"""FRONT DOOR: ``python -m llava.serve.gradio_web_server``, the original's web page for chatting with workers.
 
-It translates the command line into one of ``llava serve --workers-of`` and decides nothing. What is different, on
-purpose: the page is about one model, the controller's first or the one that ``--model`` names; until a worker of it has
-registered the page says that it is being opened; a port that is taken is an error instead of the next one.
+It translates the command line into ``llava serve --workers-of`` and decides nothing. Deliberate differences: the page
+serves one model, the controller's first or the one named by ``--model``; until a worker for it has registered, the
+page says that it is starting; a port in use is an error, where the original takes the next one.
 
 Source: haotian-liu/LLaVA@c121f04 llava/serve/gradio_web_server.py.
 """
@@ -13,7 +13,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from llava.serve.original import serve, tell_unused
+from llava.serve.original_commands import serve, warn_unused
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -33,23 +33,23 @@ def build_parser() -> argparse.ArgumentParser:
 
 _UNUSED = {
     "model_list_mode": "the controller is asked before every question",
-    "share": "nothing is sent through other hosts; use a tunnel or a reverse proxy of your own",
+    "share": "nothing is relayed through other hosts; use your own tunnel or reverse proxy",
     "moderate": "no text is sent to a moderation service, so questions are not moderated",
-    "embed": "the page has no heading to leave out",
+    "embed": "the page has no header to hide",
 }
 
 
 def write_words(args: argparse.Namespace) -> list[str]:
-    """The same for ``llava serve``."""
+    """The equivalent arguments of ``llava serve``."""
     words = ["--web", "--host", args.host, "--port", str(args.port), "--max-running", str(args.concurrency_count)]
     words.append(f"--workers-of={args.controller_url}")
     return words + ([f"--model={args.model}"] if args.model else [])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serves until it is told to end; returns the exit code."""
+    """Serves until SIGTERM or Ctrl-C; returns the exit code."""
     args = build_parser().parse_args(argv)
-    tell_unused(args, _UNUSED)
+    warn_unused(args, _UNUSED)
     return serve(write_words(args))
 
 

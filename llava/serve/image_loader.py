@@ -1,7 +1,7 @@
-"""Images that clients name: data URIs are read, URLs fetched within limits, and all are decoded apart.
+"""Loads the images in requests: decodes data URIs, fetches URLs within the limits, and decodes in separate processes.
 
-A string from a client never names a file here, whatever it looks like. What all requests' decoded images take
-together is bounded: a request waits until there is room for all of its own, which their headers tell.
+A string from a client is never taken for a file name. The decoded images of all requests together are bounded: a
+request waits until the memory for all of its own, which their headers tell, is free.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from llava.image.fetch import fetch
 from llava.image.formats import COMMON
 from llava.image.source import Limits as ImageLimits
 from llava.image.source import LoadedImage, read_data_uri, read_size
-from llava.serve.decoder import Decoders
+from llava.serve.api_errors import limit_exceeded, to_api_error
+from llava.serve.image_decoder import DecoderPool
 from llava.serve.limits import Settings
-from llava.serve.refusals import over, translate
 
-# So many of one request are fetched at once. There are threads for those of all requests that are answered at once, so
-# hosts that do not answer hold up only who named them.
-_FETCHES = 4
+# Concurrent fetches of one request. There are threads for those of all running requests, so an unresponsive host
+# delays only the requests that name it.
+_MAX_FETCHES = 4
 
 Kind = TypeVar("Kind")
 
 
 class ImageLoader:
-    """Loads what clients send. ``close`` ends its processes."""
+    """Loads the images that clients send. ``close`` ends its processes."""
 
     def __init__(self, settings: Settings) -> None:
         limits = settings.limits
@@ -46,29 +46,29 @@ class ImageLoader:
             timeout_s=limits.fetch_s,
             max_redirects=limits.fetch_redirects,
             allow_private_addresses=settings.fetch_private,
-            # Each further decoder is code that strangers' bytes reach; and a client that reads no notes is better told
-            # that its file is damaged than given an answer about the half of it.
+            # Every additional format is attack surface. And since API clients see no notes, a damaged file is an error
+            # rather than an answer about half of an image.
             formats=COMMON,
             draws_damaged=False,
             explains=False,
         )
-        self.decoders = Decoders(settings.decoders, self.image_limits, limits.decode_s)
+        self.decoders = DecoderPool(settings.decoders, self.image_limits, limits.decode_s)
         self._decoding = ThreadPoolExecutor(settings.decoders, "llava-decode")
-        self._fetching = ThreadPoolExecutor(_FETCHES * limits.running, "llava-fetch")
-        self._room = _Room(limits.images_bytes)
-        self._held: dict[int, int] = {}  # bytes of the room that an image holds, by the identity of its image
+        self._fetching = ThreadPoolExecutor(_MAX_FETCHES * limits.running, "llava-fetch")
+        self._budget = _MemoryBudget(limits.images_bytes)
+        self._held: dict[int, int] = {}  # bytes of the budget that an image holds, by the ``id`` of its Pillow image
 
     async def decode(self, data: bytes, name: str) -> LoadedImage:
-        """The image in a file's bytes. Raises BadImage."""
+        """The image in a file's bytes. Raises BadImage and EngineClosed."""
         return await _run(self._decoding, self.decoders.decode, data, name)
 
     async def load_all(self, named: Sequence[tuple[str, str]]) -> list[LoadedImage]:
-        """The images of one request: (URL, what the request calls the place) of each.
+        """The images of one request, from pairs of URL and field, such as ``messages.0.content.1.image_url``.
 
-        They hold their part of the room until ``give_back``. Raises Refusal, which names the place that is at fault.
+        They hold their part of the memory budget until ``release``. Raises ApiError, which names the field at fault.
         """
 
-        turns, is_over = asyncio.Semaphore(_FETCHES), threading.Event()
+        turns, is_over = asyncio.Semaphore(_MAX_FETCHES), threading.Event()
         limit, num_fetched = self.settings.limits.fetched_bytes, 0
 
         async def read(url: str, param: str) -> tuple[str, bytes, int]:
@@ -79,23 +79,27 @@ class ImageLoader:
                 async with turns:
                     file = await _run(self._fetching, self._measure, url, is_over)
             except BadImage as error:
-                raise translate(error, "", param) from error
+                raise to_api_error(error, "", param) from error
             num_fetched += len(file[1])
             if num_fetched > limit:
                 value = f"The images' files have {num_fetched:,} bytes or more"
-                raise over("fetched_bytes", limit, value, "Send fewer or smaller ones.", param=param)
+                raise limit_exceeded("fetched_bytes", limit, value, "Send fewer or smaller ones.", param=param)
             return file
 
         try:
             files = await _gather([read(url, param) for url, param in named])
         finally:
-            is_over.set()  # threads are not cancelled
+            is_over.set()  # threads cannot be cancelled
         return await self._decode_all(files, [param for _, param in named])
 
     async def load_files(self, files: Sequence[tuple[str, bytes]]) -> list[LoadedImage]:
-        """The images of one request from files' names and bytes; they hold their part of the room as well."""
+        """The images of one request, from pairs of file name and bytes. They hold their budget until ``release``."""
         measured = [
-            (name, data, await asyncio.to_thread(self._count_bytes, data, name))  # a header may be long
+            (
+                name,
+                data,
+                await asyncio.to_thread(self._count_bytes, data, name),
+            )  # in a thread, since a header may be long
             for name, data in files
         ]
         return await self._decode_all(measured, [None] * len(files))
@@ -107,30 +111,32 @@ class ImageLoader:
             try:
                 return await self.decode(data, name)
             except (BadImage, EngineClosed) as error:
-                raise translate(error, "", param) from error
+                raise to_api_error(error, "", param) from error
 
         num_bytes = sum(size for _, _, size in files)
-        if num_bytes > self._room.size:
+        if num_bytes > self._budget.size:
             value = f"The images take {num_bytes:,} bytes once they are decoded"
-            raise over("images_bytes", self._room.size, value, "Send fewer or smaller ones.", param=params[0])
-        await self._room.take(num_bytes)
+            raise limit_exceeded(
+                "images_bytes", self._budget.size, value, "Send fewer or smaller ones.", param=params[0]
+            )
+        await self._budget.acquire(num_bytes)
         try:
             decoding = [decode(data, name, param) for (name, data, _), param in zip(files, params, strict=True)]
             images = await _gather(decoding)
         except BaseException:
-            self._room.give(num_bytes)
+            self._budget.release(num_bytes)
             raise
         for image, (_, _, size) in zip(images, files, strict=True):
             self._held[id(image.image)] = size
         return images
 
-    def give_back(self, request: ChatRequest) -> None:
-        """Gives the room back that the request's images hold, if they do."""
+    def release(self, request: ChatRequest) -> None:
+        """Releases the memory budget that the request's images hold, if any."""
         for sent in request.all_images:
-            self._room.give(self._held.pop(id(sent.loaded.image), 0))
+            self._budget.release(self._held.pop(id(sent.loaded.image), 0))
 
     def _measure(self, url: str, is_over: threading.Event) -> tuple[str, bytes, int]:
-        """A name for messages, the file, and the bytes that its pixels take. ``is_over``: nobody waits any more."""
+        """A name for messages, the file's bytes, and how many bytes it decodes to. ``is_over``: the request ended."""
         url = url.strip()
         name, data = self._read(url, is_over)
         return name, data, self._count_bytes(data, name)
@@ -159,10 +165,11 @@ class ImageLoader:
         return Path(urlsplit(url).path).name[:80] or "The image", data
 
     async def start(self) -> None:
-        """Starts the decoders, so that the first image does not wait for them."""
+        """Starts the decoder processes, so that the first image does not wait for them."""
         await _run(self._decoding, self.decoders.warm_up)
 
     def close(self) -> None:
+        """Ends the decoder processes and all fetches."""
         self._fetching.shutdown(wait=False, cancel_futures=True)
         self._decoding.shutdown(wait=False, cancel_futures=True)
         self.decoders.close()
@@ -177,7 +184,7 @@ async def _run(executor: Executor, work: Callable[..., Kind], *arguments: Any) -
 
 
 async def _gather(work: Sequence[Coroutine[Any, Any, Kind]]) -> list[Kind]:
-    """All results; the first error ends the others."""
+    """The results in order. The first error cancels the rest."""
     tasks = [asyncio.create_task(one) for one in work]
     try:
         return list(await asyncio.gather(*tasks))
@@ -186,16 +193,16 @@ async def _gather(work: Sequence[Coroutine[Any, Any, Kind]]) -> list[Kind]:
             task.cancel()
 
 
-class _Room:
-    """So many bytes, taken in the order of asking. For one event loop."""
+class _MemoryBudget:
+    """A memory budget in bytes, granted in FIFO order. For one event loop."""
 
     def __init__(self, size: int) -> None:
         self.size = size
         self._num_free = size
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
-    async def take(self, num_bytes: int) -> None:
-        """Returns when they are there. ``num_bytes`` is at most ``size``."""
+    async def acquire(self, num_bytes: int) -> None:
+        """Returns when the bytes are granted. ``num_bytes`` is at most ``size``."""
         if not self._waiting and num_bytes <= self._num_free:
             self._num_free -= num_bytes
             return
@@ -205,16 +212,16 @@ class _Room:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.give(num_bytes)  # it was there already
+                self.release(num_bytes)  # granted before the cancellation
             else:
                 self._waiting = deque(one for one in self._waiting if one[1] is not turn)
-                self.give(0)  # whoever stands behind may have room now
+                self.release(0)  # the next in the queue may fit now
             raise
 
-    def give(self, num_bytes: int) -> None:
+    def release(self, num_bytes: int) -> None:
         self._num_free += num_bytes
         while self._waiting and self._waiting[0][0] <= self._num_free:
             wanted, turn = self._waiting.popleft()
-            if not turn.done():  # else it was cancelled, and whoever waited has not heard of it yet
+            if not turn.done():  # a cancelled waiter has not removed itself yet
                 self._num_free -= wanted
                 turn.set_result(None)

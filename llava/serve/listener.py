@@ -1,7 +1,7 @@
-"""The server's listening socket: connections leave a part of the process's file handles to its own work.
+"""The listening socket. It rejects connections before they exhaust the process's file descriptors.
 
-Decoders, fetches and logs need handles as connections do. A connection beyond its share is answered 503 at once, by
-itself, and the others never notice. (An event loop other than asyncio's own takes connections without asking here.)
+Decoders, fetches and logs need descriptors too. Connections beyond their share of the limit are answered 503 at once;
+open ones are not affected. (Event loops other than asyncio's own accept connections without calling ``accept`` here.)
 """
 
 from __future__ import annotations
@@ -14,32 +14,33 @@ import socket
 from typing import Any
 
 from llava.errors import UsageError
-from llava.serve.refusals import LOG, Refusal
+from llava.serve.api_errors import LOG, ApiError
 
 _BACKLOG = 2048
-# Of the process's handles: what is in use when connections are refused, and when they are closed at once as well.
-_SHARE, _SHARE_WITH_REFUSED = 3 / 4, 7 / 8
+# Shares of the process's descriptors in use: from the first on, connections are answered 503; from the second on, they
+# are also closed without lingering.
+_REJECT_SHARE, _CLOSE_SHARE = 3 / 4, 7 / 8
 _LINGER_S = 1.0
 
 
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket. Raises UsageError."""
-    if not host:  # which the system takes for every address of this machine
-        raise UsageError("--host is empty. Name an address, such as 127.0.0.1, or 0.0.0.0 for all of this machine's.")
+    if not host:  # the system would bind every address of this machine
+        raise UsageError("--host is empty. Give an address, such as 127.0.0.1, or 0.0.0.0 for all of this machine's.")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     try:
         if not 0 <= port < 2**16:
-            raise OSError("ports are numbers from 0 to 65535")
+            raise OSError("a port is a number from 0 to 65535")
         host.encode("idna")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         made = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     except (OSError, UnicodeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
-        number = 0 if isinstance(error, UnicodeError) else error.errno  # of names that lead nowhere it is below 0
+        number = 0 if isinstance(error, UnicodeError) else error.errno  # negative for names that do not resolve
         is_host = isinstance(error, UnicodeError) or number == errno.EADDRNOTAVAIL or (number or 0) < 0
-        remedy = "Name an address of this machine with --host" if is_host else "Choose another one with --port"
-        raise UsageError(f"Port {port} on {host} cannot be had: {reason}. {remedy}.") from error
+        remedy = "Give an address of this machine with --host" if is_host else "Choose another port with --port"
+        raise UsageError(f"Cannot listen on port {port} of {host}: {reason}. {remedy}.") from error
     return _Listener(made.family, made.type, made.proto, fileno=made.detach())
 
 
@@ -48,7 +49,9 @@ class _Listener(socket.socket):
     _is_out = False
 
     def accept(self) -> tuple[socket.socket, Any]:
-        if self._is_out:  # asyncio waits a second after the first error, but only once it got as many as the backlog
+        # After EMFILE asyncio pauses accepting for a second, but first it retries as often as the backlog is long;
+        # BlockingIOError ends that loop.
+        if self._is_out:
             self._is_out = False
             raise BlockingIOError
         try:
@@ -56,19 +59,19 @@ class _Listener(socket.socket):
         except OSError as error:
             self._is_out = error.errno in (errno.EMFILE, errno.ENFILE)
             raise
-        # The system gives the lowest number that is free, so a connection's tells how many handles are in use.
-        share = connection.fileno() / _count_handles()
-        if share >= _SHARE and not self._is_crowded:
-            LOG.warning("there are too many connections for the limit of open files (ulimit -n): some are refused")
-        self._is_crowded = share >= _SHARE
+        # The system hands out the lowest free descriptor, so its number tells how many are in use.
+        share = connection.fileno() / _max_descriptors()
+        if share >= _REJECT_SHARE and not self._is_crowded:
+            LOG.warning("there are too many connections for the limit of open files (ulimit -n): rejecting some")
+        self._is_crowded = share >= _REJECT_SHARE
         if self._is_crowded:
-            _refuse(connection, 0.0 if share >= _SHARE_WITH_REFUSED else _LINGER_S)
-            raise ConnectionAbortedError  # what asyncio passes over
+            _reject(connection, 0.0 if share >= _CLOSE_SHARE else _LINGER_S)
+            raise ConnectionAbortedError  # asyncio ignores it and accepts the next connection
         return connection, address
 
 
-def _count_handles() -> float:
-    """How many the process may have."""
+def _max_descriptors() -> float:
+    """How many file descriptors the process may have."""
     try:
         import resource
     except ImportError:  # Windows has no such limit
@@ -77,12 +80,15 @@ def _count_handles() -> float:
     return float("inf") if limit == resource.RLIM_INFINITY else max(limit, 1)
 
 
-def _refuse(connection: socket.socket, linger_s: float) -> None:
-    """Answers without waiting for the question. Closed before that has come, it would break off, answer and all."""
-    refusal = Refusal(503, "The server has too many open connections. Ask again later.", code="too_many_connections")
-    body = json.dumps(refusal.body).encode()
+def _reject(connection: socket.socket, linger_s: float) -> None:
+    """Sends 503 without reading the request.
+
+    It lingers: if the socket were closed before the request arrived, the reset would discard the response.
+    """
+    api_error = ApiError(503, "The server has too many open connections. Try again later.", code="too_many_connections")
+    body = json.dumps(api_error.body).encode()
     lines = ["HTTP/1.1 503 Service Unavailable", "Content-Type: application/json", f"Content-Length: {len(body)}"]
-    lines += [f"{name}: {value}" for name, value in refusal.headers.items()] + ["Connection: close", "", ""]
+    lines += [f"{name}: {value}" for name, value in api_error.headers.items()] + ["Connection: close", "", ""]
     with contextlib.suppress(OSError):
         connection.setblocking(False)
         connection.sendall("\r\n".join(lines).encode("ascii") + body)

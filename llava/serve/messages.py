@@ -1,8 +1,8 @@
-"""A client's messages in the dialects that front ends and agents write them in, read as texts and images.
+"""Parses clients' messages, in the dialects of various front ends and agents, into texts and images.
 
-LLaVA calls no tools, but a history may hold calls and their results. They become text, in the form that Hermes and Qwen
-models know: ``<tool_call>`` around a JSON object with the name and the arguments, in the assistant's turn, and
-``<tool_response>`` around a result, in the user's.
+LLaVA calls no tools, but a history may contain tool calls and their results. They become text in the format of Hermes
+and Qwen models: ``<tool_call>`` around a JSON object with name and arguments in the assistant's turn, and
+``<tool_response>`` around a result in the user's.
 """
 
 from __future__ import annotations
@@ -19,19 +19,21 @@ def _as_part(value: Any) -> Any:
 
 
 class TextPart(BaseModel):
+    """A text part of a message."""
+
     type: Literal["text", "input_text", "output_text"]
     text: str
 
 
 class RefusalPart(BaseModel):
-    """What an assistant said when it refused to answer; it is text like any other."""
+    """An assistant's refusal in OpenAI's format. It is treated as text."""
 
     type: Literal["refusal"]
     text: Annotated[str, Field(alias="refusal")]
 
 
-class UnsaidPart(BaseModel):
-    """What a model thought before it answered: no part of the conversation."""
+class ReasoningPart(BaseModel):
+    """A model's reasoning. It is dropped: it is not part of the conversation."""
 
     type: Literal["thinking", "redacted_thinking", "reasoning"]
     text: str = ""
@@ -47,7 +49,7 @@ def _as_object(value: Any) -> Any:
 
 
 def _as_detail(value: Any) -> Any:
-    """``original`` asks for the image as it is, which is what the checkpoint's own tiling comes closest to."""
+    """Maps ``original``, the unscaled image, to ``high``: the checkpoint's own tiling comes closest to it."""
     if isinstance(value, str):
         value = value.lower()
         return "high" if value == "original" else value
@@ -58,25 +60,29 @@ Detail = Annotated[Literal["auto", "low", "high"], BeforeValidator(_as_detail)]
 
 
 class ImageURL(BaseModel):
+    """An image's URL and how closely to look at it."""
+
     url: Annotated[str, Field(min_length=1)]
     detail: Annotated[Detail, BeforeValidator(lambda said: "auto" if said is None else said)] = "auto"
 
 
 class ImagePart(BaseModel):
+    """An image part of a message."""
+
     type: Literal["image_url", "input_image"]
     image_url: Annotated[ImageURL, BeforeValidator(_as_object)]
-    detail: Detail | None = None  # where /v1/responses has it
+    detail: Detail | None = None  # /v1/responses has it here
 
     @model_validator(mode="before")
     @classmethod
     def _refuse_files(cls, value: Any) -> Any:
         if isinstance(value, dict) and value.get("file_id") and not value.get("image_url"):
-            raise ValueError("no files are kept here, so file_id names none: send the image as image_url")
+            raise ValueError("this server stores no files, so it cannot resolve a file_id: send the image as image_url")
         return value
 
 
 Part = Annotated[
-    TextPart | RefusalPart | UnsaidPart | ImagePart, Field(discriminator="type"), BeforeValidator(_as_part)
+    TextPart | RefusalPart | ReasoningPart | ImagePart, Field(discriminator="type"), BeforeValidator(_as_part)
 ]
 
 
@@ -85,7 +91,7 @@ def _as_parts(value: Any) -> Any:
 
 
 class Call(BaseModel):
-    """A call of a tool, by its name and its arguments as they were written."""
+    """A tool call: its name, and its arguments as the client wrote them."""
 
     name: str
     arguments: Any = None
@@ -101,6 +107,7 @@ class Call(BaseModel):
 
     @property
     def text(self) -> str:
+        """The call as text for the prompt."""
         said = self.arguments
         is_json = isinstance(said, str) and said.lstrip()[:1] in ("{", "[")
         arguments = said if is_json else json.dumps({} if said in (None, "") else said, ensure_ascii=False)
@@ -114,14 +121,14 @@ def _as_list(value: Any) -> Any:
 
 def _refuse_audio(value: Any) -> None:
     if value:
-        raise ValueError("nothing is kept here, so earlier audio cannot be referred to: send what was said as content")
+        raise ValueError("this server stores nothing, so earlier audio cannot be referenced: send its text as content")
 
 
 _ANSWERING, _RESULTS = ("assistant",), ("tool", "function")
 
 
 class Message(BaseModel):
-    """One message. Only an assistant and a tool may have said nothing: their content may be null or missing."""
+    """One message. Only an assistant's and a tool's content may be null or missing."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Annotated[list[Part], Field(fail_fast=True), BeforeValidator(_as_parts)]
@@ -137,13 +144,13 @@ class Message(BaseModel):
         return {**value, "content": []} if may_be_silent and value.get("content") is None else value
 
     @property
-    def before(self) -> str:
-        """The text in front of the content."""
+    def prefix(self) -> str:
+        """The text before the content."""
         return "<tool_response>" if self.role in _RESULTS else ""
 
     @property
-    def after(self) -> str:
-        """The text behind the content: the calls, and what closes a result."""
+    def suffix(self) -> str:
+        """The text after the content: the tool calls, or the end tag of a result."""
         if self.role in _RESULTS:
             return "</tool_response>"
         calls = [*self.tool_calls, *([self.function_call] if self.function_call else ())]
@@ -152,26 +159,27 @@ class Message(BaseModel):
 
     @property
     def speaker(self) -> Literal["system", "user", "assistant"]:
-        """Whose turn of a conversation it belongs to."""
+        """The role of the turn that the message belongs to."""
         if self.role in ("system", "developer"):
             return "system"
         return "assistant" if self.role == "assistant" else "user"
 
     @property
     def num_characters(self) -> int:
+        """The length of all its text."""
         texts = sum(len(part.text) for part in self.content if not isinstance(part, ImagePart))
-        return texts + len(self.before) + len(self.after)
+        return texts + len(self.prefix) + len(self.suffix)
 
     @property
-    def says_something(self) -> bool:
-        """False for an assistant's message without any text or image, which stands for no turn."""
+    def has_content(self) -> bool:
+        """False for an assistant's message without text or images, which is dropped."""
         return self.speaker != "assistant" or bool(
-            self.after or any(isinstance(part, ImagePart) or part.text.strip() for part in self.content)
+            self.suffix or any(isinstance(part, ImagePart) or part.text.strip() for part in self.content)
         )
 
 
 def as_message(item: Any) -> Any:
-    """An item of /v1/responses as a message. Reasoning is no part of a conversation: it becomes an empty message."""
+    """An item of /v1/responses as a message. Reasoning becomes an empty message, which is dropped."""
     if not isinstance(item, dict):
         return item
     kind = item.get("type", "message")
@@ -182,7 +190,7 @@ def as_message(item: Any) -> Any:
     if kind == "reasoning":
         return {"role": "assistant"}
     if kind == "item_reference":
-        raise ValueError("nothing is kept here, so an item cannot be referred to: send the item itself")
+        raise ValueError("this server stores nothing, so an item cannot be referenced: send the item itself")
     if kind != "message":
         raise ValueError(
             f"the type is '{str(kind)[:80]}'; it has to be message, function_call, function_call_output, "
@@ -191,6 +199,6 @@ def as_message(item: Any) -> Any:
     return item
 
 
-def find_speakers(messages: Sequence[Message]) -> list[str]:
-    """Who says something, in order."""
-    return [message.speaker for message in messages if message.says_something]
+def turn_roles(messages: Sequence[Message]) -> list[str]:
+    """The roles of the messages that have content, in order."""
+    return [message.speaker for message in messages if message.has_content]

@@ -1,4 +1,4 @@
-"""What the server counts, as Prometheus reads it."""
+"""The server's Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TOKEN_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 
 
 class Metrics:
-    """All counts of one server. ``write`` is the text of /metrics."""
+    """All metrics of one server; ``write`` returns the text of /metrics."""
 
     def __init__(self, backend: Backend) -> None:
         disable_created_metrics()
@@ -40,22 +40,23 @@ class Metrics:
         self.whole = Histogram(
             "llava_request_seconds", "From request to the end of its answer", buckets=_SECONDS, registry=registry
         )
-        registry.register(_OfBackend(backend))
+        registry.register(_BackendCollector(backend))
 
     def write(self) -> bytes:
-        """Prometheus' text format."""
+        """The metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
-class Watch:
-    """One answer's times and tokens."""
+class AnswerMetrics:
+    """Records one answer's latency and token counts."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
         self._began = self._last = time.perf_counter()
         self._is_first = True
 
-    def see(self, delta: Delta) -> None:
+    def observe(self, delta: Delta) -> None:
+        """Records a delta: the time since the last one, and the usage if it has any."""
         now, metrics = time.perf_counter(), self._metrics
         (metrics.first_token if self._is_first else metrics.between_tokens).observe(now - self._last)
         self._is_first, self._last = False, now
@@ -65,13 +66,14 @@ class Watch:
             metrics.cached_tokens.inc(delta.usage.cached_tokens)
             metrics.new_tokens.inc(delta.usage.completion_tokens)
 
-    def end(self, outcome: str) -> None:
+    def finish(self, outcome: str) -> None:
+        """Records how the answer ended and how long it took in all."""
         self._metrics.answers.labels(outcome).inc()
         self._metrics.whole.observe(time.perf_counter() - self._began)
 
 
-class _OfBackend(Collector):
-    """The engine's own counts, asked when they are read."""
+class _BackendCollector(Collector):
+    """The engine's own counters and gauges, read at scrape time."""
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend

@@ -1,8 +1,8 @@
 """FRONT DOOR: ``python -m llava.serve.model_worker``, the original's command that answers with a model.
 
-It translates the command line into one of ``llava serve --controller`` and decides nothing. What is different, on
-purpose: the device is found by itself; a worker without ``--worker-address`` says its own port; it speaks OpenAI's
-interface besides the worker's protocol.
+It translates the command line into ``llava serve --controller`` and decides nothing. Deliberate differences: the device
+is detected; without ``--worker-address`` a worker reports its own port; it serves OpenAI's API as well as the worker's
+protocol.
 
 Source: haotian-liu/LLaVA@c121f04 llava/serve/model_worker.py.
 """
@@ -13,15 +13,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from llava.serve.original import name_model, serve, tell_unused
+from llava.serve.original_commands import name_model, serve, warn_unused
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The original's flags; their defaults too, but for the device, the address and the model."""
+    """The original's flags with its defaults, except for the device, the address and the model."""
     parser = argparse.ArgumentParser(prog="python -m llava.serve.model_worker")
     parser.add_argument("--host", default="localhost")
     parser.add_argument("--port", type=int, default=21002)
-    parser.add_argument("--worker-address", help="what the controller tells clients (default: its host and port)")
+    parser.add_argument(
+        "--worker-address", help="the URL that the controller gives to clients (default: its host and port)"
+    )
     parser.add_argument("--controller-address", default="http://localhost:21001")
     parser.add_argument("--model-path", help="a folder, a hub id or a short name (default: the embedded model)")
     parser.add_argument("--model-base")
@@ -40,13 +42,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 _UNUSED = {
     "multi_modal": "every model that is served sees images",
-    "stream_interval": "every piece of an answer is sent as it is made",
-    "use_flash_attn": "the engine has its own attention",
+    "stream_interval": "every piece of an answer is sent as soon as it is generated",
+    "use_flash_attn": "the engine has its own attention kernels",
 }
 
 
 def write_words(args: argparse.Namespace) -> list[str]:
-    """The same for ``llava serve``."""
+    """The equivalent arguments of ``llava serve``."""
     words = ["--no-web", "--host", args.host, "--port", str(args.port)]
     words += ["--max-running", str(args.limit_model_concurrency)]
     given = {
@@ -62,9 +64,9 @@ def write_words(args: argparse.Namespace) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serves until it is told to end; returns the exit code."""
+    """Serves until SIGTERM or Ctrl-C; returns the exit code."""
     args = build_parser().parse_args(argv)
-    tell_unused(args, _UNUSED)
+    warn_unused(args, _UNUSED)
     return serve(write_words(args))
 
 

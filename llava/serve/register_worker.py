@@ -1,4 +1,4 @@
-"""FRONT DOOR: ``python -m llava.serve.register_worker``, which makes a worker known to a controller by hand.
+"""FRONT DOOR: ``python -m llava.serve.register_worker``, which registers a worker with a controller by hand.
 
 It translates the command line into one request and decides nothing.
 
@@ -21,12 +21,12 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m llava.serve.register_worker")
     parser.add_argument("--controller-address", required=True)
     parser.add_argument("--worker-name", required=True, help="the worker's URL")
-    parser.add_argument("--check-heart-beat", action="store_true", help="forget it when it is silent")
+    parser.add_argument("--check-heart-beat", action="store_true", help="remove it when it sends no heartbeats")
     return parser
 
 
 async def register(controller_address: str, worker_name: str, check_heart_beat: bool) -> None:
-    """The controller asks the worker what it has. Raises LlavaError if either cannot be reached."""
+    """Registers a worker; the controller asks it for its models. Raises LlavaError if either cannot be reached."""
     content = {"worker_name": read_address(worker_name), "check_heart_beat": check_heart_beat, "worker_status": None}
     async with make_client() as client:
         await post_json(client, f"{read_address(controller_address)}/register_worker", content)

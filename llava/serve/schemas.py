@@ -1,6 +1,6 @@
-"""OpenAI's shapes: what clients send, checked, and what they get back. Fields that nobody here knows are ignored.
+"""OpenAI's request and response formats. Requests are validated; unknown fields are ignored.
 
-A field that would change the answer and cannot be honoured is refused, never passed over.
+A known field that would change the answer but is not supported is an error, never ignored (``unsupported_fields``).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, model_v
 
 from llava.backends.protocol import ChatMessage, Delta, TokenLogprob, Usage
 from llava.sampling import MAX_LOGPROBS, Sampling
+from llava.serve.api_errors import ApiError, limit_exceeded
 from llava.serve.limits import Limits
 from llava.serve.messages import Message, as_message
-from llava.serve.refusals import Refusal, over
-from llava.serve.refused_fields import refuse_unsupported
+from llava.serve.unsupported_fields import check_supported_fields
 from llava.text import find_flaw
 
-# Temperatures below this would only make infinities of scores.
+# Lower temperatures are greedy: dividing logits by them would overflow.
 _GREEDY_BELOW = 1e-4
 
 
@@ -34,15 +34,19 @@ _Tokens = Annotated[_Whole, Field(ge=1, lt=2**31)]
 
 
 def _as_stops(value: Any) -> Any:
-    """The original's front end sends one text, others a list, and where there is none, null or nothing."""
+    """The stop texts as a list. The original's front end sends one string, or null for none; others send a list."""
     return [value] if isinstance(value, str) and value else value or []
 
 
 class StreamOptions(BaseModel):
+    """OpenAI's ``stream_options``."""
+
     include_usage: Annotated[bool | None, Field(strict=True)] = None
 
 
 class JSONSchema(BaseModel):
+    """OpenAI's ``response_format.json_schema``."""
+
     name: Annotated[str, Field(min_length=1, max_length=64)] = "answer"
     content: Annotated[dict[str, Any], Field(alias="schema")]
     description: str | None = None
@@ -50,7 +54,7 @@ class JSONSchema(BaseModel):
 
 
 class ResponseFormat(BaseModel):
-    """As OpenAI writes it, or as llama.cpp does, with the schema beside either type."""
+    """OpenAI's ``response_format``, or llama.cpp's, which has the schema next to the type."""
 
     type: str
     json_schema: JSONSchema | None = None
@@ -65,14 +69,14 @@ class ResponseFormat(BaseModel):
 
 
 class SamplingBody(BaseModel, strict=True):
-    """What every kind of request says about sampling. A number in quotes is none, and neither is true."""
+    """The fields that all kinds of request share. Strict: a quoted number or a boolean is not a number."""
 
     model: str | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[_Whole, Field(ge=-1)] | None = None  # -1 and 0 are off, as elsewhere
+    top_k: Annotated[_Whole, Field(ge=-1)] | None = None  # -1 and 0 turn it off, as in vLLM and SGLang
     min_p: Annotated[float, Field(ge=0, le=1)] | None = None
     repetition_penalty: Annotated[float, Field(gt=0, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
@@ -88,18 +92,20 @@ class SamplingBody(BaseModel, strict=True):
     ) = None
     n: Annotated[_Whole, Field(ge=1)] | None = None
     max_tokens: _Tokens | None = None
-    # By vLLM's names, and the last by Transformers'.
+    # vLLM's names; the last one is Transformers'.
     min_tokens: Annotated[_Whole, Field(ge=0, lt=2**31)] | None = None
     bad_words: Annotated[list[str], Field(fail_fast=True)] | None = None
     no_repeat_ngram_size: Annotated[_Whole, Field(ge=0, lt=2**31)] | None = None
 
     @property
     def wants_usage(self) -> bool:
-        """Whether a stream has to end with its usage."""
+        """Whether the stream ends with its usage."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
 class ChatBody(SamplingBody):
+    """The body of /v1/chat/completions."""
+
     messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
     max_completion_tokens: _Tokens | None = None
     logprobs: bool | None = None
@@ -108,6 +114,8 @@ class ChatBody(SamplingBody):
 
 
 class TextFormat(BaseModel):
+    """The field ``text`` of /v1/responses."""
+
     format: ResponseFormat | None = None
 
 
@@ -116,6 +124,8 @@ def _as_messages(value: Any) -> Any:
 
 
 class ResponsesBody(SamplingBody):
+    """The body of /v1/responses."""
+
     input: Annotated[
         list[Annotated[Message, BeforeValidator(as_message)]],
         Field(min_length=1, fail_fast=True),
@@ -127,6 +137,8 @@ class ResponsesBody(SamplingBody):
 
 
 class CompletionBody(SamplingBody):
+    """The body of /v1/completions."""
+
     prompt: Annotated[
         list[str],
         Field(min_length=1, fail_fast=True),
@@ -149,7 +161,7 @@ class WorkerBody(BaseModel):
     prompt: str
     images: Annotated[list[str], Field(fail_fast=True)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] = 1.0
-    top_p: Annotated[float, Field(ge=0, le=1)] = 1.0  # 0, where the front end's slider begins, is the likeliest token
+    top_p: Annotated[float, Field(ge=0, le=1)] = 1.0  # 0, the start of the front end's slider, is greedy
     max_new_tokens: Annotated[_Whole, Field(lt=2**31)] = 256
     stop: Annotated[list[str], Field(fail_fast=True), BeforeValidator(_as_stops)] = []
 
@@ -158,24 +170,24 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 def check(kind: type[Body], raw: dict[str, Any]) -> Body:
-    """``raw`` as such a body. Raises Refusal (400), which names the field."""
-    refuse_unsupported(raw)
+    """``raw`` validated as a body of this kind. Raises ApiError (400), which names the field."""
+    check_supported_fields(raw)
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         param, value = _find(raw, first["loc"])
         code = "unsupported_content" if first["type"] == "union_tag_invalid" else "invalid_value"
-        raise Refusal(
+        raise ApiError(
             400, f"{param or 'The body'}: {_explain(first, value)}", param=param or None, code=code
         ) from error
 
 
-# Fields that are lists here once they are checked.
+# Fields that may be a string or a list.
 _MAY_BE_TEXT = ("content", "input", "prompt", "stop")
 
 
-# Pydantic's own words round large numbers.
+# Pydantic's own messages round large numbers.
 _BOUNDS = {
     "greater_than": ("greater than", "gt"),
     "greater_than_equal": ("greater than or equal to", "ge"),
@@ -184,25 +196,25 @@ _BOUNDS = {
 }
 
 
-# What other servers take these values for, and how it is said here.
-_AS_MANY = " Leave it out for as many as fit."
+# Values with a meaning on other servers, and how to ask for the same here.
+_AS_MANY = " Leave it out to allow as many tokens as fit."
 _REMEDIES: dict[tuple[Any, Any], str] = {
     ("max_tokens", -1): _AS_MANY,
     ("max_completion_tokens", -1): _AS_MANY,
     ("max_output_tokens", -1): _AS_MANY,
-    ("top_p", 0): ' For the likeliest tokens send "temperature": 0.',
+    ("top_p", 0): ' For greedy decoding send "temperature": 0.',
 }
 
 
 def _explain(error: Any, value: Any) -> str:
-    """What is wrong with ``value``, in a sentence."""
+    """A sentence on what is wrong with ``value``."""
     kind = error["type"]
     if kind == "missing":
         return "this field is missing."
     if kind in ("union_tag_invalid", "union_tag_not_found"):
         return "a part's type has to be text or image_url."
     if kind == "list_type":
-        return f"this has to be a {'text or a ' if error['loc'][-1] in _MAY_BE_TEXT else ''}list."
+        return f"this has to be a {'string or a ' if error['loc'][-1] in _MAY_BE_TEXT else ''}list."
     if kind == "too_short":
         return "this list is empty; it has to hold at least 1 item."
     if kind in ("model_type", "model_attributes_type", "dict_type"):
@@ -221,15 +233,15 @@ def _explain(error: Any, value: Any) -> str:
 
 def _show_value(value: Any) -> str:
     if isinstance(value, float) and value.is_integer() and 2**53 < abs(value) < 1e22:
-        value = int(value)  # all its digits
+        value = int(value)  # so that all its digits are shown
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else f"{text[:79]}…"
 
 
 def _find(raw: Any, place: Sequence[int | str]) -> tuple[str, Any]:
-    """The field's path as the client wrote it, and what stands there.
+    """The path of a field as the client wrote it, and its value.
 
-    The names of alternatives, which pydantic puts in between, are left out.
+    Pydantic's location also contains the names of union members; they are left out.
     """
     path = []
     for i, step in enumerate(place):
@@ -244,14 +256,14 @@ def _find(raw: Any, place: Sequence[int | str]) -> tuple[str, Any]:
 
 
 def read_sampling(body: SamplingBody | WorkerBody, limits: Limits, new_tokens: int | None = None) -> Sampling:
-    """How the answer's words are chosen; ``new_tokens``: where the request does not say.
+    """The request's sampling parameters. ``new_tokens``: the default for the length of the answer.
 
-    Raises Refusal for what exceeds a limit.
+    Raises ApiError for a value over a limit.
     """
     stop = tuple(body.stop or ())
     bad_words = () if isinstance(body, WorkerBody) else tuple(body.bad_words or ())
     for param, texts in (("stop", stop), ("bad_words", bad_words)):
-        _judge_texts(param, texts, limits)
+        _check_texts(param, texts, limits)
     temperature = 0.0 if body.top_p == 0 else body.temperature or 0.0
     if isinstance(body, WorkerBody):
         asked, rest = body.max_new_tokens, dict[str, Any]()
@@ -259,7 +271,7 @@ def read_sampling(body: SamplingBody | WorkerBody, limits: Limits, new_tokens: i
         names = ("max_completion_tokens", "max_output_tokens", "max_tokens")
         said = [value for name in names if (value := getattr(body, name, None)) is not None]
         asked = said[0] if said else new_tokens or limits.new_tokens
-        _judge_least(body.min_tokens, min(asked, limits.new_tokens))
+        _check_min_tokens(body.min_tokens, min(asked, limits.new_tokens))
         rest = {
             "top_k": body.top_k if body.top_k and body.top_k > 0 else None,
             "min_p": body.min_p or 0.0,
@@ -280,72 +292,74 @@ def read_sampling(body: SamplingBody | WorkerBody, limits: Limits, new_tokens: i
     )
 
 
-def _judge_least(least: int | None, most: int) -> None:
-    """Raises Refusal for an answer that would have to be longer than it may be."""
+def _check_min_tokens(least: int | None, most: int) -> None:
+    """Raises ApiError if the minimum length exceeds the maximum."""
     if least is not None and least > most:
-        why = f"min_tokens is {least:,}, but the answer may have at most {most:,} tokens. Ask for fewer."
-        raise Refusal(400, why, param="min_tokens", code="invalid_value")
+        why = f"min_tokens is {least:,}, but the answer may have at most {most:,} tokens. Lower min_tokens."
+        raise ApiError(400, why, param="min_tokens", code="invalid_value")
 
 
-def _judge_texts(param: str, texts: Sequence[str], limits: Limits) -> None:
-    """Raises Refusal for stop texts or bad words that are too many, too long or empty."""
+def _check_texts(param: str, texts: Sequence[str], limits: Limits) -> None:
+    """Raises ApiError for too many, too long or empty stop texts or bad words."""
     what = "stop text" if param == "stop" else "bad word"
     if len(texts) > limits.stop_texts:
         count = f"There are {len(texts):,} {what}s"
-        raise over("stop_texts", limits.stop_texts, count, "Leave some out.", param=param)
+        raise limit_exceeded("stop_texts", limits.stop_texts, count, "Leave some out.", param=param)
     longest = max(map(len, texts), default=0)
     if longest > limits.stop_characters:
         length = f"A {what} has {longest:,} characters"
-        raise over("stop_characters", limits.stop_characters, length, "Shorten it.", param=param)
+        raise limit_exceeded("stop_characters", limits.stop_characters, length, "Shorten it.", param=param)
     for text in texts:
         if (flaw := find_flaw(text)) is not None:
-            raise Refusal(400, f"The {what} {_show_value(text)} {flaw}.", param=param, code="invalid_value")
+            raise ApiError(400, f"The {what} {_show_value(text)} {flaw}.", param=param, code="invalid_value")
     if not all(texts):
         why = f"A {what} is empty; it would end every answer at once."
-        raise Refusal(400, why, param=param, code="invalid_value")
+        raise ApiError(400, why, param=param, code="invalid_value")
 
 
 def read_format(asked: ResponseFormat | None, param: str, *, can_constrain: bool) -> dict[str, Any] | None:
-    """The form that an answer has to have, as chat completions write it; None is any.
+    """The response format as in chat completions; None is plain text.
 
-    ``param``: what the request calls it. Raises Refusal where there is no such form, or the engine cannot hold to it.
+    ``param``: the request's field for it. Raises ApiError for an unknown format, and if the engine cannot constrain its
+    answers.
     """
     if asked is None or asked.type == "text":
         return None
     shown = f"{param} is '{asked.type[:80]}'"
     if asked.type not in ("json_object", "json_schema"):
-        raise Refusal(
+        raise ApiError(
             400, f"{shown}; it has to be text, json_object or json_schema.", param=param, code="invalid_value"
         )
     if not can_constrain:
-        raise Refusal(
+        raise ApiError(
             400,
-            f"{shown}, but answers of this engine cannot be constrained. Leave it out and ask for JSON in the message.",
+            f"{shown}, but this engine cannot constrain its answers. Leave it out and ask for JSON in the message.",
             param=param,
             code="unsupported_parameter",
         )
     if asked.type == "json_object":
         return {"type": "json_object"}
     if asked.json_schema is None:
-        raise Refusal(400, f"{shown}, but there is no schema.", param=param, code="invalid_value")
+        raise ApiError(400, f"{shown}, but there is no schema.", param=param, code="invalid_value")
     return asked.model_dump(by_alias=True, exclude_none=True)
 
 
-def as_system(text: str | None) -> tuple[ChatMessage, ...]:
-    """A system message of that text; none for none."""
+def system_message(text: str | None) -> tuple[ChatMessage, ...]:
+    """A system message with that text; empty if there is none."""
     return (ChatMessage("system", (text,)),) if text else ()
 
 
 def read_choices(body: SamplingBody, limits: Limits) -> int:
+    """The number of answers, ``n``. Raises ApiError over the limit ``choices``."""
     num_choices = body.n or 1
     if num_choices > limits.choices:
-        raise over("choices", limits.choices, f"n is {num_choices:,}", "Ask for fewer.", param="n")
+        raise limit_exceeded("choices", limits.choices, f"n is {num_choices:,}", "Ask for fewer.", param="n")
     return num_choices
 
 
 @dataclass(frozen=True)
-class Head:
-    """What every answer and every chunk begins with."""
+class ResponseEnvelope:
+    """The fields that a response and all of its chunks share."""
 
     id: str
     created: int
@@ -353,9 +367,11 @@ class Head:
     fingerprint: str
 
     def chat(self, choices: list[dict[str, Any]], *, chunk: bool, **more: Any) -> dict[str, Any]:
+        """A chat completion, or a chunk of one."""
         return self._make("chat.completion.chunk" if chunk else "chat.completion", choices, more)
 
     def completion(self, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        """A text completion, or a chunk of one."""
         return self._make("text_completion", choices, more)
 
     def _make(self, kind: str, choices: list[dict[str, Any]], more: dict[str, Any]) -> dict[str, Any]:
@@ -371,8 +387,8 @@ class Head:
 
 
 @dataclass
-class Collected:
-    """One choice, put together from its deltas."""
+class Choice:
+    """One choice, accumulated from its deltas."""
 
     index: int
     text: str = ""
@@ -381,16 +397,16 @@ class Collected:
     stop_reason: str | None = None
 
 
-def write_end(end: Delta | Collected | None) -> dict[str, str | None]:
-    """Why an answer ended: OpenAI's word for it, and as vLLM has it what exactly ended it."""
+def write_end(end: Delta | Choice | None) -> dict[str, str | None]:
+    """Why an answer ended: OpenAI's ``finish_reason``, and vLLM's ``stop_reason``, which is more specific."""
     if end is None:
         return {"finish_reason": None, "stop_reason": None}
     return {"finish_reason": end.finish_reason, "stop_reason": end.stop_reason}
 
 
-def collect(deltas: Iterable[Delta], num_choices: int) -> list[Collected]:
-    """The choices in their order."""
-    choices = [Collected(index) for index in range(num_choices)]
+def collect_choices(deltas: Iterable[Delta], num_choices: int) -> list[Choice]:
+    """The choices in order, accumulated from their deltas."""
+    choices = [Choice(index) for index in range(num_choices)]
     for delta in deltas:
         choice = choices[delta.index]
         choice.text += delta.text
@@ -401,6 +417,7 @@ def collect(deltas: Iterable[Delta], num_choices: int) -> list[Collected]:
 
 
 def write_usage(usage: Usage | None) -> dict[str, Any] | None:
+    """OpenAI's ``usage``."""
     if usage is None:
         return None
     return {
@@ -412,7 +429,7 @@ def write_usage(usage: Usage | None) -> dict[str, Any] | None:
 
 
 def write_chat_logprobs(logprobs: Sequence[TokenLogprob], num_top: int | None) -> dict[str, Any] | None:
-    """As chat answers have them; None if they were not asked for."""
+    """The log-probabilities in the format of chat completions; None if they were not requested."""
     if num_top is None:
         return None
 
@@ -426,7 +443,10 @@ def write_chat_logprobs(logprobs: Sequence[TokenLogprob], num_top: int | None) -
 def write_completion_logprobs(
     logprobs: Sequence[TokenLogprob], num_top: int | None, start: int = 0
 ) -> dict[str, Any] | None:
-    """As /v1/completions has them, the chosen token always among the best; ``start``: where the first one begins."""
+    """The log-probabilities in the format of /v1/completions. The sampled token is always in ``top_logprobs``.
+
+    ``start``: the text offset of the first token.
+    """
     if num_top is None:
         return None
     offsets = []
@@ -444,7 +464,7 @@ def write_completion_logprobs(
 
 
 def count_characters(one: TokenLogprob) -> int:
-    """Characters of the text that begin in the token."""
+    """How many characters begin in the token."""
     return sum(byte & 0xC0 != 0x80 for byte in _encode(one.token))
 
 
@@ -453,5 +473,5 @@ def _encode(token: str) -> bytes:
 
 
 def _show(token: str) -> str:
-    """The token as OpenAI shows it: bytes that are no whole character as ``\\xf0``."""
+    """The token as OpenAI writes it: bytes of an incomplete character as ``\\xf0``."""
     return _encode(token).decode("utf-8", "backslashreplace")

@@ -19,9 +19,9 @@ from llava.entry_point import quick_imports
 from llava.errors import LlavaError
 from llava.serve.app import Mount, create_app
 from llava.serve.connection import make_config
+from llava.serve.host_and_origin import is_loopback_address
 from llava.serve.limits import Settings
 from llava.serve.listener import listen
-from llava.serve.origins import is_loopback_address
 from llava.serve.service import Service
 from llava.text import write_line
 

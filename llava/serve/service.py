@@ -1,7 +1,7 @@
-"""Who is let in, and what becomes of them: the way from any door of the server to the engine and back.
+"""Admission and answering: every route's way to the engine and back.
 
-Every answer goes through ``Service.chat``: it is refused at once where too many wait, waits for its turn in the order
-of arrival, is counted, timed and logged, and its work ends when its reader stops reading.
+Every answer goes through ``Service.chat``. It is rejected at once if too many requests are waiting, queued in order of
+arrival, counted, timed and logged, and its work is cancelled when the caller closes the generator.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from dataclasses import replace
 
 from llava.backends.protocol import Backend, ChatRequest, Delta
 from llava.errors import EngineClosed, LlavaError
+from llava.serve.admission_queue import AdmissionQueue, Ticket
+from llava.serve.api_errors import LOG, ApiError, limit_exceeded, model_loading
+from llava.serve.conversation_log import ConversationLog
 from llava.serve.image_loader import ImageLoader
 from llava.serve.limits import Settings
-from llava.serve.log import ConversationLog
-from llava.serve.metrics import Metrics, Watch
-from llava.serve.queue import Queue, Ticket
-from llava.serve.refusals import LOG, Refusal, loading, over
+from llava.serve.metrics import AnswerMetrics, Metrics
 
-Make = Callable[[], Awaitable[ChatRequest]]
-# Who asks, where keys are kept apart: set by the gate for each request.
+MakeRequest = Callable[[], Awaitable[ChatRequest]]
+# The digest of the request's API key if keys are kept apart, else "". Set by the middleware.
 TENANT: ContextVar[str] = ContextVar("tenant", default="")
 
 
 class Service:
-    """One engine behind the server's doors.
+    """The engine as all routes share it.
 
-    ``backend`` is started by ``start`` in the background, so the server is up while a model loads; ``failure`` says
-    why it could not be.
+    ``start`` starts ``backend`` in the background, so the server is up while a model loads. If that fails, ``failure``
+    is the exception.
     """
 
     def __init__(self, backend: Backend, settings: Settings) -> None:
@@ -42,15 +42,15 @@ class Service:
         self.log = ConversationLog(settings.log) if settings.log is not None else None
         self.failure: BaseException | None = None
         self.is_draining = False
-        self.is_drained = asyncio.Event()  # nobody is answered any more, nor will be
+        self.is_drained = asyncio.Event()  # no request is running, and none will be admitted
         self.on_ready: Callable[[], None] = lambda: None
         self.on_failure: Callable[[], None] = lambda: None
         self._num_open = 0
-        self._queue = Queue(self.limits.running)
+        self._queue = AdmissionQueue(self.limits.running)
         self._starting: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Begins to make everything ready."""
+        """Starts the backend and the image decoders in the background."""
         self._starting = asyncio.create_task(self._start())
 
     async def _start(self) -> None:
@@ -65,7 +65,7 @@ class Service:
             self.on_ready()
 
     async def stop(self) -> None:
-        """Ends everything. Again is harmless."""
+        """Stops the backend and the image decoders. Idempotent."""
         if self._starting is not None and not self._starting.done():
             self._starting.cancel()
             await asyncio.gather(self._starting, return_exceptions=True)
@@ -73,7 +73,7 @@ class Service:
         self.images.close()
 
     async def started(self) -> None:
-        """Returns when the engine has started. Raises what it failed by."""
+        """Returns when the engine has started. Raises the exception that it failed with."""
         assert self._starting is not None
         await asyncio.shield(self._starting)
         if self.failure is not None:
@@ -81,19 +81,20 @@ class Service:
 
     @property
     def is_starting(self) -> bool:
+        """Whether the backend is still starting."""
         return self._starting is None or not self._starting.done()
 
     @property
     def num_open(self) -> int:
-        """Requests that are answered or wait."""
+        """The number of requests that are running or waiting."""
         return self._num_open
 
     async def is_ready(self) -> bool:
-        """Whether a question asked now would be answered."""
+        """Whether a request sent now would be answered."""
         return not self.is_draining and not self.is_starting and await self.backend.is_ready()
 
     async def drain(self) -> None:
-        """Lets nobody in any more and returns when nobody is left, or after ``drain_s``."""
+        """Stops admitting requests; returns when all running ones have ended, or after ``drain_s``."""
         self.is_draining = True
         end = time.monotonic() + self.limits.drain_s
         while self._num_open and time.monotonic() < end:
@@ -102,40 +103,43 @@ class Service:
 
     @asynccontextmanager
     async def _admit(self, ticket: Ticket) -> AsyncIterator[None]:
-        """A place among the running. Raises Refusal: 503 while starting or draining, 429 where too many wait."""
+        """Holds a slot among the running requests.
+
+        Raises ApiError: 503 while starting or draining, 429 if too many requests are waiting.
+        """
         if self.is_draining:
-            raise Refusal(503, "The server is being shut down. Ask another one.", code="draining")
+            raise ApiError(503, "The server is shutting down. Use another one.", code="draining")
         if self.is_starting:
-            raise loading()
+            raise model_loading()
         limits = self.limits
         if self._num_open >= limits.running + limits.waiting:
-            raise over(
-                "waiting", limits.waiting, f"{self._num_open:,} requests are open", "Ask again later.", status=429
+            raise limit_exceeded(
+                "waiting", limits.waiting, f"{self._num_open:,} requests are open", "Try again later.", status=429
             )
         self._num_open += 1
         self.metrics.open.inc()
         try:
             with self.metrics.queue.track_inprogress():
-                await self._queue.take(ticket)
+                await self._queue.acquire(ticket)
             try:
                 yield
             finally:
-                self._queue.give()
+                self._queue.release()
         finally:
             self._num_open -= 1
             self.metrics.open.dec()
 
     async def chat(
-        self, request: ChatRequest | Make, source: str = "api", ticket: Ticket | None = None
+        self, request: ChatRequest | MakeRequest, source: str = "api", ticket: Ticket | None = None
     ) -> AsyncGenerator[Delta, None]:
-        """The answer as it comes; to be closed (``contextlib.aclosing``) where it is not read to its end.
+        """The answer as it is generated. Close it (``contextlib.aclosing``) unless it is read to its end.
 
-        ``request``: may be a function that makes it, once it is its turn (that loads the images). ``source``: who
-        asks, for the log. ``ticket``: tells its place while it waits its turn.
+        ``request``: the request, or a function that makes it (and loads its images) once it is admitted. ``source``:
+        who asked, for the log. ``ticket``: reports the position in the queue.
 
-        Raises Refusal and what ``Backend.chat`` raises, before the first delta where it can.
+        Raises ApiError and what ``Backend.chat`` raises, before the first delta where possible.
         """
-        watch, tenant = Watch(self.metrics), TENANT.get()
+        answer_metrics, tenant = AnswerMetrics(self.metrics), TENANT.get()
         outcome = "cancelled"
         made: ChatRequest | None = None
         seen: list[Delta] = []
@@ -143,9 +147,9 @@ class Service:
             async with self._admit(ticket or Ticket()):
                 made = request if isinstance(request, ChatRequest) else await request()
                 made = replace(made, tenant=tenant)
-                async with aclosing(self._ask(made)) as deltas:
+                async with aclosing(self._stream(made)) as deltas:
                     async for delta in deltas:
-                        watch.see(delta)
+                        answer_metrics.observe(delta)
                         if self.log is not None:
                             seen.append(delta)
                         if delta.usage is not None:
@@ -156,13 +160,13 @@ class Service:
             outcome = "refused" if refused else "failed"
             raise
         finally:
-            watch.end(outcome)
+            answer_metrics.finish(outcome)
             if made is not None:
-                self.images.give_back(made)
+                self.images.release(made)
             if self.log is not None and made is not None:
                 self.log.write_answer(source, self.backend.model_id, made, seen, outcome)
 
-    async def _ask(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
+    async def _stream(self, request: ChatRequest) -> AsyncGenerator[Delta, None]:
         """The backend's iterator as a generator, which can be closed."""
         deltas = self.backend.chat(request)
         try:

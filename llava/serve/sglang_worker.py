@@ -11,7 +11,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from llava.serve.original import serve, tell_unused
+from llava.serve.original_commands import serve, warn_unused
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -19,7 +19,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m llava.serve.sglang_worker")
     parser.add_argument("--host", default="localhost")
     parser.add_argument("--port", type=int, default=21002)
-    parser.add_argument("--worker-address", help="what the controller tells clients (default: its host and port)")
+    parser.add_argument(
+        "--worker-address", help="the URL that the controller gives to clients (default: its host and port)"
+    )
     parser.add_argument("--controller-address", default="http://localhost:21001")
     parser.add_argument("--model-name", help="what clients call the model (default: the last part of its path)")
     parser.add_argument("--sgl-endpoint", required=True, help="the SGLang server, such as http://127.0.0.1:30000")
@@ -29,11 +31,11 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-_UNUSED = {"stream_interval": "every piece of an answer is sent as it comes"}
+_UNUSED = {"stream_interval": "every piece of an answer is sent as soon as it is generated"}
 
 
 def write_words(args: argparse.Namespace) -> list[str]:
-    """The same for ``llava serve``."""
+    """The equivalent arguments of ``llava serve``."""
     words = ["--no-web", "--host", args.host, "--port", str(args.port)]
     words += ["--max-running", str(args.limit_model_concurrency), "--engine", "sglang"]
     given = {
@@ -46,9 +48,9 @@ def write_words(args: argparse.Namespace) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serves until it is told to end; returns the exit code."""
+    """Serves until SIGTERM or Ctrl-C; returns the exit code."""
     args = build_parser().parse_args(argv)
-    tell_unused(args, _UNUSED)
+    warn_unused(args, _UNUSED)
     return serve(write_words(args))
 
 

@@ -37,8 +37,8 @@ def start(arguments: argparse.Namespace, loading: Mapping[str, Any]) -> int:
     """
     need_serve_extra()
     _check_texts(arguments)
-    from llava.serve.origins import read_host_name, read_origin
-    from llava.serve.paths import read_root_path
+    from llava.serve.host_and_origin import read_host_name, read_origin
+    from llava.serve.request_path import read_root_path
     from llava.serve.server_process import serve
 
     settings = Settings(
@@ -56,7 +56,7 @@ def start(arguments: argparse.Namespace, loading: Mapping[str, Any]) -> int:
     )
     mount = _find_web(arguments.web)
     if arguments.controller is not None:
-        from llava.serve.registration import register_with
+        from llava.serve.worker_registration import register_with
 
         mount = register_with(arguments.controller, mount)
     make_backend = partial(choose_backend, arguments, settings, loading)

@@ -1,4 +1,4 @@
-"""FRONT DOOR: ``python -m llava.serve.test_message``, the original's question to a worker, to see whether it answers.
+"""FRONT DOOR: ``python -m llava.serve.test_message``, the original's command that sends a worker a test question.
 
 It translates the command line into one request and decides nothing.
 
@@ -25,10 +25,10 @@ from llava.text import find_flaw, for_stream
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The original's flags; ``--model-name`` is by default the controller's first model."""
+    """The original's flags; ``--model-name`` defaults to the controller's first model."""
     parser = argparse.ArgumentParser(prog="python -m llava.serve.test_message")
     parser.add_argument("--controller-address", default="http://localhost:21001")
-    parser.add_argument("--worker-address", help="a worker that is asked without a controller")
+    parser.add_argument("--worker-address", help="a worker to ask directly, without a controller")
     parser.add_argument("--model-name")
     parser.add_argument("--max-new-tokens", type=int, default=32)
     parser.add_argument("--message", default="Tell me a story with more than 1000 words.")
@@ -36,7 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 async def send_message(args: argparse.Namespace) -> None:
-    """Prints the model, the prompt and the answer as it comes. Raises LlavaError."""
+    """Prints the model, the prompt and the streamed answer. Raises LlavaError."""
     if (flaw := find_flaw(args.message)) is not None:
         raise UsageError(f"The message {flaw}.")
     conversation = default_conversation.copy()
@@ -70,12 +70,12 @@ def _read_name(status: Any, address: str) -> str:
     """The first model of a worker's status."""
     names = status.get("model_names") if isinstance(status, dict) else None
     if not isinstance(names, list) or not names:
-        raise EngineFailed(f"The worker at {address} has no model yet, or is no worker of LLaVA. Ask again later.")
+        raise EngineFailed(f"The worker at {address} has no model yet, or is not a LLaVA worker. Try again later.")
     return str(names[0])
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Asks once; returns the exit code."""
+    """Sends the question; returns the exit code."""
     args = build_parser().parse_args(argv)
 
     def work() -> int:

@@ -1,4 +1,4 @@
-"""Which way an answer takes, and that both ways say the same."""
+"""The answerer: engine or ``generate``, with equal answers."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_generate_takes_a_seed_and_refuses_what_it_does_not_know(loaded: Any) ->
     assert drawn[0] == drawn[2] != drawn[1]
     assert torch.equal(torch.get_rng_state(), state)
     assert say(temperature=2.0, seed=1, min_p=1.0) == say()
-    with pytest.raises(UsageError, match="Presence and frequency penalties cannot be had here"):
+    with pytest.raises(UsageError, match="Presence and frequency penalties are not supported here"):
         say(presence_penalty=1.0)
 
 

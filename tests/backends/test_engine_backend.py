@@ -1,4 +1,4 @@
-"""Our engine behind the protocol: what it says is what ``ask`` says, and nothing is left when nobody listens."""
+"""Our engine as a backend: the same answers as ``ask``, and cancellation when nobody reads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an engine of others says, byte by byte: events in any pieces, and bodies that are none."""
+"""An external engine's event streams and error bodies, in chunks of any size."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llava.backends.events import Reading, read_events, read_refusal, read_some
+from llava.backends.events import StreamReader, read_error, read_error_body, read_events
 from llava.errors import EngineClosed, EngineFailed, EngineFull, LlavaError
 
 BODY = ': hello\n\nevent: x\r\ndata: {"n": 1}\r\n\r\ndata:{"n": "é"}\n\ndata: [DONE]\n\ndata: {"n": 3}\n\n'.encode()
@@ -37,8 +37,8 @@ def test_events_are_the_same_in_whatever_pieces_they_come_and_end_with_done(size
     [
         ([], EngineClosed, "closed the connection before the answer ended"),
         ([b'data: {"n": 1}\n\n', b'data: {"n": '], EngineClosed, "closed the connection before the answer ended"),
-        ([b"data: {nonsense\n\n"], EngineFailed, "no JSON"),
-        ([b"data: [1]\n\n"], EngineFailed, "no JSON object"),
+        ([b"data: {nonsense\n\n"], EngineFailed, "not JSON"),
+        ([b"data: [1]\n\n"], EngineFailed, "not a JSON object"),
         ([b"data: " + b"x" * 2**20] * 5, EngineFailed, r"more than 4,194,304 bytes"),
     ],
 )
@@ -50,21 +50,21 @@ def test_a_body_that_is_no_answer_is_an_error(chunks: list[bytes], kind: type[Ll
 @pytest.mark.parametrize(
     ("choice", "says"),
     [
-        (5, "cannot be read"),
-        ({"index": "x"}, "cannot be read"),
-        ({"delta": 5}, "cannot be read"),
-        ({"delta": {"content": "a"}, "logprobs": {"content": [{}]}}, "cannot be read"),
+        (5, "cannot be parsed"),
+        ({"index": "x"}, "cannot be parsed"),
+        ({"delta": 5}, "cannot be parsed"),
+        ({"delta": {"content": "a"}, "logprobs": {"content": [{}]}}, "cannot be parsed"),
         ({"index": 1, "delta": {"content": "a"}}, "choice 1, which does not exist"),
         ({"index": -1, "delta": {"content": "a"}}, "choice -1, which does not exist"),
     ],
 )
 def test_a_choice_that_cannot_be_is_an_error(choice: Any, says: str) -> None:
     with pytest.raises(EngineFailed, match=says):
-        Reading(num_choices=1).read({"choices": [choice]})
+        StreamReader(num_choices=1).read({"choices": [choice]})
 
 
 def test_nothing_comes_after_the_end_of_a_choice() -> None:
-    reading = Reading(num_choices=2)
+    reading = StreamReader(num_choices=2)
     assert reading.read({"choices": [{"delta": {"content": "a"}, "finish_reason": "stop"}]}) == []
     with pytest.raises(EngineClosed, match="closed the connection before the answer ended"):
         reading.finish()
@@ -83,20 +83,20 @@ def test_nothing_comes_after_the_end_of_a_choice() -> None:
             EngineFailed,
             "The engine answered with status 400: at … of …",
         ),
-        (500, b"<html>Oh</html>", EngineFailed, "The engine answered with status 500 and said no more."),
+        (500, b"<html>Oh</html>", EngineFailed, "The engine answered with status 500 and no message."),
         (502, b"\xff", EngineFailed, "The engine answered with status 502: \ufffd"),
-        (429, b"", EngineFull, "The engine is too busy. Ask again in 7 s."),
-        (503, b"loading", EngineClosed, "The engine is too busy: loading Ask again in 7 s."),
-        (403, b"your key", EngineFailed, "The engine refuses our key: set it in LLAVA_ENGINE_KEY."),
+        (429, b"", EngineFull, "The engine is too busy. Try again in 7 s."),
+        (503, b"loading", EngineClosed, "The engine is too busy: loading Try again in 7 s."),
+        (403, b"your key", EngineFailed, "The engine rejected the API key: set the right one in LLAVA_ENGINE_KEY."),
     ],
 )
 def test_a_refusal_becomes_a_sentence(status: int, body: bytes, kind: type[Exception], words: str) -> None:
-    error = read_refusal(status, body, {"retry-after": "7"})
+    error = read_error(status, body, {"retry-after": "7"})
     assert (type(error), str(error)) == (kind, words)
     assert getattr(error, "status", status) == status
 
 
 def test_of_a_long_refusal_only_the_beginning_is_read() -> None:
-    began = asyncio.run(read_some(send([b"x" * 50_000] * 100)))
+    began = asyncio.run(read_error_body(send([b"x" * 50_000] * 100)))
     assert len(began) == 100_000
-    assert len(str(read_refusal(400, began, {}))) < 400
+    assert len(str(read_error(400, began, {}))) < 400

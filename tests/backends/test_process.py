@@ -1,4 +1,4 @@
-"""An engine's process: started, found healthy, started again when it dies, given up, and never left behind."""
+"""An engine's process: start, health checks, restarts, giving up, no orphans."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 200.0
 QUICK = Supervision(
     start_s=PATIENCE_S,
-    look_s=0.25,
-    sick_s=PATIENCE_S,
-    broken_s=0.5,
-    first_wait_s=0.05,
-    longest_wait_s=0.2,
-    most_deaths=3,
+    check_s=0.25,
+    unresponsive_s=PATIENCE_S,
+    unhealthy_s=0.5,
+    first_backoff_s=0.05,
+    max_backoff_s=0.2,
+    max_deaths=3,
     grace_s=0.5,
 )
 # Looks wait longer for their answers, and an engine that is sick stays so.
-PATIENT = replace(QUICK, look_s=1.0, broken_s=PATIENCE_S)
+PATIENT = replace(QUICK, check_s=1.0, unhealthy_s=PATIENCE_S)
 
 
 def launch(*flags: str, name: str = "Fake") -> Launch:
@@ -97,7 +97,7 @@ def test_it_starts_is_found_healthy_and_ends_with_all_that_it_started() -> None:
         process.check_alive()
         family_ = family(process.pid)
         assert len(family_) == 3  # watchdog, engine, child
-        assert "fake engine starts" in process.last_words()
+        assert "fake engine starts" in process.last_output()
         await process.stop()
         assert living(family_) == []
         with pytest.raises(EngineClosed, match="Fake is not running"):
@@ -111,7 +111,7 @@ def test_it_starts_is_found_healthy_and_ends_with_all_that_it_started() -> None:
 def test_one_that_does_not_come_up_is_told_by_its_last_words() -> None:
     async def task() -> None:
         process = EngineProcess(launch("--fail", "no memory left"), QUICK)
-        with pytest.raises(LlavaError, match=r"Fake ended with code 3 before it was ready(?s:.*)no memory left"):
+        with pytest.raises(LlavaError, match=r"Fake exited with code 3 before it was ready(?s:.*)no memory left"):
             await process.start()
         assert process.state == "stopped"
         assert process.pid is None
@@ -136,7 +136,7 @@ def test_one_that_takes_too_long_is_ended() -> None:
 def test_a_command_that_is_not_there_is_told() -> None:
     async def task() -> None:
         process = EngineProcess(Launch("Ghost", lambda port: ["/no/such/program"]), QUICK)
-        with pytest.raises(LlavaError, match=r"Ghost ended with code 1(?s:.*)/no/such/program"):
+        with pytest.raises(LlavaError, match=r"Ghost exited with code 1(?s:.*)/no/such/program"):
             await process.start()
 
     run(task)
@@ -160,7 +160,7 @@ def test_one_that_is_killed_is_started_again_on_another_port_and_its_child_is_go
     async def task() -> None:
         async with running("--child") as process:
             deaths: list[int] = []
-            process.when_dead(lambda: deaths.append(1))
+            process.on_death(lambda: deaths.append(1))
             port, family_ = process.port, family(process.pid)
             engine_of(family_).kill()
             await until(lambda: process.state != "ready")
@@ -224,9 +224,9 @@ def test_one_that_keeps_dying_is_given_up(tmp_path: Path) -> None:
             engine_of(family(process.pid)).kill()
             await until(lambda: process.state == "given up")
             assert process.num_starts == 3  # the first, and two that failed: three deaths
-            with pytest.raises(EngineClosed, match="died 3 times within 600 s and was given up"):
+            with pytest.raises(EngineClosed, match="died 3 times within 600 s and is not restarted"):
                 process.check_alive()
-            assert "not again" in process.last_words()
+            assert "not again" in process.last_output()
 
     run(task)
 

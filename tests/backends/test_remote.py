@@ -1,4 +1,4 @@
-"""A client of any OpenAI-compatible server: what it sends, what it makes of answers, and of everything but answers."""
+"""The OpenAI client backend: requests, answers, and every kind of fault."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageChops
 
 from llava.backends.protocol import ChatMessage, ChatRequest, Delta, SentImage
-from llava.backends.remote import Remote, Timeouts, guard_markup, write_messages
+from llava.backends.remote import Remote, Timeouts, escape_markup, write_messages
 from llava.errors import EngineClosed, EngineFailed, EngineFull, LlavaError, UsageError
 from llava.image.source import load_image
 from llava.sampling import Sampling
@@ -22,7 +22,7 @@ from tests.backends.fake_engine import FakeEngine
 from tests.backends.test_process import until
 
 # Many times what anything takes here, so that it is waited for on a machine that is busy with other things, too.
-PATIENT = Timeouts(connect_s=200, silent_s=200, look_s=200)
+PATIENT = Timeouts(connect_s=200, read_s=200, check_s=200)
 
 
 def ask(text: str, **sampling: Any) -> ChatRequest:
@@ -151,17 +151,17 @@ def test_images_go_as_png_in_their_places_with_their_detail() -> None:
     ["<image>", "see <image> here", "</s>", "<s>", "<|im_end|>", "<|image_pad|>", "[INST]", "[/INST]", "<im_start>"],
 )
 def test_markup_that_a_person_typed_is_parted(typed: str) -> None:
-    guarded = guard_markup(typed)
+    guarded = escape_markup(typed)
     assert typed not in guarded
     assert guarded.replace("\ufdd0", "") == typed
-    assert guard_markup(guarded) == guarded
+    assert escape_markup(guarded) == guarded
     (message,) = write_messages([ChatMessage("user", (typed,))])
     assert message["content"] == guarded
 
 
 @pytest.mark.parametrize("typed", ["a < b > c", "<b>bold</b>", "x[1]", "List<String>", "if (a<s) return;"])
 def test_other_text_stays_as_it_is(typed: str) -> None:
-    assert guard_markup(typed) == typed
+    assert escape_markup(typed) == typed
 
 
 def test_several_choices_are_told_apart() -> None:
@@ -195,13 +195,13 @@ def test_log_probabilities_are_read() -> None:
 FAULTS: dict[str, tuple[type[LlavaError], str]] = {
     "status 400 the image is odd": (EngineFailed, "status 400: the image is odd"),
     "status 500 it broke": (EngineFailed, "status 500: it broke"),
-    "status 429 full": (EngineFull, "too busy: full Ask again in 7 s."),
+    "status 429 full": (EngineFull, "too busy: full Try again in 7 s."),
     "status 503 loading": (EngineClosed, "too busy: loading"),
     "status 401 no": (EngineFailed, "LLAVA_ENGINE_KEY"),
     "event too long": (EngineFailed, "status 400: too long"),
     "break": (EngineClosed, "closed the connection before the answer ended"),
     "unfinished": (EngineClosed, "closed the connection before the answer ended"),
-    "nonsense": (EngineFailed, "no JSON"),
+    "nonsense": (EngineFailed, "not JSON"),
     "stranger": (EngineFailed, "choice 99"),
     "wait": (EngineFailed, "sent nothing for 0.5 s"),
 }
@@ -217,10 +217,10 @@ def test_each_fault_has_an_error_of_its_own_and_the_next_request_is_answered(ord
         assert words in str(caught.value)
         counts = dict(client.count())
         assert (counts["requests_running"], counts["failed_requests_total"]) == (0, 1)
-        client._client.timeout = PATIENT.silent_s  # type: ignore[assignment]
+        client._client.timeout = PATIENT.read_s  # type: ignore[assignment]
         return text_of(await read(client, ask("say fine")))
 
-    assert run(task, timeouts=replace(PATIENT, silent_s=0.5) if order == "wait" else PATIENT) == "fine "
+    assert run(task, timeouts=replace(PATIENT, read_s=0.5) if order == "wait" else PATIENT) == "fine "
 
 
 def test_the_status_of_a_refusal_is_kept() -> None:
@@ -330,5 +330,5 @@ def test_something_else_there_is_no_engine() -> None:
 
 @pytest.mark.parametrize("url", ["ftp://x/v1", "http://", "http://x/v1?key=1", ""])
 def test_what_is_no_url_is_refused(url: str) -> None:
-    with pytest.raises(UsageError, match="no engine's URL"):
+    with pytest.raises(UsageError, match="not the URL of an engine"):
         Remote(url)

@@ -1,4 +1,4 @@
-"""A client's messages become turns of the template: what is where, and what is refused."""
+"""A client's messages as turns of a conversation template, and which are rejected."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ from tests.engines.small_checkpoints import write_checkpoint
 
 # The smallest grid is a tie for the first; the second is wider than any; the others take every canvas there is.
 SIZES = [(50, 40), (1000, 334), (336, 336), (300, 1200), (640, 480), (97, 301)]
-CARE = Supervision(start_s=900, look_s=5, sick_s=60, first_wait_s=0.5, grace_s=20)
+CARE = Supervision(start_s=900, check_s=5, unresponsive_s=60, first_backoff_s=0.5, grace_s=20)
 # The engines' own settings for a machine without an accelerator.
 ENVIRONMENT = {"SGLANG_USE_CPU_ENGINE": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}
 ARGUMENTS = {

@@ -118,7 +118,7 @@ def ask(url: str, text: str, api_key: str = KEY) -> str:
     """One answer through our own client of such servers."""
 
     async def task() -> str:
-        client = Remote(url, model="fake", api_key=api_key, timeouts=Timeouts(silent_s=20))
+        client = Remote(url, model="fake", api_key=api_key, timeouts=Timeouts(read_s=20))
         try:
             request = ChatRequest((ChatMessage("user", (text,)),))
             return "".join([delta.text async for delta in client.chat(request)])
@@ -168,7 +168,7 @@ def test_a_request_that_kills_a_worker_meets_one_of_them_only(python: str, tmp_p
 def test_nobody_is_let_in_without_the_key(python: str, tmp_path: Path) -> None:
     with fakes(1, tmp_path) as workers, router(python, workers, tmp_path / "smg.log") as url:
         assert ask(url, "say welcome") == "welcome "
-        with pytest.raises(LlavaError, match="refuses our key"):
+        with pytest.raises(LlavaError, match="rejected the API key"):
             ask(url, "say welcome", api_key="another-key")
         assert begun(workers) == [1]
 
@@ -177,7 +177,7 @@ def test_who_leaves_is_noticed_by_the_worker(python: str, tmp_path: Path) -> Non
     with fakes(1, tmp_path) as workers, router(python, workers, tmp_path / "smg.log") as url:
 
         async def leave() -> None:
-            client = Remote(url, model="fake", api_key=KEY, timeouts=Timeouts(silent_s=30))
+            client = Remote(url, model="fake", api_key=KEY, timeouts=Timeouts(read_s=30))
             deltas = client.chat(ChatRequest((ChatMessage("user", ("wait",)),)))
             assert (await anext(deltas)).text == "one "
             await deltas.aclose()  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""What front ends and agents send is read as they mean it: histories, fields that ask for nothing, images, numbers."""
+"""Dialects of front ends and agents: tool-call histories, no-op fields, image forms, numbers."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from llava.backends.remote import Remote
 from llava.backends.turns import write_conversation
 from llava.conversation import conv_templates
 from llava.errors import EngineFailed
+from llava.serve.api_errors import ApiError, limit_exceeded, to_api_error
 from llava.serve.app import create_app
 from llava.serve.limits import Settings
-from llava.serve.openai import list_models
-from llava.serve.refusals import Refusal, over, translate
+from llava.serve.openai_routes import list_models
 from llava.serve.schemas import ChatBody, ResponsesBody, check, read_format
 from llava.serve.service import Service
 from tests.serve.conftest import LIMITS
@@ -232,16 +232,20 @@ def test_the_items_of_an_agent_are_read(running: Running, puppet: Puppet) -> Non
 @pytest.mark.parametrize(
     ("path", "asked", "says"),
     [
-        (RESPONSES, {"input": [{"type": "item_reference", "id": "x"}]}, r"input\.0: nothing is kept here"),
+        (RESPONSES, {"input": [{"type": "item_reference", "id": "x"}]}, r"input\.0: this server stores nothing"),
         (RESPONSES, {"input": [{"type": "computer_call"}]}, r"input\.0: the type is 'computer_call'; it has to be"),
-        (RESPONSES, {"input": "Hi", "top_logprobs": 2}, "tells no log-probabilities"),
+        (RESPONSES, {"input": "Hi", "top_logprobs": 2}, "returns no log-probabilities"),
         (RESPONSES, {"input": "Hi", "background": True}, "background is not supported"),
-        (CHAT, {"messages": [{"role": "user", "content": None}]}, r"messages\.0\.content: this has to be a text or a"),
-        (CHAT, {"messages": [{"role": "assistant", "audio": {"id": "1"}}, HI]}, "earlier audio cannot be referred to"),
+        (
+            CHAT,
+            {"messages": [{"role": "user", "content": None}]},
+            r"messages\.0\.content: this has to be a string or a",
+        ),
+        (CHAT, {"messages": [{"role": "assistant", "audio": {"id": "1"}}, HI]}, "earlier audio cannot be referenced"),
         (
             CHAT,
             {"messages": [{"role": "user", "content": [{"type": "input_image", "file_id": "file-1"}]}]},
-            "no files are kept here",
+            "this server stores no files",
         ),
     ],
 )
@@ -362,7 +366,7 @@ def test_a_schema_beside_the_type_is_one() -> None:
     assert response.text is not None
     form = read_format(response.text.format, "text.format", can_constrain=True)
     assert form == {"type": "json_schema", "json_schema": {"name": "n", "schema": schema, "strict": True}}
-    with pytest.raises(Refusal, match="this has to be an object"):
+    with pytest.raises(ApiError, match="this has to be an object"):
         check(ChatBody, {"messages": [HI], "response_format": {"type": "json_object", "schema": True}})
 
 
@@ -441,9 +445,11 @@ def test_numbers_in_errors_are_exact(running: Running, name: str, value: Any, sa
 
 
 def test_a_limit_is_never_rounded() -> None:
-    assert "answer_s is 1,234,567.25. Wait." in str(over("answer_s", 1_234_567.25, "It took long", "Wait."))
-    assert "body_bytes is 9,007,199,254,740,991. Send" in str(over("body_bytes", 2**53 - 1, "It is long", "Send less."))
-    assert "answer_s is 600. Wait." in str(over("answer_s", 600.0, "It took long", "Wait."))
+    assert "answer_s is 1,234,567.25. Wait." in str(limit_exceeded("answer_s", 1_234_567.25, "It took long", "Wait."))
+    assert "body_bytes is 9,007,199,254,740,991. Send" in str(
+        limit_exceeded("body_bytes", 2**53 - 1, "It is long", "Send less.")
+    )
+    assert "answer_s is 600. Wait." in str(limit_exceeded("answer_s", 600.0, "It took long", "Wait."))
 
 
 # The context
@@ -468,8 +474,8 @@ def test_a_prompt_that_is_too_long_is_told_in_the_words_that_clients_know(own: R
 
 def test_an_engines_own_overflow_has_the_same_code() -> None:
     words = "The engine answered with status 400: This model's maximum context length is 10 tokens."
-    assert translate(EngineFailed(words, 400), "").code == "context_length_exceeded"
-    assert translate(EngineFailed("The engine answered with status 400: no", 400), "").code == "engine_refused"
+    assert to_api_error(EngineFailed(words, 400), "").code == "context_length_exceeded"
+    assert to_api_error(EngineFailed("The engine answered with status 400: no", 400), "").code == "engine_refused"
 
 
 # The model's name while it is loaded

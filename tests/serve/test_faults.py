@@ -277,21 +277,28 @@ ROWS = [
     ),
     Row(34, "a stop text of 1 MB", say("Hi", stop="x" * 10**6), 400, "stop_characters is 256", param="stop"),
     Row(35, "seed 2^64", say("Hi", seed=2**64), 400, "less", param="seed"),
-    Row(35, "logit_bias out of vocabulary", say("Hi", logit_bias={"9999999": 1}), 400, "favoured", param="logit_bias"),
-    Row(35, "logit_bias abc", say("Hi", logit_bias="abc"), 400, "favoured", param="logit_bias"),
-    Row(35, "token id 10^9", {"prompt": [10**9, -1]}, 400, "one text", param="prompt", path=TEXT),
-    Row(35, "token id -1", {"prompt": [[-1]]}, 400, "one text", param="prompt", path=TEXT),
+    Row(
+        35,
+        "logit_bias out of vocabulary",
+        say("Hi", logit_bias={"9999999": 1}),
+        400,
+        "cannot be biased",
+        param="logit_bias",
+    ),
+    Row(35, "logit_bias abc", say("Hi", logit_bias="abc"), 400, "cannot be biased", param="logit_bias"),
+    Row(35, "token id 10^9", {"prompt": [10**9, -1]}, 400, "a string or a list of strings", param="prompt", path=TEXT),
+    Row(35, "token id -1", {"prompt": [[-1]]}, 400, "a string or a list of strings", param="prompt", path=TEXT),
     Row(36, "chat_template", say("Hi", chat_template="{{ 1 }}"), 400, "checkpoint's", REFUSED),
     Row(36, "a tool that has to be called", say("Hi", tool_choice="required"), 400, "no tools", REFUSED, "tool_choice"),
     Row(36, "speech", say("Hi", modalities=["text", "audio"]), 400, "are text", REFUSED, "modalities"),
-    Row(36, "ignore_eos", say("Hi", ignore_eos=True), 400, "ends where", REFUSED, "ignore_eos"),
+    Row(36, "ignore_eos", say("Hi", ignore_eos=True), 400, "ends at the model's end token", REFUSED, "ignore_eos"),
     Row(36, "mm_processor_kwargs", say("Hi", mm_processor_kwargs={"a": 1}), 400, "checkpoint", REFUSED),
     Row(
         36,
         "prompt_embeds",
         {"prompt_embeds": "gASV"},
         400,
-        "not taken",
+        "does not accept embeddings",
         REFUSED,
         path=TEXT,
     ),
@@ -359,7 +366,7 @@ NOT_HERE = {46}
 
 def test_every_row_of_the_table_of_faults_is_somewhere() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
-    text += (Path(__file__).parent / "test_gate.py").read_text(encoding="utf-8")
+    text += (Path(__file__).parent / "test_middleware.py").read_text(encoding="utf-8")
     tests = re.findall(r"^def test_row_(\d+)_(?:(\d+)_)?", text, re.MULTILINE)
     here = {row.number for row in ROWS} | {int(number) for pair in tests for number in pair if number}
     assert here | set(ELSEWHERE) | NOT_HERE == set(range(1, 51))

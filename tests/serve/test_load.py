@@ -1,4 +1,4 @@
-"""Parts that break, and others that have to wait: decoders, the engine, the log's disk."""
+"""Failures and overload: decoders, the engine, memory for images, the conversation log's disk."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from PIL import Image
 from llava.backends.engine_backend import RESTART_S, EngineBackend
 from llava.errors import BadImage, EngineClosed
 from llava.image.source import Limits as ImageLimits
-from llava.serve.decoder import Decoders
-from llava.serve.image_loader import _Room
+from llava.serve.image_decoder import DecoderPool
+from llava.serve.image_loader import _MemoryBudget
 from llava.serve.limits import Limits, Settings
 from tests.serve.conftest import Internet
 from tests.serve.serving import (
@@ -118,12 +118,12 @@ def test_a_decoder_that_is_killed_comes_back(own: Running) -> None:
 
 @pytest.fixture
 def decoders() -> Any:
-    made = Decoders(1, ImageLimits(), PATIENCE_S)
+    made = DecoderPool(1, ImageLimits(), PATIENCE_S)
     yield made
     made.close()
 
 
-def num_unread(decoders: Decoders) -> int:
+def num_unread(decoders: DecoderPool) -> int:
     """Bytes on their way to the only process."""
     process = decoders._children[0].process
     if process is None or process.stdin is None:
@@ -135,7 +135,7 @@ def num_unread(decoders: Decoders) -> int:
 
 
 def test_a_decoder_that_dies_while_it_decodes_is_started_again_once(
-    decoders: Decoders, monkeypatch: pytest.MonkeyPatch
+    decoders: DecoderPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoders.warm_up()
     (first,) = decoders.pids
@@ -155,20 +155,20 @@ def test_a_decoder_that_dies_while_it_decodes_is_started_again_once(
             stop_process(process.pid)
             return process
 
-        monkeypatch.setattr("llava.serve.decoder.subprocess.Popen", start_stopped)
+        monkeypatch.setattr("llava.serve.image_decoder.subprocess.Popen", start_stopped)
         stop_process(second)
         decoding = pool.submit(decoders.decode, PNG, "sign.png")
         wait_until(lambda: num_unread(decoders) > 0)
         os.kill(second, signal.SIGKILL)
         wait_until(lambda: decoders.pids not in ([], [second]) and num_unread(decoders) > 0)
         os.kill(decoders.pids[0], signal.SIGKILL)
-        with pytest.raises(EngineClosed, match=r"sign\.png was not decoded: the decoder was ended"):
+        with pytest.raises(EngineClosed, match=r"sign\.png was not decoded: the decoder process was killed"):
             decoding.result(PATIENCE_S)
         monkeypatch.undo()
     assert decoders.decode(PNG, "sign.png").size == (30, 20)
 
 
-def test_an_image_that_takes_too_long_is_refused_and_its_decoder_ended(decoders: Decoders) -> None:
+def test_an_image_that_takes_too_long_is_refused_and_its_decoder_ended(decoders: DecoderPool) -> None:
     decoders.timeout_s = 0.2
     decoders.warm_up()
     (pid,) = decoders.pids
@@ -180,7 +180,7 @@ def test_an_image_that_takes_too_long_is_refused_and_its_decoder_ended(decoders:
 
 
 def test_an_image_that_takes_too_much_memory_is_refused(request: pytest.FixtureRequest) -> None:
-    decoders = Decoders(1, ImageLimits(), PATIENCE_S, memory_bytes=400 * 2**20)
+    decoders = DecoderPool(1, ImageLimits(), PATIENCE_S, memory_bytes=400 * 2**20)
     request.addfinalizer(decoders.close)
     large = write_image(Image.new("L", (8000, 8000)), compress_level=1)
     small_limits = decoders.limits
@@ -294,7 +294,7 @@ def test_decoded_images_wait_for_room_and_give_it_back() -> None:
         assert (refused.status, refused.error["code"]) == (400, "images_bytes_limit_exceeded")
         puppet.gate.clear()
         asked = [pool.submit(running.chat, image, image) for _ in range(4)]
-        room = running.service.images._room
+        room = running.service.images._budget
         wait_until(lambda: len(room._waiting) == 3 and puppet.num_open)
         assert puppet.num_open == 1  # two images of three that have room
         assert running.chat("Hi", max_tokens=2, stream=True, n=9).status == 400
@@ -311,17 +311,17 @@ def test_decoded_images_wait_for_room_and_give_it_back() -> None:
 
 def test_a_client_that_leaves_while_it_waits_for_room_leaves_it_to_others() -> None:
     async def main() -> None:
-        room = _Room(10)
-        await room.take(8)
-        first, second = asyncio.create_task(room.take(5)), asyncio.create_task(room.take(2))
+        room = _MemoryBudget(10)
+        await room.acquire(8)
+        first, second = asyncio.create_task(room.acquire(5)), asyncio.create_task(room.acquire(2))
         await asyncio.sleep(0)
         assert not second.done()  # nobody is overtaken
         first.cancel()
         await asyncio.wait({second}, timeout=PATIENCE_S)
         assert second.done()
-        third = asyncio.create_task(room.take(9))
+        third = asyncio.create_task(room.acquire(9))
         await asyncio.sleep(0)
-        room.give(10)
+        room.release(10)
         third.cancel()  # though its turn has come
         await asyncio.wait({third})
         assert room._num_free == room.size

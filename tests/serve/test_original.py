@@ -38,22 +38,22 @@ from llava.serve import (
     gradio_web_server,
     model_worker,
     register_worker,
-    registration,
     sglang_worker,
     startup,
     test_message,
+    worker_registration,
 )
 from llava.serve.app import create_app
 from llava.serve.limits import Settings
 from llava.serve.listener import listen
-from llava.serve.registration import register_with
-from llava.serve.registry import Registry, Status, create_controller
+from llava.serve.worker_registration import register_with
+from llava.serve.worker_registry import WorkerRegistry, WorkerStatus, create_controller
 from tests.serve.serving import PATIENCE_S, Puppet, Running, run_server, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "examples/demo.png"
 PROMPT = "USER: <image>\nWhat is written on the sign? ASSISTANT:"
-PATIENT = Timeouts(connect_s=PATIENCE_S, silent_s=PATIENCE_S, look_s=PATIENCE_S)
+PATIENT = Timeouts(connect_s=PATIENCE_S, read_s=PATIENCE_S, check_s=PATIENCE_S)
 # Nobody listens there: the port belongs to a service that no test machine has.
 NOBODY = "http://127.0.0.1:9"
 
@@ -122,7 +122,7 @@ def encode(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def run_controller(registry: Registry) -> Iterator[str]:
+def run_controller(registry: WorkerRegistry) -> Iterator[str]:
     listener = listen("127.0.0.1", 0)
     server = uvicorn.Server(uvicorn.Config(create_controller(registry), log_level="warning", ws="none"))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])))
@@ -145,33 +145,37 @@ class Clock:
 
 def test_a_worker_that_is_silent_is_forgotten_and_one_that_need_not_say_anything_is_not() -> None:
     clock = Clock()
-    registry = Registry(clock=clock)
-    registry.add("http://a", Status(model_names=["x"]), has_heart_beat=True)
-    registry.add("http://b", Status(model_names=["y"]), has_heart_beat=False)
+    registry = WorkerRegistry(clock=clock)
+    registry.add("http://a", WorkerStatus(model_names=["x"]), has_heart_beat=True)
+    registry.add("http://b", WorkerStatus(model_names=["y"]), has_heart_beat=False)
     clock.now_s = CONTROLLER_HEART_BEAT_EXPIRATION - 1
-    assert registry.hear("http://a", 3) is True
+    assert registry.record_heartbeat("http://a", 3) is True
     clock.now_s += CONTROLLER_HEART_BEAT_EXPIRATION
     assert registry.list_models() == ["x", "y"]
     clock.now_s += 1
-    assert (registry.list_models(), registry.hear("http://a", 0), registry.choose("x")) == (["y"], False, "")
+    assert (registry.list_models(), registry.record_heartbeat("http://a", 0), registry.choose("x")) == (
+        ["y"],
+        False,
+        "",
+    )
 
 
 def test_the_shortest_queue_is_the_one_that_goes_soonest_and_grows_with_every_question() -> None:
-    registry = Registry()
-    registry.add("http://slow", Status(model_names=["x"], speed=1, queue_length=1), has_heart_beat=True)
-    registry.add("http://fast", Status(model_names=["x"], speed=4, queue_length=2), has_heart_beat=True)
-    registry.add("http://other", Status(model_names=["y"]), has_heart_beat=True)
+    registry = WorkerRegistry()
+    registry.add("http://slow", WorkerStatus(model_names=["x"], speed=1, queue_length=1), has_heart_beat=True)
+    registry.add("http://fast", WorkerStatus(model_names=["x"], speed=4, queue_length=2), has_heart_beat=True)
+    registry.add("http://other", WorkerStatus(model_names=["y"]), has_heart_beat=True)
     assert [registry.choose("x") for _ in range(4)] == ["http://fast", "http://fast", "http://slow", "http://fast"]
     assert registry.choose("z") == registry.choose(None) == ""
 
 
 def test_a_worker_that_cannot_be_reached_is_missed_until_it_registers_again() -> None:
-    registry = Registry()
-    registry.add("http://dead", Status(model_names=["x"]), has_heart_beat=True)
-    registry.add("http://by-hand", Status(model_names=["x"], queue_length=9), has_heart_beat=False)
+    registry = WorkerRegistry()
+    registry.add("http://dead", WorkerStatus(model_names=["x"]), has_heart_beat=True)
+    registry.add("http://by-hand", WorkerStatus(model_names=["x"], queue_length=9), has_heart_beat=False)
     assert registry.choose("x") == "http://dead"
     for name in ("http://dead", "http://by-hand", "http://unknown"):
-        registry.miss(name)
+        registry.mark_unreachable(name)
     assert list(registry.workers) == ["http://by-hand"]
     assert registry.choose("x", without={"http://by-hand"}) == ""
 
@@ -180,7 +184,7 @@ def test_a_worker_that_cannot_be_reached_is_missed_until_it_registers_again() ->
     "status", [{"speed": -1}, {"speed": 1e400}, {"queue_length": -1}, {"queue_length": 2**70}, {"model_names": "x"}]
 )
 def test_a_status_that_no_worker_has_is_refused(status: dict[str, Any]) -> None:
-    registry = Registry("lottery")
+    registry = WorkerRegistry("lottery")
     with run_controller(registry) as url:
         content = {"worker_name": "http://a", "worker_status": {"model_names": ["x"], **status}}
         assert reach(url).post("/register_worker", content).status == 400
@@ -188,18 +192,18 @@ def test_a_status_that_no_worker_has_is_refused(status: dict[str, Any]) -> None:
 
 
 def test_the_lottery_draws_by_speed() -> None:
-    registry = Registry("lottery")
-    registry.add("http://stopped", Status(model_names=["x"], speed=0), has_heart_beat=True)
-    registry.add("http://fast", Status(model_names=["x"], speed=4), has_heart_beat=True)
+    registry = WorkerRegistry("lottery")
+    registry.add("http://stopped", WorkerStatus(model_names=["x"], speed=0), has_heart_beat=True)
+    registry.add("http://fast", WorkerStatus(model_names=["x"], speed=4), has_heart_beat=True)
     assert {registry.choose("x") for _ in range(50)} == {"http://fast"}
 
 
 def test_a_worker_registers_tells_what_is_new_and_registers_again_where_it_was_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(registration, "_NEWS_S", 0.01)
-    monkeypatch.setattr(registration, "WORKER_HEART_BEAT_INTERVAL", 0)
-    registry, puppet = Registry(), Puppet()
+    monkeypatch.setattr(worker_registration, "_UPDATE_S", 0.01)
+    monkeypatch.setattr(worker_registration, "WORKER_HEART_BEAT_INTERVAL", 0)
+    registry, puppet = WorkerRegistry(), Puppet()
     with run_controller(registry) as url:
         with run_server(puppet, Settings(address="http://worker:1"), register_with(url, None)) as running:
             wait_until(lambda: registry.list_models() == ["puppet"])
@@ -207,7 +211,7 @@ def test_a_worker_registers_tells_what_is_new_and_registers_again_where_it_was_f
             asking = threading.Thread(target=running.chat, args=("Hi",))
             asking.start()
             wait_until(lambda: registry.workers["http://worker:1"].status.queue_length == 1)
-            registry.drop("http://worker:1")
+            registry.remove("http://worker:1")
             wait_until(lambda: registry.list_models() == ["puppet"])
             puppet.gate.set()
             asking.join(PATIENCE_S)
@@ -291,7 +295,7 @@ def ask_workers(url: str, *parts: Any, api_key: str | None = None, **sampling: A
 
 def test_a_worker_of_the_original_is_asked_in_its_own_protocol() -> None:
     with (
-        run_controller(Registry()) as url,
+        run_controller(WorkerRegistry()) as url,
         run_old_worker((" a", 0), (" a cat</s>", 0), (" a cat", 0)) as (address, asked),
     ):
         assert register_worker.main(["--controller-address", url, "--worker-name", address]) == 0
@@ -305,7 +309,7 @@ def test_a_worker_of_the_original_is_asked_in_its_own_protocol() -> None:
 
 def test_a_worker_with_a_key_is_asked_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LLAVA_ENGINE_KEY", "secret")
-    registry, puppet = Registry(), Puppet()
+    registry, puppet = WorkerRegistry(), Puppet()
     with run_controller(registry) as url, run_server(puppet, Settings(keys=("secret",))) as worker:
         reach(url).post("/register_worker", {"worker_name": worker.url})
         reach(url).post("/refresh_all_workers", {})
@@ -319,18 +323,18 @@ def test_a_worker_with_a_key_is_asked_with_it(monkeypatch: pytest.MonkeyPatch) -
 
 def test_questions_for_a_worker_that_died_go_to_another_one() -> None:
     """A worker that was killed stays registered until it has been silent for long enough."""
-    registry, puppet = Registry(), Puppet()
+    registry, puppet = WorkerRegistry(), Puppet()
     with run_controller(registry) as url, run_server(puppet) as worker:
         for ask in (
             lambda: ask_workers(url, "Hi"),
             lambda: ask_as_the_original(url, "puppet", images=[], prompt="")[-1]["text"],
         ):
-            registry.add(NOBODY, Status(model_names=["puppet"]), has_heart_beat=True)
-            registry.add(worker.url, Status(model_names=["puppet"], queue_length=5), has_heart_beat=True)
+            registry.add(NOBODY, WorkerStatus(model_names=["puppet"]), has_heart_beat=True)
+            registry.add(worker.url, WorkerStatus(model_names=["puppet"], queue_length=5), has_heart_beat=True)
             assert ask() == "word word word "
         assert list(registry.workers) == [worker.url]  # the controller itself met the other one
-        registry.drop(worker.url)
-        registry.add(NOBODY, Status(model_names=["puppet"]), has_heart_beat=True)
+        registry.remove(worker.url)
+        registry.add(NOBODY, WorkerStatus(model_names=["puppet"]), has_heart_beat=True)
         reply = reach(url).post("/worker_generate_stream", {"model": "puppet", "prompt": "Hi"})
         assert (reply.status, reply.json["error_code"]) == (503, 3)
 
@@ -350,30 +354,30 @@ def test_workers_do_without_a_controller_that_is_away() -> None:
         finally:
             await workers.stop()
 
-    registry = Registry()
+    registry = WorkerRegistry()
     with run_server(Puppet()) as worker, contextlib.ExitStack() as stop:
         url = stop.enter_context(run_controller(registry))
-        registry.add(worker.url, Status(model_names=["puppet"]), has_heart_beat=False)
+        registry.add(worker.url, WorkerStatus(model_names=["puppet"]), has_heart_beat=False)
         assert asyncio.run(ask_twice(url, stop)) == ["word word word "] * 2
 
 
 def test_small_clients_say_what_the_controller_says_is_wrong(capfd: pytest.CaptureFixture[str]) -> None:
-    registry = Registry()
-    registry.add(NOBODY, Status(model_names=["other"]), has_heart_beat=False)
+    registry = WorkerRegistry()
+    registry.add(NOBODY, WorkerStatus(model_names=["other"]), has_heart_beat=False)
     with run_controller(registry) as url:
         assert register_worker.main(["--controller-address", url, "--worker-name", NOBODY]) == 1
         assert f"answered 503 to register_worker: The worker at {NOBODY} cannot be reached" in capfd.readouterr().err
         assert test_message.main(["--controller-address", url, "--model-name", "wanted"]) == 1
-        assert "does not know a worker of 'wanted'; it knows other." in capfd.readouterr().err
+        assert "does not have a worker for 'wanted'; it has other." in capfd.readouterr().err
 
 
 def test_an_answer_that_has_begun_is_not_begun_again_by_another_worker() -> None:
-    registry = Registry()
+    registry = WorkerRegistry()
     broken, whole = Puppet(), Puppet()
     broken.error, broken.error_after = EngineClosed("The engine broke."), 1
     with run_controller(registry) as url, run_server(broken) as first, run_server(whole) as second:
-        registry.add(first.url, Status(model_names=["puppet"]), has_heart_beat=False)
-        registry.add(second.url, Status(model_names=["puppet"], queue_length=5), has_heart_beat=False)
+        registry.add(first.url, WorkerStatus(model_names=["puppet"]), has_heart_beat=False)
+        registry.add(second.url, WorkerStatus(model_names=["puppet"], queue_length=5), has_heart_beat=False)
         with pytest.raises(EngineFailed, match="The engine broke"):
             ask_workers(url, "Hi")
         assert whole.requests == []
@@ -393,14 +397,14 @@ def test_no_website_points_its_name_at_a_controller_of_this_machine(
             found.append(client.post("/list_models").status_code)
 
     found: list[int] = []
-    monkeypatch.setattr("llava.serve.registry._Server.run", ask)
+    monkeypatch.setattr("llava.serve.worker_registry._Server.run", ask)
     assert controller.main(["--port", "0", *flags]) == 0
     assert found == [status]
 
 
 def test_a_controller_looks_at_all_its_workers_at_once() -> None:
     """Each of two waits until the other is asked, too."""
-    registry, met = Registry(), threading.Barrier(2)
+    registry, met = WorkerRegistry(), threading.Barrier(2)
 
     class Meeting(OldWorker):
         def do_POST(self) -> None:
@@ -409,7 +413,7 @@ def test_a_controller_looks_at_all_its_workers_at_once() -> None:
 
     with run_controller(registry) as url, run_http(Meeting) as (one, _), run_http(Meeting) as (other, _):
         for address in (one, other):
-            registry.add(address, Status(model_names=["old"]), has_heart_beat=False)
+            registry.add(address, WorkerStatus(model_names=["old"]), has_heart_beat=False)
         assert reach(url).post("/refresh_all_workers", {}).status == 200
         assert registry.list_models() == ["llava-v1.5-7b"]
 
@@ -421,15 +425,15 @@ def test_a_worker_whose_address_leads_only_to_itself_warns_of_it(
     async def refuse(*_: Any) -> None:
         raise EngineClosed("nobody is there")
 
-    monkeypatch.setattr(registration, "post_json", refuse)
+    monkeypatch.setattr(worker_registration, "post_json", refuse)
     service = create_app(Puppet(), Settings(address="http://localhost:1")).state.service
-    asyncio.run(registration._keep_registered(controller, service))
-    assert ("cannot reach this worker at http://localhost:1" in capfd.readouterr().err) is is_warned
+    asyncio.run(worker_registration._keep_registered(controller, service))
+    assert ("registers as http://localhost:1, which other machines cannot reach" in capfd.readouterr().err) is is_warned
 
 
 def test_the_page_waits_for_the_model_that_it_is_about(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llava.backends.workers._LOOK_S", 0.01)
-    registry, told = Registry(), list[str]()
+    registry, told = WorkerRegistry(), list[str]()
 
     async def wait(url: str) -> None:
         workers = Workers(url, model_id="wanted", timeouts=PATIENT, on_progress=told.append)
@@ -437,26 +441,26 @@ def test_the_page_waits_for_the_model_that_it_is_about(monkeypatch: pytest.Monke
         while len(told) < 1:
             await asyncio.sleep(0.005)
         assert not await workers.is_ready()
-        registry.add("http://127.0.0.1:9", Status(model_names=["other"]), has_heart_beat=False)
+        registry.add("http://127.0.0.1:9", WorkerStatus(model_names=["other"]), has_heart_beat=False)
         while len(told) < 2:
             await asyncio.sleep(0.005)
-        registry.add("http://127.0.0.1:9", Status(model_names=["wanted", "other"]), has_heart_beat=False)
+        registry.add("http://127.0.0.1:9", WorkerStatus(model_names=["wanted", "other"]), has_heart_beat=False)
         await starting
         assert await workers.is_ready()
         await workers.stop()
 
     with run_controller(registry) as url:
         asyncio.run(wait(url))
-    assert told[0] == f"waiting until a worker of 'wanted' registers with the controller at {url}"
+    assert told[0] == f"waiting until a worker for 'wanted' registers with the controller at {url}"
     assert told[1].endswith("; it knows other")
     assert "questions go to wanted" in told[2]
 
 
 def test_what_goes_wrong_with_a_worker_is_said() -> None:
-    registry = Registry()
+    registry = WorkerRegistry()
     with run_controller(registry) as url:
         with run_old_worker((" a", 0), ("out of memory", 1)) as (address, _):
-            registry.add(address, Status(model_names=["llava-v1.5-7b"]), has_heart_beat=False)
+            registry.add(address, WorkerStatus(model_names=["llava-v1.5-7b"]), has_heart_beat=False)
             with pytest.raises(EngineFailed, match="The worker failed: out of memory"):
                 ask_workers(url, "Hi")
             with pytest.raises(UsageError, match="one stop text"):
@@ -480,7 +484,7 @@ def test_what_goes_wrong_with_a_worker_is_said() -> None:
 def test_who_asks_no_controller_is_told_so() -> None:
     with pytest.raises(EngineClosed, match=f"The controller at {NOBODY} cannot be reached"):
         ask_workers(NOBODY, "Hi")
-    with run_old_worker() as (address, _), pytest.raises(EngineFailed, match="no controller of LLaVA"):
+    with run_old_worker() as (address, _), pytest.raises(EngineFailed, match="not a LLaVA controller"):
         ask_workers(address, "Hi")
 
 
@@ -498,7 +502,7 @@ def test_who_asks_no_controller_is_told_so() -> None:
     ],
 )
 def test_what_is_no_servers_url_is_named(text: str) -> None:
-    with pytest.raises(UsageError, match="no server's URL"):
+    with pytest.raises(UsageError, match="not the URL of a server"):
         read_address(text)
 
 
@@ -562,7 +566,7 @@ def test_flags_without_a_meaning_here_are_told_in_a_line_each(
     assert gradio_web_server.main(["--share", "--moderate", "--embed"]) == 0
     assert model_worker.main(["--multi-modal", "--stream-interval", "2", "--use-flash-attn"]) == 0
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split(" has no meaning here")[0] for line in lines] == [
+    assert [line.split(" has no effect here")[0] for line in lines] == [
         f"llava: --{flag}"
         for flag in ("share", "moderate", "embed", "multi-modal", "stream-interval", "use-flash-attn")
     ]
@@ -574,9 +578,9 @@ def test_a_port_that_is_taken_is_a_mistake_with_a_remedy(capsys: pytest.CaptureF
     with contextlib.closing(listen("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         assert controller.main(["--host", "127.0.0.1", "--port", port]) == 2
-    assert f"Port {port} on 127.0.0.1 cannot be had" in capsys.readouterr().err
+    assert f"Cannot listen on port {port} of 127.0.0.1" in capsys.readouterr().err
     assert controller.main(["--host", "127.0.0.1", "--port", "99999"]) == 2
-    assert "Port 99999 on 127.0.0.1 cannot be had" in capsys.readouterr().err
+    assert "Cannot listen on port 99999 of 127.0.0.1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -764,5 +768,5 @@ def test_an_engine_that_takes_images_in_messages_only_says_so() -> None:
         finally:
             await remote.stop()
 
-    with pytest.raises(UsageError, match="images in messages only"):
+    with pytest.raises(UsageError, match="images only in messages"):
         asyncio.run(ask())

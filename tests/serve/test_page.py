@@ -1,4 +1,4 @@
-"""The web chat's page in a browser: what is shown of answers and questions, and what the page does by itself."""
+"""The web chat's page in a browser: how answers and questions are displayed, and its client-side behaviour."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def test_a_file_that_is_no_image_is_refused_in_words_wherever_it_is_dropped(tab:
     )
     tab.until(lambda: tab.find("#box .thumbnail-item").count() == 1)  # the image beside it is taken
     said = tab.find("#hint").inner_text()
-    assert said == "Not an image: notes.pdf. Only images can be asked about: PNG, JPEG, WebP, GIF or BMP."
+    assert said == "Not an image: notes.pdf. Accepted formats are PNG, JPEG, WebP, GIF and BMP."
     assert tab.find(".toast-body").count() == 0
 
 
@@ -195,17 +195,17 @@ def test_why_an_answer_ended_is_said_and_stays_said(tab: Tab, speaker: Speaker) 
     tab.type("Hi")
     tab.wait_for_answer()
     tab.until(lambda: tab.notices)
-    assert "was cut after 512 tokens" in tab.notices[0]
+    assert "was cut off after 512 tokens" in tab.notices[0]
     speaker.text, speaker.reason = "\n", "stop"
     tab.type("And?")
     tab.until(lambda: len(tab.notices) == 2)
     assert "empty answer" in tab.notices[1]
     tab.until(lambda: tab.typed == "And?")  # it was not answered, and goes back
-    tab.until(lambda: "was cut after" in tab.kept)
+    tab.until(lambda: "was cut off after" in tab.kept)
     tab.page.reload()
     tab.wait_until_begun()
     assert len(tab.notices) == 1
-    assert "was cut after 512 tokens" in tab.notices[0]
+    assert "was cut off after 512 tokens" in tab.notices[0]
     tab.until(lambda: tab.typed == "And?")
 
 

@@ -1,4 +1,4 @@
-"""``llava serve`` as a process: up, answering, and gone when it is told to."""
+"""``llava serve`` as a process: startup, answers, flags, shutdown."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_a_port_that_is_taken_is_said_to_be_so(capsys: pytest.CaptureFixture[str
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main(["serve", "--no-web", "--port", str(port)]) == 2
-    assert f"Port {port} on 127.0.0.1 cannot be had: Address already in use" in capsys.readouterr().err
+    assert f"Cannot listen on port {port} of 127.0.0.1: Address already in use" in capsys.readouterr().err
 
 
 def test_a_model_that_is_not_there_ends_the_server(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -195,20 +195,20 @@ def test_a_model_that_is_not_there_ends_the_server(tmp_path: Path, capfd: pytest
         (["--engine", "nonsense"], "There is no engine 'nonsense'"),
         (["--api-key", "right", "--api-key", " "], "An API key in --api-key is empty"),
         (["--api-key", "two\nlines"], "An API key in --api-key holds a control character"),
-        (["--allow-host", "http://llava.lan"], "--allow-host takes a host's name"),
+        (["--allow-host", "http://llava.lan"], "--allow-host takes a host name"),
         (["--root-path", "llava"], "--root-path takes a path"),
         (["--max-running", "0"], "The limit running is 0; it has to be at least 1."),
         (["--max-answer-s", "1e15"], "The limit answer_s is 1000000000000000.0; it has to be at most 1000000."),
         (["--max-drain-s", "nan"], "The limit drain_s is nan"),
         (["--conv-mode", "nonsense"], "There is no conversation template 'nonsense'"),
         (["--host", ""], "--host is empty."),
-        (["--host", "http://localhost"], "Name an address of this machine with --host."),
-        (["--port", "65536"], "Choose another one with --port."),
+        (["--host", "http://localhost"], "Give an address of this machine with --host."),
+        (["--port", "65536"], "Choose another port with --port."),
         (["--cors-origin", "llava.lan"], "--cors-origin takes an origin such as"),
         (["--cors-origin", "http://llava.lan/page"], "--cors-origin takes an origin such as"),
-        (["--fetch-host", "http://llava.lan"], "--fetch-host takes a host's name"),
-        (["--fetch-host", ""], "--fetch-host takes a host's name"),
-        (["--address", "http://:80"], "'http://:80' is no server's URL"),
+        (["--fetch-host", "http://llava.lan"], "--fetch-host takes a host name"),
+        (["--fetch-host", ""], "--fetch-host takes a host name"),
+        (["--address", "http://:80"], "'http://:80' is not the URL of a server"),
         (["--log-conversations", "/dev/null/log"], "/dev/null/log cannot be written"),
         (["--tp", "2"], "--tp has no effect on the engine that was chosen"),
         (["--context", "5"], "--context has no effect on the engine that was chosen"),

@@ -1,4 +1,4 @@
-"""A web chat whose server dies and comes back while it is open."""
+"""An open web chat across a server restart."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_server_that_is_killed_in_mid_stream_costs_the_rest_of_one_answer(serv
     server.kill()
 
     away = tab.find("#away")
-    tab.until(lambda: "cannot be reached. The answer broke off." in away.inner_text())
+    tab.until(lambda: "cannot be reached. The answer was interrupted." in away.inner_text())
     assert tab.find("#box .stop-button").is_hidden()
     tab.find("#box textarea").press("Enter")  # is held back
     assert tab.typed == "And *this"
@@ -116,7 +116,7 @@ def test_a_server_that_is_killed_in_mid_stream_costs_the_rest_of_one_answer(serv
     assert tab.questions == ["How <much>?", "Talk."]
     assert tab.answers[0] == "receipt.png / How <much>?"
     assert tab.answers[1].startswith("word word word")
-    assert tab.notices[0].startswith("The answer broke off here")
+    assert tab.notices[0].startswith("The answer was interrupted here")
     assert tab.typed == "And *this"
     tab.until(lambda: tab.find("#box .thumbnail-item").count() == 1)
     assert tab.find("#chat .user.message img").evaluate("img => img.decode().then(() => img.naturalWidth)") == 265
@@ -136,7 +136,7 @@ def test_a_page_that_nobody_touches_notices_that_its_server_was_started_anew(ser
     tab.until(lambda: "One <b>" in tab.kept)
     started = tab.page.evaluate("() => performance.timeOrigin")
     server.kill()
-    tab.until(lambda: tab.find("#away").inner_text().startswith("The server cannot be reached. This chat"))
+    tab.until(lambda: tab.find("#away").inner_text().startswith("The server cannot be reached. Your chat"))
     server.start()
     wait_for_return(tab, started)
     assert (tab.questions, tab.answers, tab.typed) == (["One <b>"], ["One <b>"], "Two")

@@ -1,4 +1,4 @@
-"""What browsers decide: passwords, pages of other origins, names that lead here, and proxies with a prefix."""
+"""Browser security: passwords, cross-origin pages, DNS rebinding, proxies with a prefix."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_a_page_of_another_origin_reaches_and_learns_nothing(chromium: Any, keys
         assert refused
         assert [status for status in refused if status < 400] == []
         assert puppet.requests == []
-        assert running.server.config.app.state.door._uploads._kept == {}  # type: ignore[union-attr]
+        assert running.server.config.app.state.gradio_allowlist._uploads._kept == {}  # type: ignore[union-attr]
 
 
 def test_a_page_whose_origin_was_given_may_ask_the_api(chromium: Any) -> None:

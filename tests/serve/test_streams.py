@@ -1,4 +1,4 @@
-"""Streams that wait, connections that are kept, and clients that send no more."""
+"""Queued streams, keep-alive comments, half-closed connections."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import pytest
 
 from llava.backends.engine_backend import EngineBackend
 from llava.errors import ContextTooLong
+from llava.serve.admission_queue import AdmissionQueue, Ticket
 from llava.serve.limits import Limits, Settings
-from llava.serve.pieces import write_event_comment
-from llava.serve.queue import Queue, Ticket
+from llava.serve.streaming import write_event_comment
 from tests.serve.serving import PATIENCE_S, Puppet, Running, run_server, wait_until
 
 CHAT, TEXT, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
@@ -129,19 +129,19 @@ def test_what_is_wrong_before_a_stream_waits_keeps_its_status() -> None:
 
 def test_the_place_in_the_queue_falls() -> None:
     async def main() -> None:
-        queue, tickets = Queue(1), [Ticket() for _ in range(5)]
-        tasks = [asyncio.create_task(queue.take(ticket)) for ticket in tickets]
+        queue, tickets = AdmissionQueue(1), [Ticket() for _ in range(5)]
+        tasks = [asyncio.create_task(queue.acquire(ticket)) for ticket in tickets]
         await asyncio.sleep(0)
-        assert [ticket.place for ticket in tickets] == [0, 1, 2, 3, 4]
+        assert [ticket.position for ticket in tickets] == [0, 1, 2, 3, 4]
         assert [ticket.is_queued.is_set() for ticket in tickets] == [False, True, True, True, True]
         tasks[2].cancel()
-        queue.give()  # before the cancelled one has heard of it
+        queue.release()  # before the cancelled one has heard of it
         await asyncio.sleep(0)
-        assert [ticket.place for ticket in tickets] == [0, 0, 0, 1, 2]
-        queue.give()
+        assert [ticket.position for ticket in tickets] == [0, 0, 0, 1, 2]
+        queue.release()
         tasks[4].cancel()  # though its turn has come
         await asyncio.wait(tasks)
-        queue.give()
+        queue.release()
         assert queue._num_free == 1
         assert not queue.tickets
 
@@ -158,7 +158,7 @@ def test_a_comment_tells_the_place_or_that_somebody_is_there() -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_sends_no_more_gets_its_answer(stream: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llava.serve.departure._GRACE_S", 0.0)
+    monkeypatch.setattr("llava.serve.half_close._GRACE_S", 0.0)
     puppet = Puppet()
     puppet.gate.clear()
     with run_server(puppet) as running, connect(running, CHAT, {**HI, "stream": stream}) as connection:
@@ -175,7 +175,7 @@ def test_a_client_that_sends_no_more_gets_its_answer(stream: bool, monkeypatch: 
 
 
 def test_a_client_reads_over_the_question_whether_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llava.serve.departure._GRACE_S", 0.0)
+    monkeypatch.setattr("llava.serve.half_close._GRACE_S", 0.0)
     puppet = Puppet()
     puppet.gate.clear()
     with run_server(puppet) as running, connect(running, CHAT, HI) as connection:

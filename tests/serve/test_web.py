@@ -1,4 +1,4 @@
-"""The web chat in a browser: a real conversation about an image, and what can go wrong in one."""
+"""The web chat in a browser: real conversations about images, and their errors."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def held() -> Held:
 @pytest.fixture(scope="module")
 def real(held: Held, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The embedded model, with a log."""
-    log = tmp_path_factory.mktemp("log") / "talks.jsonl"
+    log = tmp_path_factory.mktemp("log") / "sessions.jsonl"
     with run_web(held, Settings(limits=Limits(decode_s=PATIENCE_S), log=log, decoders=1)) as running:
         yield running
 
@@ -151,9 +151,9 @@ def test_a_conversation_about_an_image(real: Running, held: Held, open_tab: Any)
     assert tab.typed == ""
 
     tab.find("#side-button").click()
-    tab.until(lambda: "232 tokens" in tab.find("#sees").inner_text())
-    assert tab.find("#sees figure > img").last.evaluate("img => img.decode().then(() => img.naturalWidth)") > 300
-    tab.until(lambda: "first word" in tab.find("#usage").inner_text())
+    tab.until(lambda: "232 tokens" in tab.find("#token-maps").inner_text())
+    assert tab.find("#token-maps figure > img").last.evaluate("img => img.decode().then(() => img.naturalWidth)") > 300
+    tab.until(lambda: "time to first token" in tab.find("#usage").inner_text())
 
     with held.hold():
         tab.find("#chat [aria-label=Retry]").click()
@@ -176,7 +176,7 @@ def test_a_conversation_about_an_image(real: Running, held: Held, open_tab: Any)
     tab.until(lambda: lines(real)[-1]["kind"] == "vote")
     vote = lines(real)[-1]
     assert (vote["vote"], vote["answer"], len(vote["messages"])) == ("up", tab.answers[-1], 3)
-    (saved,) = real.service.settings.log.with_name("talks.jsonl-images").iterdir()  # type: ignore[union-attr]
+    (saved,) = real.service.settings.log.with_name("sessions.jsonl-images").iterdir()  # type: ignore[union-attr]
     assert vote["messages"][0]["parts"][0] == {"sha256": saved.stem}
     with Image.open(saved) as image:
         assert image.size == (265, 102)
@@ -388,22 +388,22 @@ def test_it_follows_the_system_until_somebody_chooses(endless: Running, tab: Tab
 
 def test_the_api_answers_before_the_page_is_open(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gradio takes seconds to import; until then there is a page that loads itself again."""
-    from llava.serve import page, web
+    from llava.serve import chat_page, web
 
     may_open = threading.Event()
-    build = page.build_page
+    build = chat_page.build_page
 
     def build_late(*arguments: Any) -> Any:
         assert may_open.wait(PATIENCE_S)
         return build(*arguments)
 
-    monkeypatch.setattr(page, "build_page", build_late)
+    monkeypatch.setattr(chat_page, "build_page", build_late)
     with run_server(Puppet(), mount=web.mount) as running:
         assert running.chat("Hi").status == 200
         reply = running.send("GET", "/")
         assert (reply.status, reply.headers["retry-after"]) == (503, "1")
         assert b'http-equiv="refresh"' in reply.body
-        assert running.send("GET", "/theme.css").error["message"] == "The web chat is being opened."
+        assert running.send("GET", "/theme.css").error["message"] == "The web chat is starting."
         may_open.set()
         wait_until(lambda: running.send("GET", "/").status == 200)
         assert b"refresh" not in running.send("GET", "/").body
@@ -412,17 +412,17 @@ def test_the_api_answers_before_the_page_is_open(monkeypatch: pytest.MonkeyPatch
 def test_a_page_that_cannot_be_opened_leaves_the_api(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from llava.serve import page, web
+    from llava.serve import chat_page, web
 
     def fail(*arguments: Any) -> Any:
         raise ImportError("no module named so")
 
-    monkeypatch.setattr(page, "build_page", fail)
+    monkeypatch.setattr(chat_page, "build_page", fail)
     with run_server(Puppet(), mount=web.mount) as running:
-        wait_until(lambda: "could not be opened; the API answers without it" in caplog.text)
+        wait_until(lambda: "could not be started; the API works without it" in caplog.text)
         reply = running.send("GET", "/")
         assert (reply.status, reply.error["code"]) == (503, "no_web")
-        assert reply.error["message"] == "The web chat could not be opened: the server's log says why."
+        assert reply.error["message"] == "The web chat could not be started: see the server's log."
         assert running.chat("Hi").status == 200
 
 

@@ -1,4 +1,4 @@
-// What the page does by itself, without asking the server.
+// The page's client-side behaviour.
 window.llava = {
   toggle(what) {
     if (what === "camera") return void llava.showCamera(!llava.isOpen("camera"));
@@ -25,7 +25,7 @@ window.llava = {
     document.body.classList.remove("with-video");
     if (!show) return;
     if (!navigator.mediaDevices) {
-      status.textContent = "Browsers let a page use the camera only over https or on this machine itself.";
+      status.textContent = "Browsers allow camera access only over https or on localhost.";
       return;
     }
     try {
@@ -35,7 +35,7 @@ window.llava = {
       await video.play();
       document.body.classList.add("with-video");
     } catch (error) {
-      status.textContent = `The camera cannot be used: ${error.message}`;
+      status.textContent = `The camera is not available: ${error.message}`;
     }
   },
 
@@ -64,12 +64,12 @@ window.llava = {
     set("#dark-button", "aria-pressed", document.body.classList.contains("dark"));
   },
 
-  // What this tab shows stays in it when it is loaded again, which it is when the server was started anew. It is the
-  // browser that keeps it, and for no other tab.
+  // The tab's state survives a reload, also the one after a server restart. It is in sessionStorage, so no other tab
+  // sees it.
   keep(messages) {
-    if (!llava.hasBegun) return; // the page is being drawn, and the chat still empty
+    if (!llava.hasBegun) return; // the page is still loading, and the chat empty
     llava.latest = messages ?? [];
-    // Whoever asks wants to see the answer, wherever they had scrolled to.
+    // A new question scrolls to its answer, wherever the user had scrolled to.
     const isAsked = llava.latest.at(-1)?.role === "user";
     if (isAsked && !llava.wasAsked) setTimeout(() => llava.scrollDown(), 100);
     llava.wasAsked = isAsked;
@@ -109,7 +109,7 @@ window.llava = {
     try {
       sessionStorage.setItem(name, JSON.stringify(value));
     } catch {
-      sessionStorage.removeItem(name); // longer than the browser keeps: none is better than an older one
+      sessionStorage.removeItem(name); // over the browser's quota: no state is better than a stale one
     }
   },
 
@@ -125,7 +125,7 @@ window.llava = {
     }
   },
 
-  // What was kept, with its images sent anew: another process is the server now, which has none of them.
+  // The saved state with its images uploaded again, because a restarted server has none of them.
   async move(kept) {
     if (kept === null) return null;
     const paths = new Set();
@@ -143,7 +143,7 @@ window.llava = {
     return JSON.stringify(JSON.parse(kept), (_, value) => moved.get(value) ?? value);
   },
 
-  // The chat shows what it showed; from now on what it shows is kept.
+  // The state has been restored; from now on changes are saved.
   begin(messages, box) {
     llava.hasBegun = true;
     if (llava.server) sessionStorage.setItem("llava-server", llava.server);
@@ -177,7 +177,7 @@ window.llava = {
     }
   },
 
-  // A message's text, of what it is shown as; and what was typed as it is shown. As markup.py does it.
+  // A message's source text from its HTML, and a question's HTML from its text, as in message_html.py.
   readText(shown) {
     if (!shown?.startsWith("<div class=\"")) return shown;
     if (llava.texts.size > 1000) llava.texts.clear();
@@ -203,7 +203,7 @@ window.llava = {
     llava.hintTimer = setTimeout(() => (hint.textContent = ""), 12000);
   },
 
-  // Files go to the question by its own upload field, from wherever on the page they come.
+  // Adds files to the question through its own upload field, wherever on the page they were dropped or pasted.
   add(files) {
     const field = document.querySelector("#box input[type=file]");
     const taken = llava.takeImages(files);
@@ -215,18 +215,18 @@ window.llava = {
     return true;
   },
 
-  // The images among files; of the others it is said why they are not taken.
+  // The images among the files; a hint names the others.
   takeImages(files) {
     const others = [...files].filter((file) => !file.type.startsWith("image/"));
     if (others.length) {
       const names = others.map((file) => file.name).join(", ");
-      llava.hint(`Not an image: ${names}. Only images can be asked about: PNG, JPEG, WebP, GIF or BMP.`);
+      llava.hint(`Not an image: ${names}. Accepted formats are PNG, JPEG, WebP, GIF and BMP.`);
     }
     return [...files].filter((file) => file.type.startsWith("image/"));
   },
 };
 
-// Copies of the images that this browser sent, for a server that was started anew. Kept a day, as on the server.
+// Copies of the images that this browser uploaded, for a restarted server. They are kept for a day, as on the server.
 const images = {
   stay_ms: 24 * 3600 * 1000,
 
@@ -265,8 +265,8 @@ const images = {
   },
 };
 
-// Whether the server is there. While it is away nothing is sent, and when another process has come in its place the page
-// is loaded again, with all that it showed.
+// Watches whether the server is reachable. While it is not, nothing is sent; after a restart the page is reloaded with
+// its state.
 const watch = {
   look_ms: 4000,
   wait_ms: 1500,
@@ -282,21 +282,21 @@ const watch = {
       else if (Date.now() - watch.typed_at > watch.wait_ms) return void location.reload();
     } else if (server === "away" || server === "starting") {
       const what = server === "away" ? "The server cannot be reached." : "The server is starting.";
-      const torn = document.querySelector("#chat .answer.open") ? " The answer broke off." : "";
-      watch.say(`${what}${torn} This chat and what you type are kept; the page goes on by itself when it is back.`);
+      const torn = document.querySelector("#chat .answer.open") ? " The answer was interrupted." : "";
+      watch.say(`${what}${torn} Your chat and draft are kept; this page reconnects automatically.`);
     }
     watch.timer = setTimeout(watch.look, watch.isAway ? watch.wait_ms : watch.look_ms);
   },
 
   route: (name) => `${window.gradio_config?.root?.replace(/\/$/, "") ?? ""}/gradio_api/${name}`,
 
-  // The process, as the number that Gradio gave it.
+  // The server process, as the id that Gradio gave it.
   async ask() {
     try {
       const options = { cache: "no-store", signal: AbortSignal.timeout(15000) };
       const response = await fetch(watch.route("app_id"), options);
       if (response.ok) return (await response.text()).match(/\d+/)?.[0] ?? "unknown";
-      return { 502: "away", 503: "starting", 504: "away" }[response.status] ?? "unknown"; // of a proxy; of the server
+      return { 502: "away", 503: "starting", 504: "away" }[response.status] ?? "unknown"; // a proxy's, and the server's own
     } catch {
       return "away";
     }
@@ -309,7 +309,7 @@ const watch = {
     if (shown && shown.textContent !== text) shown.textContent = text;
   },
 
-  // What would be sent while nobody is there stays where it is.
+  // Blocks sending while the server is unreachable.
   hold(event) {
     if (!watch.isAway) return;
     const isSent =
@@ -325,7 +325,7 @@ const watch = {
   },
 };
 
-// What Gradio leaves out for those who do not see the page or have no mouse, and for messages that are HTML.
+// Accessibility that Gradio lacks (labels, keyboard), and support for messages that are HTML.
 const dress = {
   run() {
     document.querySelectorAll("#chat [data-testid][aria-label]").forEach((part) => part.removeAttribute("aria-label"));
@@ -336,12 +336,12 @@ const dress = {
     document.querySelectorAll("#chat .edit-textarea:not([data-read])").forEach((field) => {
       field.dataset.read = "";
       field.ariaLabel = "Your question";
-      field.title = "Ctrl+Enter asks, Escape leaves it as it was";
+      field.title = "Ctrl+Enter sends, Escape cancels";
       dress.fill(field, llava.readText(field.value));
       field.scrollIntoView({ block: "nearest" });
       field.focus();
     });
-    // Gradio says so too when a connection was lost, once for all.
+    // Gradio's own error toast is an early sign of a lost connection.
     if (document.querySelector(".toast-body.error:not([data-seen])")) {
       document.querySelectorAll(".toast-body.error").forEach((toast) => (toast.dataset.seen = ""));
       watch.look();
@@ -363,14 +363,14 @@ const dress = {
     return button !== null;
   },
 
-  // Gradio shows at once what an edited question is, before the server has written it.
+  // Gradio shows an edited question at once, before the server has rendered it.
   submitEdit(event) {
     if (!event.target.closest?.("#chat [aria-label=Submit]")) return;
     const field = document.querySelector("#chat .edit-textarea");
     if (field) dress.fill(field, llava.showTyped(field.value));
   },
 
-  // Copied is what was said, not how it is shown.
+  // Copies a message's source text instead of its HTML.
   copy(event) {
     if (event.target.tagName !== "TEXTAREA" || !event.target.value.startsWith('<div class="')) return;
     event.clipboardData.setData("text/plain", llava.readText(event.target.value));
@@ -391,12 +391,12 @@ const dress = {
   for (const kind of ["dragenter", "dragover"])
     addEventListener(kind, (event) => {
       if (!hasFiles(event)) return;
-      event.preventDefault(); // else the browser would leave the page for the image
-      event.stopPropagation(); // the box marks itself, and would wait for a drop of its own
+      event.preventDefault(); // else the browser would navigate to the image
+      event.stopPropagation(); // else the box would highlight itself and wait for its own drop
       mark(true);
     }, true);
   addEventListener("dragleave", (event) => event.relatedTarget || mark(false));
-  // Before the box, which would take other files for images or say nothing.
+  // Runs before the box's own handler, which would accept other files as images or ignore them silently.
   const take = (event, files) => {
     event.preventDefault();
     event.stopImmediatePropagation();
@@ -443,7 +443,7 @@ const dress = {
   const drawn = new MutationObserver(() => {
     if (!document.querySelector("#box textarea")) return;
     drawn.disconnect();
-    // The page follows the system when it is drawn; what was chosen here comes after that.
+    // Gradio applies the system's theme first; the user's own choice then overrides it.
     if (chosen !== null) llava.setDark(chosen === "1");
     if (sessionStorage.getItem("llava-side")) llava.toggle("side");
     llava.nameButtons();
