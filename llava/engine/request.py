@@ -21,7 +21,7 @@ from llava.constants import IMAGE_TOKEN_INDEX
 
 # Bits for a position's index within its image in a position key; no image takes more positions.
 _INDEX_BITS = 32
-# More than any token id has.
+# More bits than any token id has.
 _TOKEN_BITS = 32
 
 

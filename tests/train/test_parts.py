@@ -82,8 +82,8 @@ def test_the_smallest_module_that_a_rate_names_decides_whatever_the_order() -> N
         (PARTS, {"layers.9": 0.1}, "names no module"),
         (PARTS, {"": 0.1}, "names no module"),
         (PARTS, {"proj": 0.1}, "names no module"),
-        (("projector",), {"vision_tower": 0.1}, "does not learn in this stage, which trains projector"),
-        (("vision_tower",), {"post_layernorm": 0.1}, "does not learn"),
+        (("projector",), {"vision_tower": 0.1}, "what it names is frozen in this stage, which trains projector"),
+        (("vision_tower",), {"post_layernorm": 0.1}, "what it names is frozen"),
         (
             ("projector",),
             {"projector": 0.1, "mm_projector": 0.2},
