@@ -93,7 +93,7 @@ def test_a_stage_that_was_cut_off_after_its_last_step_is_only_saved(
 
     shutil.rmtree(here / "model")
     shorter = read_recipe(write(tmp_path, next_folder, data, {**stage, "steps": 1}))
-    with pytest.raises(UsageError, match=r"has 1 steps, but .*checkpoint-2 is of a later one"):
+    with pytest.raises(UsageError, match=r"has 1 steps, but .*checkpoint-2 is of a later step"):
         run(shorter, tmp_path / "run", workers=0)
 
     weights = load_file(here / "checkpoint-2/model.safetensors")
