@@ -225,7 +225,7 @@ def test_an_answer_in_a_chat_is_explained_where_it_is_empty(
     assert "(The answer is empty: the model ended it at once, with token 2, '</s>'." in capsys.readouterr().out
 
 
-def test_a_image_of_an_odd_name_is_saved_with_its_conversation(chat: Chat, photo: Path, tmp_path: Path) -> None:
+def test_an_image_of_an_odd_name_is_saved_with_its_conversation(chat: Chat, photo: Path, tmp_path: Path) -> None:
     odd = tmp_path / "a\udcff.png"
     odd.write_bytes(photo.read_bytes())
     chat.show(str(odd))

@@ -146,7 +146,7 @@ def test_flags_may_stand_between_the_images(capsys: pytest.CaptureFixture[str], 
     assert run_json(capsys, "--model", next_folder, photo, "-q", "What?")["image_positions"] == [14]
 
 
-def test_a_question_without_a_image_is_answered(capsys: pytest.CaptureFixture[str], next_folder: Path) -> None:
+def test_a_question_without_an_image_is_answered(capsys: pytest.CaptureFixture[str], next_folder: Path) -> None:
     assert run_json(capsys, "What is in an image?", "--model", next_folder)["image_positions"] == []
 
 

@@ -140,7 +140,7 @@ def test_a_tokenizer_with_another_chat_template_brings_it_along_but_marks_no_ans
     assert not any(piece.spoken for piece in conversation.pieces())
 
 
-def test_a_image_in_the_first_turn_comes_before_its_text() -> None:
+def test_an_image_in_the_first_turn_comes_before_its_text() -> None:
     image = Image.new("RGB", (4, 4))
     prompt = talk("v1", ("look <image> here", image, "Default"), None).get_prompt()
     assert prompt.endswith("USER: <image>\nlook  here ASSISTANT:")

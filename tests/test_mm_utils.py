@@ -43,7 +43,7 @@ def test_a_model_is_named_after_its_folder(path: str, name: str) -> None:
     assert get_model_name_from_path(path) == name
 
 
-def test_a_image_is_read_from_base64() -> None:
+def test_an_image_is_read_from_base64() -> None:
     written = BytesIO()
     Image.new("P", (3, 2)).save(written, "PNG")
     image = load_image_from_base64(base64.b64encode(written.getvalue()))

@@ -90,7 +90,7 @@ def test_each_stretch_has_the_ids_of_raw_sentencepiece(made: Tokenizers, kind: s
     assert tokenizer_image_token("<image>".join(stretches), made.kinds()[kind]) == expected
 
 
-def test_a_blank_right_after_a_image_is_kept(made: Tokenizers) -> None:
+def test_a_blank_right_after_an_image_is_kept(made: Tokenizers) -> None:
     ids = tokenizer_image_token("USER:  <image> cat", made.llama)
     assert names(made.llama, ids[-3:]) == [None, "▁", "▁cat"]
     assert made.llama.convert_ids_to_tokens(made.llama(" cat").input_ids) == ["<s>", "▁cat"]  # what it is kept against

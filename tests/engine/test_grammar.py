@@ -57,7 +57,7 @@ def allowed_by_hand(tokenizer: Any, texts: list[bytes], said: bytes) -> set[int]
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_the_tokens_that_may_come_are_those_that_lead_to_an_allowed_text(
+def test_the_allowed_tokens_are_those_that_lead_to_an_allowed_text(
     loaded: Any, grammars: GrammarCompiler, word: str
 ) -> None:
     tokenizer = loaded.tokenizer
@@ -141,7 +141,7 @@ def test_drawn_answers_fit_their_schema_whatever_else_runs(loaded: Any, grammars
         assert small.stats().num_preemptions > 0
 
 
-def test_an_answer_may_hold_what_closes_others_but_not_what_the_client_stops_at(
+def test_a_constrained_answer_may_contain_separators_but_no_stop_text_of_the_client(
     loaded: Any, grammars: GrammarCompiler
 ) -> None:
     prompt = Prompt(tuple(loaded.tokenizer("Hi").input_ids), None, 2)
@@ -257,7 +257,9 @@ def test_a_document_that_was_cut_short_says_so(loaded: Any, grammars: GrammarCom
         assert result.reason == "length"
 
 
-def test_a_model_that_wants_to_end_its_answer_closes_what_is_open(loaded: Any, grammars: GrammarCompiler) -> None:
+def test_a_model_that_wants_to_end_closes_the_open_string_array_or_object(
+    loaded: Any, grammars: GrammarCompiler
+) -> None:
     tokenizer, end = loaded.tokenizer, loaded.tokenizer.eos_token_id
     content = {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "string"}}}, "required": ["a"]}
     matcher = grammars.compile(schema(content)).start()

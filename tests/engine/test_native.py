@@ -219,7 +219,7 @@ def test_a_decode_step_without_memory_fails_alone(native: Any, monkeypatch: pyte
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("window", [None, 150])
 @torch.inference_mode()
-def test_requests_that_begin_alike_see_what_each_would_see_alone(
+def test_requests_with_a_common_prefix_attend_as_each_would_alone(
     native: Any, dtype: torch.dtype, window: int | None
 ) -> None:
     both = BothWays("mistral" if window else "llama", dtype, window)
@@ -268,7 +268,7 @@ def run_python(code: str, **environment: str) -> str:
 STATUS = "from llava.native import library; print(library.load() is not None, library.status())"
 
 
-def test_without_a_compiler_or_where_it_is_forbidden_torch_alone_computes(tmp_path: Path) -> None:
+def test_without_a_compiler_or_when_disabled_torch_computes_everything(tmp_path: Path) -> None:
     assert run_python(STATUS, LLAVA_NATIVE="0") == "False LLAVA_NATIVE is 0"
     assert "no C++ compiler" in run_python(STATUS, PATH=str(tmp_path), XDG_CACHE_HOME=str(tmp_path), CXX="")
     said = run_python(STATUS, CXX=str(tmp_path / "absent"), XDG_CACHE_HOME=str(tmp_path))
@@ -309,7 +309,7 @@ def test_a_damaged_library_is_built_again(quick_compiler: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("native", ["native"], indirect=True)
-def test_where_nothing_can_be_kept_a_process_builds_its_own(quick_compiler: str, tmp_path: Path) -> None:
+def test_without_a_writable_cache_a_process_builds_its_own_library(quick_compiler: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     said = run_python(STATUS, CXX=quick_compiler, XDG_CACHE_HOME=str(tmp_path / "file"), TMPDIR=str(tmp_path))
     assert said == "True compiled for this CPU, for this process alone: nothing can be kept"
@@ -320,7 +320,7 @@ def test_where_nothing_can_be_kept_a_process_builds_its_own(quick_compiler: str,
 
 
 @pytest.mark.parametrize("native", ["native"], indirect=True)
-def test_two_at_once_build_one_library(quick_compiler: str, tmp_path: Path) -> None:
+def test_two_concurrent_builds_leave_one_library(quick_compiler: str, tmp_path: Path) -> None:
     # Neither compilation ends before both have begun.
     waiting = tmp_path / "waiting c++"
     waiting.write_text(

@@ -175,7 +175,7 @@ TestRequests = Requests.TestCase
 TestRequests.settings = settings(max_examples=150, stateful_step_count=30)
 
 
-def test_the_same_image_again_computes_only_what_is_new() -> None:
+def test_a_second_question_about_an_image_computes_only_its_new_positions() -> None:
     scheduler = make_scheduler()
     runner = FakeRunner(scheduler)
     scheduler.add(make_request(0, [0, 1, -3, 1, 1, 2]))

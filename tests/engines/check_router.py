@@ -190,7 +190,7 @@ def test_who_leaves_is_noticed_by_the_worker(python: str, tmp_path: Path) -> Non
             time.sleep(0.1)
 
 
-def test_two_servers_of_ours_behind_it_answer_about_a_image_and_one_may_die(python: str, tmp_path: Path) -> None:
+def test_two_servers_of_ours_behind_it_answer_about_an_image_and_one_may_die(python: str, tmp_path: Path) -> None:
     image = io.BytesIO()
     Image.new("RGB", (120, 80), "red").save(image, "PNG")
     uri = "data:image/png;base64," + base64.b64encode(image.getvalue()).decode()

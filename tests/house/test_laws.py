@@ -62,7 +62,7 @@ def test_a_long_function_is_found() -> None:
     assert list(long_functions(ast.parse(f"def f():\n{body}"))) == [("f", MAX_LINES_OF_A_FUNCTION + 1)]
 
 
-def test_a_file_is_told_by_its_name_alone() -> None:
+def test_a_file_is_identified_by_its_name_alone() -> None:
     own = [path for path in PACKAGE if path.name not in ("__init__.py", "__main__.py") and not is_front_door(path)]
     assert {name: num for name, num in Counter(path.name for path in own).items() if num > 1} == {}
 
@@ -97,7 +97,7 @@ def test_every_public_name_says_what_the_caller_gets(path: Path) -> None:
     assert list(undocumented(ast.parse(path.read_text(encoding="utf-8")))) == []
 
 
-def test_whatever_says_that_it_loads_no_torch_is_held_to_it() -> None:
+def test_a_module_that_claims_to_load_no_torch_is_on_the_tested_list() -> None:
     saying = {name_of(path) for path in PACKAGE if re.search(r"\b[Nn]o torch\b(?! at)", docstring_of(path))}
     assert len(saying) > 5
     assert saying <= set(WITHOUT_TORCH)

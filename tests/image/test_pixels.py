@@ -111,7 +111,7 @@ def test_a_processor_of_another_size_mean_and_resampling_is_transformers_too() -
         assert np.array_equal(ImageProcessor(**fields, **{switch: False})(image)["pixel_values"][0], theirs), switch
 
 
-def test_a_image_smaller_than_the_crop_is_framed_in_black_as_transformers_does() -> None:
+def test_an_image_smaller_than_the_crop_is_framed_in_black_as_transformers_does() -> None:
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     fields = {"size": {"shortest_edge": 31}, "crop_size": {"height": 64, "width": 64}}
@@ -187,7 +187,7 @@ def test_a_bare_namespace_is_enough_of_a_configuration(processor) -> None:
 
 
 @pytest.mark.parametrize("config", [Namespace(), Namespace(image_aspect_ratio=None), Namespace(image_aspect_ratio="?")])
-def test_without_a_known_aspect_the_centre_square_is_kept(config, processor) -> None:
+def test_with_an_unknown_aspect_the_centre_square_is_kept(config, processor) -> None:
     pixels = process_images([_noise(30, 20), _noise(20, 30)], processor, config)
     assert pixels.shape == (2, 3, 336, 336)
     assert torch.equal(pixels[0], _clip_pixels(_noise(30, 20)))
@@ -205,7 +205,7 @@ def test_tiled_images_are_stacked_only_where_they_have_as_many_tiles(aspect, pin
     assert torch.equal(listed[0], make_pixels(_noise(640, 480), ANYRES, processor))
 
 
-def test_a_foreign_processor_is_asked_for_each_tile() -> None:
+def test_a_third_party_processor_is_called_for_each_tile() -> None:
     class Mean:
         size, crop_size, image_mean = {"shortest_edge": 8}, {"height": 8, "width": 8}, CLIP_MEAN
 
@@ -295,7 +295,7 @@ def test_arrays_and_tensors_are_images_too(processor) -> None:
 
 
 @pytest.mark.parametrize("images", [[], None, np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), ["a.png"]])
-def test_what_is_no_image_is_refused(images, processor) -> None:
+def test_an_object_that_is_not_an_image_is_refused(images, processor) -> None:
     with pytest.raises(UsageError):
         processor(images)
 

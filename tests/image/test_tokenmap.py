@@ -50,7 +50,7 @@ KEPT_GREEN = (38, 208, 160)
         ((300, 300), ONE_VISION, "300x300 -> canvas 384x384, 1 tile + base, 729 + 27 x (27 + 1) = 1485 positions"),
     ],
 )
-def test_the_caption_is_arithmetic_that_comes_out(size, tiling, caption) -> None:
+def test_the_sums_in_the_caption_are_correct(size, tiling, caption) -> None:
     plan = plan_tiles(Size(*size), tiling)
     assert describe_plan(plan, tiling) == caption
     sides = caption.rsplit(", ", 1)[1].removesuffix(" positions").replace(" x ", " * ").split(" = ")
@@ -94,12 +94,12 @@ def test_a_path_that_cannot_be_written_is_a_wrong_call(name, tmp_path: Path) -> 
         draw_token_map(Image.new("RGB", (3, 3)), Tiling(), tmp_path / name)
 
 
-def test_a_image_without_rgb_form_is_refused(tmp_path: Path) -> None:
+def test_an_image_without_rgb_form_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadImage, match="floating-point"):
         draw_token_map(Image.new("F", (3, 3), float("nan")), Tiling(), tmp_path / "map.png")
 
 
-def test_a_image_shown_whole_is_said_to_be_stretched() -> None:
+def test_an_image_shown_whole_is_said_to_be_stretched() -> None:
     plan = plan_whole(Size(265, 102), RELEASED)
     assert describe_plan(plan, RELEASED) == "265x102 -> stretched to 336x336, 1 tile, 24 x 24 + 1 = 577 positions"
     assert draw_sheet(Image.new("RGB", (265, 102)), plan, RELEASED).width > 336

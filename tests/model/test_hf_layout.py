@@ -61,7 +61,7 @@ def rename(tensors: Tensors, prefixes: dict[str, str]) -> Tensors:
 
 
 @pytest.mark.parametrize(("width", "height"), [(20, 20), (30, 20), (20, 45), (100, 67)])
-def test_a_next_model_gives_transformers_logits_for_a_image(tmp_path: Path, width: int, height: int) -> None:
+def test_a_next_model_gives_transformers_logits_for_an_image(tmp_path: Path, width: int, height: int) -> None:
     reference = make(tmp_path, is_next=True)
     loaded = load(tmp_path)
     plan = plan_tiles(Size(width, height), loaded.spec.tiling)
@@ -78,7 +78,7 @@ def test_a_next_model_gives_transformers_logits_for_a_image(tmp_path: Path, widt
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
-def test_a_1_5_model_gives_transformers_logits_for_a_image(tmp_path: Path) -> None:
+def test_a_1_5_model_gives_transformers_logits_for_an_image(tmp_path: Path) -> None:
     reference = make(tmp_path, is_next=False)
     pixels = torch.randn(1, 3, 28, 28)
     with torch.no_grad():

@@ -61,7 +61,7 @@ SIZES = [(1000, 667), (667, 1000), (300, 200), (336, 336), (2000, 100), (100, 20
 
 @pytest.mark.parametrize("merge", MERGES)
 @pytest.mark.parametrize("size", SIZES)
-def test_a_images_tiles_are_read_like_a_page(merge: str, size: tuple[int, int]) -> None:
+def test_an_images_tiles_are_read_like_a_page(merge: str, size: tuple[int, int]) -> None:
     plan = plan_tiles(Size(*size), make_tiling(merge))
     features = make_features(plan.num_tiles, 16)
     merged = merge_tiles(features, plan, NEWLINE)
@@ -96,7 +96,7 @@ def test_a_large_map_is_scaled_down_to_what_anyres_max_allows(aspect: str, size:
         ((704, 396), 1850),
     ],
 )
-def test_a_image_takes_as_many_positions_as_in_the_original(size: tuple[int, int], num_positions: int) -> None:
+def test_an_image_takes_as_many_positions_as_in_the_original(size: tuple[int, int], num_positions: int) -> None:
     plan = plan_tiles(Size(*size), make_tiling(side=24))
     assert len(merge_tiles(make_features(plan.num_tiles, 576), plan, NEWLINE)) == num_positions
 

@@ -52,7 +52,7 @@ def test_any_text_gets_the_ids_of_the_cut_prompt(tokenizers: dict[str, Any], kin
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_image_may_take_many_places(tokenizers: dict[str, Any], kind: str) -> None:
+def test_an_image_may_take_many_places(tokenizers: dict[str, Any], kind: str) -> None:
     plain, with_images = tokenizers[kind]
     image_id = with_images.convert_tokens_to_ids("<image>")
     text = "USER: <image>\nWhat? ASSISTANT:"

@@ -407,7 +407,7 @@ def test_row_9_what_looks_like_a_token_is_only_text(own: Running, text: str) -> 
     assert own.chat(text, max_tokens=2).status == 200
 
 
-def test_row_10_a_image_stays_where_it_was_put(own: Running) -> None:
+def test_row_10_an_image_stays_where_it_was_put(own: Running) -> None:
     image = Image.new("RGB", (30, 30), "red")
     reply = own.chat("Is <image> here", image, "or <image> there?", max_tokens=2)
     assert reply.json["usage"]["prompt_tokens_details"]["image_tokens"] > 0

@@ -168,7 +168,7 @@ def test_a_decoder_that_dies_while_it_decodes_is_started_again_once(
     assert decoders.decode(PNG, "sign.png").size == (30, 20)
 
 
-def test_a_image_that_takes_too_long_is_refused_and_its_decoder_ended(decoders: Decoders) -> None:
+def test_an_image_that_takes_too_long_is_refused_and_its_decoder_ended(decoders: Decoders) -> None:
     decoders.timeout_s = 0.2
     decoders.warm_up()
     (pid,) = decoders.pids
@@ -179,7 +179,7 @@ def test_a_image_that_takes_too_long_is_refused_and_its_decoder_ended(decoders: 
     assert decoders.decode(PNG, "sign.png").size == (30, 20)
 
 
-def test_a_image_that_takes_too_much_memory_is_refused(request: pytest.FixtureRequest) -> None:
+def test_an_image_that_takes_too_much_memory_is_refused(request: pytest.FixtureRequest) -> None:
     decoders = Decoders(1, ImageLimits(), PATIENCE_S, memory_bytes=400 * 2**20)
     request.addfinalizer(decoders.close)
     large = write_image(Image.new("L", (8000, 8000)), compress_level=1)

@@ -41,7 +41,7 @@ def ask(client: openai.OpenAI, *parts: Any, **more: Any) -> Any:
     )
 
 
-def test_a_image_in_a_data_uri_is_read(client: openai.OpenAI) -> None:
+def test_an_image_in_a_data_uri_is_read(client: openai.OpenAI) -> None:
     said = ask(client, image(), QUESTION)
     (choice,) = said.choices
     assert (choice.message.content, choice.message.role, choice.finish_reason) == ("MORTALS", "assistant", "stop")
@@ -50,7 +50,7 @@ def test_a_image_in_a_data_uri_is_read(client: openai.OpenAI) -> None:
     assert said.id.startswith("chatcmpl-")
 
 
-def test_a_image_by_url_is_fetched(client: openai.OpenAI, internet: Internet) -> None:
+def test_an_image_by_url_is_fetched(client: openai.OpenAI, internet: Internet) -> None:
     url = internet.page("/sign.png", DEMO.read_bytes())
     assert ask(client, image(url), QUESTION).choices[0].message.content == "MORTALS"
     assert internet.connected == [internet.address]

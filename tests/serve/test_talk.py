@@ -201,7 +201,7 @@ def test_a_bad_upload_is_refused_in_a_sentence(album: Album, uploads: Path, data
         asyncio.run(album.load([str(uploads / "bad.png")]))
 
 
-def test_a_image_is_saved_once_by_its_digest(uploads: Path, tmp_path: Path) -> None:
+def test_an_image_is_saved_once_by_its_digest(uploads: Path, tmp_path: Path) -> None:
     kept = tmp_path / "kept"
     album = Album(Loader(), [uploads], kept)  # type: ignore[arg-type]
     (uploads / "again.png").write_bytes((uploads / "red.png").read_bytes())
@@ -488,7 +488,7 @@ def test_the_images_of_the_latest_message_with_any_are_drawn(album: Album, uploa
     assert sheets.show_sheets(ask(album, talk.write_question("Hi", [])), TILING) == sheets.EMPTY
 
 
-def test_a_images_name_cannot_write_into_the_page(album: Album, uploads: Path) -> None:
+def test_an_images_name_cannot_write_into_the_page(album: Album, uploads: Path) -> None:
     evil = uploads / "<img src=x onerror=alert(1)>.png"
     evil.write_bytes((uploads / "red.png").read_bytes())
     shown = sheets.show_sheets(ask(album, talk.write_question("What?", [str(evil)])), TILING)

@@ -136,7 +136,7 @@ def lines(running: Running) -> list[dict[str, Any]]:
 
 
 @needs_browser
-def test_a_conversation_about_a_image(real: Running, held: Held, open_tab: Any) -> None:
+def test_a_conversation_about_an_image(real: Running, held: Held, open_tab: Any) -> None:
     tab = open_tab(real)
     tab.drop(EXAMPLES / "receipt.png")
     tab.watch()
@@ -218,7 +218,7 @@ def test_an_example_two_images_and_an_upload_that_is_no_image(real: Running, ope
 
 @needs_browser
 @pytest.mark.parametrize("where", ["#box textarea", "#chat"])
-def test_a_image_is_pasted_from_the_clipboard(real: Running, open_tab: Any, where: str) -> None:
+def test_an_image_is_pasted_from_the_clipboard(real: Running, open_tab: Any, where: str) -> None:
     tab = open_tab(real)
     tab.paste(EXAMPLES / "demo.png", where)
     tab.type("What is written on the sign?")
@@ -345,7 +345,7 @@ def test_refusals_are_sentences_and_lose_nothing(talker: Talker, tab: Tab, tmp_p
 
 
 @needs_browser
-def test_a_image_is_taken_with_the_camera(tab: Tab) -> None:
+def test_an_image_is_taken_with_the_camera(tab: Tab) -> None:
     assert not tab.find("#camera").is_visible()
     tab.find("#photo").click()
     tab.find("#snap").click()

@@ -34,7 +34,7 @@ def test_the_parts_hold_every_parameter_once(family: str) -> None:
     assert all("post_layernorm" in name or "encoder.layers.2" in name for name in unused)
 
 
-def test_what_is_not_named_stands_still() -> None:
+def test_parts_that_are_not_named_are_frozen() -> None:
     model = make_model(**ANYRES)
     for part, piece in (("projector", "mm_projector"), ("image_newline", "image_newline"), ("vision_tower", "tower")):
         learning = choose(model, part)
@@ -53,7 +53,7 @@ def test_a_model_without_a_newline_vector_trains_the_rest() -> None:
         choose(model, *PARTS, image_newline=0.5)
 
 
-def test_the_smallest_module_that_a_rate_names_decides_whatever_the_order() -> None:
+def test_the_most_specific_rate_decides_in_any_order() -> None:
     scales = {"norms_and_biases": 0.5, "vision_tower": 0.1, "patch_embedding": 0.01, "layers.0": 0.2, "q_proj": 0.3}
     for order in (scales, dict(reversed(scales.items()))):
         rates = choose(make_model(**ANYRES), *PARTS, **order)
@@ -97,7 +97,7 @@ def test_a_name_that_nothing_uses_is_an_error(train: tuple[str, ...], scales: di
         choose(make_model(**ANYRES), *train, **scales)
 
 
-def test_a_parameter_without_a_part_or_with_two_is_our_own_mistake() -> None:
+def test_a_parameter_without_a_part_or_with_two_fails_an_assertion() -> None:
     root = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
     with pytest.raises(AssertionError, match=r"b\.weight belongs to no part"):
         choose_trainable(root, {"first": {"a": root["a"]}}, ["first"], "Here")
@@ -105,13 +105,13 @@ def test_a_parameter_without_a_part_or_with_two_is_our_own_mistake() -> None:
         choose_trainable(root, {"first": {"a": root["a"]}, "second": {"": root}}, ["first"], "Here")
 
 
-def test_tied_embeddings_learn_once() -> None:
+def test_tied_embeddings_are_trained_once() -> None:
     model = make_model(**ANYRES)
     model.lm_head.weight = model.get_model().embed_tokens.weight
     assert list(choose(model, "language_model")).count("model.embed_tokens.weight") == 1
 
 
-def test_the_table_counts_all_that_learns_at_its_rate() -> None:
+def test_the_table_counts_the_trained_parameters_at_each_rate() -> None:
     parts = {"a": {"a": nn.Linear(3, 4)}, "bc": {"b": nn.LayerNorm(5), "c": nn.Parameter(torch.zeros(6))}}
     root = nn.Module()
     root.a, root.b, root.c = parts["a"]["a"], parts["bc"]["b"], parts["bc"]["c"]

@@ -21,13 +21,13 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_a_recipe_with_defaults_learns_everything_but_the_tower(tmp_path: Path) -> None:
+def test_a_recipe_with_defaults_trains_everything_but_the_tower(tmp_path: Path) -> None:
     (stage,) = load_recipe(write(tmp_path, yaml.safe_dump(RECIPE))).stages
     assert stage.train == ("projector", "image_newline", "language_model")
     assert (stage.weight_averaging, stage.answer_weighting, stage.lr_scales) == (0.0, 0.0, {})
 
 
-def test_a_rate_without_a_point_is_the_number_that_it_looks_like(tmp_path: Path) -> None:
+def test_a_rate_in_scientific_notation_without_a_point_is_a_number(tmp_path: Path) -> None:
     text = yaml.safe_dump(RECIPE).replace("lr: 0.001", "lr: 1e-3")
     assert "1e-3" in text
     assert load_recipe(write(tmp_path, text)).stages[0].lr == 1e-3
@@ -71,12 +71,12 @@ def test_a_wrong_recipe_is_refused_and_the_key_is_named(change: dict[str, Any], 
         ("a: !!python/object:os.system {}", "not valid YAML"),
     ],
 )
-def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_that_is_not_a_recipe_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         load_recipe(write(tmp_path, text))
 
 
-def test_a_merged_key_may_be_said_anew(tmp_path: Path) -> None:
+def test_a_merged_key_may_be_overridden(tmp_path: Path) -> None:
     text = "name: a\nstart: b\nshared: &shared {steps: 1}\nstages: [{<<: *shared, steps: 2}]\n"
     assert read_recipe(write(tmp_path, text)).values["stages"] == [{"steps": 2}]
 
