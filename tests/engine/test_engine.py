@@ -1,4 +1,4 @@
-"""The engine says what ``generate`` says, whatever else it is doing, and loses nothing when something goes wrong."""
+"""The engine gives the answers of ``generate`` under any load, and survives every failure without leaks."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from llava.sampling import Sampling
 from tests.tiny import ANYRES, FAMILIES, SLOT, TILE_PX, make_model
 from tests.tiny_tokenizers import words_and_letters
 
-# Seconds, many times what anything takes here.
+# Seconds, many times longer than anything here takes.
 PATIENCE_S = 200.0
 
 
@@ -65,7 +65,7 @@ def engine(loaded: Any) -> Iterator[Engine]:
 
 
 def audit(engine: Engine) -> None:
-    """After the end: nobody is left, and every block can be had again."""
+    """Asserts that after the end no request is left and every block is available again."""
     scheduler = engine._scheduler
     scheduler.audit()
     assert scheduler.is_idle
@@ -104,7 +104,7 @@ def mixed_questions(loaded: Any, seed: int, count: int) -> list[Question]:
 
 
 def generate(loaded: Any, asked: Question) -> list[int]:
-    """The slow way."""
+    """The reference: greedy ``generate``."""
     pixels = [make_pixels(image.image, loaded.spec.tiling, loaded.image_processor) for image in asked.images]
     return loaded.model.generate(
         torch.tensor([asked.prompt.input_ids]),
@@ -141,7 +141,7 @@ def test_many_requests_at_once_are_answered_as_each_alone(
     with Engine(loaded, memory_bytes=2**20, **{"block_tokens": 4, **settings}) as engine:
         streams = [engine.submit(asked) for asked in questions]
         said = [tokens(stream) for stream in streams]
-        again = [tokens(engine.submit(asked)) for asked in questions]  # with everything known
+        again = [tokens(engine.submit(asked)) for asked in questions]  # with everything cached
     audit(engine)
     expected = [generate(loaded, asked) for asked in questions]
     assert said == expected
@@ -171,7 +171,7 @@ def test_the_same_image_again_is_not_encoded_again(
     _, result = engine.submit(question(loaded, [1, 5, SLOT, 9, 22, 23, 24], IMAGES[:1])).wait()
     assert sum(num_tiles) == first.plans[0].num_tiles
     assert result.prompt_tokens - result.cached_tokens == 3
-    # The image elsewhere: its features are known, though its keys and values are not.
+    # The image at another position: its features are cached, but its keys and values are not.
     _, result = engine.submit(question(loaded, [1, SLOT, 9], IMAGES[:1])).wait()
     assert sum(num_tiles) == first.plans[0].num_tiles
     assert result.cached_tokens == 1

@@ -42,7 +42,7 @@ def schema(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def spell(tokenizer: Any, token: int) -> bytes:
-    """A token's bytes in the middle of a text, read from its name."""
+    """The bytes of a token in the middle of a text, from its name."""
     name = tokenizer.convert_ids_to_tokens(token)
     if name.startswith("<0x"):
         return bytes([int(name[3:5], 16)])
@@ -50,7 +50,7 @@ def spell(tokenizer: Any, token: int) -> bytes:
 
 
 def allowed_by_hand(tokenizer: Any, texts: list[bytes], said: bytes) -> set[int]:
-    """Tokens after which what was said is still a beginning of one of ``texts``."""
+    """The tokens after which the answer is still a prefix of one of ``texts``."""
     tokens = range(len(tokenizer))
     spelled = {token: spell(tokenizer, token) for token in tokens}
     return {token for token in tokens if spelled[token] and any(t.startswith(said + spelled[token]) for t in texts)}
@@ -70,7 +70,7 @@ def test_the_allowed_tokens_are_those_that_lead_to_an_allowed_text(
         allowed = {token for token, logit in enumerate(logits.tolist()) if logit == 0}
         by_hand = allowed_by_hand(tokenizer, texts, said)
         left = {text[len(said) :] for text in texts if text.startswith(said)}
-        # Of what has to come next whatever is meant, one spelling is enough.
+        # Where the next text is forced, one tokenization of it is enough.
         first = {text[:1] for text in left}
         assert allowed == by_hand if len(first) > 1 else allowed <= by_hand
         token = next(t for t in allowed if wanted.startswith(said + spell(tokenizer, t)))
@@ -157,7 +157,7 @@ def test_a_constrained_answer_may_contain_separators_but_no_stop_text_of_the_cli
 
 
 def draw_schema(source: random.Random, depth: int = 0) -> dict[str, Any]:
-    """A schema of some kind; ``fits`` below knows all that stands in it."""
+    """A random schema of the kinds that ``fits`` below supports."""
     leaves = ["string", "bounded", "pattern", "integer", "number", "boolean", "null", "enum", "const", "date"]
     kind = source.choice(leaves if depth > 2 else [*leaves, "array", "object", "object", "anyOf", "array"])
     low = source.randint(0, 4)

@@ -1,4 +1,4 @@
-"""Quantized matrices, towers and fallbacks: the native layers beside the same in torch."""
+"""Quantized matrices, towers and fallbacks: the native layers compared with torch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def draw(rows: int, columns: int, dtype: torch.dtype = torch.float32) -> torch.T
 
 
 def in_torch(weight: torch.Tensor, bits: int) -> quantization.QuantizedMatrix:
-    """Quantized without the library."""
+    """The matrix, quantized without the library."""
     usual, library.load = library.load, lambda: None  # type: ignore[assignment]
     try:
         return quantization.quantize(weight, bits)
@@ -90,7 +90,7 @@ def test_gemm_int8_is_close_to_the_exact_product(native: Any, shape: tuple[int, 
     exact = rows @ quantization.dequantize(matrix).T
     out = calls.gemm_int8(rows, matrix.matrix())
     assert (out - exact).norm() / exact.norm() < 0.02
-    # And exactly what those integers say.
+    # And it is exactly the product of these integers.
     scale = rows.abs().amax(1, keepdim=True) / 127
     rounded = (rows / scale).round() * scale
     weight = quantization.dequantize(matrix)
@@ -218,7 +218,7 @@ def test_a_siglip_tower_with_heads_of_any_size_gives_what_torch_gives(
 
 
 def test_widening_a_projector_leaves_the_models_weights_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever asks looks at the model's weights, in a thread of their own, while an image is encoded."""
+    """``submit`` reads the model's weights in the caller's thread while an image is encoded."""
     monkeypatch.setattr(native_layers, "cpu_has_bfloat16", lambda: False)
     loaded = load(words_and_letters("the cat sat on a red mat and saw me"), "llama", **WIDE)
     loaded.model.to(torch.bfloat16)

@@ -81,7 +81,7 @@ def test_extreme_penalties_favour_or_exclude_tokens_and_never_fail(temperature: 
         for _ in range(50):
             sampler.counts = Counter({0: 1, 1: 1, 2: 3})
             assert sampler.sample(logits).token in likely
-    # What was masked before stays masked, and where no token is left there is an error.
+    # Masked tokens stay masked, and if no token is left there is an error.
     sampler = Sampler(Sampling(temperature=temperature, seed=1, repetition_penalty=1e300), Counter({0: 1, 1: 1}))
     with pytest.raises(UsageError, match="penalties"):
         sampler.sample(torch.tensor([-1.0, -torch.inf]))

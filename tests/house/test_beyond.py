@@ -1,4 +1,4 @@
-"""docs/serving-beyond.md and deploy/ say what is so: flags, ports, routes and sizes."""
+"""docs/serving-beyond.md and deploy/ are correct: flags, ports, routes and sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded model is there and answers what examples/README.md and the demo say it answers."""
+"""The embedded model is complete and gives the answers in examples/README.md and of the demo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the project says of itself is true: its pages, its pins, its laws."""
+"""The project's statements about itself are true: its pages, its pins, its laws."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Importing does nothing: no torch where none is needed, no extra where none was installed, no surprise names."""
+"""Imports have no side effects: no torch where none is needed, no missing extra, no unexpected public names."""
 
 from __future__ import annotations
 

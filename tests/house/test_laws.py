@@ -1,4 +1,4 @@
-"""The laws of docs/house.md that a machine can check: sizes, names, docstrings, what loads no torch, and speech."""
+"""The laws of docs/house.md that a test can check: sizes, names, docstrings, modules without torch, and style."""
 
 from __future__ import annotations
 

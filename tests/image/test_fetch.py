@@ -1,4 +1,4 @@
-"""Fetching over HTTP: who is asked, who is not, and what is done with the answers of a server that means harm."""
+"""Fetching over HTTP: which hosts are contacted, and how responses of malicious servers are handled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts and places of tiles: the worked examples, agreement with Transformers, and what must hold for any size."""
+"""Counts and places of tiles: the worked examples, agreement with Transformers, and invariants for any size."""
 
 from __future__ import annotations
 

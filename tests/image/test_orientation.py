@@ -1,4 +1,4 @@
-"""Which way up: wherever Pillow's ``exif_transpose`` finds it, each image turned exactly once, no pixels twice."""
+"""Orientation: wherever Pillow's ``exif_transpose`` finds one, each image is rotated upright exactly once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pixels: bit for bit Pillow's, and what code written against the original expects of the processor."""
+"""Pixels: bit for bit Pillow's, and the processor's interface as code written for the original uses it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where an image is said to be: paths of every kind, and what is no file or not there."""
+"""Paths of every kind, and the errors for those that are not files or do not exist."""
 
 from __future__ import annotations
 

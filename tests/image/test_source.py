@@ -1,4 +1,4 @@
-"""Images from anywhere: what is accepted, what it becomes, and that everything else is refused in one sentence."""
+"""Images from every source: what is accepted, how it is decoded, and that the rest is refused in one sentence."""
 
 from __future__ import annotations
 

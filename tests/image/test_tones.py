@@ -1,4 +1,4 @@
-"""Wide values become 8 bits by the range that they use, and what is transparent is laid over white; both are said."""
+"""Wide values become 8 bits by the range that they use, transparency is composited over white, and both are noted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawn images, their labels and their words become what a model trains on."""
+"""Drawn images, dense labels and conversations become training samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every stage from nothing runs, resumes, and hands on all of what the next one needs."""
+"""Every stage of training from scratch runs, resumes, and passes on all weights that the next one needs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STAGES = tiny_recipe()["stages"]
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's folder with all four stages done; not to be changed."""
+    """A run's folder with all four stages done. Tests must not change it."""
     folder = tmp_path_factory.mktemp("whole")
     assert main(["train", str(write_recipe(folder)), "--output", str(folder / "run"), "--workers", "0"]) == 0
     return folder / "run"
@@ -37,7 +37,7 @@ def run_tiny(folder: Path, stage: str | None = None, **changes: Any) -> Path:
 
 
 def spoil(file: Path, change: Any) -> None:
-    """Writes the file's tensors anew after ``change`` had them."""
+    """Rewrites the file with its tensors changed by ``change``."""
     tensors = load_file(file)
     change(tensors)
     save_file(tensors, file)

@@ -1,4 +1,4 @@
-"""A recipe for a model from nothing is checked before anything runs, and what is wrong is named."""
+"""The recipe of a model from scratch is checked before anything runs, and errors name the key."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_the_shipped_recipe_loads_and_fits_its_own_model() -> None:
         *("tower", "oracle", "align", "instruct") * 2,
         "instruct",
     ]
-    for stage in recipe.stages[:4]:  # the other five say the same keys
+    for stage in recipe.stages[:4]:  # the other five have the same keys
         check_against_model(recipe, stage)
 
 

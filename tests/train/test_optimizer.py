@@ -1,4 +1,4 @@
-"""The optimizers move what they should at the rates that they are told, and go on as they were saved."""
+"""The optimizers update the right parameters at the right rates, and resume from a saved state."""
 
 from __future__ import annotations
 

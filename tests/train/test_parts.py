@@ -1,4 +1,4 @@
-"""Every parameter belongs to one part, learns or stands still as its part does, and every rate is used."""
+"""Every parameter belongs to one part and is trained or frozen with it, and every rate is used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PARTS = ("vision_tower", "projector", "image_newline", "language_model")
 
 
 def choose(model: Any, *train: str, **lr_scales: float) -> dict[str, float]:
-    """What learns, by its name in the model, and the factor on its rate."""
+    """The trained parameters by their names in the model, with the factors on their rates."""
     parts = list_parts(model)
     trainable = scale_rates(choose_trainable(model, parts, train, "Here"), parts, lr_scales, "Here")
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -29,7 +29,7 @@ def test_the_parts_hold_every_parameter_once(family: str) -> None:
     apart = [name for part in PARTS for name in choose(model, part)]
     unused = {name for name, _ in model.named_parameters()} - {*apart}
     assert len(apart) == len(set(apart))
-    # What stands behind the layer that the tower is read at.
+    # The tower's layers after the one that is read.
     assert unused
     assert all("post_layernorm" in name or "encoder.layers.2" in name for name in unused)
 

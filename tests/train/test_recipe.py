@@ -1,4 +1,4 @@
-"""A recipe is read as YAML is meant, and what is wrong with it is named with the nearest right word."""
+"""Recipes are read as YAML, and an error names the key that is wrong and the nearest right one."""
 
 from __future__ import annotations
 

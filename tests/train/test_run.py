@@ -1,4 +1,4 @@
-"""A recipe that starts from a checkpoint trains what it names, stage after stage, and writes checkpoints."""
+"""A recipe that starts from a checkpoint trains the named parts, stage by stage, and writes checkpoints."""
 
 from __future__ import annotations
 
