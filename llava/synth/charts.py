@@ -46,7 +46,7 @@ class _Chart:
 
 @dataclass(frozen=True)
 class _Area:
-    """Where the bars stand, in pixels; ``px_per_unit``: the height of a bar of value 1."""
+    """The plot area in pixels; ``px_per_unit``: the height of a bar of value 1."""
 
     left: float
     bottom: float
