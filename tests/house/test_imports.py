@@ -66,8 +66,8 @@ def test_the_public_names_are_exactly_these() -> None:
         "Sampling",
         "__version__",
         "ask",
-        "load_model",
         "load_image",
+        "load_model",
     ]
     assert {*llava._HOMES, "__version__"} == set(llava.__all__)
 
