@@ -1,7 +1,7 @@
-"""One question about one image: load time, time to the first token, tokens a second, peak memory.
+"""One question about one image: load time, time to first token, tokens per second, peak memory.
 
-Beside it Transformers' LlavaNextForConditionalGeneration with the same weights, the same pixels and the same prompt,
-in the same run. Each is measured in a process of its own, so that peak memory is its own.
+Compares this package with Transformers' LlavaNextForConditionalGeneration on the same weights, pixels and prompt, in
+the same run. Each is measured in a process of its own, so that peak memory is not shared.
 
     python benchmarks/ask.py [--model FOLDER] [--image IMAGE] [--new-tokens 64] [--dtype float32]
 """
@@ -26,7 +26,7 @@ REPEATS = 5
 
 
 def main() -> int:
-    """Measure both and print a table; returns the exit code."""
+    """Measures both and prints a table; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", help="a checkpoint folder (default: the embedded model)")
     parser.add_argument("--image", help="an image (default: a grey one of 1000 x 667 px)")
@@ -124,12 +124,12 @@ def measure_transformers(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def exactly(num: int) -> dict[str, Any]:
-    """Arguments for a greedy ``generate`` of ``num`` tokens, wherever the model would have ended."""
+    """Arguments for a greedy ``generate`` of exactly ``num`` tokens, even if the model would end before."""
     return {"max_new_tokens": num, "min_new_tokens": num, "do_sample": False, "use_cache": True}
 
 
 def time_generate(generate: Callable[[int], list[int]], num: int) -> dict[str, Any]:
-    """Medians over REPEATS: seconds to the first token, tokens a second after it; peak memory; the tokens."""
+    """Medians over REPEATS of the seconds to the first token and the tokens per second after it; peak memory; ids."""
     import torch
 
     first, rest = [], []
@@ -152,7 +152,7 @@ def time_generate(generate: Callable[[int], list[int]], num: int) -> dict[str, A
 
 
 def peak_mb() -> float:
-    """The most memory that this process has held: the GPU's where one was used, else resident memory."""
+    """The peak memory of this process in MB: the GPU's if one was used, else resident memory."""
     import torch
 
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
@@ -164,7 +164,7 @@ def peak_mb() -> float:
 
 
 def write_hf_checkpoint(options: argparse.Namespace, folder: Path) -> None:
-    """The weights in the layout that LlavaNextForConditionalGeneration reads, and the inputs, in ``folder``."""
+    """Writes the weights, in the layout that LlavaNextForConditionalGeneration reads, and the inputs to ``folder``."""
     import torch
     from transformers import CLIPVisionConfig, LlamaConfig, LlavaNextConfig, LlavaNextForConditionalGeneration
     from transformers.utils.logging import disable_progress_bar
@@ -187,13 +187,13 @@ def write_hf_checkpoint(options: argparse.Namespace, folder: Path) -> None:
     )
     twin = LlavaNextForConditionalGeneration(config).to(model.dtype)
     weights = {rename(name): tensor for name, tensor in model.state_dict().items()}
-    # One row more for the image token, which is replaced before it is ever looked up.
+    # One more row, for the image token, whose embedding is replaced before it is used.
     for name in ("model.language_model.embed_tokens.weight", "lm_head.weight"):
         weights[name] = torch.cat([weights[name], torch.zeros_like(weights[name][:1])])
     absent, foreign = twin.load_state_dict(weights, strict=False)
     if foreign or [name for name in absent if "position_ids" not in name]:
         raise SystemExit(f"The weights do not fit: {absent + foreign}")
-    # The extra row of the head must never win: its logit is 0 where the others' are what they are.
+    # The extra row of the head must never win: its logit is always 0.
     twin.generation_config.suppress_tokens = [image_token_id]
     twin.save_pretrained(folder)
     loaded.tokenizer.save_pretrained(folder)
@@ -210,7 +210,7 @@ def write_hf_checkpoint(options: argparse.Namespace, folder: Path) -> None:
 
 
 def rename(name: str) -> str:
-    """A tensor's name in Transformers' LlavaNext, as it is in memory since version 5.6."""
+    """A tensor's name in Transformers' LlavaNext since version 5.6."""
     for old, new in (
         ("model.vision_tower.vision_tower.vision_model.", "model.vision_tower."),
         ("model.mm_projector.0.", "model.multi_modal_projector.linear_1."),
@@ -224,7 +224,7 @@ def rename(name: str) -> str:
 
 
 def report(options: argparse.Namespace, results: dict[str, dict[str, Any]]) -> None:
-    """The table, and what it was measured on."""
+    """Prints the table, and the model and machine that it was measured on."""
     import torch
     import transformers
 
@@ -239,7 +239,7 @@ def report(options: argparse.Namespace, results: dict[str, dict[str, Any]]) -> N
     for title, key in (
         ("load, s", "load_s"),
         ("first token, s", "first_token_s"),
-        ("tokens a second", "tokens_per_s"),
+        ("tokens per second", "tokens_per_s"),
         ("peak memory, MB", "peak_mb"),
     ):
         print(f"{title:24}{ours[key]:>12.2f}{theirs[key]:>14.2f}")

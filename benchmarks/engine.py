@@ -1,15 +1,16 @@
-"""The engine beside Transformers, and beside vLLM where it is installed, on the same random weights in one run.
+"""The engine compared with Transformers, and with vLLM and llama.cpp if installed, on the same shapes in one run.
 
 One image of 1000 x 667 px and a question of 64 tokens: seconds until the image is encoded, until the first token,
-and until the first token when the same image is asked about again; tokens a second; many questions at once, about
-different images and about one; seconds from starting Python to being ready; peak memory. Above the table stand this
-machine's own limits, measured in the same run, and what they would allow.
+and until the first token of another question about the same image; tokens per second; many questions at once, about
+different images and about one; seconds from starting Python to being ready; peak memory. The table starts with this
+machine's own limits, measured in the same run, and the best figures that they allow.
 
     python benchmarks/engine.py [--shape XS] [--dtype bfloat16] [--vllm-python PYTHON] [--llama-python PYTHON]
                                 [--keep FOLDER]
 
-Each side runs in a process of its own; llama.cpp, which sees no image here, gets as many words instead. Shapes: XS
-(70 M parameters), S (1.4 B: CLIP ViT-L/14-336 with a Llama of 22 layers), 7B (LLaVA-NeXT 7B).
+Each side runs in a process of its own, with the same random weights, except llama.cpp, which has random weights of its
+own and gets as many words in place of the image. Shapes: XS (70 M parameters), S (1.4 B: CLIP ViT-L/14-336 with a Llama
+of 22 layers), 7B (LLaVA-NeXT 7B).
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ MARK = "figures: "
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """Sizes of a LLaVA-NeXT, and how much of the many-questions part it gets to do here."""
+    """Sizes of a LLaVA-NeXT, and the numbers of questions at once and of their new tokens that are measured."""
 
     tower: dict[str, int]
     decoder: dict[str, int]
@@ -78,18 +79,18 @@ SHAPES = {
 
 
 def main() -> int:
-    """Write the checkpoints, measure every side and print the table; returns the exit code."""
+    """Writes the checkpoints, measures every side and prints the table; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="XS", choices=SHAPES)
     parser.add_argument("--dtype", default="bfloat16", choices=("float32", "bfloat16", "float16"))
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--keep", help="a folder for the checkpoints, to be found there again by the next run")
-    parser.add_argument("--vllm-python", help="a Python that has vLLM, to measure it too")
-    parser.add_argument("--without-peers", action="store_true", help="measure the engine alone")
-    parser.add_argument("--llama-python", help="a Python that has llama-cpp-python and gguf, to measure that too")
+    parser.add_argument("--keep", help="a folder for the checkpoints, which the next run reuses")
+    parser.add_argument("--vllm-python", help="a Python that has vLLM, to measure it, too")
+    parser.add_argument("--without-peers", action="store_true", help="measure only the engine")
+    parser.add_argument("--llama-python", help="a Python that has llama-cpp-python and gguf, to measure that, too")
     known = [side for side in MEASURES if side != "limits"]
-    parser.add_argument("--sides", help=f"which, with commas, of {', '.join(known)} (default: those that are there)")
-    parser.add_argument("--brief", action="store_true", help="each question once, and no crowds")
+    parser.add_argument("--sides", help=f"some of {', '.join(known)}, separated by commas (default: those installed)")
+    parser.add_argument("--brief", action="store_true", help="each question once, and never many at once")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--only", choices=MEASURES, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -112,7 +113,7 @@ def main() -> int:
 
 
 def find_sides(options: argparse.Namespace) -> list[str]:
-    """The engine in all its precisions, and the peers that are installed."""
+    """The engine in all its precisions, and the other engines that are installed."""
     sides = ["engine"]
     if options.device == "cpu":
         sides += ["engine int8", "engine int4", "engine int8 arithmetic"]
@@ -179,7 +180,7 @@ def write_checkpoints(options: argparse.Namespace) -> None:
 
 
 def run_alone(side: str, options: argparse.Namespace) -> dict[str, Any]:
-    """The figures of one side, from a fresh process; none of a peer that fails, which is said."""
+    """The figures of one side, from a new process; None, with a message, for another engine that fails."""
     python = {"vllm": options.vllm_python, "llama.cpp": options.llama_python}.get(side.split()[0], sys.executable)
     command = [python, __file__, "--only", side, "--keep", options.keep, "--shape", options.shape]
     command += ["--dtype", options.dtype, "--device", options.device, *(["--brief"] if options.brief else [])]
@@ -192,14 +193,14 @@ def run_alone(side: str, options: argparse.Namespace) -> dict[str, Any]:
     if done.returncode:
         print(f"{side} failed and is left out: {done.stderr.strip().splitlines()[-1]}", file=sys.stderr)
         return {}
-    # Others may print too, and after us.
+    # Libraries may print, too, even after the figures.
     line = next(line for line in reversed(done.stdout.splitlines()) if line.startswith(MARK))
     print(f"  {line.removeprefix(MARK)}", file=sys.stderr, flush=True)
     return json.loads(line.removeprefix(MARK))
 
 
 def measure_limits(options: argparse.Namespace) -> dict[str, Any]:
-    """What this machine can do: bytes read and multiply-adds, a second, with as many threads as torch takes."""
+    """This machine's limits: bytes read and operations per second, with torch's number of threads."""
     import torch
 
     def best(work: Callable[[], Any], seconds: float = 1.5) -> float:
@@ -227,7 +228,7 @@ def measure_limits(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def image_of(seed: int) -> Any:
-    """An image that is not like any other: coloured squares under a gradient."""
+    """An image that differs from every other: coloured squares under a gradient."""
     import random
 
     from PIL import Image
@@ -240,7 +241,7 @@ def image_of(seed: int) -> Any:
 
 
 def question_ids(number: int) -> list[int]:
-    """A begin token, the image's slot (-200), and 63 words that end in this question's own."""
+    """A begin token, the image's slot (-200), and 63 words, of which the last ones are this question's own."""
     return [1, -200, *range(100, 100 + QUESTION_TOKENS - 3), 5000 + number, 9]
 
 
@@ -358,11 +359,11 @@ def measure_transformers(options: argparse.Namespace) -> dict[str, Any]:
         "vision_s": statistics.median(vision),
         "first_token_s": statistics.median(first),
         "tokens_per_s": statistics.median(rate),
-        "again_s": statistics.median(first),  # it remembers nothing
+        "again_s": statistics.median(first),  # it has no prefix cache
     }
     for count in shape.crowd:
         if count > 8:
-            continue  # 32 prompts of 2208 tokens as one batch do not fit
+            continue  # a batch of 32 prompts of 2208 tokens does not fit
         took = seconds([(100 * count + i, 200 + i) for i in range(count)], shape.crowd_tokens)
         figures[f"{count}_different_tok_s"] = figures[f"{count}_same_tok_s"] = count * shape.crowd_tokens / took
     return {**figures, "peak_gb": peak_gb()}
@@ -419,7 +420,7 @@ def measure_vllm(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure_llama_cpp(options: argparse.Namespace, kind: str = "Q8_0") -> dict[str, Any]:
-    """llama.cpp on a decoder of the same shape with random weights; it gets as many words instead of the image."""
+    """llama.cpp on a decoder of the same shape with random weights; it gets words in place of the image's positions."""
     from llama_cpp import Llama  # type: ignore[import-not-found]
 
     path = Path(options.keep) / f"{options.shape}-{kind}.gguf"
@@ -444,7 +445,7 @@ def measure_llama_cpp(options: argparse.Namespace, kind: str = "Q8_0") -> dict[s
 
 
 def write_gguf(options: argparse.Namespace, path: Path, kind: str) -> None:
-    """A Llama of random weights in llama.cpp's format."""
+    """Writes a Llama with random weights in llama.cpp's format."""
     import numpy as np
     from gguf import GGMLQuantizationType, GGUFWriter  # type: ignore[import-not-found]
     from gguf.quants import quantize  # type: ignore[import-not-found]
@@ -509,9 +510,9 @@ MEASURES: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 def floors(options: argparse.Namespace, limits: dict[str, Any], prompt_tokens: int) -> dict[str, float]:
-    """What the limits allow: multiplications at the better of the fp32 and bf16 rates, reading at the memory's.
+    """The best figures that the limits allow: arithmetic at the better of the fp32 and bf16 rates, and full bandwidth.
 
-    Those of 16-bit weights: a side with fewer bits may exceed them.
+    They are computed for unquantized weights of ``options.dtype``: a side with fewer bits may exceed them.
     """
     shape = SHAPES[options.shape]
     tower, decoder = shape.tower, shape.decoder
@@ -533,7 +534,7 @@ def floors(options: argparse.Namespace, limits: dict[str, Any], prompt_tokens: i
 
 
 def report(options: argparse.Namespace, limits: dict[str, Any], sides: dict[str, dict[str, Any]]) -> None:
-    """Print the limits and the table; write everything as JSON where asked to."""
+    """Prints the limits and the table, and with ``--json`` writes them to a file."""
     ours = next(iter(sides.values()))
     floor = floors(options, limits, ours["prompt_tokens"])
     print(
@@ -575,11 +576,11 @@ def report(options: argparse.Namespace, limits: dict[str, Any], sides: dict[str,
 
 
 def peak_gb() -> float:
-    """The most memory this process has held, pages mapped from files among it."""
+    """The peak resident memory of this process, including pages mapped from files."""
     import resource
 
     status = Path("/proc/self/status")
-    if status.is_file():  # there the other count begins with what the parent held
+    if status.is_file():  # on Linux, getrusage's maximum includes the parent's memory at the fork
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / (1e6 / 1.024)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e9 if sys.platform == "darwin" else 1e6 / 1.024)

@@ -1,10 +1,10 @@
-"""Loading a checkpoint, up to its first use: seconds and peak memory, beside Transformers and the same weights.
+"""Loading a checkpoint, up to its first use: seconds and peak memory, compared with Transformers on the same weights.
 
-Makes a LLaVA-NeXT of 2.6 GB on the spot (CLIP ViT-L/14-336 and a Llama of 20 layers of 2048, random bfloat16 weights)
-in the original layout, converts it with ``llava convert`` to llava-hf's, and loads each in processes of their own, in
-turn, from a warm page cache. Importing is not counted: memory is what is added to a process that has imported all.
-Both leave the weights in their files until they are needed, so what counts is the time until one tile has gone through
-the tower and one line of text through the decoder. This package has by then also seen that no weight is NaN.
+Makes a LLaVA-NeXT of 2.6 GB (CLIP ViT-L/14-336 and a Llama of 20 layers of 2048, random bfloat16 weights) in the
+original layout, converts it with ``llava convert`` to llava-hf's, and loads each in processes of its own, in turn, from
+a warm page cache. Importing is not counted: memory is what loading adds to a process that has imported everything. Both
+leave the weights in their files until they are needed, so the relevant time is that until one tile has gone through the
+tower and one line of text through the decoder. By then this package has also checked that no weight is NaN.
 
     python benchmarks/load.py [--repeats 3] [--folder KEEP_IT_HERE] [--shard-gb 5]
 """
@@ -36,10 +36,10 @@ SIDES = ("llava", "transformers")
 
 
 def main() -> int:
-    """Make the checkpoint, measure both sides and print a table; returns the exit code."""
+    """Makes the checkpoint, measures both sides and prints a table; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--folder", help="where the checkpoints are made and kept (default: made anew, then deleted)")
+    parser.add_argument("--folder", help="where the checkpoints are kept and reused (default: a temporary folder)")
     parser.add_argument("--shard-gb", type=float, default=5.0, help="files of the checkpoint are at most this large")
     parser.add_argument("--only", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def run(arguments: list[str]) -> str:
-    """The last line that a fresh Python prints."""
+    """The last line of output of a new Python process. Exits with its standard error if it fails."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=environment)
     if done.returncode:
@@ -70,7 +70,7 @@ def run(arguments: list[str]) -> str:
 
 
 def make_checkpoint(folder: Path, max_shard_bytes: int) -> None:
-    """A LLaVA-NeXT with random weights in the original layout."""
+    """Writes a LLaVA-NeXT with random weights in the original layout."""
     import torch
 
     from llava.image.geometry import RELEASED_PINPOINTS
@@ -100,20 +100,20 @@ def make_checkpoint(folder: Path, max_shard_bytes: int) -> None:
 
 
 def resident_bytes() -> int:
-    """The most memory this process has held so far. Linux counts in KiB, macOS in bytes."""
+    """The peak resident memory of this process so far. Linux counts in KiB, macOS in bytes."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else most * 1024
 
 
 def private_bytes() -> int:
-    """Memory of this process alone, without pages of files that the system can drop; 0 where Linux does not say."""
+    """The anonymous memory of this process, without mapped files, whose pages can be dropped; 0 if unknown."""
     status = Path("/proc/self/status")
     lines = status.read_text().splitlines() if status.is_file() else []
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), 0)
 
 
 def measure(side: str, folder: Path) -> dict[str, float]:
-    """Load once: seconds, and bytes that it took at most."""
+    """Loads once: the seconds, and the bytes of memory."""
     import torch
     from transformers import AutoProcessor, LlavaNextForConditionalGeneration
 
@@ -144,7 +144,7 @@ def measure(side: str, folder: Path) -> dict[str, float]:
 
 
 def report(folder: Path, results: dict[str, list[dict[str, float]]]) -> None:
-    """The table, and what it was measured on."""
+    """Prints the table, and the checkpoint and machine that it was measured on."""
     import torch
     import transformers
 

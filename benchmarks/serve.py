@@ -1,12 +1,11 @@
-"""A server under load that does not wait for it: throughput, time to first token, time between tokens.
+"""A server under open-loop load: throughput, time to first token, time between tokens.
 
-Questions arrive at random moments (a Poisson process) at a given rate, whether earlier answers are there or not, as
-people's do: an open loop. Every question has an image of its own and a text, and its answer is streamed. Servers take
-turns, so that each sees the same machine.
+Questions arrive as a Poisson process at a given rate, whether or not earlier answers are complete. Every question has
+an image of its own and a text, and its answer is streamed. Servers take turns, so that each sees the same machine.
 
     python benchmarks/serve.py [--rate 2 --rate 8] [--seconds 30] [--url NAME=http://host:port ...] [--model MODEL]
 
-Without --url, `llava serve` is started for it; with --url and without --no-own, both are measured in the same run.
+Without --url, `llava serve` is started and measured; with --url and without --no-own, both are measured in one run.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass
 class Load:
-    """What one server did at one rate. Times in seconds."""
+    """The results of one server at one rate. Times are in seconds."""
 
     first: list[float] = field(default_factory=list)
     between: list[float] = field(default_factory=list)
@@ -46,15 +45,17 @@ class Load:
 
 
 def main() -> int:
-    """Measure every server at every rate and print a table; returns the exit code."""
+    """Measures every server at every rate and prints a table; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rate", type=float, action="append", help="questions a second; repeatable (default: 2 and 8)")
-    parser.add_argument("--seconds", type=float, default=30, help="that questions arrive (default: %(default)s)")
+    parser.add_argument(
+        "--rate", type=float, action="append", help="questions per second; repeatable (default: 2 and 8)"
+    )
+    parser.add_argument("--seconds", type=float, default=30, help="how long questions arrive (default: %(default)s)")
     parser.add_argument("--url", action="append", default=[], metavar="NAME=URL", help="another server to measure")
     parser.add_argument("--no-own", action="store_true", help="measure only the servers of --url")
-    parser.add_argument("--model", help="what llava serve serves (default: the embedded model)")
-    parser.add_argument("--tokens", type=int, default=32, help="new tokens of an answer, at most")
-    parser.add_argument("--side", type=int, default=224, help="px of an image's side")
+    parser.add_argument("--model", help="the model that llava serve loads (default: the embedded one)")
+    parser.add_argument("--tokens", type=int, default=32, help="the most new tokens of an answer")
+    parser.add_argument("--side", type=int, default=224, help="the side of each image in px")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     servers = dict(pair.split("=", 1) for pair in options.url)
@@ -76,7 +77,7 @@ def main() -> int:
 
 
 def start_own(model: str | None) -> tuple[subprocess.Popen[str], str]:
-    """``llava serve`` on a free port, ready."""
+    """A process of ``llava serve`` on a free port that is ready, and its URL."""
     command = [
         sys.executable,
         "-m",
@@ -106,7 +107,7 @@ def start_own(model: str | None) -> tuple[subprocess.Popen[str], str]:
 
 
 def make_question(dice: random.Random, model: str, options: argparse.Namespace) -> dict[str, Any]:
-    """An image that was not asked about before, and a question."""
+    """The body of a request about an image that was not sent before."""
     from PIL import Image
 
     image = Image.new("RGB", (options.side, options.side), tuple(dice.randrange(256) for _ in range(3)))
@@ -127,19 +128,21 @@ def make_question(dice: random.Random, model: str, options: argparse.Namespace) 
 
 
 def find_model(url: str) -> str:
+    """The name of the server's model."""
     with urllib.request.urlopen(f"{url}/v1/models") as answer:
         return json.load(answer)["data"][0]["id"]
 
 
 async def warm_up(url: str, options: argparse.Namespace) -> None:
+    """Asks four questions that are not counted."""
     dice, model, load = random.Random(-1), find_model(url), Load()
     await asyncio.gather(*(ask(url, make_question(dice, model, options), load) for _ in range(4)))
 
 
 async def put_load(url: str, rate: float, options: argparse.Namespace) -> Load:
-    """Questions at ``rate`` a second for the time that the options say, and then the rest of the answers."""
+    """Sends ``rate`` questions per second for ``options.seconds``, then waits for the remaining answers."""
     dice, model, load = random.Random(options.seed), find_model(url), Load()
-    # What is drawn while it runs would be part of the load.
+    # Drawn in advance, so that it does not add to the load.
     arrivals, at = [], dice.expovariate(rate)
     while at < options.seconds:
         arrivals.append((at, make_question(dice, model, options)))
@@ -191,6 +194,7 @@ async def ask(url: str, question: dict[str, Any], load: Load) -> None:
 
 
 def show(name: str, rate: float, load: Load) -> None:
+    """Prints a row of the table."""
     print(
         f"{name:12} {rate:6g} {load.num_asked:6} {load.num_answered:8} {load.num_refused:7} {load.num_failed:6} "
         f"{load.num_answered / load.seconds:9.2f} {load.num_tokens / load.seconds:8.1f} "
@@ -201,7 +205,7 @@ def show(name: str, rate: float, load: Load) -> None:
 
 
 def at_share(seconds: list[float], share: float) -> float:
-    """The value that so large a share of the values does not exceed; NaN of none."""
+    """The quantile ``share`` (0 to 1) of the values; NaN if there are none."""
     ordered = sorted(seconds)
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else float("nan")
 

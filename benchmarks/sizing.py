@@ -1,12 +1,11 @@
-"""What the released checkpoints take of an accelerator, computed from their shapes: no model is loaded or measured.
+"""The accelerator memory that released checkpoints need, computed from their shapes: no model is loaded or measured.
 
     python benchmarks/sizing.py            prints the tables of docs/serving-beyond.md
     python benchmarks/sizing.py --write    writes them there
 
-Memory is exact for what it counts: weights and keys and values in 16 bits. What is left for the latter is a plan: of
-the card a share of 0.9, less the weights and 2 GB for activations. Tokens a second are a ceiling that no engine
-reaches: the time in which the card's memory can be read once, which each step of an answer has to do with all weights
-of the decoder and all keys and values of the answers it makes.
+The sizes of weights and KV cache, in 16 bits, are exact. The room for the KV cache is an estimate: 0.9 of the card's
+memory, less the weights and 2 GB for activations. Tokens per second are an upper bound that no engine reaches: each
+step has to read all weights of the decoder, and the KV cache of all running requests, at the memory's full bandwidth.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ PAGE = Path(__file__).resolve().parent.parent / "docs/serving-beyond.md"
 BYTES = 2  # of a number in 16 bits
 SHARE = 0.9
 WORK_BYTES = 2e9
-# Of a conversation: an image, and so much text and answer.
+# The text of a conversation, question and answer, beside its image.
 TEXT_POSITIONS = 512
 
-# CLIP ViT-L/14-336, which all of them look through. Source: openai/clip-vit-large-patch14-336 config.json.
+# CLIP ViT-L/14-336, the tower of all of them. Source: openai/clip-vit-large-patch14-336 config.json.
 _TOWER_WIDTH, _TOWER_INNER, _TOWER_LAYERS, _PATCH_PX, _TILE_PX = 1024, 4096, 24, 14, 336
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A checkpoint's decoder, and whether it takes images apart (LLaVA-1.6). Source: each one's config.json."""
+    """A checkpoint's decoder, and whether it tiles images with AnyRes (LLaVA-1.6). Source: each one's config.json."""
 
     name: str
     width: int
@@ -46,7 +45,7 @@ class Shape:
 
     @property
     def decoder_parameters(self) -> int:
-        """All that one step of an answer reads: every layer, the last norm and the head, but one row of embeddings."""
+        """The parameters that one decode step reads: all layers, the last norm and the head, without the embeddings."""
         kv_width = self.width // self.heads * self.kv_heads
         attention = 2 * self.width * self.width + 2 * self.width * kv_width
         layer = attention + 3 * self.width * self.inner + 2 * self.width
@@ -54,7 +53,7 @@ class Shape:
 
     @property
     def other_parameters(self) -> int:
-        """Embeddings, tower, projector and the newline."""
+        """The parameters of embeddings, tower, projector and newline vector."""
         width, inner = _TOWER_WIDTH, _TOWER_INNER
         block = 4 * (width * width + width) + 2 * width * inner + inner + width + 4 * width
         num_patches = (_TILE_PX // _PATCH_PX) ** 2
@@ -64,16 +63,17 @@ class Shape:
 
     @property
     def weight_bytes(self) -> int:
+        """The bytes of all weights."""
         return BYTES * (self.decoder_parameters + self.other_parameters)
 
     @property
     def position_bytes(self) -> int:
-        """Keys and values of one position."""
+        """The bytes of one position's keys and values."""
         return BYTES * 2 * self.layers * self.kv_heads * (self.width // self.heads)
 
     @property
     def image_positions(self) -> int:
-        """The most that an image takes."""
+        """The most positions that an image takes."""
         tiling = Tiling(aspect="anyres", merge="spatial_unpad", pinpoints=RELEASED_PINPOINTS) if self.is_next else None
         if tiling is None:
             return (_TILE_PX // _PATCH_PX) ** 2
@@ -81,6 +81,7 @@ class Shape:
 
     @property
     def conversation_positions(self) -> int:
+        """The positions of a conversation about one image."""
         return self.image_positions + TEXT_POSITIONS
 
 
@@ -96,7 +97,7 @@ SHAPES = (
 
 @dataclass(frozen=True)
 class Card:
-    """An accelerator: its memory in GB, and how much of it is read in a second. Source: NVIDIA's data sheets."""
+    """An accelerator: its memory in GB, and its memory bandwidth. Source: NVIDIA's data sheets."""
 
     name: str
     memory_gb: int
@@ -112,24 +113,25 @@ CARDS = (
 
 
 def count_conversations(shape: Shape, card: Card, num_cards: int = 1) -> int:
-    """How many conversations of one image have their keys and values on so many cards; below 1 it does not fit."""
+    """How many conversations about one image fit into the KV cache of these cards; 0 if the model does not fit."""
     room = num_cards * (SHARE * card.memory_gb * 1e9 - WORK_BYTES) - shape.weight_bytes
     return max(0, int(room // (shape.position_bytes * shape.conversation_positions)))
 
 
 def count_cards(shape: Shape, card: Card) -> int:
-    """The least number of cards, a power of two, that hold the model and one conversation."""
+    """The smallest number of cards, a power of two, that the model and one conversation fit on."""
     return next(number for number in (1, 2, 4, 8, 16) if count_conversations(shape, card, number))
 
 
 def ceil_tokens_per_s(shape: Shape, card: Card, num_conversations: int, num_cards: int = 1) -> float:
-    """New tokens a second of all conversations together, were memory read without a pause and nothing computed."""
+    """The new tokens per second of all conversations together if reading memory took all the time."""
     read = BYTES * shape.decoder_parameters
     read += num_conversations * shape.position_bytes * shape.conversation_positions
     return num_conversations * num_cards * card.bytes_per_s / read
 
 
 def memory_table() -> list[list[str]]:
+    """The rows of the table of memory sizes, header first."""
     rows = [["checkpoint", "weights, GB", "KV of a position, KB", "positions of an image, at most", "its KV, GB"]]
     for shape in SHAPES:
         image = shape.image_positions
@@ -146,6 +148,7 @@ def memory_table() -> list[list[str]]:
 
 
 def card_table() -> list[list[str]]:
+    """The rows of the table of cards, header first: conversations; tokens per second for one and for many."""
     rows = [["checkpoint", *(f"{card.memory_gb} GB ({card.name})" for card in CARDS)]]
     for shape in SHAPES:
         cells = []
@@ -177,7 +180,7 @@ def put_tables(page: str) -> str:
 
 
 def main() -> int:
-    """Print the tables or write them into the manual; returns the exit code."""
+    """Prints the tables or writes them into the page; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="into docs/serving-beyond.md")
     if parser.parse_args().write:

@@ -1,8 +1,8 @@
-"""Many clients at once for a while, a third of whom go away at random: nothing may be lost, wrong or left behind.
+"""A soak test: many clients, a third of whose requests are cancelled at random. Nothing may be lost, wrong or leaked.
 
-The server runs in this process, so that its blocks of KV cache can be audited at the end. Every client asks one thing
-after the other: with and without an image, streamed and whole, now and then something that is refused. Answers are
-compared with those that the same questions got before, one at a time.
+The server runs in this process, so that the blocks of its KV cache can be audited at the end. Every client sends one
+request after the other: with and without an image, streamed and not, and sometimes one that has to be refused. Answers
+are compared with those that the same questions got before, one at a time.
 
     python benchmarks/soak.py [--clients 64] [--seconds 60] [--model MODEL]
 """
@@ -29,11 +29,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 # Shares of the requests.
 LEAVING, BAD = 1 / 3, 0.05
-# What each client asks at least, however slow the machine is, both before memory is looked at first and after.
+# The fewest requests of each client, both before and after memory is first measured, even on a slow machine.
 LEAST = 3
-# Connections of those who left are noticed one after the other; so long at most, in seconds.
+# The server notices disconnected clients one after the other; this is how long it may take.
 SETTLE_S = 120
-# Threads that decode, fetch and prepare are made when they are needed, up to a fixed number: 2, 16 and at most 32.
+# Threads for decoding, fetching and preparing are started when they are needed, up to 2, 16 and at most 32.
 THREADS = 2 + 16 + 32
 BAD_REQUESTS: list[dict[str, Any]] = [
     {"messages": []},
@@ -45,9 +45,10 @@ BAD_REQUESTS: list[dict[str, Any]] = [
 
 @dataclass
 class Report:
-    """What became of all requests, and of the process.
+    """The outcomes of all requests, and the resources of the process.
 
-    Memory in MiB: after a third of the time, and at the end, both times with nobody asking.
+    ``memory_mib``: after a third of the time and at the end, both times without open requests. ``handles`` and
+    ``threads``: before and after.
     """
 
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -73,7 +74,7 @@ class Report:
 
 
 def make_requests() -> list[dict[str, Any]]:
-    """Questions with and without images, of a conversation or alone."""
+    """The bodies of requests with and without images, of one turn and of several."""
     from PIL import Image, ImageDraw
 
     requests: list[dict[str, Any]] = []
@@ -100,14 +101,14 @@ def make_requests() -> list[dict[str, Any]]:
 
 @dataclass
 class Heard:
-    """An answer: its status and body, or None where the connection broke off."""
+    """A response; ``is_whole``: whether it is complete, and the connection was not cut off."""
 
     status: int
     body: bytes
     is_whole: bool
 
     def texts(self) -> list[str] | None:
-        """The choices; None where it is no whole answer."""
+        """The texts of the choices; None if this is not a complete answer."""
         if not self.is_whole or self.status != 200:
             return None
         if not self.body.startswith((b"data:", b":")):
@@ -123,7 +124,7 @@ class Heard:
 
 
 async def ask(port: int, content: Any, leave_after_s: float | None = None) -> Heard | None:
-    """One request on a connection of its own; None if it was left."""
+    """The response to one request on a connection of its own; None after ``leave_after_s``, when it disconnects."""
     body = json.dumps(content).encode()
     head = (
         "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\n"
@@ -157,7 +158,7 @@ async def ask(port: int, content: Any, leave_after_s: float | None = None) -> He
 async def keep_asking(
     port: int, requests: list[dict[str, Any]], expected: list[list[str]], end: float, seed: int, report: Report
 ) -> None:
-    """One client."""
+    """One client: sends random requests until ``end`` and counts their outcomes in ``report``."""
     dice, num_asked = random.Random(seed), 0
     while time.monotonic() < end or num_asked < LEAST:
         num_asked += 1
@@ -188,17 +189,19 @@ async def keep_asking(
 
 
 def resident_mib() -> float:
+    """The resident memory of this process."""
     gc.collect()
     with open("/proc/self/status", encoding="ascii") as file:
         return next(int(line.split()[1]) for line in file if line.startswith("VmRSS:")) / 1024
 
 
 def count_handles() -> int:
+    """The number of open file handles of this process."""
     return len(os.listdir("/proc/self/fd"))
 
 
 def soak(clients: int, seconds: float, model: str | None = None, seed: int = 0) -> Report:
-    """Serves, asks, and audits; whatever is not as it should be is among the report's faults."""
+    """Runs the server and its clients, and audits it; every defect is one of the report's faults."""
     from llava.backends.engine_backend import EngineBackend
     from llava.serve.app import create_app
     from llava.serve.limits import Limits, Settings
@@ -250,12 +253,12 @@ def soak(clients: int, seconds: float, model: str | None = None, seed: int = 0) 
     if report.handles[1] > report.handles[0] + 2:
         report.faults.append("file handles were left open")
     if report.threads[1] > report.threads[0] + THREADS:
-        report.faults.append("threads were left behind")
+        report.faults.append("threads were left running")
     return report
 
 
 def find_held(service: Any, backend: Any) -> list[str]:
-    """What is held for those who ask."""
+    """The resources that open requests hold, as text; empty if there are none."""
     engine = backend.engine
     held = {
         "requests open": service.num_open,
@@ -267,12 +270,13 @@ def find_held(service: Any, backend: Any) -> list[str]:
 
 
 def audit(service: Any, backend: Any) -> list[str]:
-    """What is still held though nobody asks."""
+    """The resources that are held although no request is open. Asserts the scheduler's invariants."""
     backend.engine._scheduler.audit()
     return find_held(service, backend)
 
 
 def main() -> int:
+    """Runs the soak test and prints its report; returns 1 if it has faults."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60)

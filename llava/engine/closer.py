@@ -1,4 +1,4 @@
-"""How a constrained answer is completed in time: finds a short suffix that completes the document from where it stands.
+"""Completes a constrained answer in time: finds a short suffix that completes the document from its current state.
 
 A model does not know how many tokens it has left, so near its limit only tokens are accepted that leave enough for the
 rest of the document. The matcher therefore keeps a completing suffix from token to token. Mostly the suffix stays

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-# An idle engine's thread ends after this, so that a model that nobody refers to can be freed.
+# An idle engine's thread ends after this, so that a model without other references can be freed.
 IDLE_S = 1.0
 # How many positions of recent images' features are kept.
 FEATURE_POSITIONS = 16 * 2880
@@ -73,7 +73,7 @@ class _Answering:
 
 @dataclass
 class Stats:
-    """Totals since the engine was made, and how many requests and blocks are where now."""
+    """Totals since the engine was made, and the numbers of requests waiting and running and of blocks in use now."""
 
     num_waiting: int = 0
     num_running: int = 0

@@ -29,7 +29,7 @@ def find_decoder_fallback_reason(decoder: Any, dtype: torch.dtype) -> str | None
         if len(kinds) > 1:
             return "only some of the matrices are quantized"
         if modules[3].bias is not None or any(module.bias is not None for module in modules[4:]):
-            return "a matrix behind attention has a bias"
+            return "attention's output matrix or a matrix of the MLP has a bias"
         if {module.weight.dtype for module in modules if isinstance(module, nn.Linear)} - {dtype}:
             return f"not all matrices are in {dtype}"
         if any(tensor.device.type != "cpu" for module in modules for tensor in module.state_dict().values()):

@@ -83,7 +83,9 @@ class GrammarCompiler:
 
         matcher = LLMatcher(self._tokenizer, LLMatcher.grammar_from_lark(grammar), log_level=0, limits=_limits())
         if not matcher.is_error():
-            probe = matcher.deep_copy()  # whatever is too slow is mostly so at the first token; here no request waits
+            probe = (
+                matcher.deep_copy()
+            )  # a slow grammar is mostly slow at its first token; here no request waits for it
             probe.compute_bitmask()
             if probe.is_error():
                 return _clean_error(probe.get_error())

@@ -1,8 +1,9 @@
-"""A decoder's and a vision tower's layers through the native kernels.
+"""The layers of a decoder and of a vision tower, run by the native kernels.
 
 Hidden states stay in float32 from the first layer to the last. A decode step, of few positions, runs through all layers
-in one call. In a prefill torch multiplies and the kernels do what lies between. Where a CPU has no bfloat16 dot
-product, matrices are widened to float32 one at a time, which is several times faster than torch's bfloat16 there.
+in one call. In a prefill torch computes the matrix products and the kernels everything between them. Where a CPU has no
+bfloat16 dot product, matrices are widened to float32 one at a time, which is several times faster than torch's bfloat16
+there.
 
 N positions, C hidden size, M rows, K inputs, T tiles, P patches of a tile, D the tower's hidden size.
 """
@@ -21,12 +22,15 @@ from llava.model.placement import cpu_has_bfloat16
 from llava.model.quantized_linear import QuantizedLinear
 from llava.native import abi, calls, quantization
 
-# Of more positions, torch's GEMM is faster than the kernels' GEMV.
+# For more positions, torch's GEMM is faster than the kernels' GEMV.
 MAX_DECODE_POSITIONS = 32
 
 
 class NativeLinear:
-    """The matrix of a linear layer in whatever form it has, and its float32 bias, which the products leave out."""
+    """The matrix of a linear layer, dense or quantized, and its float32 bias, which the products do not include.
+
+    ``quantizes_rows``: ``gemm`` with a quantized matrix rounds the rows to 8 bits.
+    """
 
     def __init__(self, layer: nn.Module, quantizes_rows: bool = False) -> None:
         self._quantizes_rows = quantizes_rows
@@ -41,7 +45,7 @@ class NativeLinear:
         self.bias = None if layer.bias is None else _float(layer.bias)
 
     def gemv(self, rows_MK: torch.Tensor) -> torch.Tensor:
-        """Float32 products [M, N] of a few rows."""
+        """Float32 products [M, N] of a few rows [M, K]."""
         if not isinstance(self._weight, quantization.QuantizedMatrix):
             rows_MK = rows_MK.to(self._weight.dtype)
         return calls.gemv(rows_MK, self.matrix)
@@ -62,7 +66,7 @@ class NativeLinear:
 
 
 def choose_compute_dtype(weights: torch.dtype) -> torch.dtype:
-    """What many rows are multiplied in: bfloat16 where the weights and the CPU have it, else float32."""
+    """The dtype of products of many rows: bfloat16 where the weights are and the CPU multiplies it, else float32."""
     return torch.bfloat16 if weights == torch.bfloat16 and cpu_has_bfloat16() else torch.float32
 
 
@@ -118,7 +122,7 @@ class DecoderLayer:
 
     @classmethod
     def of(cls, layer: Any, keys: torch.Tensor, values: torch.Tensor, quantizes_rows: bool) -> DecoderLayer:
-        """The weights of Transformers' layer, where they are."""
+        """The weights of one of Transformers' layers, without a copy."""
         attention, mlp = layer.self_attn, layer.mlp
         return cls(
             input_norm=_float(layer.input_layernorm.weight),
@@ -136,10 +140,11 @@ class DecoderLayer:
 
     @property
     def biases(self) -> tuple[torch.Tensor | None, ...]:
+        """The float32 biases of q, k and v, or None for each."""
         return (self.q.bias, self.k.bias, self.v.bias)
 
     def structure(self) -> abi.Layer:
-        """The layer as the library takes it; it points to this one's tensors."""
+        """The layer as the library's structure; it points to the tensors of this object, which has to outlive it."""
         matrices = (self.q, self.k, self.v, self.o, self.gate, self.up, self.down)
         return abi.Layer(
             *map(calls.pointer, (self.input_norm, self.post_norm)),
@@ -152,8 +157,9 @@ class DecoderLayers:
     """All layers of a Llama, Mistral or Qwen2 decoder, over a native KV cache.
 
     Args:
-        decoder: Transformers', whose weights are used where they are.
-        quantizes_rows: a prefill's products with quantized matrices are computed in integers of 8 bits.
+        decoder: Transformers'; its weights are used without a copy.
+        window: the sliding window of all layers, in positions; None for none.
+        quantizes_rows: whether a prefill's products with quantized matrices are computed in integers of 8 bits.
     """
 
     def __init__(
@@ -198,17 +204,17 @@ class DecoderLayers:
         sin: torch.Tensor,
         positions_N: torch.Tensor,
         rows: Rows,
-        giving: list[int],
+        sampled: list[int],
     ) -> torch.Tensor:
-        """Float32 hidden states [len(giving), C] after the last layer, before the last norm, from embeddings [N, C].
+        """Float32 hidden states [len(sampled), C] after the last layer, before the last norm, from embeddings [N, C].
 
-        ``cos`` and ``sin``: float32 [N, head_dim]. ``positions_N``: the place of each in its request. ``giving``: the
-        requests whose last positions are wanted.
+        ``cos`` and ``sin``: float32 [N, head_dim]. ``positions_N``: the index of each position in its request.
+        ``sampled``: the requests from whose last positions a token is sampled; only these are returned.
         """
         hidden_NC = hidden_NC.float().contiguous().clone()
-        last = (rows.starts[1:][giving] - 1).long()
+        last = (rows.starts[1:][sampled] - 1).long()
         if len(hidden_NC) > MAX_DECODE_POSITIONS:
-            return self._prefill(hidden_NC, (cos, sin), rows, giving, last)
+            return self._prefill(hidden_NC, (cos, sin), rows, sampled, last)
         self._decode(hidden_NC, cos, sin, positions_N, rows)
         return hidden_NC[last]
 
@@ -232,10 +238,10 @@ class DecoderLayers:
         hidden_NC: torch.Tensor,
         rotary: tuple[torch.Tensor, torch.Tensor],
         rows: Rows,
-        giving: list[int],
+        sampled: list[int],
         last: torch.Tensor,
     ) -> torch.Tensor:
-        """The hidden states of the positions ``last`` after all layers, of many positions; overwrites ``hidden_NC``."""
+        """Runs all layers over many positions; returns the hidden states of ``last``. Overwrites ``hidden_NC``."""
         scratch = self.scratch
         normed = scratch.take("normed", *hidden_NC.shape, dtype=self.compute_dtype)
         for layer in self.layers[:-1]:
@@ -243,17 +249,17 @@ class DecoderLayers:
             q, k, v = (getattr(layer, name).gemm(normed, scratch, name) for name in ("q", "k", "v"))
             attended = self._attention.run((q, k, v), layer.biases, layer.keys, layer.values, rows, rotary)
             self._feed_forward(layer, hidden_NC, attended)
-        # In the last layer all positions need their keys and values; only those that give a token need the rest.
+        # In the last layer all positions need keys and values; only those that a token is sampled from need the rest.
         layer = self.layers[-1]
         calls.normalize(hidden_NC, layer.input_norm, None, self.eps, normed)
         k, v = layer.k.gemm(normed, scratch, "k"), layer.v.gemm(normed, scratch, "v")
         places = (layer.keys, layer.values, rows.slots, self._attention.head_dim)
         calls.apply_rope_and_write_kv(None, k, v, *places, layer.biases, rotary)
         hidden_LC = hidden_NC[last]
-        if giving:
+        if sampled:
             q = layer.q.gemm(normed[last], scratch, "q")
-            ends = torch.arange(len(giving) + 1, dtype=torch.int32)
-            own = Rows(ends, rows.lengths[giving], rows.tables[giving], rows.slots[last])
+            ends = torch.arange(len(sampled) + 1, dtype=torch.int32)
+            own = Rows(ends, rows.lengths[sampled], rows.tables[sampled], rows.slots[last])
             rotary_L = tuple(part[last] for part in rotary)
             caches = (layer.keys, layer.values)
             self._feed_forward(
@@ -286,7 +292,7 @@ class _LayerNorm:
 
 @dataclass(frozen=True)
 class TowerBlock:
-    """The weights of one block of a vision tower. ``biases``: of q, k and v, with padded heads."""
+    """The weights of one block of a vision tower. ``biases``: float32, of q, k and v, with padded heads."""
 
     first: _LayerNorm
     second: _LayerNorm
@@ -302,8 +308,8 @@ class TowerBlock:
 class TowerLayers:
     """The blocks of a CLIP or SigLIP tower up to the one whose output is selected.
 
-    The kernels take heads of whole vectors. Others (SigLIP's of 72) are padded with zeros, which change neither a dot
-    product nor the numbers that are read of the result.
+    The kernels need heads of whole vectors. Other heads (SigLIP's, of 72 numbers) are padded with zeros, which change
+    neither the dot products nor the part of the result that is used.
     """
 
     def __init__(self, tower: Any, scratch: calls.ScratchBuffers) -> None:
@@ -373,7 +379,7 @@ class TowerLayers:
     def _place(self, num_tiles: int, num_patches: int) -> tuple[torch.Tensor, torch.Tensor, Rows]:
         """A cache for the tiles' keys and values with one block for each tile, and the rows that fill it."""
         size = -(-num_patches // calls.LANES) * calls.LANES
-        # Reused for the same shape only: what lies behind a tile's patches was then never written, and holds no NaN.
+        # Reused for the same shape only: the slots past a tile's patches have then never been written, and are not NaN.
         if self._cache is None or self._cache[0] != (num_tiles, num_patches):
             shape = (num_tiles, self.num_heads, size, self.head_dim, self.dtype)
             self._cache = (num_tiles, num_patches), calls.make_cache(*shape), calls.make_cache(*shape)

@@ -107,7 +107,7 @@ class KVCache:
         visible = positions < lengths
         if window is not None:
             visible = visible & (positions >= lengths - window)
-        # Values behind a request's end may be NaN, and zero times NaN is NaN.
+        # Values past a request's end may be NaN, and zero times NaN is NaN.
         values = values.masked_fill(~visible.transpose(3, 4), 0)
         scores = scores.masked_fill(~visible, -torch.inf).transpose(1, 3).transpose(3, 4)  # [R, G, KV, T, B] transposed
         shape = scores.shape
@@ -242,7 +242,7 @@ def register() -> None:
 
 
 def attention_in_blocks(config: Any) -> AbstractContextManager[None]:
-    """Switches the layers to paged attention, and back at the end for others who run the model.
+    """Switches the layers to paged attention, and back at the end for other code that runs the model.
 
     Several engines may do so with one model at once, each in its own thread.
     """

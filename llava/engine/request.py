@@ -22,7 +22,7 @@ from llava.image.geometry import TilePlan
 
 # Bits for a position's index within its image in a position key; no image takes more positions.
 _INDEX_BITS = 32
-# More than any token id has.
+# More bits than any token id has.
 _TOKEN_BITS = 32
 
 

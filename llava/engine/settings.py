@@ -17,7 +17,7 @@ class EngineSettings:
     Attributes:
         memory_bytes: the size of the KV cache; None is half of the free memory, at most 16 contexts.
         max_running: requests that run together, at least 1.
-        max_waiting: requests that wait beside them; one more is refused.
+        max_waiting: requests that may wait in addition; one more is refused.
         stall_s: seconds that a prompt may delay the next token of the requests that are decoding.
         block_tokens: positions in a block of the KV cache, at least 1.
         max_step_positions: positions in a step that delays nobody; bounds the memory of activations.

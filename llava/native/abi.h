@@ -42,14 +42,14 @@ struct Batch {
 // Attention of a prefill or of a vision tower.
 struct Attention {
     int32_t num_rows, num_heads, num_kv_heads, head_dim, block_tokens, table_stride, window, num_threads;
-    int32_t is_bidirectional;  // a query sees the positions behind its own too
+    int32_t is_bidirectional;  // a query sees the positions after its own, too
     float scale;
     const int32_t* starts;   // [rows + 1] where each request's queries begin
     const int32_t* lengths;  // [rows] its positions; these queries are the last of them
     const int32_t* tables;   // [rows][table_stride]
 };
 
-// What turns the products of the q, k and v matrices into queries and cache entries.
+// How the products of the q, k and v matrices become queries and cache entries: biases, RoPE, slots.
 struct Heads {
     int32_t num, num_heads, num_kv_heads, head_dim, block_tokens, num_threads;
     const float *q_bias, *k_bias, *v_bias;  // or null

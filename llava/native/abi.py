@@ -17,7 +17,7 @@ def _pointers(names: str) -> Iterator[tuple[str, type[ctypes.c_void_p]]]:
 
 
 class Matrix(ctypes.Structure):
-    """A weight matrix in any form that quantized.h describes; whoever makes one keeps its memory."""
+    """A weight matrix in one of the forms that quantized.h describes; its maker has to keep the memory alive."""
 
     _fields_ = [*_int32s("bits rows columns"), *_pointers("data scales")]
 
@@ -61,7 +61,7 @@ class Attention(ctypes.Structure):
 
 
 class Heads(ctypes.Structure):
-    """What turns the products of the q, k and v matrices into queries and cache entries."""
+    """How the products of the q, k and v matrices become queries and cache entries: biases, RoPE, slots."""
 
     _fields_ = [
         *_int32s("num num_heads num_kv_heads head_dim block_tokens num_threads"),

@@ -69,8 +69,8 @@ inline void gemm(int rows, const T* a, long a_row, const T* b, long b_row, long 
         gemm_rows<T, 1>(rows, a, a_row, b + v * b_vector, b_row, b_vector, k, out + v * LANES, out_row, add);
 }
 
-// What a group of queries has seen so far: per row the running maximum and sum of the softmax, and the weighted sum of
-// the values [rows][head_dim], all relative to that maximum.
+// The online softmax's state for a group of queries: per row the running maximum and sum of the softmax, and the
+// weighted sum of the values [rows][head_dim], all relative to that maximum.
 struct OnlineSoftmax {
     float running_max[MAX_ROWS], running_sum[MAX_ROWS];
     alignas(64) float values[MAX_ROWS * MAX_DIM];
@@ -123,7 +123,7 @@ template <typename T> struct AttentionTask {
     const int *first, *last;
     float scale;
 
-    // Blocks are short. For many rows it pays to gather a tile out of them first; what is widened has to be gathered.
+    // Blocks are short. For many rows it pays to gather a tile out of them first; to widen a tile, it must be gathered.
     bool gathers() const { return !std::is_same<T, ComputeType<T>>::value || rows >= 8; }
     const T* block_at(const T* cache, int position) const {
         return kv.at(cache, table[position / kv.block_tokens], head) + long(position % kv.block_tokens) * kv.head_dim;

@@ -22,18 +22,18 @@ ACTIVATIONS = {"quick_gelu": 1, "gelu": 2, "gelu_pytorch_tanh": 3}
 
 
 def allocate(*shape: int, dtype: torch.dtype) -> torch.Tensor:
-    """An uninitialized tensor, in huge pages where the system has them (NumPy asks for them, torch does not)."""
+    """An uninitialized tensor, aligned to 64 bytes, in huge pages where the system has them (torch asks for none)."""
     return _align(np.empty(math.prod(shape) * dtype.itemsize + 63, dtype=np.uint8)).view(dtype).view(shape)
 
 
 def _align(array: Any) -> torch.Tensor:
-    """The bytes of an array from the first multiple of 64 on, without the 63 that the array has too many."""
+    """The bytes of an array from its first address that is a multiple of 64, without the 63 bytes of slack."""
     skipped = -array.ctypes.data % 64
     return torch.from_numpy(array[skipped : len(array) - 63 + skipped])
 
 
 class ScratchBuffers:
-    """Tensors by name in memory that outlives them, because touching fresh pages costs more than computing in them."""
+    """Named tensors in memory that is reused, because touching fresh pages costs more than computing in them."""
 
     def __init__(self) -> None:
         self._buffers: dict[str, torch.Tensor] = {}
@@ -157,7 +157,7 @@ def attend(
 
     ``starts``: int32 [R + 1], where each request's queries begin. ``lengths``: int32 [R], its positions so far.
     ``tables``: int32 [R, most blocks]. ``window``: how many positions up to its own a query sees.
-    ``is_bidirectional``: it sees the positions behind its own too.
+    ``is_bidirectional``: it sees the positions after its own, too.
     """
     _, num_heads, head_dim = queries.shape
     queries = queries.contiguous()
@@ -188,7 +188,7 @@ def decode_layers(dtype: torch.dtype, decoder: abi.Decoder, batch: abi.Batch) ->
 
 
 def dense(weight: torch.Tensor) -> abi.Matrix:
-    """A float32 or bfloat16 matrix of torch's as the library takes it."""
+    """A float32 or bfloat16 tensor [N, K] as the library's structure; it points to the tensor's memory."""
     return abi.Matrix(8 * weight.itemsize, *weight.shape, pointer(weight), None)
 
 
@@ -240,6 +240,6 @@ def activate(rows: torch.Tensor, bias: torch.Tensor | None, activation: str) -> 
 
 
 def gate(gates: torch.Tensor, ups: torch.Tensor) -> None:
-    """Multiplies SiLU of ``gates`` with ``ups``, into ``gates``."""
+    """Multiplies SiLU of ``gates`` with ``ups`` (equal shapes and dtypes), into ``gates``."""
     tensors = (pointer(gates), pointer(ups))
     call("llava_gate", DTYPES[gates.dtype], ctypes.c_long(gates.numel()), *tensors, torch.get_num_threads())

@@ -4,7 +4,7 @@
 // stay where torch has them, and each is read once for all positions. Threads share every phase and meet at a barrier
 // where the next phase reads what other threads wrote:
 //
-//     phase                  a thread takes      and writes              the barrier behind it protects
+//     phase                  a thread takes      and writes              the barrier after it protects
 //     normalize              rows                normed                  whole rows of normed
 //     project_qkv            columns             qkv                     heads of qkv, which span two threads' columns
 //     rotate_and_write_kv    heads of rows       queries, KV cache       all queries, keys and values of this step
@@ -19,7 +19,7 @@
 //
 //     (a) only where some request has several KV splits     (b) only with quantized weights
 //
-// Each buffer is overwritten only after a barrier that stands behind its last reader: normed is read by project_qkv and
+// Each buffer is overwritten only after a barrier that follows its last reader: normed is read by project_qkv and
 // written again three barriers later, and so on around the layer.
 
 #pragma once
@@ -211,7 +211,7 @@ template <typename T> class DecodeStep {
                         state);
     }
 
-    // What a split's queries saw: their attention where no request has several splits, else partials of it.
+    // Attention over one split: the result itself where no request has several splits, else a partial one.
     void keep_result(const KVSplit& split, int head, const OnlineSoftmax& state) {
         for (int r = 0; r < split.count * group; r++) {
             const int m = split.first + r / group, own = head * group + r % group;

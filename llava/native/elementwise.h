@@ -1,4 +1,4 @@
-// Norms, activations and residual sums: what lies between the matrix products of a layer.
+// Norms, activations and residual sums: the operations between the matrix products of a layer.
 
 #pragma once
 

@@ -15,7 +15,7 @@ struct KVSplit {
     int first, count, from, to, index;
 };
 
-// What a query saw in one split: an online softmax's state, whose values lie elsewhere.
+// A query's partial result of one split: an online softmax's state, whose values lie elsewhere.
 struct Partial {
     float max, sum;
     float* values;  // [head_dim]
@@ -52,8 +52,8 @@ inline int shared_prefix(const Decoder& d, const Batch& batch, int m) {
     return std::min(blocks * d.block_tokens, shorter) / KV_TILE * KV_TILE;
 }
 
-// Groups neighbours whose prompts begin alike (questions about one image, positions of one prompt), as long as their
-// queries fit into one attention task and the prefix does not become much shorter.
+// Groups neighbours with a common prefix (questions about one image, positions of one prompt), as long as their queries
+// fit into one attention task and the prefix does not become much shorter.
 inline std::vector<PrefixGroup> group_by_prefix(const Decoder& d, const Batch& batch) {
     std::vector<PrefixGroup> groups;
     for (int m = 0; m < batch.num; m++) {

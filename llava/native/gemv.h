@@ -1,7 +1,7 @@
 // GEMV and skinny GEMM: a few rows times any matrix, which is read once for all of them.
 //
-// Rows that meet quantized weights become integers of 16 bits with one scale each (an error of 2**-15 of the largest),
-// split into two signed bytes: x = 256 * high + low. The integer sums are exact, and equal on every machine.
+// Rows are multiplied with quantized weights as integers of 16 bits with one scale per row (an error of 2**-15 of the
+// largest), split into two signed bytes: x = 256 * high + low. The integer sums are exact, and equal on every machine.
 
 #pragma once
 
@@ -187,7 +187,7 @@ inline void gemv_dense(int rows, const T* a, const T* b, int k, int begin, int e
 template <typename Emit>
 inline void gemv_quantized(const Matrix& w, int rows, const QuantizedRows& a, int begin, int end, Emit emit) {
     float out[4 * LANES];
-    // As many rows at a time as stay in the L2 cache while all strips pass by.
+    // As many rows at a time as stay in the L2 cache while all strips are streamed.
     const int block = std::max(4, (1 << 19) / a.width / 8 * 4);
     for (int top = 0; top < rows; top += block) {
         const int bottom = std::min(rows, top + block);

@@ -1,4 +1,4 @@
-// The C interface of the engine's own kernels for CPUs: whole decode steps, and what lies between torch's matrix
+// The C interface of the engine's own kernels for CPUs: whole decode steps, and the operations between torch's matrix
 // products in a prefill or a vision tower.
 //
 // Plain C++ without torch's headers: it compiles in seconds and is called with pointers (calls.py). Results are
@@ -16,7 +16,7 @@ namespace {
 
 enum Status { OK = 0, OUT_OF_MEMORY = 1, FAILED = 2 };  // abi.py has the same
 
-// How many bytes the last OUT_OF_MEMORY of this thread was about; 0 where C++ does not say.
+// The bytes of the allocation that caused this thread's last OUT_OF_MEMORY; 0 if they are unknown.
 thread_local uint64_t failed_bytes = 0;
 
 template <typename T> struct Tag {
@@ -38,7 +38,7 @@ template <typename F> int guard(F run) noexcept {
     }
 }
 
-// Calls run(Tag<T>) with the T that `dtype` stands for: 0 is float32, 1 bfloat16 (DTYPES in calls.py).
+// Calls run(Tag<T>) with the type T of `dtype`: 0 is float32, 1 bfloat16 (DTYPES in calls.py).
 template <typename F> int with_dtype(int dtype, F run) noexcept {
     return guard([&] { dtype ? run(Tag<bf16>()) : run(Tag<float>()); });
 }
@@ -50,7 +50,7 @@ extern "C" {
 
 uint64_t llava_failed_bytes() { return failed_bytes; }
 
-// Whether int8 dot products have an instruction here, so that quantized products are faster than dense ones.
+// Whether this CPU has an instruction for int8 dot products, so that quantized products are faster than dense ones.
 int llava_has_vnni() {
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
     return 1;

@@ -1,4 +1,4 @@
-// The paged KV cache's layout, RoPE, and what writes keys and values.
+// The paged KV cache's layout, RoPE, and the functions that write keys and values.
 //
 // Both caches hold, per layer, block and KV head, numbers in the order in which attention reads them. Neighbours
 // of the summed dimension ("depth": 2 for bfloat16, 1 for float32) lie together, as DotStep multiplies them:

@@ -1,8 +1,8 @@
-"""The native library: built once for this very CPU, cached by a digest of its sources, and loaded.
+"""The native library: built once for this exact CPU, cached by a digest of its sources, and loaded.
 
-The cache is ``XDG_CACHE_HOME`` (or ``~/.cache``); where nothing can be written there, the library is built for this
-process alone. ``CXX`` names the compiler. Without one, and with ``LLAVA_NATIVE=0``, ``load`` returns None and torch
-computes everything.
+The cache is in ``XDG_CACHE_HOME`` (or ``~/.cache``); where it is not writable, the library is built for this process
+alone. ``CXX`` names the compiler. Without one, and with ``LLAVA_NATIVE=0``, ``load`` returns None and torch computes
+everything.
 """
 
 from __future__ import annotations
@@ -88,12 +88,12 @@ def _build(compiler: list[str], path: Path) -> Path:
         _run([*compiler, "-shared", str(compiled), "-o", str(linked)])
         with linked.open("ab") as file:
             file.write(hashlib.sha256(linked.read_bytes()).digest())
-        linked.replace(path)  # atomic, whoever else builds it at the same time
+        linked.replace(path)  # atomic, even if another process builds it at the same time
     return path
 
 
 def _is_intact(path: Path) -> bool:
-    """Whether a library is as it was built: loading one that a full disk truncated would crash the process."""
+    """Whether a library matches its digest: loading one that a full disk truncated would crash the process."""
     try:
         content = path.read_bytes()
     except OSError:

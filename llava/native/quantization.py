@@ -1,10 +1,10 @@
-"""Matrices in 8 or 4 bits.
+"""Quantized matrices of 8 or 4 bits.
 
     8 bits   weight = scale[row] * q, q from -127 to 127: a scale (float32) for each row
     4 bits   weight = scale[row][column / 32] * q, q from -8 to 7: a scale (bfloat16) for 32 neighbours in a row, the
-             one of a few candidates with the least squared error
+             candidate with the least squared error
 
-quantized.h describes their layout in memory. Machines without the native library do the same in torch alone.
+quantized.h describes their layout in memory. Without the native library, torch computes the same.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from llava.native.calls import DTYPES, LANES, allocate, call, pointer
 
 GROUP = 32
 BITS = (8, 4)
-# The candidate scales of a group of 32, in this order and with both signs: what its largest number becomes.
+# Candidate scales of a group of 32, in this order and with both signs: each maps its largest number to one of these.
 _STEPS = (8, 7, 7.5, 6.5, 8.5, 6)
 
 
@@ -36,10 +36,11 @@ class QuantizedMatrix:
 
     @property
     def num_bytes(self) -> int:
+        """The bytes of data and scales, padding included."""
         return self.data.numel() + self.scales.numel() * self.scales.itemsize
 
     def matrix(self) -> Matrix:
-        """The matrix as the library takes it."""
+        """The matrix as the library's structure; it points to this object's tensors."""
         return Matrix(self.bits, self.rows, self.columns, self.data.data_ptr(), self.scales.data_ptr())
 
 
@@ -73,7 +74,7 @@ def quantize(weight: torch.Tensor, bits: int) -> QuantizedMatrix:
 
 
 def dequantize(quantized: QuantizedMatrix, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """The matrix [rows, columns] that ``quantized`` stands for, rounded to ``dtype``."""
+    """The matrix [rows, columns] that ``quantized`` represents, rounded to ``dtype``."""
     if quantized.data.device.type != "cpu" or dtype not in DTYPES or library.load() is None:
         return _dequantize_in_torch(quantized).to(dtype)
     out = torch.empty(quantized.rows, quantized.columns, dtype=dtype)

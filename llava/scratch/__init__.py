@@ -1,1 +1,1 @@
-"""Models from nothing: how the embedded default model was made, with drawn images in the place of downloads."""
+"""Training from scratch: how the embedded default model was made, on drawn images instead of downloaded data."""

@@ -1,4 +1,4 @@
-"""What each kind of stage trains, and from what: model, heads and drawn images put together."""
+"""The setup of each kind of stage: its module, its trainable parameters and its data."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from llava.train.recipe import JsonData
 from llava.train.samples import InstructionCollator, InstructionData, JsonSamples
 from llava.train.trainer import StageSetup
 
-# Both wordings of the system prompt: released models are trained with the first and asked with the second.
+# Both wordings of the system prompt: released models are trained with the first and prompted with the second.
 TEMPLATES = {"vicuna_v1": ("vicuna_v1", "llava_v1")}
-# Tiles of one drawn image that the tower's warm-up takes; the rest would be more of the same.
+# The tower's warm-up uses this many tiles of each drawn image: the others would be much alike.
 TILES_PER_IMAGE = 2
 
 
 def list_scratch_parts(model: Any, heads: LabelHeads) -> Parts:
-    """LLaVA's parts, the label heads, and the oracle where the model has one."""
+    """The parts of a LLaVA model, its label heads, and its oracle if it has one."""
     parts = {**list_parts(model), "heads": {"": heads}}
     if hasattr(model, "oracle"):
         parts["oracle"] = {"oracle": model.oracle}
@@ -49,7 +49,7 @@ def list_scratch_parts(model: Any, heads: LabelHeads) -> Parts:
 
 
 def build_module(stage: ScratchStage, model: Any, heads: LabelHeads) -> nn.Module:
-    """What a stage of this kind runs: the model itself, or one with its heads or its oracle around it."""
+    """The module that a stage of this kind trains: the model itself, or a wrapper with the heads or the oracle."""
     if isinstance(stage, TowerStage):
         return PatchLabeller(model.get_vision_tower(), heads)
     if isinstance(stage, AlignStage):
@@ -60,9 +60,9 @@ def build_module(stage: ScratchStage, model: Any, heads: LabelHeads) -> nn.Modul
 
 
 def choose_parameters(stage: Any, module: nn.Module, model: Any, heads: LabelHeads) -> list[PartParameter]:
-    """Freezes all but the stage's parts, and returns what learns with its rates. Raises UsageError.
+    """The parameters that the stage trains, with their rates; freezes all others. Raises UsageError.
 
-    Heads that are trained beside the answers learn too.
+    With ``patch_loss`` the label heads are trained, too.
     """
     where, parts = f"Stage '{stage.name}'", list_scratch_parts(model, heads)
     train = stage.train
@@ -74,7 +74,7 @@ def choose_parameters(stage: Any, module: nn.Module, model: Any, heads: LabelHea
 def build_setup(
     shape: ModelShape, stage: ScratchStage, model: Any, heads: LabelHeads, tokenizer: PreTrainedTokenizerFast
 ) -> StageSetup:
-    """What the stage trains, with its data."""
+    """The stage's module, its trainable parameters and its data. Raises UsageError."""
     module = build_module(stage, model, heads)
     trainable = choose_parameters(stage, module, model, heads)
     if isinstance(stage, TowerStage | AlignStage):

@@ -1,8 +1,7 @@
 """Attention for training short sequences on a CPU: two matrix products and a softmax, all in the autocast dtype.
 
-Within a few hundred positions it is several times faster there than torch's fused kernel, whose backward pass is
-slow in bfloat16. Registered with Transformers as "matmul"; a model trained with it differs from one trained with
-another implementation by rounding alone.
+Up to a few hundred positions it is several times faster than torch's fused kernel, whose backward pass is slow in
+bfloat16. It is registered with Transformers as "matmul"; it differs from other implementations only by rounding.
 """
 
 from __future__ import annotations
@@ -27,7 +26,10 @@ def attend(
     dropout: float = 0.0,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Queries, keys and values [B, heads, L, D] and an additive mask [B, 1, L, L] -> [B, L, heads, D]."""
+    """Attention [B, L, heads, D], and None for its weights, as Transformers' layers call it.
+
+    ``query`` is [B, heads, L, D], ``key`` and ``value`` are [B, kv heads, L, D]; the mask is additive, [B, 1, L, L].
+    """
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
@@ -39,7 +41,7 @@ def attend(
 
 
 def register() -> str:
-    """Makes the name known to Transformers, and returns it."""
+    """Registers ``attend`` with Transformers and returns its name; idempotent."""
     AttentionInterface.register(NAME, attend)
     AttentionMaskInterface.register(NAME, eager_mask)
     return NAME

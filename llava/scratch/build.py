@@ -1,4 +1,4 @@
-"""A LLaVA-NeXT model from nothing, in the shape that a recipe gives, and how it sees images."""
+"""A LLaVA-NeXT model of a recipe's shape with random weights, its tiling and its image processor."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from llava.model.llava import LlavaConfig, LlavaLlamaForCausalLM
 from llava.scratch import attention
 from llava.scratch.stages import ModelShape
 
-# Not a hub id: the checkpoint holds this tower's weights, and config.mm_vision_config its shape.
+# Not a hub id: the checkpoint has this tower's weights, and config.mm_vision_config its shape.
 TOWER_NAME = "clip-vit-tiny-patch14"
 
 
 def build_config(shape: ModelShape, vocab_size: int) -> LlavaConfig:
-    """The config.json of a model with this shape, in the original's keys."""
+    """The configuration of a model with this shape, with the original's keys."""
     tower, decoder = shape.tower, shape.decoder
     return LlavaConfig(
         vocab_size=vocab_size,
@@ -59,9 +59,10 @@ def build_config(shape: ModelShape, vocab_size: int) -> LlavaConfig:
 
 
 def build_model(shape: ModelShape, vocab_size: int, seed: int) -> LlavaLlamaForCausalLM:
-    """A model with random weights: Transformers' initial values, but for the tower's position vectors.
+    """A model with random weights: Transformers' initialization, except for the tower's position embeddings.
 
-    Those start as a sum of a row's and a column's vector: neighbours are then told apart from the first step on.
+    These start as the sum of a vector per row and one per column, so that the tower distinguishes neighbouring patches
+    from the first step on.
     """
     torch.manual_seed(seed)
     model = LlavaLlamaForCausalLM(build_config(shape, vocab_size))
@@ -77,7 +78,7 @@ def build_model(shape: ModelShape, vocab_size: int, seed: int) -> LlavaLlamaForC
 
 
 def use_fast_attention(model: nn.Module) -> None:
-    """Trains with the CPU's fastest attention for short sequences; GPUs keep Transformers' choice."""
+    """Switches all modules to ``scratch.attention``, the fastest on a CPU. With a GPU it changes nothing."""
     if torch.cuda.is_available():
         return
     name = attention.register()
@@ -88,7 +89,7 @@ def use_fast_attention(model: nn.Module) -> None:
 
 
 def build_tiling(shape: ModelShape, aspect: str) -> Tiling:
-    """How a stage cuts images: "pad" is LLaVA-1.5's single tile, "anyres" LLaVA-NeXT's grid."""
+    """The tiling of a stage: ``aspect`` "pad" is LLaVA-1.5's single tile, "anyres" LLaVA-NeXT's grid of tiles."""
     merge = "spatial_unpad" if aspect == "anyres" else "flat"
     config = {"image_aspect_ratio": aspect, "mm_patch_merge_type": merge, "image_grid_pinpoints": shape.pinpoints}
     return Tiling.from_config(config, tile_px=shape.tile_px, patch_px=shape.patch_px)

@@ -1,6 +1,6 @@
-"""Drawn images as an endless training set: image number i is always the same image.
+"""Drawn images as map-style datasets of any length: image number i is always the same.
 
-A map-style dataset, so that the Trainer can resume, shuffle and share it between workers as it does any other.
+So the Trainer can resume them, shuffle them and share them between workers like any other dataset.
 """
 
 from __future__ import annotations
@@ -25,20 +25,25 @@ from llava.train.samples import InstructionCollator, InstructionData, Sample
 
 @dataclass(frozen=True)
 class DrawnMix:
-    """Which kinds are drawn how often, how large, and how spoilt by noise, blur and JPEG (0 to 1).
+    """A distribution of drawn images.
 
-    ``group`` neighbouring images share one range of sizes, so that a batch of that many has rows of similar length.
+    Attributes:
+        kinds: kinds of scene, and how often each is drawn relative to the others.
+        sizes: ranges (least width, most width, least height, most height) in pixels.
+        spoil: how much noise, blur and JPEG artefacts there are, 0 to 1.
+        held_out: whether held-out words and colour-shape pairs are drawn, and no others.
+        group: this many consecutive images share a range of sizes, so that a batch of them has rows of similar length.
     """
 
     kinds: tuple[tuple[str, float], ...]
-    sizes: tuple[tuple[int, int, int, int], ...]  # (least width, most width, least height, most height) in pixels
+    sizes: tuple[tuple[int, int, int, int], ...]
     spoil: float = 0.5
     seed: int = 0
     held_out: bool = False
     group: int = 1
 
     def draw(self, index: int) -> Scene:
-        """Scene number ``index``."""
+        """Scene number ``index``; always the same."""
         rng = random.Random(f"{self.seed}:{index}")
         kind = rng.choices([k for k, _ in self.kinds], [w for _, w in self.kinds])[0]
         narrow, wide, low, high = random.Random(f"{self.seed}:sizes:{index // self.group}").choice(self.sizes)
@@ -49,9 +54,10 @@ class DrawnMix:
 
 
 class LabelledTiles(Dataset[dict[str, torch.Tensor]]):
-    """Tiles with dense labels, to warm up the tower on.
+    """Tiles with dense labels, for the tower's warm-up and the projector's alignment.
 
-    One item is ``tiles_per_image`` tiles of an image: ``pixel_values`` [T, 3, S, S] and ``labels`` [T, patches, 7].
+    One item is T = ``tiles_per_image`` random tiles of an image, ``pixel_values`` [T, 3, S, S] and ``labels``
+    [T, patches, 7]. Tiles without marks are used only if the image has no others.
     """
 
     def __init__(
@@ -68,7 +74,7 @@ class LabelledTiles(Dataset[dict[str, torch.Tensor]]):
         plan = plan_tiles(Size(*scene.drawing.image.size), self.tiling)
         labels = label_tiles(scene.drawing, plan, self.tiling.tile_px, self.tiling.patch_px)
         pixels = make_pixels(scene.drawing.image, plan, self.processor)
-        # Tiles that carry marks first: blank ones teach nothing after the first hundred.
+        # Tiles with marks come first: after the first hundred, blank ones teach nothing more.
         order = np.argsort(~(labels[:, :, :4] > 0).any(axis=(1, 2)), kind="stable")
         rng = np.random.default_rng(index)
         marked = max(1, int((labels[:, :, :4] > 0).any(axis=(1, 2)).sum()))
@@ -77,19 +83,22 @@ class LabelledTiles(Dataset[dict[str, torch.Tensor]]):
 
 
 def collate_tiles(items: Sequence[dict[str, torch.Tensor]]) -> dict[str, Any]:
-    """A batch of ``LabelledTiles``: all their tiles in order."""
+    """A batch of items of ``LabelledTiles``: all their tiles, in order."""
     return {key: torch.cat([item[key] for item in items]) for key in items[0]}
 
 
 @dataclass(frozen=True)
 class DrawnSample(Sample):
-    """A sample with its image's dense labels [tiles, patches, 7], where a stage asks for them."""
+    """A sample with the dense labels [tiles, patches, 7] of its image, or None where the stage does not use them."""
 
     labels: np.ndarray | None = None
 
 
 class DrawnSamples:
-    """Conversations about drawn images; number i is always the same. ``label_tiling`` adds dense labels."""
+    """Conversations about drawn images; number i is always the same.
+
+    ``label_tiling``: adds the dense labels of the image's tiles. The other arguments are those of ``choose_turns``.
+    """
 
     def __init__(
         self, mix: DrawnMix, num_samples: int, num_turns: int, caption_rate: float, label_tiling: Tiling | None = None
@@ -113,22 +122,24 @@ class DrawnSamples:
 
 
 class OracleData(InstructionData):
-    """Drawn samples whose ``images`` are dense labels [T, side, side, 7] in place of pixels."""
+    """Drawn samples whose ``images`` are dense labels [T, side, side, 7] instead of pixels."""
 
     def make_tiles(self, sample: Any, plans: Sequence[TilePlan]) -> list[torch.Tensor]:
+        """The dense labels of the image, int64 [T, side, side, 7] with ``side`` patches per side of a tile."""
         side = self.tiling.tile_px // self.tiling.patch_px
         return [torch.from_numpy(sample.labels.astype(np.int64)).unflatten(1, (side, side))]
 
 
 class LabelledData(InstructionData):
-    """Drawn samples with ``tile_labels`` [T, patches, 7] beside what any sample has."""
+    """Drawn samples that also have ``tile_labels`` [T, patches, 7]."""
 
     def encode(self, sample: Any, template: str) -> dict[str, Any]:
+        """The model's inputs for one sample, and its image's dense labels, int64."""
         return {**super().encode(sample, template), "tile_labels": torch.from_numpy(sample.labels.astype(np.int64))}
 
 
 class LabelledCollator(InstructionCollator):
-    """As its parent, with the tiles' labels of the whole batch in one tensor [T, patches, 7]."""
+    """Makes batches that also have ``tile_labels`` [T, patches, 7], those of all tiles of the batch."""
 
     def __call__(self, items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         return {**super().__call__(items), "tile_labels": torch.cat([item["tile_labels"] for item in items])}

@@ -1,9 +1,9 @@
-"""Stage 0b: the decoder learns to read before there is a tower.
+"""Stages 0b and 1: the decoder learns to read from perfect labels, before there is a tower; the projector is aligned.
 
-Its images are known perfectly: the dense labels of every patch, each embedded and summed, with the
-patch's row and column, take the place of projected tower features. A decoder that has learnt where to look keeps that
-skill when real features arrive; one trained on a young tower's features from the start stays at chance for tens of
-thousands of images.
+The *oracle* replaces tower and projector: it embeds the dense labels of every patch and the patch's row and column, and
+their sum takes the place of the projected features. A decoder that has learnt where to look keeps that skill when real
+features arrive; one that is trained on the features of an untrained tower stays at chance for tens of thousands of
+images.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ORACLE_STD = 0.02
 
 
 class OracleFeatures(nn.Module):
-    """Dense labels [T, side, side, 7] -> what a perfect projector would give the decoder, [T, side * side, C]."""
+    """Embeds dense labels [T, side, side, 7] as features [T, side * side, C] in place of a projector's."""
 
     def __init__(self, hidden_size: int, patches_per_side: int) -> None:
         super().__init__()
@@ -39,19 +39,20 @@ class OracleFeatures(nn.Module):
 
 
 def attach_oracle(model: Any) -> None:
-    """Gives a LLaVA model a submodule ``oracle``; it is asked only after ``see_labels``."""
+    """Adds a submodule ``oracle`` to a LLaVA model, which the model does not use before ``see_labels``."""
     model.oracle = OracleFeatures(model.config.hidden_size, model.get_vision_tower().num_patches_per_side)
 
 
 def see_labels(model: Any) -> None:
-    """Makes the model take dense labels [T, side, side, 7] where it takes pixels."""
+    """Makes the model take dense labels [T, side, side, 7] in place of pixels, by replacing its ``encode_images``."""
     model.encode_images = model.oracle.forward
 
 
 class ProjectorAlignment(nn.Module):
-    """Stage 1: the projector learns to say what the oracle says, from the tower's features.
+    """Stage 1: regression from the tower's features, through the projector, to the oracle's features.
 
-    The loss is the squared error relative to the oracle's own spread, so 1.0 is what predicting the mean gets.
+    The loss is the mean squared error divided by the variance of the oracle's features, so that predicting their mean
+    has the loss 1.0.
     """
 
     def __init__(self, model: Any) -> None:
@@ -59,7 +60,7 @@ class ProjectorAlignment(nn.Module):
         self.model = model
 
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Pixels [T, 3, S, S] and labels [T, patches, 7]."""
+        """The loss for pixels [T, 3, S, S] and their dense labels [T, patches, 7], as ``{"loss": scalar}``."""
         with torch.no_grad():
             side = self.model.get_vision_tower().num_patches_per_side
             target = self.model.oracle(labels.unflatten(1, (side, side))).float()

@@ -1,4 +1,4 @@
-"""Runs a recipe for a model from nothing: every stage in order, each resumable.
+"""Runs a recipe that trains a model from scratch: every stage in order, each resumable.
 
 A run's folder holds ``tokenizer/``, one folder per stage (``weights.safetensors`` and what ``llava.train.trainer``
 writes) and, after the last stage, ``model/``: a checkpoint in the original layout.
@@ -26,12 +26,17 @@ from llava.train.trainer import check_workers, train_stage
 
 
 def run(file: RecipeFile, output: str | Path, stage: str | None = None, workers: int = 1) -> Path:
-    """Runs the recipe, or one stage of it, into ``output``; finished stages are passed over, a begun one goes on.
+    """Runs the recipe, or one stage of it; returns the checkpoint's folder, or before the last stage the run's folder.
 
-    Returns the folder of the checkpoint if the last stage is done, else the run's folder.
+    Finished stages are skipped, and an interrupted one is resumed.
+
+    Args:
+        output: the run's folder.
+        workers: processes that draw samples; 0 is this process itself.
 
     Raises:
-        UsageError: the recipe is wrong. All stages that run are checked before the first one begins.
+        UsageError: the recipe is wrong. All stages that run are checked before the first one starts.
+        CheckpointError: an earlier stage's file, or the checkpoint to resume from, is incomplete or damaged.
     """
     check_workers(workers)
     recipe, folder = parse_scratch_recipe(file), Path(output)
@@ -47,7 +52,7 @@ def run(file: RecipeFile, output: str | Path, stage: str | None = None, workers:
 
 
 def check_against_model(recipe: ScratchRecipe, stage: ScratchStage) -> None:
-    """Checks the stage's parts and rates against a model without memory, and its files. Raises UsageError."""
+    """Raises UsageError if the stage's parts or rates do not fit the model, on the meta device, or its data file."""
     with torch.device("meta"):
         model, heads = _build(recipe, stage, num_tokens=300)
         choose_parameters(stage, build_module(stage, model, heads), model, heads)
@@ -56,7 +61,7 @@ def check_against_model(recipe: ScratchRecipe, stage: ScratchStage) -> None:
 
 
 def _build(recipe: ScratchRecipe, stage: ScratchStage, num_tokens: int) -> tuple[Any, LabelHeads]:
-    """A model with random weights, its label heads, and its oracle where the stage needs one."""
+    """A model with random weights, with an oracle if the stage needs one, and its label heads."""
     model = build_model(recipe.model, num_tokens, stage.seed)
     if stage.kind in ("oracle", "align"):
         attach_oracle(model)
@@ -64,7 +69,7 @@ def _build(recipe: ScratchRecipe, stage: ScratchStage, num_tokens: int) -> tuple
 
 
 def run_stage(recipe: ScratchRecipe, stage: ScratchStage, folder: Path, workers: int = 1) -> None:
-    """Trains one stage and leaves its weights in ``folder/<stage>/``."""
+    """Trains one stage, unless it is done, and writes its weights to ``folder/<stage>/``."""
     here = folder / stage.name
     if (here / WEIGHTS).is_file():
         print(f"Stage '{stage.name}' is done: {here / WEIGHTS}")
@@ -79,7 +84,7 @@ def run_stage(recipe: ScratchRecipe, stage: ScratchStage, folder: Path, workers:
 
 
 def get_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The run's tokenizer: read, or made from the phrasing of the drawn images' questions and kept."""
+    """The run's tokenizer: read from its folder, or built from the phrasing of the questions and written there."""
     place = folder / "tokenizer"
     if not (place / "tokenizer.json").is_file():
         build_tokenizer(collect_words()).save_pretrained(place)
@@ -87,7 +92,7 @@ def get_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def export(recipe: ScratchRecipe, folder: Path) -> Path:
-    """The finished model as a checkpoint in the original layout, bfloat16."""
+    """Writes the finished model as a checkpoint in the original layout, in bfloat16; returns its folder."""
     tokenizer = get_tokenizer(folder)
     last = recipe.stages[-1]
     model, heads = _build(recipe, last, len(tokenizer))

@@ -1,6 +1,6 @@
-"""What one stage hands to the next: its tensors in one file, all of which it must hold.
+"""The weights that one stage passes on to later ones: one file, which has to have every expected tensor.
 
-A stage saves only what it knows something of, because a later stage takes over everything it finds.
+A stage saves only the tensors that it trained or started from, because a later stage takes over everything in the file.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _ORACLE = "oracle."
 
 
 def collect_tensors(kind: str, model: nn.Module, heads: nn.Module) -> dict[str, torch.Tensor]:
-    """The tensors that a stage of that kind hands on, by their names in its file; the label heads' begin "heads."."""
+    """The tensors that a stage of that kind passes on, by their names in its file; the heads' begin with "heads."."""
     tensors = dict(model.state_dict())
     if kind == "tower":
         tensors = {name: value for name, value in tensors.items() if name.startswith(_TOWER)}
@@ -37,7 +37,7 @@ def collect_tensors(kind: str, model: nn.Module, heads: nn.Module) -> dict[str, 
 
 
 def save_stage(kind: str, model: nn.Module, heads: nn.Module, folder: Path) -> None:
-    """Writes what a stage of that kind hands on; the file appears whole or not at all."""
+    """Writes the tensors that a stage of that kind passes on. Atomic: the file appears complete or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = collect_tensors(kind, model, heads)
     temporary = folder / f"{WEIGHTS}.partial"
@@ -46,13 +46,13 @@ def save_stage(kind: str, model: nn.Module, heads: nn.Module, folder: Path) -> N
 
 
 def load_stages(model: Any, heads: nn.Module, stages: Iterable[ScratchStage], folder: Path) -> None:
-    """Takes over what these stages of the run in ``folder`` handed on, in order.
+    """Loads the weights of these stages of the run in ``folder`` into model and heads; later stages win.
 
-    A model that has no oracle gets one where a stage hands one on.
+    A model without an oracle gets one if a stage passes one on.
 
     Raises:
         UsageError: a stage has not been run.
-        CheckpointError: a file lacks a tensor that a stage of its kind hands on, or holds one that does not fit.
+        CheckpointError: a file is damaged, lacks a tensor that its kind of stage passes on, or has one that cannot fit.
     """
     for stage in stages:
         file = folder / stage.name / WEIGHTS

@@ -1,11 +1,11 @@
-"""What a recipe for a model from nothing says: the model's shape, and stages of four kinds.
+"""The recipe of a model that is trained from scratch: the model's shape, and stages of four kinds.
 
-- tower (0a): the vision tower learns to name what lies under every patch.
-- oracle (0b): the decoder learns to answer from perfect labels in the place of features.
-- align (1): the projector learns to say what the oracle said.
+- tower (0a): the vision tower learns to predict what is drawn in every patch.
+- oracle (0b): the decoder learns to answer from perfect labels instead of features.
+- align (1): the projector learns to reproduce the oracle's features.
 - instruct (2): LLaVA's own instruction tuning.
 
-Each kind takes the keys that it uses and no others. default.yaml made the embedded default model.
+Each kind accepts only the keys that it uses. default.yaml made the embedded default model.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ ASPECTS = ("pad", "anyres")
 
 @dataclass(frozen=True, kw_only=True)
 class TowerShape:
-    """A CLIP vision transformer: widths and counts as CLIPVisionConfig names them."""
+    """A CLIP vision transformer; sizes as in Transformers' CLIPVisionConfig."""
 
     hidden_size: int
     layers: int
@@ -43,7 +43,7 @@ class TowerShape:
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderShape:
-    """A Llama decoder: widths and counts as LlamaConfig names them."""
+    """A Llama decoder; sizes as in Transformers' LlamaConfig. ``context_tokens``: its longest sequence."""
 
     hidden_size: int
     layers: int
@@ -56,7 +56,13 @@ class DecoderShape:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelShape:
-    """A LLaVA-NeXT model that is built from nothing; ``pinpoints`` are (width, height) in pixels."""
+    """The shape of a LLaVA-NeXT model.
+
+    Attributes:
+        tile_px, patch_px: the sides of a tile and of a patch in pixels; tile_px is a multiple of patch_px.
+        pinpoints: the canvases of AnyRes, (width, height) in pixels.
+        template: the conversation template, by its name.
+    """
 
     tile_px: int
     patch_px: int
@@ -68,11 +74,12 @@ class ModelShape:
 
 @dataclass(frozen=True, kw_only=True)
 class DrawnData:
-    """Images that are drawn as they are needed.
+    """Images that are drawn during training.
 
-    ``kinds``: kinds of scenes and how often each is drawn, relative to the others. ``sizes``: ranges (least width, most
-    width, least height, most height) in pixels, one of which is drawn for each batch. ``spoil``: how much noise, blur
-    and JPEG there is, 0 to 1.
+    Attributes:
+        kinds: kinds of scene, and how often each is drawn relative to the others.
+        sizes: ranges (least width, most width, least height, most height) in pixels; each batch uses a random one.
+        spoil: how much noise, blur and JPEG artefacts there are, 0 to 1.
     """
 
     kinds: dict[str, float]
@@ -82,7 +89,13 @@ class DrawnData:
 
 @dataclass(frozen=True, kw_only=True)
 class DrawnConversations(DrawnData):
-    """Drawn images with questions and answers: ``turns`` of them an image, a caption with this probability."""
+    """Drawn images with questions and answers.
+
+    Attributes:
+        turns: question-answer pairs per image, at least 1.
+        caption_rate: the probability, 0 to 1, that one of them asks for a caption.
+        templates: conversation templates, one of which is drawn at random for each sample; by default the model's own.
+    """
 
     turns: int = 4
     caption_rate: float = 0.5
@@ -91,9 +104,12 @@ class DrawnConversations(DrawnData):
 
 @dataclass(frozen=True, kw_only=True)
 class ScratchStage(Stage):
-    """What the stages from nothing share. ``start`` names earlier stages whose tensors are taken over; later ones win.
+    """The settings that all kinds of stage share.
 
-    ``aspect``: "pad" is LLaVA-1.5's single tile, "anyres" LLaVA-NeXT's grid.
+    Attributes:
+        kind: a key of ``STAGE_KINDS``.
+        start: earlier stages from whose weights this one starts; later ones win. Without any, the weights are random.
+        aspect: "pad" is LLaVA-1.5's single tile, "anyres" LLaVA-NeXT's grid of tiles.
     """
 
     kind: str
@@ -129,7 +145,13 @@ class AlignStage(ScratchStage):
 
 @dataclass(frozen=True, kw_only=True)
 class InstructStage(ScratchStage):
-    """Stage 2. ``patch_loss``: the weight of the tower's own task beside the answers; drawn images only, 0 is none."""
+    """Stage 2.
+
+    Attributes:
+        train: the parts that are trained, see ``llava.train.parts``.
+        answer_weighting: per-answer loss weighting, see ``llava.train.loss``.
+        patch_loss: the weight of the tower's own loss beside that of the answers, for drawn images only; 0 is none.
+    """
 
     data: DrawnConversations | JsonData
     train: tuple[str, ...] = ("projector", "image_newline", "language_model")
@@ -162,7 +184,7 @@ def load_scratch_recipe(path: str) -> ScratchRecipe:
 def parse_scratch_recipe(file: RecipeFile) -> ScratchRecipe:
     """The checked recipe in a file's values. Raises UsageError, which names the key."""
     stages = file.values.get("stages")
-    # What a stage may say hangs on its kind, so the stages are built apart.
+    # A stage's keys depend on its kind, so the stages are built one by one.
     values = {**file.values, "stages": []} if isinstance(stages, list) else file.values
     recipe = build(ScratchRecipe, values, "The recipe")
     assert isinstance(stages, list)
@@ -196,10 +218,13 @@ def _check_shape(shape: ModelShape) -> None:
                 raise UsageError(f"The model's {name}.{key} is {value} and must be at least 1.")
         if part.hidden_size % part.heads:
             raise UsageError(
-                f"The model's {name}.hidden_size is {part.hidden_size}, no multiple of {part.heads} heads."
+                f"The model's {name}.hidden_size is {part.hidden_size} and must be a multiple of heads, {part.heads}."
             )
     if shape.decoder.heads % shape.decoder.kv_heads:
-        raise UsageError(f"The model's decoder has {shape.decoder.heads} heads, no multiple of its kv_heads.")
+        raise UsageError(
+            f"The model's decoder.heads is {shape.decoder.heads} and must be a multiple of its kv_heads, "
+            f"{shape.decoder.kv_heads}."
+        )
     check_word(shape.template, conv_templates, "The model: there is no template")
 
 
@@ -209,7 +234,7 @@ def _check_stage(stage: ScratchStage, earlier: list[str]) -> None:
     for name in stage.start:
         if name not in earlier:
             known = name_nearest(name, earlier) if earlier else ""
-            raise UsageError(f"{where} starts from '{name}', which is no earlier stage.{known}")
+            raise UsageError(f"{where} starts from '{name}', which is not an earlier stage.{known}")
     data = stage.data
     if isinstance(data, DrawnData):
         _check_drawn(data, where)
@@ -230,14 +255,14 @@ def _check_drawn(data: DrawnData, where: str) -> None:
         if weight < 0:
             raise UsageError(f"{where}: data.kinds.{kind} is {weight} and must not be negative.")
     if not sum(data.kinds.values()) > 0:
-        raise UsageError(f"{where}: data.kinds names no kind of scene that would be drawn.")
+        raise UsageError(f"{where}: data.kinds has no kind of scene with a weight above 0.")
     if not data.sizes:
         raise UsageError(f"{where}: data.sizes is empty.")
     for narrow, wide, low, high in data.sizes:
         if not (0 < narrow <= wide and 0 < low <= high):
             raise UsageError(
-                f"{where}: data.sizes holds {[narrow, wide, low, high]}, which is no least width, most width, least "
-                "height, most height in pixels."
+                f"{where}: data.sizes has {[narrow, wide, low, high]}; it must be least width, most width, least "
+                "height, most height in pixels, from 1 on and in this order."
             )
     if not 0 <= data.spoil <= 1:
         raise UsageError(f"{where}: data.spoil is {data.spoil} and must be from 0 to 1.")

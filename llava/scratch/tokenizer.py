@@ -1,7 +1,7 @@
-"""The small tokenizer of models trained from nothing: whole words for phrasing, single letters for what is drawn.
+"""The small tokenizer of models trained from scratch: whole words for phrasing, single characters for everything else.
 
-A byte-fallback BPE without merges: a word that questions and answers are phrased with is one token, everything else,
-the text in images above all, is spelled letter by letter, so that reading means naming characters in order.
+A byte-fallback BPE without merges. A word that questions and answers are phrased with is one token. Everything else,
+text in images above all, is spelled letter by letter, so that the model reads text by naming its characters in order.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ SPACE = "▁"
 
 
 def collect_words(num_scenes: int = 4000, seed: int = 0) -> list[str]:
-    """Words of phrasing, most frequent first: seen often in questions and answers, and never drawn in an image."""
+    """Words of phrasing, most frequent first: those that are frequent in questions and answers and never drawn.
+
+    They are counted in ``num_scenes`` scenes of all kinds and in the templates.
+    """
     counts: Counter[str] = Counter()
     drawn: set[str] = set()
     rng = random.Random(seed)
@@ -41,7 +44,7 @@ def collect_words(num_scenes: int = 4000, seed: int = 0) -> list[str]:
 
 
 def build_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A Llama-like fast tokenizer: <unk> 0, <s> 1, </s> 2, bytes, characters, words with and without a space."""
+    """A fast tokenizer like Llama's: <unk> 0, <s> 1, </s> 2, bytes, characters, words with and without a space."""
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), SPACE]
     tokens += [chr(code) for code in range(33, 127)]
     for word in words:

@@ -1,8 +1,8 @@
-"""Stage 0a: the vision tower learns to say what lies under every patch.
+"""Stage 0a: the vision tower learns to predict the dense labels of every patch.
 
-It stands where CLIP's pre-training stands in LLaVA. The heads read the features that LLaVA reads (the layer and
-positions that ``mm_vision_select_layer`` names), and are thrown away afterwards. A later stage may keep the task
-beside its own, so that the tower goes on learning to read while the decoder learns to answer.
+It takes the place of CLIP's pre-training. The heads read the features that LLaVA uses (of the layer and positions that
+``mm_vision_select_layer`` and ``mm_vision_select_feature`` name) and are not part of the finished model. A later stage
+may add this task to its own, so that the tower keeps learning to read while the decoder learns to answer.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from torch.nn import functional
 
 from llava.synth.labels import LABEL_SIZES, NUM_SLOTS
 
-# Rows and columns that a patch can be in; tiles of more patches a side are not asked for their places.
+# The most patches per side of a tile.
 MAX_SIDE = 32
 
 
 class LabelHeads(nn.Module):
     """Linear heads over features [T, N, D] for all dense labels, and for the row and the column of the patch itself.
 
-    The last two keep places readable in the features: no other label needs them, and the decoder has no other source.
+    Row and column keep the place of a patch in its features: no other label needs it, and the decoder gets it from
+    nowhere else.
     """
 
     def __init__(self, hidden_size: int) -> None:
@@ -33,14 +34,17 @@ class LabelHeads(nn.Module):
         self.place_head = nn.Linear(hidden_size, 2 * MAX_SIDE)
 
     def forward(self, features: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
-        """The loss for labels [T, N, 7], and the shares of what is there that was named rightly."""
+        """The loss for features [T, N, D] and labels [T, N, 7], and the accuracy of each group of labels, ``*_right``.
+
+        Labels of class 0 (nothing) do not count in the accuracies.
+        """
         normed = self.norm(features)
         logits = self.label_head(normed).float().flatten(0, 1)
         targets = labels.flatten(0, 1)
         loss = logits.new_zeros(())
         right = []
         for i, part in enumerate(logits.split(LABEL_SIZES, dim=-1)):
-            # A sum over what is there: blank patches are many and easy, and must not set the scale.
+            # The sum is divided by the number of labels that are not 0: the many easy blank patches must not dilute it.
             loss = loss + functional.cross_entropy(part, targets[:, i], reduction="sum")
             there = targets[:, i] > 0
             right.append((part.argmax(-1) == targets[:, i])[there])
@@ -69,7 +73,7 @@ class LabelHeads(nn.Module):
 
 
 class PatchLabeller(nn.Module):
-    """A tower with its heads; forward takes pixels [T, 3, S, S] and labels [T, N, 7]."""
+    """A tower with its heads; forward takes pixels [T, 3, S, S] and labels [T, N, 7] and returns the heads' loss."""
 
     def __init__(self, tower: nn.Module, heads: LabelHeads) -> None:
         super().__init__()
@@ -80,7 +84,7 @@ class PatchLabeller(nn.Module):
 
 
 class AnsweringLabeller(nn.Module):
-    """A LLaVA model that answers and labels patches at once; ``weight`` scales the second loss."""
+    """A LLaVA model trained on answers and on dense labels at once; ``weight`` scales the second loss."""
 
     def __init__(self, model: Any, heads: LabelHeads, weight: float) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """Scenes as conversations in LLaVA's own data format.
 
-A conversation opens with the image and asks questions of different tasks; half of them also ask for a caption or
-transcription. A few questions cannot be answered from the image; their answer says so.
+A conversation starts with the image and asks questions of different tasks; half of them also ask for a caption or a
+transcription. A few questions cannot be answered from the image, and their answer says so.
 """
 
 from __future__ import annotations
@@ -61,11 +61,16 @@ OFF_TOPIC_ANSWER = "I cannot tell from this picture."
 
 
 def off_topic_questions(held_out: bool) -> tuple[str, ...]:
+    """The off-topic questions of the held-out suite, one in five, or those of training."""
     return tuple(question for i, question in enumerate(OFF_TOPIC) if (i % 5 == 4) == held_out)
 
 
 def choose_turns(rng: random.Random, scene: Scene, num_turns: int, caption_rate: float = 0.5) -> list[tuple[str, str]]:
-    """Question and answer pairs about a scene: as many different tasks as there is room for."""
+    """Up to ``num_turns`` (question, answer) pairs about a scene, of as many different tasks as possible.
+
+    ``caption_rate``: the probability that one of them asks for the caption. In 9 % of all conversations an off-topic
+    question is added to the ``num_turns``.
+    """
     caption: list[tuple[str, str]] = []
     if rng.random() < caption_rate:
         requests: tuple[str, ...] = CAPTION_REQUESTS
@@ -79,10 +84,10 @@ def choose_turns(rng: random.Random, scene: Scene, num_turns: int, caption_rate:
     for turn in questions:
         ranks[turn.task] = ranks.get(turn.task, 0) + 1
         ranked.append((ranks[turn.task], turn))
-    # A stable sort by how often the task came before spreads the tasks.
+    # A stable sort by each turn's number within its task: no task comes twice before every task has come once.
     ranked.sort(key=lambda pair: pair[0])
     turns = [(turn.question, turn.answer) for _, turn in ranked[: max(1, num_turns - len(caption))]]
-    # Mostly last: what stands behind a caption can be answered from its words, without looking at the image.
+    # Mostly last: a question after a caption can be answered from its words, without looking at the image.
     turns = caption + turns if rng.random() < 0.3 else turns + caption
     if rng.random() < 0.09:
         turns.insert(rng.randint(0, len(turns)), (rng.choice(off_topic_questions(False)), OFF_TOPIC_ANSWER))
@@ -90,7 +95,7 @@ def choose_turns(rng: random.Random, scene: Scene, num_turns: int, caption_rate:
 
 
 def as_conversations(turns: list[tuple[str, str]]) -> list[dict[str, str]]:
-    """LLaVA's ``conversations`` list; the image opens the first human turn."""
+    """LLaVA's ``conversations`` list; the first human turn starts with ``<image>``."""
     conversations = []
     for i, (question, answer) in enumerate(turns):
         conversations.append({"from": "human", "value": f"<image>\n{question}" if i == 0 else question})

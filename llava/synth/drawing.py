@@ -1,8 +1,8 @@
-"""An image that knows what is drawn on it.
+"""An image that records what is drawn on it.
 
-Every stroke leaves a mark: a character with its centre and height, or an object with its box, shape, colour and
-anchor. The marks are what makes answers exact and what the tower's dense labels are read from. Needs Pillow and
-the fonts of the ``train`` extra; nothing here is needed to use a trained model.
+Everything drawn leaves a mark: a character with its centre and height, or an object with its box, shape, colour and
+anchor. Exact answers and the tower's dense labels both come from the marks. Needs Pillow and the fonts of the ``train``
+extra; a trained model needs nothing from this module.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Character(NamedTuple):
 
 
 class Object(NamedTuple):
-    """One drawn object: its box in pixels and the point that stands for it (bars: the middle of their top)."""
+    """One drawn object: its box and anchor in pixels. The anchor is the centre, and of a bar the middle of its top."""
 
     shape: str
     color: str
@@ -79,7 +79,10 @@ class Object(NamedTuple):
 
 @lru_cache(maxsize=1)
 def font_paths() -> tuple[str, ...]:
-    """The font files to draw with; all of them must be there, or images would differ between machines."""
+    """The paths of the font files, in a fixed order; "" is Pillow's own font.
+
+    Raises UsageError if the package of one is not installed: images must not differ between machines.
+    """
     try:
         import font_roboto
         import font_source_sans_pro
@@ -99,6 +102,7 @@ def font_paths() -> tuple[str, ...]:
 
 @lru_cache(maxsize=512)
 def load_font(index: int, size_px: int) -> ImageFont.FreeTypeFont:
+    """Font number ``index`` of ``font_paths`` at that size, cached. Raises UsageError as ``font_paths`` does."""
     path = font_paths()[index]
     if path:
         return ImageFont.truetype(path, size_px, layout_engine=ImageFont.Layout.BASIC)
@@ -108,10 +112,12 @@ def load_font(index: int, size_px: int) -> ImageFont.FreeTypeFont:
 
 
 def draw_font(rng: random.Random) -> int:
+    """The index of a random font, for ``load_font``."""
     return rng.randrange(len(_FONT_FILES))
 
 
 def vary_color(rng: random.Random, name: str, amount: int = 18) -> tuple[int, int, int]:
+    """A named colour as RGB from 0 to 255, each channel off by at most ``amount``."""
     red, green, blue = COLORS[name]
     return tuple(max(0, min(255, c + rng.randint(-amount, amount))) for c in (red, green, blue))  # type: ignore[return-value]
 
@@ -134,7 +140,12 @@ def _polygon(x: float, y: float, r: float, sides: int, turn: float) -> list[tupl
 
 @dataclass
 class Drawing:
-    """An RGB image under construction, with the marks of everything on it."""
+    """An RGB image under construction, with the marks of everything on it. Coordinates are pixels from the top left.
+
+    Attributes:
+        characters, objects: the marks, in the order of drawing.
+        texts: the lines of text, in the order of drawing.
+    """
 
     rng: random.Random
     width: int
@@ -154,7 +165,7 @@ class Drawing:
         return font.getlength(text), ascent + descent
 
     def write(self, x: float, y: float, text: str, font: ImageFont.FreeTypeFont, color: str) -> None:
-        """Write one line with its top left corner at (x, y) and mark its characters."""
+        """Writes one line with its top left corner at (x, y) and marks its characters."""
         self.pen.text((x, y), text, font=font, fill=vary_color(self.rng, color, 12))
         ascent, _ = font.getmetrics()
         capital = font.size * 0.72
@@ -169,7 +180,7 @@ class Drawing:
             start = end
 
     def shape(self, kind: str, color: str, x: float, y: float, radius: float) -> None:
-        """A shape of the scene kind, centred at (x, y)."""
+        """Draws one of ``SHAPES`` centred at (x, y), slightly turned, and marks it."""
         fill = vary_color(self.rng, color)
         turn = self.rng.uniform(-0.2, 0.2)
         r = radius
@@ -206,7 +217,7 @@ class Drawing:
         round_px: float = 0,
         outline: tuple[int, int, int] | None = None,
     ) -> None:
-        """A bar or a plate; a bar's anchor is the middle of its top edge, a plate's its centre."""
+        """Draws a bar or a plate and marks it; ``round_px`` is the radius of its corners."""
         fill = vary_color(self.rng, color)
         area = (round(left), round(top), round(right), round(bottom))
         if round_px:
@@ -217,7 +228,7 @@ class Drawing:
         self.objects.append(Object(kind, color, left, top, right, bottom, x, top if kind == "bar" else y))
 
     def spoil(self, strength: float) -> None:
-        """Noise, blur and JPEG artefacts, as images have them; ``strength`` 0 leaves the image alone."""
+        """Adds noise, blur and JPEG artefacts at random, more often the greater ``strength``: 0 (never) to 1."""
         rng = self.rng
         if rng.random() < 0.25 * strength:
             self.image = self.image.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.6)))

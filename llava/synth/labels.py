@@ -1,9 +1,9 @@
-"""What lies under each patch of each tile: the labels that the tower is warmed up on.
+"""Dense labels: what is drawn in each patch of each tile. The tower's warm-up learns to predict them.
 
-A drawn image's marks are carried into tile coordinates by the same tile plan that cuts its pixels, so labels and
-pixels cannot disagree. Labels of one patch, in this order: up to three characters whose centres fall into it (left to
-right), the shape covering it, that shape's colour, the colour of the ink, and how far down in it an object's anchor
-lies, in quarters of the patch: bars that end in the same patch still differ by it.
+The marks of a drawn image are transformed into tile coordinates by the same tile plan that cuts its pixels, so labels
+and pixels cannot disagree. A patch has seven labels, in this order: up to three characters whose centres fall into it
+(left to right), the shape that covers it, that shape's colour, the colour of the ink, and how far down in the patch an
+object's anchor lies, in quarters, so that bars that end in the same patch still differ.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from llava.synth.drawing import CHARACTERS, COLORS, OBJECTS, Drawing
 
 NUM_SLOTS = 3
 ANCHOR_LEVELS = 4
-# Number of values of each label; 0 is "nothing" everywhere.
+# The number of classes of each label; class 0 is "nothing" in all of them.
 LABEL_SIZES = (
     *(len(CHARACTERS) + 1,) * NUM_SLOTS,
     len(OBJECTS) + 1,
@@ -27,14 +27,14 @@ LABEL_SIZES = (
 _CHARACTER_INDEX = {character: i + 1 for i, character in enumerate(CHARACTERS)}
 _OBJECT_INDEX = {name: i + 1 for i, name in enumerate(OBJECTS)}
 _COLOR_INDEX = {name: i + 1 for i, name in enumerate(COLORS)}
-# Capitals lower than this many tile pixels cannot be read and are not asked of the tower.
+# Capitals lower than this many tile pixels are illegible and get no labels.
 MIN_CAPITAL_PX = 6.0
 
 Labels = npt.NDArray[np.uint8]
 
 
 def tile_transforms(plan: TilePlan, tile_px: int) -> list[tuple[float, float, float, float]]:
-    """For every tile (scale x, scale y, shift x, shift y): tile coordinate = image coordinate * scale + shift."""
+    """(scale x, scale y, shift x, shift y) of every tile: tile coordinate = image coordinate * scale + shift."""
     width, height = plan.image
     transforms = []
     if plan.num_tiles > 1:
@@ -79,7 +79,7 @@ def label_tiles(drawing: Drawing, plan: TilePlan, tile_px: int, patch_px: int) -
         rows_n = np.floor((marks[:, 1] * scale_y + shift_y) / patch_px).astype(int)
         legible = marks[:, 2] * scale_y >= MIN_CAPITAL_PX
         inside = (columns_n >= 0) & (columns_n < side) & (rows_n >= 0) & (rows_n < side) & legible
-        # Characters were marked in reading order: slots of a patch fill from left to right.
+        # Characters were marked in reading order, so the slots of a patch fill from left to right.
         for i in np.flatnonzero(inside):
             cell = grid[rows_n[i], columns_n[i]]
             for slot in range(NUM_SLOTS):

@@ -1,4 +1,4 @@
-"""An image with its questions, and what all kinds of image are drawn with: grounds, inks, type."""
+"""A drawn image with its questions, and what all kinds of scene share: backgrounds, inks and type."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SCENE_COLORS = tuple(name for name in COLORS if name != "white")
 
 
 def is_held_out_pair(color: str, shape: str) -> bool:
-    """Whether a colour-shape pair is kept from training: about one in ten, by hash."""
+    """Whether a colour-shape pair is held out from training: about one in nine, by its CRC."""
     return zlib.crc32(f"{color} {shape}".encode()) % 9 == 0
 
 
@@ -30,7 +30,7 @@ class Turn(NamedTuple):
 
 @dataclass
 class Scene:
-    """A finished image with its questions; ``caption`` says all that is on it."""
+    """A finished image with its questions; ``caption`` describes everything on it."""
 
     kind: str
     drawing: Drawing
@@ -38,35 +38,42 @@ class Scene:
     turns: list[Turn] = field(default_factory=list)
 
 
+# Draws a scene from (rng, width in pixels, height in pixels, held_out).
 Kind = Callable[[random.Random, int, int, bool], Scene]
 
 
 def draw_light(rng: random.Random) -> tuple[int, int, int]:
+    """A background colour near white, as RGB from 0 to 255."""
     base = rng.randint(232, 255)
     return tuple(min(255, base + rng.randint(-6, 6)) for _ in range(3))  # type: ignore[return-value]
 
 
 def choose(rng: random.Random, *phrasings: str) -> str:
+    """One of these phrasings at random."""
     return rng.choice(phrasings)
 
 
 def article(word: str) -> str:
+    """The indefinite article of a lower-case word, "a" or "an"."""
     return "an" if word[0] in "aeiou" else "a"
 
 
 class Type(NamedTuple):
+    """A font at a size, and the height of its lines (ascent and descent) in pixels."""
+
     font: ImageFont.FreeTypeFont
     line_px: float
 
 
 def draw_type(rng: random.Random, size_px: int) -> Type:
+    """A random font at that size."""
     font = load_font(draw_font(rng), size_px)
     ascent, descent = font.getmetrics()
     return Type(font, ascent + descent)
 
 
 def draw_paper(rng: random.Random) -> tuple[tuple[int, int, int], str]:
-    """A ground and an ink that can be read on it."""
+    """A background colour (RGB, 0 to 255) and the name of an ink that is legible on it."""
     if rng.random() < 0.85:
         return draw_light(rng), rng.choice(("black", "black", "black", "blue", "red", "green", "purple", "brown"))
     ground = vary_color(rng, rng.choice(("black", "blue", "green", "purple", "brown", "red")), 10)

@@ -1,8 +1,7 @@
-"""The kinds of image there are.
+"""The kinds of scene, by name.
 
-A kind is a function (rng, width, height, held_out) -> Scene. ``held_out`` draws with words and colour-shape pairs
-that training never sees. Every question carries the name of the task it belongs to, which is the row of the
-held-out suite that counts it.
+A kind is a function (rng, width, height, held_out) -> Scene. With ``held_out`` it draws words and colour-shape pairs
+that training never sees. Every question carries the name of its task, by which the held-out suite chooses it.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from llava.synth.texts import draw_form, draw_lines, draw_signs, draw_words
 
 
 def draw_page(rng: random.Random, width: int, height: int, held_out: bool) -> Scene:
-    """Rows of text, shapes, plates and bars, cut off at the edges as tiles cut them; no questions.
+    """A page full of text, shapes, plates and bars, cut off at the edges as tiles cut them; it has no questions.
 
-    The tower's warm-up learns most from images that are full.
+    For the tower's warm-up, which learns most from full images.
     """
     ground, ink = draw_paper(rng)
     drawing = Drawing(rng, width, height, ground)
@@ -80,5 +79,5 @@ KINDS: dict[str, Kind] = {
     "chart": draw_chart,
     "signs": draw_signs,
 }
-# With the kind that has no questions, for the tower's warm-up alone.
+# Including the kind without questions, which only the tower's warm-up uses.
 ALL_KINDS: dict[str, Kind] = {**KINDS, "page": draw_page}

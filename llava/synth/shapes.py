@@ -46,11 +46,11 @@ class _Thing(NamedTuple):
 
 
 def draw_shapes(rng: random.Random, width: int, height: int, held_out: bool) -> Scene:
-    """One to eight shapes on a plain ground; colour, shape, existence, count, position, relation."""
+    """One to eight shapes on a plain background; asks for colour, shape, existence, count, position and relation."""
     drawing = Drawing(rng, width, height, draw_light(rng))
     count = rng.choice((1, 2, 2, 3, 3, 4, 4, 5, 6, 7, 8))
     pairs = [(c, s) for c in SCENE_COLORS for s in SHAPES if is_held_out_pair(c, s) == held_out]
-    if rng.random() < 0.5:  # repeats make counting by kind worth asking
+    if rng.random() < 0.5:  # with few pairs, colours and shapes repeat, and there is more than one to count
         few = [rng.choice(pairs) for _ in range(rng.randint(2, 3))]
         pairs = few + [rng.choice(pairs)]
     for x, y, radius in _spread(rng, width, height, count):
@@ -59,7 +59,7 @@ def draw_shapes(rng: random.Random, width: int, height: int, held_out: bool) -> 
     things = [_Thing(o.color, o.shape, o.anchor_x, o.anchor_y) for o in drawing.objects]
     ordered = sorted(things, key=lambda thing: (int(3 * thing.y / height), thing.x))
     noun = "is 1 object" if len(things) == 1 else f"are {len(things)} objects"
-    # Naming each object's place while looking at it is what teaches the decoder to read places at all.
+    # The decoder learns to read places from captions that name the place of each object.
     listing = ", ".join(
         f"{article(thing.color)} {thing.name} in the {name_place(thing.x, thing.y, width, height)}" for thing in ordered
     )
@@ -73,7 +73,7 @@ def draw_shapes(rng: random.Random, width: int, height: int, held_out: bool) -> 
     _ask_existence(rng, scene, things, held_out, "existence")
     _ask_how_many(rng, scene, things)
     _ask_relation(rng, scene, things, "relation")
-    # Not in the suite, with numbers of their own, so that the suite's questions stay what they were.
+    # Not in the suite. Drawn from a generator of their own, so that the suite's questions do not change.
     more = random.Random(scene.caption)
     for task in ("relation again", "relation once more"):
         _ask_relation(more, scene, things, task)
@@ -94,7 +94,7 @@ def _ask_what(rng: random.Random, scene: Scene, things: list[_Thing], color_task
 
 
 def _ask_where(rng: random.Random, scene: Scene, things: list[_Thing]) -> None:
-    """Places, asked only of objects that are clearly in one ninth of the image; and what is in a place."""
+    """Asks where the objects are that lie clearly within one ninth of the image, and what is in such a place."""
     width, height = scene.drawing.width, scene.drawing.height
     places = [name_place(thing.x, thing.y, width, height) for thing in things]
     for thing, place in zip(things, places, strict=True):
@@ -116,7 +116,7 @@ def _ask_where(rng: random.Random, scene: Scene, things: list[_Thing]) -> None:
 
 
 def _ask_existence(rng: random.Random, scene: Scene, things: list[_Thing], held_out: bool, task: str) -> None:
-    """Half of the questions name what is there; the others mostly share a colour or a shape with something there."""
+    """Asks what exists. Half of the pairs do; most others share a colour or a shape with an object of the image."""
     colors, shapes = {thing.color for thing in things}, {thing.shape for thing in things}
     pairs = {(thing.color, thing.shape) for thing in things}
     pool = [(c, s) for c in SCENE_COLORS for s in SHAPES if is_held_out_pair(c, s) == held_out and (c, s) not in pairs]
@@ -172,7 +172,7 @@ def _ask_relation(rng: random.Random, scene: Scene, things: list[_Thing], task: 
 
 
 def _ask_order(scene: Scene, things: list[_Thing]) -> None:
-    """All objects in a row; not in the suite: every word of the answer teaches what relations and places need."""
+    """Asks for all objects in order. Not in the suite: every word of the answer teaches relations and places."""
     if not 2 <= len(things) <= 6:
         return
     across, down = sorted(things, key=lambda thing: thing.x), sorted(things, key=lambda thing: thing.y)

@@ -1,7 +1,7 @@
-"""The held-out suite: what a model can do on drawn images it was never trained on.
+"""The held-out suite: questions about drawn images that the default model was not trained on.
 
-Fixed seeds of their own; text is drawn from the held-out tenth of the words, and one task asks only about
-colour-shape pairs that training never shows. Question i of a task is always the same.
+The seeds are fixed and used for nothing else; text comes from the held-out tenth of the words, and one task asks only
+about colour-shape pairs that training never shows. Question i of a task is always the same.
 """
 
 from __future__ import annotations
@@ -25,7 +25,15 @@ SIZES = ((110, 224, 110, 224), (112, 224, 112, 224), (200, 330, 95, 112), (95, 1
 
 @dataclass(frozen=True)
 class Task:
-    """One row of the suite. ``tag`` is its name in the scenes; ``goal`` is the share asked of the first model."""
+    """One row of the suite's table.
+
+    Attributes:
+        kind: the kind of scene that is drawn, or "any".
+        tag: the task's name in the turns of a scene.
+        goal: the share of right answers, 0 to 1, that the default model was meant to reach; 0 is no goal.
+        max_answer: questions whose answer is a greater number are not asked.
+        size: the type's, a key of ``texts.TYPE_SIZES``.
+    """
 
     name: str
     kind: str
@@ -37,7 +45,7 @@ class Task:
 
 
 class Item(NamedTuple):
-    """One question of the suite. ``tolerance``: how far off a number may be and still count."""
+    """One question of the suite. ``tolerance``: how far off a numeric answer may be and still be right."""
 
     image: Image.Image
     question: str
@@ -84,7 +92,7 @@ def _scene(rng: random.Random, task: Task) -> Scene:
 
 
 def draw_item(task: Task, index: int) -> Item:
-    """Question ``index`` of a task."""
+    """Question number ``index`` of a task; always the same."""
     rng = random.Random(f"{SUITE_SEED}:{task.name}:{index}")
     while True:
         scene = _scene(rng, task)
@@ -103,11 +111,12 @@ def draw_item(task: Task, index: int) -> Item:
 
 
 def draw_items(task: Task, count: int) -> Iterator[Item]:
+    """The first ``count`` questions of a task, drawn one by one."""
     return (draw_item(task, index) for index in range(count))
 
 
 def is_right(item: Item, answer: str) -> bool:
-    """Exact match of the trimmed text; numbers with a tolerance count if they are near enough."""
+    """Whether the answer, stripped of blanks, matches exactly; with a tolerance, whether its number is within it."""
     if item.tolerance:
         try:
             return abs(float(answer.strip()) - float(item.answer)) <= item.tolerance + 1e-9

@@ -8,7 +8,7 @@ from PIL import ImageFont
 
 from llava.synth import words
 from llava.synth.drawing import Drawing, vary_color
-from llava.synth.scene import Scene, Turn, article, choose, draw_light, draw_paper, draw_type
+from llava.synth.scene import Scene, Turn, Type, article, choose, draw_light, draw_paper, draw_type
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
 FORM_KEYS = (
@@ -19,12 +19,13 @@ RECEIPT_ITEMS = (
     "Bread Milk Tea Coffee Cake Soup Rice Fish Eggs Salt Juice Apple Pear Plum Lemon Pasta Pizza Salad Honey Cheese "
     "Butter Beans Corn Nuts Pie Jam Water Soda Sugar Flour Ham Beef Pork Lamb Curry Toast Bagel Muffin Cookie Tuna"
 ).split()
+PLATE_COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "gray", "black", "white")
 # Type sizes in pixels of the image: large, medium, small.
 TYPE_SIZES = {"large": (23, 34), "medium": (16, 22), "small": (12, 15)}
 
 
 def draw_words(rng: random.Random, width: int, height: int, held_out: bool, size: str | None = None) -> Scene:
-    """One word, number or code, anywhere on the image."""
+    """One word, number or code at a random place; ``size`` is a key of ``TYPE_SIZES``, by default random."""
     ground, ink = draw_paper(rng)
     drawing = Drawing(rng, width, height, ground)
     size = size or rng.choice(("large", "medium", "medium", "small"))
@@ -47,7 +48,7 @@ def draw_words(rng: random.Random, width: int, height: int, held_out: bool, size
 
 
 def draw_lines(rng: random.Random, width: int, height: int, held_out: bool) -> Scene:
-    """Several lines of text, one of them in another colour."""
+    """One to six lines of text; in three of four images one of them has a colour of its own."""
     ground, usual_ink = draw_light(rng), rng.choice(("black", "black", "blue", "brown"))
     drawing = Drawing(rng, width, height, ground)
     kind = draw_type(rng, rng.randint(13, 20))
@@ -92,7 +93,7 @@ def draw_lines(rng: random.Random, width: int, height: int, held_out: bool) -> S
 
 
 def _form_value(rng: random.Random, receipt: bool, held_out: bool, font: ImageFont.FreeTypeFont, room_px: float) -> str:
-    """A price, or any value a form can hold, that fits its line; "" if nothing does."""
+    """A value of at most ``room_px`` pixels, a price on a receipt and any kind on a form; "" if 20 tries gave none."""
     for _ in range(20):
         if receipt:
             value = words.draw_price(rng)
@@ -105,7 +106,7 @@ def _form_value(rng: random.Random, receipt: bool, held_out: bool, font: ImageFo
 
 
 def draw_form(rng: random.Random, width: int, height: int, held_out: bool) -> Scene:
-    """A form (key: value) or a receipt (item, price, total)."""
+    """A form (key: value) or a receipt (item, price, total) of at most six rows."""
     receipt = rng.random() < 0.45
     drawing = Drawing(rng, width, height, draw_light(rng))
     kind = draw_type(rng, rng.randint(12, 17))
@@ -152,7 +153,7 @@ def draw_form(rng: random.Random, width: int, height: int, held_out: bool) -> Sc
 
 
 def draw_signs(rng: random.Random, width: int, height: int, held_out: bool) -> Scene:
-    """Coloured plates with a word each: signs on a ground, or the buttons of a screen."""
+    """One to four coloured plates with a text each: signs on a ground, or buttons of a window that may have a title."""
     screen = rng.random() < 0.5
     noun = "button" if screen else "sign"
     ground = (
@@ -166,21 +167,30 @@ def draw_signs(rng: random.Random, width: int, height: int, held_out: bool) -> S
     y = rng.uniform(2, 6)
     if screen and height > 60 and rng.random() < 0.6:
         title = words.draw_word(rng, held_out, 7).title()
-        bar = kind.line_px + 4
-        drawing.box("plate", rng.choice(("gray", "black")), 0, 0, width, bar)
-        color = drawing.objects[-1].color
+        bar_px = kind.line_px + 4
+        color = rng.choice(("gray", "black"))
+        drawing.box("plate", color, 0, 0, width, bar_px)
         drawing.write(4, 2, title, kind.font, "white" if color == "black" else "black")
-        y += bar + 2
+        y += bar_px + 2
+    plates = _draw_plates(rng, drawing, kind, y, held_out)
+    listing = ", ".join(f"{article(color)} {color} {noun} {text}" for color, text in plates)
+    scene = Scene("signs", drawing, (f"A window {title} with " if title else "There is ") + listing)
+    _ask_about_plates(rng, scene, plates, noun)
+    if title:
+        scene.turns.append(Turn("What is the title of the window?", title, "window title"))
+    return scene
+
+
+def _draw_plates(rng: random.Random, drawing: Drawing, kind: Type, y: float, held_out: bool) -> list[tuple[str, str]]:
+    """Draws plates of different colours from ``y`` downwards; returns the colour and text of each."""
+    width, height = drawing.width, drawing.height
     pad = rng.uniform(3, 7)
     tall = kind.line_px + 2 * pad
     most = max(1, min(4, int((height - y) / (tall + 4))))
     count = rng.randint(1, most)
     slack = max(0.0, height - y - count * (tall + 4)) / count
-    names: list[tuple[str, str]] = []
-    plates = rng.sample(
-        ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "gray", "black", "white"), count
-    )
-    for color in plates:
+    plates: list[tuple[str, str]] = []
+    for color in rng.sample(PLATE_COLORS, count):
         text = words.draw_content(rng, held_out)
         if kind.font.getlength(text) > width - 2 * pad - 6:
             text = words.draw_content(rng, held_out, max_letters=max(3, int((width - 2 * pad - 6) / kind.font.size)))
@@ -192,11 +202,14 @@ def draw_signs(rng: random.Random, width: int, height: int, held_out: bool) -> S
         )
         ink = "black" if color in ("yellow", "white", "orange", "pink") else "white"
         drawing.write(left + pad, y + pad, text, kind.font, ink)
-        names.append((color, text))
+        plates.append((color, text))
         y += tall + 4
-    listing = ", ".join(f"{article(color)} {color} {noun} {text}" for color, text in names)
-    scene = Scene("signs", drawing, (f"A window {title} with " if title else "There is ") + listing)
-    for color, text in names:
+    return plates
+
+
+def _ask_about_plates(rng: random.Random, scene: Scene, plates: list[tuple[str, str]], noun: str) -> None:
+    count = len(plates)
+    for color, text in plates:
         if count == 1:
             question = choose(
                 rng,
@@ -207,10 +220,7 @@ def draw_signs(rng: random.Random, width: int, height: int, held_out: bool) -> S
         else:
             question = choose(rng, f"What does the {color} {noun} say?", f"What is written on the {color} {noun}?")
         scene.turns.append(Turn(question, text, "sign text"))
-    color, text = rng.choice(names)
+    color, text = rng.choice(plates)
     what = f"What color is the {noun}?" if count == 1 else f"What color is the {noun} {text}?"
     scene.turns.append(Turn(what, color, "sign color"))
     scene.turns.append(Turn(f"How many {noun}s are there?", str(count), "sign count"))
-    if title:
-        scene.turns.append(Turn("What is the title of the window?", title, "window title"))
-    return scene

@@ -22,9 +22,18 @@ def write(
     turns: int = 4,
     spoil: float = 0.5,
 ) -> Path:
-    """Draws ``count`` images into ``folder/images`` and their conversations into ``folder/data.json``.
+    """Draws ``count`` images into ``folder/images`` and writes their conversations; returns the path of ``data.json``.
 
-    The JSON is a list of ``{"id", "image", "conversations"}``, as the original trains on. Returns its path.
+    The JSON is a list of ``{"id", "image", "conversations"}``, the original's format of training data.
+
+    Args:
+        seed: the same seed gives the same images and conversations.
+        kinds: the keys of ``KINDS`` to draw; empty means all.
+        turns: questions per image.
+        spoil: how much noise, blur and JPEG artefacts there are, 0 to 1.
+
+    Raises:
+        UsageError: ``count`` is below 1, a kind is unknown, or the fonts are not installed.
     """
     if count < 1:
         raise UsageError(f"The number of images is {count}; it has to be at least 1.")

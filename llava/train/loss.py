@@ -1,7 +1,7 @@
 """Per-answer loss weighting: how much each token of an answer counts.
 
-With a plain mean over tokens a caption of 60 tokens counts 30 times as much as a "yes", and what only such short
-answers teach (relations, comparisons) starves behind what long ones teach.
+With a plain mean over tokens, a caption of 60 tokens counts 30 times as much as a "yes", and tasks that only short
+answers teach (relations, comparisons) are learnt last.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from torch.nn import functional
 
 
 def weigh_answers(targets: torch.Tensor, eos_token_id: int, power: float) -> torch.Tensor:
-    """Weights [N] of mean 1 for target tokens [N] in reading order, each answer of which ends with ``eos_token_id``.
+    """Weights [N] of mean 1 for target tokens [N] in reading order; every answer has to end with ``eos_token_id``.
 
-    A token of an answer of n tokens weighs n ** -power: 0 counts every token alike, 1 every answer.
+    A token of an answer of n tokens weighs n ** -power, so that with a power of 0 all tokens count equally, and with a
+    power of 1 all answers.
     """
     ends = targets == eos_token_id
     answer = ends.cumsum(0) - ends.long()
@@ -26,7 +27,10 @@ def weigh_answers(targets: torch.Tensor, eos_token_id: int, power: float) -> tor
 
 
 def build_answer_loss(eos_token_id: int, power: float) -> Callable[..., torch.Tensor]:
-    """A loss function as Transformers' models take it, for logits [N, V] of the targets alone."""
+    """A ``loss_function`` for Transformers' models, over logits [N, V] of the N target positions only.
+
+    ``power``: see ``weigh_answers``.
+    """
 
     def answer_loss(
         logits: torch.Tensor, labels: Any, vocab_size: int, shift_labels: torch.Tensor, **_kwargs: Any

@@ -1,7 +1,7 @@
 """The optimizers that a recipe can name: AdamW, and Muon for matrices with AdamW for everything else.
 
 Muon (torch.optim.Muon) orthogonalises the update of every hidden matrix; embeddings, heads, norms and biases stay
-with AdamW. With ``match_rms_adamw`` both take learning rates of the same scale (Moonshot AI, arXiv:2502.16982).
+with AdamW. With ``match_rms_adamw`` both use learning rates of the same scale (Moonshot AI, arXiv:2502.16982).
 """
 
 from __future__ import annotations
@@ -63,7 +63,10 @@ def is_hidden_matrix(each: PartParameter) -> bool:
 def build_optimizer(
     trainable: Sequence[PartParameter], kind: str, lr: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """The optimizer of that kind ("adamw" or "muon") for what learns; matrices decay, vectors do not."""
+    """The optimizer of that kind ("adamw" or "muon") for these parameters, with a group per part and learning rate.
+
+    ``lr`` is multiplied by each parameter's scale. ``weight_decay`` applies to matrices, not to vectors.
+    """
     groups: dict[tuple[str, float, bool, bool], dict[str, Any]] = {}
     for each in trainable:
         muon, decays = kind == "muon" and is_hidden_matrix(each), each.parameter.ndim >= 2

@@ -1,8 +1,8 @@
-"""Which modules learn, and at which rate: every parameter of a model belongs to exactly one part.
+"""Which modules are trained, and at which learning rate: every parameter of a model belongs to exactly one part.
 
-A stage names the parts that learn (``train``) and factors on the learning rate by module (``lr_scales``). Both are
+A stage names the parts to train (``train``) and factors on the learning rate by module (``lr_scales``). Both are
 checked against the model: an unknown name, a rate that nothing uses and a parameter without a part are errors. The
-parts are those of LLaVA-NeXT's ``mm_tunable_parts``, except that the newline vector, which goes with
+parts are those of LLaVA-NeXT's ``mm_tunable_parts``, except that the newline vector, which belongs to
 ``mm_language_model`` there, is a part of its own.
 
 Source: LLaVA-VL/LLaVA-NeXT@df17966 llava/train/train.py (mm_tunable_parts).
@@ -58,16 +58,16 @@ def list_parts(model: Any) -> Parts:
 
 
 def choose_trainable(root: nn.Module, parts: Parts, train: Sequence[str], where: str) -> list[PartParameter]:
-    """Lets the parts in ``train`` learn and freezes the rest of ``root``; returns what learns, in the model's order.
+    """The trainable parameters of ``root``, in the model's order: those of the parts in ``train``. Freezes all others.
 
-    The blocks of a vision tower behind the layer that is read, and its last norm, get no gradient; they stay frozen.
+    The blocks of a vision tower after the layer that is read, and its last norm, get no gradient; they stay frozen.
 
     Args:
-        root: the module that is trained; it may hold fewer parameters than the parts.
+        root: the module that is trained; it may have fewer parameters than the parts.
         where: what messages begin with, such as "Stage 'next'".
 
     Raises:
-        UsageError: ``train`` names a part that there is not.
+        UsageError: ``train`` names an unknown part, or nothing would be trained.
     """
     for name in train:
         if name not in parts:
@@ -87,7 +87,7 @@ def choose_trainable(root: nn.Module, parts: Parts, train: Sequence[str], where:
 
 
 def _find_owners(parts: Parts) -> dict[int, PartParameter]:
-    """For every parameter's id its part and path. A parameter that one part has twice, as tied weights, counts once."""
+    """Every parameter's part and path, by its id. A parameter that one part has twice (tied weights) counts once."""
     owners: dict[int, PartParameter] = {}
     for part, members in parts.items():
         for prefix, member in members.items():
@@ -122,16 +122,16 @@ def _list_unused(parts: Parts) -> list[nn.Parameter]:
 def scale_rates(
     trainable: Sequence[PartParameter], parts: Parts, lr_scales: Mapping[str, float], where: str
 ) -> list[PartParameter]:
-    """The parameters with their factors on the learning rate; the key that names the smallest module decides.
+    """The parameters with their factors on the learning rate; the most specific key decides.
 
     A key is a part, ``norms_and_biases``, or the name of a module or parameter, such as ``patch_embedding`` or
-    ``layers.0``. What no key names has the factor 1.
+    ``layers.0``. A parameter that no key names has the factor 1.
 
     Args:
-        parts: all parts of the model, to tell a key that names what does not learn from one that names nothing.
+        parts: all parts of the model, so that the error distinguishes a key of frozen modules from an unknown one.
 
     Raises:
-        UsageError: a key names nothing that learns, or only what smaller modules' keys name as well.
+        UsageError: a key names nothing that is trained, or only parameters for which a more specific key decides.
     """
     used: set[str] = set()
     scaled = []
@@ -150,7 +150,7 @@ def scale_rates(
 
 
 def _match(key: str, each: PartParameter) -> tuple[int, int] | None:
-    """How deep in the model the key names this parameter, (end of the name in the path, its length), or None."""
+    """How specifically the key names this parameter, (where it ends in the path, its length); None if it does not."""
     steps = each.path.split(".")
     if key == NORMS_AND_BIASES:
         return (len(steps) + 1, 0) if each.is_norm_or_bias else None
@@ -165,17 +165,17 @@ def _match(key: str, each: PartParameter) -> tuple[int, int] | None:
 
 def _say_unused(key: str, trainable: Sequence[PartParameter], parts: Parts) -> str:
     if any(_match(key, each) for each in trainable):
-        return "is used by nothing: keys of smaller modules decide about all that it names. Leave it out."
+        return "is used by nothing: more specific keys decide about everything that it names. Leave it out."
     everything = _find_owners(parts).values()
     if any(_match(key, each) for each in everything):
-        learning = ", ".join(dict.fromkeys(each.part for each in trainable))
-        return f"is used by nothing: what it names does not learn in this stage, which trains {learning}."
+        trained = ", ".join(dict.fromkeys(each.part for each in trainable))
+        return f"is used by nothing: what it names is frozen in this stage, which trains {trained}."
     steps = (step for each in everything for step in each.path.split(".")[:-1] if not step.isdigit())
     return f"names no module.{name_nearest(key, [*parts, NORMS_AND_BIASES, *steps])}"
 
 
 def describe_trainable(trainable: Sequence[PartParameter], lr: float) -> str:
-    """A table for people: for every part its number of parameters at each learning rate."""
+    """A table as text: the number of trainable parameters of every part at each learning rate."""
     counts: dict[tuple[str, float], int] = {}
     for each in trainable:
         group = (each.part, lr * each.scale)

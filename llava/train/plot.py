@@ -8,7 +8,10 @@ from typing import Any
 
 
 def plot_history(history: Sequence[dict[str, Any]], path: Path, title: str) -> None:
-    """Draws the loss, and every measure named ``*_right`` as a share, over the steps of a Trainer's log history."""
+    """Writes an image of the loss, and of every measure ``*_right`` (a share), over the steps of a Trainer's history.
+
+    Writes nothing if the history has no loss.
+    """
     from matplotlib.figure import Figure
 
     rows = [row for row in history if "loss" in row]

@@ -1,8 +1,8 @@
-"""A recipe: one YAML file that says what is trained, in which stages, on what data, at which rates and for how long.
+"""A recipe: one YAML file that defines what is trained, in which stages, on what data, at which rates and for how long.
 
 This module reads any recipe: ``build`` fills typed dataclasses from YAML and refuses an unknown key with the nearest
-known one. It also says what a recipe with ``start:`` (a checkpoint to train) holds. A recipe with ``model:`` (a shape)
-makes a model from nothing and is described in ``llava.scratch.stages``.
+known one. It also defines a recipe with ``start:`` (a checkpoint to train). A recipe with ``model:`` (a shape) trains a
+model from scratch and is defined in ``llava.scratch.stages``.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _RESERVED = ("model", "tokenizer")
 
 @dataclass(frozen=True, kw_only=True)
 class JsonData:
-    """LLaVA's JSON list and the folder that its image paths begin in.
+    """LLaVA's JSON list of samples, and the folder that its image paths are relative to.
 
-    ``templates``: conversation templates, one of which is drawn for each sample; by default the checkpoint's own.
+    ``templates``: conversation templates, one of which is drawn at random for each sample; by default the checkpoint's.
     """
 
     json: str
@@ -45,15 +45,23 @@ class JsonData:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """What every stage says: how long, at which rates, with which optimizer.
+    """The settings of every stage: how long it trains, at which rates, with which optimizer.
 
     Attributes:
-        steps: updates of the weights; at least 1. ``batch_size``: samples an update on one device; at least 1.
-        lr: the peak learning rate, above 0. ``lr_scales``: factors on it by module, see ``llava.train.parts``.
-        warmup: the share of the steps in which the rate rises from 0; 0 to 1.
-        weight_decay: of matrices; norms, biases and other vectors have none.
+        name: also the name of the stage's folder.
+        steps: updates of the weights, at least 1.
+        batch_size: samples per update and device, at least 1.
+        lr: the peak learning rate, above 0.
+        lr_scales: factors on it by module, above 0; see ``llava.train.parts``.
+        optimizer: "adamw" or "muon".
+        weight_decay: of matrices, at least 0; norms, biases and other vectors have none.
+        schedule: of the learning rate, by Transformers' name.
+        warmup: the share of the steps, 0 to 1, during which the rate rises from 0.
+        max_grad_norm: gradients are clipped to this norm, above 0.
         weight_averaging: the share of the stage's starting weights in the weights that are saved, at least 0 and below
-            1. With 0.5 the mean of both is saved, and with 0 what was trained.
+            1. With 0.5 the mean of both is saved, and with 0 the trained weights alone.
+        seed: at least 0 and below 2**32.
+        save_steps, log_steps: steps between two of the Trainer's checkpoints, and between two rows of the log.
     """
 
     name: str
@@ -74,10 +82,10 @@ class Stage:
 
 @dataclass(frozen=True, kw_only=True)
 class TuningStage(Stage):
-    """Instruction tuning, or the projector's alignment: a part of a LLaVA model learns to answer.
+    """Instruction tuning, or the projector's alignment: parts of a LLaVA model are trained on answers.
 
     Attributes:
-        train: the parts that learn, see ``llava.train.parts``.
+        train: the parts that are trained, see ``llava.train.parts``.
         answer_weighting: per-answer loss weighting, see ``llava.train.loss``; 0 is the plain mean over tokens.
     """
 
@@ -97,19 +105,23 @@ class Recipe:
 
 @dataclass(frozen=True)
 class RecipeFile:
-    """A recipe's values as its file has them, and what messages call it."""
+    """A recipe's values as in its file, and the name by which messages call it."""
 
     values: dict[str, Any]
     source: str
 
     @property
     def is_from_scratch(self) -> bool:
-        """Whether the recipe makes a model from nothing (``model:``) and does not start from a checkpoint."""
+        """Whether the recipe trains a model from scratch (``model:``) instead of a checkpoint (``start:``)."""
         return "model" in self.values
 
 
 def read_recipe(path: str | Path) -> RecipeFile:
-    """What a YAML file says, or the recipe of that name that ships with the package. Raises UsageError."""
+    """The values of a YAML file, or of the recipe of that name that ships with the package.
+
+    Raises:
+        UsageError: there is no such file or recipe, it is not valid YAML, or has not exactly one of start and model.
+    """
     file = Path(path)
     if not file.is_file() and "/" not in str(path) and not str(path).endswith((".yaml", ".yml")):
         shipped = _list_shipped()
@@ -127,18 +139,18 @@ def read_recipe(path: str | Path) -> RecipeFile:
     values = parse_mapping(text, f"The recipe '{path}'")
     if ("model" in values) == ("start" in values):
         raise UsageError(
-            f"The recipe '{path}' needs either start (the checkpoint to train) or model (the shape of a model that is "
-            "made from nothing), and not both."
+            f"The recipe '{path}' needs either start (the checkpoint to train) or model (the shape of a model to train "
+            "from scratch), and not both."
         )
     return RecipeFile(values, str(path))
 
 
 def load_recipe(path: str | Path) -> Recipe:
-    """The recipe in that file, checked, which starts from a checkpoint. Raises UsageError."""
+    """The checked recipe in that file, which starts from a checkpoint. Raises UsageError, also for the other kind."""
     file = read_recipe(path)
     if file.is_from_scratch:
         raise UsageError(
-            f"The recipe '{path}' makes a model from nothing (model:); it has no checkpoint to start from."
+            f"The recipe '{path}' trains a model from scratch (model:); it has no checkpoint to start from."
         )
     return parse_recipe(file)
 
@@ -168,7 +180,14 @@ def _list_shipped() -> dict[str, Any]:
 
 
 def build(kind: type[T], values: Any, where: str) -> T:
-    """The dataclass of that kind, filled from a mapping. Raises UsageError, which names the key that is wrong."""
+    """An instance of that dataclass, filled from a mapping, converted and checked by its type hints.
+
+    Args:
+        where: what messages begin with, such as "Stage 'next'".
+
+    Raises:
+        UsageError: a key is unknown or missing, or a value has the wrong type; the key is named.
+    """
     if not isinstance(values, dict):
         raise UsageError(f"{where} must be a mapping of keys to values, not {say_kind(values)}.")
     types_of_all = typing.get_type_hints(kind)
@@ -191,7 +210,7 @@ def _required_keys(kind: Any) -> list[str]:
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
-    """A value of YAML as the type that a field wants. Raises UsageError."""
+    """A YAML value, converted to the type of a field. Raises UsageError."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return _convert_union(value, inner, where)
@@ -214,7 +233,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
 
 
 def _convert_union(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
-    """The first kind of dataclass whose required keys are all there."""
+    """An instance of the first dataclass whose required keys are all present. Raises UsageError."""
     for kind in kinds:
         if isinstance(value, dict) and set(_required_keys(kind)) <= set(value):
             return build(kind, value, where)
@@ -235,7 +254,7 @@ def _convert_plain(value: Any, hint: Any, where: str) -> Any:
 
 
 def check_stages(recipe_name: str, stages: tuple[Stage, ...]) -> None:
-    """Checks what every stage says against its range, and the stages' names. Raises UsageError."""
+    """Raises UsageError for a stage with a setting out of range, and for names that are invalid or occur twice."""
     if not stages:
         raise UsageError(f"The recipe '{recipe_name}' has no stages.")
     names: set[str] = set()
@@ -247,7 +266,7 @@ def check_stages(recipe_name: str, stages: tuple[Stage, ...]) -> None:
                 f"{', '.join(_RESERVED)}."
             )
         if stage.name in names:
-            raise UsageError(f"{where} stands twice in the recipe; each stage needs a name of its own.")
+            raise UsageError(f"{where} occurs twice in the recipe; each stage needs a name of its own.")
         names.add(stage.name)
         for key in ("steps", "batch_size", "lr", "max_grad_norm", "save_steps", "log_steps"):
             if not getattr(stage, key) > 0:
@@ -270,9 +289,9 @@ def check_stages(recipe_name: str, stages: tuple[Stage, ...]) -> None:
 
 
 def check_tuning(stage: Any, where: str) -> None:
-    """Checks what a stage that learns to answer says beside the rest. Raises UsageError."""
+    """Raises UsageError for a wrong setting of a stage that trains on answers, beyond ``check_stages``."""
     if not stage.train:
-        raise UsageError(f"{where}: train is empty, so nothing would learn.")
+        raise UsageError(f"{where}: train is empty, so nothing would be trained.")
     if stage.answer_weighting < 0:
         raise UsageError(f"{where}: answer_weighting is {stage.answer_weighting} and must not be negative.")
     for template in stage.data.templates:

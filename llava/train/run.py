@@ -23,18 +23,23 @@ from llava.train.trainer import StageSetup, check_workers, train_stage
 
 
 def run(file: RecipeFile, output: str | Path, stage: str | None = None, workers: int = 1) -> Path:
-    """Runs the recipe, or one stage of it, into ``output``; finished stages are passed over, a begun one goes on.
+    """Runs the recipe, or one stage of it; returns the folder of the last checkpoint that was written.
 
-    Returns the folder of the last checkpoint that was written.
+    Finished stages are skipped, and an interrupted one is resumed.
+
+    Args:
+        output: the run's folder, which gets one folder per stage.
+        workers: processes that prepare samples; 0 is this process itself.
 
     Raises:
-        UsageError: the recipe is wrong. All its stages are checked against the model before the first one begins.
+        UsageError: the recipe is wrong. All its stages are checked against the model before the first one starts.
+        CheckpointError: the checkpoint to resume from is incomplete.
     """
     check_workers(workers)
     recipe, folder = parse_recipe(file), Path(output)
     chosen = recipe.stages if stage is None else (find_stage(recipe, stage),)
     if not all(_is_done(folder / each.name) for each in chosen):
-        model = open_checkpoint(recipe.start).model  # its names and shapes, without memory
+        model = open_checkpoint(recipe.start).model  # names and shapes only, on the meta device
         for each in chosen:
             choose_parameters(model, each)
             read_samples(each)
@@ -44,12 +49,12 @@ def run(file: RecipeFile, output: str | Path, stage: str | None = None, workers:
 
 
 def run_stage(recipe: Recipe, stage: TuningStage, folder: Path, workers: int = 1) -> None:
-    """Trains one stage and leaves its checkpoint in ``folder/<stage>/model``."""
+    """Trains one stage, unless it is done, and writes its checkpoint to ``folder/<stage>/model``."""
     here = folder / stage.name
     if _is_done(here):
         print(f"Stage '{stage.name}' is done: {here / 'model'}")
         return
-    # Weights that learn are kept in float32, whatever the checkpoint stores: small updates vanish in 16 bits.
+    # Trained in float32, whatever dtype the checkpoint has: small updates are lost in 16 bits.
     loaded = load_model(_find_start(recipe, stage, folder), device="cpu", dtype="float32")
     setup = build_setup(loaded, stage)
     train_stage(stage, setup, loaded.model, here, f"{recipe.name}: {stage.name}", workers)
@@ -76,18 +81,18 @@ def _find_start(recipe: Recipe, stage: TuningStage, folder: Path) -> str | Path:
 
 
 def choose_parameters(model: Any, stage: TuningStage) -> list[PartParameter]:
-    """Freezes all but the stage's parts, and returns what learns with its rates. Raises UsageError."""
+    """The parameters that the stage trains, with their rates; freezes all others. Raises UsageError."""
     parts, where = list_parts(model), f"Stage '{stage.name}'"
     return scale_rates(choose_trainable(model, parts, stage.train, where), parts, stage.lr_scales, where)
 
 
 def read_samples(stage: TuningStage) -> JsonSamples:
-    """The stage's samples. Raises UsageError for a missing or wrong file."""
+    """The stage's samples. Raises UsageError for a missing or invalid file."""
     return JsonSamples(stage.data.json, stage.data.images)
 
 
 def build_setup(loaded: LoadedModel, stage: TuningStage) -> StageSetup:
-    """What the stage trains: the model itself on its samples, cut and rendered as the checkpoint does at inference."""
+    """The model, its trainable parameters and the stage's samples, tiled and rendered exactly as at inference."""
     model, tokenizer = loaded.model, loaded.tokenizer
     trainable = choose_parameters(model, stage)
     model.config.use_cache = False

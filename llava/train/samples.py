@@ -1,7 +1,7 @@
-"""Training samples: images and a conversation become ids, labels and tiles.
+"""Training samples: images and a conversation become token ids, labels and tiles.
 
-They go through the same tile plan, the same pixels and the same ``render`` as a question at inference does, so there is
-no second tokenizing path to disagree with.
+They go through the same tile plan, the same preprocessing and the same ``render`` as a question at inference, so there
+is no second tokenization to disagree with.
 """
 
 from __future__ import annotations
@@ -39,11 +39,16 @@ class SampleSource(Protocol):
 
     def __len__(self) -> int: ...
 
-    def sample(self, index: int) -> Sample: ...
+    def sample(self, index: int) -> Sample:
+        """Sample number ``index``. Raises BadImage for one whose image cannot be read."""
+        ...
 
 
 class JsonSamples:
-    """LLaVA's JSON list: ``id``, optional ``image`` (a path below the image folder, or a list), ``conversations``."""
+    """LLaVA's JSON list: ``id``, optional ``image`` (a path below the image folder, or a list), ``conversations``.
+
+    Raises UsageError for a file that is missing or not such a list.
+    """
 
     def __init__(self, file: str | Path, image_folder: str | Path) -> None:
         self.image_folder = Path(image_folder)
@@ -73,6 +78,10 @@ class JsonSamples:
         return len(self.rows)
 
     def sample(self, index: int) -> Sample:
+        """Row number ``index`` with its images, upright and RGB.
+
+        Raises BadImage for an image that is missing, damaged or outside the image folder.
+        """
         row = self.rows[index]
         names = row.get("image") or []
         names = [names] if isinstance(names, str) else names
@@ -88,7 +97,7 @@ class JsonSamples:
 
 
 def as_conversation(turns: Sequence[dict[str, str]], template: str) -> Conversation:
-    """The turns in a template; a single image's marker moves to the front of its turn, as the original does it."""
+    """The turns in a template. A turn with one ``<image>`` gets it moved to its front, as in the original."""
     conversation = conv_templates[template].copy()
     conversation.messages = []
     for i, turn in enumerate(turns):
@@ -102,8 +111,12 @@ def as_conversation(turns: Sequence[dict[str, str]], template: str) -> Conversat
 class InstructionData(Dataset[dict[str, Any]]):
     """Samples as model inputs: ``input_ids`` and ``labels`` [L] with -200 for each image, ``images``, ``image_sizes``.
 
-    ``images`` holds float32 [tiles, 3, S, S] for each image, and ``image_sizes`` its (width, height) in pixels. Labels
-    are IGNORE_INDEX wherever the loss mask hides a token. ``templates``: one is drawn for each sample.
+    ``images`` has float32 pixels [tiles, 3, S, S] for each image, and ``image_sizes`` its (width, height) in pixels.
+    Labels are IGNORE_INDEX for every token that the loss mask excludes.
+
+    Args:
+        templates: one is drawn at random for each sample, always the same one for the same index.
+        limit_tokens: the model's context; a longer sample raises ContextTooLong.
     """
 
     def __init__(
@@ -140,12 +153,12 @@ class InstructionData(Dataset[dict[str, Any]]):
         }
 
     def make_tiles(self, sample: Sample, plans: Sequence[TilePlan]) -> list[torch.Tensor]:
-        """Each image's tiles as its plan lists them: pixels [plan.num_tiles, 3, S, S]."""
+        """The pixels of each image's tiles, in the order of its plan, float32 [plan.num_tiles, 3, S, S]."""
         return [make_pixels(image, plan, self.processor) for image, plan in zip(sample.images, plans, strict=True)]
 
 
 class InstructionCollator:
-    """Pads ids on the right with ``pad_id`` and labels with IGNORE_INDEX; the batch's images become one list."""
+    """Makes batches: pads ids on the right with ``pad_id`` and labels with IGNORE_INDEX, and joins the image lists."""
 
     def __init__(self, pad_id: int) -> None:
         self.pad_id = pad_id

@@ -1,7 +1,7 @@
-"""One stage's training loop: Transformers' Trainer with our optimizer, our measures in the log, and a strict resume.
+"""One stage's training loop: Transformers' Trainer with our optimizers, more metrics in the log, and strict resuming.
 
-What learns and from what is the caller's; this module knows no recipe but the stage's numbers. A stage's folder holds
-the Trainer's ``checkpoint-N``, ``history.json`` and ``curves.png``.
+The caller decides which parameters are trained on what; this module knows only the stage's own settings. A stage's
+folder holds the Trainer's ``checkpoint-N``, ``history.json`` and ``curves.png``.
 """
 
 from __future__ import annotations
@@ -30,16 +30,19 @@ from llava.train.parts import PartParameter, describe_trainable
 from llava.train.plot import plot_history
 from llava.train.recipe import Stage
 
-# What the Trainer writes into checkpoint-N and goes on from; without one of them it would begin that anew, unsaid.
+# The state that the Trainer saves in checkpoint-N. Where a file is missing it would reset that state in silence.
 _RESUME_FILES = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
 
 
 @dataclass(frozen=True)
 class StageSetup:
-    """What a stage trains: a module whose forward takes a batch as keywords and returns a dict with ``loss``.
+    """What a stage trains: a module whose forward takes a batch as keyword arguments and returns a dict with ``loss``.
 
-    ``trainable``: every parameter of it that learns, see ``llava.train.parts``. ``in_order``: the dataset is drawn, so
-    that its own order is as random as any. ``items_per_batch``: where an item is more than one sample.
+    Attributes:
+        trainable: the parameters of it that are trained, see ``llava.train.parts``.
+        collate: makes a batch of items of the dataset.
+        in_order: whether items are taken in the dataset's order, because that is already random.
+        items_per_batch: in place of the stage's ``batch_size``, where an item is more than one sample.
     """
 
     module: nn.Module
@@ -51,7 +54,7 @@ class StageSetup:
 
 
 class StageTrainer(Trainer):
-    """The Trainer with a stage's optimizer, drawn data in its own order, and the module's own measures in the log."""
+    """The Trainer with a stage's optimizer, datasets that keep their order, and the module's metrics in the log."""
 
     def __init__(self, stage: Stage, setup: StageSetup, arguments: TrainingArguments) -> None:
         super().__init__(model=setup.module, args=arguments, train_dataset=setup.dataset, data_collator=setup.collate)
@@ -59,6 +62,7 @@ class StageTrainer(Trainer):
         self.measures: dict[str, list[float]] = defaultdict(list)
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The stage's optimizer, made at the first call."""
         chosen: torch.optim.Optimizer | None = getattr(self, "optimizer", None)
         if chosen is None:
             stage = self.stage
@@ -67,17 +71,18 @@ class StageTrainer(Trainer):
         return chosen
 
     def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Any:
-        # In order, a resumed run goes on where it stopped without drawing what it has seen.
+        # In order, a resumed run skips the samples that it has seen without drawing them.
         if self.setup.in_order:
             return SequentialSampler(train_dataset or self.train_dataset)  # type: ignore[arg-type]
         return super()._get_train_sampler(train_dataset)
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """The batch's loss, with ``return_outputs`` also the outputs; records every metric named ``*_right``."""
         if "input_ids" in inputs:
             inputs = {**inputs, "logits_at_targets_only": True}
         outputs = model(**inputs)
         for name, value in outputs.items():
-            if name.endswith("_right") and not torch.isnan(value):  # NaN where there was nothing to name
+            if name.endswith("_right") and not torch.isnan(value):  # NaN where the batch has no such label
                 self.measures[name].append(float(value))
         return (outputs["loss"], outputs) if kwargs.get("return_outputs") else outputs["loss"]
 
@@ -90,15 +95,17 @@ class StageTrainer(Trainer):
 
 
 def train_stage(stage: Stage, setup: StageSetup, averaged: nn.Module, here: Path, title: str, workers: int) -> None:
-    """Trains the stage's module in place, from the latest checkpoint in ``here`` where there is one.
+    """Trains the stage's module in place, resuming from the latest checkpoint in ``here`` if there is one.
 
     Args:
-        averaged: whose weights become the stage's ``weight_averaging`` mean of start and end; it holds the start's.
-        here: the stage's folder. ``title``: of its plot.
-        workers: processes that make samples.
+        averaged: the module to which ``weight_averaging`` is applied. It has the stage's starting weights when called.
+        here: the stage's folder.
+        title: of the plot.
+        workers: processes that prepare samples; 0 is this process itself.
 
     Raises:
-        CheckpointError: the checkpoint to go on from is incomplete.
+        CheckpointError: the checkpoint to resume from is incomplete.
+        UsageError: the stage has fewer steps than that checkpoint.
     """
     share = stage.weight_averaging
     began_with = {name: tensor.clone() for name, tensor in averaged.state_dict().items()} if share else {}
@@ -109,7 +116,7 @@ def train_stage(stage: Stage, setup: StageSetup, averaged: nn.Module, here: Path
     if last is not None:
         check_resumable(Path(last), setup.module, stage)
     if last is not None and _read_step(Path(last)) == stage.steps:
-        # Only what comes after the last step was cut off; the Trainer would make one step more.
+        # Interrupted after the last step: the Trainer would run one step more.
         trainer.state = TrainerState.load_from_json(str(Path(last) / "trainer_state.json"))
         for file in _list_weights(Path(last)):
             setup.module.load_state_dict(load_file(file), strict=False)
@@ -132,20 +139,20 @@ def _list_weights(checkpoint: Path) -> list[Path]:
 
 
 def check_resumable(folder: Path, module: nn.Module, stage: Stage) -> None:
-    """Refuses a checkpoint of the Trainer that lacks a file or a tensor of the module, or is of a later step.
+    """Checks that the Trainer can resume from its checkpoint in ``folder``.
 
-    The Trainer itself would only warn of missing tensors and keep the initial ones.
+    The Trainer itself would only warn about missing tensors and keep the initial ones.
 
     Raises:
-        CheckpointError: something is missing, which is named.
+        CheckpointError: a file, or a tensor of the module, is missing; it is named.
         UsageError: the stage has fewer steps than the checkpoint.
     """
     if _read_step(folder) > stage.steps:
         raise UsageError(
-            f"Stage '{stage.name}' has {stage.steps} steps, but {folder} is of a later one. Raise steps, or delete "
-            f"{folder.parent} to begin anew."
+            f"Stage '{stage.name}' has {stage.steps} steps, but {folder} is of a later step. Raise steps, or delete "
+            f"{folder.parent} to start the stage over."
         )
-    remedy = f"Delete {folder} to go on from the checkpoint before it, or from the stage's start."
+    remedy = f"Delete {folder} to resume from the checkpoint before it, or from the stage's start."
     files = _list_weights(folder)
     missing = [name for name in _RESUME_FILES if not (folder / name).is_file()]
     if not files:
@@ -163,13 +170,13 @@ def check_resumable(folder: Path, module: nn.Module, stage: Stage) -> None:
 
 
 def name_some(names: Sequence[str]) -> str:
-    """The first three of these tensors, and how many more there are."""
+    """The first three of these tensor names, quoted, and how many more there are."""
     rest = f" and {len(names) - 3} more tensors" if len(names) > 3 else ""
     return ", ".join(f"'{name}'" for name in names[:3]) + rest
 
 
 def check_workers(workers: int) -> None:
-    """Raises UsageError for a negative number of processes."""
+    """Raises UsageError for a negative number of worker processes."""
     if workers < 0:
         raise UsageError(f"The number of workers is {workers}; it must be 0 (this process itself) or more.")
 
@@ -197,14 +204,14 @@ def _arguments(stage: Stage, setup: StageSetup, here: Path, workers: int) -> Tra
 
 
 def _multiplies_bfloat16() -> bool:
-    """Whether mixed precision pays here. Where bfloat16 is emulated it takes five times as long as float32."""
+    """Whether bfloat16 autocast is faster here. Where bfloat16 is emulated it takes five times as long as float32."""
     return torch.cuda.is_bf16_supported() if torch.cuda.is_available() else cpu_has_bfloat16()
 
 
 def _return_free_memory() -> None:
-    """Gives memory that is free inside the C library's heap back to the system.
+    """Returns the free memory in the C library's heap to the system.
 
-    Batches of ever different lengths leave holes there; without this a training on a CPU grows by 1 GB in 100 steps.
+    Batches of varying lengths fragment the heap; without this, training on a CPU grows by 1 GB in 100 steps.
     """
     if sys.platform == "linux":
         trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl does not

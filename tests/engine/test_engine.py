@@ -1,4 +1,4 @@
-"""The engine says what ``generate`` says, whatever else it is doing, and loses nothing when something goes wrong."""
+"""The engine gives the answers of ``generate`` under any load, and survives every failure without leaks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from llava.sampling import Sampling
 from tests.tiny import ANYRES, FAMILIES, SLOT, TILE_PX, make_model
 from tests.tiny_tokenizers import words_and_letters
 
-# Seconds, many times what anything takes here.
+# Seconds, many times longer than anything here takes.
 PATIENCE_S = 200.0
 
 
@@ -66,7 +66,7 @@ def engine(loaded: Any) -> Iterator[Engine]:
 
 
 def audit(engine: Engine) -> None:
-    """After the end: nobody is left, and every block can be had again."""
+    """Asserts that after the end no request is left and every block is available again."""
     scheduler = engine._scheduler
     scheduler.audit()
     assert scheduler.is_idle
@@ -105,7 +105,7 @@ def mixed_questions(loaded: Any, seed: int, count: int) -> list[Question]:
 
 
 def generate(loaded: Any, asked: Question) -> list[int]:
-    """The slow way."""
+    """The reference: greedy ``generate``."""
     pixels = [
         make_pixels(image.image, plan_tiles(image.size, loaded.spec.tiling), loaded.image_processor)
         for image in asked.images
@@ -136,14 +136,16 @@ def tokens(stream: Stream) -> list[int]:
         {"max_running": 2},
     ],
 )
-def test_many_at_once_say_what_each_says_alone(tokenizer: Any, family: str, settings: dict[str, Any]) -> None:
+def test_many_requests_at_once_are_answered_as_each_alone(
+    tokenizer: Any, family: str, settings: dict[str, Any]
+) -> None:
     changes = {"mistral": {"sliding_window": 24}}.get(family, {})
     loaded = load(tokenizer, family, **changes)
     questions = mixed_questions(loaded, seed=len(settings), count=12)
     with Engine(loaded, memory_bytes=2**20, **{"block_tokens": 4, **settings}) as engine:
         streams = [engine.submit(asked) for asked in questions]
         said = [tokens(stream) for stream in streams]
-        again = [tokens(engine.submit(asked)) for asked in questions]  # with everything known
+        again = [tokens(engine.submit(asked)) for asked in questions]  # with everything cached
     audit(engine)
     expected = [generate(loaded, asked) for asked in questions]
     assert said == expected
@@ -173,13 +175,13 @@ def test_the_same_image_again_is_not_encoded_again(
     _, result = engine.submit(question(loaded, [1, 5, SLOT, 9, 22, 23, 24], IMAGES[:1])).wait()
     assert sum(num_tiles) == first.plans[0].num_tiles
     assert result.prompt_tokens - result.cached_tokens == 3
-    # The image elsewhere: its features are known, though its keys and values are not.
+    # The image at another position: its features are cached, but its keys and values are not.
     _, result = engine.submit(question(loaded, [1, SLOT, 9], IMAGES[:1])).wait()
     assert sum(num_tiles) == first.plans[0].num_tiles
     assert result.cached_tokens == 1
 
 
-def test_text_comes_piece_by_piece_and_ends_where_it_was_told_to(engine: Engine, loaded: Any) -> None:
+def test_text_is_streamed_in_pieces_and_ends_at_a_stop_text(engine: Engine, loaded: Any) -> None:
     asked = question(loaded, [1, 5, 6, 7], max_new_tokens=20)
     pieces = list(engine.submit(asked))
     text = "".join(piece.text for piece in pieces)
@@ -205,7 +207,7 @@ def test_an_image_is_never_planned_again(engine: Engine, loaded: Any, monkeypatc
     assert tokens(engine.submit(asked)) == expected
 
 
-def test_log_probabilities_are_the_models(engine: Engine, loaded: Any) -> None:
+def test_log_probabilities_are_the_ones_of_the_model(engine: Engine, loaded: Any) -> None:
     asked = question(loaded, [1, 5, SLOT, 7], IMAGES[:1], logprobs=3, max_new_tokens=4)
     choices = [choice for piece in engine.submit(asked) for choice in piece.tokens]
     ids = [choice.token for choice in choices]
@@ -220,7 +222,7 @@ def test_log_probabilities_are_the_models(engine: Engine, loaded: Any) -> None:
         assert [token for token, _ in choice.top] == row.topk(3).indices.tolist()
 
 
-def test_equal_seeds_say_equal_things(engine: Engine, loaded: Any) -> None:
+def test_equal_seeds_give_equal_answers(engine: Engine, loaded: Any) -> None:
     def ask(seed: int) -> list[int]:
         return tokens(engine.submit(question(loaded, [1, 5, 6], temperature=3.0, seed=seed, max_new_tokens=10)))
 
@@ -232,7 +234,7 @@ def test_equal_seeds_say_equal_things(engine: Engine, loaded: Any) -> None:
         stream.wait()
 
 
-def test_a_cancelled_answer_ends_in_every_state(engine: Engine, loaded: Any) -> None:
+def test_an_answer_can_be_cancelled_in_every_state(engine: Engine, loaded: Any) -> None:
     gate = threading.Event()
     started = threading.Event()
 
@@ -339,7 +341,7 @@ def test_an_error_in_sampling_or_delivery_ends_that_answer_alone(
     assert isinstance(deaf.result.error, ValueError)
 
 
-def test_weights_that_change_while_answers_run_leave_nothing_behind(tokenizer: Any) -> None:
+def test_weights_that_change_during_answers_leave_no_stale_cache(tokenizer: Any) -> None:
     loaded = load(tokenizer)
     asked = question(loaded, [1, *range(5, 14), SLOT, 20], IMAGES[:1])
     with Engine(loaded, memory_bytes=2**20, block_tokens=4) as engine:
@@ -377,7 +379,7 @@ def test_a_model_may_come_from_inference_mode_or_change_its_dtype(tokenizer: Any
     audit(engine)
 
 
-def test_what_can_never_run_is_refused_at_once(engine: Engine, loaded: Any) -> None:
+def test_a_request_that_can_never_run_is_refused_at_once(engine: Engine, loaded: Any) -> None:
     with pytest.raises(RequestTooLarge, match=f"holds {engine.cache_tokens}"):
         engine.submit(question(loaded, [1, 5], max_new_tokens=engine.cache_tokens + 1))
     with pytest.raises(UsageError, match="1 image slots, but 0 images"):
@@ -400,7 +402,7 @@ def test_settings_out_of_range_are_refused_and_named(loaded: Any) -> None:
             Engine(loaded, **settings)
 
 
-def test_more_than_may_wait_are_refused_and_a_client_that_never_reads_holds_nothing(loaded: Any) -> None:
+def test_a_full_queue_refuses_and_a_client_that_never_reads_blocks_nothing(loaded: Any) -> None:
     with Engine(loaded, memory_bytes=2**20, max_running=1, max_waiting=2) as engine:
         gate = threading.Event()
         engine.submit(question(loaded, [1, 5]), on_piece=lambda piece: gate.wait(PATIENCE_S) and None)
@@ -415,7 +417,7 @@ def test_more_than_may_wait_are_refused_and_a_client_that_never_reads_holds_noth
     audit(engine)
 
 
-def test_a_closed_engine_says_so_and_ends_what_it_had(loaded: Any) -> None:
+def test_a_closed_engine_cancels_its_requests_and_says_that_it_is_closed(loaded: Any) -> None:
     engine = Engine(loaded, memory_bytes=2**20)
     stream = engine.submit(question(loaded, [1, 5], max_new_tokens=900))
     engine.close()
@@ -436,12 +438,12 @@ print(next(iter(streams[0])).result)
 """
 
 
-def test_a_process_may_end_while_its_engine_answers() -> None:
+def test_a_process_can_exit_while_its_engine_answers() -> None:
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", UNFINISHED], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "None\n", "")
 
 
-def test_an_idle_engine_lets_its_thread_go(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_idle_engine_ends_its_thread(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("llava.engine.engine.IDLE_S", 0.01)
     with Engine(loaded, memory_bytes=2**20) as engine:
         asked = question(loaded, [1, 5])
@@ -454,7 +456,7 @@ def test_an_idle_engine_lets_its_thread_go(loaded: Any, monkeypatch: pytest.Monk
         assert engine.submit(asked).wait()[0] == first
 
 
-def test_the_model_can_be_asked_by_others_meanwhile(engine: Engine, loaded: Any) -> None:
+def test_other_code_can_run_the_model_at_the_same_time(engine: Engine, loaded: Any) -> None:
     usual = loaded.model.config._attn_implementation
     asked = mixed_questions(loaded, 11, 6)
     expected = [generate(loaded, each) for each in asked]
@@ -464,7 +466,7 @@ def test_the_model_can_be_asked_by_others_meanwhile(engine: Engine, loaded: Any)
     assert loaded.model.config._attn_implementation == usual
 
 
-def test_what_was_nan_once_is_evicted(engine: Engine, loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cached_prefix_with_nan_is_evicted(engine: Engine, loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = question(loaded, [1, 5, SLOT, 7, 9, 11], IMAGES[2:])
     embed = engine._runner._embed
     monkeypatch.setattr(engine._runner, "_embed", lambda *where: embed(*where) * float("nan"))

@@ -42,7 +42,7 @@ def schema(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def spell(tokenizer: Any, token: int) -> bytes:
-    """A token's bytes in the middle of a text, read from its name."""
+    """The bytes of a token in the middle of a text, from its name."""
     name = tokenizer.convert_ids_to_tokens(token)
     if name.startswith("<0x"):
         return bytes([int(name[3:5], 16)])
@@ -50,14 +50,14 @@ def spell(tokenizer: Any, token: int) -> bytes:
 
 
 def allowed_by_hand(tokenizer: Any, texts: list[bytes], said: bytes) -> set[int]:
-    """Tokens after which what was said is still a beginning of one of ``texts``."""
+    """The tokens after which the answer is still a prefix of one of ``texts``."""
     tokens = range(len(tokenizer))
     spelled = {token: spell(tokenizer, token) for token in tokens}
     return {token for token in tokens if spelled[token] and any(t.startswith(said + spelled[token]) for t in texts)}
 
 
 @pytest.mark.parametrize("word", WORDS)
-def test_the_tokens_that_may_come_are_those_that_lead_to_an_allowed_text(
+def test_the_allowed_tokens_are_those_that_lead_to_an_allowed_text(
     loaded: Any, grammars: GrammarCompiler, word: str
 ) -> None:
     tokenizer = loaded.tokenizer
@@ -70,7 +70,7 @@ def test_the_tokens_that_may_come_are_those_that_lead_to_an_allowed_text(
         allowed = {token for token, logit in enumerate(logits.tolist()) if logit == 0}
         by_hand = allowed_by_hand(tokenizer, texts, said)
         left = {text[len(said) :] for text in texts if text.startswith(said)}
-        # Of what has to come next whatever is meant, one spelling is enough.
+        # Where the next text is forced, one tokenization of it is enough.
         first = {text[:1] for text in left}
         assert allowed == by_hand if len(first) > 1 else allowed <= by_hand
         token = next(t for t in allowed if wanted.startswith(said + spell(tokenizer, t)))
@@ -141,7 +141,7 @@ def test_drawn_answers_fit_their_schema_whatever_else_runs(loaded: Any, grammars
         assert small.stats().num_preemptions > 0
 
 
-def test_an_answer_may_hold_what_closes_others_but_not_what_the_client_stops_at(
+def test_a_constrained_answer_may_contain_separators_but_no_stop_text_of_the_client(
     loaded: Any, grammars: GrammarCompiler
 ) -> None:
     prompt = Prompt(tuple(loaded.tokenizer("Hi").input_ids), None, 2)
@@ -157,7 +157,7 @@ def test_an_answer_may_hold_what_closes_others_but_not_what_the_client_stops_at(
 
 
 def draw_schema(source: random.Random, depth: int = 0) -> dict[str, Any]:
-    """A schema of some kind; ``fits`` below knows all that stands in it."""
+    """A random schema of the kinds that ``fits`` below supports."""
     leaves = ["string", "bounded", "pattern", "integer", "number", "boolean", "null", "enum", "const", "date"]
     kind = source.choice(leaves if depth > 2 else [*leaves, "array", "object", "object", "anyOf", "array"])
     low = source.randint(0, 4)
@@ -257,7 +257,9 @@ def test_a_document_that_was_cut_short_says_so(loaded: Any, grammars: GrammarCom
         assert result.reason == "length"
 
 
-def test_a_model_that_wants_to_end_its_answer_closes_what_is_open(loaded: Any, grammars: GrammarCompiler) -> None:
+def test_a_model_that_wants_to_end_closes_the_open_string_array_or_object(
+    loaded: Any, grammars: GrammarCompiler
+) -> None:
     tokenizer, end = loaded.tokenizer, loaded.tokenizer.eos_token_id
     content = {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "string"}}}, "required": ["a"]}
     matcher = grammars.compile(schema(content)).start()

@@ -18,7 +18,7 @@ from tests.tiny_tokenizers import words_and_letters
 
 @pytest.fixture
 def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a GPU would run: torch alone, with steps of fixed shapes."""
+    """An engine as on a GPU: without the native library, with steps of fixed shapes."""
     monkeypatch.setattr(library, "load", lambda: None)
     monkeypatch.setattr(library, "status", lambda: "not here")
     monkeypatch.setattr(graphs, "is_wanted", lambda device: True)
@@ -61,7 +61,7 @@ def test_attention_of_a_fixed_shape_is_that_of_the_rows_in_it(window: int | None
     torch.manual_seed(0)
     cache = paged.KVCache(1, 41, 2, 4, 8, torch.float32, torch.device("cpu"))
     for tensor in (cache.keys[0], cache.values[0]):
-        tensor.fill_(float("nan"))  # what nobody wrote must not come through
+        tensor.fill_(float("nan"))  # unwritten slots must not affect the result
     lengths = [1, 9, 30]
     rows = make_rows(lengths, lengths, 4, 40)
     cache.store(0, torch.randn(sum(lengths), 2, 8), torch.randn(sum(lengths), 2, 8), rows)

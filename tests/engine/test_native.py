@@ -1,4 +1,4 @@
-"""The native kernels beside torch, over every instruction set this CPU has, and how their library is built."""
+"""The native kernels compared with torch, for every instruction set of this CPU, and the build of their library."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ MACHINES = {"native": "", "v3": "avx2 fma bmi2", "v2": "sse4_2"}
 
 @pytest.fixture(scope="module", params=MACHINES)
 def native(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """kernels.cpp for one instruction set, in the place of the one that is used."""
+    """kernels.cpp, built for one instruction set, in place of the library in use."""
     if not all(f" {flag}" in CPU_FLAGS for flag in MACHINES[request.param].split()):
         pytest.skip(f"this CPU has not {MACHINES[request.param]}")
     if request.param == "native":
@@ -48,7 +48,7 @@ def native(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 def build_once(machine: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library for an instruction set, built by whichever of the run's processes needs it first."""
+    """The library for an instruction set, built by the first process of the run that needs it."""
     import fcntl  # which Linux has
 
     own = tmp_path_factory.getbasetemp()
@@ -103,7 +103,7 @@ def test_attention_over_blocks_is_torchs(
     whole = [1, 7, 33, 200, 129]
     shape = (1, 80, num_kv_heads, block_tokens, head_dim, dtype)
     slow, fast = paged.KVCache(*shape, torch.device("cpu")), paged.NativeKVCache(*shape)
-    # What another request left behind must not come through.
+    # Stale values of another request must not affect the result.
     for cache in (slow.keys[0], slow.values[0]):
         cache.zero_()
     fast.keys[0].fill_(float("nan"))
@@ -147,7 +147,7 @@ def test_an_allocation_that_fails_is_a_memory_error_that_names_the_bytes(native:
     with pytest.raises(MemoryError, match=r"could not allocate [\d,]{15,} bytes in llava_attend"):
         calls.call("llava_attend", 0, ctypes.byref(attention), *[calls.pointer(numbers)] * 4)
     exact = numbers.view(1, 64) + 1
-    assert calls.gemv(exact, calls.dense(exact)).item() == 64  # the library goes on
+    assert calls.gemv(exact, calls.dense(exact)).item() == 64  # the library still works
 
 
 class BothWays:
@@ -181,9 +181,9 @@ class BothWays:
         config._attn_implementation = usual
         exact = self.decoder.rotary_emb(hidden[None].float(), positions[None])
         cos, sin = (part[0].float().contiguous() for part in exact)
-        giving = [i for i in range(len(counts)) if (i + sum(lengths)) % 3]  # later steps see the rest
-        out = self.layers.run(hidden, cos, sin, positions, rows, giving)
-        expected = expected[0, rows.starts[1:][giving] - 1]
+        sampled = [i for i in range(len(counts)) if (i + sum(lengths)) % 3]  # later steps see the rest
+        out = self.layers.run(hidden, cos, sin, positions, rows, sampled)
+        expected = expected[0, rows.starts[1:][sampled] - 1]
         limits = {"atol": 1e-4, "rtol": 1e-4} if self.dtype == torch.float32 else {"atol": 0.15, "rtol": 0.05}
         torch.testing.assert_close(out, expected.float(), **limits)
 
@@ -220,12 +220,12 @@ def test_a_decode_step_without_memory_fails_alone(native: Any, monkeypatch: pyte
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("window", [None, 150])
 @torch.inference_mode()
-def test_requests_that_begin_alike_see_what_each_would_see_alone(
+def test_requests_with_a_common_prefix_attend_as_each_would_alone(
     native: Any, dtype: torch.dtype, window: int | None
 ) -> None:
     both = BothWays("mistral" if window else "llama", dtype, window)
     torch.manual_seed(5)
-    # Blocks of 64. The first prompt is shared by the next two, and the fourth shares less; the fifth is another.
+    # Blocks of 64. The next two share the first prompt, the fourth shares less of it, and the fifth shares nothing.
     tables = [[0, 1, 2, 3, 4], [0, 1, 2, 5, 6], [0, 1, 2, 7, 8], [0, 1, 9, 10, 11], [12, 13, 14, 15, 16]]
     table = torch.tensor(tables, dtype=torch.int32)
 
@@ -269,7 +269,7 @@ def run_python(code: str, **environment: str) -> str:
 STATUS = "from llava.native import library; print(library.load() is not None, library.status())"
 
 
-def test_without_a_compiler_or_where_it_is_forbidden_torch_alone_computes(tmp_path: Path) -> None:
+def test_without_a_compiler_or_when_disabled_torch_computes_everything(tmp_path: Path) -> None:
     assert run_python(STATUS, LLAVA_NATIVE="0") == "False LLAVA_NATIVE is 0"
     assert "no C++ compiler" in run_python(STATUS, PATH=str(tmp_path), XDG_CACHE_HOME=str(tmp_path), CXX="")
     said = run_python(STATUS, CXX=str(tmp_path / "absent"), XDG_CACHE_HOME=str(tmp_path))
@@ -284,7 +284,7 @@ def test_without_a_compiler_or_where_it_is_forbidden_torch_alone_computes(tmp_pa
 
 @pytest.fixture
 def quick_compiler(native: Any, tmp_path: Path) -> str:
-    """A compiler with an argument, that takes the library as it is and counts how often."""
+    """A fake compiler with an argument, which copies the built library and records its calls."""
     usual, made = library._find(), tmp_path / "made.so"
     made.write_bytes(usual.read_bytes()[:-32])
     script = tmp_path / "quick c++"
@@ -310,7 +310,7 @@ def test_a_damaged_library_is_built_again(quick_compiler: str, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("native", ["native"], indirect=True)
-def test_where_nothing_can_be_kept_a_process_builds_its_own(quick_compiler: str, tmp_path: Path) -> None:
+def test_without_a_writable_cache_a_process_builds_its_own_library(quick_compiler: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     said = run_python(STATUS, CXX=quick_compiler, XDG_CACHE_HOME=str(tmp_path / "file"), TMPDIR=str(tmp_path))
     assert said == "True compiled for this CPU, for this process alone: nothing can be kept"
@@ -321,7 +321,7 @@ def test_where_nothing_can_be_kept_a_process_builds_its_own(quick_compiler: str,
 
 
 @pytest.mark.parametrize("native", ["native"], indirect=True)
-def test_two_at_once_build_one_library(quick_compiler: str, tmp_path: Path) -> None:
+def test_two_concurrent_builds_leave_one_library(quick_compiler: str, tmp_path: Path) -> None:
     # Neither compilation ends before both have begun.
     waiting = tmp_path / "waiting c++"
     waiting.write_text(

@@ -1,4 +1,4 @@
-"""Quantized matrices, towers and fallbacks: the native layers beside the same in torch."""
+"""Quantized matrices, towers and fallbacks: the native layers compared with torch."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def draw(rows: int, columns: int, dtype: torch.dtype = torch.float32) -> torch.T
 
 
 def in_torch(weight: torch.Tensor, bits: int) -> quantization.QuantizedMatrix:
-    """Quantized without the library."""
+    """The matrix, quantized without the library."""
     usual, library.load = library.load, lambda: None  # type: ignore[assignment]
     try:
         return quantization.quantize(weight, bits)
@@ -90,7 +90,7 @@ def test_gemm_int8_is_close_to_the_exact_product(native: Any, shape: tuple[int, 
     exact = rows @ quantization.dequantize(matrix).T
     out = calls.gemm_int8(rows, matrix.matrix())
     assert (out - exact).norm() / exact.norm() < 0.02
-    # And exactly what those integers say.
+    # And it is exactly the product of these integers.
     scale = rows.abs().amax(1, keepdim=True) / 127
     rounded = (rows / scale).round() * scale
     weight = quantization.dequantize(matrix)
@@ -145,7 +145,7 @@ def test_a_quantized_model_runs_without_the_library_too(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("bits", quantization.BITS)
-def test_prompts_in_integers_of_8_bits_give_nearly_the_same_scores(native: Any, bits: int) -> None:
+def test_prompts_in_integers_of_8_bits_give_nearly_the_same_logits(native: Any, bits: int) -> None:
     loaded = load_quantized("llama", bits)
     asked = max(mixed_questions(loaded, seed=7, count=12), key=lambda each: each.prompt.num_positions)
     assert asked.prompt.num_positions > native_layers.MAX_DECODE_POSITIONS
@@ -218,7 +218,7 @@ def test_a_siglip_tower_with_heads_of_any_size_gives_what_torch_gives(
 
 
 def test_widening_a_projector_leaves_the_models_weights_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever asks looks at the model's weights, in a thread of their own, while an image is encoded."""
+    """``submit`` reads the model's weights in the caller's thread while an image is encoded."""
     monkeypatch.setattr(native_layers, "cpu_has_bfloat16", lambda: False)
     loaded = load(words_and_letters("the cat sat on a red mat and saw me"), "llama", **WIDE)
     loaded.model.to(torch.bfloat16)
@@ -245,7 +245,7 @@ def test_widening_a_projector_leaves_the_models_weights_alone(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("way", ["dtype", "norm", "quantized", "hook"])
-def test_what_research_changes_in_a_layer_is_run_by_its_own_modules(native: Any, way: str) -> None:
+def test_a_layer_that_research_code_changed_runs_through_its_own_modules(native: Any, way: str) -> None:
     loaded = load(words_and_letters("the cat sat on a red mat and saw me"), "llama", **WIDE)
     asked = mixed_questions(loaded, seed=6, count=1)[0]
     with Engine(loaded, memory_bytes=2**22, block_tokens=16) as engine:
@@ -285,7 +285,7 @@ def test_a_model_that_became_bfloat16_is_computed_in_it(native: Any) -> None:
 
 @pytest.mark.parametrize("part", ["", ".self_attn", ".mlp", ".mlp.fc1"])
 @pytest.mark.parametrize("way", ["hook", "own", "class"])
-def test_a_tower_that_somebody_watches_or_changes_is_run_by_torch(
+def test_a_tower_with_hooks_or_replaced_parts_is_run_by_torch(
     part: str, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tower = make_model("llama").get_vision_tower()

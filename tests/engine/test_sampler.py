@@ -31,7 +31,9 @@ NO_IDS = torch.zeros(1, 1, dtype=torch.long)
 @pytest.mark.parametrize(
     ("top_k", "top_p", "min_p"), [(5, None, 0.0), (None, 0.7, 0.0), (None, None, 0.2), (20, 0.9, 0.05)]
 )
-def test_unlikely_tokens_go_as_in_transformers(seed: int, top_k: int | None, top_p: float | None, min_p: float) -> None:
+def test_unlikely_tokens_are_filtered_as_in_transformers(
+    seed: int, top_k: int | None, top_p: float | None, min_p: float
+) -> None:
     logits = 3 * torch.randn(1, 50, generator=torch.Generator().manual_seed(seed))
     expected = logits
     if top_k:
@@ -72,14 +74,14 @@ def test_the_least_temperatures_are_greedy(temperature: float) -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_extreme_penalties_favour_or_leave_out_and_never_fail(temperature: float) -> None:
+def test_extreme_penalties_favour_or_exclude_tokens_and_never_fail(temperature: float) -> None:
     logits = torch.tensor([1.0, -1.0, 0.0, 2.0])
     for penalty, likely in ((1e-300, {0}), (1e300, {0, 2, 3}), (5e-324, {0})):
         sampler = Sampler(Sampling(temperature=temperature, seed=1, repetition_penalty=penalty))
         for _ in range(50):
             sampler.counts = Counter({0: 1, 1: 1, 2: 3})
             assert sampler.sample(logits).token in likely
-    # What was masked before stays masked, and where no token is left there is an error.
+    # Masked tokens stay masked, and if no token is left there is an error.
     sampler = Sampler(Sampling(temperature=temperature, seed=1, repetition_penalty=1e300), Counter({0: 1, 1: 1}))
     with pytest.raises(UsageError, match="penalties"):
         sampler.sample(torch.tensor([-1.0, -torch.inf]))
@@ -110,7 +112,7 @@ def test_a_setting_out_of_range_is_refused(field: str, value: object) -> None:
         Sampling(**{field: value})  # type: ignore[arg-type]
 
 
-def test_beams_take_no_settings_that_they_would_ignore() -> None:
+def test_beam_search_refuses_settings_that_it_would_ignore() -> None:
     with pytest.raises(UsageError, match="seed cannot be combined with 2 beams"):
         Sampling(num_beams=2, seed=3)
 
@@ -122,7 +124,7 @@ def process(allowed_V: torch.Tensor, processor: Any, logits_V: torch.Tensor, **s
     return sampler.process(logits_V)
 
 
-def test_a_grammar_wins_where_the_settings_bar_all_that_it_allows() -> None:
+def test_a_grammar_wins_where_the_settings_bar_every_token_that_it_allows() -> None:
     logits = torch.tensor([2.0, 1.0, 0.5])
     allowed = torch.tensor([-torch.inf, 1.0, 0.5])
     bars = [SuppressTokensLogitsProcessor([1, 2])]

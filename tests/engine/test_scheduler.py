@@ -1,4 +1,4 @@
-"""The scheduler and the blocks without a model: every request computes each position once it has all before it."""
+"""The scheduler and the blocks, without a model: each request computes each position once, after its whole prefix."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llava.engine.feature_cache import ImageFeatureCache
 from llava.engine.request import Request, State, fingerprint, position_keys
 from llava.engine.scheduler import RequestTooLarge, Scheduler, Step
 
-VOCABULARY = 3  # few words, so that prompts begin alike
+VOCABULARY = 3  # few words, so that prompts share prefixes
 NUM_IMAGES = 3
 
 
@@ -83,7 +83,7 @@ def make_scheduler(num_blocks: int = 64, block_tokens: int = 4, **settings: Any)
 
 
 def run_all(scheduler: Scheduler, runner: FakeRunner, budget: int = 1000) -> list[int]:
-    """Runs until nobody is left, every answer being token 9 as often as allowed; the arrivals as they finish."""
+    """Runs until no request is left, each answering token 9 up to its limit; the arrivals in finish order."""
     finished = []
     for _ in range(10_000):
         step = scheduler.plan(budget)
@@ -102,7 +102,7 @@ def run_all(scheduler: Scheduler, runner: FakeRunner, budget: int = 1000) -> lis
 
 
 class Requests(RuleBasedStateMachine):
-    """Requests come, go on by steps of any budget, are cancelled and fail, in a cache that is too small for them."""
+    """Requests arrive, run in steps of any budget, are cancelled and fail, in a cache that is too small for them."""
 
     @initialize(
         num_blocks=st.integers(6, 30),
@@ -142,7 +142,7 @@ class Requests(RuleBasedStateMachine):
         step = self.scheduler.plan(budget)
         assert bool(step.chunks or step.tile_chunks) == bool(self.live()), "a step without progress"
         decoding = [chunk.request for chunk in step.chunks if chunk.request.is_decoding]
-        # One budget at most, but for the least that a prompt is given: a few positions, and one tile.
+        # One budget at most, except for the minimum that a prompt gets: a few positions and one tile.
         cost = step.num_positions - len(decoding) + step.num_tiles * self.scheduler.tile_cost
         assert cost <= max(budget - len(decoding), 16) + self.scheduler.tile_cost
         sampled = [chunk.request for chunk in step.chunks if chunk.samples_token]
@@ -181,7 +181,7 @@ TestRequests = Requests.TestCase
 TestRequests.settings = settings(max_examples=150, stateful_step_count=30)
 
 
-def test_the_same_image_again_computes_only_what_is_new() -> None:
+def test_a_second_question_about_an_image_computes_only_its_new_positions() -> None:
     scheduler = make_scheduler()
     runner = FakeRunner(scheduler)
     scheduler.add(make_request(0, [0, 1, -3, 1, 1, 2]))
@@ -313,7 +313,7 @@ def test_the_same_prompt_again_and_again_takes_no_memory() -> None:
         pool.release(table)
         pool.audit([])
     assert len(pool._leaves) <= 4 * pool.num_blocks
-    pool.extend(table, 4 * pool.num_blocks)  # and all of it can still be had
+    pool.extend(table, 4 * pool.num_blocks)  # and all of it is still available
     pool.audit([table])
 
 

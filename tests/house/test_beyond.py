@@ -1,4 +1,4 @@
-"""docs/serving-beyond.md and deploy/ say what is so: flags, ports, routes and sizes."""
+"""docs/serving-beyond.md and deploy/ are correct: flags, ports, routes and sizes."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def entrypoint() -> list[str]:
     return yaml.safe_load(found[1])
 
 
-def test_the_image_starts_the_server_where_it_says_that_it_listens() -> None:
+def test_the_container_image_starts_the_server_on_the_port_that_it_exposes() -> None:
     command = entrypoint()
     assert command[:2] == ["llava", "serve"]
     arguments = parse_serve(command[2:])
@@ -83,7 +83,7 @@ def test_the_image_starts_the_server_where_it_says_that_it_listens() -> None:
     assert "USER llava" in DOCKERFILE
 
 
-def test_the_image_copies_what_there_is_and_knows_its_variants() -> None:
+def test_the_container_image_copies_existing_files_and_knows_its_variants() -> None:
     for words in re.findall(r"^COPY (.*) \S+$", DOCKERFILE, re.MULTILINE):
         for name in words.split():
             assert (ROOT / name).exists(), name
@@ -203,7 +203,7 @@ def test_the_tables_of_the_page_are_those_that_are_computed_now() -> None:
     assert sizing.put_tables(PAGE) == PAGE, "run: python benchmarks/sizing.py --write"
 
 
-def test_what_fits_fits_and_what_does_not_does_not() -> None:
+def test_models_that_fit_the_card_fit_and_the_others_do_not() -> None:
     by_name = {shape.name: shape for shape in sizing.SHAPES}
     small, large = sizing.CARDS[0], sizing.CARDS[-1]
     assert sizing.count_cards(by_name["llava-v1.5-7b"], small) == 1

@@ -1,4 +1,4 @@
-"""The embedded model is there and answers what examples/README.md and the demo say it answers."""
+"""The embedded model is complete and gives the answers in examples/README.md and of the demo."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_every_example_is_the_question_of_the_held_out_suite_that_it_says_it_is(
             assert np.array_equal(np.asarray(image), np.asarray(item.image)), name
 
 
-def test_the_embedded_model_answers_every_example_rightly_and_soon() -> None:
+def test_the_embedded_model_answers_every_example_correctly_and_quickly() -> None:
     import torch
 
     import llava

@@ -1,4 +1,4 @@
-"""What the project says of itself is true: its pages, its pins, its laws."""
+"""The project's statements about itself are true: its pages, its pins, its laws."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def imports_of(path: Path) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def test_nobody_inside_comes_in_by_a_front_door() -> None:
+def test_no_module_of_the_package_imports_a_front_door() -> None:
     doors = {}
     for path in PACKAGE:
         docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
@@ -148,7 +148,7 @@ def test_python_310_is_enough_for_the_syntax() -> None:
         ast.parse(path.read_text(encoding="utf-8"), feature_version=(3, 10))
 
 
-def test_every_test_that_the_table_of_checkpoints_names_is_there() -> None:
+def test_every_test_that_the_table_of_checkpoints_names_exists() -> None:
     blocks = (ROOT / "docs/checkpoints.md").read_text(encoding="utf-8").split("\n\n")
     tables = [block.splitlines() for block in blocks if "| the test that proves it |\n" in block]
     rows = [row for table in tables for row in table[2:]]

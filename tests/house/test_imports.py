@@ -1,4 +1,4 @@
-"""Importing does nothing: no torch where none is needed, no extra where none was installed, no surprise names."""
+"""Imports have no side effects: no torch where none is needed, no missing extra, no unexpected public names."""
 
 from __future__ import annotations
 
@@ -19,11 +19,17 @@ MODULES = sorted(
 )
 WITHOUT_TORCH = [
     "llava",
+    "llava.backends.turns",
     "llava.cli",
     "llava.config",
-    "llava.towers",
     "llava.constants",
     "llava.conversation",
+    "llava.dimensions",
+    "llava.engine.blocks",
+    "llava.engine.feature_cache",
+    "llava.engine.request",
+    "llava.engine.scheduler",
+    "llava.engine.settings",
     "llava.errors",
     "llava.commands.flags",
     "llava.commands.serve",
@@ -31,13 +37,15 @@ WITHOUT_TORCH = [
     "llava.image.geometry",
     "llava.inspection",
     "llava.prompt",
+    "llava.sampling",
     "llava.serve.cli",
     "llava.serve.startup",
     "llava.serve.controller",
     "llava.serve.gradio_web_server",
+    "llava.serve.limits",
     "llava.serve.model_worker",
     "llava.serve.sglang_worker",
-    "llava.serve.limits",
+    "llava.towers",
     "llava.utils",
 ]
 # What `llava serve` alone imports cannot do without its extra; that command says which.

@@ -51,7 +51,7 @@ WHERE = rows_of(read("house.md").split("<!-- where:")[1].split("<!-- end of wher
 
 
 @pytest.mark.parametrize(("question", "file", "names"), WHERE, ids=[row[0][:60] for row in WHERE])
-def test_what_the_house_page_points_at_is_there(question: str, file: str, names: str) -> None:
+def test_the_files_and_names_on_the_house_page_exist(question: str, file: str, names: str) -> None:
     assert "?" in question
     path, wanted = file.strip("`"), re.findall(r"`([^`]+)`", names)
     assert wanted
@@ -69,7 +69,7 @@ def test_ten_files_are_to_be_read_first_and_all_are_there() -> None:
     assert [file for file in files if not (ROOT / file).is_file()] == []
 
 
-def test_every_difference_names_a_test_that_is_there() -> None:
+def test_every_difference_names_a_test_that_exists() -> None:
     rows = [row for row in rows_of(read("differences.md")) if row[-1] != "the test that holds it"]
     named = [re.fullmatch(r"(tests/\S+\.py)::(\w+)", row[-1]) for row in rows if set(row[-1]) != {"-"}]
     assert len(named) > 40

@@ -1,4 +1,4 @@
-"""docs/python.md is true: its examples run, in order and in one namespace, and print what stands below them."""
+"""docs/python.md is correct: its examples run in order, in one namespace, and print the output below them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every message that docs/troubleshooting.md explains is one that the package says."""
+"""Every message that docs/troubleshooting.md explains is one that the package emits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fetching over HTTP: who is asked, who is not, and what is done with the answers of a server that means harm."""
+"""Fetching over HTTP: which hosts are contacted, and how responses of malicious servers are handled."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_an_image_comes_over_http(server) -> None:
     ]
 
 
-def test_proxies_of_the_environment_are_not_asked(server, monkeypatch) -> None:
+def test_proxies_of_the_environment_are_not_used(server, monkeypatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     assert _fetch(server.answer("/a", b"body")) == b"body"
@@ -130,7 +130,7 @@ def test_a_redirect_to_something_else_is_not_followed(server, goal) -> None:
         _fetch(server.root + "/away")
 
 
-def test_a_redirect_to_what_is_no_url_is_refused(server) -> None:
+def test_a_redirect_to_an_invalid_url_is_refused(server) -> None:
     server.answer("/away", status="302 Found", Location="http://[::1/")
     with pytest.raises(FetchError, match="redirects to what is not a URL"):
         _fetch(server.root + "/away")
@@ -233,7 +233,7 @@ def test_a_name_server_that_does_not_answer_is_given_up_too(monkeypatch, no_conn
     has_ended.set()
 
 
-def test_nobody_at_the_port_and_no_such_host_are_said(monkeypatch) -> None:
+def test_a_refused_connection_and_an_unknown_host_are_named(monkeypatch) -> None:
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))  # bound, but not listening
         with pytest.raises(FetchError, match=r"the connection to 127\.0\.0\.1 failed"):
@@ -247,7 +247,7 @@ def test_nobody_at_the_port_and_no_such_host_are_said(monkeypatch) -> None:
         _fetch("http://nowhere.example/a.png")
 
 
-def test_a_server_that_speaks_no_tls_is_an_error(server) -> None:
+def test_a_server_without_tls_is_an_error(server) -> None:
     server.answer("/a", b"x")
     with pytest.raises(FetchError, match="no secure connection to 127"):
         _fetch(server.root.replace("http:", "https:") + "/a")
@@ -345,7 +345,7 @@ def _name_server(monkeypatch, *addresses: str) -> list[str]:
     return names
 
 
-def test_a_name_that_changes_its_mind_is_looked_up_once_and_pinned(monkeypatch) -> None:
+def test_a_host_name_is_resolved_once_and_pinned(monkeypatch) -> None:
     replies = [_answers("93.184.216.34"), _answers("127.0.0.1")]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: replies.pop(0))
     connected = []
@@ -406,7 +406,7 @@ def test_a_user_may_name_their_own_server_but_no_redirect_leads_to_one(server) -
     assert len(server.requests) == 1
 
 
-def test_only_allowed_hosts_are_asked_redirects_included(server) -> None:
+def test_only_allowed_hosts_are_contacted_redirects_included(server) -> None:
     url = server.answer("/a.png", b"image")
     away = server.answer("/away", status="302 Found", Location=url.replace("127.0.0.1", "localhost"))
 

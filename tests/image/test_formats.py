@@ -165,7 +165,7 @@ def test_a_pillow_without_avif_is_told_from_a_damaged_file(monkeypatch: pytest.M
         (b'{"error": "not found"}', "JSON"),
     ],
 )
-def test_what_is_no_image_is_named_with_what_to_do(data: bytes, words: str) -> None:
+def test_a_file_that_is_not_an_image_is_named_with_the_remedy(data: bytes, words: str) -> None:
     with pytest.raises(BadImage) as caught:
         load_image(data)
     assert f"; it is {words}" in str(caught.value)
@@ -214,7 +214,7 @@ def test_a_fault_that_costs_no_pixel_is_passed_over_with_a_note() -> None:
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP", "AVIF"])
-def test_bytes_after_the_end_and_a_wrong_name_are_not_worth_a_word(format: str, tmp_path: Path) -> None:
+def test_trailing_bytes_and_a_wrong_file_name_give_no_note(format: str, tmp_path: Path) -> None:
     data = _encode(_noise(), format)
     (tmp_path / "photo.heic").write_bytes(data + b"\0more" * 50)
     loaded = load_image(tmp_path / "photo.heic")
@@ -230,7 +230,7 @@ def test_a_broken_exif_block_spoils_no_image() -> None:
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "BMP", "TIFF", "PPM", "PCX"])
-def test_what_there_is_of_a_file_that_was_cut_off_is_drawn_with_a_note(format: str) -> None:
+def test_the_decodable_part_of_a_truncated_file_is_used_with_a_note(format: str) -> None:
     image = _noise(400, 300)
     # Pillow writes a TIFF's directory at the end.
     data = _tiff_directory_first(image) if format == "TIFF" else _encode(image, format)
@@ -311,7 +311,7 @@ def test_no_change_of_bytes_brings_more_than_a_refusal(format: str) -> None:
 # Limits
 
 
-def test_a_refusal_on_ones_own_machine_names_the_way_out() -> None:
+def test_a_refusal_on_the_users_own_machine_names_the_remedy() -> None:
     wide = _encode(Image.new("L", (70_000, 1)), "PNG")
     head = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
     bomb = (
@@ -401,7 +401,7 @@ def test_chunks_that_inflate_to_much_are_not_inflated(monkeypatch: pytest.Monkey
     assert inflated == [2**20, 2**20], "the two that may hold an orientation, as far as one may stand"
 
 
-def test_blocks_beyond_number_are_refused_before_they_are_walked() -> None:
+def test_too_many_blocks_are_refused_before_they_are_parsed() -> None:
     png, gif, jpeg, webp = (_encode(_noise(), format) for format in ("PNG", "GIF", "JPEG", "WEBP"))
     palette_end = 13 + (3 << ((gif[10] & 7) + 1))
     for data in (
@@ -451,7 +451,7 @@ def test_home_is_expanded_in_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert load_image("~y.png").size == (5, 5), "a file that is really called so"
 
 
-def test_an_image_that_something_was_done_to_on_its_way_is_told_with_the_way_back() -> None:
+def test_an_image_that_was_converted_is_reported_with_the_remedy() -> None:
     png, jpeg = _encode(_noise(), "PNG"), _encode(_noise(), "JPEG")
     for data, words in [
         (base64.b64encode(png), "base64 -d"),

@@ -1,4 +1,4 @@
-"""Counts and places of tiles: the worked examples, agreement with Transformers, and what must hold for any size."""
+"""Counts and places of tiles: the worked examples, agreement with Transformers, and invariants for any size."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _size(text: str) -> Size:
 
 
 @pytest.mark.parametrize("row", _gold(), ids=lambda row: row[0])
-def test_every_worked_example_comes_out(row: list[str]) -> None:
+def test_every_worked_example_is_correct(row: list[str]) -> None:
     image, canvas, num_tiles, content, offset, kept, num_positions = row
     plan = plan_tiles(_size(image), RELEASED)
     assert plan.canvas == _size(canvas)
@@ -210,7 +210,7 @@ def test_a_tiling_without_a_meaning_cannot_be_made(fields, message) -> None:
 
 
 @pytest.mark.parametrize("size", [(0, 5), (5, -1), (5.0, 5), (5,), (True, 5)])
-def test_a_size_that_is_none_is_refused(size) -> None:
+def test_an_invalid_size_is_refused(size) -> None:
     with pytest.raises(UsageError, match="whole px above 0"):
         plan_tiles(size, Tiling())
 
@@ -386,7 +386,7 @@ def test_any_plan_is_consistent(width: int, height: int, tiling: Tiling) -> None
 
 @settings(max_examples=200)
 @given(SIDES, SIDES)
-def test_what_is_kept_covers_the_image_but_for_less_than_a_feature(width: int, height: int) -> None:
+def test_the_kept_features_cover_the_image_to_within_one_feature(width: int, height: int) -> None:
     plan = plan_tiles(Size(width, height), RELEASED)
     for kept, offset, content in zip((plan.kept_columns, plan.kept_rows), plan.offset, plan.content, strict=True):
         assert kept.start * 14 <= offset + 14

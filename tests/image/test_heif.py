@@ -1,4 +1,4 @@
-"""What a HEIC's decoder did to it is told from its container."""
+"""The rotation that a HEIC's decoder applied is read from its container."""
 
 from __future__ import annotations
 

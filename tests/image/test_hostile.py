@@ -1,4 +1,4 @@
-"""Headers that are made to cost time: each is walked once, whatever stands in it."""
+"""Headers that are built to cost time: each is parsed once, whatever it contains."""
 
 from __future__ import annotations
 

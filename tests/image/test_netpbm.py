@@ -89,7 +89,7 @@ def test_of_a_file_that_was_cut_off_whole_rows_are_shown(write: object, greatest
         b"P6 2 2 9 12345",
     ],
 )
-def test_values_that_are_none_are_refused(data: bytes) -> None:
+def test_invalid_values_are_refused(data: bytes) -> None:
     with pytest.raises(BadImage, match="that cannot be decoded"):
         load_image(data)
 
@@ -99,5 +99,5 @@ def test_bitmaps_8_bits_and_floats_are_left_to_pillow() -> None:
         assert read_values(data) is None
 
 
-def test_a_second_image_in_a_file_of_text_is_none_of_its_business() -> None:
+def test_a_second_image_in_a_text_file_is_ignored() -> None:
     assert load_image(b"P2 2 1 9 0 9 P2 2 1 9 0 9").image.getpixel((1, 0)) == (255, 255, 255)

@@ -1,4 +1,4 @@
-"""Which way up: wherever Pillow's ``exif_transpose`` finds it, each image turned exactly once, no pixels twice."""
+"""Orientation: wherever Pillow's ``exif_transpose`` finds one, each image is rotated upright exactly once."""
 
 from __future__ import annotations
 
@@ -150,6 +150,6 @@ def test_a_hostile_exif_block_says_nothing(block: bytes) -> None:
     assert read_orientation(block) == 1
 
 
-def test_a_raw_profile_that_is_none_says_nothing() -> None:
+def test_an_invalid_raw_profile_is_ignored() -> None:
     for text in (b"", b"\nexif\n", b"\nexif\n 4\nzz", b"\nexif\n 4\n" + b"\xff" * 9):
         assert read_orientation(raw_profile=text) == 1

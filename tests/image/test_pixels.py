@@ -1,4 +1,4 @@
-"""Pixels: bit for bit Pillow's, and what code written against the original expects of the processor."""
+"""Pixels: bit for bit Pillow's, and the processor's interface as code written for the original uses it."""
 
 from __future__ import annotations
 
@@ -192,7 +192,7 @@ def test_a_bare_namespace_is_enough_of_a_configuration(processor) -> None:
 
 
 @pytest.mark.parametrize("config", [Namespace(), Namespace(image_aspect_ratio=None), Namespace(image_aspect_ratio="?")])
-def test_without_a_known_aspect_the_centre_square_is_kept(config, processor) -> None:
+def test_with_an_unknown_aspect_the_centre_square_is_kept(config, processor) -> None:
     pixels = process_images([_noise(30, 20), _noise(20, 30)], processor, config)
     assert pixels.shape == (2, 3, 336, 336)
     assert torch.equal(pixels[0], _clip_pixels(_noise(30, 20)))
@@ -210,7 +210,7 @@ def test_tiled_images_are_stacked_only_where_they_have_as_many_tiles(aspect, pin
     assert torch.equal(listed[0], tiles_of(_noise(640, 480), ANYRES, processor))
 
 
-def test_a_foreign_processor_is_asked_for_each_tile() -> None:
+def test_a_third_party_processor_is_called_for_each_tile() -> None:
     class Mean:
         size, crop_size, image_mean = {"shortest_edge": 8}, {"height": 8, "width": 8}, CLIP_MEAN
 
@@ -300,7 +300,7 @@ def test_arrays_and_tensors_are_images_too(processor) -> None:
 
 
 @pytest.mark.parametrize("images", [[], None, np.zeros((4, 4, 3)), np.zeros((4, 4), np.uint8), ["a.png"]])
-def test_what_is_no_image_is_refused(images, processor) -> None:
+def test_an_object_that_is_not_an_image_is_refused(images, processor) -> None:
     with pytest.raises(UsageError):
         processor(images)
 

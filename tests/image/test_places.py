@@ -1,4 +1,4 @@
-"""Where an image is said to be: paths of every kind, and what is no file or not there."""
+"""Paths of every kind, and the errors for those that are not files or do not exist."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_path_as_a_url_would_write_it_is_told_from_one_that_is_nowhere(
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kinds of file that only POSIX has")
-def test_what_is_no_file_is_refused_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_that_is_not_a_file_is_refused_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX) as door:
         door.bind("door.png")

@@ -1,4 +1,4 @@
-"""Images from anywhere: what is accepted, what it becomes, and that everything else is refused in one sentence."""
+"""Images from every source: what is accepted, how it is decoded, and that the rest is refused in one sentence."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_a_source_that_leads_nowhere_is_refused_in_one_sentence(source, message)
     assert len(str(caught.value)) < 300
 
 
-def test_a_folder_is_no_image(tmp_path: Path) -> None:
+def test_a_folder_is_not_an_image(tmp_path: Path) -> None:
     with pytest.raises(BadImage, match="is a folder"):
         load_image(tmp_path)
 
@@ -274,7 +274,7 @@ def test_a_wrong_checksum_in_a_png_is_refused() -> None:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_garbage_after_the_end_does_no_harm(format: str) -> None:
+def test_trailing_garbage_does_no_harm(format: str) -> None:
     data = _encode(_noise(20, 20), format)
     assert load_image(data + b"garbage" * 9).digest == load_image(data).digest
 
@@ -293,7 +293,7 @@ def test_a_file_with_wrong_bytes_is_read_or_refused_but_never_crashes(format: st
 
 @settings(max_examples=200)
 @given(st.binary(max_size=60))
-def test_any_bytes_behind_a_signature_are_refused(tail: bytes) -> None:
+def test_any_bytes_after_a_signature_are_refused(tail: bytes) -> None:
     for start in (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"RIFF\x40\0\0\0WEBP", b"GIF89a", b"BM"):
         with pytest.raises(BadImage):
             load_image(start + tail)

@@ -50,7 +50,7 @@ KEPT_GREEN = (38, 208, 160)
         ((300, 300), ONE_VISION, "300x300 -> canvas 384x384, 1 tile + base, 729 + 27 x (27 + 1) = 1485 positions"),
     ],
 )
-def test_the_caption_is_arithmetic_that_comes_out(size, tiling, caption) -> None:
+def test_the_sums_in_the_caption_are_correct(size, tiling, caption) -> None:
     plan = plan_tiles(Size(*size), tiling)
     assert describe_plan(plan, tiling) == caption
     sides = caption.rsplit(", ", 1)[1].removesuffix(" positions").replace(" x ", " * ").split(" = ")

@@ -1,4 +1,4 @@
-"""Wide values become 8 bits by the range that they use, and what is transparent is laid over white; both are said."""
+"""Wide values become 8 bits by the range that they use, transparency is composited over white, and both are noted."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_transparency_is_said_where_there_is_any() -> None:
 
 
 @pytest.mark.parametrize("mode", ["HSV", "YCbCr", "CMYK", "1", "P", "PA", "La", "RGBa", "RGBX"])
-def test_every_other_mode_is_shown_without_a_word(mode: str) -> None:
+def test_every_other_mode_is_shown_without_a_note(mode: str) -> None:
     start = {"La": "LA", "RGBa": "RGBA", "PA": "P"}.get(mode, mode)
     image = Image.new("RGB", (4, 4), (200, 30, 30)).convert(start)
     loaded = load_image(image.convert(mode))
@@ -243,7 +243,7 @@ def test_transparency_in_a_plane_of_16_bits_is_laid_over_white() -> None:
     assert np.array_equal(np.asarray(loaded.image)[1:, :, 0], (RAMP >> 4)[1:])
 
 
-def test_a_plane_that_is_cut_off_is_no_image_of_other_colours() -> None:
+def test_a_truncated_plane_does_not_become_an_image_of_other_colours() -> None:
     for planes, mode in (([RAMP * 16] * 3, "planar"), ([], "SGI")):
         data = _planar_tiff(planes) if planes else _encode(Image.new("RGB", (40, 40), "white"), "SGI")
         with pytest.raises(BadImage, match="damaged or cut off"):

@@ -1,4 +1,4 @@
-"""Drawn images, their labels and their words become what a model trains on."""
+"""Drawn images, dense labels and conversations become training samples."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_drawn_text_is_spelled_letter_by_letter_and_comes_back_exactly(tokenizer
     assert len(tokenizer(" image", add_special_tokens=False).input_ids) == 1
 
 
-def test_the_loss_mask_leaves_the_answers_and_their_ends_only(tokenizer: Any, shape: ModelShape) -> None:
+def test_the_loss_mask_keeps_only_answers_and_their_end_tokens(tokenizer: Any, shape: ModelShape) -> None:
     tiling, processor = build_tiling(shape, "anyres"), build_processor(shape)
     source = DrawnSamples(MIX, 8, 3, 0.5)
     data = InstructionData(source, tokenizer, tiling, processor, ("vicuna_v1",), 2048)
@@ -62,7 +62,7 @@ def test_the_loss_mask_leaves_the_answers_and_their_ends_only(tokenizer: Any, sh
     assert len(batch["images"]) == len(batch["image_sizes"]) == 2
 
 
-def test_labels_stand_beside_the_pixels_or_in_their_place(tokenizer: Any, shape: ModelShape) -> None:
+def test_labels_come_with_the_pixels_or_instead_of_them(tokenizer: Any, shape: ModelShape) -> None:
     tiling, processor = build_tiling(shape, "anyres"), build_processor(shape)
     source = DrawnSamples(MIX, 2, 3, 0.5, tiling)
     beside = LabelledData(source, tokenizer, tiling, processor, ("vicuna_v1",), 2048)

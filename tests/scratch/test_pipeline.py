@@ -1,4 +1,4 @@
-"""Every stage from nothing runs, resumes, and hands on all of what the next one needs."""
+"""Every stage of training from scratch runs, resumes, and passes on all weights that the next one needs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STAGES = tiny_recipe()["stages"]
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run's folder with all four stages done; not to be changed."""
+    """A run's folder with all four stages done. Tests must not change it."""
     folder = tmp_path_factory.mktemp("whole")
     assert main(["train", str(write_recipe(folder)), "--output", str(folder / "run"), "--workers", "0"]) == 0
     return folder / "run"
@@ -37,7 +37,7 @@ def run_tiny(folder: Path, stage: str | None = None, **changes: Any) -> Path:
 
 
 def spoil(file: Path, change: Any) -> None:
-    """Writes the file's tensors anew after ``change`` had them."""
+    """Rewrites the file with its tensors changed by ``change``."""
     tensors = load_file(file)
     change(tensors)
     save_file(tensors, file)
@@ -55,7 +55,7 @@ def test_a_recipe_runs_through_all_stages_to_a_checkpoint_that_answers(whole: Pa
     assert answer.new_tokens <= 4
 
 
-def test_a_finished_stage_is_passed_over_and_the_model_stays(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_finished_stage_is_skipped_and_its_model_is_kept(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written = [(whole / name).stat().st_mtime_ns for name in ("model/model.safetensors", f"tower/{WEIGHTS}")]
     run(read_recipe(whole.parent / "recipe.yaml"), whole, stage="tower", workers=0)
     assert "Stage 'tower' is done" in capsys.readouterr().out
@@ -84,9 +84,7 @@ def test_a_stage_whose_start_was_not_run_says_so(tmp_path: Path) -> None:
         ("decoder", "lm_head.weight"),
     ],
 )
-def test_a_tensor_that_an_earlier_stage_did_not_hand_on_is_named(
-    tmp_path: Path, whole: Path, stage: str, name: str
-) -> None:
+def test_a_tensor_missing_from_an_earlier_stage_is_named(tmp_path: Path, whole: Path, stage: str, name: str) -> None:
     for each in ("tokenizer", "tower", "decoder"):
         shutil.copytree(whole / each, tmp_path / "run" / each)
     spoil(tmp_path / "run" / stage / WEIGHTS, lambda tensors: tensors.pop(name))
@@ -149,7 +147,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory, whole: Path) -> Path:
     return folder
 
 
-def test_an_interrupted_stage_goes_on_to_the_same_weights(
+def test_an_interrupted_stage_resumes_to_the_same_weights(
     tmp_path: Path, interrupted: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(interrupted / "run", tmp_path / "parts")

@@ -1,4 +1,4 @@
-"""A recipe for a model from nothing is checked before anything runs, and what is wrong is named."""
+"""The recipe of a model from scratch is checked before anything runs, and errors name the key."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_the_shipped_recipe_loads_and_fits_its_own_model() -> None:
         *("tower", "oracle", "align", "instruct") * 2,
         "instruct",
     ]
-    for stage in recipe.stages[:4]:  # the other five say the same keys
+    for stage in recipe.stages[:4]:  # the other five have the same keys
         check_against_model(recipe, stage)
 
 
@@ -43,7 +43,7 @@ def test_the_shipped_recipe_loads_and_fits_its_own_model() -> None:
         ({"stages": [{**TOWER, "schedule": "cosin"}]}, "no schedule 'cosin'.* Did you mean 'cosine'"),
         ({"stages": [{**TOWER, "weight_averaging": 1.0}]}, r"weight_averaging is 1\.0"),
         ({"stages": [{**TOWER, "start": ["later"]}]}, "starts from 'later'"),
-        ({"stages": [TOWER, TOWER]}, "'tower' stands twice"),
+        ({"stages": [TOWER, TOWER]}, "'tower' occurs twice"),
         ({"stages": [{**TOWER, "name": "../tower"}]}, "use letters"),
         ({"stages": [{**TOWER, "name": "model"}]}, "none of model, tokenizer"),
         ({"stages": [{**TOWER, "train": ["projector"]}]}, "unknown key 'train'"),
@@ -52,7 +52,10 @@ def test_the_shipped_recipe_loads_and_fits_its_own_model() -> None:
         ({"stages": [{**TOWER, "data": {}}]}, "data lacks the key 'kinds'"),
         ({"stages": [{**TOWER, "data": {**TOWER["data"], "turns": 3}}]}, "unknown key 'turns'"),
         ({"stages": [{**TOWER, "data": {**TOWER["data"], "sizes": []}}]}, "sizes is empty"),
-        ({"stages": [{**TOWER, "data": {**TOWER["data"], "sizes": [[9, 8, 9, 9]]}}]}, "no least width"),
+        (
+            {"stages": [{**TOWER, "data": {**TOWER["data"], "sizes": [[9, 8, 9, 9]]}}]},
+            "must be least width, most width",
+        ),
         ({"stages": [{**TOWER, "data": {**TOWER["data"], "sizes": [[9, 9]]}}]}, "must have 4 items, not 2"),
         ({"stages": [{**TOWER, "data": {**TOWER["data"], "kinds": {"shape": 1}}}]}, "Did you mean 'shapes'"),
         ({"stages": [{**DECODER, "data": {**TOWER["data"], "kinds": {"page": 1}}}]}, "unknown kind of scene 'page'"),
@@ -82,12 +85,12 @@ def test_a_wrong_recipe_is_refused_and_the_key_is_named(tmp_path: Path, change: 
             {"train": ["projector"], "lr_scales": {"vision_tower": 0.1}},
             "nothing.* trains projector, heads",
         ),
-        (TOWER, {"lr_scales": {"language_model": 0.1}}, "used by nothing: what it names does not learn"),
+        (TOWER, {"lr_scales": {"language_model": 0.1}}, "used by nothing: what it names is frozen"),
         (TOWER, {"lr_scales": {"label_haed": 0.1}}, "Did you mean 'label_head'"),
         (
             TOWER,
             {"lr_scales": {"vision_tower": 0.5, "encoder": 0.2, "embeddings": 0.3, "pre_layrnorm": 1}},
-            "smaller modules",
+            "more specific keys",
         ),
     ],
 )

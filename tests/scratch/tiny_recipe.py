@@ -1,4 +1,4 @@
-"""A recipe for a model from nothing that runs through all its stages in seconds."""
+"""A recipe that trains a model from scratch through all its stages in seconds."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _RECIPE: dict[str, Any] = {
 
 
 def tiny_recipe() -> dict[str, Any]:
-    """Its values, to be changed at will; stages tower, decoder, align and next."""
+    """A copy of its values, with the stages tower, decoder, align and next."""
     return copy.deepcopy(_RECIPE)
 
 
 def write_recipe(folder: Path, **changes: Any) -> Path:
-    """A file with the recipe and these changes of its top level."""
+    """Writes the recipe with these top-level changes to a file."""
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump({**tiny_recipe(), **changes}), encoding="utf-8")
     return path

@@ -1,4 +1,4 @@
-"""Images whose answers are known: the answers follow from what is drawn, and held-out things stay out."""
+"""Images whose answers are known: the answers follow from the drawing, and held-out things stay out of training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much each token of an answer counts."""
+"""Per-answer loss weighting: how much each token of an answer counts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch.nn import functional
 from llava.train.loss import build_answer_loss, weigh_answers
 
 EOS = 2
-# Answers of 4, 1 and 2 tokens with their ends, and the beginning of one that was cut.
+# Answers of 4, 1 and 2 tokens with their end tokens, and the start of one that was truncated.
 TARGETS = torch.tensor([7, 8, 9, EOS, EOS, 5, EOS, 6])
 
 

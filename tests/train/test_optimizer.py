@@ -1,4 +1,4 @@
-"""The optimizers move what they should at the rates that they are told, and go on as they were saved."""
+"""The optimizers update the right parameters at the right rates, and resume from a saved state."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def step(optimizer: torch.optim.Optimizer, model: nn.Module, *values: float) -> 
         optimizer.step()
 
 
-def test_muon_moves_matrices_adamw_the_rest_and_a_saved_state_goes_on_the_same() -> None:
+def test_muon_updates_matrices_adamw_the_rest_and_a_saved_state_resumes_identically() -> None:
     model, optimizer = make()
     assert isinstance(optimizer, MuonWithAdamW)
     assert {group["lr"] for group in optimizer.param_groups} == {1e-2, 5e-3}

@@ -1,4 +1,4 @@
-"""Every parameter belongs to one part, learns or stands still as its part does, and every rate is used."""
+"""Every parameter belongs to one part and is trained or frozen with it, and every rate is used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PARTS = ("vision_tower", "projector", "image_newline", "language_model")
 
 
 def choose(model: Any, *train: str, **lr_scales: float) -> dict[str, float]:
-    """What learns, by its name in the model, and the factor on its rate."""
+    """The trained parameters by their names in the model, with the factors on their rates."""
     parts = list_parts(model)
     trainable = scale_rates(choose_trainable(model, parts, train, "Here"), parts, lr_scales, "Here")
     names = {id(parameter): name for name, parameter in model.named_parameters()}
@@ -29,12 +29,12 @@ def test_the_parts_hold_every_parameter_once(family: str) -> None:
     apart = [name for part in PARTS for name in choose(model, part)]
     unused = {name for name, _ in model.named_parameters()} - {*apart}
     assert len(apart) == len(set(apart))
-    # What stands behind the layer that the tower is read at.
+    # The tower's layers after the one that is read.
     assert unused
     assert all("post_layernorm" in name or "encoder.layers.2" in name for name in unused)
 
 
-def test_what_is_not_named_stands_still() -> None:
+def test_parts_that_are_not_named_are_frozen() -> None:
     model = make_model(**ANYRES)
     for part, piece in (("projector", "mm_projector"), ("image_newline", "image_newline"), ("vision_tower", "tower")):
         learning = choose(model, part)
@@ -53,7 +53,7 @@ def test_a_model_without_a_newline_vector_trains_the_rest() -> None:
         choose(model, *PARTS, image_newline=0.5)
 
 
-def test_the_smallest_module_that_a_rate_names_decides_whatever_the_order() -> None:
+def test_the_most_specific_rate_decides_in_any_order() -> None:
     scales = {"norms_and_biases": 0.5, "vision_tower": 0.1, "patch_embedding": 0.01, "layers.0": 0.2, "q_proj": 0.3}
     for order in (scales, dict(reversed(scales.items()))):
         rates = choose(make_model(**ANYRES), *PARTS, **order)
@@ -82,8 +82,8 @@ def test_the_smallest_module_that_a_rate_names_decides_whatever_the_order() -> N
         (PARTS, {"layers.9": 0.1}, "names no module"),
         (PARTS, {"": 0.1}, "names no module"),
         (PARTS, {"proj": 0.1}, "names no module"),
-        (("projector",), {"vision_tower": 0.1}, "does not learn in this stage, which trains projector"),
-        (("vision_tower",), {"post_layernorm": 0.1}, "does not learn"),
+        (("projector",), {"vision_tower": 0.1}, "what it names is frozen in this stage, which trains projector"),
+        (("vision_tower",), {"post_layernorm": 0.1}, "what it names is frozen"),
         (
             ("projector",),
             {"projector": 0.1, "mm_projector": 0.2},
@@ -97,7 +97,7 @@ def test_a_name_that_nothing_uses_is_an_error(train: tuple[str, ...], scales: di
         choose(make_model(**ANYRES), *train, **scales)
 
 
-def test_a_parameter_without_a_part_or_with_two_is_our_own_mistake() -> None:
+def test_a_parameter_without_a_part_or_with_two_fails_an_assertion() -> None:
     root = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
     with pytest.raises(AssertionError, match=r"b\.weight belongs to no part"):
         choose_trainable(root, {"first": {"a": root["a"]}}, ["first"], "Here")
@@ -105,13 +105,13 @@ def test_a_parameter_without_a_part_or_with_two_is_our_own_mistake() -> None:
         choose_trainable(root, {"first": {"a": root["a"]}, "second": {"": root}}, ["first"], "Here")
 
 
-def test_tied_embeddings_learn_once() -> None:
+def test_tied_embeddings_are_trained_once() -> None:
     model = make_model(**ANYRES)
     model.lm_head.weight = model.get_model().embed_tokens.weight
     assert list(choose(model, "language_model")).count("model.embed_tokens.weight") == 1
 
 
-def test_the_table_counts_all_that_learns_at_its_rate() -> None:
+def test_the_table_counts_the_trained_parameters_at_each_rate() -> None:
     parts = {"a": {"a": nn.Linear(3, 4)}, "bc": {"b": nn.LayerNorm(5), "c": nn.Parameter(torch.zeros(6))}}
     root = nn.Module()
     root.a, root.b, root.c = parts["a"]["a"], parts["bc"]["b"], parts["bc"]["c"]

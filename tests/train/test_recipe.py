@@ -1,4 +1,4 @@
-"""A recipe is read as YAML is meant, and what is wrong with it is named with the nearest right word."""
+"""Recipes are read as YAML, and an error names the key that is wrong and the nearest right one."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def write(folder: Path, text: str) -> Path:
     return path
 
 
-def test_a_recipe_with_defaults_learns_everything_but_the_tower(tmp_path: Path) -> None:
+def test_a_recipe_with_defaults_trains_everything_but_the_tower(tmp_path: Path) -> None:
     (stage,) = load_recipe(write(tmp_path, yaml.safe_dump(RECIPE))).stages
     assert stage.train == ("projector", "image_newline", "language_model")
     assert (stage.weight_averaging, stage.answer_weighting, stage.lr_scales) == (0.0, 0.0, {})
 
 
-def test_a_rate_without_a_point_is_the_number_that_it_looks_like(tmp_path: Path) -> None:
+def test_a_rate_in_scientific_notation_without_a_point_is_a_number(tmp_path: Path) -> None:
     text = yaml.safe_dump(RECIPE).replace("lr: 0.001", "lr: 1e-3")
     assert "1e-3" in text
     assert load_recipe(write(tmp_path, text)).stages[0].lr == 1e-3
@@ -64,19 +64,19 @@ def test_a_wrong_recipe_is_refused_and_the_key_is_named(change: dict[str, Any], 
         ("", "must be a mapping of keys to values, not nothing"),
         ("- a", "must be a mapping of keys to values, not a list"),
         ("name: [", "not valid YAML in line"),
-        ("name: a\nstart: b\nname: c", "in line 3: the key 'name' stands twice"),
+        ("name: a\nstart: b\nname: c", "in line 3: the key 'name' occurs twice"),
         ("name: a", "needs either start .* or model"),
         ("name: a\nstart: b\nmodel: {}", "needs either start .* or model"),
         ("name: a\nmodel: {}", "no checkpoint to start from"),
         ("a: !!python/object:os.system {}", "not valid YAML"),
     ],
 )
-def test_a_file_that_is_no_recipe_is_refused(tmp_path: Path, text: str, message: str) -> None:
+def test_a_file_that_is_not_a_recipe_is_refused(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         load_recipe(write(tmp_path, text))
 
 
-def test_a_merged_key_may_be_said_anew(tmp_path: Path) -> None:
+def test_a_merged_key_may_be_overridden(tmp_path: Path) -> None:
     text = "name: a\nstart: b\nshared: &shared {steps: 1}\nstages: [{<<: *shared, steps: 2}]\n"
     assert read_recipe(write(tmp_path, text)).values["stages"] == [{"steps": 2}]
 

@@ -1,4 +1,4 @@
-"""A recipe that starts from a checkpoint trains what it names, stage after stage, and writes checkpoints."""
+"""A recipe that starts from a checkpoint trains the named parts, stage by stage, and writes checkpoints."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def load_tensors(folder: Path) -> dict[str, torch.Tensor]:
     return dict(load_model(folder, device="cpu", dtype="float32").model.state_dict())
 
 
-def test_each_stage_moves_what_it_names_and_goes_on_from_the_one_before(
+def test_each_stage_trains_its_parts_and_starts_from_the_previous_stage(
     tmp_path: Path, next_folder: Path, data: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = write(
@@ -77,7 +77,7 @@ def test_each_stage_moves_what_it_names_and_goes_on_from_the_one_before(
     assert (tmp_path / "run/align/model/model.safetensors").stat().st_mtime_ns == written
 
 
-def test_a_stage_that_was_cut_off_after_its_last_step_is_only_saved(
+def test_a_stage_interrupted_after_its_last_step_is_only_saved(
     tmp_path: Path, next_folder: Path, data: dict[str, str]
 ) -> None:
     stage = {"name": "tune", "train": ["projector"], "save_steps": 2}
@@ -93,7 +93,7 @@ def test_a_stage_that_was_cut_off_after_its_last_step_is_only_saved(
 
     shutil.rmtree(here / "model")
     shorter = read_recipe(write(tmp_path, next_folder, data, {**stage, "steps": 1}))
-    with pytest.raises(UsageError, match=r"has 1 steps, but .*checkpoint-2 is of a later one"):
+    with pytest.raises(UsageError, match=r"has 1 steps, but .*checkpoint-2 is of a later step"):
         run(shorter, tmp_path / "run", workers=0)
 
     weights = load_file(here / "checkpoint-2/model.safetensors")
@@ -121,7 +121,7 @@ def test_a_mistake_in_a_later_stage_is_found_before_the_first_begins(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_stage_alone_needs_the_one_before_and_a_name_that_there_is(
+def test_a_single_stage_needs_the_previous_one_and_a_known_name(
     tmp_path: Path, next_folder: Path, data: dict[str, str]
 ) -> None:
     recipe = read_recipe(write(tmp_path, next_folder, data, {"name": "one"}, {"name": "two"}))
