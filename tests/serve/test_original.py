@@ -452,7 +452,7 @@ def test_the_page_waits_for_the_model_that_it_is_about(monkeypatch: pytest.Monke
     with run_controller(registry) as url:
         asyncio.run(wait(url))
     assert told[0] == f"waiting until a worker for 'wanted' registers with the controller at {url}"
-    assert told[1].endswith("; it knows other")
+    assert told[1].endswith("; it has other")
     assert "questions go to wanted" in told[2]
 
 

@@ -115,7 +115,7 @@ def test_workers_may_register_but_get_nothing_to_do(own: Running, caplog: pytest
     asked = {"worker_name": other, "check_heart_beat": True, "worker_status": status}
     reply = own.post("/register_worker", asked)
     assert (reply.status, reply.json) == (200, None)
-    assert "passes nothing on to it" in caplog.text
+    assert "forwards none" in caplog.text
     assert own.post("/receive_heart_beat", {"worker_name": other, "queue_length": 0}).json == {"exist": False}
     assert own.post("/receive_heart_beat", {"worker_name": ours, "queue_length": 0}).json == {"exist": True}
     assert own.post("/list_models", {}).json == {"models": ["embedded"]}
