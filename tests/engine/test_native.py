@@ -244,7 +244,7 @@ def test_requests_with_a_common_prefix_attend_as_each_would_alone(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("settings", [{}, {"block_tokens": 32, "most_positions": 40}, {"stall_s": 0.0}])
+@pytest.mark.parametrize("settings", [{}, {"block_tokens": 32, "max_step_positions": 40}, {"stall_s": 0.0}])
 def test_the_engine_says_the_same_with_it(native: Any, family: str, settings: dict[str, Any]) -> None:
     changes = {"sliding_window": 24} if family == "mistral" else {}
     loaded = load(words_and_letters("the cat sat on a red mat and saw me"), family, **WIDE, **changes)
