@@ -63,6 +63,7 @@ class StreamToLogger:
         return getattr(self.terminal, name)
 
     def write(self, buf: str) -> None:
+        """Logs every whole line of ``buf``, and keeps the rest until its line feed comes."""
         *lines, self.linebuf = (self.linebuf + buf).split("\n")
         for line in lines:
             self.logger.log(self.log_level, line.rstrip())

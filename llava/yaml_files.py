@@ -39,7 +39,7 @@ class _Loader(yaml.SafeLoader):
         seen: set[str] = set()
         for key, _ in node.value:
             if str(key.value) in seen:
-                raise yaml.composer.ComposerError(None, None, f"the key '{key.value}' stands twice", key.start_mark)
+                raise yaml.composer.ComposerError(None, None, f"the key '{key.value}' occurs twice", key.start_mark)
             seen.add(str(key.value))
         return node
 

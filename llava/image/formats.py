@@ -315,7 +315,7 @@ def _read_gif(data: bytes) -> Header:
     size = Size(max(screen.width, left + width), max(screen.height, top + height))
     try:
         end = _skip_blocks(data, at + 11 + _palette_bytes(data[at + 9]), pieces)
-    except IndexError:  # cut off: the decoder draws what there is
+    except IndexError:  # truncated: the decoder draws the rows that are left
         end = len(data)
     num_frames = 1 + _count_gif_frames(data, end, pieces)
     frames = f"frame 1 of {num_frames}" if num_frames > 1 else ""
