@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from llava.inspection import describe_image
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -37,6 +39,13 @@ def test_the_readme_shows_the_demo_as_it_runs() -> None:
     assert f'$ llava ask examples/{image} "{question}"\n{right}\n' in text
     assert "DEMO OUTPUT" not in text
     assert "TEST OUTPUT" not in text
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/ask.md"])
+def test_a_page_shows_the_demos_tiles_as_they_are_printed(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    image, _ = demo()
+    describe_image(None, str(ROOT / "examples" / image))
+    assert capsys.readouterr().out in (ROOT / page).read_text(encoding="utf-8")
 
 
 def test_every_image_that_the_readme_names_is_there() -> None:
