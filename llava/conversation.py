@@ -1,7 +1,7 @@
 """Conversation templates: how a conversation becomes one text, and which parts of it the model generates.
 
 Holds every template of both LLaVA repositories under its key there. A conversation is rendered once, into pieces that
-are marked as the model's words or not; ``get_prompt`` joins them, and training derives its targets from them. Importing
+are marked as targets of training or not; ``get_prompt`` joins them, and training makes its labels of them. Importing
 loads no tokenizer, no image library and no network resource.
 
 Source: haotian-liu/LLaVA@c121f04 llava/conversation.py; LLaVA-VL/LLaVA-NeXT@df17966 llava/conversation.py.
@@ -49,12 +49,12 @@ class Conversation(PageMethods):
         return "".join(piece.text for piece in self.pieces())
 
     def pieces(self) -> list[Piece]:
-        """``get_prompt()``, split where the model's own words begin and end.
+        """``get_prompt()``, split where the targets of training begin and end.
 
-        The model's words are what an answered turn adds to an empty one, including its closing separator: the model
-        has to generate them when a prompt ends with the empty turn. So the blank after ``ASSISTANT:`` is the model's.
+        The targets are what an answered turn adds to an empty one, including its closing separator: the model
+        has to generate them when a prompt ends with the empty turn. So the blank after ``ASSISTANT:`` is one.
         For CHATML and LLAMA_3 the header of an answered turn counts too, as in LLaVA-NeXT's training. Examples of the
-        template (before ``offset``) are not the model's words.
+        template (before ``offset``) are not targets.
         """
         return write_turns(self, self._turns())
 

@@ -177,7 +177,7 @@ def _show_weights(folder: Folder, facts: list[tuple[str, str]]) -> None:
     from llava.model.weights import explain_choice
 
     if (note := explain_choice(folder.path)) is not None:
-        facts.append(("remark", note))
+        facts.append(("notice", note))
     parts = count_parts(folder) if folder.has_weights else {}
     _show(_two_columns(facts))
     print()
@@ -239,6 +239,7 @@ def describe_prompt(
     answers: Sequence[str],
     sources: Sequence[str],
     *,
+    image_questions: Sequence[int] | None = None,
     template: str | None = None,
     max_pixels: int | None = None,
     tower: str | None = None,
@@ -246,13 +247,15 @@ def describe_prompt(
 ) -> None:
     """Print the prompt for the questions exactly as the model gets it: the text, then each token; or both as JSON.
 
-    With an answer to every question, the tokens that are trained are marked. Raises what ``list_prompt`` raises.
+    With an answer to every question, its targets are marked. ``image_questions`` and errors are ``list_prompt``'s.
     """
     from llava.listing import list_prompt
 
     shown = [load_image(source, FOR_LOCAL_USER.with_pixels(max_pixels)) for source in sources]
     say_notes(shown)
-    listing = list_prompt(name, questions, answers, shown, template=template, vision_tower=tower)
+    listing = list_prompt(
+        name, questions, answers, shown, image_questions=image_questions, template=template, vision_tower=tower
+    )
     if as_json:
         is_plain = not is_unicode(sys.stdout) or is_terminal(sys.stdout)
         print(json.dumps({"model": name or "embedded", **listing.as_dict()}, ensure_ascii=is_plain, indent=2))

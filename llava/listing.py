@@ -82,18 +82,26 @@ def list_prompt(
     answers: Sequence[str] = (),
     images: Sequence[LoadedImage] = (),
     *,
+    image_questions: Sequence[int] | None = None,
     template: str | None = None,
     vision_tower: str | None = None,
 ) -> Listing:
-    """The prompt of a chat: its questions, with the answers so far; the images belong to the first question.
+    """The prompt of a chat: its questions, with the answers so far and the images.
 
-    With an answer to every question it is a training sample, whose targets are marked. ``model``: None is the embedded
-    model. Raises CheckpointError, UsageError, and ContextTooLong for a prompt that does not fit.
+    With an answer to every question it is a training sample, whose targets are marked. ``image_questions`` has the
+    index of each image's question, in ascending order; by default all belong to the first. ``model``: None is the
+    embedded model. Raises CheckpointError, UsageError, and ContextTooLong for a prompt that does not fit.
     """
     if not len(questions) - 1 <= len(answers) <= len(questions):
         raise UsageError(
             f"There are {len(questions)} questions and {len(answers)} answers. Each question needs its answer; only "
             "the last one may be left for the model."
+        )
+    owners = [0] * len(images) if image_questions is None else list(image_questions)
+    if len(owners) != len(images) or owners != sorted(owners) or not set(owners) <= set(range(len(questions))):
+        raise UsageError(
+            f"image_questions is {owners} for {len(images)} images and {len(questions)} questions. It needs the index "
+            "of a question for each image, in ascending order."
         )
     for text in (*questions, *answers):
         if not text.strip():
@@ -107,7 +115,7 @@ def list_prompt(
         tokenizer, opened.model, opened.load_processor(), spec, spec.context_tokens, template or opened.template
     )
     replies: list[str | None] = [*answers, *[None] * (len(questions) - len(answers))]
-    num_images = [len(images), *[0] * (len(questions) - 1)]
+    num_images = [owners.count(question) for question in range(len(questions))]
     conversation = write_chat(loaded, zip(questions, num_images, replies, strict=True), template)
     is_supervised = len(answers) == len(questions)
     prepared = prepare(loaded, conversation, images, Sampling(), supervise=is_supervised)

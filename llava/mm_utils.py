@@ -1,4 +1,4 @@
-"""FRONT DOOR: the original's ``llava.mm_utils``, for code written against it. Nothing inside this package imports it.
+"""FRONT DOOR: the original's ``llava.mm_utils``, for code written against it. Only another front door imports it.
 
 Most names are imported from ``image.pixels`` and ``prompt``; the functions defined here are used by outside code only.
 

@@ -132,7 +132,7 @@ def render(
     ``num_positions_per_image``: positions of each image, in the order of the slots. ``limit_tokens``: the size of the
     model's context in positions; None is no limit.
 
-    ``supervise`` adds labels. Targets are the tokens that hold a character of the model's words
+    ``supervise`` adds labels. Targets are the tokens that hold a character of a target piece
     (``Conversation.pieces``), including the closing separator and the lone blank token with which some answers begin
     after ``ASSISTANT:``, since prompts end at the colon; and the tokens of ``Conversation.always_targets``. It requires
     a fast tokenizer.
@@ -143,12 +143,12 @@ def render(
     pieces = conversation.pieces()
     text = "".join(piece.text for piece in pieces)
     _check_slots("conversation", len(split_at_images(text)) - 1, len(num_positions_per_image))
-    spoken = None
+    targets = None
     if supervise:
-        spoken = b"".join((b"\1" if piece.spoken else b"\0") * len(piece.text) for piece in pieces)
-        if not any(spoken):
+        targets = b"".join((b"\1" if piece.is_target else b"\0") * len(piece.text) for piece in pieces)
+        if not any(targets):
             raise UsageError("The conversation holds no answer that is known to be the model's: nothing to learn.")
-    ids, labels = _encode(text, tokenizer, IMAGE_TOKEN_INDEX, spoken, conversation.always_targets)
+    ids, labels = _encode(text, tokenizer, IMAGE_TOKEN_INDEX, targets, conversation.always_targets)
     num_positions = _count_positions(ids, num_positions_per_image, limit_tokens)
     return Prompt(tuple(ids), tuple(labels) if supervise else None, num_positions)
 
@@ -200,10 +200,10 @@ def _encode(
     text: str,
     tokenizer: Any,
     image_token_index: int,
-    spoken: bytes | None = None,
+    targets: bytes | None = None,
     always_targets: Iterable[str] = (),
 ) -> tuple[list[int], list[int]]:
-    """Ids of a text with image slots, and labels if ``spoken`` is given, a byte for each character.
+    """Ids of a text with image slots, and labels if ``targets`` is given, a byte for each character.
 
     Every prompt becomes ids here.
     """
@@ -212,15 +212,15 @@ def _encode(
     has_bos = False
     start = 0
     for i, stretch in enumerate(split_at_images(text)):
-        said = None if spoken is None else spoken[start : start + len(stretch)]
-        more_ids, more_labels = _encode_stretch(stretch, tokenizer, said, frozenset(always_targets))
+        marked = None if targets is None else targets[start : start + len(stretch)]
+        more_ids, more_labels = _encode_stretch(stretch, tokenizer, marked, frozenset(always_targets))
         begins_with_bos = bool(more_ids) and more_ids[0] == tokenizer.bos_token_id
         if i == 0:
             has_bos = begins_with_bos
         else:
             num_dropped = int(has_bos and begins_with_bos)
             more_ids = [image_token_index, *more_ids[num_dropped:]]
-            more_labels = [IGNORE_INDEX, *more_labels[num_dropped:]] if said is not None else []
+            more_labels = [IGNORE_INDEX, *more_labels[num_dropped:]] if marked is not None else []
         ids += more_ids
         labels += more_labels
         start += len(stretch) + len(DEFAULT_IMAGE_TOKEN)
@@ -228,14 +228,16 @@ def _encode(
 
 
 def _encode_stretch(
-    stretch: str, tokenizer: Any, spoken: bytes | None, always_targets: frozenset[str]
+    stretch: str, tokenizer: Any, targets: bytes | None, always_targets: frozenset[str]
 ) -> tuple[list[int], list[int]]:
-    """Ids of text without image slots, and their labels if ``spoken`` is given."""
-    fed, said, parted = _without_escapes(stretch, spoken, tokenizer) if ESCAPE in stretch else (stretch, spoken, False)
+    """Ids of text without image slots, and their labels if ``targets`` is given."""
+    fed, marked, parted = (
+        _without_escapes(stretch, targets, tokenizer) if ESCAPE in stretch else (stretch, targets, False)
+    )
     if fed[:1] in (" ", "▁") and _swallows_a_blank(tokenizer):
-        fed, said = " " + fed, said and said[:1] + said
+        fed, marked = " " + fed, marked and marked[:1] + marked
     is_fast = getattr(tokenizer, "is_fast", False)
-    if said is None and not (parted and is_fast):
+    if marked is None and not (parted and is_fast):
         return list(tokenizer(fed).input_ids), []
     if not is_fast:
         raise UsageError("Training labels need a fast tokenizer, one that tells where in the text its tokens stand.")
@@ -249,16 +251,16 @@ def _encode_stretch(
         if held == ESCAPE:
             continue
         ids.append(token)
-        if said is not None:
+        if marked is not None:
             # A token without characters was added by the tokenizer, or is a blank trimmed from its span.
             begin = last_end if begin == end else begin
-            labels.append(token if held in always_targets or 1 in said[begin:end] else IGNORE_INDEX)
+            labels.append(token if held in always_targets or 1 in marked[begin:end] else IGNORE_INDEX)
         last_end = max(last_end, end)
     return ids, labels
 
 
-def _without_escapes(stretch: str, spoken: bytes | None, tokenizer: Any) -> tuple[str, bytes | None, bool]:
-    """The stretch and ``spoken`` without unneeded ESCAPEs, and whether one is left.
+def _without_escapes(stretch: str, targets: bytes | None, tokenizer: Any) -> tuple[str, bytes | None, bool]:
+    """The stretch and ``targets`` without unneeded ESCAPEs, and whether one is left.
 
     An ESCAPE is needed inside what would otherwise be read as one of the tokenizer's added tokens.
     """
@@ -275,7 +277,7 @@ def _without_escapes(stretch: str, spoken: bytes | None, tokenizer: Any) -> tupl
             needed.update(i for i in range(first, last) if stretch[i] == ESCAPE)
             begin = plain.find(token, begin + 1)
     kept = sorted([*places, *needed])
-    return "".join(stretch[i] for i in kept), spoken and bytes(spoken[i] for i in kept), bool(needed)
+    return "".join(stretch[i] for i in kept), targets and bytes(targets[i] for i in kept), bool(needed)
 
 
 def _swallows_a_blank(tokenizer: Any) -> bool:

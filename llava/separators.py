@@ -1,7 +1,7 @@
 """How turns become text: one writer for each separator style.
 
 A turn's header and its text are separate pieces, so that a conversation's pieces, joined, are its prompt, and those
-that are ``spoken`` are what the model has to generate.
+with ``is_target`` are what the model has to generate: the targets of training.
 
 Source: haotian-liu/LLaVA@c121f04 llava/conversation.py; LLaVA-VL/LLaVA-NeXT@df17966 llava/conversation.py.
 """
@@ -31,10 +31,10 @@ class SeparatorStyle(Enum):
 
 
 class Piece(NamedTuple):
-    """A stretch of a rendered conversation; ``spoken``: the model learns to generate it."""
+    """A stretch of a rendered conversation; ``is_target``: its tokens are targets of training."""
 
     text: str
-    spoken: bool
+    is_target: bool
 
 
 class Turn(NamedTuple):
@@ -42,7 +42,7 @@ class Turn(NamedTuple):
 
     role: str
     text: str
-    spoken: bool
+    is_target: bool
 
 
 class Template(Protocol):
@@ -71,7 +71,7 @@ def _write_colons(conv: Template, turns: list[Turn]) -> Iterator[Piece]:
     for i, turn in enumerate(turns):
         yield Piece(turn.role + ":", False)
         if turn.text:
-            yield Piece(f" {turn.text}{closings[i % 2]}", turn.spoken)
+            yield Piece(f" {turn.text}{closings[i % 2]}", turn.is_target)
 
 
 def _write_headers(conv: Template, turns: list[Turn]) -> Iterator[Piece]:
@@ -83,16 +83,16 @@ def _write_headers(conv: Template, turns: list[Turn]) -> Iterator[Piece]:
             raise UsageError(f"Turn {i + 1} is by {turn.role!r}, but turns alternate: {conv.roles[i % 2]!r} is next.")
         yield Piece(turn.role, False)
         if turn.text:
-            yield Piece(turn.text + conv.sep, turn.spoken)
+            yield Piece(turn.text + conv.sep, turn.is_target)
 
 
 def _write_chatml(conv: Template, turns: list[Turn]) -> Iterator[Piece]:
     if conv.system:
         yield Piece(f"{conv.system}{conv.sep}\n", False)
     for turn in turns:
-        yield Piece(f"{turn.role}\n", bool(turn.text) and turn.spoken)
+        yield Piece(f"{turn.role}\n", bool(turn.text) and turn.is_target)
         if turn.text:
-            yield Piece(f"{turn.text}{conv.sep}\n", turn.spoken)
+            yield Piece(f"{turn.text}{conv.sep}\n", turn.is_target)
 
 
 def _write_llama_2(conv: Template, turns: list[Turn]) -> Iterator[Piece]:
@@ -102,7 +102,7 @@ def _write_llama_2(conv: Template, turns: list[Turn]) -> Iterator[Piece]:
         if not turn.text:
             continue
         if i % 2:
-            yield Piece(f" {turn.text} {_second_sep(conv)}", turn.spoken)
+            yield Piece(f" {turn.text} {_second_sep(conv)}", turn.is_target)
         else:
             # The tokenizer adds the first <s> itself, so only later questions begin with it.
             system = f"<<SYS>>\n{conv.system}\n<</SYS>>\n\n" if i == 0 and conv.system else ""
@@ -125,11 +125,11 @@ def _write_plain(conv: Template, turns: list[Turn]) -> Iterator[Piece]:
                 f"but there are {len(turns)} turns and {slots} {DEFAULT_IMAGE_TOKEN} in the first."
             )
         yield Piece(DEFAULT_IMAGE_TOKEN * slots, False)
-        yield Piece(turns[1].text + conv.sep, turns[1].spoken)
+        yield Piece(turns[1].text + conv.sep, turns[1].is_target)
         return
     for i, turn in enumerate(turns):
         if turn.text:
-            yield Piece(turn.text + (_second_sep(conv) if i % 2 else conv.sep), turn.spoken)
+            yield Piece(turn.text + (_second_sep(conv) if i % 2 else conv.sep), turn.is_target)
 
 
 def _write_llama_3(conv: Template, turns: list[Turn]) -> Iterator[Piece]:
@@ -143,8 +143,8 @@ def _write_llama_3(conv: Template, turns: list[Turn]) -> Iterator[Piece]:
     is_open = not turns or not turns[-1].text or turns[-1].role != conv.roles[1]
     pieces = [Piece("<|begin_of_text|>", False)]
     for turn in said:
-        pieces.append(Piece(f"<|start_header_id|>{turn.role}<|end_header_id|>\n\n", turn.spoken))
-        pieces.append(Piece(f"{turn.text.strip()}<|eot_id|>", turn.spoken))
+        pieces.append(Piece(f"<|start_header_id|>{turn.role}<|end_header_id|>\n\n", turn.is_target))
+        pieces.append(Piece(f"{turn.text.strip()}<|eot_id|>", turn.is_target))
     if is_open:
         pieces.append(Piece("<|start_header_id|>assistant<|end_header_id|>\n\n", False))
     if conv.tokenizer is not None:

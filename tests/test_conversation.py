@@ -56,7 +56,7 @@ def test_an_answered_turn_only_adds_to_an_open_one(name: str) -> None:
     pieces = talk(name, "<image>\nQ", "A").pieces()
     assert "".join(piece.text for piece in pieces).startswith(asked.get_prompt())
     assert "A" in pieces[-1].text
-    assert pieces[-1].spoken
+    assert pieces[-1].is_target
 
 
 @pytest.mark.parametrize("name", sorted(ONE_TURN_ONLY))
@@ -69,7 +69,7 @@ def test_a_caption_sample_keeps_only_the_image_of_its_question(name: str) -> Non
 
 
 def test_examples_of_a_template_are_not_the_models_words() -> None:
-    spoken = [piece.text for piece in talk("v0", "Q", "A").pieces() if piece.spoken]
+    spoken = [piece.text for piece in talk("v0", "Q", "A").pieces() if piece.is_target]
     assert spoken == [" A###"]
 
 
@@ -137,7 +137,7 @@ def test_a_tokenizer_with_another_chat_template_brings_it_along_but_marks_no_ans
     conversation = talk("llava_llama_3", "Q", "A")
     conversation.system, conversation.tokenizer = "S", tokenizer
     assert conversation.get_prompt() == "[system]S[user]Q[assistant]A"
-    assert not any(piece.spoken for piece in conversation.pieces())
+    assert not any(piece.is_target for piece in conversation.pieces())
 
 
 def test_an_image_in_the_first_turn_comes_before_its_text() -> None:
@@ -156,7 +156,7 @@ def test_an_image_in_the_first_turn_comes_before_its_text() -> None:
 def test_templates_with_tags_show_the_image_in_a_turn_of_its_own(name: str, start: str) -> None:
     conversation = talk(name, ("<image>\nlook", Image.new("RGB", (4, 4)), "Default"), "A cat.")
     assert start in conversation.get_prompt()
-    assert [p.text.strip("#</s> ") for p in conversation.pieces() if p.spoken] == ["A cat."]
+    assert [p.text.strip("#</s> ") for p in conversation.pieces() if p.is_target] == ["A cat."]
 
 
 def test_rendering_leaves_the_messages_alone() -> None:

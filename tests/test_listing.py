@@ -104,7 +104,7 @@ def test_a_checkpoint_that_cuts_says_how_much_is_sent(
     )
     code, out, err = run(capsys, "info", tmp_path, "--prompt", "what is in the image")
     assert (code, err) == (0, "")
-    assert "this checkpoint truncates long prompts to the first 20 positions" in out
+    assert "this checkpoint truncates long prompts: the first 20 positions are sent" in out
 
 
 def test_the_command_prints_text_counts_and_tokens(
@@ -163,3 +163,22 @@ def test_flags_that_do_not_go_together_are_refused(
     code, out, err = run(capsys, "info", *words)
     assert (code, out) == (2, "")
     assert says in err
+
+
+def test_an_image_belongs_to_the_prompt_before_it_or_else_to_the_first(
+    capsys: pytest.CaptureFixture[str], next_folder: Path, photo: Path
+) -> None:
+    image = ["--image", photo]
+    words = [*image, "--prompt", "is it", *image, "--answer", "in", "--prompt", "what", *image]
+    code, out, err = run(capsys, "info", next_folder, *words)
+    assert (code, err) == (0, "")
+    assert "USER: <image>\n<image>\nis it ASSISTANT: in</s>USER: <image>\nwhat ASSISTANT:" in out
+    code, out, _ = run(capsys, "info", next_folder, "--prompt", "is it", "--answer", "in", "--prompt", "what", *image)
+    assert code == 0
+    assert "USER: is it ASSISTANT: in</s>USER: <image>\nwhat ASSISTANT:" in out
+
+
+@pytest.mark.parametrize("owners", [[0], [1, 0], [0, 2], [-1, 0]])
+def test_each_image_needs_the_index_of_its_question(image: LoadedImage, owners: list[int]) -> None:
+    with pytest.raises(UsageError, match="for 2 images and 2 questions"):
+        list_prompt(None, ["one", "two"], ["a"], [image, image], image_questions=owners)

@@ -235,7 +235,7 @@ def test_training_and_inference_see_the_ids_of_the_prompt(made: Tokenizers, samp
 @settings(max_examples=40)
 def test_what_is_learned_reads_as_what_the_model_says(made: Tokenizers, sample: tuple[Conversation, int]) -> None:
     conversation, num_images = sample
-    said = "".join(piece.text for piece in conversation.pieces() if piece.spoken).replace(ESCAPE, "")
+    said = "".join(piece.text for piece in conversation.pieces() if piece.is_target).replace(ESCAPE, "")
     if conversation.always_targets:
         return  # these templates teach marks of other turns too; they have tests of their own
     prompt = render(conversation, made.own, [1] * num_images, limit_tokens=None, supervise=True)

@@ -24,10 +24,10 @@ def add_info(commands: Any) -> None:
     add_tower_flag(parser)
     parser.add_argument(
         "--image",
-        action="append",
+        action=_ImageOfPrompt,
         default=[],
         metavar="IMAGE",
-        help="show how this image is tiled; with --prompt it belongs to the prompt and may be repeated",
+        help="show how this image is tiled; it belongs to the last --prompt before it, or else to the first",
     )
     add_image_flags(parser)
     parser.add_argument("--plot", metavar="FILE.png", help="draw canvas, padding, tiles, kept patches and counts")
@@ -49,9 +49,20 @@ def add_info(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print the prompt as one JSON object")
 
 
+class _ImageOfPrompt(argparse.Action):
+    """Appends (index of its question, image): the last ``--prompt`` before it; the first if none is before it."""
+
+    def __call__(
+        self, parser: Any, namespace: argparse.Namespace, values: Any, option_string: str | None = None
+    ) -> None:
+        question = max(len(namespace.prompt) - 1, 0)
+        setattr(namespace, self.dest, [*getattr(namespace, self.dest), (question, values)])
+
+
 def _info(arguments: argparse.Namespace) -> int:
     from llava.inspection import describe_checkpoint, describe_image, describe_prompt
 
+    images = [image for _, image in arguments.image]
     if arguments.prompt:
         if arguments.plot is not None:
             raise UsageError("--plot draws an image's tokens and --prompt lists a prompt's: give one of them.")
@@ -59,7 +70,8 @@ def _info(arguments: argparse.Namespace) -> int:
             arguments.model,
             arguments.prompt,
             arguments.answer,
-            arguments.image,
+            images,
+            image_questions=[question for question, _ in arguments.image],
             template=arguments.conv_mode,
             max_pixels=arguments.max_image_pixels,
             tower=arguments.vision_tower,
@@ -69,14 +81,12 @@ def _info(arguments: argparse.Namespace) -> int:
     given = {"--answer": arguments.answer, "--conv-mode": arguments.conv_mode, "--json": arguments.json}
     if words := [flag for flag, value in given.items() if value]:
         raise UsageError(f"{words[0]} is about a prompt: add --prompt TEXT.")
-    if len(arguments.image) > 1:
-        raise UsageError(
-            f"--image is given {len(arguments.image)} times. Several images belong to one prompt: add --prompt."
-        )
-    if arguments.image:
+    if len(images) > 1:
+        raise UsageError(f"--image is given {len(images)} times. Several images belong to one prompt: add --prompt.")
+    if images:
         describe_image(
             arguments.model,
-            arguments.image[0],
+            images[0],
             plot=arguments.plot,
             max_pixels=arguments.max_image_pixels,
             tower=arguments.vision_tower,

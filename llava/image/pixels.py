@@ -5,7 +5,8 @@ checkpoints were trained on. Other libraries' bicubic filters differ, and so doe
 because it resizes columns first. The result has 256 values per channel, so rescaling and normalising is a table lookup.
 
 Images are padded in two places: ``_pad_and_resize`` (to a square) and ``_place_on_canvas`` (AnyRes). The functions
-after ``make_pixels`` carry the original's names, for code written against it.
+after ``make_pixels`` carry the original's names, for code written against it. One of them, ``expand2square``, is a third
+place: for that code, and for image processors whose resizing ``_pad_and_resize`` cannot reproduce.
 
 Source: transformers 5.23 models/clip/image_processing_pil_clip.py and image_processing_backends.py;
 haotian-liu/LLaVA@c121f04 llava/mm_utils.py.

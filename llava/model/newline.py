@@ -1,7 +1,8 @@
 """The newline vector ``image_newline`` [C], which ends each row of an image's map in the prompt.
 
     created    ``add_newline``, where ``mm_patch_merge_type`` contains "unpad"
-    loaded     by name, as ``model.image_newline`` (``layouts.NEWLINE``); ``reset_newline`` where a file lacks it
+    loaded     by name, as ``model.image_newline`` (``layouts.NEWLINE``); where the files lack it,
+               ``open_checkpoint`` refuses them; Transformers' ``from_pretrained`` draws it by ``reset_newline``
     trained    as the part ``image_newline`` of a training recipe (``train.parts``)
     inserted   ``prepend_newline`` for maps that are gathered row by row (``merge.source_rows`` refers to it as
                NEWLINE_ROW), ``end_rows`` for maps that are resampled, and for the frames of videos
@@ -36,7 +37,7 @@ def add_newline(core: Any) -> None:
 
 
 def reset_newline(core: Any) -> None:
-    """Draws the newline vector anew, in place; Transformers asks for it where a checkpoint has none."""
+    """Draws the newline vector anew, in place: what Transformers' ``from_pretrained`` does if a checkpoint lacks it."""
     if find_newline(core) is not None:
         init.normal_(core.image_newline, mean=0.0, std=1 / math.sqrt(core.config.hidden_size))
 
