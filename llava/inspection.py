@@ -70,7 +70,7 @@ class Part:
 def describe_checkpoint(name: str | None, vision_tower: str | None = None) -> None:
     """Print a checkpoint's family, template, context, tiling and parts; None is the embedded model.
 
-    If it is something that cannot be loaded and is recognised, print what it is and the next step instead.
+    If it is something that cannot be loaded and is recognized, print what it is and the next step instead.
 
     Raises CheckpointError.
     """

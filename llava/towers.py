@@ -1,4 +1,4 @@
-"""The known vision towers with their configurations, and how other towers are recognised by name. Loads no torch."""
+"""The known vision towers with their configurations, and how other towers are recognized by name. Loads no torch."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def is_siglip(tower_config: Mapping[str, Any], name: str = "") -> bool:
 
 
 def describe_foreign_tower(name: str) -> str | None:
-    """The kind of an unsupported tower by its name, such as "an InternViT"; None if the name is not recognised."""
+    """The kind of an unsupported tower by its name, such as "an InternViT"; None if the name is not recognized."""
     own_name = name.rstrip("/").lower()
     if not own_name.startswith("timm/"):
         own_name = own_name.rpartition("/")[2]

@@ -25,7 +25,7 @@ moderation_msg = "This text was refused by the content filter. Please write it d
 
 
 def disable_torch_init() -> None:
-    """Change nothing: checkpoints are built without allocating or initialising weights, so there is nothing to skip.
+    """Change nothing: checkpoints are built without allocating or initializing weights, so there is nothing to skip.
 
     The original replaced ``reset_parameters`` of every ``nn.Linear`` and ``nn.LayerNorm`` in the process.
     """

@@ -249,7 +249,7 @@ def _drawn_rows(image: ImageFile.ImageFile) -> tuple[int, int] | None:
     box = core.getbbox() if core is not None else None
     if box is None:
         return None
-    if image.format == "GIF":  # its pixels are initialised with the background colour
+    if image.format == "GIF":  # its pixels are initialized with the background colour
         image.tile = []
         pixels = np.asarray(image)
         differs = (pixels != pixels[-1, -1]).reshape(image.height, -1).any(axis=1)

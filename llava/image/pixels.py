@@ -2,11 +2,11 @@
 
 Images are resized with Pillow's bicubic filter on 8-bit values, rows first and then columns: bit-identical to what the
 checkpoints were trained on. Other libraries' bicubic filters differ, and so does Pillow 13 for some portrait images,
-because it resizes columns first. The result has 256 values per channel, so rescaling and normalising is a table lookup.
+because it resizes columns first. The result has 256 values per channel, so rescaling and normalizing is a table lookup.
 
 Images are padded in two places: ``_pad_and_resize`` (to a square) and ``_place_on_canvas`` (AnyRes). The functions
-after ``make_pixels`` carry the original's names, for code written against it. One of them, ``expand2square``, is a third
-place: for that code, and for image processors whose resizing ``_pad_and_resize`` cannot reproduce.
+after ``make_pixels`` carry the original's names, for code written against it. One of them, ``expand2square``, also
+pads: for that code, and for image processors whose resizing ``_pad_and_resize`` does not replace.
 
 Source: transformers 5.23 models/clip/image_processing_pil_clip.py and image_processing_backends.py;
 haotian-liu/LLaVA@c121f04 llava/mm_utils.py.
@@ -195,7 +195,7 @@ class ImageProcessor:
     __call__ = preprocess
 
     def make_tiles(self, images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
-        """N images as [N, 3, tile, tile]: resized, cropped and normalised.
+        """N images as [N, 3, tile, tile]: resized, cropped and normalized.
 
         Raises:
             UsageError: the tiles have different sizes, or there are no images.

@@ -1,6 +1,6 @@
 """Reads a LoRA adapter, and merges it into its base model or attaches it as PEFT layers.
 
-Three kinds of folder are recognised by their files: the original's (``adapter_config.json``, an adapter file, and
+Three kinds of folder are recognized by their files: the original's (``adapter_config.json``, an adapter file, and
 ``non_lora_trainables.bin`` with the projector), PEFT's (without the latter; the base is a whole LLaVA), and either
 kind saved in the middle of a training. PEFT does the arithmetic. The layers that get an adapter are those for which the
 adapter file has weights, by their full names: ``target_modules`` lists only suffixes, which would also match the

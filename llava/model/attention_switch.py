@@ -76,7 +76,7 @@ def showing_attention(config: Any, asked: bool | None) -> Any:
 class ShowsAttention(Picklable):
     """A mixin for models: every call with ``output_attentions`` returns the weights.
 
-    It wraps ``__call__`` and not ``forward``, so a replaced ``forward`` is still recognised as replaced.
+    It wraps ``__call__`` and not ``forward``, so a replaced ``forward`` is still recognized as replaced.
     """
 
     config: Any

@@ -93,7 +93,7 @@ def load_pretrained_model(
         device_map: "cpu", "cuda:0", an index; a map over several devices; or "auto" for the best device, and for all
             GPUs where that is too small.
         device, use_flash_attn: LLaVA's; LLaVA-NeXT has ``torch_dtype`` and ``attn_implementation`` at these positions,
-            which are recognised there.
+            which are recognized there.
         torch_dtype: float16 on an NVIDIA GPU by default, as in the original; elsewhere see ``load_model``.
         customized_config: a config object, a dict or the path of a JSON file, used instead of config.json.
         overwrite_config: values that replace some of config.json.

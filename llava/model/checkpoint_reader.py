@@ -12,7 +12,7 @@ A checkpoint does not load because one of these steps refuses it, each with the 
     8. tokenizer, image processor and generation settings fit      companions, generation
     9. each tensor has its shape and is finite                     OpenCheckpoint.read, checkpoint.load_model
 
-If steps 2-7 fail and the folder is recognised as something else (GGUF, a language model alone, an unfinished
+If steps 2-7 fail and the folder is recognized as something else (GGUF, a language model alone, an unfinished
 download ...), the error says that instead (``recognition.recognise``).
 """
 

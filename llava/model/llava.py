@@ -392,7 +392,7 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, _MixedInto):
     def initialize_vision_tokenizer(self, model_args: Any, tokenizer: Any) -> None:
         """Adds the tokens ``<im_patch>`` and ``<im_start>``, ``<im_end>`` if ``model_args`` asks for them.
 
-        The embeddings of the start and end tokens are initialised with the mean of all older rows. If only the
+        The embeddings of the start and end tokens are initialized with the mean of all older rows. If only the
         projector is trained, the input embeddings are trained too, and the output embeddings are frozen.
 
         Raises:

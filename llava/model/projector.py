@@ -66,8 +66,8 @@ class SimpleResBlock(nn.Module):
         self.proj = nn.Sequential(nn.Linear(channels, channels), nn.GELU(), nn.Linear(channels, channels))
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        normalised = self.pre_norm(features)
-        return normalised + self.proj(normalised)
+        normalized = self.pre_norm(features)
+        return normalized + self.proj(normalized)
 
 
 def build_vision_projector(config: Any, delay_load: bool = False, **kwargs: Any) -> nn.Module:

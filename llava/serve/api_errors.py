@@ -40,7 +40,7 @@ class ApiError(LlavaError):
     """An error response: its status, message and headers.
 
     ``param`` names the field at fault, such as ``messages.0.content.1``; ``code`` is for programs. ``preface`` is
-    prepended to the message for clients that recognise an error by its wording.
+    prepended to the message for clients that recognize an error by its wording.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ def _show(number: float) -> str:
 def context_length_exceeded(limit_tokens: int, said: str, param: str | None) -> ApiError:
     """The error (400) for a prompt that exceeds the context length. ``limit_tokens``: 0 if unknown.
 
-    The message starts with OpenAI's wording, by which LiteLLM, LangChain and others recognise this error.
+    The message starts with OpenAI's wording, by which LiteLLM, LangChain and others recognize this error.
     """
     preface = f"This model's maximum context length is {limit_tokens} tokens. However, " if limit_tokens else ""
     return ApiError(400, said, param=param, code="context_length_exceeded", preface=preface)

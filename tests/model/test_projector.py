@@ -59,9 +59,9 @@ def test_residual_blocks_stand_behind_the_layers() -> None:
     for block in (projector[3], projector[4]):
         assert isinstance(block, SimpleResBlock)
         centred = expected - expected.mean(1, keepdim=True)
-        normalised = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
-        normalised = normalised * block.pre_norm.weight + block.pre_norm.bias
-        expected = normalised + block.proj[2](torch.nn.functional.gelu(block.proj[0](normalised)))
+        normalized = centred / (centred.square().mean(1, keepdim=True) + 1e-5).sqrt()
+        normalized = normalized * block.pre_norm.weight + block.pre_norm.bias
+        expected = normalized + block.proj[2](torch.nn.functional.gelu(block.proj[0](normalized)))
     torch.testing.assert_close(projector(x), expected, atol=1e-4, rtol=1e-4)
 
 
