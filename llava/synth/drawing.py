@@ -1,7 +1,7 @@
 """An image that records what is drawn on it.
 
 Everything drawn leaves a mark: a character with its centre and height, or an object with its box, shape, colour and
-anchor. Exact answers and the tower's dense labels both come from the marks. Needs Pillow and the fonts of the ``train``
+anchor. Exact answers and the tower's dense labels both come from the marks. Needs Pillow and the fonts of the ``eval``
 extra; a trained model needs nothing from this module.
 """
 
@@ -89,7 +89,7 @@ def font_paths() -> tuple[str, ...]:
         import matplotlib
     except ImportError as error:
         raise UsageError(
-            f"Drawing images needs the fonts of the package '{error.name}': run pip install 'llava[train]'."
+            f"Drawing images needs the fonts of the package '{error.name}': run pip install 'llava[eval]'."
         ) from error
     folders = {
         "matplotlib": Path(matplotlib.get_data_path()) / "fonts" / "ttf",
