@@ -453,7 +453,7 @@ def test_the_page_waits_for_the_model_that_it_is_about(monkeypatch: pytest.Monke
         asyncio.run(wait(url))
     assert told[0] == f"waiting until a worker for 'wanted' registers with the controller at {url}"
     assert told[1].endswith("; it has other")
-    assert "questions go to wanted" in told[2]
+    assert "using wanted" in told[2]
 
 
 def test_what_goes_wrong_with_a_worker_is_said() -> None:
@@ -689,7 +689,7 @@ def test_a_worker_without_a_model_is_named(status: Any) -> None:
 @pytest.mark.parametrize(
     ("flags", "code", "sentence"),
     [
-        (["--load-8bit", "--load-4bit"], 2, "one of them is meant"),
+        (["--load-8bit", "--load-4bit"], 2, "are both given: leave one out"),
         (["--conv-mode", "nonsense"], 2, "There is no conversation template 'nonsense'"),
         (["--model-path", "there/is/none"], 1, "There is no folder 'there/is/none'"),
         (["--image-file", "none.png"], 1, "none.png"),

@@ -278,7 +278,7 @@ def test_a_question_without_an_answer_is_in_the_box_after_loading_again(endless:
     tab.until(lambda: tab.find("#box textarea").count() and tab.typed == "What is it?")
     assert tab.find("#box .thumbnail-item").count() == 0
     assert (tab.questions, tab.answers) == ([], [])
-    assert tab.notices[0].startswith("The image demo.png is no longer kept by the server.")
+    assert tab.notices[0].startswith("The image demo.png is no longer on the server.")
     tab.page.close()
 
 
