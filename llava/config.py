@@ -97,14 +97,14 @@ def check_config_dict(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The values of the config.json at ``path`` without any key that names code.
 
     Raises:
-        CheckpointError: it describes quantised weights.
+        CheckpointError: it describes quantized weights.
     """
     values = _drop_code_keys(values)
     if "quantization_config" in values:
         method = _get_dict(values, "quantization_config").get("quant_method", "unknown method")
         raise CheckpointError(
-            f"{path} describes quantised weights ({method}), which cannot be loaded. "
-            "Use the 16-bit checkpoint; load_8bit and load_4bit quantise while loading."
+            f"{path} describes quantized weights ({method}), which cannot be loaded. "
+            "Use the 16-bit checkpoint; load_8bit and load_4bit quantize while loading."
         )
     return values
 

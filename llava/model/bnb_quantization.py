@@ -1,8 +1,8 @@
 """Decoder matrices in 8 or 4 bits, through bitsandbytes, one at a time while a checkpoint is read.
 
-Only the decoder's blocks are quantised: the tower, the projector, the embeddings and the head stay as they are.
+Only the decoder's blocks are quantized: the tower, the projector, the embeddings and the head stay as they are.
 
-Source: haotian-liu/LLaVA@c121f04 llava/model/builder.py (nf4, double quantisation); bitsandbytes 0.45 nn/modules.py.
+Source: haotian-liu/LLaVA@c121f04 llava/model/builder.py (nf4, double quantization); bitsandbytes 0.45 nn/modules.py.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from llava.errors import UsageError
 
 
 def check_quantization(bits: int, device: torch.device, is_apart: bool = False) -> None:
-    """Raises UsageError unless a model can be quantised to ``bits`` on the device; 16 means not quantised.
+    """Raises UsageError unless a model can be quantized to ``bits`` on the device; 16 means not quantized.
 
     ``is_apart``: an adapter will be attached as PEFT layers, not merged.
     """
@@ -42,12 +42,12 @@ def check_quantization(bits: int, device: torch.device, is_apart: bool = False) 
 
 
 def is_quantized(name: str, module: nn.Module, bits: int) -> bool:
-    """Whether the tensor of that name belongs to a linear layer of the decoder, which is quantised on a GPU."""
+    """Whether the tensor of that name belongs to a linear layer of the decoder, which is quantized on a GPU."""
     return bits < 16 and isinstance(module, nn.Linear) and name.startswith("model.layers.")
 
 
 def quantize_model(model: nn.Module, bits: int, device: torch.device) -> None:
-    """Quantises a whole model on the CPU, matrix by matrix, and moves it to the device."""
+    """Quantizes a whole model on the CPU, matrix by matrix, and moves it to the device."""
     for name, parameter in list(model.named_parameters()):
         owner_name, _, leaf = name.rpartition(".")
         owner = model.get_submodule(owner_name)
@@ -64,9 +64,9 @@ def quantize_model(model: nn.Module, bits: int, device: torch.device) -> None:
 def quantize_layer(
     model: nn.Module, layer_name: str, leaf: str, value: torch.Tensor, bits: int, device: torch.device
 ) -> None:
-    """Sets a linear layer's ``weight``, which is quantised, or its ``bias``; replaces the layer if need be.
+    """Sets a linear layer's ``weight``, which is quantized, or its ``bias``; replaces the layer if need be.
 
-    ``value`` should be on the CPU: moving it to the device quantises it.
+    ``value`` should be on the CPU: moving it to the device quantizes it.
     """
     bnb = importlib.import_module("bitsandbytes")
     old = model.get_submodule(layer_name)

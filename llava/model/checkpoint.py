@@ -78,7 +78,7 @@ def load_model(
         device: cuda, cuda:1, mps, cpu; by default the best available one.
         dtype: float32, bfloat16, float16; by default the best for the device, see ``choose_dtype``.
         attention: sdpa (default), eager or flash_attention_2.
-        bits: 16, or 8 or 4 to quantise the decoder's matrices while loading: by this package on a CPU, by
+        bits: 16, or 8 or 4 to quantize the decoder's matrices while loading: by this package on a CPU, by
             bitsandbytes on CUDA.
         for_engine: the engine will run the model, not ``generate``, which may change the dtype; see ``choose_dtype``.
         config: used instead of the folder's config.json.
@@ -149,10 +149,10 @@ def load_opened(
 def _place(
     opened: OpenCheckpoint, device: torch.device, dtype: torch.dtype, bits: int, *, merge: bool, is_spread: bool
 ) -> None:
-    """Fills the model, applies its adapter and quantises it, on ``device``; with ``is_spread``, on the CPU first."""
+    """Fills the model, applies its adapter and quantizes it, on ``device``; with ``is_spread``, on the CPU first."""
     model = opened.model
     adapter = None if opened.fine_tune is None else opened.fine_tune.adapter
-    # An adapter is merged first, on the CPU: it cannot be merged into a quantised matrix.
+    # An adapter is merged first, on the CPU: it cannot be merged into a quantized matrix.
     quantizes_later = adapter is not None and merge and bits < 16
     first = torch.device("cpu") if quantizes_later or is_spread else device
     _fill(opened, first, dtype, 16 if quantizes_later else bits)
@@ -175,7 +175,7 @@ def _fill(opened: OpenCheckpoint, device: torch.device, dtype: torch.dtype, bits
     head: torch.Tensor | None = None
     finite: dict[str, torch.Tensor] = {}  # by our names, on the device
     for ours, tensor, name, path in opened.read():
-        # A matrix that will be quantised is moved to the GPU once, as it is quantised.
+        # A matrix that will be quantized is moved to the GPU once, as it is quantized.
         goes_later = device.type != "cpu" and is_quantized(ours, model.get_submodule(ours.rpartition(".")[0]), bits)
         place = torch.device("cpu") if goes_later else device
         with as_checkpoint_error(f"{name} in {path} cannot be converted from {tensor.dtype}", torch.OutOfMemoryError):
@@ -280,7 +280,7 @@ def save_checkpoint(
         max_shard_bytes: larger weights are split into shards of this size, with an index.
 
     Raises:
-        UsageError: the layout is unknown, or the model is quantised or has LoRA layers that are not merged.
+        UsageError: the layout is unknown, or the model is quantized or has LoRA layers that are not merged.
     """
     if layout != "original":
         raise UsageError(
@@ -307,7 +307,7 @@ def save_checkpoint(
         )
     whole = [name for name, value in tensors.items() if not value.is_floating_point()]
     if whole:
-        raise UsageError(f"A quantised model cannot be saved ({whole[0]} holds integers): load it in 16 bits.")
+        raise UsageError(f"A quantized model cannot be saved ({whole[0]} holds integers): load it in 16 bits.")
 
     with new_folder(folder) as partial:
         write_json(describe_model(model, include_tower), partial / "config.json")

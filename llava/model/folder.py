@@ -61,7 +61,7 @@ class Folder:
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
-        """config.json without any key that names code. Raises CheckpointError, for quantised weights as well."""
+        """config.json without any key that names code. Raises CheckpointError, for quantized weights as well."""
         return check_config_dict(self.read_json(CONFIG), self.config_path)
 
     @property

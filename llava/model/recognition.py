@@ -21,7 +21,7 @@ from llava.errors import CheckpointError
 from llava.model.folder import Folder
 
 _MAX_NAMES = 1_000_000  # of a folder's files that are listed, which takes a second
-_SIXTEEN_BITS = "Use the 16-bit checkpoint that it was made from; --quant int8 or int4 quantises it while loading."
+_SIXTEEN_BITS = "Use the 16-bit checkpoint that it was made from; --quant int8 or int4 quantizes it while loading."
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def recognise_name(text: str) -> Finding | None:
         size = (re.search(r"\d+b", ollama["tag"] or "7b") or ["7b"])[0]
         same = _OLLAMA.get(ollama["model"], {}).get(size)
         hint = f"The same model is called {same} here." if same else "Name a hub id, a folder, or a short name here."
-        return Finding("Ollama", f"'{text}' is a name of Ollama, whose models are quantised GGUF files.", hint)
+        return Finding("Ollama", f"'{text}' is a name of Ollama, whose models are quantized GGUF files.", hint)
     if re.search(r"(?i)gguf", text.rpartition("/")[2]) and not address and "/" in text:
         return Finding(
             "GGUF",
@@ -169,7 +169,7 @@ def _recognise_file(path: Path) -> Finding:
     if ending == ".llamafile" or (head[:2] in (b"MZ", b"\x7fE") and b"llamafile" in head):
         return Finding(
             "llamafile",
-            f"{path} is a llamafile: llama.cpp and a quantised GGUF model in one program.",
+            f"{path} is a llamafile: llama.cpp and a quantized GGUF model in one program.",
             f"Run it by itself. To load the model here: {_SIXTEEN_BITS}",
         )
     if head.startswith(b"version https://git-lfs"):
@@ -271,8 +271,8 @@ def _recognise_config(folder: Folder, names: list[str]) -> Finding | None:
     method = _find_quantization(names, config)
     if method is not None:
         return Finding(
-            "quantised checkpoint",
-            f"{folder} holds quantised weights ({method}), which cannot be loaded.",
+            "quantized checkpoint",
+            f"{folder} holds quantized weights ({method}), which cannot be loaded.",
             _SIXTEEN_BITS,
         )
     kind = config.get("model_type")
@@ -312,7 +312,7 @@ def _is_llava(folder: Folder) -> bool:
 
 
 def _find_quantization(names: list[str], config: Mapping[str, Any]) -> str | None:
-    """The method that the weights are quantised with; None if they are not."""
+    """The method that the weights are quantized with; None if they are not."""
     said = config.get("quantization_config", config.get("compression_config"))
     if said is not None:
         method = said.get("quant_method") if isinstance(said, dict) else None
@@ -376,7 +376,7 @@ def _recognise_names(folder: Path, names: list[str]) -> Finding | None:
     if ("manifests" in names and "blobs" in names) or _count(names, r"sha256-[0-9a-f]{64}") > 0:
         return Finding(
             "Ollama's store",
-            f"{folder} is the folder in which Ollama keeps its models, which are quantised GGUF files.",
+            f"{folder} is the folder in which Ollama keeps its models, which are quantized GGUF files.",
             f"They are not read here. {_SIXTEEN_BITS}",
         )
     for name in names:

@@ -367,7 +367,7 @@ def _check_plain(name: Any, tensor: torch.Tensor, path: Path) -> None:
     if not isinstance(name, str):
         raise CheckpointError(f"{path} contains a tensor whose name is {name!r:.80}, so it is not a file of weights.")
     if tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
-        kind = "without data" if tensor.is_meta else "quantised" if tensor.is_quantized else str(tensor.layout)
+        kind = "without data" if tensor.is_meta else "quantized" if tensor.is_quantized else str(tensor.layout)
         raise CheckpointError(f"{name} in {path} is not a dense tensor ({kind}); only dense weights can be read.")
     if tensor.nbytes > tensor.untyped_storage().nbytes():
         raise CheckpointError(

@@ -134,10 +134,10 @@ def test_a_damaged_config_is_read_once_and_refused_each_time(tmp_path: Path) -> 
     assert list(opened.values()) == [1]
 
 
-def test_a_config_of_quantised_weights_is_refused_but_can_be_looked_at(tmp_path: Path) -> None:
+def test_a_config_of_quantized_weights_is_refused_but_can_be_looked_at(tmp_path: Path) -> None:
     write_json(tmp_path / "config.json", {"quantization_config": {"quant_method": "awq"}, "auto_map": {}})
     folder = Folder(tmp_path)
-    with pytest.raises(CheckpointError, match=r"describes quantised weights \(awq\)"):
+    with pytest.raises(CheckpointError, match=r"describes quantized weights \(awq\)"):
         _ = folder.config
     assert set(folder.raw_config) == {"quantization_config", "auto_map"}
 
