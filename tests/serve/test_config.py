@@ -107,7 +107,7 @@ def test_every_limit_is_a_setting_of_the_file(serve: Any, one: Any) -> None:
         ("limits: {body_s: .nan}", "The limit body_s is nan"),
         ("limits: {values: 3.5}", "limits.values is 3.5; it has to be a whole number."),
         ("limits: {body_bytes: 0}", "limits.body_bytes: '0' is not a size"),
-        ("port: 1\nport: 2", "is not valid YAML in line 2: the key 'port' stands twice."),
+        ("port: 1\nport: 2", "is not valid YAML in line 2: the key 'port' occurs twice."),
         ("port: [", "is not valid YAML in line 1"),
         ("- port", "must be a mapping of keys to values, not a list."),
     ],
