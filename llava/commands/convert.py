@@ -20,7 +20,9 @@ def add_convert(commands: Any) -> None:
         "Rewrite a checkpoint in the original's layout or in llava-hf's; merges LoRA layers.",
     )
     parser.add_argument("source", metavar="SRC", help="a folder, a hub id or a short name, in either layout")
-    parser.add_argument("--model-base", metavar="MODEL", help="the base of SRC, if SRC holds only a part of a model")
+    parser.add_argument(
+        "--model-base", metavar="MODEL", help="the base of SRC, if SRC holds only a projector or LoRA layers"
+    )
     add_tower_flag(parser)
     parser.add_argument("folder", metavar="DST", help="the folder to write; an older checkpoint there is replaced")
     parser.add_argument(

@@ -72,7 +72,7 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
         "--memory",
         type=read_bytes,
         metavar="SIZE",
-        help="size of the KV cache, such as 500M or 2G (default: half of the free memory)",
+        help="size of the KV cache, such as 500M or 2G (default: half of the free memory, at most 16 contexts)",
     )
     parser.add_argument(
         "--arithmetic",

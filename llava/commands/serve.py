@@ -41,15 +41,27 @@ def _add_external_engine_flags(parser: argparse.ArgumentParser) -> None:
         ("--engine-python", str, None, "PATH", "the interpreter that has sglang or vllm installed (default: this one)"),
         ("--tp", int, 1, "N", "tensor parallelism: accelerators per model replica (sglang, vllm)"),
         ("--dp", int, 1, "N", "data parallelism: model replicas (sglang, vllm)"),
-        ("--quantization", str, None, "NAME", "the engine's name of a quantization, such as fp8 (sglang, vllm)"),
+        (
+            "--quantization",
+            str,
+            None,
+            "NAME",
+            "quantization method, as the engine names it, such as fp8 (sglang, vllm)",
+        ),
         ("--memory-share", float, None, "X", "fraction of an accelerator's memory, such as 0.85 (sglang, vllm)"),
-        ("--context", int, None, "N", "a shorter context than the model's (sglang, vllm)"),
+        (
+            "--context",
+            int,
+            None,
+            "N",
+            "a shorter context than the model's (sglang, vllm); that of --engine-url if it reports none",
+        ),
         ("--engine-start-s", float, 1800.0, "S", "time for the engine to start (default: %(default)s)"),
         ("--engine-url", str, None, "URL", "an engine that is already running, with OpenAI's API"),
         ("--engine-model", str, None, "NAME", "the model's id at the engine's URL"),
     ):
         parser.add_argument(flag, type=kind, default=default, metavar=metavar, help=text)
-    text = "an argument for the engine's command line, as --engine-arg=--enable-metrics; may be repeated"
+    text = "an argument for the engine's command line, for example --engine-arg=--enable-metrics; may be repeated"
     parser.add_argument("--engine-arg", action=RepeatedFlag, metavar="WORD", help=text)
 
 
@@ -62,14 +74,17 @@ def _add_access_flags(parser: argparse.ArgumentParser) -> None:
         (
             "--allow-host",
             "NAME",
-            "answer to this host name and localhost only; may be repeated (default: any name, but localhost only where "
-            "no other machine reaches the server and it has no API key)",
+            "answer to this host name and localhost only; may be repeated (default: any name; only localhost if the "
+            "server is local and keyless)",
         ),
         ("--fetch-host", "HOST", "fetch images from HOST only; may be repeated"),
     ):
         parser.add_argument(flag, action=RepeatedFlag, metavar=metavar, help=text)
     parser.add_argument(
-        "--root-path", default="", metavar="PATH", help="the prefix under which a proxy publishes the server, as /llava"
+        "--root-path",
+        default="",
+        metavar="PATH",
+        help="the prefix under which a proxy publishes the server, for example /llava",
     )
     parser.add_argument(
         "--web",

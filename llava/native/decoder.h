@@ -19,8 +19,9 @@
 //
 //     (a) only where some request has several KV splits     (b) only with quantized weights
 //
-// Each buffer is overwritten only after a barrier that follows its last reader: normed is read by project_qkv and
-// written again three barriers later, and so on around the layer.
+// Each buffer is overwritten only after a barrier that follows its last reader: between project_qkv, which reads
+// normed, and the normalize that overwrites it there are four barriers, or up to six with (a) and (b); between
+// project_gate_up and the next normalize there are two, or three with (b).
 
 #pragma once
 

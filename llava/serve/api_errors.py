@@ -123,7 +123,8 @@ def to_api_error(error: BaseException, request_id: str, param: str | None = None
     if isinstance(error, EngineFailed) and error.status in (400, 404, 413, 422):
         is_overflow = "maximum context length" in str(error) or "exceeds the available context size" in str(error)
         code = "context_length_exceeded" if is_overflow else "engine_refused"
-        return ApiError(400, str(error), param=param, code=code)
+        status = 413 if error.status == 413 and not is_overflow else 400
+        return ApiError(status, str(error), param=param, code=code)
     LOG.error("request %s failed", request_id, exc_info=error)
     if isinstance(error, EngineFailed):
         return ApiError(502, str(error), code="engine_failed")

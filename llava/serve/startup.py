@@ -124,7 +124,7 @@ def choose_backend(
         if name != "own":
             raise UsageError(f"--engine {name} starts an engine and --engine-url names a running one: leave one out.")
         name = "remote"
-    _check_engine_flags(name, arguments)
+    _check_engine_flags(name if arguments.engine_url is None else "remote", arguments)
     if name != "own":
         if name not in ("sglang", "vllm", "remote", "workers"):
             raise UsageError(f"There is no engine '{name}'. The engines are own, sglang and vllm.")

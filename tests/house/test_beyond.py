@@ -49,12 +49,13 @@ def test_there_are_commands_to_check() -> None:
 @pytest.mark.parametrize("command", written_commands())
 def test_every_command_of_the_page_is_one(command: str) -> None:
     arguments = parse_serve(shlex.split(command))
-    assert arguments.engine in ("own", "sglang", "vllm")
-    if arguments.engine != "own":
+    if arguments.engine_url is None:
+        assert arguments.engine in ("sglang", "vllm")
         assert arguments.engine_python
         assert arguments.model
     else:
-        assert arguments.engine_url
+        assert arguments.engine in ("own", "sglang")
+        assert not arguments.model
 
 
 def container(kind: str, name: str) -> dict[str, Any]:

@@ -478,6 +478,15 @@ def test_an_engines_own_overflow_has_the_same_code() -> None:
     assert to_api_error(EngineFailed("The engine answered with status 400: no", 400), "").code == "engine_refused"
 
 
+def test_an_engine_that_finds_a_request_too_large_is_answered_413_but_400_if_the_context_is_exceeded() -> None:
+    large = to_api_error(EngineFailed("The engine answered with status 413: Payload too large", 413), "")
+    assert (large.status, large.code) == (413, "engine_refused")
+    words = "The engine answered with status 413: This model's maximum context length is 10 tokens."
+    long = to_api_error(EngineFailed(words, 413), "")
+    assert (long.status, long.code) == (400, "context_length_exceeded")
+    assert to_api_error(EngineFailed("The engine answered with status 404: no model", 404), "").status == 400
+
+
 # The model's name while it is loaded
 
 
