@@ -211,6 +211,7 @@ def test_a_model_that_is_not_there_ends_the_server(tmp_path: Path, capfd: pytest
         (["--address", "http://:80"], "'http://:80' is not the URL of a server"),
         (["--log-conversations", "/dev/null/log"], "/dev/null/log cannot be written"),
         (["--tp", "2"], "--tp has no effect on the engine that was chosen"),
+        (["--engine", "sglang", "--engine-url", "http://127.0.0.1:9", "--tp", "2"], "--tp has no effect on the engine"),
         (["--context", "5"], "--context has no effect on the engine that was chosen"),
         (["--engine-url", "http://127.0.0.1:9", "--engine-arg=--x"], "--engine-arg has no effect on the engine"),
     ],
