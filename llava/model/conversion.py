@@ -34,7 +34,7 @@ from transformers import LlamaConfig, MistralConfig, Qwen2Config
 
 from llava.config import ORIGINAL_KEY, read_json
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.conversation import conv_templates
+from llava.conversation import find_template
 from llava.errors import UsageError
 from llava.image.pixels import ImageProcessor
 from llava.model import layouts
@@ -338,7 +338,7 @@ def _write_hf(parts: _Parts, folder: Path, written: _Tally, max_shard_bytes: int
             f"The embeddings have {num_rows} rows, not {opened.model.config.vocab_size}: {DEFAULT_IMAGE_TOKEN} is "
             f"{image_id}, {tokenizer.pad_token} is {pad_id}, and each added row is the mean of the others."
         )
-    conversation = conv_templates[opened.template].copy()
+    conversation = find_template(opened.template)
     slot = write_image_slot(bool(parts.config.get("mm_use_im_start_end")))
     chat_template = write_chat_template(conversation, slot)
     if chat_template is None:

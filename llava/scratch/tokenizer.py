@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from llava.conversation import conv_templates
+from llava.conversation import find_template
 from llava.synth.conversations import CAPTION_REQUESTS, OFF_TOPIC, OFF_TOPIC_ANSWER, READING_REQUESTS
 from llava.synth.scenes import KINDS
 
@@ -36,7 +36,7 @@ def collect_words(num_scenes: int = 4000, seed: int = 0) -> list[str]:
             counts.update(re.findall("[A-Za-z]+", f"{turn.question} {turn.answer}"))
         counts.update(re.findall("[A-Za-z]+", scene.caption))
     for template in ("llava_v1", "vicuna_v1"):
-        conversation = conv_templates[template]
+        conversation = find_template(template)
         counts.update(dict.fromkeys(re.findall("[A-Za-z]+", f"{conversation.system} USER ASSISTANT"), 10**6))
     for text in (*CAPTION_REQUESTS, *READING_REQUESTS, *OFF_TOPIC, OFF_TOPIC_ANSWER):
         counts.update(dict.fromkeys(re.findall("[A-Za-z]+", text), 100))

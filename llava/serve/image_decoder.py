@@ -60,11 +60,6 @@ class DecoderPool:
         for child in self._children:
             child.end()
 
-    @property
-    def pids(self) -> list[int]:
-        """The ids of the processes that have been started."""
-        return [child.process.pid for child in self._children if child.process is not None]
-
 
 class _Killed(EngineClosed):
     """The process got a SIGKILL that was not ours, perhaps long before the image arrived."""

@@ -18,7 +18,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from llava.constants import DEFAULT_IMAGE_TOKEN, IGNORE_INDEX
-from llava.conversation import Conversation, conv_templates
+from llava.conversation import Conversation, find_template
 from llava.errors import BadImage, UsageError
 from llava.image.geometry import Size, TilePlan, Tiling, plan_tiles
 from llava.image.pixels import ImageProcessor, make_pixels
@@ -98,7 +98,7 @@ class JsonSamples:
 
 def as_conversation(turns: Sequence[dict[str, str]], template: str) -> Conversation:
     """The turns in a template. A turn with one ``<image>`` gets it moved to its front, as in the original."""
-    conversation = conv_templates[template].copy()
+    conversation = find_template(template)
     conversation.messages = []
     for i, turn in enumerate(turns):
         text = turn["value"]

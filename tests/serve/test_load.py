@@ -111,7 +111,7 @@ def test_what_is_fetched_for_a_request_is_bounded_together(internet: Internet) -
 
 def test_a_decoder_that_is_killed_comes_back(own: Running) -> None:
     assert own.chat(draw(1, 20, 20), "?", max_tokens=2).status == 200
-    for pid in own.service.images.decoders.pids:
+    for pid in find_pids(own.service.images.decoders):
         os.kill(pid, signal.SIGKILL)
     assert [own.chat(draw(i, 20, 20), "?", max_tokens=2).status for i in range(4)] == [200] * 4
 
@@ -121,6 +121,11 @@ def decoders() -> Any:
     made = DecoderPool(1, ImageLimits(), PATIENCE_S)
     yield made
     made.close()
+
+
+def find_pids(decoders: DecoderPool) -> list[int]:
+    """The ids of the processes that were started."""
+    return [child.process.pid for child in decoders._children if child.process is not None]
 
 
 def num_unread(decoders: DecoderPool) -> int:
@@ -138,14 +143,14 @@ def test_a_decoder_that_dies_while_it_decodes_is_started_again_once(
     decoders: DecoderPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     decoders.warm_up()
-    (first,) = decoders.pids
+    (first,) = find_pids(decoders)
     stop_process(first)
     with ThreadPoolExecutor(1) as pool:
         decoding = pool.submit(decoders.decode, PNG, "sign.png")
         wait_until(lambda: num_unread(decoders) > 0)
         os.kill(first, signal.SIGKILL)
         assert decoding.result(PATIENCE_S).size == (30, 20)
-        (second,) = decoders.pids
+        (second,) = find_pids(decoders)
         assert second != first
         start = subprocess.Popen
 
@@ -160,8 +165,8 @@ def test_a_decoder_that_dies_while_it_decodes_is_started_again_once(
         decoding = pool.submit(decoders.decode, PNG, "sign.png")
         wait_until(lambda: num_unread(decoders) > 0)
         os.kill(second, signal.SIGKILL)
-        wait_until(lambda: decoders.pids not in ([], [second]) and num_unread(decoders) > 0)
-        os.kill(decoders.pids[0], signal.SIGKILL)
+        wait_until(lambda: find_pids(decoders) not in ([], [second]) and num_unread(decoders) > 0)
+        os.kill(find_pids(decoders)[0], signal.SIGKILL)
         with pytest.raises(EngineClosed, match=r"sign\.png was not decoded: the decoder process was killed"):
             decoding.result(PATIENCE_S)
         monkeypatch.undo()
@@ -171,7 +176,7 @@ def test_a_decoder_that_dies_while_it_decodes_is_started_again_once(
 def test_an_image_that_takes_too_long_is_refused_and_its_decoder_ended(decoders: DecoderPool) -> None:
     decoders.timeout_s = 0.2
     decoders.warm_up()
-    (pid,) = decoders.pids
+    (pid,) = find_pids(decoders)
     stop_process(pid)  # as slow as can be
     with pytest.raises(BadImage, match=r"within 0.2 seconds \(limit decode_s\)"):
         decoders.decode(PNG, "sign.png")
