@@ -254,7 +254,7 @@ def _post(loop: asyncio.AbstractEventLoop, pieces: asyncio.Queue[Any], index: in
     """Posts a piece from the engine's thread."""
     try:
         loop.call_soon_threadsafe(pieces.put_nowait, (index, piece))
-    except RuntimeError:  # the event loop is closed: there is no client any more
+    except RuntimeError:  # the event loop is closed, so every client has disconnected
         assert loop.is_closed()
 
 

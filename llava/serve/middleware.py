@@ -88,7 +88,7 @@ class ServerMiddleware:
             else:
                 await self._app(scope, receive, send_with_id)
         except ClientDisconnect:
-            pass  # there is no client left to answer
+            pass  # the client disconnected, so no response can be sent
         except (Exception, asyncio.CancelledError) as error:
             if isinstance(error, asyncio.CancelledError):
                 error = _shutting_down()
