@@ -189,7 +189,7 @@ def recording(*, groups_only: bool = False, float32_tower: bool = False) -> Iter
     patch(llava_trainer.LLaVATrainer, "log", log)
     patch(accelerate.Accelerator, "clip_grad_norm_", clip)
     patch(peft, "get_peft_model", get_peft_model)
-    patch(peft.utils.save_and_load, "check_file_exists_on_hf_hub", lambda _: lambda *a, **k: None)
+    patch(peft.utils.save_and_load, "file_exists", lambda _: lambda *a, **k: False)
     if float32_tower:
         patch(CLIPVisionTower, "to", lambda _: lambda self, *a, **k: self)
     try:
