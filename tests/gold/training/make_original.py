@@ -85,7 +85,10 @@ class Recorder:
         self.updates: list[dict[str, Any]] = []
         self.log: list[dict[str, Any]] = []
         self.groups: list[dict[str, Any]] = []
+        self.optimizer: Any = None
         self.norm: float | None = None
+        self.rates: list[float] = []
+        self.step = 0
         self.stepped = False
 
 
@@ -126,6 +129,7 @@ def recording(*, groups_only: bool = False, float32_tower: bool = False) -> Iter
         def record(self: Any, *args: Any, **kwargs: Any) -> Any:
             norm = old(self, *args, **kwargs)
             seen.norm = norm.item()
+            seen.rates = [group["lr"] for group in seen.optimizer.param_groups]
             return norm
 
         return record
@@ -144,23 +148,24 @@ def recording(*, groups_only: bool = False, float32_tower: bool = False) -> Iter
             ]
             if groups_only:
                 raise Stop
+            seen.optimizer = optimizer
             optimizer.register_step_pre_hook(lambda *_: setattr(seen, "stepped", True))
             return optimizer
 
         return record
 
     def maybe_log(old: Any) -> Any:
-        """Called once after each update, skipped or not, before the loss is rounded for the log."""
+        """Called after each update, skipped or not, before the loss is rounded, and again after each epoch."""
 
         def record(self: Any, *args: Any, **kwargs: Any) -> Any:
-            used = sum(len(update["micro_losses"]) for update in seen.updates)
-            rates = [group["lr"] for group in self.optimizer.param_groups]
-            micro = seen.losses[used:]
-            seen.updates.append(
-                {"loss": sum(micro), "grad_norm": seen.norm, "next_lr": rates, "stepped": seen.stepped}
-                | {"micro_losses": micro, "batches": seen.batches[used:]}
-            )
-            seen.stepped = False
+            if self.state.global_step != seen.step:
+                used = sum(len(update["micro_losses"]) for update in seen.updates)
+                micro = seen.losses[used:]
+                seen.updates.append(
+                    {"loss": sum(micro), "grad_norm": seen.norm, "lr": seen.rates, "stepped": seen.stepped}
+                    | {"micro_losses": micro, "batches": seen.batches[used:]}
+                )
+                seen.step, seen.stepped = self.state.global_step, False
             return old(self, *args, **kwargs)
 
         return record
@@ -258,12 +263,10 @@ def numbers(flags: command_lines.Flags, seen: Recorder, model: Any, error: str |
     result: dict[str, Any] = {"flags": flags}
     if error:
         return result | {"error": error}
-    rates = [[group["lr"] for group in seen.groups]] + [update["next_lr"] for update in seen.updates]
-    rates[0] = [0.0 if step_is_warm(flags, len(seen.updates)) else rate for rate in rates[0]]
     result |= {
         "loss": [short(update["loss"]) for update in seen.updates],
         "grad_norm": [short(update["grad_norm"]) for update in seen.updates],
-        "lr": [[short(rate) for rate in used] for used in rates[:-1]],
+        "lr": [[short(rate) for rate in update["lr"]] for update in seen.updates],
         "logged": [{"loss": line["loss"], "learning_rate": short(line["learning_rate"])} for line in seen.log[:-1]],
         "micro_losses": [[short(loss) for loss in update["micro_losses"]] for update in seen.updates],
         "batches": [update["batches"] for update in seen.updates],
@@ -275,11 +278,6 @@ def numbers(flags: command_lines.Flags, seen: Recorder, model: Any, error: str |
         },
     }
     return result
-
-
-def step_is_warm(flags: command_lines.Flags, updates: int) -> bool:
-    """Whether the first update falls into the warm-up, whose first rate is 0."""
-    return float(flags["warmup_ratio"]) * updates > 0
 
 
 class Listings:
