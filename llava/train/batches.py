@@ -108,7 +108,12 @@ class OriginalCollator:
 
 
 def pad_rows(rows: Sequence[dict[str, Any]], pad_id: int, padding_side: str = "right") -> dict[str, torch.Tensor]:
-    """``input_ids`` and ``labels`` (int64) of the rows as [B, L], and the bool ``attention_mask`` of their lengths."""
+    """``input_ids`` and ``labels`` (int64) of the rows as [B, L], and the bool ``attention_mask`` of their lengths.
+
+    Raises UsageError if there are no rows.
+    """
+    if not rows:
+        raise UsageError("A batch needs at least one row.")
 
     def pad(values: list[torch.Tensor], padding: float) -> torch.Tensor:
         return torch.nn.utils.rnn.pad_sequence(
