@@ -24,7 +24,7 @@ def add_train(commands: Any) -> None:
 def _train(arguments: argparse.Namespace) -> int:
     if importlib.util.find_spec("matplotlib") is None:
         raise UsageError("Training needs the package's train extra: run pip install 'llava[train]'.")
-    from llava.train.recipe import read_recipe
+    from llava.train.recipe_file import read_recipe
 
     recipe = read_recipe(arguments.recipe)
     if recipe.is_from_scratch:

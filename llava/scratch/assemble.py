@@ -116,7 +116,7 @@ def _build_answering_setup(
     if stage.answer_weighting:
         model.loss_function = build_answer_loss(tokenizer.eos_token_id, stage.answer_weighting)
     if isinstance(data, JsonData):
-        source: Any = JsonSamples(data.json, data.images)
+        source: Any = JsonSamples(data.files, data.images)
     else:
         labels = tiling if is_labelled or is_oracle else None
         num_samples = stage.steps * stage.batch_size

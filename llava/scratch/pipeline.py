@@ -20,7 +20,8 @@ from llava.scratch.stage_weights import WEIGHTS, load_stages, save_stage
 from llava.scratch.stages import ScratchRecipe, ScratchStage, parse_scratch_recipe
 from llava.scratch.tokenizer import build_tokenizer, collect_words
 from llava.scratch.tower import LabelHeads
-from llava.train.recipe import JsonData, RecipeFile, find_stage
+from llava.train.recipe import JsonData
+from llava.train.recipe_file import RecipeFile, find_stage
 from llava.train.samples import JsonSamples
 from llava.train.trainer import check_workers, train_stage
 
@@ -57,7 +58,7 @@ def check_against_model(recipe: ScratchRecipe, stage: ScratchStage) -> None:
         model, heads = _build(recipe, stage, num_tokens=300)
         choose_parameters(stage, build_module(stage, model, heads), model, heads)
     if isinstance(stage.data, JsonData):
-        JsonSamples(stage.data.json, stage.data.images)
+        JsonSamples(stage.data.files, stage.data.images)
 
 
 def _build(recipe: ScratchRecipe, stage: ScratchStage, num_tokens: int) -> tuple[Any, LabelHeads]:

@@ -17,7 +17,8 @@ from llava.model.checkpoint_reader import open_checkpoint
 from llava.model.placement import read_dtype
 from llava.train.loss import build_answer_loss
 from llava.train.parts import PartParameter, choose_trainable, list_parts, scale_rates
-from llava.train.recipe import Recipe, RecipeFile, TuningStage, find_stage, parse_recipe
+from llava.train.recipe import Recipe, TuningStage, parse_recipe
+from llava.train.recipe_file import RecipeFile, find_stage
 from llava.train.samples import InstructionCollator, InstructionData, JsonSamples
 from llava.train.trainer import StageSetup, check_workers, train_stage
 
@@ -88,7 +89,9 @@ def choose_parameters(model: Any, stage: TuningStage) -> list[PartParameter]:
 
 def read_samples(stage: TuningStage) -> JsonSamples:
     """The stage's samples. Raises UsageError for a missing or invalid file."""
-    return JsonSamples(stage.data.json, stage.data.images)
+    if stage.data is None:
+        raise UsageError(f"Stage '{stage.name}' has no data: name a file with --data, or data.json in the recipe.")
+    return JsonSamples(stage.data.files, stage.data.images)
 
 
 def build_setup(loaded: LoadedModel, stage: TuningStage) -> StageSetup:
@@ -103,7 +106,7 @@ def build_setup(loaded: LoadedModel, stage: TuningStage) -> StageSetup:
         tokenizer,
         loaded.spec.tiling,
         loaded.image_processor,
-        stage.data.templates or (loaded.template,),
+        (stage.data.templates if stage.data else ()) or (loaded.template,),
         loaded.context_tokens,
     )
     pad_id = tokenizer.pad_token_id

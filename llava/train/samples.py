@@ -50,18 +50,22 @@ class JsonSamples:
     Raises UsageError for a file that is missing or not such a list.
     """
 
-    def __init__(self, file: str | Path, image_folder: str | Path) -> None:
+    def __init__(self, files: Sequence[str | Path], image_folder: str | Path) -> None:
         self.image_folder = Path(image_folder)
+        self.rows = [row for file in files for row in self._read(file)]
+
+    def _read(self, file: str | Path) -> list[dict[str, Any]]:
         try:
-            self.rows: list[dict[str, Any]] = json.loads(Path(file).read_text(encoding="utf-8"))
+            rows: list[dict[str, Any]] = json.loads(Path(file).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise UsageError(f"The data file '{file}' does not exist.") from error
         except ValueError as error:
             raise UsageError(f"The data file '{file}' is not valid JSON: {error}.") from error
-        if not isinstance(self.rows, list) or not self.rows:
+        if not isinstance(rows, list) or not rows:
             raise UsageError(f"The data file '{file}' must hold a non-empty JSON list of samples.")
-        for number, row in enumerate(self.rows):
+        for number, row in enumerate(rows):
             self._check(row, f"Sample {row.get('id', number) if isinstance(row, dict) else number} of '{file}'")
+        return rows
 
     @staticmethod
     def _check(row: Any, where: str) -> None:

@@ -17,7 +17,7 @@ from llava.cli import main
 from llava.errors import CheckpointError, UsageError
 from llava.scratch.pipeline import run
 from llava.scratch.stage_weights import WEIGHTS
-from llava.train.recipe import read_recipe
+from llava.train.recipe_file import read_recipe
 from llava.train.trainer import StageTrainer
 from tests.scratch.tiny_recipe import tiny_recipe, write_recipe
 

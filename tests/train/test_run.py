@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from llava.cli import main
 from llava.errors import CheckpointError, UsageError
 from llava.model.checkpoint import load_model
-from llava.train.recipe import read_recipe
+from llava.train.recipe_file import read_recipe
 from llava.train.run import run
 
 STAGE: dict[str, Any] = {"steps": 2, "batch_size": 2, "lr": 1e-2, "log_steps": 1}

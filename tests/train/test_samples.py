@@ -19,7 +19,7 @@ def test_llava_json_is_read_and_its_mistakes_are_named(tmp_path: Path) -> None:
     rows[1]["conversations"] = [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}]
     file = tmp_path / "data.json"
     file.write_text(json.dumps(rows))
-    samples = JsonSamples(file, tmp_path)
+    samples = JsonSamples([file], tmp_path)
     assert [len(samples.sample(i).images) for i in range(2)] == [1, 0]
     assert as_conversation(samples.sample(0).conversations, "vicuna_v1").messages[0][1] == "<image>\nWhat?"
     for broken, message in (
@@ -30,9 +30,9 @@ def test_llava_json_is_read_and_its_mistakes_are_named(tmp_path: Path) -> None:
     ):
         file.write_text(broken)
         with pytest.raises(UsageError, match=message):
-            JsonSamples(file, tmp_path)
+            JsonSamples([file], tmp_path)
     with pytest.raises(UsageError, match="does not exist"):
-        JsonSamples(tmp_path / "none.json", tmp_path)
+        JsonSamples([tmp_path / "none.json"], tmp_path)
     file.write_text(json.dumps([{"id": "e", "image": "../outside.png", "conversations": turns}]))
     with pytest.raises(BadImage, match="outside"):
-        JsonSamples(file, tmp_path).sample(0)
+        JsonSamples([file], tmp_path).sample(0)
