@@ -24,6 +24,10 @@ class BadSchema(UsageError):
     """Answers cannot be constrained to a JSON schema: it is invalid, unsatisfiable, or too complex."""
 
 
+class BadSample(UsageError):
+    """A sample cannot be trained on: its image is missing or broken, its turns and images disagree, nobody answers."""
+
+
 class BadImage(LlavaError, ValueError):
     """An image cannot be used: missing, unreadable, truncated, too large, too thin, unsupported format.
 

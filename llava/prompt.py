@@ -26,6 +26,7 @@ from llava.constants import (
 )
 from llava.conversation import Conversation, SeparatorStyle
 from llava.errors import ContextTooLong, UsageError
+from llava.separators import Piece
 
 # Inserted into user text that would otherwise read as markup, and never part of the text itself: Unicode reserves this
 # noncharacter for internal use. Source: Unicode Standard 15.0, section 23.7.
@@ -143,14 +144,37 @@ def render(
     pieces = conversation.pieces()
     text = "".join(piece.text for piece in pieces)
     _check_slots("conversation", len(split_at_images(text)) - 1, len(num_positions_per_image))
-    targets = None
-    if supervise:
-        targets = b"".join((b"\1" if piece.is_target else b"\0") * len(piece.text) for piece in pieces)
-        if not any(targets):
-            raise UsageError("The conversation holds no answer that is known to be the model's: nothing to learn.")
+    targets = _mark_targets(pieces) if supervise else None
     ids, labels = _encode(text, tokenizer, IMAGE_TOKEN_INDEX, targets, conversation.always_targets)
     num_positions = _count_positions(ids, num_positions_per_image, limit_tokens)
     return Prompt(tuple(ids), tuple(labels) if supervise else None, num_positions)
+
+
+def render_sample(
+    conversation: Conversation, tokenizer: Any, num_positions_per_image: Sequence[int], *, limit_tokens: int | None
+) -> Prompt:
+    """The conversation as the originals' training has it, with labels: the ids and labels of a training sample.
+
+    The same as ``render`` with ``supervise``, except for the text of three styles, see
+    ``Conversation.training_pieces``, and for a BOS that a template writes itself, which the tokenizer does not add once
+    more. Arguments and errors as those of ``render``.
+    """
+    pieces = conversation.training_pieces()
+    text = "".join(piece.text for piece in pieces)
+    _check_slots("conversation", len(split_at_images(text)) - 1, len(num_positions_per_image))
+    ids, labels = _encode(text, tokenizer, IMAGE_TOKEN_INDEX, _mark_targets(pieces), conversation.always_targets)
+    if len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id:
+        ids, labels = ids[1:], labels[1:]
+    num_positions = _count_positions(ids, num_positions_per_image, limit_tokens)
+    return Prompt(tuple(ids), tuple(labels), num_positions)
+
+
+def _mark_targets(pieces: Sequence[Piece]) -> bytes:
+    """A byte for each character of the pieces' text, 1 for a target. Raises UsageError if there is none."""
+    targets = b"".join((b"\1" if piece.is_target else b"\0") * len(piece.text) for piece in pieces)
+    if not any(targets):
+        raise UsageError("The conversation holds no answer that is known to be the model's: nothing to learn.")
+    return targets
 
 
 def encode_text(

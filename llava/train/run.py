@@ -15,11 +15,12 @@ from llava.errors import UsageError
 from llava.model.checkpoint import LoadedModel, load_model, save_checkpoint
 from llava.model.checkpoint_reader import open_checkpoint
 from llava.model.placement import read_dtype
+from llava.train.batches import InstructionCollator
 from llava.train.loss import build_answer_loss
 from llava.train.parts import PartParameter, choose_trainable, list_parts, scale_rates
 from llava.train.recipe import Recipe, TuningStage, parse_recipe
 from llava.train.recipe_file import RecipeFile, find_stage
-from llava.train.samples import InstructionCollator, InstructionData, JsonSamples
+from llava.train.samples import InstructionData, JsonSamples
 from llava.train.trainer import StageSetup, check_workers, train_stage
 
 

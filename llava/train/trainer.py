@@ -94,7 +94,7 @@ class LLaVATrainer(Trainer):
         world_size = self.args.world_size * self.args.gradient_accumulation_steps
         chosen = {name: getattr(self.args, name, False) for name in _GROUPINGS}
         if self.compatible_with:
-            return _build_original_sampler(samples, self.args.train_batch_size, world_size, chosen, self.compatible_with)
+            return _build_original_sampler(samples, self.args, world_size, chosen, self.compatible_with)
         if not any(chosen.values()):
             return ShuffledSampler(len(samples), self.args.seed)
         by_modality = chosen["group_by_modality_length"] or chosen["group_by_modality_length_auto"]
@@ -356,9 +356,10 @@ _GROUPINGS = ("group_by_length", "group_by_modality_length", "group_by_modality_
 
 
 def _build_original_sampler(
-    samples: Dataset[Any], batch_size: int, world_size: int, chosen: dict[str, bool], original: str
+    samples: Dataset[Any], args: Any, world_size: int, chosen: dict[str, bool], original: str
 ) -> Any:
     """The sampler of that original: it draws from torch's global state, as theirs does."""
+    batch_size = args.train_batch_size
     plain = (
         order.get_length_grouped_indices_auto_single if original == "llava-next" else order.get_length_grouped_indices
     )
@@ -370,7 +371,7 @@ def _build_original_sampler(
     if chosen["group_by_modality_length_auto"]:
         return order.LengthGroupedSampler(batch_size, world_size, lengths.modality_lengths, group_by_modality_auto=True)
     if chosen["group_by_varlen"]:
-        accumulated = batch_size * world_size  # LLaVA-NeXT counts the accumulation twice
+        accumulated = batch_size * args.gradient_accumulation_steps  # so LLaVA-NeXT counts accumulation twice
         return order.LengthGroupedSampler(accumulated, world_size, lengths.lengths, variable_length=True)
     return RandomSampler(lengths)
 
