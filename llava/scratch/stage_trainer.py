@@ -1,4 +1,4 @@
-"""The training loop of a stage from scratch: Transformers' Trainer with our optimizers, more metrics in the log, and strict resuming.
+"""The training loop of a stage from scratch: Transformers' Trainer, more metrics in its log, and strict resuming.
 
 The caller decides which parameters are trained on what; this module knows only the stage's own settings. A stage's
 folder holds the Trainer's ``checkpoint-N``, ``history.json`` and ``curves.png``.

@@ -208,17 +208,13 @@ def _say_unused(key: str, trainable: Sequence[PartParameter], parts: Parts) -> s
     return f"names no module.{name_nearest(key, [*parts, NORMS_AND_BIASES, *steps])}"
 
 
-def describe_trainable(trainable: Sequence[PartParameter], lr: float, weight_decay: float = 0.0) -> str:
-    """A table as text: the number of tensors and parameters of every part at each learning rate and weight decay."""
-    rows: dict[tuple[str, float, float], list[int]] = {}
+def describe_trainable(trainable: Sequence[PartParameter], lr: float) -> str:
+    """A table as text: the number of trainable parameters of every part at each learning rate."""
+    counts: dict[tuple[str, float], int] = {}
     for each in trainable:
-        decay = 0.0 if each.is_norm_or_bias else weight_decay
-        row = rows.setdefault((each.part, lr * each.scale, decay), [0, 0])
-        row[0] += 1
-        row[1] += each.parameter.numel()
-    width = max(len(part) for part, _, _ in rows)
+        group = (each.part, lr * each.scale)
+        counts[group] = counts.get(group, 0) + each.parameter.numel()
+    width = max(len(part) for part, _ in counts)
     return "\n".join(
-        f"  {part:<{width}}  {tensors:>5,} tensors  {count:>14,} parameters at {rate:.3g}"
-        + (f", weight decay {decay:.3g}" if decay else "")
-        for (part, rate, decay), (tensors, count) in rows.items()
+        f"  {part:<{width}}  {count:>13,} parameters at {rate:.3g}" for (part, rate), count in counts.items()
     )

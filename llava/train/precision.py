@@ -49,9 +49,11 @@ def set_precision(model: Any, trainable: Sequence[PartParameter], arguments: Lla
 
 def check_precision(root: nn.Module) -> None:
     """Raises UsageError if a trained weight is in float16, in which training fails sooner or later."""
-    halves = [name for name, weight in root.named_parameters() if weight.requires_grad and weight.dtype == torch.float16]
+    halves = [
+        name for name, weight in root.named_parameters() if weight.requires_grad and weight.dtype == torch.float16
+    ]
     if halves:
         raise UsageError(
-            f"{len(halves)} trained weights are in float16, such as {halves[0]}: updates are lost or overflow to infinity. "
-            "Load the model in float32; with fp16, training computes in float16 and keeps these weights in float32."
+            f"{len(halves)} trained weights are in float16, such as {halves[0]}: updates are lost or overflow. Load "
+            "the model in float32; with fp16, training computes in float16 and keeps these weights in float32."
         )

@@ -103,7 +103,7 @@ def read_run_state(folder: Path) -> dict[str, Any]:
 
 
 def tell_changes(folder: Path, settings: Mapping[str, Any]) -> None:
-    """A notice for each setting that has changed since the checkpoint in ``folder`` was written, and what then holds."""
+    """Warns of each setting that has changed since that checkpoint was written, and says what then holds."""
     before = read_run_state(folder).get("settings", {})
     now = json.loads(json.dumps(dict(settings)))
     for name, value in now.items():

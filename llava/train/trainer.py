@@ -1,4 +1,4 @@
-"""``LLaVATrainer``: Transformers' Trainer with LLaVA's groups, order and loss, which stops at a fault and resumes exactly.
+"""``LLaVATrainer``: Transformers' Trainer with LLaVA's groups, order and loss. It stops at a fault and resumes exactly.
 
 Research code builds it itself or subclasses it, so it needs nothing but what the originals' takes, and methods that are
 overridden with the signatures of older Transformers are called with those. A recipe also passes the parameters that are
@@ -189,7 +189,11 @@ class LLaVATrainer(Trainer):
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        """Forward and backward of one batch; its loss. Raises LlavaError for a loss that is not finite, and no memory."""
+        """Forward and backward of one batch; its loss.
+
+        Raises:
+            LlavaError: the loss is not finite, or memory is full; the samples are named.
+        """
         names, folder = self._names.get(id(inputs), ()), Path(self.args.output_dir)
         try:
             loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)

@@ -91,6 +91,16 @@ class LlavaTrainingArguments(transformers.TrainingArguments):
         except ValueError as error:
             raise UsageError(str(error)) from error
 
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        """The updates during which the rate rises: a share is rounded, but rounded up as in the originals for them.
+
+        Rounded up, the first update of the shortest run has the rate 0.
+        """
+        if self.warmup_steps < 1 and not self.compatible_with:
+            return round(num_training_steps * self.warmup_steps)
+        num_steps: int = super().get_warmup_steps(num_training_steps)
+        return num_steps
+
     def _leave_out_what_is_missing(self) -> None:
         """Switches off what this machine cannot do, with a notice: scripts for GPUs run on a CPU in small."""
         if not (torch.cuda.is_available() or torch.backends.mps.is_available() or torch.xpu.is_available()):
@@ -116,7 +126,8 @@ def make_arguments(
         world_size: devices, over which ``global_batch_size`` is divided.
 
     Raises:
-        UsageError: a key of ``trainer`` is unknown, values contradict each other, or the global batch cannot be divided.
+        UsageError: a key of ``trainer`` is unknown, values contradict each other, or the global batch is no multiple of
+            ``batch_size`` on all devices.
     """
     for name in stage.trainer:
         if name not in _FIELDS:

@@ -78,8 +78,8 @@ def say_last_checkpoint(folder: Path) -> str:
 def not_finite(what: str, value: float, step: int, names: Sequence[str], folder: Path) -> LlavaError:
     """The error for a loss or a gradient norm that is NaN or infinite in update number ``step``, from 1 on."""
     return LlavaError(
-        f"The {what} is {value:g} in step {step}, on {name_samples(names)}. Training stopped before this step changed the "
-        f"weights. {say_last_checkpoint(folder)} Lower lr, lengthen warmup, or remove the samples if they are damaged."
+        f"The {what} is {value:g} in step {step}, on {name_samples(names)}. Training stopped before this step changed "
+        f"the weights. {say_last_checkpoint(folder)} Lower lr, lengthen warmup, or remove damaged samples."
     )
 
 
@@ -98,9 +98,9 @@ def out_of_memory(error: BaseException, inputs: Mapping[str, Any], names: Sequen
         tiles = sum(image.shape[0] if image.ndim == 4 else 1 for image in images)
         size += f" and {len(images)} images, {tiles} tiles in all"
     return LlavaError(
-        f"Out of memory on {name_samples(names)}.{size + '.' if size else ''} {say_last_checkpoint(folder)} Lower batch_size "
-        "and raise accumulation by the same factor, set gradient_checkpointing: [language_model], lower max_length, or "
-        f"train with lora. ({str(error).strip().splitlines()[0]})"
+        f"Out of memory on {name_samples(names)}.{size + '.' if size else ''} {say_last_checkpoint(folder)} Lower "
+        "batch_size and raise accumulation by the same factor, set gradient_checkpointing: [language_model], lower "
+        f"max_length, or train with lora. ({str(error).strip().splitlines()[0]})"
     )
 
 
