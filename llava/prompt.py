@@ -133,10 +133,9 @@ def render(
     ``num_positions_per_image``: positions of each image, in the order of the slots. ``limit_tokens``: the size of the
     model's context in positions; None is no limit.
 
-    ``supervise`` adds labels. Targets are the tokens that hold a character of a target piece
-    (``Conversation.pieces``), including the closing separator and the lone blank token with which some answers begin
-    after ``ASSISTANT:``, since prompts end at the colon; and the tokens of ``Conversation.always_targets``. It requires
-    a fast tokenizer.
+    ``supervise`` adds labels. Targets are the tokens that begin in a target piece (``Conversation.pieces``), including
+    the closing separator and the lone blank token with which some answers begin after ``ASSISTANT:``, since prompts end
+    at the colon; and the tokens of ``Conversation.always_targets``. It requires a fast tokenizer.
 
     Raises UsageError when slots and images differ in number, or when there is nothing to learn; ContextTooLong for more
     positions than ``limit_tokens``.
@@ -260,6 +259,11 @@ def _encode_stretch(
     )
     if fed[:1] in (" ", "▁") and _swallows_a_blank(tokenizer):
         fed, marked = " " + fed, marked and marked[:1] + marked
+    if "> " in fed and _swallows_a_blank(tokenizer, "a" + (getattr(tokenizer, "eos_token", None) or "")):
+        places = [found.end() for found in re.finditer(_match_added(tokenizer), fed) if fed[found.end() :][:1] == " "]
+        for place in reversed(places):
+            fed = f"{fed[:place]} {fed[place:]}"
+            marked = marked and marked[: place + 1] + marked[place:]
     is_fast = getattr(tokenizer, "is_fast", False)
     if marked is None and not (parted and is_fast):
         return list(tokenizer(fed).input_ids), []
@@ -276,9 +280,10 @@ def _encode_stretch(
             continue
         ids.append(token)
         if marked is not None:
-            # A token without characters was added by the tokenizer, or is a blank trimmed from its span.
-            begin = last_end if begin == end else begin
-            labels.append(token if held in always_targets or 1 in marked[begin:end] else IGNORE_INDEX)
+            # A token without characters was added by the tokenizer, or is a blank trimmed from its span. One that
+            # begins before a target belongs to the question, as in the original's count of the question's tokens.
+            spanned = marked[last_end:end] if begin == end else marked[begin : begin + 1]
+            labels.append(token if held in always_targets or 1 in spanned else IGNORE_INDEX)
         last_end = max(last_end, end)
     return ids, labels
 
@@ -304,13 +309,19 @@ def _without_escapes(stretch: str, targets: bytes | None, tokenizer: Any) -> tup
     return "".join(stretch[i] for i in kept), targets and bytes(targets[i] for i in kept), bool(needed)
 
 
-def _swallows_a_blank(tokenizer: Any) -> bool:
-    """Whether the tokenizer drops one leading blank: ``" a"`` has the ids of ``"a"``, but ``"  a"`` has not.
+def _swallows_a_blank(tokenizer: Any, before: str = "") -> bool:
+    """Whether the tokenizer drops one blank after ``before``: ``" a"`` has the ids of ``"a"``, but ``"  a"`` has not.
 
+    ``before``: nothing, or a text that ends with a special token, after which ``legacy`` tokenizers start anew.
     Source: transformers 5.23 models/llama/tokenization_llama.py, whose Metaspace adds a blank only if there is none.
     """
-    none, one, two = (list(tokenizer(blanks + "a").input_ids) for blanks in ("", " ", "  "))
+    none, one, two = (list(tokenizer(before + blanks + "a").input_ids) for blanks in ("", " ", "  "))
     return none == one != two
+
+
+def _match_added(tokenizer: Any) -> str:
+    """A pattern for the tokenizer's added tokens."""
+    return "|".join(re.escape(token) for token in sorted(tokenizer.get_added_vocab(), key=len, reverse=True))
 
 
 class TextStream:

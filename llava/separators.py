@@ -217,10 +217,9 @@ _TRAINING_WRITERS: dict[SeparatorStyle, Callable[[Template, list[Turn]], Iterato
     SeparatorStyle.LLAMA_3: _write_llama_3_in_full,
 }
 
-# Source: LLaVA-VL/LLaVA-NeXT@df17966 llava/train/train.py, preprocess_qwen and preprocess_llama3 (unmasked tokens).
+# Source: LLaVA-VL/LLaVA-NeXT@df17966 llava/train/train.py, preprocess_qwen and preprocess_llama3 (unmasked tokens;
+# the latter also names "\n\n", but looks up no id for it, because its vocabulary spells it "ĊĊ").
 ALWAYS_TARGETS: dict[SeparatorStyle, frozenset[str]] = {
     SeparatorStyle.CHATML: frozenset({"<|im_start|>", "<|im_end|>", "\n"}),
-    SeparatorStyle.LLAMA_3: frozenset(
-        {"<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "\n\n"}
-    ),
+    SeparatorStyle.LLAMA_3: frozenset({"<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}),
 }

@@ -59,10 +59,16 @@ class SampleSource(Protocol):
 
 
 class RecordSamples:
-    """Records with their images, which are files below an image folder."""
+    """Records with their images, which are files.
 
-    def __init__(self, records: RecordSource, image_folder: str | Path = "") -> None:
+    Args:
+        image_folder: the folder that image names are relative to; "" is the current one, and names may be any path.
+        allows_outside: whether names may lead out of that folder, as in the originals.
+    """
+
+    def __init__(self, records: RecordSource, image_folder: str | Path = "", *, allows_outside: bool = False) -> None:
         self.records, self.image_folder = records, Path(image_folder)
+        self.allows_outside = allows_outside or image_folder == ""
 
     def __len__(self) -> int:
         return len(self.records)
@@ -87,7 +93,7 @@ class RecordSamples:
     def find_image(self, name: str) -> Path:
         """The file of an image. Raises BadImage for one that is missing or outside the image folder."""
         path = self.image_folder / name
-        if not path.resolve().is_relative_to(self.image_folder.resolve()):
+        if not self.allows_outside and not path.resolve().is_relative_to(self.image_folder.resolve()):
             raise BadImage(f"The image '{name}' lies outside the image folder {self.image_folder}.")
         if not path.is_file():
             raise BadImage(f"There is no image '{path}'. Image names are relative to the image folder.")
@@ -100,8 +106,15 @@ class JsonSamples(RecordSamples):
     Raises UsageError for a file that is missing or invalid, or has an invalid row.
     """
 
-    def __init__(self, file: str | Path | Sequence[str | Path], image_folder: str | Path, seed: int = 0) -> None:
-        super().__init__(read_records(file, seed), image_folder)
+    def __init__(
+        self,
+        file: str | Path | Sequence[str | Path],
+        image_folder: str | Path = "",
+        seed: int = 0,
+        *,
+        allows_outside: bool = False,
+    ) -> None:
+        super().__init__(read_records(file, seed), image_folder, allows_outside=allows_outside)
 
 
 class Fault(IntEnum):
@@ -219,6 +232,9 @@ class InstructionData(Dataset[dict[str, Any]]):
         end = len(prompt.input_ids)
         if self.max_length is not None:
             end = count_fitting(prompt.input_ids, num_positions, self.max_length)
+            used = min(prompt.num_positions, self.max_length)
+            if self.limit_tokens is not None and used > self.limit_tokens:
+                raise ContextTooLong(used, self.limit_tokens, "Lower max_length to that.")
         return torch.tensor(prompt.input_ids[:end]), torch.tensor(prompt.labels[:end])
 
     def make_tiles(self, sample: Sample, plans: Sequence[TilePlan]) -> list[torch.Tensor]:
