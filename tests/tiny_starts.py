@@ -1,4 +1,4 @@
-"""What a stage can start from, small: language models alone, projectors, towers; and a stage with a batch to train on."""
+"""What a stage can start from, small: language models alone, projectors, towers; and a batch to train on."""
 
 from __future__ import annotations
 

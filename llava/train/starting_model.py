@@ -14,7 +14,7 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +84,7 @@ class StartingPoint:
 def drawing_from(seed: int) -> Iterator[None]:
     """Inside the block, torch draws on the CPU from this seed; afterwards it goes on as if nothing had been drawn."""
     with torch.random.fork_rng(devices=[]):
-        torch.random.default_generator.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         yield
 
 
@@ -212,8 +212,8 @@ def _check_quantization(folder: Folder, stage: TuningStage, where: str) -> None:
     if said is not None:
         method = said.get("quant_method", "an unknown method") if isinstance(said, dict) else said
         raise UsageError(
-            f"{where} starts from {folder}, whose weights are quantized already ({method}) and cannot be trained: start "
-            "from the 16-bit checkpoint that it was made from. With lora and quantization (QLoRA), its weights are "
+            f"{where} starts from {folder}, whose weights are quantized already ({method}) and cannot be trained: "
+            "start from the 16-bit checkpoint that it was made from. With lora and quantization (QLoRA), its weights are "
             "quantized while they are loaded."
         )
     if stage.quantization is None:
