@@ -13,9 +13,10 @@ import warnings
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from transformers import TrainingArguments as LlavaTrainingArguments
+
 from llava.errors import Notice
 from llava.train.renamed_arguments import OlderArguments, modernize
-from transformers import TrainingArguments as LlavaTrainingArguments
 
 
 @dataclass
