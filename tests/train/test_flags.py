@@ -1,4 +1,4 @@
-"""The original's command lines mean recipes: every flag of both ends in one, has no effect and says so, or is refused."""
+"""The original's command lines mean recipes: every flag of both is heard, has no effect and says so, or is refused."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def words_of_script(name: str) -> list[str]:
 
 
 def is_heard(name: str, words: list[str], without: list[str], *, starts_from_llava: bool = False) -> bool:
-    """Whether the flag in ``words`` changes what ``without`` means, is reported without effect, or is refused by name."""
+    """Whether the flag in ``words`` changes what ``without`` means, is said to have no effect, or is refused."""
     try:
         run = translate_words(words, starts_from_llava=starts_from_llava)
     except UsageError as error:
