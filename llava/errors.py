@@ -82,5 +82,11 @@ class CheckpointError(LlavaError, ValueError):
     """A checkpoint cannot be used as it stands: files missing, tensors that do not fit, an unsafe format."""
 
 
+class TrainingStopped(LlavaError):
+    """A signal (Ctrl-C, SIGTERM) stopped a training, which saved a checkpoint first."""
+
+    exit_code = 130
+
+
 class Notice(UserWarning):
     """What a user should know though nothing failed, as a complete sentence. Commands print it, Python code warns."""

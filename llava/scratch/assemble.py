@@ -18,6 +18,7 @@ from llava.scratch.drawn import (
     collate_tiles,
 )
 from llava.scratch.oracle import ProjectorAlignment, see_labels
+from llava.scratch.stage_trainer import StageSetup
 from llava.scratch.stages import (
     AlignStage,
     DrawnData,
@@ -33,7 +34,6 @@ from llava.train.loss import build_answer_loss
 from llava.train.parts import PartParameter, Parts, choose_trainable, list_parts, scale_rates
 from llava.train.recipe import JsonData
 from llava.train.samples import InstructionData, JsonSamples
-from llava.train.trainer import StageSetup
 
 # Both wordings of the system prompt: released models are trained with the first and prompted with the second.
 TEMPLATES = {"vicuna_v1": ("vicuna_v1", "llava_v1")}
@@ -117,7 +117,7 @@ def _build_answering_setup(
     if stage.answer_weighting:
         model.loss_function = build_answer_loss(tokenizer.eos_token_id, stage.answer_weighting)
     if isinstance(data, JsonData):
-        source: Any = JsonSamples(data.json, data.images)
+        source: Any = JsonSamples(data.files, data.images)
     else:
         labels = tiling if is_labelled or is_oracle else None
         num_samples = stage.steps * stage.batch_size

@@ -16,16 +16,9 @@ from typing import Any, ClassVar
 from llava.conversation import conv_templates
 from llava.errors import UsageError
 from llava.synth.scenes import ALL_KINDS, KINDS
-from llava.train.recipe import (
-    JsonData,
-    RecipeFile,
-    Stage,
-    build,
-    check_stages,
-    check_tuning,
-    check_word,
-    read_recipe,
-)
+from llava.train.recipe import JsonData, Stage, check_answers, check_stages
+from llava.train.recipe_file import RecipeFile, read_recipe
+from llava.train.typed_values import build, check_word
 from llava.yaml_files import name_nearest
 
 ASPECTS = ("pad", "anyres")
@@ -230,6 +223,8 @@ def _check_shape(shape: ModelShape) -> None:
 
 def _check_stage(stage: ScratchStage, earlier: list[str]) -> None:
     where = f"Stage '{stage.name}'"
+    if stage.steps < 1:
+        raise UsageError(f"{where}: steps is {stage.steps} and must be above 0.")
     check_word(stage.aspect, ASPECTS, f"{where}: there is no aspect")
     for name in stage.start:
         if name not in earlier:
@@ -239,7 +234,7 @@ def _check_stage(stage: ScratchStage, earlier: list[str]) -> None:
     if isinstance(data, DrawnData):
         _check_drawn(data, where)
     if isinstance(stage, OracleStage | InstructStage):
-        check_tuning(stage, where)
+        check_answers(stage.train, stage.answer_weighting, stage.data.templates, where)
     if isinstance(stage, InstructStage):
         if stage.patch_loss < 0:
             raise UsageError(f"{where}: patch_loss is {stage.patch_loss} and must not be negative.")

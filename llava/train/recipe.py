@@ -1,46 +1,56 @@
-"""A recipe: one YAML file that defines what is trained, in which stages, on what data, at which rates and for how long.
+"""What a recipe says: what is trained, on what data, at which rates and for how long, and how it is spread on devices.
 
-This module reads any recipe: ``build`` fills typed dataclasses from YAML and refuses an unknown key with the nearest
-known one. It also defines a recipe with ``start:`` (a checkpoint to train). A recipe with ``model:`` (a shape) trains a
-model from scratch and is defined in ``llava.scratch.stages``.
+A recipe with ``start:`` trains a checkpoint, or a language model that becomes a LLaVA by ``vision:``; this module
+defines it. Its top-level keys are those of a ``TuningStage``. With ``stages:``, a list, they are what all stages share,
+and each stage starts from the one before. A recipe with ``model:`` (a shape) trains a model from scratch and is defined
+in ``llava.scratch.stages``.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import math
-import types
-import typing
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from llava.conversation import conv_templates
 from llava.errors import UsageError
-from llava.yaml_files import name_nearest, parse_mapping, say_kind
+from llava.train.recipe_file import RecipeFile, read_recipe
+from llava.train.typed_values import build, check_word, list_keys
+from llava.yaml_files import name_nearest
 
-T = TypeVar("T")
-# Folders of the package that hold recipes, below ``llava``; a recipe's name is its file's.
-_SHIPPED_IN = ("train/recipes", "scratch")
 _OPTIMIZERS = ("adamw", "muon")
-_SCHEDULES = ("linear", "cosine", "constant", "constant_with_warmup")
+_SCHEDULES = (
+    *("linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"),
+    *("reduce_lr_on_plateau", "cosine_with_min_lr", "warmup_stable_decay"),
+)
+_GROUPINGS = ("none", "length", "modality", "modality_auto", "variable_length")
+_PRECISIONS = ("auto", "bfloat16", "float16", "float32")
+_SHARDINGS = ("none", "fsdp")
+_ORIGINALS = ("", "llava-1.5", "llava-next")
+_TOO_LONG = ("cut", "skip", "error")
+_PUNCTUATION = str.maketrans("", "", ".-_")
 # Names in a run's folder that are not stages.
 _RESERVED = ("model", "tokenizer")
 
 
 @dataclass(frozen=True, kw_only=True)
 class JsonData:
-    """LLaVA's JSON list of samples, and the folder that its image paths are relative to.
+    """LLaVA's data files, and the folder that their image paths are relative to.
 
-    ``templates``: conversation templates, one of which is drawn at random for each sample; by default the checkpoint's.
+    Attributes:
+        json: a file or several: .json (a list of samples), .jsonl, or LLaVA-NeXT's .yaml and ``{a,b}.json``.
+        images: the image folder; "" is the working directory.
+        templates: conversation templates, one of which is drawn at random for each sample; by default the checkpoint's.
     """
 
-    json: str
+    json: str | tuple[str, ...]
     images: str = ""
     templates: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The data files."""
+        return (self.json,) if isinstance(self.json, str) else self.json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,68 +91,139 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Vision:
+    """How images enter the model, by the keys of config.json; None keeps what the checkpoint has.
+
+    A language model becomes a LLaVA by ``mm_vision_tower``. The defaults are then mlp2x_gelu, layer -2, "patch",
+    "flat" and "square", those of LLaVA-1.5's pretraining.
+
+    Attributes:
+        mm_vision_tower: a CLIP or SigLIP tower's folder or hub id.
+        pretrain_mm_mlp_adapter: a projector's weights, such as stage 1's mm_projector.bin.
+        image_aspect_ratio: "square", "pad", "anyres", "anyres_max_9" ...
+        mm_patch_merge_type: "flat", "spatial", "spatial_unpad" ...
+        image_grid_pinpoints: canvases [width, height] in pixels, or text such as "(1x1),...,(6x6)".
+        mm_use_im_start_end, mm_use_im_patch_token: whether these tokens are added to the tokenizer.
+    """
+
+    mm_vision_tower: str | None = None
+    mm_projector_type: str | None = None
+    pretrain_mm_mlp_adapter: str | None = None
+    mm_vision_select_layer: int | None = None
+    mm_vision_select_feature: str | None = None
+    mm_patch_merge_type: str | None = None
+    image_aspect_ratio: str | None = None
+    image_grid_pinpoints: Any = None
+    mm_use_im_start_end: bool = False
+    mm_use_im_patch_token: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Low-rank adapters on the language model's linear layers, by PEFT.
+
+    Attributes:
+        rank, alpha, dropout, bias: as in PEFT's LoraConfig; bias is "none", "all" or "lora_only".
+        dora: weight-decomposed adapters (DoRA).
+        targets: names of linear layers, such as "q_proj"; by default all of the decoder's.
+        start: an adapter's folder whose training is continued.
+    """
+
+    rank: int = 128
+    alpha: float = 256
+    dropout: float = 0.05
+    bias: str = "none"
+    dora: bool = False
+    targets: tuple[str, ...] = ()
+    start: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """The frozen language model in 4 or 8 bits under LoRA (QLoRA), by bitsandbytes, which needs CUDA."""
+
+    bits: int = 4
+    kind: str = "nf4"
+    double: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class TuningStage(Stage):
     """Instruction tuning, or the projector's alignment: parts of a LLaVA model are trained on answers.
 
     Attributes:
-        train: the parts that are trained, see ``llava.train.parts``.
+        data: the samples; they may also be named on the command line.
+        train: the parts that are trained, see ``llava.train.parts``. With ``lora``, "language_model" stands for the
+            adapters on it.
+        vision: changes to how images enter the model.
         answer_weighting: per-answer loss weighting, see ``llava.train.loss``; 0 is the plain mean over tokens.
+        steps, epochs: how long it trains; exactly one of them is above 0.
+        batch_size: samples per forward pass and device.
+        accumulation: forward passes per update.
+        global_batch_size: samples per update over all devices; if it is above 0, ``accumulation`` follows from it.
+        max_length: of a sample in positions, images included; 0 is the model's context.
+        too_long: what happens to a longer sample: "cut" on the right, as in the original, "skip", or "error".
+        max_skipped: how many samples may be left out because they cannot be trained on (counted and named); the first
+            one above it is an error.
+        group_by: "none", "length" or "modality" (image and text-only samples never share a batch, and are sorted by
+            length), or one of LLaVA-NeXT's "modality_auto" and "variable_length".
+        packing: several samples share one row, each with attention and positions of its own.
+        precision: of the computation; trained weights are kept in float32. "auto" is bfloat16 where it is fast.
+        gradient_checkpointing: parts whose activations are computed again in the backward pass, "language_model" or
+            "vision_tower".
+        cache_features: keep a frozen tower's features on disk, by the image's digest.
+        lora, quantization: None trains the weights themselves.
+        sharding: "none" replicates the model on every device (DDP); "fsdp" shards weights, gradients and optimizer
+            (FSDP2).
+        deepspeed: a DeepSpeed configuration's JSON file; "" does without DeepSpeed.
+        compile: compile the model with torch.compile.
+        eval_data, held_out, eval_steps: samples to evaluate on, or the share of ``data`` that is held out for it, and
+            how often; 0 is at every save.
+        save_limit: how many checkpoints are kept; 0 keeps all.
+        report_to: "tensorboard", "wandb" ... where they are installed.
+        compatible_with: "llava-1.5" or "llava-next": the loss is the mean over micro-batches of their token means, a
+            frozen tower runs in float16 without bfloat16, and samples are drawn in that repository's order; "" is the
+            better choice in each.
+        trainer: further settings by their names in Transformers' TrainingArguments.
     """
 
-    data: JsonData
+    steps: int = 0
+    epochs: float = 0.0
+    data: JsonData | None = None
     train: tuple[str, ...] = ("projector", "image_newline", "language_model")
+    vision: Vision = Vision()
     answer_weighting: float = 0.0
+    accumulation: int = 1
+    global_batch_size: int = 0
+    max_length: int = 0
+    too_long: str = "cut"
+    max_skipped: int = 0
+    group_by: str = "none"
+    packing: bool = False
+    precision: str = "auto"
+    gradient_checkpointing: tuple[str, ...] = ()
+    cache_features: bool = False
+    lora: Lora | None = None
+    quantization: Quantization | None = None
+    sharding: str = "none"
+    deepspeed: str = ""
+    compile: bool = False
+    eval_data: JsonData | None = None
+    held_out: float = 0.0
+    eval_steps: int = 0
+    save_limit: int = 1
+    report_to: tuple[str, ...] = ()
+    compatible_with: str = ""
+    trainer: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Training that starts from a checkpoint: a folder, a short name or a hub id, as ``load_model`` takes it."""
+    """Training that starts from a checkpoint or a language model: a folder, a short name or a hub id."""
 
     name: str
     start: str
     stages: tuple[TuningStage, ...]
-
-
-@dataclass(frozen=True)
-class RecipeFile:
-    """A recipe's values as in its file, and the name by which messages call it."""
-
-    values: dict[str, Any]
-    source: str
-
-    @property
-    def is_from_scratch(self) -> bool:
-        """Whether the recipe trains a model from scratch (``model:``) instead of a checkpoint (``start:``)."""
-        return "model" in self.values
-
-
-def read_recipe(path: str | Path) -> RecipeFile:
-    """The values of a YAML file, or of the recipe of that name that ships with the package.
-
-    Raises:
-        UsageError: there is no such file or recipe, it is not valid YAML, or has not exactly one of start and model.
-    """
-    file = Path(path)
-    if not file.is_file() and "/" not in str(path) and not str(path).endswith((".yaml", ".yml")):
-        shipped = _list_shipped()
-        if str(path) not in shipped:
-            raise UsageError(f"There is no recipe '{path}'.{name_nearest(str(path), shipped)} Or name a YAML file.")
-        text = shipped[str(path)].read_text(encoding="utf-8")
-    elif file.is_file():
-        try:
-            text = file.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"The recipe file '{path}' cannot be read: {error}.") from error
-    else:
-        fault = "is a folder, not a YAML file" if file.is_dir() else "does not exist"
-        raise UsageError(f"The recipe file '{path}' {fault}.")
-    values = parse_mapping(text, f"The recipe '{path}'")
-    if ("model" in values) == ("start" in values):
-        raise UsageError(
-            f"The recipe '{path}' needs either start (the checkpoint to train) or model (the shape of a model to train "
-            "from scratch), and not both."
-        )
-    return RecipeFile(values, str(path))
 
 
 def load_recipe(path: str | Path) -> Recipe:
@@ -157,100 +238,24 @@ def load_recipe(path: str | Path) -> Recipe:
 
 def parse_recipe(file: RecipeFile) -> Recipe:
     """The checked recipe in a file's values. Raises UsageError, which names the key."""
-    recipe = build(Recipe, file.values, "The recipe")
+    recipe = build(Recipe, _spread_stages(file), "The recipe")
     check_stages(recipe.name, recipe.stages)
     for stage in recipe.stages:
         check_tuning(stage, f"Stage '{stage.name}'")
     return recipe
 
 
-def find_stage(recipe: Any, name: str) -> Any:
-    """The stage of that name, in a recipe of either kind. Raises UsageError."""
-    for stage in recipe.stages:
-        if stage.name == name:
-            return stage
-    names = [stage.name for stage in recipe.stages]
-    raise UsageError(f"The recipe '{recipe.name}' has no stage '{name}'.{name_nearest(name, names)}")
-
-
-def _list_shipped() -> dict[str, Any]:
-    folders = [resources.files("llava").joinpath(folder) for folder in _SHIPPED_IN]
-    files = [item for folder in folders if folder.is_dir() for item in folder.iterdir()]
-    return {item.name.removesuffix(".yaml"): item for item in files if item.name.endswith(".yaml")}
-
-
-def build(kind: type[T], values: Any, where: str) -> T:
-    """An instance of that dataclass, filled from a mapping, converted and checked by its type hints.
-
-    Args:
-        where: what messages begin with, such as "Stage 'next'".
-
-    Raises:
-        UsageError: a key is unknown or missing, or a value has the wrong type; the key is named.
-    """
-    if not isinstance(values, dict):
-        raise UsageError(f"{where} must be a mapping of keys to values, not {say_kind(values)}.")
-    types_of_all = typing.get_type_hints(kind)
-    hints = {each.name: types_of_all[each.name] for each in dataclasses.fields(typing.cast(Any, kind))}
-    for name in values:
-        if name not in hints:
-            raise UsageError(f"{where} has the unknown key '{name}'.{name_nearest(str(name), hints)}")
-    missing = [name for name in _required_keys(kind) if name not in values]
-    if missing:
-        raise UsageError(f"{where} lacks the key '{missing[0]}'.")
-    return kind(**{name: _convert(value, hints[name], f"{where}: {name}") for name, value in values.items()})
-
-
-def _required_keys(kind: Any) -> list[str]:
-    return [
-        each.name
-        for each in dataclasses.fields(kind)
-        if each.default is dataclasses.MISSING and each.default_factory is dataclasses.MISSING
-    ]
-
-
-def _convert(value: Any, hint: Any, where: str) -> Any:
-    """A YAML value, converted to the type of a field. Raises UsageError."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return _convert_union(value, inner, where)
-    if dataclasses.is_dataclass(hint):
-        return build(typing.cast(type, hint), value, where)
-    if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise UsageError(f"{where} must be a list, not {say_kind(value)}.")
-        wanted = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
-        if len(value) != len(wanted):
-            raise UsageError(f"{where} must have {len(wanted)} items, not {len(value)}.")
-        return tuple(
-            _convert(item, each, f"{where}[{i}]") for i, (item, each) in enumerate(zip(value, wanted, strict=True))
-        )
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise UsageError(f"{where} must be a mapping of names to numbers, not {say_kind(value)}.")
-        return {str(key): _convert(item, inner[1], f"{where}.{key}") for key, item in value.items()}
-    return _convert_plain(value, hint, where)
-
-
-def _convert_union(value: Any, kinds: tuple[Any, ...], where: str) -> Any:
-    """An instance of the first dataclass whose required keys are all present. Raises UsageError."""
-    for kind in kinds:
-        if isinstance(value, dict) and set(_required_keys(kind)) <= set(value):
-            return build(kind, value, where)
-    raise UsageError(f"{where} needs the keys {', or '.join(' and '.join(_required_keys(kind)) for kind in kinds)}.")
-
-
-def _convert_plain(value: Any, hint: Any, where: str) -> Any:
-    if hint is float and isinstance(value, str):  # PyYAML reads 1e-3, without a point, as text
-        with contextlib.suppress(ValueError):
-            value = float(value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    fits = isinstance(value, hint) and not (hint is int and isinstance(value, bool))
-    if not fits or (hint is float and not math.isfinite(value)):
-        names = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
-        raise UsageError(f"{where} is {value!r} and must be {names[hint]}.")
-    return value
+def _spread_stages(file: RecipeFile) -> dict[str, Any]:
+    """The file's values with a list of stages, each of which has the shared keys that it does not set itself."""
+    own = ("name", "start", "stages")
+    shared = {key: value for key, value in file.values.items() if key not in own}
+    for key in shared:
+        if key not in (known := list_keys(TuningStage)):
+            raise UsageError(f"The recipe has the unknown key '{key}'.{name_nearest(str(key), [*own, *known])}")
+    stages = file.values.get("stages", [{"name": str(file.values.get("name"))}])
+    if isinstance(stages, list):
+        stages = [{**shared, **stage} if isinstance(stage, dict) else stage for stage in stages]
+    return {**{key: file.values[key] for key in own[:2] if key in file.values}, "stages": stages}
 
 
 def check_stages(recipe_name: str, stages: tuple[Stage, ...]) -> None:
@@ -260,15 +265,15 @@ def check_stages(recipe_name: str, stages: tuple[Stage, ...]) -> None:
     names: set[str] = set()
     for stage in stages:
         where = f"Stage '{stage.name}'"
-        if not stage.name.replace("-", "").replace("_", "").isalnum() or stage.name in _RESERVED:
+        if not stage.name.translate(_PUNCTUATION).isalnum() or stage.name in _RESERVED:
             raise UsageError(
-                f"{where}: a stage's name is also its folder's; use letters, digits, - and _, and none of "
+                f"{where}: a stage's name is also its folder's; use letters, digits, dots, - and _, and none of "
                 f"{', '.join(_RESERVED)}."
             )
         if stage.name in names:
             raise UsageError(f"{where} occurs twice in the recipe; each stage needs a name of its own.")
         names.add(stage.name)
-        for key in ("steps", "batch_size", "lr", "max_grad_norm", "save_steps", "log_steps"):
+        for key in ("batch_size", "lr", "max_grad_norm", "save_steps", "log_steps"):
             if not getattr(stage, key) > 0:
                 raise UsageError(f"{where}: {key} is {getattr(stage, key)} and must be above 0.")
         for key, scale in stage.lr_scales.items():
@@ -288,18 +293,33 @@ def check_stages(recipe_name: str, stages: tuple[Stage, ...]) -> None:
         check_word(stage.schedule, _SCHEDULES, f"{where}: there is no schedule")
 
 
-def check_tuning(stage: Any, where: str) -> None:
-    """Raises UsageError for a wrong setting of a stage that trains on answers, beyond ``check_stages``."""
-    if not stage.train:
+def check_tuning(stage: TuningStage, where: str) -> None:
+    """Raises UsageError for a wrong setting of a stage that trains a checkpoint, beyond ``check_stages``."""
+    if (stage.steps > 0) == (stage.epochs > 0):
+        raise UsageError(f"{where} needs either steps or epochs above 0, but has {stage.steps} and {stage.epochs:g}.")
+    if stage.accumulation < 1:
+        raise UsageError(f"{where}: accumulation is {stage.accumulation} and must be at least 1.")
+    for key in ("steps", "epochs", "global_batch_size", "max_length", "max_skipped", "eval_steps", "save_limit"):
+        if getattr(stage, key) < 0:
+            raise UsageError(f"{where}: {key} is {getattr(stage, key)} and must not be negative.")
+    if not 0 <= stage.held_out < 1:
+        raise UsageError(f"{where}: held_out is {stage.held_out} and must be at least 0 and below 1.")
+    for key, known in (
+        ("group_by", _GROUPINGS),
+        ("precision", _PRECISIONS),
+        ("sharding", _SHARDINGS),
+        ("too_long", _TOO_LONG),
+        ("compatible_with", _ORIGINALS),
+    ):
+        check_word(getattr(stage, key), known, f"{where}: {key} cannot be")
+    check_answers(stage.train, stage.answer_weighting, stage.data.templates if stage.data else (), where)
+
+
+def check_answers(train: tuple[str, ...], answer_weighting: float, templates: tuple[str, ...], where: str) -> None:
+    """Raises UsageError for a wrong setting of any stage that trains on answers."""
+    if not train:
         raise UsageError(f"{where}: train is empty, so nothing would be trained.")
-    if stage.answer_weighting < 0:
-        raise UsageError(f"{where}: answer_weighting is {stage.answer_weighting} and must not be negative.")
-    for template in stage.data.templates:
+    if answer_weighting < 0:
+        raise UsageError(f"{where}: answer_weighting is {answer_weighting} and must not be negative.")
+    for template in templates:
         check_word(template, conv_templates, f"{where}: there is no template")
-
-
-def check_word(word: str, known: Iterable[str], fault: str) -> None:
-    """Raises UsageError, with the nearest known word, if ``word`` is not one of ``known``."""
-    known = list(known)
-    if word not in known:
-        raise UsageError(f"{fault} '{word}'.{name_nearest(word, known)}")

@@ -9,7 +9,9 @@ import pytest
 import yaml
 
 from llava.errors import UsageError
-from llava.train.recipe import RecipeFile, load_recipe, parse_recipe, read_recipe
+from llava.train.recipe import load_recipe, parse_recipe
+from llava.train.recipe_file import RecipeFile, read_recipe
+from llava.train.typed_values import apply_overrides
 
 STAGE: dict[str, Any] = {"name": "tune", "steps": 2, "batch_size": 2, "lr": 1e-3, "data": {"json": "data.json"}}
 RECIPE: dict[str, Any] = {"name": "tiny", "start": "some/checkpoint", "stages": [STAGE]}
@@ -89,3 +91,37 @@ def test_an_unknown_name_lists_the_shipped_recipes(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="is a folder"):
         read_recipe(tmp_path)
     assert read_recipe("default").is_from_scratch
+
+
+def test_the_top_level_keys_of_a_recipe_without_stages_are_those_of_its_only_stage() -> None:
+    values = {"name": "v1.5-tiny", "start": "x", "epochs": 1, "batch_size": 2, "lr": 1e-3, "train": ["projector"]}
+    recipe = parse_recipe(RecipeFile(values, "tiny"))
+    assert [(stage.name, stage.epochs, stage.train) for stage in recipe.stages] == [("v1.5-tiny", 1.0, ("projector",))]
+
+
+def test_the_top_level_keys_of_a_recipe_with_stages_are_shared_by_all_of_them() -> None:
+    values = {"name": "two", "start": "x", "batch_size": 2, "lr": 1e-3, "steps": 5}
+    stages = [{"name": "a"}, {"name": "b", "lr": 2e-3}]
+    recipe = parse_recipe(RecipeFile({**values, "stages": stages}, "two"))
+    assert [(stage.name, stage.lr, stage.steps) for stage in recipe.stages] == [("a", 1e-3, 5), ("b", 2e-3, 5)]
+    with pytest.raises(UsageError, match="unknown key 'sped'"):
+        parse_recipe(RecipeFile({**values, "stages": stages, "sped": 3}, "two"))
+
+
+def test_an_override_replaces_a_key_of_the_recipe_as_yaml() -> None:
+    values = {"lr": 1e-3, "lora": {"rank": 8, "alpha": 16}}
+    changed = apply_overrides(values, ["lr=2e-5", "lora.rank=4", "train=[projector]", "vision.image_aspect_ratio=pad"])
+    assert changed == {
+        "lr": "2e-5",  # PyYAML reads a number without a point as text; build makes it a number
+        "lora": {"rank": 4, "alpha": 16},
+        "train": ["projector"],
+        "vision": {"image_aspect_ratio": "pad"},
+    }
+    assert values["lora"] == {"rank": 8, "alpha": 16}
+    for wrong, message in (
+        ("lr", "is not a setting of the recipe; write key=value"),
+        ("lr=[1", "The value of lr is not valid YAML"),
+        ("lr.peak=1", "lr is 0.001, which has no keys"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            apply_overrides(values, [wrong])
