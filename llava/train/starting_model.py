@@ -213,8 +213,8 @@ def _check_quantization(folder: Folder, stage: TuningStage, where: str) -> None:
         method = said.get("quant_method", "an unknown method") if isinstance(said, dict) else said
         raise UsageError(
             f"{where} starts from {folder}, whose weights are quantized already ({method}) and cannot be trained: "
-            "start from the 16-bit checkpoint that it was made from. With lora and quantization (QLoRA), its weights are "
-            "quantized while they are loaded."
+            "start from the 16-bit checkpoint that it was made from. With lora and quantization (QLoRA), its weights "
+            "are quantized while they are loaded."
         )
     if stage.quantization is None:
         return
