@@ -103,7 +103,7 @@ def save_result(
     Everything is written into a hidden folder first. config.json is moved last, so a folder that has one is complete.
 
     Raises:
-        LlavaError: it cannot be written. An earlier result is then still there.
+        LlavaError: it cannot be written. If the disk is full, an earlier result is still there.
     """
     folder = Path(folder)
     partial = folder / _PARTIAL
