@@ -23,6 +23,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
 
 from llava.errors import TrainingStopped, UsageError
+from llava.model.llava import LlavaMetaForCausalLM
 from llava.train import order, training_faults
 from llava.train.epoch_order import EpochOrder, ShuffledSampler
 from llava.train.heap import return_free_memory
@@ -30,7 +31,16 @@ from llava.train.named_batches import NamedCollator, NamedSamples, take_names
 from llava.train.optimizer import MuonWithAdamW, build_groups, check_groups, name_rates
 from llava.train.parts import PartParameter, name_trainable, scale_rates
 from llava.train.precision import check_precision
-from llava.train.resumption import RUN_FILE, check_resumable, check_step, find_last, read_run_state, tell_changes
+from llava.train.resumption import (
+    RESUME_FILES,
+    RUN_FILE,
+    check_files,
+    check_step,
+    find_last,
+    read_run_state,
+    tell_changes,
+)
+from llava.train.snapshots import check_snapshot, read_snapshot, write_snapshot
 from llava.train.training_faults import catching_stop_signals
 
 # Where a checkpoint is written before it gets its name; Transformers takes it for none.
@@ -264,8 +274,27 @@ class LLaVATrainer(Trainer):
         """Raises CheckpointError if a checkpoint lacks what resuming needs, and UsageError if it is of a later step."""
         assert self.model is not None
         check_step(checkpoint, num_steps, "This run")
-        if self.args.world_size == 1 and not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
-            check_resumable(checkpoint, self.model, num_steps, "This run")
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            return  # their checkpoints have files of their own
+        check_files(checkpoint, [*RESUME_FILES, *([] if self.args.world_size > 1 else ["rng_state.pth"])])
+        if _is_llava(self.model):
+            check_snapshot(self.model, checkpoint)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        """Writes the model as both originals do, see ``llava.train.snapshots``; other models as Transformers does."""
+        assert self.model is not None
+        if not _is_llava(self.model):
+            super()._save(output_dir, state_dict)
+        elif self.args.should_save:
+            folder = self.args.output_dir if output_dir is None else output_dir
+            write_snapshot(self.model, self.tokenizer, str(folder), state=state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        root = self.model if model is None else model
+        if _is_llava(root) and not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+            read_snapshot(root, resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._writes_to or super()._get_output_dir(trial))
@@ -383,6 +412,11 @@ def _build_original_sampler(
 def _find_llava(model: Any) -> Any:
     """The model inside PEFT's wrapper, if there is one."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _is_llava(model: Any) -> bool:
+    """Whether the model is one of ours, whose files ``llava.train.snapshots`` knows, or PEFT's wrapper of one."""
+    return isinstance(_find_llava(model), LlavaMetaForCausalLM) and _find_llava(model).get_vision_tower() is not None
 
 
 def _takes(method: Callable[..., Any], name: str) -> bool:
