@@ -13,10 +13,11 @@ import warnings
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from transformers import TrainingArguments as LlavaTrainingArguments
+import transformers
 
 from llava.errors import Notice
-from llava.train.renamed_arguments import OlderArguments, modernize
+from llava.train.renamed_arguments import OLD_NAMES, OlderArguments, modernize
+from llava.train.trainer_arguments import LlavaTrainingArguments
 
 
 @dataclass
@@ -101,31 +102,9 @@ class DataArguments:
 class TrainingArguments(OlderArguments, LlavaTrainingArguments):
     """Transformers' training arguments, those that it no longer has, and LLaVA's own."""
 
-    cache_dir: str | None = field(default=None)
-    optim: str = field(default="adamw_torch")
-    remove_unused_columns: bool = field(default=False)
     report_to: list[str] | None = field(default=None)
-    freeze_mm_mlp_adapter: bool = field(default=False)
-    freeze_mm_vision_resampler: bool = field(default=False)
-    mpt_attn_impl: str | None = field(default="triton")
     model_max_length: int = field(default=512, metadata={"help": "of a sample in positions; LLaVA-NeXT's is 4096"})
-    double_quant: bool = field(default=True)
-    quant_type: str = field(default="nf4", metadata={"help": "fp4 or nf4"})
-    bits: int = field(default=16, metadata={"help": "4, 8 or 16"})
-    lora_enable: bool = False
-    lora_r: int = 64
-    lora_alpha: int = 16
-    lora_dropout: float = 0.05
-    lora_weight_path: str = ""
-    lora_bias: str = "none"
-    mm_projector_lr: float | None = None
-    mm_vision_tower_lr: float | None = None
-    group_by_varlen: bool = field(default=False)
-    group_by_modality_length: bool = field(default=False)
-    group_by_modality_length_auto: bool = field(default=False)
-    auto_find_batch_size: bool = field(default=False)
     gradient_checkpointing: bool = field(default=False, metadata={"help": "LLaVA-NeXT's default is True"})
-    verbose_logging: bool = field(default=False)
     attn_implementation: str = field(default="flash_attention_2")
     trainer_mode: str = field(default="regular")
     zo_eps: float = field(default=1e-3)
@@ -139,8 +118,6 @@ class TrainingArguments(OlderArguments, LlavaTrainingArguments):
             warnings.warn(notice, Notice, stacklevel=3)
         for name, value in values.items():
             setattr(self, name, value)
-        if self.activation_checkpointing is None:  # the newer name of the same argument
-            self.activation_checkpointing = self.gradient_checkpointing
         self.report_to = self.report_to or []
         super().__post_init__()
 
@@ -158,8 +135,10 @@ _FLAGS_OF_BOTH = frozenset(
     """.split()
 )
 
-# The flags that only LLaVA-NeXT has, by which its command lines are recognized.
-NEXT_FLAGS = (
-    frozenset().union(*(kind.__annotations__ for kind in (ModelArguments, DataArguments, TrainingArguments)))
-    - _FLAGS_OF_BOTH
+_ALL_FLAGS = frozenset(
+    each.name for kind in (ModelArguments, DataArguments, TrainingArguments) for each in fields(kind) if each.init
 )
+_FLAGS_OF_TRANSFORMERS = frozenset(each.name for each in fields(transformers.TrainingArguments)) | OLD_NAMES
+
+# The flags that only LLaVA-NeXT has, by which its command lines are recognized.
+NEXT_FLAGS = _ALL_FLAGS - _FLAGS_OF_BOTH - _FLAGS_OF_TRANSFORMERS

@@ -179,7 +179,7 @@ class InstructionData(Dataset[dict[str, Any]]):
             if self.faults[i] == Fault.UNUSABLE or (self.faults[i] == Fault.CUT and not self.keeps_cut):
                 continue
             try:
-                item = self.encode(self.source.sample(i), self.choose_template(i))
+                item = self.make_item(i)
             except (BadImage, ContextTooLong, UsageError) as error:
                 self._note(i, Fault.UNUSABLE, str(error))
                 continue
@@ -189,6 +189,10 @@ class InstructionData(Dataset[dict[str, Any]]):
             if self.keeps_cut:
                 return item
         raise BadSample("No sample is left to train on: all are left out. Raise max_length, or mend the data.")
+
+    def make_item(self, index: int) -> dict[str, Any]:
+        """Sample number ``index`` itself, with ``labels`` that may be without a target. Raises as ``encode``."""
+        return self.encode(self.source.sample(index), self.choose_template(index))
 
     def choose_template(self, index: int) -> str:
         """The template of sample number ``index``."""

@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 import transformers
+from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.utils import is_torch_tf32_available
 
 from llava.errors import Notice, UsageError
@@ -105,6 +107,12 @@ class LlavaTrainingArguments(transformers.TrainingArguments):
         """Switches off what this machine cannot do, with a notice: scripts for GPUs run on a CPU in small."""
         if not (torch.cuda.is_available() or torch.backends.mps.is_available() or torch.xpu.is_available()):
             self.use_cpu = True
+        names = [self.report_to] if isinstance(self.report_to, str) else list(self.report_to or ())
+        missing = {*names} & {*INTEGRATION_TO_CALLBACK} - {*get_available_reporting_integrations()}
+        if missing:
+            named = ", ".join(sorted(missing))
+            warnings.warn(f"report_to {named} is left out: it is not installed.", Notice, stacklevel=2)
+            self.report_to = [name for name in names if name not in missing]
         if self.tf32 and not is_torch_tf32_available():
             warnings.warn("tf32 is left out: it needs a CUDA GPU from Ampere on.", Notice, stacklevel=2)
             self.tf32 = None
@@ -117,25 +125,30 @@ class LlavaTrainingArguments(transformers.TrainingArguments):
 
 
 def make_arguments(
-    stage: TuningStage, folder: str | Path, workers: int = 1, *, world_size: int = 1
+    stage: TuningStage,
+    folder: str | Path,
+    workers: int = 1,
+    *,
+    world_size: int = 1,
+    kind: type[LlavaTrainingArguments] | None = None,
 ) -> LlavaTrainingArguments:
     """The arguments of a stage whose checkpoints and log go to ``folder``.
 
     Args:
         workers: processes that prepare samples; 0 is this process itself.
         world_size: devices, over which ``global_batch_size`` is divided.
+        kind: a subclass to make, whose further fields ``trainer`` may set.
 
     Raises:
         UsageError: a key of ``trainer`` is unknown, values contradict each other, or the global batch is no multiple of
             ``batch_size`` on all devices.
     """
+    known = _FIELDS if kind is None else {each.name for each in dataclasses.fields(kind) if each.init}
     for name in stage.trainer:
-        if name not in _FIELDS:
-            raise UsageError(
-                f"Stage '{stage.name}': trainer has the unknown key '{name}'.{name_nearest(name, _FIELDS)}"
-            )
+        if name not in known:
+            raise UsageError(f"Stage '{stage.name}': trainer has the unknown key '{name}'.{name_nearest(name, known)}")
     values = {**_translate(stage, workers, world_size), "output_dir": str(folder), **stage.trainer}
-    arguments = LlavaTrainingArguments(**values)
+    arguments = (kind or LlavaTrainingArguments)(**values)
     arguments.compatible_with = stage.compatible_with
     arguments.own_optimizer = "muon" if stage.optimizer == "muon" else ""
     if stage.group_by in _GROUPINGS:

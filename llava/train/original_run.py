@@ -1,0 +1,128 @@
+"""Prepares and ends a run of the original's training command: its flags become a recipe, and that a model to train.
+
+What lies between, data and trainer, ``llava.train.train`` builds from its own names, which research code replaces.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from llava import conversation as templates
+from llava.errors import Notice
+from llava.model.folder import Folder
+from llava.model.sources import find_checkpoint
+from llava.train.flag_translation import OriginalRun, translate
+from llava.train.original_flags import Flags, read_flags
+from llava.train.original_states import add_special_tokens
+from llava.train.part_table import build_table, print_table
+from llava.train.precision import set_precision
+from llava.train.recipe import TuningStage
+from llava.train.resumption import check_workers, find_last
+from llava.train.run import choose_parameters
+from llava.train.snapshots import mend_generation
+from llava.train.starting_model import build_start
+from llava.train.trainer_arguments import make_arguments
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """What the original's ``train()`` has in hand before it builds data and trainer."""
+
+    model: Any
+    tokenizer: Any
+    data_args: Any
+    training_args: Any
+    stage: TuningStage
+    resume: str | None
+
+
+def prepare_run(words: Sequence[str], kinds: Sequence[Any]) -> PreparedRun:
+    """The model and arguments that these flags ask for; sets the default template, as the original does.
+
+    Args:
+        kinds: the dataclasses for the model, the data and the training.
+
+    Raises:
+        UsageError: a flag is unknown or wrong, or flags ask for what is not supported.
+        CheckpointError: a file of the model is missing or damaged.
+    """
+    flags = read_flags(words, kinds)
+    start = flags.values["model_name_or_path"]
+    run = translate(flags, starts_from_llava=_is_llava(start))
+    check_workers(run.workers)
+    if os.environ.get("RANK", "0") == "0":
+        for notice in run.notices:
+            warnings.warn(notice, Notice, stacklevel=2)
+    if run.log_folder is not None:
+        os.environ["TENSORBOARD_LOGGING_DIR"] = run.log_folder  # Transformers reads it there
+    (stage,) = run.recipe.stages
+    training_args = _make_arguments(run, stage, flags, kinds[2])
+    loaded = build_start(start, stage)
+    model, tokenizer = loaded.model, loaded.tokenizer
+    if flags.values["version"] == "v0" and tokenizer.pad_token is None:
+        add_special_tokens({"pad_token": "[PAD]"}, tokenizer, model)
+    trainable = choose_parameters(model, stage)
+    set_precision(model, trainable, training_args)
+    mend_generation(model)
+    assert stage.data is not None
+    templates.default_conversation = templates.conv_templates[stage.data.templates[0]]
+    if training_args.should_save:
+        print_table(build_table(model, trainable, stage.lr, stage.weight_decay))
+    data_args = flags.make(kinds[1], 1)
+    config = model.config
+    data_args.image_processor = loaded.image_processor
+    data_args.is_multimodal = True
+    data_args.mm_use_im_start_end = config.mm_use_im_start_end
+    data_args.image_aspect_ratio = config.image_aspect_ratio
+    data_args.image_grid_pinpoints = getattr(config, "image_grid_pinpoints", None)
+    data_args.tiling = loaded.spec.tiling
+    data_args.compatible_with = stage.compatible_with
+    config.use_cache = False
+    config.truncate_to_model_max_length = True  # longer rows are cut on the right
+    return PreparedRun(model, tokenizer, data_args, training_args, stage, run.resume)
+
+
+def finish_run(run: PreparedRun, trainer: Any) -> None:
+    """Trains, from the last checkpoint in the run's folder if there is one, and saves the trainer's state.
+
+    Raises:
+        LlavaError: training stopped; see ``LLaVATrainer.train``.
+    """
+    trainer.train(resume_from_checkpoint=run.resume or find_last(Path(run.training_args.output_dir)))
+    trainer.save_state()
+
+
+def _is_llava(start: str) -> bool:
+    """Whether a checkpoint is a LLaVA, or a part of one, by its config.json."""
+    folder = Folder(find_checkpoint(start))
+    if not folder.has("config.json"):
+        return True
+    config = folder.read_json("config.json")
+    return any(key in config for key in ("mm_vision_tower", "mm_vision_config", "vision_config"))
+
+
+def _make_arguments(run: OriginalRun, stage: TuningStage, flags: Flags, kind: Any) -> Any:
+    """The trainer's arguments; those that the recipe has by other names are set by the original's, too."""
+    if stage.deepspeed and importlib.util.find_spec("deepspeed") is None:
+        warnings.warn(
+            f"DeepSpeed is not installed, so {stage.deepspeed} has no effect: several processes each hold the whole "
+            "model.",
+            Notice,
+            stacklevel=3,
+        )
+        stage = replace(stage, deepspeed="")
+    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    arguments = make_arguments(stage, run.output, run.workers, world_size=world_size, kind=kind)
+    for name in ("lora_enable", "lora_r", "lora_alpha", "lora_dropout", "lora_bias", "lora_weight_path", "bits"):
+        setattr(arguments, name, flags.values[name])
+    for name, part in (("mm_projector_lr", "projector"), ("mm_vision_tower_lr", "vision_tower")):
+        setattr(arguments, name, flags.values[name] if part in stage.lr_scales else None)
+    arguments.mm_tunable_parts = flags.values["mm_tunable_parts"]
+    arguments.use_im_start_end = flags.values["mm_use_im_start_end"]
+    return arguments

@@ -1,0 +1,149 @@
+"""The original's dataset: rows of its data files become items with ``image``, in the layout of either repository.
+
+``llava.train.train`` has it under the name that research code subclasses. ``preprocess_multimodal`` and ``preprocess``
+are handed in for each item, so that replaced ones take effect; reading, tiles, and what happens to a row that cannot be
+trained on are this package's own.
+
+Source: haotian-liu/LLaVA@c121f04 and LLaVA-VL/LLaVA-NeXT@df17966 llava/train/train.py (LazySupervisedDataset).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from llava.constants import DEFAULT_IMAGE_TOKEN, IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.data.readers import read_records
+from llava.data.records import Record, parse_record
+from llava.errors import BadSample
+from llava.image.geometry import Size, TilePlan, Tiling, parse_pinpoints
+from llava.train.original_preprocessing import Sources, choose_rule
+from llava.train.samples import RecordSamples, Sample, count_fitting
+from llava.train.stage_data import TuningData
+
+Place = Callable[[Sources, Any], Sources]
+Encode = Callable[..., dict[str, Any]]
+
+
+class OriginalRows:
+    """The rows of a dataset's ``list_data_dict``, whatever research code puts there, as records."""
+
+    def __init__(self, rows: list[Any]) -> None:
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def record(self, index: int) -> Record:
+        """Record number ``index``. Raises UsageError for an invalid row."""
+        return parse_record(self.rows[index], index, "list_data_dict")
+
+
+class OriginalSamples(TuningData):
+    """Items ``input_ids``, ``labels`` [L], ``image`` and ``id``, from the original's three arguments.
+
+    In LLaVA-1.5's layout ``image`` is [3, S, S], zeros for a row without one; in LLaVA-NeXT's, which AnyRes needs, it
+    is a list of (pixels, (width, height), "image" or "text").
+
+    Attributes:
+        list_data_dict: the rows as in their files; may be replaced.
+        tokenizer, data_args: the original's own.
+    """
+
+    def __init__(self, data_path: str, tokenizer: Any, data_args: Any) -> None:
+        self.data_args = data_args
+        rows = [row for row, _, _ in read_records(data_path).rows]
+        rule = choose_rule(data_args)
+        super().__init__(
+            RecordSamples(OriginalRows(rows), data_args.image_folder or "", allows_outside=True),
+            tokenizer,
+            _find_tiling(data_args),
+            getattr(data_args, "image_processor", None),  # type: ignore[arg-type]
+            (),
+            None,
+            rule=rule,
+            # LLaVA-NeXT takes the next row in place of one that fails, LLaVA-1.5 stops.
+            skip_limit=len(rows) if rule == "next" else 0,
+        )
+        self.is_listed = rule == "next" or self.tiling.is_anyres
+
+    @property
+    def list_data_dict(self) -> list[Any]:
+        source: Any = self.source
+        rows: list[Any] = source.records.rows
+        return rows
+
+    @list_data_dict.setter
+    def list_data_dict(self, rows: list[Any]) -> None:
+        source: Any = self.source
+        source.records.rows = rows
+        self.faults = torch.zeros(len(rows), dtype=torch.uint8).share_memory_()
+
+    @property
+    def modality_lengths(self) -> list[int]:
+        lengths = super().modality_lengths
+        return [abs(length) for length in lengths] if getattr(self.data_args, "early_mix_text", False) else lengths
+
+    def make_row(self, index: int, place: Place, encode: Encode) -> dict[str, Any]:
+        """Item number ``index``; without a target, if all of them are cut off. Raises BadImage, UsageError."""
+        source: Any = self.source
+        row, sample = self.list_data_dict[index], source.sample(index)
+        conversations: Sources = [copy.deepcopy(row["conversations"])]
+        if sample.images:
+            conversations = place(conversations, self.data_args)
+        encoded = encode(conversations, self.tokenizer, has_image=bool(sample.images))
+        ids, labels = encoded["input_ids"][0], encoded["labels"][0]
+        item = {"input_ids": ids, "labels": labels, "id": row.get("id", index)}
+        self._check_slots(ids, len(sample.images))
+        plans = self.plan([Size(*image.size) for image in sample.images])
+        end = count_fitting(ids.tolist(), [plan.num_positions for plan in plans], self.tokenizer.model_max_length)
+        if not bool((labels[:end] != IGNORE_INDEX).any()):
+            item["labels"] = torch.full_like(labels, IGNORE_INDEX)
+        if sample.images:
+            item["image"] = self._list_images(ids, sample, plans)
+        elif getattr(self.data_args, "is_multimodal", False):
+            item["image"] = self._make_blank()
+        return item
+
+    def _check_slots(self, ids: torch.Tensor, num_images: int) -> None:
+        num_slots = int((ids == IMAGE_TOKEN_INDEX).sum())
+        if num_slots != num_images:
+            raise BadSample(f"it has {num_slots} {DEFAULT_IMAGE_TOKEN} in its text, but {num_images} images.")
+        if num_images > 1 and not self.is_listed:
+            raise BadSample(f"it has {num_images} images, and LLaVA-1.5 has one for each row; LLaVA-NeXT has several.")
+
+    def _list_images(self, ids: torch.Tensor, sample: Sample, plans: Sequence[TilePlan]) -> Any:
+        """The pixels of those images whose slots the collator does not cut off."""
+        kept = range(int((ids[: self.tokenizer.model_max_length] == IMAGE_TOKEN_INDEX).sum()))
+        if not kept:
+            return self._make_blank()
+        tiles = self.make_tiles(sample, plans)
+        if not self.is_listed:
+            return tiles[0][0]
+        # A single tile has no axis of tiles, except where the model merges by AnyRes.
+        has_axis = self.tiling.is_anyres and len(sample.images) == 1
+        return [(tiles[i] if has_axis else tiles[i][0], sample.images[i].size, "image") for i in kept]
+
+    def _make_blank(self) -> Any:
+        side = self.tiling.tile_px
+        if not self.is_listed:
+            return torch.zeros(3, side, side)
+        return [(torch.zeros(1, 3, side, side), (side, side), "text")]
+
+
+def _find_tiling(data_args: Any) -> Tiling:
+    """The tiling of the model that ``data_args`` was prepared for, with the settings that it has now."""
+    processor = getattr(data_args, "image_processor", None)
+    tiling = getattr(data_args, "tiling", None)
+    if tiling is None:
+        tile_px = 336 if processor is None else int(processor.crop_size["height"])
+        squashes = processor is not None and "shortest_edge" not in processor.size
+        tiling = Tiling(tile_px=tile_px, patch_px=min(14, tile_px), squashes=squashes)
+    aspect, pinpoints = data_args.image_aspect_ratio, ()
+    if aspect.startswith("anyres"):
+        pinpoints = parse_pinpoints(data_args.image_grid_pinpoints or tiling.pinpoints, tiling.tile_px)
+    return replace(tiling, aspect=aspect, pinpoints=pinpoints)
