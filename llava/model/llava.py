@@ -35,13 +35,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from llava.constants import (
-    DEFAULT_IM_END_TOKEN,
-    DEFAULT_IM_START_TOKEN,
-    DEFAULT_IMAGE_PATCH_TOKEN,
-    IGNORE_INDEX,
-    IMAGE_TOKEN_INDEX,
-)
+from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import CheckpointError, UsageError
 from llava.model.arguments import (
     check_generation,
@@ -57,10 +51,11 @@ from llava.model.attention_switch import ShowsAttention, showing_attention
 from llava.model.image_encoder import ImageEncoder, find_videos
 from llava.model.newline import add_newline, reset_newline
 from llava.model.projector import build_vision_projector
-from llava.model.projector_file import load_projector, read_token_rows
+from llava.model.projector_file import load_projector
 from llava.model.recorders import Picklable
 from llava.model.splice import move_padding_left, splice
 from llava.model.vision import VisionTower, build_vision_tower
+from llava.model.vision_tokens import VisionTokens
 
 # The mixins use methods of the classes that they are combined with; at run time they have no base class.
 if TYPE_CHECKING:
@@ -163,7 +158,7 @@ class LlavaMetaModel(ShowsAttention, _MixedInto):
             load_projector(self.mm_projector, adapter_file)
 
 
-class LlavaMetaForCausalLM(Picklable, ImageEncoder, _MixedInto):
+class LlavaMetaForCausalLM(Picklable, ImageEncoder, VisionTokens, _MixedInto):
     """A mixin for causal language models: ``forward``, ``generate`` and ``from_pretrained`` with images."""
 
     @classmethod
@@ -262,14 +257,16 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, _MixedInto):
         modalities: str | Sequence[str] | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         logits_at_targets_only: bool = False,
+        target_loss: Callable[..., torch.Tensor] | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Logits for prompts with images; with ``labels`` also the mean next-token loss, in float32.
 
         ``input_ids`` and ``labels`` [B, L] have -200 where an image goes, so logits [B, L merged, V] are longer.
         ``logits_at_targets_only`` (with ``labels``) computes logits only at the loss's targets: the same loss from
-        [targets, V], which is cheaper because most of a training sample is images and questions. ``modalities``: see
-        ``generate``. Further keywords go to Transformers; a call with ``output_attentions`` runs eager attention, the
+        [targets, V], which is cheaper because most of a training sample is images and questions. ``target_loss``, a
+        function of the head, the hidden states [targets, C] and the targets, replaces the head's call and the model's
+        ``loss_function``, and no logits are returned. ``modalities``: see ``generate``. Further keywords go to Transformers; a call with ``output_attentions`` runs eager attention, the
         only one that returns the weights. Raises UsageError as ``prepare_inputs_labels_for_multimodal`` does.
         """
         videos = {"modalities": modalities} if find_videos(modalities) else {}
@@ -292,7 +289,7 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, _MixedInto):
             "inputs_embeds": inputs_embeds,
             "use_cache": use_cache,
         }
-        if labels is None or not logits_at_targets_only:
+        if labels is None or not (logits_at_targets_only or target_loss):
             outputs = super().forward(**inputs, labels=labels, logits_to_keep=logits_to_keep, **kwargs)
             if is_merged:
                 note_padding(getattr(outputs, "past_key_values", None), attention_mask)
@@ -301,9 +298,12 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, _MixedInto):
         decoded = self.model(**inputs, **kwargs)
         next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX).to(decoded.last_hidden_state.device)
         is_target = next_labels != IGNORE_INDEX
-        logits = self.lm_head(decoded.last_hidden_state[is_target])
+        hidden_states, targets = decoded.last_hidden_state[is_target], next_labels[is_target]
+        if target_loss is not None:
+            return CausalLMOutputWithPast(loss=target_loss(self.lm_head, hidden_states, targets, **kwargs))
+        logits = self.lm_head(hidden_states)
         loss = self.loss_function(
-            logits=logits, labels=None, shift_labels=next_labels[is_target], vocab_size=self.config.vocab_size, **kwargs
+            logits=logits, labels=None, shift_labels=targets, vocab_size=self.config.vocab_size, **kwargs
         )
         return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=decoded.past_key_values)
 
@@ -388,32 +388,6 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, _MixedInto):
             asked = getattr(kwargs.get("generation_config") or self.generation_config, "output_attentions", None)
         with showing_attention(self.config, asked):  # here too, because generate makes masks before the layers run
             return super().generate(inputs_embeds=moved_BLC, attention_mask=moved_BL, **kwargs)
-
-    def initialize_vision_tokenizer(self, model_args: Any, tokenizer: Any) -> None:
-        """Adds the tokens ``<im_patch>`` and ``<im_start>``, ``<im_end>`` if ``model_args`` asks for them.
-
-        The embeddings of the start and end tokens are initialized with the mean of all older rows. If only the
-        projector is trained, the input embeddings are trained too, and the output embeddings are frozen.
-
-        Raises:
-            CheckpointError: ``pretrain_mm_mlp_adapter`` has no embedding rows that fit the new tokens.
-        """
-        if model_args.mm_use_im_patch_token:
-            tokenizer.add_tokens([DEFAULT_IMAGE_PATCH_TOKEN], special_tokens=True)
-            self.resize_token_embeddings(len(tokenizer))
-        tunes_projector_only = getattr(model_args, "tune_mm_mlp_adapter", False)
-        if model_args.mm_use_im_start_end:
-            num_new = tokenizer.add_tokens([DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN], special_tokens=True)
-            self.resize_token_embeddings(len(tokenizer))
-            tables = [self.get_input_embeddings().weight.data, self.get_output_embeddings().weight.data]
-            for table_VC in tables if num_new else []:
-                table_VC[-num_new:] = table_VC[:-num_new].mean(dim=0, keepdim=True)
-            adapter_file = getattr(model_args, "pretrain_mm_mlp_adapter", None)
-            if adapter_file is not None and num_new:
-                tables[0][-num_new:] = read_token_rows(adapter_file, num_new, tables[0].shape)
-        if tunes_projector_only and (model_args.mm_use_im_start_end or model_args.mm_use_im_patch_token):
-            self.get_input_embeddings().requires_grad_(bool(model_args.mm_use_im_start_end))
-            self.get_output_embeddings().requires_grad_(False)
 
 
 class LlavaConfig(LlamaConfig):
