@@ -50,6 +50,7 @@ from llava.model.arguments import (
 from llava.model.attention_switch import ShowsAttention, showing_attention
 from llava.model.image_encoder import ImageEncoder, find_videos
 from llava.model.newline import add_newline, reset_newline
+from llava.model.packed_row import cut_samples, find_starts, measure_samples
 from llava.model.projector import build_vision_projector
 from llava.model.projector_file import load_projector
 from llava.model.recorders import Picklable
@@ -208,8 +209,10 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, VisionTokens, _MixedInto):
         ``inputs_embeds`` is None; otherwise ``input_ids`` is None. Rows are padded on the right, or on the left if
         ``config.tokenizer_padding_side`` is "left". Labels are IGNORE_INDEX at image positions and padding. None stays
         None, except that a mask is made if the rows have unequal lengths, and position ids if these rows are padded on
-        the left, because padding would otherwise be read as text. Rows are cut on the right at
-        ``config.tokenizer_model_max_length``, as in the original, if ``config.truncate_to_model_max_length`` is true.
+        the left, because padding would otherwise be read as text. If ``position_ids`` restart from 0, they divide a
+        single row into samples, see ``packed_row``; otherwise they are counted anew. Rows, or these samples, are cut on
+        the right at ``config.tokenizer_model_max_length``, as in the original, if
+        ``config.truncate_to_model_max_length`` is true.
 
         Images are used in the order of the slots. A row without a slot uses no image, unless there are as many images
         as slots and such rows together: then each of these rows skips one, which is how the original keeps the vision
@@ -235,7 +238,11 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, VisionTokens, _MixedInto):
         limit = getattr(self.config, "tokenizer_model_max_length", None) if cuts else None
         pads_left = getattr(self.config, "tokenizer_padding_side", "right") == "left"
         embed = self.get_model().embed_tokens
-        merged = splice(input_ids, attention_mask, labels, features_PC, num_positions, embed, limit, pads_left)
+        starts = find_starts(position_ids, attention_mask)
+        cut = limit if starts is None else None
+        merged = splice(input_ids, attention_mask, labels, features_PC, num_positions, embed, cut, pads_left, starts)
+        if starts is not None and limit is not None:
+            merged = cut_samples(merged, limit)
         is_ragged = not bool(merged.mask_BL.all())
         if attention_mask is not None or is_ragged:
             attention_mask = merged.mask_BL.to(torch.bool if attention_mask is None else attention_mask.dtype)
@@ -266,8 +273,10 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, VisionTokens, _MixedInto):
         ``logits_at_targets_only`` (with ``labels``) computes logits only at the loss's targets: the same loss from
         [targets, V], which is cheaper because most of a training sample is images and questions. ``target_loss``, a
         function of the head, the hidden states [targets, C] and the targets, replaces the head's call and the model's
-        ``loss_function``, and no logits are returned. ``modalities``: see ``generate``. Further keywords go to Transformers; a call with ``output_attentions`` runs eager attention, the
-        only one that returns the weights. Raises UsageError as ``prepare_inputs_labels_for_multimodal`` does.
+        ``loss_function``, and no logits are returned. Position ids that restart divide a row into samples, see
+        ``packed_row``. ``modalities``: see ``generate``. Further keywords go to Transformers; a call with
+        ``output_attentions`` runs eager attention, the only one that returns the weights. Raises UsageError as
+        ``prepare_inputs_labels_for_multimodal`` does.
         """
         videos = {"modalities": modalities} if find_videos(modalities) else {}
         is_merged = False
@@ -281,6 +290,8 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, VisionTokens, _MixedInto):
         if past_key_values is not None:
             coming = input_ids if inputs_embeds is None else inputs_embeds
             attention_mask = cover_cache(attention_mask, past_key_values, 0 if coming is None else coming.shape[1])
+        elif find_starts(position_ids, attention_mask) is not None:
+            kwargs, use_cache = {**kwargs, **measure_samples(position_ids)}, False
         inputs = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,

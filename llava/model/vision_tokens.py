@@ -1,4 +1,4 @@
-"""The tokens that a tokenizer may get for images, ``<im_patch>``, ``<im_start>`` and ``<im_end>``, and their embeddings.
+"""The tokens ``<im_patch>``, ``<im_start>`` and ``<im_end>``, which a tokenizer may get for images; their embeddings.
 
 Source: haotian-liu/LLaVA@c121f04 llava/model/llava_arch.py.
 """
