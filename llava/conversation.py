@@ -58,6 +58,17 @@ class Conversation(PageMethods):
         """
         return write_turns(self, self._turns())
 
+    def training_pieces(self) -> list[Piece]:
+        """The text of the originals' training, split like ``pieces``, from which it differs for three styles.
+
+        SINGLE puts each turn on a line of its own after ``###`` and leaves out the template's examples; CHATML and
+        LLAMA_3 close empty answers, too, and end with the last turn.
+        """
+        turns = self._turns()
+        if self.sep_style is SeparatorStyle.SINGLE:
+            turns = turns[self.offset :]
+        return write_turns(self, turns, for_training=True)
+
     @property
     def always_targets(self) -> frozenset[str]:
         """The texts of tokens that are targets at every position in training with this template."""

@@ -24,6 +24,10 @@ class BadSchema(UsageError):
     """Answers cannot be constrained to a JSON schema: it is invalid, unsatisfiable, or too complex."""
 
 
+class BadSample(UsageError):
+    """A sample cannot be trained on: its image is missing or broken, its turns and images disagree, nobody answers."""
+
+
 class BadImage(LlavaError, ValueError):
     """An image cannot be used: missing, unreadable, truncated, too large, too thin, unsupported format.
 
@@ -76,6 +80,12 @@ class EngineFailed(LlavaError):
 
 class CheckpointError(LlavaError, ValueError):
     """A checkpoint cannot be used as it stands: files missing, tensors that do not fit, an unsafe format."""
+
+
+class TrainingStopped(LlavaError):
+    """A signal (Ctrl-C, SIGTERM) stopped a training, which saved a checkpoint first."""
+
+    exit_code = 130
 
 
 class Notice(UserWarning):

@@ -26,6 +26,7 @@ from llava.constants import (
 )
 from llava.conversation import Conversation, SeparatorStyle
 from llava.errors import ContextTooLong, UsageError
+from llava.separators import Piece
 
 # Inserted into user text that would otherwise read as markup, and never part of the text itself: Unicode reserves this
 # noncharacter for internal use. Source: Unicode Standard 15.0, section 23.7.
@@ -132,10 +133,9 @@ def render(
     ``num_positions_per_image``: positions of each image, in the order of the slots. ``limit_tokens``: the size of the
     model's context in positions; None is no limit.
 
-    ``supervise`` adds labels. Targets are the tokens that hold a character of a target piece
-    (``Conversation.pieces``), including the closing separator and the lone blank token with which some answers begin
-    after ``ASSISTANT:``, since prompts end at the colon; and the tokens of ``Conversation.always_targets``. It requires
-    a fast tokenizer.
+    ``supervise`` adds labels. Targets are the tokens that begin in a target piece (``Conversation.pieces``), including
+    the closing separator and the lone blank token with which some answers begin after ``ASSISTANT:``, since prompts end
+    at the colon; and the tokens of ``Conversation.always_targets``. It requires a fast tokenizer.
 
     Raises UsageError when slots and images differ in number, or when there is nothing to learn; ContextTooLong for more
     positions than ``limit_tokens``.
@@ -143,14 +143,37 @@ def render(
     pieces = conversation.pieces()
     text = "".join(piece.text for piece in pieces)
     _check_slots("conversation", len(split_at_images(text)) - 1, len(num_positions_per_image))
-    targets = None
-    if supervise:
-        targets = b"".join((b"\1" if piece.is_target else b"\0") * len(piece.text) for piece in pieces)
-        if not any(targets):
-            raise UsageError("The conversation holds no answer that is known to be the model's: nothing to learn.")
+    targets = _mark_targets(pieces) if supervise else None
     ids, labels = _encode(text, tokenizer, IMAGE_TOKEN_INDEX, targets, conversation.always_targets)
     num_positions = _count_positions(ids, num_positions_per_image, limit_tokens)
     return Prompt(tuple(ids), tuple(labels) if supervise else None, num_positions)
+
+
+def render_sample(
+    conversation: Conversation, tokenizer: Any, num_positions_per_image: Sequence[int], *, limit_tokens: int | None
+) -> Prompt:
+    """The conversation as the originals' training has it, with labels: the ids and labels of a training sample.
+
+    The same as ``render`` with ``supervise``, except for the text of three styles, see
+    ``Conversation.training_pieces``, and for a BOS that a template writes itself, which the tokenizer does not add once
+    more. Arguments and errors as those of ``render``.
+    """
+    pieces = conversation.training_pieces()
+    text = "".join(piece.text for piece in pieces)
+    _check_slots("conversation", len(split_at_images(text)) - 1, len(num_positions_per_image))
+    ids, labels = _encode(text, tokenizer, IMAGE_TOKEN_INDEX, _mark_targets(pieces), conversation.always_targets)
+    if len(ids) > 1 and ids[0] == ids[1] == tokenizer.bos_token_id:
+        ids, labels = ids[1:], labels[1:]
+    num_positions = _count_positions(ids, num_positions_per_image, limit_tokens)
+    return Prompt(tuple(ids), tuple(labels), num_positions)
+
+
+def _mark_targets(pieces: Sequence[Piece]) -> bytes:
+    """A byte for each character of the pieces' text, 1 for a target. Raises UsageError if there is none."""
+    targets = b"".join((b"\1" if piece.is_target else b"\0") * len(piece.text) for piece in pieces)
+    if not any(targets):
+        raise UsageError("The conversation holds no answer that is known to be the model's: nothing to learn.")
+    return targets
 
 
 def encode_text(
@@ -236,6 +259,11 @@ def _encode_stretch(
     )
     if fed[:1] in (" ", "▁") and _swallows_a_blank(tokenizer):
         fed, marked = " " + fed, marked and marked[:1] + marked
+    if "> " in fed and _swallows_a_blank(tokenizer, "a" + (getattr(tokenizer, "eos_token", None) or "")):
+        places = [found.end() for found in re.finditer(_match_added(tokenizer), fed) if fed[found.end() :][:1] == " "]
+        for place in reversed(places):
+            fed = f"{fed[:place]} {fed[place:]}"
+            marked = marked and marked[: place + 1] + marked[place:]
     is_fast = getattr(tokenizer, "is_fast", False)
     if marked is None and not (parted and is_fast):
         return list(tokenizer(fed).input_ids), []
@@ -252,9 +280,10 @@ def _encode_stretch(
             continue
         ids.append(token)
         if marked is not None:
-            # A token without characters was added by the tokenizer, or is a blank trimmed from its span.
-            begin = last_end if begin == end else begin
-            labels.append(token if held in always_targets or 1 in marked[begin:end] else IGNORE_INDEX)
+            # A token without characters was added by the tokenizer, or is a blank trimmed from its span. One that
+            # begins before a target belongs to the question, as in the original's count of the question's tokens.
+            spanned = marked[last_end:end] if begin == end else marked[begin : begin + 1]
+            labels.append(token if held in always_targets or 1 in spanned else IGNORE_INDEX)
         last_end = max(last_end, end)
     return ids, labels
 
@@ -280,13 +309,19 @@ def _without_escapes(stretch: str, targets: bytes | None, tokenizer: Any) -> tup
     return "".join(stretch[i] for i in kept), targets and bytes(targets[i] for i in kept), bool(needed)
 
 
-def _swallows_a_blank(tokenizer: Any) -> bool:
-    """Whether the tokenizer drops one leading blank: ``" a"`` has the ids of ``"a"``, but ``"  a"`` has not.
+def _swallows_a_blank(tokenizer: Any, before: str = "") -> bool:
+    """Whether the tokenizer drops one blank after ``before``: ``" a"`` has the ids of ``"a"``, but ``"  a"`` has not.
 
+    ``before``: nothing, or a text that ends with a special token, after which ``legacy`` tokenizers start anew.
     Source: transformers 5.23 models/llama/tokenization_llama.py, whose Metaspace adds a blank only if there is none.
     """
-    none, one, two = (list(tokenizer(blanks + "a").input_ids) for blanks in ("", " ", "  "))
+    none, one, two = (list(tokenizer(before + blanks + "a").input_ids) for blanks in ("", " ", "  "))
     return none == one != two
+
+
+def _match_added(tokenizer: Any) -> str:
+    """A pattern for the tokenizer's added tokens."""
+    return "|".join(re.escape(token) for token in sorted(tokenizer.get_added_vocab(), key=len, reverse=True))
 
 
 class TextStream:

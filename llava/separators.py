@@ -56,9 +56,12 @@ class Template(Protocol):
     tokenizer: Any
 
 
-def write_turns(conv: Template, turns: list[Turn]) -> list[Piece]:
-    """The pieces of the whole text. Raises UsageError if the style cannot express ``turns``."""
-    write = _WRITERS.get(conv.sep_style)
+def write_turns(conv: Template, turns: list[Turn], *, for_training: bool = False) -> list[Piece]:
+    """The pieces of the whole text. Raises UsageError if the style cannot express ``turns``.
+
+    ``for_training``: the text of the originals' training, which some styles write differently from a prompt.
+    """
+    write = (_WRITERS | _TRAINING_WRITERS if for_training else _WRITERS).get(conv.sep_style)
     if write is None:
         raise UsageError(f"There is no rendering for the separator style {conv.sep_style.name}.")
     return list(write(conv, turns))
@@ -156,6 +159,41 @@ def _write_llama_3(conv: Template, turns: list[Turn]) -> Iterator[Piece]:
     yield from pieces
 
 
+def _write_hashes(conv: Template, turns: list[Turn]) -> Iterator[Piece]:
+    """SINGLE in training: each turn on a line of its own after ``###``, which is a target in every turn.
+
+    Source: haotian-liu/LLaVA@c121f04 llava/train/train.py, _add_speaker_and_signal and _mask_targets (where ``###`` is
+    the first two ids of a question).
+    """
+    yield Piece(f"{conv.system}\n\n", False)
+    for turn in turns:
+        yield Piece("###", True)
+        yield Piece(f" {turn.role}: {turn.text}\n", turn.is_target)
+    yield Piece("### ", True)
+
+
+def _write_chatml_in_full(conv: Template, turns: list[Turn]) -> Iterator[Piece]:
+    """CHATML in training: an empty answer is an answer too, and closed.
+
+    Source: LLaVA-VL/LLaVA-NeXT@df17966 llava/train/train.py, preprocess_qwen.
+    """
+    if conv.system:
+        yield Piece(f"{conv.system}{conv.sep}\n", False)
+    for turn in turns:
+        yield Piece(f"{turn.role}\n{turn.text}{conv.sep}\n", turn.is_target)
+
+
+def _write_llama_3_in_full(conv: Template, turns: list[Turn]) -> Iterator[Piece]:
+    """LLAMA_3 in training: an empty answer is closed, and no header of an answer to come follows.
+
+    Source: LLaVA-VL/LLaVA-NeXT@df17966 llava/train/train.py, preprocess_llama3.
+    """
+    yield Piece("<|begin_of_text|>", False)
+    for turn in (Turn("system", conv.system, False), *turns):
+        header = f"<|start_header_id|>{turn.role}<|end_header_id|>\n\n"
+        yield Piece(f"{header}{turn.text.strip()}<|eot_id|>", turn.is_target)
+
+
 def _second_sep(conv: Template) -> str:
     if conv.sep2 is None:
         raise UsageError(f"The separator style {conv.sep_style.name} needs sep2 to close an answer, and it is None.")
@@ -173,10 +211,15 @@ _WRITERS: dict[SeparatorStyle, Callable[[Template, list[Turn]], Iterator[Piece]]
     SeparatorStyle.LLAMA_3: _write_llama_3,
 }
 
-# Source: LLaVA-VL/LLaVA-NeXT@df17966 llava/train/train.py, preprocess_qwen and preprocess_llama3 (unmasked tokens).
+_TRAINING_WRITERS: dict[SeparatorStyle, Callable[[Template, list[Turn]], Iterator[Piece]]] = {
+    SeparatorStyle.SINGLE: _write_hashes,
+    SeparatorStyle.CHATML: _write_chatml_in_full,
+    SeparatorStyle.LLAMA_3: _write_llama_3_in_full,
+}
+
+# Source: LLaVA-VL/LLaVA-NeXT@df17966 llava/train/train.py, preprocess_qwen and preprocess_llama3 (unmasked tokens;
+# the latter also names "\n\n", but looks up no id for it, because its vocabulary spells it "ĊĊ").
 ALWAYS_TARGETS: dict[SeparatorStyle, frozenset[str]] = {
     SeparatorStyle.CHATML: frozenset({"<|im_start|>", "<|im_end|>", "\n"}),
-    SeparatorStyle.LLAMA_3: frozenset(
-        {"<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "\n\n"}
-    ),
+    SeparatorStyle.LLAMA_3: frozenset({"<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}),
 }

@@ -164,6 +164,21 @@ def read_size(data: bytes, name: str, limits: Limits) -> Size:
     return header.size
 
 
+def measure_image(path: Path, limits: Limits = Limits()) -> Size:
+    """The size, px, that ``load_image`` would give the image in a file, by its header: nothing is decoded.
+
+    Raises:
+        BadImage: the image is missing or unreadable, or its header says that ``limits`` do not allow it.
+    """
+    name = fit_line(path.name)
+    header = measure(read_header(_read_file(path, limits), name, limits.formats), name)
+    is_jpeg = header.format == "JPEG"
+    _check_size(header.size, name, limits, limits.max_jpeg_pixels if is_jpeg else limits.max_pixels)
+    scale = _choose_scale(header.size) if is_jpeg else 1
+    width, height = (-(-side // scale) for side in header.size)
+    return Size(height, width) if header.orientation >= 5 else Size(width, height)
+
+
 def _choose_scale(size: Size) -> int:
     """The divisor at which a JPEG is decoded: 1, or for a very large one the greatest of 2, 4 and 8 that is enough."""
     if size.width * size.height <= _FULL_JPEG_PX:

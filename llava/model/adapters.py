@@ -236,22 +236,16 @@ def apply_adapter(model: Any, adapter: Adapter, merge: bool) -> None:
             _set_tokens(model, adapter, _read_parts(adapter, {name: name for name in adapter.tokens.values()}))
         if not adapter.parts:
             return
-        tensors = _read_parts(adapter, {name: peft_name for peft_name, name in adapter.parts.items()})
-        if model.config.tie_word_embeddings and {"lm_head", "model.embed_tokens"} & set(adapter.layers):
-            _untie_head(model, adapter)
-        ranks = _check_fit(model, adapter, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
-        _check_ranks(adapter, ranks)
+        settings, state = read_lora(model, adapter)
         if merge and adapter.settings.get("lora_bias"):
             _check_biases(model, adapter)
-        state = {name.removeprefix(_PEFT): _convert(name, tensor, model, adapter) for name, tensor in tensors.items()}
         with (
             as_checkpoint_error(f"{adapter.folder / CONFIG} cannot be used", torch.OutOfMemoryError),
             warnings.catch_warnings(),
         ):
             # The warning says that the bias cannot be merged.
             warnings.filterwarnings("ignore", message="`lora_bias=True` was passed")
-            config = LoraConfig(**_settings_for(adapter, ranks, LoraConfig))
-            model.add_adapter(config)
+            model.add_adapter(LoraConfig(**settings, inference_mode=True, lora_dropout=0.0))
         result = set_peft_model_state_dict(model, state, adapter_name="default")
         if result is not None and result.unexpected_keys:
             raise CheckpointError(f"{adapter.file} contains {result.unexpected_keys[0]}, which PEFT does not expect.")
@@ -264,6 +258,25 @@ def apply_adapter(model: Any, adapter: Adapter, merge: bool) -> None:
                 setattr(model.get_submodule(parent), leaf, module.get_base_layer())
         del model.peft_config
         model._hf_peft_config_loaded = False
+
+
+def read_lora(model: Any, adapter: Adapter) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """LoraConfig's arguments for the adapter's layers in ``model``, and the layers' tensors by PEFT's names.
+
+    Unties the model's head if the adapter changes only one of head and embeddings.
+
+    Raises:
+        CheckpointError: the adapter was trained on another model, or its files are damaged.
+    """
+    from peft import LoraConfig
+
+    tensors = _read_parts(adapter, {name: peft_name for peft_name, name in adapter.parts.items()})
+    if model.config.tie_word_embeddings and {"lm_head", "model.embed_tokens"} & set(adapter.layers):
+        _untie_head(model, adapter)
+    ranks = _check_fit(model, adapter, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+    _check_ranks(adapter, ranks)
+    state = {name.removeprefix(_PEFT): _convert(name, tensor, model, adapter) for name, tensor in tensors.items()}
+    return _settings_for(adapter, ranks, LoraConfig), state
 
 
 def _read_parts(adapter: Adapter, names: Mapping[str, str]) -> dict[str, torch.Tensor]:
@@ -344,7 +357,7 @@ def _settings_for(adapter: Adapter, ranks: Mapping[str, int], config_class: Any)
     left_out = {"base_model_name_or_path", "modules_to_save", "layers_to_transform", "layers_pattern", "auto_mapping",
                 "exclude_modules", "target_parameters", "init_lora_weights", "revision", "loftq_config", "eva_config",
                 "corda_config", "runtime_config", "megatron_config", "megatron_core", "trainable_token_indices",
-                "lora_ga_config"}  # fmt: skip
+                "lora_ga_config", "inference_mode", "lora_dropout"}  # fmt: skip
     values = {key: value for key, value in adapter.settings.items() if key in known - left_out and value is not None}
     rank = int(values.get("r", 8))
     alphas = {rename_layer(name): alpha for name, alpha in (values.get("alpha_pattern") or {}).items()}
@@ -352,9 +365,7 @@ def _settings_for(adapter: Adapter, ranks: Mapping[str, int], config_class: Any)
         target_modules=adapter.layers,
         rank_pattern={f"^{re.escape(layer)}$": r for layer, r in ranks.items() if r != rank},
         alpha_pattern=alphas,
-        inference_mode=True,
         init_lora_weights=True,
-        lora_dropout=0.0,
     )
     return values
 

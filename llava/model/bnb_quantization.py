@@ -46,13 +46,20 @@ def is_quantized(name: str, module: nn.Module, bits: int) -> bool:
     return bits < 16 and isinstance(module, nn.Linear) and name.startswith("model.layers.")
 
 
-def quantize_model(model: nn.Module, bits: int, device: torch.device) -> None:
-    """Quantizes a whole model on the CPU, matrix by matrix, and moves it to the device."""
+def quantize_model(
+    model: nn.Module, bits: int, device: torch.device, kind: str = "nf4", is_double: bool = True
+) -> None:
+    """Quantizes a whole model on the CPU, matrix by matrix, and moves it to the device.
+
+    Args:
+        kind: of 4 bits, "nf4" or "fp4".
+        is_double: whether the scales of 4 bits are quantized as well.
+    """
     for name, parameter in list(model.named_parameters()):
         owner_name, _, leaf = name.rpartition(".")
         owner = model.get_submodule(owner_name)
         if is_quantized(name, owner, bits):
-            quantize_layer(model, owner_name, leaf, parameter.detach(), bits, device)
+            quantize_layer(model, owner_name, leaf, parameter.detach(), bits, device, kind, is_double)
         else:
             parameter.data = parameter.data.to(device)  # in place: a tied head stays tied
     for name, buffer in list(model.named_buffers()):
@@ -62,11 +69,19 @@ def quantize_model(model: nn.Module, bits: int, device: torch.device) -> None:
 
 
 def quantize_layer(
-    model: nn.Module, layer_name: str, leaf: str, value: torch.Tensor, bits: int, device: torch.device
+    model: nn.Module,
+    layer_name: str,
+    leaf: str,
+    value: torch.Tensor,
+    bits: int,
+    device: torch.device,
+    kind: str = "nf4",
+    is_double: bool = True,
 ) -> None:
     """Sets a linear layer's ``weight``, which is quantized, or its ``bias``; replaces the layer if need be.
 
-    ``value`` should be on the CPU: moving it to the device quantizes it.
+    ``value`` should be on the CPU: moving it to the device quantizes it. ``kind``, ``is_double``: see
+    ``quantize_model``.
     """
     bnb = importlib.import_module("bitsandbytes")
     old = model.get_submodule(layer_name)
@@ -82,8 +97,8 @@ def quantize_layer(
                     *sizes,
                     bias=old.bias is not None,
                     compute_dtype=value.dtype,
-                    compress_statistics=True,
-                    quant_type="nf4",
+                    compress_statistics=is_double,
+                    quant_type=kind,
                 )
         parent, _, own_name = layer_name.rpartition(".")
         setattr(model.get_submodule(parent), own_name, layer)
@@ -92,5 +107,5 @@ def quantize_layer(
     elif bits == 8:
         layer.weight = bnb.nn.Int8Params(value, requires_grad=False, has_fp16_weights=False).to(device)
     else:
-        weight = bnb.nn.Params4bit(value, requires_grad=False, compress_statistics=True, quant_type="nf4")
+        weight = bnb.nn.Params4bit(value, requires_grad=False, compress_statistics=is_double, quant_type=kind)
         layer.weight = weight.to(device)

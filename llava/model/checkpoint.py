@@ -29,6 +29,7 @@ from llava.model.companions import (
     write_json,
 )
 from llava.model.device_map import find_device_map, spread
+from llava.model.folder import CONFIG
 from llava.model.output_folder import new_folder
 from llava.model.placement import check_flash_attention, choose_device, choose_dtype, read_dtype
 from llava.model.quantized_linear import QuantizedLinear, bits_for, quantize_linear, quantize_linears
@@ -293,11 +294,34 @@ def save_checkpoint(
             "The tower was trained (unfreeze_mm_vision_tower: true), so the checkpoint needs its weights inside; "
             "set it to false in the model's config if the weights are those of mm_vision_tower."
         )
-    tower_prefix = "model.vision_tower."
+    with new_folder(folder) as partial:
+        write_checkpoint(
+            model, tokenizer, processor, partial, include_tower=include_tower, max_shard_bytes=max_shard_bytes
+        )
+
+
+def write_checkpoint(
+    model: Any,
+    tokenizer: Any,
+    processor: ImageProcessor,
+    folder: Path,
+    *,
+    include_tower: bool = True,
+    max_shard_bytes: int = 5_000_000_000,
+    dtype: torch.dtype | None = None,
+    state: Mapping[str, torch.Tensor] | None = None,
+) -> None:
+    """Writes a checkpoint's files into an existing folder, one by one. For the rest see ``save_checkpoint``.
+
+    Args:
+        dtype: of the stored weights, by default the model's. A tower in 16 bits keeps its own.
+        state: the model's state dict, where it had to be gathered from several devices.
+    """
     # Under FSDP the model's own state dict lacks the tower.
-    tensors = {name: value for name, value in model.state_dict().items() if not name.startswith(tower_prefix)}
-    if include_tower:
-        tensors.update({tower_prefix + name: value for name, value in model.get_vision_tower().state_dict().items()})
+    tensors = dict(model.state_dict() if state is None else state)
+    tensors = {name: value for name, value in tensors.items() if include_tower or not name.startswith(_TOWER)}
+    if include_tower and not any(name.startswith(_TOWER) for name in tensors):
+        tensors.update({_TOWER + name: value for name, value in model.get_vision_tower().state_dict().items()})
     if model.config.tie_word_embeddings:
         tensors.pop(layouts.HEAD, None)
     apart = [name for name in tensors if ".lora_A." in name]
@@ -308,10 +332,15 @@ def save_checkpoint(
     whole = [name for name, value in tensors.items() if not value.is_floating_point()]
     if whole:
         raise UsageError(f"A quantized model cannot be saved ({whole[0]} holds integers): load it in 16 bits.")
+    write_json(describe_model(model, include_tower, dtype), folder / CONFIG)
+    write_tensors(((name, _store_as(dtype, name, value)) for name, value in tensors.items()), folder, max_shard_bytes)
+    save_tokenizer(tokenizer, folder)
+    processor.save_pretrained(folder)
+    save_generation_config(model.generation_config.to_dict(), folder)
 
-    with new_folder(folder) as partial:
-        write_json(describe_model(model, include_tower), partial / "config.json")
-        write_tensors(tensors.items(), partial, max_shard_bytes)
-        save_tokenizer(tokenizer, partial)
-        processor.save_pretrained(partial)
-        save_generation_config(model.generation_config.to_dict(), partial)
+
+_TOWER = "model.vision_tower."
+
+
+def _store_as(dtype: torch.dtype | None, name: str, value: torch.Tensor) -> torch.Tensor:
+    return value if dtype is None or (name.startswith(_TOWER) and value.itemsize == 2) else value.to(dtype)

@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,23 @@ from llava.model.recognition import read_hub_url, recognise, recognise_name
 from llava.model.sources import DEFAULT_MODEL, find_checkpoint
 from llava.model.spec_reader import find_spec
 from llava.model.tensor_accounting import TensorSource, account, check_tied, shapes_of
-from llava.model.weights import check_not_empty, explain_choice, names_in, refuse_wrapped, stream_tensors
+from llava.model.weights import check_not_empty, explain_choice, names_in, refuse_wrapped, shapes_in, stream_tensors
 
 _LOG = logging.getLogger("llava.model")
+
+
+@dataclass(frozen=True)
+class Additions:
+    """What training adds to a checkpoint, or to a language model that becomes a LLaVA.
+
+    Attributes:
+        projector: a file whose projector, and newline vector if it has one, replace the checkpoint's.
+        draw: makes a new projector and newline vector for a model on the meta device, by our names. It is called if no
+            file has one of the two, and only what no file has is used.
+    """
+
+    projector: Path | None
+    draw: Callable[[Any], Mapping[str, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,8 @@ class OpenCheckpoint:
     config_path: Path
     _sources: list[TensorSource]
     _skipped: set[str]
+    _base: TensorSource
+    _drawn: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     @property
     def folder(self) -> Path:
@@ -68,6 +84,15 @@ class OpenCheckpoint:
     def skipped(self) -> list[str]:
         """The tensors in its files that the model does not use, by our names."""
         return sorted(self._skipped & {name for source in self._sources for name in source.names()})
+
+    @property
+    def beside_base(self) -> set[str]:
+        """Our names of the tensors that come from other files than the base model's or the tower's, or are new.
+
+        The base is the checkpoint itself, unless it is a fine-tune.
+        """
+        later = self._sources[self._sources.index(self._base) + 1 :]
+        return {name for source in later for name in source.names()} - self._skipped | self._drawn.keys()
 
     @property
     def everything_read(self) -> list[Path]:
@@ -185,6 +210,8 @@ class OpenCheckpoint:
                         f"{name} in {path} has the dtype {tensor.dtype}; only floating-point weights can be read."
                     )
                 yield ours, tensor, name, path
+        for ours, tensor in self._drawn.items():
+            yield ours, tensor, ours, self.config_path
 
 
 def open_checkpoint(
@@ -195,10 +222,12 @@ def open_checkpoint(
     overrides: Mapping[str, Any] | None = None,
     attention: str | None = None,
     vision_tower: str | Path | None = None,
+    additions: Additions | None = None,
 ) -> OpenCheckpoint:
     """The checkpoint of that name, with every tensor accounted for. For the arguments see ``load_model``.
 
-    ``path_or_id`` may also be a ``Folder``, of which no file is read again.
+    ``path_or_id`` may also be a ``Folder``, of which no file is read again. With ``additions`` it may be a language
+    model alone, if ``overrides`` describe a LLaVA.
 
     Raises:
         CheckpointError: as ``load_model``, except for faults of single tensors.
@@ -207,12 +236,12 @@ def open_checkpoint(
     folder = path_or_id if isinstance(path_or_id, Folder) else Folder(find_checkpoint(path_or_id))
     name = str(folder.path if isinstance(path_or_id, Folder) else path_or_id)
     try:
-        return _open(name, folder, base, config, overrides, attention, vision_tower)
+        return _open(name, folder, base, config, overrides, attention, vision_tower, additions)
     except CheckpointError as error:
         # If the folder is another kind of thing altogether, that explains more than the first fault that was found.
         is_hub_id = not os.path.exists(os.path.expanduser(name)) and not folder.has_weights
         found = (recognise_name(name) if is_hub_id else None) or recognise(folder)
-        if found is None:
+        if found is None or (additions is not None and found.kind == "language model"):
             raise
         raise CheckpointError(str(found)) from error
 
@@ -225,6 +254,7 @@ def _open(
     overrides: Mapping[str, Any] | None,
     attention: str | None,
     vision_tower: str | Path | None,
+    additions: Additions | None,
 ) -> OpenCheckpoint:
     fine_tune = find_fine_tune(folder, base)
     if base is not None and fine_tune is None and folder.has_weights:
@@ -235,7 +265,8 @@ def _open(
     values = {**(described.config if config is None else config), **(overrides or {})}
     if fine_tune is not None:
         check_base(fine_tune.base, config_path, values)
-    sources = _find_sources(folder, fine_tune, is_hf="text_config" in values)
+    sources = _find_sources(folder, fine_tune, "text_config" in values, additions)
+    base_source = sources[0]
     if fine_tune is None:
         refuse_wrapped(folder.path, sources[0].places)
     for each in folders:
@@ -262,12 +293,75 @@ def _open(
     model = build_meta_model(spec, folder.path, config_path, template, attention)
     if fine_tune is not None and fine_tune.adapter is not None:
         adapters.untie(model, fine_tune.adapter, {name for source in sources for name in source.names()})
-    skipped = account(model, sources, config_path)
-    return OpenCheckpoint(folders, tower_folder, fine_tune, spec, template, model, config_path, sources, skipped)
+    if additions is not None and additions.projector is not None:
+        _check_projector(model, additions.projector)
+    drawn = {} if additions is None else _draw_missing(model, sources, additions)
+    skipped = account(model, sources, config_path, drawn)
+    return OpenCheckpoint(
+        folders, tower_folder, fine_tune, spec, template, model, config_path, sources, skipped, base_source, drawn
+    )
 
 
-def _find_sources(folder: Folder, fine_tune: FineTune | None, is_hf: bool) -> list[TensorSource]:
+def _draw_missing(model: Any, sources: list[TensorSource], additions: Additions) -> dict[str, torch.Tensor]:
+    """A new projector and newline vector, each if no file has any of its tensors."""
+    wanted, found = shapes_of(model), {name for source in sources for name in source.names()}
+    lacking = [
+        part
+        for part in (layouts.PROJECTOR, layouts.NEWLINE)
+        if any(name.startswith(part) for name in wanted) and not any(name.startswith(part) for name in found)
+    ]
+    if not lacking:
+        return {}
+    return {name: tensor for name, tensor in additions.draw(model).items() if name.startswith(tuple(lacking))}
+
+
+def _find_sources(
+    folder: Folder, fine_tune: FineTune | None, is_hf: bool, additions: Additions | None
+) -> list[TensorSource]:
     """Where the checkpoint's tensors are: in its own files, or in its base's and in what was trained on the base."""
+    if additions is None or additions.projector is None:
+        return _find_own_sources(folder, fine_tune, is_hf)
+    sources = [_drop_projector(source) for source in _find_own_sources(folder, fine_tune, is_hf)]
+    projector = additions.projector
+    return [*sources, TensorSource(dict.fromkeys(names_in(projector), projector), name_from_projector)]
+
+
+def name_from_projector(name: str) -> str | None:
+    """Our name of a tensor of a projector's file; None for what else may be in it, such as embeddings."""
+    ours = adapters.name_from_adapter(name)
+    return ours if ours is not None and ours.startswith((layouts.PROJECTOR, layouts.NEWLINE)) else None
+
+
+def _check_projector(model: Any, file: Path) -> None:
+    """Raises CheckpointError unless the projector in the file has exactly the model's layers."""
+    part = layouts.PROJECTOR
+    found = {ours: shape for name, shape in shapes_in(file).items() if (ours := name_from_projector(name)) is not None}
+    found = {name: shape for name, shape in found.items() if name.startswith(part)}
+    wanted = {name: shape for name, shape in shapes_of(model).items() if name.startswith(part)}
+    if not found:
+        raise CheckpointError(f"{file} holds no projector: none of its names contains 'mm_projector.'.")
+    if found != wanted:
+        has, needs = (
+            ", ".join(f"{name.removeprefix(part)} {list(shape)}" for name, shape in sorted(shapes.items()))
+            for shapes in (found, wanted)
+        )
+        raise CheckpointError(
+            f"{file} holds a projector with {has}, but mm_projector_type "
+            f"{getattr(model.config, 'mm_projector_type', 'linear')} for this tower and this language model has "
+            f"{needs or 'no weights'}: it was trained with others of them."
+        )
+
+
+def _drop_projector(source: TensorSource) -> TensorSource:
+    places = {
+        name: path
+        for name, path in source.places.items()
+        if not (source.rename(name) or "").startswith(layouts.PROJECTOR)
+    }
+    return TensorSource(places, source.rename)
+
+
+def _find_own_sources(folder: Folder, fine_tune: FineTune | None, is_hf: bool) -> list[TensorSource]:
     if fine_tune is None:
         return [TensorSource(folder.tensors, layouts.name_from_hf if is_hf else layouts.name_from_original)]
     base = fine_tune.base
@@ -277,10 +371,10 @@ def _find_sources(folder: Folder, fine_tune: FineTune | None, is_hf: bool) -> li
         own = TensorSource(dict.fromkeys(names_in(projector), projector), adapters.name_from_adapter)
     else:
         own = TensorSource(fine_tune.adapter.whole, adapters.name_from_adapter)
-    places = base.tensors
+    based = TensorSource(base.tensors, rename)
     # A projector is replaced as a whole: one that lacks a layer must not be completed from the base's. Only PEFT's
     # modules_to_save, in the adapter's own file, may name single layers.
     adapter_file = None if fine_tune.adapter is None else fine_tune.adapter.file
     if any(ours.startswith(layouts.PROJECTOR) and path != adapter_file for ours, path in own.names().items()):
-        places = {name: path for name, path in places.items() if not (rename(name) or "").startswith(layouts.PROJECTOR)}
-    return [TensorSource(places, rename), own]
+        based = _drop_projector(based)
+    return [based, own]

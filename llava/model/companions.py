@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer, GenerationConfig, PreTrainedConfig
 
-from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN
+from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.errors import CheckpointError
 from llava.image.pixels import ImageProcessor
 from llava.model.folder import CONFIG, Folder
@@ -78,13 +78,16 @@ def _read_tokenizer(folder: Folder) -> Any:
 def fit_tokenizer(tokenizer: Any, model: Any, folder: Path) -> None:
     """Adds the marks around images that the model was trained with, and checks that every token has an embedding.
 
-    The original also adds ``<im_patch>``, which no prompt uses, with a random embedding; here it is left out.
+    The original also adds ``<im_patch>``, which no prompt uses, with a random embedding. Here it is left out, except
+    where it was added before the marks and so decides their ids.
 
     Raises:
         CheckpointError: the tokenizer has more tokens than there are embeddings.
     """
     num_rows = model.get_input_embeddings().num_embeddings
     if getattr(model.config, "mm_use_im_start_end", False):
+        if getattr(model.config, "mm_use_im_patch_token", False) and len(tokenizer) + 3 <= num_rows:
+            tokenizer.add_tokens([DEFAULT_IMAGE_PATCH_TOKEN], special_tokens=True)
         tokenizer.add_tokens([DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN], special_tokens=True)
     if len(tokenizer) > num_rows:
         raise CheckpointError(

@@ -6,7 +6,7 @@ tensors at once. Shapes and dtypes are checked later, as each tensor is read (``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,10 +37,11 @@ def shapes_of(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in model.named_parameters(remove_duplicate=False)}
 
 
-def account(model: Any, sources: Sequence[TensorSource], config_path: Path) -> set[str]:
+def account(model: Any, sources: Sequence[TensorSource], config_path: Path, drawn: Collection[str] = ()) -> set[str]:
     """The tensors in the files that the model does not use, by our names: unused blocks of the tower, the newline.
 
-    Removes the unused end of the model's tower if the files lack it.
+    Removes the unused end of the model's tower if the files lack it. ``drawn``: our names of tensors that no file needs
+    to have, because they are new.
 
     Raises:
         CheckpointError: a parameter has no tensor, or a tensor no parameter. All of them are listed.
@@ -51,7 +52,7 @@ def account(model: Any, sources: Sequence[TensorSource], config_path: Path) -> s
     unused_blocks = range(tower.num_blocks_run, tower.config.num_hidden_layers)
     skipped = {name for name in found if layouts.find_tower_block(name) in unused_blocks} - wanted.keys()
     skipped |= set() if layouts.NEWLINE in wanted else {layouts.NEWLINE}  # trained with another mm_patch_merge_type
-    missing = {name for name in wanted if name not in found}
+    missing = {name for name in wanted if name not in found and name not in drawn}
     if model.config.tie_word_embeddings:
         missing.discard(layouts.HEAD)
     missing -= _drop_absent_end(tower, missing)

@@ -1,13 +1,13 @@
-"""llava-hf's additions to a vocabulary: the tokens ``<image>`` and ``<pad>``, and rows of embeddings for them.
+"""Additions to a vocabulary: new tokens with rows of embeddings, and llava-hf's tokens ``<image>`` and ``<pad>``.
 
 The original splits a prompt at its images and tokenizes each stretch separately; Transformers tokenizes the whole
-prompt, with ``<image>`` as a token. The tokenizers made here give the original's ids nevertheless.
+prompt, with ``<image>`` as a token. llava-hf's tokenizers made here give the original's ids nevertheless.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -42,6 +42,23 @@ _PROBES = (
 def count_tokens(tokenizer: Any) -> int:
     """The number of rows of embeddings that the tokenizer needs: its highest id plus 1."""
     return max(tokenizer.get_vocab().values()) + 1
+
+
+@torch.no_grad()
+def add_tokens(model: Any, tokenizer: Any, tokens: Sequence[str]) -> list[int]:
+    """Adds special tokens to the tokenizer and rows for them to the model; returns the ids of those that are new.
+
+    Their rows, of the embeddings and of the head, are the mean of all older tokens' rows. A model that has rows to
+    spare keeps its size.
+    """
+    num_new = tokenizer.add_tokens(list(tokens), special_tokens=True)
+    new = list(range(len(tokenizer) - num_new, len(tokenizer)))
+    if new and len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    for table in (model.get_input_embeddings(), model.get_output_embeddings()):
+        if new:
+            table.weight[new] = table.weight[: new[0]].mean(dim=0, keepdim=True)
+    return new
 
 
 def count_rows(num_tokens: int, num_rows: int) -> int:

@@ -14,13 +14,15 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from llava.data.records import parse_turns
 from llava.image.geometry import Size, TilePlan, Tiling, plan_tiles
 from llava.image.pixels import ImageProcessor, make_pixels
 from llava.synth.conversations import as_conversations, choose_turns
 from llava.synth.labels import label_tiles
 from llava.synth.scene import Scene
 from llava.synth.scenes import ALL_KINDS
-from llava.train.samples import InstructionCollator, InstructionData, Sample
+from llava.train.batches import InstructionCollator
+from llava.train.samples import InstructionData, Sample
 
 
 @dataclass(frozen=True)
@@ -118,7 +120,8 @@ class DrawnSamples:
         if self.label_tiling is not None:
             tiling = self.label_tiling
             labels = label_tiles(scene.drawing, plan_tiles(Size(*image.size), tiling), tiling.tile_px, tiling.patch_px)
-        return DrawnSample((image,), as_conversations(turns), labels)
+        conversation = parse_turns(as_conversations(turns), "A drawn image")
+        return DrawnSample((image,), conversation, str(index), "drawn", labels)
 
 
 class OracleData(InstructionData):

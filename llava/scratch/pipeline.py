@@ -1,7 +1,7 @@
 """Runs a recipe that trains a model from scratch: every stage in order, each resumable.
 
-A run's folder holds ``tokenizer/``, one folder per stage (``weights.safetensors`` and what ``llava.train.trainer``
-writes) and, after the last stage, ``model/``: a checkpoint in the original layout.
+A run's folder holds ``tokenizer/``, one folder per stage (``weights.safetensors`` and what
+``llava.scratch.stage_trainer`` writes) and, after the last stage, ``model/``: a checkpoint in the original layout.
 """
 
 from __future__ import annotations
@@ -16,14 +16,15 @@ from llava.model.checkpoint import save_checkpoint
 from llava.scratch.assemble import build_module, build_setup, choose_parameters
 from llava.scratch.build import build_model, build_processor, use_fast_attention
 from llava.scratch.oracle import attach_oracle
+from llava.scratch.stage_trainer import train_stage
 from llava.scratch.stage_weights import WEIGHTS, load_stages, save_stage
 from llava.scratch.stages import ScratchRecipe, ScratchStage, parse_scratch_recipe
 from llava.scratch.tokenizer import build_tokenizer, collect_words
 from llava.scratch.tower import LabelHeads
 from llava.train.recipe import JsonData
 from llava.train.recipe_file import RecipeFile, find_stage
+from llava.train.resumption import check_workers
 from llava.train.samples import JsonSamples
-from llava.train.trainer import check_workers, train_stage
 
 
 def run(file: RecipeFile, output: str | Path, stage: str | None = None, workers: int = 1) -> Path:

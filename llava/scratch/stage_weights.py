@@ -17,7 +17,7 @@ from torch import nn
 from llava.errors import CheckpointError, UsageError
 from llava.scratch.oracle import attach_oracle
 from llava.scratch.stages import ScratchStage
-from llava.train.trainer import name_some
+from llava.train.resumption import name_some
 
 WEIGHTS = "weights.safetensors"
 _TOWER = "model.vision_tower."

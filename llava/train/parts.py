@@ -30,7 +30,9 @@ NORMS_AND_BIASES = "norms_and_biases"
 class PartParameter:
     """A parameter, the part that it belongs to, and its path below that part, such as ``layers.0.mlp.up_proj.weight``.
 
-    ``scale``: the factor on the stage's learning rate, above 0.
+    Attributes:
+        scale: the factor on the stage's learning rate, above 0.
+        key: the key of ``lr_scales`` that set it; "" where none did.
     """
 
     part: str
@@ -38,15 +40,19 @@ class PartParameter:
     parameter: nn.Parameter = field(repr=False)
     is_norm_or_bias: bool
     scale: float = 1.0
+    key: str = ""
 
 
 def list_parts(model: Any) -> Parts:
-    """The parts of a LLaVA model: vision_tower, projector, image_newline (empty where it has none), language_model."""
+    """The parts of a LLaVA model: vision_tower, projector, image_newline, language_model.
+
+    A part is empty where the model has no such module: the first two in a language model without a tower.
+    """
     inner = model.get_model()
-    newline = getattr(inner, "image_newline", None)
+    tower, newline = model.get_vision_tower(), getattr(inner, "image_newline", None)
     return {
-        "vision_tower": {"vision_tower": model.get_vision_tower()},
-        "projector": {"mm_projector": inner.mm_projector},
+        "vision_tower": {} if tower is None else {"vision_tower": tower},
+        "projector": {} if tower is None else {"mm_projector": inner.mm_projector},
         "image_newline": {} if newline is None else {"image_newline": newline},
         "language_model": {
             "embed_tokens": inner.embed_tokens,
@@ -58,32 +64,60 @@ def list_parts(model: Any) -> Parts:
 
 
 def choose_trainable(root: nn.Module, parts: Parts, train: Sequence[str], where: str) -> list[PartParameter]:
-    """The trainable parameters of ``root``, in the model's order: those of the parts in ``train``. Freezes all others.
+    """The trainable parameters of ``root``, in the model's order: those that ``train`` names. Freezes all others.
 
-    The blocks of a vision tower after the layer that is read, and its last norm, get no gradient; they stay frozen.
+    The blocks of a vision tower after the layer that is read, and its last norm, get no gradient; they stay frozen. In
+    a model with LoRA layers, the language model stands for what PEFT trains of it: the adapters.
 
     Args:
         root: the module that is trained; it may have fewer parameters than the parts.
+        train: names of parts, or of single members of them, such as "lm_head".
         where: what messages begin with, such as "Stage 'next'".
 
     Raises:
         UsageError: ``train`` names an unknown part, or nothing would be trained.
     """
+    members = {member: part for part, inside in parts.items() for member in inside if member}
     for name in train:
-        if name not in parts:
-            raise UsageError(f"{where} trains the unknown part '{name}'.{name_nearest(name, parts)}")
+        if name not in parts and name not in members:
+            raise UsageError(f"{where} trains the unknown part '{name}'.{name_nearest(name, [*parts, *members])}")
     owners = _find_owners(parts)
     unused = {id(parameter) for parameter in _list_unused(parts)}
+    has_adapters = getattr(root, "peft_config", None) is not None
     trainable = []
     for name, parameter in root.named_parameters():
         assert id(parameter) in owners, f"The parameter {name} belongs to no part."
         each = owners[id(parameter)]
-        parameter.requires_grad_(each.part in train and id(parameter) not in unused)
-        if parameter.requires_grad:
+        is_named = any(
+            each.path == member or each.path.startswith(f"{member}.") for member in members if member in train
+        )
+        is_chosen = each.part in train
+        if has_adapters and each.part == "language_model":
+            is_chosen = is_chosen and parameter.requires_grad
+        is_trained = (is_chosen or is_named) and id(parameter) not in unused
+        if parameter.requires_grad != is_trained:  # a quantized weight takes no call of requires_grad_
+            parameter.requires_grad_(is_trained)
+        if is_trained:
             trainable.append(each)
     if not trainable:
         raise UsageError(f"{where} trains nothing: the model has no parameter in {', '.join(train)}.")
     return trainable
+
+
+def name_trainable(root: nn.Module) -> list[PartParameter]:
+    """The parameters that ``root`` has as trainable, in its order, with their parts by the originals' substrings.
+
+    For models of other classes, whose modules ``list_parts`` does not know; paths are then whole names.
+    """
+    words = {"mm_projector": "projector", "vision_tower": "vision_tower", "image_newline": "image_newline"}
+    found: dict[int, PartParameter] = {}
+    for path, module in root.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            whole = f"{path}.{name}" if path else name
+            part = next((part for word, part in words.items() if word in whole), "language_model")
+            is_norm_or_bias = _is_norm_or_bias(module, name) or "bias" in whole
+            found.setdefault(id(parameter), PartParameter(part, whole, parameter, is_norm_or_bias))
+    return [found[id(parameter)] for parameter in root.parameters() if parameter.requires_grad]
 
 
 def _find_owners(parts: Parts) -> dict[int, PartParameter]:
@@ -140,7 +174,7 @@ def scale_rates(
         if matches:
             key = max(matches)[1]
             used.add(key)
-            scaled.append(replace(each, scale=lr_scales[key]))
+            scaled.append(replace(each, scale=lr_scales[key], key=key))
         else:
             scaled.append(each)
     for key in lr_scales:

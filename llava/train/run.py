@@ -1,11 +1,12 @@
-"""Runs a recipe that starts from a checkpoint, stage by stage: build, resume, train, save.
+"""Runs a recipe that starts from a checkpoint, stage by stage: check, build, resume, train, save.
 
-A stage's folder holds what ``llava.train.trainer`` writes and, once it is done, ``model/``: a checkpoint in the
-original layout, from which the next stage starts.
+A stage's folder holds the Trainer's ``checkpoint-N``, ``history.json``, ``curves.png`` and, once it is done,
+``model/``, from which the next stage starts.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,22 @@ import torch
 
 from llava.errors import UsageError
 from llava.model.checkpoint import LoadedModel, load_model, save_checkpoint
-from llava.model.checkpoint_reader import open_checkpoint
+from llava.model.checkpoint_reader import OpenCheckpoint, open_checkpoint
 from llava.model.placement import read_dtype
 from llava.train.loss import build_answer_loss
+from llava.train.part_table import build_table, print_table
 from llava.train.parts import PartParameter, choose_trainable, list_parts, scale_rates
+from llava.train.plot import plot_history
+from llava.train.precision import set_precision
 from llava.train.recipe import Recipe, TuningStage, parse_recipe
 from llava.train.recipe_file import RecipeFile, find_stage
-from llava.train.samples import InstructionCollator, InstructionData, JsonSamples
-from llava.train.trainer import StageSetup, check_workers, train_stage
+from llava.train.resumption import check_workers, find_last
+from llava.train.stage_data import Encoding, build_collator, build_dataset, check_data, split_samples
+from llava.train.trainer import LLaVATrainer
+from llava.train.trainer_arguments import make_arguments
 
 
-def run(file: RecipeFile, output: str | Path, stage: str | None = None, workers: int = 1) -> Path:
+def run(file: RecipeFile, output: str | Path, stage: str | None = None, workers: int = 1, resume: bool = True) -> Path:
     """Runs the recipe, or one stage of it; returns the folder of the last checkpoint that was written.
 
     Finished stages are skipped, and an interrupted one is resumed.
@@ -31,37 +37,103 @@ def run(file: RecipeFile, output: str | Path, stage: str | None = None, workers:
     Args:
         output: the run's folder, which gets one folder per stage.
         workers: processes that prepare samples; 0 is this process itself.
+        resume: False refuses a stage that was interrupted.
 
     Raises:
-        UsageError: the recipe is wrong. All its stages are checked against the model before the first one starts.
+        UsageError: the recipe is wrong. All its stages are checked against model and data before the first one starts.
         CheckpointError: the checkpoint to resume from is incomplete.
+        LlavaError: training stopped; see ``LLaVATrainer.train``.
     """
     check_workers(workers)
     recipe, folder = parse_recipe(file), Path(output)
     chosen = recipe.stages if stage is None else (find_stage(recipe, stage),)
-    if not all(_is_done(folder / each.name) for each in chosen):
-        model = open_checkpoint(recipe.start).model  # names and shapes only, on the meta device
-        for each in chosen:
-            choose_parameters(model, each)
-            read_samples(each)
+    check_recipe(recipe, [each for each in chosen if not _is_done(folder / each.name)], folder, workers)
     for each in chosen:
-        run_stage(recipe, each, folder, workers)
+        run_stage(recipe, each, folder, workers, resume)
     return folder / chosen[-1].name / "model"
 
 
-def run_stage(recipe: Recipe, stage: TuningStage, folder: Path, workers: int = 1) -> None:
+def check_recipe(recipe: Recipe, stages: list[TuningStage], folder: Path, workers: int) -> None:
+    """Checks parts, rates, settings, data and templates of the stages without reading a weight. Raises UsageError."""
+    if not stages:
+        return
+    opened = _open_start(recipe.start)
+    for stage in stages:
+        choose_parameters(opened.model, stage)  # names and shapes only, on the meta device
+        make_arguments(stage, folder / stage.name, workers)
+        encoding = Encoding(
+            opened.load_tokenizer(),
+            opened.spec.tiling,
+            opened.load_processor(),
+            opened.template,
+            opened.spec.context_tokens,
+        )
+        for source in split_samples(stage):
+            if source is not None:
+                check_data(stage, build_dataset(stage, source, encoding))
+
+
+def run_stage(recipe: Recipe, stage: TuningStage, folder: Path, workers: int = 1, resume: bool = True) -> None:
     """Trains one stage, unless it is done, and writes its checkpoint to ``folder/<stage>/model``."""
     here = folder / stage.name
     if _is_done(here):
         print(f"Stage '{stage.name}' is done: {here / 'model'}")
         return
-    # Trained in float32, whatever dtype the checkpoint has: small updates are lost in 16 bits.
-    loaded = load_model(_find_start(recipe, stage, folder), device="cpu", dtype="float32")
-    setup = build_setup(loaded, stage)
-    train_stage(stage, setup, loaded.model, here, f"{recipe.name}: {stage.name}", workers)
-    model = loaded.model.to(read_dtype(loaded.spec.dtype) or torch.float32)
+    last = find_last(here)
+    if last is not None and not resume:
+        raise UsageError(f"Stage '{stage.name}' was interrupted: {last} exists. Resume it, or delete {here}.")
+    loaded = _load_start(_find_start(recipe, stage, folder))
+    trainer = build_trainer(loaded, stage, here, workers)
+    share, model = stage.weight_averaging, loaded.model
+    began_with = {name: tensor.clone() for name, tensor in model.state_dict().items()} if share else {}
+    trainer.train(resume_from_checkpoint=last)
+    (here / "history.json").write_text(json.dumps(trainer.state.log_history, indent=1), encoding="utf-8")
+    plot_history(trainer.state.log_history, here / "curves.png", f"{recipe.name}: {stage.name}")
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if name in began_with:
+                tensor.lerp_(began_with[name].to(tensor.device), share)
+    model.to(read_dtype(loaded.spec.dtype) or torch.float32)
     model.config.use_cache = True
     save_checkpoint(model, loaded.tokenizer, loaded.image_processor, here / "model")
+
+
+def build_trainer(loaded: LoadedModel, stage: TuningStage, here: Path, workers: int = 1) -> LLaVATrainer:
+    """The trainer of a stage, after it has printed what it trains. Raises UsageError."""
+    model, tokenizer = loaded.model, loaded.tokenizer
+    arguments = make_arguments(stage, here, workers, world_size=_count_devices())
+    trainable = choose_parameters(model, stage)
+    set_precision(model, trainable, arguments)
+    if stage.answer_weighting:
+        model.loss_function = build_answer_loss(tokenizer.eos_token_id, stage.answer_weighting)
+    encoding = Encoding(tokenizer, loaded.spec.tiling, loaded.image_processor, loaded.template, loaded.context_tokens)
+    train, evaluated = (
+        None if source is None else build_dataset(stage, source, encoding) for source in split_samples(stage)
+    )
+    trainer = LLaVATrainer(
+        model=model,
+        tokenizer=tokenizer,
+        args=arguments,
+        train_dataset=train,
+        eval_dataset=evaluated,
+        data_collator=build_collator(tokenizer),
+        trainable=trainable,
+    )
+    if arguments.should_save:
+        print_table(build_table(model, trainable, stage.lr, stage.weight_decay))
+    return trainer
+
+
+def choose_parameters(model: Any, stage: TuningStage) -> list[PartParameter]:
+    """The parameters that the stage trains, with their rates; freezes all others. Raises UsageError.
+
+    With start and end tokens around images, the embeddings are trained too if the language model is not, as in the
+    originals: the new tokens have no meaning yet.
+    """
+    parts, where, train = list_parts(model), f"Stage '{stage.name}'", stage.train
+    if stage.vision.mm_use_im_start_end and "language_model" not in train:
+        train = (*dict.fromkeys((*train, "embed_tokens")),)
+    return scale_rates(choose_trainable(model, parts, train, where), parts, stage.lr_scales, where)
 
 
 def _is_done(here: Path) -> bool:
@@ -81,35 +153,14 @@ def _find_start(recipe: Recipe, stage: TuningStage, folder: Path) -> str | Path:
     return before / "model"
 
 
-def choose_parameters(model: Any, stage: TuningStage) -> list[PartParameter]:
-    """The parameters that the stage trains, with their rates; freezes all others. Raises UsageError."""
-    parts, where = list_parts(model), f"Stage '{stage.name}'"
-    return scale_rates(choose_trainable(model, parts, stage.train, where), parts, stage.lr_scales, where)
+def _open_start(start: str | Path) -> OpenCheckpoint:
+    return open_checkpoint(start)
 
 
-def read_samples(stage: TuningStage) -> JsonSamples:
-    """The stage's samples. Raises UsageError for a missing or invalid file."""
-    if stage.data is None:
-        raise UsageError(f"Stage '{stage.name}' has no data: name a file with --data, or data.json in the recipe.")
-    return JsonSamples(stage.data.files, stage.data.images)
+def _load_start(start: str | Path) -> LoadedModel:
+    # In float32, whatever dtype the checkpoint has: small updates are lost in 16 bits.
+    return load_model(start, device="cpu", dtype="float32")
 
 
-def build_setup(loaded: LoadedModel, stage: TuningStage) -> StageSetup:
-    """The model, its trainable parameters and the stage's samples, tiled and rendered exactly as at inference."""
-    model, tokenizer = loaded.model, loaded.tokenizer
-    trainable = choose_parameters(model, stage)
-    model.config.use_cache = False
-    if stage.answer_weighting:
-        model.loss_function = build_answer_loss(tokenizer.eos_token_id, stage.answer_weighting)
-    samples = InstructionData(
-        read_samples(stage),
-        tokenizer,
-        loaded.spec.tiling,
-        loaded.image_processor,
-        (stage.data.templates if stage.data else ()) or (loaded.template,),
-        loaded.context_tokens,
-    )
-    pad_id = tokenizer.pad_token_id
-    return StageSetup(
-        model, trainable, samples, InstructionCollator(tokenizer.eos_token_id if pad_id is None else pad_id)
-    )
+def _count_devices() -> int:
+    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1

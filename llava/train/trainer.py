@@ -1,219 +1,400 @@
-"""One stage's training loop: Transformers' Trainer with our optimizers, more metrics in the log, and strict resuming.
+"""``LLaVATrainer``: Transformers' Trainer with LLaVA's groups, order and loss. It stops at a fault and resumes exactly.
 
-The caller decides which parameters are trained on what; this module knows only the stage's own settings. A stage's
-folder holds the Trainer's ``checkpoint-N``, ``history.json`` and ``curves.png``.
+Research code builds it itself or subclasses it, so it needs nothing but what the originals' takes, and methods that are
+overridden with the signatures of older Transformers are called with those. A recipe also passes the parameters that are
+trained, with their rates.
+
+Source: haotian-liu/LLaVA@c121f04 and LLaVA-VL/LLaVA-NeXT@df17966 llava/train/llava_trainer.py.
 """
 
 from __future__ import annotations
 
-import ctypes
+import inspect
 import json
-import sys
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import nn
-from torch.utils.data import Dataset, SequentialSampler
-from transformers import Trainer, TrainerState, TrainingArguments
-from transformers.trainer_utils import get_last_checkpoint
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
 
-from llava.errors import CheckpointError, UsageError
-from llava.model.placement import cpu_has_bfloat16
-from llava.train.optimizer import build_optimizer
-from llava.train.parts import PartParameter, describe_trainable
-from llava.train.plot import plot_history
-from llava.train.recipe import Stage
+from llava.errors import TrainingStopped, UsageError
+from llava.train import order, training_faults
+from llava.train.epoch_order import EpochOrder, ShuffledSampler
+from llava.train.heap import return_free_memory
+from llava.train.named_batches import NamedCollator, NamedSamples, take_names
+from llava.train.optimizer import MuonWithAdamW, build_groups, check_groups, name_rates
+from llava.train.parts import PartParameter, name_trainable, scale_rates
+from llava.train.precision import check_precision
+from llava.train.resumption import RUN_FILE, check_resumable, check_step, find_last, read_run_state, tell_changes
+from llava.train.training_faults import catching_stop_signals
 
-# The state that the Trainer saves in checkpoint-N. Where a file is missing it would reset that state in silence.
-_RESUME_FILES = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
+# Where a checkpoint is written before it gets its name; Transformers takes it for none.
+_UNFINISHED = "unfinished"
 
 
-@dataclass(frozen=True)
-class StageSetup:
-    """What a stage trains: a module whose forward takes a batch as keyword arguments and returns a dict with ``loss``.
+class LLaVATrainer(Trainer):
+    """Transformers' Trainer for LLaVA models.
 
-    Attributes:
-        trainable: the parameters of it that are trained, see ``llava.train.parts``.
-        collate: makes a batch of items of the dataset.
-        in_order: whether items are taken in the dataset's order, because that is already random.
-        items_per_batch: in place of the stage's ``batch_size``, where an item is more than one sample.
+    Args:
+        tokenizer: what Transformers now calls ``processing_class``.
+        trainable: the parameters that are trained, with their rates; by default those of the model that require
+            gradients, at ``args.mm_projector_lr`` and ``args.mm_vision_tower_lr`` where these are given.
+        arguments: those of Transformers' Trainer; ``args`` may have any of the fields of ``LlavaTrainingArguments``.
+
+    Raises:
+        UsageError: a trained weight is in float16, or label smoothing is on, which cannot follow images in a text.
     """
 
-    module: nn.Module
-    trainable: Sequence[PartParameter]
-    dataset: Dataset[Any]
-    collate: Callable[[Sequence[Any]], dict[str, Any]]
-    in_order: bool = False
-    items_per_batch: int | None = None
+    def __init__(
+        self, *arguments: Any, tokenizer: Any = None, trainable: Sequence[PartParameter] | None = None, **named: Any
+    ) -> None:
+        if tokenizer is not None:
+            named.setdefault("processing_class", tokenizer)
+        self._names: dict[int, tuple[str, ...]] = {}  # of the samples of each batch of the current update, by its id
+        self._order: EpochOrder | None = None
+        self._resumed_from: Path | None = None
+        self._writes_to: Path | None = None
+        super().__init__(*arguments, **named)
+        if self.args.label_smoothing_factor:
+            raise UsageError("label_smoothing_factor cannot be used: labels have no places for an image's positions.")
+        assert self.model is not None
+        check_precision(self.model)
+        self.trainable = trainable
+        self.compatible_with: str = getattr(self.args, "compatible_with", "")
+        if self.compatible_with:
+            self.model_accepts_loss_kwargs = False  # the loss is the mean of the micro-batches' means
+        self._call_as_defined()
+        self.add_callback(_RunCallback(self))
 
+    def _call_as_defined(self) -> None:
+        """Lets Transformers call methods that a subclass overrides with the signatures of its version 4."""
+        for name in ("compute_loss", "training_step"):
+            method = getattr(self, name)
+            if not _takes(method, "num_items_in_batch"):
+                setattr(self, name, _without(method, "num_items_in_batch"))
+                self.loss_is_scaled_for_ga = False
 
-class StageTrainer(Trainer):
-    """The Trainer with a stage's optimizer, datasets that keep their order, and the module's metrics in the log."""
+    @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, by its name in older versions of Transformers."""
+        return self.processing_class
 
-    def __init__(self, stage: Stage, setup: StageSetup, arguments: TrainingArguments) -> None:
-        super().__init__(model=setup.module, args=arguments, train_dataset=setup.dataset, data_collator=setup.collate)
-        self.stage, self.setup = stage, setup
-        self.measures: dict[str, list[float]] = defaultdict(list)
+    # The order of the samples.
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """The order of the samples: the originals' by their switches, or ours, which keeps every sample."""
+        samples = self.train_dataset if train_dataset is None else train_dataset
+        if samples is None or not hasattr(samples, "__len__"):
+            return None
+        world_size = self.args.world_size * self.args.gradient_accumulation_steps
+        chosen = {name: getattr(self.args, name, False) for name in _GROUPINGS}
+        if self.compatible_with:
+            return _build_original_sampler(samples, self.args, world_size, chosen, self.compatible_with)
+        if not any(chosen.values()):
+            return ShuffledSampler(len(samples), self.args.seed)
+        by_modality = chosen["group_by_modality_length"] or chosen["group_by_modality_length_auto"]
+        modalities = [length > 0 for length in samples.modality_lengths] if by_modality else None
+        lengths = [abs(length) for length in samples.lengths]
+        return order.GroupedSampler(self.args.train_batch_size, world_size, lengths, modalities, self.args.seed)
+
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """The training data, in batches that know their samples' names."""
+        if self.train_dataset is None or isinstance(self.train_dataset, IterableDataset):
+            loader: DataLoader[Any] = super().get_train_dataloader()
+            return loader
+        collate, self.data_collator = self.data_collator, NamedCollator(self.data_collator)
+        try:
+            loader = self._get_dataloader(
+                dataset=NamedSamples(self.train_dataset),
+                description="Training",
+                batch_size=self._train_batch_size,
+                sampler_fn=self._build_order,
+                is_training=True,
+            )
+        finally:
+            self.data_collator = collate
+        return loader
+
+    def _build_order(self, _samples: Any) -> Any:
+        find = self._get_train_sampler
+        sampler = find(self.train_dataset) if inspect.signature(find).parameters else find()
+        self._order = None if sampler is None else EpochOrder(sampler)
+        return self._order
+
+    def get_batch_samples(
+        self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Any]:
+        """The batches of one update, and the number of their targets. Raises LlavaError for a sample with a fault."""
+        batches = []
+        for _ in range(num_batches):
+            try:
+                batches.append(next(epoch_iterator))
+            except StopIteration:
+                break
+        self._names = {id(batch): take_names(batch) for batch in batches}
+        return batches, self._get_num_items_in_batch(batches, device)
+
+    # The optimizer.
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        """The stage's optimizer, made at the first call."""
-        chosen: torch.optim.Optimizer | None = getattr(self, "optimizer", None)
-        if chosen is None:
-            stage = self.stage
-            chosen = build_optimizer(self.setup.trainable, stage.optimizer, stage.lr, stage.weight_decay)
-            self.optimizer = chosen
-        return chosen
+        """The optimizer that ``optim`` names, over LLaVA's groups; made at the first call.
 
-    def _get_train_sampler(self, train_dataset: Dataset[Any] | None = None) -> Any:
-        # In order, a resumed run skips the samples that it has seen without drawing them.
-        if self.setup.in_order:
-            return SequentialSampler(train_dataset or self.train_dataset)  # type: ignore[arg-type]
-        return super()._get_train_sampler(train_dataset)
+        Raises:
+            UsageError: a parameter would not be trained as announced, or this optimizer takes no groups but has rates
+                of single parts.
+        """
+        root = self.model if model is None else model
+        assert root is not None
+        if self.optimizer is not None:
+            return self.optimizer
+        if self.trainable is None:
+            self.trainable = scale_rates(name_trainable(root), {}, name_rates(self.args), "The arguments")
+        lr, decay = self.args.learning_rate, self.args.weight_decay
+        betas, eps = (self.args.adam_beta1, self.args.adam_beta2), self.args.adam_epsilon
+        if getattr(self.args, "own_optimizer", "") == "muon":
+            self.optimizer = MuonWithAdamW(build_groups(self.trainable, lr, decay, muon=True), betas, eps)
+        else:
+            kind, options = self.get_optimizer_cls_and_kwargs(self.args, root)
+            makes_own = not isinstance(kind, type) or not issubclass(kind, torch.optim.Optimizer)
+            if makes_own or any(name in options for name in ("params", "model", "optimizer_dict")):
+                if len({each.scale for each in self.trainable}) > 1:
+                    raise UsageError(f"The optimizer {self.args.optim} has one rate for all parts; choose adamw_torch.")
+                made: torch.optim.Optimizer = super().create_optimizer(model)
+                return made
+            self.optimizer_cls_and_kwargs = (kind, {**options, "params": build_groups(self.trainable, lr, decay)})
+            super().create_optimizer(model)
+        assert self.optimizer is not None
+        check_groups(self.optimizer.param_groups, self.trainable, root, lr)
+        return self.optimizer
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """The batch's loss, with ``return_outputs`` also the outputs; records every metric named ``*_right``."""
-        if "input_ids" in inputs:
+    # The loss.
+
+    def compute_loss(
+        self, model: nn.Module, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """The batch's loss, with ``return_outputs`` also the outputs. Logits are computed at targets only.
+
+        The loss is the sum over targets divided by ``num_items_in_batch``, those of the whole global batch; without it,
+        the mean. For outputs that are used, all logits are computed.
+        """
+        assert self.model is not None
+        is_loss_only = not return_outputs or (not model.training and self.args.prediction_loss_only)
+        if is_loss_only and "labels" in inputs and _takes(_find_llava(self.model).forward, "logits_at_targets_only"):
             inputs = {**inputs, "logits_at_targets_only": True}
-        outputs = model(**inputs)
-        for name, value in outputs.items():
-            if name.endswith("_right") and not torch.isnan(value):  # NaN where the batch has no such label
-                self.measures[name].append(float(value))
-        return (outputs["loss"], outputs) if kwargs.get("return_outputs") else outputs["loss"]
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        """Forward and backward of one batch; its loss.
+
+        Raises:
+            LlavaError: the loss is not finite, or memory is full; the samples are named.
+        """
+        names, folder = self._names.get(id(inputs), ()), Path(self.args.output_dir)
+        try:
+            loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
+        except (RuntimeError, MemoryError) as error:
+            if self.args.auto_find_batch_size or not training_faults.is_out_of_memory(error):
+                raise
+            raise training_faults.out_of_memory(error, inputs, names, folder) from error
+        if not bool(torch.isfinite(loss)):
+            raise training_faults.not_finite("loss", float(loss), self.state.global_step + 1, names, folder)
+        return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        # A scaler skips the update itself, and tries a smaller scale.
+        if norm is not None and self.accelerator.scaler is None and not bool(torch.isfinite(torch.as_tensor(norm))):
+            names = tuple(name for names in self._names.values() for name in names)
+            step, folder = self.state.global_step + 1, Path(self.args.output_dir)
+            raise training_faults.not_finite("norm of the gradients", float(norm), step, names, folder)
+        return norm
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            logs.update({name: sum(values) / len(values) for name, values in self.measures.items()})
-            self.measures.clear()
-            _return_free_memory()
+            return_free_memory()
         super().log(logs, start_time)
 
+    # Checkpoints.
 
-def train_stage(stage: Stage, setup: StageSetup, averaged: nn.Module, here: Path, title: str, workers: int) -> None:
-    """Trains the stage's module in place, resuming from the latest checkpoint in ``here`` if there is one.
+    def train(self, resume_from_checkpoint: Any = None, *arguments: Any, **named: Any) -> TrainOutput:
+        """Trains; see Transformers' Trainer. A run whose last step is in the checkpoint is only loaded.
 
-    Args:
-        averaged: the module to which ``weight_averaging`` is applied. It has the stage's starting weights when called.
-        here: the stage's folder.
-        title: of the plot.
-        workers: processes that prepare samples; 0 is this process itself.
+        Ctrl-C and SIGTERM stop it after the current step, with a checkpoint.
 
-    Raises:
-        CheckpointError: the checkpoint to resume from is incomplete.
-        UsageError: the stage has fewer steps than that checkpoint.
-    """
-    share = stage.weight_averaging
-    began_with = {name: tensor.clone() for name, tensor in averaged.state_dict().items()} if share else {}
-    print(f"Stage '{stage.name}' trains:\n{describe_trainable(setup.trainable, stage.lr)}")
-    torch.manual_seed(stage.seed)
-    trainer = StageTrainer(stage, setup, _arguments(stage, setup, here, workers))
-    last = get_last_checkpoint(str(here)) if here.is_dir() else None
-    if last is not None:
-        check_resumable(Path(last), setup.module, stage)
-    if last is not None and _read_step(Path(last)) == stage.steps:
-        # Interrupted after the last step: the Trainer would run one step more.
-        trainer.state = TrainerState.load_from_json(str(Path(last) / "trainer_state.json"))
-        for file in _list_weights(Path(last)):
-            setup.module.load_state_dict(load_file(file), strict=False)
-    else:
-        trainer.train(resume_from_checkpoint=last)
-    (here / "history.json").write_text(json.dumps(trainer.state.log_history, indent=1), encoding="utf-8")
-    plot_history(trainer.state.log_history, here / "curves.png", title)
-    with torch.no_grad():
-        for name, tensor in averaged.state_dict().items():
-            if name in began_with:
-                tensor.lerp_(began_with[name].to(tensor.device), share)
+        Raises:
+            CheckpointError: the checkpoint to resume from is incomplete or damaged.
+            UsageError: the run has fewer steps than that checkpoint.
+            TrainingStopped: a signal stopped it.
+            LlavaError: the loss is not finite, memory or the disk is full, or a sample cannot be used.
+        """
+        folder = Path(self.args.output_dir)
+        if resume_from_checkpoint is True:
+            resume_from_checkpoint = find_last(folder)
+            if resume_from_checkpoint is None:
+                raise UsageError(f"There is no checkpoint to resume from in {folder}.")
+        self._resumed_from = Path(resume_from_checkpoint) if resume_from_checkpoint else None
+        if self.args.should_save:
+            shutil.rmtree(folder / _UNFINISHED, ignore_errors=True)
+        if self._resumed_from is not None:
+            num_steps = self.set_initial_training_values(self.args, self.get_train_dataloader())[-1]
+            self.check_checkpoint(self._resumed_from, num_steps)
+            tell_changes(self._resumed_from, getattr(self.args, "watched", {}))
+            state = TrainerState.load_from_json(str(self._resumed_from / "trainer_state.json"))
+            if state.global_step >= num_steps:  # Transformers would run one step more
+                self.state = state
+                self._load_from_checkpoint(str(self._resumed_from))
+                return TrainOutput(state.global_step, 0.0, {})
+        with catching_stop_signals() as self.stop:
+            result: TrainOutput = super().train(
+                str(self._resumed_from) if self._resumed_from else None, *arguments, **named
+            )
+        if self.stop:
+            raise TrainingStopped(
+                f"Training was stopped after step {self.state.global_step} of {self.state.max_steps}. "
+                f"{training_faults.say_last_checkpoint(folder)}"
+            )
+        return result
+
+    def check_checkpoint(self, checkpoint: Path, num_steps: int) -> None:
+        """Raises CheckpointError if a checkpoint lacks what resuming needs, and UsageError if it is of a later step."""
+        assert self.model is not None
+        check_step(checkpoint, num_steps, "This run")
+        if self.args.world_size == 1 and not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+            check_resumable(checkpoint, self.model, num_steps, "This run")
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return str(self._writes_to or super()._get_output_dir(trial))
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any, metrics: Any = None) -> None:
+        """Writes ``checkpoint-N`` under another name and renames it when it is complete; then deletes older ones.
+
+        Raises:
+            LlavaError: the disk is full. Nothing of this checkpoint remains, and the older ones do.
+        """
+        folder = Path(super()._get_output_dir(trial))
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        unfinished = folder / _UNFINISHED
+        try:
+            self._writes_to = unfinished
+            super()._save_checkpoint(model, trial)
+            if self.args.should_save:
+                self._complete(unfinished / name, folder / name)
+        except Exception as error:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            if not training_faults.is_disk_full(error):
+                raise
+            raise training_faults.disk_full(error, folder / name) from error
+        finally:
+            self._writes_to = None
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            if (folder / name).is_dir():  # of a run that went on from an earlier checkpoint
+                shutil.rmtree(folder / name)
+            (unfinished / name).rename(folder / name)
+            shutil.rmtree(unfinished, ignore_errors=True)
+            rotate_checkpoints(
+                output_dir=str(folder),
+                save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+            )
+        self.accelerator.wait_for_everyone()
+
+    def _complete(self, written: Path, final: Path) -> None:
+        """Adds what Transformers does not keep to a checkpoint, and its final path where it names itself."""
+        if self.state.best_model_checkpoint == str(written):
+            self.state.best_model_checkpoint = str(final)
+            self.state.save_to_json(str(written / "trainer_state.json"))
+        epoch = self.state.epoch or 0.0
+        is_within_epoch = epoch != int(epoch)
+        state = {
+            "settings": getattr(self.args, "watched", {}),
+            "order_from": self._order.began_from if self._order is not None and is_within_epoch else None,
+            "loss_since_log": float(self._tr_loss),
+            "last_logged_step": self._globalstep_last_logged,
+        }
+        (written / RUN_FILE).write_text(json.dumps(state, indent=1), encoding="utf-8")
+
+    def begin_epoch(self) -> None:
+        """Chooses the order of the epoch that begins."""
+        if self._order is not None:
+            self._order.set_epoch(int(self.state.epoch or 0))
+
+    def begin_run(self) -> None:
+        """Takes up what a checkpoint keeps beside Transformers' own state."""
+        if self._resumed_from is None:
+            return
+        state = read_run_state(self._resumed_from)
+        if self._order is not None:
+            self._order.again_from = state.get("order_from")
+        self._tr_loss += state.get("loss_since_log", 0.0)
+        self._globalstep_last_logged = state.get("last_logged_step", self._globalstep_last_logged)
 
 
-def _read_step(checkpoint: Path) -> int:
-    return int(checkpoint.name.rsplit("-", 1)[1])
+class _RunCallback(TrainerCallback):
+    """Tells the trainer of the moments that it has no method for, and stops at a signal."""
+
+    def __init__(self, trainer: LLaVATrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.begin_run()
+
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.begin_epoch()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.trainer.stop:
+            control.should_save = control.should_training_stop = True
 
 
-def _list_weights(checkpoint: Path) -> list[Path]:
-    return sorted(checkpoint.glob("model*.safetensors"))
+_GROUPINGS = ("group_by_length", "group_by_modality_length", "group_by_modality_length_auto", "group_by_varlen")
 
 
-def check_resumable(folder: Path, module: nn.Module, stage: Stage) -> None:
-    """Checks that the Trainer can resume from its checkpoint in ``folder``.
-
-    The Trainer itself would only warn about missing tensors and keep the initial ones.
-
-    Raises:
-        CheckpointError: a file, or a tensor of the module, is missing; it is named.
-        UsageError: the stage has fewer steps than the checkpoint.
-    """
-    if _read_step(folder) > stage.steps:
-        raise UsageError(
-            f"Stage '{stage.name}' has {stage.steps} steps, but {folder} is of a later step. Raise steps, or delete "
-            f"{folder.parent} to start the stage over."
-        )
-    remedy = f"Delete {folder} to resume from the checkpoint before it, or from the stage's start."
-    files = _list_weights(folder)
-    missing = [name for name in _RESUME_FILES if not (folder / name).is_file()]
-    if not files:
-        missing.insert(0, "model.safetensors")
-    if missing:
-        raise CheckpointError(f"{folder} is incomplete: it has no {', '.join(missing)}. {remedy}")
-    found: set[str] = set()
-    for file in files:
-        with safe_open(file, framework="pt") as tensors:
-            found.update(tensors.keys())
-    tied = set(getattr(module, "all_tied_weights_keys", None) or ())
-    lacking = [name for name in module.state_dict() if name not in found and name not in tied]
-    if lacking:
-        raise CheckpointError(f"{folder} lacks {name_some(lacking)}. {remedy}")
-
-
-def name_some(names: Sequence[str]) -> str:
-    """The first three of these tensor names, quoted, and how many more there are."""
-    rest = f" and {len(names) - 3} more tensors" if len(names) > 3 else ""
-    return ", ".join(f"'{name}'" for name in names[:3]) + rest
-
-
-def check_workers(workers: int) -> None:
-    """Raises UsageError for a negative number of worker processes."""
-    if workers < 0:
-        raise UsageError(f"The number of workers is {workers}; it must be 0 (this process itself) or more.")
-
-
-def _arguments(stage: Stage, setup: StageSetup, here: Path, workers: int) -> TrainingArguments:
-    return TrainingArguments(
-        output_dir=str(here),
-        max_steps=stage.steps,
-        per_device_train_batch_size=setup.items_per_batch or stage.batch_size,
-        learning_rate=stage.lr,
-        lr_scheduler_type=stage.schedule,
-        warmup_steps=round(stage.warmup * stage.steps),
-        max_grad_norm=stage.max_grad_norm,
-        bf16=_multiplies_bfloat16(),
-        use_cpu=not torch.cuda.is_available(),
-        logging_steps=stage.log_steps,
-        save_steps=stage.save_steps,
-        save_total_limit=1,
-        dataloader_num_workers=workers,
-        dataloader_prefetch_factor=8 if workers else None,
-        remove_unused_columns=False,
-        report_to="none",
-        seed=stage.seed,
+def _build_original_sampler(
+    samples: Dataset[Any], args: Any, world_size: int, chosen: dict[str, bool], original: str
+) -> Any:
+    """The sampler of that original: it draws from torch's global state, as theirs does."""
+    batch_size = args.train_batch_size
+    plain = (
+        order.get_length_grouped_indices_auto_single if original == "llava-next" else order.get_length_grouped_indices
     )
+    lengths: Any = samples
+    if chosen["group_by_length"]:
+        return order.LengthGroupedSampler(batch_size, world_size, lengths.lengths, plain=plain)
+    if chosen["group_by_modality_length"]:
+        return order.LengthGroupedSampler(batch_size, world_size, lengths.modality_lengths, group_by_modality=True)
+    if chosen["group_by_modality_length_auto"]:
+        return order.LengthGroupedSampler(batch_size, world_size, lengths.modality_lengths, group_by_modality_auto=True)
+    if chosen["group_by_varlen"]:
+        accumulated = batch_size * args.gradient_accumulation_steps  # so LLaVA-NeXT counts accumulation twice
+        return order.LengthGroupedSampler(accumulated, world_size, lengths.lengths, variable_length=True)
+    return RandomSampler(lengths)
 
 
-def _multiplies_bfloat16() -> bool:
-    """Whether bfloat16 autocast is faster here. Where bfloat16 is emulated it takes five times as long as float32."""
-    return torch.cuda.is_bf16_supported() if torch.cuda.is_available() else cpu_has_bfloat16()
+def _find_llava(model: Any) -> Any:
+    """The model inside PEFT's wrapper, if there is one."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
-def _return_free_memory() -> None:
-    """Returns the free memory in the C library's heap to the system.
+def _takes(method: Callable[..., Any], name: str) -> bool:
+    parameters = inspect.signature(method).parameters.values()
+    return any(each.name == name or each.kind is each.VAR_KEYWORD for each in parameters)
 
-    Batches of varying lengths fragment the heap; without this, training on a CPU grows by 1 GB in 100 steps.
-    """
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it, musl does not
-        if trim is not None:
-            trim(0)
+
+def _without(method: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """The method, called without that keyword."""
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        named.pop(name, None)
+        return method(*arguments, **named)
+
+    return call

@@ -24,6 +24,8 @@ WITHOUT_TORCH = [
     "llava.config",
     "llava.constants",
     "llava.conversation",
+    "llava.data.readers",
+    "llava.data.records",
     "llava.dimensions",
     "llava.engine.blocks",
     "llava.engine.feature_cache",

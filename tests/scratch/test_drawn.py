@@ -21,7 +21,8 @@ from llava.scratch.drawn import (
 )
 from llava.scratch.stages import ModelShape, load_scratch_recipe
 from llava.scratch.tokenizer import build_tokenizer, collect_words
-from llava.train.samples import InstructionCollator, InstructionData
+from llava.train.batches import InstructionCollator
+from llava.train.samples import InstructionData
 from tests.scratch.tiny_recipe import KINDS, write_recipe
 
 MIX = DrawnMix(tuple(KINDS.items()), ((96, 112, 96, 112),))
@@ -52,7 +53,7 @@ def test_the_loss_mask_keeps_only_answers_and_their_end_tokens(tokenizer: Any, s
     for index in range(8):
         item, sample = data[index], source.sample(index)
         learnt = item["labels"][item["labels"] != IGNORE_INDEX]
-        answers = [turn["value"] for turn in sample.conversations if turn["from"] == "gpt"]
+        answers = [text for speaker, text in sample.turns if speaker == "gpt"]
         assert tokenizer.decode(learnt).split("</s>")[:-1] == [f" {answer}" for answer in answers]
         assert item["input_ids"].tolist().count(IMAGE_TOKEN_INDEX) == 1
         plan = plan_tiles(Size(*sample.images[0].size), tiling)

@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from llava.cli import main
 from llava.errors import CheckpointError, UsageError
 from llava.scratch.pipeline import run
+from llava.scratch.stage_trainer import StageTrainer
 from llava.scratch.stage_weights import WEIGHTS
 from llava.train.recipe_file import read_recipe
-from llava.train.trainer import StageTrainer
 from tests.scratch.tiny_recipe import tiny_recipe, write_recipe
 
 STAGES = tiny_recipe()["stages"]

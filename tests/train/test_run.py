@@ -108,7 +108,7 @@ def test_a_stage_interrupted_after_its_last_step_is_only_saved(
     ("change", "message"),
     [
         ({"lr_scales": {"vision_towr": 0.1}}, "Did you mean 'vision_tower'"),
-        ({"train": ["projector", "lm_head"]}, "unknown part 'lm_head'"),
+        ({"train": ["projector", "lm_hed"]}, r"unknown part 'lm_hed'\. Did you mean 'lm_head'"),
         ({"data": {"json": "no-such.json"}}, "does not exist"),
     ],
 )

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from llava.train.optimizer import MuonWithAdamW, build_optimizer
+from llava.scratch.stage_optimizer import build_optimizer
+from llava.train.optimizer import MuonWithAdamW
 from llava.train.parts import PartParameter, choose_trainable, scale_rates
 
 

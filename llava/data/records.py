@@ -1,0 +1,144 @@
+"""A record: one conversation with the images that it is about, as a data file has it.
+
+For all formats of data files: a reader makes records of rows, and training and evaluation take records. Nothing here
+opens an image. No torch, no tokenizer, no template: a record says who says what, and not how it is written.
+
+Source: haotian-liu/LLaVA@c121f04 docs/Finetune_Custom_Data.md and llava/train/train.py (the fields, the leading
+answer); LLaVA-VL/LLaVA-NeXT@df17966 llava/train/train.py (a list of images, ``role`` and ``content``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from llava.errors import UsageError
+from llava.text import find_flaw
+
+# The speakers that a turn may name, and what a record calls them.
+SPEAKERS = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt", "system": "system"}
+
+_REMEDY = "Correct the row, or remove it."
+
+
+@dataclass(frozen=True)
+class Record:
+    """A conversation about images.
+
+    Attributes:
+        id: the row's own ``id``, or else its number in its file, from 0 on.
+        images: the names of its images, as the file has them, in the order of the slots.
+        turns: (speaker, text). A speaker is "human" or "gpt", in turn and with a human first; a leading "system" turn
+            and, after it, one leading "gpt" turn are possible.
+        source: where it comes from: the row's ``data_source``, or else its file.
+    """
+
+    id: str
+    images: tuple[str, ...]
+    turns: tuple[tuple[str, str], ...]
+    source: str = ""
+
+    @property
+    def num_words(self) -> int:
+        """Words of all turns, separated by white space: the measure by which both originals group by length."""
+        return sum(len(text.split()) for _, text in self.turns)
+
+
+class RecordSource(Protocol):
+    """Records by number, from 0 on; the same number always gives the same record."""
+
+    def __len__(self) -> int: ...
+
+    def record(self, index: int) -> Record:
+        """Record number ``index``. Raises UsageError for one that is invalid."""
+        ...
+
+
+def parse_record(row: Any, number: int, file: str) -> Record:
+    """The record in a row of LLaVA's data format.
+
+    ``image`` is absent, a name or a list of names, and ``conversations`` a list of ``{"from": …, "value": …}`` or
+    ``{"role": …, "content": …}``.
+
+    Args:
+        number: of the row in its file, from 0 on.
+        file: its name, for messages.
+
+    Raises:
+        UsageError: a field is missing or has the wrong type, the speakers are unknown or in an impossible order, or
+            nobody answers; the file, the row and the remedy are named.
+    """
+    if not isinstance(row, Mapping):
+        raise UsageError(f"Row {number} of '{file}' is {_say_type(row)}, not an object with 'conversations'. {_REMEDY}")
+    id = str(row.get("id", number))
+    where = f"Row {number} of '{file}'" + (f" (id {id})" if "id" in row else "")
+    if row.get("video") is not None:
+        raise UsageError(f"{where} is about a video, and videos are not supported. {_REMEDY}")
+    turns = parse_turns(row.get("conversations"), where)
+    source = row.get("data_source")
+    return Record(id, _parse_images(row.get("image"), where), turns, source if isinstance(source, str) else file)
+
+
+def parse_turns(conversations: Any, where: str) -> tuple[tuple[str, str], ...]:
+    """The turns of a conversation, as ``Record.turns``.
+
+    Args:
+        where: what messages begin with, such as "Row 3 of 'data.json'".
+
+    Raises:
+        UsageError: as ``parse_record`` does.
+    """
+    if not isinstance(conversations, Sequence) or isinstance(conversations, str):
+        found = "is missing" if conversations is None else f"is {_say_type(conversations)}"
+        raise UsageError(f"{where} needs a list 'conversations', which {found}. {_REMEDY}")
+    turns = tuple(_parse_turn(turn, f"{where}, turn {i + 1}") for i, turn in enumerate(conversations))
+    check_order([speaker for speaker, _ in turns], where)
+    if not any(text for speaker, text in turns[find_first_question(turns) :] if speaker == "gpt"):
+        raise UsageError(f"{where} has no answer: nothing can be learned from it. Add a turn by 'gpt', or remove it.")
+    return turns
+
+
+def find_first_question(turns: Sequence[tuple[str, str]]) -> int:
+    """The index of the first turn after a leading system turn and a leading answer, which no template can express."""
+    first = int(bool(turns) and turns[0][0] == "system")
+    return first + int(turns[first : first + 1] != () and turns[first][0] == "gpt")
+
+
+def check_order(speakers: Sequence[str], where: str) -> None:
+    """Raises UsageError unless human and gpt take turns, possibly after a system turn and a leading answer."""
+    said = list(speakers)
+    rest = said[1:] if said[:1] == ["system"] else said
+    rest = rest[1:] if rest[:1] == ["gpt"] else rest
+    if rest != [("human", "gpt")[i % 2] for i in range(len(rest))]:
+        raise UsageError(
+            f"{where}: the speakers have to take turns, human and then gpt, with at most one system turn before them. "
+            f"They are: {', '.join(said)}. {_REMEDY}"
+        )
+
+
+def _parse_turn(turn: Any, where: str) -> tuple[str, str]:
+    if not isinstance(turn, Mapping):
+        raise UsageError(f"{where} is {_say_type(turn)}, not an object with 'from' and 'value'. {_REMEDY}")
+    keys = ("from", "value") if "from" in turn else ("role", "content")
+    name, text = (turn.get(key) for key in keys)
+    if not isinstance(name, str) or name not in SPEAKERS:
+        raise UsageError(f"{where} is by {name!r}; it has to be by {', '.join(SPEAKERS)}. {_REMEDY}")
+    if not isinstance(text, str):
+        found = "is missing" if keys[1] not in turn else f"is {_say_type(text)}"
+        raise UsageError(f"{where} needs a text '{keys[1]}', which {found}. {_REMEDY}")
+    if not text.isascii() and (flaw := find_flaw(text.replace("\0", ""))) is not None:
+        raise UsageError(f"{where}: the text {text[:40]!a} {flaw}. {_REMEDY}")
+    return SPEAKERS[name], text
+
+
+def _parse_images(image: Any, where: str) -> tuple[str, ...]:
+    names = () if image is None else (image,) if isinstance(image, str) else image
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
+        raise UsageError(f"{where}: 'image' is {image!r:.80}; it has to be a file's name or a list of them. {_REMEDY}")
+    return tuple(names)
+
+
+def _say_type(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "text", type(None): "null", bool: "true or false"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,61 @@
+"""The order of an epoch's samples, so that an interrupted epoch goes on where it stopped.
+
+Our own orders follow from seed and epoch. Those of both originals are drawn from torch's global state, which a resumed
+run cannot know: ``EpochOrder`` remembers the state that an epoch began with, and a checkpoint keeps it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import Sampler
+
+
+class ShuffledSampler(Sampler[int]):
+    """Every sample once per epoch, in an order that follows from seed and epoch alone."""
+
+    def __init__(self, num_samples: int, seed: int = 0) -> None:
+        self.num_samples, self.seed, self.epoch = num_samples, seed, 0
+
+    def __len__(self) -> int:
+        return self.num_samples
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of that epoch, counted from 0."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + self.epoch) % 2**63)
+        return iter(torch.randperm(self.num_samples, generator=generator).tolist())
+
+
+class EpochOrder(Sampler[int]):
+    """Another sampler, whose order of the current epoch can be drawn again in another process.
+
+    Attributes:
+        began_from: torch's global state that the current epoch's order was drawn from, as hexadecimal text; None before
+            the first epoch.
+        again_from: such a state; the next order is drawn from it. The global state is then what the sampler leaves.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+        self.began_from: str | None = None
+        self.again_from: str | None = None
+
+    def __len__(self) -> int:
+        return len(self.inner)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of that epoch, counted from 0, of a sampler that follows from the epoch."""
+        if hasattr(self.inner, "set_epoch"):
+            self.inner.set_epoch(epoch)
+
+    def __iter__(self) -> Iterator[int]:
+        if self.again_from is not None:
+            torch.set_rng_state(torch.frombuffer(bytearray.fromhex(self.again_from), dtype=torch.uint8))
+            self.again_from = None
+        self.began_from = torch.get_rng_state().numpy().tobytes().hex()
+        return iter(list(self.inner))  # all at once, so that the state is that of one moment

@@ -1,0 +1,69 @@
+"""Batches that know which samples they are made of, so that a fault can name them.
+
+The names travel from the data loader's workers to the trainer, which takes them out before the model sees a batch. So
+does a fault of a sample: an exception of a worker process would arrive with that process's traceback in its text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from llava.errors import LlavaError, UsageError
+
+_NAMES, _FAULT = "_sample_names", "_sample_fault"
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """The error of a sample, as text and exit code: not every exception survives the way between processes."""
+
+    message: str
+    exit_code: int
+
+
+class NamedSamples(Dataset[Any]):
+    """A dataset whose items come as (name, item): the item's ``id``, or else its index."""
+
+    def __init__(self, samples: Any) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[str, Any]:
+        try:
+            item = self.samples[index]
+        except LlavaError as error:
+            return str(index), _Fault(str(error), error.exit_code)
+        name = item.get("id") if isinstance(item, Mapping) else None
+        return str(index if name is None else name), item
+
+
+class NamedCollator:
+    """Another collator for items of ``NamedSamples``: its batches also have the names."""
+
+    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+        self.collate = collate
+
+    def __call__(self, items: Sequence[tuple[str, Any]]) -> Any:
+        for _, item in items:
+            if isinstance(item, _Fault):
+                return {_FAULT: item}
+        batch = self.collate([item for _, item in items])
+        if isinstance(batch, dict):
+            batch[_NAMES] = [name for name, _ in items]
+        return batch
+
+
+def take_names(batch: Any) -> tuple[str, ...]:
+    """The names of a batch's samples, which it then no longer has. Raises LlavaError for a sample with a fault."""
+    if not isinstance(batch, dict):
+        return ()
+    fault = batch.get(_FAULT)
+    if fault is not None:
+        raise (UsageError if fault.exit_code == UsageError.exit_code else LlavaError)(fault.message)
+    return tuple(batch.pop(_NAMES, ()))

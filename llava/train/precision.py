@@ -1,0 +1,59 @@
+"""Which dtype each weight has in training: float32 where it is trained, 16 bits where it is frozen and that is used.
+
+Trained in 16 bits, weights lose every update that is smaller than their rounding, and float16 ones overflow; in float32
+under autocast they do not, at the same speed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from llava.errors import UsageError
+from llava.train.parts import PartParameter
+from llava.train.trainer_arguments import LlavaTrainingArguments
+
+
+def set_precision(model: Any, trainable: Sequence[PartParameter], arguments: LlavaTrainingArguments) -> None:
+    """Casts the model's weights: trained ones to float32, frozen ones to what autocast computes in.
+
+    A tower of which anything is trained stays in float32 as a whole. A quantized model's other weights keep what its
+    quantization gave them. With ``compatible_with``, a frozen tower is in float16 where bfloat16 is not used, also
+    where everything else is in float32, as in both originals.
+
+    Source: haotian-liu/LLaVA@c121f04 llava/train/train.py (``vision_tower.to(dtype=...)``).
+    """
+    trained = {id(each.parameter) for each in trainable}
+    low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(arguments.mixed_precision)
+    tower = model.get_vision_tower() if hasattr(model, "get_vision_tower") else None
+    tower_weights = [] if tower is None else list(tower.parameters())
+    in_tower = {id(parameter) for parameter in tower_weights}
+    trains_tower = any(id(parameter) in trained for parameter in tower_weights)
+    is_quantized = getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False)
+    low_of_tower = None if trains_tower else (low or (torch.float16 if arguments.compatible_with else None))
+    for parameter in model.parameters():
+        if not parameter.is_floating_point():
+            continue
+        if id(parameter) in trained:
+            dtype: torch.dtype | None = torch.float32
+        elif id(parameter) in in_tower:
+            dtype = low_of_tower or torch.float32
+        else:
+            dtype = None if is_quantized else (low or torch.float32)
+        if dtype is not None and parameter.dtype != dtype:
+            parameter.data = parameter.data.to(dtype)
+
+
+def check_precision(root: nn.Module) -> None:
+    """Raises UsageError if a trained weight is in float16, in which training fails sooner or later."""
+    halves = [
+        name for name, weight in root.named_parameters() if weight.requires_grad and weight.dtype == torch.float16
+    ]
+    if halves:
+        raise UsageError(
+            f"{len(halves)} trained weights are in float16, such as {halves[0]}: updates are lost or overflow. Load "
+            "the model in float32; with fp16, training computes in float16 and keeps these weights in float32."
+        )

@@ -1,0 +1,128 @@
+"""Resuming: which checkpoint is taken, whether it is complete, and what has changed since it was written.
+
+The Trainer itself resets in silence what a checkpoint lacks, and takes rates and schedule from the checkpoint whatever
+the settings say. Here an incomplete checkpoint is refused, and changed settings are told.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers.trainer_utils import get_last_checkpoint
+
+from llava.errors import CheckpointError, Notice, UsageError
+
+# The state that the Trainer saves in checkpoint-N. Where a file is missing it would reset that state in silence.
+_RESUME_FILES = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
+# What ``LLaVATrainer`` adds to a checkpoint: the settings that matter, the order of the samples, sums for the log.
+RUN_FILE = "run_state.json"
+# How a changed setting acts on a run that is resumed.
+_FROM_CHECKPOINT = ("lr", "lr_scales")
+
+
+def find_last(folder: Path) -> Path | None:
+    """The latest ``checkpoint-N`` in a run's folder, if there is any."""
+    last = get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    return None if last is None else Path(last)
+
+
+def read_step(checkpoint: Path) -> int:
+    """The step at which ``checkpoint-N`` was written, N."""
+    return int(checkpoint.name.rsplit("-", 1)[1])
+
+
+def list_weights(checkpoint: Path) -> list[Path]:
+    """The files of a checkpoint with the model's own weights."""
+    return sorted(checkpoint.glob("model*.safetensors"))
+
+
+def check_files(folder: Path, names: Sequence[str]) -> None:
+    """Raises CheckpointError, which names them, if files of a checkpoint are missing or empty."""
+    missing = [name for name in names if not (folder / name).is_file() or not (folder / name).stat().st_size]
+    if missing:
+        raise CheckpointError(f"{folder} is incomplete: it has no {', '.join(missing)}. {say_remedy(folder)}")
+
+
+def check_resumable(folder: Path, module: nn.Module, num_steps: int, where: str) -> None:
+    """Checks that the Trainer can resume from its checkpoint in ``folder``, which holds all of the module's weights.
+
+    Args:
+        num_steps: of the run.
+        where: what messages begin with, such as "Stage 'next'".
+
+    Raises:
+        CheckpointError: a file, or a tensor of the module, is missing; it is named.
+        UsageError: the run has fewer steps than the checkpoint.
+    """
+    check_step(folder, num_steps, where)
+    files = list_weights(folder)
+    check_files(folder, [*([] if files else ["model.safetensors"]), *_RESUME_FILES])
+    found: set[str] = set()
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                found.update(tensors.keys())
+        except SafetensorError as error:
+            raise CheckpointError(f"{file} is damaged ({error}). {say_remedy(folder)}") from error
+    tied = set(getattr(module, "all_tied_weights_keys", None) or ())
+    lacking = [name for name in module.state_dict() if name not in found and name not in tied]
+    if lacking:
+        raise CheckpointError(f"{folder} lacks {name_some(lacking)}. {say_remedy(folder)}")
+
+
+def check_step(folder: Path, num_steps: int, where: str) -> None:
+    """Raises UsageError if the checkpoint is of a later step than the last one of the run."""
+    if read_step(folder) > num_steps:
+        raise UsageError(
+            f"{where} has {num_steps} steps, but {folder} is of a later step. Raise steps, or delete {folder.parent} "
+            "to start over."
+        )
+
+
+def say_remedy(folder: Path) -> str:
+    """What to do about a checkpoint that cannot be used."""
+    return f"Delete {folder} to resume from the checkpoint before it, or from the start."
+
+
+def read_run_state(folder: Path) -> dict[str, Any]:
+    """What ``LLaVATrainer`` wrote in a checkpoint; empty where another program wrote it. Raises CheckpointError."""
+    file = folder / RUN_FILE
+    if not file.is_file():
+        return {}
+    try:
+        state: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{file} is damaged: {error}. {say_remedy(folder)}") from error
+    return state
+
+
+def tell_changes(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Warns of each setting that has changed since that checkpoint was written, and says what then holds."""
+    before = read_run_state(folder).get("settings", {})
+    now = json.loads(json.dumps(dict(settings)))
+    for name, value in now.items():
+        if name in before and before[name] != value:
+            effect = (
+                "the learning rates go on as in the checkpoint"
+                if name in _FROM_CHECKPOINT
+                else "from here on the new value counts, and the run is not the one that was interrupted"
+            )
+            warnings.warn(f"{name} was {before[name]} in {folder} and is {value} now: {effect}.", Notice, stacklevel=3)
+
+
+def name_some(names: Sequence[str]) -> str:
+    """The first three of these tensor names, quoted, and how many more there are."""
+    rest = f" and {len(names) - 3} more tensors" if len(names) > 3 else ""
+    return ", ".join(f"'{name}'" for name in names[:3]) + rest
+
+
+def check_workers(workers: int) -> None:
+    """Raises UsageError for a negative number of worker processes."""
+    if workers < 0:
+        raise UsageError(f"The number of workers is {workers}; it must be 0 (this process itself) or more.")

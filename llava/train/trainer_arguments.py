@@ -1,0 +1,222 @@
+"""The arguments of a training: Transformers' own and the originals' by their names, and what a recipe adds to them.
+
+``LlavaTrainingArguments`` is what research code written for either original calls ``TrainingArguments``. Fields that a
+recipe sets and no command line of the originals has are not parsed from one (``init=False``).
+
+Source: haotian-liu/LLaVA@c121f04 and LLaVA-VL/LLaVA-NeXT@df17966 llava/train/train.py (TrainingArguments).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers.utils import is_torch_tf32_available
+
+from llava.errors import Notice, UsageError
+from llava.model.placement import cpu_has_bfloat16
+from llava.train.recipe import TuningStage
+from llava.yaml_files import name_nearest
+
+# The share of all steps below which Transformers reads ``warmup_steps`` as a share; at 1 it is a number of steps.
+_BELOW_ONE = 1 - 1e-12
+# How a stage's ``group_by`` is called in the originals' arguments.
+_GROUPINGS = {
+    "length": "group_by_length",
+    "modality": "group_by_modality_length",
+    "modality_auto": "group_by_modality_length_auto",
+    "variable_length": "group_by_varlen",
+}
+_FIELDS = {each.name for each in dataclasses.fields(transformers.TrainingArguments)}
+# Transformers renamed it in 5.22.
+_CHECKPOINTING = "activation_checkpointing" if "activation_checkpointing" in _FIELDS else "gradient_checkpointing"
+
+
+@dataclass(repr=False)
+class LlavaTrainingArguments(transformers.TrainingArguments):
+    """Transformers' TrainingArguments with both originals' fields and ours; what this machine lacks is a notice.
+
+    Attributes:
+        group_by_length, group_by_modality_length, group_by_modality_length_auto, group_by_varlen: the order of the
+            samples, see ``llava.train.order``.
+        tune_mm_mlp_adapter, mm_tunable_parts: set by the originals' ``train()`` from their ModelArguments.
+        compatible_with: as in ``TuningStage``; "" takes the better choice in each case.
+        own_optimizer: "muon" in place of ``optim``.
+        watched: settings by name whose change is told when a checkpoint is resumed.
+    """
+
+    cache_dir: str | None = None
+    optim: str = "adamw_torch"
+    remove_unused_columns: bool = False
+    freeze_mm_mlp_adapter: bool = False
+    freeze_mm_vision_resampler: bool = False
+    mpt_attn_impl: str | None = "triton"
+    model_max_length: int = field(default=512, metadata={"help": "Maximum sequence length, in tokens."})
+    double_quant: bool = True
+    quant_type: str = "nf4"
+    bits: int = 16
+    lora_enable: bool = False
+    lora_r: int = 64
+    lora_alpha: int = 16
+    lora_dropout: float = 0.05
+    lora_weight_path: str = ""
+    lora_bias: str = "none"
+    mm_projector_lr: float | None = None
+    mm_vision_tower_lr: float | None = None
+    group_by_length: bool = False
+    group_by_varlen: bool = False
+    group_by_modality_length: bool = False
+    group_by_modality_length_auto: bool = False
+    verbose_logging: bool = False
+    attn_implementation: str | None = None
+
+    tune_mm_mlp_adapter: bool = field(default=False, init=False)
+    mm_tunable_parts: str | None = field(default=None, init=False)
+    compatible_with: str = field(default="", init=False)
+    own_optimizer: str = field(default="", init=False)
+    watched: dict[str, Any] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        if self.gradient_checkpointing is not None and getattr(self, _CHECKPOINTING) is None:
+            setattr(self, _CHECKPOINTING, self.gradient_checkpointing)
+        self._leave_out_what_is_missing()
+        try:
+            super().__post_init__()
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
+    def get_warmup_steps(self, num_training_steps: int) -> int:
+        """The updates during which the rate rises: a share is rounded, but rounded up as in the originals for them.
+
+        Rounded up, the first update of the shortest run has the rate 0.
+        """
+        if self.warmup_steps < 1 and not self.compatible_with:
+            return round(num_training_steps * self.warmup_steps)
+        num_steps: int = super().get_warmup_steps(num_training_steps)
+        return num_steps
+
+    def _leave_out_what_is_missing(self) -> None:
+        """Switches off what this machine cannot do, with a notice: scripts for GPUs run on a CPU in small."""
+        if not (torch.cuda.is_available() or torch.backends.mps.is_available() or torch.xpu.is_available()):
+            self.use_cpu = True
+        if self.tf32 and not is_torch_tf32_available():
+            warnings.warn("tf32 is left out: it needs a CUDA GPU from Ampere on.", Notice, stacklevel=2)
+            self.tf32 = None
+        if self.use_cpu and self.fp16:
+            warnings.warn("fp16 is left out: on a CPU training runs in float32.", Notice, stacklevel=2)
+            self.fp16 = False
+        if self.use_cpu and self.bf16 and not cpu_has_bfloat16():
+            warnings.warn("bf16 is left out: this CPU has no bfloat16 and would only emulate it.", Notice, stacklevel=2)
+            self.bf16 = False
+
+
+def make_arguments(
+    stage: TuningStage, folder: str | Path, workers: int = 1, *, world_size: int = 1
+) -> LlavaTrainingArguments:
+    """The arguments of a stage whose checkpoints and log go to ``folder``.
+
+    Args:
+        workers: processes that prepare samples; 0 is this process itself.
+        world_size: devices, over which ``global_batch_size`` is divided.
+
+    Raises:
+        UsageError: a key of ``trainer`` is unknown, values contradict each other, or the global batch is no multiple of
+            ``batch_size`` on all devices.
+    """
+    for name in stage.trainer:
+        if name not in _FIELDS:
+            raise UsageError(
+                f"Stage '{stage.name}': trainer has the unknown key '{name}'.{name_nearest(name, _FIELDS)}"
+            )
+    values = {**_translate(stage, workers, world_size), "output_dir": str(folder), **stage.trainer}
+    arguments = LlavaTrainingArguments(**values)
+    arguments.compatible_with = stage.compatible_with
+    arguments.own_optimizer = "muon" if stage.optimizer == "muon" else ""
+    if stage.group_by in _GROUPINGS:
+        setattr(arguments, _GROUPINGS[stage.group_by], True)
+    arguments.tune_mm_mlp_adapter = stage.train == ("projector",) and stage.lora is None
+    data = stage.data
+    arguments.watched = {
+        "data": list(data.files) if data else [],
+        "lr": stage.lr,
+        "lr_scales": dict(stage.lr_scales),
+        "batch_size": stage.batch_size,
+        "accumulation": arguments.gradient_accumulation_steps,
+        "train": list(stage.train),
+        "group_by": stage.group_by,
+        "seed": stage.seed,
+        "precision": arguments.mixed_precision,
+    }
+    return arguments
+
+
+def _translate(stage: TuningStage, workers: int, world_size: int) -> dict[str, Any]:
+    is_on_cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
+    evaluates = stage.eval_data is not None or stage.held_out > 0
+    deepspeed = {"deepspeed": _read_deepspeed(stage)} if stage.deepspeed else {}
+    return {
+        "max_steps": stage.steps or -1,
+        "num_train_epochs": stage.epochs or 1.0,
+        "per_device_train_batch_size": stage.batch_size,
+        "per_device_eval_batch_size": stage.batch_size,
+        "gradient_accumulation_steps": _count_accumulation(stage, world_size),
+        "learning_rate": stage.lr,
+        "lr_scheduler_type": stage.schedule,
+        "warmup_steps": min(stage.warmup, _BELOW_ONE),
+        "weight_decay": stage.weight_decay,
+        "max_grad_norm": stage.max_grad_norm,
+        "optim": "adamw_torch_fused" if torch.cuda.is_available() else "adamw_torch",
+        "bf16": stage.precision == "bfloat16" or (stage.precision == "auto" and multiplies_bfloat16()),
+        "fp16": stage.precision == "float16",
+        "use_cpu": is_on_cpu,
+        _CHECKPOINTING: "language_model" in stage.gradient_checkpointing,
+        f"{_CHECKPOINTING}_kwargs": {"use_reentrant": False} if stage.gradient_checkpointing else None,
+        "torch_compile": stage.compile,
+        "seed": stage.seed,
+        "logging_steps": stage.log_steps,
+        "logging_nan_inf_filter": False,  # the trainer stops at such a loss
+        "save_steps": stage.save_steps,
+        "save_total_limit": stage.save_limit or None,
+        "eval_strategy": "steps" if evaluates else "no",
+        "eval_steps": stage.eval_steps or stage.save_steps if evaluates else None,
+        "prediction_loss_only": True,
+        "dataloader_num_workers": workers,
+        "dataloader_prefetch_factor": 8 if workers else None,
+        "report_to": list(stage.report_to) or "none",
+        "model_max_length": stage.max_length or 512,
+        **deepspeed,
+    }
+
+
+def _count_accumulation(stage: TuningStage, world_size: int) -> int:
+    """The forward passes per update and device. Raises UsageError if the global batch is no multiple of one pass."""
+    if not stage.global_batch_size:
+        return stage.accumulation
+    at_once = stage.batch_size * world_size
+    if stage.global_batch_size % at_once:
+        raise UsageError(
+            f"Stage '{stage.name}': global_batch_size is {stage.global_batch_size}, which is not a multiple of "
+            f"batch_size {stage.batch_size} x {world_size} devices. Choose a batch_size that divides it."
+        )
+    return stage.global_batch_size // at_once
+
+
+def _read_deepspeed(stage: TuningStage) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = json.loads(Path(stage.deepspeed).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"Stage '{stage.name}': the DeepSpeed file {stage.deepspeed} cannot be read: {error}."
+        ) from error
+    return config
+
+
+def multiplies_bfloat16() -> bool:
+    """Whether bfloat16 autocast is faster here. Where bfloat16 is emulated it takes five times as long as float32."""
+    return torch.cuda.is_bf16_supported() if torch.cuda.is_available() else cpu_has_bfloat16()
