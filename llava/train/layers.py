@@ -17,6 +17,16 @@ from llava.yaml_files import name_nearest
 LAYERED = ("language_model", "vision_tower")
 
 
+def check_parts(parts: Collection[str], where: str) -> None:
+    """Raises UsageError if a part has no layers that can be recomputed; ``where`` begins the message."""
+    for part in parts:
+        if part not in LAYERED:
+            raise UsageError(
+                f"{where}: gradient_checkpointing names '{part}'; the parts with layers are {' and '.join(LAYERED)}."
+                f"{name_nearest(part, LAYERED)}"
+            )
+
+
 def checkpoint_layers(model: Any, parts: Collection[str]) -> None:
     """Recomputes the activations of these parts' layers in the backward pass, and keeps those of all others.
 
@@ -27,12 +37,7 @@ def checkpoint_layers(model: Any, parts: Collection[str]) -> None:
     Raises:
         UsageError: another part is named.
     """
-    for part in parts:
-        if part not in LAYERED:
-            raise UsageError(
-                f"gradient_checkpointing names '{part}'; the parts with layers are {' and '.join(LAYERED)}."
-                f"{name_nearest(part, LAYERED)}"
-            )
+    check_parts(parts, "The model")
     # Transformers 5.22 renamed the method, and warns of the old name.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})

@@ -138,9 +138,9 @@ class TowerCache:
         with _locked(self.folder / _COUNT) as file:
             file.seek(0)
             text = file.read()
-            used = int(text) if text.strip().isdigit() else self._count()
+            used = int(text) if text.strip().isdigit() else self.count_bytes()
             if used + num_bytes > self.limit_bytes:
-                used = self._count()  # files may have been deleted
+                used = self.count_bytes()  # files may have been deleted
                 if used + num_bytes > self.limit_bytes:
                     return False
             file.seek(0)
@@ -148,14 +148,15 @@ class TowerCache:
             file.write(str(used + num_bytes))
             return True
 
-    def _count(self) -> int:
+    def count_bytes(self) -> int:
+        """The bytes of all entries, which are counted one by one."""
         return sum(path.stat().st_size for path in self.folder.glob("*/*/*.safetensors"))
 
     def describe(self, tower: VisionTower, num_tiles: int, dtype: torch.dtype) -> str:
         """A line for the start of a run: what the features of so many tiles take on disk, and whether they fit."""
         needed = self.estimate_bytes(tower, num_tiles, dtype)
         free = shutil.disk_usage(self.folder).free
-        room = min(self.limit_bytes, free + self._count())
+        room = min(self.limit_bytes, free + self.count_bytes())
         text = f"Vision features: {num_tiles:,} tiles take {_say_bytes(needed)} in {self.folder}"
         if needed <= room:
             return f"{text}, which has room for {_say_bytes(room)}."
