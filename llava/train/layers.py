@@ -41,6 +41,9 @@ def checkpoint_layers(model: Any, parts: Collection[str]) -> None:
     # Transformers 5.22 renamed the method, and warns of the old name.
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
+    # It also lets embeddings require gradients, by hooks that only the reentrant kind needs: with a frozen decoder they
+    # would add a graph, and a tower with hooks is not cached.
+    model.disable_input_require_grads()
     tower = model.get_vision_tower()
     in_tower = set() if tower is None else {id(module) for module in tower.modules()}
     for module in model.modules():

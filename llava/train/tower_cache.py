@@ -54,7 +54,7 @@ class TowerCache:
     def __init__(self, folder: str | Path, limit_bytes: int) -> None:
         self.folder, self.limit_bytes = Path(folder), limit_bytes
         self.num_found = self.num_encoded = 0
-        self._is_full = False
+        self._is_full = self._is_bypassed = False
         self._state_of_weights: Any = None
         self._digest_of_weights = ""
         (self.folder / _UNFINISHED).mkdir(parents=True, exist_ok=True)
@@ -69,6 +69,14 @@ class TowerCache:
         A tower of another class, with hooks, or with dropout in training is called for all tiles.
         """
         if not can_cache(tower):
+            if not self._is_bypassed:
+                self._is_bypassed = True
+                warnings.warn(
+                    f"The cache of vision features {self.folder} is not used: the tower is trained, has dropout or "
+                    "hooks, as under FSDP and ZeRO-3, or is of another class.",
+                    Notice,
+                    stacklevel=2,
+                )
             return tower(pixels_TCHW)
         folder = self.folder / self._name_folder(tower, pixels_TCHW)
         tiles = pixels_TCHW.detach().to("cpu").contiguous()

@@ -11,6 +11,7 @@ from llava.errors import UsageError
 from llava.model import packed_attention
 from llava.train.layers import checkpoint_layers, compile_layers
 from llava.train.packing import PackedCollator
+from llava.train.tower_cache import can_cache
 from tests.model.test_learning import assert_same, learn
 from tests.tiny import make_lesson, make_model
 
@@ -50,6 +51,15 @@ def test_the_named_parts_alone_are_recomputed_and_learn_the_same(parts: tuple[st
     runs = count_runs(model)
     assert {runs[f"decoder {i}"] for i in range(2)} == {1 + ("language_model" in parts)}
     assert {runs[f"tower {i}"] for i in range(2)} == {1 + ("vision_tower" in parts)}
+
+
+def test_a_frozen_decoders_embeddings_and_a_frozen_tower_stay_out_of_the_graph() -> None:
+    model = make_model(use_cache=False).train().requires_grad_(False)
+    model.model.mm_projector.requires_grad_(True)
+    checkpoint_layers(model, ["language_model"])
+    assert not model.get_input_embeddings()(torch.tensor([[1, 5]])).requires_grad
+    assert can_cache(model.get_vision_tower())
+    assert learn(model)[1].keys() == {f"model.mm_projector.{i}.{kind}" for i in (0, 2) for kind in ("weight", "bias")}
 
 
 def test_a_part_without_layers_is_refused() -> None:
