@@ -25,6 +25,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotat
 from llava.errors import TrainingStopped, UsageError
 from llava.model.llava import LlavaMetaForCausalLM
 from llava.train import order, training_faults
+from llava.train.chunked_loss import TargetLoss
 from llava.train.epoch_order import EpochOrder, ShuffledSampler
 from llava.train.heap import return_free_memory
 from llava.train.named_batches import NamedCollator, NamedSamples, take_names
@@ -56,6 +57,9 @@ class LLaVATrainer(Trainer):
             gradients, at ``args.mm_projector_lr`` and ``args.mm_vision_tower_lr`` where these are given.
         arguments: those of Transformers' Trainer; ``args`` may have any of the fields of ``LlavaTrainingArguments``.
 
+    Attributes:
+        target_loss: computes the loss in place of the model's head and ``loss_function``, see ``chunked_loss``.
+
     Raises:
         UsageError: a trained weight is in float16, or label smoothing is on, which cannot follow images in a text.
     """
@@ -79,6 +83,7 @@ class LLaVATrainer(Trainer):
         if self.compatible_with:
             self.model_accepts_loss_kwargs = False  # the loss is the mean of the micro-batches' means
         self._call_as_defined()
+        self.target_loss: TargetLoss | None = None
         self.add_callback(_RunCallback(self))
 
     def _call_as_defined(self) -> None:
@@ -195,7 +200,8 @@ class LLaVATrainer(Trainer):
         assert self.model is not None
         is_loss_only = not return_outputs or (not model.training and self.args.prediction_loss_only)
         if is_loss_only and "labels" in inputs and _takes(_find_llava(self.model).forward, "logits_at_targets_only"):
-            inputs = {**inputs, "logits_at_targets_only": True}
+            chosen = {"target_loss": self.target_loss} if self.target_loss else {"logits_at_targets_only": True}
+            inputs = {**inputs, **chosen}
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
