@@ -98,8 +98,7 @@ class JsonSamples:
 
 def as_conversation(turns: Sequence[dict[str, str]], template: str) -> Conversation:
     """The turns in a template. A turn with one ``<image>`` gets it moved to its front, as in the original."""
-    conversation = find_template(template)
-    conversation.messages = []
+    conversation = find_template(template).without_examples()
     for i, turn in enumerate(turns):
         text = turn["value"]
         if text.count(DEFAULT_IMAGE_TOKEN) == 1:

@@ -12,6 +12,13 @@ from llava.errors import BadImage, UsageError
 from llava.train.samples import JsonSamples, as_conversation
 
 
+def test_a_template_with_examples_is_trained_without_them_and_on_every_answer() -> None:
+    turns = [{"from": speaker, "value": speaker} for speaker in ("human", "gpt") * 2]
+    pieces = as_conversation(turns, "v0").pieces()
+    assert "renewable" not in "".join(piece.text for piece in pieces)
+    assert "".join(piece.text for piece in pieces if piece.is_target) == " gpt###" * 2
+
+
 def test_llava_json_is_read_and_its_mistakes_are_named(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8), "red").save(tmp_path / "red.png")
     turns = [{"from": "human", "value": "What?\n<image>"}, {"from": "gpt", "value": "red"}]
