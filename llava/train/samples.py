@@ -56,23 +56,35 @@ class JsonSamples:
             self.rows: list[dict[str, Any]] = json.loads(Path(file).read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise UsageError(f"The data file '{file}' does not exist.") from error
+        except OSError as error:
+            raise UsageError(f"The data file '{file}' cannot be read: {error.strerror}.") from error
         except ValueError as error:
             raise UsageError(f"The data file '{file}' is not valid JSON: {error}.") from error
         if not isinstance(self.rows, list) or not self.rows:
             raise UsageError(f"The data file '{file}' must hold a non-empty JSON list of samples.")
         for number, row in enumerate(self.rows):
             self._check(row, f"Sample {row.get('id', number) if isinstance(row, dict) else number} of '{file}'")
+        if any(row.get("image") for row in self.rows) and not self.image_folder.is_dir():
+            raise UsageError(f"The image folder '{image_folder}' of '{file}' does not exist.")
 
     @staticmethod
     def _check(row: Any, where: str) -> None:
         if not isinstance(row, dict) or not isinstance(row.get("conversations"), list):
             raise UsageError(f"{where} has no list 'conversations'.")
         turns = row["conversations"]
+        for turn in turns:
+            if not isinstance(turn, dict) or not isinstance(turn.get("value"), str):
+                raise UsageError(f"{where}: each turn needs 'from' and the text 'value', but one is {str(turn)[:60]}.")
+        if not all(isinstance(name, str) for name in _list_images(row)):
+            raise UsageError(f"{where}: image is {str(row['image'])[:60]}; it must be a path or a list of paths.")
         if turns and turns[0].get("from") == "gpt":  # the original drops a leading answer
             turns = row["conversations"] = turns[1:]
         speakers = [turn.get("from") for turn in turns]
         if not speakers or speakers != ["human", "gpt"] * (len(speakers) // 2):
             raise UsageError(f"{where}: turns must alternate human, gpt and end with gpt, but are {speakers}.")
+        num_slots = sum(turn["value"].count(DEFAULT_IMAGE_TOKEN) for turn in turns)
+        if num_slots != (num_images := len(_list_images(row))):
+            raise UsageError(f"{where} has {num_slots} <image> in its text, but {num_images} images; each needs one.")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -83,10 +95,8 @@ class JsonSamples:
         Raises BadImage for an image that is missing, damaged or outside the image folder.
         """
         row = self.rows[index]
-        names = row.get("image") or []
-        names = [names] if isinstance(names, str) else names
         images = []
-        for name in names:
+        for name in _list_images(row):
             path = self.image_folder / name
             if not path.resolve().is_relative_to(self.image_folder.resolve()):
                 raise BadImage(
@@ -94,6 +104,12 @@ class JsonSamples:
                 )
             images.append(load_image(path, Limits(draws_damaged=False)).image)
         return Sample(tuple(images), row["conversations"])
+
+
+def _list_images(row: dict[str, Any]) -> list[Any]:
+    """The paths of a row's images, as the file has them."""
+    names = row.get("image") or []
+    return names if isinstance(names, list) else [names]
 
 
 def as_conversation(turns: Sequence[dict[str, str]], template: str) -> Conversation:

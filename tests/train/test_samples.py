@@ -33,6 +33,13 @@ def test_llava_json_is_read_and_its_mistakes_are_named(tmp_path: Path) -> None:
         ("{", "not valid JSON"),
         ("[]", "non-empty"),
         ('[{"id": "c"}]', "Sample c .* no list 'conversations'"),
+        ('[{"id": "f", "conversations": [5]}]', "Sample f .* each turn needs .* but one is 5"),
+        ('[{"id": "g", "conversations": [{"from": "human"}]}]', "Sample g .* but one is {'from': 'human'}"),
+        (
+            '[{"id": "h", "image": [5], "conversations": []}]',
+            r"Sample h .* image is \[5\]; it must be a path or a list",
+        ),
+        (json.dumps([{"id": "i", "conversations": turns}]), "Sample i .* has 1 <image> in its text, but 0 images"),
         ('[{"id": "d", "conversations": [{"from": "human", "value": ""}]}]', "must alternate"),
     ):
         file.write_text(broken)
@@ -40,6 +47,11 @@ def test_llava_json_is_read_and_its_mistakes_are_named(tmp_path: Path) -> None:
             JsonSamples(file, tmp_path)
     with pytest.raises(UsageError, match="does not exist"):
         JsonSamples(tmp_path / "none.json", tmp_path)
+    with pytest.raises(UsageError, match="cannot be read: Is a directory"):
+        JsonSamples(tmp_path, tmp_path)
+    file.write_text(json.dumps([{"id": "a", "image": "red.png", "conversations": turns}]))
+    with pytest.raises(UsageError, match=r"The image folder .*none' of .* does not exist"):
+        JsonSamples(file, tmp_path / "none")
     file.write_text(json.dumps([{"id": "e", "image": "../outside.png", "conversations": turns}]))
     with pytest.raises(BadImage, match="outside"):
         JsonSamples(file, tmp_path).sample(0)
