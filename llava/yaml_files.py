@@ -54,7 +54,7 @@ class _Loader(yaml.SafeLoader):
 class _TextLoader(_Loader):
     """Reads numbers and dates as text."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, Any]]]] = {
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, Any]]]] = {  # type: ignore[misc]
         first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in _WRITTEN]
         for first, resolvers in _Loader.yaml_implicit_resolvers.items()
     }
