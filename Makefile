@@ -9,7 +9,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_FLAGS ?=
-WORKERS ?= 2
+WORKERS ?= 3
 PYTEST_FLAGS ?=
 
 BIN := $(VENV)/bin

@@ -36,11 +36,13 @@ def ask(
     ``template``: a name of ``conv_templates``; by default the checkpoint's own. ``on_text`` receives each piece of the
     answer as it is generated. ``limits``: the largest images that are accepted.
 
-    Raises UsageError for a question that is not valid text and for an unknown template, BadImage for an image that
-    cannot be used, ContextTooLong for a prompt that does not fit.
+    Raises UsageError for a question that is not valid text, for an unknown template and for an image in place of a
+    list, BadImage for an image that cannot be used, ContextTooLong for a prompt that does not fit.
     """
     if (flaw := find_flaw(question)) is not None:
         raise UsageError(f"The question {flaw}.")
+    if isinstance(images, (str, bytes)) or hasattr(images, "read") or not isinstance(images, Iterable):
+        raise UsageError(f"images is a single {type(images).__name__}; pass a list, such as ['photo.jpg'].")
     loaded_images = [item if isinstance(item, LoadedImage) else load_image(item, limits) for item in images]
     conversation = write_chat(loaded, [(question, len(loaded_images), None)], template)
     return answer(loaded, conversation, loaded_images, sampling, on_text=on_text)
@@ -57,14 +59,22 @@ def place_images(loaded: LoadedModel, question: str, num_images: int) -> str:
 
 
 def write_chat(
-    loaded: LoadedModel, turns: Iterable[tuple[str, int, str | None]], template: str | None = None
+    loaded: LoadedModel,
+    turns: Iterable[tuple[str, int, str | None]],
+    template: str | None = None,
+    *,
+    is_sample: bool = False,
 ) -> Conversation:
     """A conversation of ``turns``: each a question, the number of its images, and its answer or None.
 
+    ``is_sample``: as in training, without the template's examples and without blanks around a question with one image.
     Raises UsageError for an unknown template.
     """
     conversation = start_conversation(loaded, template)
+    if is_sample:
+        conversation = conversation.without_examples()
     for question, num_images, reply in turns:
+        question = question.strip() if is_sample and num_images == 1 else question
         conversation.append_message(conversation.roles[0], place_images(loaded, question, num_images))
         conversation.append_message(conversation.roles[1], escape_image_tokens(reply) if reply else None)
     return conversation

@@ -82,6 +82,10 @@ class Conversation(PageMethods):
         """The same conversation with messages of its own; every other field is kept, the tokenizer by reference."""
         return dataclasses.replace(self, messages=[[role, message] for role, message in self.messages])
 
+    def without_examples(self) -> Conversation:
+        """The template alone, without any message: training uses none of its examples."""
+        return dataclasses.replace(self, messages=[], offset=0)
+
     def _turns(self) -> list[Turn]:
         """The messages as texts, with the image of a first tuple message where the template expects it."""
         first, second = self.roles[0], self.roles[1]

@@ -92,6 +92,8 @@ def list_prompt(
     index of each image's question, in ascending order; by default all belong to the first. ``model``: None is the
     embedded model. Raises CheckpointError, UsageError, and ContextTooLong for a prompt that does not fit.
     """
+    if isinstance(questions, str) or not questions:
+        raise UsageError(f"questions is {questions!r}; it has to be a list with at least one question.")
     if not len(questions) - 1 <= len(answers) <= len(questions):
         raise UsageError(
             f"There are {len(questions)} questions and {len(answers)} answers. Each question needs its answer; only "
@@ -108,7 +110,7 @@ def list_prompt(
             raise UsageError("A question or an answer is empty.")
         if (flaw := find_flaw(text)) is not None:
             raise UsageError(f"The text {text[:40]!r} {flaw}.")
-    opened = open_checkpoint(model or DEFAULT_MODEL, vision_tower=vision_tower)
+    opened = open_checkpoint(DEFAULT_MODEL if model is None else model, vision_tower=vision_tower)
     spec, tokenizer = opened.spec, opened.load_tokenizer()
     # The model is on the meta device: names and shapes without weights.
     loaded = LoadedModel(
@@ -116,8 +118,9 @@ def list_prompt(
     )
     replies: list[str | None] = [*answers, *[None] * (len(questions) - len(answers))]
     num_images = [owners.count(question) for question in range(len(questions))]
-    conversation = write_chat(loaded, zip(questions, num_images, replies, strict=True), template)
     is_supervised = len(answers) == len(questions)
+    turns = zip(questions, num_images, replies, strict=True)
+    conversation = write_chat(loaded, turns, template, is_sample=is_supervised)
     prepared = prepare(loaded, conversation, images, Sampling(), supervise=is_supervised)
     return Listing(
         template=loaded.template,

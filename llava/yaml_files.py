@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
 from llava.errors import UsageError
 
+# The YAML types that ``numbers_as_text`` leaves as text.
+_WRITTEN = ("int", "float", "timestamp")
 
-def parse_mapping(text: str, what: str, *, may_be_empty: bool = False) -> dict[Any, Any]:
+
+def parse_mapping(text: str, what: str, *, may_be_empty: bool = False, numbers_as_text: bool = False) -> dict[Any, Any]:
     """The mapping that the YAML text holds; ``what`` names the file in errors.
 
-    ``may_be_empty``: text without any value is an empty mapping. Raises UsageError for text that is not valid YAML, for
-    a duplicate key, and for anything other than a mapping.
+    ``may_be_empty``: text without any value is an empty mapping. ``numbers_as_text``: numbers and dates stay as they
+    are written, so that an API key 0123 is not read as the octal number 83. Raises UsageError for text that is not
+    valid YAML, for a duplicate key, and for anything other than a mapping.
     """
     try:
-        values = yaml.load(text, Loader=_Loader)
+        values = yaml.load(text, Loader=_TextLoader if numbers_as_text else _Loader)
+    except RecursionError as error:
+        raise UsageError(f"{what} is nested too deeply.") from error
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
@@ -44,10 +51,26 @@ class _Loader(yaml.SafeLoader):
         return node
 
 
+class _TextLoader(_Loader):
+    """Reads numbers and dates as text."""
+
+    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, Any]]]] = {  # type: ignore[misc]
+        first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in _WRITTEN]
+        for first, resolvers in _Loader.yaml_implicit_resolvers.items()
+    }
+
+
+def say_value(value: Any) -> str:
+    """A YAML value as an error message quotes it: a text or a number itself, of anything else what it is."""
+    if value is None or isinstance(value, bool):
+        return "empty" if value is None else str(value).lower()
+    return repr(value) if isinstance(value, (str, int, float)) else say_kind(value)
+
+
 def say_kind(value: Any) -> str:
     """What a YAML value is, as an error message calls it."""
     names = {dict: "a mapping", list: "a list", str: "text", type(None): "nothing", bool: "true or false"}
-    return names.get(type(value), "a number")
+    return "a date" if isinstance(value, datetime.date) else names.get(type(value), "a number")
 
 
 def name_nearest(word: str, known: Iterable[str]) -> str:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+from llava.answer import ask
 from llava.backends.answerer import TrimmedText
 from llava.errors import UsageError
 from llava.sampling import Sampling
@@ -21,6 +26,14 @@ def speak(pieces: Sequence[str]) -> tuple[str, list[str]]:
     for piece in pieces:
         said_text.append(piece)
     return said_text.text, said
+
+
+@pytest.mark.parametrize(
+    "images", ["photo.jpg", b"data", Path("photo.jpg"), io.BytesIO(), Image.new("RGB", (2, 2)), None]
+)
+def test_a_single_image_in_place_of_a_list_is_refused(images: Any) -> None:
+    with pytest.raises(UsageError, match=f"images is a single {type(images).__name__}; pass a list"):
+        ask(None, "What is this?", images)  # type: ignore[arg-type]
 
 
 @given(st.lists(st.text(alphabet="ab \n", max_size=4)))

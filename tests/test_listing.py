@@ -10,13 +10,14 @@ import pytest
 
 from llava.answer import ask, place_images, start_conversation
 from llava.cli import main
-from llava.constants import IMAGE_TOKEN_INDEX
+from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import ContextTooLong, UsageError
 from llava.image.source import LoadedImage, load_image
 from llava.listing import Listing, list_prompt
 from llava.model.checkpoint import load_model
 from llava.prompt import tokenizer_image_token
 from llava.sampling import Sampling
+from llava.train.samples import InstructionData, JsonSamples
 from tests.tiny_checkpoints import write_json
 
 
@@ -68,6 +69,22 @@ def test_an_answer_to_every_question_marks_what_training_learns(next_folder: Pat
     assert listing.num_targets == len(learnt)
 
 
+@pytest.mark.parametrize("template", ["v0", "v1", "plain", "llava_llama_2", "mpt", "qwen_1_5"])
+def test_a_listing_with_answers_is_the_sample_that_training_makes_of_the_same_chat(
+    next_folder: Path, photo: Path, tmp_path: Path, template: str
+) -> None:
+    loaded = load_model(next_folder)
+    listing = list_prompt(str(next_folder), [" What is it? "], ["an image"], [load_image(photo)], template=template)
+    turns = [{"from": "human", "value": "<image>\n What is it? "}, {"from": "gpt", "value": "an image"}]
+    write_json(tmp_path / "data.json", [{"image": photo.name, "conversations": turns}])
+    source = JsonSamples(tmp_path / "data.json", photo.parent)
+    sample = InstructionData(source, loaded.tokenizer, loaded.spec.tiling, loaded.image_processor, [template], 4096)[0]
+    assert ids_of(listing) == sample["input_ids"].tolist()
+    assert [entry.is_target for entry in listing.entries] == [
+        label != IGNORE_INDEX for label in sample["labels"].tolist()
+    ]
+
+
 def test_an_open_question_after_an_answered_one_is_a_chat_and_no_sample(next_folder: Path) -> None:
     listing = list_prompt(str(next_folder), ["is it", "what"], ["in"])
     assert listing.text.endswith("USER: is it ASSISTANT: in</s>USER: what ASSISTANT:")
@@ -84,6 +101,19 @@ def test_what_a_user_types_is_listed_as_text_and_never_as_a_slot_or_a_special_to
 def test_a_prompt_that_would_be_refused_is_refused(next_folder: Path) -> None:
     with pytest.raises(ContextTooLong, match="4096"):
         list_prompt(str(next_folder), ["what " * 5000])
+
+
+@pytest.mark.parametrize("questions", ["Hi", []])
+def test_questions_are_a_list_with_at_least_one(questions: Any) -> None:
+    with pytest.raises(UsageError, match="has to be a list with at least one question"):
+        list_prompt(None, questions)
+
+
+@pytest.mark.parametrize("command", [["info", "", "--prompt", "Hi"], ["ask", "--model", "", "Hi"]])
+def test_an_empty_name_is_no_model(capsys: pytest.CaptureFixture[str], command: list[str]) -> None:
+    code, out, err = run(capsys, *command)
+    assert (code, out) == (1, "")
+    assert "The name of the checkpoint is empty" in err
 
 
 @pytest.mark.parametrize("answers", [[], ["a", "b", "c"]])

@@ -170,12 +170,12 @@ def find_hf_folder(model: str | Path | None, cache: Path | None = None) -> Path:
     llava-hf whose tower's tensors have names that only newer versions of Transformers understand. ``cache``: where
     converted folders are kept, by default ``engines`` in this package's cache folder. Raises what ``convert`` raises.
     """
-    source = find_checkpoint(model or DEFAULT_MODEL)
+    source = find_checkpoint(DEFAULT_MODEL if model is None else model)
     if (source / "config.json").is_file() and _is_fit(source):
         return source
     folder = (cache or default_cache()) / f"{source.resolve().name}-{_describe_files(source)}"
     if not (folder / "config.json").is_file():
-        convert(model or DEFAULT_MODEL, folder, "hf")
+        convert(DEFAULT_MODEL if model is None else model, folder, "hf")
     return folder
 
 

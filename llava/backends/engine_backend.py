@@ -86,7 +86,7 @@ class EngineBackend:
     def _start(self) -> None:
         model = self._model
         if model is None or isinstance(model, (str, Path)):
-            model = load_model(model or DEFAULT_MODEL, **{"for_engine": True, **self._loading})
+            model = load_model(DEFAULT_MODEL if model is None else model, **{"for_engine": True, **self._loading})
         answerer = Answerer(model, **vars(self._settings))
         _ = answerer.engine  # raises for a model that it cannot run
         if answerer.notice is not None:

@@ -94,7 +94,7 @@ def load(arguments: argparse.Namespace) -> LoadedModel:
         print(f"loading {name} ...", end="", file=sys.stderr, flush=True)
     try:
         loaded = load_model(
-            arguments.model or DEFAULT_MODEL,
+            DEFAULT_MODEL if arguments.model is None else arguments.model,
             for_engine=getattr(arguments, "num_beams", 1) == 1,
             **loading_options(arguments),
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from llava.commands.flags import RepeatedFlag
-from llava.commands.quantities import read_bytes
+from llava.commands.quantities import read_bytes, read_pixels
 from llava.errors import UsageError
 from llava.serve.limits import Limits
 
@@ -28,7 +28,7 @@ def apply_config(path: Path, parser: argparse.ArgumentParser) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"--config: {path} cannot be read: {reason}.") from error
-    settings = parse_mapping(text, f"The configuration {path}", may_be_empty=True)
+    settings = parse_mapping(text, f"The configuration {path}", may_be_empty=True, numbers_as_text=True)
     flags = {action.dest: action for action in parser._actions if _is_setting(action)}
     for key, value in settings.items():
         if key == "limits":
@@ -36,10 +36,15 @@ def apply_config(path: Path, parser: argparse.ArgumentParser) -> None:
         elif key in flags:
             # Not by set_defaults: the default of the positional MODEL would replace the value of --model.
             flags[key].default = _read_flag(flags[key], value, f"{path}: {key}")
-        elif isinstance(key, str) and (name := key.removeprefix("max_")) in LIMITS:
+        elif (name := _spell(key).removeprefix("max_")) in LIMITS:
             raise UsageError(f"{path}: '{key}' is the setting limits.{name}: write {name} under limits.")
         else:
-            raise UsageError(f"{path}: there is no setting '{key}'.{name_nearest(str(key), [*flags, 'limits'])}")
+            raise UsageError(f"{path}: there is no setting '{key}'.{name_nearest(_spell(key), [*flags, 'limits'])}")
+
+
+def _spell(key: Any) -> str:
+    """A key as settings are spelled: with _ where the flag has -."""
+    return str(key).replace("-", "_")
 
 
 def _is_setting(action: argparse.Action) -> bool:
@@ -55,15 +60,19 @@ def _read_limits(limits: Any, path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: limits must be a mapping of names to values, not {say_kind(limits)}.")
     for name in limits:
         if name not in LIMITS:
-            raise UsageError(f"{path}: there is no setting limits.{name}.{name_nearest(str(name), LIMITS)}")
+            raise UsageError(
+                f"{path}: there is no setting limits.{name}.{name_nearest(_spell(name).removeprefix('max_'), LIMITS)}"
+            )
     return {name: _read_text(find_kind(name), value, f"{path}: limits.{name}") for name, value in limits.items()}
 
 
 def _read_flag(action: argparse.Action, value: Any, where: str) -> Any:
     """The value that the flag would have. Raises UsageError, as the flag would for its argument."""
+    from llava.yaml_files import say_value
+
     if action.nargs == 0:
         if not isinstance(value, bool):
-            raise UsageError(f"{where} is {value!r}; it has to be true or false.")
+            raise UsageError(f"{where} is {say_value(value)}; it has to be true or false.")
         return value
     if isinstance(action, RepeatedFlag):
         return [_read_text(str, one, where) for one in (value if isinstance(value, list) else [value])]
@@ -74,9 +83,11 @@ def _read_flag(action: argparse.Action, value: Any, where: str) -> Any:
 
 
 def _read_text(kind: Callable[[str], Any], value: Any, where: str) -> Any:
+    from llava.yaml_files import say_value
+
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         hint = " Write it in quotes." if kind is str and isinstance(value, bool) else ""
-        raise UsageError(f"{where} is {value!r}; it has to be a text or a number.{hint}")
+        raise UsageError(f"{where} is {say_value(value)}; it has to be a text or a number.{hint}")
     try:
         return kind(str(value))
     except argparse.ArgumentTypeError as error:
@@ -90,6 +101,8 @@ _KINDS: dict[Any, str] = {int: "a whole number", float: "a number"}
 
 def find_kind(limit: str) -> Callable[[str], Any]:
     """The function that reads a value of this limit from text."""
+    if limit.endswith("_pixels"):
+        return read_pixels
     return read_bytes if limit.endswith("_bytes") else float if limit.endswith("_s") else int
 
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import yaml
 
 from llava.errors import UsageError
-from llava.yaml_files import name_nearest, say_kind
+from llava.yaml_files import name_nearest, say_kind, say_value
 
 T = TypeVar("T")
 
@@ -100,7 +100,7 @@ def _convert_plain(value: Any, hint: Any, where: str) -> Any:
     fits = isinstance(value, hint) and not (hint is int and isinstance(value, bool))
     if not fits or (hint is float and not math.isfinite(value)):
         names = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
-        raise UsageError(f"{where} is {value!r} and must be {names[hint]}.")
+        raise UsageError(f"{where} is {say_value(value)} and must be {names[hint]}.")
     return value
 
 

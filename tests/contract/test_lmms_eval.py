@@ -17,6 +17,9 @@ from typing import Any
 
 import pytest
 
+# By batch size, then task.
+Logged = dict[str, dict[str, list[Any]]]
+
 MAX_NEW_TOKENS = 8
 TASKS = {
     # One image each, in the order in which lmms-eval would not take them: it sorts by length.
@@ -91,11 +94,19 @@ def write_tasks(folder: Path, images: list[Path]) -> None:
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def run_lmms_eval(folder: Path, checkpoint: Path, images: list[Path]) -> dict[str, dict[str, list[Any]]]:
-    """What lmms-eval logged, by batch size and task, in the order of the samples."""
+@pytest.fixture(scope="module")
+def logged_by_checkpoint(
+    next_checkpoint: Path, square_checkpoint: Path, images: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Logged]:
+    """What lmms-eval logged of both checkpoints, in one process, because it takes long to start."""
+    return run_lmms_eval(tmp_path_factory.mktemp("lmms-eval"), [next_checkpoint, square_checkpoint], images)
+
+
+def run_lmms_eval(folder: Path, checkpoints: list[Path], images: list[Path]) -> dict[str, Logged]:
+    """What lmms-eval logged, by checkpoint, batch size and task, in the order of the samples."""
     write_tasks(folder / "tasks", images)
     order = {
-        "checkpoint": str(checkpoint),
+        "checkpoints": [str(checkpoint) for checkpoint in checkpoints],
         "tasks": str(folder / "tasks"),
         "names": list(TASKS),
         "batch_sizes": [1, 2],
@@ -122,10 +133,11 @@ def run_lmms_eval(folder: Path, checkpoint: Path, images: list[Path]) -> dict[st
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     logged = json.loads((folder / "samples.json").read_text())
-    return {
-        batch: {name: sorted(samples, key=lambda sample: sample["doc_id"]) for name, samples in tasks.items()}
-        for batch, tasks in logged.items()
-    }
+    for batches in logged.values():
+        for tasks in batches.values():
+            for samples in tasks.values():
+                samples.sort(key=lambda sample: sample["doc_id"])
+    return logged
 
 
 def place(question: str, num_images: int, *, shares_batch_with_images: bool = False) -> str:
@@ -182,12 +194,12 @@ def loss_alone(loaded: Any, message: str, reply: str, paths: list[Path]) -> floa
 
 @pytest.mark.parametrize("kind", ["next_checkpoint", "square_checkpoint"])
 def test_every_answer_and_likelihood_is_that_of_asking_alone(
-    kind: str, request: pytest.FixtureRequest, images: list[Path], tmp_path: Path
+    kind: str, request: pytest.FixtureRequest, images: list[Path], logged_by_checkpoint: dict[str, Logged]
 ) -> None:
     from llava.model.checkpoint import load_model
 
     checkpoint = request.getfixturevalue(kind)
-    logged = run_lmms_eval(tmp_path, checkpoint, images)
+    logged = logged_by_checkpoint[str(checkpoint)]
     loaded = load_model(checkpoint, device="cpu", dtype="float32")
     seen = set()
     for name in ("single", "several", "text", "mixed"):

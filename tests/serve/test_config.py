@@ -52,6 +52,18 @@ def test_the_file_of_the_manual_is_loaded(serve: Any) -> None:
     assert settings.limits == limits
 
 
+def test_numbers_in_the_file_are_read_as_they_are_written(serve: Any) -> None:
+    text = "api_key: [0123456, 007, 12_34, 1:30, 1.10, 2026-01-01, 0x10]\nname: 1.10\nmemory: 1e9\nport: 08001\n"
+    settings, where, arguments = serve(text)
+    assert settings.keys == ("0123456", "007", "12_34", "1:30", "1.10", "2026-01-01", "0x10")
+    assert (arguments.name, arguments.memory, where["port"]) == ("1.10", 10**9, 8001)
+
+
+def test_numbers_of_pixels_are_written_alike_in_the_file_and_after_the_flag(serve: Any) -> None:
+    assert serve("limits: {image_pixels: 50M}")[0].limits.image_pixels == 50_000_000
+    assert serve("", "--max-image-pixels", "0.4G")[0].limits.image_pixels == 400_000_000
+
+
 def test_an_empty_file_changes_nothing(serve: Any) -> None:
     assert serve("")[0] == serve("limits:\n")[0] == serve("# port: 1\n")[0]
     assert serve("")[0].limits == Limits()
@@ -91,22 +103,29 @@ def test_every_limit_is_a_setting_of_the_file(serve: Any, one: Any) -> None:
         ("running: 1", "'running' is the setting limits.running: write running under limits."),
         ("max_running: 1", "'max_running' is the setting limits.running: write running under limits."),
         ("port: http", "port is 'http'; it has to be a whole number."),
-        ("port: 1.5", "port is 1.5; it has to be a whole number."),
-        ("port: true", "port is True; it has to be a text or a number."),
-        ("port: [1]", "port is [1]; it has to be a text or a number."),
-        ("port:", "port is None; it has to be a text or a number."),
-        ("name: on", "name is True; it has to be a text or a number. Write it in quotes."),
+        ("port: 1.5", "port is '1.5'; it has to be a whole number."),
+        ("port: true", "port is true; it has to be a text or a number."),
+        ("port: [1]", "port is a list; it has to be a text or a number."),
+        ("port:", "port is empty; it has to be a text or a number."),
+        ("name: on", "name is true; it has to be a text or a number. Write it in quotes."),
         ("quant: int3", "quant is 'int3'; it has to be one of int8, int4."),
         ("memory: lots", "memory: 'lots' is not a size; write a number above 0 such as 500M or 2G."),
-        ("no_fetch: 1", "no_fetch is 1; it has to be true or false."),
+        ("no_fetch: 1", "no_fetch is '1'; it has to be true or false."),
         ("api_key: ['']", "An API key in --api-key is empty"),
-        ("api_key: [[a]]", "api_key is ['a']; it has to be a text or a number."),
-        ("limits: 3", "limits must be a mapping of names to values, not a number."),
+        ("api_key: [[a]]", "api_key is a list; it has to be a text or a number."),
+        ("limits: 3", "limits must be a mapping of names to values, not text."),
         ("limits: {running: 0}", "The limit running is 0; it has to be at least 1."),
         ("limits: {fetch_s: 1.0e+15}", "The limit fetch_s is 1000000000000000.0; it has to be at most 1000000."),
-        ("limits: {body_s: .nan}", "The limit body_s is nan"),
-        ("limits: {values: 3.5}", "limits.values is 3.5; it has to be a whole number."),
+        ("limits: {body_s: nan}", "The limit body_s is nan"),
+        ("limits: {values: 3.5}", "limits.values is '3.5'; it has to be a whole number."),
         ("limits: {body_bytes: 0}", "limits.body_bytes: '0' is not a size"),
+        ("limits: {image_pixels: many}", "limits.image_pixels: 'many' is not a number of pixels; write one such as"),
+        ("max-running: 1", "'max-running' is the setting limits.running: write running under limits."),
+        ("no-fetch: true", "there is no setting 'no-fetch'. Did you mean 'no_fetch'?"),
+        ("limits: {max-running: 1}", "there is no setting limits.max-running. Did you mean 'running'?"),
+        ("api_key: {secret: x}", "api_key is a mapping; it has to be a text or a number."),
+        ("port: 1:30", "port is '1:30'; it has to be a whole number."),
+        ("port: " + "[" * 3000, "is nested too deeply."),
         ("port: 1\nport: 2", "is not valid YAML in line 2: the key 'port' occurs twice."),
         ("port: [", "is not valid YAML in line 1"),
         ("- port", "must be a mapping of keys to values, not a list."),

@@ -109,8 +109,20 @@ def test_a_server_that_is_killed_in_mid_stream_costs_the_rest_of_one_answer(serv
     assert tab.typed == "And *this"
     assert len(tab.answers) == 2
 
+    # The first requests of the page that returns are lost.
+    def lose(route: Any) -> None:
+        name = route.request.url.rsplit("/", 1)[1]
+        if is_back and name in faults and faults[name]:
+            return route.abort() if (status := faults[name].pop()) is None else route.fulfill(status=status)
+        return route.continue_()
+
+    is_back: list[Any] = []
+    faults: dict[str, list[int | None]] = {"app_id": [None, 503, None, None], "upload": [503, None]}
+    tab.page.on("framenavigated", lambda frame: is_back.append(frame))
+    tab.page.route("**/gradio_api/*", lose)
     server.start()
     wait_for_return(tab, started)
+    assert faults == {"app_id": [], "upload": []}
     tab.until(lambda: tab.notices)
     assert away.inner_text().strip() == ""
     assert tab.questions == ["How <much>?", "Talk."]

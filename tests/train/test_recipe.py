@@ -41,7 +41,7 @@ def test_a_rate_in_scientific_notation_without_a_point_is_a_number(tmp_path: Pat
         ({"sped": 3}, "unknown key 'sped'"),
         ({"stages": None}, "stages must be a list, not nothing"),
         ({"stages": [{**STAGE, "stesp": 2}]}, "unknown key 'stesp'. Did you mean 'steps'"),
-        ({"stages": [{**STAGE, "steps": True}]}, "steps is True and must be a whole number"),
+        ({"stages": [{**STAGE, "steps": True}]}, "steps is true and must be a whole number"),
         ({"stages": [{**STAGE, "steps": 2.5}]}, "steps is 2.5 and must be a whole number"),
         ({"stages": [{**STAGE, "lr": float("nan")}]}, "lr is nan and must be a finite number"),
         ({"stages": [{**STAGE, "seed": -1}]}, "seed is -1"),

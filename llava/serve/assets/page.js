@@ -115,6 +115,11 @@ window.llava = {
 
   async recall() {
     await watch.look();
+    // Without the server's id, a restart would go unnoticed, and the images that it has lost would not be sent again.
+    for (let tries = 20; watch.isAway && !llava.server && tries; tries--) {
+      await llava.pause(watch.wait_ms);
+      await watch.look();
+    }
     const [chat, draft, settings] = ["chat", "draft", "settings"].map((name) => sessionStorage.getItem(`llava-${name}`));
     const known = sessionStorage.getItem("llava-server");
     if (known === null || !llava.server || known === llava.server) return [chat ?? "[]", draft ?? "", settings ?? ""];
@@ -166,16 +171,24 @@ window.llava = {
   },
   keptImages: new Set(),
 
+  // A server that has just started may be too busy at first.
   async upload({ name, blob }) {
-    const form = new FormData();
-    form.append("files", blob, name);
-    try {
-      const response = await fetch(watch.route("upload"), { method: "POST", body: form });
-      return response.ok ? (await response.json())[0] : null;
-    } catch {
-      return null;
+    for (let tries = 5; tries; tries--) {
+      const form = new FormData();
+      form.append("files", blob, name);
+      try {
+        const response = await fetch(watch.route("upload"), { method: "POST", body: form });
+        if (response.ok) return (await response.json())[0];
+        if (![429, 502, 503, 504].includes(response.status)) return null;
+      } catch {
+        // the connection was lost
+      }
+      await llava.pause(watch.wait_ms);
     }
+    return null;
   },
+
+  pause: (ms) => new Promise((done) => setTimeout(done, ms)),
 
   // A message's source text from its HTML, and a question's HTML from its text, as in message_html.py.
   readText(shown) {
