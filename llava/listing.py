@@ -13,6 +13,7 @@ from typing import Any
 from llava.answer import write_chat
 from llava.backends.preparation import prepare
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.conversation import Conversation
 from llava.errors import UsageError
 from llava.image.source import LoadedImage
 from llava.model.checkpoint import LoadedModel
@@ -124,13 +125,19 @@ def list_prompt(
     prepared = prepare(loaded, conversation, images, Sampling(), supervise=is_supervised)
     return Listing(
         template=loaded.template,
-        text=conversation.get_prompt().replace(ESCAPE, ""),
+        text=_write_text(conversation, is_supervised).replace(ESCAPE, ""),
         entries=tuple(_list_entries(prepared.prompt, prepared.positions, tokenizer)),
         num_positions=prepared.prompt.num_positions,
         context_tokens=spec.context_tokens,
         kept_positions=prepared.prompt_tokens,
         is_supervised=is_supervised,
     )
+
+
+def _write_text(conversation: Conversation, is_supervised: bool) -> str:
+    if is_supervised:
+        return "".join(piece.text for piece in conversation.training_pieces())
+    return conversation.get_prompt()
 
 
 def _list_entries(prompt: Prompt, num_positions_per_image: Sequence[int], tokenizer: Any) -> Iterator[Entry]:

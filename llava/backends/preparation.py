@@ -16,7 +16,7 @@ from llava.errors import UsageError
 from llava.image.geometry import TilePlan, plan_images
 from llava.image.source import LoadedImage
 from llava.model.generation import find_stop_strings
-from llava.prompt import Prompt, encode_text, find_closings, render, write_image_slot
+from llava.prompt import Prompt, encode_text, find_closings, render, render_sample, write_image_slot
 from llava.sampling import Sampling
 from llava.text import find_flaw
 
@@ -89,7 +89,8 @@ def prepare(
         _, stop_ids = find_ends(find_template(loaded.template), loaded)
     else:
         check_text(conversation.get_prompt())
-        prompt = render(conversation, loaded.tokenizer, positions, limit_tokens=limit_tokens, supervise=supervise)
+        write = render_sample if supervise else render
+        prompt = write(conversation, loaded.tokenizer, positions, limit_tokens=limit_tokens)
         stop_texts, stop_ids = find_ends(conversation, loaded)
     longest = (truncates and getattr(config, "tokenizer_model_max_length", None)) or prompt.num_positions
     prompt_tokens = min(prompt.num_positions, longest)
