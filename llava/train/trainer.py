@@ -14,6 +14,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +140,7 @@ class LLaVATrainer(Trainer):
         return loader
 
     def set_initial_training_values(self, args: Any, dataloader: Any) -> Any:
-        """Transformers' numbers; with ``compatible_with`` an epoch has the originals' number of updates, rounded down."""
+        """Transformers' numbers; with ``compatible_with`` an epoch's updates are rounded down, as in both originals."""
         values = super().set_initial_training_values(args, dataloader)
         if not self._carries:
             return values
@@ -161,7 +162,9 @@ class LLaVATrainer(Trainer):
         """The batches of one update, and the number of their targets. Raises LlavaError for a sample with a fault."""
         if self._carries:
             if self._stream is None:
-                self._stream = BatchStream(self._loader, self._count_seen())
+                checkpoint = None if self._resumed_from is None else str(self._resumed_from)
+                restore = partial(super()._load_rng_state, checkpoint)
+                self._stream = BatchStream(self._loader, self._count_seen(), restore)
             epoch_iterator = self._stream.take(num_batches)
         batches = []
         for _ in range(num_batches):
@@ -171,6 +174,10 @@ class LLaVATrainer(Trainer):
                 break
         self._names = {id(batch): take_names(batch) for batch in batches}
         return batches, self._get_num_items_in_batch(batches, device)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if not self._carries:  # otherwise the stream does it, in the middle of an update
+            super()._load_rng_state(checkpoint)
 
     def _count_seen(self) -> int:
         """The batches of the pass over the data that have been trained on; 0 where the next one begins a pass."""
