@@ -120,7 +120,9 @@ def build_trainer(loaded: LoadedModel, stage: TuningStage, here: Path, workers: 
         args=arguments,
         train_dataset=pack_samples(stage, train) if stage.packing else train,
         eval_dataset=evaluated,
-        data_collator=PackedCollator() if stage.packing else build_collator(tokenizer),
+        data_collator=PackedCollator()
+        if stage.packing
+        else build_collator(tokenizer, encoding.tiling.tile_px if arguments.world_size > 1 else None),
         trainable=trainable,
     )
     trainer.target_loss = build_target_loss(tokenizer.eos_token_id, stage.answer_weighting)
