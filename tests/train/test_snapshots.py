@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llava.cli import main
-from llava.errors import CheckpointError, LlavaError
+from llava.errors import CheckpointError, LlavaError, UsageError
 from llava.model.checkpoint import load_model
+from llava.model.conversion import convert
 from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
 from llava.model.weights import read_bin
 from llava.train.parts import choose_trainable, list_parts
@@ -56,6 +57,7 @@ def run(model: Any) -> torch.Tensor:
 
 
 MARKS = {"mm_use_im_start_end": True}
+LORA_FILES = ("adapter_model.safetensors", "non_lora_trainables.bin")
 KINDS: dict[str, tuple[str, dict[str, Any], dict[str, Any], set[str]]] = {
     "stage 1": ("llama", {}, {"train": ("projector",)}, {"mm_projector.bin"}),
     "stage 1, new tokens": ("llama", MARKS, STAGE_1, {"mm_projector.bin"}),
@@ -66,7 +68,8 @@ KINDS: dict[str, tuple[str, dict[str, Any], dict[str, Any], set[str]]] = {
     "full with the tower": ("llava-1.6", MARKS, {"train": ("vision_tower", "language_model")}, {"model.safetensors"}),
     "1.5": ("llava-1.5", {}, {}, {"model.safetensors"}),
     "only the newline": ("llava-1.6", {}, {"train": ("image_newline",)}, {"model.safetensors"}),
-    "LoRA": ("llama", {}, LORA, {"adapter_model.safetensors", "non_lora_trainables.bin"}),
+    "LoRA alone": ("llava-1.6", {}, {"train": ("language_model",), **LORA}, {*LORA_FILES}),
+    "LoRA": ("llama", {}, LORA, {*LORA_FILES}),
 }
 WEIGHTS = {"mm_projector.bin", "model.safetensors", "adapter_model.safetensors", "non_lora_trainables.bin"}
 
@@ -129,6 +132,27 @@ def test_a_tower_keeps_its_own_precision_and_the_rest_gets_the_one_asked_for(sta
         for name, tensor in tensors.items():
             assert tensor.dtype == (torch.float16 if "vision_tower" in name else others), name
         assert json.loads((tmp_path / "config.json").read_text())["torch_dtype"] == str(others).removeprefix("torch.")
+
+
+def test_a_result_never_replaces_its_own_base(starts: Path) -> None:
+    loaded = build(starts, "llava-1.6", **LORA)
+    before = {path.name for path in (starts / "llava-1.6").iterdir()}
+    with pytest.raises(UsageError, match="is the model that the training starts from"):
+        save_result(loaded.model, loaded.tokenizer, starts / "llama/../llava-1.6")
+    assert {path.name for path in (starts / "llava-1.6").iterdir()} == before
+
+
+@pytest.mark.parametrize("kind", ["stage 1", "full", "LoRA"])
+def test_a_checkpoint_in_llava_hfs_layout_may_be_the_base(starts: Path, tmp_path: Path, kind: str) -> None:
+    convert(starts / "llava-1.6", tmp_path / "hf", "hf")
+    stage = make_stage(**KINDS[kind][2])
+    loaded = build_start(tmp_path / "hf", stage)
+    choose_trainable(loaded.model, list_parts(loaded.model), stage.train, "Stage 'tune'")
+    train_a_little(loaded.model)
+    save_result(loaded.model, loaded.tokenizer, tmp_path / "result")
+    alone = load_model(tmp_path / "result", device="cpu", dtype="float32")
+    torch.testing.assert_close(run(alone.model), run(loaded.model), rtol=0, atol=1e-5)
+    assert alone.spec.tiling == loaded.spec.tiling
 
 
 def test_a_result_goes_between_the_checkpoints_and_replaces_one_of_another_kind(starts: Path, tmp_path: Path) -> None:
