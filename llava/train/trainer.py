@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -25,7 +26,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotat
 from llava.errors import TrainingStopped, UsageError
 from llava.model.llava import LlavaMetaForCausalLM
 from llava.train import order, training_faults
-from llava.train.epoch_order import EpochOrder, ShuffledSampler
+from llava.train.epoch_order import BatchStream, EpochOrder, ShuffledSampler
 from llava.train.heap import return_free_memory
 from llava.train.named_batches import NamedCollator, NamedSamples, take_names
 from llava.train.optimizer import MuonWithAdamW, build_groups, check_groups, name_rates
@@ -67,6 +68,9 @@ class LLaVATrainer(Trainer):
             named.setdefault("processing_class", tokenizer)
         self._names: dict[int, tuple[str, ...]] = {}  # of the samples of each batch of the current update, by its id
         self._order: EpochOrder | None = None
+        self._loader: Any = None
+        self._stream: BatchStream | None = None
+        self._carries = False  # batches that an epoch leaves over belong to the next one's first update
         self._resumed_from: Path | None = None
         self._writes_to: Path | None = None
         super().__init__(*arguments, **named)
@@ -75,6 +79,7 @@ class LLaVATrainer(Trainer):
         assert self.model is not None
         check_precision(self.model)
         self.trainable = trainable
+        self._is_announced = trainable is not None
         self.compatible_with: str = getattr(self.args, "compatible_with", "")
         if self.compatible_with:
             self.model_accepts_loss_kwargs = False  # the loss is the mean of the micro-batches' means
@@ -128,7 +133,21 @@ class LLaVATrainer(Trainer):
             )
         finally:
             self.data_collator = collate
+        accumulation = self.args.gradient_accumulation_steps
+        self._carries = bool(self.compatible_with) and len(loader) > accumulation and len(loader) % accumulation > 0
+        self._loader, self._stream = loader, None
         return loader
+
+    def set_initial_training_values(self, args: Any, dataloader: Any) -> Any:
+        """Transformers' numbers; with ``compatible_with`` an epoch has the originals' number of updates, rounded down."""
+        values = super().set_initial_training_values(args, dataloader)
+        if not self._carries:
+            return values
+        epochs, _, *rest, _, steps = values
+        updates = len(dataloader) // args.gradient_accumulation_steps
+        steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * updates)
+        epochs = math.ceil(steps / updates)
+        return (epochs, updates, *rest, updates * args.gradient_accumulation_steps, steps)
 
     def _build_order(self, _samples: Any) -> Any:
         find = self._get_train_sampler
@@ -140,6 +159,10 @@ class LLaVATrainer(Trainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
         """The batches of one update, and the number of their targets. Raises LlavaError for a sample with a fault."""
+        if self._carries:
+            if self._stream is None:
+                self._stream = BatchStream(self._loader, self._count_seen())
+            epoch_iterator = self._stream.take(num_batches)
         batches = []
         for _ in range(num_batches):
             try:
@@ -148,6 +171,10 @@ class LLaVATrainer(Trainer):
                 break
         self._names = {id(batch): take_names(batch) for batch in batches}
         return batches, self._get_num_items_in_batch(batches, device)
+
+    def _count_seen(self) -> int:
+        """The batches of the pass over the data that have been trained on; 0 where the next one begins a pass."""
+        return self.state.global_step * self.args.gradient_accumulation_steps % len(self._loader)
 
     # The optimizer.
 
@@ -339,7 +366,7 @@ class LLaVATrainer(Trainer):
             self.state.best_model_checkpoint = str(final)
             self.state.save_to_json(str(written / "trainer_state.json"))
         epoch = self.state.epoch or 0.0
-        is_within_epoch = epoch != int(epoch)
+        is_within_epoch = bool(self._count_seen()) if self._carries else epoch != int(epoch)
         state = {
             "settings": getattr(self.args, "watched", {}),
             "order_from": self._order.began_from if self._order is not None and is_within_epoch else None,
@@ -352,6 +379,19 @@ class LLaVATrainer(Trainer):
         """Chooses the order of the epoch that begins."""
         if self._order is not None:
             self._order.set_epoch(int(self.state.epoch or 0))
+
+    def complete_gradients(self) -> None:
+        """Gives announced parameters that no sample of this update used a gradient of zero, in place of none.
+
+        Optimizers skip a parameter without a gradient, with its momentum and its count of steps. In both originals no
+        part is skipped, because text-only samples come with a blank image; so an update is the same on any number of
+        devices.
+        """
+        if not self._is_announced or self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            return
+        for each in self.trainable or ():
+            if each.parameter.grad is None:
+                each.parameter.grad = torch.zeros_like(each.parameter)
 
     def begin_run(self) -> None:
         """Takes up what a checkpoint keeps beside Transformers' own state."""
@@ -379,6 +419,11 @@ class _RunCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.trainer.begin_epoch()
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.complete_gradients()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.trainer.stop:
