@@ -13,8 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from llava.cli import main
-from llava.errors import CheckpointError, LlavaError
+from llava.errors import CheckpointError, LlavaError, UsageError
 from llava.model.checkpoint import load_model
+from llava.model.conversion import convert
 from llava.model.language_model.llava_llama import LlavaLlamaForCausalLM
 from llava.model.weights import read_bin
 from llava.train.parts import choose_trainable, list_parts
@@ -56,6 +57,7 @@ def run(model: Any) -> torch.Tensor:
 
 
 MARKS = {"mm_use_im_start_end": True}
+LORA_FILES = ("adapter_model.safetensors", "non_lora_trainables.bin")
 KINDS: dict[str, tuple[str, dict[str, Any], dict[str, Any], set[str]]] = {
     "stage 1": ("llama", {}, {"train": ("projector",)}, {"mm_projector.bin"}),
     "stage 1, new tokens": ("llama", MARKS, STAGE_1, {"mm_projector.bin"}),
@@ -66,7 +68,8 @@ KINDS: dict[str, tuple[str, dict[str, Any], dict[str, Any], set[str]]] = {
     "full with the tower": ("llava-1.6", MARKS, {"train": ("vision_tower", "language_model")}, {"model.safetensors"}),
     "1.5": ("llava-1.5", {}, {}, {"model.safetensors"}),
     "only the newline": ("llava-1.6", {}, {"train": ("image_newline",)}, {"model.safetensors"}),
-    "LoRA": ("llama", {}, LORA, {"adapter_model.safetensors", "non_lora_trainables.bin"}),
+    "LoRA alone": ("llava-1.6", {}, {"train": ("language_model",), **LORA}, {*LORA_FILES}),
+    "LoRA": ("llama", {}, LORA, {*LORA_FILES}),
 }
 WEIGHTS = {"mm_projector.bin", "model.safetensors", "adapter_model.safetensors", "non_lora_trainables.bin"}
 
@@ -126,9 +129,32 @@ def test_a_tower_keeps_its_own_precision_and_the_rest_gets_the_one_asked_for(sta
     for dtype, others in ((None, torch.float32), (torch.bfloat16, torch.bfloat16)):
         save_result(loaded.model, loaded.tokenizer, tmp_path, dtype=dtype)
         tensors = load_file(tmp_path / "model.safetensors")
+        modes = {(tmp_path / name).stat().st_mode for name in ("model.safetensors", "config.json")}
+        assert len(modes) == 1, "who may read the configuration may read the weights"
         for name, tensor in tensors.items():
             assert tensor.dtype == (torch.float16 if "vision_tower" in name else others), name
         assert json.loads((tmp_path / "config.json").read_text())["torch_dtype"] == str(others).removeprefix("torch.")
+
+
+def test_a_result_never_replaces_its_own_base(starts: Path) -> None:
+    loaded = build(starts, "llava-1.6", **LORA)
+    before = {path.name for path in (starts / "llava-1.6").iterdir()}
+    with pytest.raises(UsageError, match="is the model that the training starts from"):
+        save_result(loaded.model, loaded.tokenizer, starts / "llama/../llava-1.6")
+    assert {path.name for path in (starts / "llava-1.6").iterdir()} == before
+
+
+@pytest.mark.parametrize("kind", ["stage 1", "full", "LoRA"])
+def test_a_checkpoint_in_llava_hfs_layout_may_be_the_base(starts: Path, tmp_path: Path, kind: str) -> None:
+    convert(starts / "llava-1.6", tmp_path / "hf", "hf")
+    stage = make_stage(**KINDS[kind][2])
+    loaded = build_start(tmp_path / "hf", stage)
+    choose_trainable(loaded.model, list_parts(loaded.model), stage.train, "Stage 'tune'")
+    train_a_little(loaded.model)
+    save_result(loaded.model, loaded.tokenizer, tmp_path / "result")
+    alone = load_model(tmp_path / "result", device="cpu", dtype="float32")
+    torch.testing.assert_close(run(alone.model), run(loaded.model), rtol=0, atol=1e-5)
+    assert alone.spec.tiling == loaded.spec.tiling
 
 
 def test_a_result_goes_between_the_checkpoints_and_replaces_one_of_another_kind(starts: Path, tmp_path: Path) -> None:
@@ -254,23 +280,26 @@ def test_generation_settings_are_mended_so_that_transformers_saves_them(starts: 
     model = LlavaLlamaForCausalLM.from_pretrained(starts / "llava-1.6", dtype=torch.float32)
     assert model.generation_config.temperature == 0.9
     with pytest.raises(ValueError, match="temperature"):
-        model.generation_config.save_pretrained(tmp_path)
+        model.generation_config.validate(strict=True)  # as Transformers does before it saves settings that were changed
     mend_generation(model)
+    model.generation_config.validate(strict=True)
     model.generation_config.save_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["stage 1", "LoRA"])
 def test_a_run_that_goes_on_from_a_checkpoint_ends_with_the_same_bits(
-    starts: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+    starts: Path, tmp_path: Path, photo: Path, kind: str
 ) -> None:
-    rows = [
-        {"id": str(i), "conversations": [{"from": "human", "value": f"What is {i}?"}, {"from": "gpt", "value": "It."}]}
-        for i in range(6)
-    ]
+    rows: list[dict[str, Any]] = [{"id": str(i), "image": photo.name} for i in range(6)]
+    for row in rows:
+        row["conversations"] = [
+            {"from": "human", "value": f"<image>\nWhat is {row['id']}?"},
+            {"from": "gpt", "value": "an image"},
+        ]
     (tmp_path / "data.json").write_text(json.dumps(rows), encoding="utf-8")
     vision = {"mm_vision_tower": str(starts / "tower"), **ANYRES}
     changes = KINDS[kind][2] | {"steps": 4, "save_steps": 2, "save_limit": 0, "log_steps": 1}
-    stage = make_stage(vision, data=JsonData(json=str(tmp_path / "data.json")), **changes)
+    stage = make_stage(vision, data=JsonData(json=str(tmp_path / "data.json"), images=str(photo.parent)), **changes)
     recipe = Recipe(name="tiny", start=str(starts / "llama"), stages=(stage,))
     run_stage(recipe, stage, tmp_path / "whole", workers=0)
     shutil.copytree(tmp_path / "whole/tune/checkpoint-2", tmp_path / "resumed/tune/checkpoint-2")
