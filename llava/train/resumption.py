@@ -19,7 +19,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from llava.errors import CheckpointError, Notice, UsageError
 
 # The state that the Trainer saves in checkpoint-N. Where a file is missing it would reset that state in silence.
-_RESUME_FILES = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
+RESUME_FILES = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
 # What ``LLaVATrainer`` adds to a checkpoint: the settings that matter, the order of the samples, sums for the log.
 RUN_FILE = "run_state.json"
 # How a changed setting acts on a run that is resumed.
@@ -62,7 +62,7 @@ def check_resumable(folder: Path, module: nn.Module, num_steps: int, where: str)
     """
     check_step(folder, num_steps, where)
     files = list_weights(folder)
-    check_files(folder, [*([] if files else ["model.safetensors"]), *_RESUME_FILES])
+    check_files(folder, [*([] if files else ["model.safetensors"]), *RESUME_FILES])
     found: set[str] = set()
     for file in files:
         try:

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from llava.errors import UsageError
-from llava.model.checkpoint import LoadedModel, load_model, save_checkpoint
-from llava.model.checkpoint_reader import OpenCheckpoint, open_checkpoint
+from llava.model.checkpoint import LoadedModel
 from llava.model.placement import read_dtype
 from llava.train.chunked_loss import build_target_loss
 from llava.train.levers import check_levers, pack_samples, set_levers
@@ -26,7 +25,9 @@ from llava.train.precision import set_precision
 from llava.train.recipe import Recipe, TuningStage, parse_recipe
 from llava.train.recipe_file import RecipeFile, find_stage
 from llava.train.resumption import check_workers, find_last
+from llava.train.snapshots import mend_generation, save_result
 from llava.train.stage_data import Encoding, build_collator, build_dataset, check_data, split_samples
+from llava.train.starting_model import build_start, open_start
 from llava.train.trainer import LLaVATrainer
 from llava.train.trainer_arguments import make_arguments
 
@@ -59,7 +60,7 @@ def check_recipe(recipe: Recipe, stages: list[TuningStage], folder: Path, worker
     """Checks parts, rates, settings, data and templates of the stages without reading a weight. Raises UsageError."""
     if not stages:
         return
-    opened = _open_start(recipe.start)
+    opened = open_start(recipe.start, recipe.stages[0])
     for stage in stages:
         check_levers(stage)
         choose_parameters(opened.model, stage)  # names and shapes only, on the meta device
@@ -85,7 +86,8 @@ def run_stage(recipe: Recipe, stage: TuningStage, folder: Path, workers: int = 1
     last = find_last(here)
     if last is not None and not resume:
         raise UsageError(f"Stage '{stage.name}' was interrupted: {last} exists. Resume it, or delete {here}.")
-    loaded = _load_start(_find_start(recipe, stage, folder))
+    # In float32, whatever dtype the checkpoint has: small updates are lost in 16 bits.
+    loaded = build_start(_find_start(recipe, stage, folder), stage)
     trainer = build_trainer(loaded, stage, here, workers)
     share, model = stage.weight_averaging, loaded.model
     began_with = {name: tensor.clone() for name, tensor in model.state_dict().items()} if share else {}
@@ -96,9 +98,7 @@ def run_stage(recipe: Recipe, stage: TuningStage, folder: Path, workers: int = 1
         for name, tensor in model.state_dict().items():
             if name in began_with:
                 tensor.lerp_(began_with[name].to(tensor.device), share)
-    model.to(read_dtype(loaded.spec.dtype) or torch.float32)
-    model.config.use_cache = True
-    save_checkpoint(model, loaded.tokenizer, loaded.image_processor, here / "model")
+    save_result(model, loaded.tokenizer, here / "model", dtype=read_dtype(loaded.spec.dtype))
 
 
 def build_trainer(loaded: LoadedModel, stage: TuningStage, here: Path, workers: int = 1) -> LLaVATrainer:
@@ -107,19 +107,21 @@ def build_trainer(loaded: LoadedModel, stage: TuningStage, here: Path, workers: 
     arguments = make_arguments(stage, here, workers, world_size=_count_devices())
     trainable = choose_parameters(model, stage)
     set_precision(model, trainable, arguments)
+    mend_generation(model)
     encoding = Encoding(tokenizer, loaded.spec.tiling, loaded.image_processor, loaded.template, loaded.context_tokens)
     train, evaluated = (
         None if source is None else build_dataset(stage, source, encoding) for source in split_samples(stage)
     )
     assert train is not None
     line = set_levers(model, stage, train, here.parent / "features")
+    blank_px = encoding.tiling.tile_px if arguments.world_size > 1 else None
     trainer = LLaVATrainer(
         model=model,
         tokenizer=tokenizer,
         args=arguments,
         train_dataset=pack_samples(stage, train) if stage.packing else train,
         eval_dataset=evaluated,
-        data_collator=PackedCollator() if stage.packing else build_collator(tokenizer),
+        data_collator=PackedCollator(blank_px or 0) if stage.packing else build_collator(tokenizer, blank_px),
         trainable=trainable,
     )
     trainer.target_loss = build_target_loss(tokenizer.eos_token_id, stage.answer_weighting)
@@ -157,15 +159,6 @@ def _find_start(recipe: Recipe, stage: TuningStage, folder: Path) -> str | Path:
             "does not exist."
         )
     return before / "model"
-
-
-def _open_start(start: str | Path) -> OpenCheckpoint:
-    return open_checkpoint(start)
-
-
-def _load_start(start: str | Path) -> LoadedModel:
-    # In float32, whatever dtype the checkpoint has: small updates are lost in 16 bits.
-    return load_model(start, device="cpu", dtype="float32")
 
 
 def _count_devices() -> int:

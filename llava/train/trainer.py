@@ -23,6 +23,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
 
 from llava.errors import TrainingStopped, UsageError
+from llava.model.llava import LlavaMetaForCausalLM
 from llava.train import order, training_faults
 from llava.train.chunked_loss import TargetLoss
 from llava.train.epoch_order import EpochOrder, ShuffledSampler
@@ -31,7 +32,16 @@ from llava.train.named_batches import NamedCollator, NamedSamples, take_names
 from llava.train.optimizer import MuonWithAdamW, build_groups, check_groups, name_rates
 from llava.train.parts import PartParameter, name_trainable, scale_rates
 from llava.train.precision import check_precision
-from llava.train.resumption import RUN_FILE, check_resumable, check_step, find_last, read_run_state, tell_changes
+from llava.train.resumption import (
+    RESUME_FILES,
+    RUN_FILE,
+    check_files,
+    check_step,
+    find_last,
+    read_run_state,
+    tell_changes,
+)
+from llava.train.snapshots import check_snapshot, read_snapshot, write_snapshot
 from llava.train.training_faults import catching_stop_signals
 
 # Where a checkpoint is written before it gets its name; Transformers takes it for none.
@@ -69,6 +79,7 @@ class LLaVATrainer(Trainer):
         assert self.model is not None
         check_precision(self.model)
         self.trainable = trainable
+        self._is_announced = trainable is not None
         self.compatible_with: str = getattr(self.args, "compatible_with", "")
         if self.compatible_with:
             self.model_accepts_loss_kwargs = False  # the loss is the mean of the micro-batches' means
@@ -270,8 +281,27 @@ class LLaVATrainer(Trainer):
         """Raises CheckpointError if a checkpoint lacks what resuming needs, and UsageError if it is of a later step."""
         assert self.model is not None
         check_step(checkpoint, num_steps, "This run")
-        if self.args.world_size == 1 and not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
-            check_resumable(checkpoint, self.model, num_steps, "This run")
+        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            return  # their checkpoints have files of their own
+        check_files(checkpoint, [*RESUME_FILES, *([] if self.args.world_size > 1 else ["rng_state.pth"])])
+        if _is_llava(self.model):
+            check_snapshot(self.model, checkpoint)
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
+        """Writes the model as both originals do, see ``llava.train.snapshots``; other models as Transformers does."""
+        assert self.model is not None
+        if not _is_llava(self.model):
+            super()._save(output_dir, state_dict)
+        elif self.args.should_save:
+            folder = self.args.output_dir if output_dir is None else output_dir
+            write_snapshot(self.model, self.tokenizer, str(folder), state=state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        root = self.model if model is None else model
+        if _is_llava(root) and not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+            read_snapshot(root, resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._writes_to or super()._get_output_dir(trial))
@@ -330,6 +360,19 @@ class LLaVATrainer(Trainer):
         if self._order is not None:
             self._order.set_epoch(int(self.state.epoch or 0))
 
+    def complete_gradients(self) -> None:
+        """Gives announced parameters that no sample of this update used a gradient of zero, in place of none.
+
+        Optimizers skip a parameter without a gradient, with its momentum and its count of steps. In both originals no
+        part is skipped, because text-only samples come with a blank image; so an update is the same on any number of
+        devices.
+        """
+        if not self._is_announced or self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            return
+        for each in self.trainable or ():
+            if each.parameter.grad is None:
+                each.parameter.grad = torch.zeros_like(each.parameter)
+
     def begin_run(self) -> None:
         """Takes up what a checkpoint keeps beside Transformers' own state."""
         if self._resumed_from is None:
@@ -356,6 +399,11 @@ class _RunCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.trainer.begin_epoch()
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.complete_gradients()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.trainer.stop:
@@ -389,6 +437,11 @@ def _build_original_sampler(
 def _find_llava(model: Any) -> Any:
     """The model inside PEFT's wrapper, if there is one."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _is_llava(model: Any) -> bool:
+    """Whether the model is one of ours, whose files ``llava.train.snapshots`` knows, or PEFT's wrapper of one."""
+    return isinstance(_find_llava(model), LlavaMetaForCausalLM) and _find_llava(model).get_vision_tower() is not None
 
 
 def _takes(method: Callable[..., Any], name: str) -> bool:

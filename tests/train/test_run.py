@@ -72,9 +72,9 @@ def test_each_stage_trains_its_parts_and_starts_from_the_previous_stage(
     moved = [name for name in began if not torch.equal(aligned[name], tuned[name])]
     assert {"model.image_newline", "lm_head.weight", "model.layers.0.mlp.up_proj.weight"} < {*moved}
     assert not any("vision_tower" in name for name in moved)
-    written = (tmp_path / "run/align/model/model.safetensors").stat().st_mtime_ns
+    written = (tmp_path / "run/align/model/mm_projector.bin").stat().st_mtime_ns
     run(read_recipe(recipe), tmp_path / "run", workers=0)
-    assert (tmp_path / "run/align/model/model.safetensors").stat().st_mtime_ns == written
+    assert (tmp_path / "run/align/model/mm_projector.bin").stat().st_mtime_ns == written
 
 
 def test_a_stage_interrupted_after_its_last_step_is_only_saved(

@@ -60,12 +60,12 @@ import peft  # noqa: E402
 import tokenizers  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+
 from llava import conversation as conversation_lib  # noqa: E402
 from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower  # noqa: E402
 from llava.train import llava_trainer  # noqa: E402
 from llava.train import train as original  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
-
 from tests.gold.training import command_lines, inputs, mask_samples  # noqa: E402
 
 HEAD = {
