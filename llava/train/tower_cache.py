@@ -206,7 +206,8 @@ def _digest(*parts: Any) -> str:
 
 def _as_bytes(tensor: torch.Tensor) -> memoryview:
     flat = tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)
-    return memoryview(flat.numpy())
+    content: Any = flat.numpy()
+    return memoryview(content)
 
 
 def _read(path: Path) -> torch.Tensor | None:
