@@ -115,7 +115,9 @@ def needs_no_graph(tower: nn.Module) -> bool:
     for module in tower.modules():
         values = vars(module)
         hooks = [hook for kind in _HOOK_KINDS if values.get(kind) for hook in values[kind].values()]
-        if "forward" in values or not all(is_recorder(hook) or hook.__qualname__.startswith(own) for hook in hooks):
+        if "forward" in values or not all(
+            is_recorder(hook) or getattr(hook, "__qualname__", "").startswith(own) for hook in hooks
+        ):
             return False
     return True
 
