@@ -7,6 +7,8 @@ of the language model.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,11 +61,11 @@ class ImageEncoder:
         return projector(features)
 
     def _run_tower(self, tower: Any, pixels_TCHW: torch.Tensor) -> Any:
-        if pixels_TCHW.requires_grad or any(weight.requires_grad for weight in tower.parameters()):
-            return tower(pixels_TCHW)
-        # Without a graph, whatever hooks for gradient checkpointing do to the tower's embeddings.
-        with torch.no_grad():
-            return tower(pixels_TCHW) if self.tower_cache is None else self.tower_cache.encode(tower, pixels_TCHW)
+        encode = tower if self.tower_cache is None else partial(self.tower_cache.encode, tower)
+        # Towers of other classes may train what they do not show.
+        is_frozen = isinstance(tower, VisionTower) and replacements.needs_no_graph(tower)
+        with torch.no_grad() if is_frozen and not pixels_TCHW.requires_grad else nullcontext():
+            return encode(pixels_TCHW)
 
     def encode_and_merge(
         self, images: torch.Tensor | Sequence[torch.Tensor], image_sizes: Any = None, modalities: Any = None

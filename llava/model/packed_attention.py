@@ -40,11 +40,14 @@ def attend(
     lengths = [query.shape[2]] if cu_seq_lens_q is None else cu_seq_lens_q.diff().tolist()
     groups = query.shape[1] // key.shape[1]
     samples = []
-    for part in zip(*(tensor.split(lengths, dim=2) for tensor in (query, key, value)), strict=True):
-        mask_LL = _make_window(part[0].shape[2], sliding_window, query.device)
+    parts = (tensor.split(lengths, dim=2) for tensor in (query, key, value))
+    for one_query, one_key, one_value in zip(*parts, strict=True):
+        mask_LL = _make_window(one_query.shape[2], sliding_window, query.device)
         samples.append(
             functional.scaled_dot_product_attention(
-                *part,
+                one_query,
+                one_key,
+                one_value,
                 attn_mask=mask_LL,
                 dropout_p=dropout,
                 scale=scaling,

@@ -50,8 +50,9 @@ def find_starts(position_ids: torch.Tensor | None, attention_mask: torch.Tensor 
     return starts_BL
 
 
-def measure_samples(position_ids: torch.Tensor) -> dict[str, Any]:
+def measure_samples(position_ids: torch.Tensor | None) -> dict[str, Any]:
     """The lengths of the samples in a packed row, as the keywords of Transformers' attention functions."""
+    assert position_ids is not None, "a packed row has position ids"
     (starts_q, starts_k), (longest_q, longest_k) = prepare_fa_kwargs_from_position_ids(position_ids)
     return {
         "cu_seq_lens_q": starts_q,
@@ -64,4 +65,6 @@ def measure_samples(position_ids: torch.Tensor) -> dict[str, Any]:
 def cut_samples(merged: Merged, limit_positions: int) -> Merged:
     """A packed row whose samples are cut on the right at so many positions each."""
     is_kept_L = merged.position_ids_BL[0] < limit_positions
-    return Merged(*(None if tensor is None else tensor[:, is_kept_L] for tensor in merged))
+    embeds_BLC, mask_BL, position_ids_BL = (tensor[:, is_kept_L] for tensor in merged[:3])
+    labels_BL = None if merged.labels_BL is None else merged.labels_BL[:, is_kept_L]
+    return Merged(embeds_BLC, mask_BL, position_ids_BL, labels_BL)

@@ -79,7 +79,7 @@ def sum_cross_entropy(
         return _ChunkedCrossEntropy.apply(hidden_NC, head.weight, head.bias, targets_N, weights_N, num_rows)
 
     # The head itself is called, because hooks of FSDP and DeepSpeed gather its weights then.
-    head.forward = compute_loss  # type: ignore[method-assign]
+    head.forward = compute_loss  # type: ignore[method-assign, assignment]
     try:
         return head(hidden_NC)
     finally:
@@ -132,7 +132,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: torch.Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, gradient: torch.Tensor) -> Any:
         assert ctx.gradients is not None, "the gradients of a chunked loss were asked for twice"
         scaled = [
             None if each is None else each.mul_(gradient).to(dtype)

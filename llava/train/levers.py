@@ -61,9 +61,11 @@ def set_levers(model: Any, stage: TuningStage, data: InstructionData, cache_fold
     """Prepares a model as the stage says; returns a line about the feature cache, "" without one.
 
     Args:
-        model: a LLaVA model, without PEFT's wrapper.
+        model: a LLaVA model, with or without PEFT's wrapper.
         data: the stage's samples, unpacked.
     """
+    if hasattr(model, "get_base_model"):
+        model = model.get_base_model()
     if stage.gradient_checkpointing:
         checkpoint_layers(model, stage.gradient_checkpointing)
     if stage.packing and model.config._attn_implementation == "sdpa":

@@ -56,6 +56,7 @@ def pack(lengths: Sequence[int], limit_positions: int, seed: int = 0) -> list[li
 
 def _best_fit(samples: Sequence[int], lengths: Sequence[int], limit_positions: int) -> list[list[int]]:
     rows: list[list[int]] = []
+    row: list[int]
     gaps: list[int] = []  # the lengths of the rows' gaps, ascending, each once
     rows_with_gap: dict[int, list[list[int]]] = defaultdict(list)
     for sample in sorted(samples, key=lengths.__getitem__, reverse=True):

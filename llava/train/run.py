@@ -114,15 +114,14 @@ def build_trainer(loaded: LoadedModel, stage: TuningStage, here: Path, workers: 
     )
     assert train is not None
     line = set_levers(model, stage, train, here.parent / "features")
+    blank_px = encoding.tiling.tile_px if arguments.world_size > 1 else None
     trainer = LLaVATrainer(
         model=model,
         tokenizer=tokenizer,
         args=arguments,
         train_dataset=pack_samples(stage, train) if stage.packing else train,
         eval_dataset=evaluated,
-        data_collator=PackedCollator()
-        if stage.packing
-        else build_collator(tokenizer, encoding.tiling.tile_px if arguments.world_size > 1 else None),
+        data_collator=PackedCollator(blank_px or 0) if stage.packing else build_collator(tokenizer, blank_px),
         trainable=trainable,
     )
     trainer.target_loss = build_target_loss(tokenizer.eos_token_id, stage.answer_weighting)

@@ -31,7 +31,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from llava.errors import Notice
-from llava.model.replacements import has_global_hook, has_hook
+from llava.model.replacements import needs_no_graph
 from llava.model.vision import VisionTower
 
 _UNFINISHED = "unfinished"
@@ -68,7 +68,7 @@ class TowerCache:
 
         A tower of another class, with hooks, or with dropout in training is called for all tiles.
         """
-        if not can_cache(tower):
+        if pixels_TCHW.requires_grad or not can_cache(tower):
             if not self._is_bypassed:
                 self._is_bypassed = True
                 warnings.warn(
@@ -185,11 +185,9 @@ def can_cache(tower: Any) -> bool:
 
     Under FSDP and DeepSpeed's ZeRO-3 a tower has hooks, which all processes must call together.
     """
-    if not isinstance(tower, VisionTower) or tower.is_watched():
+    if not isinstance(tower, VisionTower) or tower.is_watched() or not needs_no_graph(tower):
         return False
-    drops = tower.training and getattr(tower.config, "attention_dropout", 0.0) > 0
-    learns = any(weight.requires_grad for weight in tower.parameters())
-    return not (drops or learns or has_global_hook() or has_hook(tower.modules()))
+    return not (tower.training and getattr(tower.config, "attention_dropout", 0.0) > 0)
 
 
 def _name_file(tile_CHW: torch.Tensor) -> str:
@@ -206,7 +204,8 @@ def _digest(*parts: Any) -> str:
 
 def _as_bytes(tensor: torch.Tensor) -> memoryview:
     flat = tensor.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)
-    return memoryview(flat.numpy())
+    content: Any = flat.numpy()
+    return memoryview(content)
 
 
 def _read(path: Path) -> torch.Tensor | None:

@@ -201,21 +201,29 @@ def test_a_tower_that_learns_or_is_watched_is_called(model: Any, tmp_path: Path)
     assert not list_entries(tmp_path)
 
 
-def test_a_frozen_towers_features_have_no_graph_unless_the_pixels_have(model: Any) -> None:
-    seen: list[bool] = []
+def test_features_have_a_graph_only_where_something_is_trained(model: Any) -> None:
     tower = model.get_vision_tower()
-    model.model.mm_projector.register_forward_hook(
-        lambda _module, inputs, _output: seen.append(inputs[0].requires_grad)
-    )
     tiles = torch.cat(make_pixels(2))
-    embeddings = tower.vision_tower.vision_model.embeddings
-    embeddings.register_forward_hook(lambda _module, _inputs, output: output.requires_grad_(True))
-    model.encode_images(tiles)
+    seen: list[bool] = []
+    model.model.mm_projector.register_forward_hook(lambda _module, inputs, _: seen.append(inputs[0].requires_grad))
+
+    def has_graph(pixels_TCHW: torch.Tensor = tiles) -> bool:
+        model.encode_images(pixels_TCHW)
+        return seen[-1]
+
+    model.enable_input_require_grads()
+    tower.vision_tower.enable_input_require_grads()  # what Transformers' gradient checkpointing does
+    assert not has_graph()
+    assert has_graph(tiles.clone().requires_grad_(True))
+    prompt = torch.zeros(TOWER["hidden_size"], requires_grad=True)
+    hook = tower.vision_tower.vision_model.encoder.layers[0].register_forward_pre_hook(
+        lambda _, inputs: (inputs[0] + prompt, *inputs[1:])
+    )
+    assert has_graph(), "a prompt that a hook adds is trained"
+    hook.remove()
+    assert not has_graph()
     tower.requires_grad_(True)
-    model.encode_images(tiles)
-    tower.requires_grad_(False)
-    model.encode_images(tiles.requires_grad_(True))
-    assert seen == [False, True, True]
+    assert has_graph()
 
 
 def test_what_the_features_will_take_is_said_before(model: Any, tmp_path: Path) -> None:

@@ -11,17 +11,17 @@ from benchmarks import train
 
 
 def test_all_sides_have_the_same_loss_and_ours_has_no_padding(capsys: pytest.CaptureFixture[str]) -> None:
-    assert train.main(["--tiny", "--samples", "8", "--threads", str(torch.get_num_threads())]) == 0
+    assert train.main(["--tiny", "--stages", "2,next", "--threads", str(torch.get_num_threads())]) == 0
     text = capsys.readouterr().out
     rows = re.findall(r"^(llava|no levers|original) +(\d+) \(.*?([\d.]+)x +[\d.]+% +([\d.]+)% +([\d.]+)$", text, re.M)
-    assert [row[0] for row in rows] == [*train.SIDES] * 3
-    for start in (0, 3, 6):
+    assert [row[0] for row in rows] == [*train.SIDES] * 2
+    for start in (0, 3):
         ours, plain, original = rows[start : start + 3]
         assert float(ours[3]) == 0
         assert ours[4] == plain[4] == original[4]
         assert float(original[2]) == 1
     assert all(float(row[3]) > 0 for row in rows if row[0] == "original")
-    assert text.count("in the first epoch, which fills the cache") == 2, "NeXT's tower is trained"
+    assert text.count("in the first epoch, which fills the cache") == 1, "NeXT's tower is trained"
 
 
 def test_the_operations_of_a_stage_are_those_of_its_formula() -> None:
