@@ -201,11 +201,13 @@ def name_from_adapter(name: str) -> str | None:
 def untie(model: Any, adapter: Adapter, names: Collection[str]) -> None:
     """Unties the embeddings and the head if one of them was trained in full (PEFT's modules_to_save).
 
+    Embeddings in non_lora_trainables.bin were trained, or given new rows, together with the head that is tied to them.
+
     ``names``: our names of all tensors of base and adapter. Raises CheckpointError if the base stores one matrix for
     both.
     """
     pair = {layouts.EMBEDDINGS, layouts.HEAD}
-    own = pair & {name_from_adapter(name) for name in adapter.whole}
+    own = pair & {name_from_adapter(name) for name, file in adapter.whole.items() if file == adapter.file}
     if not model.config.tie_word_embeddings or len(own) != 1:
         return
     if not pair.issubset(names):

@@ -314,6 +314,7 @@ def write_checkpoint(
     """Writes a checkpoint's files into an existing folder, one by one. For the rest see ``save_checkpoint``.
 
     Args:
+        tokenizer: None if there is none to write.
         dtype: of the stored weights, by default the model's. A tower in 16 bits keeps its own.
         state: the model's state dict, where it had to be gathered from several devices.
     """
@@ -334,7 +335,8 @@ def write_checkpoint(
         raise UsageError(f"A quantized model cannot be saved ({whole[0]} holds integers): load it in 16 bits.")
     write_json(describe_model(model, include_tower, dtype), folder / CONFIG)
     write_tensors(((name, _store_as(dtype, name, value)) for name, value in tensors.items()), folder, max_shard_bytes)
-    save_tokenizer(tokenizer, folder)
+    if tokenizer is not None:
+        save_tokenizer(tokenizer, folder)
     processor.save_pretrained(folder)
     save_generation_config(model.generation_config.to_dict(), folder)
 

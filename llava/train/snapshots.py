@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from llava.errors import CheckpointError, LlavaError
+from llava.errors import CheckpointError, LlavaError, UsageError
 from llava.model import layouts
 from llava.model.checkpoint import write_checkpoint
 from llava.model.companions import describe_model, save_generation_config, save_tokenizer, write_json
@@ -55,6 +55,12 @@ def mend_generation(model: Any) -> None:
     They have no effect. It has to be done before the first step: otherwise the run is lost when it is saved.
     """
     model.generation_config = clean_generation_config(model.generation_config.to_dict())
+
+
+def refuse_output(start: str | Path, folder: str | Path) -> None:
+    """Raises UsageError if a result in ``folder`` would replace the model that the training starts from."""
+    if Path(start).expanduser().exists() and Path(start).expanduser().resolve() == Path(folder).resolve():
+        raise UsageError(f"{folder} is the model that the training starts from: name another folder for the result.")
 
 
 def write_snapshot(
@@ -103,9 +109,12 @@ def save_result(
     Everything is written into a hidden folder first. config.json is moved last, so a folder that has one is complete.
 
     Raises:
-        LlavaError: it cannot be written. An earlier result is then still there.
+        UsageError: the folder is the model's base.
+        LlavaError: it cannot be written. If the disk is full, an earlier result is still there.
     """
     folder = Path(folder)
+    if base := _find_start(_find_llava(model)).base:
+        refuse_output(base, folder)
     partial = folder / _PARTIAL
     try:
         shutil.rmtree(partial, ignore_errors=True)

@@ -52,6 +52,21 @@ _NEW_VISION = {
     "image_aspect_ratio": "square",
 }
 _VISION_KEYS = (*_NEW_VISION, "image_grid_pinpoints")
+# What LLaVA-NeXT's training writes beside: its options for video and for other tilings, at their defaults.
+_NEXT_KEYS: dict[str, Any] = {
+    "add_faster_video": False,
+    "add_time_instruction": False,
+    "faster_token_stride": 10,
+    "force_sample": False,
+    "image_crop_resolution": None,
+    "image_grid_pinpoints": None,
+    "image_split_resolution": None,
+    "mm_newline_position": "grid",
+    "mm_resampler_type": None,
+    "mm_spatial_pool_stride": None,
+    "mm_vision_tower_lr": None,
+}
+_NEXT_PARTS = {"vision_tower": "mm_vision_tower", "projector": "mm_mlp_adapter", "language_model": "mm_language_model"}
 # Words in a language model's own chat template, and ours with the same turns; the first that occurs decides.
 _CHAT_WORDS = {
     "<|start_header_id|>": "llava_llama_3",
@@ -213,8 +228,8 @@ def _check_quantization(folder: Folder, stage: TuningStage, where: str) -> None:
         method = said.get("quant_method", "an unknown method") if isinstance(said, dict) else said
         raise UsageError(
             f"{where} starts from {folder}, whose weights are quantized already ({method}) and cannot be trained: "
-            "start from the 16-bit checkpoint that it was made from. With lora and quantization (QLoRA), its weights are "
-            "quantized while they are loaded."
+            "start from the 16-bit checkpoint that it was made from. With lora and quantization (QLoRA), its weights "
+            "are quantized while they are loaded."
         )
     if stage.quantization is None:
         return
@@ -349,6 +364,12 @@ def _write_config(config: Any, stage: TuningStage, opened: OpenCheckpoint, token
         config.unfreeze_mm_vision_tower = True
         scale = stage.lr_scales.get("vision_tower")
         config.mm_vision_tower_lr = None if scale is None else stage.lr * scale
+    if stage.compatible_with == "llava-next":
+        for key, value in _NEXT_KEYS.items():
+            if not hasattr(config, key):
+                setattr(config, key, value)
+        if stage.lora is None:
+            config.mm_tunable_parts = ",".join(theirs for part, theirs in _NEXT_PARTS.items() if part in stage.train)
 
 
 _SNAPSHOT = re.compile(r"models--([^/\\]+)[/\\]snapshots[/\\]([^/\\]+)$")
