@@ -259,9 +259,9 @@ def _encode_stretch(
     )
     if fed[:1] in (" ", "▁") and _swallows_a_blank(tokenizer):
         fed, marked = " " + fed, marked and marked[:1] + marked
-    if "> " in fed and _swallows_a_blank(tokenizer, "a" + (getattr(tokenizer, "eos_token", None) or "")):
-        places = [found.end() for found in re.finditer(_match_added(tokenizer), fed) if fed[found.end() :][:1] == " "]
-        for place in reversed(places):
+    if re.search(">[ ▁]", fed) and _swallows_a_blank(tokenizer, "a" + (getattr(tokenizer, "eos_token", None) or "")):
+        found = re.finditer(f"(?:{_match_added(tokenizer)})(?=[ ▁])", fed)
+        for place in reversed([each.end() for each in found]):
             fed = f"{fed[:place]} {fed[place:]}"
             marked = marked and marked[: place + 1] + marked[place:]
     is_fast = getattr(tokenizer, "is_fast", False)

@@ -96,6 +96,16 @@ def test_a_blank_right_after_an_image_is_kept(made: Tokenizers) -> None:
     assert made.llama.convert_ids_to_tokens(made.llama(" cat").input_ids) == ["<s>", "▁cat"]  # what it is kept against
 
 
+@pytest.mark.parametrize("blank", [" ", "  ", "▁"])
+def test_a_blank_after_a_special_token_is_kept_by_a_tokenizer_that_starts_anew_there(
+    made: Tokenizers, blank: str
+) -> None:
+    text = f"A</s>{blank}cat<s>{blank}"
+    expected = [1, *made.raw.encode("A"), 2, *made.raw.encode(f"{blank}cat"), 1, *made.raw.encode(blank)]
+    assert tokenizer_image_token(text, made.llama_legacy) == expected
+    assert len(tokenizer_image_token(text, made.llama)) < len(expected)  # which goes on where it was
+
+
 @pytest.mark.parametrize(
     ("text", "tokens"),
     [("<image>", ["<s>", None]), ("<image><image>", ["<s>", None, None]), ("A<image>", ["<s>", "▁A", None]),

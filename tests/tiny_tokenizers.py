@@ -20,11 +20,11 @@ MARKS = ["<|im_start|>", "<|im_end|>", "<start_of_turn>", "<end_of_turn>"]
 LLAMA_3_MARKS = ["<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
 
 
-def train_sentencepiece() -> bytes:
+def train_sentencepiece(more: list[str] | None = None) -> bytes:
     """A model file with Llama's settings: byte fallback, no normalization, a dummy prefix, blanks kept."""
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(TEXT.splitlines() * 20),
+        sentence_iterator=iter(TEXT.splitlines() * 20 + (more or [])),
         model_writer=model,
         vocab_size=460,
         model_type="bpe",

@@ -25,7 +25,8 @@ class InstructionCollator:
     """Makes batches of the items of ``InstructionData``.
 
     A batch has ``input_ids`` [B, L], padded with ``pad_id``, ``labels``, padded with IGNORE_INDEX, a bool
-    ``attention_mask``, and, if there are images, ``images`` and ``image_sizes`` as lists over all rows in order.
+    ``attention_mask``, and, if there are images, ``images``, ``image_sizes`` and ``modalities`` ("image", or "text" for
+    a blank image) as lists over all rows in order.
 
     Args:
         padding_side: "right" or "left", the tokenizer's.
@@ -51,14 +52,17 @@ class InstructionCollator:
         batch: dict[str, Any] = pad_rows(items, self.pad_id, self.padding_side)
         images: list[torch.Tensor] = []
         sizes: list[tuple[int, int]] = []
+        modalities: list[str] = []
         for item in items:
             images += item["images"]
             sizes += item["image_sizes"]
+            modalities += ["image"] * len(item["images"])
             if self.dummy_tile_px is not None and not bool((item["input_ids"] == IMAGE_TOKEN_INDEX).any()):
                 images.append(torch.zeros(1, 3, self.dummy_tile_px, self.dummy_tile_px))
                 sizes.append((self.dummy_tile_px, self.dummy_tile_px))
+                modalities.append("text")
         if images:
-            batch["images"], batch["image_sizes"] = images, sizes
+            batch |= {"images": images, "image_sizes": sizes, "modalities": modalities}
         if self.has_names:
             batch |= {"ids": [item["id"] for item in items], "sources": [item["source"] for item in items]}
         return batch
@@ -108,7 +112,12 @@ class OriginalCollator:
 
 
 def pad_rows(rows: Sequence[dict[str, Any]], pad_id: int, padding_side: str = "right") -> dict[str, torch.Tensor]:
-    """``input_ids`` and ``labels`` (int64) of the rows as [B, L], and the bool ``attention_mask`` of their lengths."""
+    """``input_ids`` and ``labels`` (int64) of the rows as [B, L], and the bool ``attention_mask`` of their lengths.
+
+    Raises UsageError if there are no rows.
+    """
+    if not rows:
+        raise UsageError("A batch needs at least one row.")
 
     def pad(values: list[torch.Tensor], padding: float) -> torch.Tensor:
         return torch.nn.utils.rnn.pad_sequence(

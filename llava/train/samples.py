@@ -171,7 +171,9 @@ class InstructionData(Dataset[dict[str, Any]]):
         return len(self.source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Sample number ``index``, or the first one after it that is not left out. Raises BadSample."""
+        """Sample number ``index``, or the first one after it that is not left out. Raises BadSample and IndexError."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"There is no sample {index}; there are {len(self)}.")
         for step in range(len(self)):
             i = (index + step) % len(self)
             if self.faults[i] == Fault.UNUSABLE or (self.faults[i] == Fault.CUT and not self.keeps_cut):

@@ -58,6 +58,14 @@ def test_images_of_all_rows_are_one_list_and_names_come_when_asked() -> None:
     batch = InstructionCollator(0, has_names=True)(rows)
     assert [len(image) for image in batch["images"]] == [3, 1]
     assert batch["image_sizes"] == [(TILE_PX, TILE_PX)] * 2
+    assert batch["modalities"] == ["image", "image"]
+    blanks = InstructionCollator(0, dummy_tile_px=14)(rows)
+    assert [tuple(image.shape[1:]) for image in blanks["images"]] == [
+        (3, TILE_PX, TILE_PX),
+        (3, 14, 14),
+        (3, TILE_PX, TILE_PX),
+    ]
+    assert blanks["modalities"] == ["image", "text", "image"]
     assert (batch["ids"], batch["sources"]) == (["a", "b", "c"], ["f.json"] * 3)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import torch
 
 from llava.data.records import Record
 from llava.errors import UsageError
+from llava.train import order
 from llava.train.order import (
     GroupedSampler,
     LengthGroupedSampler,
@@ -21,6 +23,9 @@ from llava.train.order import (
     get_variable_length_grouped_indices,
     split_to_even_chunks,
 )
+from tests.gold.training import inputs
+
+CALLED_IN_1_5 = ("get_length_grouped_indices", "get_modality_length_grouped_indices", "LengthGroupedSampler")
 
 
 def draw_lengths(seed: int, count: int, *, mixed: bool = True) -> list[int]:
@@ -45,12 +50,12 @@ def test_chunks_are_of_about_equal_length(lengths: list[int], num_chunks: int, c
 @pytest.mark.parametrize("seed", range(6))
 def test_each_megabatch_but_the_last_is_of_one_modality(seed: int) -> None:
     lengths = draw_lengths(seed, 43)
-    order = get_modality_length_grouped_indices(lengths, 2, 3)
-    assert sorted(order) == list(range(43))
+    indices = get_modality_length_grouped_indices(lengths, 2, 3)
+    assert sorted(indices) == list(range(43))
     num_rest = sum((count - 1) % 6 + 1 for count in (sum(x > 0 for x in lengths), sum(x < 0 for x in lengths)))
-    assert order[-num_rest:] == sorted(order[-num_rest:])
+    assert indices[-num_rest:] == sorted(indices[-num_rest:])
     for start in range(0, 43 - num_rest, 6):
-        assert len({lengths[i] > 0 for i in order[start : start + 6]}) == 1
+        assert len({lengths[i] > 0 for i in indices[start : start + 6]}) == 1
     kept = get_modality_length_grouped_indices_auto(lengths, 2, 3)
     assert len(kept) == len(set(kept)) == 43 - num_rest
 
@@ -91,6 +96,46 @@ def get_back(seed: int) -> list[int]:
     return get_modality_length_grouped_indices(draw_lengths(0, 30), 2, 2)
 
 
+# --- the originals' own orders -----------------------------------------------------------------------------------
+
+GOLD = {"1.5": inputs.gold("orders_15"), "next": inputs.gold("orders_next")}
+CALLS = {
+    "1.5": [case for function in CALLED_IN_1_5 for case in GOLD["1.5"][function]],
+    "next": GOLD["next"]["calls"],
+}
+
+
+def call(case: dict[str, Any], original: str) -> Any:
+    """What our function of that name gives for a case of the gold."""
+    torch.manual_seed(case["seed"])
+    generator = torch.Generator().manual_seed(case["seed"] + 1) if case["generator"] else None
+    lengths = inputs.lengths(case["kind"], case["count"])
+    if case["function"] != "LengthGroupedSampler":
+        return getattr(order, case["function"])(lengths, case["batch_size"], case["world_size"], generator=generator)
+    options = case.get("options", {"group_by_modality": case["kind"] != "images"})
+    if original == "next":
+        options = options | {"plain": get_length_grouped_indices_auto_single}
+    sampler = LengthGroupedSampler(case["batch_size"], case["world_size"], lengths, generator, **options)
+    return [list(sampler), list(sampler), *([len(sampler)] if original == "next" else [])]
+
+
+@pytest.mark.parametrize("original", CALLS)
+def test_orders_are_the_originals_for_every_size_seed_and_generator(original: str) -> None:
+    assert len(CALLS[original]) > 100
+    for case in CALLS[original]:
+        if isinstance(case["result"], str):  # an exception
+            with pytest.raises((UsageError, AssertionError)):
+                call(case, original)
+        else:
+            assert call(case, original) == case["result"], case
+
+
+def test_chunks_are_the_originals() -> None:
+    for case in GOLD["1.5"]["split_to_even_chunks"]:
+        chunks = split_to_even_chunks(case["indices"], case["lengths"], case["num_chunks"])
+        assert chunks == case["result"], case
+
+
 # --- our own -----------------------------------------------------------------------------------------------------
 
 
@@ -99,14 +144,14 @@ def get_back(seed: int) -> list[int]:
 def test_our_sampler_keeps_every_sample_in_megabatches_of_one_modality(count: int, seed: int) -> None:
     signed = draw_lengths(seed, count)
     lengths, modalities = [abs(x) for x in signed], [x > 0 for x in signed]
-    order = list(GroupedSampler(2, 3, lengths, modalities, seed))
-    assert sorted(order) == list(range(count))
+    indices = list(GroupedSampler(2, 3, lengths, modalities, seed))
+    assert sorted(indices) == list(range(count))
     num_whole = sum(modalities) // 6 + (count - sum(modalities)) // 6
     for start in range(0, num_whole * 6, 6):
-        assert len({modalities[i] for i in order[start : start + 6]}) == 1
+        assert len({modalities[i] for i in indices[start : start + 6]}) == 1
     if num_whole:
-        whole = order[: num_whole * 6]
-        assert max(lengths[i] for i in whole) in [lengths[i] for i in order[:6]]
+        whole = indices[: num_whole * 6]
+        assert max(lengths[i] for i in whole) in [lengths[i] for i in indices[:6]]
 
 
 def test_our_order_follows_from_seed_and_epoch_and_leaves_the_global_state_alone() -> None:
@@ -118,7 +163,7 @@ def test_our_order_follows_from_seed_and_epoch_and_leaves_the_global_state_alone
         sampler.set_epoch(epoch)
         orders.append(list(sampler))
         assert list(sampler) == orders[-1]
-    assert len({tuple(order) for order in orders}) == 3
+    assert len(set(map(tuple, orders))) == 3
     assert torch.equal(state, torch.get_rng_state())
 
 
@@ -140,8 +185,8 @@ def test_our_sampler_goes_on_in_the_middle_of_an_epoch() -> None:
 def test_our_batches_hold_less_padding_than_a_random_order() -> None:
     lengths = draw_lengths(5, 400, mixed=False)
 
-    def count_padding(order: list[int]) -> int:
-        batches = [order[i : i + 4] for i in range(0, 400, 4)]
+    def count_padding(indices: list[int]) -> int:
+        batches = [indices[i : i + 4] for i in range(0, 400, 4)]
         return sum(max(lengths[i] for i in batch) * len(batch) for batch in batches) - sum(lengths)
 
     shuffled = torch.randperm(400, generator=torch.Generator().manual_seed(0)).tolist()

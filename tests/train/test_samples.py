@@ -312,6 +312,14 @@ def test_image_names_lead_out_of_the_folder_only_where_that_is_allowed(tmp_path:
         assert source.sample(0).images[0].size == (40, 20)
 
 
+def test_samples_can_be_iterated_over_and_counted_from_the_end(tmp_path: Path) -> None:
+    data = make_data(write_data(tmp_path, GOOD, GOOD))
+    assert [each["id"] for each in data] == ["s0", "s1"]  # type: ignore[attr-defined]
+    assert data[-1]["id"] == "s1"
+    with pytest.raises(IndexError, match="no sample 2; there are 2"):
+        data[2]
+
+
 def test_a_source_needs_no_records() -> None:
     class Drawn:
         def __len__(self) -> int:

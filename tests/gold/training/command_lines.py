@@ -1,7 +1,7 @@
 """The command lines of the gold runs, with ``{work}`` for the folder that ``inputs.write_everything`` fills.
 
-The flags are those of the published scripts (scripts/v1_5/pretrain.sh, finetune.sh, finetune_lora.sh, finetune_task.sh),
-with rates and sizes for the tiny model, in float32 on a CPU. Used by make_original.py and by our tests.
+The flags are those of the published scripts (pretrain.sh, finetune.sh, finetune_lora.sh and finetune_task.sh of
+scripts/v1_5), with rates and sizes for the tiny model, in float32 on a CPU. Used by make_original.py and by our tests.
 """
 
 from __future__ import annotations

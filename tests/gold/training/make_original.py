@@ -6,9 +6,9 @@ CHECKOUT is a folder with the original's package ``llava``, WORK an empty folder
 must not contain "mpt", by which the original chooses another model class). Each topic is made twice and must come out
 the same. ``tokenizer`` as the only topic trains ``tokenizer.model`` anew.
 
-Source: haotian-liu/LLaVA, release 1.2.2.post1 (PyPI: llava-torch), whose train.py and llava_trainer.py are those of
-c121f04; llava_arch.py differs from it by one ``.to(device)``. Run under Python 3.11 with the versions that each gold
-file names, on a CPU in float32.
+Source: haotian-liu/LLaVA, release 1.2.2.post1 as PyPI has it (llava-torch), three months before c121f04. Beside files
+of the repository: llava_trainer.py is the same, llava_arch.py has one ``.to(device)`` less; train.py was not compared.
+Run under Python 3.11 with the versions that each gold file names, on a CPU in float32 with one thread.
 
 Patched, so that it runs here: ``deepspeed`` is an empty module (the original imports it to save); PEFT does not ask
 the hub for the base's config.json when it saves. Changed, so that runs can be repeated: LoRA's A comes from
@@ -22,217 +22,32 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
-import importlib.machinery
 import io
 import json
-import os
 import re
-import shutil
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "WANDB_DISABLED": "true"}
-ROOT = Path(__file__).resolve().parents[3]
-sys.path[:1] = [str(Path(sys.argv[1]).resolve()), str(ROOT)]  # the original's llava before ours
+import accelerate
+import peft
+import safetensors.torch
+import tokenizers
+import torch
+import transformers
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-def _stub_deepspeed() -> None:
-    for name in (
-        "deepspeed",
-        "deepspeed.runtime",
-        "deepspeed.runtime.zero",
-        "deepspeed.runtime.zero.partition_parameters",
-    ):
-        module = types.ModuleType(name)
-        module.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=True)
-        sys.modules[name] = module
-    sys.modules["deepspeed"].zero = sys.modules["deepspeed.runtime.zero"]  # type: ignore[attr-defined]
-    sys.modules["deepspeed.runtime.zero.partition_parameters"].ZeroParamStatus = object  # type: ignore[attr-defined]
-
-
-_stub_deepspeed()
-
-import accelerate  # noqa: E402
-import peft  # noqa: E402
-import tokenizers  # noqa: E402
-import torch  # noqa: E402
-import transformers  # noqa: E402
-from safetensors.torch import load_file  # noqa: E402
-
-from llava import conversation as conversation_lib  # noqa: E402
-from llava.model.multimodal_encoder.clip_encoder import CLIPVisionTower  # noqa: E402
-from llava.train import llava_trainer  # noqa: E402
-from llava.train import train as original  # noqa: E402
-from tests.gold.training import command_lines, inputs, mask_samples  # noqa: E402
+from tests.gold.training import command_lines, inputs, mask_samples
+from tests.gold.training.original_runner import Recorder, conversation_lib, llava_trainer, original, run
 
 HEAD = {
-    "source": "haotian-liu/LLaVA 1.2.2.post1 (training code as in c121f04), run by tests/gold/training/make_original.py",
+    "source": "haotian-liu/LLaVA 1.2.2.post1 (PyPI: llava-torch), run by tests/gold/training/make_original.py",
     "versions": {module.__name__: module.__version__ for module in (torch, transformers, accelerate, peft, tokenizers)},
 }
 MASKS_MAX_LENGTH = {"llama_2": 256}  # its system prompt alone is longer than the others' limit
-
-
-class Recorder:
-    """What one run did, in the order in which it did it."""
-
-    def __init__(self) -> None:
-        self.indices: list[int] = []
-        self.losses: list[float] = []  # one for each micro-batch, divided by the accumulation as the original does
-        self.batches: list[list[int]] = []
-        self.updates: list[dict[str, Any]] = []
-        self.log: list[dict[str, Any]] = []
-        self.groups: list[dict[str, Any]] = []
-        self.optimizer: Any = None
-        self.norm: float | None = None
-        self.rates: list[float] = []
-        self.step = 0
-        self.stepped = False
-
-
-class Stop(Exception):
-    """Ends a run whose optimizer is all that is asked for."""
-
-
-@contextlib.contextmanager
-def recording(*, groups_only: bool = False, float32_tower: bool = False) -> Iterator[Recorder]:
-    """Records what the original does inside the block."""
-    seen = Recorder()
-    restore: list[tuple[Any, str, Any]] = []
-
-    def patch(owner: Any, name: str, make: Callable[[Any], Any]) -> None:
-        old = getattr(owner, name)
-        restore.append((owner, name, old))
-        setattr(owner, name, make(old))
-
-    def getitem(old: Any) -> Any:
-        def record(self: Any, i: int) -> Any:
-            seen.indices.append(i)
-            return old(self, i)
-
-        return record
-
-    def training_step(old: Any) -> Any:
-        def record(self: Any, model: Any, batch: Any) -> Any:
-            taken = sum(map(len, seen.batches))
-            size = len(batch["input_ids"])
-            seen.batches.append(seen.indices[taken : taken + size])
-            loss = old(self, model, batch)
-            seen.losses.append(loss.item())
-            return loss
-
-        return record
-
-    def clip(old: Any) -> Any:
-        def record(self: Any, *args: Any, **kwargs: Any) -> Any:
-            norm = old(self, *args, **kwargs)
-            seen.norm = norm.item()
-            seen.rates = [group["lr"] for group in seen.optimizer.param_groups]
-            return norm
-
-        return record
-
-    def create_optimizer(old: Any) -> Any:
-        def record(self: Any) -> Any:
-            optimizer = old(self)
-            names = {id(p): name for name, p in self.model.named_parameters()}
-            seen.groups = [
-                {
-                    "lr": group["lr"],
-                    "weight_decay": group["weight_decay"],
-                    "parameters": [names[id(p)] for p in group["params"]],
-                }
-                for group in optimizer.param_groups
-            ]
-            if groups_only:
-                raise Stop
-            seen.optimizer = optimizer
-            optimizer.register_step_pre_hook(lambda *_: setattr(seen, "stepped", True))
-            return optimizer
-
-        return record
-
-    def maybe_log(old: Any) -> Any:
-        """Called after each update, skipped or not, before the loss is rounded, and again after each epoch."""
-
-        def record(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if self.state.global_step != seen.step:
-                used = sum(len(update["micro_losses"]) for update in seen.updates)
-                micro = seen.losses[used:]
-                seen.updates.append(
-                    {"loss": sum(micro), "grad_norm": seen.norm, "lr": seen.rates, "stepped": seen.stepped}
-                    | {"micro_losses": micro, "batches": seen.batches[used:]}
-                )
-                seen.step, seen.stepped = self.state.global_step, False
-            return old(self, *args, **kwargs)
-
-        return record
-
-    def log(old: Any) -> Any:
-        def record(self: Any, logs: dict[str, Any]) -> Any:
-            seen.log.append(dict(logs))
-            return old(self, logs)
-
-        return record
-
-    def get_peft_model(old: Any) -> Any:
-        def given(*args: Any, **kwargs: Any) -> Any:
-            model = old(*args, **kwargs)
-            for name, parameter in model.named_parameters():
-                if "lora_" in name:
-                    parameter.data.copy_(inputs.lora_values(name, tuple(parameter.shape)))
-            return model
-
-        return given
-
-    patch(original.LazySupervisedDataset, "__getitem__", getitem)
-    patch(llava_trainer.LLaVATrainer, "training_step", training_step)
-    patch(llava_trainer.LLaVATrainer, "create_optimizer", create_optimizer)
-    patch(llava_trainer.LLaVATrainer, "_maybe_log_save_evaluate", maybe_log)
-    patch(llava_trainer.LLaVATrainer, "log", log)
-    patch(accelerate.Accelerator, "clip_grad_norm_", clip)
-    patch(peft, "get_peft_model", get_peft_model)
-    patch(peft.utils.save_and_load, "file_exists", lambda _: lambda *a, **k: False)
-    if float32_tower:
-        patch(CLIPVisionTower, "to", lambda _: lambda self, *a, **k: self)
-    try:
-        yield seen
-    finally:
-        for owner, name, old in reversed(restore):
-            if name in ("training_step", "_maybe_log_save_evaluate", "log"):
-                delattr(owner, name)  # they were inherited
-            else:
-                setattr(owner, name, old)
-
-
-def run(flags: command_lines.Flags, work: Path, **options: Any) -> tuple[Recorder, Any, str | None, Path]:
-    """The original's train() on ``flags``: what it did, its model, the exception that ended it, its output folder."""
-    output = work / "out" / "run"
-    shutil.rmtree(output, ignore_errors=True)
-    sys.argv = ["llava/train/train_mem.py", *command_lines.arguments(flags, work, output)]
-    conversation_lib.default_conversation = conversation_lib.conv_vicuna_v1
-    models: list[Any] = []
-    old = original.LLaVATrainer.__init__
-
-    def keep(self: Any, *args: Any, **kwargs: Any) -> None:
-        models.append(kwargs["model"])
-        old(self, *args, **kwargs)
-
-    original.LLaVATrainer.__init__ = keep
-    error: str | None = None
-    try:
-        with recording(**options) as seen, contextlib.redirect_stdout(io.StringIO()):
-            try:
-                original.train()
-            except Stop:
-                pass
-            except Exception as problem:
-                error = f"{type(problem).__name__}: {problem}".replace(str(work), "{work}")[:300]
-    finally:
-        original.LLaVATrainer.__init__ = old
-    return seen, models[0] if models else None, error, output
 
 
 def short(number: float | None) -> float | None:
@@ -256,41 +71,51 @@ def make_runs(work: Path) -> dict[str, Any]:
             print(title, error or [round(update["loss"], 4) for update in seen.updates], file=sys.stderr, flush=True)
             if not options:
                 listings.add(name, output, work)
-    return {"runs_15": HEAD | {"runs": runs}, "files_15": HEAD | listings.content()}
+    return {
+        "runs_15": HEAD | {"shared_flags": command_lines.SHARED, "runs": runs},
+        "files_15": HEAD | listings.content(),
+    }
 
 
 def numbers(flags: command_lines.Flags, seen: Recorder, model: Any, error: str | None) -> dict[str, Any]:
-    result: dict[str, Any] = {"flags": flags}
+    result: dict[str, Any] = {"flags": inputs.differences(flags, command_lines.SHARED)}
     if error:
         return result | {"error": error}
+    assert all(update["stepped"] for update in seen.updates)
     result |= {
         "loss": [short(update["loss"]) for update in seen.updates],
         "grad_norm": [short(update["grad_norm"]) for update in seen.updates],
         "lr": [[short(rate) for rate in update["lr"]] for update in seen.updates],
-        "logged": [{"loss": line["loss"], "learning_rate": short(line["learning_rate"])} for line in seen.log[:-1]],
-        "micro_losses": [[short(loss) for loss in update["micro_losses"]] for update in seen.updates],
+        "logged_loss": [line["loss"] for line in seen.log[:-1]],
+        "logged_lr": [short(line["learning_rate"]) for line in seen.log[:-1]],
         "batches": [update["batches"] for update in seen.updates],
-        "stepped": [update["stepped"] for update in seen.updates],
-        "norms_after": {
-            name: short(parameter.detach().double().norm().item())
-            for name, parameter in model.named_parameters()
-            if parameter.requires_grad
-        },
     }
-    return result
+    if any(len(update["micro_losses"]) > 1 for update in seen.updates):
+        result["micro_losses"] = [[short(loss) for loss in update["micro_losses"]] for update in seen.updates]
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    norms = {name: short(parameter.detach().double().norm().item()) for name, parameter in trained.items()}
+    return result | {"norms_after": norms}
 
 
 class Listings:
-    """The files of runs; equal listings of tensors and equal configs are written once."""
+    """The files of runs. A table of tensors or of a config's values is written once, or as its differences."""
 
     def __init__(self) -> None:
-        self.tables: list[Any] = []
+        self.tables: list[dict[str, Any]] = []
         self.runs: dict[str, Any] = {}
 
     def content(self) -> dict[str, Any]:
-        return {"tables": self.tables, "runs": self.runs}
+        written: list[dict[str, Any]] = []
+        for table in self.tables:
+            changes = [inputs.differences(table, other) for other in self.tables[: len(written)]]
+            nearest = min(range(len(changes)), key=lambda at, found=changes: len(found[at]), default=None)
+            if nearest is not None and len(changes[nearest]) < len(table) // 3:
+                written.append({"like": nearest, "differences": changes[nearest]})
+            else:
+                written.append(table)
+        return {"tables": written, "runs": self.runs}
 
-    def _table(self, content: Any) -> int:
+    def _table(self, content: dict[str, Any]) -> int:
         if content not in self.tables:
             self.tables.append(content)
         return self.tables.index(content)
@@ -319,7 +144,7 @@ def describe(file: Path, work: Path) -> Any:
             content["target_modules"] = sorted(content["target_modules"])  # a set's order
         return content
     if file.suffix == ".safetensors":
-        return shapes(load_file(file))
+        return shapes(safetensors.torch.load_file(file))
     if file.name in ("mm_projector.bin", "non_lora_trainables.bin"):
         return shapes(torch.load(file, map_location="cpu", weights_only=True))
     return None
@@ -342,8 +167,10 @@ def make_groups(work: Path) -> dict[str, Any]:
             if group["parameters"] not in lists:
                 lists.append(group["parameters"])
             group["parameters"] = lists.index(group["parameters"])
-        found[name] = {"flags": flags, "groups": groups} | ({"error": error} if error else {})
-    return {"groups_15": HEAD | {"parameters": lists, "command_lines": found}}
+        found[name] = {"flags": inputs.differences(flags, command_lines.SHARED), "groups": groups} | (
+            {"error": error} if error else {}
+        )
+    return {"groups_15": HEAD | {"shared_flags": command_lines.SHARED, "parameters": lists, "command_lines": found}}
 
 
 def make_orders(work: Path) -> dict[str, Any]:
@@ -351,12 +178,10 @@ def make_orders(work: Path) -> dict[str, Any]:
     for name, flags in command_lines.ORDERS.items():
         seen, _, error, _ = run(flags, work)
         assert error is None, error
-        runs[name] = {
-            "flags": {key: flag for key, flag in flags.items() if flag != command_lines.STAGE_1.get(key)},
-            "updates": [update["batches"] for update in seen.updates],
-            "stepped": [update["stepped"] for update in seen.updates],
-            "all": seen.batches if seen.batches != sum((u["batches"] for u in seen.updates), []) else None,
-        }
+        assert seen.batches == [batch for update in seen.updates for batch in update["batches"]]
+        assert all(update["stepped"] for update in seen.updates)
+        different = inputs.differences(flags, command_lines.STAGE_1)
+        runs[name] = {"flags": different, "updates": [update["batches"] for update in seen.updates]}
     functions = {
         "get_length_grouped_indices": [],
         "get_modality_length_grouped_indices": [],
@@ -369,7 +194,9 @@ def make_orders(work: Path) -> dict[str, Any]:
         for case in inputs.chunk_cases()
     ]
     return {
-        "orders_15": HEAD | {"base": command_lines.STAGE_1, "runs": runs, "split_to_even_chunks": chunks} | functions
+        "orders_15": HEAD
+        | {"shared_flags": command_lines.STAGE_1, "runs": runs, "split_to_even_chunks": chunks}
+        | functions
     }
 
 
@@ -435,7 +262,7 @@ def branch(version: str, tokenizer_name: str, folder: Path, work: Path, known: d
     data_args.mm_use_im_start_end = False
     dataset = original.LazySupervisedDataset(str(data), tokenizer, data_args)
     rows = {name: row(dataset, i) for i, name in enumerate(mask_samples.SAMPLES)}
-    start = os.path.commonprefix([rows[name]["ids"] for name in mask_samples.CLEAN if "ids" in rows[name]])
+    start = common_start([rows[name]["ids"] for name in mask_samples.CLEAN if "ids" in rows[name]])
     result: dict[str, Any] = {
         "version": version,
         "tokenizer": tokenizer_name,
@@ -451,6 +278,13 @@ def branch(version: str, tokenizer_name: str, folder: Path, work: Path, known: d
         result["rows"] = rows
     known[f"{version}, {tokenizer_name}"] = rows
     return result
+
+
+def common_start(lists: list[list[int]]) -> list[int]:
+    same = 0
+    while same < min(map(len, lists)) and len({ids[same] for ids in lists}) == 1:
+        same += 1
+    return lists[0][:same]
 
 
 def relative(found: dict[str, Any], start: list[int]) -> dict[str, Any]:
@@ -618,6 +452,7 @@ def main() -> None:
     work = arguments.work.resolve()
     inputs.write_everything(work)
     for topic in arguments.topics or TOPICS:
+        print(topic, file=sys.stderr, flush=True)
         gold = TOPICS[topic](work)
         again = TOPICS[topic](work)
         assert gold == again, f"{topic}: a second run gave something else"
