@@ -197,7 +197,7 @@ class _Draft:
             if not lora and "language_model" in trained:
                 trained -= {"language_model"}
                 self.notices.append(f"A language model in {bits} bits is frozen; --lora_enable True trains it.")
-        order = ("vision_tower", "projector", "image_newline", "language_model")
+        order = ("vision_tower", "projector", "image_newline", "language_model", "lm_head")
         self.values["train"] = [part for part in order if part in trained]
         if not trained:
             raise UsageError("The flags freeze every part of the model, so nothing would be trained.")
@@ -215,8 +215,12 @@ class _Draft:
         if alone and self.flags.values["lora_enable"]:
             raise UsageError("--tune_mm_mlp_adapter trains the projector alone, so --lora_enable has nothing to adapt.")
         parts = {"projector"} if alone else {"projector", "image_newline", "language_model"}
-        if without_backbone:
-            parts -= {"image_newline", "language_model"}
+        if without_backbone and not alone:
+            # The original freezes the model below its head. A newline vector that is new is made after that.
+            parts -= {"language_model", *({"image_newline"} if self.starts_from_llava else ())}
+            if not self.flags.values["lora_enable"]:
+                parts |= {"lm_head"}
+                self.notices.append("--freeze_backbone leaves the language model's head trained, as in the original.")
         if without_projector:
             parts -= {"projector"}
         return parts | ({"vision_tower"} if with_tower else set())

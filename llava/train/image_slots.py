@@ -3,7 +3,8 @@
     "1.5"   "Look at <image> here"  ->  "<image>\\nLook at  here"     every turn; several in a turn become one
     "next"  "Look at <image> here"  ->  "<image>\\nLook at  here"     only a turn with exactly one, not at its start
 
-A sample of several images exists only in LLaVA-NeXT, so "next" decides about it in either case.
+A sample of several images exists only in LLaVA-NeXT, so "next" decides about it in either case. "kept" leaves every
+``<image>`` where it is.
 
 Source: haotian-liu/LLaVA@c121f04 and LLaVA-VL/LLaVA-NeXT@df17966 llava/train/train.py, preprocess_multimodal.
 """
@@ -20,7 +21,7 @@ from llava.errors import BadSample, UsageError
 from llava.prompt import write_image_slot
 from llava.separators import SeparatorStyle
 
-RULES = ("1.5", "next")
+RULES = ("1.5", "next", "kept")
 
 # Styles that express a conversation that begins with an answer; the others drop it, as both originals do.
 _OPEN_TO_ANSWERS = (SeparatorStyle.SINGLE,)
@@ -38,6 +39,7 @@ def place_image(text: str, rule: str, *, is_tagged: bool = False, has_start_end:
     """
     slot = DEFAULT_IMAGE_TOKEN
     is_placed = slot in text if rule == "1.5" else text.count(slot) == 1 and not text.startswith(slot)
+    is_placed = is_placed and rule != "kept"
     if is_placed:
         text = f"{slot}\n{text.replace(slot, '').strip()}".strip()
         if is_tagged:
@@ -77,7 +79,7 @@ def write_sample(
     if conversation.sep_style not in _OPEN_TO_ANSWERS:
         turns = _drop_leading_answer(turns)
     if num_images:
-        rule = rule if num_images == 1 else "next"
+        rule = "next" if rule == "1.5" and num_images > 1 else rule
         is_plain = conversation.sep_style is SeparatorStyle.PLAIN
         marks = {"is_tagged": "mmtag" in conversation.version, "has_start_end": has_start_end and not is_plain}
         turns = [(speaker, place_image(text, rule, **marks)) for speaker, text in turns]

@@ -17,17 +17,19 @@ import torch
 from llava import conversation as templates
 from llava.constants import DEFAULT_IMAGE_TOKEN, IGNORE_INDEX
 from llava.conversation import Conversation
-from llava.data.records import find_first_question, parse_turns
+from llava.data.records import parse_turns
 from llava.errors import UsageError
 from llava.prompt import escape_image_tokens, render_sample
 from llava.separators import SeparatorStyle
 from llava.train.batches import pad_rows
-from llava.train.image_slots import place_image
+from llava.train.image_slots import place_image, write_sample
 
 # A conversation of LLaVA's data files: ``{"from": "human", "value": …}`` for each turn.
 Source: TypeAlias = list[dict[str, Any]]
 Sources: TypeAlias = Sequence[Source]
 
+# The letters of ``<image>`` in the text of a conversation without images.
+_NO_SLOT = escape_image_tokens(DEFAULT_IMAGE_TOKEN)
 _BEGIN_SIGNAL, _END_SIGNAL = "### ", "\n"
 
 
@@ -63,8 +65,11 @@ def encode_rows(
     """
     rows = []
     for number, source in enumerate(sources):
-        conversation = _write(source, template, f"Conversation {number}", has_image=has_image)
-        num_slots = sum(str(text).count(DEFAULT_IMAGE_TOKEN) for _, text in conversation.messages)
+        turns = parse_turns(source, f"Conversation {number}")
+        if not has_image:
+            turns = tuple((speaker, text.replace(DEFAULT_IMAGE_TOKEN, _NO_SLOT)) for speaker, text in turns)
+        num_slots = sum(text.count(DEFAULT_IMAGE_TOKEN) for _, text in turns)
+        conversation = write_sample(turns, num_slots, template, "kept")
         prompt = render_sample(conversation, tokenizer, [1] * num_slots, limit_tokens=None)
         assert prompt.labels is not None
         end = None if has_image else int(min(tokenizer.model_max_length, len(prompt.input_ids)))
@@ -95,18 +100,6 @@ def encode_lists(sources: Sources, tokenizer: Any, template: Conversation, *, ha
     """``input_ids`` and ``labels`` of the sources as lists of tensors [L]."""
     rows = encode_rows(sources, tokenizer, template, has_image=has_image)
     return {"input_ids": [ids for ids, _ in rows], "labels": [labels for _, labels in rows]}
-
-
-def _write(source: Source, template: Conversation, where: str, *, has_image: bool) -> Conversation:
-    turns = parse_turns(source, where)
-    conversation = template.copy()
-    conversation.messages, conversation.offset = [], 0
-    if conversation.sep_style is not SeparatorStyle.SINGLE:
-        turns = turns[find_first_question(turns) :]
-    for speaker, text in turns:
-        shown = text if has_image else escape_image_tokens(text)
-        conversation.append_message(conversation.roles[speaker == "gpt"], shown)
-    return conversation
 
 
 def tokenize_strings(strings: Sequence[str], tokenizer: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from llava import conversation as templates
 from llava.errors import Notice
+from llava.model import layouts
 from llava.model.folder import Folder
 from llava.model.sources import find_checkpoint
 from llava.train.flag_translation import OriginalRun, translate
@@ -26,7 +27,8 @@ from llava.train.recipe import TuningStage
 from llava.train.resumption import check_workers, find_last
 from llava.train.run import choose_parameters
 from llava.train.snapshots import mend_generation
-from llava.train.starting_model import build_start
+from llava.train.stage_data import TuningData, check_data
+from llava.train.starting_model import StartingPoint, build_start
 from llava.train.trainer_arguments import make_arguments
 
 
@@ -65,8 +67,8 @@ def prepare_run(words: Sequence[str], kinds: Sequence[Any]) -> PreparedRun:
     training_args = _make_arguments(run, stage, flags, kinds[2])
     loaded = build_start(start, stage)
     model, tokenizer = loaded.model, loaded.tokenizer
-    if flags.values["version"] == "v0" and tokenizer.pad_token is None:
-        add_special_tokens({"pad_token": "[PAD]"}, tokenizer, model)
+    if flags.values["version"] == "v0" and not _has_padding(start):
+        _add_padding(model, tokenizer)
     trainable = choose_parameters(model, stage)
     set_precision(model, trainable, training_args)
     mend_generation(model)
@@ -88,6 +90,15 @@ def prepare_run(words: Sequence[str], kinds: Sequence[Any]) -> PreparedRun:
     return PreparedRun(model, tokenizer, data_args, training_args, stage, run.resume)
 
 
+def check_samples(run: PreparedRun, samples: TuningData) -> None:
+    """Raises UsageError for a template that does not fit the tokenizer, and, as LLaVA-1.5 stops at one, a bad row.
+
+    LLaVA-NeXT takes the next row in place of a bad one; here it is counted and named when it is met.
+    """
+    stage = run.stage
+    check_data(replace(stage, max_skipped=len(samples)) if stage.compatible_with == "llava-next" else stage, samples)
+
+
 def finish_run(run: PreparedRun, trainer: Any) -> None:
     """Trains, from the last checkpoint in the run's folder if there is one, and saves the trainer's state.
 
@@ -105,6 +116,22 @@ def _is_llava(start: str) -> bool:
         return True
     config = folder.read_json("config.json")
     return any(key in config for key in ("mm_vision_tower", "mm_vision_config", "vision_config"))
+
+
+def _has_padding(start: str) -> bool:
+    """Whether the files of the start's tokenizer name a token for padding."""
+    folder = Folder(find_checkpoint(start))
+    files = [name for name in ("tokenizer_config.json", "special_tokens_map.json") if folder.has(name)]
+    return any(folder.read_json(name).get("pad_token") is not None for name in files)
+
+
+def _add_padding(model: Any, tokenizer: Any) -> None:
+    """Adds ``[PAD]`` for ``--version v0``, as the original does, with rows of embeddings and head of its own."""
+    tokenizer.pad_token = None
+    add_special_tokens({"pad_token": "[PAD]"}, tokenizer, model)
+    llava = model.get_base_model() if hasattr(model, "get_base_model") else model
+    point: StartingPoint = llava.starting_point
+    llava.starting_point = replace(point, beside=point.beside | {layouts.EMBEDDINGS, layouts.HEAD})
 
 
 def _make_arguments(run: OriginalRun, stage: TuningStage, flags: Flags, kind: Any) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from llava import conversation as templates
 from llava.constants import DEFAULT_IMAGE_TOKEN, IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.data.readers import read_records
 from llava.data.records import Record, parse_record
@@ -63,9 +64,10 @@ class OriginalSamples(TuningData):
             tokenizer,
             _find_tiling(data_args),
             getattr(data_args, "image_processor", None),  # type: ignore[arg-type]
-            (),
+            [name for name, each in templates.conv_templates.items() if each is templates.default_conversation][:1],
             None,
             rule=rule,
+            has_start_end=bool(getattr(data_args, "mm_use_im_start_end", False)),
             # LLaVA-NeXT takes the next row in place of one that fails, LLaVA-1.5 stops.
             skip_limit=len(rows) if rule == "next" else 0,
         )

@@ -29,7 +29,7 @@ from llava.train.batches import OriginalCollator
 from llava.train.llava_trainer import LLaVATrainer, get_mm_adapter_state_maybe_zero_3, maybe_zero_3
 from llava.train.original_arguments import DataArguments, ModelArguments, TrainingArguments
 from llava.train.original_preprocessing import Sources
-from llava.train.original_run import finish_run, prepare_run
+from llava.train.original_run import check_samples, finish_run, prepare_run
 from llava.train.original_samples import OriginalSamples
 
 __all__ = ["LLaVATrainer", "get_mm_adapter_state_maybe_zero_3", "maybe_zero_3", "train"]
@@ -143,9 +143,7 @@ def preprocess_llama3(
 
 
 def preprocess_plain(sources: Sources, tokenizer: Any) -> dict[str, Any]:
-    """Lists ``input_ids`` and ``labels`` of stage 1: ``<image>`` and the caption; the question is replaced in place."""
-    for source in sources:
-        source[0]["value"] = "<image>"
+    """Lists ``input_ids`` and ``labels`` of stage 1: ``<image>`` and the caption, without the question."""
     template = conversation_lib.default_conversation
     return original_preprocessing.encode_lists(sources, tokenizer, template, has_image=True)
 
@@ -208,9 +206,17 @@ def train(attn_implementation: str | None = None) -> None:
     run = prepare_run(sys.argv[1:], (ModelArguments, DataArguments, TrainingArguments))
     local_rank = run.training_args.local_process_index
     data_module = make_supervised_data_module(tokenizer=run.tokenizer, data_args=run.data_args)
+    if _is_unchanged():
+        check_samples(run, data_module["train_dataset"])
     trainer = LLaVATrainer(model=run.model, tokenizer=run.tokenizer, args=run.training_args, **data_module)
     finish_run(run, trainer)
     safe_save_model_for_hf_trainer(trainer=trainer, output_dir=run.training_args.output_dir)
+
+
+def _is_unchanged() -> bool:
+    """Whether samples are read and encoded by what is defined here."""
+    used = [each for name, each in globals().items() if name.startswith(("preprocess", "make_", "LazySupervised"))]
+    return all(each.__module__ == __name__ for each in used)
 
 
 def main() -> int:
