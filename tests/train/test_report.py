@@ -1,0 +1,107 @@
+"""The report of a stage: complete in itself, and nothing of the data is read as HTML."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from llava.train.plot import list_sources, plot_lengths, plot_losses
+from llava.train.report import HISTORY, SampleAnswer, StageFacts, encode_image, write_report
+
+HISTORY_ROWS: list[dict[str, Any]] = [
+    {
+        "step": step,
+        "loss": 3 / step,
+        "loss/ocr": 2 / step,
+        "loss/vqa": 4 / step,
+        "grad_norm": 1.0,
+        "learning_rate": 1e-3,
+    }
+    for step in range(1, 12)
+]
+HISTORY_ROWS += [
+    {"step": 11, "eval_loss": 0.4321},
+    {"step": 11, "train_runtime": 3700.0, "train_samples_per_second": 5.0},
+]
+
+
+class Parsed(HTMLParser):
+    """The tags, image sources and text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.sources: list[str] = []
+        self.texts: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+
+def make_facts() -> StageFacts:
+    image = encode_image(Image.new("RGB", (900, 300), "red"))
+    answers = [
+        SampleAnswer("What is <b>this</b>?", "A cat.", "", "A <script>alert(1)</script> cat.", image),
+        SampleAnswer("And 2 + 2?", "4", "5", "4"),
+    ]
+    return StageFacts(
+        "v1.5-7b: tune & more", [("lr", "2e-5")], [("projector", "21", "2e-5", "0")], [3, 9, 700], answers
+    )
+
+
+def test_a_report_shows_everything_and_needs_no_other_file(tmp_path: Path) -> None:
+    (tmp_path / HISTORY).write_text(json.dumps(HISTORY_ROWS))
+    facts = make_facts()
+    facts.notes.append("2 of 9 samples were left out.")
+    facts.save(tmp_path)
+    assert StageFacts.load(tmp_path).answers == facts.answers
+    page = Parsed(write_report(tmp_path).read_text())
+    assert "script" not in page.tags
+    assert "b" in page.tags  # the summary's, and none of the question's
+    text = " ".join(page.texts)
+    for said in ("v1.5-7b: tune & more", "What is <b>this</b>?", "A <script>alert(1)</script> cat.", "nothing",
+                 "3.000 → 0.273", "0.432", "1 h 1 min", "2 of 9 samples were left out.", "projector"):  # fmt: skip
+        assert said in text
+    assert all(source.startswith("data:image/") for source in page.sources)
+    # Loss, rate, gradient norm, lengths, and the image of one of the two samples.
+    assert len(page.sources) == 5
+    for source in page.sources:
+        with Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))) as image:
+            image.load()
+            assert image.width >= 320
+
+
+def test_a_report_of_an_empty_history_has_no_plots(tmp_path: Path) -> None:
+    (tmp_path / HISTORY).write_text("[]")
+    StageFacts("nothing").save(tmp_path)
+    page = write_report(tmp_path).read_text()
+    assert "<h1>nothing</h1>" in page
+    assert not re.search("<img", page)
+
+
+def test_the_loss_is_drawn_for_all_samples_each_source_and_those_held_out() -> None:
+    assert list_sources(HISTORY_ROWS) == ["ocr", "vqa"]
+    (axes,) = plot_losses(HISTORY_ROWS).axes
+    drawn = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+    assert [*drawn] == ["all samples", "ocr", "vqa", "held out"]
+    assert drawn["ocr"] == [2 / step for step in range(1, 12)]
+    assert drawn["held out"] == [0.4321]
+
+
+def test_the_median_and_the_longest_sample_are_marked() -> None:
+    (axes,) = plot_lengths([10, 20, 30, 40, 4000]).axes
+    assert [text.get_text().strip() for text in axes.texts] == ["median 30", "longest 4,000"]
+    assert sum(patch.get_height() for patch in axes.patches) == pytest.approx(5)
