@@ -20,6 +20,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import trainer as transformers_trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
 
 from llava.errors import TrainingStopped, UsageError
@@ -27,10 +28,12 @@ from llava.model.llava import LlavaMetaForCausalLM
 from llava.train import order, training_faults
 from llava.train.epoch_order import EpochOrder, ShuffledSampler
 from llava.train.heap import return_free_memory
-from llava.train.named_batches import NamedCollator, NamedSamples, take_names
+from llava.train.meter import Meter
+from llava.train.named_batches import NamedCollator, NamedSamples, SampleNote, take_names, take_notes
 from llava.train.optimizer import MuonWithAdamW, build_groups, check_groups, name_rates
 from llava.train.parts import PartParameter, name_trainable, scale_rates
 from llava.train.precision import check_precision
+from llava.train.progress import ProgressCallback
 from llava.train.resumption import (
     RESUME_FILES,
     RUN_FILE,
@@ -66,6 +69,9 @@ class LLaVATrainer(Trainer):
         if tokenizer is not None:
             named.setdefault("processing_class", tokenizer)
         self._names: dict[int, tuple[str, ...]] = {}  # of the samples of each batch of the current update, by its id
+        self._notes: dict[int, tuple[SampleNote, ...]] = {}
+        self.meter = Meter()
+        self.progress = ProgressCallback(self.meter)
         self._order: EpochOrder | None = None
         self._resumed_from: Path | None = None
         self._writes_to: Path | None = None
@@ -80,6 +86,9 @@ class LLaVATrainer(Trainer):
             self.model_accepts_loss_kwargs = False  # the loss is the mean of the micro-batches' means
         self._call_as_defined()
         self.add_callback(_RunCallback(self))
+        if not self.args.disable_tqdm:
+            self.remove_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK)
+            self.add_callback(self.progress)
 
     def _call_as_defined(self) -> None:
         """Lets Transformers call methods that a subclass overrides with the signatures of its version 4."""
@@ -147,6 +156,7 @@ class LLaVATrainer(Trainer):
             except StopIteration:
                 break
         self._names = {id(batch): take_names(batch) for batch in batches}
+        self._notes = {id(batch): take_notes(batch) for batch in batches}
         return batches, self._get_num_items_in_batch(batches, device)
 
     # The optimizer.
@@ -196,6 +206,10 @@ class LLaVATrainer(Trainer):
         is_loss_only = not return_outputs or (not model.training and self.args.prediction_loss_only)
         if is_loss_only and "labels" in inputs and _takes(_find_llava(self.model).forward, "logits_at_targets_only"):
             inputs = {**inputs, "logits_at_targets_only": True}
+            if model.training and not return_outputs:
+                loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
+                self.meter.note_logits(outputs.logits, inputs["labels"])
+                return loss
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
@@ -205,6 +219,7 @@ class LLaVATrainer(Trainer):
             LlavaError: the loss is not finite, or memory is full; the samples are named.
         """
         names, folder = self._names.get(id(inputs), ()), Path(self.args.output_dir)
+        self.meter.begin_batch(inputs, self._notes.get(id(inputs), ()))
         try:
             loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         except (RuntimeError, MemoryError) as error:
@@ -227,6 +242,8 @@ class LLaVATrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             return_free_memory()
+            low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.args.mixed_precision, torch.float32)
+            logs |= self.meter.take_row(self.args.device, low)
         super().log(logs, start_time)
 
     # Checkpoints.
@@ -259,10 +276,13 @@ class LLaVATrainer(Trainer):
                 self.state = state
                 self._load_from_checkpoint(str(self._resumed_from))
                 return TrainOutput(state.global_step, 0.0, {})
-        with catching_stop_signals() as self.stop:
-            result: TrainOutput = super().train(
-                str(self._resumed_from) if self._resumed_from else None, *arguments, **named
-            )
+        with catching_stop_signals() as self.stop, self.meter.watching(_find_llava(self.model)):
+            try:
+                result: TrainOutput = super().train(
+                    str(self._resumed_from) if self._resumed_from else None, *arguments, **named
+                )
+            finally:
+                self.progress.close()
         if self.stop:
             raise TrainingStopped(
                 f"Training was stopped after step {self.state.global_step} of {self.state.max_steps}. "
