@@ -117,7 +117,7 @@ def build_trainer(loaded: LoadedModel, stage: TuningStage, here: Path, workers: 
         args=arguments,
         train_dataset=train,
         eval_dataset=evaluated,
-        data_collator=build_collator(tokenizer),
+        data_collator=build_collator(tokenizer, encoding.tiling.tile_px if arguments.world_size > 1 else None),
         trainable=trainable,
     )
     if arguments.should_save:

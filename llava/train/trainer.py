@@ -81,6 +81,7 @@ class LLaVATrainer(Trainer):
         assert self.model is not None
         check_precision(self.model)
         self.trainable = trainable
+        self._is_announced = trainable is not None
         self.compatible_with: str = getattr(self.args, "compatible_with", "")
         if self.compatible_with:
             self.model_accepts_loss_kwargs = False  # the loss is the mean of the micro-batches' means
@@ -373,6 +374,19 @@ class LLaVATrainer(Trainer):
         if self._order is not None:
             self._order.set_epoch(int(self.state.epoch or 0))
 
+    def complete_gradients(self) -> None:
+        """Gives announced parameters that no sample of this update used a gradient of zero, in place of none.
+
+        Optimizers skip a parameter without a gradient, with its momentum and its count of steps. In both originals no
+        part is skipped, because text-only samples come with a blank image; so an update is the same on any number of
+        devices.
+        """
+        if not self._is_announced or self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            return
+        for each in self.trainable or ():
+            if each.parameter.grad is None:
+                each.parameter.grad = torch.zeros_like(each.parameter)
+
     def begin_run(self) -> None:
         """Takes up what a checkpoint keeps beside Transformers' own state."""
         if self._resumed_from is None:
@@ -399,6 +413,11 @@ class _RunCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.trainer.begin_epoch()
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.complete_gradients()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.trainer.stop:
