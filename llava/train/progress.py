@@ -50,6 +50,11 @@ class ProgressCallback(TrainerCallback):
             self._bar.add_task("step 0", total=state.max_steps, completed=state.global_step, facts="")
             self._bar.start()
 
+    def on_epoch_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self._meter.leave_out_pause()  # what was done before the first step
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._meter.end_step()
         if self._bar is not None:

@@ -18,7 +18,7 @@ from llava.conversation import find_template
 from llava.errors import LlavaError
 from llava.image.geometry import Size
 from llava.prompt import find_closings, render
-from llava.text import fit_line, write_line
+from llava.text import fit_line
 from llava.train.batches import pad_rows
 from llava.train.image_slots import write_sample
 from llava.train.report import SampleAnswer, encode_image
@@ -60,7 +60,9 @@ class FixedSamples:
             return []
         tokenizer, device = self.data.tokenizer, next(model.parameters()).device
         pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        batch = pad_rows([{**row, "labels": torch.full_like(row["input_ids"], IGNORE_INDEX)} for row in self._rows], pad_id)
+        batch = pad_rows(
+            [{**row, "labels": torch.full_like(row["input_ids"], IGNORE_INDEX)} for row in self._rows], pad_id
+        )
         images = [image.to(device) for row in self._rows for image in row["images"]]
         sizes = [size for row in self._rows for size in row["image_sizes"]]
         settings = GenerationConfig(
@@ -154,7 +156,7 @@ def _choose(data: InstructionData, count: int) -> Iterator[tuple[dict[str, Any],
 
 
 def _prepare(data: InstructionData, index: int) -> tuple[dict[str, Any], SampleAnswer, list[int]]:
-    """The model's inputs for the first question of a sample, with question and answer, and the ids that end an answer."""
+    """The inputs for the first question of a sample, the question with its answer, and the ids that end an answer."""
     sample: Sample = data.source.sample(index)
     template = find_template(data.choose_template(index))
     plans = data.plan([Size(*image.size) for image in sample.images])

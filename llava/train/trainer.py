@@ -31,7 +31,7 @@ from llava.train.heap import return_free_memory
 from llava.train.meter import Meter
 from llava.train.named_batches import NamedCollator, NamedSamples, SampleNote, take_names, take_notes
 from llava.train.optimizer import MuonWithAdamW, build_groups, check_groups, name_rates
-from llava.train.parts import PartParameter, name_trainable, scale_rates
+from llava.train.parts import PartParameter, find_llava, name_trainable, scale_rates
 from llava.train.precision import check_precision
 from llava.train.progress import ProgressCallback
 from llava.train.resumption import (
@@ -205,7 +205,7 @@ class LLaVATrainer(Trainer):
         """
         assert self.model is not None
         is_loss_only = not return_outputs or (not model.training and self.args.prediction_loss_only)
-        if is_loss_only and "labels" in inputs and _takes(_find_llava(self.model).forward, "logits_at_targets_only"):
+        if is_loss_only and "labels" in inputs and _takes(find_llava(self.model).forward, "logits_at_targets_only"):
             inputs = {**inputs, "logits_at_targets_only": True}
             if model.training and not return_outputs:
                 loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
@@ -277,7 +277,7 @@ class LLaVATrainer(Trainer):
                 self.state = state
                 self._load_from_checkpoint(str(self._resumed_from))
                 return TrainOutput(state.global_step, 0.0, {})
-        with catching_stop_signals() as self.stop, self.meter.watching(_find_llava(self.model)):
+        with catching_stop_signals() as self.stop, self.meter.watching(find_llava(self.model)):
             try:
                 result: TrainOutput = super().train(
                     str(self._resumed_from) if self._resumed_from else None, *arguments, **named
@@ -448,14 +448,9 @@ def _build_original_sampler(
     return RandomSampler(lengths)
 
 
-def _find_llava(model: Any) -> Any:
-    """The model inside PEFT's wrapper, if there is one."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 def _is_llava(model: Any) -> bool:
     """Whether the model is one of ours, whose files ``llava.train.snapshots`` knows, or PEFT's wrapper of one."""
-    return isinstance(_find_llava(model), LlavaMetaForCausalLM) and _find_llava(model).get_vision_tower() is not None
+    return isinstance(find_llava(model), LlavaMetaForCausalLM) and find_llava(model).get_vision_tower() is not None
 
 
 def _takes(method: Callable[..., Any], name: str) -> bool:

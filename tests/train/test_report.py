@@ -54,11 +54,17 @@ class Parsed(HTMLParser):
 def make_facts() -> StageFacts:
     image = encode_image(Image.new("RGB", (900, 300), "red"))
     answers = [
-        SampleAnswer("What is <b>this</b>?", "A cat.", "", "A <script>alert(1)</script> cat.", image),
-        SampleAnswer("And 2 + 2?", "4", "5", "4"),
+        SampleAnswer(
+            "What is <b>this</b>?", "A cat.", image, [(0, ""), (5, "A dog."), (11, "A <script>alert(1)</script> cat.")]
+        ),
+        SampleAnswer("And 2 + 2?", "4", "", [(0, "5"), (11, "4")]),
     ]
     return StageFacts(
-        "v1.5-7b: tune & more", [("lr", "2e-5")], [("projector", "21", "2e-5", "0")], [3, 9, 700], answers
+        "v1.5-7b: tune & more",
+        [("lr", "2e-5")],
+        [("projector", "mm_projector", "2", "21", "2e-5", "0")],
+        [3, 9, 700],
+        answers,
     )
 
 
@@ -73,6 +79,7 @@ def test_a_report_shows_everything_and_needs_no_other_file(tmp_path: Path) -> No
     assert "b" in page.tags  # the summary's, and none of the question's
     text = " ".join(page.texts)
     for said in ("v1.5-7b: tune & more", "What is <b>this</b>?", "A <script>alert(1)</script> cat.", "nothing",
+                 "step 5", "A dog.", "1 saves between",
                  "3.000 → 0.273", "0.432", "1 h 1 min", "2 of 9 samples were left out.", "projector"):  # fmt: skip
         assert said in text
     assert all(source.startswith("data:image/") for source in page.sources)
@@ -82,6 +89,22 @@ def test_a_report_shows_everything_and_needs_no_other_file(tmp_path: Path) -> No
         with Image.open(io.BytesIO(base64.b64decode(source.split(",")[1]))) as image:
             image.load()
             assert image.width >= 320
+
+
+def test_a_report_of_a_run_that_failed_says_why(tmp_path: Path) -> None:
+    (tmp_path / HISTORY).write_text(json.dumps(HISTORY_ROWS[:3]))
+    StageFacts("tune", fault="The loss is nan in step 4, on sample <7>.").save(tmp_path)
+    text = " ".join(Parsed(write_report(tmp_path).read_text()).texts)
+    assert "The run ended early. The loss is nan in step 4, on sample <7>." in " ".join(text.split())
+
+
+def test_many_points_are_smoothed_and_stay_visible() -> None:
+    rows = [{"step": step, "loss": 1.0 + step % 2} for step in range(1, 201)]
+    (axes,) = plot_losses(rows).axes
+    smoothed, raw = (list(line.get_ydata()) for line in axes.lines)
+    assert raw == [row["loss"] for row in rows]
+    assert smoothed[-1] == pytest.approx(1.5, abs=0.2)
+    assert max(smoothed[50:]) - min(smoothed[50:]) < 0.2
 
 
 def test_a_report_of_an_empty_history_has_no_plots(tmp_path: Path) -> None:
