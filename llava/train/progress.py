@@ -21,6 +21,8 @@ from llava.train.plot import SOURCE_PREFIX
 
 _LINE_EVERY_S = 5.0
 _LEAST_BAR_COLUMNS = 10
+# Sources whose losses are in a line; the log has them all.
+_MOST_SOURCES = 4
 
 
 class ProgressCallback(TrainerCallback):
@@ -57,6 +59,9 @@ class ProgressCallback(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._meter.end_step()
+        self._draw(state)
+
+    def _draw(self, state: TrainerState) -> None:
         if self._bar is not None:
             step = f"{state.global_step:,}/{state.max_steps:,}"
             room = self._bar.console.width - len(step) - _LEAST_BAR_COLUMNS - 2
@@ -79,6 +84,7 @@ class ProgressCallback(TrainerCallback):
         if "loss" not in logs:
             return
         self._row = logs
+        self._draw(state)
         now = self._clock()
         is_last = state.global_step >= state.max_steps
         if self._said_at is not None and now - self._said_at < _LINE_EVERY_S and not is_last:
@@ -137,13 +143,14 @@ class ProgressCallback(TrainerCallback):
 def describe_row(row: Mapping[str, Any]) -> str:
     """A row of the log as a line: loss, loss by source, rate, gradient norm."""
     facts = [f"loss {row['loss']:.4g}"]
-    sources = [f"{key.removeprefix(SOURCE_PREFIX)} {value:.4g}" for key, value in row.items() if _is_source(key)]
+    sources = [f"{key.removeprefix(SOURCE_PREFIX)} {value:.3g}" for key, value in row.items() if _is_source(key)]
     if sources:
-        facts[0] += f" ({', '.join(sources)})"
+        more = [f"{len(sources) - _MOST_SOURCES} more"] if len(sources) > _MOST_SOURCES else []
+        facts[0] += f" ({', '.join([*sources[:_MOST_SOURCES], *more])})"
     if "learning_rate" in row:
         facts.append(f"lr {row['learning_rate']:.3g}")
     if "grad_norm" in row:
-        facts.append(f"gradient norm {row['grad_norm']:.3g}")
+        facts.append(f"grad norm {row['grad_norm']:.3g}")
     return ", ".join(facts)
 
 

@@ -16,7 +16,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llava.train.plot import list_sources, plot_curve, plot_lengths, plot_losses
+from llava.train.charts import Line, draw_histogram, draw_lines
+from llava.train.plot import SOURCE_PREFIX, list_sources
+
+_INK, _RED = "#1f2328", "#d1242f"
 
 HISTORY, FACTS, REPORT = "history.json", "facts.json", "report.html"
 
@@ -42,7 +45,7 @@ class StageFacts:
 
     Attributes:
         settings: names and values.
-        parts: part, modules, tensors, parameters, learning rate, weight decay.
+        parts: part, modules, parameters, learning rate, weight decay.
         fault: why the run ended before its last step; "" where it did not.
         lengths: positions of each sample, images included, or of a random share of them.
         notes: sentences about the run, such as samples that were left out.
@@ -67,6 +70,8 @@ class StageFacts:
         """The facts in the stage's folder."""
         values = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         answers = [SampleAnswer(**each) for each in values.pop("answers")]
+        for key in ("settings", "parts"):
+            values[key] = [tuple(row) for row in values[key]]
         for answer in answers:
             answer.by_step = [(step, text) for step, text in answer.by_step]
         return cls(**values, answers=answers)
@@ -105,24 +110,35 @@ def _make_sections(facts: StageFacts, history: Sequence[dict[str, Any]]) -> Iter
         yield "after every save.</p>" + "\n".join(map(_make_answer, facts.answers))
     if facts.parts:
         yield "<h2>What was trained</h2>"
-        titles = ("part", "modules", "tensors", "parameters", "learning rate", "weight decay")
-        yield _make_table(titles, facts.parts, num_text_columns=2)
+        titles = ("part", "modules", "parameters", "learning rate", "weight decay")
+        yield _make_table(titles, facts.parts)
     if facts.settings:
-        yield "<h2>Settings</h2>" + _make_table(("setting", "value"), facts.settings, num_text_columns=2)
+        rows = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in facts.settings)
+        yield f"<h2>Settings</h2><dl class=settings>{rows}</dl>"
 
 
 def _make_figures(facts: StageFacts, history: Sequence[dict[str, Any]]) -> Iterable[str]:
-    if any("loss" in row for row in history):
-        yield _make_figure(plot_losses(history), "Loss by source" if list_sources(history) else "Loss")
-    for key, caption, label in (
-        ("learning_rate", "Learning rate, of parts without one of their own", "learning rate"),
-        ("grad_norm", "Gradient norm before clipping", "norm"),
-        ("tokens_per_second", "Speed in positions, padding left out", "positions/s"),
+    sources = list_sources(history)
+    losses = [Line("all samples" if sources else "training", _read_points(history, "loss"), _INK, is_bold=True)]
+    losses += [Line(source, _read_points(history, SOURCE_PREFIX + source)) for source in sources]
+    losses.append(Line("held out", _read_points(history, "eval_loss"), _RED, is_marked=True, is_bold=True))
+    if drawn := [line for line in losses if line.points]:
+        yield _make_figure(draw_lines(drawn), "Loss by source" if sources else "Loss")
+    for key, caption in (
+        ("learning_rate", "Learning rate, of parts without one of their own"),
+        ("grad_norm", "Norm of the gradients before clipping"),
+        ("tokens_per_second", "Positions per second, without padding"),
     ):
-        if any(key in row for row in history):
-            yield _make_figure(plot_curve(history, key, label), caption)
+        if points := _read_points(history, key):
+            yield _make_figure(draw_lines([Line(caption, points)]), caption)
     if facts.lengths:
-        yield _make_figure(plot_lengths(facts.lengths), "Positions per sample, images included")
+        ordered = sorted(facts.lengths)
+        caption = f"Positions per sample: median {ordered[len(ordered) // 2]:,}, longest {ordered[-1]:,}"
+        yield _make_figure(draw_histogram(facts.lengths, "positions"), caption)
+
+
+def _read_points(history: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:
+    return [(row["step"], row[key]) for row in history if key in row and "step" in row]
 
 
 def _make_summary(history: Sequence[dict[str, Any]]) -> str:
@@ -172,15 +188,15 @@ def _make_answer(answer: SampleAnswer) -> str:
         lines = "".join(
             f"<dt>step {step:,}</dt><dd>{html.escape(text) or '<i>nothing</i>'}</dd>" for step, text in between
         )
-        body += f"<dt></dt><dd><details><summary>{len(between)} saves between</summary><dl>{lines}</dl></details></dd>"
+        body += f"<dt></dt><dd><details><summary>at the saves between</summary><dl>{lines}</dl></details></dd>"
     return f"<div class=answer>{image}<dl>{body}</dl></div>"
 
 
-def _make_table(titles: Sequence[str], rows: Iterable[Sequence[str]], num_text_columns: int) -> str:
-    """A table whose columns after the first ``num_text_columns`` are numbers, aligned on the right."""
+def _make_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table whose columns after the first two are numbers, aligned on the right."""
 
     def make_cells(tag: str, row: Sequence[str]) -> str:
-        kinds = [" class=number" if i >= num_text_columns else "" for i in range(len(row))]
+        kinds = [" class=number" if i >= 2 else "" for i in range(len(row))]
         return "".join(f"<{tag}{kind}>{html.escape(str(cell))}</{tag}>" for kind, cell in zip(kinds, row, strict=True))
 
     body = "".join(f"<tr>{make_cells('td', row)}</tr>" for row in rows)
@@ -188,11 +204,8 @@ def _make_table(titles: Sequence[str], rows: Iterable[Sequence[str]], num_text_c
     return f"<div class=scroll><table>{head}<tbody>{body}</tbody></table></div>"
 
 
-def _make_figure(figure: Any, caption: str) -> str:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=160)
-    image = f'<img src="{_write_data_url(file.getvalue(), "png")}" alt="{caption}">'
-    return f"<figure><figcaption>{caption}</figcaption>{image}</figure>"
+def _make_figure(image: str, caption: str) -> str:
+    return f"<figure><figcaption>{html.escape(caption)}</figcaption>{image}</figure>"
 
 
 def _write_data_url(data: bytes, kind: str) -> str:
@@ -214,12 +227,17 @@ h1 {{ font-size: 1.6rem; margin-bottom: 1.2rem; }} h2 {{ font-size: 1.15rem; mar
 .notes {{ background: #fff8e6; color: #6b4e00; }}
 .fault {{ background: #ffebe9; color: #82071e; white-space: pre-wrap; }}
 .plots {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); gap: 1.2rem; }}
-figure {{ margin: 0; }} figure img {{ width: 100%; }} figcaption {{ font-weight: 600; font-size: .92rem; }}
+figure {{ margin: 0; }} svg {{ width: 100%; }} svg text {{ font: 12px system-ui, sans-serif; fill: #59636e; }}
+.grid {{ stroke: #e4e8ec; }} .legend {{ display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .85rem;
+  padding-left: 9.5%; }} .legend i {{ display: inline-block; width: .8rem; height: .25rem; border-radius: 2px;
+  margin-right: .4rem; vertical-align: middle; }}
+figcaption {{ font-weight: 600; font-size: .92rem; }}
 .answer {{ display: grid; grid-template-columns: 200px 1fr; gap: 1.4rem; align-items: start;
   border-top: 1px solid #d9dfe5; padding: 1rem 0; }}
 .answer img {{ max-width: 200px; max-height: 200px; border-radius: 6px; }}
 dl {{ display: grid; grid-template-columns: 6.5rem 1fr; gap: .3rem .8rem; margin: 0; align-items: baseline; }}
 dd {{ margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }} dd.after {{ font-weight: 600; }}
+.settings {{ grid-template-columns: repeat(auto-fill, minmax(10rem, max-content) minmax(16rem, 1fr)); }}
 summary {{ cursor: pointer; }} .scroll {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; }} th {{ text-align: left; font-weight: 600; font-size: .87rem; color: #59636e; }}
 th, td {{ padding: .3rem 1.4rem .3rem 0; border-bottom: 1px solid #e4e8ec; vertical-align: top; }}

@@ -66,7 +66,11 @@ class FixedSamples:
         images = [image.to(device) for row in self._rows for image in row["images"]]
         sizes = [size for row in self._rows for size in row["image_sizes"]]
         settings = GenerationConfig(
-            max_new_tokens=MAX_NEW_TOKENS, do_sample=False, eos_token_id=sorted(self._stops), pad_token_id=pad_id
+            max_new_tokens=MAX_NEW_TOKENS,
+            do_sample=False,
+            use_cache=True,
+            eos_token_id=sorted(self._stops),
+            pad_token_id=pad_id,
         )
         with _leaving_as_it_was(model), autocast or torch.no_grad():
             new = model.generate(
@@ -75,7 +79,6 @@ class FixedSamples:
                 images=images or None,
                 image_sizes=sizes or None,
                 generation_config=settings,
-                use_cache=True,
             )
         return [tokenizer.decode(ids, skip_special_tokens=True).strip() for ids in new.tolist()]
 

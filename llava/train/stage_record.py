@@ -25,7 +25,6 @@ from llava.train.cautions import list_cautions
 from llava.train.meter import Meter
 from llava.train.part_table import build_table
 from llava.train.parts import find_llava
-from llava.train.plot import plot_history
 from llava.train.recipe import TuningStage
 from llava.train.report import FACTS, HISTORY, SampleAnswer, StageFacts, write_report
 from llava.train.sample_answers import AnswerLog, FixedSamples
@@ -76,7 +75,7 @@ class StageRecord(TrainerCallback):
         self._meter.leave_out_pause()
 
     def finish(self, history: Sequence[dict[str, Any]], fault: BaseException | None = None) -> Path | None:
-        """Writes history, curves and report; the report's path, or None if that failed, which is said."""
+        """Writes history and report; the report's path, or None if that failed, which is said."""
         self._facts.fault = "" if fault is None else (str(fault).strip() or type(fault).__name__)
         left_out = self._data.list_left_out(Fault.UNUSABLE), self._data.list_left_out(Fault.CUT)
         for names, why in zip(left_out, ("cannot be trained on", "have no target before max_length"), strict=True):
@@ -86,7 +85,6 @@ class StageRecord(TrainerCallback):
         try:
             self._facts.save(self._folder)
             (self._folder / HISTORY).write_text(json.dumps(list(history), indent=1), encoding="utf-8")
-            plot_history(history, self._folder / "curves.png", self._facts.title)
             return write_report(self._folder)
         except Exception as error:  # a report is not worth a training
             write_line(f"llava: The report could not be written: {type(error).__name__}: {fit_line(str(error), 300)}")

@@ -206,10 +206,10 @@ class LLaVATrainer(Trainer):
         assert self.model is not None
         is_loss_only = not return_outputs or (not model.training and self.args.prediction_loss_only)
         if is_loss_only and "labels" in inputs and _takes(find_llava(self.model).forward, "logits_at_targets_only"):
-            inputs = {**inputs, "logits_at_targets_only": True}
+            inputs, labels = {**inputs, "logits_at_targets_only": True}, inputs["labels"]
             if model.training and not return_outputs:
                 loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-                self.meter.note_logits(outputs.logits, inputs["labels"])
+                self.meter.note_logits(outputs.logits, labels)
                 return loss
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 

@@ -126,7 +126,9 @@ def test_a_duration_is_said_in_its_two_largest_units(seconds: float, text: str) 
 
 def test_a_row_is_described_with_the_loss_of_each_source() -> None:
     row = {"loss": 1.23456, "loss/ocr": 2.0, "loss/vqa": 0.5, "grad_norm": 3.14159, "epoch": 1.0}
-    assert describe_row(row) == "loss 1.235 (ocr 2, vqa 0.5), gradient norm 3.14"
+    many = {"loss": 1.0, **{f"loss/{name}": 2.0 for name in "abcdef"}}
+    assert describe_row(many) == "loss 1 (a 2, b 2, c 2, d 2, 2 more)"
+    assert describe_row(row) == "loss 1.235 (ocr 2, vqa 0.5), grad norm 3.14"
 
 
 def test_sources_that_are_files_have_short_names_unless_they_would_be_equal() -> None:
@@ -220,12 +222,12 @@ def test_the_loss_of_a_source_is_the_mean_over_its_targets(
     row = meter.take_row(torch.device("cpu"), torch.float32)
     assert {key for key in row if key.startswith("loss/")} == {"loss/a", "loss/b"}
     mean = (row["loss/a"] * counts[0] + row["loss/b"] * counts[1]) / sum(counts)
-    assert mean == pytest.approx(float(outputs.loss), rel=1e-5)
+    assert mean == pytest.approx(outputs.loss.item(), rel=1e-5)
     alone = {
         key: value[1:] if key in ("input_ids", "labels", "attention_mask") else value for key, value in inputs.items()
     }
     del alone["images"], alone["image_sizes"]
-    assert row["loss/b"] == pytest.approx(float(model(**alone).loss), rel=1e-4)
+    assert row["loss/b"] == pytest.approx(model(**alone).loss.item(), rel=1e-4)
 
 
 def test_a_single_source_is_not_told_beside_the_loss(measured: tuple[Any, dict[str, Any], Meter, Clock]) -> None:
