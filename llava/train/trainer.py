@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -26,7 +27,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotat
 from llava.errors import TrainingStopped, UsageError
 from llava.model.llava import LlavaMetaForCausalLM
 from llava.train import order, training_faults
-from llava.train.epoch_order import EpochOrder, ShuffledSampler
+from llava.train.epoch_order import BatchStream, EpochOrder, ShuffledSampler
 from llava.train.heap import return_free_memory
 from llava.train.meter import Meter
 from llava.train.named_batches import NamedCollator, NamedSamples, SampleNote, take_names, take_notes
@@ -73,6 +74,9 @@ class LLaVATrainer(Trainer):
         self.meter = Meter()
         self.progress = ProgressCallback(self.meter)
         self._order: EpochOrder | None = None
+        self._loader: Any = None
+        self._stream: BatchStream | None = None
+        self._carries = False  # batches that an epoch leaves over belong to the next one's first update
         self._resumed_from: Path | None = None
         self._writes_to: Path | None = None
         super().__init__(*arguments, **named)
@@ -138,7 +142,21 @@ class LLaVATrainer(Trainer):
             )
         finally:
             self.data_collator = collate
+        accumulation = self.args.gradient_accumulation_steps
+        self._carries = bool(self.compatible_with) and len(loader) > accumulation and len(loader) % accumulation > 0
+        self._loader, self._stream = loader, None
         return loader
+
+    def set_initial_training_values(self, args: Any, dataloader: Any) -> Any:
+        """Transformers' numbers; with ``compatible_with`` an epoch has the originals' number of updates, rounded down."""
+        values = super().set_initial_training_values(args, dataloader)
+        if not self._carries:
+            return values
+        epochs, _, *rest, _, steps = values
+        updates = len(dataloader) // args.gradient_accumulation_steps
+        steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * updates)
+        epochs = math.ceil(steps / updates)
+        return (epochs, updates, *rest, updates * args.gradient_accumulation_steps, steps)
 
     def _build_order(self, _samples: Any) -> Any:
         find = self._get_train_sampler
@@ -150,6 +168,10 @@ class LLaVATrainer(Trainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
         """The batches of one update, and the number of their targets. Raises LlavaError for a sample with a fault."""
+        if self._carries:
+            if self._stream is None:
+                self._stream = BatchStream(self._loader, self._count_seen())
+            epoch_iterator = self._stream.take(num_batches)
         batches = []
         for _ in range(num_batches):
             try:
@@ -159,6 +181,10 @@ class LLaVATrainer(Trainer):
         self._names = {id(batch): take_names(batch) for batch in batches}
         self._notes = {id(batch): take_notes(batch) for batch in batches}
         return batches, self._get_num_items_in_batch(batches, device)
+
+    def _count_seen(self) -> int:
+        """The batches of the pass over the data that have been trained on; 0 where the next one begins a pass."""
+        return self.state.global_step * self.args.gradient_accumulation_steps % len(self._loader)
 
     # The optimizer.
 
@@ -360,7 +386,7 @@ class LLaVATrainer(Trainer):
             self.state.best_model_checkpoint = str(final)
             self.state.save_to_json(str(written / "trainer_state.json"))
         epoch = self.state.epoch or 0.0
-        is_within_epoch = epoch != int(epoch)
+        is_within_epoch = bool(self._count_seen()) if self._carries else epoch != int(epoch)
         state = {
             "settings": getattr(self.args, "watched", {}),
             "order_from": self._order.began_from if self._order is not None and is_within_epoch else None,
