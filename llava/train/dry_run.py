@@ -86,7 +86,7 @@ class _StageDescription:
         )
         source, self.evaluated = split_samples(stage)
         self.data: TuningData = build_dataset(stage, source, encoding)
-        self.sizes: MeasuredSizes = measure_sizes(self.data, _MOST_MEASURED, stage.seed)
+        self.sizes: MeasuredSizes = measure_sizes(self.data, _MOST_MEASURED, stage.seed, finds_longest=True)
 
     def print(self) -> None:
         stage, console = self.stage, self.console

@@ -38,6 +38,7 @@ class ProgressCallback(TrainerCallback):
         self._bar: Progress | None = None
         self._said_at: float | None = None
         self._row: Mapping[str, Any] = {}
+        self._num_evaluated = 0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -97,7 +98,20 @@ class ProgressCallback(TrainerCallback):
             facts = ", ".join(filter(None, (describe_row(logs), self._describe(state, with_loss=False))))
             self.say(f"step {state.global_step:,} of {state.max_steps:,}{share}: {facts}")
 
+    def on_prediction_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        self._num_evaluated += 1
+        if self._bar is not None:
+            (task,) = self._bar.task_ids
+            self._bar.update(task, facts=f"evaluating, batch {self._num_evaluated:,}", refresh=True)
+
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self._num_evaluated = 0
         self._meter.leave_out_pause()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -16,6 +16,9 @@ from llava.train.memory_estimate import LongestBatch
 from llava.train.order import count_words
 from llava.train.samples import InstructionData, count_fitting
 
+# Records whose words are counted to find the longest.
+_MOST_COUNTED = 200_000
+
 
 @dataclass(frozen=True)
 class SampleSize:
@@ -75,19 +78,26 @@ class MeasuredSizes:
         )
 
 
-def measure_sizes(data: InstructionData, most: int, seed: int = 0) -> MeasuredSizes:
-    """The sizes of all samples, or, where there are more than ``most``, of random ones and of those with most words."""
+def measure_sizes(data: InstructionData, most: int, seed: int = 0, *, finds_longest: bool = False) -> MeasuredSizes:
+    """The sizes of all samples, or of random ones where there are more than ``most``.
+
+    Args:
+        finds_longest: a fifth of them are those with the most words, for which many records are read.
+    """
     source: Any = data.source
     total = len(data)
+    draw = random.Random(seed)
+    wordy: Sequence[int] = ()
     if total <= most:
         drawn: Sequence[int] = range(total)
-        wordy: Sequence[int] = ()
     else:
-        num_wordy = most // 5
-        drawn = random.Random(seed).sample(range(total), most - num_wordy)
-        by_words = sorted(range(total), key=lambda index: count_words(source.record(index)), reverse=True)
-        known = set(drawn)
-        wordy = [index for index in by_words[:num_wordy] if index not in known]
+        num_wordy = most // 5 if finds_longest else 0
+        drawn = draw.sample(range(total), most - num_wordy)
+        if num_wordy:
+            counted = range(total) if total <= _MOST_COUNTED else draw.sample(range(total), _MOST_COUNTED)
+            by_words = sorted(counted, key=lambda index: count_words(source.record(index)), reverse=True)
+            known = set(drawn)
+            wordy = [index for index in by_words[:num_wordy] if index not in known]
     typical = _measure_all(data, drawn)
     return MeasuredSizes(total, len(drawn) + len(wordy), typical, [*typical, *_measure_all(data, wordy)])
 

@@ -19,7 +19,6 @@ import transformers
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from llava.errors import LlavaError
-from llava.model.checkpoint import LoadedModel
 from llava.text import fit_line, write_line
 from llava.train.cautions import list_cautions
 from llava.train.meter import Meter
@@ -151,9 +150,7 @@ def _name_device(num_devices: int) -> str:
 
 
 @contextmanager
-def recording(
-    trainer: Any, loaded: LoadedModel, stage: TuningStage, title: str, start: str, folder: Path
-) -> Iterator[None]:
+def recording(trainer: Any, stage: TuningStage, title: str, start: str, folder: Path) -> Iterator[None]:
     """While a stage trains, keeps its record in ``folder``; at the end, also after an error, writes the report.
 
     What looks wrong with the stage is said before. Processes other than the first do nothing.
@@ -161,7 +158,7 @@ def recording(
     if not trainer.args.should_save:
         yield
         return
-    record = _begin(trainer, loaded, stage, title, start, folder)
+    record = _begin(trainer, stage, title, start, folder)
     trainer.add_callback(record)
     try:
         yield
@@ -173,7 +170,7 @@ def recording(
         write_line(f"llava: The report of stage '{stage.name}' is {path}")
 
 
-def _begin(trainer: Any, loaded: LoadedModel, stage: TuningStage, title: str, start: str, folder: Path) -> StageRecord:
+def _begin(trainer: Any, stage: TuningStage, title: str, start: str, folder: Path) -> StageRecord:
     # A packed row is made of samples of another dataset.
     data, evaluated = (getattr(each, "samples", each) for each in (trainer.train_dataset, trainer.eval_dataset))
     llava = find_llava(trainer.model)

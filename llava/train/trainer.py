@@ -13,7 +13,7 @@ import inspect
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ from llava.train.resumption import (
     read_run_state,
     tell_changes,
 )
+from llava.train.signatures import takes, without
 from llava.train.snapshots import check_snapshot, read_snapshot, write_snapshot
 from llava.train.training_faults import catching_stop_signals
 
@@ -99,8 +100,8 @@ class LLaVATrainer(Trainer):
         """Lets Transformers call methods that a subclass overrides with the signatures of its version 4."""
         for name in ("compute_loss", "training_step"):
             method = getattr(self, name)
-            if not _takes(method, "num_items_in_batch"):
-                setattr(self, name, _without(method, "num_items_in_batch"))
+            if not takes(method, "num_items_in_batch"):
+                setattr(self, name, without(method, "num_items_in_batch"))
                 self.loss_is_scaled_for_ga = False
 
     @property
@@ -231,7 +232,7 @@ class LLaVATrainer(Trainer):
         """
         assert self.model is not None
         is_loss_only = not return_outputs or (not model.training and self.args.prediction_loss_only)
-        if is_loss_only and "labels" in inputs and _takes(find_llava(self.model).forward, "logits_at_targets_only"):
+        if is_loss_only and "labels" in inputs and takes(find_llava(self.model).forward, "logits_at_targets_only"):
             inputs, labels = {**inputs, "logits_at_targets_only": True}, inputs["labels"]
             if model.training and not return_outputs:
                 loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
@@ -477,18 +478,3 @@ def _build_original_sampler(
 def _is_llava(model: Any) -> bool:
     """Whether the model is one of ours, whose files ``llava.train.snapshots`` knows, or PEFT's wrapper of one."""
     return isinstance(find_llava(model), LlavaMetaForCausalLM) and find_llava(model).get_vision_tower() is not None
-
-
-def _takes(method: Callable[..., Any], name: str) -> bool:
-    parameters = inspect.signature(method).parameters.values()
-    return any(each.name == name or each.kind is each.VAR_KEYWORD for each in parameters)
-
-
-def _without(method: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """The method, called without that keyword."""
-
-    def call(*arguments: Any, **named: Any) -> Any:
-        named.pop(name, None)
-        return method(*arguments, **named)
-
-    return call

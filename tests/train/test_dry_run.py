@@ -126,7 +126,7 @@ def test_of_many_samples_some_are_measured_and_the_wordiest_are_among_them(
     ]
     (tmp_path / "many.json").write_text(json.dumps(rows), encoding="utf-8")
     recipe = write(tmp_path, next_folder, {"json": str(tmp_path / "many.json")}, max_length=200)
-    sizes = measure_sizes(make_data(recipe), 10)
+    sizes = measure_sizes(make_data(recipe), 10, finds_longest=True)
     assert (sizes.num_samples, len(sizes.typical)) == (40, 8)
     assert max(size.num_whole for size in sizes.longest) > 300
     assert max(size.num_positions for size in sizes.longest) == 200

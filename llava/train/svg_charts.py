@@ -41,7 +41,8 @@ class Line:
 def draw_lines(lines: Sequence[Line]) -> str:
     """An SVG image of the lines from 0 upwards, with a legend if there are several.
 
-    NaN and infinite values are left out; without any other, the image is "". Bold lines of many points are smoothed, with the points themselves pale behind them.
+    NaN and infinite values are left out; without any other, the image is "". Bold lines of many points are smoothed,
+    with the points themselves pale behind them.
     """
     palette = iter(_PALETTE * (1 + len(lines) // len(_PALETTE)))
     colored = [(line, line.color or next(palette)) for line in lines]
