@@ -7,6 +7,8 @@ of the language model.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -25,6 +27,7 @@ class ImageEncoder:
 
     config: Any
     model: Any  # a LlavaMetaModel
+    tower_cache: Any = None  # in training, a llava.train.tower_cache.TowerCache for a frozen tower
 
     def get_model(self) -> Any:
         """The ``LlavaMetaModel`` inside: decoder, tower, projector and newline vector."""
@@ -48,7 +51,7 @@ class ImageEncoder:
                 f"The vision tower {tower.vision_tower_name!r} is not loaded: call "
                 "model.get_vision_tower().load_model() first, or load the model with load_pretrained_model."
             )
-        features = tower(images.to(replacements.find_tower_dtype(tower, images.dtype)))
+        features = self._run_tower(tower, images.to(replacements.find_tower_dtype(tower, images.dtype)))
         weights = next(projector.parameters(), None)
         # A quantized projector stores integers and takes features of any float dtype.
         if weights is not None and weights.is_floating_point():
@@ -56,6 +59,13 @@ class ImageEncoder:
             device = features.device if weights.is_meta else weights.device
             features = features.to(device=device, dtype=weights.dtype)
         return projector(features)
+
+    def _run_tower(self, tower: Any, pixels_TCHW: torch.Tensor) -> Any:
+        encode = tower if self.tower_cache is None else partial(self.tower_cache.encode, tower)
+        # Towers of other classes may train what they do not show.
+        is_frozen = isinstance(tower, VisionTower) and replacements.needs_no_graph(tower)
+        with torch.no_grad() if is_frozen and not pixels_TCHW.requires_grad else nullcontext():
+            return encode(pixels_TCHW)
 
     def encode_and_merge(
         self, images: torch.Tensor | Sequence[torch.Tensor], image_sizes: Any = None, modalities: Any = None

@@ -35,13 +35,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from llava.constants import (
-    DEFAULT_IM_END_TOKEN,
-    DEFAULT_IM_START_TOKEN,
-    DEFAULT_IMAGE_PATCH_TOKEN,
-    IGNORE_INDEX,
-    IMAGE_TOKEN_INDEX,
-)
+from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import CheckpointError, UsageError
 from llava.model.arguments import (
     check_generation,
@@ -56,12 +50,13 @@ from llava.model.arguments import (
 from llava.model.attention_switch import ShowsAttention, showing_attention
 from llava.model.image_encoder import ImageEncoder, find_videos
 from llava.model.newline import add_newline, reset_newline
+from llava.model.packed_row import cut_samples, find_starts, measure_samples
 from llava.model.projector import build_vision_projector
-from llava.model.projector_file import load_projector, read_token_rows
+from llava.model.projector_file import load_projector
 from llava.model.recorders import Picklable
 from llava.model.splice import move_padding_left, splice
 from llava.model.vision import VisionTower, build_vision_tower
-from llava.model.vocabulary import add_tokens
+from llava.model.vision_tokens import VisionTokens
 
 # The mixins use methods of the classes that they are combined with; at run time they have no base class.
 if TYPE_CHECKING:
@@ -164,7 +159,7 @@ class LlavaMetaModel(ShowsAttention, _MixedInto):
             load_projector(self.mm_projector, adapter_file)
 
 
-class LlavaMetaForCausalLM(Picklable, ImageEncoder, _MixedInto):
+class LlavaMetaForCausalLM(Picklable, ImageEncoder, VisionTokens, _MixedInto):
     """A mixin for causal language models: ``forward``, ``generate`` and ``from_pretrained`` with images."""
 
     @classmethod
@@ -214,8 +209,10 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, _MixedInto):
         ``inputs_embeds`` is None; otherwise ``input_ids`` is None. Rows are padded on the right, or on the left if
         ``config.tokenizer_padding_side`` is "left". Labels are IGNORE_INDEX at image positions and padding. None stays
         None, except that a mask is made if the rows have unequal lengths, and position ids if these rows are padded on
-        the left, because padding would otherwise be read as text. Rows are cut on the right at
-        ``config.tokenizer_model_max_length``, as in the original, if ``config.truncate_to_model_max_length`` is true.
+        the left, because padding would otherwise be read as text. If ``position_ids`` restart from 0, they divide a
+        single row into samples, see ``packed_row``; otherwise they are counted anew. Rows, or these samples, are cut on
+        the right at ``config.tokenizer_model_max_length``, as in the original, if
+        ``config.truncate_to_model_max_length`` is true.
 
         Images are used in the order of the slots. A row without a slot uses no image, unless there are as many images
         as slots and such rows together: then each of these rows skips one, which is how the original keeps the vision
@@ -241,7 +238,11 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, _MixedInto):
         limit = getattr(self.config, "tokenizer_model_max_length", None) if cuts else None
         pads_left = getattr(self.config, "tokenizer_padding_side", "right") == "left"
         embed = self.get_model().embed_tokens
-        merged = splice(input_ids, attention_mask, labels, features_PC, num_positions, embed, limit, pads_left)
+        starts = find_starts(position_ids, attention_mask)
+        cut = limit if starts is None else None
+        merged = splice(input_ids, attention_mask, labels, features_PC, num_positions, embed, cut, pads_left, starts)
+        if starts is not None and limit is not None:
+            merged = cut_samples(merged, limit)
         is_ragged = not bool(merged.mask_BL.all())
         if attention_mask is not None or is_ragged:
             attention_mask = merged.mask_BL.to(torch.bool if attention_mask is None else attention_mask.dtype)
@@ -263,15 +264,19 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, _MixedInto):
         modalities: str | Sequence[str] | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         logits_at_targets_only: bool = False,
+        target_loss: Callable[..., torch.Tensor] | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Logits for prompts with images; with ``labels`` also the mean next-token loss, in float32.
 
         ``input_ids`` and ``labels`` [B, L] have -200 where an image goes, so logits [B, L merged, V] are longer.
         ``logits_at_targets_only`` (with ``labels``) computes logits only at the loss's targets: the same loss from
-        [targets, V], which is cheaper because most of a training sample is images and questions. ``modalities``: see
-        ``generate``. Further keywords go to Transformers; a call with ``output_attentions`` runs eager attention, the
-        only one that returns the weights. Raises UsageError as ``prepare_inputs_labels_for_multimodal`` does.
+        [targets, V], which is cheaper because most of a training sample is images and questions. ``target_loss``, a
+        function of the head, the hidden states [targets, C] and the targets, replaces the head's call and the model's
+        ``loss_function``, and no logits are returned. Position ids that restart divide a row into samples, see
+        ``packed_row``. ``modalities``: see ``generate``. Further keywords go to Transformers; a call with
+        ``output_attentions`` runs eager attention, the only one that returns the weights. Raises UsageError as
+        ``prepare_inputs_labels_for_multimodal`` does.
         """
         videos = {"modalities": modalities} if find_videos(modalities) else {}
         is_merged = False
@@ -285,6 +290,8 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, _MixedInto):
         if past_key_values is not None:
             coming = input_ids if inputs_embeds is None else inputs_embeds
             attention_mask = cover_cache(attention_mask, past_key_values, 0 if coming is None else coming.shape[1])
+        elif find_starts(position_ids, attention_mask) is not None:
+            kwargs, use_cache = {**kwargs, **measure_samples(position_ids)}, False
         inputs = {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
@@ -293,7 +300,7 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, _MixedInto):
             "inputs_embeds": inputs_embeds,
             "use_cache": use_cache,
         }
-        if labels is None or not logits_at_targets_only:
+        if labels is None or not (logits_at_targets_only or target_loss):
             outputs = super().forward(**inputs, labels=labels, logits_to_keep=logits_to_keep, **kwargs)
             if is_merged:
                 note_padding(getattr(outputs, "past_key_values", None), attention_mask)
@@ -302,9 +309,12 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, _MixedInto):
         decoded = self.model(**inputs, **kwargs)
         next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX).to(decoded.last_hidden_state.device)
         is_target = next_labels != IGNORE_INDEX
-        logits = self.lm_head(decoded.last_hidden_state[is_target])
+        hidden_states, targets = decoded.last_hidden_state[is_target], next_labels[is_target]
+        if target_loss is not None:
+            return CausalLMOutputWithPast(loss=target_loss(self.lm_head, hidden_states, targets, **kwargs))
+        logits = self.lm_head(hidden_states)
         loss = self.loss_function(
-            logits=logits, labels=None, shift_labels=next_labels[is_target], vocab_size=self.config.vocab_size, **kwargs
+            logits=logits, labels=None, shift_labels=targets, vocab_size=self.config.vocab_size, **kwargs
         )
         return CausalLMOutputWithPast(loss=loss, logits=logits, past_key_values=decoded.past_key_values)
 
@@ -389,31 +399,6 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, _MixedInto):
             asked = getattr(kwargs.get("generation_config") or self.generation_config, "output_attentions", None)
         with showing_attention(self.config, asked):  # here too, because generate makes masks before the layers run
             return super().generate(inputs_embeds=moved_BLC, attention_mask=moved_BL, **kwargs)
-
-    def initialize_vision_tokenizer(self, model_args: Any, tokenizer: Any) -> None:
-        """Adds the tokens ``<im_patch>`` and ``<im_start>``, ``<im_end>`` if ``model_args`` asks for them.
-
-        The rows of new tokens begin as the mean of all older rows, or as those of ``pretrain_mm_mlp_adapter`` if it has
-        any for the start and end tokens. If only the projector is trained, the input embeddings are trained too, and
-        the output embeddings are frozen.
-
-        Raises:
-            CheckpointError: ``pretrain_mm_mlp_adapter`` has embedding rows that do not fit the new tokens.
-        """
-        if model_args.mm_use_im_patch_token:
-            add_tokens(self, tokenizer, [DEFAULT_IMAGE_PATCH_TOKEN])
-        if model_args.mm_use_im_start_end:
-            new = add_tokens(self, tokenizer, [DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN])
-            adapter_file = getattr(model_args, "pretrain_mm_mlp_adapter", None)
-            if adapter_file is not None and new:
-                table_VC = self.get_input_embeddings().weight.data
-                rows = read_token_rows(adapter_file, len(new), table_VC.shape)
-                if rows is not None:
-                    table_VC[new] = rows.to(table_VC)
-        tunes_projector_only = getattr(model_args, "tune_mm_mlp_adapter", False)
-        if tunes_projector_only and (model_args.mm_use_im_start_end or model_args.mm_use_im_patch_token):
-            self.get_input_embeddings().requires_grad_(bool(model_args.mm_use_im_start_end))
-            self.get_output_embeddings().requires_grad_(False)
 
 
 class LlavaConfig(LlamaConfig):

@@ -104,6 +104,24 @@ def has_global_hook() -> bool:
     return any(getattr(torch_modules, f"_global{kind}", None) for kind in _HOOK_KINDS)
 
 
+def needs_no_graph(tower: nn.Module) -> bool:
+    """Whether a tower's features depend on nothing that is trained: its weights are frozen, and no hook adds any.
+
+    The hook by which Transformers' gradient checkpointing lets embeddings require gradients is not counted.
+    """
+    if has_global_hook() or any(weight.requires_grad for weight in tower.parameters()):
+        return False
+    own = "PreTrainedModel.enable_input_require_grads."
+    for module in tower.modules():
+        values = vars(module)
+        hooks = [hook for kind in _HOOK_KINDS if values.get(kind) for hook in values[kind].values()]
+        if "forward" in values or not all(
+            is_recorder(hook) or getattr(hook, "__qualname__", "").startswith(own) for hook in hooks
+        ):
+            return False
+    return True
+
+
 def is_replaced(module: nn.Module) -> bool:
     """Whether a module's ``forward`` is not the one of Transformers' model."""
     return not module.forward.__module__.startswith("transformers.models.")

@@ -29,7 +29,7 @@ class Merged(NamedTuple):
 
     embeds_BLC: torch.Tensor
     mask_BL: torch.Tensor  # bool, False on padding
-    position_ids_BL: torch.Tensor  # counted from 0 along the real positions; 0 on padding
+    position_ids_BL: torch.Tensor  # counted from 0 along the real positions of each sample; 0 on padding
     labels_BL: torch.Tensor | None
 
 
@@ -39,6 +39,7 @@ class _Layout(NamedTuple):
     is_text_BL: torch.Tensor  # the ids that are kept and are no slots
     text_to_X: torch.Tensor  # the place of each of these in the flattened batch
     features_to_P: torch.Tensor  # the place of each position of each image there
+    start_BL: torch.Tensor  # the place of each id's first position in its row, without padding on the left
     width: int  # L of the merged batch
     first_B: torch.Tensor  # the first real position of each row
     length_B: torch.Tensor  # the real positions of each row
@@ -53,6 +54,7 @@ def splice(
     embed: Callable[[torch.Tensor], torch.Tensor],
     limit_positions: int | None = None,
     pads_left: bool = False,
+    starts_BL: torch.Tensor | None = None,
 ) -> Merged:
     """The batch with each image slot of ``ids_BL`` replaced by its image's rows of ``features_PC``, and padded anew.
 
@@ -61,6 +63,8 @@ def splice(
         features_PC, num_positions: all images' positions in order, and how many each image has.
         embed: turns the ids that are text, [X], into [X, C].
         limit_positions: cuts longer rows on the right.
+        starts_BL: the ids at which the samples of a packed row start, see ``packed_row``; only position ids depend on
+            it.
 
     Raises:
         UsageError: the number of images fits neither the slots nor the slots and text-only rows together.
@@ -74,6 +78,7 @@ def splice(
     first_B1, end_B1 = layout.first_B[:, None], (layout.first_B + layout.length_B)[:, None]
     step_L = torch.arange(width, device=ids_BL.device)
     is_real = (step_L >= first_B1) & (step_L < end_B1)
+    origin_BL = first_B1 if starts_BL is None else _find_origins(layout.start_BL, starts_BL, width)
     merged_labels = None
     if labels_BL is not None:
         merged_labels = labels_BL.new_full((num_rows * width + 1,), IGNORE_INDEX)
@@ -81,7 +86,7 @@ def splice(
     return Merged(
         embeds_BLC=flat[:-1].view(num_rows, width, -1),
         mask_BL=is_real,
-        position_ids_BL=(step_L - first_B1) * is_real,
+        position_ids_BL=(step_L - origin_BL) * is_real,
         labels_BL=merged_labels,
     )
 
@@ -120,7 +125,16 @@ def _lay_out(
     )
     if limit_positions is not None:
         text_to = torch.where(start_BL[is_text] < limit_positions, text_to, nowhere)
-    return _Layout(is_text, text_to, features_to, width, first_B, length_B)
+    return _Layout(is_text, text_to, features_to, start_BL, width, first_B, length_B)
+
+
+def _find_origins(start_BL: torch.Tensor, starts_BL: torch.Tensor, width: int) -> torch.Tensor:
+    """The first position of the sample that each position of a packed row belongs to, [1, width]."""
+    assert len(start_BL) == 1, "packed samples share one row"
+    origin_BL = start_BL.new_zeros(1, width)
+    first_S = start_BL[starts_BL]
+    origin_BL[0, first_S] = first_S
+    return origin_BL.cummax(1).values
 
 
 def _place_features(

@@ -6,6 +6,7 @@ the batch. Nothing here waits for a GPU before a row is due, draws a random numb
 
 from __future__ import annotations
 
+import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import nn
 
-from llava.constants import IGNORE_INDEX
+from llava.train.chunked_loss import TargetLoss
 from llava.train.named_batches import SampleNote
 from llava.train.plot import SOURCE_PREFIX
 from llava.train.throughput import Costs, find_peak, measure_costs
@@ -26,6 +27,8 @@ from llava.train.throughput import Costs, find_peak, measure_costs
 _PEAK_AFTER_S = 5.0
 # Steps over which the time of one is averaged, for the time that is left.
 _RECENT_STEPS = 50
+# Records that are looked at for their sources.
+_MOST_RECORDS = 2000
 # Targets whose logits are in float32 at once.
 _CHUNK_TARGETS = 256
 
@@ -58,7 +61,7 @@ class Meter:
         self._notes: Sequence[SampleNote] = ()
         self._costs: Costs | None = None
         self._peak: float | None = None
-        self._sources: set[str] = set()
+        self._sources: dict[str, str] = {}  # their names in the log; empty unless there are several
 
     @property
     def step_s(self) -> float | None:
@@ -66,8 +69,13 @@ class Meter:
         return sum(self._step_times) / len(self._step_times) if self._step_times else None
 
     @contextmanager
-    def watching(self, llava: Any) -> Iterator[None]:
-        """While it lasts, counts what passes through a LLaVA model in training; other models have no positions."""
+    def watching(self, llava: Any, samples: Any = None) -> Iterator[None]:
+        """While it lasts, counts what passes through a LLaVA model in training; other models have no positions.
+
+        Args:
+            samples: what is trained on. The losses of sources are measured if their records are of several.
+        """
+        self._sources = name_sources(_list_sources(samples))
         if not hasattr(llava, "get_model") or not hasattr(llava, "lm_head"):
             yield
             return
@@ -106,24 +114,34 @@ class Meter:
         else:  # they restart with each sample of a packed row, and L^2 is the sum of 2 p + 1 over p < L
             self._sums.squares += (2 * position_ids.double() + 1).sum()
 
-    def note_logits(self, logits_NV: torch.Tensor, labels_BL: torch.Tensor) -> None:
-        """Adds the loss of each of the N targets to that of its sample's source."""
-        targets = labels_BL[:, 1:][labels_BL[:, 1:] != IGNORE_INDEX]
+    def watch(self, target_loss: TargetLoss) -> TargetLoss:
+        """The same ``target_loss`` of a model's head, which also adds each target's loss to that of its source.
+
+        The head runs once more for that, without gradients, in chunks. With one source there is nothing to add.
+        """
         counts = [note.num_targets for note in self._notes]
-        if len(logits_NV) != len(targets) or sum(counts) != len(targets):
-            return  # rows that the model cuts, or logits of other positions
-        with torch.no_grad():
-            losses = torch.cat(
-                [
-                    nn.functional.cross_entropy(logits.float(), wanted.to(logits.device), reduction="none")
-                    for logits, wanted in zip(
-                        logits_NV.split(_CHUNK_TARGETS), targets.split(_CHUNK_TARGETS), strict=True
-                    )
-                ]
-            ).detach()
-        for note, each in zip(self._notes, losses.split(counts), strict=True):
+        if len(self._sources) < 2 or not any(note.source for note in self._notes):
+            return target_loss
+
+        def watched(head: nn.Module, hidden_NC: torch.Tensor, targets_N: torch.Tensor, **rest: Any) -> torch.Tensor:
+            if sum(counts) == len(targets_N):  # otherwise the model has cut rows, and no target's sample is known
+                with torch.no_grad():
+                    losses = [
+                        nn.functional.cross_entropy(head(hidden_RC).float(), targets_R, reduction="none")
+                        for hidden_RC, targets_R in zip(
+                            hidden_NC.split(_CHUNK_TARGETS), targets_N.split(_CHUNK_TARGETS), strict=True
+                        )
+                    ]
+                self._add_losses(torch.cat(losses).split(counts))
+            return target_loss(head, hidden_NC, targets_N, **rest)
+
+        return watched
+
+    def _add_losses(self, losses: Sequence[torch.Tensor]) -> None:
+        """Adds the losses of each sample's targets."""
+        for note, each in zip(self._notes, losses, strict=True):
             if note.source:
-                total, count = self._sums.losses.get(note.source, (losses.new_zeros(()), 0))
+                total, count = self._sums.losses.get(note.source, (each.new_zeros(()), 0))
                 self._sums.losses[note.source] = (total + each.sum(), count + len(each))
 
     def end_step(self) -> None:
@@ -141,7 +159,7 @@ class Meter:
     def take_row(self, device: torch.device, dtype: torch.dtype) -> dict[str, float]:
         """What was measured since the last call, over all processes, each of which has to call it.
 
-        ``samples_per_second``, ``tokens_per_second``, ``peak_share``, and, as soon as there are several sources,
+        ``samples_per_second``, ``tokens_per_second``, ``peak_share``, and, if there are several sources,
         ``loss/<source>``: the mean over its targets, never weighted by answers.
         """
         sums, self._sums = self._sums, _Sums()
@@ -167,17 +185,24 @@ class Meter:
         return row
 
     def _average(self, parts: Sequence[Mapping[str, tuple[float, int]]]) -> dict[str, float]:
-        self._sources.update(source for part in parts for source in part)
-        if len(self._sources) < 2:
-            return {}
-        names = name_sources(self._sources)
         row = {}
-        for source in sorted(self._sources):
+        for source in sorted({source for part in parts for source in part}):
             total = sum(part[source][0] for part in parts if source in part)
             count = sum(part[source][1] for part in parts if source in part)
             if count:
-                row[SOURCE_PREFIX + names[source]] = total / count
+                row[SOURCE_PREFIX + self._sources.get(source, source)] = total / count
         return row
+
+
+def _list_sources(samples: Any) -> set[str]:
+    """The sources of a dataset's records, or of many of them; none if it has no records or a single source."""
+    data = getattr(samples, "samples", samples)  # a packed row is made of samples of another dataset
+    read = getattr(getattr(data, "source", None), "record", None)
+    if read is None:
+        return set()
+    chosen = random.Random(0).sample(range(len(data)), min(len(data), _MOST_RECORDS))
+    sources = {read(index).source for index in chosen}
+    return sources if len(sources) > 1 else set()
 
 
 def name_sources(sources: set[str]) -> dict[str, str]:

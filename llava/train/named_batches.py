@@ -49,8 +49,9 @@ class NamedSamples(Dataset[Any]):
             item = self.samples[index]
         except LlavaError as error:
             return str(index), _Fault(str(error), error.exit_code)
-        name = item.get("id") if isinstance(item, Mapping) else None
-        return str(index if name is None else name), item
+        samples = item if isinstance(item, list) else [item]  # a packed row is a list of samples
+        names = [sample.get("id") if isinstance(sample, Mapping) else None for sample in samples]
+        return ", ".join(str(index if name is None else name) for name in names), item
 
 
 class NamedCollator:

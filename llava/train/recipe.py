@@ -167,11 +167,13 @@ class TuningStage(Stage):
             one above it is an error.
         group_by: "none", "length" or "modality" (image and text-only samples never share a batch, and are sorted by
             length), or one of LLaVA-NeXT's "modality_auto" and "variable_length".
-        packing: several samples share one row, each with attention and positions of its own.
+        packing: several samples share one row of ``max_length`` positions, each with attention and positions of its
+            own; ``batch_size`` then counts rows.
         precision: of the computation; trained weights are kept in float32. "auto" is bfloat16 where it is fast.
         gradient_checkpointing: parts whose activations are computed again in the backward pass, "language_model" or
             "vision_tower".
-        cache_features: keep a frozen tower's features on disk, by the image's digest.
+        cache_features: keep a frozen tower's features in ``features/`` of the run's folder, on at most half of the free
+            disk. It pays from the second epoch or run on.
         lora, quantization: None trains the weights themselves.
         sharding: "none" replicates the model on every device (DDP); "fsdp" shards weights, gradients and optimizer
             (FSDP2).

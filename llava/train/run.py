@@ -16,7 +16,9 @@ from llava.model.checkpoint import LoadedModel
 from llava.model.placement import read_dtype
 from llava.text import write_line
 from llava.train.cautions import list_template_cautions
-from llava.train.loss import build_answer_loss
+from llava.train.chunked_loss import build_target_loss
+from llava.train.levers import check_levers, pack_samples, set_levers
+from llava.train.packing import PackedCollator
 from llava.train.part_table import build_table, print_table
 from llava.train.parts import PartParameter, choose_trainable, list_parts, scale_rates
 from llava.train.precision import set_precision
@@ -65,6 +67,7 @@ def check_recipe(recipe: Recipe, stages: list[TuningStage], folder: Path, worker
         for caution in list_template_cautions(stages[0], opened.template):
             write_line(f"llava: {caution}")
     for stage in stages:
+        check_levers(stage)
         choose_parameters(opened.model, stage)  # names and shapes only, on the meta device
         make_arguments(stage, folder / stage.name, workers)
         encoding = Encoding(
@@ -110,21 +113,25 @@ def build_trainer(loaded: LoadedModel, stage: TuningStage, here: Path, workers: 
     trainable = choose_parameters(model, stage)
     set_precision(model, trainable, arguments)
     mend_generation(model)
-    if stage.answer_weighting:
-        model.loss_function = build_answer_loss(tokenizer.eos_token_id, stage.answer_weighting)
     encoding = Encoding(tokenizer, loaded.spec.tiling, loaded.image_processor, loaded.template, loaded.context_tokens)
     train, evaluated = (
         None if source is None else build_dataset(stage, source, encoding) for source in split_samples(stage)
     )
+    assert train is not None
+    line = set_levers(model, stage, train, here.parent / "features")
+    blank_px = encoding.tiling.tile_px if arguments.world_size > 1 else None
     trainer = LLaVATrainer(
         model=model,
         tokenizer=tokenizer,
         args=arguments,
-        train_dataset=train,
+        train_dataset=pack_samples(stage, train) if stage.packing else train,
         eval_dataset=evaluated,
-        data_collator=build_collator(tokenizer, encoding.tiling.tile_px if arguments.world_size > 1 else None),
+        data_collator=PackedCollator(blank_px or 0) if stage.packing else build_collator(tokenizer, blank_px),
         trainable=trainable,
     )
+    trainer.target_loss = build_target_loss(tokenizer.eos_token_id, stage.answer_weighting)
+    if arguments.should_save and line:
+        print(line)
     if arguments.should_save:
         print_table(build_table(model, trainable, stage.lr, stage.weight_decay))
     return trainer

@@ -27,6 +27,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotat
 from llava.errors import TrainingStopped, UsageError
 from llava.model.llava import LlavaMetaForCausalLM
 from llava.train import order, training_faults
+from llava.train.chunked_loss import TargetLoss
 from llava.train.epoch_order import BatchStream, EpochOrder, ShuffledSampler
 from llava.train.heap import return_free_memory
 from llava.train.meter import Meter
@@ -61,6 +62,9 @@ class LLaVATrainer(Trainer):
             gradients, at ``args.mm_projector_lr`` and ``args.mm_vision_tower_lr`` where these are given.
         arguments: those of Transformers' Trainer; ``args`` may have any of the fields of ``LlavaTrainingArguments``.
 
+    Attributes:
+        target_loss: computes the loss in place of the model's head and ``loss_function``, see ``chunked_loss``.
+
     Raises:
         UsageError: a trained weight is in float16, or label smoothing is on, which cannot follow images in a text.
     """
@@ -91,6 +95,7 @@ class LLaVATrainer(Trainer):
         if self.compatible_with:
             self.model_accepts_loss_kwargs = False  # the loss is the mean of the micro-batches' means
         self._call_as_defined()
+        self.target_loss: TargetLoss | None = None
         self.add_callback(_RunCallback(self))
         if not self.args.disable_tqdm:
             self.remove_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK)
@@ -232,12 +237,9 @@ class LLaVATrainer(Trainer):
         """
         assert self.model is not None
         is_loss_only = not return_outputs or (not model.training and self.args.prediction_loss_only)
-        if is_loss_only and "labels" in inputs and takes(find_llava(self.model).forward, "logits_at_targets_only"):
-            inputs, labels = {**inputs, "logits_at_targets_only": True}, inputs["labels"]
-            if model.training and not return_outputs:
-                loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-                self.meter.note_logits(outputs.logits, labels)
-                return loss
+        if is_loss_only and "labels" in inputs and takes(find_llava(self.model).forward, "target_loss"):
+            chosen = self.meter.watch(self.target_loss) if self.target_loss and model.training else self.target_loss
+            inputs = {**inputs, **({"target_loss": chosen} if chosen else {"logits_at_targets_only": True})}
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
@@ -304,7 +306,7 @@ class LLaVATrainer(Trainer):
                 self.state = state
                 self._load_from_checkpoint(str(self._resumed_from))
                 return TrainOutput(state.global_step, 0.0, {})
-        with catching_stop_signals() as self.stop, self.meter.watching(find_llava(self.model)):
+        with catching_stop_signals() as self.stop, self.meter.watching(find_llava(self.model), self.train_dataset):
             try:
                 result: TrainOutput = super().train(
                     str(self._resumed_from) if self._resumed_from else None, *arguments, **named

@@ -175,9 +175,6 @@ def _translate(stage: TuningStage, workers: int, world_size: int) -> dict[str, A
         "bf16": stage.precision == "bfloat16" or (stage.precision == "auto" and multiplies_bfloat16()),
         "fp16": stage.precision == "float16",
         "use_cpu": is_on_cpu,
-        _CHECKPOINTING: "language_model" in stage.gradient_checkpointing,
-        f"{_CHECKPOINTING}_kwargs": {"use_reentrant": False} if stage.gradient_checkpointing else None,
-        "torch_compile": stage.compile,
         "seed": stage.seed,
         "logging_steps": stage.log_steps,
         "logging_nan_inf_filter": False,  # the trainer stops at such a loss

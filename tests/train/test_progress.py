@@ -16,6 +16,7 @@ from transformers import TrainerControl
 
 from llava.train import meter as meters
 from llava.train.batches import InstructionCollator
+from llava.train.chunked_loss import build_target_loss
 from llava.train.meter import Meter, name_sources
 from llava.train.named_batches import NamedCollator, SampleNote, take_names, take_notes
 from llava.train.progress import ProgressCallback, describe_row, say_duration
@@ -210,32 +211,55 @@ def test_positions_of_packed_rows_are_squared_sample_by_sample() -> None:
     assert (float(meter._sums.positions), float(meter._sums.squares)) == (7, 4**2 + 3**2)
 
 
+class Samples:
+    """A dataset whose records have these sources."""
+
+    def __init__(self, *sources: str) -> None:
+        self.source, self.sources = self, sources
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def record(self, index: int) -> Any:
+        return SimpleNamespace(source=self.sources[index])
+
+
 def test_the_loss_of_a_source_is_the_mean_over_its_targets(
+    measured: tuple[Any, dict[str, Any], Meter, Clock], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, inputs, meter, _ = measured
+    monkeypatch.setattr(meters, "_CHUNK_TARGETS", 4)
+    counts = [int((row[1:] != -100).sum()) for row in inputs["labels"]]
+    with meter.watching(model, Samples("/x/a.json", "b")):
+        meter.begin_batch(inputs, [SampleNote("/x/a.json", counts[0]), SampleNote("b", counts[1])])
+        watched = model(**inputs, target_loss=meter.watch(build_target_loss())).loss
+        row = meter.take_row(torch.device("cpu"), torch.float32)
+    assert {key for key in row if key.startswith("loss/")} == {"loss/a", "loss/b"}
+    plain = model(**inputs, target_loss=build_target_loss()).loss
+    assert watched.item() == plain.item()
+    mean = (row["loss/a"] * counts[0] + row["loss/b"] * counts[1]) / sum(counts)
+    assert mean == pytest.approx(plain.item(), rel=1e-5)
+    texts = {key: inputs[key][1:] for key in ("input_ids", "labels", "attention_mask")}
+    assert row["loss/b"] == pytest.approx(model(**texts).loss.item(), rel=1e-4)
+
+
+def test_a_single_source_costs_nothing_and_is_not_told_beside_the_loss(
     measured: tuple[Any, dict[str, Any], Meter, Clock],
 ) -> None:
     model, inputs, meter, _ = measured
-    labels = inputs["labels"]
-    counts = [(row[1:] != -100).sum().item() for row in labels]
-    meter.begin_batch(inputs, [SampleNote("a", counts[0]), SampleNote("b", counts[1])])
-    outputs = model(**inputs, logits_at_targets_only=True)
-    meter.note_logits(outputs.logits, labels)
-    row = meter.take_row(torch.device("cpu"), torch.float32)
-    assert {key for key in row if key.startswith("loss/")} == {"loss/a", "loss/b"}
-    mean = (row["loss/a"] * counts[0] + row["loss/b"] * counts[1]) / sum(counts)
-    assert mean == pytest.approx(outputs.loss.item(), rel=1e-5)
-    alone = {
-        key: value[1:] if key in ("input_ids", "labels", "attention_mask") else value for key, value in inputs.items()
-    }
-    del alone["images"], alone["image_sizes"]
-    assert row["loss/b"] == pytest.approx(model(**alone).loss.item(), rel=1e-4)
+    loss = build_target_loss()
+    for samples in (Samples("a", "a"), Samples("", ""), object()):
+        with meter.watching(model, samples):
+            meter.begin_batch(inputs, [SampleNote("a", 1), SampleNote("a", 1)])
+            assert meter.watch(loss) is loss
 
 
-def test_a_single_source_is_not_told_beside_the_loss(measured: tuple[Any, dict[str, Any], Meter, Clock]) -> None:
+def test_targets_that_the_model_cut_off_have_no_source(measured: tuple[Any, dict[str, Any], Meter, Clock]) -> None:
     model, inputs, meter, _ = measured
-    counts = [(row[1:] != -100).sum().item() for row in inputs["labels"]]
-    meter.begin_batch(inputs, [SampleNote("a", count) for count in counts])
-    meter.note_logits(model(**inputs, logits_at_targets_only=True).logits, inputs["labels"])
-    assert not any(key.startswith("loss/") for key in meter.take_row(torch.device("cpu"), torch.float32))
+    with meter.watching(model, Samples("a", "b")):
+        meter.begin_batch(inputs, [SampleNote("a", 99), SampleNote("b", 1)])
+        model(**inputs, target_loss=meter.watch(build_target_loss()))
+        assert not any(key.startswith("loss/") for key in meter.take_row(torch.device("cpu"), torch.float32))
 
 
 def test_operations_are_six_per_trained_weight_and_less_for_frozen_ones() -> None:

@@ -1,0 +1,95 @@
+"""What makes a stage faster or smaller by its recipe: packing, cached tower features, checkpointing, compiling.
+
+None of them changes what is learned. ``check_levers`` refuses settings that contradict each other, ``pack_samples`` and
+``set_levers`` apply the others to the data and to the model.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+from llava.errors import LlavaError, UsageError
+from llava.model import packed_attention
+from llava.model.vision import VisionTower
+from llava.train.layers import check_parts, checkpoint_layers, compile_layers
+from llava.train.packing import PackedData
+from llava.train.recipe import TuningStage
+from llava.train.samples import InstructionData
+from llava.train.tower_cache import TowerCache
+
+# Records whose images are measured to estimate how many tiles all records have.
+_NUM_MEASURED = 200
+# The share of the free disk that the cache of features may take.
+_SHARE_OF_DISK = 0.5
+
+
+def check_levers(stage: TuningStage) -> None:
+    """Raises UsageError for settings of a stage that contradict each other."""
+    where = f"Stage '{stage.name}'"
+    check_parts(stage.gradient_checkpointing, where)
+    if stage.cache_features and "vision_tower" in stage.train:
+        raise UsageError(
+            f"{where}: cache_features keeps the features of a frozen tower, but vision_tower is in train. Leave one "
+            "of them out."
+        )
+    if stage.packing and stage.group_by != "none":
+        raise UsageError(
+            f"{where}: packing fills every row, so group_by: {stage.group_by} has nothing to group. Leave one out."
+        )
+
+
+def pack_samples(stage: TuningStage, data: InstructionData) -> PackedData:
+    """The stage's samples in rows of its ``max_length``, or else of the model's context.
+
+    Reads the header of every image. A sample that cannot be trained on gets a row of its own, because another sample
+    that is not known yet will be taken in its place.
+    """
+    assert data.limit_tokens is not None, "a stage's samples have a limit"
+    lengths = []
+    for index in range(len(data)):
+        try:
+            lengths.append(data.count_positions(index))
+        except LlavaError:
+            lengths.append(data.limit_tokens)
+    return PackedData(data, lengths, data.limit_tokens, stage.seed)
+
+
+def set_levers(model: Any, stage: TuningStage, data: InstructionData, cache_folder: Path) -> str:
+    """Prepares a model as the stage says; returns a line about the feature cache, "" without one.
+
+    Args:
+        model: a LLaVA model, with or without PEFT's wrapper.
+        data: the stage's samples, unpacked.
+    """
+    if hasattr(model, "get_base_model"):
+        model = model.get_base_model()
+    if stage.gradient_checkpointing:
+        checkpoint_layers(model, stage.gradient_checkpointing)
+    if stage.packing and model.config._attn_implementation == "sdpa":
+        model.config._attn_implementation = packed_attention.register()
+    tower, line = model.get_vision_tower(), ""
+    if stage.cache_features and isinstance(tower, VisionTower):
+        cache_folder.mkdir(parents=True, exist_ok=True)
+        cache = TowerCache(cache_folder, 0)
+        cache.limit_bytes = int(_SHARE_OF_DISK * (shutil.disk_usage(cache_folder).free + cache.count_bytes()))
+        model.tower_cache = cache
+        line = cache.describe(tower, _estimate_tiles(data), tower.dtype)
+    if stage.compile:
+        compile_layers(model)
+    return line
+
+
+def _estimate_tiles(data: InstructionData) -> int:
+    """The tiles of all images, from those of some records."""
+    chosen = random.Random(0).sample(range(len(data)), min(len(data), _NUM_MEASURED))
+    source: Any = data.source
+    num_tiles = 0
+    for index in chosen:
+        try:
+            num_tiles += sum(plan.num_tiles for plan in data.plan(source.measure(index)))
+        except LlavaError:
+            continue
+    return round(num_tiles * len(data) / max(1, len(chosen)))
