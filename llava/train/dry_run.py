@@ -27,7 +27,7 @@ from llava.model.placement import cpu_has_bfloat16
 from llava.text import make_visible
 from llava.train.cautions import list_cautions
 from llava.train.lora import add_lora, continue_lora
-from llava.train.memory_estimate import MemoryNeed, estimate_memory, propose_remedies
+from llava.train.memory_estimate import LongestBatch, MemoryNeed, estimate_memory, propose_remedies
 from llava.train.part_table import build_table
 from llava.train.parts import PartParameter, find_llava
 from llava.train.recipe import Recipe, TuningStage, parse_recipe
@@ -118,31 +118,47 @@ class _StageDescription:
 
     def _list_lengths(self) -> Iterator[tuple[str, str]]:
         stage, sizes, at_once = self.stage, self.sizes, self._count_at_once()
-        total, devices = len(self.data), self.arguments.world_size
+        total, devices, unit = len(self.data), self.arguments.world_size, "samples"
         held = "" if self.evaluated is None else f", and {len(self.evaluated):,} to evaluate on"
         yield "Samples", f"{total:,}{held}"
+        if stage.packing:
+            total, unit = max(1, round(sizes.mean_positions * total / self._row_positions)), "packed rows"
         steps = stage.steps or math.ceil(max(1, total // at_once) * stage.epochs)
         parts = f"batch_size {self.arguments.train_batch_size} x accumulation {self.exact.accumulation}"
         parts += f" x {devices} devices" if devices > 1 else ""
         rate = steps * at_once / max(1, total)
-        yield "Steps", f"{steps:,} ({rate:.3g} epochs), of {at_once:,} samples each: {parts}"
+        yield "Steps", f"{steps:,} ({rate:.3g} epochs), of {at_once:,} {unit} each: {parts}"
         lengths = sorted(size.num_positions for size in sizes.longest)
         if not lengths:
             yield "Tokens", "unknown: no sample could be measured"
             return
-        share = sum(size.num_targets for size in sizes.typical) / max(1, sum(s.num_positions for s in sizes.typical))
+        mean = self._row_positions if stage.packing else sizes.mean_positions
         yield (
             "Tokens",
-            f"about {sizes.mean_positions * at_once:,.0f} per step, images included, {share:.0%} of them targets; a "
+            f"about {mean * at_once:,.0f} per step, images included, {sizes.target_share:.0%} of them targets; a "
             f"sample has {sizes.mean_positions:,.0f} on average and {lengths[-1]:,} at most",
         )
-        longest = sizes.find_longest_batch(self.arguments.train_batch_size)
+        longest = self._find_longest_batch(self.arguments.train_batch_size)
         scope = "" if sizes.is_complete else f", found among {sizes.num_measured:,} measured samples"
         yield (
             "Longest batch",
             f"{longest.num_positions:,} positions with padding, {longest.num_targets:,} targets, "
             f"{longest.num_tiles:,} tiles{scope}",
         )
+
+    @property
+    def _row_positions(self) -> int:
+        """Positions of a packed row."""
+        assert self.data.limit_tokens is not None, "a stage's samples have a limit"
+        return self.data.limit_tokens
+
+    def _find_longest_batch(self, batch_size: int) -> LongestBatch:
+        if not self.stage.packing:
+            return self.sizes.find_longest_batch(batch_size)
+        positions = batch_size * self._row_positions
+        tiles = sum(size.num_tiles for size in self.sizes.typical) / max(1, len(self.sizes.typical))
+        num_samples = positions / max(1.0, self.sizes.mean_positions)
+        return LongestBatch(positions, round(positions * self.sizes.target_share), math.ceil(num_samples * tiles))
 
     def _list_memory(self, trainable: Sequence[PartParameter]) -> Iterator[tuple[str, str]]:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -181,7 +197,7 @@ class _StageDescription:
             )
 
     def _estimate(self, stage: TuningStage, llava: Any, trainable: Sequence[PartParameter]) -> MemoryNeed:
-        longest = self.sizes.find_longest_batch(stage.batch_size)
+        longest = self._find_longest_batch(stage.batch_size)
         return estimate_memory(llava, trainable, stage, longest, self.arguments.world_size)
 
     def _print_samples(self) -> None:

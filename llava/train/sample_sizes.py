@@ -62,6 +62,12 @@ class MeasuredSizes:
         """Positions of a typical sample."""
         return sum(size.num_positions for size in self.typical) / len(self.typical) if self.typical else 0.0
 
+    @property
+    def target_share(self) -> float:
+        """The share of all positions that are targets."""
+        positions = sum(size.num_positions for size in self.typical)
+        return sum(size.num_targets for size in self.typical) / positions if positions else 0.0
+
     def find_longest_batch(self, batch_size: int) -> LongestBatch:
         """The batch of the longest samples, padded to the longest; 0 of everything if no sample could be measured."""
         rows = sorted(self.longest, key=lambda size: size.num_positions, reverse=True)[:batch_size]

@@ -164,6 +164,16 @@ def test_what_would_make_it_fit_is_said(
     assert "It would fit with gradient_checkpointing=[language_model] batch_size=2 accumulation=2: about" in out
 
 
+def test_packed_rows_are_as_long_as_the_context(
+    tmp_path: Path, next_folder: Path, data: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = write(tmp_path, next_folder, data, packing=True, max_length=1000)
+    assert main(["train", str(recipe), "--dry-run"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "of 2 packed rows each" in out
+    assert "Longest batch 2,000 positions with padding" in out
+
+
 def test_a_mistake_ends_a_dry_run_with_exit_code_2(
     tmp_path: Path, next_folder: Path, data: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
