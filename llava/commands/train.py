@@ -24,7 +24,7 @@ def add_train(commands: Any) -> None:
     parser.add_argument("--data", nargs="+", metavar="FILE", help="the samples, in place of the recipe's")
     parser.add_argument("--images", metavar="FOLDER", help="the folder that image names are relative to")
     parser.add_argument("--start", metavar="MODEL", help="the checkpoint or language model to start from")
-    parser.add_argument("--output", required=True, metavar="FOLDER", help="for checkpoints, curves and the model")
+    parser.add_argument("--output", metavar="FOLDER", help="for checkpoints, log, report and the model; required")
     parser.add_argument("--stage", metavar="NAME", help="only this stage of the recipe")
     parser.add_argument(
         "--workers", type=int, default=1, metavar="N", help="processes that load or draw samples (default: %(default)s)"
@@ -34,6 +34,11 @@ def add_train(commands: Any) -> None:
         action=argparse.BooleanOptionalAction,
         default=True,
         help="continue an interrupted run (default); --no-resume refuses a folder with an interrupted one",
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="only print what would be trained, in how many steps, with how much memory, and the first samples",
     )
 
 
@@ -50,6 +55,13 @@ def _train(arguments: argparse.Namespace) -> int:
         images=arguments.images,
         start=arguments.start,
     )
+    if arguments.dry_run:
+        from llava.train.dry_run import describe
+
+        describe(recipe, arguments.output, arguments.stage, arguments.workers)
+        return 0
+    if arguments.output is None:
+        raise UsageError("Name the folder for checkpoints, log and the model: --output FOLDER.")
     if recipe.is_from_scratch:
         from llava.scratch.pipeline import run
 

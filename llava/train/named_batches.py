@@ -10,11 +10,21 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch.utils.data import Dataset
 
+from llava.constants import IGNORE_INDEX
 from llava.errors import LlavaError, UsageError
 
-_NAMES, _FAULT = "_sample_names", "_sample_fault"
+_NAMES, _NOTES, _FAULT = "_sample_names", "_sample_notes", "_sample_fault"
+
+
+@dataclass(frozen=True)
+class SampleNote:
+    """A sample's source, "" where it has none, and how many targets it has in a batch."""
+
+    source: str
+    num_targets: int
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,21 @@ class NamedCollator:
         batch = self.collate([item for _, item in items])
         if isinstance(batch, dict):
             batch[_NAMES] = [name for name, _ in items]
+            # A packed row is a list of samples.
+            samples = [sample for _, item in items for sample in (item if isinstance(item, list) else [item])]
+            if all(isinstance(sample, Mapping) and "labels" in sample for sample in samples):
+                batch[_NOTES] = [_describe(sample) for sample in samples]
         return batch
+
+
+def _describe(sample: Mapping[str, Any]) -> SampleNote:
+    labels = torch.as_tensor(sample["labels"])[1:]  # nothing comes before the first token that could predict it
+    return SampleNote(str(sample.get("source", "")), int((labels != IGNORE_INDEX).sum()))
+
+
+def take_notes(batch: Any) -> tuple[SampleNote, ...]:
+    """The notes about a batch's samples, row by row, which it then no longer has."""
+    return tuple(batch.pop(_NOTES, ())) if isinstance(batch, dict) else ()
 
 
 def take_names(batch: Any) -> tuple[str, ...]:

@@ -19,9 +19,10 @@ def build_table(model: Any, trainable: Sequence[PartParameter], lr: float, weigh
     Args:
         model: a LLaVA model, or PEFT's wrapper of one.
     """
-    table = Table(box=box.SIMPLE_HEAD, title="What is trained", title_justify="left")
-    for name in ("part", "modules", "tensors", "parameters", "learning rate", "weight decay"):
-        table.add_column(name, justify="left" if name in ("part", "modules") else "right", overflow="fold")
+    table = Table(box=box.SIMPLE_HEAD, title="What is trained", title_justify="left", pad_edge=False)
+    for name in ("part", "modules", "parameters", "rate", "decay"):
+        is_text = name in ("part", "modules")
+        table.add_column(name, justify="left" if is_text else "right", no_wrap=name != "modules", overflow="fold")
     trained = {id(each.parameter) for each in trainable}
     for part, members in list_parts(model).items():
         rows: dict[tuple[float, float], list[PartParameter]] = {}
@@ -31,12 +32,12 @@ def build_table(model: Any, trainable: Sequence[PartParameter], lr: float, weigh
                 rows.setdefault((lr * each.scale, decay), []).append(each)
         for (rate, decay), chosen in rows.items():
             modules = ", ".join(dict.fromkeys(_name_module(each.path) for each in chosen))
-            counts = (f"{len(chosen):,}", f"{sum(each.parameter.numel() for each in chosen):,}")
-            table.add_row(part, modules, *counts, f"{rate:.3g}", f"{decay:.3g}")
+            count = sum(each.parameter.numel() for each in chosen)
+            table.add_row(part, modules, f"{count:,}", f"{rate:.3g}", f"{decay:.3g}")
         frozen = [each for each in _list_parameters({part: members}) if id(each) not in trained]
         if frozen:
-            counts = (f"{len(frozen):,}", f"{sum(each.numel() for each in frozen):,}")
-            table.add_row(part, "the rest" if rows else ", ".join(members), *counts, "frozen", "")
+            count = sum(each.numel() for each in frozen)
+            table.add_row(part, "the rest" if rows else ", ".join(members), f"{count:,}", "frozen", "")
     return table
 
 

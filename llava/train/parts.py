@@ -43,6 +43,11 @@ class PartParameter:
     key: str = ""
 
 
+def find_llava(model: Any) -> Any:
+    """The model inside PEFT's wrapper, if there is one."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def list_parts(model: Any) -> Parts:
     """The parts of a LLaVA model: vision_tower, projector, image_newline, language_model.
 

@@ -1,4 +1,4 @@
-"""Learning curves, as images and as figures of a report."""
+"""Learning curves as an image, and the names of what a history has of its data sources."""
 
 from __future__ import annotations
 
@@ -39,53 +39,3 @@ def plot_history(history: Sequence[dict[str, Any]], path: Path, title: str) -> N
 def list_sources(history: Sequence[dict[str, Any]]) -> list[str]:
     """The data sources whose losses are in the history, in alphabetical order."""
     return sorted({key.removeprefix(SOURCE_PREFIX) for row in history for key in row if key.startswith(SOURCE_PREFIX)})
-
-
-def plot_losses(history: Sequence[dict[str, Any]]) -> Any:
-    """A figure of the loss over the steps: of all samples, of each source, and of the samples held out."""
-    figure, axes = _make_axes("loss", "step")
-    lines = [("loss", "all samples" if list_sources(history) else "training", 1.8)]
-    lines += [(SOURCE_PREFIX + source, source, 1.0) for source in list_sources(history)]
-    lines += [("eval_loss", "held out", 1.8)]
-    for key, label, width in lines:
-        points = _read_points(history, key)
-        if points:
-            marker = "o" if key == "eval_loss" or len(points) == 1 else None
-            axes.plot(*zip(*points, strict=True), label=label, linewidth=width, marker=marker, markersize=4)
-    if len(axes.lines) > 1:
-        axes.legend(frameon=False)
-    return figure
-
-
-def plot_curve(history: Sequence[dict[str, Any]], key: str, label: str) -> Any:
-    """A figure of one value of the log over the steps."""
-    figure, axes = _make_axes(label.lower(), "step")
-    axes.plot(*zip(*_read_points(history, key), strict=True), linewidth=1.5)
-    return figure
-
-
-def plot_lengths(lengths: Sequence[int]) -> Any:
-    """A histogram of the samples' lengths in positions, with the median and the longest."""
-    figure, axes = _make_axes("samples", "positions")
-    axes.hist(lengths, bins=min(40, max(10, len(set(lengths)))), color="tab:blue", alpha=0.8)
-    median = sorted(lengths)[len(lengths) // 2]
-    for value, name, height, side in ((median, "median", 0.93, "left"), (max(lengths), "longest", 0.85, "right")):
-        axes.axvline(value, color="black", linewidth=0.8, linestyle=":")
-        place = {"xy": (value, height), "xycoords": ("data", "axes fraction")}
-        axes.annotate(f" {name} {value:,} ", **place, horizontalalignment=side)
-    return figure
-
-
-def _read_points(history: Sequence[dict[str, Any]], key: str) -> list[tuple[int, float]]:
-    return [(row["step"], row[key]) for row in history if key in row]
-
-
-def _make_axes(ylabel: str, xlabel: str) -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
-    axes = figure.subplots()
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes

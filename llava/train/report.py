@@ -16,23 +16,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llava.train.plot import list_sources, plot_curve, plot_lengths, plot_losses
+from llava.train.plot import SOURCE_PREFIX, list_sources
+from llava.train.svg_charts import Line, draw_histogram, draw_lines
+
+_INK, _RED = "#1f2328", "#d1242f"
 
 HISTORY, FACTS, REPORT = "history.json", "facts.json", "report.html"
 
 
 @dataclass
 class SampleAnswer:
-    """A fixed sample's question, the answer in the data, and the model's answers before and after training.
+    """A fixed sample's question, the answer in the data, and the model's answers during training.
 
-    ``image``: the image as a data URL, or "" for a sample without one.
+    Attributes:
+        image: the image as a data URL, or "" for a sample without one.
+        by_step: (step, answer), in order; step 0 is before training.
     """
 
     question: str
     reference: str
-    before: str = ""
-    after: str = ""
     image: str = ""
+    by_step: list[tuple[int, str]] = field(default_factory=list)
 
 
 @dataclass
@@ -41,20 +45,23 @@ class StageFacts:
 
     Attributes:
         settings: names and values.
-        parts: part, trained parameters, learning rate, weight decay.
+        parts: part, modules, parameters, learning rate, weight decay.
+        fault: why the run ended before its last step; "" where it did not.
         lengths: positions of each sample, images included, or of a random share of them.
         notes: sentences about the run, such as samples that were left out.
     """
 
     title: str
     settings: list[tuple[str, str]] = field(default_factory=list)
-    parts: list[tuple[str, str, str, str]] = field(default_factory=list)
+    parts: list[tuple[str, ...]] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     answers: list[SampleAnswer] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    fault: str = ""
 
     def save(self, folder: Path) -> None:
         """Writes the facts to the stage's folder."""
+        folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(dataclasses.asdict(self), ensure_ascii=False, indent=1)
         (folder / FACTS).write_text(text, encoding="utf-8")
 
@@ -63,6 +70,10 @@ class StageFacts:
         """The facts in the stage's folder."""
         values = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         answers = [SampleAnswer(**each) for each in values.pop("answers")]
+        for key in ("settings", "parts"):
+            values[key] = [tuple(row) for row in values[key]]
+        for answer in answers:
+            answer.by_step = [(step, text) for step, text in answer.by_step]
         return cls(**values, answers=answers)
 
 
@@ -86,42 +97,71 @@ def encode_image(image: Any, longest_px: int = 320) -> str:
 
 
 def _make_sections(facts: StageFacts, history: Sequence[dict[str, Any]]) -> Iterable[str]:
+    if facts.fault:
+        yield f"<p class=fault><b>The run ended early.</b> {html.escape(facts.fault)}</p>"
     yield _make_summary(history)
     if facts.notes:
         yield "<ul class=notes>" + "".join(f"<li>{html.escape(note)}</li>" for note in facts.notes) + "</ul>"
-    yield "<h2>Curves</h2><div class=plots>"
-    if any("loss" in row for row in history):
-        by_source = " by source" if list_sources(history) else ""
-        yield _make_figure(plot_losses(history), f"Loss{by_source}")
-    for key, caption in (("learning_rate", "Learning rate"), ("grad_norm", "Gradient norm before clipping")):
-        if any(key in row for row in history):
-            yield _make_figure(plot_curve(history, key, caption), caption)
-    if facts.lengths:
-        yield _make_figure(plot_lengths(facts.lengths), "Positions per sample, images included")
-    yield "</div>"
+    figures = list(_make_figures(facts, history))
+    if figures:
+        yield f"<h2>Curves</h2><div class=plots>{''.join(figures)}</div>"
     if facts.answers:
-        yield "<h2>Answers before and after</h2>" + "\n".join(map(_make_answer, facts.answers))
-    yield "<h2>What was trained</h2>"
-    yield _make_table(("part", "trained parameters", "learning rate", "weight decay"), facts.parts)
-    yield "<h2>Settings</h2>"
-    yield _make_table(("setting", "value"), facts.settings)
+        yield "<h2>Answers before and after</h2><p class=hint>The same questions, asked greedily before training and "
+        yield "after every save.</p>" + "\n".join(map(_make_answer, facts.answers))
+    if facts.parts:
+        yield "<h2>What was trained</h2>"
+        titles = ("part", "modules", "parameters", "learning rate", "weight decay")
+        yield _make_table(titles, facts.parts)
+    if facts.settings:
+        rows = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(value)}</dd>" for name, value in facts.settings)
+        yield f"<h2>Settings</h2><dl class=settings>{rows}</dl>"
+
+
+def _make_figures(facts: StageFacts, history: Sequence[dict[str, Any]]) -> Iterable[str]:
+    sources = list_sources(history)
+    losses = [Line("all samples" if sources else "training", _read_points(history, "loss"), _INK, is_bold=True)]
+    losses += [Line(source, _read_points(history, SOURCE_PREFIX + source)) for source in sources]
+    losses.append(Line("held out", _read_points(history, "eval_loss"), _RED, is_marked=True, is_bold=True))
+    if drawn := [line for line in losses if line.points]:
+        yield _make_figure(draw_lines(drawn), "Loss by source" if sources else "Loss")
+    for key, caption in (
+        ("learning_rate", "Learning rate, of parts without one of their own"),
+        ("grad_norm", "Norm of the gradients before clipping"),
+        ("tokens_per_second", "Positions per second, without padding"),
+    ):
+        if points := _read_points(history, key):
+            yield _make_figure(draw_lines([Line(caption, points)]), caption)
+    if facts.lengths:
+        ordered = sorted(facts.lengths)
+        caption = f"Positions per sample: median {ordered[len(ordered) // 2]:,}, longest {ordered[-1]:,}"
+        yield _make_figure(draw_histogram(facts.lengths, "positions"), caption)
+
+
+def _read_points(history: Sequence[dict[str, Any]], key: str) -> list[tuple[float, float]]:
+    return [(row["step"], row[key]) for row in history if key in row and "step" in row]
 
 
 def _make_summary(history: Sequence[dict[str, Any]]) -> str:
-    """The first and last loss, the steps and the speed as large figures."""
+    """Losses, steps, time and speed as large figures."""
     losses = [row for row in history if "loss" in row]
+    evaluated = [row["eval_loss"] for row in history if "eval_loss" in row]
+    last: dict[str, Any] = history[-1] if history else {}
     tiles = []
     if losses:
-        tiles = [
-            (f"{losses[0]['loss']:.3f} → {losses[-1]['loss']:.3f}", "loss, first and last"),
-            (f"{losses[-1].get('step', len(losses)):,}", "steps"),
-        ]
-    evaluated = [row["eval_loss"] for row in history if "eval_loss" in row]
+        tiles.append((f"{losses[0]['loss']:.3f} → {losses[-1]['loss']:.3f}", "loss, first and last"))
     if evaluated:
-        tiles.append((f"{evaluated[-1]:.3f}", "loss on held-out samples"))
-    last = history[-1] if history else {}
+        pair = f"{evaluated[0]:.3f} → {evaluated[-1]:.3f}" if len(evaluated) > 1 else f"{evaluated[0]:.3f}"
+        tiles.append((pair, "loss on held-out samples"))
+    if losses:
+        tiles.append((f"{losses[-1].get('step', len(losses)):,}", "steps"))
     if "train_runtime" in last:
         tiles.append((_say_duration(last["train_runtime"]), "training time"))
+    speeds = [row["tokens_per_second"] for row in losses if "tokens_per_second" in row]
+    if speeds:
+        tiles.append((f"{sorted(speeds)[len(speeds) // 2]:,.0f}", "positions per second, median"))
+    shares = [row["peak_share"] for row in losses if "peak_share" in row]
+    if shares:
+        tiles.append((f"{sorted(shares)[len(shares) // 2]:.0%}", "of the device's peak, median"))
     if "train_samples_per_second" in last:
         tiles.append((f"{last['train_samples_per_second']:.3g}", "samples per second"))
     cells = "".join(f"<div><b>{html.escape(value)}</b><span>{name}</span></div>" for value, name in tiles)
@@ -135,22 +175,37 @@ def _say_duration(seconds: float) -> str:
 
 def _make_answer(answer: SampleAnswer) -> str:
     image = f'<img src="{answer.image}" alt="">' if answer.image else "<div class=no-image>text only</div>"
-    rows = [("question", answer.question), ("in the data", answer.reference)]
-    rows += [("before", answer.before), ("after", answer.after)]
-    said = "".join(f"<dt>{name}</dt><dd>{html.escape(text) or '<i>nothing</i>'}</dd>" for name, text in rows)
-    return f"<div class=answer>{image}<dl>{said}</dl></div>"
+    said = [("before", answer.by_step[0][1], "")] if answer.by_step and answer.by_step[0][0] == 0 else []
+    later = [(step, text) for step, text in answer.by_step if step > 0]
+    if later:
+        said.append(("after", later[-1][1], " class=after"))
+    rows = [("question", answer.question, ""), ("in the data", answer.reference, ""), *said]
+    body = "".join(
+        f"<dt>{name}</dt><dd{kind}>{html.escape(text) or '<i>nothing</i>'}</dd>" for name, text, kind in rows
+    )
+    between = later[:-1]
+    if between:
+        lines = "".join(
+            f"<dt>step {step:,}</dt><dd>{html.escape(text) or '<i>nothing</i>'}</dd>" for step, text in between
+        )
+        body += f"<dt></dt><dd><details><summary>at the saves between</summary><dl>{lines}</dl></details></dd>"
+    return f"<div class=answer>{image}<dl>{body}</dl></div>"
 
 
 def _make_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    head = "".join(f"<th>{title}</th>" for title in titles)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    """A table whose columns after the first two are numbers, aligned on the right."""
+
+    def make_cells(tag: str, row: Sequence[str]) -> str:
+        kinds = [" class=number" if i >= 2 else "" for i in range(len(row))]
+        return "".join(f"<{tag}{kind}>{html.escape(str(cell))}</{tag}>" for kind, cell in zip(kinds, row, strict=True))
+
+    body = "".join(f"<tr>{make_cells('td', row)}</tr>" for row in rows)
+    head = f"<thead><tr>{make_cells('th', titles)}</tr></thead>"
+    return f"<div class=scroll><table>{head}<tbody>{body}</tbody></table></div>"
 
 
-def _make_figure(figure: Any, caption: str) -> str:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=130)
-    return f'<figure><img src="{_write_data_url(file.getvalue(), "png")}" alt="{caption}"></figure>'
+def _make_figure(image: str, caption: str) -> str:
+    return f"<figure><figcaption>{html.escape(caption)}</figcaption>{image}</figure>"
 
 
 def _write_data_url(data: bytes, kind: str) -> str:
@@ -161,23 +216,35 @@ _PAGE = """<!doctype html>
 <html lang=en><head><meta charset=utf-8><meta name=viewport content="width=device-width">
 <title>{title}</title>
 <style>
-body {{ font: 15px/1.5 system-ui, sans-serif; color: #1f2328; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; }}
-h1 {{ font-size: 1.5rem; }} h2 {{ font-size: 1.1rem; margin-top: 2.2rem; }}
-.summary {{ display: flex; flex-wrap: wrap; gap: 1rem; }}
-.summary div {{ background: #f6f8fa; border-radius: 8px; padding: .7rem 1.1rem; }}
-.summary b {{ display: block; font-size: 1.25rem; font-variant-numeric: tabular-nums; }}
-.summary span {{ color: #59636e; font-size: .85rem; }}
-.notes {{ color: #9a6700; }}
-.plots {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); gap: 1rem; }}
-figure {{ margin: 0; }} figure img {{ width: 100%; }}
-.answer {{ display: grid; grid-template-columns: 180px 1fr; gap: 1rem; margin: 1rem 0; align-items: start; }}
-.answer img {{ max-width: 180px; border-radius: 6px; }} .no-image {{ color: #59636e; font-size: .85rem; }}
-dl {{ display: grid; grid-template-columns: 6.5rem 1fr; gap: .25rem .8rem; margin: 0; }}
-dt {{ color: #59636e; }} dd {{ margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }}
-table {{ border-collapse: collapse; }} th {{ text-align: left; font-weight: 600; }}
-th, td {{ padding: .25rem 1.2rem .25rem 0; border-bottom: 1px solid #d1d9e0; vertical-align: top; }}
+body {{ font: 15px/1.5 system-ui, sans-serif; color: #1f2328;
+  max-width: 1080px; margin: 2.5rem auto; padding: 0 1.2rem; }}
+h1 {{ font-size: 1.6rem; margin-bottom: 1.2rem; }} h2 {{ font-size: 1.15rem; margin: 2.6rem 0 .8rem; }}
+.hint, .no-image, .summary span, dt, summary {{ color: #59636e; font-size: .87rem; }} .hint {{ margin-top: -.4rem; }}
+.summary {{ display: flex; flex-wrap: wrap; gap: .8rem; }}
+.summary div {{ background: #f3f5f8; border-radius: 10px; padding: .7rem 1.1rem; }}
+.summary b {{ display: block; font-size: 1.3rem; font-weight: 600; font-variant-numeric: tabular-nums; }}
+.notes, .fault {{ border-radius: 8px; padding: .7rem 1.1rem; }} .notes li {{ margin-left: 1rem; }}
+.notes {{ background: #fff8e6; color: #6b4e00; }}
+.fault {{ background: #ffebe9; color: #82071e; white-space: pre-wrap; }}
+.plots {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 440px), 1fr)); gap: 1.2rem; }}
+figure {{ margin: 0; }} svg {{ width: 100%; }} svg text {{ font: 12px system-ui, sans-serif; fill: #59636e; }}
+.grid {{ stroke: #e4e8ec; }} .legend {{ display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .85rem;
+  padding-left: 9.5%; }} .legend i {{ display: inline-block; width: .8rem; height: .25rem; border-radius: 2px;
+  margin-right: .4rem; vertical-align: middle; }}
+figcaption {{ font-weight: 600; font-size: .92rem; }}
+.answer {{ display: grid; grid-template-columns: 200px 1fr; gap: 1.4rem; align-items: start;
+  border-top: 1px solid #d9dfe5; padding: 1rem 0; }}
+.answer img {{ max-width: 200px; max-height: 200px; border-radius: 6px; }}
+dl {{ display: grid; grid-template-columns: 6.5rem 1fr; gap: .3rem .8rem; margin: 0; align-items: baseline; }}
+dd {{ margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }} dd.after {{ font-weight: 600; }}
+.settings {{ grid-template-columns: repeat(auto-fill, minmax(10rem, max-content) minmax(16rem, 1fr)); }}
+summary {{ cursor: pointer; }} .scroll {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; }} th {{ text-align: left; font-weight: 600; font-size: .87rem; color: #59636e; }}
+th, td {{ padding: .3rem 1.4rem .3rem 0; border-bottom: 1px solid #e4e8ec; vertical-align: top; }}
 td {{ overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }}
-@media (max-width: 560px) {{ .answer {{ grid-template-columns: 1fr; }} }}
+.number {{ text-align: right; white-space: nowrap; }}
+@media (max-width: 620px) {{ .answer {{ grid-template-columns: 1fr; }} }}
+@media print {{ .answer, figure {{ break-inside: avoid; }} }}
 </style></head><body><h1>{title}</h1>
 {body}
 </body></html>

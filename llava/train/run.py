@@ -1,12 +1,11 @@
 """Runs a recipe that starts from a checkpoint, stage by stage: check, build, resume, train, save.
 
-A stage's folder holds the Trainer's ``checkpoint-N``, ``history.json``, ``curves.png`` and, once it is done,
-``model/``, from which the next stage starts.
+A stage's folder holds the Trainer's ``checkpoint-N``, the files of ``stage_record`` and, once it is done, ``model/``,
+from which the next stage starts.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,22 @@ import torch
 from llava.errors import UsageError
 from llava.model.checkpoint import LoadedModel
 from llava.model.placement import read_dtype
+from llava.text import write_line
+from llava.train.cautions import list_template_cautions
 from llava.train.chunked_loss import build_target_loss
 from llava.train.levers import check_levers, pack_samples, set_levers
 from llava.train.packing import PackedCollator
 from llava.train.part_table import build_table, print_table
 from llava.train.parts import PartParameter, choose_trainable, list_parts, scale_rates
-from llava.train.plot import plot_history
 from llava.train.precision import set_precision
 from llava.train.recipe import Recipe, TuningStage, parse_recipe
 from llava.train.recipe_file import RecipeFile, find_stage
+from llava.train.report import REPORT
 from llava.train.resumption import check_workers, find_last
 from llava.train.snapshots import mend_generation, save_result
 from llava.train.stage_data import Encoding, build_collator, build_dataset, check_data, split_samples
-from llava.train.starting_model import build_start, open_start
+from llava.train.stage_record import recording
+from llava.train.starting_model import build_start, open_start, starts_from_llava
 from llava.train.trainer import LLaVATrainer
 from llava.train.trainer_arguments import make_arguments
 
@@ -61,6 +63,9 @@ def check_recipe(recipe: Recipe, stages: list[TuningStage], folder: Path, worker
     if not stages:
         return
     opened = open_start(recipe.start, recipe.stages[0])
+    if starts_from_llava(opened):
+        for caution in list_template_cautions(stages[0], opened.template):
+            write_line(f"llava: {caution}")
     for stage in stages:
         check_levers(stage)
         choose_parameters(opened.model, stage)  # names and shapes only, on the meta device
@@ -81,7 +86,8 @@ def run_stage(recipe: Recipe, stage: TuningStage, folder: Path, workers: int = 1
     """Trains one stage, unless it is done, and writes its checkpoint to ``folder/<stage>/model``."""
     here = folder / stage.name
     if _is_done(here):
-        print(f"Stage '{stage.name}' is done: {here / 'model'}")
+        report = f" Its report is {here / REPORT}." if (here / REPORT).is_file() else ""
+        print(f"Stage '{stage.name}' is done: {here / 'model'}{report}")
         return
     last = find_last(here)
     if last is not None and not resume:
@@ -91,9 +97,8 @@ def run_stage(recipe: Recipe, stage: TuningStage, folder: Path, workers: int = 1
     trainer = build_trainer(loaded, stage, here, workers)
     share, model = stage.weight_averaging, loaded.model
     began_with = {name: tensor.clone() for name, tensor in model.state_dict().items()} if share else {}
-    trainer.train(resume_from_checkpoint=last)
-    (here / "history.json").write_text(json.dumps(trainer.state.log_history, indent=1), encoding="utf-8")
-    plot_history(trainer.state.log_history, here / "curves.png", f"{recipe.name}: {stage.name}")
+    with recording(trainer, stage, f"{recipe.name}: {stage.name}", recipe.start, here):
+        trainer.train(resume_from_checkpoint=last)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if name in began_with:

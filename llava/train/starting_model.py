@@ -201,6 +201,11 @@ def open_start(start: str | Path, stage: TuningStage) -> OpenCheckpoint:
     return opened
 
 
+def starts_from_llava(opened: OpenCheckpoint) -> bool:
+    """Whether a start was a LLaVA before, and no language model alone."""
+    return not _is_language_model(Folder(opened.config_path.parent).raw_config)
+
+
 def _is_language_model(described: Mapping[str, Any]) -> bool:
     """Whether config.json describes a language model alone, of a family that can become a LLaVA."""
     has_tower = described.get("mm_vision_tower") or described.get("mm_vision_config")

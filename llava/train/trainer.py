@@ -22,6 +22,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import trainer as transformers_trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
 
 from llava.errors import TrainingStopped, UsageError
@@ -30,10 +31,12 @@ from llava.train import order, training_faults
 from llava.train.chunked_loss import TargetLoss
 from llava.train.epoch_order import BatchStream, EpochOrder, ShuffledSampler
 from llava.train.heap import return_free_memory
-from llava.train.named_batches import NamedCollator, NamedSamples, take_names
+from llava.train.meter import Meter
+from llava.train.named_batches import NamedCollator, NamedSamples, SampleNote, take_names, take_notes
 from llava.train.optimizer import MuonWithAdamW, build_groups, check_groups, name_rates
-from llava.train.parts import PartParameter, name_trainable, scale_rates
+from llava.train.parts import PartParameter, find_llava, name_trainable, scale_rates
 from llava.train.precision import check_precision
+from llava.train.progress import ProgressCallback
 from llava.train.resumption import (
     RESUME_FILES,
     RUN_FILE,
@@ -43,6 +46,7 @@ from llava.train.resumption import (
     read_run_state,
     tell_changes,
 )
+from llava.train.signatures import takes, without
 from llava.train.snapshots import check_snapshot, read_snapshot, write_snapshot
 from llava.train.training_faults import catching_stop_signals
 
@@ -72,6 +76,9 @@ class LLaVATrainer(Trainer):
         if tokenizer is not None:
             named.setdefault("processing_class", tokenizer)
         self._names: dict[int, tuple[str, ...]] = {}  # of the samples of each batch of the current update, by its id
+        self._notes: dict[int, tuple[SampleNote, ...]] = {}
+        self.meter = Meter()
+        self.progress = ProgressCallback(self.meter)
         self._order: EpochOrder | None = None
         self._loader: Any = None
         self._stream: BatchStream | None = None
@@ -91,13 +98,16 @@ class LLaVATrainer(Trainer):
         self._call_as_defined()
         self.target_loss: TargetLoss | None = None
         self.add_callback(_RunCallback(self))
+        if not self.args.disable_tqdm:
+            self.remove_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK)
+            self.add_callback(self.progress)
 
     def _call_as_defined(self) -> None:
         """Lets Transformers call methods that a subclass overrides with the signatures of its version 4."""
         for name in ("compute_loss", "training_step"):
             method = getattr(self, name)
-            if not _takes(method, "num_items_in_batch"):
-                setattr(self, name, _without(method, "num_items_in_batch"))
+            if not takes(method, "num_items_in_batch"):
+                setattr(self, name, without(method, "num_items_in_batch"))
                 self.loss_is_scaled_for_ga = False
 
     @property
@@ -178,6 +188,7 @@ class LLaVATrainer(Trainer):
             except StopIteration:
                 break
         self._names = {id(batch): take_names(batch) for batch in batches}
+        self._notes = {id(batch): take_notes(batch) for batch in batches}
         return batches, self._get_num_items_in_batch(batches, device)
 
     def _load_rng_state(self, checkpoint: str | None) -> None:
@@ -233,9 +244,9 @@ class LLaVATrainer(Trainer):
         """
         assert self.model is not None
         is_loss_only = not return_outputs or (not model.training and self.args.prediction_loss_only)
-        if is_loss_only and "labels" in inputs and _takes(_find_llava(self.model).forward, "logits_at_targets_only"):
-            chosen = {"target_loss": self.target_loss} if self.target_loss else {"logits_at_targets_only": True}
-            inputs = {**inputs, **chosen}
+        if is_loss_only and "labels" in inputs and takes(find_llava(self.model).forward, "target_loss"):
+            chosen = self.meter.watch(self.target_loss) if self.target_loss and model.training else self.target_loss
+            inputs = {**inputs, **({"target_loss": chosen} if chosen else {"logits_at_targets_only": True})}
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
@@ -245,6 +256,7 @@ class LLaVATrainer(Trainer):
             LlavaError: the loss is not finite, or memory is full; the samples are named.
         """
         names, folder = self._names.get(id(inputs), ()), Path(self.args.output_dir)
+        self.meter.begin_batch(inputs, self._notes.get(id(inputs), ()))
         try:
             loss: torch.Tensor = super().training_step(model, inputs, num_items_in_batch)
         except (RuntimeError, MemoryError) as error:
@@ -267,6 +279,8 @@ class LLaVATrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
             return_free_memory()
+            low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.args.mixed_precision, torch.float32)
+            logs |= self.meter.take_row(self.args.device, low)
         super().log(logs, start_time)
 
     # Checkpoints.
@@ -299,10 +313,13 @@ class LLaVATrainer(Trainer):
                 self.state = state
                 self._load_from_checkpoint(str(self._resumed_from))
                 return TrainOutput(state.global_step, 0.0, {})
-        with catching_stop_signals() as self.stop:
-            result: TrainOutput = super().train(
-                str(self._resumed_from) if self._resumed_from else None, *arguments, **named
-            )
+        with catching_stop_signals() as self.stop, self.meter.watching(find_llava(self.model), self.train_dataset):
+            try:
+                result: TrainOutput = super().train(
+                    str(self._resumed_from) if self._resumed_from else None, *arguments, **named
+                )
+            finally:
+                self.progress.close()
         if self.stop:
             raise TrainingStopped(
                 f"Training was stopped after step {self.state.global_step} of {self.state.max_steps}. "
@@ -467,26 +484,6 @@ def _build_original_sampler(
     return RandomSampler(lengths)
 
 
-def _find_llava(model: Any) -> Any:
-    """The model inside PEFT's wrapper, if there is one."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
 def _is_llava(model: Any) -> bool:
     """Whether the model is one of ours, whose files ``llava.train.snapshots`` knows, or PEFT's wrapper of one."""
-    return isinstance(_find_llava(model), LlavaMetaForCausalLM) and _find_llava(model).get_vision_tower() is not None
-
-
-def _takes(method: Callable[..., Any], name: str) -> bool:
-    parameters = inspect.signature(method).parameters.values()
-    return any(each.name == name or each.kind is each.VAR_KEYWORD for each in parameters)
-
-
-def _without(method: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """The method, called without that keyword."""
-
-    def call(*arguments: Any, **named: Any) -> Any:
-        named.pop(name, None)
-        return method(*arguments, **named)
-
-    return call
+    return isinstance(find_llava(model), LlavaMetaForCausalLM) and find_llava(model).get_vision_tower() is not None

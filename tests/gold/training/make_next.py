@@ -72,7 +72,9 @@ from tests.gold.training.next_recorder import Recorder, run, visited  # noqa: E4
 
 HEAD = {
     "source": "LLaVA-VL/LLaVA-NeXT, train.py of 45f2d92, llava_trainer.py before it, run by make_next.py",
-    "versions": {module.__name__: module.__version__ for module in (torch, transformers, accelerate, peft, tokenizers, PIL)},
+    "versions": {
+        module.__name__: module.__version__ for module in (torch, transformers, accelerate, peft, tokenizers, PIL)
+    },
 }
 Flags = next_command_lines.Flags
 PARTS = ("lora_", "vision_tower", "mm_projector", "image_newline")  # by what a parameter's name holds
