@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llava.backends.answerer import Answer, Answerer
@@ -36,13 +37,15 @@ def ask(
     ``template``: a name of ``conv_templates``; by default the checkpoint's own. ``on_text`` receives each piece of the
     answer as it is generated. ``limits``: the largest images that are accepted.
 
-    Raises UsageError for a question that is not valid text, for an unknown template and for an image in place of a
-    list, BadImage for an image that cannot be used, ContextTooLong for a prompt that does not fit.
+    Raises UsageError for a question that is not valid text, for an unknown template, for an image in place of a list
+    and for a name in place of a loaded model, BadImage for an image that cannot be used, ContextTooLong for a prompt
+    that does not fit.
     """
     if (flaw := find_flaw(question)) is not None:
         raise UsageError(f"The question {flaw}.")
     if isinstance(images, (str, bytes)) or hasattr(images, "read") or not isinstance(images, Iterable):
         raise UsageError(f"images is a single {type(images).__name__}; pass a list, such as ['photo.jpg'].")
+    _check_loaded(loaded)
     loaded_images = [item if isinstance(item, LoadedImage) else load_image(item, limits) for item in images]
     conversation = write_chat(loaded, [(question, len(loaded_images), None)], template)
     return answer(loaded, conversation, loaded_images, sampling, on_text=on_text)
@@ -50,12 +53,25 @@ def ask(
 
 def start_conversation(loaded: LoadedModel, template: str | None = None) -> Conversation:
     """A new conversation in ``template``, by default the checkpoint's own. Raises UsageError for an unknown name."""
+    _check_loaded(loaded)
     return find_template(template or loaded.template)
+
+
+def _check_loaded(loaded: Any) -> None:
+    """Raises UsageError for what is not a LoadedModel. A name is not loaded here: each call would load it again."""
+    if isinstance(loaded, (str, Path)):
+        raise UsageError(f"The model is {str(loaded)!r}, which is only a name; pass llava.load_model({str(loaded)!r}).")
+    if not hasattr(loaded, "template"):
+        raise UsageError(f"The model is a {type(loaded).__name__}; pass a result of llava.load_model.")
 
 
 def place_images(loaded: LoadedModel, question: str, num_images: int) -> str:
     """The question as a message: one line per image, then the text, in which nothing is an image slot or a token."""
-    return (image_slot(loaded) + "\n") * num_images + escape_image_tokens(question)
+    return _write_slots(loaded, num_images) + escape_image_tokens(question)
+
+
+def _write_slots(loaded: LoadedModel, num_images: int) -> str:
+    return (image_slot(loaded) + "\n") * num_images
 
 
 def write_chat(
@@ -67,16 +83,19 @@ def write_chat(
 ) -> Conversation:
     """A conversation of ``turns``: each a question, the number of its images, and its answer or None.
 
-    ``is_sample``: as in training, without the template's examples and without blanks around a question with one image.
-    Raises UsageError for an unknown template.
+    ``is_sample``: as in training, without the template's examples and without blanks around a question with one image;
+    and the texts are trusted, so that ``</s>`` in them is the token. Raises UsageError for an unknown template.
     """
     conversation = start_conversation(loaded, template)
     if is_sample:
         conversation = conversation.without_examples()
     for question, num_images, reply in turns:
-        question = question.strip() if is_sample and num_images == 1 else question
-        conversation.append_message(conversation.roles[0], place_images(loaded, question, num_images))
-        conversation.append_message(conversation.roles[1], escape_image_tokens(reply) if reply else None)
+        if is_sample:
+            text = question.strip() if num_images == 1 else question
+        else:
+            text, reply = escape_image_tokens(question), reply and escape_image_tokens(reply)
+        conversation.append_message(conversation.roles[0], _write_slots(loaded, num_images) + text)
+        conversation.append_message(conversation.roles[1], reply or None)
     return conversation
 
 

@@ -268,7 +268,7 @@ def find_tower_folder(name: str, checkpoint_folder: str | Path) -> Path | None:
 
     None if there is no config.json at either.
     """
-    for candidate in (Path(name).expanduser(), Path(checkpoint_folder) / name):
+    for candidate in (Path(os.path.expanduser(name)), Path(checkpoint_folder) / name):
         if name and os.path.isfile(candidate / "config.json"):
             return candidate
     return None

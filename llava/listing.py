@@ -12,7 +12,7 @@ from typing import Any
 
 from llava.answer import write_chat
 from llava.backends.preparation import prepare
-from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+from llava.constants import DEFAULT_IMAGE_TOKEN, IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.conversation import Conversation
 from llava.errors import UsageError
 from llava.image.source import LoadedImage
@@ -89,7 +89,8 @@ def list_prompt(
 ) -> Listing:
     """The prompt of a chat: its questions, with the answers so far and the images.
 
-    With an answer to every question it is a training sample, whose targets are marked. ``image_questions`` has the
+    With an answer to every question it is a training sample, whose targets are marked, and in whose texts ``</s>`` is
+    the token; otherwise a text is a user's, and everything in it is plain characters. ``image_questions`` has the
     index of each image's question, in ascending order; by default all belong to the first. ``model``: None is the
     embedded model. Raises CheckpointError, UsageError, and ContextTooLong for a prompt that does not fit.
     """
@@ -106,11 +107,9 @@ def list_prompt(
             f"image_questions is {owners} for {len(images)} images and {len(questions)} questions. It needs the index "
             "of a question for each image, in ascending order."
         )
+    is_supervised = len(answers) == len(questions)
     for text in (*questions, *answers):
-        if not text.strip():
-            raise UsageError("A question or an answer is empty.")
-        if (flaw := find_flaw(text)) is not None:
-            raise UsageError(f"The text {text[:40]!r} {flaw}.")
+        _check_text(text, is_supervised)
     opened = open_checkpoint(DEFAULT_MODEL if model is None else model, vision_tower=vision_tower)
     spec, tokenizer = opened.spec, opened.load_tokenizer()
     # The model is on the meta device: names and shapes without weights.
@@ -119,7 +118,6 @@ def list_prompt(
     )
     replies: list[str | None] = [*answers, *[None] * (len(questions) - len(answers))]
     num_images = [owners.count(question) for question in range(len(questions))]
-    is_supervised = len(answers) == len(questions)
     turns = zip(questions, num_images, replies, strict=True)
     conversation = write_chat(loaded, turns, template, is_sample=is_supervised)
     prepared = prepare(loaded, conversation, images, Sampling(), supervise=is_supervised)
@@ -138,6 +136,19 @@ def _write_text(conversation: Conversation, is_supervised: bool) -> str:
     if is_supervised:
         return "".join(piece.text for piece in conversation.training_pieces())
     return conversation.get_prompt()
+
+
+def _check_text(text: str, is_sample: bool) -> None:
+    """Raises UsageError for a text that cannot be a question or an answer."""
+    if not text.strip():
+        raise UsageError("A question or an answer is empty.")
+    if (flaw := find_flaw(text)) is not None:
+        raise UsageError(f"The text {text[:40]!r} {flaw}.")
+    if is_sample and DEFAULT_IMAGE_TOKEN in text:
+        raise UsageError(
+            f"The text {text[:40]!r} contains {DEFAULT_IMAGE_TOKEN}, which in a training sample is the place of an "
+            "image. Each image gets its place by itself, before its question: leave it out."
+        )
 
 
 def _list_entries(prompt: Prompt, num_positions_per_image: Sequence[int], tokenizer: Any) -> Iterator[Entry]:

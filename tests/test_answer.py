@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from llava.answer import ask
+from llava.answer import ask, start_conversation
 from llava.backends.answerer import TrimmedText
 from llava.errors import UsageError
 from llava.sampling import Sampling
@@ -34,6 +35,18 @@ def speak(pieces: Sequence[str]) -> tuple[str, list[str]]:
 def test_a_single_image_in_place_of_a_list_is_refused(images: Any) -> None:
     with pytest.raises(UsageError, match=f"images is a single {type(images).__name__}; pass a list"):
         ask(None, "What is this?", images)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["embedded", Path("models/llava")])
+def test_a_name_in_place_of_a_model_is_refused_with_the_call_that_loads_it(name: Any) -> None:
+    for call in (lambda: ask(name, "What is this?"), lambda: start_conversation(name)):
+        with pytest.raises(UsageError, match=re.escape(f"pass llava.load_model({str(name)!r}).")):
+            call()
+
+
+def test_what_is_no_loaded_model_is_named_by_its_type() -> None:
+    with pytest.raises(UsageError, match=r"The model is a tuple; pass a result of llava\.load_model"):
+        ask(("tokenizer", "model"), "What is this?")  # type: ignore[arg-type]
 
 
 @given(st.lists(st.text(alphabet="ab \n", max_size=4)))

@@ -161,6 +161,7 @@ def test_a_tower_is_found_from_here_and_from_the_checkpoint(tmp_path: Path, monk
     assert read_spec(checkpoint).tiling.tile_px == 28
     write_json(tmp_path / "towers/small/config.json", {**TOWER, "image_size": 56, "model_type": "clip_vision_model"})
     assert find_tower_folder("towers/small", checkpoint) == Path("towers/small")
+    assert find_tower_folder("~nobody-of-this-name/tower", checkpoint) is None
     assert read_spec(checkpoint).tiling.tile_px == 56
 
 

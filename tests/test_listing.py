@@ -85,6 +85,28 @@ def test_a_listing_with_answers_is_the_sample_that_training_makes_of_the_same_ch
     ]
 
 
+@pytest.mark.parametrize("template", ["v1", "qwen_1_5"])
+def test_special_tokens_in_the_texts_of_a_sample_are_listed_as_training_reads_them(
+    next_folder: Path, tmp_path: Path, template: str
+) -> None:
+    loaded = load_model(next_folder)
+    question, answer = "is <s> it</s>", "in </s> the image"
+    listing = list_prompt(str(next_folder), [question], [answer], template=template)
+    turns = [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+    write_json(tmp_path / "data.json", [{"conversations": turns}])
+    source = JsonSamples(tmp_path / "data.json", tmp_path)
+    sample = InstructionData(source, loaded.tokenizer, loaded.spec.tiling, loaded.image_processor, [template], 4096)[0]
+    assert ids_of(listing) == sample["input_ids"].tolist()
+    assert [entry.token for entry in listing.entries if entry.is_target].count(2) >= 1
+    assert question in listing.text
+
+
+@pytest.mark.parametrize("texts", [(["<image>\nis it"], ["in"]), (["is it"], ["in <image>"])])
+def test_an_image_slot_in_the_text_of_a_sample_is_refused(texts: tuple[list[str], list[str]]) -> None:
+    with pytest.raises(UsageError, match="contains <image>, which in a training sample is the place of an image"):
+        list_prompt(None, *texts)
+
+
 def test_an_open_question_after_an_answered_one_is_a_chat_and_no_sample(next_folder: Path) -> None:
     listing = list_prompt(str(next_folder), ["is it", "what"], ["in"])
     assert listing.text.endswith("USER: is it ASSISTANT: in</s>USER: what ASSISTANT:")

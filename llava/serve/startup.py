@@ -73,8 +73,9 @@ def _read_address(text: str | None) -> str:
 
 
 def _check_log(path: Path | None) -> Path | None:
-    """The path, after a check that it can be written. Raises UsageError."""
+    """The path, with ``~`` expanded, after a check that it can be written. Raises UsageError."""
     if path is not None:
+        path = Path(os.path.expanduser(path))  # a shell expands it neither in --config nor after --log-conversations=
         try:
             path.open("a").close()
         except (OSError, ValueError) as error:

@@ -64,6 +64,15 @@ def test_numbers_of_pixels_are_written_alike_in_the_file_and_after_the_flag(serv
     assert serve("", "--max-image-pixels", "0.4G")[0].limits.image_pixels == 400_000_000
 
 
+def test_a_tilde_in_the_path_of_the_log_is_the_home_folder(
+    serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert serve("log_conversations: ~/chats.jsonl")[0].log == tmp_path / "chats.jsonl"
+    assert serve("", "--log-conversations=~/chats.jsonl")[0].log == tmp_path / "chats.jsonl"
+    assert (tmp_path / "chats.jsonl").is_file()
+
+
 def test_an_empty_file_changes_nothing(serve: Any) -> None:
     assert serve("")[0] == serve("limits:\n")[0] == serve("# port: 1\n")[0]
     assert serve("")[0].limits == Limits()
@@ -148,6 +157,8 @@ def test_a_file_that_cannot_be_read_is_named(capsys: pytest.CaptureFixture[str],
     for name, why in (("nowhere.yaml", "No such file"), (".", "Is a directory"), ("latin.yaml", "codec can't decode")):
         assert main(["serve", "--config", str(tmp_path / name)]) == 2
         assert re.search(rf"--config: .*cannot be read: .*{why}", capsys.readouterr().err)
+    assert main(["serve", "--config", "~nobody-of-this-name/server.yaml"]) == 2
+    assert "--config: ~nobody-of-this-name/server.yaml cannot be read: No such file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["--max-values", "3"], ["--max-values=3"], ["--max-values"]])
