@@ -57,7 +57,8 @@ def main() -> None:
             for number in range(count):
                 file = f"{name}/{country.split()[-1].lower()}-{number}.png"
                 draw_flag(country, chance).save(folder / file)
-                turns = [{"from": "human", "value": QUESTION}, {"from": "gpt", "value": f"It is the flag of {country}."}]
+                answer = f"It is the flag of {country}."
+                turns = [{"from": "human", "value": QUESTION}, {"from": "gpt", "value": answer}]
                 if name == "images":
                     samples.append({"id": file, "image": file, "conversations": turns})
     (folder / "data.json").write_text(json.dumps(samples, indent=1), encoding="utf-8")
