@@ -76,6 +76,7 @@ def check_recipe(recipe: Recipe, stages: list[TuningStage], folder: Path, worker
             opened.load_processor(),
             opened.template,
             opened.spec.context_tokens,
+            opened.spec.mm_use_im_start_end,
         )
         for source in split_samples(stage):
             if source is not None:
@@ -113,7 +114,11 @@ def build_trainer(loaded: LoadedModel, stage: TuningStage, here: Path, workers: 
     trainable = choose_parameters(model, stage)
     set_precision(model, trainable, arguments)
     mend_generation(model)
-    encoding = Encoding(tokenizer, loaded.spec.tiling, loaded.image_processor, loaded.template, loaded.context_tokens)
+    spec = loaded.spec
+    encoding = Encoding(
+        *(tokenizer, spec.tiling, loaded.image_processor, loaded.template),
+        *(loaded.context_tokens, spec.mm_use_im_start_end),
+    )
     train, evaluated = (
         None if source is None else build_dataset(stage, source, encoding) for source in split_samples(stage)
     )

@@ -33,6 +33,7 @@ class Encoding:
     processor: ImageProcessor
     template: str
     context_tokens: int
+    has_start_end: bool = False  # ``mm_use_im_start_end`` of the checkpoint
 
 
 class ChosenSamples:
@@ -122,7 +123,7 @@ def build_dataset(stage: TuningStage, source: Any, encoding: Encoding) -> Tuning
         templates,
         longest,
         rule="1.5" if stage.compatible_with == "llava-1.5" else "next",
-        has_start_end=stage.vision.mm_use_im_start_end,
+        has_start_end=stage.vision.mm_use_im_start_end or encoding.has_start_end,
         max_length=longest if stage.too_long == "cut" else None,
         skip_limit=len(source) if stage.too_long == "skip" else stage.max_skipped,
     )

@@ -14,10 +14,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from llava.cli import main
+from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import CheckpointError, UsageError
 from llava.model.checkpoint import load_model
+from llava.train.recipe import JsonData, TuningStage
 from llava.train.recipe_file import read_recipe
 from llava.train.run import run
+from llava.train.stage_data import Encoding, build_dataset, read_samples
 
 STAGE: dict[str, Any] = {"steps": 2, "batch_size": 2, "lr": 1e-2, "log_steps": 1}
 
@@ -131,3 +134,19 @@ def test_a_single_stage_needs_the_previous_one_and_a_known_name(
         run(recipe, tmp_path / "run", "tow", workers=0)
     with pytest.raises(UsageError, match="workers is -1"):
         run(recipe, tmp_path / "run", workers=-1)
+
+
+@pytest.mark.parametrize("trained_with_marks", [True, False])
+def test_a_checkpoint_whose_images_have_start_and_end_tokens_is_trained_with_them(
+    next_folder: Path, data: dict[str, str], trained_with_marks: bool
+) -> None:
+    loaded = load_model(next_folder, device="cpu", dtype="float32")
+    loaded.tokenizer.add_tokens(["<im_start>", "<im_end>"], special_tokens=True)
+    marks = loaded.tokenizer.convert_tokens_to_ids(["<im_start>", "<im_end>"])
+    stage = TuningStage(name="tune", **STAGE, data=JsonData(**data))
+    encoding = Encoding(
+        loaded.tokenizer, loaded.spec.tiling, loaded.image_processor, loaded.template, 1024, trained_with_marks
+    )
+    ids = build_dataset(stage, read_samples(stage), encoding)[1]["input_ids"].tolist()
+    slot = ids.index(IMAGE_TOKEN_INDEX)
+    assert ([ids[slot - 1], ids[slot + 1]] == marks) == trained_with_marks
