@@ -145,7 +145,8 @@ def _find_tiling(data_args: Any) -> Tiling:
         tile_px = 336 if processor is None else int(processor.crop_size["height"])
         squashes = processor is not None and "shortest_edge" not in processor.size
         tiling = Tiling(tile_px=tile_px, patch_px=min(14, tile_px), squashes=squashes)
-    aspect, pinpoints = data_args.image_aspect_ratio, ()
-    if aspect.startswith("anyres"):
-        pinpoints = parse_pinpoints(data_args.image_grid_pinpoints or tiling.pinpoints, tiling.tile_px)
+    aspect = data_args.image_aspect_ratio
+    if not aspect.startswith("anyres"):
+        return replace(tiling, aspect=aspect, pinpoints=())
+    pinpoints = parse_pinpoints(data_args.image_grid_pinpoints or tiling.pinpoints, tiling.tile_px)
     return replace(tiling, aspect=aspect, pinpoints=pinpoints)

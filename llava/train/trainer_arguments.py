@@ -53,6 +53,7 @@ class LlavaTrainingArguments(transformers.TrainingArguments):
         watched: settings by name whose change is told when a checkpoint is resumed.
     """
 
+    report_to: str | list[str] | None = "none"
     cache_dir: str | None = None
     optim: str = "adamw_torch"
     remove_unused_columns: bool = False
