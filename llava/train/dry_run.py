@@ -92,7 +92,7 @@ class _StageDescription:
     def print(self) -> None:
         stage, console = self.stage, self.console
         trainable = choose_parameters(self.model, stage)
-        console.rule(Text(f"{self.recipe.name}: {stage.name}"))
+        console.rule(Text(self.recipe.title(stage)))
         for line in self._list_states():
             console.print(line, markup=False)
         console.print(build_table(self.model, trainable, stage.lr, stage.weight_decay))

@@ -18,6 +18,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from llava.text import is_terminal, write_line
 from llava.train.meter import Meter
 from llava.train.plot import SOURCE_PREFIX
+from llava.train.report import say_duration
 
 _LINE_EVERY_S = 5.0
 _LEAST_BAR_COLUMNS = 10
@@ -166,17 +167,6 @@ def describe_row(row: Mapping[str, Any]) -> str:
     if "grad_norm" in row:
         facts.append(f"grad norm {row['grad_norm']:.3g}")
     return ", ".join(facts)
-
-
-def say_duration(seconds: float) -> str:
-    """A duration in its two largest units, such as "1 h 5 min" or "42 s"."""
-    whole = round(seconds)
-    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
-    if days:
-        return f"{days} d {hours} h"
-    if hours:
-        return f"{hours} h {minutes} min"
-    return f"{minutes} min {whole % 60} s" if minutes else f"{whole % 60} s"
 
 
 def _is_source(key: str) -> bool:

@@ -227,6 +227,10 @@ class Recipe:
     start: str
     stages: tuple[TuningStage, ...]
 
+    def title(self, stage: Stage) -> str:
+        """What a stage is called where no other says which recipe is meant."""
+        return self.name if stage.name == self.name else f"{self.name}: {stage.name}"
+
 
 def load_recipe(path: str | Path) -> Recipe:
     """The checked recipe in that file, which starts from a checkpoint. Raises UsageError, also for the other kind."""

@@ -155,7 +155,7 @@ def _make_summary(history: Sequence[dict[str, Any]]) -> str:
     if losses:
         tiles.append((f"{losses[-1].get('step', len(losses)):,}", "steps"))
     if "train_runtime" in last:
-        tiles.append((_say_duration(last["train_runtime"]), "training time"))
+        tiles.append((say_duration(last["train_runtime"]), "training time"))
     speeds = [row["tokens_per_second"] for row in losses if "tokens_per_second" in row]
     if speeds:
         tiles.append((f"{sorted(speeds)[len(speeds) // 2]:,.0f}", "positions per second, median"))
@@ -168,9 +168,15 @@ def _make_summary(history: Sequence[dict[str, Any]]) -> str:
     return f"<div class=summary>{cells}</div>"
 
 
-def _say_duration(seconds: float) -> str:
-    minutes, hours = int(seconds / 60) % 60, int(seconds / 3600)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {int(seconds) % 60} s"
+def say_duration(seconds: float) -> str:
+    """A duration in its two largest units, such as "1 h 5 min" or "42 s"."""
+    whole = round(seconds)
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    if days:
+        return f"{days} d {hours} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {whole % 60} s" if minutes else f"{whole % 60} s"
 
 
 def _make_answer(answer: SampleAnswer) -> str:

@@ -98,7 +98,7 @@ def run_stage(recipe: Recipe, stage: TuningStage, folder: Path, workers: int = 1
     trainer = build_trainer(loaded, stage, here, workers)
     share, model = stage.weight_averaging, loaded.model
     began_with = {name: tensor.clone() for name, tensor in model.state_dict().items()} if share else {}
-    with recording(trainer, stage, f"{recipe.name}: {stage.name}", recipe.start, here):
+    with recording(trainer, stage, recipe.title(stage), recipe.start, here):
         trainer.train(resume_from_checkpoint=last)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():

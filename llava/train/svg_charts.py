@@ -27,7 +27,7 @@ class Line:
 
     Attributes:
         color: of CSS; by default the next of a palette.
-        is_marked: whether its points are marked, as those of a line with few points.
+        is_marked: whether its points are marked and what is between them is dashed, for a line with few points.
         is_bold: whether it is the line that the chart is about.
     """
 
@@ -58,7 +58,8 @@ def draw_lines(lines: Sequence[Line]) -> str:
             body.append(f'<path d="{frame.trace(points)}" stroke="{color}" opacity=".22" fill="none"/>')
         drawn = smooth(points) if is_smoothed else points
         width = 2.2 if line.is_bold else 1.4
-        body.append(f'<path d="{frame.trace(drawn)}" stroke="{color}" stroke-width="{width}" fill="none"/>')
+        dashes = ' stroke-dasharray="5 4"' if line.is_marked else ""
+        body.append(f'<path d="{frame.trace(drawn)}" stroke="{color}" stroke-width="{width}"{dashes} fill="none"/>')
         every = -(-len(points) // _MOST_POINTS) if points else 1
         for step, value in drawn[::every]:
             x, y = frame.place(step, value)

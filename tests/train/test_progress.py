@@ -19,7 +19,8 @@ from llava.train.batches import InstructionCollator
 from llava.train.chunked_loss import build_target_loss
 from llava.train.meter import Meter, name_sources
 from llava.train.named_batches import NamedCollator, SampleNote, take_names, take_notes
-from llava.train.progress import ProgressCallback, describe_row, say_duration
+from llava.train.progress import ProgressCallback, describe_row
+from llava.train.report import say_duration
 from llava.train.throughput import Costs, find_peak, measure_costs
 from tests.tiny import ANYRES, make_labels, make_model, make_pixels, pad
 
