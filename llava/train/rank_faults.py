@@ -28,6 +28,7 @@ _LOST = (
     *("Timed out waiting", "gloo/transport", "NCCL", "Watchdog caught collective"),
     "Application timeout caused pair closure",
 )
+_EXPLAINED: set[int] = set()
 _PLACE, _FAULT = "llava/process/", "llava/fault"
 _GRACE_S = 5.0
 
@@ -53,8 +54,11 @@ def explaining_rank_faults() -> Iterator[None]:
     try:
         yield
     except (TrainingStopped, PeerLost, ToldElsewhere):
-        raise  # explained already, by a block inside this one
+        raise
     except Exception as error:
+        if id(error) in _EXPLAINED:  # by a block inside this one
+            raise
+        _EXPLAINED.add(id(error))
         if is_peer_lost(error):
             lost = _find_cause(store, error)
             _tell_once(store, lost)
@@ -107,9 +111,9 @@ def _tell_once(store: Any, error: LlavaError) -> None:
 
 def _claim(store: Any, key: str) -> bool:
     """Whether this process is the first one to have that key."""
-    own = str(read_rank()).encode()
+    own = str(read_rank())
     try:
-        return bytes(store.compare_set(key, b"", own)) == own
+        return bytes(store.compare_set(key, "", own)) == own.encode()
     except RuntimeError:  # the agent is gone
         return True
 

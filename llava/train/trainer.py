@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotat
 from llava.errors import TrainingStopped, UsageError
 from llava.model.llava import LlavaMetaForCausalLM
 from llava.train import order, training_faults
-from llava.train.epoch_order import EpochOrder, ShuffledSampler
+from llava.train.epoch_order import BatchStream, EpochOrder, ShuffledSampler
 from llava.train.heap import return_free_memory
 from llava.train.named_batches import NamedCollator, NamedSamples, take_names
 from llava.train.optimizer import MuonWithAdamW, build_groups, check_groups, name_rates
@@ -69,6 +71,9 @@ class LLaVATrainer(Trainer):
             named.setdefault("processing_class", tokenizer)
         self._names: dict[int, tuple[str, ...]] = {}  # of the samples of each batch of the current update, by its id
         self._order: EpochOrder | None = None
+        self._loader: Any = None
+        self._stream: BatchStream | None = None
+        self._carries = False  # batches that an epoch leaves over belong to the next one's first update
         self._resumed_from: Path | None = None
         self.is_stopped = False  # by a signal to one of the processes
         self._writes_to: Path | None = None
@@ -81,6 +86,7 @@ class LLaVATrainer(Trainer):
         assert self.model is not None
         check_precision(self.model)
         self.trainable = trainable
+        self._is_announced = trainable is not None
         self.compatible_with: str = getattr(self.args, "compatible_with", "")
         if self.compatible_with:
             self.model_accepts_loss_kwargs = False  # the loss is the mean of the micro-batches' means
@@ -134,7 +140,21 @@ class LLaVATrainer(Trainer):
             )
         finally:
             self.data_collator = collate
+        accumulation = self.args.gradient_accumulation_steps
+        self._carries = bool(self.compatible_with) and len(loader) > accumulation and len(loader) % accumulation > 0
+        self._loader, self._stream = loader, None
         return loader
+
+    def set_initial_training_values(self, args: Any, dataloader: Any) -> Any:
+        """Transformers' numbers; with ``compatible_with`` an epoch's updates are rounded down, as in both originals."""
+        values = super().set_initial_training_values(args, dataloader)
+        if not self._carries:
+            return values
+        epochs, _, *rest, _, steps = values
+        updates = len(dataloader) // args.gradient_accumulation_steps
+        steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * updates)
+        epochs = math.ceil(steps / updates)
+        return (epochs, updates, *rest, updates * args.gradient_accumulation_steps, steps)
 
     def _build_order(self, _samples: Any) -> Any:
         find = self._get_train_sampler
@@ -146,6 +166,12 @@ class LLaVATrainer(Trainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
         """The batches of one update, and the number of their targets. Raises LlavaError for a sample with a fault."""
+        if self._carries:
+            if self._stream is None:
+                checkpoint = None if self._resumed_from is None else str(self._resumed_from)
+                restore = partial(super()._load_rng_state, checkpoint)
+                self._stream = BatchStream(self._loader, self._count_seen(), restore)
+            epoch_iterator = self._stream.take(num_batches)
         batches = []
         for _ in range(num_batches):
             try:
@@ -154,6 +180,14 @@ class LLaVATrainer(Trainer):
                 break
         self._names = {id(batch): take_names(batch) for batch in batches}
         return batches, self._get_num_items_in_batch(batches, device)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if not self._carries:  # otherwise the stream does it, in the middle of an update
+            super()._load_rng_state(checkpoint)
+
+    def _count_seen(self) -> int:
+        """The batches of the pass over the data that have been trained on; 0 where the next one begins a pass."""
+        return self.state.global_step * self.args.gradient_accumulation_steps % len(self._loader)
 
     # The optimizer.
 
@@ -394,7 +428,7 @@ class LLaVATrainer(Trainer):
             self.state.best_model_checkpoint = str(final)
             self.state.save_to_json(str(written / "trainer_state.json"))
         epoch = self.state.epoch or 0.0
-        is_within_epoch = epoch != int(epoch)
+        is_within_epoch = bool(self._count_seen()) if self._carries else epoch != int(epoch)
         state = {
             "settings": getattr(self.args, "watched", {}),
             "order_from": self._order.began_from if self._order is not None and is_within_epoch else None,
@@ -407,6 +441,19 @@ class LLaVATrainer(Trainer):
         """Chooses the order of the epoch that begins."""
         if self._order is not None:
             self._order.set_epoch(int(self.state.epoch or 0))
+
+    def complete_gradients(self) -> None:
+        """Gives announced parameters that no sample of this update used a gradient of zero, in place of none.
+
+        Optimizers skip a parameter without a gradient, with its momentum and its count of steps. In both originals no
+        part is skipped, because text-only samples come with a blank image; so an update is the same on any number of
+        devices.
+        """
+        if not self._is_announced or self.is_deepspeed_enabled or self.is_fsdp_enabled:
+            return
+        for each in self.trainable or ():
+            if each.parameter.grad is None:
+                each.parameter.grad = torch.zeros_like(each.parameter)
 
     def begin_run(self) -> None:
         """Takes up what a checkpoint keeps beside Transformers' own state."""
@@ -434,6 +481,11 @@ class _RunCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         self.trainer.begin_epoch()
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.trainer.complete_gradients()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if any_says(bool(self.trainer.stop), args.device):
