@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from llava.errors import LlavaError, Notice
+from llava.errors import LlavaError, Notice, ToldElsewhere
 from llava.text import Printer, give_up, open_streams, write_line
 
 INTERRUPTED = 130
@@ -32,6 +32,8 @@ def run_command(work: Callable[[], int]) -> int:
             code = work()
         sys.stdout.flush()  # so that a closed pipe is detected here and not at interpreter exit
         return code
+    except ToldElsewhere as error:
+        return error.exit_code
     except LlavaError as error:
         return print_error(str(error), error.exit_code)
     except KeyboardInterrupt:

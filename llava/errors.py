@@ -88,5 +88,9 @@ class TrainingStopped(LlavaError):
     exit_code = 130
 
 
+class ToldElsewhere(LlavaError):
+    """A failure that another process of the same training prints; this one ends without a word."""
+
+
 class Notice(UserWarning):
     """What a user should know though nothing failed, as a complete sentence. Commands print it, Python code warns."""

@@ -40,10 +40,13 @@ class EpochOrder(Sampler[int]):
         began_from: torch's global state that the current epoch's order was drawn from, as hexadecimal text; None before
             the first epoch.
         again_from: such a state; the next order is drawn from it. The global state is then what the sampler leaves.
+
+    Args:
+        share: gives every process the first one's state, which dropout may have moved on differently in each.
     """
 
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
+    def __init__(self, inner: Any, share: Callable[[str], str] = str) -> None:
+        self.inner, self.share = inner, share
         self.began_from: str | None = None
         self.again_from: str | None = None
 
@@ -56,10 +59,11 @@ class EpochOrder(Sampler[int]):
             self.inner.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[int]:
-        if self.again_from is not None:
-            torch.set_rng_state(torch.frombuffer(bytearray.fromhex(self.again_from), dtype=torch.uint8))
-            self.again_from = None
-        self.began_from = torch.get_rng_state().numpy().tobytes().hex()
+        own = torch.get_rng_state().numpy().tobytes().hex()
+        self.began_from = self.share(own if self.again_from is None else self.again_from)
+        self.again_from = None
+        if self.began_from != own:
+            torch.set_rng_state(torch.frombuffer(bytearray.fromhex(self.began_from), dtype=torch.uint8))
         return iter(list(self.inner))  # all at once, so that the state is that of one moment
 
 

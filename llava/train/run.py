@@ -19,9 +19,11 @@ from llava.train.cautions import list_template_cautions
 from llava.train.chunked_loss import build_target_loss
 from llava.train.levers import check_levers, pack_samples, set_levers
 from llava.train.packing import PackedCollator
+from llava.train.parallel import count_processes, read_rank, wait_for_all
 from llava.train.part_table import build_table, print_table
 from llava.train.parts import PartParameter, choose_trainable, list_parts, scale_rates
 from llava.train.precision import set_precision
+from llava.train.rank_faults import explaining_rank_faults, told_by_first_process
 from llava.train.recipe import Recipe, TuningStage, parse_recipe
 from llava.train.recipe_file import RecipeFile, find_stage
 from llava.train.report import REPORT
@@ -49,13 +51,16 @@ def run(file: RecipeFile, output: str | Path, stage: str | None = None, workers:
         CheckpointError: the checkpoint to resume from is incomplete.
         LlavaError: training stopped; see ``LLaVATrainer.train``.
     """
-    check_workers(workers)
-    recipe, folder = parse_recipe(file), Path(output)
-    chosen = recipe.stages if stage is None else (find_stage(recipe, stage),)
-    check_recipe(recipe, [each for each in chosen if not _is_done(folder / each.name)], folder, workers)
-    for each in chosen:
-        run_stage(recipe, each, folder, workers, resume)
-    return folder / chosen[-1].name / "model"
+    with explaining_rank_faults():
+        check_workers(workers)
+        claim_device()
+        recipe, folder = parse_recipe(file), Path(output)
+        chosen = recipe.stages if stage is None else (find_stage(recipe, stage),)
+        with told_by_first_process():
+            check_recipe(recipe, [each for each in chosen if not _is_done(folder / each.name)], folder, workers)
+        for each in chosen:
+            run_stage(recipe, each, folder, workers, resume)
+        return folder / chosen[-1].name / "model"
 
 
 def check_recipe(recipe: Recipe, stages: list[TuningStage], folder: Path, workers: int) -> None:
@@ -69,7 +74,7 @@ def check_recipe(recipe: Recipe, stages: list[TuningStage], folder: Path, worker
     for stage in stages:
         check_levers(stage)
         choose_parameters(opened.model, stage)  # names and shapes only, on the meta device
-        make_arguments(stage, folder / stage.name, workers)
+        make_arguments(stage, folder / stage.name, workers, world_size=count_processes())
         encoding = Encoding(
             opened.load_tokenizer(),
             opened.spec.tiling,
@@ -87,30 +92,34 @@ def run_stage(recipe: Recipe, stage: TuningStage, folder: Path, workers: int = 1
     """Trains one stage, unless it is done, and writes its checkpoint to ``folder/<stage>/model``."""
     here = folder / stage.name
     if _is_done(here):
-        report = f" Its report is {here / REPORT}." if (here / REPORT).is_file() else ""
-        print(f"Stage '{stage.name}' is done: {here / 'model'}{report}")
+        if read_rank() == 0:
+            report = f" Its report is {here / REPORT}." if (here / REPORT).is_file() else ""
+            print(f"Stage '{stage.name}' is done: {here / 'model'}{report}")
         return
     last = find_last(here)
     if last is not None and not resume:
         raise UsageError(f"Stage '{stage.name}' was interrupted: {last} exists. Resume it, or delete {here}.")
-    # In float32, whatever dtype the checkpoint has: small updates are lost in 16 bits.
-    loaded = build_start(_find_start(recipe, stage, folder), stage)
-    trainer = build_trainer(loaded, stage, here, workers)
-    share, model = stage.weight_averaging, loaded.model
+    with told_by_first_process():
+        # In float32, whatever dtype the checkpoint has: small updates are lost in 16 bits.
+        loaded = build_start(_find_start(recipe, stage, folder), stage)
+        trainer = build_trainer(loaded, stage, here, workers)
+    model, share = loaded.model, stage.weight_averaging if read_rank() == 0 else 0.0
     began_with = {name: tensor.clone() for name, tensor in model.state_dict().items()} if share else {}
     with recording(trainer, stage, recipe.title(stage), recipe.start, here):
         trainer.train(resume_from_checkpoint=last)
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            if name in began_with:
-                tensor.lerp_(began_with[name].to(tensor.device), share)
-    save_result(model, loaded.tokenizer, here / "model", dtype=read_dtype(loaded.spec.dtype))
+    state = trainer.gather_weights(all_of_them=stage.weight_averaging > 0)
+    if trainer.args.should_save:
+        with torch.no_grad():
+            for name, began in began_with.items():
+                state[name].lerp_(began.to(state[name]), share)
+        save_result(model, loaded.tokenizer, here / "model", dtype=read_dtype(loaded.spec.dtype), state=state)
+    wait_for_all()  # the next stage starts from these files
 
 
 def build_trainer(loaded: LoadedModel, stage: TuningStage, here: Path, workers: int = 1) -> LLaVATrainer:
     """The trainer of a stage, after it has printed what it trains. Raises UsageError."""
     model, tokenizer = loaded.model, loaded.tokenizer
-    arguments = make_arguments(stage, here, workers, world_size=_count_devices())
+    arguments = make_arguments(stage, here, workers, world_size=count_processes())
     trainable = choose_parameters(model, stage)
     set_precision(model, trainable, arguments)
     mend_generation(model)
@@ -169,7 +178,3 @@ def _find_start(recipe: Recipe, stage: TuningStage, folder: Path) -> str | Path:
             "does not exist."
         )
     return before / "model"
-
-
-def _count_devices() -> int:
-    return torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1

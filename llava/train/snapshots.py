@@ -35,6 +35,7 @@ from llava.model.folder import CONFIG
 from llava.model.generation import clean_generation_config
 from llava.model.weights import find_tensors, is_weight_file, open_tensors, read_bin, shapes_in
 from llava.train.lora import ADAPTER, has_lora, is_adapter_name
+from llava.train.parallel import shard
 from llava.train.starting_model import StartingPoint
 
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -171,7 +172,19 @@ def read_snapshot(model: Any, folder: str | Path) -> None:
         else:
             read = open_tensors(dict.fromkeys(tensors, folder / name) if name else find_tensors(folder))
         for key, tensor in tensors.items():
-            tensor.copy_(read(key))
+            tensor.copy_(shard(read(key).to(tensor.dtype), tensor))
+
+
+def list_written(model: Any) -> set[str] | None:
+    """The names, in the model's state dict, of what ``write_snapshot`` writes; None for all."""
+    files = _collect(model, None)
+    if files is None:
+        return None
+    names = {name for file, tensors in files.items() if file != ADAPTER_FILE for name in tensors}
+    if ADAPTER_FILE in files:
+        bias = model.peft_config[ADAPTER].bias
+        names |= {name for name in model.state_dict() if is_adapter_name(name, bias)}
+    return names
 
 
 def _collect(model: Any, state: State | None) -> dict[str, dict[str, torch.Tensor]] | None:

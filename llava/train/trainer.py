@@ -34,9 +34,11 @@ from llava.train.heap import return_free_memory
 from llava.train.meter import Meter
 from llava.train.named_batches import NamedCollator, NamedSamples, SampleNote, take_names, take_notes
 from llava.train.optimizer import MuonWithAdamW, build_groups, check_groups, name_rates
+from llava.train.parallel import any_says, fit_fsdp, gather_optimizer, gather_state, shard_optimizer, share_text
 from llava.train.parts import PartParameter, find_llava, name_trainable, scale_rates
 from llava.train.precision import check_precision
 from llava.train.progress import ProgressCallback
+from llava.train.rank_faults import explaining_rank_faults, told_by_first_process
 from llava.train.resumption import (
     RESUME_FILES,
     RUN_FILE,
@@ -47,7 +49,7 @@ from llava.train.resumption import (
     tell_changes,
 )
 from llava.train.signatures import takes, without
-from llava.train.snapshots import check_snapshot, read_snapshot, write_snapshot
+from llava.train.snapshots import check_snapshot, list_written, read_snapshot, write_snapshot
 from llava.train.training_faults import catching_stop_signals
 
 # Where a checkpoint is written before it gets its name; Transformers takes it for none.
@@ -88,7 +90,11 @@ class LLaVATrainer(Trainer):
         self._stream: BatchStream | None = None
         self._carries = False  # batches that an epoch leaves over belong to the next one's first update
         self._resumed_from: Path | None = None
+        self.is_stopped = False  # by a signal to one of the processes
         self._writes_to: Path | None = None
+        given = inspect.signature(Trainer).bind_partial(*arguments, **named).arguments
+        if given.get("model") is not None:
+            fit_fsdp(given.get("args"), given["model"])
         super().__init__(*arguments, **named)
         if self.args.label_smoothing_factor:
             raise UsageError("label_smoothing_factor cannot be used: labels have no places for an image's positions.")
@@ -172,7 +178,7 @@ class LLaVATrainer(Trainer):
     def _build_order(self, _samples: Any) -> Any:
         find = self._get_train_sampler
         sampler = find(self.train_dataset) if inspect.signature(find).parameters else find()
-        self._order = None if sampler is None else EpochOrder(sampler)
+        self._order = None if sampler is None else EpochOrder(sampler, share_text)
         return self._order
 
     def get_batch_samples(
@@ -301,7 +307,7 @@ class LLaVATrainer(Trainer):
             TrainingStopped: a signal stopped it.
             LlavaError: the loss is not finite, memory or the disk is full, or a sample cannot be used.
         """
-        folder = Path(self.args.output_dir)
+        folder, self.is_stopped = Path(self.args.output_dir), False
         if resume_from_checkpoint is True:
             resume_from_checkpoint = find_last(folder)
             if resume_from_checkpoint is None:
@@ -312,20 +318,25 @@ class LLaVATrainer(Trainer):
         if self._resumed_from is not None:
             num_steps = self.set_initial_training_values(self.args, self.get_train_dataloader())[-1]
             self.check_checkpoint(self._resumed_from, num_steps)
-            tell_changes(self._resumed_from, getattr(self.args, "watched", {}))
+            with told_by_first_process():
+                tell_changes(self._resumed_from, getattr(self.args, "watched", {}))
             state = TrainerState.load_from_json(str(self._resumed_from / "trainer_state.json"))
             if state.global_step >= num_steps:  # Transformers would run one step more
                 self.state = state
                 self._load_from_checkpoint(str(self._resumed_from))
                 return TrainOutput(state.global_step, 0.0, {})
-        with catching_stop_signals() as self.stop, self.meter.watching(find_llava(self.model), self.train_dataset):
+        with (
+            catching_stop_signals() as self.stop,
+            explaining_rank_faults(),
+            self.meter.watching(find_llava(self.model), self.train_dataset),
+        ):
             try:
                 result: TrainOutput = super().train(
                     str(self._resumed_from) if self._resumed_from else None, *arguments, **named
                 )
             finally:
                 self.progress.close()
-        if self.stop:
+        if self.is_stopped:
             raise TrainingStopped(
                 f"Training was stopped after step {self.state.global_step} of {self.state.max_steps}. "
                 f"{training_faults.say_last_checkpoint(folder)}"
@@ -336,9 +347,9 @@ class LLaVATrainer(Trainer):
         """Raises CheckpointError if a checkpoint lacks what resuming needs, and UsageError if it is of a later step."""
         assert self.model is not None
         check_step(checkpoint, num_steps, "This run")
-        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
-            return  # their checkpoints have files of their own
-        check_files(checkpoint, [*RESUME_FILES, *([] if self.args.world_size > 1 else ["rng_state.pth"])])
+        if self.is_deepspeed_enabled:
+            return  # its checkpoints have files of its own
+        check_files(checkpoint, [*RESUME_FILES, *self._name_random_states(checkpoint)])
         if _is_llava(self.model):
             check_snapshot(self.model, checkpoint)
 
@@ -353,10 +364,58 @@ class LLaVATrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         root = self.model if model is None else model
-        if _is_llava(root) and not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+        if _is_llava(root) and not self.is_deepspeed_enabled:
             read_snapshot(root, resume_from_checkpoint)
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _name_random_states(self, checkpoint: Path) -> list[str]:
+        """The file with this process's random state, if the checkpoint is of as many processes."""
+        before = read_run_state(checkpoint).get("settings", {}).get("processes", self.args.world_size)
+        if before != self.args.world_size:
+            return []
+        return ["rng_state.pth" if self.args.world_size == 1 else f"rng_state_{self.args.process_index}.pth"]
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Writes the model to a folder; each process has to call it."""
+        if self.is_fsdp_enabled:
+            self._save(output_dir, self.gather_weights())
+        else:
+            super().save_model(output_dir, _internal_call)
+
+    def gather_weights(self, *, all_of_them: bool = False) -> dict[str, torch.Tensor]:
+        """The weights by name, whole in the first process, wherever they are sharded. Each process has to call it.
+
+        ``all_of_them``: also frozen ones that are not saved.
+        """
+        assert self.model is not None
+        if self.is_deepspeed_enabled:
+            state: dict[str, torch.Tensor] = self.accelerator.get_state_dict(self.model_wrapped)
+            return state
+        names = None if all_of_them or not _is_llava(self.model) else list_written(self.model)
+        return gather_state(self.model, names)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        """Writes both as one process would, so that any number of processes can resume."""
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        assert self.optimizer is not None
+        assert self.lr_scheduler is not None
+        state = gather_optimizer(self.optimizer)
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / "optimizer.pt")
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / "scheduler.pt")
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if not self.is_fsdp_enabled or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        assert self.optimizer is not None
+        assert self.lr_scheduler is not None
+        state = torch.load(Path(checkpoint) / "optimizer.pt", map_location="cpu", weights_only=True, mmap=True)
+        self.optimizer.load_state_dict(shard_optimizer(self.optimizer, state))
+        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / "scheduler.pt", weights_only=True))
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._writes_to or super()._get_output_dir(trial))
@@ -461,7 +520,8 @@ class _RunCallback(TrainerCallback):
         self.trainer.complete_gradients()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.trainer.stop:
+        if any_says(bool(self.trainer.stop), args.device):
+            self.trainer.is_stopped = True
             control.should_save = control.should_training_stop = True
 
 

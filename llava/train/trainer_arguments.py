@@ -9,20 +9,23 @@ Source: haotian-liu/LLaVA@c121f04 and LLaVA-VL/LLaVA-NeXT@df17966 llava/train/tr
 from __future__ import annotations
 
 import dataclasses
-import json
 import warnings
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from torch import distributed
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.utils import is_torch_tf32_available
 
 from llava.errors import Notice, UsageError
 from llava.model.placement import cpu_has_bfloat16
+from llava.train.deepspeed_config import choose_deepspeed, resolve_deepspeed
+from llava.train.parallel import check_sharding, claim_device, count_processes, translate_fsdp
 from llava.train.recipe import TuningStage
 from llava.yaml_files import name_nearest
 
@@ -89,10 +92,20 @@ class LlavaTrainingArguments(transformers.TrainingArguments):
         if self.gradient_checkpointing is not None and getattr(self, _CHECKPOINTING) is None:
             setattr(self, _CHECKPOINTING, self.gradient_checkpointing)
         self._leave_out_what_is_missing()
+        if self.use_cpu and count_processes() > 1 and not distributed.is_initialized():
+            distributed.init_process_group("gloo", timeout=timedelta(seconds=self.ddp_timeout))
         try:
             super().__post_init__()
         except ValueError as error:
             raise UsageError(str(error)) from error
+        if self.n_gpu > 1:
+            warnings.warn(
+                f"The training uses one of {self.n_gpu} GPUs. For all of them, start it with torchrun "
+                f"--nproc_per_node {self.n_gpu}.",
+                Notice,
+                stacklevel=3,
+            )
+            self._n_gpu = 1  # Transformers would use DataParallel, which cannot split lists of images
 
     def get_warmup_steps(self, num_training_steps: int) -> int:
         """The updates during which the rate rises: a share is rounded, but rounded up as in the originals for them.
@@ -149,8 +162,12 @@ def make_arguments(
     for name in stage.trainer:
         if name not in known:
             raise UsageError(f"Stage '{stage.name}': trainer has the unknown key '{name}'.{name_nearest(name, known)}")
+    claim_device()
     values = {**_translate(stage, workers, world_size), "output_dir": str(folder), **stage.trainer}
+    values |= _choose_sharding(stage, world_size)
     arguments = (kind or LlavaTrainingArguments)(**values)
+    if values["deepspeed"] is not None:
+        resolve_deepspeed(values["deepspeed"], arguments)
     arguments.compatible_with = stage.compatible_with
     arguments.own_optimizer = "muon" if stage.optimizer == "muon" else ""
     if stage.group_by in _GROUPINGS:
@@ -163,6 +180,7 @@ def make_arguments(
         "lr_scales": dict(stage.lr_scales),
         "batch_size": stage.batch_size,
         "accumulation": arguments.gradient_accumulation_steps,
+        "processes": world_size,
         "train": list(stage.train),
         "group_by": stage.group_by,
         "seed": stage.seed,
@@ -174,7 +192,6 @@ def make_arguments(
 def _translate(stage: TuningStage, workers: int, world_size: int) -> dict[str, Any]:
     is_on_cpu = not torch.cuda.is_available() and not torch.backends.mps.is_available()
     evaluates = stage.eval_data is not None or stage.held_out > 0
-    deepspeed = {"deepspeed": _read_deepspeed(stage)} if stage.deepspeed else {}
     return {
         "max_steps": stage.steps or -1,
         "num_train_epochs": stage.epochs or 1.0,
@@ -202,8 +219,21 @@ def _translate(stage: TuningStage, workers: int, world_size: int) -> dict[str, A
         "dataloader_prefetch_factor": 8 if workers else None,
         "report_to": list(stage.report_to) or "none",
         "model_max_length": stage.max_length or 512,
-        **deepspeed,
+        # Each parameter that is trained gets a gradient in every batch, if only of zero.
+        "ddp_find_unused_parameters": None if stage.compatible_with else False,
     }
+
+
+def _choose_sharding(stage: TuningStage, world_size: int) -> dict[str, Any]:
+    """The arguments for FSDP2 and DeepSpeed. Raises UsageError if they are not available or exclude each other."""
+    check_sharding(stage)
+    values: dict[str, Any] = {"fsdp": None, "fsdp_config": None, "deepspeed": choose_deepspeed(stage, world_size)}
+    if stage.sharding == "fsdp" and world_size == 1:
+        warnings.warn("sharding: fsdp has no effect on a single process.", Notice, stacklevel=4)
+    elif stage.sharding == "fsdp":
+        kinds, given = stage.trainer.get("fsdp"), stage.trainer.get("fsdp_config")
+        values |= translate_fsdp(kinds, given, f"Stage '{stage.name}'")
+    return values
 
 
 def _count_accumulation(stage: TuningStage, world_size: int) -> int:
@@ -217,16 +247,6 @@ def _count_accumulation(stage: TuningStage, world_size: int) -> int:
             f"batch_size {stage.batch_size} x {world_size} devices. Choose a batch_size that divides it."
         )
     return stage.global_batch_size // at_once
-
-
-def _read_deepspeed(stage: TuningStage) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = json.loads(Path(stage.deepspeed).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            f"Stage '{stage.name}': the DeepSpeed file {stage.deepspeed} cannot be read: {error}."
-        ) from error
-    return config
 
 
 def multiplies_bfloat16() -> bool:
