@@ -19,7 +19,7 @@ from llava.train.cautions import list_template_cautions
 from llava.train.chunked_loss import build_target_loss
 from llava.train.levers import check_levers, pack_samples, set_levers
 from llava.train.packing import PackedCollator
-from llava.train.parallel import count_processes, read_rank, wait_for_all
+from llava.train.parallel import claim_device, count_processes, read_rank, wait_for_all
 from llava.train.part_table import build_table, print_table
 from llava.train.parts import PartParameter, choose_trainable, list_parts, scale_rates
 from llava.train.precision import set_precision
