@@ -217,7 +217,7 @@ class LLaVATrainer(Trainer):
                 return made
             self.optimizer_cls_and_kwargs = (kind, {**options, "params": build_groups(self.trainable, lr, decay)})
             super().create_optimizer(model)
-        optimizer: torch.optim.Optimizer = self.optimizer
+        optimizer: Any = self.optimizer
         check_groups(optimizer.param_groups, self.trainable, root, lr)
         return optimizer
 
