@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from llava.errors import Notice, UsageError
 from llava.train.flag_translation import translate
 from llava.train.optimizer import build_groups
 from llava.train.original_flags import read_flags
 from llava.train.parts import name_trainable
+from llava.train.recipe import TuningStage
 from llava.train.run import choose_parameters
 from llava.train.starting_model import build_start
 from tests.gold.training import inputs, next_inputs
@@ -77,3 +79,19 @@ def test_a_model_of_any_class_has_its_parts_by_the_originals_substrings() -> Non
     assert "model.mm_projector.0.bias" in plain
     assert "model.image_newline" not in plain
     assert not any("class_embedding" in path or "position_embedding" in path for path in plain)
+
+
+def test_the_rate_of_a_frozen_part_is_a_notice_for_the_originals_command_lines_and_an_error_in_a_recipe() -> None:
+    values: dict[str, Any] = {"name": "here", "steps": 1, "batch_size": 1, "lr": 1e-3, "train": ("projector",)}
+    model = make_model(**ANYRES)
+    stage = TuningStage(**values, lr_scales={"vision_tower": 0.1}, compatible_with="llava-next")
+    with pytest.warns(Notice, match="freezes vision_tower, so its learning rate has no effect"):
+        assert {each.part for each in choose_parameters(model, stage)} == {"projector"}
+    with pytest.raises(UsageError, match="is used by nothing: what it names is frozen"):
+        choose_parameters(model, TuningStage(**values, lr_scales={"vision_tower": 0.1}))
+
+
+def test_freezing_the_backbone_leaves_the_head() -> None:
+    model = make_model(**ANYRES)
+    stage = TuningStage(name="here", steps=1, batch_size=1, lr=1e-3, train=("projector", "lm_head"))
+    assert {each.path.split(".")[0] for each in choose_parameters(model, stage)} == {"mm_projector", "lm_head"}
