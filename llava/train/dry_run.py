@@ -83,7 +83,7 @@ class _StageDescription:
             opened.load_processor(),
             opened.template,
             opened.spec.context_tokens,
-            opened.spec.mm_use_im_start_end,
+            bool(getattr(self.model.config, "mm_use_im_start_end", False)),
         )
         source, self.evaluated = split_samples(stage)
         self.data: TuningData = build_dataset(stage, source, encoding)

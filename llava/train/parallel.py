@@ -153,7 +153,8 @@ def fit_fsdp(arguments: Any, model: Any) -> None:
 
 def gather(tensor: torch.Tensor) -> torch.Tensor:
     """The whole of a tensor that may be sharded, on the CPU if it is. Each process has to call it at the same time."""
-    return tensor.detach().full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
+    detached: Any = tensor.detach()
+    return detached.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
 
 
 def gather_state(model: Any, names: Collection[str] | None = None) -> dict[str, torch.Tensor]:

@@ -82,7 +82,7 @@ def check_recipe(recipe: Recipe, stages: list[TuningStage], folder: Path, worker
             opened.load_processor(),
             opened.template,
             opened.spec.context_tokens,
-            opened.spec.mm_use_im_start_end,
+            bool(getattr(opened.model.config, "mm_use_im_start_end", False)),
         )
         for source in split_samples(stage):
             if source is not None:
@@ -127,7 +127,7 @@ def build_trainer(loaded: LoadedModel, stage: TuningStage, here: Path, workers: 
     spec = loaded.spec
     encoding = Encoding(
         *(tokenizer, spec.tiling, loaded.image_processor, loaded.template),
-        *(loaded.context_tokens, spec.mm_use_im_start_end),
+        *(loaded.context_tokens, bool(getattr(model.config, "mm_use_im_start_end", False))),
     )
     train, evaluated = (
         None if source is None else build_dataset(stage, source, encoding) for source in split_samples(stage)
