@@ -70,11 +70,13 @@ class TuningData(InstructionData):
 
     @property
     def lengths(self) -> list[int]:
+        """Words of each sample, and 128 more for images."""
         source: Any = self.source
         return [count_words(source.record(index)) for index in range(len(self))]
 
     @property
     def modality_lengths(self) -> list[int]:
+        """Words of each sample, negative for one without an image."""
         source: Any = self.source
         return [count_words_by_modality(source.record(index)) for index in range(len(self))]
 
