@@ -6,10 +6,12 @@ run cannot know: ``EpochOrder`` remembers the state that an epoch began with, an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import Any
 
 import torch
+from accelerate import skip_first_batches
 from torch.utils.data import Sampler
 
 
@@ -59,3 +61,36 @@ class EpochOrder(Sampler[int]):
             self.again_from = None
         self.began_from = torch.get_rng_state().numpy().tobytes().hex()
         return iter(list(self.inner))  # all at once, so that the state is that of one moment
+
+
+class BatchStream:
+    """The batches of one pass over the data after another, without a break where an update spans two of them.
+
+    In both originals' Transformers the batches that an epoch leaves over, too few for an update, are the first of the
+    next epoch's first update. A pass is begun when its first batch is needed.
+
+    Args:
+        loader: accelerate's data loader over a sampler in ``EpochOrder``.
+        num_seen: the batches of the current pass that a resumed run has trained on.
+        restore: sets torch's global state to the one that a resumed run had; called when its pass has begun again.
+    """
+
+    def __init__(self, loader: Any, num_seen: int, restore: Callable[[], None]) -> None:
+        self._batches = self._draw(loader, num_seen, restore)
+
+    @staticmethod
+    def _draw(loader: Any, num_seen: int, restore: Callable[[], None]) -> Iterator[Any]:
+        if num_seen:
+            rest = iter(skip_first_batches(loader, num_seen))
+            first = next(rest)  # it draws the order of this pass
+            restore()
+            yield first
+            yield from rest
+        else:
+            restore()
+        while True:
+            yield from loader
+
+    def take(self, num_batches: int) -> Iterator[Any]:
+        """The next batches."""
+        return islice(self._batches, num_batches)

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -25,7 +27,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotat
 from llava.errors import TrainingStopped, UsageError
 from llava.model.llava import LlavaMetaForCausalLM
 from llava.train import order, training_faults
-from llava.train.epoch_order import EpochOrder, ShuffledSampler
+from llava.train.epoch_order import BatchStream, EpochOrder, ShuffledSampler
 from llava.train.heap import return_free_memory
 from llava.train.named_batches import NamedCollator, NamedSamples, take_names
 from llava.train.optimizer import MuonWithAdamW, build_groups, check_groups, name_rates
@@ -60,6 +62,10 @@ class LLaVATrainer(Trainer):
         UsageError: a trained weight is in float16, or label smoothing is on, which cannot follow images in a text.
     """
 
+    data_collator: Any
+    optimizer: Any
+    _globalstep_last_logged: int
+
     def __init__(
         self, *arguments: Any, tokenizer: Any = None, trainable: Sequence[PartParameter] | None = None, **named: Any
     ) -> None:
@@ -67,6 +73,9 @@ class LLaVATrainer(Trainer):
             named.setdefault("processing_class", tokenizer)
         self._names: dict[int, tuple[str, ...]] = {}  # of the samples of each batch of the current update, by its id
         self._order: EpochOrder | None = None
+        self._loader: Any = None
+        self._stream: BatchStream | None = None
+        self._carries = False  # batches that an epoch leaves over belong to the next one's first update
         self._resumed_from: Path | None = None
         self._writes_to: Path | None = None
         super().__init__(*arguments, **named)
@@ -129,7 +138,21 @@ class LLaVATrainer(Trainer):
             )
         finally:
             self.data_collator = collate
+        accumulation = self.args.gradient_accumulation_steps
+        self._carries = bool(self.compatible_with) and len(loader) > accumulation and len(loader) % accumulation > 0
+        self._loader, self._stream = loader, None
         return loader
+
+    def set_initial_training_values(self, args: Any, dataloader: Any) -> Any:
+        """Transformers' numbers; with ``compatible_with`` an epoch's updates are rounded down, as in both originals."""
+        values = super().set_initial_training_values(args, dataloader)
+        if not self._carries:
+            return values
+        epochs, _, *rest, _, steps = values
+        updates = len(dataloader) // args.gradient_accumulation_steps
+        steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * updates)
+        epochs = math.ceil(steps / updates)
+        return (epochs, updates, *rest, updates * args.gradient_accumulation_steps, steps)
 
     def _build_order(self, _samples: Any) -> Any:
         find = self._get_train_sampler
@@ -141,6 +164,12 @@ class LLaVATrainer(Trainer):
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
         """The batches of one update, and the number of their targets. Raises LlavaError for a sample with a fault."""
+        if self._carries:
+            if self._stream is None:
+                checkpoint = None if self._resumed_from is None else str(self._resumed_from)
+                restore = partial(super()._load_rng_state, checkpoint)
+                self._stream = BatchStream(self._loader, self._count_seen(), restore)
+            epoch_iterator = self._stream.take(num_batches)
         batches = []
         for _ in range(num_batches):
             try:
@@ -149,6 +178,14 @@ class LLaVATrainer(Trainer):
                 break
         self._names = {id(batch): take_names(batch) for batch in batches}
         return batches, self._get_num_items_in_batch(batches, device)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if not self._carries:  # otherwise the stream does it, in the middle of an update
+            super()._load_rng_state(checkpoint)
+
+    def _count_seen(self) -> int:
+        """The batches of the pass over the data that have been trained on; 0 where the next one begins a pass."""
+        return self.state.global_step * self.args.gradient_accumulation_steps % len(self._loader)
 
     # The optimizer.
 
@@ -162,7 +199,8 @@ class LLaVATrainer(Trainer):
         root = self.model if model is None else model
         assert root is not None
         if self.optimizer is not None:
-            return self.optimizer
+            existing: torch.optim.Optimizer = self.optimizer
+            return existing
         if self.trainable is None:
             self.trainable = scale_rates(name_trainable(root), {}, name_rates(self.args), "The arguments")
         lr, decay = self.args.learning_rate, self.args.weight_decay
@@ -179,9 +217,9 @@ class LLaVATrainer(Trainer):
                 return made
             self.optimizer_cls_and_kwargs = (kind, {**options, "params": build_groups(self.trainable, lr, decay)})
             super().create_optimizer(model)
-        assert self.optimizer is not None
-        check_groups(self.optimizer.param_groups, self.trainable, root, lr)
-        return self.optimizer
+        optimizer = cast(torch.optim.Optimizer, self.optimizer)
+        check_groups(optimizer.param_groups, self.trainable, root, lr)
+        return optimizer
 
     # The loss.
 
@@ -340,7 +378,7 @@ class LLaVATrainer(Trainer):
             self.state.best_model_checkpoint = str(final)
             self.state.save_to_json(str(written / "trainer_state.json"))
         epoch = self.state.epoch or 0.0
-        is_within_epoch = epoch != int(epoch)
+        is_within_epoch = bool(self._count_seen()) if self._carries else epoch != int(epoch)
         state = {
             "settings": getattr(self.args, "watched", {}),
             "order_from": self._order.began_from if self._order is not None and is_within_epoch else None,

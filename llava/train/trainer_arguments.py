@@ -106,23 +106,24 @@ class LlavaTrainingArguments(transformers.TrainingArguments):
 
     def _leave_out_what_is_missing(self) -> None:
         """Switches off what this machine cannot do, with a notice: scripts for GPUs run on a CPU in small."""
+        asked: Any = self
         if not (torch.cuda.is_available() or torch.backends.mps.is_available() or torch.xpu.is_available()):
             self.use_cpu = True
-        names = [self.report_to] if isinstance(self.report_to, str) else list(self.report_to or ())
+        names = [asked.report_to] if isinstance(asked.report_to, str) else list(asked.report_to or ())
         missing = {*names} & {*INTEGRATION_TO_CALLBACK} - {*get_available_reporting_integrations()}
         if missing:
             named = ", ".join(sorted(missing))
             warnings.warn(f"report_to {named} is left out: it is not installed.", Notice, stacklevel=2)
-            self.report_to = [name for name in names if name not in missing]
-        if self.tf32 and not is_torch_tf32_available():
+            asked.report_to = [name for name in names if name not in missing]
+        if asked.tf32 and not is_torch_tf32_available():
             warnings.warn("tf32 is left out: it needs a CUDA GPU from Ampere on.", Notice, stacklevel=2)
-            self.tf32 = None
-        if self.use_cpu and self.fp16:
+            asked.tf32 = None
+        if self.use_cpu and asked.fp16:
             warnings.warn("fp16 is left out: on a CPU training runs in float32.", Notice, stacklevel=2)
-            self.fp16 = False
-        if self.use_cpu and self.bf16 and not cpu_has_bfloat16():
+            asked.fp16 = False
+        if self.use_cpu and asked.bf16 and not cpu_has_bfloat16():
             warnings.warn("bf16 is left out: this CPU has no bfloat16 and would only emulate it.", Notice, stacklevel=2)
-            self.bf16 = False
+            asked.bf16 = False
 
 
 def make_arguments(

@@ -58,6 +58,7 @@ _stub_deepspeed()
 
 import accelerate  # noqa: E402
 import peft  # noqa: E402
+import PIL  # noqa: E402
 import tokenizers  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
@@ -71,7 +72,7 @@ from tests.gold.training.next_recorder import Recorder, run, visited  # noqa: E4
 
 HEAD = {
     "source": "LLaVA-VL/LLaVA-NeXT, train.py of 45f2d92, llava_trainer.py before it, run by make_next.py",
-    "versions": {module.__name__: module.__version__ for module in (torch, transformers, accelerate, peft, tokenizers)},
+    "versions": {module.__name__: module.__version__ for module in (torch, transformers, accelerate, peft, tokenizers, PIL)},
 }
 Flags = next_command_lines.Flags
 PARTS = ("lora_", "vision_tower", "mm_projector", "image_newline")  # by what a parameter's name holds
