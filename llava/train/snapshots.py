@@ -79,26 +79,27 @@ def write_snapshot(
         LlavaError: a file cannot be written.
     """
     folder, llava = Path(folder), _find_llava(model)
-    folder.mkdir(parents=True, exist_ok=True)
     files = _collect(model, state)
+    processor = llava.get_vision_tower().image_processor
     with _explaining_faults(folder), _using_cache(llava.config):
+        folder.mkdir(parents=True, exist_ok=True)
         if files is None:
-            processor = llava.get_vision_tower().image_processor
             write_checkpoint(llava, tokenizer, processor, folder, dtype=dtype, state=state)
-            _name_base(llava, folder / CONFIG)
-            return
-        for name, tensors in files.items():
-            if name == ADAPTER_FILE:
-                _save_adapter(model, folder, state)
-            else:
-                torch.save({key: tensor.detach().cpu().clone() for key, tensor in tensors.items()}, folder / name)
-        stored = getattr(torch, _find_start(llava).dtype or "", None) or llava.dtype
-        write_json(describe_model(llava, include_tower=False, dtype=stored), folder / CONFIG)
+        else:
+            for name, tensors in files.items():
+                if name == ADAPTER_FILE:
+                    _save_adapter(model, folder, state)
+                else:
+                    torch.save({key: tensor.detach().cpu().clone() for key, tensor in tensors.items()}, folder / name)
+            stored = getattr(torch, _find_start(llava).dtype or "", None) or llava.dtype
+            write_json(describe_model(llava, include_tower=False, dtype=stored), folder / CONFIG)
+            save_generation_config(llava.generation_config.to_dict(), folder)
+            processor.save_pretrained(folder)
+            if tokenizer is not None:
+                save_tokenizer(tokenizer, folder)
         _name_base(llava, folder / CONFIG)
-        save_generation_config(llava.generation_config.to_dict(), folder)
-        llava.get_vision_tower().image_processor.save_pretrained(folder)
-        if tokenizer is not None:
-            save_tokenizer(tokenizer, folder)
+        for path in folder.glob("*.safetensors"):  # safetensors makes its files readable by their owner alone
+            shutil.copymode(folder / CONFIG, path)
 
 
 def save_result(
@@ -186,7 +187,8 @@ def _collect(model: Any, state: State | None) -> dict[str, dict[str, torch.Tenso
             for name, _ in model.named_parameters()
             if name not in adapters and name.removeprefix(_WRAPPER) in trained | beside
         ]
-        tensors = dict(model.state_dict(keep_vars=False)) if state is None else state
+        # Not the state dict, for which bitsandbytes would pack every layer.
+        tensors = {name: each.detach() for name, each in model.named_parameters()} if state is None else state
         return {ADAPTER_FILE: _list_adapter(model, tensors), TRAINABLES_FILE: {name: tensors[name] for name in others}}
     is_stage_1 = bool(trained) and all(name.startswith(_STAGE_1) for name in trained)
     if not is_stage_1 or not any(name.startswith(layouts.PROJECTOR) for name in trained) or not _names_base(llava):
@@ -224,7 +226,7 @@ def _save_adapter(model: Any, folder: Path, state: State | None) -> None:
     bias = model.peft_config[ADAPTER].bias
     own = {
         name: tensor.detach().cpu()
-        for name, tensor in (model.state_dict() if state is None else state).items()
+        for name, tensor in (dict(model.named_parameters()) if state is None else state).items()
         if is_adapter_name(name, bias)
     }
     model.save_pretrained(folder, state_dict=own, selected_adapters=[ADAPTER], save_embedding_layers=False)

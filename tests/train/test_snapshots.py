@@ -129,6 +129,8 @@ def test_a_tower_keeps_its_own_precision_and_the_rest_gets_the_one_asked_for(sta
     for dtype, others in ((None, torch.float32), (torch.bfloat16, torch.bfloat16)):
         save_result(loaded.model, loaded.tokenizer, tmp_path, dtype=dtype)
         tensors = load_file(tmp_path / "model.safetensors")
+        modes = {(tmp_path / name).stat().st_mode for name in ("model.safetensors", "config.json")}
+        assert len(modes) == 1, "who may read the configuration may read the weights"
         for name, tensor in tensors.items():
             assert tensor.dtype == (torch.float16 if "vision_tower" in name else others), name
         assert json.loads((tmp_path / "config.json").read_text())["torch_dtype"] == str(others).removeprefix("torch.")
