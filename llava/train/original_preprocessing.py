@@ -113,7 +113,7 @@ def tokenize_strings(strings: Sequence[str], tokenizer: Any) -> dict[str, Any]:
 
 
 def mask_questions(target: torch.Tensor, tokenized_lens: Sequence[int], speakers: Sequence[str]) -> None:
-    """Sets to IGNORE_INDEX what is no target of a ``###`` conversation: its header, and human turns from id 2 on."""
+    """Masks a ``###`` conversation with IGNORE_INDEX: its header, and its human turns from their third id on."""
     begin, *lengths = tokenized_lens
     target[:begin] = IGNORE_INDEX
     for length, speaker in zip(lengths, speakers, strict=False):

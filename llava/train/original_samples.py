@@ -75,18 +75,21 @@ class OriginalSamples(TuningData):
 
     @property
     def list_data_dict(self) -> list[Any]:
+        """The rows as in their files."""
         source: Any = self.source
         rows: list[Any] = source.records.rows
         return rows
 
     @list_data_dict.setter
     def list_data_dict(self, rows: list[Any]) -> None:
+        """Replaces the rows."""
         source: Any = self.source
         source.records.rows = rows
         self.faults = torch.zeros(len(rows), dtype=torch.uint8).share_memory_()
 
     @property
     def modality_lengths(self) -> list[int]:
+        """Words of each row, negative for one without an image, except with ``early_mix_text``."""
         lengths = super().modality_lengths
         return [abs(length) for length in lengths] if getattr(self.data_args, "early_mix_text", False) else lengths
 

@@ -172,6 +172,7 @@ class LazySupervisedDataset(OriginalSamples):
     """The samples of ``data_args.data_path`` as items ``input_ids``, ``labels``, ``image`` and ``id``."""
 
     def make_item(self, index: int) -> dict[str, Any]:
+        """Row number ``index`` itself, even if it has nothing to learn."""
         return self._get_item(index)
 
     def _get_item(self, i: int) -> dict[str, Any]:

@@ -122,12 +122,12 @@ class LlavaTrainingArguments(transformers.TrainingArguments):
         asked: Any = self
         if not (torch.cuda.is_available() or torch.backends.mps.is_available() or torch.xpu.is_available()):
             self.use_cpu = True
-        names = [self.report_to] if isinstance(self.report_to, str) else list(self.report_to or ())
+        names = [asked.report_to] if isinstance(asked.report_to, str) else list(asked.report_to or ())
         missing = {*names} & {*INTEGRATION_TO_CALLBACK} - {*get_available_reporting_integrations()}
         if missing:
             named = ", ".join(sorted(missing))
             warnings.warn(f"report_to {named} is left out: it is not installed.", Notice, stacklevel=2)
-            self.report_to = [name for name in names if name not in missing]
+            asked.report_to = [name for name in names if name not in missing]
         if asked.tf32 and not is_torch_tf32_available():
             warnings.warn("tf32 is left out: it needs a CUDA GPU from Ampere on.", Notice, stacklevel=2)
             asked.tf32 = None
