@@ -31,6 +31,7 @@ from llava.train.chunked_loss import TargetLoss
 from llava.train.epoch_order import BatchStream, EpochOrder, ShuffledSampler
 from llava.train.heap import return_free_memory
 from llava.train.meter import Meter
+from llava.train.method_keywords import takes, without
 from llava.train.named_batches import NamedCollator, NamedSamples, SampleNote, take_names, take_notes
 from llava.train.optimizer import MuonWithAdamW, build_groups, check_groups, name_rates
 from llava.train.parts import PartParameter, find_llava, name_trainable, scale_rates
@@ -45,7 +46,6 @@ from llava.train.resumption import (
     read_run_state,
     tell_changes,
 )
-from llava.train.signatures import takes, without
 from llava.train.snapshots import check_snapshot, read_snapshot, write_snapshot
 from llava.train.training_faults import catching_stop_signals
 
