@@ -6,7 +6,7 @@ run cannot know: ``EpochOrder`` remembers the state that an epoch began with, an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -72,23 +72,25 @@ class BatchStream:
     Args:
         loader: accelerate's data loader over a sampler in ``EpochOrder``.
         num_seen: the batches of the current pass that a resumed run has trained on.
+        restore: sets torch's global state to the one that a resumed run had; called when its pass has begun again.
     """
 
-    def __init__(self, loader: Any, num_seen: int) -> None:
-        self._restores_state = num_seen > 0
-        self._batches = self._draw(loader, num_seen)
+    def __init__(self, loader: Any, num_seen: int, restore: Callable[[], None]) -> None:
+        self._batches = self._draw(loader, num_seen, restore)
 
     @staticmethod
-    def _draw(loader: Any, num_seen: int) -> Iterator[Any]:
-        yield from skip_first_batches(loader, num_seen) if num_seen else loader
+    def _draw(loader: Any, num_seen: int, restore: Callable[[], None]) -> Iterator[Any]:
+        if num_seen:
+            rest = iter(skip_first_batches(loader, num_seen))
+            first = next(rest)  # it draws the order of this pass
+            restore()
+            yield first
+            yield from rest
+        else:
+            restore()
         while True:
             yield from loader
 
     def take(self, num_batches: int) -> Iterator[Any]:
-        """The next batches. Beginning a pass again after resuming leaves torch's global state as it is."""
-        state = torch.get_rng_state()
-        batches = list(islice(self._batches, num_batches))
-        if self._restores_state:
-            torch.set_rng_state(state)
-            self._restores_state = False
-        return iter(batches)
+        """The next batches."""
+        return islice(self._batches, num_batches)

@@ -14,6 +14,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,10 @@ class LLaVATrainer(Trainer):
     Raises:
         UsageError: a trained weight is in float16, or label smoothing is on, which cannot follow images in a text.
     """
+
+    data_collator: Any
+    optimizer: Any
+    _globalstep_last_logged: int
 
     def __init__(
         self, *arguments: Any, tokenizer: Any = None, trainable: Sequence[PartParameter] | None = None, **named: Any
@@ -154,7 +159,7 @@ class LLaVATrainer(Trainer):
         return loader
 
     def set_initial_training_values(self, args: Any, dataloader: Any) -> Any:
-        """Transformers' numbers; with ``compatible_with`` an epoch has the originals' number of updates, rounded down."""
+        """Transformers' numbers; with ``compatible_with`` an epoch's updates are rounded down, as in both originals."""
         values = super().set_initial_training_values(args, dataloader)
         if not self._carries:
             return values
@@ -176,7 +181,9 @@ class LLaVATrainer(Trainer):
         """The batches of one update, and the number of their targets. Raises LlavaError for a sample with a fault."""
         if self._carries:
             if self._stream is None:
-                self._stream = BatchStream(self._loader, self._count_seen())
+                checkpoint = None if self._resumed_from is None else str(self._resumed_from)
+                restore = partial(super()._load_rng_state, checkpoint)
+                self._stream = BatchStream(self._loader, self._count_seen(), restore)
             epoch_iterator = self._stream.take(num_batches)
         batches = []
         for _ in range(num_batches):
@@ -187,6 +194,10 @@ class LLaVATrainer(Trainer):
         self._names = {id(batch): take_names(batch) for batch in batches}
         self._notes = {id(batch): take_notes(batch) for batch in batches}
         return batches, self._get_num_items_in_batch(batches, device)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        if not self._carries:  # otherwise the stream does it, in the middle of an update
+            super()._load_rng_state(checkpoint)
 
     def _count_seen(self) -> int:
         """The batches of the pass over the data that have been trained on; 0 where the next one begins a pass."""
@@ -204,7 +215,8 @@ class LLaVATrainer(Trainer):
         root = self.model if model is None else model
         assert root is not None
         if self.optimizer is not None:
-            return self.optimizer
+            existing: torch.optim.Optimizer = self.optimizer
+            return existing
         if self.trainable is None:
             self.trainable = scale_rates(name_trainable(root), {}, name_rates(self.args), "The arguments")
         lr, decay = self.args.learning_rate, self.args.weight_decay
@@ -221,9 +233,9 @@ class LLaVATrainer(Trainer):
                 return made
             self.optimizer_cls_and_kwargs = (kind, {**options, "params": build_groups(self.trainable, lr, decay)})
             super().create_optimizer(model)
-        assert self.optimizer is not None
-        check_groups(self.optimizer.param_groups, self.trainable, root, lr)
-        return self.optimizer
+        optimizer: Any = self.optimizer
+        check_groups(optimizer.param_groups, self.trainable, root, lr)
+        return optimizer
 
     # The loss.
 
