@@ -44,6 +44,7 @@ class ProgressCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Starts the bar where there is a terminal."""
         if not state.is_world_process_zero:
             return
         self._said_at = None
@@ -57,9 +58,11 @@ class ProgressCallback(TrainerCallback):
     def on_epoch_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._meter.leave_out_pause()  # what was done before the first step
+        """Begins to take time: what was done before the first step is no part of it."""
+        self._meter.leave_out_pause()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Takes the time of the step, and moves the bar."""
         self._meter.end_step()
         self._draw(state)
 
@@ -79,6 +82,7 @@ class ProgressCallback(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        """Says a row of the log, unless one was said a moment ago."""
         if not state.is_world_process_zero or logs is None:
             return
         if "eval_loss" in logs:
@@ -106,21 +110,25 @@ class ProgressCallback(TrainerCallback):
         control: TrainerControl,
         **kwargs: Any,
     ) -> None:
+        """Shows that an evaluation moves on."""
         self._num_evaluated += 1
         if self._bar is not None:
             (task,) = self._bar.task_ids
             self._bar.update(task, facts=f"evaluating, batch {self._num_evaluated:,}", refresh=True)
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Leaves the evaluation out of the time of a step."""
         self._num_evaluated = 0
         self._meter.leave_out_pause()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Leaves the saving out of the time of a step."""
         self._meter.leave_out_pause()
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Leaves the bar where it is."""
         self.close()
 
     def say(self, line: str) -> None:

@@ -247,7 +247,7 @@ dd {{ margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }} dd.after {{ 
 summary {{ cursor: pointer; }} .scroll {{ overflow-x: auto; }}
 table {{ border-collapse: collapse; }} th {{ text-align: left; font-weight: 600; font-size: .87rem; color: #59636e; }}
 th, td {{ padding: .3rem 1.4rem .3rem 0; border-bottom: 1px solid #e4e8ec; vertical-align: top; }}
-td {{ overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }}
+td {{ white-space: nowrap; font-variant-numeric: tabular-nums; }}
 .number {{ text-align: right; white-space: nowrap; }}
 @media (max-width: 620px) {{ .answer {{ grid-template-columns: 1fr; }} }}
 @media print {{ .answer, figure {{ break-inside: avoid; }} }}

@@ -57,6 +57,7 @@ class StageRecord(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
+        """Asks before the first step, and writes what is known."""
         if not args.should_save:
             return
         if self._answers is not None and state.global_step == 0:
@@ -64,6 +65,7 @@ class StageRecord(TrainerCallback):
         self._save()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Asks again, and writes what is known."""
         # After Ctrl-C or SIGTERM, which may have little patience, nothing is asked.
         is_stopped = control.should_training_stop and state.global_step < state.max_steps
         if not args.should_save or is_stopped:

@@ -32,6 +32,7 @@ from llava.train.chunked_loss import TargetLoss
 from llava.train.epoch_order import BatchStream, EpochOrder, ShuffledSampler
 from llava.train.heap import return_free_memory
 from llava.train.meter import Meter
+from llava.train.method_keywords import takes, without
 from llava.train.named_batches import NamedCollator, NamedSamples, SampleNote, take_names, take_notes
 from llava.train.optimizer import MuonWithAdamW, build_groups, check_groups, name_rates
 from llava.train.parallel import any_says, fit_fsdp, gather_optimizer, gather_state, shard_optimizer, share_text
@@ -48,7 +49,6 @@ from llava.train.resumption import (
     read_run_state,
     tell_changes,
 )
-from llava.train.signatures import takes, without
 from llava.train.snapshots import check_snapshot, list_written, read_snapshot, write_snapshot
 from llava.train.training_faults import catching_stop_signals
 

@@ -92,7 +92,7 @@ def test_the_bar_fits_the_terminal_and_keeps_what_matters_most(
     drawn = [line.rstrip() for line in re.split(r"[\r\n]", text)]
     assert max(map(len, drawn)) <= width
     bar = next(line for line in reversed(drawn) if line.startswith("3/100"))
-    assert "loss 0.5" in bar
+    assert "loss 0.3333" in bar
     assert ("3 min 14 s left" in bar) is (width >= 80)
     assert ("42% of peak" in bar) is (width >= 80)
     assert any(line.startswith("step 1: loss 1, lr 2e-05") for line in drawn)

@@ -93,7 +93,7 @@ def test_a_full_disk_leaves_the_older_checkpoint_and_no_half_one(
         LlavaError, match=r"checkpoint-4 could not be written: .* The last good checkpoint is .*point-2;"
     ):
         run(read_recipe(write_recipe(tmp_path)), tmp_path / "run", workers=0)
-    assert sorted(path.name for path in (tmp_path / "run/tiny").iterdir()) == ["checkpoint-2"]
+    assert [path.name for path in (tmp_path / "run/tiny").iterdir() if path.is_dir()] == ["checkpoint-2"]
 
 
 def test_ctrl_c_saves_a_checkpoint_and_ends_with_a_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
