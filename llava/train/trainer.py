@@ -31,7 +31,15 @@ from llava.train.epoch_order import BatchStream, EpochOrder, ShuffledSampler
 from llava.train.heap import return_free_memory
 from llava.train.named_batches import NamedCollator, NamedSamples, take_names
 from llava.train.optimizer import MuonWithAdamW, build_groups, check_groups, name_rates
-from llava.train.parallel import any_says, fit_fsdp, gather_optimizer, gather_state, shard_optimizer, share_text
+from llava.train.parallel import (
+    any_says,
+    fit_fsdp,
+    gather_optimizer,
+    gather_state,
+    shard_on_cpu,
+    shard_optimizer,
+    share_text,
+)
 from llava.train.parts import PartParameter, name_trainable, scale_rates
 from llava.train.precision import check_precision
 from llava.train.rank_faults import explaining_rank_faults, told_by_first_process
@@ -92,6 +100,11 @@ class LLaVATrainer(Trainer):
             self.model_accepts_loss_kwargs = False  # the loss is the mean of the micro-batches' means
         self._call_as_defined()
         self.add_callback(_RunCallback(self))
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Transformers' own, and FSDP2 on CPUs."""
+        super().create_accelerator_and_postprocess()
+        self.is_fsdp_enabled = self.is_fsdp_enabled or shard_on_cpu(self.accelerator, self.args)
 
     def _call_as_defined(self) -> None:
         """Lets Transformers call methods that a subclass overrides with the signatures of its version 4."""
