@@ -29,14 +29,21 @@ def weigh_answers(targets: torch.Tensor, eos_token_id: int, power: float) -> tor
 def build_answer_loss(eos_token_id: int, power: float) -> Callable[..., torch.Tensor]:
     """A ``loss_function`` for Transformers' models, over logits [N, V] of the N target positions only.
 
-    ``power``: see ``weigh_answers``.
+    ``power``: see ``weigh_answers``. The weights' mean is 1 over each forward pass; where an update has several, each
+    counts by its number of targets, of ``num_items_in_batch`` in all.
     """
 
     def answer_loss(
-        logits: torch.Tensor, labels: Any, vocab_size: int, shift_labels: torch.Tensor, **_kwargs: Any
+        logits: torch.Tensor,
+        labels: Any,
+        vocab_size: int,
+        shift_labels: torch.Tensor,
+        num_items_in_batch: Any = None,
+        **_kwargs: Any,
     ) -> torch.Tensor:
         assert labels is None
         each = functional.cross_entropy(logits.float(), shift_labels, reduction="none")
-        return (each * weigh_answers(shift_labels, eos_token_id, power)).mean()
+        weighted = each * weigh_answers(shift_labels, eos_token_id, power)
+        return weighted.mean() if num_items_in_batch is None else weighted.sum() / num_items_in_batch
 
     return answer_loss

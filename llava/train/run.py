@@ -7,12 +7,13 @@ A stage's folder holds the Trainer's ``checkpoint-N``, ``history.json``, ``curve
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from llava.errors import UsageError
+from llava.errors import Notice, UsageError
 from llava.model.checkpoint import LoadedModel
 from llava.model.placement import read_dtype
 from llava.train.loss import build_answer_loss
@@ -143,7 +144,12 @@ def choose_parameters(model: Any, stage: TuningStage) -> list[PartParameter]:
     parts, where, train = list_parts(model), f"Stage '{stage.name}'", stage.train
     if stage.vision.mm_use_im_start_end and "language_model" not in train:
         train = (*dict.fromkeys((*train, "embed_tokens")),)
-    return scale_rates(choose_trainable(model, parts, train, where), parts, stage.lr_scales, where)
+    trainable, rates = choose_trainable(model, parts, train, where), dict(stage.lr_scales)
+    if stage.compatible_with:  # both originals ignore the rate of a part that is frozen
+        for part in set(rates) & set(parts) - {each.part for each in trainable}:
+            warnings.warn(f"{where} freezes {part}, so its learning rate has no effect.", Notice, stacklevel=2)
+            del rates[part]
+    return scale_rates(trainable, parts, rates, where)
 
 
 def _is_done(here: Path) -> bool:

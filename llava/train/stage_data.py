@@ -61,20 +61,17 @@ class ChosenSamples:
 
 
 class TuningData(InstructionData):
-    """``InstructionData`` with the lengths by which the samples are grouped.
-
-    Attributes:
-        lengths: words, and 128 for images, as in both originals.
-        modality_lengths: words, negative for samples without an image.
-    """
+    """``InstructionData`` with the lengths by which the samples are grouped."""
 
     @property
     def lengths(self) -> list[int]:
+        """Words, and 128 for images, as in both originals."""
         source: Any = self.source
         return [count_words(source.record(index)) for index in range(len(self))]
 
     @property
     def modality_lengths(self) -> list[int]:
+        """Words, negative for samples without an image."""
         source: Any = self.source
         return [count_words_by_modality(source.record(index)) for index in range(len(self))]
 

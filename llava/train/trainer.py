@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -71,6 +71,10 @@ class LLaVATrainer(Trainer):
     Raises:
         UsageError: a trained weight is in float16, or label smoothing is on, which cannot follow images in a text.
     """
+
+    data_collator: Any
+    optimizer: Any
+    _globalstep_last_logged: int
 
     def __init__(
         self, *arguments: Any, tokenizer: Any = None, trainable: Sequence[PartParameter] | None = None, **named: Any
@@ -214,7 +218,8 @@ class LLaVATrainer(Trainer):
         root = self.model if model is None else model
         assert root is not None
         if self.optimizer is not None:
-            return self.optimizer
+            existing: torch.optim.Optimizer = self.optimizer
+            return existing
         if self.trainable is None:
             self.trainable = scale_rates(name_trainable(root), {}, name_rates(self.args), "The arguments")
         lr, decay = self.args.learning_rate, self.args.weight_decay
@@ -231,9 +236,9 @@ class LLaVATrainer(Trainer):
                 return made
             self.optimizer_cls_and_kwargs = (kind, {**options, "params": build_groups(self.trainable, lr, decay)})
             super().create_optimizer(model)
-        assert self.optimizer is not None
-        check_groups(self.optimizer.param_groups, self.trainable, root, lr)
-        return self.optimizer
+        optimizer = cast(torch.optim.Optimizer, self.optimizer)
+        check_groups(optimizer.param_groups, self.trainable, root, lr)
+        return optimizer
 
     # The loss.
 

@@ -116,17 +116,18 @@ class LlavaTrainingArguments(transformers.TrainingArguments):
 
     def _leave_out_what_is_missing(self) -> None:
         """Switches off what this machine cannot do, with a notice: scripts for GPUs run on a CPU in small."""
+        asked: Any = self
         if not (torch.cuda.is_available() or torch.backends.mps.is_available() or torch.xpu.is_available()):
             self.use_cpu = True
-        if self.tf32 and not is_torch_tf32_available():
+        if asked.tf32 and not is_torch_tf32_available():
             warnings.warn("tf32 is left out: it needs a CUDA GPU from Ampere on.", Notice, stacklevel=2)
-            self.tf32 = None
-        if self.use_cpu and self.fp16:
+            asked.tf32 = None
+        if self.use_cpu and asked.fp16:
             warnings.warn("fp16 is left out: on a CPU training runs in float32.", Notice, stacklevel=2)
-            self.fp16 = False
-        if self.use_cpu and self.bf16 and not cpu_has_bfloat16():
+            asked.fp16 = False
+        if self.use_cpu and asked.bf16 and not cpu_has_bfloat16():
             warnings.warn("bf16 is left out: this CPU has no bfloat16 and would only emulate it.", Notice, stacklevel=2)
-            self.bf16 = False
+            asked.bf16 = False
 
 
 def make_arguments(
