@@ -101,7 +101,7 @@ def resolve_deepspeed(config: dict[str, Any], arguments: Any, model: Any = None,
     return resolved
 
 
-class _Resolver(HfTrainerDeepSpeedConfig):
+class _Resolver(HfTrainerDeepSpeedConfig, HfDeepSpeedConfig):
     """Transformers' translation, without a search for DeepSpeed and without a trace in its global state."""
 
     def __init__(self, config: dict[str, Any]) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
+from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from torch import distributed
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -137,6 +138,8 @@ def fit_fsdp(arguments: Any, model: Any) -> None:
     float32 and are cast for the computation; gradients are also summed in float32.
     """
     settings = getattr(arguments, "fsdp_plugin_args", None)
+    if not settings:
+        os.environ.pop("ACCELERATE_USE_FSDP", None)  # accelerate sets it for good, also for stages without FSDP2
     if not settings or settings.get("fsdp_version") != 2:
         return
     from torch.distributed.fsdp import MixedPrecisionPolicy
@@ -149,6 +152,16 @@ def fit_fsdp(arguments: Any, model: Any) -> None:
     low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(arguments.mixed_precision)
     if low is not None:
         settings["mixed_precision_policy"] = MixedPrecisionPolicy(param_dtype=low, reduce_dtype=torch.float32)
+
+
+def shard_on_cpu(accelerator: Any, arguments: Any) -> bool:
+    """Makes accelerate use FSDP2 on CPUs, where it would replicate the model without a word; whether it had to."""
+    settings = getattr(arguments, "fsdp_plugin_args", None)
+    if not settings or accelerator.distributed_type != DistributedType.MULTI_CPU:
+        return False
+    accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin(**settings)
+    accelerator.state.distributed_type = DistributedType.FSDP
+    return True
 
 
 def gather(tensor: torch.Tensor) -> torch.Tensor:

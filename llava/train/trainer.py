@@ -35,7 +35,15 @@ from llava.train.meter import Meter
 from llava.train.method_keywords import takes, without
 from llava.train.named_batches import NamedCollator, NamedSamples, SampleNote, take_names, take_notes
 from llava.train.optimizer import MuonWithAdamW, build_groups, check_groups, name_rates
-from llava.train.parallel import any_says, fit_fsdp, gather_optimizer, gather_state, shard_optimizer, share_text
+from llava.train.parallel import (
+    any_says,
+    fit_fsdp,
+    gather_optimizer,
+    gather_state,
+    shard_on_cpu,
+    shard_optimizer,
+    share_text,
+)
 from llava.train.parts import PartParameter, find_llava, name_trainable, scale_rates
 from llava.train.precision import check_precision
 from llava.train.progress import ProgressCallback
@@ -111,6 +119,11 @@ class LLaVATrainer(Trainer):
         if not self.args.disable_tqdm:
             self.remove_callback(transformers_trainer.DEFAULT_PROGRESS_CALLBACK)
             self.add_callback(self.progress)
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Transformers' own, and FSDP2 on CPUs."""
+        super().create_accelerator_and_postprocess()
+        self.is_fsdp_enabled = self.is_fsdp_enabled or shard_on_cpu(self.accelerator, self.args)
 
     def _call_as_defined(self) -> None:
         """Lets Transformers call methods that a subclass overrides with the signatures of its version 4."""
