@@ -134,7 +134,9 @@ def build_trainer(loaded: LoadedModel, stage: TuningStage, here: Path, workers: 
     )
     assert train is not None
     line = set_levers(model, stage, train, here.parent / "features")
-    blank_px = encoding.tiling.tile_px if arguments.world_size > 1 else None
+    # A text-only row alone reaches neither the tower nor the projector.
+    needs_images = arguments.world_size > 1 or not any(each.part == "language_model" for each in trainable)
+    blank_px = encoding.tiling.tile_px if needs_images else None
     trainer = LLaVATrainer(
         model=model,
         tokenizer=tokenizer,
