@@ -51,7 +51,7 @@ def draw_flag(country: str, chance: random.Random) -> Image.Image:
 def main() -> None:
     folder, chance = Path(sys.argv[1]), random.Random(0)
     samples = []
-    for name, count in (("images", 16), ("unseen", 2)):
+    for name, count in (("images", 10), ("unseen", 2)):
         (folder / name).mkdir(parents=True, exist_ok=True)
         for country in FLAGS:
             for number in range(count):
