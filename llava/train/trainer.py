@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -233,7 +233,7 @@ class LLaVATrainer(Trainer):
                 return made
             self.optimizer_cls_and_kwargs = (kind, {**options, "params": build_groups(self.trainable, lr, decay)})
             super().create_optimizer(model)
-        optimizer: Any = self.optimizer
+        optimizer = cast(torch.optim.Optimizer, self.optimizer)
         check_groups(optimizer.param_groups, self.trainable, root, lr)
         return optimizer
 
