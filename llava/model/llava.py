@@ -307,6 +307,11 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, VisionTokens, _MixedInto):
             return outputs
 
         decoded = self.model(**inputs, **kwargs)
+        return self._compute_loss_at_targets(decoded, labels, target_loss, **kwargs)
+
+    def _compute_loss_at_targets(
+        self, decoded: Any, labels: torch.Tensor, target_loss: Callable[..., torch.Tensor] | None, **kwargs: Any
+    ) -> CausalLMOutputWithPast:
         next_labels = nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORE_INDEX).to(decoded.last_hidden_state.device)
         is_target = next_labels != IGNORE_INDEX
         hidden_states, targets = decoded.last_hidden_state[is_target], next_labels[is_target]

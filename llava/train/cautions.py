@@ -28,19 +28,22 @@ def list_cautions(
     model: Any,
     trainable: Sequence[PartParameter],
     sizes: MeasuredSizes,
-    global_batch_size: int,
+    samples_per_update: float,
 ) -> Iterator[str]:
     """Sentences about the stage, each with its remedy.
 
     Args:
         model: a LLaVA model, without PEFT's wrapper; one on the meta device will do.
+        samples_per_update: on all devices; of packed rows, about as many as they hold.
     """
-    epochs = stage.epochs or stage.steps * global_batch_size / max(1, sizes.num_samples)
+    epochs = stage.epochs or stage.steps * samples_per_update / max(1, sizes.num_samples)
     if epochs > _MANY_EPOCHS:
+        is_evaluated = stage.held_out or stage.eval_data is not None
+        remedy = "." if is_evaluated else ", for which some can be held out (held_out: 0.1)."
         yield (
             f"{epochs:.3g} epochs over {sizes.num_samples:,} samples: after a few epochs a model learns its samples by "
-            "heart and gets worse at everything else. One to three are usual; watch the loss of held-out samples "
-            "(held_out: 0.1)."
+            "heart and gets worse at everything else. One to three are usual. Watch the loss on samples that are not "
+            f"trained on{remedy}"
         )
     yield from _list_unusual_rates(stage, model, trainable)
     num_cut = sum(size.is_cut for size in sizes.typical)

@@ -96,7 +96,8 @@ class _StageDescription:
         for line in self._list_states():
             console.print(line, markup=False)
         console.print(build_table(self.model, trainable, stage.lr, stage.weight_decay))
-        cautions = list_cautions(stage, find_llava(self.model), trainable, self.sizes, self._count_at_once())
+        per_update = self._count_at_once() * len(self.data) / self._count_rows()
+        cautions = list_cautions(stage, find_llava(self.model), trainable, self.sizes, per_update)
         facts = Table.grid(padding=(0, 2))
         facts.add_column(style="bold", no_wrap=True)
         facts.add_column(overflow="fold")
@@ -119,11 +120,10 @@ class _StageDescription:
 
     def _list_lengths(self) -> Iterator[tuple[str, str]]:
         stage, sizes, at_once = self.stage, self.sizes, self._count_at_once()
-        total, devices, unit = len(self.data), self.arguments.world_size, "samples"
+        devices, unit = self.arguments.world_size, "packed rows" if stage.packing else "samples"
         held = "" if self.evaluated is None else f", and {len(self.evaluated):,} to evaluate on"
-        yield "Samples", f"{total:,}{held}"
-        if stage.packing:
-            total, unit = max(1, round(sizes.mean_positions * total / self._row_positions)), "packed rows"
+        yield "Samples", f"{len(self.data):,}{held}"
+        total = self._count_rows()
         steps = stage.steps or math.ceil(max(1, total // at_once) * stage.epochs)
         parts = f"batch_size {self.arguments.train_batch_size} x accumulation {self.exact.accumulation}"
         parts += f" x {devices} devices" if devices > 1 else ""
@@ -146,6 +146,12 @@ class _StageDescription:
             f"{longest.num_positions:,} positions with padding, {longest.num_targets:,} targets, "
             f"{longest.num_tiles:,} tiles{scope}",
         )
+
+    def _count_rows(self) -> int:
+        """How many samples, or packed rows, about, are in an epoch."""
+        if not self.stage.packing:
+            return len(self.data)
+        return max(1, round(self.sizes.mean_positions * len(self.data) / self._row_positions))
 
     @property
     def _row_positions(self) -> int:

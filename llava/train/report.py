@@ -156,14 +156,13 @@ def _make_summary(history: Sequence[dict[str, Any]]) -> str:
         tiles.append((f"{losses[-1].get('step', len(losses)):,}", "steps"))
     if "train_runtime" in last:
         tiles.append((say_duration(last["train_runtime"]), "training time"))
-    speeds = [row["tokens_per_second"] for row in losses if "tokens_per_second" in row]
-    if speeds:
-        tiles.append((f"{sorted(speeds)[len(speeds) // 2]:,.0f}", "positions per second, median"))
-    shares = [row["peak_share"] for row in losses if "peak_share" in row]
-    if shares:
-        tiles.append((f"{sorted(shares)[len(shares) // 2]:.0%}", "of the device's peak, median"))
-    if "train_samples_per_second" in last:
-        tiles.append((f"{last['train_samples_per_second']:.3g}", "samples per second"))
+    for key, layout, name in (
+        ("tokens_per_second", ",.0f", "positions per second, median"),
+        ("samples_per_second", ".3g", "samples per second, median"),
+        ("peak_share", ".0%", "of the device's peak, median"),
+    ):
+        if values := sorted(row[key] for row in losses if key in row):
+            tiles.append((format(values[len(values) // 2], layout), name))
     cells = "".join(f"<div><b>{html.escape(value)}</b><span>{name}</span></div>" for value, name in tiles)
     return f"<div class=summary>{cells}</div>"
 

@@ -178,8 +178,9 @@ def _begin(trainer: Any, stage: TuningStage, title: str, start: str, folder: Pat
     llava = find_llava(trainer.model)
     sizes = measure_sizes(data, _MOST_MEASURED, stage.seed)
     arguments = trainer.args
-    num_at_once = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-    cautions = list(list_cautions(stage, llava, trainer.trainable, sizes, num_at_once))
+    rows_per_update = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    per_update = rows_per_update * len(data) / max(1, len(trainer.train_dataset))
+    cautions = list(list_cautions(stage, llava, trainer.trainable, sizes, per_update))
     for caution in cautions:
         write_line(f"llava: {caution}")
     table = build_table(trainer.model, trainer.trainable, stage.lr, stage.weight_decay)
