@@ -107,4 +107,4 @@ class _Resolver(HfTrainerDeepSpeedConfig, HfDeepSpeedConfig):
     def __init__(self, config: dict[str, Any]) -> None:
         HfDeepSpeedConfig.__init__(self, config)
         self._dtype = None
-        self.mismatches = []
+        self.mismatches: list[str] = []

@@ -18,6 +18,8 @@ from datetime import timedelta
 from typing import Any
 
 from torch import distributed
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import TCPStore
 
 from llava.errors import LlavaError, Notice, ToldElsewhere, TrainingStopped
 from llava.train.parallel import count_processes, read_rank
@@ -92,12 +94,12 @@ def _connect() -> Any:
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
     try:
-        store = distributed.TCPStore(
+        store = TCPStore(
             os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timedelta(seconds=10)
         )
     except (RuntimeError, KeyError, ValueError):
         return None
-    return distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
+    return PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
 
 
 def _tell_once(store: Any, error: LlavaError) -> None:

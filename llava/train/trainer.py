@@ -13,32 +13,32 @@ import inspect
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
+from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
 
 from llava.errors import TrainingStopped, UsageError
-from llava.model.llava import LlavaMetaForCausalLM
-from llava.train import order, training_faults
-from llava.train.epoch_order import BatchStream, EpochOrder, ShuffledSampler
+from llava.train import training_faults
+from llava.train.epoch_order import BatchStream, EpochOrder
 from llava.train.heap import return_free_memory
 from llava.train.named_batches import NamedCollator, NamedSamples, take_names
+from llava.train.older_signatures import takes, without
 from llava.train.optimizer import MuonWithAdamW, build_groups, check_groups, name_rates
 from llava.train.parallel import (
     any_says,
     fit_fsdp,
-    gather_optimizer,
     gather_state,
+    read_optimizer,
     shard_on_cpu,
-    shard_optimizer,
     share_text,
+    write_optimizer,
 )
 from llava.train.parts import PartParameter, name_trainable, scale_rates
 from llava.train.precision import check_precision
@@ -49,10 +49,12 @@ from llava.train.resumption import (
     check_files,
     check_step,
     find_last,
+    name_random_states,
     read_run_state,
     tell_changes,
 )
-from llava.train.snapshots import check_snapshot, list_written, read_snapshot, write_snapshot
+from llava.train.sampler_choice import choose_sampler
+from llava.train.snapshots import check_snapshot, find_llava, is_llava, list_written, read_snapshot, write_snapshot
 from llava.train.training_faults import catching_stop_signals
 
 # Where a checkpoint is written before it gets its name; Transformers takes it for none.
@@ -114,8 +116,8 @@ class LLaVATrainer(Trainer):
         """Lets Transformers call methods that a subclass overrides with the signatures of its version 4."""
         for name in ("compute_loss", "training_step"):
             method = getattr(self, name)
-            if not _takes(method, "num_items_in_batch"):
-                setattr(self, name, _without(method, "num_items_in_batch"))
+            if not takes(method, "num_items_in_batch"):
+                setattr(self, name, without(method, "num_items_in_batch"))
                 self.loss_is_scaled_for_ga = False
 
     @property
@@ -130,16 +132,7 @@ class LLaVATrainer(Trainer):
         samples = self.train_dataset if train_dataset is None else train_dataset
         if samples is None or not hasattr(samples, "__len__"):
             return None
-        world_size = self.args.world_size * self.args.gradient_accumulation_steps
-        chosen = {name: getattr(self.args, name, False) for name in _GROUPINGS}
-        if self.compatible_with:
-            return _build_original_sampler(samples, self.args, world_size, chosen, self.compatible_with)
-        if not any(chosen.values()):
-            return ShuffledSampler(len(samples), self.args.seed)
-        by_modality = chosen["group_by_modality_length"] or chosen["group_by_modality_length_auto"]
-        modalities = [length > 0 for length in samples.modality_lengths] if by_modality else None
-        lengths = [abs(length) for length in samples.lengths]
-        return order.GroupedSampler(self.args.train_batch_size, world_size, lengths, modalities, self.args.seed)
+        return choose_sampler(samples, self.args, self.compatible_with)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The training data, in batches that know their samples' names."""
@@ -252,7 +245,7 @@ class LLaVATrainer(Trainer):
         """
         assert self.model is not None
         is_loss_only = not return_outputs or (not model.training and self.args.prediction_loss_only)
-        if is_loss_only and "labels" in inputs and _takes(_find_llava(self.model).forward, "logits_at_targets_only"):
+        if is_loss_only and "labels" in inputs and takes(find_llava(self.model).forward, "logits_at_targets_only"):
             inputs = {**inputs, "logits_at_targets_only": True}
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
@@ -335,14 +328,14 @@ class LLaVATrainer(Trainer):
         check_step(checkpoint, num_steps, "This run")
         if self.is_deepspeed_enabled:
             return  # its checkpoints have files of its own
-        check_files(checkpoint, [*RESUME_FILES, *self._name_random_states(checkpoint)])
-        if _is_llava(self.model):
+        check_files(checkpoint, [*RESUME_FILES, *name_random_states(checkpoint, self.args)])
+        if is_llava(self.model):
             check_snapshot(self.model, checkpoint)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Writes the model as both originals do, see ``llava.train.snapshots``; other models as Transformers does."""
         assert self.model is not None
-        if not _is_llava(self.model):
+        if not is_llava(self.model):
             super()._save(output_dir, state_dict)
         elif self.args.should_save:
             folder = self.args.output_dir if output_dir is None else output_dir
@@ -350,17 +343,10 @@ class LLaVATrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         root = self.model if model is None else model
-        if _is_llava(root) and not self.is_deepspeed_enabled:
+        if is_llava(root) and not self.is_deepspeed_enabled:
             read_snapshot(root, resume_from_checkpoint)
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _name_random_states(self, checkpoint: Path) -> list[str]:
-        """The file with this process's random state, if the checkpoint is of as many processes."""
-        before = read_run_state(checkpoint).get("settings", {}).get("processes", self.args.world_size)
-        if before != self.args.world_size:
-            return []
-        return ["rng_state.pth" if self.args.world_size == 1 else f"rng_state_{self.args.process_index}.pth"]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Writes the model to a folder; each process has to call it."""
@@ -378,7 +364,7 @@ class LLaVATrainer(Trainer):
         if self.is_deepspeed_enabled:
             state: dict[str, torch.Tensor] = self.accelerator.get_state_dict(self.model_wrapped)
             return state
-        names = None if all_of_them or not _is_llava(self.model) else list_written(self.model)
+        names = None if all_of_them or not is_llava(self.model) else list_written(self.model)
         return gather_state(self.model, names)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
@@ -386,22 +372,13 @@ class LLaVATrainer(Trainer):
         if not self.is_fsdp_enabled:
             super()._save_optimizer_and_scheduler(output_dir)
             return
-        assert self.optimizer is not None
-        assert self.lr_scheduler is not None
-        state = gather_optimizer(self.optimizer)
-        if self.args.should_save:
-            torch.save(state, Path(output_dir) / "optimizer.pt")
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / "scheduler.pt")
+        write_optimizer(self.optimizer, self.lr_scheduler, Path(output_dir))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         if not self.is_fsdp_enabled or checkpoint is None:
             super()._load_optimizer_and_scheduler(checkpoint)
             return
-        assert self.optimizer is not None
-        assert self.lr_scheduler is not None
-        state = torch.load(Path(checkpoint) / "optimizer.pt", map_location="cpu", weights_only=True, mmap=True)
-        self.optimizer.load_state_dict(shard_optimizer(self.optimizer, state))
-        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / "scheduler.pt", weights_only=True))
+        read_optimizer(self.optimizer, self.lr_scheduler, Path(checkpoint))
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._writes_to or super()._get_output_dir(trial))
@@ -509,52 +486,3 @@ class _RunCallback(TrainerCallback):
         if any_says(bool(self.trainer.stop), args.device):
             self.trainer.is_stopped = True
             control.should_save = control.should_training_stop = True
-
-
-_GROUPINGS = ("group_by_length", "group_by_modality_length", "group_by_modality_length_auto", "group_by_varlen")
-
-
-def _build_original_sampler(
-    samples: Dataset[Any], args: Any, world_size: int, chosen: dict[str, bool], original: str
-) -> Any:
-    """The sampler of that original: it draws from torch's global state, as theirs does."""
-    batch_size = args.train_batch_size
-    plain = (
-        order.get_length_grouped_indices_auto_single if original == "llava-next" else order.get_length_grouped_indices
-    )
-    lengths: Any = samples
-    if chosen["group_by_length"]:
-        return order.LengthGroupedSampler(batch_size, world_size, lengths.lengths, plain=plain)
-    if chosen["group_by_modality_length"]:
-        return order.LengthGroupedSampler(batch_size, world_size, lengths.modality_lengths, group_by_modality=True)
-    if chosen["group_by_modality_length_auto"]:
-        return order.LengthGroupedSampler(batch_size, world_size, lengths.modality_lengths, group_by_modality_auto=True)
-    if chosen["group_by_varlen"]:
-        accumulated = batch_size * args.gradient_accumulation_steps  # so LLaVA-NeXT counts accumulation twice
-        return order.LengthGroupedSampler(accumulated, world_size, lengths.lengths, variable_length=True)
-    return RandomSampler(lengths)
-
-
-def _find_llava(model: Any) -> Any:
-    """The model inside PEFT's wrapper, if there is one."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _is_llava(model: Any) -> bool:
-    """Whether the model is one of ours, whose files ``llava.train.snapshots`` knows, or PEFT's wrapper of one."""
-    return isinstance(_find_llava(model), LlavaMetaForCausalLM) and _find_llava(model).get_vision_tower() is not None
-
-
-def _takes(method: Callable[..., Any], name: str) -> bool:
-    parameters = inspect.signature(method).parameters.values()
-    return any(each.name == name or each.kind is each.VAR_KEYWORD for each in parameters)
-
-
-def _without(method: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """The method, called without that keyword."""
-
-    def call(*arguments: Any, **named: Any) -> Any:
-        named.pop(name, None)
-        return method(*arguments, **named)
-
-    return call
