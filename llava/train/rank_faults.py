@@ -19,7 +19,6 @@ from typing import Any
 
 from torch import distributed
 from torch.distributed.distributed_c10d import PrefixStore
-from torch.distributed.rendezvous import TCPStore
 
 from llava.errors import LlavaError, Notice, ToldElsewhere, TrainingStopped
 from llava.train.parallel import count_processes, read_rank
@@ -94,7 +93,7 @@ def _connect() -> Any:
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
     try:
-        store = TCPStore(
+        store = distributed.TCPStore(  # type: ignore[attr-defined]
             os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=timedelta(seconds=10)
         )
     except (RuntimeError, KeyError, ValueError):

@@ -110,7 +110,8 @@ class LLaVATrainer(Trainer):
     def create_accelerator_and_postprocess(self) -> None:
         """Transformers' own, and FSDP2 on CPUs."""
         super().create_accelerator_and_postprocess()
-        self.is_fsdp_enabled = self.is_fsdp_enabled or shard_on_cpu(self.accelerator, self.args)
+        if shard_on_cpu(self.accelerator, self.args):
+            self.is_fsdp_enabled = True
 
     def _call_as_defined(self) -> None:
         """Lets Transformers call methods that a subclass overrides with the signatures of its version 4."""
