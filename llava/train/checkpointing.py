@@ -17,12 +17,10 @@ from torch import nn
 from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
-from llava.model.llava import LlavaMetaForCausalLM
 from llava.train import training_faults
-from llava.train.parallel import gather_optimizer, gather_state, shard_optimizer
-from llava.train.parts import find_llava
-from llava.train.resumption import RESUME_FILES, RUN_FILE, check_files, check_step, read_run_state
-from llava.train.snapshots import check_snapshot, list_written, read_snapshot, write_snapshot
+from llava.train.parallel import gather_state, read_optimizer, write_optimizer
+from llava.train.resumption import RESUME_FILES, RUN_FILE, check_files, check_step, name_random_states
+from llava.train.snapshots import check_snapshot, is_llava, list_written, read_snapshot, write_snapshot
 
 # Where a checkpoint is written before it gets its name; Transformers takes it for none.
 _UNFINISHED = "unfinished"
@@ -49,14 +47,14 @@ class CheckpointingTrainer(Trainer):
         check_step(checkpoint, num_steps, "This run")
         if self.is_deepspeed_enabled:
             return  # its checkpoints have files of its own
-        check_files(checkpoint, [*RESUME_FILES, *self._name_random_states(checkpoint)])
-        if _is_llava(self.model):
+        check_files(checkpoint, [*RESUME_FILES, *name_random_states(checkpoint, self.args)])
+        if is_llava(self.model):
             check_snapshot(self.model, checkpoint)
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Writes the model as both originals do, see ``llava.train.snapshots``; other models as Transformers does."""
         assert self.model is not None
-        if not _is_llava(self.model):
+        if not is_llava(self.model):
             super()._save(output_dir, state_dict)
         elif self.args.should_save:
             folder = self.args.output_dir if output_dir is None else output_dir
@@ -64,17 +62,10 @@ class CheckpointingTrainer(Trainer):
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         root = self.model if model is None else model
-        if _is_llava(root) and not self.is_deepspeed_enabled:
+        if is_llava(root) and not self.is_deepspeed_enabled:
             read_snapshot(root, resume_from_checkpoint)
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _name_random_states(self, checkpoint: Path) -> list[str]:
-        """The file with this process's random state, if the checkpoint is of as many processes."""
-        before = read_run_state(checkpoint).get("settings", {}).get("processes", self.args.world_size)
-        if before != self.args.world_size:
-            return []
-        return ["rng_state.pth" if self.args.world_size == 1 else f"rng_state_{self.args.process_index}.pth"]
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Writes the model to a folder; each process has to call it."""
@@ -92,30 +83,20 @@ class CheckpointingTrainer(Trainer):
         if self.is_deepspeed_enabled:
             state: dict[str, torch.Tensor] = self.accelerator.get_state_dict(self.model_wrapped)
             return state
-        names = None if all_of_them or not _is_llava(self.model) else list_written(self.model)
+        names = None if all_of_them or not is_llava(self.model) else list_written(self.model)
         return gather_state(self.model, names)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        """Writes both as one process would, so that any number of processes can resume."""
-        if not self.is_fsdp_enabled:
+        if self.is_fsdp_enabled:
+            write_optimizer(self.optimizer, self.lr_scheduler, Path(output_dir))
+        else:
             super()._save_optimizer_and_scheduler(output_dir)
-            return
-        assert self.optimizer is not None
-        assert self.lr_scheduler is not None
-        state = gather_optimizer(self.optimizer)
-        if self.args.should_save:
-            torch.save(state, Path(output_dir) / "optimizer.pt")
-            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / "scheduler.pt")
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-        if not self.is_fsdp_enabled or checkpoint is None:
+        if self.is_fsdp_enabled and checkpoint is not None:
+            read_optimizer(self.optimizer, self.lr_scheduler, Path(checkpoint))
+        else:
             super()._load_optimizer_and_scheduler(checkpoint)
-            return
-        assert self.optimizer is not None
-        assert self.lr_scheduler is not None
-        state = torch.load(Path(checkpoint) / "optimizer.pt", map_location="cpu", weights_only=True, mmap=True)
-        self.optimizer.load_state_dict(shard_optimizer(self.optimizer, state))
-        self.lr_scheduler.load_state_dict(torch.load(Path(checkpoint) / "scheduler.pt", weights_only=True))
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self._writes_to or super()._get_output_dir(trial))
@@ -160,8 +141,3 @@ class CheckpointingTrainer(Trainer):
             self.state.best_model_checkpoint = str(final)
             self.state.save_to_json(str(written / "trainer_state.json"))
         (written / RUN_FILE).write_text(json.dumps(self.describe_run(), indent=1), encoding="utf-8")
-
-
-def _is_llava(model: Any) -> bool:
-    """Whether the model is one of ours, whose files ``llava.train.snapshots`` knows, or PEFT's wrapper of one."""
-    return isinstance(find_llava(model), LlavaMetaForCausalLM) and find_llava(model).get_vision_tower() is not None

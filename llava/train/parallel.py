@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,6 +62,12 @@ def wait_for_all() -> None:
     """Returns when every process has arrived here."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.barrier()
+
+
+def leave_group() -> None:
+    """Ends the communication between the processes; nothing can be trained after it."""
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def any_says(flag: bool, device: torch.device) -> bool:
@@ -166,8 +173,10 @@ def shard_on_cpu(accelerator: Any, arguments: Any) -> bool:
 
 def gather(tensor: torch.Tensor) -> torch.Tensor:
     """The whole of a tensor that may be sharded, on the CPU if it is. Each process has to call it at the same time."""
-    detached: Any = tensor.detach()
-    return detached.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
+    if not isinstance(tensor, DTensor):
+        return tensor
+    with torch.no_grad():
+        return tensor.full_tensor().cpu()
 
 
 def gather_state(model: Any, names: Collection[str] | None = None) -> dict[str, torch.Tensor]:
@@ -185,7 +194,22 @@ def gather_state(model: Any, names: Collection[str] | None = None) -> dict[str, 
     return state
 
 
-def gather_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+def write_optimizer(optimizer: Any, scheduler: Any, folder: Path) -> None:
+    """Writes a sharded optimizer and its schedule as one process would, so that any number of processes can resume."""
+    state = _gather_optimizer(optimizer)
+    if read_rank() == 0:
+        torch.save(state, folder / "optimizer.pt")
+        torch.save(scheduler.state_dict(), folder / "scheduler.pt")
+
+
+def read_optimizer(optimizer: Any, scheduler: Any, folder: Path) -> None:
+    """Reads what ``write_optimizer``, or a run without sharding, wrote."""
+    state = torch.load(folder / "optimizer.pt", map_location="cpu", weights_only=True, mmap=True)
+    optimizer.load_state_dict(_shard_optimizer(optimizer, state))
+    scheduler.load_state_dict(torch.load(folder / "scheduler.pt", weights_only=True))
+
+
+def _gather_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     """The optimizer's state dict as one process would have it; the others than the first get it without tensors."""
     state = optimizer.state_dict()
     whole = {}
@@ -195,8 +219,8 @@ def gather_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
     return {**state, "state": whole}
 
 
-def shard_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
-    """A state dict from ``gather_optimizer`` as this process loads it into an optimizer of sharded parameters."""
+def _shard_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> dict[str, Any]:
+    """A state dict from ``_gather_optimizer`` as this process loads it into an optimizer of sharded parameters."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     shared = {}
     for index, values in state["state"].items():

@@ -18,6 +18,7 @@ from datetime import timedelta
 from typing import Any
 
 from torch import distributed
+from torch.distributed.distributed_c10d import PrefixStore
 
 from llava.errors import LlavaError, Notice, ToldElsewhere, TrainingStopped
 from llava.train.parallel import count_processes, read_rank
@@ -97,7 +98,7 @@ def _connect() -> Any:
         )
     except (RuntimeError, KeyError, ValueError):
         return None
-    return distributed.PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)  # type: ignore[attr-defined]
+    return PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
 
 
 def _tell_once(store: Any, error: LlavaError) -> None:

@@ -102,6 +102,13 @@ def read_run_state(folder: Path) -> dict[str, Any]:
     return state
 
 
+def name_random_states(folder: Path, args: Any) -> list[str]:
+    """The file with this process's random state, if the checkpoint was written by as many processes as there are."""
+    if read_run_state(folder).get("settings", {}).get("processes", args.world_size) != args.world_size:
+        return []
+    return ["rng_state.pth" if args.world_size == 1 else f"rng_state_{args.process_index}.pth"]
+
+
 def tell_changes(folder: Path, settings: Mapping[str, Any]) -> None:
     """Warns of each setting that has changed since that checkpoint was written, and says what then holds."""
     before = read_run_state(folder).get("settings", {})

@@ -33,9 +33,11 @@ from llava.model.companions import describe_model, save_generation_config, save_
 from llava.model.fine_tunes import PROJECTOR_FILE
 from llava.model.folder import CONFIG
 from llava.model.generation import clean_generation_config
+from llava.model.llava import LlavaMetaForCausalLM
 from llava.model.weights import find_tensors, is_weight_file, open_tensors, read_bin, shapes_in
 from llava.train.lora import ADAPTER, has_lora, is_adapter_name
 from llava.train.parallel import shard
+from llava.train.parts import find_llava
 from llava.train.starting_model import StartingPoint
 
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -79,7 +81,7 @@ def write_snapshot(
     Raises:
         LlavaError: a file cannot be written.
     """
-    folder, llava = Path(folder), _find_llava(model)
+    folder, llava = Path(folder), find_llava(model)
     files = _collect(model, state)
     processor = llava.get_vision_tower().image_processor
     with _explaining_faults(folder), _using_cache(llava.config):
@@ -115,7 +117,7 @@ def save_result(
         LlavaError: it cannot be written. If the disk is full, an earlier result is still there.
     """
     folder = Path(folder)
-    if base := _find_start(_find_llava(model)).base:
+    if base := _find_start(find_llava(model)).base:
         refuse_output(base, folder)
     partial = folder / _PARTIAL
     try:
@@ -139,7 +141,7 @@ def check_snapshot(model: Any, folder: str | Path) -> None:
         CheckpointError: a file is missing or damaged, or lacks a tensor.
     """
     folder = Path(folder)
-    for name, tensors in (_collect(model, None) or {"": _list_whole(_find_llava(model))}).items():
+    for name, tensors in (_collect(model, None) or {"": _list_whole(find_llava(model))}).items():
         shapes: dict[str, tuple[int, ...]] = {}
         if name and not (folder / name).is_file():
             raise CheckpointError(f"{folder} is incomplete: it has no {name}. {_say_remedy(folder)}")
@@ -165,7 +167,7 @@ def read_snapshot(model: Any, folder: str | Path) -> None:
     """
     folder = Path(folder)
     check_snapshot(model, folder)
-    for name, tensors in (_collect(model, None) or {"": _list_whole(_find_llava(model))}).items():
+    for name, tensors in (_collect(model, None) or {"": _list_whole(find_llava(model))}).items():
         if name.endswith(".bin"):
             stored = read_bin(folder / name)
             read = stored.__getitem__
@@ -189,7 +191,7 @@ def list_written(model: Any) -> set[str] | None:
 
 def _collect(model: Any, state: State | None) -> dict[str, dict[str, torch.Tensor]] | None:
     """The tensors of each file by their names there, as views of the model's own; None for a whole model."""
-    llava = _find_llava(model)
+    llava = find_llava(model)
     trained = {name.removeprefix(_WRAPPER) for name, each in model.named_parameters() if each.requires_grad}
     beside = _find_start(llava).beside
     if has_lora(model):
@@ -245,8 +247,9 @@ def _save_adapter(model: Any, folder: Path, state: State | None) -> None:
     model.save_pretrained(folder, state_dict=own, selected_adapters=[ADAPTER], save_embedding_layers=False)
 
 
-def _find_llava(model: Any) -> Any:
-    return model.get_base_model() if has_lora(model) else model
+def is_llava(model: Any) -> bool:
+    """Whether the model is one of ours with a tower, or PEFT's wrapper of one."""
+    return isinstance(find_llava(model), LlavaMetaForCausalLM) and find_llava(model).get_vision_tower() is not None
 
 
 def _find_start(llava: Any) -> StartingPoint:

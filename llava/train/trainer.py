@@ -18,16 +18,16 @@ from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler
+from torch.utils.data import DataLoader, IterableDataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers import trainer as transformers_trainer
 from transformers.trainer_utils import TrainOutput
 
 from llava.errors import TrainingStopped, UsageError
-from llava.train import order, training_faults
+from llava.train import training_faults
 from llava.train.checkpointing import CheckpointingTrainer
 from llava.train.chunked_loss import TargetLoss
-from llava.train.epoch_order import BatchStream, EpochOrder, ShuffledSampler
+from llava.train.epoch_order import BatchStream, EpochOrder
 from llava.train.heap import return_free_memory
 from llava.train.meter import Meter
 from llava.train.method_keywords import takes, without
@@ -48,6 +48,7 @@ from llava.train.resumption import (
     read_run_state,
     tell_changes,
 )
+from llava.train.sampler_choice import choose_sampler
 from llava.train.training_faults import catching_stop_signals
 
 
@@ -131,16 +132,7 @@ class LLaVATrainer(CheckpointingTrainer):
         samples = self.train_dataset if train_dataset is None else train_dataset
         if samples is None or not hasattr(samples, "__len__"):
             return None
-        world_size = self.args.world_size * self.args.gradient_accumulation_steps
-        chosen = {name: getattr(self.args, name, False) for name in _GROUPINGS}
-        if self.compatible_with:
-            return _build_original_sampler(samples, self.args, world_size, chosen, self.compatible_with)
-        if not any(chosen.values()):
-            return ShuffledSampler(len(samples), self.args.seed)
-        by_modality = chosen["group_by_modality_length"] or chosen["group_by_modality_length_auto"]
-        modalities = [length > 0 for length in samples.modality_lengths] if by_modality else None
-        lengths = [abs(length) for length in samples.lengths]
-        return order.GroupedSampler(self.args.train_batch_size, world_size, lengths, modalities, self.args.seed)
+        return choose_sampler(samples, self.args, self.compatible_with)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
         """The training data, in batches that know their samples' names."""
@@ -406,27 +398,3 @@ class _RunCallback(TrainerCallback):
         if any_says(bool(self.trainer.stop), args.device):
             self.trainer.is_stopped = True
             control.should_save = control.should_training_stop = True
-
-
-_GROUPINGS = ("group_by_length", "group_by_modality_length", "group_by_modality_length_auto", "group_by_varlen")
-
-
-def _build_original_sampler(
-    samples: Dataset[Any], args: Any, world_size: int, chosen: dict[str, bool], original: str
-) -> Any:
-    """The sampler of that original: it draws from torch's global state, as theirs does."""
-    batch_size = args.train_batch_size
-    plain = (
-        order.get_length_grouped_indices_auto_single if original == "llava-next" else order.get_length_grouped_indices
-    )
-    lengths: Any = samples
-    if chosen["group_by_length"]:
-        return order.LengthGroupedSampler(batch_size, world_size, lengths.lengths, plain=plain)
-    if chosen["group_by_modality_length"]:
-        return order.LengthGroupedSampler(batch_size, world_size, lengths.modality_lengths, group_by_modality=True)
-    if chosen["group_by_modality_length_auto"]:
-        return order.LengthGroupedSampler(batch_size, world_size, lengths.modality_lengths, group_by_modality_auto=True)
-    if chosen["group_by_varlen"]:
-        accumulated = batch_size * args.gradient_accumulation_steps  # so LLaVA-NeXT counts accumulation twice
-        return order.LengthGroupedSampler(accumulated, world_size, lengths.lengths, variable_length=True)
-    return RandomSampler(lengths)
