@@ -71,6 +71,7 @@ class LLaVATrainer(CheckpointingTrainer):
     data_collator: Any
     optimizer: Any
     _globalstep_last_logged: int
+    is_fsdp_enabled: bool
 
     def __init__(
         self, *arguments: Any, tokenizer: Any = None, trainable: Sequence[PartParameter] | None = None, **named: Any
