@@ -220,7 +220,7 @@ def _translate(stage: TuningStage, workers: int, world_size: int) -> dict[str, A
         "report_to": list(stage.report_to) or "none",
         "model_max_length": stage.max_length or 512,
         # Each parameter that is trained gets a gradient in every batch, if only of zero.
-        "ddp_find_unused_parameters": None if stage.compatible_with else False,
+        "ddp_find_unused_parameters": False,
     }
 
 
