@@ -12,6 +12,7 @@ import importlib.util
 import json
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,29 +25,28 @@ from llava.train.recipe import TuningStage
 _MISMATCH = re.compile(r"- ds (\S+?)=(.*) vs hf (.*)=(.*)")
 
 
-def choose_deepspeed(stage: TuningStage, world_size: int) -> dict[str, Any] | None:
-    """DeepSpeed's configuration as the Trainer takes it; None where the stage has none or one process needs none.
+def stand_in(stage: TuningStage, world_size: int) -> TuningStage:
+    """The stage with FSDP2 in place of a DeepSpeed that is not installed; otherwise the stage itself.
+
+    ZeRO-3 becomes FSDP2 with resharding, ZeRO-1 and 2 without it. One process needs neither, and a quantized model
+    cannot be sharded: each device then holds the whole of it.
 
     Raises:
-        UsageError: the file cannot be used, or there are several processes and DeepSpeed is not installed.
+        UsageError: DeepSpeed's file cannot be used.
     """
-    if not stage.deepspeed:
-        return None
-    config = read_deepspeed(stage.deepspeed, f"Stage '{stage.name}'")
-    if importlib.util.find_spec("deepspeed") is not None:
-        return config
-    if world_size == 1:
-        warnings.warn(
-            f"DeepSpeed is not installed, so {stage.deepspeed} has no effect: the whole model is on one device.",
-            Notice,
-            stacklevel=5,
-        )
-        return None
-    raise UsageError(
-        f"Stage '{stage.name}' asks for DeepSpeed ({stage.deepspeed}), which is not installed: run pip install "
-        "deepspeed, or shard the model with FSDP2 instead (sharding: fsdp in a recipe, --fsdp full_shard in the "
-        "original's flags)."
-    )
+    if not stage.deepspeed or importlib.util.find_spec("deepspeed") is not None:
+        return stage
+    zero = read_deepspeed(stage.deepspeed, f"Stage '{stage.name}'").get("zero_optimization", {})
+    if world_size == 1 or not zero.get("stage") or stage.quantization is not None:
+        instead, stage = "each device holds the whole model", replace(stage, deepspeed="")
+    else:
+        kinds = ["full_shard" if zero["stage"] == 3 else "shard_grad_op"]
+        if any(zero.get(key, {}).get("device") == "cpu" for key in ("offload_param", "offload_optimizer")):
+            kinds.append("offload")
+        instead = f"FSDP2 ({', '.join(kinds)}) shards the model in its place"
+        stage = replace(stage, deepspeed="", sharding="fsdp", trainer={**stage.trainer, "fsdp": kinds})
+    warnings.warn(f"DeepSpeed is not installed: {instead}.", Notice, stacklevel=5)
+    return stage
 
 
 def read_deepspeed(path: str, where: str) -> dict[str, Any]:

@@ -5,7 +5,6 @@ What lies between, data and trainer, ``llava.train.train`` builds from its own n
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import warnings
 from collections.abc import Sequence
@@ -136,14 +135,6 @@ def _add_padding(model: Any, tokenizer: Any) -> None:
 
 def _make_arguments(run: OriginalRun, stage: TuningStage, flags: Flags, kind: Any) -> Any:
     """The trainer's arguments; those that the recipe has by other names are set by the original's, too."""
-    if stage.deepspeed and importlib.util.find_spec("deepspeed") is None:
-        warnings.warn(
-            f"DeepSpeed is not installed, so {stage.deepspeed} has no effect: several processes each hold the whole "
-            "model.",
-            Notice,
-            stacklevel=3,
-        )
-        stage = replace(stage, deepspeed="")
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     arguments = make_arguments(stage, run.output, run.workers, world_size=world_size, kind=kind)
     for name in ("lora_enable", "lora_r", "lora_alpha", "lora_dropout", "lora_bias", "lora_weight_path", "bits"):

@@ -24,7 +24,7 @@ from transformers.utils import is_torch_tf32_available
 
 from llava.errors import Notice, UsageError
 from llava.model.placement import cpu_has_bfloat16
-from llava.train.deepspeed_config import choose_deepspeed, resolve_deepspeed
+from llava.train.deepspeed_config import read_deepspeed, resolve_deepspeed, stand_in
 from llava.train.parallel import check_sharding, claim_device, count_processes, translate_fsdp
 from llava.train.recipe import TuningStage
 from llava.yaml_files import name_nearest
@@ -226,8 +226,10 @@ def _translate(stage: TuningStage, workers: int, world_size: int) -> dict[str, A
 
 def _choose_sharding(stage: TuningStage, world_size: int) -> dict[str, Any]:
     """The arguments for FSDP2 and DeepSpeed. Raises UsageError if they are not available or exclude each other."""
+    stage = stand_in(stage, world_size)
     check_sharding(stage)
-    values: dict[str, Any] = {"fsdp": None, "fsdp_config": None, "deepspeed": choose_deepspeed(stage, world_size)}
+    deepspeed = read_deepspeed(stage.deepspeed, f"Stage '{stage.name}'") if stage.deepspeed else None
+    values: dict[str, Any] = {"fsdp": None, "fsdp_config": None, "deepspeed": deepspeed}
     if stage.sharding == "fsdp" and world_size == 1:
         warnings.warn("sharding: fsdp has no effect on a single process.", Notice, stacklevel=4)
     elif stage.sharding == "fsdp":

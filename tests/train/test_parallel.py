@@ -18,9 +18,9 @@ from PIL import Image
 from llava.errors import Notice, UsageError
 from llava.model.checkpoint import load_model
 from llava.train import parallel
-from llava.train.deepspeed_config import choose_deepspeed, read_deepspeed, resolve_deepspeed
+from llava.train.deepspeed_config import read_deepspeed, resolve_deepspeed, stand_in
 from llava.train.epoch_order import ShuffledSampler
-from llava.train.recipe import TuningStage
+from llava.train.recipe import Quantization, TuningStage
 from llava.train.recipe_file import read_recipe
 from llava.train.run import run
 from llava.train.trainer_arguments import make_arguments
@@ -266,15 +266,25 @@ def test_a_file_that_is_no_deepspeed_configuration_is_refused(tmp_path: Path, te
         read_deepspeed(str(tmp_path / "none.json"), "Stage 'tune'")
 
 
-def test_without_deepspeed_one_process_goes_on_and_several_are_told_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("zero", "kinds"), [(3, ["full_shard"]), (2, ["shard_grad_op"])])
+def test_without_deepspeed_one_process_goes_on_and_several_use_fsdp(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, zero: int, kinds: list[str]
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    stage = make_stage(deepspeed=write_zero(tmp_path, zero))
+    with pytest.warns(Notice, match="DeepSpeed is not installed: each device holds the whole model"):
+        assert stand_in(stage, 1) == make_stage()
+    with pytest.warns(Notice, match=rf"FSDP2 \({kinds[0]}\) shards the model in its place"):
+        assert stand_in(stage, 2) == make_stage(sharding="fsdp", trainer={"fsdp": kinds})
+    quantized = make_stage(deepspeed=stage.deepspeed, quantization=Quantization())
+    with pytest.warns(Notice, match="each device holds the whole model"):
+        assert stand_in(quantized, 2) == make_stage(quantization=Quantization())
+
+
+def test_an_installed_deepspeed_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
     stage = make_stage(deepspeed=write_zero(tmp_path, 3))
-    with pytest.warns(Notice, match="has no effect: the whole model is on one device"):
-        assert choose_deepspeed(stage, 1) is None
-    with pytest.raises(UsageError, match=r"pip install deepspeed, or .*sharding: fsdp"):
-        choose_deepspeed(stage, 2)
+    assert stand_in(stage, 2) is stage
 
 
 @pytest.mark.parametrize(
