@@ -23,7 +23,7 @@ from llava.train.snapshots import save_result
 from llava.train.starting_model import build_start
 from tests.gold.training import command_lines, inputs, next_command_lines, next_inputs
 
-GOLD_15, GOLD_NEXT = inputs.gold("files_15"), inputs.gold("files_next")
+GOLD_15, GOLD_NEXT = inputs.saved_files(inputs.gold("files_15")), inputs.gold("files_next")
 
 # Keys with another value on purpose: ours is the class that can load the file, the dtype that its weights have, and a
 # cache that is on, also in a checkpoint-N. Transformers drops a sliding_window that is not used.
@@ -97,13 +97,9 @@ RUNS_15 = (
 
 @pytest.mark.parametrize("run", RUNS_15)
 def test_the_files_are_those_of_llava_1_5(run: str, work: Path, tmp_path: Path) -> None:
-    files = GOLD_15["runs"][run]
-
-    def find(name: str) -> Any:
-        return GOLD_15["tables"][files[name]]
-
+    files = GOLD_15[run]
     leave_behind(command_lines.RUNS[run], work, tmp_path)
-    compare(tmp_path, [name for name in files if "/" not in name], find, work)
+    compare(tmp_path, [name for name in files if "/" not in name], files.__getitem__, work)
 
 
 RUNS_NEXT = ("stage 1", "anyres", "anyres, frozen tower", "checkpoint", "qwen", "qwen, stage 1", "anyres_max_2", "lora")

@@ -40,7 +40,7 @@ def read_gold(file: str, name: str) -> tuple[dict[str, str], list[dict[str, Any]
     if file == "groups_next":
         return next_inputs.flags_of(content, row), next_inputs.groups_of(content, name)
     groups = [{**group, "parameters": content["parameters"][group["parameters"]]} for group in row["groups"]]
-    return row["flags"], groups
+    return inputs.changed(content["shared_flags"], row["flags"]), groups
 
 
 @pytest.mark.parametrize(("file", "name"), GOLD)

@@ -113,7 +113,8 @@ def test_updates_equal_the_originals(
 ) -> None:
     content = inputs.gold(ORIGINALS[original][1])
     row = content["runs"][name]
-    flags = row["flags"] if original == "llava-1.5" else next_inputs.flags_of(content, row)
+    is_next = original == "llava-next"
+    flags = next_inputs.flags_of(content, row) if is_next else inputs.changed(content["shared_flags"], row["flags"])
     if "float32 tower" in name or row.get("tower") == "float32":
         monkeypatch.setattr(run, "set_precision", lambda *_: None)
     with warnings.catch_warnings():
