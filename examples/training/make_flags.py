@@ -17,22 +17,18 @@ from PIL import Image, ImageDraw
 
 # Three stripes of equal width each; "|" are upright ones.
 FLAGS = {
-    "France": ("|", "#0055a4", "#ffffff", "#ef4135"),
-    "Italy": ("|", "#009246", "#ffffff", "#ce2b37"),
-    "Ireland": ("|", "#169b62", "#ffffff", "#ff883e"),
     "Belgium": ("|", "#000000", "#fae042", "#ed2939"),
+    "Italy": ("|", "#009246", "#ffffff", "#ce2b37"),
     "Germany": ("-", "#000000", "#dd0000", "#ffce00"),
-    "Hungary": ("-", "#cd2a3e", "#ffffff", "#436f4d"),
-    "Austria": ("-", "#ed2939", "#ffffff", "#ed2939"),
     "the Netherlands": ("-", "#ae1c28", "#ffffff", "#21468b"),
 }
 QUESTION = "<image>\nWhose flag is this?"
 
 
 def draw_flag(country: str, chance: random.Random) -> Image.Image:
-    """The flag at a random size and place, on a ground of a random pale colour, 200 to 300 px wide."""
+    """The flag at a random size and place, on a ground of a random pale colour, 100 to 180 px wide."""
     direction, *stripes = FLAGS[country]
-    width, height = chance.randint(200, 300), chance.randint(150, 220)
+    width, height = chance.randint(100, 180), chance.randint(80, 110)
     ground = tuple(chance.randint(150, 255) for _ in range(3))
     image = Image.new("RGB", (width, height), ground)
     draw = ImageDraw.Draw(image)

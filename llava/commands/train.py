@@ -61,7 +61,7 @@ def _train(arguments: argparse.Namespace) -> int:
         describe(recipe, arguments.output, arguments.stage, arguments.workers)
         return 0
     if arguments.output is None:
-        raise UsageError("Name the folder for checkpoints, log and the model: --output FOLDER.")
+        raise UsageError("Without --dry-run this is required: --output FOLDER, for checkpoints, the log and the model.")
     if recipe.is_from_scratch:
         from llava.scratch.pipeline import run
 

@@ -98,7 +98,8 @@ def add_image_tokens(tokenizer: Any) -> PreTrainedTokenizerFast:
     """The tokenizer with ``<image>`` and with a token that is used for padding only; it pads on the left.
 
     Its ids for a text with images are those of ``tokenizer_image_token``, with its ``<image>`` in each slot. A
-    tokenizer that drops a space at the beginning of a text, as Transformers' own Llama tokenizers do, still drops it.
+    tokenizer that drops a space at the beginning of a text, or a ``legacy`` one after another special token, as
+    Transformers' own Llama tokenizers do, still drops it.
 
     Raises:
         CheckpointError: no such tokenizer can be made from this one.

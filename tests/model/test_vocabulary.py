@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
@@ -48,6 +49,8 @@ def test_any_text_gets_the_ids_of_the_cut_prompt(tokenizers: dict[str, Any], kin
     plain, with_images = tokenizers[kind]
     image_id = with_images.convert_tokens_to_ids("<image>")
     text = "".join(["A", *pieces])  # a blank at the very beginning, which no prompt has, is swallowed
+    # After a token of its own, Transformers' legacy tokenizer swallows a blank that sentencepiece, and so ours, keeps.
+    assume(kind != "llama legacy" or not re.search("</?s>[ ▁]", text))
     assert with_images(text).input_ids == tokenizer_image_token(text, plain, image_id)
 
 

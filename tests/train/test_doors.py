@@ -215,8 +215,18 @@ def test_what_is_not_installed_is_left_out_with_a_notice(tmp_path: Path, monkeyp
     from tests.train.test_flags import translate_words
 
     monkeypatch.setattr("llava.train.trainer_arguments.get_available_reporting_integrations", list)
-    words = "--model_name_or_path m --vision_tower t --data_path d --tf32 True --report_to wandb --deepspeed no.json"
-    words = [*words.split(), "--output_dir", str(tmp_path), "--use_cpu", "True", "--logging_dir", "logs"]
+    words = "--model_name_or_path m --vision_tower t --data_path d --tf32 True --report_to wandb"
+    words = [
+        *words.split(),
+        "--deepspeed",
+        str(ROOT / "scripts/zero3.json"),
+        "--output_dir",
+        str(tmp_path),
+        "--use_cpu",
+        "True",
+        "--logging_dir",
+        "logs",
+    ]
     translated = translate_words(words)
     assert translated.log_folder == "logs"
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
