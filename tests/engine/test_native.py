@@ -21,9 +21,12 @@ from tests.engine.test_engine import audit, generate, load, mixed_questions, tok
 from tests.tiny import FAMILIES, make_model
 from tests.tiny_tokenizers import words_and_letters
 
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux" or not shutil.which("g++"), reason="the native library needs Linux and g++"
-)
+pytestmark = [
+    pytest.mark.xdist_group("native"),  # one worker: building the library takes long
+    pytest.mark.skipif(
+        sys.platform != "linux" or not shutil.which("g++"), reason="the native library needs Linux and g++"
+    ),
+]
 # Wide enough for vectors: heads of 16 in groups of 2.
 WIDE = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 72}
 CPU_FLAGS = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
