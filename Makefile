@@ -9,7 +9,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_FLAGS ?=
-WORKERS ?= 3
+WORKERS ?= 2
 PYTEST_FLAGS ?=
 
 BIN := $(VENV)/bin

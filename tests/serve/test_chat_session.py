@@ -307,10 +307,15 @@ def running(puppet: Puppet, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield server
 
 
-@pytest.fixture
-def sessions(running: Running, puppet: Puppet, uploaded: UploadedImages) -> Iterator[ChatSessions]:
+@pytest.fixture(autouse=True)
+def calm(puppet: Puppet) -> None:
+    """Every test begins with a puppet that answers, whatever the one before it did to it."""
     puppet.error, puppet.error_after = None, 0
     puppet.gate.set()
+
+
+@pytest.fixture
+def sessions(running: Running, puppet: Puppet, uploaded: UploadedImages) -> Iterator[ChatSessions]:
     yield ChatSessions(running.service, uploaded)
     puppet.gate.set()
     wait_until(lambda: running.service.num_open == 0)

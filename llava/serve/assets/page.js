@@ -56,7 +56,10 @@ window.llava = {
   },
 
   nameButtons() {
-    const set = (id, name, value) => document.querySelector(id)?.setAttribute(name, String(value));
+    const set = (id, name, value) => {
+      const button = document.querySelector(id);
+      if (button && button.getAttribute(name) !== String(value)) button.setAttribute(name, String(value));
+    };
     set("#side-button", "aria-expanded", llava.isOpen("side"));
     set("#side-button", "aria-controls", "side");
     set("#photo", "aria-expanded", llava.isOpen("camera"));
@@ -341,6 +344,7 @@ const watch = {
 // Accessibility that Gradio lacks (labels, keyboard), and support for messages that are HTML.
 const dress = {
   run() {
+    llava.nameButtons(); // Gradio may draw them last, or anew
     document.querySelectorAll("#chat [data-testid][aria-label]").forEach((part) => part.removeAttribute("aria-label"));
     document.querySelectorAll("#chat .user img:not([data-named]), #box .thumbnail-item img:not([data-named])").forEach((image) => {
       image.dataset.named = "";
@@ -459,7 +463,6 @@ const dress = {
     // Gradio applies the system's theme first; the user's own choice then overrides it.
     if (chosen !== null) llava.setDark(chosen === "1");
     if (sessionStorage.getItem("llava-side")) llava.toggle("side");
-    llava.nameButtons();
     dress.run();
     new MutationObserver(dress.run).observe(document.querySelector(".gradio-container"), {
       subtree: true, childList: true, attributeFilter: ["aria-label"],
