@@ -48,12 +48,12 @@ from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.image.geometry import Size, plan_tiles
 from llava.model import packed_attention
 from llava.model.llava import LlavaConfig, LlavaLlamaForCausalLM
-from llava.train.batches import InstructionCollator
-from llava.train.chunked_loss import build_target_loss
-from llava.train.order import LengthGroupedSampler
-from llava.train.packing import PackedCollator, PackedData, pack
+from llava.train.dataset.batches import InstructionCollator
+from llava.train.dataset.order import LengthGroupedSampler
+from llava.train.dataset.packing import PackedCollator, PackedData, pack
 from llava.train.parts import choose_trainable, list_parts
-from llava.train.tower_cache import TowerCache
+from llava.train.speed.chunked_loss import build_target_loss
+from llava.train.speed.tower_cache import TowerCache
 from llava.train.trainer import LLaVATrainer
 from llava.train.trainer_arguments import LlavaTrainingArguments
 

@@ -17,7 +17,7 @@ from llava.listing import Listing, list_prompt
 from llava.model.checkpoint import load_model
 from llava.prompt import tokenizer_image_token
 from llava.sampling import Sampling
-from llava.train.samples import InstructionData, JsonSamples
+from llava.train.dataset.samples import InstructionData, JsonSamples
 from tests.tiny_checkpoints import write_json
 
 

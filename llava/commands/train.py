@@ -69,7 +69,7 @@ def _train(arguments: argparse.Namespace) -> int:
             raise UsageError("A recipe that trains from scratch always resumes: name another --output to start over.")
         print(run(recipe, arguments.output, arguments.stage, arguments.workers))
         return 0
-    from llava.train.parallel import leave_group, read_rank
+    from llava.train.devices.parallel import leave_group, read_rank
     from llava.train.run import run as run_tuning
 
     result = run_tuning(recipe, arguments.output, arguments.stage, arguments.workers, arguments.resume)

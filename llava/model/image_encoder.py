@@ -27,7 +27,7 @@ class ImageEncoder:
 
     config: Any
     model: Any  # a LlavaMetaModel
-    tower_cache: Any = None  # in training, a llava.train.tower_cache.TowerCache for a frozen tower
+    tower_cache: Any = None  # in training, a llava.train.speed.tower_cache.TowerCache for a frozen tower
 
     def get_model(self) -> Any:
         """The ``LlavaMetaModel`` inside: decoder, tower, projector and newline vector."""

@@ -29,11 +29,11 @@ from llava.scratch.stages import (
     TowerStage,
 )
 from llava.scratch.tower import AnsweringLabeller, LabelHeads, PatchLabeller
-from llava.train.batches import InstructionCollator
+from llava.train.dataset.batches import InstructionCollator
+from llava.train.dataset.samples import InstructionData, JsonSamples
 from llava.train.loss import build_answer_loss
 from llava.train.parts import PartParameter, Parts, choose_trainable, list_parts, scale_rates
 from llava.train.recipe import JsonData
-from llava.train.samples import InstructionData, JsonSamples
 
 # Both wordings of the system prompt: released models are trained with the first and prompted with the second.
 TEMPLATES = {"vicuna_v1": ("vicuna_v1", "llava_v1")}

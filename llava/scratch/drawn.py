@@ -21,8 +21,8 @@ from llava.synth.conversations import as_conversations, choose_turns
 from llava.synth.labels import label_tiles
 from llava.synth.scene import Scene
 from llava.synth.scenes import ALL_KINDS
-from llava.train.batches import InstructionCollator
-from llava.train.samples import InstructionData, Sample
+from llava.train.dataset.batches import InstructionCollator
+from llava.train.dataset.samples import InstructionData, Sample
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,10 @@ from llava.scratch.stage_weights import WEIGHTS, load_stages, save_stage
 from llava.scratch.stages import ScratchRecipe, ScratchStage, parse_scratch_recipe
 from llava.scratch.tokenizer import build_tokenizer, collect_words
 from llava.scratch.tower import LabelHeads
+from llava.train.dataset.samples import JsonSamples
 from llava.train.recipe import JsonData
 from llava.train.recipe_file import RecipeFile, find_stage
 from llava.train.resumption import check_workers
-from llava.train.samples import JsonSamples
 
 
 def run(file: RecipeFile, output: str | Path, stage: str | None = None, workers: int = 1) -> Path:

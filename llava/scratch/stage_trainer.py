@@ -20,11 +20,11 @@ from torch.utils.data import Dataset, SequentialSampler
 from transformers import Trainer, TrainerState, TrainingArguments
 
 from llava.scratch.stage_optimizer import build_optimizer
-from llava.train.heap import return_free_memory
 from llava.train.parts import PartParameter, describe_trainable
-from llava.train.plot import plot_history
 from llava.train.recipe import Stage
+from llava.train.report.plot import plot_history
 from llava.train.resumption import check_resumable, find_last, list_weights, read_step
+from llava.train.speed.heap import return_free_memory
 from llava.train.trainer_arguments import multiplies_bfloat16
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from llava.conversation import find_template
+from llava.train.dataset.sample_sizes import MeasuredSizes
 from llava.train.parts import PartParameter
 from llava.train.recipe import TuningStage
-from llava.train.sample_sizes import MeasuredSizes
 
 _MANY_EPOCHS = 10
 # Below this number of parameters, usual rates are higher and differ from model to model.

@@ -18,7 +18,7 @@ from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
 from llava.train import training_faults
-from llava.train.parallel import gather_state, read_optimizer, write_optimizer
+from llava.train.devices.parallel import gather_state, read_optimizer, write_optimizer
 from llava.train.resumption import RESUME_FILES, RUN_FILE, check_files, check_step, name_random_states
 from llava.train.snapshots import check_snapshot, is_llava, list_written, read_snapshot, write_snapshot
 

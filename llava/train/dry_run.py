@@ -26,16 +26,16 @@ from llava.model.free_memory import find_free_bytes, find_total_bytes
 from llava.model.placement import cpu_has_bfloat16
 from llava.text import make_visible
 from llava.train.cautions import list_cautions
+from llava.train.dataset.sample_sizes import MeasuredSizes, measure_sizes
+from llava.train.dataset.stage_data import Encoding, TuningData, build_dataset, split_samples
+from llava.train.devices.memory_estimate import LongestBatch, MemoryNeed, estimate_memory, propose_remedies
 from llava.train.lora import add_lora, continue_lora
-from llava.train.memory_estimate import LongestBatch, MemoryNeed, estimate_memory, propose_remedies
 from llava.train.part_table import build_table
 from llava.train.parts import PartParameter, find_llava
 from llava.train.recipe import Recipe, TuningStage, parse_recipe
 from llava.train.recipe_file import RecipeFile, find_stage
 from llava.train.resumption import find_last
 from llava.train.run import check_recipe, choose_parameters
-from llava.train.sample_sizes import MeasuredSizes, measure_sizes
-from llava.train.stage_data import Encoding, TuningData, build_dataset, split_samples
 from llava.train.starting_model import open_start
 from llava.train.trainer_arguments import LlavaTrainingArguments, make_arguments
 

@@ -10,8 +10,7 @@ from typing import Any
 
 import torch
 
-from llava.train import original_states
-from llava.train.order import (
+from llava.train.dataset.order import (
     LengthGroupedSampler,
     get_length_grouped_indices,
     get_length_grouped_indices_auto_single,
@@ -20,6 +19,7 @@ from llava.train.order import (
     get_variable_length_grouped_indices,
     split_to_even_chunks,
 )
+from llava.train.original import state_dicts
 from llava.train.trainer import LLaVATrainer
 
 __all__ = [
@@ -38,11 +38,11 @@ __all__ = [
 
 def maybe_zero_3(param: Any, ignore_status: bool = False, name: str | None = None) -> torch.Tensor:
     """A copy of the parameter on the CPU, gathered if ZeRO-3 has split it up."""
-    return original_states.gather(param)
+    return state_dicts.gather(param)
 
 
 def get_mm_adapter_state_maybe_zero_3(
     named_params: Iterable[tuple[str, Any]], keys_to_match: Sequence[str]
 ) -> dict[str, torch.Tensor]:
     """Copies of the tensors whose names contain one of the keys."""
-    return original_states.gather_matching(named_params, keys_to_match)
+    return state_dicts.gather_matching(named_params, keys_to_match)

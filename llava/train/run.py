@@ -17,21 +17,21 @@ from llava.model.checkpoint import LoadedModel
 from llava.model.placement import read_dtype
 from llava.text import write_line
 from llava.train.cautions import list_template_cautions
-from llava.train.chunked_loss import build_target_loss
-from llava.train.levers import check_levers, pack_samples, set_levers
-from llava.train.packing import PackedCollator
-from llava.train.parallel import claim_device, count_processes, read_rank, wait_for_all
+from llava.train.dataset.packing import PackedCollator
+from llava.train.dataset.stage_data import Encoding, build_collator, build_dataset, check_data, split_samples
+from llava.train.devices.parallel import claim_device, count_processes, read_rank, wait_for_all
+from llava.train.devices.precision import set_precision
+from llava.train.devices.rank_faults import explaining_rank_faults, told_by_first_process
 from llava.train.part_table import build_table, print_table
 from llava.train.parts import PartParameter, choose_trainable, list_parts, scale_rates
-from llava.train.precision import set_precision
-from llava.train.rank_faults import explaining_rank_faults, told_by_first_process
 from llava.train.recipe import Recipe, TuningStage, parse_recipe
 from llava.train.recipe_file import RecipeFile, find_stage
-from llava.train.report import REPORT
+from llava.train.report.html_report import REPORT
+from llava.train.report.stage_record import recording
 from llava.train.resumption import check_workers, find_last
 from llava.train.snapshots import mend_generation, save_result
-from llava.train.stage_data import Encoding, build_collator, build_dataset, check_data, split_samples
-from llava.train.stage_record import recording
+from llava.train.speed.chunked_loss import build_target_loss
+from llava.train.speed.levers import check_levers, pack_samples, set_levers
 from llava.train.starting_model import build_start, open_start, starts_from_llava
 from llava.train.trainer import LLaVATrainer
 from llava.train.trainer_arguments import make_arguments

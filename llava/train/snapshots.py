@@ -35,8 +35,8 @@ from llava.model.folder import CONFIG
 from llava.model.generation import clean_generation_config
 from llava.model.llava import LlavaMetaForCausalLM
 from llava.model.weights import find_tensors, is_weight_file, open_tensors, read_bin, shapes_in
+from llava.train.devices.parallel import shard
 from llava.train.lora import ADAPTER, has_lora, is_adapter_name
-from llava.train.parallel import shard
 from llava.train.parts import find_llava
 from llava.train.starting_model import StartingPoint
 

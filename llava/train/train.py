@@ -24,13 +24,13 @@ from torch import nn
 from llava import conversation as conversation_lib
 from llava.conversation import SeparatorStyle, find_template
 from llava.entry_point import run_command
-from llava.train import original_preprocessing, original_states
-from llava.train.batches import OriginalCollator
+from llava.train.dataset.batches import OriginalCollator
 from llava.train.llava_trainer import LLaVATrainer, get_mm_adapter_state_maybe_zero_3, maybe_zero_3
-from llava.train.original_arguments import DataArguments, ModelArguments, TrainingArguments
-from llava.train.original_preprocessing import Sources
-from llava.train.original_run import check_samples, finish_run, prepare_run
-from llava.train.original_samples import OriginalSamples
+from llava.train.original import encoding, state_dicts
+from llava.train.original.argument_classes import DataArguments, ModelArguments, TrainingArguments
+from llava.train.original.encoding import Sources
+from llava.train.original.lazy_dataset import OriginalSamples
+from llava.train.original.prepared_run import check_samples, finish_run, prepare_run
 
 __all__ = ["LLaVATrainer", "get_mm_adapter_state_maybe_zero_3", "maybe_zero_3", "train"]
 
@@ -45,46 +45,46 @@ def rank0_print(*args: Any) -> None:
 
 def get_peft_state_maybe_zero_3(named_params: Iterable[tuple[str, Any]], bias: str) -> dict[str, torch.Tensor]:
     """Copies of the LoRA layers' tensors and of the biases that ``bias`` names: "none", "all", "lora_only"."""
-    return original_states.gather_lora(named_params, bias)
+    return state_dicts.gather_lora(named_params, bias)
 
 
 def get_peft_state_non_lora_maybe_zero_3(
     named_params: Iterable[tuple[str, Any]], require_grad_only: bool = True
 ) -> dict[str, torch.Tensor]:
     """Copies of all tensors but LoRA's, by default of those that are trained."""
-    return original_states.gather_others(named_params, require_grad_only)
+    return state_dicts.gather_others(named_params, require_grad_only)
 
 
 def find_all_linear_names(model: nn.Module) -> list[str]:
     """The last parts of the names of the language model's linear layers, without its head."""
-    return original_states.list_linear_names(model)
+    return state_dicts.list_linear_names(model)
 
 
 def safe_save_model_for_hf_trainer(trainer: Any, output_dir: str) -> None:
     """Writes the result of a finished training: the whole model, or the projector or the LoRA layers alone."""
-    original_states.save(trainer, output_dir)
+    state_dicts.save(trainer, output_dir)
 
 
 def smart_tokenizer_and_embedding_resize(special_tokens_dict: Mapping[str, Any], tokenizer: Any, model: Any) -> None:
     """Adds special tokens to tokenizer and model; new rows of embeddings and head are the mean of the old ones."""
-    original_states.add_special_tokens(special_tokens_dict, tokenizer, model)
+    state_dicts.add_special_tokens(special_tokens_dict, tokenizer, model)
 
 
 def _tokenize_fn(strings: Sequence[str], tokenizer: Any) -> dict[str, Any]:
-    return original_preprocessing.tokenize_strings(strings, tokenizer)
+    return encoding.tokenize_strings(strings, tokenizer)
 
 
 def _mask_targets(target: torch.Tensor, tokenized_lens: Sequence[int], speakers: Sequence[str]) -> None:
-    original_preprocessing.mask_questions(target, tokenized_lens, speakers)
+    encoding.mask_questions(target, tokenized_lens, speakers)
 
 
 def _add_speaker_and_signal(header: str, source: MutableSequence[dict[str, Any]], get_conversation: bool = True) -> str:
-    return original_preprocessing.add_speakers(header, source, get_conversation)
+    return encoding.add_speakers(header, source, get_conversation)
 
 
 def preprocess_multimodal(sources: Sources, data_args: Any) -> Sources:
     """The sources, changed in place: ``<image>`` stands where the repository of the command line puts it."""
-    return original_preprocessing.place_images(sources, data_args)
+    return encoding.place_images(sources, data_args)
 
 
 def preprocess_llama_2(sources: Sources, tokenizer: Any, has_image: bool = False) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def preprocess_gemma(sources: Sources, tokenizer: Any, has_image: bool = False) 
 
 def _encode(sources: Sources, tokenizer: Any, has_image: bool, style: SeparatorStyle) -> dict[str, Any]:
     template = conversation_lib.default_conversation
-    return original_preprocessing.encode_tensors(sources, tokenizer, template, has_image=has_image, style=style)
+    return encoding.encode_tensors(sources, tokenizer, template, has_image=has_image, style=style)
 
 
 def preprocess_qwen(
@@ -122,9 +122,7 @@ def preprocess_qwen(
     """``input_ids`` and ``labels`` [B, L] in Qwen's template with that system message; ``max_len`` has no effect."""
     template = find_template("qwen_1_5")
     template.system = f"<|im_start|>system\n{system_message}"
-    return original_preprocessing.encode_tensors(
-        sources, tokenizer, template, has_image=has_image, style=SeparatorStyle.CHATML
-    )
+    return encoding.encode_tensors(sources, tokenizer, template, has_image=has_image, style=SeparatorStyle.CHATML)
 
 
 def preprocess_llama3(
@@ -137,15 +135,13 @@ def preprocess_llama3(
     """``input_ids`` and ``labels`` [B, L] in Llama 3's template with that system message; ``max_len`` has no effect."""
     template = find_template("llava_llama_3")
     template.system = system_message
-    return original_preprocessing.encode_tensors(
-        sources, tokenizer, template, has_image=has_image, style=SeparatorStyle.LLAMA_3
-    )
+    return encoding.encode_tensors(sources, tokenizer, template, has_image=has_image, style=SeparatorStyle.LLAMA_3)
 
 
 def preprocess_plain(sources: Sources, tokenizer: Any) -> dict[str, Any]:
     """Lists ``input_ids`` and ``labels`` of stage 1: ``<image>`` and the caption, without the question."""
     template = conversation_lib.default_conversation
-    return original_preprocessing.encode_lists(sources, tokenizer, template, has_image=True)
+    return encoding.encode_lists(sources, tokenizer, template, has_image=True)
 
 
 def preprocess(sources: Sources, tokenizer: Any, has_image: bool = False) -> dict[str, Any]:
@@ -165,7 +161,7 @@ def preprocess(sources: Sources, tokenizer: Any, has_image: bool = False) -> dic
         return preprocess_gemma(sources, tokenizer, has_image=has_image)
     if template.version == "llama_v3":
         return preprocess_llama3(sources, tokenizer, has_image=has_image)
-    return original_preprocessing.encode_lists(sources, tokenizer, template, has_image=has_image)
+    return encoding.encode_lists(sources, tokenizer, template, has_image=has_image)
 
 
 class LazySupervisedDataset(OriginalSamples):

@@ -26,29 +26,29 @@ from transformers.trainer_utils import TrainOutput
 from llava.errors import TrainingStopped, UsageError
 from llava.train import training_faults
 from llava.train.checkpointing import CheckpointingTrainer
-from llava.train.chunked_loss import TargetLoss
-from llava.train.epoch_order import BatchStream, EpochOrder
-from llava.train.heap import return_free_memory
-from llava.train.meter import Meter
-from llava.train.method_keywords import takes, without
-from llava.train.named_batches import NamedCollator, NamedSamples, SampleNote, take_names, take_notes
-from llava.train.optimizer import MuonWithAdamW, build_groups, check_groups, name_rates
-from llava.train.parallel import (
+from llava.train.dataset.epoch_order import BatchStream, EpochOrder
+from llava.train.dataset.named_batches import NamedCollator, NamedSamples, SampleNote, take_names, take_notes
+from llava.train.dataset.sampler_choice import choose_sampler
+from llava.train.devices.parallel import (
     any_says,
     fit_fsdp,
     shard_on_cpu,
     share_text,
 )
+from llava.train.devices.precision import check_precision
+from llava.train.devices.rank_faults import explaining_rank_faults, told_by_first_process
+from llava.train.method_keywords import takes, without
+from llava.train.optimizer import MuonWithAdamW, build_groups, check_groups, name_rates
 from llava.train.parts import PartParameter, find_llava, name_trainable, scale_rates
-from llava.train.precision import check_precision
-from llava.train.progress import ProgressCallback
-from llava.train.rank_faults import explaining_rank_faults, told_by_first_process
+from llava.train.report.meter import Meter
+from llava.train.report.progress import ProgressCallback
 from llava.train.resumption import (
     find_last,
     read_run_state,
     tell_changes,
 )
-from llava.train.sampler_choice import choose_sampler
+from llava.train.speed.chunked_loss import TargetLoss
+from llava.train.speed.heap import return_free_memory
 from llava.train.training_faults import catching_stop_signals
 
 

@@ -24,8 +24,8 @@ from transformers.utils import is_torch_tf32_available
 
 from llava.errors import Notice, UsageError
 from llava.model.placement import cpu_has_bfloat16
-from llava.train.deepspeed_config import read_deepspeed, resolve_deepspeed, stand_in
-from llava.train.parallel import check_sharding, claim_device, count_processes, translate_fsdp
+from llava.train.devices.deepspeed_config import read_deepspeed, resolve_deepspeed, stand_in
+from llava.train.devices.parallel import check_sharding, claim_device, count_processes, translate_fsdp
 from llava.train.recipe import TuningStage
 from llava.yaml_files import name_nearest
 
@@ -49,7 +49,7 @@ class LlavaTrainingArguments(transformers.TrainingArguments):
 
     Attributes:
         group_by_length, group_by_modality_length, group_by_modality_length_auto, group_by_varlen: the order of the
-            samples, see ``llava.train.order``.
+            samples, see ``llava.train.dataset.order``.
         tune_mm_mlp_adapter, mm_tunable_parts: set by the originals' ``train()`` from their ModelArguments.
         compatible_with: as in ``TuningStage``; "" takes the better choice in each case.
         own_optimizer: "muon" in place of ``optim``.

@@ -21,8 +21,8 @@ from llava.scratch.drawn import (
 )
 from llava.scratch.stages import ModelShape, load_scratch_recipe
 from llava.scratch.tokenizer import build_tokenizer, collect_words
-from llava.train.batches import InstructionCollator
-from llava.train.samples import InstructionData
+from llava.train.dataset.batches import InstructionCollator
+from llava.train.dataset.samples import InstructionData
 from tests.scratch.tiny_recipe import KINDS, write_recipe
 
 MIX = DrawnMix(tuple(KINDS.items()), ((96, 112, 96, 112),))

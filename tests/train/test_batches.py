@@ -10,7 +10,7 @@ import torch
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import UsageError
-from llava.train.batches import InstructionCollator, OriginalCollator
+from llava.train.dataset.batches import InstructionCollator, OriginalCollator
 from tests.tiny import TILE_PX, make_model
 
 

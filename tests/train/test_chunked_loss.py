@@ -11,8 +11,8 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from llava.train.chunked_loss import build_target_loss, is_plain, sum_cross_entropy
 from llava.train.loss import weigh_answers
+from llava.train.speed.chunked_loss import build_target_loss, is_plain, sum_cross_entropy
 from tests.model.test_learning import assert_same, learn
 from tests.tiny import FAMILIES, make_lesson, make_model
 

@@ -29,9 +29,9 @@ from llava.model.checkpoint import load_model
 from llava.prompt import render_sample
 from llava.train import llava_trainer as trainer_door
 from llava.train import train as door
-from llava.train.image_slots import write_sample
-from llava.train.original_arguments import DataArguments, ModelArguments, TrainingArguments
-from llava.train.original_flags import read_flags
+from llava.train.dataset.image_slots import write_sample
+from llava.train.original.argument_classes import DataArguments, ModelArguments, TrainingArguments
+from llava.train.original.parsed_flags import read_flags
 from tests.gold.training import command_lines, inputs, mask_samples, next_command_lines, next_inputs
 
 ROOT = Path(__file__).parents[2]
@@ -211,7 +211,7 @@ def test_a_mistake_is_one_sentence_with_its_exit_code(
 
 
 def test_what_is_not_installed_is_left_out_with_a_notice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from llava.train.original_run import _make_arguments
+    from llava.train.original.prepared_run import _make_arguments
     from tests.train.test_flags import translate_words
 
     monkeypatch.setattr("llava.train.trainer_arguments.get_available_reporting_integrations", list)

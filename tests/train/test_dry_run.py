@@ -13,11 +13,11 @@ from PIL import Image
 from llava.cli import main
 from llava.image.geometry import Size
 from llava.train import dry_run
-from llava.train.batches import InstructionCollator
+from llava.train.dataset.batches import InstructionCollator
+from llava.train.dataset.sample_sizes import measure_sizes
+from llava.train.dataset.stage_data import Encoding, TuningData, build_dataset, split_samples
 from llava.train.recipe import parse_recipe
 from llava.train.recipe_file import read_recipe
-from llava.train.sample_sizes import measure_sizes
-from llava.train.stage_data import Encoding, TuningData, build_dataset, split_samples
 from llava.train.starting_model import open_start
 
 ANSWERS = ("one", "an image", "a somewhat longer answer than the others", "x")

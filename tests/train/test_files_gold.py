@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from llava.model.checkpoint import load_model
 from llava.model.weights import read_bin
-from llava.train.flag_translation import translate
-from llava.train.original_flags import read_flags
+from llava.train.original.flag_translation import translate
+from llava.train.original.parsed_flags import read_flags
 from llava.train.run import choose_parameters
 from llava.train.snapshots import save_result
 from llava.train.starting_model import build_start

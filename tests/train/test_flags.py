@@ -11,12 +11,12 @@ from typing import Any, get_type_hints
 import pytest
 
 from llava.errors import UsageError
-from llava.train import renamed_arguments
-from llava.train.flag_translation import OriginalRun, translate
-from llava.train.original_arguments import DataArguments, ModelArguments, TrainingArguments
-from llava.train.original_flags import read_flags
+from llava.train.original import renamed_arguments
+from llava.train.original.argument_classes import DataArguments, ModelArguments, TrainingArguments
+from llava.train.original.flag_translation import OriginalRun, translate
+from llava.train.original.parsed_flags import read_flags
+from llava.train.original.unused_flags import REFUSED, WITHOUT_EFFECT
 from llava.train.recipe import Lora, TuningStage, Vision
-from llava.train.unused_flags import REFUSED, WITHOUT_EFFECT
 
 GOLD = Path(__file__).parents[1] / "gold/training/script_flags.json"
 SCRIPTS: dict[str, Any] = json.loads(GOLD.read_text(encoding="utf-8"))["scripts"]

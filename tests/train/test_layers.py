@@ -9,9 +9,9 @@ import torch
 
 from llava.errors import UsageError
 from llava.model import packed_attention
-from llava.train.layers import checkpoint_layers, compile_layers
-from llava.train.packing import PackedCollator
-from llava.train.tower_cache import can_cache
+from llava.train.dataset.packing import PackedCollator
+from llava.train.speed.layers import checkpoint_layers, compile_layers
+from llava.train.speed.tower_cache import can_cache
 from tests.model.test_learning import assert_same, learn
 from tests.tiny import SLOT, make_lesson, make_model
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from llava.errors import UsageError
-from llava.train.levers import check_levers
 from llava.train.recipe import TuningStage
 from llava.train.recipe_file import read_recipe
 from llava.train.run import run
+from llava.train.speed.levers import check_levers
 from tests.train.test_run import data, write
 
 __all__ = ["data"]  # the fixture

@@ -20,8 +20,8 @@ from llava.conversation import Conversation, SeparatorStyle, find_template
 from llava.data.records import parse_turns
 from llava.errors import LlavaError
 from llava.prompt import render_sample, tokenizer_image_token
-from llava.train.batches import OriginalCollator
-from llava.train.image_slots import place_image, write_sample
+from llava.train.dataset.batches import OriginalCollator
+from llava.train.dataset.image_slots import place_image, write_sample
 from tests import tiny_tokenizers
 from tests.gold.training import inputs, mask_samples, next_inputs
 

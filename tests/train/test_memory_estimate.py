@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from llava.train.memory_estimate import LongestBatch, estimate_memory, propose_remedies
+from llava.train.devices.memory_estimate import LongestBatch, estimate_memory, propose_remedies
 from llava.train.parts import choose_trainable, list_parts
 from llava.train.recipe import Lora, TuningStage
 from tests.tiny import ANYRES, make_labels, make_model, make_pixels, pad

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from llava.errors import Notice, UsageError
-from llava.train.flag_translation import translate
 from llava.train.optimizer import build_groups
-from llava.train.original_flags import read_flags
+from llava.train.original.flag_translation import translate
+from llava.train.original.parsed_flags import read_flags
 from llava.train.parts import name_trainable
 from llava.train.recipe import TuningStage
 from llava.train.run import choose_parameters

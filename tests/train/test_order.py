@@ -10,8 +10,8 @@ import torch
 
 from llava.data.records import Record
 from llava.errors import UsageError
-from llava.train import order
-from llava.train.order import (
+from llava.train.dataset import order
+from llava.train.dataset.order import (
     GroupedSampler,
     LengthGroupedSampler,
     count_words,

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from llava.constants import IGNORE_INDEX
 from llava.errors import UsageError
 from llava.model import packed_attention
-from llava.train.batches import InstructionCollator
-from llava.train.chunked_loss import build_target_loss
-from llava.train.packing import PackedCollator, PackedData, pack
+from llava.train.dataset.batches import InstructionCollator
+from llava.train.dataset.packing import PackedCollator, PackedData, pack
+from llava.train.speed.chunked_loss import build_target_loss
 from tests.tiny import FAMILIES, ROWS, SIZES, SLOT, SQUARE, TILE_PX, TILES, make_model, make_pixels
 
 EOS = 2

@@ -17,9 +17,9 @@ from PIL import Image
 
 from llava.errors import Notice, UsageError
 from llava.model.checkpoint import load_model
-from llava.train import parallel
-from llava.train.deepspeed_config import read_deepspeed, resolve_deepspeed, stand_in
-from llava.train.epoch_order import ShuffledSampler
+from llava.train.dataset.epoch_order import ShuffledSampler
+from llava.train.devices import parallel
+from llava.train.devices.deepspeed_config import read_deepspeed, resolve_deepspeed, stand_in
 from llava.train.recipe import Quantization, TuningStage
 from llava.train.recipe_file import read_recipe
 from llava.train.run import run

@@ -14,14 +14,14 @@ import torch
 from torch import nn
 from transformers import TrainerControl
 
-from llava.train import meter as meters
-from llava.train.batches import InstructionCollator
-from llava.train.chunked_loss import build_target_loss
-from llava.train.meter import Meter, name_sources
-from llava.train.named_batches import NamedCollator, SampleNote, take_names, take_notes
-from llava.train.progress import ProgressCallback, describe_row
-from llava.train.report import say_duration
-from llava.train.throughput import Costs, find_peak, measure_costs
+from llava.train.dataset.batches import InstructionCollator
+from llava.train.dataset.named_batches import NamedCollator, SampleNote, take_names, take_notes
+from llava.train.report import meter as meters
+from llava.train.report.html_report import say_duration
+from llava.train.report.meter import Meter, name_sources
+from llava.train.report.progress import ProgressCallback, describe_row
+from llava.train.report.throughput import Costs, find_peak, measure_costs
+from llava.train.speed.chunked_loss import build_target_loss
 from tests.tiny import ANYRES, make_labels, make_model, make_pixels, pad
 
 

@@ -11,8 +11,8 @@ import yaml
 
 from llava.errors import UsageError
 from llava.image.geometry import parse_pinpoints
-from llava.train.flag_translation import translate
-from llava.train.original_flags import read_flags
+from llava.train.original.flag_translation import translate
+from llava.train.original.parsed_flags import read_flags
 from llava.train.recipe import TuningStage, parse_recipe
 from llava.train.recipe_file import RecipeFile, change_recipe, read_recipe
 

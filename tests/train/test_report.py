@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from llava.train.plot import list_sources
-from llava.train.report import HISTORY, SampleAnswer, StageFacts, encode_image, write_report
-from llava.train.svg_charts import Line, draw_lines, smooth
+from llava.train.report.html_report import HISTORY, SampleAnswer, StageFacts, encode_image, write_report
+from llava.train.report.plot import list_sources
+from llava.train.report.svg_charts import Line, draw_lines, smooth
 
 HISTORY_ROWS: list[dict[str, Any]] = [
     {

@@ -16,10 +16,10 @@ from llava.cli import main
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import CheckpointError, UsageError
 from llava.model.checkpoint import load_model
+from llava.train.dataset.stage_data import Encoding, build_dataset, read_samples
 from llava.train.recipe import JsonData, TuningStage
 from llava.train.recipe_file import read_recipe
 from llava.train.run import run
-from llava.train.stage_data import Encoding, build_dataset, read_samples
 
 STAGE: dict[str, Any] = {"steps": 2, "batch_size": 2, "lr": 1e-2, "log_steps": 1}
 

@@ -16,8 +16,8 @@ import torch
 
 from llava.errors import Notice
 from llava.train import run
-from llava.train.flag_translation import translate
-from llava.train.original_flags import read_flags
+from llava.train.original.flag_translation import translate
+from llava.train.original.parsed_flags import read_flags
 from llava.train.recipe import TuningStage
 from llava.train.starting_model import build_start
 from llava.train.trainer import LLaVATrainer

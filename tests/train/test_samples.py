@@ -18,8 +18,8 @@ from llava.errors import BadImage, BadSample, ContextTooLong, UsageError
 from llava.image.geometry import Size, Tiling, plan_tiles
 from llava.image.pixels import ImageProcessor, expand2square
 from llava.prompt import tokenizer_image_token
-from llava.train.image_slots import place_image, write_sample
-from llava.train.samples import Fault, InstructionData, JsonSamples, Sample, count_fitting
+from llava.train.dataset.image_slots import place_image, write_sample
+from llava.train.dataset.samples import Fault, InstructionData, JsonSamples, Sample, count_fitting
 from tests.tiny_tokenizers import words_and_letters
 
 PAD = Tiling(aspect="pad", tile_px=28, patch_px=7)

@@ -15,13 +15,13 @@ from PIL import Image
 from llava.errors import LlavaError
 from llava.model.llava import LlavaMetaForCausalLM
 from llava.train.cautions import list_cautions, list_template_cautions
+from llava.train.dataset.sample_sizes import MeasuredSizes, SampleSize
 from llava.train.parts import choose_trainable, list_parts, scale_rates
 from llava.train.recipe import JsonData, TuningStage
 from llava.train.recipe_file import read_recipe
-from llava.train.report import StageFacts
+from llava.train.report.html_report import StageFacts
+from llava.train.report.sample_answers import AnswerLog
 from llava.train.run import run
-from llava.train.sample_answers import AnswerLog
-from llava.train.sample_sizes import MeasuredSizes, SampleSize
 from llava.train.trainer import LLaVATrainer
 from tests.tiny import ANYRES, make_model
 

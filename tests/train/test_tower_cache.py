@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from llava.errors import Notice
-from llava.train.tower_cache import TowerCache, can_cache
+from llava.train.speed.tower_cache import TowerCache, can_cache
 from tests.tiny import SIDE, TILE_PX, TOWER, make_lesson, make_model, make_pixels
 
 NUM_TILES = 12  # of the lesson
@@ -133,7 +133,7 @@ def test_a_disk_that_is_full_stops_the_cache_and_not_the_training(
         raise OSError(28, "No space left on device")
 
     plain = teach(model, None)
-    monkeypatch.setattr("llava.train.tower_cache.save_file", fill)
+    monkeypatch.setattr("llava.train.speed.tower_cache.save_file", fill)
     with pytest.warns(Notice, match="No space left"):
         assert torch.equal(teach(model, make_cache(tmp_path))[0], plain[0])
     assert not list((tmp_path / "features/unfinished").iterdir())

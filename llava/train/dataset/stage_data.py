@@ -16,10 +16,10 @@ from llava.conversation import find_template
 from llava.errors import UsageError
 from llava.image.geometry import Tiling
 from llava.image.pixels import ImageProcessor
-from llava.train.batches import InstructionCollator
-from llava.train.order import count_words, count_words_by_modality
+from llava.train.dataset.batches import InstructionCollator
+from llava.train.dataset.order import count_words, count_words_by_modality
+from llava.train.dataset.samples import InstructionData, JsonSamples
 from llava.train.recipe import JsonData, TuningStage
-from llava.train.samples import InstructionData, JsonSamples
 
 _MOST_FAULTS = 5
 

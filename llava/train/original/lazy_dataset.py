@@ -22,9 +22,9 @@ from llava.data.readers import read_records
 from llava.data.records import Record, parse_record
 from llava.errors import BadSample
 from llava.image.geometry import Size, TilePlan, Tiling, parse_pinpoints
-from llava.train.original_preprocessing import Sources, choose_rule
-from llava.train.samples import RecordSamples, Sample, count_fitting
-from llava.train.stage_data import TuningData
+from llava.train.dataset.samples import RecordSamples, Sample, count_fitting
+from llava.train.dataset.stage_data import TuningData
+from llava.train.original.encoding import Sources, choose_rule
 
 Place = Callable[[Sources, Any], Sources]
 Encode = Callable[..., dict[str, Any]]

@@ -19,10 +19,10 @@ from llava.errors import LlavaError
 from llava.image.geometry import Size
 from llava.prompt import find_closings, render
 from llava.text import fit_line
-from llava.train.batches import pad_rows
-from llava.train.image_slots import write_sample
-from llava.train.report import SampleAnswer, encode_image
-from llava.train.samples import InstructionData, Sample
+from llava.train.dataset.batches import pad_rows
+from llava.train.dataset.image_slots import write_sample
+from llava.train.dataset.samples import InstructionData, Sample
+from llava.train.report.html_report import SampleAnswer, encode_image
 
 NUM_SAMPLES = 3
 MAX_NEW_TOKENS = 32

@@ -21,14 +21,14 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from llava.errors import LlavaError
 from llava.text import fit_line, write_line
 from llava.train.cautions import list_cautions
-from llava.train.meter import Meter
+from llava.train.dataset.sample_sizes import measure_sizes
+from llava.train.dataset.samples import Fault, InstructionData
 from llava.train.part_table import build_table
 from llava.train.parts import find_llava
 from llava.train.recipe import TuningStage
-from llava.train.report import FACTS, HISTORY, SampleAnswer, StageFacts, write_report
-from llava.train.sample_answers import AnswerLog, FixedSamples
-from llava.train.sample_sizes import measure_sizes
-from llava.train.samples import Fault, InstructionData
+from llava.train.report.html_report import FACTS, HISTORY, SampleAnswer, StageFacts, write_report
+from llava.train.report.meter import Meter
+from llava.train.report.sample_answers import AnswerLog, FixedSamples
 
 # Shown in the report whatever they are; the others only where they are not the default.
 _ALWAYS_SHOWN = ("lr", "batch_size", "accumulation", "train", "schedule", "warmup", "seed", "precision")

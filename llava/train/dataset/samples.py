@@ -32,7 +32,7 @@ from llava.image.pixels import ImageProcessor, make_pixels
 from llava.image.source import Limits, load_image, measure_image
 from llava.prompt import render_sample
 from llava.text import fit_line, write_line
-from llava.train.image_slots import write_sample
+from llava.train.dataset.image_slots import write_sample
 
 # A damaged image teaches its damage, and an image of a mix that somebody else published may be any file.
 _LIMITS = Limits(draws_damaged=False)
@@ -134,8 +134,8 @@ class InstructionData(Dataset[dict[str, Any]]):
     Args:
         templates: one is drawn at random for each sample, always the same one for the same index.
         limit_tokens: the model's context; a longer sample cannot be trained on.
-        rule: where ``<image>`` is put, one of ``llava.train.image_slots.RULES``. "next" also gives each of several
-            images one tile, padded, as LLaVA-NeXT does.
+        rule: where ``<image>`` is put, one of ``image_slots.RULES``. "next" also gives each of several images one
+            tile, padded, as LLaVA-NeXT does.
         has_start_end: ``mm_use_im_start_end`` of the model.
         max_length: longer samples are cut on the right at this many positions, images included, as both originals and
             their models do together. A sample without a target before that is left out. None cuts nothing.

@@ -18,10 +18,10 @@ import torch
 from accelerate.utils import gather_object
 from torch import nn
 
-from llava.train.chunked_loss import TargetLoss
-from llava.train.named_batches import SampleNote
-from llava.train.plot import SOURCE_PREFIX
-from llava.train.throughput import Costs, find_peak, measure_costs
+from llava.train.dataset.named_batches import SampleNote
+from llava.train.report.plot import SOURCE_PREFIX
+from llava.train.report.throughput import Costs, find_peak, measure_costs
+from llava.train.speed.chunked_loss import TargetLoss
 
 # The peak is measured, where that is needed, in runs that last at least so long.
 _PEAK_AFTER_S = 5.0

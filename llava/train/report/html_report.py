@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from llava.train.plot import SOURCE_PREFIX, list_sources
-from llava.train.svg_charts import Line, draw_histogram, draw_lines
+from llava.train.report.plot import SOURCE_PREFIX, list_sources
+from llava.train.report.svg_charts import Line, draw_histogram, draw_lines
 
 _INK, _RED = "#1f2328", "#d1242f"
 

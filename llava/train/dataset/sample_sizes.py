@@ -12,9 +12,9 @@ import torch
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import ContextTooLong, LlavaError
-from llava.train.memory_estimate import LongestBatch
-from llava.train.order import count_words
-from llava.train.samples import InstructionData, count_fitting
+from llava.train.dataset.order import count_words
+from llava.train.dataset.samples import InstructionData, count_fitting
+from llava.train.devices.memory_estimate import LongestBatch
 
 # Records whose words are counted to find the longest.
 _MOST_COUNTED = 200_000

@@ -17,16 +17,16 @@ from llava.errors import Notice
 from llava.model import layouts
 from llava.model.folder import Folder
 from llava.model.sources import find_checkpoint
-from llava.train.flag_translation import OriginalRun, translate
-from llava.train.original_flags import Flags, read_flags
-from llava.train.original_states import add_special_tokens
+from llava.train.dataset.stage_data import TuningData, check_data
+from llava.train.devices.precision import set_precision
+from llava.train.original.flag_translation import OriginalRun, translate
+from llava.train.original.parsed_flags import Flags, read_flags
+from llava.train.original.state_dicts import add_special_tokens
 from llava.train.part_table import build_table, print_table
-from llava.train.precision import set_precision
 from llava.train.recipe import TuningStage
 from llava.train.resumption import check_workers, find_last
 from llava.train.run import choose_parameters
 from llava.train.snapshots import mend_generation
-from llava.train.stage_data import TuningData, check_data
 from llava.train.starting_model import StartingPoint, build_start
 from llava.train.trainer_arguments import make_arguments
 

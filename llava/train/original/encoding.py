@@ -1,7 +1,7 @@
 """The original's functions that turn conversations into ids and labels, on top of this package's own rendering.
 
 Arguments, return types and ids are the original's; labels too where those are right. Where the original masks a sample
-by mistake, it is labelled as ``llava.train.samples`` does. ``llava.train.train`` has these functions under the names
+by mistake, it is labelled as ``dataset.samples`` does. ``llava.train.train`` has these functions under the names
 that research code imports and replaces.
 
 Source: haotian-liu/LLaVA@c121f04 and LLaVA-VL/LLaVA-NeXT@df17966 llava/train/train.py.
@@ -21,8 +21,8 @@ from llava.data.records import parse_turns
 from llava.errors import UsageError
 from llava.prompt import escape_image_tokens, render_sample
 from llava.separators import SeparatorStyle
-from llava.train.batches import pad_rows
-from llava.train.image_slots import place_image, write_sample
+from llava.train.dataset.batches import pad_rows
+from llava.train.dataset.image_slots import place_image, write_sample
 
 # A conversation of LLaVA's data files: ``{"from": "human", "value": …}`` for each turn.
 Source: TypeAlias = list[dict[str, Any]]

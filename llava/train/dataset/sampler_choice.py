@@ -6,8 +6,8 @@ from typing import Any
 
 from torch.utils.data import Dataset, RandomSampler
 
-from llava.train import order
-from llava.train.epoch_order import ShuffledSampler
+from llava.train.dataset import order
+from llava.train.dataset.epoch_order import ShuffledSampler
 
 _GROUPINGS = ("group_by_length", "group_by_modality_length", "group_by_modality_length_auto", "group_by_varlen")
 

@@ -17,12 +17,12 @@ from typing import Any
 
 from llava.conversation import conv_templates
 from llava.errors import UsageError
-from llava.train.original_flags import Flags
+from llava.train.original.parsed_flags import Flags
+from llava.train.original.renamed_arguments import modernize
+from llava.train.original.unused_flags import WITHOUT_EFFECT, find_refusal
 from llava.train.recipe import Recipe, parse_recipe
 from llava.train.recipe_file import RecipeFile
-from llava.train.renamed_arguments import modernize
 from llava.train.typed_values import check_word
-from llava.train.unused_flags import WITHOUT_EFFECT, find_refusal
 
 # The original's name of a part -> ours. The newline vector has no name there and belongs to the language model.
 _PARTS: dict[str, tuple[str, ...]] = {

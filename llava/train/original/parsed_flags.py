@@ -16,7 +16,13 @@ from typing import Any, NoReturn
 from transformers import HfArgumentParser
 
 from llava.errors import UsageError
-from llava.train.original_arguments import NEXT_DEFAULTS, NEXT_FLAGS, DataArguments, ModelArguments, TrainingArguments
+from llava.train.original.argument_classes import (
+    NEXT_DEFAULTS,
+    NEXT_FLAGS,
+    DataArguments,
+    ModelArguments,
+    TrainingArguments,
+)
 
 _KINDS = (ModelArguments, DataArguments, TrainingArguments)
 _NOT_GIVEN = object()

@@ -21,7 +21,7 @@ from torch import distributed
 from torch.distributed.distributed_c10d import PrefixStore
 
 from llava.errors import LlavaError, Notice, ToldElsewhere, TrainingStopped
-from llava.train.parallel import count_processes, read_rank
+from llava.train.devices.parallel import count_processes, read_rank
 
 # Parts of the errors that gloo and NCCL raise where another process is gone or does not answer.
 _LOST = (

@@ -14,11 +14,11 @@ from typing import Any
 from llava.errors import LlavaError, UsageError
 from llava.model import packed_attention
 from llava.model.vision import VisionTower
-from llava.train.layers import check_parts, checkpoint_layers, compile_layers
-from llava.train.packing import PackedData
+from llava.train.dataset.packing import PackedData
+from llava.train.dataset.samples import InstructionData
 from llava.train.recipe import TuningStage
-from llava.train.samples import InstructionData
-from llava.train.tower_cache import TowerCache
+from llava.train.speed.layers import check_parts, checkpoint_layers, compile_layers
+from llava.train.speed.tower_cache import TowerCache
 
 # Records whose images are measured to estimate how many tiles all records have.
 _NUM_MEASURED = 200

@@ -16,9 +16,9 @@ from rich.progress import BarColumn, Progress, TextColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from llava.text import is_terminal, write_line
-from llava.train.meter import Meter
-from llava.train.plot import SOURCE_PREFIX
-from llava.train.report import say_duration
+from llava.train.report.html_report import say_duration
+from llava.train.report.meter import Meter
+from llava.train.report.plot import SOURCE_PREFIX
 
 _LINE_EVERY_S = 5.0
 _LEAST_BAR_COLUMNS = 10

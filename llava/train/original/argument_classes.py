@@ -1,6 +1,6 @@
 """The three dataclasses of the original's command line: every field and default of both repositories.
 
-``transformers.HfArgumentParser`` makes flags of them. ``llava.train.original_flags`` translates the flags to a recipe;
+``transformers.HfArgumentParser`` makes flags of them. ``flag_translation`` makes a recipe of the flags;
 what a field means there is written beside the translation. Where the repositories' defaults differ, these are those of
 LLaVA-1.5, and ``NEXT_DEFAULTS`` holds the others.
 
@@ -16,7 +16,7 @@ from typing import Any
 import transformers
 
 from llava.errors import Notice
-from llava.train.renamed_arguments import OLD_NAMES, OlderArguments, modernize
+from llava.train.original.renamed_arguments import OLD_NAMES, OlderArguments, modernize
 from llava.train.trainer_arguments import LlavaTrainingArguments
 
 

@@ -1,0 +1,1 @@
+"""From records to batches: samples, their order, their rows."""

@@ -1,0 +1,1 @@
+"""Where training runs: processes, sharding, dtypes, and how much memory it takes."""

@@ -1,0 +1,1 @@
+"""What people look at: progress, measurements, a stage's record and its report."""
