@@ -122,7 +122,12 @@ def build_trainer(loaded: LoadedModel, stage: TuningStage, here: Path, workers: 
     model, tokenizer = loaded.model, loaded.tokenizer
     arguments = make_arguments(stage, here, workers, world_size=count_processes())
     trainable = choose_parameters(model, stage)
-    set_precision(model, trainable, arguments)
+    set_precision(
+        model,
+        trainable,
+        mixed_precision=arguments.mixed_precision,
+        has_original_tower=bool(arguments.compatible_with),
+    )
     mend_generation(model)
     spec = loaded.spec
     encoding = Encoding(

@@ -14,26 +14,27 @@ from torch import nn
 
 from llava.errors import UsageError
 from llava.train.parts import PartParameter
-from llava.train.trainer_arguments import LlavaTrainingArguments
 
 
-def set_precision(model: Any, trainable: Sequence[PartParameter], arguments: LlavaTrainingArguments) -> None:
+def set_precision(
+    model: Any, trainable: Sequence[PartParameter], *, mixed_precision: str, has_original_tower: bool
+) -> None:
     """Casts the model's weights: trained ones to float32, frozen ones to what autocast computes in.
 
     A tower of which anything is trained stays in float32 as a whole. A quantized model's other weights keep what its
-    quantization gave them. With ``compatible_with``, a frozen tower is in float16 where bfloat16 is not used, also
-    where everything else is in float32, as in both originals.
+    quantization gave them. With ``has_original_tower``, a frozen tower is in float16 where bfloat16 is not used,
+    also where everything else is in float32, as in both originals.
 
     Source: haotian-liu/LLaVA@c121f04 llava/train/train.py (``vision_tower.to(dtype=...)``).
     """
     trained = {id(each.parameter) for each in trainable}
-    low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(arguments.mixed_precision)
+    low = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(mixed_precision)
     tower = model.get_vision_tower() if hasattr(model, "get_vision_tower") else None
     tower_weights = [] if tower is None else list(tower.parameters())
     in_tower = {id(parameter) for parameter in tower_weights}
     trains_tower = any(id(parameter) in trained for parameter in tower_weights)
     is_quantized = getattr(model, "is_loaded_in_4bit", False) or getattr(model, "is_loaded_in_8bit", False)
-    low_of_tower = None if trains_tower else (low or (torch.float16 if arguments.compatible_with else None))
+    low_of_tower = None if trains_tower else (low or (torch.float16 if has_original_tower else None))
     for parameter in model.parameters():
         if not parameter.is_floating_point():
             continue

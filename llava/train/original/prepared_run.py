@@ -69,7 +69,12 @@ def prepare_run(words: Sequence[str], kinds: Sequence[Any]) -> PreparedRun:
     if flags.values["version"] == "v0" and not _has_padding(start):
         _add_padding(model, tokenizer)
     trainable = choose_parameters(model, stage)
-    set_precision(model, trainable, training_args)
+    set_precision(
+        model,
+        trainable,
+        mixed_precision=training_args.mixed_precision,
+        has_original_tower=bool(training_args.compatible_with),
+    )
     mend_generation(model)
     assert stage.data is not None
     templates.default_conversation = templates.conv_templates[stage.data.templates[0]]
