@@ -116,7 +116,7 @@ def test_updates_equal_the_originals(
     is_next = original == "llava-next"
     flags = next_inputs.flags_of(content, row) if is_next else inputs.changed(content["shared_flags"], row["flags"])
     if "float32 tower" in name or row.get("tower") == "float32":
-        monkeypatch.setattr(run, "set_precision", lambda *_: None)
+        monkeypatch.setattr(run, "set_precision", lambda *_, **__: None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Notice)
         trainer = build(folders(original), row, flags, tmp_path)
