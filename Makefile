@@ -31,7 +31,7 @@ demo: $(VENV)/.core
 	@$(BIN)/llava info --image $(DEMO_IMAGE) --plot out/token-map.png
 
 test: $(VENV)/.dev $(VENV)/.browser
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST_FLAGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 # Real SGLang, real vLLM and SGLang's gateway, each in an environment of its own (6 GB, made once). ENGINES= says which;
 # one that is installed already is named as sglang_python=, vllm_python= or smg_python=.

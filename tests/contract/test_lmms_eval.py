@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("lmms-eval")  # one worker: what they share takes long to make
 
 # By batch size, then task.
 Logged = dict[str, dict[str, list[Any]]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import shutil
 import subprocess
@@ -21,12 +22,9 @@ from tests.engine.test_engine import audit, generate, load, mixed_questions, tok
 from tests.tiny import FAMILIES, make_model
 from tests.tiny_tokenizers import words_and_letters
 
-pytestmark = [
-    pytest.mark.xdist_group("native"),  # one worker: building the library takes long
-    pytest.mark.skipif(
-        sys.platform != "linux" or not shutil.which("g++"), reason="the native library needs Linux and g++"
-    ),
-]
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or not shutil.which("g++"), reason="the native library needs Linux and g++"
+)
 # Wide enough for vectors: heads of 16 in groups of 2.
 WIDE = {"hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 72}
 CPU_FLAGS = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").is_file() else ""
@@ -269,20 +267,44 @@ def run_python(code: str, **environment: str) -> str:
     return done.stdout.strip()
 
 
+# Prints the status after each entry of a list: variables to set, or a damage to do to the library that was built. Each
+# time in a process of its own, which is forked, because importing torch is what takes long.
+STATUSES = """
+import json, os, pathlib, sys, torch
+for variables, damage in json.loads(sys.argv[1]):
+    if damage is not None:
+        (built,) = pathlib.Path(os.environ["XDG_CACHE_HOME"], "llava").iterdir()
+        built.write_bytes(built.read_bytes()[:4000] if damage == "cut" else damage.encode())
+    if os.fork() == 0:
+        os.environ |= variables
+        from llava.native import library
+        print(library.load() is not None, library.status(), flush=True)
+        os._exit(0)
+    os.wait()
+"""
+
+
+def list_statuses(steps: list[tuple[dict[str, str], str | None]], **environment: str) -> list[str]:
+    command = [sys.executable, "-c", STATUSES, json.dumps(steps)]
+    variables = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, env=variables, check=True).stdout.splitlines()
+
+
 STATUS = "from llava.native import library; print(library.load() is not None, library.status())"
 
 
 def test_without_a_compiler_or_when_disabled_torch_computes_everything(tmp_path: Path) -> None:
-    assert run_python(STATUS, LLAVA_NATIVE="0") == "False LLAVA_NATIVE is 0"
-    assert "no C++ compiler" in run_python(STATUS, PATH=str(tmp_path), XDG_CACHE_HOME=str(tmp_path), CXX="")
-    said = run_python(STATUS, CXX=str(tmp_path / "absent"), XDG_CACHE_HOME=str(tmp_path))
-    assert said.startswith("False building it failed")
     failing = tmp_path / "c++"
     failing.write_text("#!/bin/sh\necho broken >&2\nexit 1\n")
     failing.chmod(0o755)
-    said = run_python(STATUS, CXX=str(failing), XDG_CACHE_HOME=str(tmp_path))
-    assert said.startswith("False building it failed")
-    assert said.endswith("broken")
+    steps = [{"LLAVA_NATIVE": "0"}, {"PATH": ""}, {"CXX": str(tmp_path / "absent")}, {"CXX": str(failing)}]
+    statuses = list_statuses([(each, None) for each in steps], XDG_CACHE_HOME=str(tmp_path), CXX="")
+    disabled, without, absent, failed = statuses
+    assert disabled == "False LLAVA_NATIVE is 0"
+    assert "no C++ compiler" in without
+    assert absent.startswith("False building it failed")
+    assert failed.startswith("False building it failed")
+    assert failed.endswith("broken")
 
 
 @pytest.fixture
@@ -302,13 +324,10 @@ def count_builds(tmp_path: Path) -> int:
 
 @pytest.mark.parametrize("native", ["native"], indirect=True)
 def test_a_damaged_library_is_built_again(quick_compiler: str, tmp_path: Path) -> None:
-    environment = {"CXX": quick_compiler, "XDG_CACHE_HOME": str(tmp_path)}
-    assert run_python(STATUS, **environment) == "True compiled for this CPU"
-    (built,) = (tmp_path / "llava").iterdir()
-    for damage in (b"", built.read_bytes()[:4000], b"text"):
-        built.write_bytes(damage)
-        assert run_python(STATUS, **environment) == "True compiled for this CPU"
-    assert run_python(STATUS, **environment) == "True compiled for this CPU"
+    damages: list[str | None] = [None, "", "cut", "text", None]
+    steps: list[tuple[dict[str, str], str | None]] = [({}, damage) for damage in damages]
+    statuses = list_statuses(steps, CXX=quick_compiler, XDG_CACHE_HOME=str(tmp_path))
+    assert statuses == ["True compiled for this CPU"] * 5
     assert count_builds(tmp_path) == 4
 
 

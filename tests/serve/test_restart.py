@@ -65,22 +65,28 @@ class Restarted:
             self.process.wait()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[Restarted]:
+    """For all tests, because it takes long to start: each leaves a server that runs."""
     server = Restarted()
     server.start()
     yield server
     server.kill()
 
 
-@pytest.fixture
-def tab(server: Restarted) -> Iterator[Tab]:
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
     with run_browser() as browser:
-        context = browser.new_context(viewport={"width": 1280, "height": 800})
-        tab = Tab(context, server.running)
-        tab.wait_until_begun()
-        yield tab
-        context.close()
+        yield browser
+
+
+@pytest.fixture
+def tab(server: Restarted, browser: Any) -> Iterator[Tab]:
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    tab = Tab(context, server.running)
+    tab.wait_until_begun()
+    yield tab
+    context.close()
 
 
 def wait_for_return(tab: Tab, started: Any) -> None:

@@ -16,7 +16,7 @@ def test_nothing_is_lost_and_nothing_leaks() -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules["soak"] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
-    report = module.soak(clients=64, seconds=3)
+    report = module.soak(clients=64, seconds=2)
     assert report.faults == []
     assert report.outcomes["LOST"] == report.outcomes["WRONG"] == 0
     for outcome in ("right", "left", "refused as wrong", "refused as too many"):

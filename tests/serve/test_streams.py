@@ -258,5 +258,8 @@ def test_an_answer_tells_what_ended_it(own: Running) -> None:
 
 def test_an_answer_that_the_context_cut_says_so(next_folder: Any) -> None:
     with run_server(EngineBackend(next_folder), Settings(limits=Limits(new_tokens=10**6))) as running:
-        (choice,) = running.post(CHAT, {**HI, "max_tokens": 10**6}).json["choices"]
+        long = {"messages": [{"role": "user", "content": "0" * 3900}]}  # so that little is left of the context
+        reply = running.post(CHAT, {**long, "max_tokens": 10**6}).json
+        (choice,) = reply["choices"]
+        assert reply["usage"]["total_tokens"] == 4096
         assert (choice["finish_reason"], choice["stop_reason"]) == ("length", "context_length")

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.xdist_group("walkthrough")  # one worker: what they share takes long to make
 
 ROOT = Path(__file__).resolve().parents[2]
 
