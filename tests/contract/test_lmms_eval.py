@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-
 # By batch size, then task.
 Logged = dict[str, dict[str, list[Any]]]
 

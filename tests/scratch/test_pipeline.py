@@ -21,7 +21,6 @@ from llava.scratch.stage_weights import WEIGHTS
 from llava.train.recipe_file import read_recipe
 from tests.scratch.tiny_recipe import tiny_recipe, write_recipe
 
-
 STAGES = tiny_recipe()["stages"]
 
 

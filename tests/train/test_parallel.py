@@ -25,7 +25,6 @@ from llava.train.recipe_file import read_recipe
 from llava.train.run import run
 from llava.train.trainer_arguments import make_arguments
 
-
 NUM_SAMPLES, PER_PROCESS = 8, 2
 LAUNCHER = Path(__file__).with_name("parallel_run.py")
 TOWER = ["vision_tower", "projector", "image_newline", "language_model"]
