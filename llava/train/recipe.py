@@ -244,11 +244,18 @@ def load_recipe(path: str | Path) -> Recipe:
 
 def parse_recipe(file: RecipeFile) -> Recipe:
     """The checked recipe in a file's values. Raises UsageError, which names the key."""
-    recipe = build(Recipe, _spread_stages(file), "The recipe")
+    values = _spread_stages(file)
+    if isinstance(values["stages"], list):  # each of its own, so that messages name them
+        values["stages"] = [build(TuningStage, each, _name_stage(each)) for each in values["stages"]]
+    recipe = build(Recipe, values, "The recipe")
     check_stages(recipe.name, recipe.stages)
     for stage in recipe.stages:
         check_tuning(stage, f"Stage '{stage.name}'")
     return recipe
+
+
+def _name_stage(values: Any) -> str:
+    return f"Stage '{values['name']}'" if isinstance(values, dict) and "name" in values else "A stage of the recipe"
 
 
 def _spread_stages(file: RecipeFile) -> dict[str, Any]:
