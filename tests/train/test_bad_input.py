@@ -101,6 +101,17 @@ def test_a_leading_answer_or_an_image_in_an_answer_is_no_fault_of_the_template(r
         assert main(["train", str(recipe), "--data", str(tmp_path / "data.json"), "--dry-run"]) == 0
 
 
+def test_texts_alone_train_the_language_model_and_nothing_before_it(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [row for row in json.loads((recipe.parent / "data/data.json").read_text()) if "image" not in row]
+    (tmp_path / "data.json").write_text(json.dumps(rows))
+    words = f"data={{json: {tmp_path}/data.json, images: /nowhere}}"
+    assert main(["train", str(recipe), words, "--output", str(tmp_path / "out"), "--workers", "0"]) == 0
+    said = say_twice(recipe, tmp_path / "other", capsys, words, "train=[projector, image_newline]")
+    assert "trains projector, image_newline, which samples without an image do not reach" in said
+
+
 @pytest.mark.parametrize("name", ["a\0b.png", "a\ud800.png", "a" * 5000, "loop.png", "", "."])
 def test_a_name_that_no_image_can_have_is_a_missing_image(tmp_path: Path, name: str) -> None:
     write_data(tmp_path, GOOD)

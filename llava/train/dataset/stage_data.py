@@ -25,6 +25,7 @@ from llava.train.dataset.order import count_words, count_words_by_modality
 from llava.train.dataset.samples import InstructionData, JsonSamples
 from llava.train.recipe import JsonData, TuningStage
 
+VISION_PARTS = ("vision_tower", "projector", "image_newline")
 _MOST_FAULTS = 5
 # Samples whose images are decoded before training; more would take minutes.
 _MOST_DECODED = 200
@@ -157,7 +158,13 @@ def check_data(stage: TuningStage, data: TuningData) -> None:
     """
     source: Any = data.source
     folder = source.image_folder
-    if not folder.is_dir() and any(source.record(index).images for index in range(len(data))):
+    has_images = any(source.record(index).images for index in range(len(data)))
+    if not has_images and not any(name not in VISION_PARTS for name in stage.train):
+        raise UsageError(
+            f"Stage '{stage.name}' trains {', '.join(stage.train)}, which samples without an image do not reach, and "
+            "none of its samples has one. Add language_model to train, or name other data."
+        )
+    if has_images and not source.allows_outside and not folder.is_dir():
         fault = "is a file" if folder.exists() else "does not exist"
         raise UsageError(f"Stage '{stage.name}': the image folder '{folder}' {fault}. Name it with --images.")
     faults: dict[int, str] = {}
