@@ -134,7 +134,7 @@ def name_random_states(folder: Path, args: Any) -> list[str]:
 def find_changes(folder: Path, settings: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
     """(name, value then, value now) of each setting that has changed since that checkpoint was written."""
     before = read_run_state(folder).get("settings", {})
-    now = json.loads(json.dumps(dict(settings)))
+    now = json.loads(json.dumps(dict(settings), default=str))
     return [(name, before[name], value) for name, value in now.items() if name in before and before[name] != value]
 
 

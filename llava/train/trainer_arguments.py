@@ -9,6 +9,7 @@ Source: haotian-liu/LLaVA@c121f04 and LLaVA-VL/LLaVA-NeXT@df17966 llava/train/tr
 from __future__ import annotations
 
 import dataclasses
+import json
 import warnings
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -215,15 +216,15 @@ def make_arguments(
         setattr(arguments, _GROUPINGS[stage.group_by], True)
     arguments.tune_mm_mlp_adapter = stage.train == ("projector",) and stage.lora is None
     own = {each.name: getattr(stage, each.name) for each in dataclasses.fields(stage) if each.name not in _UNWATCHED}
-    values = {name: dataclasses.asdict(each) if dataclasses.is_dataclass(each) else each for name, each in own.items()}
-    arguments.watched = {
-        "data": list(stage.data.files) if stage.data else [],
-        "templates": list(stage.data.templates) if stage.data else [],
-        **values,
+    watched = {
+        "data": stage.data.files if stage.data else (),
+        "templates": stage.data.templates if stage.data else (),
+        **{name: dataclasses.asdict(each) if dataclasses.is_dataclass(each) else each for name, each in own.items()},
         "accumulation": arguments.gradient_accumulation_steps,
         "processes": world_size,
         "precision": arguments.mixed_precision,
     }
+    arguments.watched = json.loads(json.dumps(watched, default=str))  # as a checkpoint will have it
     return arguments
 
 
