@@ -254,9 +254,9 @@ MISSING, EXTRA = ("none.png", turns("<image>\nQ", "A")), ("a.png", turns("Q", "A
 @pytest.mark.parametrize(
     ("sample", "message"),
     [
-        (BROKEN, "Sample s0 cannot be trained on: c.png is a PNG .*damaged"),
-        (MISSING, "Sample s0 cannot be trained on: There is no image '.*none.png'"),
-        (EXTRA, "Sample s0 cannot be trained on: it has 0 <image> and 1 images"),
+        (BROKEN, r"Sample s0 \(row 0 of '.*data.json'\) cannot be trained on: c.png is a PNG .*damaged"),
+        (MISSING, "Sample s0 .* cannot be trained on: There is no image '.*none.png'"),
+        (EXTRA, "Sample s0 .* cannot be trained on: it has 0 <image> and 1 images"),
         (("../a.png", GOOD[1]), "lies outside the image folder"),
     ],
 )
@@ -292,9 +292,9 @@ def test_faults_are_found_before_training_without_opening_an_image(
 ) -> None:
     data = make_data(write_data(tmp_path, GOOD, MISSING, EXTRA, BROKEN))
     monkeypatch.setattr(Image, "open", None)
-    assert [(name, reason[:20]) for name, reason in data.find_faults()] == [
-        ("s1", "There is no image '" + str(tmp_path)[:1]),
-        ("s2", "it has 0 <image> and"),
+    assert [(index, reason[:20]) for index, reason in data.find_faults()] == [
+        (1, "There is no image '" + str(tmp_path)[:1]),
+        (2, "it has 0 <image> and"),
     ]
 
 
