@@ -17,9 +17,18 @@ from llava.train.parts import PartParameter
 
 
 def set_precision(
-    model: Any, trainable: Sequence[PartParameter], *, mixed_precision: str, has_original_tower: bool
+    model: Any,
+    trainable: Sequence[PartParameter],
+    *,
+    mixed_precision: str,
+    has_original_tower: bool,
+    device: torch.device | None = None,
+    is_outline: bool = False,
 ) -> None:
     """Casts the model's weights: trained ones to float32, frozen ones to what autocast computes in.
+
+    Each weight goes to ``device`` before it is cast, so the host never holds a copy of what its files have. With
+    ``is_outline`` there is nothing to cast, and no memory is taken, see ``load_opened``.
 
     A tower of which anything is trained stays in float32 as a whole. A quantized model's other weights keep what its
     quantization gave them. With ``has_original_tower``, a frozen tower is in float16 where bfloat16 is not used,
@@ -44,8 +53,10 @@ def set_precision(
             dtype = low_of_tower or torch.float32
         else:
             dtype = None if is_quantized else (low or torch.float32)
-        if dtype is not None and parameter.dtype != dtype:
-            parameter.data = parameter.data.to(dtype)
+        if is_outline:
+            parameter.data = torch.empty(parameter.shape, dtype=dtype)
+        elif dtype is not None:
+            parameter.data = parameter.data.to(device or parameter.device).to(dtype)
 
 
 def check_precision(root: nn.Module) -> None:

@@ -14,8 +14,10 @@ from typing import Any
 from llava.errors import LlavaError, UsageError
 from llava.model import packed_attention
 from llava.model.vision import VisionTower
+from llava.train.dataset.length_index import LengthIndex
 from llava.train.dataset.packing import PackedData
 from llava.train.dataset.samples import InstructionData
+from llava.train.devices.parallel import count_processes, read_rank, share_objects
 from llava.train.recipe import TuningStage
 from llava.train.speed.layers import check_parts, checkpoint_layers, compile_layers
 from llava.train.speed.tower_cache import TowerCache
@@ -41,19 +43,26 @@ def check_levers(stage: TuningStage) -> None:
         )
 
 
-def pack_samples(stage: TuningStage, data: InstructionData) -> PackedData:
+def pack_samples(stage: TuningStage, data: InstructionData, index_file: Path) -> PackedData:
     """The stage's samples in rows of its ``max_length``, or else of the model's context.
 
-    Reads the header of every image. A sample that cannot be trained on gets a row of its own, because another sample
-    that is not known yet will be taken in its place.
+    Each process reads the headers of its share of the images, or finds the lengths in ``index_file``; all of them get
+    the same rows, also where one of them cannot read a file. A sample that cannot be trained on gets a row of its own,
+    because another sample that is not known yet will be taken in its place.
     """
     assert data.limit_tokens is not None, "a stage's samples have a limit"
-    lengths = []
-    for index in range(len(data)):
+    index, counted = LengthIndex(index_file, data), []
+    for number in range(read_rank(), len(data), count_processes()):
         try:
-            lengths.append(data.count_positions(index))
-        except LlavaError:
-            lengths.append(data.limit_tokens)
+            counted.append(index.count_positions(number))
+        except (LlavaError, OSError):
+            counted.append(data.limit_tokens)
+    shares, lengths = share_objects((counted, index.list_new())), [0] * len(data)
+    for rank, (share, new) in enumerate(shares):
+        lengths[rank :: len(shares)] = share
+        index.add(new)
+    if read_rank() == 0:
+        index.save()
     return PackedData(data, lengths, data.limit_tokens, stage.seed)
 
 
