@@ -94,7 +94,7 @@ def check_lora(folder: Path, device: str) -> dict[str, Any]:
 
 def check_packing(folder: Path, device: str) -> dict[str, Any]:
     """Packed rows beside padded batches on the same device: the mean loss over the same samples."""
-    common = {"precision": "float32", "train": ["projector"], "lr": 1e-8, "epochs": 1, "steps": None}
+    common = {"precision": "float32", "train": ["projector"], "lr": 1e-8, "epochs": 1, "steps": 0}
     losses = {}
     for name, settings in (("padded", {}), ("packed", {"packing": True, "batch_size": 1})):
         recipe = write_recipe(
@@ -184,7 +184,7 @@ def check_host_memory(folder: Path, device: str) -> dict[str, Any]:
 
     write_recipe(folder / "tiny")
     tiny = load_model(folder / "tiny/start", device="cpu")
-    model = build_model(STAGES["2"], "half" if device == "cuda" else "tiny").to("cpu", torch.float16)
+    model = build_model(STAGES["2"], "half").to("cpu", torch.float16) if device == "cuda" else tiny.model
     model.generation_config = tiny.model.generation_config
     save_checkpoint(model, tiny.tokenizer, tiny.image_processor, folder / "start")
     del model

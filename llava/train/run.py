@@ -38,7 +38,7 @@ from llava.train.report.stage_record import recording
 from llava.train.resumption import check_workers, find_last
 from llava.train.snapshots import mend_generation, save_result
 from llava.train.speed.chunked_loss import build_target_loss
-from llava.train.speed.levers import check_levers, pack_samples, set_levers
+from llava.train.speed.levers import check_levers, choose_attention, pack_samples, set_levers
 from llava.train.starting_model import build_start, open_start, starts_from_llava
 from llava.train.trainer import LLaVATrainer
 from llava.train.trainer_arguments import make_arguments
@@ -153,6 +153,7 @@ def build_trainer(
         None if source is None else build_dataset(stage, source, encoding) for source in split_samples(stage)
     )
     assert train is not None
+    choose_attention(model, arguments.device, arguments.mixed_precision, stage.packing)
     line = set_levers(model, stage, train, here.parent / "features")
     # A text-only row alone reaches neither the tower nor the projector.
     needs_images = arguments.world_size > 1 or not any(each.part == "language_model" for each in trainable)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from llava.errors import UsageError
+from llava.errors import LlavaError, UsageError
 from llava.train.parts import PartParameter
 
 
@@ -56,7 +56,14 @@ def set_precision(
         if is_outline:
             parameter.data = torch.empty(parameter.shape, dtype=dtype)
         elif dtype is not None:
-            parameter.data = parameter.data.to(device or parameter.device).to(dtype)
+            try:
+                parameter.data = parameter.data.to(device or parameter.device).to(dtype)
+            except torch.OutOfMemoryError as error:
+                num_gb = sum(each.numel() * each.element_size() for each in model.parameters()) / 1e9
+                raise LlavaError(
+                    f"{device} has no room for the weights, more than {num_gb:.1f} GB: use sharding: fsdp on several "
+                    "GPUs, lora, or lora with quantization; llava train --dry-run estimates what fits."
+                ) from error
 
 
 def check_precision(root: nn.Module) -> None:

@@ -28,6 +28,7 @@ from llava.train.recipe import TuningStage
 from llava.train.resumption import check_workers, find_last
 from llava.train.run import choose_parameters
 from llava.train.snapshots import mend_generation
+from llava.train.speed.levers import choose_attention
 from llava.train.starting_model import StartingPoint, build_start
 from llava.train.trainer_arguments import make_arguments
 
@@ -80,6 +81,7 @@ def prepare_run(words: Sequence[str], kinds: Sequence[Any]) -> PreparedRun:
         device=choose_loading_device(training_args),
         is_outline=receives_weights(training_args),
     )
+    choose_attention(model, training_args.device, training_args.mixed_precision)
     mend_generation(model)
     assert stage.data is not None
     templates.default_conversation = templates.conv_templates[stage.data.templates[0]]

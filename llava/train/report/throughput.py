@@ -136,5 +136,5 @@ def _measure_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize()

@@ -11,6 +11,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers.utils import is_flash_attn_2_available
+
 from llava.errors import LlavaError, UsageError
 from llava.model import packed_attention
 from llava.model.vision import VisionTower
@@ -77,8 +80,6 @@ def set_levers(model: Any, stage: TuningStage, data: InstructionData, cache_fold
         model = model.get_base_model()
     if stage.gradient_checkpointing:
         checkpoint_layers(model, stage.gradient_checkpointing)
-    if stage.packing and model.config._attn_implementation == "sdpa":
-        model.config._attn_implementation = packed_attention.register()
     tower, line = model.get_vision_tower(), ""
     if stage.cache_features and isinstance(tower, VisionTower):
         cache_folder.mkdir(parents=True, exist_ok=True)
@@ -89,6 +90,20 @@ def set_levers(model: Any, stage: TuningStage, data: InstructionData, cache_fold
     if stage.compile:
         compile_layers(model)
     return line
+
+
+def choose_attention(model: Any, device: torch.device, mixed_precision: str, packs: bool = False) -> None:
+    """Gives the decoder the fastest attention that is installed: flash-attention, or SDPA, for packed rows by sample.
+
+    Flash-attention computes in 16 bits on CUDA. Another attention than SDPA was somebody's choice, and stays.
+    """
+    config = (model.get_base_model() if hasattr(model, "get_base_model") else model).config
+    if config._attn_implementation != "sdpa":
+        return
+    if device.type == "cuda" and mixed_precision in ("bf16", "fp16") and is_flash_attn_2_available():
+        config._attn_implementation = "flash_attention_2"
+    elif packs:
+        config._attn_implementation = packed_attention.register()
 
 
 def _estimate_tiles(data: InstructionData) -> int:
