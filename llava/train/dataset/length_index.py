@@ -1,7 +1,7 @@
 """How many positions each sample takes, kept on disk between runs, so that packing a large data set starts in seconds.
 
 A length is found by a digest of all that decides it: the text, the size and time of change of each image's file, how
-samples are encoded, and this package's version. So nothing is ever stale, stages and data files share one index, and a
+samples are encoded, and the code that does it. So nothing is ever stale, stages and data files share one index, and a
 changed sample is counted anew. A sample that cannot be trained on is not kept: its error is what is wanted.
 """
 
@@ -18,10 +18,14 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-import llava
+from llava import conversation, prompt
+from llava.image import geometry
+from llava.train.dataset import image_slots, samples
 from llava.train.dataset.samples import InstructionData
 
 _DIGEST_BYTES = 16
+# The modules that decide how many positions a sample takes.
+_CODE = (conversation, prompt, geometry, image_slots, samples)
 
 
 class LengthIndex:
@@ -102,7 +106,12 @@ def _describe_encoding(data: InstructionData) -> bytes:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     words = sorted(tokenizer.get_vocab().items()) if backend is None else backend.to_str()
     settings = (
-        *(llava.__version__, type(tokenizer).__name__, words, sorted(map(str, tokenizer.special_tokens_map.items()))),
+        *(
+            [Path(str(module.__file__)).read_bytes() for module in _CODE],
+            type(tokenizer).__name__,
+            words,
+            sorted(map(str, tokenizer.special_tokens_map.items())),
+        ),
         *(data.tiling, data.templates, data.rule, data.has_start_end, data.max_length, data.limit_tokens),
     )
     return hashlib.blake2b(repr(settings).encode(), digest_size=_DIGEST_BYTES).digest()
