@@ -13,9 +13,8 @@ no weight changes, so all sides have the same loss, which is printed. Images are
 before: decoding them is not measured. The first round fills the cache and is not in the medians.
 
 The share of the peak is that of the operations that a side cannot do without, per second, in the fastest matrix product
-that this run could do: 2 operations for each weight and position in the forward pass, as many for the gradients of
-activations, and as many for those of weights where these are trained; attention 2 L^2 C per layer (causal) and twice as
-much backward; the head at targets only; the tower's layers that are read, unless its features come from the cache.
+that this run could do. They are counted as in the log of a training, by ``llava.train.report.throughput``; a tower
+whose features come from the cache has none.
 
 The decoder is small, so that a CPU trains it, and the tower is LLaVA's own. So the tower is a larger share of the work
 than beside 7 billion parameters, where it is 2 %; ``--tower half`` shows how much depends on that.
@@ -27,6 +26,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import json
 import os
 import platform
 import random
@@ -52,6 +52,7 @@ from llava.train.dataset.batches import InstructionCollator
 from llava.train.dataset.order import LengthGroupedSampler
 from llava.train.dataset.packing import PackedCollator, PackedData, pack
 from llava.train.parts import choose_trainable, list_parts
+from llava.train.report.throughput import measure_costs
 from llava.train.speed.chunked_loss import build_target_loss
 from llava.train.speed.tower_cache import TowerCache
 from llava.train.trainer import LLaVATrainer
@@ -96,6 +97,17 @@ DECODER = {
     "num_hidden_layers": 8,
     "num_attention_heads": 12,
     "max_position_embeddings": 8192,
+}
+DECODERS = {
+    "106m": DECODER,
+    # Llama's shape at 1.1 billion parameters, for a GPU.
+    "1b": {
+        **DECODER,
+        "hidden_size": 2048,
+        "intermediate_size": 5632,
+        "num_hidden_layers": 22,
+        "num_attention_heads": 32,
+    },
 }
 TINY_DECODER = {
     "vocab_size": 200,
@@ -227,6 +239,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--batch-size", type=int, default=4, help="samples per update (default: 4; 2 for next)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tower", choices=("clip-l", "half"), default="clip-l", help="the tower (default: clip-l)")
+    parser.add_argument("--decoder", choices=DECODERS, default="106m", help="the decoder (default: 106m)")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--threads", type=int, default=0, help="of torch (default: torch's own choice)")
     parser.add_argument("--tiny", action="store_true", help="a model of toy size and one round, in seconds")
     options = parser.parse_args(arguments)
@@ -237,18 +251,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{_name_machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
         f"{'bfloat16' if torch.cuda.is_available() else 'float32'}"
     )
+    figures: dict[str, dict[str, dict[str, float]]] = {}
     for name in options.stages.split(","):
-        measure_stage(STAGES[name], options)
+        figures[name] = measure_stage(STAGES[name], options)
+        if options.json:
+            options.json.write_text(json.dumps(figures, indent=1), encoding="utf-8")
     return 0
 
 
-def measure_stage(stage: Stage, options: argparse.Namespace) -> None:
-    """Lets the sides take turns and prints their table."""
+def measure_stage(stage: Stage, options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Lets the sides take turns and prints their table; the same figures by side."""
     num_samples, batch_size = options.samples, options.batch_size
     if stage.is_anyres:
         num_samples, batch_size = max(2, num_samples // 4), max(1, batch_size // 2)
     rounds = 1 if options.tiny else options.rounds
-    model = build_model(stage, "tiny" if options.tiny else options.tower)
+    model = build_model(stage, "tiny" if options.tiny else options.tower, options.decoder)
     samples = make_samples(stage, model, num_samples, options.tiny)
     lengths = [count_positions(sample, model) for sample in samples]
     measured = {side: Measurement() for side in SIDES}
@@ -259,7 +276,10 @@ def measure_stage(stage: Stage, options: argparse.Namespace) -> None:
             peak = max(peak, measure_peak(options.tiny))  # in each round, because a machine may be busy
             for side in SIDES[turn % 3 :] + SIDES[: turn % 3]:
                 run_side(side, model, samples, lengths, batch_size, Path(folder), cache, measured[side])
-    operations = {side: count_operations(stage, model, samples, lengths, side, cache is not None) for side in SIDES}
+    operations = {
+        side: count_operations(model, samples, lengths, reads_cache=side == "llava" and cache is not None)
+        for side in SIDES
+    }
     print(
         f"\n{stage.title}, tower {'tiny' if options.tiny else options.tower}: {num_samples} samples of {min(lengths)} "
         f"to {max(lengths)} positions, {sum(lengths):,} in all, {measured['llava'].num_updates} updates; median of "
@@ -268,6 +288,7 @@ def measure_stage(stage: Stage, options: argparse.Namespace) -> None:
     )
     print(f"{'':12}{'tokens/s':>24}{'of original':>13}{'of peak':>9}{'padding':>9}{'loss':>9}")
     baseline = statistics.median(measured["original"].seconds[1:])
+    figures = {}
     for side, each in measured.items():
         seconds = sorted(each.seconds[1:])
         median = statistics.median(seconds)
@@ -277,9 +298,17 @@ def measure_stage(stage: Stage, options: argparse.Namespace) -> None:
             f"{operations[side] / median / peak:>9.1%}{1 - sum(lengths) / each.num_positions:>9.1%}"
             f"{statistics.mean(each.losses):>9.4f}"
         )
+        figures[side] = {
+            "tokens_per_second": rates[0],
+            "of_original": baseline / median,
+            "of_peak": operations[side] / median / peak,
+            "padding": 1 - sum(lengths) / each.num_positions,
+            "loss": statistics.mean(each.losses),
+        }
     if cache is not None:
         first = measured["llava"].seconds[0]
         print(f"{'':12}llava in the first epoch, which fills the cache: {sum(lengths) / first:.0f} tokens/s")
+    return figures
 
 
 def run_side(
@@ -358,7 +387,7 @@ def find_limit(lengths: Sequence[int], num_rows: int) -> int:
     return limit
 
 
-def build_model(stage: Stage, tower_name: str) -> Any:
+def build_model(stage: Stage, tower_name: str, decoder_name: str = "106m") -> Any:
     """A LLaVA with random weights, of which the stage's parts are trained."""
     tower = TOWERS[tower_name]
     side = tower["image_size"]
@@ -372,7 +401,7 @@ def build_model(stage: Stage, tower_name: str) -> Any:
         }
     torch.manual_seed(0)
     config = LlavaConfig(
-        **(TINY_DECODER if tower_name == "tiny" else DECODER),
+        **(TINY_DECODER if tower_name == "tiny" else DECODERS[decoder_name]),
         **cuts,
         mm_vision_config=tower,
         mm_hidden_size=tower["hidden_size"],
@@ -381,7 +410,8 @@ def build_model(stage: Stage, tower_name: str) -> Any:
         mm_projector_type="mlp2x_gelu",
         use_cache=False,
     )
-    model = LlavaLlamaForCausalLM(config)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = LlavaLlamaForCausalLM(config)
     train = [part for part in stage.train if list_parts(model)[part]]
     choose_trainable(model, list_parts(model), train, "The benchmark")
     return model
@@ -418,29 +448,12 @@ def count_positions(sample: dict[str, Any], model: Any) -> int:
     return len(sample["input_ids"]) - len(plans) + sum(plan.num_positions for plan in plans)
 
 
-def count_operations(
-    stage: Stage, model: Any, samples: list[dict[str, Any]], lengths: Sequence[int], side: str, has_cache: bool
-) -> float:
-    """The operations that training on these samples once cannot do without, by the formula at the top of this file."""
-    config, tower = model.config, model.get_vision_tower()
-    learns_decoder, learns_tower = "language_model" in stage.train, "vision_tower" in stage.train
-    layers = sum(weight.numel() for weight in model.model.layers.parameters() if weight.ndim == 2)
-    head = model.lm_head.weight.numel()
-    operations = 0.0
-    for sample, length in zip(samples, lengths, strict=True):
-        num_targets = int((sample["labels"] != IGNORE_INDEX).sum())
-        products = 2 * layers * length + 2 * head * num_targets
-        operations += products * (3 if learns_decoder else 2)
-        operations += 3 * 2 * length**2 * config.hidden_size * config.num_hidden_layers
+def count_operations(model: Any, samples: list[dict[str, Any]], lengths: Sequence[int], *, reads_cache: bool) -> float:
+    """The operations that training on these samples once cannot do without, see ``llava.train.report.throughput``."""
+    num_targets = sum(int((sample["labels"] != IGNORE_INDEX).sum()) for sample in samples)
     num_tiles = sum(len(image) for sample in samples for image in sample["images"])
-    blocks = tower.vision_tower.vision_model.encoder.layers[: tower.num_blocks_run]
-    used = sum(weight.numel() for weight in blocks.parameters() if weight.ndim == 2)
-    num_patches = tower.num_patches + 1
-    of_tile = 2 * used * num_patches + 4 * num_patches**2 * tower.hidden_size * len(blocks)
-    if not (side == "llava" and has_cache):
-        operations += num_tiles * of_tile * (3 if learns_tower else 1)
-    projector = sum(weight.numel() for weight in model.model.mm_projector.parameters() if weight.ndim == 2)
-    return operations + 3 * 2 * projector * tower.num_patches * num_tiles
+    squares = sum(length**2 for length in lengths)
+    return measure_costs(model, reads_cache).count(sum(lengths), squares, num_targets, num_tiles)
 
 
 def measure_peak(is_tiny: bool) -> float:

@@ -113,42 +113,68 @@ def load_model(
 def load_opened(
     opened: OpenCheckpoint,
     device: torch.device,
-    dtype: torch.dtype,
+    dtype: torch.dtype | None,
     *,
     merge: bool = True,
     bits: int = 16,
     name: str = "",
     device_map: Any = None,
     offload_folder: str | Path | None = None,
+    is_outline: bool = False,
 ) -> LoadedModel:
     """The checkpoint that was opened as a model in eval mode, with all its weights; it becomes ``opened.model``.
 
-    For the arguments and errors see ``load_model``. ``name``: what errors call the checkpoint.
+    For the other arguments and errors see ``load_model``.
+
+    Args:
+        dtype: None keeps each tensor's own, so that on a CPU all of them stay mapped from their files.
+        name: what errors call the checkpoint.
+        is_outline: no file of weights is read. Parameters have shapes and addresses but no values, and take no memory
+            until they are written to: for a process that gets its share of the weights from another one.
     """
-    model, spec = opened.model, opened.spec
+    model = opened.model
     # Faults outside of the weights are found before these are read.
     tokenizer, processor = opened.load_tokenizer(), opened.load_processor()
     generation_config = load_generation_config(opened.folders, model, tokenizer)
     try:
-        spreads = find_device_map(model, device_map, dtype, device)
+        if is_outline:
+            _reserve(model, dtype or torch.float32)
+            return _complete(opened, tokenizer, processor, generation_config)
+        spreads = find_device_map(model, device_map, dtype or torch.float32, device)
         if spreads is not None and bits < 16:
             raise UsageError(f"A model in {bits} bits goes to one device, but device_map names several.")
         _place(opened, device, dtype, bits, merge=merge, is_spread=spreads is not None)
         if spreads is not None:
             spread(model, spreads, offload_folder)
     except torch.OutOfMemoryError as error:
-        num_gb = sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize / 1e9
+        num_gb = sum(parameter.numel() for parameter in model.parameters()) * (dtype or torch.float32).itemsize / 1e9
         raise LlavaError(
             f"{device} has no room for {name or opened.folder}, which takes {num_gb:.1f} GB in {dtype}. "
             "Use a smaller model, another device, or load_4bit."
         ) from error
+    return _complete(opened, tokenizer, processor, generation_config)
+
+
+def _complete(opened: OpenCheckpoint, tokenizer: Any, processor: ImageProcessor, generation_config: Any) -> LoadedModel:
+    model, spec = opened.model, opened.spec
     model.generation_config = generation_config
     model.get_vision_tower().image_processor = processor
     return LoadedModel(tokenizer, model.eval(), processor, spec, spec.context_tokens, opened.template)
 
 
+def _reserve(model: Any, dtype: torch.dtype) -> None:
+    """Gives every parameter memory that is not written to, which the system therefore does not provide yet."""
+    device = torch.device("cpu")
+    for name, parameter in list(model.named_parameters()):
+        _assign(model, name, torch.empty(parameter.shape, dtype=dtype), 16, device)
+    if model.config.tie_word_embeddings:
+        _tie_head(model, None)
+    _compute_buffers(model, device)
+    model.config.dtype = dtype
+
+
 def _place(
-    opened: OpenCheckpoint, device: torch.device, dtype: torch.dtype, bits: int, *, merge: bool, is_spread: bool
+    opened: OpenCheckpoint, device: torch.device, dtype: torch.dtype | None, bits: int, *, merge: bool, is_spread: bool
 ) -> None:
     """Fills the model, applies its adapter and quantizes it, on ``device``; with ``is_spread``, on the CPU first."""
     model = opened.model
@@ -157,7 +183,7 @@ def _place(
     quantizes_later = adapter is not None and merge and bits < 16
     first = torch.device("cpu") if quantizes_later or is_spread else device
     _fill(opened, first, dtype, 16 if quantizes_later else bits)
-    model.config.dtype = dtype
+    model.config.dtype = dtype or torch.float32
     if bits < 16 and device.type == "cuda":
         # PEFT, accelerate and the Trainer look for these.
         model.is_loaded_in_8bit, model.is_loaded_in_4bit = bits == 8, bits == 4
@@ -169,8 +195,8 @@ def _place(
         quantize_model(model, bits, device)
 
 
-def _fill(opened: OpenCheckpoint, device: torch.device, dtype: torch.dtype, bits: int) -> None:
-    """Gives every parameter its value from the files. Raises CheckpointError."""
+def _fill(opened: OpenCheckpoint, device: torch.device, dtype: torch.dtype | None, bits: int) -> None:
+    """Gives every parameter its value from the files; without ``dtype`` in its own. Raises CheckpointError."""
     model = opened.model
     is_tied = bool(model.config.tie_word_embeddings)
     head: torch.Tensor | None = None
@@ -180,7 +206,8 @@ def _fill(opened: OpenCheckpoint, device: torch.device, dtype: torch.dtype, bits
         goes_later = device.type != "cpu" and is_quantized(ours, model.get_submodule(ours.rpartition(".")[0]), bits)
         place = torch.device("cpu") if goes_later else device
         with as_checkpoint_error(f"{name} in {path} cannot be converted from {tensor.dtype}", torch.OutOfMemoryError):
-            value = tensor.to(device=place, dtype=dtype, memory_format=torch.contiguous_format)
+            chosen = dtype or (tensor.dtype if tensor.is_floating_point() else torch.float32)
+            value = tensor.to(device=place, dtype=chosen, memory_format=torch.contiguous_format)
         if place.type == "cpu":
             _check_finite(value, tensor, name, path)
         else:
@@ -219,7 +246,7 @@ def _check_finite(value: torch.Tensor, tensor: torch.Tensor, name: str, path: Pa
     raise CheckpointError(f"{name} in {path} holds NaN or infinite weights: a damaged file or a failed training.")
 
 
-def _check_together(finite: dict[str, torch.Tensor], opened: OpenCheckpoint, dtype: torch.dtype) -> None:
+def _check_together(finite: dict[str, torch.Tensor], opened: OpenCheckpoint, dtype: torch.dtype | None) -> None:
     """As ``_check_finite`` for tensors on a device, whose sums are fetched at once; doubtful ones are read again."""
     if not finite:
         return
@@ -227,7 +254,7 @@ def _check_together(finite: dict[str, torch.Tensor], opened: OpenCheckpoint, dty
     doubtful = {ours for ours, is_finite in zip(finite, found, strict=True) if not is_finite}
     for ours, tensor, name, path in opened.read() if doubtful else ():
         if ours in doubtful:
-            _check_finite(tensor.to(dtype), tensor, name, path)
+            _check_finite(tensor.to(dtype or tensor.dtype), tensor, name, path)
 
 
 def _assign(model: Any, name: str, value: torch.Tensor, bits: int, device: torch.device) -> None:

@@ -37,7 +37,7 @@ def attend(
     """
     if attention_mask is not None or query.shape[2] != key.shape[2] or not getattr(module, "is_causal", True):
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
-    lengths = [query.shape[2]] if cu_seq_lens_q is None else cu_seq_lens_q.diff().tolist()
+    lengths = [query.shape[2]] if cu_seq_lens_q is None else _read_lengths(cu_seq_lens_q)
     groups = query.shape[1] // key.shape[1]
     samples = []
     parts = (tensor.split(lengths, dim=2) for tensor in (query, key, value))
@@ -56,6 +56,15 @@ def attend(
             )
         )
     return torch.cat(samples, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _read_lengths(starts: torch.Tensor) -> list[int]:
+    """The lengths of samples from where they start; read once for all layers, because a GPU has to wait for it."""
+    lengths: list[int] | None = getattr(starts, "lengths_of_samples", None)
+    if lengths is None:
+        lengths = starts.diff().tolist()
+        starts.lengths_of_samples = lengths  # type: ignore[attr-defined]
+    return lengths
 
 
 def _make_window(length: int, sliding_window: int | None, device: torch.device) -> torch.Tensor | None:

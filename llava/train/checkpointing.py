@@ -20,7 +20,15 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 from llava.errors import CheckpointError
 from llava.train import training_faults
 from llava.train.devices.parallel import gather_state, read_optimizer, write_optimizer
-from llava.train.resumption import RESUME_FILES, RUN_FILE, check_files, check_step, name_random_states, say_remedy
+from llava.train.resumption import (
+    RESUME_FILES,
+    RUN_FILE,
+    check_deepspeed_files,
+    check_files,
+    check_step,
+    name_random_states,
+    say_remedy,
+)
 from llava.train.snapshots import check_snapshot, is_llava, list_written, read_snapshot, write_snapshot
 
 # Where a checkpoint is written before it gets its name; Transformers takes it for none.
@@ -46,8 +54,9 @@ class CheckpointingTrainer(Trainer):
         """Raises CheckpointError if a checkpoint lacks what resuming needs, and UsageError if it is of a later step."""
         assert self.model is not None
         check_step(checkpoint, num_steps, "This run")
+        check_deepspeed_files(checkpoint, self.args.world_size, self.is_deepspeed_enabled)
         if self.is_deepspeed_enabled:
-            return  # its checkpoints have files of its own
+            return
         check_files(checkpoint, [*RESUME_FILES, *name_random_states(checkpoint, self.args)])
         if is_llava(self.model):
             try:

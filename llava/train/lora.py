@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -113,7 +114,7 @@ def _wrap(model: Any, config: Any, base: str) -> Any:
     from peft import get_peft_model
 
     model.name_or_path = base  # PEFT takes the base's name from here
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _looking_like_float32(model, config):
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing")  # PEFT still reads that attribute
         wrapped = get_peft_model(model, config)
     adapted = {id(parameter) for parameter in list_adapter_parameters(wrapped)}
@@ -121,6 +122,27 @@ def _wrap(model: Any, config: Any, base: str) -> Any:
         if parameter.requires_grad != (id(parameter) in adapted):  # a quantized weight takes no call
             parameter.requires_grad_(not parameter.requires_grad)
     return wrapped.eval()
+
+
+@contextmanager
+def _looking_like_float32(model: Any, config: Any) -> Iterator[None]:
+    """Inside the block the layers that get adapters have weights in float32, without values and without memory.
+
+    PEFT casts an adapter to the dtype of its layer before it casts it to float32, so new ones would be rounded to the
+    16 bits in which frozen weights are loaded. DoRA reads the weights, so with it they stay what they are.
+    """
+    swapped = []
+    if not config.use_dora:
+        for path in config.target_modules:
+            weight = model.get_submodule(path).weight
+            if weight.is_floating_point() and weight.dtype != torch.float32:
+                swapped.append((weight, weight.data))
+                weight.data = torch.zeros((), device=weight.device).expand(weight.shape)
+    try:
+        yield
+    finally:
+        for weight, data in swapped:
+            weight.data = data
 
 
 def has_lora(model: Any) -> bool:

@@ -98,6 +98,34 @@ def check_resumable(folder: Path, module: nn.Module, num_steps: int, where: str)
         raise CheckpointError(f"{folder} lacks {name_some(lacking)}. {say_remedy(folder)}")
 
 
+def check_deepspeed_files(folder: Path, num_processes: int, is_enabled: bool) -> None:
+    """Checks that a checkpoint belongs to a run with DeepSpeed as this one is, and is complete.
+
+    Raises:
+        CheckpointError: a file of DeepSpeed's is missing.
+        UsageError: it was written with DeepSpeed and this run is without, or the reverse, or by another number of
+            processes.
+    """
+    latest = folder / "latest"
+    if latest.is_file() != is_enabled:
+        written, now = ("with", "without") if latest.is_file() else ("without", "with")
+        raise UsageError(
+            f"{folder} was written {written} DeepSpeed, and this run is {now} it: their optimizer states differ. Go on "
+            f"{written} it, or start a new run from the weights in {folder}."
+        )
+    if not is_enabled:
+        return
+    before = read_run_state(folder).get("settings", {}).get("processes", num_processes)
+    if before != num_processes:
+        raise UsageError(
+            f"{folder} was written by {before} processes with DeepSpeed; here are {num_processes}, which cannot read "
+            f"each other's shards. Start {before}, or start a new run from the weights in {folder}."
+        )
+    step = folder / latest.read_text(encoding="utf-8").strip()
+    if len(list(step.glob("*optim_states.pt"))) < num_processes:
+        raise CheckpointError(f"{step} lacks optimizer states of some processes. {say_remedy(folder)}")
+
+
 def check_step(folder: Path, num_steps: int, where: str) -> None:
     """Raises UsageError if the checkpoint is of a later step than the last one of the run."""
     if read_step(folder) > num_steps:

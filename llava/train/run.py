@@ -19,7 +19,14 @@ from llava.text import write_line
 from llava.train.cautions import list_template_cautions
 from llava.train.dataset.packing import PackedCollator
 from llava.train.dataset.stage_data import Encoding, build_collator, build_dataset, check_data, split_samples
-from llava.train.devices.parallel import claim_device, count_processes, read_rank, wait_for_all
+from llava.train.devices.parallel import (
+    choose_loading_device,
+    claim_device,
+    count_processes,
+    read_rank,
+    receives_weights,
+    wait_for_all,
+)
 from llava.train.devices.precision import set_precision
 from llava.train.devices.rank_faults import explaining_rank_faults, told_by_first_process
 from llava.train.output_folder import check_output, make_output
@@ -32,10 +39,13 @@ from llava.train.report.stage_record import recording
 from llava.train.resumption import check_workers, find_changes, find_last, read_run_state
 from llava.train.snapshots import mend_generation, save_result
 from llava.train.speed.chunked_loss import build_target_loss
-from llava.train.speed.levers import check_levers, pack_samples, set_levers
+from llava.train.speed.levers import check_levers, choose_attention, pack_samples, set_levers
 from llava.train.starting_model import build_start, open_start, starts_from_llava
 from llava.train.trainer import LLaVATrainer
 from llava.train.trainer_arguments import make_arguments
+
+# Beside the stages' folders: what packing knows of the lengths of samples.
+LENGTHS = "lengths.safetensors"
 
 
 def run(file: RecipeFile, output: str | Path, stage: str | None = None, workers: int = 1, resume: bool = True) -> Path:
@@ -109,9 +119,10 @@ def run_stage(recipe: Recipe, stage: TuningStage, folder: Path, workers: int = 1
     if last is not None and not resume:
         raise UsageError(f"Stage '{stage.name}' was interrupted: {last} exists. Resume it, or delete {here}.")
     with told_by_first_process():
-        # In float32, whatever dtype the checkpoint has: small updates are lost in 16 bits.
-        loaded = build_start(_find_start(recipe, stage, folder), stage)
-        trainer = build_trainer(loaded, stage, here, workers)
+        arguments = make_arguments(stage, here, workers, world_size=count_processes())
+        start = _find_start(recipe, stage, folder)
+        loaded = build_start(start, stage, dtype=None, is_outline=receives_weights(arguments))
+        trainer = build_trainer(loaded, stage, here, workers, arguments)
     assert trainer.train_dataset is not None
     data = getattr(trainer.train_dataset, "samples", trainer.train_dataset)  # a packed row is made of those of another
     trainer.args.watched |= name_inputs(recipe, stage, data)
@@ -128,16 +139,20 @@ def run_stage(recipe: Recipe, stage: TuningStage, folder: Path, workers: int = 1
     wait_for_all()  # the next stage starts from these files
 
 
-def build_trainer(loaded: LoadedModel, stage: TuningStage, here: Path, workers: int = 1) -> LLaVATrainer:
+def build_trainer(
+    loaded: LoadedModel, stage: TuningStage, here: Path, workers: int = 1, arguments: Any = None
+) -> LLaVATrainer:
     """The trainer of a stage, after it has printed what it trains. Raises UsageError."""
     model, tokenizer = loaded.model, loaded.tokenizer
-    arguments = make_arguments(stage, here, workers, world_size=count_processes())
+    arguments = arguments or make_arguments(stage, here, workers, world_size=count_processes())
     trainable = choose_parameters(model, stage)
     set_precision(
         model,
         trainable,
         mixed_precision=arguments.mixed_precision,
         has_original_tower=bool(arguments.compatible_with),
+        device=choose_loading_device(arguments),
+        is_outline=receives_weights(arguments),
     )
     mend_generation(model)
     spec = loaded.spec
@@ -149,6 +164,7 @@ def build_trainer(loaded: LoadedModel, stage: TuningStage, here: Path, workers: 
         None if source is None else build_dataset(stage, source, encoding) for source in split_samples(stage)
     )
     assert train is not None
+    choose_attention(model, arguments.device, arguments.mixed_precision, stage.packing)
     line = set_levers(model, stage, train, here.parent / "features")
     # A text-only row alone reaches neither the tower nor the projector.
     needs_images = arguments.world_size > 1 or not any(each.part == "language_model" for each in trainable)
@@ -157,7 +173,7 @@ def build_trainer(loaded: LoadedModel, stage: TuningStage, here: Path, workers: 
         model=model,
         tokenizer=tokenizer,
         args=arguments,
-        train_dataset=pack_samples(stage, train) if stage.packing else train,
+        train_dataset=pack_samples(stage, train, here.parent / LENGTHS) if stage.packing else train,
         eval_dataset=evaluated,
         data_collator=PackedCollator(blank_px or 0) if stage.packing else build_collator(tokenizer, blank_px),
         trainable=trainable,

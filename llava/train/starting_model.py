@@ -106,8 +106,10 @@ def drawing_from(seed: int) -> Iterator[None]:
 def build_start(
     start: str | Path,
     stage: TuningStage,
-    dtype: str | torch.dtype = "float32",
+    dtype: str | torch.dtype | None = "float32",
     device: torch.device | None = None,
+    *,
+    is_outline: bool = False,
 ) -> LoadedModel:
     """The model that the stage trains, in eval mode on the CPU, with its LoRA layers if it has ``lora``.
 
@@ -116,7 +118,9 @@ def build_start(
 
     Args:
         start: a checkpoint or a language model: a folder, a short name or a hub id.
-        dtype: of all weights; adapters are float32.
+        dtype: of all weights; adapters are float32. None keeps that of each tensor in its file, where nothing is
+            computed with it here; ``set_precision`` then casts each one to what it is trained or used in.
+        is_outline: weights have no values and take no memory, see ``load_opened``.
         device: the GPU that a quantized model goes to; by default this process's own.
 
     Raises:
@@ -129,8 +133,10 @@ def build_start(
         assert opened.fine_tune is not None
         adapter = opened.fine_tune.adapter
         opened = dataclasses.replace(opened, fine_tune=None)
-    chosen = read_dtype(dtype) or torch.float32
-    loaded = load_opened(opened, torch.device("cpu"), chosen, name=str(start))
+    chosen = read_dtype(dtype)
+    if (opened.fine_tune is not None and opened.fine_tune.adapter is not None) or (stage.lora and stage.lora.dora):
+        chosen = chosen or torch.float32  # merging, and DoRA's magnitudes, are computed
+    loaded = load_opened(opened, torch.device("cpu"), chosen, name=str(start), is_outline=is_outline)
     model, tokenizer = loaded.model, loaded.tokenizer
     _set_padding(tokenizer, stage)
     grown = _add_image_tokens(model, tokenizer, stage.vision)
@@ -316,6 +322,9 @@ def _set_padding(tokenizer: Any, stage: TuningStage) -> None:
 
 def _add_image_tokens(model: Any, tokenizer: Any, vision: Vision) -> set[str]:
     """Adds the tokens that the stage asks for; returns our names of the tensors that have new rows."""
+    if vision.mm_use_im_patch_token or vision.mm_use_im_start_end:
+        for table in (model.get_input_embeddings(), model.get_output_embeddings()):
+            table.weight.data = table.weight.data.float()  # new rows are the mean of the others
     new = add_tokens(model, tokenizer, [DEFAULT_IMAGE_PATCH_TOKEN]) if vision.mm_use_im_patch_token else []
     if vision.mm_use_im_start_end:
         marks = add_tokens(model, tokenizer, [DEFAULT_IM_START_TOKEN, DEFAULT_IM_END_TOKEN])

@@ -312,4 +312,5 @@ def _count_accumulation(stage: TuningStage, world_size: int) -> int:
 
 def multiplies_bfloat16() -> bool:
     """Whether bfloat16 autocast is faster here. Where bfloat16 is emulated it takes five times as long as float32."""
-    return torch.cuda.is_bf16_supported() if torch.cuda.is_available() else cpu_has_bfloat16()
+    # Emulated on cards before Ampere, it would count as supported.
+    return torch.cuda.is_bf16_supported(including_emulation=False) if torch.cuda.is_available() else cpu_has_bfloat16()

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from llava.train.loss import weigh_answers
-from llava.train.speed.chunked_loss import build_target_loss, is_plain, sum_cross_entropy
+from llava.train.speed.chunked_loss import build_target_loss, is_plain, list_cross_entropies, sum_cross_entropy
 from tests.model.test_learning import assert_same, learn
 from tests.tiny import FAMILIES, make_lesson, make_model
 
@@ -148,3 +148,15 @@ def test_a_model_learns_the_same_from_it(family: str) -> None:
     items = torch.tensor(100)
     assert_same(learn(model, num_items_in_batch=items), learn(model, target_loss=chunked, num_items_in_batch=items))
     assert model(**make_lesson(), target_loss=chunked).logits is None
+
+
+def test_cross_entropies_in_chunks_are_those_of_all_logits_at_once() -> None:
+    torch.manual_seed(0)
+    head, hidden_NC, targets_N = nn.Linear(6, 11), torch.randn(7, 6, requires_grad=True), torch.arange(7)
+    wanted = nn.functional.cross_entropy(head(hidden_NC), targets_N, reduction="none")
+    for chunk_logits in (1, 22, 10_000):
+        found = list_cross_entropies(head, hidden_NC, targets_N, chunk_logits)
+        assert torch.allclose(found, wanted)
+        assert not found.requires_grad
+    assert list_cross_entropies(head, hidden_NC[:0], targets_N[:0]).shape == (0,)
+    assert "forward" not in vars(head)

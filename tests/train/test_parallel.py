@@ -15,15 +15,16 @@ import torch
 import yaml
 from PIL import Image
 
-from llava.errors import Notice, UsageError
+from llava.errors import CheckpointError, Notice, UsageError
 from llava.model.checkpoint import load_model
 from llava.train.dataset.epoch_order import ShuffledSampler
 from llava.train.devices import parallel
 from llava.train.devices.deepspeed_config import read_deepspeed, resolve_deepspeed, stand_in
 from llava.train.recipe import Quantization, TuningStage
 from llava.train.recipe_file import read_recipe
+from llava.train.resumption import check_deepspeed_files
 from llava.train.run import run
-from llava.train.trainer_arguments import make_arguments
+from llava.train.trainer_arguments import make_arguments, multiplies_bfloat16
 
 NUM_SAMPLES, PER_PROCESS = 8, 2
 LAUNCHER = Path(__file__).with_name("parallel_run.py")
@@ -298,6 +299,45 @@ def test_an_installed_deepspeed_is_used(tmp_path: Path, monkeypatch: pytest.Monk
 def test_what_cannot_be_sharded_is_refused_by_name(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         parallel.check_sharding(make_stage(sharding="fsdp", **settings))
+
+
+def write_deepspeed_checkpoint(folder: Path, processes: int, states: int) -> Path:
+    """What matters of a checkpoint that so many processes wrote under ZeRO."""
+    (folder / "global_step2").mkdir(parents=True)
+    (folder / "latest").write_text("global_step2")
+    (folder / "run_state.json").write_text(json.dumps({"settings": {"processes": processes}}))
+    for rank in range(states):
+        (folder / f"global_step2/zero_pp_rank_{rank}_mp_rank_00_optim_states.pt").write_bytes(b"x")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("states", "processes", "is_enabled", "error", "message"),
+    [
+        (2, 4, True, UsageError, "written by 2 processes with DeepSpeed; here are 4"),
+        (1, 2, True, CheckpointError, "lacks optimizer states of some processes"),
+        (2, 2, False, UsageError, "was written with DeepSpeed, and this run is without it"),
+    ],
+)
+def test_a_checkpoint_of_deepspeed_that_does_not_fit_the_run_is_refused(
+    tmp_path: Path, states: int, processes: int, is_enabled: bool, error: type[Exception], message: str
+) -> None:
+    folder = write_deepspeed_checkpoint(tmp_path / "checkpoint-2", 2, states)
+    with pytest.raises(error, match=message):
+        check_deepspeed_files(folder, processes, is_enabled)
+
+
+def test_a_checkpoint_without_deepspeed_is_refused_by_a_run_with_it(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="was written without DeepSpeed, and this run is with it"):
+        check_deepspeed_files(tmp_path, 2, is_enabled=True)
+    check_deepspeed_files(tmp_path, 2, is_enabled=False)
+    check_deepspeed_files(write_deepspeed_checkpoint(tmp_path / "checkpoint-2", 2, 2), 2, is_enabled=True)
+
+
+def test_bfloat16_that_a_gpu_only_emulates_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert not multiplies_bfloat16()
 
 
 def test_the_originals_words_for_fsdp_are_those_of_fsdp2() -> None:

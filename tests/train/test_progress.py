@@ -17,6 +17,7 @@ from transformers import TrainerControl
 from llava.train.dataset.batches import InstructionCollator
 from llava.train.dataset.named_batches import NamedCollator, SampleNote, take_names, take_notes
 from llava.train.report import meter as meters
+from llava.train.report import throughput
 from llava.train.report.html_report import say_duration
 from llava.train.report.meter import Meter, name_sources
 from llava.train.report.progress import ProgressCallback, describe_row
@@ -226,10 +227,9 @@ class Samples:
 
 
 def test_the_loss_of_a_source_is_the_mean_over_its_targets(
-    measured: tuple[Any, dict[str, Any], Meter, Clock], monkeypatch: pytest.MonkeyPatch
+    measured: tuple[Any, dict[str, Any], Meter, Clock],
 ) -> None:
     model, inputs, meter, _ = measured
-    monkeypatch.setattr(meters, "_CHUNK_TARGETS", 4)
     counts = [int((row[1:] != -100).sum()) for row in inputs["labels"]]
     with meter.watching(model, Samples("/x/a.json", "b")):
         meter.begin_batch(inputs, [SampleNote("/x/a.json", counts[0]), SampleNote("b", counts[1])])
@@ -253,6 +253,28 @@ def test_a_single_source_costs_nothing_and_is_not_told_beside_the_loss(
         with meter.watching(model, samples):
             meter.begin_batch(inputs, [SampleNote("a", 1), SampleNote("a", 1)])
             assert meter.watch(loss) is loss
+
+
+def test_the_head_is_called_as_often_for_a_batch_without_sources_because_processes_gather_it_together(
+    measured: tuple[Any, dict[str, Any], Meter, Clock],
+) -> None:
+    model, inputs, meter, _ = measured
+    loss, calls = build_target_loss(), []
+
+    class Counted(nn.Linear):
+        def __call__(self, *arguments: Any) -> Any:
+            calls.append(1)
+            return super().__call__(*arguments)
+
+    model.lm_head = Counted(*model.lm_head.weight.T.shape, bias=False)
+    counts = [int((row[1:] != -100).sum()) for row in inputs["labels"]]
+    for sources, numbers in ((("a", "b"), counts), (("", ""), counts), (("a", "b"), [99, 1])):
+        with meter.watching(model, Samples("a", "b", "")):
+            notes = [SampleNote(source, number) for source, number in zip(sources, numbers, strict=True)]
+            meter.begin_batch(inputs, notes)
+            calls.clear()
+            model(**inputs, target_loss=meter.watch(loss))
+            assert len(calls) == 2
 
 
 def test_targets_that_the_model_cut_off_have_no_source(measured: tuple[Any, dict[str, Any], Meter, Clock]) -> None:
@@ -286,3 +308,9 @@ def test_the_peak_of_a_cpu_is_measured_and_that_of_a_known_card_looked_up(monkey
     assert find_peak(torch.device("cpu"), torch.float32) > 1e8
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA H100 80GB HBM3")
     assert find_peak(torch.device("cuda"), torch.bfloat16) == 989e12
+    for name, peak in (("NVIDIA A100-SXM4-80GB", 312e12), ("NVIDIA L40", 181e12), ("NVIDIA H20", 148e12)):
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda _, name=name: name)
+        assert find_peak(torch.device("cuda"), torch.float16) == peak
+    monkeypatch.setattr(throughput, "_measure_peak", lambda *_: 7.0)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "NVIDIA RTX A1000 Laptop GPU")
+    assert find_peak(torch.device("cuda"), torch.bfloat16) == 7.0, "no A100, and no A10"

@@ -34,7 +34,7 @@ def test_the_operations_of_a_stage_are_those_of_its_formula() -> None:
     decoder = 2 * (2 * layers * length + 2 * 32 * 200 * targets) + 6 * length**2 * 32 * 2
     projector = 6 * (32 * 32 + 32 * 32) * 16
     tower = 2 * (2 * (4 * 32 * 32 + 2 * 32 * 64)) * 17 + 4 * 17**2 * 32 * 2
-    count = [train.count_operations(stage, model, samples, [length], side, True) for side in ("llava", "original")]
+    count = [train.count_operations(model, samples, [length], reads_cache=cached) for cached in (True, False)]
     assert count == [decoder + projector, decoder + projector + tower]
 
 

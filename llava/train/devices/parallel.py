@@ -88,6 +88,16 @@ def share_text(text: str) -> str:
     return texts[0]
 
 
+def share_objects(own: Any) -> list[Any]:
+    """What each process has, in their order; each has to ask at the same time. Values are pickled among processes."""
+    if count_processes() == 1:
+        return [own]
+    assert distributed.is_initialized(), "make the arguments of the training first"
+    shared: list[Any] = [None] * count_processes()
+    distributed.all_gather_object(shared, own)
+    return shared
+
+
 # FSDP2.
 
 
@@ -125,7 +135,12 @@ def translate_fsdp(kinds: Any, given: Mapping[str, Any] | None, where: str) -> d
     words = (
         kinds.split() if isinstance(kinds, str) else [str(kind) for kind in kinds] if isinstance(kinds, list) else []
     )
-    settings: dict[str, Any] = {"version": 2, "reshard_after_forward": True, "state_dict_type": "FULL_STATE_DICT"}
+    settings: dict[str, Any] = {
+        "version": 2,
+        "reshard_after_forward": True,
+        "state_dict_type": "FULL_STATE_DICT",
+        "cpu_ram_efficient_loading": True,
+    }
     for word in words:
         if word in _KINDS:
             settings["reshard_after_forward"] = _KINDS[word]
@@ -135,6 +150,18 @@ def translate_fsdp(kinds: Any, given: Mapping[str, Any] | None, where: str) -> d
             raise UsageError(f"{where}: fsdp cannot be '{word}'; it can be {', '.join((*_KINDS, *_ALWAYS))}.")
     own = {name.removeprefix("fsdp_"): value for name, value in (given or {}).items()}
     return {"fsdp": True, "fsdp_config": {**settings, **own, "version": 2, "state_dict_type": "FULL_STATE_DICT"}}
+
+
+def receives_weights(arguments: Any) -> bool:
+    """Whether this process gets its share of the weights from the first one, and reads no file of them itself."""
+    settings = getattr(arguments, "fsdp_plugin_args", None) or {}
+    return read_rank() != 0 and settings.get("fsdp_version") == 2 and bool(settings.get("cpu_ram_efficient_loading"))
+
+
+def choose_loading_device(arguments: Any) -> torch.device | None:
+    """The GPU that weights go to one by one while they are loaded; None where something else places or shards them."""
+    is_sharded = bool(getattr(arguments, "fsdp_plugin_args", None) or arguments.deepspeed)
+    return arguments.device if arguments.device.type == "cuda" and not is_sharded else None
 
 
 def fit_fsdp(arguments: Any, model: Any) -> None:

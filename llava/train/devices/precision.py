@@ -12,14 +12,23 @@ from typing import Any
 import torch
 from torch import nn
 
-from llava.errors import UsageError
+from llava.errors import LlavaError, UsageError
 from llava.train.parts import PartParameter
 
 
 def set_precision(
-    model: Any, trainable: Sequence[PartParameter], *, mixed_precision: str, has_original_tower: bool
+    model: Any,
+    trainable: Sequence[PartParameter],
+    *,
+    mixed_precision: str,
+    has_original_tower: bool,
+    device: torch.device | None = None,
+    is_outline: bool = False,
 ) -> None:
     """Casts the model's weights: trained ones to float32, frozen ones to what autocast computes in.
+
+    Each weight goes to ``device`` before it is cast, so the host never holds a copy of what its files have. With
+    ``is_outline`` there is nothing to cast, and no memory is taken, see ``load_opened``.
 
     A tower of which anything is trained stays in float32 as a whole. A quantized model's other weights keep what its
     quantization gave them. With ``has_original_tower``, a frozen tower is in float16 where bfloat16 is not used,
@@ -44,8 +53,17 @@ def set_precision(
             dtype = low_of_tower or torch.float32
         else:
             dtype = None if is_quantized else (low or torch.float32)
-        if dtype is not None and parameter.dtype != dtype:
-            parameter.data = parameter.data.to(dtype)
+        if is_outline:
+            parameter.data = torch.empty(parameter.shape, dtype=dtype)
+        elif dtype is not None:
+            try:
+                parameter.data = parameter.data.to(device or parameter.device).to(dtype)
+            except torch.OutOfMemoryError as error:
+                num_gb = sum(each.numel() * each.element_size() for each in model.parameters()) / 1e9
+                raise LlavaError(
+                    f"{device} has no room for the weights, more than {num_gb:.1f} GB: use sharding: fsdp on several "
+                    "GPUs, lora, or lora with quantization; llava train --dry-run estimates what fits."
+                ) from error
 
 
 def check_precision(root: nn.Module) -> None:

@@ -18,6 +18,7 @@ from llava.model import layouts
 from llava.model.folder import Folder
 from llava.model.sources import find_checkpoint
 from llava.train.dataset.stage_data import TuningData, check_data
+from llava.train.devices.parallel import choose_loading_device, receives_weights
 from llava.train.devices.precision import set_precision
 from llava.train.original.flag_translation import OriginalRun, translate
 from llava.train.original.parsed_flags import Flags, read_flags
@@ -27,6 +28,7 @@ from llava.train.recipe import TuningStage
 from llava.train.resumption import check_workers, find_last
 from llava.train.run import choose_parameters
 from llava.train.snapshots import mend_generation
+from llava.train.speed.levers import choose_attention
 from llava.train.starting_model import StartingPoint, build_start
 from llava.train.trainer_arguments import make_arguments
 
@@ -64,9 +66,11 @@ def prepare_run(words: Sequence[str], kinds: Sequence[Any]) -> PreparedRun:
         os.environ["TENSORBOARD_LOGGING_DIR"] = run.log_folder  # Transformers reads it there
     (stage,) = run.recipe.stages
     training_args = _make_arguments(run, stage, flags, kinds[2])
-    loaded = build_start(start, stage)
+    adds_padding = flags.values["version"] == "v0" and not _has_padding(start)
+    dtype = "float32" if adds_padding else None  # its rows are the mean of the others
+    loaded = build_start(start, stage, dtype, is_outline=receives_weights(training_args))
     model, tokenizer = loaded.model, loaded.tokenizer
-    if flags.values["version"] == "v0" and not _has_padding(start):
+    if adds_padding:
         _add_padding(model, tokenizer)
     trainable = choose_parameters(model, stage)
     set_precision(
@@ -74,7 +78,10 @@ def prepare_run(words: Sequence[str], kinds: Sequence[Any]) -> PreparedRun:
         trainable,
         mixed_precision=training_args.mixed_precision,
         has_original_tower=bool(training_args.compatible_with),
+        device=choose_loading_device(training_args),
+        is_outline=receives_weights(training_args),
     )
+    choose_attention(model, training_args.device, training_args.mixed_precision)
     mend_generation(model)
     assert stage.data is not None
     templates.default_conversation = templates.conv_templates[stage.data.templates[0]]

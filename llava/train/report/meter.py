@@ -21,7 +21,7 @@ from torch import nn
 from llava.train.dataset.named_batches import SampleNote
 from llava.train.report.plot import SOURCE_PREFIX
 from llava.train.report.throughput import Costs, find_peak, measure_costs
-from llava.train.speed.chunked_loss import TargetLoss
+from llava.train.speed.chunked_loss import TargetLoss, list_cross_entropies
 
 # The peak is measured, where that is needed, in runs that last at least so long.
 _PEAK_AFTER_S = 5.0
@@ -29,8 +29,6 @@ _PEAK_AFTER_S = 5.0
 _RECENT_STEPS = 50
 # Records that are looked at for their sources.
 _MOST_RECORDS = 2000
-# Targets whose logits are in float32 at once.
-_CHUNK_TARGETS = 256
 
 
 @dataclass
@@ -103,7 +101,7 @@ class Meter:
         if rows is None:
             return
         if isinstance(mask, torch.Tensor) and mask.ndim == 2:
-            lengths = mask.sum(1, dtype=torch.float64)
+            lengths = mask.sum(1, dtype=torch.int64)  # Apple's GPUs have no float64
             self._sums.positions += lengths.sum()
             self._sums.squares += (lengths**2).sum()
             return
@@ -112,27 +110,22 @@ class Meter:
         if position_ids is None:
             self._sums.squares += num_rows * length**2
         else:  # they restart with each sample of a packed row, and L^2 is the sum of 2 p + 1 over p < L
-            self._sums.squares += (2 * position_ids.double() + 1).sum()
+            self._sums.squares += (2 * position_ids.long() + 1).sum()
 
     def watch(self, target_loss: TargetLoss) -> TargetLoss:
         """The same ``target_loss`` of a model's head, which also adds each target's loss to that of its source.
 
-        The head runs once more for that, without gradients, in chunks. With one source there is nothing to add.
+        The head is called once more for that, without gradients. With one source there is nothing to add. Whether it is
+        called must not depend on the batch: where the head is sharded, all processes gather its weights then.
         """
         counts = [note.num_targets for note in self._notes]
-        if len(self._sources) < 2 or not any(note.source for note in self._notes):
+        if len(self._sources) < 2:
             return target_loss
 
         def watched(head: nn.Module, hidden_NC: torch.Tensor, targets_N: torch.Tensor, **rest: Any) -> torch.Tensor:
+            losses_N = list_cross_entropies(head, hidden_NC, targets_N)
             if sum(counts) == len(targets_N):  # otherwise the model has cut rows, and no target's sample is known
-                with torch.no_grad():
-                    losses = [
-                        nn.functional.cross_entropy(head(hidden_RC).float(), targets_R, reduction="none")
-                        for hidden_RC, targets_R in zip(
-                            hidden_NC.split(_CHUNK_TARGETS), targets_N.split(_CHUNK_TARGETS), strict=True
-                        )
-                    ]
-                self._add_losses(torch.cat(losses).split(counts))
+                self._add_losses(losses_N.split(counts))
             return target_loss(head, hidden_NC, targets_N, **rest)
 
         return watched

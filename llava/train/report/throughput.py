@@ -9,6 +9,7 @@ that are not read do not count.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,16 +18,29 @@ from typing import Any
 import torch
 from torch import nn
 
-# Operations per second in 16 bits, dense, by a part of the card's name. Source: NVIDIA's data sheets.
+# Operations per second in 16 bits, dense, summed in float32, by words of the card's name; the first that occurs counts.
+# Source: NVIDIA's data sheets.
 _PEAKS = {
+    "GB200": 2500e12,
     "B200": 2250e12,
+    "GH200": 989e12,
     "H200": 989e12,
     "H100 PCIe": 756e12,
     "H100": 989e12,
+    "H800": 989e12,
+    "H20": 148e12,
     "A100": 312e12,
+    "A800": 312e12,
+    "RTX 6000 Ada": 364e12,
     "L40S": 362e12,
-    "A10": 125e12,
+    "L40": 181e12,
     "L4": 121e12,
+    "A40": 150e12,
+    "A30": 165e12,
+    "A10G": 70e12,
+    "A10": 125e12,
+    "RTX A6000": 155e12,
+    "RTX 5090": 209e12,
     "RTX 4090": 165e12,
     "RTX 3090": 71e12,
     "V100": 125e12,
@@ -54,18 +68,24 @@ class Costs:
         )
 
 
-def measure_costs(model: Any) -> Costs:
-    """The costs of training a LLaVA model with what it has as trainable now; without PEFT's wrapper."""
+def measure_costs(model: Any, reads_cache: bool | None = None) -> Costs:
+    """The costs of training a LLaVA model with what it has as trainable now; without PEFT's wrapper.
+
+    ``reads_cache``: whether the tower's features come from the disk; None looks for the model's cache.
+    """
     inner, tower, config = model.get_model(), model.get_vision_tower(), model.config
     per_tile = 0
     if tower is not None:
         projected = _sum_linear(inner.mm_projector.modules(), 2)
         learns = any(parameter.requires_grad for parameter in tower.parameters())
         per_tile = tower.num_patches * projected
-        if getattr(model, "tower_cache", None) is None:  # its features come from the disk otherwise
+        if reads_cache is None:
+            reads_cache = getattr(model, "tower_cache", None) is not None
+        if not reads_cache:
             blocks = [module for name, module in tower.named_modules() if _is_run(name, tower)]
-            attention = 4 * tower.num_patches * tower.hidden_size * tower.num_blocks_run * (3 if learns else 1)
-            per_tile += tower.num_patches * (_sum_linear(blocks, 4 if learns else 2) + attention)
+            num_positions = tower.num_patches + 1  # and CLS
+            attention = 4 * num_positions * tower.hidden_size * tower.num_blocks_run * (3 if learns else 1)
+            per_tile += num_positions * (_sum_linear(blocks, 4 if learns else 2) + attention)
     return Costs(
         per_position=_sum_linear(inner.layers.modules(), 4),
         per_square=6 * config.hidden_size * config.num_hidden_layers,
@@ -96,7 +116,7 @@ def find_peak(device: torch.device, dtype: torch.dtype) -> float:
     if device.type == "cuda" and dtype != torch.float32:
         name = torch.cuda.get_device_name(device)
         for part, peak in _PEAKS.items():
-            if part in name:
+            if re.search(rf"\b{part}\b", name):  # an "RTX A1000" is no A100, and an L40 no L4
                 return peak
     return _measure_peak(device, dtype)
 
@@ -116,5 +136,5 @@ def _measure_peak(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    if device.type != "cpu":
+        torch.accelerator.synchronize()

@@ -86,6 +86,34 @@ def sum_cross_entropy(
         del head.forward
 
 
+@torch.no_grad()
+def list_cross_entropies(
+    head: nn.Module, hidden_NC: torch.Tensor, targets_N: torch.Tensor, chunk_logits: int = CHUNK_LOGITS
+) -> torch.Tensor:
+    """Each target's cross-entropy, float32 [N], without gradients. The head is called exactly once."""
+    if not is_plain(head):
+        return functional.cross_entropy(head(hidden_NC).float(), targets_N, reduction="none")
+    assert isinstance(head, nn.Linear)
+    num_rows = max(1, chunk_logits // head.out_features)
+
+    def compute_losses(hidden_NC: torch.Tensor) -> torch.Tensor:
+        chunks = zip(hidden_NC.split(num_rows), targets_N.split(num_rows), strict=True)
+        losses = [
+            functional.cross_entropy(
+                functional.linear(hidden_RC, head.weight, head.bias).float(), targets_R, reduction="none"
+            )
+            for hidden_RC, targets_R in chunks
+        ]
+        return torch.cat(losses)
+
+    head.forward = compute_losses  # type: ignore[method-assign, assignment]
+    try:
+        losses_N: torch.Tensor = head(hidden_NC)
+    finally:
+        del head.forward
+    return losses_N
+
+
 def is_plain(head: nn.Module) -> bool:
     """Whether a head is a linear layer whose logits nothing else changes or watches."""
     if type(head).forward is not nn.Linear.forward or "forward" in vars(head):

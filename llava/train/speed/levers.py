@@ -11,11 +11,16 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers.utils import is_flash_attn_2_available
+
 from llava.errors import LlavaError, UsageError
 from llava.model import packed_attention
 from llava.model.vision import VisionTower
+from llava.train.dataset.length_index import LengthIndex
 from llava.train.dataset.packing import PackedData
 from llava.train.dataset.samples import InstructionData
+from llava.train.devices.parallel import count_processes, read_rank, share_objects
 from llava.train.recipe import TuningStage
 from llava.train.speed.layers import check_parts, checkpoint_layers, compile_layers
 from llava.train.speed.tower_cache import TowerCache
@@ -41,19 +46,26 @@ def check_levers(stage: TuningStage) -> None:
         )
 
 
-def pack_samples(stage: TuningStage, data: InstructionData) -> PackedData:
+def pack_samples(stage: TuningStage, data: InstructionData, index_file: Path) -> PackedData:
     """The stage's samples in rows of its ``max_length``, or else of the model's context.
 
-    Reads the header of every image. A sample that cannot be trained on gets a row of its own, because another sample
-    that is not known yet will be taken in its place.
+    Each process reads the headers of its share of the images, or finds the lengths in ``index_file``; all of them get
+    the same rows, also where one of them cannot read a file. A sample that cannot be trained on gets a row of its own,
+    because another sample that is not known yet will be taken in its place.
     """
     assert data.limit_tokens is not None, "a stage's samples have a limit"
-    lengths = []
-    for index in range(len(data)):
+    index, counted = LengthIndex(index_file, data), []
+    for number in range(read_rank(), len(data), count_processes()):
         try:
-            lengths.append(data.count_positions(index))
-        except LlavaError:
-            lengths.append(data.limit_tokens)
+            counted.append(index.count_positions(number))
+        except (LlavaError, OSError):
+            counted.append(data.limit_tokens)
+    shares, lengths = share_objects((counted, index.list_new())), [0] * len(data)
+    for rank, (share, new) in enumerate(shares):
+        lengths[rank :: len(shares)] = share
+        index.add(new)
+    if read_rank() == 0:
+        index.save()
     return PackedData(data, lengths, data.limit_tokens, stage.seed)
 
 
@@ -68,8 +80,6 @@ def set_levers(model: Any, stage: TuningStage, data: InstructionData, cache_fold
         model = model.get_base_model()
     if stage.gradient_checkpointing:
         checkpoint_layers(model, stage.gradient_checkpointing)
-    if stage.packing and model.config._attn_implementation == "sdpa":
-        model.config._attn_implementation = packed_attention.register()
     tower, line = model.get_vision_tower(), ""
     if stage.cache_features and isinstance(tower, VisionTower):
         cache_folder.mkdir(parents=True, exist_ok=True)
@@ -80,6 +90,20 @@ def set_levers(model: Any, stage: TuningStage, data: InstructionData, cache_fold
     if stage.compile:
         compile_layers(model)
     return line
+
+
+def choose_attention(model: Any, device: torch.device, mixed_precision: str, packs: bool = False) -> None:
+    """Gives the decoder the fastest attention that is installed: flash-attention, or SDPA, for packed rows by sample.
+
+    Flash-attention computes in 16 bits on CUDA. Another attention than SDPA was somebody's choice, and stays.
+    """
+    config = (model.get_base_model() if hasattr(model, "get_base_model") else model).config
+    if config._attn_implementation != "sdpa":
+        return
+    if device.type == "cuda" and mixed_precision in ("bf16", "fp16") and is_flash_attn_2_available():
+        config._attn_implementation = "flash_attention_2"
+    elif packs:
+        config._attn_implementation = packed_attention.register()
 
 
 def _estimate_tiles(data: InstructionData) -> int:
