@@ -132,7 +132,7 @@ def build_start(
     chosen = read_dtype(dtype) or torch.float32
     loaded = load_opened(opened, torch.device("cpu"), chosen, name=str(start))
     model, tokenizer = loaded.model, loaded.tokenizer
-    _set_padding(tokenizer, stage)
+    _set_padding(tokenizer, stage, str(model.config.model_type))
     grown = _add_image_tokens(model, tokenizer, stage.vision)
     template = _choose_template(opened, stage, tokenizer)
     _write_config(model.config, stage, opened, tokenizer, template)
@@ -305,11 +305,12 @@ def _draw_vision(model: Any, seed: int) -> dict[str, torch.Tensor]:
     return drawn
 
 
-def _set_padding(tokenizer: Any, stage: TuningStage) -> None:
-    """Pads with the unknown token if there is one, as the originals do, on the right."""
+def _set_padding(tokenizer: Any, stage: TuningStage, family: str) -> None:
+    """Pads with the unknown token if there is one, as the originals do, on the right; LLaVA-NeXT Mistral on the left."""
     if tokenizer.unk_token is not None:
         tokenizer.pad_token = tokenizer.unk_token
-    tokenizer.padding_side = "right"
+    is_left = stage.compatible_with == "llava-next" and "mistral" in family
+    tokenizer.padding_side = "left" if is_left else "right"
     if stage.max_length:
         tokenizer.model_max_length = stage.max_length
 

@@ -203,6 +203,12 @@ class LLaVATrainer(CheckpointingTrainer):
 
     # The optimizer.
 
+    def list_trainable(self) -> Sequence[PartParameter]:
+        """The parameters that are trained, with their rates: those announced, or else those that require gradients."""
+        if self.trainable is not None:
+            return self.trainable
+        return scale_rates(name_trainable(cast(nn.Module, self.model)), {}, name_rates(self.args), "The arguments")
+
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer that ``optim`` names, over LLaVA's groups; made at the first call.
 

@@ -27,6 +27,7 @@ from llava.model.placement import cpu_has_bfloat16
 from llava.train.devices.deepspeed_config import read_deepspeed, resolve_deepspeed, stand_in
 from llava.train.devices.parallel import check_sharding, claim_device, count_processes, translate_fsdp
 from llava.train.recipe import TuningStage
+from llava.train.typed_values import check_word
 from llava.yaml_files import name_nearest
 
 # The share of all steps below which Transformers reads ``warmup_steps`` as a share; at 1 it is a number of steps.
@@ -123,6 +124,8 @@ class LlavaTrainingArguments(transformers.TrainingArguments):
         if not (torch.cuda.is_available() or torch.backends.mps.is_available() or torch.xpu.is_available()):
             self.use_cpu = True
         names = [asked.report_to] if isinstance(asked.report_to, str) else list(asked.report_to or ())
+        for name in names:
+            check_word(name, ("none", "all", *INTEGRATION_TO_CALLBACK), "report_to cannot be")
         missing = {*names} & {*INTEGRATION_TO_CALLBACK} - {*get_available_reporting_integrations()}
         if missing:
             named = ", ".join(sorted(missing))

@@ -185,7 +185,7 @@ def test_a_replaced_dataset_arguments_and_data_module_are_used(
     ("flags", "code", "message"),
     [
         ({"learnin_rate": "1"}, 2, "There is no flag --learnin_rate. Did you mean --learning_rate?"),
-        ({"num_train_epochs": "many"}, 2, "--num-train-epochs: invalid float value: 'many'."),
+        ({"num_train_epochs": "many"}, 2, "--num_train_epochs: invalid float value: 'many'."),
         ({"add_time_instruction": "True"}, 2, "--add_time_instruction True is refused: it asks for video"),
         ({"data_path": "{work}/none.json"}, 2, "none.json"),
         ({"mm_tunable_parts": "mm_adapter"}, 2, "Did you mean 'mm_mlp_adapter'?"),

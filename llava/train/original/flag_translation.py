@@ -215,10 +215,13 @@ class _Draft:
         if alone and self.flags.values["lora_enable"]:
             raise UsageError("--tune_mm_mlp_adapter trains the projector alone, so --lora_enable has nothing to adapt.")
         parts = {"projector"} if alone else {"projector", "image_newline", "language_model"}
+        has_lora = self.flags.values["lora_enable"]
+        if has_lora and self.starts_from_llava:
+            parts -= {"image_newline"}  # PEFT has frozen it; one that is new is made after that
         if without_backbone and not alone:
             # The original freezes the model below its head. A newline vector that is new is made after that.
             parts -= {"language_model", *({"image_newline"} if self.starts_from_llava else ())}
-            if not self.flags.values["lora_enable"]:
+            if not has_lora:
                 parts |= {"lm_head"}
                 self.notices.append("--freeze_backbone leaves the language model's head trained, as in the original.")
         if without_projector:

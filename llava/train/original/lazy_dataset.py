@@ -31,17 +31,24 @@ Encode = Callable[..., dict[str, Any]]
 
 
 class OriginalRows:
-    """The rows of a dataset's ``list_data_dict``, whatever research code puts there, as records."""
+    """The rows of a dataset's ``list_data_dict``, whatever research code puts there, as records.
 
-    def __init__(self, rows: list[Any]) -> None:
-        self.rows = rows
+    Args:
+        read: the rows as they were read from files, each with its number and its file.
+    """
+
+    def __init__(self, read: Sequence[tuple[Any, int, str]]) -> None:
+        self.rows = [row for row, _, _ in read]
+        self._read = tuple(read)  # kept, so that no other row gets the id of one of these
+        self._places = {id(row): (number, file) for row, number, file in read}
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def record(self, index: int) -> Record:
         """Record number ``index``. Raises UsageError for an invalid row."""
-        return parse_record(self.rows[index], index, "list_data_dict")
+        number, file = self._places.get(id(self.rows[index]), (index, "list_data_dict"))
+        return parse_record(self.rows[index], number, file)
 
 
 class OriginalSamples(TuningData):
@@ -57,10 +64,10 @@ class OriginalSamples(TuningData):
 
     def __init__(self, data_path: str, tokenizer: Any, data_args: Any) -> None:
         self.data_args = data_args
-        rows = [row for row, _, _ in read_records(data_path).rows]
+        rows = OriginalRows(read_records(data_path).rows)
         rule = choose_rule(data_args)
         super().__init__(
-            RecordSamples(OriginalRows(rows), data_args.image_folder or "", allows_outside=True),
+            RecordSamples(rows, data_args.image_folder or "", allows_outside=True),
             tokenizer,
             _find_tiling(data_args),
             getattr(data_args, "image_processor", None),  # type: ignore[arg-type]
@@ -68,6 +75,7 @@ class OriginalSamples(TuningData):
             None,
             rule=rule,
             has_start_end=bool(getattr(data_args, "mm_use_im_start_end", False)),
+            max_length=tokenizer.model_max_length,
             # LLaVA-NeXT takes the next row in place of one that fails, LLaVA-1.5 stops.
             skip_limit=len(rows) if rule == "next" else 0,
         )
@@ -102,7 +110,7 @@ class OriginalSamples(TuningData):
             conversations = place(conversations, self.data_args)
         encoded = encode(conversations, self.tokenizer, has_image=bool(sample.images))
         ids, labels = encoded["input_ids"][0], encoded["labels"][0]
-        item = {"input_ids": ids, "labels": labels, "id": row.get("id", index)}
+        item = {"input_ids": ids, "labels": labels, "id": row.get("id", index), "source": sample.source}
         self._check_slots(ids, len(sample.images))
         plans = self.plan([Size(*image.size) for image in sample.images])
         end = count_fitting(ids.tolist(), [plan.num_positions for plan in plans], self.tokenizer.model_max_length)

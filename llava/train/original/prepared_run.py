@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,20 @@ from llava.model import layouts
 from llava.model.folder import Folder
 from llava.model.sources import find_checkpoint
 from llava.train.dataset.stage_data import TuningData, check_data
+from llava.train.devices.parallel import claim_device
 from llava.train.devices.precision import set_precision
+from llava.train.devices.rank_faults import told_by_first_process
 from llava.train.original.flag_translation import OriginalRun, translate
 from llava.train.original.parsed_flags import Flags, read_flags
 from llava.train.original.state_dicts import add_special_tokens
 from llava.train.part_table import build_table, print_table
 from llava.train.recipe import TuningStage
+from llava.train.report.stage_record import recording
 from llava.train.resumption import check_workers, find_last
 from llava.train.run import choose_parameters
-from llava.train.snapshots import mend_generation
+from llava.train.snapshots import mend_generation, refuse_output
 from llava.train.starting_model import StartingPoint, build_start
+from llava.train.trainer import LLaVATrainer
 from llava.train.trainer_arguments import make_arguments
 
 
@@ -39,8 +44,12 @@ class PreparedRun:
     tokenizer: Any
     data_args: Any
     training_args: Any
-    stage: TuningStage
-    resume: str | None
+    run: OriginalRun
+
+    @property
+    def stage(self) -> TuningStage:
+        """The only stage of the run's recipe."""
+        return self.run.recipe.stages[0]
 
 
 def prepare_run(words: Sequence[str], kinds: Sequence[Any]) -> PreparedRun:
@@ -53,13 +62,21 @@ def prepare_run(words: Sequence[str], kinds: Sequence[Any]) -> PreparedRun:
         UsageError: a flag is unknown or wrong, or flags ask for what is not supported.
         CheckpointError: a file of the model is missing or damaged.
     """
+    claim_device()
+    with told_by_first_process():
+        return _prepare(words, kinds)
+
+
+def _prepare(words: Sequence[str], kinds: Sequence[Any]) -> PreparedRun:
     flags = read_flags(words, kinds)
     start = flags.values["model_name_or_path"]
     run = translate(flags, starts_from_llava=_is_llava(start))
     check_workers(run.workers)
-    if os.environ.get("RANK", "0") == "0":
-        for notice in run.notices:
-            warnings.warn(notice, Notice, stacklevel=2)
+    for name in ("model_name_or_path", "pretrain_mm_mlp_adapter", "lora_weight_path"):
+        if flags.values[name]:
+            refuse_output(flags.values[name], run.output)
+    for notice in run.notices:
+        warnings.warn(notice, Notice, stacklevel=3)
     if run.log_folder is not None:
         os.environ["TENSORBOARD_LOGGING_DIR"] = run.log_folder  # Transformers reads it there
     (stage,) = run.recipe.stages
@@ -91,7 +108,7 @@ def prepare_run(words: Sequence[str], kinds: Sequence[Any]) -> PreparedRun:
     data_args.compatible_with = stage.compatible_with
     config.use_cache = False
     config.truncate_to_model_max_length = True  # longer rows are cut on the right
-    return PreparedRun(model, tokenizer, data_args, training_args, stage, run.resume)
+    return PreparedRun(model, tokenizer, data_args, training_args, run)
 
 
 def check_samples(run: PreparedRun, samples: TuningData) -> None:
@@ -106,10 +123,16 @@ def check_samples(run: PreparedRun, samples: TuningData) -> None:
 def finish_run(run: PreparedRun, trainer: Any) -> None:
     """Trains, from the last checkpoint in the run's folder if there is one, and saves the trainer's state.
 
+    What a recipe's stage writes about itself is written beside; not for a trainer that is not ours.
+
     Raises:
         LlavaError: training stopped; see ``LLaVATrainer.train``.
     """
-    trainer.train(resume_from_checkpoint=run.resume or find_last(Path(run.training_args.output_dir)))
+    folder, recipe = Path(run.training_args.output_dir), run.run.recipe
+    with ExitStack() as stack:
+        if isinstance(trainer, LLaVATrainer):
+            stack.enter_context(recording(trainer, run.stage, recipe.title(run.stage), recipe.start, folder))
+        trainer.train(resume_from_checkpoint=run.run.resume or find_last(folder))
     trainer.save_state()
 
 
