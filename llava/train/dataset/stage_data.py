@@ -6,6 +6,7 @@ before any weight is read.
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -178,11 +179,13 @@ def check_answers_survive(data: TuningData, template: str) -> None:
         UsageError: they are not; both texts are in the message.
     """
     source: Any = data.source
+    uncut = copy.copy(data)
+    uncut.max_length = None
     for index in range(min(len(data), 20)):
         record = source.record(index)
         answers = [text for speaker, text in record.turns if speaker == "gpt"]
         try:
-            ids, labels = data.encode_text(record.turns, [1] * len(record.images), template)
+            ids, labels = uncut.encode_text(record.turns, [1] * len(record.images), template)
         except ValueError:
             continue  # found by ``find_faults``, or too long
         targets = [token for token in labels.tolist() if token not in (IGNORE_INDEX, IMAGE_TOKEN_INDEX)]
@@ -190,7 +193,7 @@ def check_answers_survive(data: TuningData, template: str) -> None:
             continue
         text = data.tokenizer.decode(targets)
         lost = [answer for answer in answers if _squeeze(answer) not in _squeeze(text)]
-        if lost and len(ids) < (data.limit_tokens or len(ids) + 1):
+        if lost:
             raise UsageError(
                 f"The template {template} does not fit this tokenizer: the answer {lost[0][:200]!r} of sample "
                 f"{record.id} is decoded as {text[:200]!r}. Choose another template."

@@ -169,6 +169,11 @@ def _make_arguments(run: OriginalRun, stage: TuningStage, flags: Flags, kind: An
         setattr(arguments, name, flags.values[name])
     for name, part in (("mm_projector_lr", "projector"), ("mm_vision_tower_lr", "vision_tower")):
         setattr(arguments, name, flags.values[name] if part in stage.lr_scales else None)
+    by_modality = ("group_by_modality_length", "group_by_modality_length_auto")
+    if stage.group_by == "length" and not flags.values["group_by_length"] and any(map(flags.values.get, by_modality)):
+        arguments.group_by_length = False  # with early_mix_text the dataset says that all rows are of one modality
+        for name in by_modality:
+            setattr(arguments, name, flags.values[name])
     arguments.mm_tunable_parts = flags.values["mm_tunable_parts"]
     arguments.use_im_start_end = flags.values["mm_use_im_start_end"]
     return arguments
