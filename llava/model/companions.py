@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from llava.model.generation import clean_generation_config, read_generation_conf
 from llava.model.spm import is_sentencepiece, load_llama_tokenizer, read_tokenizer_json
 from llava.model.tokenizer_files import find_damage, refuse_unusable
 
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")  # one is enough
+_PIECES = "tokenizer.model"
+_TOKENIZER_FILES = ("tokenizer.json", _PIECES, "vocab.json")  # one is enough
 
 
 def has_tokenizer(folder: Folder) -> bool:
@@ -53,13 +55,24 @@ def load_tokenizer(source: Folder | Path) -> Any:
 
 
 def save_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """Writes the tokenizer's files. Raises OSError if it cannot."""
+    """Writes the tokenizer's files, tokenizer.model as well where it was read from one. Raises OSError if it cannot.
+
+    Transformers 4's slow tokenizers, which both originals use for Llama, read nothing but that, and the tokens that
+    were added to it from added_tokens.json.
+    """
     try:
         tokenizer.save_pretrained(folder)
     except OSError:
         raise
     except Exception as error:  # the tokenizers library raises bare Exception
         raise OSError(f"the tokenizer: {error}") from error
+    pieces = Path(getattr(tokenizer, "vocab_file", None) or "")
+    if pieces.name != _PIECES or not pieces.is_file():
+        return
+    shutil.copyfile(pieces, folder / _PIECES)
+    added = {token: i for token, i in tokenizer.get_added_vocab().items() if i >= tokenizer.vocab_size}
+    if added:
+        write_json(added, folder / "added_tokens.json")
 
 
 def _read_tokenizer(folder: Folder) -> Any:

@@ -167,12 +167,16 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, VisionTokens, _MixedInto):
         """The model, from Transformers' ``from_pretrained``, with its tower frozen and never with random weights.
 
         A tower whose weights are not in the checkpoint, such as LLaVA-1.5's, has no layers until its ``load_model()``
-        is called. ``load_pretrained_model`` loads everything at once.
+        is called. ``load_pretrained_model`` loads everything at once. A ``torch_dtype`` or ``dtype`` that is given as
+        None is float32, as in Transformers 4, for which training code was written; not given at all, it is the files'.
 
         Raises:
             CheckpointError: config.json says that the checkpoint holds the tower's weights, but it does not.
         """
         wants_info = kwargs.pop("output_loading_info", False)
+        for name in ("torch_dtype", "dtype"):
+            if name in kwargs and kwargs[name] is None:
+                kwargs[name] = torch.float32
         token = _is_read_from_files.set(True)
         try:
             model, info = super().from_pretrained(*args, output_loading_info=True, **kwargs)

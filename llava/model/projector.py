@@ -79,10 +79,16 @@ def build_vision_projector(config: Any, delay_load: bool = False, **kwargs: Any)
     model's). ``delay_load`` and further keywords are accepted because callers of the original pass them.
 
     Raises:
-        UsageError: the type is unknown.
+        UsageError: the type is unknown, or ``identity`` would have to change the width.
     """
     kind = getattr(config, "mm_projector_type", "linear")
     if kind == "identity":
+        seen, wanted = (getattr(config, name, None) for name in ("mm_hidden_size", "hidden_size"))
+        if seen is not None and seen != wanted:
+            raise UsageError(
+                f"mm_projector_type identity leaves features as wide as the tower's, {seen}, but the language model "
+                f"needs {wanted}. Use mlp2x_gelu."
+            )
         return IdentityMap()
     if kind == "linear":
         return Linear(config.mm_hidden_size, config.hidden_size)

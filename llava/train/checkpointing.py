@@ -82,6 +82,13 @@ class CheckpointingTrainer(Trainer):
         else:
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
+    def _load_best_model(self) -> None:
+        best = self.state.best_model_checkpoint
+        if best is None or not is_llava(self.model) or self.is_deepspeed_enabled:
+            super()._load_best_model()
+        else:
+            read_snapshot(self.model, best)
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Writes the model to a folder; each process has to call it."""
         if self.is_fsdp_enabled:

@@ -39,8 +39,11 @@ def find_last(folder: Path) -> Path | None:
 
 
 def read_step(checkpoint: Path) -> int:
-    """The step at which ``checkpoint-N`` was written, N."""
-    return int(checkpoint.name.rsplit("-", 1)[1])
+    """The step at which ``checkpoint-N`` was written, N. Raises UsageError for what is no such folder."""
+    number = checkpoint.name.rpartition("-")[2]
+    if not number.isdecimal() or not checkpoint.is_dir():
+        raise UsageError(f"{checkpoint} is no checkpoint to resume from: name a folder checkpoint-N of a run.")
+    return int(number)
 
 
 def list_weights(checkpoint: Path) -> list[Path]:

@@ -61,9 +61,12 @@ def mend_generation(model: Any) -> None:
 
 
 def refuse_output(start: str | Path, folder: str | Path) -> None:
-    """Raises UsageError if a result in ``folder`` would replace the model that the training starts from."""
-    if Path(start).expanduser().exists() and Path(start).expanduser().resolve() == Path(folder).resolve():
-        raise UsageError(f"{folder} is the model that the training starts from: name another folder for the result.")
+    """Raises UsageError if a result in ``folder`` would replace what the training starts from, a folder or a file."""
+    path = Path(start).expanduser()
+    if path.exists() and Path(folder).resolve() in (path.resolve(), path.resolve().parent if path.is_file() else None):
+        raise UsageError(
+            f"The result in {folder} would replace {start}, from which the training starts: name another folder for it."
+        )
 
 
 def write_snapshot(

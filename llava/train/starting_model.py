@@ -25,7 +25,7 @@ import torch
 from llava.config import find_tower_folder
 from llava.constants import DEFAULT_IM_END_TOKEN, DEFAULT_IM_START_TOKEN, DEFAULT_IMAGE_PATCH_TOKEN
 from llava.conversation import SeparatorStyle, conv_templates
-from llava.errors import UsageError
+from llava.errors import CheckpointError, UsageError
 from llava.image.geometry import parse_pinpoints
 from llava.model import layouts
 from llava.model.bnb_quantization import check_quantization, quantize_model
@@ -138,7 +138,7 @@ def build_start(
         chosen = chosen or torch.float32  # merging, and DoRA's magnitudes, are computed
     loaded = load_opened(opened, torch.device("cpu"), chosen, name=str(start), is_outline=is_outline)
     model, tokenizer = loaded.model, loaded.tokenizer
-    _set_padding(tokenizer, stage)
+    _set_padding(tokenizer, stage, str(model.config.model_type))
     grown = _add_image_tokens(model, tokenizer, stage.vision)
     template = _choose_template(opened, stage, tokenizer)
     _write_config(model.config, stage, opened, tokenizer, template)
@@ -195,13 +195,19 @@ def open_start(start: str | Path, stage: TuningStage) -> OpenCheckpoint:
             )
     _check_pinpoints(wanted, described, where)
     is_hf = "text_config" in described
-    opened = open_checkpoint(
-        folder,
-        base=base,
-        overrides={} if is_hf else wanted,
-        vision_tower=_name_tower(vision, described),
-        additions=Additions(projector, lambda model: _draw_vision(model, stage.seed)),
-    )
+    try:
+        opened = open_checkpoint(
+            folder,
+            base=base,
+            overrides={} if is_hf else wanted,
+            vision_tower=_name_tower(vision, described),
+            additions=Additions(projector, lambda model: _draw_vision(model, stage.seed)),
+        )
+    except CheckpointError as error:
+        found = _BLAMED.match(str(error))
+        if found is None or found["key"] not in wanted or is_hf:
+            raise
+        raise UsageError(f"{where}{found['says']} vision.{found['key']}{str(error)[found.end() :]}") from error
     if is_hf:
         _refuse_changes(opened, wanted, str(start), where)
     return opened
@@ -311,11 +317,12 @@ def _draw_vision(model: Any, seed: int) -> dict[str, torch.Tensor]:
     return drawn
 
 
-def _set_padding(tokenizer: Any, stage: TuningStage) -> None:
-    """Pads with the unknown token if there is one, as the originals do, on the right."""
+def _set_padding(tokenizer: Any, stage: TuningStage, family: str) -> None:
+    """Pads with the unknown token if there is one, as the originals do: on the right, LLaVA-NeXT for Mistral left."""
     if tokenizer.unk_token is not None:
         tokenizer.pad_token = tokenizer.unk_token
-    tokenizer.padding_side = "right"
+    is_left = stage.compatible_with == "llava-next" and "mistral" in family
+    tokenizer.padding_side = "left" if is_left else "right"
     if stage.max_length:
         tokenizer.model_max_length = stage.max_length
 
@@ -386,6 +393,8 @@ def _write_config(config: Any, stage: TuningStage, opened: OpenCheckpoint, token
             config.mm_tunable_parts = ",".join(theirs for part, theirs in _NEXT_PARTS.items() if part in stage.train)
 
 
+# How a message begins that blames config.json for a value, which may be the stage's own.
+_BLAMED = re.compile(r".*config\.json(?P<says> says|:) (?P<key>\w+)")
 _SNAPSHOT = re.compile(r"models--([^/\\]+)[/\\]snapshots[/\\]([^/\\]+)$")
 
 

@@ -25,14 +25,15 @@ from llava import conversation as conversation_lib
 from llava.conversation import SeparatorStyle, find_template
 from llava.entry_point import run_command
 from llava.train.dataset.batches import OriginalCollator
-from llava.train.llava_trainer import LLaVATrainer, get_mm_adapter_state_maybe_zero_3, maybe_zero_3
+from llava.train.devices.rank_faults import explaining_rank_faults
+from llava.train.llava_trainer import LLaVATrainer as LLaVATrainer
+from llava.train.llava_trainer import get_mm_adapter_state_maybe_zero_3 as get_mm_adapter_state_maybe_zero_3
+from llava.train.llava_trainer import maybe_zero_3 as maybe_zero_3
 from llava.train.original import encoding, state_dicts
 from llava.train.original.argument_classes import DataArguments, ModelArguments, TrainingArguments
 from llava.train.original.encoding import Sources
 from llava.train.original.lazy_dataset import OriginalSamples
 from llava.train.original.prepared_run import check_samples, finish_run, prepare_run
-
-__all__ = ["LLaVATrainer", "get_mm_adapter_state_maybe_zero_3", "maybe_zero_3", "train"]
 
 local_rank: int | None = None
 
@@ -198,6 +199,11 @@ def make_supervised_data_module(tokenizer: Any, data_args: Any) -> dict[str, Any
 
 def train(attn_implementation: str | None = None) -> None:
     """Trains as the flags in ``sys.argv`` say. ``attn_implementation`` has no effect: the fastest one is used."""
+    with explaining_rank_faults():
+        _train()
+
+
+def _train() -> None:
     global local_rank
 
     run = prepare_run(sys.argv[1:], (ModelArguments, DataArguments, TrainingArguments))

@@ -65,7 +65,8 @@ class LLaVATrainer(CheckpointingTrainer):
         target_loss: computes the loss in place of the model's head and ``loss_function``, see ``chunked_loss``.
 
     Raises:
-        UsageError: a trained weight is in float16, or label smoothing is on, which cannot follow images in a text.
+        UsageError: a trained weight is in float16, or label smoothing or NEFTune is on, which cannot follow images in a
+            text.
     """
 
     data_collator: Any
@@ -94,6 +95,8 @@ class LLaVATrainer(CheckpointingTrainer):
         super().__init__(*arguments, **named)
         if self.args.label_smoothing_factor:
             raise UsageError("label_smoothing_factor cannot be used: labels have no places for an image's positions.")
+        if self.args.neftune_noise_alpha is not None:
+            raise UsageError("neftune_noise_alpha cannot be used: texts are embedded without an axis for the batch.")
         assert self.model is not None
         check_precision(self.model)
         self.trainable = trainable
@@ -203,6 +206,12 @@ class LLaVATrainer(CheckpointingTrainer):
 
     # The optimizer.
 
+    def list_trainable(self) -> Sequence[PartParameter]:
+        """The parameters that are trained, with their rates: those announced, or else those that require gradients."""
+        if self.trainable is not None:
+            return self.trainable
+        return scale_rates(name_trainable(cast(nn.Module, self.model)), {}, name_rates(self.args), "The arguments")
+
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         """The optimizer that ``optim`` names, over LLaVA's groups; made at the first call.
 
@@ -222,7 +231,10 @@ class LLaVATrainer(CheckpointingTrainer):
         if getattr(self.args, "own_optimizer", "") == "muon":
             self.optimizer = MuonWithAdamW(build_groups(self.trainable, lr, decay, muon=True), betas, eps)
         else:
-            kind, options = self.get_optimizer_cls_and_kwargs(self.args, root)
+            try:
+                kind, options = self.get_optimizer_cls_and_kwargs(self.args, root)
+            except (ImportError, ValueError) as error:
+                raise UsageError(f"The optimizer {self.args.optim} cannot be used: {error}") from error
             makes_own = not isinstance(kind, type) or not issubclass(kind, torch.optim.Optimizer)
             if makes_own or any(name in options for name in ("params", "model", "optimizer_dict")):
                 if len({each.scale for each in self.trainable}) > 1:

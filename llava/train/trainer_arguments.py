@@ -159,6 +159,8 @@ class LlavaTrainingArguments(transformers.TrainingArguments):
         if not (torch.cuda.is_available() or torch.backends.mps.is_available() or torch.xpu.is_available()):
             self.use_cpu = True
         names = [asked.report_to] if isinstance(asked.report_to, str) else list(asked.report_to or ())
+        for name in names:
+            check_word(name, ("none", "all", *INTEGRATION_TO_CALLBACK), "report_to cannot be")
         missing = {*names} & {*INTEGRATION_TO_CALLBACK} - {*get_available_reporting_integrations()}
         if missing:
             named = ", ".join(sorted(missing))

@@ -45,6 +45,12 @@ def test_the_identity_hands_features_on_and_has_no_parameters() -> None:
     assert not list(projector.parameters())
 
 
+def test_the_identity_of_another_width_is_refused_with_both_numbers() -> None:
+    config = SimpleNamespace(mm_projector_type="identity", mm_hidden_size=24, hidden_size=32)
+    with pytest.raises(UsageError, match=r"as wide as the tower's, 24, but the language model needs 32"):
+        build_vision_projector(config)
+
+
 def test_residual_blocks_stand_behind_the_layers() -> None:
     config = SimpleNamespace(mm_projector_type="mlp2x_res2x_gelu", mm_hidden_size=4, hidden_size=6)
     torch.manual_seed(0)

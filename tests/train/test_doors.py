@@ -185,7 +185,7 @@ def test_a_replaced_dataset_arguments_and_data_module_are_used(
     ("flags", "code", "message"),
     [
         ({"learnin_rate": "1"}, 2, "There is no flag --learnin_rate. Did you mean --learning_rate?"),
-        ({"num_train_epochs": "many"}, 2, "--num-train-epochs: invalid float value: 'many'."),
+        ({"num_train_epochs": "many"}, 2, "--num_train_epochs: invalid float value: 'many'."),
         ({"add_time_instruction": "True"}, 2, "--add_time_instruction True is refused: it asks for video"),
         ({"data_path": "{work}/none.json"}, 2, "none.json"),
         ({"mm_tunable_parts": "mm_adapter"}, 2, "Did you mean 'mm_mlp_adapter'?"),
@@ -195,6 +195,15 @@ def test_a_replaced_dataset_arguments_and_data_module_are_used(
         ({"freeze_backbone": "True", "freeze_mm_mlp_adapter": "True", "tune_mm_mlp_adapter": "True"}, 2, "every part"),
         ({"image_grid_pinpoints": "[(1, 2"}, 2, "it must be canvases such as [(336, 672), (672, 336)]"),
         ({"evaluation_strategy": "epoch"}, 2, "--eval_data_path"),
+        ({"gradient_checkpointing": "maybe"}, 2, "error: --gradient_checkpointing: Truthy value expected: got maybe"),
+        ({"report_to": "wandbb"}, 2, "report_to cannot be 'wandbb'. Did you mean 'wandb'?"),
+        ({"model_max_length": "0"}, 2, "--model_max_length is 0 and must be at least 1."),
+        ({"image_aspect_ratio": "padd"}, 2, "says vision.image_aspect_ratio: 'padd'; supported are square, pad"),
+        ({"mm_vision_select_layer": "-9"}, 2, "says vision.mm_vision_select_layer: -9, but the vision tower has 3"),
+        ({"optim": "adamw_bnb_8bit"}, 2, "The optimizer adamw_bnb_8bit cannot be used: "),
+        ({"neftune_noise_alpha": "5"}, 2, "neftune_noise_alpha cannot be used"),
+        ({"resume_from_checkpoint": "none-1"}, 2, "none-1 is no checkpoint to resume from"),
+        ({"deepspeed": '{"zero_optimization": {"stage": 7}}'}, 2, "zero_optimization.stage: 7, which can be 0, 1, 2"),
     ],
 )
 def test_a_mistake_is_one_sentence_with_its_exit_code(

@@ -73,6 +73,9 @@ def compare(folder: Path, names: list[str], find: Callable[[str], Any], work: Pa
     if "adapter_config.json" in names:
         compare_adapters(folder, find, work)
     assert (folder / "tokenizer_config.json").is_file()
+    # The originals read Llama's tokenizer from these alone.
+    for name in {"tokenizer.model", "added_tokens.json"} & {*names}:
+        assert (folder / name).is_file(), name
     load_model(folder, device="cpu", dtype="float32")
 
 

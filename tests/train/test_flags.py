@@ -203,3 +203,37 @@ def test_a_flag_is_translated_or_has_no_effect_or_is_refused_but_not_two_of_thes
     known = set(list_fields())
     assert known >= WITHOUT_EFFECT.keys() | REFUSED | renamed_arguments.WITHOUT_EFFECT.keys()
     assert not WITHOUT_EFFECT.keys() & REFUSED
+
+
+def test_a_llava_keeps_what_no_flag_changes() -> None:
+    run = run_of("--mm_vision_select_feature cls_patch", starts_from_llava=True)
+    assert run.recipe.stages[0].vision == Vision(mm_vision_tower="clip", mm_vision_select_feature="cls_patch")
+    said = next(notice for notice in run.notices if "own settings are kept" in notice)
+    assert all(f"--{name}" in said for name in ("image_aspect_ratio", "mm_patch_merge_type", "mm_vision_select_layer"))
+
+
+def test_lora_on_a_llava_leaves_its_newline_vector_frozen_and_trains_a_new_one() -> None:
+    words = "--lora_enable True --mm_patch_merge_type spatial_unpad"
+    assert stage_of(words).train == ("projector", "image_newline", "language_model")
+    assert stage_of(words, starts_from_llava=True).train == ("projector", "language_model")
+    named = f"{words} --mm_tunable_parts mm_mlp_adapter,mm_language_model"
+    assert stage_of(named, starts_from_llava=True).train == ("projector", "image_newline", "language_model")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--lora_enable True --tune_mm_mlp_adapter True", "--lora_enable has nothing to adapt"),
+        ("--fp16 True --bf16 True", "--fp16 and --bf16 exclude each other"),
+        ("--lora_weight_path adapter", "needs --lora_enable True"),
+    ],
+)
+def test_flags_that_contradict_each_other_are_refused(words: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        run_of(words)
+
+
+@pytest.mark.parametrize("value", ["True", "true", "False", "None"])
+def test_resuming_as_such_means_the_last_checkpoint_of_the_folder(value: str) -> None:
+    assert run_of(f"--resume_from_checkpoint {value}").resume is None
+    assert run_of("--resume_from_checkpoint run/checkpoint-5").resume == "run/checkpoint-5"

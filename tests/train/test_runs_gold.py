@@ -36,6 +36,7 @@ RUNS: list[tuple[str, str, tuple[float, float]]] = [
     ("llava-next", "anyres, weight decay, projector rate", EXACT),
     ("llava-next", "qwen, mixed batches", EXACT),
     ("llava-next", "several images, float32 tower", EXACT),
+    ("llava-next", "lora, checkpoint", HALF_TOWER),
 ]
 
 

@@ -4,7 +4,7 @@
     "next"  "Look at <image> here"  ->  "<image>\\nLook at  here"     only a turn with exactly one, not at its start
 
 A sample of several images exists only in LLaVA-NeXT, so "next" decides about it in either case. "kept" leaves every
-``<image>`` where it is.
+``<image>`` where it is. "next" also removes a marker that the answers of VideoInstruct-100k end with.
 
 Source: haotian-liu/LLaVA@c121f04 and LLaVA-VL/LLaVA-NeXT@df17966 llava/train/train.py, preprocess_multimodal.
 """
@@ -27,6 +27,7 @@ RULES = ("1.5", "next", "kept")
 _OPEN_TO_ANSWERS = (SeparatorStyle.SINGLE,)
 # Styles without a system text: those whose template says nothing before the first question.
 _WITHOUT_SYSTEM = (SeparatorStyle.GEMMA, SeparatorStyle.PLAIN)
+_NOISE = "QA_GT_caption_based_noisy"
 
 
 def place_image(text: str, rule: str, *, is_tagged: bool = False, has_start_end: bool = False) -> str:
@@ -44,7 +45,8 @@ def place_image(text: str, rule: str, *, is_tagged: bool = False, has_start_end:
         text = f"{slot}\n{text.replace(slot, '').strip()}".strip()
         if is_tagged:
             text = text.replace(slot, f"<Image>{slot}</Image>")
-    return text.replace(slot, write_image_slot(has_start_end))
+    text = text.replace(slot, write_image_slot(has_start_end))
+    return text.replace(_NOISE, "") if rule == "next" else text
 
 
 def write_sample(

@@ -36,7 +36,7 @@ from llava.text import fit_line, write_line
 from llava.train.dataset.image_slots import write_sample
 
 # A damaged image teaches its damage, and an image of a mix that somebody else published may be any file.
-_LIMITS = Limits(draws_damaged=False, explains=False)
+LIMITS = Limits(draws_damaged=False, explains=False)
 
 
 @dataclass(frozen=True)
@@ -89,12 +89,12 @@ class RecordSamples:
         Raises BadImage for an image that is missing, damaged or outside the image folder.
         """
         record = self.records.record(index)
-        images = tuple(load_image(self.find_image(name), _LIMITS).image for name in record.images)
+        images = tuple(load_image(self.find_image(name), LIMITS).image for name in record.images)
         return Sample(images, record.turns, record.id, record.source)
 
     def measure(self, index: int) -> list[Size]:
         """The sizes of the record's images, px, upright, without decoding them. Raises BadImage as ``sample`` does."""
-        return [measure_image(self.find_image(name), _LIMITS) for name in self.records.record(index).images]
+        return [measure_image(self.find_image(name), LIMITS) for name in self.records.record(index).images]
 
     def find_image(self, name: str) -> Path:
         """The file of an image. Raises BadImage for one that is missing or outside the image folder."""

@@ -6,6 +6,7 @@ before any weight is read, and damaged images among those of some samples.
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -215,11 +216,13 @@ def check_answers_survive(data: TuningData, template: str) -> None:
         UsageError: they are not; both texts are in the message.
     """
     source: Any = data.source
+    uncut = copy.copy(data)
+    uncut.max_length = None
     for index in range(min(len(data), 20)):
         record = source.record(index)
         try:
             written = write_sample(record.turns, len(record.images), find_template(template), data.rule)
-            ids, labels = data.encode_text(record.turns, [1] * len(record.images), template)
+            ids, labels = uncut.encode_text(record.turns, [1] * len(record.images), template)
         except ValueError:
             continue  # found by ``find_faults``, or too long
         targets = [token for token in labels.tolist() if token not in (IGNORE_INDEX, IMAGE_TOKEN_INDEX)]
@@ -228,7 +231,7 @@ def check_answers_survive(data: TuningData, template: str) -> None:
         text = data.tokenizer.decode(targets)
         answers = [said for role, said in written.messages if role == written.roles[1]]  # without a leading one
         lost = [answer for answer in answers if _squeeze(answer) not in _squeeze(text)]
-        if lost and len(ids) < (data.limit_tokens or len(ids) + 1):
+        if lost:
             raise UsageError(
                 f"The template {template} does not fit this tokenizer: the answer {lost[0][:200]!r} of sample "
                 f"{record.id} is decoded as {text[:200]!r}. Choose another template."

@@ -50,9 +50,12 @@ def stand_in(stage: TuningStage, world_size: int) -> TuningStage:
 
 
 def read_deepspeed(path: str, where: str) -> dict[str, Any]:
-    """The configuration in a JSON file with the changes described above. Raises UsageError, which names the fault."""
+    """The configuration in a JSON file with the changes described above. Raises UsageError, which names the fault.
+
+    A ``path`` that begins with a brace is the JSON itself, as Transformers takes it.
+    """
     try:
-        config = json.loads(Path(path).read_text(encoding="utf-8"))
+        config = json.loads(path if path.lstrip().startswith("{") else Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UsageError(f"{where}: the DeepSpeed file {path} cannot be read: {reason}.") from error

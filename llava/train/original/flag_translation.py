@@ -91,7 +91,7 @@ def translate(flags: Flags, *, starts_from_llava: bool) -> OriginalRun:
     output = draft.take("output_dir")
     if output is None:
         raise UsageError("There is no folder for the result: name one with --output_dir.")
-    workers, resume = draft.take("dataloader_num_workers"), draft.take("resume_from_checkpoint")
+    workers, resume = draft.take("dataloader_num_workers"), draft.take_checkpoint()
     log_folder = draft.take("logging_dir", None)
     draft.collect_rest()
     return OriginalRun(
@@ -124,6 +124,11 @@ class _Draft:
     def take(self, name: str, *default: Any) -> Any:
         """The flag's value, which is its default unless it is given. Each flag is taken once."""
         return self.left.pop(name, *(default or (self.flags.defaults.get(name),)))
+
+    def take_checkpoint(self) -> str | None:
+        """The checkpoint that is named to continue from; True and False stand for what is done without the flag."""
+        name = self.take("resume_from_checkpoint")
+        return None if str(name).lower() in ("true", "false", "none", "") else name
 
     def is_given(self, name: str) -> bool:
         """Whether the flag is given and not taken yet."""
@@ -215,10 +220,13 @@ class _Draft:
         if alone and self.flags.values["lora_enable"]:
             raise UsageError("--tune_mm_mlp_adapter trains the projector alone, so --lora_enable has nothing to adapt.")
         parts = {"projector"} if alone else {"projector", "image_newline", "language_model"}
+        has_lora = self.flags.values["lora_enable"]
+        if has_lora and self.starts_from_llava:
+            parts -= {"image_newline"}  # PEFT has frozen it; one that is new is made after that
         if without_backbone and not alone:
             # The original freezes the model below its head. A newline vector that is new is made after that.
             parts -= {"language_model", *({"image_newline"} if self.starts_from_llava else ())}
-            if not self.flags.values["lora_enable"]:
+            if not has_lora:
                 parts |= {"lm_head"}
                 self.notices.append("--freeze_backbone leaves the language model's head trained, as in the original.")
         if without_projector:
@@ -257,10 +265,16 @@ class _Draft:
         self.values |= {
             "batch_size": self.take("per_device_train_batch_size"),
             "accumulation": self.take("gradient_accumulation_steps"),
-            "max_length": self._take_default("model_max_length"),
+            "max_length": self._take_length(),
             "group_by": self._choose_grouping(),
             "compatible_with": self.flags.repository,
         }
+
+    def _take_length(self) -> int:
+        length: int = self._take_default("model_max_length")
+        if length < 1:
+            raise UsageError(f"--model_max_length is {length} and must be at least 1.")
+        return length
 
     def _take_default(self, name: str) -> Any:
         """The value of a flag whose default differs between the repositories; the user is told which one applies."""

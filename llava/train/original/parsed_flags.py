@@ -9,6 +9,7 @@ import argparse
 import dataclasses
 import difflib
 import functools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -81,7 +82,8 @@ def read_flags(words: Sequence[str], kinds: Sequence[Any] = _KINDS) -> Flags:
 
 class _Parser(HfArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message[:1].upper()}{message[1:]}.")
+        sentence = re.sub(r"^argument (--\w+)/\S+:", r"\1:", message).removesuffix(".")
+        raise UsageError(f"{sentence[:1].upper()}{sentence[1:]}.")
 
 
 @functools.lru_cache(maxsize=1)

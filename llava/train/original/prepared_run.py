@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,18 +19,21 @@ from llava.model import layouts
 from llava.model.folder import Folder
 from llava.model.sources import find_checkpoint
 from llava.train.dataset.stage_data import TuningData, check_data
-from llava.train.devices.parallel import choose_loading_device, receives_weights
+from llava.train.devices.parallel import choose_loading_device, claim_device, receives_weights
 from llava.train.devices.precision import set_precision
+from llava.train.devices.rank_faults import told_by_first_process
 from llava.train.original.flag_translation import OriginalRun, translate
 from llava.train.original.parsed_flags import Flags, read_flags
 from llava.train.original.state_dicts import add_special_tokens
 from llava.train.part_table import build_table, print_table
 from llava.train.recipe import TuningStage
+from llava.train.report.stage_record import recording
 from llava.train.resumption import check_workers, find_last
 from llava.train.run import choose_parameters
-from llava.train.snapshots import mend_generation
+from llava.train.snapshots import mend_generation, refuse_output
 from llava.train.speed.levers import choose_attention
 from llava.train.starting_model import StartingPoint, build_start
+from llava.train.trainer import LLaVATrainer
 from llava.train.trainer_arguments import make_arguments
 
 
@@ -41,8 +45,12 @@ class PreparedRun:
     tokenizer: Any
     data_args: Any
     training_args: Any
-    stage: TuningStage
-    resume: str | None
+    run: OriginalRun
+
+    @property
+    def stage(self) -> TuningStage:
+        """The only stage of the run's recipe."""
+        return self.run.recipe.stages[0]
 
 
 def prepare_run(words: Sequence[str], kinds: Sequence[Any]) -> PreparedRun:
@@ -55,13 +63,21 @@ def prepare_run(words: Sequence[str], kinds: Sequence[Any]) -> PreparedRun:
         UsageError: a flag is unknown or wrong, or flags ask for what is not supported.
         CheckpointError: a file of the model is missing or damaged.
     """
+    claim_device()
+    with told_by_first_process():
+        return _prepare(words, kinds)
+
+
+def _prepare(words: Sequence[str], kinds: Sequence[Any]) -> PreparedRun:
     flags = read_flags(words, kinds)
     start = flags.values["model_name_or_path"]
     run = translate(flags, starts_from_llava=_is_llava(start))
     check_workers(run.workers)
-    if os.environ.get("RANK", "0") == "0":
-        for notice in run.notices:
-            warnings.warn(notice, Notice, stacklevel=2)
+    for name in ("model_name_or_path", "pretrain_mm_mlp_adapter", "lora_weight_path"):
+        if flags.values[name]:
+            refuse_output(flags.values[name], run.output)
+    for notice in run.notices:
+        warnings.warn(notice, Notice, stacklevel=3)
     if run.log_folder is not None:
         os.environ["TENSORBOARD_LOGGING_DIR"] = run.log_folder  # Transformers reads it there
     (stage,) = run.recipe.stages
@@ -98,7 +114,7 @@ def prepare_run(words: Sequence[str], kinds: Sequence[Any]) -> PreparedRun:
     data_args.compatible_with = stage.compatible_with
     config.use_cache = False
     config.truncate_to_model_max_length = True  # longer rows are cut on the right
-    return PreparedRun(model, tokenizer, data_args, training_args, stage, run.resume)
+    return PreparedRun(model, tokenizer, data_args, training_args, run)
 
 
 def check_samples(run: PreparedRun, samples: TuningData) -> None:
@@ -113,10 +129,16 @@ def check_samples(run: PreparedRun, samples: TuningData) -> None:
 def finish_run(run: PreparedRun, trainer: Any) -> None:
     """Trains, from the last checkpoint in the run's folder if there is one, and saves the trainer's state.
 
+    What a recipe's stage writes about itself is written beside; not for a trainer that is not ours.
+
     Raises:
         LlavaError: training stopped; see ``LLaVATrainer.train``.
     """
-    trainer.train(resume_from_checkpoint=run.resume or find_last(Path(run.training_args.output_dir)))
+    folder, recipe = Path(run.training_args.output_dir), run.run.recipe
+    with ExitStack() as stack:
+        if isinstance(trainer, LLaVATrainer):
+            stack.enter_context(recording(trainer, run.stage, recipe.title(run.stage), recipe.start, folder))
+        trainer.train(resume_from_checkpoint=run.run.resume or find_last(folder))
     trainer.save_state()
 
 
@@ -153,6 +175,11 @@ def _make_arguments(run: OriginalRun, stage: TuningStage, flags: Flags, kind: An
         setattr(arguments, name, flags.values[name])
     for name, part in (("mm_projector_lr", "projector"), ("mm_vision_tower_lr", "vision_tower")):
         setattr(arguments, name, flags.values[name] if part in stage.lr_scales else None)
+    by_modality = ("group_by_modality_length", "group_by_modality_length_auto")
+    if stage.group_by == "length" and not flags.values["group_by_length"] and any(map(flags.values.get, by_modality)):
+        arguments.group_by_length = False  # with early_mix_text the dataset says that all rows are of one modality
+        for name in by_modality:
+            setattr(arguments, name, flags.values[name])
     arguments.mm_tunable_parts = flags.values["mm_tunable_parts"]
     arguments.use_im_start_end = flags.values["mm_use_im_start_end"]
     return arguments

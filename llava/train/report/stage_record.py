@@ -21,7 +21,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from llava.errors import LlavaError
 from llava.text import fit_line, write_line
 from llava.train.cautions import list_cautions
-from llava.train.dataset.sample_sizes import measure_sizes
+from llava.train.dataset.sample_sizes import MeasuredSizes, measure_sizes
 from llava.train.dataset.samples import Fault, InstructionData
 from llava.train.part_table import build_table
 from llava.train.parts import find_llava
@@ -49,15 +49,16 @@ class StageRecord(TrainerCallback):
 
     Args:
         facts: what is known before training.
-        data: what is trained on.
+        data: what is trained on; None if it is no dataset of ours.
         answers: test answers; None for none.
         meter: measures time, of which answers are no part.
     """
 
     def __init__(
-        self, folder: Path, facts: StageFacts, data: InstructionData, answers: AnswerLog | None, meter: Meter
+        self, folder: Path, facts: StageFacts, data: InstructionData | None, answers: AnswerLog | None, meter: Meter
     ) -> None:
         self._folder, self._facts, self._data, self._answers, self._meter = folder, facts, data, answers, meter
+        self._asked_at: int | None = None
         if answers is not None:
             facts.answers = answers.samples.answers
 
@@ -67,8 +68,8 @@ class StageRecord(TrainerCallback):
         """Asks before the first step, and writes what is known."""
         if not args.should_save:
             return
-        if self._answers is not None and state.global_step == 0:
-            self._answers.ask(0)
+        if state.global_step == 0:
+            self._ask(0)
         self._save()
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -77,22 +78,29 @@ class StageRecord(TrainerCallback):
         is_stopped = control.should_training_stop and state.global_step < state.max_steps
         if not args.should_save or is_stopped:
             return
-        if self._answers is not None:
-            self._answers.ask(state.global_step)
+        self._ask(state.global_step)
         self._save()
         self._meter.leave_out_pause()
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Asks after the last step where nothing was saved then."""
+        if args.should_save and state.global_step >= state.max_steps and self._asked_at != state.global_step:
+            self._ask(state.global_step)
+
+    def _ask(self, step: int) -> None:
+        self._asked_at = step
+        if self._answers is not None:
+            self._answers.ask(step)
 
     def finish(self, history: Sequence[dict[str, Any]], fault: BaseException | None = None) -> Path | None:
         """Writes history and report; the report's path, or None if that failed, which is said."""
         self._facts.fault = "" if fault is None else (str(fault).strip() or type(fault).__name__)
-        for kind, why in _WHY_LEFT_OUT.items():
-            if names := self._data.list_left_out(kind):
-                who = "1 sample was" if len(names) == 1 else f"{len(names):,} samples were"
-                rest = " ..." if len(names) > _MOST_NAMED else "."
-                note = f"{who} left out, {why}: {', '.join(map(fit_line, names[:_MOST_NAMED]))}{rest}"
+        try:
+            for note in _list_left_out(self._data):
                 self._facts.notes.append(note)
                 write_line(f"llava: {note}")
-        try:
             self._facts.save(self._folder)
             (self._folder / HISTORY).write_text(json.dumps(list(history), indent=1), encoding="utf-8")
             return write_report(self._folder)
@@ -107,6 +115,15 @@ class StageRecord(TrainerCallback):
             write_line(f"llava: {self._folder / FACTS} could not be written: {error}.")
 
 
+def _list_left_out(data: InstructionData | None) -> Iterator[str]:
+    """Sentences about the samples that were left out."""
+    for fault, why in _WHY_LEFT_OUT.items():
+        if names := [] if data is None else data.list_left_out(fault):
+            who = "1 sample was" if len(names) == 1 else f"{len(names):,} samples were"
+            rest = " ..." if len(names) > _MOST_NAMED else "."
+            yield f"{who} left out, {why}: {', '.join(map(fit_line, names[:_MOST_NAMED]))}{rest}"
+
+
 def read_answers(folder: Path) -> list[SampleAnswer]:
     """The test answers of an interrupted run in this folder; none where there are none."""
     try:
@@ -115,10 +132,11 @@ def read_answers(folder: Path) -> list[SampleAnswer]:
         return []
 
 
-def choose_samples(trained: InstructionData, evaluated: InstructionData | None) -> FixedSamples | None:
+def choose_samples(trained: Any, evaluated: Any) -> FixedSamples | None:
     """The samples for test answers: held-out ones where there are some. None where none can be asked about."""
+    data = trained if evaluated is None else evaluated
     try:
-        return FixedSamples(trained if evaluated is None else evaluated)
+        return FixedSamples(data) if isinstance(data, InstructionData) else None
     except Exception as error:  # a broken image was said, or will be; test answers are no reason to stop
         if not isinstance(error, LlavaError):
             write_line(f"llava: There are no test answers: {type(error).__name__}: {fit_line(str(error), 300)}")
@@ -164,12 +182,13 @@ def _name_device(num_devices: int) -> str:
 def recording(trainer: Any, stage: TuningStage, title: str, start: str, folder: Path) -> Iterator[None]:
     """While a stage trains, keeps its record in ``folder``; at the end, also after an error, writes the report.
 
-    What looks wrong with the stage is said before. Processes other than the first do nothing.
+    What looks wrong with the stage is said before. Processes other than the first do nothing. Datasets that are not
+    ours have neither lengths nor test answers in the record.
     """
-    if not trainer.args.should_save:
+    record = _try_to_begin(trainer, stage, title, start, folder) if trainer.args.should_save else None
+    if record is None:
         yield
         return
-    record = _begin(trainer, stage, title, start, folder)
     trainer.add_callback(record)
     try:
         yield
@@ -181,18 +200,29 @@ def recording(trainer: Any, stage: TuningStage, title: str, start: str, folder: 
         write_line(f"llava: The report of stage '{stage.name}' is {path}")
 
 
+def _try_to_begin(trainer: Any, stage: TuningStage, title: str, start: str, folder: Path) -> StageRecord | None:
+    """The record, or None, which is said: research code may have replaced what the record needs by anything."""
+    try:
+        return _begin(trainer, stage, title, start, folder)
+    except Exception as error:
+        write_line(f"llava: There is no report: {type(error).__name__}: {fit_line(str(error), 300)}")
+        return None
+
+
 def _begin(trainer: Any, stage: TuningStage, title: str, start: str, folder: Path) -> StageRecord:
     # A packed row is made of samples of another dataset.
     data, evaluated = (getattr(each, "samples", each) for each in (trainer.train_dataset, trainer.eval_dataset))
     llava = find_llava(trainer.model)
-    sizes = measure_sizes(data, _MOST_MEASURED, stage.seed)
+    is_ours = isinstance(data, InstructionData)
+    sizes = measure_sizes(data, _MOST_MEASURED, stage.seed) if is_ours else MeasuredSizes(len(data), 0, [], [])
     arguments = trainer.args
     rows_per_update = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     per_update = rows_per_update * len(data) / max(1, len(trainer.train_dataset))
-    cautions = list(list_cautions(stage, llava, trainer.trainable, sizes, per_update))
+    trainable = trainer.list_trainable()
+    cautions = list(list_cautions(stage, llava, trainable, sizes, per_update))
     for caution in cautions:
         write_line(f"llava: {caution}")
-    table = build_table(trainer.model, trainer.trainable, stage.lr, stage.weight_decay)
+    table = build_table(trainer.model, trainable, stage.lr, stage.weight_decay)
     facts = StageFacts(
         title,
         describe_settings(stage, start, len(data), arguments.world_size),
@@ -200,14 +230,12 @@ def _begin(trainer: Any, stage: TuningStage, title: str, start: str, folder: Pat
         [size.num_positions for size in sizes.typical],
         notes=cautions,
     )
-    samples = choose_samples(data, evaluated)
+    samples, known = choose_samples(data, evaluated), data if is_ours else None
     if samples is None or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
-        return StageRecord(
-            folder, facts, data, None, trainer.meter
-        )  # sharded weights answer only if every process asks
+        return StageRecord(folder, facts, known, None, trainer.meter)  # sharded weights answer if every process asks
 
     def find_model() -> tuple[Any, AbstractContextManager[Any]]:
         return llava, trainer.compute_loss_context_manager()
 
     answers = AnswerLog(samples, find_model, trainer.progress.say, read_answers(folder))
-    return StageRecord(folder, facts, data, answers, trainer.meter)
+    return StageRecord(folder, facts, known, answers, trainer.meter)
