@@ -25,6 +25,7 @@ from llava.model.checkpoint import load_model
 from llava.train import run as training
 from llava.train.recipe_file import read_recipe
 from llava.train.report.throughput import find_peak
+from llava.train.trainer import LLaVATrainer
 from tests.train.tiny_stage import read_losses, write_recipe
 
 STEPS = 6
@@ -35,7 +36,7 @@ def train(folder: Path, name: str, device: str, **settings: Any) -> dict[str, An
     """Losses and gradient norms of a run on that device, and what its trainer was at the end."""
     seen: dict[str, Any] = {}
 
-    class Watched(training.LLaVATrainer):
+    class Watched(LLaVATrainer):
         def train(self, *arguments: Any, **named: Any) -> Any:
             result = super().train(*arguments, **named)
             parameters = list(self.model.named_parameters())
@@ -49,11 +50,11 @@ def train(folder: Path, name: str, device: str, **settings: Any) -> dict[str, An
 
     trainer = {**settings.pop("trainer", {}), **({"use_cpu": True} if device == "cpu" else {})}
     recipe = write_recipe(folder / "start-and-data", steps=STEPS, trainer=trainer, **settings)
-    before, training.LLaVATrainer = training.LLaVATrainer, Watched  # type: ignore[misc]
+    setattr(training, "LLaVATrainer", Watched)  # noqa: B010
     try:
         training.run(read_recipe(recipe), folder / name, workers=0)
     finally:
-        training.LLaVATrainer = before  # type: ignore[misc]
+        setattr(training, "LLaVATrainer", LLaVATrainer)  # noqa: B010
     rows = read_losses(folder / name)
     return {"losses": [row[1] for row in rows], "norms": [row[2] for row in rows], **seen}
 
