@@ -52,13 +52,13 @@ step machine 30 "$PYTHON" -c 'import platform, torch, transformers
 print(platform.python_version(), torch.__version__, transformers.__version__, torch.cuda.is_available())
 print(torch.cuda.get_device_properties(0) if torch.cuda.is_available() else platform.processor())'
 for check in peak float32 bfloat16 float16 lora packing checkpointing flash graphs host_memory; do
-    step "check $check" 90 "$PYTHON" benchmarks/gpu_checks.py "$check" --device $device
+    step "check $check" 90 "$PYTHON" -m tests.train.gpu_checks "$check" --device $device
 done
 for stage in 1 2 next; do
     step "train $stage" 120 "$PYTHON" benchmarks/train.py --stages $stage "${train[@]}" --json "$OUT/train-$stage.json"
 done
 step "engine benchmark" 150 "$PYTHON" benchmarks/engine.py "${engine[@]}" --json "$OUT/engine.json"
-step "check compile" 120 "$PYTHON" benchmarks/gpu_checks.py compile --device $device
+step "check compile" 120 "$PYTHON" -m tests.train.gpu_checks compile --device $device
 if "$PYTHON" -c 'import pytest' 2> /dev/null && ! $tiny; then
     step "engine tests" 120 "$PYTHON" -m pytest -q -p no:cacheprovider tests/engine/test_graphs.py
 fi

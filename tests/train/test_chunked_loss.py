@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from llava.train.loss import weigh_answers
-from llava.train.speed.chunked_loss import build_target_loss, is_plain, list_cross_entropies, sum_cross_entropy
+from llava.train.speed.chunked_loss import build_target_loss, is_plain, sum_cross_entropy
 from tests.model.test_learning import assert_same, learn
 from tests.tiny import FAMILIES, make_lesson, make_model
 
@@ -150,13 +150,16 @@ def test_a_model_learns_the_same_from_it(family: str) -> None:
     assert model(**make_lesson(), target_loss=chunked).logits is None
 
 
-def test_cross_entropies_in_chunks_are_those_of_all_logits_at_once() -> None:
+@pytest.mark.parametrize("power", [0.0, 0.5])
+@pytest.mark.parametrize("chunk_logits", [1, 22, 10_000])
+def test_the_loss_of_each_target_is_told_before_it_is_weighted(chunk_logits: int, power: float) -> None:
     torch.manual_seed(0)
     head, hidden_NC, targets_N = nn.Linear(6, 11), torch.randn(7, 6, requires_grad=True), torch.arange(7)
-    wanted = nn.functional.cross_entropy(head(hidden_NC), targets_N, reduction="none")
-    for chunk_logits in (1, 22, 10_000):
-        found = list_cross_entropies(head, hidden_NC, targets_N, chunk_logits)
-        assert torch.allclose(found, wanted)
-        assert not found.requires_grad
-    assert list_cross_entropies(head, hidden_NC[:0], targets_N[:0]).shape == (0,)
-    assert "forward" not in vars(head)
+    wanted = functional.cross_entropy(head(hidden_NC), targets_N, reduction="none")
+    told: list[torch.Tensor] = []
+    target_loss = build_target_loss(3, power, chunk_logits)
+    target_loss(head, hidden_NC, targets_N, on_losses=told.append).backward()
+    assert torch.allclose(told[0], wanted)
+    assert not told[0].requires_grad
+    target_loss(head, hidden_NC[:0], targets_N[:0], num_items_in_batch=5, on_losses=told.append)
+    assert told[1].shape == (0,)

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu_checks
 from llava.errors import Notice
+from tests.train import gpu_checks
 
 ROOT = Path(__file__).parents[2]
 # In place of Python: two checks fail, one prints nothing, and the summary is written by the real one.
 STAND_IN = f"""#!/bin/sh
 case "$*" in
     -\\ *) exec {sys.executable} "$@" ;;
-    *"gpu_checks.py float32"*) echo '{{"difference": 0.5, "passed": false}}'; exit 1 ;;
-    *"gpu_checks.py flash"*) echo 'noise'; echo '{{"skipped": "none here", "passed": null}}' ;;
-    *"gpu_checks.py lora"*) echo 'Traceback'; exit 1 ;;
-    *"gpu_checks.py"*) echo '{{"difference": 0.25, "passed": true}}' ;;
+    *"gpu_checks float32"*) echo '{{"difference": 0.5, "passed": false}}'; exit 1 ;;
+    *"gpu_checks flash"*) echo 'noise'; echo '{{"skipped": "none here", "passed": null}}' ;;
+    *"gpu_checks lora"*) echo 'Traceback'; exit 1 ;;
+    *"gpu_checks "*) echo '{{"difference": 0.25, "passed": true}}' ;;
     *"--json"*train-1.json) echo '{{"1": {{"llava": {{"tokens_per_second": 5, "of_peak": 0.5, "of_original": 2}}}}}}' \\
         > "$OUT/train-1.json" ;;
 esac

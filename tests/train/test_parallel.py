@@ -62,7 +62,8 @@ def write_data(folder: Path) -> None:
     for i in range(NUM_SAMPLES):
         # Answers of different lengths, so that the mean over processes is not the mean over tokens.
         turns = [{"from": "human", "value": "What is it?"}, {"from": "gpt", "value": "an image " * (1 + i % 3)}]
-        row: dict[str, Any] = {"id": f"s{i}", "conversations": turns}
+        # Two sources, whose losses are told: the head's weights have to be there for each.
+        row: dict[str, Any] = {"id": f"s{i}", "conversations": turns, "data_source": "ab"[i % 2]}
         if i not in texts:
             Image.new("RGB", (20 + 9 * i, 60 - 5 * i), (30 * i, 90, 120)).save(folder / f"{i}.png")
             turns[0]["value"] = "<image>\nWhat is it?"

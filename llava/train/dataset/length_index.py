@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -72,7 +73,8 @@ class LengthIndex:
             os.replace(partial, self._file)
             self._num_stored = len(self._lengths)
         except (OSError, SafetensorError):
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink()
 
     def _find_key(self, index: int) -> bytes:
         source: Any = self._data.source

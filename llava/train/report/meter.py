@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,9 +20,10 @@ from accelerate.utils import gather_object
 from torch import nn
 
 from llava.train.dataset.named_batches import SampleNote
+from llava.train.method_keywords import takes
 from llava.train.report.plot import SOURCE_PREFIX
 from llava.train.report.throughput import Costs, find_peak, measure_costs
-from llava.train.speed.chunked_loss import TargetLoss, list_cross_entropies
+from llava.train.speed.chunked_loss import TargetLoss
 
 # The peak is measured, where that is needed, in runs that last at least so long.
 _PEAK_AFTER_S = 5.0
@@ -115,20 +117,17 @@ class Meter:
     def watch(self, target_loss: TargetLoss) -> TargetLoss:
         """The same ``target_loss`` of a model's head, which also adds each target's loss to that of its source.
 
-        The head is called once more for that, without gradients. With one source there is nothing to add. Whether it is
-        called must not depend on the batch: where the head is sharded, all processes gather its weights then.
+        With one source, and for a loss that does not tell those of single targets, there is nothing to add.
         """
         counts = [note.num_targets for note in self._notes]
-        if len(self._sources) < 2:
+        if len(self._sources) < 2 or not takes(target_loss, "on_losses"):
             return target_loss
 
-        def watched(head: nn.Module, hidden_NC: torch.Tensor, targets_N: torch.Tensor, **rest: Any) -> torch.Tensor:
-            losses_N = list_cross_entropies(head, hidden_NC, targets_N)
-            if sum(counts) == len(targets_N):  # otherwise the model has cut rows, and no target's sample is known
+        def add(losses_N: torch.Tensor) -> None:
+            if sum(counts) == len(losses_N):  # otherwise the model has cut rows, and no target's sample is known
                 self._add_losses(losses_N.split(counts))
-            return target_loss(head, hidden_NC, targets_N, **rest)
 
-        return watched
+        return partial(target_loss, on_losses=add)
 
     def _add_losses(self, losses: Sequence[torch.Tensor]) -> None:
         """Adds the losses of each sample's targets."""

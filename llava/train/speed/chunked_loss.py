@@ -21,6 +21,7 @@ from llava.train.loss import weigh_answers
 
 # A head, hidden states [N, C] and targets [N] -> the loss; ``num_items_in_batch`` is a keyword, others are ignored.
 TargetLoss: TypeAlias = Callable[..., torch.Tensor]
+OnLosses: TypeAlias = Callable[[torch.Tensor], None]
 
 # Logits of a chunk: 128 MB in float32, 256 targets of a vocabulary of 128K.
 CHUNK_LOGITS = 2**25
@@ -42,7 +43,12 @@ def build_target_loss(
     """
 
     def target_loss(
-        head: nn.Module, hidden_NC: torch.Tensor, targets_N: torch.Tensor, num_items_in_batch: Any = None, **_: Any
+        head: nn.Module,
+        hidden_NC: torch.Tensor,
+        targets_N: torch.Tensor,
+        num_items_in_batch: Any = None,
+        on_losses: OnLosses | None = None,
+        **_: Any,
     ) -> torch.Tensor:
         if power:
             assert eos_token_id is not None, "answers are told apart by their end-of-sequence token"
@@ -52,7 +58,7 @@ def build_target_loss(
         count = len(targets_N) if num_items_in_batch is None else num_items_in_batch
         if torch.is_tensor(count):
             count = count.to(hidden_NC.device)
-        return sum_cross_entropy(head, hidden_NC, targets_N, weights_N, chunk_logits) / count
+        return sum_cross_entropy(head, hidden_NC, targets_N, weights_N, chunk_logits, on_losses) / count
 
     return target_loss
 
@@ -63,20 +69,27 @@ def sum_cross_entropy(
     targets_N: torch.Tensor,
     weights_N: torch.Tensor,
     chunk_logits: int = CHUNK_LOGITS,
+    on_losses: OnLosses | None = None,
 ) -> torch.Tensor:
     """The weighted sum of the targets' cross-entropies, in float32, from a head and its inputs.
 
     A head that is not a plain linear layer (a quantized one, or one with adapters or hooks) computes all logits at
     once. The gradients can be computed once only.
+
+    Args:
+        on_losses: gets each target's cross-entropy, float32 [N], before it is weighted. The head is called once: FSDP2,
+            which shards it together with the norm before it, frees its weights too early otherwise.
     """
     if not is_plain(head):
         each_N = functional.cross_entropy(head(hidden_NC).float(), targets_N, reduction="none")
+        if on_losses is not None:
+            on_losses(each_N.detach())
         return (each_N * weights_N).sum()
     assert isinstance(head, nn.Linear)
     num_rows = max(1, chunk_logits // head.out_features)
 
     def compute_loss(hidden_NC: torch.Tensor) -> torch.Tensor:
-        return _ChunkedCrossEntropy.apply(hidden_NC, head.weight, head.bias, targets_N, weights_N, num_rows)
+        return _ChunkedCrossEntropy.apply(hidden_NC, head.weight, head.bias, targets_N, weights_N, num_rows, on_losses)
 
     # The head itself is called, because hooks of FSDP and DeepSpeed gather its weights then.
     head.forward = compute_loss  # type: ignore[method-assign, assignment]
@@ -84,34 +97,6 @@ def sum_cross_entropy(
         return head(hidden_NC)
     finally:
         del head.forward
-
-
-@torch.no_grad()
-def list_cross_entropies(
-    head: nn.Module, hidden_NC: torch.Tensor, targets_N: torch.Tensor, chunk_logits: int = CHUNK_LOGITS
-) -> torch.Tensor:
-    """Each target's cross-entropy, float32 [N], without gradients. The head is called exactly once."""
-    if not is_plain(head):
-        return functional.cross_entropy(head(hidden_NC).float(), targets_N, reduction="none")
-    assert isinstance(head, nn.Linear)
-    num_rows = max(1, chunk_logits // head.out_features)
-
-    def compute_losses(hidden_NC: torch.Tensor) -> torch.Tensor:
-        chunks = zip(hidden_NC.split(num_rows), targets_N.split(num_rows), strict=True)
-        losses = [
-            functional.cross_entropy(
-                functional.linear(hidden_RC, head.weight, head.bias).float(), targets_R, reduction="none"
-            )
-            for hidden_RC, targets_R in chunks
-        ]
-        return torch.cat(losses)
-
-    head.forward = compute_losses  # type: ignore[method-assign, assignment]
-    try:
-        losses_N: torch.Tensor = head(hidden_NC)
-    finally:
-        del head.forward
-    return losses_N
 
 
 def is_plain(head: nn.Module) -> bool:
@@ -134,6 +119,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         targets_N: torch.Tensor,
         weights_N: torch.Tensor,
         num_rows: int,
+        on_losses: OnLosses | None,
     ) -> torch.Tensor:
         device = hidden_NC.device.type
         # In autocast the head multiplies in 16 bits, as it would through its own forward.
@@ -145,16 +131,20 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             torch.zeros_like(bias_V, dtype=torch.float32) if bias_V is not None and learns[2] else None,
         ]
         with torch.autocast(device, enabled=False):
+            losses = []
             total = torch.zeros((), dtype=torch.float32, device=hidden_NC.device)
             cast_VC, cast_V = weight_VC.to(dtype), None if bias_V is None else bias_V.to(dtype)
             for start in range(0, len(targets_N), num_rows):
                 rows = slice(start, start + num_rows)
                 hidden_RC = hidden_NC[rows].to(dtype)
                 logits_RV = functional.linear(hidden_RC, cast_VC, cast_V).float()
-                share, slope_RV = _cross_entropy_and_slope(logits_RV, targets_N[rows], weights_N[rows], any(learns))
-                total += share
+                losses_R, slope_RV = _cross_entropy_and_slope(logits_RV, targets_N[rows], weights_N[rows], any(learns))
+                total += (losses_R * weights_N[rows]).sum()
+                losses.append(losses_R)
                 if slope_RV is not None:
                     _add_gradients(gradients, rows, slope_RV, hidden_RC, cast_VC)
+        if on_losses is not None:
+            on_losses(torch.cat(losses) if losses else weights_N)
         ctx.gradients, ctx.dtypes = gradients, (hidden_NC.dtype, weight_VC.dtype, bias_V is not None and bias_V.dtype)
         return total
 
@@ -167,21 +157,21 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             for each, dtype in zip(ctx.gradients, ctx.dtypes, strict=True)
         ]
         ctx.gradients = None
-        return (*scaled, None, None, None)
+        return (*scaled, None, None, None, None)
 
 
 def _cross_entropy_and_slope(
     logits_RV: torch.Tensor, targets_R: torch.Tensor, weights_R: torch.Tensor, learns: bool
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """The weighted sum of a chunk's cross-entropies, and its derivative by the logits [R, V], whose memory it takes."""
+    """A chunk's cross-entropies [R], and the derivative of their weighted sum by the logits, in the memory of these."""
     picked_R1 = targets_R[:, None]
     log_sums_R1 = logits_RV.logsumexp(1, keepdim=True)
-    share = ((log_sums_R1 - logits_RV.gather(1, picked_R1))[:, 0] * weights_R).sum()
+    losses_R = (log_sums_R1 - logits_RV.gather(1, picked_R1))[:, 0]
     if not learns:
-        return share, None
+        return losses_R, None
     slope_RV = logits_RV.sub_(log_sums_R1).exp_()
     slope_RV.scatter_add_(1, picked_R1, torch.full_like(log_sums_R1, -1.0))
-    return share, slope_RV.mul_(weights_R[:, None])
+    return losses_R, slope_RV.mul_(weights_R[:, None])
 
 
 def _add_gradients(

@@ -54,7 +54,7 @@ def pack_samples(stage: TuningStage, data: InstructionData, index_file: Path) ->
     because another sample that is not known yet will be taken in its place.
     """
     assert data.limit_tokens is not None, "a stage's samples have a limit"
-    index, counted = LengthIndex(index_file, data), []
+    index, counted = LengthIndex(index_file, data), list[int]()
     for number in range(read_rank(), len(data), count_processes()):
         try:
             counted.append(index.count_positions(number))

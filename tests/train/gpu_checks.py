@@ -2,7 +2,7 @@
 
 Prints one line of JSON: what was measured, and ``passed``. A tiny checkpoint with random weights is made for it.
 
-    python benchmarks/gpu_checks.py CHECK [--device cpu]
+    python -m tests.train.gpu_checks CHECK [--device cpu]
 
 ``--device cpu`` runs the check itself on a CPU, to see that it works.
 """
