@@ -1,0 +1,17 @@
+"""``llava data``: reads, converts, mixes and checks training data; each of its commands is a file beside this one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+ACTIONS: tuple[Any, ...] = ()
+
+
+def add_data(commands: Any) -> None:
+    """Adds the command and its own commands to the parser's ``commands``."""
+    text = "Convert, check, mix and collect training data."
+    parser = commands.add_parser("data", help=text, description=text)
+    parser.set_defaults(parser=parser)
+    actions = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add_action in ACTIONS:
+        add_action(actions)
