@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-ACTIONS: tuple[Any, ...] = ()
+from llava.commands.data_convert import add_convert
+from llava.commands.data_list import add_list
+
+ACTIONS: tuple[Any, ...] = (add_list, add_convert)
 
 
 def add_data(commands: Any) -> None:

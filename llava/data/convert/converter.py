@@ -94,14 +94,19 @@ class Source:
     """The files of a dataset, found in a folder, in the order in which the table names them."""
 
     folder: Path
+    entries: tuple[str, ...]
     found: tuple[tuple[Path, ...], ...]
+    url: str
 
     def file(self, index: int = 0) -> Path:
-        """The file, or folder, of the table's entry number ``index``."""
-        return self.found[index][0]
+        """The file, or folder, of the table's entry number ``index``. Raises UsageError for an optional one's lack."""
+        return self.files(index)[0]
 
     def files(self, index: int = 0) -> tuple[Path, ...]:
-        """All files of an entry that is a pattern, sorted by name."""
+        """All files of an entry that is a pattern, sorted by name. Raises UsageError for an optional one's lack."""
+        if not self.found[index]:
+            missing = say_files(self.entries[index : index + 1])
+            raise UsageError(f"'{self.folder}' lacks {missing}, which this format needs. Get it from {self.url}.")
         return self.found[index]
 
 
@@ -123,6 +128,7 @@ class Converter:
         num_published: rows, or what ``counted`` says, that the authors or LLaVA's mixture have; None if unknown.
         counted: what ``num_published`` counts, with its source.
         formats: by name, what ``--format`` makes; the first is the default.
+        optional: numbers of the entries of ``files`` that only some formats need.
         facts: where the schema was looked up.
     """
 
@@ -136,6 +142,7 @@ class Converter:
     num_published: int | None
     counted: str
     formats: Mapping[str, str] = field(default_factory=dict)
+    optional: tuple[int, ...] = ()
     facts: str = ""
 
     def find_source(self, src: Path, split: str) -> Source:
@@ -148,18 +155,18 @@ class Converter:
             raise UsageError(f"{self.title} has no split '{split}'.{name_nearest(split, self.files)}")
         entries = self.files[split]
         if src.is_file() and len(entries) == 1:
-            return Source(src.parent, ((src,),))
+            return Source(src.parent, entries, ((src,),), self.url)
         if not src.is_dir():
-            fault = "is not a folder" if src.exists() else "does not exist"
+            fault = "is one file" if src.exists() else "does not exist"
             raise UsageError(f"'{src}' {fault}. It has to be the folder with {say_files(entries)}.")
         found = tuple(_find(src, entry) for entry in entries)
-        missing = [entry for entry, paths in zip(entries, found, strict=True) if not paths]
+        missing = [entries[i] for i, paths in enumerate(found) if not paths and i not in self.optional]
         if missing:
             raise UsageError(
                 f"'{src}' lacks {say_files(missing)}, which {self.title}, split {split}, is converted from. "
                 f"Get it from {self.url}."
             )
-        return Source(src, found)
+        return Source(src, entries, found, self.url)
 
     def check_format(self, format: str | None) -> str:
         """The format that ``--format`` names, or the default. Raises UsageError for an unknown one."""
@@ -193,9 +200,7 @@ def _find(folder: Path, entry: str) -> tuple[Path, ...]:
     return ()
 
 
-def make_row(
-    id: object, image: str | Sequence[str] | None, turns: Sequence[tuple[str, str]], data_source: str
-) -> Row:
+def make_row(id: object, image: str | Sequence[str] | None, turns: Sequence[tuple[str, str]], data_source: str) -> Row:
     """A row of LLaVA's data format. ``<image>`` is put in front of the first question, once per image.
 
     Args:

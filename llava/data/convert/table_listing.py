@@ -1,0 +1,64 @@
+"""Prints the table of converters."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from llava.data.convert.converter import Converter, say_files
+from llava.text import is_terminal, is_unicode
+
+# Columns where the output is no terminal, whose width would be 80: no cell of the table is cut at this width.
+_WIDTH = 180
+
+
+def print_table(rows: Sequence[Converter]) -> None:
+    """Prints name, rows, licence, source and files of each on standard output."""
+    table = Table(box=box.SIMPLE_HEAD, safe_box=not is_unicode(sys.stdout))
+    for title in ("name", "published", "licence", "source", "files (train)"):
+        table.add_column(title, overflow="fold", no_wrap=title == "name", ratio=None)
+    for row in rows:
+        num = "" if row.num_published is None else f"{row.num_published:,} {row.counted}"
+        table.add_row(row.name, num, row.licence, row.url, "\n".join(_first_files(row)))
+    console = Console(width=None if is_terminal(sys.stdout) else _WIDTH, highlight=False, markup=False)
+    console.print(table)
+
+
+def print_json(rows: Sequence[Converter]) -> None:
+    """Prints everything that the table holds as a JSON list on standard output."""
+    print(json.dumps([_as_dict(row) for row in rows], indent=1))
+
+
+def describe(row: Converter) -> str:
+    """Everything that the table holds about one dataset, as lines."""
+    lines = [f"{row.name}: {row.title}"]
+    if row.num_published is not None:
+        lines.append(f"  published  {row.num_published:,} {row.counted}")
+    lines += [f"  licence    {row.licence}", f"  source     {row.url}", f"  images     {row.images or 'in its files'}"]
+    lines += [f"  {split + ':':10} {say_files(files)}" for split, files in row.files.items()]
+    lines += [f"  --format {name}: {text}" for name, text in row.formats.items()]
+    return "\n".join([*lines, f"  facts      {row.facts}"])
+
+
+def _first_files(row: Converter) -> tuple[str, ...]:
+    return row.files.get("train") or next(iter(row.files.values()))
+
+
+def _as_dict(row: Converter) -> dict[str, object]:
+    return {
+        "name": row.name,
+        "title": row.title,
+        "published": row.num_published,
+        "counted": row.counted,
+        "licence": row.licence,
+        "source": row.url,
+        "images": row.images,
+        "files": {split: list(files) for split, files in row.files.items()},
+        "formats": dict(row.formats),
+        "facts": row.facts,
+    }
