@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from llava.data.convert.converter import Converter
+from llava.data.convert.document_table import DOCUMENT_ROWS
 from llava.errors import UsageError
 from llava.yaml_files import name_nearest
 
 _ROWS: tuple[Converter, ...] = (
     # Questions about photographs, captions, regions.
     # Documents, charts, science, conversations.
+    *DOCUMENT_ROWS,
 )
 
 CONVERTERS = {row.name: row for row in _ROWS}
