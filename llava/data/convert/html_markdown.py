@@ -14,7 +14,7 @@ import re
 from html.parser import HTMLParser
 
 _MARKUP = re.compile(
-    r"<(?:p|pre|ul|ol|li|code|strong|em|b|i|br|h[1-6]|table|tr|td|th|blockquote|div|span|a|img|hr)"
+    r"</?(?:p|pre|ul|ol|li|code|strong|em|b|i|br|h[1-6]|table|tr|td|th|blockquote|div|span|a|img|hr)"
     r"(?:\s+[\w-]+=(?:\"[^\"<>]*\"|'[^'<>]*'))*\s*/?>",  # so that "if a<b and c>d" is none
     re.I,
 )
@@ -123,7 +123,7 @@ class _Writer(HTMLParser):
         elif re.fullmatch("h[1-6]", tag):
             self._end_block("\n\n" + "#" * int(tag[1]) + " ", "\n\n")
         elif tag == "blockquote" and len(self._blocks) > 1:
-            quoted = "".join(self._blocks.pop()).strip()
+            quoted = _BLANK_LINES.sub("\n\n", "".join(self._blocks.pop())).strip()
             self._write("\n\n" + "\n".join(f"> {line}".rstrip() for line in quoted.split("\n")) + "\n\n")
         elif tag not in ("br", "hr"):
             self._write(_MARKS.get(tag, ""))
