@@ -1,6 +1,6 @@
 """AI2D: multiple-choice questions about diagrams of science books, answered by the option's letter.
 
-A third of the questions name labels by letters ("What is A?"), which the images themselves do not show: they are drawn.
+Many questions name labels by letters ("What is A?"), which the images themselves do not show: they are drawn.
 
 Source: allenai, ai2d-all.zip: questions/N.png.json (``imageName``, ``questions``: by text, each with ``abcLabel``,
 ``answerTexts``, ``correctAnswer``, ``questionId``), annotations/N.png.json (``text``: by name, each with ``rectangle``
@@ -104,7 +104,8 @@ def _draw(source: Source, image: str, name: str, options: Options, num_questions
         for _ in range(num_questions):
             options.leave_out("names labels by letters, and its diagram cannot be decoded", image)
         return False
-    save_image(options, "AI2D with letters", name, draw_labels(canvas, labels, is_opaque=options.format == "mask"))
+    drawn = draw_labels(canvas, labels, is_opaque=options.format == "mask")
+    save_image(options, "AI2D's diagrams with letters are drawn; --format plain does without.", name, drawn)
     return True
 
 

@@ -68,7 +68,7 @@ def convert_llava_next(source: Source, options: Options) -> Iterator[Row]:
                     continue
                 # Not named by its id: different images of GQA and OCR-VQA have the same.
                 image = f"llava-next/{shard:05d}/{number:06d}{suffix}"
-                save_image(options, "LLaVA-NeXT-Data", image, data)
+                save_image(options, "LLaVA-NeXT-Data holds its images in its own files.", image, data)
             id = str(entry["id"])
             yield pass_row({**entry, "image": image}, f"llava-next-{id}", name_source(id, image))
 

@@ -72,7 +72,7 @@ def _iterate_synthdog(source: Source, options: Options) -> Iterator[tuple[str, s
                 options.leave_out("holds no image" if data is None else "holds bytes that are no image", thing)
                 continue
             name = f"synthdog-en/images/{shard:05d}_{number:06d}{suffix}"
-            save_image(options, "SynDog-EN", name, data)
+            save_image(options, "SynDog-EN holds its images in its own files.", name, data)
             yield f"synthdog-en-{shard:05d}_{number:06d}", name, row["ground_truth"], thing
 
 
@@ -97,10 +97,12 @@ def _read_sequence(ground_truth: Any) -> str | None:
     return " ".join(text.split()) if isinstance(text, str) else None
 
 
-def save_image(options: Options, title: str, name: str, data: bytes) -> None:
-    """Stores an image that a dataset's file holds. Raises UsageError if the user did not say where."""
+def save_image(options: Options, why: str, name: str, data: bytes) -> None:
+    """Stores an image that no folder has yet.
+
+    Raises:
+        UsageError: the user did not say where; ``why`` is the sentence that says why images are stored.
+    """
     if options.save_image is None:
-        raise UsageError(
-            f"{title} holds its images itself. Name the folder that they are stored in: --save-images DIR."
-        )
+        raise UsageError(f"{why} Name the folder that they are stored in: --save-images DIR.")
     options.save_image(name, data)

@@ -176,8 +176,9 @@ DOCUMENT_ROWS = (
         convert=sharegpt.convert_sharegpt,
         files={
             "train": (
-                "sg_90k_part*.json | HTML_cleaned_raw_dataset/sg_90k_part?.json"
-                " | ShareGPT_V3_unfiltered_cleaned_split.json",
+                "HTML_cleaned_raw_dataset/sg_90k_part1.json | ShareGPT_V3_unfiltered_cleaned_split.json",
+                "HTML_cleaned_raw_dataset/sg_90k_part2.json",
+                "tokenizer.json",
             )
         },
         licence="Apache-2.0 as uploaded (CC0 1.0 for ShareGPT52K); OpenAI's terms",
@@ -186,6 +187,7 @@ DOCUMENT_ROWS = (
         num_published=40_688,
         counted="conversations in llava_v1_5_mix665k (haotian-liu/LLaVA issue 702); their selection was not published",
         formats=sharegpt.FORMATS,
+        optional=(1, 2),
         facts="lm-sys/FastChat@f8d3230 fastchat/data",
     ),
     Converter(

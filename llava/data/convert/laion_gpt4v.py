@@ -1,7 +1,7 @@
 """LAION-GPT-V: descriptions by GPT-4V of images that are named by their addresses.
 
-The dataset holds no images. They are found in a local folder, or fetched if that is asked for; most of the addresses
-are of a chat's attachments and have expired.
+The dataset holds no images. They are found in a local folder, or fetched if that is asked for; many addresses are
+dead.
 
 Source: laion/gpt4v-dataset on Hugging Face (README at 99a9caf: ``link``, ``caption``, ``message_id``, ``timestamp``;
 12,356 rows); rom1504/img2dataset README (the folder: 00012/000120034.jpg with .json beside it, whose ``url`` is the
@@ -130,7 +130,7 @@ def _store(id: str, body: bytes | None, options: Options) -> str | None:
         options.leave_out(lack, f"message {id}")
         return None
     name = f"{FOLDER}/{_make_stem(id)}{suffix}"
-    save_image(options, "LAION-GPT-V", name, body)
+    save_image(options, "LAION-GPT-V's images are fetched.", name, body)
     return name
 
 

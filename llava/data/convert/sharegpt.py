@@ -44,11 +44,12 @@ Pair = tuple[str, str]
 def convert_sharegpt(source: Source, options: Options) -> Iterator[Row]:
     """Cleaned conversations of at most 2,048 tokens each, or of one pair of turns.
 
-    Tokens are counted with ``tokenizer.json`` in the source's folder, if there is one, and else estimated from bytes.
+    Tokens are counted with the folder's tokenizer.json, which Vicuna's folder has, or else estimated from bytes.
     """
-    measure = make_measure(source.folder / "tokenizer.json")
+    measure = make_measure(next(iter(source.found[2]), None))
+    has_parts = source.file(0).name.startswith("sg_90k_part")
     seen: set[int] = set()
-    for path in source.files(0):
+    for path in (source.file(0), *(source.found[1] if has_parts else ())):
         for number, entry in iterate_json(path):
             id = str(take(entry, "id", (str, int), f"Conversation {number} of '{path}'"))
             thing = f"conversation {id}"
@@ -108,13 +109,13 @@ def _is_wanted(pairs: list[Pair], thing: str, options: Options) -> bool:
     return False
 
 
-def make_measure(tokenizer: Path) -> Callable[[str], int]:
-    """A function that counts a text's tokens, with that tokenizer file, or estimates them if there is none.
+def make_measure(tokenizer: Path | None) -> Callable[[str], int]:
+    """A function that counts a text's tokens, with that tokenizer file, or estimates them if it is None.
 
     Raises:
         UsageError: the file is no tokenizer.
     """
-    if not tokenizer.is_file():
+    if tokenizer is None:
         return lambda text: -(-len(text.encode()) // _BYTES_PER_TOKEN)
     from tokenizers import Tokenizer
 

@@ -134,8 +134,8 @@ def test_pages_of_parquet_are_stored_and_transcribed(tmp_path: Path) -> None:
     rows, left_out = run("synthdog-en", tmp_path, save_image=make_image_saver(stored))
     assert [row["id"] for row in rows] == ["synthdog-en-00000_000000"]
     asked = (
-        "<image>\nOCR this image section by section, from top to bottom, and left to right. Do not insert line breaks in "
-        "the output text. If a word is split due to a line break in the image, use a space instead."
+        "<image>\nOCR this image section by section, from top to bottom, and left to right. Do not insert line breaks "
+        "in the output text. If a word is split due to a line break in the image, use a space instead."
     )
     assert turns(rows[0]) == [(asked, "ut. The unsupe rvised é中")]
     assert rows[0]["image"] == "synthdog-en/images/00000_000000.jpg"
@@ -170,7 +170,7 @@ def test_a_column_of_another_dataset_is_named(tmp_path: Path) -> None:
 
 def test_a_column_of_another_type_is_named(tmp_path: Path) -> None:
     write_parquet(tmp_path, SHARD, image=[7], ground_truth=[truth("x")])
-    with pytest.raises(UsageError, match="Row 0 of .*: its column of images holds int, which is no image"):
+    with pytest.raises(UsageError, match=r"Row 0 of .*: its column of images holds int, which is no image"):
         run("synthdog-en", tmp_path)
 
 

@@ -17,7 +17,7 @@ CODE = (
 @pytest.mark.parametrize(("html", "markdown"), [
     ("if a<b and c>d: f(x_y)\n\n  *x*", "if a<b and c>d: f(x_y)\n\n  *x*"),
     ("List<String> x; <T> y", "List<String> x; <T> y"),
-    ("<p>To <strong>do</strong> <em>it</em>:</p>" + CODE, "To **do** *it*:\n\n```python\nfor i in x_y:\n    f(i < 2)\n```"),
+    ("<p>Now <b>do</b> <em>it</em>:</p>" + CODE, "Now **do** *it*:\n\n```python\nfor i in x_y:\n    f(i < 2)\n```"),
     ("<ul>\n<li>a</li>\n<li><p>b</p></li>\n</ul>\n<p>x</p>", "* a\n* b\n\nx"),
     ('<ol start="3"><li>a<ul><li>in</li></ul></li><li>b</li></ol>', "3. a\n   * in\n4. b"),
     ("<table><tr><th>a</th><th>b</th></tr><tr><td>1</td></tr></table>", "| a | b |\n| --- | --- |\n| 1 |  |"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,8 @@ PAIR = (("human", "How does it work?"), ("gpt", "<p>It <strong>works</strong> we
 
 
 def test_answers_become_markdown_and_questions_stay(tmp_path: Path) -> None:
-    html = '<div class="markdown prose"><p>Use <code>x_y</code>:</p><pre><code class="language-py">a = 1\n</code></pre></div>'
+    code = '<pre><code class="language-py">a = 1\n</code></pre>'
+    html = f'<div class="markdown prose"><p>Use <code>x_y</code>:</p>{code}</div>'
     rows, left_out = convert(tmp_path, talk("QWJhYvA_0", ("human", "Fix <p>this</p> of mine"), ("gpt", html)))
     assert [row["id"] for row in rows] == ["sharegpt-QWJhYvA_0_0"]
     assert "image" not in rows[0]
@@ -127,7 +127,9 @@ def test_tokens_are_counted_by_the_tokenizer_in_the_folder(tmp_path: Path) -> No
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     assert make_measure(tmp_path / "tokenizer.json")("three words here") == 3
-    assert make_measure(tmp_path / "absent.json")("three words here") == 4  # 16 bytes
+    assert make_measure(None)("three words here") == 4  # 16 bytes
+    said = [("human", "x" * 4000), ("gpt", "y" * 4000), ("human", "x"), ("gpt", "y")]
+    assert len(convert(tmp_path, talk("a", *said))[0]) == 1  # 4 tokens; more than 2,000 by its bytes
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(UsageError, match="is no tokenizer"):
         make_measure(tmp_path / "tokenizer.json")
@@ -135,11 +137,14 @@ def test_tokens_are_counted_by_the_tokenizer_in_the_folder(tmp_path: Path) -> No
 
 def test_the_two_files_of_the_raw_dataset_are_read_in_order(tmp_path: Path) -> None:
     for part in (2, 1):
-        write_json(
-            tmp_path,
-            f"sg_90k_part{part}.json",
-            [talk(f"p{part}", ("human", f"Is it part {part}?"), ("gpt", f"{part}"))],
-        )
+        entry = talk(f"p{part}", ("human", f"Is it part {part}?"), ("gpt", f"{part}"))
+        write_json(tmp_path, f"HTML_cleaned_raw_dataset/sg_90k_part{part}.json", [entry])
+    write_json(tmp_path, "HTML_cleaned_raw_dataset/sg_90k_part1_html_cleaned.json", [])
     rows, _ = run("sharegpt", tmp_path)
     assert [row["id"] for row in rows] == ["sharegpt-p1_0", "sharegpt-p2_0"]
-    assert json.dumps(rows)
+
+
+def test_the_cleaned_file_is_read_alone(tmp_path: Path) -> None:
+    write_json(tmp_path, "sg_90k_part2.json", [talk("b", ("human", "And this?"), ("gpt", "Yes."))])
+    rows, _ = convert(tmp_path, talk("a", *PAIR))
+    assert [row["id"] for row in rows] == ["sharegpt-a_0"]
