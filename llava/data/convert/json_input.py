@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from llava.errors import UsageError
 from llava.text import fit_line
@@ -86,7 +86,11 @@ def iterate_lines(path: Path) -> Iterator[tuple[int, Any]]:
             number += 1
 
 
-def take(entry: Any, key: str, kind: type[T] | tuple[type, ...], where: str) -> T:
+@overload
+def take(entry: Any, key: str, kind: type[T], where: str) -> T: ...
+@overload
+def take(entry: Any, key: str, kind: tuple[type, ...], where: str) -> Any: ...
+def take(entry: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
     """``entry[key]``, which has to be of this kind.
 
     Args:
@@ -105,7 +109,7 @@ def take(entry: Any, key: str, kind: type[T] | tuple[type, ...], where: str) -> 
         wanted = " or ".join(_KINDS.get(kind, kind.__name__) for kind in kinds)
         found = "is missing" if key not in entry else f"is {say_kind(value)}"
         raise UsageError(f"{where} needs {wanted} '{key}', which {found}. {_REMEDY}")
-    return value  # type: ignore[return-value]
+    return value
 
 
 _REMEDY = "The file may be of another version than the one that is converted, or damaged: get it again."

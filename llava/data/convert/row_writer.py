@@ -34,6 +34,7 @@ class Written:
         path: the file.
         num_rows, num_answers, num_images: rows, answers in them, and different images.
         num_renamed: rows whose id had occurred before, to which a number was added.
+        by_source: rows by ``data_source``.
         left_out: what was not converted.
     """
 
@@ -42,12 +43,15 @@ class Written:
     num_answers: int = 0
     num_images: int = 0
     num_renamed: int = 0
+    by_source: dict[str, int] = field(default_factory=dict)
     left_out: LeftOut = field(default_factory=LeftOut)
 
     def describe(self) -> str:
         """What was written and what was left out, as lines."""
         images = f" about {self.num_images:,} images" if self.num_images else ""
         lines = [f"{self.path}: {self.num_rows:,} rows{images}, with {self.num_answers:,} answers"]
+        if len(self.by_source) > 1:
+            lines += [f"  {num:9,}  {source}" for source, num in sorted(self.by_source.items())]
         if self.num_renamed:
             lines.append(f"  {self.num_renamed:,} rows whose id had occurred before have a number added to it")
         for reason, num in self.left_out.counts.items():
@@ -201,6 +205,7 @@ def _check_rows(rows: Iterable[Row], converter: Converter, options: Options, wri
         written.num_renamed += id != record.id
         images.update(names)
         written.num_rows += 1
+        written.by_source[record.source] = written.by_source.get(record.source, 0) + 1
         written.num_answers += sum(speaker == "gpt" for speaker, _ in record.turns)
         written.num_images = len(images)
         yield {**row, "id": id}
@@ -216,10 +221,9 @@ def _find_fault(
     for name in names:
         if leaves_folder(name):
             return "has an image outside the image folder"
-        if folder is not None and name not in present:
-            if name in absent or not os.path.isfile(folder / name):
-                absent.add(name)
-                return "has an image that is absent"
+        if folder is not None and name not in present and (name in absent or not os.path.isfile(folder / name)):
+            absent.add(name)
+            return "has an image that is absent"
     return None
 
 
