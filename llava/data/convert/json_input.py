@@ -103,9 +103,8 @@ def take(entry: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any
     if not isinstance(entry, Mapping):
         raise UsageError(f"{where} is {say_kind(entry)}, not an object. {_REMEDY}")
     kinds = kind if isinstance(kind, tuple) else (kind,)
-    accepted = (*kinds, int) if float in kinds else kinds
     value = entry.get(key)
-    if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in kinds):
+    if not _is_one_of(value, kinds):
         wanted = " or ".join(_KINDS.get(kind, kind.__name__) for kind in kinds)
         found = "is missing" if key not in entry else f"is {say_kind(value)}"
         raise UsageError(f"{where} needs {wanted} '{key}', which {found}. {_REMEDY}")
@@ -119,9 +118,16 @@ def take_list(entry: Any, key: str, kind: type[T], where: str) -> list[T]:
     """``entry[key]``, a list whose items are all of this kind. Raises UsageError as ``take`` does."""
     values = take(entry, key, list, where)
     for i, value in enumerate(values):
-        if not isinstance(value, kind):
+        if not _is_one_of(value, (kind,)):
             raise UsageError(f"{where}: item {i} of '{key}' is {say_kind(value)}, not {_KINDS[kind]}. {_REMEDY}")
     return values
+
+
+def _is_one_of(value: Any, kinds: tuple[type, ...]) -> bool:
+    """Whether the value is of such a kind; an integer is a number, but true and false are no integers."""
+    if isinstance(value, bool):
+        return bool in kinds
+    return isinstance(value, (*kinds, int) if float in kinds else kinds)
 
 
 def say_kind(value: Any) -> str:

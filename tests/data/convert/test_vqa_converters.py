@@ -160,8 +160,8 @@ def test_gqa_is_grouped_by_image_and_asks_for_a_full_sentence_without_a_format(t
 
 def write_textvqa(folder: Path) -> None:
     def entry(number: int, image: str, question: str, answers: list[str]) -> dict[str, Any]:
-        return {"question": question, "image_id": image, "image_classes": ["Sign"], "image_width": 10, "answers": answers,
-                "image_height": 10, "question_tokens": [], "question_id": number, "set_name": "train"}  # fmt: skip
+        facts = {"image_classes": ["Sign"], "image_width": 9, "image_height": 9, "question_tokens": []}
+        return {"question": question, "image_id": image, "answers": answers, "question_id": number, **facts}
 
     no_reading = "answering does not require reading text in the image"
     data = [
@@ -189,7 +189,7 @@ def test_textvqa_has_its_ocr_tokens_after_the_first_question_when_asked(tmp_path
     assert rows[0]["image"] == "textvqa/train_images/0054c91397f2fe05.jpg"
     assert turns(rows[0]) == [(f"<image>\nwhat is the brand of phone?\n{SHORT}", "nokia"), ("what time?", "10:45")]
     assert turns(rows[1])[0][1] == "straße"
-    with pytest.raises(UsageError, match="lacks 'TextVQA_Rosetta_OCR_v0.2_train.json', which this format needs"):
+    with pytest.raises(UsageError, match=r"OCR_v0\.2_train\.json., which this format needs"):
         run("textvqa", tmp_path, format="ocr")
     write_ocr(tmp_path)
     (row,), left_out = run("textvqa", tmp_path, format="ocr")
