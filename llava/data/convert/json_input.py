@@ -22,6 +22,7 @@ MOST_CHARACTERS = 256 << 20
 _SPACE = " \t\r\n"
 # A literal, a number or an escape that begins this close to the end of the window may be cut.
 _MAY_BE_CUT = 16
+_AFTER_A_VALUE = tuple(" \t\r\n,:]}")
 _DECODER = json.JSONDecoder()
 _KINDS: dict[Any, str] = {str: "a text", int: "an integer", float: "a number", list: "a list", dict: "an object"}
 
@@ -170,7 +171,7 @@ class _Window:
     def __init__(self, file: TextIOWrapper, path: Path) -> None:
         self._file, self._path = file, path
         self._text, self._at, self._dropped = "", 0, 0
-        self._is_complete = False
+        self._is_complete = self._has_begun = False
 
     def read_container(self) -> Iterator[tuple[Any, Any]]:
         """The items of the list or object that begins here."""
@@ -230,6 +231,7 @@ class _Window:
             while self._at < len(self._text) and self._text[self._at] in _SPACE:
                 self._at += 1
             if self._at < len(self._text):
+                self._has_begun = True
                 return self._text[self._at]
             if not self._fill(_CHUNK):
                 return ""
@@ -249,13 +251,18 @@ class _Window:
                     self._at = error.pos
                     raise self._fail("is not valid JSON") from error
             else:
-                if end < len(self._text) or self._is_complete:
+                if self._is_complete or self._is_whole(end):
                     self._at = end
                     return value
             if len(self._text) - self._at > MOST_CHARACTERS:
                 raise self._fail(f"has an entry of more than {MOST_CHARACTERS:,} characters")
             self._fill(num)
             num *= 2  # a long entry is decoded again each time
+
+    def _is_whole(self, end: int) -> bool:
+        """Whether a value that was decoded up to ``end`` ends there: "2.5e" may go on as "2.5e-3"."""
+        rest = self._text[end:]
+        return rest[:1] in _AFTER_A_VALUE if len(rest) < _MAY_BE_CUT else True
 
     def _fill(self, num: int) -> bool:
         """Reads on; returns whether there was more."""
@@ -267,6 +274,6 @@ class _Window:
 
     def _fail(self, fault: str) -> UsageError:
         if self._is_complete and self._text[self._at :].strip() == "":
-            fault = "is cut off at its end" if self._dropped + len(self._text.strip()) else "is empty"
+            fault = "is cut off at its end" if self._has_begun else "is empty"
         where = f"character {self._dropped + self._at + 1:,}"
         return UsageError(f"The file '{self._path}' {fault} ({where}). It may be incomplete: get it again.")

@@ -85,11 +85,11 @@ def convert(
     """
     source = converter.find_source(src, options.split)
     written = Written(check_target(dst), left_out=options.left_out)
-    rows = _check_rows(converter.convert(source, options), converter, options, written)
+    lines = _check_rows(converter.convert(source, options), converter, options, written)
     with write_whole(dst) as write:
         said_at = clock()
-        for line in _join(_encode(row) for row in rows) if dst.suffix == ".json" else _end_lines(rows):
-            write(line)
+        for line in lines:
+            write(f"{line}\n" if dst.suffix == ".jsonl" else f"{'[' if written.num_rows == 1 else ','}\n{line}")
             if limit is not None and written.num_rows >= limit:
                 break
             if clock() - said_at >= _SAY_EVERY_S:
@@ -179,8 +179,8 @@ def leaves_folder(name: str) -> bool:
     return not parts or "\\" in name or "\0" in name or name.startswith("/") or ".." in parts
 
 
-def _check_rows(rows: Iterable[Row], converter: Converter, options: Options, written: Written) -> Iterator[Row]:
-    """The rows that can be trained on, with unique ids; the others are left out."""
+def _check_rows(rows: Iterable[Row], converter: Converter, options: Options, written: Written) -> Iterator[str]:
+    """The rows that can be trained on, with unique ids, as JSON; the others are left out."""
     digests: set[bytes] = set()
     num_of_id: dict[str, int] = {}
     images: set[str] = set()
@@ -196,7 +196,8 @@ def _check_rows(rows: Iterable[Row], converter: Converter, options: Options, wri
         if fault is not None:
             options.leave_out(fault, f"{record.id} ({', '.join(names)})" if names else record.id)
             continue
-        digest = hashlib.blake2b(_encode(row).encode(), digest_size=16).digest()
+        line = _encode(row)
+        digest = hashlib.blake2b(line.encode(), digest_size=16).digest()
         if digest in digests:
             options.leave_out("is the same row again", record.id)
             continue
@@ -208,7 +209,7 @@ def _check_rows(rows: Iterable[Row], converter: Converter, options: Options, wri
         written.by_source[record.source] = written.by_source.get(record.source, 0) + 1
         written.num_answers += sum(speaker == "gpt" for speaker, _ in record.turns)
         written.num_images = len(images)
-        yield {**row, "id": id}
+        yield line if row.get("id") == id else _encode({**row, "id": id})
 
 
 def _find_fault(
@@ -239,13 +240,3 @@ def _make_unique(id: str, num_of_id: dict[str, int]) -> str:
 
 def _encode(row: Row) -> str:
     return json.dumps(row, ensure_ascii=False)
-
-
-def _join(lines: Iterator[str]) -> Iterator[str]:
-    for i, line in enumerate(lines):
-        yield f"{',' if i else '['}\n{line}"
-
-
-def _end_lines(rows: Iterator[Row]) -> Iterator[str]:
-    for row in rows:
-        yield f"{_encode(row)}\n"
