@@ -144,7 +144,7 @@ def list_left_out(path: str | Path | None) -> Iterator[LeftOut]:
         yield LeftOut()
         return
     with write_whole(Path(path)) as write:
-        yield LeftOut(listener=lambda reason, thing: write(_encode({"reason": reason, "what": thing}) + "\n"))
+        yield LeftOut(listener=lambda reason, thing: write(json.dumps({"reason": reason, "what": thing}) + "\n"))
 
 
 def make_image_saver(folder: Path) -> Callable[[str, bytes], None]:
@@ -197,7 +197,11 @@ def _check_rows(rows: Iterable[Row], converter: Converter, options: Options, wri
             options.leave_out(fault, f"{record.id} ({', '.join(names)})" if names else record.id)
             continue
         line = _encode(row)
-        digest = hashlib.blake2b(line.encode(), digest_size=16).digest()
+        try:
+            digest = hashlib.blake2b(line.encode(), digest_size=16).digest()
+        except UnicodeEncodeError:  # a lone surrogate in a field that is not a turn
+            options.leave_out("holds text that is not valid Unicode", record.id)
+            continue
         if digest in digests:
             options.leave_out("is the same row again", record.id)
             continue

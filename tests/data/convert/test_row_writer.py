@@ -71,7 +71,7 @@ def test_many_rows_of_one_id_are_numbered_without_a_search(tmp_path: Path) -> No
 
 def test_rows_that_cannot_be_trained_on_are_counted_named_and_listed(tmp_path: Path) -> None:
     rows = [row("1"), row("2", ""), row("3", "\ud800"), row("4", image="../x.png"), row("5", image="/etc/x.png"),
-            row("6", question="<image>"), {"id": "7"}]  # fmt: skip
+            row("6", question="<image>"), {"id": "7"}, row("8\udc80"), row("9", image="\udc80.png")]  # fmt: skip
     with list_left_out(tmp_path / "left-out.jsonl") as left_out:
         written = write(tmp_path, rows, left_out=left_out)
     assert written.num_rows == 1
@@ -79,9 +79,10 @@ def test_rows_that_cannot_be_trained_on_are_counted_named_and_listed(tmp_path: P
         "is a row that cannot be trained on": 3,
         "has an image outside the image folder": 2,
         "has <image> 2 times for 1 images": 1,
+        "holds text that is not valid Unicode": 2,
     }
     listed = [json.loads(line) for line in (tmp_path / "left-out.jsonl").read_text().splitlines()]
-    assert len(listed) == 6
+    assert len(listed) == 8
     assert listed[2] == {"reason": "has an image outside the image folder", "what": "4 (../x.png)"}
     said = written.describe()
     assert "out.json: 1 rows about 1 images, with 1 answers" in said
