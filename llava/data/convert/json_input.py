@@ -261,8 +261,7 @@ class _Window:
 
     def _is_whole(self, end: int) -> bool:
         """Whether a value that was decoded up to ``end`` ends there: "2.5e" may go on as "2.5e-3"."""
-        rest = self._text[end:]
-        return rest[:1] in _AFTER_A_VALUE if len(rest) < _MAY_BE_CUT else True
+        return len(self._text) - end >= _MAY_BE_CUT or self._text[end : end + 1] in _AFTER_A_VALUE
 
     def _fill(self, num: int) -> bool:
         """Reads on; returns whether there was more."""

@@ -48,12 +48,12 @@ class Written:
 
     def describe(self) -> str:
         """What was written and what was left out, as lines."""
-        images = f" about {self.num_images:,} images" if self.num_images else ""
-        lines = [f"{self.path}: {self.num_rows:,} rows{images}, with {self.num_answers:,} answers"]
+        images = f" about {_count(self.num_images, 'image')}" if self.num_images else ""
+        lines = [f"{self.path}: {_count(self.num_rows, 'row')}{images}, with {_count(self.num_answers, 'answer')}"]
         if len(self.by_source) > 1:
             lines += [f"  {num:9,}  {source}" for source, num in sorted(self.by_source.items())]
         if self.num_renamed:
-            lines.append(f"  {self.num_renamed:,} rows whose id had occurred before have a number added to it")
+            lines.append(f"  a number was added to the id of {_count(self.num_renamed, 'row')}, since it had occurred")
         for reason, num in self.left_out.counts.items():
             examples = self.left_out.examples[reason]
             more = ", ..." if num > len(examples) else ""
@@ -94,7 +94,7 @@ def convert(
                 break
             if clock() - said_at >= _SAY_EVERY_S:
                 said_at = clock()
-                write_line(f"llava: {written.num_rows:,} rows")
+                write_line(f"llava: {_count(written.num_rows, 'row')}")
         if not written.num_rows:
             reasons = "".join(f" {num:,}: {reason}." for reason, num in written.left_out.counts.items())
             raise LlavaError(f"Nothing of {converter.title} was converted, and nothing was written.{reasons}")
@@ -135,16 +135,28 @@ def write_whole(dst: Path) -> Iterator[Callable[[str], Any]]:
 
 
 @contextlib.contextmanager
-def list_left_out(path: str | Path | None) -> Iterator[LeftOut]:
+def list_left_out(path: Path | None) -> Iterator[LeftOut]:
     """Counts what is left out, and writes {"reason", "what"} in a line of ``path`` for each, unless that is None.
 
-    Raises LlavaError for a file that cannot be written.
+    The list is written, too, when the conversion in the block fails.
+
+    Raises:
+        UsageError: ``path`` exists.
+        LlavaError: it cannot be written.
     """
     if path is None:
         yield LeftOut()
         return
-    with write_whole(Path(path)) as write:
-        yield LeftOut(listener=lambda reason, thing: write(json.dumps({"reason": reason, "what": thing}) + "\n"))
+    if path.exists() or path.is_symlink():
+        raise UsageError(f"'{path}' exists already. Remove it, or name another file.")
+    failure: LlavaError | None = None
+    with write_whole(path) as write:
+        try:
+            yield LeftOut(listener=lambda reason, thing: write(json.dumps({"reason": reason, "what": thing}) + "\n"))
+        except LlavaError as error:
+            failure = error
+    if failure is not None:
+        raise failure
 
 
 def make_image_saver(folder: Path) -> Callable[[str, bytes], None]:
@@ -222,7 +234,7 @@ def _find_fault(
     """Why a row cannot be used, as a clause; None if it can. ``absent`` and ``present`` are what is known of images."""
     slots = sum(text.count(DEFAULT_IMAGE_TOKEN) for _, text in record.turns)
     if slots != len(names):
-        return f"has {DEFAULT_IMAGE_TOKEN} {slots} times for {len(names)} images"
+        return f"has {DEFAULT_IMAGE_TOKEN} {_count(slots, 'time')} for {_count(len(names), 'image')}"
     for name in names:
         if leaves_folder(name):
             return "has an image outside the image folder"
@@ -240,6 +252,10 @@ def _make_unique(id: str, num_of_id: dict[str, int]) -> str:
         unique = f"{id}-{num_of_id[id]}"
     num_of_id[unique] = 1
     return unique
+
+
+def _count(num: int, noun: str) -> str:
+    return f"{num:,} {noun}" if num == 1 else f"{num:,} {noun}s"
 
 
 def _encode(row: Row) -> str:

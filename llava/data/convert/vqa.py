@@ -36,32 +36,43 @@ def convert_okvqa(source: Source, options: Options) -> Iterator[Row]:
 
 
 def _convert_vqa(name: str, source: Source, options: Options) -> Iterator[Row]:
-    answers = dict(_read_vqa_answers(source.file(1), "raw_answer" if options.format == "raw" else "answer"))
+    answers = _read_vqa_answers(source.file(1), "raw_answer" if options.format == "raw" else "answer", options)
+    asked: set[int] = set()
 
     def pair() -> Iterator[tuple[int, tuple[str, str]]]:
         for i, entry in iterate_json(source.file(0), "questions"):
             where = f"Question {i} of '{source.file(0)}'"
             number = take(entry, "question_id", int, where)
             question = take(entry, "question", str, where).strip()
-            if number not in answers:
-                options.leave_out("has no annotation", f"question {number}")
-            elif (answer := answers.pop(number)) is None:
-                options.leave_out("has no answer", f"question {number}")
+            answer = answers.get(number)
+            if number in asked:
+                options.leave_out("is a second question of the same number", f"question {number}")
+            elif answer is None:
+                lack = "has no answer" if number in answers else "has no annotation"
+                options.leave_out(lack, f"question {number}")
             else:
                 yield take(entry, "image_id", int, where), (question, capitalize(answer))
+            asked.add(number)
 
     for image, turns in group(pair()).items():
         yield make_row(f"{name}-{image:012}", name_coco(image, options.split), _ask(turns, name, options), name)
-    for number in answers:
+    for number in sorted(answers.keys() - asked):
         options.leave_out("is an annotation without a question", f"question {number}")
 
 
-def _read_vqa_answers(path: Path, key: str) -> Iterator[tuple[int, str | None]]:
+def _read_vqa_answers(path: Path, key: str, options: Options) -> dict[int, str | None]:
+    """The answer to each question: the majority that VQAv2 states, or else that of the people's."""
+    answers: dict[int, str | None] = {}
     for i, entry in iterate_json(path, "annotations"):
         where = f"Annotation {i} of '{path}'"
-        given = entry.get("multiple_choice_answer") if isinstance(entry, dict) else None
+        number = take(entry, "question_id", int, where)
+        if number in answers:
+            options.leave_out("is a second annotation of a question", f"question {number}")
+            continue
+        given = entry.get("multiple_choice_answer")
         people = [take(answer, key, str, where) for answer in take(entry, "answers", list, where)]
-        yield take(entry, "question_id", int, where), choose_majority([given] if isinstance(given, str) else people)
+        answers[number] = choose_majority([given] if isinstance(given, str) else people)
+    return answers
 
 
 def name_coco(image: int, split: str) -> str:

@@ -54,7 +54,7 @@ def test_a_dataset_is_converted_from_the_command_line(tmp_path: Path, capsys: py
     command = ["data", "convert", "ocr_vqa", str(tmp_path), str(target), "--left-out", str(left_out), "--seed", "3"]
     assert main([*command, "--prompt", "Be brief.", "--limit", "5"]) == 0
     assert capsys.readouterr().out == (
-        f"{target}: 1 rows about 1 images, with 1 answers\n"
+        f"{target}: 1 row about 1 image, with 1 answer\n"
         "  left out, since it has no answer: 1 ('Who wrote this book?' about book 140031996X)\n"
     )
     assert read_records(target).record(0).turns[0][1] == "<image>\nWho wrote this book?\nBe brief."

@@ -42,7 +42,7 @@ def test_llava_instruct_passes_through_with_its_image_folder_and_unique_ids(tmp_
     assert left_out == {
         "is the same row again": 1,
         "has a conversation that cannot be trained on": 2,
-        "has <image> 0 times for 1 images": 1,
+        "has <image> 0 times for 1 image": 1,
         "has an image outside the image folder": 1,
         "is not a row": 1,
     }

@@ -60,7 +60,7 @@ def test_ids_are_made_unique_and_a_repeated_row_is_left_out(tmp_path: Path) -> N
     assert ids == ["1", "1-2", "1-2-2", "1-3", "7"]
     assert written.num_renamed == 3
     assert written.left_out.counts == {"is the same row again": 1}
-    assert "3 rows whose id had occurred before" in written.describe()
+    assert "a number was added to the id of 3 rows" in written.describe()
 
 
 def test_many_rows_of_one_id_are_numbered_without_a_search(tmp_path: Path) -> None:
@@ -78,15 +78,24 @@ def test_rows_that_cannot_be_trained_on_are_counted_named_and_listed(tmp_path: P
     assert left_out.counts == {
         "is a row that cannot be trained on": 3,
         "has an image outside the image folder": 2,
-        "has <image> 2 times for 1 images": 1,
+        "has <image> 2 times for 1 image": 1,
         "holds text that is not valid Unicode": 2,
     }
     listed = [json.loads(line) for line in (tmp_path / "left-out.jsonl").read_text().splitlines()]
     assert len(listed) == 8
     assert listed[2] == {"reason": "has an image outside the image folder", "what": "4 (../x.png)"}
     said = written.describe()
-    assert "out.json: 1 rows about 1 images, with 1 answers" in said
+    assert "out.json: 1 row about 1 image, with 1 answer" in said
     assert "left out, since it has an image outside the image folder: 2 (4 (../x.png), 5 (/etc/x.png))" in said
+
+
+def test_the_list_of_what_was_left_out_is_kept_when_nothing_is_converted(tmp_path: Path) -> None:
+    path = tmp_path / "left-out.jsonl"
+    with pytest.raises(LlavaError, match="Nothing of Drawn"), list_left_out(path) as left_out:
+        write(tmp_path, [row("1", "")], left_out=left_out)
+    assert json.loads(path.read_text())["reason"] == "is a row that cannot be trained on"
+    with pytest.raises(UsageError, match="exists already"), list_left_out(path):
+        pass
 
 
 def test_examples_of_what_was_left_out_are_few_and_fit_a_line() -> None:

@@ -84,6 +84,20 @@ def test_a_question_of_vqav2_without_annotation_or_answer_is_counted(tmp_path: P
     }
 
 
+def test_a_second_question_or_annotation_of_a_number_is_counted(tmp_path: Path) -> None:
+    write_vqa(
+        tmp_path,
+        [question(1, 10, "First?"), question(1, 11, "Second?")],
+        [annotation(1, 10, people("yes"), "yes"), annotation(1, 10, people("no"), "no")],
+    )
+    (row,), left_out = run("vqav2", tmp_path)
+    assert turns(row) == [(f"<image>\nFirst?\n{SHORT}", "Yes")]
+    assert left_out == {
+        "is a second annotation of a question": 1,
+        "is a second question of the same number": 1,
+    }
+
+
 def test_okvqa_takes_the_most_frequent_scored_or_raw_answer(tmp_path: Path) -> None:
     questions = [question(516065, 51606, "What is the hairstyle of the blond called?")]
     annotations = [annotation(516065, 51606, people("bun", "pony tail", "pony tail", "hair", "Pony tail"))]
@@ -273,7 +287,7 @@ def test_a_question_with_the_word_for_an_image_is_left_out(tmp_path: Path) -> No
     )
     rows, left_out = run("vqav2", tmp_path)
     assert len(rows) == 1
-    assert left_out == {"has <image> 2 times for 1 images": 1}
+    assert left_out == {"has <image> 2 times for 1 image": 1}
 
 
 def test_rows_with_an_absent_image_are_left_out_when_there_is_an_image_folder(tmp_path: Path) -> None:
