@@ -141,6 +141,8 @@ def _ask(id: str, regions: Sequence[tuple[str, str]], options: Options) -> list[
 def _fill(sentence: str, value: str, options: Options) -> str:
     """The question about a region; a ``--prompt`` has to say where the box or the description goes, by {}."""
     prompt = options.choose_prompt(sentence)
+    if options.prompt is not None and options.format == "both":
+        raise UsageError("A prompt of your own asks in one direction: choose it by --format find or --format describe.")
     if "{}" not in prompt:
         raise UsageError(f"The prompt '{prompt}' needs a {{}} where the box or the description goes.")
     return prompt.replace("{}", value)

@@ -46,7 +46,10 @@ def describe(row: Converter) -> str:
     if row.num_published is not None:
         lines.append(f"  published  {row.num_published:,} {row.counted}")
     lines += [f"  licence    {row.licence}", f"  source     {row.url}", f"  images     {row.images or 'in its files'}"]
-    lines += [f"  {split + ':':10} {say_files(files)}" for split, files in row.files.items()]
+    splits: dict[tuple[str, ...], list[str]] = {}
+    for split, files in row.files.items():
+        splits.setdefault(files, []).append(split)
+    lines += [f"  files      {say_files(files)} (--split {', '.join(names)})" for files, names in splits.items()]
     lines += [f"  --format {name}: {text}" for name, text in row.formats.items()]
     return "\n".join([*lines, f"  facts      {row.facts}"])
 

@@ -66,7 +66,7 @@ def test_a_dataset_is_converted_from_the_command_line(tmp_path: Path, capsys: py
     [
         (["vqa2", "SRC", "out.json"], 2, "There is no converter 'vqa2'. Did you mean 'vqav2'?"),
         (["ocr_vqa", "SRC/absent", "out.json"], 2, "does not exist. It has to be the folder with 'dataset.json'"),
-        (["vqav2", "SRC", "out.json"], 2, "Get it from https://visualqa.org/download.html."),
+        (["vqav2", "SRC", "out.json"], 2, "They come from https://visualqa.org/download.html."),
         (["ocr_vqa", "SRC", "out.json", "--split", "tset"], 2, "has no split 'tset'. Did you mean 'test'?"),
         (["ocr_vqa", "SRC", "out.json", "--format", "x"], 2, "It has one only: leave the flag out."),
         (["ocr_vqa", "SRC", "out.json", "--limit", "0"], 2, "--limit is 0; it has to be at least 1."),

@@ -194,4 +194,6 @@ def test_regions_outside_the_image_or_without_text_are_counted(tmp_path: Path) -
     assert left_out["has a box without area"] == 2
     assert left_out["is an empty description"] == 1
     with pytest.raises(UsageError, match=r"The prompt 'Where\?' needs a \{\}"):
-        run("vg", tmp_path, prompt="Where?")
+        run("vg", tmp_path, format="find", prompt="Where?")
+    with pytest.raises(UsageError, match="choose it by --format find or --format describe"):
+        run("vg", tmp_path, prompt="Where is {}?")
