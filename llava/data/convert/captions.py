@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from llava.data.convert.answers import group
 from llava.data.convert.converter import Options, Row, Source, make_row
 from llava.data.convert.json_input import iterate_json, take
+from llava.data.convert.merged_turns import group
 from llava.data.convert.vqa import read_ocr_tokens
 from llava.data.prompts import ANSWER_FORMATS, join_lines, write_ocr_tokens
 

@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Mapping
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, TypeVar
 
 from llava.errors import UsageError
 from llava.text import fit_line
@@ -87,10 +87,6 @@ def iterate_lines(path: Path) -> Iterator[tuple[int, Any]]:
             number += 1
 
 
-@overload
-def take(entry: Any, key: str, kind: type[T], where: str) -> T: ...
-@overload
-def take(entry: Any, key: str, kind: tuple[type, ...], where: str) -> Any: ...
 def take(entry: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
     """``entry[key]``, which has to be of this kind.
 

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.data.convert.answers import capitalize, group
 from llava.data.convert.converter import Options, Row, Source, make_row
 from llava.data.convert.json_input import iterate_json, take, take_list
+from llava.data.convert.merged_turns import capitalize, group
 from llava.data.convert.vqa import name_coco
 from llava.data.prompts import DESCRIBE_REGION, FIND_REGION
 from llava.errors import UsageError

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from llava.data.convert.answers import ask_all, capitalize, choose_majority, group
 from llava.data.convert.converter import Options, Row, Source, make_row
 from llava.data.convert.json_input import iterate_json, take, take_list
+from llava.data.convert.merged_turns import ask_all, capitalize, choose_majority, group
 from llava.data.prompts import ANSWER_FORMATS, join_lines, write_ocr_tokens, write_options
 
 # Answers of TextVQA's annotators that say something about the question.
