@@ -1,7 +1,8 @@
 """How answers and questions of VQA datasets become turns, as in LLaVA-1.5's data.
 
 Source: LLaVA-1.5 (arXiv:2310.03744v2) A.2: question-answer pairs about one image are one conversation; rows of
-llava_v1_5_mix665k.json (gqa 2327515, ocr_vqa 967097339): the answer-format sentence is in the first question only. No torch.
+llava_v1_5_mix665k.json (gqa 2327515, ocr_vqa 967097339): the answer-format sentence is in the first question only.
+No torch.
 """
 
 from __future__ import annotations
