@@ -41,8 +41,10 @@ def _convert(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--limit is {arguments.limit}; it has to be at least 1.")
     if arguments.images is not None and not Path(arguments.images).is_dir():
         raise UsageError(f"The image folder '{arguments.images}' does not exist.")
+    if arguments.left_out is not None and Path(arguments.left_out).absolute() == Path(arguments.dst).absolute():
+        raise UsageError(f"DST and --left-out are the same file, '{arguments.dst}'. Name another one.")
     converter = find_converter(arguments.name)
-    with list_left_out(arguments.left_out) as left_out:
+    with list_left_out(None if arguments.left_out is None else Path(arguments.left_out)) as left_out:
         options = Options(
             split=arguments.split,
             format=converter.check_format(arguments.format),

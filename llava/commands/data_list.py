@@ -22,8 +22,8 @@ def add_list(actions: Any) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> int:
-    from llava.data.convert.table_listing import describe, print_json, print_table
     from llava.data.convert.table import CONVERTERS, find_converter
+    from llava.data.convert.table_listing import describe, print_json, print_table
 
     rows = [find_converter(arguments.name)] if arguments.name else list(CONVERTERS.values())
     if arguments.json:

@@ -83,8 +83,8 @@ def _ask(question: str, details: Any, where: str, thing: str, options: Options) 
     if not 2 <= len(choices) <= len(ascii_uppercase):
         options.leave_out("has fewer than two options", thing)
         return None
-    lines = [question.strip(), *(f"{letter}. {text}" for letter, text in zip(ascii_uppercase, choices, strict=False))]
-    return options.ask("\n".join(lines), prompts.LETTER), ascii_uppercase[choices.index(texts[index])]
+    asked = prompts.join_lines(question.strip(), prompts.write_options(choices))
+    return options.ask(asked, prompts.ANSWER_FORMATS["ai2d"]), ascii_uppercase[choices.index(texts[index])]
 
 
 def _draw(source: Source, image: str, name: str, options: Options, num_questions: int) -> bool:

@@ -13,10 +13,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from llava.data import prompts
-from llava.data.convert.answers import ask_all, choose_majority
 from llava.data.convert.converter import Options, Row, Source, make_row
 from llava.data.convert.image_questions import ImageQuestions
 from llava.data.convert.json_input import iterate_json, take
+from llava.data.convert.merged_turns import ask_all, choose_majority
 
 CHARTQA_FORMATS = {
     "all": "questions that people wrote and those that were generated",
@@ -46,7 +46,7 @@ def convert_chartqa(source: Source, options: Options) -> Iterator[Row]:
             answer = _read_label(entry, where)
             questions.add(image, take(entry, "query", str, where), answer, f"question {number} of {path.name}")
     for image, pairs in questions.items():
-        turns = ask_all(pairs, prompts.SINGLE_WORD, options)
+        turns = ask_all(pairs, prompts.ANSWER_FORMATS["chartqa"], options)
         yield make_row(_name_chart(image), f"chartqa/{options.split}/png/{image}", turns, "chartqa")
 
 
@@ -91,7 +91,7 @@ def convert_dvqa(source: Source, options: Options) -> Iterator[Row]:
         thing = f"question {entry.get('question_id', number)}"
         questions.add(image, take(entry, "question", str, where), answer, thing)
     for image, pairs in questions.items():
-        turns = ask_all(pairs, prompts.SHORT_ANSWER, options)
+        turns = ask_all(pairs, prompts.ANSWER_FORMATS["dvqa"], options)
         yield make_row(_name_bars(image), f"dvqa/images/{image}", turns, "dvqa")
 
 

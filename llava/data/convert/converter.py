@@ -164,7 +164,7 @@ class Converter:
         if missing:
             raise UsageError(
                 f"'{src}' lacks {say_files(missing)}, which {self.title}, split {split}, is converted from. "
-                f"Get it from {self.url}."
+                f"They come from {self.url}."
             )
         return Source(src, entries, found, self.url)
 

@@ -15,10 +15,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from llava.data import prompts
-from llava.data.convert.answers import ask_all, choose_majority
 from llava.data.convert.converter import Options, Row, Source, make_row
 from llava.data.convert.image_questions import ImageQuestions
 from llava.data.convert.json_input import iterate_json, iterate_lines, take, take_list
+from llava.data.convert.merged_turns import ask_all, choose_majority
 from llava.data.convert.parquet_input import choose_suffix, find_bytes, iterate_parquet
 from llava.errors import UsageError
 
@@ -42,7 +42,7 @@ def _convert_pages(source: Source, options: Options, name: str, image_key: str) 
         answers = take_list(entry, "answers", str, where) if entry.get("answers") is not None else []
         questions.add(image, take(entry, "question", str, where), choose_majority(answers), thing)
     for image, pairs in questions.items():
-        turns = ask_all(pairs, prompts.SHORT_ANSWER, options)
+        turns = ask_all(pairs, prompts.ANSWER_FORMATS[name], options)
         yield make_row(f"{name}-{PurePosixPath(image).stem}", f"{name}/images/{image}", turns, name)
 
 
@@ -55,7 +55,9 @@ def convert_synthdog(source: Source, options: Options) -> Iterator[Row]:
         elif not text:
             options.leave_out("has no text", thing)
         else:
-            yield make_row(id, image, [(options.choose_prompt(prompts.TRANSCRIBE), text)], "synthdog-en")
+            yield make_row(
+                id, image, [(options.choose_prompt(prompts.ANSWER_FORMATS["synthdog-en"]), text)], "synthdog-en"
+            )
 
 
 def _iterate_synthdog(source: Source, options: Options) -> Iterator[tuple[str, str, Any, str]]:

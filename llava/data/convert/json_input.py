@@ -22,6 +22,7 @@ MOST_CHARACTERS = 256 << 20
 _SPACE = " \t\r\n"
 # A literal, a number or an escape that begins this close to the end of the window may be cut.
 _MAY_BE_CUT = 16
+_AFTER_A_VALUE = tuple(" \t\r\n,:]}")
 _DECODER = json.JSONDecoder()
 _KINDS: dict[Any, str] = {str: "a text", int: "an integer", float: "a number", list: "a list", dict: "an object"}
 
@@ -86,7 +87,7 @@ def iterate_lines(path: Path) -> Iterator[tuple[int, Any]]:
             number += 1
 
 
-def take(entry: Any, key: str, kind: type[T] | tuple[type, ...], where: str) -> T:
+def take(entry: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
     """``entry[key]``, which has to be of this kind.
 
     Args:
@@ -99,13 +100,12 @@ def take(entry: Any, key: str, kind: type[T] | tuple[type, ...], where: str) -> 
     if not isinstance(entry, Mapping):
         raise UsageError(f"{where} is {say_kind(entry)}, not an object. {_REMEDY}")
     kinds = kind if isinstance(kind, tuple) else (kind,)
-    accepted = (*kinds, int) if float in kinds else kinds
     value = entry.get(key)
-    if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in kinds):
+    if not _is_one_of(value, kinds):
         wanted = " or ".join(_KINDS.get(kind, kind.__name__) for kind in kinds)
         found = "is missing" if key not in entry else f"is {say_kind(value)}"
         raise UsageError(f"{where} needs {wanted} '{key}', which {found}. {_REMEDY}")
-    return value  # type: ignore[return-value]
+    return value
 
 
 _REMEDY = "The file may be of another version than the one that is converted, or damaged: get it again."
@@ -115,9 +115,16 @@ def take_list(entry: Any, key: str, kind: type[T], where: str) -> list[T]:
     """``entry[key]``, a list whose items are all of this kind. Raises UsageError as ``take`` does."""
     values = take(entry, key, list, where)
     for i, value in enumerate(values):
-        if not isinstance(value, kind):
+        if not _is_one_of(value, (kind,)):
             raise UsageError(f"{where}: item {i} of '{key}' is {say_kind(value)}, not {_KINDS[kind]}. {_REMEDY}")
     return values
+
+
+def _is_one_of(value: Any, kinds: tuple[type, ...]) -> bool:
+    """Whether the value is of such a kind; an integer is a number, but true and false are no integers."""
+    if isinstance(value, bool):
+        return bool in kinds
+    return isinstance(value, (*kinds, int) if float in kinds else kinds)
 
 
 def say_kind(value: Any) -> str:
@@ -160,7 +167,7 @@ class _Window:
     def __init__(self, file: TextIOWrapper, path: Path) -> None:
         self._file, self._path = file, path
         self._text, self._at, self._dropped = "", 0, 0
-        self._is_complete = False
+        self._is_complete = self._has_begun = False
 
     def read_container(self) -> Iterator[tuple[Any, Any]]:
         """The items of the list or object that begins here."""
@@ -220,6 +227,7 @@ class _Window:
             while self._at < len(self._text) and self._text[self._at] in _SPACE:
                 self._at += 1
             if self._at < len(self._text):
+                self._has_begun = True
                 return self._text[self._at]
             if not self._fill(_CHUNK):
                 return ""
@@ -239,13 +247,17 @@ class _Window:
                     self._at = error.pos
                     raise self._fail("is not valid JSON") from error
             else:
-                if end < len(self._text) or self._is_complete:
+                if self._is_complete or self._is_whole(end):
                     self._at = end
                     return value
             if len(self._text) - self._at > MOST_CHARACTERS:
                 raise self._fail(f"has an entry of more than {MOST_CHARACTERS:,} characters")
             self._fill(num)
             num *= 2  # a long entry is decoded again each time
+
+    def _is_whole(self, end: int) -> bool:
+        """Whether a value that was decoded up to ``end`` ends there: "2.5e" may go on as "2.5e-3"."""
+        return len(self._text) - end >= _MAY_BE_CUT or self._text[end : end + 1] in _AFTER_A_VALUE
 
     def _fill(self, num: int) -> bool:
         """Reads on; returns whether there was more."""
@@ -257,6 +269,6 @@ class _Window:
 
     def _fail(self, fault: str) -> UsageError:
         if self._is_complete and self._text[self._at :].strip() == "":
-            fault = "is cut off at its end" if self._dropped + len(self._text.strip()) else "is empty"
+            fault = "is cut off at its end" if self._has_begun else "is empty"
         where = f"character {self._dropped + self._at + 1:,}"
         return UsageError(f"The file '{self._path}' {fault} ({where}). It may be incomplete: get it again.")

@@ -34,6 +34,7 @@ class Written:
         path: the file.
         num_rows, num_answers, num_images: rows, answers in them, and different images.
         num_renamed: rows whose id had occurred before, to which a number was added.
+        by_source: rows by ``data_source``.
         left_out: what was not converted.
     """
 
@@ -42,14 +43,17 @@ class Written:
     num_answers: int = 0
     num_images: int = 0
     num_renamed: int = 0
+    by_source: dict[str, int] = field(default_factory=dict)
     left_out: LeftOut = field(default_factory=LeftOut)
 
     def describe(self) -> str:
         """What was written and what was left out, as lines."""
-        images = f" about {self.num_images:,} images" if self.num_images else ""
-        lines = [f"{self.path}: {self.num_rows:,} rows{images}, with {self.num_answers:,} answers"]
+        images = f" about {_count(self.num_images, 'image')}" if self.num_images else ""
+        lines = [f"{self.path}: {_count(self.num_rows, 'row')}{images}, with {_count(self.num_answers, 'answer')}"]
+        if len(self.by_source) > 1:
+            lines += [f"  {num:9,}  {source}" for source, num in sorted(self.by_source.items())]
         if self.num_renamed:
-            lines.append(f"  {self.num_renamed:,} rows whose id had occurred before have a number added to it")
+            lines.append(f"  a number was added to the id of {_count(self.num_renamed, 'row')}, since it had occurred")
         for reason, num in self.left_out.counts.items():
             examples = self.left_out.examples[reason]
             more = ", ..." if num > len(examples) else ""
@@ -81,16 +85,16 @@ def convert(
     """
     source = converter.find_source(src, options.split)
     written = Written(check_target(dst), left_out=options.left_out)
-    rows = _check_rows(converter.convert(source, options), converter, options, written)
+    lines = _check_rows(converter.convert(source, options), converter, options, written)
     with write_whole(dst) as write:
         said_at = clock()
-        for line in _join(_encode(row) for row in rows) if dst.suffix == ".json" else _end_lines(rows):
-            write(line)
+        for line in lines:
+            write(f"{line}\n" if dst.suffix == ".jsonl" else f"{'[' if written.num_rows == 1 else ','}\n{line}")
             if limit is not None and written.num_rows >= limit:
                 break
             if clock() - said_at >= _SAY_EVERY_S:
                 said_at = clock()
-                write_line(f"llava: {written.num_rows:,} rows")
+                write_line(f"llava: {_count(written.num_rows, 'row')}")
         if not written.num_rows:
             reasons = "".join(f" {num:,}: {reason}." for reason, num in written.left_out.counts.items())
             raise LlavaError(f"Nothing of {converter.title} was converted, and nothing was written.{reasons}")
@@ -131,16 +135,28 @@ def write_whole(dst: Path) -> Iterator[Callable[[str], Any]]:
 
 
 @contextlib.contextmanager
-def list_left_out(path: str | Path | None) -> Iterator[LeftOut]:
+def list_left_out(path: Path | None) -> Iterator[LeftOut]:
     """Counts what is left out, and writes {"reason", "what"} in a line of ``path`` for each, unless that is None.
 
-    Raises LlavaError for a file that cannot be written.
+    The list is written, too, when the conversion in the block fails.
+
+    Raises:
+        UsageError: ``path`` exists.
+        LlavaError: it cannot be written.
     """
     if path is None:
         yield LeftOut()
         return
-    with write_whole(Path(path)) as write:
-        yield LeftOut(listener=lambda reason, thing: write(_encode({"reason": reason, "what": thing}) + "\n"))
+    if path.exists() or path.is_symlink():
+        raise UsageError(f"'{path}' exists already. Remove it, or name another file.")
+    failure: LlavaError | None = None
+    with write_whole(path) as write:
+        try:
+            yield LeftOut(listener=lambda reason, thing: write(json.dumps({"reason": reason, "what": thing}) + "\n"))
+        except LlavaError as error:
+            failure = error
+    if failure is not None:
+        raise failure
 
 
 def make_image_saver(folder: Path) -> Callable[[str, bytes], None]:
@@ -175,8 +191,8 @@ def leaves_folder(name: str) -> bool:
     return not parts or "\\" in name or "\0" in name or name.startswith("/") or ".." in parts
 
 
-def _check_rows(rows: Iterable[Row], converter: Converter, options: Options, written: Written) -> Iterator[Row]:
-    """The rows that can be trained on, with unique ids; the others are left out."""
+def _check_rows(rows: Iterable[Row], converter: Converter, options: Options, written: Written) -> Iterator[str]:
+    """The rows that can be trained on, with unique ids, as JSON; the others are left out."""
     digests: set[bytes] = set()
     num_of_id: dict[str, int] = {}
     images: set[str] = set()
@@ -192,7 +208,12 @@ def _check_rows(rows: Iterable[Row], converter: Converter, options: Options, wri
         if fault is not None:
             options.leave_out(fault, f"{record.id} ({', '.join(names)})" if names else record.id)
             continue
-        digest = hashlib.blake2b(_encode(row).encode(), digest_size=16).digest()
+        line = _encode(row)
+        try:
+            digest = hashlib.blake2b(line.encode(), digest_size=16).digest()
+        except UnicodeEncodeError:  # a lone surrogate in a field that is not a turn
+            options.leave_out("holds text that is not valid Unicode", record.id)
+            continue
         if digest in digests:
             options.leave_out("is the same row again", record.id)
             continue
@@ -201,9 +222,10 @@ def _check_rows(rows: Iterable[Row], converter: Converter, options: Options, wri
         written.num_renamed += id != record.id
         images.update(names)
         written.num_rows += 1
+        written.by_source[record.source] = written.by_source.get(record.source, 0) + 1
         written.num_answers += sum(speaker == "gpt" for speaker, _ in record.turns)
         written.num_images = len(images)
-        yield {**row, "id": id}
+        yield line if row.get("id") == id else _encode({**row, "id": id})
 
 
 def _find_fault(
@@ -212,14 +234,13 @@ def _find_fault(
     """Why a row cannot be used, as a clause; None if it can. ``absent`` and ``present`` are what is known of images."""
     slots = sum(text.count(DEFAULT_IMAGE_TOKEN) for _, text in record.turns)
     if slots != len(names):
-        return f"has {DEFAULT_IMAGE_TOKEN} {slots} times for {len(names)} images"
+        return f"has {DEFAULT_IMAGE_TOKEN} {_count(slots, 'time')} for {_count(len(names), 'image')}"
     for name in names:
         if leaves_folder(name):
             return "has an image outside the image folder"
-        if folder is not None and name not in present:
-            if name in absent or not os.path.isfile(folder / name):
-                absent.add(name)
-                return "has an image that is absent"
+        if folder is not None and name not in present and (name in absent or not os.path.isfile(folder / name)):
+            absent.add(name)
+            return "has an image that is absent"
     return None
 
 
@@ -233,15 +254,9 @@ def _make_unique(id: str, num_of_id: dict[str, int]) -> str:
     return unique
 
 
+def _count(num: int, noun: str) -> str:
+    return f"{num:,} {noun}" if num == 1 else f"{num:,} {noun}s"
+
+
 def _encode(row: Row) -> str:
     return json.dumps(row, ensure_ascii=False)
-
-
-def _join(lines: Iterator[str]) -> Iterator[str]:
-    for i, line in enumerate(lines):
-        yield f"{',' if i else '['}\n{line}"
-
-
-def _end_lines(rows: Iterator[Row]) -> Iterator[str]:
-    for row in rows:
-        yield f"{_encode(row)}\n"

@@ -125,7 +125,6 @@ def _tidy(text: str) -> str:
 
 def _ask_letter(problem: Any, choices: list[Any], answer: int, where: str, options: Options) -> tuple[str, str]:
     hint = take(problem, "hint", str, where).strip()
-    lines = [f"Context: {hint}"] if hint else []
-    lines.append(take(problem, "question", str, where))
-    lines += [f"{letter}. {choice}" for letter, choice in zip(_LETTERS, choices, strict=False)]
-    return options.ask("\n".join(lines), prompts.LETTER), _LETTERS[answer]
+    context = f"Context: {hint}" if hint else ""
+    asked = prompts.join_lines(context, take(problem, "question", str, where), prompts.write_options(choices))
+    return options.ask(asked, prompts.ANSWER_FORMATS["scienceqa"]), _LETTERS[answer]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from io import StringIO
 
 from rich import box
 from rich.console import Console
@@ -13,20 +14,25 @@ from rich.table import Table
 from llava.data.convert.converter import Converter, say_files
 from llava.text import is_terminal, is_unicode
 
-# Columns where the output is no terminal, whose width would be 80: no cell of the table is cut at this width.
-_WIDTH = 180
+# Columns where the output is not a terminal: no address and no name of a file is broken at this width.
+_WIDTH = 200
 
 
 def print_table(rows: Sequence[Converter]) -> None:
-    """Prints name, rows, licence, source and files of each on standard output."""
+    """Prints name, rows, licence, source, and the files of the first split, of each on standard output."""
     table = Table(box=box.SIMPLE_HEAD, safe_box=not is_unicode(sys.stdout))
-    for title in ("name", "published", "licence", "source", "files (train)"):
-        table.add_column(title, overflow="fold", no_wrap=title == "name", ratio=None)
+    is_wide = not is_terminal(sys.stdout)
+    for title in ("name", "published", "licence", "source", "files"):
+        no_wrap = title == "name" or (is_wide and title in ("source", "files"))
+        table.add_column(title, overflow="fold", no_wrap=no_wrap)
     for row in rows:
         num = "" if row.num_published is None else f"{row.num_published:,} {row.counted}"
-        table.add_row(row.name, num, row.licence, row.url, "\n".join(_first_files(row)))
-    console = Console(width=None if is_terminal(sys.stdout) else _WIDTH, highlight=False, markup=False)
-    console.print(table)
+        files = "\n".join(entry.split(" | ")[0] for entry in _first_files(row))
+        table.add_row(row.name, num, row.licence, row.url.removeprefix("https://"), files)
+    with StringIO() as text:
+        width = _WIDTH if is_wide else None
+        Console(file=text, width=width, highlight=False, markup=False, color_system=None).print(table)
+        print("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
 
 
 def print_json(rows: Sequence[Converter]) -> None:
@@ -40,7 +46,10 @@ def describe(row: Converter) -> str:
     if row.num_published is not None:
         lines.append(f"  published  {row.num_published:,} {row.counted}")
     lines += [f"  licence    {row.licence}", f"  source     {row.url}", f"  images     {row.images or 'in its files'}"]
-    lines += [f"  {split + ':':10} {say_files(files)}" for split, files in row.files.items()]
+    splits: dict[tuple[str, ...], list[str]] = {}
+    for split, files in row.files.items():
+        splits.setdefault(files, []).append(split)
+    lines += [f"  files      {say_files(files)} (--split {', '.join(names)})" for files, names in splits.items()]
     lines += [f"  --format {name}: {text}" for name, text in row.formats.items()]
     return "\n".join([*lines, f"  facts      {row.facts}"])
 

@@ -24,7 +24,7 @@ def run(name: str, folder: Path, *, limit: int | None = None, **options: Any) ->
     converter = find_converter(name)
     options["format"] = converter.check_format(options.get("format"))
     left_out = LeftOut()
-    dst = folder / "converted.jsonl"
+    dst = (folder if folder.is_dir() else folder.parent) / "converted.jsonl"
     dst.unlink(missing_ok=True)
     convert(converter, folder, dst, Options(left_out=left_out, **options), limit=limit)
     rows = [json.loads(line) for line in dst.read_text(encoding="utf-8").splitlines()]

@@ -85,7 +85,7 @@ def test_an_entry_of_another_version_is_named(tmp_path: Path) -> None:
 
 
 def test_missing_files_are_named_with_their_source(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"'spdocvqa_qas/val_v1.0_withQT.json'.*Get it from https://rrc.cvc.uab.es"):
+    with pytest.raises(UsageError, match=r"'spdocvqa_qas/val_v1.0_withQT.json'.*They come from https://rrc.cvc.uab.es"):
         run("docvqa", tmp_path, split="val")
 
 

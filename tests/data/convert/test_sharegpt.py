@@ -67,7 +67,7 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
         "has a turn without text": 2,
         "has no valid conversation": 1,
         "has a list that starts over": 1,
-        "has <image> 1 times for 0 images": 1,
+        "has <image> 1 time for 0 images": 1,
     }
 
 

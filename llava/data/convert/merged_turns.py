@@ -2,6 +2,7 @@
 
 Source: LLaVA-1.5 (arXiv:2310.03744v2) A.2: question-answer pairs about one image are one conversation; rows of
 llava_v1_5_mix665k.json (gqa 2327515, ocr_vqa 967097339): the answer-format sentence is in the first question only.
+No torch.
 """
 
 from __future__ import annotations
