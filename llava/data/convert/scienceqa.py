@@ -47,8 +47,12 @@ _OUTPUTS = {
 }
 LETTER = "letter"
 
+_ORDERS = {"Q": "question", "C": "context", "M": "options", "L": "lecture", "E": "explanation"}
+
 FORMATS = {
-    f"{given}-{said}": "as scripts/convert_sqa_to_llava.py writes it" for given in _INPUTS for said in _OUTPUTS
+    f"{given}-{said}": f"as the original's script, from {', '.join(_ORDERS[part] for part in given)}"
+    for given in _INPUTS
+    for said in _OUTPUTS
 } | {LETTER: "as LLaVA-1.5 is asked: context, question, lettered options; answered by the letter"}
 
 SPLITS = ("train", "val", "test", "trainval", "minitrain", "minival", "minitest")
