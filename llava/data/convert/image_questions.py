@@ -30,7 +30,9 @@ class ImageQuestions:
         """
         pairs = self._pairs.setdefault(image, {})
         question, answer = question.strip(), (answer or "").strip()
-        if not question:
+        if not image:
+            self._options.leave_out("names no image", thing)
+        elif not question:
             self._options.leave_out("has no question", thing)
         elif not answer:
             self._options.leave_out("has no answer", thing)
