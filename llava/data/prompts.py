@@ -33,6 +33,35 @@ ONE_DECIMAL = "Answer the question using a single floating-point number with one
 TWO_DECIMALS = "Answer the question using a single floating-point number with two decimal places."
 PYTHON_LIST = "Answer the question using a Python list."
 
+TRANSCRIBE = (
+    "OCR this image section by section, from top to bottom, and left to right. Do not insert line breaks in the output "
+    "text. If a word is split due to a line break in the image, use a space instead."
+)
+"""SynDog-EN, as in lmms-lab/LLaVA-NeXT-Data."""
+
+DATA_TABLE = "Generate underlying data table of the figure below:"
+"""A chart's table, as google/deplot is asked (transformers, docs/source/en/model_doc/deplot.md)."""
+
+DESCRIBE = (
+    "Describe the following image in detail",
+    "Provide a detailed description of the given image",
+    "Give an elaborate explanation of the image you see",
+    "Share a comprehensive rundown of the presented image",
+    "Offer a thorough analysis of the image",
+    "Explain the various aspects of the image before you",
+    "Clarify the contents of the displayed image with great detail",
+    "Characterize the image using a well-detailed description",
+    "Break down the elements of the image in a detailed manner",
+    "Walk through the important details of the image",
+    "Portray the image with a rich, descriptive narrative",
+    "Narrate the contents of the image with precision",
+    "Analyze the image in a comprehensive and detailed manner",
+    "Illustrate the image through a descriptive explanation",
+    "Examine the image closely and share its details",
+    "Write an exhaustive depiction of the given image",
+)
+"""Detailed descriptions; one is drawn for each row. LLaVA (arXiv:2304.08485), table 12."""
+
 ANSWER_FORMATS: dict[str, str] = {
     # Trained on by LLaVA-1.5, and its benchmarks.
     "vqav2": SHORT_ANSWER,
@@ -63,6 +92,8 @@ ANSWER_FORMATS: dict[str, str] = {
     "ai2d": LETTER,
     "ocrbench": SHORT_ANSWER,
     # Documents, charts, science.
+    "dvqa": SHORT_ANSWER,
+    "synthdog-en": TRANSCRIBE,
 }
 """The answer-format sentence of each dataset, "" for one that has none."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from llava.data.convert import captions, instructions, regions, vqa
 from llava.data.convert.converter import Converter
+from llava.data.convert.document_table import DOCUMENT_ROWS
 from llava.errors import UsageError
 from llava.yaml_files import name_nearest
 
@@ -231,6 +232,7 @@ _ROWS: tuple[Converter, ...] = (
         facts="haotian-liu/LLaVA issues 657 and 702",
     ),
     # Documents, charts, science, conversations.
+    *DOCUMENT_ROWS,
 )
 
 CONVERTERS = {row.name: row for row in _ROWS}

@@ -50,8 +50,16 @@ def describe(row: Converter) -> str:
     for split, files in row.files.items():
         splits.setdefault(files, []).append(split)
     lines += [f"  files      {say_files(files)} (--split {', '.join(names)})" for files, names in splits.items()]
-    lines += [f"  --format {name}: {text}" for name, text in row.formats.items()]
+    lines += [f"  --format {', '.join(names)}: {text}" for text, names in _group_formats(row).items()]
     return "\n".join([*lines, f"  facts      {row.facts}"])
+
+
+def _group_formats(row: Converter) -> dict[str, list[str]]:
+    """Names of formats by what they make: ScienceQA has eighty."""
+    names: dict[str, list[str]] = {}
+    for name, text in row.formats.items():
+        names.setdefault(text, []).append(name)
+    return names
 
 
 def _first_files(row: Converter) -> tuple[str, ...]:
