@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from llava.errors import UsageError
+
 SHORT_ANSWER = "Answer the question using a single word or phrase."
 LETTER = "Answer with the option's letter from the given choices directly."
 LETTER_CN = "请直接回答选项字母。"
@@ -102,9 +104,9 @@ def join_lines(*parts: str) -> str:
 
 
 def write_options(options: Sequence[str]) -> str:
-    """Options as lines: "A. red", "B. blue" and so on, at most 26."""
+    """Options as lines: "A. red", "B. blue" and so on. Raises UsageError for more than 26."""
     if len(options) > 26:
-        raise ValueError(f"There are {len(options)} options, more than letters.")
+        raise UsageError(f"A question has {len(options)} options, and there are 26 letters. Leave the question out.")
     return "\n".join(f"{chr(ord('A') + i)}. {option}" for i, option in enumerate(options))
 
 

@@ -67,7 +67,7 @@ def read_json(path: Path) -> Any:
             f"The file '{path}' is not valid JSON (line {error.lineno}, column {error.colno}: {error.msg}). It may be "
             "incomplete: get it again."
         ) from error
-    except (OSError, UnicodeDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise _say_unreadable(path, error) from error
 
 
@@ -246,6 +246,8 @@ class _Window:
                 if not is_cut or self._is_complete:
                     self._at = error.pos
                     raise self._fail("is not valid JSON") from error
+            except ValueError as error:
+                raise self._fail("holds a number with too many digits") from error
             else:
                 if self._is_complete or self._is_whole(end):
                     self._at = end

@@ -70,15 +70,18 @@ def _convert_refs(name: str, source: Source, options: Options) -> Iterator[Row]:
     refs, instances = read_plain_pickle(source.file(0)), source.file(1)
     if not isinstance(refs, list):
         raise UsageError(f"'{source.file(0)}' does not hold the list of references. Get it from {source.url}.")
-    chosen = [(i, ref) for i, ref in enumerate(refs) if isinstance(ref, dict) and ref.get("split") == options.split]
-    boxes = _read_boxes(instances, {ref.get("ann_id") for _, ref in chosen})
-    sizes = _read_sizes(instances, {ref.get("image_id") for _, ref in chosen})
+    chosen = []
+    for i, ref in enumerate(refs):
+        where = f"Reference {i} of '{source.file(0)}'"
+        if take(ref, "split", str, where) == options.split:
+            chosen.append((take(ref, "image_id", int, where), take(ref, "ann_id", int, where), ref, where))
+    boxes = _read_boxes(instances, {annotation for _, annotation, _, _ in chosen})
+    sizes = _read_sizes(instances, {image for image, _, _, _ in chosen})
 
     def pair() -> Iterator[tuple[int, tuple[str, str]]]:
-        for i, ref in chosen:
-            where = f"Reference {i} of '{source.file(0)}'"
-            image, number = take(ref, "image_id", int, where), take(ref, "ref_id", int, where)
-            box, size = boxes.get(take(ref, "ann_id", int, where)), sizes.get(image)
+        for image, annotation, ref, where in chosen:
+            number = take(ref, "ref_id", int, where)
+            box, size = boxes.get(annotation), sizes.get(image)
             written = write_box(box, *size) if box is not None and size is not None else None
             if written is None:
                 lack = "has no box in the instances file" if box is None or size is None else "has a box without area"
@@ -153,22 +156,23 @@ def _clean(text: str) -> str:
     return " ".join(text.split()).rstrip(" .")
 
 
-def _read_boxes(path: Path, wanted: set[Any]) -> dict[int, Box]:
+def _read_boxes(path: Path, wanted: set[int]) -> dict[int, Box]:
     boxes = {}
     for i, entry in iterate_json(path, "annotations"):
-        if isinstance(entry, dict) and entry.get("id") in wanted:
-            sides = take_list(entry, "bbox", float, f"Annotation {i} of '{path}'")
+        where = f"Annotation {i} of '{path}'"
+        if (number := take(entry, "id", int, where)) in wanted:
+            sides = take_list(entry, "bbox", float, where)
             if len(sides) == 4:
-                boxes[entry["id"]] = (sides[0], sides[1], sides[2], sides[3])
+                boxes[number] = (sides[0], sides[1], sides[2], sides[3])
     return boxes
 
 
-def _read_sizes(path: Path, wanted: set[Any]) -> dict[int, tuple[int, int]]:
+def _read_sizes(path: Path, wanted: set[int]) -> dict[int, tuple[int, int]]:
     sizes = {}
     for i, entry in iterate_json(path, "images"):
-        if isinstance(entry, dict) and entry.get("id") in wanted:
-            where = f"Image {i} of '{path}'"
-            sizes[entry["id"]] = take(entry, "width", int, where), take(entry, "height", int, where)
+        where = f"Image {i} of '{path}'"
+        if (number := take(entry, "id", int, where)) in wanted:
+            sizes[number] = take(entry, "width", int, where), take(entry, "height", int, where)
     return sizes
 
 

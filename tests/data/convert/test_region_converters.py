@@ -152,6 +152,12 @@ def test_a_pickle_that_is_more_than_plain_data_is_refused_and_runs_nothing(
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
 
 
+def test_a_pickle_of_python_2_is_read_as_text_and_integers(tmp_path: Path) -> None:
+    path = tmp_path / "refs(unc).p"
+    path.write_bytes(b"(lp0\n(dp1\nS'sent'\np2\nS'caf\xc3\xa9'\np3\nsS'ref_id'\np4\nL12L\nsS'x'\nVna\\u00efve\nsa.")
+    assert read_plain_pickle(path) == [{"sent": "café", "ref_id": 12, "x": "naïve"}]
+
+
 def write_vg(folder: Path, regions: list[dict[str, Any]]) -> None:
     images = [
         {"image_id": 1, "url": "https://cs.stanford.edu/people/rak248/VG_100K_2/1.jpg", "width": 800, "height": 600},
