@@ -29,6 +29,7 @@ WITHOUT_TORCH = [
     "llava.data.convert.instructions",
     "llava.data.convert.json_input",
     "llava.data.convert.merged_turns",
+    "llava.data.convert.parquet_input",
     "llava.data.convert.regions",
     "llava.data.convert.row_writer",
     "llava.data.convert.table",

@@ -79,7 +79,7 @@ def test_images_are_fetched_once(folder: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(laion_gpt4v, "fetch", fetch)
     stored = folder / "images"
     stored.mkdir()
-    options = {"format": "fetch", "images": stored, "save_image": make_image_saver(stored)}
+    options: dict[str, Any] = {"format": "fetch", "images": stored, "save_image": make_image_saver(stored)}
     rows, left_out = run("laion-gpt4v", folder, **options)
     assert [row["image"] for row in rows] == ["laion-gpt4v/1170.png"]
     assert (stored / "laion-gpt4v/1170.png").read_bytes() == png()
