@@ -23,7 +23,7 @@ from llava.data.convert.html_markdown import html_to_markdown
 from llava.data.convert.json_input import iterate_json, take
 from llava.data.convert.languages import guess_language
 from llava.errors import UsageError
-from llava.text import fit_line
+from llava.text import find_flaw, fit_line
 
 FORMATS = {
     "vicuna": "all languages but Korean, as Vicuna's data",
@@ -89,6 +89,9 @@ def _clean(turns: Any, thing: str, options: Options) -> list[Pair] | None:
     cleaned = [_clean_question(text) if i % 2 == 0 else html_to_markdown(text) for i, text in enumerate(texts)]
     if not all(cleaned):
         options.leave_out("has a turn without text", thing)
+        return None
+    if any(find_flaw(text) is not None for text in cleaned):
+        options.leave_out("holds text that is not valid Unicode", thing)
         return None
     return list(zip(cleaned[::2], cleaned[1::2], strict=True))
 
