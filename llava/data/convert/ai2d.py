@@ -10,6 +10,7 @@ do: "{}" is no option, and options that repeat are given once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from string import ascii_uppercase
@@ -125,7 +126,7 @@ def _read_labels(path: Path) -> list[Label]:
         place = f"Text {name} of {where}"
         corners = take_list(text, "rectangle", list, place)
         sides = [side for corner in corners for side in corner]
-        if len(sides) != 4 or not all(isinstance(side, (int, float)) for side in sides):
+        if len(sides) != 4 or not all(isinstance(side, (int, float)) and math.isfinite(side) for side in sides):
             raise UsageError(f"{place}: its rectangle is {corners!r:.60}, not two corners. Get the file again.")
         labels.append(Label((sides[0], sides[1], sides[2], sides[3]), take(text, "replacementText", str, place)))
     return labels

@@ -29,12 +29,12 @@ class Label:
 
 
 def draw_labels(image: Image.Image, labels: Sequence[Label], *, is_opaque: bool) -> bytes:
-    """The diagram with its letters, as a PNG file. Labels without a height or width are passed over."""
+    """The diagram with its letters, as a PNG file. Labels outside it, or without a size, are passed over."""
     canvas = image.convert("RGB")
     draw = ImageDraw.Draw(canvas, "RGBA")
     for label in labels:
-        left, right = sorted((label.box[0], label.box[2]))
-        top, bottom = sorted((label.box[1], label.box[3]))
+        left, right = (min(max(x, 0), canvas.width) for x in sorted((label.box[0], label.box[2])))
+        top, bottom = (min(max(y, 0), canvas.height) for y in sorted((label.box[1], label.box[3])))
         if right - left < 1 or bottom - top < 1:
             continue
         if is_opaque:

@@ -22,6 +22,7 @@ _IGNORED = ("button", "svg", "style", "script")
 _SPACES = re.compile(r"[ \t\r\n\f]+")
 _BLANK_LINES = re.compile(r"\n{3,}")
 _FENCE = "```"
+_DECLARATION = re.compile("<!(?!--)")  # no chat page has any, and the parser fails at broken ones
 
 # "2 / 2" before an answer that was generated again; "Copy123 chars / 45 words" after a block of code.
 _PAGE_NUMBER = re.compile(r"\d+ / \d+")
@@ -38,7 +39,7 @@ def html_to_markdown(text: str) -> str:
     """The text as Markdown, without what belongs to the page and not to the answer. Text without tags stays."""
     if has_markup(text):
         writer = _Writer()
-        writer.feed(text)
+        writer.feed(_DECLARATION.sub("&lt;!", text))
         writer.close()
         text = writer.finish()
     text = _COPY_CODE.sub(

@@ -15,7 +15,7 @@ from llava.data.convert.converter import Options
 class ImageQuestions:
     """Questions and answers by image, in the order in which the images occur first.
 
-    Texts that repeat are held once: the 2.3 million questions of DVQA fit into 0.6 GB.
+    Texts that repeat are held once: the 2.3 million questions of DVQA take about 0.35 GB.
     """
 
     def __init__(self, options: Options) -> None:
@@ -30,7 +30,9 @@ class ImageQuestions:
         """
         pairs = self._pairs.setdefault(image, {})
         question, answer = question.strip(), (answer or "").strip()
-        if not question:
+        if not image:
+            self._options.leave_out("names no image", thing)
+        elif not question:
             self._options.leave_out("has no question", thing)
         elif not answer:
             self._options.leave_out("has no answer", thing)

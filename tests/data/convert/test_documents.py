@@ -57,6 +57,7 @@ def test_questions_without_answers_and_repeated_ones_are_left_out(tmp_path: Path
         question(2, "a.png", "Total?", []),
         question(3, "a.png", "Total?", ["", "  "]),
         question(4, "a.png", " ", ["x"]),
+        {**question(8, "a.png", "Total?", ["12"]), "image": ""},
         question(5, "a.png", "Total?", ["12"]),
         question(6, "a.png", "Total? ", ["12"]),
         question(7, "a.png", "Total?", ["13"]),
@@ -67,6 +68,7 @@ def test_questions_without_answers_and_repeated_ones_are_left_out(tmp_path: Path
     assert left_out == {
         "has no answer": 3,
         "has no question": 1,
+        "names no image": 1,
         "was asked about its image before": 1,
         "was asked about its image before, with another answer": 1,
     }

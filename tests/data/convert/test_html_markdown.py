@@ -31,6 +31,8 @@ CODE = (
     ("doneCopy12 chars / 3 words", "done"),
     ("<p>unclosed <b>bold", "unclosed **bold"),
     ("</p></li></ul></pre></td>text", "text"),
+    ("<p>broken <![<b>declaration</b> <!DOCTYPE [<x", "broken <![**declaration** <!DOCTYPE [<x"),
+    ("<p>a<!-- comment -->b</p>", "ab"),
     ("", ""),
 ])  # fmt: skip
 def test_markup_becomes_markdown(html: str, markdown: str) -> None:
