@@ -14,8 +14,9 @@ from rich.table import Table
 from llava.data.convert.converter import Converter, say_files
 from llava.text import is_terminal, is_unicode
 
-# Columns where the output is not a terminal: no address and no name of a file is broken at this width.
-_WIDTH = 200
+# Where the output is not a terminal no address and no name of a file is broken, and other cells are this wide at most.
+_CELL_WIDTH = 40
+_UNBOUNDED = 1000
 
 
 def print_table(rows: Sequence[Converter]) -> None:
@@ -23,14 +24,16 @@ def print_table(rows: Sequence[Converter]) -> None:
     table = Table(box=box.SIMPLE_HEAD, safe_box=not is_unicode(sys.stdout))
     is_wide = not is_terminal(sys.stdout)
     for title in ("name", "published", "licence", "source", "files"):
-        no_wrap = title == "name" or (is_wide and title in ("source", "files"))
-        table.add_column(title, overflow="fold", no_wrap=no_wrap)
+        is_whole = title == "name" or (is_wide and title in ("source", "files"))
+        width = _CELL_WIDTH if is_wide and not is_whole else None
+        table.add_column(title, overflow="fold", no_wrap=is_whole, max_width=width)
     for row in rows:
         num = "" if row.num_published is None else f"{row.num_published:,} {row.counted}"
+        urls = "\n".join(url.removeprefix("https://") for url in row.url.split(" and "))
         files = "\n".join(entry.split(" | ")[0] for entry in _first_files(row))
-        table.add_row(row.name, num, row.licence, row.url.removeprefix("https://"), files)
+        table.add_row(row.name, num, row.licence, urls, files)
     with StringIO() as text:
-        width = _WIDTH if is_wide else None
+        width = _UNBOUNDED if is_wide else None
         Console(file=text, width=width, highlight=False, markup=False, color_system=None).print(table)
         print("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
 

@@ -70,6 +70,44 @@ VALID: dict[str, dict[str, Any]] = {
         ],
         "image_data.json": [{"image_id": 1, "width": 100, "height": 90, "url": "https://x/VG_100K/1.jpg"}],
     },
+    "docvqa": {
+        "train_v1.0.json": {
+            "data": [{"questionId": 1, "image": "documents/a.png", "question": "What?", "answers": ["a"], "docId": 1}]
+        }
+    },
+    "chartqa": {
+        "train/train_human.json": [{"imgname": "1.png", "query": "How many?", "label": "3"}],
+        "train/train_augmented.json": [{"imgname": "2.png", "query": "How many?", "label": "4"}],
+    },
+    "dvqa": {
+        "qa/train_qa.json": [
+            {"image": "bar_1.png", "question": "How many?", "answer": "two", "question_id": 1, "answer_bbox": []}
+        ]
+    },
+    "scienceqa": {
+        "problems.json": {
+            "1": {
+                "question": "Which?",
+                "choices": ["a", "b"],
+                "answer": 1,
+                "hint": "",
+                "image": "image.png",
+                "lecture": "L",
+                "solution": "S",
+                "split": "train",
+            }
+        },
+        "pid_splits.json": {"train": ["1"]},
+    },
+    "sharegpt": {
+        "sg_90k_part1.json": [
+            {"id": "1", "conversations": [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "<b>Hi</b>"}]}
+        ]
+    },
+    "sharegpt4v": {
+        "sharegpt4v_instruct_gpt4-vision_cap100k.json": [{"id": "1", "image": "coco/1.jpg", "conversations": TURNS}]
+    },
+    "allava": {"ALLaVA-Instruct-VFLAN-4V.json": [{"id": "1", "image": "allava/1.png", "conversations": TURNS}]},
     "llava_instruct": {"llava_instruct_150k.json": [{"id": "1", "image": "1.jpg", "conversations": TURNS}]},
     "mix665k": {"llava_v1_5_mix665k.json": [{"id": "1", "image": "vg/1.jpg", "conversations": TURNS}]},
 }
@@ -78,6 +116,7 @@ ODD: tuple[Any, ...] = (None, True, -3, 1e300, float("nan"), "", "<image>", "\ud
 
 def write(folder: Path, files: dict[str, Any]) -> None:
     for name, value in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         data = pickle.dumps(value, protocol=2) if name.endswith(".p") else json.dumps(value).encode()
         (folder / name).write_bytes(data)
 
