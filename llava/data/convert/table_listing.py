@@ -35,7 +35,7 @@ def print_table(rows: Sequence[Converter]) -> None:
     with StringIO() as text:
         width = _UNBOUNDED if is_wide else None
         Console(file=text, width=width, highlight=False, markup=False, color_system=None).print(table)
-        print("\n".join(line.rstrip() for line in text.getvalue().splitlines()))
+        print("\n".join(line.rstrip() for line in text.getvalue().splitlines()).strip("\n"))
 
 
 def print_json(rows: Sequence[Converter]) -> None:

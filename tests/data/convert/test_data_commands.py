@@ -63,6 +63,18 @@ def test_a_dataset_is_converted_from_the_command_line(tmp_path: Path, capsys: py
     assert json.loads(left_out.read_text())["reason"] == "has no answer"
 
 
+def test_the_rows_of_a_mixture_are_counted_by_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def row(id: str, image: str | None) -> dict[str, object]:
+        question = "Hello?" if image is None else "<image>\nWhat is it?"
+        said = [{"from": "human", "value": question}, {"from": "gpt", "value": "A cat."}]
+        return {"id": id, "conversations": said} | ({} if image is None else {"image": image})
+
+    rows = [row("1", "gqa/images/1.jpg"), row("2", None), row("3", "gqa/images/3.jpg")]
+    path = write_json(tmp_path, "llava_v1_5_mix665k.json", rows)
+    assert main(["data", "convert", "mix665k", str(path), str(tmp_path / "out.json")]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == ["          2  gqa", "          1  sharegpt"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
