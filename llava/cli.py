@@ -19,6 +19,7 @@ from llava import __version__
 from llava.commands.ask import add_ask
 from llava.commands.chat import add_chat
 from llava.commands.convert import add_convert
+from llava.commands.data import add_data
 from llava.commands.eval import add_eval
 from llava.commands.info import add_info
 from llava.commands.serve import add_serve
@@ -29,7 +30,7 @@ from llava.entry_point import run_command
 from llava.errors import LlavaError, UsageError
 from llava.text import open_streams, write_line
 
-COMMANDS = (add_ask, add_chat, add_info, add_convert, add_serve, add_train, add_synth, add_eval)
+COMMANDS = (add_ask, add_chat, add_info, add_convert, add_serve, add_train, add_data, add_synth, add_eval)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

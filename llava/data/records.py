@@ -22,13 +22,26 @@ SPEAKERS = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt",
 _REMEDY = "Correct the row, or remove it."
 
 
+class StoredImage(Protocol):
+    """An image that a data file holds itself, as a parquet column or a member of a tar archive. It can be pickled."""
+
+    @property
+    def name(self) -> str:
+        """What messages call it: its own file name, or else its place in the data file."""
+        ...
+
+    def read(self) -> bytes:
+        """Its bytes, undecoded. Raises BadImage for one that cannot be read."""
+        ...
+
+
 @dataclass(frozen=True)
 class Record:
     """A conversation about images.
 
     Attributes:
         id: the row's own ``id``, or else its number in its file, from 0 on.
-        images: the names of its images, as the file has them, in the order of the slots.
+        images: its images in the order of the slots: the name of a file, or one that the data file holds.
         turns: (speaker, text). A speaker is "human" or "gpt", in turn and with a human first; a leading "system" turn
             and, after it, one leading "gpt" turn are possible.
         source: where it comes from: the row's ``data_source``, or else its file.
@@ -36,7 +49,7 @@ class Record:
     """
 
     id: str
-    images: tuple[str, ...]
+    images: tuple[str | StoredImage, ...]
     turns: tuple[tuple[str, str], ...]
     source: str = ""
     place: str = field(default="", compare=False)

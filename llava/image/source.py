@@ -164,14 +164,15 @@ def read_size(data: bytes, name: str, limits: Limits) -> Size:
     return header.size
 
 
-def measure_image(path: Path, limits: Limits = Limits()) -> Size:
-    """The size, px, that ``load_image`` would give the image in a file, by its header: nothing is decoded.
+def measure_image(source: Path | bytes, limits: Limits = Limits()) -> Size:
+    """The size, px, that ``load_image`` would give the image of a file, by its header: nothing is decoded.
 
     Raises:
         BadImage: the image is missing or unreadable, or its header says that ``limits`` do not allow it.
     """
-    name = fit_line(path.name)
-    header = measure(read_header(_read_file(path, limits), name, limits.formats), name)
+    name = fit_line(source.name) if isinstance(source, Path) else "The image"
+    data = _read_file(source, limits) if isinstance(source, Path) else source
+    header = measure(read_header(data, name, limits.formats), name)
     is_jpeg = header.format == "JPEG"
     _check_size(header.size, name, limits, limits.max_jpeg_pixels if is_jpeg else limits.max_pixels)
     scale = _choose_scale(header.size) if is_jpeg else 1

@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.conversation import find_template
 from llava.data.readers import Rows, read_records
-from llava.data.records import Record, RecordSource
+from llava.data.records import Record, RecordSource, StoredImage
 from llava.errors import BadImage, BadSample, ContextTooLong, UsageError
 from llava.image.geometry import Size, TilePlan, Tiling, plan_images, plan_whole
 from llava.image.pixels import ImageProcessor, make_pixels
@@ -89,12 +89,16 @@ class RecordSamples:
         Raises BadImage for an image that is missing, damaged or outside the image folder.
         """
         record = self.records.record(index)
-        images = tuple(load_image(self.find_image(name), LIMITS).image for name in record.images)
+        images = tuple(load_image(self.open_image(image), LIMITS).image for image in record.images)
         return Sample(images, record.turns, record.id, record.source)
 
     def measure(self, index: int) -> list[Size]:
         """The sizes of the record's images, px, upright, without decoding them. Raises BadImage as ``sample`` does."""
-        return [measure_image(self.find_image(name), LIMITS) for name in self.records.record(index).images]
+        return [measure_image(self.open_image(image), LIMITS) for image in self.records.record(index).images]
+
+    def open_image(self, image: str | StoredImage) -> Path | bytes:
+        """The file of an image, or the bytes of one that the data file holds. Raises BadImage as ``sample`` does."""
+        return self.find_image(image) if isinstance(image, str) else image.read()
 
     def find_image(self, name: str) -> Path:
         """The file of an image. Raises BadImage for one that is missing or outside the image folder."""
@@ -280,8 +284,9 @@ class InstructionData(Dataset[dict[str, Any]]):
             template = find_template(self.choose_template(index))
             try:
                 write_sample(record.turns, len(record.images), template, self.rule)
-                for name in record.images:
-                    source.find_image(name)
+                for image in record.images:
+                    if isinstance(image, str):
+                        source.find_image(image)
             except (BadImage, UsageError) as error:
                 yield index, str(error)
 
