@@ -107,7 +107,8 @@ _SECRETS = "|".join(
     )
 )
 _PASSWORD = (
-    r"(?i)(?:\b(?:password|passwd|pwd|passphrase|passwort|contraseña|mot de passe|senha)\b|密码|密碼|パスワード|비밀번호)"
+    r"(?i)(?:\b(?:password|passwd|pwd|passphrase|passwort|contraseña|mot de passe|senha)\b|密码|密碼|"
+    r"パスワード|비밀번호)"
     r"(?: is|は|是|:|=|：)+[ \"']{0,3}"
     r"(?!(?:not|the|a|an|my|your|too|invalid|incorrect|wrong|required|weak|strong)\b)\S{4,}"
 )
