@@ -21,8 +21,8 @@ _COMPLETE = (None, "stop", "eos", "eos_token", "end_turn", "stop_sequence")
 
 # What is refused, in the words that assistants refuse with. "I cannot see a dog" is no refusal: it answers.
 _HELP = (
-    "help|assist|comply|fulfil|fulfill|do that|provide|answer|discuss|identify|engage|support|process|participate|create|"
-    "generate|continue|share|respond|view images|see images|analy[sz]e images|access images|look at images"
+    "help|assist|comply|fulfil|fulfill|do that|provide|answer|discuss|identify|engage|support|process|participate|"
+    "create|generate|continue|share|respond|view images|see images|analy[sz]e images|access images|look at images"
 )
 _CANNOT = (
     "can ?not|can't|won't|will not|am unable to|'m unable to|am not able to|'m not able to|unable to|not able to|"

@@ -1,7 +1,7 @@
 """Near duplicates of texts: MinHash over character 5-grams in bands, each candidate verified by its Jaccard index.
 
-Character n-grams work without word boundaries, so for Chinese and Japanese, too. With 126 permutations in 21 bands of 6,
-two texts with a Jaccard index of 0.8 become candidates with a probability of 0.998, of 0.5 with 0.28.
+Character n-grams work without word boundaries, so for Chinese and Japanese, too. With 126 permutations in 21 bands
+of 6, two texts with a Jaccard index of 0.8 become candidates with a probability of 0.998, of 0.5 with 0.28.
 Source: Broder, On the resemblance and containment of documents (1997); Leskovec et al., Mining of Massive Datasets 3.4.
 """
 
