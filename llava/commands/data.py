@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-ACTIONS: tuple[Any, ...] = ()
+from llava.commands.data_collect import add_collect
+from llava.commands.data_review import add_review
+
+ACTIONS: tuple[Any, ...] = (add_collect, add_review)
 
 
 def add_data(commands: Any) -> None:

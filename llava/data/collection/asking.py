@@ -33,9 +33,9 @@ from llava.text import write_line
 
 PROMPT = (
     "You answer questions of real users about images. Look at the image carefully and answer exactly what is asked, "
-    "completely and truthfully, in the language of the question unless it asks for another one. Say what you cannot see "
-    "instead of guessing. Do not identify real people, and do not repeat personal data such as phone numbers, addresses "
-    "or identity numbers."
+    "completely and truthfully, in the language of the question unless it asks for another one. Say what you cannot "
+    "see instead of guessing. Do not identify real people, and do not repeat personal data such as phone numbers, "
+    "addresses or identity numbers."
 )
 _LINE_EVERY_S = 5.0
 
@@ -176,10 +176,10 @@ class Asking:
             estimate = Usage(1, tokens, self.settings.teacher.max_answer_tokens)
             if not await self._reserve(estimate):
                 return
-            messages = await asyncio.to_thread(self._write_messages, candidate, answered.answers)
             attempts = _Attempts(self.budget, lambda: self._is_over)
             reply = Reply()
             try:
+                messages = await asyncio.to_thread(self._write_messages, candidate, answered.answers)
                 reply = await teacher.ask(messages, Usage(1, tokens, self._guess_output()), attempts.may_send)
             finally:
                 self._num_open -= 1
