@@ -313,8 +313,8 @@ def _say_spent(asking: Asking) -> str:
     spent: Usage = asking.budget.spent
     cost = f", cost {asking.budget.cost:.2f}" if asking.budget.prices.is_known else ""
     return (
-        f"Answered in this run: {asking.num_asked:,}; in all {spent.requests:,} requests, {spent.tokens_in:,} tokens in, "
-        f"{spent.tokens_out:,} out{cost}"
+        f"Answered in this run: {asking.num_asked:,}; in all {spent.requests:,} requests, {spent.tokens_in:,} tokens "
+        f"in, {spent.tokens_out:,} out{cost}"
     )
 
 
