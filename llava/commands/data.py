@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-ACTIONS: tuple[Any, ...] = ()
+from llava.commands.data_overlap import add_overlap
+
+ACTIONS: tuple[Any, ...] = (add_overlap,)
 
 
 def add_data(commands: Any) -> None:

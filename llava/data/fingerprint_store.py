@@ -43,7 +43,7 @@ class FingerprintStore:
             num_bytes = os.fstat(self._file.fileno()).st_size
             self._file.seek(0)
             start = self._file.read(len(_MAGIC))
-            if num_bytes >= len(_MAGIC) and start != _MAGIC or not _MAGIC.startswith(start):
+            if (num_bytes >= len(_MAGIC) and start != _MAGIC) or not _MAGIC.startswith(start):
                 raise UsageError(f"'{path}' is not a file of fingerprints. Name another folder, or remove it.")
             if num_bytes < len(_MAGIC):
                 self._file.truncate(0)
@@ -151,7 +151,7 @@ def map_in_processes(work: Any, tasks: Iterable[Any], num_workers: int) -> Itera
                 yield from (future.result() for future in done)
         except BrokenProcessPool as error:
             raise LlavaError(
-                "A worker process died, probably for lack of memory. Run it again, which continues, with fewer --workers."
+                "A worker process died, probably for lack of memory. Run it again with fewer --workers: it continues."
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)

@@ -1,7 +1,7 @@
 """An image's fingerprint: the digest of its file, and a thumbnail of 32x32 px, which near duplicates share.
 
 The thumbnail is what a perceptual hash is computed from (pHash takes one of 32x32 too). It is kept whole, because the
-search for cropped copies needs the hash of many crops of it. A JPEG is decoded at a fraction of its size: about 2 ms for
+search for cropped copies needs the hash of many crops of it. A JPEG is decoded at a fraction of its size: 1 to 2 ms for
 640x480 px, nearly all of it entropy decoding.
 """
 

@@ -133,7 +133,7 @@ def _resize(image: Image.Image, size: tuple[int, int], box: Any) -> Floats:
 
 
 def _solve(first: Floats, second: Floats, *, with_change: bool) -> tuple[Floats | None, float]:
-    """The change of scale and shift of each axis, as shares of the part, and the residual as a share of the contrast."""
+    """The change of scale and shift of each axis, as shares of the part; the residual as a share of the contrast."""
     height, width = first.shape
     columns = [second]
     if with_change:
