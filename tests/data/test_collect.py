@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from llava.cli import main
 from llava.data.collection import journal
@@ -290,6 +291,16 @@ def test_requests_without_an_image_are_taken_where_that_is_asked_for(log: Log, o
         assert collect("--text-only", teacher=teacher)[0] == 0
     (row,) = rows_of(out)
     assert "image" not in row
+
+
+def test_the_same_question_about_a_re_encoded_image_is_a_near_duplicate(log: Log, collect: Run) -> None:
+    image = draw(1, (320, 240)).filter(ImageFilter.GaussianBlur(2))
+    file = io.BytesIO()
+    image.resize((200, 150)).save(file, "JPEG", quality=60)
+    log.add([log.save(image), "What is in the image?"])
+    log.add([log.save(Image.open(file).convert("RGB")), "what is in the image"])
+    log.add([log.save(draw(2, (320, 240))), "What is in the image?"])
+    assert counts_of(collect()[1]) == {"a near duplicate: text and image": 1}
 
 
 def test_no_text_and_no_image_fills_the_data(log: Log, collect: Run) -> None:

@@ -18,6 +18,7 @@ from llava.data.collection.journal import Journal
 from llava.data.collection.plug_ins import Classifier, TextReader
 from llava.data.collection.similar_texts import TextIndex
 from llava.data.harm import RULES_FILE, HarmRule, find_harm, read_rules
+from llava.data.near_images import find_duplicates
 from llava.data.privacy import find_private
 from llava.errors import BadImage
 from llava.image.source import Limits, load_image
@@ -168,6 +169,8 @@ class RequestFilters:
         digests = list(dict.fromkeys(image for request in requests for image in request.images))
         paths = [path for digest in digests if (path := self._paths[digest]) is not None]
         numbers = list(range(len(paths)))
+        for pair in find_duplicates(paths) if len(paths) > 1 else ():
+            numbers[pair.second] = min(numbers[pair.second], numbers[pair.first])
         return dict(zip(digests, numbers, strict=True))
 
     def _is_readable(self, request: UserRequest) -> bool:
