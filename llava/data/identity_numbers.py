@@ -19,6 +19,10 @@ from typing import NamedTuple
 _WORD_DISTANCE = 40  # characters before a number in which a word may name it
 
 
+# What every number has: five digits with at most one separator between them, or the start of a codice fiscale.
+_CLUE = re.compile(r"\d(?:[ .-]?\d){4}|[A-Za-z]{6}\d\d|[A-Za-z]{2}\d\d ?[A-Za-z]")
+
+
 class Rule(NamedTuple):
     """How one kind of number is found.
 
@@ -33,6 +37,8 @@ class Rule(NamedTuple):
 
 def find_numbers(text: str) -> Iterator[str]:
     """The name of the kind of each number in the text, whose digits have to be ASCII (``privacy.fold``)."""
+    if not _CLUE.search(text):
+        return
     for rule in RULES:
         for found in rule.pattern.finditer(text):
             if rule.words is not None and not _is_named(text, found, rule.words):

@@ -174,7 +174,7 @@ def test_what_was_answered_is_not_asked_again_after_a_kill(log: Log, out: Path, 
         assert not (out / "data.json").exists()
         with (out / "answers.jsonl").open("ab") as file:
             file.write(b'{"key": "cut o')  # as a kill in the middle of a write leaves it
-        code, said = collect(teacher=teacher)
+        code, said = collect("--concurrency", 1, teacher=teacher)
     assert code == 0
     assert teacher.questions == [*questions[:3], *questions[2:]]
     assert questions_of(out) == questions

@@ -126,6 +126,21 @@ def test_a_fault_that_every_request_would_have_ends_the_work(status: int, word: 
         assert len(teacher.requests) == 1
 
 
+def test_an_account_without_credit_is_not_tried_again() -> None:
+    body = {"error": {"message": "You exceeded your quota", "code": "insufficient_quota"}}
+    with run_teacher(lambda request: (429, {}, body)) as teacher:
+        with pytest.raises(UsageError, match="no credit left"):
+            ask(teacher)
+        assert len(teacher.requests) == 1
+
+
+def test_the_newer_name_of_the_longest_answer_is_used_where_it_is_asked_for() -> None:
+    refusal = (400, {}, {"error": {"message": "Use 'max_completion_tokens' instead of 'max_tokens'."}})
+    with run_teacher(in_turn(refusal, complete("Hi."))) as teacher:
+        assert ask(teacher, max_answer_tokens=9).text == "Hi."
+    assert [request.get("max_completion_tokens") for request in teacher.requests] == [None, 9]
+
+
 def test_a_request_that_the_endpoint_refuses_fails_alone() -> None:
     with run_teacher(lambda request: (400, {}, {"error": {"message": "image too large\n\x1b[2J"}})) as teacher:
         reply = ask(teacher)

@@ -1,4 +1,4 @@
-"""From a chat with consent to training data: the server logs, ``llava data collect`` asks the same server as teacher."""
+"""From a chat with consent to a row: the server logs, and ``llava data collect`` asks the same server as teacher."""
 
 from __future__ import annotations
 

@@ -94,6 +94,7 @@ class Asking:
         self._is_interrupted = False
         self._num_open = 0
         self._asked: set[str] = set()
+        self._judged: dict[tuple[str, str], str] = {}
 
     def look_up(self, candidate: Candidate) -> Answered:
         """The candidate with the answers that the journal holds."""
@@ -238,16 +239,18 @@ class Asking:
             )
 
     def _judge(self, question: str, entry: dict[str, Any]) -> str:
-        settings = self.settings
-        return find_fault(
-            question,
-            strip_thoughts(str(entry.get("answer", ""))),
-            entry.get("finish_reason"),
-            self._rules,
-            languages=settings.languages,
-            least_characters=settings.least_characters,
-            most_characters=settings.most_characters,
-        )
+        settings, place = self.settings, (entry["key"], str(entry.get("answer", "")))
+        if place not in self._judged:
+            self._judged[place] = find_fault(
+                question,
+                strip_thoughts(place[1]),
+                entry.get("finish_reason"),
+                self._rules,
+                languages=settings.languages,
+                least_characters=settings.least_characters,
+                most_characters=settings.most_characters,
+            )
+        return self._judged[place]
 
     def _find_key(self, candidate: Candidate, answers: Sequence[str]) -> str:
         """Follows from all that decides about an answer: a changed model or prompt asks again."""

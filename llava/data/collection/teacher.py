@@ -85,6 +85,7 @@ class Teacher:
         self.settings, self.url = settings, read_url(settings.url)
         self._sleep, self._clock, self._draw = sleep, clock, draw
         self._resume_at = 0.0
+        self._limit_name = "max_tokens"
         self._httpx = import_httpx()
         self._client: Any = None
 
@@ -134,7 +135,10 @@ class Teacher:
                 fault = reply.fault
             elif status:
                 fault = f"HTTP {status}: {read_error(body)}"
-                self._refuse_lasting(status, fault)
+                self._refuse_lasting(status, fault, body)
+                if status == 400 and self._limit_name == "max_tokens" and b"max_completion_tokens" in body:
+                    self._limit_name = "max_completion_tokens"  # newer models of OpenAI know no other name
+                    continue
                 if status in _REFUSING:
                     return Reply(used=Usage(attempt), fault=f"refused by the endpoint: {fault}")
             if attempt < self.settings.max_attempts:
@@ -146,7 +150,7 @@ class Teacher:
         content: dict[str, Any] = {
             "model": settings.model,
             "messages": messages,
-            "max_tokens": settings.max_answer_tokens,
+            self._limit_name: settings.max_answer_tokens,
         }
         if settings.temperature is not None:
             content["temperature"] = settings.temperature
@@ -175,14 +179,14 @@ class Teacher:
         bound_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (attempt - 1))
         await self._sleep(bound_s * self._draw())
 
-    def _refuse_lasting(self, status: int, fault: str) -> None:
+    def _refuse_lasting(self, status: int, fault: str, body: bytes) -> None:
         """Raises UsageError for a status that every further request would get, too."""
         remedy = {
             401: "Set the key in the environment variable that --teacher-key-env names.",
             403: "The key may not use this model: name another with --teacher-model, or another key.",
             404: "Check --teacher, which has to end before /chat/completions, and --teacher-model.",
             402: "The account has no credit left.",
-        }.get(status)
+        }.get(402 if b"insufficient_quota" in body else status)
         if remedy is None and status not in _PASSING and status not in _REFUSING:
             remedy = f"Check --teacher: {self.url}."
         if remedy is not None:
