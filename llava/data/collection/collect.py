@@ -239,8 +239,10 @@ def describe_cost(asking: Asking, candidates: Sequence[Candidate]) -> list[str]:
         f"{most.tokens_out:,} out (estimated)"
     )
     if budget.prices.is_known:
-        usual_cost, most_cost = (budget.prices.find_cost(one.tokens_in, one.tokens_out) for one in (usual, most))
-        lines.append(f"Cost: about {usual_cost:.2f}, at most {most_cost:.2f} (spent before: {budget.cost:.2f})")
+        usual_cost, most_cost = (
+            _say_cost(budget.prices.find_cost(one.tokens_in, one.tokens_out)) for one in (usual, most)
+        )
+        lines.append(f"Cost: about {usual_cost}, at most {most_cost} (spent before: {_say_cost(budget.cost)})")
     else:
         lines.append("Cost: unknown; give the prices per million tokens with --price-in and --price-out")
     if most.requests and (limit := budget.find_limit(most)):
@@ -311,11 +313,15 @@ def _make_sheet_row(candidate: Candidate, answers: Sequence[str] = (), model: st
 
 def _say_spent(asking: Asking) -> str:
     spent: Usage = asking.budget.spent
-    cost = f", cost {asking.budget.cost:.2f}" if asking.budget.prices.is_known else ""
+    cost = f", cost {_say_cost(asking.budget.cost)}" if asking.budget.prices.is_known else ""
     return (
         f"Answered in this run: {asking.num_asked:,}; in all {spent.requests:,} requests, {spent.tokens_in:,} tokens "
         f"in, {spent.tokens_out:,} out{cost}"
     )
+
+
+def _say_cost(cost: float) -> str:
+    return f"{cost:,.2f}" if cost >= 1 or cost == 0 else f"{cost:.4f}"
 
 
 def _copy_images(answered: Iterable[Answered], folder: Path) -> None:
