@@ -155,7 +155,10 @@ class _Collection:
     def _write_answers(self, answered: Sequence[Answered]) -> None:
         """Writes rows, images, provenance, the sheet, and what was left out."""
         assert self.asking is not None
-        out, rows, provenance, sheet_rows = self.settings.out, [], [], []
+        out = self.settings.out
+        rows: list[dict[str, Any]] = []
+        provenance: list[dict[str, Any]] = []
+        sheet_rows: list[SheetRow] = []
         for one in answered:
             if not one.entries:
                 kind = one.fault.partition(":")[0]
