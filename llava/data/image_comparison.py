@@ -9,6 +9,7 @@ Source: S. Baker and I. Matthews, Lucas-Kanade 20 Years On, IJCV 2004.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ Box = tuple[float, float, float, float]
 
 # The longer side of the aligned images, from coarse to fine.
 _LEVELS_PX = (24, 48, 96, 192, 384)
-_STEPS = (6, 4, 3, 2, 2)
+_STEPS = (5, 3, 2, 2, 1)
 _BLOCK_PX = 8
 _LEAST_OVERLAP = 0.5
 # The finest level is at most this share of the smaller image's own resolution: above it, resampling filters differ.
@@ -37,7 +38,7 @@ _BLACK, _WHITE = 10.0, 245.0
 # The share of blocks that may differ, or else one at the border, where a crop falls between pixels.
 _MOST_DIFFERENT = 0.001
 # A step that moves no pixel by more is the last one.
-_CLOSE_PX = 0.03
+_CLOSE_PX = 0.08
 LEAST_PX = 384
 
 
@@ -69,14 +70,24 @@ def compare(first: Image.Image, second: Image.Image, box: Box) -> Comparison:
     # x of second = scale_x * x of first + shift_x, both 0 to 1.
     warp = np.array([right - left, left, bottom - top, top])
     finest = _choose_finest(first, second, warp)
-    for level, steps in zip(_LEVELS_PX, _STEPS, strict=True):
-        px = min(level, finest)
-        warp, residual = _refine(first, second, warp, px, steps)
+    num = next(i + 1 for i, level in enumerate(_LEVELS_PX) if level >= finest)
+    levels = [*_LEVELS_PX[: num - 1], finest]
+    for px, steps, one, two in zip(levels, _STEPS, _shrink(first, levels), _shrink(second, levels), strict=False):
+        warp, residual = _refine(one, two, warp, px, steps)
         if residual > _MOST_RESIDUAL:
             return _differs(box)
-        if px == finest:
-            break
-    return _judge(*_cut(first, second, warp, px))
+    return _judge(*_cut(one, two, warp, finest))
+
+
+def _shrink(image: Image.Image, levels: Sequence[int]) -> list[Image.Image]:
+    """The image for each level, with no more than three times its pixels per side, so that resampling it is cheap."""
+    found = []
+    for px in reversed(levels):
+        if max(image.size) > 3 * px:
+            scale = 2 * px / max(image.size)
+            image = image.resize(tuple(max(1, round(side * scale)) for side in image.size), Image.Resampling.BOX)
+        found.append(image)
+    return found[::-1]
 
 
 def _refine(first: Image.Image, second: Image.Image, warp: Floats, px: int, steps: int) -> tuple[Floats, float]:
@@ -118,7 +129,7 @@ def _differs(box: Box) -> Comparison:
 
 def _choose_finest(first: Image.Image, second: Image.Image, warp: Floats) -> int:
     longer = max(min(first.width, second.width * warp[0]), min(first.height, second.height * warp[2]))
-    return max(32, min(_LEVELS_PX[-1], int(longer * _SHARE_OF_RESOLUTION)))
+    return max(_LEVELS_PX[0], min(_LEVELS_PX[-1], int(longer * _SHARE_OF_RESOLUTION)))
 
 
 def _is_plausible(warp: Floats) -> bool:
