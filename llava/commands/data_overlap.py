@@ -72,9 +72,10 @@ def _overlap(arguments: argparse.Namespace) -> int:
     console.width = console.width if console.is_terminal else _TABLE_COLUMNS
     console.print(make_table(overlap))
     _say_doubts(overlap)
+    print(f"{overlap.num_shared:,} of the benchmark's {overlap.num_eval:,} images are shared: {overlap.share:.2%}.")
     print(f"Wrote {', '.join(str(path) for path in files)}.")
     if limit is not None and overlap.share > limit:
-        write_line(f"llava: {overlap.share:.2%} of the benchmark's images are shared: above --fail-above {limit:g}.")
+        write_line(f"llava: {overlap.share:.2%} of the benchmark's images are shared, and --fail-above is {limit:g}.")
         return 1
     return 0
 

@@ -22,7 +22,7 @@ Box = tuple[float, float, float, float]
 
 # The longer side of the aligned images, from coarse to fine.
 _LEVELS_PX = (24, 48, 96, 192, 384)
-_STEPS = (5, 3, 2, 2, 1)
+_STEPS = (6, 4, 4, 3, 1)
 _BLOCK_PX = 8
 _LEAST_OVERLAP = 0.5
 # The finest level is at most this share of the smaller image's own resolution: above it, resampling filters differ.
@@ -38,7 +38,7 @@ _BLACK, _WHITE = 10.0, 245.0
 # The share of blocks that may differ, or else one at the border, where a crop falls between pixels.
 _MOST_DIFFERENT = 0.001
 # A step that moves no pixel by more is the last one.
-_CLOSE_PX = 0.08
+_CLOSE_PX = 0.05
 LEAST_PX = 384
 
 
