@@ -13,6 +13,7 @@ from llava.text import fit_line, write_line
 
 _LINE_EVERY_S = 5.0
 _MOST_NAMED = 5
+_TABLE_COLUMNS = 120
 
 
 def add_overlap(actions: Any) -> None:
@@ -26,7 +27,7 @@ def add_overlap(actions: Any) -> None:
         nargs="+",
         required=True,
         metavar="EVAL",
-        help="the benchmark, likewise, or its questions",
+        help="the benchmark, likewise, or questions",
     )
     parser.add_argument("--images", default="", metavar="DIR", help="where the images of TRAIN's data files are")
     parser.add_argument("--with-images", metavar="DIR", help="the same for EVAL (default: that of TRAIN)")
@@ -51,7 +52,7 @@ def _overlap(arguments: argparse.Namespace) -> int:
     from llava.data.overlap import find_overlap, gather
     from llava.data.overlap_report import make_table, write_files
 
-    num_workers = arguments.workers if arguments.workers is not None else len(os.sched_getaffinity(0))
+    num_workers = arguments.workers if arguments.workers is not None else _count_cores()
     if num_workers < 1:
         raise UsageError(f"--workers is {num_workers}; it has to be at least 1.")
     limit = arguments.fail_above
@@ -67,15 +68,20 @@ def _overlap(arguments: argparse.Namespace) -> int:
     with FingerprintStore(folder / "fingerprints.bin") as store:
         overlap = find_overlap(train, benchmark, store, num_workers, _Progress())
     files = write_files(overlap, folder)
-    Console(soft_wrap=True).print(make_table(overlap))
+    console = Console()
+    console.width = console.width if console.is_terminal else _TABLE_COLUMNS
+    console.print(make_table(overlap))
     _say_doubts(overlap)
+    print(f"{overlap.num_shared:,} of the benchmark's {overlap.num_eval:,} images are shared: {overlap.share:.2%}.")
     print(f"Wrote {', '.join(str(path) for path in files)}.")
     if limit is not None and overlap.share > limit:
-        write_line(
-            f"llava: {overlap.share:.2%} of the benchmark's images are shared, more than --fail-above {limit:g}."
-        )
+        write_line(f"llava: {overlap.share:.2%} of the benchmark's images are shared, and --fail-above is {limit:g}.")
         return 1
     return 0
+
+
+def _count_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Progress:
@@ -92,12 +98,9 @@ class _Progress:
             return
         self._said = now
         rate = done / max(now - self._start, 1e-9)
-        left = (
-            f" of {total:,} ({done / total:.0%}), {(total - done) / max(rate, 1e-9) / 60:,.0f} min left"
-            if total
-            else ""
-        )
-        write_line(f"llava: {what}: {done:,}{left}, {rate:,.0f} a second")
+        left = (total - done) / max(rate, 1e-9) / 60
+        of = f" of {total:,} ({done / total:.0%}), {left:,.0f} min left" if total else ""
+        write_line(f"llava: {what}: {done:,}{of}, {rate:,.0f} a second")
 
 
 def _say_doubts(overlap: Any) -> None:

@@ -2,8 +2,8 @@
 
 The method is a perceptual hash (the signs of the lowest DCT coefficients, as in pHash), made for crops: the hash of a
 cropped copy is that of the same crop of the original's thumbnail. So each image has 81 hashes, of its 81 crops by 0, 5
-or 10 % at each side, of which one is within 2.5 % of the copy's. Either image may be the crop. A hash has 22 bits and
-finds its like in a table, with up to three of its least certain bits changed (query-directed multi-probe hashing);
+or 10 % at each side, of which one is within 2.5 % of the copy's. Either image may be the crop. A hash has 20 bits and
+finds its like in a table, with up to four of its least certain bits changed (query-directed multi-probe hashing);
 what is found is compared by 63 coefficients. Time and memory grow linearly with the number of images: there is no step
 over pairs of images, other than those that share a hash.
 
@@ -29,9 +29,9 @@ _CROPS = (0.0, 0.05, 0.1)
 _SPANS = tuple((before, after) for before in _CROPS for after in _CROPS)
 _NUM_CROPS = len(_SPANS) ** 2
 _NUM_FREQUENCIES = 8
-_KEY_BITS = 22
-# Any of the 19 least certain bits may be changed, any two of the 16 least certain ones, any three of the first ten.
-_UNSURE = (19, 16, 10)
+_KEY_BITS = 20
+# Any of the 19 least certain bits may be changed, two of the first 16 of them, three of the first 10, four of 9.
+_UNSURE = (19, 16, 10, 9)
 # Copies are above 0.90 (a document, cropped between the steps), different photos below 0.6, documents up to 0.95.
 _LEAST_COSINE = 0.86
 # What may remain of a thumbnail's contrast after the fit: copies are below 0.55, most other documents above.
@@ -112,7 +112,7 @@ def _keys(descriptions: Floats) -> Integers:
 
 
 def _probes(descriptions: Floats) -> Integers:
-    """Keys of descriptions [n, 63] with up to three of the least certain bits changed, [n, 260]."""
+    """Keys of descriptions [n, 63] with up to four of the least certain bits changed, [n, 386]."""
     size = np.abs(descriptions[:, :_KEY_BITS])
     unsure = np.argsort(size, axis=1)[:, : _UNSURE[0]]
     return np.asarray(_keys(descriptions)[:, None] ^ (_BITS[unsure] @ _CHANGES.T))

@@ -40,21 +40,31 @@ class FingerprintStore:
         self.path = path
         try:
             self._file = path.open("a+b")
-            num_bytes = os.fstat(self._file.fileno()).st_size
-            self._file.seek(0)
-            start = self._file.read(len(_MAGIC))
-            if (num_bytes >= len(_MAGIC) and start != _MAGIC) or not _MAGIC.startswith(start):
-                raise UsageError(f"'{path}' is not a file of fingerprints. Name another folder, or remove it.")
+        except OSError as error:
+            raise LlavaError(f"'{path}' cannot be written: {error.strerror or error}.") from error
+        try:
+            self._drop_torn_row()
+        except BaseException:
+            self._file.close()
+            raise
+        self._num_rows = (self.path.stat().st_size - len(_MAGIC)) // _ROW.itemsize
+        self._rows = {key.tobytes(): i for i, key in enumerate(self.open()["key"])} if self._num_rows else {}
+
+    def _drop_torn_row(self) -> None:
+        num_bytes = os.fstat(self._file.fileno()).st_size
+        self._file.seek(0)
+        start = self._file.read(len(_MAGIC))
+        if not (start == _MAGIC if num_bytes >= len(_MAGIC) else _MAGIC.startswith(start)):
+            raise UsageError(f"'{self.path}' is not a file of fingerprints. Name another folder, or remove it.")
+        try:
             if num_bytes < len(_MAGIC):
                 self._file.truncate(0)
                 self._file.write(_MAGIC)
+                self._file.flush()
             else:
                 self._file.truncate(num_bytes - (num_bytes - len(_MAGIC)) % _ROW.itemsize)
-            self._file.flush()
         except OSError as error:
-            raise LlavaError(f"'{path}' cannot be written: {error.strerror or error}.") from error
-        self._num_rows = (self.path.stat().st_size - len(_MAGIC)) // _ROW.itemsize
-        self._rows = {key.tobytes(): i for i, key in enumerate(self.open()["key"])} if self._num_rows else {}
+            raise LlavaError(f"'{self.path}' cannot be written: {error.strerror or error}.") from error
 
     def __enter__(self) -> FingerprintStore:
         return self

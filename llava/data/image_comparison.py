@@ -9,6 +9,7 @@ Source: S. Baker and I. Matthews, Lucas-Kanade 20 Years On, IJCV 2004.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ Box = tuple[float, float, float, float]
 
 # The longer side of the aligned images, from coarse to fine.
 _LEVELS_PX = (24, 48, 96, 192, 384)
-_STEPS = (6, 4, 3, 2, 2)
+_STEPS = (6, 4, 4, 3, 1)
 _BLOCK_PX = 8
 _LEAST_OVERLAP = 0.5
 # The finest level is at most this share of the smaller image's own resolution: above it, resampling filters differ.
@@ -34,8 +35,10 @@ _MOST_RESIDUAL = 0.35
 _NOISE, _MOST_BLOCK_RESIDUAL = 60.0, 0.72
 _MOST_MEAN_CHANGE, _MOST_CLIPPED = 24.0, 55.0
 _BLACK, _WHITE = 10.0, 245.0
-# The share of blocks that may differ, or else one: at the border, where a crop falls between pixels.
+# The share of blocks that may differ, or else one at the border, where a crop falls between pixels.
 _MOST_DIFFERENT = 0.001
+# A step that moves no pixel by more is the last one.
+_CLOSE_PX = 0.05
 LEAST_PX = 384
 
 
@@ -67,25 +70,57 @@ def compare(first: Image.Image, second: Image.Image, box: Box) -> Comparison:
     # x of second = scale_x * x of first + shift_x, both 0 to 1.
     warp = np.array([right - left, left, bottom - top, top])
     finest = _choose_finest(first, second, warp)
-    result = None
-    for level, steps in zip(_LEVELS_PX, _STEPS, strict=True):
-        px = min(level, finest)
-        for step in range(steps + 1):
-            if not _is_plausible(warp):
-                return _differs(box)
-            pair = _cut(first, second, warp, px)
-            change, residual = _solve(*pair[:2], with_change=step < steps)
-            if change is not None:
-                warp = _update(warp, change, pair[2], pair[3])
-                if np.abs(change).max() * px < 0.02:
-                    break
-        result = pair
+    num = next(i + 1 for i, level in enumerate(_LEVELS_PX) if level >= finest)
+    levels = [*_LEVELS_PX[: num - 1], finest]
+    for px, steps, one, two in zip(levels, _STEPS, _shrink(first, levels), _shrink(second, levels), strict=False):
+        warp, residual = _refine(one, two, warp, px, steps)
         if residual > _MOST_RESIDUAL:
             return _differs(box)
-        if px == finest:
+    return _judge(*_cut(one, two, warp, finest))
+
+
+def _shrink(image: Image.Image, levels: Sequence[int]) -> list[Image.Image]:
+    """The image for each level, with no more than three times its pixels per side, so that resampling it is cheap."""
+    found = []
+    for px in reversed(levels):
+        if max(image.size) > 3 * px:
+            scale = 2 * px / max(image.size)
+            image = image.resize(tuple(max(1, round(side * scale)) for side in image.size), Image.Resampling.BOX)
+        found.append(image)
+    return found[::-1]
+
+
+def _refine(first: Image.Image, second: Image.Image, warp: Floats, px: int, steps: int) -> tuple[Floats, float]:
+    """The best of the warps that up to ``steps`` steps lead to, and its residual."""
+    best, best_residual = warp, np.inf
+    for step in range(steps + 1):
+        if not _is_plausible(warp):
             break
-    assert result is not None
-    return _judge(*result)
+        one, two, here, there = _cut(first, second, warp, px)
+        if px < _LEVELS_PX[-1]:
+            one, two = _blur(one), _blur(two)
+        change, residual = _solve(one, two)
+        # The residual is of the fit, so that of the warp that the step leads to, as far as it is linear.
+        if step and residual > 1.5 * best_residual:
+            break
+        if residual < best_residual:
+            best, best_residual = warp, residual
+        if change is None or step == steps:
+            break
+        warp = _update(warp, change, here, there)
+        if np.abs(change).max() * px < _CLOSE_PX:
+            best = warp
+            break
+    return best, float(best_residual)
+
+
+def _blur(image: Floats) -> Floats:
+    """Without the frequencies near the sampling limit, where lines of text alias and gradients mislead."""
+    for axis in (0, 1):
+        padded = np.pad(image, [(1, 1) if side == axis else (0, 0) for side in (0, 1)], "edge")
+        low, mid, high = (np.take(padded, range(i, i + image.shape[axis]), axis) for i in range(3))
+        image = (low + 2 * mid + high) / 4
+    return image
 
 
 def _differs(box: Box) -> Comparison:
@@ -94,7 +129,7 @@ def _differs(box: Box) -> Comparison:
 
 def _choose_finest(first: Image.Image, second: Image.Image, warp: Floats) -> int:
     longer = max(min(first.width, second.width * warp[0]), min(first.height, second.height * warp[2]))
-    return max(32, min(_LEVELS_PX[-1], int(longer * _SHARE_OF_RESOLUTION)))
+    return max(_LEVELS_PX[0], min(_LEVELS_PX[-1], int(longer * _SHARE_OF_RESOLUTION)))
 
 
 def _is_plausible(warp: Floats) -> bool:
@@ -105,7 +140,7 @@ def _is_plausible(warp: Floats) -> bool:
 
 def _part(scale: float, shift: float) -> tuple[float, float]:
     """What of an axis of the first image lies in the second."""
-    return max(0.0, -shift / scale), min(1.0, (1 - shift) / scale)
+    return max(0.0, -float(shift / scale)), min(1.0, float((1 - shift) / scale))
 
 
 def _overlap(warp: Floats) -> float:
@@ -116,8 +151,9 @@ def _overlap(warp: Floats) -> float:
 def _cut(first: Image.Image, second: Image.Image, warp: Floats, px: int) -> tuple[Floats, Floats, Box, Box]:
     """What both images show, at the same size, and where it is in each."""
     (left, right), (top, bottom) = _part(*warp[:2]), _part(*warp[2:])
-    there = [warp[0] * left + warp[1], warp[2] * top + warp[3], warp[0] * right + warp[1], warp[2] * bottom + warp[3]]
-    boxes = (left, top, right, bottom), tuple(float(min(max(value, 0.0), 1.0)) for value in there)
+    scale_x, shift_x, scale_y, shift_y = (float(value) for value in warp)
+    there = [scale_x * left + shift_x, scale_y * top + shift_y, scale_x * right + shift_x, scale_y * bottom + shift_y]
+    boxes = (left, top, right, bottom), tuple(min(max(value, 0.0), 1.0) for value in there)
     width, height = first.width * (right - left), first.height * (bottom - top)
     scale = px / max(width, height)
     size = max(8, round(width * scale)), max(8, round(height * scale))
@@ -129,17 +165,15 @@ def _resize(image: Image.Image, size: tuple[int, int], box: Any) -> Floats:
     left, top, right, bottom = box
     width, height = image.size
     area = (left * width, top * height, min(right * width, width), min(bottom * height, height))
-    return np.asarray(image.resize(size, Image.Resampling.BICUBIC, box=area), np.float64)
+    return np.asarray(image.resize(size, Image.Resampling.LANCZOS, box=area), np.float64)
 
 
-def _solve(first: Floats, second: Floats, *, with_change: bool) -> tuple[Floats | None, float]:
+def _solve(first: Floats, second: Floats) -> tuple[Floats | None, float]:
     """The change of scale and shift of each axis, as shares of the part; the residual as a share of the contrast."""
     height, width = first.shape
-    columns = [second]
-    if with_change:
-        down, across = np.gradient(second)
-        y, x = (np.arange(side) / side + 0.5 / side - 0.5 for side in (height, width))
-        columns += [across * (x * width), across * width, down * (y * height)[:, None], down * height]
+    down, across = np.gradient(second)
+    y, x = ((np.arange(side) + 0.5) / side - 0.5 for side in (height, width))
+    columns = [second, across * (x * width), across * width, down * (y * height)[:, None], down * height]
     matrix = np.stack([(column - column.mean()).ravel() for column in columns])
     target = (first - first.mean()).ravel()
     gram = matrix @ matrix.T
@@ -148,8 +182,8 @@ def _solve(first: Floats, second: Floats, *, with_change: bool) -> tuple[Floats 
     found = np.linalg.solve(gram, matrix @ target)
     residual = float(np.var(target - found @ matrix) / (np.var(target) + 1.0))
     gain = found[0]
-    if not with_change or gain < 0.1:
-        return None, residual if gain >= 0.1 else 1.0
+    if gain < 0.1:
+        return None, 1.0
     return np.clip(found[1:] / gain, -0.1, 0.1), residual
 
 
@@ -172,8 +206,9 @@ def _judge(first: Floats, second: Floats, first_box: Box, second_box: Box) -> Co
     two *= gain
     is_clipped = (np.minimum(first, second) < _BLACK) | (np.maximum(first, second) > _WHITE)
     scores = block_scores(one, two, is_clipped)
-    num = int(np.sum(scores > 1))
-    is_same = num <= max(1, _MOST_DIFFERENT * scores.size) and 0.3 < gain < 3 and similarity > 0.8
+    num, num_inside = int(np.sum(scores > 1)), int(np.sum(scores[1:-1, 1:-1] > 1))
+    is_like = num <= max(1, _MOST_DIFFERENT * scores.size) and num_inside <= _MOST_DIFFERENT * scores.size
+    is_same = is_like and 0.3 < gain < 3 and similarity > 0.8
     return Comparison(is_same, similarity, num / scores.size, first_box, second_box)
 
 

@@ -100,10 +100,19 @@ class Overlap:
     unread: list[str] = field(default_factory=list)
 
     @property
+    def num_eval(self) -> int:
+        """The benchmark's images that can be read."""
+        return len(self.eval.images) - len(self.eval.broken)
+
+    @property
+    def num_shared(self) -> int:
+        """Those of them that are in the training data."""
+        return len({pair.eval for pair in self.pairs})
+
+    @property
     def share(self) -> float:
-        """The share of the benchmark's readable images that are in the training data."""
-        num = len(self.eval.images) - len(self.eval.broken)
-        return len({pair.eval for pair in self.pairs}) / num if num else 0.0
+        """The share that they are, 0 to 1."""
+        return self.num_shared / self.num_eval if self.num_eval else 0.0
 
     def questions_on_shared_images(self) -> set[str]:
         """The shared questions that both ask about an image that they share."""

@@ -32,7 +32,7 @@ img{max-width:280px;max-height:280px}figcaption{margin-top:.5em;overflow-wrap:an
 def make_table(overlap: Overlap) -> Table:
     """Rates by source: first those of the training data, then those of the benchmark."""
     table = Table("", "source", box=None, header_style="bold", pad_edge=False)
-    for heading in ("images", "shared", "", "unreadable", "questions", "shared", "on a shared image"):
+    for heading in ("images", "shared", "share", "unreadable", "questions", "shared", "on shared images"):
         table.add_column(heading, justify="right")
     on_shared = overlap.questions_on_shared_images()
     sides = (("train", overlap.train), ("eval", overlap.eval))
@@ -114,9 +114,8 @@ def draw_contact_sheet(overlap: Overlap) -> str:
     """A web page without external parts that shows up to 200 pairs, near duplicates first, the least similar first."""
     shown = choose_shown(overlap.pairs)
     figures = "\n".join(_draw_figure(overlap, pair) for pair in shown)
-    note = f"{len(overlap.pairs):,} pairs" + (
-        f", of which {len(shown)} are shown" if len(shown) < len(overlap.pairs) else ""
-    )
+    rest = f", of which {len(shown)} are shown" if len(shown) < len(overlap.pairs) else ""
+    note = f"{len(overlap.pairs):,} pairs{rest}"
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Shared images</title><style>{_STYLE}</style>'
         f"<h1>Images in the training data and in the benchmark</h1><p>{note}; training data on the left. The part that "
