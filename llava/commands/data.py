@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from llava.commands.data_collect import add_collect
 from llava.commands.data_convert import add_convert
 from llava.commands.data_list import add_list
+from llava.commands.data_overlap import add_overlap
+from llava.commands.data_review import add_review
 
-ACTIONS: tuple[Any, ...] = (add_list, add_convert)
+ACTIONS: tuple[Any, ...] = (add_list, add_convert, add_collect, add_review, add_overlap)
 
 
 def add_data(commands: Any) -> None:

@@ -99,6 +99,11 @@ def _add_access_flags(parser: argparse.ArgumentParser) -> None:
     ):
         parser.add_argument(flag, action="store_true", help=text)
     parser.add_argument("--log-conversations", type=Path, metavar="FILE", help="append every conversation to FILE")
+    parser.add_argument(
+        "--log-consent",
+        metavar="NOTICE",
+        help="show NOTICE in the web chat, and log its conversations with it as consent to llava data collect",
+    )
 
 
 def _add_limits(parser: argparse.ArgumentParser) -> None:

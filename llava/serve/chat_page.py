@@ -108,6 +108,8 @@ class _Page:
                 with gr.Row(elem_id="below"):
                     self.photo = gr.Button("Take a photo", elem_id="photo", elem_classes="bare", size="sm")
                     gr.HTML("The model can be wrong. <i>Check important details.</i>", elem_id="caution")
+                if notice := self.sessions.service.settings.consent:
+                    gr.HTML(f'<p role="note">{html.escape(notice)}</p>', elem_id="consent")
             with gr.Column(elem_id="side"):
                 self._lay_out_side()
 

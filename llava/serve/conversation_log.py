@@ -1,6 +1,8 @@
 """The conversation log (JSON Lines, images by digest), written only with ``--log-conversations``.
 
-If it cannot be written, for example on a full disk, answers are not affected.
+If it cannot be written, for example on a full disk, answers are not affected. Records of the web chat carry the notice
+with which its users consented, where the server was started with ``--log-consent``; only such records may become
+training data (``llava data collect``). Clients of the API see no page, so their records never carry it.
 """
 
 from __future__ import annotations
@@ -17,16 +19,23 @@ from llava.serve.api_errors import LOG
 
 
 class ConversationLog:
-    """Appends JSON lines to a file. Thread-safe."""
+    """Appends JSON lines to a file. Thread-safe.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
+    ``consent``: the notice that the web chat shows, written to its records as their consent; "" for none.
+    """
+
+    def __init__(self, path: Path, consent: str = "") -> None:
+        self._path, self._consent = path, consent
         self._lock = threading.Lock()
         self._failed = False
 
     def write(self, record: dict[str, Any]) -> None:
-        """Appends a record with a timestamp. A failure is logged once, until writing succeeds again."""
-        line = json.dumps({"time": round(time.time(), 3), **record}, ensure_ascii=False) + "\n"
+        """Appends a record with a timestamp, and with the consent of a user of the web chat.
+
+        A failure is logged once, until writing succeeds again.
+        """
+        consent = {"consent": self._consent} if self._consent and record.get("source") == "web" else {}
+        line = json.dumps({"time": round(time.time(), 3), **record, **consent}, ensure_ascii=False) + "\n"
         try:
             with self._lock, self._path.open("a", encoding="utf-8") as file:
                 file.write(line)

@@ -87,6 +87,8 @@ class Settings:
             non-public addresses too.
         address: the server's URL as the original's controller gives it to clients.
         log: a file to which conversations are appended, one JSON object per line.
+        consent: the notice that the web chat shows about the use of logged conversations, written to each of its
+            records as the user's consent; "" if users were not asked.
         decoders: the number of processes that decode images.
         keeps_keys_apart: whether each API key has a prefix cache and an image cache of its own, so that response times
             reveal nothing about the requests of other keys.
@@ -103,5 +105,6 @@ class Settings:
     fetch_private: bool = False
     address: str = "http://127.0.0.1:8000"
     log: Path | None = None
+    consent: str = ""
     decoders: int = 2
     keeps_keys_apart: bool = False

@@ -39,7 +39,7 @@ class Service:
         self.limits = settings.limits
         self.metrics = Metrics(backend)
         self.images = ImageLoader(settings)
-        self.log = ConversationLog(settings.log) if settings.log is not None else None
+        self.log = ConversationLog(settings.log, settings.consent) if settings.log is not None else None
         self.failure: BaseException | None = None
         self.is_draining = False
         self.is_drained = asyncio.Event()  # no request is running, and none will be admitted

@@ -52,6 +52,7 @@ def start(arguments: argparse.Namespace, loading: Mapping[str, Any]) -> int:
         fetch_private=arguments.fetch_private,
         address=_read_address(arguments.address),
         log=_check_log(arguments.log_conversations),
+        consent=_check_consent(arguments.log_consent, arguments.log_conversations),
         keeps_keys_apart=arguments.keep_keys_apart,
     )
     mount = _find_web(arguments.web)
@@ -84,8 +85,29 @@ def _check_log(path: Path | None) -> Path | None:
     return path
 
 
+def _check_consent(notice: str | None, log: Path | None) -> str:
+    """The notice on one line, "" for none. Raises UsageError for an empty one, and for one without a log."""
+    if notice is None:
+        return ""
+    if not (text := " ".join(notice.split())):
+        raise UsageError("--log-consent is empty: write the notice to which users of the web chat consent.")
+    if log is None:
+        raise UsageError("--log-consent has no effect without --log-conversations FILE: name the log, too.")
+    return text
+
+
 # Flags whose values are sent to clients and other servers and so must be valid Unicode. Others may name files.
-_TEXTS = ("name", "host", "address", "controller", "workers_of", "engine_url", "engine_model", "cors_origin")
+_TEXTS = (
+    "name",
+    "host",
+    "address",
+    "controller",
+    "workers_of",
+    "engine_url",
+    "engine_model",
+    "cors_origin",
+    "log_consent",
+)
 
 
 def _check_texts(arguments: argparse.Namespace) -> None:

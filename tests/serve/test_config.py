@@ -73,6 +73,21 @@ def test_a_tilde_in_the_path_of_the_log_is_the_home_folder(
     assert (tmp_path / "chats.jsonl").is_file()
 
 
+def test_the_notice_of_consent_is_one_line_and_needs_a_log(
+    serve: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = f"--log-conversations={tmp_path / 'chats.jsonl'}"
+    assert serve("", log, "--log-consent", "May be  used\nto train.")[0].consent == "May be used to train."
+    assert serve("log_consent: May be used.", log)[0].consent == "May be used."
+    assert serve("", log)[0].consent == ""
+    for flags, fault in (
+        (["--log-consent", "May be used."], "without --log-conversations"),
+        (["--log-consent= ", log], "is empty"),
+    ):
+        assert main(["serve", "--no-web", *flags]) == 2
+        assert fault in capsys.readouterr().err
+
+
 def test_an_empty_file_changes_nothing(serve: Any) -> None:
     assert serve("")[0] == serve("limits:\n")[0] == serve("# port: 1\n")[0]
     assert serve("")[0].limits == Limits()
