@@ -270,7 +270,8 @@ def _encode_stretch(
     if not is_fast:
         raise UsageError("Training labels need a fast tokenizer, one that tells where in the text its tokens stand.")
 
-    encoded = tokenizer(fed, return_offsets_mapping=True)
+    # Silent about ``model_max_length``: callers count, and cut or refuse what is too long.
+    encoded = tokenizer(fed, return_offsets_mapping=True, verbose=False)
     ids: list[int] = []
     labels: list[int] = []
     last_end = 0

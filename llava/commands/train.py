@@ -47,6 +47,8 @@ def _train(arguments: argparse.Namespace) -> int:
         raise UsageError("Training needs the package's train extra: run pip install 'llava[train]'.")
     from llava.train.recipe_file import change_recipe, read_recipe
 
+    if arguments.output == "":
+        raise UsageError("--output is empty: name the folder for checkpoints, the log and the model.")
     data, settings = _split_words(arguments.data)
     recipe = change_recipe(
         read_recipe(arguments.recipe),

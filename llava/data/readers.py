@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -40,6 +41,13 @@ class Rows:
         """Record number ``index``."""
         row, number, file = self.rows[index]
         return parse_record(row, number, file)
+
+    def digest(self) -> str:
+        """A checksum of all rows, by which a file that was changed is known."""
+        checksum = 0
+        for row, _, _ in self.rows:
+            checksum = zlib.crc32(json.dumps(row, sort_keys=True).encode(), checksum)
+        return f"{checksum:08x}"
 
 
 def read_records(data_path: str | Path | Sequence[str | Path], seed: int = 0) -> Rows:

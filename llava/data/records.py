@@ -10,11 +10,11 @@ answer); LLaVA-VL/LLaVA-NeXT@df17966 llava/train/train.py (a list of images, ``r
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from llava.errors import UsageError
-from llava.text import find_flaw
+from llava.text import find_flaw, fit_line
 
 # The speakers that a turn may name, and what a record calls them.
 SPEAKERS = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt", "system": "system"}
@@ -32,12 +32,14 @@ class Record:
         turns: (speaker, text). A speaker is "human" or "gpt", in turn and with a human first; a leading "system" turn
             and, after it, one leading "gpt" turn are possible.
         source: where it comes from: the row's ``data_source``, or else its file.
+        place: the row that it was in messages, such as "row 3 of 'data.json'".
     """
 
     id: str
     images: tuple[str, ...]
     turns: tuple[tuple[str, str], ...]
     source: str = ""
+    place: str = field(default="", compare=False)
 
     @property
     def num_words(self) -> int:
@@ -71,13 +73,21 @@ def parse_record(row: Any, number: int, file: str) -> Record:
     """
     if not isinstance(row, Mapping):
         raise UsageError(f"Row {number} of '{file}' is {_say_type(row)}, not an object with 'conversations'. {_REMEDY}")
-    id = str(row.get("id", number))
-    where = f"Row {number} of '{file}'" + (f" (id {id})" if "id" in row else "")
+    id = str(number if row.get("id") is None else row["id"])
+    where = f"Row {number} of '{file}'" + (f" (id {fit_line(id)})" if row.get("id") is not None else "")
     if row.get("video") is not None:
         raise UsageError(f"{where} is about a video, and videos are not supported. {_REMEDY}")
-    turns = parse_turns(row.get("conversations"), where)
+    if "conversations" not in row:
+        keys = fit_line(", ".join(map(str, row)))
+        raise UsageError(f"{where} needs a list 'conversations', but has {keys or 'nothing'}. {_REMEDY}")
+    turns = parse_turns(row["conversations"], where)
+    if "image" not in row and (lookalike := _find_lookalike(row)) is not None:
+        raise UsageError(
+            f"{where} has '{lookalike}': one image's name, or a list of them, is called 'image'. {_REMEDY}"
+        )
     source = row.get("data_source")
-    return Record(id, _parse_images(row.get("image"), where), turns, source if isinstance(source, str) else file)
+    source = source if isinstance(source, str) else file
+    return Record(id, _parse_images(row.get("image"), where), turns, source, f"row {number} of '{file}'")
 
 
 def parse_turns(conversations: Any, where: str) -> tuple[tuple[str, str], ...]:
@@ -90,11 +100,10 @@ def parse_turns(conversations: Any, where: str) -> tuple[tuple[str, str], ...]:
         UsageError: as ``parse_record`` does.
     """
     if not isinstance(conversations, Sequence) or isinstance(conversations, str):
-        found = "is missing" if conversations is None else f"is {_say_type(conversations)}"
-        raise UsageError(f"{where} needs a list 'conversations', which {found}. {_REMEDY}")
+        raise UsageError(f"{where} needs a list 'conversations', which is {_say_type(conversations)}. {_REMEDY}")
     turns = tuple(_parse_turn(turn, f"{where}, turn {i + 1}") for i, turn in enumerate(conversations))
     check_order([speaker for speaker, _ in turns], where)
-    if not any(text for speaker, text in turns[find_first_question(turns) :] if speaker == "gpt"):
+    if not any(text.strip() for speaker, text in turns[find_first_question(turns) :] if speaker == "gpt"):
         raise UsageError(f"{where} has no answer: nothing can be learned from it. Add a turn by 'gpt', or remove it.")
     return turns
 
@@ -137,6 +146,11 @@ def _parse_images(image: Any, where: str) -> tuple[str, ...]:
     if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
         raise UsageError(f"{where}: 'image' is {image!r:.80}; it has to be a file's name or a list of them. {_REMEDY}")
     return tuple(names)
+
+
+def _find_lookalike(row: Mapping[Any, Any]) -> str | None:
+    """A key that is meant to be ``image``; with it, an image would be ignored."""
+    return next((str(key) for key in row if str(key).lower() in ("image", "images") and row[key]), None)
 
 
 def _say_type(value: Any) -> str:

@@ -17,9 +17,10 @@ from torch import nn
 from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, rotate_checkpoints
 
+from llava.errors import CheckpointError
 from llava.train import training_faults
 from llava.train.devices.parallel import gather_state, read_optimizer, write_optimizer
-from llava.train.resumption import RESUME_FILES, RUN_FILE, check_files, check_step, name_random_states
+from llava.train.resumption import RESUME_FILES, RUN_FILE, check_files, check_step, name_random_states, say_remedy
 from llava.train.snapshots import check_snapshot, is_llava, list_written, read_snapshot, write_snapshot
 
 # Where a checkpoint is written before it gets its name; Transformers takes it for none.
@@ -49,7 +50,12 @@ class CheckpointingTrainer(Trainer):
             return  # its checkpoints have files of its own
         check_files(checkpoint, [*RESUME_FILES, *name_random_states(checkpoint, self.args)])
         if is_llava(self.model):
-            check_snapshot(self.model, checkpoint)
+            try:
+                check_snapshot(self.model, checkpoint)
+            except CheckpointError as error:
+                if (remedy := say_remedy(checkpoint)) in str(error):
+                    raise
+                raise CheckpointError(f"{error} {remedy}") from error
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, torch.Tensor] | None = None) -> None:
         """Writes the model as both originals do, see ``llava.train.snapshots``; other models as Transformers does."""

@@ -30,12 +30,13 @@ from llava.train.dataset.sample_sizes import MeasuredSizes, measure_sizes
 from llava.train.dataset.stage_data import Encoding, TuningData, build_dataset, split_samples
 from llava.train.devices.memory_estimate import LongestBatch, MemoryNeed, estimate_memory, propose_remedies
 from llava.train.lora import add_lora, continue_lora
+from llava.train.output_check import check_output
 from llava.train.part_table import build_table
 from llava.train.parts import PartParameter, find_llava
 from llava.train.recipe import Recipe, TuningStage, parse_recipe
 from llava.train.recipe_file import RecipeFile, find_stage
-from llava.train.resumption import find_last
-from llava.train.run import check_recipe, choose_parameters
+from llava.train.resumption import check_workers, find_last, list_changes
+from llava.train.run import check_recipe, choose_parameters, list_changes_of_done, list_starts, name_inputs
 from llava.train.starting_model import open_start
 from llava.train.trainer_arguments import LlavaTrainingArguments, make_arguments
 
@@ -58,8 +59,11 @@ def describe(file: RecipeFile, output: str | Path | None = None, stage: str | No
     """
     if file.is_from_scratch:
         raise UsageError(f"The recipe '{file.source}' trains a model from scratch; a dry run needs one with start.")
+    check_workers(workers)
     recipe, folder = parse_recipe(file), Path(output or "runs")
     chosen = recipe.stages if stage is None else (find_stage(recipe, stage),)
+    if output is not None:
+        check_output(folder, [each.name for each in chosen], list_starts(recipe))
     check_recipe(recipe, list(chosen), folder, workers)
     width = Console().width if Console().is_terminal else _WIDTH
     console = Console(width=width, highlight=False, soft_wrap=False)
@@ -71,7 +75,7 @@ class _StageDescription:
     """One stage as it would be run, with its model on the meta device."""
 
     def __init__(self, recipe: Recipe, stage: TuningStage, here: Path, workers: int, console: Console) -> None:
-        self.recipe, self.stage, self.here, self.console = recipe, stage, here, console
+        self.recipe, self.stage, self.here, self.workers, self.console = recipe, stage, here, workers, console
         world_size = int(os.environ.get("WORLD_SIZE", "1"))
         self.arguments: LlavaTrainingArguments = make_arguments(stage, here, workers, world_size=world_size)
         precision = {"bf16": "bfloat16", "fp16": "float16"}.get(self.arguments.mixed_precision, "float32")
@@ -112,8 +116,11 @@ class _StageDescription:
         last = find_last(self.here)
         if (self.here / "model" / "config.json").is_file():
             yield f"This stage is done and would be skipped: {self.here / 'model'}"
+            yield from list_changes_of_done(self.recipe, self.stage, self.here.parent, self.workers)
         elif last is not None:
             yield f"It was interrupted and would go on from {last}"
+            inputs = name_inputs(self.recipe, self.stage, self.data)
+            yield from list_changes(last, {**self.arguments.watched, **inputs})
 
     def _count_at_once(self) -> int:
         return self.arguments.train_batch_size * self.exact.accumulation * self.arguments.world_size

@@ -162,7 +162,8 @@ class TuningStage(Stage):
         accumulation: forward passes per update.
         global_batch_size: samples per update over all devices; if it is above 0, ``accumulation`` follows from it.
         max_length: of a sample in positions, images included; 0 is the model's context.
-        too_long: what happens to a longer sample: "cut" on the right, as in the original, "skip", or "error".
+        too_long: what happens to a longer sample: "cut" on the right, as in the original, "skip" (it is counted and
+            named), or "error".
         max_skipped: how many samples may be left out because they cannot be trained on (counted and named); the first
             one above it is an error.
         group_by: "none", "length" or "modality" (image and text-only samples never share a batch, and are sorted by
@@ -244,11 +245,18 @@ def load_recipe(path: str | Path) -> Recipe:
 
 def parse_recipe(file: RecipeFile) -> Recipe:
     """The checked recipe in a file's values. Raises UsageError, which names the key."""
-    recipe = build(Recipe, _spread_stages(file), "The recipe")
+    values = _spread_stages(file)
+    if isinstance(values["stages"], list):  # each of its own, so that messages name them
+        values["stages"] = [build(TuningStage, each, _name_stage(each)) for each in values["stages"]]
+    recipe = build(Recipe, values, "The recipe")
     check_stages(recipe.name, recipe.stages)
     for stage in recipe.stages:
         check_tuning(stage, f"Stage '{stage.name}'")
     return recipe
+
+
+def _name_stage(values: Any) -> str:
+    return f"Stage '{values['name']}'" if isinstance(values, dict) and "name" in values else "A stage of the recipe"
 
 
 def _spread_stages(file: RecipeFile) -> dict[str, Any]:

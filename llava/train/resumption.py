@@ -7,7 +7,9 @@ the settings say. Here an incomplete checkpoint is refused, and changed settings
 from __future__ import annotations
 
 import json
+import os
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,10 @@ RESUME_FILES = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
 RUN_FILE = "run_state.json"
 # How a changed setting acts on a run that is resumed.
 _FROM_CHECKPOINT = ("lr", "lr_scales")
+# With another value of these the weights or the optimizer's state of a checkpoint fit no more.
+_FIXED = ("train", "optimizer", "lora", "quantization")
+# Each worker is a process with the data's rows in its memory.
+_MOST_WORKERS = 128
 
 
 def find_last(folder: Path) -> Path | None:
@@ -43,10 +49,26 @@ def list_weights(checkpoint: Path) -> list[Path]:
 
 
 def check_files(folder: Path, names: Sequence[str]) -> None:
-    """Raises CheckpointError, which names them, if files of a checkpoint are missing or empty."""
+    """Raises CheckpointError, which names them, if files of a checkpoint are missing, empty or cut off."""
     missing = [name for name in names if not (folder / name).is_file() or not (folder / name).stat().st_size]
     if missing:
         raise CheckpointError(f"{folder} is incomplete: it has no {', '.join(missing)}. {say_remedy(folder)}")
+    for name in names:
+        if (fault := _find_damage(folder / name)) is not None:
+            raise CheckpointError(f"{folder / name} is damaged ({fault}). {say_remedy(folder)}")
+
+
+def _find_damage(file: Path) -> str | None:
+    """What is wrong with a file of torch or JSON, as far as can be said without reading all of it."""
+    try:
+        if file.suffix == ".json":
+            json.loads(file.read_text(encoding="utf-8"))
+        elif file.suffix in (".pt", ".pth"):
+            with zipfile.ZipFile(file):  # its directory is at its end, which a cut file lacks
+                pass
+    except (ValueError, zipfile.BadZipFile) as error:
+        return str(error)
+    return None
 
 
 def check_resumable(folder: Path, module: nn.Module, num_steps: int, where: str) -> None:
@@ -109,18 +131,43 @@ def name_random_states(folder: Path, args: Any) -> list[str]:
     return ["rng_state.pth" if args.world_size == 1 else f"rng_state_{args.process_index}.pth"]
 
 
-def tell_changes(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Warns of each setting that has changed since that checkpoint was written, and says what then holds."""
+def find_changes(folder: Path, settings: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(name, value then, value now) of each setting that has changed since that checkpoint was written."""
     before = read_run_state(folder).get("settings", {})
-    now = json.loads(json.dumps(dict(settings)))
-    for name, value in now.items():
-        if name in before and before[name] != value:
-            effect = (
-                "the learning rates go on as in the checkpoint"
-                if name in _FROM_CHECKPOINT
-                else "from here on the new value counts, and the run is not the one that was interrupted"
+    now = json.loads(json.dumps(dict(settings), default=str))
+    return [(name, before[name], value) for name, value in now.items() if name in before and before[name] != value]
+
+
+def list_changes(folder: Path, settings: Mapping[str, Any]) -> list[str]:
+    """A sentence for each setting that has changed since that checkpoint was written, which says what then holds.
+
+    Raises UsageError for a setting with which that checkpoint cannot be continued.
+    """
+    sentences = []
+    for name, before, now in find_changes(folder, settings):
+        changed = f"{name} was {_say(before)} in {folder} and is {_say(now)} now"
+        if name in _FIXED:
+            raise UsageError(
+                f"{changed}, with which that checkpoint cannot be continued. Set it back, name another output folder, "
+                f"or delete {folder.parent} to start over."
             )
-            warnings.warn(f"{name} was {before[name]} in {folder} and is {value} now: {effect}.", Notice, stacklevel=3)
+        effect = (
+            "the learning rates go on as in the checkpoint"
+            if name in _FROM_CHECKPOINT
+            else "from here on the new value counts, and the run is not the one that was interrupted"
+        )
+        sentences.append(f"{changed}: {effect}.")
+    return sentences
+
+
+def tell_changes(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Warns as ``list_changes`` says."""
+    for sentence in list_changes(folder, settings):
+        warnings.warn(sentence, Notice, stacklevel=3)
+
+
+def _say(value: Any) -> str:
+    return "unset" if value in (None, "", [], {}) else str(value)
 
 
 def name_some(names: Sequence[str]) -> str:
@@ -130,6 +177,10 @@ def name_some(names: Sequence[str]) -> str:
 
 
 def check_workers(workers: int) -> None:
-    """Raises UsageError for a negative number of worker processes."""
-    if workers < 0:
-        raise UsageError(f"The number of workers is {workers}; it must be 0 (this process itself) or more.")
+    """Raises UsageError for a negative number of worker processes, and for so many that the machine would stall."""
+    most = max(_MOST_WORKERS, 4 * (os.cpu_count() or 1))
+    if not 0 <= workers <= most:
+        raise UsageError(
+            f"The number of workers is {workers}; it must be from 0 (this process itself) to {most}. A few per device "
+            "are enough."
+        )

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from llava.errors import Notice, UsageError
+from llava.errors import CheckpointError, Notice, UsageError
 from llava.model.checkpoint import LoadedModel
 from llava.model.placement import read_dtype
 from llava.text import write_line
@@ -22,13 +22,14 @@ from llava.train.dataset.stage_data import Encoding, build_collator, build_datas
 from llava.train.devices.parallel import claim_device, count_processes, read_rank, wait_for_all
 from llava.train.devices.precision import set_precision
 from llava.train.devices.rank_faults import explaining_rank_faults, told_by_first_process
+from llava.train.output_check import check_output, make_output
 from llava.train.part_table import build_table, print_table
 from llava.train.parts import PartParameter, choose_trainable, list_parts, scale_rates
 from llava.train.recipe import Recipe, TuningStage, parse_recipe
 from llava.train.recipe_file import RecipeFile, find_stage
 from llava.train.report.html_report import REPORT
 from llava.train.report.stage_record import recording
-from llava.train.resumption import check_workers, find_last
+from llava.train.resumption import check_workers, find_changes, find_last, read_run_state
 from llava.train.snapshots import mend_generation, save_result
 from llava.train.speed.chunked_loss import build_target_loss
 from llava.train.speed.levers import check_levers, pack_samples, set_levers
@@ -58,7 +59,10 @@ def run(file: RecipeFile, output: str | Path, stage: str | None = None, workers:
         recipe, folder = parse_recipe(file), Path(output)
         chosen = recipe.stages if stage is None else (find_stage(recipe, stage),)
         with told_by_first_process():
+            check_output(folder, [each.name for each in chosen], list_starts(recipe))
             check_recipe(recipe, [each for each in chosen if not _is_done(folder / each.name)], folder, workers)
+            if read_rank() == 0:
+                make_output(folder)
         for each in chosen:
             run_stage(recipe, each, folder, workers, resume)
         return folder / chosen[-1].name / "model"
@@ -75,7 +79,9 @@ def check_recipe(recipe: Recipe, stages: list[TuningStage], folder: Path, worker
     for stage in stages:
         check_levers(stage)
         choose_parameters(opened.model, stage)  # names and shapes only, on the meta device
-        make_arguments(stage, folder / stage.name, workers, world_size=count_processes())
+        with warnings.catch_warnings():  # notices are given when the stage begins
+            warnings.simplefilter("ignore", Notice)
+            make_arguments(stage, folder / stage.name, workers, world_size=count_processes())
         encoding = Encoding(
             opened.load_tokenizer(),
             opened.spec.tiling,
@@ -96,6 +102,8 @@ def run_stage(recipe: Recipe, stage: TuningStage, folder: Path, workers: int = 1
         if read_rank() == 0:
             report = f" Its report is {here / REPORT}." if (here / REPORT).is_file() else ""
             print(f"Stage '{stage.name}' is done: {here / 'model'}{report}")
+            for change in list_changes_of_done(recipe, stage, folder, workers):
+                warnings.warn(change, Notice, stacklevel=2)
         return
     last = find_last(here)
     if last is not None and not resume:
@@ -104,6 +112,9 @@ def run_stage(recipe: Recipe, stage: TuningStage, folder: Path, workers: int = 1
         # In float32, whatever dtype the checkpoint has: small updates are lost in 16 bits.
         loaded = build_start(_find_start(recipe, stage, folder), stage)
         trainer = build_trainer(loaded, stage, here, workers)
+    assert trainer.train_dataset is not None
+    data = getattr(trainer.train_dataset, "samples", trainer.train_dataset)  # a packed row is made of those of another
+    trainer.args.watched |= name_inputs(recipe, stage, data)
     model, share = loaded.model, stage.weight_averaging if read_rank() == 0 else 0.0
     began_with = {name: tensor.clone() for name, tensor in model.state_dict().items()} if share else {}
     with recording(trainer, stage, recipe.title(stage), recipe.start, here):
@@ -174,6 +185,41 @@ def choose_parameters(model: Any, stage: TuningStage) -> list[PartParameter]:
             warnings.warn(f"{where} freezes {part}, so its learning rate has no effect.", Notice, stacklevel=2)
             del rates[part]
     return scale_rates(trainable, parts, rates, where)
+
+
+def list_starts(recipe: Recipe) -> list[str]:
+    """The checkpoints that a recipe starts from, which no result may replace."""
+    return [recipe.start, *(each.lora.start for each in recipe.stages if each.lora and each.lora.start)]
+
+
+def name_inputs(recipe: Recipe, stage: TuningStage, data: Any) -> dict[str, Any]:
+    """What a stage is made of beside its settings, so that a resumed run knows when it has changed."""
+    position, source = recipe.stages.index(stage), data.source
+    start = recipe.stages[position - 1].name if position else recipe.start
+    return {"start": start, "samples": f"{len(source):,} with the digest {source.digest()}"}
+
+
+def list_changes_of_done(recipe: Recipe, stage: TuningStage, folder: Path, workers: int) -> list[str]:
+    """A sentence about the settings with which a finished stage was not trained; none where they are the same."""
+    here = folder / stage.name
+    last = find_last(here)
+    if last is None:
+        return []
+    try:
+        read_run_state(last)
+    except CheckpointError:  # which a finished stage does not need
+        return []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Notice)
+        settings = make_arguments(stage, here, workers, world_size=count_processes()).watched
+    changes = [change for change in find_changes(last, settings) if change[0] != "processes"]
+    if not changes:
+        return []
+    said = ", ".join(f"{name} {before}, not {now}" for name, before, now in changes)
+    return [
+        f"Stage '{stage.name}' was trained with {said}, and is not trained again. Name another --output, or delete "
+        f"{here}, to train with the new settings."
+    ]
 
 
 def _is_done(here: Path) -> bool:

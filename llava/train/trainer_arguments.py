@@ -9,6 +9,7 @@ Source: haotian-liu/LLaVA@c121f04 and LLaVA-VL/LLaVA-NeXT@df17966 llava/train/tr
 from __future__ import annotations
 
 import dataclasses
+import json
 import warnings
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 import transformers
 from torch import distributed
+from transformers import get_scheduler
 from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from transformers.utils import is_torch_tf32_available
@@ -27,6 +29,7 @@ from llava.model.placement import cpu_has_bfloat16
 from llava.train.devices.deepspeed_config import read_deepspeed, resolve_deepspeed, stand_in
 from llava.train.devices.parallel import check_sharding, claim_device, count_processes, translate_fsdp
 from llava.train.recipe import TuningStage
+from llava.train.typed_values import check_word
 from llava.yaml_files import name_nearest
 
 # The share of all steps below which Transformers reads ``warmup_steps`` as a share; at 1 it is a number of steps.
@@ -37,6 +40,39 @@ _GROUPINGS = {
     "modality": "group_by_modality_length",
     "modality_auto": "group_by_modality_length_auto",
     "variable_length": "group_by_varlen",
+}
+# Settings of a stage that do not change what is learned, or are watched by other names.
+_UNWATCHED = (
+    *("name", "data", "eval_data", "log_steps", "save_steps", "eval_steps", "save_limit", "report_to", "max_skipped"),
+    *("global_batch_size", "gradient_checkpointing", "cache_features", "compile", "sharding", "deepspeed"),
+)
+# Training arguments that a recipe sets by names of its own.
+_RENAMED = {
+    "learning_rate": "lr",
+    "max_steps": "steps",
+    "num_train_epochs": "epochs",
+    "lr_scheduler_type": "schedule",
+    "per_device_train_batch_size": "batch_size",
+    "gradient_accumulation_steps": "accumulation",
+    "warmup_steps": "warmup",
+    "warmup_ratio": "warmup",
+    "logging_steps": "log_steps",
+    "save_steps": "save_steps",
+    "save_total_limit": "save_limit",
+    "weight_decay": "weight_decay",
+    "max_grad_norm": "max_grad_norm",
+    "bf16": "precision",
+    "fp16": "precision",
+    "seed": "seed",
+    "report_to": "report_to",
+    "deepspeed": "deepspeed",
+    "model_max_length": "max_length",
+    "eval_steps": "eval_steps",
+    "torch_compile": "compile",
+    "output_dir": "--output",
+    "dataloader_num_workers": "--workers",
+    "gradient_checkpointing": "gradient_checkpointing",
+    "activation_checkpointing": "gradient_checkpointing",
 }
 _FIELDS = {each.name for each in dataclasses.fields(transformers.TrainingArguments)}
 # Transformers renamed it in 5.22.
@@ -162,31 +198,53 @@ def make_arguments(
     for name in stage.trainer:
         if name not in known:
             raise UsageError(f"Stage '{stage.name}': trainer has the unknown key '{name}'.{name_nearest(name, known)}")
+        if kind is None and name in _RENAMED:
+            raise UsageError(f"Stage '{stage.name}': trainer.{name} is set by {_RENAMED[name]}: change that.")
+    kinds = {*INTEGRATION_TO_CALLBACK, "all", "none"}
+    for name in stage.report_to:
+        check_word(name, kinds, f"Stage '{stage.name}': report_to cannot be")
     claim_device()
     values = {**_translate(stage, workers, world_size), "output_dir": str(folder), **stage.trainer}
     values |= _choose_sharding(stage, world_size)
     arguments = (kind or LlavaTrainingArguments)(**values)
     if values["deepspeed"] is not None:
         resolve_deepspeed(values["deepspeed"], arguments)
+    _check_schedule(stage, arguments)
     arguments.compatible_with = stage.compatible_with
     arguments.own_optimizer = "muon" if stage.optimizer == "muon" else ""
     if stage.group_by in _GROUPINGS:
         setattr(arguments, _GROUPINGS[stage.group_by], True)
     arguments.tune_mm_mlp_adapter = stage.train == ("projector",) and stage.lora is None
-    data = stage.data
-    arguments.watched = {
-        "data": list(data.files) if data else [],
-        "lr": stage.lr,
-        "lr_scales": dict(stage.lr_scales),
-        "batch_size": stage.batch_size,
+    watched = {
+        "data": stage.data.files if stage.data else (),
+        "templates": stage.data.templates if stage.data else (),
+        **{name: value for name, value in dataclasses.asdict(stage).items() if name not in _UNWATCHED},
         "accumulation": arguments.gradient_accumulation_steps,
         "processes": world_size,
-        "train": list(stage.train),
-        "group_by": stage.group_by,
-        "seed": stage.seed,
         "precision": arguments.mixed_precision,
     }
+    arguments.watched = json.loads(json.dumps(watched, default=str))  # as a checkpoint will have it
     return arguments
+
+
+def _check_schedule(stage: TuningStage, arguments: LlavaTrainingArguments) -> None:
+    """Raises UsageError if Transformers cannot make the schedule of these settings, by making it."""
+    given: Any = arguments.lr_scheduler_kwargs
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    try:
+        get_scheduler(
+            arguments.lr_scheduler_type,
+            optimizer,
+            num_warmup_steps=1,
+            num_training_steps=10,
+            scheduler_specific_kwargs=given if given is None else dict(given),
+        )
+    except (TypeError, ValueError, KeyError) as error:
+        raise UsageError(
+            f"Stage '{stage.name}': the schedule {stage.schedule} cannot be made with trainer.lr_scheduler_kwargs "
+            f"{given or 'unset'}: {error}. Set there what it needs, such as 'trainer.lr_scheduler_kwargs={{min_lr: "
+            "1.0e-6}' for cosine_with_min_lr, or {num_decay_steps: 100} for warmup_stable_decay."
+        ) from error
 
 
 def _translate(stage: TuningStage, workers: int, world_size: int) -> dict[str, Any]:

@@ -22,6 +22,8 @@ from llava.train.resumption import find_last
 # Texts of a RuntimeError where a CPU or a library of CUDA's has no memory.
 _NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "CUBLAS_STATUS_ALLOC_FAILED")
 _NO_SPACE = ("no space left on device", "disk quota exceeded", "file too large")
+# What torch.save says, in place of the system's reason, where a write failed: which of them depends on the place.
+_NOT_WRITTEN = ("pytorchstreamwriter failed writing", "unexpected pos", "iostream error")
 _MOST_NAMES = 64
 
 
@@ -109,7 +111,7 @@ def is_disk_full(error: BaseException) -> bool:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return True
     text = str(error).lower()
-    if any(words in text for words in _NO_SPACE) or "pytorchstreamwriter failed writing" in text:
+    if any(words in text for words in (*_NO_SPACE, *_NOT_WRITTEN)):
         return True
     cause = error.__cause__ or error.__context__
     return cause is not None and is_disk_full(cause)
@@ -117,7 +119,11 @@ def is_disk_full(error: BaseException) -> bool:
 
 def disk_full(error: BaseException, checkpoint: Path) -> LlavaError:
     """The error for a checkpoint that could not be written."""
+    text = str(error).strip().splitlines()[0]
+    if any(words in text.lower() for words in _NOT_WRITTEN):
+        text = "No space left on device"
+    reason = text if text.endswith(("?", ".")) else f"{text}."
     return LlavaError(
-        f"{checkpoint} could not be written: {str(error).strip().splitlines()[0]}. What was written of it is removed. "
+        f"{checkpoint} could not be written: {reason} What was written of it is removed. "
         f"{say_last_checkpoint(checkpoint.parent)} Free space there, or lower save_limit."
     )

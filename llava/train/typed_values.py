@@ -66,10 +66,15 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
             return value if isinstance(value, str) else _convert(value, next(k for k in inner if k is not str), where)
         return _convert_union(value, inner, where)
     if dataclasses.is_dataclass(hint):
+        if isinstance(value, typing.cast(type, hint)):  # built before
+            return value
         return build(typing.cast(type, hint), value, where)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise UsageError(f"{where} must be a list, not {say_kind(value)}.")
+            raise UsageError(
+                f"{where} must be a list, not {say_kind(value)}."
+                + (f" Write [{value}]." if isinstance(value, str) else "")
+            )
         wanted = [inner[0]] * len(value) if inner[-1] is Ellipsis else list(inner)
         if len(value) != len(wanted):
             raise UsageError(f"{where} must have {len(wanted)} items, not {len(value)}.")

@@ -16,7 +16,7 @@ from PIL import Image
 
 from llava.train.report.html_report import HISTORY, SampleAnswer, StageFacts, encode_image, write_report
 from llava.train.report.plot import list_sources
-from llava.train.report.svg_charts import Line, draw_lines, smooth
+from llava.train.report.svg_charts import Line, draw_histogram, draw_lines, smooth
 
 HISTORY_ROWS: list[dict[str, Any]] = [
     {
@@ -141,3 +141,20 @@ def test_any_values_can_be_drawn_inside_the_chart(values: list[float]) -> None:
     assert all(58 <= x <= 590 and 10 <= y <= 240 for x, y in places)
     assert 2 <= len(re.findall("class=.grid", drawn)) <= 9
     assert draw_lines([Line("x", [(1.0, math.nan)])]) == ""
+
+
+def test_values_that_lie_close_together_do_not_look_constant() -> None:
+    def find_heights(*values: float) -> list[float]:
+        drawn = draw_lines([Line("x", [(float(i), value) for i, value in enumerate(values)])])
+        assert ">step</text>" in drawn
+        return [float(y) for y in re.findall(r'<circle cx=".*?" cy="(.*?)"', drawn)]
+
+    high, low = find_heights(5.99, 5.88)
+    assert low - high > 150
+    above_zero, at_zero = find_heights(6.0, 0.0)
+    assert at_zero == 240
+    assert above_zero < 30
+
+
+def test_counts_have_whole_numbers_beside_them() -> None:
+    assert set(re.findall(r'text-anchor="end">([\d.]+)<', draw_histogram([3, 3, 9], "positions"))) == {"0", "1", "2"}

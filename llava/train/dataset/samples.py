@@ -11,6 +11,7 @@ sharded run ever waits for another.
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from torch.utils.data import Dataset
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.conversation import find_template
-from llava.data.readers import read_records
+from llava.data.readers import Rows, read_records
 from llava.data.records import Record, RecordSource
 from llava.errors import BadImage, BadSample, ContextTooLong, UsageError
 from llava.image.geometry import Size, TilePlan, Tiling, plan_images, plan_whole
@@ -35,7 +36,7 @@ from llava.text import fit_line, write_line
 from llava.train.dataset.image_slots import write_sample
 
 # A damaged image teaches its damage, and an image of a mix that somebody else published may be any file.
-_LIMITS = Limits(draws_damaged=False)
+_LIMITS = Limits(draws_damaged=False, explains=False)
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,8 @@ class RecordSamples:
 
     Args:
         image_folder: the folder that image names are relative to; "" is the current one, and names may be any path.
-        allows_outside: whether names may lead out of that folder, as in the originals.
+        allows_outside: whether names may lead out of that folder, as in the originals. Symbolic links in it may in any
+            case: the owner of the folder made them.
     """
 
     def __init__(self, records: RecordSource, image_folder: str | Path = "", *, allows_outside: bool = False) -> None:
@@ -76,6 +78,10 @@ class RecordSamples:
     def record(self, index: int) -> Record:
         """Record number ``index``."""
         return self.records.record(index)
+
+    def digest(self) -> str:
+        """A checksum of all records, where their source has one."""
+        return self.records.digest() if isinstance(self.records, Rows) else ""
 
     def sample(self, index: int) -> Sample:
         """Record number ``index`` with its images, upright and RGB.
@@ -92,11 +98,11 @@ class RecordSamples:
 
     def find_image(self, name: str) -> Path:
         """The file of an image. Raises BadImage for one that is missing or outside the image folder."""
-        path = self.image_folder / name
-        if not self.allows_outside and not path.resolve().is_relative_to(self.image_folder.resolve()):
-            raise BadImage(f"The image '{name}' lies outside the image folder {self.image_folder}.")
-        if not path.is_file():
-            raise BadImage(f"There is no image '{path}'. Image names are relative to the image folder.")
+        path, folder = self.image_folder / name, os.path.abspath(self.image_folder)
+        if not self.allows_outside and os.path.commonpath((folder, os.path.abspath(path))) != folder:
+            raise BadImage(f"The image '{fit_line(name)}' lies outside the image folder {self.image_folder}.")
+        if not os.path.isfile(path):  # unlike Path's own, it is false for names that no file can have
+            raise BadImage(f"There is no image '{fit_line(str(path))}'. Image names are relative to the image folder.")
         return path
 
 
@@ -123,6 +129,7 @@ class Fault(IntEnum):
     OK = 0
     UNUSABLE = 1  # its image, its turns or its length
     CUT = 2  # all its targets lie beyond ``max_length``
+    LONG = 3  # it is longer than the limit, and such samples are to be skipped
 
 
 class InstructionData(Dataset[dict[str, Any]]):
@@ -140,6 +147,7 @@ class InstructionData(Dataset[dict[str, Any]]):
         max_length: longer samples are cut on the right at this many positions, images included, as both originals and
             their models do together. A sample without a target before that is left out. None cuts nothing.
         skip_limit: how many unusable samples are left out, and named on stderr, before one is an error. 0: the first.
+        skips_long: leaves out samples that are longer than ``limit_tokens``; they are named, and not unusable.
         keeps_cut: keeps samples without a target, as the originals do; they are still counted.
 
     Attributes:
@@ -159,12 +167,13 @@ class InstructionData(Dataset[dict[str, Any]]):
         has_start_end: bool = False,
         max_length: int | None = None,
         skip_limit: int = 0,
+        skips_long: bool = False,
         keeps_cut: bool = False,
     ) -> None:
         self.source, self.tokenizer, self.tiling, self.processor = source, tokenizer, tiling, processor
         self.templates, self.limit_tokens = tuple(templates), limit_tokens
         self.rule, self.has_start_end, self.max_length = rule, has_start_end, max_length
-        self.skip_limit, self.keeps_cut = skip_limit, keeps_cut
+        self.skip_limit, self.skips_long, self.keeps_cut = skip_limit, skips_long, keeps_cut
         self.faults = torch.zeros(len(source), dtype=torch.uint8).share_memory_()
 
     def __len__(self) -> int:
@@ -176,12 +185,13 @@ class InstructionData(Dataset[dict[str, Any]]):
             raise IndexError(f"There is no sample {index}; there are {len(self)}.")
         for step in range(len(self)):
             i = (index + step) % len(self)
-            if self.faults[i] == Fault.UNUSABLE or (self.faults[i] == Fault.CUT and not self.keeps_cut):
+            if self.faults[i] in (Fault.UNUSABLE, Fault.LONG) or (self.faults[i] == Fault.CUT and not self.keeps_cut):
                 continue
             try:
                 item = self.make_item(i)
             except (BadImage, ContextTooLong, UsageError) as error:
-                self._note(i, Fault.UNUSABLE, str(error))
+                is_long = self.skips_long and isinstance(error, ContextTooLong)
+                self._note(i, Fault.LONG if is_long else Fault.UNUSABLE, str(error))
                 continue
             if bool((item["labels"] != IGNORE_INDEX).any()):
                 return item
@@ -258,8 +268,8 @@ class InstructionData(Dataset[dict[str, Any]]):
         num_slots = int((ids == IMAGE_TOKEN_INDEX).sum())
         return len(ids) - num_slots + sum(positions[:num_slots])
 
-    def find_faults(self) -> Iterator[tuple[str, str]]:
-        """(id, fault) of every sample that is known to be unusable without tokenizing its text or opening its images.
+    def find_faults(self) -> Iterator[tuple[int, str]]:
+        """(index, fault) of each sample that is known to be unusable without tokenizing its text or opening its images.
 
         Turns and images that disagree, a template that cannot express the turns, a missing image: run it before
         training. Needs a source with ``record`` and ``find_image``, as RecordSamples.
@@ -273,26 +283,58 @@ class InstructionData(Dataset[dict[str, Any]]):
                 for name in record.images:
                     source.find_image(name)
             except (BadImage, UsageError) as error:
-                yield record.id, str(error)
+                yield index, str(error)
+
+    def find_damage(self, indices: Sequence[int]) -> Iterator[tuple[int, str]]:
+        """(index, fault) of those of these samples whose images cannot be decoded, or that are too long."""
+        for index in indices:
+            try:
+                sample = self.source.sample(index)
+                positions = [plan.num_positions for plan in self.plan([Size(*image.size) for image in sample.images])]
+                self.encode_text(sample.turns, positions, self.choose_template(index))
+            except (BadImage, ContextTooLong, UsageError) as error:
+                if not (self.skips_long and isinstance(error, ContextTooLong)):
+                    yield index, str(error)
+
+    def any_has_target(self, indices: Sequence[int]) -> bool:
+        """Whether one of these samples has a target before ``max_length``; by the headers of its images."""
+        source: Any = self.source
+        for index in indices:
+            try:
+                positions = [plan.num_positions for plan in self.plan(source.measure(index))]
+                _, labels = self.encode_text(source.record(index).turns, positions, self.choose_template(index))
+            except (BadImage, ContextTooLong, UsageError):
+                continue
+            if bool((labels != IGNORE_INDEX).any()):
+                return True
+        return False
 
     def list_left_out(self, fault: Fault) -> list[str]:
         """The ids of the samples that were met so far and have this fault, in order."""
-        return [self._name(int(index)) for index in (self.faults == fault).nonzero()[:, 0]]
+        return [self._name(int(index))[0] for index in (self.faults == fault).nonzero()[:, 0]]
+
+    def name(self, index: int) -> str:
+        """Sample number ``index`` in messages: its id, and the row that it is, in one line."""
+        id, place = self._name(index)
+        return fit_line(id) + (f" ({fit_line(place, 500)})" if place else "")
 
     def _note(self, index: int, fault: Fault, reason: str) -> None:
         """Counts the sample and names it on stderr. Raises BadSample for more unusable ones than ``skip_limit``."""
         if self.faults[index] == fault:
             return
-        name = self._name(index)
+        name = self.name(index)
         if fault is Fault.UNUSABLE and int((self.faults == Fault.UNUSABLE).sum()) >= self.skip_limit:
             others = f" {self.skip_limit} others were left out already." if self.skip_limit else ""
             raise BadSample(f"Sample {name} cannot be trained on: {reason}{others}")
         self.faults[index] = fault
-        write_line(f"llava: Sample {fit_line(name)} is left out: {fit_line(reason, 1000)}")
+        write_line(f"llava: Sample {name} is left out: {fit_line(reason, 1000)}")
 
-    def _name(self, index: int) -> str:
-        record = getattr(self.source, "record", None)
-        return record(index).id if record is not None else str(index)
+    def _name(self, index: int) -> tuple[str, str]:
+        """Id and place of the record."""
+        if not hasattr(self.source, "record"):
+            return str(index), ""
+        record = self.source.record(index)
+        return record.id, record.place
 
 
 def count_fitting(ids: Sequence[int], num_positions: Sequence[int], max_length: int) -> int:

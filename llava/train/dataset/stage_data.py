@@ -1,7 +1,7 @@
 """The data of a stage: what is trained on, what it is evaluated on, and what can be known of it before it is used.
 
 A template that does not fit the tokenizer, a missing image and turns that disagree with their images are found here,
-before any weight is read.
+before any weight is read, and damaged images among those of some samples.
 """
 
 from __future__ import annotations
@@ -9,19 +9,26 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
-from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
+import torch
+
+from llava.constants import DEFAULT_IMAGE_TOKEN, IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.conversation import find_template
-from llava.errors import UsageError
+from llava.errors import ContextTooLong, UsageError
 from llava.image.geometry import Tiling
 from llava.image.pixels import ImageProcessor
 from llava.train.dataset.batches import InstructionCollator
+from llava.train.dataset.image_slots import write_sample
 from llava.train.dataset.order import count_words, count_words_by_modality
 from llava.train.dataset.samples import InstructionData, JsonSamples
 from llava.train.recipe import JsonData, TuningStage
 
+VISION_PARTS = ("vision_tower", "projector", "image_newline")
 _MOST_FAULTS = 5
+# Samples whose images are decoded before training; more would take minutes.
+_MOST_DECODED = 200
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,16 @@ class TuningData(InstructionData):
         source: Any = self.source
         return [count_words_by_modality(source.record(index)) for index in range(len(self))]
 
+    def encode_text(
+        self, turns: Sequence[tuple[str, str]], num_positions: Sequence[int], template: str
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As ``InstructionData`` does; a sample that is too long is told what a recipe can do about it."""
+        try:
+            return super().encode_text(turns, num_positions, template)
+        except ContextTooLong as error:
+            remedy = "Where max_length is lower than the model's own context, raise it; or set too_long: cut, or skip."
+            raise ContextTooLong(error.num_tokens, error.limit_tokens, remedy) from error
+
 
 def read_samples(stage: TuningStage, data: JsonData | None = None) -> JsonSamples:
     """The stage's samples, or those of another of its data files. Raises UsageError for a missing or invalid file."""
@@ -122,7 +139,8 @@ def build_dataset(stage: TuningStage, source: Any, encoding: Encoding) -> Tuning
         rule="1.5" if stage.compatible_with == "llava-1.5" else "next",
         has_start_end=stage.vision.mm_use_im_start_end or encoding.has_start_end,
         max_length=longest if stage.too_long == "cut" else None,
-        skip_limit=len(source) if stage.too_long == "skip" else stage.max_skipped,
+        skip_limit=stage.max_skipped,
+        skips_long=stage.too_long == "skip",
     )
 
 
@@ -133,21 +151,40 @@ def build_collator(tokenizer: Any, tile_px: int | None = None) -> InstructionCol
 
 
 def check_data(stage: TuningStage, data: TuningData) -> None:
-    """Raises UsageError for samples that are known to be unusable without opening images, and for a wrong template.
+    """Raises UsageError for samples that are found to be unusable, and for a wrong template.
 
-    Up to ``max_skipped`` unusable samples are left to the training, which counts and names them.
+    Images are decoded of so many samples as take seconds, drawn at random where there are more. Up to ``max_skipped``
+    unusable samples are left to the training, which counts and names them.
     """
-    faults = []
-    for name, fault in data.find_faults():
-        faults.append(f"Sample {name}: {fault}")
+    source: Any = data.source
+    folder = source.image_folder
+    has_images = any(source.record(index).images for index in range(len(data)))
+    if not has_images and not any(name not in VISION_PARTS for name in stage.train):
+        raise UsageError(
+            f"Stage '{stage.name}' trains {', '.join(stage.train)}, which samples without an image do not reach, and "
+            "none of its samples has one. Add language_model to train, or name other data."
+        )
+    if has_images and not source.allows_outside and not folder.is_dir():
+        fault = "is a file" if folder.exists() else "does not exist"
+        raise UsageError(f"Stage '{stage.name}': the image folder '{folder}' {fault}. Name it with --images.")
+    faults: dict[int, str] = {}
+    drawn = random.Random(stage.seed).sample(range(len(data)), min(len(data), _MOST_DECODED))
+    for index, fault in chain(data.find_faults(), data.find_damage(sorted(drawn))):
+        faults.setdefault(index, f"Sample {data.name(index)}: {fault}")
         if len(faults) > stage.max_skipped + _MOST_FAULTS:
             break
     if len(faults) > stage.max_skipped:
-        listed = " ".join(faults[:_MOST_FAULTS])
+        listed = " ".join(list(faults.values())[:_MOST_FAULTS])
         more = " There are more." if len(faults) > _MOST_FAULTS else ""
         raise UsageError(
             f"Stage '{stage.name}' has samples that cannot be trained on. {listed}{more} Correct or remove them, or "
             "raise max_skipped."
+        )
+    if drawn and not data.any_has_target(drawn):
+        limit = f"{data.max_length or data.limit_tokens:,} positions (max_length, or the model's context)"
+        raise UsageError(
+            f"Stage '{stage.name}': none of {len(drawn):,} samples has an answer within {limit}, images included. "
+            "Raise max_length, or give the model smaller images and shorter texts."
         )
     for template in data.templates:
         check_template(template, data.tokenizer)
@@ -180,8 +217,8 @@ def check_answers_survive(data: TuningData, template: str) -> None:
     source: Any = data.source
     for index in range(min(len(data), 20)):
         record = source.record(index)
-        answers = [text for speaker, text in record.turns if speaker == "gpt"]
         try:
+            written = write_sample(record.turns, len(record.images), find_template(template), data.rule)
             ids, labels = data.encode_text(record.turns, [1] * len(record.images), template)
         except ValueError:
             continue  # found by ``find_faults``, or too long
@@ -189,6 +226,7 @@ def check_answers_survive(data: TuningData, template: str) -> None:
         if not targets or data.tokenizer.unk_token_id in ids.tolist():
             continue
         text = data.tokenizer.decode(targets)
+        answers = [said for role, said in written.messages if role == written.roles[1]]  # without a leading one
         lost = [answer for answer in answers if _squeeze(answer) not in _squeeze(text)]
         if lost and len(ids) < (data.limit_tokens or len(ids) + 1):
             raise UsageError(
@@ -199,4 +237,4 @@ def check_answers_survive(data: TuningData, template: str) -> None:
 
 
 def _squeeze(text: str) -> str:
-    return "".join(text.split())
+    return "".join(text.replace(DEFAULT_IMAGE_TOKEN, "").split())

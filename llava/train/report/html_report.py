@@ -248,7 +248,8 @@ table {{ border-collapse: collapse; }} th {{ text-align: left; font-weight: 600;
 th, td {{ padding: .3rem 1.4rem .3rem 0; border-bottom: 1px solid #e4e8ec; vertical-align: top; }}
 td {{ white-space: nowrap; font-variant-numeric: tabular-nums; }}
 .number {{ text-align: right; white-space: nowrap; }}
-@media (max-width: 620px) {{ .answer {{ grid-template-columns: 1fr; }} }}
+@media (max-width: 620px) {{ .answer {{ grid-template-columns: 1fr; }}
+  .settings {{ grid-template-columns: 7rem minmax(0, 1fr); }} }}
 @media print {{ .answer, figure {{ break-inside: avoid; }} }}
 </style></head><body><h1>{title}</h1>
 {body}

@@ -34,6 +34,13 @@ from llava.train.report.sample_answers import AnswerLog, FixedSamples
 _ALWAYS_SHOWN = ("lr", "batch_size", "accumulation", "train", "schedule", "warmup", "seed", "precision")
 # Samples whose lengths are shown.
 _MOST_MEASURED = 500
+# Samples that are left out, of which so many are named.
+_MOST_NAMED = 20
+_WHY_LEFT_OUT = {
+    Fault.UNUSABLE: "with images or turns that cannot be used",
+    Fault.LONG: "longer than max_length or the model's context",
+    Fault.CUT: "without a target before max_length",
+}
 _NEVER_SHOWN = ("name", "steps", "epochs")
 
 
@@ -78,11 +85,13 @@ class StageRecord(TrainerCallback):
     def finish(self, history: Sequence[dict[str, Any]], fault: BaseException | None = None) -> Path | None:
         """Writes history and report; the report's path, or None if that failed, which is said."""
         self._facts.fault = "" if fault is None else (str(fault).strip() or type(fault).__name__)
-        left_out = self._data.list_left_out(Fault.UNUSABLE), self._data.list_left_out(Fault.CUT)
-        for names, why in zip(left_out, ("cannot be trained on", "have no target before max_length"), strict=True):
-            if names:
-                note = f"{len(names):,} samples {why} and were left out: {', '.join(names[:20])}"
-                self._facts.notes.append(f"{note}{' ...' if len(names) > 20 else '.'}")
+        for kind, why in _WHY_LEFT_OUT.items():
+            if names := self._data.list_left_out(kind):
+                who = "1 sample was" if len(names) == 1 else f"{len(names):,} samples were"
+                rest = " ..." if len(names) > _MOST_NAMED else "."
+                note = f"{who} left out, {why}: {', '.join(map(fit_line, names[:_MOST_NAMED]))}{rest}"
+                self._facts.notes.append(note)
+                write_line(f"llava: {note}")
         try:
             self._facts.save(self._folder)
             (self._folder / HISTORY).write_text(json.dumps(list(history), indent=1), encoding="utf-8")

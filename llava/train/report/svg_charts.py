@@ -17,6 +17,8 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 590, 10, 240
 _MOST_POINTS = 150
 # From so many points on, a line is smoothed.
 _MANY_POINTS = 100
+# Above this share of the greatest value, the least one is where the axis begins, in place of 0.
+_CLOSE = 0.5
 # Source: Okabe and Ito, Color Universal Design (2008), without black and vermilion.
 _PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#b3a100", "#7a5195", "#8c6d31")
 
@@ -39,7 +41,9 @@ class Line:
 
 
 def draw_lines(lines: Sequence[Line]) -> str:
-    """An SVG image of the lines from 0 upwards, with a legend if there are several.
+    """An SVG image of the lines over steps, with a legend if there are several.
+
+    It begins at 0, unless all values lie so close together that they would look constant.
 
     NaN and infinite values are left out; without any other, the image is "". Bold lines of many points are smoothed,
     with the points themselves pale behind them.
@@ -50,8 +54,10 @@ def draw_lines(lines: Sequence[Line]) -> str:
     steps, values = ([point[axis] for points in kept for point in points] for axis in (0, 1))
     if not steps:
         return ""
-    frame = _Frame(min(steps), max(steps), min(0.0, *values), max(values))
-    body = list(frame.draw_axes())
+    low, high = min(values), max(values)
+    bottom = low - 0.05 * (high - low) if high > low > _CLOSE * high else min(0.0, low)
+    frame = _Frame(min(steps), max(steps), bottom, high)
+    body = list(frame.draw_axes("step"))
     for (line, color), points in zip(colored, kept, strict=True):
         is_smoothed = line.is_bold and len(points) >= _MANY_POINTS
         if is_smoothed:
@@ -83,7 +89,7 @@ def draw_histogram(values: Sequence[int], unit: str) -> str:
     for value in values:
         counts[(value - low) // size] = counts.get((value - low) // size, 0) + 1
     frame = _Frame(low, low + size * (max(counts) + 1), 0, max(counts.values()))
-    body = list(frame.draw_axes())
+    body = list(frame.draw_axes(unit, counts=True))
     for number, count in sorted(counts.items()):
         begin = low + number * size
         (x, y), (end, bottom) = frame.place(begin, count), frame.place(begin + size, 0)
@@ -124,8 +130,10 @@ class _Frame:
         """The line through the points as a path of SVG."""
         return "M" + "L".join("{:.1f},{:.1f}".format(*self.place(*point)) for point in points)
 
-    def draw_axes(self) -> Iterator[str]:
-        for value in _choose_ticks(self.bottom, self.top):
+    def draw_axes(self, unit: str, *, counts: bool = False) -> Iterator[str]:
+        """Lines and numbers; ``unit`` names the numbers below, and those on the left may be whole ``counts``."""
+        yield f'<text x="{_RIGHT}" y="{_BOTTOM + 36}" text-anchor="end">{html.escape(unit)}</text>'
+        for value in _choose_ticks(self.bottom, self.top, whole=counts):
             _, y = self.place(self.left, value)
             yield f'<path class="grid" d="M{_LEFT},{y:.1f}H{_RIGHT}"/>'
             yield f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{_say(value)}</text>'
@@ -151,4 +159,4 @@ def _say(value: float) -> str:
 
 
 def _wrap(body: Sequence[str]) -> str:
-    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT - 10}" role="img">{"".join(body)}</svg>'
+    return f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">{"".join(body)}</svg>'
