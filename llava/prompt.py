@@ -270,7 +270,7 @@ def _encode_stretch(
     if not is_fast:
         raise UsageError("Training labels need a fast tokenizer, one that tells where in the text its tokens stand.")
 
-    # Silent about ``model_max_length``: whoever calls this counts, and cuts or refuses what is too long.
+    # Silent about ``model_max_length``: callers count, and cut or refuse what is too long.
     encoded = tokenizer(fed, return_offsets_mapping=True, verbose=False)
     ids: list[int] = []
     labels: list[int] = []

@@ -30,7 +30,7 @@ from llava.train.dataset.sample_sizes import MeasuredSizes, measure_sizes
 from llava.train.dataset.stage_data import Encoding, TuningData, build_dataset, split_samples
 from llava.train.devices.memory_estimate import LongestBatch, MemoryNeed, estimate_memory, propose_remedies
 from llava.train.lora import add_lora, continue_lora
-from llava.train.output_folder import check_output
+from llava.train.output_check import check_output
 from llava.train.part_table import build_table
 from llava.train.parts import PartParameter, find_llava
 from llava.train.recipe import Recipe, TuningStage, parse_recipe

@@ -162,8 +162,8 @@ class TuningStage(Stage):
         accumulation: forward passes per update.
         global_batch_size: samples per update over all devices; if it is above 0, ``accumulation`` follows from it.
         max_length: of a sample in positions, images included; 0 is the model's context.
-        too_long: what happens to a longer sample: "cut" on the right, as in the original, "skip", or
-            "error".
+        too_long: what happens to a longer sample: "cut" on the right, as in the original, "skip" (it is counted and
+            named), or "error".
         max_skipped: how many samples may be left out because they cannot be trained on (counted and named); the first
             one above it is an error.
         group_by: "none", "length" or "modality" (image and text-only samples never share a batch, and are sorted by

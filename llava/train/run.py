@@ -29,7 +29,7 @@ from llava.train.devices.parallel import (
 )
 from llava.train.devices.precision import set_precision
 from llava.train.devices.rank_faults import explaining_rank_faults, told_by_first_process
-from llava.train.output_folder import check_output, make_output
+from llava.train.output_check import check_output, make_output
 from llava.train.part_table import build_table, print_table
 from llava.train.parts import PartParameter, choose_trainable, list_parts, scale_rates
 from llava.train.recipe import Recipe, TuningStage, parse_recipe
@@ -70,9 +70,9 @@ def run(file: RecipeFile, output: str | Path, stage: str | None = None, workers:
         chosen = recipe.stages if stage is None else (find_stage(recipe, stage),)
         with told_by_first_process():
             check_output(folder, [each.name for each in chosen], list_starts(recipe))
+            check_recipe(recipe, [each for each in chosen if not _is_done(folder / each.name)], folder, workers)
             if read_rank() == 0:
                 make_output(folder)
-            check_recipe(recipe, [each for each in chosen if not _is_done(folder / each.name)], folder, workers)
         for each in chosen:
             run_stage(recipe, each, folder, workers, resume)
         return folder / chosen[-1].name / "model"

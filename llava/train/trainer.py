@@ -43,6 +43,7 @@ from llava.train.parts import PartParameter, find_llava, name_trainable, scale_r
 from llava.train.report.meter import Meter
 from llava.train.report.progress import ProgressCallback
 from llava.train.resumption import (
+    check_step,
     find_last,
     read_run_state,
     tell_changes,
@@ -320,6 +321,7 @@ class LLaVATrainer(CheckpointingTrainer):
         self.remove_unfinished()
         if self._resumed_from is not None:
             num_steps = self.set_initial_training_values(self.args, self.get_train_dataloader())[-1]
+            check_step(self._resumed_from, num_steps, "This run")
             with told_by_first_process():
                 tell_changes(self._resumed_from, getattr(self.args, "watched", {}))
             self.check_checkpoint(self._resumed_from, num_steps)

@@ -217,11 +217,10 @@ def make_arguments(
     if stage.group_by in _GROUPINGS:
         setattr(arguments, _GROUPINGS[stage.group_by], True)
     arguments.tune_mm_mlp_adapter = stage.train == ("projector",) and stage.lora is None
-    own = {each.name: getattr(stage, each.name) for each in dataclasses.fields(stage) if each.name not in _UNWATCHED}
     watched = {
         "data": stage.data.files if stage.data else (),
         "templates": stage.data.templates if stage.data else (),
-        **{name: _list_fields(each) for name, each in own.items()},
+        **{name: value for name, value in dataclasses.asdict(stage).items() if name not in _UNWATCHED},
         "accumulation": arguments.gradient_accumulation_steps,
         "processes": world_size,
         "precision": arguments.mixed_precision,
@@ -316,8 +315,3 @@ def multiplies_bfloat16() -> bool:
     """Whether bfloat16 autocast is faster here. Where bfloat16 is emulated it takes five times as long as float32."""
     # Emulated on cards before Ampere, it would count as supported.
     return torch.cuda.is_bf16_supported(including_emulation=False) if torch.cuda.is_available() else cpu_has_bfloat16()
-
-
-def _list_fields(value: Any) -> Any:
-    """A dataclass's fields as a mapping; anything else as it is."""
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value

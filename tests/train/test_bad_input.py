@@ -16,7 +16,7 @@ from llava.data.readers import read_records
 from llava.errors import BadImage, BadSample, CheckpointError, UsageError
 from llava.train import resumption, training_faults
 from llava.train.dataset.samples import Fault, JsonSamples
-from llava.train.output_folder import check_output, make_output
+from llava.train.output_check import check_output, make_output
 from llava.train.recipe import load_recipe
 from llava.train.recipe_file import read_recipe
 from llava.train.run import run

@@ -221,7 +221,7 @@ def test_a_long_sample_is_cut_and_the_image_beyond_the_end_is_not_encoded(tmp_pa
 
 def test_a_sample_longer_than_the_context_cannot_be_trained_on(tmp_path: Path) -> None:
     data = make_data(write_data(tmp_path, (None, turns("Q" * 5000, "A"))))
-    with pytest.raises(BadSample, match=r"Sample s0 cannot be trained on: The prompt takes .* holds 4096"):
+    with pytest.raises(BadSample, match=r"Sample s0 .* cannot be trained on: The prompt takes .* holds 4096"):
         data[0]
     with pytest.raises(ContextTooLong, match="Lower max_length"):
         make_data(data.source, max_length=4500).encode_text(turns("Q" * 5000, "A"), [], "v1")
@@ -236,7 +236,8 @@ def test_a_sample_whose_targets_are_all_cut_is_left_out_and_named(
     assert [data[i]["id"] for i in (0, 1, 0)] == ["s1", "s1", "s1"]
     assert data.list_left_out(Fault.CUT) == ["s0"]
     assert capsys.readouterr().err == (
-        "llava: Sample s0 is left out: all its answers lie beyond max_length, 250 positions.\n"
+        f"llava: Sample s0 (row 0 of '{tmp_path}/data.json') is left out: all its answers lie beyond max_length, 250 "
+        "positions.\n"
     )
     kept = make_data(source, max_length=250, keeps_cut=True)
     assert [kept[0]["id"], len(kept[0]["labels"]), int((kept[0]["labels"] != IGNORE_INDEX).sum())] == ["s0", 250, 0]

@@ -15,6 +15,7 @@ import torch
 from llava.cli import main
 from llava.errors import LlavaError, Notice, TrainingStopped, UsageError
 from llava.train import run as run_module
+from llava.train.dataset import stage_data
 from llava.train.recipe import TuningStage
 from llava.train.recipe_file import read_recipe
 from llava.train.run import choose_parameters, run
@@ -115,10 +116,13 @@ def test_ctrl_c_saves_a_checkpoint_and_ends_with_a_clear_line(tmp_path: Path, mo
     assert len(read_losses(tmp_path / "run")) == 6
 
 
-def test_a_broken_sample_in_a_worker_is_named_without_a_traceback(tmp_path: Path) -> None:
+def test_a_broken_sample_in_a_worker_is_named_without_a_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage_data, "_MOST_DECODED", 0)  # as in a set that is too large to be decoded before training
     recipe = write_recipe(tmp_path)
     (tmp_path / "data/1.png").write_bytes((tmp_path / "data/1.png").read_bytes()[:60])
-    with pytest.raises(LlavaError, match=r"Sample row . cannot be trained on") as caught:
+    with pytest.raises(LlavaError, match=r"Sample row . \(row . of .*\) cannot be trained on") as caught:
         run(read_recipe(recipe), tmp_path / "run", workers=1)
     assert "Traceback" not in str(caught.value)
 

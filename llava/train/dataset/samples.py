@@ -65,7 +65,7 @@ class RecordSamples:
     Args:
         image_folder: the folder that image names are relative to; "" is the current one, and names may be any path.
         allows_outside: whether names may lead out of that folder, as in the originals. Symbolic links in it may in any
-            case: whoever owns the folder made them.
+            case: the owner of the folder made them.
     """
 
     def __init__(self, records: RecordSource, image_folder: str | Path = "", *, allows_outside: bool = False) -> None:

@@ -181,7 +181,7 @@ def check_data(stage: TuningStage, data: TuningData) -> None:
             f"Stage '{stage.name}' has samples that cannot be trained on. {listed}{more} Correct or remove them, or "
             "raise max_skipped."
         )
-    if not data.any_has_target(drawn):
+    if drawn and not data.any_has_target(drawn):
         limit = f"{data.max_length or data.limit_tokens:,} positions (max_length, or the model's context)"
         raise UsageError(
             f"Stage '{stage.name}': none of {len(drawn):,} samples has an answer within {limit}, images included. "
