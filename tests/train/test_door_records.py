@@ -130,6 +130,7 @@ def test_a_result_does_not_replace_what_the_training_starts_from(
     assert sorted(work.iterdir()) == before
 
 
+@pytest.mark.filterwarnings("ignore::llava.errors.Notice")
 def test_mistral_is_padded_on_the_left_by_llava_next_and_on_the_right_by_1_5(work: Path, tmp_path: Path) -> None:
     flags = {**next_command_lines.FAILS["mistral"]}
     kinds = (door.ModelArguments, door.DataArguments, door.TrainingArguments)
@@ -148,6 +149,7 @@ def test_mistral_is_padded_on_the_left_by_llava_next_and_on_the_right_by_1_5(wor
     assert prepare_run(command_lines.arguments(older, work, tmp_path), kinds).tokenizer.padding_side == "right"
 
 
+@pytest.mark.filterwarnings("ignore::llava.errors.Notice")
 def test_early_mix_text_keeps_the_grouping_and_makes_one_modality_of_all_rows(work: Path, tmp_path: Path) -> None:
     kinds = (door.ModelArguments, door.DataArguments, door.TrainingArguments)
     flags = next_command_lines.FROZEN | {"early_mix_text": "True"}
