@@ -14,10 +14,13 @@ def takes(method: Callable[..., Any], name: str) -> bool:
 
 
 def without(method: Callable[..., Any], name: str) -> Callable[..., Any]:
-    """The method, called without that keyword."""
+    """The method, called without that keyword, and without positional arguments for which it has no place."""
+    parameters = inspect.signature(method).parameters.values()
+    takes_all = any(each.kind is each.VAR_POSITIONAL for each in parameters)
+    places = sum(each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD) for each in parameters)
 
     def call(*arguments: Any, **named: Any) -> Any:
         named.pop(name, None)
-        return method(*arguments, **named)
+        return method(*(arguments if takes_all else arguments[:places]), **named)
 
     return call

@@ -235,7 +235,8 @@ class LLaVATrainer(CheckpointingTrainer):
             try:
                 kind, options = self.get_optimizer_cls_and_kwargs(self.args, root)
             except (ImportError, ValueError) as error:
-                raise UsageError(f"The optimizer {self.args.optim} cannot be used: {error}") from error
+                name = getattr(self.args.optim, "value", self.args.optim)
+                raise UsageError(f"The optimizer {name} cannot be used: {error}") from error
             makes_own = not isinstance(kind, type) or not issubclass(kind, torch.optim.Optimizer)
             if makes_own or any(name in options for name in ("params", "model", "optimizer_dict")):
                 if len({each.scale for each in self.trainable}) > 1:

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from llava.errors import UsageError
+from llava.errors import Notice, UsageError
 from llava.train.original import renamed_arguments
 from llava.train.original.argument_classes import DataArguments, ModelArguments, TrainingArguments
 from llava.train.original.flag_translation import OriginalRun, translate
@@ -237,3 +237,8 @@ def test_flags_that_contradict_each_other_are_refused(words: str, message: str) 
 def test_resuming_as_such_means_the_last_checkpoint_of_the_folder(value: str) -> None:
     assert run_of(f"--resume_from_checkpoint {value}").resume is None
     assert run_of("--resume_from_checkpoint run/checkpoint-5").resume == "run/checkpoint-5"
+
+
+def test_optimizers_that_transformers_has_removed_are_those_that_took_their_place() -> None:
+    with pytest.warns(Notice, match="--optim adamw_hf is adamw_torch now"):
+        assert TrainingArguments(output_dir="out", optim="adamw_hf", use_cpu=True).optim == "adamw_torch"

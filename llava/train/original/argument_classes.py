@@ -16,7 +16,7 @@ from typing import Any
 import transformers
 
 from llava.errors import Notice
-from llava.train.original.renamed_arguments import OLD_NAMES, OlderArguments, modernize
+from llava.train.original.renamed_arguments import OLD_NAMES, REMOVED_OPTIMIZERS, OlderArguments, modernize
 from llava.train.trainer_arguments import LlavaTrainingArguments
 
 
@@ -118,6 +118,9 @@ class TrainingArguments(OlderArguments, LlavaTrainingArguments):
             warnings.warn(notice, Notice, stacklevel=3)
         for name, value in values.items():
             setattr(self, name, value)
+        if (newer := REMOVED_OPTIMIZERS.get(self.optim)) is not None:
+            warnings.warn(f"--optim {self.optim} is {newer} now.", Notice, stacklevel=3)
+            self.optim = newer
         self.report_to = self.report_to or []
         super().__post_init__()
 

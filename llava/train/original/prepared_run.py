@@ -31,6 +31,7 @@ from llava.train.report.stage_record import recording
 from llava.train.resumption import check_workers, find_last
 from llava.train.run import choose_parameters
 from llava.train.snapshots import mend_generation, refuse_output
+from llava.train.speed.chunked_loss import build_target_loss
 from llava.train.speed.levers import choose_attention
 from llava.train.starting_model import StartingPoint, build_start
 from llava.train.trainer import LLaVATrainer
@@ -137,6 +138,8 @@ def finish_run(run: PreparedRun, trainer: Any) -> None:
     folder, recipe = Path(run.training_args.output_dir), run.run.recipe
     with ExitStack() as stack:
         if isinstance(trainer, LLaVATrainer):
+            if trainer.target_loss is None:  # which tells the loss of each source
+                trainer.target_loss = build_target_loss(run.tokenizer.eos_token_id, run.stage.answer_weighting)
             stack.enter_context(recording(trainer, run.stage, recipe.title(run.stage), recipe.start, folder))
         trainer.train(resume_from_checkpoint=run.run.resume or find_last(folder))
     trainer.save_state()

@@ -66,6 +66,9 @@ _RENAMED = {
     "torchdynamo": "torch_compile_backend",
 }
 
+# Transformers' own AdamW and Apex's are the same as torch's, which have taken their place.
+REMOVED_OPTIMIZERS = {"adamw_hf": "adamw_torch", "adamw_apex_fused": "adamw_torch_fused"}
+
 WITHOUT_EFFECT = {
     "overwrite_output_dir": "a run continues from the checkpoints in its folder; empty the folder to start over",
     "save_safetensors": "weights are saved as safetensors",

@@ -10,7 +10,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ import torch
 from accelerate.utils import gather_object
 from torch import nn
 
+from llava.errors import LlavaError
 from llava.train.dataset.named_batches import SampleNote
 from llava.train.method_keywords import takes
 from llava.train.report.plot import SOURCE_PREFIX
@@ -193,7 +194,10 @@ def _list_sources(samples: Any) -> set[str]:
     if read is None:
         return set()
     chosen = random.Random(0).sample(range(len(data)), min(len(data), _MOST_RECORDS))
-    sources = {read(index).source for index in chosen}
+    sources = set()
+    for index in chosen:
+        with suppress(LlavaError):  # research code may have rows of other kinds
+            sources.add(read(index).source)
     return sources if len(sources) > 1 else set()
 
 
