@@ -1,8 +1,8 @@
 """Decides whether two images show the same, by aligning them and comparing pixels everywhere.
 
 The one is mapped onto the other by a crop and a scale for each axis, refined from coarse to fine (Lucas-Kanade, with a
-gain and an offset of brightness; the gradient is that of the mean of both images, as in ESM). Then every block of 8x8 px
-has to agree, not only most of them: two pages of the same layout differ in a few words, two charts in one bar.
+gain and an offset of brightness; the gradient is that of the mean of both images, as in ESM). Then every block of 8x8
+px has to agree, not only most of them: two pages of the same layout differ in a few words, two charts in one bar.
 
 Source: S. Baker and I. Matthews, Lucas-Kanade 20 Years On, IJCV 2004; S. Benhimane and E. Malis, Real-time image-based
 tracking of planes using efficient second-order minimization, IROS 2004 (ESM).
@@ -30,7 +30,7 @@ _LEAST_OVERLAP = 0.5
 _SHARE_OF_RESOLUTION = 0.8
 # At each level the residual may be this share of the contrast: most candidates end at the coarsest.
 _MOST_RESIDUAL = 0.35
-# What is no difference of a block: noise (variance, grey levels) as of strong compression, this share of its contrast,
+# Tolerated in a block: noise (variance, grey levels) as of strong compression, this share of its contrast,
 # and this change of its mean, or where it is nearly black or white, and so may be clipped, that one. Measured on copies
 # and on pages of one layout: copies stay below 0.9 in all blocks but one, others are above 1.1 in several.
 _NOISE, _MOST_BLOCK_RESIDUAL = 60.0, 0.72
@@ -87,7 +87,8 @@ def _shrink(image: Image.Image, levels: Sequence[int]) -> list[Image.Image]:
     for px in reversed(levels):
         if max(image.size) > 3 * px:
             scale = 2 * px / max(image.size)
-            image = image.resize(tuple(max(1, round(side * scale)) for side in image.size), Image.Resampling.BOX)
+            size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+            image = image.resize(size, Image.Resampling.BOX)
         found.append(image)
     return found[::-1]
 

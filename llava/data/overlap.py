@@ -275,7 +275,9 @@ def find_overlap(
     table = store.open()
     found = _find_equal_files(table["digest"][rows[0]], table["digest"][rows[1]])
     equal = {(pair.first, pair.second) for pair in found}
-    candidates = (c for c in _find_candidates(table, *rows, result, report) if (c.first, c.second) not in equal)
+    candidates = (
+        c for c in _find_candidates(table, rows[0], rows[1], result, report) if (c.first, c.second) not in equal
+    )
     tasks = ((train.images[names[0][c.first]][1], benchmark.images[names[1][c.second]][1], c) for c in candidates)
     few = list(itertools.islice(tasks, _FEW_PAIRS))
     num_workers = 1 if len(few) < _FEW_PAIRS else num_workers
