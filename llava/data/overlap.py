@@ -28,7 +28,7 @@ from llava.data.records import RecordSource
 from llava.errors import BadImage, UsageError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".jp2")
-# The benchmark's images whose hashes are in memory at once: 25 KB each.
+# The benchmark's images whose hashes are in memory at once: 25 KB each, twice that while it is built.
 _BLOCK = 8192
 _STREAM = 4096
 # Candidates of a training image whose pixels are compared, the most similar first; how many were left out is counted.
