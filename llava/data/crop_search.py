@@ -259,7 +259,7 @@ def measure_residuals(part: Floats, whole: Floats, crop: Integers) -> Floats:
     gram = (matrix @ matrix.transpose(0, 2, 1)).astype(np.float64)
     gram += np.eye(gram.shape[1]) * (1e-4 * np.einsum("nii->n", gram)[:, None, None] / gram.shape[1] + 1e-3)
     found: Any = np.linalg.solve(gram, (matrix @ target[:, :, None]).astype(np.float64))
-    rest = target - (found.transpose(0, 2, 1) @ matrix)[:, 0]
+    rest = target - np.einsum("nki,nkp->np", found, matrix)
     return np.asarray(np.mean(rest**2, axis=1) / (np.mean(target**2, axis=1) + 1.0), np.float32)
 
 
