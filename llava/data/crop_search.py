@@ -178,13 +178,13 @@ class CropSearch:
         query, hit = self._by_crop.find(_probes(whole).ravel())
         query //= len(_CHANGES)
         second, crop = np.divmod(hit, _NUM_CROPS)
-        found = [_Found(query, second, crop, np.ones_like(crop), _dot(whole, query, self._crops.reshape(-1, 63), hit))]
+        found = _Found(query, second, crop, np.ones_like(crop), _dot(whole, query, self._crops.reshape(-1, 63), hit))
         # ... or the other way round.
         hit, second = self._by_probe.find(_keys(crops).ravel())
         query, crop = np.divmod(hit, _NUM_CROPS)
         cosine = _dot(crops.reshape(-1, 63), hit, self._crops[:, 0], second)
-        found.append(_Found(query, second, crop, np.zeros_like(crop), cosine))
-        best = _choose_best(_Found(*(np.concatenate(column) for column in zip(*found, strict=True))), len(self._crops))
+        found = found.join(_Found(query, second, crop, np.zeros_like(crop), cosine))
+        best = _choose_best(found, len(self._crops))
         best = self._drop_unlike(best, thumbnails[rows])
         for query_, second_, crop_, is_crop, cosine_ in zip(*best, strict=True):
             first = offset + int(rows[query_])
@@ -194,12 +194,11 @@ class CropSearch:
         """Those whose thumbnails agree, once they are aligned."""
         residuals = [np.zeros(0, np.float32)]
         for i in range(0, len(found.query), _BATCH):
-            part = _Found(*(column[i : i + _BATCH] for column in found))
+            part = found.take(slice(i, i + _BATCH))
             one, two = thumbnails[part.query].astype(np.float32), self._thumbnails[part.second].astype(np.float32)
             is_crop = part.is_crop.astype(bool)[:, None, None]
             residuals.append(measure_residuals(np.where(is_crop, one, two), np.where(is_crop, two, one), part.crop))
-        is_like = np.concatenate(residuals) <= _MOST_RESIDUAL
-        return _Found(*(column[is_like] for column in found))
+        return found.take(np.concatenate(residuals) <= _MOST_RESIDUAL)
 
 
 class _Found(NamedTuple):
@@ -211,14 +210,27 @@ class _Found(NamedTuple):
     is_crop: Integers
     cosine: Floats
 
+    def take(self, rows: Any) -> _Found:
+        """Those of some rows."""
+        return _Found(self.query[rows], self.second[rows], self.crop[rows], self.is_crop[rows], self.cosine[rows])
+
+    def join(self, more: _Found) -> _Found:
+        """These and more."""
+        return _Found(
+            np.concatenate([self.query, more.query]),
+            np.concatenate([self.second, more.second]),
+            np.concatenate([self.crop, more.crop]),
+            np.concatenate([self.is_crop, more.is_crop]),
+            np.concatenate([self.cosine, more.cosine]),
+        )
+
 
 def _choose_best(found: _Found, num: int) -> _Found:
     """The best hit of each pair of images that is good enough."""
-    found = _Found(*(column[found.cosine >= _LEAST_COSINE] for column in found))
-    order = np.lexsort((-found.cosine, found.second, found.query))
-    found = _Found(*(column[order] for column in found))
+    found = found.take(found.cosine >= _LEAST_COSINE)
+    found = found.take(np.lexsort((-found.cosine, found.second, found.query)))
     _, best = np.unique(found.query * np.int64(num) + found.second, return_index=True)
-    return _Found(*(column[best] for column in found))
+    return found.take(best)
 
 
 def _make_sampling(before: float, after: float) -> Floats:
@@ -245,9 +257,9 @@ def measure_residuals(part: Floats, whole: Floats, crop: Integers) -> Floats:
     inner -= inner.mean(axis=2, keepdims=True)
     target, matrix = inner[:, -1], inner[:, :-1]
     gram = (matrix @ matrix.transpose(0, 2, 1)).astype(np.float64)
-    gram += np.eye(gram.shape[1]) * (1e-4 * np.trace(gram, axis1=1, axis2=2)[:, None, None] / gram.shape[1] + 1e-3)
-    found = np.linalg.solve(gram, (matrix @ target[:, :, None]).astype(np.float64))
-    rest = target - (found.transpose(0, 2, 1) @ matrix)[:, 0]
+    gram += np.eye(gram.shape[1]) * (1e-4 * np.einsum("nii->n", gram)[:, None, None] / gram.shape[1] + 1e-3)
+    found: Any = np.linalg.solve(gram, (matrix @ target[:, :, None]).astype(np.float64))
+    rest = target - np.einsum("nki,nkp->np", found, matrix)
     return np.asarray(np.mean(rest**2, axis=1) / (np.mean(target**2, axis=1) + 1.0), np.float32)
 
 

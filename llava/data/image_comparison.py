@@ -1,10 +1,11 @@
 """Decides whether two images show the same, by aligning them and comparing pixels everywhere.
 
 The one is mapped onto the other by a crop and a scale for each axis, refined from coarse to fine (Lucas-Kanade, with a
-gain and an offset of brightness). Then every block of 8x8 px has to agree, not only most of them: two pages of the
-same layout differ in a few words, two charts in one bar.
+gain and an offset of brightness; the gradient is that of the mean of both images, as in ESM). Then every block of 8x8
+px has to agree, not only most of them: two pages of the same layout differ in a few words, two charts in one bar.
 
-Source: S. Baker and I. Matthews, Lucas-Kanade 20 Years On, IJCV 2004.
+Source: S. Baker and I. Matthews, Lucas-Kanade 20 Years On, IJCV 2004; S. Benhimane and E. Malis, Real-time image-based
+tracking of planes using efficient second-order minimization, IROS 2004 (ESM).
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ Box = tuple[float, float, float, float]
 
 # The longer side of the aligned images, from coarse to fine.
 _LEVELS_PX = (24, 48, 96, 192, 384)
-_STEPS = (6, 4, 4, 3, 1)
+_STEPS = (8, 8, 8, 6, 3)
 _BLOCK_PX = 8
 _LEAST_OVERLAP = 0.5
 # The finest level is at most this share of the smaller image's own resolution: above it, resampling filters differ.
 _SHARE_OF_RESOLUTION = 0.8
 # At each level the residual may be this share of the contrast: most candidates end at the coarsest.
 _MOST_RESIDUAL = 0.35
-# What is no difference of a block: noise (variance, grey levels) as of strong compression, this share of its contrast,
+# Tolerated in a block: noise (variance, grey levels) as of strong compression, this share of its contrast,
 # and this change of its mean, or where it is nearly black or white, and so may be clipped, that one. Measured on copies
 # and on pages of one layout: copies stay below 0.9 in all blocks but one, others are above 1.1 in several.
 _NOISE, _MOST_BLOCK_RESIDUAL = 60.0, 0.72
@@ -39,6 +40,7 @@ _BLACK, _WHITE = 10.0, 245.0
 _MOST_DIFFERENT = 0.001
 # A step that moves no pixel by more is the last one.
 _CLOSE_PX = 0.05
+_GRADIENT = 1.2
 LEAST_PX = 384
 
 
@@ -85,7 +87,8 @@ def _shrink(image: Image.Image, levels: Sequence[int]) -> list[Image.Image]:
     for px in reversed(levels):
         if max(image.size) > 3 * px:
             scale = 2 * px / max(image.size)
-            image = image.resize(tuple(max(1, round(side * scale)) for side in image.size), Image.Resampling.BOX)
+            size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+            image = image.resize(size, Image.Resampling.BOX)
         found.append(image)
     return found[::-1]
 
@@ -171,7 +174,8 @@ def _resize(image: Image.Image, size: tuple[int, int], box: Any) -> Floats:
 def _solve(first: Floats, second: Floats) -> tuple[Floats | None, float]:
     """The change of scale and shift of each axis, as shares of the part; the residual as a share of the contrast."""
     height, width = first.shape
-    down, across = np.gradient(second)
+    # The mean's gradient is right to second order; central differences are a little too small, hence the factor.
+    down, across = (_GRADIENT * part for part in np.gradient((first + second) / 2))
     y, x = ((np.arange(side) + 0.5) / side - 0.5 for side in (height, width))
     columns = [second, across * (x * width), across * width, down * (y * height)[:, None], down * height]
     matrix = np.stack([(column - column.mean()).ravel() for column in columns])

@@ -28,7 +28,7 @@ from llava.data.records import RecordSource
 from llava.errors import BadImage, UsageError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".jp2")
-# The benchmark's images whose hashes are in memory at once: 25 KB each.
+# The benchmark's images whose hashes are in memory at once: 25 KB each, twice that while it is built.
 _BLOCK = 8192
 _STREAM = 4096
 # Candidates of a training image whose pixels are compared, the most similar first; how many were left out is counted.
@@ -275,7 +275,9 @@ def find_overlap(
     table = store.open()
     found = _find_equal_files(table["digest"][rows[0]], table["digest"][rows[1]])
     equal = {(pair.first, pair.second) for pair in found}
-    candidates = (c for c in _find_candidates(table, *rows, result, report) if (c.first, c.second) not in equal)
+    candidates = (
+        c for c in _find_candidates(table, rows[0], rows[1], result, report) if (c.first, c.second) not in equal
+    )
     tasks = ((train.images[names[0][c.first]][1], benchmark.images[names[1][c.second]][1], c) for c in candidates)
     few = list(itertools.islice(tasks, _FEW_PAIRS))
     num_workers = 1 if len(few) < _FEW_PAIRS else num_workers

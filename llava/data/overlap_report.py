@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw
 from rich.table import Table
 
 from llava.data.fingerprints import ImageSource, draw_pixels
-from llava.data.near_images import WHOLE, Box
+from llava.data.image_comparison import Box
+from llava.data.near_images import WHOLE
 from llava.data.overlap import Corpus, ImagePair, Overlap
 from llava.errors import BadImage, LlavaError
 
