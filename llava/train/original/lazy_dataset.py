@@ -57,7 +57,8 @@ class OriginalSamples(TuningData):
 
     def __init__(self, data_path: str, tokenizer: Any, data_args: Any) -> None:
         self.data_args = data_args
-        rows = [row for row, _, _ in read_records(data_path).rows]
+        records = read_records(data_path)
+        rows = [records.row(index) for index in range(len(records))]
         rule = choose_rule(data_args)
         super().__init__(
             RecordSamples(OriginalRows(rows), data_args.image_folder or "", allows_outside=True),
