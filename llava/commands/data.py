@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-ACTIONS: tuple[Any, ...] = ()
+from llava.commands.data_check import add_check
+
+ACTIONS: tuple[Any, ...] = (add_check,)
 
 
 def add_data(commands: Any) -> None:

@@ -138,7 +138,7 @@ def _group(path: str, file: PinnedFile) -> Iterator[_Sample | str]:
     try:
         with tarfile.open(path, "r:") as archive:
             for member in archive:
-                archive.members = []  # type: ignore[misc]  # else all are kept in memory
+                archive.members = []  # type: ignore[attr-defined]  # else all are kept in memory
                 found = _NAME.fullmatch(member.name)
                 if member.isdir() or found is None or _METADATA.match(member.name):
                     continue
