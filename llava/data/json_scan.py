@@ -1,6 +1,6 @@
 """Reads the rows of a JSON list or of JSON lines one after the other, in little memory, with the place of each.
 
-A fault in a row is a row of its own, so that whoever reads can stop there, as training does, or name it and go on, as
+A fault in a row is a row of its own, so that a reader can stop there, as training does, or name it and go on, as
 ``llava data check`` does. In a list, nothing after a fault of syntax can be told apart, so it ends there.
 """
 

@@ -25,14 +25,15 @@ class LongWork:
 
     def __init__(self, name: str, total: int | None, unit: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.name, self.total, self.unit, self._clock = fit_line(name, 60), total, unit, clock
-        self._done, self._said_at, self._bar = 0, clock(), None
+        self._done, self._said_at = 0, clock()
+        self._bar: Any = None
         self._began_at = self._said_at
 
     def __enter__(self) -> LongWork:
         if is_terminal(sys.stderr):
             from tqdm import tqdm
 
-            self._bar: Any = tqdm(
+            self._bar = tqdm(
                 desc=self.name, total=self.total, unit=self.unit, unit_scale=True, delay=_BAR_AFTER_S, leave=False
             )
         return self

@@ -54,7 +54,7 @@ def read_records(data_path: str | Path | Sequence[str | Path], seed: int = 0) ->
 
 
 def scan_rows(path: str) -> Iterator[ScannedRow]:
-    """All rows of one data file in order, with the faults in their place: for whoever goes on after a fault.
+    """All rows of one data file in order, with a fault in the place of its row, so that those after it can be read.
 
     Raises:
         UsageError: the file is missing, or so damaged that no row of it can be read.

@@ -120,7 +120,7 @@ def _write(place: Path, key: dict[str, Any], arrays: Arrays) -> bool:
     """Writes an index under its name at once and completely; False if that is impossible."""
     table = [[name, array.dtype.str, len(array)] for name, array in arrays.items()]
     header = json.dumps({"key": key, "arrays": table}).encode()
-    body = [len(header).to_bytes(8, "little"), header]
+    body: list[Any] = [len(header).to_bytes(8, "little"), header]
     length = sum(map(len, body))
     for array in arrays.values():
         padding = -(length + len(_MAGIC) + 8) % _ALIGNMENT
