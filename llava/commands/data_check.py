@@ -53,7 +53,7 @@ def _check(arguments: argparse.Namespace) -> int:
     console.print(build_report(facts))
     num_found = write_findings(facts, bad)
     if num_found:
-        print(for_stream(f"{bad}: {num_found:,} rows with findings", sys.stdout))
+        print(for_stream(f"{bad}: {num_found:,} {'row' if num_found == 1 else 'rows'} with findings", sys.stdout))
     else:
         bad.unlink()
     if arguments.fix is not None:

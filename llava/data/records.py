@@ -119,7 +119,7 @@ def parse_turns(conversations: Any, where: str) -> tuple[tuple[str, str], ...]:
     if not isinstance(conversations, Sequence) or isinstance(conversations, str):
         found = "is missing" if conversations is None else f"is {_say_type(conversations)}"
         raise BadRow("turns", f"{where} needs a list 'conversations', which {found}. {_REMEDY}")
-    turns = tuple(_parse_turn(turn, f"{where}, turn {i + 1}") for i, turn in enumerate(conversations))
+    turns = tuple(_parse_turn(turn, where, i + 1) for i, turn in enumerate(conversations))
     check_order([speaker for speaker, _ in turns], where)
     if not any(text for speaker, text in turns[find_first_question(turns) :] if speaker == "gpt"):
         raise BadRow(
@@ -147,19 +147,28 @@ def check_order(speakers: Sequence[str], where: str) -> None:
         )
 
 
-def _parse_turn(turn: Any, where: str) -> tuple[str, str]:
+def _parse_turn(turn: Any, where: str, number: int) -> tuple[str, str]:
+    if isinstance(turn, Mapping):
+        keys = ("from", "value") if "from" in turn else ("role", "content")
+        name, text = turn.get(keys[0]), turn.get(keys[1])
+        is_known = isinstance(name, str) and name in SPEAKERS
+        if is_known and isinstance(text, str) and (text.isascii() or find_flaw(text.replace("\0", "")) is None):
+            return SPEAKERS[name], text
+    raise _find_fault(turn, f"{where}, turn {number}")
+
+
+def _find_fault(turn: Any, where: str) -> BadRow:
+    """What is wrong with a turn that is invalid."""
     if not isinstance(turn, Mapping):
-        raise BadRow("turns", f"{where} is {_say_type(turn)}, not an object with 'from' and 'value'. {_REMEDY}")
+        return BadRow("turns", f"{where} is {_say_type(turn)}, not an object with 'from' and 'value'. {_REMEDY}")
     keys = ("from", "value") if "from" in turn else ("role", "content")
-    name, text = (turn.get(key) for key in keys)
+    name, text = turn.get(keys[0]), turn.get(keys[1])
     if not isinstance(name, str) or name not in SPEAKERS:
-        raise BadRow("unknown speaker", f"{where} is by {name!r}; it has to be by {', '.join(SPEAKERS)}. {_REMEDY}")
+        return BadRow("unknown speaker", f"{where} is by {name!r}; it has to be by {', '.join(SPEAKERS)}. {_REMEDY}")
     if not isinstance(text, str):
         found = "is missing" if keys[1] not in turn else f"is {_say_type(text)}"
-        raise BadRow("turns", f"{where} needs a text '{keys[1]}', which {found}. {_REMEDY}")
-    if not text.isascii() and (flaw := find_flaw(text.replace("\0", ""))) is not None:
-        raise BadRow("text", f"{where}: the text {text[:40]!a} {flaw}. {_REMEDY}")
-    return SPEAKERS[name], text
+        return BadRow("turns", f"{where} needs a text '{keys[1]}', which {found}. {_REMEDY}")
+    return BadRow("text", f"{where}: the text {text[:40]!a} {find_flaw(text.replace(chr(0), ''))}. {_REMEDY}")
 
 
 def _parse_images(image: Any, where: str) -> tuple[str | StoredImage, ...]:
