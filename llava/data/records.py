@@ -151,9 +151,9 @@ def _parse_turn(turn: Any, where: str, number: int) -> tuple[str, str]:
     if isinstance(turn, Mapping):
         keys = ("from", "value") if "from" in turn else ("role", "content")
         name, text = turn.get(keys[0]), turn.get(keys[1])
-        is_known = isinstance(name, str) and name in SPEAKERS
-        if is_known and isinstance(text, str) and (text.isascii() or find_flaw(text.replace("\0", "")) is None):
-            return SPEAKERS[name], text
+        speaker = SPEAKERS.get(name) if isinstance(name, str) else None
+        if speaker and isinstance(text, str) and (text.isascii() or find_flaw(text.replace("\0", "")) is None):
+            return speaker, text
     raise _find_fault(turn, f"{where}, turn {number}")
 
 
