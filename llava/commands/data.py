@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from llava.commands.data_check import add_check
 from llava.commands.data_collect import add_collect
 from llava.commands.data_convert import add_convert
 from llava.commands.data_list import add_list
 from llava.commands.data_overlap import add_overlap
 from llava.commands.data_review import add_review
 
-ACTIONS: tuple[Any, ...] = (add_list, add_convert, add_collect, add_review, add_overlap)
+ACTIONS: tuple[Any, ...] = (add_list, add_convert, add_check, add_overlap, add_collect, add_review)
 
 
 def add_data(commands: Any) -> None:

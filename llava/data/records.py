@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from llava.errors import UsageError
 from llava.text import find_flaw, fit_line
@@ -22,6 +22,18 @@ SPEAKERS = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt",
 _REMEDY = "Correct the row, or remove it."
 
 
+class BadRow(UsageError):
+    """A row of a data file is invalid. ``kind`` says in one or two words what about it is."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        self.kind = kind
+        super().__init__(message)
+
+    def __reduce__(self) -> tuple[type[BadRow], tuple[str, str]]:
+        return type(self), (self.kind, str(self))
+
+
+@runtime_checkable
 class StoredImage(Protocol):
     """An image that a data file holds itself, as a parquet column or a member of a tar archive. It can be pickled."""
 
@@ -73,30 +85,33 @@ class RecordSource(Protocol):
 def parse_record(row: Any, number: int, file: str) -> Record:
     """The record in a row of LLaVA's data format.
 
-    ``image`` is absent, a name or a list of names, and ``conversations`` a list of ``{"from": …, "value": …}`` or
-    ``{"role": …, "content": …}``.
+    ``image`` is absent, a name or a ``StoredImage``, or a list of these, and ``conversations`` a list of
+    ``{"from": …, "value": …}`` or ``{"role": …, "content": …}``.
 
     Args:
         number: of the row in its file, from 0 on.
         file: its name, for messages.
 
     Raises:
-        UsageError: a field is missing or has the wrong type, the speakers are unknown or in an impossible order, or
-            nobody answers; the file, the row and the remedy are named.
+        BadRow: (a UsageError) a field is missing or has the wrong type, the speakers are unknown or in an impossible
+            order, or nobody answers; the file, the row and the remedy are named.
     """
     if not isinstance(row, Mapping):
-        raise UsageError(f"Row {number} of '{file}' is {_say_type(row)}, not an object with 'conversations'. {_REMEDY}")
+        raise BadRow(
+            "no row", f"Row {number} of '{file}' is {_say_type(row)}, not an object with 'conversations'. {_REMEDY}"
+        )
     id = str(number if row.get("id") is None else row["id"])
     where = f"Row {number} of '{file}'" + (f" (id {fit_line(id)})" if row.get("id") is not None else "")
     if row.get("video") is not None:
-        raise UsageError(f"{where} is about a video, and videos are not supported. {_REMEDY}")
+        raise BadRow("video", f"{where} is about a video, and videos are not supported. {_REMEDY}")
     if "conversations" not in row:
         keys = fit_line(", ".join(map(str, row)))
-        raise UsageError(f"{where} needs a list 'conversations', but has {keys or 'nothing'}. {_REMEDY}")
+        raise BadRow("turns", f"{where} needs a list 'conversations', but has {keys or 'nothing'}. {_REMEDY}")
     turns = parse_turns(row["conversations"], where)
     if "image" not in row and (lookalike := _find_lookalike(row)) is not None:
-        raise UsageError(
-            f"{where} has '{lookalike}': one image's name, or a list of them, is called 'image'. {_REMEDY}"
+        raise BadRow(
+            "image field",
+            f"{where} has '{lookalike}': one image's name, or a list of them, is called 'image'. {_REMEDY}",
         )
     source = row.get("data_source")
     source = source if isinstance(source, str) else file
@@ -113,11 +128,13 @@ def parse_turns(conversations: Any, where: str) -> tuple[tuple[str, str], ...]:
         UsageError: as ``parse_record`` does.
     """
     if not isinstance(conversations, Sequence) or isinstance(conversations, str):
-        raise UsageError(f"{where} needs a list 'conversations', which is {_say_type(conversations)}. {_REMEDY}")
-    turns = tuple(_parse_turn(turn, f"{where}, turn {i + 1}") for i, turn in enumerate(conversations))
+        raise BadRow("turns", f"{where} needs a list 'conversations', which is {_say_type(conversations)}. {_REMEDY}")
+    turns = tuple(_parse_turn(turn, where, i + 1) for i, turn in enumerate(conversations))
     check_order([speaker for speaker, _ in turns], where)
     if not any(text.strip() for speaker, text in turns[find_first_question(turns) :] if speaker == "gpt"):
-        raise UsageError(f"{where} has no answer: nothing can be learned from it. Add a turn by 'gpt', or remove it.")
+        raise BadRow(
+            "no answer", f"{where} has no answer: nothing can be learned from it. Add a turn by 'gpt', or remove it."
+        )
     return turns
 
 
@@ -133,31 +150,43 @@ def check_order(speakers: Sequence[str], where: str) -> None:
     rest = said[1:] if said[:1] == ["system"] else said
     rest = rest[1:] if rest[:1] == ["gpt"] else rest
     if rest != [("human", "gpt")[i % 2] for i in range(len(rest))]:
-        raise UsageError(
+        raise BadRow(
+            "role order",
             f"{where}: the speakers have to take turns, human and then gpt, with at most one system turn before them. "
-            f"They are: {', '.join(said)}. {_REMEDY}"
+            f"They are: {', '.join(said)}. {_REMEDY}",
         )
 
 
-def _parse_turn(turn: Any, where: str) -> tuple[str, str]:
+def _parse_turn(turn: Any, where: str, number: int) -> tuple[str, str]:
+    if isinstance(turn, Mapping):
+        keys = ("from", "value") if "from" in turn else ("role", "content")
+        name, text = turn.get(keys[0]), turn.get(keys[1])
+        speaker = SPEAKERS.get(name) if isinstance(name, str) else None
+        if speaker and isinstance(text, str) and (text.isascii() or find_flaw(text.replace("\0", "")) is None):
+            return speaker, text
+    raise _find_fault(turn, f"{where}, turn {number}")
+
+
+def _find_fault(turn: Any, where: str) -> BadRow:
+    """What is wrong with a turn that is invalid."""
     if not isinstance(turn, Mapping):
-        raise UsageError(f"{where} is {_say_type(turn)}, not an object with 'from' and 'value'. {_REMEDY}")
+        return BadRow("turns", f"{where} is {_say_type(turn)}, not an object with 'from' and 'value'. {_REMEDY}")
     keys = ("from", "value") if "from" in turn else ("role", "content")
-    name, text = (turn.get(key) for key in keys)
+    name, text = turn.get(keys[0]), turn.get(keys[1])
     if not isinstance(name, str) or name not in SPEAKERS:
-        raise UsageError(f"{where} is by {name!r}; it has to be by {', '.join(SPEAKERS)}. {_REMEDY}")
+        return BadRow("unknown speaker", f"{where} is by {name!r}; it has to be by {', '.join(SPEAKERS)}. {_REMEDY}")
     if not isinstance(text, str):
         found = "is missing" if keys[1] not in turn else f"is {_say_type(text)}"
-        raise UsageError(f"{where} needs a text '{keys[1]}', which {found}. {_REMEDY}")
-    if not text.isascii() and (flaw := find_flaw(text.replace("\0", ""))) is not None:
-        raise UsageError(f"{where}: the text {text[:40]!a} {flaw}. {_REMEDY}")
-    return SPEAKERS[name], text
+        return BadRow("turns", f"{where} needs a text '{keys[1]}', which {found}. {_REMEDY}")
+    return BadRow("text", f"{where}: the text {text[:40]!a} {find_flaw(text.replace(chr(0), ''))}. {_REMEDY}")
 
 
-def _parse_images(image: Any, where: str) -> tuple[str, ...]:
-    names = () if image is None else (image,) if isinstance(image, str) else image
-    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
-        raise UsageError(f"{where}: 'image' is {image!r:.80}; it has to be a file's name or a list of them. {_REMEDY}")
+def _parse_images(image: Any, where: str) -> tuple[str | StoredImage, ...]:
+    names = () if image is None else image if isinstance(image, (list, tuple)) else (image,)
+    if not all((isinstance(name, str) and name) or isinstance(name, StoredImage) for name in names):
+        raise BadRow(
+            "image field", f"{where}: 'image' is {image!r:.80}; it has to be a file's name or a list of them. {_REMEDY}"
+        )
     return tuple(names)
 
 

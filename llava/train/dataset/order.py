@@ -14,11 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import Sampler
 from transformers.trainer_pt_utils import get_length_grouped_indices as group_as_transformers
 
 from llava.data.records import Record
+from llava.data.rows import RowSizes
 from llava.errors import UsageError
 
 # What both originals count for the images of a sample, however many there are.
@@ -35,6 +37,18 @@ def count_words(record: Record) -> int:
 def count_words_by_modality(record: Record) -> int:
     """The original's ``modality_lengths`` of a sample: its words, negative if it has no image."""
     return record.num_words if record.images else -record.num_words
+
+
+def count_all_words(sizes: RowSizes) -> list[int]:
+    """``count_words`` of each record whose words and images these are."""
+    counts: list[int] = (sizes.num_words + IMAGE_WORDS * (sizes.num_images > 0)).tolist()
+    return counts
+
+
+def count_all_words_by_modality(sizes: RowSizes) -> list[int]:
+    """``count_words_by_modality`` of each record whose words and images these are."""
+    counts: list[int] = np.where(sizes.num_images > 0, sizes.num_words, -sizes.num_words).tolist()
+    return counts
 
 
 def split_to_even_chunks(indices: Sequence[int], lengths: Sequence[int], num_chunks: int) -> list[Indices]:

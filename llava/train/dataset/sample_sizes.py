@@ -12,12 +12,9 @@ import torch
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import ContextTooLong, LlavaError
-from llava.train.dataset.order import count_words
+from llava.train.dataset.order import count_all_words
 from llava.train.dataset.samples import InstructionData, count_fitting
 from llava.train.devices.memory_estimate import LongestBatch
-
-# Records whose words are counted to find the longest.
-_MOST_COUNTED = 200_000
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ def measure_sizes(data: InstructionData, most: int, seed: int = 0, *, finds_long
     """The sizes of all samples, or of random ones where there are more than ``most``.
 
     Args:
-        finds_longest: a fifth of them are those with the most words, for which many records are read.
+        finds_longest: a fifth of them are those with the most words, by the index of the data files.
     """
     source: Any = data.source
     total = len(data)
@@ -100,8 +97,8 @@ def measure_sizes(data: InstructionData, most: int, seed: int = 0, *, finds_long
         num_wordy = most // 5 if finds_longest else 0
         drawn = draw.sample(range(total), most - num_wordy)
         if num_wordy:
-            counted = range(total) if total <= _MOST_COUNTED else draw.sample(range(total), _MOST_COUNTED)
-            by_words = sorted(counted, key=lambda index: count_words(source.record(index)), reverse=True)
+            words = count_all_words(source.sizes())
+            by_words = sorted(range(total), key=words.__getitem__, reverse=True)
             known = set(drawn)
             wordy = [index for index in by_words[:num_wordy] if index not in known]
     typical = _measure_all(data, drawn)

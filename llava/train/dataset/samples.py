@@ -11,7 +11,6 @@ sharded run ever waits for another.
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -25,8 +24,10 @@ from torch.utils.data import Dataset
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.conversation import find_template
-from llava.data.readers import Rows, read_records
+from llava.data.image_files import find_image
+from llava.data.readers import read_records
 from llava.data.records import Record, RecordSource, StoredImage
+from llava.data.rows import Rows, RowSizes, measure_records
 from llava.errors import BadImage, BadSample, ContextTooLong, UsageError
 from llava.image.geometry import Size, TilePlan, Tiling, plan_images, plan_whole
 from llava.image.pixels import ImageProcessor, make_pixels
@@ -60,7 +61,7 @@ class SampleSource(Protocol):
 
 
 class RecordSamples:
-    """Records with their images, which are files.
+    """Records with their images, which are files or lie in the data file.
 
     Args:
         image_folder: the folder that image names are relative to; "" is the current one, and names may be any path.
@@ -102,12 +103,11 @@ class RecordSamples:
 
     def find_image(self, name: str) -> Path:
         """The file of an image. Raises BadImage for one that is missing or outside the image folder."""
-        path, folder = self.image_folder / name, os.path.abspath(self.image_folder)
-        if not self.allows_outside and os.path.commonpath((folder, os.path.abspath(path))) != folder:
-            raise BadImage(f"The image '{fit_line(name)}' lies outside the image folder {self.image_folder}.")
-        if not os.path.isfile(path):  # unlike Path's own, it is false for names that no file can have
-            raise BadImage(f"There is no image '{fit_line(str(path))}'. Image names are relative to the image folder.")
-        return path
+        return find_image(self.image_folder, name, allows_outside=self.allows_outside)
+
+    def sizes(self) -> RowSizes:
+        """Words and images of all records; no record is read where the data files have an index."""
+        return measure_records(self.records)
 
 
 class JsonSamples(RecordSamples):

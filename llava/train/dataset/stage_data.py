@@ -22,7 +22,7 @@ from llava.image.geometry import Tiling
 from llava.image.pixels import ImageProcessor
 from llava.train.dataset.batches import InstructionCollator
 from llava.train.dataset.image_slots import write_sample
-from llava.train.dataset.order import count_words, count_words_by_modality
+from llava.train.dataset.order import count_all_words, count_all_words_by_modality
 from llava.train.dataset.samples import InstructionData, JsonSamples
 from llava.train.recipe import JsonData, TuningStage
 
@@ -68,6 +68,10 @@ class ChosenSamples:
         """The sizes of the images of record number ``index`` of those chosen."""
         return self.source.measure(self.indices[index])
 
+    def sizes(self) -> Any:
+        """Words and images of the records chosen."""
+        return self.source.sizes().take(self.indices)
+
 
 class TuningData(InstructionData):
     """``InstructionData`` with the lengths by which the samples are grouped."""
@@ -76,13 +80,13 @@ class TuningData(InstructionData):
     def lengths(self) -> list[int]:
         """Words, and 128 for images, as in both originals."""
         source: Any = self.source
-        return [count_words(source.record(index)) for index in range(len(self))]
+        return count_all_words(source.sizes())
 
     @property
     def modality_lengths(self) -> list[int]:
         """Words, negative for samples without an image."""
         source: Any = self.source
-        return [count_words_by_modality(source.record(index)) for index in range(len(self))]
+        return count_all_words_by_modality(source.sizes())
 
     def encode_text(
         self, turns: Sequence[tuple[str, str]], num_positions: Sequence[int], template: str

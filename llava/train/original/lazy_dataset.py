@@ -81,7 +81,8 @@ class OriginalSamples(TuningData):
         if data_path is None:
             return
         self.tokenizer, self.data_args = tokenizer, data_args
-        self._records = OriginalRows(read_records(data_path).rows)
+        records = read_records(data_path)
+        self._records = OriginalRows([(records.row(i), *records.locate(i)) for i in range(len(records))])
         self._prepare()
 
     def _prepare(self) -> None:

@@ -1,0 +1,159 @@
+"""What ``llava data check`` found: a table, a file of the rows with findings, and a clean copy without them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from llava.data.readers import scan_rows
+from llava.data.row_check import NOTES, RowFacts
+from llava.errors import LlavaError, UsageError
+from llava.text import fit_line
+
+_MOST_SOURCES = 30
+_PERCENTILES = (50, 95, 100)
+# A row with one of these is kept in a clean copy: it gets an id of its own.
+_RENAMED = ("duplicate id",)
+
+
+def build_report(facts: list[RowFacts]) -> Group:
+    """The tables: findings by kind, images per sample, lengths, sources."""
+    bad = sum(each.is_bad for each in facts)
+    head = Text(f"{len(facts):,} rows, {bad:,} with faults", style="bold red" if bad else "bold green")
+    parts: list[Any] = [head]
+    kinds = Counter(kind for each in facts for kind in {kind for kind, _ in each.findings})
+    if kinds:
+        parts.append(_build_findings(facts, kinds))
+    usable = [each for each in facts if each.content_digest]
+    if usable:
+        parts += [_build_lengths(usable), _build_sources(usable)]
+    return Group(*parts)
+
+
+def _build_findings(facts: list[RowFacts], kinds: Counter[str]) -> Table:
+    table = Table("finding", "rows", "first")
+    table.columns[1].justify = "right"
+    first: dict[str, tuple[RowFacts, str]] = {}
+    for each in facts:
+        for kind, reason in each.findings:
+            first.setdefault(kind, (each, reason))
+    for kind, count in sorted(kinds.items(), key=lambda item: (item[0] in NOTES, -item[1], item[0])):
+        each, reason = first[kind]
+        name = f"{kind} (note)" if kind in NOTES else kind
+        row_id = f" (id {each.id})" if each.id else ""
+        table.add_row(name, f"{count:,}", Text(fit_line(f"row {each.number}{row_id}: {reason}"), overflow="fold"))
+    return table
+
+
+def _build_lengths(usable: list[RowFacts]) -> Table:
+    table = Table("per sample", "median", "95 %", "most", "sum")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    rows = [("words", [each.num_words for each in usable]), ("images", [each.num_images for each in usable])]
+    if tokens := [each.num_tokens for each in usable if each.num_tokens is not None]:
+        rows.append(("tokens, images included", tokens))
+    for name, values in rows:
+        marks = np.percentile(values, _PERCENTILES, method="higher")
+        table.add_row(name, *(f"{int(mark):,}" for mark in marks), f"{sum(values):,}")
+    return table
+
+
+def _build_sources(usable: list[RowFacts]) -> Table:
+    table = Table("source", "rows", "with images")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    rows, seen = Counter(each.source for each in usable), Counter(each.source for each in usable if each.num_images)
+    for source, count in rows.most_common(_MOST_SOURCES):
+        table.add_row(Text(fit_line(source)), f"{count:,}", f"{seen[source]:,}")
+    if len(rows) > _MOST_SOURCES:
+        rest = sum(count for _, count in rows.most_common()[_MOST_SOURCES:])
+        table.add_row(f"{len(rows) - _MOST_SOURCES} others", f"{rest:,}", "")
+    return table
+
+
+def write_findings(facts: Iterable[RowFacts], path: Path) -> int:
+    """Writes one JSON line for each row with findings; returns how many. Raises LlavaError."""
+    count = 0
+    with _replacing(path) as file:
+        for each in facts:
+            if each.findings:
+                line = {"file": each.file, "row": each.number, "id": each.id, "bad": each.is_bad}
+                line["findings"] = [{"kind": kind, "reason": reason} for kind, reason in each.findings]
+                file.write(json.dumps(line, ensure_ascii=False) + "\n")
+                count += 1
+    return count
+
+
+def check_fixable(files: list[str], out: Path) -> None:
+    """Raises UsageError if no clean copy of these files can be written there."""
+    others = [file for file in files if not file.endswith((".json", ".jsonl"))]
+    if others:
+        raise UsageError(
+            f"--fix writes clean copies of .json and .jsonl, not of {others[0]}. Leave out the rows that the file of "
+            "findings (--bad) names, where that file is made."
+        )
+    if out.suffix not in (".json", ".jsonl"):
+        raise UsageError(f"--fix {out}: the clean copy has to end with .json or .jsonl.")
+    if any(Path(file).exists() and out.exists() and out.samefile(file) for file in files):
+        raise UsageError(f"--fix {out} is the file that is checked: name another one.")
+
+
+def write_clean_copy(files: list[str], facts: list[RowFacts], out: Path) -> tuple[int, int]:
+    """Writes all rows without faults, those with another row's id under a new one.
+
+    Returns (rows written, ids changed). Raises LlavaError.
+    """
+    ids = {each.id for each in facts}
+    rows = (scanned.row for file in files for scanned in scan_rows(file))
+    num_written = num_renamed = 0
+    is_list = out.suffix == ".json"
+    with _replacing(out) as file:
+        for row, each in zip(rows, facts, strict=True):
+            faults = {kind for kind, _ in each.findings if kind not in NOTES}
+            if faults - set(_RENAMED):
+                continue
+            if faults:
+                row = {**row, "id": _make_id(each.id, ids)}
+                num_renamed += 1
+            before = ("[\n" if num_written == 0 else ",\n") if is_list else ""
+            file.write(f"{before}{json.dumps(row, ensure_ascii=False)}{'' if is_list else chr(10)}")
+            num_written += 1
+        if not num_written:
+            raise LlavaError(f"No row is without a fault, so {out} was not written.")
+        if is_list:
+            file.write("\n]\n")
+    return num_written, num_renamed
+
+
+def _make_id(name: str, ids: set[str]) -> str:
+    number = 2
+    while (made := f"{name}-{number}") in ids:
+        number += 1
+    ids.add(made)
+    return made
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[TextIO]:
+    """A file that takes its name when it is complete. Raises LlavaError if it cannot be written."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8", errors="surrogatepass") as file:
+            yield file
+        os.replace(temporary, path)
+    except OSError as error:
+        raise LlavaError(f"{path} cannot be written: {error.strerror or error}.") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink()

@@ -1,0 +1,242 @@
+"""Checks every row of data files once, in several processes, and goes on where it was interrupted.
+
+What was found is appended to a journal, a line for each batch of rows, so that after a kill only the batches without a
+complete line are done again. Duplicates are found at the end, in the order of the rows, so that the result is the same
+however often it was interrupted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from multiprocessing import get_context, parent_process
+from pathlib import Path
+from typing import Any
+
+from llava.data.json_scan import ScannedRow, open_data
+from llava.data.long_work import LongWork
+from llava.data.readers import scan_rows
+from llava.data.row_check import Meter, RowChecker, RowFacts
+from llava.errors import LlavaError, UsageError
+from llava.text import write_line
+
+_BATCH_ROWS = 64
+_WAITING_PER_WORKER = 4
+_VERSION = 1
+
+Batch = tuple[str, list[ScannedRow]]
+
+
+def check_files(
+    files: list[str],
+    folder: Path,
+    journal: Path,
+    *,
+    workers: int = 1,
+    make_meter: Callable[[], Meter] | None = None,
+    options: dict[str, Any] | None = None,
+) -> list[RowFacts]:
+    """The facts about every row of the files, in order, duplicates among them found.
+
+    Args:
+        folder: of the images; "" is the current one, and names may be any path.
+        journal: of an interrupted check of the same files, or to be made; it stays until the caller removes it.
+        make_meter: makes what measures tokens, in each process; it has to be picklable.
+        options: whatever else the facts depend on.
+
+    Raises:
+        UsageError: a file is missing or no data file.
+        LlavaError: the journal cannot be written, or a process was killed.
+    """
+    for file in files:
+        if file.endswith((".yaml", ".yml")):
+            raise UsageError(f"'{file}' names data files: check each of them.")
+        open_data(file).close()  # a missing one is told before the work
+    make_checker = _MakeChecker(folder, make_meter)
+    key = {"version": _VERSION, "files": [_identify(file) for file in files], "folder": str(folder), **(options or {})}
+    facts: list[RowFacts] = []
+    with _Journal(journal, key) as written:
+        facts += written.facts
+        batches = islice(_cut(files), written.num_batches, None)  # reading what is passed over costs little
+        with LongWork("Checking", None, " rows") as work:
+            work.move_to(len(facts))
+            for checked in _check_all(batches, make_checker, workers):
+                written.append(checked)
+                facts += checked
+                work.move_to(len(facts))
+    find_duplicates(facts)
+    return facts
+
+
+class _MakeChecker:
+    def __init__(self, folder: Path, make_meter: Callable[[], Meter] | None) -> None:
+        self.folder, self.make_meter = folder, make_meter
+
+    def __call__(self) -> RowChecker:
+        meter = None if self.make_meter is None else self.make_meter()
+        return RowChecker(self.folder, str(self.folder) in ("", "."), meter)
+
+
+def _identify(file: str) -> list[Any]:
+    status = os.stat(file)
+    return [file, status.st_size, status.st_mtime_ns]
+
+
+def _cut(files: list[str]) -> Iterator[Batch]:
+    for file in files:
+        rows = scan_rows(file)
+        while batch := list(islice(rows, _BATCH_ROWS)):
+            yield file, batch
+
+
+def _check_all(batches: Iterator[Batch], make_checker: _MakeChecker, workers: int) -> Iterator[list[RowFacts]]:
+    """The facts about each batch, in order. Raises LlavaError if a process was killed."""
+    if workers == 1:
+        checker = make_checker()
+        for file, rows in batches:
+            yield [checker.check(row, file) for row in rows]
+        return
+    waiting: deque[Future[list[RowFacts]]] = deque()
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (make_checker,))
+    try:
+        for batch in batches:
+            waiting.append(pool.submit(_check_batch, batch))
+            if len(waiting) >= workers * _WAITING_PER_WORKER:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise LlavaError(
+            "A process of the check was killed, perhaps for want of memory. Run the same command again, with fewer "
+            "--workers: it goes on where it was."
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_checker: RowChecker | None = None
+
+
+def _start_worker(make_checker: _MakeChecker) -> None:
+    global _checker
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    _checker = make_checker()
+
+
+def _end_with_parent() -> None:
+    """Ends this process with its parent, which has no time to tell it when it is killed."""
+    parent = parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _check_batch(batch: Batch) -> list[RowFacts]:
+    assert _checker is not None
+    file, rows = batch
+    return [_checker.check(row, file) for row in rows]
+
+
+class _Journal:
+    """The facts that were written before, and a file to append more to."""
+
+    def __init__(self, path: Path, key: dict[str, Any]) -> None:
+        self.path, self.facts, self.num_batches = path, list[RowFacts](), 0
+        head = json.dumps(key) + "\n"
+        length = self._read(head)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("r+b" if length else "wb")
+            self._file.truncate(length)
+            self._file.seek(length)
+            if not length:
+                self._write(head)
+        except OSError as error:
+            raise self._refuse(error) from error
+        if self.facts:
+            write_line(f"llava: {len(self.facts):,} rows were checked before; going on after them.")
+
+    def _read(self, head: str) -> int:
+        """Takes the complete lines of an interrupted check of the same; returns their bytes, 0 for any other file."""
+        with contextlib.suppress(FileNotFoundError), self.path.open("rb") as file:
+            length = len(head) if file.readline() == head.encode() else 0
+            while length and (line := file.readline()).endswith(b"\n"):
+                try:
+                    batch = [RowFacts.from_list(each) for each in json.loads(line)]
+                except (ValueError, TypeError):
+                    break
+                self.facts += batch
+                self.num_batches += 1
+                length += len(line)
+            return length
+        return 0
+
+    def append(self, batch: list[RowFacts]) -> None:
+        """Writes the facts of one batch. Raises LlavaError."""
+        try:
+            self.num_batches += 1
+            self._write(json.dumps([each.to_list() for each in batch]) + "\n")
+        except OSError as error:
+            raise self._refuse(error) from error
+
+    def _write(self, line: str) -> None:
+        self._file.write(line.encode())
+        self._file.flush()
+
+    def _refuse(self, error: OSError) -> LlavaError:
+        return LlavaError(
+            f"{self.path} cannot be written: {error.strerror or error}. Make room, or name another place with --bad; "
+            "then run the same command again: it goes on where it was."
+        )
+
+    def __enter__(self) -> _Journal:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        with contextlib.suppress(OSError):  # it was told when it was written
+            self._file.close()
+            if not self.facts and error[0] is not None and not self.num_batches:
+                self.path.unlink()
+
+
+def find_duplicates(facts: list[RowFacts]) -> None:
+    """Adds a finding to each row that repeats an earlier one, and to each that has the id of another one."""
+    rows: dict[bytes, RowFacts] = {}
+    ids: dict[bytes, RowFacts] = {}
+    for each in facts:
+        if not each.content_digest:
+            continue
+        content = bytes.fromhex(each.content_digest + each.id_digest)
+        first = rows.setdefault(content, each)
+        if first is not each:
+            each.findings.append(("duplicate row", f"the same as {_say_place(first)}"))
+            continue
+        if each.id_digest:
+            first = ids.setdefault(bytes.fromhex(each.id_digest), each)
+            if first is not each:
+                each.findings.append(("duplicate id", f"{_say_place(first)} has this id and other content"))
+
+
+def _say_place(facts: RowFacts) -> str:
+    return f"row {facts.number} of {facts.file}"
+
+
+def remove_journal(journal: Path) -> None:
+    """Removes the journal of a check that is complete."""
+    journal.unlink(missing_ok=True)
+
+
+def check_workers(workers: int | None) -> int:
+    """The number of processes: by default one for each core, at most 8. Raises UsageError below 1."""
+    if workers is None:
+        return max(1, min(8, os.cpu_count() or 1))
+    if workers < 1:
+        raise UsageError(f"--workers is {workers}; it has to be 1 or more.")
+    return workers
