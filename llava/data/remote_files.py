@@ -85,6 +85,8 @@ def _fetch_hub(system: Any, path: str) -> str:
     from huggingface_hub import hf_hub_download
 
     found = system.resolve_path(path)
+    if not hasattr(found, "repo_id"):  # a bucket, which has no such cache
+        return _fetch(system, path, "hf")
     return hf_hub_download(found.repo_id, found.path_in_repo, repo_type=found.repo_type, revision=found.revision)
 
 

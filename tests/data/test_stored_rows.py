@@ -295,6 +295,23 @@ def test_a_remote_file_is_fetched_once(tmp_path: Path, monkeypatch: pytest.Monke
         read_records("nowhere://x.json")
 
 
+def test_a_file_of_the_hub_is_fetched_through_its_own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fsspec")
+    hub = pytest.importorskip("huggingface_hub")
+    system = hub.HfFileSystem
+    pack(tmp_path / "x.tar", {"0.png": png(5), "0.txt": "a"})
+    asked = []
+
+    def download(repo: str, name: str, **options: Any) -> str:
+        asked.append((repo, name, options))
+        return str(tmp_path / "x.tar")
+
+    monkeypatch.setattr(hub, "hf_hub_download", download)
+    monkeypatch.setattr(system, "_repo_and_revision_exist", lambda *_: (True, None))
+    assert widths("hf://datasets/own/set@v1/data/x.tar") == [[6]]
+    assert asked == [("own/set", "data/x.tar", {"repo_type": "dataset", "revision": "v1"})]
+
+
 def test_a_fetch_that_ends_too_early_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     system = pytest.importorskip("fsspec").filesystem("memory")
     system.pipe("/short.jsonl", b"x" * 100)
