@@ -250,7 +250,8 @@ def measure_residuals(part: Floats, whole: Floats, crop: Integers) -> Floats:
     """
     crop_y, crop_x = np.divmod(crop, len(_SPANS))
     cut = _SAMPLINGS[crop_y] @ whole @ _SAMPLINGS[crop_x].transpose(0, 2, 1)
-    down, across = np.gradient(cut, axis=(1, 2))
+    gradients: Any = np.gradient(cut, axis=(1, 2))
+    down, across = gradients
     place = (np.arange(THUMBNAIL_PX, dtype=np.float32) + 0.5) / THUMBNAIL_PX - 0.5
     columns = [cut, across, across * place, down, down * place[:, None], part]
     inner = np.stack([column[:, _INNER, _INNER].reshape(len(part), -1) for column in columns], axis=1)

@@ -25,7 +25,7 @@ _MOST_SHOWN = 200
 _KINDS = {"file": "the same file", "pixels": "the same pixels", "near": "near duplicates"}
 _STYLE = """body{font:15px system-ui,sans-serif;margin:2em auto;max-width:1300px;padding:0 1em;color:#1b1b1b}
 main{display:grid;grid-template-columns:repeat(auto-fill,minmax(590px,1fr));gap:1em}
-figure{margin:0;padding:.8em;border:1px solid #ccc;border-radius:8px}div{display:flex;gap:.6em}
+figure{margin:0;padding:.8em;border:1px solid #ccc;border-radius:8px}div{display:flex;gap:.6em;align-items:flex-start}
 img{max-width:280px;max-height:280px}figcaption{margin-top:.5em;overflow-wrap:anywhere}small{color:#555}
 @media(prefers-color-scheme:dark){body{background:#161616;color:#eee}figure{border-color:#444}small{color:#aaa}}"""
 
