@@ -125,10 +125,10 @@ def test_every_module_imports_with_the_core_dependencies_alone() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     block = text.split("[project.optional-dependencies]")[1].split("\n[")[0]
     extras = {name.replace("-", "_") for name in re.findall(r'"([A-Za-z0-9-]+)', block)}
-    extras -= {"pydantic", "accelerate", "httpx2"}
+    extras -= {"pydantic", "accelerate", "httpx2", "httpx", "fsspec"}
     assert {"matplotlib", "fastapi", "gradio"} <= extras
     # None in sys.modules makes an import fail as if the package were not installed. pydantic comes with Transformers,
-    # accelerate with PEFT, httpx2 with the hub's client.
+    # accelerate with PEFT, httpx, httpx2 and fsspec with the hub's client.
     code = (
         f"import importlib, sys\n"
         f"sys.modules.update(dict.fromkeys({sorted(extras)!r}))\n"
