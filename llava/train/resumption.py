@@ -39,7 +39,7 @@ def find_last(folder: Path) -> Path | None:
 
 
 def read_step(checkpoint: Path) -> int:
-    """The step at which ``checkpoint-N`` was written, N. Raises UsageError for what is no such folder."""
+    """The step at which ``checkpoint-N`` was written, N. Raises UsageError for any other path."""
     number = checkpoint.name.rpartition("-")[2]
     if not number.isdecimal() or not checkpoint.is_dir():
         raise UsageError(f"{checkpoint} is no checkpoint to resume from: name a folder checkpoint-N of a run.")
