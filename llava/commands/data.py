@@ -8,10 +8,11 @@ from llava.commands.data_check import add_check
 from llava.commands.data_collect import add_collect
 from llava.commands.data_convert import add_convert
 from llava.commands.data_list import add_list
+from llava.commands.data_mix import add_mix
 from llava.commands.data_overlap import add_overlap
 from llava.commands.data_review import add_review
 
-ACTIONS: tuple[Any, ...] = (add_list, add_convert, add_check, add_overlap, add_collect, add_review)
+ACTIONS: tuple[Any, ...] = (add_list, add_convert, add_check, add_mix, add_overlap, add_collect, add_review)
 
 
 def add_data(commands: Any) -> None:

@@ -11,21 +11,17 @@ Source: haotian-liu/LLaVA@c121f04 and LLaVA-VL/LLaVA-NeXT@df17966 llava/train/tr
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Iterator, Sequence
-from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 from llava.data.data_paths import FORMATS, list_data_files
 from llava.data.json_rows import JsonRows, scan_json
 from llava.data.json_scan import ScannedRow
+from llava.data.mixture_file import find_mixture
 from llava.data.rows import ChosenRows, JoinedRows, Rows
+from llava.data.strategies import parse_strategy
 from llava.errors import UsageError
 from llava.yaml_files import name_nearest, parse_mapping
-
-_STRATEGIES = ("all", "first", "end", "random")
-_AMOUNT = re.compile(r"(\d+)|(\d+(?:\.\d+)?)%")
 
 
 def read_records(data_path: str | Path | Sequence[str | Path], seed: int = 0) -> Rows:
@@ -35,7 +31,8 @@ def read_records(data_path: str | Path | Sequence[str | Path], seed: int = 0) ->
         data_path: a .json file with a list of rows; a .jsonl file with a row in each line; a .parquet file as Hugging
             Face ``datasets`` writes it; a .tar file in WebDataset's format; a .yaml file with ``datasets``, each with a
             ``json_path`` and optionally a ``sampling_strategy``: ``all``, or ``first``, ``end`` or ``random`` with a
-            number or a percentage (rounded up), such as ``first:1000`` or ``random:10%``; several files as
+            number or a percentage (rounded up), such as ``first:1000`` or ``random:10%``; a mixture's .yaml file, or
+            the name of one that ships with the package; several files as
             ``name_{a,b}.json``, ``name_{000..012}.tar``, ``folder/*.parquet`` or a folder of shards; remote files as
             ``hf://``, ``https://`` or ``s3://``; or a list of these.
         seed: decides what ``random`` takes, and in which order.
@@ -48,8 +45,8 @@ def read_records(data_path: str | Path | Sequence[str | Path], seed: int = 0) ->
             raise UsageError("The list of data files is empty. Name at least one.")
         return _join([read_records(path, seed) for path in data_path])
     path = str(data_path)
-    if path.endswith((".yaml", ".yml")):
-        return _read_mixture(path, seed)
+    if (file := find_mixture(path)) is not None:
+        return _read_yaml(file, seed)
     return _join([_open_file(file) for file in list_data_files(path)])
 
 
@@ -100,16 +97,23 @@ def _check_format(path: str, formats: tuple[str, ...] = FORMATS) -> None:
         raise UsageError(f"The data file '{path}' is none that can be read: it has to end with {known} or .yaml.")
 
 
-def _read_mixture(path: str, seed: int) -> Rows:
-    """The rows that a .yaml file takes from its files. Raises UsageError."""
+def _read_yaml(path: Path, seed: int) -> Rows:
+    """The rows that a mixture, or LLaVA-NeXT's list of ``datasets``, takes from its files. Raises UsageError."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         fault = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
         raise UsageError(f"The data file '{path}' {fault}.") from error
-    datasets = parse_mapping(text, f"The data file '{path}'").get("datasets")
+    values = parse_mapping(text, f"The data file '{path}'")
+    if {"sources", "extends"} & values.keys():
+        from llava.data.mixture import open_mixture
+
+        return open_mixture(path)
+    datasets = values.get("datasets")
     if not isinstance(datasets, list) or not datasets:
-        raise UsageError(f"The data file '{path}' needs a list 'datasets', each with a json_path.")
+        raise UsageError(
+            f"The data file '{path}' needs a list 'datasets', each with a json_path, or, as a mixture, 'sources'."
+        )
     parts: list[Rows] = []
     for i, dataset in enumerate(datasets):
         where = f"Dataset {i + 1} of '{path}'"
@@ -119,34 +123,8 @@ def _read_mixture(path: str, seed: int) -> Rows:
         if unknown:
             nearest = name_nearest(str(unknown[0]), ("json_path", "sampling_strategy"))
             raise UsageError(f"{where} has the unknown key '{unknown[0]}'.{nearest}")
-        strategy = dataset.get("sampling_strategy", "all")
-        name, amount = _parse_strategy(strategy, where)
+        strategy = parse_strategy(dataset.get("sampling_strategy", "all"), "sampling_strategy", where)
         rows = _open_file(dataset["json_path"], (".json", ".jsonl"))
-        parts.append(_take(rows, name, amount, random.Random(f"{seed}:{i}")))
+        chosen = strategy.choose(len(rows), random.Random(f"{seed}:{i}"))
+        parts.append(rows if strategy.name == "all" else ChosenRows(rows, chosen))
     return _join(parts)
-
-
-def _parse_strategy(strategy: Any, where: str) -> tuple[str, str]:
-    """The name of a sampling strategy, and its amount, "" for ``all``. Raises UsageError."""
-    name, _, amount = str(strategy).partition(":")
-    if name not in _STRATEGIES:
-        raise UsageError(f"{where}: there is no sampling_strategy '{name}'.{name_nearest(name, _STRATEGIES)}")
-    if (name == "all") != (amount == "") or (amount and not _AMOUNT.fullmatch(amount)):
-        raise UsageError(
-            f"{where}: sampling_strategy is '{strategy}'. It has to be all, or first, end or random with a number or a "
-            "percentage, such as first:1000 or random:10%."
-        )
-    if amount and not float(amount.rstrip("%")):
-        raise UsageError(f"{where}: sampling_strategy is '{strategy}', which takes no sample. Remove the dataset.")
-    return name, amount
-
-
-def _take(rows: Rows, name: str, amount: str, rng: random.Random) -> Rows:
-    """The rows that a checked strategy takes: all if it asks for more than there are."""
-    if name == "all":
-        return rows
-    num = int(amount) if "%" not in amount else -int(-(Fraction(amount[:-1]) * len(rows) / 100) // 1)
-    indices: Sequence[int] = range(len(rows))
-    if name == "random":
-        indices = rng.sample(indices, len(rows))
-    return ChosenRows(rows, indices[-num:] if name == "end" else indices[:num])
