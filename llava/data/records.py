@@ -131,7 +131,7 @@ def parse_turns(conversations: Any, where: str) -> tuple[tuple[str, str], ...]:
         raise BadRow("turns", f"{where} needs a list 'conversations', which is {_say_type(conversations)}. {_REMEDY}")
     turns = tuple(_parse_turn(turn, where, i + 1) for i, turn in enumerate(conversations))
     check_order([speaker for speaker, _ in turns], where)
-    if not any(text.strip() for speaker, text in turns[find_first_question(turns) :] if speaker == "gpt"):
+    if not any(text for speaker, text in turns[find_first_question(turns) :] if speaker == "gpt"):
         raise BadRow(
             "no answer", f"{where} has no answer: nothing can be learned from it. Add a turn by 'gpt', or remove it."
         )

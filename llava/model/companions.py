@@ -69,7 +69,8 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     pieces = Path(getattr(tokenizer, "vocab_file", None) or "")
     if pieces.name != _PIECES or not pieces.is_file():
         return
-    shutil.copyfile(pieces, folder / _PIECES)
+    if pieces.resolve() != (folder / _PIECES).resolve():
+        shutil.copyfile(pieces, folder / _PIECES)
     added = {token: i for token, i in tokenizer.get_added_vocab().items() if i >= tokenizer.vocab_size}
     if added:
         write_json(added, folder / "added_tokens.json")

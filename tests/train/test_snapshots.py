@@ -139,7 +139,7 @@ def test_a_tower_keeps_its_own_precision_and_the_rest_gets_the_one_asked_for(sta
 def test_a_result_never_replaces_its_own_base(starts: Path) -> None:
     loaded = build(starts, "llava-1.6", **LORA)
     before = {path.name for path in (starts / "llava-1.6").iterdir()}
-    with pytest.raises(UsageError, match="is the model that the training starts from"):
+    with pytest.raises(UsageError, match="from which the training starts"):
         save_result(loaded.model, loaded.tokenizer, starts / "llama/../llava-1.6")
     assert {path.name for path in (starts / "llava-1.6").iterdir()} == before
 

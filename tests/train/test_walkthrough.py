@@ -21,7 +21,7 @@ def read_commands(page: str) -> list[tuple[list[str], str]]:
     for block in re.findall(r"```console\n(.*?)```", text, re.DOTALL):
         for command in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             line, _, output = command.partition("\n")
-            if "flags" in line and "--dry-run" not in line:
+            if "flags" in line and "--dry-run" not in line and "llava data" not in line:
                 found.append((shlex.split(line), output))
     return found
 

@@ -233,7 +233,7 @@ def check_answers_survive(data: TuningData, template: str) -> None:
         if not targets or data.tokenizer.unk_token_id in ids.tolist():
             continue
         text = data.tokenizer.decode(targets)
-        answers = [said for role, said in written.messages if role == written.roles[1]]  # without a leading one
+        answers = [said for _, said in written.messages[1::2]]  # without a leading one
         lost = [answer for answer in answers if _squeeze(answer) not in _squeeze(text)]
         if lost:
             raise UsageError(
