@@ -13,29 +13,19 @@ from llava.errors import UsageError
 
 def add_mix(actions: Any) -> None:
     """Adds the command to the parser's ``actions``."""
-    parser = add_command(
-        actions, "mix", _mix, "Show what a mixture consists of, and write it as one file or as shards."
-    )
-    parser.add_argument("mixture", metavar="MIXTURE", help="a .yaml file, or 558k, 665k, next or another that ships")
-    parser.add_argument(
-        "--root", type=Path, metavar="FOLDER", help="the folder that the sources' files are relative to"
-    )
-    parser.add_argument(
-        "--images", type=Path, default=Path(), metavar="FOLDER", help="that image names are relative to"
-    )
+    parser = add_command(actions, "mix", _mix, "Show what a mixture consists of; write it as one file or as shards.")
+    parser.add_argument("mixture", metavar="MIXTURE", help="a .yaml file, or the name of one in the package, as next")
+    parser.add_argument("--root", type=Path, metavar="FOLDER", help="the folder that the data files are relative to")
+    parser.add_argument("--images", type=Path, default=Path(), metavar="FOLDER", help="where the images are")
     parser.add_argument("--with", action="append", default=[], dest="wanted", metavar="NAME", help="an optional source")
     parser.add_argument("--model", metavar="MODEL", help="also count tokens in this checkpoint, images included")
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw samples, words and images by source")
+    parser.add_argument("--out", type=Path, metavar="PATH", help="write a .json or .jsonl file, or a folder of shards")
     parser.add_argument(
-        "--out", type=Path, metavar="PATH", help="write it: a .json or .jsonl file, or a folder of shards"
+        "--format", choices=("json", "jsonl", "parquet", "webdataset"), help="of --out (a folder's default: parquet)"
     )
-    parser.add_argument(
-        "--format", choices=("json", "jsonl", "parquet", "webdataset"), help="of --out (default: parquet)"
-    )
-    parser.add_argument(
-        "--shard-rows", type=int, default=5000, metavar="N", help="rows of a shard (default: %(default)s)"
-    )
-    parser.add_argument("--shard", default="1/1", metavar="K/N", help="write only every N-th shard, from the K-th on")
+    parser.add_argument("--shard-rows", type=int, default=5000, metavar="N", help="rows a shard (default: %(default)s)")
+    parser.add_argument("--shard", default="1/1", metavar="K/N", help="write every N-th shard only, from the K-th on")
 
 
 def _mix(arguments: argparse.Namespace) -> int:

@@ -131,10 +131,8 @@ class Mixture(JoinedRows):
     def _note(self, failed: list[str]) -> None:
         if len(failed) > self.num_failures:
             named = "".join(f"\n{fit_line(each, 300)}" for each in failed[-_MOST_NAMED:])
-            raise UsageError(
-                f"{len(failed):,} rows of the mixture '{self.file.name}' failed; {self.num_failures:,} may. The last ones:"
-                + named
-            )
+            few = f"its 'failures' allow {self.num_failures:,}"
+            raise UsageError(f"{len(failed):,} rows of the mixture '{self.file.name}' failed, and {few}:{named}")
         write_line(f"llava: {fit_line(failed[-1], 1000)} It is left out.")
 
 

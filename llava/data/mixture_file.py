@@ -20,6 +20,7 @@ from llava.errors import UsageError
 from llava.yaml_files import name_nearest, parse_mapping
 
 SHIPPED = Path(__file__).parent / "mixtures"
+ALL = Strategy("all", "")
 _MOST_EXTENDED = 10
 _MOST_WEIGHT = 1000
 
@@ -44,7 +45,7 @@ class Source:
     name: str
     data: str | tuple[str, ...]
     images: str = ""
-    take: Strategy = Strategy("all", "")
+    take: Strategy = ALL
     weight: float = 1.0
     prompt: str = ""
     optional: bool = False
@@ -178,7 +179,7 @@ def _parse_source(name: str, values: Mapping[Any, Any], what: str) -> Source:
     where = f"{what}, source '{name}'"
     _check_keys(values, {each.name for each in dataclasses.fields(Source)} - {"name"}, where)
     data = values.get("data")
-    files = data if isinstance(data, list) else [data]
+    files: list[Any] = data if isinstance(data, list) else [data]
     if not files or not all(isinstance(each, str) and each for each in files):
         raise UsageError(f"{where}: data is {data!r:.60}; it has to be a file, or a list of them.")
     weight = values.get("weight", 1)

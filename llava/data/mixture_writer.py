@@ -1,4 +1,4 @@
-"""Writes a mixture as files that others read: JSON, or shards of parquet (Hugging Face ``datasets``) or tar (WebDataset).
+"""Writes a mixture for others: JSON, or shards of parquet (Hugging Face ``datasets``) or of tar (WebDataset).
 
 Shards hold their images and are shuffled, so that they can be read in order. Each appears when it is complete, and one
 that is there is not written again: an interrupted command goes on when it is repeated, and several machines write
@@ -11,7 +11,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,14 @@ from llava.data.image_files import find_image
 from llava.data.long_work import LongWork
 from llava.data.mixture import Mixture
 from llava.errors import BadImage, LlavaError, UsageError
-from llava.image.formats import sniff
+from llava.image.signatures import sniff
 from llava.text import fit_line, write_line
 
 FORMATS = ("json", "jsonl", "parquet", "webdataset")
 _DESCRIPTION = "mixture.json"
 _SUFFIXES = {"JPEG": "jpg", "PNG": "png", "WEBP": "webp", "GIF": "gif", "BMP": "bmp", "TIFF": "tif", "HEIC": "heic"}
-_MOST_NAMED = 10
+# The row's number, the row without its images, and name and bytes of each image.
+_PackedRow = tuple[int, Any, list[tuple[str, bytes]]]
 
 
 @dataclass
@@ -98,9 +99,8 @@ def write_shards(
     """
     order = mixture.order()
     num_shards = -(-len(order) // shard_rows)
-    _describe(
-        out, {"digest": mixture.digest(), "seed": mixture.file.seed, "rows": len(order), "shard_rows": shard_rows}
-    )
+    made_of = {"digest": mixture.digest(), "seed": mixture.file.seed, "rows": len(order), "shard_rows": shard_rows}
+    _describe(out, made_of)
     pack = _pack_parquet if format == "parquet" else _pack_tar
     done = Shards()
     with _work(out, num_shards) as work:
@@ -134,14 +134,10 @@ def _describe(out: Path, values: dict[str, Any]) -> None:
         raise UsageError(f"'{path}' is damaged: delete the folder '{out}', or name another.") from error
     if found != values:
         changed = ", ".join(key for key in values if not isinstance(found, dict) or found.get(key) != values[key])
-        raise UsageError(
-            f"'{out}' holds shards of another mixture (other {changed}): delete it, or name another folder."
-        )
+        raise UsageError(f"'{out}' holds shards of another mixture (other {changed}): delete it, or name another one.")
 
 
-def _read_rows(
-    mixture: Mixture, indices: Sequence[int], images: Path, done: Shards
-) -> Iterator[tuple[int, Any, list[Any]]]:
+def _read_rows(mixture: Mixture, indices: Any, images: Path, done: Shards) -> Iterator[_PackedRow]:
     """(number, row without images, (name, bytes) of each image); rows that fail are noted and left out."""
     for index in indices:
         try:
@@ -152,8 +148,8 @@ def _read_rows(
             write_line(f"llava: {fit_line(str(error), 500)} The row is left out.")
             if len(done.failed) > mixture.num_failures:
                 raise UsageError(
-                    f"{len(done.failed):,} rows of the mixture '{mixture.file.name}' failed, and {mixture.num_failures:,} "
-                    "may ('failures' in its file). The shards that are complete stay."
+                    f"{len(done.failed):,} rows of the mixture '{mixture.file.name}' failed, and its 'failures' allow "
+                    f"{mixture.num_failures:,}. The shards that are complete stay."
                 ) from error
             continue
         row.pop("image", None)
@@ -173,7 +169,7 @@ def _read_image(image: Any, folder: Path) -> tuple[str, bytes]:
     return name, data
 
 
-def _pack_parquet(rows: Iterator[tuple[int, Any, list[Any]]], path: Path) -> None:
+def _pack_parquet(rows: Iterator[_PackedRow], path: Path) -> None:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -181,21 +177,17 @@ def _pack_parquet(rows: Iterator[tuple[int, Any, list[Any]]], path: Path) -> Non
         raise UsageError("Parquet needs the package's data extra: run pip install 'llava[data]'.") from error
     turn = pa.struct([("from", pa.string()), ("value", pa.string())])
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    schema = pa.schema(
-        [
-            ("id", pa.string()),
-            ("data_source", pa.string()),
-            ("images", pa.list_(image)),
-            ("conversations", pa.list_(turn)),
-        ]
-    )
+    texts = [(name, pa.string()) for name in ("id", "data_source")]
+    schema = pa.schema([*texts, ("images", pa.list_(image)), ("conversations", pa.list_(turn))])
     with pq.ParquetWriter(path, schema) as writer:
         group: list[dict[str, Any]] = []
         for _, row, images in rows:
-            turns = [{"from": each.get("from", each.get("role")), "value": each.get("value", each.get("content"))}
-                     for each in row["conversations"]]  # fmt: skip
+            turns = [
+                {"from": each.get("from", each.get("role")), "value": each.get("value", each.get("content"))}
+                for each in row["conversations"]
+            ]
             stored = [{"bytes": data, "path": name} for name, data in images]
-            group.append({"id": row["id"], "data_source": row["data_source"], "images": stored, "conversations": turns})
+            group.append({**row, "images": stored, "conversations": turns})
             if len(group) == _GROUP_ROWS:
                 writer.write_table(pa.Table.from_pylist(group, schema))
                 group = []
@@ -207,7 +199,7 @@ def _pack_parquet(rows: Iterator[tuple[int, Any, list[Any]]], path: Path) -> Non
 _GROUP_ROWS = 20
 
 
-def _pack_tar(rows: Iterator[tuple[int, Any, list[Any]]], path: Path) -> None:
+def _pack_tar(rows: Iterator[_PackedRow], path: Path) -> None:
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
         for index, row, images in rows:
             members = [("json", json.dumps(row, ensure_ascii=False).encode())]

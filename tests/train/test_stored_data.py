@@ -17,7 +17,8 @@ from llava.data.rows import Rows
 from llava.train.dataset.order import count_all_words, count_all_words_by_modality, count_words, count_words_by_modality
 from llava.train.dataset.row_lengths import RowMeter
 from llava.train.dataset.samples import JsonSamples
-from llava.train.dataset.stage_data import ChosenSamples
+from llava.train.dataset.stage_data import ChosenSamples, count_skippable
+from llava.train.recipe import TuningStage
 
 ANSWERS = ("one", "an image", "a somewhat longer answer than the others", "x")
 
@@ -101,3 +102,39 @@ def test_a_check_counts_the_tokens_of_a_model_as_training_does(
     counted = [meter.data.count_positions(i) for i in range(4)]
     assert [meter(samples.record(i).turns, samples.measure(i))[0] for i in range(4)] == counted
     assert f"{sum(counted):,}" in capsys.readouterr().out
+
+
+def test_training_takes_a_mixture_with_its_sources_and_failures(
+    tmp_path: Path, next_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.png").write_bytes(png(30))
+        rows = [{"id": f"{name}{i}", "image": f"{name}.png", "conversations": make_turns(name * 4)} for i in range(3)]
+        (tmp_path / f"{name}.json").write_text(json.dumps(rows))
+    sources = {"first": {"data": "a.json"}, "second": {"data": "b.json", "weight": 2, "prompt": "Be brief."}}
+    mixture = tmp_path / "mix.yaml"
+    mixture.write_text(yaml.safe_dump({"sources": sources, "failures": "40%"}))
+    samples = JsonSamples(str(mixture), tmp_path)
+    assert [samples.sample(i).source for i in range(9)] == ["first"] * 3 + ["second"] * 6
+    assert samples.sample(8).turns[0][1].endswith("What is it?\nBe brief.")
+    stage = TuningStage(name="tune", epochs=1, batch_size=2, lr=1e-3)
+    assert (count_skippable(stage, samples), count_skippable(stage, ChosenSamples(samples, [0]))) == (3, 3)
+    recipe = tmp_path / "recipe.yaml"
+    values = {
+        "name": "tiny",
+        "start": str(next_folder),
+        "data": {"json": "x"},
+        "epochs": 1,
+        "batch_size": 2,
+        "lr": 1e-3,
+    }
+    recipe.write_text(yaml.safe_dump(values))
+    words = ["train", str(recipe), "--dry-run", "--images", str(tmp_path), "--data"]
+    (tmp_path / "a.png").unlink()  # of three samples of nine, which may fail
+    assert main([*words, str(mixture)]) == 0
+    assert "Be brief." in capsys.readouterr().out
+    (tmp_path / "b.png").unlink()
+    assert main([*words, str(mixture)]) == 2
+    assert "has samples that cannot be trained on" in capsys.readouterr().err
+    assert main([*words, "665k"]) == 2
+    assert "vqav2: 'vqav2.json', from `llava data convert vqav2 SRC DST`" in capsys.readouterr().err

@@ -144,7 +144,7 @@ def build_dataset(stage: TuningStage, source: Any, encoding: Encoding) -> Tuning
         rule="1.5" if stage.compatible_with == "llava-1.5" else "next",
         has_start_end=stage.vision.mm_use_im_start_end or encoding.has_start_end,
         max_length=longest if stage.too_long == "cut" else None,
-        skip_limit=stage.max_skipped,
+        skip_limit=count_skippable(stage, source),
         skips_long=stage.too_long == "skip",
     )
 
@@ -153,6 +153,11 @@ def build_collator(tokenizer: Any, tile_px: int | None = None) -> InstructionCol
     """Makes batches padded on the tokenizer's side; with ``tile_px`` text-only rows get a blank image."""
     pad_id = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
     return InstructionCollator(pad_id, tokenizer.padding_side, dummy_tile_px=tile_px)
+
+
+def count_skippable(stage: TuningStage, source: Any) -> int:
+    """How many samples may be left out: the recipe's ``max_skipped``, or else what a mixture's ``failures`` allow."""
+    return stage.max_skipped or getattr(getattr(source, "records", None), "num_failures", 0)
 
 
 def check_data(stage: TuningStage, data: TuningData) -> None:
@@ -173,12 +178,13 @@ def check_data(stage: TuningStage, data: TuningData) -> None:
         fault = "is a file" if folder.exists() else "does not exist"
         raise UsageError(f"Stage '{stage.name}': the image folder '{folder}' {fault}. Name it with --images.")
     faults: dict[int, str] = {}
+    skippable = count_skippable(stage, source)
     drawn = random.Random(stage.seed).sample(range(len(data)), min(len(data), _MOST_DECODED))
     for index, fault in chain(data.find_faults(), data.find_damage(sorted(drawn))):
         faults.setdefault(index, f"Sample {data.name(index)}: {fault}")
-        if len(faults) > stage.max_skipped + _MOST_FAULTS:
+        if len(faults) > skippable + _MOST_FAULTS:
             break
-    if len(faults) > stage.max_skipped:
+    if len(faults) > skippable:
         listed = " ".join(list(faults.values())[:_MOST_FAULTS])
         more = " There are more." if len(faults) > _MOST_FAULTS else ""
         raise UsageError(
