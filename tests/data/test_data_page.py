@@ -39,8 +39,9 @@ def test_every_command_of_the_readme_runs(tmp_path: Path, monkeypatch: Any, caps
     monkeypatch.chdir(tmp_path)
     write_vqa(tmp_path / "VQA")
     subprocess.run([sys.executable, str(ROOT / "examples/training/make_flags.py"), "flags"], check=True)
+    (tmp_path / "mix.yaml").write_text("sources: {flags: {data: flags/data.json}}", encoding="utf-8")
     commands = read_commands()
-    assert [shlex.split(command)[2] for command in commands] == ["list", "convert", "check", "overlap"]
+    assert [shlex.split(command)[2] for command in commands] == ["list", "convert", "check", "mix", "overlap"]
     said = []
     for command in commands:
         assert main(shlex.split(command)[1:]) == 0, command
@@ -48,4 +49,5 @@ def test_every_command_of_the_readme_runs(tmp_path: Path, monkeypatch: Any, caps
     assert "vqav2" in said[0]
     assert json.loads((tmp_path / "vqav2.json").read_text())[0]["conversations"][1]["value"] == "Net"
     assert "40 rows" in said[2]
-    assert "shared" in said[3]
+    assert "100.0%" in said[3]
+    assert "shared" in said[4]
