@@ -183,9 +183,7 @@ def _ask_series(rng: random.Random, ask: Ask, data: BarData, colors: Sequence[st
     ask("chart reasoning", question, say(data.values[a][j] > data.values[b][j]))
 
 
-def _ask_extremes(
-    ask: Ask, largest: str, smallest: str, names: Sequence[str], values: Sequence[int]
-) -> None:
+def _ask_extremes(ask: Ask, largest: str, smallest: str, names: Sequence[str], values: Sequence[int]) -> None:
     for question, extreme in ((largest, max(values)), (smallest, min(values))):
         if list(values).count(extreme) == 1:
             ask("chart reasoning", question, names[list(values).index(extreme)])

@@ -106,9 +106,7 @@ def draw_bars(rng: random.Random, width: int, height: int, held_out: bool, arran
 BAR_KINDS: dict[str, Kind] = {f"{name}-bars": _bind(name) for name in ("single", "grouped", "stacked")}
 
 
-def _choose_data(
-    rng: random.Random, kind: Type, width: int, height: int, held_out: bool, arrangement: str
-) -> BarData:
+def _choose_data(rng: random.Random, kind: Type, width: int, height: int, held_out: bool, arrangement: str) -> BarData:
     is_horizontal = rng.random() < 0.3
     domain = rng.choice(DOMAINS)
     side = height if is_horizontal else width
@@ -173,7 +171,9 @@ def _choose_look(rng: random.Random, count: int, arrangement: str) -> _Look:
         if arrangement == "single":
             patterns = patterns[:1] * count
     shades = {color: vary_color(rng, color) for color in colors}
-    return _Look(colors, tuple(shades[color] for color in colors), patterns, rng.uniform(0.55, 0.85), rng.random() < 0.5)
+    return _Look(
+        colors, tuple(shades[color] for color in colors), patterns, rng.uniform(0.55, 0.85), rng.random() < 0.5
+    )
 
 
 def _write_title(rng: random.Random, drawing: Drawing, kind: Type, data: BarData) -> float:
@@ -244,9 +244,7 @@ def _draw_axes(drawing: Drawing, kind: Type, data: BarData, axis: _Axis, plot: _
             drawing.write(x - font.getlength(name) / 2, y + 2, name, font, "black")
 
 
-def _draw_bar(
-    drawing: Drawing, data: BarData, axis: _Axis, look: _Look, plot: _Plot, series: int, group: int
-) -> None:
+def _draw_bar(drawing: Drawing, data: BarData, axis: _Axis, look: _Look, plot: _Plot, series: int, group: int) -> None:
     """Draws one bar, or one part of a stack, and marks it with the end of its value as its anchor."""
     slot = 1 / len(data.groups)
     begin = (group + 0.5 - look.thickness / 2) * slot

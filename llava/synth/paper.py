@@ -19,7 +19,9 @@ _MAX_SHIFT = 0.05
 _TABLES = ("brown", "gray", "blue", "green", "black")
 
 
-def draw_texture(rng: random.Random, width: int, height: int, ground: tuple[int, int, int], rough: float) -> Image.Image:
+def draw_texture(
+    rng: random.Random, width: int, height: int, ground: tuple[int, int, int], rough: float
+) -> Image.Image:
     """A ground with noise at three scales and a slope of light, as an RGB image.
 
     Args:
