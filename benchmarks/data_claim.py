@@ -10,6 +10,9 @@ them differently. The model is the embedded one: from random weights a model of 
 measured in minutes (the embedded model itself took hours). It has seen neither of the two sources, but bar charts of
 another make. Images are single tiles (LLaVA-1.5's "pad"), for speed.
 
+"Blind" is what one gets without looking: for each held-out question the most frequent answer that "with" has been
+given to the same words.
+
 All models answer the same questions about images of words that training never draws:
 
     documents  letters right: 1 minus the edit distance per letter of the longer text
@@ -33,6 +36,7 @@ import math
 import random
 import statistics
 import time
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -191,6 +195,22 @@ def answer_all(model: str, questions: Sequence[Question], file: Path) -> list[fl
     return [each.score(row["answer"]) for each, row in zip(questions, rows, strict=True)]
 
 
+def answer_blindly(data: Path, questions: Sequence[Question]) -> list[float]:
+    """The scores of the most frequent answer to the same question in a data file; 0 where it is never asked."""
+    answers: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for row in json.loads(data.read_text(encoding="utf-8")):
+        turns = [turn["value"] for turn in row["conversations"]]
+        for question, answer in zip(turns[::2], turns[1::2], strict=True):
+            answers[take_question(question)][answer] += 1
+    usual = {question: counts.most_common(1)[0][0] for question, counts in answers.items()}
+    return [each.score(usual.get(take_question(each.question), "")) for each in questions]
+
+
+def take_question(prompt: str) -> str:
+    """The question of a prompt, without the image's place and an answer-format sentence after it."""
+    return prompt.removeprefix("<image>\n").partition("\n")[0]
+
+
 def compare(without: Sequence[Sequence[float]], with_: Sequence[Sequence[float]]) -> Difference:
     """The difference between the arms, from each seed's scores of the same questions."""
     num_seeds, num_questions = len(with_), len(with_[0])
@@ -211,19 +231,18 @@ def say_verdict(difference: Difference) -> str:
     return "worse" if difference.high < 0 else "not significant"
 
 
-def make_table(start: dict[str, float], differences: dict[str, Difference]) -> str:
+def make_table(start: dict[str, float], blind: dict[str, float], differences: dict[str, Difference]) -> str:
     """The results as a table in Markdown, in percent."""
     lines = [
-        "| held out | embedded model | without | with | difference | 95 % interval | by seed | |",
-        "|---|--:|--:|--:|--:|--:|--:|---|",
+        "| held out | blind | embedded model | without | with | difference | 95 % interval | by seed | |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     for name, found in differences.items():
         seeds = ", ".join(f"{100 * value:+.1f}" for value in found.by_seed)
-        lines.append(
-            f"| {name} | {100 * start[name]:.1f} | {100 * found.without:.1f} | {100 * found.with_:.1f} | "
-            f"{100 * found.mean:+.1f} | {100 * found.low:+.1f} to {100 * found.high:+.1f} | {seeds} | "
-            f"{say_verdict(found)} |"
-        )
+        shares = (blind[name], start[name], found.without, found.with_)
+        levels = " | ".join(f"{100 * share:.1f}" for share in shares)
+        interval = f"{100 * found.low:+.1f} to {100 * found.high:+.1f}"
+        lines.append(f"| {name} | {levels} | {100 * found.mean:+.1f} | {interval} | {seeds} | {say_verdict(found)} |")
     return "\n".join(lines)
 
 
@@ -275,10 +294,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name: compare(*([[row[i] for i in places] for row in scores[arm]] for arm in ARMS))
         for name, places in chosen.items()
     }
-    before = {name: statistics.fmean(start[i] for i in places) for name, places in chosen.items()}
+    before, blind = (
+        {name: statistics.fmean(values[i] for i in places) for name, places in chosen.items()}
+        for values in (start, answer_blindly(folder / "data-0" / "with.json", questions))
+    )
     title = f"{num_seeds} seeds, {steps} steps of {BATCH_SIZE}"
     counts = ", ".join(f"{name} {len(places)}" for name, places in chosen.items())
-    print(f"{title}; questions: {counts}\n\n{make_table(before, differences)}\n")
+    print(f"{title}; questions: {counts}\n\n{make_table(before, blind, differences)}\n")
     plot(differences, folder / "claim.png", title)
     print(f"{folder / 'claim.png'}; this run took {(time.monotonic() - began) / 60:.1f} min")
     return 0
