@@ -141,7 +141,7 @@ def draw_data(folder: Path, seed: int, num_samples: int) -> dict[str, Path]:
         documents = draw_source(folder, "documents", seed, num_samples // 2, DOCUMENTS)
         rows = {"without": scenes, "with": scenes[: num_samples - len(documents)] + documents}
         for arm, file in files.items():
-            file.write_text(json.dumps(rows[arm]), encoding="utf-8")
+            write_whole(file, json.dumps(rows[arm]))
     return files
 
 
@@ -150,6 +150,14 @@ def draw_source(folder: Path, name: str, seed: int, count: int, kinds: Sequence[
     path = write(folder / name, count, seed=1000 + seed, kinds=kinds, formats=ANSWER_FORMATS, sizes=SIZES)
     rows = json.loads(path.read_text(encoding="utf-8"))
     return [{"data_source": name, **row, "image": f"{name}/images/{row['image']}"} for row in rows]
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Writes a file that is there with all its text or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".partial")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(file)
 
 
 def train(folder: Path, data: Path, seed: int, steps: int) -> Path:
@@ -185,10 +193,7 @@ def answer_all(model: str, questions: Sequence[Question], file: Path) -> list[fl
             {"question": each.question, "right": each.answer, "answer": answer}
             for each, answer in zip(questions, answers, strict=True)
         ]
-        file.parent.mkdir(parents=True, exist_ok=True)
-        temporary = file.with_suffix(".partial")
-        temporary.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        temporary.replace(file)
+        write_whole(file, json.dumps(rows, indent=1, ensure_ascii=False) + "\n")
     rows = json.loads(file.read_text(encoding="utf-8"))
     if [row["question"] for row in rows] != [each.question for each in questions]:
         raise SystemExit(f"{file} answers other questions than this run asks. Choose another --output.")

@@ -71,5 +71,7 @@ def write(
             pairs = choose_turns(rng, scene, turns)
         rows.append({**row, "conversations": as_conversations(pairs)})
     path = folder / "data.json"
-    path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    temporary = folder / "data.json.partial"
+    temporary.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    temporary.replace(path)
     return path

@@ -24,7 +24,7 @@ from llava.synth.scene import Scene
 from llava.synth.scenes import ALL_KINDS, KINDS
 from llava.synth.write import write
 
-SIZES = [(112, 112), (224, 200), (300, 100), (100, 300), (640, 480)]
+SIZES = [(112, 112), (224, 200), (300, 100), (100, 300), (400, 300)]
 
 
 def draw(kind: str, i: int, held_out: bool = False) -> Scene:
