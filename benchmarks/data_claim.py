@@ -17,7 +17,8 @@ All models answer the same questions about images of words that training never d
 
     documents  letters right: 1 minus the edit distance per letter of the longer text
     charts     exact answers, by the kind of question
-    plain      every second page and chart again, asked without the dataset's sentence, which only "with" has learned
+    plain      every second page and chart again, without the dataset's sentence: what is left of the difference where
+               both arms know how they are asked (pages) or what only the sentence confuses (charts)
     scenes     exact answers
 
 An interval is Student's 95 % for the mean of the seeds' differences; its variance is the sum of the seeds' and the
@@ -262,7 +263,7 @@ def plot(differences: dict[str, Difference], path: Path, title: str) -> None:
         heights = [100 * (found.with_ if arm == "with" else found.without) for found in differences.values()]
         levels.barh([place + shift for place in places], heights, 0.38, color=color, label=arm)
     levels.set(yticks=places, yticklabels=list(differences), xlim=(0, 100), xlabel="score, %", title=title)
-    levels.legend(loc="lower right")
+    levels.legend(loc="center right")
     for place, found in zip(places, differences.values(), strict=True):
         changes.plot([100 * found.low, 100 * found.high], [place, place], color="black")
         changes.plot([100 * value for value in found.by_seed], [place] * len(found.by_seed), "o", color="tab:blue")
