@@ -15,14 +15,30 @@ def add_synth(commands: Any) -> None:
     parser.add_argument("--count", type=int, default=100, metavar="N", help="images (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
     parser.add_argument(
-        "--kind", action="append", default=[], metavar="NAME", help="only images of this kind; may be repeated"
+        "--kind",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="only images of this kind, such as chart or page-text; may be repeated",
     )
     parser.add_argument("--turns", type=int, default=4, metavar="N", help="questions per image (default: %(default)s)")
+    parser.add_argument(
+        "--held-out", action="store_true", help="only words and color-shape pairs that are never drawn without it"
+    )
 
 
 def _synth(arguments: argparse.Namespace) -> int:
+    from llava.data.prompts import ANSWER_FORMATS
     from llava.synth.write import write
 
-    count, seed, turns = arguments.count, arguments.seed, arguments.turns
-    print(write(arguments.folder, count, seed=seed, kinds=arguments.kind, turns=turns))
+    path = write(
+        arguments.folder,
+        arguments.count,
+        seed=arguments.seed,
+        kinds=arguments.kind,
+        turns=arguments.turns,
+        held_out=arguments.held_out,
+        formats=ANSWER_FORMATS,
+    )
+    print(path)
     return 0

@@ -77,6 +77,16 @@ def choose_turns(rng: random.Random, scene: Scene, num_turns: int, caption_rate:
         if scene.caption.startswith("The text says") and rng.random() < 0.4:
             requests = READING_REQUESTS
         caption = [(rng.choice(requests), scene.caption)]
+    turns = shuffle_turns(rng, scene)[: max(1, num_turns - len(caption))]
+    # Mostly last: a question after a caption can be answered from its words, without looking at the image.
+    turns = caption + turns if rng.random() < 0.3 else turns + caption
+    if rng.random() < 0.09:
+        turns.insert(rng.randint(0, len(turns)), (rng.choice(off_topic_questions(False)), OFF_TOPIC_ANSWER))
+    return turns
+
+
+def shuffle_turns(rng: random.Random, scene: Scene) -> list[tuple[str, str]]:
+    """All (question, answer) pairs in random order, but no task comes twice before every task has come once."""
     questions = list(scene.turns)
     rng.shuffle(questions)
     ranks: dict[str, int] = {}
@@ -84,14 +94,20 @@ def choose_turns(rng: random.Random, scene: Scene, num_turns: int, caption_rate:
     for turn in questions:
         ranks[turn.task] = ranks.get(turn.task, 0) + 1
         ranked.append((ranks[turn.task], turn))
-    # A stable sort by each turn's number within its task: no task comes twice before every task has come once.
+    # The sort is stable, by each turn's number within its task.
     ranked.sort(key=lambda pair: pair[0])
-    turns = [(turn.question, turn.answer) for _, turn in ranked[: max(1, num_turns - len(caption))]]
-    # Mostly last: a question after a caption can be answered from its words, without looking at the image.
-    turns = caption + turns if rng.random() < 0.3 else turns + caption
-    if rng.random() < 0.09:
-        turns.insert(rng.randint(0, len(turns)), (rng.choice(off_topic_questions(False)), OFF_TOPIC_ANSWER))
-    return turns
+    return [(turn.question, turn.answer) for _, turn in ranked]
+
+
+def ask_as_dataset(rng: random.Random, scene: Scene, num_turns: int, sentence: str) -> list[tuple[str, str]]:
+    """Up to ``num_turns`` pairs as a dataset's converter writes them: ``sentence``, its answer format, comes once.
+
+    It follows the first question, or takes its place where that is empty.
+    """
+    turns = shuffle_turns(rng, scene)[: max(1, num_turns)]
+    (question, answer), *rest = turns
+    first = "\n".join(part for part in (question, sentence) if part) or READING_REQUESTS[0]
+    return [(first, answer), *rest]
 
 
 def as_conversations(turns: list[tuple[str, str]]) -> list[dict[str, str]]:
