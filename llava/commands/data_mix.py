@@ -47,6 +47,8 @@ def _mix(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--shard-rows is {arguments.shard_rows}; it has to be 1 or more.")
     if arguments.out is not None:
         format = choose_format(arguments.out, arguments.format)
+        if part != (1, 1) and format in ("json", "jsonl"):
+            raise UsageError(f"--shard {arguments.shard} is for folders of shards, and '{arguments.out}' is one file.")
     mixture = open_mixture(path, arguments.root, arguments.wanted)
     tokens = None
     if arguments.model is not None:

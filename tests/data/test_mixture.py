@@ -242,6 +242,7 @@ def test_one_file_has_the_rows_in_the_order_of_the_sources(folder: Path, name: s
         _with_place(open_mixture(path).record(i), rows.record(i)) for i in range(27)
     ]
     assert run_mix(str(path), "--out", str(folder / name)) == 2  # it exists
+    assert run_mix(str(path), "--out", str(folder / f"part-{name}"), "--shard", "1/2") == 2  # each job would write all
 
 
 def _with_place(record: Any, other: Any) -> Any:
