@@ -28,6 +28,8 @@ from llava.data.records import RecordSource
 from llava.errors import BadImage, UsageError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".jp2")
+# Rarer names of the same formats, and rarer formats that are read.
+IMAGE_SUFFIXES += (".jfif", ".jpe", ".apng", ".heif", ".j2k", ".tga", ".ppm", ".pgm", ".pnm", ".pcx", ".dds", ".qoi")
 # The benchmark's images whose hashes are in memory at once: 25 KB each, twice that while it is built.
 _BLOCK = 8192
 _STREAM = 4096
@@ -182,7 +184,7 @@ def _gather_questions(corpus: Corpus, path: Path, folder: Path) -> None:
 
     Source: haotian-liu/LLaVA@c121f04 llava/eval/model_vqa_loader.py (``question_id``, ``image``, ``text``).
     """
-    with path.open(encoding="utf-8-sig") as file:
+    with path.open("rb") as file:
         for i, line in enumerate(file):
             if not line.strip():
                 continue
@@ -191,8 +193,10 @@ def _gather_questions(corpus: Corpus, path: Path, folder: Path) -> None:
                 text, image = row["text"], row.get("image")
             except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
                 raise UsageError(f"Line {i + 1} of '{path}' is no question with a 'text'. Correct it.") from error
+            names = [] if image is None else image if isinstance(image, list) else [image]
+            if not all(isinstance(name, str) for name in names):
+                raise UsageError(f"Line {i + 1} of '{path}' has an 'image' that is not the name of a file. Correct it.")
             corpus.num_samples += 1
-            names = [image] if isinstance(image, str) else []
             for name in names:
                 _add_named(corpus, name, folder, path.stem)
             _add_question(corpus, str(text), path.stem, names)
