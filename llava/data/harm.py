@@ -21,7 +21,10 @@ _MOST_CHARACTERS = 100_000  # of a text that is searched at a time
 
 @dataclass(frozen=True)
 class HarmRule:
-    """A text is harmful where any of the patterns is found and none of the exceptions."""
+    """A text is harmful where a pattern is found, unless an exception is found at the same place.
+
+    An exception elsewhere in the text excuses nothing: a harmful request could be hidden behind a harmless one.
+    """
 
     name: str
     patterns: tuple[re.Pattern[str], ...]
@@ -29,8 +32,12 @@ class HarmRule:
 
     def applies(self, text: str) -> bool:
         """Whether the text is harmful by this rule."""
-        is_found = any(pattern.search(text) for pattern in self.patterns)
-        return is_found and not any(pattern.search(text) for pattern in self.exceptions)
+        excused = [found.span() for pattern in self.exceptions for found in pattern.finditer(text)]
+        return any(
+            not any(found.start() < end and begin < found.end() for begin, end in excused)
+            for pattern in self.patterns
+            for found in pattern.finditer(text)
+        )
 
 
 def read_rules(path: Path = RULES_FILE) -> tuple[HarmRule, ...]:
