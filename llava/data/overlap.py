@@ -172,7 +172,7 @@ def _gather_folder(corpus: Corpus, folder: Path) -> None:
 def _is_question_file(path: str) -> bool:
     """Whether it has LLaVA's format of a benchmark's questions: lines with ``text`` and without conversations."""
     try:
-        with open(path, encoding="utf-8-sig") as file:
+        with open(path, "rb") as file:
             row = json.loads(file.readline(1_000_000)) if path.endswith(".jsonl") else None
     except (OSError, ValueError, RecursionError):
         return False  # the reader of records says what is wrong

@@ -115,18 +115,20 @@ _SECRETS = "|".join(
         r"\b\d{8,10}:AA[\w-]{32,33}\b",  # a bot of Telegram
         r"\b[a-z][a-z0-9+.-]{1,12}://[^\s/:@]{1,64}:[^\s/@]{1,64}@[\w.-]{1,120}",
         r"(?i:\bbearer [A-Za-z0-9._~+/-]{20,})",
-        r"(?<![A-Za-z0-9])(?i:api|secret|access|auth|private)[ _-]?(?i:key|token|secret)\b[\"' ]{0,3}(?:is|[:=]{1,2}>?)[\"' ]{0,3}"
+        r"(?<![A-Za-z0-9])(?i:api|secret|access|auth|private)[ _-]?(?i:key|token|secret)\b"
+        r"[\"' ]{0,3}(?:is|[:=]{1,2}>?)[\"' ]{0,3}"
         r"[A-Za-z0-9+/_.-]{16,}",
     )
 )
 _PASSWORD = (
-    r"(?i)(?:\b(?:password|passwd|pwd|passphrase|passwort|contraseña|mot de passe|senha|wachtwoord|hasło|şifre|пароль)\b|密码|密碼|"
-    r"パスワード|비밀번호)"
+    r"(?i)(?:\b(?:password|passwd|pwd|passphrase|passwort|contraseña|mot de passe|senha|wachtwoord|hasło|şifre|"
+    r"пароль)\b|密码|密碼|パスワード|비밀번호)"
     r"(?: is|は|是|:|=|：)+[ \"']{0,3}"
     r"(?!(?:not|the|a|an|my|your|too|invalid|incorrect|wrong|required|weak|strong)\b)\S{4,}"
 )
 _BIRTH = (
-    r"(?i)(?:\bdob\b|\b(?:date of birth|birth ?date|birthday|born on|geboren am|geburtsdatum|née? le|fecha de nacimiento)\b|"
+    r"(?i)(?:\bdob\b|\b(?:date of birth|birth ?date|birthday|born on|geboren am|geburtsdatum|née? le|"
+    r"fecha de nacimiento)\b|"
     r"出生日期|生年月日|дата рождения)\W{0,4}(?:is |the )?(?:\d{1,4}[./年-] ?\d{1,2}[./月-] ?\d{1,4}|"
     r"\d{1,2}(?:st|nd|rd|th|\.)? ?[^\W\d]{3,12}\.?,? \d{4}|[a-z]{3,9}\.? \d{1,2}(?:st|nd|rd|th)?,? \d{4})"
 )

@@ -50,7 +50,7 @@ def test_the_original_s_log_has_no_consent(log: Log) -> None:
         (b'{"consent": "y", "kind": "vote"}', "a vote"),
         (b'{"consent": "y", "kind": "answer2"}', "a record of an unknown kind"),
         (b'{"consent": "y", "kind": "answer", "outcome": "failed"}', "the request was not answered"),
-        (b'{"consent": "y", "kind": "answer", "outcome": "answered", "prompt": "x"}', "no messages"),
+        (b'{"consent": "y", "kind": "answer", "outcome": "answered", "source": "web"}', "no messages"),
     ],
 )
 def test_a_line_that_cannot_be_used_is_counted_and_the_next_one_is_read(log: Log, line: bytes, reason: str) -> None:

@@ -210,9 +210,7 @@ def test_a_limit_for_a_benchmark_without_images_is_refused(folder: Path, tmp_pat
     assert main([*command, "--out", str(tmp_path / "out"), "--fail-above", "0"]) == 2
 
 
-def test_two_runs_never_write_to_one_folder(
-    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_two_runs_never_write_to_one_folder(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with lock_folder(tmp_path):
         assert run(folder, tmp_path, "--workers", "1") == 2
     assert "Another command is writing" in capsys.readouterr().err
@@ -223,10 +221,10 @@ def test_a_question_about_several_images_has_all_of_them(tmp_path: Path) -> None
     path.write_text('{"question_id": 1, "image": ["a.png", "b.png"], "text": "Why?"}\n')
     assert list(gather([str(path)], str(tmp_path)).images) == ["a.png", "b.png"]
     path.write_text('{"question_id": 1, "text": "Why?"}\n{"question_id": 2, "image": 7, "text": "Why?"}\n')
-    with pytest.raises(UsageError, match="Line 2 .* is not the name of a file"):
+    with pytest.raises(UsageError, match=r"Line 2 .* is not the name of a file"):
         gather([str(path)], str(tmp_path))
     path.write_bytes(b'{"question_id": 1, "text": "Why?"}\n{"question_id": 2, "text": "Why \xff?"}\n')
-    with pytest.raises(UsageError, match="Line 2 .* is no question"):
+    with pytest.raises(UsageError, match=r"Line 2 .* is no question"):
         gather([str(path)], str(tmp_path))
 
 

@@ -252,7 +252,6 @@ def test_other_text_is_not_taken_for_personal_data(text: str) -> None:
     assert find_private(text) == ()
 
 
-
 @pytest.mark.parametrize(
     ("kind", "text"),
     [
@@ -285,7 +284,12 @@ def test_personal_data_in_rarer_forms_is_found(kind: str, text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["git clone git@github.com:owner/repo.git", "RFC 2119 section 3.4.2.1", "row 4500 4600 4700 4800", "a @ b.T is one"],
+    [
+        "git clone git@github.com:owner/repo.git",
+        "RFC 2119 section 3.4.2.1",
+        "row 4500 4600 4700 4800",
+        "a @ b.T is one",
+    ],
 )
 def test_text_of_programs_and_tables_is_not_personal(text: str) -> None:
     assert find_private(text) == ()

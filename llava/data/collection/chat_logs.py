@@ -188,12 +188,12 @@ def _parse(record: Any, place: str, line: str, folders: tuple[Path, ...], max_tu
     consent = record.get("consent")
     if not (isinstance(consent, str) and consent.strip()):
         raise _LeftOut("no consent")
-    if record.get("source") != "web":  # the server shows the notice on its page, and writes consent nowhere else
-        raise _LeftOut("consent in a record that is not of the web chat")
     if record.get("kind") != "answer":
         raise _LeftOut("a vote" if record.get("kind") == "vote" else "a record of an unknown kind")
     if record.get("outcome") != "answered":
         raise _LeftOut("the request was not answered")
+    if record.get("source") != "web":  # the server shows the notice on its page, and writes consent nowhere else
+        raise _LeftOut("consent in a record that is not of the web chat")
     system, turns = _parse_messages(record.get("messages"))
     log, _, number = place.rpartition(":")
     time = record.get("time")

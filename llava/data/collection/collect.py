@@ -129,12 +129,12 @@ class _Collection:
 
     def _find_candidates(self) -> list[Candidate]:
         candidates = self.filters.apply()
-        if self.decisions is not None and self.decisions.rows:
-            if candidates and not any(candidate.id in self.decisions.rows for candidate in candidates):
-                raise UsageError(
-                    f"None of the {len(self.decisions.rows):,} rows that were decided is among the "
-                    f"{len(candidates):,} candidates: is the review of another collection? Nothing was changed."
-                )
+        decided = self.decisions.rows if self.decisions is not None else {}
+        if decided and candidates and not any(candidate.id in decided for candidate in candidates):
+            raise UsageError(
+                f"None of the {len(decided):,} rows that were decided is among the {len(candidates):,} candidates: is "
+                "it the review of another collection? Nothing was changed."
+            )
         return [candidate for candidate in candidates if self._is_wanted(candidate)]
 
     def _is_wanted(self, candidate: Candidate) -> bool:
