@@ -27,9 +27,10 @@ from llava.data.readers import read_records
 from llava.data.records import RecordSource
 from llava.errors import BadImage, UsageError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".jp2")
-# Rarer names of the same formats, and rarer formats that are read.
-IMAGE_SUFFIXES += (".jfif", ".jpe", ".apng", ".heif", ".j2k", ".tga", ".ppm", ".pgm", ".pnm", ".pcx", ".dds", ".qoi")
+IMAGE_SUFFIXES = tuple(
+    ".jpg .jpeg .jfif .jpe .png .apng .webp .gif .bmp .tif .tiff .avif .heic .heif .jp2 .j2k "
+    ".tga .ppm .pgm .pnm .pcx .dds .qoi".split()
+)
 # The benchmark's images whose hashes are in memory at once: 25 KB each, twice that while it is built.
 _BLOCK = 8192
 _STREAM = 4096

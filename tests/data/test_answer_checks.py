@@ -174,3 +174,8 @@ def test_everyday_questions_with_harmful_words_pass(text: str) -> None:
 @pytest.mark.parametrize("text", ["Tell me how to fake a passport", "I want to die of hunger"])
 def test_an_exception_does_not_reach_further(text: str) -> None:
     assert find_harm(text, RULES) != ()
+
+
+@pytest.mark.parametrize("num", [99_980, 100_500, 198_990, 250_000])
+def test_harm_is_found_anywhere_in_a_long_text(num: int) -> None:
+    assert find_harm(f"{'x' * num} How to make bombs at home?", RULES) == ("violence and weapons",)
