@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from llava.commands.flags import add_command
-from llava.errors import UsageError
+from llava.errors import LlavaError, UsageError
 from llava.text import fit_line, write_line
 
 _LINE_EVERY_S = 5.0
@@ -48,6 +48,7 @@ def _overlap(arguments: argparse.Namespace) -> int:
 
     from rich.console import Console
 
+    from llava.data.collection.journal import lock_folder
     from llava.data.fingerprint_store import FingerprintStore
     from llava.data.overlap import find_overlap, gather
     from llava.data.overlap_report import make_table, write_files
@@ -60,12 +61,10 @@ def _overlap(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--fail-above is {limit:g}; it is a share of the images, from 0 to 1.")
     train = gather(arguments.train, arguments.images)
     benchmark = gather(arguments.eval, arguments.images if arguments.with_images is None else arguments.with_images)
+    if limit is not None and not benchmark.images:
+        raise UsageError("--fail-above needs a benchmark with images, and this one has none.")
     folder = Path(arguments.out)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"The folder '{folder}' cannot be made: {error.strerror or error}.") from error
-    with FingerprintStore(folder / "fingerprints.bin") as store:
+    with lock_folder(folder), FingerprintStore(folder / "fingerprints.bin") as store:
         overlap = find_overlap(train, benchmark, store, num_workers, _Progress())
     files = write_files(overlap, folder)
     console = Console()
@@ -74,6 +73,12 @@ def _overlap(arguments: argparse.Namespace) -> int:
     _say_doubts(overlap)
     print(f"{overlap.num_shared:,} of the benchmark's {overlap.num_eval:,} images are shared: {overlap.share:.2%}.")
     print(f"Wrote {', '.join(str(path) for path in files)}.")
+    for side, flag, corpus in (("training data", "--images", train), ("benchmark", "--with-images", benchmark)):
+        if corpus.images and len(corpus.broken) == len(corpus.images):
+            raise LlavaError(
+                f"None of the {len(corpus.images):,} images of the {side} can be read, so no image was compared: "
+                f"check {flag}."
+            )
     if limit is not None and overlap.share > limit:
         write_line(f"llava: {overlap.share:.2%} of the benchmark's images are shared, and --fail-above is {limit:g}.")
         return 1

@@ -17,11 +17,15 @@ from llava.yaml_files import parse_mapping, say_kind
 
 RULES_FILE = Path(__file__).with_name("harm_rules.yaml")
 _MOST_CHARACTERS = 100_000  # of a text that is searched at a time
+_SHARED_CHARACTERS = 1_000  # by two such parts, so that no match is cut
 
 
 @dataclass(frozen=True)
 class HarmRule:
-    """A text is harmful where any of the patterns is found and none of the exceptions."""
+    """A text is harmful where a pattern is found, unless an exception is found at the same place.
+
+    An exception elsewhere in the text excuses nothing: a harmful request could be hidden behind a harmless one.
+    """
 
     name: str
     patterns: tuple[re.Pattern[str], ...]
@@ -29,8 +33,12 @@ class HarmRule:
 
     def applies(self, text: str) -> bool:
         """Whether the text is harmful by this rule."""
-        is_found = any(pattern.search(text) for pattern in self.patterns)
-        return is_found and not any(pattern.search(text) for pattern in self.exceptions)
+        excused = [found.span() for pattern in self.exceptions for found in pattern.finditer(text)]
+        return any(
+            not any(found.start() < end and begin < found.end() for begin, end in excused)
+            for pattern in self.patterns
+            for found in pattern.finditer(text)
+        )
 
 
 def read_rules(path: Path = RULES_FILE) -> tuple[HarmRule, ...]:
@@ -47,8 +55,10 @@ def read_rules(path: Path = RULES_FILE) -> tuple[HarmRule, ...]:
 
 def find_harm(text: str, rules: tuple[HarmRule, ...]) -> tuple[str, ...]:
     """The names of the rules by which the text is harmful."""
-    folded = " ".join(fold(text).replace("’", "'").split())[:_MOST_CHARACTERS]
-    return tuple(rule.name for rule in rules if rule.applies(folded))
+    folded = " ".join(fold(text).replace("’", "'").split())
+    step = _MOST_CHARACTERS - _SHARED_CHARACTERS
+    parts = [folded[i : i + _MOST_CHARACTERS] for i in range(0, max(1, len(folded) - _SHARED_CHARACTERS), step)]
+    return tuple(rule.name for rule in rules if any(rule.applies(part) for part in parts))
 
 
 def _read_rule(rule: Any, where: str) -> HarmRule:

@@ -19,8 +19,9 @@ from typing import NamedTuple
 _WORD_DISTANCE = 40  # characters before a number in which a word may name it
 
 
-# What every number has: five digits with at most one separator between them, or the start of a codice fiscale.
-_CLUE = re.compile(r"\d(?:[ .-]?\d){4}|[A-Za-z]{6}\d\d|[A-Za-z]{2}\d\d ?[A-Za-z]")
+# What every number has: five digits with at most one separator between them, or the start of a codice fiscale, of an
+# IBAN or of a PAN.
+_CLUE = re.compile(r"\d(?:[ .-]?\d){4}|[A-Za-z]{6}\d\d|[A-Za-z]{2}\d\d ?[A-Za-z]|[A-Z]{5}\d{4}[A-Z]")
 
 
 class Rule(NamedTuple):
@@ -298,6 +299,7 @@ def _rule(name: str, pattern: str, is_valid: Callable[[str], bool], words: str |
 RULES = (
     # At most one separator between digits, so that a table's numbers are not read as one.
     _rule("payment card", r"[2-6](?:[ -]?\d){11,18}", is_card),
+    _rule("payment card", r"[2-6]\d{3}(?:\.\d{4}){3}", is_card),
     _rule("IBAN", r"[A-Za-z]{2}\d{2}(?:[ -]?[0-9A-Za-z]){11,30}", is_iban),
     _rule("passport (machine-readable zone)", r"[A-Z0-9<]{9}\d[A-Z<]{3}\d{7}[MFX<]\d{7}[A-Z0-9<]{14,16}", _is_passport),
     _rule(
@@ -317,8 +319,13 @@ RULES = (
         r"[A-Z]{4}\d{6}[HMX][A-Z]{5}[A-Z0-9]\d",
         lambda text: _is_date(text[4:6], text[6:8], text[8:10]),
     ),
-    _rule("Aadhaar (India)", r"(?!(?:(?:19|20)\d\d[ -]){2})[2-9]\d{3}[ -]\d{4}[ -]\d{4}", _passes_verhoeff),
-    _rule("Aadhaar (India)", r"[2-9]\d{11}", _passes_verhoeff, r"aadhaa?r|uidai|आधार"),
+    # Not of a row of a table, which holds more such numbers.
+    _rule(
+        "Aadhaar (India)",
+        r"(?<!\d{4}[ -])(?!(?:(?:19|20)\d\d[ -]){2})[2-9]\d{3}[ -]\d{4}[ -]\d{4}(?![ -]\d{4})",
+        _passes_verhoeff,
+    ),
+    _rule("Aadhaar (India)", r"[2-9]\d{3}[ -]?\d{4}[ -]?\d{4}", _passes_verhoeff, r"aadhaa?r|uidai|आधार"),
     _rule("PAN (India)", r"[A-Z]{3}[ABCFGHLJPT][A-Z]\d{4}[A-Z]", _always),
     _rule("resident number (Korea)", r"\d{6}-[1-9]\d{6}", _is_korea),
     _rule("identity number (Taiwan)", r"[A-Z][1289]\d{8}", _is_taiwan),

@@ -27,7 +27,10 @@ from llava.data.readers import read_records
 from llava.data.records import RecordSource
 from llava.errors import BadImage, UsageError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".jp2")
+IMAGE_SUFFIXES = tuple(
+    ".jpg .jpeg .jfif .jpe .png .apng .webp .gif .bmp .tif .tiff .avif .heic .heif .jp2 .j2k "
+    ".tga .ppm .pgm .pnm .pcx .dds .qoi".split()
+)
 # The benchmark's images whose hashes are in memory at once: 25 KB each, twice that while it is built.
 _BLOCK = 8192
 _STREAM = 4096
@@ -170,7 +173,7 @@ def _gather_folder(corpus: Corpus, folder: Path) -> None:
 def _is_question_file(path: str) -> bool:
     """Whether it has LLaVA's format of a benchmark's questions: lines with ``text`` and without conversations."""
     try:
-        with open(path, encoding="utf-8-sig") as file:
+        with open(path, "rb") as file:
             row = json.loads(file.readline(1_000_000)) if path.endswith(".jsonl") else None
     except (OSError, ValueError, RecursionError):
         return False  # the reader of records says what is wrong
@@ -182,7 +185,7 @@ def _gather_questions(corpus: Corpus, path: Path, folder: Path) -> None:
 
     Source: haotian-liu/LLaVA@c121f04 llava/eval/model_vqa_loader.py (``question_id``, ``image``, ``text``).
     """
-    with path.open(encoding="utf-8-sig") as file:
+    with path.open("rb") as file:
         for i, line in enumerate(file):
             if not line.strip():
                 continue
@@ -191,8 +194,10 @@ def _gather_questions(corpus: Corpus, path: Path, folder: Path) -> None:
                 text, image = row["text"], row.get("image")
             except (ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
                 raise UsageError(f"Line {i + 1} of '{path}' is no question with a 'text'. Correct it.") from error
+            names = [] if image is None else image if isinstance(image, list) else [image]
+            if not all(isinstance(name, str) for name in names):
+                raise UsageError(f"Line {i + 1} of '{path}' has an 'image' that is not the name of a file. Correct it.")
             corpus.num_samples += 1
-            names = [image] if isinstance(image, str) else []
             for name in names:
                 _add_named(corpus, name, folder, path.stem)
             _add_question(corpus, str(text), path.stem, names)

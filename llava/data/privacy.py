@@ -49,10 +49,13 @@ def fold(text: str) -> str:
 
 
 _EMAIL = (
-    r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}\s?@\s?[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){0,6}\.[A-Za-z]{2,24}(?![A-Za-z0-9])"
+    r"(?<![A-Za-z0-9._%+-])(?!git@git)[A-Za-z0-9._%+-]{1,64}\s?@\s?[A-Za-z0-9-]{1,63}(?:\.[A-Za-z0-9-]{1,63}){0,6}\.[A-Za-z]{2,24}(?![A-Za-z0-9])"
     r"|[\w.+-]{1,64} ?[\[({]\s?(?:at|@|arroba)\s?[\])}] ?[\w-]{1,63} ?"
     r"(?:[\[({]\s?(?:dot|punkt|punto|point)\s?[\])}]|\.) ?[a-z]{2,24}\b"
-    r"|[\w.+-]{2,64} at (?:gmail|yahoo|hotmail|outlook|icloud|proton(?:mail)?|qq|163) dot \w{2,5}\b"
+    r"|(?i:[\w.+-]{2,64} at (?:gmail|yahoo|hotmail|outlook|icloud|proton(?:mail)?|qq|163) dot \w{2,5}\b)"
+    # Internationalised (RFC 6531), and a quoted name.
+    r"|(?<![\w.+-])(?!git@git)[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){0,6}\.[^\W\d_]{2,24}"
+    r"|\w\"@[\w-]{1,63}(?:\.[\w-]{1,63}){0,6}\.[^\W\d_]{2,24}"
 )
 
 _STREETS = (
@@ -68,6 +71,9 @@ _STATES = (
 _STREET_ADDRESS = "|".join(
     (
         rf"\b\d{{1,5}}[A-Za-z]?,? (?:[NSEW]\.? )?(?:{_NAME} ){{1,3}}(?:{_STREETS})\b\.?(?! (?:of|and|in the)\b)",
+        # In small letters only where a word says that it is an address.
+        r"(?i:\b(?:address|live[sd]? (?:at|on)|deliver to|ship to)\b.{0,20}\b\d{1,5}[a-z]? (?:[a-z]{2,20} ){1,2}"
+        r"(?:street|st|avenue|ave|road|rd|lane|drive|terrace|boulevard)\b)",
         rf"\b(?:{_STATES}),? \d{{5}}(?:-\d{{4}})?\b",
         r"\b[A-Z]{1,2}\d[A-Z\d]? \d[ABD-HJLNP-UW-Z]{2}\b",  # a postcode of the United Kingdom
         r"\b[ABCEGHJ-NPRSTVXY]\d[A-Z] \d[A-Z]\d\b",  # of Canada
@@ -92,7 +98,7 @@ _SECRETS = "|".join(
     (
         r"-----BEGIN (?:[A-Z]{2,12} ){0,2}PRIVATE KEY",
         r"\bPuTTY-User-Key-File-\d",
-        r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}",
+        r"\beyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.",  # without a signature, too
         r"\bsk-[A-Za-z0-9_-]{20,}",  # OpenAI, Anthropic and compatible services
         r"\b(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}\b",
         r"\bgh[pousr]_[A-Za-z0-9]{36,}|\bgithub_pat_\w{60,}|\bglpat-[\w-]{20,}",
@@ -101,21 +107,28 @@ _SECRETS = "|".join(
         r"\b(?:sk|rk|pk)_(?:live|test)_[A-Za-z0-9]{16,}",
         r"\bhf_[A-Za-z0-9]{30,}|\bnpm_[A-Za-z0-9]{36}|\bpypi-AgEI[\w-]{50,}|\bdop_v1_[a-f0-9]{64}",
         r"\bSG\.[\w-]{16,}\.[\w-]{16,}|\bSK[0-9a-f]{32}\b|\bAC[0-9a-f]{32}\b",
+        # Groq, Replicate, xAI, Perplexity, Shopify, Docker, Linear, Notion, Grafana, NVIDIA, Tailscale, Figma, Square
+        r"\b(?:gsk_|r8_|xai-|pplx-|shp(?:at|ss|ca|pa)_|dckr_pat_|lin_api_|ntn_|glsa_|nvapi-|tskey-|figd_|sq0csp-)"
+        r"(?=[A-Za-z_-]{0,60}\d)[A-Za-z0-9_-]{20,}",
+        r"\b(?:key-|secret_)(?=[A-Za-z]{0,60}\d)[A-Za-z0-9]{32,}\b|\bAGE-SECRET-KEY-1[A-Z0-9]{20,}|"
+        r"\bAccountKey=[A-Za-z0-9+/=]{40,}",
         r"\b\d{8,10}:AA[\w-]{32,33}\b",  # a bot of Telegram
         r"\b[a-z][a-z0-9+.-]{1,12}://[^\s/:@]{1,64}:[^\s/@]{1,64}@[\w.-]{1,120}",
         r"(?i:\bbearer [A-Za-z0-9._~+/-]{20,})",
-        r"\b(?i:api|secret|access|auth|private)[ _-]?(?i:key|token|secret)\b[\"' ]{0,3}(?:is|[:=]{1,2}>?)[\"' ]{0,3}"
+        r"(?<![A-Za-z0-9])(?i:api|secret|access|auth|private)[ _-]?(?i:key|token|secret)\b"
+        r"[\"' ]{0,3}(?:is|[:=]{1,2}>?)[\"' ]{0,3}"
         r"[A-Za-z0-9+/_.-]{16,}",
     )
 )
 _PASSWORD = (
-    r"(?i)(?:\b(?:password|passwd|pwd|passphrase|passwort|contraseña|mot de passe|senha)\b|密码|密碼|"
-    r"パスワード|비밀번호)"
+    r"(?i)(?:\b(?:password|passwd|pwd|passphrase|passwort|contraseña|mot de passe|senha|wachtwoord|hasło|şifre|"
+    r"пароль)\b|密码|密碼|パスワード|비밀번호)"
     r"(?: is|は|是|:|=|：)+[ \"']{0,3}"
     r"(?!(?:not|the|a|an|my|your|too|invalid|incorrect|wrong|required|weak|strong)\b)\S{4,}"
 )
 _BIRTH = (
-    r"(?i)(?:\bdob\b|\b(?:date of birth|birth ?date|born on|geboren am|geburtsdatum|née? le|fecha de nacimiento)\b|"
+    r"(?i)(?:\bdob\b|\b(?:date of birth|birth ?date|birthday|born on|geboren am|geburtsdatum|née? le|"
+    r"fecha de nacimiento)\b|"
     r"出生日期|生年月日|дата рождения)\W{0,4}(?:is |the )?(?:\d{1,4}[./年-] ?\d{1,2}[./月-] ?\d{1,4}|"
     r"\d{1,2}(?:st|nd|rd|th|\.)? ?[^\W\d]{3,12}\.?,? \d{4}|[a-z]{3,9}\.? \d{1,2}(?:st|nd|rd|th)?,? \d{4})"
 )
@@ -127,13 +140,13 @@ _PATTERNS = (
     ("e-mail address", re.compile(_EMAIL), re.compile("(?i)@|at|arroba")),
     ("street address", re.compile(_STREET_ADDRESS), _DIGIT),
     ("key or token", re.compile(_SECRETS), re.compile(r"\S{16}|://|-----BEGIN|PuTTY")),
-    ("password", re.compile(_PASSWORD), re.compile("(?i)pass|pwd|contra|senha|密|パス|비밀")),
+    ("password", re.compile(_PASSWORD), re.compile("(?i)pass|pwd|contra|senha|wacht|hasł|şifre|пароль|密|パス|비밀")),
     ("date of birth", re.compile(_BIRTH), _DIGIT),
     ("phone number", re.compile(r"(?i)\btel:\+?[\d-]{6,}|\bwa\.me/\d{7,}|\bt\.me/\+\d{7,}"), _DIGIT),
 )
 
 _ADDRESSES = re.compile(
-    r"(?<![\w.:])(?<!version )(?<!release )(?<!Version )"
+    r"(?<![\w.:])(?<!version )(?<!release )(?<!Version )(?<!section )(?<!Section )"
     r"(?:(?:\d{1,3}\.){3}\d{1,3}(?!\w|\.\d)|(?:[0-9A-Fa-f]{1,4}:){2,7}(?::?[0-9A-Fa-f]{1,4}){0,6}(?::(?!\w))?)"
 )
 
@@ -151,7 +164,7 @@ _PHONES = "|".join(
     (
         r"\+\d{1,3}[ .-]?(?:\(0?\d{1,4}\)[ .-]?)?\d(?:[ .-]?\d){5,12}",  # international, ITU-T E.164
         r"00[1-9]\d{0,2}[ .-](?:\(0?\d{1,4}\)[ .-]?)?\d(?:[ .-]?\d){6,11}",
-        r"(?:1[ .-])?\([2-9]\d{2}\) ?[2-9]\d{2}[ .-]\d{4}|(?:1[ .-])?[2-9]\d{2}([.-])[2-9]\d{2}\1\d{4}",  # US, Canada
+        r"(?:1[ .-])?\([2-9]\d{2}\) ?\d{3}[ .-]\d{4}|(?:1[ .-])?[2-9]\d{2}([.-])[2-9]\d{2}\1\d{4}",  # US, Canada
         r"1[3-9]\d(?:[ -]?\d{4}){2}",  # mobile phones in China
         r"0\d{2,3}-[2-9]\d{6,7}",  # land lines in China
         r"0[789]0-\d{4}-\d{4}|0\d{1,3}-\d{2,4}-\d{4}",  # Japan
@@ -173,10 +186,14 @@ _PHONES = "|".join(
 )
 _PHONE = re.compile(rf"(?<![\w+.,-])(?:{_PHONES})(?![\w]|[.,-]\d)")
 _PHONE_BESIDE_LETTERS = re.compile(r"(?<![0-9A-Za-z+.,-])1[3-9]\d{9}(?![0-9A-Za-z]|[.,-]\d)")
-_CALLED = re.compile(
-    r"(?i)(?:\b(?:phone|tel|telephone|mobile|cell|whats ?app|fax|call (?:me|us|him|her)|text me|telefon|handy|teléfono|"
+_PHONE_WORDS = (
+    r"(?:\b(?:phone|tel|telephone|mobile|cell|whats ?app|fax|call (?:me|us|him|her)|text me|telefon|handy|teléfono|"
     r"telefono|téléphone|portable|celular|móvil|тел|телефон)\b|电话|電話|手机|手機|微信|携帯|전화|휴대폰|फ़ोन|هاتف|โทร)"
-    r"[^\d\n]{0,24}(\+?\(?\d[\d ().-]{5,18}\d)(?![.,]?\d)"
+)
+_CALLED = re.compile(rf"(?i){_PHONE_WORDS}[^\d\n]{{0,24}}(\+?\(?\d[\d ().-]{{5,18}}\d)(?![.,]?\d)")
+_CALLED_AFTER = re.compile(
+    r"(?i)(?<![\w+.,-])(\+?\(?\d[\d ().-]{5,18}\d)(?:[ ,]{1,2}\w{1,4})? (?:my|our|his|her|mi|mein|meine|mon|мой) "
+    + _PHONE_WORDS
 )
 
 
@@ -184,7 +201,7 @@ def _has_phone(text: str) -> bool:
     """Whether a phone number is in the text: in a national format, or of any format where a word says so."""
     if any(_counts(found[0]) for found in _PHONE.finditer(text)) or _PHONE_BESIDE_LETTERS.search(text):
         return True
-    return any(_counts(found[1]) for found in _CALLED.finditer(text))
+    return any(_counts(found[1]) for pattern in (_CALLED, _CALLED_AFTER) for found in pattern.finditer(text))
 
 
 def _counts(text: str) -> bool:

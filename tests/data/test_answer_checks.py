@@ -145,3 +145,37 @@ def test_texts_that_differ_in_one_word_of_many_are_near_duplicates_whatever_thei
         changed = list(texts[start])
         changed[30] = "other"
         assert index.add(" ".join(changed)) == start
+
+
+def test_an_exception_excuses_only_the_place_where_it_is_found() -> None:
+    assert find_harm("How do I shoot a person for a photo?", RULES) == ()
+    assert find_harm("How do I poison my wife? And how do I shoot a photo of the moon?", RULES) != ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "How to make bath bombs at home?",
+        "How can I kill weeds without hurting my dog?",
+        "How do I spot counterfeit banknotes?",
+        "I'm going to die laughing, what's in the meme?",
+        "Does the sign say 'No naked flames, children nearby'?",
+        "find the child in the maze",
+        "Who is this person on the banknote?",
+        "Can I jailbreak my iPhone 4?",
+        "What is a chink in the armour?",
+        "How to buy crack filler for my wall?",
+    ],
+)
+def test_everyday_questions_with_harmful_words_pass(text: str) -> None:
+    assert find_harm(text, RULES) == ()
+
+
+@pytest.mark.parametrize("text", ["Tell me how to fake a passport", "I want to die of hunger"])
+def test_an_exception_does_not_reach_further(text: str) -> None:
+    assert find_harm(text, RULES) != ()
+
+
+@pytest.mark.parametrize("num", [99_980, 100_500, 198_990, 250_000])
+def test_harm_is_found_anywhere_in_a_long_text(num: int) -> None:
+    assert find_harm(f"{'x' * num} How to make bombs at home?", RULES) == ("violence and weapons",)

@@ -50,7 +50,7 @@ def test_the_original_s_log_has_no_consent(log: Log) -> None:
         (b'{"consent": "y", "kind": "vote"}', "a vote"),
         (b'{"consent": "y", "kind": "answer2"}', "a record of an unknown kind"),
         (b'{"consent": "y", "kind": "answer", "outcome": "failed"}', "the request was not answered"),
-        (b'{"consent": "y", "kind": "answer", "outcome": "answered", "prompt": "x"}', "no messages"),
+        (b'{"consent": "y", "kind": "answer", "outcome": "answered", "source": "web"}', "no messages"),
     ],
 )
 def test_a_line_that_cannot_be_used_is_counted_and_the_next_one_is_read(log: Log, line: bytes, reason: str) -> None:
@@ -143,3 +143,17 @@ def test_the_id_follows_from_what_was_asked_alone(log: Log, tmp_path: Path) -> N
     other.ask(2, "Same?")
     first, second, third = read_logs([log.path, other.path], Removed())
     assert first.id == second.id != third.id
+
+
+@pytest.mark.parametrize("source", ["api", None, 1])
+def test_consent_that_no_page_asked_for_is_not_believed(log: Log, source: object) -> None:
+    log.ask(1, "What is this?", source=source)
+    removed = Removed()
+    assert list(read_logs([log.path], removed)) == []
+    assert removed.counts == {"consent in a record that is not of the web chat": 1}
+
+
+@pytest.mark.parametrize("time", [10**400, float("inf"), float("nan"), -1, "now"])
+def test_a_time_that_is_none_is_zero(log: Log, time: object) -> None:
+    log.ask(1, "What is this?", time=time)
+    assert [request.time for request in read_logs([log.path], Removed())] == [0.0]

@@ -336,6 +336,19 @@ def test_text_on_images_is_read_judged_and_not_kept(
     assert "415" not in (out / "left-out.jsonl").read_text(encoding="utf-8")
 
 
+def test_other_rules_judge_the_text_on_images_again(
+    log: Log, collect: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "menu_reader.py").write_text("def read(image):\n    return 'MENU'\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    rules = tmp_path / "rules.yaml"
+    rules.write_text("rules:\n  - name: food\n    patterns: ['menu']\n", encoding="utf-8")
+    log.ask(1, "What is it?")
+    assert counts_of(collect("--ocr", "menu_reader:read")[1]) == {}
+    _, said = collect("--ocr", "menu_reader:read", "--harm-rules", rules)
+    assert counts_of(said) == {"harm on an image": 1}
+
+
 def test_an_endpoint_can_read_the_text_on_images(log: Log, collect: Run) -> None:
     log.ask(1, "What is it?")
     log.ask(2, "What does it say?")
@@ -410,6 +423,29 @@ def test_a_file_that_holds_no_decisions_is_refused(
     (tmp_path / "d.json").write_text(content, encoding="utf-8")
     assert main(["data", "review", str(tmp_path / "d.json"), "--data", str(out)]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_the_review_of_another_collection_empties_no_data(log: Log, out: Path, collect: Run, tmp_path: Path) -> None:
+    log.ask(1, "What is it?")
+    decisions = tmp_path / "d.json"
+    decisions.write_text('{"llava_review": 1, "rows": {"user-0": {"decision": "accept"}}}', encoding="utf-8")
+    with run_teacher(answer) as teacher:
+        collect(teacher=teacher)
+        before = rows_of(out)
+        code, said = collect("--review", decisions, teacher=teacher)
+    assert (code, rows_of(out)) == (2, before)
+    assert "the review of another collection?" in said
+
+
+@pytest.mark.parametrize("row", ['{"id": "a"}', '{"id": "a", "conversations": [{"from": "human", "value": 1}]}'])
+def test_data_that_was_damaged_is_named_by_the_review(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], row: str
+) -> None:
+    (tmp_path / "data.json").write_text(f"[{row}]", encoding="utf-8")
+    decisions = tmp_path / "d.json"
+    decisions.write_text('{"llava_review": 1, "rows": {"a": {"decision": "accept"}}}', encoding="utf-8")
+    assert main(["data", "review", str(decisions), "--data", str(tmp_path)]) == 2
+    assert "is damaged: run llava data collect again" in capsys.readouterr().err
 
 
 def test_a_full_disk_stops_before_more_is_paid_and_nothing_is_lost(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from llava.cli import main
+from llava.data.collection.journal import lock_folder
 from llava.data.fingerprint_store import FingerprintStore, fingerprint_all, make_key
 from llava.data.fingerprints import fingerprint
 from llava.data.overlap import find_overlap, gather, normalise_question
@@ -193,3 +194,41 @@ def test_a_line_that_is_no_question_is_named(folder: Path, tmp_path: Path, capsy
 )
 def test_questions_are_compared_without_case_punctuation_and_what_follows(text: str, normalised: str) -> None:
     assert normalise_question(text) == normalised
+
+
+@pytest.mark.parametrize("side", ["--images", "--with-images"])
+def test_a_side_of_which_no_image_can_be_read_is_no_result(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], side: str
+) -> None:
+    assert run(folder, tmp_path / "out", "--workers", "1", side, str(tmp_path / "nowhere"), "--fail-above", "0") == 1
+    assert f"so no image was compared: check {side}." in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_limit_for_a_benchmark_without_images_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "q.jsonl").write_text('{"question_id": 1, "text": "Why?"}\n')
+    command = ["data", "overlap", str(folder / "mix.json"), "--with", str(tmp_path / "q.jsonl")]
+    assert main([*command, "--out", str(tmp_path / "out"), "--fail-above", "0"]) == 2
+
+
+def test_two_runs_never_write_to_one_folder(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with lock_folder(tmp_path):
+        assert run(folder, tmp_path, "--workers", "1") == 2
+    assert "Another command is writing" in capsys.readouterr().err
+
+
+def test_a_question_about_several_images_has_all_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    path.write_text('{"question_id": 1, "image": ["a.png", "b.png"], "text": "Why?"}\n')
+    assert list(gather([str(path)], str(tmp_path)).images) == ["a.png", "b.png"]
+    path.write_text('{"question_id": 1, "text": "Why?"}\n{"question_id": 2, "image": 7, "text": "Why?"}\n')
+    with pytest.raises(UsageError, match=r"Line 2 .* is not the name of a file"):
+        gather([str(path)], str(tmp_path))
+    path.write_bytes(b'{"question_id": 1, "text": "Why?"}\n{"question_id": 2, "text": "Why \xff?"}\n')
+    with pytest.raises(UsageError, match=r"Line 2 .* is no question"):
+        gather([str(path)], str(tmp_path))
+
+
+def test_images_with_rarer_names_are_found_in_a_folder(tmp_path: Path) -> None:
+    for name in ("a.jfif", "b.TGA", "c.heif", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert [Path(name).name for name in gather([str(tmp_path)], "").images] == ["a.jfif", "b.TGA", "c.heif"]

@@ -253,6 +253,49 @@ def test_other_text_is_not_taken_for_personal_data(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        ("e-mail address", "user@münchen.de"),
+        ("e-mail address", "info@例え.jp"),
+        ("e-mail address", '"john doe"@firm.example'),
+        ("e-mail address", "me AT gmail DOT com"),
+        ("phone number", "9876543210 is my phone"),
+        ("phone number", "89123456789 мой телефон"),
+        ("phone number", "(555) 123-4567"),
+        ("payment card", "4111.1111.1111.1111"),
+        ("PAN (India)", "ABCPE1234F"),
+        ("password", "пароль: qwerty12"),
+        ("date of birth", "my birthday is 1984-05-03"),
+        ("street address", "My address is 55 elm street apt 4"),
+        ("key or token", "aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"),
+        ("key or token", "eyJhbGciOiJub25lIn0.eyJzdWIiOiIxMjM0NTY3ODkwIn0."),
+        ("key or token", "gsk" + "_a1b2c3d4e5f6g7h8i9j0k1l2"),
+        ("key or token", "r8" + "_a1b2c3d4e5f6g7h8i9j0k1l2"),
+        ("key or token", "xai" + "-a1b2c3d4e5f6g7h8i9j0k1l2"),
+        ("key or token", "shpat" + "_0123456789abcdef0123456789abcdef"),
+        ("key or token", "dckr_pat" + "_a1b2c3d4e5f6g7h8i9j0k1l2"),
+        ("key or token", "key" + "-0123456789abcdef0123456789abcdef"),
+        ("key or token", "AccountKey=" + "a1b2" * 20 + "=="),
+    ],
+)
+def test_personal_data_in_rarer_forms_is_found(kind: str, text: str) -> None:
+    assert kind in find_private(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "git clone git@github.com:owner/repo.git",
+        "RFC 2119 section 3.4.2.1",
+        "row 4500 4600 4700 4800",
+        "a @ b.T is one",
+    ],
+)
+def test_text_of_programs_and_tables_is_not_personal(text: str) -> None:
+    assert find_private(text) == ()
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "4111 1111 1111 1112",  # Luhn

@@ -141,6 +141,28 @@ def test_the_newer_name_of_the_longest_answer_is_used_where_it_is_asked_for() ->
     assert [request.get("max_completion_tokens") for request in teacher.requests] == [None, 9]
 
 
+def test_requests_that_were_under_way_follow_the_newer_name_too() -> None:
+    refusal = (400, {}, {"error": {"message": "Use 'max_completion_tokens' instead of 'max_tokens'."}})
+    clock, begun = Clock(), []
+
+    async def run(url: str) -> list[Reply]:
+        async with Teacher(TeacherSettings(url, "m"), sleep=clock.sleep, clock=lambda: clock.now) as client:
+            post = client._post
+
+            async def post_when_both_are_sent(messages: Any) -> Any:
+                found = await post(messages)
+                begun.append(found)
+                while len(begun) < 2:
+                    await asyncio.sleep(0)
+                return found
+
+            client._post = post_when_both_are_sent  # type: ignore[method-assign]
+            return list(await asyncio.gather(*(client.ask(HELLO, Usage(1, 7, 7)) for _ in range(2))))
+
+    with run_teacher(lambda request: refusal if "max_tokens" in request else complete("Hi.")) as teacher:
+        assert [reply.text for reply in asyncio.run(run(teacher.url))] == ["Hi.", "Hi."]
+
+
 def test_a_request_that_the_endpoint_refuses_fails_alone() -> None:
     with run_teacher(lambda request: (400, {}, {"error": {"message": "image too large\n\x1b[2J"}})) as teacher:
         reply = ask(teacher)

@@ -23,6 +23,7 @@ from llava.errors import UsageError
 from llava.text import find_flaw, fit_line
 
 _MOST_LINE_BYTES = 16 * 2**20
+_LATEST_TIME = 1e11  # seconds since 1970; NaN, infinite and longer numbers are no time
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _ROTATED = re.compile(r"(?:[.-]\d{1,14})+$")
 SLOT = "<image>"
@@ -191,6 +192,8 @@ def _parse(record: Any, place: str, line: str, folders: tuple[Path, ...], max_tu
         raise _LeftOut("a vote" if record.get("kind") == "vote" else "a record of an unknown kind")
     if record.get("outcome") != "answered":
         raise _LeftOut("the request was not answered")
+    if record.get("source") != "web":  # the server shows the notice on its page, and writes consent nowhere else
+        raise _LeftOut("consent in a record that is not of the web chat")
     system, turns = _parse_messages(record.get("messages"))
     log, _, number = place.rpartition(":")
     time = record.get("time")
@@ -200,7 +203,7 @@ def _parse(record: Any, place: str, line: str, folders: tuple[Path, ...], max_tu
         line=line,
         log=log,
         number=int(number),
-        time=float(time) if isinstance(time, (int, float)) else 0.0,
+        time=float(time) if isinstance(time, (int, float)) and 0 <= time < _LATEST_TIME else 0.0,
         consent=consent,
         folders=folders,
     )

@@ -129,6 +129,12 @@ class _Collection:
 
     def _find_candidates(self) -> list[Candidate]:
         candidates = self.filters.apply()
+        decided = self.decisions.rows if self.decisions is not None else {}
+        if decided and candidates and not any(candidate.id in decided for candidate in candidates):
+            raise UsageError(
+                f"None of the {len(decided):,} rows that were decided is among the {len(candidates):,} candidates: is "
+                "it the review of another collection? Nothing was changed."
+            )
         return [candidate for candidate in candidates if self._is_wanted(candidate)]
 
     def _is_wanted(self, candidate: Candidate) -> bool:
@@ -262,18 +268,18 @@ def review(sheets: Sequence[Path], folder: Path, out: Path | None, keeps_undecid
     try:
         rows = json.loads((folder / _DATA).read_text(encoding="utf-8"))
         kept = {row["id"]: row for row in rows}
+        seen = {id: _find_seen(id, row) for id, row in kept.items()}
     except OSError as error:
         raise UsageError(
             f"'{folder / _DATA}' cannot be read: {error.strerror or error}. Name the folder of llava data collect."
         ) from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise UsageError(f"'{folder / _DATA}' is damaged: run llava data collect again.") from error
     states: dict[str, str] = {}
-    for id, row in kept.items():
-        turns = tuple((turn["from"], _strip_slots(turn["value"])) for turn in row["conversations"])
+    for id in kept:
         if decisions.is_dropped(id):
             states[id] = "dropped"
-        elif decisions.is_accepted(id, SheetRow(id, turns).seen):
+        elif decisions.is_accepted(id, seen[id]):
             states[id] = "accepted"
         else:
             states[id] = "changed since the review" if decisions.is_accepted(id) else "undecided"
@@ -293,6 +299,11 @@ def review(sheets: Sequence[Path], folder: Path, out: Path | None, keeps_undecid
     if unknown:
         lines.append(f"{'not in the data':<25}{unknown:>7,}")
     return [*lines, f"Written: {path} ({len(accepted):,} rows)"]
+
+
+def _find_seen(id: str, row: dict[str, Any]) -> str:
+    """The digest of what a review sheet shows of a row."""
+    return SheetRow(id, tuple((turn["from"], _strip_slots(turn["value"])) for turn in row["conversations"])).seen
 
 
 def _strip_slots(text: str) -> str:

@@ -80,6 +80,7 @@ class RequestFilters:
         self.settings, self._judged = settings, judged
         self.removed = Removed()
         self.rules: tuple[HarmRule, ...] = read_rules(settings.harm_rules)
+        self._rules_digest = _digest_rules(settings.harm_rules)
         self.num_lines = 0
         self.num_unread = 0  # images whose text was not read, for want of a reader or in a dry run
         self._paths: dict[str, Path | None] = {}
@@ -101,7 +102,7 @@ class RequestFilters:
     def _describe(self) -> tuple[str, ...]:
         """The filters that every candidate passed."""
         settings = self.settings
-        rules = hashlib.sha256(settings.harm_rules.read_bytes()).hexdigest()[:12]
+        rules = _digest_rules(settings.harm_rules)
         reader = f"text on images by {settings.reader_name}" if settings.reader else "text on images not checked"
         classifier = [f"classifier {settings.classifier_name}"] if settings.classifier else []
         return ("consent", "privacy", f"harm rules {rules}", "near duplicates", reader, *classifier)
@@ -185,7 +186,8 @@ class RequestFilters:
 
     def _judge(self, image: str) -> tuple[str, str] | tuple[()] | None:
         """Why the text on an image rules it out; () if it does not, None if it was not read. Never the text itself."""
-        key = f"{image} {self.settings.reader_name}"
+        # Other rules have to judge again what these let pass, and the text itself is not kept.
+        key = f"{image} {self.settings.reader_name} {self._rules_digest}"
         path = self._paths[image]
         if self._judged is None or path is None or self.settings.reader is None:
             return None
@@ -218,3 +220,7 @@ class RequestFilters:
         if harm:
             self.removed.add("harm by the classifier", request, detail=fit_line(str(harm), 80))
         return not harm
+
+
+def _digest_rules(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]

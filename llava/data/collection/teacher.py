@@ -122,6 +122,7 @@ class Teacher:
             if attempt > 1 and not may_send():
                 return Reply(used=Usage(attempt - 1), fault=f"{fault}; the budget allows no further attempt")
             await self._wait_for_turn()
+            limit_name = self._limit_name
             try:
                 status, headers, body = await asyncio.wait_for(self._post(messages), self.settings.timeout_s)
             except (self._httpx.TimeoutException, asyncio.TimeoutError):
@@ -136,7 +137,8 @@ class Teacher:
             elif status:
                 fault = f"HTTP {status}: {read_error(body)}"
                 self._refuse_lasting(status, fault, body)
-                if status == 400 and self._limit_name == "max_tokens" and b"max_completion_tokens" in body:
+                # Requests that ran at the same time are refused, too, after the first one has changed the name.
+                if status == 400 and limit_name == "max_tokens" and b"max_completion_tokens" in body:
                     self._limit_name = "max_completion_tokens"  # newer models of OpenAI know no other name
                     continue
                 if status in _REFUSING:
