@@ -33,7 +33,7 @@ def _mix(arguments: argparse.Namespace) -> int:
 
     from llava.data.mixture import open_mixture
     from llava.data.mixture_file import find_mixture, list_shipped
-    from llava.data.mixture_report import build_table, plot_shares
+    from llava.data.mixture_report import build_table, check_plot, plot_shares
     from llava.data.mixture_writer import choose_format, write_json, write_shards
     from llava.text import for_stream, write_line
     from llava.yaml_files import name_nearest
@@ -47,6 +47,8 @@ def _mix(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--shard-rows is {arguments.shard_rows}; it has to be 1 or more.")
     if arguments.out is not None:
         format = choose_format(arguments.out, arguments.format)
+    if arguments.plot is not None:
+        check_plot(arguments.plot)
     mixture = open_mixture(path, arguments.root, arguments.wanted)
     tokens = None
     if arguments.model is not None:
