@@ -74,6 +74,7 @@ def check_files(
                 work.move_to(len(facts))
     check_unchanged(key["files"], journal)
     if not facts:
+        remove_journal(journal)
         raise UsageError(f"There is no row in {', '.join(files[:3])}{', ...' if len(files) > 3 else ''}.")
     find_duplicates(facts)
     return facts
@@ -166,8 +167,7 @@ class _Journal:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
             self._file = path.open("r+b")
-            hold_file(self._file, path)
-            length = self._read(head)
+            length = self._hold_and_read(head)
             self._file.truncate(length)
             self._file.seek(length)
             if not length:
@@ -176,6 +176,14 @@ class _Journal:
             raise self._refuse(error) from error
         if self.facts:
             write_line(f"llava: {len(self.facts):,} rows were checked before; going on after them.")
+
+    def _hold_and_read(self, head: str) -> int:
+        try:
+            hold_file(self._file, self.path)
+            return self._read(head)
+        except BaseException:
+            self._file.close()
+            raise
 
     def _read(self, head: str) -> int:
         """Takes the complete lines of an interrupted check of the same; returns their bytes, 0 for any other file."""

@@ -134,7 +134,8 @@ def test_rows_that_were_left_out_count_when_the_command_goes_on(folder: Path) ->
             write_shards(mixture, Path("out"), "webdataset", Path(), shard_rows=1)
     Image.new("RGB", (8, 8)).save("none.png")
     done = write_shards(mixture, Path("out"), "webdataset", Path(), shard_rows=1)
-    assert len(done.files) == 4 and len(done.failed) == 1
+    assert len(done.files) == 4
+    assert len(done.failed) == 1
 
 
 def test_jobs_that_start_at_once_keep_the_first_description(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,14 +166,16 @@ def test_a_wrong_output_is_refused_before_the_work(
 ) -> None:
     assert main(["data", "mix", str(mix("sources: {a: {data: x.json}}")), *words]) == 2
     out, err = capsys.readouterr()
-    assert message in err and out == ""
+    assert message in err
+    assert out == ""
 
 
 def test_brackets_and_dollars_in_names_are_text(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = mix('about: "[/about]"\nsources: {"[bold]$\\\\x$": {data: x.json}}'.replace("\\\\", "/"))
     assert main(["data", "mix", str(path), "--plot", "p.png"]) == 0
     out = capsys.readouterr().out
-    assert "[/about]" in out and "[bold]$/x$" in out
+    assert "[/about]" in out
+    assert "[bold]$/x$" in out
     assert Path("p.png").stat().st_size > 0
 
 
