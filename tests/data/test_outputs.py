@@ -203,3 +203,13 @@ def test_a_pipe_is_refused_and_not_waited_for(folder: Path) -> None:
     os.mkfifo("p.jsonl")
     with pytest.raises(UsageError, match=r"p\.jsonl' is a pipe"):
         read_records("p.jsonl")
+
+
+def test_datasets_still_loads_shards_that_were_read_here(folder: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    write_shards(open_mixture(mix("sources: {a: {data: x.json}}")), Path("out"), "parquet", Path())
+    assert len(read_records("out")) == 2
+    names = datasets.data_files.DataFilesDict.from_patterns(
+        datasets.data_files.get_data_patterns(str(folder / "out")), base_path=str(folder / "out")
+    )
+    assert [Path(name).name for name in names["train"]] == ["train-00000-of-00001.parquet"]
