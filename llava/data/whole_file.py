@@ -49,7 +49,7 @@ def _locked(unfinished: Path, path: Path) -> Iterator[None]:
             hold_file(file, path)
             try:
                 is_the_one = os.path.samestat(os.fstat(file.fileno()), os.stat(unfinished))
-            except FileNotFoundError:  # whoever held it has just completed it
+            except FileNotFoundError:  # another command has just completed it
                 is_the_one = False
             if is_the_one:
                 file.truncate(0)

@@ -22,7 +22,8 @@ from llava.errors import LlavaError, UsageError
 
 def row(name: str, image: str | None = None) -> dict[str, object]:
     turns = [{"from": "human", "value": "<image>\nq" if image else "q"}, {"from": "gpt", "value": "a"}]
-    return {"id": name, "conversations": turns} | ({"image": image} if image else {})
+    values: dict[str, object] = {"id": name, "conversations": turns}
+    return {**values, "image": image} if image else values
 
 
 @pytest.fixture
