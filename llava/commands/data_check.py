@@ -29,7 +29,14 @@ def add_check(actions: Any) -> None:
 def _check(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from llava.data.check_report import build_report, check_fixable, write_clean_copy, write_findings
+    from llava.data.check_report import (
+        build_report,
+        check_fixable,
+        check_outputs,
+        find_journal,
+        write_clean_copy,
+        write_findings,
+    )
     from llava.data.check_run import check_files, check_workers, remove_journal
     from llava.data.data_paths import list_data_files
     from llava.text import for_stream
@@ -39,7 +46,8 @@ def _check(arguments: argparse.Namespace) -> int:
     if arguments.fix is not None:
         check_fixable(files, arguments.fix)
     bad = arguments.bad or Path(f"{Path(files[0]).name}.findings.jsonl")
-    journal = bad.with_name(f"{bad.name}.part")
+    check_outputs(files, bad, arguments.fix)
+    journal = find_journal(bad)
     make_meter = None
     if arguments.model is not None:
         from llava.train.dataset.row_lengths import RowMeter

@@ -33,7 +33,7 @@ def _mix(arguments: argparse.Namespace) -> int:
 
     from llava.data.mixture import open_mixture
     from llava.data.mixture_file import find_mixture, list_shipped
-    from llava.data.mixture_report import build_table, plot_shares
+    from llava.data.mixture_report import build_table, check_plot, plot_shares
     from llava.data.mixture_writer import choose_format, write_json, write_shards
     from llava.text import for_stream, write_line
     from llava.yaml_files import name_nearest
@@ -49,6 +49,8 @@ def _mix(arguments: argparse.Namespace) -> int:
         format = choose_format(arguments.out, arguments.format)
         if part != (1, 1) and format in ("json", "jsonl"):
             raise UsageError(f"--shard {arguments.shard} is for folders of shards, and '{arguments.out}' is one file.")
+    if arguments.plot is not None:
+        check_plot(arguments.plot)
     mixture = open_mixture(path, arguments.root, arguments.wanted)
     tokens = None
     if arguments.model is not None:

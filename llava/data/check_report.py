@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,6 +16,7 @@ from rich.text import Text
 
 from llava.data.readers import scan_rows
 from llava.data.row_check import NOTES, RowFacts
+from llava.data.whole_file import whole_file
 from llava.errors import LlavaError, UsageError
 from llava.text import fit_line
 
@@ -94,6 +94,43 @@ def write_findings(facts: Iterable[RowFacts], path: Path) -> int:
     return count
 
 
+def check_outputs(files: list[str], bad: Path, fix: Path | None) -> None:
+    """Raises UsageError if what a check writes would replace a file that no check has written."""
+    journal = find_journal(bad)
+    for out, flag in ((bad, "--bad"), (journal, "--bad"), (fix, "--fix")):
+        if out is None:
+            continue
+        if any(_is_same(out, Path(file)) for file in files):
+            raise UsageError(f"{flag} {out} is the file that is checked: name another one.")
+        if out.is_dir():
+            raise UsageError(f"{flag} {out} is a folder: name a file.")
+    if fix is not None and (_is_same(fix, bad) or _is_same(fix, journal)):
+        raise UsageError(f"--bad and --fix are the same file, {fix}: name another one.")
+    if fix is not None and (fix.exists() or fix.is_symlink()):
+        raise UsageError(f"--fix {fix} exists already: remove it, or name another file.")
+    for out, start in ((bad, b'{"file": '), (journal, b'{"version": ')):
+        if not _begins_with(out, start):
+            raise UsageError(f"{out} exists, and no check has written it: remove it, or name another file with --bad.")
+
+
+def find_journal(bad: Path) -> Path:
+    """Where an interrupted check that writes its findings to ``bad`` goes on from."""
+    return bad.with_name(f"{bad.name}.part")
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
+
+
+def _begins_with(path: Path, start: bytes) -> bool:
+    """Whether a file begins so, as far as it goes; one that is not there does."""
+    try:
+        with path.open("rb") as file:
+            return start.startswith(file.read(len(start)))
+    except FileNotFoundError:
+        return True
+
+
 def check_fixable(files: list[str], out: Path) -> None:
     """Raises UsageError if no clean copy of these files can be written there."""
     others = [file for file in files if not file.endswith((".json", ".jsonl"))]
@@ -104,8 +141,6 @@ def check_fixable(files: list[str], out: Path) -> None:
         )
     if out.suffix not in (".json", ".jsonl"):
         raise UsageError(f"--fix {out}: the clean copy has to end with .json or .jsonl.")
-    if any(Path(file).exists() and out.exists() and out.samefile(file) for file in files):
-        raise UsageError(f"--fix {out} is the file that is checked: name another one.")
 
 
 def write_clean_copy(files: list[str], facts: list[RowFacts], out: Path) -> tuple[int, int]:
@@ -118,7 +153,7 @@ def write_clean_copy(files: list[str], facts: list[RowFacts], out: Path) -> tupl
     num_written = num_renamed = 0
     is_list = out.suffix == ".json"
     with _replacing(out) as file:
-        for row, each in zip(rows, facts, strict=True):
+        for row, each in _pair(rows, facts):
             faults = {kind for kind, _ in each.findings if kind not in NOTES}
             if faults - set(_RENAMED):
                 continue
@@ -135,6 +170,13 @@ def write_clean_copy(files: list[str], facts: list[RowFacts], out: Path) -> tupl
     return num_written, num_renamed
 
 
+def _pair(rows: Iterator[Any], facts: list[RowFacts]) -> Iterator[tuple[Any, RowFacts]]:
+    try:
+        yield from zip(rows, facts, strict=True)
+    except ValueError as error:  # check_unchanged tells most changes earlier
+        raise UsageError("The data files were changed while they were checked: start again.") from error
+
+
 def _make_id(name: str, ids: set[str]) -> str:
     number = 2
     while (made := f"{name}-{number}") in ids:
@@ -146,14 +188,9 @@ def _make_id(name: str, ids: set[str]) -> str:
 @contextmanager
 def _replacing(path: Path) -> Iterator[TextIO]:
     """A file that takes its name when it is complete. Raises LlavaError if it cannot be written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8", errors="surrogatepass") as file:
-            yield file
-        os.replace(temporary, path)
     except OSError as error:
-        raise LlavaError(f"{path} cannot be written: {error.strerror or error}.") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink()
+        raise LlavaError(f"{path.parent} cannot be made: {error.strerror or error}.") from error
+    with whole_file(path) as unfinished, unfinished.open("w", encoding="utf-8", errors="surrogatepass") as file:
+        yield file

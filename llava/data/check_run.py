@@ -24,6 +24,7 @@ from llava.data.json_scan import ScannedRow, open_data
 from llava.data.long_work import LongWork
 from llava.data.readers import scan_rows
 from llava.data.row_check import Meter, RowChecker, RowFacts
+from llava.data.whole_file import hold_file
 from llava.errors import LlavaError, UsageError
 from llava.text import write_line
 
@@ -71,8 +72,20 @@ def check_files(
                 written.append(checked)
                 facts += checked
                 work.move_to(len(facts))
+    check_unchanged(key["files"], journal)
+    if not facts:
+        remove_journal(journal)
+        raise UsageError(f"There is no row in {', '.join(files[:3])}{', ...' if len(files) > 3 else ''}.")
     find_duplicates(facts)
     return facts
+
+
+def check_unchanged(states: list[list[Any]], journal: Path) -> None:
+    """Raises UsageError if a file has changed since ``_identify``; the journal, which is of no use then, is removed."""
+    for state in states:
+        if not os.path.exists(state[0]) or _identify(state[0]) != state:
+            remove_journal(journal)
+            raise UsageError(f"The data file '{state[0]}' was changed while it was checked: start again.")
 
 
 class _MakeChecker:
@@ -150,10 +163,11 @@ class _Journal:
     def __init__(self, path: Path, key: dict[str, Any]) -> None:
         self.path, self.facts, self.num_batches = path, list[RowFacts](), 0
         head = json.dumps(key) + "\n"
-        length = self._read(head)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("r+b" if length else "wb")
+            path.touch()
+            self._file = path.open("r+b")
+            length = self._hold_and_read(head)
             self._file.truncate(length)
             self._file.seek(length)
             if not length:
@@ -162,6 +176,14 @@ class _Journal:
             raise self._refuse(error) from error
         if self.facts:
             write_line(f"llava: {len(self.facts):,} rows were checked before; going on after them.")
+
+    def _hold_and_read(self, head: str) -> int:
+        try:
+            hold_file(self._file, self.path)
+            return self._read(head)
+        except BaseException:
+            self._file.close()
+            raise
 
     def _read(self, head: str) -> int:
         """Takes the complete lines of an interrupted check of the same; returns their bytes, 0 for any other file."""

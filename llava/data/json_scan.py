@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -38,6 +40,8 @@ class ScannedRow(NamedTuple):
 def open_data(path: str) -> BinaryIO:
     """The data file, opened. Raises UsageError."""
     try:
+        if stat.S_ISFIFO(os.stat(path).st_mode):  # opening it would wait for a writer
+            raise UsageError(f"The data file '{path}' is a pipe, in which no place can be read: write it to a file.")
         return Path(path).open("rb", buffering=1024 * 1024)
     except FileNotFoundError as error:
         raise UsageError(f"The data file '{path}' does not exist. The path is relative to {Path.cwd()}.") from error

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,13 +149,23 @@ def open_mixture(path: str | Path, root: str | Path | None = None, wanted: Seque
     """
     from llava.data.readers import read_records  # which opens mixtures, too
 
-    file = read_mixture(path, root, wanted)
+    file, this = read_mixture(path, root, wanted), Path(path).resolve()
     check_files(file)
-    parts = []
-    for source in file.sources:
-        rows = read_records(_place_files(file, source), file.seed)
-        parts.append(SourceRows(source, choose_rows(rows, source, file.seed)))
+    outer = _open_now.get()
+    if this in outer:
+        raise UsageError(f"The mixture '{path}' contains itself, by way of the 'data' of its sources.")
+    token, parts = _open_now.set((*outer, this)), []
+    try:
+        for source in file.sources:
+            rows = read_records(_place_files(file, source), file.seed)
+            parts.append(SourceRows(source, choose_rows(rows, source, file.seed)))
+    finally:
+        _open_now.reset(token)
     return Mixture(file, parts)
+
+
+# The mixtures that are being opened: one may be a source of another, but not of itself.
+_open_now: ContextVar[tuple[Path, ...]] = ContextVar("_open_now", default=())
 
 
 def choose_rows(rows: Rows, source: Source, seed: int) -> Rows:

@@ -121,20 +121,23 @@ def read_mixture(path: str | Path, root: str | Path | None = None, wanted: Seque
     if not taken:
         raise UsageError(f"{what} has no source that takes part. Ask for optional ones with 'with': {optional}.")
     return MixtureFile(
-        name=str(values.get("name", Path(path).stem)),
-        root=Path(root) if root is not None else _find_root(Path(path), values),
+        name=_read_text(values, "name", what, Path(path).stem),
+        root=Path(root) if root is not None else _find_root(Path(path), _read_text(values, "root", what), what),
         seed=seed,
         failures=_parse_failures(values.get("failures", 0), what),
-        about=str(values.get("about", "")),
+        about=_read_text(values, "about", what),
         sources=taken,
         left_out=tuple(each for each in sources if each not in taken),
     )
 
 
-def _find_root(path: Path, values: Mapping[Any, Any]) -> Path:
+def _find_root(path: Path, root: str, what: str) -> Path:
     """The file's ``root``, relative to the file; for one that ships with the package, the current folder."""
     here = Path() if path.parent == SHIPPED else path.parent
-    return here / Path(str(values.get("root", ""))).expanduser()
+    try:
+        return here / Path(root).expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"{what}: root is '{root}', and there is no such user.") from error
 
 
 def _read_values(path: Path, before: tuple[Path, ...]) -> dict[Any, Any]:
@@ -182,18 +185,18 @@ def _parse_source(name: str, values: Mapping[Any, Any], what: str) -> Source:
     files: list[Any] = data if isinstance(data, list) else [data]
     if not files or not all(isinstance(each, str) and each for each in files):
         raise UsageError(f"{where}: data is {data!r:.60}; it has to be a file, or a list of them.")
-    weight = values.get("weight", 1)
+    weight = _read_number(values.get("weight", 1))
     if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not 0 < weight <= _MOST_WEIGHT:
         raise UsageError(f"{where}: weight is {weight!r}; it has to be above 0 and at most {_MOST_WEIGHT}.")
-    take = str(values.get("take", "all"))
-    prompt = str(values.get("prompt", ""))
+    take = _read_text(values, "take", where, "all")
+    prompt = _read_text(values, "prompt", where)
     num_published = values.get("num_published")
     if num_published is not None and (isinstance(num_published, bool) or not isinstance(num_published, int)):
         raise UsageError(f"{where}: num_published is {num_published!r}; it has to be a whole number.")
     optional = values.get("optional", False)
     if not isinstance(optional, bool):
         raise UsageError(f"{where}: optional is {optional!r}; it has to be true or false.")
-    images = str(values.get("images", ""))
+    images = _read_text(values, "images", where)
     if Path(images).is_absolute() or ".." in Path(images).parts:
         raise UsageError(f"{where}: images is '{images}'; it has to be a folder inside the image folder.")
     return Source(
@@ -204,10 +207,18 @@ def _parse_source(name: str, values: Mapping[Any, Any], what: str) -> Source:
         weight=float(weight),
         prompt=prompts.ANSWER_FORMATS.get(prompt, prompt),
         optional=optional,
-        about=str(values.get("about", "")),
-        convert=str(values.get("convert", "")),
+        about=_read_text(values, "about", where),
+        convert=_read_text(values, "convert", where),
         num_published=num_published,
     )
+
+
+def _read_number(value: Any) -> Any:
+    """The value, as a number where YAML takes 1e-3, which has no point, for text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _parse_failures(value: Any, what: str) -> str:
@@ -220,6 +231,14 @@ def _parse_failures(value: Any, what: str) -> str:
     if not is_right or (text != number and float(number) > 100):
         raise UsageError(f"{what}: failures is '{text}'; it has to be a number of rows, or a percentage such as 0.1%.")
     return text
+
+
+def _read_text(values: Mapping[Any, Any], key: str, where: str, default: str = "") -> str:
+    """The text under a key; a number or a date is text, too."""
+    value = values.get(key, default)
+    if value is None or isinstance(value, (bool, list, dict, set, bytes)):
+        raise UsageError(f"{where}: {key} is {value!r:.60}; it has to be text.")
+    return str(value)
 
 
 def _list_texts(value: Any, key: str, what: str) -> list[str]:

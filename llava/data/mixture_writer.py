@@ -7,10 +7,12 @@ different shards of one folder. A row whose image cannot be read is left out and
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import tarfile
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +21,7 @@ from typing import Any
 from llava.data.image_files import find_image
 from llava.data.long_work import LongWork
 from llava.data.mixture import Mixture
+from llava.data.whole_file import whole_file
 from llava.errors import BadImage, LlavaError, UsageError
 from llava.image.signatures import sniff
 from llava.text import fit_line, write_line
@@ -37,7 +40,7 @@ class Shards:
     Attributes:
         files: those that are complete, in order, also from before.
         num_rows: rows that were written this time.
-        failed: a sentence for each row that was left out.
+        failed: a sentence for each row that was left out, also before.
     """
 
     files: list[Path] = field(default_factory=list)
@@ -46,13 +49,20 @@ class Shards:
 
 
 def choose_format(out: Path, format: str | None) -> str:
-    """The format of a name: .json and .jsonl by their suffix, parquet for a folder. Raises UsageError."""
+    """The format of a name: .json and .jsonl by their suffix, parquet for a folder.
+
+    Raises UsageError if the name is of another format, or taken.
+    """
     if format is None:
-        return out.suffix[1:] if out.suffix in (".json", ".jsonl") else "parquet"
+        format = out.suffix[1:] if out.suffix in (".json", ".jsonl") else "parquet"
     if format in ("json", "jsonl") and out.suffix != f".{format}":
         raise UsageError(f"--format {format} writes one file: name it .{format}, not '{out}'.")
     if format not in ("json", "jsonl") and out.suffix in (".json", ".jsonl"):
         raise UsageError(f"--format {format} writes a folder of shards: '{out}' is the name of a file.")
+    if format in ("json", "jsonl") and (out.exists() or out.is_symlink()):
+        raise UsageError(f"'{out}' exists: delete it, or name another file.")
+    if format not in ("json", "jsonl") and out.exists() and not out.is_dir():
+        raise UsageError(f"'{out}' is a file; --format {format} writes a folder of shards. Name a new folder.")
     return format
 
 
@@ -63,10 +73,12 @@ def write_json(mixture: Mixture, out: Path) -> Shards:
         UsageError: a source holds its images itself, or ``out`` exists.
         LlavaError: the file cannot be written; nothing is left of it.
     """
-    if out.exists():
-        raise UsageError(f"'{out}' exists: delete it, or name another file.")
     is_list, done = out.suffix == ".json", Shards([out])
-    with _complete(out) as path, path.open("w", encoding="utf-8") as file, _work(out, len(mixture)) as work:
+    with (
+        _complete(out, is_new=True) as path,
+        path.open("w", encoding="utf-8") as file,
+        _work(out, len(mixture)) as work,
+    ):
         file.write("[\n" if is_list else "")
         for index in range(len(mixture)):
             row = mixture.row(index)
@@ -99,20 +111,66 @@ def write_shards(
     """
     order = mixture.order()
     num_shards = -(-len(order) // shard_rows)
-    made_of = {"digest": mixture.digest(), "seed": mixture.file.seed, "rows": len(order), "shard_rows": shard_rows}
+    made_of = {
+        "digest": mixture.digest(),
+        "seed": mixture.file.seed,
+        "rows": len(order),
+        "shard_rows": shard_rows,
+        "format": format,
+    }
     _describe(out, made_of)
     pack = _pack_parquet if format == "parquet" else _pack_tar
-    done = Shards()
+    done = Shards(failed=_read_failed(out))
     with _work(out, num_shards) as work:
         for number in range(part[0] - 1, num_shards, part[1]):
             path = out / _name_shard(format, number, num_shards)
             if not path.exists():
                 rows = _read_rows(mixture, order[number * shard_rows : (number + 1) * shard_rows], images, done)
+                num_before = len(done.failed)
                 with _complete(path) as unfinished:
                     pack(rows, unfinished)
+                    _write_failed(path, done.failed[num_before:])
             done.files.append(path)
             work.move_to(number)
     return done
+
+
+def _write_once(path: Path, text: str) -> None:
+    """Writes a file unless it is there; of several commands that start at once, one writes it."""
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.chmod(file.name, 0o644)
+            with contextlib.suppress(FileExistsError):
+                os.link(file.name, path)
+    except OSError as error:
+        raise LlavaError(f"'{path}' cannot be written: {error.strerror or error}.") from error
+
+
+def _find_failed(shard: Path) -> Path:
+    """Where the rows that a shard lacks are named: a hidden file, which no reader takes for data."""
+    return shard.with_name(f".{shard.name}.failed")
+
+
+def _write_failed(shard: Path, failed: list[str]) -> None:
+    if not failed:
+        _find_failed(shard).unlink(missing_ok=True)
+    else:
+        with _complete(_find_failed(shard)) as unfinished:
+            unfinished.write_text(json.dumps(failed) + "\n", encoding="utf-8")
+
+
+def _read_failed(out: Path) -> list[str]:
+    """A sentence for each row that the shards which are there lack: they count when a command goes on."""
+    found: list[str] = []
+    for shard in sorted(out.glob("train-*")):
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                found += json.loads(_find_failed(shard).read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise UsageError(f"'{_find_failed(shard)}' is damaged: delete '{shard}', too.") from error
+    return found
 
 
 def _name_shard(format: str, number: int, num_shards: int) -> str:
@@ -121,13 +179,12 @@ def _name_shard(format: str, number: int, num_shards: int) -> str:
 
 def _describe(out: Path, values: dict[str, Any]) -> None:
     """Writes what the folder's shards are made of. Raises UsageError if they are made of something else."""
-    out.mkdir(parents=True, exist_ok=True)
+    _make_folder(out)
     path = out / _DESCRIPTION
     if not path.exists():
         if any(out.glob("train-*")):
             raise UsageError(f"'{out}' holds shards of something else: name another folder.")
-        with _complete(path) as unfinished:
-            unfinished.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        _write_once(path, json.dumps(values, indent=1) + "\n")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -220,23 +277,17 @@ def _work(out: Path, total: int) -> LongWork:
     return LongWork(f"Writing {out}", total, "")
 
 
-class _complete:
-    """A name for an unfinished file, which gets its own name at the end and is deleted after an error."""
+@contextlib.contextmanager
+def _complete(path: Path, *, is_new: bool = False) -> Iterator[Path]:
+    """``whole_file`` in a folder that is made."""
+    _make_folder(path.parent)
+    with whole_file(path, is_new=is_new) as unfinished:
+        yield unfinished
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.unfinished = path, path.with_name(f".{path.name}.{os.getpid()}.part")
 
-    def __enter__(self) -> Path:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise LlavaError(f"'{self.path.parent}' cannot be made: {error.strerror or error}.") from error
-        return self.unfinished
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None:
-            os.replace(self.unfinished, self.path)
-            return
-        self.unfinished.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise LlavaError(f"'{self.path}' cannot be written: {error.strerror or error}.") from error
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        fault = "it is a file" if folder.is_file() else error.strerror or error
+        raise LlavaError(f"The folder '{folder}' cannot be made: {fault}.") from error

@@ -1,6 +1,6 @@
 """An index beside a data file: arrays about its rows, so that the file need not be parsed again to be opened.
 
-``data.json.llava-index`` holds where each row is, how many words and images it has. It is memory-mapped, so that all
+``.data.json.llava-index`` holds where each row is, how many words and images it has. It is memory-mapped, so that all
 processes share one copy. It belongs to one state of the data file, told by size, time of change and a digest of parts
 of the content; any other index, and one that is damaged, is built anew. Where the folder of the data file takes no
 file, the index is in the user's cache folder, and failing that in memory.
@@ -70,7 +70,7 @@ def open_index(path: Path, kind: str, build: Callable[[], Arrays]) -> RowIndex:
         UsageError: the data file changes while it is read.
     """
     key = _identify(path, kind)
-    places = [path.with_name(path.name + SUFFIX), _find_cached(path)]
+    places = [find_index(path), _find_cached(path)]
     for place in places:
         found = _load(place, key)
         if found is not None:
@@ -109,6 +109,11 @@ def _identify(path: Path, kind: str) -> dict[str, Any]:
 def find_cache() -> Path:
     """The folder for what can be made again: ``$XDG_CACHE_HOME/llava``, by default ``~/.cache/llava``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "llava"
+
+
+def find_index(path: Path) -> Path:
+    """Where a data file's index is, if its folder takes files: hidden, since `datasets` reads ``train-*`` as data."""
+    return path.with_name(f".{path.name}{SUFFIX}")
 
 
 def _find_cached(path: Path) -> Path:

@@ -48,4 +48,6 @@ def parse_strategy(value: Any, key: str, where: str) -> Strategy:
         )
     if amount and not float(amount.rstrip("%")):
         raise UsageError(f"{where}: {key} is '{value}', which takes no sample. Remove the dataset.")
+    if amount.endswith("%") and Fraction(amount[:-1]) > 100:
+        raise UsageError(f"{where}: {key} is '{value}', but there is no more than 100% to take. A weight repeats rows.")
     return Strategy(name, amount)

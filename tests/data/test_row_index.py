@@ -19,7 +19,7 @@ from llava.data import json_scan, row_index
 from llava.data.json_rows import JsonRows
 from llava.data.json_scan import scan_lines, scan_list
 from llava.data.readers import read_records
-from llava.data.row_index import SUFFIX
+from llava.data.row_index import SUFFIX, find_index
 from llava.errors import UsageError
 
 
@@ -55,7 +55,7 @@ def test_a_file_is_not_parsed_a_second_time(data: Path, monkeypatch: pytest.Monk
     again = read_records(data)
     assert len(again) == 20
     assert [again.record(i) for i in range(20)] == [first.record(i) for i in range(20)]
-    assert data.with_name(data.name + SUFFIX).is_file()
+    assert find_index(data).is_file()
 
 
 def test_sizes_are_those_of_the_records_and_need_no_row(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +77,7 @@ def test_a_changed_file_gets_a_new_index(data: Path) -> None:
 def test_a_damaged_index_is_built_anew(data: Path, damage: str) -> None:
     rows = read_records(data)
     expected = [rows.record(i).id for i in range(20)]
-    index = data.with_name(data.name + SUFFIX)
+    index = find_index(data)
     content = index.read_bytes()
     changed = {
         "cut": content[:-9],
@@ -95,7 +95,7 @@ def test_a_damaged_index_is_built_anew(data: Path, damage: str) -> None:
 def test_an_index_that_cannot_stand_beside_its_file_is_in_the_cache(
     data: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data.with_name(data.name + SUFFIX).mkdir()  # nothing can be renamed to a folder, not even by root
+    find_index(data).mkdir()  # nothing can be renamed to a folder, not even by root
     read_records(data)
     assert len(list((cache / "llava/index").iterdir())) == 1
     monkeypatch.setattr("llava.data.json_rows.scan_json", refuse_to_scan)
@@ -105,7 +105,7 @@ def test_an_index_that_cannot_stand_beside_its_file_is_in_the_cache(
 def test_without_any_place_the_index_is_in_memory_and_says_so(
     data: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data.with_name(data.name + SUFFIX).mkdir()
+    find_index(data).mkdir()
     cache.write_text("a file where the folder should be")
     rows = read_records(data)
     assert "can be written neither beside it" in capsys.readouterr().err
@@ -148,7 +148,7 @@ def test_an_invalid_row_is_found_each_time(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(UsageError, match=r"Row 1 of .*\(id bad\)"):
             read_records(path)
-    assert not path.with_name(path.name + SUFFIX).exists()
+    assert not find_index(path).exists()
 
 
 VALUES = st.recursive(

@@ -19,6 +19,7 @@ from typing import Any
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.data.convert.converter import Converter, LeftOut, Options, Row
 from llava.data.records import Record, parse_record
+from llava.data.whole_file import whole_file
 from llava.errors import LlavaError, UsageError
 from llava.text import write_line
 
@@ -118,20 +119,10 @@ def check_target(dst: Path) -> Path:
 def write_whole(dst: Path) -> Iterator[Callable[[str], Any]]:
     """A function that writes text to ``dst``, which appears with everything written when the block ends, or not at all.
 
-    Raises LlavaError for a file that cannot be written, such as on a full disk.
+    Raises as ``whole_file`` does for a new file.
     """
-    partial = dst.with_name(f".{dst.name}.partial")
-    try:
-        with partial.open("w", encoding="utf-8") as file:
-            yield file.write
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, dst)
-    except OSError as error:
-        raise LlavaError(f"'{dst}' cannot be written: {error.strerror or error}. Nothing was kept.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
+    with whole_file(dst, is_new=True) as unfinished, unfinished.open("w", encoding="utf-8") as file:
+        yield file.write
 
 
 @contextlib.contextmanager
@@ -176,9 +167,8 @@ def make_image_saver(folder: Path) -> Callable[[str, bytes], None]:
                     return
                 raise UsageError(f"'{path}' exists already, and is another image. Save the images to a new folder.")
             path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_name(f".{path.name}.partial")
-            partial.write_bytes(data)
-            os.replace(partial, path)
+            with whole_file(path) as unfinished:
+                unfinished.write_bytes(data)
         except OSError as error:
             raise LlavaError(f"The image '{path}' cannot be written: {error.strerror or error}.") from error
 

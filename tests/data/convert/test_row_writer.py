@@ -50,7 +50,7 @@ def test_what_is_written_is_what_training_reads(name: str, tmp_path: Path) -> No
     assert records.record(3).images == ("a.png", "b.png")
     assert records.record(3).turns[0][1] == "<image>\n<image>\nIs it?"
     assert (written.num_answers, written.num_images, written.num_renamed) == (4, 2, 0)
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["b.json", name, f"{name}.llava-index"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [f".{name}.llava-index", "b.json", name]
 
 
 def test_ids_are_made_unique_and_a_repeated_row_is_left_out(tmp_path: Path) -> None:
