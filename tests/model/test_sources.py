@@ -110,7 +110,10 @@ def test_an_unknown_name_lists_the_known_ones_and_the_close_ones(name: str) -> N
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/nowhere/llava", "a/b/c", "../x", "a b/c"])
-def test_a_path_that_leads_nowhere_is_not_sought_on_the_hub(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_that_leads_nowhere_is_not_sought_on_the_hub(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # beside other folders, "../x" may lead somewhere
     monkeypatch.setattr("llava.model.sources.fetch", lambda repo_id: pytest.fail(f"asked the hub for {repo_id}"))
     with pytest.raises(CheckpointError, match="There is no folder"):
         find_checkpoint(name)
