@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from llava.data.indexed_rows import IndexedRows
 from llava.data.json_scan import ScannedRow, open_data, scan_lines, scan_list
 from llava.data.long_work import LongWork
 from llava.data.pinned_file import pin
 from llava.data.records import Record, parse_record
-from llava.data.row_index import Arrays, RowIndex, open_index
-from llava.data.rows import Rows, RowSizes
+from llava.data.row_index import Arrays, open_index
 from llava.errors import UsageError
 
 
@@ -32,7 +32,7 @@ def scan_json(path: str) -> Iterator[ScannedRow]:
     return scan_lines(path) if path.endswith(".jsonl") else scan_list(path)
 
 
-class JsonRows(Rows):
+class JsonRows(IndexedRows):
     """The rows of a .json or .jsonl file.
 
     Raises:
@@ -43,9 +43,6 @@ class JsonRows(Rows):
         open_data(path).close()  # a missing file is told as such
         self.path, self.file = path, pin(path)
         self.index = open_index(Path(path), "json", self._build)
-
-    def __len__(self) -> int:
-        return len(self.index["offsets"])
 
     def row(self, index: int) -> Any:
         """Row number ``index`` as its file has it."""
@@ -58,18 +55,6 @@ class JsonRows(Rows):
                 f"Row {index} of the data file '{self.path}' is not where it was: the file was changed while it was in "
                 "use. Start again."
             ) from error
-
-    def locate(self, index: int) -> tuple[int, str]:
-        """The same number, and the file."""
-        return index, self.path
-
-    def sizes(self) -> RowSizes:
-        """Words and images of all rows, from the index."""
-        return read_sizes(self.index.arrays)
-
-    def digest(self) -> str:
-        """The checksum of all records, from the index."""
-        return read_digest(self.index)
 
     def _build(self) -> Arrays:
         builder = IndexBuilder(self.path)
@@ -84,7 +69,7 @@ class JsonRows(Rows):
 
 
 class IndexBuilder:
-    """Checks rows one after the other and collects what every index has, see ``read_sizes``."""
+    """Checks rows one after the other and collects what every index has, see ``IndexedRows``."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -112,13 +97,3 @@ class IndexBuilder:
             "num_images": np.array(self._num_images),
             "checksum": np.array([self._checksum], dtype=np.uint32),
         }
-
-
-def read_sizes(arrays: Arrays) -> RowSizes:
-    """Words and images of all rows from the arrays of an index."""
-    return RowSizes(arrays["num_words"].astype(np.int64), arrays["num_images"].astype(np.int64))
-
-
-def read_digest(index: RowIndex) -> str:
-    """The checksum of all records from their index."""
-    return f"{int(index['checksum'][0]):08x}"

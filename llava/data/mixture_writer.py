@@ -21,6 +21,7 @@ from typing import Any
 from llava.data.image_files import find_image
 from llava.data.long_work import LongWork
 from llava.data.mixture import Mixture
+from llava.data.records import parse_record
 from llava.data.whole_file import whole_file
 from llava.errors import BadImage, LlavaError, UsageError
 from llava.image.signatures import sniff
@@ -198,7 +199,8 @@ def _read_rows(mixture: Mixture, indices: Any, images: Path, done: Shards) -> It
     """(number, row without images, (name, bytes) of each image); rows that fail are noted and left out."""
     for index in indices:
         try:
-            record, row = mixture.record(int(index)), dict(mixture.row(int(index)))
+            row = mixture.row(int(index))
+            record = parse_record(row, *mixture.locate(int(index)))
             stored = [_read_image(each, images) for each in record.images]
         except (BadImage, UsageError) as error:
             done.failed.append(str(error))
@@ -209,10 +211,10 @@ def _read_rows(mixture: Mixture, indices: Any, images: Path, done: Shards) -> It
                     f"{mixture.num_failures:,}. The shards that are complete stay."
                 ) from error
             continue
-        row.pop("image", None)
-        row["id"] = record.id
+        rest = {**row, "id": record.id}
+        rest.pop("image", None)
         done.num_rows += 1
-        yield int(index), row, stored
+        yield int(index), rest, stored
 
 
 def _read_image(image: Any, folder: Path) -> tuple[str, bytes]:

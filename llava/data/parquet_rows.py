@@ -13,14 +13,14 @@ from itertools import accumulate
 from pathlib import Path, PurePath
 from typing import Any
 
-from llava.data.json_rows import IndexBuilder, read_digest, read_sizes
+from llava.data.indexed_rows import IndexedRows
+from llava.data.json_rows import IndexBuilder
 from llava.data.json_scan import ScannedRow
 from llava.data.long_work import LongWork
 from llava.data.parquet_schema import ParquetSchema, read_schema
 from llava.data.pinned_file import pin
 from llava.data.row_groups import open_parquet, read_row_group
 from llava.data.row_index import Arrays, open_index
-from llava.data.rows import Rows, RowSizes
 from llava.errors import BadImage, UsageError
 
 _TURN_KEYS = (("from", "value"), ("role", "content"))
@@ -51,7 +51,7 @@ class ParquetImage:
         return data
 
 
-class ParquetRows(Rows):
+class ParquetRows(IndexedRows):
     """The rows of one parquet file.
 
     Raises:
@@ -68,9 +68,6 @@ class ParquetRows(Rows):
         self._layout: _Layout | None = None
         self.index = open_index(Path(path), "parquet", self._build)
 
-    def __len__(self) -> int:
-        return len(self.index["num_words"])
-
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_layout": None}
 
@@ -80,18 +77,6 @@ class ParquetRows(Rows):
         if self._layout is None:
             self._layout = _Layout(self.path, self.file.mtime_ns)
         return self._layout.row(index)
-
-    def locate(self, index: int) -> tuple[int, str]:
-        """The same number, and the file."""
-        return index, self.path
-
-    def sizes(self) -> RowSizes:
-        """Words and images of all rows, from the index."""
-        return read_sizes(self.index.arrays)
-
-    def digest(self) -> str:
-        """The checksum of all records, from the index."""
-        return read_digest(self.index)
 
     def _build(self) -> Arrays:
         builder = IndexBuilder(self.path)

@@ -22,13 +22,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
-from llava.data.json_rows import IndexBuilder, read_digest, read_sizes
+from llava.data.indexed_rows import IndexedRows
+from llava.data.json_rows import IndexBuilder
 from llava.data.json_scan import MAX_ROW_BYTES, ScannedRow, open_data
 from llava.data.long_work import LongWork
 from llava.data.pinned_file import PinnedFile, pin
 from llava.data.row_groups import say_foreign
 from llava.data.row_index import Arrays, open_index
-from llava.data.rows import Rows, RowSizes
 from llava.errors import BadImage, UsageError
 
 _NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)
@@ -54,7 +54,7 @@ class TarImage:
             raise BadImage(str(error)) from error
 
 
-class TarRows(Rows):
+class TarRows(IndexedRows):
     """The rows of one tar archive.
 
     Raises:
@@ -66,9 +66,6 @@ class TarRows(Rows):
         self.path, self.file = path, pin(path)
         self.index = open_index(Path(path), "tar", self._build)
 
-    def __len__(self) -> int:
-        return len(self.index["num_words"])
-
     def row(self, index: int) -> Any:
         """Row number ``index`` in LLaVA's format, its images as ``TarImage``s."""
         self.check_index(index)
@@ -76,18 +73,6 @@ class TarRows(Rows):
         start = int(ends[index - 1]) if index else 0
         key, members = json.loads(bytes(text[start : int(ends[index])]))
         return _make_row(_Sample(key, [_Member(*member) for member in members]), self.file)
-
-    def locate(self, index: int) -> tuple[int, str]:
-        """The same number, and the file."""
-        return index, self.path
-
-    def sizes(self) -> RowSizes:
-        """Words and images of all rows, from the index."""
-        return read_sizes(self.index.arrays)
-
-    def digest(self) -> str:
-        """The checksum of all records, from the index."""
-        return read_digest(self.index)
 
     def _build(self) -> Arrays:
         builder = IndexBuilder(self.path)

@@ -7,6 +7,7 @@ from which the next stage starts.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,15 +147,7 @@ def build_trainer(
     model, tokenizer = loaded.model, loaded.tokenizer
     arguments = arguments or make_arguments(stage, here, workers, world_size=count_processes())
     trainable = choose_parameters(model, stage)
-    set_precision(
-        model,
-        trainable,
-        mixed_precision=arguments.mixed_precision,
-        has_original_tower=bool(arguments.compatible_with),
-        device=choose_loading_device(arguments),
-        is_outline=receives_weights(arguments),
-    )
-    mend_generation(model)
+    fit_weights(model, trainable, arguments)
     spec = loaded.spec
     encoding = Encoding(
         *(tokenizer, spec.tiling, loaded.image_processor, loaded.template),
@@ -184,6 +177,19 @@ def build_trainer(
     if arguments.should_save:
         print_table(build_table(model, trainable, stage.lr, stage.weight_decay))
     return trainer
+
+
+def fit_weights(model: Any, trainable: Sequence[PartParameter], arguments: Any) -> None:
+    """Casts and places the weights as the arguments say, and mends generation settings that could not be saved."""
+    set_precision(
+        model,
+        trainable,
+        mixed_precision=arguments.mixed_precision,
+        has_original_tower=bool(arguments.compatible_with),
+        device=choose_loading_device(arguments),
+        is_outline=receives_weights(arguments),
+    )
+    mend_generation(model)
 
 
 def choose_parameters(model: Any, stage: TuningStage) -> list[PartParameter]:

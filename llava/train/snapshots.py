@@ -38,6 +38,7 @@ from llava.model.weights import find_tensors, is_weight_file, open_tensors, read
 from llava.train.devices.parallel import shard
 from llava.train.lora import ADAPTER, has_lora, is_adapter_name
 from llava.train.parts import find_llava
+from llava.train.resumption import name_some, say_remedy
 from llava.train.starting_model import StartingPoint
 
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -147,17 +148,17 @@ def check_snapshot(model: Any, folder: str | Path) -> None:
     for name, tensors in (_collect(model, None) or {"": _list_whole(find_llava(model))}).items():
         shapes: dict[str, tuple[int, ...]] = {}
         if name and not (folder / name).is_file():
-            raise CheckpointError(f"{folder} is incomplete: it has no {name}. {_say_remedy(folder)}")
+            raise CheckpointError(f"{folder} is incomplete: it has no {name}. {say_remedy(folder)}")
         for file in {folder / name} if name else set(find_tensors(folder).values()):
             shapes.update(shapes_in(file))
         lacking = [key for key in tensors if key not in shapes]
         if lacking:
-            raise CheckpointError(f"{folder / name} lacks {_name_some(lacking)}. {_say_remedy(folder)}")
+            raise CheckpointError(f"{folder / name} lacks {name_some(lacking)}. {say_remedy(folder)}")
         for key, tensor in tensors.items():
             if shapes[key] != tuple(tensor.shape):
                 raise CheckpointError(
                     f"{key} in {folder / name} has the shape {list(shapes[key])}, but this model needs "
-                    f"{list(tensor.shape)}: the run's settings have changed since. {_say_remedy(folder)}"
+                    f"{list(tensor.shape)}: the run's settings have changed since. {say_remedy(folder)}"
                 )
 
 
@@ -293,12 +294,3 @@ def _explaining_faults(folder: Path) -> Iterator[None]:
             raise
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise LlavaError(f"The weights cannot be written to {folder} ({reason}): is the disk full?") from error
-
-
-def _say_remedy(folder: Path) -> str:
-    return f"Delete {folder} to resume from the checkpoint before it, or from the start."
-
-
-def _name_some(names: list[str]) -> str:
-    rest = f" and {len(names) - 3} more tensors" if len(names) > 3 else ""
-    return ", ".join(f"'{name}'" for name in names[:3]) + rest

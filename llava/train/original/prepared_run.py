@@ -19,8 +19,7 @@ from llava.model import layouts
 from llava.model.folder import Folder
 from llava.model.sources import find_checkpoint
 from llava.train.dataset.stage_data import TuningData, check_data
-from llava.train.devices.parallel import choose_loading_device, claim_device, receives_weights
-from llava.train.devices.precision import set_precision
+from llava.train.devices.parallel import claim_device, receives_weights
 from llava.train.devices.rank_faults import told_by_first_process
 from llava.train.original.flag_translation import OriginalRun, translate
 from llava.train.original.parsed_flags import Flags, read_flags
@@ -29,8 +28,8 @@ from llava.train.part_table import build_table, print_table
 from llava.train.recipe import TuningStage
 from llava.train.report.stage_record import recording
 from llava.train.resumption import check_workers, find_last
-from llava.train.run import choose_parameters
-from llava.train.snapshots import mend_generation, refuse_output
+from llava.train.run import choose_parameters, fit_weights
+from llava.train.snapshots import refuse_output
 from llava.train.speed.chunked_loss import build_target_loss
 from llava.train.speed.levers import choose_attention
 from llava.train.starting_model import StartingPoint, build_start
@@ -90,16 +89,8 @@ def _prepare(words: Sequence[str], kinds: Sequence[Any]) -> PreparedRun:
     if adds_padding:
         _add_padding(model, tokenizer)
     trainable = choose_parameters(model, stage)
-    set_precision(
-        model,
-        trainable,
-        mixed_precision=training_args.mixed_precision,
-        has_original_tower=bool(training_args.compatible_with),
-        device=choose_loading_device(training_args),
-        is_outline=receives_weights(training_args),
-    )
+    fit_weights(model, trainable, training_args)
     choose_attention(model, training_args.device, training_args.mixed_precision)
-    mend_generation(model)
     assert stage.data is not None
     templates.default_conversation = templates.conv_templates[stage.data.templates[0]]
     if training_args.should_save:
