@@ -29,8 +29,13 @@ def score_gqa_lmms(prediction: str, references: Sequence[str]) -> Verdict:
 
     Source: EvolvingLMMs-Lab/lmms-eval 0.7.3 lmms_eval/tasks/gqa/gqa.yaml, and exact_match in api/metrics.py.
     """
-    answer, truth = (text.lower().translate(_NO_PUNCTUATION) for text in (prediction, references[0]))
+    answer, truth = (_lower_as_numpy(text).translate(_NO_PUNCTUATION) for text in (prediction, references[0]))
     return Verdict(float(answer == truth), answer.strip() or None)
+
+
+def _lower_as_numpy(text: str) -> str:
+    """Lower case in a NumPy array of texts, which has as many characters as before and none of NUL at the end."""
+    return text.rstrip("\0").lower()[: len(text)]
 
 
 GQA_READINGS: dict[str, Callable[[str, Sequence[str]], Verdict]] = {"official": score_gqa, "lmms-eval": score_gqa_lmms}
