@@ -20,7 +20,7 @@ from typing import Any
 
 from llava.entry_point import run_command
 from llava.errors import UsageError
-from llava.eval.json_files import find_repeated, pick, read_json
+from llava.eval.json_files import find_repeated, pick, pick_id, read_json
 from llava.eval.scoring.gqa_report import evaluate_gqa, write_gqa_report
 from llava.text import write_line
 
@@ -53,7 +53,7 @@ def _read_predictions(path: str, questions: dict[str, Any]) -> dict[str, str]:
     rows = read_json(path)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise UsageError(f"'{path}' is no list of objects; scripts/convert_gqa_for_eval.py writes one from answers.")
-    ids = [pick(row, "questionId", path) for row in rows]
+    ids = [pick_id(row, "questionId", path) for row in rows]
     repeated, strangers = find_repeated(ids), [key for key in ids if key not in questions]
     if repeated:
         write_line(f"llava: {len(repeated)} questions are answered more than once in '{path}'; the last answer counts.")
@@ -76,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("Failed to load scene graphs -- cannot evaluate grounding")
         print("Loading questions...")
         questions = read_json(names["questions"])
+        if not isinstance(questions, dict):
+            raise UsageError(f"'{names['questions']}' is not a questions file of GQA: it holds no object.")
         print("Loading choices...")
         choices = read_json(names["choices"]) if Path(names["choices"]).exists() else None
         if choices is None:

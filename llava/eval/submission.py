@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import UsageError
-from llava.eval.json_files import JsonLines, find_repeated, pick, read_json_lines, read_whole_lines, write_json
+from llava.eval.json_files import JsonLines, find_repeated, pick, pick_id, read_json_lines, read_whole_lines, write_json
 from llava.eval.scoring.answer_normalizer import normalize_answer
 from llava.eval.scoring.gqa_accuracy import read_gqa
 from llava.text import write_line
@@ -23,7 +23,7 @@ from llava.text import write_line
 def write_vqav2(answers: str | Path, questions: str | Path, target: str | Path) -> str:
     """Writes an answer for each question, "" where there is none; returns the line that the original prints."""
     split = read_whole_lines(questions)
-    ids = [pick(row, "question_id", questions) for row in split]
+    ids = [pick_id(row, "question_id", questions) for row in split]
     given, summary = _read_answers(answers, ids)
     missing = sum(key not in given for key in ids)
     if missing:
@@ -41,7 +41,7 @@ def write_vizwiz(answers: str | Path, questions: str | Path, target: str | Path)
     Raises UsageError if a question has none.
     """
     split = read_whole_lines(questions)
-    ids = [pick(row, "question_id", questions) for row in split]
+    ids = [pick_id(row, "question_id", questions) for row in split]
     given, summary = _read_answers(answers, ids)
     missing = [key for key in ids if key not in given]
     if missing:
@@ -57,7 +57,7 @@ def write_vizwiz(answers: str | Path, questions: str | Path, target: str | Path)
 def write_gqa(answers: str | Path, target: str | Path) -> None:
     """Writes the answers as GQA's evaluation reads them."""
     rows = read_whole_lines(answers)
-    ids = [pick(row, "question_id", answers) for row in rows]
+    ids = [pick_id(row, "question_id", answers) for row in rows]
     _say_repeated(find_repeated(ids), "answered", str(answers))
     texts = [read_gqa(_text_of(row, answers)) for row in rows]
     write_json(target, [{"questionId": key, "prediction": text} for key, text in zip(ids, texts, strict=True)])
@@ -66,7 +66,7 @@ def write_gqa(answers: str | Path, target: str | Path) -> None:
 def _read_answers(path: str | Path, wanted: Collection[object]) -> tuple[dict[object, str], str]:
     """Each question's answer, the last if there are several, and the line that the original prints."""
     lines = read_json_lines(path)
-    ids = [pick(row, "question_id", path) for row in lines.rows]
+    ids = [pick_id(row, "question_id", path) for row in lines.rows]
     given = {key: _text_of(row, path) for key, row in zip(ids, lines.rows, strict=True)}
     _say_broken(lines)
     _say_repeated(find_repeated(ids), "answered", str(path))

@@ -47,6 +47,8 @@ def evaluate_gqa(
     Raises UsageError if a balanced question has no prediction.
     """
     balanced = {key: row for key, row in questions.items() if row["isBalanced"]}
+    if not balanced:
+        raise UsageError(f"None of the {len(questions)} questions is balanced, and GQA is scored over those that are.")
     missing = [key for key in balanced if key not in predictions]
     if missing:
         raise UsageError(

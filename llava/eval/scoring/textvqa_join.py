@@ -59,10 +59,11 @@ def join_textvqa(
             if not isinstance(row.get(key), str):
                 raise UsageError(f"The answer {_shorten(row)} has no text under '{key}'.")
         question = read_question(row["prompt"])
-        people = by_question.get((row.get("question_id"), question))
+        image = row.get("question_id")
+        people = by_question.get((image, question)) if isinstance(image, str | int) else None
         if people is None:
             raise UsageError(
-                f"The annotations have no question {question!r} about image '{row.get('question_id')}': are they of "
+                f"The annotations have no question {question!r} about image {image!r}: are they of "
                 "the split that was answered? LLaVA-1.5's is val, in TextVQA_0.5.1_val.json."
             )
         joined.append((row["text"], people))

@@ -171,8 +171,8 @@ def ask(scorer: Callable[..., float], case: list) -> float | str:
 
 def main() -> None:
     """Writes the gold file: for each scorer, its cases with the score of each reading in order."""
-    gold: dict[str, Any] = {"source": " ".join((__doc__ or "").split("FOLDER holds")[1].split())}
-    lines = [f'"source": {json.dumps(gold["source"])}']
+    source = " ".join((__doc__ or "").replace("``", "").split("in an environment with ")[1].split())
+    lines = [f'"source": {json.dumps(source)}']
     for name, (inputs, scorers) in SCORERS.items():
         asked = [[case, [ask(scorer, case) for scorer in scorers.values()]] for case in inputs]
         body = ",\n  ".join(json.dumps(row) for row in asked)
