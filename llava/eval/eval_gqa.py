@@ -20,8 +20,9 @@ from typing import Any
 
 from llava.entry_point import run_command
 from llava.errors import UsageError
-from llava.eval.json_files import find_repeated, pick, pick_id, read_json
+from llava.eval.json_files import find_repeated, pick, read_json
 from llava.eval.scoring.gqa_report import evaluate_gqa, write_gqa_report
+from llava.eval.submission import pick_id
 from llava.text import write_line
 
 # Quoted, since what the official script prints is compared line by line.
@@ -49,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _read_predictions(path: str, questions: dict[str, Any]) -> dict[str, str]:
+def _read_predictions(path: str, questions: dict[str, Any]) -> dict[str | int, str]:
     rows = read_json(path)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise UsageError(f"'{path}' is no list of objects; scripts/convert_gqa_for_eval.py writes one from answers.")

@@ -82,11 +82,3 @@ def pick(row: Mapping[str, Any], key: str, path: str | Path) -> Any:
     if key not in row:
         raise UsageError(f"A row of '{path}' has no '{key}'; it has: {', '.join(map(str, row)) or 'nothing'}.")
     return row[key]
-
-
-def pick_id(row: Mapping[str, Any], key: str, path: str | Path) -> str | int:
-    """The id under a key of a row of ``path``. Raises UsageError if it is missing, or neither text nor a number."""
-    value = pick(row, key, path)
-    if not isinstance(value, str | int):
-        raise UsageError(f"A row of '{path}' has the {key} {value!r}, which is neither text nor a whole number.")
-    return value

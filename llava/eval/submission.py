@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.errors import UsageError
-from llava.eval.json_files import JsonLines, find_repeated, pick, pick_id, read_json_lines, read_whole_lines, write_json
+from llava.eval.json_files import JsonLines, find_repeated, pick, read_json_lines, read_whole_lines, write_json
 from llava.eval.scoring.answer_normalizer import normalize_answer
 from llava.eval.scoring.gqa_accuracy import read_gqa
 from llava.text import write_line
@@ -63,7 +63,7 @@ def write_gqa(answers: str | Path, target: str | Path) -> None:
     write_json(target, [{"questionId": key, "prediction": text} for key, text in zip(ids, texts, strict=True)])
 
 
-def _read_answers(path: str | Path, wanted: Collection[object]) -> tuple[dict[object, str], str]:
+def _read_answers(path: str | Path, wanted: Collection[str | int]) -> tuple[dict[str | int, str], str]:
     """Each question's answer, the last if there are several, and the line that the original prints."""
     lines = read_json_lines(path)
     ids = [pick_id(row, "question_id", path) for row in lines.rows]
@@ -85,6 +85,14 @@ def _read_answers(path: str | Path, wanted: Collection[object]) -> tuple[dict[ob
         )
     summary = f"total results: {len(given)}, total split: {len(wanted)}, error_line: {len(lines.broken)}"
     return given, summary
+
+
+def pick_id(row: dict[str, Any], key: str, path: str | Path) -> str | int:
+    """The id under a key of a row of ``path``. Raises UsageError if it is missing, or neither text nor a number."""
+    value = pick(row, key, path)
+    if not isinstance(value, str | int):
+        raise UsageError(f"A row of '{path}' has the {key} {value!r}, which is neither text nor a whole number.")
+    return value
 
 
 def _text_of(row: dict[str, Any], path: str | Path) -> str:

@@ -39,7 +39,7 @@ class GqaReport:
 
 def evaluate_gqa(
     questions: Mapping[str, Mapping[str, Any]],
-    predictions: Mapping[str, str],
+    predictions: Mapping[Any, str],
     choices: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> GqaReport:
     """The report over the balanced questions; ``predictions`` map their ids to answers as submitted.
@@ -117,7 +117,7 @@ def _is_among(
     return answer in (("color", "material", "shape") if "Common" in row["types"]["detailed"] else choices[key][name])
 
 
-def _measure_distribution(balanced: Mapping[str, Mapping[str, Any]], predictions: Mapping[str, str]) -> float | None:
+def _measure_distribution(balanced: Mapping[str, Mapping[str, Any]], predictions: Mapping[Any, str]) -> float | None:
     gold: defaultdict[str, Counter[str]] = defaultdict(Counter)
     given: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for key, row in balanced.items():

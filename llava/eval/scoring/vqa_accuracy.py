@@ -78,9 +78,10 @@ def score_lmms_textvqa(prediction: str, people: People) -> Verdict:
 
 
 def _rows(people: People) -> list[Mapping[str, Any]]:
+    """The people as VQAv2's rows; ids are their places, where only answers are given."""
     if not people:
         raise UsageError("Nobody answered a question: its list of human answers is empty.")
-    return [{"answer": said, "answer_id": i} if isinstance(said, str) else said for i, said in enumerate(people, 1)]
+    return [said if isinstance(said, Mapping) else {"answer": said, "answer_id": i} for i, said in enumerate(people, 1)]
 
 
 def _normalize_line(text: str) -> str:
