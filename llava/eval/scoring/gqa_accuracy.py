@@ -29,13 +29,13 @@ def score_gqa_lmms(prediction: str, references: Sequence[str]) -> Verdict:
 
     Source: EvolvingLMMs-Lab/lmms-eval 0.7.3 lmms_eval/tasks/gqa/gqa.yaml, and exact_match in api/metrics.py.
     """
-    answer, truth = (_lower_as_numpy(text).translate(_NO_PUNCTUATION) for text in (prediction, references[0]))
+    answer, truth = (_fold_as_numpy(text) for text in (prediction, references[0]))
     return Verdict(float(answer == truth), answer.strip() or None)
 
 
-def _lower_as_numpy(text: str) -> str:
-    """Lower case in a NumPy array of texts, which has as many characters as before and none of NUL at the end."""
-    return text.rstrip("\0").lower()[: len(text)]
+def _fold_as_numpy(text: str) -> str:
+    """Lower case without punctuation in a NumPy array: no text there grows or ends in NUL."""
+    return text.rstrip("\0").lower()[: len(text)].rstrip("\0").translate(_NO_PUNCTUATION).rstrip("\0")
 
 
 GQA_READINGS: dict[str, Callable[[str, Sequence[str]], Verdict]] = {"official": score_gqa, "lmms-eval": score_gqa_lmms}

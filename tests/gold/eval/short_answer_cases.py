@@ -377,6 +377,7 @@ GQA: list[list] = [
         ("İstanbul", "i\u0307stanbul"),
         ("İstanbul", "i\u0307stanbu"),
         ("yes\0", "yes"),
+        ("yes\0.", "yes"),
         ("ΟΔΟΣ", "οδος"),
         ("是", "是"),
         ("是。", "是"),
