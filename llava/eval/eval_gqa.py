@@ -22,7 +22,7 @@ from llava.entry_point import run_command
 from llava.errors import UsageError
 from llava.eval.json_files import find_repeated, pick, read_json
 from llava.eval.scoring.gqa_report import evaluate_gqa, write_gqa_report
-from llava.eval.submission import pick_id
+from llava.eval.submission import pick_id, say_empty
 from llava.text import write_line
 
 # Quoted, since what the official script prints is compared line by line.
@@ -60,7 +60,12 @@ def _read_predictions(path: str, questions: dict[str, Any]) -> dict[str | int, s
         write_line(f"llava: {len(repeated)} questions are answered more than once in '{path}'; the last answer counts.")
     if strangers:
         write_line(f"llava: {len(strangers)} answers in '{path}' are to other questions, such as {strangers[0]!r}.")
-    return {key: pick(row, "prediction", path) for key, row in zip(ids, rows, strict=True)}
+    texts = [pick(row, "prediction", path) for row in rows]
+    wrong = [text for text in texts if not isinstance(text, str)]
+    if wrong:
+        raise UsageError(f"{len(wrong)} predictions in '{path}' are no text; the first is {wrong[0]!r}.")
+    say_empty(texts, path)
+    return dict(zip(ids, texts, strict=True))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -23,6 +23,7 @@ from llava.eval.json_files import find_repeated, pick, read_json, read_whole_lin
 from llava.eval.scoring.textvqa_join import join_textvqa
 from llava.eval.scoring.textvqa_join import read_question as prompt_processor
 from llava.eval.scoring.vqa_accuracy import score_m4c
+from llava.eval.submission import say_empty
 from llava.text import write_line
 
 __all__ = ["eval_single", "get_args", "prompt_processor"]
@@ -49,6 +50,7 @@ def eval_single(annotation_file: str, result_file: str) -> None:
         write_line(
             f"llava: {len(repeated)} questions are answered more than once in '{result_file}'; each time counts."
         )
+    say_empty((text for text, _ in joined), result_file)
     scores = [score_m4c(text, people).score for text, people in joined]
     print(os.path.splitext(os.path.basename(result_file))[0])
     print(f"Samples: {len(scores)}\nAccuracy: {100.0 * (sum(scores) / len(scores)):.2f}%\n")

@@ -9,7 +9,7 @@ convert_gqa_for_eval.py.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +60,7 @@ def write_gqa(answers: str | Path, target: str | Path) -> None:
     ids = [pick_id(row, "question_id", answers) for row in rows]
     _say_repeated(find_repeated(ids), "answered", str(answers))
     texts = [read_gqa(_text_of(row, answers)) for row in rows]
+    say_empty(texts, answers)
     write_json(target, [{"questionId": key, "prediction": text} for key, text in zip(ids, texts, strict=True)])
 
 
@@ -69,6 +70,7 @@ def _read_answers(path: str | Path, wanted: Collection[str | int]) -> tuple[dict
     ids = [pick_id(row, "question_id", path) for row in lines.rows]
     given = {key: _text_of(row, path) for key, row in zip(ids, lines.rows, strict=True)}
     _say_broken(lines)
+    say_empty(given.values(), path)
     _say_repeated(find_repeated(ids), "answered", str(path))
     _say_repeated(find_repeated(wanted), "asked", "the questions file")
     known = set(wanted)
@@ -85,6 +87,13 @@ def _read_answers(path: str | Path, wanted: Collection[str | int]) -> tuple[dict
         )
     summary = f"total results: {len(given)}, total split: {len(wanted)}, error_line: {len(lines.broken)}"
     return given, summary
+
+
+def say_empty(texts: Iterable[str], path: str | Path) -> None:
+    """Says on stderr how many answers are empty: a refusal, or a run that went wrong."""
+    num = sum(not text.strip() for text in texts)
+    if num:
+        write_line(f"llava: {num} answers in '{path}' are empty.")
 
 
 def pick_id(row: dict[str, Any], key: str, path: str | Path) -> str | int:

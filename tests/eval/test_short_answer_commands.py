@@ -81,6 +81,7 @@ def test_a_conversion_says_what_the_original_passes_over(tmp_path: Path) -> None
     assert "the first is line 8" in done.stderr
     assert "1 questions are answered more than once" in done.stderr
     assert "1 answers in" in done.stderr
+    assert "answers in 'd/answers/llava_vqav2_mscoco_test-dev2015/llava-v1.5-7b/merge.jsonl' are empty" in done.stderr
 
 
 @pytest.mark.parametrize("how", [["-m", "llava.eval.eval_textvqa"], [str(ROOT / "llava/eval/eval_textvqa.py")]])
@@ -182,6 +183,7 @@ def evaluate(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **files: 
         ("eval_gqa", "testdev_balanced_predictions", "{}", "is no list of objects"),
         ("eval_gqa", "testdev_balanced_predictions", "[]", "84 of 84 questions have no prediction"),
         ("eval_gqa", "testdev_balanced_predictions", '[{"questionId": "1"}]', "has no 'prediction'"),
+        ("eval_gqa", "testdev_balanced_predictions", '[{"questionId": "1", "prediction": 2}]', "1 predictions in"),
         (
             "eval_gqa",
             "testdev_balanced_questions",

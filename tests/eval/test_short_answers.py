@@ -183,6 +183,12 @@ def test_an_answer_to_another_question_is_refused(row: dict[str, Any], fault: st
         join_textvqa([row], [{"image_id": "img1", "question": "What?", "answers": ["x"] * 10}])
 
 
+@pytest.mark.parametrize("people", [["x"] * 9, [], {"1": "x"}, 5])
+def test_a_question_that_not_ten_people_answered_is_named(people: Any) -> None:
+    with pytest.raises(UsageError, match=r"'what\?' about image 'img1' needs a list of 10 human answers"):
+        join_textvqa([textvqa_row()], [{"image_id": "img1", "question": "What?", "answers": people}])
+
+
 def test_the_test_splits_annotations_are_refused() -> None:
     with pytest.raises(UsageError, match="the test set has no answers"):
         join_textvqa([textvqa_row()], [{"image_id": "img1", "question": "What?"}])

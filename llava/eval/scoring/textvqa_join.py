@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llava.errors import UsageError
+from llava.eval.scoring.vqa_accuracy import NUM_PEOPLE
 
 _OLD_PROMPT = re.compile(r"Question: (.*?) Short answer:", re.DOTALL)
 
@@ -65,6 +66,11 @@ def join_textvqa(
             raise UsageError(
                 f"The annotations have no question {question!r} about image {image!r}: are they of "
                 "the split that was answered? LLaVA-1.5's is val, in TextVQA_0.5.1_val.json."
+            )
+        if not isinstance(people, Sequence) or len(people) != NUM_PEOPLE:
+            raise UsageError(
+                f"The question {question!r} about image {image!r} needs a list of {NUM_PEOPLE} human answers, but its "
+                f"annotation has {_shorten(people)}."
             )
         joined.append((row["text"], people))
     return joined
