@@ -49,6 +49,12 @@ def test_no_published_reading_is_left_out() -> None:
     }
 
 
+@pytest.mark.parametrize("family", READINGS)
+def test_the_cases_tell_each_reading_from_the_others(family: str) -> None:
+    columns = list(zip(*(scores for _, scores in GOLD[family]["cases"]), strict=True))
+    assert len(set(columns)) == len(READINGS[family])
+
+
 def test_ten_people_are_wanted_where_the_published_scorer_asserts_them() -> None:
     failed = [case for case, score in gold_of("vqa", "m4c") if score == "AssertionError"]
     assert len(failed) == 4
