@@ -13,14 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from llava.errors import UsageError
-from llava.eval.answers import (
-    lower_and_trim,
-    normalize_answer,
-    remove_punctuation,
-    replace_words,
-    score_answers,
-    similarity,
-)
+from llava.eval.scoring.anls import similarity
+from llava.eval.scoring.answer_normalizer import lower_and_trim, normalize_answer, remove_punctuation, replace_words
+from llava.eval.scoring.vqa_accuracy import score_m4c
 
 __all__ = ["EvalAIAnswerProcessor", "STVQAANLSEvaluator", "STVQAAccuracyEvaluator", "TextVQAAccuracyEvaluator"]
 
@@ -55,7 +50,7 @@ class TextVQAAccuracyEvaluator:
 
     def eval_pred_list(self, pred_list: Sequence[Mapping[str, Any]]) -> float:
         """The mean score of ``pred_list``, 0 to 1. Raises UsageError for an empty list."""
-        return _mean(pred_list, lambda answer, people: score_answers(people).get(self.answer_processor(answer), 0.0))
+        return _mean(pred_list, lambda answer, people: score_m4c(answer, people).score)
 
 
 class STVQAAccuracyEvaluator:

@@ -53,6 +53,7 @@ NAMES = {
     "llava.utils": """disable_torch_init build_logger server_error_msg moderation_msg violates_moderation
         pretty_print_semaphore StreamToLogger rank0_print rank_print""",
     "llava.eval.run_llava": "eval_model load_image load_images image_parser",
+    "llava.eval.eval_textvqa": "eval_single get_args prompt_processor",
     "llava.eval.m4c_evaluator": """EvalAIAnswerProcessor TextVQAAccuracyEvaluator STVQAAccuracyEvaluator
         STVQAANLSEvaluator""",
 }

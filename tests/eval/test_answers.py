@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llava.errors import UsageError
-from llava.eval.answers import count_edits, normalize_answer, remove_punctuation, score_answers, similarity
 from llava.eval.m4c_evaluator import STVQAAccuracyEvaluator, STVQAANLSEvaluator, TextVQAAccuracyEvaluator
+from llava.eval.scoring.anls import count_edits, similarity
+from llava.eval.scoring.answer_normalizer import normalize_answer, remove_punctuation
+from llava.eval.scoring.vqa_accuracy import score_m4c
 
 
 @pytest.mark.parametrize(
@@ -53,7 +55,7 @@ def test_an_answer_is_worth_a_third_for_each_of_nine_who_gave_it() -> None:
         plain = [normalize_answer(said) for said in people]
         nine = [[*plain[:i], *plain[i + 1 :]] for i in range(10)]
         by_hand[answer] = sum(min(1, others.count(answer) / 3) for others in nine) / 10
-    assert score_answers(people) == pytest.approx(by_hand)
+    assert {answer: score_m4c(answer, people).score for answer in by_hand} == pytest.approx(by_hand)
     assert by_hand["blue"] == 1
     assert by_hand["navy"] == pytest.approx(0.6)
     assert by_hand["red"] == pytest.approx(0.3)
@@ -61,7 +63,7 @@ def test_an_answer_is_worth_a_third_for_each_of_nine_who_gave_it() -> None:
 
 def test_a_score_needs_ten_people() -> None:
     with pytest.raises(UsageError, match="9 people answered"):
-        score_answers(["blue"] * 9)
+        score_m4c("blue", ["blue"] * 9)
 
 
 def edit_slowly(one: str, other: str) -> int:
