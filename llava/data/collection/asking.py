@@ -20,12 +20,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from llava.data.budget import Budget, Usage, estimate_image_tokens, estimate_text_tokens
+from llava.data.chat_client import ChatClient, ClientSettings, Reply
 from llava.data.collection.answer_checks import find_fault, strip_thoughts
-from llava.data.collection.budget import Budget, Usage, estimate_image_tokens, estimate_text_tokens
 from llava.data.collection.journal import Journal
 from llava.data.collection.plug_ins import write_image_part
 from llava.data.collection.request_filters import Candidate
-from llava.data.collection.teacher import Reply, Teacher, TeacherSettings
 from llava.data.harm import HarmRule
 from llava.errors import LlavaError
 from llava.image.source import load_image, measure_image
@@ -52,7 +52,7 @@ class AskingSettings:
         max_faults_in_a_row: unusable answers in a row after which the work stops: the teacher is broken.
     """
 
-    teacher: TeacherSettings
+    teacher: ClientSettings
     prompt: str = PROMPT
     concurrency: int = 4
     languages: frozenset[str] = frozenset()
@@ -130,19 +130,19 @@ class Asking:
     def run(self, candidates: Sequence[Candidate], **teacher_options: Any) -> None:
         """Asks all that has no answer yet.
 
-        ``teacher_options``: those of ``Teacher``.
+        ``teacher_options``: those of ``ChatClient``.
 
         Raises:
             LlavaError: the teacher cannot be used, or answers nothing usable many times in a row.
             KeyboardInterrupt: after Ctrl-C, when the running requests have ended.
         """
-        asyncio.run(self._run(Teacher(self.settings.teacher, **teacher_options), candidates))
+        asyncio.run(self._run(ChatClient(self.settings.teacher, **teacher_options), candidates))
         if self._stopped is not None:
             raise self._stopped
         if self._is_interrupted:
             raise KeyboardInterrupt
 
-    async def _run(self, teacher: Teacher, candidates: Sequence[Candidate]) -> None:
+    async def _run(self, teacher: ChatClient, candidates: Sequence[Candidate]) -> None:
         self._changed = asyncio.Condition()
         self._lines = _Lines(len(candidates))
         waiting = iter(candidates)
@@ -151,7 +151,7 @@ class Asking:
                 workers = [self._work(teacher, waiting) for _ in range(self.settings.concurrency)]
                 await asyncio.gather(*workers)
 
-    async def _work(self, teacher: Teacher, waiting: Iterator[Candidate]) -> None:
+    async def _work(self, teacher: ChatClient, waiting: Iterator[Candidate]) -> None:
         for candidate in waiting:
             if self._is_over:
                 return
@@ -166,7 +166,7 @@ class Asking:
     def _is_over(self) -> bool:
         return self._stopped is not None or self._is_interrupted or bool(self.limit)
 
-    async def _answer(self, teacher: Teacher, candidate: Candidate) -> None:
+    async def _answer(self, teacher: ChatClient, candidate: Candidate) -> None:
         """Asks the questions of one candidate, one after another."""
         while not self._is_over:
             answered = self.look_up(candidate)

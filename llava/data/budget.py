@@ -1,4 +1,4 @@
-"""What a teacher may cost: requests, tokens and money, estimated before, reserved while a request runs, and counted.
+"""What asking a model may cost: requests, tokens and money, estimated before, reserved while it runs, and counted.
 
 A request is sent only if even its longest answer fits what is left, so a budget is never exceeded as long as the
 estimates are not too low. Images are estimated by OpenAI's rule, which other endpoints exceed or undercut.
