@@ -184,8 +184,8 @@ class ChatClient:
         if asked_s is not None and status:
             if asked_s > self.settings.longest_wait_s:
                 raise LlavaError(
-                    f"The {self.settings.role} asks to wait for {asked_s:,.0f} s (Retry-After of HTTP {status}). What it answered "
-                    "is kept: run the same command again after that."
+                    f"The {self.settings.role} asks to wait for {asked_s:,.0f} s (Retry-After of HTTP {status}). "
+                    "What it answered is kept: run the same command again after that."
                 )
             self._resume_at = max(self._resume_at, self._clock() + asked_s)
         bound_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (attempt - 1))

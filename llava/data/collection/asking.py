@@ -16,11 +16,11 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llava.data.budget import Budget, Usage, estimate_image_tokens, estimate_text_tokens
+from llava.data.budget import Attempts, Budget, Usage, estimate_image_tokens, estimate_text_tokens
 from llava.data.chat_client import ChatClient, ClientSettings, Reply
 from llava.data.collection.answer_checks import find_fault, strip_thoughts
 from llava.data.collection.journal import Journal
@@ -177,7 +177,7 @@ class Asking:
             estimate = Usage(1, tokens, self.settings.teacher.max_answer_tokens)
             if not await self._reserve(estimate):
                 return
-            attempts = _Attempts(self.budget, lambda: self._is_over)
+            attempts = Attempts(self.budget, lambda: self._is_over)
             reply = Reply()
             try:
                 messages = await asyncio.to_thread(self._write_messages, candidate, answered.answers)
@@ -299,22 +299,6 @@ class Asking:
             if is_main:
                 loop.remove_signal_handler(signal.SIGINT)
                 signal.signal(signal.SIGINT, before)
-
-
-class _Attempts:
-    """Reserves a request of the budget for each further attempt."""
-
-    def __init__(self, budget: Budget, is_over: Callable[[], bool]) -> None:
-        self._budget, self._is_over = budget, is_over
-        self.num_more = 0
-
-    def may_send(self) -> bool:
-        """Whether one more attempt may be sent; it is reserved then."""
-        if self._is_over() or self._budget.find_limit(Usage(1)):
-            return False
-        self._budget.reserve(Usage(1))
-        self.num_more += 1
-        return True
 
 
 class _Lines:
