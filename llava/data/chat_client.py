@@ -167,7 +167,10 @@ class ChatClient:
         if temperature is not None:
             content["temperature"] = temperature
         body = bytearray()
-        async with self._client.stream("POST", f"{self.url}/chat/completions", json=content) as response:
+        data = json.dumps(content).encode()  # ASCII: httpx's own form cannot hold half an emoji
+        headers = {"Content-Type": "application/json"}
+        url = f"{self.url}/chat/completions"
+        async with self._client.stream("POST", url, content=data, headers=headers) as response:
             async for part in response.aiter_bytes():
                 body += part
                 if len(body) > _MOST_BODY_BYTES:

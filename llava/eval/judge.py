@@ -18,10 +18,12 @@ from typing import Any
 
 from llava.data.budget import Attempts, Budget, Usage, estimate_text_tokens
 from llava.data.chat_client import ChatClient, ClientSettings
+from llava.data.collection.answer_checks import strip_thoughts
 from llava.data.collection.journal import Journal
+from llava.data.first_interrupt import catch_first_interrupt
 from llava.data.long_work import LongWork
 from llava.errors import LlavaError
-from llava.text import fit_line
+from llava.text import fit_line, write_line
 
 MOST_FAULTS_IN_A_ROW = 10
 """Reviews without a reply, one after another, after which the endpoint counts as broken."""
@@ -104,6 +106,7 @@ class Judge:
         self.faults: Counter[str] = Counter()
         self._in_a_row = self._num_open = self._num_done = 0
         self._stopped: Exception | None = None
+        self._is_interrupted = False
         for entry in self.journal.history:
             self.budget.spent += _read_usage(entry)
 
@@ -130,8 +133,8 @@ class Judge:
         tokens = sum(_estimate_input(request.asks[0]) for request in new)
         return Usage(len(new), tokens, longest * len(new)), Usage(len(new), tokens, -(-longest // 4) * len(new))
 
-    def describe_cost(self, requests: Sequence[ReviewRequest]) -> str:
-        """What the reviews will cost, as a line to be shown before."""
+    def describe_cost(self, requests: Sequence[ReviewRequest], num_all: int) -> str:
+        """What the reviews will cost, as a line to be shown before; ``num_all``: with those that are made already."""
         most, usual = self.estimate(requests)
         prices = self.budget.prices
         cost = "; the cost is unknown without prices"
@@ -139,7 +142,7 @@ class Judge:
             amounts = [prices.find_cost(usage.tokens_in, usage.tokens_out) for usage in (usual, most)]
             cost = f"; cost about {amounts[0]:.4g}, at most {amounts[1]:.4g}"
         return (
-            f"llava: {most.requests:,} of {len(requests):,} reviews to ask {self.client.model} at {self.client.url} "
+            f"llava: {most.requests:,} of {num_all:,} reviews to ask {self.client.model} at {self.client.url} "
             f"for: about {most.tokens_in:,} tokens in and {usual.tokens_out:,} out, at most {most.tokens_out:,} out"
             f"{cost}."
         )
@@ -172,6 +175,7 @@ class Judge:
 
         Raises:
             LlavaError: the endpoint cannot be used, or gives no reply many times in a row; what came is kept.
+            KeyboardInterrupt: after Ctrl-C, when the running requests have ended.
         """
         new = []
         for request in requests:
@@ -184,6 +188,16 @@ class Judge:
             asyncio.run(self._run(new, keep, client_options))
         if self._stopped is not None:
             raise self._stopped
+        if self._is_interrupted:
+            raise KeyboardInterrupt
+
+    @property
+    def _is_over(self) -> bool:
+        return self._stopped is not None or self._is_interrupted
+
+    def _interrupt(self) -> None:
+        self._is_interrupted = True
+        write_line(f"llava: stopping; waiting for {self._num_open} running requests (Ctrl-C again: do not wait).")
 
     async def _run(
         self, requests: Sequence[ReviewRequest], keep: Callable[[Review], object], options: dict[str, Any]
@@ -192,8 +206,9 @@ class Judge:
         waiting = iter(requests)
         with LongWork("Asking for reviews", len(requests), " reviews") as work:
             async with ChatClient(self.client, **options) as client:
-                num_workers = min(self.concurrency, len(requests))
-                await asyncio.gather(*(self._work(client, waiting, keep, work) for _ in range(num_workers)))
+                with catch_first_interrupt(self._interrupt):
+                    num_workers = min(self.concurrency, len(requests))
+                    await asyncio.gather(*(self._work(client, waiting, keep, work) for _ in range(num_workers)))
 
     async def _work(
         self,
@@ -203,7 +218,7 @@ class Judge:
         work: LongWork,
     ) -> None:
         for request in waiting:
-            if self._stopped is not None or self.limit:
+            if self._is_over or self.limit:
                 return
             try:
                 review = await self._review(client, request)
@@ -217,15 +232,15 @@ class Judge:
             work.move_to(self._num_done)
 
     async def _review(self, client: ChatClient, request: ReviewRequest) -> Review | None:
-        """The review, after it was written to the journal; None if the budget allows no request."""
+        """The review, after it was written to the journal; None if no request may be sent any more."""
         texts: list[str] = []
         used, model, fault = Usage(), "", ""
         for ask in request.asks:
             estimate = Usage(1, _estimate_input(ask), self.client.max_answer_tokens)
             if not await self._reserve(estimate):
-                fault = f"the budget {self.limit} is spent"
+                fault = f"the budget {self.limit} is spent" if self.limit else "the work was stopped"
                 break
-            attempts, reply_used = Attempts(self.budget, lambda: self._stopped is not None), Usage()
+            attempts, reply_used = Attempts(self.budget, lambda: self._is_over), Usage()
             try:
                 messages = list(ask.messages)
                 reply = await client.ask(messages, estimate, attempts.may_send, temperature=ask.temperature)
@@ -238,8 +253,9 @@ class Judge:
             used, model, fault = used + reply.used, reply.model or model, reply.fault
             if fault:
                 break
-            texts.append(reply.text)
-            if self.is_readable(reply.text):
+            is_thought = reply.text.lstrip().startswith("<think>")
+            texts.append(strip_thoughts(reply.text) if is_thought else reply.text)
+            if self.is_readable(texts[-1]):
                 break
         if fault and not used.requests:
             return None
@@ -274,7 +290,7 @@ class Judge:
         while (limit := self.budget.find_limit(estimate)) and self._num_open:
             async with self._changed:
                 await self._changed.wait()
-        if limit or self._stopped is not None:
+        if limit or self._is_over:
             self.limit = self.limit or limit
             return False
         self._num_open += 1

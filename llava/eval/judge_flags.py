@@ -47,9 +47,20 @@ def add_judge_flags(parser: argparse.ArgumentParser, model: str) -> None:
         ("timeout", float, 180.0, "S", "for one reply (default: %(default)s)"),
     ):
         group.add_argument(f"--judge-{flag}", type=kind, default=default, metavar=metavar, help=help_text)
+    text = "instead of the published one; none: the endpoint's own, where it takes no other"
+    group.add_argument("--judge-temperature", type=_read_temperature, default="published", metavar="X", help=text)
     text = "ask again for reviews whose scores could not be read"
     group.add_argument("--judge-retry-failed", action="store_true", help=text)
     group.add_argument("--judge-dry-run", action="store_true", help="print what the reviews cost, and ask nobody")
+
+
+def _read_temperature(text: str) -> float | str:
+    if text in ("published", "none"):
+        return text
+    value = float(text)
+    if not 0 <= value <= 2:
+        raise ValueError(text)
+    return value
 
 
 def open_judge(
@@ -85,7 +96,7 @@ def open_judge(
         model=arguments.judge_model,
         key=key,
         max_answer_tokens=defaults.max_tokens,
-        temperature=defaults.temperature,
+        temperature=choose_temperature(arguments, defaults.temperature),
         timeout_s=arguments.judge_timeout,
         max_attempts=arguments.judge_attempts,
         role="judge",
@@ -99,8 +110,16 @@ def open_judge(
     return Judge(client, Journal(journal), budget, arguments.judge_concurrency, is_readable, prompt)
 
 
+def choose_temperature(arguments: argparse.Namespace, published: float | None) -> float | None:
+    """The temperature by ``--judge-temperature``; None for the endpoint's own."""
+    chosen = arguments.judge_temperature
+    if chosen == "published":
+        return published
+    return None if chosen == "none" else chosen
+
+
 def _check_numbers(arguments: argparse.Namespace) -> None:
-    for name in ("judge_concurrency", "judge_attempts", "max_tokens"):
+    for name in ("judge_concurrency", "judge_attempts", "judge_max_tokens", "max_tokens"):
         if getattr(arguments, name, 1) < 1:
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(f"{flag} is {getattr(arguments, name)}; it has to be at least 1.")

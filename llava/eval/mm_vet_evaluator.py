@@ -21,7 +21,7 @@ from llava.entry_point import run_command
 from llava.errors import UsageError
 from llava.eval.judge_flags import add_judge_flags
 from llava.eval.mm_vet_grades import GradingFiles, grade
-from llava.eval.scoring.mm_vet import JUDGE
+from llava.eval.scoring.mm_vet import JUDGE, MAX_TOKENS
 from llava.text import write_line
 
 
@@ -37,6 +37,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--result_path", type=Path, default=Path("results"), metavar="DIR")
     parser.add_argument("--num_run", type=int, default=1, help="the paper has 5")
     add_judge_flags(parser, JUDGE)
+    text = "longest reply (default: %(default)s, as published; a judge that reasons first needs more)"
+    parser.add_argument("--judge-max-tokens", type=int, default=MAX_TOKENS, metavar="N", help=text)
     return parser
 
 

@@ -9,6 +9,7 @@ Source: yuweihao/MM-Vet@7d717c2 mm-vet_evaluator.py (flags, file names, the grad
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import io
 import json
@@ -26,7 +27,6 @@ from llava.eval.reviews_file import find_journal
 from llava.eval.scoring.judge_drift import warn_of_drift
 from llava.eval.scoring.mm_vet import (
     JUDGE,
-    MAX_TOKENS,
     PROMPT,
     TEMPERATURES,
     GradeTable,
@@ -38,6 +38,8 @@ from llava.eval.scoring.mm_vet import (
 from llava.text import write_line
 
 Rows = dict[str, dict[str, Any]]
+Place = tuple[str, int]
+"""A question and the number of a run."""
 
 
 @dataclass(frozen=True)
@@ -83,14 +85,27 @@ def read_questions(files: GradingFiles) -> tuple[Rows, dict[str, str]]:
             f"'{files.answers}' has no answer to {len(missing)} of the {len(data)} questions, the first of them "
             f"{missing[0]}: make it of all answers with scripts/convert_mmvet_for_eval.py."
         )
-    for row in data.values():
+    for name, row in data.items():
+        if not isinstance(row, dict):
+            raise UsageError(f"'{path}' has no question under {name!r}, but {row!r}.")
         for key in ("question", "answer", "capability"):
             pick(row, key, path)
     return data, answers
 
 
-def make_requests(data: Rows, answers: Mapping[str, str], num_runs: int) -> dict[tuple[str, int], ReviewRequest]:
-    """What the judge is asked, by question and run."""
+@dataclass(frozen=True)
+class Grade:
+    """A grade and the reply that it was read from; ``score`` is None if nothing could be read."""
+
+    model: str
+    content: str
+    score: float | None
+
+
+def make_requests(
+    data: Rows, answers: Mapping[str, str], num_runs: int, *, as_published: bool = True
+) -> dict[Place, ReviewRequest]:
+    """What the judge is asked, by question and run; ``as_published``: at the published temperatures."""
     requests = {}
     for run in range(num_runs):
         for key, row in data.items():
@@ -98,118 +113,136 @@ def make_requests(data: Rows, answers: Mapping[str, str], num_runs: int) -> dict
                 write_prompt(row["question"], row["answer"], answers[key], again=again) for again in (False, True)
             ]
             asks = tuple(
-                Ask(({"role": "user", "content": prompts[min(number, 1)]},), temperature)
+                Ask(({"role": "user", "content": prompts[min(number, 1)]},), temperature if as_published else None)
                 for number, temperature in enumerate(TEMPERATURES)
             )
             requests[key, run] = ReviewRequest(f"{key} {run}", asks)
     return requests
 
 
+def read_grades(path: Path) -> dict[Place, Grade]:
+    """The grades of a grade file, by question and run, that hold a number. Raises UsageError."""
+    if not path.exists():
+        return {}
+    found = {}
+    try:
+        for key, row in read_json(path).items():
+            for run, (model, content, score) in enumerate(zip(row["model"], row["content"], row["score"], strict=True)):
+                if isinstance(score, (int, float)) and 0 <= score <= 1:
+                    found[key, run] = Grade(model, content, score)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"'{path}' is not a grade file of MM-Vet: remove it, or name another --result_path."
+        ) from error
+    return found
+
+
 def grade(arguments: argparse.Namespace, files: GradingFiles, num_runs: int, decimals: int) -> int:
     """Asks for the grades that are missing, and prints the tables; the exit code is 1 if replies are missing.
+
+    Grades in the grade file stay as they are, unless the journal says that they are of other answers. To have all made
+    again, remove both files.
 
     Raises:
         LlavaError: files, flags or the judge cannot be used.
     """
     data, answers = read_questions(files)
-    requests = make_requests(data, answers, num_runs)
     path = files.grades(arguments.judge_model, num_runs)
-    journal = find_journal(path)
-    defaults = JudgeDefaults(JUDGE, 0.0, MAX_TOKENS)
-    with lock_file(journal):
-        judge = open_judge(arguments, defaults, journal, _is_readable, json.dumps([PROMPT, TEMPERATURES]))
+    as_published = arguments.judge_temperature == "published"
+    requests = make_requests(data, answers, num_runs, as_published=as_published)
+    defaults = JudgeDefaults(JUDGE, 0.0, arguments.judge_max_tokens)
+    with contextlib.nullcontext() if arguments.judge_dry_run else lock_file(find_journal(path)):
+        prompt = json.dumps([PROMPT, TEMPERATURES])
+        judge = open_judge(arguments, defaults, find_journal(path), _is_readable, prompt)
+        known = set(judge.find_models())
+        grades = {
+            place: one
+            for place, one in read_grades(path).items()
+            if place in requests and requests[place].id not in known
+        }
+        if grades:
+            write_line(f"llava: {len(grades)} grades are taken from '{path}', which does not say of which answers.")
         if arguments.judge_retry_failed:
             judge.forget(lambda text: not _is_readable(text))
-        write_line(judge.describe_cost(list(requests.values())))
+        missing = [request for place, request in requests.items() if place not in grades]
+        write_line(judge.describe_cost(missing, len(requests)))
         if arguments.judge_dry_run:
             return 0
-        replies: dict[str, Review] = {}
+        places = {request.id: place for place, request in requests.items()}
+        replies: dict[Place, str] = {}
 
         def keep(review: Review) -> None:
-            replies[review.id] = review
+            if not review.fault:
+                replies[places[review.id]] = review.text
 
         judge.journal.open()
         try:
-            judge.run(list(requests.values()), keep)
+            judge.run(missing, keep)
         finally:
             judge.journal.close()
-    found = {key: [replies.get(f"{key} {run}") for run in range(num_runs)] for key in data}
-    models = judge.find_models()
-    write_whole(path.resolve(), json.dumps(_make_grades(found, models), indent=4).encode())
-    return _report(judge, files, data, found, decimals)
+        models = judge.find_models()
+        for place, text in replies.items():
+            verdict = read_strict_grade(text)
+            score = None if verdict.reading is None else verdict.score
+            grades[place] = Grade(models[requests[place].id], verdict.reading or text, score)
+        _write_grades(path, list(data), num_runs, grades)
+    return _report(judge, files, data, [[grades.get((key, run)) for run in range(num_runs)] for key in data], decimals)
 
 
 def _is_readable(text: str) -> bool:
     return read_strict_grade(text).reading is not None
 
 
-def _make_grades(found: Mapping[str, Sequence[Review | None]], models: Mapping[str, str]) -> dict[str, Any]:
-    """The grade file: for each question the models, replies and grades of all runs that got a reply."""
-    grades: dict[str, Any] = {}
-    for key, row in found.items():
-        reviews = [review for review in row if review is not None and not review.fault]
-        verdicts = [read_strict_grade(review.text) for review in reviews]
-        if reviews:
-            grades[key] = {
-                "model": [models.get(review.id, "") for review in reviews],
-                "content": [v.reading or review.text for v, review in zip(verdicts, reviews, strict=True)],
-                "score": [None if v.reading is None else v.score for v in verdicts],
+def _write_grades(path: Path, keys: Sequence[str], num_runs: int, grades: Mapping[Place, Grade]) -> None:
+    """Writes the grade file: for each question the models, replies and grades of all runs that got a reply."""
+    table = {}
+    for key in keys:
+        row = [grades[key, run] for run in range(num_runs) if (key, run) in grades]
+        if row:
+            table[key] = {
+                "model": [one.model for one in row],
+                "content": [one.content for one in row],
+                "score": [one.score for one in row],
             }
-    return grades
+    write_whole(path.resolve(), json.dumps(table, indent=4).encode())
 
 
 def _report(
-    judge: Judge,
-    files: GradingFiles,
-    data: Rows,
-    found: Mapping[str, Sequence[Review | None]],
-    decimals: int,
+    judge: Judge, files: GradingFiles, data: Rows, rows: Sequence[Sequence[Grade | None]], decimals: int
 ) -> int:
     """Prints and writes the tables; returns the exit code."""
-    num_runs = len(next(iter(found.values())))
-    grades = {key: [_read_grade(review) for review in row] for key, row in found.items()}
+    scores = {key: [None if one is None else one.score for one in row] for key, row in zip(data, rows, strict=True)}
     capabilities = {key: row["capability"] for key, row in data.items()}
-    table = summarize_grades(grades, capabilities, decimals=decimals)
-    for kind, scores in (("cap-score", table.by_capability), ("cap-int-score", table.by_combination)):
-        text = _write_table(files.model, scores, table)
+    table = summarize_grades(scores, capabilities, decimals=decimals)
+    for kind, means in (("cap-score", table.by_capability), ("cap-int-score", table.by_combination)):
+        text = _write_table(files.model, means, table)
         print(text, end="")
-        write_whole(files.table(judge.client.model, num_runs, kind).resolve(), text.encode())
+        write_whole(files.table(judge.client.model, len(rows[0]), kind).resolve(), text.encode())
     write_line(f"llava: {judge.describe().line}")
     write_line(f"llava: {warn_of_drift('mm-vet', JUDGE, judge.client.model)}")
-    missing = sum(review is None or bool(review.fault) for row in found.values() for review in row)
+    every = [one for row in rows for one in row]
+    missing = every.count(None)
     if table.num_failed:
-        zero = summarize_grades(grades, capabilities, failed_as_zero=True, decimals=decimals)
+        zero = summarize_grades(scores, capabilities, failed_as_zero=True, decimals=decimals)
         write_line(
-            f"llava: {table.num_failed} of {num_runs * len(found)} grades failed and are left out: {missing} without a "
-            f"reply, {table.num_failed - missing} whose replies could not be read. The published grader counts the "
-            f"latter as 0; with all of them as 0 the total is {zero.total}."
+            f"llava: {table.num_failed} of {len(every)} grades failed and are left out: {missing} without a reply, "
+            f"{table.num_failed - missing} whose replies could not be read. The published grader counts the latter as "
+            f"0; with all of them as 0 the total is {zero.total}."
         )
-    num_other = sum(_differs(review) for row in found.values() for review in row)
-    if num_other:
-        write_line(
-            f"llava: {num_other} of the replies that could not be read are grades to the published grader (nan)."
-        )
+    if num_other := sum(map(_differs, every)):
+        write_line(f"llava: {num_other} of the replies that could not be read are grades to the published grader.")
     if missing:
-        reasons = "; ".join(f"{fault} ({num})" for fault, num in judge.faults.most_common(3))
-        limit = f"the budget {judge.limit} is spent" if judge.limit else ""
+        reasons = [f"{fault} ({num})" for fault, num in judge.faults.most_common(3)]
+        reasons += [f"the budget {judge.limit} is spent"] if judge.limit else []
         write_line(
-            f"llava: error: {missing} grades got no reply: {'; '.join(filter(None, (reasons, limit)))}. Run the same "
-            "command again to ask for them."
+            f"llava: error: {missing} grades got no reply: {'; '.join(reasons)}. Run the same command again to ask for "
+            "them."
         )
     return 1 if missing else 0
 
 
-def _read_grade(review: Review | None) -> float | None:
-    if review is None or review.fault:
-        return None
-    verdict = read_strict_grade(review.text)
-    return None if verdict.reading is None else verdict.score
-
-
-def _differs(review: Review | None) -> bool:
-    if review is None or review.fault or _is_readable(review.text):
-        return False
-    return read_published_grade(review.text).reading is not None
+def _differs(one: Grade | None) -> bool:
+    return one is not None and one.score is None and read_published_grade(one.content).reading is not None
 
 
 def _write_table(model: str, scores: Mapping[str, float], table: GradeTable) -> str:

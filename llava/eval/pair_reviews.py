@@ -83,7 +83,12 @@ def read_rows(files: PairFiles, protocol: PairProtocol) -> list[PairRow]:
             image = pick(question, "image", files.questions)
             if image not in contexts:
                 raise UsageError(f"'{files.context}' describes no image {image!r}, about which question {number} asks.")
-            context = f"[Context]\n{protocol.describe(contexts[image], str(files.context))}\n\n"
+            try:
+                context = f"[Context]\n{protocol.describe(contexts[image], str(files.context))}\n\n"
+            except (TypeError, AttributeError) as error:
+                raise UsageError(
+                    f"The row of image {image!r} in '{files.context}' is not a description: {error}."
+                ) from error
         facts = {
             "id": number,
             "question_id": pick(question, "question_id", files.questions),
@@ -132,6 +137,10 @@ def _match(path: str, questions: list[dict[str, Any]], answers_path: str) -> lis
         return answers
     asked = [str(pick(row, "question_id", path)) for row in questions]
     ids = [str(pick(row, "question_id", answers_path)) for row in answers]
+    if ids == asked:
+        if repeated := find_repeated(asked):
+            write_line(f"llava: {len(repeated)} questions occur more than once in '{path}', such as {repeated[0]}.")
+        return answers
     for name, found in ((path, asked), (answers_path, ids)):
         if repeated := find_repeated(found):
             raise UsageError(
@@ -145,8 +154,7 @@ def _match(path: str, questions: list[dict[str, Any]], answers_path: str) -> lis
             f"{len(missing)} of the {len(asked)} questions of '{path}' have no answer in '{answers_path}', the first "
             f"of them {missing[0]}: its answers are to other questions."
         )
-    if ids != asked:
-        write_line(f"llava: '{answers_path}' has another order than the questions; answers are matched by question_id.")
+    write_line(f"llava: '{answers_path}' has another order than the questions; answers are matched by question_id.")
     return [by_id[key] for key in asked]
 
 

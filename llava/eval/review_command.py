@@ -84,7 +84,7 @@ def _review(
         file.drop(lambda review: is_failed(review.get("tuple", review.get("score"))))
         judge.forget(lambda text: is_failed(parse_score(text)))
     missing = [row.request for place, row in enumerate(rows) if place not in file.reviews]
-    write_line(judge.describe_cost(missing))
+    write_line(judge.describe_cost(missing, len(rows)))
     if arguments.judge_dry_run:
         return 0
     faults: list[Review] = []

@@ -15,7 +15,7 @@ from typing import Any
 
 from llava.errors import UsageError
 from llava.eval.json_files import pick, read_json_lines
-from llava.eval.scoring.judged import PairSummary, is_failed, summarize_pairs
+from llava.eval.scoring.judged import LEAST, MOST, PairSummary, is_failed, summarize_pairs
 from llava.text import write_line
 
 RULE = "================================="
@@ -70,8 +70,21 @@ def print_summary(path: Path, ignored: Collection[int] = ()) -> None:
             f"llava: {num_failed} of the {len(taken['all'])} reviews in '{path}' hold no scores and are left out; the "
             f"original counts them as they are and prints: all {_imitate(taken['all'])}."
         )
+    _say_off_scale(path, good["all"])
     if absent := sorted(set(taken) - set(good)):
         write_line(f"llava: no review with scores is of the category {', '.join(absent)}.")
+
+
+def _say_off_scale(path: Path, pairs: Sequence[Sequence[float]]) -> None:
+    """Says what a strict reading would make of the file, where that is something else."""
+    kept = [pair for pair in pairs if all(LEAST <= score <= MOST for score in pair)]
+    if len(kept) == len(pairs):
+        return
+    others = f"without them: all {_write(summarize_pairs(kept))}" if kept else "no other review is left"
+    write_line(
+        f"llava: {len(pairs) - len(kept)} of the reviews in '{path}' are off the judge's scale of {LEAST:g} to "
+        f"{MOST:g}, as a strict reading says; {others}."
+    )
 
 
 def _write(summary: PairSummary) -> str:

@@ -53,7 +53,7 @@ def answer_questions(arguments: argparse.Namespace, questions: Path, output: Pat
     defaults = JudgeDefaults(MODEL, None, arguments.max_tokens)
     journal = find_journal(output)
     judge = open_judge(arguments, defaults, journal, lambda text: True, SYSTEM)
-    write_line(judge.describe_cost(list(requests.values())))
+    write_line(judge.describe_cost(list(requests.values()), len(requests)))
     if arguments.judge_dry_run:
         return 0
     answers: dict[str, str] = {}

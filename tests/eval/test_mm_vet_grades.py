@@ -82,7 +82,7 @@ def test_a_failed_grade_is_null_and_left_out(here: Path, capsys: pytest.CaptureF
     assert ",total,std,runs\nm,50.0,50.0,0.0,[50.0]" in out
     assert "1 of 2 grades failed and are left out: 0 without a reply, 1 whose replies could not be read" in said
     assert "as 0 the total is 25.0" in said
-    assert "are grades to the published grader (nan)" in said
+    assert "are grades to the published grader." in said
 
 
 def test_a_grade_without_a_reply_is_asked_for_by_the_next_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,6 +99,39 @@ def test_a_broken_endpoint_ends_the_work(here: Path, capsys: pytest.CaptureFixtu
         assert evaluate(judge, "--num_run", "2") == 1
         assert len(judge.requests) == 10
     assert "The last 10 reviews got no reply" in capsys.readouterr().err
+
+
+def test_grades_of_another_tool_stay_and_are_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = here / f"{NAME}-grade-1runs.json"
+    path.write_text(json.dumps({"v1_0": {"model": ["x"], "content": ["0.3"], "score": [0.3]}}))
+    with run_teacher(lambda request: complete("0.5")) as judge:
+        assert evaluate(judge, "--use_sub_set") == 0
+        assert [question_of(request) for request in judge.requests] == ["v1_3"]
+        assert "1 grades are taken from" in capsys.readouterr().err
+        assert json.loads(path.read_text())["v1_0"] == {"model": ["x"], "content": ["0.3"], "score": [0.3]}
+        path.write_text('{"v1_0": {"mo')
+        assert evaluate(judge) == 2
+        path.write_text('{"v1_0": {"model": []}}')
+        assert evaluate(judge) == 2
+    assert "is not a grade file of MM-Vet" in capsys.readouterr().err
+
+
+def test_changed_answers_are_graded_again(here: Path) -> None:
+    with run_teacher(lambda request: complete("0.5")) as judge:
+        assert evaluate(judge) == 0
+        (here / "m.json").write_text((here / "m.json").read_text().replace("answer v1_2", "another"))
+        assert evaluate(judge) == 0
+        assert len(judge.requests) == 8
+
+
+def test_a_judge_that_reasons_first_can_be_used(here: Path) -> None:
+    said = complete("<think>\nHm, 0.1?\n</think>\n\n0.5")
+    with run_teacher(lambda request: said) as judge:
+        more = ["--use_sub_set", "--judge-max-tokens", "900", "--judge-temperature", "none", "--gpt_model", "a/b"]
+        assert evaluate(judge, *more) == 0
+    assert [request.get("temperature") for request in judge.requests] == [None, None]
+    assert [request["max_tokens"] for request in judge.requests] == [900, 900]
+    assert json.loads((here / "m_a_b-grade-1runs.json").read_text())["v1_0"]["content"] == ["0.5"]
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,6 +52,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("OPENAI_API_KEY", "secret")
     write(tmp_path, BENCH["files"])
     return tmp_path
+
+
+def start_bench(judge: FakeTeacher) -> subprocess.Popen[bytes]:
+    """The command in another process, for a caller that holds the judge's lock: no answer comes before it lets go."""
+    argv = [*BENCH["argv"], "--judge", judge.url, "--judge-concurrency", "1"]
+    command = [sys.executable, "-m", "llava.eval.eval_gpt_review_bench", *argv]
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=env)
 
 
 def ids(here: Path) -> list[int]:
@@ -162,6 +173,17 @@ def test_what_the_original_would_print_is_said(here: Path, capsys: pytest.Captur
     assert "prints: all 71.4 35.0 25.0." in capsys.readouterr().err
 
 
+def test_scores_off_the_scale_are_said(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write(
+        here, {"r.jsonl": given.lines([{"question_id": i, "tuple": row} for i, row in enumerate([[8, 6], [85, 90]])])}
+    )
+    assert run("summarize_gpt_review", "-f", "r.jsonl") == 0
+    out, said = capsys.readouterr()
+    assert "all 103.2 465.0 480.0" in out
+    assert "1 of the reviews in 'r.jsonl' are off the judge's scale of 1 to 10" in said
+    assert "without them: all 75.0 80.0 60.0." in said
+
+
 Fault = Callable[[dict[str, Any]], Any]
 
 
@@ -198,10 +220,7 @@ def test_a_half_written_reviews_file_is_completed_to_the_same(num_bytes: int, he
 
 
 def test_a_killed_run_goes_on_without_asking_twice(here: Path) -> None:
-    with run_teacher(lambda request: (0, {}, b"")) as judge:
-        program = f"import sys; from llava.eval.eval_gpt_review_bench import main; sys.exit(main({[*BENCH['argv']]}"
-        program += f" + ['--judge', '{judge.url}', '--judge-concurrency', '1']))"
-        victim = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with run_teacher(reply) as judge:
 
         def kill(request: dict[str, Any]) -> Any:
             if len(judge.requests) == 5:
@@ -210,13 +229,46 @@ def test_a_killed_run_goes_on_without_asking_twice(here: Path) -> None:
             return reply(request)
 
         judge.answer = kill
-        victim.wait()
+        with judge.lock:
+            victim = start_bench(judge)
+        victim.communicate()
         num_before, judge.answer = len(judge.requests), reply
         assert num_before == 5
         assert bench(judge) == 0
         num_after = len(judge.requests) - num_before
     assert (here / "reviews.jsonl").read_text("utf-8") == GOLD["scripts"]["eval_gpt_review_bench"]["output"]
     assert num_after == 2  # the one in flight, and the one never sent
+
+
+def test_an_interrupted_run_keeps_what_is_paid(here: Path) -> None:
+    with run_teacher(reply) as judge:
+
+        def interrupt(request: dict[str, Any]) -> Any:
+            if len(judge.requests) == 3:
+                victim.send_signal(signal.SIGINT)
+            return reply(request)
+
+        judge.answer = interrupt
+        with judge.lock:
+            victim = start_bench(judge)
+        said = victim.communicate()[1].decode()
+    assert victim.returncode == 130
+    assert "stopping; waiting for 1 running requests" in said
+    assert "Traceback" not in said
+    assert ids(here) == [1, 2, 3]
+
+
+def test_half_an_emoji_in_an_answer_reaches_the_judge(here: Path) -> None:
+    write(here, {"second.jsonl": "".join(SECOND).replace("Answer 3", "\\ud83d 3")})
+    with run_teacher(reply) as judge:
+        assert bench(judge) == 0
+    assert sum("\ud83d 3" in request["messages"][-1]["content"] for request in judge.requests) == 1
+
+
+def test_the_temperature_can_be_left_to_the_endpoint(here: Path) -> None:
+    with run_teacher(reply) as judge:
+        assert bench(judge, "--judge-temperature", "none") == 0
+        assert {request.get("temperature") for request in judge.requests} == {None}
 
 
 def test_replies_in_any_order_are_written_in_the_questions_order(here: Path) -> None:
@@ -287,6 +339,16 @@ def test_nonsense_from_the_endpoint_ends_and_is_named(here: Path, capsys: pytest
     assert "6 of 6 reviews got no reply" in (said := capsys.readouterr().err)
     assert "not a chat completion: <html> (after 1 attempts) (6)" in said
     assert ids(here) == []
+
+
+def test_a_judge_that_is_too_slow_is_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    end = threading.Event()
+    with run_teacher(lambda request: end.wait() and reply(request)) as judge:
+        flags = ["--judge-timeout", "0.3", "--judge-attempts", "1", "--judge-concurrency", "6"]
+        assert bench(judge, *flags) == 1
+        end.set()
+    assert "6 of 6 reviews got no reply" in (said := capsys.readouterr().err)
+    assert "no answer within 0.3 s (after 1 attempts) (6)" in said
 
 
 def test_a_wrong_key_ends_the_work(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

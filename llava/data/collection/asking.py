@@ -7,13 +7,9 @@ decided when it is used, so stricter checks apply to old answers without asking 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime
 import hashlib
 import json
-import signal
-import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -26,6 +22,7 @@ from llava.data.collection.answer_checks import find_fault, strip_thoughts
 from llava.data.collection.journal import Journal
 from llava.data.collection.plug_ins import write_image_part
 from llava.data.collection.request_filters import Candidate
+from llava.data.first_interrupt import catch_first_interrupt
 from llava.data.harm import HarmRule
 from llava.errors import LlavaError
 from llava.image.source import load_image, measure_image
@@ -147,7 +144,7 @@ class Asking:
         self._lines = _Lines(len(candidates))
         waiting = iter(candidates)
         async with teacher:
-            with self._interruptible():
+            with catch_first_interrupt(self._interrupt):
                 workers = [self._work(teacher, waiting) for _ in range(self.settings.concurrency)]
                 await asyncio.gather(*workers)
 
@@ -279,26 +276,9 @@ class Asking:
                 messages.append({"role": "assistant", "content": answers[i]})
         return messages
 
-    @contextlib.contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """The first Ctrl-C lets the running requests end, since they are paid; the second one ends at once."""
-        loop = asyncio.get_running_loop()
-
-        def stop() -> None:
-            self._is_interrupted = True
-            loop.remove_signal_handler(signal.SIGINT)
-            write_line(f"llava: stopping; waiting for {self._num_open} running requests (Ctrl-C again: do not wait).")
-
-        is_main = threading.current_thread() is threading.main_thread() and sys.platform != "win32"
-        before = signal.getsignal(signal.SIGINT) if is_main else None
-        if is_main:
-            loop.add_signal_handler(signal.SIGINT, stop)
-        try:
-            yield
-        finally:
-            if is_main:
-                loop.remove_signal_handler(signal.SIGINT)
-                signal.signal(signal.SIGINT, before)
+    def _interrupt(self) -> None:
+        self._is_interrupted = True
+        write_line(f"llava: stopping; waiting for {self._num_open} running requests (Ctrl-C again: do not wait).")
 
 
 class _Lines:

@@ -121,14 +121,18 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def lock_file(path: Path) -> Iterator[None]:
-    """Holds the file, which is made, and its folder. Raises UsageError as ``lock_folder`` does."""
+    """Holds the file, which is made, and removed if it is empty afterwards. Raises UsageError as ``lock_folder``."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a")
     except OSError as error:
         raise UsageError(f"'{path}' cannot be written: {error.strerror or error}. Name another file.") from error
     with _hold(file, path, "file"):
-        yield
+        try:
+            yield
+        finally:
+            if path.exists() and not path.stat().st_size:
+                path.unlink()
 
 
 @contextlib.contextmanager

@@ -206,7 +206,7 @@ def _reviews(pairs: list[list[float]], key: str = "tuple", categories: bool = Tr
     return lines([{"id": i + 1, "question_id": i, **kinds[i % 6], key: pair} for i, pair in enumerate(pairs)])
 
 
-_GOOD = [[7, 9], [8.5, 6], [9, 8], [8, 7.5], [9, 3], [8, 8.5], [10, 10], [1, 3.3], [9.5, 0.1], [7, 7], [6.7, 5.3]]
+_GOOD = [[7, 9], [8.5, 6], [9, 8], [8, 7.5], [9, 3], [8, 8.5], [10, 10], [1, 3.3], [9.5, 1.1], [7, 7], [6.7, 5.3]]
 SUMMARIES: list[dict[str, Any]] = [
     {"files": {"r.jsonl": _reviews(_GOOD)}, "argv": ["-f", "r.jsonl"]},
     {"files": {"r.jsonl": _reviews(_GOOD[:1])}, "argv": ["-f", "r.jsonl"]},
