@@ -57,9 +57,12 @@ def add_judge_flags(parser: argparse.ArgumentParser, model: str) -> None:
 def _read_temperature(text: str) -> float | str:
     if text in ("published", "none"):
         return text
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
     if not 0 <= value <= 2:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number from 0 to 2 nor none")
     return value
 
 

@@ -66,6 +66,8 @@ class ReviewsFile:
                 f"{found.broken[0]}; their reviews are made again."
             )
             self._is_in_order = False
+        if not self.path.read_bytes().endswith(b"\n"):
+            self._is_in_order = False  # nothing can be appended to this line
         order = []
         for review in found.rows:
             place = review.get("id")
