@@ -138,21 +138,21 @@ def _read_filters(arguments: argparse.Namespace) -> Any:
 
 
 def _open_reader(arguments: argparse.Namespace) -> Any:
+    from llava.data.chat_client import ClientSettings
     from llava.data.collection.plug_ins import EndpointReader
-    from llava.data.collection.teacher import TeacherSettings
     from llava.errors import UsageError
 
     if not arguments.ocr_model:
         raise UsageError(f"--ocr {arguments.ocr} needs --ocr-model NAME.")
-    settings = TeacherSettings(
+    settings = ClientSettings(
         arguments.ocr, arguments.ocr_model, max_answer_tokens=2048, temperature=0.0, timeout_s=arguments.timeout
     )
     return EndpointReader(settings)
 
 
 def _read_asking(arguments: argparse.Namespace) -> Any:
+    from llava.data.chat_client import ClientSettings, import_httpx, read_url
     from llava.data.collection.asking import PROMPT, AskingSettings
-    from llava.data.collection.teacher import TeacherSettings, import_httpx, read_url
     from llava.errors import UsageError
 
     if arguments.teacher is None:
@@ -172,7 +172,7 @@ def _read_asking(arguments: argparse.Namespace) -> Any:
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise UsageError(f"--teacher-prompt: '{arguments.teacher_prompt}' cannot be read: {reason}.") from error
-    teacher = TeacherSettings(
+    teacher = ClientSettings(
         url=read_url(arguments.teacher),
         model=arguments.teacher_model,
         key=key,
@@ -191,7 +191,7 @@ def _read_asking(arguments: argparse.Namespace) -> Any:
 
 
 def _read_budget(arguments: argparse.Namespace) -> Any:
-    from llava.data.collection.budget import Budget, Prices
+    from llava.data.budget import Budget, Prices
 
     prices = Prices(arguments.price_in, arguments.price_out)
     return Budget(arguments.max_requests, arguments.max_tokens, arguments.max_cost, prices)

@@ -110,8 +110,9 @@ def run_teacher(answer: Callable[[dict[str, Any]], Any]) -> Iterator[FakeTeacher
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(data))}.items():
                 self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(data)
+            with contextlib.suppress(ConnectionError):  # a client that gave up, or was killed
+                self.end_headers()
+                self.wfile.write(data)
 
         def log_message(self, *_: Any) -> None:
             pass

@@ -7,25 +7,22 @@ decided when it is used, so stricter checks apply to old answers without asking 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime
 import hashlib
 import json
-import signal
-import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from llava.data.budget import Attempts, Budget, Usage, estimate_image_tokens, estimate_text_tokens
+from llava.data.chat_client import ChatClient, ClientSettings, Reply
 from llava.data.collection.answer_checks import find_fault, strip_thoughts
-from llava.data.collection.budget import Budget, Usage, estimate_image_tokens, estimate_text_tokens
 from llava.data.collection.journal import Journal
 from llava.data.collection.plug_ins import write_image_part
 from llava.data.collection.request_filters import Candidate
-from llava.data.collection.teacher import Reply, Teacher, TeacherSettings
+from llava.data.first_interrupt import catch_first_interrupt
 from llava.data.harm import HarmRule
 from llava.errors import LlavaError
 from llava.image.source import load_image, measure_image
@@ -52,7 +49,7 @@ class AskingSettings:
         max_faults_in_a_row: unusable answers in a row after which the work stops: the teacher is broken.
     """
 
-    teacher: TeacherSettings
+    teacher: ClientSettings
     prompt: str = PROMPT
     concurrency: int = 4
     languages: frozenset[str] = frozenset()
@@ -130,28 +127,28 @@ class Asking:
     def run(self, candidates: Sequence[Candidate], **teacher_options: Any) -> None:
         """Asks all that has no answer yet.
 
-        ``teacher_options``: those of ``Teacher``.
+        ``teacher_options``: those of ``ChatClient``.
 
         Raises:
             LlavaError: the teacher cannot be used, or answers nothing usable many times in a row.
             KeyboardInterrupt: after Ctrl-C, when the running requests have ended.
         """
-        asyncio.run(self._run(Teacher(self.settings.teacher, **teacher_options), candidates))
+        asyncio.run(self._run(ChatClient(self.settings.teacher, **teacher_options), candidates))
         if self._stopped is not None:
             raise self._stopped
         if self._is_interrupted:
             raise KeyboardInterrupt
 
-    async def _run(self, teacher: Teacher, candidates: Sequence[Candidate]) -> None:
+    async def _run(self, teacher: ChatClient, candidates: Sequence[Candidate]) -> None:
         self._changed = asyncio.Condition()
         self._lines = _Lines(len(candidates))
         waiting = iter(candidates)
         async with teacher:
-            with self._interruptible():
+            with catch_first_interrupt(self._interrupt):
                 workers = [self._work(teacher, waiting) for _ in range(self.settings.concurrency)]
                 await asyncio.gather(*workers)
 
-    async def _work(self, teacher: Teacher, waiting: Iterator[Candidate]) -> None:
+    async def _work(self, teacher: ChatClient, waiting: Iterator[Candidate]) -> None:
         for candidate in waiting:
             if self._is_over:
                 return
@@ -166,7 +163,7 @@ class Asking:
     def _is_over(self) -> bool:
         return self._stopped is not None or self._is_interrupted or bool(self.limit)
 
-    async def _answer(self, teacher: Teacher, candidate: Candidate) -> None:
+    async def _answer(self, teacher: ChatClient, candidate: Candidate) -> None:
         """Asks the questions of one candidate, one after another."""
         while not self._is_over:
             answered = self.look_up(candidate)
@@ -177,7 +174,7 @@ class Asking:
             estimate = Usage(1, tokens, self.settings.teacher.max_answer_tokens)
             if not await self._reserve(estimate):
                 return
-            attempts = _Attempts(self.budget, lambda: self._is_over)
+            attempts = Attempts(self.budget, lambda: self._is_over)
             reply = Reply()
             try:
                 messages = await asyncio.to_thread(self._write_messages, candidate, answered.answers)
@@ -279,42 +276,9 @@ class Asking:
                 messages.append({"role": "assistant", "content": answers[i]})
         return messages
 
-    @contextlib.contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """The first Ctrl-C lets the running requests end, since they are paid; the second one ends at once."""
-        loop = asyncio.get_running_loop()
-
-        def stop() -> None:
-            self._is_interrupted = True
-            loop.remove_signal_handler(signal.SIGINT)
-            write_line(f"llava: stopping; waiting for {self._num_open} running requests (Ctrl-C again: do not wait).")
-
-        is_main = threading.current_thread() is threading.main_thread() and sys.platform != "win32"
-        before = signal.getsignal(signal.SIGINT) if is_main else None
-        if is_main:
-            loop.add_signal_handler(signal.SIGINT, stop)
-        try:
-            yield
-        finally:
-            if is_main:
-                loop.remove_signal_handler(signal.SIGINT)
-                signal.signal(signal.SIGINT, before)
-
-
-class _Attempts:
-    """Reserves a request of the budget for each further attempt."""
-
-    def __init__(self, budget: Budget, is_over: Callable[[], bool]) -> None:
-        self._budget, self._is_over = budget, is_over
-        self.num_more = 0
-
-    def may_send(self) -> bool:
-        """Whether one more attempt may be sent; it is reserved then."""
-        if self._is_over() or self._budget.find_limit(Usage(1)):
-            return False
-        self._budget.reserve(Usage(1))
-        self.num_more += 1
-        return True
+    def _interrupt(self) -> None:
+        self._is_interrupted = True
+        write_line(f"llava: stopping; waiting for {self._num_open} running requests (Ctrl-C again: do not wait).")
 
 
 class _Lines:

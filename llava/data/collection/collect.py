@@ -21,8 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from llava.data.budget import Budget, Usage
 from llava.data.collection.asking import Answered, Asking, AskingSettings
-from llava.data.collection.budget import Budget, Usage
 from llava.data.collection.chat_logs import SLOT, Removed
 from llava.data.collection.journal import Journal, lock_folder, write_whole
 from llava.data.collection.request_filters import Candidate, FilterSettings, RequestFilters

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from llava.errors import LlavaError, UsageError
 from llava.text import write_line
@@ -115,6 +115,28 @@ def lock_folder(folder: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or error
         raise UsageError(f"The folder '{folder}' cannot be written: {reason}. Name another with --out.") from error
+    with _hold(file, folder, "folder"):
+        yield
+
+
+@contextlib.contextmanager
+def lock_file(path: Path) -> Iterator[None]:
+    """Holds the file, which is made, and removed if it is empty afterwards. Raises UsageError as ``lock_folder``."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("a")
+    except OSError as error:
+        raise UsageError(f"'{path}' cannot be written: {error.strerror or error}. Name another file.") from error
+    with _hold(file, path, "file"):
+        try:
+            yield
+        finally:
+            if path.exists() and not path.stat().st_size:
+                path.unlink()
+
+
+@contextlib.contextmanager
+def _hold(file: TextIO, path: Path, noun: str) -> Iterator[None]:
     with file:
         try:
             import fcntl
@@ -123,9 +145,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
         except ImportError:  # Windows
             pass
         except OSError as error:
-            raise UsageError(
-                f"Another command is writing to '{folder}'. Wait for it, or name another folder."
-            ) from error
+            raise UsageError(f"Another command is writing to '{path}'. Wait for it, or name another {noun}.") from error
         yield
 
 

@@ -17,9 +17,9 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from llava.data.budget import Usage
+from llava.data.chat_client import ChatClient, ClientSettings
 from llava.data.collection.answer_checks import strip_thoughts
-from llava.data.collection.budget import Usage
-from llava.data.collection.teacher import Teacher, TeacherSettings
 from llava.errors import LlavaError, UsageError
 
 READING_PROMPT = (
@@ -67,15 +67,15 @@ def load_plug_in(name: str, flag: str) -> Callable[..., Any]:
 class EndpointReader:
     """Reads the text on an image by asking the model of an endpoint. Images leave this machine unless it runs here."""
 
-    def __init__(self, settings: TeacherSettings) -> None:
+    def __init__(self, settings: ClientSettings) -> None:
         self._settings = settings
-        Teacher(settings)  # so that a wrong URL is refused before any image is read
+        ChatClient(settings)  # so that a wrong URL is refused before any image is read
 
     def __call__(self, image: Image.Image) -> str:
         return asyncio.run(self._read(image))
 
     async def _read(self, image: Image.Image) -> str:
-        async with Teacher(self._settings) as teacher:
+        async with ChatClient(self._settings) as teacher:
             parts = [write_image_part(image), {"type": "text", "text": READING_PROMPT}]
             reply = await teacher.ask([{"role": "user", "content": parts}], Usage())
         if reply.fault:

@@ -1,4 +1,4 @@
-"""Asking a teacher: retries, Retry-After, faults that last, budgets; no time passes in these tests."""
+"""Asking a model behind an endpoint: retries, Retry-After, faults that last, budgets; no time passes in these tests."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from llava.data.collection.budget import Budget, Prices, Usage, estimate_image_tokens, estimate_text_tokens
-from llava.data.collection.teacher import Reply, Teacher, TeacherSettings, read_retry_after, read_url
+from llava.data.budget import Budget, Prices, Usage, estimate_image_tokens, estimate_text_tokens
+from llava.data.chat_client import ChatClient, ClientSettings, Reply, read_retry_after, read_url
 from llava.errors import LlavaError, UsageError
 from llava.image.geometry import Size
 from tests.data.user_logs import FakeTeacher, complete, run_teacher
@@ -33,10 +33,10 @@ class Clock:
 
 def ask(teacher: FakeTeacher, clock: Clock | None = None, **changes: Any) -> Reply:
     clock = clock or Clock()
-    settings = dataclasses.replace(TeacherSettings(teacher.url, "m", key="secret"), **changes)
+    settings = dataclasses.replace(ClientSettings(teacher.url, "m", key="secret"), **changes)
 
     async def run() -> Reply:
-        async with Teacher(settings, sleep=clock.sleep, clock=lambda: clock.now, draw=lambda: 1.0) as client:
+        async with ChatClient(settings, sleep=clock.sleep, clock=lambda: clock.now, draw=lambda: 1.0) as client:
             return await client.ask(HELLO, Usage(1, 70, 7))
 
     return asyncio.run(run())
@@ -81,12 +81,12 @@ def test_nonsense_is_no_answer(body: bytes) -> None:
 
 def test_retry_after_is_respected_by_every_request() -> None:
     clock = Clock()
-    settings = TeacherSettings("", "m")
+    settings = ClientSettings("", "m")
     answers = in_turn((429, {"Retry-After": "30"}, b"{}"), complete("One."), complete("Two."))
     with run_teacher(answers) as fake:
 
         async def run() -> list[Reply]:
-            client = Teacher(
+            client = ChatClient(
                 dataclasses.replace(settings, url=fake.url),
                 sleep=clock.sleep,
                 clock=lambda: clock.now,

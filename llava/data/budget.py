@@ -1,4 +1,4 @@
-"""What a teacher may cost: requests, tokens and money, estimated before, reserved while a request runs, and counted.
+"""What asking a model may cost: requests, tokens and money, estimated before, reserved while it runs, and counted.
 
 A request is sent only if even its longest answer fits what is left, so a budget is never exceeded as long as the
 estimates are not too low. Images are estimated by OpenAI's rule, which other endpoints exceed or undercut.
@@ -9,6 +9,7 @@ Source: OpenAI's documentation, Images and vision, "Calculating costs" (GPT-4o: 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from llava.image.geometry import Size
@@ -67,13 +68,17 @@ class Usage:
 
 @dataclass
 class Budget:
-    """What may still be spent. Limits are for everything that one output folder has cost, over all its runs."""
+    """What may still be spent. Limits are for everything that one output has cost, over all its runs.
+
+    ``flags``: what the names of the limits' flags begin with.
+    """
 
     max_requests: int | None = None
     max_tokens: int | None = None
     max_cost: float | None = None
     prices: Prices = field(default_factory=Prices)
     spent: Usage = field(default_factory=Usage)
+    flags: str = "--"
     _reserved: Usage = field(default_factory=Usage)
 
     @property
@@ -85,11 +90,11 @@ class Budget:
         """The limit that a request could exceed, in words; "" if it fits."""
         total = self.spent + self._reserved + request
         if self.max_requests is not None and total.requests > self.max_requests:
-            return f"--max-requests {self.max_requests:,}"
+            return f"{self.flags}max-requests {self.max_requests:,}"
         if self.max_tokens is not None and total.tokens_in + total.tokens_out > self.max_tokens:
-            return f"--max-tokens {self.max_tokens:,}"
+            return f"{self.flags}max-tokens {self.max_tokens:,}"
         if self.max_cost is not None and self.prices.find_cost(total.tokens_in, total.tokens_out) > self.max_cost:
-            return f"--max-cost {self.max_cost:g}"
+            return f"{self.flags}max-cost {self.max_cost:g}"
         return ""
 
     def reserve(self, request: Usage) -> None:
@@ -100,3 +105,19 @@ class Budget:
         """Replaces what was reserved for a request by what it has used."""
         self._reserved -= request
         self.spent += used
+
+
+class Attempts:
+    """Reserves a request of the budget for each further attempt."""
+
+    def __init__(self, budget: Budget, is_over: Callable[[], bool]) -> None:
+        self._budget, self._is_over = budget, is_over
+        self.num_more = 0
+
+    def may_send(self) -> bool:
+        """Whether one more attempt may be sent; it is reserved then."""
+        if self._is_over() or self._budget.find_limit(Usage(1)):
+            return False
+        self._budget.reserve(Usage(1))
+        self.num_more += 1
+        return True

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from llava.data.collection.budget import Usage
+from llava.data.budget import Usage
 from llava.errors import LlavaError, UsageError
 from llava.text import fit_line
 
@@ -32,8 +32,8 @@ _MOST_BODY_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)
-class TeacherSettings:
-    """How a teacher is asked.
+class ClientSettings:
+    """How a model behind an endpoint is asked.
 
     Attributes:
         url: up to and with ``/v1``, to which it is completed; no user name or password in it.
@@ -42,6 +42,7 @@ class TeacherSettings:
         timeout_s: for one whole answer.
         max_attempts: how often a request is sent until its fault counts as lasting.
         longest_wait_s: a longer ``Retry-After`` ends the work, to be resumed later.
+        role: what the model is called in messages; the flags are called after it.
     """
 
     url: str
@@ -52,6 +53,7 @@ class TeacherSettings:
     timeout_s: float = 180.0
     max_attempts: int = 6
     longest_wait_s: float = 600.0
+    role: str = "teacher"
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,8 @@ class Reply:
     fault: str = ""
 
 
-class Teacher:
-    """A client of one endpoint, for one event loop: ``async with Teacher(...) as teacher``.
+class ChatClient:
+    """A client of one endpoint, for one event loop: ``async with ChatClient(...) as client``.
 
     Args:
         sleep, clock, draw: waiting, the time in seconds, and a number from 0 to 1.
@@ -76,7 +78,7 @@ class Teacher:
 
     def __init__(
         self,
-        settings: TeacherSettings,
+        settings: ClientSettings,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.time,
@@ -89,7 +91,7 @@ class Teacher:
         self._httpx = import_httpx()
         self._client: Any = None
 
-    async def __aenter__(self) -> Teacher:
+    async def __aenter__(self) -> ChatClient:
         headers = {"Authorization": f"Bearer {self.settings.key}"} if self.settings.key else {}
         is_here = urlsplit(self.url).hostname in ("127.0.0.1", "::1", "localhost")
         self._client = self._httpx.AsyncClient(
@@ -105,13 +107,19 @@ class Teacher:
         await self._client.aclose()
 
     async def ask(
-        self, messages: list[dict[str, Any]], estimate: Usage, may_send: Callable[[], bool] = lambda: True
+        self,
+        messages: list[dict[str, Any]],
+        estimate: Usage,
+        may_send: Callable[[], bool] = lambda: True,
+        *,
+        temperature: float | None = None,
     ) -> Reply:
         """The answer to the last message.
 
         Args:
             estimate: the tokens, where the endpoint does not report them.
             may_send: asked before each attempt after the first.
+            temperature: instead of that of the settings.
 
         Raises:
             UsageError: the key or the URL is wrong, so that no request can succeed.
@@ -124,7 +132,9 @@ class Teacher:
             await self._wait_for_turn()
             limit_name = self._limit_name
             try:
-                status, headers, body = await asyncio.wait_for(self._post(messages), self.settings.timeout_s)
+                status, headers, body = await asyncio.wait_for(
+                    self._post(messages, temperature), self.settings.timeout_s
+                )
             except (self._httpx.TimeoutException, asyncio.TimeoutError):
                 fault, status, headers, body = f"no answer within {self.settings.timeout_s:g} s", 0, {}, b""
             except self._httpx.HTTPError as error:
@@ -147,17 +157,22 @@ class Teacher:
                 await self._pause(attempt, headers, status)
         return Reply(used=Usage(attempt), fault=f"{fault} (after {attempt} attempts)")
 
-    async def _post(self, messages: list[dict[str, Any]]) -> tuple[int, Any, bytes]:
+    async def _post(self, messages: list[dict[str, Any]], temperature: float | None) -> tuple[int, Any, bytes]:
         settings = self.settings
         content: dict[str, Any] = {
             "model": settings.model,
             "messages": messages,
             self._limit_name: settings.max_answer_tokens,
         }
-        if settings.temperature is not None:
-            content["temperature"] = settings.temperature
+        if temperature is None:
+            temperature = settings.temperature
+        if temperature is not None:
+            content["temperature"] = temperature
         body = bytearray()
-        async with self._client.stream("POST", f"{self.url}/chat/completions", json=content) as response:
+        data = json.dumps(content).encode()  # ASCII: httpx's own form cannot hold half an emoji
+        headers = {"Content-Type": "application/json"}
+        url = f"{self.url}/chat/completions"
+        async with self._client.stream("POST", url, content=data, headers=headers) as response:
             async for part in response.aiter_bytes():
                 body += part
                 if len(body) > _MOST_BODY_BYTES:
@@ -174,8 +189,8 @@ class Teacher:
         if asked_s is not None and status:
             if asked_s > self.settings.longest_wait_s:
                 raise LlavaError(
-                    f"The teacher asks to wait for {asked_s:,.0f} s (Retry-After of HTTP {status}). What it answered "
-                    "is kept: run the same command again after that."
+                    f"The {self.settings.role} asks to wait for {asked_s:,.0f} s (Retry-After of HTTP {status}). "
+                    "What it answered is kept: run the same command again after that."
                 )
             self._resume_at = max(self._resume_at, self._clock() + asked_s)
         bound_s = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (attempt - 1))
@@ -183,16 +198,17 @@ class Teacher:
 
     def _refuse_lasting(self, status: int, fault: str, body: bytes) -> None:
         """Raises UsageError for a status that every further request would get, too."""
+        role = self.settings.role
         remedy = {
-            401: "Set the key in the environment variable that --teacher-key-env names.",
-            403: "The key may not use this model: name another with --teacher-model, or another key.",
-            404: "Check --teacher, which has to end before /chat/completions, and --teacher-model.",
+            401: f"Set the key in the environment variable that --{role}-key-env names.",
+            403: f"The key may not use this model: name another with --{role}-model, or another key.",
+            404: f"Check --{role}, which has to end before /chat/completions, and --{role}-model.",
             402: "The account has no credit left.",
         }.get(402 if b"insufficient_quota" in body else status)
         if remedy is None and status not in _PASSING and status not in _REFUSING:
-            remedy = f"Check --teacher: {self.url}."
+            remedy = f"Check --{role}: {self.url}."
         if remedy is not None:
-            raise UsageError(f"The teacher answers {fault}. {remedy}")
+            raise UsageError(f"The {role} answers {fault}. {remedy}")
 
 
 def read_url(url: str) -> str:
@@ -205,7 +221,7 @@ def read_url(url: str) -> str:
     if not is_valid:
         raise UsageError(f"'{fit_line(url, 80)}' is no URL of an endpoint; write one such as http://127.0.0.1:8000/v1.")
     if parts.username or parts.password:
-        raise UsageError("The URL of the teacher holds a password. Set the key as --teacher-key-env says.")
+        raise UsageError("The URL of the endpoint holds a password. Put the key into an environment variable instead.")
     path = parts.path.rstrip("/").removesuffix("/chat/completions") or "/v1"
     return f"{parts.scheme}://{parts.netloc}{path}"
 
@@ -267,7 +283,7 @@ def import_httpx() -> Any:
     try:
         import httpx
     except ImportError as error:
-        raise UsageError("Asking a teacher needs httpx: run pip install 'llava[data]'.") from error
+        raise UsageError("Asking a model behind an endpoint needs httpx: run pip install 'llava[data]'.") from error
     return httpx
 
 

@@ -1,0 +1,39 @@
+"""Front door: ``python -m llava.eval.eval_gpt_review``, reviews of two text answers to each question.
+
+It translates the command line and decides nothing. Deliberate differences from
+the original: attempts end, what was answered before a kill is not asked again, answers are matched by question_id,
+and a review without a reply is not in the file.
+
+Source: haotian-liu/LLaVA@c121f04 llava/eval/eval_gpt_review.py.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__" and not __package__:  # run by its path: modules beside this file are not top-level ones
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+from collections.abc import Sequence
+
+from llava.entry_point import run_command
+from llava.eval.pair_reviews import PairProtocol
+from llava.eval.review_command import build_parser, run_reviews
+from llava.eval.scoring.judged import parse_score
+
+__all__ = ["main", "parse_score"]
+
+PROTOCOL = PairProtocol(judge="gpt-4", describe=None, default_rule=True, wants_answer_ids=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Makes the reviews; returns the exit code."""
+    arguments = build_parser("python -m llava.eval.eval_gpt_review", PROTOCOL).parse_args(argv)
+    return run_command(
+        lambda: run_reviews(arguments, PROTOCOL, lambda place: None, lambda place: print("success!", flush=True))
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""Front door: ``python -m llava.eval.eval_gpt_review_bench``, LLaVA-Bench's (in the wild) reviews.
+
+It translates the command line and decides nothing. Deliberate differences from
+the original: attempts end, what was answered before a kill is not asked again, answers are matched by question_id,
+and a review without a reply is not in the file.
+
+Source: haotian-liu/LLaVA@c121f04 llava/eval/eval_gpt_review_bench.py.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__" and not __package__:  # run by its path: modules beside this file are not top-level ones
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+
+from collections.abc import Sequence
+
+from llava.entry_point import run_command
+from llava.eval.pair_reviews import PairProtocol, describe_captions
+from llava.eval.review_command import build_parser, run_reviews
+from llava.eval.scoring.judged import parse_score
+
+__all__ = ["main", "parse_score"]
+
+PROTOCOL = PairProtocol(judge="gpt-4-0314", describe=describe_captions, prefix="llava_bench_")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Makes the reviews; returns the exit code."""
+    arguments = build_parser("python -m llava.eval.eval_gpt_review_bench", PROTOCOL).parse_args(argv)
+    return run_command(lambda: run_reviews(arguments, PROTOCOL, _say_kept, _say_written))
+
+
+def _say_kept(place: int) -> None:
+    print(f"Skipping {place} as we already have it.\n{place + 1}", flush=True)
+
+
+def _say_written(place: int) -> None:
+    print(place + 1, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
