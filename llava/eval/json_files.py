@@ -1,0 +1,84 @@
+"""Reads and writes the JSON files of evaluation: answers, annotations, submissions. Loads no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llava.data.collection.journal import write_whole
+from llava.errors import UsageError
+
+
+@dataclass(frozen=True)
+class JsonLines:
+    """The JSON objects of a file, a line each, and the numbers of the lines that are none."""
+
+    path: Path
+    rows: list[dict[str, Any]]
+    broken: list[int]
+
+
+def read_json(path: str | Path) -> Any:
+    """What a JSON file holds. Raises UsageError for a file that is not JSON."""
+    try:
+        return json.loads(Path(path).read_bytes().decode("utf-8-sig"))
+    except ValueError as error:
+        raise UsageError(f"'{path}' is not a JSON file: {error}.") from error
+
+
+def read_json_lines(path: str | Path) -> JsonLines:
+    """The objects of a file of JSON lines; a line that is half-written or empty is among the broken ones."""
+    rows, broken = [], []
+    with Path(path).open("rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line.decode("utf-8-sig"))
+            except ValueError:
+                row = None
+            if isinstance(row, dict):
+                rows.append(row)
+            else:
+                broken.append(number)
+    return JsonLines(Path(path), rows, broken)
+
+
+def read_whole_lines(path: str | Path) -> list[dict[str, Any]]:
+    """``read_json_lines``, where no line may be broken. Raises UsageError."""
+    lines = read_json_lines(path)
+    if lines.broken:
+        raise UsageError(
+            f"Line {lines.broken[0]} of '{path}' is not a JSON object ({len(lines.broken)} such lines): the file is "
+            "half-written, or not one of JSON lines. Finish it, or remove these lines."
+        )
+    return lines.rows
+
+
+def write_json(path: str | Path, value: object) -> None:
+    """Writes the value as ``json.dump`` does, all of it or nothing; makes the folder. Raises LlavaError."""
+    data = json.dumps(value).encode()
+    target = Path(path)
+    if target.exists() and not target.is_file():  # /dev/stdout, a pipe
+        with target.open("wb") as file:
+            file.write(data)
+        return
+    write_whole(target.resolve(), data)
+
+
+def find_repeated(ids: Iterable[object]) -> list[object]:
+    """The ids that occur more than once, in the order of their repetition."""
+    seen, repeated = set(), {}
+    for key in ids:
+        if key in seen:
+            repeated[key] = True
+        seen.add(key)
+    return list(repeated)
+
+
+def pick(row: Mapping[str, Any], key: str, path: str | Path) -> Any:
+    """The value under a key of a row of ``path``. Raises UsageError if the row lacks it."""
+    if key not in row:
+        raise UsageError(f"A row of '{path}' has no '{key}'; it has: {', '.join(map(str, row)) or 'nothing'}.")
+    return row[key]
