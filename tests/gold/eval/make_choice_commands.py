@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (tables of answers)
 """Makes choice_commands.json: the original's command lines on small files, and single answers read by the originals.
 
 ``python make_choice_commands.py LLAVA SCRIPTS``: LLAVA is a folder with haotian-liu/LLaVA@c121f04's package; SCRIPTS
@@ -91,7 +92,8 @@ def main() -> None:
     llava, scripts = (Path(arg).resolve() for arg in sys.argv[1:3])
     dice = random.Random(15)
     spec = importlib.util.spec_from_file_location("parse_pred_ans", scripts / "parse_pred_ans.py")
-    assert spec and spec.loader
+    assert spec
+    assert spec.loader
     mme = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(mme)
     official = mme.calculate_metrics().parse_pred_ans
