@@ -1,6 +1,7 @@
 """Yes or no out of an answer, as POPE's, MME's and lmms-eval's scorers read it. Loads no torch.
 
-Source: haotian-liu/LLaVA@c121f04 llava/eval/eval_pope.py; MME's calculation.py as in OpenGVLab/InternVL@2410d1d;
+Source: haotian-liu/LLaVA@c121f04 llava/eval/eval_pope.py; MME's calculation.py
+(a copy whose repository is not recorded);
 EvolvingLMMs-Lab/lmms-eval@306a8b4 lmms_eval/tasks/mme/utils.py.
 """
 

@@ -1,9 +1,9 @@
 # ruff: noqa: E501  (tables of answers)
 """Makes choice_commands.json: the original's command lines on small files, and single answers read by the originals.
 
-``python make_choice_commands.py LLAVA SCRIPTS``: LLAVA is a folder with haotian-liu/LLaVA@c121f04's package; SCRIPTS
-holds its scripts/convert_mmvet_for_eval.py and parse_pred_ans.py, which has ``calculate_metrics.parse_pred_ans`` of MME's
-calculation.py (as in OpenGVLab/InternVL@2410d1d) and ``parse_pred_ans`` of EvolvingLMMs-Lab/lmms-eval@306a8b4
+``python make_choice_commands.py LLAVA SCRIPTS``: LLAVA is a folder with haotian-liu/LLaVA's package (llava_torch 1.2.2.post1); SCRIPTS
+holds scripts/convert_mmvet_for_eval.py@5a5bda8 and parse_pred_ans.py, which has ``calculate_metrics.parse_pred_ans`` of MME's
+calculation.py (a copy whose repository is not recorded) and ``parse_pred_ans`` of EvolvingLMMs-Lab/lmms-eval@306a8b4
 lmms_eval/tasks/mme/utils.py.
 """
 
