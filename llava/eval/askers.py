@@ -176,7 +176,7 @@ class LocalAsker:
 
 
 class UrlAsker:
-    """Answers with the model behind a URL, several questions at a time; its server writes the prompt and cuts images."""
+    """Answers with the model behind a URL, several questions at a time; the prompt is written by its server."""
 
     def __init__(
         self, url: str, model: str | None, api_key: str | None, sampling: Sampling, crop_px: int = 336

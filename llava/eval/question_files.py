@@ -11,10 +11,11 @@ import csv
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from llava.data.prompts import CHOOSE_BETWEEN, LETTER, LETTER_CN, write_options
+from llava.data.prompts import CHOOSE_BETWEEN, LETTER, LETTER_CN, OCR_TOKENS, write_options
 from llava.errors import UsageError
 from llava.eval.task import Question
 
@@ -36,6 +37,15 @@ def read_lines(path: Path, images: Path) -> list[Question]:
         text = _pick(row, "text", where, str)
         image = images / _pick(row, "image", where, str)
         questions.append(Question(_pick(row, "question_id", where, int | str), (image,), text, text))
+    return questions
+
+
+def read_without_ocr(path: Path, images: Path) -> list[Question]:
+    """TextVQA's file, without the line of OCR tokens in each question."""
+    questions = []
+    for question in read_lines(path, images):
+        text = "\n".join(line for line in question.text.split("\n") if not line.startswith(OCR_TOKENS.rstrip()))
+        questions.append(replace(question, text=text, prompt=text))
     return questions
 
 
