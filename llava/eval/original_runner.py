@@ -18,6 +18,8 @@ from llava.eval.question_files import take_chunk
 from llava.eval.task import Question, find_oddities
 from llava.text import write_line
 
+DEFAULT_NEW_TOKENS = 1024  # of the commands without a flag for it
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -26,7 +28,7 @@ class Settings:
     temperature: float = 0.2
     top_p: float | None = None
     num_beams: int = 1
-    max_new_tokens: int = 1024
+    max_new_tokens: int | None = None  # None is DEFAULT_NEW_TOKENS
 
 
 def add_original_flags(parser: argparse.ArgumentParser, *, question_file: str = "tables/question.jsonl") -> None:
@@ -48,7 +50,7 @@ def add_beam_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num_beams", type=int, default=1)
 
 
-def read_settings(args: Any, max_new_tokens: int = 1024) -> Settings:
+def read_settings(args: Any, max_new_tokens: int | None = None) -> Settings:
     """The settings that ``args`` holds; what it lacks is the original's fixed value."""
     return Settings(args.temperature, getattr(args, "top_p", None), getattr(args, "num_beams", 1), max_new_tokens)
 
@@ -98,7 +100,7 @@ def answer_into_file(
         temperature=settings.temperature,
         top_p=settings.top_p,
         num_beams=settings.num_beams,
-        max_new_tokens=settings.max_new_tokens,
+        max_new_tokens=settings.max_new_tokens or DEFAULT_NEW_TOKENS,
     )
     path = os.path.expanduser(args.model_path)
     loaded = load_model(path, base=args.model_base, for_engine=settings.num_beams == 1)
