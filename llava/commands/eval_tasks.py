@@ -143,11 +143,11 @@ def _answer(
 
 def _make_asker(arguments: argparse.Namespace, loaded: Any, sampling: Any) -> Asker:
     from llava.eval.askers import LocalAsker, UrlAsker
-    from llava.mm_utils import get_model_name_from_path
+    from llava.model.sources import name_checkpoint
 
     if arguments.url:
         return UrlAsker(arguments.url, arguments.url_model, os.environ.get("OPENAI_API_KEY"), sampling)
-    name = get_model_name_from_path(arguments.model) if arguments.model else "embedded"
+    name = name_checkpoint(arguments.model) if arguments.model else "embedded"
     return LocalAsker(loaded, name, sampling, arguments.conv_mode, model_path=arguments.model)
 
 

@@ -57,9 +57,9 @@ def read_settings(args: Any, max_new_tokens: int | None = None) -> Settings:
 
 def name_template(model_path: str, conv_mode: str) -> str:
     """``conv_mode``, with ``_mmtag`` for a plain model; printed as the original prints it."""
-    from llava.mm_utils import get_model_name_from_path
+    from llava.model.sources import name_checkpoint
 
-    name = get_model_name_from_path(os.path.expanduser(model_path))
+    name = name_checkpoint(os.path.expanduser(model_path))
     if "plain" not in name or "finetune" in name.lower() or "mmtag" in conv_mode:
         return conv_mode
     conv_mode += "_mmtag"
@@ -92,8 +92,8 @@ def answer_into_file(
 
     from llava.eval.answer_run import answer_questions
     from llava.eval.askers import LocalAsker
-    from llava.mm_utils import get_model_name_from_path
     from llava.model.checkpoint import load_model
+    from llava.model.sources import name_checkpoint
     from llava.sampling import Sampling
 
     sampling = Sampling(
@@ -104,7 +104,7 @@ def answer_into_file(
     )
     path = os.path.expanduser(args.model_path)
     loaded = load_model(path, base=args.model_base, for_engine=settings.num_beams == 1)
-    asker = LocalAsker(loaded, get_model_name_from_path(path), sampling, template, model_path=path)
+    asker = LocalAsker(loaded, name_checkpoint(path), sampling, template, model_path=path)
     return 1 if answer_questions(questions, asker, target).failed else 0
 
 
