@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--new-tokens", type=int, default=8)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     options = parser.parse_args()
-    options.shape = "XS"
+    options.shape, options.without_peers = "XS", True
     with tempfile.TemporaryDirectory() as folder:
         options.keep = folder
         write_checkpoints(options)

@@ -26,7 +26,7 @@ _REFUSAL = re.compile(r"(I'm sorry|I am sorry|Sorry,|I can't|I cannot|As an AI)"
 
 @dataclass
 class Summary:
-    """What became of the questions: the ids of each kind, and how many were answered by an earlier run."""
+    """The outcome of a run: the places of the questions of each kind; ``kept`` were answered by an earlier run."""
 
     asked: int
     kept: int
