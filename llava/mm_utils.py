@@ -28,6 +28,7 @@ from llava.image.pixels import (
     resize_and_pad_image,
     select_best_resolution,
 )
+from llava.model.sources import name_checkpoint
 from llava.prompt import tokenizer_image_token
 
 __all__ = [
@@ -121,8 +122,7 @@ def _preprocess(pieces: Sequence[Image.Image], processor: Any) -> torch.Tensor:
 
 def get_model_name_from_path(model_path: str) -> str:
     """The last part of a path or hub id; ``checkpoint-N`` is prefixed with the part before it, if there is one."""
-    parts = model_path.strip("/").split("/")
-    return "_".join(parts[-2:]) if parts[-1].startswith("checkpoint-") else parts[-1]
+    return name_checkpoint(model_path)
 
 
 class KeywordsStoppingCriteria(StoppingCriteria):

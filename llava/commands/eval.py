@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from llava.commands.answering import load
+from llava.commands.eval_tasks import add_eval_tasks
 from llava.commands.flags import add_checkpoint_flags, add_command
 
 
 def add_eval(commands: Any) -> None:
     """Adds the command, with one subcommand per suite, to the parser's ``commands``."""
     suites = commands.add_parser("eval", help="Score a model.", description="Score a model.")
-    suites = suites.add_subparsers(title="suites", metavar="SUITE", required=True)
+    suites = suites.add_subparsers(title="suites", metavar="SUITE", dest="suite", required=True)
     parser = add_command(
         suites, "synth", _eval_synth, "Score a model on drawn images that training never sees.", needs_output=True
     )
@@ -25,6 +26,7 @@ def add_eval(commands: Any) -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the scores and their goals")
     parser.add_argument("--wrong", type=Path, metavar="FILE.jsonl", help="write every wrong answer")
     add_checkpoint_flags(parser)
+    add_eval_tasks(suites)
 
 
 def _eval_synth(arguments: argparse.Namespace) -> int:

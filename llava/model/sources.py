@@ -274,3 +274,9 @@ def _find_embedded() -> Path:
             "or name a checkpoint: a folder, a hub id or a short name such as llava-v1.5-7b."
         )
     return folder
+
+
+def name_checkpoint(path: str) -> str:
+    """The last part of a path or hub id; ``checkpoint-N`` is prefixed with the part before it, if there is one."""
+    parts = path.strip("/").split("/")
+    return "_".join(parts[-2:]) if parts[-1].startswith("checkpoint-") else parts[-1]

@@ -1,0 +1,87 @@
+"""Answering a benchmark: this package's runner against the original's loop, one question at a time, in one run.
+
+Both answer the same questions, eight about each image, with the same random weights of the XS shape of engine.py; the
+loop is the model's own ``generate``, as in the original's model_vqa_loader. The goal is 4 times its questions a second.
+
+    python benchmarks/evaluate.py [--questions 64] [--new-tokens 8] [--dtype float32]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.engine import checkpoint, image_of, write_checkpoints
+
+GOAL = 4.0
+QUESTIONS_PER_IMAGE = 8
+
+
+def main() -> int:
+    """Measures both, prints questions a second; returns 1 if the answers differ."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--questions", type=int, default=64)
+    parser.add_argument("--new-tokens", type=int, default=8)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    options = parser.parse_args()
+    options.shape, options.without_peers = "XS", True
+    with tempfile.TemporaryDirectory() as folder:
+        options.keep = folder
+        write_checkpoints(options)
+        return compare(options, Path(folder))
+
+
+def compare(options: argparse.Namespace, folder: Path) -> int:
+    """Answers the questions both ways, and prints how long each took."""
+    import json
+
+    from llava.answer import write_chat
+    from llava.backends.answerer import Answerer
+    from llava.eval.answer_run import answer_questions
+    from llava.eval.askers import ImageReader, LocalAsker
+    from llava.eval.task import Question
+    from llava.model.checkpoint import load_model
+    from llava.sampling import Sampling
+
+    questions = []
+    for number in range(options.questions):
+        path = folder / f"{number // QUESTIONS_PER_IMAGE}.png"
+        if not path.exists():
+            image_of(number).save(path)
+        text = " ".join(f"w{(number * 31 + i * 7) % 900 + 10}" for i in range(12))
+        questions.append(Question(number, (path,), text, text))
+    loaded = load_model(str(checkpoint(options, "original")), dtype=options.dtype)
+    sampling = Sampling(max_new_tokens=options.new_tokens)
+
+    asker = LocalAsker(loaded, "XS", sampling)
+    answer_questions(questions[:2], asker, folder / "warm.jsonl")
+    began = time.perf_counter()
+    answer_questions(questions, asker, folder / "answers.jsonl")
+    runner_s = time.perf_counter() - began
+    answers = [json.loads(line)["text"] for line in (folder / "answers.jsonl").read_text().splitlines()]
+
+    one_by_one = []
+    answerer = Answerer.of(loaded)
+    began = time.perf_counter()
+    for question in questions:
+        images = ImageReader(336).read(question)
+        prepared = answerer.prepare(write_chat(loaded, [(question.text, 1, None)]), images, sampling)
+        one_by_one.append(answerer._generate(prepared, 0.0, None).text.strip())
+    loop_s = time.perf_counter() - began
+
+    count = len(questions)
+    print(f"runner      {count / runner_s:8.2f} questions/s")
+    print(f"one by one  {count / loop_s:8.2f} questions/s")
+    print(f"{loop_s / runner_s:.1f} times as fast; the goal is {GOAL:g}")
+    differing = sum(one != other for one, other in zip(answers, one_by_one, strict=True))
+    print(f"{differing} of {count} answers differ")
+    return 1 if differing else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""``llava eval TASK...``, ``llava eval list`` and ``llava eval merge``: benchmarks, by their own files."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llava.commands.answering import load
+from llava.commands.flags import add_checkpoint_flags, add_command, add_engine_flags
+from llava.errors import UsageError
+from llava.text import write_line
+
+if TYPE_CHECKING:
+    from llava.eval.askers import Asker
+    from llava.eval.task import Question, Task
+
+
+def add_eval_tasks(suites: Any) -> None:
+    """Adds the commands to the parser's ``suites``."""
+    from llava.eval.benchmark_table import TASKS
+
+    add_command(suites, "list", _list, "Print the benchmarks: files, prompts, published scores.", needs_output=True)
+    merge = add_command(suites, "merge", _merge, "Join the answers files of shards.")
+    merge.add_argument("parts", nargs="+", type=Path, metavar="FILE.jsonl", help="the shards' files, in their order")
+    merge.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl", help="the joined file")
+
+    first, *others = TASKS
+    text = f"Answer the questions of a benchmark: {', '.join(TASKS)}."
+    parser = suites.add_parser(first, aliases=others, help="Answer the questions of benchmarks.", description=text)
+    parser.set_defaults(run=_run, parser=parser, needs_output=False)
+    parser.usage = "llava eval TASK... --data DIR [options]"
+    parser.add_argument("more", nargs="*", metavar="TASK", help="further benchmarks; see llava eval list")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=Path("playground/data/eval"),
+        metavar="DIR",
+        help="the folder with the benchmarks' files (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--answers",
+        type=Path,
+        metavar="FILE.jsonl",
+        help="the answers file of one benchmark (default: DIR/TASK/answers/MODEL.jsonl)",
+    )
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N questions")
+    parser.add_argument("--shard", type=_read_shard, metavar="K/N", help="only slice K of N, from 0 on; see merge")
+    parser.add_argument("--partial", action="store_true", help="allow a file with another number of questions")
+    parser.add_argument("--check", action="store_true", help="check the files, and ask nothing")
+    parser.add_argument("--no-score", action="store_true", help="answer, and score nothing")
+    parser.add_argument("--url", metavar="URL", help="ask a server with OpenAI's API in place of a local model")
+    parser.add_argument("--url-model", metavar="NAME", help="the model's id there (default: the only one)")
+    parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default)")
+    parser.add_argument("--conv-mode", metavar="NAME", help="conversation template (default: the checkpoint's own)")
+    add_checkpoint_flags(parser)
+    add_engine_flags(parser)
+
+
+def _read_shard(text: str) -> tuple[int, int]:
+    index, _, number = text.partition("/")
+    if not (index.isdecimal() and number.isdecimal() and int(index) < int(number)):
+        raise argparse.ArgumentTypeError(f"'{text}' is no shard; K/N is one, such as 0/4, 1/4, 2/4 or 3/4.")
+    return int(index), int(number)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    from llava.eval.benchmark_table import write_listing
+
+    print(write_listing())
+    return 0
+
+
+def _merge(arguments: argparse.Namespace) -> int:
+    from llava.eval.answers_file import merge
+
+    count = merge(arguments.parts, arguments.out)
+    write_line(f"llava: '{arguments.out}' has {count} answers of {len(arguments.parts)} files.")
+    return 0
+
+
+def _find_tasks(arguments: argparse.Namespace) -> list[Task]:
+    from llava.eval.benchmark_table import TASKS
+
+    tasks = []
+    for name in dict.fromkeys([arguments.suite, *arguments.more]):
+        if name not in TASKS:
+            raise UsageError(f"There is no benchmark '{name}'; there are: {', '.join(TASKS)}.")
+        tasks.append(TASKS[name])
+    if arguments.answers is not None and len(tasks) > 1:
+        raise UsageError(f"--answers names one file, and there are {len(tasks)} benchmarks. Leave it out.")
+    if arguments.limit is not None and arguments.limit < 1:
+        raise UsageError(f"--limit is {arguments.limit}; it has to be at least 1.")
+    return tasks
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from llava.eval.question_files import take_chunk
+    from llava.eval.task import check
+
+    tasks = _find_tasks(arguments)
+    # torchrun's processes answer a shard each.
+    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    shard = arguments.shard or ((rank, world) if world > 1 else None)
+    asked: list[tuple[Task, list[Question]]] = []
+    for task in tasks:  # all of them before a model is loaded
+        questions, notes = check(task, arguments.data, is_partial=arguments.partial)
+        for note in notes:
+            write_line(f"llava: {task.name}: {note}")
+        write_line(f"llava: {task.name}: {task.split}, {len(questions)} questions, all files are there.")
+        if arguments.limit is not None:
+            questions = questions[: arguments.limit]
+        asked.append((task, questions if shard is None else take_chunk(questions, shard[1], shard[0])))
+    if arguments.check:
+        return 0
+    return _answer(arguments, asked, shard)
+
+
+def _answer(
+    arguments: argparse.Namespace, asked: list[tuple[Task, list[Question]]], shard: tuple[int, int] | None
+) -> int:
+    from llava.eval.answer_run import answer_questions
+    from llava.sampling import Sampling
+
+    how = "greedy" if arguments.temperature == 0 else f"sampled at temperature {arguments.temperature:g}"
+    write_line(f"llava: answers are {how}.")
+    loaded = None if arguments.url else load(arguments)
+    failed = 0
+    for task, questions in asked:
+        sampling = Sampling(temperature=arguments.temperature, max_new_tokens=task.max_new_tokens)
+        asker = _make_asker(arguments, loaded, sampling)
+        path = arguments.answers or _name_file(arguments.data / task.name / "answers", asker.model_id, shard)
+        if arguments.answers and shard and arguments.shard is None:  # torchrun
+            path = path.with_name(f"{path.stem}.{shard[1]}_{shard[0]}{path.suffix}")
+        summary = answer_questions(questions, asker, path, name=task.name)
+        write_line(f"llava: {task.name}: '{path}' has {len(questions) - len(summary.failed)} answers.")
+        failed += len(summary.failed)
+        if shard is None and arguments.limit is None and not summary.failed and not arguments.no_score:
+            _score(task, arguments.data, path)
+    return 1 if failed else 0
+
+
+def _make_asker(arguments: argparse.Namespace, loaded: Any, sampling: Any) -> Asker:
+    from llava.eval.askers import LocalAsker, UrlAsker
+    from llava.model.sources import name_checkpoint
+
+    if arguments.url:
+        return UrlAsker(arguments.url, arguments.url_model, os.environ.get("OPENAI_API_KEY"), sampling)
+    name = name_checkpoint(arguments.model) if arguments.model else "embedded"
+    return LocalAsker(loaded, name, sampling, arguments.conv_mode, model_path=arguments.model)
+
+
+def _name_file(folder: Path, model_id: str, shard: tuple[int, int] | None) -> Path:
+    name = model_id.replace("/", "--")
+    return folder / (f"{name}.jsonl" if shard is None else f"{name}.{shard[1]}_{shard[0]}.jsonl")
+
+
+def _score(task: Task, data: Path, answers: Path) -> None:
+    from llava.eval.task import resolve
+
+    if not task.score_command:
+        write_line(f"llava: {task.name}: it is not scored here; its submission: {task.submission}.")
+        return
+    module, *flags = task.score_command
+    main = resolve(f"{module}:main")
+    code = main([flag.format(data=data, answers=answers) for flag in flags])
+    if code:
+        raise UsageError(f"{task.name} could not be scored; '{answers}' is kept.")

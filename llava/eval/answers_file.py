@@ -1,0 +1,173 @@
+"""The answers file of a run: JSON lines as LLaVA writes them, in the questions' order, which a kill cannot damage."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from llava.data.collection.journal import write_whole
+from llava.errors import LlavaError, UsageError
+from llava.eval.task import Question
+from llava.text import write_line
+
+_ALPHABET = "23456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+"""Of shortuuid, which the original uses: no letter that looks like another."""
+
+
+def make_answer_id(question: Question, model_id: str) -> str:
+    """22 letters, as from shortuuid, but the same at every run for one question and model."""
+    seed = json.dumps([model_id, question.id, question.before.get("round_id"), question.text], ensure_ascii=True)
+    number = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:16], "big")
+    letters = []
+    for _ in range(22):
+        number, place = divmod(number, len(_ALPHABET))
+        letters.append(_ALPHABET[place])
+    return "".join(reversed(letters))
+
+
+def make_row(question: Question, text: str, model_id: str) -> dict[str, Any]:
+    """A line of the answers file, its keys in the original's order."""
+    if question.row is not None:
+        return {**question.row, "response": text}
+    return {
+        "question_id": question.id,
+        **question.before,
+        "prompt": question.prompt,
+        "text": text,
+        **question.after,
+        "answer_id": make_answer_id(question, model_id),
+        "model_id": model_id,
+        "metadata": {},
+    }
+
+
+class AnswersFile:
+    """Answers by question, written as they come.
+
+    Opened again by an equal run, it goes on after the last whole line. What another run wrote (other weights, another
+    template, other questions) is moved to ``FILE.old``, and said. ``settings``: what makes the run's answers what they
+    are; they are kept in ``.FILE.run``.
+    """
+
+    def __init__(
+        self, path: Path, questions: Sequence[Question], model_id: str, settings: Mapping[str, Any] | None = None
+    ) -> None:
+        self.path, self.model_id = path, model_id
+        self._places: dict[Hashable, list[int]] = {}
+        for place, question in enumerate(questions):
+            self._places.setdefault(_make_key(make_row(question, "", model_id)), []).append(place)
+        self._questions = questions
+        self.lines: dict[int, bytes] = {}
+        """What is written, by the question's place."""
+        self._is_ordered = True
+        self._file: BinaryIO | None = None
+        if path.exists() and not path.is_file():  # /dev/stdout, a pipe
+            return
+        self._settings_path = path.with_name(f".{path.name}.run")
+        told = json.dumps({"model_id": model_id, **(settings or {})}, sort_keys=True).encode()
+        if path.exists() and not (self._is_from(told) and self._read()):
+            self.lines = {}
+            path.replace(old := path.with_name(path.name + ".old"))
+            write_line(f"llava: '{path}' is of another run; it is moved to '{old.name}', and all questions are asked.")
+        write_whole(self._settings_path.resolve(), told)
+
+    def _is_from(self, settings: bytes) -> bool:
+        try:
+            return self._settings_path.read_bytes() == settings
+        except OSError:
+            return False
+
+    def _read(self) -> bool:
+        """Keeps the whole lines; returns False if one of them answers none of the questions."""
+        taken: dict[Hashable, int] = {}
+        for line in self.path.read_bytes().splitlines(keepends=True):
+            row = _parse(line) if line.endswith(b"\n") else None
+            if row is None:  # a kill cut it off: it is asked again
+                continue
+            key = _make_key(row)
+            places = self._places.get(key, [])
+            nth = taken.get(key, 0)
+            taken[key] = nth + 1
+            if nth >= len(places):
+                return False
+            self.lines[places[nth]] = line
+        write_whole(self.path.resolve(), b"".join(self.lines[place] for place in sorted(self.lines)))
+        return True
+
+    def __enter__(self) -> AnswersFile:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("ab", buffering=0)
+        except OSError as error:
+            raise UsageError(f"The answers file '{self.path}' cannot be written: {error.strerror}.") from error
+        self._is_ordered = True
+        return self
+
+    def write(self, place: int, text: str) -> None:
+        """Writes the answer to the question at this place. Raises LlavaError on a full disk."""
+        assert self._file is not None
+        row = make_row(self._questions[place], text, self.model_id)
+        line = json.dumps(row).encode() + b"\n"
+        self._is_ordered &= not self.lines or place > max(self.lines)
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError("only a part was written")
+        except OSError as error:
+            raise LlavaError(
+                f"'{self.path}' cannot be written: {error.strerror or error}. What it holds is kept: make room, and "
+                "run the same command again."
+            ) from error
+        self.lines[place] = line
+
+    def __exit__(self, *error: object) -> None:
+        if self._file is not None:
+            self._file.close()
+        if not self._is_ordered:  # questions that had failed were answered later
+            write_whole(self.path.resolve(), b"".join(self.lines[place] for place in sorted(self.lines)))
+
+
+def merge(parts: Sequence[Path], target: Path) -> int:
+    """Joins the answers files of shards, in their order; returns how many answers there are.
+
+    Raises UsageError for a half-written file and for an answer that is there twice.
+    """
+    seen: dict[Hashable, Path] = {}
+    data = []
+    for path in parts:
+        try:
+            lines = path.read_bytes().splitlines(keepends=True)
+        except OSError as error:
+            raise UsageError(f"'{path}' cannot be read: {error.strerror}.") from error
+        for number, line in enumerate(lines, 1):
+            row = _parse(line) if line.endswith(b"\n") else None
+            if row is None:
+                raise UsageError(f"Line {number} of '{path}' is half-written: finish this shard, by its own command.")
+            key = _make_key(row)
+            if key in seen and seen[key] != path:
+                raise UsageError(
+                    f"Line {number} of '{path}' answers the same question as a line of '{seen[key]}': the files are "
+                    "not shards of one run."
+                )
+            seen[key] = path
+        data += lines
+    write_whole(target.resolve(), b"".join(data))
+    return len(data)
+
+
+def _make_key(row: Mapping[str, Any]) -> Hashable:
+    """What distinguishes a line: the question and the model. Rows that are repeated whole have no ids of their own."""
+    if "question_id" not in row:
+        return json.dumps({name: row[name] for name in sorted(row) if name != "response"})
+    names = ("question_id", "round_id", "prompt", "answer_id", "model_id")
+    return json.dumps([row.get(name) for name in names])
+
+
+def _parse(line: bytes) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return row if isinstance(row, dict) and ("text" in row or "response" in row) else None
