@@ -63,6 +63,7 @@ class Task:
         prompt: how it asks, in one line.
         image: how the image is shown, in one line.
         scorer: ``module:function`` of one answer's scorer; "" where only a server or a judge scores.
+        score: ``module:function`` of the whole run's ``TaskScorer``; "" where only a server or a judge scores.
         score_command: the module, and its flags, that scores an answers file; ``{data}`` and ``{answers}`` are filled.
         published: scores by checkpoint.
         source: of the published scores.
@@ -82,6 +83,7 @@ class Task:
     published: Mapping[str, str]
     source: str = "haotian-liu/LLaVA@c121f04 docs/MODEL_ZOO.md"
     image: str = "as the checkpoint says: 1.5 pads to a square, NeXT cuts tiles (AnyRes)"
+    score: str = ""
     score_command: tuple[str, ...] = ()
     ids_repeat: bool = False
 

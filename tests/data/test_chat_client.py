@@ -146,7 +146,7 @@ def test_requests_that_were_under_way_follow_the_newer_name_too() -> None:
     clock, begun = Clock(), []
 
     async def run(url: str) -> list[Reply]:
-        async with Teacher(TeacherSettings(url, "m"), sleep=clock.sleep, clock=lambda: clock.now) as client:
+        async with ChatClient(ClientSettings(url, "m"), sleep=clock.sleep, clock=lambda: clock.now) as client:
             post = client._post
 
             async def post_when_both_are_sent(messages: Any) -> Any:
