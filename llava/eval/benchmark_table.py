@@ -10,6 +10,17 @@ LLaVA's own scripts do not have.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+from llava.eval.parquet_questions import (
+    AI2D_FILES,
+    MATH_VISTA_FILES,
+    MMMU_FILES,
+    read_ai2d,
+    read_math_vista,
+    read_mmmu,
+)
 from llava.eval.question_files import (
     read_lines,
     read_mmbench,
@@ -19,7 +30,7 @@ from llava.eval.question_files import (
     read_science,
     read_without_ocr,
 )
-from llava.eval.task import File, Task
+from llava.eval.task import File, Question, Task
 
 _ZIP = "it is in the authors' eval.zip (docs/Evaluation.md of haotian-liu/LLaVA names the link)"
 _SHORT = 'question, then "Answer the question using a single word or phrase."'
@@ -49,12 +60,17 @@ def _later(
     scorer: str,
     later: str = "",
     base_13b: str = "",
+    files: str = "",
+    read: Callable[[Path, Path], list[Question]] | None = None,
+    score: str = "",
 ) -> Task:
     """A task of LLaVA-NeXT's, whose questions come as a Hugging Face data set."""
     published = ({"llava-v1.5-13b": base_13b} if base_13b else {}) | _scores(later=later)
     source = "LLaVA-NeXT's blog post, 30 Jan 2024" if published else "none by the authors"
-    files = (File(f"{name}/{split.split()[0]}.parquet", f"the data set that {_LMMS} names for {name}"),)
-    return Task(name, title, split, count, files, "", None, prompt, tokens, scorer, "none", published, source)
+    found = (File(files or f"{name}/{split.split()[0]}.parquet", f"the data set that {_LMMS} names for {name}"),)
+    return Task(
+        name, title, split, count, found, "", read, prompt, tokens, scorer, "none", published, source, score=score
+    )
 
 
 _ROWS = (
@@ -255,9 +271,10 @@ _ROWS = (
         read_mmbench,
         "hint, " + _LETTER,
         1024,
-        "llava.eval.scoring.mmbench:score_mmbench",
+        "llava.eval.scoring.letter_rules:score_letter",
         "xlsx with the column prediction, to opencompass.org",
         _scores("64.3/67.7", "66.1/68.5", "67.4/70/68.7/79.3"),
+        score="llava.eval.tasks.mmbench:score_mmbench",
     ),
     Task(
         "mmbench_cn",
@@ -274,9 +291,10 @@ _ROWS = (
         read_mmbench_cn,
         'hint, question and options, then "请直接回答选项字母。"',
         1024,
-        "llava.eval.scoring.mmbench:score_mmbench",
+        "llava.eval.scoring.letter_rules:score_letter",
         "xlsx with the column prediction, to opencompass.org",
         _scores("58.3/63.6", "58.9/61.5", "60.6/64.4/61.2/79"),
+        score="llava.eval.tasks.mmbench:score_mmbench_cn",
     ),
     Task(
         "seed",
@@ -349,12 +367,13 @@ _ROWS = (
             reader,
             prompt,
             1024,
-            "llava.eval.scoring.q_bench:score_q_bench",
+            "llava.eval.scoring.q_bench_letters:score_lmms",
             "JSON lines with response",
             {},
             "none by the authors",
             _CROP,
             ids_repeat=True,
+            score=f"llava.eval.tasks.q_bench:score_{name}",
         )
         for name, title, file, reader, prompt in (
             (
@@ -374,18 +393,33 @@ _ROWS = (
         )
     ),
     _later(
-        "mmmu", "MMMU", "val", 900, _LETTER, 128, "llava.eval.scoring.mmmu:score_mmmu", "35.8/36.2/35.3/51.1", "36.4"
+        "mmmu",
+        "MMMU",
+        "val",
+        900,
+        'question with the words "<image 1>", options, blank line, "Answer with the option\'s letter from the given '
+        'choices directly."; an open question: blank line, "Answer the question using a single word or phrase."',
+        128,
+        "llava.eval.scoring.mmmu_parsers:score_official",
+        "35.8/36.2/35.3/51.1",
+        "36.4",
+        MMMU_FILES,
+        read_mmmu,
+        "llava.eval.tasks.mmmu:score_mmmu",
     ),
     _later(
         "mathvista",
         "MathVista",
         "testmini",
         1000,
-        "hint by the form of the answer, question, choices",
+        "question, choices, a sentence on the form of the answer",
         1024,
-        "llava.eval.scoring.math_vista:score_math_vista",
+        "llava.eval.scoring.math_vista_answers:score_by_rules",
         "34.6/35.3/37.7/46.5",
         "27.6",
+        MATH_VISTA_FILES,
+        read_math_vista,
+        "llava.eval.tasks.math_vista:score_math_vista",
     ),
     _later("docvqa", "DocVQA", "val", 5349, _SHORT, 32, "llava.eval.scoring.anls:score_anls_lmms"),
     _later(
@@ -397,7 +431,18 @@ _ROWS = (
         16,
         "llava.eval.scoring.relaxed_accuracy:score_relaxed",
     ),
-    _later("ai2d", "AI2D", "test", 3088, _LETTER, 16, "llava.eval.scoring.ai2d:score_ai2d"),
+    _later(
+        "ai2d",
+        "AI2D",
+        "test",
+        3088,
+        _LETTER,
+        16,
+        "llava.eval.scoring.ai2d_letters:score_ai2d",
+        files=AI2D_FILES,
+        read=read_ai2d,
+        score="llava.eval.tasks.ai2d:score_ai2d",
+    ),
     _later("infovqa", "InfoVQA", "val", 2801, _SHORT, 32, "llava.eval.scoring.anls:score_anls_lmms"),
     _later("ocrbench", "OCRBench", "test", 1000, _SHORT, 128, "llava.eval.scoring.ocr_bench:score_ocrbench_team"),
 )

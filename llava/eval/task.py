@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from llava.errors import UsageError
+from llava.eval.shards import ALTERNATIVE, choose_path
 
 ImageView = Literal["whole", "center_crop"]
 
@@ -45,10 +46,23 @@ class Question:
 
 @dataclass(frozen=True)
 class File:
-    """A file or folder of a benchmark, by its path under the data folder, and where it comes from."""
+    """A file or folder of a benchmark, by its path under the data folder, and where it comes from.
+
+    The path may be several with " | " between them, of which one is there, and may have ``*`` for the shards of a
+    split.
+    """
 
     path: str
     source: str
+
+    def find(self, data: Path) -> Path | None:
+        """Where it is, with the ``*`` of its path; None if it is missing. Raises UsageError if a shard is missing."""
+        return choose_path(data, self.path)
+
+    def describe_missing(self, data: Path) -> str:
+        """A sentence that says which file is missing, and where it comes from."""
+        paths = " or ".join(f"'{data / path}'" for path in self.path.split(ALTERNATIVE))
+        return f"{paths} is missing: {self.source}."
 
 
 @dataclass(frozen=True)
@@ -58,7 +72,8 @@ class Task:
     Attributes:
         files: all of it; the first is the questions' file.
         images: the image folder under the data folder; "" where the questions' file holds the images.
-        read: the questions, from their file and the image folder; None where no reader is written yet.
+        read: the questions, from their file (a path with ``*`` where it is in shards) and the image folder; None where
+            no reader is written yet.
         count: how many questions the split has.
         prompt: how it asks, in one line.
         image: how the image is shown, in one line.
@@ -106,9 +121,7 @@ def resolve(name: str) -> Callable[..., Any]:
 
 def find_missing(task: Task, data: Path) -> list[str]:
     """A sentence for each file of the task that is not there."""
-    return [
-        f"'{data / file.path}' is missing: {file.source}." for file in task.files if not (data / file.path).exists()
-    ]
+    return [file.describe_missing(data) for file in task.files if file.find(data) is None]
 
 
 def check(task: Task, data: Path, *, is_partial: bool = False) -> tuple[list[Question], list[str]]:
@@ -123,7 +136,7 @@ def check(task: Task, data: Path, *, is_partial: bool = False) -> tuple[list[Que
             f"{task.name} cannot be asked yet: no reader of its files is written. Write its questions as JSON lines "
             "with question_id, image and text, and answer them with python -m llava.eval.model_vqa_loader."
         )
-    path = data / task.files[0].path
+    path = task.files[0].find(data) or data / task.files[0].path
     questions = task.read(path, data / task.images)
     notes = []
     if len(questions) != task.count:
