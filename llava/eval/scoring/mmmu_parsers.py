@@ -92,14 +92,14 @@ def is_right_open(said: set[str | float], golds: Sequence[str]) -> bool:
 
 
 def parse_golds(gold: str) -> list[str]:
-    """The right answers: those of a list written as Python does, or the one."""
+    """The right answers: those of a list of texts written as Python does, or the one."""
     if gold.startswith("[") and gold.endswith("]"):
         try:
             values = ast.literal_eval(gold)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             return [gold]
-        if isinstance(values, list) and values:
-            return [str(value) for value in values]
+        if isinstance(values, list) and values and all(isinstance(value, str) for value in values):
+            return values
     return [gold]
 
 
