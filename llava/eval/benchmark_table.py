@@ -373,7 +373,7 @@ _ROWS = (
             "none by the authors",
             _CROP,
             ids_repeat=True,
-            score=f"llava.eval.tasks.q_bench:score_{name}",
+            score="llava.eval.tasks.q_bench:score_qbench",
         )
         for name, title, file, reader, prompt in (
             (

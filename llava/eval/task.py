@@ -102,6 +102,13 @@ class Task:
     score_command: tuple[str, ...] = ()
     ids_repeat: bool = False
 
+    def find_questions(self, data: Path) -> Path:
+        """Where the questions' file is. Raises UsageError if it is missing."""
+        path = self.files[0].find(data)
+        if path is None:
+            raise UsageError(f"{self.name}: {self.files[0].describe_missing(data)}")
+        return path
+
 
 def resolve(name: str) -> Callable[..., Any]:
     """The function that ``module:function`` names. Raises UsageError if this version does not have it."""
@@ -136,7 +143,7 @@ def check(task: Task, data: Path, *, is_partial: bool = False) -> tuple[list[Que
             f"{task.name} cannot be asked yet: no reader of its files is written. Write its questions as JSON lines "
             "with question_id, image and text, and answer them with python -m llava.eval.model_vqa_loader."
         )
-    path = task.files[0].find(data) or data / task.files[0].path
+    path = task.find_questions(data)
     questions = task.read(path, data / task.images)
     notes = []
     if len(questions) != task.count:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llava.eval.scoring.ai2d_letters import score_ai2d
-from llava.eval.scoring.letter_rules import LETTER_RULES, score_letter
+from llava.eval.scoring.letter_rules import LETTER_RULES
 from llava.eval.scoring.math_vista_answers import MATH_VISTA_READINGS, Problem, score_by_rules
 from llava.eval.scoring.mmmu_parsers import MMMU_READINGS
 from llava.eval.scoring.q_bench_letters import Q_BENCH_READINGS

@@ -172,7 +172,7 @@ def table(dice: random.Random, num_groups: int) -> list[dict[str, Any]]:
             turned = options[turn:] + options[:turn]
             letter = "ABCD"[(truth - turn) % len(options)]
             said = dice.choice([letter, letter, letter, letter, f"{letter}.", turned["ABCD".index(letter)]])
-            said = dice.choice(cases.LETTER_ANSWERS) if dice.random() < 0.1 else said
+            said = dice.choice(cases.LETTER_ANSWERS) if dice.random() < 0.2 else said
             row = dict.fromkeys("ABCD", None) | dict(zip("ABCD", turned, strict=False))
             row |= {"index": number + turn * 1_000_000, "answer": letter, "prediction": said, "question": "?"}
             rows.append(row | {"category": f"c{number % 3}", "l2-category": f"l{number % 2}"})
@@ -180,7 +180,7 @@ def table(dice: random.Random, num_groups: int) -> list[dict[str, Any]]:
 
 
 def mmbench() -> dict[str, Any]:
-    rows = table(random.Random(3), 120)
+    rows = table(random.Random(5), 150)
     lmms = mmbench_evals.MMBench_Evaluator()
     lmms.get_chat_response = lambda *args, **kwargs: "Failed to obtain answer via API"
     thrown = lmms.eval_result([dict(row) for row in rows], "openai")
