@@ -441,7 +441,7 @@ _ROWS = (
         "llava.eval.scoring.ai2d_letters:score_ai2d",
         files=AI2D_FILES,
         read=read_ai2d,
-        score="llava.eval.tasks.ai2d:score_ai2d",
+        score="llava.eval.tasks.ai2d_score:score_ai2d",
     ),
     _later("infovqa", "InfoVQA", "val", 2801, _SHORT, 32, "llava.eval.scoring.anls:score_anls_lmms"),
     _later("ocrbench", "OCRBench", "test", 1000, _SHORT, 128, "llava.eval.scoring.ocr_bench:score_ocrbench_team"),

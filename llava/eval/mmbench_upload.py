@@ -66,7 +66,7 @@ def _read_columns(path: Path) -> dict[str, list[Cell]]:
 
 
 def infer_cells(texts: Sequence[str]) -> list[Cell]:
-    """A column's cells as pandas types them: whole numbers, numbers, truth values or texts, all alike; None is empty."""
+    """A column's cells as pandas types them: whole numbers, numbers, truth values or texts; None is an empty cell."""
     full = [text for text in texts if text not in EMPTY_CELLS]
     if not full:
         return [None] * len(texts)

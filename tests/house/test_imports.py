@@ -96,7 +96,7 @@ WITHOUT_TORCH = [
     "llava.eval.submission",
     "llava.eval.task",
     "llava.eval.task_score",
-    "llava.eval.tasks.ai2d",
+    "llava.eval.tasks.ai2d_score",
     "llava.eval.tasks.math_vista",
     "llava.eval.tasks.mmbench",
     "llava.eval.tasks.mmmu",

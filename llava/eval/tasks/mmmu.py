@@ -68,7 +68,7 @@ def score_mmmu(questions: Sequence[Question], texts: Sequence[str], data: Path, 
         ScoredAnswer(place, one.score, one.reading, _name_right(gold), _categories(question), one.note)
         for place, (question, gold, one) in enumerate(zip(questions, golds, verdicts, strict=True))
     ]
-    kinds = {"multiple choice": [], "open": []}  # type: dict[str, list[float]]
+    kinds: dict[str, list[float]] = {"multiple choice": [], "open": []}
     for gold, one in zip(golds, verdicts, strict=True):
         kinds["multiple choice" if gold[0] == CHOICE else "open"].append(one.score)
     if options.throws_dice:
