@@ -65,7 +65,8 @@ def normalize(extraction: str, problem: Problem) -> str | None:
     Of choices always one is returned: that of the letter, else the nearest by edit distance.
     """
     if problem.question_type == CHOICE:
-        return read_option(extraction, problem.choices) or _find_nearest(extraction.strip(), problem.choices)
+        option = read_option(extraction, problem.choices)
+        return _find_nearest(extraction.strip(), problem.choices) if option is None else option
     return _to_type(extraction, problem)
 
 
@@ -86,11 +87,18 @@ def _to_type(extraction: str, problem: Problem) -> str | None:
     try:
         if problem.answer_type == "integer":
             return str(int(float(extraction)))
-        if problem.answer_type == "float":
-            return None if problem.precision is None else str(round(float(extraction), int(problem.precision)))
     except (ValueError, OverflowError):
         return None
+    if problem.answer_type == "float":
+        return None if problem.precision is None else _round(extraction, int(problem.precision))
     return extraction
+
+
+def _round(number: str, digits: int | None) -> str | None:
+    try:
+        return str(round(float(number), digits))
+    except (ValueError, OverflowError):
+        return None
 
 
 def score_by_rules(response: str, problem: Problem, ask: Callable[[str], str] | None = None) -> Verdict:
@@ -125,17 +133,19 @@ def score_lmms(response: str, problem: Problem) -> Verdict:
 
     It rounds to a number of digits that is a float, which fails, so that no answer of that type is right.
     """
-    said = normalize(extract(response, problem, finds_quoted=False) or "", problem)
-    if problem.question_type != CHOICE and problem.answer_type == "float" and isinstance(problem.precision, float):
-        said = None
+    extraction = extract(response, problem, finds_quoted=False) or ""
+    said = normalize(extraction, problem)
+    if problem.question_type != CHOICE and problem.answer_type == "float":
+        said = None if isinstance(problem.precision, float) else _round(extraction, problem.precision)
     return Verdict(float(str(said).strip() == problem.answer.strip()), said)
 
 
 def score_vlmevalkit(response: str, problem: Problem) -> Verdict:
     """VLMEvalKit's verdict without a judge: its rule of letters, int() and float(); a list or a zero is never right."""
     if problem.question_type == CHOICE:
-        letter = read_vlmevalkit(response, name_options(problem.choices))
-        truth = next((name for name, choice in name_options(problem.choices).items() if choice == problem.answer), None)
+        choices = name_options(problem.choices)
+        letter = read_vlmevalkit(response, choices) or read_vlmevalkit("", choices)  # its judge answers nothing
+        truth = next((name for name, choice in choices.items() if choice == problem.answer), None)
         return Verdict(float(letter is not None and letter == truth), letter)
     kind = {"integer": int, "float": float}.get(problem.answer_type)
     try:

@@ -188,6 +188,14 @@ _PROBLEMS: dict[str, dict[str, Any]] = {
         "precision": None,
         "answer": "[2007, 2008]",
     },
+    "blank": {
+        "question_type": "multi_choice",
+        "answer_type": "text",
+        "choices": ["", "red apple"],
+        "precision": None,
+        "answer": "",
+    },
+    "whole": {"question_type": "free_form", "answer_type": "float", "choices": [], "precision": None, "answer": "2"},
     "bare": {"question_type": "free_form", "answer_type": "float", "choices": [], "precision": None, "answer": "2.0"},
 }
 _RESPONSES = {
@@ -202,6 +210,8 @@ _RESPONSES = {
     "money": '1.45|$1.45|1.454|1.455|1.445|1.450|1.4|145|The answer is "1.45".|1.45 dollars',
     "rounded": "1.4|1.40|1.404|1.395|1.405|1",
     "list": '[2007, 2008]|[2007,2008]|2007, 2008| [2007, 2008]|The answer is "[2007, 2008]".||[2007, 2008].',
+    "blank": "x|apple|B|A|A||The answer is not one of those that are given here",
+    "whole": "2|2.4|1.96|x",
     "bare": "2|2.0|1.96|x",
 }
 MATH_CASES = [(said, _PROBLEMS[name]) for name, texts in _RESPONSES.items() for said in texts.split("|")]
