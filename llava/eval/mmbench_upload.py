@@ -28,7 +28,7 @@ _PLACE = 6  # of the predictions among the columns
 _LONGEST_CELL = 32767  # letters that a cell of .xlsx holds
 _INTEGER = re.compile(r" *[+-]?[0-9]+ *")
 _FLOAT = re.compile(r" *[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)? *|[+-]?inf(?:inity)?", re.IGNORECASE)
-_TRUTHS = {"True": True, "TRUE": True, "true": True, "False": False, "FALSE": False, "false": False}
+_TRUTHS = {"true": True, "false": False}
 _UNWRITABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
 
 Cell = str | int | float | bool | None
@@ -70,16 +70,22 @@ def infer_cells(texts: Sequence[str]) -> list[Cell]:
     full = [text for text in texts if text not in EMPTY_CELLS]
     if not full:
         return [None] * len(texts)
-    if all(map(_INTEGER.fullmatch, full)) and all(-(2**63) <= int(text) < 2**64 for text in full):
-        # A column of whole numbers cannot hold an empty cell.
-        kind: Any = int if len(full) == len(texts) else float
+    kind: Any
+    if all(map(_INTEGER.fullmatch, full)):
+        # A column of whole numbers cannot hold an empty cell; numbers of more than 64 bits stay texts.
+        fits = all(-(2**63) <= int(text) < 2**63 for text in full) or all(0 <= int(text) < 2**64 for text in full)
+        kind = (int if len(full) == len(texts) else float) if fits else str
     elif all(map(_FLOAT.fullmatch, full)):
         kind = float
-    elif all(text in _TRUTHS for text in full):
-        kind = _TRUTHS.__getitem__
+    elif all(text.lower() in _TRUTHS for text in full):
+        kind = _read_truth
     else:
         kind = str
     return [None if text in EMPTY_CELLS else kind(text) for text in texts]
+
+
+def _read_truth(text: str) -> bool:
+    return _TRUTHS[text.lower()]
 
 
 def _insert(columns: Mapping[str, list[Cell]], name: str, cells: list[Cell]) -> dict[str, list[Cell]]:

@@ -39,7 +39,7 @@ CASES = {
     ),
     "numbers": (table("1|1|1|1.5|0|1|A|dev", "2|2|-2|2|7|1e3|B|dev", "3|3| 3 |.5|+4|inf|C|dev"), USUAL),
     "numbers with holes": (table("1|a|1|1.5|True||A|1", "2|b||NA|FALSE|null|B|2", "3|c|3|2|true|n/a|C|3"), USUAL),
-    "truth values": (table("1|a|True|true|TRUE|True|True|x", "2|b|False|false|FALSE|maybe|False|y"), USUAL),
+    "truth values": (table("1|a|True|true|TRUE|True|True|x", "2|b|fAlSe|false|FALSE|maybe|False|y"), USUAL),
     "texts that look like others": (table("1|007|1,000|1_0|0x1|1 2|A|dev", "2|x|5|2|3|-|B|dev"), USUAL),
     "letters of all kinds": (
         table('1|"two\nlines and ""quotes"""|\u7ea2\u8272|\U0001f600| a |a  b|A|dev', "2|\u00e9|b|c|d|e|B|dev"),
