@@ -93,7 +93,7 @@ def read_math_vista(path: Path, images: Path | None = None) -> list[Question]:
         unit = f" (Unit: {row['unit']})" if row["unit"] else ""
         lines = [
             pick_text(row, "question", where) + unit,
-            write_options(row["choices"] or []),
+            write_options(read_choices(row, where)),
             _choose_hint(row, where),
         ]
         text = join_lines(*lines).strip()
@@ -103,11 +103,18 @@ def read_math_vista(path: Path, images: Path | None = None) -> list[Question]:
     return questions
 
 
+def read_choices(row: Mapping[str, Any], where: str) -> list[str]:
+    """The choices of a row of MathVista, which a question of free form lacks. Raises UsageError for a wrong type."""
+    is_choice = row.get("question_type") == "multi_choice"
+    return pick_list(row, "choices", where) if is_choice or row.get("choices") else []
+
+
 def _choose_hint(row: Mapping[str, Any], where: str) -> str:
-    if row["question_type"] == "multi_choice":
+    if pick_text(row, "question_type", where) == "multi_choice":
         return LETTER
-    kind, precision = row["answer_type"], row["precision"]
-    found = _HINTS.get((kind, precision if kind == "float" else None))
+    kind, precision = pick_text(row, "answer_type", where), row["precision"]
+    digits = precision if kind == "float" and isinstance(precision, int | float) else None
+    found = _HINTS.get((kind, digits))
     if found is None:
         raise UsageError(
             f"{where} wants the answer type {kind!r} with precision {precision!r}; MathVista has integer, list, and "

@@ -11,7 +11,7 @@ from typing import Any
 
 from llava.errors import UsageError
 from llava.eval.benchmark_table import TASKS
-from llava.eval.parquet_questions import iterate_rows, pick_text
+from llava.eval.parquet_questions import iterate_rows, pick_text, read_choices
 from llava.eval.scoring.math_vista_answers import CHOICE, MATH_VISTA_READINGS, Problem, score_by_rules
 from llava.eval.scoring.verdict import Verdict
 from llava.eval.task import Question
@@ -92,9 +92,9 @@ def _read_problems(path: Path, questions: Sequence[Question]) -> list[tuple[Prob
         problem = Problem(
             pick_text(row, "question_type", where),
             pick_text(row, "answer_type", where),
-            tuple(row["choices"] or ()),
-            row["precision"],
-            str(row["answer"] or ""),
+            tuple(read_choices(row, where)),
+            row["precision"] if isinstance(row["precision"], int | float) else None,
+            "" if row["answer"] is None else pick_text(row, "answer", where),
         )
         if not problem.answer or (problem.question_type == CHOICE and problem.answer not in problem.choices):
             raise UsageError(

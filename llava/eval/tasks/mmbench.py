@@ -121,7 +121,9 @@ def _join(path: Path, questions: Sequence[Question], texts: Sequence[str]) -> tu
     rows = []
     for place, (question, text) in enumerate(zip(questions, texts, strict=True)):
         found = table.get(question.id)
-        if found is None or not isinstance(question.id, int):
+        if not isinstance(question.id, int):
+            raise UsageError(f"The index {question.id!r} is no whole number, by which MMBench's rotations are known.")
+        if found is None:
             raise UsageError(
                 f"'{path}' has no row with the index {question.id!r}: the questions are of another version."
             )
