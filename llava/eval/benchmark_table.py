@@ -20,6 +20,7 @@ from llava.eval.parquet_questions import (
     read_ai2d,
     read_math_vista,
     read_mmmu,
+    read_mmmu_own,
 )
 from llava.eval.question_files import (
     read_lines,
@@ -394,7 +395,7 @@ _ROWS = (
     ),
     _later(
         "mmmu",
-        "MMMU",
+        "MMMU as lmms-eval asks it",
         "val",
         900,
         'question with the words "<image 1>", options, blank line, "Answer with the option\'s letter from the given '
@@ -405,6 +406,21 @@ _ROWS = (
         "36.4",
         MMMU_FILES,
         read_mmmu,
+        "llava.eval.tasks.mmmu:score_mmmu",
+    ),
+    _later(
+        "mmmu_own",
+        "MMMU as its own script asks LLaVA-1.5, with the first image only",
+        "val",
+        900,
+        'question, blank line, "(A) ..." lines, two blank lines, "Answer with the option\'s letter from the given '
+        'choices directly."; an open question: blank line, "Answer the question using a single word or phrase."',
+        128,
+        "llava.eval.scoring.mmmu_parsers:score_official",
+        "",
+        "36.4",
+        MMMU_FILES,
+        read_mmmu_own,
         "llava.eval.tasks.mmmu:score_mmmu",
     ),
     _later(

@@ -26,6 +26,7 @@ from llava.data.prompts import (
     write_options,
 )
 from llava.errors import UsageError
+from llava.eval.scoring.letter_rules import name_options
 from llava.eval.shards import expand_path
 from llava.eval.task import Question
 
@@ -69,6 +70,24 @@ def read_mmmu(path: Path, images: Path | None = None) -> list[Question]:
             lines, text = asked, f"{asked}\n\n{SHORT_ANSWER}"
         shown = [_pick_image(row, f"image_{number}", where) for number in sorted(set(_IMAGE_WORD.findall(lines)))]
         questions.append(Question(pick_text(row, "id", where), tuple(shown), text, text))
+    return questions
+
+
+def read_mmmu_own(path: Path, images: Path | None = None) -> list[Question]:
+    """MMMU's questions as its own script asks LLaVA-1.5: with the first image only, and options as "(A) x".
+
+    Source: MMMU-Benchmark/MMMU@bb0b95a mmmu/configs/llava1.5.yaml and mmmu/utils/data_utils.py.
+    """
+    questions = []
+    for where, row in iterate_rows(path, ("id", "question", "options", "question_type", "image_1")):
+        asked = pick_text(row, "question", where)
+        if pick_text(row, "question_type", where) == "multiple-choice":
+            options = name_options(read_options(row, where))
+            lines = "\n".join(f"({letter}) {option}" for letter, option in options.items())
+            text = f"{asked}\n\n{lines}\n\n\n{LETTER}"
+        else:
+            text = f"{asked}\n\n{SHORT_ANSWER}"
+        questions.append(Question(pick_text(row, "id", where), (_pick_image(row, "image_1", where),), text, text))
     return questions
 
 

@@ -192,6 +192,16 @@ def test_mmmu_is_asked_as_lmms_eval_asks_it(tmp_path: Path) -> None:
     assert open_one.images == ()
 
 
+def test_mmmus_own_script_shows_the_first_image_and_brackets_the_letters(tmp_path: Path) -> None:
+    row = {"id": "validation_Art_1", "question_type": "multiple-choice", "options": "['<image 2>', 'a']", "answer": "B"}
+    write_mmmu(tmp_path, [row, {**row, "id": "validation_Art_2", "question_type": "open", "options": "[]"}])
+    choice, open_one = check(TASKS["mmmu_own"], tmp_path, is_partial=True)[0]
+    assert choice.text == f"What is <image 1>?\n\n(A) <image 2>\n(B) a\n\n\n{LETTER}"
+    assert open_one.text == "What is <image 1>?\n\nAnswer the question using a single word or phrase."
+    assert choice.images == open_one.images == (PIXEL,)
+    assert run("mmmu_own", tmp_path, ["(B)", "b"]).scores["accuracy"] == 100.0
+
+
 def test_mmmu_without_published_answers_and_of_another_version_is_refused(tmp_path: Path) -> None:
     row = {"id": "validation_Art_1", "question_type": "multiple-choice", "options": "['x', 'y']", "answer": "?"}
     write_mmmu(tmp_path, [row])
@@ -292,7 +302,9 @@ def test_math_vista_is_asked_and_scored_by_what_it_says_of_a_question(tmp_path: 
         run("mathvista", tmp_path, ["1"])
 
 
-@pytest.mark.parametrize("name", ["mmbench", "mmbench_cn", "mmmu", "ai2d", "qbench", "qbench_zh", "mathvista"])
+@pytest.mark.parametrize(
+    "name", ["mmbench", "mmbench_cn", "mmmu", "mmmu_own", "ai2d", "qbench", "qbench_zh", "mathvista"]
+)
 def test_the_table_names_scorers_that_exist(name: str) -> None:
     assert callable(resolve(TASKS[name].scorer))
     assert callable(resolve(TASKS[name].score))
