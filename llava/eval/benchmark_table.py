@@ -62,13 +62,15 @@ def _later(
     later: str = "",
     base_13b: str = "",
     files: str = "",
+    origin: str = "",
     read: Callable[[Path, Path], list[Question]] | None = None,
     score: str = "",
 ) -> Task:
     """A task of LLaVA-NeXT's, whose questions come as a Hugging Face data set."""
     published = ({"llava-v1.5-13b": base_13b} if base_13b else {}) | _scores(later=later)
     source = "LLaVA-NeXT's blog post, 30 Jan 2024" if published else "none by the authors"
-    found = (File(files or f"{name}/{split.split()[0]}.parquet", f"the data set that {_LMMS} names for {name}"),)
+    where = f"https://huggingface.co/datasets/{origin}" if origin else f"the data set that {_LMMS} names for {name}"
+    found = (File(files or f"{name}/{split.split()[0]}.parquet", where),)
     return Task(
         name, title, split, count, found, "", read, prompt, tokens, scorer, "none", published, source, score=score
     )
@@ -405,6 +407,7 @@ _ROWS = (
         "35.8/36.2/35.3/51.1",
         "36.4",
         MMMU_FILES,
+        "lmms-lab/MMMU or MMMU/MMMU",
         read_mmmu,
         "llava.eval.tasks.mmmu:score_mmmu",
     ),
@@ -420,6 +423,7 @@ _ROWS = (
         "",
         "36.4",
         MMMU_FILES,
+        "lmms-lab/MMMU or MMMU/MMMU",
         read_mmmu_own,
         "llava.eval.tasks.mmmu:score_mmmu",
     ),
@@ -434,6 +438,7 @@ _ROWS = (
         "34.6/35.3/37.7/46.5",
         "27.6",
         MATH_VISTA_FILES,
+        "AI4Math/MathVista",
         read_math_vista,
         "llava.eval.tasks.math_vista:score_math_vista",
     ),
@@ -456,6 +461,7 @@ _ROWS = (
         16,
         "llava.eval.scoring.ai2d_letters:score_ai2d",
         files=AI2D_FILES,
+        origin="lmms-lab/ai2d",
         read=read_ai2d,
         score="llava.eval.tasks.ai2d_score:score_ai2d",
     ),
