@@ -1,8 +1,7 @@
 """Yes or no out of an answer, as POPE's, MME's and lmms-eval's scorers read it. Loads no torch.
 
-Source: haotian-liu/LLaVA@c121f04 llava/eval/eval_pope.py; MME's calculation.py
-(a copy whose repository is not recorded);
-EvolvingLMMs-Lab/lmms-eval@306a8b4 lmms_eval/tasks/mme/utils.py.
+Source: haotian-liu/LLaVA@c121f04 llava/eval/eval_pope.py; MME's calculation.py, as in zjunlp/Deco@a3ccc15 eval_tool;
+EvolvingLMMs-Lab/lmms-eval@306a8b4 lmms_eval/tasks/mme/utils.py and, of version 0.7.3, lmms_eval/tasks/pope/utils.py.
 """
 
 from __future__ import annotations
@@ -16,6 +15,12 @@ def read_pope(answer: str) -> str:
     """Returns "no" if the first sentence has the word No, no or not between single blanks; everything else is "yes"."""
     words = answer.split(".")[0].replace(",", "").split(" ")
     return "no" if {"No", "no", "not"} & set(words) else "yes"
+
+
+def read_pope_lmms_eval(answer: str) -> str:
+    """Returns "yes" or "no" if the answer is nothing else but that, in any case and between blanks; else "other"."""
+    text = answer.lower().strip()
+    return text if text in ("yes", "no") else "other"
 
 
 def read_mme(answer: str) -> str:
@@ -34,6 +39,11 @@ def read_mme_lmms_eval(answer: str) -> str:
 def score_pope(answer: str, label: str) -> Verdict:
     """POPE's verdict; a label other than "no" is yes."""
     return _judge(read_pope(answer), "no" if label == "no" else "yes")
+
+
+def score_pope_lmms_eval(answer: str, label: str) -> Verdict:
+    """lmms-eval's verdict on a POPE answer."""
+    return _judge(read_pope_lmms_eval(answer), label.lower().strip())
 
 
 def score_mme(answer: str, truth: str) -> Verdict:
@@ -56,5 +66,5 @@ def _judge(reading: str, truth: str) -> Verdict:
     return Verdict(float(reading == truth), None if reading == "other" else reading)
 
 
-POPE: dict[str, Callable[[str, str], Verdict]] = {"eval_pope": score_pope}
+POPE: dict[str, Callable[[str, str], Verdict]] = {"eval_pope": score_pope, "lmms-eval": score_pope_lmms_eval}
 MME: dict[str, Callable[[str, str], Verdict]] = {"calculation": score_mme, "lmms-eval": score_mme_lmms_eval}

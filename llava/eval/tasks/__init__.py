@@ -1,0 +1,1 @@
+"""Scorers of whole runs, a file for each family of benchmarks. No torch."""
