@@ -33,7 +33,7 @@ def score_file(path: Path) -> tuple[float, int]:
     order: list[str] = []
     num_others = 0
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise UsageError(f"'{path}' is not UTF-8 text: {error}.") from error
     for number, line in enumerate(lines[:-1] if not lines[-1] else lines, 1):
@@ -49,6 +49,8 @@ def score_file(path: Path) -> tuple[float, int]:
         order.append(columns[0])
     if not images:
         raise UsageError(f"'{path}' is empty.")
+    if lines[-1]:
+        write_line(f"llava: the last line of '{path}' has no line break: the file may be cut off.")
     if odd := [name for name, rights in images.items() if len(rights) != QUESTIONS_PER_IMAGE]:
         raise UsageError(
             f"'{path}' has {len(images[odd[0]])} lines about '{odd[0]}' ({len(odd)} such images); each image has two "

@@ -57,7 +57,7 @@ def _read_answers(path: Path, questions: dict[Key, MmeQuestion]) -> list[tuple[M
         )
     if not found:
         raise UsageError(f"'{path}' has no answers.")
-    repeated = [question for question, num in Counter(question for question, _ in found).items() if num > 1]
+    repeated = [question for question, num in Counter(question for question, _ in found).items() if num > question.num]
     if repeated:
         raise UsageError(
             f"{len(repeated)} questions are answered more than once in '{path}', the first of them "

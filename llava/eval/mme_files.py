@@ -12,6 +12,7 @@ from pathlib import Path
 
 from llava.data.prompts import SHORT_ANSWER
 from llava.errors import UsageError
+from llava.text import write_line
 
 _YES_OR_NO = "Please answer yes or no."
 _BREAKS = re.compile(r"[\t\r\n]")  # what ends a line, or a column, of a category's file
@@ -22,12 +23,16 @@ Key = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class MmeQuestion:
-    """A question of MME's folder, as its files have it, and the truth: "Yes" or "No"."""
+    """A question of MME's folder, as its files have it, and the truth: "Yes" or "No".
+
+    ``num``: how often the file has it.
+    """
 
     category: str
     file: str
     text: str
     truth: str
+    num: int = 1
 
 
 def read_mme_folder(folder: Path) -> dict[Key, MmeQuestion]:
@@ -35,6 +40,7 @@ def read_mme_folder(folder: Path) -> dict[Key, MmeQuestion]:
     if not folder.is_dir():
         raise UsageError(f"'{folder}' is missing: it is MME's folder of images and questions, a folder a category.")
     found: dict[Key, MmeQuestion] = {}
+    torn = []
     for category in sorted(path for path in folder.iterdir() if path.is_dir()):
         has_images = (category / "images").exists()
         place = category / "questions_answers_YN" if has_images else category
@@ -42,9 +48,15 @@ def read_mme_folder(folder: Path) -> dict[Key, MmeQuestion]:
             raise UsageError(f"'{place}' is missing, though '{category / 'images'}' is there: get MME's folder again.")
         for path in sorted(place.glob("*.txt")):
             for text, truth in _read_pairs(path):
-                found[category.name, path.name, text] = MmeQuestion(category.name, path.name, text, truth)
+                key = (category.name, path.name, text)
+                before = found.get(key)
+                if before is not None and before.truth != truth:
+                    torn.append(path)
+                found[key] = MmeQuestion(*key, truth, 1 if before is None else before.num + 1)
     if not found:
         raise UsageError(f"'{folder}' holds no question of MME: its categories' folders have no files NAME.txt.")
+    if torn:
+        write_line(f"llava: '{torn[0]}' has a question with both truths ({len(torn)} such questions); the last counts.")
     return found
 
 

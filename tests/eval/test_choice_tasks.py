@@ -116,7 +116,7 @@ def test_mme_gets_the_calculations_sums_and_lmms_evals(mme: Run) -> None:
 
 def test_a_part_of_mme_is_scored_by_whole_pairs_and_says_so(mme: Run) -> None:
     questions, texts, data = mme
-    with pytest.raises(UsageError, match="1 images have one question, 0 more than two, and 1[0-9] categories none"):
+    with pytest.raises(UsageError, match=r"1 images have one question, 0 more than two, and 1[0-9] categories none"):
         score_mme(questions[:5], texts[:5], data, WHOLE)
     score = score_mme(questions[:5], texts[:5], data, PART)
     check_places(score, 4)
@@ -164,9 +164,7 @@ def test_the_questions_about_images_are_read_without_those_about_videos(tmp_path
 def test_pope_gets_the_mean_of_the_f1_that_the_original_prints(pope: Run) -> None:
     score = score_pope(*pope, WHOLE)
     check_places(score, len(pope[0]))
-    printed = dict(
-        re.findall(r"Category: (\w+), .*?F1 score: (\S+)", COMMANDS["eval_pope"]["stdout"], flags=re.DOTALL)
-    )
+    printed = dict(re.findall(r"Category: (\w+), .*?F1 score: (\S+)", COMMANDS["eval_pope"]["stdout"], flags=re.DOTALL))
     printed["popular"] = printed["random"]
     wanted = {name: float(value) * 100 for name, value in printed.items()}
     assert {name: value for name, (value, _) in score.categories.items()} == wanted

@@ -79,9 +79,7 @@ def _write_notes(pairs: Sequence[tuple[str, str]], counts: Mapping[str, PopeCoun
     if len(counts) < len(CATEGORIES):
         notes.append(f"F1 is the mean over {', '.join(counts)} only; the published one is over three categories.")
     if num := sum(read_pope(text) == "yes" and read_pope_lmms_eval(text) != "yes" for text, _ in pairs):
-        notes.append(
-            f"{num} answers other than yes count as yes, since none of No, no and not is a word of them."
-        )
+        notes.append(f"{num} answers other than yes count as yes, since none of No, no and not is a word of them.")
     if never := [name for name, count in counts.items() if not count.tp]:
         notes.append(f"No answer yes is right in {', '.join(never)}: F1 is 0 there, and the original script stops.")
     return notes
