@@ -9,7 +9,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from llava.data.collection.journal import write_whole
 from llava.entry_point import run_command
-from llava.eval.json_files import pick, read_whole_lines
+from llava.eval.json_files import find_repeated, pick_text, read_whole_lines
+from llava.eval.submission import pick_id, say_empty
+from llava.text import write_line
 
 
 def main() -> int:
@@ -20,7 +22,14 @@ def main() -> int:
 
     def work() -> int:
         rows = read_whole_lines(args.src)
-        given = {f"v1_{pick(row, 'question_id', args.src)}": pick(row, "text", args.src) for row in rows}
+        ids = [f"v1_{pick_id(row, 'question_id', args.src)}" for row in rows]
+        given = {key: pick_text(row, "text", args.src) for key, row in zip(ids, rows, strict=True)}
+        if repeated := find_repeated(ids):
+            write_line(
+                f"llava: {len(repeated)} questions are answered more than once in '{args.src}', such as "
+                f"{repeated[0]!r}; the last answer counts."
+            )
+        say_empty(given.values(), args.src)
         write_whole(Path(args.dst).resolve(), json.dumps(given, indent=2).encode())
         return 0
 
