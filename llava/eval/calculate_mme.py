@@ -86,8 +86,8 @@ def print_scores(folder: Path) -> None:
             print("\t", name, " score:", score)
         print("\n")
     if others.total():
-        names = ", ".join(f"{name} {num}" for name, num in others.items() if num)
-        write_line(f"llava: {others.total()} answers are neither yes nor no and count as wrong: {names}.")
+        counts = ", ".join(f"{name} {num}" for name, num in others.items() if num)
+        write_line(f"llava: {others.total()} answers are neither yes nor no and count as wrong: {counts}.")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -95,7 +95,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m llava.eval.calculate_mme")
     parser.add_argument("--results_dir", default="./LaVIN", type=Path)
     folder = parser.parse_args(argv).results_dir
-    return run_command(lambda: print_scores(folder) or 0)
+
+    def work() -> int:
+        print_scores(folder)
+        return 0
+
+    return run_command(work)
 
 
 if __name__ == "__main__":

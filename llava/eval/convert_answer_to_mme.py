@@ -88,7 +88,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m llava.eval.convert_answer_to_mme")
     parser.add_argument("--experiment", type=str, required=True)
     name = parser.parse_args(argv).experiment
-    return run_command(lambda: convert(Path("answers") / f"{name}.jsonl", Path("eval_tool/answers") / name) or 0)
+
+    def work() -> int:
+        convert(Path("answers") / f"{name}.jsonl", Path("eval_tool/answers") / name)
+        return 0
+
+    return run_command(work)
 
 
 if __name__ == "__main__":

@@ -87,7 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for flag in ("--annotation-dir", "--question-file", "--result-file"):
         parser.add_argument(flag, type=str, required=True)
     args = parser.parse_args(argv)
-    return run_command(lambda: score_files(args.annotation_dir, args.question_file, args.result_file) or 0)
+
+    def work() -> int:
+        score_files(args.annotation_dir, args.question_file, args.result_file)
+        return 0
+
+    return run_command(work)
 
 
 if __name__ == "__main__":

@@ -55,7 +55,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Scores the answers; returns the exit code."""
     parser = build_parser("python -m llava.eval.eval_science_qa_gpt4", ("--gpt4-result", "--our-result"))
     args = parser.parse_args(argv)
-    return run_command(lambda: score_files(args) or 0)
+
+    def work() -> int:
+        score_files(args)
+        return 0
+
+    return run_command(work)
 
 
 if __name__ == "__main__":

@@ -100,4 +100,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     for flag in ("--annotation-file", "--result-file", "--result-upload-file"):
         parser.add_argument(flag, type=str, required=True)
     args = parser.parse_args(argv)
-    return run_command(lambda: convert(args.annotation_file, args.result_file, args.result_upload_file) or 0)
+
+    def work() -> int:
+        convert(args.annotation_file, args.result_file, args.result_upload_file)
+        return 0
+
+    return run_command(work)
