@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from llava.errors import UsageError
 from llava.eval import (
     calculate_mme,
     convert_answer_to_mme,
@@ -19,9 +20,10 @@ from llava.eval import (
     eval_science_qa_gpt4_requery,
     seed_submission,
 )
+from llava.eval.scoring.pope_counts import count_pope
 from llava.eval.scoring.science_qa import SCIENCE_QA
 from llava.eval.scoring.seed_bench import SEED
-from llava.eval.scoring.yes_no import POPE, read_pope_lmms_eval
+from llava.eval.scoring.yes_no import MME, POPE, read_pope_lmms_eval, read_vlmevalkit
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLD = json.loads((ROOT / "tests/gold/eval/choice_runs.json").read_text(encoding="utf-8"))
@@ -131,6 +133,17 @@ def test_pope_is_read_as_lmms_eval_reads_it(answer: str, label: str, reading: st
     assert read_pope_lmms_eval(answer) == (reading if reading in ("yes", "no") else "other")
 
 
+def test_pope_has_lmms_evals_f1() -> None:
+    pairs = [(answer, label) for answer, label, _, _ in GOLD["lmms-eval"]["pope"]]
+    assert count_pope(pairs, read_pope_lmms_eval).f1 == GOLD["lmms-eval"]["pope_f1"]
+
+
+@pytest.mark.parametrize(("answer", "reading"), GOLD["VLMEvalKit"])
+def test_yes_and_no_are_read_as_vlmevalkit_reads_them(answer: str, reading: str) -> None:
+    assert read_vlmevalkit(answer) == {"Unknown": "other"}.get(reading, reading.lower())
+    assert POPE["VLMEvalKit"](answer, "yes").score == MME["VLMEvalKit"](answer, "Yes").score == (reading == "Yes")
+
+
 @pytest.mark.parametrize(("answer", "num", "truth", "score"), GOLD["lmms-eval"]["scienceqa"])
 def test_science_qa_is_read_as_lmms_eval_reads_it(answer: str, num: int, truth: int, score: float) -> None:
     assert SCIENCE_QA["lmms-eval"](answer, ["x"] * num, truth).score == score
@@ -157,6 +170,45 @@ def test_the_scripts_of_eval_zip_run_where_the_original_has_them(tmp_path: Path)
     assert (done.returncode, done.stdout) == (0, COMMANDS["calculation"]["stdout"])
 
 
+@pytest.mark.parametrize("name", [key for key in COMMANDS if key in MODULES and not key.startswith("convert_seed")])
+def test_a_front_door_runs_by_its_path_from_another_folder_without_torch(name: str, tmp_path: Path) -> None:
+    argv = write_files(tmp_path, name)
+    stub = tmp_path / "stub"
+    stub.mkdir()
+    (stub / "sitecustomize.py").write_text("import sys\nsys.modules['torch'] = None\n", encoding="utf-8")
+    path = ROOT / "llava/eval" / Path(MODULES[name].__file__ or "").name
+    environment = {"PYTHONPATH": str(stub), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        [sys.executable, str(path), *argv], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert (done.returncode, done.stdout) == (0, COMMANDS[name]["stdout"]), done.stderr
+
+
+def test_seeds_script_runs_from_another_folder(tmp_path: Path) -> None:
+    name = "convert_seed_for_submission"
+    done = run_script("scripts/convert_seed_for_submission.py", write_files(tmp_path, name), tmp_path)
+    assert (done.returncode, done.stdout) == (0, COMMANDS[name]["stdout"])
+    assert written_by(tmp_path, name) == wanted_of(name)
+
+
+def test_odd_problems_of_science_qa_are_left_out_and_named_and_other_formats_refused(tmp_path: Path) -> None:
+    name, script = "convert_sqa_to_llava", "scripts/convert_sqa_to_llava.py"
+    problems = json.loads(text_of(name, "sqa/problems.json"))
+    problems["4"]["answer"] = 9
+    argv = write_files(tmp_path, name, problems=json.dumps(problems))
+    done = run_script(script, argv, tmp_path)
+    assert (done.returncode, done.stdout) == (0, "Number of samples: 19\n")
+    assert "1 problems are left out, since each has an answer that is none of its options: problem 4" in done.stderr
+    done = run_script(
+        script, ["convert_to_llava", "--base-dir", "sqa", "--split", "train", "--prompt-format", "QCM"], tmp_path
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "There is no format 'QCM'" in done.stderr
+    done = run_script(script, ["convert_to_llava", "--base-dir", "sqa", "--split", "trian"], tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "has no list 'trian'. Did you mean 'train'?" in done.stderr
+
+
 @pytest.fixture(scope="module")
 def base_prompt() -> ModuleType:
     path = ROOT / "scripts/convert_sqa_to_llava_base_prompt.py"
@@ -178,3 +230,10 @@ def test_the_base_prompts_functions_return_what_the_originals_do(
     else:
         found = getattr(base_prompt, function)(problems, *args, SimpleNamespace(**more))
     assert found == wanted
+
+
+def test_the_base_prompts_functions_refuse_other_formats(base_prompt: ModuleType) -> None:
+    for name in ("QCM", "XYZ-A", "QCM-LEPA", "QCM-X"):
+        with pytest.raises(UsageError, match="There is no format"):
+            base_prompt.create_one_example(name, "q", "c", "(A) x", "A", "l", "e", test_example=False)
+    assert base_prompt.create_one_example("QCM-X", "q", "c", "(A) x", "A", "l", "e").endswith("Answer:")

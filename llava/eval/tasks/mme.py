@@ -10,7 +10,7 @@ from llava.eval.mme_files import MmeQuestion, find_question, read_mme_folder
 from llava.eval.scoring.mme_pairs import GROUPS, QUESTIONS_PER_IMAGE, add_scores, score_category
 from llava.eval.scoring.verdict import Verdict
 from llava.eval.scoring.yes_no import score_mme as score_answer
-from llava.eval.scoring.yes_no import score_mme_lmms_eval
+from llava.eval.scoring.yes_no import score_mme_lmms_eval, score_vlmevalkit
 from llava.eval.task import Question
 from llava.eval.task_score import ScoredAnswer, ScoringOptions, TaskScore
 
@@ -28,7 +28,8 @@ def score_mme(questions: Sequence[Question], texts: Sequence[str], data: Path, o
     scores = _score(pairs, asked, texts, score_answer)
     totals = _add_groups(scores)
     headline = "perception" if "perception" in totals else "cognition"  # the latter for a part of the questions only
-    lmms = _add_groups(_score(pairs, asked, texts, score_mme_lmms_eval))
+    others = {"lmms-eval": score_mme_lmms_eval, "VLMEvalKit": score_vlmevalkit}
+    sums = {name: _add_groups(_score(pairs, asked, texts, judge)) for name, judge in others.items()}
     answers = []
     for place in sorted(place for places in pairs.values() for place in places):
         question = asked[place]
@@ -41,7 +42,7 @@ def score_mme(questions: Sequence[Question], texts: Sequence[str], data: Path, o
         scores=totals,
         categories={name: (scores[name], counts[name]) for name in scores},
         answers=answers,
-        readings={"lmms-eval": lmms[headline]},
+        readings={name: found[headline] for name, found in sums.items()},
         notes=_write_notes(answers, scores, alone),
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 from llava.errors import UsageError
 from llava.eval.json_files import pick_text, read_whole_lines
 from llava.eval.scoring.pope_counts import PopeCounts, count_pope, join_pope
-from llava.eval.scoring.yes_no import read_pope, read_pope_lmms_eval
+from llava.eval.scoring.yes_no import read_pope, read_pope_lmms_eval, read_vlmevalkit
 from llava.eval.submission import pick_id
 from llava.eval.task import Question
 from llava.eval.task_score import ScoredAnswer, ScoringOptions, TaskScore
@@ -51,9 +51,15 @@ def score_pope(questions: Sequence[Question], texts: Sequence[str], data: Path, 
         readings={
             "eval_pope, all categories together": count_pope(pairs).f1 * 100,
             "lmms-eval, all categories together": count_pope(pairs, read_pope_lmms_eval).f1 * 100,
+            "VLMEvalKit, all categories together": count_pope(pairs, _read_vlmevalkit).f1 * 100,
         },
         notes=_write_notes(pairs, counts),
     )
+
+
+def _read_vlmevalkit(text: str) -> str:
+    """Its reading for F1, where an answer that is neither yes nor no counts as no."""
+    return "yes" if read_vlmevalkit(text) == "yes" else "no"
 
 
 def _find_rows(questions: Sequence[Question], path: Path) -> list[Mapping[str, Any]]:

@@ -5,7 +5,7 @@
 holds convert_seed_for_submission.py@524a75b, convert_sqa_to_llava.py@82bc69e, convert_sqa_to_llava_base_prompt.py@5a5bda8 and
 playground/data/eval/MME/convert_answer_to_mme.py@32cebc3 of the same repository, and zjunlp/Deco@a3ccc15 eval_tool/calculation.py, MME's
 own script, without the line print(args), which the other copies (Haoming2000/VLM-Benchmarks@22d790a, hanzi25/HallE@38b1e4f) lack; SITE
-holds the packages lmms_eval 0.7.3, scikit-learn 1.9.1 and fire 0.7.1.
+holds the packages lmms_eval 0.7.3, scikit-learn 1.9.1 and fire 0.7.1, and vlmeval/ of ms-vlmeval 0.0.20.
 """
 
 from __future__ import annotations
@@ -244,6 +244,32 @@ def lmms_tables(site: Path, converted: dict[str, str]) -> dict[str, Any]:
     }
 
 
+def vlmevalkit_table(site: Path) -> list[Any]:
+    """How VLMEvalKit reads answers: ``YOrN_Extraction`` with its ``process_punctuation``, without their packages."""
+    import ast
+    import re
+
+    space: dict[str, Any] = {"re": re}
+    for name, function in (("smp/misc.py", "process_punctuation"), ("dataset/utils/yorn.py", "YOrN_Extraction")):
+        tree = ast.parse((site / "vlmeval" / name).read_text(encoding="utf-8"))
+        tree.body = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == function]
+        exec(compile(tree, name, "exec"), space)
+    more = [
+        "1,000 yes-no",
+        "1,,0 yes-no",
+        "yes-no",
+        "yes/no",
+        "yes!no",
+        "1. No",
+        "No1.",
+        "7.no",
+        "No.7",
+        "." * 40 + "no.",
+    ]
+    more += [". " * 31 + "no.", "1." * 40 + " no.", "no:", "no*", "*no*", "no'", "'yes'", "Yes;no", "yes no yes"]
+    return [[text, space["YOrN_Extraction"](text)] for text in YES_NO + more]
+
+
 def main() -> None:
     """Runs the originals and writes the gold file."""
     llava, scripts, site = (Path(arg).resolve() for arg in sys.argv[1:4])
@@ -300,6 +326,7 @@ def main() -> None:
         "commands": commands,
         "prompts": read_prompts(load(scripts / "convert_sqa_to_llava_base_prompt.py"), problems),
         "lmms-eval": tables,
+        "VLMEvalKit": vlmevalkit_table(site),
     }
     (HERE / "choice_runs.json").write_text(json.dumps(gold, indent=0) + "\n", encoding="utf-8")
 
