@@ -56,6 +56,9 @@ def keep_score(
     model = matched.model or str(known.get("model_id", ""))
     facts = describe_run(task, known, len(matched.questions), options)
     notes = [*matched.notes, *_describe_answers(matched), *score.notes]
+    if (count := len(matched.questions)) != task.count:
+        said = f"{count} of the {task.count} questions of {task.split} are scored"
+        notes.insert(0, f"{said}: the score is not comparable with published ones.")
     if settings is None and not known:
         notes.append("How the answers were made is not known: no run of llava eval left its settings beside the file.")
     elif (temperature := facts["temperature"]) not in (0, None):
