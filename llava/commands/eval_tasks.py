@@ -97,8 +97,6 @@ def _run(arguments: argparse.Namespace) -> int:
     from llava.eval.task import check, resolve
 
     tasks = _find_tasks(arguments)
-    for name in [name for task in tasks for name in (task.score, task.judge, task.submit) if name]:
-        resolve(name)  # refuses one that is not there, before hours of answering
     # torchrun's processes answer a shard each.
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     shard = arguments.shard or ((rank, world) if world > 1 else None)
@@ -113,6 +111,8 @@ def _run(arguments: argparse.Namespace) -> int:
         asked.append((task, questions if shard is None else take_chunk(questions, shard[1], shard[0])))
     if arguments.check:
         return 0
+    for name in [name for task in tasks for name in (task.score, task.judge, task.submit) if name]:
+        resolve(name)  # refuses one that is not there, before hours of answering
     return _answer(arguments, asked, shard)
 
 
