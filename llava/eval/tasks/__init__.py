@@ -1,1 +1,1 @@
-"""Scorers of whole runs, a file for each family of benchmarks. No torch."""
+"""Scores of whole benchmarks, a file for each family of them. Loads no torch."""
