@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from llava.cli import main
 from llava.errors import UsageError
+from llava.eval import calculate_mme, convert_answer_to_mme, seed_submission
+from llava.eval.askers import Outcome
 from llava.eval.benchmark_table import TASKS
 from llava.eval.question_files import read_seed_images
 from llava.eval.task import Question, resolve
@@ -230,3 +233,74 @@ def test_science_qa_without_images_says_so_and_other_ids_are_refused(science: Ru
 def test_the_table_names_scorers_that_exist(name: str) -> None:
     scorers: list[Callable[..., Any]] = [resolve(TASKS[name].scorer), resolve(TASKS[name].score)]
     assert scorers[1] in (score_pope, score_mme, score_seed, score_science_qa)
+
+
+class Reciter:
+    """Answers questions with given texts, by their ids and first lines."""
+
+    model_id = "recited"
+    settings: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, *runs: Run) -> None:
+        self.texts: dict[object, str] = {}
+        for questions, texts, _ in runs:
+            pairs = zip(questions, texts, strict=True)
+            self.texts |= {(one.id, one.text.removeprefix("<image>\n").split("\n")[0]): text for one, text in pairs}
+
+    def ask(self, questions: Iterable[Question]) -> Iterator[Outcome]:
+        for question in questions:
+            yield Outcome(self.texts[question.id, question.text.split("\n")[0]])
+
+    def close(self) -> None:
+        pass
+
+
+def place_files(data: Path, mme: Run, seed: Run, science: Run) -> None:
+    """The questions' files in the official form, and empty files for images, which nothing opens."""
+    folder = "MME/MME_Benchmark_release_version"
+    rows = [{"question_id": one.id, "image": one.id, "text": one.text} for one in mme[0]]
+    frames = {True: "SEED-Bench-video-image/0.png", False: "SEED-Bench-image/0.png"}
+    kinds = [(one, str(one.id).startswith("v")) for one in seed[0]]
+    lines = [{"question_id": one.id, "image": frames[is_video], "text": one.text} for one, is_video in kinds]
+    turns = [
+        {"id": one.id, "conversations": [{"value": one.text}]} | ({"image": "0.png"} if one.images else {})
+        for one in science[0]
+    ]
+    asked = parse((data / "pope/llava_pope_test.jsonl").read_text(encoding="utf-8"))
+    empty = [f"{folder}/{row['image']}" for row in rows] + [f"seed_bench/{name}" for name in frames.values()]
+    empty += [f"pope/val2014/{row['image']}" for row in asked] + ["scienceqa/images/test/0.png"]
+    write(data, dict.fromkeys(empty, ""))
+    jsonl = {"MME/llava_mme.jsonl": rows, "seed_bench/llava-seed-bench.jsonl": lines}
+    write(data, {path: "".join(json.dumps(row) + "\n" for row in found) for path, found in jsonl.items()})
+    write(data, {"scienceqa/llava_test_CQM-A.json": json.dumps(turns)})
+
+
+def test_the_way_from_the_official_files_to_the_originals_numbers(
+    mme: Run, seed: Run, pope: Run, science: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = mme[2]
+    place_files(data, mme, seed, science)
+    names = ["pope", "mme", "seed", "seed_image", "scienceqa"]
+    reciter = Reciter(mme, seed, pope, science)
+    monkeypatch.setattr("llava.commands.eval_tasks.load", lambda _: None)
+    monkeypatch.setattr("llava.commands.eval_tasks._make_asker", lambda *_: reciter)
+    assert main(["eval", *names, "--data", str(data), "--partial"]) == 0
+    printed = capsys.readouterr().out
+    f1 = score_pope(*pope, WHOLE).scores["F1"]
+    assert re.findall(r"^(\w+): [\w ]+ (\S+) \(", printed, flags=re.MULTILINE) == [
+        ("pope", f"{f1:.2f}"),
+        ("mme", "492.86"),
+        ("seed", "78.85"),
+        ("seed_image", "75.86"),
+        ("scienceqa", re.findall(r"IMG-Accuracy: (\S+)%", COMMANDS["eval_science_qa"]["stdout"])[0]),
+    ]
+    # The originals' commands score the same answers files.
+    for task, place in (("mme", "MME/answers/m.jsonl"), ("seed", "seed_bench/a.jsonl")):
+        write(data, {place: (data / task / "answers/recited.jsonl").read_text(encoding="utf-8")})
+    monkeypatch.chdir(data / "MME")
+    assert convert_answer_to_mme.main(["--experiment", "m"]) == 0
+    assert calculate_mme.main(["--results_dir", "eval_tool/answers/m"]) == 0
+    assert capsys.readouterr().out == RUNS["commands"]["calculation"]["stdout"]
+    monkeypatch.chdir(data / "seed_bench")
+    assert seed_submission.main([*RUNS["commands"]["convert_seed_for_submission"]["argv"]]) == 0
+    assert capsys.readouterr().out == RUNS["commands"]["convert_seed_for_submission"]["stdout"]
