@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image
 
-from llava.errors import BadImage, EngineClosed, LlavaError
+from llava.data.records import StoredImage
+from llava.errors import BadImage, EngineClosed, EngineFailed, EngineFull, LlavaError, UsageError
 from llava.eval.task import Question
 from llava.image.decoding import TURNED
 from llava.image.source import FOR_LOCAL_USER, Limits, LoadedImage, load_image
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
 
 CONCURRENCY = 32  # requests to a URL at a time
+MOST_ATTEMPTS = 6  # of a request to a server that is too busy, or whose connection breaks
+
+_REJECTED = (401, 403)  # the key
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,11 @@ class Asker(Protocol):
     """Answers questions; ``model_id`` is what the answers file calls the model."""
 
     model_id: str
-    settings: Mapping[str, Any]
-    """What else its answers depend on, as JSON values."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What else its answers depend on, as JSON values."""
+        ...
 
     def ask(self, questions: Iterable[Question]) -> Iterator[Outcome]:
         """The outcomes in the questions' order."""
@@ -71,7 +78,9 @@ class ImageReader:
             images.append(self._kept[key])
         return images
 
-    def _load(self, source: Path | bytes, *, is_cropped: bool) -> LoadedImage:
+    def _load(self, source: Path | bytes | StoredImage, *, is_cropped: bool) -> LoadedImage:
+        if not isinstance(source, Path | bytes):
+            source = source.read()
         # It checks the file against the limits. What it turned upright is read again, as it is stored.
         loaded = load_image(source, self._limits)
         image = loaded.image
@@ -139,9 +148,10 @@ class LocalAsker:
         start_conversation(loaded, template)  # refuses an unknown template
         self.model_id = model_id
         self._loaded, self._template, self._sampling = loaded, template, sampling
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "checkpoint": digest_files(model_path),
             "template": template or loaded.template,
+            "image_aspect_ratio": str(loaded.spec.tiling.aspect),
             "dtype": str(loaded.model.dtype),
             "sampling": describe_sampling(sampling),
         }
@@ -174,34 +184,49 @@ class LocalAsker:
             yield Outcome(answer.text.strip(), is_cut=not answer.finished)
         yield from (Outcome(None, error) for error in failed if error is not None)
 
+    def close(self) -> None:
+        """Does nothing: the model is the caller's."""
+
 
 class UrlAsker:
-    """Answers with the model behind a URL, several questions at a time; the prompt is written by its server."""
+    """Answers with the model behind a URL, several questions at a time; the prompt is written by its server.
+
+    ``pause_s``: before a request is sent again, doubled each time.
+    """
 
     def __init__(
-        self, url: str, model: str | None, api_key: str | None, sampling: Sampling, crop_px: int = 336
+        self,
+        url: str,
+        model: str | None,
+        api_key: str | None,
+        sampling: Sampling,
+        crop_px: int = 336,
+        *,
+        pause_s: float = 1.0,
     ) -> None:
         from llava.backends.remote import Remote
 
-        self._sampling = sampling
+        self._sampling, self._pause_s = sampling, pause_s
         self._images = ImageReader(crop_px)
+        self._remote = Remote(url, model=model, api_key=api_key)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._remote = Remote(url, model=model, api_key=api_key)
         try:
             self._run(self._remote.start()).result()
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if isinstance(error, LlavaError):
+                raise _speak_of_eval(error) from error
             raise
         self.model_id = self._remote.model_id
-        self.settings = {"url": url, "sampling": describe_sampling(sampling)}
+        self.settings: dict[str, Any] = {"url": url, "sampling": describe_sampling(sampling)}
 
     def _run(self, work: Any) -> Future[Any]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def ask(self, questions: Iterable[Question]) -> Iterator[Outcome]:
-        """See ``Asker``. Raises EngineClosed if the server cannot be reached."""
+        """See ``Asker``. Raises EngineClosed if the server cannot be reached, UsageError if it rejects the key."""
         waiting: deque[Future[Outcome] | Outcome] = deque()
         try:
             for question in questions:
@@ -223,18 +248,27 @@ class UrlAsker:
     async def _chat(self, question: Question, images: list[LoadedImage]) -> Outcome:
         from llava.backends.protocol import ChatMessage, ChatRequest, SentImage
 
-        parts = (*(SentImage(image) for image in images), question.text)
+        parts: tuple[str | SentImage, ...] = (*(SentImage(image) for image in images), question.text)
         request = ChatRequest((ChatMessage("user", parts),), sampling=_seed(question, self._sampling))
-        text, is_cut = "", False
-        try:
-            async for delta in self._remote.chat(request):
-                text += delta.text
-                is_cut |= delta.finish_reason == "length"
-        except EngineClosed:
-            raise
-        except LlavaError as error:
-            return Outcome(None, str(error))
-        return Outcome(text.strip(), is_cut=is_cut)
+        for attempt in range(MOST_ATTEMPTS):
+            text, is_cut = "", False
+            try:
+                async for delta in self._remote.chat(request):
+                    text += delta.text
+                    is_cut |= delta.finish_reason == "length"
+                return Outcome(text.strip(), is_cut=is_cut)
+            except (EngineClosed, EngineFull) as error:
+                if attempt + 1 < MOST_ATTEMPTS:
+                    await asyncio.sleep(self._pause_s * 2**attempt)
+                elif await self._remote.is_ready():  # the others may be answered
+                    return Outcome(None, str(error))
+                else:
+                    raise
+            except LlavaError as error:
+                if isinstance(error, EngineFailed) and error.status in _REJECTED:
+                    raise _speak_of_eval(error) from error
+                return Outcome(None, str(error))
+        raise AssertionError("the last attempt returns or raises")
 
     def close(self) -> None:
         """Closes its connections."""
@@ -243,6 +277,13 @@ class UrlAsker:
             self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+def _speak_of_eval(error: LlavaError) -> LlavaError:
+    """The error of a server with this command's names in place of those of ``llava serve``."""
+    text = str(error).replace("--engine-model", "--url-model").replace("LLAVA_ENGINE_KEY", "OPENAI_API_KEY")
+    is_usage = isinstance(error, UsageError) or (isinstance(error, EngineFailed) and error.status in _REJECTED)
+    return UsageError(text) if is_usage else type(error)(text)
 
 
 def _wait(one: Future[Outcome] | Outcome) -> Outcome:

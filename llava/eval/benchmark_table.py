@@ -10,18 +10,6 @@ LLaVA's own scripts do not have.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
-from llava.eval.parquet_questions import (
-    AI2D_FILES,
-    MATH_VISTA_FILES,
-    MMMU_FILES,
-    read_ai2d,
-    read_math_vista,
-    read_mmmu,
-    read_mmmu_own,
-)
 from llava.eval.question_files import (
     read_lines,
     read_mmbench,
@@ -29,15 +17,20 @@ from llava.eval.question_files import (
     read_qbench,
     read_qbench_zh,
     read_science,
+    read_seed_images,
     read_without_ocr,
 )
-from llava.eval.task import File, Question, Task
+from llava.eval.task import File, Task
+from llava.eval.tasks.diagrams import AI2D_TASK
+from llava.eval.tasks.documents import DOCUMENT_TASKS
+from llava.eval.tasks.math_vista import MATH_VISTA_TASK
+from llava.eval.tasks.mmmu import MMMU_TASKS
+from llava.eval.tasks.vqa import VIZWIZ_VAL_TASK, VQAV2_VAL_TASK
 
 _ZIP = "it is in the authors' eval.zip (docs/Evaluation.md of haotian-liu/LLaVA names the link)"
 _SHORT = 'question, then "Answer the question using a single word or phrase."'
 _LETTER = 'question and options, then "Answer with the option\'s letter from the given choices directly."'
 _CROP = "the square in its middle, without padding"
-_LMMS = "EvolvingLMMs-Lab/lmms-eval@75571cf"
 _CHECKPOINTS = {
     "1.5": ("llava-v1.5-7b", "llava-v1.5-13b"),
     "1.5-lora": ("llava-v1.5-7b-lora", "llava-v1.5-13b-lora"),
@@ -49,31 +42,6 @@ def _scores(base: str = "", lora: str = "", later: str = "") -> dict[str, str]:
     """Published scores by checkpoint, from the rows of 1.5, its LoRA checkpoints, and 1.6, each "7B/13B/...".."""
     rows = zip(_CHECKPOINTS.values(), (base, lora, later), strict=True)
     return {name: score for names, row in rows if row for name, score in zip(names, row.split("/"), strict=True)}
-
-
-def _later(
-    name: str,
-    title: str,
-    split: str,
-    count: int,
-    prompt: str,
-    tokens: int,
-    scorer: str,
-    later: str = "",
-    base_13b: str = "",
-    files: str = "",
-    origin: str = "",
-    read: Callable[[Path, Path], list[Question]] | None = None,
-    score: str = "",
-) -> Task:
-    """A task of LLaVA-NeXT's, whose questions come as a Hugging Face data set."""
-    published = ({"llava-v1.5-13b": base_13b} if base_13b else {}) | _scores(later=later)
-    source = "LLaVA-NeXT's blog post, 30 Jan 2024" if published else "none by the authors"
-    where = f"https://huggingface.co/datasets/{origin}" if origin else f"the data set that {_LMMS} names for {name}"
-    found = (File(files or f"{name}/{split.split()[0]}.parquet", where),)
-    return Task(
-        name, title, split, count, found, "", read, prompt, tokens, scorer, "none", published, source, score=score
-    )
 
 
 _ROWS = (
@@ -91,10 +59,12 @@ _ROWS = (
         read_lines,
         _SHORT,
         128,
-        "llava.eval.scoring.vqa_accuracy:score_lmms_vqav2",
+        "",
         "JSON list of question_id and answer over all of test2015, to EvalAI",
         _scores("78.5/80.0", "79.1/80.0", "81.8/82.8/82.2/83.7"),
+        submit="llava.eval.tasks.vqa:submit_vqav2",
     ),
+    VQAV2_VAL_TASK,
     Task(
         "gqa",
         "GQA",
@@ -114,6 +84,7 @@ _ROWS = (
         "llava.eval.scoring.gqa_accuracy:score_gqa",
         "JSON list of questionId and prediction",
         _scores("62.0/63.3", "63.0/63.3", "64.2/65.4/64.8/67.1"),
+        score="llava.eval.tasks.gqa:score_gqa",
     ),
     Task(
         "vizwiz",
@@ -129,7 +100,9 @@ _ROWS = (
         "",
         "JSON list of image and answer, to EvalAI",
         _scores("50.0/53.6", "47.8/58.9", "57.6/60.5/60.0/63.8"),
+        submit="llava.eval.tasks.vqa:submit_vizwiz",
     ),
+    VIZWIZ_VAL_TASK,
     Task(
         "scienceqa",
         "ScienceQA (published: IMG accuracy)",
@@ -148,17 +121,7 @@ _ROWS = (
         "llava.eval.scoring.science_qa:score_science_qa",
         "none",
         _scores("66.8/71.6", "68.4/71.2", "70.1/73.6/72.8/81.8"),
-        score_command=(
-            "llava.eval.eval_science_qa",
-            "--base-dir",
-            "{data}/scienceqa",
-            "--result-file",
-            "{answers}",
-            "--output-file",
-            "{answers}.output.json",
-            "--output-result",
-            "{answers}.result.json",
-        ),
+        score="llava.eval.tasks.sqa:score_science_qa",
     ),
     *(
         Task(
@@ -179,14 +142,8 @@ _ROWS = (
             "none",
             published,
             source,
+            score="llava.eval.tasks.textvqa:score_textvqa",
             ids_repeat=True,
-            score_command=(
-                "llava.eval.eval_textvqa",
-                "--annotation-file",
-                "{data}/textvqa/TextVQA_0.5.1_val.json",
-                "--result-file",
-                "{answers}",
-            ),
         )
         for name, title, reader, prompt, published, source in (
             (
@@ -227,18 +184,10 @@ _ROWS = (
         read_lines,
         _SHORT,
         128,
-        "llava.eval.scoring.pope:score_pope",
+        "llava.eval.scoring.yes_no:score_pope",
         "none",
         _scores("85.9/85.9", "86.4/86.7", "86.5/86.2/86.7/87.7"),
-        score_command=(
-            "llava.eval.eval_pope",
-            "--annotation-dir",
-            "{data}/pope/coco",
-            "--question-file",
-            "{data}/pope/llava_pope_test.jsonl",
-            "--result-file",
-            "{answers}",
-        ),
+        score="llava.eval.tasks.pope:score_pope",
     ),
     Task(
         "mme",
@@ -256,9 +205,11 @@ _ROWS = (
         read_lines,
         _SHORT,
         128,
-        "llava.eval.scoring.mme:score_mme",
-        "a folder of texts, a category each",
+        "llava.eval.scoring.yes_no:score_mme",
+        "a folder of texts, a category each, by playground/data/eval/MME/convert_answer_to_mme.py",
         _scores("1510.7/1531.3", "1476.9/1541.7", "1519+332/1575+326/1498+321/1631+397"),
+        score="llava.eval.tasks.mme:score_mme",
+        ids_repeat=True,
     ),
     Task(
         "mmbench",
@@ -278,6 +229,7 @@ _ROWS = (
         "xlsx with the column prediction, to opencompass.org",
         _scores("64.3/67.7", "66.1/68.5", "67.4/70/68.7/79.3"),
         score="llava.eval.tasks.mmbench:score_mmbench",
+        submit="llava.eval.tasks.mmbench:submit_mmbench",
     ),
     Task(
         "mmbench_cn",
@@ -298,27 +250,57 @@ _ROWS = (
         "xlsx with the column prediction, to opencompass.org",
         _scores("58.3/63.6", "58.9/61.5", "60.6/64.4/61.2/79"),
         score="llava.eval.tasks.mmbench:score_mmbench_cn",
+        submit="llava.eval.tasks.mmbench:submit_mmbench_cn",
     ),
-    Task(
-        "seed",
-        "SEED-Bench (1.5: all questions; NeXT: of images only)",
-        "all 12 types",
-        19242,
-        (
-            File("seed_bench/llava-seed-bench.jsonl", _ZIP),
-            File("seed_bench/SEED-Bench.json", "https://huggingface.co/datasets/AILab-CVPR/SEED-Bench"),
-            File("seed_bench/SEED-Bench-image", "https://huggingface.co/datasets/AILab-CVPR/SEED-Bench"),
-            File(
-                "seed_bench/SEED-Bench-video-image", "one middle frame a video, by eval.zip's extract_video_frames.py"
+    *(
+        Task(
+            name,
+            title,
+            split,
+            count,
+            (
+                File("seed_bench/llava-seed-bench.jsonl", _ZIP),
+                File("seed_bench/SEED-Bench.json", "https://huggingface.co/datasets/AILab-CVC/SEED-Bench"),
+                File("seed_bench/SEED-Bench-image", "https://huggingface.co/datasets/AILab-CVC/SEED-Bench"),
+                *frames,
             ),
-        ),
-        "seed_bench",
-        read_lines,
-        _LETTER,
-        128,
-        "llava.eval.scoring.seed_bench:score_seed",
-        "JSON lines of question_id and prediction",
-        _scores("58.6/61.6", "60.1/61.3", "70.2/71.9/72.2/75.9"),
+            "seed_bench",
+            reader,
+            _LETTER,
+            128,
+            "llava.eval.scoring.seed_bench:score_seed",
+            "JSON lines of question_id and prediction, by scripts/convert_seed_for_submission.py",
+            published,
+            source,
+            score="llava.eval.tasks.seed:score_seed",
+        )
+        for name, title, split, count, frames, reader, published, source in (
+            (
+                "seed",
+                "SEED-Bench, images and videos (LLaVA-1.5's number)",
+                "all 12 types",
+                19242,
+                (
+                    File(
+                        "seed_bench/SEED-Bench-video-image",
+                        "one middle frame a video, by eval.zip's extract_video_frames.py",
+                    ),
+                ),
+                read_lines,
+                _scores("58.6/61.6", "60.1/61.3"),
+                "haotian-liu/LLaVA@c121f04 docs/MODEL_ZOO.md",
+            ),
+            (
+                "seed_image",
+                "SEED-Bench, images only (LLaVA-NeXT's number)",
+                "types 1 to 9",
+                14233,
+                (),
+                read_seed_images,
+                {"llava-v1.5-13b": "68.2"} | _scores(later="70.2/71.9/72.2/75.9"),
+                "haotian-liu/LLaVA@c121f04 docs/MODEL_ZOO.md; LLaVA-NeXT's blog post, 30 Jan 2024, for 1.5-13b",
+            ),
+        )
     ),
     Task(
         "llavabench",
@@ -338,6 +320,7 @@ _ROWS = (
         "",
         "none",
         _scores("65.4/72.5", "67.9/69.5", "81.6/87.3/83.2/89.6"),
+        judge="llava.eval.tasks.llava_bench:judge_llava_bench",
     ),
     Task(
         "mmvet",
@@ -355,6 +338,8 @@ _ROWS = (
         "",
         "JSON object of v1_ID to answer, to MM-Vet's grader",
         _scores("31.1/36.1", "30.2/38.3", "43.9/48.4/47.3/57.4"),
+        judge="llava.eval.tasks.mm_vet:judge_mmvet",
+        submit="llava.eval.tasks.mm_vet:submit_mmvet",
     ),
     *(
         Task(
@@ -375,8 +360,8 @@ _ROWS = (
             {},
             "none by the authors",
             _CROP,
-            ids_repeat=True,
             score="llava.eval.tasks.q_bench:score_qbench",
+            ids_repeat=True,
         )
         for name, title, file, reader, prompt in (
             (
@@ -395,78 +380,10 @@ _ROWS = (
             ),
         )
     ),
-    _later(
-        "mmmu",
-        "MMMU as lmms-eval asks it",
-        "val",
-        900,
-        'question with the words "<image 1>", options, blank line, "Answer with the option\'s letter from the given '
-        'choices directly."; an open question: blank line, "Answer the question using a single word or phrase."',
-        128,
-        "llava.eval.scoring.mmmu_parsers:score_official",
-        "35.8/36.2/35.3/51.1",
-        "36.4",
-        MMMU_FILES,
-        "lmms-lab/MMMU or MMMU/MMMU",
-        read_mmmu,
-        "llava.eval.tasks.mmmu:score_mmmu",
-    ),
-    _later(
-        "mmmu_own",
-        "MMMU as its own script asks LLaVA-1.5, with the first image only",
-        "val",
-        900,
-        'question, blank line, "(A) ..." lines, two blank lines, "Answer with the option\'s letter from the given '
-        'choices directly."; an open question: blank line, "Answer the question using a single word or phrase."',
-        128,
-        "llava.eval.scoring.mmmu_parsers:score_official",
-        "",
-        "36.4",
-        MMMU_FILES,
-        "lmms-lab/MMMU or MMMU/MMMU",
-        read_mmmu_own,
-        "llava.eval.tasks.mmmu:score_mmmu",
-    ),
-    _later(
-        "mathvista",
-        "MathVista",
-        "testmini",
-        1000,
-        "question, choices, a sentence on the form of the answer",
-        1024,
-        "llava.eval.scoring.math_vista_answers:score_by_rules",
-        "34.6/35.3/37.7/46.5",
-        "27.6",
-        MATH_VISTA_FILES,
-        "AI4Math/MathVista",
-        read_math_vista,
-        "llava.eval.tasks.math_vista:score_math_vista",
-    ),
-    _later("docvqa", "DocVQA", "val", 5349, _SHORT, 32, "llava.eval.scoring.anls:score_anls_lmms"),
-    _later(
-        "chartqa",
-        "ChartQA",
-        "test",
-        2500,
-        'question, then "Answer the question with a single word."',
-        16,
-        "llava.eval.scoring.relaxed_accuracy:score_relaxed",
-    ),
-    _later(
-        "ai2d",
-        "AI2D",
-        "test",
-        3088,
-        _LETTER,
-        16,
-        "llava.eval.scoring.ai2d_letters:score_ai2d",
-        files=AI2D_FILES,
-        origin="lmms-lab/ai2d",
-        read=read_ai2d,
-        score="llava.eval.tasks.ai2d_score:score_ai2d",
-    ),
-    _later("infovqa", "InfoVQA", "val", 2801, _SHORT, 32, "llava.eval.scoring.anls:score_anls_lmms"),
-    _later("ocrbench", "OCRBench", "test", 1000, _SHORT, 128, "llava.eval.scoring.ocr_bench:score_ocrbench_team"),
+    *MMMU_TASKS,
+    MATH_VISTA_TASK,
+    AI2D_TASK,
+    *DOCUMENT_TASKS,
 )
 
 TASKS: dict[str, Task] = {task.name: task for task in _ROWS}

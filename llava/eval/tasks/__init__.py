@@ -1,1 +1,1 @@
-"""The score of a whole run, a file for each family of benchmarks."""
+"""Scores of whole benchmarks, a file for each family of them. Loads no torch."""

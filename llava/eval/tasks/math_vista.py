@@ -1,28 +1,66 @@
-"""The score of MathVista: accuracy, and by what the data set says of each question. No torch.
+"""MathVista: its questions, and the accuracy over all of them and by what the data set says of each. Loads no torch.
 
-Source: lupantech/MathVista@53d5258 evaluation/calculate_score.py.
+Source: lupantech/MathVista@53d5258 evaluation/calculate_score.py; EvolvingLMMs-Lab/lmms-eval 0.7.3
+lmms_eval/tasks/mathvista (the prompt, "format").
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from llava.data.prompts import INTEGER, LETTER, ONE_DECIMAL, PYTHON_LIST, TWO_DECIMALS, join_lines, write_options
 from llava.errors import UsageError
-from llava.eval.benchmark_table import TASKS
-from llava.eval.parquet_questions import iterate_rows, pick_text, read_choices
+from llava.eval.parquet_shards import ShardRow, read_shards
 from llava.eval.scoring.math_vista_answers import CHOICE, MATH_VISTA_READINGS, Problem, score_by_rules
 from llava.eval.scoring.verdict import Verdict
-from llava.eval.task import Question
+from llava.eval.task import File, Question, Task
 from llava.eval.task_score import ScoredAnswer, ScoringOptions, TaskScore
-from llava.eval.tasks.tally import say_empty, take_percent, tally_categories
+from llava.eval.tasks.readings import find_mean, group
 
+_FILES = "mathvista/data/testmini-*.parquet"
+_HINTS = {
+    ("integer", None): INTEGER,
+    ("float", 1): ONE_DECIMAL,
+    ("float", 2): TWO_DECIMALS,
+    ("list", None): PYTHON_LIST,
+}
 _GROUPS = ("language", "source", "category", "task", "context", "grade", "skills")
-_COLUMNS = ("pid", "question_type", "answer_type", "choices", "precision", "answer", "metadata")
+_COLUMNS = ("pid", "question_type", "answer_type", "choices", "precision")
 
 Judge = Callable[[str, str], str]
 """Finds the answer within a response, from the question and the response, as MathVista has GPT-4 do."""
+
+
+def read_math_vista(path: Path, images: Path) -> list[Question]:
+    """MathVista's questions, each with a sentence on the form of its answer."""
+    questions = []
+    for row in read_shards(path, [*_COLUMNS, "question", "unit"], images=["decoded_image"]):
+        unit = f" (Unit: {row.pick('unit', str)})" if row.values["unit"] else ""
+        options = write_options(_read_choices(row))
+        text = join_lines(row.pick("question", str) + unit, options, _choose_hint(row)).strip()
+        questions.append(Question(row.pick("pid", str), row.images, text, text))
+    return questions
+
+
+def _read_choices(row: ShardRow) -> tuple[str, ...]:
+    """The choices, which a question of free form lacks."""
+    is_choice = row.pick("question_type", str) == CHOICE
+    return row.pick_texts("choices") if is_choice or row.values["choices"] else ()
+
+
+def _choose_hint(row: ShardRow) -> str:
+    if row.pick("question_type", str) == CHOICE:
+        return LETTER
+    kind, precision = row.pick("answer_type", str), row.values["precision"]
+    digits = precision if kind == "float" and isinstance(precision, int | float) else None
+    found = _HINTS.get((kind, digits))
+    if found is None:
+        raise UsageError(
+            f"{row.where} wants the answer type {kind!r} with precision {precision!r}; MathVista has integer, list, "
+            "and float with 1 or 2 digits."
+        )
+    return found
 
 
 def score_math_vista(
@@ -34,7 +72,7 @@ def score_math_vista(
     judge: Judge | None = None,
 ) -> TaskScore:
     """MathVista's accuracy. Raises UsageError for questions of another version, or without published answers."""
-    problems = _read_problems(TASKS["mathvista"].find_questions(data), questions)
+    problems = _read_problems(data / _FILES, questions)
     verdicts = [
         _judge_one(text, problem, question, judge)
         for question, text, (problem, _) in zip(questions, texts, problems, strict=True)
@@ -54,14 +92,9 @@ def score_math_vista(
         ScoredAnswer(place, one.score, one.reading, (problem.answer,), groups, one.note)
         for place, (one, (problem, groups)) in enumerate(zip(verdicts, problems, strict=True))
     ]
-    return TaskScore(
-        "accuracy",
-        {"accuracy": take_percent(answer.score for answer in answers)},
-        tally_categories(answers),
-        answers,
-        {name: take_percent(one.score for one in ones) for name, ones in judged.items()},
-        _say_unread(unread, len(texts), options) + say_empty(texts),
-    )
+    readings = {name: 100 * sum(one.score for one in ones) / len(texts) for name, ones in judged.items()}
+    notes = _say_unread(unread, len(texts), options)
+    return TaskScore("accuracy", {"accuracy": find_mean(answers)}, group(answers), answers, readings, notes)
 
 
 def _judge_one(text: str, problem: Problem, question: Question, judge: Judge | None) -> Verdict:
@@ -81,34 +114,60 @@ def _say_unread(count: int, total: int, options: ScoringOptions) -> list[str]:
 
 
 def _read_problems(path: Path, questions: Sequence[Question]) -> list[tuple[Problem, tuple[str, ...]]]:
-    found = {}
-    for where, row in iterate_rows(path, _COLUMNS):
-        found[pick_text(row, "pid", where)] = (where, row)
+    if not questions:
+        raise UsageError("There are no answers to score.")
+    rows = {row.pick("pid", str): row for row in read_shards(path, [*_COLUMNS, "answer"], ["metadata"])}
     problems = []
     for question in questions:
-        if question.id not in found:
+        if question.id not in rows:
             raise UsageError(f"'{path}' has no question {question.id!r}: the questions are of another version.")
-        where, row = found[str(question.id)]
+        row = rows[str(question.id)]
+        precision, answer = row.values["precision"], row.values["answer"]
         problem = Problem(
-            pick_text(row, "question_type", where),
-            pick_text(row, "answer_type", where),
-            tuple(read_choices(row, where)),
-            row["precision"] if isinstance(row["precision"], int | float) else None,
-            "" if row["answer"] is None else pick_text(row, "answer", where),
+            row.pick("question_type", str),
+            row.pick("answer_type", str),
+            _read_choices(row),
+            precision if isinstance(precision, int | float) else None,
+            "" if answer is None else row.pick("answer", str),
         )
         if not problem.answer or (problem.question_type == CHOICE and problem.answer not in problem.choices):
             raise UsageError(
-                f"{where} has {row['answer']!r} as its answer, which is none: the answers of MathVista's test split "
-                "are not published."
+                f"{row.where} has {answer!r} as its answer, which is none: the answers of MathVista's test split are "
+                "not published."
             )
         problems.append((problem, _name_groups(row)))
     return problems
 
 
-def _name_groups(row: Mapping[str, Any]) -> tuple[str, ...]:
-    about = row["metadata"] if isinstance(row["metadata"], Mapping) else {}
-    pairs = [("question_type", row["question_type"]), ("answer_type", row["answer_type"])]
-    for key in _GROUPS:
+def _name_groups(row: ShardRow) -> tuple[str, ...]:
+    about = row.values["metadata"]
+    pairs = [(key, row.values[key]) for key in ("question_type", "answer_type")]
+    for key in _GROUPS if isinstance(about, Mapping) else ():
         value = about.get(key)
         pairs += [(key, one) for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
     return tuple(f"{key}: {value}" for key, value in pairs)
+
+
+MATH_VISTA_TASK = Task(
+    "mathvista",
+    "MathVista (published scores are a judge's)",
+    "testmini",
+    1000,
+    (File(_FILES, "https://huggingface.co/datasets/AI4Math/MathVista, its folder and file names kept"),),
+    "",
+    read_math_vista,
+    "question, choices, a sentence on the form of the answer",
+    1024,
+    "llava.eval.scoring.math_vista_answers:score_by_rules",
+    "none",
+    {
+        "llava-v1.5-13b": "27.6",
+        "llava-v1.6-vicuna-7b": "34.6",
+        "llava-v1.6-vicuna-13b": "35.3",
+        "llava-v1.6-mistral-7b": "37.7",
+        "llava-v1.6-34b": "46.5",
+    },
+    "LLaVA-NeXT's blog post, 30 Jan 2024",
+    score="llava.eval.tasks.math_vista:score_math_vista",
+)
+"""Its row in the table of benchmarks."""

@@ -10,16 +10,17 @@ lmms_eval/tasks/mmbench/mmbench_evals.py.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from llava.errors import UsageError
 from llava.eval.benchmark_table import TASKS
+from llava.eval.mmbench_upload import write_upload
 from llava.eval.scoring.letter_rules import LETTER_RULES, REFUSED, Rule
 from llava.eval.task import Question, Task
 from llava.eval.task_score import ScoredAnswer, ScoringOptions, TaskScore
-from llava.eval.tasks.tally import say_empty, say_unread, take_percent
+from llava.eval.tasks.readings import find_mean, say_unread
 from llava.eval.tsv_table import EMPTY_CELLS, read_table
 
 LETTERS = "ABCD"
@@ -67,10 +68,28 @@ def score_mmbench_cn(
     return _score(TASKS["mmbench_cn"], questions, texts, data, options)
 
 
+def submit_mmbench(answers: Path, data: Path) -> Path:
+    """Writes the table for MMBench's server; returns its path. Raises UsageError."""
+    return _submit(TASKS["mmbench"], answers, data)
+
+
+def submit_mmbench_cn(answers: Path, data: Path) -> Path:
+    """Writes the table for MMBench-CN's server; returns its path. Raises UsageError."""
+    return _submit(TASKS["mmbench_cn"], answers, data)
+
+
+def _submit(task: Task, answers: Path, data: Path) -> Path:
+    target = answers.with_name(f"{answers.name.removesuffix('.jsonl')}.xlsx")
+    write_upload(data / task.files[0].path, answers, target)
+    return target
+
+
 def _score(
     task: Task, questions: Sequence[Question], texts: Sequence[str], data: Path, options: ScoringOptions
 ) -> TaskScore:
-    path = task.find_questions(data)
+    path = data / task.files[0].path
+    if not questions:
+        raise UsageError("There are no answers to score.")
     rows, num_columns = _join(path, questions, texts)
     groups: dict[int, list[_Row]] = {}
     for row in sorted(rows, key=lambda row: row.index):
@@ -95,16 +114,17 @@ def _score(
         if row.place in letters
     ]
     unread = sum(letter is None for letter in letters.values())
-    notes = say_unread(unread, len(letters), "MMBench asks a judge for their letter, and without one guesses")
-    notes += say_empty(texts) + _say_parts(rows, groups, headless)
+    published = "MMBench asks a judge for their letter, and without one guesses"
+    notes = [say_unread(unread, len(letters), published)] if unread else []
+    notes += _say_parts(rows, groups, headless)
     if options.throws_dice:
         notes.append(f"Dice are thrown as lmms-eval does without a judge: seed {SEED}, the options and E.")
     return TaskScore(
         "circular accuracy",
-        {"circular accuracy": take_percent(hits.values()), "accuracy of rows": take_percent(a.score for a in answers)},
+        {"circular accuracy": _percent(hits.values()), "accuracy of rows": find_mean(answers)},
         _by_category(groups, hits),
         answers,
-        {name: take_percent(judged[name][1].values()) for name in others},
+        {name: _percent(judged[name][1].values()) for name in others},
         notes,
     )
 
@@ -182,12 +202,16 @@ def _judge(
     return letters, hits
 
 
+def _percent(scores: Collection[float]) -> float:
+    return 100 * sum(scores) / len(scores) if scores else 0.0
+
+
 def _by_category(groups: Mapping[int, Sequence[_Row]], hits: Mapping[int, float]) -> dict[str, tuple[float, int]]:
     found: dict[str, list[float]] = {}
     for index, group in groups.items():
         for name in group[0].categories:
             found.setdefault(name, []).append(hits[index])
-    return {name: (take_percent(scores), len(scores)) for name, scores in sorted(found.items())}
+    return {name: (_percent(scores), len(scores)) for name, scores in sorted(found.items())}
 
 
 def _say_parts(rows: Sequence[_Row], groups: Mapping[int, Sequence[_Row]], headless: Sequence[int]) -> list[str]:

@@ -16,7 +16,7 @@ from llava.eval.scoring.letter_rules import name_options
 from llava.eval.scoring.q_bench_letters import Q_BENCH_READINGS
 from llava.eval.task import Question
 from llava.eval.task_score import ScoredAnswer, ScoringOptions, TaskScore
-from llava.eval.tasks.tally import say_empty, say_unread, take_percent, tally_categories
+from llava.eval.tasks.readings import find_mean, group, say_unread
 
 FORMS = ("Yes/No", "How", "What")
 CONCERNS = ("Global Distortion", "Global Others", "Local Distortion", "Local Others")
@@ -24,6 +24,8 @@ CONCERNS = ("Global Distortion", "Global Others", "Local Distortion", "Local Oth
 
 def score_qbench(questions: Sequence[Question], texts: Sequence[str], data: Path, options: ScoringOptions) -> TaskScore:
     """Q-Bench's accuracy. Raises UsageError for questions without their answer, which those of the test split are."""
+    if not questions:
+        raise UsageError("There are no answers to score.")
     rows = [_read_row(question) for question in questions]
     headline, *others = Q_BENCH_READINGS
     judged = {
@@ -35,14 +37,14 @@ def score_qbench(questions: Sequence[Question], texts: Sequence[str], data: Path
         for place, (one, (choices, truth, groups)) in enumerate(zip(judged[headline], rows, strict=True))
     ]
     unread = sum(one.reading is None for one in judged[headline])
-    notes = say_unread(unread, len(texts), "lmms-eval throws dice for their letter, and Q-Bench's authors ask a judge")
+    published = "lmms-eval throws dice for their letter, and Q-Bench's authors ask a judge"
     return TaskScore(
         "accuracy",
-        {"accuracy": take_percent(answer.score for answer in answers)},
-        tally_categories(answers, (*FORMS, *CONCERNS)),
+        {"accuracy": find_mean(answers)},
+        group(answers, (*FORMS, *CONCERNS)),
         answers,
-        {name: take_percent(one.score for one in judged[name]) for name in others},
-        notes + say_empty(texts),
+        {name: 100 * sum(one.score for one in judged[name]) / len(texts) for name in others},
+        [say_unread(unread, len(texts), published)] if unread else [],
     )
 
 
