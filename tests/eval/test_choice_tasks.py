@@ -8,10 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from llava.cli import main
 from llava.data.prompts import LETTER, ONE_DECIMAL
 from llava.errors import UsageError
 from llava.eval.benchmark_table import TASKS
@@ -142,6 +144,29 @@ def test_mmbench_cn_reads_its_own_table(tmp_path: Path) -> None:
     score = run("mmbench_cn", tmp_path, ["\u84dd"])
     assert score.scores["accuracy of rows"] == 100.0
     assert score.answers[0].references == ("B", "\u84dd")
+
+
+def test_llava_eval_score_prints_circular_accuracy_and_writes_the_upload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"index": 3, "question": "?", "A": "red", "B": "blue", "answer": "A", "category": "color"},
+        {"index": 1_000_003, "question": "?", "A": "blue", "B": "red", "answer": "B", "category": "color"},
+    ]
+    write_table(tmp_path / "mmbench/mmbench_dev_20230712.tsv", rows)
+    monkeypatch.setitem(TASKS, "mmbench", replace(TASKS["mmbench"], count=2))
+    answers = [{"question_id": row["index"], "round_id": 0, "text": row["answer"]} for row in rows]
+    answers.append({"question_id": 3, "round_id": 1, "text": "B"})  # of --all-rounds
+    path = tmp_path / "answers.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in answers))
+    assert main(["eval", "score", "mmbench", str(path), "--data", str(tmp_path)]) == 0
+    printed = capsys.readouterr()
+    assert "mmbench: circular accuracy 100.00 (2 answers" in printed.out
+    assert "categories  color 100.00 of 1" in printed.out
+    assert "1 answers in" in printed.out
+    assert "1 answers in" in printed.err
+    sheet = openpyxl.load_workbook(tmp_path / "answers.xlsx").active
+    assert [sheet.cell(row, 7).value for row in (1, 2, 3)] == ["prediction", "A", "B"]
 
 
 # MMMU

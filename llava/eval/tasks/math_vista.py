@@ -19,7 +19,7 @@ from llava.eval.task_score import ScoredAnswer, ScoringOptions, TaskScore
 from llava.eval.tasks.readings import find_mean, group
 
 _FILES = "mathvista/data/testmini-*.parquet"
-_HINTS = {
+_HINTS: dict[tuple[str, float | None], str] = {
     ("integer", None): INTEGER,
     ("float", 1): ONE_DECIMAL,
     ("float", 2): TWO_DECIMALS,
