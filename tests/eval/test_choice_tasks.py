@@ -297,6 +297,9 @@ def test_q_bench_is_scored_by_form_and_concern(name: str, tmp_path: Path) -> Non
     assert score.readings == {"first letter": 50.0, "VLMEvalKit": 75.0}
     assert score.categories["Yes/No"] == (100.0, 2)
     assert score.categories["Global Others"] == (0.0, 1)
+    dice = resolve(TASKS[name].score)(questions, [""] * 4, tmp_path, DICE)
+    assert [answer.score for answer in dice.answers] == [0.0] * 4
+    assert "have no seed of their own" in dice.notes[-1]
     lacking = replace(questions[0], row={"candidates": ["good"]})
     with pytest.raises(UsageError, match="has no 'correct_ans': only the dev split"):
         resolve(TASKS[name].score)([lacking], ["A"], tmp_path, ScoringOptions())

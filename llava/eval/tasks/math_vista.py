@@ -43,6 +43,17 @@ def read_math_vista(path: Path, images: Path) -> list[Question]:
     return questions
 
 
+def _read_types(row: ShardRow) -> tuple[str, str]:
+    """The question's and the answer's type. Raises UsageError for one that MathVista does not have."""
+    kind, answer_type = row.pick("question_type", str), row.pick("answer_type", str)
+    if (kind == CHOICE) != (answer_type == "text") or kind not in (CHOICE, "free_form"):
+        raise UsageError(
+            f"{row.where} has the question type {kind!r} with the answer type {answer_type!r}; MathVista has "
+            "multi_choice with text, and free_form with integer, float and list."
+        )
+    return kind, answer_type
+
+
 def _read_choices(row: ShardRow) -> tuple[str, ...]:
     """The choices, which a question of free form lacks."""
     is_choice = row.pick("question_type", str) == CHOICE
@@ -50,9 +61,10 @@ def _read_choices(row: ShardRow) -> tuple[str, ...]:
 
 
 def _choose_hint(row: ShardRow) -> str:
-    if row.pick("question_type", str) == CHOICE:
+    question_type, kind = _read_types(row)
+    if question_type == CHOICE:
         return LETTER
-    kind, precision = row.pick("answer_type", str), row.values["precision"]
+    precision = row.values["precision"]
     digits = precision if kind == "float" and isinstance(precision, int | float) else None
     found = _HINTS.get((kind, digits))
     if found is None:
@@ -124,8 +136,7 @@ def _read_problems(path: Path, questions: Sequence[Question]) -> list[tuple[Prob
         row = rows[str(question.id)]
         precision, answer = row.values["precision"], row.values["answer"]
         problem = Problem(
-            row.pick("question_type", str),
-            row.pick("answer_type", str),
+            *_read_types(row),
             _read_choices(row),
             precision if isinstance(precision, int | float) else None,
             "" if answer is None else row.pick("answer", str),

@@ -126,6 +126,7 @@ def score_mmmu(questions: Sequence[Question], texts: Sequence[str], data: Path, 
     ]
     if options.throws_dice:
         notes = [f"{len(unread)} answers could not be read: dice are thrown as in MMMU's scorer, seed {SEED}."]
+        notes += ["The other readings count answers that they cannot read as wrong."]
         notes += ["Dice depend on all answers before them; of a part they are others."] if options.is_partial else []
     else:
         notes = [say_unread(len(unread), len(texts), "MMMU's scorer throws dice for their letter")] if unread else []

@@ -38,13 +38,16 @@ def score_qbench(questions: Sequence[Question], texts: Sequence[str], data: Path
     ]
     unread = sum(one.reading is None for one in judged[headline])
     published = "lmms-eval throws dice for their letter, and Q-Bench's authors ask a judge"
+    notes = [say_unread(unread, len(texts), published)] if unread else []
+    if options.throws_dice:
+        notes.append("lmms-eval's dice have no seed of their own, so that they are not thrown here.")
     return TaskScore(
         "accuracy",
         {"accuracy": find_mean(answers)},
         group(answers, (*FORMS, *CONCERNS)),
         answers,
         {name: 100 * sum(one.score for one in judged[name]) / len(texts) for name in others},
-        [say_unread(unread, len(texts), published)] if unread else [],
+        notes,
     )
 
 
