@@ -23,7 +23,12 @@ def add_check(actions: Any) -> None:
     parser.add_argument(
         "--bad", type=Path, metavar="FILE", help="for the rows with findings (default: NAME.findings.jsonl)"
     )
-    parser.add_argument("--fix", type=Path, metavar="OUT", help="write a clean copy, .json or .jsonl")
+    parser.add_argument(
+        "--fix",
+        type=Path,
+        metavar="OUT",
+        help="write a clean copy, in the format of FILE; of .json also as .jsonl, and the reverse",
+    )
 
 
 def _check(arguments: argparse.Namespace) -> int:
@@ -31,13 +36,12 @@ def _check(arguments: argparse.Namespace) -> int:
 
     from llava.data.check_report import (
         build_report,
-        check_fixable,
         check_outputs,
         find_journal,
-        write_clean_copy,
         write_findings,
     )
     from llava.data.check_run import check_files, check_workers, remove_journal
+    from llava.data.clean_copy import check_fixable, write_clean_copy
     from llava.data.data_paths import list_data_files
     from llava.text import for_stream
 

@@ -1,4 +1,4 @@
-"""What ``llava data check`` found: a table, a file of the rows with findings, and a clean copy without them."""
+"""What ``llava data check`` found: a table, and a file of the rows with findings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from llava.data.readers import scan_rows
 from llava.data.row_check import NOTES, RowFacts
 from llava.data.whole_file import whole_file
 from llava.errors import LlavaError, UsageError
@@ -22,8 +21,6 @@ from llava.text import fit_line
 
 _MOST_SOURCES = 30
 _PERCENTILES = (50, 95, 100)
-# A row with one of these is kept in a clean copy: it gets an id of its own.
-_RENAMED = ("duplicate id",)
 
 
 def build_report(facts: list[RowFacts]) -> Group:
@@ -84,7 +81,7 @@ def _build_sources(usable: list[RowFacts]) -> Table:
 def write_findings(facts: Iterable[RowFacts], path: Path) -> int:
     """Writes one JSON line for each row with findings; returns how many. Raises LlavaError."""
     count = 0
-    with _replacing(path) as file:
+    with replacing(path) as file:
         for each in facts:
             if each.findings:
                 line = {"file": each.file, "row": each.number, "id": each.id, "bad": each.is_bad}
@@ -131,63 +128,9 @@ def _begins_with(path: Path, start: bytes) -> bool:
         return True
 
 
-def check_fixable(files: list[str], out: Path) -> None:
-    """Raises UsageError if no clean copy of these files can be written there."""
-    others = [file for file in files if not file.endswith((".json", ".jsonl"))]
-    if others:
-        raise UsageError(
-            f"--fix writes clean copies of .json and .jsonl, not of {others[0]}. Leave out the rows that the file of "
-            "findings (--bad) names, where that file is made."
-        )
-    if out.suffix not in (".json", ".jsonl"):
-        raise UsageError(f"--fix {out}: the clean copy has to end with .json or .jsonl.")
-
-
-def write_clean_copy(files: list[str], facts: list[RowFacts], out: Path) -> tuple[int, int]:
-    """Writes all rows without faults, those with another row's id under a new one.
-
-    Returns (rows written, ids changed). Raises LlavaError.
-    """
-    ids = {each.id for each in facts}
-    rows = (scanned.row for file in files for scanned in scan_rows(file))
-    num_written = num_renamed = 0
-    is_list = out.suffix == ".json"
-    with _replacing(out) as file:
-        for row, each in _pair(rows, facts):
-            faults = {kind for kind, _ in each.findings if kind not in NOTES}
-            if faults - set(_RENAMED):
-                continue
-            if faults:
-                row = {**row, "id": _make_id(each.id, ids)}
-                num_renamed += 1
-            before = ("[\n" if num_written == 0 else ",\n") if is_list else ""
-            file.write(f"{before}{json.dumps(row, ensure_ascii=False)}{'' if is_list else chr(10)}")
-            num_written += 1
-        if not num_written:
-            raise LlavaError(f"No row is without a fault, so {out} was not written.")
-        if is_list:
-            file.write("\n]\n")
-    return num_written, num_renamed
-
-
-def _pair(rows: Iterator[Any], facts: list[RowFacts]) -> Iterator[tuple[Any, RowFacts]]:
-    try:
-        yield from zip(rows, facts, strict=True)
-    except ValueError as error:  # check_unchanged tells most changes earlier
-        raise UsageError("The data files were changed while they were checked: start again.") from error
-
-
-def _make_id(name: str, ids: set[str]) -> str:
-    number = 2
-    while (made := f"{name}-{number}") in ids:
-        number += 1
-    ids.add(made)
-    return made
-
-
 @contextmanager
-def _replacing(path: Path) -> Iterator[TextIO]:
-    """A file that takes its name when it is complete. Raises LlavaError if it cannot be written."""
+def replacing(path: Path) -> Iterator[TextIO]:
+    """A text file that takes its name when it is complete. Raises LlavaError if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -89,21 +89,20 @@ class RowChecker:
         facts.num_words, facts.num_images = record.num_words, len(record.images)
         if "id" in scanned.row:
             facts.id_digest = _digest(str(scanned.row["id"]))
-        facts.content_digest = _digest(
-            json.dumps([record.turns, [_name(image) for image in record.images]], ensure_ascii=True)
-        )
+        images = [image if isinstance(image, str) else _Stored.read(image) for image in record.images]
+        facts.content_digest = _digest(json.dumps([record.turns, [_identify(image) for image in images]]))
         facts.findings += [
             ("unknown field", f"'{name}' is ignored") for name in scanned.row if name not in _KNOWN_FIELDS
         ]
         _check_slots(record, facts)
-        sizes = self._check_images(record, scanned.row, facts)
+        sizes = self._check_images(images, scanned.row, facts)
         if self.meter is not None and not facts.is_bad:
             _measure(self.meter, record, sizes, facts)
         return facts
 
-    def _check_images(self, record: Record, row: Mapping[str, Any], facts: RowFacts) -> list[Size]:
+    def _check_images(self, images: Sequence[str | _Stored], row: Mapping[str, Any], facts: RowFacts) -> list[Size]:
         sizes = []
-        for position, image in enumerate(record.images):
+        for position, image in enumerate(images):
             found = self._look(image)
             if isinstance(found, tuple):
                 facts.findings.append(found)
@@ -115,13 +114,33 @@ class RowChecker:
                 facts.findings.append(("wrong size", reason))
         return sizes
 
-    def _look(self, image: str | StoredImage) -> _Seen | tuple[str, str]:
+    def _look(self, image: str | _Stored) -> _Seen | tuple[str, str]:
         if isinstance(image, str):
             return _look_at_file(self.folder, image, self.allows_outside)
+        return ("broken image", image.fault) if image.content is None else _decode(image.content, image.name)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """An image that the data file holds; ``fault`` says why its content could not be read."""
+
+    name: str
+    content: bytes | None
+    fault: str = ""
+
+    @classmethod
+    def read(cls, image: StoredImage) -> _Stored:
         try:
-            return _decode(image.read(), image.name)
+            return cls(image.name, image.read())
         except BadImage as error:
-            return "broken image", str(error)
+            return cls(image.name, None, str(error))
+
+
+def _identify(image: str | _Stored) -> str:
+    """What is the same for the same image: names in a data file may be too, of different ones."""
+    if isinstance(image, str):
+        return image
+    return image.name if image.content is None else hashlib.blake2b(image.content, digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -197,7 +216,7 @@ def _read_declared(row: Mapping[str, Any], position: int) -> Size | None:
     return Size(*sides)
 
 
-def _name(image: str | StoredImage) -> str:
+def _name(image: str | _Stored) -> str:
     return image if isinstance(image, str) else image.name
 
 

@@ -72,13 +72,13 @@ class TarRows(IndexedRows):
         ends, text = self.index["member_ends"], self.index["members"]
         start = int(ends[index - 1]) if index else 0
         key, members = json.loads(bytes(text[start : int(ends[index])]))
-        return _make_row(_Sample(key, [_Member(*member) for member in members]), self.file)
+        return _make_row(TarSample(key, [TarMember(*member) for member in members]), self.file)
 
     def _build(self) -> Arrays:
         builder = IndexBuilder(self.path)
         members, ends = bytearray(), []
         with LongWork(f"Reading {self.path}", self.file.size, "B") as work:
-            for scanned, sample in _scan(self.path):
+            for scanned, sample in scan_samples(self.path):
                 builder.add(scanned)
                 members += json.dumps(sample).encode()
                 ends.append(len(members))
@@ -89,22 +89,26 @@ class TarRows(IndexedRows):
 
 def scan_tar(path: str) -> Iterator[ScannedRow]:
     """All rows of an archive, in order; where it is cut off, the last is a fault. Raises UsageError for no archive."""
-    for scanned, _ in _scan(path):
+    for scanned, _ in scan_samples(path):
         yield scanned
 
 
-class _Member(NamedTuple):
+class TarMember(NamedTuple):
+    """A file in an archive: where its bytes are, and what its name has after the first dot, in lower case."""
+
     suffix: str
     offset: int
     num_bytes: int
 
 
-class _Sample(NamedTuple):
+class TarSample(NamedTuple):
+    """Successive members whose names begin with the key and a dot."""
+
     key: str
-    members: list[_Member]
+    members: list[TarMember]
 
 
-def _scan(path: str) -> Iterator[tuple[ScannedRow, Any]]:
+def scan_samples(path: str) -> Iterator[tuple[ScannedRow, TarSample | None]]:
     """Each row, with its sample; None for a fault."""
     open_data(path).close()
     file = pin(path)
@@ -120,10 +124,10 @@ def _scan(path: str) -> Iterator[tuple[ScannedRow, Any]]:
                 yield ScannedRow(number, row, sample.members[0].offset), sample
 
 
-def _group(path: str, file: PinnedFile) -> Iterator[_Sample | str]:
+def _group(path: str, file: PinnedFile) -> Iterator[TarSample | str]:
     """The samples of an archive; a text is a fault in the place of one."""
     keys: set[str] = set()
-    sample: _Sample | None = None
+    sample: TarSample | None = None
     try:
         with tarfile.open(path, "r:") as archive:
             for member in archive:
@@ -145,8 +149,8 @@ def _group(path: str, file: PinnedFile) -> Iterator[_Sample | str]:
                             "by name, or give each sample its own name."
                         )
                     keys.add(key)
-                    sample = _Sample(key, [])
-                sample.members.append(_Member(suffix, member.offset_data, member.size))
+                    sample = TarSample(key, [])
+                sample.members.append(TarMember(suffix, member.offset_data, member.size))
             if sample is not None:
                 yield sample
                 sample = None
@@ -160,7 +164,7 @@ def _group(path: str, file: PinnedFile) -> Iterator[_Sample | str]:
         yield fault
 
 
-def _ends_within(sample: _Sample, file: PinnedFile) -> bool:
+def _ends_within(sample: TarSample, file: PinnedFile) -> bool:
     return all(member.offset + member.num_bytes <= file.size for member in sample.members)
 
 
@@ -170,7 +174,7 @@ def _check_end(path: str, file: PinnedFile) -> None:
         raise UsageError("the archive has no end mark")
 
 
-def _make_row(sample: _Sample, file: PinnedFile) -> dict[str, Any]:
+def _make_row(sample: TarSample, file: PinnedFile) -> dict[str, Any]:
     """The row of a sample. Raises UsageError if it has no text, or one that is not valid."""
     where = f"The sample '{sample.key}' of '{file.path}'"
     by_suffix = {member.suffix: member for member in sample.members}
@@ -204,12 +208,12 @@ def _make_row(sample: _Sample, file: PinnedFile) -> dict[str, Any]:
     return row
 
 
-def _find_order(member: _Member) -> list[tuple[int, str]]:
+def _find_order(member: TarMember) -> list[tuple[int, str]]:
     """Numbers in a name sort as numbers: "2.jpg" before "10.jpg"."""
     return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", member.suffix)]
 
 
-def _read_text(member: _Member, file: PinnedFile, where: str) -> str:
+def _read_text(member: TarMember, file: PinnedFile, where: str) -> str:
     if member.num_bytes > MAX_ROW_BYTES:
         raise UsageError(
             f"{where} has a .{member.suffix} of {member.num_bytes:,} bytes, which is no sample. Remove it."

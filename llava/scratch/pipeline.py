@@ -22,6 +22,7 @@ from llava.scratch.stages import ScratchRecipe, ScratchStage, parse_scratch_reci
 from llava.scratch.tokenizer import build_tokenizer, collect_words
 from llava.scratch.tower import LabelHeads
 from llava.train.dataset.samples import JsonSamples
+from llava.train.output_check import check_output, make_output
 from llava.train.recipe import JsonData
 from llava.train.recipe_file import RecipeFile, find_stage
 from llava.train.resumption import check_workers
@@ -37,14 +38,17 @@ def run(file: RecipeFile, output: str | Path, stage: str | None = None, workers:
         workers: processes that draw samples; 0 is this process itself.
 
     Raises:
-        UsageError: the recipe is wrong. All stages that run are checked before the first one starts.
+        UsageError: the recipe is wrong, or the output cannot be written. All stages that run are checked before the
+            first one starts.
         CheckpointError: an earlier stage's file, or the checkpoint to resume from, is incomplete or damaged.
     """
     check_workers(workers)
     recipe, folder = parse_scratch_recipe(file), Path(output)
     chosen = recipe.stages if stage is None else (find_stage(recipe, stage),)
+    check_output(folder, ["tokenizer", *(each.name for each in chosen)], ())
     for each in chosen:
         check_against_model(recipe, each)
+    make_output(folder)
     for each in chosen:
         run_stage(recipe, each, folder, workers)
     last = recipe.stages[-1]

@@ -204,7 +204,7 @@ def test_a_full_disk_is_named_and_what_was_checked_is_kept(folder: Path, monkeyp
         (["x.json", "--workers", "0"], 2, "--workers is 0; it has to be 1 or more"),
         (["x.json", "--fix", "x.json"], 2, "is the file that is checked"),
         (["x.json", "--fix", "x.txt"], 2, "has to end with .json or .jsonl"),
-        (["x.parquet", "--fix", "y.json"], 2, "clean copies of .json and .jsonl, not of x.parquet"),
+        (["x.parquet", "--fix", "y.json"], 2, "the clean copy of x.parquet has to end with .parquet"),
     ],
 )
 def test_a_wrong_call_says_what_to_do(

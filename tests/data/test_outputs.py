@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from llava.cli import main
-from llava.data.check_report import write_clean_copy
 from llava.data.check_run import check_files
+from llava.data.clean_copy import write_clean_copy
 from llava.data.mixture import open_mixture
 from llava.data.mixture_writer import write_shards
 from llava.data.readers import read_records

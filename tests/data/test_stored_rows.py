@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from llava.cli import main
+from llava.data.check_run import check_files
 from llava.data.image_files import find_image
 from llava.data.readers import read_records, scan_rows
 from llava.errors import BadImage, UsageError
@@ -338,3 +340,65 @@ def test_names_that_leave_the_folder_and_loops_of_links_are_bad_images_and_other
             find_image(tmp_path / "images", name)
     assert find_image(tmp_path / "images", "out.png").name == "out.png"  # whoever linked it there wants it
     assert find_image(tmp_path / "images", "../secret.png", allows_outside=True).is_file()
+
+
+def check(files: str, fix: Path) -> int:
+    return main(["data", "check", files, "--workers", "1", "--fix", str(fix), "--bad", str(fix) + ".findings"])
+
+
+def test_a_clean_copy_of_parquet_keeps_columns_and_metadata(tmp_path: Path) -> None:
+    columns = {
+        "id": [1, 2, 2, 3, 4],
+        "image": images(stored(0), stored(1), stored(2), {"bytes": b"<html>", "path": "x.png"}, None),
+        "conversations": [TURNS, TURNS, TURNS, TURNS, TEXT_TURNS],
+        "score": [0.5, 0.25, None, 1.0, 2.0],
+    }
+    table = pa.table(columns).replace_schema_metadata({"huggingface": "{}"})
+    for number, rows in enumerate((table.slice(0, 3), table.slice(3, 2))):
+        (tmp_path / "x").mkdir(exist_ok=True)
+        pq.write_table(rows, tmp_path / f"x/train-{number:05}-of-00002.parquet", row_group_size=2)
+    assert check(str(tmp_path / "x"), tmp_path / "clean.parquet") == 1
+    clean = pq.read_table(tmp_path / "clean.parquet")
+    assert clean.schema.metadata == {b"huggingface": b"{}"}
+    assert clean.column("id").to_pylist() == ["1", "2", "2-2", "4"]
+    assert clean.drop_columns(["id"]).equals(table.drop_columns(["id"]).take([0, 1, 2, 4]))
+    assert widths(str(tmp_path / "clean.parquet")) == [[1], [2], [3], []]
+    assert check(str(tmp_path / "clean.parquet"), tmp_path / "again.parquet") == 0
+    assert pq.read_table(tmp_path / "again.parquet").equals(clean)
+
+
+def test_a_clean_copy_of_shards_with_different_columns_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path / "x/train-00000-of-00002.parquet", {"conversations": [TEXT_TURNS], "score": [1]})
+    write(tmp_path / "x/train-00001-of-00002.parquet", {"conversations": [TEXT_TURNS[:1] * 2, TEXT_TURNS * 2]})
+    assert check(str(tmp_path / "x"), tmp_path / "clean.parquet") == 2
+    assert "has other columns than the files before it" in capsys.readouterr().err
+    assert not (tmp_path / "clean.parquet").exists()
+    assert not (tmp_path / ".clean.parquet.partial").exists()
+
+
+def test_stored_images_with_one_name_make_rows_that_are_no_duplicates(tmp_path: Path) -> None:
+    names = {"image": images(stored(0, None), stored(1, None), stored(1, "a.png")), "conversations": [TURNS] * 3}
+    write(tmp_path / "x.parquet", names)
+    facts = check_files([str(tmp_path / "x.parquet")], tmp_path, tmp_path / "journal")
+    assert [[kind for kind, _ in each.findings] for each in facts] == [[], [], ["duplicate row"]]
+
+
+def test_a_clean_copy_of_archives_has_the_members_of_good_samples(tmp_path: Path) -> None:
+    (tmp_path / "x").mkdir()
+    same = {"0.jpg": png(0), "0.txt": b"A cat."}
+    pack(tmp_path / "x/train-00000-of-00002.tar", {**same, "1.png": b"<html>", "1.txt": b"A page."})
+    named = json.dumps({"id": "n", "conversations": TURNS, "more": 1}).encode()
+    other = json.dumps({"id": "n", "conversations": [TURNS[0], TURNS[1] | {"value": "No."}]}).encode()
+    members = {"0.jpg": png(1), "0.txt": b"A dog.", "2.png": png(2), "2.json": named, "3.png": png(3), "3.json": other}
+    pack(tmp_path / "x/train-00001-of-00002.tar", {**members, "3.cls": b"7"})
+    assert check(str(tmp_path / "x"), tmp_path / "clean.tar") == 1
+    with tarfile.open(tmp_path / "clean.tar") as archive:
+        found = {member.name: archive.extractfile(member).read() for member in archive}  # type: ignore[union-attr]
+    assert list(found) == ["0.jpg", "0.txt", "0-2.jpg", "0-2.txt", "2.png", "2.json", "3.png", "3.json", "3.cls"]
+    assert (found["0-2.jpg"], found["0-2.txt"], found["2.json"], found["3.cls"]) == (png(1), b"A dog.", named, b"7")
+    assert json.loads(found["3.json"])["id"] == "n-2"
+    rows = read_records(str(tmp_path / "clean.tar"))
+    assert [rows.record(i).id for i in range(len(rows))] == ["0", "0-2", "n", "n-2"]
+    assert check(str(tmp_path / "clean.tar"), tmp_path / "again.tar") == 0

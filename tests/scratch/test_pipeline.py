@@ -180,6 +180,15 @@ def test_a_checkpoint_that_lacks_a_tensor_or_a_file_is_not_resumed(tmp_path: Pat
         run(recipe, tmp_path / "run", workers=0)
 
 
+def test_an_output_that_is_a_file_is_refused_before_anything_is_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").write_text("mine")
+    assert main(["train", str(write_recipe(tmp_path)), "--output", str(tmp_path / "run"), "--workers", "0"]) == 2
+    assert "run, which is a file: name another folder with --output." in capsys.readouterr().err
+    assert (tmp_path / "run").read_text() == "mine"
+
+
 def test_a_mistake_in_the_last_stage_is_found_before_the_first_begins(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,12 +22,17 @@ from tests.train.tiny_stage import read_losses, write_recipe
 ROOT = Path(__file__).parents[2]
 LORA = {"lora": {"rank": 2, "alpha": 4, "dropout": 0.3}}
 ORIGINAL = {"compatible_with": "llava-1.5", "group_by": "modality", "accumulation": 2}
+MIXTURE = {"taken": {"take": "random:5", "weight": 1.5}, "last": {"take": "end:20%"}}  # 7 and 2 samples
 # name: (changes of the recipe, workers, where it is killed): a step, or N.5 in the midst of writing checkpoint-N.
 CASES: dict[str, tuple[dict[str, Any], int, float]] = {
     "an accumulation in the second epoch": ({"accumulation": 2, "group_by": "modality"}, 0, 5),
     "before the first checkpoint": ({}, 0, 2),
     "while a checkpoint is written": ({"optimizer": "muon", "log_steps": 3}, 2, 4.5),
-    "the projector alone, by epochs": ({"train": ["projector"], "steps": 0, "epochs": 1.2}, 2, 4),
+    "the projector alone, by epochs of a mixture": (
+        {"train": ["projector"], "steps": 0, "epochs": 1.2, "sources": MIXTURE},
+        2,
+        4,
+    ),
     "LoRA with dropout, in an order from torch's state": ({**ORIGINAL, **LORA}, 0, 4.5),
     "an epoch that begins in the middle of an update": ({**ORIGINAL, "steps": 8}, 2, 7),
 }

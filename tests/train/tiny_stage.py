@@ -32,12 +32,22 @@ def write_data(folder: Path, num_samples: int = 10) -> dict[str, str]:
     return {"json": str(folder / "data.json"), "images": str(folder)}
 
 
-def write_recipe(folder: Path, **changes: Any) -> Path:
-    """A recipe of one stage, "tiny", with its checkpoint and its data, all in the folder."""
+def write_mixture(data: dict[str, str], sources: dict[str, dict[str, Any]]) -> dict[str, str]:
+    """A mixture whose sources all read the same data, each in its own way."""
+    path = Path(data["images"]) / "mix.yaml"
+    files = {name: {"data": data["json"], **source} for name, source in sources.items()}
+    path.write_text(yaml.safe_dump({"sources": files}), encoding="utf-8")
+    return {**data, "json": str(path)}
+
+
+def write_recipe(folder: Path, sources: dict[str, dict[str, Any]] | None = None, **changes: Any) -> Path:
+    """A recipe of one stage, "tiny", with its checkpoint and its data, all in the folder; ``sources`` of a mixture."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "start").exists():
         write_llava_1_6(folder / "start")
-    values = {"name": "tiny", "start": str(folder / "start"), "data": write_data(folder / "data"), **STAGE, **changes}
+    data = write_data(folder / "data")
+    data = write_mixture(data, sources) if sources else data
+    values = {"name": "tiny", "start": str(folder / "start"), "data": data, **STAGE, **changes}
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(values), encoding="utf-8")
     return path

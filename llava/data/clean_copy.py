@@ -1,0 +1,198 @@
+"""A clean copy of checked data, in the format of the data: rows without faults, each under an id of its own."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import Any
+
+from llava.data.check_report import replacing
+from llava.data.long_work import LongWork
+from llava.data.readers import scan_rows
+from llava.data.row_check import NOTES, RowFacts
+from llava.data.whole_file import whole_file
+from llava.errors import LlavaError, UsageError
+
+# A row with one of these is kept: it gets an id of its own.
+_RENAMED = {"duplicate id"}
+_FORMATS = {".json": (".json", ".jsonl"), ".jsonl": (".json", ".jsonl"), ".parquet": (".parquet",), ".tar": (".tar",)}
+
+# By number of the row in its file, the new id of each row that is kept, or None where it keeps its own.
+_Kept = Mapping[int, str | None]
+
+
+def check_fixable(files: list[str], out: Path) -> None:
+    """Raises UsageError if no clean copy of these files can be written there."""
+    suffix = PurePath(files[0]).suffix
+    formats = _FORMATS.get(suffix, (suffix,))
+    if out.suffix not in formats:
+        raise UsageError(f"--fix {out}: the clean copy of {files[0]} has to end with {' or '.join(formats)}.")
+
+
+def write_clean_copy(files: list[str], facts: list[RowFacts], out: Path) -> tuple[int, int]:
+    """Writes all rows without faults, those with another row's id under a new one, into one file.
+
+    Parquet keeps its columns and their metadata, and an archive the members of its samples.
+
+    Returns:
+        How many rows it has, and how many ids are new.
+
+    Raises:
+        UsageError: the files changed meanwhile, or have different columns.
+        LlavaError: no row is without a fault, or the file cannot be written; nothing is left of it.
+    """
+    kept = _choose(files, facts)
+    num_written = sum(map(len, kept.values()))
+    if not num_written:
+        raise LlavaError(f"No row is without a fault, so {out} was not written.")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LlavaError(f"{out.parent} cannot be made: {error.strerror or error}.") from error
+    with LongWork(f"Writing {out}", num_written, " rows") as work:
+        if out.suffix == ".parquet":
+            _write_parquet(kept, out, work)
+        elif out.suffix == ".tar":
+            _write_tar(kept, out, work)
+        else:
+            _write_json(kept, facts, out, work)
+    return num_written, sum(name is not None for chosen in kept.values() for name in chosen.values())
+
+
+def _choose(files: list[str], facts: list[RowFacts]) -> dict[str, dict[int, str | None]]:
+    ids = {each.id for each in facts}
+    kept: dict[str, dict[int, str | None]] = {file: {} for file in files}
+    for each in facts:
+        faults = {kind for kind, _ in each.findings if kind not in NOTES}
+        if not faults - _RENAMED:
+            kept[each.file][each.number] = _make_name(each.id, ids) if faults else None
+    return kept
+
+
+def _make_name(name: str, taken: set[str]) -> str:
+    number = 2
+    while (made := f"{name}-{number}") in taken:
+        number += 1
+    taken.add(made)
+    return made
+
+
+def _changed() -> UsageError:
+    return UsageError("The data files were changed while they were checked: start again.")
+
+
+def _write_json(kept: Mapping[str, _Kept], facts: list[RowFacts], out: Path, work: LongWork) -> None:
+    is_list, done = out.suffix == ".json", 0
+    num_rows = 0
+    with replacing(out) as file:
+        for path, chosen in kept.items():
+            for scanned in scan_rows(path):
+                num_rows += 1
+                if scanned.number not in chosen:
+                    continue
+                if not isinstance(scanned.row, dict):
+                    raise _changed()
+                name = chosen[scanned.number]
+                row = scanned.row if name is None else {**scanned.row, "id": name}
+                before = (",\n" if done else "[\n") if is_list else ""
+                file.write(f"{before}{json.dumps(row, ensure_ascii=False)}{'' if is_list else chr(10)}")
+                done += 1
+                work.move_to(done)
+        if num_rows != len(facts):  # check_unchanged tells most changes earlier
+            raise _changed()
+        file.write("\n]\n" if is_list else "")
+
+
+def _write_parquet(kept: Mapping[str, _Kept], out: Path, work: LongWork) -> None:
+    from llava.data.row_groups import import_parquet
+
+    parquet, done = import_parquet(), 0
+    has_new_ids = any(name is not None for chosen in kept.values() for name in chosen.values())
+    with whole_file(out) as unfinished:
+        writer: Any = None
+        try:
+            for path, chosen in kept.items():
+                for table in _list_tables(path, chosen, has_new_ids):
+                    if writer is None:
+                        writer = parquet.ParquetWriter(unfinished, table.schema)
+                    elif not table.schema.equals(writer.schema):
+                        raise UsageError(
+                            f"{path} has other columns than the files before it, {_name_columns(table.schema)} and "
+                            f"{_name_columns(writer.schema)}: write a clean copy of each file by itself."
+                        )
+                    writer.write_table(table)
+                    done += table.num_rows
+                    work.move_to(done)
+        finally:
+            if writer is not None:
+                writer.close()
+        if done != sum(map(len, kept.values())):
+            raise _changed()
+
+
+def _name_columns(schema: Any) -> str:
+    return ", ".join(f"{field.name}: {field.type}" for field in schema)
+
+
+def _list_tables(path: str, chosen: _Kept, has_new_ids: bool) -> Iterator[Any]:
+    """The rows that are kept, by row group. Ids become text where some are new, since a number has no ``-2``."""
+    import pyarrow
+
+    from llava.data.row_groups import open_parquet
+
+    start = 0
+    with open_parquet(path) as file:
+        for group in range(file.num_row_groups):
+            num_rows = file.metadata.row_group(group).num_rows
+            numbers = [number for number in range(start, start + num_rows) if number in chosen]
+            if numbers:
+                table = file.read_row_group(group).take([number - start for number in numbers])
+                if has_new_ids and "id" in table.column_names:
+                    olds = table.column("id").to_pylist()
+                    names = [
+                        old if chosen[number] is None else chosen[number]
+                        for old, number in zip(olds, numbers, strict=True)
+                    ]
+                    texts = pyarrow.array([None if name is None else str(name) for name in names], pyarrow.string())
+                    table = table.set_column(table.column_names.index("id"), "id", texts)
+                yield table
+            start += num_rows
+
+
+def _write_tar(kept: Mapping[str, _Kept], out: Path, work: LongWork) -> None:
+    from llava.data.pinned_file import pin
+    from llava.data.tar_rows import scan_samples
+
+    keys: set[str] = set()
+    done = 0
+    with whole_file(out) as unfinished, tarfile.open(unfinished, "w") as archive:
+        for path, chosen in kept.items():
+            file = pin(path)
+            for scanned, sample in scan_samples(path):
+                if scanned.number not in chosen:
+                    continue
+                if sample is None:
+                    raise _changed()
+                name = chosen[scanned.number]
+                key = sample.key if name is None or scanned.row["id"] != sample.key else name
+                key = _make_name(key, keys) if key in keys else key
+                keys.add(key)
+                for member in sample.members:
+                    content = file.read(member.offset, member.num_bytes)
+                    if name is not None and member.suffix == "json":
+                        row = json.loads(content)
+                        content = json.dumps({**row, "id": name}, ensure_ascii=False).encode("utf-8", "surrogatepass")
+                    _add(archive, f"{key}.{member.suffix}", content)
+                done += 1
+                work.move_to(done)
+        if done != sum(map(len, kept.values())):
+            raise _changed()
+
+
+def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    archive.addfile(member, io.BytesIO(content))
