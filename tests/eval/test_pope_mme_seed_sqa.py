@@ -167,9 +167,10 @@ def test_seed_of_images_only_has_the_image_accuracy_as_its_number(seed: Run) -> 
     assert score.headline == "image"
     printed = RUNS["commands"]["convert_seed_for_submission"]["stdout"]
     assert [f"{score.scores['image']:.2f}"] == re.findall(r"image accuracy: (\S+)%", printed)
+    assert score.notes[0].startswith("The number is over images only")
     assert not any("are asked" in note for note in score.notes)
     less = score_seed([questions[i] for i in places[1:]], [texts[i] for i in places[1:]], data, PART)
-    assert "34 of the 35 questions are asked" in less.notes[0]
+    assert "34 of the 35 questions are asked" in less.notes[1]
     with pytest.raises(UsageError, match="1 of the 1 questions are not in"):
         score_seed([ask({"question_id": 7, "prompt": "?"})], ["A"], data, WHOLE)
 
