@@ -69,6 +69,7 @@ WITHOUT_TORCH = [
     "llava.eval.review_command",
     "llava.eval.review_summary",
     "llava.eval.reviews_file",
+    "llava.eval.score_file",
     "llava.eval.scoring",
     "llava.eval.scoring.anls",
     "llava.eval.scoring.answer_normalizer",
