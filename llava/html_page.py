@@ -11,6 +11,10 @@ import io
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+# Source: Okabe and Ito, Color Universal Design (2008), without black and vermilion.
+PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#b3a100", "#7a5195", "#8c6d31")
+"""Colors of lines and bars, in their order."""
+
 
 def write_page(title: str, sections: Iterable[str], style: str = "") -> str:
     """The page of these sections, which are HTML; the title is escaped. ``style``: CSS beside that of all pages."""
@@ -37,11 +41,11 @@ def write_data_url(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def make_table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table whose columns after the first two are numbers, aligned on the right."""
+def make_table(titles: Sequence[str], rows: Iterable[Sequence[str]], num_texts: int = 2) -> str:
+    """A table whose columns after the first ``num_texts`` are numbers, aligned on the right."""
 
     def make_cells(tag: str, row: Sequence[str]) -> str:
-        kinds = [" class=number" if i >= 2 else "" for i in range(len(row))]
+        kinds = [" class=number" if i >= num_texts else "" for i in range(len(row))]
         return "".join(f"<{tag}{kind}>{html.escape(str(cell))}</{tag}>" for kind, cell in zip(kinds, row, strict=True))
 
     body = "".join(f"<tr>{make_cells('td', row)}</tr>" for row in rows)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.commands.answering import load
+from llava.commands.eval_report import add_eval_reports
 from llava.commands.eval_tasks import add_eval_tasks
 from llava.commands.flags import add_checkpoint_flags, add_command
 
@@ -27,6 +28,7 @@ def add_eval(commands: Any) -> None:
     parser.add_argument("--wrong", type=Path, metavar="FILE.jsonl", help="write every wrong answer")
     add_checkpoint_flags(parser)
     add_eval_tasks(suites)
+    add_eval_reports(suites)
 
 
 def _eval_synth(arguments: argparse.Namespace) -> int:

@@ -14,7 +14,8 @@ from llava.eval.score_file import AnswerRecord, ScoredRun
 
 Z_95 = 1.96  # standard errors in half a 95 % interval
 _ROUNDING = 0.0051  # scores may be rounded to two places
-_CIRCLE = 10**6  # MMBench's copies of one question have ids that are equal modulo this
+CIRCULAR = ("mmbench", "mmbench_cn")  # benchmarks in which a question counts if all its copies are right
+CIRCLE = 10**6  # their copies of one question have ids that are equal modulo this
 
 
 @dataclass(frozen=True)
@@ -80,9 +81,9 @@ def _shares(run: ScoredRun) -> _Recomputed:
 
 def _circular(run: ScoredRun) -> _Recomputed:
     """MMBench's circular accuracy: a question counts if the answers to all its copies are right."""
-    if not all(isinstance(answer.id, int) for answer in run.answers):
+    if run.task not in CIRCULAR or not all(isinstance(answer.id, int) for answer in run.answers):
         return
-    groups = _group(run.answers, lambda answer: int(answer.id) % _CIRCLE)
+    groups = _group(run.answers, lambda answer: int(answer.id) % CIRCLE)
     values = [float(all(answer.score == 1 for answer in copies)) for copies in groups.values()]
     error, kind = share_error(values)
     yield 100 * sum(values) / len(values), Noise(100 * error, f"{kind}, {len(values):,} questions with their copies")
