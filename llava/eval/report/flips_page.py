@@ -42,11 +42,9 @@ def _make_flips(
     shown = choose_flips(flips, count)
     if not shown:
         return
-    yield f"<h2>{title}: {len(flips):,}</h2><p class=hint>{len(shown)} of them. The first answer is A's.</p>"
+    yield f"<h2>{title}: {len(flips):,}</h2><p class=hint>{len(shown)} of them.</p>"
     for first, second in shown:
-        reading = "nothing could be read from it" if second.reading is None else second.reading
-        more = [("B's answer", second.text), ("read as", reading), ("B's score", f"{second.score:.3g}")]
-        yield make_example(maker.make(first), more)
+        yield make_example(maker.make(first), second)
 
 
 _STYLE = """.summary-text { background: #f3f5f8; border-radius: 10px; padding: .9rem 1.2rem; overflow-x: auto;

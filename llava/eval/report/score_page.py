@@ -22,11 +22,12 @@ from llava.eval.report.run_conditions import list_conditions, list_known_gaps
 from llava.eval.report.score_noise import Z_95
 from llava.eval.report.score_plots import LEAST_AXES, Series, check_matplotlib, draw_bars, draw_radar
 from llava.eval.report.shown_examples import Example, ExampleMaker, find_tiling
-from llava.eval.score_file import ScoredRun, read_scores
+from llava.eval.score_file import AnswerRecord, ScoredRun, read_scores
 from llava.html_page import make_table, write_data_url, write_page
 from llava.text import fit_line, make_visible
 
 REPORT = "report.html"
+_MOST_REFERENCES = 12  # that are shown of an answer
 _VERDICTS = {
     "same": ("equal", "good"),
     "within noise": ("within noise", "good"),
@@ -248,33 +249,42 @@ def _make_examples(run: ScoredRun, options: ReportOptions) -> Iterator[str]:
         yield f"<p class=hint>Token maps: {_escape(told)}.</p>" if tiling else f"<p class=hint>{_escape(told)}</p>"
 
 
-def make_example(example: Example, more: Iterable[tuple[str, str]] = ()) -> str:
-    """An answer with its images as HTML; ``more``: further rows, names and texts."""
+def make_example(example: Example, other: AnswerRecord | None = None) -> str:
+    """An answer with its images as HTML; with ``other``, the answers of two runs, A and B, to the same question."""
     answer = example.answer
     shown = "".join(f'<img src="{image}" alt="">' for image in example.images)
     shown += "".join(f"<div class=no-image>{_escape(fault)}</div>" for fault in example.missing)
-    references = ", ".join(repr(each) if each != each.strip() or not each else each for each in answer.references[:12])
+    known = list(dict.fromkeys(answer.references))
+    references = ", ".join(
+        repr(each) if each != each.strip() or not each else each for each in known[:_MOST_REFERENCES]
+    )
     rows = [
         ("id", str(answer.id)),
         ("question", answer.prompt),
-        ("answer", answer.text),
-        ("read as", "nothing could be read from it" if answer.reading is None else answer.reading),
-        ("right", references + (", ..." if len(answer.references) > 12 else "")),
-        ("score", f"{answer.score:.3g}"),
-        *more,
+        ("right", references + (", ..." if len(known) > _MOST_REFERENCES else "")),
     ]
+    if other is None:
+        rows += _list_answer("answer", answer)
+    else:
+        rows += [*_list_answer("A's answer", answer), *_list_answer("B's answer", other)]
     if answer.categories:
         rows.append(("categories", ", ".join(answer.categories)))
-    if answer.note:
-        rows.append(("note", answer.note))
     body = "".join(f"<dt>{_escape(name)}</dt><dd>{_escape(text) or '<i>nothing</i>'}</dd>" for name, text in rows)
     for caption, image in example.maps:
-        drawn = f'<img src="{image}" alt=""><p class=hint>{_escape(caption)}</p>'
-        body += f"<dt></dt><dd class=map><details><summary>token map</summary>{drawn}</details></dd>"
+        drawn = f'<summary>token map: {_escape(caption)}</summary><img src="{image}" alt="">'
+        body += f"<dt></dt><dd class=map><details>{drawn}</details></dd>"
     kind = "good" if answer.score >= 1 else "bad" if answer.score <= 0 else "half"
-    return (
-        f"<div class='answer {kind}'><div>{shown or '<div class=no-image>text only</div>'}</div><dl>{body}</dl></div>"
-    )
+    shown = shown or "<div class=no-image>text only</div>"
+    return f"<div class='answer {kind}'><div>{shown}</div><dl>{body}</dl></div>"
+
+
+def _list_answer(title: str, answer: AnswerRecord) -> list[tuple[str, str]]:
+    rows = [
+        (title, answer.text),
+        ("read as", "nothing could be read from it" if answer.reading is None else answer.reading),
+        ("score", f"{answer.score:.3g}"),
+    ]
+    return [*rows, ("note", answer.note)] if answer.note else rows
 
 
 def _embed(path: Path, what: str) -> str:
