@@ -30,11 +30,17 @@ def commands_page() -> str:
 
 
 def _leaves(name: str, parser: argparse.ArgumentParser) -> list[tuple[str, argparse.ArgumentParser]]:
-    """The commands below ``parser`` that do something, with their full names."""
+    """The commands below ``parser`` that do something, with their full names, once each; a flag may begin one, too."""
     below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     if not below:
         return [(name, parser)]
-    return [leaf for key, child in below[0].choices.items() for leaf in _leaves(f"{name} {key}", child)]
+    found = []
+    for action in sorted(below, key=lambda action: bool(action.option_strings)):
+        words = [name, *action.option_strings]
+        first = {id(child): key for key, child in reversed(action.choices.items())}
+        children = {first[id(child)]: child for child in action.choices.values()}  # without aliases
+        found += [leaf for key, child in children.items() for leaf in _leaves(" ".join([*words, key]), child)]
+    return found
 
 
 def _spell(action: argparse.Action) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from llava.commands.answering import load
+from llava.commands.eval_harness import add_harness
 from llava.commands.eval_report import add_eval_reports
 from llava.commands.eval_tasks import add_eval_tasks
 from llava.commands.flags import add_checkpoint_flags, add_command
@@ -14,8 +15,11 @@ from llava.commands.flags import add_checkpoint_flags, add_command
 
 def add_eval(commands: Any) -> None:
     """Adds the command, with one subcommand per suite, to the parser's ``commands``."""
-    suites = commands.add_parser("eval", help="Score a model.", description="Score a model.")
-    suites = suites.add_subparsers(title="suites", metavar="SUITE", dest="suite", required=True)
+    parent = commands.add_parser("eval", help="Score a model.", description="Score a model.")
+    add_harness(parent)
+    # Either a suite or --harness is required, which argparse alone cannot say.
+    parent.set_defaults(run=_demand_suite, parser=parent, needs_output=False)
+    suites = parent.add_subparsers(title="suites", metavar="SUITE", dest="suite")
     parser = add_command(
         suites, "synth", _eval_synth, "Score a model on drawn images that training never sees.", needs_output=True
     )
@@ -29,6 +33,10 @@ def add_eval(commands: Any) -> None:
     add_checkpoint_flags(parser)
     add_eval_tasks(suites)
     add_eval_reports(suites)
+
+
+def _demand_suite(arguments: argparse.Namespace) -> NoReturn:
+    arguments.parser.error("the following arguments are required: SUITE")
 
 
 def _eval_synth(arguments: argparse.Namespace) -> int:
