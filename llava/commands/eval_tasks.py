@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llava.commands.answering import load
+from llava.commands.eval_score import add_eval_score, add_scoring_flags, score_answers
 from llava.commands.flags import add_checkpoint_flags, add_command, add_engine_flags
 from llava.errors import UsageError
 from llava.text import write_line
@@ -26,19 +27,14 @@ def add_eval_tasks(suites: Any) -> None:
     merge.add_argument("parts", nargs="+", type=Path, metavar="FILE.jsonl", help="the shards' files, in their order")
     merge.add_argument("--out", type=Path, required=True, metavar="FILE.jsonl", help="the joined file")
 
+    add_eval_score(suites)
+
     first, *others = TASKS
-    text = f"Answer the questions of a benchmark: {', '.join(TASKS)}."
-    parser = suites.add_parser(first, aliases=others, help="Answer the questions of benchmarks.", description=text)
+    text = f"Answer the questions of benchmarks, and score them: {', '.join(TASKS)}."
+    parser = suites.add_parser(first, aliases=others, help="Answer and score benchmarks.", description=text)
     parser.set_defaults(run=_run, parser=parser, needs_output=False)
     parser.usage = "llava eval TASK... --data DIR [options]"
     parser.add_argument("more", nargs="*", metavar="TASK", help="further benchmarks; see llava eval list")
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=Path("playground/data/eval"),
-        metavar="DIR",
-        help="the folder with the benchmarks' files (default: %(default)s)",
-    )
     parser.add_argument(
         "--answers",
         type=Path,
@@ -47,7 +43,6 @@ def add_eval_tasks(suites: Any) -> None:
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N questions")
     parser.add_argument("--shard", type=_read_shard, metavar="K/N", help="only slice K of N, from 0 on; see merge")
-    parser.add_argument("--partial", action="store_true", help="allow a file with another number of questions")
     parser.add_argument("--check", action="store_true", help="check the files, and ask nothing")
     parser.add_argument("--no-score", action="store_true", help="answer, and score nothing")
     parser.add_argument("--url", metavar="URL", help="ask a server with OpenAI's API in place of a local model")
@@ -56,6 +51,7 @@ def add_eval_tasks(suites: Any) -> None:
     parser.add_argument("--conv-mode", metavar="NAME", help="conversation template (default: the checkpoint's own)")
     add_checkpoint_flags(parser)
     add_engine_flags(parser)
+    add_scoring_flags(parser)
 
 
 def _read_shard(text: str) -> tuple[int, int]:
@@ -126,7 +122,7 @@ def _answer(
     how = "greedy" if arguments.temperature == 0 else f"sampled at temperature {arguments.temperature:g}"
     write_line(f"llava: answers are {how}.")
     loaded = None if arguments.url else load(arguments)
-    failed = 0
+    failed = code = 0
     for task, questions in asked:
         sampling = Sampling(temperature=arguments.temperature, max_new_tokens=task.max_new_tokens)
         asker = _make_asker(arguments, loaded, sampling)
@@ -136,9 +132,16 @@ def _answer(
         summary = answer_questions(questions, asker, path, name=task.name)
         write_line(f"llava: {task.name}: '{path}' has {len(questions) - len(summary.failed)} answers.")
         failed += len(summary.failed)
-        if shard is None and arguments.limit is None and not summary.failed and not arguments.no_score:
-            _score(task, arguments.data, path)
-    return 1 if failed else 0
+        if summary.failed:
+            write_line(
+                f"llava: {task.name}: it is not scored, since questions failed. Run the same command again to ask "
+                f"them, or score the others: llava eval score {task.name} '{path}' --partial."
+            )
+        elif shard is not None:
+            write_line(f"llava: {task.name}: join the shards with llava eval merge, and score with llava eval score.")
+        elif not arguments.no_score and path.is_file():
+            code = max(code, score_answers(task, path, questions, arguments, is_partial=arguments.limit is not None))
+    return 1 if failed else code
 
 
 def _make_asker(arguments: argparse.Namespace, loaded: Any, sampling: Any) -> Asker:
@@ -148,22 +151,12 @@ def _make_asker(arguments: argparse.Namespace, loaded: Any, sampling: Any) -> As
     if arguments.url:
         return UrlAsker(arguments.url, arguments.url_model, os.environ.get("OPENAI_API_KEY"), sampling)
     name = name_checkpoint(arguments.model) if arguments.model else "embedded"
-    return LocalAsker(loaded, name, sampling, arguments.conv_mode, model_path=arguments.model)
+    asker = LocalAsker(loaded, name, sampling, arguments.conv_mode, model_path=arguments.model)
+    flags = ("quant", "model_base", "vision_tower", "merge", "arithmetic")
+    asker.settings |= {name: getattr(arguments, name) for name in flags}
+    return asker
 
 
 def _name_file(folder: Path, model_id: str, shard: tuple[int, int] | None) -> Path:
     name = model_id.replace("/", "--")
     return folder / (f"{name}.jsonl" if shard is None else f"{name}.{shard[1]}_{shard[0]}.jsonl")
-
-
-def _score(task: Task, data: Path, answers: Path) -> None:
-    from llava.eval.task import resolve
-
-    if not task.score_command:
-        write_line(f"llava: {task.name}: it is not scored here; its submission: {task.submission}.")
-        return
-    module, *flags = task.score_command
-    main = resolve(f"{module}:main")
-    code = main([flag.format(data=data, answers=answers) for flag in flags])
-    if code:
-        raise UsageError(f"{task.name} could not be scored; '{answers}' is kept.")

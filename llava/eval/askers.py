@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from PIL import Image
 
+from llava.data.records import StoredImage
 from llava.errors import BadImage, EngineClosed, LlavaError
 from llava.eval.task import Question
 from llava.image.decoding import TURNED
@@ -44,8 +45,11 @@ class Asker(Protocol):
     """Answers questions; ``model_id`` is what the answers file calls the model."""
 
     model_id: str
-    settings: Mapping[str, Any]
-    """What else its answers depend on, as JSON values."""
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """What else its answers depend on, as JSON values."""
+        ...
 
     def ask(self, questions: Iterable[Question]) -> Iterator[Outcome]:
         """The outcomes in the questions' order."""
@@ -71,7 +75,9 @@ class ImageReader:
             images.append(self._kept[key])
         return images
 
-    def _load(self, source: Path | bytes, *, is_cropped: bool) -> LoadedImage:
+    def _load(self, source: Path | bytes | StoredImage, *, is_cropped: bool) -> LoadedImage:
+        if not isinstance(source, Path | bytes):
+            source = source.read()
         # It checks the file against the limits. What it turned upright is read again, as it is stored.
         loaded = load_image(source, self._limits)
         image = loaded.image
@@ -139,9 +145,10 @@ class LocalAsker:
         start_conversation(loaded, template)  # refuses an unknown template
         self.model_id = model_id
         self._loaded, self._template, self._sampling = loaded, template, sampling
-        self.settings = {
+        self.settings: dict[str, Any] = {
             "checkpoint": digest_files(model_path),
             "template": template or loaded.template,
+            "image_aspect_ratio": str(loaded.spec.tiling.aspect),
             "dtype": str(loaded.model.dtype),
             "sampling": describe_sampling(sampling),
         }
@@ -195,7 +202,7 @@ class UrlAsker:
             self.close()
             raise
         self.model_id = self._remote.model_id
-        self.settings = {"url": url, "sampling": describe_sampling(sampling)}
+        self.settings: dict[str, Any] = {"url": url, "sampling": describe_sampling(sampling)}
 
     def _run(self, work: Any) -> Future[Any]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -223,7 +230,7 @@ class UrlAsker:
     async def _chat(self, question: Question, images: list[LoadedImage]) -> Outcome:
         from llava.backends.protocol import ChatMessage, ChatRequest, SentImage
 
-        parts = (*(SentImage(image) for image in images), question.text)
+        parts: tuple[str | SentImage, ...] = (*(SentImage(image) for image in images), question.text)
         request = ChatRequest((ChatMessage("user", parts),), sampling=_seed(question, self._sampling))
         text, is_cut = "", False
         try:

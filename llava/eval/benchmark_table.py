@@ -20,6 +20,8 @@ from llava.eval.question_files import (
     read_without_ocr,
 )
 from llava.eval.task import File, Task
+from llava.eval.tasks.documents import DOCUMENT_TASKS
+from llava.eval.tasks.vqa import VIZWIZ_VAL_TASK, VQAV2_VAL_TASK
 
 _ZIP = "it is in the authors' eval.zip (docs/Evaluation.md of haotian-liu/LLaVA names the link)"
 _SHORT = 'question, then "Answer the question using a single word or phrase."'
@@ -72,10 +74,12 @@ _ROWS = (
         read_lines,
         _SHORT,
         128,
-        "llava.eval.scoring.vqa_accuracy:score_lmms_vqav2",
+        "",
         "JSON list of question_id and answer over all of test2015, to EvalAI",
         _scores("78.5/80.0", "79.1/80.0", "81.8/82.8/82.2/83.7"),
+        submit="llava.eval.tasks.vqa:submit_vqav2",
     ),
+    VQAV2_VAL_TASK,
     Task(
         "gqa",
         "GQA",
@@ -95,6 +99,7 @@ _ROWS = (
         "llava.eval.scoring.gqa_accuracy:score_gqa",
         "JSON list of questionId and prediction",
         _scores("62.0/63.3", "63.0/63.3", "64.2/65.4/64.8/67.1"),
+        score="llava.eval.tasks.gqa:score_gqa",
     ),
     Task(
         "vizwiz",
@@ -110,7 +115,9 @@ _ROWS = (
         "",
         "JSON list of image and answer, to EvalAI",
         _scores("50.0/53.6", "47.8/58.9", "57.6/60.5/60.0/63.8"),
+        submit="llava.eval.tasks.vqa:submit_vizwiz",
     ),
+    VIZWIZ_VAL_TASK,
     Task(
         "scienceqa",
         "ScienceQA (published: IMG accuracy)",
@@ -129,17 +136,7 @@ _ROWS = (
         "llava.eval.scoring.science_qa:score_science_qa",
         "none",
         _scores("66.8/71.6", "68.4/71.2", "70.1/73.6/72.8/81.8"),
-        score_command=(
-            "llava.eval.eval_science_qa",
-            "--base-dir",
-            "{data}/scienceqa",
-            "--result-file",
-            "{answers}",
-            "--output-file",
-            "{answers}.output.json",
-            "--output-result",
-            "{answers}.result.json",
-        ),
+        score="llava.eval.tasks.science_qa:score_science_qa",
     ),
     *(
         Task(
@@ -160,14 +157,8 @@ _ROWS = (
             "none",
             published,
             source,
+            score="llava.eval.tasks.textvqa:score_textvqa",
             ids_repeat=True,
-            score_command=(
-                "llava.eval.eval_textvqa",
-                "--annotation-file",
-                "{data}/textvqa/TextVQA_0.5.1_val.json",
-                "--result-file",
-                "{answers}",
-            ),
         )
         for name, title, reader, prompt, published, source in (
             (
@@ -211,15 +202,7 @@ _ROWS = (
         "llava.eval.scoring.pope:score_pope",
         "none",
         _scores("85.9/85.9", "86.4/86.7", "86.5/86.2/86.7/87.7"),
-        score_command=(
-            "llava.eval.eval_pope",
-            "--annotation-dir",
-            "{data}/pope/coco",
-            "--question-file",
-            "{data}/pope/llava_pope_test.jsonl",
-            "--result-file",
-            "{answers}",
-        ),
+        score="llava.eval.tasks.pope:score_pope",
     ),
     Task(
         "mme",
@@ -317,6 +300,7 @@ _ROWS = (
         "",
         "none",
         _scores("65.4/72.5", "67.9/69.5", "81.6/87.3/83.2/89.6"),
+        judge="llava.eval.tasks.llava_bench:judge_llava_bench",
     ),
     Task(
         "mmvet",
@@ -334,6 +318,8 @@ _ROWS = (
         "",
         "JSON object of v1_ID to answer, to MM-Vet's grader",
         _scores("31.1/36.1", "30.2/38.3", "43.9/48.4/47.3/57.4"),
+        judge="llava.eval.tasks.mm_vet:judge_mmvet",
+        submit="llava.eval.tasks.mm_vet:submit_mmvet",
     ),
     *(
         Task(
@@ -387,19 +373,8 @@ _ROWS = (
         "34.6/35.3/37.7/46.5",
         "27.6",
     ),
-    _later("docvqa", "DocVQA", "val", 5349, _SHORT, 32, "llava.eval.scoring.anls:score_anls_lmms"),
-    _later(
-        "chartqa",
-        "ChartQA",
-        "test",
-        2500,
-        'question, then "Answer the question with a single word."',
-        16,
-        "llava.eval.scoring.relaxed_accuracy:score_relaxed",
-    ),
     _later("ai2d", "AI2D", "test", 3088, _LETTER, 16, "llava.eval.scoring.ai2d:score_ai2d"),
-    _later("infovqa", "InfoVQA", "val", 2801, _SHORT, 32, "llava.eval.scoring.anls:score_anls_lmms"),
-    _later("ocrbench", "OCRBench", "test", 1000, _SHORT, 128, "llava.eval.scoring.ocr_bench:score_ocrbench_team"),
+    *DOCUMENT_TASKS,
 )
 
 TASKS: dict[str, Task] = {task.name: task for task in _ROWS}

@@ -18,13 +18,11 @@ if __name__ == "__main__" and not __package__:  # run by its path: modules besid
 from collections.abc import Sequence
 
 from llava.entry_point import run_command
-from llava.eval.pair_reviews import PairProtocol, describe_captions
+from llava.eval.pair_reviews import LLAVA_BENCH as PROTOCOL
 from llava.eval.review_command import build_parser, run_reviews
 from llava.eval.scoring.judged import parse_score
 
 __all__ = ["main", "parse_score"]
-
-PROTOCOL = PairProtocol(judge="gpt-4-0314", describe=describe_captions, prefix="llava_bench_")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -7,12 +7,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from llava.data.budget import Budget, Prices
-from llava.data.chat_client import ClientSettings, import_httpx, read_url
-from llava.data.collection.journal import Journal
 from llava.errors import UsageError
-from llava.eval.judge import Judge
+
+if TYPE_CHECKING:
+    from llava.eval.judge import Judge
 
 _OPENAI = "https://api.openai.com/v1"
 _URL_NAMES = ("OPENAI_BASE_URL", "OPENAI_API_BASE")  # of the openai package, after and before version 1
@@ -27,14 +27,16 @@ class JudgeDefaults:
     max_tokens: int
 
 
-def add_judge_flags(parser: argparse.ArgumentParser, model: str) -> None:
+def add_judge_flags(parser: argparse.ArgumentParser, model: str | None) -> None:
     """Adds them to the parser. All begin with ``--judge``, so none hides a flag of the original.
 
-    ``model``: the published judge.
+    ``model``: the published judge; None where it depends on the benchmark.
     """
     group = parser.add_argument_group("judge")
-    group.add_argument("--judge", metavar="URL", help="an endpoint with OpenAI's API (default: $OPENAI_BASE_URL)")
-    group.add_argument("--judge-model", default=model, metavar="NAME", help="(default: %(default)s, as published)")
+    text = "an endpoint with OpenAI's API (default: $OPENAI_BASE_URL)"
+    group.add_argument("--judge", "--judge-url", metavar="URL", help=text)
+    text = "(default: %(default)s, as published)" if model else "(default: the benchmark's published one)"
+    group.add_argument("--judge-model", default=model, metavar="NAME", help=text)
     text = "environment variable with the key (default: %(default)s)"
     group.add_argument("--judge-key-env", default="OPENAI_API_KEY", metavar="NAME", help=text)
     for flag, kind, default, metavar, help_text in (
@@ -82,6 +84,12 @@ def open_judge(
     Raises:
         UsageError: a flag or a variable has a value that cannot be used, or httpx is not installed.
     """
+    # Not where the parser of a command line is built: they take a tenth of a second.
+    from llava.data.budget import Budget, Prices
+    from llava.data.chat_client import ClientSettings, import_httpx, read_url
+    from llava.data.collection.journal import Journal
+    from llava.eval.judge import Judge
+
     _check_numbers(arguments)
     import_httpx()
     url = arguments.judge or next(filter(None, map(os.environ.get, _URL_NAMES)), _OPENAI)

@@ -175,3 +175,7 @@ def _read_contexts(path: str | None) -> dict[Any, dict[str, Any]]:
     if path is None:
         return {}
     return {pick(row, "image", path): row for row in read_whole_lines(path)}
+
+
+LLAVA_BENCH = PairProtocol(judge="gpt-4-0314", describe=describe_captions, prefix="llava_bench_")
+"""LLaVA-Bench (in the wild)."""

@@ -1,18 +1,20 @@
-"""Submission files of VQAv2, VizWiz and GQA, as LLaVA-1.5 writes them. Loads no torch.
+"""Submission files of VQAv2, VizWiz, GQA and MM-Vet, as LLaVA-1.5 writes them. Loads no torch.
 
 The files equal the original's. What it passes over in silence, such as repeated ids, is said on stderr, and a file
 that no server could score is refused.
 
-Source: haotian-liu/LLaVA@c121f04 scripts/convert_vqav2_for_submission.py, convert_vizwiz_for_submission.py and
-convert_gqa_for_eval.py.
+Source: haotian-liu/LLaVA@c121f04 scripts/convert_vqav2_for_submission.py, convert_vizwiz_for_submission.py,
+convert_gqa_for_eval.py and convert_mmvet_for_eval.py.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
+from llava.data.collection.journal import write_whole
 from llava.errors import UsageError
 from llava.eval.json_files import JsonLines, find_repeated, pick, read_json_lines, read_whole_lines, write_json
 from llava.eval.scoring.answer_normalizer import normalize_answer
@@ -64,6 +66,17 @@ def write_gqa(answers: str | Path, target: str | Path) -> None:
     write_json(target, [{"questionId": key, "prediction": text} for key, text in zip(ids, texts, strict=True)])
 
 
+def write_mmvet(answers: str | Path, target: str | Path) -> None:
+    """Writes the answers by id as MM-Vet's grader reads them."""
+    rows = read_whole_lines(answers)
+    ids = [pick_id(row, "question_id", answers) for row in rows]
+    _say_repeated(find_repeated(ids), "answered", str(answers))
+    texts = [_text_of(row, answers) for row in rows]
+    say_empty(texts, answers)
+    given = {f"v1_{key}": text for key, text in zip(ids, texts, strict=True)}
+    write_whole(Path(target).resolve(), json.dumps(given, indent=2).encode())
+
+
 def _read_answers(path: str | Path, wanted: Collection[str | int]) -> tuple[dict[str | int, str], str]:
     """Each question's answer, the last if there are several, and the line that the original prints."""
     lines = read_json_lines(path)
@@ -99,7 +112,7 @@ def say_empty(texts: Iterable[str], path: str | Path) -> None:
 def pick_id(row: dict[str, Any], key: str, path: str | Path) -> str | int:
     """The id under a key of a row of ``path``. Raises UsageError if it is missing, or neither text nor a number."""
     value = pick(row, key, path)
-    if not isinstance(value, str | int):
+    if isinstance(value, bool) or not isinstance(value, str | int):
         raise UsageError(f"A row of '{path}' has the {key} {value!r}, which is neither text nor a whole number.")
     return value
 

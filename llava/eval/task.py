@@ -6,10 +6,11 @@ import importlib
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from llava.errors import UsageError
+from llava.data.records import StoredImage
+from llava.errors import BadImage, UsageError
 
 ImageView = Literal["whole", "center_crop"]
 
@@ -20,7 +21,7 @@ class Question:
 
     Attributes:
         id: as the benchmark has it, with its JSON type.
-        images: paths, or the bytes of image files.
+        images: paths, the bytes of image files, or images that the questions' own file holds.
         text: what is asked, without a slot for the image.
         prompt: what the answers file repeats; the original leaves out some lines of ``text``.
         before, after: what the answers file has besides, before the prompt and after the answer.
@@ -29,7 +30,7 @@ class Question:
     """
 
     id: int | str
-    images: tuple[Path | bytes, ...]
+    images: tuple[Path | bytes | StoredImage, ...]
     text: str
     prompt: str
     before: Mapping[str, Any] = field(default_factory=dict)
@@ -45,10 +46,23 @@ class Question:
 
 @dataclass(frozen=True)
 class File:
-    """A file or folder of a benchmark, by its path under the data folder, and where it comes from."""
+    """A file or folder of a benchmark, by its path under the data folder, and where it comes from.
+
+    A ``*`` in the path's last part stands for anything, as in "val-*.parquet": the split is all the files together.
+    """
 
     path: str
     source: str
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder, of images mostly."""
+        return not PurePosixPath(self.path).suffix
+
+    def is_in(self, data: Path) -> bool:
+        """Whether the data folder has it."""
+        path = data / self.path
+        return any(path.parent.glob(path.name)) if "*" in path.name else path.exists()
 
 
 @dataclass(frozen=True)
@@ -64,7 +78,8 @@ class Task:
         image: how the image is shown, in one line.
         scorer: ``module:function`` of one answer's scorer; "" where only a server or a judge scores.
         score: ``module:function`` of the whole run's ``TaskScorer``; "" where only a server or a judge scores.
-        score_command: the module, and its flags, that scores an answers file; ``{data}`` and ``{answers}`` are filled.
+        judge: ``module:function`` that scores a run by a judge, for tasks that one scores.
+        submit: ``module:function`` that writes the file for the benchmark's server from an answers file.
         published: scores by checkpoint.
         source: of the published scores.
     """
@@ -84,7 +99,8 @@ class Task:
     source: str = "haotian-liu/LLaVA@c121f04 docs/MODEL_ZOO.md"
     image: str = "as the checkpoint says: 1.5 pads to a square, NeXT cuts tiles (AnyRes)"
     score: str = ""
-    score_command: tuple[str, ...] = ()
+    judge: str = ""
+    submit: str = ""
     ids_repeat: bool = False
 
 
@@ -104,19 +120,21 @@ def resolve(name: str) -> Callable[..., Any]:
     )
 
 
-def find_missing(task: Task, data: Path) -> list[str]:
-    """A sentence for each file of the task that is not there."""
-    return [
-        f"'{data / file.path}' is missing: {file.source}." for file in task.files if not (data / file.path).exists()
-    ]
+def find_missing(task: Task, data: Path, *, needs_images: bool = True) -> list[str]:
+    """A sentence for each file of the task that is not there; ``needs_images``: folders, too."""
+    files = [file for file in task.files if needs_images or not file.is_folder]
+    return [f"'{data / file.path}' is missing: {file.source}." for file in files if not file.is_in(data)]
 
 
-def check(task: Task, data: Path, *, is_partial: bool = False) -> tuple[list[Question], list[str]]:
+def check(
+    task: Task, data: Path, *, is_partial: bool = False, needs_images: bool = True
+) -> tuple[list[Question], list[str]]:
     """The task's questions, and what is odd about them, as sentences. Everything is looked at before a model is loaded.
 
-    ``is_partial``: another number of questions is odd, but not refused. Raises UsageError with all that is missing.
+    ``is_partial``: another number of questions is odd, but not refused. ``needs_images``: they are looked for; scoring
+    needs none. Raises UsageError with all that is missing.
     """
-    if missing := find_missing(task, data):
+    if missing := find_missing(task, data, needs_images=needs_images):
         raise UsageError(f"{task.name}: {' '.join(missing)}")
     if task.read is None:
         raise UsageError(
@@ -142,13 +160,28 @@ def check(task: Task, data: Path, *, is_partial: bool = False) -> tuple[list[Que
                 f"{repeated[0]!r}. An answer could not be told from another: remove the repeated rows."
             )
     notes += find_oddities(questions)
+    if needs_images:
+        _check_images(task, questions, data)
+    return questions, notes
+
+
+def _check_images(task: Task, questions: Sequence[Question], data: Path) -> None:
     paths = {image: None for question in questions for image in question.images if isinstance(image, Path)}
     if absent := [image for image in paths if not image.is_file()]:
         raise UsageError(
             f"{task.name}: {len(absent)} of {len(paths)} images are missing, the first of them '{absent[0]}'. Check "
             f"'{data / task.images}'."
         )
-    return questions, notes
+    faults = []
+    for question in questions:
+        for image in question.images:
+            if not isinstance(image, Path | bytes):
+                try:
+                    image.read()
+                except BadImage as error:
+                    faults.append(str(error))
+    if faults:
+        raise UsageError(f"{task.name}: {len(faults)} images cannot be read. {faults[0]} Get the file again.")
 
 
 def find_oddities(questions: Sequence[Question]) -> list[str]:

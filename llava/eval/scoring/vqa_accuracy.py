@@ -1,4 +1,4 @@
-"""The soft accuracy of the VQA challenges in its four published readings. Loads no torch.
+"""The soft accuracy of the VQA challenges in its five published readings. Loads no torch.
 
 Each person is left out in turn, and the answer scores a third for each of the others who gave it, at most 1; the score
 is the mean over the people. The readings differ in how answers are normalized first, and in how many people there may
@@ -57,6 +57,15 @@ def score_vqa_team(prediction: str, people: People) -> Verdict:
     return Verdict(sum(scores) / len(scores), answer or None, note)
 
 
+def score_vqa_submitted(prediction: str, people: People) -> Verdict:
+    """The score by the VQA team's script of the answer as LLaVA submits it: normalized by LLaVA's own rules.
+
+    It is what the challenge's server makes of a submission, as far as it runs that script. Source:
+    haotian-liu/LLaVA@c121f04 scripts/convert_vqav2_for_submission.py.
+    """
+    return score_vqa_team(normalize_answer(prediction), people)
+
+
 def score_lmms_vqav2(prediction: str, people: People) -> Verdict:
     """The score by lmms-eval's VQAv2: the VQA team's script, but it always normalizes.
 
@@ -102,6 +111,7 @@ def _leave_equal_out(answer: str, rows: Sequence[Mapping[str, Any]]) -> list[flo
 VQA_READINGS: dict[str, Callable[[str, People], Verdict]] = {
     "m4c": score_m4c,
     "vqa-team": score_vqa_team,
+    "vqa-submitted": score_vqa_submitted,
     "lmms-eval-vqav2": score_lmms_vqav2,
     "lmms-eval-textvqa": score_lmms_textvqa,
 }

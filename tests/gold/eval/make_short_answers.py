@@ -77,6 +77,10 @@ def vqa_team(said: str, people: list[Any]) -> float:
     return kept[0]
 
 
+def vqa_submitted(said: str, people: list[Any]) -> float:
+    return vqa_team(m4c_evaluator.EvalAIAnswerProcessor()(said), people)  # as convert_vqav2_for_submission.py does
+
+
 def lmms_vqav2(said: str, people: list[Any]) -> float:
     return vqav2_process_results({"answers": rows(people), "question_id": 1}, [said])["exact_match"]
 
@@ -143,7 +147,13 @@ def gqa_lmms(said: str, truths: list[str]) -> float:
 SCORERS: dict[str, tuple[list, dict[str, Callable[..., float]]]] = {
     "vqa": (
         cases.VQA,
-        {"m4c": m4c, "vqa-team": vqa_team, "lmms-eval-vqav2": lmms_vqav2, "lmms-eval-textvqa": lmms_textvqa},
+        {
+            "m4c": m4c,
+            "vqa-team": vqa_team,
+            "vqa-submitted": vqa_submitted,
+            "lmms-eval-vqav2": lmms_vqav2,
+            "lmms-eval-textvqa": lmms_textvqa,
+        },
     ),
     "anls": (
         cases.ANLS,
