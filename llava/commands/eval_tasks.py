@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from llava.commands.answering import load
 from llava.commands.eval_score import add_eval_score, add_scoring_flags, score_answers
 from llava.commands.flags import add_checkpoint_flags, add_command, add_engine_flags
-from llava.errors import UsageError
+from llava.errors import LlavaError, UsageError
 from llava.text import write_line
 
 if TYPE_CHECKING:
-    from llava.eval.askers import Asker
+    from llava.eval.askers import LocalAsker, UrlAsker
     from llava.eval.task import Question, Task
 
 
@@ -93,7 +94,7 @@ def _find_tasks(arguments: argparse.Namespace) -> list[Task]:
 
 def _run(arguments: argparse.Namespace) -> int:
     from llava.eval.question_files import take_chunk
-    from llava.eval.task import check
+    from llava.eval.task import check, resolve
 
     tasks = _find_tasks(arguments)
     # torchrun's processes answer a shard each.
@@ -110,6 +111,8 @@ def _run(arguments: argparse.Namespace) -> int:
         asked.append((task, questions if shard is None else take_chunk(questions, shard[1], shard[0])))
     if arguments.check:
         return 0
+    for name in [name for task in tasks for name in (task.score, task.judge, task.submit) if name]:
+        resolve(name)  # refuses one that is not there, before hours of answering
     return _answer(arguments, asked, shard)
 
 
@@ -121,18 +124,20 @@ def _answer(
 
     how = "greedy" if arguments.temperature == 0 else f"sampled at temperature {arguments.temperature:g}"
     write_line(f"llava: answers are {how}.")
+    if "LOCAL_RANK" in os.environ and arguments.device is None and not arguments.url:
+        arguments.device = _find_device(int(os.environ["LOCAL_RANK"]))
     loaded = None if arguments.url else load(arguments)
-    failed = code = 0
+    code = 0
     for task, questions in asked:
         sampling = Sampling(temperature=arguments.temperature, max_new_tokens=task.max_new_tokens)
-        asker = _make_asker(arguments, loaded, sampling)
-        path = arguments.answers or _name_file(arguments.data / task.name / "answers", asker.model_id, shard)
-        if arguments.answers and shard and arguments.shard is None:  # torchrun
-            path = path.with_name(f"{path.stem}.{shard[1]}_{shard[0]}{path.suffix}")
-        summary = answer_questions(questions, asker, path, name=task.name)
+        with contextlib.closing(_make_asker(arguments, loaded, sampling)) as asker:
+            path = arguments.answers or _name_file(arguments.data / task.name / "answers", asker.model_id, shard)
+            if arguments.answers and shard and arguments.shard is None:  # torchrun
+                path = path.with_name(f"{path.stem}.{shard[1]}_{shard[0]}{path.suffix}")
+            summary = answer_questions(questions, asker, path, name=task.name)
         write_line(f"llava: {task.name}: '{path}' has {len(questions) - len(summary.failed)} answers.")
-        failed += len(summary.failed)
         if summary.failed:
+            code = max(code, 1)
             write_line(
                 f"llava: {task.name}: it is not scored, since questions failed. Run the same command again to ask "
                 f"them, or score the others: llava eval score {task.name} '{path}' --partial."
@@ -140,11 +145,28 @@ def _answer(
         elif shard is not None:
             write_line(f"llava: {task.name}: join the shards with llava eval merge, and score with llava eval score.")
         elif not arguments.no_score and path.is_file():
-            code = max(code, score_answers(task, path, questions, arguments, is_partial=arguments.limit is not None))
-    return 1 if failed else code
+            code = max(code, _score(task, path, questions, arguments))
+    return code
 
 
-def _make_asker(arguments: argparse.Namespace, loaded: Any, sampling: Any) -> Asker:
+def _find_device(local_rank: int) -> str | None:
+    """The device of one of torchrun's processes: each has its own GPU, where there are any."""
+    import torch
+
+    return f"cuda:{local_rank}" if torch.cuda.is_available() else None
+
+
+def _score(task: Task, path: Path, questions: list[Question], arguments: argparse.Namespace) -> int:
+    """Scores the answers; a benchmark that cannot be scored does not keep the next one from being asked."""
+    try:
+        return score_answers(task, path, questions, arguments, is_partial=arguments.limit is not None)
+    except LlavaError as error:
+        write_line(f"llava: error: {task.name}: {error}")
+        write_line(f"llava: {task.name}: its answers are kept; score them with llava eval score {task.name} '{path}'.")
+        return error.exit_code
+
+
+def _make_asker(arguments: argparse.Namespace, loaded: Any, sampling: Any) -> LocalAsker | UrlAsker:
     from llava.eval.askers import LocalAsker, UrlAsker
     from llava.model.sources import name_checkpoint
 

@@ -66,7 +66,7 @@ class AnswersFile:
         self._file: BinaryIO | None = None
         if path.exists() and not path.is_file():  # /dev/stdout, a pipe
             return
-        self._settings_path = path.with_name(f".{path.name}.run")
+        self._settings_path = name_settings_file(path)
         told = json.dumps({"model_id": model_id, **(settings or {})}, sort_keys=True).encode()
         if path.exists() and not (self._is_from(told) and self._read()):
             self.lines = {}
@@ -75,10 +75,7 @@ class AnswersFile:
         write_whole(self._settings_path.resolve(), told)
 
     def _is_from(self, settings: bytes) -> bool:
-        try:
-            return self._settings_path.read_bytes() == settings
-        except OSError:
-            return False
+        return _read_settings(self.path) == settings
 
     def _read(self) -> bool:
         """Keeps the whole lines; returns False if one of them answers none of the questions."""
@@ -154,7 +151,22 @@ def merge(parts: Sequence[Path], target: Path) -> int:
             seen[key] = path
         data += lines
     write_whole(target.resolve(), b"".join(data))
+    settings = {_read_settings(path) for path in parts}
+    if len(settings) == 1 and (told := settings.pop()) is not None:
+        write_whole(name_settings_file(target).resolve(), told)
     return len(data)
+
+
+def name_settings_file(path: Path) -> Path:
+    """Where a run leaves its settings, beside its answers file."""
+    return path.with_name(f".{path.name}.run")
+
+
+def _read_settings(path: Path) -> bytes | None:
+    try:
+        return name_settings_file(path).read_bytes()
+    except OSError:
+        return None
 
 
 def _make_key(row: Mapping[str, Any]) -> Hashable:

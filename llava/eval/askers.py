@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from PIL import Image
 
 from llava.data.records import StoredImage
-from llava.errors import BadImage, EngineClosed, LlavaError
+from llava.errors import BadImage, EngineClosed, EngineFailed, EngineFull, LlavaError, UsageError
 from llava.eval.task import Question
 from llava.image.decoding import TURNED
 from llava.image.source import FOR_LOCAL_USER, Limits, LoadedImage, load_image
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
 
 CONCURRENCY = 32  # requests to a URL at a time
+MOST_ATTEMPTS = 6  # of a request to a server that is too busy, or whose connection breaks
+
+_REJECTED = (401, 403)  # the key
 
 
 @dataclass(frozen=True)
@@ -181,25 +184,40 @@ class LocalAsker:
             yield Outcome(answer.text.strip(), is_cut=not answer.finished)
         yield from (Outcome(None, error) for error in failed if error is not None)
 
+    def close(self) -> None:
+        """Does nothing: the model is the caller's."""
+
 
 class UrlAsker:
-    """Answers with the model behind a URL, several questions at a time; the prompt is written by its server."""
+    """Answers with the model behind a URL, several questions at a time; the prompt is written by its server.
+
+    ``pause_s``: before a request is sent again, doubled each time.
+    """
 
     def __init__(
-        self, url: str, model: str | None, api_key: str | None, sampling: Sampling, crop_px: int = 336
+        self,
+        url: str,
+        model: str | None,
+        api_key: str | None,
+        sampling: Sampling,
+        crop_px: int = 336,
+        *,
+        pause_s: float = 1.0,
     ) -> None:
         from llava.backends.remote import Remote
 
-        self._sampling = sampling
+        self._sampling, self._pause_s = sampling, pause_s
         self._images = ImageReader(crop_px)
+        self._remote = Remote(url, model=model, api_key=api_key)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
-        self._remote = Remote(url, model=model, api_key=api_key)
         try:
             self._run(self._remote.start()).result()
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if isinstance(error, LlavaError):
+                raise _speak_of_eval(error) from error
             raise
         self.model_id = self._remote.model_id
         self.settings: dict[str, Any] = {"url": url, "sampling": describe_sampling(sampling)}
@@ -208,7 +226,7 @@ class UrlAsker:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def ask(self, questions: Iterable[Question]) -> Iterator[Outcome]:
-        """See ``Asker``. Raises EngineClosed if the server cannot be reached."""
+        """See ``Asker``. Raises EngineClosed if the server cannot be reached, UsageError if it rejects the key."""
         waiting: deque[Future[Outcome] | Outcome] = deque()
         try:
             for question in questions:
@@ -232,16 +250,25 @@ class UrlAsker:
 
         parts: tuple[str | SentImage, ...] = (*(SentImage(image) for image in images), question.text)
         request = ChatRequest((ChatMessage("user", parts),), sampling=_seed(question, self._sampling))
-        text, is_cut = "", False
-        try:
-            async for delta in self._remote.chat(request):
-                text += delta.text
-                is_cut |= delta.finish_reason == "length"
-        except EngineClosed:
-            raise
-        except LlavaError as error:
-            return Outcome(None, str(error))
-        return Outcome(text.strip(), is_cut=is_cut)
+        for attempt in range(MOST_ATTEMPTS):
+            text, is_cut = "", False
+            try:
+                async for delta in self._remote.chat(request):
+                    text += delta.text
+                    is_cut |= delta.finish_reason == "length"
+                return Outcome(text.strip(), is_cut=is_cut)
+            except (EngineClosed, EngineFull) as error:
+                if attempt + 1 < MOST_ATTEMPTS:
+                    await asyncio.sleep(self._pause_s * 2**attempt)
+                elif await self._remote.is_ready():  # the others may be answered
+                    return Outcome(None, str(error))
+                else:
+                    raise
+            except LlavaError as error:
+                if isinstance(error, EngineFailed) and error.status in _REJECTED:
+                    raise _speak_of_eval(error) from error
+                return Outcome(None, str(error))
+        raise AssertionError("the last attempt returns or raises")
 
     def close(self) -> None:
         """Closes its connections."""
@@ -250,6 +277,13 @@ class UrlAsker:
             self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+def _speak_of_eval(error: LlavaError) -> LlavaError:
+    """The error of a server with this command's names in place of those of ``llava serve``."""
+    text = str(error).replace("--engine-model", "--url-model").replace("LLAVA_ENGINE_KEY", "OPENAI_API_KEY")
+    is_usage = isinstance(error, UsageError) or (isinstance(error, EngineFailed) and error.status in _REJECTED)
+    return UsageError(text) if is_usage else type(error)(text)
 
 
 def _wait(one: Future[Outcome] | Outcome) -> Outcome:

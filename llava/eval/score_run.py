@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from llava.eval.answer_matching import MatchedAnswers, match_answers
+from llava.eval.answers_file import name_settings_file
 from llava.eval.score_file import ScoredRun, make_scored_run, name_scores_file, write_scores
 from llava.eval.task import Question, Task, resolve
 from llava.eval.task_score import ScoringOptions, TaskScore
@@ -55,6 +56,9 @@ def keep_score(
     model = matched.model or str(known.get("model_id", ""))
     facts = describe_run(task, known, len(matched.questions), options)
     notes = [*matched.notes, *_describe_answers(matched), *score.notes]
+    if (count := len(matched.questions)) != task.count:
+        said = f"{count} of the {task.count} questions of {task.split} are scored"
+        notes.insert(0, f"{said}: the score is not comparable with published ones.")
     if settings is None and not known:
         notes.append("How the answers were made is not known: no run of llava eval left its settings beside the file.")
     elif (temperature := facts["temperature"]) not in (0, None):
@@ -68,7 +72,7 @@ def keep_score(
 def read_run_settings(path: Path) -> dict[str, Any]:
     """The settings that the run left beside an answers file; none where it did not, or where they are damaged."""
     try:
-        value = json.loads(path.with_name(f".{path.name}.run").read_bytes())
+        value = json.loads(name_settings_file(path).read_bytes())
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
