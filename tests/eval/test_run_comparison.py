@@ -133,3 +133,15 @@ def test_what_a_model_said_cannot_write_on_the_terminal() -> None:
     text = describe(compare_runs(first, make_run([make_answer(0, 0.0, text="\u202e")])))
     assert "\x1b" not in text
     assert "A is 'a\\nb'" in text
+
+
+def test_the_settings_that_differ_are_named() -> None:
+    answers = [make_answer(0, 1)]
+    first = make_run(answers, settings={"quant": None, "versions": {"torch": "2.1"}, "temperature": 0.0})
+    second = make_run(answers, settings={"quant": "int4", "versions": {"torch": "2.13"}, "temperature": 0.0, "new": 1})
+    lines = describe(compare_runs(first, second)).splitlines()[1:4]
+    assert lines == [
+        "  differs, quant: A none, B int4",
+        "  differs, versions.torch: A 2.1, B 2.13",
+        "  differs, new: A none, B 1",
+    ]

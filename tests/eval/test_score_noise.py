@@ -180,3 +180,11 @@ def test_without_a_score_or_a_published_one_nothing_is_judged() -> None:
     assert compare_with_published(make_run(answers, task="docvqa")).verdict == ""
     assert compare_with_published(make_run([])).verdict == ""
     assert compare_with_published(make_run(answers, model="mine"), "llava-v1.5-7b").published == 62.0
+
+
+def test_a_part_of_the_questions_is_not_judged() -> None:
+    answers = [make_answer(place, 1.0) for place in range(9)]
+    for settings in ({"is_partial": True}, {"count": 9, "of": 12578}):
+        standing = compare_with_published(make_run(answers, settings=settings))
+        assert (standing.verdict, standing.published) == ("other questions", 62.0)
+    assert compare_with_published(make_run(answers, settings={"count": 9, "of": 9})).verdict == "above"

@@ -20,7 +20,8 @@ class Standing:
         checkpoint: the published row that it is compared with; "" if there is none.
         published: that row's score, its first number; None if there is none.
         noise: of the run's score; None if it cannot be stated.
-        verdict: "same", "within noise", "above", "below", "noise unknown", or "" without a published score.
+        verdict: "same", "within noise", "above", "below", "noise unknown", "other questions" where the run asked
+            another set of them, or "" without a published score.
     """
 
     run: ScoredRun
@@ -45,7 +46,9 @@ def compare_with_published(run: ScoredRun, against: str | None = None) -> Standi
     if found is None or score is None:
         return Standing(run, score, checkpoint, None, noise, "")
     published, places = float(found[0]), len(found[1] or "")
-    if abs(score - published) <= 0.5 * 10**-places + 1e-9:
+    if is_partial(run):
+        verdict = "other questions"
+    elif abs(score - published) <= 0.5 * 10**-places + 1e-9:
         verdict = "same"
     elif noise is None:
         verdict = "noise unknown"
@@ -54,6 +57,12 @@ def compare_with_published(run: ScoredRun, against: str | None = None) -> Standi
     else:
         verdict = "above" if score > published else "below"
     return Standing(run, score, checkpoint, published, noise, verdict)
+
+
+def is_partial(run: ScoredRun) -> bool:
+    """Whether the run was asked other questions than the benchmark's split has."""
+    count, of = run.settings.get("count"), run.settings.get("of")
+    return run.settings.get("is_partial") is True or (None not in (count, of) and count != of)
 
 
 def find_published(model: str, published: Mapping[str, str]) -> str | None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from llava.errors import UsageError
 from llava.eval.report.chosen_answers import spread
 from llava.eval.report.paired_test import PairedTest, compare_pairs
+from llava.eval.report.run_conditions import list_differences
 from llava.eval.report.score_noise import CIRCLE, CIRCULAR
 from llava.eval.score_file import AnswerRecord, ScoredRun
 from llava.text import fit_line
@@ -123,6 +124,7 @@ def describe(comparison: Comparison, num_examples: int = 5) -> str:
     names = [fit_line(run.model, 60) for run in (first, second)]
     lines = [
         f"{first.task}: A is '{names[0]}', B is '{names[1]}'",
+        *_name_settings(comparison),
         f"  questions in both     {len(comparison.pairs):,}",
         *_name_differing(comparison),
         f"  headline, {first.headline}: A {_headline(first)}, B {_headline(second)}",
@@ -141,6 +143,11 @@ def describe(comparison: Comparison, num_examples: int = 5) -> str:
             lines += ["", f"{title} ({len(shown)} of {len(flips):,}):"]
             lines += [line for pair in shown for line in _describe_flip(pair)]
     return "\n".join(lines)
+
+
+def _name_settings(comparison: Comparison) -> Iterator[str]:
+    for name, first, second in list_differences(comparison.first, comparison.second):
+        yield f"  differs, {fit_line(name, 40)}: A {fit_line(first, 60)}, B {fit_line(second, 60)}"
 
 
 def _name_differing(comparison: Comparison) -> Iterator[str]:

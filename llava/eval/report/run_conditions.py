@@ -16,11 +16,12 @@ _PUBLISHED = {
     "num_beams": "1",
     "dtype": "float16",
     "quant": "none",
+    "is_partial": "False",
     "torch": "2.1.2",
     "transformers": "4.37.2",
 }
 _TEMPLATES = {"mistral": "mistral_instruct", "34b": "chatml_direct"}  # of 1.6; all others have vicuna_v1
-_NOTHING = ("", "none", "None", "-")
+_NOTHING = ("", "none", "()")
 
 # What is known to change a benchmark's score. Each sentence names its source.
 KNOWN_GAPS: Mapping[str, tuple[str, ...]] = {
@@ -81,15 +82,23 @@ def list_conditions(run: ScoredRun, checkpoint: str = "") -> list[Condition]:
     rows = [Condition("questions", f"{len(run.answers):,}", expected.pop("count", ""), False)]
     for name, value in ours.items():
         key = name.rpartition(".")[2]
-        if key == "count":
-            continue
         other = expected.get(key, "")
+        if key in ("count", "of") or (value in _NOTHING and not other):  # said above; not set
+            continue
         rows.append(Condition(name, value, other, bool(other) and not _is_same(key, value, other)))
     first = rows[0]
     rows[0] = Condition(
         first.name, first.ours, first.published, bool(first.published) and first.ours != first.published
     )
     return rows
+
+
+def list_differences(first: ScoredRun, second: ScoredRun) -> list[tuple[str, str, str]]:
+    """The settings in which two runs differ, with their values; "none" where one of them has no such setting."""
+    ours, theirs = dict(_flatten(first.settings)), dict(_flatten(second.settings))
+    names = list(dict.fromkeys([*ours, *theirs]))
+    pairs = [(name, ours.get(name, "none"), theirs.get(name, "none")) for name in names]
+    return [pair for pair in pairs if pair[1] != pair[2]]
 
 
 def list_known_gaps(run: ScoredRun) -> tuple[str, ...]:
@@ -105,6 +114,7 @@ def _expect(run: ScoredRun, checkpoint: str) -> dict[str, str]:
     if checkpoint:
         known = (name for word, name in _TEMPLATES.items() if word in checkpoint)
         expected["template"] = next(known, "vicuna_v1")
+        expected["image_aspect_ratio"] = "anyres" if "1.6" in checkpoint else "pad"
     return expected
 
 

@@ -34,6 +34,7 @@ _VERDICTS = {
     "above": ("above, more than noise", "other"),
     "below": ("below, more than noise", "bad"),
     "noise unknown": ("noise unknown", ""),
+    "other questions": ("another set of questions", ""),
     "": ("no published score", ""),
 }
 _NOISE_NOTE = (
@@ -119,7 +120,9 @@ def _make_summary(standings: Sequence[Standing]) -> str:
             tiles.append((_say(standings[0].published), f"published for {standings[0].checkpoint}"))
             tiles.append((_sign(standings[0].difference), _VERDICTS[standings[0].verdict][0]))
     else:
-        compared = [standing for standing in standings if standing.verdict not in ("", "noise unknown")]
+        compared = [
+            standing for standing in standings if standing.verdict in ("same", "within noise", "above", "below")
+        ]
         tiles.append((str(len(standings)), "scores"))
         if compared:
             near = sum(standing.verdict in ("same", "within noise") for standing in compared)
