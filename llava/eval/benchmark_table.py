@@ -17,6 +17,7 @@ from llava.eval.question_files import (
     read_qbench,
     read_qbench_zh,
     read_science,
+    read_seed_images,
     read_without_ocr,
 )
 from llava.eval.task import File, Task
@@ -136,7 +137,7 @@ _ROWS = (
         "llava.eval.scoring.science_qa:score_science_qa",
         "none",
         _scores("66.8/71.6", "68.4/71.2", "70.1/73.6/72.8/81.8"),
-        score="llava.eval.tasks.science_qa:score_science_qa",
+        score="llava.eval.tasks.sqa:score_science_qa",
     ),
     *(
         Task(
@@ -199,7 +200,7 @@ _ROWS = (
         read_lines,
         _SHORT,
         128,
-        "llava.eval.scoring.pope:score_pope",
+        "llava.eval.scoring.yes_no:score_pope",
         "none",
         _scores("85.9/85.9", "86.4/86.7", "86.5/86.2/86.7/87.7"),
         score="llava.eval.tasks.pope:score_pope",
@@ -220,9 +221,11 @@ _ROWS = (
         read_lines,
         _SHORT,
         128,
-        "llava.eval.scoring.mme:score_mme",
-        "a folder of texts, a category each",
+        "llava.eval.scoring.yes_no:score_mme",
+        "a folder of texts, a category each, by playground/data/eval/MME/convert_answer_to_mme.py",
         _scores("1510.7/1531.3", "1476.9/1541.7", "1519+332/1575+326/1498+321/1631+397"),
+        score="llava.eval.tasks.mme:score_mme",
+        ids_repeat=True,
     ),
     Task(
         "mmbench",
@@ -261,26 +264,55 @@ _ROWS = (
         "xlsx with the column prediction, to opencompass.org",
         _scores("58.3/63.6", "58.9/61.5", "60.6/64.4/61.2/79"),
     ),
-    Task(
-        "seed",
-        "SEED-Bench (1.5: all questions; NeXT: of images only)",
-        "all 12 types",
-        19242,
-        (
-            File("seed_bench/llava-seed-bench.jsonl", _ZIP),
-            File("seed_bench/SEED-Bench.json", "https://huggingface.co/datasets/AILab-CVPR/SEED-Bench"),
-            File("seed_bench/SEED-Bench-image", "https://huggingface.co/datasets/AILab-CVPR/SEED-Bench"),
-            File(
-                "seed_bench/SEED-Bench-video-image", "one middle frame a video, by eval.zip's extract_video_frames.py"
+    *(
+        Task(
+            name,
+            title,
+            split,
+            count,
+            (
+                File("seed_bench/llava-seed-bench.jsonl", _ZIP),
+                File("seed_bench/SEED-Bench.json", "https://huggingface.co/datasets/AILab-CVC/SEED-Bench"),
+                File("seed_bench/SEED-Bench-image", "https://huggingface.co/datasets/AILab-CVC/SEED-Bench"),
+                *frames,
             ),
-        ),
-        "seed_bench",
-        read_lines,
-        _LETTER,
-        128,
-        "llava.eval.scoring.seed_bench:score_seed",
-        "JSON lines of question_id and prediction",
-        _scores("58.6/61.6", "60.1/61.3", "70.2/71.9/72.2/75.9"),
+            "seed_bench",
+            reader,
+            _LETTER,
+            128,
+            "llava.eval.scoring.seed_bench:score_seed",
+            "JSON lines of question_id and prediction, by scripts/convert_seed_for_submission.py",
+            published,
+            source,
+            score="llava.eval.tasks.seed:score_seed",
+        )
+        for name, title, split, count, frames, reader, published, source in (
+            (
+                "seed",
+                "SEED-Bench, images and videos (LLaVA-1.5's number)",
+                "all 12 types",
+                19242,
+                (
+                    File(
+                        "seed_bench/SEED-Bench-video-image",
+                        "one middle frame a video, by eval.zip's extract_video_frames.py",
+                    ),
+                ),
+                read_lines,
+                _scores("58.6/61.6", "60.1/61.3"),
+                "haotian-liu/LLaVA@c121f04 docs/MODEL_ZOO.md",
+            ),
+            (
+                "seed_image",
+                "SEED-Bench, images only (LLaVA-NeXT's number)",
+                "types 1 to 9",
+                14233,
+                (),
+                read_seed_images,
+                {"llava-v1.5-13b": "68.2"} | _scores(later="70.2/71.9/72.2/75.9"),
+                "haotian-liu/LLaVA@c121f04 docs/MODEL_ZOO.md; LLaVA-NeXT's blog post, 30 Jan 2024, for 1.5-13b",
+            ),
+        )
     ),
     Task(
         "llavabench",

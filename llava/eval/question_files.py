@@ -49,6 +49,11 @@ def read_without_ocr(path: Path, images: Path) -> list[Question]:
     return questions
 
 
+def read_seed_images(path: Path, images: Path) -> list[Question]:
+    """SEED-Bench's questions about images, without those about a frame of a video, whose ids begin with "v"."""
+    return [question for question in read_lines(path, images) if not str(question.id).startswith("v")]
+
+
 def read_science(path: Path, images: Path, *, asks_letter: bool = True) -> list[Question]:
     """ScienceQA's JSON list of conversations, of which some have an image. ``asks_letter``: --single-pred-prompt."""
     questions = []
