@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -81,14 +82,13 @@ def test_circular_accuracy_counts_a_question_with_its_copies_once() -> None:
 def test_mmes_sums_have_the_error_that_resampling_the_images_shows() -> None:
     random = np.random.default_rng(1)
     names = ["existence", "count", "OCR"]
-    units = [
-        [
-            make_answer(2 * i + k, float(random.random() < 0.7), id=f"{name}/{i}.png", categories=(name,))
-            for k in range(2)
-        ]
-        for name in names
-        for i in range(60)
-    ]
+
+    def ask(name: str, i: int, k: int, group: str = "perception") -> AnswerRecord:
+        return make_answer(
+            2 * i + k, float(random.random() < 0.7), id=f"{name}/{k * 'images/'}{i}.png", categories=(name, group)
+        )
+
+    units = [[ask(name, i, k) for k in range(2)] for name in names for i in range(60)]
 
     def score(drawn: list[AnswerRecord]) -> float:
         total = 0.0
@@ -98,7 +98,10 @@ def test_mmes_sums_have_the_error_that_resampling_the_images_shows() -> None:
         return total
 
     answers = [answer for unit in units for answer in unit]
-    noise = estimate_noise(make_run(answers, score(answers), task="mme"))
+    others = [ask("code_reasoning", i, k, "cognition") for i in range(20) for k in range(2)]
+    headline = {"headline": "perception", "scores": {"perception": score(answers)}}
+    run = make_run([*others, *answers], task="mme", categories=dict.fromkeys(["code_reasoning", *names], (0.0, 0)))
+    noise = estimate_noise(replace(run, **headline))
     assert noise is not None
     assert noise.standard_error == pytest.approx(resample(units, score), rel=0.12)
 

@@ -69,6 +69,7 @@ def _members(run: ScoredRun) -> dict[str, list[AnswerRecord]]:
 def _shares(run: ScoredRun) -> _Recomputed:
     """The mean over all answers, or over those of one category, in percent, as a count, or as a share."""
     groups: list[tuple[str, Sequence[AnswerRecord]]] = [("", run.answers), *_members(run).items()]
+    groups.append(("questions with an image", [answer for answer in run.answers if answer.images]))
     for name, answers in groups:
         if not answers:
             continue
@@ -90,20 +91,23 @@ def _circular(run: ScoredRun) -> _Recomputed:
 
 
 def _pair_sums(run: ScoredRun) -> _Recomputed:
-    """MME: in each category 100 times the share right plus the share of images with both questions right, summed."""
-    means, variances, num_pairs = [], [], []
-    for answers in _members(run).values():
-        pairs = _group(answers, lambda answer: answer.id)
-        if not answers or any(len(pair) != 2 for pair in pairs.values()):
+    """MME: in each category 100 times the share right plus the share of images with both questions right, summed.
+
+    The sum is over the categories of the headline's group, perception or cognition.
+    """
+    members = [answers for answers in _members(run).values() if answers and run.headline in answers[0].categories]
+    total, variance, num_pairs = 0.0, 0.0, 0
+    for answers in members:
+        pairs = _group(answers, lambda answer: str(answer.id).rpartition("/")[2])  # "category/[images/]file"
+        if any(len(pair) != 2 for pair in pairs.values()):
             return
         values = [50 * (a.score + b.score) + 100 * (a.score == b.score == 1) for a, b in pairs.values()]
         mean = sum(values) / len(values)
-        means.append(mean)
-        variances.append(sum((value - mean) ** 2 for value in values) / max(1, len(values) - 1) / len(values))
-        num_pairs.append(len(values))
-    for num in dict.fromkeys((10, len(means))):  # perception's categories come first
-        how = f"from {sum(num_pairs[:num]):,} images with two questions each"
-        yield sum(means[:num]), Noise(math.sqrt(sum(variances[:num])), how)
+        total += mean
+        variance += sum((value - mean) ** 2 for value in values) / max(1, len(values) - 1) / len(values)
+        num_pairs += len(values)
+    if members:
+        yield total, Noise(math.sqrt(variance), f"from {num_pairs:,} images with two questions each")
 
 
 def _f1(run: ScoredRun) -> _Recomputed:
