@@ -98,7 +98,8 @@ def _pair_sums(run: ScoredRun) -> _Recomputed:
     members = [answers for answers in _members(run).values() if answers and run.headline in answers[0].categories]
     total, variance, num_pairs = 0.0, 0.0, 0
     for answers in members:
-        pairs = _group(answers, lambda answer: str(answer.id).rpartition("/")[2])  # "category/[images/]file"
+        # Ids are "CATEGORY/[images/]FILE", and MME tells files apart by their stems.
+        pairs = _group(answers, lambda answer: str(answer.id).rpartition("/")[2].partition(".")[0])
         if any(len(pair) != 2 for pair in pairs.values()):
             return
         values = [50 * (a.score + b.score) + 100 * (a.score == b.score == 1) for a, b in pairs.values()]
