@@ -9,6 +9,7 @@ from typing import Any
 from llava.conversation import conv_templates
 from llava.eval.benchmark_table import TASKS
 from llava.eval.score_file import ScoredRun
+from llava.eval.scoring.judge_drift import KNOWN
 
 # Source: haotian-liu/LLaVA@c121f04 pyproject.toml, scripts/v1_5/eval, llava/eval/run_llava.py.
 _PUBLISHED = {
@@ -21,6 +22,7 @@ _PUBLISHED = {
     "transformers": "4.37.2",
 }
 _TEMPLATES = {"mistral": "mistral_instruct", "34b": "chatml_direct"}  # of 1.6; all others have vicuna_v1
+_JUDGED = {"llavabench": "llava-bench", "mmvet": "mm-vet"}  # the names that their judges' drift is known by
 _NOTHING = ("", "none", "()")
 
 # What is known to change a benchmark's score. Each sentence names its source.
@@ -57,11 +59,7 @@ KNOWN_GAPS: Mapping[str, tuple[str, ...]] = {
         "lmms-eval@75571cf compares the answers to open questions letter by letter, so that none is right (lmms-eval "
         "issue 1436). MMMU's own parser throws dice where it finds no letter.",
     ),
-    "llavabench": (
-        "Three reviews of LLaVA-1.5-13B by one judge gave 72.8, 72.7 and 72.1. Another judge moves the score by more: "
-        "10 points between two versions of GPT-3.5 (LLaVA-NeXT issue 57).",
-    ),
-    "mmvet": ("The authors' own answers, published as 31.1, have 27.9 by a later judge (LLaVA issue 1905).",),
+    "llavabench": ("Three reviews of LLaVA-1.5-13B's answers by one judge gave 72.8, 72.7 and 72.1.",),
 }
 
 
@@ -103,7 +101,13 @@ def list_differences(first: ScoredRun, second: ScoredRun) -> list[tuple[str, str
 
 def list_known_gaps(run: ScoredRun) -> tuple[str, ...]:
     """Sentences about what is known to change this benchmark's score."""
-    return KNOWN_GAPS.get(run.task, ())
+    task = _JUDGED.get(run.task)
+    drifts = [
+        f"{drift.answers} got {drift.seen} instead of {drift.published}, {drift.why} ({drift.source})."
+        for drift in KNOWN
+        if drift.task == task
+    ]
+    return (*KNOWN_GAPS.get(run.task, ()), *drifts)
 
 
 def _expect(run: ScoredRun, checkpoint: str) -> dict[str, str]:
