@@ -180,14 +180,17 @@ def test_models_whose_names_differ_only_in_signs_have_figures_of_their_own(tmp_p
 def test_the_worst_answers_come_from_all_categories_and_begin_with_the_unread() -> None:
     answers = [
         make_answer(
-            place, float(place % 10 == 0), reading=None if place in (3, 51) else "no", categories=(f"c{place % 4}",)
+            place,
+            float(place % 10 == 0),
+            reading=None if place in (3, 51) else "no",
+            categories=(f"c{place % 4}", "all"),
         )
         for place in range(100)
     ]
     worst, best = choose_examples(make_run(answers), 6)
     assert [answer.id for answer in worst[:2]] == [3, 51]
     assert len(worst) == 6
-    assert {name for answer in worst for name in answer.categories} == {"c0", "c1", "c2", "c3"}
+    assert {name for answer in worst for name in answer.categories} == {"c0", "c1", "c2", "c3", "all"}
     assert len(best) == 6
     assert all(answer.score == 1 for answer in best)
     assert choose_examples(make_run(answers), 6) == (worst, best)

@@ -30,9 +30,9 @@ def choose_examples(run: ScoredRun, count: int) -> tuple[list[AnswerRecord], lis
 
 def _take_turns(answers: Sequence[AnswerRecord], count: int) -> list[AnswerRecord]:
     """At most ``count`` of the answers, from as many categories as possible."""
-    groups: dict[str, list[AnswerRecord]] = {}
+    groups: dict[tuple[str, ...], list[AnswerRecord]] = {}
     for answer in answers:
-        groups.setdefault(answer.categories[-1] if answer.categories else "", []).append(answer)
+        groups.setdefault(answer.categories, []).append(answer)
     share = -(-count // max(1, len(groups)))
     queues = [spread(group, max(share, count)) for group in groups.values()]
     chosen: list[AnswerRecord] = []
