@@ -1,4 +1,4 @@
-"""Writes what the code knows about itself into docs/: the commands, the file map, the layers.
+"""Writes what the code knows about itself into docs/: the commands, the file map, the layers, the benchmarks.
 
 ``python docs/build.py`` writes; ``--check`` says which files are out of date and fails.
 """
@@ -30,11 +30,17 @@ def commands_page() -> str:
 
 
 def _leaves(name: str, parser: argparse.ArgumentParser) -> list[tuple[str, argparse.ArgumentParser]]:
-    """The commands below ``parser`` that do something, with their full names."""
+    """The commands below ``parser`` that do something, with their full names, once each; a flag may begin one, too."""
     below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     if not below:
         return [(name, parser)]
-    return [leaf for key, child in below[0].choices.items() for leaf in _leaves(f"{name} {key}", child)]
+    found = []
+    for action in sorted(below, key=lambda action: bool(action.option_strings)):
+        words = [name, *action.option_strings]
+        first = {id(child): key for key, child in reversed(action.choices.items())}
+        children = {first[id(child)]: child for child in action.choices.values()}  # without aliases
+        found += [leaf for key, child in children.items() for leaf in _leaves(" ".join([*words, key]), child)]
+    return found
 
 
 def _spell(action: argparse.Action) -> str:
@@ -70,22 +76,51 @@ def layers() -> str:
     return "\n".join(["```", *re.findall(r'"(.*)"', block[1]), "```"])
 
 
-def house_page() -> str:
-    """docs/house.md with its two written parts brought up to date."""
-    text = (ROOT / "docs/house.md").read_text(encoding="utf-8")
-    for name, part in (("files", file_map()), ("layers", layers())):
+def benchmarks() -> str:
+    """The benchmarks as a table: what is asked of which split, and the published scores by generation."""
+    sys.path.insert(0, str(ROOT))
+    from llava.eval.benchmark_table import TASKS
+
+    titles = ("`llava eval`", "benchmark", "split, questions", "prompt", "1.5 7B, 13B", "1.6 7B, 13B, Mistral, 34B")
+    lines = [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
+    for task in TASKS.values():
+        by_name = task.published.get
+        old = [by_name(f"llava-v1.5-{size}") for size in ("7b", "13b")]
+        new = [by_name(f"llava-v1.6-{size}") for size in ("vicuna-7b", "vicuna-13b", "mistral-7b", "34b")]
+        prompt = re.sub(r'"(.*?)"', r"*\1*", task.prompt).replace("|", "\\|")
+        scores = [", ".join(score or "-" for score in row) if any(row) else "" for row in (old, new)]
+        cells = (f"`{task.name}`", task.title, f"{task.split}, {task.count:,}", prompt, *scores)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def write_parts(page: str, parts: dict[str, str]) -> str:
+    """A page of docs/ with its written parts brought up to date."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    for name, part in parts.items():
         begin, end = f"<!-- {name}: written by make docs -->", f"<!-- end of {name} -->"
         head, _, rest = text.partition(begin)
         _, found, tail = rest.partition(end)
-        assert found, f"docs/house.md has no place for {name}"
+        assert found, f"docs/{page} has no place for {name}"
         text = f"{head}{begin}\n{part}\n{end}{tail}"
     return text
+
+
+def house_page() -> str:
+    """docs/house.md with its two written parts brought up to date."""
+    return write_parts("house.md", {"files": file_map(), "layers": layers()})
+
+
+def evaluation_page() -> str:
+    """docs/evaluation.md with its table of benchmarks brought up to date."""
+    return write_parts("evaluation.md", {"benchmarks": benchmarks()})
 
 
 def main() -> int:
     """Write the pages, or with --check compare them; returns the exit code."""
     stale = []
-    for path, text in ((ROOT / "docs/cli.md", commands_page()), (ROOT / "docs/house.md", house_page())):
+    pages = {"cli.md": commands_page(), "house.md": house_page(), "evaluation.md": evaluation_page()}
+    for path, text in ((ROOT / "docs" / name, text) for name, text in pages.items()):
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         stale.append(path.relative_to(ROOT))

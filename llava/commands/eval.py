@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from llava.commands.answering import load
+from llava.commands.eval_harness import add_harness
+from llava.commands.eval_report import add_eval_reports
 from llava.commands.eval_tasks import add_eval_tasks
 from llava.commands.flags import add_checkpoint_flags, add_command
 
 
 def add_eval(commands: Any) -> None:
     """Adds the command, with one subcommand per suite, to the parser's ``commands``."""
-    suites = commands.add_parser("eval", help="Score a model.", description="Score a model.")
-    suites = suites.add_subparsers(title="suites", metavar="SUITE", dest="suite", required=True)
+    parent = commands.add_parser("eval", help="Score a model.", description="Score a model.")
+    add_harness(parent)
+    # Either a suite or --harness is required, which argparse alone cannot say.
+    parent.set_defaults(run=_demand_suite, parser=parent, needs_output=False)
+    suites = parent.add_subparsers(title="suites", metavar="SUITE", dest="suite")
     parser = add_command(
         suites, "synth", _eval_synth, "Score a model on drawn images that training never sees.", needs_output=True
     )
@@ -27,6 +32,11 @@ def add_eval(commands: Any) -> None:
     parser.add_argument("--wrong", type=Path, metavar="FILE.jsonl", help="write every wrong answer")
     add_checkpoint_flags(parser)
     add_eval_tasks(suites)
+    add_eval_reports(suites)
+
+
+def _demand_suite(arguments: argparse.Namespace) -> NoReturn:
+    arguments.parser.error("the following arguments are required: SUITE")
 
 
 def _eval_synth(arguments: argparse.Namespace) -> int:

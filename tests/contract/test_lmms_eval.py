@@ -73,7 +73,7 @@ from ast import literal_eval
 from PIL import Image
 
 def doc_to_visual(doc):
-    return [Image.open(path).convert("RGB") for path in doc["paths"]]
+    return [Image.open(path).convert("RGB") if path.endswith("png") else path for path in doc["paths"]]
 
 def pick_the_likeliest(doc, results):
     losses = [literal_eval(result)[0] for result in results]
@@ -92,25 +92,58 @@ def write_tasks(folder: Path, images: list[Path]) -> None:
             {"answer": "nothing", **sample, "paths": [str(images[i]) for i in sample["images"]]} for sample in samples
         ]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (folder / "broken.yaml").write_text(TASK_FILE.format(name="broken", output_type="generate_until", more=GENERATION))
+    rows = [
+        {"answer": "nothing", "question": "What is it?", "paths": [path]} for path in (str(images[0]), "a film.mp4")
+    ]
+    (folder / "broken.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 @pytest.fixture(scope="module")
-def logged_by_checkpoint(
+def run_folder(
     next_checkpoint: Path, square_checkpoint: Path, images: list[Path], tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Logged]:
-    """What lmms-eval logged of both checkpoints, in one process, because it takes long to start."""
-    return run_lmms_eval(tmp_path_factory.mktemp("lmms-eval"), [next_checkpoint, square_checkpoint], images)
+) -> Path:
+    """The folder in which lmms-eval ran on both checkpoints, in one process, because it takes long to start."""
+    folder = tmp_path_factory.mktemp("lmms-eval")
+    run_lmms_eval(folder, [next_checkpoint, square_checkpoint], images)
+    return folder
 
 
-def run_lmms_eval(folder: Path, checkpoints: list[Path], images: list[Path]) -> dict[str, Logged]:
+@pytest.fixture(scope="module")
+def logged_by_checkpoint(run_folder: Path) -> dict[str, Logged]:
     """What lmms-eval logged, by checkpoint, batch size and task, in the order of the samples."""
+    logged: dict[str, Logged] = json.loads((run_folder / "samples.json").read_text())
+    for batches in logged.values():
+        for tasks in batches.values():
+            for samples in tasks.values():
+                samples.sort(key=lambda sample: sample["doc_id"])
+    return logged
+
+
+@pytest.fixture(scope="module")
+def printed(run_folder: Path) -> list[tuple[int, str, str]]:
+    """The exit code, output and errors of each of the commands."""
+    return [tuple(each) for each in json.loads((run_folder / "printed.json").read_text())]
+
+
+def run_lmms_eval(folder: Path, checkpoints: list[Path], images: list[Path]) -> None:
     write_tasks(folder / "tasks", images)
+    harness = ["eval", "--harness", "lmms-eval"]
+    chosen = ["--model", str(checkpoints[1]), "--device", "cpu", "--include", str(folder / "tasks")]
     order = {
         "checkpoints": [str(checkpoint) for checkpoint in checkpoints],
         "tasks": str(folder / "tasks"),
         "names": list(TASKS),
-        "batch_sizes": [1, 2],
+        "batch_sizes": [1, 2, "engine"],
         "output": str(folder / "samples.json"),
+        "commands": [
+            [*harness, "single", "broken", *chosen, "--out", str(folder / "out"), "--limit", "2"],
+            [*harness, "choices", *chosen],
+            [*harness, "sinlge", *chosen],
+            [*harness, "single", *chosen, "--conv-mode", "nonsense"],
+            [*harness, "single", *chosen[:-1], str(folder / "nowhere")],
+        ],
+        "printed": str(folder / "printed.json"),
     }
     (folder / "order.json").write_text(json.dumps(order))
     script = Path(__file__).with_name("lmms_eval_run.py")
@@ -132,12 +165,6 @@ def run_lmms_eval(folder: Path, checkpoints: list[Path], images: list[Path]) -> 
         timeout=3600,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    logged = json.loads((folder / "samples.json").read_text())
-    for batches in logged.values():
-        for tasks in batches.values():
-            for samples in tasks.values():
-                samples.sort(key=lambda sample: sample["doc_id"])
-    return logged
 
 
 def place(question: str, num_images: int, *, shares_batch_with_images: bool = False) -> str:
@@ -216,9 +243,65 @@ def test_every_answer_and_likelihood_is_that_of_asking_alone(
         paths = [images[k] for k in sample["images"]]
         message = place(sample["question"], len(paths))
         losses = [loss_alone(loaded, message, f" {choice}", paths) for choice in sample["choices"]]
-        for tasks in logged.values():
+        for batch in ("1", "2"):
+            tasks = logged[batch]
             found = tasks["choices"][i]
             # The adapter sends images as float16.
             heard = [ast.literal_eval(result)[0] for result in found["said"]]
             assert heard == pytest.approx(losses, rel=2e-3)
             assert found["acc"] == float(losses.index(min(losses)) == sample["answer"])
+
+
+def test_the_command_prints_lmms_evals_table_and_keeps_every_answer(
+    run_folder: Path, printed: list[tuple[int, str, str]], logged_by_checkpoint: dict[str, Logged]
+) -> None:
+    code, out, errors = printed[0]
+    assert code == 1, errors
+    assert out.split() == [
+        *("task", "score", "value", "documents"),
+        *("single", "exact_match", "0.0000", "2"),
+        *("broken", "exact_match", "0.0000", "2"),
+    ]
+    assert "asks with the template 'vicuna_v1'" in errors
+    assert "count as answered by nothing: 1 (broken 1). The first: A str is asked about" in errors
+    results = json.loads((run_folder / "out/results.json").read_text())
+    assert results["n-samples"]["single"] == {"original": 3, "effective": 2}
+    assert results["config"]["conv_template"] == "vicuna_v1"
+    samples = [json.loads(line) for line in (run_folder / "out/single.jsonl").read_text().splitlines()]
+    (square,) = (tasks for name, tasks in logged_by_checkpoint.items() if "1.5" in Path(name).name)
+    said = {sample["doc_id"]: sample["filtered_resps"] for sample in samples}
+    assert said == {sample["doc_id"]: sample["said"] for sample in square["engine"]["single"][:2]}
+    broken = [json.loads(line) for line in (run_folder / "out/broken.jsonl").read_text().splitlines()]
+    assert [bool(sample["filtered_resps"][0]) for sample in sorted(broken, key=lambda each: each["doc_id"])] == [
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("number", "said"),
+    [
+        (1, "'choices' asks for likelihoods, which the engine does not compute."),
+        (2, "lmms-eval has no task 'sinlge'. Did you mean single"),
+        (3, "nonsense"),
+        (4, "which is not a folder"),
+    ],
+)
+def test_what_the_command_cannot_do_is_said(printed: list[tuple[int, str, str]], number: int, said: str) -> None:
+    code, _, errors = printed[number]
+    assert code == 2, errors
+    assert said in errors
+    assert "Traceback" not in errors
+
+
+def test_without_lmms_eval_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    from llava.errors import UsageError
+    from llava.eval.lmms_eval_run import prepare_tasks
+
+    monkeypatch.setitem(sys.modules, "lmms_eval", None)
+    monkeypatch.delitem(sys.modules, "lmms_eval.evaluator", raising=False)
+    with pytest.raises(UsageError, match=r"pip install lmms-eval==0\.7\.3"):
+        prepare_tasks(["mme"])
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="in one process"):
+        prepare_tasks(["mme"])

@@ -7,6 +7,7 @@ over, and its list of benchmarks is stood in for by two functions that an adapte
 
 from __future__ import annotations
 
+import base64
 import copy
 import importlib
 import importlib.util
@@ -24,6 +25,7 @@ import torch
 from PIL import Image
 
 from llava.conversation import conv_templates
+from llava.eval.question_files import read_mmbench
 from llava.image.geometry import Size, plan_tiles
 from llava.image.pixels import make_pixels
 from llava.model.checkpoint import load_model
@@ -164,6 +166,32 @@ def test_the_next_adapter_sends_one_tile_of_each_image_without_sizes(
     adapter.model.generation_config.eos_token_id = end  # it asks for 2048 tokens
     answer = adapter.generate(as_message(*images[:2], "What is in the images?"))
     assert answer == decode(loaded, tokens[: tokens.index(end) + 1])
+
+
+def test_the_llava_adapter_asks_mmbench_with_the_words_of_our_reader(
+    llava_1_5: Any, images: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoded = base64.b64encode(images[0].read_bytes()).decode()
+    rows = [
+        {"question": "What is it?", "hint": "Look.", "A": "a cat", "B": "None", "C": "", "D": ""},
+        {"question": "Which is it?", "hint": "", "A": "x", "B": "y", "C": "1", "D": "2.50"},
+    ]
+    columns = ("question", "hint", "A", "B", "C", "D")
+    lines = ["\t".join(("index", *columns, "image"))]
+    lines += ["\t".join((str(i), *(row[name] for name in columns), encoded)) for i, row in enumerate(rows)]
+    table = tmp_path / "mmbench.tsv"
+    table.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    monkeypatch.setattr(llava_1_5, "dump_image", lambda line, dataset: [str(images[0])])
+    ours = read_mmbench(table, tmp_path)
+    # VLMEvalKit keeps an option that is called "None"; the original, and this package, end the list there.
+    texts = [question.text for question in ours]
+    texts[0] = texts[0].replace("A. a cat\n", "A. a cat\nB. None\n")
+    theirs = [
+        llava_1_5.build_prompt({name: value or float("nan") for name, value in row.items()}, dataset="MCQ")
+        for row in rows
+    ]
+    assert [[part["type"] for part in message] for message in theirs] == [["image", "text"]] * 2
+    assert [message[1]["value"] for message in theirs] == texts
 
 
 @pytest.fixture

@@ -47,6 +47,7 @@ def test_the_written_pages_are_up_to_date() -> None:
     builder = load_docs_builder()
     assert (ROOT / "docs/cli.md").read_text(encoding="utf-8") == builder.commands_page()
     assert (ROOT / "docs/house.md").read_text(encoding="utf-8") == builder.house_page()
+    assert (ROOT / "docs/evaluation.md").read_text(encoding="utf-8") == builder.evaluation_page()
 
 
 def test_every_module_says_what_it_is_for_in_one_line() -> None:

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from llava.train.report.html_report import HISTORY, SampleAnswer, StageFacts, encode_image, write_report
+from llava.html_page import encode_image
+from llava.train.report.html_report import HISTORY, SampleAnswer, StageFacts, write_report
 from llava.train.report.plot import list_sources
 from llava.train.report.svg_charts import Line, draw_histogram, draw_lines, smooth
 

@@ -16,13 +16,14 @@ from transformers import GenerationConfig
 from llava.constants import IGNORE_INDEX
 from llava.conversation import find_template
 from llava.errors import LlavaError
+from llava.html_page import encode_image
 from llava.image.geometry import Size
 from llava.prompt import find_closings, render
 from llava.text import fit_line
 from llava.train.dataset.batches import pad_rows
 from llava.train.dataset.image_slots import write_sample
 from llava.train.dataset.samples import InstructionData, Sample
-from llava.train.report.html_report import SampleAnswer, encode_image
+from llava.train.report.html_report import SampleAnswer
 
 NUM_SAMPLES = 3
 MAX_NEW_TOKENS = 32

@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from llava.html_page import PALETTE
+
 # Size of a chart in its own units, and the margins inside which its data are drawn: left, right, top, bottom.
 _WIDTH, _HEIGHT = 600, 280
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 590, 10, 240
@@ -19,8 +21,6 @@ _MOST_POINTS = 150
 _MANY_POINTS = 100
 # Above this share of the greatest value, the least one is where the axis begins, in place of 0.
 _CLOSE = 0.5
-# Source: Okabe and Ito, Color Universal Design (2008), without black and vermilion.
-_PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#b3a100", "#7a5195", "#8c6d31")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def draw_lines(lines: Sequence[Line]) -> str:
     NaN and infinite values are left out; without any other, the image is "". Bold lines of many points are smoothed,
     with the points themselves pale behind them.
     """
-    palette = iter(_PALETTE * (1 + len(lines) // len(_PALETTE)))
+    palette = iter(PALETTE * (1 + len(lines) // len(PALETTE)))
     colored = [(line, line.color or next(palette)) for line in lines]
     kept = [[point for point in line.points if math.isfinite(point[1])] for line in lines]
     steps, values = ([point[axis] for points in kept for point in points] for axis in (0, 1))
@@ -97,7 +97,7 @@ def draw_histogram(values: Sequence[int], unit: str) -> str:
             f"{count:,} of {begin:,} to {begin + size - 1:,} {unit}" if size > 1 else f"{count:,} of {begin:,} {unit}"
         )
         shape = f'x="{x:.1f}" y="{y:.1f}" width="{max(1.0, end - x - 0.8):.1f}" height="{bottom - y:.1f}"'
-        body.append(f'<rect {shape} fill="{_PALETTE[0]}" opacity=".8"><title>{text}</title></rect>')
+        body.append(f'<rect {shape} fill="{PALETTE[0]}" opacity=".8"><title>{text}</title></rect>')
     return _wrap(body)
 
 
