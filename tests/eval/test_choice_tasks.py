@@ -338,6 +338,27 @@ def test_math_vista_is_asked_and_scored_by_what_it_says_of_a_question(tmp_path: 
 
 
 @pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"question_type": "free_form"}, "the question type 'free_form' with the answer type 'text'"),
+        ({"answer_type": "integer"}, "the question type 'multi_choice' with the answer type 'integer'"),
+        ({"question_type": "free_form", "answer_type": "float", "precision": 3.0}, "'float' with precision 3.0"),
+        ({"choices": []}, r"has '\[\]' as 'choices'"),
+        ({"choices": "A"}, "has 'A' as 'choices'"),
+        ({"question": None}, "has 'None' as 'question'"),
+        ({"unit": 5}, "has '5' as 'unit'"),
+        ({"pid": 5}, "has '5' as 'pid'"),
+    ],
+)
+def test_a_row_of_math_vista_with_a_wrong_value_is_named(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    row = {"pid": "1", "question": "?", "decoded_image": IMAGE, "choices": ["a", "b"], "unit": None, "precision": 1.0}
+    row |= {"question_type": "multi_choice", "answer_type": "text", "answer": "a", "metadata": {"task": "x"}}
+    write_parquet(tmp_path / "mathvista/data/testmini-00000-of-00001.parquet", [{**row, **change}])
+    with pytest.raises(UsageError, match=rf"Row 0 of .*{said}"):
+        check(TASKS["mathvista"], tmp_path, is_partial=True)
+
+
+@pytest.mark.parametrize(
     "name", ["mmbench", "mmbench_cn", "mmmu", "mmmu_own", "ai2d", "qbench", "qbench_zh", "mathvista"]
 )
 def test_the_table_names_scorers_that_exist(name: str) -> None:
