@@ -113,7 +113,7 @@ def test_an_option_called_none_is_no_option_and_said(tmp_path: Path) -> None:
     assert any("fewer rotations" in note for note in score.notes)
 
 
-@pytest.mark.parametrize("answer", ["", "E", "?"])
+@pytest.mark.parametrize("answer", ["", "E", "?", "AB"])
 def test_a_table_without_answers_is_refused(answer: str, tmp_path: Path) -> None:
     write_table(
         tmp_path / "mmbench/mmbench_dev_20230712.tsv",
@@ -130,6 +130,8 @@ def test_rows_whose_first_row_was_not_asked_are_left_out_and_said(mmbench: Path)
     score = resolve(TASKS["mmbench"].score)([*later, *kept], ["A"] * 3, mmbench, ScoringOptions(is_partial=True))
     assert any("1 questions are left out, since their first row was not asked" in note for note in score.notes)
     assert len(score.answers) == 2
+    with pytest.raises(UsageError, match="Of no question the first row was asked"):
+        resolve(TASKS["mmbench"].score)(kept, ["A"], mmbench, ScoringOptions(is_partial=True))
 
 
 def test_mmbench_questions_of_another_table_are_refused(mmbench: Path) -> None:
