@@ -113,7 +113,7 @@ def test_an_option_called_none_is_no_option_and_said(tmp_path: Path) -> None:
     assert any("fewer rotations" in note for note in score.notes)
 
 
-@pytest.mark.parametrize("answer", ["", "E", "?"])
+@pytest.mark.parametrize("answer", ["", "E", "?", "AB"])
 def test_a_table_without_answers_is_refused(answer: str, tmp_path: Path) -> None:
     write_table(
         tmp_path / "mmbench/mmbench_dev_20230712.tsv",
@@ -130,6 +130,8 @@ def test_rows_whose_first_row_was_not_asked_are_left_out_and_said(mmbench: Path)
     score = resolve(TASKS["mmbench"].score)([*later, *kept], ["A"] * 3, mmbench, ScoringOptions(is_partial=True))
     assert any("1 questions are left out, since their first row was not asked" in note for note in score.notes)
     assert len(score.answers) == 2
+    with pytest.raises(UsageError, match="Of no question the first row was asked"):
+        resolve(TASKS["mmbench"].score)(kept, ["A"], mmbench, ScoringOptions(is_partial=True))
 
 
 def test_mmbench_questions_of_another_table_are_refused(mmbench: Path) -> None:
@@ -335,6 +337,27 @@ def test_math_vista_is_asked_and_scored_by_what_it_says_of_a_question(tmp_path: 
     )
     with pytest.raises(UsageError, match="answers of MathVista's test split are not published"):
         run("mathvista", tmp_path, ["1"])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"question_type": "free_form"}, "the question type 'free_form' with the answer type 'text'"),
+        ({"answer_type": "integer"}, "the question type 'multi_choice' with the answer type 'integer'"),
+        ({"question_type": "free_form", "answer_type": "float", "precision": 3.0}, "'float' with precision 3.0"),
+        ({"choices": []}, r"has '\[\]' as 'choices'"),
+        ({"choices": "A"}, "has 'A' as 'choices'"),
+        ({"question": None}, "has 'None' as 'question'"),
+        ({"unit": 5}, "has '5' as 'unit'"),
+        ({"pid": 5}, "has '5' as 'pid'"),
+    ],
+)
+def test_a_row_of_math_vista_with_a_wrong_value_is_named(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    row = {"pid": "1", "question": "?", "decoded_image": IMAGE, "choices": ["a", "b"], "unit": None, "precision": 1.0}
+    row |= {"question_type": "multi_choice", "answer_type": "text", "answer": "a", "metadata": {"task": "x"}}
+    write_parquet(tmp_path / "mathvista/data/testmini-00000-of-00001.parquet", [{**row, **change}])
+    with pytest.raises(UsageError, match=rf"Row 0 of .*{said}"):
+        check(TASKS["mathvista"], tmp_path, is_partial=True)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ lmms_eval/tasks/mmbench/mmbench_evals.py.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,11 +95,13 @@ def _score(
     for row in sorted(rows, key=lambda row: row.index):
         groups.setdefault(row.index % TURN, []).append(row)
     headless = [index for index, group in groups.items() if group[0].index != index]
-    for index in headless:  # as in the published scorers, a question is known by its first row
+    for index in headless:  # the published scorers know a question by its first row, too
         del groups[index]
-    dice = _throw(num_columns) if options.throws_dice else None
+    if not groups:
+        raise UsageError("Of no question the first row was asked, by which MMBench's questions are known.")
+    sides = LETTERS[:num_columns] + "E" if options.throws_dice else ""
     headline, *others = LETTER_RULES
-    judged = {name: _judge(groups, rule, dice) for name, rule in LETTER_RULES.items()}
+    judged = {name: _judge(groups, rule, sides) for name, rule in LETTER_RULES.items()}
     letters, hits = judged[headline]
     answers = [
         ScoredAnswer(
@@ -148,7 +150,7 @@ def _join(path: Path, questions: Sequence[Question], texts: Sequence[str]) -> tu
                 f"'{path}' has no row with the index {question.id!r}: the questions are of another version."
             )
         truth = found.get("answer", "").strip()
-        if truth not in LETTERS or not truth:
+        if len(truth) != 1 or truth not in LETTERS:
             raise UsageError(
                 f"'{path}' has {truth!r} as the answer of index {question.id}: only the dev split is published with "
                 "its answers. Submit the others, as scripts/convert_mmbench_for_submission.py writes them."
@@ -158,7 +160,7 @@ def _join(path: Path, questions: Sequence[Question], texts: Sequence[str]) -> tu
 
 
 def _make_row(place: int, question: Question, text: str, cells: Mapping[str, str], truth: str) -> _Row:
-    categories = tuple(f"{cells[name]}" for name in _CATEGORIES if cells.get(name, "") not in EMPTY_CELLS)
+    categories = tuple(cells[name] for name in _CATEGORIES if cells.get(name, "") not in EMPTY_CELLS)
     assert isinstance(question.id, int)
     table = {letter: cells[letter] for letter in LETTERS if cells.get(letter, "") not in EMPTY_CELLS}
     if not question.before.get("round_id"):
@@ -173,30 +175,21 @@ def _option(row: _Row) -> str | None:
     return row.shown.get(shown)
 
 
-def _throw(num_columns: int) -> Callable[[], Iterator[str]]:
-    def throw() -> Iterator[str]:
-        dice, sides = random.Random(SEED), LETTERS[:num_columns] + "E"
-        while True:
-            yield sides[dice.randint(0, len(sides) - 1)]
-
-    return throw
-
-
 def _judge(
-    groups: Mapping[int, Sequence[_Row]], rule: Rule, throw: Callable[[], Iterator[str]] | None
+    groups: Mapping[int, Sequence[_Row]], rule: Rule, sides: str
 ) -> tuple[dict[int, str | None], dict[int, float]]:
     """The letter of each answer by its place, and 1.0 for each question whose rows are all right.
 
-    Dice are thrown only where all letters that could be read are right, up to the first that is wrong.
+    ``sides``: of the dice for letters that cannot be read; "" for none. They are thrown where all letters that could be
+    read are right, up to the first that is wrong.
     """
     letters = {row.place: row.read(rule) for group in groups.values() for row in group}
-    hits = {}
-    dice = throw() if throw is not None else None
+    dice, hits = random.Random(SEED), {}
     for index, group in groups.items():
         is_right = all(letters[row.place] in (row.truth, None) for row in group)
         for row in group:
             if is_right and letters[row.place] is None:
-                letters[row.place] = next(dice) if dice is not None else None
+                letters[row.place] = sides[dice.randint(0, len(sides) - 1)] if sides else None
                 is_right = letters[row.place] == row.truth
         hits[index] = float(is_right)
     return letters, hits
