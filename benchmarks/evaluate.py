@@ -2,8 +2,10 @@
 
 Both answer the same questions, eight about each image, with the same random weights of the XS shape of engine.py; the
 loop is the model's own ``generate``, as in the original's model_vqa_loader. The goal is 4 times its questions a second.
+An image is padded to a square, as LLaVA-1.5 shows it; with ``--images anyres`` it is cut into tiles, as NeXT shows it,
+which takes a CPU five times as long.
 
-    python benchmarks/evaluate.py [--questions 64] [--new-tokens 8] [--dtype float32]
+    python benchmarks/evaluate.py [--questions 64] [--new-tokens 8] [--dtype float32] [--images pad] [--keep FOLDER]
 """
 
 from __future__ import annotations
@@ -28,10 +30,12 @@ def main() -> int:
     parser.add_argument("--questions", type=int, default=64)
     parser.add_argument("--new-tokens", type=int, default=8)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--images", default="pad", choices=("pad", "anyres"))
+    parser.add_argument("--keep", metavar="FOLDER", help="keep the checkpoint there, for the next run")
     options = parser.parse_args()
     options.shape, options.without_peers = "XS", True
     with tempfile.TemporaryDirectory() as folder:
-        options.keep = folder
+        options.keep = options.keep or folder
         write_checkpoints(options)
         return compare(options, Path(folder))
 
@@ -55,7 +59,9 @@ def compare(options: argparse.Namespace, folder: Path) -> int:
             image_of(number).save(path)
         text = " ".join(f"w{(number * 31 + i * 7) % 900 + 10}" for i in range(12))
         questions.append(Question(number, (path,), text, text))
-    loaded = load_model(str(checkpoint(options, "original")), dtype=options.dtype)
+    loaded = load_model(
+        str(checkpoint(options, "original")), dtype=options.dtype, overrides={"image_aspect_ratio": options.images}
+    )
     sampling = Sampling(max_new_tokens=options.new_tokens)
 
     asker = LocalAsker(loaded, "XS", sampling)
