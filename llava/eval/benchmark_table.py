@@ -17,17 +17,20 @@ from llava.eval.question_files import (
     read_qbench,
     read_qbench_zh,
     read_science,
+    read_seed_images,
     read_without_ocr,
 )
 from llava.eval.task import File, Task
+from llava.eval.tasks.diagrams import AI2D_TASK
 from llava.eval.tasks.documents import DOCUMENT_TASKS
+from llava.eval.tasks.math_vista import MATH_VISTA_TASK
+from llava.eval.tasks.mmmu import MMMU_TASKS
 from llava.eval.tasks.vqa import VIZWIZ_VAL_TASK, VQAV2_VAL_TASK
 
 _ZIP = "it is in the authors' eval.zip (docs/Evaluation.md of haotian-liu/LLaVA names the link)"
 _SHORT = 'question, then "Answer the question using a single word or phrase."'
 _LETTER = 'question and options, then "Answer with the option\'s letter from the given choices directly."'
 _CROP = "the square in its middle, without padding"
-_LMMS = "EvolvingLMMs-Lab/lmms-eval@75571cf"
 _CHECKPOINTS = {
     "1.5": ("llava-v1.5-7b", "llava-v1.5-13b"),
     "1.5-lora": ("llava-v1.5-7b-lora", "llava-v1.5-13b-lora"),
@@ -39,24 +42,6 @@ def _scores(base: str = "", lora: str = "", later: str = "") -> dict[str, str]:
     """Published scores by checkpoint, from the rows of 1.5, its LoRA checkpoints, and 1.6, each "7B/13B/...".."""
     rows = zip(_CHECKPOINTS.values(), (base, lora, later), strict=True)
     return {name: score for names, row in rows if row for name, score in zip(names, row.split("/"), strict=True)}
-
-
-def _later(
-    name: str,
-    title: str,
-    split: str,
-    count: int,
-    prompt: str,
-    tokens: int,
-    scorer: str,
-    later: str = "",
-    base_13b: str = "",
-) -> Task:
-    """A task of LLaVA-NeXT's, whose questions come as a Hugging Face data set."""
-    published = ({"llava-v1.5-13b": base_13b} if base_13b else {}) | _scores(later=later)
-    source = "LLaVA-NeXT's blog post, 30 Jan 2024" if published else "none by the authors"
-    files = (File(f"{name}/{split.split()[0]}.parquet", f"the data set that {_LMMS} names for {name}"),)
-    return Task(name, title, split, count, files, "", None, prompt, tokens, scorer, "none", published, source)
 
 
 _ROWS = (
@@ -136,7 +121,7 @@ _ROWS = (
         "llava.eval.scoring.science_qa:score_science_qa",
         "none",
         _scores("66.8/71.6", "68.4/71.2", "70.1/73.6/72.8/81.8"),
-        score="llava.eval.tasks.science_qa:score_science_qa",
+        score="llava.eval.tasks.sqa:score_science_qa",
     ),
     *(
         Task(
@@ -199,7 +184,7 @@ _ROWS = (
         read_lines,
         _SHORT,
         128,
-        "llava.eval.scoring.pope:score_pope",
+        "llava.eval.scoring.yes_no:score_pope",
         "none",
         _scores("85.9/85.9", "86.4/86.7", "86.5/86.2/86.7/87.7"),
         score="llava.eval.tasks.pope:score_pope",
@@ -220,9 +205,11 @@ _ROWS = (
         read_lines,
         _SHORT,
         128,
-        "llava.eval.scoring.mme:score_mme",
-        "a folder of texts, a category each",
+        "llava.eval.scoring.yes_no:score_mme",
+        "a folder of texts, a category each, by playground/data/eval/MME/convert_answer_to_mme.py",
         _scores("1510.7/1531.3", "1476.9/1541.7", "1519+332/1575+326/1498+321/1631+397"),
+        score="llava.eval.tasks.mme:score_mme",
+        ids_repeat=True,
     ),
     Task(
         "mmbench",
@@ -238,9 +225,11 @@ _ROWS = (
         read_mmbench,
         "hint, " + _LETTER,
         1024,
-        "llava.eval.scoring.mmbench:score_mmbench",
+        "llava.eval.scoring.letter_rules:score_letter",
         "xlsx with the column prediction, to opencompass.org",
         _scores("64.3/67.7", "66.1/68.5", "67.4/70/68.7/79.3"),
+        score="llava.eval.tasks.mmbench:score_mmbench",
+        submit="llava.eval.tasks.mmbench:submit_mmbench",
     ),
     Task(
         "mmbench_cn",
@@ -257,30 +246,61 @@ _ROWS = (
         read_mmbench_cn,
         'hint, question and options, then "请直接回答选项字母。"',
         1024,
-        "llava.eval.scoring.mmbench:score_mmbench",
+        "llava.eval.scoring.letter_rules:score_letter",
         "xlsx with the column prediction, to opencompass.org",
         _scores("58.3/63.6", "58.9/61.5", "60.6/64.4/61.2/79"),
+        score="llava.eval.tasks.mmbench:score_mmbench_cn",
+        submit="llava.eval.tasks.mmbench:submit_mmbench_cn",
     ),
-    Task(
-        "seed",
-        "SEED-Bench (1.5: all questions; NeXT: of images only)",
-        "all 12 types",
-        19242,
-        (
-            File("seed_bench/llava-seed-bench.jsonl", _ZIP),
-            File("seed_bench/SEED-Bench.json", "https://huggingface.co/datasets/AILab-CVPR/SEED-Bench"),
-            File("seed_bench/SEED-Bench-image", "https://huggingface.co/datasets/AILab-CVPR/SEED-Bench"),
-            File(
-                "seed_bench/SEED-Bench-video-image", "one middle frame a video, by eval.zip's extract_video_frames.py"
+    *(
+        Task(
+            name,
+            title,
+            split,
+            count,
+            (
+                File("seed_bench/llava-seed-bench.jsonl", _ZIP),
+                File("seed_bench/SEED-Bench.json", "https://huggingface.co/datasets/AILab-CVC/SEED-Bench"),
+                File("seed_bench/SEED-Bench-image", "https://huggingface.co/datasets/AILab-CVC/SEED-Bench"),
+                *frames,
             ),
-        ),
-        "seed_bench",
-        read_lines,
-        _LETTER,
-        128,
-        "llava.eval.scoring.seed_bench:score_seed",
-        "JSON lines of question_id and prediction",
-        _scores("58.6/61.6", "60.1/61.3", "70.2/71.9/72.2/75.9"),
+            "seed_bench",
+            reader,
+            _LETTER,
+            128,
+            "llava.eval.scoring.seed_bench:score_seed",
+            "JSON lines of question_id and prediction, by scripts/convert_seed_for_submission.py",
+            published,
+            source,
+            score="llava.eval.tasks.seed:score_seed",
+        )
+        for name, title, split, count, frames, reader, published, source in (
+            (
+                "seed",
+                "SEED-Bench, images and videos (LLaVA-1.5's number)",
+                "all 12 types",
+                19242,
+                (
+                    File(
+                        "seed_bench/SEED-Bench-video-image",
+                        "one middle frame a video, by eval.zip's extract_video_frames.py",
+                    ),
+                ),
+                read_lines,
+                _scores("58.6/61.6", "60.1/61.3"),
+                "haotian-liu/LLaVA@c121f04 docs/MODEL_ZOO.md",
+            ),
+            (
+                "seed_image",
+                "SEED-Bench, images only (LLaVA-NeXT's number)",
+                "types 1 to 9",
+                14233,
+                (),
+                read_seed_images,
+                {"llava-v1.5-13b": "68.2"} | _scores(later="70.2/71.9/72.2/75.9"),
+                "haotian-liu/LLaVA@c121f04 docs/MODEL_ZOO.md; LLaVA-NeXT's blog post, 30 Jan 2024, for 1.5-13b",
+            ),
+        )
     ),
     Task(
         "llavabench",
@@ -335,11 +355,12 @@ _ROWS = (
             reader,
             prompt,
             1024,
-            "llava.eval.scoring.q_bench:score_q_bench",
+            "llava.eval.scoring.q_bench_letters:score_lmms",
             "JSON lines with response",
             {},
             "none by the authors",
             _CROP,
+            score="llava.eval.tasks.q_bench:score_qbench",
             ids_repeat=True,
         )
         for name, title, file, reader, prompt in (
@@ -359,21 +380,9 @@ _ROWS = (
             ),
         )
     ),
-    _later(
-        "mmmu", "MMMU", "val", 900, _LETTER, 128, "llava.eval.scoring.mmmu:score_mmmu", "35.8/36.2/35.3/51.1", "36.4"
-    ),
-    _later(
-        "mathvista",
-        "MathVista",
-        "testmini",
-        1000,
-        "hint by the form of the answer, question, choices",
-        1024,
-        "llava.eval.scoring.math_vista:score_math_vista",
-        "34.6/35.3/37.7/46.5",
-        "27.6",
-    ),
-    _later("ai2d", "AI2D", "test", 3088, _LETTER, 16, "llava.eval.scoring.ai2d:score_ai2d"),
+    *MMMU_TASKS,
+    MATH_VISTA_TASK,
+    AI2D_TASK,
     *DOCUMENT_TASKS,
 )
 

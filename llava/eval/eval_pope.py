@@ -18,8 +18,9 @@ from typing import Any
 
 from llava.entry_point import run_command
 from llava.errors import UsageError
-from llava.eval.json_files import find_repeated, pick, read_whole_lines
+from llava.eval.json_files import find_repeated, pick_text, read_whole_lines
 from llava.eval.scoring.pope_counts import PopeCounts, count_pope, join_pope
+from llava.eval.submission import pick_id, say_empty
 from llava.text import write_line
 
 
@@ -34,36 +35,50 @@ def print_counts(counts: PopeCounts) -> None:
         write_line("llava: no answer yes is right: F1 is 0 here, and the original stops.")
 
 
-def score_files(annotation_dir: str, question_file: str, result_file: str) -> None:
-    """Prints the score of each category, in the order in which the file system lists the label files."""
-    questions = {pick(row, "question_id", question_file): row for row in read_whole_lines(question_file)}
+def read_answers(question_file: str, result_file: str) -> dict[str, list[tuple[dict[str, Any], str]]]:
+    """Pairs of a question and its answer, by category. Raises UsageError for files that do not belong together."""
+    rows = read_whole_lines(question_file)
+    questions = {pick_id(row, "question_id", question_file): row for row in rows}
     answers = read_whole_lines(result_file)
-    ids = [pick(row, "question_id", result_file) for row in answers]
-    if repeated := find_repeated(ids):
-        raise UsageError(f"{len(repeated)} questions are answered more than once in '{result_file}': {repeated[0]!r}.")
+    ids = [pick_id(row, "question_id", result_file) for row in answers]
+    for path, keys in ((question_file, [row["question_id"] for row in rows]), (result_file, ids)):
+        if repeated := find_repeated(keys):
+            raise UsageError(f"{len(repeated)} questions occur more than once in '{path}': {repeated[0]!r}.")
     strangers = [key for key in ids if key not in questions]
     if strangers:
         raise UsageError(
             f"{len(strangers)} answers in '{result_file}' are to questions that '{question_file}' does not have, "
             f"such as {strangers[0]!r}."
         )
-    scores = []
+    found: dict[str, list[tuple[dict[str, Any], str]]] = {}
+    for key, row in zip(ids, answers, strict=True):
+        category = pick_text(questions[key], "category", question_file)
+        found.setdefault(category, []).append((questions[key], pick_text(row, "text", result_file)))
+    return found
+
+
+def score_files(annotation_dir: str, question_file: str, result_file: str) -> None:
+    """Prints the score of each category, in the order in which the file system lists the label files."""
+    answers = read_answers(question_file, result_file)
+    counts: dict[str, PopeCounts] = {}
     for name in os.listdir(annotation_dir):
         if not name.startswith("coco_pope_") or not name.endswith(".json"):
             raise UsageError(f"'{annotation_dir}' holds '{name}'; it may hold only files coco_pope_CATEGORY.json.")
         category, path = name[len("coco_pope_") : -len(".json")], os.path.join(annotation_dir, name)
-        chosen: list[tuple[dict[str, Any], str]] = [
-            (questions[row["question_id"]], pick(row, "text", result_file))
-            for row in answers
-            if questions[row["question_id"]]["category"] == category
-        ]
-        print(f"Category: {category}, # samples: {len(chosen)}")
-        counts = count_pope(join_pope(chosen, read_whole_lines(path), path))
-        print_counts(counts)
+        counts[category] = count_pope(join_pope(answers.get(category, []), read_whole_lines(path), path))
+    if not counts:
+        raise UsageError(f"'{annotation_dir}' holds no file coco_pope_CATEGORY.json.")
+    for category, one in counts.items():  # all files are read before anything is printed
+        print(f"Category: {category}, # samples: {one.num}")
+        print_counts(one)
         print("====================================")
-        scores.append(counts.f1)
-    if scores:
-        write_line(f"llava: mean F1 of {len(scores)} categories: {sum(scores) / len(scores):.4f}")
+    write_line(
+        f"llava: mean F1 of {len(counts)} categories: {sum(one.f1 for one in counts.values()) / len(counts):.4f}"
+    )
+    if unscored := {name: len(found) for name, found in answers.items() if name not in counts}:
+        names = ", ".join(f"{name} ({num})" for name, num in unscored.items())
+        write_line(f"llava: answers in categories without a label file in '{annotation_dir}' are not scored: {names}.")
+    say_empty((text for found in answers.values() for _, text in found), result_file)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -72,7 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for flag in ("--annotation-dir", "--question-file", "--result-file"):
         parser.add_argument(flag, type=str, required=True)
     args = parser.parse_args(argv)
-    return run_command(lambda: score_files(args.annotation_dir, args.question_file, args.result_file) or 0)
+
+    def work() -> int:
+        score_files(args.annotation_dir, args.question_file, args.result_file)
+        return 0
+
+    return run_command(work)
 
 
 if __name__ == "__main__":

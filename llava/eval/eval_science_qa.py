@@ -13,43 +13,49 @@ if __name__ == "__main__" and not __package__:  # run by its path: modules besid
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
 from typing import Any
 
 from llava.data.collection.journal import write_whole
 from llava.entry_point import run_command
 from llava.errors import UsageError
-from llava.eval.json_files import find_repeated, pick, read_json, read_whole_lines
+from llava.eval.science_files import read_problems, read_science_answers
 from llava.eval.scoring.science_qa import OPTIONS, index_of, read_science_qa
+from llava.eval.submission import say_empty
 from llava.text import write_line
 
 
-def score_files(base_dir: str, split: str, result_file: str) -> tuple[dict[str, list[Any]], dict[str, Any]]:
+def score_files(
+    base_dir: str, split: str, result_file: str, options: Sequence[str] = OPTIONS
+) -> tuple[dict[str, list[Any]], dict[str, Any]]:
     """The right and wrong answers with what was read, and the summary, as the original writes them."""
-    splits, problems = (read_json(os.path.join(base_dir, name)) for name in ("pid_splits.json", "problems.json"))
-    ids = pick(splits, split, "pid_splits.json")
-    rows = read_whole_lines(result_file)
-    given = {pick(row, "question_id", result_file): row for row in rows}
-    if repeated := find_repeated(row["question_id"] for row in rows):
-        write_line(f"llava: {len(repeated)} questions are answered more than once; the last answer counts.")
-    missing = sum(key not in given for key in ids)
-    if missing == len(ids):
+    problems = read_problems(base_dir, split, options)
+    given = read_science_answers(result_file)
+    missing = sum(key not in given for key in problems)
+    if missing == len(problems):
         raise UsageError(f"'{result_file}' has no answer to a question of the split '{split}'.")
     if missing:
-        write_line(f"llava: {missing} of the {len(ids)} questions have no answer and count as wrong and without image.")
+        write_line(
+            f"llava: {missing} of the {len(problems)} questions have no answer and count as wrong and without image."
+        )
+    if strangers := [key for key in given if key not in problems]:
+        write_line(
+            f"llava: {len(strangers)} answers in '{result_file}' are to questions outside of the split '{split}', such "
+            f"as {strangers[0]!r}, and are left out."
+        )
+    say_empty((row["text"] for row in given.values()), result_file)
     results: dict[str, list[Any]] = {"correct": [], "incorrect": []}
     indices: dict[str, int] = {}
     outputs: dict[str, str] = {}
-    for key in dict.fromkeys(ids):
-        problem, row = problems[key], given.get(key, {"text": "FAILED", "prompt": "Unknown"})
-        letter = read_science_qa(row["text"])
-        indices[key], outputs[key] = index_of(letter, len(problem["choices"])), row["text"]
-        results["correct" if indices[key] == problem["answer"] else "incorrect"].append(
+    for key, problem in problems.items():
+        row = given.get(key, {"text": "FAILED", "prompt": "Unknown"})
+        letter = read_science_qa(row["text"], options)
+        indices[key], outputs[key] = index_of(letter, len(problem.choices), options), row["text"]
+        results["correct" if indices[key] == problem.answer else "incorrect"].append(
             {
                 "question_id": key,
                 "parsed_ans": letter,
-                "ground_truth": OPTIONS[problem["answer"]],
+                "ground_truth": options[problem.answer],
                 "question": row["prompt"],
                 "pred": row["text"],
                 "is_multimodal": "<image>" in row["prompt"],
@@ -79,10 +85,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for flag in ("--base-dir", "--result-file", "--output-file", "--output-result"):
         parser.add_argument(flag, type=str, required=True)
     parser.add_argument("--split", type=str, default="test")
+    parser.add_argument("--options", type=list, default=list(OPTIONS), metavar="LETTERS")
     args = parser.parse_args(argv)
 
     def work() -> int:
-        results, summary = score_files(args.base_dir, args.split, args.result_file)
+        results, summary = score_files(args.base_dir, args.split, args.result_file, args.options)
         print_summary(results)
         for path, value in ((args.output_file, results), (args.output_result, summary)):
             write_whole(Path(path).resolve(), json.dumps(value, indent=2).encode())

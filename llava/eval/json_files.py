@@ -25,7 +25,7 @@ def read_json(path: str | Path) -> Any:
     """What a JSON file holds. Raises UsageError for a file that is not JSON."""
     try:
         return json.loads(Path(path).read_bytes().decode("utf-8-sig"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"'{path}' is not a JSON file: {error}.") from error
 
 
@@ -36,7 +36,7 @@ def read_json_lines(path: str | Path) -> JsonLines:
         for number, line in enumerate(file, 1):
             try:
                 row = json.loads(line.decode("utf-8-sig"))
-            except ValueError:
+            except (ValueError, RecursionError):
                 row = None
             if isinstance(row, dict):
                 rows.append(row)
@@ -82,3 +82,19 @@ def pick(row: Mapping[str, Any], key: str, path: str | Path) -> Any:
     if key not in row:
         raise UsageError(f"A row of '{path}' has no '{key}'; it has: {', '.join(map(str, row)) or 'nothing'}.")
     return row[key]
+
+
+def pick_text(row: Mapping[str, Any], key: str, path: str | Path) -> str:
+    """The text under a key of a row of ``path``. Raises UsageError if there is none."""
+    value = pick(row, key, path)
+    if not isinstance(value, str):
+        raise UsageError(f"A row of '{path}' has {str(value)[:80]!r} as '{key}', which is not a text.")
+    return value
+
+
+def read_object(path: str | Path) -> dict[str, Any]:
+    """``read_json``, where the file has to hold an object. Raises UsageError."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise UsageError(f"'{path}' does not hold a JSON object, but {str(value)[:80]!r}: it is another file.")
+    return value

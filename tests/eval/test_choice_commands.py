@@ -88,7 +88,19 @@ def test_science_qa_prints_and_writes_what_the_original_does(
     printed = capsys.readouterr()
     assert printed.out == COMMANDS["eval_science_qa"]["stdout"]
     assert written_by(tmp_path, "eval_science_qa") == COMMANDS["eval_science_qa"]["written"]
-    assert "1 of the" in printed.err
+    assert "1 of the 71 questions have no answer" in printed.err
+
+
+def test_science_qa_takes_other_letters_as_the_original_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = write_files(tmp_path, "eval_science_qa")
+    monkeypatch.chdir(tmp_path)
+    assert eval_science_qa.main([*argv, "--options", "abcde"]) == 0
+    written = json.loads((tmp_path / argv[argv.index("--output-file") + 1]).read_text(encoding="utf-8"))
+    read = {row["pred"]: row["parsed_ans"] for row in written["correct"] + written["incorrect"]}
+    assert (read["a"], read["A"], read["The answer is A."]) == ("a", "FAILED", "A")
+    assert {row["ground_truth"] for rows in written.values() for row in rows} <= set("abcde")
 
 
 def test_science_qa_refuses_answers_to_another_split(
@@ -104,8 +116,31 @@ def test_mm_vet_answers_are_written_as_the_original_writes_them(tmp_path: Path) 
     argv = write_files(tmp_path, "convert_mmvet_for_eval")
     script = ROOT / "scripts/convert_mmvet_for_eval.py"
     done = subprocess.run([sys.executable, str(script), *argv], cwd=tmp_path, capture_output=True, timeout=300)
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+    assert (done.returncode, done.stdout) == (0, b"")
+    assert done.stderr == b"llava: 1 answers in 'a.jsonl' are empty.\n"
     assert written_by(tmp_path, "convert_mmvet_for_eval") == COMMANDS["convert_mmvet_for_eval"]["written"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "code", "said"),
+    [
+        (
+            '{"question_id": 1, "text": "x"}\n' * 2,
+            0,
+            "1 questions are answered more than once in 'a.jsonl', such as 'v1_1'",
+        ),
+        ('{"question_id": 1, "text": null}\n', 2, "has 'None' as 'text', which is not a text"),
+        ('{"question_id": [1], "text": "x"}\n', 2, "has the question_id [1], which is neither text nor a whole number"),
+    ],
+)
+def test_odd_answers_to_mm_vet_are_named(rows: str, code: int, said: str, tmp_path: Path) -> None:
+    argv = write_files(tmp_path, "convert_mmvet_for_eval", a=rows)
+    script = ROOT / "scripts/convert_mmvet_for_eval.py"
+    done = subprocess.run(
+        [sys.executable, str(script), *argv], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == code
+    assert said in done.stderr
 
 
 @pytest.mark.parametrize(("answer", "official", "lmms_eval"), GOLD["mme"])

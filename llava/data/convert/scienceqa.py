@@ -23,7 +23,7 @@ from llava.yaml_files import name_nearest
 _LETTERS = "ABCDE"
 
 # q(uestion), c(ontext), o(ptions), l(ecture), e(xplanation), a(nswer).
-_INPUTS = {
+INPUTS = {
     "QCM": "Question: {q}\nContext: {c}\nOptions: {o}\n",
     "CQM": "Context: {c}\nQuestion: {q}\nOptions: {o}\n",
     "QCML": "Question: {q}\nContext: {c}\nOptions: {o}\nBECAUSE: {l}\n",
@@ -33,7 +33,7 @@ _INPUTS = {
     "QCEM": "Question: {q}\nContext: {c}\nBECAUSE: {e}\nOptions: {o}\n",
     "QCLEM": "Question: {q}\nContext: {c}\nBECAUSE: {l} {e}\nOptions: {o}\n",
 }
-_OUTPUTS = {
+OUTPUTS = {
     "LEA": "Answer: {l} {e} The answer is {a}.",
     "A": "Answer: The answer is {a}.",
     "AL": "Answer: The answer is {a}. BECAUSE: {e}",
@@ -43,7 +43,7 @@ _OUTPUTS = {
     "LA": "Answer: {l} The answer is {a}.",
     "EA": "Answer: {e} The answer is {a}.",
     "ELA": "Answer: {e} {l} The answer is {a}.",
-    "LEPA": "",  # written by _write_steps
+    "LEPA": "",  # written by write_steps
 }
 LETTER = "letter"
 
@@ -51,8 +51,8 @@ _ORDERS = {"Q": "question", "C": "context", "M": "options", "L": "lecture", "E":
 
 FORMATS = {
     f"{given}-{said}": f"as the original's script, from {', '.join(_ORDERS[part] for part in given)}"
-    for given in _INPUTS
-    for said in _OUTPUTS
+    for given in INPUTS
+    for said in OUTPUTS
 } | {LETTER: "as LLaVA-1.5 is asked: context, question, lettered options; answered by the letter"}
 
 SPLITS = ("train", "val", "test", "trainval", "minitrain", "minival", "minitest")
@@ -106,8 +106,8 @@ def _write_problem(problem: Any, choices: list[Any], answer: int, where: str, fo
         "e": take(problem, "solution", str, where).replace("\\n", "\n"),
         "a": _LETTERS[answer],
     }
-    question = _tidy(_INPUTS[given].format(**parts))
-    reply = _tidy(_write_steps(parts) if said == "LEPA" else _OUTPUTS[said].format(**parts))
+    question = tidy(INPUTS[given].format(**parts))
+    reply = tidy(write_steps(parts) if said == "LEPA" else OUTPUTS[said].format(**parts))
     if question.startswith("Question: "):
         question = question.replace("Question: ", "")
     if reply.startswith("Answer: "):
@@ -115,14 +115,15 @@ def _write_problem(problem: Any, choices: list[Any], answer: int, where: str, fo
     return question, reply
 
 
-def _write_steps(parts: dict[str, str]) -> str:
+def write_steps(parts: dict[str, str]) -> str:
     """The answer of LEPA: lecture and solution, where there are any, and the letter after a line of its own."""
     lecture = f"LECTURE: {parts['l']}\n" if parts["l"].strip() else ""
     solution = f"SOLUTION: {parts['e']}\n" if parts["e"].strip() else ""
     return f"{lecture}{solution}###\nANSWER: {parts['a']}."
 
 
-def _tidy(text: str) -> str:
+def tidy(text: str) -> str:
+    """The text with double blanks made single ones once, and without all "BECAUSE:" if it ends with one."""
     text = text.replace("  ", " ").strip()
     return text.replace("BECAUSE:", "").strip() if text.endswith("BECAUSE:") else text
 

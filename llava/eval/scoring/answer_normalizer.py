@@ -32,8 +32,9 @@ _REPAIRS = {
 
 _PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 _COMMA_IN_NUMBER = re.compile(r"(?<=\d),+(?=\d)")
-_ONE_COMMA_IN_NUMBER = re.compile(r"\d,\d")  # the VQA team's; mmf's also finds "1,,000"
+ONE_COMMA_IN_NUMBER = re.compile(r"\d,\d")  # the VQA team's; mmf's also finds "1,,000"
 _PERIOD = re.compile(r"\.(?!\d)")
+PERIOD_OF_NO_NUMBER = re.compile(r"(?<!\d)\.(?!\d)")  # VLMEvalKit's, which also keeps the one after a number
 # The challenges' code passes a regex flag, which is 32, as the number of replacements.
 _MAX_PERIODS = 32
 
@@ -53,7 +54,9 @@ def lower_and_trim(text: str) -> str:
     return text.lower().replace(",", "").replace("?", "").replace("'s", " 's").strip()
 
 
-def remove_punctuation(text: str, comma_in_number: re.Pattern[str] = _COMMA_IN_NUMBER) -> str:
+def remove_punctuation(
+    text: str, comma_in_number: re.Pattern[str] = _COMMA_IN_NUMBER, period: re.Pattern[str] = _PERIOD
+) -> str:
     """The text with each mark replaced by a blank, or by nothing if the same mark is next to a blank somewhere.
 
     Periods are removed except in decimals. In a text that contains a number with a comma, all marks are removed.
@@ -62,7 +65,7 @@ def remove_punctuation(text: str, comma_in_number: re.Pattern[str] = _COMMA_IN_N
     table = {
         ord(mark): "" if has_long_number or f"{mark} " in text or f" {mark}" in text else " " for mark in _PUNCTUATION
     }
-    return _PERIOD.sub("", text.translate(table), count=_MAX_PERIODS)
+    return period.sub("", text.translate(table), count=_MAX_PERIODS)
 
 
 def replace_words(text: str) -> str:
@@ -73,4 +76,4 @@ def replace_words(text: str) -> str:
 
 def normalize_as_vqa_team(line: str) -> str:
     """The normalized form of a text on one line by the VQA team's script: commas are kept for its rule for numbers."""
-    return replace_words(remove_punctuation(line, _ONE_COMMA_IN_NUMBER))
+    return replace_words(remove_punctuation(line, ONE_COMMA_IN_NUMBER))

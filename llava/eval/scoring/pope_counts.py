@@ -8,12 +8,13 @@ Source: haotian-liu/LLaVA@c121f04 llava/eval/eval_pope.py.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from llava.errors import UsageError
+from llava.eval.json_files import pick_text
 from llava.eval.scoring.yes_no import read_pope
 
 
@@ -58,39 +59,56 @@ class PopeCounts:
         return (self.tp + self.fp) / self.num
 
 
-def count_pope(pairs: Iterable[tuple[str, str]]) -> PopeCounts:
-    """The counts over pairs of an answer and its label. Raises UsageError if there is none."""
-    counts = Counter((read_pope(text), "no" if label == "no" else "yes") for text, label in pairs)
+def count_pope(pairs: Iterable[tuple[str, str]], read: Callable[[str], str] = read_pope) -> PopeCounts:
+    """The counts over pairs of an answer and its label. Raises UsageError if there is no pair.
+
+    Answers that ``read`` takes for neither yes nor no are in none of the counts.
+    """
+    counts = Counter((read(text), "no" if label == "no" else "yes") for text, label in pairs)
     if not counts:
         raise UsageError("There is no answer to score in this category of POPE.")
     return PopeCounts(counts["yes", "yes"], counts["yes", "no"], counts["no", "no"], counts["no", "yes"])
 
 
 def join_pope(
-    answers: Iterable[tuple[Mapping[str, Any], str]], labels: Iterable[Mapping[str, Any]], where: str
+    answers: Iterable[tuple[Mapping[str, Any], str]],
+    labels: Iterable[Mapping[str, Any]],
+    where: str,
+    *,
+    is_partial: bool = False,
 ) -> list[tuple[str, str]]:
-    """Each answer's text with its label; ``answers`` are pairs of a question and an answer, ``where`` names the labels.
+    """Each answer's text with its label, in the answers' order.
 
-    Raises UsageError if the answers are not exactly to the labels' questions.
+    Where a question occurs more than once in the labels, its n-th answer gets its n-th label.
+
+    Args:
+        answers: pairs of a question and an answer's text.
+        where: names the labels.
+        is_partial: labels without an answer are no fault.
+
+    Raises:
+        UsageError: the answers are not exactly to the labels' questions, or a label is neither yes nor no.
     """
-    known = [(_key(row), str(row["label"])) for row in labels]
-    given = [(_key(question), text) for question, text in answers]
-    lacking, strange = Counter(key for key, _ in known), Counter(key for key, _ in given)
-    if lacking != strange:
+    known: defaultdict[tuple[str, str], deque[str]] = defaultdict(deque)
+    num_labels = 0
+    for row in labels:
+        label = pick_text(row, "label", where)
+        if label not in ("yes", "no"):
+            raise UsageError(f"'{where}' has the label {label[:80]!r}, which is neither yes nor no.")
+        known[_key(row, where)].append(label)
+        num_labels += 1
+    given = [(_key(question, "the questions file"), text) for question, text in answers]
+    asked = Counter(key for key, _ in given)
+    wanted = Counter({key: len(found) for key, found in known.items()})
+    if asked - wanted or (wanted - asked and not is_partial):
         raise UsageError(
-            f"'{where}' has {len(known)} labels, and there are {len(given)} answers in this category; "
-            f"{(lacking - strange).total()} labels have no answer and {(strange - lacking).total()} answers no label. "
+            f"'{where}' has {num_labels} labels, and there are {len(given)} answers in this category; "
+            f"{(wanted - asked).total()} labels have no answer and {(asked - wanted).total()} answers no label. "
             "Take the label file of AoiDragon/POPE@e3e3926 (random 2910, popular 3000, adversarial 3000), and answer "
             "each question once."
         )
-    by_key: dict[tuple[str, str], set[str]] = {}
-    for key, label in known:
-        by_key.setdefault(key, set()).add(label)
-    torn = next((key for key, found in by_key.items() if len(found) > 1), None)
-    if torn is not None:
-        raise UsageError(f"'{where}' labels the question {torn[1]!r} about '{torn[0]}' both yes and no.")
-    return [(text, next(iter(by_key[key]))) for key, text in given]
+    return [(text, known[key].popleft()) for key, text in given]
 
 
-def _key(row: Mapping[str, Any]) -> tuple[str, str]:
-    return str(row["image"]), str(row["text"]).split("\n")[0].strip()
+def _key(row: Mapping[str, Any], where: str) -> tuple[str, str]:
+    return pick_text(row, "image", where), pick_text(row, "text", where).split("\n")[0].strip()
