@@ -36,7 +36,8 @@ def add_eval(commands: Any) -> None:
 
 
 def _demand_suite(arguments: argparse.Namespace) -> NoReturn:
-    arguments.parser.error("the following arguments are required: SUITE")
+    parser: argparse.ArgumentParser = arguments.parser
+    parser.error("the following arguments are required: SUITE")
 
 
 def _eval_synth(arguments: argparse.Namespace) -> int:
