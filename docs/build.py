@@ -21,11 +21,14 @@ def commands_page() -> str:
 
     lines = ["# Commands", "", "Written by `make docs` from `llava/commands/`.", ""]
     for name, parser in _leaves("llava", build_parser()):
-        lines += [f"## `{name}`", "", parser.description or "", "", "| argument | what it says |", "|---|---|"]
-        for action in parser._actions:
-            if not isinstance(action, argparse._HelpAction) and action.help != argparse.SUPPRESS:
-                lines.append(f"| {_spell(action)} | {_help(action)} |")
-        lines.append("")
+        shown = [
+            action
+            for action in parser._actions
+            if not isinstance(action, argparse._HelpAction) and action.help != argparse.SUPPRESS
+        ]
+        rows = [f"| {_spell(action)} | {_help(action)} |" for action in shown]
+        table = ["| argument | what it says |", "|---|---|", *rows, ""] if rows else []
+        lines += [f"## `{name}`", "", parser.description or "", "", *table]
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Reviews of two answers to each question, as LLaVA's ``eval_gpt_review*`` make them: prompts and rows.
+"""Reviews of two answers to each question, as LLaVA's ``eval_gpt_review*`` write them: prompts and rows.
 
 Answers are matched to questions by question_id; where no answer has one, by line, as the original always does. Other
 counts, repeated ids and missing keys are refused before anybody is asked. Loads no torch.
