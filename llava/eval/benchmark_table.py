@@ -21,14 +21,16 @@ from llava.eval.question_files import (
     read_without_ocr,
 )
 from llava.eval.task import File, Task
+from llava.eval.tasks.diagrams import AI2D_TASK
 from llava.eval.tasks.documents import DOCUMENT_TASKS
+from llava.eval.tasks.math_vista import MATH_VISTA_TASK
+from llava.eval.tasks.mmmu import MMMU_TASKS
 from llava.eval.tasks.vqa import VIZWIZ_VAL_TASK, VQAV2_VAL_TASK
 
 _ZIP = "it is in the authors' eval.zip (docs/Evaluation.md of haotian-liu/LLaVA names the link)"
 _SHORT = 'question, then "Answer the question using a single word or phrase."'
 _LETTER = 'question and options, then "Answer with the option\'s letter from the given choices directly."'
 _CROP = "the square in its middle, without padding"
-_LMMS = "EvolvingLMMs-Lab/lmms-eval@75571cf"
 _CHECKPOINTS = {
     "1.5": ("llava-v1.5-7b", "llava-v1.5-13b"),
     "1.5-lora": ("llava-v1.5-7b-lora", "llava-v1.5-13b-lora"),
@@ -40,24 +42,6 @@ def _scores(base: str = "", lora: str = "", later: str = "") -> dict[str, str]:
     """Published scores by checkpoint, from the rows of 1.5, its LoRA checkpoints, and 1.6, each "7B/13B/...".."""
     rows = zip(_CHECKPOINTS.values(), (base, lora, later), strict=True)
     return {name: score for names, row in rows if row for name, score in zip(names, row.split("/"), strict=True)}
-
-
-def _later(
-    name: str,
-    title: str,
-    split: str,
-    count: int,
-    prompt: str,
-    tokens: int,
-    scorer: str,
-    later: str = "",
-    base_13b: str = "",
-) -> Task:
-    """A task of LLaVA-NeXT's, whose questions come as a Hugging Face data set."""
-    published = ({"llava-v1.5-13b": base_13b} if base_13b else {}) | _scores(later=later)
-    source = "LLaVA-NeXT's blog post, 30 Jan 2024" if published else "none by the authors"
-    files = (File(f"{name}/{split.split()[0]}.parquet", f"the data set that {_LMMS} names for {name}"),)
-    return Task(name, title, split, count, files, "", None, prompt, tokens, scorer, "none", published, source)
 
 
 _ROWS = (
@@ -241,9 +225,11 @@ _ROWS = (
         read_mmbench,
         "hint, " + _LETTER,
         1024,
-        "llava.eval.scoring.mmbench:score_mmbench",
+        "llava.eval.scoring.letter_rules:score_letter",
         "xlsx with the column prediction, to opencompass.org",
         _scores("64.3/67.7", "66.1/68.5", "67.4/70/68.7/79.3"),
+        score="llava.eval.tasks.mmbench:score_mmbench",
+        submit="llava.eval.tasks.mmbench:submit_mmbench",
     ),
     Task(
         "mmbench_cn",
@@ -260,9 +246,11 @@ _ROWS = (
         read_mmbench_cn,
         'hint, question and options, then "请直接回答选项字母。"',
         1024,
-        "llava.eval.scoring.mmbench:score_mmbench",
+        "llava.eval.scoring.letter_rules:score_letter",
         "xlsx with the column prediction, to opencompass.org",
         _scores("58.3/63.6", "58.9/61.5", "60.6/64.4/61.2/79"),
+        score="llava.eval.tasks.mmbench:score_mmbench_cn",
+        submit="llava.eval.tasks.mmbench:submit_mmbench_cn",
     ),
     *(
         Task(
@@ -367,11 +355,12 @@ _ROWS = (
             reader,
             prompt,
             1024,
-            "llava.eval.scoring.q_bench:score_q_bench",
+            "llava.eval.scoring.q_bench_letters:score_lmms",
             "JSON lines with response",
             {},
             "none by the authors",
             _CROP,
+            score="llava.eval.tasks.q_bench:score_qbench",
             ids_repeat=True,
         )
         for name, title, file, reader, prompt in (
@@ -391,21 +380,9 @@ _ROWS = (
             ),
         )
     ),
-    _later(
-        "mmmu", "MMMU", "val", 900, _LETTER, 128, "llava.eval.scoring.mmmu:score_mmmu", "35.8/36.2/35.3/51.1", "36.4"
-    ),
-    _later(
-        "mathvista",
-        "MathVista",
-        "testmini",
-        1000,
-        "hint by the form of the answer, question, choices",
-        1024,
-        "llava.eval.scoring.math_vista:score_math_vista",
-        "34.6/35.3/37.7/46.5",
-        "27.6",
-    ),
-    _later("ai2d", "AI2D", "test", 3088, _LETTER, 16, "llava.eval.scoring.ai2d:score_ai2d"),
+    *MMMU_TASKS,
+    MATH_VISTA_TASK,
+    AI2D_TASK,
     *DOCUMENT_TASKS,
 )
 

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import csv
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,15 +16,11 @@ from typing import Any, TypeVar
 from llava.data.prompts import CHOOSE_BETWEEN, LETTER, LETTER_CN, OCR_TOKENS, write_options
 from llava.errors import UsageError
 from llava.eval.task import Question
+from llava.eval.tsv_table import read_cell, read_table
 
 T = TypeVar("T")
 
 _LETTERS = "ABCD"
-# What pandas.read_table reads as an empty cell, and what the original's is_none adds to it, in lower case.
-# Source: pandas documentation of read_csv, na_values.
-_EMPTY_CELLS = {"", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"}
-_EMPTY_CELLS |= {"N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"}
-_NONE_WORDS = {"nan", "none"}
 
 
 def read_lines(path: Path, images: Path) -> list[Question]:
@@ -88,19 +82,19 @@ def read_mmbench(
     As in the original, options end at the first empty cell, "nan" or "none" (also where that is a real option).
     """
     questions = []
-    for number, row in take_chunk(list(_read_table(path)), *chunk):
+    for number, row in take_chunk(list(read_table(path)), *chunk):
         where = f"Row {number} of '{path}'"
         index = _pick(row, "index", where, str)
         index_value: int | str = int(index) if index.isdecimal() else index
         image = _decode(_pick(row, "image", where, str), where)
         options: list[str] = []
         for letter in _LETTERS:
-            cell = _cell(row, letter)
+            cell = read_cell(row, letter)
             if cell is None:
                 break
             options.append(cell)
         letters = list(_LETTERS[: len(options)])
-        hint = _cell(row, "hint")
+        hint = read_cell(row, "hint")
         for round_id in range(len(options) if all_rounds else 1):
             lines = [] if hint is None else [hint]
             lines.append(_pick(row, "question", where, str))
@@ -181,16 +175,6 @@ def _read_list(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _read_table(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # an image is one cell
-    with _open(path, newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t")
-        for number, row in enumerate(reader, 1):
-            if None in row or None in row.values():
-                raise UsageError(f"Row {number} of '{path}' has another number of cells than the header. Get it again.")
-            yield number, row
-
-
 def _open(path: Path, **options: Any) -> Any:
     try:
         return path.open(encoding="utf-8-sig", **options)
@@ -204,11 +188,6 @@ def _pick(row: Mapping[str, Any], key: str, where: str, kind: Any) -> Any:
         said = f"has {value!r} as '{key}'" if key in row else f"has no '{key}'; it has {', '.join(row) or 'nothing'}"
         raise UsageError(f"{where} {said[:300]}.")
     return value
-
-
-def _cell(row: Mapping[str, str], key: str) -> str | None:
-    value = row.get(key, "")
-    return None if value in _EMPTY_CELLS or value.lower() in _NONE_WORDS else value
 
 
 def _decode(text: str, where: str) -> bytes:

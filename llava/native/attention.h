@@ -69,6 +69,46 @@ inline void gemm(int rows, const T* a, long a_row, const T* b, long b_row, long 
         gemm_rows<T, 1>(rows, a, a_row, b + v * b_vector, b_row, b_vector, k, out + v * LANES, out_row, add);
 }
 
+#if !defined(__AVX512F__)
+// The same for 16 columns of float32 where a register holds fewer lanes: in vectors as wide as a register, since
+// compilers keep wider ones in memory. Six rows fit AVX2's 16 registers: 12 sums, 2 vectors of b and a number of a.
+template <int ROWS>
+inline void microkernel16(const float* a, long a_row, const float* b, long b_row, int k, float* out, long out_row,
+                          bool add) {
+    constexpr int PIECES = LANES / NARROW_LANES;
+    NarrowFloats acc[ROWS][PIECES];
+    for (int r = 0; r < ROWS; r++)
+        for (int p = 0; p < PIECES; p++)
+            acc[r][p] = add ? load_narrow(out + r * out_row + p * NARROW_LANES) : NarrowFloats{};
+    for (int i = 0; i < k; i++) {
+        NarrowFloats row[PIECES];
+#pragma GCC unroll 4
+        for (int p = 0; p < PIECES; p++) row[p] = load_narrow(b + i * b_row + p * NARROW_LANES);
+#pragma GCC unroll 8
+        for (int r = 0; r < ROWS; r++) {
+            const float x = a[r * a_row + i];
+#pragma GCC unroll 4
+            for (int p = 0; p < PIECES; p++) acc[r][p] += x * row[p];
+        }
+    }
+    for (int r = 0; r < ROWS; r++)
+        for (int p = 0; p < PIECES; p++) store_narrow(out + r * out_row + p * NARROW_LANES, acc[r][p]);
+}
+
+inline void gemm(int rows, const float* a, long a_row, const float* b, long b_row, long b_vector, int vectors, int k,
+                 float* out, long out_row, bool add) {
+    constexpr int BLOCK = 6;
+    for (int v = 0; v < vectors; v++, b += b_vector, out += LANES) {
+        int r = 0;
+        for (; r + BLOCK <= rows; r += BLOCK)
+            microkernel16<BLOCK>(a + r * a_row, a_row, b, b_row, k, out + r * out_row, out_row, add);
+        for (; r + 2 <= rows; r += 2)
+            microkernel16<2>(a + r * a_row, a_row, b, b_row, k, out + r * out_row, out_row, add);
+        if (r < rows) microkernel16<1>(a + r * a_row, a_row, b, b_row, k, out + r * out_row, out_row, add);
+    }
+}
+#endif
+
 // The online softmax's state for a group of queries: per row the running maximum and sum of the softmax, and the
 // weighted sum of the values [rows][head_dim], all relative to that maximum.
 struct OnlineSoftmax {
@@ -151,12 +191,12 @@ inline void score_tile(const AttentionTask<T>& task, int start, int vectors, Com
         if (task.gathers())
             gather_keys(block, run * LANES, dim, gathered + v * b_vector);
         else
-            gemm<C>(task.rows, task.queries, dim, (const C*)block, b_row, b_vector, run, dim, scores + v * LANES,
+            gemm(task.rows, task.queries, dim, (const C*)block, b_row, b_vector, run, dim, scores + v * LANES,
                     KV_TILE, false);
         v += run;
     }
     if (task.gathers())
-        gemm<C>(task.rows, task.queries, dim, gathered, b_row, b_vector, vectors, dim, scores, KV_TILE, false);
+        gemm(task.rows, task.queries, dim, gathered, b_row, b_vector, vectors, dim, scores, KV_TILE, false);
 }
 
 // Turns row r of a tile's scores into softmax weights relative to the new running maximum, and rescales what the row
@@ -210,12 +250,12 @@ inline void accumulate_values(const AttentionTask<T>& task, int start, int count
         if (task.gathers())
             gather_values(block, run, dim, gathered + long(done) * dim);
         else
-            gemm<C>(task.rows, weights + done, KV_TILE, (const C*)block, b_row, b_vector, dim / LANES, run,
+            gemm(task.rows, weights + done, KV_TILE, (const C*)block, b_row, b_vector, dim / LANES, run,
                     state.values, dim, true);
         done += run;
     }
     if (task.gathers())
-        gemm<C>(task.rows, weights, KV_TILE, gathered, b_row, b_vector, dim / LANES, padded, state.values, dim, true);
+        gemm(task.rows, weights, KV_TILE, gathered, b_row, b_vector, dim / LANES, padded, state.values, dim, true);
 }
 
 // Attends to positions `from` to `to` (`from` a multiple of 16) and adds what the queries see there to `state`.

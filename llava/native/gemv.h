@@ -122,6 +122,7 @@ inline float dot_tail(const bf16* a, const bf16* b, int from, int k) {
     return total;
 }
 
+#if defined(__AVX512F__)
 // out[ROWS][COLS] = a[ROWS][k] . b[COLS][k], in registers; STEP numbers of each at a time.
 template <typename T, int ROWS, int COLS>
 inline void dot_block(const T* a, long a_row, const T* b, int k, float* out) {
@@ -156,22 +157,66 @@ inline void dot_block(const T* a, long a_row, const T* b, int k, float* out) {
         for (int c = 0; c < COLS; c++)
             out[r * COLS + c] = reduce_sum(acc[r][c]) + dot_tail(a + r * a_row, b + long(c) * k, i, k);
 }
+constexpr int DOT_ROWS = 4, DOT_COLS = 4;
+#else
+// The numbers of a piece, as DEPTH vectors that are as wide as a register: compilers keep wider ones in memory.
+inline void load_piece(const float* x, NarrowFloats* to) { to[0] = load_narrow(x); }
+inline void load_piece(const bf16* x, NarrowFloats* to) {
+    typedef uint32_t Words __attribute__((vector_size(4 * NARROW_LANES), aligned(2)));
+    const Words words = *reinterpret_cast<const Words*>(x), first = words << 16, second = words & 0xffff0000u;
+    std::memcpy(to, &first, sizeof first);
+    std::memcpy(to + 1, &second, sizeof second);
+}
+
+// out[ROWS][COLS] = a[ROWS][k] . b[COLS][k]: the same sums in the same order, in pieces of a step.
+template <typename T, int ROWS, int COLS>
+inline void dot_block(const T* a, long a_row, const T* b, int k, float* out) {
+    constexpr int DEPTH = DotStep<T>::DEPTH, STEP = LANES * DEPTH, PIECES = LANES / NARROW_LANES;
+    NarrowFloats acc[ROWS][COLS][PIECES] = {};
+    int i = 0;
+    for (; i + STEP <= k; i += STEP)
+#pragma GCC unroll 4
+        for (int p = 0; p < PIECES; p++) {
+            const long at = i + p * NARROW_LANES * DEPTH;
+#pragma GCC unroll 4
+            for (int c = 0; c < COLS; c++) {
+                NarrowFloats w[DEPTH];
+                load_piece(b + long(c) * k + at, w);
+                if (p == 0) __builtin_prefetch(b + long(c + COLS) * k + at);
+#pragma GCC unroll 4
+                for (int r = 0; r < ROWS; r++) {
+                    NarrowFloats x[DEPTH];
+                    load_piece(a + r * a_row + at, x);
+#pragma GCC unroll 2
+                    for (int d = 0; d < DEPTH; d++) acc[r][c][p] += x[d] * w[d];
+                }
+            }
+        }
+    for (int r = 0; r < ROWS; r++)
+        for (int c = 0; c < COLS; c++) {
+            Floats sums;
+            std::memcpy(&sums, acc[r][c], sizeof sums);
+            out[r * COLS + c] = reduce_sum(sums) + dot_tail(a + r * a_row, b + long(c) * k, i, k);
+        }
+}
+constexpr int DOT_ROWS = 3, DOT_COLS = 2;  // 12 sums in AVX2's 16 registers
+#endif
 
 // emit(row, column, a[row] . b[column]) for all rows and columns begin to end of a dense matrix.
 template <typename T, typename Emit>
 inline void gemv_dense(int rows, const T* a, const T* b, int k, int begin, int end, Emit emit) {
-    constexpr int COLS = 4;
-    float out[4 * COLS];
+    constexpr int ROWS = DOT_ROWS, COLS = DOT_COLS;
+    float out[ROWS * COLS];
     int c = begin;
     for (; c + COLS <= end; c += COLS) {
         const T* w = b + long(c) * k;
         int r = 0;
-        for (; r + 4 <= rows; r += 4) {
-            dot_block<T, 4, COLS>(a + long(r) * k, k, w, k, out);
-            for (int i = 0; i < 4 * COLS; i++) emit(r + i / COLS, c + i % COLS, out[i]);
+        for (; r + ROWS <= rows; r += ROWS) {
+            dot_block<T, ROWS, COLS>(a + long(r) * k, k, w, k, out);
+            for (int i = 0; i < ROWS * COLS; i++) emit(r + i / COLS, c + i % COLS, out[i]);
         }
         const T* x = a + long(r) * k;
-        if (rows - r == 3) dot_block<T, 3, COLS>(x, k, w, k, out);
+        if (ROWS > 3 && rows - r == 3) dot_block<T, 3, COLS>(x, k, w, k, out);
         if (rows - r == 2) dot_block<T, 2, COLS>(x, k, w, k, out);
         if (rows - r == 1) dot_block<T, 1, COLS>(x, k, w, k, out);
         for (int i = 0; i < (rows - r) * COLS; i++) emit(r + i / COLS, c + i % COLS, out[i]);

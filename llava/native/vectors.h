@@ -74,6 +74,16 @@ template <typename T> inline void store(T* p, Floats x, int count) {
     for (int i = 0; i < count; i++) store(p + i, x[i]);
 }
 
+// The widest vector of floats that a register holds.
+#if defined(__AVX__)
+constexpr int NARROW_LANES = 8;
+#else
+constexpr int NARROW_LANES = 4;
+#endif
+typedef float NarrowFloats __attribute__((vector_size(4 * NARROW_LANES), aligned(4)));
+inline NarrowFloats load_narrow(const float* p) { return *reinterpret_cast<const NarrowFloats*>(p); }
+inline void store_narrow(float* p, NarrowFloats x) { *reinterpret_cast<NarrowFloats*>(p) = x; }
+
 inline float reduce_sum(Floats x) {
 #if defined(__AVX512F__)
     return _mm512_reduce_add_ps(__m512(x));

@@ -95,7 +95,7 @@ def test_repeated_ids_missing_images_and_a_literal_image_word_are_named(data: Pa
 
 
 def test_a_task_without_a_reader_says_how_its_questions_can_be_asked(tmp_path: Path) -> None:
-    task = replace(TASKS["mmmu"], files=(File("here", "nowhere"),))
+    task = replace(TASKS["mmmu"], files=(File("here", "nowhere"),), read=None)
     (tmp_path / "here").touch()
     with pytest.raises(UsageError, match="no reader of its files is written"):
         check(task, tmp_path)

@@ -73,5 +73,10 @@ def group(answers: Sequence[ScoredAnswer], order: Sequence[str] = ()) -> dict[st
     return {name: (find_mean(members), len(members)) for name, members in groups.items() if members}
 
 
+def say_unread(count: int, total: int, published: str) -> str:
+    """A sentence on the answers of which nothing could be read; ``published`` is what the published scorer does."""
+    return f"{count} of {total} answers could not be read and count as wrong; {published}."
+
+
 def _write(reference: Any) -> str:
     return str(reference["answer"]) if isinstance(reference, Mapping) else str(reference)
