@@ -90,7 +90,7 @@ def benchmarks() -> str:
         by_name = task.published.get
         old = [by_name(f"llava-v1.5-{size}") for size in ("7b", "13b")]
         new = [by_name(f"llava-v1.6-{size}") for size in ("vicuna-7b", "vicuna-13b", "mistral-7b", "34b")]
-        prompt = re.sub(r'"(.*?)"', r"*\1*", task.prompt).replace("|", "\\|")
+        prompt = re.sub(r'"(.*?)"', r"`\1`", task.prompt).replace("|", "\\|")
         scores = [", ".join(score or "-" for score in row) if any(row) else "" for row in (old, new)]
         cells = (f"`{task.name}`", task.title, f"{task.split}, {task.count:,}", prompt, *scores)
         lines.append(f"| {' | '.join(cells)} |")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from llava.commands.answering import load
 from llava.commands.eval_harness import add_harness
@@ -35,7 +35,7 @@ def add_eval(commands: Any) -> None:
     add_eval_reports(suites)
 
 
-def _demand_suite(arguments: argparse.Namespace) -> NoReturn:
+def _demand_suite(arguments: argparse.Namespace) -> int:
     parser: argparse.ArgumentParser = arguments.parser
     parser.error("the following arguments are required: SUITE")
 

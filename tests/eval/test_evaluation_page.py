@@ -86,3 +86,13 @@ def test_the_pages_images_are_small_enough_to_load() -> None:
         assert (ROOT / "docs" / name).stat().st_size < 300_000
         with Image.open(ROOT / "docs" / name) as image:
             image.load()
+
+
+def test_every_reading_that_the_page_names_is_one_that_a_scorer_prints() -> None:
+    table = PAGE.split("\n## What counts as right")[1].split("\n\n")[2]
+    cells = [cell for row in table.splitlines()[2:] for cell in row.split(" | ")[1:3]]
+    named = {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+    files = [path for folder in ("tasks", "scoring") for path in (ROOT / "llava/eval" / folder).glob("*.py")]
+    source = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    assert len(named) > 20
+    assert sorted(name for name in named if f'"{name}"' not in source and f'"{name},' not in source) == []

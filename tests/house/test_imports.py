@@ -68,6 +68,8 @@ WITHOUT_TORCH = [
     "llava.eval.eval_textvqa",
     "llava.eval.json_files",
     "llava.eval.judge",
+    "llava.eval.lmms_eval_model",
+    "llava.eval.lmms_eval_run",
     "llava.eval.m4c_evaluator",
     "llava.eval.mm_vet_grades",
     "llava.eval.mmbench_upload",

@@ -75,7 +75,7 @@ def _shares(run: ScoredRun) -> _Recomputed:
             continue
         values = [answer.score for answer in answers]
         error, kind = share_error(values)
-        of = f"{len(values):,} answers" + (f" in {name}" if name else "")
+        of = f"{len(values):,} answer{'s' * (len(values) != 1)}" + (f" in {name}" if name else "")
         for scale in (100.0, float(len(values)), 1.0):
             yield scale * sum(values) / len(values), Noise(scale * error, f"{kind}, {of}")
 

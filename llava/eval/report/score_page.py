@@ -27,6 +27,7 @@ from llava.html_page import make_table, write_data_url, write_page
 from llava.text import fit_line, make_visible
 
 REPORT = "report.html"
+_MOST_CATEGORIES = 60  # that a figure has
 _MOST_REFERENCES = 12  # that are shown of an answer
 _VERDICTS = {
     "same": ("equal", "good"),
@@ -185,11 +186,14 @@ def _make_task(standings: Sequence[Standing], folder: Path, options: ReportOptio
     yield f"<h2 class=task>{_escape(_name_task(task))}</h2>"
     series = [Series(run.model, {name: pair[0] for name, pair in run.categories.items()}) for run in runs]
     if any(one.values for one in series):
-        names = list(dict.fromkeys(name for run in runs for name in run.categories))
+        every = list(dict.fromkeys(name for run in runs for name in run.categories))
+        names = every[:_MOST_CATEGORIES]
         counts = {name: count for run in runs for name, (_, count) in run.categories.items()}
         path = folder / f"{_spell(task)}-categories.png"
         draw_bars(names, series, path, counts)
-        yield f"<h3>By category</h3><p class=hint>The number of answers is in parentheses.</p>{_embed(path, 'Bars')}"
+        left_out = f" The first {len(names)} of {len(every):,} categories are shown." if len(names) < len(every) else ""
+        yield f"<h3>By category</h3><p class=hint>The number of answers is in parentheses.{left_out}</p>"
+        yield _embed(path, "Bars")
     for standing in standings:
         yield from _make_run(standing, options)
 
