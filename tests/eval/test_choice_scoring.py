@@ -29,7 +29,7 @@ def score_math(scorer: Callable[..., Verdict]) -> Callable[[str, dict[str, Any]]
 
 
 def score_with_echo(said: str, problem: Problem) -> Verdict:
-    return score_by_rules(said, problem, ask=lambda response: response)
+    return score_by_rules(said, problem, reply=said)
 
 
 SCORERS: dict[tuple[str, str], Callable[..., Verdict]] = {

@@ -116,8 +116,7 @@ def _score(
         if replies is not None and place not in replies:
             del verdicts[place]
         elif replies is not None:
-            said = replies[place]
-            verdicts[place] = replace(score_by_rules(*pairs[place], lambda _, said=said: said), note="read by a judge")
+            verdicts[place] = replace(score_by_rules(*pairs[place], replies[place]), note="read by a judge")
         elif options.throws_dice:
             verdicts[place] = replace(judged[published][place], note="the choice nearest to an empty text")
     answers = [
