@@ -219,6 +219,7 @@ def test_mmmu_is_asked_as_lmms_eval_asks_it(tmp_path: Path) -> None:
     choice, open_one = check(TASKS["mmmu"], tmp_path, is_partial=True)[0]
     assert choice.text == f"Which is like <image 1>?\nA. <image 2>\nB. a\nC. b\n\n{LETTER}"
     assert read_images(choice) == [b"first image", b"second image"]
+    assert "1 questions have several images, each on its own line" in run("mmmu", tmp_path, ["A", "5"]).notes[-1]
     assert open_one.text == "Why?\n\nAnswer the question using a single word or phrase."
     assert open_one.images == ()
 
