@@ -70,11 +70,11 @@ def score_answers(
 
     options = ScoringOptions(throws_dice=arguments.dice, is_partial=arguments.partial or is_partial)
     code = 0
-    if task.score:
+    if task.judge and is_judge_named(arguments):
+        code = _judge(task, path, questions, arguments, options)
+    elif task.score:
         run = score_file(task, path, questions, arguments.data, options)
         print(write_summary(run, name_scores_file(path)))
-    elif task.judge and is_judge_named(arguments):
-        code = _judge(task, path, questions, arguments, options)
     elif task.judge:
         write_line(
             f"llava: {task.name}: a judge scores it. Name one with --judge-url and --judge-model, and see with "

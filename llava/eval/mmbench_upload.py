@@ -29,7 +29,7 @@ _LONGEST_CELL = 32767  # letters that a cell of .xlsx holds
 _INTEGER = re.compile(r" *[+-]?[0-9]+ *")
 _FLOAT = re.compile(r" *[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)? *|[+-]?inf(?:inity)?", re.IGNORECASE)
 _TRUTHS = {"true": True, "false": False}
-_UNWRITABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+_UNWRITABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # XML 1.0, production Char
 
 Cell = str | int | float | bool | None
 
@@ -138,8 +138,8 @@ def _clean(text: str, index: object) -> str:
     clean = _UNWRITABLE.sub("", text)[:_LONGEST_CELL]
     if clean != text:
         write_line(
-            f"llava: the answer to index {index} has control characters, or more than {_LONGEST_CELL} letters, which a "
-            "cell cannot hold; they are left out."
+            f"llava: the answer to index {index} has characters, or more than {_LONGEST_CELL} of them, that a cell "
+            "cannot hold; they are left out."
         )
     return clean
 

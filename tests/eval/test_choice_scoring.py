@@ -12,6 +12,7 @@ import pytest
 from llava.eval.scoring.ai2d_letters import score_ai2d
 from llava.eval.scoring.letter_rules import LETTER_RULES
 from llava.eval.scoring.math_vista_answers import MATH_VISTA_READINGS, Problem, score_by_rules
+from llava.eval.scoring.math_vista_judge import write_prompt
 from llava.eval.scoring.mmmu_parsers import MMMU_READINGS
 from llava.eval.scoring.q_bench_letters import Q_BENCH_READINGS
 from llava.eval.scoring.verdict import Verdict
@@ -28,7 +29,7 @@ def score_math(scorer: Callable[..., Verdict]) -> Callable[[str, dict[str, Any]]
 
 
 def score_with_echo(said: str, problem: Problem) -> Verdict:
-    return score_by_rules(said, problem, ask=lambda response: response)
+    return score_by_rules(said, problem, reply=said)
 
 
 SCORERS: dict[tuple[str, str], Callable[..., Verdict]] = {
@@ -58,6 +59,10 @@ def test_a_letter_is_the_published_rules(reading: str) -> None:
     cases = column("letters", reading)
     assert len(cases) >= 60
     assert [(case, LETTER_RULES[reading](*case)) for case, _ in cases] == cases
+
+
+def test_math_vistas_judge_is_asked_in_the_published_words() -> None:
+    assert write_prompt("Hint: x\nQuestion: ?", "It is 5.") == GOLD["math_vista_prompt"]
 
 
 def test_no_published_reading_is_left_out_and_the_cases_tell_them_apart() -> None:

@@ -101,16 +101,16 @@ def _round(number: str, digits: int | None) -> str | None:
         return None
 
 
-def score_by_rules(response: str, problem: Problem, ask: Callable[[str], str] | None = None) -> Verdict:
-    """MathVista's verdict, where ``ask`` is the judge that finds the answer within a response.
+def score_by_rules(response: str, problem: Problem, reply: str | None = None) -> Verdict:
+    """MathVista's verdict; ``reply`` is the judge's, of the answer that it finds within the response.
 
-    Without it a response counts where it is the answer itself: a letter, "(X)", or a number; any other is wrong, and
+    Without one a response counts where it is the answer itself: a letter, "(X)", or a number; any other is wrong, and
     the note says that a judge is wanted.
     """
     extraction = extract(response, problem)
-    if extraction is None and ask is not None:
-        extraction = ask(response)
-    if extraction is not None and (extraction or ask is not None):
+    if extraction is None and reply is not None:
+        extraction = reply
+    if extraction is not None and (extraction or reply is not None):
         said = normalize(extraction, problem)
         return Verdict(float(said == problem.answer), said)
     if problem.question_type == CHOICE:

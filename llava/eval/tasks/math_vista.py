@@ -6,14 +6,14 @@ lmms_eval/tasks/mathvista (the prompt, "format").
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from llava.data.prompts import INTEGER, LETTER, ONE_DECIMAL, PYTHON_LIST, TWO_DECIMALS, join_lines, write_options
 from llava.errors import UsageError
 from llava.eval.parquet_shards import ShardRow, read_shards
 from llava.eval.scoring.math_vista_answers import CHOICE, MATH_VISTA_READINGS, Problem, score_by_rules
-from llava.eval.scoring.verdict import Verdict
 from llava.eval.task import File, Question, Task
 from llava.eval.task_score import ScoredAnswer, ScoringOptions, TaskScore
 from llava.eval.tasks.readings import find_mean, group
@@ -27,9 +27,6 @@ _HINTS: dict[tuple[str, float | None], str] = {
 }
 _GROUPS = ("language", "source", "category", "task", "context", "grade", "skills")
 _COLUMNS = ("pid", "question_type", "answer_type", "choices", "precision")
-
-Judge = Callable[[str, str], str]
-"""Finds the answer within a response, from the question and the response, as MathVista has GPT-4 do."""
 
 
 def read_math_vista(path: Path, images: Path) -> list[Question]:
@@ -76,53 +73,73 @@ def _choose_hint(row: ShardRow) -> str:
 
 
 def score_math_vista(
+    questions: Sequence[Question], texts: Sequence[str], data: Path, options: ScoringOptions
+) -> TaskScore:
+    """MathVista's accuracy by rules. Raises UsageError for questions of another version, or without answers."""
+    return _score(texts, _read_problems(data / _FILES, questions), options, None)
+
+
+def find_unread(questions: Sequence[Question], texts: Sequence[str], data: Path) -> dict[int, str]:
+    """The query of each response that is more than an answer, as MathVista gives it to its judge, by its place."""
+    problems = _read_problems(data / _FILES, questions)
+    queries = {row.pick("pid", str): row.pick("query", str) for row in read_shards(data / _FILES, ["pid", "query"])}
+    return {
+        place: queries[str(questions[place].id)]
+        for place, (text, (problem, _)) in enumerate(zip(texts, problems, strict=True))
+        if score_by_rules(text, problem).note
+    }
+
+
+def score_replies(
     questions: Sequence[Question],
     texts: Sequence[str],
     data: Path,
     options: ScoringOptions,
-    *,
-    judge: Judge | None = None,
+    replies: Mapping[int, str],
 ) -> TaskScore:
-    """MathVista's accuracy. Raises UsageError for questions of another version, or without published answers."""
-    problems = _read_problems(data / _FILES, questions)
-    verdicts = [
-        _judge_one(text, problem, question, judge)
-        for question, text, (problem, _) in zip(questions, texts, problems, strict=True)
-    ]
-    unread = sum(bool(one.note) for one in verdicts)
+    """MathVista's accuracy with its judge's replies, by place; a response that lacks one is left out."""
+    return _score(texts, _read_problems(data / _FILES, questions), options, replies)
+
+
+def _score(
+    texts: Sequence[str],
+    problems: Sequence[tuple[Problem, tuple[str, ...]]],
+    options: ScoringOptions,
+    replies: Mapping[int, str] | None,
+) -> TaskScore:
     _, published, *others = MATH_VISTA_READINGS
-    judged = {
-        name: [MATH_VISTA_READINGS[name](text, problem) for text, (problem, _) in zip(texts, problems, strict=True)]
-        for name in (published, *others)
-    }
-    if options.throws_dice and judge is None:
-        verdicts = [
-            Verdict(guess.score, guess.reading, "the choice nearest to an empty text") if one.note else one
-            for one, guess in zip(verdicts, judged[published], strict=True)
-        ]
+    pairs = [(text, problem) for text, (problem, _) in zip(texts, problems, strict=True)]
+    verdicts = {place: score_by_rules(*pair) for place, pair in enumerate(pairs)}
+    judged = {name: [MATH_VISTA_READINGS[name](*pair) for pair in pairs] for name in (published, *others)}
+    unread = [place for place, one in verdicts.items() if one.note]
+    for place in unread:
+        if replies is not None and place not in replies:
+            del verdicts[place]
+        elif replies is not None:
+            verdicts[place] = replace(score_by_rules(*pairs[place], replies[place]), note="read by a judge")
+        elif options.throws_dice:
+            verdicts[place] = replace(judged[published][place], note="the choice nearest to an empty text")
     answers = [
-        ScoredAnswer(place, one.score, one.reading, (problem.answer,), groups, one.note)
-        for place, (one, (problem, groups)) in enumerate(zip(verdicts, problems, strict=True))
+        ScoredAnswer(place, one.score, one.reading, (pairs[place][1].answer,), problems[place][1], one.note)
+        for place, one in verdicts.items()
     ]
+    if not answers:
+        raise UsageError("The judge replied to none of the responses, so that there is no score.")
     readings = {name: 100 * sum(one.score for one in ones) / len(texts) for name, ones in judged.items()}
-    notes = _say_unread(unread, len(texts), options)
+    if replies is not None:
+        readings["MathVista by rules"] = 100 * sum(score_by_rules(*pair).score for pair in pairs) / len(texts)
+    notes = [_say_unread(len(unread), len(texts), options, replies)] if unread else []
     return TaskScore("accuracy", {"accuracy": find_mean(answers)}, group(answers), answers, readings, notes)
 
 
-def _judge_one(text: str, problem: Problem, question: Question, judge: Judge | None) -> Verdict:
-    if judge is None:
-        return score_by_rules(text, problem)
-    ask = judge
-    return score_by_rules(text, problem, lambda response: ask(question.text, response))
-
-
-def _say_unread(count: int, total: int, options: ScoringOptions) -> list[str]:
-    if not count:
-        return []
+def _say_unread(count: int, total: int, options: ScoringOptions, replies: Mapping[int, str] | None) -> str:
     asked = f"{count} of {total} responses are more than an answer, which MathVista has GPT-4 extract"
+    if replies is not None:
+        left = f", and {count - len(replies)} got no reply and are left out" if len(replies) < count else ""
+        return f"{asked}: the judge extracted {len(replies)}{left}."
     if options.throws_dice:
-        return [f"{asked}: without it the nearest choice to an empty text is taken, as in MathVista's scorer."]
-    return [f"{asked}: without a judge they count as wrong. Published scores are with the judge."]
+        return f"{asked}: without it the nearest choice to an empty text is taken, as in MathVista's scorer."
+    return f"{asked}: without a judge they count as wrong. Published scores are with the judge."
 
 
 def _read_problems(path: Path, questions: Sequence[Question]) -> list[tuple[Problem, tuple[str, ...]]]:
@@ -180,5 +197,6 @@ MATH_VISTA_TASK = Task(
     },
     "LLaVA-NeXT's blog post, 30 Jan 2024",
     score="llava.eval.tasks.math_vista:score_math_vista",
+    judge="llava.eval.tasks.math_vista_replies:judge_math_vista",
 )
 """Its row in the table of benchmarks."""

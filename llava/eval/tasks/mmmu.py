@@ -130,6 +130,10 @@ def score_mmmu(questions: Sequence[Question], texts: Sequence[str], data: Path, 
         notes += ["Dice depend on all answers before them; of a part they are others."] if options.is_partial else []
     else:
         notes = [say_unread(len(unread), len(texts), "MMMU's scorer throws dice for their letter")] if unread else []
+    if several := sum(len(question.images) > 1 for question in questions):
+        notes.append(
+            f"{several} questions have several images, each on its own line; lmms-eval has a blank between them."
+        )
     scores = {"accuracy": find_mean(answers)}
     for name, is_choice in (("multiple-choice questions", True), ("open questions", False)):
         if chosen := [answer for answer in answers if (golds[answer.place][0] == CHOICE) == is_choice]:

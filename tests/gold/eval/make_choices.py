@@ -38,7 +38,7 @@ import vlm_mathvista as vlm_math  # noqa: E402
 from lmms_eval.api.metrics import exact_match_hf_evaluate  # noqa: E402
 from lmms_eval.tasks._task_utils import mmmu_mcq_utils  # noqa: E402
 from lmms_eval.tasks.ai2d.utils import MultiChoiceRegexFilter  # noqa: E402
-from lmms_eval.tasks.mathvista.mathvista_evals import MathVistaEvaluator  # noqa: E402
+from lmms_eval.tasks.mathvista.mathvista_evals import DEMO_PROMPT, MathVistaEvaluator  # noqa: E402
 from lmms_eval.tasks.mmbench import mmbench_evals  # noqa: E402
 from lmms_eval.tasks.mmmu import utils as mmmu_073  # noqa: E402
 from lmms_eval.tasks.qbench import utils as qbench  # noqa: E402
@@ -238,6 +238,7 @@ def main() -> None:
         "ai2d": ai2d(),
         "q_bench": q_bench(),
         "math_vista": math_vista(),
+        "math_vista_prompt": MathVistaEvaluator().create_test_prompt(DEMO_PROMPT, "Hint: x\nQuestion: ?", "It is 5."),
         "mmbench": mmbench(),
         "mmmu_run": run,
     }
