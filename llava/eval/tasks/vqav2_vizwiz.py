@@ -164,7 +164,11 @@ VQAV2_VAL_TASK = Task(
     "none",
     {},
     "none by the authors",
-    score="llava.eval.tasks.vqa_runs:score_vqav2_val",
+<<<<<<<< HEAD:llava/eval/tasks/vqav2_vizwiz.py
+    score="llava.eval.tasks.vqav2_vizwiz:score_vqav2_val",
+========
+    score="llava.eval.tasks.vqav2_vizwiz:score_vqav2_val",
+>>>>>>>> t-evC:llava/eval/tasks/vqav2_vizwiz.py
 )
 VIZWIZ_VAL_TASK = Task(
     "vizwiz_val",
@@ -180,5 +184,9 @@ VIZWIZ_VAL_TASK = Task(
     "none",
     {},
     "none by the authors",
-    score="llava.eval.tasks.vqa_runs:score_vizwiz_val",
+<<<<<<<< HEAD:llava/eval/tasks/vqav2_vizwiz.py
+    score="llava.eval.tasks.vqav2_vizwiz:score_vizwiz_val",
+========
+    score="llava.eval.tasks.vqav2_vizwiz:score_vizwiz_val",
+>>>>>>>> t-evC:llava/eval/tasks/vqav2_vizwiz.py
 )
