@@ -164,11 +164,7 @@ VQAV2_VAL_TASK = Task(
     "none",
     {},
     "none by the authors",
-<<<<<<<< HEAD:llava/eval/tasks/vqav2_vizwiz.py
     score="llava.eval.tasks.vqav2_vizwiz:score_vqav2_val",
-========
-    score="llava.eval.tasks.vqav2_vizwiz:score_vqav2_val",
->>>>>>>> t-evC:llava/eval/tasks/vqav2_vizwiz.py
 )
 VIZWIZ_VAL_TASK = Task(
     "vizwiz_val",
@@ -184,9 +180,5 @@ VIZWIZ_VAL_TASK = Task(
     "none",
     {},
     "none by the authors",
-<<<<<<<< HEAD:llava/eval/tasks/vqav2_vizwiz.py
     score="llava.eval.tasks.vqav2_vizwiz:score_vizwiz_val",
-========
-    score="llava.eval.tasks.vqav2_vizwiz:score_vizwiz_val",
->>>>>>>> t-evC:llava/eval/tasks/vqav2_vizwiz.py
 )
