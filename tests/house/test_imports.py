@@ -131,7 +131,6 @@ WITHOUT_TORCH = [
     "llava.eval.tasks.llava_bench",
     "llava.eval.tasks.math_vista",
     "llava.eval.tasks.math_vista_replies",
-    "llava.eval.tasks.mm_vet",
     "llava.eval.tasks.mmbench",
     "llava.eval.tasks.mme",
     "llava.eval.tasks.mmmu",
