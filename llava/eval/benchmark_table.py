@@ -25,7 +25,7 @@ from llava.eval.tasks.diagrams import AI2D_TASK
 from llava.eval.tasks.documents import DOCUMENT_TASKS
 from llava.eval.tasks.math_vista import MATH_VISTA_TASK
 from llava.eval.tasks.mmmu import MMMU_TASKS
-from llava.eval.tasks.vqa import VIZWIZ_VAL_TASK, VQAV2_VAL_TASK
+from llava.eval.tasks.vqav2_vizwiz import VIZWIZ_VAL_TASK, VQAV2_VAL_TASK
 
 _ZIP = "it is in the authors' eval.zip (docs/Evaluation.md of haotian-liu/LLaVA names the link)"
 _SHORT = 'question, then "Answer the question using a single word or phrase."'
@@ -62,7 +62,7 @@ _ROWS = (
         "",
         "JSON list of question_id and answer over all of test2015, to EvalAI",
         _scores("78.5/80.0", "79.1/80.0", "81.8/82.8/82.2/83.7"),
-        submit="llava.eval.tasks.vqa:submit_vqav2",
+        submit="llava.eval.tasks.vqav2_vizwiz:submit_vqav2",
     ),
     VQAV2_VAL_TASK,
     Task(
@@ -100,7 +100,7 @@ _ROWS = (
         "",
         "JSON list of image and answer, to EvalAI",
         _scores("50.0/53.6", "47.8/58.9", "57.6/60.5/60.0/63.8"),
-        submit="llava.eval.tasks.vqa:submit_vizwiz",
+        submit="llava.eval.tasks.vqav2_vizwiz:submit_vizwiz",
     ),
     VIZWIZ_VAL_TASK,
     Task(
@@ -338,8 +338,8 @@ _ROWS = (
         "",
         "JSON object of v1_ID to answer, to MM-Vet's grader",
         _scores("31.1/36.1", "30.2/38.3", "43.9/48.4/47.3/57.4"),
-        judge="llava.eval.tasks.mm_vet:judge_mmvet",
-        submit="llava.eval.tasks.mm_vet:submit_mmvet",
+        judge="llava.eval.tasks.mmvet:judge_mmvet",
+        submit="llava.eval.tasks.mmvet:submit_mmvet",
     ),
     *(
         Task(

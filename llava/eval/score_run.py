@@ -62,7 +62,7 @@ def keep_score(
     if settings is None and not known:
         notes.append("How the answers were made is not known: no run of llava eval left its settings beside the file.")
     elif (temperature := facts["temperature"]) not in (0, None):
-        notes.append(f"The answers are sampled at temperature {temperature:g}; the published scores are greedy.")
+        notes.append(f"The answers are sampled at temperature {temperature}; the published scores are greedy.")
     run = make_scored_run(task, model, facts, score, matched.questions, matched.texts)
     run = ScoredRun(**{**vars(run), "notes": tuple(notes)})
     write_scores(name_scores_file(path), run)
@@ -73,7 +73,7 @@ def read_run_settings(path: Path) -> dict[str, Any]:
     """The settings that the run left beside an answers file; none where it did not, or where they are damaged."""
     try:
         value = json.loads(name_settings_file(path).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

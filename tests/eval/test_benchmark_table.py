@@ -115,6 +115,8 @@ def test_a_scorer_is_found_by_its_name_and_a_missing_one_is_an_error() -> None:
     [
         ('{"question_id": 1, "image": "a.png", "te', "Line 2 of .* is not a JSON object: the file is half-written"),
         ("[1]", "Line 2 of .* is not a JSON object"),
+        ("[" * 100_000, "Line 2 of .* is not a JSON object"),
+        ('{"question_id": "\udcff"}', "Line 2 of .* is not a JSON object"),
         ('{"question_id": 1, "image": "a.png"}', "Line 2 of .* has no 'text'; it has question_id, image"),
         ('{"question_id": 1, "image": null, "text": "?"}', "Line 2 of .* has None as 'image'"),
         ('{"question_id": true, "image": "a", "text": "?"}', "Line 2 of .* has True as 'question_id'"),
@@ -122,7 +124,8 @@ def test_a_scorer_is_found_by_its_name_and_a_missing_one_is_an_error() -> None:
 )
 def test_a_wrong_line_of_a_question_file_is_named(tmp_path: Path, line: str, said: str) -> None:
     path = tmp_path / "q.jsonl"
-    path.write_text('{"question_id": "x", "image": "a.png", "text": "?"}\n' + line)
+    text = '{"question_id": "x", "image": "a.png", "text": "?"}\n' + line
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(UsageError, match=said):
         read_lines(path, tmp_path)
 

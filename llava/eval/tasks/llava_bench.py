@@ -63,7 +63,7 @@ def _score(matched: MatchedAnswers, reviews: Path, references: Path, judge: str)
             min(1.0, row["tuple"][1] / MOST),
             f"{row['tuple'][0]:g} {row['tuple'][1]:g}",
             (texts.get(str(row["question_id"]), ""),),
-            (str(row.get("category", "")),),
+            (_name_category(row),),
             str(row.get("content", "")).strip(),
         )
         for row in good
@@ -72,8 +72,8 @@ def _score(matched: MatchedAnswers, reviews: Path, references: Path, judge: str)
     if total.relative is None:
         raise UsageError(f"All reference answers in '{reviews}' are scored 0, so no score relative to them exists.")
     groups = {}
-    for name in sorted({str(row.get("category", "")) for row in good}):
-        members = summarize_pairs([row["tuple"] for row in good if str(row.get("category", "")) == name])
+    for name in sorted(set(map(_name_category, good))):
+        members = summarize_pairs([row["tuple"] for row in good if _name_category(row) == name])
         if members.relative is not None:
             groups[name] = (members.relative, members.num_reviews)
     scores = {"relative": total.relative, "reference": total.first, "model": total.second}
@@ -82,6 +82,10 @@ def _score(matched: MatchedAnswers, reviews: Path, references: Path, judge: str)
         notes.append(f"{len(rows) - len(good)} of {len(rows)} reviews hold no scores and are left out.")
     notes.append(warn_of_drift("llava-bench", LLAVA_BENCH.judge, judge))
     return TaskScore("relative", scores, groups, answers, _read_otherwise(rows, good), notes)
+
+
+def _name_category(row: dict[str, Any]) -> str:
+    return str(row.get("category", "")).removeprefix(LLAVA_BENCH.prefix)
 
 
 def _read_otherwise(rows: Sequence[dict[str, Any]], good: Sequence[dict[str, Any]]) -> dict[str, float]:

@@ -164,7 +164,7 @@ VQAV2_VAL_TASK = Task(
     "none",
     {},
     "none by the authors",
-    score="llava.eval.tasks.vqa:score_vqav2_val",
+    score="llava.eval.tasks.vqav2_vizwiz:score_vqav2_val",
 )
 VIZWIZ_VAL_TASK = Task(
     "vizwiz_val",
@@ -180,5 +180,5 @@ VIZWIZ_VAL_TASK = Task(
     "none",
     {},
     "none by the authors",
-    score="llava.eval.tasks.vqa:score_vizwiz_val",
+    score="llava.eval.tasks.vqav2_vizwiz:score_vizwiz_val",
 )
