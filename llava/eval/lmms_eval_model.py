@@ -49,6 +49,7 @@ class LlavaEngine:
         self.template = template or ("vicuna_v1" if loaded.template == "llava_v1" else loaded.template)
         start_conversation(loaded, self.template)  # refuses an unknown template
         self.failures: list[tuple[str, Any, str]] = []
+        self._noted: set[str] = set()  # tasks whose wish for another image mode was said
         # What lmms-eval's own class has; its evaluator writes and reads them.
         self.task_dict: dict[str, Any] = {}
         self.cache_hook: Any = None
@@ -125,6 +126,12 @@ class LlavaEngine:
         """A request as the engine takes it. Raises UsageError and BadImage."""
         from llava.answer import start_conversation
 
+        if "image_aspect_ratio" in settings and task not in self._noted:
+            self._noted.add(task)
+            write_line(
+                f"llava: '{fit_line(task)}' wants image_aspect_ratio {settings['image_aspect_ratio']!r}; images are "
+                f"shown as the checkpoint says: {self._loaded.spec.tiling.aspect}."
+            )
         images = [_load_visual(visual) for visual in _flatten(doc_to_visual(self.task_dict[task][split][doc_id]))]
         if images and DEFAULT_IMAGE_TOKEN not in context:
             context = " ".join([DEFAULT_IMAGE_TOKEN] * len(images)) + "\n" + context

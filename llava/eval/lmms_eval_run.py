@@ -108,7 +108,7 @@ def describe_results(results: Mapping[str, Any]) -> str:
         count = results.get("n-samples", {}).get(task, {}).get("effective", "")
         for name, value in scores.items():
             metric, _, kind = name.partition(",")
-            if kind and not metric.endswith("_stderr"):
+            if kind and "_stderr" not in metric:
                 said = f"{value:.4f}" if isinstance(value, float) else fit_line(str(value), 60)
                 rows.append((task, metric if kind == "none" else f"{metric}, {kind}", said, str(count)))
     rows.insert(0, ("task", "score", "value", "documents"))

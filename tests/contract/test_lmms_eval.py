@@ -257,10 +257,10 @@ def test_the_command_prints_lmms_evals_table_and_keeps_every_answer(
 ) -> None:
     code, out, errors = printed[0]
     assert code == 1, errors
-    assert out.split() == [
-        *("task", "score", "value", "documents"),
-        *("single", "exact_match", "0.0000", "2"),
-        *("broken", "exact_match", "0.0000", "2"),
+    assert [line.split() for line in out.splitlines()] == [
+        ["task", "score", "value", "documents"],
+        ["broken", "exact_match", "0.0000", "2"],
+        ["single", "exact_match", "0.0000", "2"],
     ]
     assert "asks with the template 'vicuna_v1'" in errors
     assert "count as answered by nothing: 1 (broken 1). The first: A str is asked about" in errors
