@@ -22,26 +22,34 @@ class JsonLines:
 
 
 def read_json(path: str | Path) -> Any:
-    """What a JSON file holds. Raises UsageError for a file that is not JSON."""
+    """What a JSON file holds. Raises UsageError for a file that cannot be read or is not JSON."""
     try:
         return json.loads(Path(path).read_bytes().decode("utf-8-sig"))
+    except OSError as error:
+        raise UsageError(f"'{path}' cannot be read: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
         raise UsageError(f"'{path}' is not a JSON file: {error}.") from error
 
 
 def read_json_lines(path: str | Path) -> JsonLines:
-    """The objects of a file of JSON lines; a line that is half-written or empty is among the broken ones."""
+    """The objects of a file of JSON lines; a line that is half-written or empty is among the broken ones.
+
+    Raises UsageError for a file that cannot be read.
+    """
     rows, broken = [], []
-    with Path(path).open("rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                row = json.loads(line.decode("utf-8-sig"))
-            except (ValueError, RecursionError):
-                row = None
-            if isinstance(row, dict):
-                rows.append(row)
-            else:
-                broken.append(number)
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"'{path}' cannot be read: {error.strerror}.") from error
+    for number, line in enumerate(content.splitlines(), 1):
+        try:
+            row = json.loads(line.decode("utf-8-sig"))
+        except (ValueError, RecursionError):
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            broken.append(number)
     return JsonLines(Path(path), rows, broken)
 
 

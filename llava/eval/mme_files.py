@@ -46,7 +46,7 @@ def read_mme_folder(folder: Path) -> dict[Key, MmeQuestion]:
         place = category / "questions_answers_YN" if has_images else category
         if not place.is_dir():
             raise UsageError(f"'{place}' is missing, though '{category / 'images'}' is there: get MME's folder again.")
-        for path in sorted(place.glob("*.txt")):
+        for path in sorted(path for path in place.glob("*.txt") if not path.name.startswith("._")):  # of macOS
             for text, truth in _read_pairs(path):
                 key = (category.name, path.name, text)
                 before = found.get(key)

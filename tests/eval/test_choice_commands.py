@@ -127,9 +127,9 @@ def test_mm_vet_answers_are_written_as_the_original_writes_them(tmp_path: Path) 
         (
             '{"question_id": 1, "text": "x"}\n' * 2,
             0,
-            "1 questions are answered more than once in 'a.jsonl', such as 'v1_1'",
+            "1 questions are answered more than once in a.jsonl, such as 1",
         ),
-        ('{"question_id": 1, "text": null}\n', 2, "has 'None' as 'text', which is not a text"),
+        ('{"question_id": 1, "text": null}\n', 2, "None, which is no text"),
         ('{"question_id": [1], "text": "x"}\n', 2, "has the question_id [1], which is neither text nor a whole number"),
     ],
 )

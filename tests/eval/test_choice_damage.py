@@ -203,6 +203,17 @@ def test_files_of_an_earlier_conversion_are_named(
     assert f"'{PLACE}' holds files of another conversion: old.txt." in capsys.readouterr().err
 
 
+def test_pope_finds_labels_with_and_without_the_misspelling_of_its_first_version() -> None:
+    from llava.eval.scoring.pope_counts import join_pope
+
+    # Rows of haotian-liu/LLaVA@32cebc3 llava_pope_test.jsonl, and of POPE's label files before and after @7ef3026.
+    image = "COCO_val2014_000000332625.jpg"
+    asked = {"image": image, "text": "Is there an airplane in the imange?\nAnswer the question using a single word."}
+    for text in ("Is there an airplane in the imange?", "Is there an airplane in the image?"):
+        labels = [{"image": image, "text": text, "label": "no"}]
+        assert join_pope([(asked, "x")], labels, "labels") == [("x", "no")]
+
+
 def test_pope_gives_the_nth_answer_about_a_question_its_nth_label() -> None:
     from llava.eval.scoring.pope_counts import join_pope
 

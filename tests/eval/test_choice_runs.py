@@ -68,7 +68,7 @@ def test_a_command_prints_and_writes_what_the_original_does(
     assert capsys.readouterr().out == COMMANDS[name]["stdout"]
     if name.endswith(" images"):  # the original stops at the first video
         lines = written_by(tmp_path, name)["up.jsonl"].splitlines()
-        assert len(lines) == len(text_of(name, "a.jsonl").splitlines()) == 29
+        assert len(lines) == len(text_of(name, "a.jsonl").splitlines()) == 35
         assert json.loads(lines[0]).keys() == {"question_id", "prediction"}
     else:
         assert written_by(tmp_path, name) == wanted_of(name)
@@ -93,7 +93,7 @@ def test_an_image_only_run_of_seed_gets_its_accuracy_and_says_what_it_lacks(
     argv = write_files(tmp_path, "convert_seed_for_submission images")
     monkeypatch.chdir(tmp_path)
     assert seed_submission.main(argv) == 0
-    assert "none of the 23 questions about videos is answered" in capsys.readouterr().err
+    assert "none of the 17 questions about videos is answered" in capsys.readouterr().err
 
 
 def test_seed_finds_ids_that_are_written_as_text(
@@ -107,7 +107,7 @@ def test_seed_finds_ids_that_are_written_as_text(
     assert seed_submission.main(argv) == 0
     printed = capsys.readouterr()
     assert printed.out == COMMANDS[name]["stdout"]
-    assert "29 ids in 'a.jsonl' are numbers as text" in printed.err
+    assert "35 ids in 'a.jsonl' are numbers as text" in printed.err
 
 
 def test_the_script_of_seed_scores_each_answer_as_the_original() -> None:

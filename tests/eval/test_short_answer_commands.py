@@ -154,8 +154,8 @@ def test_a_file_that_no_server_could_score_is_refused(
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     done = run_script("convert_gqa_for_eval", ["--src", "none.jsonl", "--dst", "x.json"], tmp_path)
-    assert done.returncode == 1
-    assert done.stderr == "llava: error: No such file or directory: none.jsonl\n"
+    assert done.returncode == 2
+    assert done.stderr == "llava: error: 'none.jsonl' cannot be read: No such file or directory.\n"
 
 
 def evaluate(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, **files: str) -> int:

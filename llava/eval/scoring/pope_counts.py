@@ -111,4 +111,6 @@ def join_pope(
 
 
 def _key(row: Mapping[str, Any], where: str) -> tuple[str, str]:
-    return pick_text(row, "image", where), pick_text(row, "text", where).split("\n")[0].strip()
+    """Image and question. POPE's first version, which LLaVA asks, misspells the questions about "an" object."""
+    question = pick_text(row, "text", where).split("\n")[0].strip().replace(" in the imange?", " in the image?")
+    return pick_text(row, "image", where), question

@@ -41,6 +41,8 @@ def score_seed(questions: Sequence[Question], texts: Sequence[str], data: Path, 
         scores = {"all": table.accuracy, **scores}
     wanted = [one for one in annotations.questions if headline == "all" or one.kind == "image"]
     notes = []
+    if headline == "image":
+        notes.append("The number is over images only, as LLaVA-NeXT's is; LLaVA-1.5's is over images and videos.")
     if len(asked) != len(wanted):
         notes.append(f"{len(asked)} of the {len(wanted)} questions are asked, so the score is not SEED-Bench's.")
     if unread := sum(answer.reading is None for answer in answers):

@@ -75,9 +75,10 @@ def mme(dice: random.Random) -> dict[str, str]:
                 place += "/questions_answers_YN"
             for number, truth in enumerate(dice.sample(["Yes", "No"], 2)):
                 asked = f"Is this caf\u00e9 number {number} of {image}?"
-                texts += f"{asked}{dice.choice([' ', '  '])}Please answer yes or no.\t{truth}\n"
+                full = f"{asked}{dice.choice([' ', '  '])}Please answer yes or no."
+                texts += f"{full}\t{truth}\n"
                 key = f"{category}/{'images/' if category in WITH_FOLDERS else ''}{stem}.{dice.choice(['jpg', 'png'])}"
-                prompt = dice.choice([f"{asked}\n{S1}"] * 8 + [asked])
+                prompt = dice.choice([f"{asked}\n{S1}"] * 8 + [asked, full, f"{full}\n{S1}"])
                 answers.append({"question_id": key, "prompt": prompt, "text": next(given)})
             files[f"{place}/{stem}.txt"] = texts
     return {**files, f"{folder}/readme.md": "x", "answers/m-7b.jsonl": lines(answers)}
