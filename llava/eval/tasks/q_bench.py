@@ -2,7 +2,8 @@
 
 Q-Bench's authors have GPT compare answers with options, so that published scores are not these. Source:
 EvolvingLMMs-Lab/lmms-eval 0.7.3 lmms_eval/tasks/qbench/utils.py, which counts each question twice, by form and by
-subject, with the same accuracy.
+subject, with the same accuracy. It names the numbers of Q-Bench-HF, and LLVisionQA's files, which are read here, hold
+no names of their own.
 """
 
 from __future__ import annotations
