@@ -150,7 +150,10 @@ def check(
             "version, or a part"
         )
         if not is_partial:
-            raise UsageError(f"{task.name}: {said}. Get {task.files[0].source}, or allow it with --partial.")
+            raise UsageError(
+                f"{task.name}: {said}. "
+                f"Where it comes from: {task.files[0].source}. To ask it all the same, give --partial."
+            )
         notes.append(f"{said}. The score is not comparable with published ones.")
     if not task.ids_repeat:
         counts = Counter((question.id, question.before.get("round_id")) for question in questions)
