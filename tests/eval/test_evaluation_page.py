@@ -52,6 +52,16 @@ def check_output(printed: str, shown: str) -> None:
     assert re.fullmatch("(.*\n)*".join(parts), re.sub(r"\d+(\.\d+)?", "0", printed)), printed
 
 
+def test_the_readme_shows_commands_of_the_walk() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8").split("\n## Evaluate")[1].split("\n## ")[0]
+    shown = [
+        words for words, _ in read_commands(readme) if words[1] not in ("synth", "eval") or "seed" in " ".join(words)
+    ]
+    walked = [words for words, _ in read_commands(WALK)]
+    assert len(shown) == 3
+    assert [words for words in shown if words not in walked] == []
+
+
 def test_the_walk_through_a_benchmark_runs_and_prints_what_the_page_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
