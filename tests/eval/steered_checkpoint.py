@@ -22,7 +22,7 @@ from llava.eval.task import Question
 from tests.tiny_checkpoints import write_llava_1_6
 from tests.tiny_tokenizers import words_and_letters
 
-WIDTH = 64
+WIDTH = 128
 HEAD_STEP = 256
 """How many steps of the head's numbers make 1."""
 
@@ -37,7 +37,8 @@ _SCALES = {"q_proj": 6, "k_proj": 6, "v_proj": 3, "o_proj": 3, "up_proj": 3, "do
 def find_words(texts: Iterable[str]) -> list[str]:
     """The words of prompts, without punctuation, in alphabetical order."""
     system = "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, "
-    system += "detailed, and polite answers to the user's questions. human USER ASSISTANT it is It Yes No 0 5"
+    system += "detailed, and polite answers to the user's questions. human USER ASSISTANT "
+    system += "Yes No yes no unanswerable two 0 5"
     return sorted({word for text in (system, *texts) for word in re.findall(r"[A-Za-z0-9]+", text)})
 
 

@@ -1,12 +1,14 @@
 """Makes benchmark_runs.json: a tiny checkpoint's answers to all benchmarks, as the published scorers score them.
 
 ``python make_benchmark_runs.py SHORT CHOICES LLAVA SCRIPTS``, in an environment with this package, lmms-eval 0.7.3,
-anls 0.0.2, editdistance 0.8.1, Levenshtein and scikit-learn. SHORT and CHOICES are the folders of make_short_answers.py
-and of make_choices.py, LLAVA is a folder with haotian-liu/LLaVA's package (llava_torch 1.2.2.post1), SCRIPTS holds those
-of make_short_answer_commands.py and of make_choice_runs.py, GQA's as gqa_eval.py, and convert_mmvet_for_eval.py.
+anls 0.0.2, editdistance 0.8.1, Levenshtein and scikit-learn 1.9.1. SHORT and CHOICES are the folders of
+make_short_answers.py and of make_choices.py, LLAVA is a folder with haotian-liu/LLaVA's package (llava_torch
+1.2.2.post1), SCRIPTS holds those of make_short_answer_commands.py and of make_choice_runs.py, GQA's as gqa_eval.py, and
+convert_mmvet_for_eval.py.
 
 The answers are those of the model's own ``generate``, a question at a time, in the order of tests/eval/benchmark_files.
-A score that the original prints is kept as it is printed, any other as a number.
+A score that the original prints is kept as it is printed, any other as a number; those of further scorers begin with
+"by".
 """
 
 from __future__ import annotations
@@ -50,12 +52,19 @@ Scores = dict[str, float | str]
 LETTERS = "ABCDE"
 NAME = "tiny"
 CLOSEST = 5e-5
+# MME's script counts with scikit-learn what it does not print, and scikit-learn refuses to count nothing.
+GUARD = """import numpy, sklearn.metrics as m
+for name in ("precision_score", "recall_score", "confusion_matrix"):
+    count = getattr(m, name)
+    empty = numpy.zeros((2, 2), int) if name == "confusion_matrix" else 0.0
+    setattr(m, name, lambda t, p, count=count, empty=empty, **kw: count(t, p, **kw) if len(t) else empty)
+"""
 
 
 def wish(truth: str, others: list[str], dice: random.Random) -> str:
-    """What the head is fitted to say: mostly the truth, now and then in words that scorers read differently."""
-    said = truth if dice.random() < 0.7 else dice.choice(others)
-    return dice.choice([said] * 8 + [f"{said}.", f"{said.title()}, it is", f"({said})", f"It is {said}"])
+    """What the head is fitted to say: mostly the truth, now and then with a period."""
+    said = truth if dice.random() < 0.8 else dice.choice(others)
+    return dice.choice([said] * 9 + [f"{said}."])
 
 
 def fit_heads(folder: Path, questions: Questions, truths: Texts) -> Iterator[dict[str, list[int]]]:
@@ -82,6 +91,8 @@ def fit_heads(folder: Path, questions: Questions, truths: Texts) -> Iterator[dic
     goal = torch.zeros(len(tokens), len(names))
     goal[torch.arange(len(tokens)), torch.tensor([names.index(token) for token in tokens])] = 1
     said = loaded.tokenizer.convert_ids_to_tokens(names)
+    weights = goal @ (1 / goal.sum(0).sqrt())[:, None]  # or else words that are wished for often are all that is said
+    state, goal = state * weights, goal * weights
     for penalty in range(1, 30):
         rows = torch.linalg.solve(state.T @ state + penalty * torch.eye(state.shape[1]), state.T @ goal).T
         yield dict(zip(said, (rows * 8 * HEAD_STEP).round().int().tolist(), strict=True))
@@ -126,7 +137,9 @@ class Runner:
         """What a script prints."""
         home = Path(LLAVA) / "llava/eval" if (Path(LLAVA) / "llava/eval" / script).exists() else Path(SCRIPTS)
         env = {**os.environ, "PYTHONPATH": f"{LLAVA}:{os.environ.get('PYTHONPATH', '')}", "PYTHONUTF8": "1"}
-        command = [sys.executable, str(home / script), *argv.split()]
+        path = str(home / script)
+        code = f"import runpy, sys; sys.argv[0] = {path!r}; runpy.run_path({path!r}, run_name='__main__')"
+        command = [sys.executable, "-c", (GUARD if script == "calculation.py" else "") + code, *argv.split()]
         done = subprocess.run(command, cwd=folder or self.data, capture_output=True, text=True, env=env)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -138,15 +151,21 @@ def find(pattern: str, text: str) -> str:
     return match[1]
 
 
-def mean(scores: list[float]) -> float:
-    return 100 * sum(scores) / len(scores)
+def mean(scores: list[Any]) -> float:
+    return float(100 * sum(scores) / len(scores))
 
 
-def read_by(family: str, texts: list[str], cases: list[list[Any]]) -> Scores:
+def read_by(family: str, texts: list[str], cases: list[list[Any]]) -> dict[str, float]:
     """The mean of each published scorer of make_short_answers.py over answers with their references."""
     scorers: dict[str, Callable[..., float]] = short.SCORERS[family][1]
-    return {name: mean([scorer(text, *case) for text, case in zip(texts, cases, strict=True)]) for name, scorer in
-            scorers.items()}
+    return {
+        name: mean([scorer(text, *case) for text, case in zip(texts, cases, strict=True)])
+        for name, scorer in scorers.items()
+    }
+
+
+def name_readings(scores: dict[str, float]) -> Scores:
+    return {f"by {name}": score for name, score in scores.items()}
 
 
 def load_json(path: Path) -> Any:
@@ -156,20 +175,23 @@ def load_json(path: Path) -> Any:
 def score_vqa(runner: Runner) -> dict[str, Scores]:
     data, texts = runner.data, runner.texts
     rows = load_json(data / "vqav2/v2_mscoco_val2014_annotations.json")["annotations"]
-    people = {row["question_id"]: [{k: said[k] for k in ("answer", "answer_id")} for said in row["answers"]] for row in rows}
+    people = {
+        row["question_id"]: [{k: said[k] for k in ("answer", "answer_id")} for said in row["answers"]] for row in rows
+    }
     vqav2 = read_by("vqa", texts["vqav2_val"], [[people[one.id]] for one in runner.questions["vqav2_val"]])
     rows = load_json(data / "vizwiz/val.json")
     vizwiz = read_by("vqa", texts["vizwiz_val"], [[[said["answer"] for said in row["answers"]]] for row in rows])
     found = {
-        "vqav2_val": {"accuracy": vqav2["vqa-submitted"], **vqav2},
-        "vizwiz_val": {"accuracy": vizwiz["lmms-eval-textvqa"], **vizwiz},
+        "vqav2_val": {"accuracy": vqav2["vqa-submitted"], **name_readings(vqav2)},
+        "vizwiz_val": {"accuracy": vizwiz["lmms-eval-textvqa"], **name_readings(vizwiz)},
     }
     rows = load_json(data / "textvqa/TextVQA_0.5.1_val.json")["data"]
     for name in ("textvqa", "textvqa_no_ocr"):
         path = runner.write(name, data / f"oracle/{name}.jsonl")
         argv = f"--annotation-file textvqa/TextVQA_0.5.1_val.json --result-file {path}"
         printed = find(r"Accuracy: (\S+)%", runner.run("eval_textvqa.py", argv))
-        found[name] = {"accuracy": printed, **read_by("vqa", texts[name], [[row["answers"]] for row in rows])}
+        readings = read_by("vqa", texts[name], [[row["answers"]] for row in rows])
+        found[name] = {"accuracy": printed, **name_readings(readings)}
     return found
 
 
@@ -189,8 +211,11 @@ def score_science(runner: Runner) -> dict[str, Scores]:
     problems = load_json(runner.data / "scienceqa/problems.json")
     pairs = zip(runner.questions["scienceqa"], runner.texts["scienceqa"], strict=True)
     lmms = [sqa.sqa_process_results(problems[one.id], [text])["exact_match"] for one, text in pairs if one.images]
-    scores = {"image accuracy": find(r"IMG-Accuracy: (\S+)%", printed), "accuracy": find(r", Accuracy: (\S+)%", printed)}
-    return {"scienceqa": {**scores, "lmms-eval": mean(lmms)}}
+    scores = {
+        "image accuracy": find(r"IMG-Accuracy: (\S+)%", printed),
+        "accuracy": find(r", Accuracy: (\S+)%", printed),
+    }
+    return {"scienceqa": {**scores, "by lmms-eval": mean(lmms)}}
 
 
 def score_pope(runner: Runner) -> dict[str, Scores]:
@@ -213,7 +238,7 @@ def score_pope(runner: Runner) -> dict[str, Scores]:
         pope.pope_process_results({"answer": label, "question_id": place}, [text])["pope_f1_score"]
         for place, (label, text) in enumerate(zip(labels, runner.texts["pope"], strict=True))
     ]
-    return {"pope": {**found, "lmms-eval, all categories together": 100 * pope.pope_aggregate_f1_score(rows)}}
+    return {"pope": {**found, "by lmms-eval, all categories together": 100 * pope.pope_aggregate_f1_score(rows)}}
 
 
 def score_mme(runner: Runner) -> dict[str, Scores]:
@@ -233,7 +258,7 @@ def score_mme(runner: Runner) -> dict[str, Scores]:
                 doc = {"answer": truth, "category": category, "question_id": image}
                 rows.append(next(iter(mme.mme_process_results(doc, [said]).values())))
         lmms[name] = mme.mme_aggregate_results(rows)
-    return {"mme": {**found, "lmms-eval": lmms["perception"]}}
+    return {"mme": {**found, "by lmms-eval": lmms["perception"]}}
 
 
 def score_mmbench(runner: Runner) -> dict[str, Scores]:
@@ -266,8 +291,8 @@ def score_seed(runner: Runner) -> dict[str, Scores]:
     scores: Scores = {"all": find(r"Total accuracy: (\S+)%", printed), "image": image}
     scores["video"] = find(r"video accuracy: (\S+)%", printed)
     return {
-        "seed": {**scores, "lmms-eval": mean(lmms)},
-        "seed_image": {"image": image, "lmms-eval": mean(lmms[: len(runner.texts["seed_image"])])},
+        "seed": {**scores, "by lmms-eval": mean(lmms)},
+        "seed_image": {"image": image, "by lmms-eval": mean(lmms[: len(runner.texts["seed_image"])])},
     }
 
 
@@ -283,10 +308,11 @@ def score_letters(runner: Runner) -> dict[str, Scores]:
             letter = choices.qbench.parse_multi_choice_response(text, list(names), names)
             scores.append([letter == truth, choices.vlmevalkit(text, names) == truth])
         lmms, other = (mean(list(column)) for column in zip(*scores, strict=True))
-        found[name] = {"accuracy": lmms, "VLMEvalKit": other}
+        found[name] = {"accuracy": lmms, "by VLMEvalKit": other}
     chosen = choices.MultiChoiceRegexFilter(regex_pattern="([A-Z])\\.", ignore_case=True, ignore_punctuation=True)
     compare, scores = choices.exact_match_hf_evaluate, []
-    for row, text in zip(read_shards(runner.data / TASKS["ai2d"].files[0].path, ["answer"]), runner.texts["ai2d"]):
+    diagrams = read_shards(runner.data / TASKS["ai2d"].files[0].path, ["answer"])
+    for row, text in zip(diagrams, runner.texts["ai2d"], strict=True):
         (read,) = chosen.apply([[text]], [{}])
         truth = [LETTERS[int(row.values["answer"])]]
         scores.append(compare([read], truth, ignore_case=True, ignore_punctuation=True)["exact_match"])
@@ -298,7 +324,7 @@ def score_letters(runner: Runner) -> dict[str, Scores]:
             choices.score_mmmu(text, row["question_type"], choices.ast.literal_eval(row["options"]), row["answer"])
             for row, text in zip(rows, runner.texts[name], strict=True)
         ]
-        readings = ("accuracy", "lmms-eval 0.7.2", "lmms-eval 0.7.3", "VLMEvalKit")
+        readings = ("accuracy", "by lmms-eval 0.7.2", "by lmms-eval 0.7.3", "by VLMEvalKit")
         found[name] = dict(zip(readings, (mean(list(column)) for column in zip(*scores, strict=True)), strict=True))
     return found
 
@@ -309,7 +335,7 @@ def score_maths(runner: Runner) -> dict[str, Scores]:
     problems = [{**row, "choices": row["choices"] or []} for row in rows]
     choices.cases.MATH_CASES = list(zip(runner.texts["mathvista"], problems, strict=True))
     table = choices.math_vista()
-    names = ["accuracy", *table["readings"][1:]]
+    names = ["accuracy", *(f"by {name}" for name in table["readings"][1:])]
     columns = zip(*(scores for _, scores in table["cases"]), strict=True)
     return {"mathvista": dict(zip(names, (mean(list(column)) for column in columns), strict=True))}
 
@@ -331,7 +357,7 @@ def score_documents(runner: Runner) -> dict[str, Scores]:
         if family == "ocrbench":  # points
             readings = {key: float(value) * len(rows) / 100 for key, value in readings.items()}
         first = readings["ocrbench-team" if family == "ocrbench" else "lmms-eval"]
-        found[name] = {headline: first, **readings}
+        found[name] = {headline: first, **name_readings(readings)}
     return found
 
 
