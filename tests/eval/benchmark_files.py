@@ -319,7 +319,9 @@ def write_judged(data: Path, dice: random.Random) -> dict[str, Truths]:
     write_rows(
         folder / "context.jsonl", [{"id": f"{i:03d}", "image": f"{i:03d}.jpg", "caption": "?"} for i in range(3)]
     )
-    write_rows(folder / "answers_gpt4.jsonl", [{"question_id": i, "prompt": "?", "text": "Red."} for i in range(8)])
+    write_rows(
+        folder / "answers_gpt4.jsonl", [{"question_id": i, "answer_id": f"gpt4-{i}", "text": "Red."} for i in range(8)]
+    )
     _save(dice, *(folder / f"images/{i:03d}.jpg" for i in range(3)))
     asked = [{"question_id": f"v1_{i}", "image": f"v1_{i}.png", "text": _ask(dice)[0]} for i in range(8)]
     write_rows(vet / "llava-mm-vet.jsonl", asked)

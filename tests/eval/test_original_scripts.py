@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 from llava.eval import original_runner
+from llava.eval.answers_file import make_answer_id
 from llava.eval.benchmark_table import TASKS
 from llava.eval.task import check
 from tests.eval.benchmark_files import write_benchmarks
@@ -86,15 +87,24 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # GQA's own script comes with its data; ours has its flags.
     (data / "gqa/data/eval").mkdir()
     (data / "gqa/data/eval/eval.py").symlink_to(ROOT / "llava/eval/eval_gqa.py")
-    # What a judge said before; nobody is asked.
-    reviews = data / f"llava-bench-in-the-wild/reviews/{MODEL}.jsonl"
-    reviews.parent.mkdir()
-    rows = [{"question_id": i, "category": "llava_bench_conv", "content": "8 6", "tuple": [8, 6]} for i in range(8)]
-    reviews.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_reviews(data)
     (home / "bin").mkdir()
     (home / "bin/python").write_text(STAND_IN)
     (home / "bin/python").chmod(0o755)
     return home
+
+
+def write_reviews(data: Path) -> None:
+    """What a judge said about LLaVA-Bench's answers before, so that nobody is asked."""
+    path = data / f"llava-bench-in-the-wild/reviews/{MODEL}.jsonl"
+    path.parent.mkdir()
+    rows = []
+    for place, question in enumerate(check(TASKS["llavabench"], data, is_partial=True)[0]):
+        ids = {"answer1_id": f"gpt4-{place}", "answer2_id": make_answer_id(question, MODEL)}
+        category = "llava_bench_" + ("conv", "detail", "complex")[place % 3]
+        rows.append({"id": place + 1, "question_id": question.id, **ids, "category": category, "content": "8 6"})
+        rows[-1]["tuple"] = [8, 6]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def run_python(words: list[str]) -> int:
@@ -182,6 +192,8 @@ def test_a_script_runs_as_it_is_to_its_score_or_submission(
         assert not isinstance(value, str) or value in out or task == "textvqa_no_ocr"
     if task == "mme":
         assert f"total score: {GOLD['scores'][task]['perception']}" in out
+    if task == "llavabench":
+        assert "all 75.0 80.0 60.0" in out
     if task == "pope":
         assert f"{GOLD['scores'][task]['random F1'] / 100:.3f}, " in out
     if task in SUBMISSIONS:
