@@ -335,7 +335,7 @@ def score_maths(runner: Runner) -> dict[str, Scores]:
     problems = [{**row, "choices": row["choices"] or []} for row in rows]
     choices.cases.MATH_CASES = list(zip(runner.texts["mathvista"], problems, strict=True))
     table = choices.math_vista()
-    names = ["accuracy", *(f"by {name}" for name in table["readings"][1:])]
+    names = [f"by {name}" for name in table["readings"]]
     columns = zip(*(scores for _, scores in table["cases"]), strict=True)
     return {"mathvista": dict(zip(names, (mean(list(column)) for column in columns), strict=True))}
 
