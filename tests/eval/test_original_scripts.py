@@ -175,6 +175,7 @@ def test_a_script_runs_as_it_is_to_its_score_or_submission(
     monkeypatch.chdir(home)
     monkeypatch.setattr(sys, "path", sys.path[:])
     monkeypatch.setattr(sys, "argv", sys.argv)
+    monkeypatch.setenv("OPENAI_API_KEY", "nobody is asked")
     answer = original_runner.answer_into_file
 
     def answer_shortly(questions: Any, args: Any, settings: Any, *others: Any) -> int:
