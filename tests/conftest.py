@@ -24,6 +24,7 @@ settings.load_profile("steady")
 LONGEST = (
     "train/test_walkthrough", "serve/test_restart", "engine/test_native", "train/test_parallel", "train/test_resume",
     "serve/test_web", "serve/test_page", "contract/test_lmms_eval", "scratch/test_pipeline", "test_default_model",
+    "eval/test_benchmark_runs",
 )  # fmt: skip
 
 

@@ -49,7 +49,9 @@ def add_eval_tasks(suites: Any) -> None:
     parser.add_argument("--url", metavar="URL", help="ask a server with OpenAI's API in place of a local model")
     parser.add_argument("--url-model", metavar="NAME", help="the model's id there (default: the only one)")
     parser.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0 is greedy (default)")
-    parser.add_argument("--conv-mode", metavar="NAME", help="conversation template (default: the checkpoint's own)")
+    parser.add_argument(
+        "--conv-mode", metavar="NAME", help="conversation template (default: the one of the checkpoint's evaluation)"
+    )
     add_checkpoint_flags(parser)
     add_engine_flags(parser)
     add_scoring_flags(parser)
@@ -130,7 +132,7 @@ def _answer(
     code = 0
     for task, questions in asked:
         sampling = Sampling(temperature=arguments.temperature, max_new_tokens=task.max_new_tokens)
-        with contextlib.closing(_make_asker(arguments, loaded, sampling)) as asker:
+        with contextlib.closing(_make_asker(task, arguments, loaded, sampling)) as asker:
             path = arguments.answers or _name_file(arguments.data / task.name / "answers", asker.model_id, shard)
             if arguments.answers and shard and arguments.shard is None:  # torchrun
                 path = path.with_name(f"{path.stem}.{shard[1]}_{shard[0]}{path.suffix}")
@@ -166,14 +168,15 @@ def _score(task: Task, path: Path, questions: list[Question], arguments: argpars
         return error.exit_code
 
 
-def _make_asker(arguments: argparse.Namespace, loaded: Any, sampling: Any) -> LocalAsker | UrlAsker:
-    from llava.eval.askers import LocalAsker, UrlAsker
+def _make_asker(task: Task, arguments: argparse.Namespace, loaded: Any, sampling: Any) -> LocalAsker | UrlAsker:
+    from llava.eval.askers import LocalAsker, UrlAsker, choose_template
     from llava.model.sources import name_checkpoint
 
     if arguments.url:
         return UrlAsker(arguments.url, arguments.url_model, os.environ.get("OPENAI_API_KEY"), sampling)
     name = name_checkpoint(arguments.model) if arguments.model else "embedded"
-    asker = LocalAsker(loaded, name, sampling, arguments.conv_mode, model_path=arguments.model)
+    template = arguments.conv_mode or choose_template(loaded, task.template)
+    asker = LocalAsker(loaded, name, sampling, template, model_path=arguments.model)
     flags = ("quant", "model_base", "vision_tower", "merge", "arithmetic")
     asker.settings |= {name: getattr(arguments, name) for name in flags}
     return asker

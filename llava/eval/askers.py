@@ -116,6 +116,15 @@ def _seed(question: Question, sampling: Sampling) -> Sampling:
     return replace(sampling, seed=int.from_bytes(digest[:4], "big") >> 1)
 
 
+def choose_template(loaded: LoadedModel, published: str = "vicuna_v1") -> str:
+    """The template of the checkpoint's published scores.
+
+    LLaVA-1.5 and NeXT on Vicuna are asked in ``published``, whatever the original's chat chooses for them; other
+    families in their own. Source: haotian-liu/LLaVA@c121f04 scripts/v1_5/eval.
+    """
+    return published if loaded.template == "llava_v1" else loaded.template
+
+
 def describe_sampling(sampling: Sampling) -> dict[str, Any]:
     """The sampling parameters as JSON values."""
     return dict(vars(sampling))
@@ -145,12 +154,13 @@ class LocalAsker:
         from llava.answer import start_conversation
         from llava.backends.answerer import Answerer
 
+        template = template or choose_template(loaded)
         start_conversation(loaded, template)  # refuses an unknown template
         self.model_id = model_id
         self._loaded, self._template, self._sampling = loaded, template, sampling
         self.settings: dict[str, Any] = {
             "checkpoint": digest_files(model_path),
-            "template": template or loaded.template,
+            "template": template,
             "image_aspect_ratio": str(loaded.spec.tiling.aspect),
             "dtype": str(loaded.model.dtype),
             "sampling": describe_sampling(sampling),

@@ -362,6 +362,7 @@ _ROWS = (
             _CROP,
             score="llava.eval.tasks.q_bench:score_qbench",
             ids_repeat=True,
+            template="llava_v1",  # scripts/v1_5/eval/qbench.sh
         )
         for name, title, file, reader, prompt in (
             (

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.data.long_work import LongWork
 from llava.errors import LlavaError, UsageError
+from llava.eval.askers import choose_template
 from llava.text import fit_line, write_line
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class LlavaEngine:
         from llava.answer import start_conversation
 
         self._loaded = loaded
-        self.template = template or ("vicuna_v1" if loaded.template == "llava_v1" else loaded.template)
+        self.template = template or choose_template(loaded)
         start_conversation(loaded, self.template)  # refuses an unknown template
         self.failures: list[tuple[str, Any, str]] = []
         self._noted: set[str] = set()  # tasks whose wish for another image mode was said

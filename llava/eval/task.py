@@ -76,6 +76,7 @@ class Task:
         count: how many questions the split has.
         prompt: how it asks, in one line.
         image: how the image is shown, in one line.
+        template: in which LLaVA-1.5 is asked for its published score; other families are asked in their own.
         scorer: ``module:function`` of one answer's scorer; "" where only a server or a judge scores.
         score: ``module:function`` of the whole run's ``TaskScorer``; "" where only a server or a judge scores.
         judge: ``module:function`` that scores a run by a judge, for tasks that one scores.
@@ -102,6 +103,7 @@ class Task:
     judge: str = ""
     submit: str = ""
     ids_repeat: bool = False
+    template: str = "vicuna_v1"
 
 
 def resolve(name: str) -> Callable[..., Any]:
