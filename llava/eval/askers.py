@@ -209,6 +209,7 @@ class UrlAsker:
         self._sampling, self._pause_s = sampling, pause_s
         self._images = ImageReader(crop_px)
         self._remote = Remote(url, model=model, api_key=api_key)
+        self._chats: set[asyncio.Task[Outcome]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -237,13 +238,19 @@ class UrlAsker:
                 except LlavaError as error:
                     waiting.append(Outcome(None, str(error)))
                 else:
-                    waiting.append(self._run(self._chat(question, images)))
+                    waiting.append(self._run(self._keep_chat(question, images)))
             while waiting:
                 yield _wait(waiting.popleft())
         finally:
             for one in waiting:
-                if not isinstance(one, Outcome):
+                if not isinstance(one, Outcome) and self._loop.is_running():  # else it is cancelled already
                     one.cancel()
+
+    async def _keep_chat(self, question: Question, images: list[LoadedImage]) -> Outcome:
+        chat = asyncio.ensure_future(self._chat(question, images))
+        self._chats.add(chat)
+        chat.add_done_callback(self._chats.discard)
+        return await chat
 
     async def _chat(self, question: Question, images: list[LoadedImage]) -> Outcome:
         from llava.backends.protocol import ChatMessage, ChatRequest, SentImage
@@ -270,9 +277,15 @@ class UrlAsker:
                 return Outcome(None, str(error))
         raise AssertionError("the last attempt returns or raises")
 
+    async def _cancel_chats(self) -> None:
+        for chat in self._chats:
+            chat.cancel()
+        await asyncio.gather(*self._chats, return_exceptions=True)
+
     def close(self) -> None:
-        """Closes its connections."""
+        """Cancels what is not answered yet, and closes its connections."""
         if self._loop.is_running():
+            self._run(self._cancel_chats()).result()
             self._run(self._remote.stop()).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from llava.data.prompts import CHOOSE_BETWEEN, LETTER, LETTER_CN, OCR_TOKENS, write_options
 from llava.errors import UsageError
@@ -153,8 +153,8 @@ def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
-            except ValueError:
+                row = json.loads(line.decode("utf-8-sig"))
+            except (ValueError, RecursionError):
                 row = None
             if not isinstance(row, dict):
                 raise UsageError(
@@ -167,17 +167,17 @@ def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _read_list(path: Path) -> list[dict[str, Any]]:
     with _open(path) as file:
         try:
-            rows = json.load(file)
-        except ValueError as error:
+            rows = json.loads(file.read().decode("utf-8-sig"))
+        except (ValueError, RecursionError) as error:
             raise UsageError(f"'{path}' is not a JSON file: {error}.") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise UsageError(f"'{path}' is not a JSON list of objects.")
     return rows
 
 
-def _open(path: Path, **options: Any) -> Any:
+def _open(path: Path) -> BinaryIO:
     try:
-        return path.open(encoding="utf-8-sig", **options)
+        return path.open("rb")
     except OSError as error:
         raise UsageError(f"The question file '{path}' cannot be read: {error.strerror}.") from error
 

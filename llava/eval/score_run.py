@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llava.eval.answer_kinds import is_refusal
 from llava.eval.answer_matching import MatchedAnswers, match_answers
 from llava.eval.answers_file import name_settings_file
 from llava.eval.score_file import ScoredRun, make_scored_run, name_scores_file, write_scores
@@ -17,7 +18,6 @@ from llava.eval.task import Question, Task, resolve
 from llava.eval.task_score import ScoringOptions, TaskScore
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
-_REFUSAL = re.compile(r"(I'm sorry|I am sorry|Sorry,|I can't|I cannot|As an AI)", re.IGNORECASE)
 _PACKAGES = ("torch", "transformers", "tokenizers", "pillow")
 
 
@@ -93,7 +93,7 @@ def describe_run(task: Task, settings: Mapping[str, Any], count: int, options: S
         "template": settings.get("template"),
         "temperature": sampling.get("temperature"),
         "num_beams": sampling.get("num_beams"),
-        "max_new_tokens": sampling.get("max_new_tokens", task.max_new_tokens if not settings else None),
+        "max_new_tokens": sampling.get("max_new_tokens"),
         **others,
         "throws_dice": options.throws_dice,
         "versions": find_versions(),
@@ -116,7 +116,7 @@ def find_versions() -> dict[str, str]:
 def _describe_answers(matched: MatchedAnswers) -> list[str]:
     kinds = (
         ("are empty", lambda text: not text.strip()),
-        ("read like a refusal", lambda text: _REFUSAL.match(text.strip()) is not None),
+        ("read like a refusal", is_refusal),
     )
     notes = []
     for verb, is_one in kinds:
