@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from llava.commands.answering import load
 from llava.commands.eval_score import add_eval_score, add_scoring_flags, score_answers
-from llava.commands.flags import add_checkpoint_flags, add_command, add_engine_flags
+from llava.commands.flags import add_checkpoint_flags, add_command, add_engine_flags, add_image_flags
 from llava.data.collection.journal import is_stream
 from llava.errors import LlavaError, UsageError
-from llava.text import write_line
+from llava.text import name_safely, write_line
 
 if TYPE_CHECKING:
     from llava.eval.askers import LocalAsker, UrlAsker
@@ -53,6 +53,7 @@ def add_eval_tasks(suites: Any) -> None:
     parser.add_argument("--conv-mode", metavar="NAME", help="conversation template (default: the checkpoint's own)")
     add_checkpoint_flags(parser)
     add_engine_flags(parser)
+    add_image_flags(parser)
     add_scoring_flags(parser)
 
 
@@ -179,18 +180,20 @@ def _score(task: Task, path: Path, questions: list[Question], arguments: argpars
 
 
 def _make_asker(arguments: argparse.Namespace, loaded: Any, sampling: Any) -> LocalAsker | UrlAsker:
-    from llava.eval.askers import LocalAsker, UrlAsker
+    from llava.eval.askers import AS_EVALUATED, LocalAsker, UrlAsker
     from llava.model.sources import name_checkpoint
 
+    limits = AS_EVALUATED.with_pixels(arguments.max_image_pixels)
     if arguments.url:
-        return UrlAsker(arguments.url, arguments.url_model, os.environ.get("OPENAI_API_KEY"), sampling)
+        key = os.environ.get("OPENAI_API_KEY")
+        return UrlAsker(arguments.url, arguments.url_model, key, sampling, limits=limits)
     name = name_checkpoint(arguments.model) if arguments.model else "embedded"
-    asker = LocalAsker(loaded, name, sampling, arguments.conv_mode, model_path=arguments.model)
+    asker = LocalAsker(loaded, name, sampling, arguments.conv_mode, model_path=arguments.model, limits=limits)
     flags = ("quant", "model_base", "vision_tower", "merge", "arithmetic")
     asker.settings |= {name: getattr(arguments, name) for name in flags}
     return asker
 
 
 def _name_file(folder: Path, model_id: str, shard: tuple[int, int] | None) -> Path:
-    name = model_id.replace("/", "--")
+    name = name_safely(model_id)
     return folder / (f"{name}.jsonl" if shard is None else f"{name}.{shard[1]}_{shard[0]}.jsonl")

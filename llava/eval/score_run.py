@@ -13,6 +13,7 @@ from typing import Any
 from llava.eval.answer_kinds import is_refusal
 from llava.eval.answer_matching import MatchedAnswers, match_answers
 from llava.eval.answers_file import name_settings_file
+from llava.eval.report.published_scores import find_published
 from llava.eval.score_file import ScoredRun, make_scored_run, name_scores_file, write_scores
 from llava.eval.task import Question, Task, resolve
 from llava.eval.task_score import ScoringOptions, TaskScore
@@ -154,13 +155,14 @@ def write_summary(run: ScoredRun, scores_path: Path) -> str:
 def _write_published(run: ScoredRun) -> str:
     if not run.published:
         return f"nothing ({run.source})"
-    own = run.published.get(run.model)
-    if own is None:
+    checkpoint = find_published(run.model, run.published)
+    if checkpoint is None:
         rows = ", ".join(f"{name} {score}" for name, score in run.published.items())
         return f"{rows} ({run.source}); none for {run.model or 'this model'}"
+    own = run.published[checkpoint]
     found = _NUMBER.match(own)
     difference = f", {run.scores[run.headline] - float(found[0]):+.2f} here" if found else ""
-    return f"{own} for {run.model}{difference} ({run.source})"
+    return f"{own} for {checkpoint}{difference} ({run.source})"
 
 
 def _write_settings(settings: Mapping[str, Any]) -> str:

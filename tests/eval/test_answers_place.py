@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import threading
@@ -19,10 +20,12 @@ from llava.eval.answer_run import answer_questions
 from llava.eval.answers_file import AnswersFile, check_answers_path, merge, name_settings_file
 from llava.eval.askers import UrlAsker
 from llava.eval.question_files import read_lines, read_science
-from llava.eval.score_run import read_run_settings
+from llava.eval.score_run import read_run_settings, write_summary
 from llava.eval.task import Question
 from llava.sampling import Sampling
+from llava.text import name_safely
 from tests.eval.chat_server import ChatServer, events, run_chat_server
+from tests.eval.scored_runs import make_answer, make_run
 from tests.eval.test_answer_run import Scripted, make_questions
 from tests.eval.test_benchmark_table import write_rows
 
@@ -212,6 +215,43 @@ def test_a_question_file_without_questions_is_refused(here: Path, capsys: pytest
     assert "has no questions" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("model", ["../../x", "..", "a\nb\u202e", "x" * 300, "Org/Model:tag?", "a\\b"])
+def test_a_servers_name_of_a_model_is_a_files_name_in_the_answers_folder(here: Path, model: str) -> None:
+    with run_chat_server(ChatServer(lambda *_: events("x"), models={"data": [{"id": model}]})) as server:
+        assert run_eval("--url", server.url, "--limit", "1") == 0
+    (path,) = (here / "data/mmvet/answers").glob("[!.]*.jsonl")
+    assert not set(path.name) & set("/\\:?\n\u202e")
+    assert json.loads(path.read_text())["model_id"] == model
+
+
+def test_models_whose_names_look_alike_have_files_of_their_own() -> None:
+    assert name_safely("liuhaotian/llava-v1.5-7b") == "liuhaotian--llava-v1.5-7b"
+    names = {name_safely(name) for name in ("a:b", "a?b", "a-b", "x" * 300, "x" * 301)}
+    assert len(names) == 5
+
+
+def test_a_damaged_image_fails_and_an_unusual_one_is_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = here / "data/mm-vet/images"
+    frames = [Image.new("RGB", (9, 9), color) for color in ("red", "blue", "lime")]
+    frames[0].save(folder / "moving.gif", save_all=True, append_images=frames[1:])
+    Image.effect_noise((64, 48), 50).save(folder / "whole.png")
+    (folder / "torn.png").write_bytes((folder / "whole.png").read_bytes()[:900])
+    Image.new("RGB", (300, 200)).save(folder / "large.png")
+    names = ("moving.gif", "torn.png", "large.png")
+    rows: list[dict[str, object]] = [{"question_id": name, "image": name, "text": name} for name in names]
+    write_rows(here / "data/mm-vet/llava-mm-vet.jsonl", rows)
+    with run_chat_server(ChatServer(lambda *_: events("x"))) as server:
+        flags = ("--url", server.url, "--answers", "a.jsonl")
+        assert run_eval(*flags, "--max-image-pixels", "50k") == 1
+        failures = (here / "a.jsonl.failures").read_text()
+        assert server.asked == ["moving.gif"]
+        assert "llava: moving.gif: " in capsys.readouterr().err
+        assert "torn.png" in failures
+        assert "--max-image-pixels" in failures
+        assert run_eval(*flags, "--max-image-pixels", "100k") == 1
+        assert server.asked == ["moving.gif", "large.png"]
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -230,3 +270,9 @@ def test_a_refusal_is_recognized_in_either_apostrophe(text: str) -> None:
 @pytest.mark.parametrize("text", ["sorry", "Sorry we're closed", "I candidly", "icecream", "AI", ""])
 def test_an_answer_about_a_word_is_no_refusal(text: str) -> None:
     assert not is_refusal(text)
+
+
+@pytest.mark.parametrize("model", ["llava-v1.5-7b", "liuhaotian--llava-v1.5-7b", "llava-hf/llava-1.5-7b-hf"])
+def test_a_score_stands_beside_the_published_one_whatever_the_checkpoint_is_called(model: str) -> None:
+    run = make_run([make_answer(place, float(place < 3)) for place in range(4)], model=model)
+    assert "62.0 for llava-v1.5-7b, +13.00 here" in write_summary(run, Path("a.scores.json"))
