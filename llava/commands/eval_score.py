@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from llava.eval.task import Question, Task
 
 
+DEFAULT_DATA = Path("playground/data/eval")
+
+
 def add_eval_score(suites: Any) -> None:
     """Adds the command to the parser's ``suites``."""
     text = "Score an answers file of a benchmark, of llava eval or of another tool."
@@ -32,7 +35,7 @@ def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        default=Path("playground/data/eval"),
+        default=DEFAULT_DATA,
         metavar="DIR",
         help="the folder with the benchmarks' files (default: %(default)s)",
     )

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llava.commands.answering import load
-from llava.commands.eval_score import add_eval_score, add_scoring_flags, score_answers
+from llava.commands.eval_score import DEFAULT_DATA, add_eval_score, add_scoring_flags, score_answers
 from llava.commands.flags import add_checkpoint_flags, add_command, add_engine_flags, add_image_flags
 from llava.data.collection.journal import is_stream
 from llava.errors import LlavaError, UsageError
@@ -153,7 +154,7 @@ def _answer(
             code = max(code, 1)
             write_line(
                 f"llava: {task.name}: it is not scored, since questions failed. Run the same command again to ask "
-                f"them, or score the others: llava eval score {task.name} '{path}' --partial."
+                f"them, or score the others: {_write_score_command(task, path, arguments.data, is_partial=True)}"
             )
         elif shard is not None:
             write_line(f"llava: {task.name}: join the shards with llava eval merge, and score with llava eval score.")
@@ -175,8 +176,17 @@ def _score(task: Task, path: Path, questions: list[Question], arguments: argpars
         return score_answers(task, path, questions, arguments, is_partial=arguments.limit is not None)
     except LlavaError as error:
         write_line(f"llava: error: {task.name}: {error}")
-        write_line(f"llava: {task.name}: its answers are kept; score them with llava eval score {task.name} '{path}'.")
+        command = _write_score_command(
+            task, path, arguments.data, is_partial=arguments.partial or arguments.limit is not None
+        )
+        write_line(f"llava: {task.name}: its answers are kept; score them with {command}")
         return error.exit_code
+
+
+def _write_score_command(task: Task, path: Path, data: Path, *, is_partial: bool) -> str:
+    parts = ["llava", "eval", "score", task.name, str(path)]
+    parts += [] if data == DEFAULT_DATA else ["--data", str(data)]
+    return shlex.join([*parts, "--partial"] if is_partial else parts)
 
 
 def _make_asker(arguments: argparse.Namespace, loaded: Any, sampling: Any) -> LocalAsker | UrlAsker:

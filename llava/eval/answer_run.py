@@ -64,7 +64,11 @@ def answer_questions(
         if summary.kept:
             others = "the others are asked" if places else "none is left to ask"
             write_line(f"llava: '{path}' has {summary.kept} of {len(wanted)} answers already; {others}.")
-        _ask(questions, places, asker, file, summary, name)
+        try:
+            _ask(questions, places, asker, file, summary, name)
+        except KeyboardInterrupt:
+            write_line(f"llava: '{path}' keeps its {len(file.lines)} answers: the same command asks the others.")
+            raise
     _write_failures(path, questions, summary)
     _say(path, questions, summary)
     return summary

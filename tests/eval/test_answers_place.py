@@ -72,6 +72,13 @@ def test_a_part_that_is_asked_later_ends_in_the_questions_order(tmp_path: Path) 
     assert (tmp_path / "parts.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
+def test_an_interrupted_run_says_what_it_keeps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        answer_questions(make_questions(*TEXTS), Scripted(lives=2), tmp_path / "a.jsonl")
+    kept = (tmp_path / "a.jsonl").read_bytes().count(b"\n")
+    assert f"keeps its {kept} answers: the same command asks the others" in capsys.readouterr().err
+
+
 def test_the_answers_of_all_other_runs_are_kept_with_their_settings(tmp_path: Path) -> None:
     questions, path = make_questions("one", "two"), tmp_path / "a.jsonl"
     for number in range(4):
@@ -245,7 +252,9 @@ def test_a_damaged_image_fails_and_an_unusual_one_is_named(here: Path, capsys: p
         assert run_eval(*flags, "--max-image-pixels", "50k") == 1
         failures = (here / "a.jsonl.failures").read_text()
         assert server.asked == ["moving.gif"]
-        assert "llava: moving.gif: " in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert "score the others: llava eval score mmvet a.jsonl --data data --partial" in said
+        assert "llava: moving.gif: " in said
         assert "torn.png" in failures
         assert "--max-image-pixels" in failures
         assert run_eval(*flags, "--max-image-pixels", "100k") == 1
