@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from llava.data.records import StoredImage
 from llava.errors import BadImage, LlavaError, UsageError
 from llava.eval.askers import ImageReader
 from llava.eval.benchmark_table import TASKS
@@ -89,7 +90,7 @@ class ExampleMaker:
                 example = replace(example, maps=(*example.maps, self._draw(image, self._tiling)))
         return example
 
-    def _find(self, answer: AnswerRecord, number: int, path: str | None) -> Path | bytes:
+    def _find(self, answer: AnswerRecord, number: int, path: str | None) -> Path | bytes | StoredImage:
         if path is not None:
             return Path(path)
         if self._data is None:
@@ -102,8 +103,7 @@ class ExampleMaker:
         question = next((each for each in self._questions[answer.place :][:1] if each.id == answer.id), None)
         if question is None or number >= len(question.images):
             raise BadImage(f"Question {answer.id!r} is not in '{self._data}' where the run had it.")
-        found: Path | bytes = question.images[number]
-        return found
+        return question.images[number]
 
     def _draw(self, image: Any, tiling: Tiling) -> tuple[str, str]:
         from llava.image.tokenmap import describe_plan, draw_sheet
