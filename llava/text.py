@@ -8,11 +8,14 @@ character, and where a terminal would interpret it as a control sequence.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
 import re
 import sys
 from typing import Any, TextIO
+
+_MOST_NAMED = 120  # characters of a file's name
 
 _NO_TEXT = re.compile("[\ud800-\udfff\0]")
 
@@ -48,6 +51,16 @@ def fit_line(text: str, most: int = 200) -> str:
     r"""The text on one line and no longer than ``most``: controls, tabs and line breaks are escaped, as ``\n``."""
     text = _BREAKS.sub(lambda found: _escape(ord(found[0])), make_visible(text))
     return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def name_safely(name: str) -> str:
+    """A name from outside, such as a model's id, as part of a file's name: "/" becomes "--", other marks "-".
+
+    What is no longer the name itself, or too long, is told apart by a digest.
+    """
+    parted = name.replace("/", "--")
+    plain = re.sub(r"[^\w.+=@ -]", "-", parted).strip(". ")[:_MOST_NAMED]
+    return plain if plain == parted else f"{plain}-{hashlib.sha256(repr(name).encode()).hexdigest()[:6]}"
 
 
 def _escape(code: int) -> str:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from llava.eval.task import Question, Task
 
 
+DEFAULT_DATA = Path("playground/data/eval")
+
+
 def add_eval_score(suites: Any) -> None:
     """Adds the command to the parser's ``suites``."""
     text = "Score an answers file of a benchmark, of llava eval or of another tool."
@@ -32,7 +35,7 @@ def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        default=Path("playground/data/eval"),
+        default=DEFAULT_DATA,
         metavar="DIR",
         help="the folder with the benchmarks' files (default: %(default)s)",
     )
@@ -40,7 +43,13 @@ def add_scoring_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dice", action="store_true", help="guess where the published scorer guesses")
     add_judge_flags(parser, None)
     text = "longest reply (default: as published; a judge that reasons first needs more)"
-    parser.add_argument("--judge-max-tokens", type=int, metavar="N", help=text)
+    parser.add_argument("--judge-max-tokens", type=_read_tokens, metavar="N", help=text)
+
+
+def _read_tokens(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no number of tokens: it has to be a whole one, at least 1")
+    return int(text)
 
 
 def _score(arguments: argparse.Namespace) -> int:

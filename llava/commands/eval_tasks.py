@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llava.commands.answering import load
-from llava.commands.eval_score import add_eval_score, add_scoring_flags, score_answers
-from llava.commands.flags import add_checkpoint_flags, add_command, add_engine_flags
+from llava.commands.eval_score import DEFAULT_DATA, add_eval_score, add_scoring_flags, score_answers
+from llava.commands.flags import add_checkpoint_flags, add_command, add_engine_flags, add_image_flags
+from llava.data.collection.journal import is_stream
 from llava.errors import LlavaError, UsageError
-from llava.text import write_line
+from llava.text import name_safely, write_line
 
 if TYPE_CHECKING:
     from llava.eval.askers import LocalAsker, UrlAsker
@@ -54,6 +56,7 @@ def add_eval_tasks(suites: Any) -> None:
     )
     add_checkpoint_flags(parser)
     add_engine_flags(parser)
+    add_image_flags(parser)
     add_scoring_flags(parser)
 
 
@@ -99,18 +102,15 @@ def _run(arguments: argparse.Namespace) -> int:
     from llava.eval.task import check, resolve
 
     tasks = _find_tasks(arguments)
-    # torchrun's processes answer a shard each.
-    world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    shard = arguments.shard or ((rank, world) if world > 1 else None)
-    asked: list[tuple[Task, list[Question]]] = []
+    shard = arguments.shard or _read_torchrun()
+    asked: list[tuple[Task, list[Question], list[int]]] = []
     for task in tasks:  # all of them before a model is loaded
         questions, notes = check(task, arguments.data, is_partial=arguments.partial)
         for note in notes:
             write_line(f"llava: {task.name}: {note}")
         write_line(f"llava: {task.name}: {task.split}, {len(questions)} questions, all files are there.")
-        if arguments.limit is not None:
-            questions = questions[: arguments.limit]
-        asked.append((task, questions if shard is None else take_chunk(questions, shard[1], shard[0])))
+        places = list(range(len(questions)))[: arguments.limit]
+        asked.append((task, questions, places if shard is None else take_chunk(places, shard[1], shard[0])))
     if arguments.check:
         return 0
     for name in [name for task in tasks for name in (task.score, task.judge, task.submit) if name]:
@@ -118,36 +118,50 @@ def _run(arguments: argparse.Namespace) -> int:
     return _answer(arguments, asked, shard)
 
 
+def _read_torchrun() -> tuple[int, int] | None:
+    """The shard of one of torchrun's processes; None where there is one process. Raises UsageError."""
+    world, rank = os.environ.get("WORLD_SIZE") or "1", os.environ.get("RANK") or "0"
+    if not (world.isdecimal() and rank.isdecimal() and int(rank) < int(world)):
+        raise UsageError(
+            f"WORLD_SIZE is {world!r} and RANK is {rank!r}: torchrun sets them to numbers, RANK from 0 to WORLD_SIZE "
+            "- 1. Unset both, or name the shard with --shard."
+        )
+    return (int(rank), int(world)) if int(world) > 1 else None
+
+
 def _answer(
-    arguments: argparse.Namespace, asked: list[tuple[Task, list[Question]]], shard: tuple[int, int] | None
+    arguments: argparse.Namespace, asked: list[tuple[Task, list[Question], list[int]]], shard: tuple[int, int] | None
 ) -> int:
     from llava.eval.answer_run import answer_questions
+    from llava.eval.answers_file import check_answers_path
     from llava.sampling import Sampling
 
+    for task, _, _ in asked:  # before the model is loaded
+        check_answers_path(arguments.answers or arguments.data / task.name / "answers" / "MODEL.jsonl")
     how = "greedy" if arguments.temperature == 0 else f"sampled at temperature {arguments.temperature:g}"
     write_line(f"llava: answers are {how}.")
     if "LOCAL_RANK" in os.environ and arguments.device is None and not arguments.url:
         arguments.device = _find_device(int(os.environ["LOCAL_RANK"]))
     loaded = None if arguments.url else load(arguments)
     code = 0
-    for task, questions in asked:
+    for task, questions, places in asked:
         sampling = Sampling(temperature=arguments.temperature, max_new_tokens=task.max_new_tokens)
         with contextlib.closing(_make_asker(task, arguments, loaded, sampling)) as asker:
             path = arguments.answers or _name_file(arguments.data / task.name / "answers", asker.model_id, shard)
             if arguments.answers and shard and arguments.shard is None:  # torchrun
                 path = path.with_name(f"{path.stem}.{shard[1]}_{shard[0]}{path.suffix}")
-            summary = answer_questions(questions, asker, path, name=task.name)
-        write_line(f"llava: {task.name}: '{path}' has {len(questions) - len(summary.failed)} answers.")
+            summary = answer_questions(questions, asker, path, name=task.name, wanted=places)
+        write_line(f"llava: {task.name}: '{path}' has {len(places) - len(summary.failed)} answers.")
         if summary.failed:
             code = max(code, 1)
             write_line(
                 f"llava: {task.name}: it is not scored, since questions failed. Run the same command again to ask "
-                f"them, or score the others: llava eval score {task.name} '{path}' --partial."
+                f"them, or score the others: {_write_score_command(task, path, arguments.data, is_partial=True)}"
             )
         elif shard is not None:
             write_line(f"llava: {task.name}: join the shards with llava eval merge, and score with llava eval score.")
-        elif not arguments.no_score and path.is_file():
-            code = max(code, _score(task, path, questions, arguments))
+        elif not arguments.no_score and not is_stream(path):
+            code = max(code, _score(task, path, [questions[place] for place in places], arguments))
     return code
 
 
@@ -164,24 +178,35 @@ def _score(task: Task, path: Path, questions: list[Question], arguments: argpars
         return score_answers(task, path, questions, arguments, is_partial=arguments.limit is not None)
     except LlavaError as error:
         write_line(f"llava: error: {task.name}: {error}")
-        write_line(f"llava: {task.name}: its answers are kept; score them with llava eval score {task.name} '{path}'.")
+        command = _write_score_command(
+            task, path, arguments.data, is_partial=arguments.partial or arguments.limit is not None
+        )
+        write_line(f"llava: {task.name}: its answers are kept; score them with {command}")
         return error.exit_code
 
 
+def _write_score_command(task: Task, path: Path, data: Path, *, is_partial: bool) -> str:
+    parts = ["llava", "eval", "score", task.name, str(path)]
+    parts += [] if data == DEFAULT_DATA else ["--data", str(data)]
+    return shlex.join([*parts, "--partial"] if is_partial else parts)
+
+
 def _make_asker(task: Task, arguments: argparse.Namespace, loaded: Any, sampling: Any) -> LocalAsker | UrlAsker:
-    from llava.eval.askers import LocalAsker, UrlAsker, choose_template
+    from llava.eval.askers import AS_EVALUATED, LocalAsker, UrlAsker, choose_template
     from llava.model.sources import name_checkpoint
 
+    limits = AS_EVALUATED.with_pixels(arguments.max_image_pixels)
     if arguments.url:
-        return UrlAsker(arguments.url, arguments.url_model, os.environ.get("OPENAI_API_KEY"), sampling)
+        key = os.environ.get("OPENAI_API_KEY")
+        return UrlAsker(arguments.url, arguments.url_model, key, sampling, limits=limits)
     name = name_checkpoint(arguments.model) if arguments.model else "embedded"
     template = arguments.conv_mode or choose_template(loaded, task.template)
-    asker = LocalAsker(loaded, name, sampling, template, model_path=arguments.model)
+    asker = LocalAsker(loaded, name, sampling, template, model_path=arguments.model, limits=limits)
     flags = ("quant", "model_base", "vision_tower", "merge", "arithmetic")
     asker.settings |= {name: getattr(arguments, name) for name in flags}
     return asker
 
 
 def _name_file(folder: Path, model_id: str, shard: tuple[int, int] | None) -> Path:
-    name = model_id.replace("/", "--")
+    name = name_safely(model_id)
     return folder / (f"{name}.jsonl" if shard is None else f"{name}.{shard[1]}_{shard[0]}.jsonl")

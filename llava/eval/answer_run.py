@@ -8,20 +8,19 @@ it is named in ``FILE.failures``, and the next run asks it again.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llava.data.collection.journal import write_whole
+from llava.data.collection.journal import is_stream, write_whole
 from llava.data.long_work import LongWork
+from llava.eval.answer_kinds import is_refusal
 from llava.eval.answers_file import AnswersFile
 from llava.eval.askers import Asker, Outcome
 from llava.eval.task import Question
 from llava.text import fit_line, write_line
 
 WINDOW = 256  # questions within which those about one image are brought together
-_REFUSAL = re.compile(r"(I'm sorry|I am sorry|Sorry,|I can't|I cannot|As an AI)", re.IGNORECASE)
 
 
 @dataclass
@@ -52,18 +51,43 @@ def answer_questions(
     path: Path,
     *,
     name: str = "Answering",
+    wanted: Sequence[int] | None = None,
 ) -> Summary:
-    """Answers all questions that the file does not answer yet; says on stderr what failed, is empty, refused or cut."""
-    file = AnswersFile(path, questions, asker.model_id, asker.settings)
-    places = [place for place in range(len(questions)) if place not in file.lines]
-    summary = Summary(len(places), len(file.lines), {}, [], [], [])
-    if summary.kept:
-        write_line(f"llava: '{path}' has {summary.kept} of {len(questions)} answers already; the others are asked.")
+    """Answers the questions that the file does not answer yet; says on stderr what failed, is empty, refused or cut.
+
+    ``wanted``: the places of those that are asked, by default all. The file may hold answers to the others, too.
+    """
+    wanted = range(len(questions)) if wanted is None else wanted
+    with AnswersFile(path, questions, asker.model_id, asker.settings) as file:
+        places = [place for place in wanted if place not in file.lines]
+        summary = Summary(len(places), len(wanted) - len(places), {}, [], [], [])
+        if summary.kept:
+            others = "the others are asked" if places else "none is left to ask"
+            write_line(f"llava: '{path}' has {summary.kept} of {len(wanted)} answers already; {others}.")
+        try:
+            _ask(questions, places, asker, file, summary, name)
+        except KeyboardInterrupt:
+            write_line(f"llava: '{path}' keeps its {len(file.lines)} answers: the same command asks the others.")
+            raise
+    _write_failures(path, questions, summary)
+    _say(path, questions, summary)
+    return summary
+
+
+def _ask(
+    questions: Sequence[Question],
+    places: Sequence[int],
+    asker: Asker,
+    file: AnswersFile,
+    summary: Summary,
+    name: str,
+) -> None:
+    """Asks the questions at these places; their outcomes go to the file and the summary in the places' order."""
     asked = list(order_by_image(questions, places))
     ready: dict[int, Outcome] = {}
     next_place = iter(places)
     waiting_for = next(next_place, None)
-    with file, LongWork(name, len(questions), " questions") as work:
+    with LongWork(name, summary.kept + len(places), " questions") as work:
         work.move_to(summary.kept)
         outcomes = asker.ask(questions[place] for place in asked)
         for done, (place, outcome) in enumerate(zip(asked, outcomes, strict=True), 1):
@@ -72,9 +96,6 @@ def answer_questions(
                 _keep(file, summary, waiting_for, ready.pop(waiting_for))
                 waiting_for = next(next_place, None)
             work.move_to(summary.kept + done)
-    _write_failures(path, questions, summary)
-    _say(path, questions, summary)
-    return summary
 
 
 def _keep(file: AnswersFile, summary: Summary, place: int, outcome: Outcome) -> None:
@@ -84,7 +105,7 @@ def _keep(file: AnswersFile, summary: Summary, place: int, outcome: Outcome) -> 
     file.write(place, outcome.text)
     if not outcome.text:
         summary.empty.append(place)
-    elif _REFUSAL.match(outcome.text):
+    elif is_refusal(outcome.text):
         summary.refused.append(place)
     if outcome.is_cut:
         summary.cut.append(place)
@@ -92,6 +113,8 @@ def _keep(file: AnswersFile, summary: Summary, place: int, outcome: Outcome) -> 
 
 def _write_failures(path: Path, questions: Sequence[Question], summary: Summary) -> None:
     target = path.with_name(path.name + ".failures")
+    if is_stream(path):  # it has no folder of its own
+        return
     if not summary.failed:
         target.unlink(missing_ok=True)
         return
@@ -112,7 +135,8 @@ def _say(path: Path, questions: Sequence[Question], summary: Summary) -> None:
         write_line(f"llava: answers cut at the most new tokens, or at the context's end: {name(summary.cut)}.")
     if summary.failed:
         first = next(iter(summary.failed.values()))
+        named = "" if is_stream(path) else f", and are named in '{path.name}.failures'"
         write_line(
-            f"llava: questions that failed: {name(list(summary.failed))}. They have no line in '{path}', and are named "
-            f"in '{path.name}.failures'. The first: {fit_line(first)}"
+            f"llava: questions that failed: {name(list(summary.failed))}. They have no line in '{path}'{named}. "
+            f"The first: {fit_line(first)}"
         )

@@ -25,6 +25,7 @@ from llava.eval.task import Question
 from llava.image.decoding import TURNED
 from llava.image.source import FOR_LOCAL_USER, Limits, LoadedImage, load_image
 from llava.sampling import Sampling
+from llava.text import fit_line, write_line
 
 if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
@@ -33,6 +34,9 @@ CONCURRENCY = 32  # requests to a URL at a time
 MOST_ATTEMPTS = 6  # of a request to a server that is too busy, or whose connection breaks
 
 _REJECTED = (401, 403)  # the key
+
+AS_EVALUATED = replace(FOR_LOCAL_USER, draws_damaged=False)
+"""Limits of a benchmark's images: a damaged one fails, as it does in the original, and is not asked about in part."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +66,18 @@ class Asker(Protocol):
 class ImageReader:
     """Reads the images of questions as the original does: never rotated by their EXIF. Keeps the last ones."""
 
-    def __init__(self, crop_px: int, limits: Limits = FOR_LOCAL_USER) -> None:
+    def __init__(self, crop_px: int, limits: Limits = AS_EVALUATED) -> None:
         self._crop_px, self._limits = crop_px, limits
         self._kept: dict[Any, LoadedImage] = {}
+        self._odd: dict[str, str] = {}  # how unusual images were read, by their names
+
+    def say_odd(self) -> None:
+        """Writes a line to standard error on the images that are not read as they are: frames, 16 bits."""
+        if self._odd:
+            name, note = next(iter(self._odd.items()))
+            count = len(self._odd)
+            others = f" There are {count:,} such images." if count > 1 else ""
+            write_line(f"llava: {fit_line(name)}: {fit_line(note)}.{others}")
 
     def read(self, question: Question) -> list[LoadedImage]:
         """The question's images. Raises BadImage."""
@@ -83,6 +96,8 @@ class ImageReader:
             source = source.read()
         # It checks the file against the limits. What it turned upright is read again, as it is stored.
         loaded = load_image(source, self._limits)
+        if notes := [note for note in loaded.notes if note != TURNED]:
+            self._odd.setdefault(loaded.name, "; ".join(notes))
         image = loaded.image
         if TURNED in loaded.notes:
             image = _read_stored(source)
@@ -150,6 +165,7 @@ class LocalAsker:
         template: str | None = None,
         *,
         model_path: str | None = None,
+        limits: Limits = AS_EVALUATED,
     ) -> None:
         from llava.answer import start_conversation
         from llava.backends.answerer import Answerer
@@ -167,7 +183,7 @@ class LocalAsker:
         }
         self._answerer = Answerer.of(loaded)
         crop = getattr(loaded.image_processor, "crop_size", None) or {}
-        self._images = ImageReader(int(crop["height"]) if "height" in crop else 336)
+        self._images = ImageReader(int(crop["height"]) if "height" in crop else 336, limits)
 
     def ask(self, questions: Iterable[Question]) -> Iterator[Outcome]:
         """See ``Asker``."""
@@ -193,6 +209,7 @@ class LocalAsker:
                 yield Outcome(None, error)
             yield Outcome(answer.text.strip(), is_cut=not answer.finished)
         yield from (Outcome(None, error) for error in failed if error is not None)
+        self._images.say_odd()
 
     def close(self) -> None:
         """Does nothing: the model is the caller's."""
@@ -213,12 +230,14 @@ class UrlAsker:
         crop_px: int = 336,
         *,
         pause_s: float = 1.0,
+        limits: Limits = AS_EVALUATED,
     ) -> None:
         from llava.backends.remote import Remote
 
         self._sampling, self._pause_s = sampling, pause_s
-        self._images = ImageReader(crop_px)
+        self._images = ImageReader(crop_px, limits)
         self._remote = Remote(url, model=model, api_key=api_key)
+        self._chats: set[asyncio.Task[Outcome]] = set()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
@@ -247,13 +266,20 @@ class UrlAsker:
                 except LlavaError as error:
                     waiting.append(Outcome(None, str(error)))
                 else:
-                    waiting.append(self._run(self._chat(question, images)))
+                    waiting.append(self._run(self._keep_chat(question, images)))
             while waiting:
                 yield _wait(waiting.popleft())
+            self._images.say_odd()
         finally:
             for one in waiting:
-                if not isinstance(one, Outcome):
+                if not isinstance(one, Outcome) and self._loop.is_running():  # else it is cancelled already
                     one.cancel()
+
+    async def _keep_chat(self, question: Question, images: list[LoadedImage]) -> Outcome:
+        chat = asyncio.ensure_future(self._chat(question, images))
+        self._chats.add(chat)
+        chat.add_done_callback(self._chats.discard)
+        return await chat
 
     async def _chat(self, question: Question, images: list[LoadedImage]) -> Outcome:
         from llava.backends.protocol import ChatMessage, ChatRequest, SentImage
@@ -280,9 +306,15 @@ class UrlAsker:
                 return Outcome(None, str(error))
         raise AssertionError("the last attempt returns or raises")
 
+    async def _cancel_chats(self) -> None:
+        for chat in self._chats:
+            chat.cancel()
+        await asyncio.gather(*self._chats, return_exceptions=True)
+
     def close(self) -> None:
-        """Closes its connections."""
+        """Cancels what is not answered yet, and closes its connections."""
         if self._loop.is_running():
+            self._run(self._cancel_chats()).result()
             self._run(self._remote.stop()).result()
             self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()

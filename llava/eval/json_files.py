@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llava.data.collection.journal import write_whole
+from llava.data.collection.journal import is_stream, write_whole
 from llava.errors import UsageError
 
 
@@ -66,13 +66,8 @@ def read_whole_lines(path: str | Path) -> list[dict[str, Any]]:
 
 def write_json(path: str | Path, value: object) -> None:
     """Writes the value as ``json.dump`` does, all of it or nothing; makes the folder. Raises LlavaError."""
-    data = json.dumps(value).encode()
     target = Path(path)
-    if target.exists() and not target.is_file():  # /dev/stdout, a pipe
-        with target.open("wb") as file:
-            file.write(data)
-        return
-    write_whole(target.resolve(), data)
+    write_whole(target if is_stream(target) else target.resolve(), json.dumps(value).encode())
 
 
 def find_repeated(ids: Iterable[object]) -> list[object]:

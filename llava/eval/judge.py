@@ -152,6 +152,12 @@ class Judge:
         replies = [entry for entry in self.journal.entries.values() if entry.get("texts")]
         return {str(entry.get("id")): str(entry.get("model")) for entry in replies}
 
+    def find_others(self) -> dict[str, str]:
+        """By the review's id, which other judge was asked for the reply that the journal holds."""
+        replies = [entry for entry in self.journal.entries.values() if entry.get("texts")]
+        asked = {str(entry.get("id")): str(entry.get("asked", self.client.model)) for entry in replies}
+        return {key: name for key, name in asked.items() if name != self.client.model}
+
     def describe(self) -> JudgeFacts:
         """What the journal says about the judge."""
         replies = [entry for entry in self.journal.entries.values() if entry.get("texts")]
@@ -264,6 +270,7 @@ class Judge:
     def _keep(self, request: ReviewRequest, texts: list[str], fault: str, model: str, used: Usage) -> Review:
         facts = {
             "id": request.id,
+            "asked": self.client.model,
             "model": model or self.client.model,
             "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
             "requests": used.requests,

@@ -91,6 +91,7 @@ def answer_into_file(
     write_line(f"llava: answers are {'greedy' if settings.temperature == 0 else how}.")
 
     from llava.eval.answer_run import answer_questions
+    from llava.eval.answers_file import check_answers_path
     from llava.eval.askers import LocalAsker
     from llava.model.checkpoint import load_model
     from llava.model.sources import name_checkpoint
@@ -102,6 +103,7 @@ def answer_into_file(
         num_beams=settings.num_beams,
         max_new_tokens=settings.max_new_tokens or DEFAULT_NEW_TOKENS,
     )
+    check_answers_path(target, "--answers-file")  # before the model is loaded
     path = os.path.expanduser(args.model_path)
     loaded = load_model(path, base=args.model_base, for_engine=settings.num_beams == 1)
     asker = LocalAsker(loaded, name_checkpoint(path), sampling, template, model_path=path)

@@ -83,6 +83,12 @@ def _review(
     if arguments.judge_retry_failed:
         file.drop(lambda review: is_failed(review.get("tuple", review.get("score"))))
         judge.forget(lambda text: is_failed(parse_score(text)))
+    others = judge.find_others()
+    if kept := [name for place in sorted(file.reviews) if (name := others.get(rows[place].request.id))]:
+        raise UsageError(
+            f"{len(kept)} reviews in '{path}' are by {kept[0]!r}, and {judge.client.model!r} is asked now: scores of "
+            f"two judges are not averaged. Name --judge-model {kept[0]}, or remove the file to have all made again."
+        )
     missing = [row.request for place, row in enumerate(rows) if place not in file.reviews]
     write_line(judge.describe_cost(missing, len(rows)))
     if arguments.judge_dry_run:

@@ -6,7 +6,6 @@ Reports and comparisons are made of this file alone. Loads no torch.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from llava.eval.task import Question, Task
 from llava.eval.task_score import ScoredAnswer, TaskScore
 
 VERSION = 1
+_FAR = 1e15  # no score is as far from 0; NaN, infinity and whole numbers that no float holds are not nearer either
 
 
 @dataclass(frozen=True)
@@ -141,12 +141,13 @@ def read_scores(path: str | Path) -> ScoredRun:
         )
     read = _Reader(path, value)
     answers = read.get("answers", _is_list)
+    scores = read.get("scores", lambda found: _is_object(found) and all(map(_is_number, found.values())))
     return ScoredRun(
         task=read.get("task", _is_text),
         model=read.get("model", _is_text),
         settings=read.get("settings", _is_object),
-        headline=read.get("headline", _is_text),
-        scores=read.get("scores", lambda found: _is_object(found) and all(map(_is_number, found.values()))),
+        headline=read.get("headline", lambda found: _is_text(found) and (not found or found in scores)),
+        scores=scores,
         categories={name: tuple(pair) for name, pair in read.get("categories", _are_categories).items()},
         readings=read.get("readings", lambda found: _is_object(found) and all(map(_is_number, found.values()))),
         notes=tuple(read.get("notes", _are_texts)),
@@ -161,7 +162,7 @@ def _read_answer(path: str | Path, number: int, row: object) -> AnswerRecord:
     return AnswerRecord(
         id=read.get("id", lambda found: _is_text(found) or _is_count(found)),
         place=read.get("place", _is_count),
-        score=read.get("score", _is_number),
+        score=read.get("score", lambda found: _is_number(found) and 0 <= found <= 1),
         reading=read.get("reading", lambda found: found is None or _is_text(found)),
         references=tuple(read.get("references", _are_texts)),
         categories=tuple(read.get("categories", _are_texts)),
@@ -210,7 +211,7 @@ def _is_count(found: Any) -> bool:
 
 
 def _is_number(found: Any) -> bool:
-    return isinstance(found, int | float) and not isinstance(found, bool) and math.isfinite(found)
+    return isinstance(found, int | float) and not isinstance(found, bool) and abs(found) < _FAR
 
 
 def _are_categories(found: Any) -> bool:

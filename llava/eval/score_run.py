@@ -10,14 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llava.eval.answer_kinds import is_refusal
 from llava.eval.answer_matching import MatchedAnswers, match_answers
 from llava.eval.answers_file import name_settings_file
+from llava.eval.report.published_scores import find_published
 from llava.eval.score_file import ScoredRun, make_scored_run, name_scores_file, write_scores
 from llava.eval.task import Question, Task, resolve
 from llava.eval.task_score import ScoringOptions, TaskScore
 
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
-_REFUSAL = re.compile(r"(I'm sorry|I am sorry|Sorry,|I can't|I cannot|As an AI)", re.IGNORECASE)
 _PACKAGES = ("torch", "transformers", "tokenizers", "pillow")
 
 
@@ -93,7 +94,7 @@ def describe_run(task: Task, settings: Mapping[str, Any], count: int, options: S
         "template": settings.get("template"),
         "temperature": sampling.get("temperature"),
         "num_beams": sampling.get("num_beams"),
-        "max_new_tokens": sampling.get("max_new_tokens", task.max_new_tokens if not settings else None),
+        "max_new_tokens": sampling.get("max_new_tokens"),
         **others,
         "throws_dice": options.throws_dice,
         "versions": find_versions(),
@@ -116,7 +117,7 @@ def find_versions() -> dict[str, str]:
 def _describe_answers(matched: MatchedAnswers) -> list[str]:
     kinds = (
         ("are empty", lambda text: not text.strip()),
-        ("read like a refusal", lambda text: _REFUSAL.match(text.strip()) is not None),
+        ("read like a refusal", is_refusal),
     )
     notes = []
     for verb, is_one in kinds:
@@ -154,13 +155,14 @@ def write_summary(run: ScoredRun, scores_path: Path) -> str:
 def _write_published(run: ScoredRun) -> str:
     if not run.published:
         return f"nothing ({run.source})"
-    own = run.published.get(run.model)
-    if own is None:
+    checkpoint = find_published(run.model, run.published)
+    if checkpoint is None:
         rows = ", ".join(f"{name} {score}" for name, score in run.published.items())
         return f"{rows} ({run.source}); none for {run.model or 'this model'}"
+    own = run.published[checkpoint]
     found = _NUMBER.match(own)
     difference = f", {run.scores[run.headline] - float(found[0]):+.2f} here" if found else ""
-    return f"{own} for {run.model}{difference} ({run.source})"
+    return f"{own} for {checkpoint}{difference} ({run.source})"
 
 
 def _write_settings(settings: Mapping[str, Any]) -> str:

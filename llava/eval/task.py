@@ -146,10 +146,12 @@ def check(
     path = data / task.files[0].path
     questions = task.read(path, data / task.images)
     notes = []
+    if not questions:
+        raise UsageError(f"{task.name}: '{path}' has no questions. Get {task.files[0].source}.")
     if len(questions) != task.count:
         said = (
-            f"'{path}' has {len(questions)} questions, and {task.split} has {task.count}: it is another split, another "
-            "version, or a part"
+            f"'{path}' has {len(questions)} questions, not the {task.count} of {task.split}: it is another split, "
+            "another version, or a part"
         )
         if not is_partial:
             raise UsageError(

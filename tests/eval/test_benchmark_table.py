@@ -69,7 +69,7 @@ def test_all_missing_files_are_named_with_their_source_before_a_model_is_loaded(
 
 
 def test_another_number_of_questions_is_refused_and_partial_allows_it(data: Path) -> None:
-    with pytest.raises(UsageError, match=r"has 2 questions, and random 2910.* has 8910: it is another split"):
+    with pytest.raises(UsageError, match=r"has 2 questions, not the 8910 of random 2910.*: it is another split"):
         check(TASKS["pope"], data)
     questions, notes = check(TASKS["pope"], data, is_partial=True)
     assert [question.id for question in questions] == [1, 2]

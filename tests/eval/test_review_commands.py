@@ -304,6 +304,20 @@ def test_reviews_of_other_answers_are_not_mixed_in(here: Path, capsys: pytest.Ca
     assert "has a review of other answers (id 4, question 3)" in capsys.readouterr().err
 
 
+def test_reviews_of_two_judges_are_not_averaged(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with run_teacher(reply) as judge:
+        assert bench(judge, "--judge-model", "judge-1") == 0
+        reviews = (here / "reviews.jsonl").read_bytes()
+        num_asked = len(judge.requests)
+        assert bench(judge, "--judge-model", "judge-2") == 2
+        assert "are by 'judge-1', and 'judge-2' is asked now" in capsys.readouterr().err
+        assert (here / "reviews.jsonl").read_bytes() == reviews
+        assert bench(judge, "--judge-model", "judge-1") == 0
+        assert len(judge.requests) == num_asked
+        (here / "reviews.jsonl").unlink()
+        assert bench(judge, "--judge-model", "judge-2") == 0
+
+
 def test_a_review_that_is_there_twice_counts_once(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = GOLD["scripts"]["eval_gpt_review_bench"]["output"]
     first = whole.split("\n")[0]

@@ -50,6 +50,10 @@ def test_a_scores_file_is_read_as_it_was_written(tmp_path: Path) -> None:
         ("answers", [3], "answers, entry 1: 'id' is missing"),
         ("notes", None, "'notes' is"),
         ("headline", None, "'headline' is"),
+        ("headline", "another", "'headline' is 'another'"),
+        ("scores", {"accuracy": 10**400}, "'scores' is"),
+        ("scores", 5, "'scores' is '5'"),
+        ("categories", {"animals": [10**400, 1]}, "'categories' is"),
     ],
 )
 def test_a_file_of_another_form_is_refused_with_what_is_wrong(
@@ -59,6 +63,17 @@ def test_a_file_of_another_form_is_refused_with_what_is_wrong(
     write_scores(path, make_run())
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
     with pytest.raises(UsageError, match=said):
+        read_scores(path)
+
+
+@pytest.mark.parametrize("score", [-0.5, 2, 10**400, 1e300])
+def test_an_answer_has_no_score_beyond_the_full_mark(tmp_path: Path, score: float) -> None:
+    path = tmp_path / "a.scores.json"
+    write_scores(path, make_run())
+    value = json.loads(path.read_text())
+    value["answers"][0]["score"] = score
+    path.write_text(json.dumps(value))
+    with pytest.raises(UsageError, match="answers, entry 1: 'score' is"):
         read_scores(path)
 
 

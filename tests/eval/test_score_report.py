@@ -14,10 +14,11 @@ from PIL import Image
 
 from llava.cli import main
 from llava.errors import UsageError
+from llava.eval.report import score_page
 from llava.eval.report.chosen_answers import choose_examples
 from llava.eval.report.run_conditions import list_conditions
 from llava.eval.report.score_page import ReportOptions, write_report
-from llava.eval.report.score_plots import Series, choose_span, draw_bars, draw_radar
+from llava.eval.report.score_plots import Series, choose_span, cut_middle, draw_bars, draw_radar
 from llava.eval.report.shown_examples import ExampleMaker, find_tiling
 from llava.eval.score_file import ScoredRun, write_scores
 from tests.eval.scored_runs import make_answer, make_run
@@ -255,9 +256,45 @@ def test_figures_take_names_of_any_script_and_scores_that_are_missing(tmp_path: 
     ]
     draw_radar(["\u6570", "b", "c"], series, tmp_path / "new/radar.png")
     draw_bars(["\u6570", "b", "c"], series, tmp_path / "bars.png", {"b": 1200})
+    draw_bars(["b"], [Series("worse than nothing", {"b": -3.0})], tmp_path / "bars.png", {})
     for path in ("new/radar.png", "bars.png"):
         with Image.open(tmp_path / path) as image:
             image.load()
+
+
+def test_a_name_is_cut_where_checkpoints_of_one_training_are_equal() -> None:
+    names = [f"llava-v1.5-7b-of-a-training-with-a-long-name-checkpoint-{step}" for step in (100, 200)]
+    cut = [cut_middle(name, 30) for name in names]
+    assert len(set(cut)) == 2
+    assert {len(name) for name in cut} == {30}
+    assert cut_middle("a\nb", 30) == "a\\nb"
+
+
+def test_a_benchmark_in_two_variants_has_an_axis_for_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(score_page, "draw_bars", lambda names, series, path, counts: drawn.append((names, series)))
+    monkeypatch.setattr(score_page, "_embed", lambda *_: "")
+    tasks = {"seed": 50.0, "seed_image": 60.0}
+    paths = [
+        write(tmp_path, make_run([make_answer(0, 1.0)], headline=score, task=task), task)
+        for task, score in tasks.items()
+    ]
+    write_report(paths, tmp_path / "out", ReportOptions())
+    names, series = drawn[0]
+    assert names == ["SEED-Bench (seed)", "SEED-Bench (seed_image)"]
+    assert list(series[0].values.values()) == [50.0, 60.0]
+
+
+def test_thousands_of_categories_are_drawn_in_part_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(score_page, "draw_bars", lambda names, *_: drawn.append(names))
+    monkeypatch.setattr(score_page, "_embed", lambda *_: "")
+    path = write(tmp_path, make_run([make_answer(place, 1.0, categories=(f"c{place}",)) for place in range(3000)]))
+    page = write_report([path], tmp_path / "out", ReportOptions(num_examples=0))
+    assert len(drawn[0]) == 100
+    assert "The first 100 of 3,000 categories are drawn." in page.read_text()
 
 
 def test_the_commands_write_the_report_and_print_the_comparison(

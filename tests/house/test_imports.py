@@ -55,6 +55,7 @@ WITHOUT_TORCH = [
     "llava.engine.settings",
     "llava.entry_point",
     "llava.errors",
+    "llava.eval.answer_kinds",
     "llava.eval.answer_matching",
     "llava.eval.benchmark_table",
     "llava.eval.calculate_mme",

@@ -16,6 +16,8 @@ from typing import Any, BinaryIO, TextIO
 from llava.errors import LlavaError, UsageError
 from llava.text import write_line
 
+_STREAMS = (Path("/dev"), Path("/dev/fd"), Path("/proc/self/fd"))
+
 
 class Journal:
     """Entries by their ``key``, the last one of each; kept in a file as they come. ``history`` has all of them."""
@@ -120,14 +122,18 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def lock_file(path: Path) -> Iterator[None]:
-    """Holds the file, which is made, and removed if it is empty afterwards. Raises UsageError as ``lock_folder``."""
+def lock_file(path: Path, named: Path | None = None) -> Iterator[None]:
+    """Holds the file, which is made, and removed if it is empty afterwards. Raises UsageError as ``lock_folder``.
+
+    ``named``: what an error names, if the file stands for another.
+    """
+    named = named or path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("a")
     except OSError as error:
-        raise UsageError(f"'{path}' cannot be written: {error.strerror or error}. Name another file.") from error
-    with _hold(file, path, "file"):
+        raise UsageError(f"'{named}' cannot be written: {error.strerror or error}. Name another file.") from error
+    with _hold(file, named, "file"):
         try:
             yield
         finally:
@@ -149,10 +155,21 @@ def _hold(file: TextIO, path: Path, noun: str) -> Iterator[None]:
         yield
 
 
+def is_stream(path: Path) -> bool:
+    """Whether what is written there goes to a device, a pipe or an open stream, which no other file may replace."""
+    if path.parent in _STREAMS:  # /dev/stdout is a regular file where a shell redirects it to one
+        return True
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 def write_whole(path: Path, data: bytes) -> None:
-    """Writes a file atomically: it is complete, or as it was before. Raises LlavaError."""
+    """Writes a file atomically: it is complete, or as it was before. A stream is written to. Raises LlavaError."""
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        if is_stream(path):
+            with path.open("ab") as stream:
+                stream.write(data)
+            return
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with part.open("wb") as file:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import html
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,14 +21,22 @@ from llava.eval.report.chosen_answers import choose_examples
 from llava.eval.report.published_scores import Standing, compare_with_published, find_published
 from llava.eval.report.run_conditions import list_conditions, list_known_gaps
 from llava.eval.report.score_noise import Z_95
-from llava.eval.report.score_plots import LEAST_AXES, Series, check_matplotlib, draw_bars, draw_radar
+from llava.eval.report.score_plots import (
+    LEAST_AXES,
+    MOST_BARS,
+    Series,
+    check_matplotlib,
+    cut_middle,
+    draw_bars,
+    draw_radar,
+)
 from llava.eval.report.shown_examples import Example, ExampleMaker, find_tiling
 from llava.eval.score_file import AnswerRecord, ScoredRun, read_scores
 from llava.html_page import make_table, write_data_url, write_page
 from llava.text import fit_line, make_visible
 
 REPORT = "report.html"
-_MOST_CATEGORIES = 60  # that a figure has
+
 _MOST_REFERENCES = 12  # that are shown of an answer
 _VERDICTS = {
     "same": ("equal", "good"),
@@ -91,23 +100,28 @@ def write_report(paths: Sequence[Path], folder: Path, options: ReportOptions) ->
 
 def _title(runs: Sequence[ScoredRun]) -> str:
     models = list(dict.fromkeys(fit_line(run.model, 60) for run in runs))
-    tasks = list(dict.fromkeys(_name_task(run.task) for run in runs))
+    tasks = list(_name_tasks(runs).values())
     return f"{', '.join(models)}: {', '.join(tasks) if len(tasks) <= 3 else f'{len(tasks)} benchmarks'}"
 
 
-def _name_task(name: str) -> str:
-    """A benchmark's title without what is in parentheses or after a comma."""
-    task = TASKS.get(name)
-    return fit_line(name, 60) if task is None else task.title.partition(" (")[0].partition(",")[0]
+def _name_tasks(runs: Iterable[ScoredRun]) -> dict[str, str]:
+    """A title for each benchmark, without what is in parentheses or after a comma; no two are equal."""
+    tasks = dict.fromkeys(run.task for run in runs)
+    titles = {name: TASKS[name].title if name in TASKS else name for name in tasks}
+    short = {name: fit_line(title, 60).partition(" (")[0].partition(",")[0] for name, title in titles.items()}
+    counts = Counter(short.values())
+    return {name: title if counts[title] == 1 else f"{title} ({fit_line(name, 60)})" for name, title in short.items()}
 
 
 def _make_sections(standings: Sequence[Standing], folder: Path, options: ReportOptions) -> Iterator[str]:
     yield _make_summary(standings)
     yield "<h2>Beside the published scores</h2>"
-    yield _make_standings(standings)
+    names = _name_tasks(each.run for each in standings)
+    yield _make_standings(standings, names)
     yield f"<p class=hint>{_escape(_NOISE_NOTE.format(z=Z_95))}</p>"
-    yield from _make_overview(standings, folder)
+    yield from _make_overview(standings, names, folder)
     for task in dict.fromkeys(each.run.task for each in standings):
+        yield f"<h2 class=task>{_escape(names[task])}</h2>"
         yield from _make_task([each for each in standings if each.run.task == task], folder, options)
 
 
@@ -133,14 +147,14 @@ def _make_summary(standings: Sequence[Standing]) -> str:
     return f"<div class=summary>{cells}</div>"
 
 
-def _make_standings(standings: Sequence[Standing]) -> str:
+def _make_standings(standings: Sequence[Standing], names: Mapping[str, str]) -> str:
     rows = []
     for each in standings:
         word, kind = _VERDICTS[each.verdict]
         error = "" if each.noise is None else f"± {_say_error(each.noise.standard_error)}"
         cells = [
-            ("", f"<a href='#{_spell(each.run.task, each.run.model)}'>{_escape(_name_task(each.run.task))}</a>"),
-            ("", _escape(fit_line(each.run.model, 40))),
+            ("name", f"<a href='#{_spell(each.run.task, each.run.model)}'>{_escape(names[each.run.task])}</a>"),
+            ("name", _escape(cut_middle(each.run.model, 60))),
             ("number", "" if each.score is None else _say(each.score)),
             ("number", _escape(error)),
             ("number", "" if each.published is None else _escape(each.run.published[each.checkpoint])),
@@ -156,16 +170,16 @@ def _make_standings(standings: Sequence[Standing]) -> str:
     return f"<div class=scroll>{table}</div>"
 
 
-def _make_overview(standings: Sequence[Standing], folder: Path) -> Iterator[str]:
+def _make_overview(standings: Sequence[Standing], names: Mapping[str, str], folder: Path) -> Iterator[str]:
     """The figure over all benchmarks: a radar chart, or bars where there are too few for one."""
     known = [each for each in standings if each.score is not None]
-    titles = list(dict.fromkeys(_name_task(each.run.task) for each in known))
+    titles = list(dict.fromkeys(names[each.run.task] for each in known))
     if len(known) < 2:
         return
     own: dict[str, dict[str, float]] = {}
     others: dict[str, tuple[dict[str, float], str]] = {}
     for each in known:
-        title = _name_task(each.run.task)
+        title = names[each.run.task]
         own.setdefault(each.run.model, {})[title] = each.score or 0.0
         if each.published is not None:
             others.setdefault(each.checkpoint, ({}, each.run.model))[0][title] = each.published
@@ -174,6 +188,8 @@ def _make_overview(standings: Sequence[Standing], folder: Path) -> Iterator[str]
     if len(titles) >= LEAST_AXES:
         draw_radar(titles, series, folder / "radar.png")
         hint = "Each axis has a span of its own, which is written on it; it does not begin at 0."
+        if len(own) > 1:
+            hint += " Scores beside a benchmark are in the order of the legend."
         yield f"<h2>All benchmarks</h2><p class=hint>{hint}</p>{_embed(folder / 'radar.png', 'Radar chart')}"
     else:
         draw_bars(titles, series, folder / "scores.png", {})
@@ -183,11 +199,10 @@ def _make_overview(standings: Sequence[Standing], folder: Path) -> Iterator[str]
 def _make_task(standings: Sequence[Standing], folder: Path, options: ReportOptions) -> Iterator[str]:
     """A benchmark's section: all of its runs by category, then each run."""
     task, runs = standings[0].run.task, [each.run for each in standings]
-    yield f"<h2 class=task>{_escape(_name_task(task))}</h2>"
     series = [Series(run.model, {name: pair[0] for name, pair in run.categories.items()}) for run in runs]
     if any(one.values for one in series):
         every = list(dict.fromkeys(name for run in runs for name in run.categories))
-        names = every[:_MOST_CATEGORIES]
+        names = every[:MOST_BARS]
         counts = {name: count for run in runs for name, (_, count) in run.categories.items()}
         path = folder / f"{_spell(task)}-categories.png"
         draw_bars(names, series, path, counts)
@@ -333,6 +348,7 @@ h3 { font-size: 1rem; margin: 1.8rem 0 .6rem; }
 .verdict { border-radius: 999px; padding: .1rem .6rem; background: #f3f5f8; font-size: .85rem; }
 .verdict.good { background: #dafbe1; color: #116329; } .verdict.bad { background: #ffebe9; color: #82071e; }
 .verdict.other { background: #ddf4ff; color: #0a3069; }
+td.name { white-space: normal; overflow-wrap: anywhere; min-width: 6rem; }
 .scroll + .hint { margin-top: .6rem; }
 .wrapped td:first-child { white-space: nowrap; }
 .wrapped td { white-space: normal; overflow-wrap: anywhere; } tr.differs td { background: #fff8e6; color: #6b4e00; }

@@ -16,8 +16,10 @@ from llava.text import fit_line
 
 LEAST_AXES = 3  # of a radar chart
 _LEAST_SPAN = 0.2  # of an axis of the radar chart, as a share of its greatest value
-_MOST_NAMED = 30  # characters of a name in a figure
+MOST_BARS = 100  # names of a bar chart: an image has no room for thousands
+_MOST_NAMED = 36  # characters of a name in a figure
 _INK, _FAINT, _GRID = "#1f2328", "#59636e", "#e4e8ec"
+_ON_LINES = {"color": _FAINT, "zorder": 5, "bbox": {"facecolor": "white", "alpha": 0.75, "pad": 0.8, "linewidth": 0}}
 
 
 @dataclass(frozen=True)
@@ -81,10 +83,10 @@ def draw_radar(axes: Sequence[str], series: Sequence[Series], path: Path) -> Non
     for (color, dashes), one in zip(_choose_styles(series), series, strict=True):
         radii = [spans[name].place(one.values[name]) if name in one.values else math.nan for name in axes]
         plot.plot([*angles, angles[0]], [*radii, radii[0]], color=color, linestyle=dashes, linewidth=2, label=one.label)
-        if not one.is_published:
-            plot.plot(angles, radii, "o", color=color, markersize=4)
-            if not any(map(math.isnan, radii)):
-                plot.fill(angles, radii, color=color, alpha=0.08)
+        # A published score between two benchmarks without one has no line, so that only its mark shows it.
+        plot.plot(angles, radii, "o", color=color, markersize=4, markerfacecolor="white" if one.is_published else color)
+        if not one.is_published and not any(map(math.isnan, radii)):
+            plot.fill(angles, radii, color=color, alpha=0.08)
     plot.set_ylim(0, 1.0)
     plot.set_yticks([0.25, 0.5, 0.75, 1.0], labels=[])
     plot.set_xticks(angles, labels=[])
@@ -94,9 +96,9 @@ def draw_radar(axes: Sequence[str], series: Sequence[Series], path: Path) -> Non
         span = spans[name]
         for share in (0.5, 1.0):  # beside the axis, so that no line hides it
             text = _say(span.low + share * (span.high - span.low))
-            plot.text(angle + 0.045 / share, share - 0.03, text, color=_FAINT, fontsize=8, ha="center", va="center")
-        best = max((one.values[name] for one in series if name in one.values and not one.is_published), default=None)
-        said = textwrap.fill(_name(name), 16) + ("" if best is None else f"\n{_say(best)}")
+            plot.text(angle + 0.045 / share, share - 0.03, text, fontsize=8, ha="center", va="center", **_ON_LINES)
+        own = [_say(one.values[name]) if name in one.values else "-" for one in series if not one.is_published]
+        said = textwrap.fill(_name(name), 16) + "\n" + textwrap.fill(" | ".join(own), 24)
         side = math.sin(angle)
         align = "center" if abs(side) < 0.2 else "left" if side > 0 else "right"
         plot.text(angle, 1.08, said, color=_INK, fontsize=11, ha=align, va="center")
@@ -121,7 +123,7 @@ def draw_bars(names: Sequence[str], series: Sequence[Series], path: Path, counts
     axes.invert_yaxis()
     axes.tick_params(length=0)
     axes.margins(x=0.12)
-    axes.set_xlim(left=0)
+    axes.set_xlim(left=min([0.0, *(value for one in series for value in one.values.values())]))
     axes.grid(axis="x", color=_GRID)
     axes.set_axisbelow(True)
     for side in ("top", "right", "bottom", "left"):
@@ -158,9 +160,16 @@ def _save(figure: Any, path: Path) -> None:
         raise LlavaError(f"'{path}' cannot be written: {error.strerror or error}.") from error
 
 
+def cut_middle(text: str, most: int) -> str:
+    """The text on one line, cut in its middle if it is too long: names of checkpoints differ at their ends."""
+    line = fit_line(text, len(text) * 10)
+    end = (most - 3) // 2
+    return line if len(line) <= most else f"{line[: most - 3 - end]}...{line[-end:]}"
+
+
 def _name(text: str) -> str:
     """A name from outside, in which a dollar would begin a formula."""
-    return fit_line(text, _MOST_NAMED).replace("$", r"\$")
+    return cut_middle(text, _MOST_NAMED).replace("$", r"\$")
 
 
 def _say(value: float) -> str:

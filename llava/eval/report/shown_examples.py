@@ -15,6 +15,7 @@ from llava.eval.score_file import AnswerRecord, ScoredRun
 from llava.eval.task import Question
 from llava.html_page import encode_image
 from llava.image.geometry import RELEASED_PINPOINTS, Size, Tiling, plan_tiles
+from llava.image.source import FOR_LOCAL_USER
 from llava.image.tones import to_rgb
 
 _IMAGE_PX, _MAP_PX = 400, 760
@@ -72,7 +73,7 @@ class ExampleMaker:
     def __init__(self, run: ScoredRun, tiling: Tiling | None, data: Path | None = None) -> None:
         self._run, self._tiling, self._data = run, tiling, data
         self._questions: Sequence[Question] | None = None
-        self._reader = ImageReader(336)
+        self._reader = ImageReader(336, FOR_LOCAL_USER)
 
     def make(self, answer: AnswerRecord) -> Example:
         """The answer with its images and their token maps."""
