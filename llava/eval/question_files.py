@@ -6,7 +6,6 @@ Source: haotian-liu/LLaVA@c121f04 llava/eval/model_vqa*.py; model_vqa_qbench.py 
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 
 from llava.data.prompts import CHOOSE_BETWEEN, LETTER, LETTER_CN, OCR_TOKENS, write_options
 from llava.errors import UsageError
+from llava.eval.json_files import read_json
 from llava.eval.task import Question
 from llava.eval.tsv_table import read_cell, read_table
 
@@ -148,38 +148,30 @@ def take_chunk(questions: Sequence[T], num_chunks: int, index: int) -> list[T]:
 
 
 def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with _open(path) as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if not isinstance(row, dict):
-                raise UsageError(
-                    f"Line {number} of '{path}' is not a JSON object: the file is half-written, or not one of JSON "
-                    "lines. Get it again."
-                )
-            yield number, row
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"The question file '{path}' cannot be read: {error.strerror}.") from error
+    for number, line in enumerate(content.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line.decode("utf-8-sig"))
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            raise UsageError(
+                f"Line {number} of '{path}' is not a JSON object: the file is half-written, or not one of JSON lines. "
+                "Get it again."
+            )
+        yield number, row
 
 
 def _read_list(path: Path) -> list[dict[str, Any]]:
-    with _open(path) as file:
-        try:
-            rows = json.load(file)
-        except ValueError as error:
-            raise UsageError(f"'{path}' is not a JSON file: {error}.") from error
+    rows = read_json(path)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise UsageError(f"'{path}' is not a JSON list of objects.")
     return rows
-
-
-def _open(path: Path, **options: Any) -> Any:
-    try:
-        return path.open(encoding="utf-8-sig", **options)
-    except OSError as error:
-        raise UsageError(f"The question file '{path}' cannot be read: {error.strerror}.") from error
 
 
 def _pick(row: Mapping[str, Any], key: str, where: str, kind: Any) -> Any:
@@ -192,6 +184,6 @@ def _pick(row: Mapping[str, Any], key: str, where: str, kind: Any) -> Any:
 
 def _decode(text: str, where: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error as error:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except ValueError as error:
         raise UsageError(f"{where} has an image that is not valid base64: {error}.") from error
