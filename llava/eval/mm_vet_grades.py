@@ -20,7 +20,7 @@ from typing import Any
 
 from llava.data.collection.journal import lock_file, write_whole
 from llava.errors import UsageError
-from llava.eval.json_files import pick, read_json
+from llava.eval.json_files import pick, pick_text, read_json
 from llava.eval.judge import Ask, Judge, Review, ReviewRequest
 from llava.eval.judge_flags import JudgeDefaults, open_judge
 from llava.eval.reviews_file import find_journal
@@ -77,8 +77,7 @@ def read_questions(files: GradingFiles) -> tuple[Rows, dict[str, str]]:
     if not (isinstance(data, dict) and isinstance(answers, dict)) or not data:
         raise UsageError(f"'{path}' and '{files.answers}' have to be objects by id, such as v1_0.")
     if files.use_sub_set:
-        chosen = set(read_json(files.benchmark / "bard_set.json"))
-        data = {key: row for key, row in data.items() if key in chosen}
+        data = _choose(data, files.benchmark / "bard_set.json")
     missing = [key for key in data if not isinstance(answers.get(key), str)]
     if missing:
         raise UsageError(
@@ -88,9 +87,23 @@ def read_questions(files: GradingFiles) -> tuple[Rows, dict[str, str]]:
     for name, row in data.items():
         if not isinstance(row, dict):
             raise UsageError(f"'{path}' has no question under {name!r}, but {row!r}.")
-        for key in ("question", "answer", "capability"):
-            pick(row, key, path)
+        for key in ("question", "answer"):
+            pick_text(row, key, path)
+        if not _are_texts(names := pick(row, "capability", path)):
+            raise UsageError(f"'{path}' has {str(names)[:80]!r} as 'capability' of {name}, which is no list of texts.")
     return data, answers
+
+
+def _choose(data: Rows, path: Path) -> Rows:
+    """The questions whose ids the list at ``path`` has."""
+    chosen = read_json(path)
+    if not _are_texts(chosen) or not (rows := {key: row for key, row in data.items() if key in chosen}):
+        raise UsageError(f"'{path}' has to be a list of ids of mm-vet.json, such as v1_0.")
+    return rows
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 @dataclass(frozen=True)
@@ -194,15 +207,19 @@ def _is_readable(text: str) -> bool:
 
 
 def _write_grades(path: Path, keys: Sequence[str], num_runs: int, grades: Mapping[Place, Grade]) -> None:
-    """Writes the grade file: for each question the models, replies and grades of all runs that got a reply."""
+    """Writes the grade file: for each question the models, replies and grades by run.
+
+    A run without a reply is null where a later run has one, so that each grade stays at the place of its run.
+    """
     table = {}
     for key in keys:
-        row = [grades[key, run] for run in range(num_runs) if (key, run) in grades]
-        if row:
+        runs = [run for run in range(num_runs) if (key, run) in grades]
+        if runs:
+            row = [grades.get((key, run)) for run in range(runs[-1] + 1)]
             table[key] = {
-                "model": [one.model for one in row],
-                "content": [one.content for one in row],
-                "score": [one.score for one in row],
+                "model": [one and one.model for one in row],
+                "content": [one and one.content for one in row],
+                "score": [one and one.score for one in row],
             }
     write_whole(path.resolve(), json.dumps(table, indent=4).encode())
 

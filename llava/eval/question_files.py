@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from llava.data.prompts import CHOOSE_BETWEEN, LETTER, LETTER_CN, OCR_TOKENS, write_options
 from llava.errors import UsageError
+from llava.eval.json_files import read_json
 from llava.eval.task import Question
 from llava.eval.tsv_table import read_cell, read_table
 
@@ -164,11 +165,7 @@ def _read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _read_list(path: Path) -> list[dict[str, Any]]:
-    with _open(path) as file:
-        try:
-            rows = json.loads(file.read().decode("utf-8-sig"))
-        except (ValueError, RecursionError) as error:
-            raise UsageError(f"'{path}' is not a JSON file: {error}.") from error
+    rows = read_json(path)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise UsageError(f"'{path}' is not a JSON list of objects.")
     return rows
@@ -191,6 +188,6 @@ def _pick(row: Mapping[str, Any], key: str, where: str, kind: Any) -> Any:
 
 def _decode(text: str, where: str) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)
+        return base64.b64decode("".join(text.split()), validate=True)
     except ValueError as error:
         raise UsageError(f"{where} has an image that is not valid base64: {error}.") from error

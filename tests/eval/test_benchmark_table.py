@@ -115,8 +115,8 @@ def test_a_scorer_is_found_by_its_name_and_a_missing_one_is_an_error() -> None:
     [
         ('{"question_id": 1, "image": "a.png", "te', "Line 2 of .* is not a JSON object: the file is half-written"),
         ("[1]", "Line 2 of .* is not a JSON object"),
-        ("[" * 100_000, "Line 2 of .* is not a JSON object"),
-        ('{"question_id": "\udcff"}', "Line 2 of .* is not a JSON object"),
+        ("[" * 99_999, "Line 2 of .* is not a JSON object"),
+        ('{"question_id": 1, "image": "a.png", "text": "caf\xe9"}', "Line 2 of .* is not a JSON object"),
         ('{"question_id": 1, "image": "a.png"}', "Line 2 of .* has no 'text'; it has question_id, image"),
         ('{"question_id": 1, "image": null, "text": "?"}', "Line 2 of .* has None as 'image'"),
         ('{"question_id": true, "image": "a", "text": "?"}', "Line 2 of .* has True as 'question_id'"),
@@ -124,8 +124,7 @@ def test_a_scorer_is_found_by_its_name_and_a_missing_one_is_an_error() -> None:
 )
 def test_a_wrong_line_of_a_question_file_is_named(tmp_path: Path, line: str, said: str) -> None:
     path = tmp_path / "q.jsonl"
-    text = '{"question_id": "x", "image": "a.png", "text": "?"}\n' + line
-    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    path.write_bytes(b'{"question_id": "x", "image": "a.png", "text": "?"}\n' + line.encode("latin-1"))
     with pytest.raises(UsageError, match=said):
         read_lines(path, tmp_path)
 
@@ -150,6 +149,14 @@ def test_science_questions_are_written_as_in_the_original(tmp_path: Path) -> Non
     assert with_image.images == (tmp_path / "1/i.png",)
     assert (without.text, without.prompt, without.images) == (f"How?\n{LETTER}", f"How?\n{LETTER}", ())
     assert read_science(path, tmp_path, asks_letter=False)[1].text == "How?"
+
+
+@pytest.mark.parametrize("content", [b'[{"id": "1", "te', b"[" * 99_999, b'["caf\xe9"]'])
+def test_a_question_file_that_is_no_json_is_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "q.json"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"q\.json' is not a JSON file"):
+        read_science(path, tmp_path)
 
 
 def write_table(path: Path, *rows: tuple[str, str, str, str, str, str, str]) -> Path:
@@ -181,6 +188,22 @@ def test_mmbench_options_end_at_an_empty_cell_nan_or_none_as_in_the_original(tmp
     assert only.after["options"] == ["one"]
     assert nothing.prompt == "No options?"
     assert read_mmbench(path, lang="cn")[0].text.endswith("\n请直接回答选项字母。")
+
+
+@pytest.mark.parametrize("damage", ["\u00e9", "%"])
+def test_an_image_of_mmbench_that_is_no_base64_is_named(damage: str, tmp_path: Path) -> None:
+    path = write_table(tmp_path / "t.tsv", ("7", "Which?", "", "x", "y", "", ""))
+    path.write_text(path.read_text().rstrip() + damage + "\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"Row 1 of .* has an image that is not valid base64"):
+        read_mmbench(path)
+
+
+def test_an_image_of_mmbench_may_be_base64_in_lines(tmp_path: Path) -> None:
+    path = write_table(tmp_path / "t.tsv", ("7", "Which?", "", "x", "y", "", ""))
+    *cells, image = path.read_text().rstrip().split("\t")
+    (whole,) = read_mmbench(path)
+    path.write_text("\t".join([*cells, f'"{image[:20]}\n{image[20:]}\n"']) + "\n")
+    assert read_mmbench(path) == [whole]
 
 
 def test_all_rounds_rotate_the_texts_and_keep_the_shown_letters(tmp_path: Path) -> None:

@@ -94,6 +94,17 @@ def test_a_grade_without_a_reply_is_asked_for_by_the_next_run(here: Path, capsys
         assert len(judge.requests) == 3
 
 
+def test_a_grade_stays_with_its_run_where_an_earlier_run_got_no_reply(here: Path) -> None:
+    with run_teacher(lambda request: (400, {}, b"{}") if len(judge.requests) == 1 else complete("0.5")) as judge:
+        assert evaluate(judge, "--use_sub_set", "--num_run", "2") == 1
+        path = here / f"{NAME}-grade-2runs.json"
+        assert json.loads(path.read_text())["v1_0"]["score"] == [None, 0.5]
+        judge.answer = lambda request: complete("1.0")
+        assert evaluate(judge, "--use_sub_set", "--num_run", "2") == 0
+        assert len(judge.requests) == 5
+    assert [row["score"] for row in json.loads(path.read_text()).values()] == [[1.0, 0.5], [0.5, 0.5]]
+
+
 def test_a_broken_endpoint_ends_the_work(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with run_teacher(lambda request: (422, {}, b"{}")) as judge:
         assert evaluate(judge, "--num_run", "2") == 1
@@ -142,6 +153,11 @@ def test_a_judge_that_reasons_first_can_be_used(here: Path) -> None:
         ("m.json", '{"v1_0', "'m.json' is not a JSON file"),
         ("mm-vet.json", '{"v1_0": {"question": "?"}}', "has no 'answer'"),
         ("mm-vet.json", "{}", "have to be objects by id"),
+        ("mm-vet.json", '{"v1_0": {"question": "?", "answer": 5, "capability": []}}', "'5' as 'answer'"),
+        ("mm-vet.json", '{"v1_0": {"question": null, "answer": "5", "capability": []}}', "'None' as 'question'"),
+        ("mm-vet.json", '{"v1_0": {"question": "?", "answer": "5", "capability": "ocr"}}', "no list of texts"),
+        ("bard_set.json", "[[]]", "has to be a list of ids"),
+        ("bard_set.json", '["another"]', "has to be a list of ids"),
     ],
 )
 def test_files_that_do_not_fit_are_refused_before_anybody_is_asked(
@@ -149,6 +165,6 @@ def test_files_that_do_not_fit_are_refused_before_anybody_is_asked(
 ) -> None:
     (here / name).write_text(text)
     with run_teacher(lambda request: complete("1")) as judge:
-        assert evaluate(judge) == 2
+        assert evaluate(judge, *(["--use_sub_set"] if name == "bard_set.json" else [])) == 2
         assert judge.requests == []
     assert said in capsys.readouterr().err
