@@ -149,8 +149,8 @@ def test_requests_that_were_under_way_follow_the_newer_name_too() -> None:
         async with ChatClient(ClientSettings(url, "m"), sleep=clock.sleep, clock=lambda: clock.now) as client:
             post = client._post
 
-            async def post_when_both_are_sent(messages: Any) -> Any:
-                found = await post(messages)
+            async def post_when_both_are_sent(*sent: Any) -> Any:
+                found = await post(*sent)
                 begun.append(found)
                 while len(begun) < 2:
                     await asyncio.sleep(0)
