@@ -117,8 +117,9 @@ def _report(judge: Judge, protocol: PairProtocol, file: ReviewsFile, num_rows: i
     write_line(f"llava: {judge.describe().line}")
     if failed:
         write_line(
-            f"llava: {failed} of {num_rows} reviews hold no scores that can be read: they are in the file as [-1, -1], "
-            "and summarize_gpt_review leaves them out. --judge-retry-failed asks for them again."
+            f"llava: {failed} of {num_rows} reviews hold no scores to be averaged: they are in the file as the "
+            "original reads them, such as [-1, -1], and summarize_gpt_review leaves them out. "
+            "--judge-retry-failed asks for them again."
         )
     if protocol.prefix:
         write_line(f"llava: {warn_of_drift('llava-bench', protocol.judge, judge.client.model)}")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from llava.data.collection.journal import write_whole
@@ -69,12 +69,22 @@ def _print_accuracies(annotations: SeedAnnotations, given: dict[int | str, str])
     for type_id in table.num:
         print(f"{annotations.types[type_id]}: {table.accuracy_of(type_id):.2f}%")
     print(f"Total accuracy: {table.accuracy:.2f}%")
+    if silent := _find_silent(annotations, rows, given):
+        write_line(f"llava: no answer is right in the type {silent[0]}; the original stops there.")
     for kind in KINDS:
         part = count_seed(rows, (kind,))
         if part.total:
             print(f"{kind} accuracy: {part.accuracy:.2f}%")
         else:
             write_line(f"llava: the annotations have no question about the {kind}; the original stops here.")
+
+
+def _find_silent(
+    annotations: SeedAnnotations, rows: Sequence[tuple[SeedQuestion, bool]], given: Mapping[int | str, str]
+) -> list[str]:
+    """The types that the original's table lacks: each question is answered, and wrongly."""
+    counted = {one.type_id for one, is_right in rows if is_right or make_key(one.id) not in given}
+    return [annotations.types[key] for key in sorted({one.type_id for one, _ in rows} - counted)]
 
 
 def _refuse_half(

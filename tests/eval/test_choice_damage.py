@@ -57,6 +57,10 @@ def drop(text: str) -> str:
     return "".join(text.splitlines(keepends=True)[1:])
 
 
+def answer_all_with_nothing(text: str) -> str:
+    return "".join(json.dumps(json.loads(line) | {"text": "x"}) + "\n" for line in text.splitlines())
+
+
 def add_other_truth(text: str) -> str:
     question, truth = text.splitlines()[0].split("\t")
     return f"{text}{question}\t{'No' if truth == 'Yes' else 'Yes'}\n"
@@ -140,6 +144,7 @@ TESTS = [
     (SEED, "a.jsonl", edit_row(3, text=None), 2, "A row of 'a.jsonl' has 'None' as 'text'"),
     (SEED, "a.jsonl", repeat, 0, "1 questions are answered more than once in 'a.jsonl'"),
     (SEED, "a.jsonl", cut, 2, "the file is half-written"),
+    (SEED, "a.jsonl", answer_all_with_nothing, 0, "no answer is right in the type Scene Understanding; the original"),
 ]
 
 
