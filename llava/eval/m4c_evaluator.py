@@ -2,7 +2,7 @@
 
 ``pred_list`` holds ``{"pred_answer": text, "gt_answers": [text, ...]}``, and a score is the mean over it, 0 to 1. A
 deliberate difference from the original: an empty list is a UsageError, not a division by zero. TextCaps' BLEU
-(``TextCapsBleu4Evaluator``) is missing: it needs a Java program.
+needs pycocoevalcap, which is not one of this package's dependencies.
 
 Source: haotian-liu/LLaVA@c121f04 llava/eval/m4c_evaluator.py.
 """
@@ -17,7 +17,13 @@ from llava.eval.scoring.anls import similarity
 from llava.eval.scoring.answer_normalizer import lower_and_trim, normalize_answer, remove_punctuation, replace_words
 from llava.eval.scoring.vqa_accuracy import score_m4c
 
-__all__ = ["EvalAIAnswerProcessor", "STVQAANLSEvaluator", "STVQAAccuracyEvaluator", "TextVQAAccuracyEvaluator"]
+__all__ = [
+    "EvalAIAnswerProcessor",
+    "STVQAANLSEvaluator",
+    "STVQAAccuracyEvaluator",
+    "TextCapsBleu4Evaluator",
+    "TextVQAAccuracyEvaluator",
+]
 
 
 class EvalAIAnswerProcessor:
@@ -75,6 +81,30 @@ class STVQAANLSEvaluator:
     def eval_pred_list(self, pred_list: Sequence[Mapping[str, Any]]) -> float:
         """The mean score of ``pred_list``, 0 to 1. Raises UsageError for an empty list."""
         return _mean(pred_list, lambda answer, truths: max(self.get_anls(answer, truth) for truth in truths))
+
+
+class TextCapsBleu4Evaluator:
+    """BLEU-4 of captions by pycocoevalcap, which tokenizes with a Java program. Raises UsageError without it."""
+
+    def __init__(self) -> None:
+        try:
+            from pycocoevalcap.bleu.bleu import Bleu
+            from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+        except ImportError as error:
+            raise UsageError(
+                "BLEU needs pycocoevalcap, and that needs Java: run pip install pycocoevalcap, and install a Java "
+                "runtime."
+            ) from error
+        self.tokenizer, self.scorer = PTBTokenizer(), Bleu(4)
+
+    def eval_pred_list(self, pred_list: Sequence[Mapping[str, Any]]) -> float:
+        """The BLEU-4 of all captions together, 0 to 1. Raises UsageError for an empty list."""
+        if not pred_list:
+            raise UsageError("There are no answers to score: pred_list is empty.")
+        truths = {i: [{"caption": truth} for truth in entry["gt_answers"]] for i, entry in enumerate(pred_list)}
+        given = {i: [{"caption": entry["pred_answer"]}] for i, entry in enumerate(pred_list)}
+        scores, _ = self.scorer.compute_score(self.tokenizer.tokenize(truths), self.tokenizer.tokenize(given))
+        return float(scores[3])
 
 
 def _mean(pred_list: Sequence[Mapping[str, Any]], score: Callable[[str, Sequence[str]], float]) -> float:

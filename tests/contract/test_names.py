@@ -55,7 +55,7 @@ NAMES = {
     "llava.eval.run_llava": "eval_model load_image load_images image_parser",
     "llava.eval.eval_textvqa": "eval_single get_args prompt_processor",
     "llava.eval.m4c_evaluator": """EvalAIAnswerProcessor TextVQAAccuracyEvaluator STVQAAccuracyEvaluator
-        STVQAANLSEvaluator""",
+        STVQAANLSEvaluator TextCapsBleu4Evaluator""",
 }
 # In the originals' order, as far as callers pass them by position or by name.
 PARAMETERS = {

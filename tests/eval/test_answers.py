@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llava.errors import UsageError
-from llava.eval.m4c_evaluator import STVQAAccuracyEvaluator, STVQAANLSEvaluator, TextVQAAccuracyEvaluator
+from llava.eval.m4c_evaluator import (
+    STVQAAccuracyEvaluator,
+    STVQAANLSEvaluator,
+    TextCapsBleu4Evaluator,
+    TextVQAAccuracyEvaluator,
+)
 from llava.eval.scoring.anls import count_edits, similarity
 from llava.eval.scoring.answer_normalizer import normalize_answer, remove_punctuation
 from llava.eval.scoring.vqa_accuracy import score_m4c
@@ -102,3 +109,30 @@ def test_an_evaluator_gives_the_mean_over_all_answers(
     assert evaluator().eval_pred_list(answers) == pytest.approx(score)
     with pytest.raises(UsageError, match="pred_list is empty"):
         evaluator().eval_pred_list([])
+
+
+def test_bleu_is_pycocoevalcaps_of_all_captions_and_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UsageError, match="pip install pycocoevalcap"):
+        TextCapsBleu4Evaluator()
+
+    class Tokenizer:
+        def tokenize(self, captions: Any) -> Any:
+            return {i: [each["caption"].lower() for each in said] for i, said in captions.items()}
+
+    class Bleu:
+        def __init__(self, n: int) -> None:
+            self.n = n
+
+        def compute_score(self, truths: Any, given: Any) -> tuple[list[float], None]:
+            assert (truths, given) == ({0: ["a cat", "cats"], 1: ["a dog"]}, {0: ["a cat"], 1: ["no"]})
+            return [0.4, 0.3, 0.2, 0.1][: self.n], None
+
+    for name, value in (("bleu.bleu", {"Bleu": Bleu}), ("tokenizer.ptbtokenizer", {"PTBTokenizer": Tokenizer})):
+        monkeypatch.setitem(sys.modules, f"pycocoevalcap.{name}", types.SimpleNamespace(**value))
+        monkeypatch.setitem(sys.modules, f"pycocoevalcap.{name.split('.')[0]}", types.SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "pycocoevalcap", types.SimpleNamespace())
+    captions = [("A cat", ["a cat", "Cats"]), ("no", ["a dog"])]
+    rows = [{"pred_answer": said, "gt_answers": truths} for said, truths in captions]
+    assert TextCapsBleu4Evaluator().eval_pred_list(rows) == 0.1
+    with pytest.raises(UsageError, match="pred_list is empty"):
+        TextCapsBleu4Evaluator().eval_pred_list([])
