@@ -1,8 +1,8 @@
 """Front door: ``python -m llava.eval.eval_gpt_review_bench``, LLaVA-Bench's (in the wild) reviews.
 
-It translates the command line and decides nothing. Deliberate differences from
-the original: attempts end, what was answered before a kill is not asked again, answers are matched by question_id,
-and a review without a reply is not in the file.
+It parses the command line; ``review_command`` does the work. Deliberate differences from the original: retries are
+bounded, what was answered before a kill is not asked again, answers are matched by question_id, and a review without a
+reply is not written.
 
 Source: haotian-liu/LLaVA@c121f04 llava/eval/eval_gpt_review_bench.py.
 """

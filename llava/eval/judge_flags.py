@@ -53,7 +53,11 @@ def add_judge_flags(parser: argparse.ArgumentParser, model: str | None) -> None:
     group.add_argument("--judge-temperature", type=_read_temperature, default="published", metavar="X", help=text)
     text = "ask again for reviews whose scores could not be read"
     group.add_argument("--judge-retry-failed", action="store_true", help=text)
-    group.add_argument("--judge-dry-run", action="store_true", help="print what the reviews cost, and ask nobody")
+    group.add_argument(
+        "--judge-dry-run",
+        action="store_true",
+        help="print what the reviews would cost, and call no judge",
+    )
 
 
 def _read_temperature(text: str) -> float | str:

@@ -1,7 +1,7 @@
 """A model for lmms-eval that answers with this package's engine: its stock ``llava`` adapter's prompts, batched.
 
-lmms-eval calls it and needs not be installed to import it: ``register`` makes it one of lmms-eval's models, under the
-name ``llava_engine``, and a package installed beside lmms-eval registers itself by its entry point.
+lmms-eval calls it, and need not be installed to import this module: ``register`` makes it one of lmms-eval's models,
+under the name ``llava_engine``, and a package installed beside lmms-eval registers itself by its entry point.
 
 Source: lmms-eval 0.7.3, lmms_eval/models/simple/llava.py and lmms_eval/api/model.py.
 """

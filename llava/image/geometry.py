@@ -141,8 +141,8 @@ class Tiling:
 
     "flat" lists them tile by tile. "spatial" lays the grid's tiles out as one map and reads it row by row, after the
     base tile; it may be followed by "_unpad" (drop the padding, end each row with the newline vector), "_maxpool2x2"
-    (halve the map, keep its padding, no newlines in it) and "_nobase" (drop the base tile). With "_unpad" an image of a
-    single tile ends with one newline vector, with "_maxpool2x2" too.
+    (halve the map, keep its padding, no newlines in it) and "_nobase" (drop the base tile). With "_unpad", a
+    single-tile image ends with one newline vector, even if "_maxpool2x2" is also given.
     """
     tile_px: int = 336
     patch_px: int = 14

@@ -1,4 +1,4 @@
-"""A run's answers scored by several published scorers: one makes the score, and the others say what they would make.
+"""A run's answers scored by several published scorers: the first sets the score, the others are reported beside it.
 
 Loads no torch.
 """
