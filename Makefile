@@ -79,7 +79,7 @@ $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.dev: $(VENV)/.core tests/contract/requirements.txt
 	@echo "installing what the tests need (once)"
-	@$(PIP) $(CONSTRAINTS) -e ".[train,data,serve,web,dev]"
+	@$(PIP) $(CONSTRAINTS) -e ".[train,data,eval,serve,web,dev]"
 	@$(PIP) --no-deps --no-compile -r tests/contract/requirements.txt
 	@touch $@
 

@@ -160,7 +160,7 @@ def test_several_runs_share_a_radar_chart_and_a_figure_of_categories(tmp_path: P
 
 def test_a_figure_has_at_most_sixty_categories(tmp_path: Path) -> None:
     page = make_report(tmp_path, make_run([make_answer(place, 1, categories=(f"c{place}",)) for place in range(500)]))
-    assert "The first 100 of 500 categories are shown." in page.text
+    assert "The first 100 of 500 categories are drawn." in page.text
     with Image.open(tmp_path / "out/gqa-categories.png") as image:
         assert image.height < 6000
 

@@ -206,7 +206,7 @@ def _make_task(standings: Sequence[Standing], folder: Path, options: ReportOptio
         counts = {name: count for run in runs for name, (_, count) in run.categories.items()}
         path = folder / f"{_spell(task)}-categories.png"
         draw_bars(names, series, path, counts)
-        left_out = f" The first {len(names)} of {len(every):,} categories are shown." if len(names) < len(every) else ""
+        left_out = f" The first {len(names)} of {len(every):,} categories are drawn." if len(names) < len(every) else ""
         yield f"<h3>By category</h3><p class=hint>The number of answers is in parentheses.{left_out}</p>"
         yield _embed(path, "Bars")
     for standing in standings:
