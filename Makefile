@@ -50,7 +50,8 @@ check: $(VENV)/.dev
 	@echo "ruff";    $(BIN)/ruff check -q . && $(BIN)/ruff format -q --check .
 	@echo "mypy";    $(BIN)/mypy --no-error-summary -n 2 > $(VENV)/mypy.txt 2>&1 || $(BIN)/mypy --no-error-summary
 	@echo "layers";  $(BIN)/lint-imports --no-logo > $(VENV)/layers.txt 2>&1 || { cat $(VENV)/layers.txt; exit 1; }
-	@echo "docs";    $(BIN)/python docs/build.py --check && $(BIN)/mkdocs build -q --strict
+	@echo "docs";    $(BIN)/python docs/build.py --check
+	@$(BIN)/mkdocs build --strict > $(VENV)/site.txt 2>&1 || { cat $(VENV)/site.txt; exit 1; } # -q would hide all warnings
 
 bench: $(VENV)/.dev
 	@$(BIN)/python benchmarks/ask.py

@@ -11,7 +11,7 @@ import subprocess
 from collections.abc import Sequence
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-# What is said of tests that were skipped for want of one.
+# Why tests without one are skipped.
 NO_BROWSER = "there is no browser"
 REMEDY = "install one (as root: apt-get install chromium), or name one (CHROMIUM=/path/to/it)"
 # A network that is not there is given up soon.

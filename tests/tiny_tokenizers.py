@@ -77,7 +77,7 @@ def byte_level(marks: list[str], *, bos: str | None = None, trim_offsets: bool =
 
 
 def words_and_letters(words: str) -> PreTrainedTokenizerFast:
-    """Whole words of phrasing, single characters for everything else, no merges: a model trained from nothing."""
+    """Whole words of phrasing, single characters for everything else, no merges: a model trained from scratch."""
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", *map(chr, range(33, 127))]
     for word in words.split():
         tokens += ["▁" + word, word]

@@ -126,6 +126,7 @@ def read_flags(arguments: Any, settings: Any) -> dict[str, Any]:
         "--memory": (arguments.memory, "use --memory-share"),
         "--quant": (arguments.quant, "use --quantization"),
         "--arithmetic": (None if arguments.arithmetic == "exact" else arguments.arithmetic, "leave it out"),
+        "--no-merge": (None if arguments.merge else False, "leave it out"),
     }
     for flag, (value, remedy) in remedies.items():
         if value is not None:

@@ -27,7 +27,7 @@ from typing import Literal
 
 import httpx2 as httpx
 
-from llava.errors import EngineClosed, LlavaError
+from llava.errors import EngineClosed, LlavaError, UsageError
 
 _log = logging.getLogger("llava.engine")
 
@@ -52,7 +52,10 @@ class Launch:
 
 @dataclass(frozen=True)
 class Supervision:
-    """How an engine is supervised: health checks, restarts with backoff, and shutdown. Times are seconds."""
+    """How an engine is supervised: health checks, restarts with backoff, and shutdown. Times are seconds.
+
+    Raises UsageError for a startup timeout that is not above 0.
+    """
 
     start_s: float = 1800.0
     """The startup timeout: large weights come from slow disks, and kernels are compiled."""
@@ -70,6 +73,10 @@ class Supervision:
     window_s: float = 600.0
     grace_s: float = 15.0
     """The time between SIGTERM and SIGKILL."""
+
+    def __post_init__(self) -> None:
+        if not self.start_s > 0:
+            raise UsageError(f"The engine's startup timeout is {self.start_s} s; it has to be above 0.")
 
 
 class EngineProcess:

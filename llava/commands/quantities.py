@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from llava.text import fit_line
+
 
 def read_pixels(text: str) -> int:
     """A number of pixels from 50000000, 50M or 0.4G."""
@@ -15,7 +17,9 @@ def read_pixels(text: str) -> int:
             return int(num_px)
     except ValueError:
         pass
-    raise argparse.ArgumentTypeError(f"'{text}' is not a number of pixels; write one such as 50000000 or 400M")
+    raise argparse.ArgumentTypeError(
+        f"'{fit_line(text, 80)}' is not a number of pixels; write one such as 50000000 or 400M"
+    )
 
 
 def read_bytes(text: str) -> int:
@@ -29,7 +33,7 @@ def read_bytes(text: str) -> int:
             return int(size)
     except ValueError:
         pass
-    raise argparse.ArgumentTypeError(f"'{text}' is not a size; write a number above 0 such as 500M or 2G")
+    raise argparse.ArgumentTypeError(f"'{fit_line(text, 80)}' is not a size; write a number above 0 such as 500M or 2G")
 
 
 def read_ids(text: str) -> tuple[int, ...]:
@@ -38,5 +42,5 @@ def read_ids(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(
-            f"'{text}' is not a list of token ids; write whole numbers such as 5,17,23"
+            f"'{fit_line(text, 80)}' is not a list of token ids; write whole numbers such as 5,17,23"
         ) from None

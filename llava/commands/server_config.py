@@ -13,6 +13,7 @@ from llava.commands.flags import RepeatedFlag
 from llava.commands.quantities import read_bytes, read_pixels
 from llava.errors import UsageError
 from llava.serve.limits import Limits
+from llava.text import fit_line
 
 LIMITS = tuple(one.name for one in dataclasses.fields(Limits))
 
@@ -22,7 +23,7 @@ def apply_config(path: Path, parser: argparse.ArgumentParser) -> None:
 
     Raises UsageError for an unknown key, with the nearest one, and for a value that its flag would not accept.
     """
-    from llava.yaml_files import name_nearest, parse_mapping
+    from llava.yaml_files import name_nearest, parse_mapping, shorten
 
     try:
         text = Path(os.path.expanduser(path)).read_text(encoding="utf-8")
@@ -40,7 +41,9 @@ def apply_config(path: Path, parser: argparse.ArgumentParser) -> None:
         elif (name := _spell(key).removeprefix("max_")) in LIMITS:
             raise UsageError(f"{path}: '{key}' is the setting limits.{name}: write {name} under limits.")
         else:
-            raise UsageError(f"{path}: there is no setting '{key}'.{name_nearest(_spell(key), [*flags, 'limits'])}")
+            raise UsageError(
+                f"{path}: there is no setting {shorten(str(key))}.{name_nearest(_spell(key), [*flags, 'limits'])}"
+            )
 
 
 def _spell(key: Any) -> str:
@@ -61,15 +64,14 @@ def _read_limits(limits: Any, path: Path) -> dict[str, Any]:
         raise UsageError(f"{path}: limits must be a mapping of names to values, not {say_kind(limits)}.")
     for name in limits:
         if name not in LIMITS:
-            raise UsageError(
-                f"{path}: there is no setting limits.{name}.{name_nearest(_spell(name).removeprefix('max_'), LIMITS)}"
-            )
+            nearest = name_nearest(_spell(name).removeprefix("max_"), LIMITS)
+            raise UsageError(f"{path}: there is no setting limits.{fit_line(str(name), 80)}.{nearest}")
     return {name: _read_text(find_kind(name), value, f"{path}: limits.{name}") for name, value in limits.items()}
 
 
 def _read_flag(action: argparse.Action, value: Any, where: str) -> Any:
     """The value that the flag would have. Raises UsageError, as the flag would for its argument."""
-    from llava.yaml_files import say_value
+    from llava.yaml_files import say_value, shorten
 
     if action.nargs == 0:
         if not isinstance(value, bool):
@@ -79,12 +81,12 @@ def _read_flag(action: argparse.Action, value: Any, where: str) -> Any:
         return [_read_text(str, one, where) for one in (value if isinstance(value, list) else [value])]
     read = _read_text(action.type if callable(action.type) else str, value, where)
     if action.choices is not None and read not in action.choices:
-        raise UsageError(f"{where} is {read!r}; it has to be one of {', '.join(map(str, action.choices))}.")
+        raise UsageError(f"{where} is {shorten(read)}; it has to be one of {', '.join(map(str, action.choices))}.")
     return read
 
 
 def _read_text(kind: Callable[[str], Any], value: Any, where: str) -> Any:
-    from llava.yaml_files import say_value
+    from llava.yaml_files import say_value, shorten
 
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         hint = " Write it in quotes." if kind is str and isinstance(value, bool) else ""
@@ -94,7 +96,7 @@ def _read_text(kind: Callable[[str], Any], value: Any, where: str) -> Any:
     except argparse.ArgumentTypeError as error:
         raise UsageError(f"{where}: {error}.") from error
     except ValueError as error:
-        raise UsageError(f"{where} is {value!r}; it has to be {_KINDS.get(kind, 'a number')}.") from error
+        raise UsageError(f"{where} is {shorten(value)}; it has to be {_KINDS.get(kind, 'a number')}.") from error
 
 
 _KINDS: dict[Any, str] = {int: "a whole number", float: "a number"}

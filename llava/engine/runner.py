@@ -121,14 +121,23 @@ class Runner:
 
     @property
     def fallbacks(self) -> tuple[str, ...]:
-        """Which parts run through PyTorch on a CPU instead of the native library, and why, as sentences."""
+        """Which parts run through PyTorch on a CPU instead of the native library, and why, as sentences.
+
+        One more where 8-bit arithmetic is asked for and not used.
+        """
+        is_quantized = any(isinstance(module, QuantizedLinear) for module in self._decoder.layers.modules())
+        exact: tuple[str, ...] = ()
+        if self._is_rounded and not (is_quantized and self._layers is not None):
+            needs = "the native library, which needs a CPU" if is_quantized else "a model with quantized weights (bits)"
+            exact = (f"Prompts are computed exactly, since arithmetic 'int8' needs {needs}.",)
         if self.model.device.type != "cpu":  # elsewhere PyTorch is what is fast
-            return ()
+            return exact
         reasons = {"decoder": self.fallback_reason, "vision tower": self.tower_fallback_reason}
         slow = {part: reason for part, reason in reasons.items() if reason is not None}
         if len(slow) == 2 and len(set(slow.values())) == 1:
             slow = {"model": next(iter(slow.values()))}
-        return tuple(f"The {part} runs through PyTorch, which is slower: {reason}." for part, reason in slow.items())
+        slower = (f"The {part} runs through PyTorch, which is slower: {reason}." for part, reason in slow.items())
+        return (*slower, *exact)
 
     def has_new_weights(self) -> bool:
         """Whether weights were changed or replaced, or hooks added, since ``reload``. Safe from any thread."""

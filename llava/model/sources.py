@@ -59,7 +59,9 @@ def find_checkpoint(name: str | Path) -> Path:
         CheckpointError: there is no such folder, short name or hub id, or the hub cannot be reached.
     """
     text = read_hub_url(str(name))
-    if not text or "\0" in text:
+    if "\0" in text:
+        raise CheckpointError(f"The name of the checkpoint, {text!r:.80}, holds a NUL byte, which no name has.")
+    if not text:
         raise CheckpointError("The name of the checkpoint is empty: name a folder, a hub id or a short name.")
     if text == DEFAULT_MODEL:
         return _find_embedded()

@@ -176,6 +176,15 @@ _LAUNCH_FLAGS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "engine_arg": ([], ()),
     "context": (None, ("remote",)),
     "engine_model": (None, ("remote",)),
+    "engine_start_s": (1800.0, ()),
+}
+# Flags of models that this process loads, which an engine that is already running has loaded; as above. The remote
+# backend refuses --conv-mode itself.
+_LOADING_FLAGS: dict[str, tuple[Any, tuple[str, ...]]] = {
+    **dict.fromkeys(("model_base", "vision_tower", "device", "dtype", "quant", "memory"), (None, ("own",))),
+    "merge": (True, ("own",)),
+    "arithmetic": ("exact", ("own",)),
+    "conv_mode": (None, ("own", "remote")),
 }
 
 
@@ -183,10 +192,10 @@ def _check_engine_flags(name: str, arguments: argparse.Namespace) -> None:
     """Raises UsageError for a flag that the engine would ignore. The SGLang and vLLM backends check their own."""
     if name not in ("own", "remote", "workers"):
         return
-    for flag, (default, readers) in _LAUNCH_FLAGS.items():
+    for flag, (default, readers) in (_LAUNCH_FLAGS | _LOADING_FLAGS).items():
         if getattr(arguments, flag) != default and name not in readers:
-            shown = f"--{flag.replace('_', '-')}"
-            remedy = "" if name == "remote" else ", or name the engine with --engine"
+            shown = f"--{'no-' if default is True else ''}{flag.replace('_', '-')}"
+            remedy = "" if name == "remote" or flag in _LOADING_FLAGS else ", or name the engine with --engine"
             raise UsageError(f"{shown} has no effect on the engine that was chosen: leave it out{remedy}.")
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -29,7 +28,6 @@ from llava.train.cautions import list_cautions
 from llava.train.dataset.sample_sizes import MeasuredSizes, measure_sizes
 from llava.train.dataset.stage_data import Encoding, TuningData, build_dataset, split_samples
 from llava.train.devices.memory_estimate import LongestBatch, MemoryNeed, estimate_memory, propose_remedies
-from llava.train.lora import add_lora, continue_lora
 from llava.train.output_check import check_output
 from llava.train.part_table import build_table
 from llava.train.parts import PartParameter, find_llava
@@ -37,7 +35,7 @@ from llava.train.recipe import Recipe, TuningStage, parse_recipe
 from llava.train.recipe_file import RecipeFile, find_stage
 from llava.train.resumption import check_workers, find_last, list_changes
 from llava.train.run import check_recipe, choose_parameters, list_changes_of_done, list_starts, name_inputs
-from llava.train.starting_model import open_start
+from llava.train.starting_model import open_outline
 from llava.train.trainer_arguments import LlavaTrainingArguments, make_arguments
 
 # Samples whose images' headers are read; more take minutes on a slow file system.
@@ -80,7 +78,7 @@ class _StageDescription:
         self.arguments: LlavaTrainingArguments = make_arguments(stage, here, workers, world_size=world_size)
         precision = {"bf16": "bfloat16", "fp16": "float16"}.get(self.arguments.mixed_precision, "float32")
         self.exact = replace(stage, precision=precision, accumulation=self.arguments.gradient_accumulation_steps)
-        self.model, opened = _open_model(recipe, stage)
+        self.model, opened = open_outline(recipe.start, stage)
         encoding = Encoding(
             opened.load_tokenizer(),
             opened.spec.tiling,
@@ -198,7 +196,7 @@ class _StageDescription:
             if text.startswith("batch_size"):
                 tried = [each for each in tried if not each.startswith("batch_size")]
             tried.append(text)
-            model = self.model if changed.lora == self.stage.lora else _open_model(self.recipe, changed)[0]
+            model = self.model if changed.lora == self.stage.lora else open_outline(self.recipe.start, changed)[0]
             need = self._estimate(changed, find_llava(model), choose_parameters(model, changed))
             if need.total <= free:
                 yield "", f"It would fit with {' '.join(tried)}: about {_say_bytes(need.total)}"
@@ -271,18 +269,6 @@ def _list_stretches(
             text = tokenizer.decode(ids[begin : i + 1], skip_special_tokens=False)
             yield text[len(said) :], is_target
             said = text
-
-
-def _open_model(recipe: Recipe, stage: TuningStage) -> tuple[Any, Any]:
-    """The stage's model on the meta device, with its LoRA layers, and the start that it comes from."""
-    opened = open_start(recipe.start, stage)
-    if stage.lora is None:
-        return opened.model, opened
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")
-        if stage.lora.start is not None and opened.fine_tune is not None and opened.fine_tune.adapter is not None:
-            return continue_lora(opened.model, opened.fine_tune.adapter, stage.lora, recipe.start), opened
-        return add_lora(opened.model, stage.lora, f"Stage '{stage.name}'", recipe.start), opened
 
 
 def _say_bytes(number: int) -> str:

@@ -326,6 +326,15 @@ def check_tuning(stage: TuningStage, where: str) -> None:
         ("compatible_with", _ORIGINALS),
     ):
         check_word(getattr(stage, key), known, f"{where}: {key} cannot be")
+    if stage.lora is not None and "layers" in stage.train:
+        raise UsageError(
+            f"{where} trains layers, whose weights are frozen below LoRA layers. Name language_model, which with lora "
+            "stands for the LoRA layers, or leave lora out."
+        )
+    if stage.lora is not None and stage.lora.start is None and "language_model" not in stage.train:
+        raise UsageError(
+            f"{where} adds LoRA layers (lora) and trains none of them: add language_model to train, or leave lora out."
+        )
     check_answers(stage.train, stage.answer_weighting, stage.data.templates if stage.data else (), where)
 
 

@@ -41,7 +41,7 @@ from llava.train.resumption import check_workers, find_changes, find_last, read_
 from llava.train.snapshots import mend_generation, save_result
 from llava.train.speed.chunked_loss import build_target_loss
 from llava.train.speed.levers import check_levers, choose_attention, pack_samples, set_levers
-from llava.train.starting_model import build_start, open_start, starts_from_llava
+from llava.train.starting_model import build_start, open_outline, open_start, starts_from_llava
 from llava.train.trainer import LLaVATrainer
 from llava.train.trainer_arguments import make_arguments
 
@@ -89,7 +89,8 @@ def check_recipe(recipe: Recipe, stages: list[TuningStage], folder: Path, worker
             write_line(f"llava: {caution}")
     for stage in stages:
         check_levers(stage)
-        choose_parameters(opened.model, stage)  # names and shapes only, on the meta device
+        model = opened.model if stage.lora is None else open_outline(recipe.start, stage)[0]
+        choose_parameters(model, stage)  # names and shapes only, on the meta device
         with warnings.catch_warnings():  # notices are given when the stage begins
             warnings.simplefilter("ignore", Notice)
             make_arguments(stage, folder / stage.name, workers, world_size=count_processes())

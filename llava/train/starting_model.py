@@ -14,6 +14,7 @@ import dataclasses
 import math
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -101,6 +102,18 @@ def drawing_from(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
+
+
+def open_outline(start: str, stage: TuningStage) -> tuple[Any, OpenCheckpoint]:
+    """The stage's model on the meta device, with its LoRA layers, and the start that it comes from."""
+    opened = open_start(start, stage)
+    if stage.lora is None:
+        return opened.model, opened
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*copying from a non-meta parameter")
+        if stage.lora.start is not None and opened.fine_tune is not None and opened.fine_tune.adapter is not None:
+            return continue_lora(opened.model, opened.fine_tune.adapter, stage.lora, start), opened
+        return add_lora(opened.model, stage.lora, f"Stage '{stage.name}'", start), opened
 
 
 def build_start(

@@ -10,10 +10,8 @@ import typing
 from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
-import yaml
-
 from llava.errors import UsageError
-from llava.yaml_files import name_nearest, say_kind, say_value
+from llava.yaml_files import name_nearest, parse_value, say_kind, say_value, shorten
 
 T = TypeVar("T")
 
@@ -33,7 +31,7 @@ def build(kind: type[T], values: Any, where: str) -> T:
     hints = {each.name: types_of_all[each.name] for each in dataclasses.fields(typing.cast(Any, kind))}
     for name in values:
         if name not in hints:
-            raise UsageError(f"{where} has the unknown key '{name}'.{name_nearest(str(name), hints)}")
+            raise UsageError(f"{where} has the unknown key {shorten(str(name))}.{name_nearest(str(name), hints)}")
     missing = [name for name in _required_keys(kind) if name not in values]
     if missing:
         raise UsageError(f"{where} lacks the key '{missing[0]}'.")
@@ -101,7 +99,8 @@ def _convert_plain(value: Any, hint: Any, where: str) -> Any:
         with contextlib.suppress(ValueError):
             value = float(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        with contextlib.suppress(OverflowError):
+            value = float(value)
     fits = isinstance(value, hint) and not (hint is int and isinstance(value, bool))
     if not fits or (hint is float and not math.isfinite(value)):
         names = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}
@@ -130,10 +129,7 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
         path, equals, text = override.partition("=")
         if not equals or not all(path.split(".")):
             raise UsageError(f"'{override}' is not a setting of the recipe; write key=value, such as lr=1e-5.")
-        try:
-            value = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise UsageError(f"The value of {path} is not valid YAML: {text}") from error
+        value = parse_value(text, f"The value of {path}")
         *outer, last = path.split(".")
         place = result
         for depth, key in enumerate(outer):

@@ -102,7 +102,7 @@ def test_it_starts_is_found_healthy_and_ends_with_all_that_it_started() -> None:
         assert living(family_) == []
         with pytest.raises(EngineClosed, match="Fake is not running"):
             process.check_alive()
-        await process.stop()  # again is harmless
+        await process.stop()  # which is idempotent
 
     run(task)
     assert said[-1].startswith("Fake is ready after ")

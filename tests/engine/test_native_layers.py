@@ -163,6 +163,21 @@ def test_prompts_in_integers_of_8_bits_give_nearly_the_same_logits(native: Any, 
     assert (scores["exact"] - scores["int8"]).norm() / scores["exact"].norm() < 0.1
 
 
+def test_integers_that_are_asked_for_and_not_used_are_reported(native: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, quantized = load(words_and_letters("the cat"), "llama", **WIDE), load_quantized("llama", 8)
+
+    def report(loaded: Any, arithmetic: str = "int8") -> list[str]:
+        with Engine(loaded, memory_bytes=2**22, arithmetic=arithmetic) as engine:
+            return [sentence for sentence in engine.fallbacks if "slower" not in sentence]
+
+    assert report(quantized) == report(plain, "exact") == []
+    (sentence,) = report(plain)
+    assert sentence.startswith("Prompts are computed exactly, since arithmetic 'int8' needs a model with quantized")
+    monkeypatch.setattr(library, "load", lambda: None)
+    (sentence,) = report(quantized)
+    assert "needs the native library, which needs a CPU" in sentence
+
+
 def test_a_quantized_layer_keeps_its_scales_when_the_model_changes_its_dtype() -> None:
     layer = QuantizedLinear(quantization.quantize(draw(32, 64), 8), torch.zeros(32))
     before = quantization.dequantize(layer.quantized)

@@ -1,6 +1,6 @@
 """Small benchmarks in the official files of each, drawn by seeded dice: every task that ``llava eval`` knows but synth.
 
-``write_benchmarks`` returns a right answer to each question, for whoever wants a model that knows some of them.
+``write_benchmarks`` returns a right answer to each question, for tests of a model that knows some of them.
 """
 
 from __future__ import annotations

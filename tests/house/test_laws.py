@@ -18,6 +18,8 @@ NATIVE = sorted(path for suffix in ("*.h", "*.cpp") for path in (ROOT / "llava/n
 PROSE = sorted(
     {*ROOT.glob("*.md"), *(path for name in ("docs", "examples", "llava") for path in (ROOT / name).rglob("*.md"))}
 )
+SHIPPED = sorted(path for kind in ("yaml", "js", "css", "html") for path in (ROOT / "llava").rglob(f"*.{kind}"))
+TESTS = sorted(path for path in (ROOT / "tests").rglob("*.py") if path.name != Path(__file__).name)
 TOOLS = sorted(path for name in ("benchmarks", "docs") for path in (ROOT / name).glob("*.py"))
 MAX_LINES_OF_A_FILE, MAX_LINES_OF_A_FUNCTION = 500, 60
 
@@ -76,23 +78,33 @@ CALLED_BY_LIBRARIES |= {"load_state_dict", "put", "end", "emit", "format", "conv
 
 
 def undocumented(tree: ast.Module) -> Iterator[str]:
-    """Public functions and classes of a module, and public methods of its public classes, without a docstring.
+    """Public functions and classes of a module, and public methods and classes of its public classes, without a
+    docstring; "the module" if it has none itself.
 
     A method that overrides one of a documented class in the same module, or one of a library's that calls it, says what
     that one says.
     """
+    if ast.get_docstring(tree) is None:
+        yield "the module"
     documented: set[str] = set()
-    for node in tree.body:
-        if not isinstance(node, (*Function.__args__, ast.ClassDef)) or node.name.startswith("_"):
-            continue
+    for node in public_in(tree):
         if ast.get_docstring(node) is None:
             yield node.name
-        for part in node.body if isinstance(node, ast.ClassDef) else ():
-            if isinstance(part, Function) and not part.name.startswith("_"):
-                if ast.get_docstring(part) is not None:
-                    documented.add(part.name)
-                elif not node.bases or part.name not in documented | CALLED_BY_LIBRARIES:
-                    yield f"{node.name}.{part.name}"
+        for part in public_in(node) if isinstance(node, ast.ClassDef) else ():
+            if ast.get_docstring(part) is not None:
+                documented.add(part.name)
+            elif isinstance(part, ast.ClassDef) or not node.bases or part.name not in documented | CALLED_BY_LIBRARIES:
+                yield f"{node.name}.{part.name}"
+
+
+def public_in(parent: ast.AST) -> Iterator[Function | ast.ClassDef]:
+    """The public functions and classes of a module or class, also those under an if, a try or a with."""
+    for node in ast.iter_child_nodes(parent):
+        if isinstance(node, (*Function.__args__, ast.ClassDef)):
+            if not node.name.startswith("_"):
+                yield node
+        elif isinstance(node, (ast.stmt, ast.excepthandler)):
+            yield from public_in(node)
 
 
 @pytest.mark.parametrize("path", PACKAGE, ids=ids)
@@ -100,9 +112,27 @@ def test_every_public_name_says_what_the_caller_gets(path: Path) -> None:
     assert list(undocumented(ast.parse(path.read_text(encoding="utf-8")))) == []
 
 
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("x = 1", ["the module"]),
+        ("'A.'\ndef f(): ...\ndef _f(): ...\nasync def g(): ...", ["f", "g"]),
+        ("'A.'\ntry:\n    import x\nexcept ImportError:\n    def f(): ...\nelse:\n    class X: ...", ["X", "f"]),
+        ("'A.'\nclass X:\n    'B.'\n    class Y: ...\n    if x:\n        def f(self): ...", ["X.Y", "X.f"]),
+        ("'A.'\nclass X:\n    'B.'\n    def f(self): 'C.'\nclass Y(X):\n    'D.'\n    def f(self): ...", []),
+    ],
+)
+def test_a_missing_docstring_is_found(source: str, names: list[str]) -> None:
+    assert sorted(undocumented(ast.parse(source))) == names
+
+
+CLAIM = re.compile(r"\b([Nn]o|[Ww]ithout) torch\b(?! at)|\b[Tt]orch-free\b")
+
+
 def test_a_module_that_claims_to_load_no_torch_is_on_the_tested_list() -> None:
-    saying = {name_of(path) for path in PACKAGE if re.search(r"\b[Nn]o torch\b(?! at)", docstring_of(path))}
+    saying = {name_of(path) for path in PACKAGE if CLAIM.search(docstring_of(path))}
     assert len(saying) > 5
+    assert all(map(CLAIM.search, ("It loads no torch.", "Light: without torch.", "A torch-free module.")))
     assert saying <= set(WITHOUT_TORCH)
 
 
@@ -146,7 +176,7 @@ def find_calques(text: str) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("path", [*PACKAGE, *NATIVE, *PROSE, *TOOLS], ids=ids)
+@pytest.mark.parametrize("path", [*PACKAGE, *NATIVE, *SHIPPED, *PROSE, *TOOLS, *TESTS], ids=ids)
 def test_a_page_is_written_as_an_engineer_of_the_field_writes(path: Path) -> None:
     assert find_calques(path.read_text(encoding="utf-8")) == {}
 

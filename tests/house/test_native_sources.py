@@ -45,7 +45,7 @@ def functions_of(source: str) -> Iterator[Function]:
                 opened.append("block")
             elif re.match(r"\s*(template\s*<[^{}]*>\s*)?(namespace|extern|struct|class|enum|union)\b", head):
                 opened.append("scope")
-            elif re.search(r"[)}]\s*((const|noexcept|override)\s*)*$", head):
+            elif re.search(r"[)}]\s*((const|noexcept|override)\s*)*(->[\w\s:<>,*&]+)?$", head):
                 opened.append("function")
             else:
                 opened.append("value")
@@ -92,6 +92,9 @@ guard(F run) noexcept {
     return 0;
 }
 }
+auto trailing(int n) -> std::pair<int, char *> {
+    return {};
+}
 """
 
 
@@ -101,6 +104,7 @@ def test_functions_are_counted_from_their_signature_to_their_brace() -> None:
         ("size", 1),
         ("outer", 8),
         ("guard", 4),
+        ("trailing", 3),
     ]
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -45,6 +48,25 @@ def names_in(file: str) -> set[str]:
         elif isinstance(node, ast.Constant):
             found.add(str(node.value))
     return found
+
+
+def test_the_site_that_make_check_builds_has_no_broken_link(tmp_path: Path) -> None:
+    command = re.search(r"\$\(BIN\)/mkdocs (build[^>&|#\n]*)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert command is not None
+    shutil.copytree(DOCS, tmp_path / "docs")
+    shutil.copy(ROOT / "mkdocs.yml", tmp_path)
+
+    def build() -> tuple[int, str]:
+        words = [sys.executable, "-m", "mkdocs", *shlex.split(command[1])]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+        return done.returncode, done.stdout + done.stderr
+
+    assert build()[0] == 0
+    with (tmp_path / "docs/ask.md").open("a", encoding="utf-8") as page:
+        page.write("\n[none](house.md#no-such-section)\n")
+    code, output = build()
+    assert code != 0
+    assert "no-such-section" in output
 
 
 WHERE = rows_of(read("house.md").split("<!-- where:")[1].split("<!-- end of where -->")[0])[1:]

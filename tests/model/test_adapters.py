@@ -1,4 +1,4 @@
-"""LoRA fine-tunes of every kind: what merging gives, what it leaves alone, and what is said of broken ones."""
+"""LoRA fine-tunes of every kind: what merging changes, what it leaves alone, and the errors for broken ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A bare ``tokenizer.model`` gives the ids of the sentencepiece library, whoever asks and however it was rewritten."""
+"""A bare ``tokenizer.model`` gives the ids of the sentencepiece library, however it is loaded and rewritten."""
 
 from __future__ import annotations
 

@@ -152,7 +152,7 @@ def test_shapes_tell_what_a_tower_is() -> None:
     assert base["image_size"], base["num_attention_heads"] == (224, 12)
     assert describe(shapes(1280, 5120, 32, 14, 257), "laion/CLIP-ViT-H-14")["num_attention_heads"] == 16
     assert describe(shapes(1280, 5120, 32, 14, 257), "laion/CLIP-ViT-H-14")["hidden_act"] == "gelu"
-    # Without its end a tower of unknown depth cannot be told, and what is no CLIP is not called one.
+    # Without its end a tower of unknown depth cannot be told, and other models are not called CLIP.
     cut = {name: shape for name, shape in large.items() if ".23." not in name and "post" not in name}
     assert describe(cut)["num_hidden_layers"] == 24
     for other in (

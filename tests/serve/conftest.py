@@ -38,7 +38,7 @@ Serve = Callable[[socket.socket], None]
 
 
 class Internet:
-    """One host, ``images.example``, with a public address; whoever connects to it reaches a server of the test's.
+    """One host, ``images.example``, with a public address; connections to it reach a server of the test's.
 
     ``connected``: the addresses that were asked for, but for the server's own.
     """

@@ -83,7 +83,7 @@ def start(module: str, *flags: str) -> Iterator[tuple[str, subprocess.Popen[str]
 
 
 def ask_as_the_original(url: str, model: str, **more: Any) -> list[dict[str, Any]]:
-    """What the original's page does with an address: JSON in, JSON with a NUL byte behind it out, again and again."""
+    """The JSON objects, each followed by NUL, that the original's page reads from an address to which it sends JSON."""
     images = [base64.b64encode(DEMO.read_bytes()).decode()]
     asked = {"model": model, "prompt": PROMPT, "temperature": 0.0, "top_p": 0.7, "max_new_tokens": 20, "stop": "</s>"}
     reply = reach(url).post("/worker_generate_stream", {**asked, "images": images, **more}, **{"User-Agent": "LLaVA"})

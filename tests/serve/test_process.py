@@ -214,6 +214,15 @@ def test_a_model_that_is_not_there_ends_the_server(tmp_path: Path, capfd: pytest
         (["--engine", "sglang", "--engine-url", "http://127.0.0.1:9", "--tp", "2"], "--tp has no effect on the engine"),
         (["--context", "5"], "--context has no effect on the engine that was chosen"),
         (["--engine-url", "http://127.0.0.1:9", "--engine-arg=--x"], "--engine-arg has no effect on the engine"),
+        (
+            ["--engine-url", "http://127.0.0.1:9", "--quant", "int8"],
+            "--quant has no effect on the engine that was chosen",
+        ),
+        (["--engine-url", "http://127.0.0.1:9", "--memory", "1G"], "--memory has no effect on the engine"),
+        (["--engine", "sglang", "--engine-url", "http://127.0.0.1:9", "--no-merge"], "--no-merge has no effect on"),
+        (["--workers-of", "http://127.0.0.1:9", "--conv-mode", "v1"], "--conv-mode has no effect on the engine"),
+        (["--workers-of", "http://127.0.0.1:9", "--arithmetic", "int8"], "--arithmetic has no effect on the engine"),
+        (["--engine-start-s", "5"], "--engine-start-s has no effect on the engine that was chosen"),
     ],
 )
 def test_a_wrong_flag_is_one_sentence(capsys: pytest.CaptureFixture[str], flags: list[str], says: str) -> None:

@@ -190,7 +190,7 @@ def test_positions_are_those_of_the_decoder_without_padding(
     assert row["tokens_per_second"] == pytest.approx(sum(lengths) / 10, abs=0.05)
     operations = measure_costs(model).count(sum(lengths), sum(n**2 for n in lengths), 5, 5)
     assert row["peak_share"] == pytest.approx(operations / 10 / 1e9, abs=1e-4)
-    assert "tokens_per_second" not in meter.take_row(torch.device("cpu"), torch.float32)  # sums begin anew
+    assert "tokens_per_second" not in meter.take_row(torch.device("cpu"), torch.float32)  # sums start over
 
 
 def test_the_peak_is_not_measured_in_a_run_of_a_moment(

@@ -52,6 +52,10 @@ def test_a_rate_in_scientific_notation_without_a_point_is_a_number(tmp_path: Pat
         ({"stages": [{**STAGE, "warmup": 30}]}, "warmup is 30.0; as a share"),
         ({"stages": [{**STAGE, "data": "data.json"}]}, "data must be a mapping of keys to values, not text"),
         ({"stages": [{**STAGE, "data": {"json": "a", "templates": ["vicuna"]}}]}, "Did you mean 'vicuna_v"),
+        ({"stages": [{**STAGE, "lora": {}, "train": ["projector"]}]}, "trains none of them: add language_model"),
+        ({"stages": [{**STAGE, "lora": {}, "train": ["projector", "layers"]}]}, "frozen below LoRA layers"),
+        ({"stages": [{**STAGE, "lr": 10**400}]}, "lr is 1000.* and must be a finite number"),
+        ({"stages": [{**STAGE, "a\nb": 1}]}, r"unknown key 'a\\nb'"),
         ({"stages": [{**STAGE, "answer_weighting": -1}]}, "answer_weighting is -1"),
     ],
 )

@@ -17,9 +17,9 @@ from llava.constants import IMAGE_TOKEN_INDEX
 from llava.errors import CheckpointError, UsageError
 from llava.model.checkpoint import load_model
 from llava.train.dataset.stage_data import Encoding, build_dataset, read_samples
-from llava.train.recipe import JsonData, TuningStage
+from llava.train.recipe import JsonData, TuningStage, parse_recipe
 from llava.train.recipe_file import read_recipe
-from llava.train.run import run
+from llava.train.run import check_recipe, run
 
 STAGE: dict[str, Any] = {"steps": 2, "batch_size": 2, "lr": 1e-2, "log_steps": 1}
 
@@ -111,6 +111,8 @@ def test_a_stage_interrupted_after_its_last_step_is_only_saved(
     [
         ({"lr_scales": {"vision_towr": 0.1}}, "Did you mean 'vision_tower'"),
         ({"train": ["projector", "lm_hed"]}, r"unknown part 'lm_hed'\. Did you mean 'lm_head'"),
+        ({"lora": {"rank": 2}, "lr_scales": {"embed_tokens": 0.1}}, "what it names is frozen in this stage"),
+        ({"lora": {"rank": 2, "targets": ["q_prj"]}}, r"lora\.targets names 'q_prj'.* Did you mean 'q_proj'"),
         ({"data": {"json": "no-such.json"}}, "does not exist"),
     ],
 )
@@ -121,6 +123,12 @@ def test_a_mistake_in_a_later_stage_is_found_before_the_first_begins(
     with pytest.raises(UsageError, match=message):
         run(read_recipe(recipe), tmp_path / "run", workers=0)
     assert not (tmp_path / "run").exists()
+
+
+def test_adapters_may_have_rates_of_their_own(tmp_path: Path, next_folder: Path, data: dict[str, str]) -> None:
+    stage = {"name": "one", "lora": {"rank": 2}, "lr_scales": {"lora_B": 16.0}}
+    recipe = parse_recipe(read_recipe(write(tmp_path, next_folder, data, stage)))
+    check_recipe(recipe, list(recipe.stages), tmp_path / "run", workers=0)
 
 
 def test_a_single_stage_needs_the_previous_one_and_a_known_name(

@@ -29,14 +29,14 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[RecipeFile, tuple[Any, .
 def test_settings_before_and_after_the_data_reach_the_recipe(
     runs: list[tuple[RecipeFile, tuple[Any, ...]]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = "train v1.5-7b-lora lr=1e-4 --data a.json b.json lora.rank=8 --images pictures --start base --output out"
+    words = "train v1.5-7b-lora lr=1e-4 --data a.json b.json lora.rank=8 --images photos --start base --output out"
     assert main([*words.split(), "--workers", "3", "--stage", "v1.5-7b-lora", "epochs=2"]) == 0
     assert capsys.readouterr().out == "done\n"
     ((recipe, arguments),) = runs
     parsed = parse_recipe(recipe)
     (stage,) = parsed.stages
     assert stage.data is not None
-    assert (stage.data.files, stage.data.images) == (("a.json", "b.json"), "pictures")
+    assert (stage.data.files, stage.data.images) == (("a.json", "b.json"), "photos")
     assert stage.lora is not None
     assert (stage.lr, stage.lora.rank, stage.lora.alpha, stage.epochs) == (1e-4, 8, 256, 2)
     assert parsed.start == "base"

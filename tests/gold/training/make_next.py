@@ -81,7 +81,7 @@ PARTS = ("lora_", "vision_tower", "mm_projector", "image_newline")  # by what a 
 
 
 def short(number: float | None) -> Any:
-    """Nine digits; what is no finite number as a string, for JSON has none."""
+    """Nine digits; NaN and infinities as strings, which JSON lacks."""
     if number is None or number != number or abs(number) == float("inf"):
         return None if number is None else str(number)
     return float(f"{number:.9g}")
