@@ -163,6 +163,8 @@ class _Window:
                     raise _Fault(self.say_fault(error.msg, error.pos)) from error
             except RecursionError as error:
                 raise _Fault(f"The data file '{self.path}' is nested too deeply to be a list of samples.") from error
+            except ValueError as error:  # a number of more than 4,300 digits
+                raise _Fault(f"Row {number} of '{self.path}' holds a value that cannot be read: {error}.") from error
             else:
                 if end < len(self.text) or self.is_whole:
                     return value, self.advance(end - self.at)

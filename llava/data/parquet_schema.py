@@ -39,6 +39,9 @@ class ParquetSchema:
 def read_schema(file: Any, path: str) -> ParquetSchema:
     """The columns of a ``ParquetFile``. Raises UsageError if one is missing or has a type that is none of the known."""
     arrow = file.schema_arrow
+    for name in ("conversations", "id", "data_source", "image", "images"):
+        if (count := arrow.names.count(name)) > 1:
+            raise UsageError(f"The data file '{path}' has {count} columns '{name}': keep one of them.")
     if "conversations" not in arrow.names:
         raise UsageError(
             f"The data file '{path}' has no column 'conversations'; it has {', '.join(arrow.names[:12])}. Convert it "
