@@ -10,13 +10,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from llava.data.long_work import LongWork
 from llava.data.readers import scan_rows
 from llava.data.row_check import Meter, RowChecker, RowFacts
 from llava.data.whole_file import hold_file
+from llava.data.worker_processes import start_worker
 from llava.errors import LlavaError, UsageError
 from llava.text import write_line
 
@@ -150,16 +150,8 @@ _checker: RowChecker | None = None
 
 def _start_worker(make_checker: _MakeChecker) -> None:
     global _checker
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    start_worker()
     _checker = make_checker()
-
-
-def _end_with_parent() -> None:
-    """Ends this process with its parent, which has no time to tell it when it is killed."""
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _check_batch(batch: Batch) -> list[RowFacts]:
