@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 from llava.cli import main
-from llava.data import check_run
+from llava.data import check_run, json_scan, records
 from llava.data.check_run import check_files
 from llava.data.clean_copy import write_clean_copy
 from llava.data.readers import read_records, scan_rows
+from llava.data.records import parse_record
 from llava.errors import UsageError
 
 HUMAN, GPT = {"from": "human", "value": "Q"}, {"from": "gpt", "value": "A."}
@@ -268,3 +269,25 @@ def test_rows_that_wait_for_a_process_do_not_add_up(folder: Path, monkeypatch: p
     for number in range(5):
         next(checked)
         assert read == list(range(number + 1))
+
+
+def test_a_row_of_a_list_is_no_longer_than_a_line_may_be(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_scan, "MAX_ROW_BYTES", 1000)
+    monkeypatch.setattr(json_scan, "_CHUNK_BYTES", 300)
+    for number, said in enumerate(("x" * 1100, "\u00e9" * 550, "x" * 900 + "\u00e9" * 100)):
+        name = f"{number}.json"
+        Path(name).write_text(json.dumps([row("a"), row("b", said), row("c")], ensure_ascii=False))
+        good, fault = scan_rows(name)
+        assert good.row["id"] == "a"
+        assert f"Row 1 of '{name}' has" in fault.fault
+        assert "at most 1,000 can be one sample" in fault.fault
+    Path("y.json").write_text(json.dumps([row("a", "x" * 900), row("b", "\u00e9" * 450)], ensure_ascii=False))
+    assert [scanned.fault for scanned in scan_rows("y.json")] == ["", ""]
+
+
+def test_the_words_of_a_long_text_are_counted_as_those_of_a_short_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = " one\u00a0two\u3000three\x1cfour\x85five\u200bsix\n\n seven "
+    record = parse_record(row("a", text), 0, "x.json")
+    few = record.num_words
+    monkeypatch.setattr(records, "_LONG_TEXT", 1)
+    assert record.num_words == few == 7
