@@ -132,7 +132,10 @@ def _write_parquet(kept: Mapping[str, _Kept], out: Path, work: LongWork) -> int:
             for table in _list_tables(path, chosen, has_new_ids):
                 if writer is None:
                     writer = parquet.ParquetWriter(out, table.schema)
-                elif not table.schema.equals(writer.schema):
+                names = writer.schema.names
+                if len(set(names)) == len(names) and set(names) == set(table.column_names):
+                    table = table.select(names)  # the same columns in another order
+                if not table.schema.equals(writer.schema):
                     raise UsageError(
                         f"{path} has other columns than the files before it, {_name_columns(table.schema)} and "
                         f"{_name_columns(writer.schema)}: write a clean copy of each file by itself."
@@ -163,7 +166,7 @@ def _list_tables(path: str, chosen: _Kept, has_new_ids: bool) -> Iterator[Any]:
         numbers = [number for number in range(start, start + table.num_rows) if number in chosen]
         if not numbers:
             continue
-        table = table.take([number - start for number in numbers])
+        table = _take(table, [number - start for number in numbers], path)
         if has_new_ids and "id" in table.column_names:
             olds = table.column("id").to_pylist()
             names = [
@@ -172,6 +175,16 @@ def _list_tables(path: str, chosen: _Kept, has_new_ids: bool) -> Iterator[Any]:
             texts = pyarrow.array([None if name is None else str(name) for name in names], pyarrow.string())
             table = table.set_column(table.column_names.index("id"), "id", texts)
         yield table
+
+
+def _take(table: Any, numbers: list[int], path: str) -> Any:
+    try:
+        return table.take(numbers)
+    except NotImplementedError as error:  # for columns of views, say
+        raise UsageError(
+            f"{path} has a column of a type from which no rows can be taken ({error}). Write the file anew with plain "
+            "types, such as string in place of string_view."
+        ) from error
 
 
 def _write_tar(kept: Mapping[str, _Kept], out: Path, work: LongWork) -> int:

@@ -291,3 +291,21 @@ def test_the_words_of_a_long_text_are_counted_as_those_of_a_short_one(monkeypatc
     few = record.num_words
     monkeypatch.setattr(records, "_LONG_TEXT", 1)
     assert record.num_words == few == 7
+
+
+def test_files_with_the_same_columns_in_another_order_are_copied_into_one(folder: Path) -> None:
+    write_parquet("0.parquet", {"id": ["a", "b"], "conversations": [[HUMAN, GPT]] * 2})
+    write_parquet("1.parquet", {"conversations": [[HUMAN, GPT]], "id": ["c"]})
+    assert check("{0,1}.parquet", "--fix", "y.parquet") == 0
+    assert [read_records("y.parquet").record(n).id for n in range(3)] == ["a", "b", "c"]
+
+
+def test_views_of_texts_are_read_and_refused_for_a_copy(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pa = pytest.importorskip("pyarrow")
+    turn = pa.struct([("from", pa.string_view()), ("value", pa.string_view())])
+    columns = {"id": pa.array(["a"], pa.string_view()), "conversations": pa.array([[HUMAN, GPT]], pa.list_(turn))}
+    write_parquet("x.parquet", columns)
+    assert read_records("x.parquet").record(0).id == "a"
+    assert check("x.parquet", "--fix", "y.parquet") == 2
+    assert "x.parquet has a column of a type from which no rows can be taken" in capsys.readouterr().err
+    assert not list(folder.glob("*y.parquet*"))
