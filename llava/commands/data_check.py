@@ -6,9 +6,12 @@ import argparse
 import functools
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llava.commands.flags import add_command
+
+if TYPE_CHECKING:
+    from llava.data.row_check import RowFacts
 
 
 def add_check(actions: Any) -> None:
@@ -41,7 +44,7 @@ def _check(arguments: argparse.Namespace) -> int:
         write_findings,
     )
     from llava.data.check_run import check_files, check_workers, remove_journal
-    from llava.data.clean_copy import check_fixable, write_clean_copy
+    from llava.data.clean_copy import check_fixable
     from llava.data.data_paths import list_data_files
     from llava.text import for_stream
 
@@ -69,8 +72,22 @@ def _check(arguments: argparse.Namespace) -> int:
     else:
         bad.unlink()
     if arguments.fix is not None:
-        num_written, num_renamed = write_clean_copy(files, facts, arguments.fix)
+        num_written, num_renamed = _write_copy(files, facts, arguments.fix, journal)
         renamed = f", {num_renamed:,} of them under a new id" if num_renamed else ""
         print(for_stream(f"{arguments.fix}: {num_written:,} rows{renamed}", sys.stdout))
     remove_journal(journal)
     return 1 if any(each.is_bad for each in facts) else 0
+
+
+def _write_copy(files: list[str], facts: list[RowFacts], out: Path, journal: Path) -> tuple[int, int]:
+    from llava.data.check_run import remove_journal
+    from llava.data.clean_copy import write_clean_copy
+    from llava.errors import LlavaError
+
+    try:
+        # Without its journal, a command that is killed before the copy has its name checks everything again.
+        return write_clean_copy(files, facts, out, lambda: remove_journal(journal))
+    except LlavaError as error:
+        if not isinstance(error.__cause__, OSError):  # after a full disk it goes on; else the next one looks again
+            remove_journal(journal)
+        raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -116,7 +117,7 @@ def find_journal(bad: Path) -> Path:
 
 
 def _is_same(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve() or (one.exists() and other.exists() and one.samefile(other))
+    return os.path.realpath(one) == os.path.realpath(other) or (one.exists() and other.exists() and one.samefile(other))
 
 
 def _begins_with(path: Path, start: bytes) -> bool:
@@ -130,10 +131,20 @@ def _begins_with(path: Path, start: bytes) -> bool:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[TextIO]:
-    """A text file that takes its name when it is complete. Raises LlavaError if it cannot be written."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LlavaError(f"{path.parent} cannot be made: {error.strerror or error}.") from error
-    with whole_file(path) as unfinished, unfinished.open("w", encoding="utf-8", errors="surrogatepass") as file:
+    """A file for JSON that takes its name when it is complete. Raises LlavaError if it cannot be written."""
+    make_folder(path.parent)
+    with whole_file(path) as unfinished, open_lines(unfinished) as file:
         yield file
+
+
+def open_lines(path: Path) -> TextIO:
+    """The file, to write JSON to; halves of surrogate pairs, which UTF-8 has no bytes for, are escaped."""
+    return path.open("w", encoding="utf-8", errors="backslashreplace")
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it. Raises LlavaError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise LlavaError(f"{folder} cannot be made: {error.strerror or error}.") from error

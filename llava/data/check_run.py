@@ -10,13 +10,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,15 @@ from llava.data.long_work import LongWork
 from llava.data.readers import scan_rows
 from llava.data.row_check import Meter, RowChecker, RowFacts
 from llava.data.whole_file import hold_file
+from llava.data.worker_processes import start_worker
 from llava.errors import LlavaError, UsageError
 from llava.text import write_line
 
 _BATCH_ROWS = 64
+_BATCH_BYTES = 8 * 1024 * 1024  # of the rows' text, so that long rows do not add up; no row is cut
 _WAITING_PER_WORKER = 4
-_VERSION = 1
+_MOST_WAITING_BYTES = 256 * 1024 * 1024
+_VERSION = 2
 
 Batch = tuple[str, list[ScannedRow]]
 
@@ -104,8 +106,15 @@ def _identify(file: str) -> list[Any]:
 
 def _cut(files: list[str]) -> Iterator[Batch]:
     for file in files:
-        rows = scan_rows(file)
-        while batch := list(islice(rows, _BATCH_ROWS)):
+        batch: list[ScannedRow] = []
+        num_bytes = 0
+        for row in scan_rows(file):
+            batch.append(row)
+            num_bytes += row.num_bytes
+            if len(batch) == _BATCH_ROWS or num_bytes >= _BATCH_BYTES:
+                yield file, batch
+                batch, num_bytes = [], 0
+        if batch:
             yield file, batch
 
 
@@ -116,15 +125,17 @@ def _check_all(batches: Iterator[Batch], make_checker: _MakeChecker, workers: in
         for file, rows in batches:
             yield [checker.check(row, file) for row in rows]
         return
-    waiting: deque[Future[list[RowFacts]]] = deque()
+    waiting: deque[tuple[Future[list[RowFacts]], int]] = deque()
     pool = ProcessPoolExecutor(workers, get_context("spawn"), _start_worker, (make_checker,))
     try:
         for batch in batches:
-            waiting.append(pool.submit(_check_batch, batch))
-            if len(waiting) >= workers * _WAITING_PER_WORKER:
-                yield waiting.popleft().result()
+            waiting.append((pool.submit(_check_batch, batch), sum(row.num_bytes for row in batch[1])))
+            while len(waiting) >= workers * _WAITING_PER_WORKER or (
+                waiting and sum(num_bytes for _, num_bytes in waiting) > _MOST_WAITING_BYTES
+            ):
+                yield waiting.popleft()[0].result()
         while waiting:
-            yield waiting.popleft().result()
+            yield waiting.popleft()[0].result()
     except BrokenProcessPool as error:
         raise LlavaError(
             "A process of the check was killed, perhaps for want of memory. Run the same command again, with fewer "
@@ -139,16 +150,8 @@ _checker: RowChecker | None = None
 
 def _start_worker(make_checker: _MakeChecker) -> None:
     global _checker
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    start_worker()
     _checker = make_checker()
-
-
-def _end_with_parent() -> None:
-    """Ends this process with its parent, which has no time to tell it when it is killed."""
-    parent = parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _check_batch(batch: Batch) -> list[RowFacts]:
@@ -229,14 +232,20 @@ class _Journal:
 
 
 def find_duplicates(facts: list[RowFacts]) -> None:
-    """Adds a finding to each row that repeats an earlier one, and to each that has the id of another one."""
+    """Adds a finding to each row that repeats another one, and to each that has the id of an earlier one.
+
+    Of equal rows the first without a fault is the one that the others repeat, so that it is kept: one may declare a
+    wrong size, say, and the next the right one.
+    """
     rows: dict[bytes, RowFacts] = {}
     ids: dict[bytes, RowFacts] = {}
+    for each in (*(each for each in facts if not each.is_bad), *facts):
+        if each.content_digest:
+            rows.setdefault(_content(each), each)
     for each in facts:
         if not each.content_digest:
             continue
-        content = bytes.fromhex(each.content_digest + each.id_digest)
-        first = rows.setdefault(content, each)
+        first = rows[_content(each)]
         if first is not each:
             each.findings.append(("duplicate row", f"the same as {_say_place(first)}"))
             continue
@@ -244,6 +253,10 @@ def find_duplicates(facts: list[RowFacts]) -> None:
             first = ids.setdefault(bytes.fromhex(each.id_digest), each)
             if first is not each:
                 each.findings.append(("duplicate id", f"{_say_place(first)} has this id and other content"))
+
+
+def _content(facts: RowFacts) -> bytes:
+    return bytes.fromhex(facts.content_digest + facts.id_digest)
 
 
 def _say_place(facts: RowFacts) -> str:

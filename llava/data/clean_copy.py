@@ -5,16 +5,20 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from llava.data.check_report import replacing
+from llava.data.check_report import make_folder, open_lines
 from llava.data.long_work import LongWork
+from llava.data.pinned_file import PinnedFile, pin
 from llava.data.readers import scan_rows
 from llava.data.row_check import NOTES, RowFacts
 from llava.data.whole_file import whole_file
 from llava.errors import LlavaError, UsageError
+
+if TYPE_CHECKING:
+    from llava.data.tar_rows import TarSample
 
 # A row with one of these is kept: it gets an id of its own.
 _RENAMED = {"duplicate id"}
@@ -27,38 +31,40 @@ _Kept = Mapping[int, str | None]
 def check_fixable(files: list[str], out: Path) -> None:
     """Raises UsageError if no clean copy of these files can be written there."""
     suffix = PurePath(files[0]).suffix
-    formats = _FORMATS.get(suffix, (suffix,))
-    if out.suffix not in formats:
+    formats = _FORMATS.get(suffix)
+    if formats is not None and out.suffix not in formats:  # any other suffix is refused as that of no data file
         raise UsageError(f"--fix {out}: the clean copy of {files[0]} has to end with {' or '.join(formats)}.")
 
 
-def write_clean_copy(files: list[str], facts: list[RowFacts], out: Path) -> tuple[int, int]:
+def write_clean_copy(
+    files: list[str], facts: list[RowFacts], out: Path, before_named: Callable[[], None] = lambda: None
+) -> tuple[int, int]:
     """Writes all rows without faults, those with another row's id under a new one, into one file.
 
     Parquet keeps its columns and their metadata, and an archive the members of its samples.
+
+    Args:
+        out: a new file.
+        before_named: called when everything is written, and the file does not have its name yet.
 
     Returns:
         How many rows it has, and how many ids are new.
 
     Raises:
-        UsageError: the files changed meanwhile, or have different columns.
+        UsageError: the files changed meanwhile, are damaged or have different columns, or ``out`` exists.
         LlavaError: no row is without a fault, or the file cannot be written; nothing is left of it.
     """
     kept = _choose(files, facts)
     num_written = sum(map(len, kept.values()))
     if not num_written:
         raise LlavaError(f"No row is without a fault, so {out} was not written.")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise LlavaError(f"{out.parent} cannot be made: {error.strerror or error}.") from error
-    with LongWork(f"Writing {out}", num_written, " rows") as work:
-        if out.suffix == ".parquet":
-            _write_parquet(kept, out, work)
-        elif out.suffix == ".tar":
-            _write_tar(kept, out, work)
-        else:
-            _write_json(kept, facts, out, work)
+    write = {".parquet": _write_parquet, ".tar": _write_tar, ".json": _write_list}.get(out.suffix, _write_lines)
+    make_folder(out.parent)
+    states = [pin(file) for file in kept]
+    with whole_file(out, is_new=True) as unfinished, LongWork(f"Writing {out}", num_written, " rows") as work:
+        if write(kept, unfinished, work) != num_written or states != [pin(file) for file in kept]:
+            raise _changed()
+        before_named()
     return num_written, sum(name is not None for chosen in kept.values() for name in chosen.values())
 
 
@@ -84,53 +90,63 @@ def _changed() -> UsageError:
     return UsageError("The data files were changed while they were checked: start again.")
 
 
-def _write_json(kept: Mapping[str, _Kept], facts: list[RowFacts], out: Path, work: LongWork) -> None:
-    is_list, done = out.suffix == ".json", 0
-    num_rows = 0
-    with replacing(out) as file:
-        for path, chosen in kept.items():
-            for scanned in scan_rows(path):
-                num_rows += 1
-                if scanned.number not in chosen:
-                    continue
+def _write_list(kept: Mapping[str, _Kept], out: Path, work: LongWork) -> int:
+    done = 0
+    with open_lines(out) as file:
+        for row in _list_rows(kept):
+            file.write(f"{',' if done else '['}\n{json.dumps(row, ensure_ascii=False)}")
+            done += 1
+            work.move_to(done)
+        file.write("\n]\n")
+    return done
+
+
+def _write_lines(kept: Mapping[str, _Kept], out: Path, work: LongWork) -> int:
+    done = 0
+    with open_lines(out) as file:
+        for row in _list_rows(kept):
+            file.write(f"{json.dumps(row, ensure_ascii=False)}\n")
+            done += 1
+            work.move_to(done)
+    return done
+
+
+def _list_rows(kept: Mapping[str, _Kept]) -> Iterator[dict[str, Any]]:
+    for path, chosen in kept.items():
+        for scanned in scan_rows(path):
+            if scanned.number in chosen:
                 if not isinstance(scanned.row, dict):
                     raise _changed()
                 name = chosen[scanned.number]
-                row = scanned.row if name is None else {**scanned.row, "id": name}
-                before = (",\n" if done else "[\n") if is_list else ""
-                file.write(f"{before}{json.dumps(row, ensure_ascii=False)}{'' if is_list else chr(10)}")
-                done += 1
-                work.move_to(done)
-        if num_rows != len(facts):  # check_unchanged tells most changes earlier
-            raise _changed()
-        file.write("\n]\n" if is_list else "")
+                yield scanned.row if name is None else {**scanned.row, "id": name}
 
 
-def _write_parquet(kept: Mapping[str, _Kept], out: Path, work: LongWork) -> None:
+def _write_parquet(kept: Mapping[str, _Kept], out: Path, work: LongWork) -> int:
     from llava.data.row_groups import import_parquet
 
     parquet, done = import_parquet(), 0
     has_new_ids = any(name is not None for chosen in kept.values() for name in chosen.values())
-    with whole_file(out) as unfinished:
-        writer: Any = None
-        try:
-            for path, chosen in kept.items():
-                for table in _list_tables(path, chosen, has_new_ids):
-                    if writer is None:
-                        writer = parquet.ParquetWriter(unfinished, table.schema)
-                    elif not table.schema.equals(writer.schema):
-                        raise UsageError(
-                            f"{path} has other columns than the files before it, {_name_columns(table.schema)} and "
-                            f"{_name_columns(writer.schema)}: write a clean copy of each file by itself."
-                        )
-                    writer.write_table(table)
-                    done += table.num_rows
-                    work.move_to(done)
-        finally:
-            if writer is not None:
-                writer.close()
-        if done != sum(map(len, kept.values())):
-            raise _changed()
+    writer: Any = None
+    try:
+        for path, chosen in kept.items():
+            for table in _list_tables(path, chosen, has_new_ids):
+                if writer is None:
+                    writer = parquet.ParquetWriter(out, table.schema)
+                names = writer.schema.names
+                if len(set(names)) == len(names) and set(names) == set(table.column_names):
+                    table = table.select(names)  # the same columns in another order
+                if not table.schema.equals(writer.schema):
+                    raise UsageError(
+                        f"{path} has other columns than the files before it, {_name_columns(table.schema)} and "
+                        f"{_name_columns(writer.schema)}: write a clean copy of each file by itself."
+                    )
+                writer.write_table(table)
+                done += table.num_rows
+                work.move_to(done)
+    finally:
+        if writer is not None:
+            writer.close()
+    return done
 
 
 def _name_columns(schema: Any) -> str:
@@ -138,37 +154,45 @@ def _name_columns(schema: Any) -> str:
 
 
 def _list_tables(path: str, chosen: _Kept, has_new_ids: bool) -> Iterator[Any]:
-    """The rows that are kept, by row group. Ids become text where some are new, since a number has no ``-2``."""
+    """The rows that are kept, by row group or, of a large one, by parts of it.
+
+    Ids become text where some are new, since a number has no ``-2``.
+    """
     import pyarrow
 
-    from llava.data.row_groups import open_parquet
+    from llava.data.row_groups import scan_tables
 
-    start = 0
-    with open_parquet(path) as file:
-        for group in range(file.num_row_groups):
-            num_rows = file.metadata.row_group(group).num_rows
-            numbers = [number for number in range(start, start + num_rows) if number in chosen]
-            if numbers:
-                table = file.read_row_group(group).take([number - start for number in numbers])
-                if has_new_ids and "id" in table.column_names:
-                    olds = table.column("id").to_pylist()
-                    names = [
-                        old if chosen[number] is None else chosen[number]
-                        for old, number in zip(olds, numbers, strict=True)
-                    ]
-                    texts = pyarrow.array([None if name is None else str(name) for name in names], pyarrow.string())
-                    table = table.set_column(table.column_names.index("id"), "id", texts)
-                yield table
-            start += num_rows
+    for start, table in scan_tables(path):
+        numbers = [number for number in range(start, start + table.num_rows) if number in chosen]
+        if not numbers:
+            continue
+        table = _take(table, [number - start for number in numbers], path)
+        if has_new_ids and "id" in table.column_names:
+            olds = table.column("id").to_pylist()
+            names = [
+                old if chosen[number] is None else chosen[number] for old, number in zip(olds, numbers, strict=True)
+            ]
+            texts = pyarrow.array([None if name is None else str(name) for name in names], pyarrow.string())
+            table = table.set_column(table.column_names.index("id"), "id", texts)
+        yield table
 
 
-def _write_tar(kept: Mapping[str, _Kept], out: Path, work: LongWork) -> None:
-    from llava.data.pinned_file import pin
+def _take(table: Any, numbers: list[int], path: str) -> Any:
+    try:
+        return table.take(numbers)
+    except NotImplementedError as error:  # for columns of views, say
+        raise UsageError(
+            f"{path} has a column of a type from which no rows can be taken ({error}). Write the file anew with plain "
+            "types, such as string in place of string_view."
+        ) from error
+
+
+def _write_tar(kept: Mapping[str, _Kept], out: Path, work: LongWork) -> int:
     from llava.data.tar_rows import scan_samples
 
     keys: set[str] = set()
     done = 0
-    with whole_file(out) as unfinished, tarfile.open(unfinished, "w") as archive:
+    with tarfile.open(out, "w") as archive:
         for path, chosen in kept.items():
             file = pin(path)
             for scanned, sample in scan_samples(path):
@@ -176,20 +200,30 @@ def _write_tar(kept: Mapping[str, _Kept], out: Path, work: LongWork) -> None:
                     continue
                 if sample is None:
                     raise _changed()
-                name = chosen[scanned.number]
-                key = sample.key if name is None or scanned.row["id"] != sample.key else name
-                key = _make_name(key, keys) if key in keys else key
-                keys.add(key)
-                for member in sample.members:
-                    content = file.read(member.offset, member.num_bytes)
-                    if name is not None and member.suffix == "json":
-                        row = json.loads(content)
-                        content = json.dumps({**row, "id": name}, ensure_ascii=False).encode("utf-8", "surrogatepass")
-                    _add(archive, f"{key}.{member.suffix}", content)
+                _add_sample(archive, file, scanned.row, sample, chosen[scanned.number], keys)
                 done += 1
                 work.move_to(done)
-        if done != sum(map(len, kept.values())):
-            raise _changed()
+    return done
+
+
+def _add_sample(
+    archive: tarfile.TarFile,
+    file: PinnedFile,
+    row: Mapping[str, Any],
+    sample: TarSample,
+    name: str | None,
+    keys: set[str],
+) -> None:
+    """Adds the members of a sample, its row under the new id if ``name`` is one, by a key that is in ``keys`` then."""
+    key = sample.key if name is None or row["id"] != sample.key else name
+    key = _make_name(key, keys) if key in keys else key
+    keys.add(key)
+    for member in sample.members:
+        content = file.read(member.offset, member.num_bytes)
+        if name is not None and member.suffix == "json":
+            text = json.dumps({**json.loads(content), "id": name}, ensure_ascii=False)
+            content = text.encode("utf-8", "backslashreplace")
+        _add(archive, f"{key}.{member.suffix}", content)
 
 
 def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import signal
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -21,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from llava.data.fingerprints import DIGEST_BYTES, THUMBNAIL_PX, ImageSource, fingerprint
+from llava.data.worker_processes import start_worker
 from llava.errors import BadImage, LlavaError, UsageError
 
 _MAGIC = b"llava fingerprints 1\n"
@@ -148,7 +148,7 @@ def map_in_processes(work: Any, tasks: Iterable[Any], num_workers: int) -> Itera
     if num_workers <= 1:
         yield from map(work, tasks)
         return
-    with ProcessPoolExecutor(num_workers, get_context("spawn"), _ignore_interrupts) as pool:
+    with ProcessPoolExecutor(num_workers, get_context("spawn"), start_worker) as pool:
         waiting: set[Future[Any]] = set()
         try:
             for task in tasks:
@@ -165,7 +165,3 @@ def map_in_processes(work: Any, tasks: Iterable[Any], num_workers: int) -> Itera
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _ignore_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -122,7 +122,8 @@ class _Window:
         self._num_lines += lines
         self._num_chars += len(left)
         self.text, self.at = self.text[self.at :], 0
-        chunk = self.file.read(max(_CHUNK_BYTES, len(self.text)))
+        num_bytes = min(len(self.text), MAX_ROW_BYTES + 1 - len(self.text))  # no more than tells a row that is too long
+        chunk = self.file.read(max(_CHUNK_BYTES, num_bytes))
         self.is_whole = not chunk
         data = self._pending + chunk
         try:
@@ -163,12 +164,17 @@ class _Window:
                     raise _Fault(self.say_fault(error.msg, error.pos)) from error
             except RecursionError as error:
                 raise _Fault(f"The data file '{self.path}' is nested too deeply to be a list of samples.") from error
+            except ValueError as error:  # a number of more than 4,300 digits
+                raise _Fault(f"Row {number} of '{self.path}' holds a value that cannot be read: {error}.") from error
             else:
                 if end < len(self.text) or self.is_whole:
-                    return value, self.advance(end - self.at)
+                    num_bytes = self.advance(end - self.at)
+                    if num_bytes > MAX_ROW_BYTES:
+                        raise _Fault(f"Row {number} of '{self.path}' {_say_too_long(num_bytes)}")
+                    return value, num_bytes
             if len(self.text) - self.at > MAX_ROW_BYTES:
-                size = len(self.text) - self.at
-                raise _Fault(f"Row {number} of '{self.path}' {_say_too_long(size).replace('has', 'has more than', 1)}")
+                fault = _say_too_long(MAX_ROW_BYTES).replace("has", "has more than", 1)
+                raise _Fault(f"Row {number} of '{self.path}' {fault}")
             self.grow()
 
     def say_fault(self, message: str, position: int) -> str:

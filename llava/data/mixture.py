@@ -6,6 +6,7 @@ as it takes any data file, shuffles it, and resumes it; ``stream`` does the same
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
@@ -149,7 +150,7 @@ def open_mixture(path: str | Path, root: str | Path | None = None, wanted: Seque
     """
     from llava.data.readers import read_records  # which opens mixtures, too
 
-    file, this = read_mixture(path, root, wanted), Path(path).resolve()
+    file, this = read_mixture(path, root, wanted), Path(os.path.realpath(path))
     check_files(file)
     outer = _open_now.get()
     if this in outer:

@@ -77,7 +77,7 @@ def write_json(mixture: Mixture, out: Path) -> Shards:
     is_list, done = out.suffix == ".json", Shards([out])
     with (
         _complete(out, is_new=True) as path,
-        path.open("w", encoding="utf-8") as file,
+        path.open("w", encoding="utf-8", errors="backslashreplace") as file,
         _work(out, len(mixture)) as work,
     ):
         file.write("[\n" if is_list else "")
@@ -245,13 +245,18 @@ def _pack_parquet(rows: Iterator[_PackedRow], path: Path) -> None:
                 {"from": each.get("from", each.get("role")), "value": each.get("value", each.get("content"))}
                 for each in row["conversations"]
             ]
-            stored = [{"bytes": data, "path": name} for name, data in images]
-            group.append({**row, "images": stored, "conversations": turns})
+            stored = [{"bytes": data, "path": _to_text(name)} for name, data in images]
+            group.append({**row, "id": _to_text(row["id"]), "images": stored, "conversations": turns})
             if len(group) == _GROUP_ROWS:
                 writer.write_table(pa.Table.from_pylist(group, schema))
                 group = []
         if group:
             writer.write_table(pa.Table.from_pylist(group, schema))
+
+
+def _to_text(name: str) -> str:
+    """The name with halves of surrogate pairs escaped, which a column of texts cannot hold."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 # Rows in a row group: an image that is read alone costs its whole group.
@@ -261,7 +266,7 @@ _GROUP_ROWS = 20
 def _pack_tar(rows: Iterator[_PackedRow], path: Path) -> None:
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as archive:
         for index, row, images in rows:
-            members = [("json", json.dumps(row, ensure_ascii=False).encode())]
+            members = [("json", json.dumps(row, ensure_ascii=False).encode("utf-8", "backslashreplace"))]
             for position, (name, data) in enumerate(images):
                 suffix = _SUFFIXES.get(sniff(data, name) or "") or Path(name).suffix[1:].lower()
                 members.append((suffix if len(images) == 1 else f"{position}.{suffix}", data))

@@ -19,7 +19,8 @@ from llava.data.json_scan import ScannedRow
 from llava.data.long_work import LongWork
 from llava.data.parquet_schema import ParquetSchema, read_schema
 from llava.data.pinned_file import pin
-from llava.data.row_groups import open_parquet, read_row_group
+from llava.data.records import BadRow
+from llava.data.row_groups import UNREADABLE, open_parquet, read_row_group
 from llava.data.row_index import Arrays, open_index
 from llava.errors import BadImage, UsageError
 
@@ -42,7 +43,7 @@ class ParquetImage:
         """Its bytes, undecoded. Raises BadImage where they are missing or the file is damaged."""
         try:
             value = read_row_group(self.path, self.mtime_ns, self.group, [self.column]).column(0)[self.row].as_py()
-        except UsageError as error:
+        except (UsageError, *UNREADABLE) as error:
             raise BadImage(str(error)) from error
         value = value if self.position is None else value[self.position]
         data = value.get("bytes") if isinstance(value, dict) else value
@@ -88,12 +89,18 @@ class ParquetRows(IndexedRows):
 
 
 def scan_parquet(path: str) -> Iterator[ScannedRow]:
-    """All rows of a parquet file, in order. Raises UsageError if it cannot be opened; a damaged group is one fault."""
+    """All rows of a parquet file, in order. A damaged group is one fault, a value that cannot be read one of its row.
+
+    Raises:
+        UsageError: it cannot be opened.
+    """
     layout = _Layout(path, _find_mtime(path))
     for group, start in enumerate(layout.starts):
         for own in range(layout.counts[group]):
             try:
                 yield ScannedRow(start + own, layout.row(start + own))
+            except BadRow as error:
+                yield ScannedRow(start + own, None, fault=str(error))
             except UsageError as error:
                 yield ScannedRow(start + own, None, fault=str(error))
                 break
@@ -122,8 +129,17 @@ class _Layout:
         self._has_paths: dict[int, bool] = {}
 
     def row(self, index: int) -> dict[str, Any]:
+        """The row. Raises BadRow for a value that is none, and UsageError for a damaged group."""
         group = bisect_right(self.starts, index) - 1
-        own = index - self.starts[group]
+        try:
+            return self._read(group, index - self.starts[group])
+        except UNREADABLE as error:  # text that is not UTF-8, a date beyond the year 9999, an unknown time zone
+            raise BadRow(
+                "unreadable",
+                f"Row {index} of '{self.path}' holds a value that cannot be read: {error}. Correct or remove the row.",
+            ) from error
+
+    def _read(self, group: int, own: int) -> dict[str, Any]:
         table = read_row_group(self.path, self.mtime_ns, group, self.schema.texts)
         values = {name: table.column(name)[own].as_py() for name in table.column_names}
         row = {name: values[name] for name in ("id", "data_source") if values.get(name) is not None}
@@ -169,7 +185,10 @@ class _Layout:
             absent = 0
             if self.schema.kind == "struct" and self._num_null[group] is not None:
                 table = read_row_group(self.path, self.mtime_ns, group, self.schema.texts)
-                absent = sum(map(_count_absent, table.column(self.schema.image).to_pylist()))
+                try:
+                    absent = sum(map(_count_absent, table.column(self.schema.image).to_pylist()))
+                except UNREADABLE:  # a fault of one row, which is told where that row is read
+                    absent = -1
             self._has_paths[group] = self.schema.kind == "struct" and self._num_null[group] != absent
         return self._has_paths[group]
 

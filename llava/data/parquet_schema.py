@@ -39,6 +39,9 @@ class ParquetSchema:
 def read_schema(file: Any, path: str) -> ParquetSchema:
     """The columns of a ``ParquetFile``. Raises UsageError if one is missing or has a type that is none of the known."""
     arrow = file.schema_arrow
+    for name in ("conversations", "id", "data_source", "image", "images"):
+        if (count := arrow.names.count(name)) > 1:
+            raise UsageError(f"The data file '{path}' has {count} columns '{name}': keep one of them.")
     if "conversations" not in arrow.names:
         raise UsageError(
             f"The data file '{path}' has no column 'conversations'; it has {', '.join(arrow.names[:12])}. Convert it "
@@ -73,7 +76,14 @@ def _is_list(type: Any) -> bool:
 def _is_text(type: Any) -> bool:
     from pyarrow import types
 
-    return types.is_string(type) or types.is_large_string(type) or types.is_null(type)
+    is_known = types.is_string(type) or types.is_large_string(type) or types.is_null(type)
+    return is_known or types.is_string_view(type)
+
+
+def _is_binary(type: Any) -> bool:
+    from pyarrow import types
+
+    return types.is_binary(type) or types.is_large_binary(type) or types.is_binary_view(type)
 
 
 def _check_conversations(type: Any, path: str) -> None:
@@ -103,13 +113,11 @@ def _find_kind(type: Any, image: str, path: str) -> str:
         return "null"
     if _is_text(each):
         return "path"
-    if types.is_binary(each) or types.is_large_binary(each):
+    if _is_binary(each):
         return "bytes"
     if types.is_struct(each):
         fields = {field.name: field.type for field in each}
-        has_bytes = "bytes" in fields and (
-            types.is_binary(fields["bytes"]) or types.is_large_binary(fields["bytes"]) or types.is_null(fields["bytes"])
-        )
+        has_bytes = "bytes" in fields and (_is_binary(fields["bytes"]) or types.is_null(fields["bytes"]))
         if has_bytes or ("path" in fields and _is_text(fields["path"])):
             return "struct"
     raise UsageError(

@@ -5,10 +5,11 @@ Handles and what was read belong to one process: a forked worker opens its own.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,10 @@ from llava.errors import UsageError
 
 _MOST_BYTES = 256 * 1024 * 1024
 _MOST_FILES = 16
+_PART_BYTES = 64 * 1024 * 1024
+
+# What pyarrow raises where a value, a page or a type in a file is none that can be read; its own errors are among them.
+UNREADABLE = (OSError, ValueError, ArithmeticError, LookupError, NotImplementedError, MemoryError)
 
 
 def import_parquet() -> Any:
@@ -34,7 +39,7 @@ def open_parquet(path: str) -> Any:
         return parquet.ParquetFile(path, memory_map=False, pre_buffer=False)
     except FileNotFoundError as error:
         raise UsageError(f"The data file '{path}' does not exist. The path is relative to {Path.cwd()}.") from error
-    except (OSError, ValueError, MemoryError) as error:
+    except UNREADABLE as error:
         raise UsageError(f"The data file '{path}' {say_foreign(path, error)}") from error
 
 
@@ -53,6 +58,19 @@ def say_foreign(path: str, error: BaseException) -> str:
     return f"is damaged or cut off ({reason}). Fetch it again."
 
 
+@contextlib.contextmanager
+def telling_damage(path: str, group: int) -> Iterator[None]:
+    """Turns what pyarrow raises for a damaged row group into a UsageError that names the file and the group."""
+    try:
+        yield
+    except UNREADABLE as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+        raise UsageError(
+            f"Row group {group} of the data file '{path}' cannot be read ({reason}). The file is damaged: fetch it "
+            "again."
+        ) from error
+
+
 class _Cache:
     """The row groups that were used last, by file, group and columns."""
 
@@ -67,13 +85,8 @@ class _Cache:
         with self._lock:
             if key not in self._groups:
                 file = self._open(path, mtime_ns)
-                try:
+                with telling_damage(path, group):
                     self._groups[key] = file.read_row_group(group, columns=list(columns), use_threads=False)
-                except (OSError, ValueError, MemoryError) as error:
-                    raise UsageError(
-                        f"Row group {group} of the data file '{path}' cannot be read "
-                        f"({str(error).splitlines()[0].rstrip('.')}). The file is damaged: fetch it again."
-                    ) from error
                 while len(self._groups) > 1 and sum(each.nbytes for each in self._groups.values()) > _MOST_BYTES:
                     self._groups.popitem(last=False)
             self._groups.move_to_end(key)
@@ -109,3 +122,27 @@ def read_row_group(path: str, mtime_ns: int, group: int, columns: Sequence[str])
     Raises UsageError if the file has changed since ``mtime_ns``, or is damaged.
     """
     return _CACHE.read(path, mtime_ns, group, columns)
+
+
+def scan_tables(path: str) -> Iterator[tuple[int, Any]]:
+    """All columns, as tables with the number of their first row: a row group each, or about 64 MiB of a larger one.
+
+    Raises UsageError for a file or a group that is damaged.
+    """
+    import pyarrow
+
+    start = 0
+    with open_parquet(path) as file:
+        for group in range(file.num_row_groups):
+            metadata = file.metadata.row_group(group)
+            num_rows = metadata.num_rows * _PART_BYTES // max(1, metadata.total_byte_size)
+            num_rows = min(max(1, num_rows), max(1, metadata.num_rows))
+            parts = file.iter_batches(num_rows, row_groups=[group], use_threads=False)
+            while True:
+                with telling_damage(path, group):
+                    part = next(parts, None)
+                if part is None:
+                    break
+                table = pyarrow.Table.from_batches([part]).replace_schema_metadata(file.schema_arrow.metadata)
+                yield start, table
+                start += table.num_rows

@@ -35,6 +35,7 @@ _NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)", re.DOTALL)
 _METADATA = re.compile(r"__[^/]*__($|/)")
 _IMAGES = "jpg jpeg png webp gif bmp tif tiff ppm avif heic jp2".split()
 _END_BYTES = 1024  # two empty blocks
+_PART_BYTES = 1024 * 1024  # of what follows them, which is read in parts
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ def scan_samples(path: str) -> Iterator[tuple[ScannedRow, TarSample | None]]:
             except UsageError as error:
                 yield ScannedRow(number, None, fault=str(error)), None
             else:
-                yield ScannedRow(number, row, sample.members[0].offset), sample
+                num_bytes = sum(each.num_bytes for each in sample.members if each.suffix in ("json", "txt"))
+                yield ScannedRow(number, row, sample.members[0].offset, num_bytes), sample
 
 
 def _group(path: str, file: PinnedFile) -> Iterator[TarSample | str]:
@@ -154,7 +156,7 @@ def _group(path: str, file: PinnedFile) -> Iterator[TarSample | str]:
             if sample is not None:
                 yield sample
                 sample = None
-        _check_end(path, file)
+        _check_end(file, archive.offset)  # type: ignore[attr-defined]
     except (tarfile.TarError, UsageError, OSError, ValueError) as error:
         fault = f"The archive '{path}' {say_foreign(path, error)}"
         if not keys:
@@ -168,10 +170,19 @@ def _ends_within(sample: TarSample, file: PinnedFile) -> bool:
     return all(member.offset + member.num_bytes <= file.size for member in sample.members)
 
 
-def _check_end(path: str, file: PinnedFile) -> None:
-    """Raises UsageError without the two empty blocks that end an archive: it was cut between two members."""
-    if file.size < _END_BYTES or any(file.read(file.size - _END_BYTES, _END_BYTES)):
+def _check_end(file: PinnedFile, offset: int) -> None:
+    """Raises UsageError unless nothing but empty blocks, two at least, follows the last member that was read.
+
+    ``tarfile`` also ends at a damaged header, at the end mark of an archive to which another was appended, and where
+    the file ends: whatever samples follow would be missing.
+    """
+    if file.size - offset < _END_BYTES:
         raise UsageError("the archive has no end mark")
+    if any(file.read(offset, _END_BYTES)):
+        raise UsageError(f"the header of a member is not valid, at byte {offset}")
+    for start in range(offset + _END_BYTES, file.size, _PART_BYTES):
+        if any(file.read(start, min(_PART_BYTES, file.size - start))):
+            raise UsageError(f"more follows the end mark at byte {offset}, perhaps another archive")
 
 
 def _make_row(sample: TarSample, file: PinnedFile) -> dict[str, Any]:
