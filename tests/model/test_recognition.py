@@ -363,6 +363,8 @@ def test_a_json_file_that_is_larger_than_any_is_not_read_into_memory(tmp_path: P
 def test_no_name_at_all_is_not_the_embedded_model(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(CheckpointError, match="The name of the checkpoint is empty"):
         describe_checkpoint("")
+    with pytest.raises(CheckpointError, match=r"The name of the checkpoint, 'a\\x00b', holds a NUL byte"):
+        find_checkpoint("a\0b")
     assert capsys.readouterr().out == ""
 
 
