@@ -133,6 +133,8 @@ class _Layout:
         group = bisect_right(self.starts, index) - 1
         try:
             return self._read(group, index - self.starts[group])
+        except UsageError:  # a ValueError itself: the group is damaged
+            raise
         except UNREADABLE as error:  # text that is not UTF-8, a date beyond the year 9999, an unknown time zone
             raise BadRow(
                 "unreadable",

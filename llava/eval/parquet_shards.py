@@ -116,7 +116,7 @@ def read_shards(
     """
     from llava.data.parquet_rows import ParquetImage  # with numpy, which the parser of a command line does not need
     from llava.data.pinned_file import pin
-    from llava.data.row_groups import open_parquet, read_row_group
+    from llava.data.row_groups import open_parquet, read_row_group, telling_damage
 
     number = 0
     for shard in find_shards(path):
@@ -132,7 +132,9 @@ def read_shards(
         mtime_ns = pin(str(shard)).mtime_ns
         for group in range(num_groups):
             table = read_row_group(str(shard), mtime_ns, group, texts)
-            for own, values in enumerate(table.to_pylist()):
+            with telling_damage(str(shard), group):
+                rows = table.to_pylist()
+            for own, values in enumerate(rows):
                 where = f"Row {number} of '{shard}'"
                 made = (
                     ShardImage(ParquetImage(str(shard), mtime_ns, group, own, name, None, f"in {where.lower()}"))

@@ -16,9 +16,11 @@ from llava.cli import main
 from llava.data import check_run, json_scan, records
 from llava.data.check_run import check_files
 from llava.data.clean_copy import write_clean_copy
+from llava.data.convert.parquet_input import iterate_parquet
 from llava.data.readers import read_records, scan_rows
 from llava.data.records import parse_record
 from llava.errors import UsageError
+from llava.eval.parquet_shards import read_shards
 
 HUMAN, GPT = {"from": "human", "value": "Q"}, {"from": "gpt", "value": "A."}
 
@@ -309,3 +311,31 @@ def test_views_of_texts_are_read_and_refused_for_a_copy(folder: Path, capsys: py
     assert check("x.parquet", "--fix", "y.parquet") == 2
     assert "x.parquet has a column of a type from which no rows can be taken" in capsys.readouterr().err
     assert not list(folder.glob("*y.parquet*"))
+
+
+@pytest.mark.parametrize("kind", ["text", "date"])
+def test_a_converter_names_the_parquet_file_with_a_value_that_cannot_be_read(folder: Path, kind: str) -> None:
+    write_parquet("x.parquet", {"id": make_values(kind)[0]})
+    with pytest.raises(UsageError, match=r"'x\.parquet' is no complete parquet file: .* Get it again"):
+        list(iterate_parquet(Path("x.parquet"), ["id"]))
+
+
+def test_a_benchmark_names_the_row_group_with_a_value_that_cannot_be_read(folder: Path) -> None:
+    write_parquet("x.parquet", {"id": make_values("text")[0]})
+    with pytest.raises(UsageError, match=r"Row group 0 of the data file 'x\.parquet' cannot be read"):
+        list(read_shards(Path("x.parquet"), ["id"]))
+
+
+def test_a_damaged_row_group_is_one_fault(folder: Path) -> None:
+    pq = pytest.importorskip("pyarrow.parquet")
+    write_parquet(
+        "x.parquet", {"id": [f"{n}" for n in range(40)], "conversations": [[HUMAN, GPT]] * 40}, row_group_size=20
+    )
+    column = pq.ParquetFile("x.parquet").metadata.row_group(0).column(0)
+    data = bytearray(Path("x.parquet").read_bytes())
+    start = column.dictionary_page_offset or column.data_page_offset
+    data[start : start + 30] = b"\xff" * 30
+    Path("x.parquet").write_bytes(data)
+    faults = [scanned.fault for scanned in scan_rows("x.parquet") if scanned.fault]
+    assert len(faults) == 1
+    assert "Row group 0 of the data file 'x.parquet' cannot be read" in faults[0]

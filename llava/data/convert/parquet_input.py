@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from llava.data.row_groups import UNREADABLE
 from llava.errors import UsageError
 from llava.image.signatures import sniff
 from llava.text import fit_line
@@ -25,7 +26,6 @@ def iterate_parquet(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, d
         UsageError: pyarrow is missing, the file is no complete parquet file, or lacks a column.
     """
     try:
-        import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
         raise UsageError("Reading parquet files needs pyarrow. Install it: pip install 'llava[data]'.") from error
@@ -43,7 +43,9 @@ def iterate_parquet(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, d
                 for row in batch.to_pylist():
                     yield number, row
                     number += 1
-    except (pa.ArrowException, OSError) as error:
+    except UsageError:  # a ValueError itself
+        raise
+    except UNREADABLE as error:  # also a text that is not UTF-8, or a date beyond the year 9999
         raise UsageError(
             f"The file '{path}' is no complete parquet file: {fit_line(str(error), 120)} Get it again."
         ) from error
