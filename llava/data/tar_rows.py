@@ -156,7 +156,7 @@ def _group(path: str, file: PinnedFile) -> Iterator[TarSample | str]:
             if sample is not None:
                 yield sample
                 sample = None
-        _check_end(file, archive.offset)  # type: ignore[attr-defined]
+        _check_end(file, archive.offset)
     except (tarfile.TarError, UsageError, OSError, ValueError) as error:
         fault = f"The archive '{path}' {say_foreign(path, error)}"
         if not keys:
