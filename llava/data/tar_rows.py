@@ -65,7 +65,7 @@ class TarRows(IndexedRows):
     def __init__(self, path: str) -> None:
         open_data(path).close()  # a missing file is told as such
         self.path, self.file = path, pin(path)
-        self.index = open_index(Path(path), "tar", self._build)
+        self.index = open_index(Path(path), "whole tar", self._build)  # those of kind "tar" may end too early
 
     def row(self, index: int) -> Any:
         """Row number ``index`` in LLaVA's format, its images as ``TarImage``s."""

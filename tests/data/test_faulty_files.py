@@ -9,6 +9,7 @@ import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -19,6 +20,7 @@ from llava.data.clean_copy import write_clean_copy
 from llava.data.convert.parquet_input import iterate_parquet
 from llava.data.readers import read_records, scan_rows
 from llava.data.records import parse_record
+from llava.data.row_index import open_index
 from llava.errors import UsageError
 from llava.eval.parquet_shards import read_shards
 
@@ -339,3 +341,11 @@ def test_a_damaged_row_group_is_one_fault(folder: Path) -> None:
     faults = [scanned.fault for scanned in scan_rows("x.parquet") if scanned.fault]
     assert len(faults) == 1
     assert "Row group 0 of the data file 'x.parquet' cannot be read" in faults[0]
+
+
+def test_an_index_of_a_time_when_archives_ended_at_a_damaged_header_is_made_anew(folder: Path) -> None:
+    data = pack("x.tar", [row("a")])
+    Path("x.tar").write_bytes(data + data)
+    open_index(Path("x.tar"), "tar", lambda: {"num_words": np.array([2], np.uint32)})
+    with pytest.raises(UsageError, match="more follows the end mark"):
+        read_records("x.tar")

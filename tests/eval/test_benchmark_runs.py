@@ -18,7 +18,7 @@ from llava.eval.benchmark_table import TASKS
 from llava.eval.score_file import ScoredRun, read_scores
 from llava.eval.task import Question, check
 from llava.eval.task_score import ScoringOptions
-from llava.eval.tasks.math_vista import score_math_vista
+from llava.eval.tasks.math_vista import find_unread, score_replies
 from tests.eval.benchmark_files import write_benchmarks
 from tests.eval.steered_checkpoint import MAX_NEW_TOKENS, ask_alone, find_words, write_steered
 
@@ -67,17 +67,15 @@ def test_every_answer_is_that_of_generate_asked_alone(asked: tuple[Path, dict[st
         assert alone == GOLD["answers"][name], f"{name}: the gold file is of another model, or of other questions"
 
 
-def _repeat(question: str, response: str) -> str:
-    return response
-
-
 @pytest.mark.parametrize("name", GOLD["scores"])
 def test_every_score_is_the_published_scorers(name: str, asked: tuple[Path, dict[str, list[Question]]]) -> None:
     run = read_run(asked[0], name)
     wanted = GOLD["scores"][name]
     found = {**{f"by {key}": value for key, value in run.readings.items()}, **run.scores}
     if name == "mathvista":  # published with a judge, without which our score counts fewer answers
-        judged = score_math_vista(asked[1][name], GOLD["answers"][name], asked[0], ScoringOptions(), judge=_repeat)
+        data, questions, texts = asked[0], asked[1][name], GOLD["answers"][name]
+        replies = {place: texts[place] for place in find_unread(questions, texts, data)}
+        judged = score_replies(questions, texts, data, ScoringOptions(), replies)
         found["by MathVista, a judge that repeats the response"] = judged.scores[run.headline]
         assert run.scores[run.headline] < judged.scores[run.headline]
     else:
