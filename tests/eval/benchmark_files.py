@@ -386,6 +386,7 @@ def write_math_vista(data: Path, dice: random.Random) -> dict[str, Truths]:
             row |= {"precision": {"integer": None, "float": 1.0, "list": None}[kind]}
             row["unit"] = dice.choice([None, "cm"])
             truths.append(truth[0])
+        row["query"] = f"Hint: ...\nQuestion: {row['question']}"  # what a judge is shown
         rows.append(row)
     write_split(data / "mathvista/data", "testmini", rows)
     return {"mathvista": truths}
