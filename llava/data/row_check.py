@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import sys
@@ -25,7 +24,7 @@ _KNOWN_FIELDS = {"id", "image", "conversations", "data_source", "video", "width"
 # What does not make a row unusable: it is counted, and named in the file of findings.
 NOTES = ("unknown field", "over the context")
 _LIMITS = Limits(draws_damaged=False)
-_MOST_REMEMBERED = 100_000  # images whose result a process keeps: many rows are about the same one
+_MOST_REMEMBERED = 100_000  # images whose result a check keeps, in each of its processes
 
 Meter = Callable[[Sequence[tuple[str, str]], Sequence[Size]], tuple[int, int | None]]
 """Tokens, image positions included, of turns with images of these sizes; and the model's context."""
@@ -71,6 +70,8 @@ class RowChecker:
     folder: Path
     allows_outside: bool = False
     meter: Meter | None = None
+    # Of files, by their names: many rows are about the same image. A later check may find other files under them.
+    _looked: dict[str, _Seen | tuple[str, str]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def check(self, scanned: ScannedRow, file: str) -> RowFacts:
         """The facts about one row."""
@@ -116,7 +117,11 @@ class RowChecker:
 
     def _look(self, image: str | _Stored) -> _Seen | tuple[str, str]:
         if isinstance(image, str):
-            return _look_at_file(self.folder, image, self.allows_outside)
+            if image not in self._looked:
+                if len(self._looked) >= _MOST_REMEMBERED:
+                    self._looked.clear()
+                self._looked[image] = _look_at_file(self.folder, image, self.allows_outside)
+            return self._looked[image]
         return ("broken image", image.fault) if image.content is None else _decode(image.content, image.name)
 
 
@@ -149,7 +154,6 @@ class _Seen:
     stored: Size
 
 
-@functools.lru_cache(maxsize=_MOST_REMEMBERED)
 def _look_at_file(folder: Path, name: str, allows_outside: bool) -> _Seen | tuple[str, str]:
     """The sizes of an image that was decoded, or what is wrong with it."""
     try:

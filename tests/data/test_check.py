@@ -36,7 +36,6 @@ def cut() -> bytes:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """images/ with a good image, a cut one, a web page and a loop of links; the current folder."""
     monkeypatch.chdir(tmp_path)
-    row_check._look_at_file.cache_clear()
     images = tmp_path / "images"
     images.mkdir()
     (images / "good.png").write_bytes(png())
@@ -94,6 +93,13 @@ def test_a_good_row_with_a_turned_image_and_its_stored_size_has_no_fault(folder:
     facts = check_files(["x.jsonl"], Path("images"), Path("j"))
     assert [each.findings for each in facts] == [[], [], []]
     assert [(each.num_words, each.num_images) for each in facts] == [(4, 1), (4, 1), (3, 0)]
+
+
+def test_a_second_check_in_one_process_looks_at_the_files_again(folder: Path) -> None:
+    Path("x.json").write_text(json.dumps([row("a", "new.png")]))
+    assert [kind for kind, _ in check_files(["x.json"], Path("images"), Path("j"))[0].findings] == ["missing image"]
+    Path("images/new.png").write_bytes(png())
+    assert check_files(["x.json"], Path("images"), Path("k"))[0].findings == []
 
 
 def test_duplicates_are_told_from_rows_that_only_share_an_id(folder: Path) -> None:

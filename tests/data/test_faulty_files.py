@@ -241,9 +241,7 @@ def test_a_check_that_found_no_row_without_a_fault_looks_again(
     assert check("x.json", "--fix", "y.json") == 1
     assert "No row is without a fault" in capsys.readouterr().err
     Path("a.png").rename("b.png")  # the image is fetched
-    from llava.data import row_check
 
-    row_check._look_at_file.cache_clear()
     assert check("x.json", "--fix", "y.json") == 0
 
 
