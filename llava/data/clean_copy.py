@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -58,7 +59,9 @@ def write_clean_copy(
     num_written = sum(map(len, kept.values()))
     if not num_written:
         raise LlavaError(f"No row is without a fault, so {out} was not written.")
-    write = {".parquet": _write_parquet, ".tar": _write_tar, ".json": _write_list}.get(out.suffix, _write_lines)
+    write = {".parquet": _write_parquet, ".tar": _write_tar}.get(
+        out.suffix, partial(_write_json, is_list=out.suffix == ".json")
+    )
     make_folder(out.parent)
     states = [pin(file) for file in kept]
     with whole_file(out, is_new=True) as unfinished, LongWork(f"Writing {out}", num_written, " rows") as work:
@@ -90,24 +93,15 @@ def _changed() -> UsageError:
     return UsageError("The data files were changed while they were checked: start again.")
 
 
-def _write_list(kept: Mapping[str, _Kept], out: Path, work: LongWork) -> int:
+def _write_json(kept: Mapping[str, _Kept], out: Path, work: LongWork, *, is_list: bool) -> int:
+    first, between, last = ("[\n", ",\n", "\n]\n") if is_list else ("", "\n", "\n")
     done = 0
     with open_lines(out) as file:
         for row in _list_rows(kept):
-            file.write(f"{',' if done else '['}\n{json.dumps(row, ensure_ascii=False)}")
+            file.write(f"{between if done else first}{json.dumps(row, ensure_ascii=False)}")
             done += 1
             work.move_to(done)
-        file.write("\n]\n")
-    return done
-
-
-def _write_lines(kept: Mapping[str, _Kept], out: Path, work: LongWork) -> int:
-    done = 0
-    with open_lines(out) as file:
-        for row in _list_rows(kept):
-            file.write(f"{json.dumps(row, ensure_ascii=False)}\n")
-            done += 1
-            work.move_to(done)
+        file.write(last)
     return done
 
 

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 
 from llava.entry_point import run_command
 from llava.eval.pair_reviews import PairProtocol, describe_boxes
-from llava.eval.review_command import build_parser, run_reviews
+from llava.eval.review_command import build_parser, run_reviews, say_kept, say_written
 from llava.eval.scoring.judged import parse_score
 
 __all__ = ["main", "parse_score"]
@@ -30,15 +30,7 @@ PROTOCOL = PairProtocol(judge="gpt-4-0314", describe=describe_boxes)
 def main(argv: Sequence[str] | None = None) -> int:
     """Makes the reviews; returns the exit code."""
     arguments = build_parser("python -m llava.eval.eval_gpt_review_visual", PROTOCOL).parse_args(argv)
-    return run_command(lambda: run_reviews(arguments, PROTOCOL, _say_kept, _say_written))
-
-
-def _say_kept(place: int) -> None:
-    print(f"Skipping {place} as we already have it.\n{place + 1}", flush=True)
-
-
-def _say_written(place: int) -> None:
-    print(place + 1, flush=True)
+    return run_command(lambda: run_reviews(arguments, PROTOCOL, say_kept, say_written))
 
 
 if __name__ == "__main__":

@@ -59,6 +59,16 @@ def run_reviews(
         return _review(arguments, protocol, rows, path, say_kept, say_written)
 
 
+def say_kept(place: int) -> None:
+    """What LLaVA-Bench's two commands print for a review that is there already."""
+    print(f"Skipping {place} as we already have it.\n{place + 1}", flush=True)
+
+
+def say_written(place: int) -> None:
+    """What they print for a new review: its number, from 1 on."""
+    print(place + 1, flush=True)
+
+
 def _review(
     arguments: argparse.Namespace,
     protocol: PairProtocol,
