@@ -8,6 +8,7 @@ Source: OpenAI's documentation, Images and vision, "Calculating costs" (GPT-4o: 
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -121,3 +122,40 @@ class Attempts:
         self._budget.reserve(Usage(1))
         self.num_more += 1
         return True
+
+
+class RunningRequests:
+    """Requests that share a budget: one that does not fit waits for what the running ones give back.
+
+    Attributes:
+        num_open: how many run.
+        limit: the limit of the budget that ended the work, in words; "" as long as none did.
+    """
+
+    def __init__(self, budget: Budget, is_over: Callable[[], bool]) -> None:
+        self._budget, self._is_over = budget, is_over
+        self.num_open = 0
+        self.limit = ""
+
+    def open(self) -> None:
+        """Begins in this event loop, to which the waiting belongs."""
+        self._changed = asyncio.Condition()
+
+    async def reserve(self, estimate: Usage) -> bool:
+        """Waits until the request fits the budget whatever the running ones cost; False if it cannot."""
+        while (limit := self._budget.find_limit(estimate)) and self.num_open:
+            async with self._changed:
+                await self._changed.wait()
+        if limit or self._is_over():
+            self.limit = self.limit or limit
+            return False
+        self.num_open += 1
+        self._budget.reserve(estimate)
+        return True
+
+    async def settle(self, reserved: Usage, used: Usage) -> None:
+        """Ends a request: what was reserved for it, further attempts included, is replaced by what it has used."""
+        self.num_open -= 1
+        self._budget.settle(reserved, used)
+        async with self._changed:
+            self._changed.notify_all()

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llava.data.budget import Attempts, Budget, Usage, estimate_text_tokens
+from llava.data.budget import Attempts, Budget, RunningRequests, Usage, estimate_text_tokens
 from llava.data.chat_client import ChatClient, ClientSettings
 from llava.data.collection.answer_checks import strip_thoughts
 from llava.data.collection.journal import Journal
@@ -102,9 +102,9 @@ class Judge:
     prompt: str = ""
 
     def __post_init__(self) -> None:
-        self.limit = ""  # of the budget, that ended the work
+        self._running = RunningRequests(self.budget, lambda: self._is_over)
         self.faults: Counter[str] = Counter()
-        self._in_a_row = self._num_open = self._num_done = 0
+        self._in_a_row = self._num_done = 0
         self._stopped: Exception | None = None
         self._is_interrupted = False
         for entry in self.journal.history:
@@ -198,17 +198,24 @@ class Judge:
             raise KeyboardInterrupt
 
     @property
+    def limit(self) -> str:
+        """The limit of the budget that ended the work, in words; "" if none did."""
+        return self._running.limit
+
+    @property
     def _is_over(self) -> bool:
         return self._stopped is not None or self._is_interrupted
 
     def _interrupt(self) -> None:
         self._is_interrupted = True
-        write_line(f"llava: stopping; waiting for {self._num_open} running requests (Ctrl-C again: do not wait).")
+        write_line(
+            f"llava: stopping; waiting for {self._running.num_open} running requests (Ctrl-C again: do not wait)."
+        )
 
     async def _run(
         self, requests: Sequence[ReviewRequest], keep: Callable[[Review], object], options: dict[str, Any]
     ) -> None:
-        self._changed = asyncio.Condition()
+        self._running.open()
         waiting = iter(requests)
         with LongWork("Asking for reviews", len(requests), " reviews") as work:
             async with ChatClient(self.client, **options) as client:
@@ -243,7 +250,7 @@ class Judge:
         used, model, fault = Usage(), "", ""
         for ask in request.asks:
             estimate = Usage(1, _estimate_input(ask), self.client.max_answer_tokens)
-            if not await self._reserve(estimate):
+            if not await self._running.reserve(estimate):
                 fault = f"the budget {self.limit} is spent" if self.limit else "the work was stopped"
                 break
             attempts, reply_used = Attempts(self.budget, lambda: self._is_over), Usage()
@@ -252,10 +259,7 @@ class Judge:
                 reply = await client.ask(messages, estimate, attempts.may_send, temperature=ask.temperature)
                 reply_used = reply.used
             finally:
-                self._num_open -= 1
-                self.budget.settle(estimate + Usage(attempts.num_more), reply_used)
-                async with self._changed:
-                    self._changed.notify_all()
+                await self._running.settle(estimate + Usage(attempts.num_more), reply_used)
             used, model, fault = used + reply.used, reply.model or model, reply.fault
             if fault:
                 break
@@ -291,18 +295,6 @@ class Judge:
                 "model and endpoint; what it answered is kept, and the same command goes on from there."
             )
         return Review(request.id, "", fault, len(texts))
-
-    async def _reserve(self, estimate: Usage) -> bool:
-        """Waits until the request fits the budget whatever the running ones cost; False if it cannot."""
-        while (limit := self.budget.find_limit(estimate)) and self._num_open:
-            async with self._changed:
-                await self._changed.wait()
-        if limit or self._is_over:
-            self.limit = self.limit or limit
-            return False
-        self._num_open += 1
-        self.budget.reserve(estimate)
-        return True
 
     def _find_key(self, request: ReviewRequest) -> str:
         """Follows from all that decides about a review: a changed judge, prompt or answer asks again."""

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from llava.data.budget import Attempts, Budget, Usage, estimate_image_tokens, estimate_text_tokens
+from llava.data.budget import Attempts, Budget, RunningRequests, Usage, estimate_image_tokens, estimate_text_tokens
 from llava.data.chat_client import ChatClient, ClientSettings, Reply
 from llava.data.collection.answer_checks import find_fault, strip_thoughts
 from llava.data.collection.journal import Journal
@@ -84,12 +84,11 @@ class Asking:
         for entry in journal.history:
             budget.spent += _read_usage(entry)
         self.faults: Counter[str] = Counter()  # of questions that got no answer in this run
-        self.limit = ""  # of the budget, that ended this run
+        self._running = RunningRequests(budget, lambda: self._is_over)
         self.num_asked = 0
         self._in_a_row = 0
         self._stopped: Exception | None = None
         self._is_interrupted = False
-        self._num_open = 0
         self._asked: set[str] = set()
         self._judged: dict[tuple[str, str], str] = {}
 
@@ -140,7 +139,7 @@ class Asking:
             raise KeyboardInterrupt
 
     async def _run(self, teacher: ChatClient, candidates: Sequence[Candidate]) -> None:
-        self._changed = asyncio.Condition()
+        self._running.open()
         self._lines = _Lines(len(candidates))
         waiting = iter(candidates)
         async with teacher:
@@ -160,6 +159,11 @@ class Asking:
             self._lines.say(self)
 
     @property
+    def limit(self) -> str:
+        """The limit of the budget that ended the work, in words; "" if none did."""
+        return self._running.limit
+
+    @property
     def _is_over(self) -> bool:
         return self._stopped is not None or self._is_interrupted or bool(self.limit)
 
@@ -172,7 +176,7 @@ class Asking:
             turn = len(answered.entries)
             tokens = self._estimate_input(candidate, answered.answers, turn)
             estimate = Usage(1, tokens, self.settings.teacher.max_answer_tokens)
-            if not await self._reserve(estimate):
+            if not await self._running.reserve(estimate):
                 return
             attempts = Attempts(self.budget, lambda: self._is_over)
             reply = Reply()
@@ -180,28 +184,13 @@ class Asking:
                 messages = await asyncio.to_thread(self._write_messages, candidate, answered.answers)
                 reply = await teacher.ask(messages, Usage(1, tokens, self._guess_output()), attempts.may_send)
             finally:
-                self._num_open -= 1
-                self.budget.settle(estimate + Usage(attempts.num_more), reply.used)
-                async with self._changed:
-                    self._changed.notify_all()
+                await self._running.settle(estimate + Usage(attempts.num_more), reply.used)
             self._keep(candidate, answered, reply)
             if reply.fault:
                 return
 
     def _guess_output(self) -> int:
         return self.settings.teacher.max_answer_tokens // 4
-
-    async def _reserve(self, estimate: Usage) -> bool:
-        """Waits until the request fits the budget whatever the running ones cost; False if it cannot."""
-        while (limit := self.budget.find_limit(estimate)) and self._num_open:
-            async with self._changed:
-                await self._changed.wait()
-        if limit or self._is_over:
-            self.limit = self.limit or limit
-            return False
-        self._num_open += 1
-        self.budget.reserve(estimate)
-        return True
 
     def _keep(self, candidate: Candidate, answered: Answered, reply: Reply) -> None:
         """Writes the reply to the journal. Raises LlavaError if the disk is full or the teacher seems broken."""
@@ -278,7 +267,9 @@ class Asking:
 
     def _interrupt(self) -> None:
         self._is_interrupted = True
-        write_line(f"llava: stopping; waiting for {self._num_open} running requests (Ctrl-C again: do not wait).")
+        write_line(
+            f"llava: stopping; waiting for {self._running.num_open} running requests (Ctrl-C again: do not wait)."
+        )
 
 
 class _Lines:
