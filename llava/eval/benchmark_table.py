@@ -10,6 +10,7 @@ LLaVA's own scripts do not have.
 
 from __future__ import annotations
 
+from llava.data.prompts import LETTER, OCR_TOKENS, SHORT_ANSWER, UNANSWERABLE
 from llava.eval.question_files import (
     read_lines,
     read_mmbench,
@@ -28,8 +29,8 @@ from llava.eval.tasks.mmmu import MMMU_TASKS
 from llava.eval.tasks.vqav2_vizwiz import VIZWIZ_VAL_TASK, VQAV2_VAL_TASK
 
 _ZIP = "it is in the authors' eval.zip (docs/Evaluation.md of haotian-liu/LLaVA names the link)"
-_SHORT = 'question, then "Answer the question using a single word or phrase."'
-_LETTER = 'question and options, then "Answer with the option\'s letter from the given choices directly."'
+_SHORT = f'question, then "{SHORT_ANSWER}"'
+_LETTER = f'question and options, then "{LETTER}"'
 _CROP = "the square in its middle, without padding"
 _CHECKPOINTS = {
     "1.5": ("llava-v1.5-7b", "llava-v1.5-13b"),
@@ -94,8 +95,7 @@ _ROWS = (
         (File("vizwiz/llava_test.jsonl", _ZIP), File("vizwiz/test", "https://vizwiz.org/tasks-and-datasets/vqa/")),
         "vizwiz/test",
         read_lines,
-        'question, "When the provided information is insufficient, respond with '
-        '\'Unanswerable\'.", "Answer the question using a single word or phrase."',
+        f'question, "{UNANSWERABLE}", "{SHORT_ANSWER}"',
         128,
         "",
         "JSON list of image and answer, to EvalAI",
@@ -150,7 +150,7 @@ _ROWS = (
                 "textvqa",
                 "TextVQA with OCR tokens, LLaVA's protocol",
                 read_lines,
-                'question, "Reference OCR token: ...", "Answer the question using a single word or phrase."',
+                f'question, "{OCR_TOKENS}...", "{SHORT_ANSWER}"',
                 _scores("58.2/61.3", "58.2/60.2", "64.9/67.1/65.7/69.5"),
                 "haotian-liu/LLaVA@c121f04 docs/MODEL_ZOO.md",
             ),

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.data.prompts import ANSWER_FORMATS
+from llava.data.prompts import ANSWER_FORMATS, SHORT_ANSWER, SINGLE_WORD
 from llava.errors import UsageError
 from llava.eval.parquet_shards import ShardRow, read_shards
 from llava.eval.scoring.anls import ANLS_READINGS
@@ -126,7 +126,7 @@ def _find(questions: Sequence[Question], truths: Mapping[Any, Truth]) -> list[Tr
     return [truths[question.id] for question in questions]
 
 
-_SHORT = 'question, then "Answer the question using a single word or phrase."'
+_SHORT = f'question, then "{SHORT_ANSWER}"'
 _ROWS = (
     ("docvqa", "DocVQA", "val", 5349, _DOCVQA, "lmms-lab/DocVQA", read_docvqa, _SHORT, 32, "anls:score_anls_lmms"),
     ("infovqa", "InfoVQA", "val", 2801, _INFOVQA, "lmms-lab/DocVQA", read_docvqa, _SHORT, 32, "anls:score_anls_lmms"),
@@ -138,7 +138,7 @@ _ROWS = (
         _CHARTQA,
         "lmms-lab/ChartQA",
         read_chartqa,
-        'question, then "Answer the question with a single word."',
+        f'question, then "{SINGLE_WORD}"',
         16,
         "relaxed_accuracy:score_relaxed",
     ),

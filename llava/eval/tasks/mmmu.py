@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from llava.data.prompts import ANSWER_FORMATS, SHORT_ANSWER, write_options
+from llava.data.prompts import ANSWER_FORMATS, LETTER, SHORT_ANSWER, write_options
 from llava.errors import UsageError
 from llava.eval.parquet_shards import ShardRow, read_shards
 from llava.eval.scoring.letter_rules import name_options
@@ -188,8 +188,8 @@ def _name_right(gold: Gold) -> tuple[str, ...]:
     return (answer, name_options(choices)[answer]) if kind == CHOICE else tuple(parse_golds(answer))
 
 
-_CHOICE_PROMPT = '"Answer with the option\'s letter from the given choices directly."'
-_OPEN_PROMPT = 'an open question: blank line, "Answer the question using a single word or phrase."'
+_CHOICE_PROMPT = f'"{LETTER}"'
+_OPEN_PROMPT = f'an open question: blank line, "{SHORT_ANSWER}"'
 _BLOG = "LLaVA-NeXT's blog post, 30 Jan 2024"
 _NEXT = {
     "llava-v1.6-vicuna-7b": "35.8",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llava.data.prompts import ANSWER_FORMATS
+from llava.data.prompts import ANSWER_FORMATS, SHORT_ANSWER
 from llava.errors import UsageError
 from llava.eval.json_files import pick, read_json
 from llava.eval.scoring.vqa_accuracy import VQA_READINGS
@@ -143,7 +143,7 @@ def _pick_number(row: dict[str, Any], key: str, path: Path) -> int:
     return value
 
 
-_SHORT = '"Answer the question using a single word or phrase."'
+_SHORT = f'"{SHORT_ANSWER}"'
 _VQA_SITE, _VIZWIZ_SITE = "https://visualqa.org/download.html", "https://vizwiz.org/tasks-and-datasets/vqa/"
 
 VQAV2_VAL_TASK = Task(
