@@ -9,7 +9,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_FLAGS ?=
-WORKERS ?= 2
+# More than two cores need: a test that waits for a process leaves its core to another one.
+WORKERS ?= 3
 PYTEST_FLAGS ?=
 
 BIN := $(VENV)/bin
