@@ -36,7 +36,7 @@ from llava.engine.feature_cache import ImageFeatureCache
 from llava.engine.memory import plan_memory
 from llava.engine.request import Request, State, fingerprint, position_keys
 from llava.engine.runner import Runner
-from llava.engine.sampler import BadLogits, SampledToken, Sampler, sample_all
+from llava.engine.sampler import BadLogits, SampledToken, Sampler
 from llava.engine.scheduler import Scheduler, Step
 from llava.engine.settings import EngineSettings
 from llava.engine.stream import Piece, Question, Result, Stream
@@ -128,7 +128,9 @@ class Engine:
         features = ImageFeatureCache(FEATURE_POSITIONS)
         max_running = self.settings.max_running
         self._scheduler = Scheduler(pool, features, max_running=max_running, tile_cost=memory.tile_cost)
-        self._runner = Runner(loaded, features, memory.num_blocks, block_tokens, is_rounded)
+        self._runner = Runner(
+            loaded, features, memory.num_blocks, block_tokens, is_rounded, max_running, self.settings.record_s
+        )
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._arrivals = itertools.count()
         self._num_open = 0
@@ -308,15 +310,13 @@ class Engine:
         self._record_starts(step)
         began = time.perf_counter()
         try:
-            logits = self._runner.run(step)
+            sampled = self._runner.launch(step, _sampler_of).wait()
         except Exception as error:
             self._retry_apart(step, error)
             return
-        sampled_from = [chunk.request for chunk in step.chunks if chunk.samples_token]
-        sampled = sample_all(logits, [request.payload.sampler for request in sampled_from]) if sampled_from else []
         num_positions = step.num_positions + step.num_tiles * scheduler.tile_cost
         self._prefill_rate.update(num_positions, time.perf_counter() - began)
-        self._record(step, dict(zip((request.arrival for request in sampled_from), sampled, strict=True)))
+        self._record(step, sampled)
 
     def _budget(self) -> int:
         """How many positions the next step may run without delaying decoding requests by more than ``stall_s``."""
@@ -346,13 +346,10 @@ class Engine:
             if not all(self._scheduler.features.entry(image).is_ready for image in images):
                 return  # encoding failed with another request; the next step encodes the image for this one
         try:
-            logits = self._runner.run(part)
+            sampled = self._runner.launch(part, _sampler_of).wait()
         except Exception as error:
             self._finish(request, "error", error)
             return
-        sampled = {}
-        if part.chunks and part.chunks[0].samples_token:
-            sampled[request.arrival] = sample_all(logits, [request.payload.sampler])[0]
         self._record(part, sampled)
 
     def _record_starts(self, step: Step) -> None:
@@ -441,6 +438,11 @@ class Engine:
             answering.stream.put(Piece(text, () if token is None else (token,), result))
         except Exception as failure:
             _log.error("on_piece raised an error for the last piece of an answer", exc_info=failure)
+
+
+def _sampler_of(request: Request) -> Sampler:
+    sampler: Sampler = request.payload.sampler
+    return sampler
 
 
 def _has_timed_out(answering: _Answering) -> bool:

@@ -11,16 +11,25 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from llava.engine import graphs, paged
+from llava.engine import paged
 from llava.engine.fallback import find_decoder_fallback_reason, find_tower_fallback_reason
 from llava.engine.feature_cache import ImageFeatureCache
+from llava.engine.gpu.choice import choose_kernels
+from llava.engine.gpu.device_choice import choose_tokens
+from llava.engine.gpu.gpu_decoder import GpuDecoder
+from llava.engine.gpu.gpu_fallback import find_device_obstacle
+from llava.engine.gpu.kv_blocks import BlockKVCache
+from llava.engine.launched_step import LaunchedStep
 from llava.engine.native_layers import MAX_DECODE_POSITIONS, DecoderLayers, NativeLinear, TowerLayers
 from llava.engine.request import ImageSpan, Request, token_of
+from llava.engine.sampler import Sampler, sample_all
 from llava.engine.scheduler import Step, TileChunk
 from llava.errors import UsageError
 from llava.image.pixels import make_pixels
@@ -48,12 +57,21 @@ class Runner:
         features: the image-feature cache, which the runner fills.
         num_blocks, block_tokens: the size of the KV cache.
         is_rounded: whether prompts' products with packed matrices are computed in 8-bit integers.
+        max_running: how many requests run together at most.
+        record_s: seconds that recording CUDA graphs may take.
 
     Raises UsageError for a model that it cannot run (``find_fallback_reason``).
     """
 
     def __init__(
-        self, loaded: Any, features: ImageFeatureCache, num_blocks: int, block_tokens: int, is_rounded: bool = False
+        self,
+        loaded: Any,
+        features: ImageFeatureCache,
+        num_blocks: int,
+        block_tokens: int,
+        is_rounded: bool = False,
+        max_running: int = 64,
+        record_s: float = 0.0,
     ) -> None:
         self.loaded, self.model = loaded, loaded.model
         self.features = features
@@ -62,11 +80,12 @@ class Runner:
             raise UsageError(f"The engine cannot run this model: {reason}.")
         self._decoder = self.model.get_model()
         self._num_blocks, self._block_tokens = num_blocks, block_tokens
+        self._max_running, self._record_s = max_running, record_s
         self._layers: DecoderLayers | None = None
         self._tower: TowerLayers | None = None
         self._is_rounded, self._scratch = is_rounded, calls.ScratchBuffers()
         self._rotary: tuple[torch.Tensor, ...] | None = None
-        self._windows = {find_window(config, layer) for layer in range(len(self._decoder.layers))}
+        self._windows = [find_window(config, layer) for layer in range(len(self._decoder.layers))]
         self._make_cache()
         self.reload()
         paged.register()
@@ -77,37 +96,43 @@ class Runner:
         dtype, device = self._cached_in = (self.model.dtype, self.model.device)
         num_layers, num_kv_heads = len(self._decoder.layers), config.num_key_value_heads
         group, shape = config.num_attention_heads // num_kv_heads, (num_kv_heads, self._block_tokens, first.head_dim)
-        self._graphs: graphs.GraphDecoder | None = None
+        self._gpu: GpuDecoder | None = None
+        self._device_obstacle = find_device_obstacle(device, dtype)
         self._cache_fallback_reason = calls.find_fallback_reason(
             dtype, device, first.head_dim, group, self._block_tokens
         )
         if self._cache_fallback_reason is None:
             self.cache: paged.KVCache = paged.NativeKVCache(num_layers, self._num_blocks, *shape, dtype)
             return
-        # One block more than the pool has, for the padding rows of CUDA graphs.
-        self.cache = paged.KVCache(num_layers, self._num_blocks + 1, *shape, dtype, device)
-        if graphs.is_wanted(device) and graphs.can_capture(self.model):
-            self._graphs = graphs.GraphDecoder(self.model, self.cache, self._num_blocks)
+        if self._device_obstacle is not None:
+            self.cache = paged.KVCache(num_layers, self._num_blocks, *shape, dtype, device)
+            return
+        blocks = BlockKVCache(num_layers, self._num_blocks, *shape, dtype, device, choose_kernels(device))
+        max_positions = min(self.loaded.context_tokens, self._num_blocks * self._block_tokens)
+        self.cache = blocks
+        self._gpu = GpuDecoder(self.model, blocks, self._windows, self._max_running, max_positions, self._record_s)
 
     def reload(self) -> None:
         """Adopts the model's current weights. The KV cache and image features computed before are invalid then."""
         self._weights, self._rotary = self._find_weights(), None
         if self._cached_in != (self.model.dtype, self.model.device):
             self._make_cache()
-        if self._graphs is not None:
-            self._graphs.clear()
+        if self._gpu is not None:
+            self._gpu.reload()
+            # It moved weights, but what others do to them meanwhile must not go unnoticed.
+            moved = zip(self._find_weights(), self._weights, strict=True)
+            self._weights = [(place, version) for (place, _), (_, version) in moved]
         # Why the decoder falls back from the compiled library to torch; None if it does not.
         self.fallback_reason = self._cache_fallback_reason or find_decoder_fallback_reason(
             self._decoder, self.model.dtype
         )
-        if self.fallback_reason is None and len(self._windows) > 1:
+        if self.fallback_reason is None and len(set(self._windows)) > 1:
             self.fallback_reason = "its layers have sliding windows of different lengths"
         self._layers = None
         if self.fallback_reason is None:
             assert isinstance(self.cache, paged.NativeKVCache)
-            (window,) = self._windows
             self._layers = DecoderLayers(
-                self._decoder, self.model.config, self.cache, window, self._scratch, self._is_rounded
+                self._decoder, self.model.config, self.cache, self._windows[0], self._scratch, self._is_rounded
             )
         head = self.model.lm_head
         is_plain = type(head) in (torch.nn.Linear, QuantizedLinear) and head.bias is None and not has_hook([head])
@@ -130,6 +155,13 @@ class Runner:
         if self._is_rounded and not (is_quantized and self._layers is not None):
             needs = "the native library, which needs a CPU" if is_quantized else "a model with quantized weights (bits)"
             exact = (f"Prompts are computed exactly, since arithmetic 'int8' needs {needs}.",)
+        if self._gpu is not None:
+            return (*self._gpu.fallbacks, *exact)
+        if self.model.device.type == "cuda":
+            slow = (
+                f"Attention runs through PyTorch, which is slower than this package's kernels: {self._device_obstacle}."
+            )
+            return (slow, *exact)
         if self.model.device.type != "cpu":  # elsewhere PyTorch is what is fast
             return exact
         reasons = {"decoder": self.fallback_reason, "vision tower": self.tower_fallback_reason}
@@ -149,13 +181,53 @@ class Runner:
         return [*states, *((id(module), 0) for module in self.model.modules() if has_hook([module]))]
 
     @torch.inference_mode()
+    def launch(self, step: Step, sampler_of: Callable[[Request], Sampler]) -> LaunchedStep:
+        """Launches a step, and the choice of a token for each chunk that samples one. On a CPU it is then done."""
+        if self._gpu is not None:
+            with self._on_device():
+                return self._launch_on_gpu(self._gpu, step, sampler_of)
+        requests = [chunk.request for chunk in step.chunks if chunk.samples_token]
+        logits_LV = self.run(step)
+        sampled = sample_all(logits_LV, [sampler_of(request) for request in requests]) if requests else []
+        return LaunchedStep(requests, lambda: sampled)
+
+    def _on_device(self) -> AbstractContextManager[Any]:
+        """Makes the model's GPU the current one, where Triton launches its kernels."""
+        device = self.model.device
+        return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+    def _launch_on_gpu(self, gpu: GpuDecoder, step: Step, sampler_of: Callable[[Request], Sampler]) -> LaunchedStep:
+        try:
+            self._encode(step.tile_chunks)
+            if not step.chunks:
+                return LaunchedStep([], list)
+            self._copy_blocks(step)
+            if gpu.can_decode(step.chunks):
+                logits_LV, requests = gpu.decode(step.chunks)
+                tokens_L, read = choose_tokens(logits_LV, [sampler_of(request) for request in requests])
+                if tokens_L is not None:
+                    gpu.keep_tokens(tokens_L)
+                return LaunchedStep(requests, read)
+            requests = [chunk.request for chunk in step.chunks if chunk.samples_token]
+            logits_LV = gpu.extend(step.chunks, lambda image: self.features.entry(image).payload)
+            if not requests:
+                return LaunchedStep([], list)
+            return LaunchedStep(requests, choose_tokens(logits_LV, [sampler_of(each) for each in requests]).read)
+        except Exception:
+            gpu.clear_rows()
+            raise
+
+    def _copy_blocks(self, step: Step) -> None:
+        self.cache.copy([chunk.request.copy for chunk in step.chunks if chunk.request.copy is not None])
+
+    @torch.inference_mode()
     def run(self, step: Step) -> torch.Tensor:
         """Encodes the tiles and runs the chunks; float32 logits [L, V], one row per chunk that samples a token."""
         self._encode(step.tile_chunks)
         chunks = step.chunks
         if not chunks:
             return torch.empty(0)
-        self.cache.copy([chunk.request.copy for chunk in chunks if chunk.request.copy is not None])
+        self._copy_blocks(step)
         size = self.cache.block_tokens
         counts = [chunk.stop - chunk.start for chunk in chunks]
         tables = torch.zeros(len(chunks), max(-(-chunk.stop // size) for chunk in chunks), dtype=torch.int32)
@@ -171,9 +243,6 @@ class Runner:
         rows = paged.Rows(starts, lengths, tables, torch.cat(slots))
         embeds_NC = torch.cat([self._embed(chunk.request, chunk.start, chunk.stop) for chunk in chunks])
         sampled = [i for i, chunk in enumerate(chunks) if chunk.samples_token]
-        if self._graphs is not None and len(embeds_NC) == len(chunks) <= graphs.MAX_REQUESTS:
-            logits_NV = self._graphs.run(embeds_NC, torch.cat(positions), rows)
-            return logits_NV[sampled]
         hidden_LC = self._decode(embeds_NC, torch.cat(positions), rows, sampled)
         return self._compute_logits(hidden_LC) if sampled else torch.empty(0)
 

@@ -146,6 +146,11 @@ def filter_logits(logits_V: torch.Tensor, sampling: Sampling) -> torch.Tensor:
     return logits_V
 
 
+def describe_bad(logit: float) -> str:
+    """What is said of logits whose maximum is NaN or infinite."""
+    return f"The model's logits for the next token contain {logit}: it cannot go on."
+
+
 def sample_all(logits_NV: torch.Tensor, samplers: list[Sampler]) -> list[SampledToken | Exception]:
     """The next token of each request from logits [N, V], or its error: BadLogits or whatever its sampler raised."""
     best = logits_NV.max(-1)
@@ -154,7 +159,7 @@ def sample_all(logits_NV: torch.Tensor, samplers: list[Sampler]) -> list[Sampled
     for i, sampler in enumerate(samplers):
         removes_invalid = sampler.processors is not None and sampler.processors.mends_invalid
         if not abs(values[i]) < float("inf") and not removes_invalid:  # the maximum of anything with a NaN is NaN
-            sampled.append(BadLogits(f"The model's logits for the next token contain {values[i]}: it cannot go on."))
+            sampled.append(BadLogits(describe_bad(values[i])))
         elif sampler.is_argmax:
             sampled.append(SampledToken(tokens[i]))
         else:

@@ -1,0 +1,201 @@
+"""Runs a model's decoder on a GPU: steps of decoding requests as CUDA graphs, and steps with prompts in one pass.
+
+On any other device it computes the same, with torch in place of the kernels and calls in place of graphs: so its tests
+need no GPU.
+
+Shape suffixes: R requests with one position each, N positions, C hidden size, L positions that a token is sampled from,
+V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from llava.engine import paged
+from llava.engine.gpu import device_rows
+from llava.engine.gpu.device_rows import DecodeRows, stage
+from llava.engine.gpu.fused_layers import FusedLayers
+from llava.engine.gpu.gpu_fallback import find_gpu_fallback_reason
+from llava.engine.gpu.joined_weights import JoinedLinear
+from llava.engine.gpu.kv_blocks import BlockKVCache
+from llava.engine.gpu.step_graphs import StepGraphs, choose_sizes
+from llava.engine.gpu.workspace import DecodeWorkspace
+from llava.engine.request import ImageSpan, Request, token_of
+from llava.engine.scheduler import Chunk
+
+FeaturesOf = Callable[[ImageSpan], torch.Tensor]
+
+
+class GpuDecoder:
+    """Embeddings, layers, last norm and head of one model over one KV cache.
+
+    Args:
+        windows: the sliding window of each layer, in positions; None for none.
+        max_running: how many requests may be decoding.
+        max_positions: how many positions a request may have in a graph; longer ones run without.
+        record_s: seconds that recording graphs may take.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        cache: BlockKVCache,
+        windows: Sequence[int | None],
+        max_running: int,
+        max_positions: int,
+        record_s: float,
+    ) -> None:
+        self._model, self._decoder, self._cache, self._windows = model, model.get_model(), cache, windows
+        self._kernels: ModuleType = cache.kernels
+        self._record_s, self._max_positions = record_s, max_positions
+        self.device: torch.device = model.device
+        config, attention = model.config, self._decoder.layers[0].self_attn
+        self._scaling: float = attention.scaling
+        max_blocks = -(-max_positions // cache.block_tokens)
+        self._rows = DecodeRows(max_running, max_blocks, cache.block_tokens, self.device)
+        heads = (config.num_attention_heads, config.num_key_value_heads, attention.head_dim)
+        self._workspace = DecodeWorkspace(max_running, *heads, self.device)
+        self._logits = torch.empty(0)
+        self._graphs = StepGraphs(self._compute, choose_sizes(max_running), self.device)
+        self._recorded_at: list[int] = []
+        self._layers: FusedLayers | None = None
+
+    def reload(self) -> None:
+        """Adopts the model's current weights, joins them, and records the graphs anew if weights are elsewhere now."""
+        self.fallback_reason = find_gpu_fallback_reason(self._model)
+        self._rows.clear()
+        if self.fallback_reason is not None:
+            self._layers = None
+            self._graphs.clear()
+            self._recorded_at = []
+            return
+        self._layers = FusedLayers(self._decoder, self._cache, self._windows, self._kernels, self._max_positions)
+        self._head = JoinedLinear.of([self._model.lm_head])
+        shape = (self._rows.max_rows, self._model.lm_head.out_features)
+        if self._logits.shape != shape:
+            self._logits = torch.empty(shape, dtype=torch.float32, device=self.device)
+        places = [tensor.data_ptr() for tensor in (*self._model.parameters(), *self._model.buffers())]
+        if places != self._recorded_at:
+            self._rows.place([])
+            with torch.inference_mode():
+                self._graphs.record(self._record_s)
+            self._recorded_at = places
+
+    @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """What runs slower than it could, and why, as sentences."""
+        if self.fallback_reason is not None:
+            return (f"The decoder runs through Transformers' layers, which is slower: {self.fallback_reason}.",)
+        if self._graphs.failure is not None:
+            return (f"Decoding runs without CUDA graphs, which is slower: {self._graphs.failure}.",)
+        return ()
+
+    def clear_rows(self) -> None:
+        """Forgets what the device has of the requests, after a step that failed."""
+        self._rows.clear()
+
+    def can_decode(self, chunks: Sequence[Chunk]) -> bool:
+        """Whether these chunks are a decoding step: one position each, of requests that fit into the rows."""
+        is_short = all(chunk.stop - chunk.start == 1 and chunk.samples_token for chunk in chunks)
+        return self._layers is not None and is_short and self._rows.has_room([chunk.request for chunk in chunks])
+
+    def decode(self, chunks: Sequence[Chunk]) -> tuple[torch.Tensor, list[Request]]:
+        """Float32 logits [R, V] of the chunks' requests, and these in the order of the rows.
+
+        The logits are overwritten by the next call.
+        """
+        requests = self._rows.place([chunk.request for chunk in chunks])
+        self._graphs.run(len(requests))
+        return self._logits[: len(requests)], requests
+
+    def keep_tokens(self, tokens_R: torch.Tensor) -> None:
+        """Takes these for the newest tokens of the requests of the last ``decode``, so that the host need not know."""
+        self._rows.tokens[: len(tokens_R)] = tokens_R
+
+    def _compute(self, num_rows: int) -> None:
+        """A decoding step at fixed addresses: from the packet to the logits."""
+        assert self._layers is not None
+        rows = self._rows
+        rows.update_tables()
+        embeds_RC = self._decoder.embed_tokens(rows.read_tokens(num_rows))
+        lengths, slots = rows.read(device_rows.LENGTH, num_rows), rows.read(device_rows.SLOT, num_rows)
+        tables = rows.tables(num_rows)
+
+        def attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, window: int | None) -> torch.Tensor:
+            return self._kernels.decode_attention(
+                queries, keys, values, tables, lengths, self._scaling, window, self._workspace
+            )
+
+        positions = (lengths - 1).clamp(min=0)
+        normed_RC = self._layers.run(embeds_RC, positions, slots, attend)
+        self._logits[:num_rows].copy_(self._layers.multiply(normed_RC, self._head))
+
+    def extend(self, chunks: Sequence[Chunk], features_of: FeaturesOf) -> torch.Tensor:
+        """Float32 logits [L, V] of the chunks that sample a token, of any numbers of positions, in one pass.
+
+        ``features_of``: the positions [P, C] of an image.
+        """
+        ids_N, positions_N, last_L, rows = self._send(chunks)
+        embeds_NC = self._decoder.embed_tokens(ids_N)
+        self._insert_images(embeds_NC, chunks, features_of)
+        if self._layers is None:
+            hidden_NC = self._run_unfused(embeds_NC, positions_N, rows)
+            return self._model.lm_head(self._decoder.norm(hidden_NC[last_L])).float()
+
+        def attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, window: int | None) -> torch.Tensor:
+            places = (rows.tables, rows.starts, rows.lengths)
+            return self._kernels.extend_attention(queries, keys, values, *places, self._scaling, window)
+
+        self._layers.grow(max(chunk.stop for chunk in chunks))
+        normed_LC = self._layers.run(embeds_NC, positions_N, rows.slots, attend, last_L)
+        return self._layers.multiply(normed_LC, self._head).float()
+
+    def _send(self, chunks: Sequence[Chunk]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, paged.Rows]:
+        """Ids [N], positions [N] and the indices of those that a token is sampled from [L], and the rows: in one copy."""
+        size = self._cache.block_tokens
+        width = max(-(-chunk.stop // size) for chunk in chunks)
+        ids, positions, slots, tables = [], [], [], []
+        for chunk in chunks:
+            table = chunk.request.table[: -(-chunk.stop // size)]
+            ids += map(token_of, chunk.request.keys[chunk.start : chunk.stop])
+            positions += range(chunk.start, chunk.stop)
+            slots += [table[place // size] * size + place % size for place in range(chunk.start, chunk.stop)]
+            tables += table + [0] * (width - len(table))
+        starts = [0, *accumulate(chunk.stop - chunk.start for chunk in chunks)]
+        lengths = [chunk.stop for chunk in chunks]
+        last = [stop - 1 for stop, chunk in zip(starts[1:], chunks, strict=True) if chunk.samples_token]
+        parts = [ids, positions, slots, last, starts, lengths, tables]
+        sent = stage([number for part in parts for number in part], self.device).to(self.device, non_blocking=True)
+        on_device = sent.split([len(part) for part in parts])
+        rows = paged.Rows(on_device[4], on_device[5], on_device[6].view(len(chunks), width), on_device[2])
+        return on_device[0], on_device[1], on_device[3].long(), rows
+
+    def _insert_images(self, embeds_NC: torch.Tensor, chunks: Sequence[Chunk], features_of: FeaturesOf) -> None:
+        """Puts the images' positions into the chunks' embeddings."""
+        place = 0
+        for chunk in chunks:
+            for image in chunk.request.images_between(chunk.start, chunk.stop):
+                begin, end = max(chunk.start, image.start), min(chunk.stop, image.stop)
+                part_PC = features_of(image)[begin - image.start : end - image.start]
+                embeds_NC[place + begin - chunk.start : place + end - chunk.start] = part_PC
+            place += chunk.stop - chunk.start
+
+    def _run_unfused(self, embeds_NC: torch.Tensor, positions_N: torch.Tensor, rows: paged.Rows) -> torch.Tensor:
+        """Hidden states [N, C] before the last norm, through Transformers' layers with our attention."""
+        hidden, positions = embeds_NC[None], positions_N[None]
+        shared: dict[str, Any] = {
+            "attention_mask": None,
+            "position_ids": positions,
+            "position_embeddings": self._decoder.rotary_emb(hidden, positions),
+            "use_cache": False,
+            "paged": paged.PagedStep(self._cache, rows),
+        }
+        with paged.attention_in_blocks(self._decoder.config):
+            for layer in self._decoder.layers:
+                hidden = layer(hidden, **shared)
+        return hidden[0]

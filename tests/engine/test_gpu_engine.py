@@ -1,0 +1,193 @@
+"""The engine on a GPU, run on a CPU by torch: its answers are those of ``generate`` under any load.
+
+Tests of ``test_engine`` that are imported here run once more, with engines as on a GPU.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from llava.engine.engine import Engine
+from llava.engine.gpu.gpu_fallback import find_gpu_fallback_reason
+from llava.model.quantized_linear import QuantizedLinear, quantize_linears
+from llava.model.weights import write_tensors
+from tests.engine.gpu_path import take_gpu_path
+from tests.engine.test_engine import (  # noqa: F401
+    IMAGES,
+    audit,
+    generate,
+    load,
+    mixed_questions,
+    question,
+    test_a_cache_too_small_for_all_changes_nothing,
+    test_a_model_may_come_from_inference_mode_or_change_its_dtype,
+    test_an_answer_can_be_cancelled_in_every_state,
+    test_an_error_in_sampling_or_delivery_ends_that_answer_alone,
+    test_equal_seeds_give_equal_answers,
+    test_log_probabilities_are_the_ones_of_the_model,
+    test_nan_logits_fail_their_request_alone,
+    test_one_bad_image_fails_alone,
+    test_other_code_can_run_the_model_at_the_same_time,
+    test_text_is_streamed_in_pieces_and_ends_at_a_stop_text,
+    test_two_engines_of_one_model_do_not_disturb_each_other,
+    test_weights_that_change_during_answers_leave_no_stale_cache,
+    tokens,
+)
+from tests.tiny import FAMILIES, SLOT, make_model
+from tests.tiny_tokenizers import words_and_letters
+
+
+@pytest.fixture(autouse=True)
+def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    take_gpu_path(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return words_and_letters("the cat sat on a red mat and saw me")
+
+
+@pytest.fixture(scope="module")
+def loaded(tokenizer: Any) -> Any:
+    return load(tokenizer)
+
+
+@pytest.fixture
+def engine(loaded: Any, on_a_gpu: None) -> Iterator[Engine]:
+    with Engine(loaded, memory_bytes=2**20, block_tokens=4) as engine:
+        yield engine
+    audit(engine)
+
+
+@pytest.mark.parametrize("settings", [{"block_tokens": 4, "max_step_positions": 40}, {"max_running": 3}])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_engine_says_what_generate_says(tokenizer: Any, family: str, settings: dict[str, Any]) -> None:
+    changes = {"sliding_window": 24} if family == "mistral" else {}
+    loaded = load(tokenizer, family, **changes)
+    questions = mixed_questions(loaded, seed=4, count=10)
+    expected = [generate(loaded, asked) for asked in questions]
+    with Engine(loaded, memory_bytes=2**21, **settings) as engine:
+        said = [tokens(stream) for stream in [engine.submit(asked) for asked in questions]]
+        again = [tokens(engine.submit(asked)) for asked in questions]
+        assert engine.fallbacks == ()
+    audit(engine)
+    assert said == again == expected
+    assert [generate(loaded, asked) for asked in questions] == expected, "joining changed a weight"
+
+
+FALLBACKS = {
+    "a module has a hook": lambda model: model.model.layers[1].mlp.up_proj.register_forward_hook(lambda *given: None),
+    "the embeddings, the last norm, RoPE or the head has a hook": lambda model: model.lm_head.register_forward_hook(
+        lambda *given: None
+    ),
+    "a matrix is quantized in another way or has an adapter": lambda model: setattr(
+        model.model.layers[0].self_attn, "q_proj", type("Linear8bitLt", (nn.Linear,), {})(48, 48)
+    ),
+    "a LlamaAttention has other parts than usual": lambda model: setattr(
+        model.model.layers[0].self_attn, "q_norm", nn.Identity()
+    ),
+    "the activation is GELU": lambda model: setattr(model.model.layers[1].mlp, "act_fn", nn.GELU()),
+    "two modules share a matrix": lambda model: setattr(
+        model.model.layers[1].mlp, "up_proj", model.model.layers[0].mlp.up_proj
+    ),
+    "not all of the decoder is in torch.float32": lambda model: model.model.layers[1].mlp.half(),
+}
+
+
+@pytest.mark.parametrize("reason", FALLBACKS)
+def test_what_the_fused_layers_cannot_run_goes_through_transformers_layers_and_is_said(reason: str) -> None:
+    model = make_model("llama")
+    assert find_gpu_fallback_reason(model) is None
+    FALLBACKS[reason](model)
+    assert find_gpu_fallback_reason(model) == reason
+
+
+def test_a_hook_runs_and_is_named_and_its_end_is_noticed(tokenizer: Any) -> None:
+    loaded = load(tokenizer)
+    asked = question(loaded, [1, 5, SLOT, 6, 7], IMAGES[:1])
+    expected = generate(loaded, asked)
+    calls = []
+    with Engine(loaded, memory_bytes=2**20, block_tokens=4) as engine:
+        assert tokens(engine.submit(asked)) == expected
+        hook = loaded.model.model.layers[0].mlp.register_forward_hook(lambda *given: calls.append(1))
+        assert tokens(engine.submit(asked)) == expected
+        assert engine.fallbacks == (
+            "The decoder runs through Transformers' layers, which is slower: a module has a hook.",
+        )
+        num_calls = len(calls)
+        assert num_calls >= len(expected)
+        hook.remove()
+        assert tokens(engine.submit(asked)) == expected
+        assert engine.fallbacks == ()
+        assert len(calls) == num_calls
+    audit(engine)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_quantized_model_says_what_its_matrices_say(tokenizer: Any, bits: int) -> None:
+    loaded = load(tokenizer, "qwen2", hidden_size=64, intermediate_size=96, head_dim=16)
+    quantize_linears(loaded.model, bits)
+    questions = mixed_questions(loaded, seed=bits, count=6)
+    expected = [generate(loaded, asked) for asked in questions]
+    with Engine(loaded, memory_bytes=2**21, block_tokens=4) as engine:
+        assert engine.fallbacks == ()
+        assert [tokens(stream) for stream in [engine.submit(asked) for asked in questions]] == expected
+    assert [generate(loaded, asked) for asked in questions] == expected
+    assert type(loaded.model.model.layers[0].self_attn.q_proj) is QuantizedLinear
+
+
+def test_joined_parameters_are_saved_copied_and_changed_as_before(tokenizer: Any, tmp_path: Path) -> None:
+    loaded = load(tokenizer, "qwen2")
+    model, asked = loaded.model, replace(question(loaded, [1, 5, 6, 7]), stop_ids=[119])
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    copied = copy.deepcopy(model)
+    with Engine(loaded, memory_bytes=2**20) as engine:
+        engine.submit(asked).wait()
+        attention = model.model.layers[0].self_attn
+        assert attention.k_proj.weight.data_ptr() == attention.q_proj.weight.data_ptr() + attention.q_proj.weight.nbytes
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+        assert sum(one.numel() for one in copy.deepcopy(model).parameters()) == sum(
+            one.numel() for one in model.parameters()
+        )
+        write_tensors(((name, value) for name, value in model.state_dict().items()), tmp_path, 2**30)
+        saved = load_file(tmp_path / "model.safetensors")
+        assert all(torch.equal(saved[name], value) for name, value in before.items())
+        with torch.no_grad():  # in place, by a state dict, and by other parameters
+            attention.v_proj.weight.mul_(-1)
+            assert tokens(engine.submit(asked)) == generate(loaded, asked)
+            model.load_state_dict(copied.state_dict())
+            assert tokens(engine.submit(asked)) == generate(loaded, asked)
+            attention.q_proj.weight = nn.Parameter(attention.q_proj.weight + 1)
+            attention.k_proj.bias = nn.Parameter(attention.k_proj.bias - 1)
+            assert tokens(engine.submit(asked)) == generate(loaded, asked)
+    audit(engine)
+
+
+def test_a_request_longer_than_the_rows_tables_is_answered_too(tokenizer: Any) -> None:
+    loaded = load(tokenizer)
+    loaded.context_tokens = 12
+    questions = [question(loaded, [1, 5, 6], max_new_tokens=30), question(loaded, [1, 5, SLOT, 7], IMAGES[:1])]
+    with Engine(loaded, memory_bytes=2**20, block_tokens=4) as engine:
+        said = [tokens(stream) for stream in [engine.submit(asked) for asked in questions]]
+    assert said == [generate(loaded, asked) for asked in questions]
+
+
+@pytest.mark.parametrize("fill", [0.0, float("nan")])
+def test_padding_rows_and_unused_slots_never_matter(tokenizer: Any, fill: float) -> None:
+    loaded = load(tokenizer, "mistral", sliding_window=6)
+    # Three are padded to four rows.
+    questions = [replace(asked, stop_ids=[119]) for asked in mixed_questions(loaded, seed=3, count=3)]
+    with Engine(loaded, memory_bytes=2**20, block_tokens=4) as engine:
+        engine._runner.cache._all.fill_(fill)  # type: ignore[attr-defined]
+        engine._runner._gpu._rows.tokens.fill_(99)  # type: ignore[union-attr]
+        said = [tokens(stream) for stream in [engine.submit(asked) for asked in questions]]
+    assert said == [generate(loaded, asked) for asked in questions]
