@@ -35,6 +35,7 @@ from llava.engine.blocks import BlockPool
 from llava.engine.feature_cache import ImageFeatureCache
 from llava.engine.memory import plan_memory
 from llava.engine.request import Request, State, fingerprint, position_keys
+from llava.engine.run_ahead import RunAhead, forget_pending
 from llava.engine.runner import Runner
 from llava.engine.sampler import BadLogits, SampledToken, Sampler
 from llava.engine.scheduler import Scheduler, Step
@@ -131,6 +132,7 @@ class Engine:
         self._runner = Runner(
             loaded, features, memory.num_blocks, block_tokens, is_rounded, max_running, self.settings.record_s
         )
+        self._ahead = RunAhead(self._scheduler, self._take_token)
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._arrivals = itertools.count()
         self._num_open = 0
@@ -171,6 +173,8 @@ class Engine:
             UsageError: images and slots disagree, or the question asks for beams.
         """
         request, stream = self._make_request(question, on_piece)
+        self._scheduler.check(request)
+        self._runner.cut_images(request.images)
         with self._lock:
             if self._closed:
                 raise EngineClosed("The engine is closed and takes no more questions.")
@@ -178,7 +182,6 @@ class Engine:
                 raise EngineFull(
                     f"The engine is full: {self._num_open} questions are running or waiting. Ask again later."
                 )
-            self._scheduler.check(request)
             self._num_open += 1
             if self._thread is None:
                 self._thread = threading.Thread(target=self._loop, name="llava-engine", daemon=True)
@@ -299,19 +302,29 @@ class Engine:
                         self._thread = None
                         return _LoopState.IDLE
                 continue
+            self._ahead.settle()
             if item is None:
                 return _LoopState.CLOSED
             item()
 
     def _step(self) -> None:
-        """Plans and runs one step, and records its tokens."""
+        """Plans and launches one step, and records its tokens; while it only decodes, those of the step before it."""
         scheduler = self._scheduler
+        if self._ahead.is_in_flight and not scheduler.is_steady:
+            self._ahead.settle()
+            return
         step = scheduler.plan(self._budget())
         self._record_starts(step)
         began = time.perf_counter()
         try:
-            sampled = self._runner.launch(step, _sampler_of).wait()
+            launched = self._runner.launch(step, _sampler_of)
+            self._ahead.settle(launched)
+            if self._ahead.leave(step, launched):
+                self._stats.num_steps += 1
+                return
+            sampled = launched.wait()
         except Exception as error:
+            self._ahead.settle()
             self._retry_apart(step, error)
             return
         num_positions = step.num_positions + step.num_tiles * scheduler.tile_cost
@@ -364,16 +377,20 @@ class Engine:
         self._stats.num_steps += 1
         for chunk in step.chunks:
             self._scheduler.complete(chunk)
-            token = sampled.get(chunk.request.arrival)
-            if isinstance(token, Exception):
-                self._finish(chunk.request, "error", token)
-                if isinstance(token, BadLogits):  # its keys and values may be NaN too: no other request may reuse them
-                    self._evict_all()
-            elif token is not None:
-                try:
-                    self._append(chunk.request, token)
-                except Exception as error:  # raised by the tokenizer or by on_piece: fails this request alone
-                    self._finish(chunk.request, "error", error)
+            if chunk.request.arrival in sampled:
+                self._take_token(chunk.request, sampled[chunk.request.arrival])
+
+    def _take_token(self, request: Request, token: SampledToken | Exception) -> None:
+        """Appends a request's new token, or ends the request with the error."""
+        if isinstance(token, Exception):
+            self._finish(request, "error", token)
+            if isinstance(token, BadLogits):  # its keys and values may be NaN too: no other request may reuse them
+                self._evict_all()
+            return
+        try:
+            self._append(request, token)
+        except Exception as error:  # raised by the tokenizer or by on_piece: fails this request alone
+            self._finish(request, "error", error)
 
     def _append(self, request: Request, token: SampledToken) -> None:
         """Appends a token to an answer and delivers the text that became final."""
@@ -409,6 +426,7 @@ class Engine:
         """Ends a request: releases its blocks and delivers its last piece. Idempotent."""
         if request.state is State.FINISHED:
             return
+        forget_pending(request)
         self._scheduler.finish(request)
         answering: _Answering = request.payload
         try:

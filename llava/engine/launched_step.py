@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from llava.engine.request import Request
 from llava.engine.sampler import SampledToken
@@ -13,13 +13,29 @@ Sampled = SampledToken | Exception
 class LaunchedStep:
     """What a launched step samples for each of ``requests``.
 
-    ``read`` waits for the device and returns the tokens or errors in the order of the requests.
+    Args:
+        read: waits for the device and returns the tokens or errors in the order of the requests. It is given the
+            requests whose tokens mean nothing, for which it returns anything.
+        can_wait: whether the next step may be launched before ``wait``, since the device has the tokens.
     """
 
-    def __init__(self, requests: Sequence[Request], read: Callable[[], Sequence[Sampled]]) -> None:
-        self._requests, self._read = requests, read
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        read: Callable[[LaunchedStep], Sequence[Sampled]],
+        can_wait: bool = False,
+    ) -> None:
+        self.requests, self._read, self.can_wait = requests, read, can_wait
+        # Requests of this step that ran another token than the one that was chosen in the step before.
+        self.void: set[Request] = set()
+        # The arrivals of requests whose token is another one than the device has; known after ``wait``.
+        self.corrected: set[int] = set()
+
+    def cancel(self, requests: Iterable[Request]) -> None:
+        """Marks requests whose tokens of this step mean nothing."""
+        self.void.update(requests)
 
     def wait(self) -> dict[int, Sampled]:
         """The new token or error of each request, by its arrival. Waits for the device."""
-        arrivals = [request.arrival for request in self._requests]
-        return dict(zip(arrivals, self._read(), strict=True))
+        arrivals = [request.arrival for request in self.requests]
+        return dict(zip(arrivals, self._read(self), strict=True))

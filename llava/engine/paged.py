@@ -29,8 +29,8 @@ ATTENTION = "llava_paged"
 class Rows:
     """The requests of a step: where each one's queries begin, how many positions it has with them, and its blocks.
 
-    int32 tensors: starts [R + 1], lengths [R], tables [R, most blocks]; slots [N] of all positions. They are on the CPU,
-    but for a ``BlockKVCache``, which takes them on its device.
+    int32 tensors: starts [R + 1], lengths [R], tables [R, most blocks]; slots [N] of all positions. On the CPU, but for
+    a ``BlockKVCache``, which takes them on its device.
     """
 
     starts: torch.Tensor

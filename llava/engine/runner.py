@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +28,7 @@ from llava.engine.gpu.gpu_fallback import find_device_obstacle
 from llava.engine.gpu.kv_blocks import BlockKVCache
 from llava.engine.launched_step import LaunchedStep
 from llava.engine.native_layers import MAX_DECODE_POSITIONS, DecoderLayers, NativeLinear, TowerLayers
+from llava.engine.pixel_store import PixelStore
 from llava.engine.request import ImageSpan, Request, token_of
 from llava.engine.sampler import Sampler, sample_all
 from llava.engine.scheduler import Step, TileChunk
@@ -85,6 +86,7 @@ class Runner:
         self._tower: TowerLayers | None = None
         self._is_rounded, self._scratch = is_rounded, calls.ScratchBuffers()
         self._rotary: tuple[torch.Tensor, ...] | None = None
+        self._pixels = PixelStore()
         self._windows = [find_window(config, layer) for layer in range(len(self._decoder.layers))]
         self._make_cache()
         self.reload()
@@ -118,7 +120,8 @@ class Runner:
         if self._cached_in != (self.model.dtype, self.model.device):
             self._make_cache()
         if self._gpu is not None:
-            self._gpu.reload()
+            with self._on_device():
+                self._gpu.reload()
             # It moved weights, but what others do to them meanwhile must not go unnoticed.
             moved = zip(self._find_weights(), self._weights, strict=True)
             self._weights = [(place, version) for (place, _), (_, version) in moved]
@@ -171,6 +174,25 @@ class Runner:
         slower = (f"The {part} runs through PyTorch, which is slower: {reason}." for part, reason in slow.items())
         return (*slower, *exact)
 
+    def cut_images(self, images: Sequence[ImageSpan]) -> None:
+        """Makes the pixels of images that are to be encoded on a GPU, so that no answer waits for it. Thread-safe.
+
+        An image that cannot be cut is left to the step that encodes it, which fails its requests alone.
+        """
+        for image in images if self._gpu is not None else ():
+            if image in self.features or image.fingerprint in self._pixels:
+                continue
+            try:
+                pixels = self._make_pixels(image)
+            except Exception:
+                continue
+            self._pixels.put(image.fingerprint, pixels)
+
+    def _make_pixels(self, image: ImageSpan) -> torch.Tensor:
+        """Pixels [T, C, H, W] on the CPU; for a GPU in the model's dtype, where a copy to it does not block."""
+        pixels = make_pixels(image.source.image, image.plan, self.loaded.image_processor)
+        return pixels.to(self.model.dtype).pin_memory() if self.model.device.type == "cuda" else pixels
+
     def has_new_weights(self) -> bool:
         """Whether weights were changed or replaced, or hooks added, since ``reload``. Safe from any thread."""
         return self._find_weights() != self._weights
@@ -189,7 +211,7 @@ class Runner:
         requests = [chunk.request for chunk in step.chunks if chunk.samples_token]
         logits_LV = self.run(step)
         sampled = sample_all(logits_LV, [sampler_of(request) for request in requests]) if requests else []
-        return LaunchedStep(requests, lambda: sampled)
+        return LaunchedStep(requests, lambda launched: sampled)
 
     def _on_device(self) -> AbstractContextManager[Any]:
         """Makes the model's GPU the current one, where Triton launches its kernels."""
@@ -200,19 +222,14 @@ class Runner:
         try:
             self._encode(step.tile_chunks)
             if not step.chunks:
-                return LaunchedStep([], list)
+                return choose_tokens(torch.empty(0), [], sampler_of)
             self._copy_blocks(step)
             if gpu.can_decode(step.chunks):
-                logits_LV, requests = gpu.decode(step.chunks)
-                tokens_L, read = choose_tokens(logits_LV, [sampler_of(request) for request in requests])
-                if tokens_L is not None:
-                    gpu.keep_tokens(tokens_L)
-                return LaunchedStep(requests, read)
-            requests = [chunk.request for chunk in step.chunks if chunk.samples_token]
+                logits_RV, requests = gpu.decode(step.chunks)
+                keep = gpu.keep_tokens if gpu.can_go_on(requests) else None
+                return choose_tokens(logits_RV, requests, sampler_of, keep)
             logits_LV = gpu.extend(step.chunks, lambda image: self.features.entry(image).payload)
-            if not requests:
-                return LaunchedStep([], list)
-            return LaunchedStep(requests, choose_tokens(logits_LV, [sampler_of(each) for each in requests]).read)
+            return choose_tokens(logits_LV, [one.request for one in step.chunks if one.samples_token], sampler_of)
         except Exception:
             gpu.clear_rows()
             raise
@@ -303,15 +320,16 @@ class Runner:
             if entry.tiles_done > start:
                 continue  # done before the step failed; this is its rerun, request by request
             if entry.payload is None:
-                pixels = make_pixels(image.source.image, image.plan, self.loaded.image_processor)
-                entry.payload = _PartialImage(pixels, [])
+                pixels = self._pixels.take(image.fingerprint)
+                entry.payload = _PartialImage(self._make_pixels(image) if pixels is None else pixels, [])
             planned.append((image, entry.payload.pixels[start:stop]))
         if not planned:
             return
-        tiles = torch.cat([pixels for _, pixels in planned]).to(self.model.device, self.model.dtype)
+        parts = [pixels.to(self.model.device, self.model.dtype, non_blocking=True) for _, pixels in planned]
+        tiles = torch.cat(parts)
         features = torch.cat([self._encode_tiles(part) for part in tiles.split(TILE_BATCH)])
-        parts = features.split([len(pixels) for _, pixels in planned])
-        for (image, pixels), part in zip(planned, parts, strict=True):
+        split = features.split([len(pixels) for _, pixels in planned])
+        for (image, pixels), part in zip(planned, split, strict=True):
             entry = self.features.entry(image)
             entry.payload.parts.append(part)
             entry.tiles_done += len(pixels)

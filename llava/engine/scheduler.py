@@ -92,6 +92,13 @@ class Scheduler:
         """How many running requests have their whole prompt computed."""
         return sum(request.is_decoding for request in self.running)
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether the next step gives every running request one more token, and does nothing else."""
+        is_full = len(self.running) >= self.max_running
+        can_go_on = all(request.is_decoding and len(request.keys) < request.max_tokens for request in self.running)
+        return can_go_on and (is_full or not self.waiting) and self.pool.num_available >= len(self.running)
+
     def check(self, request: Request) -> None:
         """Raises RequestTooLarge if the request does not fit into the whole KV cache. Safe to call from any thread."""
         # The last new token is never run, so it takes no position in the cache.

@@ -6,6 +6,7 @@ Tests of ``test_engine`` that are imported here run once more, with engines as o
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from llava.engine import runner
 from llava.engine.engine import Engine
 from llava.engine.gpu.gpu_fallback import find_gpu_fallback_reason
 from llava.model.quantized_linear import QuantizedLinear, quantize_linears
@@ -191,3 +193,63 @@ def test_padding_rows_and_unused_slots_never_matter(tokenizer: Any, fill: float)
         engine._runner._gpu._rows.tokens.fill_(99)  # type: ignore[union-attr]
         said = [tokens(stream) for stream in [engine.submit(asked) for asked in questions]]
     assert said == [generate(loaded, asked) for asked in questions]
+
+
+def test_decoding_runs_one_step_ahead_and_wastes_one_position_at_most(
+    loaded: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device runs a step before the tokens of the step before it are read; none past an end is delivered."""
+    events: list[str] = []
+    asked = question(loaded, [1, 5, 6, 7], max_new_tokens=20)
+    expected = generate(loaded, asked)
+    end = next(i for i, token in enumerate(expected) if i > 5 and token not in expected[:i])
+    with Engine(loaded, memory_bytes=2**20, block_tokens=4) as engine:
+        launch = engine._runner.launch
+
+        def launch_and_tell(step: Any, sampler_of: Any) -> Any:
+            launched = launch(step, sampler_of)
+            wait, number = launched.wait, len([event for event in events if event[0] == "l"])
+            events.append(f"launch {number}")
+            launched.wait = lambda: events.append(f"read {number}") or wait()
+            return launched
+
+        monkeypatch.setattr(engine._runner, "launch", launch_and_tell)
+        assert tokens(engine.submit(replace(asked, stop_ids=[expected[end]]))) == expected[: end + 1]
+    audit(engine)
+    # Step 0 is the prompt; each later one is launched before the one before it is read.
+    ahead = [f"{what} {i + (what == 'launch')}" for i in range(1, end) for what in ("launch", "read")]
+    assert events == ["launch 0", "read 0", "launch 1", *ahead, f"launch {end + 1}", f"read {end}"]
+
+
+def test_a_cancelled_answer_takes_its_pending_token_with_it(loaded: Any) -> None:
+    others = mixed_questions(loaded, seed=12, count=4)
+    expected = [generate(loaded, asked) for asked in others]
+    for num_pieces in range(1, 8):
+        with Engine(loaded, memory_bytes=2**20, block_tokens=4) as engine:
+            streams = [engine.submit(asked) for asked in others]
+            cancelled = engine.submit(question(loaded, [1, 5, 9], max_new_tokens=500))
+            pieces = [piece for _, piece in zip(range(num_pieces), cancelled, strict=False)]
+            cancelled.cancel()
+            pieces += list(cancelled)
+            assert cancelled.result is not None
+            assert sum(len(piece.tokens) for piece in pieces) == cancelled.result.new_tokens
+            assert [tokens(stream) for stream in streams] == expected
+        audit(engine)
+
+
+def test_an_image_is_cut_by_the_thread_that_asks_about_it(loaded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[str] = []
+    cut = runner.make_pixels
+    monkeypatch.setattr(
+        runner, "make_pixels", lambda *given: threads.append(threading.current_thread().name) or cut(*given)
+    )
+    asked = question(loaded, [1, 5, SLOT, 6], IMAGES[:1])
+    with Engine(loaded, memory_bytes=2**20, block_tokens=4) as engine:
+        for _ in range(2):
+            assert tokens(engine.submit(asked)) == generate(loaded, asked)
+        assert threads == [threading.current_thread().name], "once: then the features are known"
+        engine.reset_cache()
+        monkeypatch.setattr(engine._runner._pixels, "_max_bytes", 10)  # dropped, so the engine cuts it
+        assert tokens(engine.submit(asked)) == generate(loaded, asked)
+        assert threads[-1] == "llava-engine"
+        assert engine._runner._pixels._num_bytes == 0

@@ -103,9 +103,10 @@ def test_on_a_gpu_the_files_precision_is_kept_where_it_has_16_bits(monkeypatch: 
         assert choose_dtype(gpu, stored, 7 * 10**9) is expected
 
 
-def test_a_cpu_needs_nothing_for_fewer_bits_and_a_gpu_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fewer_bits_need_a_library_only_under_an_adapter_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for bits in (16, 8, 4):
         check_quantization(bits, CPU)
+        check_quantization(bits, torch.device("cuda", 0))
     with pytest.raises(UsageError, match="CPUs and NVIDIA GPUs, but the device is mps"):
         check_quantization(4, torch.device("mps"))
     with pytest.raises(UsageError, match="merge it"):
@@ -114,7 +115,7 @@ def test_a_cpu_needs_nothing_for_fewer_bits_and_a_gpu_a_library(monkeypatch: pyt
         check_quantization(5, CPU)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="pip install bitsandbytes"):
-        check_quantization(8, torch.device("cuda", 0))
+        check_quantization(8, torch.device("cuda", 0), is_apart=True)
 
 
 class QuantizedParameter(nn.Parameter):
@@ -198,21 +199,50 @@ def test_on_a_gpu_an_adapter_is_merged_before_anything_is_quantized(
     monkeypatch.setattr(checkpoint, "check_quantization", lambda *arguments, **settings: None)
     fill = checkpoint._fill
 
-    def fill_here(opened: Any, device: torch.device, dtype: torch.dtype, bits: int) -> None:
-        steps.append(f"fill {device} {bits}")
+    def fill_here(opened: Any, device: torch.device, dtype: torch.dtype, bits: int, uses_bnb: bool) -> None:
+        steps.append(f"fill {device} {bits}{' by bitsandbytes' * uses_bnb}")
         fill(opened, CPU, dtype, 16)
 
     def apply(model: Any, adapter: Any, merges: bool) -> None:
-        steps.append(f"apply {merges} {model.is_loaded_in_4bit} {model.is_loaded_in_8bit}")
+        steps.append(f"apply {merges} {getattr(model, 'is_loaded_in_4bit', False)}")
 
     monkeypatch.setattr(checkpoint, "_fill", fill_here)
     monkeypatch.setattr(checkpoint.adapters, "apply_adapter", apply)
-    monkeypatch.setattr(checkpoint, "quantize_model", lambda model, bits, device: steps.append(f"to {device} {bits}"))
+    monkeypatch.setattr(checkpoint, "quantize_linears", lambda model, bits, device: steps.append(f"to {device} {bits}"))
     checkpoint.load_model(tmp_path / "lora", merge=merge, bits=4, dtype="float16")
     if merge:
-        assert steps == ["fill cpu 16", "apply True True False", "to cuda:0 4"]
+        assert steps == ["fill cpu 16", "apply True False", "to cuda:0 4"]
     else:
-        assert steps == ["fill cuda:0 4", "apply False True False"]
+        assert steps == ["fill cuda:0 4 by bitsandbytes", "apply False True"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, "auto"),
+        ({"device": "auto"}, "auto"),
+        ({"device": "cuda:1"}, None),
+        ({"bits": 4}, None),
+        ({"device_map": "sequential"}, "sequential"),
+        ({"rank": "1"}, None),
+    ],
+)
+def test_a_model_goes_to_several_gpus_only_where_nobody_chose_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: dict[str, Any], expected: str | None
+) -> None:
+    write_llava_1_6(tmp_path)
+    asked: list[Any] = []
+
+    def find(model: Any, device_map: Any, dtype: torch.dtype, device: torch.device) -> None:
+        asked.append(device_map)
+
+    monkeypatch.setattr(checkpoint, "choose_device", lambda name: CPU)
+    monkeypatch.setattr(checkpoint, "find_device_map", find)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if (rank := settings.pop("rank", None)) is not None:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    checkpoint.load_model(tmp_path, **settings)
+    assert asked == [expected]
 
 
 def test_the_front_door_gives_float16_on_a_gpu_and_load_model_what_suits(

@@ -6,37 +6,41 @@ Shape suffixes: L positions that a token is sampled from, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import torch
 
-from llava.engine.launched_step import Sampled
+from llava.engine.launched_step import LaunchedStep, Sampled
+from llava.engine.request import Request
 from llava.engine.sampler import BadLogits, SampledToken, Sampler, describe_bad, sample_all
 
 
-class ChosenTokens(NamedTuple):
-    """Tokens int64 [L] on the device, or None where the host chooses; and a function that waits for what was chosen."""
+def choose_tokens(
+    logits_LV: torch.Tensor,
+    requests: Sequence[Request],
+    sampler_of: Callable[[Request], Sampler],
+    keep: Callable[[torch.Tensor], None] | None = None,
+) -> LaunchedStep:
+    """The step that chooses the next token of each request: on the device if all are greedy, else by ``sample_all``.
 
-    tokens_L: torch.Tensor | None
-    read: Callable[[], Sequence[Sampled]]
-
-
-def choose_tokens(logits_LV: torch.Tensor, samplers: list[Sampler]) -> ChosenTokens:
-    """The next token of each sampler: on the device if all are greedy, else by ``sample_all``, which waits for it."""
-    if not all(sampler.is_argmax for sampler in samplers):
-        sampled = sample_all(logits_LV, samplers)
-        return ChosenTokens(None, lambda: sampled)
+    ``keep``: takes the tokens int64 [L] that were chosen on the device; with it the next step need not wait for them.
+    """
+    samplers = [sampler_of(request) for request in requests]
+    if not all(sampler.is_argmax for sampler in samplers) or not samplers:
+        sampled = sample_all(logits_LV, samplers) if samplers else []
+        return LaunchedStep(requests, lambda launched: sampled)
     highest_L, tokens_L = logits_LV.max(-1)
+    if keep is not None:
+        keep(tokens_L)
     fetched = fetch(torch.stack([tokens_L.double(), highest_L.double()]))
 
-    def read() -> list[Sampled]:
+    def read(launched: LaunchedStep) -> list[Sampled]:
         tokens, highest = fetched().tolist()
         return [
             SampledToken(int(token)) if abs(logit) < float("inf") else BadLogits(describe_bad(logit))
             for token, logit in zip(tokens, highest, strict=True)
         ]
 
-    return ChosenTokens(tokens_L, read)
+    return LaunchedStep(requests, read, can_wait=keep is not None)
 
 
 def fetch(tensor: torch.Tensor) -> Callable[[], torch.Tensor]:

@@ -67,7 +67,9 @@ class DecodeRows:
             self._send_table(row, request.table, changes)
         self._requests = rows
         changes += [(self.max_rows, 0, 0)] * (self._max_changes - len(changes))
-        flat = [number for line in fields for number in line] + [number for line in zip(*changes) for number in line]
+        flat = [number for line in fields for number in line] + [
+            number for line in zip(*changes, strict=True) for number in line
+        ]
         self._packet.copy_(stage(flat, self._packet.device), non_blocking=True)
         return rows
 
@@ -95,8 +97,8 @@ class DecodeRows:
         if len(columns) <= 2 and len(changes) + len(columns) <= self._max_changes:
             changes += [(row, column, table[column]) for column in columns]
         else:
-            self._tables[row, : len(table)].copy_(stage(table, self._tables.device), non_blocking=True)
-        self._known[row] = list(table)
+            self._tables[row, : len(table)].copy_(stage(list(table), self._tables.device), non_blocking=True)
+        self._known[row] = table[:]
 
     # What follows runs on the device alone, inside a CUDA graph.
 

@@ -104,6 +104,10 @@ class GpuDecoder:
         is_short = all(chunk.stop - chunk.start == 1 and chunk.samples_token for chunk in chunks)
         return self._layers is not None and is_short and self._rows.has_room([chunk.request for chunk in chunks])
 
+    def can_go_on(self, requests: Sequence[Request]) -> bool:
+        """Whether the next step of these requests will be a decoding step, too, however many blocks they get."""
+        return all(len(request.table) < self._rows.max_blocks for request in requests)
+
     def decode(self, chunks: Sequence[Chunk]) -> tuple[torch.Tensor, list[Request]]:
         """Float32 logits [R, V] of the chunks' requests, and these in the order of the rows.
 
@@ -156,7 +160,8 @@ class GpuDecoder:
         return self._layers.multiply(normed_LC, self._head).float()
 
     def _send(self, chunks: Sequence[Chunk]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, paged.Rows]:
-        """Ids [N], positions [N] and the indices of those that a token is sampled from [L], and the rows: in one copy."""
+        """Ids [N], positions [N], the indices of those that a token is sampled from [L], and the rows: in one copy."""
+        assert not any(chunk.request.is_pending for chunk in chunks), "only the device has a token of it"
         size = self._cache.block_tokens
         width = max(-(-chunk.stop // size) for chunk in chunks)
         ids, positions, slots, tables = [], [], [], []
