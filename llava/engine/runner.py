@@ -14,14 +14,15 @@ import itertools
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from llava.engine import graphs, paged
 from llava.engine.fallback import find_decoder_fallback_reason, find_tower_fallback_reason
 from llava.engine.feature_cache import ImageFeatureCache
 from llava.engine.native_layers import MAX_DECODE_POSITIONS, DecoderLayers, NativeLinear, TowerLayers
-from llava.engine.request import ImageSpan, Request, token_of
-from llava.engine.scheduler import Step, TileChunk
+from llava.engine.request import ImageSpan, token_of
+from llava.engine.scheduler import Chunk, Step, TileChunk
 from llava.errors import UsageError
 from llava.image.pixels import make_pixels
 from llava.model.quantized_linear import QuantizedLinear
@@ -156,25 +157,13 @@ class Runner:
         if not chunks:
             return torch.empty(0)
         self.cache.copy([chunk.request.copy for chunk in chunks if chunk.request.copy is not None])
-        size = self.cache.block_tokens
-        counts = [chunk.stop - chunk.start for chunk in chunks]
-        tables = torch.zeros(len(chunks), max(-(-chunk.stop // size) for chunk in chunks), dtype=torch.int32)
-        slots, positions = [], []
-        for table, chunk in zip(tables, chunks, strict=True):
-            blocks = torch.tensor(chunk.request.table[: -(-chunk.stop // size)], dtype=torch.int32)
-            table[: len(blocks)] = blocks
-            position = torch.arange(chunk.start, chunk.stop)
-            slots.append(blocks[position // size].long() * size + position % size)
-            positions.append(position)
-        starts = torch.tensor([0, *counts]).cumsum(0).to(torch.int32)
-        lengths = torch.tensor([chunk.stop for chunk in chunks], dtype=torch.int32)
-        rows = paged.Rows(starts, lengths, tables, torch.cat(slots))
-        embeds_NC = torch.cat([self._embed(chunk.request, chunk.start, chunk.stop) for chunk in chunks])
+        rows, positions_N = place_rows(chunks, self.cache.block_tokens)
+        embeds_NC = self._embed(chunks)
         sampled = [i for i, chunk in enumerate(chunks) if chunk.samples_token]
         if self._graphs is not None and len(embeds_NC) == len(chunks) <= graphs.MAX_REQUESTS:
-            logits_NV = self._graphs.run(embeds_NC, torch.cat(positions), rows)
+            logits_NV = self._graphs.run(embeds_NC, positions_N, rows)
             return logits_NV[sampled]
-        hidden_LC = self._decode(embeds_NC, torch.cat(positions), rows, sampled)
+        hidden_LC = self._decode(embeds_NC, positions_N, rows, sampled)
         return self._compute_logits(hidden_LC) if sampled else torch.empty(0)
 
     def _decode(
@@ -215,15 +204,18 @@ class Runner:
             return self._head.gemv(self._layers.normalize(hidden_NC))
         return self.model.lm_head(self._decoder.norm(hidden_NC.to(self.model.dtype))).float()
 
-    def _embed(self, request: Request, start: int, stop: int) -> torch.Tensor:
-        """The decoder's inputs [stop - start, C]: token embeddings, and image features in their places."""
-        ids = torch.tensor([token_of(key) for key in request.keys[start:stop]], device=self.model.device)
-        embeds_NC = self._decoder.embed_tokens(ids)
-        for image in request.images_between(start, stop):
-            features_PC = self.features.entry(image).payload
-            begin, end = max(start, image.start), min(stop, image.stop)
-            part = features_PC[begin - image.start : end - image.start]
-            embeds_NC[begin - start : end - start] = part.to(embeds_NC)
+    def _embed(self, chunks: list[Chunk]) -> torch.Tensor:
+        """The decoder's inputs [N, C]: token embeddings, and image features in their places."""
+        ids = [token_of(key) for chunk in chunks for key in chunk.request.keys[chunk.start : chunk.stop]]
+        embeds_NC = self._decoder.embed_tokens(torch.tensor(ids, device=self.model.device))
+        offset = 0
+        for chunk in chunks:
+            for image in chunk.request.images_between(chunk.start, chunk.stop):
+                features_PC = self.features.entry(image).payload
+                begin, end = max(chunk.start, image.start), min(chunk.stop, image.stop)
+                part = features_PC[begin - image.start : end - image.start]
+                embeds_NC[offset + begin - chunk.start : offset + end - chunk.start] = part.to(embeds_NC)
+            offset += chunk.stop - chunk.start
         return embeds_NC
 
     def _encode(self, tile_chunks: list[TileChunk]) -> None:
@@ -266,6 +258,24 @@ class Runner:
         merged_PC, (num_positions,) = self.model.merge_features(features_TNC, [image.plan])
         assert num_positions == image.num_positions, "an image has another number of positions than its plan"
         return merged_PC
+
+
+def place_rows(chunks: list[Chunk], block_tokens: int) -> tuple[paged.Rows, torch.Tensor]:
+    """Where the chunks' positions lie in the KV cache, and the int64 index [N] of each position in its request."""
+    firsts = np.array([chunk.start for chunk in chunks])
+    lengths = np.array([chunk.stop for chunk in chunks], dtype=np.int32)
+    num_blocks = -(-lengths // block_tokens)
+    tables = np.zeros((len(chunks), num_blocks.max()), dtype=np.int32)
+    for table, count, chunk in zip(tables, num_blocks.tolist(), chunks, strict=True):
+        table[:count] = chunk.request.table[:count]
+    counts = lengths - firsts
+    starts = np.concatenate([[0], counts.cumsum()])
+    owners = np.repeat(np.arange(len(chunks)), counts)
+    positions = np.arange(starts[-1]) + np.repeat(firsts - starts[:-1], counts)
+    slots = tables[owners, positions // block_tokens].astype(np.int64) * block_tokens + positions % block_tokens
+    arrays = (starts.astype(np.int32), lengths, tables, slots, positions)
+    *parts, positions_N = map(torch.from_numpy, arrays)
+    return paged.Rows(*parts), positions_N
 
 
 def _find_version(tensor: torch.Tensor) -> int:
