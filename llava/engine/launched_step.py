@@ -17,6 +17,7 @@ class LaunchedStep:
         read: waits for the device and returns the tokens or errors in the order of the requests. It is given the
             requests whose tokens mean nothing, for which it returns anything.
         can_wait: whether the next step may be launched before ``wait``, since the device has the tokens.
+        on_void: takes back what was drawn for a request whose token means nothing.
     """
 
     def __init__(
@@ -24,16 +25,20 @@ class LaunchedStep:
         requests: Sequence[Request],
         read: Callable[[LaunchedStep], Sequence[Sampled]],
         can_wait: bool = False,
+        on_void: Callable[[Request], None] = lambda request: None,
     ) -> None:
-        self.requests, self._read, self.can_wait = requests, read, can_wait
+        self.requests, self._read, self.can_wait, self._on_void = requests, read, can_wait, on_void
         # Requests of this step that ran another token than the one that was chosen in the step before.
         self.void: set[Request] = set()
         # The arrivals of requests whose token is another one than the device has; known after ``wait``.
         self.corrected: set[int] = set()
 
     def cancel(self, requests: Iterable[Request]) -> None:
-        """Marks requests whose tokens of this step mean nothing."""
-        self.void.update(requests)
+        """Marks requests of this step whose tokens mean nothing."""
+        for request in requests:
+            if request in self.requests:
+                self.void.add(request)
+                self._on_void(request)
 
     def wait(self) -> dict[int, Sampled]:
         """The new token or error of each request, by its arrival. Waits for the device."""

@@ -12,6 +12,7 @@ is then still cached.
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -83,7 +84,7 @@ class Request:
     num_prompt: int = 0
     num_computed: int = 0
     num_inserted: int = 0  # blocks of the table that are in the prefix tree
-    table: list[int] = field(default_factory=list)
+    table: array[int] = field(default_factory=lambda: array("i"))  # whose bytes the runner copies
     copy: Copy | None = None  # pending until the first chunk; its positions already count as computed
     pinned: list[ImageSpan] = field(default_factory=list)  # images whose features are still needed
     num_preemptions: int = 0

@@ -14,6 +14,7 @@ import itertools
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from llava.engine import paged
 from llava.engine.fallback import find_decoder_fallback_reason, find_tower_fallback_reason
 from llava.engine.feature_cache import ImageFeatureCache
 from llava.engine.gpu.choice import choose_kernels
-from llava.engine.gpu.device_choice import choose_tokens
+from llava.engine.gpu.device_choice import choose_now, launch_choice
 from llava.engine.gpu.gpu_decoder import GpuDecoder
 from llava.engine.gpu.gpu_fallback import find_device_obstacle
 from llava.engine.gpu.kv_blocks import BlockKVCache
@@ -31,7 +32,8 @@ from llava.engine.native_layers import MAX_DECODE_POSITIONS, DecoderLayers, Nati
 from llava.engine.pixel_store import PixelStore
 from llava.engine.request import ImageSpan, Request, token_of
 from llava.engine.sampler import Sampler, sample_all
-from llava.engine.scheduler import Step, TileChunk
+from llava.engine.scheduler import Chunk, Step, TileChunk
+from llava.engine.step_layout import insert_images, place_rows
 from llava.errors import UsageError
 from llava.image.pixels import make_pixels
 from llava.model.quantized_linear import QuantizedLinear
@@ -222,14 +224,14 @@ class Runner:
         try:
             self._encode(step.tile_chunks)
             if not step.chunks:
-                return choose_tokens(torch.empty(0), [], sampler_of)
+                return LaunchedStep([], lambda launched: [])
             self._copy_blocks(step)
             if gpu.can_decode(step.chunks):
                 logits_RV, requests = gpu.decode(step.chunks)
-                keep = gpu.keep_tokens if gpu.can_go_on(requests) else None
-                return choose_tokens(logits_RV, requests, sampler_of, keep)
-            logits_LV = gpu.extend(step.chunks, lambda image: self.features.entry(image).payload)
-            return choose_tokens(logits_LV, [one.request for one in step.chunks if one.samples_token], sampler_of)
+                return launch_choice(requests, sampler_of, logits_RV, gpu.choose, gpu.can_go_on(requests))
+            requests = [chunk.request for chunk in step.chunks if chunk.samples_token]
+            logits_LV = gpu.extend(step.chunks, self._features_of)
+            return launch_choice(requests, sampler_of, logits_LV, partial(choose_now, logits_LV), is_kept=False)
         except Exception:
             gpu.clear_rows()
             raise
@@ -245,22 +247,10 @@ class Runner:
         if not chunks:
             return torch.empty(0)
         self._copy_blocks(step)
-        size = self.cache.block_tokens
-        counts = [chunk.stop - chunk.start for chunk in chunks]
-        tables = torch.zeros(len(chunks), max(-(-chunk.stop // size) for chunk in chunks), dtype=torch.int32)
-        slots, positions = [], []
-        for table, chunk in zip(tables, chunks, strict=True):
-            blocks = torch.tensor(chunk.request.table[: -(-chunk.stop // size)], dtype=torch.int32)
-            table[: len(blocks)] = blocks
-            position = torch.arange(chunk.start, chunk.stop)
-            slots.append(blocks[position // size].long() * size + position % size)
-            positions.append(position)
-        starts = torch.tensor([0, *counts]).cumsum(0).to(torch.int32)
-        lengths = torch.tensor([chunk.stop for chunk in chunks], dtype=torch.int32)
-        rows = paged.Rows(starts, lengths, tables, torch.cat(slots))
-        embeds_NC = torch.cat([self._embed(chunk.request, chunk.start, chunk.stop) for chunk in chunks])
+        rows, positions_N = place_rows(chunks, self.cache.block_tokens)
+        embeds_NC = self._embed(chunks)
         sampled = [i for i, chunk in enumerate(chunks) if chunk.samples_token]
-        hidden_LC = self._decode(embeds_NC, torch.cat(positions), rows, sampled)
+        hidden_LC = self._decode(embeds_NC, positions_N, rows, sampled)
         return self._compute_logits(hidden_LC) if sampled else torch.empty(0)
 
     def _decode(
@@ -301,16 +291,16 @@ class Runner:
             return self._head.gemv(self._layers.normalize(hidden_NC))
         return self.model.lm_head(self._decoder.norm(hidden_NC.to(self.model.dtype))).float()
 
-    def _embed(self, request: Request, start: int, stop: int) -> torch.Tensor:
-        """The decoder's inputs [stop - start, C]: token embeddings, and image features in their places."""
-        ids = torch.tensor([token_of(key) for key in request.keys[start:stop]], device=self.model.device)
-        embeds_NC = self._decoder.embed_tokens(ids)
-        for image in request.images_between(start, stop):
-            features_PC = self.features.entry(image).payload
-            begin, end = max(start, image.start), min(stop, image.stop)
-            part = features_PC[begin - image.start : end - image.start]
-            embeds_NC[begin - start : end - start] = part.to(embeds_NC)
+    def _embed(self, chunks: list[Chunk]) -> torch.Tensor:
+        """The decoder's inputs [N, C]: token embeddings, and image features in their places."""
+        ids = [token_of(key) for chunk in chunks for key in chunk.request.keys[chunk.start : chunk.stop]]
+        embeds_NC = self._decoder.embed_tokens(torch.tensor(ids, device=self.model.device))
+        insert_images(embeds_NC, chunks, self._features_of)
         return embeds_NC
+
+    def _features_of(self, image: ImageSpan) -> torch.Tensor:
+        features_PC: torch.Tensor = self.features.entry(image).payload
+        return features_PC
 
     def _encode(self, tile_chunks: list[TileChunk]) -> None:
         """Encodes the planned tiles of all images together, and merges each image that is complete."""

@@ -13,6 +13,7 @@ tree.
 from __future__ import annotations
 
 import bisect
+from array import array
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -244,7 +245,7 @@ class Scheduler:
         pool = self.pool
         # The last position always has to be run: its logits give the next token.
         match = pool.lookup(request.keys[:-1])
-        table, source = list(match.blocks), match.copy_from
+        table, source = array("i", match.blocks), match.copy_from
         pool.acquire(table)
         # Keep one block for each running request: taking the last ones now would only cause a preemption soon.
         num_wanted = pool.count_blocks(len(request.keys)) - len(table) + len(self.running)

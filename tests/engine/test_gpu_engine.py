@@ -18,8 +18,12 @@ from safetensors.torch import load_file
 from torch import nn
 
 from llava.engine import runner
+from llava.engine.choose import choose
 from llava.engine.engine import Engine
+from llava.engine.gpu import device_choice
 from llava.engine.gpu.gpu_fallback import find_gpu_fallback_reason
+from llava.engine.launched_step import LaunchedStep
+from llava.engine.sampler import Sampler
 from llava.model.quantized_linear import QuantizedLinear, quantize_linears
 from llava.model.weights import write_tensors
 from tests.engine.gpu_path import take_gpu_path
@@ -253,3 +257,41 @@ def test_an_image_is_cut_by_the_thread_that_asks_about_it(loaded: Any, monkeypat
         assert tokens(engine.submit(asked)) == generate(loaded, asked)
         assert threads[-1] == "llava-engine"
         assert engine._runner._pixels._num_bytes == 0
+
+
+SAMPLED: list[dict[str, Any]] = [
+    {"temperature": 0.9},
+    {"temperature": 1.5, "top_k": 7},
+    {"temperature": 2.0, "top_p": 0.95},
+    {"temperature": 1.0, "min_p": 0.05, "top_p": 0.8},
+    {"temperature": 0.0},
+]
+
+
+@pytest.mark.parametrize("num_candidates", [1024, 3])
+def test_tokens_drawn_on_the_device_are_those_drawn_one_request_at_a_time(
+    loaded: Any, monkeypatch: pytest.MonkeyPatch, num_candidates: int
+) -> None:
+    """Also where the candidates were too few: then the host chooses, and the device runs that position again."""
+    corrected: list[int] = []
+    cancel = LaunchedStep.cancel
+    monkeypatch.setattr(
+        LaunchedStep, "cancel", lambda self, requests: corrected.append(len(requests)) or cancel(self, requests)
+    )
+    asked = [
+        question(loaded, [1, 5, 6, 7 + i], seed=i, max_new_tokens=12 + i, **SAMPLED[i % len(SAMPLED)]) for i in range(7)
+    ]
+    with monkeypatch.context() as changed:  # every token through the slow reference
+        changed.setattr(device_choice, "_suits_device", lambda sampler: False)
+        changed.setattr(Sampler, "is_plain", property(lambda self: False))
+        with Engine(loaded, memory_bytes=2**20, block_tokens=4) as engine:
+            expected = [tokens(engine.submit(each)) for each in asked]
+    monkeypatch.setattr(device_choice, "NUM_CANDIDATES", num_candidates)
+    monkeypatch.setattr(device_choice, "choose", lambda *given: choose(*given, num_candidates=num_candidates))
+    with Engine(loaded, memory_bytes=2**20, block_tokens=4) as engine:
+        said = [tokens(stream) for stream in [engine.submit(each) for each in asked]]
+        alone = tokens(engine.submit(asked[2]))
+    audit(engine)
+    assert said == expected
+    assert alone == expected[2]
+    assert (sum(corrected) > 0) == (num_candidates == 3)

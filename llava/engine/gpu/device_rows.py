@@ -16,7 +16,6 @@ Rows past the last request are padding: they read and write nothing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -38,7 +37,7 @@ class DecodeRows:
         self._packet = torch.zeros(_FIELDS * max_rows + 3 * self._max_changes, dtype=torch.int32, device=device)
         self.tokens = torch.zeros(max_rows, dtype=torch.long, device=device)
         self._requests: list[Request] = []
-        self._known: list[list[int]] = [[] for _ in range(max_rows)]  # the tables that the device has
+        self._known: list[Sequence[int]] = [[] for _ in range(max_rows)]  # the tables that the device has
 
     def clear(self) -> None:
         """Forgets what the device has of every request, after a step that may not have run as a whole."""
@@ -67,10 +66,9 @@ class DecodeRows:
             self._send_table(row, request.table, changes)
         self._requests = rows
         changes += [(self.max_rows, 0, 0)] * (self._max_changes - len(changes))
-        flat = [number for line in fields for number in line] + [
-            number for line in zip(*changes, strict=True) for number in line
-        ]
-        self._packet.copy_(stage(flat, self._packet.device), non_blocking=True)
+        lines = [*fields, *zip(*changes, strict=True)]
+        packet = torch.tensor([number for line in lines for number in line], dtype=torch.int32)
+        self._packet.copy_(send(packet, self._packet.device))
         return rows
 
     def _arrange(self, requests: Sequence[Request], before: dict[Request, int]) -> list[Request]:
@@ -86,7 +84,7 @@ class DecodeRows:
         rest = iter(new)
         return [next(rest) if request is None else request for request in rows]
 
-    def _send_table(self, row: int, table: list[int], changes: list[tuple[int, int, int]]) -> None:
+    def _send_table(self, row: int, table: Sequence[int], changes: list[tuple[int, int, int]]) -> None:
         """Adds what changed in a row's table to ``changes``, or sends the whole table if that is too much."""
         known = self._known[row]
         if known == table:
@@ -97,7 +95,7 @@ class DecodeRows:
         if len(columns) <= 2 and len(changes) + len(columns) <= self._max_changes:
             changes += [(row, column, table[column]) for column in columns]
         else:
-            self._tables[row, : len(table)].copy_(stage(list(table), self._tables.device), non_blocking=True)
+            self._tables[row, : len(table)] = send(torch.tensor(table, dtype=torch.int32), self._tables.device)
         self._known[row] = table[:]
 
     # What follows runs on the device alone, inside a CUDA graph.
@@ -124,6 +122,6 @@ class DecodeRows:
         return torch.where(given >= 0, given, own)
 
 
-def stage(numbers: Any, device: torch.device) -> torch.Tensor:
-    """Integers as an int32 tensor from which a copy to the device does not block."""
-    return torch.tensor(numbers, dtype=torch.int32, pin_memory=device.type == "cuda")
+def send(numbers: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The numbers on the device, by a copy that the host does not wait for."""
+    return numbers.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else numbers

@@ -9,8 +9,8 @@ V vocabulary.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
-from itertools import accumulate
 from types import ModuleType
 from typing import Any
 
@@ -18,7 +18,8 @@ import torch
 
 from llava.engine import paged
 from llava.engine.gpu import device_rows
-from llava.engine.gpu.device_rows import DecodeRows, stage
+from llava.engine.gpu.device_choice import NUM_LINES, pack_choice
+from llava.engine.gpu.device_rows import DecodeRows, send
 from llava.engine.gpu.fused_layers import FusedLayers
 from llava.engine.gpu.gpu_fallback import find_gpu_fallback_reason
 from llava.engine.gpu.joined_weights import JoinedLinear
@@ -27,6 +28,7 @@ from llava.engine.gpu.step_graphs import StepGraphs, choose_sizes
 from llava.engine.gpu.workspace import DecodeWorkspace
 from llava.engine.request import ImageSpan, Request, token_of
 from llava.engine.scheduler import Chunk
+from llava.engine.step_layout import insert_images, place_rows
 
 FeaturesOf = Callable[[ImageSpan], torch.Tensor]
 
@@ -61,7 +63,12 @@ class GpuDecoder:
         heads = (config.num_attention_heads, config.num_key_value_heads, attention.head_dim)
         self._workspace = DecodeWorkspace(max_running, *heads, self.device)
         self._logits = torch.empty(0)
-        self._graphs = StepGraphs(self._compute, choose_sizes(max_running), self.device)
+        self._lines = torch.zeros(NUM_LINES, max_running, dtype=torch.float64, device=self.device)
+        self._chosen = torch.zeros(3, max_running, dtype=torch.float64, device=self.device)
+        self._num_rows = 0
+        sizes = choose_sizes(max_running)
+        self._graphs = StepGraphs(self._compute, sizes, self.device)
+        self._choice_graphs = StepGraphs(self._choose, sizes, self.device)
         self._recorded_at: list[int] = []
         self._layers: FusedLayers | None = None
 
@@ -71,8 +78,7 @@ class GpuDecoder:
         self._rows.clear()
         if self.fallback_reason is not None:
             self._layers = None
-            self._graphs.clear()
-            self._recorded_at = []
+            self._clear_graphs()
             return
         self._layers = FusedLayers(self._decoder, self._cache, self._windows, self._kernels, self._max_positions)
         self._head = JoinedLinear.of([self._model.lm_head])
@@ -83,17 +89,24 @@ class GpuDecoder:
         if places != self._recorded_at:
             self._rows.place([])
             with torch.inference_mode():
+                end = time.perf_counter() + self._record_s
                 self._graphs.record(self._record_s)
+                self._choice_graphs.record(max(0.0, end - time.perf_counter()))
             self._recorded_at = places
+
+    def _clear_graphs(self) -> None:
+        self._graphs.clear()
+        self._choice_graphs.clear()
+        self._recorded_at = []
 
     @property
     def fallbacks(self) -> tuple[str, ...]:
         """What runs slower than it could, and why, as sentences."""
         if self.fallback_reason is not None:
             return (f"The decoder runs through Transformers' layers, which is slower: {self.fallback_reason}.",)
-        if self._graphs.failure is not None:
-            return (f"Decoding runs without CUDA graphs, which is slower: {self._graphs.failure}.",)
-        return ()
+        failures = {"Decoding": self._graphs.failure, "Sampling": self._choice_graphs.failure}
+        slower = {part: reason for part, reason in failures.items() if reason is not None}
+        return tuple(f"{part} runs without CUDA graphs, which is slower: {why}." for part, why in slower.items())
 
     def clear_rows(self) -> None:
         """Forgets what the device has of the requests, after a step that failed."""
@@ -114,15 +127,31 @@ class GpuDecoder:
         The logits are overwritten by the next call.
         """
         requests = self._rows.place([chunk.request for chunk in chunks])
-        self._graphs.run(len(requests))
+        self._num_rows = len(requests)
+        self._graphs.run(self._num_rows)
         return self._logits[: len(requests)], requests
 
-    def keep_tokens(self, tokens_R: torch.Tensor) -> None:
-        """Takes these for the newest tokens of the requests of the last ``decode``, so that the host need not know."""
-        self._rows.tokens[: len(tokens_R)] = tokens_R
+    def choose(self, lines_PR: torch.Tensor | None) -> torch.Tensor:
+        """``pack_choice`` for the requests of the last ``decode``, whose newest tokens these then are on the device.
+
+        ``lines_PR``: on the CPU; None where all are greedy. The result is overwritten by the next step.
+        """
+        if lines_PR is not None:
+            self._lines[:, : self._num_rows] = send(lines_PR, self.device)
+            self._choice_graphs.run(self._num_rows)
+        return self._chosen[:, : self._num_rows]
+
+    def _choose(self, num_rows: int) -> None:
+        """Replaces the greedy choice of the first rows by that of their sampling parameters, at fixed addresses."""
+        self._keep(pack_choice(self._logits[:num_rows], self._lines[:, :num_rows]))
+
+    def _keep(self, chosen: torch.Tensor) -> None:
+        num_rows = chosen.shape[1]
+        self._chosen[:, :num_rows] = chosen
+        self._rows.tokens[:num_rows] = chosen[0].long()
 
     def _compute(self, num_rows: int) -> None:
-        """A decoding step at fixed addresses: from the packet to the logits."""
+        """A decoding step at fixed addresses: from the packet to the logits and the likeliest tokens."""
         assert self._layers is not None
         rows = self._rows
         rows.update_tables()
@@ -138,6 +167,7 @@ class GpuDecoder:
         positions = (lengths - 1).clamp(min=0)
         normed_RC = self._layers.run(embeds_RC, positions, slots, attend)
         self._logits[:num_rows].copy_(self._layers.multiply(normed_RC, self._head))
+        self._keep(pack_choice(self._logits[:num_rows], None))
 
     def extend(self, chunks: Sequence[Chunk], features_of: FeaturesOf) -> torch.Tensor:
         """Float32 logits [L, V] of the chunks that sample a token, of any numbers of positions, in one pass.
@@ -146,7 +176,7 @@ class GpuDecoder:
         """
         ids_N, positions_N, last_L, rows = self._send(chunks)
         embeds_NC = self._decoder.embed_tokens(ids_N)
-        self._insert_images(embeds_NC, chunks, features_of)
+        insert_images(embeds_NC, chunks, features_of)
         if self._layers is None:
             hidden_NC = self._run_unfused(embeds_NC, positions_N, rows)
             return self._model.lm_head(self._decoder.norm(hidden_NC[last_L])).float()
@@ -162,33 +192,14 @@ class GpuDecoder:
     def _send(self, chunks: Sequence[Chunk]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, paged.Rows]:
         """Ids [N], positions [N], the indices of those that a token is sampled from [L], and the rows: in one copy."""
         assert not any(chunk.request.is_pending for chunk in chunks), "only the device has a token of it"
-        size = self._cache.block_tokens
-        width = max(-(-chunk.stop // size) for chunk in chunks)
-        ids, positions, slots, tables = [], [], [], []
-        for chunk in chunks:
-            table = chunk.request.table[: -(-chunk.stop // size)]
-            ids += map(token_of, chunk.request.keys[chunk.start : chunk.stop])
-            positions += range(chunk.start, chunk.stop)
-            slots += [table[place // size] * size + place % size for place in range(chunk.start, chunk.stop)]
-            tables += table + [0] * (width - len(table))
-        starts = [0, *accumulate(chunk.stop - chunk.start for chunk in chunks)]
-        lengths = [chunk.stop for chunk in chunks]
-        last = [stop - 1 for stop, chunk in zip(starts[1:], chunks, strict=True) if chunk.samples_token]
-        parts = [ids, positions, slots, last, starts, lengths, tables]
-        sent = stage([number for part in parts for number in part], self.device).to(self.device, non_blocking=True)
-        on_device = sent.split([len(part) for part in parts])
-        rows = paged.Rows(on_device[4], on_device[5], on_device[6].view(len(chunks), width), on_device[2])
-        return on_device[0], on_device[1], on_device[3].long(), rows
-
-    def _insert_images(self, embeds_NC: torch.Tensor, chunks: Sequence[Chunk], features_of: FeaturesOf) -> None:
-        """Puts the images' positions into the chunks' embeddings."""
-        place = 0
-        for chunk in chunks:
-            for image in chunk.request.images_between(chunk.start, chunk.stop):
-                begin, end = max(chunk.start, image.start), min(chunk.stop, image.stop)
-                part_PC = features_of(image)[begin - image.start : end - image.start]
-                embeds_NC[place + begin - chunk.start : place + end - chunk.start] = part_PC
-            place += chunk.stop - chunk.start
+        rows, positions_N = place_rows(chunks, self._cache.block_tokens)
+        ids = [token_of(key) for chunk in chunks for key in chunk.request.keys[chunk.start : chunk.stop]]
+        last = [i for i, chunk in zip((rows.starts[1:] - 1).tolist(), chunks, strict=True) if chunk.samples_token]
+        parts = [*map(torch.tensor, (ids, last)), positions_N, rows.starts, rows.lengths, rows.tables, rows.slots]
+        sent = send(torch.cat([part.flatten().to(torch.int32) for part in parts]), self.device)
+        split = sent.split([part.numel() for part in parts])
+        on_device = [part.view(like.shape) for part, like in zip(split, parts, strict=True)]
+        return on_device[0], on_device[2], on_device[1].long(), paged.Rows(*on_device[3:])
 
     def _run_unfused(self, embeds_NC: torch.Tensor, positions_N: torch.Tensor, rows: paged.Rows) -> torch.Tensor:
         """Hidden states [N, C] before the last norm, through Transformers' layers with our attention."""
