@@ -22,6 +22,8 @@ import triton.language as tl
 from llava.engine.gpu.workspace import DecodeWorkspace
 
 LOG2_E = math.log2(math.e)
+# Splits are whole multiples of this many positions, so that programs get nearly the same bytes.
+GRAIN = tl.constexpr(16)
 
 
 def decode_attention(
@@ -100,7 +102,7 @@ def _decode(
     num_splits = tl.num_programs(1)
     length = tl.load(lengths + request)
     begin = tl.maximum(length - WINDOW, 0) if WINDOW > 0 else 0
-    span = tl.cdiv(tl.cdiv(length - begin, num_splits), TILE) * TILE
+    span = tl.cdiv(tl.cdiv(length - begin, num_splits), GRAIN) * GRAIN
     start = begin + split * span
     stop = tl.minimum(start + span, length)
 
@@ -121,10 +123,9 @@ def _decode(
         # Masked loads: what lies past a request's end may be NaN, and zero times NaN is NaN.
         loaded = visible[:, None] & (dims < DIM)[None]
         k = tl.load(keys + offsets, mask=loaded, other=0.0)
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-        scores = tl.where(visible[None], scores, float("-inf"))
-        new_largest = tl.maximum(largest, tl.max(scores, 1))
-        weights = tl.exp2(scores - new_largest[:, None])
+        scores = tl.where(visible[None], tl.dot(q, tl.trans(k), input_precision="ieee"), float("-inf"))
+        new_largest = tl.maximum(largest, tl.max(scores, 1) * scale)
+        weights = tl.exp2(scores * scale - new_largest[:, None])
         correction = tl.exp2(largest - new_largest)
         total = total * correction + tl.sum(weights, 1)
         v = tl.load(values + offsets, mask=loaded, other=0.0)
@@ -132,12 +133,13 @@ def _decode(
         largest = new_largest
 
     # Without positions the total is 0, and so is the result.
-    result = acc / tl.where(total == 0.0, 1.0, total)[:, None]
+    is_empty = total == 0.0
+    total = tl.where(is_empty, 1.0, total)
+    result = acc / total[:, None]
     if IS_SPLIT:
         parts = heads * num_splits + split
         tl.store(sums + parts[:, None] * DIM + dims[None], result, mask=is_inside)
-        log = tl.where(total == 0.0, float("-inf"), largest + tl.log2(total))
-        tl.store(logs + parts, log, mask=rows < GROUP)
+        tl.store(logs + parts, tl.where(is_empty, float("-inf"), largest + tl.log2(total)), mask=rows < GROUP)
     else:
         tl.store(out + heads[:, None] * DIM + dims[None], result.to(out.dtype.element_ty), mask=is_inside)
 

@@ -38,7 +38,7 @@ def extend_attention(
     num_requests, group = len(lengths), num_heads // num_kv_heads
     padded_group = triton.next_power_of_2(group)
     if keys.itemsize == 4:  # float32 is multiplied without tensor cores
-        rows, tile = 32, 32
+        rows, tile = 16, 32
     else:
         rows, tile = (128 if num * padded_group > 64 * num_requests else 64), 64
     rows = max(rows, padded_group)
@@ -173,16 +173,16 @@ def _attend_tiles(
         # Masked loads: what lies past a request's end may be NaN, and zero times NaN is NaN.
         loaded = visible[:, None] & (dims < DIM)[None]
         k = tl.load(keys + offsets, mask=loaded, other=0.0)
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+        scores = tl.dot(q, tl.trans(k), input_precision="ieee")
         if IS_MASKED:
             seen = positions[None] <= places[:, None]
             if WINDOW > 0:
                 seen &= positions[None] > places[:, None] - WINDOW
             scores = tl.where(seen & visible[None], scores, float("-inf"))
-        new_largest = tl.maximum(largest, tl.max(scores, 1))
+        new_largest = tl.maximum(largest, tl.max(scores, 1) * scale)
         # A row may have seen nothing yet: then its weights are exp2(-inf), not exp2(-inf + inf).
         base = tl.where(new_largest == float("-inf"), 0.0, new_largest)
-        weights = tl.exp2(scores - base[:, None])
+        weights = tl.exp2(scores * scale - base[:, None])
         correction = tl.exp2(largest - base)
         total = total * correction + tl.sum(weights, 1)
         v = tl.load(values + offsets, mask=loaded, other=0.0)
