@@ -5,8 +5,9 @@ splits are equal parts of the request's real length, so their number depends on 
 empty split costs next to nothing. Blocks are read once, whatever the group; scores are in base 2.
 
 Sizes, for an H100 or H200 (132 multiprocessors, 228 KB of shared memory each; not run on a GPU): a tile of 64 positions
-of 128 dimensions in 16 bits is 16 KB of keys and 16 of values, of which the pipeline holds two in flight; three programs
-fit on a multiprocessor, and 18 to 36 KB in flight on each keep the memory busy. ``workspace`` chooses the splits.
+of 128 dimensions in 16 bits is 16 KB of keys and 16 of values, copied while the one before it is multiplied. Four
+programs fit on a multiprocessor and have some 64 KB in flight, where 18 to 36 KB keep the memory busy; ``workspace``
+launches as many if it can.
 
 The heads of a group are rows of one matrix, padded to the 16 that a tensor core takes.
 """
@@ -22,6 +23,8 @@ import triton.language as tl
 from llava.engine.gpu.workspace import DecodeWorkspace
 
 LOG2_E = math.log2(math.e)
+# Splits are whole multiples of this many positions, so that programs get nearly the same bytes.
+GRAIN = tl.constexpr(16)
 
 
 def decode_attention(
@@ -37,7 +40,7 @@ def decode_attention(
     """See ``reference``."""
     num_requests, num_heads, head_dim = queries_RHD.shape
     num_kv_heads, block_tokens = keys.shape[1], keys.shape[2]
-    assert queries_RHD.is_contiguous() and keys.is_contiguous() and values.is_contiguous() and tables.stride(1) == 1
+    assert all(tensor.is_contiguous() for tensor in (queries_RHD, keys, values, tables, lengths))
     out = torch.empty_like(queries_RHD)
     if num_requests == 0:
         return out
@@ -54,7 +57,7 @@ def decode_attention(
         sums,
         logs,
         scaling * LOG2_E,
-        tables.stride(0),
+        tables.shape[1],
         NUM_KV_HEADS=num_kv_heads,
         GROUP=group,
         ROWS=max(16, triton.next_power_of_2(group)),
@@ -74,7 +77,7 @@ def decode_attention(
     return out
 
 
-@triton.jit(do_not_specialize=["table_stride"])
+@triton.jit(do_not_specialize=["most_blocks"])
 def _decode(
     queries,
     keys,
@@ -85,7 +88,7 @@ def _decode(
     sums,
     logs,
     scale,
-    table_stride,
+    most_blocks,
     NUM_KV_HEADS: tl.constexpr,
     GROUP: tl.constexpr,
     ROWS: tl.constexpr,
@@ -100,7 +103,7 @@ def _decode(
     num_splits = tl.num_programs(1)
     length = tl.load(lengths + request)
     begin = tl.maximum(length - WINDOW, 0) if WINDOW > 0 else 0
-    span = tl.cdiv(tl.cdiv(length - begin, num_splits), TILE) * TILE
+    span = tl.cdiv(tl.cdiv(length - begin, num_splits), GRAIN) * GRAIN
     start = begin + split * span
     stop = tl.minimum(start + span, length)
 
@@ -111,7 +114,7 @@ def _decode(
     largest = tl.full([ROWS], float("-inf"), tl.float32)
     total = tl.zeros([ROWS], tl.float32)
     acc = tl.zeros([ROWS, PADDED_DIM], tl.float32)
-    table = tables + request.to(tl.int64) * table_stride
+    table = tables + request.to(tl.int64) * most_blocks
     for first in range(start, stop, TILE):
         positions = first + tl.arange(0, TILE)
         visible = positions < stop
@@ -121,10 +124,9 @@ def _decode(
         # Masked loads: what lies past a request's end may be NaN, and zero times NaN is NaN.
         loaded = visible[:, None] & (dims < DIM)[None]
         k = tl.load(keys + offsets, mask=loaded, other=0.0)
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-        scores = tl.where(visible[None], scores, float("-inf"))
-        new_largest = tl.maximum(largest, tl.max(scores, 1))
-        weights = tl.exp2(scores - new_largest[:, None])
+        scores = tl.where(visible[None], tl.dot(q, tl.trans(k), input_precision="ieee"), float("-inf"))
+        new_largest = tl.maximum(largest, tl.max(scores, 1) * scale)
+        weights = tl.exp2(scores * scale - new_largest[:, None])
         correction = tl.exp2(largest - new_largest)
         total = total * correction + tl.sum(weights, 1)
         v = tl.load(values + offsets, mask=loaded, other=0.0)
@@ -132,12 +134,13 @@ def _decode(
         largest = new_largest
 
     # Without positions the total is 0, and so is the result.
-    result = acc / tl.where(total == 0.0, 1.0, total)[:, None]
+    is_empty = total == 0.0
+    total = tl.where(is_empty, 1.0, total)
+    result = acc / total[:, None]
     if IS_SPLIT:
         parts = heads * num_splits + split
         tl.store(sums + parts[:, None] * DIM + dims[None], result, mask=is_inside)
-        log = tl.where(total == 0.0, float("-inf"), largest + tl.log2(total))
-        tl.store(logs + parts, log, mask=rows < GROUP)
+        tl.store(logs + parts, tl.where(is_empty, float("-inf"), largest + tl.log2(total)), mask=rows < GROUP)
     else:
         tl.store(out + heads[:, None] * DIM + dims[None], result.to(out.dtype.element_ty), mask=is_inside)
 

@@ -26,8 +26,7 @@ def rotate_and_store(
     num_kv_heads, block_tokens, head_dim = keys.shape[1:]
     num_rows = qkv_NF.shape[1] // head_dim
     num_heads = num_rows - 2 * num_kv_heads
-    assert qkv_NF.stride(1) == 1 and cos_PD.is_contiguous() and sin_PD.is_contiguous()
-    assert keys.is_contiguous() and values.is_contiguous()
+    assert all(tensor.is_contiguous() for tensor in (qkv_NF, cos_PD, sin_PD, positions_N, slots_N, keys, values))
     queries_NHD = torch.empty(len(qkv_NF), num_heads, head_dim, dtype=qkv_NF.dtype, device=qkv_NF.device)
     if len(qkv_NF) == 0:
         return queries_NHD
@@ -40,7 +39,6 @@ def rotate_and_store(
         queries_NHD,
         keys,
         values,
-        qkv_NF.stride(0),
         NUM_HEADS=num_heads,
         NUM_KV_HEADS=num_kv_heads,
         HALF=head_dim // 2,
@@ -57,7 +55,8 @@ def add_rms_norm(
 ) -> torch.Tensor:
     """See ``reference``."""
     num, size = residual_NC.shape
-    assert residual_NC.is_contiguous() and (delta_NC is None or delta_NC.is_contiguous())
+    assert residual_NC.is_contiguous()
+    assert delta_NC is None or delta_NC.is_contiguous()
     normed_NC = torch.empty(num, size, dtype=weight_C.dtype, device=residual_NC.device)
     if num:
         padded = triton.next_power_of_2(size)
@@ -97,7 +96,6 @@ def _rotate_and_store(
     queries,
     keys,
     values,
-    qkv_stride,
     NUM_HEADS: tl.constexpr,
     NUM_KV_HEADS: tl.constexpr,
     HALF: tl.constexpr,
@@ -109,7 +107,7 @@ def _rotate_and_store(
     heads, dims = tl.program_id(1) * HEADS + tl.arange(0, HEADS), tl.arange(0, PADDED_HALF)
     is_dim = dims < HALF
     is_inside = (heads < NUM_HEADS + 2 * NUM_KV_HEADS)[:, None] & is_dim[None]
-    own = qkv + row * qkv_stride + heads[:, None] * (2 * HALF) + dims[None]
+    own = qkv + (row * (NUM_HEADS + 2 * NUM_KV_HEADS) + heads)[:, None] * (2 * HALF) + dims[None]
     first = tl.load(own, mask=is_inside, other=0.0).to(tl.float32)
     second = tl.load(own + HALF, mask=is_inside, other=0.0).to(tl.float32)
 

@@ -1,12 +1,12 @@
 """Extend attention: several new positions of each request, causal, over its blocks, which are read in place.
 
 A program takes one kv head and a tile of a request's queries with all heads that share that kv head, so that a block is
-read once for the group. Which request a tile belongs to follows from ``starts`` on the device: request r begins with
-tile ``starts[r] // queries + r``, which leaves each request at least the tiles that it needs.
+read once for the group. Which request a tile belongs to follows from ``starts``, on the device: request r begins with
+tile ``starts[r] // queries + r``, which leaves every request the tiles that it needs.
 
-Sizes, for an H100 or H200 (not run on a GPU): 128 rows of queries and tiles of 64 positions on 8 warps, the shape in
-which flash attention keeps the tensor cores busy; 64 rows where requests have few queries. Positions that all queries
-of a tile see need no mask; only the last tiles and those of a window do. The longest tiles, a prompt's last, come first.
+Sizes, for an H100 or H200 (not run on a GPU): 128 rows of queries and tiles of 64 positions on 8 warps, a usual shape
+of flash attention; 64 rows where requests have few queries. Positions that all queries of a tile see need no mask; only
+the last tiles and those of a window do. A prompt's last queries, which see most, come first.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ def extend_attention(
     """See ``reference``."""
     num, num_heads, head_dim = queries_NHD.shape
     num_kv_heads, block_tokens = keys.shape[1], keys.shape[2]
-    assert queries_NHD.is_contiguous() and keys.is_contiguous() and values.is_contiguous() and tables.stride(1) == 1
+    assert all(tensor.is_contiguous() for tensor in (queries_NHD, keys, values, tables, starts, lengths))
     out = torch.empty_like(queries_NHD)
     if num == 0:
         return out
     num_requests, group = len(lengths), num_heads // num_kv_heads
     padded_group = triton.next_power_of_2(group)
     if keys.itemsize == 4:  # float32 is multiplied without tensor cores
-        rows, tile = 32, 32
+        rows, tile = 16, 32
     else:
         rows, tile = (128 if num * padded_group > 64 * num_requests else 64), 64
     rows = max(rows, padded_group)
@@ -52,7 +52,7 @@ def extend_attention(
         lengths,
         out,
         scaling * LOG2_E,
-        tables.stride(0),
+        tables.shape[1],
         num_requests,
         num,
         NUM_KV_HEADS=num_kv_heads,
@@ -70,7 +70,7 @@ def extend_attention(
     return out
 
 
-@triton.jit(do_not_specialize=["table_stride", "num_requests", "num_queries"])
+@triton.jit(do_not_specialize=["most_blocks", "num_requests", "num_queries"])
 def _extend(
     queries,
     keys,
@@ -80,7 +80,7 @@ def _extend(
     lengths,
     out,
     scale,
-    table_stride,
+    most_blocks,
     num_requests,
     num_queries,
     NUM_KV_HEADS: tl.constexpr,
@@ -116,7 +116,7 @@ def _extend(
         largest = tl.full([QUERIES * PADDED_GROUP], float("-inf"), tl.float32)
         total = tl.zeros([QUERIES * PADDED_GROUP], tl.float32)
         acc = tl.zeros([QUERIES * PADDED_GROUP, PADDED_DIM], tl.float32)
-        table = tables + request.to(tl.int64) * table_stride
+        table = tables + request.to(tl.int64) * most_blocks
         acc, total, largest = _attend_tiles(
             acc, total, largest, q, keys, values, table, places, kv_head, low, middle, scale,
             NUM_KV_HEADS, DIM, PADDED_DIM, BLOCK_TOKENS, TILE, WINDOW, WINDOW > 0,
@@ -173,16 +173,16 @@ def _attend_tiles(
         # Masked loads: what lies past a request's end may be NaN, and zero times NaN is NaN.
         loaded = visible[:, None] & (dims < DIM)[None]
         k = tl.load(keys + offsets, mask=loaded, other=0.0)
-        scores = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
+        scores = tl.dot(q, tl.trans(k), input_precision="ieee")
         if IS_MASKED:
             seen = positions[None] <= places[:, None]
             if WINDOW > 0:
                 seen &= positions[None] > places[:, None] - WINDOW
             scores = tl.where(seen & visible[None], scores, float("-inf"))
-        new_largest = tl.maximum(largest, tl.max(scores, 1))
+        new_largest = tl.maximum(largest, tl.max(scores, 1) * scale)
         # A row may have seen nothing yet: then its weights are exp2(-inf), not exp2(-inf + inf).
         base = tl.where(new_largest == float("-inf"), 0.0, new_largest)
-        weights = tl.exp2(scores - base[:, None])
+        weights = tl.exp2(scores * scale - base[:, None])
         correction = tl.exp2(largest - base)
         total = total * correction + tl.sum(weights, 1)
         v = tl.load(values + offsets, mask=loaded, other=0.0)

@@ -17,7 +17,7 @@ import numpy as np
 
 
 def interpret_kernels() -> None:
-    """Makes Triton interpret every kernel of this process, on the CPU; before Triton is imported, else AssertionError."""
+    """Makes Triton interpret every kernel of this process, on the CPU; before Triton is first imported."""
     assert "triton" not in sys.modules, "Triton has been imported: it is too late to choose its interpreter"
     os.environ["TRITON_INTERPRET"] = "1"
     import triton.language as tl
