@@ -6,6 +6,8 @@ Tests of ``test_engine`` that are imported here run once more, with engines as o
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -295,3 +297,10 @@ def test_tokens_drawn_on_the_device_are_those_drawn_one_request_at_a_time(
     assert said == expected
     assert alone == expected[2]
     assert (sum(corrected) > 0) == (num_candidates == 3)
+
+
+def test_the_triton_kernels_give_the_same_answers_in_tritons_interpreter() -> None:
+    pytest.importorskip("triton")
+    command = [sys.executable, "-W", "ignore", "-m", "tests.engine.interpreted_engine"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert (done.returncode, done.stdout, done.stderr) == (0, "equal\nequal\n", "")
