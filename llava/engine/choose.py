@@ -169,3 +169,11 @@ def mask(logits_NV: torch.Tensor, bits_NB: torch.Tensor, closing_N: torch.Tensor
     old_N1 = masked_NV.gather(1, closing_N1)
     closes_N1 = (wants_end_N & (closing_N >= 0))[:, None]
     return masked_NV.scatter(1, closing_N1, torch.where(closes_N1, highest_N[:, None], old_N1))
+
+
+def rank(logits_NV: torch.Tensor, num: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """What log-probabilities need: float64 [N], the logarithm of the sum of e**logit, and the ``num`` likeliest tokens.
+
+    A token's log-probability is its logit minus that logarithm.
+    """
+    return logits_NV.double().logsumexp(-1), logits_NV.topk(min(num, logits_NV.shape[1])).indices
