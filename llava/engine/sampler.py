@@ -10,6 +10,7 @@ and the way of the requests that have processors. Both draw with one uniform num
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections import Counter
@@ -55,8 +56,11 @@ class Sampler:
     @property
     def is_plain(self) -> bool:
         """Whether the next token is chosen from the logits as they arrive."""
-        has_penalties = self.sampling.has_penalties and bool(self.counts)
-        return self.processors is None and self.grammar is None and not has_penalties
+        return self.processors is None and self.grammar is None and not (self._has_penalties and self.counts)
+
+    @cached_property
+    def _has_penalties(self) -> bool:
+        return self.sampling.has_penalties
 
     @cached_property
     def parameters(self) -> tuple[float, int, float, float]:
@@ -139,7 +143,7 @@ class Sampler:
         if allowed_V is not None and processors is not None:
             # Processors get finite logits: some turn minus infinity into NaN, or make a forbidden token likely.
             processed_V = torch.where(allowed_V == -torch.inf, logits_V, allowed_V)
-        if self.sampling.has_penalties and self.counts:
+        if self._has_penalties and self.counts:
             processed_V = self._apply_penalties(processed_V)
         if processors is not None:
             processed_V = self._run_processors(processors.before, processed_V)
@@ -239,14 +243,15 @@ def _choose_natively(
 ) -> calls.Chosen:
     """The next tokens of some rows, and what their log-probabilities need, by the native library."""
     logits_NV = logits_NV.contiguous()
-    originals = [logits_NV[i] for i in rows]
+    num_tokens, first, row_bytes = logits_NV.shape[1], logits_NV.data_ptr(), logits_NV.stride(0) * logits_NV.itemsize
+    originals = [first + i * row_bytes for i in rows]
     asking = [samplers[i] for i in rows]
     return calls.choose(
-        logits_NV.shape[1],
-        [prepared.get(i, original).data_ptr() for i, original in zip(rows, originals, strict=True)],
+        num_tokens,
+        [prepared[i].data_ptr() if i in prepared else row for i, row in zip(rows, originals, strict=True)],
         [(*sampler.parameters, sampler.draw_uniform()) for sampler in asking],
-        [original.data_ptr() for original in originals],
-        [-1 if (num := sampler.sampling.logprobs) is None else min(num, logits_NV.shape[1]) for sampler in asking],
+        originals,
+        [-1 if (num := sampler.sampling.logprobs) is None else min(num, num_tokens) for sampler in asking],
     )
 
 
@@ -257,7 +262,7 @@ def _choose_by_torch(
     device = logits_NV.device
     if device.type == "cpu" and len(rows) > 1:  # one by one: the intermediate results of one row fit into its caches
         apart = [_choose_by_torch(logits_NV, [i], prepared, samplers) for i in rows]
-        return calls.Chosen(*(sum(parts, []) for parts in zip(*apart, strict=True)))
+        return calls.Chosen(*(list(itertools.chain(*parts)) for parts in zip(*apart, strict=True)))
     uniforms = [samplers[i].draw_uniform() for i in rows]
     numbers = [(*samplers[i].parameters, 1, 0, 0, uniform) for i, uniform in zip(rows, uniforms, strict=True)]
     *parameters, uniforms_N = torch.tensor(numbers, dtype=torch.float64).T.contiguous().to(device)

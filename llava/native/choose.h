@@ -13,6 +13,9 @@
 #include "scratch.h"
 #include "vectors.h"
 
+#include <functional>
+#include <limits>
+
 namespace {
 
 constexpr int SPAN = 64;             // tokens
