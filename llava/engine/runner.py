@@ -20,7 +20,7 @@ import torch
 from llava.engine import graphs, paged
 from llava.engine.fallback import find_decoder_fallback_reason, find_tower_fallback_reason
 from llava.engine.feature_cache import ImageFeatureCache
-from llava.engine.native_layers import MAX_DECODE_POSITIONS, DecoderLayers, NativeLinear, TowerLayers
+from llava.engine.native_layers import DecoderLayers, NativeLinear, TowerLayers
 from llava.engine.request import ImageSpan, token_of
 from llava.engine.scheduler import Chunk, Step, TileChunk
 from llava.errors import UsageError
@@ -200,7 +200,7 @@ class Runner:
 
     def _compute_logits(self, hidden_NC: torch.Tensor) -> torch.Tensor:
         """Float32 logits [N, V]: final norm and head."""
-        if self._head is not None and self._layers is not None and len(hidden_NC) <= MAX_DECODE_POSITIONS:
+        if self._head is not None and self._layers is not None:
             return self._head.gemv(self._layers.normalize(hidden_NC))
         return self.model.lm_head(self._decoder.norm(hidden_NC.to(self.model.dtype))).float()
 
