@@ -28,7 +28,7 @@ from llava.engine.gpu.gpu_decoder import GpuDecoder
 from llava.engine.gpu.gpu_fallback import find_device_obstacle
 from llava.engine.gpu.kv_blocks import BlockKVCache
 from llava.engine.launched_step import LaunchedStep
-from llava.engine.native_layers import MAX_DECODE_POSITIONS, DecoderLayers, NativeLinear, TowerLayers
+from llava.engine.native_layers import DecoderLayers, NativeLinear, TowerLayers
 from llava.engine.pixel_store import PixelStore
 from llava.engine.request import ImageSpan, Request, token_of
 from llava.engine.sampler import Sampler, sample_all
@@ -287,7 +287,7 @@ class Runner:
 
     def _compute_logits(self, hidden_NC: torch.Tensor) -> torch.Tensor:
         """Float32 logits [N, V]: final norm and head."""
-        if self._head is not None and self._layers is not None and len(hidden_NC) <= MAX_DECODE_POSITIONS:
+        if self._head is not None and self._layers is not None:
             return self._head.gemv(self._layers.normalize(hidden_NC))
         return self.model.lm_head(self._decoder.norm(hidden_NC.to(self.model.dtype))).float()
 

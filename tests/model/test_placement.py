@@ -80,14 +80,22 @@ def test_precisions_have_names() -> None:
             read_dtype(name)  # type: ignore[arg-type]
 
 
-def test_on_a_cpu_only_a_large_model_on_fitting_hardware_is_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    for has_bfloat16, num_parameters, expected in (
-        (True, 7 * 10**9, torch.bfloat16),
-        (True, 10**7, torch.float32),
-        (False, 7 * 10**9, torch.float32),
+def test_on_a_cpu_a_model_is_bfloat16_where_that_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    small, medium, large = 29_999_999, 30_000_000, 200_000_000
+    for has_bfloat16, has_library, for_engine, least in (
+        (True, True, True, medium),
+        (True, True, False, medium),
+        (True, False, False, medium),
+        (False, True, True, large),
+        (False, False, True, None),
+        (False, True, False, None),
     ):
         monkeypatch.setattr("llava.model.placement.cpu_has_bfloat16", lambda has=has_bfloat16: has)
-        assert choose_dtype(CPU, "float16", num_parameters) is expected
+        monkeypatch.setattr("llava.native.library.load", lambda has=has_library: object() if has else None)
+        for num_parameters in (small, medium, large - 1, large, 7 * 10**9):
+            expected = torch.bfloat16 if least is not None and num_parameters >= least else torch.float32
+            for stored in ("float16", "bfloat16", "float32", None):
+                assert choose_dtype(CPU, stored, num_parameters, for_engine) is expected
 
 
 def test_on_a_gpu_the_files_precision_is_kept_where_it_has_16_bits(monkeypatch: pytest.MonkeyPatch) -> None:
