@@ -23,7 +23,7 @@ from llava.engine import paged
 from llava.engine.fallback import find_decoder_fallback_reason, find_tower_fallback_reason
 from llava.engine.feature_cache import ImageFeatureCache
 from llava.engine.gpu.choice import choose_kernels
-from llava.engine.gpu.device_choice import choose_now, launch_choice
+from llava.engine.gpu.device_choice import choose_now, fetch, launch_choice
 from llava.engine.gpu.gpu_decoder import GpuDecoder
 from llava.engine.gpu.gpu_fallback import find_device_obstacle
 from llava.engine.gpu.kv_blocks import BlockKVCache
@@ -163,10 +163,7 @@ class Runner:
         if self._gpu is not None:
             return (*self._gpu.fallbacks, *exact)
         if self.model.device.type == "cuda":
-            slow = (
-                f"Attention runs through PyTorch, which is slower than this package's kernels: {self._device_obstacle}."
-            )
-            return (slow, *exact)
+            return (f"Attention runs through PyTorch, which is slower: {self._device_obstacle}.", *exact)
         if self.model.device.type != "cpu":  # elsewhere PyTorch is what is fast
             return exact
         reasons = {"decoder": self.fallback_reason, "vision tower": self.tower_fallback_reason}
@@ -223,8 +220,9 @@ class Runner:
     def _launch_on_gpu(self, gpu: GpuDecoder, step: Step, sampler_of: Callable[[Request], Sampler]) -> LaunchedStep:
         try:
             self._encode(step.tile_chunks)
-            if not step.chunks:
-                return LaunchedStep([], lambda launched: [])
+            if not step.chunks:  # only its time is of interest
+                done = fetch(torch.empty(0, device=self.model.device))
+                return LaunchedStep([], lambda launched: done().tolist())
             self._copy_blocks(step)
             if gpu.can_decode(step.chunks):
                 logits_RV, requests = gpu.decode(step.chunks)

@@ -44,13 +44,13 @@ def launch_choice(
     choose: Choose,
     is_kept: bool,
 ) -> LaunchedStep:
-    """The step in which each request's next token is chosen: on the device if it can be, else by ``sample_all``.
+    """The step in which each request's next token is chosen: on the device if all can be, else on the CPU.
 
     ``is_kept``: whether ``choose`` leaves the tokens where the next step finds them.
     """
     samplers = [sampler_of(request) for request in requests]
     if not all(map(_suits_device, samplers)):
-        sampled = sample_all(logits_LV, samplers)
+        sampled = sample_all(fetch(logits_LV)(), samplers)
         return LaunchedStep(requests, lambda launched: sampled)
     uniforms = [sampler.draw_uniform() for sampler in samplers]
     lines_PL = None

@@ -3,7 +3,8 @@
 The same arithmetic as Transformers' layers, in the same dtype and rounded in the same places, but for RoPE and SiLU,
 which are rounded once. What each kernel does says ``reference``.
 
-Shape suffixes: N positions, C hidden size, D head dimension, L positions that a token is sampled from.
+Shape suffixes: N positions, C hidden size, D head dimension, L positions that a token is sampled from, P positions of
+RoPE's tables.
 """
 
 from __future__ import annotations
@@ -46,9 +47,7 @@ class FusedLayers:
         kernels: ``triton_kernels`` or ``reference``.
     """
 
-    def __init__(
-        self, decoder: Any, cache: BlockKVCache, windows: Sequence[int | None], kernels: ModuleType, max_positions: int
-    ) -> None:
+    def __init__(self, decoder: Any, cache: BlockKVCache, windows: Sequence[int | None], kernels: ModuleType) -> None:
         self._kernels = kernels
         self._last_norm_C = decoder.norm.weight.detach()
         self._eps: float = decoder.norm.variance_epsilon
@@ -70,23 +69,11 @@ class FusedLayers:
             )
             if cache.keys[i].device.type == "cuda":
                 torch.cuda.empty_cache()  # the matrices' old places, which are too small for the next joined ones
-        self._decoder = decoder
-        self._cos_PD, self._sin_PD = self._make_rotary(max_positions)
-
-    def _make_rotary(self, num_positions: int) -> tuple[torch.Tensor, torch.Tensor]:
-        weight = self._last_norm_C
-        positions = torch.arange(num_positions, device=weight.device)
-        cos, sin = self._decoder.rotary_emb(weight, positions[None])
-        return cos[0], sin[0]
-
-    def grow(self, num_positions: int) -> None:
-        """Makes RoPE's tables long enough for so many positions. A CUDA graph keeps the tables that it has."""
-        if num_positions > len(self._cos_PD):
-            self._cos_PD, self._sin_PD = self._make_rotary(2 * num_positions)
 
     def run(
         self,
         embeds_NC: torch.Tensor,
+        rotary: tuple[torch.Tensor, torch.Tensor],
         positions_N: torch.Tensor,
         slots_N: torch.Tensor,
         attend: Attend,
@@ -94,15 +81,17 @@ class FusedLayers:
     ) -> torch.Tensor:
         """The head's input [N, C] from embeddings, which are overwritten; with ``last_L``, of these positions [L, C].
 
-        ``slots_N``: where keys and values are written; a position whose slot is less than 0 writes none.
+        Args:
+            rotary: RoPE's cos and sin [P, D] by position.
+            slots_N: where keys and values are written; a position whose slot is less than 0 writes none.
         """
         kernels, residual_NC = self._kernels, embeds_NC
-        rotary = (self._cos_PD, self._sin_PD, positions_N, slots_N)
+        places = (*rotary, positions_N, slots_N)
         norms = [layer.input_norm_C for layer in self.layers[1:]] + [self._last_norm_C]
         normed_NC = kernels.add_rms_norm(residual_NC, None, self.layers[0].input_norm_C, self._eps)
         for layer, next_norm_C in zip(self.layers, norms, strict=True):
             qkv = self.multiply(normed_NC, layer.qkv)
-            queries = kernels.rotate_and_store(qkv, *rotary, layer.keys, layer.values)
+            queries = kernels.rotate_and_store(qkv, *places, layer.keys, layer.values)
             attended = attend(queries, layer.keys, layer.values, layer.window).flatten(1)
             if layer is self.layers[-1] and last_L is not None:
                 attended, residual_NC = attended[last_L], residual_NC[last_L]

@@ -71,6 +71,7 @@ class GpuDecoder:
         self._choice_graphs = StepGraphs(self._choose, sizes, self.device)
         self._recorded_at: list[int] = []
         self._layers: FusedLayers | None = None
+        self._rotary: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def reload(self) -> None:
         """Adopts the model's current weights, joins them, and records the graphs anew if weights are elsewhere now."""
@@ -80,19 +81,30 @@ class GpuDecoder:
             self._layers = None
             self._clear_graphs()
             return
-        self._layers = FusedLayers(self._decoder, self._cache, self._windows, self._kernels, self._max_positions)
+        self._layers = FusedLayers(self._decoder, self._cache, self._windows, self._kernels)
+        rotary = self._make_rotary(self._max_positions)
+        for table, new in zip(self._rotary or rotary, rotary, strict=True):
+            table.copy_(new)  # graphs read them where they are
+        self._rotary = self._rotary or rotary
         self._head = JoinedLinear.of([self._model.lm_head])
         shape = (self._rows.max_rows, self._model.lm_head.out_features)
         if self._logits.shape != shape:
             self._logits = torch.empty(shape, dtype=torch.float32, device=self.device)
         places = [tensor.data_ptr() for tensor in (*self._model.parameters(), *self._model.buffers())]
         if places != self._recorded_at:
-            self._rows.place([])
             with torch.inference_mode():
+                self._rows.place([])
                 end = time.perf_counter() + self._record_s
                 self._graphs.record(self._record_s)
                 self._choice_graphs.record(max(0.0, end - time.perf_counter()))
             self._recorded_at = places
+
+    @torch.inference_mode(False)
+    def _make_rotary(self, num_positions: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """RoPE's cos and sin [P, D] of the first positions, in the model's dtype."""
+        positions = torch.arange(num_positions, device=self.device)
+        cos, sin = self._decoder.rotary_emb(self._decoder.norm.weight.detach(), positions[None])
+        return cos[0], sin[0]
 
     def _clear_graphs(self) -> None:
         self._graphs.clear()
@@ -165,7 +177,8 @@ class GpuDecoder:
             )
 
         positions = (lengths - 1).clamp(min=0)
-        normed_RC = self._layers.run(embeds_RC, positions, slots, attend)
+        assert self._rotary is not None
+        normed_RC = self._layers.run(embeds_RC, self._rotary, positions, slots, attend)
         self._logits[:num_rows].copy_(self._layers.multiply(normed_RC, self._head))
         self._keep(pack_choice(self._logits[:num_rows], None))
 
@@ -185,8 +198,10 @@ class GpuDecoder:
             places = (rows.tables, rows.starts, rows.lengths)
             return self._kernels.extend_attention(queries, keys, values, *places, self._scaling, window)
 
-        self._layers.grow(max(chunk.stop for chunk in chunks))
-        normed_LC = self._layers.run(embeds_NC, positions_N, rows.slots, attend, last_L)
+        most = max(chunk.stop for chunk in chunks)
+        rotary = self._rotary if most <= self._max_positions else self._make_rotary(most)
+        assert rotary is not None
+        normed_LC = self._layers.run(embeds_NC, rotary, positions_N, rows.slots, attend, last_L)
         return self._layers.multiply(normed_LC, self._head).float()
 
     def _send(self, chunks: Sequence[Chunk]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, paged.Rows]:

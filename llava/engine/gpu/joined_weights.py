@@ -85,7 +85,7 @@ def _join_quantized(modules: Sequence[QuantizedLinear]) -> QuantizedMatrix:
     return QuantizedMatrix(modules[0].bits, rows, modules[0].in_features, data, scales)
 
 
-def find_obstacle(groups: Iterable[Sequence[nn.Module]]) -> str | None:
+def find_obstacle(groups: Iterable[Sequence[Any]]) -> str | None:
     """Why some group of linear layers cannot be joined; None if all can.
 
     Parameters that several modules share would no longer be shared after it.

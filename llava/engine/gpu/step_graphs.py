@@ -22,6 +22,11 @@ def choose_sizes(max_rows: int) -> list[int]:
     return [*(size for size in sizes if size < max_rows), max_rows]
 
 
+def can_record(device: torch.device) -> bool:
+    """Whether there are CUDA graphs on this device."""
+    return device.type == "cuda"
+
+
 class StepGraphs:
     """Runs ``compute(num_rows)``, from a graph where there is one.
 
@@ -45,14 +50,15 @@ class StepGraphs:
         """Records the largest sizes first, until ``budget_s`` is used up: a smaller step then takes a larger graph."""
         self.clear()
         self.failure = None
-        if self._device.type != "cuda":
+        if not can_record(self._device):
             return
         end = time.perf_counter() + budget_s
         for size in reversed(self._sizes):
             if time.perf_counter() >= end:
                 break
             try:
-                self._graphs[size] = self._record_one(size)
+                self._graphs[size] = record_graph(self._compute, size, self._pool)
+                self._pool = self._pool or self._graphs[size].pool()
             except Exception as error:  # of the driver, of Triton's compiler, of memory: none of them must end serving
                 self.clear()
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -62,20 +68,6 @@ class StepGraphs:
         if not self._graphs:
             self.failure = f"none was recorded within {budget_s} s"
 
-    def _record_one(self, size: int) -> Any:
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        # Before the recording, in which that is not allowed, libraries allocate workspaces and Triton compiles.
-        with torch.cuda.stream(stream):
-            self._compute(size)
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        # "thread_local": what other threads do with the GPU meanwhile cannot make the recording fail.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            self._compute(size)
-        self._pool = self._pool or graph.pool()
-        return graph
-
     def run(self, num_rows: int) -> None:
         """Runs a step of ``num_rows`` requests, padded to the next size that was recorded."""
         size = next(size for size in self._sizes if size >= num_rows)
@@ -84,3 +76,18 @@ class StepGraphs:
             self._compute(size)
         else:
             self._graphs[recorded].replay()
+
+
+def record_graph(compute: Callable[[int], None], size: int, pool: Any) -> Any:
+    """A CUDA graph of ``compute(size)`` in the memory pool of other graphs that never run at the same time."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    # Before the recording, in which that is not allowed, libraries allocate workspaces and Triton compiles.
+    with torch.cuda.stream(stream):
+        compute(size)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    # "thread_local": what other threads do with the GPU meanwhile cannot make the recording fail.
+    with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+        compute(size)
+    return graph
