@@ -34,6 +34,7 @@ import torch
 from llava.engine.blocks import BlockPool
 from llava.engine.feature_cache import ImageFeatureCache
 from llava.engine.memory import plan_memory
+from llava.engine.pace import Pace
 from llava.engine.request import Request, State, fingerprint, position_keys
 from llava.engine.run_ahead import RunAhead, forget_pending
 from llava.engine.runner import Runner
@@ -97,19 +98,6 @@ class _LoopState(Enum):
     CLOSED = "closed"
 
 
-@dataclass
-class _PrefillRate:
-    """Seconds per prompt position, a moving average: it turns ``stall_s`` into a step's budget of positions."""
-
-    seconds: float | None = None
-
-    def update(self, num_positions: float, seconds: float) -> None:
-        if num_positions < 8:
-            return  # reading the weights took the time, not the positions
-        new = seconds / num_positions
-        self.seconds = new if self.seconds is None else 0.7 * self.seconds + 0.3 * new
-
-
 class Engine:
     """Answers many questions with one model by continuous batching: each step runs all of them in one pass.
 
@@ -138,7 +126,7 @@ class Engine:
         self._num_open = 0
         self._lock = threading.Lock()
         self._closed = False
-        self._prefill_rate = _PrefillRate()
+        self._pace = Pace(self.settings.stall_s, self.settings.max_step_positions, memory.tile_cost)
         self._stats = Stats(blocks=memory.num_blocks)
         self._thread: threading.Thread | None = None
         _engines.add(self)
@@ -309,11 +297,14 @@ class Engine:
 
     def _step(self) -> None:
         """Plans and launches one step, and records its tokens; while it only decodes, those of the step before it."""
-        scheduler = self._scheduler
-        if self._ahead.is_in_flight and not scheduler.is_steady:
+        scheduler, pace = self._scheduler, self._pace
+        is_ahead = self._ahead.is_in_flight
+        if is_ahead and not scheduler.is_steady:
             self._ahead.settle()
             return
-        step = scheduler.plan(self._budget())
+        scheduler.tile_cost = max(1, round(pace.tile_cost))
+        step = scheduler.plan(pace.find_budget(scheduler.num_decoding, scheduler.num_prompts))
+        num_positions = step.num_prompt_positions
         self._record_starts(step)
         began = time.perf_counter()
         try:
@@ -321,24 +312,16 @@ class Engine:
             self._ahead.settle(launched)
             if self._ahead.leave(step, launched):
                 self._stats.num_steps += 1
+                if is_ahead:  # one step was launched and another one ended
+                    pace.learn(0, 0, time.perf_counter() - began)
                 return
             sampled = launched.wait()
         except Exception as error:
             self._ahead.settle()
             self._retry_apart(step, error)
             return
-        num_positions = step.num_positions + step.num_tiles * scheduler.tile_cost
-        self._prefill_rate.update(num_positions, time.perf_counter() - began)
+        pace.learn(num_positions, step.num_tiles, time.perf_counter() - began)
         self._record(step, sampled)
-
-    def _budget(self) -> int:
-        """How many positions the next step may run without delaying decoding requests by more than ``stall_s``."""
-        most = self.settings.max_step_positions
-        if not self._scheduler.num_decoding:
-            return most
-        if self._prefill_rate.seconds is None:
-            return 64
-        return max(1, min(most, int(self.settings.stall_s / self._prefill_rate.seconds)))
 
     def _retry_apart(self, step: Step, error: Exception) -> None:
         """Reruns a failed step one request at a time, so that only the requests that cannot run fail."""

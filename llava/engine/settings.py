@@ -23,7 +23,8 @@ class EngineSettings:
         max_step_positions: positions in a step that delays nobody; bounds the memory of activations.
         arithmetic: "exact", or "int8": prompts' products with 8-bit or 4-bit matrices are computed in 8-bit integers,
             several times faster, where the compiled library runs.
-        record_s: seconds at the start, and after weights were replaced, that recording CUDA graphs may take; 0 is none.
+        record_s: seconds at the start, and after weights were replaced, that recording CUDA graphs may take; the last
+            one that is begun in time is finished. 0 is none.
     """
 
     memory_bytes: int | None = None
@@ -33,7 +34,7 @@ class EngineSettings:
     block_tokens: int = 16
     max_step_positions: int = 4096
     arithmetic: Arithmetic = "exact"
-    record_s: float = 30.0
+    record_s: float = 3.0
 
     def __post_init__(self) -> None:
         for name, least in (("max_running", 1), ("max_waiting", 0), ("block_tokens", 1), ("max_step_positions", 1)):
