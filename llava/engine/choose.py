@@ -155,7 +155,8 @@ def mask(logits_NV: torch.Tensor, bits_NB: torch.Tensor, closing_N: torch.Tensor
 
     Where the likeliest of all tokens is one of ``ends_E`` and not allowed, its logit goes to ``closing_N`` (int64; -1
     for none): the token that closes the open string, array or object. Otherwise the model would continue with its next
-    best token, mostly the same syllable again and again.
+    best token, mostly the same syllable again and again. It is ``GrammarMatcher.mask_logits`` for all rows at once, of
+    ``compute_bits`` and ``find_closing_token``.
     """
     num_tokens, device = logits_NV.shape[1], logits_NV.device
     places_32 = torch.arange(32, device=device, dtype=torch.int32)

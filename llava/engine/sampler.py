@@ -227,7 +227,10 @@ def sample_all(logits_NV: torch.Tensor, samplers: list[Sampler]) -> list[Sampled
     if rows:
         is_native = logits_NV.device.type == "cpu" and library.load() is not None
         choose_rows = _choose_natively if is_native else _choose_by_torch
-        chosen = choose_rows(logits_NV, rows, prepared, samplers)
+        try:
+            chosen = choose_rows(logits_NV, rows, prepared, samplers)
+        except Exception as error:  # no memory is left; the requests that were sampled above go on
+            return [sampled.get(i, error) for i in range(len(samplers))]
         for i, token, highest, best, log_sum in zip(rows, *chosen, strict=True):
             try:
                 (check_highest if i in prepared else check_logits)(highest)
