@@ -6,6 +6,7 @@ Tests of ``test_engine`` that are imported here run once more, with engines as o
 from __future__ import annotations
 
 import copy
+import random
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 from safetensors.torch import load_file
 from torch import nn
 
@@ -50,7 +52,7 @@ from tests.engine.test_engine import (  # noqa: F401
     test_weights_that_change_during_answers_leave_no_stale_cache,
     tokens,
 )
-from tests.tiny import FAMILIES, SLOT, make_model
+from tests.tiny import SLOT, make_model
 from tests.tiny_tokenizers import words_and_letters
 
 
@@ -76,8 +78,14 @@ def engine(loaded: Any, on_a_gpu: None) -> Iterator[Engine]:
     audit(engine)
 
 
-@pytest.mark.parametrize("settings", [{"block_tokens": 4, "max_step_positions": 40}, {"max_running": 3}])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("llama", {"max_running": 3}),
+        ("mistral", {"block_tokens": 4, "max_step_positions": 40}),
+        ("qwen2", {"block_tokens": 1, "stall_s": 0.0}),
+    ],
+)
 def test_the_engine_says_what_generate_says(tokenizer: Any, family: str, settings: dict[str, Any]) -> None:
     changes = {"sliding_window": 24} if family == "mistral" else {}
     loaded = load(tokenizer, family, **changes)
@@ -303,4 +311,52 @@ def test_the_triton_kernels_give_the_same_answers_in_tritons_interpreter() -> No
     pytest.importorskip("triton")
     command = [sys.executable, "-W", "ignore", "-m", "tests.engine.interpreted_engine"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
-    assert (done.returncode, done.stdout, done.stderr) == (0, "equal\nequal\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "equal\n", "")
+
+
+def test_adapters_run_apart_through_transformers_layers_and_merged_through_the_fused_ones(tokenizer: Any) -> None:
+    loaded = load(tokenizer)
+    asked = [replace(one, stop_ids=[119]) for one in mixed_questions(loaded, seed=8, count=3)]
+    plain = [generate(loaded, one) for one in asked]
+    with Engine(loaded, memory_bytes=2**20, block_tokens=4) as engine:
+        assert [tokens(engine.submit(one)) for one in asked] == plain
+        config = LoraConfig(r=4, target_modules=["q_proj", "v_proj", "up_proj"], init_lora_weights=False)
+        loaded.model.add_adapter(config)
+        adapted = [generate(loaded, one) for one in asked]
+        assert adapted != plain
+        assert [tokens(stream) for stream in [engine.submit(one) for one in asked]] == adapted
+        assert "a matrix is quantized in another way or has an adapter" in engine.fallbacks[0]
+        for layer in loaded.model.model.layers:
+            for parent, name in ((layer.self_attn, "q_proj"), (layer.self_attn, "v_proj"), (layer.mlp, "up_proj")):
+                getattr(parent, name).merge()
+                setattr(parent, name, getattr(parent, name).get_base_layer())
+        assert [tokens(stream) for stream in [engine.submit(one) for one in asked]] == adapted
+        assert engine.fallbacks == ()
+    audit(engine)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_mix_of_requests_is_answered_as_each_alone(loaded: Any, seed: int) -> None:
+    """Sampled and greedy, cancelled and ended by tokens, in a cache that is too small: each answer is its own."""
+    rng = random.Random(seed)
+    asked = []
+    for i, one in enumerate(mixed_questions(loaded, seed=20 + seed, count=9)):
+        settings = rng.choice([{}, {}, {"temperature": 1.2}, {"temperature": 0.8, "top_p": 0.9}, {"logprobs": 1}])
+        penalties = rng.choice([{}, {}, {"presence_penalty": 0.5}])
+        sampling = replace(one.sampling, seed=i, max_new_tokens=rng.randint(1, 24), **settings, **penalties)
+        asked.append(replace(one, sampling=sampling, stop_ids=rng.sample(range(120), 4)))
+    with Engine(loaded, memory_bytes=2**20, block_tokens=4) as engine:
+        alone = [tokens(engine.submit(one)) for one in asked]
+    num_positions = max(one.prompt.num_positions for one in asked) + 40
+    room = num_positions * 2 * 2 * 2 * 12 * 4  # keys and values, layers, kv heads, head size, bytes
+    with Engine(loaded, memory_bytes=room, block_tokens=4, max_running=4) as engine:
+        streams = [engine.submit(one) for one in asked]
+        lost = [engine.submit(replace(one, salt="lost")) for one in asked[:3]]
+        for stream, num_pieces in zip(lost, (1, 3, 5), strict=True):
+            for _ in zip(range(num_pieces), stream, strict=False):
+                pass
+            stream.cancel()
+        assert [tokens(stream) for stream in streams] == alone
+        for stream in lost:
+            stream.wait()
+    audit(engine)
