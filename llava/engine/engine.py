@@ -162,14 +162,10 @@ class Engine:
         """
         request, stream = self._make_request(question, on_piece)
         self._scheduler.check(request)
+        self._check_open()
         self._runner.cut_images(request.images)
         with self._lock:
-            if self._closed:
-                raise EngineClosed("The engine is closed and takes no more questions.")
-            if self._num_open >= self.settings.max_waiting + self.settings.max_running:
-                raise EngineFull(
-                    f"The engine is full: {self._num_open} questions are running or waiting. Ask again later."
-                )
+            self._check_open()
             self._num_open += 1
             if self._thread is None:
                 self._thread = threading.Thread(target=self._loop, name="llava-engine", daemon=True)
@@ -178,6 +174,12 @@ class Engine:
                 self._inbox.put(self._reset_cache)
             self._inbox.put(lambda: self._scheduler.add(request))
         return stream
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineClosed("The engine is closed and takes no more questions.")
+        if self._num_open >= self.settings.max_waiting + self.settings.max_running:
+            raise EngineFull(f"The engine is full: {self._num_open} questions are running or waiting. Ask again later.")
 
     def reset_cache(self) -> None:
         """Drops the prefix tree and all image features: needed after weights changed unseen by torch (``.data``).

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -39,6 +40,8 @@ from llava.image.pixels import make_pixels
 from llava.model.quantized_linear import QuantizedLinear
 from llava.model.replacements import find_replacement, has_hook
 from llava.native import calls
+
+_log = logging.getLogger(__name__)
 
 # How many tiles the vision tower encodes at once: more would take more memory and be no faster.
 TILE_BATCH = 16
@@ -108,13 +111,25 @@ class Runner:
         if self._cache_fallback_reason is None:
             self.cache: paged.KVCache = paged.NativeKVCache(num_layers, self._num_blocks, *shape, dtype)
             return
+        if self._device_obstacle is None:
+            blocks = BlockKVCache(num_layers, self._num_blocks, *shape, dtype, device, choose_kernels(device))
+            self.cache = blocks
+            self._device_obstacle = self._make_gpu_decoder(blocks)
         if self._device_obstacle is not None:
             self.cache = paged.KVCache(num_layers, self._num_blocks, *shape, dtype, device)
-            return
-        blocks = BlockKVCache(num_layers, self._num_blocks, *shape, dtype, device, choose_kernels(device))
+
+    def _make_gpu_decoder(self, cache: BlockKVCache) -> str | None:
+        """Makes the decoder of a GPU; why its kernels do not run here, or None if they do."""
         max_positions = min(self.loaded.context_tokens, self._num_blocks * self._block_tokens)
-        self.cache = blocks
-        self._gpu = GpuDecoder(self.model, blocks, self._windows, self._max_running, max_positions, self._record_s)
+        gpu = GpuDecoder(self.model, cache, self._windows, self._max_running, max_positions, self._record_s)
+        try:
+            with self._on_device():
+                gpu.try_kernels()
+        except Exception as error:  # of the driver, or of Triton, which needs a C compiler, too
+            _log.warning("The GPU kernels do not run here.", exc_info=error)
+            return f"the GPU kernels do not run here: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+        self._gpu = gpu
+        return None
 
     def reload(self) -> None:
         """Adopts the model's current weights. The KV cache and image features computed before are invalid then."""

@@ -1,7 +1,7 @@
 """Decoder matrices in 8 or 4 bits, through bitsandbytes, for training and for adapters that are not merged.
 
-All other models are quantized by ``quantized_linear``. Here only the decoder's blocks are: the tower, the projector, the
-embeddings and the head stay as they are.
+All other models are quantized by ``quantized_linear``. Here only the decoder's blocks are: tower, projector,
+embeddings and head stay as they are.
 
 Source: haotian-liu/LLaVA@c121f04 llava/model/builder.py (nf4, double quantization); bitsandbytes 0.45 nn/modules.py.
 """

@@ -212,7 +212,9 @@ def _fill(
         place = torch.device("cpu") if goes_later else device
         with as_checkpoint_error(f"{name} in {path} cannot be converted from {tensor.dtype}", torch.OutOfMemoryError):
             chosen = dtype or (tensor.dtype if tensor.is_floating_point() else torch.float32)
-            value = tensor.to(device=place, dtype=chosen, memory_format=torch.contiguous_format)
+            # From a file's pages, CUDA returns as soon as it has read them; waiting for the copy would be for nothing.
+            goes_on = place.type == "cuda"
+            value = tensor.to(place, chosen, memory_format=torch.contiguous_format, non_blocking=goes_on)
         if place.type == "cpu":
             _check_finite(value, tensor, name, path)
         else:

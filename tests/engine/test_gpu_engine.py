@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from torch import nn
 from llava.engine import runner
 from llava.engine.choose import choose
 from llava.engine.engine import Engine
-from llava.engine.gpu import device_choice
+from llava.engine.gpu import device_choice, reference
 from llava.engine.gpu.gpu_fallback import find_gpu_fallback_reason
 from llava.engine.launched_step import LaunchedStep
 from llava.engine.sampler import Sampler
@@ -360,3 +361,21 @@ def test_any_mix_of_requests_is_answered_as_each_alone(loaded: Any, seed: int) -
         for stream in lost:
             stream.wait()
     audit(engine)
+
+
+def test_kernels_that_do_not_run_here_are_said_and_done_without(
+    loaded: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*given: Any) -> None:
+        raise RuntimeError("Failed to find C compiler. Please specify via CC environment variable.")
+
+    kernels = SimpleNamespace(**vars(reference))
+    kernels.extend_attention = refuse
+    monkeypatch.setattr(runner, "choose_kernels", lambda device: kernels)
+    asked = question(loaded, [1, 5, SLOT, 6], IMAGES[:1])
+    with Engine(loaded, memory_bytes=2**20, block_tokens=4) as engine:
+        assert tokens(engine.submit(asked)) == generate(loaded, asked)
+        assert engine._runner._gpu is None
+        assert engine._runner._device_obstacle is not None
+        assert "the GPU kernels do not run here: Failed to find C compiler" in engine._runner._device_obstacle
+    assert "The GPU kernels do not run here." in caplog.messages

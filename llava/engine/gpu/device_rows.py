@@ -34,7 +34,8 @@ class DecodeRows:
         self._max_changes = 2 * max_rows
         # One row more, which takes the changes that are none.
         self._tables = torch.zeros(max_rows + 1, max_blocks, dtype=torch.int32, device=device)
-        self._packet = torch.zeros(_FIELDS * max_rows + 3 * self._max_changes, dtype=torch.int32, device=device)
+        self._stride = round_up(max_rows)
+        self._packet = torch.zeros(_FIELDS * self._stride + 3 * self._max_changes, dtype=torch.int32, device=device)
         self.tokens = torch.zeros(max_rows, dtype=torch.long, device=device)
         self._requests: list[Request] = []
         self._known: list[Sequence[int]] = [[] for _ in range(max_rows)]  # the tables that the device has
@@ -53,8 +54,8 @@ class DecodeRows:
         assert self.has_room(requests)
         before = {request: row for row, request in enumerate(self._requests)}
         rows = self._arrange(requests, before)
-        fields = [[0] * self.max_rows for _ in range(_FIELDS)]
-        fields[SLOT] = [-1] * self.max_rows
+        fields = [[0] * self._stride for _ in range(_FIELDS)]
+        fields[SLOT] = [-1] * self._stride
         changes: list[tuple[int, int, int]] = []
         for row, request in enumerate(rows):
             position = request.num_computed
@@ -102,7 +103,7 @@ class DecodeRows:
 
     def update_tables(self) -> None:
         """Makes the table changes of the packet."""
-        changes = self._packet[_FIELDS * self.max_rows :].view(3, self._max_changes)
+        changes = self._packet[_FIELDS * self._stride :].view(3, self._max_changes)
         rows, columns = changes[0].long(), changes[1].long()
         self._tables[rows, columns] = changes[2]
 
@@ -112,7 +113,7 @@ class DecodeRows:
 
     def read(self, field: int, num_rows: int) -> torch.Tensor:
         """A line of the packet, int32 [R]."""
-        start = field * self.max_rows
+        start = field * self._stride
         return self._packet[start : start + num_rows]
 
     def read_tokens(self, num_rows: int) -> torch.Tensor:
@@ -125,3 +126,16 @@ class DecodeRows:
 def send(numbers: torch.Tensor, device: torch.device) -> torch.Tensor:
     """The numbers on the device, by a copy that the host does not wait for."""
     return numbers.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else numbers
+
+
+def send_together(parts: Sequence[torch.Tensor], device: torch.device) -> list[torch.Tensor]:
+    """Tensors of integers as int32 on the device, by one copy."""
+    flat = [part.flatten().to(torch.int32) for part in parts]
+    padded = [torch.nn.functional.pad(part, (0, round_up(len(part)) - len(part))) for part in flat]
+    sent = send(torch.cat(padded), device).split([len(part) for part in padded])
+    return [there[: part.numel()].view(part.shape) for there, part in zip(sent, parts, strict=True)]
+
+
+def round_up(num: int) -> int:
+    """The next multiple of 16 bytes of int32: Triton compiles a kernel once more for pointers to other addresses."""
+    return -(-num // 4) * 4

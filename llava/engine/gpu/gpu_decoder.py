@@ -19,7 +19,7 @@ import torch
 from llava.engine import paged
 from llava.engine.gpu import device_rows
 from llava.engine.gpu.device_choice import NUM_LINES, pack_choice
-from llava.engine.gpu.device_rows import DecodeRows, send
+from llava.engine.gpu.device_rows import DecodeRows, send, send_together
 from llava.engine.gpu.fused_layers import FusedLayers
 from llava.engine.gpu.gpu_fallback import find_gpu_fallback_reason
 from llava.engine.gpu.joined_weights import JoinedLinear
@@ -29,6 +29,7 @@ from llava.engine.gpu.workspace import DecodeWorkspace
 from llava.engine.request import ImageSpan, Request, token_of
 from llava.engine.scheduler import Chunk
 from llava.engine.step_layout import insert_images, place_rows
+from llava.model.quantized_linear import QuantizedLinear
 
 FeaturesOf = Callable[[ImageSpan], torch.Tensor]
 
@@ -72,6 +73,34 @@ class GpuDecoder:
         self._recorded_at: list[int] = []
         self._layers: FusedLayers | None = None
         self._rotary: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    @torch.inference_mode()
+    def try_kernels(self) -> None:
+        """Runs every kernel in the model's shapes, on nothing. Raises what Triton's compiler or the driver raises."""
+        kernels, cache, config, layer = self._kernels, self._cache, self._model.config, self._decoder.layers[0]
+        keys, values, head_dim = cache.keys[0], cache.values[0], cache.keys[0].shape[-1]
+        num_heads, num_qkv = config.num_attention_heads, config.num_attention_heads + 2 * config.num_key_value_heads
+        row, starts = (torch.zeros(num, dtype=torch.int32, device=self.device) for num in (1, 2))
+
+        def zeros(*shape: int) -> torch.Tensor:
+            return torch.zeros(shape, dtype=keys.dtype, device=self.device)
+
+        rotary = (zeros(1, head_dim), zeros(1, head_dim))
+        queries = kernels.rotate_and_store(zeros(1, num_qkv * head_dim), *rotary, row, row - 1, keys, values)
+        assert queries.shape == (1, num_heads, head_dim)
+        for window in set(self._windows):
+            places = (queries, keys, values, row[None])
+            kernels.decode_attention(*places, row, self._scaling, window, self._workspace)
+            for many in (queries, queries.expand(256, -1, -1).contiguous()):  # it has two shapes
+                kernels.extend_attention(many, *places[1:], starts, row, self._scaling, window)
+        hidden = zeros(1, config.hidden_size)
+        kernels.add_rms_norm(hidden, hidden.clone(), layer.input_layernorm.weight, 1e-6)
+        kernels.silu_multiply(zeros(1, 2 * config.intermediate_size))
+        for module in [each for each in layer.modules() if isinstance(each, QuantizedLinear)]:
+            for num_rows in (1, self._rows.max_rows):
+                kernels.quantized_matmul(zeros(num_rows, module.in_features), module.quantized)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def reload(self) -> None:
         """Adopts the model's current weights, joins them, and records the graphs anew if weights are elsewhere now."""
@@ -211,9 +240,7 @@ class GpuDecoder:
         ids = [token_of(key) for chunk in chunks for key in chunk.request.keys[chunk.start : chunk.stop]]
         last = [i for i, chunk in zip((rows.starts[1:] - 1).tolist(), chunks, strict=True) if chunk.samples_token]
         parts = [*map(torch.tensor, (ids, last)), positions_N, rows.starts, rows.lengths, rows.tables, rows.slots]
-        sent = send(torch.cat([part.flatten().to(torch.int32) for part in parts]), self.device)
-        split = sent.split([part.numel() for part in parts])
-        on_device = [part.view(like.shape) for part, like in zip(split, parts, strict=True)]
+        on_device = send_together(parts, self.device)
         return on_device[0], on_device[2], on_device[1].long(), paged.Rows(*on_device[3:])
 
     def _run_unfused(self, embeds_NC: torch.Tensor, positions_N: torch.Tensor, rows: paged.Rows) -> torch.Tensor:

@@ -29,6 +29,8 @@ def find_device_obstacle(device: torch.device, dtype: torch.dtype) -> str | None
         return "the GPU is not one of NVIDIA's"
     if importlib.util.find_spec("triton") is None:
         return "Triton is not installed"
+    if torch.cuda.get_device_capability(device) < (7, 0):
+        return "Triton needs a GPU of compute capability 7.0"
     return None if dtype in _DTYPES else f"the dtype is {dtype}"
 
 
