@@ -20,7 +20,7 @@ Each block is in exactly one of three states:
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, MutableSequence, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -55,7 +55,7 @@ class PrefixMatch(NamedTuple):
 class BlockPool:
     """All blocks of one KV cache, with the prefix tree over those whose content is known.
 
-    A block table is a request's list of block indices, in the order of its positions. Its owner changes it only
+    A block table is a request's sequence of block indices, in the order of its positions. Its owner changes it only
     through ``extend``, ``insert`` and ``release``.
     """
 
@@ -103,7 +103,7 @@ class BlockPool:
                 self._num_cached -= 1
             node.ref_count += 1
 
-    def extend(self, table: list[int], num_tokens: int) -> None:
+    def extend(self, table: MutableSequence[int], num_tokens: int) -> None:
         """Allocates blocks until the table has room for ``num_tokens``, evicting cached blocks if it must.
 
         Raises OutOfBlocks, and then allocates nothing.
@@ -117,7 +117,7 @@ class BlockPool:
             table.append(index)
 
     def insert(
-        self, table: list[int], keys: Sequence[int], num_stored: int, num_inserted: int, last: bool = False
+        self, table: MutableSequence[int], keys: Sequence[int], num_stored: int, num_inserted: int, last: bool = False
     ) -> int:
         """Inserts a table's blocks, which store ``keys[:num_stored]``, into the tree; returns how many are in it now.
 
@@ -149,7 +149,7 @@ class BlockPool:
             parent = node
         return num_known
 
-    def release(self, table: list[int]) -> None:
+    def release(self, table: MutableSequence[int]) -> None:
         """Empties a table and drops its references: an unreferenced block becomes cached, or free if not inserted."""
         # Last block first: it becomes the least recently used, so children are evicted before their parents.
         while table:

@@ -34,9 +34,11 @@ import torch
 from llava.engine.blocks import BlockPool
 from llava.engine.feature_cache import ImageFeatureCache
 from llava.engine.memory import plan_memory
+from llava.engine.pace import Pace
 from llava.engine.request import Request, State, fingerprint, position_keys
+from llava.engine.run_ahead import RunAhead, forget_pending
 from llava.engine.runner import Runner
-from llava.engine.sampler import BadLogits, SampledToken, Sampler, sample_all
+from llava.engine.sampler import BadLogits, SampledToken, Sampler
 from llava.engine.scheduler import Scheduler, Step
 from llava.engine.settings import EngineSettings
 from llava.engine.stream import Piece, Question, Result, Stream
@@ -96,19 +98,6 @@ class _LoopState(Enum):
     CLOSED = "closed"
 
 
-@dataclass
-class _PrefillRate:
-    """Seconds per prompt position, a moving average: it turns ``stall_s`` into a step's budget of positions."""
-
-    seconds: float | None = None
-
-    def update(self, num_positions: float, seconds: float) -> None:
-        if num_positions < 8:
-            return  # reading the weights took the time, not the positions
-        new = seconds / num_positions
-        self.seconds = new if self.seconds is None else 0.7 * self.seconds + 0.3 * new
-
-
 class Engine:
     """Answers many questions with one model by continuous batching: each step runs all of them in one pass.
 
@@ -128,13 +117,16 @@ class Engine:
         features = ImageFeatureCache(FEATURE_POSITIONS)
         max_running = self.settings.max_running
         self._scheduler = Scheduler(pool, features, max_running=max_running, tile_cost=memory.tile_cost)
-        self._runner = Runner(loaded, features, memory.num_blocks, block_tokens, is_rounded)
+        self._runner = Runner(
+            loaded, features, memory.num_blocks, block_tokens, is_rounded, max_running, self.settings.record_s
+        )
+        self._ahead = RunAhead(self._scheduler, self._take_token)
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._arrivals = itertools.count()
         self._num_open = 0
         self._lock = threading.Lock()
         self._closed = False
-        self._prefill_rate = _PrefillRate()
+        self._pace = Pace(self.settings.stall_s, self.settings.max_step_positions, memory.tile_cost)
         self._stats = Stats(blocks=memory.num_blocks)
         self._thread: threading.Thread | None = None
         _engines.add(self)
@@ -169,14 +161,11 @@ class Engine:
             UsageError: images and slots disagree, or the question asks for beams.
         """
         request, stream = self._make_request(question, on_piece)
+        self._scheduler.check(request)
+        self._check_open()
+        self._runner.cut_images(request.images)
         with self._lock:
-            if self._closed:
-                raise EngineClosed("The engine is closed and takes no more questions.")
-            if self._num_open >= self.settings.max_waiting + self.settings.max_running:
-                raise EngineFull(
-                    f"The engine is full: {self._num_open} questions are running or waiting. Ask again later."
-                )
-            self._scheduler.check(request)
+            self._check_open()
             self._num_open += 1
             if self._thread is None:
                 self._thread = threading.Thread(target=self._loop, name="llava-engine", daemon=True)
@@ -185,6 +174,12 @@ class Engine:
                 self._inbox.put(self._reset_cache)
             self._inbox.put(lambda: self._scheduler.add(request))
         return stream
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineClosed("The engine is closed and takes no more questions.")
+        if self._num_open >= self.settings.max_waiting + self.settings.max_running:
+            raise EngineFull(f"The engine is full: {self._num_open} questions are running or waiting. Ask again later.")
 
     def reset_cache(self) -> None:
         """Drops the prefix tree and all image features: needed after weights changed unseen by torch (``.data``).
@@ -297,35 +292,38 @@ class Engine:
                         self._thread = None
                         return _LoopState.IDLE
                 continue
+            self._ahead.settle()
             if item is None:
                 return _LoopState.CLOSED
             item()
 
     def _step(self) -> None:
-        """Plans and runs one step, and records its tokens."""
-        scheduler = self._scheduler
-        step = scheduler.plan(self._budget())
+        """Plans and launches one step, and records its tokens; while it only decodes, those of the step before it."""
+        scheduler, pace = self._scheduler, self._pace
+        is_ahead = self._ahead.is_in_flight
+        if is_ahead and not scheduler.is_steady:
+            self._ahead.settle()
+            return
+        scheduler.tile_cost = max(1, round(pace.tile_cost))
+        step = scheduler.plan(pace.find_budget(scheduler.num_decoding, scheduler.num_prompts))
+        num_positions = step.num_prompt_positions
         self._record_starts(step)
         began = time.perf_counter()
         try:
-            logits = self._runner.run(step)
+            launched = self._runner.launch(step, _sampler_of)
+            self._ahead.settle(launched)
+            if self._ahead.leave(step, launched):
+                self._stats.num_steps += 1
+                if is_ahead:  # one step was launched and another one ended
+                    pace.learn(0, 0, time.perf_counter() - began)
+                return
+            sampled = launched.wait()
         except Exception as error:
+            self._ahead.settle()
             self._retry_apart(step, error)
             return
-        sampled_from = [chunk.request for chunk in step.chunks if chunk.samples_token]
-        sampled = sample_all(logits, [request.payload.sampler for request in sampled_from]) if sampled_from else []
-        num_positions = step.num_positions + step.num_tiles * scheduler.tile_cost
-        self._prefill_rate.update(num_positions, time.perf_counter() - began)
-        self._record(step, dict(zip((request.arrival for request in sampled_from), sampled, strict=True)))
-
-    def _budget(self) -> int:
-        """How many positions the next step may run without delaying decoding requests by more than ``stall_s``."""
-        most = self.settings.max_step_positions
-        if not self._scheduler.num_decoding:
-            return most
-        if self._prefill_rate.seconds is None:
-            return 64
-        return max(1, min(most, int(self.settings.stall_s / self._prefill_rate.seconds)))
+        pace.learn(num_positions, step.num_tiles, time.perf_counter() - began)
+        self._record(step, sampled)
 
     def _retry_apart(self, step: Step, error: Exception) -> None:
         """Reruns a failed step one request at a time, so that only the requests that cannot run fail."""
@@ -346,13 +344,10 @@ class Engine:
             if not all(self._scheduler.features.entry(image).is_ready for image in images):
                 return  # encoding failed with another request; the next step encodes the image for this one
         try:
-            logits = self._runner.run(part)
+            sampled = self._runner.launch(part, _sampler_of).wait()
         except Exception as error:
             self._finish(request, "error", error)
             return
-        sampled = {}
-        if part.chunks and part.chunks[0].samples_token:
-            sampled[request.arrival] = sample_all(logits, [request.payload.sampler])[0]
         self._record(part, sampled)
 
     def _record_starts(self, step: Step) -> None:
@@ -367,16 +362,20 @@ class Engine:
         self._stats.num_steps += 1
         for chunk in step.chunks:
             self._scheduler.complete(chunk)
-            token = sampled.get(chunk.request.arrival)
-            if isinstance(token, Exception):
-                self._finish(chunk.request, "error", token)
-                if isinstance(token, BadLogits):  # its keys and values may be NaN too: no other request may reuse them
-                    self._evict_all()
-            elif token is not None:
-                try:
-                    self._append(chunk.request, token)
-                except Exception as error:  # raised by the tokenizer or by on_piece: fails this request alone
-                    self._finish(chunk.request, "error", error)
+            if chunk.request.arrival in sampled:
+                self._take_token(chunk.request, sampled[chunk.request.arrival])
+
+    def _take_token(self, request: Request, token: SampledToken | Exception) -> None:
+        """Appends a request's new token, or ends the request with the error."""
+        if isinstance(token, Exception):
+            self._finish(request, "error", token)
+            if isinstance(token, BadLogits):  # its keys and values may be NaN too: no other request may reuse them
+                self._evict_all()
+            return
+        try:
+            self._append(request, token)
+        except Exception as error:  # raised by the tokenizer or by on_piece: fails this request alone
+            self._finish(request, "error", error)
 
     def _append(self, request: Request, token: SampledToken) -> None:
         """Appends a token to an answer and delivers the text that became final."""
@@ -412,6 +411,7 @@ class Engine:
         """Ends a request: releases its blocks and delivers its last piece. Idempotent."""
         if request.state is State.FINISHED:
             return
+        forget_pending(request)
         self._scheduler.finish(request)
         answering: _Answering = request.payload
         try:
@@ -441,6 +441,11 @@ class Engine:
             answering.stream.put(Piece(text, () if token is None else (token,), result))
         except Exception as failure:
             _log.error("on_piece raised an error for the last piece of an answer", exc_info=failure)
+
+
+def _sampler_of(request: Request) -> Sampler:
+    sampler: Sampler = request.payload.sampler
+    return sampler
 
 
 def _has_timed_out(answering: _Answering) -> bool:

@@ -39,6 +39,9 @@ class ImageFeatureCache:
     def __len__(self) -> int:
         return len(self._entries)
 
+    def __contains__(self, image: ImageSpan) -> bool:
+        return image.fingerprint in self._entries
+
     def pin(self, image: ImageSpan) -> ImageFeatures:
         """The image's entry, created if missing, which stays until the matching ``unpin``."""
         entry = self._entries.setdefault(image.fingerprint, ImageFeatures(image.num_tiles, image.num_positions))

@@ -143,21 +143,25 @@ class GrammarMatcher:
         again and again.
         """
         import numpy as np  # not needed by the process that validates schemas
+        import torch
 
-        allowed = np.unpackbits(np.frombuffer(self._matcher.compute_bitmask(), np.uint8), bitorder="little")
-        self._check()
-        is_barred_V = logits_V.new_ones(len(logits_V)).bool()
-        length = min(len(allowed), len(logits_V))
-        is_barred_V[:length] = is_barred_V.new_tensor(allowed[:length] == 0)
-        masked_V = logits_V.masked_fill(is_barred_V, -float("inf"))
+        allowed = np.unpackbits(np.frombuffer(self.compute_bits(), np.uint8), bitorder="little")[: len(logits_V)]
+        allowed = np.pad(allowed, (0, len(logits_V) - len(allowed)))
+        masked_V = torch.where(torch.from_numpy(allowed).bool(), logits_V, -torch.inf)
         ends = [token for token in self._stop_ids if token < len(logits_V)]
-        if ends and bool(is_barred_V[ends].all()) and logits_V[ends].max() == logits_V.max():
-            closing = self._find_closing_token()
+        if ends and not allowed[ends].any() and logits_V[ends].max() == (highest := logits_V.max()):
+            closing = self.find_closing_token()
             if closing is not None:
-                masked_V[closing] = logits_V.max()
+                masked_V[closing] = highest
         return masked_V
 
-    def _find_closing_token(self) -> int | None:
+    def compute_bits(self) -> bytes:
+        """A bit for each token, the first one the least significant: whether it is allowed next. Raises BadSchema."""
+        bits = bytes(self._matcher.compute_bitmask())
+        self._check()
+        return bits
+
+    def find_closing_token(self) -> int | None:
         """The token that closes the open string, array or object, if it is allowed."""
         for token in self._closer.list_closing_tokens(self._strings):
             if self._matcher.validate_tokens([token]) == 1:

@@ -75,11 +75,22 @@ def check_beams(model: Any, num_beams: int, num_positions: int) -> None:
 
 
 def _estimate_tile_cost(model: torch.nn.Module) -> int:
-    """The ratio of multiplications, weights only: attention is left out on both sides."""
+    """The ratio of multiplications, matrices only: attention is left out on both sides."""
     tower = model.get_vision_tower()  # type: ignore[operator]
     if tower is None:
         return 1
     blocks = tower.vision_tower.vision_model.encoder.layers[: tower.num_blocks_run]
-    per_tile = sum(weight.numel() for weight in blocks.parameters()) * (tower.num_patches + 1)
-    per_position = sum(weight.numel() for weight in model.get_model().layers.parameters())  # type: ignore[operator]
+    per_tile = _count_multiplications(blocks) * (tower.num_patches + 1)
+    per_position = _count_multiplications(model.get_model().layers)  # type: ignore[operator]
     return max(1, round(per_tile / max(1, per_position)))
+
+
+def _count_multiplications(module: torch.nn.Module) -> int:
+    """How many numbers the matrices in a module have, from the sizes of its linear layers.
+
+    Counting parameters would count none or half of a quantized matrix, and an adapter's matrices beside its own.
+    """
+    inputs, outputs = (getattr(module, name, None) for name in ("in_features", "out_features"))
+    if isinstance(inputs, int) and isinstance(outputs, int):
+        return inputs * outputs
+    return sum(_count_multiplications(child) for child in module.children())

@@ -24,6 +24,8 @@ from llava.native import abi, calls, quantization
 
 # For more positions, torch's GEMM is faster than the kernels' GEMV.
 MAX_DECODE_POSITIONS = 32
+# Where each request has one position, so many requests are decoded all the same, in groups of MAX_DECODE_POSITIONS.
+MAX_DECODING_REQUESTS = 128
 
 
 class NativeLinear:
@@ -45,10 +47,13 @@ class NativeLinear:
         self.bias = None if layer.bias is None else _float(layer.bias)
 
     def gemv(self, rows_MK: torch.Tensor) -> torch.Tensor:
-        """Float32 products [M, N] of a few rows [M, K]."""
+        """Float32 products [M, N] of rows [M, K], MAX_DECODE_POSITIONS at a time."""
         if not isinstance(self._weight, quantization.QuantizedMatrix):
             rows_MK = rows_MK.to(self._weight.dtype)
-        return calls.gemv(rows_MK, self.matrix)
+        out_MN = torch.empty(len(rows_MK), self.matrix.rows)
+        for rows, out in zip(rows_MK.split(MAX_DECODE_POSITIONS), out_MN.split(MAX_DECODE_POSITIONS), strict=True):
+            calls.gemv(rows, self.matrix, out)
+        return out_MN
 
     def gemm(self, rows_MK: torch.Tensor, scratch: calls.ScratchBuffers, name: str) -> torch.Tensor:
         """Products [M, N] of many rows, in the scratch buffer ``name``: in their dtype, or float32 where quantized."""
@@ -181,6 +186,9 @@ class DecoderLayers:
             DecoderLayer.of(layer, keys, values, quantizes_rows)
             for layer, keys, values in zip(decoder.layers, cache.keys, cache.values, strict=True)
         ]
+        # In vectors of fewer lanes, more dense products are faster through torch.
+        has_quick_gemv = self.layers[0].q.matrix.bits <= 8 or torch.backends.cpu.get_cpu_capability() == "AVX512"
+        self._max_decoding_requests = MAX_DECODING_REQUESTS if has_quick_gemv else MAX_DECODE_POSITIONS
         self._structures = (abi.Layer * len(self.layers))(*(layer.structure() for layer in self.layers))
         self._decoder = abi.Decoder(
             len(self.layers),
@@ -213,7 +221,8 @@ class DecoderLayers:
         """
         hidden_NC = hidden_NC.float().contiguous().clone()
         last = (rows.starts[1:][sampled] - 1).long()
-        if len(hidden_NC) > MAX_DECODE_POSITIONS:
+        is_decoding = len(hidden_NC) == len(rows.lengths) <= self._max_decoding_requests
+        if len(hidden_NC) > MAX_DECODE_POSITIONS and not is_decoding:
             return self._prefill(hidden_NC, (cos, sin), rows, sampled, last)
         self._decode(hidden_NC, cos, sin, positions_N, rows)
         return hidden_NC[last]
@@ -225,13 +234,15 @@ class DecoderLayers:
     def _decode(
         self, hidden_NC: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, positions_N: torch.Tensor, rows: Rows
     ) -> None:
-        """Runs all layers over a few positions, in place, in one call."""
+        """Runs all layers over a few positions at a time, in place, each in one call."""
         counts = (rows.starts[1:] - rows.starts[:-1]).long()
         tables = rows.tables.repeat_interleave(counts, 0)
         lengths = (positions_N + 1).to(torch.int32)
-        tensors = (lengths, tables, rows.slots, cos, sin, hidden_NC)
-        batch = abi.Batch(len(hidden_NC), tables.shape[1], *map(calls.pointer, tensors))
-        calls.decode_layers(self.dtype, self._decoder, batch)
+        for first in range(0, len(hidden_NC), MAX_DECODE_POSITIONS):
+            part = slice(first, first + MAX_DECODE_POSITIONS)
+            tensors = [each[part] for each in (lengths, tables, rows.slots, cos, sin, hidden_NC)]
+            batch = abi.Batch(len(tensors[0]), tables.shape[1], *map(calls.pointer, tensors))
+            calls.decode_layers(self.dtype, self._decoder, batch)
 
     def _prefill(
         self,

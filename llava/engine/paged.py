@@ -3,7 +3,8 @@
     slot = block * block_tokens + offset in the block          where a position's key and value lie, in every layer
 
 ``KVCache`` runs everywhere: it gathers each request's blocks and calls torch's attention. ``NativeKVCache`` runs on
-CPUs and reads the blocks where they are, through the native kernels. Both compute the same.
+CPUs and reads the blocks where they are, through the native kernels; so does ``gpu.kv_blocks.BlockKVCache`` on GPUs.
+All compute the same.
 """
 
 from __future__ import annotations
@@ -28,24 +29,13 @@ ATTENTION = "llava_paged"
 class Rows:
     """The requests of a step: where each one's queries begin, how many positions it has with them, and its blocks.
 
-    int32 tensors on the CPU: starts [R + 1], lengths [R], tables [R, most blocks]; int64 slots [N] of all positions.
+    int32 tensors: starts [R + 1], lengths [R], tables [R, most blocks]; slots [N] of all positions. On the CPU, but for
+    a ``BlockKVCache``, which takes them on its device.
     """
 
     starts: torch.Tensor
     lengths: torch.Tensor
     tables: torch.Tensor
-    slots: torch.Tensor
-
-
-@dataclass
-class FixedRows:
-    """One new position of each of R requests, padded to a fixed shape: int64 tensors on the model's device.
-
-    tables [R, blocks], lengths [R] with the new position, slots [R].
-    """
-
-    tables: torch.Tensor
-    lengths: torch.Tensor
     slots: torch.Tensor
 
 
@@ -74,45 +64,23 @@ class KVCache:
             for tensor in (*self.keys, *self.values):
                 tensor[target] = tensor[source]
 
-    def store(self, layer: int, keys_NHD: torch.Tensor, values_NHD: torch.Tensor, rows: Rows | FixedRows) -> None:
+    def store(self, layer: int, keys_NHD: torch.Tensor, values_NHD: torch.Tensor, rows: Rows) -> None:
         """Writes the keys and values [N, kv heads, head_dim] of a layer to their slots."""
-        slots = rows.slots.to(keys_NHD.device)
+        slots = rows.slots.to(keys_NHD.device).long()
         blocks, offsets = slots // self.block_tokens, slots % self.block_tokens
         self.keys[layer][blocks, :, offsets] = keys_NHD
         self.values[layer][blocks, :, offsets] = values_NHD
 
     def attend(
-        self, layer: int, queries_NHD: torch.Tensor, rows: Rows | FixedRows, scaling: float, window: int | None
+        self, layer: int, queries_NHD: torch.Tensor, rows: Rows, scaling: float, window: int | None
     ) -> torch.Tensor:
         """Causal attention of every request's queries over its own positions, [N, heads, head_dim]."""
-        if isinstance(rows, FixedRows):
-            return self._attend_fixed(layer, queries_NHD, rows, scaling, window)
         starts, lengths = rows.starts.tolist(), rows.lengths.tolist()
         parts = [
             self._attend_one(layer, queries_NHD[start:stop].transpose(0, 1), table, length, scaling, window)
             for start, stop, table, length in zip(starts, starts[1:], rows.tables, lengths, strict=False)
         ]
         return torch.cat(parts)
-
-    def _attend_fixed(
-        self, layer: int, queries_RHD: torch.Tensor, rows: FixedRows, scaling: float, window: int | None
-    ) -> torch.Tensor:
-        """Attention of one query of each request over all its blocks and padding: no shape depends on a length."""
-        num_requests, num_blocks = rows.tables.shape
-        keys, values = (tensor[rows.tables] for tensor in (self.keys[layer], self.values[layer]))  # [R, B, KV, T, D]
-        grouped = queries_RHD.view(num_requests, 1, keys.shape[2], -1, queries_RHD.shape[2])
-        scores = torch.matmul(grouped, keys.transpose(3, 4)).float() * scaling  # [R, B, KV, G, T]
-        positions = torch.arange(num_blocks * self.block_tokens, device=scores.device).view(1, num_blocks, 1, 1, -1)
-        lengths = rows.lengths.view(-1, 1, 1, 1, 1)
-        visible = positions < lengths
-        if window is not None:
-            visible = visible & (positions >= lengths - window)
-        # Values past a request's end may be NaN, and zero times NaN is NaN.
-        values = values.masked_fill(~visible.transpose(3, 4), 0)
-        scores = scores.masked_fill(~visible, -torch.inf).transpose(1, 3).transpose(3, 4)  # [R, G, KV, T, B] transposed
-        shape = scores.shape
-        weights = scores.flatten(3).softmax(-1).view(shape).transpose(3, 4).transpose(1, 3).to(values.dtype)
-        return torch.matmul(weights, values).sum(1).reshape(queries_RHD.shape)
 
     def _attend_one(
         self,
@@ -169,13 +137,12 @@ class NativeKVCache(KVCache):
         self.keys = [calls.make_cache(*shape, dtype) for _ in range(num_layers)]
         self.values = [calls.make_cache(*shape, dtype) for _ in range(num_layers)]
 
-    def store(self, layer: int, keys_NHD: torch.Tensor, values_NHD: torch.Tensor, rows: Rows | FixedRows) -> None:
+    def store(self, layer: int, keys_NHD: torch.Tensor, values_NHD: torch.Tensor, rows: Rows) -> None:
         calls.write_kv(self.keys[layer], self.values[layer], keys_NHD, values_NHD, rows.slots)
 
     def attend(
-        self, layer: int, queries_NHD: torch.Tensor, rows: Rows | FixedRows, scaling: float, window: int | None
+        self, layer: int, queries_NHD: torch.Tensor, rows: Rows, scaling: float, window: int | None
     ) -> torch.Tensor:
-        assert isinstance(rows, Rows)
         return calls.attend(
             queries_NHD,
             self.keys[layer],
@@ -203,7 +170,7 @@ class PagedStep:
     """The metadata that the attention of every layer needs of a step."""
 
     cache: KVCache
-    rows: Rows | FixedRows
+    rows: Rows
 
 
 def attend_paged(

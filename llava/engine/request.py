@@ -12,6 +12,7 @@ is then still cached.
 from __future__ import annotations
 
 import hashlib
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -83,10 +84,11 @@ class Request:
     num_prompt: int = 0
     num_computed: int = 0
     num_inserted: int = 0  # blocks of the table that are in the prefix tree
-    table: list[int] = field(default_factory=list)
+    table: array[int] = field(default_factory=lambda: array("i"))  # whose bytes the runner copies
     copy: Copy | None = None  # pending until the first chunk; its positions already count as computed
     pinned: list[ImageSpan] = field(default_factory=list)  # images whose features are still needed
     num_preemptions: int = 0
+    is_pending: bool = False  # the newest key stands for a token that the device has sampled and nobody has read yet
 
     def __post_init__(self) -> None:
         self.num_prompt = len(self.keys)

@@ -11,22 +11,37 @@ from __future__ import annotations
 
 import copy
 import itertools
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 
-from llava.engine import graphs, paged
+from llava.engine import paged
 from llava.engine.fallback import find_decoder_fallback_reason, find_tower_fallback_reason
 from llava.engine.feature_cache import ImageFeatureCache
-from llava.engine.native_layers import MAX_DECODE_POSITIONS, DecoderLayers, NativeLinear, TowerLayers
+from llava.engine.gpu.choice import choose_kernels
+from llava.engine.gpu.device_choice import choose_now, fetch, launch_choice
+from llava.engine.gpu.gpu_decoder import GpuDecoder
+from llava.engine.gpu.gpu_fallback import find_device_obstacle
+from llava.engine.gpu.kv_blocks import BlockKVCache
+from llava.engine.launched_step import LaunchedStep
+from llava.engine.native_layers import DecoderLayers, NativeLinear, TowerLayers
+from llava.engine.pixel_store import PixelStore
 from llava.engine.request import ImageSpan, Request, token_of
-from llava.engine.scheduler import Step, TileChunk
+from llava.engine.sampler import Sampler, sample_all
+from llava.engine.scheduler import Chunk, Step, TileChunk
+from llava.engine.step_layout import insert_images, place_rows
 from llava.errors import UsageError
 from llava.image.pixels import make_pixels
 from llava.model.quantized_linear import QuantizedLinear
 from llava.model.replacements import find_replacement, has_hook
 from llava.native import calls
+
+_log = logging.getLogger(__name__)
 
 # How many tiles the vision tower encodes at once: more would take more memory and be no faster.
 TILE_BATCH = 16
@@ -48,12 +63,21 @@ class Runner:
         features: the image-feature cache, which the runner fills.
         num_blocks, block_tokens: the size of the KV cache.
         is_rounded: whether prompts' products with packed matrices are computed in 8-bit integers.
+        max_running: how many requests run together at most.
+        record_s: seconds that recording CUDA graphs may take.
 
     Raises UsageError for a model that it cannot run (``find_fallback_reason``).
     """
 
     def __init__(
-        self, loaded: Any, features: ImageFeatureCache, num_blocks: int, block_tokens: int, is_rounded: bool = False
+        self,
+        loaded: Any,
+        features: ImageFeatureCache,
+        num_blocks: int,
+        block_tokens: int,
+        is_rounded: bool = False,
+        max_running: int = 64,
+        record_s: float = 0.0,
     ) -> None:
         self.loaded, self.model = loaded, loaded.model
         self.features = features
@@ -62,11 +86,13 @@ class Runner:
             raise UsageError(f"The engine cannot run this model: {reason}.")
         self._decoder = self.model.get_model()
         self._num_blocks, self._block_tokens = num_blocks, block_tokens
+        self._max_running, self._record_s = max_running, record_s
         self._layers: DecoderLayers | None = None
         self._tower: TowerLayers | None = None
         self._is_rounded, self._scratch = is_rounded, calls.ScratchBuffers()
         self._rotary: tuple[torch.Tensor, ...] | None = None
-        self._windows = {find_window(config, layer) for layer in range(len(self._decoder.layers))}
+        self._pixels = PixelStore()
+        self._windows = [find_window(config, layer) for layer in range(len(self._decoder.layers))]
         self._make_cache()
         self.reload()
         paged.register()
@@ -77,37 +103,56 @@ class Runner:
         dtype, device = self._cached_in = (self.model.dtype, self.model.device)
         num_layers, num_kv_heads = len(self._decoder.layers), config.num_key_value_heads
         group, shape = config.num_attention_heads // num_kv_heads, (num_kv_heads, self._block_tokens, first.head_dim)
-        self._graphs: graphs.GraphDecoder | None = None
+        self._gpu: GpuDecoder | None = None
+        self._device_obstacle = find_device_obstacle(device, dtype)
         self._cache_fallback_reason = calls.find_fallback_reason(
             dtype, device, first.head_dim, group, self._block_tokens
         )
         if self._cache_fallback_reason is None:
             self.cache: paged.KVCache = paged.NativeKVCache(num_layers, self._num_blocks, *shape, dtype)
             return
-        # One block more than the pool has, for the padding rows of CUDA graphs.
-        self.cache = paged.KVCache(num_layers, self._num_blocks + 1, *shape, dtype, device)
-        if graphs.is_wanted(device) and graphs.can_capture(self.model):
-            self._graphs = graphs.GraphDecoder(self.model, self.cache, self._num_blocks)
+        if self._device_obstacle is None:
+            blocks = BlockKVCache(num_layers, self._num_blocks, *shape, dtype, device, choose_kernels(device))
+            self.cache = blocks
+            self._device_obstacle = self._make_gpu_decoder(blocks)
+        if self._device_obstacle is not None:
+            self.cache = paged.KVCache(num_layers, self._num_blocks, *shape, dtype, device)
+
+    def _make_gpu_decoder(self, cache: BlockKVCache) -> str | None:
+        """Makes the decoder of a GPU; why its kernels do not run here, or None if they do."""
+        max_positions = min(self.loaded.context_tokens, self._num_blocks * self._block_tokens)
+        gpu = GpuDecoder(self.model, cache, self._windows, self._max_running, max_positions, self._record_s)
+        try:
+            with self._on_device():
+                gpu.try_kernels()
+        except Exception as error:  # of the driver, or of Triton, which needs a C compiler, too
+            _log.warning("The GPU kernels do not run here.", exc_info=error)
+            return f"the GPU kernels do not run here: {(str(error).strip() or type(error).__name__).splitlines()[0]}"
+        self._gpu = gpu
+        return None
 
     def reload(self) -> None:
         """Adopts the model's current weights. The KV cache and image features computed before are invalid then."""
         self._weights, self._rotary = self._find_weights(), None
         if self._cached_in != (self.model.dtype, self.model.device):
             self._make_cache()
-        if self._graphs is not None:
-            self._graphs.clear()
+        if self._gpu is not None:
+            with self._on_device():
+                self._gpu.reload()
+            # It moved weights, but what others do to them meanwhile must not go unnoticed.
+            moved = zip(self._find_weights(), self._weights, strict=True)
+            self._weights = [(place, version) for (place, _), (_, version) in moved]
         # Why the decoder falls back from the compiled library to torch; None if it does not.
         self.fallback_reason = self._cache_fallback_reason or find_decoder_fallback_reason(
             self._decoder, self.model.dtype
         )
-        if self.fallback_reason is None and len(self._windows) > 1:
+        if self.fallback_reason is None and len(set(self._windows)) > 1:
             self.fallback_reason = "its layers have sliding windows of different lengths"
         self._layers = None
         if self.fallback_reason is None:
             assert isinstance(self.cache, paged.NativeKVCache)
-            (window,) = self._windows
             self._layers = DecoderLayers(
-                self._decoder, self.model.config, self.cache, window, self._scratch, self._is_rounded
+                self._decoder, self.model.config, self.cache, self._windows[0], self._scratch, self._is_rounded
             )
         head = self.model.lm_head
         is_plain = type(head) in (torch.nn.Linear, QuantizedLinear) and head.bias is None and not has_hook([head])
@@ -130,6 +175,10 @@ class Runner:
         if self._is_rounded and not (is_quantized and self._layers is not None):
             needs = "the native library, which needs a CPU" if is_quantized else "a model with quantized weights (bits)"
             exact = (f"Prompts are computed exactly, since arithmetic 'int8' needs {needs}.",)
+        if self._gpu is not None:
+            return (*self._gpu.fallbacks, *exact)
+        if self.model.device.type == "cuda":
+            return (f"Attention runs through PyTorch, which is slower: {self._device_obstacle}.", *exact)
         if self.model.device.type != "cpu":  # elsewhere PyTorch is what is fast
             return exact
         reasons = {"decoder": self.fallback_reason, "vision tower": self.tower_fallback_reason}
@@ -138,6 +187,25 @@ class Runner:
             slow = {"model": next(iter(slow.values()))}
         slower = (f"The {part} runs through PyTorch, which is slower: {reason}." for part, reason in slow.items())
         return (*slower, *exact)
+
+    def cut_images(self, images: Sequence[ImageSpan]) -> None:
+        """Makes the pixels of images that are to be encoded on a GPU, so that no answer waits for it. Thread-safe.
+
+        An image that cannot be cut is left to the step that encodes it, which fails its requests alone.
+        """
+        for image in images if self._gpu is not None else ():
+            if image in self.features or image.fingerprint in self._pixels:
+                continue
+            try:
+                pixels = self._make_pixels(image)
+            except Exception:
+                continue
+            self._pixels.put(image.fingerprint, pixels)
+
+    def _make_pixels(self, image: ImageSpan) -> torch.Tensor:
+        """Pixels [T, C, H, W] on the CPU; for a GPU in the model's dtype, where a copy to it does not block."""
+        pixels = make_pixels(image.source.image, image.plan, self.loaded.image_processor)
+        return pixels.to(self.model.dtype).pin_memory() if self.model.device.type == "cuda" else pixels
 
     def has_new_weights(self) -> bool:
         """Whether weights were changed or replaced, or hooks added, since ``reload``. Safe from any thread."""
@@ -149,32 +217,53 @@ class Runner:
         return [*states, *((id(module), 0) for module in self.model.modules() if has_hook([module]))]
 
     @torch.inference_mode()
+    def launch(self, step: Step, sampler_of: Callable[[Request], Sampler]) -> LaunchedStep:
+        """Launches a step, and the choice of a token for each chunk that samples one. On a CPU it is then done."""
+        if self._gpu is not None:
+            with self._on_device():
+                return self._launch_on_gpu(self._gpu, step, sampler_of)
+        requests = [chunk.request for chunk in step.chunks if chunk.samples_token]
+        logits_LV = self.run(step)
+        sampled = sample_all(logits_LV, [sampler_of(request) for request in requests]) if requests else []
+        return LaunchedStep(requests, lambda launched: sampled)
+
+    def _on_device(self) -> AbstractContextManager[Any]:
+        """Makes the model's GPU the current one, where Triton launches its kernels."""
+        device = self.model.device
+        return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+    def _launch_on_gpu(self, gpu: GpuDecoder, step: Step, sampler_of: Callable[[Request], Sampler]) -> LaunchedStep:
+        try:
+            self._encode(step.tile_chunks)
+            if not step.chunks:  # only its time is of interest
+                done = fetch(torch.empty(0, device=self.model.device))
+                return LaunchedStep([], lambda launched: done().tolist())
+            self._copy_blocks(step)
+            if gpu.can_decode(step.chunks):
+                logits_RV, requests = gpu.decode(step.chunks)
+                return launch_choice(requests, sampler_of, logits_RV, gpu.choose, gpu.can_go_on(requests))
+            requests = [chunk.request for chunk in step.chunks if chunk.samples_token]
+            logits_LV = gpu.extend(step.chunks, self._features_of)
+            return launch_choice(requests, sampler_of, logits_LV, partial(choose_now, logits_LV), is_kept=False)
+        except Exception:
+            gpu.clear_rows()
+            raise
+
+    def _copy_blocks(self, step: Step) -> None:
+        self.cache.copy([chunk.request.copy for chunk in step.chunks if chunk.request.copy is not None])
+
+    @torch.inference_mode()
     def run(self, step: Step) -> torch.Tensor:
         """Encodes the tiles and runs the chunks; float32 logits [L, V], one row per chunk that samples a token."""
         self._encode(step.tile_chunks)
         chunks = step.chunks
         if not chunks:
             return torch.empty(0)
-        self.cache.copy([chunk.request.copy for chunk in chunks if chunk.request.copy is not None])
-        size = self.cache.block_tokens
-        counts = [chunk.stop - chunk.start for chunk in chunks]
-        tables = torch.zeros(len(chunks), max(-(-chunk.stop // size) for chunk in chunks), dtype=torch.int32)
-        slots, positions = [], []
-        for table, chunk in zip(tables, chunks, strict=True):
-            blocks = torch.tensor(chunk.request.table[: -(-chunk.stop // size)], dtype=torch.int32)
-            table[: len(blocks)] = blocks
-            position = torch.arange(chunk.start, chunk.stop)
-            slots.append(blocks[position // size].long() * size + position % size)
-            positions.append(position)
-        starts = torch.tensor([0, *counts]).cumsum(0).to(torch.int32)
-        lengths = torch.tensor([chunk.stop for chunk in chunks], dtype=torch.int32)
-        rows = paged.Rows(starts, lengths, tables, torch.cat(slots))
-        embeds_NC = torch.cat([self._embed(chunk.request, chunk.start, chunk.stop) for chunk in chunks])
+        self._copy_blocks(step)
+        rows, positions_N = place_rows(chunks, self.cache.block_tokens)
+        embeds_NC = self._embed(chunks)
         sampled = [i for i, chunk in enumerate(chunks) if chunk.samples_token]
-        if self._graphs is not None and len(embeds_NC) == len(chunks) <= graphs.MAX_REQUESTS:
-            logits_NV = self._graphs.run(embeds_NC, torch.cat(positions), rows)
-            return logits_NV[sampled]
-        hidden_LC = self._decode(embeds_NC, torch.cat(positions), rows, sampled)
+        hidden_LC = self._decode(embeds_NC, positions_N, rows, sampled)
         return self._compute_logits(hidden_LC) if sampled else torch.empty(0)
 
     def _decode(
@@ -211,20 +300,20 @@ class Runner:
 
     def _compute_logits(self, hidden_NC: torch.Tensor) -> torch.Tensor:
         """Float32 logits [N, V]: final norm and head."""
-        if self._head is not None and self._layers is not None and len(hidden_NC) <= MAX_DECODE_POSITIONS:
+        if self._head is not None and self._layers is not None:
             return self._head.gemv(self._layers.normalize(hidden_NC))
         return self.model.lm_head(self._decoder.norm(hidden_NC.to(self.model.dtype))).float()
 
-    def _embed(self, request: Request, start: int, stop: int) -> torch.Tensor:
-        """The decoder's inputs [stop - start, C]: token embeddings, and image features in their places."""
-        ids = torch.tensor([token_of(key) for key in request.keys[start:stop]], device=self.model.device)
-        embeds_NC = self._decoder.embed_tokens(ids)
-        for image in request.images_between(start, stop):
-            features_PC = self.features.entry(image).payload
-            begin, end = max(start, image.start), min(stop, image.stop)
-            part = features_PC[begin - image.start : end - image.start]
-            embeds_NC[begin - start : end - start] = part.to(embeds_NC)
+    def _embed(self, chunks: list[Chunk]) -> torch.Tensor:
+        """The decoder's inputs [N, C]: token embeddings, and image features in their places."""
+        ids = [token_of(key) for chunk in chunks for key in chunk.request.keys[chunk.start : chunk.stop]]
+        embeds_NC = self._decoder.embed_tokens(torch.tensor(ids, device=self.model.device))
+        insert_images(embeds_NC, chunks, self._features_of)
         return embeds_NC
+
+    def _features_of(self, image: ImageSpan) -> torch.Tensor:
+        features_PC: torch.Tensor = self.features.entry(image).payload
+        return features_PC
 
     def _encode(self, tile_chunks: list[TileChunk]) -> None:
         """Encodes the planned tiles of all images together, and merges each image that is complete."""
@@ -234,15 +323,16 @@ class Runner:
             if entry.tiles_done > start:
                 continue  # done before the step failed; this is its rerun, request by request
             if entry.payload is None:
-                pixels = make_pixels(image.source.image, image.plan, self.loaded.image_processor)
-                entry.payload = _PartialImage(pixels, [])
+                pixels = self._pixels.take(image.fingerprint)
+                entry.payload = _PartialImage(self._make_pixels(image) if pixels is None else pixels, [])
             planned.append((image, entry.payload.pixels[start:stop]))
         if not planned:
             return
-        tiles = torch.cat([pixels for _, pixels in planned]).to(self.model.device, self.model.dtype)
+        parts = [pixels.to(self.model.device, self.model.dtype, non_blocking=True) for _, pixels in planned]
+        tiles = torch.cat(parts)
         features = torch.cat([self._encode_tiles(part) for part in tiles.split(TILE_BATCH)])
-        parts = features.split([len(pixels) for _, pixels in planned])
-        for (image, pixels), part in zip(planned, parts, strict=True):
+        split = features.split([len(pixels) for _, pixels in planned])
+        for (image, pixels), part in zip(planned, split, strict=True):
             entry = self.features.entry(image)
             entry.payload.parts.append(part)
             entry.tiles_done += len(pixels)

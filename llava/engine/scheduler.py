@@ -2,8 +2,9 @@
 
 Continuous batching with chunked prefill. A step first gives each decoding request its next token, oldest first; then
 continues running prefills, oldest first, until its budget is spent; and only then admits waiting requests, in order of
-arrival. A prompt is cut into chunks where the budget ends, and an image into tiles, so a long prompt delays the other
-requests' tokens by one budget at most.
+arrival. A prompt is cut into chunks where the budget ends, so a long prompt delays the other requests' tokens by one
+budget at most. An image that fits into a budget is encoded in one step; a larger one is cut into tiles, of which each
+step encodes at least one.
 
 When no block is left, the youngest running request is preempted: it loses its block table and waits again, in its old
 place. Of several requests with a common prefix one is admitted first, so that the others find its blocks in the prefix
@@ -13,6 +14,7 @@ tree.
 from __future__ import annotations
 
 import bisect
+from array import array
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -52,8 +54,12 @@ class Chunk:
 
 @dataclass(eq=False)
 class Step:
-    """One batch: tiles for the vision tower, then positions for the decoder."""
+    """One batch: tiles for the vision tower, then positions for the decoder.
 
+    ``prompt_budget``: how many positions prompts may take in it, with what their tiles cost.
+    """
+
+    prompt_budget: int = 0
     chunks: list[Chunk] = field(default_factory=list)
     tile_chunks: list[TileChunk] = field(default_factory=list)
 
@@ -61,6 +67,11 @@ class Step:
     def num_positions(self) -> int:
         """How many positions the decoder runs."""
         return sum(chunk.stop - chunk.start for chunk in self.chunks)
+
+    @property
+    def num_prompt_positions(self) -> int:
+        """How many of them belong to prompts, before the step is recorded."""
+        return sum(chunk.stop - chunk.start for chunk in self.chunks if not chunk.request.is_decoding)
 
     @property
     def num_tiles(self) -> int:
@@ -92,6 +103,18 @@ class Scheduler:
         """How many running requests have their whole prompt computed."""
         return sum(request.is_decoding for request in self.running)
 
+    @property
+    def is_steady(self) -> bool:
+        """Whether the next step gives every running request one more token, and does nothing else."""
+        is_full = len(self.running) >= self.max_running
+        can_go_on = all(request.is_decoding and len(request.keys) < request.max_tokens for request in self.running)
+        return can_go_on and (is_full or not self.waiting) and self.pool.num_available >= len(self.running)
+
+    @property
+    def num_prompts(self) -> int:
+        """How many requests have a prompt that is not computed yet, waiting ones included."""
+        return len(self.waiting) + len(self.running) - self.num_decoding
+
     def check(self, request: Request) -> None:
         """Raises RequestTooLarge if the request does not fit into the whole KV cache. Safe to call from any thread."""
         # The last new token is never run, so it takes no position in the cache.
@@ -120,7 +143,7 @@ class Scheduler:
         """The next step, of about ``budget`` positions at most. It is empty only if the scheduler is idle."""
         step = Step()
         self._schedule_decodes(step)
-        left = budget - step.num_positions
+        left = step.prompt_budget = budget - step.num_positions
         for request in self.running:
             if not request.is_decoding:
                 left = self._schedule_prefill(request, step, left)
@@ -195,6 +218,9 @@ class Scheduler:
             missing = self._count_missing_tiles(image, step)
             if stop < before or (missing and left <= 0):
                 break
+            if left < missing * self.tile_cost <= step.prompt_budget:
+                left = 0  # first in the next step, it is encoded whole
+                break
             if missing:
                 num_tiles = min(missing, max(left // self.tile_cost, int(is_first and not step.tile_chunks)))
                 done = image.num_tiles - missing
@@ -237,7 +263,7 @@ class Scheduler:
         pool = self.pool
         # The last position always has to be run: its logits give the next token.
         match = pool.lookup(request.keys[:-1])
-        table, source = list(match.blocks), match.copy_from
+        table, source = array("i", match.blocks), match.copy_from
         pool.acquire(table)
         # Keep one block for each running request: taking the last ones now would only cause a preemption soon.
         num_wanted = pool.count_blocks(len(request.keys)) - len(table) + len(self.running)

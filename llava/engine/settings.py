@@ -23,6 +23,8 @@ class EngineSettings:
         max_step_positions: positions in a step that delays nobody; bounds the memory of activations.
         arithmetic: "exact", or "int8": prompts' products with 8-bit or 4-bit matrices are computed in 8-bit integers,
             several times faster, where the compiled library runs.
+        record_s: seconds at the start, and after weights were replaced, that recording CUDA graphs may take; the last
+            one that is begun in time is finished. 0 is none.
     """
 
     memory_bytes: int | None = None
@@ -32,13 +34,15 @@ class EngineSettings:
     block_tokens: int = 16
     max_step_positions: int = 4096
     arithmetic: Arithmetic = "exact"
+    record_s: float = 3.0
 
     def __post_init__(self) -> None:
         for name, least in (("max_running", 1), ("max_waiting", 0), ("block_tokens", 1), ("max_step_positions", 1)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name} is {getattr(self, name)}; it has to be at least {least}.")
-        if not self.stall_s >= 0:
-            raise UsageError(f"stall_s is {self.stall_s}; it has to be at least 0.")
+        for name in ("stall_s", "record_s"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"{name} is {getattr(self, name)}; it has to be at least 0.")
         if self.arithmetic not in ("exact", "int8"):
             raise UsageError(f"arithmetic is {self.arithmetic!r}; it has to be 'exact' or 'int8'.")
 

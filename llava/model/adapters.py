@@ -253,13 +253,28 @@ def apply_adapter(model: Any, adapter: Adapter, merge: bool) -> None:
             raise CheckpointError(f"{adapter.file} contains {result.unexpected_keys[0]}, which PEFT does not expect.")
         if not merge:
             return
+        finite: dict[str, torch.Tensor] = {}
         for name, module in list(model.named_modules()):
             if isinstance(module, BaseTunerLayer):
-                module.merge(safe_merge=True)
+                # PEFT's safe merge looks at each result at once, and a GPU's would have to be waited for.
+                is_cpu = model.device.type == "cpu"
+                module.merge(safe_merge=is_cpu)
+                base = module.get_base_layer()
+                if not is_cpu:
+                    finite[name] = base.weight.sum(dtype=torch.float32).isfinite()
                 parent, _, leaf = name.rpartition(".")
-                setattr(model.get_submodule(parent), leaf, module.get_base_layer())
+                setattr(model.get_submodule(parent), leaf, base)
+        _check_merged(finite, adapter)
         del model.peft_config
         model._hf_peft_config_loaded = False
+
+
+def _check_merged(finite: Mapping[str, torch.Tensor], adapter: Adapter) -> None:
+    """Raises CheckpointError for the first layer that the adapter made NaN or infinite."""
+    found = torch.stack(list(finite.values())).tolist() if finite else []
+    for name, is_finite in zip(finite, found, strict=True):
+        if not is_finite:
+            raise CheckpointError(f"{adapter.file} makes the weights of {name} NaN or infinite: a failed training.")
 
 
 def read_lora(model: Any, adapter: Adapter) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:

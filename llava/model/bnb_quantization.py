@@ -1,6 +1,7 @@
-"""Decoder matrices in 8 or 4 bits, through bitsandbytes, one at a time while a checkpoint is read.
+"""Decoder matrices in 8 or 4 bits, through bitsandbytes, for training and for adapters that are not merged.
 
-Only the decoder's blocks are quantized: the tower, the projector, the embeddings and the head stay as they are.
+All other models are quantized by ``quantized_linear``. Here only the decoder's blocks are: tower, projector,
+embeddings and head stay as they are.
 
 Source: haotian-liu/LLaVA@c121f04 llava/model/builder.py (nf4, double quantization); bitsandbytes 0.45 nn/modules.py.
 """
@@ -20,25 +21,26 @@ from llava.errors import UsageError
 def check_quantization(bits: int, device: torch.device, is_apart: bool = False) -> None:
     """Raises UsageError unless a model can be quantized to ``bits`` on the device; 16 means not quantized.
 
-    ``is_apart``: an adapter will be attached as PEFT layers, not merged.
+    ``is_apart``: an adapter will be attached as PEFT layers, not merged, which bitsandbytes is needed for.
     """
     if bits == 16:
         return
     if bits not in (8, 4):
         raise UsageError(f"A model can be loaded in 16, 8 or 4 bits, not in {bits}.")
-    if device.type == "cpu":
-        if is_apart:
-            raise UsageError(
-                f"On a CPU a model in {bits} bits takes no adapter that is not merged: merge it, or use 16 bits."
-            )
-        return  # quantized_linear.py does it
-    if device.type != "cuda":
+    if device.type == "cpu" and is_apart:
+        raise UsageError(
+            f"On a CPU a model in {bits} bits takes no adapter that is not merged: merge it, or use 16 bits."
+        )
+    if device.type not in ("cpu", "cuda"):
         raise UsageError(
             f"Loading in {bits} bits works on CPUs and NVIDIA GPUs, but the device is {device}. "
             "Leave the bits out; float16 takes half of float32's memory."
         )
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise UsageError(f"Loading in {bits} bits needs bitsandbytes, which is not installed: pip install bitsandbytes")
+    if is_apart and importlib.util.find_spec("bitsandbytes") is None:
+        raise UsageError(
+            f"A model in {bits} bits with an adapter that is not merged needs bitsandbytes, which is not installed: "
+            "pip install bitsandbytes"
+        )
 
 
 def is_quantized(name: str, module: nn.Module, bits: int) -> bool:

@@ -7,6 +7,7 @@ or NaN. No code in a checkpoint is ever run.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from llava.config import ModelSpec, as_checkpoint_error
 from llava.errors import CheckpointError, LlavaError, UsageError
 from llava.image.pixels import ImageProcessor
 from llava.model import adapters, layouts
-from llava.model.bnb_quantization import check_quantization, is_quantized, quantize_layer, quantize_model
+from llava.model.bnb_quantization import check_quantization, is_quantized, quantize_layer
 from llava.model.checkpoint_reader import OpenCheckpoint, open_checkpoint
 from llava.model.companions import (
     describe_model,
@@ -79,14 +80,15 @@ def load_model(
         device: cuda, cuda:1, mps, cpu; by default the best available one.
         dtype: float32, bfloat16, float16; by default the best for the device, see ``choose_dtype``.
         attention: sdpa (default), eager or flash_attention_2.
-        bits: 16, or 8 or 4 to quantize the decoder's matrices while loading: by this package on a CPU, by
-            bitsandbytes on CUDA.
+        bits: 16, or 8 or 4 to quantize the decoder's matrices while loading: by this package, but under an adapter
+            that is not merged by bitsandbytes, on CUDA.
         for_engine: the engine will run the model, not ``generate``, which may change the dtype; see ``choose_dtype``.
         config: used instead of the folder's config.json.
         overrides: values that replace some of config.json's.
         vision_tower: the tower's folder or hub id, instead of config.json's ``mm_vision_tower``. If the tower's weights
             are inside the checkpoint, these are used.
-        device_map: the device of each part of the model, as in Transformers; see ``find_device_map``.
+        device_map: the device of each part of the model, as in Transformers; see ``find_device_map``. By default
+            "auto" where neither ``device`` nor a launcher chose the GPU.
         offload_folder: where weights are kept that ``device_map`` sends to "disk".
 
     Raises:
@@ -104,6 +106,8 @@ def load_model(
     if chosen_dtype is None:
         num_parameters = sum(parameter.numel() for parameter in opened.model.parameters())
         chosen_dtype = choose_dtype(chosen_device, opened.spec.dtype, num_parameters, for_engine)
+    if device_map is None and device in (None, "auto") and bits == 16 and "LOCAL_RANK" not in os.environ:
+        device_map = "auto"
     if attention == "flash_attention_2":
         check_flash_attention(chosen_device, chosen_dtype)
     options = {"name": str(path_or_id), "device_map": device_map, "offload_folder": offload_folder}
@@ -181,33 +185,36 @@ def _place(
     adapter = None if opened.fine_tune is None else opened.fine_tune.adapter
     # An adapter is merged first, on the CPU: it cannot be merged into a quantized matrix.
     quantizes_later = adapter is not None and merge and bits < 16
+    uses_bnb = bits < 16 and device.type == "cuda" and adapter is not None and not merge
     first = torch.device("cpu") if quantizes_later or is_spread else device
-    _fill(opened, first, dtype, 16 if quantizes_later else bits)
+    _fill(opened, first, dtype, 16 if quantizes_later else bits, uses_bnb)
     model.config.dtype = dtype or torch.float32
-    if bits < 16 and device.type == "cuda":
+    if uses_bnb:
         # PEFT, accelerate and the Trainer look for these.
         model.is_loaded_in_8bit, model.is_loaded_in_4bit = bits == 8, bits == 4
     if adapter is not None:
         adapters.apply_adapter(model, adapter, merge)
-    if quantizes_later and device.type == "cpu":
-        quantize_linears(model, bits)
-    elif quantizes_later:
-        quantize_model(model, bits, device)
+    if quantizes_later:
+        quantize_linears(model, bits, device)
 
 
-def _fill(opened: OpenCheckpoint, device: torch.device, dtype: torch.dtype | None, bits: int) -> None:
+def _fill(
+    opened: OpenCheckpoint, device: torch.device, dtype: torch.dtype | None, bits: int, uses_bnb: bool = False
+) -> None:
     """Gives every parameter its value from the files; without ``dtype`` in its own. Raises CheckpointError."""
     model = opened.model
     is_tied = bool(model.config.tie_word_embeddings)
     head: torch.Tensor | None = None
     finite: dict[str, torch.Tensor] = {}  # by our names, on the device
     for ours, tensor, name, path in opened.read():
-        # A matrix that will be quantized is moved to the GPU once, as it is quantized.
-        goes_later = device.type != "cpu" and is_quantized(ours, model.get_submodule(ours.rpartition(".")[0]), bits)
+        # bitsandbytes quantizes a matrix as it moves it to the GPU.
+        goes_later = uses_bnb and is_quantized(ours, model.get_submodule(ours.rpartition(".")[0]), bits)
         place = torch.device("cpu") if goes_later else device
         with as_checkpoint_error(f"{name} in {path} cannot be converted from {tensor.dtype}", torch.OutOfMemoryError):
             chosen = dtype or (tensor.dtype if tensor.is_floating_point() else torch.float32)
-            value = tensor.to(device=place, dtype=chosen, memory_format=torch.contiguous_format)
+            # From a file's pages, CUDA returns as soon as it has read them; waiting for the copy would be for nothing.
+            goes_on = place.type == "cuda"
+            value = tensor.to(place, chosen, memory_format=torch.contiguous_format, non_blocking=goes_on)
         if place.type == "cpu":
             _check_finite(value, tensor, name, path)
         else:
@@ -216,7 +223,7 @@ def _fill(opened: OpenCheckpoint, device: torch.device, dtype: torch.dtype | Non
         if ours == layouts.HEAD and is_tied:
             head = value
         else:
-            _assign(model, ours, value, bits, device)
+            _assign(model, ours, value, bits, device, uses_bnb)
             if isinstance(model.get_submodule(ours.rpartition(".")[0]), QuantizedLinear) and is_mapped(path):
                 forget_pages(tensor)
     _check_together(finite, opened, dtype)
@@ -257,16 +264,17 @@ def _check_together(finite: dict[str, torch.Tensor], opened: OpenCheckpoint, dty
             _check_finite(tensor.to(dtype or tensor.dtype), tensor, name, path)
 
 
-def _assign(model: Any, name: str, value: torch.Tensor, bits: int, device: torch.device) -> None:
+def _assign(
+    model: Any, name: str, value: torch.Tensor, bits: int, device: torch.device, uses_bnb: bool = False
+) -> None:
     owner_name, _, leaf = name.rpartition(".")
     owner = model.get_submodule(owner_name)
-    if device.type == "cpu":
-        own_bits = bits_for(name, bits, model.config.tie_word_embeddings)
-        if own_bits < 16 and isinstance(owner, nn.Linear):
-            quantize_linear(model, owner_name, value, own_bits)
-            return
-    elif is_quantized(name, owner, bits):
+    if uses_bnb and is_quantized(name, owner, bits):
         quantize_layer(model, owner_name, leaf, value, bits, device)
+        return
+    own_bits = 16 if uses_bnb else bits_for(name, bits, model.config.tie_word_embeddings)
+    if own_bits < 16 and isinstance(owner, nn.Linear):
+        quantize_linear(model, owner_name, value, own_bits)
         return
     old = owner.get_parameter(leaf)
     owner.register_parameter(leaf, nn.Parameter(value, requires_grad=old.requires_grad))

@@ -1,6 +1,6 @@
-"""Linear layers with matrices of 8 or 4 bits for CPUs, and functions that put them into a model.
+"""Linear layers with matrices of 8 or 4 bits, and functions that put them into a model.
 
-For GPUs: ``bnb_quantization``.
+Under adapters that are not merged, and in training: ``bnb_quantization``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HEAD_BITS = 8
 class QuantizedLinear(nn.Module):
     """``nn.Linear`` with a quantized matrix, which it dequantizes in every call: slow, and correct on every device.
 
-    The engine's native layers multiply by the quantized matrix itself.
+    The engine's native layers, and its fused layers on a GPU, multiply by the quantized matrix itself.
     """
 
     data: torch.Tensor
@@ -62,13 +62,18 @@ def quantize_linear(model: nn.Module, name: str, weight: torch.Tensor, bits: int
     setattr(model.get_submodule(parent), own_name, layer)
 
 
-def quantize_linears(model: Any, bits: int) -> None:
-    """Quantizes the decoder's matrices and the head of a loaded model, one after the other."""
+def quantize_linears(model: Any, bits: int, device: torch.device | None = None) -> None:
+    """Quantizes the decoder's matrices and the head of a loaded model, one after the other.
+
+    ``device``: where each matrix goes before it is quantized there, and the rest of the model after it.
+    """
     for name, layer in list(model.named_modules()):
         if isinstance(layer, nn.Linear):
             layer_bits = bits_for(f"{name}.weight", bits, model.config.tie_word_embeddings)
             if layer_bits < 16:
-                quantize_linear(model, name, layer.weight, layer_bits)
+                quantize_linear(model, name, layer.weight.to(device or layer.weight.device), layer_bits)
+    if device is not None:
+        model.to(device)
 
 
 def bits_for(name: str, bits: int, is_tied: bool) -> int:

@@ -56,4 +56,16 @@ struct Heads {
     const float *cos, *sin;                 // [num][head_dim], or null for no RoPE
     const int64_t* slots;                   // [num]
 };
+
+// Choosing the next token of each row of float32 logits, and the likeliest tokens of some. Rows are given by address.
+struct Choosing {
+    int32_t num, num_tokens, num_threads, most_best;
+    const int64_t *logits, *originals;  // [num] addresses of rows; originals: before masks and penalties
+    const double *temperatures, *top_ps, *min_ps, *uniforms;  // [num] as in engine/choose.py
+    const int32_t *top_ks, *num_best;  // [num] how many of the likeliest tokens are wanted; below 0 for nothing
+    int64_t* tokens;                   // [num] the results from here on
+    float* highest;                    // [num] where it is not finite, nothing else is
+    int32_t* best;                     // [num][most_best] the likeliest tokens, the likeliest first
+    double* log_sums;                  // [num] logarithms of the sum of e**logit over all tokens
+};
 }

@@ -67,3 +67,12 @@ class Heads(ctypes.Structure):
         *_int32s("num num_heads num_kv_heads head_dim block_tokens num_threads"),
         *_pointers("q_bias k_bias v_bias cos sin slots"),
     ]
+
+
+class Choosing(ctypes.Structure):
+    """Rows of logits, their sampling parameters, and room for their next and their likeliest tokens."""
+
+    _fields_ = [
+        *_int32s("num num_tokens num_threads most_best"),
+        *_pointers("logits originals temperatures top_ps min_ps uniforms top_ks num_best tokens highest best log_sums"),
+    ]

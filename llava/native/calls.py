@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -185,6 +186,49 @@ def decode_layers(dtype: torch.dtype, decoder: abi.Decoder, batch: abi.Batch) ->
     """Runs all layers of a decoder, whose caches are of ``dtype``, over a few positions, in place."""
     decoder.num_threads = torch.get_num_threads()
     call("llava_decode_layers", DTYPES[dtype], ctypes.byref(decoder), ctypes.byref(batch))
+
+
+class Chosen(NamedTuple):
+    """What ``choose`` found in N rows of logits.
+
+    ``tokens``: [N]. ``highest``: [N], the highest logits; where one is not finite, the row has nothing else. ``best``:
+    [N][...] the likeliest tokens of the originals, the likeliest first. ``log_sums``: [N] of e**logit of the originals.
+    """
+
+    tokens: list[int]
+    highest: list[float]
+    best: list[list[int]]
+    log_sums: list[float]
+
+
+def choose(
+    num_tokens: int,
+    logits: Sequence[int],
+    parameters: Sequence[tuple[float, int, float, float, float]],
+    originals: Sequence[int],
+    num_best: Sequence[int],
+) -> Chosen:
+    """The next token of each row of logits, as ``choose`` of ``llava.engine.choose`` gives it, but without fallbacks.
+
+    ``logits``, ``originals``: addresses of contiguous float32 rows of ``num_tokens``; the tokens are chosen from
+    ``logits``. ``parameters``: temperature, top-k, top-p, min-p and uniform number of each. ``num_best``: how many of
+    the likeliest tokens of each row in ``originals`` are wanted; -1 for neither them nor the sum.
+    """
+    num, most = len(logits), max(0, *num_best)
+    temperatures, top_ks, top_ps, min_ps, uniforms = zip(*parameters, strict=True)
+    doubles, int64s, int32s = (kind * num for kind in (ctypes.c_double, ctypes.c_int64, ctypes.c_int32))
+    tokens, highest, log_sums = int64s(), (ctypes.c_float * num)(), doubles()
+    best = (ctypes.c_int32 * (num * most))()
+    arrays = (
+        *(int64s(*logits), int64s(*originals)),
+        *(doubles(*temperatures), doubles(*top_ps), doubles(*min_ps), doubles(*uniforms)),
+        *(int32s(*(min(top_k, num_tokens) for top_k in top_ks)), int32s(*num_best)),
+        *(tokens, highest, best, log_sums),
+    )
+    sizes = (num, num_tokens, torch.get_num_threads(), most)
+    call("llava_choose", ctypes.byref(abi.Choosing(*sizes, *map(ctypes.addressof, arrays))))
+    likeliest = [best[i * most : i * most + max(0, count)] for i, count in enumerate(num_best)]
+    return Chosen(tokens[:], highest[:], likeliest, log_sums[:])
 
 
 def dense(weight: torch.Tensor) -> abi.Matrix:

@@ -7,6 +7,7 @@
 #include "vectors.h"
 
 #include "attention.h"
+#include "choose.h"
 #include "decoder.h"
 #include "elementwise.h"
 #include "gemm_int8.h"
@@ -85,6 +86,10 @@ int llava_apply_rope_and_write_kv(int dtype, int cache_dtype, const Heads* heads
         };
         cache_dtype ? run(Tag<bf16>()) : run(Tag<float>());
     });
+}
+
+int llava_choose(const Choosing* choosing) {
+    return guard([=] { choose_tokens(*choosing); });
 }
 
 int llava_decode_layers(int dtype, const Decoder* decoder, const Batch* batch) {

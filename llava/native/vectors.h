@@ -114,23 +114,23 @@ inline float reduce_max(Floats x) {
 }
 
 // e**x for x <= 0 within 2 ULP; 0 below -87. Source: Cephes' expf (Cody-Waite range reduction, degree-5 polynomial).
-inline Floats exp_nonpositive(Floats x) {
-    Floats clipped = max(x, broadcast(-87.0f));
-    Floats shifted = clipped * 1.44269504f + 12582912.0f;  // 1.5 * 2**23: rounds to an integer
-    Floats whole = shifted - 12582912.0f;
-    Floats r = clipped - whole * 0.693359375f + whole * 2.12194440e-4f;
-    Floats p = broadcast(1.9875691500e-4f);
+template <typename V> inline V exp_nonpositive(V x) {
+    V clipped = x > -87.0f ? x : V{} - 87.0f;
+    V shifted = clipped * 1.44269504f + 12582912.0f;  // 1.5 * 2**23: rounds to an integer
+    V whole = shifted - 12582912.0f;
+    V r = clipped - whole * 0.693359375f + whole * 2.12194440e-4f;
+    V p = V{} + 1.9875691500e-4f;
     p = p * r + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
     p = p * r + 4.1665795894e-2f;
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * r * r + r + 1.0f;
-    Ints exponent = __builtin_convertvector(whole, Ints) + 127;
+    auto exponent = __builtin_convertvector(whole, decltype(x < x)) + 127;
     exponent <<= 23;
-    Floats power;
+    V power;
     std::memcpy(&power, &exponent, sizeof power);
-    return x < -87.0f ? broadcast(0.0f) : p * power;
+    return x < -87.0f ? V{} : p * power;
 }
 
 inline Floats silu(Floats x) {

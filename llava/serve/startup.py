@@ -19,6 +19,9 @@ from llava.errors import UsageError
 from llava.serve.limits import Limits, Settings
 from llava.text import find_flaw
 
+# Seconds that a server's start may take longer for CUDA graphs of every number of requests.
+RECORD_S = 30.0
+
 if TYPE_CHECKING:
     from llava.backends.protocol import Backend
 
@@ -163,6 +166,7 @@ def choose_backend(
         memory_bytes=arguments.memory,
         arithmetic=arguments.arithmetic,
         max_waiting=settings.limits.running * settings.limits.choices,
+        record_s=RECORD_S,
     )
 
 

@@ -271,7 +271,7 @@ def _check_quantization(folder: Folder, stage: TuningStage, where: str) -> None:
             f"{where} trains LoRA on weights in {bits} bits (QLoRA), which needs an NVIDIA GPU and bitsandbytes: leave "
             "quantization out, or train on a machine with a GPU."
         )
-    check_quantization(bits, torch.device("cuda"))
+    check_quantization(bits, torch.device("cuda"), is_apart=True)
 
 
 def _check_pinpoints(wanted: Mapping[str, Any], described: Mapping[str, Any], where: str) -> None:

@@ -175,7 +175,7 @@ def test_a_field_that_changes_nothing_leaves_the_fast_path(loaded: Any) -> None:
         loaded.tokenizer,
     )
     assert make_processors(loaded.model, values, Sampling(), [END], 10) is None
-    assert Sampler(Sampling()).is_argmax
+    assert Sampler(Sampling()).is_plain
 
 
 def test_several_fields_together_and_a_samplings_own(loaded: Any, image: LoadedImage, say: Any) -> None:

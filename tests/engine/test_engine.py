@@ -328,8 +328,8 @@ def test_an_error_in_sampling_or_delivery_ends_that_answer_alone(
         changed.setattr(loaded, "tokenizer", Forgetful())
         unspoken = engine.submit(asked)
     with monkeypatch.context() as changed:
-        changed.setattr("llava.engine.sampler.Sampler.sample", lambda self, logits: 1 / 0)
-        unchosen = engine.submit(question(loaded, [1, 5], logprobs=1))
+        changed.setattr("llava.engine.sampler.Sampler.prepare", lambda self, logits: 1 / 0)
+        unchosen = engine.submit(question(loaded, [1, 5], presence_penalty=1.0))
         with pytest.raises(ZeroDivisionError):
             unchosen.wait()
     streams.append(engine.submit(asked))

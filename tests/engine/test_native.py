@@ -17,6 +17,7 @@ import torch
 
 from llava.engine import native_layers, paged
 from llava.engine.engine import Engine
+from llava.model.quantized_linear import quantize_linears
 from llava.native import abi, calls, library
 from tests.engine.test_engine import audit, generate, load, mixed_questions, tokens
 from tests.tiny import FAMILIES, make_model
@@ -205,6 +206,37 @@ def test_all_layers_at_once_are_transformers_layers(native: Any, family: str, dt
         both.check(counts, lengths, make_rows(counts, lengths, 64, 80))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_requests_beyond_one_group_are_decoded_in_several(
+    native: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    usual = calls.decode_layers
+    monkeypatch.setattr(
+        calls, "decode_layers", lambda dtype, decoder, batch: (sizes.append(batch.num), usual(dtype, decoder, batch))
+    )
+    both = BothWays("llama", dtype, None)
+    torch.manual_seed(3)
+    most = native_layers.MAX_DECODE_POSITIONS
+    num = 2 * most + 5
+    lengths = [2 + i % 7 for i in range(num)]
+    both.check(lengths, lengths, make_rows(lengths, lengths, 64, 80))
+    for max_requests, expected in ((native_layers.MAX_DECODING_REQUESTS, [most, most, 5]), (num - 1, [])):
+        both.layers._max_decoding_requests = max_requests
+        sizes.clear()
+        lengths = [length + 1 for length in lengths]
+        both.check([1] * num, lengths, make_rows([1] * num, lengths, 64, 80))
+        assert sizes == expected
+    # More than one position of some request: a prompt.
+    both.layers._max_decoding_requests = native_layers.MAX_DECODING_REQUESTS
+    sizes.clear()
+    counts = [2, *[1] * most]
+    lengths = [length + count for count, length in zip(counts, lengths, strict=False)]
+    both.check(counts, lengths, make_rows(counts, lengths, 64, 80))
+    assert sizes == []
+
+
 @torch.inference_mode()
 def test_a_decode_step_without_memory_fails_alone(native: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     both = BothWays("llama", torch.float32, None)
@@ -258,6 +290,24 @@ def test_the_engine_says_the_same_with_it(native: Any, family: str, settings: di
         again = [tokens(engine.submit(asked)) for asked in questions]
     audit(engine)
     assert said == again == [generate(loaded, asked) for asked in questions]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bits", [16, 8])
+def test_the_head_is_the_same_for_any_number_of_requests(native: Any, dtype: torch.dtype, bits: int) -> None:
+    loaded = load(words_and_letters("the cat"), **WIDE)
+    loaded.model.to(dtype)
+    if bits < 16:
+        quantize_linears(loaded.model, bits)
+    with Engine(loaded, memory_bytes=2**22) as engine, torch.inference_mode():
+        hidden = torch.randn(2 * native_layers.MAX_DECODE_POSITIONS + 3, 64)
+        together = engine._runner._compute_logits(hidden)
+        alone = [engine._runner._compute_logits(row[None])[0] for row in hidden]
+        torch.testing.assert_close(together, torch.stack(alone), atol=1e-5, rtol=1e-5)
+        model = loaded.model
+        expected = model.lm_head(model.get_model().norm(hidden.to(dtype))).float()
+        limits = {"atol": 1e-3, "rtol": 1e-3} if dtype == torch.float32 else {"atol": 0.1, "rtol": 0.05}
+        torch.testing.assert_close(together, expected, **limits)
 
 
 def run_python(code: str, **environment: str) -> str:

@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from llava.constants import IMAGE_TOKEN_INDEX
 from llava.engine.blocks import BlockPool, OutOfBlocks
 from llava.engine.feature_cache import ImageFeatureCache
+from llava.engine.pace import Pace
 from llava.engine.request import Request, State, fingerprint, position_keys
 from llava.engine.scheduler import RequestTooLarge, Scheduler, Step
 
@@ -143,8 +144,12 @@ class Requests(RuleBasedStateMachine):
         assert bool(step.chunks or step.tile_chunks) == bool(self.live()), "a step without progress"
         decoding = [chunk.request for chunk in step.chunks if chunk.request.is_decoding]
         # One budget at most, except for the minimum that a prompt gets: a few positions and one tile.
-        cost = step.num_positions - len(decoding) + step.num_tiles * self.scheduler.tile_cost
-        assert cost <= max(budget - len(decoding), 16) + self.scheduler.tile_cost
+        tile_cost = self.scheduler.tile_cost
+        assert step.prompt_budget == budget - len(decoding)
+        assert step.num_prompt_positions + step.num_tiles * tile_cost <= max(step.prompt_budget, 16) + tile_cost
+        for _, image, start, stop in step.tile_chunks:
+            is_cut = stop < image.num_tiles
+            assert not is_cut or (image.num_tiles - start) * tile_cost > step.prompt_budget, "an image is cut that fits"
         sampled = [chunk.request for chunk in step.chunks if chunk.samples_token]
         if fails and step.chunks:
             victim = step.chunks.pop()
@@ -157,6 +162,21 @@ class Requests(RuleBasedStateMachine):
             request.keys.append(word)
             if len(request.new_tokens) == request.max_new_tokens:
                 self.scheduler.finish(request)
+
+    @rule(stall=st.integers(0, 12), max_positions=st.integers(1, 80), word=st.integers(0, VOCABULARY - 1))
+    def step_at_a_pace(self, stall: int, max_positions: int, word: int) -> None:
+        pace = Pace(stall, max_positions, self.scheduler.tile_cost, position_s=1.0)
+        num_decoding, num_prompts = self.scheduler.num_decoding, self.scheduler.num_prompts
+        assert num_decoding + num_prompts == len(self.live())
+        budget = pace.find_budget(num_decoding, num_prompts)
+        assert budget <= max_positions
+        if num_decoding:
+            assert budget - num_decoding <= stall * min(num_prompts, 8) or budget == 1 or not num_prompts
+        self.step(budget, word, fails=False)
+
+    @rule(tile_cost=st.integers(1, 30))
+    def measure_another_tile_cost(self, tile_cost: int) -> None:
+        self.scheduler.tile_cost = tile_cost
 
     @precondition(lambda self: self.live())
     @rule(data=st.data())
@@ -259,6 +279,27 @@ def test_a_long_prompt_does_not_stop_an_answer() -> None:
         short.keys.append(9)
         num_steps += 1
     assert 129 / 20 < num_steps < 15
+
+
+def test_an_image_that_fits_into_a_step_waits_for_one_with_room_for_all_of_it() -> None:
+    scheduler = make_scheduler(tile_cost=10)
+    runner = FakeRunner(scheduler)
+    scheduler.add(make_request(0, [2] * 20))
+    scheduler.add(make_request(1, [0, -3, 1]))
+    scheduler.add(make_request(2, [1, 1, 1, 1]))
+    first = scheduler.plan(40)
+    # Text before an image does not wait for it, and no later request overtakes it.
+    assert [(chunk.request.arrival, chunk.stop) for chunk in first.chunks] == [(0, 20), (1, 1)]
+    assert first.num_tiles == 0
+    runner.run(first)
+    second = scheduler.plan(40)
+    assert [(tiles.start, tiles.stop) for tiles in second.tile_chunks] == [(0, 3)]
+    # One that fits into no step is cut where the budget ends.
+    scheduler = make_scheduler(tile_cost=10)
+    scheduler.add(make_request(0, [2] * 9))
+    scheduler.add(make_request(1, [0, -3, 1]))
+    cut = scheduler.plan(29)
+    assert [(tiles.start, tiles.stop) for tiles in cut.tile_chunks] == [(0, 1)]
 
 
 def test_the_youngest_is_preempted_and_all_finish() -> None:

@@ -148,7 +148,7 @@ def fields_of(struct: str) -> list[tuple[str, str]]:
     return fields
 
 
-@pytest.mark.parametrize("struct", ["Matrix", "Layer", "Decoder", "Batch", "Attention", "Heads"])
+@pytest.mark.parametrize("struct", ["Matrix", "Layer", "Decoder", "Batch", "Attention", "Heads", "Choosing"])
 def test_python_declares_the_structures_of_the_c_interface(struct: str) -> None:
     kinds = {ctypes.c_int32: "int32_t", ctypes.c_float: "float", ctypes.c_void_p: "pointer", abi.Matrix: "Matrix"}
     declared = [(name, kinds[kind]) for name, kind in getattr(abi, struct)._fields_]

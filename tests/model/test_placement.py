@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from llava.engine import graphs
 from llava.errors import UsageError
 from llava.model import builder, checkpoint
 from llava.model.bnb_quantization import check_quantization, quantize_layer, quantize_model
@@ -81,14 +80,22 @@ def test_precisions_have_names() -> None:
             read_dtype(name)  # type: ignore[arg-type]
 
 
-def test_on_a_cpu_only_a_large_model_on_fitting_hardware_is_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    for has_bfloat16, num_parameters, expected in (
-        (True, 7 * 10**9, torch.bfloat16),
-        (True, 10**7, torch.float32),
-        (False, 7 * 10**9, torch.float32),
+def test_on_a_cpu_a_model_is_bfloat16_where_that_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    small, medium, large = 29_999_999, 30_000_000, 200_000_000
+    for has_bfloat16, has_library, for_engine, least in (
+        (True, True, True, medium),
+        (True, True, False, medium),
+        (True, False, False, medium),
+        (False, True, True, large),
+        (False, False, True, None),
+        (False, True, False, None),
     ):
         monkeypatch.setattr("llava.model.placement.cpu_has_bfloat16", lambda has=has_bfloat16: has)
-        assert choose_dtype(CPU, "float16", num_parameters) is expected
+        monkeypatch.setattr("llava.native.library.load", lambda has=has_library: object() if has else None)
+        for num_parameters in (small, medium, large - 1, large, 7 * 10**9):
+            expected = torch.bfloat16 if least is not None and num_parameters >= least else torch.float32
+            for stored in ("float16", "bfloat16", "float32", None):
+                assert choose_dtype(CPU, stored, num_parameters, for_engine) is expected
 
 
 def test_on_a_gpu_the_files_precision_is_kept_where_it_has_16_bits(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,9 +111,10 @@ def test_on_a_gpu_the_files_precision_is_kept_where_it_has_16_bits(monkeypatch: 
         assert choose_dtype(gpu, stored, 7 * 10**9) is expected
 
 
-def test_a_cpu_needs_nothing_for_fewer_bits_and_a_gpu_a_library(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fewer_bits_need_a_library_only_under_an_adapter_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     for bits in (16, 8, 4):
         check_quantization(bits, CPU)
+        check_quantization(bits, torch.device("cuda", 0))
     with pytest.raises(UsageError, match="CPUs and NVIDIA GPUs, but the device is mps"):
         check_quantization(4, torch.device("mps"))
     with pytest.raises(UsageError, match="merge it"):
@@ -115,7 +123,7 @@ def test_a_cpu_needs_nothing_for_fewer_bits_and_a_gpu_a_library(monkeypatch: pyt
         check_quantization(5, CPU)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match="pip install bitsandbytes"):
-        check_quantization(8, torch.device("cuda", 0))
+        check_quantization(8, torch.device("cuda", 0), is_apart=True)
 
 
 class QuantizedParameter(nn.Parameter):
@@ -185,9 +193,6 @@ def test_a_model_that_is_there_whole_is_quantized_in_its_decoders_blocks_alone(
     assert quantized == {name for name in kinds if name.startswith("model.layers.")}
     assert "model.layers.0.self_attn.q_proj" in quantized
     assert all(torch.equal(value, whole[name]) for name, value in model.state_dict().items())
-    assert graphs.can_capture(model)
-    model.extra = type("Linear8bitLt", (nn.Linear,), {})(1, 1)
-    assert not graphs.can_capture(model), "it waits for the device"
 
 
 @pytest.mark.parametrize("merge", [True, False])
@@ -202,21 +207,50 @@ def test_on_a_gpu_an_adapter_is_merged_before_anything_is_quantized(
     monkeypatch.setattr(checkpoint, "check_quantization", lambda *arguments, **settings: None)
     fill = checkpoint._fill
 
-    def fill_here(opened: Any, device: torch.device, dtype: torch.dtype, bits: int) -> None:
-        steps.append(f"fill {device} {bits}")
+    def fill_here(opened: Any, device: torch.device, dtype: torch.dtype, bits: int, uses_bnb: bool) -> None:
+        steps.append(f"fill {device} {bits}{' by bitsandbytes' * uses_bnb}")
         fill(opened, CPU, dtype, 16)
 
     def apply(model: Any, adapter: Any, merges: bool) -> None:
-        steps.append(f"apply {merges} {model.is_loaded_in_4bit} {model.is_loaded_in_8bit}")
+        steps.append(f"apply {merges} {getattr(model, 'is_loaded_in_4bit', False)}")
 
     monkeypatch.setattr(checkpoint, "_fill", fill_here)
     monkeypatch.setattr(checkpoint.adapters, "apply_adapter", apply)
-    monkeypatch.setattr(checkpoint, "quantize_model", lambda model, bits, device: steps.append(f"to {device} {bits}"))
+    monkeypatch.setattr(checkpoint, "quantize_linears", lambda model, bits, device: steps.append(f"to {device} {bits}"))
     checkpoint.load_model(tmp_path / "lora", merge=merge, bits=4, dtype="float16")
     if merge:
-        assert steps == ["fill cpu 16", "apply True True False", "to cuda:0 4"]
+        assert steps == ["fill cpu 16", "apply True False", "to cuda:0 4"]
     else:
-        assert steps == ["fill cuda:0 4", "apply False True False"]
+        assert steps == ["fill cuda:0 4 by bitsandbytes", "apply False True"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, "auto"),
+        ({"device": "auto"}, "auto"),
+        ({"device": "cuda:1"}, None),
+        ({"bits": 4}, None),
+        ({"device_map": "sequential"}, "sequential"),
+        ({"rank": "1"}, None),
+    ],
+)
+def test_a_model_goes_to_several_gpus_only_where_nobody_chose_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: dict[str, Any], expected: str | None
+) -> None:
+    write_llava_1_6(tmp_path)
+    asked: list[Any] = []
+
+    def find(model: Any, device_map: Any, dtype: torch.dtype, device: torch.device) -> None:
+        asked.append(device_map)
+
+    monkeypatch.setattr(checkpoint, "choose_device", lambda name: CPU)
+    monkeypatch.setattr(checkpoint, "find_device_map", find)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if (rank := settings.pop("rank", None)) is not None:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    checkpoint.load_model(tmp_path, **settings)
+    assert asked == [expected]
 
 
 def test_the_front_door_gives_float16_on_a_gpu_and_load_model_what_suits(

@@ -1,0 +1,82 @@
+"""Runs one step ahead of the host: a step is planned and launched before the tokens of the step before it are read.
+
+    device   | step 1      | step 2      | step 3      |
+    host      plan 2 ------ read 1, plan 3 ------ read 2
+
+A token that nobody has read yet stands in its request's keys as a placeholder; the device has it, and runs it in the
+next step. So only decoding steps in which every token is chosen on the device are run ahead, and only while nothing but
+decoding is to be done. If a token turns out to end its answer, one position was computed in vain: the request is
+finished and its blocks are released before that position counts as computed, and its token is never read. Whoever gets
+the blocks writes to them in a later step, so after the position in vain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llava.engine.launched_step import LaunchedStep, Sampled
+from llava.engine.request import Request, State
+from llava.engine.scheduler import Scheduler, Step
+
+
+class RunAhead:
+    """The step that is in flight, if there is one: its chunks count as computed, and its tokens as pending.
+
+    ``take``: records a request's new token or error, after its keys end with the last known token again.
+    """
+
+    def __init__(self, scheduler: Scheduler, take: Callable[[Request, Sampled], None]) -> None:
+        self._scheduler, self._take = scheduler, take
+        self._in_flight: tuple[Step, LaunchedStep] | None = None
+
+    @property
+    def is_in_flight(self) -> bool:
+        """Whether there is a step whose tokens are not read yet."""
+        return self._in_flight is not None
+
+    def leave(self, step: Step, launched: LaunchedStep) -> bool:
+        """Leaves a launched step in flight if its tokens need not be read at once; False if they have to be."""
+        assert self._in_flight is None
+        if not launched.can_wait:
+            return False
+        pending = []
+        for chunk in step.chunks:
+            request = chunk.request
+            # Ended by the step before, or with another token than the device ran.
+            if request.state is State.RUNNING and request not in launched.void:
+                self._scheduler.complete(chunk)
+                request.keys.append(0)
+                request.is_pending = True
+                pending.append(request)
+        if pending:
+            self._in_flight = (step, launched)
+        return True
+
+    def settle(self, after: LaunchedStep | None = None) -> None:
+        """Reads the tokens of the step in flight, and records them.
+
+        ``after``: a step that was launched meanwhile; told of the requests whose token was not the device's.
+        """
+        if self._in_flight is None:
+            return
+        step, launched = self._in_flight
+        self._in_flight = None
+        pending = [chunk.request for chunk in step.chunks if chunk.request.is_pending]
+        for request in pending:
+            forget_pending(request)
+        try:
+            sampled = launched.wait()
+        except Exception as error:  # the device failed: nothing that it computed can be trusted
+            sampled = dict.fromkeys((request.arrival for request in pending), error)
+        if after is not None:
+            after.cancel([request for request in pending if request.arrival in launched.corrected])
+        for request in pending:
+            if request.state is State.RUNNING:
+                self._take(request, sampled[request.arrival])
+
+
+def forget_pending(request: Request) -> None:
+    """Removes the placeholder of a token that was not read."""
+    if request.is_pending:
+        request.keys.pop()
+        request.is_pending = False

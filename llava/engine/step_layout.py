@@ -1,0 +1,46 @@
+"""How the positions of a step's chunks are laid out as one row, and where they lie in the KV cache.
+
+Shape suffixes: N positions of all chunks, C hidden size, P positions of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from llava.engine.paged import Rows
+from llava.engine.request import ImageSpan
+from llava.engine.scheduler import Chunk
+
+
+def place_rows(chunks: Sequence[Chunk], block_tokens: int) -> tuple[Rows, torch.Tensor]:
+    """Where the chunks' positions lie in the KV cache, and the int64 index [N] of each position in its request."""
+    firsts = np.array([chunk.start for chunk in chunks])
+    lengths = np.array([chunk.stop for chunk in chunks], dtype=np.int32)
+    num_blocks = -(-lengths // block_tokens)
+    tables = np.zeros((len(chunks), num_blocks.max()), dtype=np.int32)
+    for table, count, chunk in zip(tables, num_blocks.tolist(), chunks, strict=True):
+        table[:count] = chunk.request.table[:count]
+    counts = lengths - firsts
+    starts = np.concatenate([[0], counts.cumsum()])
+    owners = np.repeat(np.arange(len(chunks)), counts)
+    positions = np.arange(starts[-1]) + np.repeat(firsts - starts[:-1], counts)
+    slots = tables[owners, positions // block_tokens].astype(np.int64) * block_tokens + positions % block_tokens
+    arrays = (starts.astype(np.int32), lengths, tables, slots, positions)
+    *parts, positions_N = map(torch.from_numpy, arrays)
+    return Rows(*parts), positions_N
+
+
+def insert_images(
+    embeds_NC: torch.Tensor, chunks: Sequence[Chunk], features_of: Callable[[ImageSpan], torch.Tensor]
+) -> None:
+    """Puts image features into their places among the embeddings; ``features_of``: an image's positions [P, C]."""
+    offset = 0
+    for chunk in chunks:
+        for image in chunk.request.images_between(chunk.start, chunk.stop):
+            begin, end = max(chunk.start, image.start), min(chunk.stop, image.stop)
+            part_PC = features_of(image)[begin - image.start : end - image.start]
+            embeds_NC[offset + begin - chunk.start : offset + end - chunk.start] = part_PC.to(embeds_NC)
+        offset += chunk.stop - chunk.start
