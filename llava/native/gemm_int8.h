@@ -3,6 +3,7 @@
 
 #pragma once
 
+#include "integer_dot.h"
 #include "quantized.h"
 #include "scratch.h"
 
@@ -13,32 +14,51 @@ constexpr int STRIP_TILE = 4;           // strips of a register tile
 constexpr int M_BLOCK = 40 * ROW_TILE;  // rows whose sums stay in cache
 constexpr int K_BLOCK = 256;            // numbers of the summed dimension whose weights stay in cache
 
-// Where a byte of a row lies: rows are interleaved by register tile, [row / 6][column / 4][6][4], so that the
-// microkernel reads them in order.
-inline long byte_offset(int row, int k, int width) {
-    return (long(row / ROW_TILE) * (width / 4) + k / 4) * ROW_TILE * 4 + row % ROW_TILE * 4 + k % 4;
+// Where numbers k to k + 3 of a row lie: rows are interleaved by register tile, [row / 6][column / 4][6][NARROW_STEP], so
+// that the microkernel reads them in order.
+inline long step_offset(int row, int k, int width) {
+    return ((long(row / ROW_TILE) * (width / 4) + k / 4) * ROW_TILE + row % ROW_TILE) * NARROW_STEP;
 }
 
-// The microkernel: acc[6][STRIPS][16] += six rows of signed bytes times STRIPS strips, which lie `strip_bytes` apart,
-// over `steps` times 4 numbers.
-template <int STRIPS>
-inline void gemm_int8_tile(const int8_t* a, const uint8_t* b, long strip_bytes, int steps, int32_t* acc) {
-    Ints sums[ROW_TILE][STRIPS];
+// The microkernel: acc[6][REGISTERS * INT_LANES] += six rows times REGISTERS registers of weights, which lie `b_register`
+// bytes apart, over `steps` times 4 numbers. Rows of `acc` lie `acc_row` numbers apart.
+template <int REGISTERS>
+inline void gemm_int8_registers(const int8_t* a, const uint8_t* b, long b_register, int steps, int32_t* acc,
+                                int acc_row) {
+    RegInts sums[ROW_TILE][REGISTERS];
     for (int r = 0; r < ROW_TILE; r++)
-        for (int s = 0; s < STRIPS; s++) sums[r][s] = load_ints(acc + (r * STRIPS + s) * LANES);
+        for (int s = 0; s < REGISTERS; s++) sums[r][s] = load_register(acc + r * acc_row + s * INT_LANES);
     for (int q = 0; q < steps; q++) {
-        Ints bytes[STRIPS];
+        Weights part[REGISTERS];
 #pragma GCC unroll 4
-        for (int s = 0; s < STRIPS; s++) bytes[s] = load_ints(b + s * strip_bytes + q * 64);
+        for (int s = 0; s < REGISTERS; s++) part[s] = unpack(load_register(b + s * b_register + long(q) * 64));
+#pragma GCC unroll 2
+        for (int word = 0; word < NARROW_WORDS; word++)
 #pragma GCC unroll 6
-        for (int r = 0; r < ROW_TILE; r++) {
-            Ints row = broadcast(load_4_bytes(a + (q * ROW_TILE + r) * 4));
+            for (int r = 0; r < ROW_TILE; r++) {
+                const RegInts numbers = broadcast_word(a + (q * ROW_TILE + r) * NARROW_STEP + word * 4);
 #pragma GCC unroll 4
-            for (int s = 0; s < STRIPS; s++) sums[r][s] = dot_u8s8(sums[r][s], bytes[s], row);
-        }
+                for (int s = 0; s < REGISTERS; s++) sums[r][s] = add_narrow(sums[r][s], part[s], word, numbers);
+            }
     }
     for (int r = 0; r < ROW_TILE; r++)
-        for (int s = 0; s < STRIPS; s++) *reinterpret_cast<Ints*>(acc + (r * STRIPS + s) * LANES) = sums[r][s];
+        for (int s = 0; s < REGISTERS; s++) store_register(acc + r * acc_row + s * INT_LANES, sums[r][s]);
+}
+
+// acc[6][STRIPS][16] += six rows times STRIPS strips, which lie `strip_bytes` apart, over `steps` times 4 numbers: as many
+// registers at a time as the CPU has room for.
+template <int STRIPS>
+inline void gemm_int8_tile(const int8_t* a, const uint8_t* b, long strip_bytes, int steps, int32_t* acc) {
+    constexpr int ACC_ROW = STRIPS * LANES;
+    if constexpr (HAS_VNNI && INT_PIECES == 1) {
+        gemm_int8_registers<STRIPS>(a, b, strip_bytes, steps, acc, ACC_ROW);
+    } else {
+        constexpr int REGISTERS = HAS_VNNI ? 2 : 1;
+        for (int s = 0; s < STRIPS; s++)
+            for (int p = 0; p < INT_PIECES; p += REGISTERS)
+                gemm_int8_registers<REGISTERS>(a, b + s * strip_bytes + p * INT_LANES * 4, INT_LANES * 4, steps,
+                                               acc + s * LANES + p * INT_LANES, ACC_ROW);
+    }
 }
 
 // Strips of 4 bits as strips of 8 bits with one scale for each row, which is what the microkernel multiplies.
@@ -83,8 +103,8 @@ inline void gemm_int8_panel(const uint8_t* data, const float* scales, int width,
         std::fill(acc, acc + round_up(height, ROW_TILE) * STRIPS * LANES, 0);
         for (int k = 0; k < width; k += K_BLOCK)
             for (int r = 0; r < height; r += ROW_TILE)
-                gemm_int8_tile<STRIPS>(a + byte_offset(top + r, k, width), data + long(k) * LANES, long(width) * LANES,
-                                  std::min(K_BLOCK, width - k) / 4, acc + r * STRIPS * LANES);
+                gemm_int8_tile<STRIPS>(a + step_offset(top + r, k, width), data + long(k) * LANES, long(width) * LANES,
+                                       std::min(K_BLOCK, width - k) / 4, acc + r * STRIPS * LANES);
         for (int r = 0; r < height; r++) {
             float* to = out + long(top + r) * columns + column;
             const float scale = a_scale[top + r];
@@ -136,9 +156,9 @@ void quantize_row_int8(const T* x, int row, int columns, int width, int8_t* out,
     Ints totals = broadcast(0);
     for (int k = 0; k < width; k += LANES) {
         Ints q = inverse == 0 ? broadcast(0) : round_to_int(load(x + k, columns - k) * inverse);
-        Bytes bytes = __builtin_convertvector(q, Bytes);
-        for (int i = 0; i < LANES; i += 4)
-            std::memcpy(out + byte_offset(row, k + i, width), reinterpret_cast<const char*>(&bytes) + i, 4);
+        int32_t numbers[LANES];
+        std::memcpy(numbers, &q, sizeof q);
+        for (int i = 0; i < LANES; i += 4) store_narrow(out + step_offset(row, k + i, width), numbers + i);
         totals += q;
     }
     *total = reduce_sum(totals);
@@ -146,17 +166,17 @@ void quantize_row_int8(const T* x, int row, int columns, int width, int8_t* out,
 
 // out [num][rows of w] = rows [num][columns of w], quantized to 8 bits, times a quantized w.
 template <typename T> void run_gemm_int8(const Matrix& w, int num, const T* rows, float* out, int num_threads) {
-    static thread_local ScratchBuffer bytes_scratch, scales_scratch, sums_scratch;
+    static thread_local ScratchBuffer numbers_scratch, scales_scratch, sums_scratch;
     const int width = round_up(w.columns, GROUP), padded_num = round_up(num, ROW_TILE);
-    int8_t* bytes = bytes_scratch.reserve<int8_t>(padded_num, width);
+    int8_t* numbers = numbers_scratch.reserve<int8_t>(padded_num, size_t(width) / 4 * NARROW_STEP);
     float* scales = scales_scratch.reserve<float>(num);
     int32_t* sums = sums_scratch.reserve<int32_t>(num);
     for (int r = num; r < padded_num; r++)
-        for (int k = 0; k < width; k += 4) std::memset(bytes + byte_offset(r, k, width), 0, 4);
+        for (int k = 0; k < width; k += 4) std::memset(numbers + step_offset(r, k, width), 0, NARROW_STEP);
 #pragma omp parallel for num_threads(num_threads) schedule(static)
     for (int r = 0; r < num; r++)
-        quantize_row_int8(rows + size_t(r) * w.columns, r, w.columns, width, bytes, scales + r, sums + r);
-    gemm_int8(w, num, bytes, scales, sums, out, num_threads);
+        quantize_row_int8(rows + size_t(r) * w.columns, r, w.columns, width, numbers, scales + r, sums + r);
+    gemm_int8(w, num, numbers, scales, sums, out, num_threads);
 }
 
 }  // namespace

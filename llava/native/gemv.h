@@ -1,21 +1,22 @@
 // GEMV and skinny GEMM: a few rows times any matrix, which is read once for all of them.
 //
 // Rows are multiplied with quantized weights as integers of 16 bits with one scale per row (an error of 2**-15 of the
-// largest), split into two signed bytes: x = 256 * high + low. The integer sums are exact, and equal on every machine.
+// largest).
 
 #pragma once
 
 #include "barrier.h"
+#include "integer_dot.h"
 #include "quantized.h"
 #include "scratch.h"
 
 namespace {
 
-// Rows as integers of 16 bits, in a caller's scratch buffer: `high` and `low` [rows][width], `scale` [rows], `sums`
-// [rows][width / GROUP].
+// Rows as integers of 16 bits, in a caller's scratch buffer: `numbers` [rows][2 * width bytes] as integer_dot.h has them,
+// `scale` [rows], `sums` [rows][width / GROUP].
 struct QuantizedRows {
     int width = 0;
-    int8_t *high = nullptr, *low = nullptr;
+    int8_t* numbers = nullptr;
     int32_t* sums = nullptr;
     float* scale = nullptr;
     QuantizedRows() = default;
@@ -23,8 +24,9 @@ struct QuantizedRows {
         const size_t row_bytes = 2 * size_t(width) + 4 * (size_t(width) / GROUP) + 4;
         auto* memory = buffer.reserve<int8_t>(rows, row_bytes);
         scale = reinterpret_cast<float*>(memory), sums = reinterpret_cast<int32_t*>(scale + rows);
-        high = reinterpret_cast<int8_t*>(sums + size_t(rows) * (width / GROUP)), low = high + size_t(rows) * width;
+        numbers = reinterpret_cast<int8_t*>(sums + size_t(rows) * (width / GROUP));
     }
+    const int8_t* row(int r) const { return numbers + size_t(r) * 2 * width; }
 
     template <typename T> void set(int row, const T* x, int columns) {
         // A NaN or an infinity makes the scale NaN, so that it reaches the logits, where the engine looks for it.
@@ -32,13 +34,10 @@ struct QuantizedRows {
         scale[row] = largest / 32512;
         const bool is_finite = largest - largest == 0;
         const float inverse = largest > 0 && is_finite ? 32512 / largest : 0;
-        int8_t *h = high + size_t(row) * width, *l = low + size_t(row) * width;
         int32_t* s = sums + size_t(row) * (width / GROUP);
         for (int k = 0; k < width; k += LANES) {
             Ints q = inverse == 0 ? broadcast(0) : round_to_int(load(x + k, columns - k) * inverse);
-            Ints part = q << 24 >> 24;
-            *reinterpret_cast<Bytes*>(l + k) = __builtin_convertvector(part, Bytes);
-            *reinterpret_cast<Bytes*>(h + k) = __builtin_convertvector((q - part) >> 8, Bytes);
+            store_wide(numbers + size_t(row) * 2 * width, width, k, q);
             s[k / GROUP] = (k % GROUP ? s[k / GROUP] : 0) + reduce_sum(q);
         }
     }
@@ -47,32 +46,40 @@ struct QuantizedRows {
 // out[ROWS][16] = rows first, first + 1 ... times one strip of 8 bits.
 template <int ROWS>
 inline void gemv_strip_int8(const Matrix& w, long strip, const QuantizedRows& a, int first, float* out) {
+    constexpr int CHAINS = HAS_VNNI && ROWS < 4 ? 2 : 1;  // of sums that depend on one another
     const int width = a.width, steps = width / 4;
     const uint8_t* data = static_cast<const uint8_t*>(w.data) + strip * width * LANES;
-    Ints high[ROWS][2], low[ROWS][2];
-    for (int r = 0; r < ROWS; r++)
-        for (int i = 0; i < 2; i++) high[r][i] = low[r][i] = Ints{};
-    for (int q = 0; q < steps; q += 2) {
+    int32_t high[ROWS * LANES] = {}, low[ROWS * LANES] = {};
+    for (int from = 0; from < steps; from += WideSum::MAX_STEPS) {
+        const int to = std::min(steps, from + WideSum::MAX_STEPS);
+        WideSum sums[CHAINS][ROWS][INT_PIECES] = {};
+        for (int q = from; q < to; q += CHAINS)
 #pragma GCC unroll 2
-        for (int i = 0; i < 2; i++) {
-            Ints bytes = load_ints(data + (q + i) * 64);
-            if (ROWS < 4) __builtin_prefetch(data + (q + i) * 64 + PREFETCH_BYTES);
+            for (int i = 0; i < CHAINS; i++) {
+                const uint8_t* bytes = data + long(q + i) * 64;
+                __builtin_prefetch(bytes + PREFETCH_BYTES);
+                Weights parts[INT_PIECES];
 #pragma GCC unroll 4
-            for (int r = 0; r < ROWS; r++) {
-                long at = long(first + r) * width + (q + i) * 4;
-                high[r][i] = dot_u8s8(high[r][i], bytes, broadcast(load_4_bytes(a.high + at)));
-                low[r][i] = dot_u8s8(low[r][i], bytes, broadcast(load_4_bytes(a.low + at)));
+                for (int p = 0; p < INT_PIECES; p++) parts[p] = unpack(load_register(bytes + p * INT_LANES * 4));
+                add_products(sums[i], parts, a.row(first) + (q + i) * WIDE_STEP, width);
             }
-        }
+        for (const auto& of_chain : sums)
+            for (int r = 0; r < ROWS; r++)
+                for (int p = 0; p < INT_PIECES; p++) {
+                    int32_t *h = high + r * LANES + p * INT_LANES, *l = low + r * LANES + p * INT_LANES;
+                    store_register(h, load_register(h) + of_chain[r][p].high());
+                    store_register(l, load_register(l) + of_chain[r][p].low());
+                }
     }
     const float* scales = static_cast<const float*>(w.scales) + strip * LANES;
     for (int r = 0; r < ROWS; r++) {
         const int32_t* sums = a.sums + long(first + r) * (width / GROUP);
         int64_t offset = 0;
         for (int g = 0; g < width / GROUP; g++) offset += sums[g];
-        Ints h = high[r][0] + high[r][1], l = low[r][0] + low[r][1];
-        for (int i = 0; i < LANES; i++)
-            out[r * LANES + i] = float(int64_t(h[i]) * 256 + l[i] - 128 * offset) * (scales[i] * a.scale[first + r]);
+        for (int i = 0; i < LANES; i++) {
+            const int64_t total = int64_t(high[r * LANES + i]) * (1 << WideSum::SHIFT) + low[r * LANES + i];
+            out[r * LANES + i] = float(total - 128 * offset) * (scales[i] * a.scale[first + r]);
+        }
     }
 }
 
@@ -82,33 +89,40 @@ inline void gemv_strip_int4(const Matrix& w, long strip, const QuantizedRows& a,
     const int width = a.width, groups = width / GROUP;
     const uint8_t* data = static_cast<const uint8_t*>(w.data) + strip * (width / 2) * LANES;
     const bf16* scales = static_cast<const bf16*>(w.scales) + strip * groups * LANES;
-    Floats total[ROWS];
-    for (int r = 0; r < ROWS; r++) total[r] = broadcast(0.0f);
+    RegFloats total[ROWS][INT_PIECES] = {};
     for (int g = 0; g < groups; g++) {
-        Ints high[ROWS], low[ROWS];
-        for (int r = 0; r < ROWS; r++) high[r] = low[r] = Ints{};
-        if (ROWS < 4) __builtin_prefetch(scales + g * LANES + PREFETCH_BYTES / 4);
+        const uint8_t* bytes = data + long(g) * 4 * 64;
+        const int8_t* numbers = a.row(first) + g * (GROUP / 4) * WIDE_STEP;
+        __builtin_prefetch(scales + g * LANES + PREFETCH_BYTES / 4);
+        WideSum sums[ROWS][INT_PIECES] = {};
+#pragma GCC unroll 1
+        for (int v = 0; v < 4; v++, bytes += 64, numbers += 2 * WIDE_STEP) {
+            __builtin_prefetch(bytes + PREFETCH_BYTES);
+            Weights first4[INT_PIECES], last4[INT_PIECES];
 #pragma GCC unroll 4
-        for (int v = 0; v < 4; v++) {
-            Ints bytes = load_ints(data + (g * 4 + v) * 64);
-            if (ROWS < 4) __builtin_prefetch(data + (g * 4 + v) * 64 + PREFETCH_BYTES);
-            Ints first4 = bytes & 0x0f0f0f0f, last4 = (bytes >> 4) & 0x0f0f0f0f;
+            for (int p = 0; p < INT_PIECES; p++) {
+                const RegInts eight = load_register(bytes + p * INT_LANES * 4);
+                first4[p] = unpack_low_nibbles(eight), last4[p] = unpack_high_nibbles(eight);
+            }
+            add_products(sums, first4, numbers, width);
+            add_products(sums, last4, numbers + WIDE_STEP, width);
+        }
+        float of_lanes[LANES];
+        store(of_lanes, load(scales + g * LANES));
+#pragma GCC unroll 4
+        for (int p = 0; p < INT_PIECES; p++) {
+            const RegFloats scale = *reinterpret_cast<const RegFloats*>(of_lanes + p * INT_LANES);
 #pragma GCC unroll 4
             for (int r = 0; r < ROWS; r++) {
-                long at = long(first + r) * width + g * GROUP + v * 8;
-                high[r] = dot_u8s8(high[r], first4, broadcast(load_4_bytes(a.high + at)));
-                low[r] = dot_u8s8(low[r], first4, broadcast(load_4_bytes(a.low + at)));
-                high[r] = dot_u8s8(high[r], last4, broadcast(load_4_bytes(a.high + at + 4)));
-                low[r] = dot_u8s8(low[r], last4, broadcast(load_4_bytes(a.low + at + 4)));
+                const RegInts whole = sums[r][p].value() - 8 * a.sums[long(first + r) * groups + g];
+                total[r][p] += __builtin_convertvector(whole, RegFloats) * scale;
             }
         }
-        Floats scale = load(scales + g * LANES);
-        for (int r = 0; r < ROWS; r++) {
-            Ints whole = (high[r] << 8) + low[r] - 8 * a.sums[long(first + r) * groups + g];
-            total[r] += __builtin_convertvector(whole, Floats) * scale;
-        }
     }
-    for (int r = 0; r < ROWS; r++) store(out + r * LANES, total[r] * a.scale[first + r]);
+    for (int r = 0; r < ROWS; r++)
+        for (int p = 0; p < INT_PIECES; p++)
+            for (int i = 0; i < INT_LANES; i++)
+                out[r * LANES + p * INT_LANES + i] = total[r][p][i] * a.scale[first + r];
 }
 
 inline float dot_tail(const float* a, const float* b, int from, int k) {

@@ -22,27 +22,6 @@ constexpr int PREFETCH_BYTES = 2048;  // how far ahead weights are prefetched: t
 inline int round_up(int n, int to) { return (n + to - 1) / to * to; }
 
 inline Ints load_ints(const void* p) { return *reinterpret_cast<const Ints*>(p); }
-inline int32_t load_4_bytes(const int8_t* p) {
-    int32_t bytes;
-    std::memcpy(&bytes, p, 4);
-    return bytes;
-}
-
-// acc + the dot product of 4 bytes in each lane, unsigned in `a` and signed in `b`: VNNI's vpdpbusd.
-inline Ints dot_u8s8(Ints acc, Ints a, Ints b) {
-#if defined(__AVX512VNNI__)
-    return Ints(_mm512_dpbusd_epi32(__m512i(acc), __m512i(a), __m512i(b)));
-#elif defined(__AVXVNNI__)
-    __m256i part[2], x[2], y[2];
-    std::memcpy(part, &acc, sizeof part), std::memcpy(x, &a, sizeof x), std::memcpy(y, &b, sizeof y);
-    for (int i = 0; i < 2; i++) part[i] = _mm256_dpbusd_avx_epi32(part[i], x[i], y[i]);
-    std::memcpy(&acc, part, sizeof part);
-    return acc;
-#else
-    for (int shift = 0; shift < 32; shift += 8) acc += ((a >> shift) & 255) * ((b << (24 - shift)) >> 24);
-    return acc;
-#endif
-}
 
 // x[GROUP][lane] = numbers k, k + 1 ... of a strip's 16 rows, zero in the padding.
 template <typename T> void load_group(const T* weight, int rows, int columns, int first, int k, float* x) {

@@ -103,6 +103,19 @@ def test_gemm_int8_is_close_to_the_exact_product(native: Any, shape: tuple[int, 
 
 
 @pytest.mark.parametrize("bits", quantization.BITS)
+@pytest.mark.parametrize("width", [256, 288, 20000])
+def test_sums_of_the_largest_numbers_do_not_overflow(native: Any, width: int, bits: int) -> None:
+    weight = torch.ones(16, width)
+    weight[::2] = -1
+    matrix = quantization.quantize(weight, bits)
+    assert torch.equal(quantization.dequantize(matrix), weight)
+    for multiply in (calls.gemv, calls.gemm_int8):
+        for sign in (1, -1):
+            out = multiply(torch.full((5, width), float(sign)), matrix.matrix())
+            torch.testing.assert_close(out, sign * weight.sum(1).expand(5, 16), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("bits", quantization.BITS)
 def test_a_nan_stays_a_nan_in_quantized_products(native: Any, bits: int) -> None:
     matrix = quantization.quantize(draw(32, 64), bits)
     rows = torch.randn(3, 64)
