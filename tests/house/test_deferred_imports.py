@@ -1,4 +1,4 @@
-"""The ``llava`` command answers without torch's compiler, sharded tensors and accelerate; other programs are unchanged."""
+"""The ``llava`` command answers without torch's compiler, sharded tensors and accelerate; other programs do not change."""
 
 from __future__ import annotations
 
