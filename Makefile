@@ -1,7 +1,7 @@
 # make demo    ask the embedded model about an image          make bench   time it beside Transformers
 # make test    run the tests                                   make docs    write the generated pages of docs/
 # make check   lint, types, layers, pages                      make site    show docs/ with search at 127.0.0.1:8001
-# make test-engines   beside real SGLang and real vLLM
+# make test-engines   beside real SGLang and real vLLM          make test-lowest   with the lowest versions
 #
 # Each target sets up what it needs in $(VENV), once. On Linux without an NVIDIA card a much smaller download is
 #   make demo TORCH_FLAGS="--index-url https://download.pytorch.org/whl/cpu"
@@ -22,7 +22,7 @@ DEMO_QUESTION ?= What is written on the sign?
 
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-engines check bench docs site clean
+.PHONY: demo test test-engines test-lowest check bench docs site clean
 .DEFAULT_GOAL := demo
 
 demo: $(VENV)/.core
@@ -31,8 +31,9 @@ demo: $(VENV)/.core
 	@echo
 	@$(BIN)/llava info --image $(DEMO_IMAGE) --plot out/token-map.png
 
+# Hundreds of tests start a process, which would compile every module again where byte code is not written.
 test: $(VENV)/.dev $(VENV)/.browser
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
+	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 # Real SGLang, real vLLM and SGLang's gateway, each in an environment of its own (6 GB, made once). ENGINES= says which;
 # one that is installed already is named as sglang_python=, vllm_python= or smg_python=.
@@ -43,6 +44,21 @@ ENGINE_FLAGS = $(foreach engine,$(ENGINES),--$(engine)-python=$(or $($(engine)_p
 
 test-engines: $(VENV)/.dev $(ENGINES_TO_MAKE)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -o python_files='check_*.py' tests/engines $(ENGINE_FLAGS) $(PYTEST_FLAGS)
+
+# What depends most on Transformers, with the lowest versions in front of the installed ones. An older torch, too:
+# make test-lowest LOWEST_TORCH=torch==2.11.0 TORCH_FLAGS="--index-url https://download.pytorch.org/whl/cpu"
+LOWEST_TORCH ?=
+LOWEST := $(VENV)/lowest
+LOWEST_TESTS ?= tests/parity tests/model/test_checkpoint.py tests/engine/test_engine.py tests/test_default_model.py
+
+test-lowest: $(VENV)/.dev $(LOWEST)/.ready
+	@PYTHONPATH=$(CURDIR):$(abspath $(LOWEST)) OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(LOWEST_TESTS) $(PYTEST_FLAGS)
+
+$(LOWEST)/.ready: constraints-lowest.txt Makefile | $(VENV)/.dev
+	@rm -rf $(LOWEST)
+	@$(PIP) --no-deps --target $(LOWEST) -r constraints-lowest.txt
+	@$(if $(LOWEST_TORCH),$(PIP) --no-deps --target $(LOWEST) $(TORCH_FLAGS) $(LOWEST_TORCH))
+	@touch $@
 
 $(ENGINE_VENVS)/%/.ready: tests/engines/install.py | $(VENV)/.dev
 	@TORCH_FLAGS="$(TORCH_FLAGS)" $(BIN)/python tests/engines/install.py $* $(ENGINE_VENVS)/$*

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from llava.config import ModelSpec
 from llava.dimensions import explain_field
@@ -26,8 +27,27 @@ _CLASSES: dict[str, tuple[Any, Any]] = {
 }
 
 
+# What torch.nn.init calls on a tensor.
+_INITIALIZERS = frozenset({torch.Tensor.uniform_, torch.Tensor.normal_, torch.Tensor.fill_, torch.Tensor.zero_})
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Draws and initializes nothing, and counts positions on the CPU, in this thread only.
+
+    On the meta device torch runs these in Python, for which it imports its compiler: a second of a command's start.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _INITIALIZERS or getattr(func, "__module__", "") == torch.nn.init.__name__:
+            return args[0] if args else kwargs["tensor"]
+        if func is torch.arange and kwargs.get("device") is None:
+            kwargs = {**kwargs, "device": "cpu"}
+        return (torch.empty if func is torch.randn else func)(*args, **kwargs)
+
+
 def build_meta_model(spec: ModelSpec, folder: Path, config_path: Path, template: str, attention: str | None) -> Any:
-    """The model that ``spec`` describes, on the meta device.
+    """The model that ``spec`` describes, on the meta device, but for small buffers that follow from it.
 
     Args:
         folder: the checkpoint's, which becomes the model's ``name_or_path``.
@@ -56,7 +76,7 @@ def build_meta_model(spec: ModelSpec, folder: Path, config_path: Path, template:
     try:
         config = config_class(**values)
         config._attn_implementation = attention or "sdpa"
-        with torch.device("meta"):
+        with torch.device("meta"), _WithoutValues():
             return model_class(config)
     except ImportError as error:
         raise UsageError(f"The attention '{attention}' is not installed ({error}); leave it out.") from error

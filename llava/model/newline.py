@@ -32,8 +32,9 @@ def add_newline(core: Any) -> None:
     if "unpad" not in (getattr(core.config, "mm_patch_merge_type", None) or "flat"):
         return
     weight, width = core.embed_tokens.weight, core.config.hidden_size
-    newline_C = torch.randn(width, device=weight.device, dtype=weight.dtype) / math.sqrt(width)
-    core.image_newline = nn.Parameter(newline_C)
+    newline_C = torch.randn(width, device=weight.device, dtype=weight.dtype)
+    # On the meta device there is nothing to scale, and torch would import its compiler for it.
+    core.image_newline = nn.Parameter(newline_C if weight.is_meta else newline_C / math.sqrt(width))
 
 
 def reset_newline(core: Any) -> None:
