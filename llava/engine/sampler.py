@@ -245,6 +245,7 @@ def _choose_natively(
     logits_NV: torch.Tensor, rows: Sequence[int], prepared: Mapping[int, torch.Tensor], samplers: Sequence[Sampler]
 ) -> calls.Chosen:
     """The next tokens of some rows, and what their log-probabilities need, by the native library."""
+    assert logits_NV.dtype == torch.float32
     logits_NV = logits_NV.contiguous()
     num_tokens, first, row_bytes = logits_NV.shape[1], logits_NV.data_ptr(), logits_NV.stride(0) * logits_NV.itemsize
     originals = [first + i * row_bytes for i in rows]
@@ -266,18 +267,28 @@ def _choose_by_torch(
     if device.type == "cpu" and len(rows) > 1:  # one by one: the intermediate results of one row fit into its caches
         apart = [_choose_by_torch(logits_NV, [i], prepared, samplers) for i in rows]
         return calls.Chosen(*(list(itertools.chain(*parts)) for parts in zip(*apart, strict=True)))
-    uniforms = [samplers[i].draw_uniform() for i in rows]
-    numbers = [(*samplers[i].parameters, 1, 0, 0, uniform) for i, uniform in zip(rows, uniforms, strict=True)]
-    *parameters, uniforms_N = torch.tensor(numbers, dtype=torch.float64).T.contiguous().to(device)
     logits_MV = torch.stack([prepared[i].to(device) if i in prepared else logits_NV[i] for i in rows])
-    choice = choose(logits_MV, Parameters(*parameters), uniforms_N)
-    tokens, highest, needs_fallback = torch.stack([each.double() for each in choice]).tolist()
-    for n, i in enumerate(rows):
-        if needs_fallback[n] and math.isfinite(highest[n]):
-            tokens[n] = samplers[i].draw(samplers[i].warp(logits_MV[n]), uniforms[n])
+    if all(samplers[i].sampling.temperature == 0 for i in rows):
+        best_M = logits_MV.max(-1)
+        tokens, highest = best_M.indices.tolist(), best_M.values.tolist()
+    else:
+        tokens, highest = _draw_by_torch(logits_MV, [samplers[i] for i in rows])
     wanted = [samplers[i].sampling.logprobs for i in rows]
-    log_sums, best = [0.0] * len(rows), [[] for _ in rows]
-    if any(num is not None for num in wanted):
-        log_sums, best = (each.tolist() for each in rank(logits_NV[rows], max(num or 0 for num in wanted)))
-    best = [likeliest[: num or 0] for likeliest, num in zip(best, wanted, strict=True)]
-    return calls.Chosen([int(token) for token in tokens], highest, best, log_sums)
+    if all(num is None for num in wanted):
+        return calls.Chosen(tokens, highest, [[]] * len(rows), [0.0] * len(rows))
+    log_sums_M, best_M20 = rank(logits_NV[rows], max(num or 0 for num in wanted))
+    best = [likeliest[: num or 0] for likeliest, num in zip(best_M20.tolist(), wanted, strict=True)]
+    return calls.Chosen(tokens, highest, best, log_sums_M.tolist())
+
+
+def _draw_by_torch(logits_MV: torch.Tensor, samplers: Sequence[Sampler]) -> tuple[list[int], list[float]]:
+    """The next tokens of rows of prepared logits and their highest logits, fallbacks included."""
+    uniforms = [sampler.draw_uniform() for sampler in samplers]
+    numbers = [(*sampler.parameters, 1, 0, 0, uniform) for sampler, uniform in zip(samplers, uniforms, strict=True)]
+    *parameters, uniforms_M = torch.tensor(numbers, dtype=torch.float64).T.contiguous().to(logits_MV.device)
+    choice = choose(logits_MV, Parameters(*parameters), uniforms_M)
+    tokens, highest, needs_fallback = torch.stack([each.double() for each in choice]).tolist()
+    for n, sampler in enumerate(samplers):
+        if needs_fallback[n] and math.isfinite(highest[n]):
+            tokens[n] = sampler.draw(sampler.warp(logits_MV[n]), uniforms[n])
+    return [int(token) for token in tokens], highest

@@ -216,7 +216,7 @@ def choose(
     """
     num, most = len(logits), max(0, *num_best)
     temperatures, top_ks, top_ps, min_ps, uniforms = zip(*parameters, strict=True)
-    doubles, int64s, int32s = (kind * num for kind in (ctypes.c_double, ctypes.c_int64, ctypes.c_int32))
+    doubles, int64s, int32s = ctypes.c_double * num, ctypes.c_int64 * num, ctypes.c_int32 * num
     tokens, highest, log_sums = int64s(), (ctypes.c_float * num)(), doubles()
     best = (ctypes.c_int32 * (num * most))()
     arrays = (

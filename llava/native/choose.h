@@ -21,42 +21,9 @@ namespace {
 constexpr int SPAN = 64;             // tokens
 constexpr int SHORT_LIST = 256;      // from how many spans the short list is, at least
 constexpr int NUM_SAMPLED = 64;      // spans
+constexpr int NUM_BUCKETS = 1024;
 constexpr double NUM_DEVIATIONS = 4; // within so many standard deviations the sample is trusted
 constexpr double MIN_P_SLACK = 1.0 / (1 << 25);
-
-typedef float HalfFloats __attribute__((vector_size(2 * NARROW_LANES), aligned(4)));
-typedef double Doubles __attribute__((vector_size(4 * NARROW_LANES), aligned(8)));
-
-// GCC's own conversions take two steps where AVX has one.
-#if defined(__AVX__)
-inline Doubles widen(const float* from) { return Doubles(_mm256_cvtps_pd(_mm_loadu_ps(from))); }
-inline Doubles widen_low(NarrowFloats x) { return Doubles(_mm256_cvtps_pd(_mm256_castps256_ps128(__m256(x)))); }
-inline Doubles widen_high(NarrowFloats x) { return Doubles(_mm256_cvtps_pd(_mm256_extractf128_ps(__m256(x), 1))); }
-inline NarrowFloats narrow(Doubles low, Doubles high) {
-    return NarrowFloats(_mm256_set_m128(_mm256_cvtpd_ps(__m256d(high)), _mm256_cvtpd_ps(__m256d(low))));
-}
-#else
-inline Doubles widen(const float* from) {
-    return __builtin_convertvector(*reinterpret_cast<const HalfFloats*>(from), Doubles);
-}
-inline Doubles widen_low(NarrowFloats x) { return widen(reinterpret_cast<const float*>(&x)); }
-inline Doubles widen_high(NarrowFloats x) { return widen(reinterpret_cast<const float*>(&x) + NARROW_LANES / 2); }
-inline NarrowFloats narrow(Doubles low, Doubles high) {
-    HalfFloats halves[] = {__builtin_convertvector(low, HalfFloats), __builtin_convertvector(high, HalfFloats)};
-    return load_narrow(reinterpret_cast<const float*>(halves));
-}
-#endif
-
-// Bit i is set where lane i of a comparison is true.
-inline uint32_t bits_of(decltype(NarrowFloats{} < NarrowFloats{}) lanes) {
-#if defined(__AVX__)
-    return uint32_t(_mm256_movemask_ps(_mm256_castsi256_ps(__m256i(lanes))));
-#else
-    uint32_t bits = 0;
-    for (int i = 0; i < NARROW_LANES; i++) bits |= uint32_t(lanes[i] & 1) << i;
-    return bits;
-#endif
-}
 
 // Which tokens are kept: those with at least `least`, but after the token `last_tie` those with at least `above`.
 struct Kept {
@@ -246,22 +213,24 @@ class TokenChoice {
         return padded;
     }
 
-    // The scaled logits and the weights of a span, 0 for tokens that are not kept; their sum.
-    double weigh_span(int span, const Kept& kept, float* scaled, float* weights) const {
+    // The scaled logits and the weights of a span, 0 for tokens that are not kept; their sum. Where they need not be
+    // exact, the last bit of a scaled logit may be another one, but their order is the same.
+    template <bool IS_EXACT = true> double weigh_span(int span, const Kept& kept, float* scaled, float* weights) const {
         const int first = span * SPAN;
         alignas(64) float padded[SPAN];
         const float* from = pad(span, padded);
         const bool is_mixed = first <= kept.last_tie && kept.last_tie < first + SPAN - 1;
         const float least = first > kept.last_tie || is_mixed ? kept.above : kept.least;
-        Doubles low = {}, high = {};
+        const float factor = float(inverse);
+        NarrowFloats sum = {};
         for (int i = 0; i < SPAN; i += NARROW_LANES) {
-            const NarrowFloats s = scale_narrow(from + i);
+            const NarrowFloats s = IS_EXACT ? scale_narrow(from + i) : (load_narrow(from + i) - highest) * factor;
             const NarrowFloats weight = exp_nonpositive(s), w = s >= least ? weight : NarrowFloats{};
             store_narrow(scaled + i, s);
             store_narrow(weights + i, w);
-            low += widen_low(w), high += widen_high(w);
+            sum += w;
         }
-        double total = add_lanes(low + high);
+        double total = add_lanes(sum);
         if (is_mixed && kept.least < kept.above) {
             const float weight = exp_nonpositive(NarrowFloats{} + kept.least)[0];
             for (int i = 0; i <= kept.last_tie - first; i++)
@@ -274,11 +243,16 @@ class TokenChoice {
         return narrow(scale(widen(from)), scale(widen(from + NARROW_LANES / 2)));
     }
 
+    // Whether scaled logits can be computed in float32, a third faster.
+    bool is_tame() const { return inverse > 1e-30 && inverse < 1e30; }
+
     double sum_all(const Kept& kept) {
         alignas(64) float scaled[SPAN], weights[SPAN];
+        const bool is_exact = kept.least > -INFINITY || !is_tame();
         double total = 0;
         for (int span = 0; span < num_spans; span++)
-            total += work.sums[span] = weigh_span(span, kept, scaled, weights);
+            total += work.sums[span] = is_exact ? weigh_span(span, kept, scaled, weights)
+                                                : weigh_span<false>(span, kept, scaled, weights);
         return total;
     }
 
@@ -330,7 +304,8 @@ class TokenChoice {
     bool find_nucleus(double top_p, Kept& kept) {
         const float least = list_likeliest(std::min(SHORT_LIST, num_spans));
         const double listed = weigh_list();
-        const Sample sample = sample_below(least);
+        Sample sample;
+        sample_below(least, sample);
         if (listed >= 0.9 * top_p * (listed + sample.sum * sample.stride)) {
             const double enough = sum_all(kept) * top_p;
             if (listed >= enough) {
@@ -344,61 +319,77 @@ class TokenChoice {
         return false;
     }
 
+    struct Bucket {
+        double sum, squares;  // of the weights
+    };
     struct Sample {
-        int num;  // items
-        double sum, stride;  // of how many spans one was taken
+        double stride;  // of how many spans one was taken
+        double sum;     // of the weights
+        float width;    // of a bucket
+        Bucket buckets[NUM_BUCKETS];
     };
 
-    // Between which scaled logits the nucleus ends by the sample; `before`: the sum of higher weights in its unit.
-    void find_bounds(const Sample& sample, double before, double top_p, float& lower, float& upper) {
-        const double total = before + sample.sum, enough = top_p * total;
-        if (sample.num == 0 || before >= enough) return;
-        const float end = find_end(sample.num, before, enough).scaled;
-        double squares = 0;
-        for (int i = 0; i < sample.num; i++) {
-            const Weighted& item = work.items[i];
-            squares += std::pow(item.weight * (item.scaled > end ? 1 - top_p : top_p), 2);
-        }
-        const double error = NUM_DEVIATIONS * std::sqrt(squares);
-        if (enough + error < total) lower = find_end(sample.num, before, enough + error).scaled;
-        if (enough - error > before)
-            upper = std::nextafter(find_end(sample.num, before, enough - error).scaled, INFINITY);
-    }
-
-    // A sample of the tokens below `least`, as items.
-    Sample sample_below(float least) {
+    // A sample of the tokens below `least`, in buckets of their scaled logits, the highest first.
+    void sample_below(float least, Sample& sample) {
         const int stride = std::max(1, num_spans / NUM_SAMPLED);
-        Sample sample = {0, 0, double(stride)};
+        int num = 0;
+        float lowest = 0;
         alignas(64) float scaled[SPAN], weights[SPAN];
         for (int span = 0; span < num_spans; span += stride) {
             weigh_span(span, Kept(), scaled, weights);
             for (int i = 0; i < SPAN; i++) {
-                if (scaled[i] >= least || weights[i] == 0) continue;
-                work.items[sample.num++] = {scaled[i], weights[i]};
-                sample.sum += weights[i];
+                work.items[num] = {scaled[i], weights[i]};
+                const bool is_counted = scaled[i] < least && weights[i] > 0;
+                lowest = is_counted ? std::min(lowest, scaled[i]) : lowest;
+                num += is_counted;
             }
         }
-        return sample;
+        sample = {double(stride), 0, std::max(1e-30f, -lowest / (NUM_BUCKETS - 1)), {}};
+        for (int i = 0; i < num; i++) {
+            const double weight = work.items[i].weight;
+            Bucket& bucket = sample.buckets[std::min(NUM_BUCKETS - 1, int(-work.items[i].scaled / sample.width))];
+            sample.sum += weight, bucket.sum += weight, bucket.squares += weight * weight;
+        }
+    }
+
+    // Between which scaled logits the nucleus ends by the sample; `before`: the sum of higher weights in its unit.
+    static void find_bounds(const Sample& sample, double before, double top_p, float& lower, float& upper) {
+        const double enough = top_p * (before + sample.sum);
+        double squares = 0, sum = before;
+        for (const Bucket& bucket : sample.buckets) {
+            squares += bucket.squares * std::pow(sum < enough ? 1 - top_p : top_p, 2);
+            sum += bucket.sum;
+        }
+        const double error = NUM_DEVIATIONS * std::sqrt(squares);
+        sum = before;
+        for (int i = 0; i < NUM_BUCKETS; i++) {
+            sum += sample.buckets[i].sum;
+            if (sum < enough - error) upper = std::min(upper, -float(i) * sample.width);
+            if (sum >= enough + error) {
+                lower = -float(i + 2) * sample.width;
+                return;
+            }
+        }
     }
 
     // Restricts `kept` to top-p's nucleus and sums it; false where it does not end between the bounds.
     bool end_nucleus_between(float lower, float upper, double top_p, Kept& kept) {
         alignas(64) float scaled[SPAN], weights[SPAN];
-        double total = 0, before = 0, listed = 0;
+        double total = 0, before = 0;
         num_listed = 0;
         for (int span = 0; span < num_spans; span++) {
-            total += weigh_span(span, Kept(), scaled, weights);
-            Doubles low = {}, high = {};
+            total += is_tame() ? weigh_span<false>(span, Kept(), scaled, weights)
+                               : weigh_span(span, Kept(), scaled, weights);
+            NarrowFloats higher = {};
             for (int i = 0; i < SPAN; i += NARROW_LANES) {
                 const NarrowFloats s = load_narrow(scaled + i), w = load_narrow(weights + i);
-                const NarrowFloats higher = s >= upper ? w : NarrowFloats{};
-                low += widen_low(higher), high += widen_high(higher);
+                higher += s >= upper ? w : NarrowFloats{};
                 append(scaled + i, weights + i, bits_of((s >= lower) & (s < upper)), span * SPAN + i);
             }
-            before += work.sums[span] = add_lanes(low + high);
+            before += work.sums[span] = add_lanes(higher);
         }
-        for (int i = 0; i < num_listed; i++) listed += work.weights[i];
-        const double enough = total * top_p;
+        for (int i = 0; i < num_listed; i++) work.scaled[i] = scale(x[work.tokens[i]]);
+        const double listed = weigh_list(), enough = total * top_p;
         if (num_listed == 0 || before >= enough || (before + listed < enough && lower > -INFINITY)) return false;
         end_nucleus(before, enough, kept);
         for (int i = 0; i < num_listed; i++)
@@ -406,9 +397,10 @@ class TokenChoice {
         return true;
     }
 
-    static double add_lanes(Doubles x) {
+    static double add_lanes(NarrowFloats x) {
+        const Doubles pairs = widen_low(x) + widen_high(x);
         double total = 0;
-        for (int i = 0; i < NARROW_LANES / 2; i++) total += x[i];
+        for (int i = 0; i < NARROW_LANES / 2; i++) total += pairs[i];
         return total;
     }
 

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from llava import load_model
+from llava.engine.choose import mask
 from llava.engine.engine import Engine
 from llava.engine.grammar import GrammarCompiler
 from llava.engine.stream import Question
@@ -265,12 +266,17 @@ def test_a_model_that_wants_to_end_closes_the_open_string_array_or_object(
     matcher = grammars.compile(schema(content)).start()
     said = b""
     while not matcher.is_complete:
-        logits = torch.zeros(len(tokenizer))
+        logits = torch.zeros(len(tokenizer) + 40)
         logits[end] = 5.0
         open_token = next(t for t in range(len(tokenizer)) if spell(tokenizer, t) == b'"')
         if said.endswith(b"["):
             logits[open_token] = 9.0
-        token = matcher.accept(int(matcher.mask_logits(logits).argmax()))
+        closing = matcher.find_closing_token()
+        bits = torch.frombuffer(bytearray(matcher.compute_bits()), dtype=torch.int32)
+        ids = torch.tensor([-1 if closing is None else closing])
+        masked = mask(logits[None], bits[None], ids, torch.tensor([end]))[0]
+        assert torch.equal(masked, matcher.mask_logits(logits))
+        token = matcher.accept(int(masked.argmax()))
         said += spell(tokenizer, token)
     assert json.loads(said) == {"a": [""]}
 

@@ -17,8 +17,10 @@ import torch
 
 from llava.engine import native_layers, paged
 from llava.engine.engine import Engine
+from llava.engine.sampler import Sampler, sample_all
 from llava.model.quantized_linear import quantize_linears
 from llava.native import abi, calls, library
+from llava.sampling import Sampling
 from tests.engine.test_engine import audit, generate, load, mixed_questions, tokens
 from tests.tiny import FAMILIES, make_model
 from tests.tiny_tokenizers import words_and_letters
@@ -135,6 +137,16 @@ def test_gemv_is_torchs_product(native: Any, dtype: torch.dtype, num: int) -> No
         rows, weight = torch.randn(num, width).to(dtype), torch.randn(columns, width).to(dtype)
         exact = rows.double() @ weight.double().T
         torch.testing.assert_close(calls.gemv(rows, calls.dense(weight)).double(), exact, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_tokens", [7, 1000, 40_000])
+def test_the_library_chooses_the_tokens_that_the_slow_way_chooses(native: Any, num_tokens: int) -> None:
+    logits = 0.7 * torch.randn(12, num_tokens, generator=torch.Generator().manual_seed(num_tokens))
+    kinds: list[dict[str, Any]] = [{}, {"top_k": 30}, {"top_p": 0.5}, {"top_p": 0.95}, {"min_p": 0.3}, {"top_k": 700}]
+    settings = [Sampling(temperature=0.9, seed=i, **kinds[i % 6]) for i in range(12)]
+    slow, fast = [Sampler(one) for one in settings], [Sampler(one) for one in settings]
+    for _ in range(4):
+        assert sample_all(logits, fast) == [sampler.sample(row) for sampler, row in zip(slow, logits, strict=True)]
 
 
 def test_an_allocation_that_fails_is_a_memory_error_that_names_the_bytes(native: Any) -> None:
