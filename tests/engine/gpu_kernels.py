@@ -7,6 +7,7 @@ runs this file in a process of its own, and on a machine with a GPU anybody can:
 from __future__ import annotations
 
 import inspect
+import json
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llava.engine.gpu import reference
+from llava.engine.gpu import check, reference
 from llava.engine.gpu.choice import choose_kernels
 from llava.engine.gpu.interpreter import interpret_kernels
 from llava.engine.gpu.workspace import DecodeWorkspace
@@ -273,3 +274,20 @@ def test_blocks_may_lie_beyond_two_billion_numbers(monkeypatch: pytest.MonkeyPat
     assert_close(out, expected)
     workspace = DecodeWorkspace(1, 1, 1, 128, DEVICE, 1)
     assert_close(triton_kernels.decode_attention(queries[-1:], *given, lengths, 0.1, None, workspace), expected[-1:])
+
+
+def test_the_check_of_a_machines_kernels_finds_them_right_and_says_so_in_json(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert check.main() == 0
+    facts = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert facts["equal"]
+    assert len(facts["kernels"]) == 20 or DEVICE.type == "cuda"
+    monkeypatch.setattr(check, "LIMIT", facts["difference"] / 2)
+    monkeypatch.setattr(check, "_elementwise_cases", lambda *arguments: iter(()))
+    monkeypatch.setattr(check, "_product_cases", lambda *arguments: iter(()))
+    monkeypatch.setattr(triton_kernels, "extend_attention", lambda *arguments: 1 / 0)
+    assert check.main() == 1
+    out = capsys.readouterr().out
+    assert "FAILED: ZeroDivisionError" in out  # and the others' results are there
+    assert "decode, 2 x 40" in out or DEVICE.type == "cuda"
