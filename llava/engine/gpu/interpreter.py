@@ -5,7 +5,7 @@ computes in NumPy and keeps bfloat16 as integers: it multiplies their bits and c
 With NumPy 2.4 it cannot loop up to a number that was loaded. And it wraps Triton's language once more in every call of
 a function within a kernel, which makes kernels with loops several times slower.
 
-Source: triton 3.6.0 runtime/interpreter.py (create_dot, cast_impl, _patch_lang and _patch_lang_tensor);
+Source: triton 3.7.1 runtime/interpreter.py (create_dot, cast_impl, _patch_lang and _patch_lang_tensor);
 triton-lang/triton issue 11584.
 """
 
