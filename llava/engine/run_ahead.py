@@ -4,9 +4,9 @@
     host      plan 2 ------ read 1, plan 3 ------ read 2
 
 A token that has not been read yet is a placeholder in its request's keys; the device has the token and runs it in the
-next step. So steps run ahead only while every request decodes and every token is sampled on the device. If a token turns
-out to end its answer, one position is wasted: the request is finished and its blocks are released before that position
-counts as computed, and its token is dropped. A request that gets these blocks writes to them in a later step.
+next step. So steps run ahead only while every request decodes and every token is sampled on the device. If a token
+turns out to end its answer, one position is wasted: the request is finished and its blocks are released before that
+position counts as computed, and its token is dropped. A request that gets these blocks writes to them in a later step.
 """
 
 from __future__ import annotations
