@@ -62,9 +62,7 @@ def test_every_kernel_compiles_for_an_h100_and_fits_the_shared_memory_of_smaller
 
 @needs_triton
 @pytest.mark.parametrize("kernel", ["_decode", "_extend"])
-def test_attention_in_16_bits_uses_tensor_cores_and_copies_16_bytes_ahead(
-    compiled: Any, case: str, kernel: str
-) -> None:
+def test_attention_in_16_bits_uses_tensor_cores_and_copies_16_bytes_ahead(compiled: Any, kernel: str) -> None:
     facts = compiled[kernel]
     assert facts["tensor_core_products"] > 0
     assert facts["wide_copies"] > 0

@@ -77,7 +77,8 @@ def decode_attention(
     return out
 
 
-@triton.jit(do_not_specialize=["most_blocks"])
+# Not by alignment: parts of these tensors, which begin anywhere, must not make Triton compile in the middle of serving.
+@triton.jit(do_not_specialize=["most_blocks"], do_not_specialize_on_alignment=["tables", "lengths"])
 def _decode(
     queries,
     keys,

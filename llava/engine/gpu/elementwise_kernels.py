@@ -86,7 +86,7 @@ def silu_multiply(gate_up_NF: torch.Tensor) -> torch.Tensor:
     return out
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["positions", "slots"])
 def _rotate_and_store(
     qkv,
     cos,

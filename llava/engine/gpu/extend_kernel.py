@@ -70,7 +70,10 @@ def extend_attention(
     return out
 
 
-@triton.jit(do_not_specialize=["most_blocks", "num_requests", "num_queries"])
+@triton.jit(
+    do_not_specialize=["most_blocks", "num_requests", "num_queries"],
+    do_not_specialize_on_alignment=["tables", "starts", "lengths"],
+)
 def _extend(
     queries,
     keys,
