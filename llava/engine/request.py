@@ -88,7 +88,7 @@ class Request:
     copy: Copy | None = None  # pending until the first chunk; its positions already count as computed
     pinned: list[ImageSpan] = field(default_factory=list)  # images whose features are still needed
     num_preemptions: int = 0
-    is_pending: bool = False  # the newest key stands for a token that the device has sampled and nobody has read yet
+    is_pending: bool = False  # the newest key is a placeholder for a sampled token that has not been read yet
 
     def __post_init__(self) -> None:
         self.num_prompt = len(self.keys)

@@ -3,11 +3,10 @@
     device   | step 1      | step 2      | step 3      |
     host      plan 2 ------ read 1, plan 3 ------ read 2
 
-A token that nobody has read yet stands in its request's keys as a placeholder; the device has it, and runs it in the
-next step. So only decoding steps in which every token is chosen on the device are run ahead, and only while nothing but
-decoding is to be done. If a token turns out to end its answer, one position was computed in vain: the request is
-finished and its blocks are released before that position counts as computed, and its token is never read. Whoever gets
-the blocks writes to them in a later step, so after the position in vain.
+A token that has not been read yet is a placeholder in its request's keys; the device has the token and runs it in the
+next step. So steps run ahead only while every request decodes and every token is sampled on the device. If a token
+turns out to end its answer, one position is wasted: the request is finished and its blocks are released before that
+position counts as computed, and its token is dropped. A request that gets these blocks writes to them in a later step.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ class RunAhead:
     def settle(self, after: LaunchedStep | None = None) -> None:
         """Reads the tokens of the step in flight, and records them.
 
-        ``after``: a step that was launched meanwhile; told of the requests whose token was not the device's.
+        ``after``: a step that was launched meanwhile, in which requests are void whose token is not the device's.
         """
         if self._in_flight is None:
             return
@@ -66,7 +65,7 @@ class RunAhead:
             forget_pending(request)
         try:
             sampled = launched.wait()
-        except Exception as error:  # the device failed: nothing that it computed can be trusted
+        except Exception as error:  # the device failed, so none of its results can be used
             sampled = dict.fromkeys((request.arrival for request in pending), error)
         if after is not None:
             after.cancel([request for request in pending if request.arrival in launched.corrected])

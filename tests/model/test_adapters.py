@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from llava.errors import CheckpointError, UsageError
+from llava.model import adapters
 from llava.model.checkpoint import LoadedModel, load_model
 from tests.tiny_checkpoints import (
     Tensors,
@@ -449,3 +451,12 @@ def test_biases_that_peft_trained_are_read(tmp_path: Path, bias: str) -> None:
     for merge in (True, False):
         found = answer_logits(load(tmp_path / "lora", base=tmp_path / "base", merge=merge).model)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_adapter_that_breaks_weights_on_a_gpu_is_named_with_the_layer() -> None:
+    adapter: Any = SimpleNamespace(file="adapter_model.safetensors")
+    sound, broken = torch.tensor(True), torch.tensor(False)
+    adapters._check_merged({}, adapter)
+    adapters._check_merged({"lm_head": sound}, adapter)
+    with pytest.raises(CheckpointError, match=r"adapter_model.safetensors makes the weights of layers.1.q NaN"):
+        adapters._check_merged({"layers.0.q": sound, "layers.1.q": broken}, adapter)

@@ -9,7 +9,6 @@ V vocabulary.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
@@ -123,9 +122,8 @@ class GpuDecoder:
         if places != self._recorded_at:
             with torch.inference_mode():
                 self._rows.place([])
-                end = time.perf_counter() + self._record_s
-                self._graphs.record(self._record_s)
-                self._choice_graphs.record(max(0.0, end - time.perf_counter()))
+                for graphs in (self._graphs, self._choice_graphs):
+                    graphs.record(self._record_s / 2)
             self._recorded_at = places
 
     @torch.inference_mode(False)
