@@ -62,7 +62,8 @@ class NativeLinear:
             if self._quantizes_rows or calls.has_vnni():
                 multiply = calls.gemm_int8 if self._quantizes_rows else calls.gemv
                 return multiply(rows_MK, self.matrix, scratch.take(name, *shape))
-            weight = quantization.dequantize(self._weight, rows_MK.dtype)
+            widened = scratch.take("widened", self.matrix.rows, self.matrix.columns, dtype=rows_MK.dtype)
+            weight = quantization.dequantize(self._weight, rows_MK.dtype, widened)
         elif self._weight.dtype != rows_MK.dtype:
             weight = scratch.take("widened", *self._weight.shape, dtype=rows_MK.dtype).copy_(self._weight)
         else:

@@ -14,7 +14,7 @@ namespace {
 
 constexpr int MAX_ROWS = 48;  // queries that attend together
 constexpr int KV_TILE = 64;   // positions multiplied together
-constexpr Ints LANE_INDEX = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+constexpr int32_t LANE_INDEX[LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 
 // The dtype in which a cache's numbers are multiplied. Where a CPU has no bfloat16 dot product it is float32, and each
 // KV tile is widened once for all queries.
@@ -75,15 +75,14 @@ inline void gemm(int rows, const T* a, long a_row, const T* b, long b_row, long 
 template <int ROWS>
 inline void microkernel16(const float* a, long a_row, const float* b, long b_row, int k, float* out, long out_row,
                           bool add) {
-    constexpr int PIECES = LANES / NARROW_LANES;
-    NarrowFloats acc[ROWS][PIECES];
+    RegisterFloats acc[ROWS][PIECES];
     for (int r = 0; r < ROWS; r++)
         for (int p = 0; p < PIECES; p++)
-            acc[r][p] = add ? load_narrow(out + r * out_row + p * NARROW_LANES) : NarrowFloats{};
+            acc[r][p] = add ? load_register(out + r * out_row + p * REGISTER_LANES) : RegisterFloats{};
     for (int i = 0; i < k; i++) {
-        NarrowFloats row[PIECES];
+        RegisterFloats row[PIECES];
 #pragma GCC unroll 4
-        for (int p = 0; p < PIECES; p++) row[p] = load_narrow(b + i * b_row + p * NARROW_LANES);
+        for (int p = 0; p < PIECES; p++) row[p] = load_register(b + i * b_row + p * REGISTER_LANES);
 #pragma GCC unroll 8
         for (int r = 0; r < ROWS; r++) {
             const float x = a[r * a_row + i];
@@ -92,7 +91,7 @@ inline void microkernel16(const float* a, long a_row, const float* b, long b_row
         }
     }
     for (int r = 0; r < ROWS; r++)
-        for (int p = 0; p < PIECES; p++) store_narrow(out + r * out_row + p * NARROW_LANES, acc[r][p]);
+        for (int p = 0; p < PIECES; p++) store_register(out + r * out_row + p * REGISTER_LANES, acc[r][p]);
 }
 
 inline void gemm(int rows, const float* a, long a_row, const float* b, long b_row, long b_vector, int vectors, int k,
@@ -127,9 +126,14 @@ struct OnlineSoftmax {
     }
 };
 
-inline void widen_pairs(const UInts words, float* first, float* second) {
-    store(first, as_floats(words << 16));
-    store(second, as_floats(words & 0xffff0000u));
+// The first and the second of 16 pairs.
+inline void widen_pairs(const bf16* pairs, float* first, float* second) {
+    for (int i = 0; i < LANES; i += REGISTER_LANES) {
+        RegisterUInts words;
+        std::memcpy(&words, pairs + 2 * i, sizeof words);
+        *reinterpret_cast<RegisterUInts*>(first + i) = words << 16;
+        *reinterpret_cast<RegisterUInts*>(second + i) = words & 0xffff0000u;
+    }
 }
 
 // `count` keys or values of one block as they are multiplied. Widened, the depth becomes 1: keys [dim][16] of 16
@@ -142,13 +146,12 @@ template <typename T> void gather_values(const T* from, int count, int dim, T* t
 }
 inline void gather_keys(const bf16* from, int count, int dim, float* to) {
     for (int i = 0; i < count * dim; i += 2 * LANES)
-        widen_pairs(*reinterpret_cast<const UInts*>(from + i), to + i, to + i + LANES);
+        widen_pairs(from + i, to + i, to + i + LANES);
 }
 inline void gather_values(const bf16* from, int count, int dim, float* to) {
     for (int i = 0; i < count; i += 2)
         for (int d = 0; d < dim; d += LANES)
-            widen_pairs(*reinterpret_cast<const UInts*>(from + long(i) * dim + d * 2), to + long(i) * dim + d,
-                        to + long(i + 1) * dim + d);
+            widen_pairs(from + long(i) * dim + d * 2, to + long(i) * dim + d, to + long(i + 1) * dim + d);
 }
 
 // The queries of one KV head that attend together, [rows][head_dim]: row r sees positions first[r] to last[r] of one
@@ -204,28 +207,36 @@ inline void score_tile(const AttentionTask<T>& task, int start, int vectors, Com
 template <typename T>
 inline void update_softmax(const AttentionTask<T>& task, int r, int start, int vectors, bool is_masked, float* scores,
                            ComputeType<T>* weights, OnlineSoftmax& state) {
-    Floats top = broadcast(-INFINITY);
-    for (int v = 0; v < vectors; v++) {
-        Floats s = load(scores + v * LANES) * task.scale;
-        if (is_masked) {
-            Ints position = LANE_INDEX + (start + v * LANES);
-            s = (position < task.first[r]) | (position > task.last[r]) ? broadcast(-INFINITY) : s;
+    typedef decltype(RegisterFloats{} < RegisterFloats{}) Integers;
+    const RegisterFloats nothing = RegisterFloats{} - INFINITY;
+    Pieces top, sums = {};
+    for (RegisterFloats& piece : top.of) piece = nothing;
+    for (int v = 0; v < vectors * LANES; v += LANES)
+        for (int p = 0; p < PIECES; p++) {
+            float* at = scores + v + p * REGISTER_LANES;
+            RegisterFloats s = load_register(at) * task.scale;
+            if (is_masked) {
+                Integers position;
+                std::memcpy(&position, &LANE_INDEX[p * REGISTER_LANES], sizeof position);
+                position += start + v;
+                s = (position < task.first[r]) | (position > task.last[r]) ? nothing : s;
+            }
+            store_register(at, s);
+            top.of[p] = max<RegisterFloats>(top.of[p], s);
         }
-        store(scores + v * LANES, s);
-        top = max(top, s);
-    }
     const float new_max = std::max(state.running_max[r], reduce_max(top));
     if (new_max == -INFINITY) {  // the row sees nothing yet
         for (int i = 0; i < vectors * LANES; i++) store(weights + i, 0.0f);
         return;
     }
     const float rescale = new_max == state.running_max[r] ? 1.0f : std::exp(state.running_max[r] - new_max);
-    Floats sums = broadcast(0.0f);
-    for (int v = 0; v < vectors; v++) {
-        Floats e = exp_nonpositive(load(scores + v * LANES) - new_max);
-        sums += e;
-        store(weights + v * LANES, e);
-    }
+    for (int v = 0; v < vectors * LANES; v += LANES)
+        for (int p = 0; p < PIECES; p++) {
+            const int i = v + p * REGISTER_LANES;
+            const RegisterFloats e = exp_nonpositive<RegisterFloats>(load_register(scores + i) - new_max);
+            sums.of[p] += e;
+            store_register(weights + i, e);
+        }
     state.running_sum[r] = state.running_sum[r] * rescale + reduce_sum(sums);
     if (rescale != 1.0f)
         for (int d = 0; d < task.kv.head_dim; d += LANES) {

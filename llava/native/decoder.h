@@ -277,7 +277,7 @@ template <typename T> class DecodeStep {
             for (long i = own.begin; i < own.end; i += LANES) {
                 const size_t at = m * stride + i;
                 const int count = int(std::min<long>(LANES, own.end - i));
-                gated.put(m, i, silu(load(gates + at, count)) * load(ups + at, count), count);
+                gated.put(m, i, silu_pieces(load(gates + at, count)) * load(ups + at, count), count);
             }
     }
 };

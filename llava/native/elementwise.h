@@ -56,52 +56,52 @@ template <typename T>
 void add_rows(int num, int width, const T* x, const float* bias, float* hidden, int num_threads) {
 #pragma omp parallel for num_threads(num_threads) schedule(static)
     for (int r = 0; r < num; r++)
-        for (int i = 0; i < width; i += LANES) {
+        for (int i = 0; i < width; i += REGISTER_LANES) {
             const size_t at = size_t(r) * width + i;
             const int count = width - i;
-            Floats sum = load(x + at, count);
-            if (bias != nullptr) sum += load(bias + i, count);
-            store(hidden + at, load(hidden + at, count) + sum, count);
+            RegisterFloats sum = load_register(x + at, count);
+            if (bias != nullptr) sum += load_register(bias + i, count);
+            store_register(hidden + at, load_register(hidden + at, count) + sum, count);
         }
 }
 
 enum Activation { QUICK_GELU = 1, GELU = 2, GELU_TANH = 3 };  // ACTIVATIONS in calls.py
 
-inline Floats map(Floats x, float (*f)(float)) {
-    for (int i = 0; i < LANES; i++) x[i] = f(x[i]);
+inline RegisterFloats map(RegisterFloats x, float (*f)(float)) {
+    for (int i = 0; i < REGISTER_LANES; i++) x[i] = f(x[i]);
     return x;
 }
 
-inline Floats activate(int activation, Floats x) {
-    if (activation == QUICK_GELU) return silu(1.702f * x) * (1 / 1.702f);
+inline RegisterFloats activate(int activation, RegisterFloats x) {
+    if (activation == QUICK_GELU) return silu<RegisterFloats>(1.702f * x) * (1 / 1.702f);
     if (activation == GELU) return 0.5f * x * (1.0f + map(x * 0.70710678f, std::erf));
     if (activation == GELU_TANH) {
         // x / 2 * (1 + tanh(x * y)) is silu(2 x y) / (2 y), and y is never 0.
-        const Floats y = 0.79788456f * (1.0f + 0.044715f * x * x);
-        return silu(2.0f * x * y) / (2.0f * y);
+        const RegisterFloats y = 0.79788456f * (1.0f + 0.044715f * x * x);
+        return silu<RegisterFloats>(2.0f * x * y) / (2.0f * y);
     }
     return x;
 }
 
-// x [num][width] = activation(x + bias), in place; the bias may be null.
-template <typename T>
-void activate_rows(int activation, int num, int width, T* x, const float* bias, int num_threads) {
+// x [num][width] = ACTIVATION(x + bias), in place; the bias may be null.
+template <int ACTIVATION, typename T> void activate_rows(int num, int width, T* x, const float* bias, int num_threads) {
 #pragma omp parallel for num_threads(num_threads) schedule(static)
     for (int r = 0; r < num; r++)
-        for (int i = 0; i < width; i += LANES) {
+        for (int i = 0; i < width; i += REGISTER_LANES) {
             T* at = x + size_t(r) * width + i;
-            Floats sum = load(at, width - i);
-            if (bias != nullptr) sum += load(bias + i, width - i);
-            store(at, activate(activation, sum), width - i);
+            RegisterFloats sum = load_register(at, width - i);
+            if (bias != nullptr) sum += load_register(bias + i, width - i);
+            store_register(at, activate(ACTIVATION, sum), width - i);
         }
 }
 
 // gates [count] = silu(gates) * ups, in place.
 template <typename T> void multiply_gates(long count, T* gates, const T* ups, int num_threads) {
 #pragma omp parallel for num_threads(num_threads) schedule(static)
-    for (long i = 0; i < count; i += LANES) {
-        const int left = int(std::min<long>(LANES, count - i));
-        store(gates + i, silu(load(gates + i, left)) * load(ups + i, left), left);
+    for (long i = 0; i < count; i += REGISTER_LANES) {
+        const int left = int(std::min<long>(REGISTER_LANES, count - i));
+        const RegisterFloats gate = load_register(gates + i, left);
+        store_register(gates + i, silu<RegisterFloats>(gate) * load_register(ups + i, left), left);
     }
 }
 

@@ -25,24 +25,24 @@ inline long step_offset(int row, int k, int width) {
 template <int REGISTERS>
 inline void gemm_int8_registers(const int8_t* a, const uint8_t* b, long b_register, int steps, int32_t* acc,
                                 int acc_row) {
-    RegInts sums[ROW_TILE][REGISTERS];
+    RegisterInts sums[ROW_TILE][REGISTERS];
     for (int r = 0; r < ROW_TILE; r++)
-        for (int s = 0; s < REGISTERS; s++) sums[r][s] = load_register(acc + r * acc_row + s * INT_LANES);
+        for (int s = 0; s < REGISTERS; s++) sums[r][s] = load_ints(acc + r * acc_row + s * INT_LANES);
     for (int q = 0; q < steps; q++) {
         Weights part[REGISTERS];
 #pragma GCC unroll 4
-        for (int s = 0; s < REGISTERS; s++) part[s] = unpack(load_register(b + s * b_register + long(q) * 64));
+        for (int s = 0; s < REGISTERS; s++) part[s] = unpack(load_ints(b + s * b_register + long(q) * 64));
 #pragma GCC unroll 2
         for (int word = 0; word < NARROW_WORDS; word++)
 #pragma GCC unroll 6
             for (int r = 0; r < ROW_TILE; r++) {
-                const RegInts numbers = broadcast_word(a + (q * ROW_TILE + r) * NARROW_STEP + word * 4);
+                const RegisterInts numbers = broadcast_word(a + (q * ROW_TILE + r) * NARROW_STEP + word * 4);
 #pragma GCC unroll 4
                 for (int s = 0; s < REGISTERS; s++) sums[r][s] = add_narrow(sums[r][s], part[s], word, numbers);
             }
     }
     for (int r = 0; r < ROW_TILE; r++)
-        for (int s = 0; s < REGISTERS; s++) store_register(acc + r * acc_row + s * INT_LANES, sums[r][s]);
+        for (int s = 0; s < REGISTERS; s++) store_ints(acc + r * acc_row + s * INT_LANES, sums[r][s]);
 }
 
 // acc[6][STRIPS][16] += six rows times STRIPS strips, which lie `strip_bytes` apart, over `steps` times 4 numbers: as many
@@ -78,7 +78,7 @@ inline void int4_to_int8(const Matrix& w, long strip, int strips, uint8_t* data,
         for (int g = 0; g < groups; g++) {
             Floats by = load(of_groups + g * LANES) * 127.0f / (top > 0.0f ? top : broadcast(1.0f));
             for (int v = 0; v < 4; v++) {
-                Ints bytes = load_ints(from + (g * 4 + v) * 64);
+                Ints bytes = *reinterpret_cast<const Ints*>(from + (g * 4 + v) * 64);
                 for (int half = 0; half < 2; half++, bytes >>= 4) {
                     Ints out = broadcast(0);
                     for (int shift = 0; shift < 32; shift += 8) {

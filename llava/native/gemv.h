@@ -60,15 +60,15 @@ inline void gemv_strip_int8(const Matrix& w, long strip, const QuantizedRows& a,
                 __builtin_prefetch(bytes + PREFETCH_BYTES);
                 Weights parts[INT_PIECES];
 #pragma GCC unroll 4
-                for (int p = 0; p < INT_PIECES; p++) parts[p] = unpack(load_register(bytes + p * INT_LANES * 4));
+                for (int p = 0; p < INT_PIECES; p++) parts[p] = unpack(load_ints(bytes + p * INT_LANES * 4));
                 add_products(sums[i], parts, a.row(first) + (q + i) * WIDE_STEP, width);
             }
         for (const auto& of_chain : sums)
             for (int r = 0; r < ROWS; r++)
                 for (int p = 0; p < INT_PIECES; p++) {
                     int32_t *h = high + r * LANES + p * INT_LANES, *l = low + r * LANES + p * INT_LANES;
-                    store_register(h, load_register(h) + of_chain[r][p].high());
-                    store_register(l, load_register(l) + of_chain[r][p].low());
+                    store_ints(h, load_ints(h) + of_chain[r][p].high());
+                    store_ints(l, load_ints(l) + of_chain[r][p].low());
                 }
     }
     const float* scales = static_cast<const float*>(w.scales) + strip * LANES;
@@ -89,7 +89,7 @@ inline void gemv_strip_int4(const Matrix& w, long strip, const QuantizedRows& a,
     const int width = a.width, groups = width / GROUP;
     const uint8_t* data = static_cast<const uint8_t*>(w.data) + strip * (width / 2) * LANES;
     const bf16* scales = static_cast<const bf16*>(w.scales) + strip * groups * LANES;
-    RegFloats total[ROWS][INT_PIECES] = {};
+    IntLaneFloats total[ROWS][INT_PIECES] = {};
     for (int g = 0; g < groups; g++) {
         const uint8_t* bytes = data + long(g) * 4 * 64;
         const int8_t* numbers = a.row(first) + g * (GROUP / 4) * WIDE_STEP;
@@ -101,7 +101,7 @@ inline void gemv_strip_int4(const Matrix& w, long strip, const QuantizedRows& a,
             Weights first4[INT_PIECES], last4[INT_PIECES];
 #pragma GCC unroll 4
             for (int p = 0; p < INT_PIECES; p++) {
-                const RegInts eight = load_register(bytes + p * INT_LANES * 4);
+                const RegisterInts eight = load_ints(bytes + p * INT_LANES * 4);
                 first4[p] = unpack_low_nibbles(eight), last4[p] = unpack_high_nibbles(eight);
             }
             add_products(sums, first4, numbers, width);
@@ -111,11 +111,11 @@ inline void gemv_strip_int4(const Matrix& w, long strip, const QuantizedRows& a,
         store(of_lanes, load(scales + g * LANES));
 #pragma GCC unroll 4
         for (int p = 0; p < INT_PIECES; p++) {
-            const RegFloats scale = *reinterpret_cast<const RegFloats*>(of_lanes + p * INT_LANES);
+            const IntLaneFloats scale = *reinterpret_cast<const IntLaneFloats*>(of_lanes + p * INT_LANES);
 #pragma GCC unroll 4
             for (int r = 0; r < ROWS; r++) {
-                const RegInts whole = sums[r][p].value() - 8 * a.sums[long(first + r) * groups + g];
-                total[r][p] += __builtin_convertvector(whole, RegFloats) * scale;
+                const RegisterInts whole = sums[r][p].value() - 8 * a.sums[long(first + r) * groups + g];
+                total[r][p] += __builtin_convertvector(whole, IntLaneFloats) * scale;
             }
         }
     }
@@ -174,9 +174,9 @@ inline void dot_block(const T* a, long a_row, const T* b, int k, float* out) {
 constexpr int DOT_ROWS = 4, DOT_COLS = 4;
 #else
 // The numbers of a piece, as DEPTH vectors that are as wide as a register: compilers keep wider ones in memory.
-inline void load_piece(const float* x, NarrowFloats* to) { to[0] = load_narrow(x); }
-inline void load_piece(const bf16* x, NarrowFloats* to) {
-    typedef uint32_t Words __attribute__((vector_size(4 * NARROW_LANES), aligned(2)));
+inline void load_piece(const float* x, RegisterFloats* to) { to[0] = load_register(x); }
+inline void load_piece(const bf16* x, RegisterFloats* to) {
+    typedef uint32_t Words __attribute__((vector_size(4 * REGISTER_LANES), aligned(2)));
     const Words words = *reinterpret_cast<const Words*>(x), first = words << 16, second = words & 0xffff0000u;
     std::memcpy(to, &first, sizeof first);
     std::memcpy(to + 1, &second, sizeof second);
@@ -185,33 +185,30 @@ inline void load_piece(const bf16* x, NarrowFloats* to) {
 // out[ROWS][COLS] = a[ROWS][k] . b[COLS][k]: the same sums in the same order, in pieces of a step.
 template <typename T, int ROWS, int COLS>
 inline void dot_block(const T* a, long a_row, const T* b, int k, float* out) {
-    constexpr int DEPTH = DotStep<T>::DEPTH, STEP = LANES * DEPTH, PIECES = LANES / NARROW_LANES;
-    NarrowFloats acc[ROWS][COLS][PIECES] = {};
+    constexpr int DEPTH = DotStep<T>::DEPTH, STEP = LANES * DEPTH;
+    Pieces acc[ROWS][COLS] = {};
     int i = 0;
     for (; i + STEP <= k; i += STEP)
 #pragma GCC unroll 4
         for (int p = 0; p < PIECES; p++) {
-            const long at = i + p * NARROW_LANES * DEPTH;
+            const long at = i + p * REGISTER_LANES * DEPTH;
 #pragma GCC unroll 4
             for (int c = 0; c < COLS; c++) {
-                NarrowFloats w[DEPTH];
+                RegisterFloats w[DEPTH];
                 load_piece(b + long(c) * k + at, w);
                 if (p == 0) __builtin_prefetch(b + long(c + COLS) * k + at);
 #pragma GCC unroll 4
                 for (int r = 0; r < ROWS; r++) {
-                    NarrowFloats x[DEPTH];
+                    RegisterFloats x[DEPTH];
                     load_piece(a + r * a_row + at, x);
 #pragma GCC unroll 2
-                    for (int d = 0; d < DEPTH; d++) acc[r][c][p] += x[d] * w[d];
+                    for (int d = 0; d < DEPTH; d++) acc[r][c].of[p] += x[d] * w[d];
                 }
             }
         }
     for (int r = 0; r < ROWS; r++)
-        for (int c = 0; c < COLS; c++) {
-            Floats sums;
-            std::memcpy(&sums, acc[r][c], sizeof sums);
-            out[r * COLS + c] = reduce_sum(sums) + dot_tail(a + r * a_row, b + long(c) * k, i, k);
-        }
+        for (int c = 0; c < COLS; c++)
+            out[r * COLS + c] = reduce_sum(acc[r][c]) + dot_tail(a + r * a_row, b + long(c) * k, i, k);
 }
 constexpr int DOT_ROWS = 3, DOT_COLS = 2;  // 12 sums in AVX2's 16 registers
 #endif

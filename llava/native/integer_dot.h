@@ -25,36 +25,36 @@ constexpr int INT_LANES = 8;
 constexpr int INT_LANES = 4;
 #endif
 constexpr int INT_PIECES = LANES / INT_LANES;  // registers that hold a number for each of 16 lanes
-typedef int32_t RegInts __attribute__((vector_size(4 * INT_LANES), aligned(1)));
-typedef uint16_t RegShorts __attribute__((vector_size(4 * INT_LANES), aligned(1)));
-typedef float RegFloats __attribute__((vector_size(4 * INT_LANES), aligned(4)));
+typedef int32_t RegisterInts __attribute__((vector_size(4 * INT_LANES), aligned(1)));
+typedef uint16_t RegisterShorts __attribute__((vector_size(4 * INT_LANES), aligned(1)));
+typedef float IntLaneFloats __attribute__((vector_size(4 * INT_LANES), aligned(4)));
 
-inline RegInts load_register(const void* p) { return *reinterpret_cast<const RegInts*>(p); }
-inline void store_register(int32_t* p, RegInts x) { *reinterpret_cast<RegInts*>(p) = x; }
-inline RegInts broadcast_word(const void* p) {
+inline RegisterInts load_ints(const void* p) { return *reinterpret_cast<const RegisterInts*>(p); }
+inline void store_ints(int32_t* p, RegisterInts x) { *reinterpret_cast<RegisterInts*>(p) = x; }
+inline RegisterInts broadcast_word(const void* p) {
     int32_t word;
     std::memcpy(&word, p, 4);
-    return RegInts{} + word;
+    return RegisterInts{} + word;
 }
 
 #if HAS_VNNI
 
 // acc + the dot product of 4 bytes in each lane, unsigned in `a` and signed in `b`.
-inline RegInts dot_u8s8(RegInts acc, RegInts a, RegInts b) {
+inline RegisterInts dot_u8s8(RegisterInts acc, RegisterInts a, RegisterInts b) {
 #if defined(__AVX512VNNI__)
-    return RegInts(_mm512_dpbusd_epi32(__m512i(acc), __m512i(a), __m512i(b)));
+    return RegisterInts(_mm512_dpbusd_epi32(__m512i(acc), __m512i(a), __m512i(b)));
 #else
-    return RegInts(_mm256_dpbusd_avx_epi32(__m256i(acc), __m256i(a), __m256i(b)));
+    return RegisterInts(_mm256_dpbusd_avx_epi32(__m256i(acc), __m256i(a), __m256i(b)));
 #endif
 }
 
 // A vector of weights as it is multiplied.
 struct Weights {
-    RegInts bytes;
+    RegisterInts bytes;
 };
-inline Weights unpack(RegInts bytes) { return {bytes}; }
-inline Weights unpack_low_nibbles(RegInts bytes) { return {bytes & 0x0f0f0f0f}; }
-inline Weights unpack_high_nibbles(RegInts bytes) { return {(bytes >> 4) & 0x0f0f0f0f}; }
+inline Weights unpack(RegisterInts bytes) { return {bytes}; }
+inline Weights unpack_low_nibbles(RegisterInts bytes) { return {bytes & 0x0f0f0f0f}; }
+inline Weights unpack_high_nibbles(RegisterInts bytes) { return {(bytes >> 4) & 0x0f0f0f0f}; }
 
 // 4 numbers of a wide row are two words, and those of a narrow row one. So many bytes further on are the next 4.
 constexpr int WIDE_STEP = 4, NARROW_STEP = 4, NARROW_WORDS = 1;
@@ -74,39 +74,39 @@ inline void store_narrow(int8_t* to, const int32_t* x) {
 // A sum of products with a wide row: 2**SHIFT * high + low.
 struct WideSum {
     static constexpr int SHIFT = 8, MAX_STEPS = 1 << 20;
-    RegInts parts[2];
-    void add(const Weights& w, int word, RegInts numbers) { parts[word] = dot_u8s8(parts[word], w.bytes, numbers); }
-    RegInts high() const { return parts[0]; }
-    RegInts low() const { return parts[1]; }
-    RegInts value() const { return (parts[0] << SHIFT) + parts[1]; }
+    RegisterInts parts[2];
+    void add(const Weights& w, int word, RegisterInts numbers) { parts[word] = dot_u8s8(parts[word], w.bytes, numbers); }
+    RegisterInts high() const { return parts[0]; }
+    RegisterInts low() const { return parts[1]; }
+    RegisterInts value() const { return (parts[0] << SHIFT) + parts[1]; }
 };
-inline RegInts add_narrow(RegInts acc, const Weights& w, int, RegInts numbers) {
+inline RegisterInts add_narrow(RegisterInts acc, const Weights& w, int, RegisterInts numbers) {
     return dot_u8s8(acc, w.bytes, numbers);
 }
 
 #else
 
 // In each lane the product of the first of two signed numbers of 16 bits plus that of the second.
-inline RegInts dot_pairs(RegShorts a, RegInts b) {
+inline RegisterInts dot_pairs(RegisterShorts a, RegisterInts b) {
 #if defined(__AVX512BW__)
-    return RegInts(_mm512_madd_epi16(__m512i(a), __m512i(b)));
+    return RegisterInts(_mm512_madd_epi16(__m512i(a), __m512i(b)));
 #elif defined(__AVX2__)
-    return RegInts(_mm256_madd_epi16(__m256i(a), __m256i(b)));
+    return RegisterInts(_mm256_madd_epi16(__m256i(a), __m256i(b)));
 #elif defined(__SSE2__)
-    return RegInts(_mm_madd_epi16(__m128i(a), __m128i(b)));
+    return RegisterInts(_mm_madd_epi16(__m128i(a), __m128i(b)));
 #else
-    const RegInts x = RegInts(a);
+    const RegisterInts x = RegisterInts(a);
     return ((x << 16) >> 16) * ((b << 16) >> 16) + (x >> 16) * (b >> 16);
 #endif
 }
 
 // A vector of weights as it is multiplied: bytes 0 and 2 of each lane, and bytes 1 and 3.
 struct Weights {
-    RegShorts pairs[2];
+    RegisterShorts pairs[2];
 };
-inline Weights unpack(RegInts bytes) { return {{RegShorts(bytes) & 255, RegShorts(bytes) >> 8}}; }
-inline Weights unpack_low_nibbles(RegInts bytes) { return {{RegShorts(bytes) & 15, RegShorts(bytes) >> 8 & 15}}; }
-inline Weights unpack_high_nibbles(RegInts bytes) { return {{RegShorts(bytes) >> 4 & 15, RegShorts(bytes) >> 12}}; }
+inline Weights unpack(RegisterInts bytes) { return {{RegisterShorts(bytes) & 255, RegisterShorts(bytes) >> 8}}; }
+inline Weights unpack_low_nibbles(RegisterInts bytes) { return {{RegisterShorts(bytes) & 15, RegisterShorts(bytes) >> 8 & 15}}; }
+inline Weights unpack_high_nibbles(RegisterInts bytes) { return {{RegisterShorts(bytes) >> 4 & 15, RegisterShorts(bytes) >> 12}}; }
 
 // 4 numbers of a row are two words. So many bytes further on are the next 4.
 constexpr int WIDE_STEP = 8, NARROW_STEP = 8, NARROW_WORDS = 2;
@@ -124,18 +124,18 @@ inline void store_wide(int8_t* row, int, int k, Ints x) {
     for (int i = 0; i < LANES; i += 4) store_narrow(row + 2 * (k + i), numbers + i);
 }
 
-inline RegInts add_narrow(RegInts acc, const Weights& w, int word, RegInts numbers) {
+inline RegisterInts add_narrow(RegisterInts acc, const Weights& w, int word, RegisterInts numbers) {
     return acc + dot_pairs(w.pairs[word], numbers);
 }
 
 // A sum of products with a wide row: 2**SHIFT * high + low. MAX_STEPS times 4 products of 255 and 32512 fit into 31 bits.
 struct WideSum {
     static constexpr int SHIFT = 16, MAX_STEPS = 64;
-    RegInts sum;
-    void add(const Weights& w, int word, RegInts numbers) { sum = add_narrow(sum, w, word, numbers); }
-    RegInts high() const { return sum >> SHIFT; }
-    RegInts low() const { return sum & 0xffff; }
-    RegInts value() const { return sum; }
+    RegisterInts sum;
+    void add(const Weights& w, int word, RegisterInts numbers) { sum = add_narrow(sum, w, word, numbers); }
+    RegisterInts high() const { return sum >> SHIFT; }
+    RegisterInts low() const { return sum & 0xffff; }
+    RegisterInts value() const { return sum; }
 };
 
 #endif
@@ -149,7 +149,7 @@ inline void add_products(WideSum (&sums)[ROWS][INT_PIECES], const Weights (&w)[I
     for (int word = 0; word < 2; word++)
 #pragma GCC unroll 4
         for (int r = 0; r < ROWS; r++) {
-            const RegInts x = broadcast_word(numbers + long(r) * 2 * width + word_offset(word, width));
+            const RegisterInts x = broadcast_word(numbers + long(r) * 2 * width + word_offset(word, width));
 #pragma GCC unroll 4
             for (int p = 0; p < INT_PIECES; p++) sums[r][p].add(w[p], word, x);
         }

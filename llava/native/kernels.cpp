@@ -128,7 +128,10 @@ int llava_add(int dtype, int num, int width, const void* x, const float* bias, f
 
 int llava_activate(int dtype, int activation, int num, int width, void* x, const float* bias, int num_threads) {
     return with_dtype(dtype, [=](auto tag) {
-        activate_rows(activation, num, width, (TYPE(tag)*)x, bias, num_threads);
+        auto* rows = (TYPE(tag)*)x;
+        if (activation == QUICK_GELU) activate_rows<QUICK_GELU>(num, width, rows, bias, num_threads);
+        if (activation == GELU) activate_rows<GELU>(num, width, rows, bias, num_threads);
+        if (activation == GELU_TANH) activate_rows<GELU_TANH>(num, width, rows, bias, num_threads);
     });
 }
 

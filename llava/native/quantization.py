@@ -73,11 +73,15 @@ def quantize(weight: torch.Tensor, bits: int) -> QuantizedMatrix:
     return quantized
 
 
-def dequantize(quantized: QuantizedMatrix, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """The matrix [rows, columns] that ``quantized`` represents, rounded to ``dtype``."""
+def dequantize(
+    quantized: QuantizedMatrix, dtype: torch.dtype = torch.float32, out: torch.Tensor | None = None
+) -> torch.Tensor:
+    """The matrix [rows, columns] that ``quantized`` represents, rounded to ``dtype``, which is that of ``out``."""
     if quantized.data.device.type != "cpu" or dtype not in DTYPES or library.load() is None:
-        return _dequantize_in_torch(quantized).to(dtype)
-    out = torch.empty(quantized.rows, quantized.columns, dtype=dtype)
+        whole = _dequantize_in_torch(quantized).to(dtype)
+        return whole if out is None else out.copy_(whole)
+    if out is None:
+        out = torch.empty(quantized.rows, quantized.columns, dtype=dtype)
     matrix = ctypes.byref(quantized.matrix())
     call("llava_dequantize", DTYPES[dtype], matrix, pointer(out), torch.get_num_threads())
     return out

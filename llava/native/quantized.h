@@ -21,7 +21,6 @@ constexpr int PREFETCH_BYTES = 2048;  // how far ahead weights are prefetched: t
 
 inline int round_up(int n, int to) { return (n + to - 1) / to * to; }
 
-inline Ints load_ints(const void* p) { return *reinterpret_cast<const Ints*>(p); }
 
 // x[GROUP][lane] = numbers k, k + 1 ... of a strip's 16 rows, zero in the padding.
 template <typename T> void load_group(const T* weight, int rows, int columns, int first, int k, float* x) {
@@ -114,36 +113,65 @@ void quantize(int bits, const T* weight, int rows, int columns, uint8_t* data, v
     }
 }
 
-// out[lane] = numbers k to k + 15 of a strip's 16 rows, as float32.
-inline void dequantize_tile(const Matrix& w, long strip, int k, float out[LANES][LANES]) {
-    const int width = round_up(w.columns, GROUP);
-    const uint8_t* data = static_cast<const uint8_t*>(w.data) + strip * (long(width) * LANES * w.bits / 8);
-    Floats scale = w.bits == 8 ? load(static_cast<const float*>(w.scales) + strip * LANES)
-                               : load(static_cast<const bf16*>(w.scales) +
-                                             (strip * (width / GROUP) + k / GROUP) * LANES);
-    for (int i = 0; i < LANES; i++) {
-        Ints bytes = load_ints(data + (w.bits == 8 ? (k + i) / 4 : (k + i) / 8) * 64);
-        Ints q = w.bits == 8 ? (bytes >> i % 4 * 8 & 255) - 128 : (bytes >> (i % 4 * 8 + i % 8 / 4 * 4) & 15) - 8;
-        Floats x = __builtin_convertvector(q, Floats) * scale;
-        for (int lane = 0; lane < LANES; lane++) out[lane][i] = x[lane];
+// 8 numbers, from k on (a multiple of 8), of a lane of a strip, as the unsigned bytes that are stored.
+typedef uint8_t EightBytes __attribute__((vector_size(8)));
+inline EightBytes load_eight(const uint8_t* strip, int bits, int k, int lane) {
+    uint32_t words[2];
+    if (bits == 8) {
+        std::memcpy(words, strip + long(k) * LANES + lane * 4, 4);
+        std::memcpy(words + 1, strip + long(k + 4) * LANES + lane * 4, 4);
+    } else {
+        std::memcpy(words + 1, strip + long(k) * LANES / 2 + lane * 4, 4);
+        words[0] = words[1] & 0x0f0f0f0f, words[1] = words[1] >> 4 & 0x0f0f0f0f;
     }
+    EightBytes bytes;
+    std::memcpy(&bytes, words, sizeof bytes);
+    return bytes;
+}
+
+typedef float EightFloats __attribute__((vector_size(32), aligned(4)));
+typedef int32_t EightInts __attribute__((vector_size(32)));
+inline void store_eight(float* to, EightFloats x) { *reinterpret_cast<EightFloats*>(to) = x; }
+inline void store_eight(bf16* to, EightFloats x) {  // of finite numbers
+    typedef uint32_t Words __attribute__((vector_size(32)));
+    typedef uint16_t Halves __attribute__((vector_size(16), aligned(2)));
+    Words word;
+    std::memcpy(&word, &x, sizeof word);
+    *reinterpret_cast<Halves*>(to) = __builtin_convertvector((word + 0x7fff + ((word >> 16) & 1)) >> 16, Halves);
+}
+
+// to [count] = numbers k to k + count (at most GROUP) of a lane of a strip.
+template <int BITS, typename T>
+inline void dequantize_group(const uint8_t* strip, int k, int lane, float scale, int count, T* to) {
+    for (int i = 0; i < count; i += 8) {
+        const EightInts q = __builtin_convertvector(load_eight(strip, BITS, k + i, lane), EightInts);
+        const EightFloats x = __builtin_convertvector(q - (BITS == 8 ? 128 : 8), EightFloats) * scale;
+        if (i + 8 <= count) {
+            store_eight(to + i, x);
+        } else {
+            for (int j = 0; i + j < count; j++) store(to + i + j, x[j]);
+        }
+    }
+}
+
+template <int BITS, typename T> void dequantize_strip(const Matrix& w, int strip, T* out) {
+    const int groups = round_up(w.columns, GROUP) / GROUP;
+    const uint8_t* data = static_cast<const uint8_t*>(w.data) + long(strip) * groups * GROUP * LANES * BITS / 8;
+    for (int g = 0; g < groups; g++)
+        for (int lane = 0; lane < std::min(LANES, w.rows - strip * LANES); lane++) {
+            const float scale = BITS == 8 ? static_cast<const float*>(w.scales)[strip * LANES + lane]
+                                          : to_float(static_cast<const bf16*>(
+                                                w.scales)[(long(strip) * groups + g) * LANES + lane]);
+            dequantize_group<BITS>(data, g * GROUP, lane, scale, std::min(GROUP, w.columns - g * GROUP),
+                                   out + (long(strip) * LANES + lane) * w.columns + g * GROUP);
+        }
 }
 
 // out [rows][columns] = the numbers of a quantized matrix.
 template <typename T> void dequantize(const Matrix& w, T* out, int num_threads) {
-    const int strips = round_up(w.rows, LANES) / LANES;
 #pragma omp parallel for num_threads(num_threads) schedule(static)
-    for (int strip = 0; strip < strips; strip++) {
-        alignas(64) float part[LANES][LANES];
-        for (int k = 0; k < w.columns; k += LANES) {
-            dequantize_tile(w, strip, k, part);
-            const int count = std::min(LANES, w.columns - k);
-            for (int lane = 0; lane < std::min(LANES, w.rows - strip * LANES); lane++) {
-                T* to = out + (long(strip) * LANES + lane) * w.columns + k;
-                for (int i = 0; i < count; i++) store(to + i, part[lane][i]);
-            }
-        }
-    }
+    for (int strip = 0; strip < round_up(w.rows, LANES) / LANES; strip++)
+        w.bits == 8 ? dequantize_strip<8>(w, strip, out) : dequantize_strip<4>(w, strip, out);
 }
 
 }  // namespace
