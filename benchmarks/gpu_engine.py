@@ -90,25 +90,29 @@ def main() -> int:
     loaded = make_model(size, device)
     _synchronize(device)
     figures["made_s"] = time.perf_counter() - began
-    engine = make_engine(loaded, size)
-    try:
-        part("first token", lambda: measure_first_token(engine, size))
-        for batch in size.batches:
-            part(f"decode of {batch}", functools.partial(measure_decode, engine, size, batch))
-    finally:
-        engine.close()
+    measure_engine(loaded, size, part)
     if "1_tokens_per_s" in figures and "read_gb_s" in figures:
         moved = bytes_per_token(loaded, int(figures["prompt_tokens"]) + size.new_tokens // 2)
         figures["share"] = moved * figures["1_tokens_per_s"] / 1e9 / figures["read_gb_s"]
     if device.type == "cuda":
         figures["peak_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
-    del engine
     part("Transformers", lambda: measure_generate(loaded, size))
     figures["failures"] = failures
     report(figures)
     if options.json:
         options.json.write_text(json.dumps(figures, indent=1) + "\n")
     return len(failures)
+
+
+def measure_engine(loaded: Any, size: Size, part: Callable[[str, Callable[[], dict[str, float]]], None]) -> None:
+    """Measures the parts that one engine answers, whose memory is free again afterwards."""
+    engine = make_engine(loaded, size)
+    try:
+        part("first token", functools.partial(measure_first_token, engine, size))
+        for batch in size.batches:
+            part(f"decode of {batch}", functools.partial(measure_decode, engine, size, batch))
+    finally:
+        engine.close()
 
 
 def make_model(size: Size, device: torch.device) -> Any:
@@ -241,7 +245,9 @@ def measure_decode(engine: Any, size: Size, batch: int) -> dict[str, float]:
         for piece in stream:
             into.extend([time.perf_counter()] * len(piece.tokens))
 
-    streams = [submit(engine, 1000 * batch + i, 200 + i, size.new_tokens * (2 if batch > 1 else 1)) for i in range(batch)]
+    streams = [
+        submit(engine, 1000 * batch + i, 200 + i, size.new_tokens * (2 if batch > 1 else 1)) for i in range(batch)
+    ]
     readers = [threading.Thread(target=read, args=pair) for pair in zip(streams, times, strict=True)]
     for reader in readers:
         reader.start()
