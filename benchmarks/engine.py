@@ -3,7 +3,8 @@
 One image of 1000 x 667 px and a question of 64 tokens: seconds until the image is encoded, until the first token,
 and until the first token of another question about the same image; tokens per second; many questions at once, about
 different images and about one; seconds from starting Python to being ready; peak memory. The table starts with this
-machine's own limits, measured in the same run, and the best figures that they allow.
+machine's own limits, measured in the same run, and the best figures that they allow, and ends with the goals beside
+the figures. With shape XS the embedded model is measured, too: starting, 64 requests, sampling.
 
     python benchmarks/engine.py [--shape XS] [--dtype bfloat16] [--vllm-python PYTHON] [--llama-python PYTHON]
                                 [--keep FOLDER]
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import platform
@@ -29,6 +31,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from goals import print_goals
 
 STARTED = time.time()
 IMAGE_PX = (1000, 667)
@@ -117,6 +121,8 @@ def find_sides(options: argparse.Namespace) -> list[str]:
     sides = ["engine"]
     if options.device == "cpu":
         sides += ["engine int8", "engine int4", "engine int8 arithmetic"]
+    if options.device == "cpu" and options.shape == "XS" and not options.brief:
+        sides.append("embedded")
     if options.without_peers:
         return sides
     sides.append("transformers")
@@ -297,8 +303,46 @@ def measure_engine(options: argparse.Namespace, bits: int = 16, arithmetic: str 
             for stream in streams:
                 stream.wait()
             figures[f"{count}_{kind}_tok_s"] = count * shape.crowd_tokens / (time.perf_counter() - began)
+    figures |= {"gap_s": measure_gap(ask), "stall_s": engine.settings.stall_s}
+    weights_gb = sum(each.nbytes for each in (*loaded.model.parameters(), *loaded.model.buffers())) / 1e9
+    caches_gb = resident_gb([*engine._runner.cache.keys, *engine._runner.cache.values])
+    figures["above_gb"] = peak_gb() - weights_gb - caches_gb
     engine.close()
     return {**figures, "peak_gb": peak_gb()}
+
+
+def measure_gap(ask: Callable[[int, int, int], Any]) -> float:
+    """The longest time between two tokens of an answer while two new images arrive after its first tokens."""
+    stream, arrived, moments = ask(7000, 7000, NEW_TOKENS), [], []
+    for piece in stream:
+        moments += [time.perf_counter()] * bool(piece.tokens)
+        if len(moments) == 4 and not arrived:
+            arrived = [ask(7001 + i, 7001 + i, 2) for i in range(2)]
+    for other in arrived:
+        other.wait()
+    return max(after - before for before, after in itertools.pairwise(moments))
+
+
+def resident_gb(tensors: list[Any]) -> float:
+    """How much of the tensors' memory has been written to; 0 where the system does not tell."""
+    maps = Path("/proc/self/smaps")
+    places = [(each.data_ptr(), each.data_ptr() + each.nbytes) for each in tensors]
+    total = start = end = 0
+    for line in maps.read_text().splitlines() if maps.is_file() else ():
+        first, *rest = line.split()
+        if first == "Rss:":
+            overlap = sum(max(0, min(end, stop) - max(start, begin)) for begin, stop in places)
+            total += min(overlap, 1024 * int(rest[0]))
+        elif "-" in first and not first.endswith(":"):
+            start, end = (int(part, 16) for part in first.split("-"))
+    return total / 1e9
+
+
+def measure_embedded(options: argparse.Namespace) -> dict[str, Any]:
+    """The embedded model: see ``embedded.py``."""
+    import embedded
+
+    return embedded.measure()
 
 
 def measure_transformers(options: argparse.Namespace) -> dict[str, Any]:
@@ -502,6 +546,7 @@ MEASURES: dict[str, Callable[..., dict[str, Any]]] = {
     "engine int8": partial(measure_engine, bits=8),
     "engine int4": partial(measure_engine, bits=4),
     "engine int8 arithmetic": partial(measure_engine, bits=8, arithmetic="int8"),
+    "embedded": measure_embedded,
     "transformers": measure_transformers,
     "vllm": measure_vllm,
     "llama.cpp Q8_0": measure_llama_cpp,
@@ -526,7 +571,9 @@ def floors(options: argparse.Namespace, limits: dict[str, Any], prompt_tokens: i
     size = 4 if options.dtype == "float32" else 2
     read = size * (layers * per_layer + VOCABULARY * width + 2 * layers * kv_width * prompt_tokens)
     rate = 1e9 * max(limits["fp32_gflops"], limits["bf16_gflops"])
+    int4_read = layers * per_layer * 0.5625 + VOCABULARY * width * 1.0625 + 4 * layers * kv_width * prompt_tokens
     return {
+        "int4_tokens_per_s": 1e9 * limits["read_gb_s"] / int4_read,
         "vision_s": vision / rate,
         "first_token_s": (vision + prefill) / rate,
         "tokens_per_s": 1e9 * limits["read_gb_s"] / read,
@@ -535,7 +582,7 @@ def floors(options: argparse.Namespace, limits: dict[str, Any], prompt_tokens: i
 
 def report(options: argparse.Namespace, limits: dict[str, Any], sides: dict[str, dict[str, Any]]) -> None:
     """Prints the limits and the table, and with ``--json`` writes them to a file."""
-    ours = next(iter(sides.values()))
+    ours = next(figures for figures in sides.values() if "prompt_tokens" in figures)
     floor = floors(options, limits, ours["prompt_tokens"])
     print(
         f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}; shape {options.shape}, "
@@ -558,12 +605,15 @@ def report(options: argparse.Namespace, limits: dict[str, Any], sides: dict[str,
             for kind in ("different", "same")
         },
         "peak_gb": "peak memory, GB",
+        "above_gb": "above weights and KV cache, GB",
+        "gap_s": "longest gap while images arrive, s",
     }
-    print(f"{'':42}{'limit':>14}" + "".join(f"{side:>24}" for side in sides))
+    shown = [side for side in sides if side != "embedded"]
+    print(f"{'':42}{'limit':>14}" + "".join(f"{side:>24}" for side in shown))
     for key, name in names.items():
         limit = floor.get(key)
         line = f"{name:42}{'' if limit is None else f'{limit:.3g}':>14}"
-        for figures in sides.values():
+        for figures in (sides[side] for side in shown):
             value = figures.get(key)
             text = "-" if value is None else f"{value:.3g}"
             if value is not None and limit is not None:
@@ -571,6 +621,10 @@ def report(options: argparse.Namespace, limits: dict[str, Any], sides: dict[str,
                 text += f" ({share:.0%})"
             line += f"{text:>24}"
         print(line)
+    for name, value in sides.get("embedded", {}).items():
+        print(f"{'embedded model, ' + name.replace('_', ' '):42}{'':14}{value:>24.3g}")
+    if options.device == "cpu":
+        print_goals(options.shape, {**sides, "limit": floor})
     if options.json:
         options.json.write_text(json.dumps({"limits": limits, "floors": floor, "sides": sides}, indent=1) + "\n")
 

@@ -15,7 +15,6 @@ import functools
 import json
 import statistics
 import sys
-import tempfile
 import threading
 import time
 import traceback
@@ -24,10 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from engine import IMAGE_PX, PINPOINTS, image_of, question_ids
+from engine import IMAGE_PX, image_of, question_ids
+from random_model import make_model
 
 NEW_TOKENS = 96
-VOCABULARY = 32000
 
 # Goals of an H200-class card; "share" is of the memory bandwidth that the same run measured.
 GOALS = {
@@ -87,22 +86,15 @@ def main() -> int:
 
     part("memory bandwidth", lambda: {"read_gb_s": measure_bandwidth(device, 2**20 if options.tiny else 2**31)})
     began = time.perf_counter()
-    loaded = make_model(size, device)
+    loaded = make_model(size.tower, size.decoder, device)
     _synchronize(device)
     figures["made_s"] = time.perf_counter() - began
-    engine = make_engine(loaded, size)
-    try:
-        part("first token", lambda: measure_first_token(engine, size))
-        for batch in size.batches:
-            part(f"decode of {batch}", functools.partial(measure_decode, engine, size, batch))
-    finally:
-        engine.close()
+    measure_engine(loaded, size, part)
     if "1_tokens_per_s" in figures and "read_gb_s" in figures:
         moved = bytes_per_token(loaded, int(figures["prompt_tokens"]) + size.new_tokens // 2)
         figures["share"] = moved * figures["1_tokens_per_s"] / 1e9 / figures["read_gb_s"]
     if device.type == "cuda":
         figures["peak_gb"] = torch.cuda.max_memory_allocated(device) / 1e9
-    del engine
     part("Transformers", lambda: measure_generate(loaded, size))
     figures["failures"] = failures
     report(figures)
@@ -111,61 +103,15 @@ def main() -> int:
     return len(failures)
 
 
-def make_model(size: Size, device: torch.device) -> Any:
-    """A LoadedModel with random weights in bfloat16, made on the device; only its config.json is ever on disk."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import GenerationConfig, PreTrainedTokenizerFast
-
-    from llava.config import read_spec
-    from llava.image.pixels import ImageProcessor
-    from llava.model.checkpoint import LoadedModel, _compute_buffers
-    from llava.model.meta_model import build_meta_model
-
-    config = {
-        **size.decoder,
-        "model_type": "llava_llama",
-        "architectures": ["LlavaLlamaForCausalLM"],
-        "vocab_size": VOCABULARY,
-        "max_position_embeddings": 4096,
-        "rms_norm_eps": 1e-5,
-        "mm_projector_type": "mlp2x_gelu",
-        "mm_hidden_size": size.tower["hidden_size"],
-        "mm_vision_tower": "clip-random",
-        "mm_vision_select_layer": -2,
-        "mm_vision_select_feature": "patch",
-        "mm_vision_config": {**size.tower, "image_size": 336, "patch_size": 14, "projection_dim": 768},
-        "mm_patch_merge_type": "spatial_unpad",
-        "image_aspect_ratio": "anyres",
-        "image_grid_pinpoints": PINPOINTS,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-        "tie_word_embeddings": False,
-        "torch_dtype": "bfloat16",
-    }
-    with tempfile.TemporaryDirectory() as name:
-        path = Path(name) / "config.json"
-        path.write_text(json.dumps(config))
-        spec = read_spec(path.parent)
-        model = build_meta_model(spec, path.parent, "config.json", "vicuna_v1", None)
-    torch.manual_seed(0)
-    for parameter_name, parameter in list(model.named_parameters()):
-        value = torch.empty(parameter.shape, dtype=torch.bfloat16, device=device)
-        is_norm = "norm" in parameter_name and parameter_name.endswith("weight")
-        value = value.fill_(1.0) if is_norm else value.normal_(0, 0.02)
-        owner, _, leaf = parameter_name.rpartition(".")
-        model.get_submodule(owner).register_parameter(leaf, torch.nn.Parameter(value, requires_grad=False))
-    _compute_buffers(model, device)
-    model.config.dtype = torch.bfloat16
-    model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2, pad_token_id=0)
-    words = ["<unk>", "<s>", "</s>", *(f"w{i}" for i in range(3, VOCABULARY))]
-    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, "<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<unk>"
-    )
-    processor = ImageProcessor(size=336)
-    model.get_vision_tower().image_processor = processor
-    return LoadedModel(fast, model.eval(), processor, spec, 4096, "vicuna_v1")
+def measure_engine(loaded: Any, size: Size, part: Callable[[str, Callable[[], dict[str, float]]], None]) -> None:
+    """Measures the parts that one engine answers, whose memory is free again afterwards."""
+    engine = make_engine(loaded, size)
+    try:
+        part("first token", functools.partial(measure_first_token, engine, size))
+        for batch in size.batches:
+            part(f"decode of {batch}", functools.partial(measure_decode, engine, size, batch))
+    finally:
+        engine.close()
 
 
 def make_engine(loaded: Any, size: Size) -> Any:
@@ -241,7 +187,9 @@ def measure_decode(engine: Any, size: Size, batch: int) -> dict[str, float]:
         for piece in stream:
             into.extend([time.perf_counter()] * len(piece.tokens))
 
-    streams = [submit(engine, 1000 * batch + i, 200 + i, size.new_tokens * (2 if batch > 1 else 1)) for i in range(batch)]
+    streams = [
+        submit(engine, 1000 * batch + i, 200 + i, size.new_tokens * (2 if batch > 1 else 1)) for i in range(batch)
+    ]
     readers = [threading.Thread(target=read, args=pair) for pair in zip(streams, times, strict=True)]
     for reader in readers:
         reader.start()

@@ -1,4 +1,4 @@
-"""The ``llava`` command answers without torch's compiler, sharded tensors and accelerate; other programs do not change."""
+"""The ``llava`` command answers without torch's compiler, sharded tensors and accelerate; others import as always."""
 
 from __future__ import annotations
 
