@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from engine import PINPOINTS
+from engine import PINPOINTS  # type: ignore[import-not-found] # beside this file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 
@@ -46,7 +46,7 @@ def make_model(
         path = Path(name) / "config.json"
         path.write_text(json.dumps(config))
         spec = read_spec(path.parent)
-        model = build_meta_model(spec, path.parent, "config.json", "vicuna_v1", None)
+        model = build_meta_model(spec, path.parent, path, "vicuna_v1", None)
     torch.manual_seed(0)
     for parameter_name, parameter in list(model.named_parameters()):
         value = torch.empty(parameter.shape, dtype=torch.bfloat16, device=device)
