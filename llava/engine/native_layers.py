@@ -26,6 +26,8 @@ from llava.native import abi, calls, quantization
 MAX_DECODE_POSITIONS = 32
 # Where each request has one position, so many requests are decoded all the same, in groups of MAX_DECODE_POSITIONS.
 MAX_DECODING_REQUESTS = 128
+# An MLP runs over so many rows at a time, because what is between its products is the largest part of a step's memory.
+MAX_MLP_ROWS = 1536
 
 
 class NativeLinear:
@@ -74,6 +76,11 @@ class NativeLinear:
 def choose_compute_dtype(weights: torch.dtype) -> torch.dtype:
     """The dtype of products of many rows: bfloat16 where the weights are and the CPU multiplies it, else float32."""
     return torch.bfloat16 if weights == torch.bfloat16 and cpu_has_bfloat16() else torch.float32
+
+
+def split_rows(rows_NC: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Views of as few equal parts of rows [N, C] as have at most MAX_MLP_ROWS."""
+    return rows_NC.tensor_split(-(-len(rows_NC) // MAX_MLP_ROWS))
 
 
 def _float(tensor: torch.Tensor) -> torch.Tensor:
@@ -283,11 +290,12 @@ class DecoderLayers:
         """Runs what follows a layer's attention, in place: its output projection and its MLP."""
         scratch = self.scratch
         calls.add(hidden_NC, layer.o.gemm(attended.to(self.compute_dtype), scratch, "q"))
-        normed = scratch.take("normed", *hidden_NC.shape, dtype=self.compute_dtype)
-        calls.normalize(hidden_NC, layer.post_norm, None, self.eps, normed)
-        gated = layer.gate.gemm(normed, scratch, "inner")
-        calls.gate(gated, layer.up.gemm(normed, scratch, "up"))
-        calls.add(hidden_NC, layer.down.gemm(gated, scratch, "q"))
+        for rows_MC in split_rows(hidden_NC):
+            normed = scratch.take("normed", *rows_MC.shape, dtype=self.compute_dtype)
+            calls.normalize(rows_MC, layer.post_norm, None, self.eps, normed)
+            gated = layer.gate.gemm(normed, scratch, "inner")
+            calls.gate(gated, layer.up.gemm(normed, scratch, "up"))
+            calls.add(rows_MC, layer.down.gemm(gated, scratch, "q"))
 
 
 @dataclass(frozen=True)
@@ -370,12 +378,18 @@ class TowerLayers:
             if self.own_dim < self.head_dim:
                 attended = attended.unflatten(1, (-1, self.head_dim))[:, :, : self.own_dim].flatten(1)
             calls.add(hidden, block.o.gemm(attended.to(self.compute_dtype), scratch, "q"), block.o.bias)
-            calls.normalize(hidden, block.second.weight, block.second.bias, self.eps, normed)
-            inner = block.up.gemm(normed, scratch, "inner")
-            calls.activate(inner, block.up.bias, self.activation)
-            calls.add(hidden, block.down.gemm(inner, scratch, "q"), block.down.bias)
+            self._feed_forward(block, hidden)
         out = hidden.view(num_tiles, num_patches, -1)
         return self.tower.drop_cls(out).to(pixels_TCHW.dtype)
+
+    def _feed_forward(self, block: TowerBlock, hidden_ND: torch.Tensor) -> None:
+        """Runs a block's MLP, in place."""
+        for rows_MD in split_rows(hidden_ND):
+            normed = self.scratch.take("normed", *rows_MD.shape, dtype=self.compute_dtype)
+            calls.normalize(rows_MD, block.second.weight, block.second.bias, self.eps, normed)
+            inner = block.up.gemm(normed, self.scratch, "inner")
+            calls.activate(inner, block.up.bias, self.activation)
+            calls.add(rows_MD, block.down.gemm(inner, self.scratch, "q"), block.down.bias)
 
     def _pad_heads(self, rows: torch.Tensor, name: str | None = None) -> torch.Tensor:
         """Rows [..., heads * own_dim] with each head padded to ``head_dim``, in the scratch buffer of that name."""

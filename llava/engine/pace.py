@@ -49,7 +49,7 @@ class Pace:
         if self.position_s is None:
             return min(self.max_positions, FIRST_BUDGET)
         stall_s = self.stall_s * min(max(num_prompts, 1), MAX_STALLS)
-        return max(1, min(self.max_positions, num_decoding + int(stall_s / self.position_s)))
+        return max(1, int(min(self.max_positions, num_decoding + stall_s / self.position_s)))
 
     def learn(self, num_positions: int, num_tiles: int, seconds: float) -> None:
         """Records what a step took that ran so many positions of prompts and tiles."""

@@ -18,7 +18,8 @@ class EngineSettings:
         memory_bytes: the size of the KV cache; None is half of the free memory, at most 16 contexts.
         max_running: requests that run together, at least 1.
         max_waiting: requests that may wait in addition; one more is refused.
-        stall_s: seconds that a prompt may delay the next token of the requests that are decoding.
+        stall_s: seconds that each waiting prompt may delay the next token of the requests that are decoding, eight
+            prompts' worth at most. A single tile or 16 positions may take longer.
         block_tokens: positions in a block of the KV cache, at least 1.
         max_step_positions: positions in a step that delays nobody; bounds the memory of activations.
         arithmetic: "exact", or "int8": prompts' products with 8-bit or 4-bit matrices are computed in 8-bit integers,

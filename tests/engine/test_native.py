@@ -293,6 +293,23 @@ def test_requests_with_a_common_prefix_attend_as_each_would_alone(
     step([1, 2], [1, 1], [205, 199])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@torch.inference_mode()
+def test_an_mlp_runs_over_few_rows_at_a_time_and_no_row_is_left_out(
+    native: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = BothWays("llama", dtype, None)
+    torch.manual_seed(3)
+    monkeypatch.setattr(native_layers, "MAX_MLP_ROWS", 20)
+    for counts, lengths in (([30, 20], [30, 20]), ([31, 2], [61, 22])):
+        both.check(counts, lengths, make_rows(counts, lengths, 64, 80))
+    inner = both.layers.scratch._buffers["inner"]
+    assert len(inner) == 17 * WIDE["intermediate_size"] * both.layers.compute_dtype.itemsize
+    parts = native_layers.split_rows(torch.arange(41)[:, None])
+    assert [len(part) for part in parts] == [14, 14, 13]
+    assert torch.cat(parts).flatten().tolist() == list(range(41))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("settings", [{}, {"block_tokens": 32, "max_step_positions": 40}, {"stall_s": 0.0}])
 def test_the_engine_says_the_same_with_it(native: Any, family: str, settings: dict[str, Any]) -> None:

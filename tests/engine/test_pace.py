@@ -35,6 +35,7 @@ def test_one_prompt_delays_an_answer_by_one_stall_and_a_crowd_by_eight() -> None
     assert pace.find_budget(30, 100) == 30 + 2000
     assert make_pace(max_positions=1000).find_budget(30, 100) == 1000
     assert make_pace(stall_s=0).find_budget(3, 100) == 3
+    assert make_pace(stall_s=float("inf")).find_budget(3, 1) == 4096
     assert make_pace(position_s=None).find_budget(3, 100) == 64  # type: ignore[arg-type]
 
 

@@ -50,6 +50,7 @@ WITHOUT_TORCH = [
     "llava.dimensions",
     "llava.engine.blocks",
     "llava.engine.feature_cache",
+    "llava.engine.pace",
     "llava.engine.request",
     "llava.engine.scheduler",
     "llava.engine.settings",
