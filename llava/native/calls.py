@@ -226,7 +226,7 @@ def choose(
         *(tokens, highest, best, log_sums),
     )
     sizes = (num, num_tokens, torch.get_num_threads(), most)
-    call("llava_choose", ctypes.byref(abi.Choosing(*sizes, *map(ctypes.addressof, arrays))))
+    call("llava_choose", ctypes.byref(abi.Choosing(*sizes, *(ctypes.addressof(array) for array in arrays))))
     likeliest = [best[i * most : i * most + max(0, count)] for i, count in enumerate(num_best)]
     return Chosen(tokens[:], highest[:], likeliest, log_sums[:])
 

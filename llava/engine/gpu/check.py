@@ -160,8 +160,8 @@ def _attention_cases(shapes: Shapes, device: torch.device) -> Iterator[Case]:
                 rest = (tables, lengths, scaling, None, workspace)
                 yield Case(
                     f"decode, {num_requests} x {length}, {heads}, {chosen}",
-                    [partial(triton_kernels.decode_attention, queries, *cache, *rest) for cache in caches],
-                    partial(reference.decode_attention, queries, *caches[0], *rest),
+                    [partial(triton_kernels.decode_attention, queries, cache[0], cache[1], *rest) for cache in caches],
+                    partial(reference.decode_attention, queries, caches[0][0], caches[0][1], *rest),
                     caches[0].nbytes,
                 )
         prompt = torch.randn(length, num_heads, head_dim, dtype=dtype, device=device)
@@ -169,8 +169,8 @@ def _attention_cases(shapes: Shapes, device: torch.device) -> Iterator[Case]:
         given = (tables[:1], starts, lengths[:1], scaling, None)
         yield Case(
             f"extend, a prompt of {length}, {heads}",
-            [partial(triton_kernels.extend_attention, prompt, *cache, *given) for cache in caches],
-            partial(reference.extend_attention, prompt, *caches[0], *given),
+            [partial(triton_kernels.extend_attention, prompt, cache[0], cache[1], *given) for cache in caches],
+            partial(reference.extend_attention, prompt, caches[0][0], caches[0][1], *given),
             2 * prompt.nbytes + caches[0].nbytes // num_requests,
             2 * length * length * num_heads * head_dim,
         )
