@@ -32,7 +32,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from goals import print_goals  # type: ignore[import-not-found] # beside this file
+from goals import print_goals  # beside this file
 
 STARTED = time.time()
 IMAGE_PX = (1000, 667)
@@ -342,7 +342,7 @@ def resident_gb(tensors: list[Any]) -> float:
 
 def measure_embedded(options: argparse.Namespace) -> dict[str, Any]:
     """The embedded model: see ``embedded.py``."""
-    import embedded  # type: ignore[import-not-found] # beside this file
+    import embedded  # beside this file
 
     return embedded.measure()
 
@@ -417,7 +417,7 @@ def measure_transformers(options: argparse.Namespace) -> dict[str, Any]:
 
 def measure_vllm(options: argparse.Namespace) -> dict[str, Any]:
     """vLLM's offline engine on the llava-hf layout."""
-    from vllm import LLM, SamplingParams  # type: ignore[import-not-found]
+    from vllm import LLM, SamplingParams 
 
     shape = SHAPES[options.shape]
     llm = LLM(
@@ -467,7 +467,7 @@ def measure_vllm(options: argparse.Namespace) -> dict[str, Any]:
 
 def measure_llama_cpp(options: argparse.Namespace, kind: str = "Q8_0") -> dict[str, Any]:
     """llama.cpp on a decoder of the same shape with random weights; it gets words in place of the image's positions."""
-    from llama_cpp import Llama  # type: ignore[import-not-found]
+    from llama_cpp import Llama 
 
     path = Path(options.keep) / f"{options.shape}-{kind}.gguf"
     if not path.is_file():
