@@ -75,8 +75,8 @@ template <typename T> inline void store(T* p, Floats x, int count) {
     for (int i = 0; i < count; i++) store(p + i, x[i]);
 }
 
-// The widest vector of floats that a register holds. Compilers compare and select wider ones lane by lane, and keep them
-// in memory, so whatever takes long is done in pieces of this width.
+// The widest vector of floats that a register holds. Compilers compare and select wider ones lane by lane, and keep
+// them in memory, so whatever takes long is done in pieces of this width.
 #if defined(__AVX512F__)
 constexpr int REGISTER_LANES = 16;
 #elif defined(__AVX__)
