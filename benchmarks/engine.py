@@ -467,7 +467,7 @@ def measure_vllm(options: argparse.Namespace) -> dict[str, Any]:
 
 def measure_llama_cpp(options: argparse.Namespace, kind: str = "Q8_0") -> dict[str, Any]:
     """llama.cpp on a decoder of the same shape with random weights; it gets words in place of the image's positions."""
-    from llama_cpp import Llama 
+    from llama_cpp import Llama
 
     path = Path(options.keep) / f"{options.shape}-{kind}.gguf"
     if not path.is_file():

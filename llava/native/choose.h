@@ -11,7 +11,7 @@
 
 #include "abi.h"
 #include "scratch.h"
-#include "vectors.h"
+#include "doubles.h"
 
 #include <functional>
 #include <limits>

@@ -14,14 +14,14 @@ constexpr int STRIP_TILE = 4;           // strips of a register tile
 constexpr int M_BLOCK = 40 * ROW_TILE;  // rows whose sums stay in cache
 constexpr int K_BLOCK = 256;            // numbers of the summed dimension whose weights stay in cache
 
-// Where numbers k to k + 3 of a row lie: rows are interleaved by register tile, [row / 6][column / 4][6][NARROW_STEP], so
-// that the microkernel reads them in order.
+// Where numbers k to k + 3 of a row lie: rows are interleaved by register tile, [row / 6][column / 4][6][NARROW_STEP],
+// so that the microkernel reads them in order.
 inline long step_offset(int row, int k, int width) {
     return ((long(row / ROW_TILE) * (width / 4) + k / 4) * ROW_TILE + row % ROW_TILE) * NARROW_STEP;
 }
 
-// The microkernel: acc[6][REGISTERS * INT_LANES] += six rows times REGISTERS registers of weights, which lie `b_register`
-// bytes apart, over `steps` times 4 numbers. Rows of `acc` lie `acc_row` numbers apart.
+// The microkernel: acc[6][REGISTERS * INT_LANES] += six rows times REGISTERS registers of weights, which lie
+// `b_register` bytes apart, over `steps` times 4 numbers. Rows of `acc` lie `acc_row` numbers apart.
 template <int REGISTERS>
 inline void gemm_int8_registers(const int8_t* a, const uint8_t* b, long b_register, int steps, int32_t* acc,
                                 int acc_row) {
@@ -45,8 +45,8 @@ inline void gemm_int8_registers(const int8_t* a, const uint8_t* b, long b_regist
         for (int s = 0; s < REGISTERS; s++) store_ints(acc + r * acc_row + s * INT_LANES, sums[r][s]);
 }
 
-// acc[6][STRIPS][16] += six rows times STRIPS strips, which lie `strip_bytes` apart, over `steps` times 4 numbers: as many
-// registers at a time as the CPU has room for.
+// acc[6][STRIPS][16] += six rows times STRIPS strips, which lie `strip_bytes` apart, over `steps` times 4 numbers: as
+// many registers at a time as the CPU has room for.
 template <int STRIPS>
 inline void gemm_int8_tile(const int8_t* a, const uint8_t* b, long strip_bytes, int steps, int32_t* acc) {
     constexpr int ACC_ROW = STRIPS * LANES;

@@ -12,8 +12,8 @@
 
 namespace {
 
-// Rows as integers of 16 bits, in a caller's scratch buffer: `numbers` [rows][2 * width bytes] as integer_dot.h has them,
-// `scale` [rows], `sums` [rows][width / GROUP].
+// Rows as integers of 16 bits, in a caller's scratch buffer: `numbers` [rows][2 * width bytes] as integer_dot.h has
+// them, `scale` [rows], `sums` [rows][width / GROUP].
 struct QuantizedRows {
     int width = 0;
     int8_t* numbers = nullptr;
@@ -211,12 +211,32 @@ inline void dot_block(const T* a, long a_row, const T* b, int k, float* out) {
             out[r * COLS + c] = reduce_sum(acc[r][c]) + dot_tail(a + r * a_row, b + long(c) * k, i, k);
 }
 constexpr int DOT_ROWS = 3, DOT_COLS = 2;  // 12 sums in AVX2's 16 registers
+
+// emit(0, column, a . b[column]) for one row: memory sets the pace, COLS streams of it at a time.
+template <typename T, int COLS, typename Emit>
+inline void gemv_row(const T* a, const T* b, int k, int begin, int end, Emit emit) {
+    float out[COLS];
+    int c = begin;
+    for (; c + COLS <= end; c += COLS) {
+        dot_block<T, 1, COLS>(a, k, b + long(c) * k, k, out);
+        for (int i = 0; i < COLS; i++) emit(0, c + i, out[i]);
+    }
+    for (; c < end; c++) {
+        dot_block<T, 1, 1>(a, k, b + long(c) * k, k, out);
+        emit(0, c, out[0]);
+    }
+}
 #endif
 
 // emit(row, column, a[row] . b[column]) for all rows and columns begin to end of a dense matrix.
 template <typename T, typename Emit>
 inline void gemv_dense(int rows, const T* a, const T* b, int k, int begin, int end, Emit emit) {
     constexpr int ROWS = DOT_ROWS, COLS = DOT_COLS;
+#if !defined(__AVX512F__)
+    // Short columns are read one after the other, as one stream; of longer ones, four streams at a time are faster.
+    if (rows == 1 && k * sizeof(T) <= PREFETCH_BYTES) return gemv_row<T, 1>(a, b, k, begin, end, emit);
+    if (rows == 1) return gemv_row<T, 4>(a, b, k, begin, end, emit);
+#endif
     float out[ROWS * COLS];
     int c = begin;
     for (; c + COLS <= end; c += COLS) {

@@ -1,5 +1,5 @@
-// Dot products of bytes of weights with rows of integers, in vectors as wide as a register: compilers keep wider ones in
-// memory. All sums are exact, and equal on every machine.
+// Dot products of bytes of weights with rows of integers, in vectors as wide as a register (compilers keep wider ones
+// in memory). All sums are exact, and equal on every machine.
 //
 // A vector of weights holds 4 bytes for each lane. VNNI multiplies them with 4 signed bytes of a row; the 16 bits of a
 // wide row's number are then two of them, 256 * high + low. Without VNNI the bytes are widened to 16 bits, and pairs of
@@ -75,7 +75,9 @@ inline void store_narrow(int8_t* to, const int32_t* x) {
 struct WideSum {
     static constexpr int SHIFT = 8, MAX_STEPS = 1 << 20;
     RegisterInts parts[2];
-    void add(const Weights& w, int word, RegisterInts numbers) { parts[word] = dot_u8s8(parts[word], w.bytes, numbers); }
+    void add(const Weights& w, int word, RegisterInts numbers) {
+        parts[word] = dot_u8s8(parts[word], w.bytes, numbers);
+    }
     RegisterInts high() const { return parts[0]; }
     RegisterInts low() const { return parts[1]; }
     RegisterInts value() const { return (parts[0] << SHIFT) + parts[1]; }
@@ -105,8 +107,12 @@ struct Weights {
     RegisterShorts pairs[2];
 };
 inline Weights unpack(RegisterInts bytes) { return {{RegisterShorts(bytes) & 255, RegisterShorts(bytes) >> 8}}; }
-inline Weights unpack_low_nibbles(RegisterInts bytes) { return {{RegisterShorts(bytes) & 15, RegisterShorts(bytes) >> 8 & 15}}; }
-inline Weights unpack_high_nibbles(RegisterInts bytes) { return {{RegisterShorts(bytes) >> 4 & 15, RegisterShorts(bytes) >> 12}}; }
+inline Weights unpack_low_nibbles(RegisterInts bytes) {
+    return {{RegisterShorts(bytes) & 15, RegisterShorts(bytes) >> 8 & 15}};
+}
+inline Weights unpack_high_nibbles(RegisterInts bytes) {
+    return {{RegisterShorts(bytes) >> 4 & 15, RegisterShorts(bytes) >> 12}};
+}
 
 // 4 numbers of a row are two words. So many bytes further on are the next 4.
 constexpr int WIDE_STEP = 8, NARROW_STEP = 8, NARROW_WORDS = 2;
@@ -128,7 +134,8 @@ inline RegisterInts add_narrow(RegisterInts acc, const Weights& w, int word, Reg
     return acc + dot_pairs(w.pairs[word], numbers);
 }
 
-// A sum of products with a wide row: 2**SHIFT * high + low. MAX_STEPS times 4 products of 255 and 32512 fit into 31 bits.
+// A sum of products with a wide row: 2**SHIFT * high + low. MAX_STEPS times 4 products of 255 and 32512 fit into 31
+// bits.
 struct WideSum {
     static constexpr int SHIFT = 16, MAX_STEPS = 64;
     RegisterInts sum;
