@@ -97,7 +97,7 @@ def measure_crowds(new_tokens: int) -> dict[str, float]:
 def measure_sampling(new_tokens: int) -> dict[str, float]:
     """Seconds of a step of 32 requests with a vocabulary of 128 K: greedy, and with temperature and top-p."""
     import torch
-    from random_model import make_model  # type: ignore[import-not-found] # beside this file
+    from random_model import make_model  # beside this file
 
     from llava.engine.engine import Engine
 

@@ -417,7 +417,7 @@ def measure_transformers(options: argparse.Namespace) -> dict[str, Any]:
 
 def measure_vllm(options: argparse.Namespace) -> dict[str, Any]:
     """vLLM's offline engine on the llava-hf layout."""
-    from vllm import LLM, SamplingParams 
+    from vllm import LLM, SamplingParams
 
     shape = SHAPES[options.shape]
     llm = LLM(

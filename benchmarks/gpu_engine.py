@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from engine import IMAGE_PX, image_of, question_ids  # type: ignore[import-not-found] # beside this file
-from random_model import make_model  # type: ignore[import-not-found] # beside this file
+from engine import IMAGE_PX, image_of, question_ids  # beside this file
+from random_model import make_model  # beside this file
 
 NEW_TOKENS = 96
 

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from engine import PINPOINTS  # type: ignore[import-not-found] # beside this file
+from engine import PINPOINTS  # beside this file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import GenerationConfig, PreTrainedTokenizerFast
 

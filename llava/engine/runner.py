@@ -197,10 +197,9 @@ class Runner:
             if image in self.features or image.fingerprint in self._pixels:
                 continue
             try:
-                pixels = self._make_pixels(image)
-            except Exception:
-                continue
-            self._pixels.put(image.fingerprint, pixels)
+                self._pixels.put(image.fingerprint, self._make_pixels(image))
+            except Exception as error:  # whatever Pillow raises; the step that encodes the image raises it again
+                _log.debug("An image could not be cut ahead: %r.", error)
 
     def _make_pixels(self, image: ImageSpan) -> torch.Tensor:
         """Pixels [T, C, H, W] on the CPU; for a GPU in the model's dtype, where a copy to it does not block."""
@@ -245,7 +244,7 @@ class Runner:
             requests = [chunk.request for chunk in step.chunks if chunk.samples_token]
             logits_LV = gpu.extend(step.chunks, self._features_of)
             return launch_choice(requests, sampler_of, logits_LV, partial(choose_now, logits_LV), is_kept=False)
-        except Exception:
+        except BaseException:
             gpu.clear_rows()
             raise
 

@@ -163,6 +163,8 @@ WITHOUT_TORCH = [
 ]
 # What `llava serve` alone imports cannot do without its extra; that command says which.
 WITH_AN_EXTRA = [name for name in MODULES if name.startswith("llava.serve.") and name not in WITHOUT_TORCH]
+# Triton comes with torch's CUDA builds.
+WITH_AN_EXTRA += [name for name in MODULES if re.fullmatch(r"llava\.engine\.gpu\.(\w+_kernels?|interpreter)", name)]
 WITH_AN_EXTRA += [f"llava.backends.{name}" for name in ("managed_engine", "process", "remote", "sglang", "vllm")]
 
 

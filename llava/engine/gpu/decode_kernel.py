@@ -77,27 +77,13 @@ def decode_attention(
     return out
 
 
+# fmt: off
 # Not by alignment: parts of these tensors, which begin anywhere, must not make Triton compile in the middle of serving.
 @triton.jit(do_not_specialize=["most_blocks"], do_not_specialize_on_alignment=["tables", "lengths"])
 def _decode(
-    queries,
-    keys,
-    values,
-    tables,
-    lengths,
-    out,
-    sums,
-    logs,
-    scale,
-    most_blocks,
-    NUM_KV_HEADS: tl.constexpr,
-    GROUP: tl.constexpr,
-    ROWS: tl.constexpr,
-    DIM: tl.constexpr,
-    PADDED_DIM: tl.constexpr,
-    BLOCK_TOKENS: tl.constexpr,
-    TILE: tl.constexpr,
-    WINDOW: tl.constexpr,
+    queries, keys, values, tables, lengths, out, sums, logs, scale, most_blocks,
+    NUM_KV_HEADS: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, DIM: tl.constexpr,
+    PADDED_DIM: tl.constexpr, BLOCK_TOKENS: tl.constexpr, TILE: tl.constexpr, WINDOW: tl.constexpr,
     IS_SPLIT: tl.constexpr,
 ):
     kv_head, split, request = tl.program_id(0), tl.program_id(1), tl.program_id(2)
@@ -144,6 +130,7 @@ def _decode(
         tl.store(logs + parts, tl.where(is_empty, float("-inf"), largest + tl.log2(total)), mask=rows < GROUP)
     else:
         tl.store(out + heads[:, None] * DIM + dims[None], result.to(out.dtype.element_ty), mask=is_inside)
+# fmt: on
 
 
 @triton.jit
