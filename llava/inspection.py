@@ -75,13 +75,23 @@ def describe_checkpoint(name: str | None, vision_tower: str | None = None) -> No
     Raises CheckpointError.
     """
     from llava.model.folder import Folder
+    from llava.model.gguf.gguf_file import GgufFault
+    from llava.model.gguf.gguf_folder import GgufFolder, take_projector
 
     folder = _find(name)
     if not isinstance(folder, Folder):
         rows = [("path", str(name)), ("kind", folder.kind), ("what", folder.what), ("next", folder.next_step)]
         _show(_two_columns(rows))
         return
+    folder, vision_tower = take_projector(folder, vision_tower)
     facts = [("checkpoint", str(folder))]
+    if isinstance(folder, GgufFolder):
+        try:
+            folder.check()
+        except GgufFault as fault:
+            _show(_two_columns([*facts, ("kind", "GGUF"), ("what", fault.what), ("next", fault.next_step)]))
+            return
+        facts.append(("mmproj", str(folder.vision.path)))
     part, fine_tune, missing = _describe_part(folder)
     if missing is not None:  # a part of a model whose base is not here
         _show(_two_columns([*facts, *part, ("next", missing)]))
@@ -115,13 +125,13 @@ def _find(name: str | None) -> Folder | Finding:
         place: Folder | Path = Path(os.path.expanduser(name))
         if os.path.lexists(os.path.expanduser(name)):
             with contextlib.suppress(CheckpointError):  # neither a folder nor a file of a checkpoint
-                place = Folder(find_checkpoint(name))
+                place = Folder.of(find_checkpoint(name))
             found = recognise(place)
             if found is None and isinstance(place, Folder):
                 return place
         elif not name.startswith((".", "/")):
             found = recognise_name(read_hub_url(name))
-    return found or Folder(find_checkpoint(DEFAULT_MODEL if name is None else name))
+    return found or Folder.of(find_checkpoint(DEFAULT_MODEL if name is None else name))
 
 
 def _describe_part(folder: Folder) -> tuple[list[tuple[str, str]], FineTune | None, str | None]:
@@ -198,13 +208,10 @@ def _show_weights(folder: Folder, facts: list[tuple[str, str]]) -> None:
 
 def count_parts(folder: Folder) -> dict[str, Part]:
     """The tensors in the weight files of ``folder``, counted by part. They are mapped from their files, not read."""
-    from llava.model.weights import stream_tensors
-
     parts: dict[str, Part] = {}
-    for name, tensor, _ in stream_tensors(folder.tensors):
+    for name, num_elements, num_bytes, dtype in folder.measure_tensors():
         title = next((title for key, title in _PARTS.items() if key in name), "decoder")
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        parts.setdefault(title, Part()).add(Part(1, tensor.numel(), tensor.nbytes, {dtype}))
+        parts.setdefault(title, Part()).add(Part(1, num_elements, num_bytes, {dtype}))
     return parts
 
 
@@ -216,12 +223,14 @@ def describe_image(
     Raises BadImage and CheckpointError.
     """
     from llava.model.folder import Folder
+    from llava.model.gguf.gguf_folder import take_projector
 
     image = load_image(source, FOR_LOCAL_USER.with_pixels(max_pixels))
     folder = _find(name)
     if not isinstance(folder, Folder):
         raise CheckpointError(str(folder))
     say_notes([image])
+    folder, tower = take_projector(folder, tower)
     tiling = _read_spec(folder, None, tower).tiling
     plan = plan_tiles(image.size, tiling)
     if plot is not None:

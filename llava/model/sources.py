@@ -1,8 +1,10 @@
 """Finds a checkpoint's folder by its name: inside the package, on disk, or on the hub and in its cache.
 
-A name is tried in this order: the embedded model, a folder, a short name of the table below, a hub id ``org/name``.
-The last two may end in ``@revision``: a branch, a tag or a commit. The hub's client takes care of tokens (``hf auth
-login``, or ``HF_TOKEN``), of offline mode (``HF_HUB_OFFLINE=1``), of the cache and of resuming a broken download.
+A name is tried in this order: the embedded model, a folder or a GGUF file, a model in Ollama's store (``ollama:NAME``),
+a short name of the table below, a hub id ``org/name``. The path of a GGUF file, or of a manifest in Ollama's store,
+takes the place of a folder's. The last two may end in ``@revision``: a branch, a tag or a commit. The hub's client
+takes care of tokens (``hf auth login``, or ``HF_TOKEN``), of offline mode (``HF_HUB_OFFLINE=1``), of the cache and of
+resuming a broken download.
 """
 
 from __future__ import annotations
@@ -20,6 +22,10 @@ from typing import Any
 
 from llava.config import find_tower_folder
 from llava.errors import CheckpointError
+from llava.model.gguf import ollama_store
+from llava.model.gguf.gguf_file import is_gguf
+from llava.model.gguf.gguf_folder import find_model
+from llava.model.gguf.ollama_store import is_manifest
 from llava.model.recognition import read_hub_url, recognise, recognise_name
 from llava.model.weights import find_candidates, has_safetensors, is_weight_file, list_names
 from llava.towers import KNOWN_TOWERS
@@ -67,9 +73,12 @@ def find_checkpoint(name: str | Path) -> Path:
         return _find_embedded()
     path = Path(os.path.expanduser(text))
     if os.path.isdir(path):
-        return find_snapshot(path) or path
+        found = find_snapshot(path) or path
+        return found if (found / "config.json").exists() else find_model(found) or found
     if os.path.exists(path):
-        return _find_folder_of(path)
+        return path if is_gguf(path) or is_manifest(path) else _find_folder_of(path)
+    if text.startswith(ollama_store.PREFIX):
+        return ollama_store.find_manifest(text)
     short, at, revision = text.partition("@")
     if short in SHORT_NAMES:
         return fetch(SHORT_NAMES[short] + at + revision)
