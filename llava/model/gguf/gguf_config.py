@@ -21,6 +21,7 @@ from llava.towers import name_tower
 
 KEPT_CONFIG = "llava.config"
 KEPT_GENERATION = "llava.generation_config"
+_DECIDED_BY_TENSORS = "torch_dtype"
 
 _KINDS = {"llama": ("llava_llama", "LlavaLlamaForCausalLM"), "qwen2": ("llava_qwen", "LlavaQwenForCausalLM")}
 ARCHITECTURES = tuple(_KINDS)
@@ -87,8 +88,9 @@ def describe_processor(vision: Header) -> dict[str, Any]:
 
 def keep_differences(wanted: Mapping[str, Any], concluded: Mapping[str, Any]) -> str:
     """The JSON text for KEPT_CONFIG or KEPT_GENERATION with which ``wanted`` is read instead of ``concluded``."""
+    wanted = {key: value for key, value in wanted.items() if key != _DECIDED_BY_TENSORS}
     values = {key: value for key, value in wanted.items() if key not in concluded or concluded[key] != value}
-    return json.dumps({"values": values, "absent": sorted(concluded.keys() - wanted.keys())})
+    return json.dumps({"values": values, "absent": sorted(concluded.keys() - wanted.keys() - {_DECIDED_BY_TENSORS})})
 
 
 def _apply_kept(text: Header, key: str, values: dict[str, Any]) -> dict[str, Any]:

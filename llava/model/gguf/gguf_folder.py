@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -129,8 +131,8 @@ class GgufFolder(Folder):
     @cached_property
     def tokenizer_folder(self) -> Folder:
         """A folder with the tokenizer's files, which exists as long as this object does. Raises GgufFault."""
-        self._temporary = tempfile.TemporaryDirectory(prefix="llava-gguf-", ignore_cleanup_errors=True)
-        folder = Path(self._temporary.name)
+        folder = Path(tempfile.mkdtemp(prefix="llava-gguf-"))
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         write_tokenizer(self.text, folder)
         return Folder(folder)
 
@@ -201,14 +203,14 @@ def read_tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """Each tensor of a GGUF file by llama.cpp's name, dequantized, with its rows in the original's order.
 
     llama.cpp stores vectors in float32 whatever the matrices have; a vector that loses nothing takes the dtype of the
-    matrices again. Raises GgufFault.
+    matrices again, unless these are quantized. Raises GgufFault.
     """
     file = GgufFile(path)
     kind = file.architecture
     heads = file.metadata.get(f"{kind}.attention.head_count")
     kv_heads = file.metadata.get(f"{kind}.attention.head_count_kv", heads)
-    halves = {info.kind for info in file.tensors.values() if len(info.shape) > 1}
-    narrow = {1: torch.float16, 30: torch.bfloat16}.get(next(iter(halves))) if len(halves) == 1 else None
+    kinds = {info.kind for info in file.tensors.values()} - {0}
+    narrow = {1: torch.float16, 30: torch.bfloat16}.get(next(iter(kinds))) if len(kinds) == 1 else None
     for name in file.tensors:
         tensor = file.read(name)
         if kind == "llama" and (count := tensor_names.count_heads(name, heads, kv_heads)) is not None:

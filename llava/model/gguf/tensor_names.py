@@ -13,8 +13,8 @@
 The mmproj files of LLaVA call the first matrix of a block's MLP ``ffn_down`` and the second ``ffn_up``, the wrong way
 round; llama.cpp tells by their shapes, and so does this module. It writes the wrong way, which every version reads.
 
-Source: ggml-org/llama.cpp as in llama-cpp-python 0.3.36: tools/mtmd/legacy-models/convert_image_encoder_to_gguf.py (get_tensor_name),
-tools/mtmd/clip.cpp (is_ffn_swapped), conversion/llama.py (permute).
+Source: ggml-org/llama.cpp as in llama-cpp-python 0.3.36: tools/mtmd/legacy-models/convert_image_encoder_to_gguf.py
+(get_tensor_name), tools/mtmd/clip.cpp (is_ffn_swapped), conversion/llama.py (permute).
 """
 
 from __future__ import annotations
