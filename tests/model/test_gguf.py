@@ -273,8 +273,14 @@ def test_the_command_writes_a_pair_with_a_modelfile(tmp_path: Path, capsys: pyte
     ]
     lines = (tmp_path / "cat/Modelfile").read_text().splitlines()
     assert lines[:2] == ["FROM ./cat-Q8_0.gguf", "FROM ./mmproj-cat-F16.gguf"]
-    assert lines[2] == 'TEMPLATE """{{ .System }} USER: {{ .Prompt }} ASSISTANT: {{ .Response }}"""'
+    assert lines[2] == 'TEMPLATE """{{ .System }} USER: {{ .Prompt }} ASSISTANT:{{ .Response }}"""'
     assert 'PARAMETER stop "</s>"' in lines
+    write_qwen(tmp_path / "q")
+    convert(tmp_path / "q", tmp_path / "dog", "gguf")
+    assert (
+        'TEMPLATE """<|im_start|>system\n{{ .System }}<|im_end|>\n<|im_start|>user\n{{ .Prompt }}<|im_end|>\n'
+        '<|im_start|>assistant\n{{ .Response }}"""\nSYSTEM """You are a helpful assistant."""\n'
+    ) in (tmp_path / "dog/Modelfile").read_text()
 
 
 @pytest.mark.parametrize(

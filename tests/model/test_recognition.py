@@ -113,14 +113,14 @@ def quantized(method: str, **more: Any) -> dict[str, Any]:
 FOREIGN: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "gguf": (
         content("model.gguf", gguf(b"llama")),
-        ["language model alone (llama)", "no mmproj beside it", "--mmproj"],
+        ["language model alone (llama)", "no mmproj beside"],
     ),
     "mmproj": (content("mmproj-f16.gguf", gguf(b"clip")), ["vision half (mmproj)", "Name the language model's file"]),
     "gguf without its ending": (content("sha256-0", gguf(b"llama")), ["language model alone (llama)"]),
     "cut gguf": (content("x.gguf", b"GGUF"), ["is cut short or damaged", "download it again"]),
     "gguf folder": (
         touch("llava-q4.gguf", "mmproj.gguf"),
-        ["llava-q4.gguf, mmproj.gguf", "Name the language model's file"],
+        ["llava-q4.gguf, mmproj.gguf", "Name the language"],
     ),
     "gguf beside a config": (
         lambda folder: touch("q4.gguf")(write_json(folder / "config.json", CONFIG) or folder),

@@ -268,13 +268,15 @@ def _write_modelfile(source: Source, template: Any, files: list[str]) -> str:
     said.append_message(said.roles[0], "{{ .Prompt }}")
     said.append_message(said.roles[1], None)
     prompt = said.get_prompt()
-    system = said.system
-    if system and system in prompt:
+    # A mark of the template may open its system text, as ChatML's does.
+    mark = re.match(r"<\|[^\n]*\n", said.system)
+    system = said.system[mark.end() :] if mark else said.system
+    if system:
         prompt = prompt.replace(system, "{{ .System }}", 1)
     lines = [f"FROM ./{file}" for file in files]
-    lines.append(f'TEMPLATE """{prompt}{"" if prompt.endswith(chr(10)) else " "}{{{{ .Response }}}}"""')
+    lines.append(f'TEMPLATE """{prompt}{{{{ .Response }}}}"""')
     if system:
-        lines.append(f'SYSTEM """{re.sub(r"^<[|]im_start[|]>system", "", system).strip()}"""')
+        lines.append(f'SYSTEM """{system}"""')
     texts, ids = find_closings(template, source.tokenizer)
     for stop in dict.fromkeys([*texts, *(source.tokenizer.convert_ids_to_tokens(i) for i in ids)]):
         if stop and stop.strip():
