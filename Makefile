@@ -36,7 +36,7 @@ test: $(VENV)/.dev $(VENV)/.browser
 
 # Real SGLang, real vLLM and SGLang's gateway, each in an environment of its own (6 GB, made once). ENGINES= says which;
 # one that is installed already is named as sglang_python=, vllm_python= or smg_python=.
-ENGINES ?= sglang vllm smg
+ENGINES ?= sglang vllm smg llama_cpp
 ENGINE_VENVS ?= .venv-engines
 ENGINES_TO_MAKE = $(foreach engine,$(ENGINES),$(if $($(engine)_python),,$(ENGINE_VENVS)/$(engine)/.ready))
 ENGINE_FLAGS = $(foreach engine,$(ENGINES),--$(engine)-python=$(or $($(engine)_python),$(ENGINE_VENVS)/$(engine)/bin/python))
