@@ -27,7 +27,7 @@ from llava.model.gguf.gguf_file import is_gguf
 from llava.model.gguf.gguf_folder import find_model
 from llava.model.gguf.ollama_store import is_manifest
 from llava.model.recognition import read_hub_url, recognise, recognise_name
-from llava.model.weights import find_candidates, has_safetensors, is_weight_file, list_names
+from llava.model.weights import find_candidates, has_safetensors, has_weights, is_weight_file, list_names
 from llava.towers import KNOWN_TOWERS
 
 _LOG = logging.getLogger("llava.model")
@@ -55,6 +55,8 @@ _COMPANIONS = frozenset(
     "tokenizer.model tokenizer_config.json special_tokens_map.json added_tokens.json vocab.json merges.txt "
     "chat_template.jinja trainer_state.json".split()
 )
+# A folder with one of these, or with weights, is read as a checkpoint, also if it holds GGUF files.
+_SIGNS = ("config.json", "adapter_config.json", "mm_projector.bin", "non_lora_trainables.bin")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w-][\w./-]*)?")
 
 
@@ -74,7 +76,8 @@ def find_checkpoint(name: str | Path) -> Path:
     path = Path(os.path.expanduser(text))
     if os.path.isdir(path):
         found = find_snapshot(path) or path
-        return found if (found / "config.json").exists() else find_model(found) or found
+        is_other = has_weights(found) or any((found / name).exists() for name in _SIGNS)
+        return found if is_other else find_model(found) or found
     if os.path.exists(path):
         return path if is_gguf(path) or is_manifest(path) else _find_folder_of(path)
     if text.startswith(ollama_store.PREFIX):

@@ -1,8 +1,8 @@
 """Real llama.cpp on a pair of GGUF files that this package wrote, against this package. Run by ``make test-engines``.
 
 A LLaVA-1.5 of random weights on images of one tile, which no program has to scale: prompts have to be the same token
-for token, greedy answers too. llama.cpp computes GELU by its approximation, so weights are such that one token is clearly
-preferred.
+for token, greedy answers too. llama.cpp computes GELU by its approximation, so weights are such that one token is
+clearly preferred.
 """
 
 from __future__ import annotations

@@ -19,9 +19,7 @@ from llama_cpp import mtmd_cpp
 
 def main(model: str, mmproj: str, image: str, prompt: str, num_tokens: str) -> None:
     """Print {"prompt": ids, an image as [number of positions], "answer": ids}."""
-    llama = llama_cpp.Llama(
-        model, n_ctx=2048, n_batch=1024, n_threads=1, n_gpu_layers=0, verbose=False, logits_all=False
-    )
+    llama = llama_cpp.Llama(model, n_ctx=2048, n_batch=1024, n_threads=1, n_gpu_layers=0, verbose=False)
     settings = mtmd_cpp.mtmd_context_params_default()
     settings.use_gpu, settings.n_threads, settings.print_timings = False, 1, False
     settings.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED

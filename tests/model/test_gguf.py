@@ -19,7 +19,7 @@ from llava.cli import main
 from llava.errors import UsageError
 from llava.image.geometry import Size, plan_tiles
 from llava.image.pixels import make_pixels
-from llava.model.checkpoint import LoadedModel, load_model
+from llava.model.checkpoint import LoadedModel, load_model, save_checkpoint
 from llava.model.checkpoint_reader import open_checkpoint
 from llava.model.conversion import convert
 from llava.model.gguf.gguf_file import GgufFile
@@ -260,6 +260,14 @@ def test_the_mmproj_may_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
         open_checkpoint(model, vision_tower="openai/clip-vit-large-patch14")
     with pytest.raises(UsageError, match="fits a model in GGUF only"):
         open_checkpoint(tmp_path / "a", vision_tower=tmp_path / "eyes.gguf")
+
+
+def test_what_was_loaded_is_saved_as_any_other_checkpoint(tmp_path: Path, photo: Path) -> None:
+    tensors = write_llava_1_6(tmp_path / "a", vocab_size=460)
+    model = write_pair(tmp_path / "pair", tensors)
+    loaded = load_model(model, device="cpu", dtype="float32")
+    save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, tmp_path / "saved")
+    assert answer(tmp_path / "saved", photo) == answer(model, photo)
 
 
 def test_the_command_writes_a_pair_with_a_modelfile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -110,6 +110,10 @@ def add_frequencies(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) ->
     tensors["rope_freqs.weight"] = np.ones(4, np.float32)
 
 
+def empty_norm(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
+    tensors["output_norm.weight"] = np.zeros(0, np.float32)
+
+
 def spoil(metadata: dict[str, Any], tensors: dict[str, np.ndarray]) -> None:
     tensors["blk.0.ffn_up.weight"][0, 0] = np.nan
 
@@ -138,6 +142,8 @@ def say(key: str, value: Any) -> Callable[[dict[str, Any], dict[str, np.ndarray]
         (say("llama.embedding_length", "wide"), "llama.embedding_length: 'wide', where an integer is needed"),
         (say("llama.attention.head_count", 0), "num_attention_heads"),
         (say("llama.attention.sliding_window", 64), "sliding_window: 64, which no LLaVA has"),
+        (say("llama.rope.dimension_count", 4), "turns only 4 of the 8 values of a head"),
+        (empty_norm, r"output_norm.weight in .* is empty: its shape is \[0\]"),
         (say("llama.rope.scaling.type", "yarn"), "rope.scaling.type: 'yarn'; supported are none and linear"),
         (say("split.count", 3), "is one of 3 parts of a model. Join them first: llama-gguf-split --merge"),
         (say("llava.config", "{"), "has damaged metadata llava.config"),

@@ -148,6 +148,13 @@ def _describe_decoder(text: Header) -> dict[str, Any]:
     head = text.get(f"{kind}.attention.key_length", int)
     if head is not None and num_heads and head != width // num_heads:
         values["head_dim"] = head
+    rotary = text.get(f"{kind}.rope.dimension_count", int)
+    if rotary is not None and num_heads and rotary != (head or width // num_heads):
+        raise GgufFault(
+            f"{text.path} turns only {rotary} of the {head or width // num_heads} values of a head "
+            f"({kind}.rope.dimension_count), which no LLaVA does.",
+            "llama.cpp itself runs such models.",
+        )
     window = text.get(f"{kind}.attention.sliding_window", int)
     if window:
         raise GgufFault(

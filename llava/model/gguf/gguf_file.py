@@ -53,7 +53,7 @@ class TensorInfo:
     @property
     def num_elements(self) -> int:
         """The number of its elements."""
-        return int(np.prod(self.shape, dtype=object)) if self.shape else 1
+        return int(np.prod(self.shape, dtype=object)) if self.shape else 0
 
 
 @dataclass(frozen=True)
@@ -184,6 +184,8 @@ class GgufFile(Header):
         gguf, info = load_gguf(), self.tensors[name]
         self.type_name(name)
         block, block_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(info.kind)]
+        if not info.num_elements:
+            raise GgufFault(f"{name} in {self.path} is empty: its shape is {list(info.shape)}.", _AGAIN)
         if not info.shape or info.shape[-1] % block:
             raise GgufFault(
                 f"{name} in {self.path} has the shape {list(info.shape)}, but its type {self.type_name(name)} needs "
@@ -199,8 +201,6 @@ class GgufFile(Header):
         if len(raw) < num_bytes:
             self.check_extent()
         if info.kind in _PLAIN:
-            if not num_bytes:
-                return torch.empty(info.shape, dtype=_PLAIN[info.kind])
             return torch.frombuffer(raw, dtype=_PLAIN[info.kind]).view(info.shape)
         gguf = load_gguf()
         kind = gguf.GGMLQuantizationType(info.kind)
