@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from llava.answer import place_images, start_conversation
+from llava.backends.checkpoints import find_hf_folder
 from llava.cli import main
 from llava.errors import UsageError
 from llava.image.geometry import Size, plan_tiles
@@ -268,6 +269,17 @@ def test_what_was_loaded_is_saved_as_any_other_checkpoint(tmp_path: Path, photo:
     loaded = load_model(model, device="cpu", dtype="float32")
     save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, tmp_path / "saved")
     assert answer(tmp_path / "saved", photo) == answer(model, photo)
+
+
+def test_other_engines_get_it_in_llava_hfs_layout(tmp_path: Path, photo: Path) -> None:
+    tensors = write_llava_1_6(tmp_path / "a", vocab_size=460)
+    model = write_pair(tmp_path / "pair", tensors)
+    folder = find_hf_folder(model, tmp_path / "cache")
+    assert find_hf_folder(model, tmp_path / "cache") == folder
+    assert json.loads((folder / "config.json").read_text())["model_type"] == "llava_next"
+    assert answer(folder, photo)[1] == answer(model, photo)[1]
+    model.with_name("mmproj-model-f16.gguf").touch()
+    assert find_hf_folder(model, tmp_path / "cache") != folder
 
 
 def test_the_command_writes_a_pair_with_a_modelfile(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,6 +61,8 @@ def test_tokens_beyond_the_pieces_are_found_in_texts_and_spare_rows_are_not(tmp_
     assert tokenizer("See<image> it<pad>").input_ids == expected
     assert "[PAD462]" not in tokenizer.get_vocab()
     assert len(tokenizer) == 462
+    tokenizer = read({**values, "ggml.padding_token_id": 462}, tmp_path / "padded")
+    assert (tokenizer.pad_token, len(tokenizer)) == ("[PAD462]", 463)
 
 
 def test_what_is_said_of_prefix_and_bos_is_done(tmp_path: Path) -> None:

@@ -78,8 +78,11 @@ def write_tokenizer(text: Header, folder: Path) -> None:
             f"{text.path} has a tokenizer of the kind {kind!r:.60}; supported are llama (SentencePiece) and gpt2.",
             "llama.cpp itself runs such models.",
         )
-    while len(tokens) > 1 and kinds[len(tokens) - 1] == UNUSED:  # rows of the embeddings without a token
-        tokens = tokens[:-1]
+    named = {text.metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos", "unknown", "padding")}
+    size = len(tokens)
+    while size > 1 and kinds[size - 1] == UNUSED and size - 1 not in named:  # rows of the embeddings without a token
+        size -= 1
+    tokens = tokens[:size]
     settings = _read_settings(text, tokens)
     try:
         if kind == "llama":
