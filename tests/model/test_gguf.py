@@ -25,6 +25,7 @@ from llava.model.checkpoint_reader import open_checkpoint
 from llava.model.conversion import convert
 from llava.model.gguf.gguf_file import GgufFile
 from llava.model.gguf.tensor_names import interleave, separate
+from llava.native import quantization
 from llava.prompt import render
 from tests import tiny_gguf, tiny_tokenizers
 from tests.tiny_checkpoints import Tensors, write_llava_1_5, write_llava_1_6
@@ -184,6 +185,14 @@ def test_quantized_matrices_have_the_values_that_gguf_itself_gives_them(tmp_path
         values, chosen = tensors[name].float().numpy(), gguf.GGMLQuantizationType[kind]
         expected = gguf.quants.dequantize(gguf.quants.quantize(values, chosen), chosen)
         assert torch.equal(found[name].float(), torch.from_numpy(expected).view(found[name].shape)), name
+
+
+def test_int4_keeps_the_numbers_of_q4_0_and_rounds_its_scales_only() -> None:
+    chosen = gguf.GGMLQuantizationType.Q4_0
+    weight = np.random.default_rng(2).normal(size=(32, 128)).astype(np.float32)
+    stored = torch.from_numpy(gguf.quants.dequantize(gguf.quants.quantize(weight, chosen), chosen))
+    packed = quantization.dequantize(quantization.quantize(stored, 4))
+    assert torch.allclose(packed, stored, rtol=2**-8, atol=0)
 
 
 @pytest.mark.parametrize("kind", ["Q4_K", "Q5_K", "Q6_K"])
