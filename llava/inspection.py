@@ -83,7 +83,7 @@ def describe_checkpoint(name: str | None, vision_tower: str | None = None) -> No
         rows = [("path", str(name)), ("kind", folder.kind), ("what", folder.what), ("next", folder.next_step)]
         _show(_two_columns(rows))
         return
-    folder, vision_tower = take_projector(folder, vision_tower)
+    folder, tower = take_projector(folder, vision_tower)
     facts = [("checkpoint", str(folder))]
     if isinstance(folder, GgufFolder):
         try:
@@ -96,7 +96,7 @@ def describe_checkpoint(name: str | None, vision_tower: str | None = None) -> No
     if missing is not None:  # a part of a model whose base is not here
         _show(_two_columns([*facts, *part, ("next", missing)]))
         return
-    spec = _read_spec(folder, fine_tune, vision_tower)
+    spec = _read_spec(folder, fine_tune, tower)
     with as_checkpoint_error(f"{folder.config_path} cannot be used"):
         template = template_name(name or folder.path.name, spec.raw)
     facts += [
@@ -160,7 +160,7 @@ def _describe_part(folder: Folder) -> tuple[list[tuple[str, str]], FineTune | No
         return facts, None, str(error)
 
 
-def _read_spec(folder: Folder, fine_tune: FineTune | None, vision_tower: str | None) -> ModelSpec:
+def _read_spec(folder: Folder, fine_tune: FineTune | None, vision_tower: str | Path | None) -> ModelSpec:
     """The checkpoint's spec, with the tower ``vision_tower``, or else the one that config.json or its weights describe.
 
     Raises CheckpointError.
@@ -173,8 +173,8 @@ def _read_spec(folder: Folder, fine_tune: FineTune | None, vision_tower: str | N
     if fine_tune is None and not described.has("config.json"):
         described = find_config(folder, find_fine_tune(folder))
     if vision_tower is not None:
-        values = {**described.config, "mm_vision_tower": vision_tower}
-        return read_spec(described.path, tower_folder=find_tower(vision_tower, folder.path), config=values)
+        values = {**described.config, "mm_vision_tower": str(vision_tower)}
+        return read_spec(described.path, tower_folder=find_tower(str(vision_tower), folder.path), config=values)
     try:
         return read_spec(described.path, config=described.config)
     except CheckpointError:
@@ -230,8 +230,8 @@ def describe_image(
     if not isinstance(folder, Folder):
         raise CheckpointError(str(folder))
     say_notes([image])
-    folder, tower = take_projector(folder, tower)
-    tiling = _read_spec(folder, None, tower).tiling
+    folder, named = take_projector(folder, tower)
+    tiling = _read_spec(folder, None, named).tiling
     plan = plan_tiles(image.size, tiling)
     if plot is not None:
         from llava.image.tokenmap import draw_token_map

@@ -75,9 +75,9 @@ def find_checkpoint(name: str | Path) -> Path:
         return _find_embedded()
     path = Path(os.path.expanduser(text))
     if os.path.isdir(path):
-        found = find_snapshot(path) or path
-        is_other = has_weights(found) or any((found / name).exists() for name in _SIGNS)
-        return found if is_other else find_model(found) or found
+        place = find_snapshot(path) or path
+        is_other = has_weights(place) or any((place / name).exists() for name in _SIGNS)
+        return place if is_other else find_model(place) or place
     if os.path.exists(path):
         return path if is_gguf(path) or is_manifest(path) else _find_folder_of(path)
     if text.startswith(ollama_store.PREFIX):

@@ -207,8 +207,8 @@ def read_tensors(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
     """
     file = GgufFile(path)
     kind = file.architecture
-    heads = file.metadata.get(f"{kind}.attention.head_count")
-    kv_heads = file.metadata.get(f"{kind}.attention.head_count_kv", heads)
+    heads = file.get(f"{kind}.attention.head_count", int, 0)
+    kv_heads = file.get(f"{kind}.attention.head_count_kv", int, heads)
     kinds = {info.kind for info in file.tensors.values()} - {0}
     narrow = {1: torch.float16, 30: torch.bfloat16}.get(next(iter(kinds))) if len(kinds) == 1 else None
     for name in file.tensors:

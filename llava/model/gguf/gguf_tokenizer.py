@@ -43,6 +43,7 @@ class PreTokenizer:
 
     def build(self) -> pre_tokenizers.PreTokenizer:
         """The ``tokenizers`` library's steps."""
+        steps: list[pre_tokenizers.PreTokenizer]
         if self.pattern is None:
             steps = [pre_tokenizers.Digits(individual_digits=True)] if self.splits_digits else []
             steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True))

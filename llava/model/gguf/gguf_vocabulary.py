@@ -114,7 +114,7 @@ def _describe_pieces(tokenizer: Any, state: Mapping[str, Any]) -> dict[str, Any]
         rows = _score_merges(vocabulary, state["model"])
     if rows is None:
         return None
-    tokens, scores, kinds = ([row[i] for row in rows] for i in range(3))
+    tokens, scores, kinds = [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
     for token in state["added_tokens"]:
         number = token["id"]
         if number == len(tokens):
