@@ -18,8 +18,9 @@ from llama_cpp import mtmd_cpp
 
 
 def main(model: str, mmproj: str, image: str, prompt: str, num_tokens: str) -> None:
-    """Print {"prompt": ids, an image as [number of positions], "answer": ids}."""
-    llama = llama_cpp.Llama(model, n_ctx=2048, n_batch=1024, n_threads=1, n_gpu_layers=0, verbose=False)
+    """Print {"prompt": ids, an image as [number of positions], "answer": ids, "logits": of its first token}."""
+    precise = {"type_k": llama_cpp.GGML_TYPE_F32, "type_v": llama_cpp.GGML_TYPE_F32}  # the cache, else in float16
+    llama = llama_cpp.Llama(model, n_ctx=2048, n_batch=1024, n_threads=1, n_gpu_layers=0, verbose=False, **precise)
     settings = mtmd_cpp.mtmd_context_params_default()
     settings.use_gpu, settings.n_threads, settings.print_timings = False, 1, False
     settings.flash_attn_type = llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
@@ -38,12 +39,14 @@ def main(model: str, mmproj: str, image: str, prompt: str, num_tokens: str) -> N
     failed = mtmd_cpp.mtmd_helper_eval_chunks(eyes, context, chunks, position, 0, 1024, True, ctypes.byref(position))
     assert not failed, failed
     answer: list[int] = []
+    first: list[float] = []
     for _ in range(int(num_tokens)):
         logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(context, -1), shape=(llama.n_vocab(),))
         answer.append(int(logits.argmax()))
+        first = first or logits.tolist()
         batch = llama_cpp.llama_batch_get_one((llama_cpp.llama_token * 1)(answer[-1]), 1)
         assert llama_cpp.llama_decode(context, batch) == 0
-    print(json.dumps({"prompt": list_prompt(chunks), "answer": answer}))
+    print(json.dumps({"prompt": list_prompt(chunks), "answer": answer, "logits": first}))
 
 
 def list_prompt(chunks: object) -> list[int | list[int]]:
