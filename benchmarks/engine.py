@@ -447,8 +447,8 @@ def measure_llama_cpp(options: argparse.Namespace, kind: str = "Q8_0") -> dict[s
 def write_gguf(options: argparse.Namespace, path: Path, kind: str) -> None:
     """Writes a Llama with random weights in llama.cpp's format."""
     import numpy as np
-    from gguf import GGMLQuantizationType, GGUFWriter  # type: ignore[import-not-found]
-    from gguf.quants import quantize  # type: ignore[import-not-found]
+    from gguf import GGMLQuantizationType, GGUFWriter
+    from gguf.quants import quantize
 
     shape = SHAPES[options.shape].decoder
     width, inner, layers = shape["hidden_size"], shape["intermediate_size"], shape["num_hidden_layers"]

@@ -330,6 +330,20 @@ def test_what_llama_cpp_cannot_run_is_not_written(tmp_path: Path, changes: dict[
     assert not (tmp_path / "pair").exists()
 
 
+def test_a_weight_beyond_float16_is_named_and_nothing_is_left(tmp_path: Path) -> None:
+    write_vicuna_1_5(tmp_path / "a")
+    tower = torch.load(tmp_path / "clip/pytorch_model.bin", weights_only=True)
+    tower["vision_model.encoder.layers.0.mlp.fc1.weight"][0, 0] = 1e6
+    torch.save(tower, tmp_path / "clip/pytorch_model.bin")
+    with pytest.raises(
+        UsageError, match=r"v\.blk\.0\.ffn_down\.weight reaches 1e\+06, too large for float16: use --type f32"
+    ):
+        convert(tmp_path / "a", tmp_path / "pair", "gguf")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "clip"]
+    convert(tmp_path / "a", tmp_path / "pair", "gguf", gguf_type="f32")
+    assert sorted(path.suffix for path in (tmp_path / "pair").iterdir()) == ["", ".gguf", ".gguf"]
+
+
 def test_a_wrong_type_and_a_foreign_tokenizer_are_refused(tmp_path: Path) -> None:
     write_llava_1_6(tmp_path / "a")
     with pytest.raises(UsageError, match="There is no type 'q9' for --type; use f32, f16, bf16, q8_0, q4_0"):

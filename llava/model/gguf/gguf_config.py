@@ -24,7 +24,6 @@ KEPT_GENERATION = "llava.generation_config"
 _DECIDED_BY_TENSORS = "torch_dtype"
 
 _KINDS = {"llama": ("llava_llama", "LlavaLlamaForCausalLM"), "qwen2": ("llava_qwen", "LlavaQwenForCausalLM")}
-ARCHITECTURES = tuple(_KINDS)
 _AGAIN = "Use the mmproj that was made for this model."
 _CLIP_L_BLOCKS, _CLIP_L_WIDTH = 24, 1024
 _NEWLINES = ("model.image_newline", "v.image_newline")
@@ -51,7 +50,7 @@ def describe_llava(text: Header, vision: Header, template: str | None = None) ->
     Raises:
         GgufFault: it is no LLaVA, or a value is missing or of the wrong type. The file and the key are named.
     """
-    values = {**_describe_decoder(text), **_describe_eyes(text, vision)}
+    values = {**_describe_decoder(text), **_describe_vision(text, vision)}
     chosen = template_for(template, values["model_type"]) or template_for(
         text.get("tokenizer.chat_template", str), values["model_type"]
     )
@@ -184,7 +183,7 @@ def _describe_rope(text: Header, kind: str) -> dict[str, Any]:
     return values
 
 
-def _describe_eyes(text: Header, vision: Header) -> dict[str, Any]:
+def _describe_vision(text: Header, vision: Header) -> dict[str, Any]:
     _check_projector(vision)
     tower = _describe_tower(vision)
     stored = tower["num_hidden_layers"]

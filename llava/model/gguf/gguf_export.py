@@ -11,7 +11,9 @@ tools/mtmd/clip.cpp (load_hparams), tools/mtmd/models/llava.cpp; ollama/ollama@v
 
 from __future__ import annotations
 
+import contextlib
 import re
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +43,8 @@ from llava.prompt import find_closings, write_image_slot
 TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
 _ARCHITECTURES = {"llama": "llama", "mistral": "llama", "qwen2": "qwen2"}
 _POST_NORM = f"{layouts.TOWER}post_layernorm."
-_EYES = (layouts.TOWER, layouts.PROJECTOR, layouts.NEWLINE)
+_MAX_IN_MEMORY = 256 << 20  # bytes
+_FLOAT16_END = 65520  # the least number that float16 rounds to infinity
 # Source: llama.cpp's llama_ftype.
 _FILE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q8_0": 7, "bf16": 32}
 
@@ -96,31 +99,32 @@ def write_gguf(
     chat = write_chat_template(template, write_image_slot(bool(source.config.get("mm_use_im_start_end"))))
     text, vision = _describe_text(source, kind, name, chat), _describe_vision(source, kind, name)
     shapes = _list_shapes(source)
-    text_header = Header(folder, text, {n: info for n, info in shapes.items() if not _is_seen(n)})
-    vision_header = Header(folder, vision, {n: info for n, info in shapes.items() if _is_seen(n)})
+    text_header = Header(folder, text, {n: info for n, info in shapes.items() if not _is_vision(n)})
+    vision_header = Header(folder, vision, {n: info for n, info in shapes.items() if _is_vision(n)})
     text[KEPT_CONFIG] = keep_differences(source.config, describe_llava(text_header, vision_header))
     text[KEPT_GENERATION] = keep_differences(source.generation, describe_generation(text_header))
-    files = (folder / f"{name}-{kind.upper()}.gguf", folder / f"mmproj-{name}-{_eye_type(kind).upper()}.gguf")
-    writers = [_start(path, metadata) for path, metadata in zip(files, (text, vision), strict=True)]
-    for ours, tensor in tensors:
-        if not ours.startswith(_POST_NORM):
-            theirs = name_to_gguf(ours)
-            _add(source, writers[_is_seen(theirs)], theirs, tensor, kind)
-    for writer in writers:
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_tensors_to_file()
-        writer.close()
+    files = (folder / f"{name}-{kind.upper()}.gguf", folder / f"mmproj-{name}-{_vision_type(kind).upper()}.gguf")
+    with contextlib.ExitStack() as stack:
+        writers = [_start(path, metadata, stack) for path, metadata in zip(files, (text, vision), strict=True)]
+        for ours, tensor in tensors:
+            if not ours.startswith(_POST_NORM):
+                theirs = name_to_gguf(ours)
+                _add(source, writers[_is_vision(theirs)], theirs, tensor, kind)
+        for writer in writers:
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_tensors_to_file()
+            writer.close()
     (folder / "Modelfile").write_text(_write_modelfile(source, template, [path.name for path in files]), "utf-8")
     return _list_notes(source, text)
 
 
-def _is_seen(theirs: str) -> bool:
+def _is_vision(theirs: str) -> bool:
     """Whether a tensor of llama.cpp's name belongs into the mmproj."""
     return theirs.startswith(("v.", "mm.", "model."))
 
 
-def _eye_type(kind: str) -> str:
+def _vision_type(kind: str) -> str:
     return "f32" if kind == "f32" else "f16"
 
 
@@ -191,7 +195,7 @@ def _describe_vision(source: Source, kind: str, name: str) -> dict[str, Any]:
         "general.name": name,
         "general.type": "mmproj",
         "general.description": "image encoder for LLaVA",
-        "general.file_type": _FILE_TYPES[_eye_type(kind)],
+        "general.file_type": _FILE_TYPES[_vision_type(kind)],
         "clip.has_text_encoder": False,
         "clip.has_vision_encoder": True,
         "clip.has_llava_projector": True,
@@ -217,10 +221,12 @@ def _describe_vision(source: Source, kind: str, name: str) -> dict[str, Any]:
     return values
 
 
-def _start(path: Path, metadata: Mapping[str, Any]) -> Any:
-    """A writer for that file, with its metadata."""
+def _start(path: Path, metadata: Mapping[str, Any], stack: contextlib.ExitStack) -> Any:
+    """A writer for that file, with its metadata. It collects tensors beside the file, not in memory."""
     gguf = load_gguf()
     writer = gguf.GGUFWriter(path, metadata["general.architecture"], use_temp_file=True)
+    aside = tempfile.SpooledTemporaryFile(_MAX_IN_MEMORY, dir=path.parent)  # noqa: SIM115 (the stack closes it)
+    writer.temp_file = stack.enter_context(aside)
     for key, value in metadata.items():
         if key == "general.architecture":  # the writer's own
             continue
@@ -240,14 +246,15 @@ def _start(path: Path, metadata: Mapping[str, Any]) -> Any:
 def _add(source: Source, writer: Any, name: str, tensor: torch.Tensor, kind: str) -> None:
     """Adds a tensor in the type that it takes in a file of that type."""
     gguf, config = load_gguf(), source.opened.model.config
-    is_eye = _is_seen(name)
-    if not is_eye and _ARCHITECTURES[source.opened.spec.family] == "llama":
+    is_vision = _is_vision(name)
+    if not is_vision and _ARCHITECTURES[source.opened.spec.family] == "llama":
         heads = count_heads(name, config.num_attention_heads, config.num_key_value_heads)
         tensor = tensor if heads is None else interleave(tensor, heads)
-    chosen = _choose_type(name, tensor, _eye_type(kind) if is_eye else kind)
+    chosen = _choose_type(name, tensor, _vision_type(kind) if is_vision else kind)
     values = np.ascontiguousarray(tensor.detach().float().cpu().numpy())
-    if chosen == "F16" and not np.isfinite(values.astype(np.float16)).all():
-        raise UsageError(f"{name} reaches {np.abs(values).max():g}, too large for float16: use --type f32 or bf16.")
+    largest = float(np.abs(values).max(initial=0))
+    if chosen == "F16" and largest >= _FLOAT16_END:
+        raise UsageError(f"{name} reaches {largest:g}, too large for float16: use --type f32.")
     quantized = gguf.quants.quantize(values, gguf.GGMLQuantizationType[chosen])
     writer.add_tensor(name, quantized, raw_dtype=gguf.GGMLQuantizationType[chosen])
 
