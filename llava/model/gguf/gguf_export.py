@@ -225,7 +225,7 @@ def _start(path: Path, metadata: Mapping[str, Any], stack: contextlib.ExitStack)
     """A writer for that file, with its metadata. It collects tensors beside the file, not in memory."""
     gguf = load_gguf()
     writer = gguf.GGUFWriter(path, metadata["general.architecture"], use_temp_file=True)
-    aside = tempfile.SpooledTemporaryFile(_MAX_IN_MEMORY, dir=path.parent)  # noqa: SIM115 (the stack closes it)
+    aside = tempfile.SpooledTemporaryFile(_MAX_IN_MEMORY, dir=str(path.parent))  # noqa: SIM115 (the stack closes it)
     writer.temp_file = stack.enter_context(aside)
     for key, value in metadata.items():
         if key == "general.architecture":  # the writer's own
