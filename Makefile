@@ -35,9 +35,9 @@ demo: $(VENV)/.core
 test: $(VENV)/.dev $(VENV)/.browser
 	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
-# Real SGLang, real vLLM and SGLang's gateway, each in an environment of its own (6 GB, made once). ENGINES= says which;
-# one that is installed already is named as sglang_python=, vllm_python= or smg_python=.
-ENGINES ?= sglang vllm smg
+# Real SGLang, real vLLM, SGLang's gateway and llama.cpp, each in an environment of its own (6 GB, made once). ENGINES=
+# says which; one that is installed already is named as sglang_python=, vllm_python=, smg_python= or llama_cpp_python=.
+ENGINES ?= sglang vllm smg llama_cpp
 ENGINE_VENVS ?= .venv-engines
 ENGINES_TO_MAKE = $(foreach engine,$(ENGINES),$(if $($(engine)_python),,$(ENGINE_VENVS)/$(engine)/.ready))
 ENGINE_FLAGS = $(foreach engine,$(ENGINES),--$(engine)-python=$(or $($(engine)_python),$(ENGINE_VENVS)/$(engine)/bin/python))

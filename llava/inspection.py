@@ -75,18 +75,28 @@ def describe_checkpoint(name: str | None, vision_tower: str | None = None) -> No
     Raises CheckpointError.
     """
     from llava.model.folder import Folder
+    from llava.model.gguf.gguf_file import GgufFault
+    from llava.model.gguf.gguf_folder import GgufFolder, take_projector
 
     folder = _find(name)
     if not isinstance(folder, Folder):
         rows = [("path", str(name)), ("kind", folder.kind), ("what", folder.what), ("next", folder.next_step)]
         _show(_two_columns(rows))
         return
+    folder, tower = take_projector(folder, vision_tower)
     facts = [("checkpoint", str(folder))]
+    if isinstance(folder, GgufFolder):
+        try:
+            folder.check()
+        except GgufFault as fault:
+            _show(_two_columns([*facts, ("kind", "GGUF"), ("what", fault.what), ("next", fault.next_step)]))
+            return
+        facts.append(("mmproj", str(folder.vision.path)))
     part, fine_tune, missing = _describe_part(folder)
     if missing is not None:  # a part of a model whose base is not here
         _show(_two_columns([*facts, *part, ("next", missing)]))
         return
-    spec = _read_spec(folder, fine_tune, vision_tower)
+    spec = _read_spec(folder, fine_tune, tower)
     with as_checkpoint_error(f"{folder.config_path} cannot be used"):
         template = template_name(name or folder.path.name, spec.raw)
     facts += [
@@ -115,13 +125,13 @@ def _find(name: str | None) -> Folder | Finding:
         place: Folder | Path = Path(os.path.expanduser(name))
         if os.path.lexists(os.path.expanduser(name)):
             with contextlib.suppress(CheckpointError):  # neither a folder nor a file of a checkpoint
-                place = Folder(find_checkpoint(name))
+                place = Folder.of(find_checkpoint(name))
             found = recognise(place)
             if found is None and isinstance(place, Folder):
                 return place
         elif not name.startswith((".", "/")):
             found = recognise_name(read_hub_url(name))
-    return found or Folder(find_checkpoint(DEFAULT_MODEL if name is None else name))
+    return found or Folder.of(find_checkpoint(DEFAULT_MODEL if name is None else name))
 
 
 def _describe_part(folder: Folder) -> tuple[list[tuple[str, str]], FineTune | None, str | None]:
@@ -150,7 +160,7 @@ def _describe_part(folder: Folder) -> tuple[list[tuple[str, str]], FineTune | No
         return facts, None, str(error)
 
 
-def _read_spec(folder: Folder, fine_tune: FineTune | None, vision_tower: str | None) -> ModelSpec:
+def _read_spec(folder: Folder, fine_tune: FineTune | None, vision_tower: str | Path | None) -> ModelSpec:
     """The checkpoint's spec, with the tower ``vision_tower``, or else the one that config.json or its weights describe.
 
     Raises CheckpointError.
@@ -163,8 +173,8 @@ def _read_spec(folder: Folder, fine_tune: FineTune | None, vision_tower: str | N
     if fine_tune is None and not described.has("config.json"):
         described = find_config(folder, find_fine_tune(folder))
     if vision_tower is not None:
-        values = {**described.config, "mm_vision_tower": vision_tower}
-        return read_spec(described.path, tower_folder=find_tower(vision_tower, folder.path), config=values)
+        values = {**described.config, "mm_vision_tower": str(vision_tower)}
+        return read_spec(described.path, tower_folder=find_tower(str(vision_tower), folder.path), config=values)
     try:
         return read_spec(described.path, config=described.config)
     except CheckpointError:
@@ -198,13 +208,10 @@ def _show_weights(folder: Folder, facts: list[tuple[str, str]]) -> None:
 
 def count_parts(folder: Folder) -> dict[str, Part]:
     """The tensors in the weight files of ``folder``, counted by part. They are mapped from their files, not read."""
-    from llava.model.weights import stream_tensors
-
     parts: dict[str, Part] = {}
-    for name, tensor, _ in stream_tensors(folder.tensors):
+    for name, num_elements, num_bytes, dtype in folder.measure_tensors():
         title = next((title for key, title in _PARTS.items() if key in name), "decoder")
-        dtype = str(tensor.dtype).removeprefix("torch.")
-        parts.setdefault(title, Part()).add(Part(1, tensor.numel(), tensor.nbytes, {dtype}))
+        parts.setdefault(title, Part()).add(Part(1, num_elements, num_bytes, {dtype}))
     return parts
 
 
@@ -216,13 +223,15 @@ def describe_image(
     Raises BadImage and CheckpointError.
     """
     from llava.model.folder import Folder
+    from llava.model.gguf.gguf_folder import take_projector
 
     image = load_image(source, FOR_LOCAL_USER.with_pixels(max_pixels))
     folder = _find(name)
     if not isinstance(folder, Folder):
         raise CheckpointError(str(folder))
     say_notes([image])
-    tiling = _read_spec(folder, None, tower).tiling
+    folder, named = take_projector(folder, tower)
+    tiling = _read_spec(folder, None, named).tiling
     plan = plan_tiles(image.size, tiling)
     if plot is not None:
         from llava.image.tokenmap import draw_token_map

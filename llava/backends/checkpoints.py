@@ -27,6 +27,7 @@ from llava.model.checkpoint_reader import open_checkpoint
 from llava.model.companions import fit_tokenizer, load_generation_config, load_tokenizer
 from llava.model.conversion import convert
 from llava.model.generation import describe_unfollowed
+from llava.model.gguf.gguf_folder import GgufFolder
 from llava.model.sources import DEFAULT_MODEL, find_checkpoint
 from llava.model.weights import find_tensors
 from llava.prompt import escape_image_tokens, keep_needed_escapes, split_at_images
@@ -203,7 +204,7 @@ _CONVERSION = 2
 def _describe_files(folder: Path) -> str:
     """A short digest of a folder's file names, sizes and times, so that a changed checkpoint is converted again."""
     digest = hashlib.sha256(f"{_CONVERSION} {folder.resolve()}".encode())
-    for path in sorted(folder.iterdir()):
+    for path in sorted(folder.iterdir()) if folder.is_dir() else GgufFolder(folder).files:
         if path.is_file():
             about = path.stat()
             digest.update(f"{path.name} {about.st_size} {about.st_mtime_ns}\n".encode())

@@ -1,4 +1,4 @@
-"""``llava convert``: a checkpoint in the other layout."""
+"""``llava convert``: a checkpoint in another layout."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def add_convert(commands: Any) -> None:
         commands,
         "convert",
         _convert,
-        "Rewrite a checkpoint in the original's layout or in llava-hf's; merges LoRA layers.",
+        "Rewrite a checkpoint in the original's layout, in llava-hf's or as GGUF; merges LoRA layers.",
     )
-    parser.add_argument("source", metavar="SRC", help="a folder, a hub id or a short name, in either layout")
+    parser.add_argument("source", metavar="SRC", help="a folder, a GGUF file, ollama:NAME, a hub id or a short name")
     parser.add_argument(
         "--model-base", metavar="MODEL", help="the base of SRC, if SRC holds only a projector or LoRA layers"
     )
@@ -29,7 +29,13 @@ def add_convert(commands: Any) -> None:
         "--to",
         required=True,
         metavar="LAYOUT",
-        help="original, for this package and the original; hf, for Transformers, vLLM and others",
+        help="original, for this package and the original; hf, for Transformers, vLLM and others; gguf, for llama.cpp "
+        "and Ollama",
+    )
+    parser.add_argument(
+        "--type",
+        metavar="TYPE",
+        help="with --to gguf: q8_0, q4_0, f16, bf16 or f32, of the language model's matrices (default: f16)",
     )
 
 
@@ -40,7 +46,14 @@ def _convert(arguments: argparse.Namespace) -> int:
     before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         base, tower = arguments.model_base, arguments.vision_tower
-        done = convert(arguments.source, arguments.folder, arguments.to, base=base, vision_tower=tower)
+        done = convert(
+            arguments.source,
+            arguments.folder,
+            arguments.to,
+            base=base,
+            vision_tower=tower,
+            gguf_type=arguments.type,
+        )
     finally:
         signal.signal(signal.SIGTERM, before)
     size = f"{done.num_tensors} tensors, {done.num_bytes / 1e9:.2f} GB, layout {done.layout}"

@@ -24,7 +24,9 @@ def add_command(
 def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     """Adds the flags that choose a checkpoint and how it is loaded."""
     parser.add_argument(
-        "--model", metavar="MODEL", help="a folder, a hub id or a short name (default: the embedded model)"
+        "--model",
+        metavar="MODEL",
+        help="a folder, a GGUF file, ollama:NAME, a hub id or a short name (default: the embedded model)",
     )
     parser.add_argument(
         "--model-base", metavar="MODEL", help="the base of MODEL, if MODEL holds only a projector or LoRA layers"
@@ -58,11 +60,13 @@ def add_image_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_tower_flag(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--vision-tower``, which replaces the vision tower that config.json names."""
+    """Adds ``--vision-tower``, which replaces the vision tower that config.json names or the mmproj of a GGUF file."""
     parser.add_argument(
         "--vision-tower",
+        "--mmproj",
         metavar="TOWER",
-        help="the folder or hub id of the vision tower, if the one in config.json cannot be found",
+        help="the folder or hub id of the vision tower, if the one in config.json cannot be found; for a model in "
+        "GGUF its mmproj file, if that is not beside it",
     )
 
 

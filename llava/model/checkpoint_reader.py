@@ -35,6 +35,7 @@ from llava.model import adapters, layouts
 from llava.model.companions import fit_tokenizer, has_tokenizer, load_processor, load_tokenizer, read_processor_files
 from llava.model.fine_tunes import PROJECTOR_FILE, FineTune, check_base, find_config, find_fine_tune
 from llava.model.folder import Folder
+from llava.model.gguf.gguf_folder import take_projector
 from llava.model.meta_model import build_meta_model
 from llava.model.recognition import read_hub_url, recognise, recognise_name
 from llava.model.sources import DEFAULT_MODEL, find_checkpoint
@@ -233,7 +234,8 @@ def open_checkpoint(
         CheckpointError: as ``load_model``, except for faults of single tensors.
         UsageError: a base is given for a whole model.
     """
-    folder = path_or_id if isinstance(path_or_id, Folder) else Folder(find_checkpoint(path_or_id))
+    folder = Folder.of(path_or_id if isinstance(path_or_id, Folder) else find_checkpoint(path_or_id))
+    folder, vision_tower = take_projector(folder, vision_tower)
     name = str(folder.path if isinstance(path_or_id, Folder) else path_or_id)
     try:
         return _open(name, folder, base, config, overrides, attention, vision_tower, additions)
@@ -363,9 +365,10 @@ def _drop_projector(source: TensorSource) -> TensorSource:
 
 def _find_own_sources(folder: Folder, fine_tune: FineTune | None, is_hf: bool) -> list[TensorSource]:
     if fine_tune is None:
-        return [TensorSource(folder.tensors, layouts.name_from_hf if is_hf else layouts.name_from_original)]
+        named = layouts.name_from_hf if is_hf else layouts.name_from_original
+        return [TensorSource(folder.tensors, folder.rename or named)]
     base = fine_tune.base
-    rename = layouts.name_from_hf if base.is_hf else layouts.name_from_original
+    rename = base.rename or (layouts.name_from_hf if base.is_hf else layouts.name_from_original)
     if fine_tune.adapter is None:
         projector = folder.path / PROJECTOR_FILE
         own = TensorSource(dict.fromkeys(names_in(projector), projector), adapters.name_from_adapter)

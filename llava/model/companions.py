@@ -25,7 +25,7 @@ _TOKENIZER_FILES = ("tokenizer.json", _PIECES, "vocab.json")  # one is enough
 
 def has_tokenizer(folder: Folder) -> bool:
     """Whether the folder has a tokenizer."""
-    return any(folder.has(name) for name in _TOKENIZER_FILES)
+    return any(folder.tokenizer_folder.has(name) for name in _TOKENIZER_FILES)
 
 
 def load_tokenizer(source: Folder | Path) -> Any:
@@ -36,7 +36,7 @@ def load_tokenizer(source: Folder | Path) -> Any:
     Raises:
         CheckpointError: there is none, or it cannot be read.
     """
-    folder = Folder.of(source)
+    folder = Folder.of(source).tokenizer_folder
     refuse_unusable(folder)
     if not has_tokenizer(folder):
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""Converts a checkpoint between the original's layout and llava-hf's: ``llava convert``.
+"""Converts a checkpoint between the original's layout, llava-hf's and GGUF: ``llava convert``.
 
 Tensors are renamed one by one and keep their bits; no model is filled. The two layouts differ in more than names:
 
@@ -48,6 +48,7 @@ from llava.model.companions import (
     save_tokenizer,
     write_json,
 )
+from llava.model.gguf.gguf_export import Source, check_expressible, write_gguf
 from llava.model.output_folder import new_folder, refuse_target
 from llava.model.placement import read_dtype
 from llava.model.vocabulary import (
@@ -62,7 +63,7 @@ from llava.model.weights import write_tensors
 from llava.prompt import find_closings, write_image_slot
 from llava.towers import is_siglip
 
-LAYOUTS = ("original", "hf")
+LAYOUTS = ("original", "hf", "gguf")
 
 _TEXT_CONFIGS: dict[str, Any] = {"llama": LlamaConfig, "mistral": MistralConfig, "qwen2": Qwen2Config}
 # Keys of the original's config.json for which llava-hf's has its own.
@@ -118,8 +119,9 @@ def convert(
     base: str | Path | None = None,
     max_shard_bytes: int = 5_000_000_000,
     vision_tower: str | Path | None = None,
+    gguf_type: str | None = None,
 ) -> Conversion:
-    """Writes the checkpoint ``source`` to ``folder`` in the layout "original" or "hf".
+    """Writes the checkpoint ``source`` to ``folder`` in the layout "original", "hf" or "gguf".
 
     The folder appears whole or not at all; an older checkpoint in it is replaced, and its other files are kept. Memory
     holds one file of ``max_shard_bytes`` at most, and the embeddings if they grow. LoRA layers or a projector alone are
@@ -128,32 +130,43 @@ def convert(
     Args:
         source, base, vision_tower: as in ``load_model``.
         layout: one of ``LAYOUTS``.
+        gguf_type: of the language model's matrices in GGUF, one of ``gguf_export.TYPES``; by default f16.
 
     Raises:
         CheckpointError: the source is missing, incomplete, damaged or unsupported.
-        UsageError: the layout is unknown, ``folder`` is or contains the source, or llava-hf has no such model.
+        UsageError: the layout is unknown, ``folder`` is or contains the source, or the layout has no such model.
     """
     if layout not in LAYOUTS:
-        raise UsageError(f"There is no layout '{layout}' to convert to; use {' or '.join(LAYOUTS)}.")
+        raise UsageError(
+            f"There is no layout '{layout}' to convert to; use {', '.join(LAYOUTS[:-1])} or {LAYOUTS[-1]}."
+        )
+    if gguf_type is not None and layout != "gguf":
+        raise UsageError(f"--type {gguf_type} is for --to gguf; the other layouts keep the dtype of every tensor.")
     refuse_target(folder)
     opened = open_checkpoint(source, base=base, vision_tower=vision_tower)
     refuse_target(folder, opened.everything_read)
     if layout == "hf":
         check_representable(opened)
+    elif layout == "gguf":
+        check_expressible(opened, gguf_type or "f16")
     if opened.fine_tune is not None:
-        return _convert_merged(opened, folder, layout, max_shard_bytes)
+        return _convert_merged(opened, folder, layout, max_shard_bytes, gguf_type)
     parts = _read_parts(opened)
     with new_folder(folder, opened.everything_read) as partial:
         written = _Tally()
         if layout == "hf":
             _write_hf(parts, partial, written, max_shard_bytes)
+        elif layout == "gguf":
+            _write_gguf(parts, partial, written, gguf_type or "f16", Path(folder).expanduser().resolve().name)
         else:
             _write_original(parts, partial, written, max_shard_bytes)
     parts.notes += [f"{name} was left out: this model does not use it." for name in opened.skipped]
     return Conversion(Path(folder), layout, written.num_tensors, written.num_bytes, tuple(parts.notes))
 
 
-def _convert_merged(opened: OpenCheckpoint, folder: str | Path, layout: str, max_shard_bytes: int) -> Conversion:
+def _convert_merged(
+    opened: OpenCheckpoint, folder: str | Path, layout: str, max_shard_bytes: int, gguf_type: str | None
+) -> Conversion:
     """Merges a fine-tune into its base and converts the result."""
     loaded = load_opened(opened, torch.device("cpu"), read_dtype(opened.spec.dtype) or torch.float16)
     folder = Path(folder).expanduser().resolve()
@@ -162,7 +175,7 @@ def _convert_merged(opened: OpenCheckpoint, folder: str | Path, layout: str, max
         whole = Path(temporary) / opened.folder.name
         save_checkpoint(loaded.model, loaded.tokenizer, loaded.image_processor, whole, max_shard_bytes=max_shard_bytes)
         del loaded
-        return convert(whole, folder, layout, max_shard_bytes=max_shard_bytes)
+        return convert(whole, folder, layout, max_shard_bytes=max_shard_bytes, gguf_type=gguf_type)
 
 
 def check_representable(opened: OpenCheckpoint) -> None:
@@ -326,6 +339,15 @@ def _write_original(parts: _Parts, folder: Path, written: _Tally, max_shard_byte
     parts.processor.save_pretrained(folder)
     save_generation_config(parts.generation, folder)
     _save_tokenizer(parts, parts.tokenizer, folder)
+
+
+def _write_gguf(parts: _Parts, folder: Path, written: _Tally, kind: str, name: str) -> None:
+    source = Source(
+        parts.opened, parts.config, parts.tower, parts.tokenizer, parts.processor, parts.generation, parts.num_rows
+    )
+    tensors = _stream(parts, parts.num_rows, written)
+    parts.notes += write_gguf(source, folder, kind, tensors, name)
+    written.num_bytes = sum(path.stat().st_size for path in folder.glob("*.gguf"))
 
 
 def _write_hf(parts: _Parts, folder: Path, written: _Tally, max_shard_bytes: int) -> None:

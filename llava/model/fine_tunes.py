@@ -53,7 +53,7 @@ def find_fine_tune(
     adapter = adapter or adapters.find_adapter(folder)
     if adapter is None and not folder.has(PROJECTOR_FILE):
         return None
-    found = Folder(_find_named_base(folder, adapter) if base is None else find_checkpoint(base))
+    found = Folder.of(_find_named_base(folder, adapter) if base is None else find_checkpoint(base))
     if not found.has_weights and found.has(adapters.CONFIG):
         raise CheckpointError(
             f"The base {found} contains LoRA layers itself, where a whole model is needed: "

@@ -8,7 +8,7 @@ It makes no decision about them; ``checkpoint_reader`` and ``recognition`` do.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,19 @@ class Folder:
         self.path = path
         self._read: dict[str, dict[str, Any] | CheckpointError] = {}
 
-    @classmethod
-    def of(cls, folder: Folder | Path) -> Folder:
-        """``folder`` itself if it is a ``Folder``, else a new one of that path."""
-        return folder if isinstance(folder, Folder) else cls(folder)
+    @staticmethod
+    def of(folder: Folder | Path) -> Folder:
+        """``folder`` itself if it is a ``Folder``, else a new one of that path, which may be that of a GGUF file.
+
+        Raises CheckpointError for a GGUF file that cannot be used.
+        """
+        if isinstance(folder, Folder):
+            return folder
+        if os.path.isfile(folder):
+            from llava.model.gguf.gguf_folder import open_gguf  # which imports this module
+
+            return open_gguf(folder) or Folder(folder)
+        return Folder(folder)
 
     def __str__(self) -> str:
         return str(self.path)
@@ -86,3 +95,18 @@ class Folder:
     def tensors(self) -> dict[str, Path]:
         """The file of each tensor, by its name there; see ``weights.find_tensors``. Raises CheckpointError."""
         return weights.find_tensors(self.path)
+
+    @property
+    def rename(self) -> Callable[[str], str | None] | None:
+        """The function from the tensors' names to ours; None if config.json decides it."""
+        return None
+
+    @property
+    def tokenizer_folder(self) -> Folder:
+        """The folder that has the tokenizer's files: this one."""
+        return self
+
+    def measure_tensors(self) -> Iterator[tuple[str, int, int, str]]:
+        """Name, number of elements, bytes and dtype of each tensor. Raises CheckpointError."""
+        for name, tensor, _ in weights.stream_tensors(self.tensors):
+            yield name, tensor.numel(), tensor.nbytes, str(tensor.dtype).removeprefix("torch.")

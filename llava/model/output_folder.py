@@ -26,7 +26,7 @@ _COMPANIONS = frozenset(
 def new_folder(folder: str | Path, sources: Iterable[Path] = ()) -> Iterator[Path]:
     """An empty folder to write a checkpoint into, which becomes ``folder`` if the block ends without an exception.
 
-    An older checkpoint in ``folder`` is replaced; its other files are kept. The block has to write ``config.json``.
+    An older checkpoint in ``folder`` is replaced; its other files are kept.
 
     Args:
         sources: folders that the block reads from; ``folder`` may be none of them and contain none of them.
@@ -43,8 +43,9 @@ def new_folder(folder: str | Path, sources: Iterable[Path] = ()) -> Iterator[Pat
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         yield partial
-        for path in partial.iterdir():  # safetensors makes its files readable by their owner alone
-            shutil.copymode(partial / "config.json", path)
+        if (partial / "config.json").exists():
+            for path in partial.iterdir():  # safetensors makes its files readable by their owner alone
+                shutil.copymode(partial / "config.json", path)
         _put_in_place(partial, folder)
     except OSError as error:
         raise LlavaError(f"{folder} cannot be written: {error.strerror or error}.") from error

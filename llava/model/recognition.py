@@ -19,6 +19,9 @@ from typing import Any
 from llava.config import read_spec
 from llava.errors import CheckpointError
 from llava.model.folder import Folder
+from llava.model.gguf.gguf_file import GgufFault
+from llava.model.gguf.gguf_folder import GgufFolder
+from llava.model.gguf.ollama_store import PREFIX, list_manifests, name_of
 
 _MAX_NAMES = 1_000_000  # of a folder's files that are listed, which takes a second
 _SIXTEEN_BITS = "Use the 16-bit checkpoint that it was made from; --quant int8 or int4 quantizes it while loading."
@@ -39,6 +42,8 @@ class Finding:
 def recognise(place: Folder | Path) -> Finding | None:
     """What is at the path, if ``load_model`` cannot read it; None for a LLaVA, whole or damaged."""
     path = place.path if isinstance(place, Folder) else place
+    if isinstance(place, GgufFolder):
+        return None
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
@@ -95,19 +100,22 @@ def read_hub_url(text: str) -> str:
 
 def recognise_name(text: str) -> Finding | None:
     """What a name is that is neither a path nor a model on the hub: a name of Ollama's, or some other URL."""
-    address = re.match(r"(?i)(https?|hf|s3|gs|file|ftp|ollama)://", text)
-    name = re.sub(r"(?i)^(ollama://|https?://(www\.)?ollama\.com/|registry\.ollama\.ai/)", "", text)
+    if text.startswith(PREFIX):
+        return None
+    address = re.match(r"(?i)(https?|hf|s3|gs|file|ftp)://", text)
+    name = re.sub(r"(?i)^(https?://(www\.)?ollama\.com/|registry\.ollama\.ai/)", "", text)
     ollama = re.fullmatch(r"(?:library/)?(?P<model>[\w.-]+)(?::(?P<tag>[\w.-]+))?", name)
     if ollama and (ollama["tag"] or (name != text) or ollama["model"] in _OLLAMA) and ollama["model"][1:]:
         size = (re.search(r"\d+b", ollama["tag"] or "7b") or ["7b"])[0]
         same = _OLLAMA.get(ollama["model"], {}).get(size)
-        hint = f"The same model is called {same} here." if same else "Name a hub id, a folder, or a short name here."
+        hint = f"If Ollama has it on this machine, name it {PREFIX}{name}."
+        hint += f" The 16-bit checkpoint of the same model is called {same} here." if same else ""
         return Finding("Ollama", f"'{text}' is a name of Ollama, whose models are quantized GGUF files.", hint)
     if re.search(r"(?i)gguf", text.rpartition("/")[2]) and not address and "/" in text:
         return Finding(
             "GGUF",
             f"'{text}' is named as a repository of GGUF files for llama.cpp.",
-            f"They are not read. {_SIXTEEN_BITS}",
+            "Download one of its models and the mmproj, and name the model's file.",
         )
     if address:
         kind = "a data set or a page" if _URL.match(text) else "a URL"
@@ -158,14 +166,14 @@ _ENDINGS = {
 }
 
 
-def _recognise_file(path: Path) -> Finding:
+def _recognise_file(path: Path) -> Finding | None:
     with path.open("rb") as file:
         head = file.read(4096)
     ending = path.suffix.lower()
     if not head:
         return Finding("empty file", f"{path} is an empty file.", "Copy or download it again.")
     if head.startswith((b"GGUF", b"lmgg", b"tjgg", b"fmgg")):
-        return _say_gguf(path, head)
+        return _say_gguf(path)
     if ending == ".llamafile" or (head[:2] in (b"MZ", b"\x7fE") and b"llamafile" in head):
         return Finding(
             "llamafile",
@@ -210,19 +218,14 @@ def _is_torch(path: Path, head: bytes) -> bool:
     return head.startswith(b"PK") and b"data.pkl" in head[:200]
 
 
-def _say_gguf(path: Path, head: bytes) -> Finding:
-    architecture = ""
-    at = head.find(b"general.architecture")
-    if at >= 0:  # a string: its type in 4 bytes, its length in 8
-        at += len(b"general.architecture") + 4
-        length = min(int.from_bytes(head[at : at + 8], "little"), 64)
-        architecture = head[at + 8 : at + 8 + length].decode("ascii", "replace")
-    is_projector = architecture == "clip" or "mmproj" in path.name.lower()
-    what = "the vision half (mmproj) of a GGUF model" if is_projector else "a GGUF model"
-    said = f", architecture {architecture}" if architecture.isprintable() and architecture else ""
-    return Finding(
-        "GGUF", f"{path} is {what} for llama.cpp and Ollama{said}.", f"GGUF is not read here. {_SIXTEEN_BITS}"
-    )
+def _say_gguf(path: Path) -> Finding | None:
+    try:
+        GgufFolder(path).check()
+    except GgufFault as fault:
+        return Finding("GGUF", fault.what, fault.next_step)
+    except CheckpointError as error:  # the gguf package is not installed
+        return Finding("GGUF", str(error), "")
+    return None
 
 
 # Folders
@@ -377,7 +380,8 @@ def _recognise_names(folder: Path, names: list[str]) -> Finding | None:
         return Finding(
             "Ollama's store",
             f"{folder} is the folder in which Ollama keeps its models, which are quantized GGUF files.",
-            f"They are not read here. {_SIXTEEN_BITS}",
+            f"Name a model as {PREFIX}NAME, such as {PREFIX}{_find_ollama_name(folder)}, with OLLAMA_MODELS where its "
+            "folder is not the usual one.",
         )
     for name in names:
         ending = Path(name).suffix.lower()
@@ -450,11 +454,16 @@ def _recognise_place(folder: Path, names: list[str]) -> Finding | None:
     )
 
 
+def _find_ollama_name(folder: Path) -> str:
+    store = folder if (folder / "manifests").is_dir() else folder.parent
+    return next((name_of(path) for path in list_manifests(store)), "llava")
+
+
 def _say_gguf_folder(folder: Path, found: list[str]) -> Finding:
     return Finding(
         "GGUF",
-        f"{folder} holds {_some(found)}: models of llama.cpp and Ollama.",
-        f"GGUF is not read here. {_SIXTEEN_BITS}",
+        f"{folder} holds {_some(found)}: files of llama.cpp and Ollama, but is no checkpoint itself.",
+        "Name the language model's file, with its mmproj beside it.",
     )
 
 

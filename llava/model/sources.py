@@ -1,8 +1,10 @@
 """Finds a checkpoint's folder by its name: inside the package, on disk, or on the hub and in its cache.
 
-A name is tried in this order: the embedded model, a folder, a short name of the table below, a hub id ``org/name``.
-The last two may end in ``@revision``: a branch, a tag or a commit. The hub's client takes care of tokens (``hf auth
-login``, or ``HF_TOKEN``), of offline mode (``HF_HUB_OFFLINE=1``), of the cache and of resuming a broken download.
+A name is tried in this order: the embedded model, a folder or a GGUF file, a model in Ollama's store (``ollama:NAME``),
+a short name of the table below, a hub id ``org/name``. The path of a GGUF file, or of a manifest in Ollama's store,
+takes the place of a folder's. The last two may end in ``@revision``: a branch, a tag or a commit. The hub's client
+takes care of tokens (``hf auth login``, or ``HF_TOKEN``), of offline mode (``HF_HUB_OFFLINE=1``), of the cache and of
+resuming a broken download.
 """
 
 from __future__ import annotations
@@ -20,8 +22,12 @@ from typing import Any
 
 from llava.config import find_tower_folder
 from llava.errors import CheckpointError
+from llava.model.gguf import ollama_store
+from llava.model.gguf.gguf_file import is_gguf
+from llava.model.gguf.gguf_folder import find_model
+from llava.model.gguf.ollama_store import is_manifest
 from llava.model.recognition import read_hub_url, recognise, recognise_name
-from llava.model.weights import find_candidates, has_safetensors, is_weight_file, list_names
+from llava.model.weights import find_candidates, has_safetensors, has_weights, is_weight_file, list_names
 from llava.towers import KNOWN_TOWERS
 
 _LOG = logging.getLogger("llava.model")
@@ -49,6 +55,8 @@ _COMPANIONS = frozenset(
     "tokenizer.model tokenizer_config.json special_tokens_map.json added_tokens.json vocab.json merges.txt "
     "chat_template.jinja trainer_state.json".split()
 )
+# A folder with one of these, or with weights, is read as a checkpoint, also if it holds GGUF files.
+_SIGNS = ("config.json", "adapter_config.json", "mm_projector.bin", "non_lora_trainables.bin")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w-][\w./-]*)?")
 
 
@@ -67,9 +75,13 @@ def find_checkpoint(name: str | Path) -> Path:
         return _find_embedded()
     path = Path(os.path.expanduser(text))
     if os.path.isdir(path):
-        return find_snapshot(path) or path
+        place = find_snapshot(path) or path
+        is_other = has_weights(place) or any((place / name).exists() for name in _SIGNS)
+        return place if is_other else find_model(place) or place
     if os.path.exists(path):
-        return _find_folder_of(path)
+        return path if is_gguf(path) or is_manifest(path) else _find_folder_of(path)
+    if text.startswith(ollama_store.PREFIX):
+        return ollama_store.find_manifest(text)
     short, at, revision = text.partition("@")
     if short in SHORT_NAMES:
         return fetch(SHORT_NAMES[short] + at + revision)

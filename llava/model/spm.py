@@ -162,6 +162,17 @@ class Pieces:
         return {piece.piece: i for i, piece in enumerate(self._proto.pieces)}
 
     @property
+    def rows(self) -> list[tuple[str, float, int]]:
+        """Each piece with its score and its type, by id."""
+        return [(piece.piece, piece.score, piece.type) for piece in self._proto.pieces]
+
+    @property
+    def keeps_spaces(self) -> bool:
+        """Whether a text is taken as it is: without normalization, and with all of its spaces."""
+        spec = self._proto.normalizer_spec
+        return not spec.precompiled_charsmap and not spec.remove_extra_whitespaces
+
+    @property
     def adds_prefix(self) -> bool:
         """Whether the model puts a space before a text."""
         return bool(self._proto.normalizer_spec.add_dummy_prefix)

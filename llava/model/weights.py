@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 
 from llava.config import read_json
 from llava.errors import CheckpointError, LlavaError
+from llava.model.gguf.gguf_file import is_gguf
 
 # In order of preference, which is Transformers'.
 # Source: transformers 5.23 modeling_utils.py _get_resolved_checkpoint_files.
@@ -248,6 +249,11 @@ def open_tensors(places: Mapping[str, Path]) -> Callable[[str], torch.Tensor]:
 
 
 def _tensors_in(path: Path) -> Iterator[tuple[str, torch.Tensor]]:
+    if is_gguf(path):
+        from llava.model.gguf.gguf_folder import read_tensors  # which imports this module
+
+        yield from read_tensors(path)
+        return
     if not is_mapped(path):
         yield from read_bin(path).items()
         return

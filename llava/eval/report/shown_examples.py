@@ -54,7 +54,7 @@ def find_tiling(run: ScoredRun, model: str | None) -> tuple[Tiling | None, str]:
     if model is not None:
         from llava.config import read_spec
 
-        folder = Folder(find_checkpoint(model))
+        folder = Folder.of(find_checkpoint(model))
         return read_spec(folder.path, config=folder.config).tiling, f"the tiling is that of '{model}'"
     for prefix, tiling in _RELEASED.items():
         if prefix in run.model.lower().replace("llava-1.", "llava-v1."):

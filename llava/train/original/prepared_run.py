@@ -138,7 +138,7 @@ def finish_run(run: PreparedRun, trainer: Any) -> None:
 
 def _is_llava(start: str) -> bool:
     """Whether a checkpoint is a LLaVA, or a part of one, by its config.json."""
-    folder = Folder(find_checkpoint(start))
+    folder = Folder.of(find_checkpoint(start))
     if not folder.has("config.json"):
         return True
     config = folder.read_json("config.json")
@@ -147,7 +147,7 @@ def _is_llava(start: str) -> bool:
 
 def _has_padding(start: str) -> bool:
     """Whether the files of the start's tokenizer name a token for padding."""
-    folder = Folder(find_checkpoint(start))
+    folder = Folder.of(find_checkpoint(start))
     files = [name for name in ("tokenizer_config.json", "special_tokens_map.json") if folder.has(name)]
     return any(folder.read_json(name).get("pad_token") is not None for name in files)
 
