@@ -25,6 +25,7 @@ from llava.serve.chat_session import ChatSessions
 from llava.serve.gradio_allowlist import GradioAllowlist, log_without_text
 from llava.serve.gradio_sessions import GradioSessions, disable_gradio_analytics
 from llava.serve.middleware import App, Receive, Scope, Send, error_response
+from llava.serve.stoppable_import import import_unless
 from llava.serve.upload_store import FORMATS, STAY_S, SWEEP_S, UploadStore
 from llava.serve.uploaded_images import UploadedImages
 
@@ -77,7 +78,7 @@ class _WebChat:
             uploads = await asyncio.to_thread(UploadStore, self._service.limits, self._service.images.image_limits)
             sessions = _make_sessions(self._service, uploads)
             # In a running event loop: without one Gradio creates loops that it never closes.
-            outer = await asyncio.to_thread(asyncio.run, _build(sessions))
+            outer = await asyncio.to_thread(asyncio.run, _build(sessions, self._closing))
             mounted = outer.router.routes.pop()
             assert isinstance(mounted, Mount)
             gradio_app: Any = mounted.app
@@ -119,12 +120,12 @@ def _make_sessions(service: Service, uploads: UploadStore) -> ChatSessions:
     return ChatSessions(service, UploadedImages(service.images, [uploads.folder], save_in))
 
 
-async def _build(sessions: ChatSessions) -> FastAPI:
-    """An application that contains only Gradio's."""
+async def _build(sessions: ChatSessions, closing: asyncio.Event) -> FastAPI:
+    """An application that contains only Gradio's. Ends soon once ``closing`` is set: importing Gradio takes seconds."""
     # Gradio reads it on import, and before each report.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     disable_gradio_analytics()
-    import gradio
+    gradio: Any = import_unless(closing, "gradio")
 
     from llava.serve.chat_page import build_page, make_theme
 
