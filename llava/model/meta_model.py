@@ -29,12 +29,10 @@ _CLASSES: dict[str, tuple[Any, Any]] = {
 
 # What torch.nn.init calls on a tensor.
 _INITIALIZERS = frozenset({torch.Tensor.uniform_, torch.Tensor.normal_, torch.Tensor.fill_, torch.Tensor.zero_})
-# What rotary frequencies and positions are computed from: all on one device, as torch mixes none.
-_VECTORS = frozenset({torch.arange, torch.tensor})
 
 
 class _WithoutValues(TorchFunctionMode):
-    """Draws and initializes nothing on the meta device, and makes short vectors on the CPU, in this thread only.
+    """Draws and initializes nothing on the meta device, and counts positions on the CPU, in this thread only.
 
     On the meta device torch runs these in Python, for which it imports its compiler: a second of a command's start.
     A tensor that asks for another device, such as one of a replaced tower, gets its values as always.
@@ -45,7 +43,8 @@ class _WithoutValues(TorchFunctionMode):
         if func in _INITIALIZERS or getattr(func, "__module__", "") == torch.nn.init.__name__:
             tensor = args[0] if args else kwargs["tensor"]
             return tensor if tensor.is_meta else func(*args, **kwargs)
-        if func in _VECTORS and kwargs.get("device") is None:
+        # Not torch.tensor: by an empty one Transformers finds out that it need not initialize anything.
+        if func is torch.arange and kwargs.get("device") is None:
             kwargs = {**kwargs, "device": "cpu"}
         if func is torch.randn and torch.device(kwargs.get("device") or "meta").type == "meta":
             func, kwargs = torch.empty, {key: value for key, value in kwargs.items() if key != "generator"}
@@ -86,7 +85,7 @@ def build_meta_model(spec: ModelSpec, folder: Path, config_path: Path, template:
             try:
                 with _WithoutValues():
                     return model_class(config)
-            except RuntimeError:  # rotary frequencies of a rare type, which are made of more than ``_VECTORS``
+            except RuntimeError:  # rotary frequencies of a rare type, which torch computes on one device alone
                 return model_class(config)
     except ImportError as error:
         raise UsageError(f"The attention '{attention}' is not installed ({error}); leave it out.") from error

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 class Flag(Protocol):
     """An event of ``threading`` or ``asyncio``."""
 
-    def is_set(self) -> bool: ...
+    def is_set(self) -> bool:
+        """Whether somebody asked for the end."""
 
 
 class ImportStopped(BaseException):
