@@ -47,6 +47,10 @@ class Parameters(NamedTuple):
     frequency_penalty: torch.Tensor
 
 
+# The lines of packed sampling parameters: those of ``Parameters``, and the uniform number.
+NUM_LINES = len(Parameters._fields) + 1
+
+
 class Choice(NamedTuple):
     """The chosen token ids, int64 [N], and per row what the host has to look at before it takes them.
 
@@ -86,6 +90,23 @@ def choose(
     tokens_N1 = _invert_cdf(torch.where(is_kept_NV, weights_NV, 0), uniforms_N[:, None])
     tokens_N1 = torch.where(is_greedy_N1, logits_NV.argmax(-1, keepdim=True), tokens_N1)
     return Choice(tokens_N1[:, 0], highest_N1[:, 0], ((needs_more_N1 | is_larger_N1) & ~is_greedy_N1)[:, 0])
+
+
+def pack_choice(logits_NV: torch.Tensor, lines_PN: torch.Tensor | None) -> torch.Tensor:
+    """``choose`` as one tensor in and one out, each of which one copy brings to or from a device.
+
+    Args:
+        lines_PN: float64 [NUM_LINES, N], the parameters and the uniform numbers; None where all rows are greedy.
+
+    Returns the tokens, the highest logits, and where a fallback is needed, float64 [3, N].
+    """
+    if lines_PN is None:
+        highest_N, tokens_N = logits_NV.max(-1)
+        chosen = Choice(tokens_N, highest_N, torch.zeros_like(tokens_N))
+    else:
+        *parameters, uniforms_N = lines_PN
+        chosen = choose(logits_NV, Parameters(*parameters), uniforms_N)
+    return torch.stack([part.double() for part in chosen])
 
 
 def _weigh(scaled: torch.Tensor, least_N1: torch.Tensor) -> torch.Tensor:

@@ -199,6 +199,22 @@ def attend_paged(
     return out[None], None
 
 
+def run_layers(decoder: Any, embeds_NC: torch.Tensor, positions_N: torch.Tensor, step: PagedStep) -> torch.Tensor:
+    """Hidden states [N, C] before the last norm, through Transformers' own layers with paged attention."""
+    hidden, positions_1N = embeds_NC[None], positions_N[None].to(embeds_NC.device)
+    shared: dict[str, Any] = {
+        "attention_mask": None,
+        "position_ids": positions_1N,
+        "position_embeddings": decoder.rotary_emb(hidden, positions_1N),
+        "use_cache": False,
+        "paged": step,
+    }
+    with attention_in_blocks(decoder.config):
+        for layer in decoder.layers:
+            hidden = layer(hidden, **shared)
+    return hidden[0]
+
+
 def register() -> None:
     """Registers ``attend_paged`` with Transformers; idempotent."""
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS

@@ -31,10 +31,10 @@ from llava.engine.gpu.kv_blocks import BlockKVCache
 from llava.engine.launched_step import LaunchedStep
 from llava.engine.native_layers import DecoderLayers, NativeLinear, TowerLayers
 from llava.engine.pixel_store import PixelStore
-from llava.engine.request import ImageSpan, Request, token_of
+from llava.engine.request import ImageSpan, Request
 from llava.engine.sampler import Sampler, sample_all
 from llava.engine.scheduler import Chunk, Step, TileChunk
-from llava.engine.step_layout import insert_images, place_rows
+from llava.engine.step_layout import insert_images, list_ids, place_rows
 from llava.errors import UsageError
 from llava.image.pixels import make_pixels
 from llava.model.quantized_linear import QuantizedLinear
@@ -269,24 +269,11 @@ class Runner:
         self, embeds_NC: torch.Tensor, positions_N: torch.Tensor, rows: paged.Rows, sampled: list[int]
     ) -> torch.Tensor:
         """Hidden states [L, C] before the final norm, of the last positions of the chunks ``sampled``."""
-        device = embeds_NC.device
         if self._layers is not None:
             cos, sin = self._rotate(positions_N)
             return self._layers.run(embeds_NC, cos, sin, positions_N, rows, sampled)
-        hidden, positions_1N = embeds_NC[None], positions_N[None].to(device)
-        rotary = self._decoder.rotary_emb(hidden, positions_1N)
-        step = paged.PagedStep(self.cache, rows)
-        with paged.attention_in_blocks(self._decoder.config):
-            for layer in self._decoder.layers:
-                hidden = layer(
-                    hidden,
-                    attention_mask=None,
-                    position_ids=positions_1N,
-                    position_embeddings=rotary,
-                    use_cache=False,
-                    paged=step,
-                )
-        return hidden[0][(rows.starts[1:][sampled] - 1).to(device)]
+        hidden_NC = paged.run_layers(self._decoder, embeds_NC, positions_N, paged.PagedStep(self.cache, rows))
+        return hidden_NC[(rows.starts[1:][sampled] - 1).to(hidden_NC.device)]
 
     def _rotate(self, positions_N: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """RoPE's float32 cos and sin [N, head_dim], from a table that grows as needed."""
@@ -305,8 +292,7 @@ class Runner:
 
     def _embed(self, chunks: list[Chunk]) -> torch.Tensor:
         """The decoder's inputs [N, C]: token embeddings, and image features in their places."""
-        ids = [token_of(key) for chunk in chunks for key in chunk.request.keys[chunk.start : chunk.stop]]
-        embeds_NC = self._decoder.embed_tokens(torch.tensor(ids, device=self.model.device))
+        embeds_NC = self._decoder.embed_tokens(torch.tensor(list_ids(chunks), device=self.model.device))
         insert_images(embeds_NC, chunks, self._features_of)
         return embeds_NC
 

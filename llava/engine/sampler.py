@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from transformers.generation.logits_process import LogitsProcessorList
 
-from llava.engine.choose import Parameters, choose, penalize_seen, rank
+from llava.engine.choose import pack_choice, penalize_seen, rank
 from llava.engine.grammar import GrammarMatcher
 from llava.errors import LlavaError, UsageError
 from llava.model.generation import Processors
@@ -281,13 +281,17 @@ def _choose_by_torch(
     return calls.Chosen(tokens, highest, best, log_sums_M.tolist())
 
 
+def pack_parameters(samplers: Sequence[Sampler], uniforms: Sequence[float]) -> torch.Tensor:
+    """What ``pack_choice`` takes for logits whose penalties are applied already, on the CPU."""
+    rows = [(*sampler.parameters, 1, 0, 0, uniform) for sampler, uniform in zip(samplers, uniforms, strict=True)]
+    return torch.tensor(rows, dtype=torch.float64).T.contiguous()
+
+
 def _draw_by_torch(logits_MV: torch.Tensor, samplers: Sequence[Sampler]) -> tuple[list[int], list[float]]:
     """The next tokens of rows of prepared logits and their highest logits, fallbacks included."""
     uniforms = [sampler.draw_uniform() for sampler in samplers]
-    numbers = [(*sampler.parameters, 1, 0, 0, uniform) for sampler, uniform in zip(samplers, uniforms, strict=True)]
-    *parameters, uniforms_M = torch.tensor(numbers, dtype=torch.float64).T.contiguous().to(logits_MV.device)
-    choice = choose(logits_MV, Parameters(*parameters), uniforms_M)
-    tokens, highest, needs_fallback = torch.stack([each.double() for each in choice]).tolist()
+    lines_PM = pack_parameters(samplers, uniforms).to(logits_MV.device)
+    tokens, highest, needs_fallback = pack_choice(logits_MV, lines_PM).tolist()
     for n, sampler in enumerate(samplers):
         if needs_fallback[n] and math.isfinite(highest[n]):
             tokens[n] = sampler.draw(sampler.warp(logits_MV[n]), uniforms[n])

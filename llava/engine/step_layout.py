@@ -11,8 +11,13 @@ import numpy as np
 import torch
 
 from llava.engine.paged import Rows
-from llava.engine.request import ImageSpan
+from llava.engine.request import ImageSpan, token_of
 from llava.engine.scheduler import Chunk
+
+
+def list_ids(chunks: Sequence[Chunk]) -> list[int]:
+    """The token ids [N] of the chunks' positions; that of an image's position means nothing."""
+    return [token_of(key) for chunk in chunks for key in chunk.request.keys[chunk.start : chunk.stop]]
 
 
 def place_rows(chunks: Sequence[Chunk], block_tokens: int) -> tuple[Rows, torch.Tensor]:

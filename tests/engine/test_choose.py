@@ -13,7 +13,6 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from llava.engine import sampler as sampler_module
 from llava.engine.choose import Choice, Parameters, choose, mask, penalize, rank
 from llava.engine.sampler import BadLogits, SampledToken, Sampler, filter_logits, sample_all
 from llava.errors import UsageError
@@ -122,7 +121,7 @@ def test_any_logits_and_settings_choose_what_one_request_alone_would(
     logits_V = torch.tensor(logits)
     with pytest.MonkeyPatch.context() as patch:
         use_way(way, patch)
-        patch.setattr(sampler_module, "choose", lambda *inputs: choose(*inputs, num_candidates=16))
+        patch.setattr("llava.engine.choose.choose", lambda *inputs: choose(*inputs, num_candidates=16))
         chosen = choose_fixed(logits_V, sampling, UNIFORMS)
     for token, allowed in zip(chosen, find_tokens(logits_V, sampling, UNIFORMS), strict=True):
         assert token in allowed
@@ -249,7 +248,7 @@ def test_where_the_memory_ends_the_requests_of_the_step_fail(way: str, monkeypat
     def refuse(*inputs: Any) -> Any:
         raise MemoryError("full")
 
-    monkeypatch.setattr(sampler_module, "choose", refuse)
+    monkeypatch.setattr("llava.engine.choose.choose", refuse)
     monkeypatch.setattr("llava.native.calls.choose", refuse)
     failed = sample_all(torch.zeros(2, 9), [Sampler(Sampling()), Sampler(Sampling(temperature=1.0, seed=1))])
     assert [type(one) for one in failed] == [MemoryError] * 2

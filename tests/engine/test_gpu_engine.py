@@ -298,7 +298,7 @@ def test_tokens_drawn_on_the_device_are_those_drawn_one_request_at_a_time(
         with Engine(loaded, memory_bytes=2**20, block_tokens=4) as engine:
             expected = [tokens(engine.submit(each)) for each in asked]
     monkeypatch.setattr(device_choice, "NUM_CANDIDATES", num_candidates)
-    monkeypatch.setattr(device_choice, "choose", lambda *given: choose(*given, num_candidates=num_candidates))
+    monkeypatch.setattr("llava.engine.choose.choose", lambda *given: choose(*given, num_candidates=num_candidates))
     with Engine(loaded, memory_bytes=2**20, block_tokens=4) as engine:
         said = [tokens(stream) for stream in [engine.submit(each) for each in asked]]
         alone = tokens(engine.submit(asked[2]))

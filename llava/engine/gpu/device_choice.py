@@ -9,27 +9,14 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from llava.engine.choose import NUM_CANDIDATES, Choice, Parameters, choose
+from llava.engine.choose import NUM_CANDIDATES, pack_choice
 from llava.engine.gpu.device_rows import send
 from llava.engine.launched_step import LaunchedStep, Sampled
 from llava.engine.request import Request
-from llava.engine.sampler import Sampler, check_logits, sample_all
+from llava.engine.sampler import Sampler, check_logits, pack_parameters, sample_all
 
-# The lines of sampling parameters: those of ``Parameters``, and the uniform number.
-NUM_LINES = 8
 # Given the parameters, float64 [P, L] on the CPU, or None where all are greedy: the packed choice on the device.
 Choose = Callable[["torch.Tensor | None"], torch.Tensor]
-
-
-def pack_choice(logits_LV: torch.Tensor, lines_PL: torch.Tensor | None) -> torch.Tensor:
-    """The tokens, the highest logits, and where the choice needs a fallback, float64 [3, L], from float32 logits."""
-    if lines_PL is None:
-        highest_L, tokens_L = logits_LV.max(-1)
-        chosen = Choice(tokens_L, highest_L, torch.zeros_like(tokens_L))
-    else:
-        *parameters, uniforms_L = lines_PL
-        chosen = choose(logits_LV, Parameters(*parameters), uniforms_L)
-    return torch.stack([part.double() for part in chosen])
 
 
 def choose_now(logits_LV: torch.Tensor, lines_PL: torch.Tensor | None) -> torch.Tensor:
@@ -55,8 +42,7 @@ def launch_choice(
     uniforms = [sampler.draw_uniform() for sampler in samplers]
     lines_PL = None
     if any(sampler.sampling.temperature > 0 for sampler in samplers):
-        rows = [(*sampler.parameters, 1, 0, 0, number) for sampler, number in zip(samplers, uniforms, strict=True)]
-        lines_PL = torch.tensor(rows, dtype=torch.float64).T.contiguous()
+        lines_PL = pack_parameters(samplers, uniforms)
     fetched = fetch(choose(lines_PL))
     # The next step overwrites the logits, and only then is it known whether they are needed.
     spare_LV = logits_LV.clone() if any(map(_may_need_fallback, samplers)) else None

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from llava.engine import paged
+from llava.engine.choose import NUM_LINES, pack_choice
 from llava.engine.gpu import device_rows
-from llava.engine.gpu.device_choice import NUM_LINES, pack_choice
 from llava.engine.gpu.device_rows import DecodeRows, send, send_together
 from llava.engine.gpu.fused_layers import FusedLayers
 from llava.engine.gpu.gpu_fallback import find_gpu_fallback_reason
@@ -25,9 +25,9 @@ from llava.engine.gpu.joined_weights import JoinedLinear
 from llava.engine.gpu.kv_blocks import BlockKVCache
 from llava.engine.gpu.step_graphs import StepGraphs, choose_sizes
 from llava.engine.gpu.workspace import DecodeWorkspace
-from llava.engine.request import ImageSpan, Request, token_of
+from llava.engine.request import ImageSpan, Request
 from llava.engine.scheduler import Chunk
-from llava.engine.step_layout import insert_images, place_rows
+from llava.engine.step_layout import insert_images, list_ids, place_rows
 from llava.model.quantized_linear import QuantizedLinear
 
 FeaturesOf = Callable[[ImageSpan], torch.Tensor]
@@ -218,7 +218,8 @@ class GpuDecoder:
         embeds_NC = self._decoder.embed_tokens(ids_N)
         insert_images(embeds_NC, chunks, features_of)
         if self._layers is None:
-            hidden_NC = self._run_unfused(embeds_NC, positions_N, rows)
+            step = paged.PagedStep(self._cache, rows)
+            hidden_NC = paged.run_layers(self._decoder, embeds_NC, positions_N, step)
             return self._model.lm_head(self._decoder.norm(hidden_NC[last_L])).float()
 
         def attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, window: int | None) -> torch.Tensor:
@@ -235,23 +236,14 @@ class GpuDecoder:
         """Ids [N], positions [N], the indices of those that a token is sampled from [L], and the rows: in one copy."""
         assert not any(chunk.request.is_pending for chunk in chunks), "only the device has a token of it"
         rows, positions_N = place_rows(chunks, self._cache.block_tokens)
-        ids = [token_of(key) for chunk in chunks for key in chunk.request.keys[chunk.start : chunk.stop]]
         last = [i for i, chunk in zip((rows.starts[1:] - 1).tolist(), chunks, strict=True) if chunk.samples_token]
-        parts = [*map(torch.tensor, (ids, last)), positions_N, rows.starts, rows.lengths, rows.tables, rows.slots]
+        parts = [
+            *map(torch.tensor, (list_ids(chunks), last)),
+            positions_N,
+            rows.starts,
+            rows.lengths,
+            rows.tables,
+            rows.slots,
+        ]
         on_device = send_together(parts, self.device)
         return on_device[0], on_device[2], on_device[1].long(), paged.Rows(*on_device[3:])
-
-    def _run_unfused(self, embeds_NC: torch.Tensor, positions_N: torch.Tensor, rows: paged.Rows) -> torch.Tensor:
-        """Hidden states [N, C] before the last norm, through Transformers' layers with our attention."""
-        hidden, positions = embeds_NC[None], positions_N[None]
-        shared: dict[str, Any] = {
-            "attention_mask": None,
-            "position_ids": positions,
-            "position_embeddings": self._decoder.rotary_emb(hidden, positions),
-            "use_cache": False,
-            "paged": paged.PagedStep(self._cache, rows),
-        }
-        with paged.attention_in_blocks(self._decoder.config):
-            for layer in self._decoder.layers:
-                hidden = layer(hidden, **shared)
-        return hidden[0]
