@@ -1,0 +1,1 @@
+"""The tower that looks at an image and writes down in words what it sees."""
