@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from llava.model.lexical.colour_names import name_colour
 from llava.synth.drawing import COLORS
 
 RGB = tuple[int, int, int]
@@ -54,7 +53,7 @@ def draw_ink_and_ground(rng: random.Random) -> tuple[RGB, RGB]:
 
 
 def draw_ground(rng: random.Random, width: int, height: int, base: RGB, plain: float = 0.62) -> Pixels:
-    """A ground [height, width, 3] around a colour, 0 to 255: plain (that share), a gradient, noise, blobs or stripes."""
+    """A ground [height, width, 3] around a colour, 0 to 255: plain (that share), or not."""
     ground = np.empty((height, width, 3), dtype=np.float32)
     ground[:] = base
     kind = rng.random()
@@ -91,6 +90,3 @@ def enlarge(rough: Pixels, width: int, height: int) -> Pixels:
         for c in range(rough.shape[2])
     ]
     return np.stack(planes, axis=-1)
-
-
-__all__ = ["contrast", "draw_colour", "draw_ground", "draw_ink_and_ground", "enlarge", "name_colour"]

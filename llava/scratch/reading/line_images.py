@@ -60,7 +60,8 @@ def draw_line(rng: random.Random, faces: FaceBox, texts: LineTexts) -> LineImage
     if rng.random() < 0.2:
         lean = min(math.radians(2.5), 0.35 * layout.capital / (layout.length / 2))
         angle = math.degrees(rng.uniform(-lean, lean))
-        image = image.rotate(angle, Image.Resampling.BICUBIC, center=(layout.x + layout.length / 2, layout.baseline - layout.capital / 2), fillcolor=ground)  # fmt: skip
+        middle = (layout.x + layout.length / 2, layout.baseline - layout.capital / 2)
+        image = image.rotate(angle, Image.Resampling.BICUBIC, center=middle, fillcolor=ground)
     image, scale = spoil(rng, image, layout.capital)
     pixels, spans = _cut(rng, image, layout, scale)
     return LineImage(pixels, plain(layout.text), name_colour(*ink), name_colour(*ground), spans)

@@ -30,11 +30,32 @@ wednesday thursday friday saturday sunday january february march april june july
 december jan feb mar apr jun jul aug sep oct nov dec mon tue wed thu fri sat sun north south east west left right level
 score speed height weight size color sales revenue profit cost growth population temperature rainfall distance average
 mean median percent share value count index quarter region product category group test train error accuracy loss epoch
-model data figure table chart report summary title author chapter section appendix note example question answer""".split()
+model data figure table chart report summary title author chapter section appendix note example
+question answer""".split()
 _ACCENTED = "Café naïve Müller résumé Zürich crème fête España São señor über schön Größe façade Ålesund Malmö".split()
 _FIRST_NAMES = """Anna Ben Clara David Emma Felix Grace Henry Ivy Jack Kate Liam Maria Noah Olivia Peter Quinn Rosa Sam
 Tom Uma Victor Wendy Xavier Yara Zoe James Sarah Laura Paul Mark Nina Oscar Alice Bob Carol Daniel Eve""".split()
 _CURRENCIES = ("$", "$", "$", "€", "€", "£", "£", "¥", "")
+_UNITS = "kg g km cm mm m °C °F ° ml l h min s km/h GB MB px Hz V W m² pcs €".split()
+_COMPANIES = "Ltd. Inc. GmbH Street Road St. Ave Hotel Bar Café Shop".split()
+# A is a capital, a a small letter, 0 a digit.
+_PATTERNS = [
+    pattern.strip()
+    for pattern in """+00 000 0000000|(000) 000-0000|000-0000|0000 000000|000 000 000|+0-000-000-0000|00000|AA-0000|A0|A0|
+    AA 000 AA|AAA-000|0000-0000-0000-0000|A00-A00|AA00AAA|000-00-0000|#A0A0A0|AA0000|**** 0000|A-00|0A|00A|AAA 0000|A|
+    aa00-aaa|a0a0a0a0|a0.0.0|0.0.0.00|0000:0000|00000-000|ISBN 000-0-00-000000-0|00/00|(0)|[00]|0)|0.|A.0|No. 000|
+    Nr. 00|(a)|a)|A:|0""".split("|")
+]
+_POOLS = (
+    string.ascii_letters,
+    string.ascii_letters + string.digits,
+    string.digits,
+    string.ascii_uppercase + string.digits,
+    "".join(map(chr, range(33, 127))),
+    "Il1|!iO0oQD5S8B2Z6G9gq",
+    "-.,:;'\"_/\\()[]{}%&+*=<>~^`#@$|?!",
+    "€£¥°·•×±©®½²³éèêàáâäöüßñçåøíóúÉÖÄÜ→✓—" + string.ascii_letters,
+)
 _CODE_LINES = (
     "def {a}({b}, {c}):",
     "    return {a}[{n}]",
@@ -157,34 +178,7 @@ def number(rng: random.Random) -> str:
             rng.randrange(1, 100)
         )
     elif kind < 0.82:
-        unit = rng.choice(
-            (
-                "kg",
-                "g",
-                "km",
-                "cm",
-                "mm",
-                "m",
-                "°C",
-                "°F",
-                "°",
-                "ml",
-                "l",
-                "h",
-                "min",
-                "s",
-                "km/h",
-                "GB",
-                "MB",
-                "px",
-                "Hz",
-                "V",
-                "W",
-                "m²",
-                "pcs",
-                "€",
-            )  # fmt: skip
-        )
+        unit = rng.choice(_UNITS)
         text = f"{rng.randrange(1, 10 ** rng.choice((1, 2, 3)))}{rng.choice(('', ' '))}{unit}"
     elif kind < 0.9:
         text = str(rng.randrange(1900, 2050))
@@ -211,25 +205,37 @@ def date_or_time(rng: random.Random) -> str:
     name = rng.choice("January February March April May June July August September October November December".split())
     name = rng.choice((name, name[:3], name[:3].upper()))
     date = rng.choice(
-        (f"{day:02d}/{month:02d}/{year}", f"{day}.{month}.{year}", f"{year}-{month:02d}-{day:02d}", f"{day} {name} {year}",
-         f"{name} {day}, {year}", f"{name} {year}", f"{day:02d}.{month:02d}.", f"{month}/{day}/{year % 100:02d}",
-         f"{name} {day}", f"{name[:3]}-{year % 100:02d}", f"Q{rng.randrange(1, 5)} {year}", f"{day:02d}/{month:02d}")
-    )  # fmt: skip
+        (
+            f"{day:02d}/{month:02d}/{year}",
+            f"{day}.{month}.{year}",
+            f"{year}-{month:02d}-{day:02d}",
+            f"{day} {name} {year}",
+            f"{name} {day}, {year}",
+            f"{name} {year}",
+            f"{day:02d}.{month:02d}.",
+            f"{month}/{day}/{year % 100:02d}",
+            f"{name} {day}",
+            f"{name[:3]}-{year % 100:02d}",
+            f"Q{rng.randrange(1, 5)} {year}",
+            f"{day:02d}/{month:02d}",
+        )
+    )
+    half = rng.choice(("AM", "PM", "am", "pm"))
     time = rng.choice(
-        (f"{hour:02d}:{minute:02d}", f"{hour % 12 + 1}:{minute:02d} {rng.choice(('AM', 'PM', 'am', 'pm'))}",
-         f"{hour:02d}:{minute:02d}:{rng.randrange(60):02d}", f"{hour % 12 + 1}{rng.choice(('am', 'pm'))}", f"{hour}h{minute:02d}")
-    )  # fmt: skip
+        (
+            f"{hour:02d}:{minute:02d}",
+            f"{hour % 12 + 1}:{minute:02d} {half}",
+            f"{hour:02d}:{minute:02d}:{rng.randrange(60):02d}",
+            f"{hour % 12 + 1}{half}",
+            f"{hour}h{minute:02d}",
+        )
+    )
     kind = rng.random()
     return date if kind < 0.5 else time if kind < 0.8 else f"{date} {time}"
 
 
 def _phone_or_code(texts: LineTexts, rng: random.Random) -> str:
-    pattern = rng.choice(
-        ("+00 000 0000000", "(000) 000-0000", "000-0000", "0000 000000", "000 000 000", "+0-000-000-0000", "00000",
-         "AA-0000", "A0", "AA 000 AA", "AAA-000", "0000-0000-0000-0000", "A00-B00", "AA00AAA", "000-00-0000", "#A0A0A0",
-         "AA0000", "**** 0000", "A-00", "0A", "00A", "AAA 0000", "aa00-aaa", "a0a0a0a0", "v0.0.0", "0.0.0.00", "0000:0000",
-         "00000-000", "ISBN 000-0-00-000000-0", "00/00", "(0)", "[00]", "0)", "0.", "§ 00", "A.0")
-    )  # fmt: skip
+    pattern = rng.choice(_PATTERNS)
     capitals, small = string.ascii_uppercase, string.ascii_lowercase
     pick = {"A": capitals, "B": capitals, "a": small, "0": string.digits}
     return "".join(rng.choice(pick[c]) if c in pick else c for c in pattern)
@@ -248,19 +254,45 @@ def _web(texts: LineTexts, rng: random.Random) -> str:
 def _name(texts: LineTexts, rng: random.Random) -> str:
     first, last = rng.choice(_FIRST_NAMES), texts.word(rng).title()
     return rng.choice(
-        (f"{first} {last}", f"{last}, {first}", f"{first[0]}. {last}", f"Dr. {first} {last}", f"Mr {last}", f"Ms. {last}",
-         f"{first} & {last}", f"{first} {last[0]}.", f"{last} {rng.choice(('Ltd.', 'Inc.', 'GmbH', '& Co.', 'Street', 'Road', 'St.', 'Ave', 'Hotel', 'Bar', 'Café', 'Shop'))}",
-         f"{rng.randrange(1, 300)} {last} {rng.choice(('Street', 'Road', 'Lane', 'St', 'Ave.'))}", f"{rng.randrange(10000, 99999)} {last}")
-    )  # fmt: skip
+        (
+            f"{first} {last}",
+            f"{last}, {first}",
+            f"{first[0]}. {last}",
+            f"Dr. {first} {last}",
+            f"Mr {last}",
+            f"Ms. {last}",
+            f"{first} & {last}",
+            f"{first} {last[0]}.",
+            f"{last} {rng.choice(_COMPANIES)}",
+            f"{rng.randrange(1, 300)} {last} {rng.choice(('Street', 'Road', 'Lane', 'St', 'Ave.'))}",
+            f"{rng.randrange(10000, 99999)} {last}",
+        )
+    )
 
 
 def _pair(texts: LineTexts, rng: random.Random) -> str:
     key = rng.choice((rng.choice(FORM_KEYS), rng.choice(RECEIPT_ITEMS), texts.word(rng), _phrase(texts, rng)))
     value = rng.choice((price, number, date_or_time, texts.word))(rng)
-    return rng.choice((f"{key}: {value}", f"{key} {value}", f"{key} - {value}", f"{key} ({value})", f"{key} = {value}",
-                       f"{rng.randrange(1, 10)} x {key}", f"{rng.randrange(1, 10)}x {key} {value}", f"{key}:",
-                       f"• {key} {value}", f"{key} .... {value}", f"- {key}", f"{rng.randrange(1, 20)}. {key}",
-                       f"→ {key}", f"© {value}", f"{key} ({rng.choice(('%', 'kg', 'USD', '€', 'm', 's', 'n=10'))})"))  # fmt: skip
+    unit, count = rng.choice(("%", "kg", "USD", "€", "m", "s", "n=10")), rng.randrange(1, 20)
+    return rng.choice(
+        (
+            f"{key}: {value}",
+            f"{key} {value}",
+            f"{key} - {value}",
+            f"{key} ({value})",
+            f"{key} = {value}",
+            f"{count} x {key}",
+            f"{count}x {key} {value}",
+            f"{key}:",
+            f"• {key} {value}",
+            f"{key} .... {value}",
+            f"- {key}",
+            f"{count}. {key}",
+            f"→ {key}",
+            f"© {value}",
+            f"{key} ({unit})",
+        )
+    )
 
 
 def _code_line(texts: LineTexts, rng: random.Random) -> str:
@@ -273,11 +305,7 @@ def _code_line(texts: LineTexts, rng: random.Random) -> str:
 
 
 def _random_characters(texts: LineTexts, rng: random.Random) -> str:
-    pool = rng.choice(
-        (string.ascii_letters, string.ascii_letters + string.digits, string.digits, string.ascii_uppercase + string.digits,
-         "".join(map(chr, range(33, 127))), "Il1|!iO0oQD5S8B2Z6G9gq", "-.,:;'\"_/\\()[]{}%&+*=<>~^`#@$|?!",
-         "€£¥°·•×±©®½²³éèêàáâäöüßñçåøíóúÉÖÄÜ→✓—" + string.ascii_letters)
-    )  # fmt: skip
+    pool = rng.choice(_POOLS)
     text = "".join(rng.choice(pool) for _ in range(rng.choice((1, 1, 2, 3, 4, 5, 6, 8, 10))))
     return text if len(text) < 4 or rng.random() < 0.7 else text[:3] + " " + text[3:]
 

@@ -1,7 +1,7 @@
 """Measures a reader on drawn pages that training never drew, and counts lines that it reads on photographs.
 
-``python -m llava.scratch.reading.measure --help``. The pages have held-out words, in fonts that training has seen and in
-those kept apart. A line counts as read where the text at its place is the same, apart from spaces at its ends; a line
+``python -m llava.scratch.reading.measure --help``. The pages have held-out words, in fonts that training has
+seen and in those kept apart. A line counts as read where the text at its place is the same, apart from spaces; a line
 that was read in several parts counts if they are right together.
 """
 
@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from llava.model.lexical.characters import plain
 from llava.model.lexical.line_reader import Line, LineReader
 from llava.scratch.reading import page_kinds
-from llava.scratch.reading.charts import draw_chart
+from llava.scratch.reading.chart_images import draw_chart
 from llava.scratch.reading.line_texts import LineTexts
 from llava.scratch.reading.page import Mark, Sources
 from llava.scratch.reading.typefaces import FaceBox
@@ -87,7 +87,8 @@ def _measure_kind(reader: LineReader, kind: str, sources: Sources, flags: argpar
                 if flags.mistakes:
                     print(f"   {kind} {i} extra {line.text!r} {line.score:.2f}")
     print(
-        f"{kind}, {fonts}: {exact / max(1, total):.3f} of {total} lines exact, {found / max(1, total):.3f} found, {extra} others",
+        f"{kind}, {fonts}: {exact / max(1, total):.3f} of {total} lines exact, {found / max(1, total):.3f} found, "
+        f"{extra} others",
         flush=True,
     )
 

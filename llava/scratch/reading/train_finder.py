@@ -29,7 +29,7 @@ from llava.model.lexical.line_finder import (
     measure_targets,
     scale_pixels,
 )
-from llava.scratch.reading.charts import draw_chart
+from llava.scratch.reading.chart_images import draw_chart
 from llava.scratch.reading.line_images import ABOVE, BELOW
 from llava.scratch.reading.line_texts import LineTexts
 from llava.scratch.reading.page import Mark, Sources, scale_marks
@@ -104,9 +104,10 @@ def train(flags: argparse.Namespace) -> None:
         step += 1
         if time.time() - shown > 60:
             _save(path, {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step})
-            mean = np.mean(losses, axis=0)
+            entropy, overlap, error = np.mean(losses, axis=0)
             print(
-                f"{(time.time() - start) / 60:.1f} min  step {step}  core {mean[0]:.3f}  overlap {mean[1]:.3f}  baseline and capital {mean[2]:.3f}  rate {rate:.1e}",
+                f"{(time.time() - start) / 60:.1f} min  step {step}  core {entropy:.3f}  overlap {overlap:.3f}  "
+                f"baseline and capital {error:.3f}  rate {rate:.1e}",
                 flush=True,
             )
             shown, losses = time.time(), []

@@ -12,6 +12,7 @@ import math
 import os
 import random
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,8 @@ from llava.scratch.reading.line_images import LineImage, draw_line
 from llava.scratch.reading.line_texts import LineTexts
 from llava.scratch.reading.typefaces import FaceBox
 
+# Shares of lines read exactly and of characters read wrong, and of inks and grounds named right.
+Rates = tuple[float, float, float, float]
 # Lines drawn and trained between two looks at the clock, and how many drawn lines are kept to train on again: drawing
 # one costs a third of a step, so each is used about three times.
 _DRAWN, _TRAINED, _KEPT = 128, 384, 16_000
@@ -67,12 +70,10 @@ def train(flags: argparse.Namespace) -> None:
         for name, held in {"seen": (False, False), "words": (False, True), "fonts": (True, True)}.items()
     }
     kept = [draw_line(rng, faces, texts) for _ in range(1000)]
-    start, saved_at, seen, total, drawing = time.time(), time.time(), 0, 0.0, 0.0
+    start, saved_at, seen, total = time.time(), time.time(), 0, 0.0
     while (share := (time.time() - start) / (60 * flags.minutes)) < 1:
-        before = time.time()
         kept = kept[-_KEPT:] + [draw_line(rng, faces, texts) for _ in range(_DRAWN)]
         pool = sorted(rng.choices(kept, k=_TRAINED), key=lambda line: line.pixels.shape[1])
-        drawing += time.time() - before
         batches = list(_make_batches(pool))
         rng.shuffle(batches)
         for lines in batches:
@@ -85,17 +86,16 @@ def train(flags: argparse.Namespace) -> None:
         if time.time() - saved_at > 180:
             _save(path, {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step})
             rates = {name: measure(network, lines) for name, lines in tests.items()}
-            shown = "  ".join(
-                f"{name} {exact:.3f}/{error:.3f}/{ink:.2f}/{ground:.2f}"
-                for name, (exact, error, ink, ground) in rates.items()
-            )
-            minutes = (time.time() - start) / 60
-            print(
-                f"{minutes:.1f} min  step {step}  lines {seen} ({drawing / minutes / 0.6:.0f} % drawing)  loss {total / seen:.3f}  rate {rate:.1e}  {shown}",
-                flush=True,
-            )
+            _report(share * flags.minutes, step, seen, total, rate, rates)
             saved_at, total, seen = time.time(), 0.0, 0
     _save(path, {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step})
+
+
+def _report(minutes: float, step: int, seen: int, total: float, rate: float, rates: dict[str, Rates]) -> None:
+    shown = "  ".join(f"{name} {' '.join(f'{value:.3f}' for value in values)}" for name, values in rates.items())
+    print(
+        f"{minutes:.1f} min  step {step}  {seen} lines  loss {total / seen:.3f}  rate {rate:.1e}  {shown}", flush=True
+    )
 
 
 def _save(path: Path, state: dict[str, object]) -> None:
@@ -109,7 +109,7 @@ def _draw_test(flags: argparse.Namespace, fonts: bool, words: bool) -> list[Line
     return sorted((draw_line(rng, faces, texts) for _ in range(150)), key=lambda line: line.pixels.shape[1])
 
 
-def _make_batches(lines: list[LineImage]):  # type: ignore[no-untyped-def]
+def _make_batches(lines: list[LineImage]) -> Iterator[list[LineImage]]:
     batch: list[LineImage] = []
     for line in lines:
         if batch and (len(batch) + 1) * line.pixels.shape[1] > _PIXELS_A_BATCH:
@@ -160,7 +160,14 @@ def _update(
     for i, line in enumerate(lines):
         frames[: steps[i], i] = place_characters(line, int(steps[i]))
     placed = F.nll_loss(scores.flatten(0, 1), torch.from_numpy(frames).flatten(), ignore_index=-1)
-    losses = F.ctc_loss(scores, torch.tensor(sum(targets, [])), steps, lengths, reduction="none", zero_infinity=True)
+    losses = F.ctc_loss(
+        scores,
+        torch.tensor([index for target in targets for index in target]),
+        steps,
+        lengths,
+        reduction="none",
+        zero_infinity=True,
+    )
     colours = F.cross_entropy(network.name_colours(features).flatten(0, 1), names.flatten())
     per_line = losses / lengths.clamp(min=1) ** 0.5
     loss = per_line.mean() * 0.3 + 0.3 * colours + placed * 3 * share_placed
@@ -172,7 +179,7 @@ def _update(
 
 
 @torch.inference_mode()
-def measure(network: CropReader, lines: list[LineImage]) -> tuple[float, float, float, float]:
+def measure(network: CropReader, lines: list[LineImage]) -> Rates:
     """Share of lines read exactly, edits per character, and shares of inks and grounds named right."""
     network.eval()
     exact = edits = characters = ink = ground = 0

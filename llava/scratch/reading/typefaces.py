@@ -111,13 +111,12 @@ def _read_face(path: Path) -> Face | None:
     if not all(chr(code) in characters for code in range(33, 127)):
         return None
     font = _load(str(path), 100)
-    left, top, right, bottom = font.getbbox("H", anchor="ls")
     return Face(
         str(path),
         re.sub(r"[^a-z0-9]", "", record.lower()),
         characters,
         _render(font, "g") == _render(font, "G"),
-        -top / 100,
+        -font.getbbox("H", anchor="ls")[1] / 100,
     )
 
 
