@@ -95,14 +95,13 @@ class LineFinder(nn.Module):
         found = []
         for depth, level_3HW in enumerate(levels):
             lines = _read_maps(*self._run(level_3HW), self.threshold)
-            scale = 2**depth
             found += [
-                line._replace(left=line.left * scale, right=line.right * scale, baseline=line.baseline * scale, capital=line.capital * scale)
+                _enlarge(line, 2**depth)
                 for line in lines
                 if line.score >= self.least_score
-                and SMALLEST_CAPITAL <= line.capital
+                and line.capital >= SMALLEST_CAPITAL
                 and (line.capital <= LARGEST_CAPITAL or depth == len(levels) - 1)
-            ]  # fmt: skip
+            ]
         return merge_levels(found)
 
     def _run(self, level_3HW: Tensor) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
@@ -144,7 +143,7 @@ def _read_maps(
     parts = find_components(core_HW > threshold)
     if not parts.count:
         return []
-    x, y = parts.columns * 2 + 1.0, parts.rows * 2 + 1.0
+    x = parts.columns * 2 + 1.0
     below, capitals = sizes_2HW[:, parts.rows // 2, parts.columns // 2]
     # The map's distance is from the middle of its pixel of stride 4.
     baselines = parts.rows // 2 * STRIDE + STRIDE / 2 + below
@@ -172,6 +171,12 @@ def _read_maps(
         for row in zip(left, right, baseline, slope, capital, score, strict=True)
         if row[1] - row[0] > 0.3 * row[4]
     ]
+
+
+def _enlarge(line: TextLine, scale: int) -> TextLine:
+    return TextLine(
+        line.left * scale, line.right * scale, line.baseline * scale, line.slope, line.capital * scale, line.score
+    )
 
 
 def merge_levels(lines: list[TextLine]) -> list[TextLine]:

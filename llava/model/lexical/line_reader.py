@@ -21,7 +21,7 @@ from llava.model.lexical.colour_names import COLOURS
 from llava.model.lexical.crop_reader import CROP_HEIGHT, WIDTH_STEP, CropReader, colour_features, normalize
 from llava.model.lexical.line_finder import LineFinder, TextLine, make_levels
 
-# A crop reaches from this many heights of a capital above the baseline to that many below it, and as far beyond its ends.
+# A crop reaches this many heights of a capital above the baseline, below it, and beyond the line's ends.
 ABOVE, BELOW, BESIDE = 1.2, 0.42, 0.45
 # A crop is cut from the level where its capitals are at least this high, so that it is hardly ever enlarged needlessly.
 _CAPITAL_IN_LEVEL_PX = 11.0

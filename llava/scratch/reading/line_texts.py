@@ -41,7 +41,7 @@ _COMPANIES = "Ltd. Inc. GmbH Street Road St. Ave Hotel Bar Café Shop".split()
 # A is a capital, a a small letter, 0 a digit.
 _PATTERNS = [
     pattern.strip()
-    for pattern in """+00 000 0000000|(000) 000-0000|000-0000|0000 000000|000 000 000|+0-000-000-0000|00000|AA-0000|A0|A0|
+    for pattern in """+00 000 0000000|(000) 000-0000|000-0000|0000 000000|000 000 000|+0-000-000-0000|00000|AA-0000|A0|
     AA 000 AA|AAA-000|0000-0000-0000-0000|A00-A00|AA00AAA|000-00-0000|#A0A0A0|AA0000|**** 0000|A-00|0A|00A|AAA 0000|A|
     aa00-aaa|a0a0a0a0|a0.0.0|0.0.0.00|0000:0000|00000-000|ISBN 000-0-00-000000-0|00/00|(0)|[00]|0)|0.|A.0|No. 000|
     Nr. 00|(a)|a)|A:|0""".split("|")
