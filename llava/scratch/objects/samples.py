@@ -23,19 +23,24 @@ from torch import Tensor
 from llava.model.lexical.object_finder import COLORS, KINDS, STRIDE, choose_size
 from llava.scratch.objects.grounds import add_cliparts, add_letters, add_table, draw_blobs, draw_ground
 from llava.scratch.objects.looks import Mark, draw_looks
-from llava.synth import scenes
 from llava.synth.bars import BAR_KINDS
+from llava.synth.charts import draw_chart
 from llava.synth.drawing import Drawing
+from llava.synth.scene import Kind
+from llava.synth.scenes import draw_page
+from llava.synth.shapes import draw_shapes
 from llava.synth.suite import SIZES
 from llava.synth.text_page import draw_text_page
+from llava.synth.texts import draw_form, draw_lines, draw_signs, draw_words
 
 WINDOW_PX = 256
 _CELLS = WINDOW_PX // STRIDE
 # Shapes below 7 px, and these below so many, are not learnt.
 _LEAST_PX = {"bar": 1.3, "wedge": 1.3, "key": 3.0}
 # How often each source is drawn.
-_MIX = (("synth-shapes", 20), ("looks", 24), ("synth-charts", 16), ("plots", 22), ("signs", 5), ("page", 3),
-        ("text", 8), ("clipart", 12), ("photo", 5), ("letters", 5), ("table", 4))  # fmt: skip
+_MIX = (("synth-shapes", 30), ("looks", 18), ("synth-charts", 15), ("plots", 20), ("signs", 4), ("page", 2),
+        ("text", 5), ("clipart", 8), ("photo", 3), ("letters", 3), ("table", 3))  # fmt: skip
+_TEXTS: tuple[Kind, ...] = (draw_text_page, draw_lines, draw_form, draw_words)
 
 
 @dataclass(frozen=True)
@@ -95,13 +100,12 @@ def _draw_synth(rng: random.Random, kind: str) -> tuple[Image.Image, list[Mark]]
         width, height = max(150, width), max(130, height)
         if name != "chart":
             width, height = min(width, 520), min(height, 420)
-        scene = (BAR_KINDS.get(name) or scenes.draw_chart)(rng, width, height, False)
+        scene = (BAR_KINDS.get(name) or draw_chart)(rng, width, height, False)
     elif kind == "text":
         width, height = min(width, 420), min(height, 420)
-        draw = rng.choice((draw_text_page, scenes.draw_lines, scenes.draw_form, scenes.draw_words))
-        scene = draw(rng, width, height, False)  # type: ignore[operator]
+        scene = rng.choice(_TEXTS)(rng, width, height, False)
     else:
-        draw = {"synth-shapes": scenes.draw_shapes, "signs": scenes.draw_signs, "page": scenes.draw_page}[kind]
+        draw: Kind = {"synth-shapes": draw_shapes, "signs": draw_signs, "page": draw_page}[kind]
         if kind != "synth-shapes":
             width, height = min(width, 400), min(height, 400)
         scene = draw(rng, width, height, False)
