@@ -19,6 +19,7 @@ from llava.model.lexical.object_finder import (
     decode,
     measure_overlap,
 )
+from llava.model.lexical.object_namer import SIDE_PX, cut_crops
 from llava.scratch.objects.hues import PROTOTYPES, name_color
 from llava.scratch.objects.looks import Mark
 from llava.scratch.objects.samples import WINDOW_PX, Targets, make_targets
@@ -26,7 +27,7 @@ from llava.scratch.objects.training import ConvMuon, measure_loss
 from llava.synth.drawing import COLORS as SYNTH_COLORS
 from llava.synth.drawing import SHAPES
 
-TINY = {"widths": (4, 4, 4, 4), "depths": (0, 1, 0, 0), "head": 4}
+TINY = ((4, 4, 4, 4), (0, 1, 0, 0), 4)
 
 
 def make_output(marks: list[Mark]) -> Tensor:
@@ -43,8 +44,11 @@ class Fixed(ObjectFinder):
     """A finder whose net always says the same of its top left window."""
 
     def __init__(self, marks: list[Mark]) -> None:
-        super().__init__(**TINY)
+        super().__init__(*TINY)
         self.marks = marks
+
+        self.eval()
+        torch.nn.init.zeros_(self.namer.head.weight)
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
         output = make_output(self.marks)
@@ -60,7 +64,7 @@ def test_every_shape_and_colour_of_the_generator_has_its_class() -> None:
 
 
 def test_an_untrained_net_has_one_output_per_cell_and_finds_nothing() -> None:
-    finder = ObjectFinder(**TINY).eval()
+    finder = ObjectFinder(*TINY).eval()
     output = finder(torch.randn(2, 3, 64, 96))
     assert output.shape == (2, 1 + len(KINDS) + len(COLORS) + 4, 16, 24)
     assert finder.find(torch.randint(0, 256, (3, 70, 90), dtype=torch.uint8)) == []
@@ -82,7 +86,10 @@ def test_decoding_gives_back_what_the_targets_were_made_of() -> None:
         Mark("bar", "orange", 112, 90, 122, 200),
         Mark("ring", "cyan", 150, 20, 240, 108),
     ]
-    found = {(each.kind, each.colour): each for each in decode(make_output(marks), 0.5)}
+    found = {
+        (KINDS[int(each.kinds_K.argmax())], COLORS[int(each.colors_C.argmax())]): each
+        for each in decode(make_output(marks))
+    }
     assert set(found) == {(mark.kind, mark.color) for mark in marks}
     for mark in marks:
         box = found[mark.kind, mark.color].box
@@ -92,10 +99,10 @@ def test_decoding_gives_back_what_the_targets_were_made_of() -> None:
 def test_of_two_peaks_for_one_object_the_surer_stays() -> None:
     output = make_output([Mark("circle", "green", 40, 40, 120, 120)])
     weaker = make_output([Mark("oval", "green", 40, 56, 128, 124)])
-    weaker[0] -= 4
+    weaker[0] -= 3
     both = torch.where(weaker[0] > output[0], weaker, output)
-    assert both[0, 22, 21] == weaker[0, 22, 21] > -3
-    assert [each.kind for each in decode(both, 0.1)] == ["circle"]
+    assert both[0, 22, 21] == weaker[0, 22, 21] > -2
+    assert [KINDS[int(each.kinds_K.argmax())] for each in decode(both)] == ["circle"]
 
 
 def test_boxes_are_in_the_pixels_of_the_image_in_reading_order() -> None:
@@ -116,6 +123,32 @@ def test_a_bar_ends_where_its_fill_ends_in_the_image() -> None:
     image[:, top:bottom, left:right] = torch.tensor([31, 119, 180], dtype=torch.uint8)[:, None, None]
     (bar,) = Fixed([Mark("bar", "blue", 51.2, 57.5, 78.9, 202)]).find(image)
     assert bar.box == (left, top, right, bottom)
+
+
+def test_what_the_namer_takes_for_nothing_is_not_found() -> None:
+    finder = Fixed([Mark("star", "red", 20, 20, 60, 60)])
+    image = torch.full((3, 300, 400), 255, dtype=torch.uint8)
+    assert len(finder.find(image)) == 1
+    finder.namer.head.bias.data[len(KINDS)] = 9
+    assert finder.find(image) == []
+
+
+def test_the_namer_overrules_the_finder_where_it_is_surer() -> None:
+    finder = Fixed([Mark("star", "red", 20, 20, 60, 60)])
+    finder.namer.head.bias.data[KINDS.index("heart")] = 20
+    finder.namer.head.bias.data[len(KINDS) + 1 + COLORS.index("pink")] = 20
+    (found,) = finder.find(torch.full((3, 300, 400), 255, dtype=torch.uint8))
+    assert (found.kind, found.colour) == ("heart", "pink")
+
+
+def test_a_crop_holds_its_box_undistorted_and_continues_the_edge_of_the_image() -> None:
+    pixels = torch.zeros(3, 60, 80)
+    pixels[:, 20:40, 30:50] = 1
+    inner, outer, beyond = cut_crops(pixels, [(30, 20, 50, 40), (-10, 10, 10, 30), (200, 200, 220, 220)])
+    assert inner.shape == (3, SIDE_PX, SIDE_PX)
+    assert inner[0].mean() == pytest.approx(1 / 1.35**2, abs=0.03)
+    assert inner[0, 16, 16] == 1
+    assert outer.max() == 0 == beyond.max()
 
 
 class TestRefinedBars:

@@ -241,7 +241,8 @@ def _split_words(word: _Word) -> list[_Word]:
     for text in word.text.split():
         at = word.text.index(text, at)
         part = _Span(span.low + at * step, span.low + (at + len(text)) * step)
-        parts.append(replace(word, text=text, **({"along": part} if is_along else {"up": part})))
+        along, up = (part, word.up) if is_along else (word.along, part)
+        parts.append(replace(word, text=text, along=along, up=up))
         at += len(text)
     return parts
 

@@ -98,18 +98,15 @@ def train(folder: Path, sources: Sources, steps: int, lr: float, start: Path | N
     net = ObjectFinder().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if start is not None:
         net.load_state_dict({k: v.float() for k, v in load_file(start).items()}, strict=False)
-    convs: list[nn.Parameter] = [
-        module.get_parameter("weight")
-        for module in net.modules()
-        if isinstance(module, nn.Conv2d) and module is not net.head
-    ]
-    others = [p for p in net.parameters() if all(p is not conv for conv in convs)]
+    own = {name: p for name, p in net.named_parameters() if not name.startswith("namer.")}
+    convs = [p for name, p in own.items() if p.ndim == 4 and name != "head.weight"]
+    others = [p for name, p in own.items() if p.ndim != 4 or name == "head.weight"]
     optimizers = [ConvMuon(convs, lr), torch.optim.AdamW(others, lr, betas=(0.9, 0.98), weight_decay=0.0)]
-    mean = {k: v.clone() for k, v in net.state_dict().items()}
+    mean = {k: v.clone() for k, v in net.state_dict().items() if not k.startswith("namer.")}
     done = 0
     if (folder / "state.pt").exists():
         saved = torch.load(folder / "state.pt", weights_only=True)
-        net.load_state_dict(saved["net"])
+        net.load_state_dict(saved["net"], strict=False)
         mean, done = saved["mean"], saved["done"]
         for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
@@ -125,7 +122,8 @@ def train(folder: Path, sources: Sources, steps: int, lr: float, start: Path | N
             optimizer.step()
         share = max(0.02, 2 / (step + 2)) if start is None else 0.02
         for k, v in net.state_dict().items():
-            mean[k] = torch.lerp(mean[k], v, share) if v.is_floating_point() else v.clone()
+            if k in mean:
+                mean[k] = torch.lerp(mean[k], v, share) if v.is_floating_point() else v.clone()
         if (step + 1) % 20 == 0:
             rate = _BATCH * (step + 1 - done) / (time.process_time() - began)
             said = " ".join(f"{loss:.3f}" for loss in recent)
