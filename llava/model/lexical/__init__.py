@@ -1,1 +1,1 @@
-"""The tower that looks at an image and writes down in words what it sees."""
+"""The lexical tower: it turns an image into words and soft words that a language model can read."""
