@@ -358,8 +358,8 @@ def _measure(
         for i, bar in enumerate(bars):
             end, start = (bar.up.low, bar.up.high) if bar.up.middle < base else (bar.up.high, bar.up.low)
             is_first = abs(start - base) <= _tolerance(bars)
-            measured[i] = axis.read(end) - (0.0 if is_first else axis.read(start))
-    elif len(read) >= 3:
+            measured[i] = axis.snap(axis.read(end) - (0.0 if is_first else axis.read(start)))
+    elif 2 * len(read) >= len(bars):
         ratios = [n.value / max(bars[i].up.size, 1e-6) for i, n in read.items()]
         ratio = median(ratios)
         if sum(abs(r - ratio) <= 0.05 * abs(ratio) for r in ratios) >= 0.6 * len(ratios):

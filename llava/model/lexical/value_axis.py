@@ -11,6 +11,8 @@ from typing import NamedTuple
 _NUMBER = re.compile(r"([-−–+]?)([$€£¥]?)(\d{1,3}(?:,\d{3})+|\d+)?(\.\d+)?([kKM]|%)?")
 # Letters that a reader takes digits for, in what is otherwise a number.
 _LOOKALIKES = str.maketrans({"O": "0", "o": "0", "l": "1", "I": "1", "|": "1"})
+# A bar that ends this near to a tick is taken to end at it; and to a part of one, if these are far enough apart.
+_SNAP_PX, _MIN_GRAIN_PX = 1.5, 8.0
 _FACTORS = {"k": 1e3, "K": 1e3, "M": 1e6}
 
 
@@ -48,9 +50,24 @@ class Axis(NamedTuple):
         value = self.slope * place + self.offset
         return 10.0**value if self.is_logarithmic else value
 
+    def snap(self, value: float) -> float:
+        """The value, or the tick, half or fifth between two ticks that it cannot be told from on the image."""
+        if self.is_logarithmic:
+            exponent = math.log10(max(value, 1e-9))
+            is_near = abs(exponent - round(exponent)) / self.slope <= _SNAP_PX + 0.005 * abs(exponent) / self.slope
+            return 10.0 ** round(exponent) if is_near else value
+        slack = _SNAP_PX + 0.005 * abs(value) / self.slope
+        for grain in (self.step, self.step / 2, self.step / 5):
+            near = round(value / grain) * grain
+            grain_px = grain / self.slope
+            if grain_px >= _MIN_GRAIN_PX and abs(value - near) / self.slope <= min(slack, 0.25 * grain_px):
+                return near
+        return value
+
     def write(self, value: float) -> str:
         """The value as text, no finer than a tenth or so of the distance between ticks."""
-        grain = 10.0 ** math.floor(math.log10((value if self.is_logarithmic and value > 0 else self.step) / 5) + 1e-9)
+        rough = value if self.is_logarithmic and value > 0 else self.step
+        grain = 10.0 ** math.floor(math.log10(rough / 10) + 1e-9)
         rounded = round(value / grain) * grain
         digits = max(0, -math.floor(math.log10(grain) + 1e-9))
         text = f"{rounded:.{digits}f}"
