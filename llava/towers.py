@@ -72,16 +72,18 @@ _SIGLIP_DEFAULTS = {
     "layer_norm_eps": 1e-6,
 }
 # A lexical tower's features are rows of three labels, EfficientNet-lite0's features and class logits, and an RGB mean.
-# ``max_words``: how many tokens the text about an image may have.
+# ``max_words``: how many tokens the text about an image may have; ``colours``: the means that a thing's colour is.
 _LEXICAL_DEFAULTS: dict[str, Any] = {
     "image_size": 384,
     "hidden_size": 3 + 1280 + 1000 + 3,
     "num_hidden_layers": 1,
     "max_words": 400,
+    "colours": "rgb",
     "things_config": {},
     "reader_config": {},
     "objects_config": {},
 }
+LEXICAL_COLOURS = ("rgb", "contrast")
 # Rows for the whole image, and for the cells of a 3x3 grid.
 LEXICAL_WHOLE, LEXICAL_CELLS = 6, 9
 
@@ -106,6 +108,10 @@ def _complete_lexical(values: Mapping[str, Any]) -> dict[str, Any]:
     most = values["max_words"]
     if type(most) is not int or not 0 <= most <= 100_000:
         raise CheckpointError(f"The vision tower's max_words is {most!r:.80}; it has to be a number from 0 to 100000.")
+    if values["colours"] not in LEXICAL_COLOURS:
+        raise CheckpointError(
+            f"The vision tower's colours is {values['colours']!r:.80}; it has to be {' or '.join(LEXICAL_COLOURS)}."
+        )
     for name in ("things_config", "reader_config", "objects_config"):
         if not isinstance(values[name], Mapping):
             raise CheckpointError(f"The vision tower's {name} is {values[name]!r:.80}; it has to be a JSON object.")

@@ -24,13 +24,13 @@ from llava.model.llava import LlavaConfig, LlavaLlamaForCausalLM
 
 TILE_PX = 96
 CELL_PX = 32
-FEATURES, CLASSES = 8, 5
+FEATURES, CLASSES = 1280, 1000  # the projector's sizes
 LEXICAL: dict[str, Any] = {
     "model_type": "lexical_vision_model",
     "image_size": TILE_PX,
     "hidden_size": 3 + FEATURES + CLASSES + 3,
     "max_words": 60,
-    "things_config": {"num_features": FEATURES, "num_classes": CLASSES},
+    "things_config": {"num_channels": 8},
     "reader_config": {},
     "objects_config": {},
 }
@@ -63,14 +63,15 @@ class Seen(NamedTuple):
 
 
 class TinyThings(nn.Module):
-    def __init__(self, num_features: int, num_classes: int) -> None:
+    def __init__(self, num_channels: int) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, num_features, 32, 32, bias=False)
-        self.norm = nn.BatchNorm2d(num_features)
-        self._fc = nn.Linear(num_features, num_classes)
+        self.stem = nn.Conv2d(3, num_channels, 32, 32, bias=False)
+        self.norm = nn.BatchNorm2d(num_channels)
+        self._fc = nn.Sequential(nn.Linear(FEATURES, 2), nn.Linear(2, CLASSES))
 
     def forward(self, pixels_TCHW: torch.Tensor) -> Seen:
         map_TCHW = self.norm(self.stem(pixels_TCHW))
+        map_TCHW = map_TCHW.repeat(1, FEATURES // map_TCHW.shape[1], 1, 1)
         features_TC = map_TCHW.mean((2, 3))
         return Seen(features_TC, self._fc(features_TC), map_TCHW)
 

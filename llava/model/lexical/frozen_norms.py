@@ -25,7 +25,14 @@ class FrozenNorm(nn.Module):
 
 
 def freeze_norms(network: nn.Module) -> None:
-    """Replaces the batch norms inside of a network by what they do in evaluation mode."""
+    """Replaces the batch norms inside of a network by what they do in evaluation mode.
+
+    Parts that can fuse theirs with their convolutions do so (``fuse_norms``).
+    """
+    network.eval()
+    for module in list(network.modules()):
+        if hasattr(module, "fuse_norms"):
+            module.fuse_norms()
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.modules.batchnorm._BatchNorm):

@@ -8,10 +8,8 @@ from typing import Any
 from llava.model.lexical.chart_reading import Chart, read_chart
 from llava.model.lexical.description import Bar, ChartTable, describe
 
-# The objects of a chart, which its table tells of.
-_OF_CHARTS = ("bar", "key")
-# What carries text, which its colours tell of.
-_GROUNDS = ("sign",)
+# What is not told as an object: the parts of charts, and what carries text.
+_UNTOLD = ("bar", "key", "wedge", "sign")
 
 
 def describe_scene(size: tuple[int, int], lines: Sequence[Any], objects: Sequence[Any]) -> str:
@@ -22,7 +20,7 @@ def describe_scene(size: tuple[int, int], lines: Sequence[Any], objects: Sequenc
         objects: ``Drawn`` of the finder.
     """
     chart = read_chart(objects, lines)
-    shown = [each for each in objects if each.kind not in (*_GROUNDS, *_OF_CHARTS)]
+    shown = [each for each in objects if each.kind not in _UNTOLD]
     if chart is None:
         return describe(size, lines, shown)
     rest = [line for i, line in enumerate(lines) if i not in chart.used]

@@ -29,6 +29,7 @@ from transformers import PreTrainedConfig
 from llava.errors import UsageError
 from llava.image.geometry import TilePlan
 from llava.image.pixels import ImageProcessor, make_pixels
+from llava.model.lexical.cell_colours import average_colours, contrast_colours
 from llava.model.lexical.efficientnet_lite import IMAGE_SIZE_PX, EfficientNetLite, average_cells
 from llava.model.lexical.features import check_tokenizer, lay_out
 from llava.model.lexical.frozen_norms import freeze_norms
@@ -40,6 +41,7 @@ from llava.model.vision import VisionTower
 from llava.prompt import escape_image_tokens, tokenizer_image_token
 from llava.towers import LEXICAL_CELLS, LEXICAL_KIND, LEXICAL_WHOLE, complete_tower, find_position_range
 
+_COLOURS = {"rgb": average_colours, "contrast": contrast_colours}
 _UNSEEN = (
     "The lexical vision tower sees an image's tiles together, by their plan: call the model's forward, generate or "
     "encode_and_merge with the images, or see(tiles, plan)."
@@ -181,9 +183,9 @@ class LexicalVisionTower(VisionTower):
         pixels_1CHW = F.interpolate(pixels_1CHW, side, mode="bilinear", antialias=True, align_corners=False)
         features_1C, logits_1C, map_1CHW = self.things(pixels_1CHW)
         cells_NC = average_cells(map_1CHW)[0]
-        colours_NC = F.adaptive_avg_pool2d(pixels_1CHW, 3)[0].flatten(1).T
-        whole = torch.cat([features_1C, logits_1C, colours_NC.mean(0, keepdim=True)], dim=1)
-        cells = torch.cat([cells_NC, self.things._fc(cells_NC), colours_NC], dim=1)
+        colours_NC = _COLOURS[self.config.colours](pixels_1CHW)[0]
+        whole = torch.cat([features_1C, logits_1C, colours_NC[:1]], dim=1)
+        cells = torch.cat([cells_NC, self.things._fc(cells_NC), colours_NC[1:]], dim=1)
         assert len(cells) == LEXICAL_CELLS
         return torch.cat([whole.expand(LEXICAL_WHOLE, -1), cells]).float()
 
