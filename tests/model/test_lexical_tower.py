@@ -30,6 +30,7 @@ from llava.model.lexical.frozen_norms import freeze_norms
 from llava.model.lexical.seen_images import SeenImages
 from llava.model.lexical.tower import join_canvas
 from llava.sampling import Sampling
+from llava.train.dataset.samples import InstructionData, Sample
 from tests.tiny import make_model
 from tests.tiny_lexical import (
     CONFIG,
@@ -297,6 +298,32 @@ def test_an_answer_is_that_of_generate_and_text_alone_is_the_base_models(loaded:
         assert answer.new_tokens == len(new_ids)
         assert answer.text.strip() == loaded.tokenizer.decode(new_ids, skip_special_tokens=True).strip()
         assert answer.prompt_tokens == prepared.prompt_tokens
+
+
+def test_a_training_sample_is_planned_with_the_most_positions_and_learns_from_the_real_ones(loaded: Any) -> None:
+    class Samples:
+        def __len__(self) -> int:
+            return 1
+
+        def sample(self, index: int) -> Sample:
+            return Sample((draw(*WIDE, words=2),), (("human", "<image>\nWhat is read?"), ("gpt", "word 0")))
+
+    data = InstructionData(
+        Samples(), loaded.tokenizer, loaded.spec.tiling, loaded.image_processor, ("qwen_1_5",), loaded.context_tokens
+    )
+    assert data.plan([WIDE])[0].num_positions == 15 + LEXICAL["max_words"]
+    item = data[0]
+    model = copy.deepcopy(loaded.model).train()
+    model.requires_grad_(True).get_vision_tower().requires_grad_(False)
+    outputs = model(
+        item["input_ids"][None], labels=item["labels"][None], images=item["images"], image_sizes=item["image_sizes"]
+    )
+    outputs.loss.backward()
+    assert outputs.logits.shape[1] == len(item["input_ids"]) - 1 + len(see(loaded, draw(*WIDE, words=2))[0])
+    layer = model.model.layers[0].self_attn.q_proj
+    assert all(weight.grad.abs().max() > 0 for weight in (layer.weight, layer.image_lora_B.weight))
+    assert model.model.mm_projector.inner.weight.grad is not None
+    assert not model.get_vision_tower().training
 
 
 # ------------------------------------------------------------------------------------------------ folders
