@@ -27,8 +27,8 @@ from llava.model.checkpoint import load_model, save_checkpoint
 from llava.model.conversion import convert
 from llava.model.lexical.features import read_features
 from llava.model.lexical.frozen_norms import freeze_norms
+from llava.model.lexical.lexical_tower import join_canvas
 from llava.model.lexical.seen_images import SeenImages
-from llava.model.lexical.tower import join_canvas
 from llava.sampling import Sampling
 from llava.train.dataset.samples import InstructionData, Sample
 from tests.tiny import make_model

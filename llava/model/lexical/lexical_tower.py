@@ -35,7 +35,7 @@ from llava.model.lexical.features import check_tokenizer, lay_out
 from llava.model.lexical.frozen_norms import freeze_norms
 from llava.model.lexical.line_reader import LineReader
 from llava.model.lexical.object_finder import ObjectFinder
-from llava.model.lexical.scene import describe_scene
+from llava.model.lexical.scene_text import describe_scene
 from llava.model.lexical.seen_images import SeenImages
 from llava.model.vision import VisionTower
 from llava.prompt import escape_image_tokens, tokenizer_image_token
