@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -29,6 +29,8 @@ from llava.model.conversion import convert
 from llava.model.lexical.features import read_features
 from llava.model.lexical.frozen_norms import freeze_norms
 from llava.model.lexical.lexical_tower import join_canvas
+from llava.model.lexical.object_finder import Drawn
+from llava.model.lexical.scene_text import describe_scene
 from llava.model.lexical.seen_images import SeenImages
 from llava.model.llava import LlavaLlamaForCausalLM
 from llava.sampling import Sampling
@@ -126,7 +128,7 @@ def test_things_are_seen_as_a_whole_and_in_nine_cells(loaded: Any) -> None:
     assert colours[6 + 6].tolist() == [1, 1, 1]
     things = loaded.model.get_vision_tower().things
     features = seen.looks[:, :FEATURES]
-    torch.testing.assert_close(seen.looks[:, FEATURES:-3], things._fc(features))
+    torch.testing.assert_close(seen.looks[:, FEATURES:-3], things.classify(features))
     torch.testing.assert_close(features[0], features[6:].mean(0))
 
 
@@ -173,6 +175,29 @@ def test_a_frozen_norm_is_the_batch_norm_in_evaluation_mode() -> None:
     freeze_norms(net)
     torch.testing.assert_close(net(x), wanted)
     assert list(net.state_dict()) == ["0.weight", "0.bias"]
+
+
+def test_a_charts_table_takes_its_lines_and_bars_out_of_what_is_told_apart() -> None:
+    class Text(NamedTuple):
+        text: str
+        box: tuple[float, float, float, float]
+        ink: str = "black"
+        ground: str = "white"
+
+    bars = [Drawn("bar", colour, (x, 300 - 2 * size, x + 40, 300), 1) for x, size, colour in
+            ((100, 37, "red"), (200, 52, "blue"), (300, 20, "green"))]  # fmt: skip
+    names = [Text(name, (x, 305, x + 40, 320)) for x, name in ((100, "Tea"), (200, "Milk"), (300, "Salt"))]
+    values = [Text(str(size), (x + 10, 280 - 2 * size, x + 30, 295 - 2 * size)) for x, size in
+              ((100, 37), (200, 52), (300, 20))]  # fmt: skip
+    note = Text("Source: kitchen", (300, 380, 390, 395))
+    star = Drawn("star", "yellow", (0, 0, 20, 20), 1)
+    sign = Drawn("sign", "green", (0, 0, 400, 400), 1)
+    assert describe_scene((400, 400), [*values, *names, note], [*bars, star, sign]) == (
+        "1 object: yellow star (top left).\n"
+        "Bar chart, 3 bars from left to right: Tea 37 (red), Milk 52 (blue), Salt 20 (green). "
+        "From largest to smallest: Milk, Tea, Salt.\n"
+        "Text (1 line):\n1. Source: kitchen"
+    )
 
 
 # ------------------------------------------------------------------------------------------------ seeing once
@@ -347,7 +372,7 @@ def test_a_saved_model_is_loaded_bit_by_bit(folder: Path, loaded: Any, tmp_path:
         f"model.vision_tower.{name}"
         for name in (
             *("things.stem.weight", "things.norm.weight", "things.norm.bias"),
-            *(f"things._fc.{i}.{leaf}" for i in range(2) for leaf in ("weight", "bias")),
+            *(f"things.classify.{i}.{leaf}" for i in range(2) for leaf in ("weight", "bias")),
             *("reader.weight", "objects.conv.weight", "objects.conv.bias"),
         )
     }

@@ -185,7 +185,7 @@ class LexicalVisionTower(VisionTower):
         cells_NC = average_cells(map_1CHW)[0]
         colours_NC = _COLOURS[self.config.colours](pixels_1CHW)[0]
         whole = torch.cat([features_1C, logits_1C, colours_NC[:1]], dim=1)
-        cells = torch.cat([cells_NC, self.things._fc(cells_NC), colours_NC[1:]], dim=1)
+        cells = torch.cat([cells_NC, self.things.classify(cells_NC), colours_NC[1:]], dim=1)
         assert len(cells) == LEXICAL_CELLS
         return torch.cat([whole.expand(LEXICAL_WHOLE, -1), cells]).float()
 
