@@ -35,6 +35,8 @@ from llava.model.lexical.seen_images import SeenImages
 from llava.model.llava import LlavaLlamaForCausalLM
 from llava.sampling import Sampling
 from llava.train.dataset.samples import InstructionData, Sample
+from llava.train.recipe import TuningStage
+from llava.train.speed.levers import set_levers
 from tests.tiny import make_model
 from tests.tiny_lexical import (
     CONFIG,
@@ -337,7 +339,9 @@ def test_an_answer_is_that_of_generate_and_text_alone_is_the_base_models(loaded:
         assert answer.prompt_tokens == prepared.prompt_tokens
 
 
-def test_a_training_sample_is_planned_with_the_most_positions_and_learns_from_the_real_ones(loaded: Any) -> None:
+def test_a_training_sample_is_planned_with_the_most_positions_and_learns_from_the_real_ones(
+    loaded: Any, tmp_path: Path
+) -> None:
     class Samples:
         def __len__(self) -> int:
             return 1
@@ -361,6 +365,10 @@ def test_a_training_sample_is_planned_with_the_most_positions_and_learns_from_th
     assert all(weight.grad.abs().max() > 0 for weight in (layer.weight, layer.image_lora_B.weight))
     assert model.model.mm_projector.inner.weight.grad is not None
     assert not model.get_vision_tower().training
+    stage = TuningStage(name="talk", batch_size=1, lr=1e-3)
+    for changes in ({"cache_features": True}, {"compile": True}):
+        with pytest.raises(UsageError, match=f"'talk': {next(iter(changes))}"):
+            set_levers(model, replace(stage, **changes), data, tmp_path / "features")
 
 
 # ------------------------------------------------------------------------------------------------ folders
