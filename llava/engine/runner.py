@@ -34,9 +34,10 @@ from llava.engine.pixel_store import PixelStore
 from llava.engine.request import ImageSpan, Request
 from llava.engine.sampler import Sampler, sample_all
 from llava.engine.scheduler import Chunk, Step, TileChunk
-from llava.engine.step_layout import insert_images, list_ids, place_rows
+from llava.engine.step_layout import find_after_image, insert_images, list_ids, place_rows
 from llava.errors import UsageError
 from llava.image.pixels import make_pixels
+from llava.model.image_adapter import find_image_adapter
 from llava.model.quantized_linear import QuantizedLinear
 from llava.model.replacements import find_replacement, has_hook
 from llava.native import calls
@@ -148,6 +149,7 @@ class Runner:
         )
         if self.fallback_reason is None and len(set(self._windows)) > 1:
             self.fallback_reason = "its layers have sliding windows of different lengths"
+        self._has_adapter = find_image_adapter(self.model) is not None
         self._layers = None
         if self.fallback_reason is None:
             assert isinstance(self.cache, paged.NativeKVCache)
@@ -194,7 +196,7 @@ class Runner:
         An image that cannot be cut is left to the step that encodes it, which fails its requests alone.
         """
         for image in images if self._gpu is not None else ():
-            if image in self.features or image.fingerprint in self._pixels:
+            if not image.num_tiles or image in self.features or image.fingerprint in self._pixels:
                 continue
             try:
                 self._pixels.put(image.fingerprint, self._make_pixels(image))
@@ -262,17 +264,24 @@ class Runner:
         rows, positions_N = place_rows(chunks, self.cache.block_tokens)
         embeds_NC = self._embed(chunks)
         sampled = [i for i, chunk in enumerate(chunks) if chunk.samples_token]
-        hidden_LC = self._decode(embeds_NC, positions_N, rows, sampled)
+        is_adapted_N = find_after_image(chunks) if self._has_adapter else None
+        hidden_LC = self._decode(embeds_NC, positions_N, rows, sampled, is_adapted_N)
         return self._compute_logits(hidden_LC) if sampled else torch.empty(0)
 
     def _decode(
-        self, embeds_NC: torch.Tensor, positions_N: torch.Tensor, rows: paged.Rows, sampled: list[int]
+        self,
+        embeds_NC: torch.Tensor,
+        positions_N: torch.Tensor,
+        rows: paged.Rows,
+        sampled: list[int],
+        is_adapted_N: torch.Tensor | None,
     ) -> torch.Tensor:
         """Hidden states [L, C] before the final norm, of the last positions of the chunks ``sampled``."""
         if self._layers is not None:
             cos, sin = self._rotate(positions_N)
-            return self._layers.run(embeds_NC, cos, sin, positions_N, rows, sampled)
-        hidden_NC = paged.run_layers(self._decoder, embeds_NC, positions_N, paged.PagedStep(self.cache, rows))
+            return self._layers.run(embeds_NC, cos, sin, positions_N, rows, sampled, is_adapted_N)
+        step = paged.PagedStep(self.cache, rows)
+        hidden_NC = paged.run_layers(self._decoder, embeds_NC, positions_N, step, is_adapted_N)
         return hidden_NC[(rows.starts[1:][sampled] - 1).to(hidden_NC.device)]
 
     def _rotate(self, positions_N: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -290,15 +299,25 @@ class Runner:
             return self._head.gemv(self._layers.normalize(hidden_NC))
         return self.model.lm_head(self._decoder.norm(hidden_NC.to(self.model.dtype))).float()
 
-    def _embed(self, chunks: list[Chunk]) -> torch.Tensor:
+    def _embed(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         """The decoder's inputs [N, C]: token embeddings, and image features in their places."""
         embeds_NC = self._decoder.embed_tokens(torch.tensor(list_ids(chunks), device=self.model.device))
         insert_images(embeds_NC, chunks, self._features_of)
         return embeds_NC
 
     def _features_of(self, image: ImageSpan) -> torch.Tensor:
-        features_PC: torch.Tensor = self.features.entry(image).payload
+        entry = self.features.entry(image)
+        if entry.payload is None:  # it has no tiles to encode
+            entry.payload = self._project(image)
+        features_PC: torch.Tensor = entry.payload
         return features_PC
+
+    def _project(self, image: ImageSpan) -> torch.Tensor:
+        """The positions [P, C] of an image whose features came with the question."""
+        features_PD: torch.Tensor = image.source.features
+        positions_PC: torch.Tensor = self._decoder.mm_projector(features_PD.to(self.model.device))
+        assert len(positions_PC) == image.num_positions, "an image has another number of positions than its plan"
+        return positions_PC
 
     def _encode(self, tile_chunks: list[TileChunk]) -> None:
         """Encodes the planned tiles of all images together, and merges each image that is complete."""

@@ -278,6 +278,8 @@ class TilePlan:
     """Whether the base tile's features reach the prompt, before the map's."""
     has_newlines: bool
     """Whether a newline vector ends each row of the map; an image with a single tile ends with one newline vector."""
+    counted: int | None = None
+    """How many positions the image takes where that follows from its content; None where it follows from its size."""
 
     @property
     def tile_px(self) -> int:
@@ -292,6 +294,8 @@ class TilePlan:
     @property
     def num_positions(self) -> int:
         """How many positions of the prompt the image takes."""
+        if self.counted is not None:
+            return self.counted
         if self.is_flat or self.num_tiles == 1:
             return self.num_tiles * self.features_per_tile + self.has_newlines
         base = self.features_per_tile if self.has_base else 0

@@ -92,6 +92,8 @@ class LoadedImage:
     """What was changed, such as "turned upright"; empty for an ordinary image."""
     stored: Size | None = None
     """The size in the file, before it was turned or decoded at a fraction of its size; None if unknown."""
+    features: Any = None
+    """What the vision tower found in it, float [n, D], where the number of positions follows from the content."""
 
     @property
     def size(self) -> Size:
