@@ -77,11 +77,9 @@ def check_beams(model: Any, num_beams: int, num_positions: int) -> None:
 def _estimate_tile_cost(model: torch.nn.Module) -> int:
     """The ratio of multiplications, matrices only: attention is left out on both sides."""
     tower = model.get_vision_tower()  # type: ignore[operator]
-    encoder = getattr(getattr(getattr(tower, "vision_tower", None), "vision_model", None), "encoder", None)
-    if encoder is None:  # no tower, or one of another kind
+    if tower is None:
         return 1
-    blocks = encoder.layers[: tower.num_blocks_run]
-    per_tile = _count_multiplications(blocks) * (tower.num_patches + 1)
+    per_tile = sum(map(_count_multiplications, tower.blocks_run)) * (tower.num_patches + 1)
     per_position = _count_multiplications(model.get_model().layers)  # type: ignore[operator]
     return max(1, round(per_tile / max(1, per_position)))
 

@@ -184,6 +184,8 @@ class Runner:
         if self.model.device.type != "cpu":  # elsewhere PyTorch is what is fast
             return exact
         reasons = {"decoder": self.fallback_reason, "vision tower": self.tower_fallback_reason}
+        if getattr(self.model.get_vision_tower(), "position_range", None) is not None:
+            del reasons["vision tower"]  # it is done with an image before the engine gets it
         slow = {part: reason for part, reason in reasons.items() if reason is not None}
         if len(slow) == 2 and len(set(slow.values())) == 1:
             slow = {"model": next(iter(slow.values()))}
@@ -314,8 +316,7 @@ class Runner:
 
     def _project(self, image: ImageSpan) -> torch.Tensor:
         """The positions [P, C] of an image whose features came with the question."""
-        features_PD: torch.Tensor = image.source.features
-        positions_PC: torch.Tensor = self._decoder.mm_projector(features_PD.to(self.model.device))
+        positions_PC: torch.Tensor = self.model.project_features(image.source.features)
         assert len(positions_PC) == image.num_positions, "an image has another number of positions than its plan"
         return positions_PC
 

@@ -73,7 +73,7 @@ else:
     _MixedInto = object
 
 # Modules of a tower that a device map must not split: they have a residual connection or parameters of their own.
-_UNSPLIT = ("CLIPEncoderLayer", "CLIPVisionEmbeddings", "SiglipEncoderLayer", "SiglipVisionEmbeddings")
+_UNSPLIT = "CLIPEncoderLayer CLIPVisionEmbeddings SiglipEncoderLayer SiglipVisionEmbeddings LexicalVisionTower".split()
 
 # True while Transformers builds a model on the meta device whose weights it then reads from files.
 _is_read_from_files: ContextVar[bool] = ContextVar("_is_read_from_files", default=False)
@@ -194,7 +194,7 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, VisionTokens, KeepsPositions
         tower = model.get_vision_tower()
         if isinstance(tower, VisionTower) and tower.is_loaded:  # build_vision_tower may have been replaced
             tower.requires_grad_(False)
-            needed = {f"model.vision_tower.{name}" for name in tower.names_of_used_weights()}
+            needed = {f"model.vision_tower.{name}" for name in tower.names_of_needed_weights()}
             missing = sorted(needed.intersection(info["missing_keys"]))
             if missing:
                 raise CheckpointError(

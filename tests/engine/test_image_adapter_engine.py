@@ -293,12 +293,19 @@ def test_an_adapter_is_active_in_its_own_thread_alone(tokenizer: Any) -> None:
 # Images whose features come with the question.
 
 
+class WithEmbeddings(nn.Linear):
+    """A projector that is given the language model's embeddings, as the lexical one."""
+
+    def forward(self, features_ND: torch.Tensor, embed: Any = None) -> torch.Tensor:
+        return super().forward(features_ND) + embed(features_ND[:, 0].abs().long())
+
+
 def bring_features(loaded: Any, image: LoadedImage, num: int, seed: int) -> tuple[LoadedImage, Any, torch.Tensor]:
     """An image with features for ``num`` positions, its plan, and what the projector makes of them."""
     features = torch.randn(num, 32, generator=torch.Generator().manual_seed(seed))
     plan = replace(plan_tiles(image.size, loaded.spec.tiling), counted=num)
     with torch.no_grad():
-        return replace(image, features=features), plan, loaded.model.get_model().mm_projector(features)
+        return replace(image, features=features), plan, loaded.model.project_features(features)
 
 
 def ask_with_features(ids: list[int], image: LoadedImage, plan: Any) -> Question:
@@ -331,6 +338,7 @@ def test_features_that_come_with_a_question_are_projected_once_and_never_encoded
     tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = load_adapted(tokenizer)
+    loaded.model.get_model().mm_projector = WithEmbeddings(32, 64)
     first, plan, projected = bring_features(loaded, draw(1, 60, 40), 23, seed=1)
     second, other_plan, other_projected = bring_features(loaded, draw(2, 20, 90), 5, seed=2)
     expected = [
@@ -339,11 +347,10 @@ def test_features_that_come_with_a_question_are_projected_once_and_never_encoded
         continue_from(loaded.model, [1, 6, 7, SLOT, 9], projected),
     ]
     calls_of: list[int] = []
-    projector = loaded.model.get_model().mm_projector
-    usual = projector.forward
+    usual = loaded.model.project_features
     with Engine(loaded, memory_bytes=2**22, max_step_positions=9) as engine:
         monkeypatch.setattr(loaded.model, "encode_images", None)
-        monkeypatch.setattr(type(projector), "forward", lambda self, x: calls_of.append(len(x)) or usual(x))
+        monkeypatch.setattr(loaded.model, "project_features", lambda x: calls_of.append(len(x)) or usual(x))
         asked = [
             ask_with_features([1, 5, SLOT, 9, 11], first, plan),
             ask_with_features([1, 5, SLOT, 9, 11], second, other_plan),
