@@ -18,7 +18,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from llava.image.pixels import ImageProcessor
 from llava.model.checkpoint import save_checkpoint
-from llava.model.lexical import tower as lexical_tower
+from llava.model.lexical import lexical_tower
 from llava.model.lexical.object_finder import Drawn
 from llava.model.llava import LlavaConfig, LlavaLlamaForCausalLM
 

@@ -7,6 +7,7 @@ import json
 import pickle
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +28,11 @@ from llava.model.checkpoint import load_model, save_checkpoint
 from llava.model.conversion import convert
 from llava.model.lexical.features import read_features
 from llava.model.lexical.frozen_norms import freeze_norms
+from llava.model.lexical.lexical_tower import join_canvas
 from llava.model.lexical.seen_images import SeenImages
-from llava.model.lexical.tower import join_canvas
+from llava.model.llava import LlavaLlamaForCausalLM
 from llava.sampling import Sampling
+from llava.train.dataset.samples import InstructionData, Sample
 from tests.tiny import make_model
 from tests.tiny_lexical import (
     CONFIG,
@@ -99,6 +102,16 @@ def test_every_tile_of_the_canvas_lies_where_it_was_cut(loaded: Any, size: tuple
 def test_the_padding_of_the_canvas_is_not_read(loaded: Any) -> None:
     image = Image.new("RGB", (192, 160), "white")  # on a canvas of 192x192 px, whose padding is black
     assert see(loaded, image)[1] == ""
+
+
+@pytest.mark.parametrize("aspect", ["pad", "anyres"])
+def test_an_image_with_a_single_tile_is_read_in_that_tile(loaded: Any, aspect: str) -> None:
+    tiling, tower = replace(loaded.spec.tiling, aspect=aspect), loaded.model.get_vision_tower()
+    plan = plan_whole(Size(96, 32), tiling)
+    pixels = make_pixels(draw(96, 32, words=3, stars=0), plan, loaded.image_processor)
+    canvas = join_canvas(tower.restore(pixels), plan)
+    assert canvas.shape == ((3, 32, 96) if aspect == "pad" else (3, 96, 96))
+    assert tower.describe(canvas).count("word") == (3 if aspect == "pad" else 9)
 
 
 def test_things_are_seen_as_a_whole_and_in_nine_cells(loaded: Any) -> None:
@@ -299,6 +312,32 @@ def test_an_answer_is_that_of_generate_and_text_alone_is_the_base_models(loaded:
         assert answer.prompt_tokens == prepared.prompt_tokens
 
 
+def test_a_training_sample_is_planned_with_the_most_positions_and_learns_from_the_real_ones(loaded: Any) -> None:
+    class Samples:
+        def __len__(self) -> int:
+            return 1
+
+        def sample(self, index: int) -> Sample:
+            return Sample((draw(*WIDE, words=2),), (("human", "<image>\nWhat is read?"), ("gpt", "word 0")))
+
+    data = InstructionData(
+        Samples(), loaded.tokenizer, loaded.spec.tiling, loaded.image_processor, ("qwen_1_5",), loaded.context_tokens
+    )
+    assert data.plan([WIDE])[0].num_positions == 15 + LEXICAL["max_words"]
+    item = data[0]
+    model = copy.deepcopy(loaded.model).train()
+    model.requires_grad_(True).get_vision_tower().requires_grad_(False)
+    outputs = model(
+        item["input_ids"][None], labels=item["labels"][None], images=item["images"], image_sizes=item["image_sizes"]
+    )
+    outputs.loss.backward()
+    assert outputs.logits.shape[1] == len(item["input_ids"]) - 1 + len(see(loaded, draw(*WIDE, words=2))[0])
+    layer = model.model.layers[0].self_attn.q_proj
+    assert all(weight.grad.abs().max() > 0 for weight in (layer.weight, layer.image_lora_B.weight))
+    assert model.model.mm_projector.inner.weight.grad is not None
+    assert not model.get_vision_tower().training
+
+
 # ------------------------------------------------------------------------------------------------ folders
 
 
@@ -324,6 +363,17 @@ def test_a_saved_model_is_loaded_bit_by_bit(folder: Path, loaded: Any, tmp_path:
     assert read_spec(tmp_path / "copy") is not None
     copied = load_model(tmp_path / "copy", device="cpu", dtype="float32").model.state_dict()
     assert all(torch.equal(copied[name], tensor) for name, tensor in original.items())
+
+
+def test_transformers_own_loading_gives_the_same_model(folder: Path, loaded: Any) -> None:
+    model = LlavaLlamaForCausalLM.from_pretrained(folder)
+    state = loaded.model.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    model.get_vision_tower().take_companions(loaded.image_processor, loaded.tokenizer)
+    plan = plan_whole(WIDE, loaded.spec.tiling)
+    pixels, ids = make_pixels(draw(*WIDE), plan, loaded.image_processor), torch.tensor([[5, -200, 7]])
+    assert torch.equal(model.eval()(ids, images=[pixels]).logits, loaded.model(ids, images=[pixels]).logits)
+    assert pickle.loads(pickle.dumps(model)).get_vision_tower().see(pixels, plan).isfinite().all()
 
 
 @pytest.mark.parametrize("options", [{"dtype": "bfloat16"}, {"bits": 8}, {"bits": 4}])

@@ -21,7 +21,7 @@ from llava.model.lexical.object_finder import (
 )
 from llava.scratch.objects.hues import PROTOTYPES, name_color
 from llava.scratch.objects.looks import Mark
-from llava.scratch.objects.samples import WINDOW_PX, make_targets
+from llava.scratch.objects.samples import WINDOW_PX, Targets, make_targets
 from llava.scratch.objects.training import ConvMuon, measure_loss
 from llava.synth.drawing import COLORS as SYNTH_COLORS
 from llava.synth.drawing import SHAPES
@@ -31,9 +31,12 @@ TINY = {"widths": (4, 4, 4, 4), "depths": (0, 1, 0, 0), "head": 4}
 
 def make_output(marks: list[Mark]) -> Tensor:
     """What a net says that has learnt these marks of a window by heart."""
-    heat, _, color, reach = make_targets(marks)
-    names = torch.nn.functional.one_hot(color.clamp(min=0), len(COLORS)).permute(2, 0, 1) * 9.0
-    return torch.cat((torch.logit(heat, 1e-3), names, torch.where(reach < 90, reach, 1.0)))
+    to = make_targets(marks)
+    kinds, names = (
+        torch.nn.functional.one_hot(index.clamp(min=0), count).permute(2, 0, 1) * 9.0
+        for index, count in ((to.kind_hw, len(KINDS)), (to.color_hw, len(COLORS)))
+    )
+    return torch.cat((torch.logit(to.heat_hw, 1e-3)[None], kinds, names, to.reach_4hw))
 
 
 class Fixed(ObjectFinder):
@@ -59,7 +62,7 @@ def test_every_shape_and_colour_of_the_generator_has_its_class() -> None:
 def test_an_untrained_net_has_one_output_per_cell_and_finds_nothing() -> None:
     finder = ObjectFinder(**TINY).eval()
     output = finder(torch.randn(2, 3, 64, 96))
-    assert output.shape == (2, len(KINDS) + len(COLORS) + 4, 16, 24)
+    assert output.shape == (2, 1 + len(KINDS) + len(COLORS) + 4, 16, 24)
     assert finder.find(torch.randint(0, 256, (3, 70, 90), dtype=torch.uint8)) == []
     assert finder.find(torch.zeros(3, 3, 500, dtype=torch.uint8)) == []
 
@@ -88,9 +91,10 @@ def test_decoding_gives_back_what_the_targets_were_made_of() -> None:
 
 def test_of_two_peaks_for_one_object_the_surer_stays() -> None:
     output = make_output([Mark("circle", "green", 40, 40, 120, 120)])
-    weaker = make_output([Mark("oval", "green", 40, 44, 124, 124)])
-    weaker[: len(KINDS)] -= 4
-    both = torch.where(weaker[: len(KINDS)].amax(0) > output[: len(KINDS)].amax(0), weaker, output)
+    weaker = make_output([Mark("oval", "green", 40, 56, 128, 124)])
+    weaker[0] -= 4
+    both = torch.where(weaker[0] > output[0], weaker, output)
+    assert both[0, 22, 21] == weaker[0, 22, 21] > -3
     assert [each.kind for each in decode(both, 0.1)] == ["circle"]
 
 
@@ -146,25 +150,26 @@ class TestRefinedBars:
 
 
 def test_what_the_window_cuts_or_is_too_small_is_neither_learnt_nor_punished() -> None:
-    heat, counts, color, reach = make_targets(
+    to = make_targets(
         [Mark("square", "red", WINDOW_PX - 20, 10, WINDOW_PX + 30, 60), Mark("circle", "blue", 50, 50, 54, 54)]
     )
-    assert heat.max() < 1
-    assert (color == -1).all()
-    assert (reach == 99).all()
-    assert counts[8, 60] == 0 == counts[12, 12]
-    assert counts[40, 40] == 1
+    assert to.heat_hw.max() == 0 == to.weight_hw.max()
+    assert (to.color_hw == -1).all()
+    assert (to.kind_hw == -1).all()
+    assert to.counts_hw[8, 60] == 0 == to.counts_hw[12, 12]
+    assert to.counts_hw[40, 40] == 1
 
 
 def test_the_loss_is_least_for_what_the_targets_say() -> None:
     marks = [Mark("star", "red", 20, 30, 70, 82), Mark("bar", "blue", 100, 40, 110, 200)]
-    targets = [target[None] for target in make_targets(marks)]
-    right = measure_loss(make_output(marks)[None], *targets)
-    moved = measure_loss(make_output([mark._replace(left=mark.left + 16) for mark in marks])[None], *targets)
-    recoloured = measure_loss(make_output([mark._replace(color="pink") for mark in marks])[None], *targets)
-    assert right[0] < 0.1 < moved[0]
-    assert right[1] < 0.01 < recoloured[1]
-    assert right[2] < 0.01 < moved[2]
+    to = Targets(*(target[None] for target in make_targets(marks)))
+    right = measure_loss(make_output(marks)[None], to)
+    moved = measure_loss(make_output([mark._replace(left=mark.left + 16) for mark in marks])[None], to)
+    renamed = measure_loss(make_output([mark._replace(kind="oval", color="pink") for mark in marks])[None], to)
+    assert right[0] < 0.15 < moved[0]
+    assert max(right[1:]) < 0.01
+    assert renamed[1] > 1 < renamed[2]
+    assert moved[3] > 0.1
 
 
 def test_a_step_of_muon_moves_all_directions_of_a_convolution_alike() -> None:

@@ -1,9 +1,9 @@
 """Finds drawn objects: shapes, bars of charts, plates that carry text, keys of legends, wedges.
 
 A small fully convolutional net in the manner of CenterNet looks at the whole image at about one tenth of a megapixel.
-In each cell of 4x4 pixels it says how much the cell is the centre of each kind of object, and the object's colour and
-box. Edges of bars are then moved to where the bar's fill ends in the image's own pixels. A photo or a page of text has
-no such objects and gives none.
+In each cell of 4x4 pixels it says how much the cell is the centre of an object, and that object's kind, colour and box.
+Edges of bars are then moved to where the bar's fill ends in the image's own pixels. A photo or a page of text has no
+such objects and gives none.
 
 Source: CenterNet (arXiv:1904.07850).
 """
@@ -96,14 +96,14 @@ class ObjectFinder(nn.Module):
         self.laterals = nn.ModuleList(nn.Conv2d(width, out, 1) for width, out in zip(widths, outs, strict=True))
         self.merges = nn.ModuleList(_Step(outs[i + 1], outs[i]) for i in range(3))
         self.last = _Step(head, head)
-        self.head = nn.Conv2d(head, len(KINDS) + len(COLORS) + 4, 1)
+        self.head = nn.Conv2d(head, 1 + len(KINDS) + len(COLORS) + 4, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-        self.head.bias.data[: len(KINDS)] = -4.6  # one cell in a hundred
+        self.head.bias.data[0] = -4.6  # one cell in a hundred
         self.head.bias.data[-4:] = 2.3  # 10 px
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
-        """Logits of kinds, logits of colours, and log of px to the left, top, right and bottom edge, [B, 33, h, w].
+        """Logits of a centre, of kinds, of colours, and log of px to left, top, right and bottom edge, [B, 34, h, w].
 
         ``pixels_BCHW``: float, 0 to 255 less 128, over 64; height and width multiples of 32.
         """
@@ -150,8 +150,8 @@ class ObjectFinder(nn.Module):
 
 
 def decode(output: Tensor, min_score: float) -> list[Drawn]:
-    """The objects of one image's output [33, h, w], the surest first, with boxes in pixels of the net's input."""
-    heat, kinds = output[: len(KINDS)].sigmoid().max(0)
+    """The objects of one image's output [34, h, w], the surest first, with boxes in pixels of the net's input."""
+    heat = output[0].sigmoid()
     is_peak = F.max_pool2d(heat[None, None], 3, 1, 1)[0, 0] == heat
     scores, places = (heat * is_peak).flatten().topk(min(4 * _MAX_OBJECTS, heat.numel()))
     places = places[scores > min_score]
@@ -161,10 +161,11 @@ def decode(output: Tensor, min_score: float) -> list[Drawn]:
     reach = output[-4:, y, x].clamp(-3, 7).exp()
     middle_x, middle_y = (x + 0.5) * STRIDE, (y + 0.5) * STRIDE
     boxes = torch.stack((middle_x - reach[0], middle_y - reach[1], middle_x + reach[2], middle_y + reach[3]), 1)
-    colors = output[len(KINDS) : -4, y, x].argmax(0)
+    kinds = output[1 : 1 + len(KINDS), y, x].argmax(0)
+    colors = output[1 + len(KINDS) : -4, y, x].argmax(0)
     kept: list[Drawn] = []
     for box, kind, color, score in zip(
-        boxes.tolist(), kinds[y, x].tolist(), colors.tolist(), heat[y, x].tolist(), strict=True
+        boxes.tolist(), kinds.tolist(), colors.tolist(), heat[y, x].tolist(), strict=True
     ):
         each = Drawn(KINDS[kind], COLORS[color], tuple(box), score)
         if all(measure_overlap(each.box, other.box) <= _MAX_OVERLAP for other in kept):
