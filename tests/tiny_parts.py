@@ -40,7 +40,8 @@ def write_talking_model(folder: Path, site: Path) -> Tensors:
     folder.mkdir()
     for name in ("config.json", "generation_config.json"):
         (folder / name).write_bytes((source / name).read_bytes())
-    save_file({name: each for name, each in tensors.items() if name.startswith(OWN)}, folder / "own.safetensors")
+    save_file({name: each for name, each in tensors.items() if name.startswith(OWN[:2])}, folder / "own.safetensors")
+    save_file({"image_newline": tensors["model.image_newline"]}, folder / "rest.safetensors")
     part = {
         "name": "Words",
         "becomes": "language model",
@@ -53,7 +54,9 @@ def write_talking_model(folder: Path, site: Path) -> Tensors:
         "wheel_bytes": 12_000_000,
         "wheel_sha256": "0" * 64,
     }
-    (folder / PARTS).write_text(json.dumps({"parts": [part], "own": []}))
+    (folder / PARTS).write_text(
+        json.dumps({"parts": [part], "own": [{"file": "rest.safetensors", "prefix": "model."}]})
+    )
     pin_own(folder)
     return tensors
 

@@ -38,7 +38,7 @@ from llava.text import write_line
 _FORMAT = 1  # of the assembled folder; counted up when the code here makes another one of the same parts
 _RECORD = "assembled.json"
 _WEIGHTS = "model.safetensors"
-_ENCODER = "model.vision_tower.vision_tower.vision_model.things."
+_ENCODER = "model.vision_tower.things."
 # After this time without use, another version's folder is deleted.
 _KEPT_S = 30 * 24 * 3600
 # A process that waits longer for another one's assembly makes its own.
@@ -199,7 +199,7 @@ def _write(parts: Parts, folder: Path) -> None:
             write_tokenizer(GgufFile(path), folder)
         tensors.update(READERS[part.becomes](path))
     for one in parts.own:
-        tensors.update(load_file(one.path))
+        tensors.update({one.prefix + name: tensor for name, tensor in load_file(one.path).items()})
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / _WEIGHTS, {"format": "pt"})
     (folder / _WEIGHTS).chmod(0o666 & ~_umask())  # safetensors makes its files readable by their owner alone
     with (folder / _WEIGHTS).open("rb") as file:

@@ -78,9 +78,10 @@ class Part:
 
 @dataclass(frozen=True)
 class OwnFile:
-    """A file of tensors beside parts.json."""
+    """A file of tensors beside parts.json. ``prefix`` is put before their names, as where it holds one module's."""
 
     path: Path
+    prefix: str
     num_bytes: int
     sha256: str
 
@@ -115,7 +116,7 @@ class Parts:
         try:
             values = json.loads((folder / PARTS).read_text(encoding="utf-8"))
             parts = tuple(Part(**part) for part in values["parts"])
-            own = tuple(OwnFile(folder / one["file"], one["num_bytes"], one["sha256"]) for one in values["own"])
+            own = tuple(OwnFile(folder / one.pop("file"), **one) for one in values["own"])
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise CheckpointError(f"{folder / PARTS} cannot be read ({error}): install llava again.") from error
         return cls(folder, parts, own)
@@ -160,11 +161,14 @@ def digest(path: Path) -> str:
 
 
 def pin_own(folder: Path) -> None:
-    """Writes size and SHA-256 of the folder's safetensors into its parts.json."""
+    """Writes size and SHA-256 of the folder's safetensors into its parts.json, which may give them prefixes."""
     place = folder / PARTS
     values = json.loads(place.read_text(encoding="utf-8"))
-    files = sorted(folder.glob("*.safetensors"))
-    values["own"] = [{"file": path.name, "num_bytes": path.stat().st_size, "sha256": digest(path)} for path in files]
+    known = {one["file"]: one for one in values["own"]}
+    for path in sorted(folder.glob("*.safetensors")):
+        one = known.setdefault(path.name, {"file": path.name, "prefix": ""})
+        one |= {"num_bytes": path.stat().st_size, "sha256": digest(path)}
+    values["own"] = list(known.values())
     place.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
