@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from llava.model.assembled.parts import PARTS, digest, pin_own
+from llava.model.assembled.pretrained_parts import PARTS, digest, pin_own
 from tests import tiny_gguf, tiny_tokenizers
 from tests.tiny_checkpoints import Tensors, write_llava_1_6
 

@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 
 from llava.errors import CheckpointError, LlavaError, Notice
-from llava.model.assembled.parts import MissingParts, Parts
+from llava.model.assembled.pretrained_parts import MissingParts, Parts
 
 DEFAULT_MODEL = "default"
 EMBEDDED, SMALL, TALKING = "embedded", "small", "talking"

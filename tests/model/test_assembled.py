@@ -20,7 +20,7 @@ import llava
 from llava.errors import CheckpointError, LlavaError
 from llava.model.assembled import assembly
 from llava.model.assembled.assembly import assemble
-from llava.model.assembled.parts import MissingParts, Parts, pin_own
+from llava.model.assembled.pretrained_parts import MissingParts, Parts, pin_own
 from llava.model.checkpoint import load_model
 from llava.model.checkpoint_reader import open_checkpoint
 from tests import tiny_tokenizers

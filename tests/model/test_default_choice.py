@@ -12,7 +12,7 @@ import pytest
 
 from llava.errors import CheckpointError, Notice
 from llava.model import default_choice
-from llava.model.assembled.parts import MissingParts, Parts
+from llava.model.assembled.pretrained_parts import MissingParts, Parts
 from llava.model.default_choice import name_default, resolve_name
 from llava.model.sources import find_checkpoint
 from tests.tiny_parts import use, write_talking_model

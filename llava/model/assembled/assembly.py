@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 
 from llava.cache_folder import find_cache
 from llava.errors import LlavaError
-from llava.model.assembled.parts import Parts
+from llava.model.assembled.pretrained_parts import Parts
 from llava.model.gguf.gguf_file import GgufFile
 from llava.model.gguf.gguf_folder import read_tensors
 from llava.model.gguf.gguf_tokenizer import write_tokenizer
