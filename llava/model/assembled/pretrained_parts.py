@@ -4,8 +4,8 @@
             metadata and never imported, so nothing of what they depend on is needed
     own     the tensors that were trained here, in the same folder as parts.json
 
-Each file is pinned by its SHA-256. ``python -m llava.model.assembled.pretrained_parts FOLDER`` pins own tensors that were
-trained anew.
+Each file is pinned by its SHA-256. ``python -m llava.model.assembled.pretrained_parts FOLDER`` pins own tensors that
+were trained anew.
 """
 
 from __future__ import annotations
