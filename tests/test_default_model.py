@@ -17,7 +17,7 @@ CARD = (ROOT / "llava/default_model/README.md").read_text(encoding="utf-8")
 
 @pytest.fixture(scope="module")
 def loaded() -> LoadedModel:
-    return load_model()
+    return load_model("embedded")
 
 
 def test_the_card_shows_the_scores_that_were_measured() -> None:

@@ -42,11 +42,12 @@ def _demand_suite(arguments: argparse.Namespace) -> int:
 
 def _eval_synth(arguments: argparse.Namespace) -> int:
     from llava.eval.synth_suite import find_tasks, score
+    from llava.model.default_choice import resolve_name
 
     find_tasks(arguments.task)  # an unknown task is refused before the model is loaded
     score(
         load(arguments),
-        arguments.model or "embedded",
+        resolve_name(arguments.model),
         count=arguments.count,
         tasks=arguments.task,
         json_path=arguments.save,

@@ -193,13 +193,14 @@ def _write_score_command(task: Task, path: Path, data: Path, *, is_partial: bool
 
 def _make_asker(task: Task, arguments: argparse.Namespace, loaded: Any, sampling: Any) -> LocalAsker | UrlAsker:
     from llava.eval.askers import AS_EVALUATED, LocalAsker, UrlAsker, choose_template
+    from llava.model.default_choice import resolve_name
     from llava.model.sources import name_checkpoint
 
     limits = AS_EVALUATED.with_pixels(arguments.max_image_pixels)
     if arguments.url:
         key = os.environ.get("OPENAI_API_KEY")
         return UrlAsker(arguments.url, arguments.url_model, key, sampling, limits=limits)
-    name = name_checkpoint(arguments.model) if arguments.model else "embedded"
+    name = name_checkpoint(resolve_name(arguments.model))
     template = arguments.conv_mode or choose_template(loaded, task.template)
     asker = LocalAsker(loaded, name, sampling, template, model_path=arguments.model, limits=limits)
     flags = ("quant", "model_base", "vision_tower", "merge", "arithmetic")
