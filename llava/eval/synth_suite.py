@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.table import Table
 from llava.answer import write_chat
 from llava.backends.answerer import Answerer
 from llava.errors import UsageError
+from llava.eval.proportion import interval
 from llava.image.source import load_image
 from llava.sampling import Sampling
 from llava.synth.suite import TASKS, Item, Task, draw_items, is_right
@@ -35,14 +35,6 @@ class Score:
     low: float
     high: float
     goal: float
-
-
-def interval(right: int, asked: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's score interval of a proportion. Source: E. B. Wilson, JASA 22 (1927)."""
-    share = right / asked
-    middle = (share + z * z / (2 * asked)) / (1 + z * z / asked)
-    half = z * math.sqrt(share * (1 - share) / asked + z * z / (4 * asked * asked)) / (1 + z * z / asked)
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def find_tasks(names: Sequence[str] | None) -> tuple[Task, ...]:
