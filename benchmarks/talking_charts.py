@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from benchmarks.talking_drawings import FACES, Asked, Kit, Picture, name, number, text, unknown
 
-_DATA = (
+_DATA: tuple[tuple[str, str, dict[str, float]], ...] = (
     ("Coffee sold", "Cups", {"Monday": 42, "Tuesday": 55, "Wednesday": 31, "Thursday": 68, "Friday": 90}),
     ("Rain by season", "mm", {"Spring": 180, "Summer": 95, "Autumn": 240, "Winter": 150}),
     ("Favourite pets", "Votes", {"Dog": 24, "Cat": 31, "Fish": 9, "Bird": 15}),

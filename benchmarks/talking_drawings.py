@@ -1,4 +1,4 @@
-"""Images of other looks than the generator's, for talking_suites.py: signs, receipts, menus, cards, tables, screens, posters.
+"""Images of other looks than the generator's, for talking_suites.py: signs, receipts, cards, tables, windows, posters.
 
 Their texts are written by hand, and their fonts are of Debian packages that no training may draw in. What they show is
 known because it is drawn; the questions are those that a person would ask of such an image. Charts are drawn by
@@ -33,10 +33,21 @@ Thunder Pepper Biscuit Pocket Jungle Velvet Anchor Ribbon Puzzle Candle Kettle S
 Dragon Empire Fabric Gadget Helmet Island Jacket Knight Ladder""".split()
 SIGNS = (
     "OPEN", "CLOSED", "EXIT", "ENTRANCE", "NO SMOKING", "PUSH", "PULL", "Wet Paint", "Mind the step", "Ring the bell",
-    "Platform 4", "Mill Lane", "Queen Street", "Station Road", "SPEED LIMIT 45", "Reception", "Staff only", "Lost and found",
-    "Ticket office", "Beware of the dog", "Fresh eggs", "Room 217", "Bus stop", "Library", "Car park full", "Exit 12",
+    "Platform 4", "Mill Lane", "Queen Street", "Station Road", "SPEED LIMIT 45", "Reception", "Staff only",
+    "Lost and found", "Ticket office", "Beware of the dog", "Fresh eggs", "Room 217", "Bus stop", "Library",
+    "Car park full", "Exit 12",
     "Private property", "Keep left", "Boat hire", "Tea garden",
 )  # fmt: skip
+
+BOARDS: tuple[tuple[Any, Any], ...] = (
+    ("white", (20, 20, 20)),
+    ((20, 75, 150), "white"),
+    ((250, 205, 40), (15, 15, 15)),
+    ((170, 25, 30), "white"),
+    ((25, 95, 60), "white"),
+    ((240, 232, 215), (90, 30, 20)),
+    ((35, 35, 38), (240, 200, 90)),
+)
 
 
 class Kit:
@@ -114,8 +125,7 @@ def draw_sign(kit: Kit, words: str) -> Picture:
     while font.getlength(words) > 0.75 * width:
         font = font.font_variant(size=round(font.size * 0.85))
     lines = words.split(" ") if rng.random() < 0.3 else [words]
-    colors = rng.choice((("white", (20, 20, 20)), ((20, 75, 150), "white"), ((250, 205, 40), (15, 15, 15)), ((170, 25, 30), "white"),
-                         ((25, 95, 60), "white"), ((240, 232, 215), (90, 30, 20)), ((35, 35, 38), (240, 200, 90))))  # fmt: skip
+    board, ink = rng.choice(BOARDS)
     wide, line = max(font.getlength(each) for each in lines) + font.size * 1.2, font.size * 1.3
     tall = line * len(lines) + font.size * 0.8
     x, y = (width - wide) * rng.uniform(0.2, 0.8), (height - tall) * rng.uniform(0.2, 0.7)
@@ -123,12 +133,10 @@ def draw_sign(kit: Kit, words: str) -> Picture:
     ImageDraw.Draw(shade).rectangle((x + 9, y + 11, x + wide + 9, y + tall + 11), fill=150)
     image.paste((0, 0, 0), mask=shade.filter(ImageFilter.GaussianBlur(7)))
     pen = ImageDraw.Draw(image)
-    pen.rounded_rectangle(
-        (x, y, x + wide, y + tall), rng.choice((0, 10, 26)), fill=colors[0], outline=colors[1], width=4
-    )
+    pen.rounded_rectangle((x, y, x + wide, y + tall), rng.choice((0, 10, 26)), fill=board, outline=ink, width=4)
     for i, each in enumerate(lines):
         left = x + (wide - font.getlength(each)) / 2
-        pen.text((left, y + font.size * 0.35 + i * line), each, font=font, fill=colors[1])
+        pen.text((left, y + font.size * 0.35 + i * line), each, font=font, fill=ink)
     question = rng.choice(("What does the sign say?", "What is written on the sign?", "Please read the sign."))
     return as_jpeg(image), [text(question, words)]
 
@@ -170,9 +178,9 @@ def draw_receipt(kit: Kit, shop: str, street: str, items: list[tuple[str, float]
         pen.text((width - 30 - font.getlength(price), y), price, font=font, fill=(30, 30, 30))
     number_text = f"{rng.randrange(100, 999)}-{rng.randrange(1000, 9999)}"
     pen.text((30, image.height - line * 2), f"Receipt {number_text}", font=font, fill=(60, 60, 60))
-    label, price = rng.choice(items)
+    article, cost = rng.choice(items)
     return as_jpeg(image), [
-        number(f"How much does the {label.lower()} cost?", price),
+        number(f"How much does the {article.lower()} cost?", cost),
         number("What is the total?", total),
         rng.choice(
             (
@@ -180,7 +188,7 @@ def draw_receipt(kit: Kit, shop: str, street: str, items: list[tuple[str, float]
                 text("What is the receipt number?", number_text),
                 number("How much change was given?", round(paid - total, 2)),
             )
-        ),  # fmt: skip
+        ),
         unknown(rng.choice(("What is the name of the cashier?", "What is the telephone number of the shop?"))),
     ]
 
@@ -210,7 +218,7 @@ def draw_menu(kit: Kit, title: str, dishes: list[tuple[str, float]]) -> Picture:
                 text("What is the cheapest thing on the menu?", cheap[0], others=rest(cheap[0])),
                 text("What is the name of the place?", title),
             )
-        ),  # fmt: skip
+        ),
     ]
 
 
@@ -236,7 +244,7 @@ def draw_card(kit: Kit, person: str, job: str, firm: str, phone: str, mail: str)
                 text("Which company is it?", firm),
                 text("What is the e-mail address?", mail),
             )
-        ),  # fmt: skip
+        ),
         unknown(rng.choice(("What is the fax number?", "What is the street address?", "How old is the person?"))),
     ]
 

@@ -21,12 +21,15 @@ from benchmarks.talking_drawings import (
     yes_no,
 )
 
-_RECEIPTS = (
-    ("Corner Grocery", "12 Mill Lane", [("Oranges", 3.49), ("Rye bread", 2.85), ("Yoghurt", 1.19), ("Olive oil", 7.99)], "EUR"),
+_RECEIPTS: tuple[tuple[str, str, list[tuple[str, float]], str], ...] = (
+    ("Corner Grocery", "12 Mill Lane", [("Oranges", 3.49), ("Rye bread", 2.85), ("Yoghurt", 1.19), ("Olive oil", 7.99)],
+     "EUR"),
     ("Book Nook", "5 Abbey Road", [("Atlas", 24.90), ("Notebook", 4.50), ("Postcard", 1.20)], "USD"),
-    ("Garden Centre", "Elm Park 3", [("Tomato plant", 2.99), ("Watering can", 12.50), ("Seeds", 1.79), ("Gloves", 6.40)], "EUR"),
+    ("Garden Centre", "Elm Park 3", [("Tomato plant", 2.99), ("Watering can", 12.5), ("Seeds", 1.79), ("Gloves", 6.4)],
+     "EUR"),
     ("Blue Harbour", "Quay 9", [("Fish soup", 8.50), ("Grilled trout", 16.90), ("Mineral water", 3.20)], "EUR"),
-    ("City Hardware", "44 King Street", [("Paint brush", 5.25), ("Nails", 3.10), ("Hammer", 14.95), ("Tape", 2.35)], "USD"),
+    ("City Hardware", "44 King Street", [("Paint brush", 5.25), ("Nails", 3.10), ("Hammer", 14.95), ("Tape", 2.35)],
+     "USD"),
     ("Petit Cafe", "Rue du Port 8", [("Espresso", 2.20), ("Croissant", 1.90), ("Lemon tart", 4.60)], "EUR"),
     ("Toy Box", "7 Market Square", [("Kite", 11.99), ("Puzzle", 9.49), ("Marbles", 3.75), ("Yo-yo", 2.25)], "GBP"),
     ("Stationers", "Oak Avenue 21", [("Envelopes", 3.30), ("Ink", 8.80), ("Stapler", 6.95)], "GBP"),
@@ -122,12 +125,15 @@ def _draw_windows(fetch: Callable[[str], Path]) -> Iterator[Picture]:
     def draw(title: str, message: str, buttons: list[str], *asked: dict[str, object]) -> Picture:
         return draw_dialog(Kit(fetch, f"window {title}"), title, message, buttons, list(asked))
 
-    yield draw("Save changes?", "Do you want to save the changes\nto report.odt before closing?", ["Cancel", "Don't save", "Save"],
+    yield draw("Save changes?", "Do you want to save the changes\nto report.odt before closing?",
+               ["Cancel", "Don't save", "Save"],
                number("How many buttons are there?", 3), text("Which file is it about?", "report.odt"))  # fmt: skip
     yield draw("Network error", "The server did not respond.\nError code: E-4012", ["Retry", "Close"],
-               text("What is the error code?", "E-4012"), text("What is the title of the window?", "Network error"))  # fmt: skip
+               text("What is the error code?", "E-4012"),
+               text("What is the title of the window?", "Network error"))  # fmt: skip
     yield draw("Update available", "Version 7.3.1 can be installed now.\nSize: 148 MB", ["Later", "Install"],
-               text("Which version can be installed?", "7.3.1", "Version 7.3.1"), text("How large is the update?", "148 MB", "148"),
+               text("Which version can be installed?", "7.3.1", "Version 7.3.1"),
+               text("How large is the update?", "148 MB", "148"),
                unknown("When was the update published?"))  # fmt: skip
     yield draw("Battery low", "11 % remaining.\nPlease connect the charger.", ["OK"],
                number("How much battery is left?", 11), name("What should be connected?", "charger"))  # fmt: skip
@@ -157,8 +163,10 @@ def _draw_posters(fetch: Callable[[str], Path]) -> Iterator[Picture]:
                number("How much is the entry fee?", 18), text("When does it start?", "10:15"),
                unknown("How long is the course?"))  # fmt: skip
     yield draw("Romeo and Juliet", ["Globe Theatre", "3 to 28 March"],
-               text("Which play is shown?", "Romeo and Juliet"), text("At which theatre is it?", "Globe", "Globe Theatre"))  # fmt: skip
+               text("Which play is shown?", "Romeo and Juliet"),
+               text("At which theatre is it?", "Globe", "Globe Theatre"))  # fmt: skip
     yield draw("Lost Cat", ["Answers to Minka", "Call 555-0163"],
-               text("What is the name of the cat?", "Minka"), text("Which number should one call?", "555-0163"))  # fmt: skip
+               text("What is the name of the cat?", "Minka"),
+               text("Which number should one call?", "555-0163"))  # fmt: skip
     yield draw("SUMMER SALE", ["Up to 60 % off", "until 31 August"],
                number("How many percent off are there?", 60), text("Until when is the sale?", "31 August"))  # fmt: skip

@@ -67,19 +67,24 @@ def _run(arguments: argparse.Namespace) -> int:
         raise UsageError(f"--limit is {arguments.limit}; it has to be at least 1.")
     folder = arguments.folder
     beside = [read_scores(path) for path in arguments.beside]
-    asked = read_folder(folder, arguments.truth)[: arguments.limit]
+    asked = read_folder(folder, arguments.truth)
     check_images(asked, AS_EVALUATED.with_pixels(arguments.max_image_pixels))
     check_answers_path(arguments.answers or folder / "answers" / "MODEL.jsonl")  # before the model is loaded
     questions = make_questions(asked)
     loaded = None if arguments.url else load(arguments)
     with contextlib.closing(make_asker(arguments, loaded, Sampling(max_new_tokens=MAX_NEW_TOKENS))) as asker:
         path = arguments.answers or folder / "answers" / f"{name_safely(asker.model_id)}.jsonl"
-        summary = answer_questions(questions, asker, path, name=folder.name)
+        wanted = range(len(questions))[: arguments.limit]
+        summary = answer_questions(questions, asker, path, name=folder.name, wanted=wanted)
         model = asker.model_id
     if summary.failed:
         write_line("llava: nothing is scored, since questions failed. Run the same command again to ask them.")
         return 1
-    scores = score_answers(asked, match_answers(path, questions).texts, model, folder)
+    matched = match_answers(path, questions, is_partial=arguments.limit is not None)
+    texts = dict(zip((question.key for question in matched.questions), matched.texts, strict=True))
+    scores = score_answers(
+        [asked[place] for place in wanted], [texts[questions[place].key] for place in wanted], model, folder
+    )
     target = name_scores_file(path)
     page = target.with_name(target.name.removesuffix(".scores.json") + ".html")
     write_scores(target, scores)

@@ -20,6 +20,17 @@ def _read_table() -> dict[str, tuple[str, ...]]:
     return {name: tuple(found) for name, found in kinds.items()}
 
 
+@lru_cache(maxsize=1)
+def _last_words() -> frozenset[str]:
+    table = _read_table()
+    return frozenset(name.split()[-1] for name in (*table, *(kind for kinds in table.values() for kind in kinds)))
+
+
+def is_everyday(word: str) -> bool:
+    """Whether a lower-case word in the singular is the last word of a thing or a kind that the table knows."""
+    return word in _last_words()
+
+
 def find_kinds(name: str) -> tuple[str, ...]:
     """What a thing is a kind of, nearest first, such as ("bird", "animal") for "pelican"; empty if it is not known.
 

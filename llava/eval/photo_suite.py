@@ -14,7 +14,7 @@ from llava.data.collection.journal import write_whole
 from llava.errors import UsageError
 from llava.eval.answer_health import Health, measure_health
 from llava.eval.json_files import read_json
-from llava.eval.photo_truths import PhotoQuestion
+from llava.eval.photo_truths import WORDINGS, PhotoQuestion
 from llava.eval.proportion import interval
 from llava.eval.scoring.sentence_answers import Reading, judge
 from llava.eval.task import Question
@@ -108,7 +108,8 @@ def _score_group(name: str, answers: Sequence[PhotoAnswer]) -> GroupScore:
     """Questions of one image in several wordings have the same truth, and are one unit of the interval."""
     units: dict[tuple[Any, ...], list[PhotoAnswer]] = {}
     for answer in answers:
-        units.setdefault((answer.file, answer.group, answer.accepted, answer.kinds), []).append(answer)
+        question = "" if answer.question in WORDINGS else answer.question
+        units.setdefault((answer.file, question, answer.accepted, answer.kinds), []).append(answer)
     right = sum(sum(a.score for a in unit) / len(unit) for unit in units.values())
     kind = sum(sum(a.kind_score for a in unit) / len(unit) for unit in units.values())
     count = len(units)

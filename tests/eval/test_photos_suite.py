@@ -159,6 +159,9 @@ def test_a_run_writes_answers_scores_and_page_and_goes_on_where_it_broke_off(
     assert "has 4 of 6 answers already" in capsys.readouterr().err
     assert (photos / "x.jsonl").read_bytes() == whole
     assert read_scores(photos / "x.scores.json") == scores
+    assert main([*command, "--limit", "2"]) == 0
+    assert (photos / "x.jsonl").read_bytes() == whole
+    assert len(read_scores(photos / "x.scores.json").answers) == 2
 
 
 def test_another_run_s_scores_are_shown_beside_and_any_other_file_is_refused(photos: Path, tmp_path: Path) -> None:

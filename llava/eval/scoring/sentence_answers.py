@@ -20,6 +20,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from llava.eval.everyday_kinds import is_everyday
 from llava.synth.truth import Truth
 
 _SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"')]))\s+(?=[\"'(]?[A-Za-z])|\n+(?=\W*[A-Za-z])")
@@ -27,7 +28,7 @@ _TOKEN = re.compile(r"[^\s\"()\[\]{}*`<>|;]+")
 _EDGES = ".,;:!?'\"()[]{}*`_<>|…"
 _NUMBER = re.compile(r"[-+]?[$€£]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?%?")
 _QUOTED = re.compile(r"\"([^\"]+)\"|(?<![A-Za-z0-9])'([^']+)'(?![A-Za-z0-9])")
-_GUESSES = re.compile(r",|;|/|\bor\b|\band\b|\n")
+_GUESSES = re.compile(r",|;|/|\bor\b|\n")
 _WORDS_OF_NUMBERS = {
     word: value
     for value, word in enumerate(
@@ -35,19 +36,29 @@ _WORDS_OF_NUMBERS = {
         "seventeen eighteen nineteen twenty".split()
     )
 }
+_WORDS_OF_NUMBERS["single"] = 1
+_ARTICLE = re.compile(r"\b(?:an?|the|some)\b", re.IGNORECASE)
+# What follows a thing in a sentence about it, and not in its name.
+_VERBS = frozenset(
+    "sits stands lies sleeps walks runs flies looks eats plays holds wears hangs rests grows swims jumps faces".split()
+)
 _NEGATIONS = frozenset("not no never without neither nor isn't aren't wasn't doesn't don't cannot can't".split())
 # Words that a sentence puts around what it says: a name or a text ends where one of them follows.
 _FRAME = frozenset(
-    """a an the this that these those it its they there here i you we he she one is are was were be been has have had do
-    does did can could may might will would of in on at to from by with without for as and or but not no so than then
-    which who whose what where when while because if also very only just about into onto over under near above below
-    behind beside between before after up down out off against along around across through inside outside its his her
-    their our my your says say said reads read shows show shown see seen written printed spelled spells states stated
-    displays displayed image picture photo photograph drawing sign signs text word words line lines first second third
-    fourth fifth sixth last next button label title axis bar wedge slice point value number name called named answer
-    likely probably maybe perhaps some color colour colored coloured left right top bottom center centre middle total
-    it's that's there's here's they're looks appears seems like such same other each all both any type kind sort
+    """a an the this that these those it its they there here i you we he she one is are was were be been has have had
+    do does did can could may might will would of in on at to from by with without for as and or but not no so than
+    then which who whose what where when while because if also very only just about into onto over under near above
+    below behind beside between before after up down out off against along around across through inside outside its
+    his her their our my your says say said reads read shows show shown see seen written printed spelled spells
+    states stated displays displayed image picture photo photograph drawing sign signs text word words line lines
+    first second third fourth fifth sixth last next button label title axis bar wedge slice point value number name
+    called named answer likely probably maybe perhaps some item items object objects thing things color colour
+    colored coloured left right top bottom center centre middle total it's that's there's here's they're looks
+    appears seems such same other each all both any type kind sort
     """.split()
+)
+_NO_GUESS = frozenset(
+    "in on at with by near under over behind beside next inside from for which that who where while as to its".split()
 )
 _LEAD = re.compile(
     r"^(?:(?:this|that|it|there|these|they|here|the (?:image|picture|photo|photograph|drawing|main thing|answer|object)"
@@ -256,10 +267,19 @@ def _is_denied(tokens: Sequence[_Token], start: int) -> bool:
 
 
 def _stands_alone(tokens: Sequence[_Token], start: int, end: int, asked: frozenset[str]) -> bool:
-    """Whether punctuation or words that talk about a text surround it, so that it is all that was read."""
-    before = start == 0 or _ends(tokens[start - 1], asked) or re.search(r"[\"',:;([]", tokens[start].before)
-    after = end == len(tokens) or re.search(r"[\"',:;.!?)\]\n]", tokens[end - 1].after) or _ends(tokens[end], asked)
-    return bool(before and after)
+    """Whether punctuation or words that talk about a text surround it, so that it is all that was read.
+
+    Beside a number any word may stand, such as a currency, but no other number.
+    """
+
+    def is_free(edge: _Token, neighbour: _Token) -> bool:
+        if any(letter.isdigit() for letter in edge.text):
+            return not any(letter.isdigit() for letter in neighbour.text)
+        return _ends(neighbour, asked)
+
+    before = start == 0 or re.search(r"[\"',:;([]", tokens[start].before) or is_free(tokens[start], tokens[start - 1])
+    after = end == len(tokens) or re.search(r"[\"',:;.!?)\]\n]", tokens[end - 1].after)
+    return bool(before) and bool(after or is_free(tokens[end - 1], tokens[end]))
 
 
 def _ends(token: _Token, asked: frozenset[str]) -> bool:
@@ -271,7 +291,7 @@ def _is_head(tokens: Sequence[_Token], end: int) -> bool:
     if end == len(tokens) or re.search(r"[,:;.!?\"()\n/-]", tokens[end - 1].after):
         return True
     word = tokens[end].text.lower()
-    return word in _FRAME or word.endswith(("ing", "ed", "ly")) or word in ("stands", "sits", "lies", "flies", "runs")
+    return word in _FRAME or word in _VERBS or word.endswith(("ing", "ed", "ly"))
 
 
 def _judge_words(text: str, truth: Truth, question: str) -> Reading:
@@ -327,17 +347,28 @@ def _find_rivals(tokens: Sequence[_Token], truth: Truth, asked: frozenset[str]) 
 
 
 def _list_guesses(sentence: str, truth: Truth) -> str:
-    """Why a sentence is a list of guesses and not an answer; "" where it is one. See rule 5."""
+    """Why a sentence is a list of guesses and not an answer; "" where it is one. See rule 5.
+
+    A guess is a short part that ends in an everyday thing, or has an article of its own: in "a small, brown dog" the
+    first part is none.
+    """
+    parts = [part.strip(" .!?\"'()") for part in _GUESSES.split(sentence)]
+    if sentence.count(" and ") > 2:
+        parts = [each for part in parts for each in part.split(" and ")]
+    parts = [part.removeprefix("and ").strip() for part in parts if part.strip()]
     guesses = []
-    for part in _GUESSES.split(sentence):
-        bare = _LEAD.sub("", part.strip(" .!?\"'()")).strip()
-        tokens = _tokenize(bare)
-        if not tokens or len(tokens) > 4:
+    for part, following in zip(parts, [*parts[1:], ""], strict=True):
+        tokens = _tokenize(_LEAD.sub("", part))
+        first = part.split()[0].lower() if part else ""
+        if not tokens or len(tokens) > 4 or first in _NO_GUESS or first.endswith("ing"):
+            continue
+        is_thing = is_everyday(_singular(tokens[-1].text.lower()))
+        if not is_thing and (not _ARTICLE.search(part) or (following and not _ARTICLE.search(following))):
             continue
         fits = any(
             _is_head(tokens, end) for name in (*truth.answers, *truth.kinds) for _, end in _find(tokens, name, truth)
         )
-        guesses.append((bare, fits))
+        guesses.append((" ".join(token.text for token in tokens), fits))
     strangers = [bare for bare, fits in guesses if not fits]
     if guesses and not guesses[0][1] and any(fits for _, fits in guesses[1:]):
         return f"its first guess is {guesses[0][0]}"

@@ -70,7 +70,7 @@ def _draw_plot(rng: random.Random, count: int, *, months: bool = False) -> _Plot
         word = words.draw_word(rng, True, 7).title()
         if word not in names:
             names.append(word)
-    top = rng.choice((10, 20, 50, 80, 100, 200, 500, 1000))
+    top = rng.choice((50, 80, 100, 120, 200, 500, 1000))
     # No two values are nearer than a twelfth of the greatest, so that a person sees which is larger.
     values = [round(top * (share + rng.uniform(-0.2, 0.2)) / 13) for share in rng.sample(range(2, 14), count)]
     title = f"{rng.choice(_TITLES)} {rng.randrange(2001, 2030)}"

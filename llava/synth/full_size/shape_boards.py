@@ -13,7 +13,7 @@ from llava.synth.drawing import COLORS, SHAPES
 from llava.synth.full_size.full_size_item import FullSizeItem, compress, draw_ground, draw_size
 from llava.synth.truth import Truth
 
-_SMOOTH = 3  # every pixel is drawn as 3x3
+_SMOOTH = 2  # every pixel is drawn as 2x2
 _INKS = tuple(name for name in COLORS if name not in ("white", "gray"))
 _PLACES = {
     "top left": ("top left", "upper left"), "top": ("top", "top center", "top middle", "upper middle"),
@@ -90,8 +90,8 @@ def draw_shapes_item(rng: random.Random, kind: str) -> FullSizeItem:
     pairs = [(shape, color) for shape in SHAPES for color in _INKS]
     few = [rng.choice(pairs) for _ in range(2)]
     for x, y in _place(rng, rng.randint(2, 6) if kind != "count" else rng.randint(2, 7)):
-        shape, color = rng.choice(few if kind == "count" and rng.random() < 0.8 else pairs)
-        shapes.append(_Shape(shape, color, x, y, rng.uniform(0.07, 0.12)))
+        pair = rng.choice(few if kind == "count" and rng.random() < 0.8 else pairs)
+        shapes.append(_Shape(*pair, x, y, rng.uniform(0.07, 0.12)))
     for shape in shapes:
         _paint(pen, shape, width * _SMOOTH, height * _SMOOTH, rng.uniform(-0.2, 0.2))
     asked = _ask(rng, kind, shapes)
@@ -118,9 +118,8 @@ def _ask(rng: random.Random, kind: str, shapes: list[_Shape]) -> tuple[str, Trut
             return None
         shape = rng.choice(fit)
         question = rng.choice((f"What shape is the {shape.color} object?", f"What is the {shape.color} shape?"))
-        accepted = (shape.kind, "circle outline", "donut") if shape.kind == "ring" else (shape.kind,)
-        return question, Truth((*accepted, "rhombus") if shape.kind == "diamond" else accepted,
-                               others=_without(SHAPES, shape.kind))  # fmt: skip
+        ways = {"ring": ("ring", "donut"), "diamond": ("diamond", "rhombus"), "cross": ("cross", "plus")}
+        return question, Truth(ways.get(shape.kind, (shape.kind,)), others=_without(SHAPES, shape.kind))
     if kind == "place":
         if not single:
             return None
