@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from benchmarks.talking_drawings import FACES, Asked, Kit, Picture, name, number, text, unknown
+from benchmarks.talking_drawings import FACES, Asked, Drawn, Kit, name, number, text, unknown
 
 _DATA: tuple[tuple[str, str, dict[str, float]], ...] = (
     ("Coffee sold", "Cups", {"Monday": 42, "Tuesday": 55, "Wednesday": 31, "Thursday": 68, "Friday": 90}),
@@ -62,14 +62,14 @@ def _ask(rng: random.Random, title: str, values: dict[str, float], noun: str, to
     ]
 
 
-def draw_charts(fetch: Callable[[str], Path]) -> Iterator[tuple[str, Picture]]:
+def draw_charts(fetch: Callable[[str], Path]) -> Iterator[tuple[str, Drawn]]:
     """Every chart with its group."""
     for place, (title, unit, values) in enumerate(_DATA):
         yield "charts of other looks", _draw_pyplot(fetch, place, title, unit, values)
         yield "charts of other looks", _draw_office(Kit(fetch, f"office {title}"), title, values)
 
 
-def _draw_pyplot(fetch: Callable[[str], Path], place: int, title: str, unit: str, values: dict[str, float]) -> Picture:
+def _draw_pyplot(fetch: Callable[[str], Path], place: int, title: str, unit: str, values: dict[str, float]) -> Drawn:
     import matplotlib.font_manager
     import matplotlib.pyplot
     import matplotlib.style
@@ -111,7 +111,7 @@ def _draw_pyplot(fetch: Callable[[str], Path], place: int, title: str, unit: str
     return Image.open(file).convert("RGB"), asked
 
 
-def _draw_office(kit: Kit, title: str, values: dict[str, float]) -> Picture:
+def _draw_office(kit: Kit, title: str, values: dict[str, float]) -> Drawn:
     """Columns in the manner of spreadsheets: grey lines behind, no frame, a legend or labels above the columns."""
     rng = kit.rng
     width, height = rng.randint(760, 1100), rng.randint(480, 640)

@@ -67,7 +67,7 @@ class Kit:
 
 
 Asked = list[dict[str, Any]]
-Picture = tuple[Image.Image, Asked]
+Drawn = tuple[Image.Image, Asked]
 
 
 def text(question: str, *answers: str, others: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def as_jpeg(image: Image.Image, quality: int = 88) -> Image.Image:
     return Image.open(file).convert("RGB")
 
 
-def draw_sign(kit: Kit, words: str) -> Picture:
+def draw_sign(kit: Kit, words: str) -> Drawn:
     rng = kit.rng
     width, height = rng.randint(640, 1400), rng.randint(480, 1000)
     image = wall(rng, width, height)
@@ -141,7 +141,7 @@ def draw_sign(kit: Kit, words: str) -> Picture:
     return as_jpeg(image), [text(question, words)]
 
 
-def draw_word(kit: Kit, package: str, place: int, word: str) -> Picture:
+def draw_word(kit: Kit, package: str, place: int, word: str) -> Drawn:
     """A word in a face that no training draws in."""
     rng = kit.rng
     width, height = rng.randint(420, 900), rng.randint(400, 620)
@@ -156,7 +156,7 @@ def draw_word(kit: Kit, package: str, place: int, word: str) -> Picture:
     return image, [text(rng.choice(("What is written here?", "What word is this?", "What does the image say?")), word)]
 
 
-def draw_receipt(kit: Kit, shop: str, street: str, items: list[tuple[str, float]], currency: str) -> Picture:
+def draw_receipt(kit: Kit, shop: str, street: str, items: list[tuple[str, float]], currency: str) -> Drawn:
     rng = kit.rng
     width = rng.randint(430, 700)
     font = kit.font(rng.choice(("fonts-league-mono", "fonts-fantasque-sans", "fonts-monoid", "fonts-lato")), width / 24)
@@ -193,7 +193,7 @@ def draw_receipt(kit: Kit, shop: str, street: str, items: list[tuple[str, float]
     ]
 
 
-def draw_menu(kit: Kit, title: str, dishes: list[tuple[str, float]]) -> Picture:
+def draw_menu(kit: Kit, title: str, dishes: list[tuple[str, float]]) -> Drawn:
     rng = kit.rng
     width, height = rng.randint(620, 900), 260 + 96 * len(dishes)
     dark = rng.random() < 0.35
@@ -222,7 +222,7 @@ def draw_menu(kit: Kit, title: str, dishes: list[tuple[str, float]]) -> Picture:
     ]
 
 
-def draw_card(kit: Kit, person: str, job: str, firm: str, phone: str, mail: str) -> Picture:
+def draw_card(kit: Kit, person: str, job: str, firm: str, phone: str, mail: str) -> Drawn:
     rng = kit.rng
     width, height = 1050, 600
     image = Image.new("RGB", (width, height), "white")
@@ -249,7 +249,7 @@ def draw_card(kit: Kit, person: str, job: str, firm: str, phone: str, mail: str)
     ]
 
 
-def draw_table(kit: Kit, title: str, heads: list[str], rows: list[list[str]], ask: Asked) -> Picture:
+def draw_table(kit: Kit, title: str, heads: list[str], rows: list[list[str]], ask: Asked) -> Drawn:
     """A table as a spreadsheet or a web page shows it."""
     rng = kit.rng
     font = kit.font(rng.choice(("fonts-lato", "fonts-cantarell", "fonts-mplus", "fonts-cardo")), rng.randint(24, 34))
@@ -275,7 +275,7 @@ def draw_table(kit: Kit, title: str, heads: list[str], rows: list[list[str]], as
     return image, ask
 
 
-def draw_dialog(kit: Kit, title: str, message: str, buttons: list[str], ask: Asked) -> Picture:
+def draw_dialog(kit: Kit, title: str, message: str, buttons: list[str], ask: Asked) -> Drawn:
     """A window on a desktop."""
     rng = kit.rng
     width, height = rng.randint(800, 1280), rng.randint(560, 800)
@@ -302,7 +302,7 @@ def draw_dialog(kit: Kit, title: str, message: str, buttons: list[str], ask: Ask
     return image, ask
 
 
-def draw_poster(kit: Kit, title: str, facts: list[str], ask: Asked) -> Picture:
+def draw_poster(kit: Kit, title: str, facts: list[str], ask: Asked) -> Drawn:
     rng = kit.rng
     width, height = rng.randint(620, 860), rng.randint(860, 1150)
     low = np.array([rng.randint(20, 120) for _ in range(3)])
@@ -331,7 +331,7 @@ def draw_all(folder: Path, fetch: Callable[[str], Path]) -> list[dict[str, Any]]
     from benchmarks.talking_pages import draw_pages
 
     truths: list[dict[str, Any]] = []
-    found: Iterator[tuple[str, Picture]]
+    found: Iterator[tuple[str, Drawn]]
     for found in (_draw_words(fetch), draw_pages(fetch), draw_charts(fetch)):
         for group, (image, asked) in found:
             file = f"{len({row['file'] for row in truths}) + 1:03d}.png"
@@ -343,7 +343,7 @@ def draw_all(folder: Path, fetch: Callable[[str], Path]) -> list[dict[str, Any]]
     return truths
 
 
-def _draw_words(fetch: Callable[[str], Path]) -> Iterator[tuple[str, Picture]]:
+def _draw_words(fetch: Callable[[str], Path]) -> Iterator[tuple[str, Drawn]]:
     for words in SIGNS:
         yield "signs", draw_sign(Kit(fetch, f"sign {words}"), words)
     faces = [(package, place) for package, names in FACES.items() for place in range(len(names))]

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.talking_drawings import (
+    Drawn,
     Kit,
-    Picture,
     draw_card,
     draw_dialog,
     draw_menu,
@@ -74,7 +74,7 @@ _TEAMS = [["Rovers", "28", "61"], ["Athletic", "28", "54"], ["Wanderers", "28", 
 _CITIES = [["Oslo", "Norway", "-3"], ["Cairo", "Egypt", "24"], ["Lima", "Peru", "19"], ["Delhi", "India", "31"]]
 
 
-def draw_pages(fetch: Callable[[str], Path]) -> Iterator[tuple[str, Picture]]:
+def draw_pages(fetch: Callable[[str], Path]) -> Iterator[tuple[str, Drawn]]:
     """Every image with its group."""
     for shop, street, items, currency in _RECEIPTS:
         yield "receipts", draw_receipt(Kit(fetch, f"receipt {shop}"), shop, street, items, currency)
@@ -82,12 +82,12 @@ def draw_pages(fetch: Callable[[str], Path]) -> Iterator[tuple[str, Picture]]:
         yield "menus", draw_menu(Kit(fetch, f"menu {title}"), title, dishes)
     for person, *rest in _CARDS:
         yield "business cards", draw_card(Kit(fetch, f"card {person}"), person, *rest)
-    yield from (("tables", picture) for picture in _draw_tables(fetch))
-    yield from (("windows", picture) for picture in _draw_windows(fetch))
-    yield from (("posters", picture) for picture in _draw_posters(fetch))
+    yield from (("tables", drawn) for drawn in _draw_tables(fetch))
+    yield from (("windows", drawn) for drawn in _draw_windows(fetch))
+    yield from (("posters", drawn) for drawn in _draw_posters(fetch))
 
 
-def _draw_tables(fetch: Callable[[str], Path]) -> Iterator[Picture]:
+def _draw_tables(fetch: Callable[[str], Path]) -> Iterator[Drawn]:
     def kit(title: str) -> Kit:
         return Kit(fetch, f"table {title}")
 
@@ -121,8 +121,8 @@ def _draw_tables(fetch: Callable[[str], Path]) -> Iterator[Picture]:
     ])  # fmt: skip
 
 
-def _draw_windows(fetch: Callable[[str], Path]) -> Iterator[Picture]:
-    def draw(title: str, message: str, buttons: list[str], *asked: dict[str, object]) -> Picture:
+def _draw_windows(fetch: Callable[[str], Path]) -> Iterator[Drawn]:
+    def draw(title: str, message: str, buttons: list[str], *asked: dict[str, object]) -> Drawn:
         return draw_dialog(Kit(fetch, f"window {title}"), title, message, buttons, list(asked))
 
     yield draw("Save changes?", "Do you want to save the changes\nto report.odt before closing?",
@@ -150,8 +150,8 @@ def _draw_windows(fetch: Callable[[str], Path]) -> Iterator[Picture]:
                yes_no("Can this be undone?", False))  # fmt: skip
 
 
-def _draw_posters(fetch: Callable[[str], Path]) -> Iterator[Picture]:
-    def draw(title: str, facts: list[str], *asked: dict[str, object]) -> Picture:
+def _draw_posters(fetch: Callable[[str], Path]) -> Iterator[Drawn]:
+    def draw(title: str, facts: list[str], *asked: dict[str, object]) -> Drawn:
         return draw_poster(Kit(fetch, f"poster {title}"), title, facts, list(asked))
 
     yield draw("JAZZ NIGHT", ["Friday, 12 June", "Old Brewery, 20:00"],

@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from importlib import resources
 from typing import NamedTuple
 
 from llava.eval.everyday_kinds import is_everyday
@@ -43,26 +44,24 @@ _VERBS = frozenset(
     "sits stands lies sleeps walks runs flies looks eats plays holds wears hangs rests grows swims jumps faces".split()
 )
 _NEGATIONS = frozenset("not no never without neither nor isn't aren't wasn't doesn't don't cannot can't".split())
+
+
+def _read_words(kind: str) -> frozenset[str]:
+    """The words of the lines of ``answer_frame.txt`` that begin with that kind."""
+    text = resources.files("llava.eval").joinpath("answer_frame.txt").read_text(encoding="utf-8")
+    lines = (line.partition(":") for line in text.splitlines())
+    return frozenset(word for name, _, words in lines if name == kind for word in words.split())
+
+
+_IMAGE = "|".join(sorted(_read_words("image"), reverse=True))
 # Words that a sentence puts around what it says: a name or a text ends where one of them follows.
-_FRAME = frozenset(
-    """a an the this that these those it its they there here i you we he she one is are was were be been has have had
-    do does did can could may might will would of in on at to from by with without for as and or but not no so than
-    then which who whose what where when while because if also very only just about into onto over under near above
-    below behind beside between before after up down out off against along around across through inside outside its
-    his her their our my your says say said reads read shows show shown see seen written printed spelled spells
-    states stated displays displayed image picture photo photograph drawing sign signs text word words line lines
-    first second third fourth fifth sixth last next button label title axis bar wedge slice point value number name
-    called named answer likely probably maybe perhaps some item items object objects thing things color colour
-    colored coloured left right top bottom center centre middle total it's that's there's here's they're looks
-    appears seems such same other each all both any type kind sort
-    """.split()
-)
+_FRAME = _read_words("image") | _read_words("frame")
 _NO_GUESS = frozenset(
     "in on at with by near under over behind beside next inside from for which that who where while as to its".split()
 )
 _LEAD = re.compile(
-    r"^(?:(?:this|that|it|there|these|they|here|the (?:image|picture|photo|photograph|drawing|main thing|answer|object)"
-    r"|i|we|you|in|of|image|picture|photo)\b\s*(?:in|of)?\s*)*"
+    rf"^(?:(?:this|that|it|there|these|they|here|the (?:{_IMAGE}|main thing|answer|object)|i|we|you|in|of|{_IMAGE})\b"
+    r"\s*(?:in|of)?\s*)*"
     r"(?:(?:is|are|was|shows?|sees?|contains?|depicts?|can see|looks? like|appears? to be|seems? to be|has|'s)\b\s*)*"
     r"(?:(?:likely|probably|maybe|perhaps|also|clearly|just)\b\s*)*(?:(?:an?|the|some|one|two|three|several|many)\b\s*)*",
     re.IGNORECASE,
@@ -80,9 +79,9 @@ _UNSURE = re.compile(
     re.IGNORECASE,
 )
 _ABSENT = re.compile(
-    r"\b(?:there (?:is|are)|it has|i see|(?:image|picture|photo|sign|chart|receipt|form) (?:has|shows|contains)) "
+    rf"\b(?:there (?:is|are)|it has|i see|(?:{_IMAGE}|sign|chart|receipt|form) (?:has|shows|contains)) "
     r"(?:no|not|nothing|nobody|none)\b"
-    rf"|\bnot (?:\w+ )?(?:{'|'.join(_GIVEN)}|in the (?:image|picture|photo))\b"
+    rf"|\bnot (?:\w+ )?(?:{'|'.join(_GIVEN)}|in the (?:{_IMAGE}))\b"
     rf"|\b(?:does|do|is|are|has|have) not (?:\w+ )?(?:{'|'.join(_TELLS)}|an?|any)\b"
     rf"|\bno (?:[\w']+ ){{1,4}}(?:is|are) (?:\w+ )?(?:{'|'.join(_GIVEN)}|in the)\b",
     re.IGNORECASE,
