@@ -82,7 +82,7 @@ def score_answers(asked: Sequence[PhotoQuestion], texts: Sequence[str], model: s
         reading: Reading = judge(text, one.truth, one.question)
         answers.append(
             PhotoAnswer(
-                one.path.name,
+                _name_in(folder, one.path),
                 one.group,
                 one.question,
                 one.truth.answers,
@@ -98,6 +98,10 @@ def score_answers(asked: Sequence[PhotoQuestion], texts: Sequence[str], model: s
     if len(groups) > 1:
         groups.append(_score_group("all", answers))
     return PhotoScores(model, str(folder), tuple(groups), measure_health(texts, answerable), tuple(answers))
+
+
+def _name_in(folder: Path, path: Path) -> str:
+    return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
 
 
 def _groups(answers: Iterable[PhotoAnswer]) -> list[str]:

@@ -117,7 +117,11 @@ def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"'{path}' cannot be read: {error}.") from error
-    for row in csv.DictReader(io.StringIO(text), strict=True):
+    try:
+        rows = list(csv.DictReader(io.StringIO(text), strict=True))
+    except csv.Error as error:
+        raise UsageError(f"'{path}' is not a CSV file: {error}.") from error
+    for row in rows:
         if None in row:
             raise UsageError(f"A line of '{path}' has more cells than the first line has columns: {row[None]}.")
         found: dict[str, Any] = {}
@@ -127,8 +131,8 @@ def _read_csv(path: Path) -> Iterator[dict[str, Any]]:
                 found[key.strip()] = values if key.strip() in ("names", "kinds", "answers", "others") else cell.strip()
         if "tolerance" in found:
             found["tolerance"] = _to_number(found["tolerance"])
-        if "keeps_case" in found:
-            found["keeps_case"] = found["keeps_case"].lower() in ("1", "yes", "true")
+        if found.get("keeps_case", "").lower() in ("true", "false"):
+            found["keeps_case"] = found["keeps_case"].lower() == "true"
         yield found
 
 
@@ -189,7 +193,8 @@ def _read_row(folder: Path, row: _Row) -> Iterator[PhotoQuestion]:
     tolerance = row.row.get("tolerance", 0.0)
     if not isinstance(tolerance, int | float) or isinstance(tolerance, bool) or not 0 <= tolerance < float("inf"):
         raise row.fail(f"'tolerance' is {tolerance!r}; it has to be a number of at least 0.")
-    truth = Truth(
-        answers, form, row.texts("others"), row.texts("kinds"), float(tolerance), row.row.get("keeps_case") is True
-    )
+    keeps_case = row.row.get("keeps_case", False)
+    if not isinstance(keeps_case, bool):
+        raise row.fail(f"'keeps_case' is {keeps_case!r}; it has to be true or false.")
+    truth = Truth(answers, form, row.texts("others"), row.texts("kinds"), float(tolerance), keeps_case)
     yield PhotoQuestion(path, row.text("question"), truth, row.text("group") or "questions")

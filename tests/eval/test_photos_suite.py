@@ -90,12 +90,36 @@ def test_a_list_gives_names_kinds_and_questions_of_its_own(photos: Path) -> None
             "'form' is 'guess'; there are: name",
         ),
         ([{"file": "cat.jpg", "question": "?", "answers": ["1"], "tolerance": -1}], "'tolerance' is -1"),
+        ([{"file": "cat.jpg", "question": "?", "answers": ["1"], "keeps_case": "no"}], "'keeps_case' is 'no'"),
     ],
 )
 def test_a_list_with_a_mistake_is_refused_by_its_entry(photos: Path, rows: object, said: str) -> None:
     write_list(photos, rows)
     with pytest.raises(UsageError, match=said):
         read_folder(photos)
+
+
+def test_a_damaged_csv_file_is_refused(photos: Path) -> None:
+    path = photos / "truth.csv"
+    path.write_text('file,names\n"cat.jpg,cat\n', encoding="utf-8")
+    with pytest.raises(UsageError, match="is not a CSV file: unexpected end of data"):
+        read_folder(photos)
+    path.write_text("file,names\ncat.jpg,cat,pet\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="has more cells than the first line has columns"):
+        read_folder(photos)
+
+
+def test_images_in_subfolders_are_told_apart_and_found(photos: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (photos / name).mkdir()
+        Image.new("RGB", (40, 30), "brown").save(photos / name / "a.png")
+    write_list(photos, [{"file": f"{name}/a.png", "names": ["cat"]} for name in ("one", "two")])
+    asked = read_folder(photos)
+    scores = score_answers(asked, ["A cat."] * 3 + ["A dog."] * 3, "a model", photos)
+    assert [(group.images, group.share) for group in scores.groups] == [(2, 0.5)]
+    page = tmp_path / "x.html"
+    write_photos_page(page, [scores], photos)
+    assert page.read_text(encoding="utf-8").count("data:image/jpeg;base64,") == 2
 
 
 def test_a_folder_that_cannot_be_asked_about_is_refused_before_a_model_is_loaded(
