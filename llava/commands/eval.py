@@ -8,6 +8,7 @@ from typing import Any
 
 from llava.commands.answering import load
 from llava.commands.eval_harness import add_harness
+from llava.commands.eval_photos import add_eval_photos
 from llava.commands.eval_report import add_eval_reports
 from llava.commands.eval_tasks import add_eval_tasks
 from llava.commands.flags import add_checkpoint_flags, add_command
@@ -31,6 +32,7 @@ def add_eval(commands: Any) -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the scores and their goals")
     parser.add_argument("--wrong", type=Path, metavar="FILE.jsonl", help="write every wrong answer")
     add_checkpoint_flags(parser)
+    add_eval_photos(suites)
     add_eval_tasks(suites)
     add_eval_reports(suites)
 
