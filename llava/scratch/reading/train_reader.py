@@ -104,9 +104,7 @@ def _report(minutes: float, step: int, seen: int, total: float, rate: float, rat
     )
 
 
-def _save(
-    path: Path, network: CropReader, average: AveragedModel, optimizer: torch.optim.Optimizer, step: int
-) -> None:
+def _save(path: Path, network: CropReader, average: AveragedModel, optimizer: torch.optim.Optimizer, step: int) -> None:
     state = {
         "network": network.state_dict(),
         "average": average.module.state_dict(),
