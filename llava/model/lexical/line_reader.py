@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from llava.model.lexical.characters import BLANK, decode
+from llava.model.lexical.characters import read_steps
 from llava.model.lexical.colour_names import COLOURS
 from llava.model.lexical.crop_reader import CROP_HEIGHT, WIDTH_STEP, CropReader, colour_features, normalize
 from llava.model.lexical.line_finder import LineFinder, TextLine, make_levels
@@ -81,12 +81,9 @@ class LineReader(nn.Module):
             pixels = torch.stack([F.pad(normalize(crop), (0, width - crop.shape[2])) for crop in batch])
             scores_TNK = self.crops(pixels.contiguous(memory_format=torch.channels_last))
             names = self.crops.name_colours(torch.stack([colour_features(crop) for crop in batch])).argmax(-1).tolist()
-            best_TN = scores_TNK.max(-1)
             for column, i in enumerate(chosen):
                 steps = count_steps(crops[i].shape[2], width)
-                classes = best_TN.indices[:steps, column]
-                text = decode(classes.tolist()).strip()
-                sure = _rate(classes, best_TN.values[:steps, column])
+                text, sure = read_steps(scores_TNK[:steps, column].numpy())
                 results[i] = (text, COLOURS[names[column][0]], COLOURS[names[column][1]], sure)
         return results
 
@@ -183,12 +180,6 @@ def _make_batches(widths: list[int]) -> list[list[int]]:
         else:
             batches.append([i])
     return batches
-
-
-def _rate(classes_T: Tensor, values_T: Tensor) -> float:
-    """The mean probability, as a geometric mean, of the steps at which there is a character; 0 if there are none."""
-    there = classes_T != BLANK
-    return float(values_T[there].mean().exp()) if bool(there.any()) else 0.0
 
 
 def _box(line: TextLine, scale: float, width: int, height: int) -> tuple[float, float, float, float]:

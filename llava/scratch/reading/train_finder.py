@@ -120,9 +120,7 @@ def train(flags: argparse.Namespace) -> None:
     _save(path, network, average, optimizer, step)
 
 
-def _save(
-    path: Path, network: LineFinder, average: AveragedModel, optimizer: torch.optim.Optimizer, step: int
-) -> None:
+def _save(path: Path, network: LineFinder, average: AveragedModel, optimizer: torch.optim.Optimizer, step: int) -> None:
     state = {
         "network": network.state_dict(),
         "average": average.module.state_dict(),
