@@ -225,13 +225,14 @@ def test_what_is_no_image_is_refused(image: Tensor) -> None:
         LineReader().read(image)
 
 
-def test_readings_that_are_not_sure_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_surer_of_two_readings_counts_and_unsure_ones_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     image = torch.full((3, 200, 128), 255, dtype=torch.uint8)
     for y in (20, 60, 100, 140):
         image[:, y : y + 8, 16:96] = 0
     reader = LineReader()
     reader.finder = DrawnMaps()
-    answers = [("sure", 0.95), ("unsure", 0.2), ("", 0.0), ("i", 0.65)]
+    # Each line is read twice.
+    answers = [("sur", 0.9), ("sure", 0.95), ("unsure", 0.2), ("no", 0.1), ("", 0.0), ("", 0.0), ("i", 0.7), ("l", 0.6)]
     monkeypatch.setattr(reader, "_read_crops", lambda crops: [(text, "red", "white", sure) for text, sure in answers])
     (read,) = reader.read(image)
     assert (read.text, read.ink, read.ground, read.score) == ("sure", "red", "white", 0.95)

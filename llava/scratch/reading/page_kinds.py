@@ -128,9 +128,9 @@ def _draw_scene(rng: random.Random, sources: Sources) -> Finished:
 KINDS: dict[str, tuple[Callable[[random.Random, Sources], Finished], float]] = {
     "sign": (_draw_sign, 0.17),
     "receipt": (draw_receipt, 0.1),
-    "form": (draw_form, 0.08),
+    "form": (draw_form, 0.11),
     "table": (draw_table, 0.09),
-    "axes": (draw_axes, 0.07),
+    "axes": (draw_axes, 0.09),
     "chart": (draw_drawn_chart, 0.1),
     "screen": (draw_screen, 0.09),
     "poster": (_draw_poster, 0.09),
