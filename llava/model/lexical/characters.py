@@ -1,4 +1,4 @@
-"""The characters that lines are read as, and their form in the network's output. No torch."""
+"""The characters that lines are read as, and their form in the network's output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is no text on drawn pages: rough grounds, clutter, regular patterns and pictures."""
+"""What is no text on drawn pages: rough grounds, clutter, regular patterns and cutouts."""
 
 from __future__ import annotations
 
@@ -90,11 +90,11 @@ def _draw_rows(rng: random.Random, pen: ImageDraw.ImageDraw, x: float, y: float,
                 pen.rectangle(box, fill=colour)
 
 
-def draw_picture(rng: random.Random, pictures: Sequence[Path], side: int) -> Image.Image | None:
-    """A picture without text with transparency, its longer side ``side`` px; None where there are none."""
-    if not pictures:
+def draw_cutout(rng: random.Random, cutouts: Sequence[Path], side: int) -> Image.Image | None:
+    """A cutout without text with transparency, its longer side ``side`` px; None where there are none."""
+    if not cutouts:
         return None
-    with Image.open(rng.choice(pictures)) as file:
-        picture = file.convert("RGBA")
-    scale = side / max(picture.size)
-    return picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
+    with Image.open(rng.choice(cutouts)) as file:
+        cutout = file.convert("RGBA")
+    scale = side / max(cutout.size)
+    return cutout.resize((max(1, round(cutout.width * scale)), max(1, round(cutout.height * scale))))

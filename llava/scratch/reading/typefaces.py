@@ -60,6 +60,7 @@ class Face:
     capital: float
 
     def load(self, size_px: int) -> ImageFont.FreeTypeFont:
+        """The face at a size, cached."""
         return _load(self.path, size_px)
 
 
