@@ -1,4 +1,4 @@
-"""What is no text on drawn pages: rough grounds, clutter, regular patterns and cutouts."""
+"""Scenery of drawn pages that holds no text: rough grounds, clutter, regular patterns and cutouts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def draw_rough_ground(rng: random.Random, width: int, height: int) -> Pixels:
 
 
 def draw_clutter(rng: random.Random, pen: ImageDraw.ImageDraw, width: int, height: int, count: int) -> None:
-    """Things that are no text: polygons, ellipses, strokes, grids, rows of windows, bricks, leaves and dots."""
+    """Things that hold no text: polygons, ellipses, strokes, grids, rows of windows, bricks, leaves and dots."""
     for _ in range(count):
         x, y = rng.randrange(width), rng.randrange(height)
         r = math.exp(rng.uniform(math.log(4), math.log(max(8, min(width, height) / 2))))
