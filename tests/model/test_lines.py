@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from llava.model.lexical.characters import ALPHABET, BLANK, decode, encode, plain
+from llava.model.lexical.characters import ALPHABET, BLANK, NUM_CLASSES, decode, encode, plain, read_steps
 from llava.model.lexical.colour_names import COLOURS, name_colour
 from llava.model.lexical.components import find_components
 from llava.model.lexical.crop_reader import CROP_HEIGHT, CropReader, colour_features, normalize
@@ -49,6 +49,34 @@ def test_decoding_merges_repeats_and_drops_blanks() -> None:
     a, b = encode("ab")
     assert decode([BLANK, a, a, BLANK, a, b, b, BLANK]) == "aab"
     assert decode([]) == ""
+
+
+def steps_of(*shares: dict[str, float]) -> np.ndarray:
+    """Log probabilities of steps with these shares of characters; the rest of each is blank."""
+    chances = np.full((len(shares), NUM_CLASSES), 1e-6, dtype=np.float32)
+    for step, given in enumerate(shares):
+        chances[step, BLANK] = max(1 - sum(given.values()), 1e-6)
+        for character, share in given.items():
+            chances[step, encode(character)[0]] = share
+    return np.log(chances)
+
+
+def test_steps_are_read_with_their_sureness() -> None:
+    text, sure = read_steps(steps_of({}, {"a": 0.9}, {"a": 0.4}, {}, {"b": 0.9}, {}))
+    assert (text, sure) == ("ab", pytest.approx(0.9, abs=1e-3))
+    assert read_steps(steps_of({}, {})) == ("", 0.0)
+
+
+def test_two_readings_of_one_character_become_the_likelier_one() -> None:
+    assert read_steps(steps_of({"T": 0.9}, {}, {}, {"o": 0.5, "O": 0.4}, {"o": 0.3, "O": 0.65}, {}))[0] == "TO"
+
+
+def test_narrow_characters_may_follow_each_other_closely() -> None:
+    assert read_steps(steps_of({"i": 0.9}, {"l": 0.9}))[0] == "il"
+
+
+def test_characters_with_blanks_between_them_stay_apart() -> None:
+    assert read_steps(steps_of({"o": 0.9}, {}, {"O": 0.9}))[0] == "oO"
 
 
 def test_every_character_of_the_alphabet_survives_encoding() -> None:
@@ -197,13 +225,14 @@ def test_what_is_no_image_is_refused(image: Tensor) -> None:
         LineReader().read(image)
 
 
-def test_readings_that_are_not_sure_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_surer_of_two_readings_counts_and_unsure_ones_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     image = torch.full((3, 200, 128), 255, dtype=torch.uint8)
     for y in (20, 60, 100, 140):
         image[:, y : y + 8, 16:96] = 0
     reader = LineReader()
     reader.finder = DrawnMaps()
-    answers = [("sure", 0.95), ("unsure", 0.2), ("", 0.0), ("i", 0.65)]
+    # Each line is read twice.
+    answers = [("sur", 0.9), ("sure", 0.95), ("unsure", 0.2), ("no", 0.1), ("", 0.0), ("", 0.0), ("i", 0.7), ("l", 0.6)]
     monkeypatch.setattr(reader, "_read_crops", lambda crops: [(text, "red", "white", sure) for text, sure in answers])
     (read,) = reader.read(image)
     assert (read.text, read.ink, read.ground, read.score) == ("sure", "red", "white", 0.95)

@@ -1,13 +1,22 @@
-"""The characters that lines are read as, and their form in the network's output. No torch."""
+"""The characters that lines are read as, and their form in the network's output."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 # The ASCII characters in the order of their codes, then others that signs, receipts and charts have.
 ALPHABET = "".join(map(chr, range(32, 127))) + "—€£¥°·•×±©®½²³éèêàáâäöüßñçåøíóúÉÖÄÜ→✓"
 BLANK = 0
 NUM_CLASSES = 1 + len(ALPHABET)
+# Characters that take so little room that two of them may stand in neighbouring steps.
+_NARROW = frozenset(encoded for encoded, c in enumerate(ALPHABET, 1) if c in "il.,:;'|!1jtfrI()[]-` \"°·")
+# Two different characters whose middles are nearer than this many steps are two readings of one; half a step less where
+# one of them is narrow.
+_LEAST_DISTANCE = 2.6
 _INDEX = {character: i + 1 for i, character in enumerate(ALPHABET)}
 # Characters that look alike are read as the plain one.
 _SAME = str.maketrans(
@@ -52,3 +61,40 @@ def decode(classes: Sequence[int]) -> str:
             text.append(ALPHABET[index - 1])
         before = index
     return "".join(text)
+
+
+class _Run(NamedTuple):
+    """Steps from ``start`` to before ``end`` at which a class is the likeliest."""
+
+    index: int
+    start: int
+    end: int
+
+
+def read_steps(scores_TK: npt.NDArray[np.float32]) -> tuple[str, float]:
+    """The text of log probabilities [steps, classes], and the mean probability of the steps that have characters.
+
+    As ``decode`` of the likeliest classes, except that where two different characters follow each other too closely
+    for both to be there, the likelier one stays. The mean is geometric, and 0 where there is no text.
+    """
+    classes = scores_TK.argmax(1)
+    edges = np.flatnonzero(np.diff(classes)) + 1
+    kept: list[_Run] = []
+    for start, end in zip([0, *edges], [*edges, len(classes)], strict=True):
+        run = _Run(int(classes[start]), int(start), int(end))
+        if run.index == BLANK:
+            continue
+        if kept and kept[-1].end == run.start and _are_one(kept[-1], run):
+            before = kept.pop()
+            shares = np.exp(scores_TK[before.start : run.end, [before.index, run.index]]).sum(0)
+            run = _Run(before.index if shares[0] >= shares[1] else run.index, before.start, run.end)
+        kept.append(run)
+    text = "".join(ALPHABET[run.index - 1] for run in kept).strip()
+    there = classes != BLANK
+    return text, float(np.exp(scores_TK.max(1)[there].mean())) if there.any() else 0.0
+
+
+def _are_one(a: _Run, b: _Run) -> bool:
+    num_narrow = (a.index in _NARROW) + (b.index in _NARROW)
+    distance = (b.start + b.end - a.start - a.end) / 2
+    return num_narrow < 2 and distance < _LEAST_DISTANCE - 0.5 * num_narrow

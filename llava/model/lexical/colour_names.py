@@ -1,4 +1,4 @@
-"""The name of a colour, for inks, grounds and drawn objects. No torch."""
+"""The name of a colour, for inks, grounds and drawn objects."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ def _enlarge(line: TextLine, scale: int) -> TextLine:
 
 
 def merge_levels(lines: list[TextLine]) -> list[TextLine]:
-    """The lines without those that lie on a better one: a surer one, or a longer one for its height and about as sure."""
+    """The lines without those that lie on a better one: a surer one, or a longer one that is about as sure."""
 
     def quality(line: TextLine) -> float:
         return line.score * ((line.right - line.left) / line.capital) ** 0.15

@@ -16,20 +16,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from llava.model.lexical.characters import BLANK, decode
+from llava.model.lexical.characters import read_steps
 from llava.model.lexical.colour_names import COLOURS
 from llava.model.lexical.crop_reader import CROP_HEIGHT, WIDTH_STEP, CropReader, colour_features, normalize
 from llava.model.lexical.line_finder import LineFinder, TextLine, make_levels
 
-# A crop reaches this many heights of a capital above the baseline, below it, and beyond the line's ends.
-ABOVE, BELOW, BESIDE = 1.2, 0.42, 0.35
+# A crop reaches this many heights of a capital above the baseline, below it, and beyond the line's ends. Each line is
+# read from both crops, as its height is only estimated, and the surer reading counts.
+_REACHES = ((1.2, 0.42, 0.35), (1.05, 0.34, 0.3))
 # A crop is cut from the level where its capitals are at least this high, so that it is hardly ever enlarged needlessly.
 _CAPITAL_IN_LEVEL_PX = 11.0
 _MAX_CROP_WIDTH = 2400
 _MAX_PIXELS = 6_000_000
 _PIXELS_A_BATCH = 6000
 # A line is dropped whose characters are on average less sure than this; one or two characters must be surer.
-_LEAST_SURE, _LEAST_SURE_SHORT = 0.6, 0.75
+_LEAST_SURE, _LEAST_SURE_SHORT = 0.65, 0.85
 
 
 class Line(NamedTuple):
@@ -65,9 +66,10 @@ class LineReader(nn.Module):
         """
         levels, scale = _open(image_3HW)
         found = sort_lines(self.finder.find(levels))
-        texts = self._read_crops([_cut(levels, line) for line in found])
+        readings = self._read_crops([_cut(levels, line, reach) for line in found for reach in _REACHES])
         lines = []
-        for line, (text, ink, ground, sure) in zip(found, texts, strict=True):
+        for i, line in enumerate(found):
+            text, ink, ground, sure = max(readings[i * len(_REACHES) : (i + 1) * len(_REACHES)], key=lambda r: r[3])
             if text and sure >= (_LEAST_SURE if len(text) > 2 else _LEAST_SURE_SHORT):
                 lines.append(Line(text, _box(line, scale, image_3HW.shape[-1], image_3HW.shape[-2]), ink, ground, sure))
         return lines
@@ -81,12 +83,9 @@ class LineReader(nn.Module):
             pixels = torch.stack([F.pad(normalize(crop), (0, width - crop.shape[2])) for crop in batch])
             scores_TNK = self.crops(pixels.contiguous(memory_format=torch.channels_last))
             names = self.crops.name_colours(torch.stack([colour_features(crop) for crop in batch])).argmax(-1).tolist()
-            best_TN = scores_TNK.max(-1)
             for column, i in enumerate(chosen):
                 steps = count_steps(crops[i].shape[2], width)
-                classes = best_TN.indices[:steps, column]
-                text = decode(classes.tolist()).strip()
-                sure = _rate(classes, best_TN.values[:steps, column])
+                text, sure = read_steps(scores_TNK[:steps, column].numpy())
                 results[i] = (text, COLOURS[names[column][0]], COLOURS[names[column][1]], sure)
         return results
 
@@ -152,16 +151,17 @@ def _open(image: Tensor) -> tuple[list[Tensor], float]:
     return make_levels(image), scale
 
 
-def _cut(levels: list[Tensor], line: TextLine) -> Tensor:
+def _cut(levels: list[Tensor], line: TextLine, reach: tuple[float, float, float]) -> Tensor:
     """The crop [3, 24, W] of a line, made level, from the smallest level that has enough pixels for it."""
     depth = max(0, min(len(levels) - 1, int(math.log2(max(line.capital, 1e-3) / _CAPITAL_IN_LEVEL_PX))))
     level, scale = levels[depth], 2.0**depth
-    step = (ABOVE + BELOW) * line.capital / CROP_HEIGHT
-    length = line.right - line.left + 2 * BESIDE * line.capital
+    above, below, beside = reach
+    step = (above + below) * line.capital / CROP_HEIGHT
+    length = line.right - line.left + 2 * beside * line.capital
     width = max(8, min(_MAX_CROP_WIDTH, round(length / step)))
     # Twice as many samples as pixels, averaged, so that a level somewhat too fine makes no false patterns.
-    x = line.left - BESIDE * line.capital + (torch.arange(2 * width) + 0.5) * (length / (2 * width))
-    y = (torch.arange(2 * CROP_HEIGHT) + 0.5) * (step / 2) - ABOVE * line.capital
+    x = line.left - beside * line.capital + (torch.arange(2 * width) + 0.5) * (length / (2 * width))
+    y = (torch.arange(2 * CROP_HEIGHT) + 0.5) * (step / 2) - above * line.capital
     baseline = line.baseline + line.slope * (x - line.left)
     grid_x = (x / scale / level.shape[2] * 2 - 1).expand(2 * CROP_HEIGHT, -1)
     grid_y = (y[:, None] + baseline[None]) / scale / level.shape[1] * 2 - 1
@@ -183,12 +183,6 @@ def _make_batches(widths: list[int]) -> list[list[int]]:
         else:
             batches.append([i])
     return batches
-
-
-def _rate(classes_T: Tensor, values_T: Tensor) -> float:
-    """The mean probability, as a geometric mean, of the steps at which there is a character; 0 if there are none."""
-    there = classes_T != BLANK
-    return float(values_T[there].mean().exp()) if bool(there.any()) else 0.0
 
 
 def _box(line: TextLine, scale: float, width: int, height: int) -> tuple[float, float, float, float]:

@@ -72,7 +72,8 @@ def _lay_out(rng: random.Random, faces: FaceBox, texts: LineTexts) -> _Layout | 
     text = fit_to_face(texts.draw(rng, rng.choice((12, 24, 40, 60))), face)
     if not text:
         return None
-    size = round(math.exp(rng.uniform(math.log(9), math.log(60))))
+    # Most type on pages is small, and the smallest is the hardest.
+    size = round(math.exp(rng.uniform(math.log(9.5), math.log(22 if rng.random() < 0.65 else 60))))
     font = face.load(size)
     capital = max(face.capital, 0.5) * size
     length = font.getlength(text)
@@ -144,7 +145,7 @@ def spoil(
 ) -> tuple[Image.Image, float]:
     """The image resampled, blurred, made noisy or compressed, and by which factor it was scaled."""
     scale = 1.0
-    if rng.random() < 0.5:
+    if rng.random() < 0.4:
         scale = math.exp(rng.uniform(math.log(0.4), math.log(2.5)))
         scale = min(max(scale, smallest / capital), max(1.0, 60 / capital))
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))

@@ -46,16 +46,17 @@ class Style(NamedTuple):
     leading: float
 
     def length(self, text: str) -> float:
+        """How long a text is in pixels."""
         return self.face.load(self.size).getlength(text)
 
 
 @dataclass
 class Sources:
-    """What pages are drawn from: faces, texts, folders of pictures without text, and charts drawn beforehand."""
+    """What pages are drawn from: faces, texts, folders of cutouts without text, and charts drawn beforehand."""
 
     faces: FaceBox
     texts: LineTexts
-    pictures: tuple[Path, ...] = ()
+    cutouts: tuple[Path, ...] = ()
     charts: list[tuple[npt.NDArray[np.uint8], list[Mark]]] = field(default_factory=list)
 
     def style(self, rng: random.Random, size: int, face: Face | None = None) -> Style:
@@ -75,6 +76,7 @@ class Page:
 
     @property
     def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
         return self.image.size
 
     def write(self, x: float, baseline: float, text: str, style: Style, ink: RGB, align: str = "left") -> float:
@@ -107,9 +109,9 @@ class Page:
         """A rectangle, filled or outlined."""
         self.pen.rounded_rectangle(box, round_px, fill=fill, outline=outline, width=thick)
 
-    def paste(self, picture: Image.Image, x: int, y: int) -> None:
-        """Puts a picture with transparency on the page."""
-        self.image.paste(picture, (x, y), picture if picture.mode == "RGBA" else None)
+    def paste(self, cutout: Image.Image, x: int, y: int) -> None:
+        """Puts a cutout with transparency on the page."""
+        self.image.paste(cutout, (x, y), cutout if cutout.mode == "RGBA" else None)
         self.pen = ImageDraw.Draw(self.image)
 
     def finish(self) -> tuple[Image.Image, list[Mark]]:

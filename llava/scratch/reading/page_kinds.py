@@ -19,7 +19,7 @@ from llava.scratch.reading.page import (
     open_page,
 )
 from llava.scratch.reading.paper_pages import draw_form, draw_paragraphs, draw_program, draw_receipt, draw_table
-from llava.scratch.reading.scenery import draw_clutter, draw_picture
+from llava.scratch.reading.scenery import draw_clutter, draw_cutout
 from llava.scratch.reading.screen_pages import draw_axes, draw_drawn_chart, draw_screen
 
 
@@ -74,7 +74,7 @@ def _touches(box: tuple[float, float, float, float], mark: Mark) -> bool:
 
 
 def _draw_poster(rng: random.Random, sources: Sources) -> Finished:
-    """Lines of very different sizes, shapes and pictures."""
+    """Lines of very different sizes, shapes and cutouts."""
     ink, ground = draw_ink_and_ground(rng)
     page = open_page(rng, ground, rough=0.3)
     rough = page.image.resize((1, 1)).getpixel((0, 0))
@@ -84,10 +84,10 @@ def _draw_poster(rng: random.Random, sources: Sources) -> Finished:
     if rng.random() < 0.5:
         draw_clutter(rng, page.pen, width, height, rng.randint(1, 5))
     for _ in range(rng.randint(0, 2)):
-        picture = draw_picture(rng, sources.pictures, round(min(width, height) * rng.uniform(0.2, 0.6)))
-        if picture is not None:
+        cutout = draw_cutout(rng, sources.cutouts, round(min(width, height) * rng.uniform(0.2, 0.6)))
+        if cutout is not None:
             page.paste(
-                picture, rng.randrange(max(1, width - picture.width)), rng.randrange(max(1, height - picture.height))
+                cutout, rng.randrange(max(1, width - cutout.width)), rng.randrange(max(1, height - cutout.height))
             )
     y = height * rng.uniform(0.02, 0.3)
     while y < height * 0.95 and len(page.marks) < 14:
@@ -110,16 +110,16 @@ def _draw_poster(rng: random.Random, sources: Sources) -> Finished:
 
 
 def _draw_scene(rng: random.Random, sources: Sources) -> Finished:
-    """No text: a rough ground with pictures, shapes, textures and patterns."""
+    """No text: a rough ground with cutouts, shapes, textures and patterns."""
     width, height = draw_page_size(rng)
     page = open_page(rng, draw_colour(rng), (width, height), rough=0.75)
     if rng.random() < 0.7:
         draw_clutter(rng, page.pen, width, height, rng.randint(2, 25))
     for _ in range(rng.randint(0, 5)):
-        picture = draw_picture(rng, sources.pictures, round(min(width, height) * rng.uniform(0.15, 0.95)))
-        if picture is not None:
+        cutout = draw_cutout(rng, sources.cutouts, round(min(width, height) * rng.uniform(0.15, 0.95)))
+        if cutout is not None:
             page.paste(
-                picture, rng.randrange(max(1, width - picture.width)), rng.randrange(max(1, height - picture.height))
+                cutout, rng.randrange(max(1, width - cutout.width)), rng.randrange(max(1, height - cutout.height))
             )
     return page.finish()
 
@@ -128,9 +128,9 @@ def _draw_scene(rng: random.Random, sources: Sources) -> Finished:
 KINDS: dict[str, tuple[Callable[[random.Random, Sources], Finished], float]] = {
     "sign": (_draw_sign, 0.17),
     "receipt": (draw_receipt, 0.1),
-    "form": (draw_form, 0.08),
+    "form": (draw_form, 0.11),
     "table": (draw_table, 0.09),
-    "axes": (draw_axes, 0.07),
+    "axes": (draw_axes, 0.09),
     "chart": (draw_drawn_chart, 0.1),
     "screen": (draw_screen, 0.09),
     "poster": (_draw_poster, 0.09),

@@ -1,4 +1,4 @@
-"""What is no text on drawn pages: rough grounds, clutter, regular patterns and pictures."""
+"""Scenery of drawn pages that holds no text: rough grounds, clutter, regular patterns and cutouts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def draw_rough_ground(rng: random.Random, width: int, height: int) -> Pixels:
 
 
 def draw_clutter(rng: random.Random, pen: ImageDraw.ImageDraw, width: int, height: int, count: int) -> None:
-    """Things that are no text: polygons, ellipses, strokes, grids, rows of windows, bricks, leaves and dots."""
+    """Things that hold no text: polygons, ellipses, strokes, grids, rows of windows, bricks, leaves and dots."""
     for _ in range(count):
         x, y = rng.randrange(width), rng.randrange(height)
         r = math.exp(rng.uniform(math.log(4), math.log(max(8, min(width, height) / 2))))
@@ -90,11 +90,11 @@ def _draw_rows(rng: random.Random, pen: ImageDraw.ImageDraw, x: float, y: float,
                 pen.rectangle(box, fill=colour)
 
 
-def draw_picture(rng: random.Random, pictures: Sequence[Path], side: int) -> Image.Image | None:
-    """A picture without text with transparency, its longer side ``side`` px; None where there are none."""
-    if not pictures:
+def draw_cutout(rng: random.Random, cutouts: Sequence[Path], side: int) -> Image.Image | None:
+    """A cutout without text with transparency, its longer side ``side`` px; None where there are none."""
+    if not cutouts:
         return None
-    with Image.open(rng.choice(pictures)) as file:
-        picture = file.convert("RGBA")
-    scale = side / max(picture.size)
-    return picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
+    with Image.open(rng.choice(cutouts)) as file:
+        cutout = file.convert("RGBA")
+    scale = side / max(cutout.size)
+    return cutout.resize((max(1, round(cutout.width * scale)), max(1, round(cutout.height * scale))))

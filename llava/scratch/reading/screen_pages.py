@@ -20,7 +20,7 @@ from llava.scratch.reading.page import (
     draw_paper,
     open_page,
 )
-from llava.scratch.reading.scenery import draw_picture
+from llava.scratch.reading.scenery import draw_cutout
 
 
 def draw_axes(rng: random.Random, sources: Sources) -> Finished:
@@ -148,10 +148,10 @@ def draw_screen(rng: random.Random, sources: Sources) -> Finished:
         elif kind < 0.9:
             page.write(x, y + style.capital / 2, sources.texts.draw(rng, 60), style, ink)
         else:
-            picture = draw_picture(rng, sources.pictures, round(row * rng.uniform(1, 4)))
-            if picture is not None and y + picture.height < height:
-                page.paste(picture, round(x), round(y))
-                y += picture.height
+            cutout = draw_cutout(rng, sources.cutouts, round(row * rng.uniform(1, 4)))
+            if cutout is not None and y + cutout.height < height:
+                page.paste(cutout, round(x), round(y))
+                y += cutout.height
     return page.finish()
 
 

@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--fonts", nargs="+", required=True, help="folders with fonts")
     parser.add_argument("--words", type=Path, required=True, help="Debian's word list, american-english")
     parser.add_argument(
-        "--pictures", type=Path, required=True, help="a file with a path of a picture without text a line"
+        "--cutouts", type=Path, required=True, help="a file with a path of a cutout without text a line"
     )
     parser.add_argument("--charts", type=int, default=120, help="how many charts matplotlib draws beforehand")
     parser.add_argument("--minutes", type=float, default=20)
@@ -76,9 +76,9 @@ def main() -> None:
 
 
 def open_sources(flags: argparse.Namespace, rng: random.Random) -> Sources:
-    """The fonts, texts, pictures and charts that training may use."""
+    """The fonts, texts, cutouts and charts that training may use."""
     sources = Sources(FaceBox(tuple(flags.fonts), False), LineTexts(flags.words, False))
-    sources.pictures = tuple(map(Path, flags.pictures.read_text().split("\n")[:-1]))
+    sources.cutouts = tuple(map(Path, flags.cutouts.read_text().split("\n")[:-1]))
     sources.charts = [draw_chart(rng, sources.texts) for _ in range(flags.charts)]
     return sources
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from llava.model.lexical.characters import BLANK, decode, encode
+from llava.model.lexical.characters import BLANK, encode, read_steps
 from llava.model.lexical.colour_names import COLOURS
 from llava.model.lexical.crop_reader import CROP_HEIGHT, WIDTH_STEP, CropReader, colour_features, normalize
 from llava.scratch.reading.line_images import LineImage, draw_line
@@ -197,10 +197,10 @@ def measure(network: CropReader, lines: list[LineImage]) -> Rates:
     exact = edits = characters = ink = ground = 0
     for batch in _make_batches(lines):
         pixels, steps, features = stack([line.pixels for line in batch])
-        best = network(pixels).argmax(-1)
+        scores = network(pixels).numpy()
         names = network.name_colours(features).argmax(-1)
         for i, line in enumerate(batch):
-            text = decode(best[: steps[i], i].tolist()).strip()
+            text = read_steps(scores[: steps[i], i])[0]
             exact += text == line.text
             edits += count_edits(text, line.text)
             characters += len(line.text)

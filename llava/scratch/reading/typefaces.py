@@ -60,6 +60,7 @@ class Face:
     capital: float
 
     def load(self, size_px: int) -> ImageFont.FreeTypeFont:
+        """The face at a size, cached."""
         return _load(self.path, size_px)
 
 
@@ -79,7 +80,7 @@ class FaceBox:
         if not self.families:
             raise UsageError(f"There are no fonts in {', '.join(folders)}: unpack {', '.join(PACKAGES[:3])} ... there.")
         self.names = sorted(self.families)
-        self._weights = [_COMMON.get(name, 0.35 if name.startswith(_RARE) else 1.0) for name in self.names]
+        self._weights = [_COMMON.get(name, 0.3 if name.startswith(_RARE) else 0.7) for name in self.names]
 
     def draw(self, rng: random.Random) -> Face:
         """A face; common families more often."""
