@@ -63,7 +63,7 @@ def draw_boxes(first: int, num_windows: int, sources: Sources, seed: str) -> tup
             and min(m.right - m.left, m.bottom - m.top) > (1.3 if m.kind == "bar" else 5)
         ]  # fmt: skip
         for mark in rng.sample(whole, min(8, len(whole))):
-            boxes.append(_jitter(rng, mark, rng.choice((0.02, 0.05, 0.1))))
+            boxes.append(_jitter(rng, mark, rng.choice((0.0, 0.02, 0.06))))
             kinds.append(KINDS.index(mark.kind))
             colors.append(COLORS.index(mark.color) if mark.color else -1)
         for _ in range(3 if whole else 8):
