@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from llava.model.lexical.bar_edges import refine_bar
+from llava.model.lexical.hues import PROTOTYPES, name_color
 from llava.model.lexical.object_finder import (
     AREA_PX,
     COLORS,
@@ -20,7 +21,6 @@ from llava.model.lexical.object_finder import (
     measure_overlap,
 )
 from llava.model.lexical.object_namer import SIDE_PX, cut_crops
-from llava.scratch.objects.hues import PROTOTYPES, name_color
 from llava.scratch.objects.looks import Mark
 from llava.scratch.objects.samples import WINDOW_PX, Targets, make_targets
 from llava.scratch.objects.training import ConvMuon, measure_loss

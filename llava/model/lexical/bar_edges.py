@@ -9,7 +9,7 @@ Box = tuple[float, float, float, float]
 # A pixel is of the fill if no channel is further than this from the fill's median.
 _TOLERANCE = 36
 # Lines of a grid and printed digits that cross a bar do not end it.
-_MAX_GAP_PX = 3
+_MAX_GAP_PX = 2
 
 
 def refine_bar(image: Tensor, box: Box, slack_px: float) -> Box:
@@ -17,11 +17,11 @@ def refine_bar(image: Tensor, box: Box, slack_px: float) -> Box:
 
     Args:
         image: uint8 [3, H, W].
-        slack_px: how far the box may be off, beside 6 % of its length.
+        slack_px: how far the box may be off, beside a third of its length.
     """
     height, width = image.shape[-2:]
     left, top, right, bottom = box
-    margin_x, margin_y = slack_px + 0.06 * (right - left), slack_px + 0.06 * (bottom - top)
+    margin_x, margin_y = slack_px + 0.33 * (right - left), slack_px + 0.33 * (bottom - top)
     x0, x1 = max(0, int(left - margin_x)), min(width, int(right + margin_x) + 1)
     y0, y1 = max(0, int(top - margin_y)), min(height, int(bottom + margin_y) + 1)
     crop = image[:, y0:y1, x0:x1].to(torch.int16)

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llava.model.lexical.bar_edges import refine_bar
+from llava.model.lexical.fill_color import Fill, measure_extent, measure_fill
 from llava.model.lexical.object_namer import ObjectNamer, cut_crops
 
 # Tensor shapes: B images, C channels, H and W pixels, h and w cells of STRIDE pixels.
@@ -38,6 +39,8 @@ _PADDING_PX = 32
 MIN_CENTRE, MIN_SCORE = 0.1, 0.4
 # What the finder's own view of kind and colour counts for beside the namer's.
 FINDER_SHARE = 0.5
+# What the measured colour of the fill counts for, as a log share.
+FILL_SHARE = 3.0
 _MAX_OBJECTS = 100
 # Of two objects of which one covers this share of the other (intersection over union), the surer stays.
 _MAX_OVERLAP = 0.5
@@ -124,10 +127,13 @@ class ObjectFinder(nn.Module):
         head: Tensor = self.head(self.last(F.relu(y)))
         return head
 
-    def name(self, pixels_CHW: Tensor, candidates: Sequence[Candidate]) -> list[Drawn]:
-        """The candidates that are objects, by the judgement of both nets; boxes stay in the net's pixels."""
+    def name(self, image: Tensor, pixels_CHW: Tensor, candidates: Sequence[Candidate]) -> list[Drawn]:
+        """The candidates that are objects, by the judgement of both nets and of the colours, in pixels of the image."""
         if not candidates:
             return []
+        scale = (image.shape[2] / pixels_CHW.shape[2], image.shape[1] / pixels_CHW.shape[1])
+        fills = [measure_fill(image, _scale_box(each.box, scale)) for each in candidates]
+        candidates = [_correct(image, each, fill, scale) for each, fill in zip(candidates, fills, strict=True)]
         crops = cut_crops(pixels_CHW, [each.box for each in candidates])
         logits = self.namer(crops).float()
         kinds = logits[:, : len(KINDS) + 1].log_softmax(1)
@@ -138,8 +144,15 @@ class ObjectFinder(nn.Module):
             score = (each.score * is_object) ** 0.5
             if score > MIN_SCORE:
                 kind = int((kinds[i, :-1] + FINDER_SHARE * each.kinds_K).argmax())
-                color = int((colors[i] + FINDER_SHARE * each.colors_C).argmax())
-                found.append(Drawn(KINDS[kind], COLORS[color], each.box, score))
+                box = _clip(_scale_box(each.box, scale), image)
+                if box is None:
+                    continue
+                if KINDS[kind] == "bar":
+                    box = refine_bar(image, box, 2 * max(scale))
+                votes = colors[i] + FINDER_SHARE * each.colors_C
+                if (fill := fills[i]) is not None:
+                    votes[COLORS.index(fill.name)] += FILL_SHARE if fill.is_sure else FILL_SHARE / 2
+                found.append(Drawn(KINDS[kind], COLORS[int(votes.argmax())], box, score))
         return found
 
     @torch.inference_mode()
@@ -154,23 +167,28 @@ class ObjectFinder(nn.Module):
         pixels = ((small.float() - 128) / 64).to(weight.device, weight.dtype)
         pad_y, pad_x = -size[0] % _PADDING_PX, -size[1] % _PADDING_PX
         padded = F.pad(pixels, (0, pad_x, 0, pad_y)).contiguous(memory_format=torch.channels_last)
-        seen = self.name(pixels[0], decode(self(padded)[0].float()))
-        across, down = width / size[1], height / size[0]
-        found = []
-        for each in seen:
-            x0, y0, x1, y1 = each.box
-            box = (
-                min(max(x0 * across, 0.0), width),
-                min(max(y0 * down, 0.0), height),
-                min(max(x1 * across, 0.0), width),
-                min(max(y1 * down, 0.0), height),
-            )
-            if box[2] - box[0] < 1e-3 or box[3] - box[1] < 1e-3:
-                continue
-            if each.kind == "bar":
-                box = refine_bar(image, box, 2 * max(across, down))
-            found.append(each._replace(box=box))
+        found = self.name(image, pixels[0], decode(self(padded)[0].float()))
         return sorted(found, key=lambda o: (int(1.5 * (o.box[1] + o.box[3]) / height), o.box[0] + o.box[2]))
+
+
+def _scale_box(box: Box, scale: tuple[float, float]) -> Box:
+    return box[0] * scale[0], box[1] * scale[1], box[2] * scale[0], box[3] * scale[1]
+
+
+def _clip(box: Box, image: Tensor) -> Box | None:
+    """The part of a box that is within the image; None if nothing of it is."""
+    height, width = image.shape[-2:]
+    x0, x1 = (min(max(x, 0.0), float(width)) for x in box[::2])
+    y0, y1 = (min(max(y, 0.0), float(height)) for y in box[1::2])
+    return (x0, y0, x1, y1) if x1 - x0 > 1e-3 and y1 - y0 > 1e-3 else None
+
+
+def _correct(image: Tensor, each: Candidate, fill: Fill | None, scale: tuple[float, float]) -> Candidate:
+    """The candidate with the box of its fill, where that is clear. What may touch its like is left as it is."""
+    if fill is None or KINDS[int(each.kinds_K.argmax())] in ("bar", "key", "wedge", "sign"):
+        return each
+    box = measure_extent(image, _scale_box(each.box, scale), fill)
+    return each if box is None else each._replace(box=_scale_box(box, (1 / scale[0], 1 / scale[1])))
 
 
 class Candidate(NamedTuple):

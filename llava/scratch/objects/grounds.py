@@ -42,7 +42,7 @@ def load_clipart(rng: random.Random, folder: str, side: int) -> Image.Image | No
             if max(file.size) > 1600:
                 return None
             image = file.convert("RGBA")
-    except (OSError, ValueError):
+    except (OSError, ValueError, Image.DecompressionBombError):
         return None
     scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))

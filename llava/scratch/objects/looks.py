@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from llava.model.lexical.hues import PROTOTYPES, measure_contrast, name_color
 from llava.model.lexical.object_finder import COLORS
 from llava.scratch.objects.grounds import Color, draw_ground
-from llava.scratch.objects.hues import PROTOTYPES, measure_contrast, name_color
 
 Point = tuple[float, float]
 _SHAPES = (

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor
 
 from llava.model.lexical.object_finder import COLORS, KINDS, Box, measure_overlap
@@ -62,7 +63,7 @@ def draw_boxes(first: int, num_windows: int, sources: Sources, seed: str) -> tup
             and min(m.right - m.left, m.bottom - m.top) > (1.3 if m.kind == "bar" else 5)
         ]  # fmt: skip
         for mark in rng.sample(whole, min(8, len(whole))):
-            boxes.append(_jitter(rng, mark, rng.choice((0.02, 0.05, 0.1))))
+            boxes.append(_jitter(rng, mark, rng.choice((0.0, 0.02, 0.06))))
             kinds.append(KINDS.index(mark.kind))
             colors.append(COLORS.index(mark.color) if mark.color else -1)
         for _ in range(3 if whole else 8):
@@ -76,9 +77,11 @@ def draw_boxes(first: int, num_windows: int, sources: Sources, seed: str) -> tup
     return torch.cat(crops), torch.tensor(kinds), torch.tensor(colors)
 
 
-def train(folder: Path, sources: Sources, steps: int, lr: float, seed: str) -> None:
+def train(folder: Path, sources: Sources, steps: int, lr: float, start: Path | None, seed: str) -> None:
     """Trains for that many steps and writes the averaged weights."""
     namer = ObjectNamer(len(KINDS), len(COLORS))
+    if start is not None:
+        namer.load_state_dict({k: v.float() for k, v in load_file(start).items()}, strict=False)
     optimizer = torch.optim.AdamW(namer.parameters(), lr, betas=(0.9, 0.98), weight_decay=0.02)
     mean = {k: v.clone() for k, v in namer.state_dict().items()}
     began, count, right, said = time.process_time(), 0, [0.5, 0.5], [1.0, 1.0]
@@ -117,10 +120,11 @@ def main() -> None:
     parser.add_argument("--cliparts", required=True)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--lr", type=float, default=3e-3)
+    parser.add_argument("--start", type=Path, help="weights to start from")
     parser.add_argument("--seed", default="names")
     told = parser.parse_args()
     told.folder.mkdir(parents=True, exist_ok=True)
-    train(told.folder, Sources(told.plots, told.cliparts), told.steps, told.lr, told.seed)
+    train(told.folder, Sources(told.plots, told.cliparts), told.steps, told.lr, told.start, told.seed)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from llava.scratch.objects.hues import name_color
+from llava.model.lexical.hues import name_color
 
 _WORDS = (
     "Alpha Beta North South East West Apples Pears Plums Cherries Berlin Paris Rome Oslo Lima Tokyo Mon Tue Wed "

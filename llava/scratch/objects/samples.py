@@ -38,8 +38,8 @@ _CELLS = WINDOW_PX // STRIDE
 # Shapes below 7 px, and these below so many, are not learnt.
 _LEAST_PX = {"bar": 1.3, "wedge": 1.3, "key": 3.0}
 # How often each source is drawn.
-_MIX = (("synth-shapes", 30), ("looks", 18), ("synth-charts", 15), ("plots", 20), ("signs", 4), ("page", 2),
-        ("text", 5), ("clipart", 8), ("photo", 3), ("letters", 3), ("table", 3))  # fmt: skip
+_MIX = (("synth-shapes", 40), ("looks", 16), ("synth-charts", 14), ("plots", 14), ("signs", 4), ("page", 2),
+        ("text", 4), ("clipart", 6), ("photo", 2), ("letters", 3), ("table", 2))  # fmt: skip
 _TEXTS: tuple[Kind, ...] = (draw_text_page, draw_lines, draw_form, draw_words)
 
 

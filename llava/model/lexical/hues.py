@@ -63,10 +63,10 @@ def _table() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     return as_oklab([color for color, _ in rows]), np.array([i for _, i in rows])
 
 
-def name_color(rgb: npt.ArrayLike) -> tuple[str, bool]:
-    """The common name of an RGB colour (0 to 255), and whether it is beyond dispute."""
+def name_color(color: npt.ArrayLike, *, is_oklab: bool = False) -> tuple[str, bool]:
+    """The common name of a colour, RGB from 0 to 255 unless it is OKLab, and whether it is beyond dispute."""
     places, owners = _table()
-    distances = np.linalg.norm(places - as_oklab(rgb), axis=-1)
+    distances = np.linalg.norm(places - (np.asarray(color) if is_oklab else as_oklab(color)), axis=-1)
     nearest = np.full(len(PROTOTYPES), np.inf)
     np.minimum.at(nearest, owners, distances)
     first, second = np.sort(nearest)[:2]
