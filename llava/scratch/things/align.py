@@ -9,11 +9,12 @@ import argparse
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.nn import functional as F
 
 from llava.model.lexical.efficientnet_lite import NUM_CLASSES, NUM_FEATURES
@@ -113,7 +114,7 @@ def seed_colour_units(projector: LexicalProjector, units: torch.Tensor, seed: in
         projector.inner.weight[units, first : first + NUM_COLOURS] = weights
         projector.inner.bias[units] = -(weights * bends).sum(1)
         for layer in projector.outer:
-            layer.weight[:, units] = 0
+            cast(nn.Linear, layer).weight[:, units] = 0
 
 
 class Aligner:
@@ -167,11 +168,11 @@ class Aligner:
     def solve_cells(self, num_views: int, ridge: float = 1e-3) -> None:
         """Fit the last layer of the cells, which is linear in the hidden units, by ridge regression on views."""
         projector = self.projector.eval()
-        layer = projector.outer[NUM_WHOLE]
+        layer = cast(nn.Linear, projector.outer[NUM_WHOLE])
         layer.weight.zero_()
         layer.bias.zero_()
         seen: list[torch.Tensor] = []
-        hook = projector.outer[NUM_WHOLE].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
         missing = []
         for index in self.rng.choice(self.trained, min(num_views, len(self.trained)), replace=False):
             said = projector.say(self.bank.looks(int(index))[1:], SLOTS[NUM_WHOLE:], self.embed)
