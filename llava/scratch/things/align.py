@@ -9,20 +9,33 @@ import argparse
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.nn import functional as F
 
-from llava.model.lexical.projector import EMBEDDING_SCALE, NUM_CELLS, NUM_WHOLE, LexicalProjector
+from llava.model.lexical.efficientnet_lite import NUM_CLASSES, NUM_FEATURES
+from llava.model.lexical.projector import (
+    EMBEDDING_SCALE,
+    NUM_CELLS,
+    NUM_COLOURS,
+    NUM_WHOLE,
+    LexicalProjector,
+    expand_colours,
+)
 from llava.scratch.things.bank import FeatureBank
 from llava.scratch.things.colours import COLOURS, classify_colours
 
 BATCH = 128
 LEARNING_RATE = 1e-3
+FEWEST_STEPS = 20
 PROTOTYPE_SHARE = 0.5
+COLOUR_UNITS = 96
+"""Hidden units that see nothing but colour at the start."""
+
 SLOTS = torch.arange(NUM_WHOLE + NUM_CELLS)
 OF_SLOT = (SLOTS - NUM_WHOLE + 1).clamp(min=0)
 """Which of an image's ten looks each slot has."""
@@ -87,6 +100,23 @@ def view_target(bank: FeatureBank, index: int, wording: Wording) -> torch.Tensor
     return torch.cat(rows)
 
 
+def seed_colour_units(projector: LexicalProjector, units: torch.Tensor, seed: int) -> None:
+    """Make hidden units see nothing but colour, each bending at a colour of its own.
+
+    Names of colours have sharp borders, and among a thousand classes a few columns of RGB are learnt late.
+    """
+    chance = torch.Generator().manual_seed(seed)
+    first = NUM_CLASSES + NUM_FEATURES
+    weights = 3 * torch.randn(len(units), NUM_COLOURS, generator=chance)
+    bends = expand_colours(torch.rand(len(units), 3, generator=chance))
+    with torch.no_grad():
+        projector.inner.weight[units] = 0
+        projector.inner.weight[units, first : first + NUM_COLOURS] = weights
+        projector.inner.bias[units] = -(weights * bends).sum(1)
+        for layer in projector.outer:
+            cast(nn.Linear, layer).weight[:, units] = 0
+
+
 class Aligner:
     """The projector, what it learns from, and its optimizer."""
 
@@ -95,6 +125,7 @@ class Aligner:
         self.bank, self.wording = bank, wording
         self.rng = np.random.default_rng(seed)
         self.projector = LexicalProjector(SimpleNamespace(hidden_size=wording.embeddings.shape[1]))
+        seed_colour_units(self.projector, torch.arange(COLOUR_UNITS), seed)
         names = [wording.name_ids(c["name"], c["kind"]) for c in bank.classes]
         real = torch.from_numpy(np.asarray(bank.g[: min(bank.num_views, 4096)], np.float32))
         self.projector.set_names(names, real.mean(0), real.std(0) + 0.02)
@@ -133,6 +164,28 @@ class Aligner:
         self.schedule.step()
         return float(loss.detach())
 
+    @torch.inference_mode()
+    def solve_cells(self, num_views: int, ridge: float = 1e-3) -> None:
+        """Fit the last layer of the cells, which is linear in the hidden units, by ridge regression on views."""
+        projector = self.projector.eval()
+        layer = cast(nn.Linear, projector.outer[NUM_WHOLE])
+        layer.weight.zero_()
+        layer.bias.zero_()
+        seen: list[torch.Tensor] = []
+        hook = layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        missing = []
+        for index in self.rng.choice(self.trained, min(num_views, len(self.trained)), replace=False):
+            said = projector.say(self.bank.looks(int(index))[1:], SLOTS[NUM_WHOLE:], self.embed)
+            wanted = view_target(self.bank, int(index), self.wording)[NUM_WHOLE:]
+            missing.append((wanted - said) / EMBEDDING_SCALE)
+        hook.remove()
+        inner = F.pad(torch.cat(seen), (0, 1), value=1.0).double()
+        squares = inner.T @ inner
+        squares += ridge * squares.diag().mean() * torch.eye(len(squares))
+        solution = torch.linalg.solve(squares, inner.T @ torch.cat(missing).double()).float()
+        layer.weight.copy_(solution[:-1].T)
+        layer.bias.copy_(solution[-1])
+
 
 def main() -> None:
     """Align a projector, as the command line says, and save it in bfloat16."""
@@ -148,6 +201,8 @@ def main() -> None:
     parser.add_argument("--colours", choices=["rgb", "contrast"], default="contrast", help="as the tower computes them")
     parser.add_argument("--start", type=Path, help="weights to continue from")
     arguments = parser.parse_args()
+    if arguments.steps < FEWEST_STEPS:
+        parser.error(f"--steps is {arguments.steps}; the learning rate's schedule needs at least {FEWEST_STEPS}")
     torch.set_num_threads(1)
     wording = Wording(Tokenizer.from_file(str(arguments.tokenizer)), read_embeddings(arguments.gguf))
     bank = FeatureBank(arguments.features, arguments.colours)
@@ -159,6 +214,7 @@ def main() -> None:
         losses.append(aligner.step())
         if step % 25 == 0:
             print(f"step {step} loss {np.mean(losses[-25:]):.4f} {time.monotonic() - started:.0f} s", flush=True)
+    aligner.solve_cells(4000)
     weights = {name: value.detach().to(torch.bfloat16) for name, value in aligner.projector.state_dict().items()}
     save_file(weights, arguments.out)
 

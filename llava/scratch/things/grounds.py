@@ -75,8 +75,8 @@ def _texture(side_px: int, rng: np.random.Generator) -> np.ndarray:
         width = rng.integers(24, 60)
         tone = np.sin(columns // width * 45.3) * 0.5 - 1.5 * (columns % width < 2) + 0.3 * _noise(side_px, (5, 90), rng)
     elif pattern == "dots":
-        period = rng.integers(14, 40)
-        distance = np.hypot(rows % period - period / 2, columns % period - period / 2)
+        apart = rng.integers(14, 40)
+        distance = np.hypot(rows % apart - apart / 2, columns % apart - apart / 2)
         tone = np.where(distance < period * rng.uniform(0.15, 0.35), 1.0, -0.6) + 0.05 * fine
     else:
         scales = (6, 14, 34, 80) if pattern == "stone" else (30, 60, 120)
