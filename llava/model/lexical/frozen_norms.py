@@ -30,9 +30,10 @@ def freeze_norms(network: nn.Module) -> None:
     Parts that can fuse theirs with their convolutions do so (``fuse_norms``).
     """
     network.eval()
-    for module in list(network.modules()):
-        if hasattr(module, "fuse_norms"):
-            module.fuse_norms()
+    for part in list(network.modules()):
+        fuse: Any = getattr(part, "fuse_norms", None)
+        if fuse is not None:
+            fuse()
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.modules.batchnorm._BatchNorm):
