@@ -116,7 +116,8 @@ def _complete_lexical(values: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(values[name], Mapping):
             raise CheckpointError(f"The vision tower's {name} is {values[name]!r:.80}; it has to be a JSON object.")
     # It has no patches; drawings of its tiles have such cells.
-    return {**values, "patch_size": max(1, values["image_size"] // 12)} if type(values["image_size"]) is int else values
+    side = values["image_size"]
+    return {**values, "patch_size": max(1, side // 12) if type(side) is int else side}
 
 
 def is_lexical(tower_config: Mapping[str, Any]) -> bool:

@@ -77,8 +77,8 @@ def prepare(
     Raises UsageError if slots and images differ in number and for text that cannot be tokenized, ContextTooLong for a
     prompt that does not fit.
     """
-    plans = plan_images([image.size for image in images], loaded.spec.tiling, details)
-    images, plans = _look_at(images, plans, loaded)
+    planned = plan_images([image.size for image in images], loaded.spec.tiling, details)
+    images, plans = _look_at(images, planned, loaded)
     positions = [plan.num_positions for plan in plans]
     config = loaded.model.config
     is_text = isinstance(conversation, str)

@@ -35,7 +35,8 @@ from llava.image.pinpoints import ANNOUNCED_GRIDS as ANNOUNCED_GRIDS
 from llava.image.pinpoints import GRID_SPEC_TILES_PX as GRID_SPEC_TILES_PX
 from llava.image.pinpoints import RELEASED_PINPOINTS as RELEASED_PINPOINTS
 from llava.image.pinpoints import Size as Size
-from llava.image.pinpoints import is_count, parse_pinpoints
+from llava.image.pinpoints import is_count as is_count
+from llava.image.pinpoints import parse_pinpoints as parse_pinpoints
 from llava.image.pinpoints import scale_grids as scale_grids
 
 DIALECTS = ("original", "hf")

@@ -118,15 +118,14 @@ def read_adapter(config: Any) -> tuple[int, float] | None:
     if said is None:
         return None
     values = said if isinstance(said, Mapping) else {}
-    rank, alpha = values.get("rank"), values.get("alpha")
+    rank: Any = values.get("rank")
+    alpha: Any = values.get("alpha")
     is_right = type(rank) is int and 1 <= rank <= 4096 and type(alpha) in (int, float) and 0 < alpha < 1e6
     if not is_right or values.keys() != {"rank", "alpha"}:
         raise CheckpointError(
             f'config.json says {KEY}: {said!r:.80}; it has to be {{"rank": a number of at least 1, "alpha": a number '
             "above 0}."
         )
-    assert rank is not None
-    assert alpha is not None
     return rank, float(alpha)
 
 

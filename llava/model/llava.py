@@ -47,7 +47,9 @@ from llava.model.arguments import (
 from llava.model.attention_switch import ShowsAttention, showing_attention
 from llava.model.image_adapter import AdaptsFromImages, add_image_adapter, mark, note_after_image
 from llava.model.image_encoder import ImageEncoder, find_videos
-from llava.model.model_configs import LlavaConfig, LlavaMistralConfig, LlavaQwenConfig
+from llava.model.model_configs import LlavaConfig as LlavaConfig
+from llava.model.model_configs import LlavaMistralConfig as LlavaMistralConfig
+from llava.model.model_configs import LlavaQwenConfig as LlavaQwenConfig
 from llava.model.newline import add_newline, reset_newline
 from llava.model.packed_row import cut_samples, find_starts, measure_samples
 from llava.model.projector import build_vision_projector

@@ -34,9 +34,10 @@ def freeze_norms(network: nn.Module) -> None:
     is_outline = any(parameter.is_meta for parameter in network.parameters())
     if is_outline:
         network.to_empty(device="cpu")
-    for module in list(network.modules()):
-        if hasattr(module, "fuse_norms"):
-            module.fuse_norms()
+    for part in list(network.modules()):
+        fuse: Any = getattr(part, "fuse_norms", None)
+        if fuse is not None:
+            fuse()
     for module in list(network.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.modules.batchnorm._BatchNorm):

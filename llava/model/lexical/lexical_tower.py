@@ -97,7 +97,7 @@ class LexicalVisionTower(VisionTower):
 
     def compute_buffers(self, device: torch.device) -> None:
         """Lays the convolutions' weights out as they are used. There are no buffers."""
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def train(self, mode: bool = True) -> LexicalVisionTower:
         """Stays in evaluation mode."""
@@ -194,7 +194,7 @@ class LexicalVisionTower(VisionTower):
     @property
     def position_range(self) -> tuple[int, int] | None:
         """The fewest and the most positions of an image."""
-        return find_position_range(self._given_config)
+        return find_position_range(self.config.to_dict())
 
     @property
     def blocks_run(self) -> list[nn.Module]:
