@@ -97,6 +97,14 @@ import sys
 from llava.cli import main
 assert main(["ask", "examples/demo.png", "What is written on the sign?"]) == 0
 print([name for name in {HEAVY} if name in sys.modules])
+# Nor does the talking model's outline, whose tower is another one.
+from pathlib import Path
+from llava.config import read_spec
+from llava.model.meta_model import build_meta_model
+place = Path("llava/talking_model/config.json")
+model = build_meta_model(read_spec(place.parent), place.parent, place, "smollm2", None)
+assert all(parameter.is_meta for parameter in model.parameters())
+print([name for name in {HEAVY} if name in sys.modules])
 # Afterwards everything is as in any other process.
 import torch.distributed.tensor, transformers.distributed.utils as utils
 assert not utils.is_dtensor(torch.ones(1))
@@ -106,7 +114,7 @@ assert callable(accelerate.dispatch_model)
 print(double(torch.ones(1)).item())
 """
     result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
-    assert result.stdout.splitlines() == ["MORTALS", "[]", "2.0"], result.stderr
+    assert result.stdout.splitlines() == ["MORTALS", "[]", "[]", "2.0"], result.stderr
 
 
 def test_importing_the_package_in_another_program_defers_nothing() -> None:

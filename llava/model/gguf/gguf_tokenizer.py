@@ -229,7 +229,7 @@ def _write_bpe(text: Header, tokens: list[str], kinds: list[int], settings: dict
         ids = [(bos, tokenizer.token_to_id(bos))]
         steps.append(processors.TemplateProcessing(single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=ids))
     tokenizer.post_processor = processors.Sequence(steps)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    tokenizer.save(str(folder / "tokenizer.json"), pretty=False)
     _write_settings(folder, {**settings, "tokenizer_class": "PreTrainedTokenizerFast"})
 
 

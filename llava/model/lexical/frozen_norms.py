@@ -33,7 +33,7 @@ def freeze_norms(network: nn.Module) -> None:
     # On the meta device torch computes in Python, for which it imports its compiler: seconds of a command's start.
     is_outline = any(parameter.is_meta for parameter in network.parameters())
     if is_outline:
-        network.to_empty(device="cpu")
+        network._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu"))
     for part in list(network.modules()):
         fuse: Any = getattr(part, "fuse_norms", None)
         if fuse is not None:
