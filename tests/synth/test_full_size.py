@@ -51,10 +51,9 @@ def test_an_exact_answer_of_the_old_suite_is_right_by_the_rule_for_sentences_too
 
 
 def test_the_bars_that_are_asked_about_are_those_that_are_drawn() -> None:
-    counts = [draw_bar_item(random.Random(i)) for i in range(12)]
-    asked = [item for item in counts if item.question.startswith("How many")]
-    assert asked
-    for item in asked[:4]:
+    drawn = (draw_bar_item(random.Random(seed)) for seed in itertools.count())
+    asked = (item for item in drawn if item.question.startswith("How many"))
+    for item in itertools.islice(asked, 2):
         pixels = np.asarray(item.image, dtype=int)
         inner = pixels[2:, 2:]
         filled = (inner == pixels[:-2, 2:]).all(-1) & (inner == pixels[2:, :-2]).all(-1)
