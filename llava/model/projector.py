@@ -85,7 +85,7 @@ def build_vision_projector(config: Any, delay_load: bool = False, **kwargs: Any)
     """
     kind = getattr(config, "mm_projector_type", "linear")
     if kind == "lexical":
-        from llava.model.lexical.projector import LexicalProjector
+        from llava.model.lexical.lexical_projector import LexicalProjector
 
         return LexicalProjector(config)
     if kind == "identity":

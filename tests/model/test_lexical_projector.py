@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from llava.model.lexical.features import lay_out
-from llava.model.lexical.projector import NUM_CELLS, NUM_WHOLE, LexicalProjector, expand_colours
+from llava.model.lexical.lexical_projector import NUM_CELLS, NUM_WHOLE, LexicalProjector, expand_colours
 
 WIDTH = 16
 NAMES = [[(c + 7 * slot) % 300 for slot in range(NUM_WHOLE)] for c in range(1000)]

@@ -22,7 +22,7 @@ from llava.model.lexical.object_finder import (
 )
 from llava.model.lexical.object_namer import SIDE_PX, cut_crops
 from llava.scratch.objects.looks import Mark
-from llava.scratch.objects.samples import WINDOW_PX, Targets, make_targets
+from llava.scratch.objects.object_samples import WINDOW_PX, Targets, make_targets
 from llava.scratch.objects.training import ConvMuon, measure_loss
 from llava.synth.drawing import COLORS as SYNTH_COLORS
 from llava.synth.drawing import SHAPES

@@ -1,7 +1,7 @@
 """The table of a bar chart, from the bars that were found and the lines that were read.
 
 Upright and lying bars are one case: boxes are moved to a frame in which ``along`` runs along the names and ``up`` along
-the values, away from the bars' base. The bars themselves decide which way that is. What is no chart gives None.
+the values, away from the bars' base. The bars themselves decide which way that is. Anything else gives None.
 """
 
 from __future__ import annotations
@@ -21,10 +21,14 @@ class ReadLine(Protocol):
     """A line of text and where it stands, in pixels: left, top, right and bottom."""
 
     @property
-    def text(self) -> str: ...
+    def text(self) -> str:
+        """What was read."""
+        ...
 
     @property
-    def box(self) -> Box: ...
+    def box(self) -> Box:
+        """Where it stands."""
+        ...
 
 
 class ChartBar(NamedTuple):

@@ -25,21 +25,50 @@ _LIGHT = ("white", "gray")
 _PLACES = (("top left", "top", "top right"), ("left", "center", "right"), ("bottom left", "bottom", "bottom right"))
 
 
+Box = tuple[float, float, float, float]
+
+
 class SeenLine(Protocol):
     """A line of text: ``box`` is (left, top, right, bottom) in px; ``ink`` and ``ground`` are names of colours."""
 
-    text: str
-    box: tuple[float, float, float, float]
-    ink: str
-    ground: str
+    @property
+    def text(self) -> str:
+        """What was read."""
+        ...
+
+    @property
+    def box(self) -> Box:
+        """Where it stands."""
+        ...
+
+    @property
+    def ink(self) -> str:
+        """The colour of its letters."""
+        ...
+
+    @property
+    def ground(self) -> str:
+        """The colour behind them."""
+        ...
 
 
 class SeenObject(Protocol):
     """A drawn object, such as a red star; ``box`` as a line's."""
 
-    kind: str
-    colour: str
-    box: tuple[float, float, float, float]
+    @property
+    def kind(self) -> str:
+        """What it is."""
+        ...
+
+    @property
+    def colour(self) -> str:
+        """Its colour."""
+        ...
+
+    @property
+    def box(self) -> Box:
+        """Where it is."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -103,7 +132,7 @@ def join_rows(lines: Sequence[SeenLine]) -> list[str]:
     return written
 
 
-def name_place(box: tuple[float, float, float, float], size: tuple[int, int]) -> str:
+def name_place(box: Box, size: tuple[int, int]) -> str:
     """Which ninth of the image the middle of a box is in, from "top left" to "bottom right"."""
     x, y = (box[0] + box[2]) / 2 / size[0], (box[1] + box[3]) / 2 / size[1]
     return _PLACES[max(0, min(2, int(3 * y)))][max(0, min(2, int(3 * x)))]

@@ -23,7 +23,7 @@ from torch import Tensor
 from llava.model.lexical.chart_reading import Chart, read_chart
 from llava.model.lexical.object_finder import Box, Drawn, ObjectFinder, measure_overlap
 from llava.scratch.objects.looks import draw_looks
-from llava.scratch.objects.samples import read_plot
+from llava.scratch.objects.object_samples import read_plot
 from llava.synth.bars import BAR_KINDS
 from llava.synth.charts import draw_chart
 from llava.synth.drawing import Drawing

@@ -19,7 +19,7 @@ from torch import Tensor
 from llava.model.lexical.object_finder import COLORS, KINDS, Box, measure_overlap
 from llava.model.lexical.object_namer import ObjectNamer, cut_crops
 from llava.scratch.objects.looks import Mark
-from llava.scratch.objects.samples import WINDOW_PX, Sources, draw_sample
+from llava.scratch.objects.object_samples import WINDOW_PX, Sources, draw_sample
 from llava.scratch.objects.training import write_weights
 
 _WINDOWS = 24

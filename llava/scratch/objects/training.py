@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from llava.model.lexical.object_finder import KINDS, ObjectFinder
-from llava.scratch.objects.samples import Sources, Targets, draw_sample, make_targets
+from llava.scratch.objects.object_samples import Sources, Targets, draw_sample, make_targets
 
 _BATCH = 8
 _WARMUP_STEPS = 60

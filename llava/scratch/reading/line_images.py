@@ -13,9 +13,9 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 from llava.model.lexical.characters import plain
 from llava.model.lexical.colour_names import name_colour
 from llava.model.lexical.crop_reader import CROP_HEIGHT
-from llava.scratch.reading.colours import RGB, contrast, draw_colour, draw_ground, draw_ink_and_ground
+from llava.scratch.reading.line_colours import RGB, contrast, draw_colour, draw_ground, draw_ink_and_ground
 from llava.scratch.reading.line_texts import LineTexts, fit_to_face
-from llava.scratch.reading.typefaces import Face, FaceBox
+from llava.scratch.reading.reading_fonts import Face, FaceBox
 
 # A line's box reaches this many heights of a capital above its baseline and below it.
 ABOVE, BELOW = 1.2, 0.42

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from llava.errors import UsageError
-from llava.scratch.reading.typefaces import Face
+from llava.scratch.reading.reading_fonts import Face
 from llava.synth import words
 from llava.synth.texts import FORM_KEYS, RECEIPT_ITEMS
 

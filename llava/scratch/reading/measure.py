@@ -23,7 +23,7 @@ from llava.scratch.reading import page_kinds
 from llava.scratch.reading.chart_images import draw_chart
 from llava.scratch.reading.line_texts import LineTexts
 from llava.scratch.reading.page import Mark, Sources
-from llava.scratch.reading.typefaces import FaceBox
+from llava.scratch.reading.reading_fonts import FaceBox
 
 _SMALLEST_CAPITAL = 6.0
 

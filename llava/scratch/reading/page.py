@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from llava.scratch.reading.colours import RGB, Pixels, contrast, draw_colour, draw_ground, draw_ink_and_ground
+from llava.scratch.reading.line_colours import RGB, Pixels, contrast, draw_colour, draw_ground, draw_ink_and_ground
 from llava.scratch.reading.line_images import spoil
 from llava.scratch.reading.line_texts import LineTexts, fit_to_face
+from llava.scratch.reading.reading_fonts import Face, FaceBox
 from llava.scratch.reading.scenery import draw_rough_ground
-from llava.scratch.reading.typefaces import Face, FaceBox
 
 
 class Mark(NamedTuple):

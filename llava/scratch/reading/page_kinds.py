@@ -9,7 +9,7 @@ import math
 import random
 from collections.abc import Callable
 
-from llava.scratch.reading.colours import draw_colour, draw_ink_and_ground
+from llava.scratch.reading.line_colours import draw_colour, draw_ink_and_ground
 from llava.scratch.reading.page import (
     Finished,
     Mark,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 
-from llava.scratch.reading.colours import draw_ink_and_ground
+from llava.scratch.reading.line_colours import draw_ink_and_ground
 from llava.scratch.reading.line_texts import date_or_time, number, price
 from llava.scratch.reading.page import (
     Finished,

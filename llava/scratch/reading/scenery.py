@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from llava.scratch.reading.colours import RGB, Pixels, draw_colour, enlarge
+from llava.scratch.reading.line_colours import RGB, Pixels, draw_colour, enlarge
 
 
 def draw_rough_ground(rng: random.Random, width: int, height: int) -> Pixels:

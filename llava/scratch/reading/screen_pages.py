@@ -9,7 +9,7 @@ import random
 
 from PIL import ImageDraw
 
-from llava.scratch.reading.colours import RGB, draw_colour, draw_ink_and_ground
+from llava.scratch.reading.line_colours import RGB, draw_colour, draw_ink_and_ground
 from llava.scratch.reading.line_texts import number
 from llava.scratch.reading.page import (
     Finished,

@@ -35,7 +35,7 @@ from llava.scratch.reading.line_images import ABOVE, BELOW
 from llava.scratch.reading.line_texts import LineTexts
 from llava.scratch.reading.page import Mark, Sources, scale_marks
 from llava.scratch.reading.page_kinds import draw_page
-from llava.scratch.reading.typefaces import FaceBox
+from llava.scratch.reading.reading_fonts import FaceBox
 
 _WIDTH, _HEIGHT = 320, 224
 # Capitals of these heights in px must be found, and of those outside the second pair must not; between it is left open.

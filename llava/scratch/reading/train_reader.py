@@ -26,7 +26,7 @@ from llava.model.lexical.colour_names import COLOURS
 from llava.model.lexical.crop_reader import CROP_HEIGHT, WIDTH_STEP, CropReader, colour_features, normalize
 from llava.scratch.reading.line_images import LineImage, draw_line
 from llava.scratch.reading.line_texts import LineTexts
-from llava.scratch.reading.typefaces import FaceBox
+from llava.scratch.reading.reading_fonts import FaceBox
 
 # Shares of lines read exactly and of characters read wrong, and of inks and grounds named right.
 Rates = tuple[float, float, float, float]

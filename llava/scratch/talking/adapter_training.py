@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from llava.model.lexical.projector import NUM_CELLS, NUM_WHOLE, LexicalProjector
+from llava.model.lexical.lexical_projector import NUM_CELLS, NUM_WHOLE, LexicalProjector
 from llava.scratch.talking.records import draw_record
 from llava.scratch.talking.small_llama import Adapter, SmallLlama, name_from_gguf
 from llava.scratch.talking.thing_samples import ThingSamples

@@ -19,9 +19,9 @@ from torch import nn
 
 from llava.model.assembled.pretrained_parts import pin_own
 from llava.model.lexical.frozen_norms import freeze_norms
+from llava.model.lexical.lexical_projector import LexicalProjector
 from llava.model.lexical.line_reader import LineReader
 from llava.model.lexical.object_finder import ObjectFinder
-from llava.model.lexical.projector import LexicalProjector
 from llava.scratch.talking.small_llama import ADAPTED, Sizes
 
 FOLDER = Path(__file__).parents[2] / "talking_model"

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from llava.model.lexical.efficientnet_lite import NUM_CLASSES, NUM_FEATURES
-from llava.model.lexical.projector import (
+from llava.model.lexical.lexical_projector import (
     EMBEDDING_SCALE,
     NUM_CELLS,
     NUM_COLOURS,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from llava.model.lexical.projector import NUM_WHOLE
+from llava.model.lexical.lexical_projector import NUM_WHOLE
 
 
 class FeatureBank:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from llava.scratch.things.cutouts import CutOut
-from llava.scratch.things.grounds import GROUND_SHARES, GROUNDS, draw_ground
+from llava.scratch.things.view_grounds import GROUND_SHARES, GROUNDS, draw_ground
 
 SIDE_PX = 288
 
@@ -91,7 +91,8 @@ def _arrange(layout: str, pool: tuple[list[list[int]], np.ndarray], rng: np.rand
         size = float(rng.uniform(0.4, 1.0))
         # Half of the small ones stand off centre.
         shift = (1 - size) / 2 * (rng.uniform(-1, 1, 2) if rng.random() < 0.5 else rng.uniform(-0.3, 0.3, 2))
-        return [place(int(rng.choice(len(groups), p=weights)), *((1 - size) / 2 + shift), size)]
+        left, top = (float(edge) for edge in (1 - size) / 2 + shift)
+        return [place(int(rng.choice(len(groups), p=weights)), left, top, size)]
     if layout == "pair":
         first, second = (int(i) for i in rng.choice(len(groups), 2, replace=False, p=weights))
         places = [(jitter(0.06), jitter(0.5)), (0.5 + jitter(0.06), jitter(0.5))]
