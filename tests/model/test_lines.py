@@ -98,7 +98,7 @@ def test_components_touch_by_sides_and_corners() -> None:
     rows = ["110001", "000010", "011100", "100000", "000011"]
     mask = np.array([[c == "1" for c in row] for row in rows])
     parts = find_components(mask)
-    assert parts.count == 3
+    assert parts.num_parts == 3
     labels = np.full(mask.shape, -1)
     labels[parts.rows, parts.columns] = parts.labels
     assert (labels >= 0).tolist() == mask.tolist()
@@ -116,8 +116,8 @@ def test_components_of_random_masks_agree_with_flooding() -> None:
         for y, x in zip(parts.rows, parts.columns, strict=True):
             around = labels[y : y + 3, x : x + 3]
             assert set(around[around >= 0]) == {labels[y + 1, x + 1]}
-        assert sorted(set(parts.labels)) == list(range(parts.count))
-        assert parts.count == _count_by_flooding(mask)
+        assert sorted(set(parts.labels)) == list(range(parts.num_parts))
+        assert parts.num_parts == _count_by_flooding(mask)
 
 
 def _count_by_flooding(mask: np.ndarray) -> int:
@@ -133,7 +133,7 @@ def _count_by_flooding(mask: np.ndarray) -> int:
 
 
 def test_a_mask_of_nothing_has_no_components() -> None:
-    assert find_components(np.zeros((4, 5), dtype=bool)).count == 0
+    assert find_components(np.zeros((4, 5), dtype=bool)).num_parts == 0
 
 
 def test_a_drawn_core_becomes_a_line_with_its_ends_and_baseline() -> None:
@@ -273,3 +273,14 @@ def test_normalized_crops_do_not_depend_on_contrast() -> None:
 def test_levels_halve_the_image_until_it_is_a_line_high() -> None:
     sizes = [tuple(level.shape[1:]) for level in make_levels(torch.zeros(3, 200, 90, dtype=torch.uint8))]
     assert sizes == [(200, 90), (100, 45), (50, 22)]
+
+
+def test_a_faintly_found_line_counts_only_beside_a_clear_one_of_its_height(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = LineReader()
+    monkeypatch.setattr(reader, "_read_crops", lambda crops: [("text", "black", "white", 1.0)] * len(crops))
+    image = torch.zeros(3, 100, 100, dtype=torch.uint8)
+    clear, faint, other = line(0, 50, 20), line(60, 70, 20, 11, 0.5), line(0, 50, 80, 16, 0.5)
+    monkeypatch.setattr(reader.finder, "find", lambda levels: [clear, faint, other])
+    assert [read.box[0] for read in reader.read(image)] == [0, 60]
+    monkeypatch.setattr(reader.finder, "find", lambda levels: [faint, other])
+    assert reader.read(image) == []

@@ -66,7 +66,7 @@ def decode(classes: Sequence[int]) -> str:
 class _Run(NamedTuple):
     """Steps from ``start`` to before ``end`` at which a class is the likeliest."""
 
-    index: int
+    label: int
     start: int
     end: int
 
@@ -82,19 +82,19 @@ def read_steps(scores_TK: npt.NDArray[np.float32]) -> tuple[str, float]:
     kept: list[_Run] = []
     for start, end in zip([0, *edges], [*edges, len(classes)], strict=True):
         run = _Run(int(classes[start]), int(start), int(end))
-        if run.index == BLANK:
+        if run.label == BLANK:
             continue
         if kept and kept[-1].end == run.start and _are_one(kept[-1], run):
             before = kept.pop()
-            shares = np.exp(scores_TK[before.start : run.end, [before.index, run.index]]).sum(0)
-            run = _Run(before.index if shares[0] >= shares[1] else run.index, before.start, run.end)
+            shares = np.exp(scores_TK[before.start : run.end, [before.label, run.label]]).sum(0)
+            run = _Run(before.label if shares[0] >= shares[1] else run.label, before.start, run.end)
         kept.append(run)
-    text = "".join(ALPHABET[run.index - 1] for run in kept).strip()
+    text = "".join(ALPHABET[run.label - 1] for run in kept).strip()
     there = classes != BLANK
     return text, float(np.exp(scores_TK.max(1)[there].mean())) if there.any() else 0.0
 
 
 def _are_one(a: _Run, b: _Run) -> bool:
-    num_narrow = (a.index in _NARROW) + (b.index in _NARROW)
+    num_narrow = (a.label in _NARROW) + (b.label in _NARROW)
     distance = (b.start + b.end - a.start - a.end) / 2
     return num_narrow < 2 and distance < _LEAST_DISTANCE - 0.5 * num_narrow

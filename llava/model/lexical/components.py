@@ -16,7 +16,7 @@ class Components(NamedTuple):
     rows: Integers
     columns: Integers
     labels: Integers
-    count: int
+    num_parts: int
 
 
 def find_components(mask_HW: npt.NDArray[np.bool_]) -> Components:

@@ -64,7 +64,7 @@ class _Step(nn.Module):
 class LineFinder(nn.Module):
     """An image -> its lines of text, or maps of one size of it for training."""
 
-    def __init__(self, threshold: float = 0.45, least_score: float = 0.6) -> None:
+    def __init__(self, threshold: float = 0.3, least_score: float = 0.4) -> None:
         super().__init__()
         self.threshold, self.least_score = threshold, least_score
         self.stem = _Step(3, 16, 2)
@@ -141,7 +141,7 @@ def _read_maps(
 ) -> list[TextLine]:
     """The lines of one level: a component of the core each, with a straight baseline fitted to its pixels."""
     parts = find_components(core_HW > threshold)
-    if not parts.count:
+    if not parts.num_parts:
         return []
     x = parts.columns * 2 + 1.0
     below, capitals = sizes_2HW[:, parts.rows // 2, parts.columns // 2]
@@ -150,14 +150,14 @@ def _read_maps(
     weights = core_HW[parts.rows, parts.columns].astype(np.float64)
 
     def total(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.bincount(parts.labels, values, parts.count)
+        return np.bincount(parts.labels, values, parts.num_parts)
 
     mass, pixels = total(weights), total(np.ones_like(weights))
     middle_x, middle_b = total(weights * x) / mass, total(weights * baselines) / mass
     capital = np.exp(total(weights * np.log(capitals)) / mass)
     away = x - middle_x[parts.labels]
     slope = total(weights * away * baselines) / (total(weights * away * away) + mass * (2 * capital) ** 2)
-    left, right = np.full(parts.count, np.inf), np.full(parts.count, -np.inf)
+    left, right = np.full(parts.num_parts, np.inf), np.full(parts.num_parts, -np.inf)
     np.minimum.at(left, parts.labels, x - 1)
     np.maximum.at(right, parts.labels, x + 1)
     # A core is about .6 capitals thick: a speck or a rag is no line.

@@ -31,6 +31,9 @@ _MAX_PIXELS = 6_000_000
 _PIXELS_A_BATCH = 6000
 # A line is dropped whose characters are on average less sure than this; one or two characters must be surer.
 _LEAST_SURE, _LEAST_SURE_SHORT = 0.65, 0.85
+# A line that the finder is less sure of than this, such as a single figure, counts only where another line of about its
+# height was clearly found.
+_CLEARLY_FOUND, _HEIGHTS_ALIKE = 0.6, 1.25
 
 
 class Line(NamedTuple):
@@ -67,12 +70,14 @@ class LineReader(nn.Module):
         levels, scale = _open(image_3HW)
         found = sort_lines(self.finder.find(levels))
         readings = self._read_crops([_cut(levels, line, reach) for line in found for reach in _REACHES])
-        lines = []
+        lines: list[tuple[TextLine, Line]] = []
         for i, line in enumerate(found):
             text, ink, ground, sure = max(readings[i * len(_REACHES) : (i + 1) * len(_REACHES)], key=lambda r: r[3])
             if text and sure >= (_LEAST_SURE if len(text) > 2 else _LEAST_SURE_SHORT):
-                lines.append(Line(text, _box(line, scale, image_3HW.shape[-1], image_3HW.shape[-2]), ink, ground, sure))
-        return lines
+                box = _box(line, scale, image_3HW.shape[-1], image_3HW.shape[-2])
+                lines.append((line, Line(text, box, ink, ground, sure)))
+        clear = [line.capital for line, _ in lines if line.score >= _CLEARLY_FOUND]
+        return [read for line, read in lines if any(_is_alike(line.capital, other) for other in clear)]
 
     def _read_crops(self, crops: list[Tensor]) -> list[tuple[str, str, str, float]]:
         """Text, ink, ground and sureness of each crop [3, 24, W]."""
@@ -183,6 +188,10 @@ def _make_batches(widths: list[int]) -> list[list[int]]:
         else:
             batches.append([i])
     return batches
+
+
+def _is_alike(a: float, b: float) -> bool:
+    return a < b * _HEIGHTS_ALIKE and b < a * _HEIGHTS_ALIKE
 
 
 def _box(line: TextLine, scale: float, width: int, height: int) -> tuple[float, float, float, float]:
