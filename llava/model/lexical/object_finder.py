@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llava.model.lexical.bar_edges import refine_bar
+from llava.model.lexical.bar_rows import complete_bars
 from llava.model.lexical.fill_color import Fill, measure_extent, measure_fill
 from llava.model.lexical.object_namer import ObjectNamer, cut_crops
 
@@ -168,6 +169,7 @@ class ObjectFinder(nn.Module):
         pad_y, pad_x = -size[0] % _PADDING_PX, -size[1] % _PADDING_PX
         padded = F.pad(pixels, (0, pad_x, 0, pad_y)).contiguous(memory_format=torch.channels_last)
         found = self.name(image, pixels[0], decode(self(padded)[0].float()))
+        found = _complete(image, found)
         return sorted(found, key=lambda o: (int(1.5 * (o.box[1] + o.box[3]) / height), o.box[0] + o.box[2]))
 
 
@@ -189,6 +191,41 @@ def _correct(image: Tensor, each: Candidate, fill: Fill | None, scale: tuple[flo
         return each
     box = measure_extent(image, _scale_box(each.box, scale), fill)
     return each if box is None else each._replace(box=_scale_box(box, (1 / scale[0], 1 / scale[1])))
+
+
+def _complete(image: Tensor, found: list[Drawn]) -> list[Drawn]:
+    """The objects, with all bars that stand at the base of those found, each once."""
+    bars = [each for each in found if each.kind == "bar"]
+    boxes = complete_bars(image, [each.box for each in bars])
+    if not boxes:
+        return found
+    result = [each for each in found if each.kind != "bar"]
+    for box in boxes:
+        nearest = max(bars, key=lambda bar: measure_overlap(bar.box, box))
+        score = nearest.score if measure_overlap(nearest.box, box) > 0.1 else min(bar.score for bar in bars)
+        fill = measure_fill(image, box)
+        colour = nearest.colour if fill is None or not fill.is_sure else fill.name
+        # The fill is the bar's, so what was found of another kind within it is a part of it.
+        result = [each for each in result if _share_within(each.box, box) < 0.6]
+        result.append(Drawn("bar", colour, box, score))
+    traced = [each for each in result if each.kind == "bar"]
+    height, width = image.shape[-2:]
+    for bar in bars:
+        if any(_share_within(bar.box, each.box) >= 0.35 for each in traced):
+            continue
+        # Beside a row of bars, a small field of colour is a key of the legend.
+        if bar.box[3] - bar.box[1] < 0.06 * height and bar.box[2] - bar.box[0] < 0.12 * width:
+            result.append(bar._replace(kind="key"))
+        elif bar.score > 0.6:
+            result.append(bar)
+    return result
+
+
+def _share_within(inner: Box, outer: Box) -> float:
+    """How much of a box another holds."""
+    across, down = min(inner[2], outer[2]) - max(inner[0], outer[0]), min(inner[3], outer[3]) - max(inner[1], outer[1])
+    area = (inner[2] - inner[0]) * (inner[3] - inner[1])
+    return max(0.0, across) * max(0.0, down) / max(area, 1e-6)
 
 
 class Candidate(NamedTuple):
