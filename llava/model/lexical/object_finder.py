@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from llava.model.lexical.bar_edges import refine_bar
 from llava.model.lexical.bar_rows import complete_bars
-from llava.model.lexical.fill_color import Fill, measure_extent, measure_fill
+from llava.model.lexical.fill_color import Fill, measure_extent, measure_fill, measure_roundness
 from llava.model.lexical.object_namer import ObjectNamer, cut_crops
 
 # Tensor shapes: B images, C channels, H and W pixels, h and w cells of STRIDE pixels.
@@ -42,6 +42,7 @@ MIN_CENTRE, MIN_SCORE = 0.1, 0.4
 FINDER_SHARE = 0.5
 # What the measured colour of the fill counts for, as a log share.
 FILL_SHARE = 3.0
+_ROUND = ("circle", "hexagon", "oval", "pentagon")
 _MAX_OBJECTS = 100
 # Of two objects of which one covers this share of the other (intersection over union), the surer stays.
 _MAX_OVERLAP = 0.5
@@ -145,13 +146,16 @@ class ObjectFinder(nn.Module):
             score = (each.score * is_object) ** 0.5
             if score > MIN_SCORE:
                 kind = int((kinds[i, :-1] + FINDER_SHARE * each.kinds_K).argmax())
+                fill = fills[i]
+                if fill is not None and KINDS[kind] in _ROUND:
+                    kind = _judge_round(image, _scale_box(each.box, scale), fill, kind)
                 box = _clip(_scale_box(each.box, scale), image)
                 if box is None:
                     continue
                 if KINDS[kind] == "bar":
                     box = refine_bar(image, box, 2 * max(scale))
                 votes = colors[i] + FINDER_SHARE * each.colors_C
-                if (fill := fills[i]) is not None:
+                if fill is not None:
                     votes[COLORS.index(fill.name)] += FILL_SHARE if fill.is_sure else FILL_SHARE / 2
                 found.append(Drawn(KINDS[kind], COLORS[int(votes.argmax())], box, score))
         return found
@@ -183,6 +187,17 @@ def _clip(box: Box, image: Tensor) -> Box | None:
     x0, x1 = (min(max(x, 0.0), float(width)) for x in box[::2])
     y0, y1 = (min(max(y, 0.0), float(height)) for y in box[1::2])
     return (x0, y0, x1, y1) if x1 - x0 > 1e-3 and y1 - y0 > 1e-3 else None
+
+
+def _judge_round(image: Tensor, box: Box, fill: Fill, kind: int) -> int:
+    """Circle or hexagon, where a flat fill in a box about as wide as high says so; else the kind as it was."""
+    width, height = box[2] - box[0], box[3] - box[1]
+    if not 0.8 < width / height < 1.25 or min(width, height) < 14:
+        return kind
+    roundness = measure_roundness(image, box, fill)
+    if roundness > 0.93:
+        return KINDS.index("circle")
+    return KINDS.index("hexagon") if 0.79 < roundness < 0.88 else kind
 
 
 def _correct(image: Tensor, each: Candidate, fill: Fill | None, scale: tuple[float, float]) -> Candidate:
