@@ -37,7 +37,9 @@ AREA_PX = 384 * 288
 MAX_SIDE_PX = 576
 _PADDING_PX = 32
 # How sure the net must be of a centre, and both nets together (the geometric mean) of an object.
-MIN_CENTRE, MIN_SCORE = 0.1, 0.4
+MIN_CENTRE, MIN_SCORE = 0.1, 0.5
+# Bars confirm one another by their base; one that no other confirms must be surer than they.
+MIN_SCORE_OF_BARS, LONELY_BAR_SCORE = 0.4, 0.6
 # What the finder's own view of kind and colour counts for beside the namer's.
 FINDER_SHARE = 0.5
 # What the measured colour of the fill counts for, as a log share.
@@ -144,8 +146,8 @@ class ObjectFinder(nn.Module):
         for i, each in enumerate(candidates):
             is_object = 1.0 - float(kinds[i, -1].exp())
             score = (each.score * is_object) ** 0.5
-            if score > MIN_SCORE:
-                kind = int((kinds[i, :-1] + FINDER_SHARE * each.kinds_K).argmax())
+            kind = int((kinds[i, :-1] + FINDER_SHARE * each.kinds_K).argmax())
+            if score > (MIN_SCORE_OF_BARS if KINDS[kind] == "bar" else MIN_SCORE):
                 fill = fills[i]
                 if fill is not None and KINDS[kind] in _ROUND:
                     kind = _judge_round(image, _scale_box(each.box, scale), fill, kind)
@@ -213,7 +215,7 @@ def _complete(image: Tensor, found: list[Drawn]) -> list[Drawn]:
     bars = [each for each in found if each.kind == "bar"]
     boxes = complete_bars(image, [each.box for each in bars])
     if not boxes:
-        return found
+        return [each for each in found if each.kind != "bar" or each.score > LONELY_BAR_SCORE]
     result = [each for each in found if each.kind != "bar"]
     for box in boxes:
         nearest = max(bars, key=lambda bar: measure_overlap(bar.box, box))
@@ -231,7 +233,7 @@ def _complete(image: Tensor, found: list[Drawn]) -> list[Drawn]:
         # Beside a row of bars, a small field of colour is a key of the legend.
         if bar.box[3] - bar.box[1] < 0.06 * height and bar.box[2] - bar.box[0] < 0.12 * width:
             result.append(bar._replace(kind="key"))
-        elif bar.score > 0.6:
+        elif bar.score > LONELY_BAR_SCORE:
             result.append(bar)
     return result
 
