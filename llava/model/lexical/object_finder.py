@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llava.model.lexical.bar_edges import refine_bar
-from llava.model.lexical.fill_color import Fill, measure_extent, measure_fill
+from llava.model.lexical.bar_rows import complete_bars
+from llava.model.lexical.fill_color import Fill, measure_extent, measure_fill, measure_roundness
 from llava.model.lexical.object_namer import ObjectNamer, cut_crops
 
 # Tensor shapes: B images, C channels, H and W pixels, h and w cells of STRIDE pixels.
@@ -36,11 +37,14 @@ AREA_PX = 384 * 288
 MAX_SIDE_PX = 576
 _PADDING_PX = 32
 # How sure the net must be of a centre, and both nets together (the geometric mean) of an object.
-MIN_CENTRE, MIN_SCORE = 0.1, 0.4
+MIN_CENTRE, MIN_SCORE = 0.1, 0.5
+# Bars confirm one another by their base; one that no other confirms must be surer than they.
+MIN_SCORE_OF_BARS, LONELY_BAR_SCORE = 0.4, 0.6
 # What the finder's own view of kind and colour counts for beside the namer's.
 FINDER_SHARE = 0.5
 # What the measured colour of the fill counts for, as a log share.
 FILL_SHARE = 3.0
+_ROUND = ("circle", "hexagon", "oval", "pentagon")
 _MAX_OBJECTS = 100
 # Of two objects of which one covers this share of the other (intersection over union), the surer stays.
 _MAX_OVERLAP = 0.5
@@ -142,15 +146,18 @@ class ObjectFinder(nn.Module):
         for i, each in enumerate(candidates):
             is_object = 1.0 - float(kinds[i, -1].exp())
             score = (each.score * is_object) ** 0.5
-            if score > MIN_SCORE:
-                kind = int((kinds[i, :-1] + FINDER_SHARE * each.kinds_K).argmax())
+            kind = int((kinds[i, :-1] + FINDER_SHARE * each.kinds_K).argmax())
+            if score > (MIN_SCORE_OF_BARS if KINDS[kind] == "bar" else MIN_SCORE):
+                fill = fills[i]
+                if fill is not None and KINDS[kind] in _ROUND:
+                    kind = _judge_round(image, _scale_box(each.box, scale), fill, kind)
                 box = _clip(_scale_box(each.box, scale), image)
                 if box is None:
                     continue
                 if KINDS[kind] == "bar":
                     box = refine_bar(image, box, 2 * max(scale))
                 votes = colors[i] + FINDER_SHARE * each.colors_C
-                if (fill := fills[i]) is not None:
+                if fill is not None:
                     votes[COLORS.index(fill.name)] += FILL_SHARE if fill.is_sure else FILL_SHARE / 2
                 found.append(Drawn(KINDS[kind], COLORS[int(votes.argmax())], box, score))
         return found
@@ -168,6 +175,7 @@ class ObjectFinder(nn.Module):
         pad_y, pad_x = -size[0] % _PADDING_PX, -size[1] % _PADDING_PX
         padded = F.pad(pixels, (0, pad_x, 0, pad_y)).contiguous(memory_format=torch.channels_last)
         found = self.name(image, pixels[0], decode(self(padded)[0].float()))
+        found = _complete(image, found)
         return sorted(found, key=lambda o: (int(1.5 * (o.box[1] + o.box[3]) / height), o.box[0] + o.box[2]))
 
 
@@ -183,12 +191,58 @@ def _clip(box: Box, image: Tensor) -> Box | None:
     return (x0, y0, x1, y1) if x1 - x0 > 1e-3 and y1 - y0 > 1e-3 else None
 
 
+def _judge_round(image: Tensor, box: Box, fill: Fill, kind: int) -> int:
+    """Circle or hexagon, where a flat fill in a box about as wide as high says so; else the kind as it was."""
+    width, height = box[2] - box[0], box[3] - box[1]
+    if not 0.8 < width / height < 1.25 or min(width, height) < 14:
+        return kind
+    roundness = measure_roundness(image, box, fill)
+    if roundness > 0.93:
+        return KINDS.index("circle")
+    return KINDS.index("hexagon") if 0.79 < roundness < 0.88 else kind
+
+
 def _correct(image: Tensor, each: Candidate, fill: Fill | None, scale: tuple[float, float]) -> Candidate:
     """The candidate with the box of its fill, where that is clear. What may touch its like is left as it is."""
     if fill is None or KINDS[int(each.kinds_K.argmax())] in ("bar", "key", "wedge", "sign"):
         return each
     box = measure_extent(image, _scale_box(each.box, scale), fill)
     return each if box is None else each._replace(box=_scale_box(box, (1 / scale[0], 1 / scale[1])))
+
+
+def _complete(image: Tensor, found: list[Drawn]) -> list[Drawn]:
+    """The objects, with all bars that stand at the base of those found, each once."""
+    bars = [each for each in found if each.kind == "bar"]
+    boxes = complete_bars(image, [each.box for each in bars])
+    if not boxes:
+        return [each for each in found if each.kind != "bar" or each.score > LONELY_BAR_SCORE]
+    result = [each for each in found if each.kind != "bar"]
+    for box in boxes:
+        nearest = max(bars, key=lambda bar: measure_overlap(bar.box, box))
+        score = nearest.score if measure_overlap(nearest.box, box) > 0.1 else min(bar.score for bar in bars)
+        fill = measure_fill(image, box)
+        colour = nearest.colour if fill is None or not fill.is_sure else fill.name
+        # The fill is the bar's, so what was found of another kind within it is a part of it.
+        result = [each for each in result if _share_within(each.box, box) < 0.6]
+        result.append(Drawn("bar", colour, box, score))
+    traced = [each for each in result if each.kind == "bar"]
+    height, width = image.shape[-2:]
+    for bar in bars:
+        if any(_share_within(bar.box, each.box) >= 0.35 for each in traced):
+            continue
+        # Beside a row of bars, a small field of colour is a key of the legend.
+        if bar.box[3] - bar.box[1] < 0.06 * height and bar.box[2] - bar.box[0] < 0.12 * width:
+            result.append(bar._replace(kind="key"))
+        elif bar.score > LONELY_BAR_SCORE:
+            result.append(bar)
+    return result
+
+
+def _share_within(inner: Box, outer: Box) -> float:
+    """How much of a box another holds."""
+    across, down = min(inner[2], outer[2]) - max(inner[0], outer[0]), min(inner[3], outer[3]) - max(inner[1], outer[1])
+    area = (inner[2] - inner[0]) * (inner[3] - inner[1])
+    return max(0.0, across) * max(0.0, down) / max(area, 1e-6)
 
 
 class Candidate(NamedTuple):

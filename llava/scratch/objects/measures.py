@@ -177,8 +177,6 @@ def measure_plots(finder: ObjectFinder | None, folder: Path) -> None:
         if not bars:
             tally[f"{kind}, read as a chart"] += read_chart(objects, []) is not None
             continue
-        if not same:
-            print(path.stem, len(bars), len(found))
         extent = (
             max(m.bottom for m in bars) - min(m.top for m in bars),
             max(m.right for m in bars) - min(m.left for m in bars),
