@@ -40,7 +40,7 @@ def draw_chart(rng: random.Random, texts: LineTexts) -> tuple[npt.NDArray[np.uin
         if rng.random() < 0.4:
             figure.tight_layout()
         figure.canvas.draw()
-        pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]
+        pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
         marks = _collect(figure, pixels)
         pyplot.close(figure)
     return pixels, marks

@@ -108,7 +108,7 @@ def _paint(rng: random.Random, line: _Layout, texts: LineTexts, ink: RGB, ground
         shadow = np.roll(share, (shift, rng.choice((-shift, shift))), (0, 1)) * rng.uniform(0.3, 0.8)
         shade = draw_colour(rng)
         if contrast(shade, ink) > 70:
-            canvas = canvas * (1 - shadow) + np.array(shade, dtype=np.float32) * shadow
+            canvas = (canvas * (1 - shadow) + np.array(shade, dtype=np.float32) * shadow).astype(np.float32)
     if rng.random() < 0.12:
         share = share * rng.uniform(0.65, 1)
     return canvas * (1 - share) + np.array(ink, dtype=np.float32) * share

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +60,7 @@ def read(reader: LineReader, image: Image.Image) -> list[Line]:
 
 def _measure_kind(reader: LineReader, kind: str, sources: Sources, flags: argparse.Namespace, fonts: str) -> None:
     rng = random.Random(f"{kind} {flags.seed}")
-    draw: Callable[[random.Random, Sources], page_kinds.Finished] = page_kinds.KINDS[kind][0]
+    draw = page_kinds.KINDS[kind][0]
     total = exact = found = extra = 0
     for i in range(flags.pages):
         if kind == "chart":

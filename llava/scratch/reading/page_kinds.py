@@ -79,7 +79,7 @@ def _draw_poster(rng: random.Random, sources: Sources) -> Finished:
     page = open_page(rng, ground, rough=0.3)
     rough = page.image.resize((1, 1)).getpixel((0, 0))
     assert isinstance(rough, tuple)
-    ground = rough[:3]
+    ground = (rough[0], rough[1], rough[2])
     width, height = page.size
     if rng.random() < 0.5:
         draw_clutter(rng, page.pen, width, height, rng.randint(1, 5))

@@ -149,10 +149,9 @@ def draw_table(rng: random.Random, sources: Sources) -> Finished:
         for row, cell in enumerate(cells):
             y = top + row * row_px
             if lines == "stripes" and row % 2 and row:
-                page.frame(
-                    (x, y, x + long, y + row_px),
-                    tuple(max(0, min(255, c - 18 if sum(ground) > 200 else c + 18)) for c in ground),
-                )  # type: ignore[arg-type]
+                shift = -18 if sum(ground) > 200 else 18
+                red, green, blue = (max(0, min(255, c + shift)) for c in ground)
+                page.frame((x, y, x + long, y + row_px), (red, green, blue))
             if lines == "all":
                 page.frame(
                     (x, y, x + long, y + row_px),

@@ -120,6 +120,8 @@ def draw_screen(rng: random.Random, sources: Sources) -> Finished:
     bar_ink, bar = draw_ink_and_ground(rng)
     page.frame((0, 0, width, row), bar)
     page.write(style.size * rng.uniform(0.5, 3), (row + style.capital) / 2, sources.texts.draw(rng, 30), style, bar_ink)
+    x: float
+    y: float
     x, y = style.size, row + (row + style.capital) / 2
     while x < width * 0.8 and rng.random() < 0.85:
         long = page.write(x, y, sources.texts.word(rng).title(), style, ink)

@@ -87,7 +87,8 @@ def train(flags: argparse.Namespace) -> None:
     """Trains, logs and saves until the minutes are over."""
     rng = random.Random(time.time_ns())
     sources = open_sources(flags, rng)
-    network = LineFinder().to(memory_format=torch.channels_last)
+    network = LineFinder()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), lr=flags.rate, weight_decay=0.01, betas=(0.9, 0.99))
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGE_DECAY), use_buffers=True)
     path, step = flags.folder / "line_finder.pt", 0

@@ -14,6 +14,7 @@ import random
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
@@ -60,7 +61,8 @@ def train(flags: argparse.Namespace) -> None:
     torch.manual_seed(flags.seed)
     rng = random.Random(flags.seed + time.time_ns())
     faces, texts = FaceBox(tuple(flags.fonts), False), LineTexts(flags.words, False)
-    network = CropReader().to(memory_format=torch.channels_last)
+    network = CropReader()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), lr=flags.rate, weight_decay=0.01, betas=(0.9, 0.99))
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGE_DECAY), use_buffers=True)
     path, step = flags.folder / "crop_reader.pt", 0
@@ -91,7 +93,7 @@ def train(flags: argparse.Namespace) -> None:
             step += 1
         if time.time() - saved_at > 180:
             _save(path, network, average, optimizer, step)
-            rates = {name: measure(average.module, lines) for name, lines in tests.items()}
+            rates = {name: measure(cast(CropReader, average.module), lines) for name, lines in tests.items()}
             _report(share * flags.minutes, step, seen, total, rate, rates)
             saved_at, total, seen = time.time(), 0.0, 0
     _save(path, network, average, optimizer, step)
