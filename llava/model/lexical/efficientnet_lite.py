@@ -117,7 +117,7 @@ class EfficientNetLite(nn.Module):
         self._blocks = nn.ModuleList(blocks)
         self._conv_head = SameConv(STAGES[-1][4], NUM_FEATURES, 1)
         self._fc = nn.Linear(NUM_FEATURES, NUM_CLASSES)
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
     def from_released(cls, path: Path) -> EfficientNetLite:

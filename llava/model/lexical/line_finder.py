@@ -78,7 +78,7 @@ class LineFinder(nn.Module):
         self.down_8 = nn.Conv2d(64, 32, 1)
         self.join_4 = _Step(32, 32, is_residual=True)
         self.maps = nn.Conv2d(32, NUM_MAPS, 1)
-        nn.init.constant_(self.maps.bias[:4], -2.0)  # type: ignore[index,arg-type]
+        nn.init.constant_(self.maps.bias[:4], -2.0)  # type: ignore[index]
 
     def forward(self, pixels_N3HW: Tensor) -> Tensor:
         """Maps [N, 6, H/4, W/4] of pixels from ``scale_pixels``; H and W are multiples of 16."""
@@ -150,7 +150,7 @@ def _read_maps(
     weights = core_HW[parts.rows, parts.columns].astype(np.float64)
 
     def total(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        return np.bincount(parts.labels, values, parts.num_parts)
+        return np.bincount(parts.labels, values, parts.num_parts).astype(np.float64)
 
     mass, pixels = total(weights), total(np.ones_like(weights))
     middle_x, middle_b = total(weights * x) / mass, total(weights * baselines) / mass

@@ -101,7 +101,8 @@ class LineReader(nn.Module):
                 if isinstance(getattr(module, norm, None), nn.BatchNorm2d):
                     setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
                     setattr(module, norm, nn.Identity())
-        return self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        return self
 
 
 def count_steps(crop_width: int, batch_width: int) -> int:

@@ -73,13 +73,12 @@ def draw_ground(rng: random.Random, width: int, height: int, base: RGB, plain: f
         rough = noise.normal(0, strength * (0.5 if cell < 4 else 0.9), shape).astype(np.float32)
         ground += enlarge(rough, width, height)
     elif kind < 0.88:
-        period, phase = rng.uniform(4, 40), rng.uniform(0, 9)
+        stripe_px, phase = rng.uniform(4, 40), rng.uniform(0, 9)
         along = np.arange(width, dtype=np.float32)[None, :] * rng.uniform(-1, 1) + np.arange(height)[:, None]
-        ground += (np.sin(along * (6.28 / period) + phase) * strength * 0.5)[..., None]
+        ground += (np.sin(along * (6.28 / stripe_px) + phase) * strength * 0.5)[..., None]
     else:
         other = [c + rng.uniform(-1, 1) * strength * 1.5 for c in base]
-        x = rng.randrange(width)
-        ground[:, x:] = other
+        ground[:, rng.randrange(width) :] = other
     return ground
 
 

@@ -119,10 +119,10 @@ def _clip_art(debian: Path, kinds: Kinds) -> Iterator[tuple[str, Name, Image.Ima
 def _open(png: Path) -> Image.Image | None:
     """The image at a moderate size; None for the few of hundreds of millions of pixels, which Pillow refuses."""
     try:
-        with Image.open(png) as image:
-            if image.width * image.height > 2**25:
+        with Image.open(png) as opened:
+            if opened.width * opened.height > 2**25:
                 return None
-            image = image.convert("RGBA")
+            image = opened.convert("RGBA")
     except Image.DecompressionBombError:
         return None
     image.thumbnail((2 * LONGEST_SIDE_PX, 2 * LONGEST_SIDE_PX), Image.Resampling.BOX)

@@ -77,7 +77,7 @@ def _texture(side_px: int, rng: np.random.Generator) -> np.ndarray:
     elif pattern == "dots":
         apart = rng.integers(14, 40)
         distance = np.hypot(rows % apart - apart / 2, columns % apart - apart / 2)
-        tone = np.where(distance < period * rng.uniform(0.15, 0.35), 1.0, -0.6) + 0.05 * fine
+        tone = np.where(distance < apart * rng.uniform(0.15, 0.35), 1.0, -0.6) + 0.05 * fine
     else:
         scales = (6, 14, 34, 80) if pattern == "stone" else (30, 60, 120)
         tone = sum(_noise(side_px, (scale, scale), rng) / (i + 1) for i, scale in enumerate(scales)) + 0.15 * fine
