@@ -1,0 +1,159 @@
+"""What the lexical tower saw, written down in words that the language model knows.
+
+The form is fixed, and every part is left out where it is empty:
+
+    2 objects from left to right: red star (top left), blue circle (center). From top to bottom: red star, blue circle.
+    Bar chart "Units sold", 2 bars from left to right: Tea 37 (red), Milk 52 (blue). From largest to smallest: Milk, Tea.
+    Text (2 lines):
+    1. OPEN (white on red)
+    2. Monday | 9:00
+
+Orders and numbers stand there because the towers know them exactly and a small language model is poor at sorting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+# The description of a dense page ends after this many characters, at the end of a line: about 350 tokens.
+MAX_CHARACTERS = 1200
+
+_DARK = ("black", "gray")
+_LIGHT = ("white", "gray")
+_PLACES = (("top left", "top", "top right"), ("left", "center", "right"), ("bottom left", "bottom", "bottom right"))
+
+
+class SeenLine(Protocol):
+    """A line of text: ``box`` is (left, top, right, bottom) in px; ``ink`` and ``ground`` are names of colours."""
+
+    text: str
+    box: tuple[float, float, float, float]
+    ink: str
+    ground: str
+
+
+class SeenObject(Protocol):
+    """A drawn object, such as a red star; ``box`` as a line's."""
+
+    kind: str
+    colour: str
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar of a chart: its label, its colour's name, and the value as it would be written, "" where unknown."""
+
+    label: str
+    colour: str
+    value: str
+    size: float  # by which bars are sorted: the value, or the length in px where that is unknown
+
+
+@dataclass(frozen=True)
+class ChartTable:
+    """A bar chart: its bars from left to right, or from top to bottom where they lie."""
+
+    title: str
+    bars: tuple[Bar, ...]
+    is_horizontal: bool = False
+
+
+def describe(
+    size: tuple[int, int],
+    lines: Sequence[SeenLine],
+    objects: Sequence[SeenObject],
+    chart: ChartTable | None = None,
+) -> str:
+    """The description of an image of ``size`` (width, height) px; "" if nothing was seen.
+
+    ``lines`` are in reading order; lines whose middles are on one height become one row.
+    """
+    parts = []
+    if objects:
+        parts.append(_describe_objects(size, objects))
+    if chart is not None:
+        parts.append(_describe_chart(chart))
+    if lines:
+        rows = join_rows(lines)
+        written = [f"{i}. {row}" for i, row in enumerate(rows, 1)]
+        count = "1 line" if len(rows) == 1 else f"{len(rows)} lines"
+        parts.append("\n".join([f"Text ({count}):", *_cut(written)]))
+    return "\n".join(parts)
+
+
+def join_rows(lines: Sequence[SeenLine]) -> list[str]:
+    """The lines as rows of text: lines side by side are joined by " | ", and unusual colours are named."""
+    rows: list[list[SeenLine]] = []
+    for line in lines:
+        if rows and _is_beside(rows[-1], line):
+            rows[-1].append(line)
+        else:
+            rows.append([line])
+    written = []
+    for row in rows:
+        notes = [_note_colours(line) for line in row]
+        if len(set(notes)) == 1:
+            written.append(" | ".join(line.text for line in row) + notes[0])
+        else:
+            written.append(" | ".join(line.text + note for line, note in zip(row, notes, strict=True)))
+    return written
+
+
+def name_place(box: tuple[float, float, float, float], size: tuple[int, int]) -> str:
+    """Which ninth of the image the middle of a box is in, from "top left" to "bottom right"."""
+    x, y = (box[0] + box[2]) / 2 / size[0], (box[1] + box[3]) / 2 / size[1]
+    return _PLACES[max(0, min(2, int(3 * y)))][max(0, min(2, int(3 * x)))]
+
+
+def _is_beside(row: Sequence[SeenLine], line: SeenLine) -> bool:
+    last = row[-1]
+    middle, height = (line.box[1] + line.box[3]) / 2, line.box[3] - line.box[1]
+    others, other_height = (last.box[1] + last.box[3]) / 2, last.box[3] - last.box[1]
+    return abs(middle - others) < 0.4 * min(height, other_height) and line.box[0] >= last.box[0]
+
+
+def _note_colours(line: SeenLine) -> str:
+    if line.ground in ("", *_LIGHT):
+        return "" if line.ink in ("", *_DARK) else f" ({line.ink})"
+    return f" ({line.ink} on {line.ground})"
+
+
+def _cut(written: Sequence[str]) -> list[str]:
+    kept, used = [], 0
+    for row in written:
+        used += len(row) + 1
+        if used > MAX_CHARACTERS:
+            kept.append("...")
+            break
+        kept.append(row)
+    return kept
+
+
+def _describe_objects(size: tuple[int, int], objects: Sequence[SeenObject]) -> str:
+    across = sorted(objects, key=lambda seen: seen.box[0] + seen.box[2])
+    if len(across) == 1:
+        return f"1 object: {_name(across[0])} ({name_place(across[0].box, size)})."
+    down = sorted(objects, key=lambda seen: seen.box[1] + seen.box[3])
+    listed = ", ".join(f"{_name(seen)} ({name_place(seen.box, size)})" for seen in across)
+    return (
+        f"{len(across)} objects from left to right: {listed}. From top to bottom: {', '.join(map(_name, down))}."
+    )
+
+
+def _name(seen: SeenObject) -> str:
+    return f"{seen.colour} {seen.kind}"
+
+
+def _describe_chart(chart: ChartTable) -> str:
+    title = f' "{chart.title}"' if chart.title else ""
+    order = "top to bottom" if chart.is_horizontal else "left to right"
+    listed = ", ".join(f"{' '.join(filter(None, (bar.label, bar.value)))} ({bar.colour})" for bar in chart.bars)
+    text = f"Bar chart{title}, {len(chart.bars)} {'bar' if len(chart.bars) == 1 else 'bars'}"
+    if len(chart.bars) < 2:
+        return f"{text}: {listed}."
+    ranked = sorted(chart.bars, key=lambda bar: -bar.size)
+    names = ", ".join(bar.label or bar.colour for bar in ranked)
+    return f"{text} from {order}: {listed}. From largest to smallest: {names}."
