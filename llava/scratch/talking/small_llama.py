@@ -1,0 +1,169 @@
+"""A frozen Llama with a trained LoRA, computed as cheaply as two cores allow.
+
+The prompt up to the image is the same for all samples, and the adapter is not active there, so its keys and values are
+computed once. The head runs at the answers' positions alone.
+
+Shape letters: B samples, L positions from the image on, C hidden size, H heads, K heads of keys, E width of a head,
+N positions of the prefix, R rank.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+# The linear layers of a decoder layer that have an adapter, by Transformers' names.
+ADAPTED = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
+ADAPTED += ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The sizes of SmolLM2-135M-Instruct."""
+
+    layers: int = 30
+    hidden: int = 576
+    heads: int = 9
+    kv_heads: int = 3
+    inner: int = 1536
+    rope_base: float = 100000.0
+    norm_eps: float = 1e-5
+
+    @property
+    def head_dim(self) -> int:
+        """The width of a head."""
+        return self.hidden // self.heads
+
+
+class Adapter(nn.Module):
+    """LoRA for every linear layer of every decoder layer; ``rank`` R, scaled by ``alpha`` / R."""
+
+    def __init__(self, weights: Mapping[str, torch.Tensor], sizes: Sizes, rank: int, alpha: float) -> None:
+        super().__init__()
+        self.rank, self.scaling = rank, alpha / rank
+        self.A, self.B = nn.ParameterDict(), nn.ParameterDict()
+        for layer in range(sizes.layers):
+            for name in ADAPTED:
+                out, into = weights[f"layers.{layer}.{name}.weight"].shape
+                key = f"{layer}_{name.replace('.', '_')}"
+                self.A[key] = nn.Parameter(torch.randn(rank, into) / math.sqrt(into))
+                self.B[key] = nn.Parameter(torch.zeros(out, rank))
+
+    def named(self, sizes: Sizes) -> dict[str, torch.Tensor]:
+        """The tensors by the checkpoint's names."""
+        tensors = {}
+        for layer in range(sizes.layers):
+            for name in ADAPTED:
+                key = f"{layer}_{name.replace('.', '_')}"
+                tensors[f"model.layers.{layer}.{name}.image_lora_A.weight"] = self.A[key].detach()
+                tensors[f"model.layers.{layer}.{name}.image_lora_B.weight"] = self.B[key].detach()
+        return tensors
+
+
+class SmallLlama:
+    """The frozen model.
+
+    Args:
+        weights: by Transformers' names without ``model.``, float32.
+    """
+
+    def __init__(self, weights: Mapping[str, torch.Tensor], sizes: Sizes = Sizes()) -> None:
+        self.weights, self.sizes = dict(weights), sizes
+        half = sizes.head_dim // 2
+        self._inverse = sizes.rope_base ** (-torch.arange(half).float() / half)
+        self._prefix: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    @property
+    def embeddings(self) -> torch.Tensor:
+        """The table of embeddings, which is the head too: [V, C]."""
+        return self.weights["embed_tokens.weight"]
+
+    @torch.no_grad()
+    def set_prefix(self, ids: torch.Tensor) -> None:
+        """Computes the keys and values of the prompt's first tokens [N], without the adapter."""
+        self._prefix = []
+        self._run(self.embeddings[ids][None], None, keep=True)
+
+    def hidden(self, embeds_BLC: torch.Tensor, adapter: Adapter | None) -> torch.Tensor:
+        """The last hidden states [B, L, C] of the positions after the prefix. Padding goes on the right."""
+        return self._run(embeds_BLC, adapter, keep=False)
+
+    def logits(self, hidden_XC: torch.Tensor) -> torch.Tensor:
+        """Logits [X, V] of hidden states."""
+        return hidden_XC @ self.embeddings.T
+
+    def _run(self, x: torch.Tensor, adapter: Adapter | None, keep: bool) -> torch.Tensor:
+        sizes, num_before = self.sizes, self._prefix[0][0].shape[2] if self._prefix else 0
+        batch, length = x.shape[:2]
+        angles = (num_before + torch.arange(length)).float()[:, None] * self._inverse
+        cos, sin = torch.cat([angles, angles], 1).cos(), torch.cat([angles, angles], 1).sin()
+        mask = torch.zeros(length, num_before + length)
+        mask[:, num_before:] = torch.full((length, length), float("-inf")).triu(1)
+        kept = []
+        for layer in range(sizes.layers):
+            normed = self._norm(x, f"layers.{layer}.input_layernorm.weight")
+            q = self._linear(normed, adapter, layer, "self_attn.q_proj").view(batch, length, sizes.heads, -1)
+            k = self._linear(normed, adapter, layer, "self_attn.k_proj").view(batch, length, sizes.kv_heads, -1)
+            v = self._linear(normed, adapter, layer, "self_attn.v_proj").view(batch, length, sizes.kv_heads, -1)
+            q, k, v = _rotate(q.transpose(1, 2), cos, sin), _rotate(k.transpose(1, 2), cos, sin), v.transpose(1, 2)
+            if keep:
+                kept.append((k, v))
+            elif self._prefix:
+                old_k, old_v = self._prefix[layer]
+                k = torch.cat([old_k.expand(batch, -1, -1, -1), k], 2)
+                v = torch.cat([old_v.expand(batch, -1, -1, -1), v], 2)
+            group = sizes.heads // sizes.kv_heads
+            k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
+            mixed = functional.scaled_dot_product_attention(q, k, v, mask)
+            mixed = mixed.transpose(1, 2).reshape(batch, length, -1)
+            x = x + self._linear(mixed, adapter, layer, "self_attn.o_proj")
+            normed = self._norm(x, f"layers.{layer}.post_attention_layernorm.weight")
+            gate = functional.silu(self._linear(normed, adapter, layer, "mlp.gate_proj"))
+            up = self._linear(normed, adapter, layer, "mlp.up_proj")
+            x = x + self._linear(gate * up, adapter, layer, "mlp.down_proj")
+        if keep:
+            self._prefix = kept
+        return self._norm(x, "norm.weight")
+
+    def _norm(self, x: torch.Tensor, name: str) -> torch.Tensor:
+        return functional.rms_norm(x, (x.shape[-1],), self.weights[name], self.sizes.norm_eps)
+
+    def _linear(self, x: torch.Tensor, adapter: Adapter | None, layer: int, name: str) -> torch.Tensor:
+        y = functional.linear(x, self.weights[f"layers.{layer}.{name}.weight"])
+        if adapter is None:
+            return y
+        key = f"{layer}_{name.replace('.', '_')}"
+        return y + functional.linear(functional.linear(x, adapter.A[key]), adapter.B[key] * adapter.scaling)
+
+
+def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    first, second = x.chunk(2, -1)
+    return x * cos + torch.cat([-second, first], -1) * sin
+
+
+# llama.cpp's names of a layer's tensors, by Transformers'.
+_GGUF_NAMES = {
+    "input_layernorm": "attn_norm",
+    "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q",
+    "self_attn.k_proj": "attn_k",
+    "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output",
+    "mlp.gate_proj": "ffn_gate",
+    "mlp.up_proj": "ffn_up",
+    "mlp.down_proj": "ffn_down",
+}
+
+
+def name_from_gguf(tensors: Mapping[str, torch.Tensor], sizes: Sizes = Sizes()) -> dict[str, torch.Tensor]:
+    """The weights by Transformers' names; the rows of q and k are in Transformers' order already."""
+    named = {"embed_tokens.weight": tensors["token_embd.weight"], "norm.weight": tensors["output_norm.weight"]}
+    for layer in range(sizes.layers):
+        for ours, theirs in _GGUF_NAMES.items():
+            named[f"layers.{layer}.{ours}.weight"] = tensors[f"blk.{layer}.{theirs}.weight"]
+    return named
