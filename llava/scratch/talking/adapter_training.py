@@ -16,12 +16,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
+from llava.model.lexical.projector import NUM_CELLS, NUM_WHOLE, LexicalProjector
 from llava.scratch.talking.records import draw_record
 from llava.scratch.talking.small_llama import Adapter, SmallLlama, name_from_gguf
+from llava.scratch.talking.thing_samples import ThingSamples
 
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 PREFIX = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n"
@@ -29,19 +33,24 @@ PREFIX = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n"
 TO_ANSWER, TO_QUESTION = "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>\n<|im_start|>user\n"
 
 
+NUM_THINGS = NUM_WHOLE + NUM_CELLS
+# The rate of the projector, which is aligned already, as a part of the adapter's.
+PROJECTOR_RATE = 0.3
+
+
 @dataclass
 class Encoded:
     """One sample: ids of all positions after the image's things, and which of them are targets.
 
-    ``things``: what the projector makes the first positions of, or None.
+    ``look``: what the projector makes the things' positions of, [15, D].
     """
 
     ids: list[int]
     is_target: list[bool]
-    things: Any = None
+    look: torch.Tensor
 
 
-def encode(description: str, turns: list[tuple[str, str]], tokenizer: Any, things: Any = None) -> Encoded:
+def encode(description: str, turns: list[tuple[str, str]], tokenizer: Any, look: torch.Tensor) -> Encoded:
     """A sample as the model is given it: the description, then the turns. Answers end with ``<|im_end|>``."""
     ids = tokenizer.encode(description).ids if description else []
     is_target = [False] * len(ids)
@@ -50,20 +59,26 @@ def encode(description: str, turns: list[tuple[str, str]], tokenizer: Any, thing
         answered = tokenizer.encode(answer + "<|im_end|>").ids
         ids += asked + answered
         is_target += [False] * len(asked) + [True] * len(answered)
-    return Encoded(ids, is_target, things)
+    return Encoded(ids, is_target, look)
 
 
-def draw_samples(seed: int, tokenizer: Any, limit: int = 420) -> Iterator[Encoded]:
-    """Samples without end, of at most ``limit`` tokens."""
+def draw_samples(seed: int, tokenizer: Any, things: ThingSamples, thing_share: float, limit: int = 400) -> Iterator[Encoded]:
+    """Samples without end, of at most ``limit`` tokens; ``thing_share`` of them are about things."""
     rng = random.Random(seed)
     while True:
-        record = draw_record(rng)
-        sample = encode(record.description, record.turns, tokenizer)
+        if rng.random() < thing_share:
+            look, turns = things.draw(rng)
+            sample = encode("", turns, tokenizer, look)
+        else:
+            record = draw_record(rng)
+            sample = encode(record.description, record.turns, tokenizer, things.draw_look(rng, record.look))
         if len(sample.ids) <= limit and any(sample.is_target):
             yield sample
 
 
-def loss_of(model: SmallLlama, adapter: Adapter, batch: list[Encoded]) -> tuple[torch.Tensor, int]:
+def loss_of(
+    model: SmallLlama, adapter: Adapter, projector: LexicalProjector, batch: list[Encoded]
+) -> tuple[torch.Tensor, int]:
     """The mean cross entropy of the targets, and how many there are."""
     length = max(len(sample.ids) for sample in batch)
     ids = torch.zeros(len(batch), length, dtype=torch.long)
@@ -71,10 +86,15 @@ def loss_of(model: SmallLlama, adapter: Adapter, batch: list[Encoded]) -> tuple[
     for row, sample in enumerate(batch):
         ids[row, : len(sample.ids)] = torch.tensor(sample.ids)
         wanted[row, : len(sample.ids)] = torch.tensor(sample.is_target)
-    hidden = model.hidden(model.embeddings[ids], adapter)
-    chosen = wanted[:, 1:]
-    logits = model.logits(hidden[:, :-1][chosen])
-    return torch.nn.functional.cross_entropy(logits, ids[:, 1:][chosen]), int(chosen.sum())
+
+    def embed(of: torch.Tensor) -> torch.Tensor:
+        return model.embeddings[of]
+
+    looks = torch.cat([sample.look for sample in batch])
+    said = projector.say(looks, torch.arange(NUM_THINGS).repeat(len(batch)), embed).view(len(batch), NUM_THINGS, -1)
+    hidden = model.hidden(torch.cat([said, embed(ids)], 1), adapter)
+    logits = model.logits(hidden[:, NUM_THINGS - 1 : -1][wanted])
+    return torch.nn.functional.cross_entropy(logits, ids[wanted]), int(wanted.sum())
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -85,38 +105,48 @@ def train(arguments: argparse.Namespace) -> None:
     model = SmallLlama(name_from_gguf(torch.load(arguments.model, weights_only=True)))
     torch.manual_seed(arguments.seed)
     adapter = Adapter(model.weights, model.sizes, arguments.rank, arguments.rank)
+    if arguments.adapter is not None:
+        adapter.load_state_dict(torch.load(arguments.adapter, weights_only=True)["adapter"])
+    projector = LexicalProjector(SimpleNamespace(hidden_size=model.sizes.hidden))
+    projector.load_state_dict({name: value.float() for name, value in load_file(arguments.projector).items()})
+    projector.train()
+    things = ThingSamples(arguments.things, arguments.facts)
     model.set_prefix(torch.tensor(tokenizer.encode(PREFIX).ids))
-    optimizer = torch.optim.AdamW(adapter.parameters(), lr=arguments.rate, betas=(0.9, 0.98), weight_decay=0.0)
+    learnt = [value for value in projector.parameters() if value.requires_grad]
+    groups = [{"params": list(adapter.parameters()), "share": 1.0}, {"params": learnt, "share": PROJECTOR_RATE}]
+    optimizer = torch.optim.AdamW(groups, lr=arguments.rate, betas=(0.9, 0.98), weight_decay=0.0)
     folder: Path = arguments.output
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint, first = folder / "checkpoint.pt", 0
     if checkpoint.is_file():
         state = torch.load(checkpoint, weights_only=True)
         adapter.load_state_dict(state["adapter"])
+        projector.load_state_dict(state["projector"])
         optimizer.load_state_dict(state["optimizer"])
         first = state["step"]
-    samples = draw_samples(arguments.seed + 1000 * first, tokenizer)
+    samples = draw_samples(arguments.seed + 1000 * first, tokenizer, things, arguments.thing_share)
     began, seen = time.time(), 0
     for step in range(first, arguments.steps):
         warm, left = min(1.0, (step + 1) / 10), step / arguments.steps
         rate = arguments.rate * warm * (0.05 + 0.95 * (0.5 + 0.5 * math.cos(math.pi * left)))
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["share"]
         pool = sorted((next(samples) for _ in range(4 * arguments.batch)), key=lambda s: len(s.ids))
         start = random.Random(step).randrange(4) * arguments.batch
         batch = pool[start : start + arguments.batch]
-        loss, count = loss_of(model, adapter, batch)
+        loss, count = loss_of(model, adapter, projector, batch)
         optimizer.zero_grad()
         loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(adapter.parameters(), 1.0)
+        norm = torch.nn.utils.clip_grad_norm_([*adapter.parameters(), *learnt], 1.0)
         optimizer.step()
-        seen += sum(len(sample.ids) for sample in batch)
+        seen += sum(len(sample.ids) + NUM_THINGS for sample in batch)
         line = {"step": step, "loss": round(loss.item(), 4), "norm": round(float(norm), 2), "targets": count}
         line |= {"tokens_per_s": round(seen / (time.time() - began)), "rate": rate}
         with (folder / "log.jsonl").open("a") as log:
             log.write(json.dumps(line) + "\n")
         if step % 20 == 19 or step + 1 == arguments.steps:
-            state = {"adapter": adapter.state_dict(), "optimizer": optimizer.state_dict(), "step": step + 1}
+            state = {"adapter": adapter.state_dict(), "projector": projector.state_dict()}
+            state |= {"optimizer": optimizer.state_dict(), "step": step + 1}
             torch.save(state, checkpoint.with_suffix(".tmp"))
             checkpoint.with_suffix(".tmp").replace(checkpoint)
 
@@ -127,6 +157,11 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--things", type=Path, required=True, help="the folder of llava.scratch.things.features")
+    parser.add_argument("--facts", type=Path, required=True, help="JSON: a sentence about each thing by its name")
+    parser.add_argument("--projector", type=Path, required=True, help="the aligned projector")
+    parser.add_argument("--adapter", type=Path, help="a checkpoint whose adapter is the start")
+    parser.add_argument("--thing-share", type=float, default=0.45)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rank", type=int, default=16)
