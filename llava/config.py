@@ -19,7 +19,16 @@ from typing import Any
 from llava.dimensions import check_dimensions
 from llava.errors import CheckpointError, LlavaError
 from llava.image.geometry import RELEASED_PINPOINTS, Tiling, scale_grids
-from llava.towers import KNOWN_TOWERS, TOWER_DEFAULTS, complete_tower, is_siglip, name_tower
+from llava.towers import (
+    KNOWN_TOWERS,
+    TOWER_DEFAULTS,
+    complete_tower,
+    find_position_range,
+    is_lexical,
+    is_siglip,
+    is_squashing,
+    name_tower,
+)
 
 # The released checkpoints say "llava" and mean Llama; the class name in `architectures` is more exact.
 _FAMILY_OF_TYPE = {
@@ -71,7 +80,7 @@ class ModelSpec:
     family: str  # "llama", "mistral" or "qwen2"
     layout: str  # "original" or "hf": how config.json is written and tensors are named
     tower: str  # a folder or a hub id; "" if the checkpoint names none because its tower is inside
-    tower_config: dict[str, Any] = field(repr=False)  # the values of CLIPVisionConfig or SiglipVisionConfig
+    tower_config: dict[str, Any] = field(repr=False)  # the values of the tower's configuration, complete
     tiling: Tiling
     scales: tuple[int, ...]  # the sizes in px at which the tower encodes a tile: one, or several with s2
     select_layer: int
@@ -191,6 +200,7 @@ def _read_spec(folder: Path, tower_folder: Path | None, config: Mapping[str, Any
     check_names(values, path)
     if values.get("mm_patch_merge_type", "flat") is None:  # null means the default
         values["mm_patch_merge_type"] = "flat"
+    _fit_lexical(values, path)
     _refuse_unsupported(values, path)
     tower = str(values.get("mm_vision_tower") or values.get("vision_tower") or "")
     tower_config = _describe_tower(tower, values, folder, tower_folder)
@@ -257,7 +267,8 @@ def _describe_tiling(
             values,
             tile_px=scales[-1],
             patch_px=patch_px * (scales[-1] // scales[0]),
-            squashes=is_siglip(tower_config),
+            squashes=is_squashing(tower_config),
+            position_range=find_position_range(tower_config),
         )
     except LlavaError as error:
         raise CheckpointError(f"{path}: {error}") from error
@@ -401,6 +412,22 @@ def _to_original(raw: Mapping[str, Any], path: Path) -> dict[str, Any]:
     return values
 
 
+def _fit_lexical(values: dict[str, Any], path: Path) -> None:
+    """Raises CheckpointError unless a lexical tower and its projector are together. Neither has layers to select."""
+    tower = values.get("mm_vision_config")
+    kinds = isinstance(tower, dict) and is_lexical(tower), values.get("mm_projector_type") == "lexical"
+    if any(kinds):
+        values.setdefault("mm_vision_select_layer", -1)
+        values.setdefault("mm_projector_type", "lexical")
+        merge = values.get("mm_patch_merge_type", "flat")
+        if not all(kinds) or merge != "flat":
+            raise CheckpointError(
+                f"{path} describes {'a lexical vision tower' if kinds[0] else 'another vision tower'} with "
+                f"mm_projector_type: {values['mm_projector_type']!r} and mm_patch_merge_type: {merge!r}; a lexical "
+                "tower needs 'lexical' and 'flat', and no other tower can have that projector."
+            )
+
+
 def _refuse_unsupported(values: Mapping[str, Any], path: Path) -> None:
     layer = values.get("mm_vision_select_layer")
     if type(layer) is not int:
@@ -416,10 +443,10 @@ def _refuse_unsupported(values: Mapping[str, Any], path: Path) -> None:
             f"{path} says image_aspect_ratio: {aspect!r:.80}; supported are square, pad, anyres and anyres_max_N."
         )
     projector = values.get("mm_projector_type", "linear")
-    if not re.fullmatch(r"linear|identity|mlp[1-9]\d*x_(res\d+x_)?gelu", str(projector)):
+    if not re.fullmatch(r"linear|identity|lexical|mlp[1-9]\d*x_(res\d+x_)?gelu", str(projector)):
         raise CheckpointError(
-            f"{path} says mm_projector_type: {projector!r}; supported are linear, identity, mlp2x_gelu (any depth) "
-            "and mlp2x_res1x_gelu."
+            f"{path} says mm_projector_type: {projector!r}; supported are linear, identity, mlp2x_gelu (any depth), "
+            "mlp2x_res1x_gelu and lexical."
         )
 
 
@@ -427,9 +454,9 @@ def _find_scales(values: Mapping[str, Any], path: Path, tile_px: int) -> tuple[i
     """The sizes in px at which the tower encodes a tile, smallest first; without ``s2`` only ``tile_px``."""
     if not values.get("s2"):
         return (tile_px,)
-    if is_siglip(values["mm_vision_config"]):
+    if is_squashing(values["mm_vision_config"]):
         raise CheckpointError(
-            f"{path} says s2: true, but its vision tower is a SigLIP: only CLIP towers can be multi-scale."
+            f"{path} says s2: true, but its vision tower is not CLIP's: only CLIP towers can be multi-scale."
         )
     said = values.get("s2_scales", DEFAULT_SCALES)
     numbers = str(said).split(",")

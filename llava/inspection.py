@@ -25,7 +25,7 @@ from llava.errors import CheckpointError
 from llava.image.geometry import Size, TilePlan, Tiling, plan_tiles
 from llava.image.source import FOR_LOCAL_USER, LoadedImage, load_image, say_notes
 from llava.text import fit_line, for_stream, is_terminal, is_unicode
-from llava.towers import is_siglip
+from llava.towers import find_position_range, is_siglip
 
 if TYPE_CHECKING:
     from llava.listing import Listing
@@ -41,8 +41,9 @@ _PARTS = {
     "image_newline": "image newline",
     "embed_tokens": "embeddings",
     "lm_head": "head",
+    "image_lora": "image adapter",
 }
-_ORDER = ("vision tower", "projector", "image newline", "embeddings", "decoder", "head")
+_ORDER = ("vision tower", "projector", "image newline", "image adapter", "embeddings", "decoder", "head")
 
 
 @dataclass
@@ -106,6 +107,7 @@ def describe_checkpoint(name: str | None, vision_tower: str | None = None) -> No
         ("tower", _say_tower(spec)),
         ("projector", f"{spec.projector_type}, {spec.tower_hidden_size} to {spec.hidden_size}"),
         ("images", _say_tiling(spec.tiling)),
+        *_say_adapter(spec),
         *part,
     ]
     _show_weights(folder, facts)
@@ -305,13 +307,14 @@ def _say_prompt(listing: Listing, shown: Sequence[LoadedImage]) -> list[tuple[st
 
 def _say_plan(plan: TilePlan, tiling: Tiling) -> list[tuple[str, str]]:
     side = plan.features_per_side
+    each = "" if plan.position_range else f"{side}x{side} features"
     corner = f"({plan.offset[0]}, {plan.offset[1]})"
     facts = [("canvas", f"{plan.canvas} px, the image as {plan.content} px at {corner}")]
     if plan.num_tiles == 1:
-        facts.append(("tiles", f"1 of {tiling.tile_px} px: {side}x{side} features"))
+        facts.append(("tiles", f"1 of {tiling.tile_px} px{each and f': {each}'}"))
     else:
         tiles = f"{plan.grid} of {tiling.tile_px} px, and the whole image in one more"
-        facts.append(("tiles", f"{plan.num_tiles}: {tiles}; {side}x{side} features each"))
+        facts.append(("tiles", f"{plan.num_tiles}: {tiles}{each and f'; {each} each'}"))
     if plan.num_tiles > 1 and not plan.is_flat:
         kept = Size(len(plan.kept_columns), len(plan.kept_rows))
         full = Size(plan.grid.width * side, plan.grid.height * side)
@@ -324,6 +327,8 @@ def _say_plan(plan: TilePlan, tiling: Tiling) -> list[tuple[str, str]]:
 
 def _say_positions(plan: TilePlan) -> str:
     """The sum that gives the number of positions."""
+    if plan.position_range:
+        return f"{plan.say_positions()}, at most {plan.position_range[1]}"
     if plan.is_flat or plan.num_tiles == 1:
         newline = " + 1 newline" if plan.has_newlines else ""
         return f"{plan.num_tiles} x {plan.features_per_tile}{newline} = {plan.num_positions}"
@@ -333,12 +338,25 @@ def _say_positions(plan: TilePlan) -> str:
 
 
 def _say_tower(spec: ModelSpec) -> str:
+    if (counts := find_position_range(spec.tower_config)) is not None:
+        return f"lexical, inside: {counts[0]} features of things, and up to {counts[1] - counts[0]} words that it reads"
     kind = "SigLIP, " if is_siglip(spec.tower_config) else ""
     return f"{kind}{spec.tower or 'inside'}, layer {spec.select_layer}, {spec.select_feature} features"
 
 
+def _say_adapter(spec: ModelSpec) -> list[tuple[str, str]]:
+    from llava.model.image_adapter import read_adapter
+
+    described = read_adapter(spec.config)
+    if described is None:
+        return []
+    rank, alpha = described
+    return [("image adapter", f"of rank {rank}, alpha {alpha:g}, active from a prompt's first image on")]
+
+
 def _say_tiling(tiling: Tiling) -> str:
-    tile = f"tiles of {tiling.tile_px} px in {tiling.patch_px}-px patches"
+    patches = "" if tiling.position_range else f" in {tiling.patch_px}-px patches"
+    tile = f"tiles of {tiling.tile_px} px{patches}"
     if not tiling.is_anyres:
         return f"{tiling.aspect}, one tile: {tile}"
     canvases = ", ".join(str(canvas) for canvas in tiling.pinpoints)

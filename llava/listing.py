@@ -16,7 +16,7 @@ from llava.constants import DEFAULT_IMAGE_TOKEN, IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.conversation import Conversation
 from llava.errors import UsageError
 from llava.image.source import LoadedImage
-from llava.model.checkpoint import LoadedModel
+from llava.model.checkpoint import LoadedModel, fill_tower
 from llava.model.checkpoint_reader import open_checkpoint
 from llava.model.sources import DEFAULT_MODEL
 from llava.prompt import ESCAPE, Prompt
@@ -112,7 +112,9 @@ def list_prompt(
         _check_text(text, is_supervised)
     opened = open_checkpoint(DEFAULT_MODEL if model is None else model, vision_tower=vision_tower)
     spec, tokenizer = opened.spec, opened.load_tokenizer()
-    # The model is on the meta device: names and shapes without weights.
+    # The model is on the meta device: names and shapes without weights, except a tower that has to look at the images.
+    if images and spec.tiling.position_range is not None:
+        fill_tower(opened, tokenizer)
     loaded = LoadedModel(
         tokenizer, opened.model, opened.load_processor(), spec, spec.context_tokens, template or opened.template
     )

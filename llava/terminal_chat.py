@@ -78,7 +78,7 @@ class Chat:
         plan = plan_tiles(shown.size, self.loaded.spec.tiling)
         width, height = shown.size
         done = f" ({'; '.join(shown.notes)})" if shown.notes else ""
-        return f"{fit_line(shown.name)}: {width} x {height}, {plan.num_positions} positions{done}"
+        return f"{fit_line(shown.name)}: {width} x {height}, {plan.say_positions()}{done}"
 
     def ask(self, question: str, on_text: Callable[[str], None]) -> Answer | None:
         """Answers the question and adds the turn; None if Ctrl-C ended the answer, whose partial text is kept."""

@@ -47,6 +47,7 @@ KNOWN_TOWERS: dict[str, dict[str, Any]] = {
 }
 
 _CLIP_KINDS = ("clip_vision_model", "clip")
+LEXICAL_KIND = "lexical_vision_model"
 _SIGLIP_KINDS = ("siglip_vision_model", "siglip")
 # Towers of other LLaVAs that are not supported, by patterns of their names.
 _FOREIGN_TOWERS = (
@@ -70,6 +71,21 @@ _SIGLIP_DEFAULTS = {
     "hidden_act": "gelu_pytorch_tanh",
     "layer_norm_eps": 1e-6,
 }
+# A lexical tower's features are rows of three labels, EfficientNet-lite0's features and class logits, and an RGB mean.
+# ``max_words``: how many tokens the text about an image may have; ``colours``: the means that a thing's colour is.
+_LEXICAL_DEFAULTS: dict[str, Any] = {
+    "image_size": 384,
+    "hidden_size": 3 + 1280 + 1000 + 3,
+    "num_hidden_layers": 1,
+    "max_words": 400,
+    "colours": "rgb",
+    "things_config": {},
+    "reader_config": {},
+    "objects_config": {},
+}
+LEXICAL_COLOURS = ("rgb", "contrast")
+# Rows for the whole image, and for the cells of a 3x3 grid.
+LEXICAL_WHOLE, LEXICAL_CELLS = 6, 9
 
 
 def complete_tower(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -77,6 +93,8 @@ def complete_tower(values: Mapping[str, Any]) -> dict[str, Any]:
     kind = values.get("model_type") or "clip_vision_model"
     if kind in _SIGLIP_KINDS:
         return {**_SIGLIP_DEFAULTS, **values, "model_type": "siglip_vision_model"}
+    if kind == LEXICAL_KIND:
+        return _complete_lexical({**_LEXICAL_DEFAULTS, **values})
     if kind not in _CLIP_KINDS:
         what = describe_foreign_tower(str(kind))
         raise CheckpointError(
@@ -84,6 +102,41 @@ def complete_tower(values: Mapping[str, Any]) -> dict[str, Any]:
             "and SigLIP's (of SigLIP2 those of a fixed resolution)."
         )
     return {**TOWER_DEFAULTS, **values}
+
+
+def _complete_lexical(values: Mapping[str, Any]) -> dict[str, Any]:
+    most = values["max_words"]
+    if type(most) is not int or not 0 <= most <= 100_000:
+        raise CheckpointError(f"The vision tower's max_words is {most!r:.80}; it has to be a number from 0 to 100000.")
+    if values["colours"] not in LEXICAL_COLOURS:
+        raise CheckpointError(
+            f"The vision tower's colours is {values['colours']!r:.80}; it has to be {' or '.join(LEXICAL_COLOURS)}."
+        )
+    for name in ("things_config", "reader_config", "objects_config"):
+        if not isinstance(values[name], Mapping):
+            raise CheckpointError(f"The vision tower's {name} is {values[name]!r:.80}; it has to be a JSON object.")
+    return {**values, "patch_size": values["image_size"]}
+
+
+def is_lexical(tower_config: Mapping[str, Any]) -> bool:
+    """Whether a tower is the lexical one, which puts what it reads into words."""
+    return tower_config.get("model_type") == LEXICAL_KIND
+
+
+def is_squashing(tower_config: Mapping[str, Any]) -> bool:
+    """Whether a tower's image processor squashes an image to its single tile instead of cropping its centre."""
+    return is_siglip(tower_config) or is_lexical(tower_config)
+
+
+def find_position_range(tower_config: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The fewest and the most positions of an image, if they follow from what the tower reads in it; else None.
+
+    ``tower_config`` is complete.
+    """
+    if not is_lexical(tower_config):
+        return None
+    fewest = LEXICAL_WHOLE + LEXICAL_CELLS
+    return fewest, fewest + int(tower_config["max_words"])
 
 
 def is_siglip(tower_config: Mapping[str, Any], name: str = "") -> bool:

@@ -275,6 +275,8 @@ class Answerer:
         input_ids = torch.tensor([prepared.prompt.input_ids], device=model.device)
         pixels = [
             make_pixels(image.image, plan, loaded.image_processor).to(model.device, model.dtype)
+            if image.features is None
+            else image.features
             for image, plan in zip(prepared.images, prepared.plans, strict=True)
         ]
         stops = (*prepared.stop_texts, *sampling.stop)

@@ -2,14 +2,15 @@
 
 ``prepare`` serves every caller: ``llava.ask``, the terminal chat, evaluation, the server's own engine, external engines
 and ``llava info --prompt``. Lengths follow from image sizes alone, so a prompt that does not fit is refused before any
-pixel is read.
+pixel is read; except with a tower whose features are as many as what it reads in an image: it looks at the images here,
+in the caller's thread, and their features travel with them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from llava.conversation import Conversation, find_template
 from llava.errors import UsageError
@@ -65,7 +66,7 @@ def prepare(
     """What the model is given for a conversation whose last message is the empty one to be filled.
 
     Args:
-        loaded: its weights are not used.
+        loaded: its weights are not used, except those of a tower that has a ``position_range``.
         conversation: as text, it is a finished prompt with ``<image>`` for each image; its answer then ends with the
             checkpoint's own stop texts and stop tokens, and not with the template's separator.
         details: the ``detail`` of each image in OpenAI's API; "low" is a single tile.
@@ -77,6 +78,7 @@ def prepare(
     prompt that does not fit.
     """
     plans = plan_images([image.size for image in images], loaded.spec.tiling, details)
+    images, plans = _look_at(images, plans, loaded)
     positions = [plan.num_positions for plan in plans]
     config = loaded.model.config
     is_text = isinstance(conversation, str)
@@ -97,6 +99,23 @@ def prepare(
     fitting = sampling.fit(prompt_tokens, loaded.context_tokens)
     limit: Literal["length", "context"] = "length" if fitting.max_new_tokens == sampling.max_new_tokens else "context"
     return Prepared(prompt, images, plans, fitting, prompt_tokens, stop_texts, stop_ids, limit)
+
+
+def _look_at(
+    images: Sequence[LoadedImage], plans: Sequence[TilePlan], loaded: LoadedModel
+) -> tuple[Sequence[LoadedImage], Sequence[TilePlan]]:
+    """The images with their features, and the plans with their counts, where only the tower can tell these."""
+    tower: Any = loaded.model.get_vision_tower()
+    if getattr(tower, "position_range", None) is None:
+        return images, plans
+    seen = [
+        tower.look(image.image, image.digest, plan, loaded.image_processor)
+        for image, plan in zip(images, plans, strict=True)
+    ]
+    return (
+        [replace(image, features=features) for image, features in zip(images, seen, strict=True)],
+        [replace(plan, counted=len(features)) for plan, features in zip(plans, seen, strict=True)],
+    )
 
 
 def check_text(text: str, what: str = "conversation") -> None:

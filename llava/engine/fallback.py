@@ -52,14 +52,13 @@ def find_tower_fallback_reason(tower: Any) -> str | None:
     if tower.is_watched() or has_hook([tower]):
         return "the tower has a hook, or a part of it was replaced"
     config = tower.config
-    blocks = tower.vision_tower.vision_model.encoder.layers[: tower.num_blocks_run]
     if tower.device.type != "cpu" or tower.dtype not in calls.DTYPES:
         return f"the tower is on {tower.device} in {tower.dtype}"
     if config.hidden_act not in calls.ACTIVATIONS:
         return f"the tower's activation is {config.hidden_act}"
     if config.hidden_size // config.num_attention_heads > calls.MAX_DIM:
         return f"the tower's heads of {config.hidden_size // config.num_attention_heads} are not supported"
-    for block in blocks:
+    for block in tower.blocks_run:
         owners = [module for module in block.modules() if list(module.parameters(recurse=False))]
         if any(type(module) not in (nn.Linear, nn.LayerNorm) for module in owners):
             return "a block of the tower has other layers"

@@ -79,8 +79,7 @@ def _estimate_tile_cost(model: torch.nn.Module) -> int:
     tower = model.get_vision_tower()  # type: ignore[operator]
     if tower is None:
         return 1
-    blocks = tower.vision_tower.vision_model.encoder.layers[: tower.num_blocks_run]
-    per_tile = _count_multiplications(blocks) * (tower.num_patches + 1)
+    per_tile = sum(map(_count_multiplications, tower.blocks_run)) * (tower.num_patches + 1)
     per_position = _count_multiplications(model.get_model().layers)  # type: ignore[operator]
     return max(1, round(per_tile / max(1, per_position)))
 

@@ -37,6 +37,7 @@ from llava.engine.scheduler import Chunk, Step, TileChunk
 from llava.engine.step_layout import insert_images, list_ids, place_rows
 from llava.errors import UsageError
 from llava.image.pixels import make_pixels
+from llava.model.image_adapter import find_image_adapter
 from llava.model.quantized_linear import QuantizedLinear
 from llava.model.replacements import find_replacement, has_hook
 from llava.native import calls
@@ -359,6 +360,8 @@ def find_fallback_reason(model: Any) -> str | None:
         return f"its rope_type is {kind!r}, whose frequencies depend on the longest prompt of a batch"
     if (reason := find_replacement(model)) is not None:
         return reason
+    if find_image_adapter(model) is not None:
+        return "its image adapter is active at some positions only"
     if len(set((getattr(model, "hf_device_map", None) or {"": 0}).values())) > 1:
         return "its layers are on several devices"
     return None

@@ -24,37 +24,19 @@ models/llava_next/modeling_llava_next.py for the "hf" dialect.
 
 from __future__ import annotations
 
-import ast
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Integral
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from llava.errors import BadImage, CheckpointError, UsageError
-
-
-class Size(NamedTuple):
-    """A width and a height. The unit is px for images and tiles, features for maps, tiles for grids."""
-
-    width: int
-    height: int
-
-    def __str__(self) -> str:
-        return f"{self.width}x{self.height}"
-
-
-# image_grid_pinpoints of the released LLaVA-1.6 checkpoints. Several canvases can suit a small image equally well; the
-# first of them is chosen, so the order is part of the value.
-RELEASED_PINPOINTS = (Size(336, 672), Size(672, 336), Size(672, 672), Size(1008, 336), Size(336, 1008))
-
-# The grids that LLaVA-NeXT was announced with, in tiles: {2x2, 1x{2,3,4}, {2,3,4}x1}. No released checkpoint has the
-# two of four tiles in a row. Source: "LLaVA-NeXT: Improved reasoning, OCR, and world knowledge", January 2024.
-ANNOUNCED_GRIDS = (Size(2, 2), Size(1, 2), Size(1, 3), Size(1, 4), Size(2, 1), Size(3, 1), Size(4, 1))
-
-# Tile sides that a grid spec such as "(1x1),...,(6x6)" may be read with.
-GRID_SPEC_TILES_PX = (224, 336, 384, 448, 512)
+from llava.image.pinpoints import ANNOUNCED_GRIDS as ANNOUNCED_GRIDS
+from llava.image.pinpoints import GRID_SPEC_TILES_PX as GRID_SPEC_TILES_PX
+from llava.image.pinpoints import RELEASED_PINPOINTS as RELEASED_PINPOINTS
+from llava.image.pinpoints import Size as Size
+from llava.image.pinpoints import is_count, parse_pinpoints
+from llava.image.pinpoints import scale_grids as scale_grids
 
 DIALECTS = ("original", "hf")
 
@@ -64,66 +46,6 @@ Fit = Literal["base", "pad", "squash", "crop"]
 
 # A map whose side is more than this many times the side that anyres_max_N allows is scaled down to that side.
 _MAX_OVERSIZE = 1.1
-
-
-def scale_grids(grids: Iterable[tuple[int, int]], tile_px: int) -> tuple[Size, ...]:
-    """Grids of tiles as canvases in px, in the same order."""
-    return tuple(Size(columns * tile_px, rows * tile_px) for columns, rows in grids)
-
-
-def parse_pinpoints(value: Any, tile_px: int) -> tuple[Size, ...]:
-    """The canvases of ``image_grid_pinpoints``, (width, height) in px, in its order.
-
-    ``value``: a sequence of pairs in px; the same as a Python literal; or a grid spec such as ``"(1x1),...,(6x6)"``,
-    which stands for every grid between its first and its last pair (columns x rows, columns in the outer loop).
-
-    Raises:
-        CheckpointError: the list is empty, an item is not a pair of positive integers, or a canvas is not a whole
-            number of tiles of ``tile_px``.
-    """
-    pairs = value
-    if isinstance(value, str):
-        if "x" in value:
-            return _expand_grid_spec(value, tile_px)
-        try:
-            pairs = ast.literal_eval(value)
-        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-            raise CheckpointError(
-                f"image_grid_pinpoints is {value[:80]!r}, which is neither a list nor a spec such as '(1x1),...,(6x6)'."
-            ) from error
-    if isinstance(pairs, str) or not isinstance(pairs, Sequence) or not pairs:
-        raise CheckpointError(f"image_grid_pinpoints is {value!r}; it has to list at least one (width, height) in px.")
-    for pair in pairs:
-        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2 or not all(map(_is_count, pair)):
-            raise CheckpointError(f"image_grid_pinpoints holds {pair!r}, which is no (width, height) in px.")
-        if pair[0] % tile_px or pair[1] % tile_px:
-            raise CheckpointError(
-                f"image_grid_pinpoints holds {Size(*pair)}, which tiles of {tile_px}x{tile_px} px do not fill: "
-                f"both sides have to be multiples of {tile_px}."
-            )
-    return tuple(Size(int(width), int(height)) for width, height in pairs)
-
-
-def _expand_grid_spec(spec: str, tile_px: int) -> tuple[Size, ...]:
-    pairs = [(int(columns), int(rows)) for columns, rows in re.findall(r"\((\d{1,4})x(\d{1,4})\)", spec)]
-    if not pairs:
-        raise CheckpointError(f"image_grid_pinpoints is {spec[:80]!r}, which holds no grid such as (2x3).")
-    if tile_px not in GRID_SPEC_TILES_PX:
-        raise CheckpointError(
-            f"image_grid_pinpoints is the grid spec {spec[:80]!r}, which can be read for tiles of "
-            f"{', '.join(map(str, GRID_SPEC_TILES_PX))} px, but the vision tower's are {tile_px} px."
-        )
-    (first_column, first_row), (last_column, last_row) = pairs[0], pairs[-1]
-    columns, rows = range(first_column, last_column + 1), range(first_row, last_row + 1)
-    if not columns or not rows or 0 in columns or 0 in rows or len(columns) * len(rows) > 10_000:
-        raise CheckpointError(
-            f"image_grid_pinpoints is {spec[:80]!r}, which does not lead from a grid to a larger one."
-        )
-    return scale_grids(((i, j) for i in columns for j in rows), tile_px)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) > 0
 
 
 @dataclass(frozen=True)
@@ -154,6 +76,8 @@ class Tiling:
     """Rounding when unpadding: "original" truncates, "hf" (Transformers) rounds to 7 decimal places before that."""
     squashes: bool = False
     """Whether the image processor squashes an image to its single tile (SigLIP) instead of cropping its centre."""
+    position_range: tuple[int, int] | None = None
+    """The fewest and the most positions of an image, for a tower whose features follow from what it reads in it."""
 
     def __post_init__(self) -> None:
         if self.tile_px < self.patch_px or self.patch_px < 1:
@@ -182,10 +106,18 @@ class Tiling:
                 )
 
     @classmethod
-    def from_config(cls, config: Any, *, tile_px: int, patch_px: int, squashes: bool = False) -> Tiling:
+    def from_config(
+        cls,
+        config: Any,
+        *,
+        tile_px: int,
+        patch_px: int,
+        squashes: bool = False,
+        position_range: tuple[int, int] | None = None,
+    ) -> Tiling:
         """The tiling of a configuration, an object or a mapping with the original's attribute names.
 
-        ``tile_px`` and ``patch_px`` are the vision tower's. A missing value, or None, is the original's default.
+        All other arguments are the vision tower's. A missing value, or None, is the original's default.
 
         Raises:
             CheckpointError: a value is unknown, or values contradict each other.
@@ -208,6 +140,7 @@ class Tiling:
             extra_positions=1 if get("mm_vision_select_feature", "patch") == "cls_patch" else 0,
             dialect=str(get("mm_tiling_dialect", "original")),
             squashes=squashes,
+            position_range=position_range,
         )
 
     @property
@@ -278,6 +211,10 @@ class TilePlan:
     """Whether the base tile's features reach the prompt, before the map's."""
     has_newlines: bool
     """Whether a newline vector ends each row of the map; an image with a single tile ends with one newline vector."""
+    position_range: tuple[int, int] | None = None
+    """``Tiling.position_range``."""
+    counted: int | None = None
+    """How many positions the tower's features of this image take, where only the tower can tell; see ``looking``."""
 
     @property
     def tile_px(self) -> int:
@@ -291,11 +228,21 @@ class TilePlan:
 
     @property
     def num_positions(self) -> int:
-        """How many positions of the prompt the image takes."""
+        """How many positions of the prompt the image takes; at most, as long as only the tower could tell."""
+        if self.counted is not None:
+            return self.counted
+        if self.position_range is not None:
+            return self.position_range[1]
         if self.is_flat or self.num_tiles == 1:
             return self.num_tiles * self.features_per_tile + self.has_newlines
         base = self.features_per_tile if self.has_base else 0
         return base + self.map_size.height * (self.map_size.width + self.has_newlines)
+
+    def say_positions(self) -> str:
+        """The number of positions in words, such as "1948 positions"."""
+        if self.counted is None and self.position_range is not None:
+            return f"{self.position_range[0]} positions and those of what it reads"
+        return f"{self.num_positions} positions"
 
 
 def plan_tiles(image: Size, tiling: Tiling) -> TilePlan:
@@ -331,6 +278,7 @@ def plan_tiles(image: Size, tiling: Tiling) -> TilePlan:
         is_flat=tiling.is_flat,
         has_base="nobase" not in tiling.merge,
         has_newlines="unpad" in tiling.merge and "maxpool2x2" not in tiling.merge,
+        position_range=tiling.position_range,
     )
 
 
@@ -384,11 +332,12 @@ def plan_whole(image: Size, tiling: Tiling) -> TilePlan:
         is_flat=tiling.is_flat,
         has_base=True,
         has_newlines="unpad" in tiling.merge,
+        position_range=tiling.position_range,
     )
 
 
 def _check_size(image: Size) -> Size:
-    if len(image) != 2 or not all(map(_is_count, image)):
+    if len(image) != 2 or not all(map(is_count, image)):
         raise UsageError(f"The image's size is {tuple(image)}; it has to be (width, height) in whole px above 0.")
     return Size(*image)
 

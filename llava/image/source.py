@@ -18,7 +18,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote, unquote_to_bytes, urlsplit
@@ -92,6 +92,8 @@ class LoadedImage:
     """What was changed, such as "turned upright"; empty for an ordinary image."""
     stored: Size | None = None
     """The size in the file, before it was turned or decoded at a fraction of its size; None if unknown."""
+    features: Any = field(default=None, compare=False, repr=False)
+    """What the tower read in it, float32 [positions, D], where the number of positions follows from that; else None."""
 
     @property
     def size(self) -> Size:

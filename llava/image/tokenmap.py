@@ -66,9 +66,12 @@ def describe_plan(plan: TilePlan, tiling: Tiling) -> str:
         squashed = "stretched to"
         fitted = {"base": squashed, "squash": squashed, "pad": "padded to", "crop": "centre square of"}[plan.fit]
         square = f"{plan.features_per_side} x {plan.features_per_side}" + (" + 1" if plan.extra_positions else "")
-        return f"{plan.image} -> {fitted} {plan.canvas}, 1 tile, {square}{newline} = {plan.num_positions} positions"
+        counted = "" if plan.position_range else f"{square}{newline} = "
+        return f"{plan.image} -> {fitted} {plan.canvas}, 1 tile, {counted}{plan.say_positions()}"
     tiles = f"{num_grid_tiles} tile{'s' if num_grid_tiles > 1 else ''}" + (" + base" if plan.has_base else "")
     columns, rows = plan.map_size
+    if plan.position_range:
+        return f"{plan.image} -> canvas {plan.canvas}, {tiles}, {plan.say_positions()}"
     if plan.is_flat:
         counted = f"{plan.num_tiles} x {plan.features_per_tile}"
     else:
@@ -123,11 +126,16 @@ def _padding(tiling: Tiling) -> Color:
 
 def _base_heading(plan: TilePlan) -> str:
     side = plan.features_per_side
+    if plan.position_range:
+        return "base tile, for the things in it"
     return f"base tile, {side} x {side} features" if plan.has_base else "base tile, not used"
 
 
 def _map_heading(plan: TilePlan) -> str:
     side = plan.features_per_side
+    if plan.position_range:
+        tiles = f"canvas, {plan.grid.width} x {plan.grid.height} tiles" if plan.num_tiles > 1 else "the tile"
+        return f"{tiles}, for what is written and drawn"
     if plan.num_tiles == 1:
         return f"the tile, {side} x {side} features"
     full = f"{plan.grid.width * side} x {plan.grid.height * side}"
@@ -234,7 +242,7 @@ def _legend(plan: TilePlan, tiling: Tiling) -> list[tuple[Image.Image, str]]:
     tile = Image.new("RGBA", (20, 20), _CLEAR)
     _frame(tile, (0, 0, 20, 20), _TILE)
     items = [(tile, "tiles, in their order")] if plan.num_tiles > 1 else []
-    items.append((kept, "takes positions"))
+    items.append((kept, "is read" if plan.position_range else "takes positions"))
     full = Size(plan.grid.width * plan.features_per_side, plan.grid.height * plan.features_per_side)
     is_cropped = min(plan.offset) < 0
     if (len(plan.kept_columns), len(plan.kept_rows)) != full:

@@ -88,6 +88,8 @@ def quantize_layer(
     bnb = importlib.import_module("bitsandbytes")
     old = model.get_submodule(layer_name)
     assert isinstance(old, nn.Linear)
+    if hasattr(old, "give_adapter_to"):
+        raise UsageError(f"bitsandbytes cannot quantize {layer_name}, which has an image adapter: use 16 bits.")
     layer: Any = old
     if type(old) is nn.Linear:
         sizes = (old.in_features, old.out_features)

@@ -162,7 +162,7 @@ def load_opened(
 def _complete(opened: OpenCheckpoint, tokenizer: Any, processor: ImageProcessor, generation_config: Any) -> LoadedModel:
     model, spec = opened.model, opened.spec
     model.generation_config = generation_config
-    model.get_vision_tower().image_processor = processor
+    model.get_vision_tower().take_companions(processor, tokenizer)
     return LoadedModel(tokenizer, model.eval(), processor, spec, spec.context_tokens, opened.template)
 
 
@@ -211,7 +211,8 @@ def _fill(
         goes_later = uses_bnb and is_quantized(ours, model.get_submodule(ours.rpartition(".")[0]), bits)
         place = torch.device("cpu") if goes_later else device
         with as_checkpoint_error(f"{name} in {path} cannot be converted from {tensor.dtype}", torch.OutOfMemoryError):
-            chosen = dtype or (tensor.dtype if tensor.is_floating_point() else torch.float32)
+            own = model.get_vision_tower().own_dtype if ours.startswith(_TOWER) else None
+            chosen = own or dtype or (tensor.dtype if tensor.is_floating_point() else torch.float32)
             # From a file's pages, CUDA returns as soon as it has read them; waiting for the copy would be for nothing.
             goes_on = place.type == "cuda"
             value = tensor.to(place, chosen, memory_format=torch.contiguous_format, non_blocking=goes_on)
@@ -233,6 +234,18 @@ def _fill(
         _compute_buffers(model, device)
     empty = [name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta]
     assert not empty, f"never filled: {empty}"
+
+
+def fill_tower(opened: OpenCheckpoint, tokenizer: Any) -> None:
+    """Gives the tower of ``opened.model`` its weights, on the CPU; the rest stays without. Raises CheckpointError."""
+    model, device = opened.model, torch.device("cpu")
+    for ours, tensor, name, path in opened.read():
+        if ours.startswith(_TOWER):
+            value = tensor.to(model.get_vision_tower().own_dtype or tensor.dtype)
+            _check_finite(value, tensor, name, path)
+            _assign(model, ours, value, 16, device)
+    model.get_vision_tower().compute_buffers(device)
+    model.get_vision_tower().take_companions(opened.load_processor(), tokenizer)
 
 
 def _check_finite(value: torch.Tensor, tensor: torch.Tensor, name: str, path: Path) -> None:
@@ -291,8 +304,7 @@ def _compute_buffers(model: Any, device: torch.device) -> None:
     """Computes the buffers, which no file contains, from the configuration. Rotary frequencies stay in float32."""
     decoder = model.get_model()
     decoder.rotary_emb = type(decoder.rotary_emb)(decoder.config).to(device)
-    embeddings = model.get_vision_tower().vision_tower.vision_model.embeddings
-    embeddings.position_ids = torch.arange(embeddings.num_positions, device=device).expand((1, -1))
+    model.get_vision_tower().compute_buffers(device)
 
 
 def save_checkpoint(

@@ -19,7 +19,7 @@ from llava.model import replacements
 from llava.model.arguments import check_images, check_sizes
 from llava.model.merge import merge_frames, merge_images
 from llava.model.newline import find_newline
-from llava.model.vision import SigLipVisionTower, VisionTower
+from llava.model.vision import VisionTower
 
 
 class ImageEncoder:
@@ -85,6 +85,10 @@ class ImageEncoder:
             UsageError: a size is missing, tiles and sizes disagree, or a video cannot be merged.
         """
         videos = find_videos(modalities)
+        if getattr(self.get_vision_tower(), "position_range", None) is not None:
+            if videos:
+                raise UsageError("The vision tower reads images; it sees no videos.")
+            return self._see_and_project(images, image_sizes)
         check_images(images)
         if isinstance(images, torch.Tensor) and images.ndim == 4:
             if videos:
@@ -104,6 +108,33 @@ class ImageEncoder:
                 size = None if image_sizes is None else image_sizes[i : i + 1]
                 merged.append(self._merge_tiles(part_TNC, num_tiles[i : i + 1], size)[0])
         return torch.cat(merged), [len(image) for image in merged]
+
+    def _see_and_project(self, images: Any, image_sizes: Any) -> tuple[torch.Tensor, list[int]]:
+        """``encode_and_merge`` for a tower that sees an image's tiles together, and features [N, D] that it made."""
+        if type(self).encode_images is not ImageEncoder.encode_images or "encode_images" in vars(self):
+            raise UsageError(
+                "encode_images was replaced, but this vision tower sees an image's tiles together and not through it: "
+                "replace the tower instead."
+            )
+        check_images([image for image in images if image.ndim != 2])
+        if image_sizes is not None:
+            check_sizes(image_sizes)
+        tower: Any = self.get_vision_tower()
+        merged = []
+        for i, image in enumerate(images):
+            features_ND = image
+            if image.ndim != 2:
+                tiles = image if image.ndim == 4 else image[None]
+                sizes = None if image_sizes is None else [Size(*map(int, image_sizes[i]))]
+                features_ND = tower.see(tiles, plan_given_tiles([len(tiles)], sizes, self.tiling())[0])
+            merged.append(self.project_features(features_ND))
+        return torch.cat(merged), [len(rows_PC) for rows_PC in merged]
+
+    def project_features(self, features_ND: torch.Tensor) -> torch.Tensor:
+        """The positions [N, C] of one image from the features that its tower made: ``LoadedImage.features``."""
+        embeddings = self.get_model().embed_tokens
+        projected: torch.Tensor = self.get_model().mm_projector(features_ND.to(embeddings.weight.device), embeddings)
+        return projected
 
     def merge_features(self, features_TNC: torch.Tensor, plans: Sequence[TilePlan]) -> tuple[torch.Tensor, list[int]]:
         """The positions of all images, one image after another, [P, C], and how many each image has.
@@ -150,8 +181,8 @@ class ImageEncoder:
             tile_px, patch_px = tower.tile_px, tower.patch_px
         else:
             tile_px, patch_px = replacements.measure_tower(tower)
-        squashes = isinstance(tower, SigLipVisionTower)
-        return Tiling.from_config(self.config, tile_px=tile_px, patch_px=patch_px, squashes=squashes)
+        own = {name: getattr(tower, name) for name in ("squashes", "position_range") if isinstance(tower, VisionTower)}
+        return Tiling.from_config(self.config, tile_px=tile_px, patch_px=patch_px, **own)
 
 
 def plan_given_tiles(num_tiles: Sequence[int], sizes: Sequence[Size] | None, tiling: Tiling) -> list[TilePlan]:

@@ -23,13 +23,10 @@ from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    LlamaConfig,
     LlamaForCausalLM,
     LlamaModel,
-    MistralConfig,
     MistralForCausalLM,
     MistralModel,
-    Qwen2Config,
     Qwen2ForCausalLM,
     Qwen2Model,
 )
@@ -48,7 +45,18 @@ from llava.model.arguments import (
     note_padding,
 )
 from llava.model.attention_switch import ShowsAttention, showing_attention
+from llava.model.image_adapter import (
+    KeepsPositions,
+    add_image_adapter,
+    at_positions,
+    choose_positions,
+    mark,
+    move_right,
+    note_after_image,
+    read_adapter,
+)
 from llava.model.image_encoder import ImageEncoder, find_videos
+from llava.model.model_configs import LlavaConfig, LlavaMistralConfig, LlavaQwenConfig
 from llava.model.newline import add_newline, reset_newline
 from llava.model.packed_row import cut_samples, find_starts, measure_samples
 from llava.model.projector import build_vision_projector
@@ -65,7 +73,7 @@ else:
     _MixedInto = object
 
 # Modules of a tower that a device map must not split: they have a residual connection or parameters of their own.
-_UNSPLIT = ("CLIPEncoderLayer", "CLIPVisionEmbeddings", "SiglipEncoderLayer", "SiglipVisionEmbeddings")
+_UNSPLIT = "CLIPEncoderLayer CLIPVisionEmbeddings SiglipEncoderLayer SiglipVisionEmbeddings LexicalVisionTower".split()
 
 # True while Transformers builds a model on the meta device whose weights it then reads from files.
 _is_read_from_files: ContextVar[bool] = ContextVar("_is_read_from_files", default=False)
@@ -91,6 +99,7 @@ class LlavaMetaModel(ShowsAttention, _MixedInto):
                 config.mm_hidden_size = tower.hidden_size
             self.mm_projector = build_vision_projector(config)
             add_newline(self)
+        add_image_adapter(self)
         # A device map must not split a tower's blocks either.
         self._no_split_modules = {*(getattr(self, "_no_split_modules", None) or ()), *_UNSPLIT}
         self.post_init()
@@ -159,7 +168,7 @@ class LlavaMetaModel(ShowsAttention, _MixedInto):
             load_projector(self.mm_projector, adapter_file)
 
 
-class LlavaMetaForCausalLM(Picklable, ImageEncoder, VisionTokens, _MixedInto):
+class LlavaMetaForCausalLM(Picklable, ImageEncoder, VisionTokens, KeepsPositions, _MixedInto):
     """A mixin for causal language models: ``forward``, ``generate`` and ``from_pretrained`` with images."""
 
     @classmethod
@@ -185,7 +194,7 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, VisionTokens, _MixedInto):
         tower = model.get_vision_tower()
         if isinstance(tower, VisionTower) and tower.is_loaded:  # build_vision_tower may have been replaced
             tower.requires_grad_(False)
-            needed = {f"model.vision_tower.{name}" for name in tower.names_of_used_weights()}
+            needed = {f"model.vision_tower.{name}" for name in tower.names_of_needed_weights()}
             missing = sorted(needed.intersection(info["missing_keys"]))
             if missing:
                 raise CheckpointError(
@@ -252,6 +261,7 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, VisionTokens, _MixedInto):
             attention_mask = merged.mask_BL.to(torch.bool if attention_mask is None else attention_mask.dtype)
         if position_ids is not None or (is_ragged and pads_left):
             position_ids = merged.position_ids_BL
+        mark(merged.embeds_BLC, merged.after_image_BL)
         return None, position_ids, attention_mask, past_key_values, merged.embeds_BLC, merged.labels_BL
 
     def forward(
@@ -269,6 +279,7 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, VisionTokens, _MixedInto):
         logits_to_keep: int | torch.Tensor = 0,
         logits_at_targets_only: bool = False,
         target_loss: Callable[..., torch.Tensor] | None = None,
+        after_image: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> CausalLMOutputWithPast:
         """Logits for prompts with images; with ``labels`` also the mean next-token loss, in float32.
@@ -278,9 +289,10 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, VisionTokens, _MixedInto):
         [targets, V], which is cheaper because most of a training sample is images and questions. ``target_loss``, a
         function of the head, the hidden states [targets, C] and the targets, replaces the head's call and the model's
         ``loss_function``, and no logits are returned. Position ids that restart divide a row into samples, see
-        ``packed_row``. ``modalities``: see ``generate``. Further keywords go to Transformers; a call with
-        ``output_attentions`` runs eager attention, the only one that returns the weights. Raises UsageError as
-        ``prepare_inputs_labels_for_multimodal`` does.
+        ``packed_row``. ``modalities``: see ``generate``. ``after_image``, bool [B, L merged], is needed by a model with
+        an image adapter where the caller merged ``inputs_embeds``, see ``image_adapter``. Further keywords go to
+        Transformers; a call with ``output_attentions`` runs eager attention, the only one that returns the weights.
+        Raises UsageError as ``prepare_inputs_labels_for_multimodal`` does.
         """
         videos = {"modalities": modalities} if find_videos(modalities) else {}
         is_merged = False
@@ -304,13 +316,19 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, VisionTokens, _MixedInto):
             "inputs_embeds": inputs_embeds,
             "use_cache": use_cache,
         }
+        positions_BL, read = None, input_ids if inputs_embeds is None else inputs_embeds
+        if read is not None and read_adapter(self.config) is not None:
+            positions_BL = choose_positions(after_image, inputs_embeds, past_key_values, read.shape[:2])
         if labels is None or not (logits_at_targets_only or target_loss):
-            outputs = super().forward(**inputs, labels=labels, logits_to_keep=logits_to_keep, **kwargs)
+            with at_positions(positions_BL):
+                outputs = super().forward(**inputs, labels=labels, logits_to_keep=logits_to_keep, **kwargs)
             if is_merged:
                 note_padding(getattr(outputs, "past_key_values", None), attention_mask)
+            note_after_image(getattr(outputs, "past_key_values", None), positions_BL)
             return outputs
 
-        decoded = self.model(**inputs, **kwargs)
+        with at_positions(positions_BL):
+            decoded = self.model(**inputs, **kwargs)
         return self._compute_loss_at_targets(decoded, labels, target_loss, **kwargs)
 
     def _compute_loss_at_targets(
@@ -359,6 +377,7 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, VisionTokens, _MixedInto):
         images: torch.Tensor | Sequence[torch.Tensor] | None = None,
         image_sizes: Any = None,
         modalities: str | Sequence[str] | None = None,
+        after_image: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
         """The new tokens only, [B, up to max_new_tokens], for prompts ``inputs`` [B, L] with -200 where an image goes.
@@ -368,7 +387,8 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, VisionTokens, _MixedInto):
         of ``inputs``; without it everything is read as text. ``modalities`` is LLaVA-NeXT's: "image", "text" or "video"
         for each of ``images``; only "video" changes anything, and missing entries are images. Further keywords are
         those of Transformers' ``generate``. ``inputs_embeds`` [B, L, C] are prompts that the caller merged, as in
-        research that replaces this method and calls ``super(LlavaLlamaForCausalLM, self).generate``.
+        research that replaces this method and calls ``super(LlavaLlamaForCausalLM, self).generate``; ``after_image``
+        is as in ``forward``.
 
         Raises:
             UsageError: both or neither of ``inputs`` and ``inputs_embeds`` are given, images and prompts disagree, a
@@ -394,12 +414,16 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, VisionTokens, _MixedInto):
             )
             if embeds_BLC is None:
                 embeds_BLC = self.get_input_embeddings()(ids_BL.masked_fill(mask_BL == 0, 0))
+                mark(embeds_BLC, torch.zeros_like(ids_BL, dtype=torch.bool))
         elif images is not None:
             raise UsageError("images came with `inputs_embeds`, which hold them already: omit them, or pass ids.")
         elif mask_BL is None:
             mask_BL = torch.ones(embeds_BLC.shape[:2], dtype=torch.long, device=embeds_BLC.device)
         check_room(kwargs, embeds_BLC.shape[1])
         moved_BLC, moved_BL = move_padding_left(embeds_BLC, mask_BL)
+        if read_adapter(self.config) is not None:
+            after_BL = choose_positions(after_image, embeds_BLC, None, embeds_BLC.shape[:2])
+            kwargs["after_image"] = after_BL if moved_BL is mask_BL else move_right(after_BL, mask_BL)
         # Position ids of token ids do not count images; those of embeddings are valid unless padding was moved.
         if inputs is None and position_ids is not None and moved_BL is mask_BL:
             kwargs["position_ids"] = position_ids
@@ -408,24 +432,6 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, VisionTokens, _MixedInto):
             asked = getattr(kwargs.get("generation_config") or self.generation_config, "output_attentions", None)
         with showing_attention(self.config, asked):  # here too, because generate makes masks before the layers run
             return super().generate(inputs_embeds=moved_BLC, attention_mask=moved_BL, **kwargs)
-
-
-class LlavaConfig(LlamaConfig):
-    """The configuration of LLaVA on Llama."""
-
-    model_type = "llava_llama"
-
-
-class LlavaMistralConfig(MistralConfig):
-    """The configuration of LLaVA on Mistral."""
-
-    model_type = "llava_mistral"
-
-
-class LlavaQwenConfig(Qwen2Config):
-    """The configuration of LLaVA on Qwen2."""
-
-    model_type = "llava_qwen"
 
 
 class LlavaLlamaModel(LlavaMetaModel, LlamaModel):

@@ -67,4 +67,4 @@ def cut_samples(merged: Merged, limit_positions: int) -> Merged:
     is_kept_L = merged.position_ids_BL[0] < limit_positions
     embeds_BLC, mask_BL, position_ids_BL = (tensor[:, is_kept_L] for tensor in merged[:3])
     labels_BL = None if merged.labels_BL is None else merged.labels_BL[:, is_kept_L]
-    return Merged(embeds_BLC, mask_BL, position_ids_BL, labels_BL)
+    return Merged(embeds_BLC, mask_BL, position_ids_BL, labels_BL, merged.after_image_BL[:, is_kept_L])

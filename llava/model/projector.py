@@ -73,6 +73,8 @@ class SimpleResBlock(nn.Module):
 def build_vision_projector(config: Any, delay_load: bool = False, **kwargs: Any) -> nn.Module:
     """The projector of the type ``config.mm_projector_type``: ``linear`` (default), ``identity``, or an MLP.
 
+    A ``lexical`` one is for a lexical tower, and is called with the language model's embeddings too.
+
     ``mlp{N}x_gelu`` has N layers; ``mlp{N}x_res{M}x_gelu`` has M ``SimpleResBlock`` after them.
 
     Reads ``config.mm_hidden_size`` (the width of the tower's features) and ``config.hidden_size`` (the language
@@ -82,6 +84,10 @@ def build_vision_projector(config: Any, delay_load: bool = False, **kwargs: Any)
         UsageError: the type is unknown, or ``identity`` would have to change the width.
     """
     kind = getattr(config, "mm_projector_type", "linear")
+    if kind == "lexical":
+        from llava.model.lexical.projector import LexicalProjector
+
+        return LexicalProjector(config)
     if kind == "identity":
         seen, wanted = (getattr(config, name, None) for name in ("mm_hidden_size", "hidden_size"))
         if seen is not None and seen != wanted:

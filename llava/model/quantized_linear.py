@@ -55,10 +55,12 @@ class QuantizedLinear(nn.Module):
 
 
 def quantize_linear(model: nn.Module, name: str, weight: torch.Tensor, bits: int) -> None:
-    """Replaces a linear layer by a QuantizedLinear of this matrix, with the same bias."""
+    """Replaces a linear layer by a QuantizedLinear of this matrix, with the same bias and the same image adapter."""
     parent, _, own_name = name.rpartition(".")
-    old = model.get_submodule(name)
+    old: Any = model.get_submodule(name)
     layer = QuantizedLinear(quantization.quantize(weight, bits), getattr(old, "bias", None))
+    if hasattr(old, "give_adapter_to"):
+        old.give_adapter_to(layer)
     setattr(model.get_submodule(parent), own_name, layer)
 
 

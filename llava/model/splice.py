@@ -22,6 +22,7 @@ import torch
 
 from llava.constants import IGNORE_INDEX, IMAGE_TOKEN_INDEX
 from llava.errors import UsageError
+from llava.model.image_adapter import find_after_image
 
 
 class Merged(NamedTuple):
@@ -31,6 +32,7 @@ class Merged(NamedTuple):
     mask_BL: torch.Tensor  # bool, False on padding
     position_ids_BL: torch.Tensor  # counted from 0 along the real positions of each sample; 0 on padding
     labels_BL: torch.Tensor | None
+    after_image_BL: torch.Tensor  # bool, True at and after the first image of each sample; see ``image_adapter``
 
 
 class _Layout(NamedTuple):
@@ -83,11 +85,13 @@ def splice(
     if labels_BL is not None:
         merged_labels = labels_BL.new_full((num_rows * width + 1,), IGNORE_INDEX)
         merged_labels = merged_labels.index_copy(0, layout.text_to_X, labels_BL[layout.is_text_BL])[:-1].view(-1, width)
+    is_image = is_real.new_zeros(num_rows * width + 1).index_fill(0, layout.features_to_P, True)[:-1].view(-1, width)
     return Merged(
         embeds_BLC=flat[:-1].view(num_rows, width, -1),
         mask_BL=is_real,
         position_ids_BL=(step_L - origin_BL) * is_real,
         labels_BL=merged_labels,
+        after_image_BL=find_after_image(is_image, origin_BL.expand(num_rows, width)),
     )
 
 

@@ -104,10 +104,10 @@ def _drop_absent_end(tower: Any, missing: set[str]) -> set[str]:
 
     These are the blocks after the layer that is read, and the last norm.
     """
-    body = tower.vision_tower.vision_model
     gone = {f"{layouts.TOWER}post_layernorm.{leaf}" for leaf in ("weight", "bias")}
     if not gone <= missing:
         return set()
+    body = tower.vision_tower.vision_model
     body.post_layernorm = nn.Identity()
     while len(body.encoder.layers) > tower.num_blocks_run:
         prefix = f"{layouts.TOWER}encoder.layers.{len(body.encoder.layers) - 1}."

@@ -14,7 +14,7 @@ llava/model/multimodal_encoder/siglip_encoder.py; transformers 5.23 models/clip 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +30,7 @@ from llava.image.pixels import SIGLIP_MEAN, SIGLIP_STD, ImageProcessor
 from llava.model.encoders import CLIPVisionModel, SiglipVisionModel
 from llava.model.recorders import Picklable
 from llava.model.replacements import is_tower_watched
-from llava.towers import KNOWN_TOWERS, describe_foreign_tower, is_siglip
+from llava.towers import KNOWN_TOWERS, describe_foreign_tower, is_lexical, is_siglip
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -57,6 +57,8 @@ class VisionTower(Picklable, nn.Module):
 
     config_class: ClassVar[Any]
     model_class: ClassVar[Any]
+    squashes: ClassVar[bool] = False  # images to a tile, instead of cropping their centre
+    own_dtype: ClassVar[torch.dtype | None] = None  # of its weights, whatever the model's is
     vision_tower: Any  # a model_class, unless it was replaced
 
     def __init__(self, vision_tower: str, args: Any, delay_load: bool = False) -> None:
@@ -86,7 +88,14 @@ class VisionTower(Picklable, nn.Module):
     @classmethod
     def usual_processor(cls, tile_px: int) -> ImageProcessor:
         """The image processor of such a tower where no file describes it."""
-        return ImageProcessor(size=tile_px)
+        if not cls.squashes:
+            return ImageProcessor(size=tile_px)
+        square = {"height": tile_px, "width": tile_px}
+        return ImageProcessor(size=square, do_center_crop=False, image_mean=SIGLIP_MEAN, image_std=SIGLIP_STD)
+
+    def take_companions(self, processor: ImageProcessor, tokenizer: Any) -> None:
+        """Keeps what it needs of a checkpoint's image processor and tokenizer."""
+        self.image_processor = processor
 
     @classmethod
     def from_config(cls, vision_config: Mapping[str, Any], args: Any) -> Self:
@@ -158,9 +167,8 @@ class VisionTower(Picklable, nn.Module):
         if self.is_watched():
             outputs = self.vision_tower(pixels_TCHW, output_hidden_states=True)
             return self.feature_select(outputs).to(images.dtype)
-        body = self.vision_tower.vision_model
         hidden_TPD = self.embed(pixels_TCHW)
-        for block in body.encoder.layers[: self.num_blocks_run]:
+        for block in self.blocks_run:
             hidden_TPD = block(hidden_TPD, attention_mask=None)
         return self.drop_cls(hidden_TPD).to(images.dtype)
 
@@ -196,6 +204,29 @@ class VisionTower(Picklable, nn.Module):
         unused = [body.post_layernorm, *body.encoder.layers[self.num_blocks_run :]]
         unused_ids = {id(parameter) for module in unused for parameter in module.parameters()}
         return {name for name, parameter in self.named_parameters() if id(parameter) not in unused_ids}
+
+    def names_of_needed_weights(self) -> set[str]:
+        """The names, within this tower, of the parameters that a checkpoint has to hold."""
+        return self.names_of_used_weights()
+
+    def compute_buffers(self, device: torch.device) -> None:
+        """Computes the buffers, which no file contains, and what else follows from loaded weights."""
+        embeddings = self.vision_tower.vision_model.embeddings
+        embeddings.position_ids = torch.arange(embeddings.num_positions, device=device).expand((1, -1))
+
+    @property
+    def position_range(self) -> tuple[int, int] | None:
+        """The fewest and the most positions of an image, if they follow from what is seen in it; None otherwise.
+
+        Such a tower has ``look`` and ``see``, which make one image's features.
+        """
+        return None
+
+    @property
+    def blocks_run(self) -> Sequence[nn.Module]:
+        """The blocks that ``forward`` runs."""
+        blocks: Sequence[nn.Module] = self.vision_tower.vision_model.encoder.layers[: self.num_blocks_run]
+        return blocks
 
     @property
     def num_blocks_run(self) -> int:
@@ -283,6 +314,7 @@ class SigLipVisionTower(VisionTower):
 
     config_class = SiglipVisionConfig
     model_class = SiglipVisionModel
+    squashes = True
 
     def __init__(self, vision_tower: str, vision_tower_cfg: Any, delay_load: bool = False) -> None:
         super().__init__(vision_tower, vision_tower_cfg, delay_load)
@@ -293,12 +325,6 @@ class SigLipVisionTower(VisionTower):
 
     def _choose_feature(self, args: Any) -> str:
         return "patch"
-
-    @classmethod
-    def usual_processor(cls, tile_px: int) -> ImageProcessor:
-        """The image processor of a SigLIP tower where no file describes it: it squashes images to a tile."""
-        square = {"height": tile_px, "width": tile_px}
-        return ImageProcessor(size=square, do_center_crop=False, image_mean=SIGLIP_MEAN, image_std=SIGLIP_STD)
 
     def _prepare(self, model: Any) -> Any:
         num_blocks = model.config.num_hidden_layers
@@ -375,7 +401,8 @@ def build_vision_tower(vision_tower_cfg: Any, **kwargs: Any) -> VisionTower:
     """The tower named by ``mm_vision_tower`` (else ``vision_tower``) of a configuration or of training arguments.
 
     The name may be a local folder, an ``openai/``, ``laion/`` or SigLIP hub id, or a ShareGPT4V tower; with
-    ``mm_vision_config``, the tower's own configuration, it may be anything. With ``s2`` it is a ``CLIPVisionTowerS2``.
+    ``mm_vision_config``, the tower's own configuration, it may be anything, and the tower is lexical if that says so.
+    With ``s2`` it is a ``CLIPVisionTowerS2``.
 
     Raises:
         UsageError: the tower is unknown or not supported.
@@ -385,6 +412,10 @@ def build_vision_tower(vision_tower_cfg: Any, **kwargs: Any) -> VisionTower:
     folder = find_tower_folder(name, getattr(vision_tower_cfg, "_name_or_path", ""))
     kind = "siglip" if is_siglip({}, name) else "clip"
     if described is not None:
+        if is_lexical(described):
+            from llava.model.lexical.tower import LexicalVisionTower  # which imports this module
+
+            return LexicalVisionTower(name, vision_tower_cfg, **kwargs)
         kind = "siglip" if is_siglip(described) else "clip"
     elif folder is not None:
         kind = "siglip" if is_siglip(read_tower_config(folder)) else "clip"

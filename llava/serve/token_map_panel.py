@@ -51,8 +51,9 @@ def _render_token_map(sent: SentImage, plan: TilePlan, tiling: Tiling) -> str:
         f'<li><img alt="" src="{_data_uri(swatch)}">{html.escape(text)}</li>'
         for swatch, text in draw_legend(plan, tiling)
     ]
+    tally = plan.say_positions() if plan.position_range else f"{plan.num_positions:,} tokens"
     return (
-        f'<figure><figcaption><b>{name}</b><span class="tally">{plan.num_positions:,} tokens</span></figcaption>'
+        f'<figure><figcaption><b>{name}</b><span class="tally">{tally}</span></figcaption>'
         f"<p>{html.escape(describe_plan(plan, tiling))}</p>{''.join(panels)}<ul>{''.join(legend)}</ul></figure>"
     )
 

@@ -217,7 +217,9 @@ def _place_plot(
 def _write_legend(drawing: Drawing, kind: Type, look: _Look, i: int, name: str, x: float, y: float) -> None:
     side = max(6, round(kind.font.size * 0.75))
     middle = y + kind.line_px / 2
-    _fill(drawing, look.shades[i], look.patterns[i], (x, middle - side / 2, x + side, middle + side / 2))
+    area = (x, middle - side / 2, x + side, middle + side / 2)
+    _fill(drawing, look.shades[i], look.patterns[i], area)
+    drawing.keys.append(Object("key", look.colors[i], *area, x + side / 2, middle))
     drawing.write(x + side + 3, y, name, kind.font, "black")
 
 

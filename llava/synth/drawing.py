@@ -145,6 +145,7 @@ class Drawing:
     Attributes:
         characters, objects: the marks, in the order of drawing.
         texts: the lines of text, in the order of drawing.
+        keys: the coloured fields of a legend, with the kind "key"; the tower's labels do not have them.
     """
 
     rng: random.Random
@@ -154,6 +155,7 @@ class Drawing:
     characters: list[Character] = field(default_factory=list)
     objects: list[Object] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    keys: list[Object] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.image = Image.new("RGB", (self.width, self.height), self.background)

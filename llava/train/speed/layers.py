@@ -63,6 +63,6 @@ def compile_layers(model: Any, **options: Any) -> None:
     layers: list[nn.Module] = list(model.get_model().layers)
     tower = model.get_vision_tower()
     if tower is not None and not tower.is_watched():
-        layers += tower.vision_tower.vision_model.encoder.layers[: tower.num_blocks_run]
+        layers += tower.blocks_run
     for layer in layers:
         layer.compile(**{"dynamic": True, **options})

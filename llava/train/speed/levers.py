@@ -81,7 +81,7 @@ def set_levers(model: Any, stage: TuningStage, data: InstructionData, cache_fold
     if stage.gradient_checkpointing:
         checkpoint_layers(model, stage.gradient_checkpointing)
     tower, line = model.get_vision_tower(), ""
-    if stage.cache_features and isinstance(tower, VisionTower):
+    if stage.cache_features and isinstance(tower, VisionTower) and tower.position_range is None:
         cache_folder.mkdir(parents=True, exist_ok=True)
         cache = TowerCache(cache_folder, 0)
         cache.limit_bytes = int(_SHARE_OF_DISK * (shutil.disk_usage(cache_folder).free + cache.count_bytes()))

@@ -1,0 +1,203 @@
+"""Reads the lines of text on an image: finds them, cuts each out upright and reads the crops in batches.
+
+``LineReader`` is what the rest of the tower uses. It gives the same lines for the same image whatever else is going on,
+and none for an image on which it is sure of none.
+
+Shapes: H and W in pixels, N crops, T steps, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from llava.model.lexical.characters import BLANK, decode
+from llava.model.lexical.colour_names import COLOURS
+from llava.model.lexical.crop_reader import CROP_HEIGHT, WIDTH_STEP, CropReader, colour_features, normalize
+from llava.model.lexical.line_finder import LineFinder, TextLine, make_levels
+
+# A crop reaches this many heights of a capital above the baseline, below it, and beyond the line's ends.
+ABOVE, BELOW, BESIDE = 1.2, 0.42, 0.45
+# A crop is cut from the level where its capitals are at least this high, so that it is hardly ever enlarged needlessly.
+_CAPITAL_IN_LEVEL_PX = 11.0
+_MAX_CROP_WIDTH = 2400
+_MAX_PIXELS = 6_000_000
+_PIXELS_A_BATCH = 6000
+# A line is dropped whose characters are on average less sure than this; one or two characters must be surer.
+_LEAST_SURE, _LEAST_SURE_SHORT = 0.6, 0.75
+
+
+class Line(NamedTuple):
+    """A line of text that was read.
+
+    Attributes:
+        box: left, top, right and bottom in pixels of the image.
+        ink, ground: names of ``colour_names.COLOURS``.
+        score: how sure the reading is, 0 to 1.
+    """
+
+    text: str
+    box: tuple[float, float, float, float]
+    ink: str
+    ground: str
+    score: float
+
+
+class LineReader(nn.Module):
+    """The finder and the reader of crops. Call ``fuse_norms`` once the weights are in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.finder = LineFinder()
+        self.crops = CropReader()
+        self.eval()
+
+    @torch.inference_mode()
+    def read(self, image_3HW: Tensor) -> list[Line]:
+        """The lines on a uint8 image [3, H, W], or grey [1, H, W] or [H, W]: rows from the top, each from the left.
+
+        Raises ValueError for anything else.
+        """
+        levels, scale = _open(image_3HW)
+        found = sort_lines(self.finder.find(levels))
+        texts = self._read_crops([_cut(levels, line) for line in found])
+        lines = []
+        for line, (text, ink, ground, sure) in zip(found, texts, strict=True):
+            if text and sure >= (_LEAST_SURE if len(text) > 2 else _LEAST_SURE_SHORT):
+                lines.append(Line(text, _box(line, scale, image_3HW.shape[-1], image_3HW.shape[-2]), ink, ground, sure))
+        return lines
+
+    def _read_crops(self, crops: list[Tensor]) -> list[tuple[str, str, str, float]]:
+        """Text, ink, ground and sureness of each crop [3, 24, W]."""
+        results: list[tuple[str, str, str, float]] = [("", "", "", 0.0)] * len(crops)
+        for chosen in _make_batches([crop.shape[2] for crop in crops]):
+            batch = [crops[i] for i in chosen]
+            width = -(-max(crop.shape[2] for crop in batch) // WIDTH_STEP) * WIDTH_STEP
+            pixels = torch.stack([F.pad(normalize(crop), (0, width - crop.shape[2])) for crop in batch])
+            scores_TNK = self.crops(pixels.contiguous(memory_format=torch.channels_last))
+            names = self.crops.name_colours(torch.stack([colour_features(crop) for crop in batch])).argmax(-1).tolist()
+            best_TN = scores_TNK.max(-1)
+            for column, i in enumerate(chosen):
+                steps = count_steps(crops[i].shape[2], width)
+                classes = best_TN.indices[:steps, column]
+                text = decode(classes.tolist()).strip()
+                sure = _rate(classes, best_TN.values[:steps, column])
+                results[i] = (text, COLOURS[names[column][0]], COLOURS[names[column][1]], sure)
+        return results
+
+    def fuse_norms(self) -> LineReader:
+        """Merges each batch normalization into its convolution, for inference; the module itself is returned."""
+        for module in self.modules():
+            for conv, norm in (("conv", "norm"), ("fold", "fold_norm")):
+                if isinstance(getattr(module, norm, None), nn.BatchNorm2d):
+                    setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
+                    setattr(module, norm, nn.Identity())
+        return self.to(memory_format=torch.channels_last)
+
+
+def count_steps(crop_width: int, batch_width: int) -> int:
+    """The steps that a crop of a batch has: two for every four of its pixels."""
+    return min(batch_width, -(-crop_width // 4) * 4) // 2
+
+
+def sort_lines(lines: list[TextLine]) -> list[TextLine]:
+    """The lines in reading order: rows from top to bottom, each from left to right, also where the page is turned."""
+    if not lines:
+        return []
+    by_length = sorted(lines, key=lambda line: line.right - line.left)
+    slope = by_length[len(by_length) // 2].slope if len(lines) < 4 else _weigh_slopes(lines)
+
+    def middle(line: TextLine) -> float:
+        x = (line.left + line.right) / 2
+        return line.baseline + line.slope * (x - line.left) - line.capital / 2 - slope * x
+
+    rows: list[list[TextLine]] = []
+    for line in sorted(lines, key=middle):
+        before = rows[-1][-1] if rows else None
+        if before is not None and middle(line) - middle(before) < 0.5 * min(line.capital, before.capital):
+            rows[-1].append(line)
+        else:
+            rows.append([line])
+    return [line for row in rows for line in sorted(row, key=lambda line: line.left)]
+
+
+def _weigh_slopes(lines: list[TextLine]) -> float:
+    """The slope of most of the text: the median over the lines, each counted by its length."""
+    ordered = sorted(lines, key=lambda line: line.slope)
+    half = sum(line.right - line.left for line in lines) / 2
+    for line in ordered:
+        half -= line.right - line.left
+        if half <= 0:
+            return line.slope
+    return ordered[-1].slope
+
+
+def _open(image: Tensor) -> tuple[list[Tensor], float]:
+    """The levels of an image in three channels, and how many of its pixels one of the first level has."""
+    if image.dtype != torch.uint8 or image.ndim not in (2, 3) or image.numel() == 0:
+        raise ValueError(
+            f"An image must be uint8 [3, H, W] or [H, W] and not empty, not {image.dtype} {list(image.shape)}."
+        )
+    image = image[None] if image.ndim == 2 else image
+    if image.shape[0] not in (1, 3):
+        raise ValueError(f"An image must have 1 or 3 channels, not {image.shape[0]}.")
+    image, scale = image.expand(3, -1, -1).float(), 1.0
+    while image.shape[1] * image.shape[2] > _MAX_PIXELS and min(image.shape[1:]) > 1:
+        image, scale = F.avg_pool2d(image[None], 2)[0], scale * 2
+    return make_levels(image), scale
+
+
+def _cut(levels: list[Tensor], line: TextLine) -> Tensor:
+    """The crop [3, 24, W] of a line, made level, from the smallest level that has enough pixels for it."""
+    depth = max(0, min(len(levels) - 1, int(math.log2(max(line.capital, 1e-3) / _CAPITAL_IN_LEVEL_PX))))
+    level, scale = levels[depth], 2.0**depth
+    step = (ABOVE + BELOW) * line.capital / CROP_HEIGHT
+    length = line.right - line.left + 2 * BESIDE * line.capital
+    width = max(8, min(_MAX_CROP_WIDTH, round(length / step)))
+    # Twice as many samples as pixels, averaged, so that a level somewhat too fine makes no false patterns.
+    x = line.left - BESIDE * line.capital + (torch.arange(2 * width) + 0.5) * (length / (2 * width))
+    y = (torch.arange(2 * CROP_HEIGHT) + 0.5) * (step / 2) - ABOVE * line.capital
+    baseline = line.baseline + line.slope * (x - line.left)
+    grid_x = (x / scale / level.shape[2] * 2 - 1).expand(2 * CROP_HEIGHT, -1)
+    grid_y = (y[:, None] + baseline[None]) / scale / level.shape[1] * 2 - 1
+    grid = torch.stack((grid_x, grid_y), dim=-1)[None]
+    crop = F.grid_sample(level[None], grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return F.avg_pool2d(crop, 2)[0]
+
+
+def _make_batches(widths: list[int]) -> list[list[int]]:
+    """Numbers of crops of about the same width, for batches of bounded size."""
+    batches: list[list[int]] = []
+    for i in sorted(range(len(widths)), key=widths.__getitem__):
+        if (
+            batches
+            and (len(batches[-1]) + 1) * widths[i] <= _PIXELS_A_BATCH
+            and widths[i] <= 1.3 * widths[batches[-1][0]] + WIDTH_STEP
+        ):
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches
+
+
+def _rate(classes_T: Tensor, values_T: Tensor) -> float:
+    """The mean probability, as a geometric mean, of the steps at which there is a character; 0 if there are none."""
+    there = classes_T != BLANK
+    return float(values_T[there].mean().exp()) if bool(there.any()) else 0.0
+
+
+def _box(line: TextLine, scale: float, width: int, height: int) -> tuple[float, float, float, float]:
+    """A line's box on the image: capitals and descenders, within the image."""
+    ends = (line.baseline, line.baseline + line.slope * (line.right - line.left))
+    top, bottom = min(ends) - 1.05 * line.capital, max(ends) + 0.3 * line.capital
+    return (
+        min(max(line.left * scale, 0.0), float(width)),
+        min(max(top * scale, 0.0), float(height)),
+        min(max(line.right * scale, 0.0), float(width)),
+        min(max(bottom * scale, 0.0), float(height)),
+    )

@@ -1,0 +1,37 @@
+"""Puts together what was read and what was found on a canvas: a chart's bars with their names, the rest as it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llava.model.lexical.chart_reading import Chart, read_chart
+from llava.model.lexical.description import Bar, ChartTable, describe
+
+# What is not told as an object: the parts of charts, and what carries text.
+_UNTOLD = ("bar", "key", "wedge", "sign")
+
+
+def describe_scene(size: tuple[int, int], lines: Sequence[Any], objects: Sequence[Any]) -> str:
+    """The description of a canvas of ``size`` (width, height) px; "" if nothing was seen.
+
+    Args:
+        lines: ``Line`` of the reader, in reading order.
+        objects: ``Drawn`` of the finder.
+    """
+    chart = read_chart(objects, lines)
+    shown = [each for each in objects if each.kind not in _UNTOLD]
+    if chart is None:
+        return describe(size, lines, shown)
+    rest = [line for i, line in enumerate(lines) if i not in chart.used]
+    return describe(size, rest, shown, _tabulate(chart))
+
+
+def _tabulate(chart: Chart) -> ChartTable:
+    bars = []
+    for each in chart.bars:
+        left, top, right, bottom = each.box
+        length = right - left if chart.is_horizontal else bottom - top
+        label = " ".join(filter(None, (each.label, each.series)))
+        bars.append(Bar(label, each.colour, each.text, length if each.value is None else each.value))
+    return ChartTable(chart.title, tuple(bars), chart.is_horizontal)

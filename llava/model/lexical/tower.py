@@ -1,0 +1,244 @@
+"""The lexical tower: an image becomes the looks of things, and a text about what is written and drawn in it.
+
+Three small networks look at an image, and their results are words of the language model or, through the projector,
+soft words:
+
+    things    EfficientNet-lite0 on the whole image: features, class logits and colour of the image and of nine cells
+    reader    finds lines of text on the canvas and reads them
+    objects   finds drawn shapes and the bars of charts on the canvas
+
+The canvas is put together from the grid's tiles and cut to its content; without AnyRes it is the only tile. How many
+positions an image takes follows from the length of the text. The networks run in float32 on any device, and no
+gradient passes through them.
+
+Shape letters: T tiles, S side of a tile in px, N positions, D values of a feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+from torch.nn import functional as F
+from transformers import PreTrainedConfig
+
+from llava.errors import UsageError
+from llava.image.geometry import TilePlan
+from llava.image.pixels import ImageProcessor, make_pixels
+from llava.model.lexical.cell_colours import average_colours, contrast_colours
+from llava.model.lexical.efficientnet_lite import IMAGE_SIZE_PX, EfficientNetLite, average_cells
+from llava.model.lexical.features import check_tokenizer, lay_out
+from llava.model.lexical.frozen_norms import freeze_norms
+from llava.model.lexical.line_reader import LineReader
+from llava.model.lexical.object_finder import ObjectFinder
+from llava.model.lexical.scene import describe_scene
+from llava.model.lexical.seen_images import SeenImages
+from llava.model.vision import VisionTower
+from llava.prompt import escape_image_tokens, tokenizer_image_token
+from llava.towers import LEXICAL_CELLS, LEXICAL_KIND, LEXICAL_WHOLE, complete_tower, find_position_range
+
+_COLOURS = {"rgb": average_colours, "contrast": contrast_colours}
+_UNSEEN = (
+    "The lexical vision tower sees an image's tiles together, by their plan: call the model's forward, generate or "
+    "encode_and_merge with the images, or see(tiles, plan)."
+)
+
+
+class LexicalVisionConfig(PreTrainedConfig):
+    """The configuration of a lexical tower; see ``llava.towers`` for its values."""
+
+    model_type = LEXICAL_KIND
+
+
+class LexicalVisionTower(VisionTower):
+    """``things``, ``reader`` and ``objects`` as a tower. Its weights are always inside of the checkpoint.
+
+    Before it sees anything, ``take_companions`` gives it the tokenizer of the language model. Loading does.
+    """
+
+    config_class = LexicalVisionConfig
+    squashes = True
+    own_dtype = torch.float32
+
+    def __init__(self, vision_tower: str, args: Any, delay_load: bool = False) -> None:
+        nn.Module.__init__(self)
+        if getattr(args, "mm_vision_config", None) is None:
+            raise UsageError("A lexical vision tower has to be described by mm_vision_config.")
+        self.vision_tower_name, self.select_feature = vision_tower, "patch"
+        self.select_layer: int = -1
+        self._folder, self._attention = None, None
+        self._given_config = complete_tower(args.mm_vision_config)
+        self.tokenizer: Any = None
+        self.seen = SeenImages()
+        values = self._given_config
+        self.things = EfficientNetLite(**values["things_config"])
+        self.reader = LineReader(**values["reader_config"])
+        self.objects = ObjectFinder(**values["objects_config"])
+        freeze_norms(self)
+        self.requires_grad_(False).eval()
+        self.is_loaded = True
+
+    def build_empty(self) -> None:
+        """Does nothing: the layers are there from the start."""
+
+    def load_model(self, device_map: Any = None) -> None:
+        """Does nothing: the weights come with the checkpoint."""
+
+    def take_companions(self, processor: ImageProcessor, tokenizer: Any) -> None:
+        """Keeps the image processor, and the tokenizer for words. Raises CheckpointError if that is too large."""
+        check_tokenizer(len(tokenizer))
+        super().take_companions(processor, tokenizer)
+        self.tokenizer = tokenizer
+        self.seen.clear()
+
+    def compute_buffers(self, device: torch.device) -> None:
+        """Lays the convolutions' weights out as they are used. There are no buffers."""
+        self.to(memory_format=torch.channels_last)
+
+    def train(self, mode: bool = True) -> LexicalVisionTower:
+        """Stays in evaluation mode."""
+        return super().train(False)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Any:
+        # The model's dtype is for matrices that are multiplied by many positions; these networks stay exact.
+        def move(tensor: torch.Tensor) -> torch.Tensor:
+            moved = fn(tensor)
+            is_cast = tensor.dtype == torch.float32 and moved.dtype != tensor.dtype
+            return tensor.to(moved.device) if is_cast else moved
+
+        return super()._apply(move, recurse)
+
+    # What it sees.
+
+    def look(self, image: Image.Image, digest: str, plan: TilePlan, processor: ImageProcessor) -> torch.Tensor:
+        """The features [N, D] of an image with that digest, which is looked at only once."""
+        key = (digest, replace(plan, counted=None), repr(processor))
+        return self.seen.get(key, lambda: self.see(make_pixels(image, plan, processor), plan))
+
+    def see(self, tiles_TCHW: torch.Tensor, plan: TilePlan) -> torch.Tensor:
+        """The features [N, D], float32, of one image from the pixels of its tiles, base tile first; see ``features``.
+
+        Raises:
+            UsageError: the tower has no tokenizer yet, or the tiles are not those of the plan.
+        """
+        features: torch.Tensor = self(tiles_TCHW, plan)
+        return features
+
+    def forward(self, images: Any, plan: TilePlan | None = None) -> torch.Tensor:
+        """``see``, which calls it, so that hooks on the tower run."""
+        if plan is None:
+            raise UsageError(_UNSEEN)
+        if self.tokenizer is None:
+            raise UsageError(
+                "The lexical vision tower has no tokenizer to write down what it reads: load the model with "
+                "load_pretrained_model, or call model.get_vision_tower().take_companions(image_processor, tokenizer)."
+            )
+        if images.shape != (plan.num_tiles, 3, plan.tile_px, plan.tile_px):
+            raise UsageError(
+                f"The tiles of an image of {plan.image} px are [{plan.num_tiles}, 3, {plan.tile_px}, {plan.tile_px}], "
+                f"but got {list(images.shape)}."
+            )
+        with torch.no_grad():
+            if self.dtype != torch.float32:  # as Transformers' from_pretrained may leave it
+                nn.Module._apply(self, lambda tensor: tensor.float())
+            shown_TCHW = self.restore(images.to(self.device))
+            looks = self._look_at_things(shown_TCHW[:1])
+            ids = self.write(self.describe(join_canvas(shown_TCHW, plan)))
+            return lay_out(looks, ids).to(self.device)
+
+    def restore(self, pixels_TCHW: torch.Tensor) -> torch.Tensor:
+        """The 8-bit values of normalized pixels, uint8."""
+        values = pixels_TCHW.float()
+        if self.image_processor.do_normalize:
+            mean, std = (
+                torch.tensor(moment, device=values.device)[:, None, None]
+                for moment in (self.image_processor.image_mean, self.image_processor.image_std)
+            )
+            values = values * std + mean
+        scale = self.image_processor.rescale_factor if self.image_processor.do_rescale else 1
+        return (values / scale).round().clamp(0, 255).to(torch.uint8)
+
+    def describe(self, canvas_CHW: torch.Tensor) -> str:
+        """The text about what is written and drawn on a canvas, uint8 [3, H, W]."""
+        lines, objects = self.reader.read(canvas_CHW), self.objects.find(canvas_CHW)
+        return describe_scene((canvas_CHW.shape[2], canvas_CHW.shape[1]), lines, objects)
+
+    def write(self, text: str) -> list[int]:
+        """The token ids of a description, at most ``max_words``. What an image says never is a special token."""
+        if not text:
+            return []
+        ids: list[int] = list(tokenizer_image_token(escape_image_tokens(text), self.tokenizer))
+        if ids and ids[0] == self.tokenizer.bos_token_id:
+            ids = ids[1:]
+        return ids[: self.config.max_words]
+
+    def _look_at_things(self, base_1CHW: torch.Tensor) -> torch.Tensor:
+        """The looks [15, D - 3] of the whole image, six times, and of its nine cells."""
+        pixels_1CHW = base_1CHW.float() / 255
+        side = (IMAGE_SIZE_PX, IMAGE_SIZE_PX)
+        pixels_1CHW = F.interpolate(pixels_1CHW, side, mode="bilinear", antialias=True, align_corners=False)
+        features_1C, logits_1C, map_1CHW = self.things(pixels_1CHW)
+        cells_NC = average_cells(map_1CHW)[0]
+        colours_NC = _COLOURS[self.config.colours](pixels_1CHW)[0]
+        whole = torch.cat([features_1C, logits_1C, colours_NC[:1]], dim=1)
+        cells = torch.cat([cells_NC, self.things._fc(cells_NC), colours_NC[1:]], dim=1)
+        assert len(cells) == LEXICAL_CELLS
+        return torch.cat([whole.expand(LEXICAL_WHOLE, -1), cells]).float()
+
+    # What other towers have.
+
+    @property
+    def position_range(self) -> tuple[int, int] | None:
+        """The fewest and the most positions of an image."""
+        return find_position_range(self._given_config)
+
+    @property
+    def blocks_run(self) -> list[nn.Module]:
+        """None: it has no blocks."""
+        return []
+
+    @property
+    def has_layers(self) -> bool:
+        """Always true."""
+        return True
+
+    def is_watched(self) -> bool:
+        """Always true: it is called as a whole."""
+        return True
+
+    def names_of_used_weights(self) -> set[str]:
+        """None: no gradient reaches any of its parameters."""
+        return set()
+
+    def names_of_needed_weights(self) -> set[str]:
+        """All of them."""
+        return {name for name, _ in self.named_parameters()}
+
+    @property
+    def config(self) -> Any:
+        """Its configuration."""
+        return self.cfg_only
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of its weights."""
+        return next(self.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device of its weights."""
+        return next(self.parameters()).device
+
+
+def join_canvas(tiles_TCHW: torch.Tensor, plan: TilePlan) -> torch.Tensor:
+    """The canvas [3, H, W] that a plan's tiles were cut from, without padding; of a single tile, that tile."""
+    if plan.num_tiles == 1:
+        return tiles_TCHW[0]
+    rows = tiles_TCHW[1:].unflatten(0, (plan.grid.height, plan.grid.width))
+    canvas = rows.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
+    (left, top), content = plan.offset, plan.content
+    return canvas[:, top : top + content.height, left : left + content.width].contiguous()

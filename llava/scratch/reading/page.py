@@ -1,0 +1,184 @@
+"""A page under construction: an image that records where each line of text stands on it."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from llava.scratch.reading.colours import RGB, Pixels, contrast, draw_colour, draw_ground, draw_ink_and_ground
+from llava.scratch.reading.line_images import spoil
+from llava.scratch.reading.line_texts import LineTexts, fit_to_face
+from llava.scratch.reading.scenery import draw_rough_ground
+from llava.scratch.reading.typefaces import Face, FaceBox
+
+
+class Mark(NamedTuple):
+    """A line of text: its ends, its baseline at the left end and its capitals' height in pixels, and its slope.
+
+    ``slope``: how far the baseline falls per pixel to the right.
+    """
+
+    text: str
+    left: float
+    right: float
+    baseline: float
+    capital: float
+    slope: float = 0.0
+    ink: str = ""
+
+
+Finished = tuple[Image.Image, list[Mark]]
+
+
+class Style(NamedTuple):
+    """A face at a size, with the height of its capitals and the distance of lines, in pixels."""
+
+    face: Face
+    size: int
+    capital: float
+    leading: float
+
+    def length(self, text: str) -> float:
+        return self.face.load(self.size).getlength(text)
+
+
+@dataclass
+class Sources:
+    """What pages are drawn from: faces, texts, folders of pictures without text, and charts drawn beforehand."""
+
+    faces: FaceBox
+    texts: LineTexts
+    pictures: tuple[Path, ...] = ()
+    charts: list[tuple[npt.NDArray[np.uint8], list[Mark]]] = field(default_factory=list)
+
+    def style(self, rng: random.Random, size: int, face: Face | None = None) -> Style:
+        """A random face, or that one, at a size."""
+        face = face or self.faces.draw(rng)
+        return Style(face, size, max(0.4, face.capital) * size, size * rng.uniform(1.15, 1.6))
+
+
+class Page:
+    """An RGB image and its marks. Coordinates are pixels from the top left."""
+
+    def __init__(self, rng: random.Random, ground: Pixels) -> None:
+        self.rng = rng
+        self.image = Image.fromarray(ground.clip(0, 255).astype(np.uint8))
+        self.pen = ImageDraw.Draw(self.image)
+        self.marks: list[Mark] = []
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.image.size
+
+    def write(self, x: float, baseline: float, text: str, style: Style, ink: RGB, align: str = "left") -> float:
+        """Writes a line whose left end, middle or right end is at ``x``; returns its length.
+
+        A line that does not fit on the image is cut at its last word that does, or not written.
+        """
+        text = fit_to_face(text, style.face)
+        length = style.length(text)
+        left = x if align == "left" else x - length if align == "right" else x - length / 2
+        width, height = self.size
+        while text and (left < 0 or left + length > width):
+            text = text.rsplit(" ", 1)[0] if " " in text else ""
+            length = style.length(text)
+            left = x if align == "left" else x - length if align == "right" else x - length / 2
+        if not text or baseline - 1.1 * style.capital < 0 or baseline + 0.3 * style.capital > height:
+            return 0.0
+        self.pen.text((left, baseline), text, fill=ink, font=style.face.load(style.size), anchor="ls")
+        self.marks.append(Mark(text, left, left + length, baseline, style.capital))
+        return length
+
+    def frame(
+        self,
+        box: tuple[float, float, float, float],
+        fill: RGB | None,
+        outline: RGB | None = None,
+        round_px: float = 0,
+        thick: int = 1,
+    ) -> None:
+        """A rectangle, filled or outlined."""
+        self.pen.rounded_rectangle(box, round_px, fill=fill, outline=outline, width=thick)
+
+    def paste(self, picture: Image.Image, x: int, y: int) -> None:
+        """Puts a picture with transparency on the page."""
+        self.image.paste(picture, (x, y), picture if picture.mode == "RGBA" else None)
+        self.pen = ImageDraw.Draw(self.image)
+
+    def finish(self) -> tuple[Image.Image, list[Mark]]:
+        """The page, sometimes turned a little and spoilt, with its marks."""
+        rng, image, marks = self.rng, self.image, self.marks
+        if rng.random() < 0.15:
+            image, marks = turn(image, marks, rng.gauss(0, 2.0), (rng.randrange(256),) * 3)
+        image, scale = spoil(rng, image, 14, 9)
+        return image, scale_marks(marks, scale)
+
+
+def scale_marks(marks: list[Mark], scale: float, x: float = 0.0, y: float = 0.0) -> list[Mark]:
+    """The marks of an image that was scaled and then cut at (x, y)."""
+    return [
+        m._replace(
+            left=m.left * scale - x,
+            right=m.right * scale - x,
+            baseline=m.baseline * scale - y,
+            capital=m.capital * scale,
+        )
+        for m in marks
+    ]
+
+
+def turn(image: Image.Image, marks: list[Mark], degrees: float, fill: RGB) -> tuple[Image.Image, list[Mark]]:
+    """The image turned counter-clockwise about its middle, with its marks."""
+    degrees = max(-5.0, min(5.0, degrees))
+    angle = math.radians(degrees)
+    x0, y0 = image.width / 2, image.height / 2
+    cos, sin = math.cos(angle), math.sin(angle)
+
+    def move(x: float, y: float) -> tuple[float, float]:
+        return x0 + (x - x0) * cos + (y - y0) * sin, y0 - (x - x0) * sin + (y - y0) * cos
+
+    moved = []
+    for m in marks:
+        (left, y), (right, y1) = move(m.left, m.baseline), move(m.right, m.baseline + m.slope * (m.right - m.left))
+        moved.append(m._replace(left=left, right=right, baseline=y, slope=(y1 - y) / max(1e-6, right - left)))
+    return image.rotate(degrees, Image.Resampling.BICUBIC, fillcolor=fill), moved
+
+
+def draw_page_size(rng: random.Random) -> tuple[int, int]:
+    """Width and height of a page of 0.18 to 0.7 megapixels."""
+    area = rng.uniform(180_000, 700_000)
+    ratio = math.exp(rng.uniform(-0.5, 0.6))
+    return round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+
+
+def draw_paper(rng: random.Random) -> tuple[RGB, RGB]:
+    """An ink and a ground, mostly of printed paper."""
+    if rng.random() < 0.6:
+        dark, light = rng.randint(0, 60), rng.randint(235, 255)
+        return (dark, dark, dark), (light, light, max(0, light - rng.choice((0, 0, 0, 12))))
+    return draw_ink_and_ground(rng)
+
+
+def choose_readable(rng: random.Random, ground: RGB, ink: RGB | None = None) -> RGB:
+    """An ink that can be read on that ground; ``ink`` itself if it can."""
+    for _ in range(20):
+        ink = ink or rng.choice(((0, 0, 0), (255, 255, 255), draw_colour(rng)))
+        if contrast(ink, ground) > 75:
+            return ink
+        ink = None
+    return (0, 0, 0) if sum(ground) > 380 else (255, 255, 255)
+
+
+def open_page(rng: random.Random, ground: RGB, size: tuple[int, int] | None = None, rough: float = 0.0) -> Page:
+    """An empty page; ``rough``: how likely its ground is like a photograph's."""
+    width, height = size or draw_page_size(rng)
+    if rng.random() < rough:
+        return Page(rng, draw_rough_ground(rng, width, height))
+    return Page(rng, draw_ground(rng, width, height, ground, plain=0.7))

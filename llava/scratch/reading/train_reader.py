@@ -1,0 +1,212 @@
+"""Fits the reader of crops to drawn lines: ``python -m llava.scratch.reading.train_reader --help``.
+
+Data and network share one thread. The run is resumable: its checkpoint holds network, optimizer and step, and is
+replaced every few minutes. The rate falls by a half cosine over the minutes given, so that a run can be continued with
+more minutes and other data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from llava.model.lexical.characters import BLANK, decode, encode
+from llava.model.lexical.colour_names import COLOURS
+from llava.model.lexical.crop_reader import CROP_HEIGHT, WIDTH_STEP, CropReader, colour_features, normalize
+from llava.scratch.reading.line_images import LineImage, draw_line
+from llava.scratch.reading.line_texts import LineTexts
+from llava.scratch.reading.typefaces import FaceBox
+
+# Shares of lines read exactly and of characters read wrong, and of inks and grounds named right.
+Rates = tuple[float, float, float, float]
+# Lines drawn and trained between two looks at the clock, and how many drawn lines are kept to train on again: drawing
+# one costs a third of a step, so each is used about three times.
+_DRAWN, _TRAINED, _KEPT = 128, 384, 16_000
+_PIXELS_A_BATCH = 2600
+# Where each character stands is taught directly in the first steps, as CTC alone takes long to find out.
+_PLACED_STEPS = 6000
+
+
+def main() -> None:
+    """Trains for the minutes given."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="where checkpoint and log go")
+    parser.add_argument("--fonts", nargs="+", required=True, help="folders with fonts")
+    parser.add_argument("--words", type=Path, required=True, help="Debian's word list, american-english")
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--last-rate", type=float, default=2e-5)
+    parser.add_argument("--seed", type=int, default=0)
+    flags = parser.parse_args()
+    torch.set_num_threads(1)
+    train(flags)
+
+
+def train(flags: argparse.Namespace) -> None:
+    """Trains, logs and saves until the minutes are over."""
+    torch.manual_seed(flags.seed)
+    rng = random.Random(flags.seed + time.time_ns())
+    faces, texts = FaceBox(tuple(flags.fonts), False), LineTexts(flags.words, False)
+    network = CropReader().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=flags.rate, weight_decay=0.01, betas=(0.9, 0.99))
+    path, step = flags.folder / "crop_reader.pt", 0
+    if path.exists():
+        saved = torch.load(path, weights_only=True)
+        network.load_state_dict(saved["network"])
+        optimizer.load_state_dict(saved["optimizer"])
+        step = saved["step"]
+    tests = {
+        name: _draw_test(flags, *held)
+        for name, held in {"seen": (False, False), "words": (False, True), "fonts": (True, True)}.items()
+    }
+    kept = [draw_line(rng, faces, texts) for _ in range(1000)]
+    start, saved_at, seen, total = time.time(), time.time(), 0, 0.0
+    while (share := (time.time() - start) / (60 * flags.minutes)) < 1:
+        kept = kept[-_KEPT:] + [draw_line(rng, faces, texts) for _ in range(_DRAWN)]
+        pool = sorted(rng.choices(kept, k=_TRAINED), key=lambda line: line.pixels.shape[1])
+        batches = list(_make_batches(pool))
+        rng.shuffle(batches)
+        for lines in batches:
+            rate = flags.last_rate + (flags.rate - flags.last_rate) * (1 + math.cos(math.pi * min(share, 1))) / 2
+            for group in optimizer.param_groups:
+                group["lr"] = rate * min(1.0, (step + 1) / 200)
+            total += _update(network, optimizer, lines, max(0.0, 1 - step / _PLACED_STEPS))
+            seen += len(lines)
+            step += 1
+        if time.time() - saved_at > 180:
+            _save(path, {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step})
+            rates = {name: measure(network, lines) for name, lines in tests.items()}
+            _report(share * flags.minutes, step, seen, total, rate, rates)
+            saved_at, total, seen = time.time(), 0.0, 0
+    _save(path, {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step})
+
+
+def _report(minutes: float, step: int, seen: int, total: float, rate: float, rates: dict[str, Rates]) -> None:
+    shown = "  ".join(f"{name} {' '.join(f'{value:.3f}' for value in values)}" for name, values in rates.items())
+    print(
+        f"{minutes:.1f} min  step {step}  {seen} lines  loss {total / seen:.3f}  rate {rate:.1e}  {shown}", flush=True
+    )
+
+
+def _save(path: Path, state: dict[str, object]) -> None:
+    torch.save(state, path.with_suffix(".new"))
+    os.replace(path.with_suffix(".new"), path)
+
+
+def _draw_test(flags: argparse.Namespace, fonts: bool, words: bool) -> list[LineImage]:
+    rng = random.Random(7)
+    faces, texts = FaceBox(tuple(flags.fonts), fonts), LineTexts(flags.words, words)
+    return sorted((draw_line(rng, faces, texts) for _ in range(150)), key=lambda line: line.pixels.shape[1])
+
+
+def _make_batches(lines: list[LineImage]) -> Iterator[list[LineImage]]:
+    batch: list[LineImage] = []
+    for line in lines:
+        if batch and (len(batch) + 1) * line.pixels.shape[1] > _PIXELS_A_BATCH:
+            yield batch
+            batch = []
+        batch.append(line)
+    yield batch
+
+
+def stack(crops: list[np.ndarray]) -> tuple[Tensor, Tensor, Tensor]:
+    """Crops of one height as a batch [N, 3, 24, W], their steps [N] and their colour features [N, 12]."""
+    widest = max(crop.shape[1] for crop in crops)
+    width = -(-widest // WIDTH_STEP) * WIDTH_STEP
+    pixels = torch.zeros(len(crops), 3, CROP_HEIGHT, width).contiguous(memory_format=torch.channels_last)
+    features = []
+    for i, crop in enumerate(crops):
+        tensor = torch.tensor(crop).permute(2, 0, 1)
+        pixels[i, :, :, : crop.shape[1]] = normalize(tensor)
+        features.append(colour_features(tensor))
+    steps = torch.tensor([min(width, -(-crop.shape[1] // 4) * 4) // 2 for crop in crops])
+    return pixels, steps, torch.stack(features)
+
+
+def place_characters(line: LineImage, num_steps: int) -> np.ndarray:
+    """The class of each step where it is clear: a character at its middle, blank between two, and -1 elsewhere."""
+    at = np.arange(num_steps) * 2.0 + 1.0
+    middles, widths = line.spans.mean(1), np.maximum(line.spans[:, 1] - line.spans[:, 0], 1.0)
+    distance = np.abs(at[:, None] - middles) / widths
+    nearest = distance.argmin(1)
+    closest = distance.min(1)
+    targets = np.where(closest < 0.22, np.array(encode(line.text))[nearest], -1)
+    targets[closest > 0.42] = BLANK
+    # A narrow character that has no step of its own gets the nearest one.
+    for i, step in enumerate(np.abs(at[:, None] - middles).argmin(0)):
+        targets[step] = encode(line.text[i])[0]
+    return targets
+
+
+def _update(
+    network: CropReader, optimizer: torch.optim.Optimizer, lines: list[LineImage], share_placed: float
+) -> float:
+    pixels, steps, features = stack([line.pixels for line in lines])
+    targets = [encode(line.text) for line in lines]
+    lengths = torch.tensor([len(target) for target in targets])
+    names = torch.tensor([[COLOURS.index(line.ink), COLOURS.index(line.ground)] for line in lines])
+    scores = network(pixels)
+    frames = np.full(tuple(scores.shape[:2]), -1)
+    for i, line in enumerate(lines):
+        frames[: steps[i], i] = place_characters(line, int(steps[i]))
+    placed = F.nll_loss(scores.flatten(0, 1), torch.from_numpy(frames).flatten(), ignore_index=-1)
+    losses = F.ctc_loss(
+        scores,
+        torch.tensor([index for target in targets for index in target]),
+        steps,
+        lengths,
+        reduction="none",
+        zero_infinity=True,
+    )
+    colours = F.cross_entropy(network.name_colours(features).flatten(0, 1), names.flatten())
+    per_line = losses / lengths.clamp(min=1) ** 0.5
+    loss = per_line.mean() * 0.3 + 0.3 * colours + placed * 3 * share_placed
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 2.0)
+    optimizer.step()
+    return float(losses.detach().sum())
+
+
+@torch.inference_mode()
+def measure(network: CropReader, lines: list[LineImage]) -> Rates:
+    """Share of lines read exactly, edits per character, and shares of inks and grounds named right."""
+    network.eval()
+    exact = edits = characters = ink = ground = 0
+    for batch in _make_batches(lines):
+        pixels, steps, features = stack([line.pixels for line in batch])
+        best = network(pixels).argmax(-1)
+        names = network.name_colours(features).argmax(-1)
+        for i, line in enumerate(batch):
+            text = decode(best[: steps[i], i].tolist()).strip()
+            exact += text == line.text
+            edits += count_edits(text, line.text)
+            characters += len(line.text)
+            ink += COLOURS[names[i, 0]] == line.ink
+            ground += COLOURS[names[i, 1]] == line.ground
+    network.train()
+    return exact / len(lines), edits / characters, ink / len(lines), ground / len(lines)
+
+
+def count_edits(a: str, b: str) -> int:
+    """The Levenshtein distance of two texts."""
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        before, row[0] = row[0], i
+        for j, y in enumerate(b, 1):
+            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (x != y))
+    return row[-1]
+
+
+if __name__ == "__main__":
+    main()
