@@ -8,7 +8,7 @@ also sees colour and place. The names are kept as token ids, so that no embeddin
     slots 2 - 5   its name (" toucan")
     slots 6 - 14  one soft word for each cell of a 3x3 grid: what is there, and its colour
 
-Shape letters: N positions, T things, D values of a feature, K likely classes, C width of the language model.
+Shape letters: N positions, T things, L looks, D values of a feature, K likely classes, C width of the language model.
 """
 
 from __future__ import annotations
@@ -89,37 +89,50 @@ class LexicalProjector(nn.Module):
         return rows_NC.index_put((seen.is_word,), embed(seen.token_ids).to(rows_NC))
 
     def say(
-        self, looks_TD: torch.Tensor, slots_T: torch.Tensor, embed: Callable[[torch.Tensor], torch.Tensor]
+        self,
+        looks_LD: torch.Tensor,
+        slots_T: torch.Tensor,
+        embed: Callable[[torch.Tensor], torch.Tensor],
+        looks_T: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """The soft words [T, C] of things."""
+        """The soft words [T, C] of things. ``looks_T``: which look each has, where several share one; else its own."""
+        if looks_T is None:
+            looks_T = torch.arange(len(slots_T), device=slots_T.device)
         dtype = self.inner.weight.dtype
-        features_TD, logits_TD, rgb_T3 = looks_TD.float().split([NUM_FEATURES, NUM_CLASSES, 3], 1)
-        shares_TD = (SHARPNESS * logits_TD).softmax(1)
-        standard_TD = (features_TD - self.feature_mean.float()) / self.feature_scale.float()
-        places_TD = nn.functional.one_hot((slots_T - NUM_WHOLE + 1).clamp(min=0), NUM_CELLS + 1)
-        inputs_TD = torch.cat(
-            [SHARE_GAIN * shares_TD.sqrt(), self.dropout(FEATURE_GAIN * standard_TD), expand_colours(rgb_T3), places_TD], 1
+        features_LD, logits_LD, rgb_L3 = looks_LD.float().split([NUM_FEATURES, NUM_CLASSES, 3], 1)
+        shares_LD = (SHARPNESS * logits_LD).softmax(1)
+        standard_LD = (features_LD - self.feature_mean.float()) / self.feature_scale.float()
+        # A look shared by several things has the same place in all of them: the whole image.
+        places_L = torch.zeros(len(looks_LD), dtype=torch.long, device=slots_T.device)
+        places_L = places_L.index_put((looks_T,), (slots_T - NUM_WHOLE + 1).clamp(min=0))
+        places_LD = nn.functional.one_hot(places_L, NUM_CELLS + 1)
+        inputs_LD = torch.cat(
+            [SHARE_GAIN * shares_LD.sqrt(), self.dropout(FEATURE_GAIN * standard_LD), expand_colours(rgb_L3), places_LD], 1
         )  # fmt: skip
-        inner_TD = nn.functional.gelu(self.inner(inputs_TD.to(dtype)))
-        names_TD = self.name_down(shares_TD.to(dtype))
-        words_TC = self._mean_names(shares_TD, slots_T, embed).to(dtype)
+        inner_LD = nn.functional.gelu(self.inner(inputs_LD.to(dtype)))
+        names_LD = self.name_down(shares_LD.to(dtype))
+        words_TC = self._mean_names(shares_LD, looks_T, slots_T, embed).to(dtype)
         for slot in range(NUM_WHOLE + 1):
             rows = slots_T == slot if slot < NUM_WHOLE else slots_T >= NUM_WHOLE
-            added_TC = self.outer[slot](inner_TD[rows]) + self.name_up[slot](names_TD[rows])
+            added_TC = self.outer[slot](inner_LD[looks_T[rows]]) + self.name_up[slot](names_LD[looks_T[rows]])
             words_TC = words_TC.index_put((rows,), EMBEDDING_SCALE * added_TC, accumulate=True)
         return words_TC
 
     def _mean_names(
-        self, shares_TD: torch.Tensor, slots_T: torch.Tensor, embed: Callable[[torch.Tensor], torch.Tensor]
+        self,
+        shares_LD: torch.Tensor,
+        looks_T: torch.Tensor,
+        slots_T: torch.Tensor,
+        embed: Callable[[torch.Tensor], torch.Tensor],
     ) -> torch.Tensor:
         """The embeddings of the likely classes' names at each thing's slot, averaged by their shares [T, C].
 
         A cell has one soft word, which begins as the first word of the kind.
         """
-        shares_TK, classes_TK = shares_TD.topk(NUM_LIKELY, 1)
+        shares_LK, classes_LK = shares_LD.topk(NUM_LIKELY, 1)
+        shares_TK = (shares_LK / shares_LK.sum(1, keepdim=True))[looks_T]
         is_cell_T = slots_T >= NUM_WHOLE
-        digits_TK2 = self.name_digits[classes_TK, torch.where(is_cell_T, 0, slots_T)[:, None]].round().long()
+        digits_TK2 = self.name_digits[classes_LK[looks_T], torch.where(is_cell_T, 0, slots_T)[:, None]].round().long()
         names_TKC = embed(digits_TK2[..., 0] * BASE + digits_TK2[..., 1]).float()
         gain_T1 = torch.where(is_cell_T, self.cell_gain.float(), 1.0)[:, None]
-        shares_TK = shares_TK / shares_TK.sum(1, keepdim=True) * gain_T1
-        return torch.einsum("tk,tkc->tc", shares_TK, names_TKC)
+        return torch.einsum("tk,tkc->tc", shares_TK * gain_T1, names_TKC)

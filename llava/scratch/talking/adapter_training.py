@@ -42,15 +42,15 @@ PROJECTOR_RATE = 0.3
 class Encoded:
     """One sample: ids of all positions after the image's things, and which of them are targets.
 
-    ``look``: what the projector makes the things' positions of, [15, D].
+    ``looks``: what the projector makes the things' positions of, [10, D]: of the whole image and of its nine cells.
     """
 
     ids: list[int]
     is_target: list[bool]
-    look: torch.Tensor
+    looks: torch.Tensor
 
 
-def encode(description: str, turns: list[tuple[str, str]], tokenizer: Any, look: torch.Tensor) -> Encoded:
+def encode(description: str, turns: list[tuple[str, str]], tokenizer: Any, looks: torch.Tensor) -> Encoded:
     """A sample as the model is given it: the description, then the turns. Answers end with ``<|im_end|>``."""
     ids = tokenizer.encode(description).ids if description else []
     is_target = [False] * len(ids)
@@ -59,19 +59,21 @@ def encode(description: str, turns: list[tuple[str, str]], tokenizer: Any, look:
         answered = tokenizer.encode(answer + "<|im_end|>").ids
         ids += asked + answered
         is_target += [False] * len(asked) + [True] * len(answered)
-    return Encoded(ids, is_target, look)
+    return Encoded(ids, is_target, looks)
 
 
-def draw_samples(seed: int, tokenizer: Any, things: ThingSamples, thing_share: float, limit: int = 400) -> Iterator[Encoded]:
+def draw_samples(
+    seed: int, tokenizer: Any, things: ThingSamples, thing_share: float, limit: int = 400
+) -> Iterator[Encoded]:
     """Samples without end, of at most ``limit`` tokens; ``thing_share`` of them are about things."""
     rng = random.Random(seed)
     while True:
         if rng.random() < thing_share:
-            look, turns = things.draw(rng)
-            sample = encode("", turns, tokenizer, look)
+            looks, turns = things.draw(rng)
+            sample = encode("", turns, tokenizer, looks)
         else:
             record = draw_record(rng)
-            sample = encode(record.description, record.turns, tokenizer, things.draw_look(rng, record.look))
+            sample = encode(record.description, record.turns, tokenizer, things.draw_looks(rng, record.look))
         if len(sample.ids) <= limit and any(sample.is_target):
             yield sample
 
@@ -90,8 +92,12 @@ def loss_of(
     def embed(of: torch.Tensor) -> torch.Tensor:
         return model.embeddings[of]
 
-    looks = torch.cat([sample.look for sample in batch])
-    said = projector.say(looks, torch.arange(NUM_THINGS).repeat(len(batch)), embed).view(len(batch), NUM_THINGS, -1)
+    looks = torch.cat([sample.looks for sample in batch])
+    # The whole image's look is shared by its slots.
+    of_slot = torch.tensor([0] * NUM_WHOLE + list(range(1, NUM_CELLS + 1)))
+    of_slots = (of_slot + (NUM_CELLS + 1) * torch.arange(len(batch))[:, None]).flatten()
+    said = projector.say(looks, torch.arange(NUM_THINGS).repeat(len(batch)), embed, of_slots)
+    said = said.view(len(batch), NUM_THINGS, -1)
     hidden = model.hidden(torch.cat([said, embed(ids)], 1), adapter)
     logits = model.logits(hidden[:, NUM_THINGS - 1 : -1][wanted])
     return torch.nn.functional.cross_entropy(logits, ids[wanted]), int(wanted.sum())

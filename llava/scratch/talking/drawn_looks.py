@@ -1,6 +1,6 @@
 """How EfficientNet looks at drawn images of text, shapes and charts, kept on disk for the adapter's training.
 
-    python -m llava.scratch.talking.drawn_looks FOLDER --count 150
+python -m llava.scratch.talking.drawn_looks FOLDER --count 150
 """
 
 from __future__ import annotations
@@ -51,16 +51,17 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     net, bank, rng = EfficientNetLite.from_released(arguments.weights), FeatureBank(arguments.folder), random.Random(7)
-    looks: dict[str, np.ndarray] = {}
+    looks: dict[str, list[np.ndarray]] = {}
     for kind in (*_SCENES, "nothing"):
-        rows = []
         for _ in range(arguments.count // 5):
             seen = encode(net, [draw(kind, rng) for _ in range(5)])
-            for i in range(5):
-                values = (torch.from_numpy(seen[name][i].astype(np.float32)) for name in ("g", "cells", "rgb"))
-                rows.append(bank.lay_out(*values).half().numpy())
-        looks[kind] = np.stack(rows)
-    np.savez(arguments.folder / "looks.npz", **looks)
+            for colours in ("rgb", "contrast"):
+                for i in range(5):
+                    values = [torch.from_numpy(seen[name][i].astype(np.float32)) for name in ("g", "cells", colours)]
+                    looks.setdefault(f"{kind} {colours}", []).append(
+                        bank._complete(values[0], values[1], values[2]).half().numpy()
+                    )
+    np.savez(arguments.folder / "looks.npz", **{kind: np.stack(rows) for kind, rows in looks.items()})
 
 
 if __name__ == "__main__":

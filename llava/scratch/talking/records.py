@@ -74,7 +74,16 @@ _ITEMS = (
     "Cheese Butter Beans Corn Nuts Pie Jam Water Soda Sugar Flour Ham Beef Pork Lamb Curry Toast Bagel Muffin Cookies "
     "Tuna Espresso Latte Sandwich Burger Fries Yogurt Tomatoes Potatoes Onions Bananas Oranges Grapes Chicken Cereal "
     "Shampoo Soap Napkins Batteries Candles Notebook Pens Umbrella"
-).split() + ["Orange juice", "Green tea", "Olive oil", "Ice cream", "Hot dog", "Red wine", "Tomato soup", "Peanut butter"]
+).split() + [
+    "Orange juice",
+    "Green tea",
+    "Olive oil",
+    "Ice cream",
+    "Hot dog",
+    "Red wine",
+    "Tomato soup",
+    "Peanut butter",
+]
 _KEYS: dict[str, Callable[[random.Random], str]] = {
     "Name": lambda r: f"{r.choice(_FIRST)} {r.choice(_LAST)}",
     "Full name": lambda r: f"{r.choice(_FIRST)} {r.choice(_LAST)}",
@@ -141,7 +150,9 @@ def draw_mail(rng: random.Random) -> str:
 def draw_time(rng: random.Random) -> str:
     """A time of day."""
     hour, minute = rng.randrange(24), rng.choice((0, 15, 30, 45, rng.randrange(60)))
-    return rng.choice((f"{hour}:{minute:02d}", f"{hour:02d}:{minute:02d}", f"{hour % 12 or 12} {rng.choice(('am', 'pm'))}"))
+    return rng.choice(
+        (f"{hour}:{minute:02d}", f"{hour:02d}:{minute:02d}", f"{hour % 12 or 12} {rng.choice(('am', 'pm'))}")
+    )
 
 
 def pick(rng: random.Random, *ways: str) -> str:
@@ -209,7 +220,9 @@ def _ask_where(rng: random.Random, turns: Turns, seen: Sequence[Drawn], size: tu
     unique = [name for name, count in ways if count == 1]
     if unique and rng.random() < 0.75:
         name = rng.choice(unique)
-        question = pick(rng, "Where is the {}?", "Where in the image is the {}?", "In which part of the image is the {}?")
+        question = pick(
+            rng, "Where is the {}?", "Where in the image is the {}?", "In which part of the image is the {}?"
+        )
         turns.append((question.format(name), f"The {name} is {where}."))
         return
     there = [_a(_named(s)) for s in seen if name_place(s.box, size) == place]
@@ -236,7 +249,9 @@ def _ask_existence(rng: random.Random, turns: Turns, seen: Sequence[Drawn], size
     else:
         name = f"{rng.choice(sorted(colours)) if rng.random() < 0.5 else rng.choice(SCENE_COLORS)} object"
         held = name.split()[0] in colours
-    question = pick(rng, "Is there {}?", "Is there {} in the image?", "Do you see {}?", "Can you see {}?").format(_a(name))
+    question = pick(rng, "Is there {}?", "Is there {} in the image?", "Do you see {}?", "Can you see {}?").format(
+        _a(name)
+    )
     turns.append((question, f"Yes, there is {_a(name)}." if held else f"No, there is no {name}."))
 
 
@@ -289,7 +304,8 @@ def _ask_order(rng: random.Random, turns: Turns, seen: Sequence[Drawn], size: tu
         return
     end = rng.randrange(2)
     word = (("leftmost", "rightmost"), ("topmost", "bottommost"))[axis][end]
-    question = pick(rng, f"What is the {word} object?", f"Which object is {('farthest left', 'farthest right')[end] if not axis else ('at the very top', 'at the very bottom')[end]}?")
+    far = (("farthest left", "farthest right"), ("at the very top", "at the very bottom"))[axis][end]
+    question = pick(rng, f"What is the {word} object?", f"Which object is {far}?")
     turns.append((question, f"The {word} object is the {_named(ordered[-end])}."))
 
 
@@ -304,7 +320,8 @@ def _ask_option(rng: random.Random, turns: Turns, seen: Sequence[Drawn], size: t
     listed = "\n".join(f"{letter}. {option}" for letter, option in zip("ABCD", options, strict=True))
     turns.append(
         (
-            f"What color is the {one.kind}?\n{listed}\nAnswer with the option's letter from the given choices directly.",
+            f"What color is the {one.kind}?\n{listed}\n"
+            "Answer with the option's letter from the given choices directly.",
             "ABCD"[options.index(one.colour)],
         )
     )
@@ -351,32 +368,51 @@ def draw_text(rng: random.Random) -> str:
 def draw_sign_record(rng: random.Random) -> Record:
     """One to four signs, buttons or labels, each with its colours."""
     count = rng.choice((1, 1, 1, 2, 2, 3, 4))
-    noun = rng.choice(("sign", "sign", "button", "label")) if count > 1 else rng.choice(("sign", "sign", "label", "poster"))
+    noun = (
+        rng.choice(("sign", "sign", "button", "label"))
+        if count > 1
+        else rng.choice(("sign", "sign", "label", "poster"))
+    )
     lines, y = [], 10.0
     grounds = rng.sample(_PLATES, count)
     for ground in grounds:
-        ink = rng.choice(("black", "black", "blue", "red")) if ground in ("white", "yellow", "orange", "pink") else "white"
+        ink = (
+            rng.choice(("black", "black", "blue", "red"))
+            if ground in ("white", "yellow", "orange", "pink")
+            else "white"
+        )
         for text in [draw_text(rng) for _ in range(rng.choice((1, 1, 1, 2)) if count == 1 else 1)]:
             lines.append(Line(text, (10, y, 90, y + 20), ink if ink != ground else "black", ground))
             y += 40
     record = Record("signs", describe((400, 300), lines, []))
     text = " ".join(line.text for line in lines if line.ground == grounds[0])
     if count == 1:
-        questions = (f"What does the {noun} say?", f"What is written on the {noun}?", "What does it say?", "What is written?",
-                     "Read the text.", "What is written in the picture?", "What text is in the image?", "What does the text say?",
+        questions = (f"What does the {noun} say?", f"What is written on the {noun}?", "What does it say?",
+                     "What is written?", "Read the text.", "What is written in the picture?",
+                     "What text is in the image?", "What does the text say?",
                      f"Can you read the {noun}?", "What can you read?", f"What's on the {noun}?")  # fmt: skip
-        record.turns.append((pick(rng, *questions), pick(rng, f"The {noun} says {say(rng, text)}.", f"It says {say(rng, text)}.")))
+        record.turns.append(
+            (pick(rng, *questions), pick(rng, f"The {noun} says {say(rng, text)}.", f"It says {say(rng, text)}."))
+        )
         record.turns.append((f"What color is the {noun}?", f"The {noun} is {grounds[0]}."))
         ink = lines[0].ink
-        record.turns.append((pick(rng, "What color is the text?", "What color are the letters?"), f"The text is {ink}."))
+        record.turns.append(
+            (pick(rng, "What color is the text?", "What color are the letters?"), f"The text is {ink}.")
+        )
         shows = f"The image shows {_a(grounds[0])} {noun} that says {say(rng, text)}"
-        record.turns.append((ask_description(rng), f"{shows}, in {ink} letters." if rng.random() < 0.5 else f"{shows}."))
+        record.turns.append(
+            (ask_description(rng), f"{shows}, in {ink} letters." if rng.random() < 0.5 else f"{shows}.")
+        )
     else:
         for line in rng.sample(lines, 2):
             question = pick(rng, "What does the {} {} say?", "What is written on the {} {}?", "Read the {} {}.")
-            record.turns.append((question.format(line.ground, noun), f"The {line.ground} {noun} says {say(rng, line.text)}."))
+            record.turns.append(
+                (question.format(line.ground, noun), f"The {line.ground} {noun} says {say(rng, line.text)}.")
+            )
         line = rng.choice(lines)
-        record.turns.append((f"What color is the {noun} {line.text}?", f"The {noun} {say(rng, line.text)} is {line.ground}."))
+        record.turns.append(
+            (f"What color is the {noun} {line.text}?", f"The {noun} {say(rng, line.text)} is {line.ground}.")
+        )
         record.turns.append((f"How many {noun}s are there?", f"There are {count} {noun}s."))
         listed = _list([f"{_a(x.ground)} {noun} that says {x.text}" for x in lines])
         record.turns.append((ask_description(rng), f"There are {count} {noun}s: {listed}."))
@@ -406,29 +442,43 @@ def draw_lines_record(rng: random.Random) -> Record:
     usual = rng.choice(("black", "black", "black", "blue", "brown"))
     odd = rng.randrange(count) if rng.random() < 0.6 else -1
     odd_ink = rng.choice([c for c in ("red", "green", "blue", "purple", "orange", "pink") if c != usual])
-    lines = [Line(draw_text(rng), (10, 30.0 * i, 200, 30.0 * i + 20), odd_ink if i == odd else usual) for i in range(count)]
+    lines = [
+        Line(draw_text(rng), (10, 30.0 * i, 200, 30.0 * i + 20), odd_ink if i == odd else usual) for i in range(count)
+    ]
     record = Record("text", describe((400, 300), lines, []))
     turns = record.turns
     for i in rng.sample(range(count), min(2, count)):
         nth = ORDINALS[i]
-        question = pick(rng, f"What does the {nth} line say?", f"What is written on the {nth} line?", f"Read line {i + 1}.",
+        question = pick(rng, f"What does the {nth} line say?", f"What is written on the {nth} line?",
+                        f"Read line {i + 1}.",
                         f"What is on line {i + 1}?")  # fmt: skip
         name = f"The {nth} line" if "line " + str(i + 1) not in question else f"Line {i + 1}"
         turns.append((question, f"{name} says {say(rng, lines[i].text)}."))
-    turns.append((pick(rng, "What does the last line say?", "What is written at the bottom?"), f"The last line says {say(rng, lines[-1].text)}."))
+    turns.append(
+        (
+            pick(rng, "What does the last line say?", "What is written at the bottom?"),
+            f"The last line says {say(rng, lines[-1].text)}.",
+        )
+    )
     if odd >= 0:
         question = pick(rng, f"What does the {odd_ink} line say?", f"What is written in {odd_ink}?")
         turns.append((question, f"The {odd_ink} line says {say(rng, lines[odd].text)}."))
-        turns.append((pick(rng, "Which line has another color?", "Which text is in color?"), f"The line {say(rng, lines[odd].text)} is {odd_ink}."))
+        turns.append(
+            (
+                pick(rng, "Which line has another color?", "Which text is in color?"),
+                f"The line {say(rng, lines[odd].text)} is {odd_ink}.",
+            )
+        )
     line = rng.choice(lines)
     turns.append((f"What color is the text {line.text}?", f"The text {say(rng, line.text)} is {line.ink}."))
     question = pick(rng, "How many lines are there?", "How many lines of text are there?", "Count the lines.")
     turns.append((question, f"There {'is 1 line' if count == 1 else f'are {count} lines'} of text."))
     texts = [line.text for line in lines]
-    question = pick(rng, "Read all the text.", "What text is in the picture?", "What is written in the picture?", "What does the text say?",
-                    "Transcribe the text.")  # fmt: skip
+    question = pick(rng, "Read all the text.", "What text is in the picture?", "What is written in the picture?",
+                    "What does the text say?", "Transcribe the text.")  # fmt: skip
     turns.append((question, f"The text says: {' / '.join(texts)}"))
-    about = f"It is a page with {'1 line' if count == 1 else f'{count} lines'} of text. The first says {say(rng, texts[0])}."
+    number = "1 line" if count == 1 else f"{count} lines"
+    about = f"It is a page with {number} of text. The first says {say(rng, texts[0])}."
     turns.append((ask_description(rng), f"The image shows text: {' / '.join(texts)}" if count < 3 else about))
     _ask_for_word(rng, turns, texts)
     _ask_unknown(rng, turns, "", rate=0.5)
@@ -442,7 +492,9 @@ def draw_form_record(rng: random.Random) -> Record:
     if rng.random() < 0.3:
         rows[0] = (words.draw_word(rng, False).title(), words.draw_content(rng, False, 9))
     lines: list[Line] = []
-    title = rng.choice(("Registration form", "Order form", "Invoice", "Visitor pass", "Boarding pass", "Profile", "Details"))
+    title = rng.choice(
+        ("Registration form", "Order form", "Invoice", "Visitor pass", "Boarding pass", "Profile", "Details")
+    )
     if has_title := rng.random() < 0.5:
         lines.append(Line(title, (10, 0, 90, 20)))
     style = rng.randrange(3)
@@ -456,19 +508,37 @@ def draw_form_record(rng: random.Random) -> Record:
     turns = record.turns
     for key, value in rng.sample(rows, min(3, len(rows))):
         lower = key if key.isupper() else key[0].lower() + key[1:]
-        question = pick(rng, "What is the {}?", "What is the value of {}?", "What does it say for {}?", "Which {} is given?", "{}?")
+        question = pick(
+            rng, "What is the {}?", "What is the value of {}?", "What does it say for {}?", "Which {} is given?", "{}?"
+        )
         name = key if rng.random() < 0.6 else lower
-        turns.append((question.format(name), pick(rng, f"The {lower} is {value}.", f"{key}: {value}.", f"It is {value}.")))
+        turns.append(
+            (question.format(name), pick(rng, f"The {lower} is {value}.", f"{key}: {value}.", f"It is {value}."))
+        )
     missing = rng.choice([key for key in _KEYS if key.lower() not in " ".join(keys).lower()])
     question = pick(rng, "What is the {}?", "Which {} is given?", "Can you tell me the {}?").format(missing.lower())
-    turns.append((question, pick(rng, f"The image shows no {missing.lower()}.", f"I see no {missing.lower()} in the image.")))
+    turns.append(
+        (question, pick(rng, f"The image shows no {missing.lower()}.", f"I see no {missing.lower()} in the image."))
+    )
     turns.append((f"Is there a {missing.lower()}?", f"No, I see no {missing.lower()}."))
     value_key = rng.choice(rows)
-    turns.append((f"Which field has the value {value_key[1]}?", f"The field {value_key[0]} has the value {value_key[1]}."))
+    turns.append(
+        (f"Which field has the value {value_key[1]}?", f"The field {value_key[0]} has the value {value_key[1]}.")
+    )
     what = f"a form with the title {title}" if has_title else "a form"
-    turns.append((ask_description(rng), f"The image shows {what}. It gives {_list([f'the {k.lower()} {v}' for k, v in rows[:4]])}."))
+    turns.append(
+        (
+            ask_description(rng),
+            f"The image shows {what}. It gives {_list([f'the {k.lower()} {v}' for k, v in rows[:4]])}.",
+        )
+    )
     if has_title:
-        turns.append((pick(rng, "What is the title?", "What is the heading?", "What kind of document is this?"), f"The title is {title}."))
+        turns.append(
+            (
+                pick(rng, "What is the title?", "What is the heading?", "What kind of document is this?"),
+                f"The title is {title}.",
+            )
+        )
     return _shorten(rng, record)
 
 
@@ -479,7 +549,8 @@ def draw_receipt_record(rng: random.Random) -> Record:
     sign = rng.choice(("", "", "$", "€", "£"))
     cents = [rng.randrange(50, 4000) for _ in items]
     prices = [f"{sign}{c // 100}.{c % 100:02d}" for c in cents]
-    shop = f"{rng.choice((rng.choice(_LAST), rng.choice(_CITIES), words.draw_word(rng, False).title()))} {rng.choice(_SHOPS)}"
+    owner = rng.choice((rng.choice(_LAST), rng.choice(_CITIES), words.draw_word(rng, False).title()))
+    shop = f"{owner} {rng.choice(_SHOPS)}"
     rows: list[tuple[str, str]] = list(zip(items, prices, strict=True))
     kind = rng.choice(("receipt", "receipt", "menu", "price list"))
     head: list[str] = [shop if rng.random() < 0.5 else shop.upper()] if rng.random() < 0.8 else []
@@ -506,37 +577,74 @@ def draw_receipt_record(rng: random.Random) -> Record:
             lines += [Line(amount + key, (10, y, 90, y + 20)), Line(value, (150, y, 200, y + 20))]
         y += 30
     if rng.random() < 0.3:
-        lines.append(Line(rng.choice(("Thank you!", "Thank you for your visit", "Have a nice day")), (10, y, 200, y + 20)))
+        lines.append(
+            Line(rng.choice(("Thank you!", "Thank you for your visit", "Have a nice day")), (10, y, 200, y + 20))
+        )
     record = Record("text", describe((400, 600), lines, []))
     turns = record.turns
     for item, price in rng.sample(rows, min(3, count)):
-        question = pick(rng, "How much is the {}?", "What is the price of {}?", "How much does the {} cost?", "What does {} cost?",
+        question = pick(rng, "How much is the {}?", "What is the price of {}?", "How much does the {} cost?",
+                        "What does {} cost?",
                         "What is the {}?", "Price of {}?")  # fmt: skip
         name = item if rng.random() < 0.5 else item.lower()
-        turns.append((question.format(name), pick(rng, f"The {name} costs {price}.", f"The {name} is {price}.", f"It costs {price}.")))
+        turns.append(
+            (
+                question.format(name),
+                pick(rng, f"The {name} costs {price}.", f"The {name} is {price}.", f"It costs {price}."),
+            )
+        )
     if tail:
-        question = pick(rng, "What is the total?", "How much is the total?", "What is the total amount?", "How much was paid in all?",
+        question = pick(rng, "What is the total?", "How much is the total?", "What is the total amount?",
+                        "How much was paid in all?",
                         "What is the sum?")  # fmt: skip
         turns += [(question, pick(rng, f"The total is {total}.", f"The total amount is {total}."))] * 2
     dearest = max(zip(cents, items, prices, strict=True))
     cheapest = min(zip(cents, items, prices, strict=True))
-    turns.append((pick(rng, "What is the most expensive item?", "Which item costs the most?"), f"The {dearest[1]} costs the most, {dearest[2]}."))
-    turns.append((pick(rng, "What is the cheapest item?", "Which item costs the least?"), f"The {cheapest[1]} costs the least, {cheapest[2]}."))
+    turns.append(
+        (
+            pick(rng, "What is the most expensive item?", "Which item costs the most?"),
+            f"The {dearest[1]} costs the most, {dearest[2]}.",
+        )
+    )
+    turns.append(
+        (
+            pick(rng, "What is the cheapest item?", "Which item costs the least?"),
+            f"The {cheapest[1]} costs the least, {cheapest[2]}.",
+        )
+    )
     if head and shop.lower() == head[0].lower():
-        question = pick(rng, "What is the name of the shop?", "Which store is this from?", "Where is this receipt from?", "What is the shop called?")
+        question = pick(
+            rng,
+            "What is the name of the shop?",
+            "Which store is this from?",
+            "Where is this receipt from?",
+            "What is the shop called?",
+        )
         turns.append((question, f"It is from {head[0]}."))
     if has_date:
-        turns.append((pick(rng, "What is the date?", "When was this?", "What date is on the receipt?"), f"The date is {date}."))
+        turns.append(
+            (pick(rng, "What is the date?", "When was this?", "What date is on the receipt?"), f"The date is {date}.")
+        )
     if has_phone:
-        turns.append((pick(rng, "What is the phone number?", "What is the telephone number?"), f"The phone number is {phone}."))
+        turns.append(
+            (pick(rng, "What is the phone number?", "What is the telephone number?"), f"The phone number is {phone}.")
+        )
     else:
-        turns.append((pick(rng, "What is the phone number?", "Is there a telephone number?"), "I see no telephone number in the image."))
+        turns.append(
+            (
+                pick(rng, "What is the phone number?", "Is there a telephone number?"),
+                "I see no telephone number in the image.",
+            )
+        )
     turns.append((pick(rng, "How many items are listed?", "How many items are there?"), f"There are {count} items."))
     other = rng.choice([item for item in _ITEMS if item not in items])
     turns.append((f"How much is the {other.lower()}?", f"I see no {other.lower()} in the image."))
     turns.append((f"Is there {rng.choice([other, items[0]])} on the {kind}?", ""))
     asked = turns[-1][0].split("Is there ")[1].split(" on the")[0]
-    turns[-1] = (turns[-1][0], f"Yes, {asked} is on the {kind}." if asked in items else f"No, there is no {asked} on the {kind}.")
+    turns[-1] = (
+        turns[-1][0],
+        f"Yes, {asked} is on the {kind}." if asked in items else f"No, there is no {asked} on the {kind}.",
+    )
     name = f" from {head[0]}" if head and shop.lower() == head[0].lower() else ""
     end = f" The total is {total}." if tail else ""
     turns.append((ask_description(rng), f"The image shows a {kind}{name} with {count} items: {_list(items)}.{end}"))
@@ -546,7 +654,8 @@ def draw_receipt_record(rng: random.Random) -> Record:
 # --- charts ---------------------------------------------------------------------------------------------------------
 
 _TOPICS = (
-    "Units sold;Sales;Visitors;Revenue;Rainfall;Votes;Population;Score;Temperature;Production;Students;Profit;Downloads;"
+    "Units sold;Sales;Visitors;Revenue;Rainfall;Votes;Population;Score;Temperature;Production;Students;Profit;"
+    "Downloads;"
     "Sales by product;Votes by party;Visitors by month;Average speed;Hours of sleep;Books read;Energy use"
 ).split(";")
 _MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
@@ -578,38 +687,86 @@ def draw_chart_record(rng: random.Random) -> Record:
     values = rng.sample(range(1, 100), count)
     written = [f"{v * scale:g}" for v in values]
     several = rng.random() < 0.5
-    colours = rng.sample([c for c in SCENE_COLORS if c != "black"], count) if several else [rng.choice(SCENE_COLORS)] * count
+    colours = (
+        rng.sample([c for c in SCENE_COLORS if c != "black"], count) if several else [rng.choice(SCENE_COLORS)] * count
+    )
     title = rng.choice(_TOPICS) if rng.random() < 0.7 else ""
-    bars = [Bar(label, colour, value, v) for label, colour, value, v in zip(labels, colours, written, values, strict=True)]
+    bars = [
+        Bar(label, colour, value, v) for label, colour, value, v in zip(labels, colours, written, values, strict=True)
+    ]
     chart = ChartTable(title, tuple(bars), rng.random() < 0.25)
     other = [title] if title else []
     axis = rng.choice(("", "", "Value", "Month", "Number", "Percent", "Year"))
     other += [axis] if axis else []
     ticks = [f"{i * max(values) * scale / 4:g}" for i in range(5)] if rng.random() < 0.7 else []
-    lines = [Line(text, (10, 30.0 * i, 200, 30.0 * i + 20)) for i, text in enumerate([*other, *reversed(ticks), " | ".join(labels)])]
+    lines = [
+        Line(text, (10, 30.0 * i, 200, 30.0 * i + 20))
+        for i, text in enumerate([*other, *reversed(ticks), " | ".join(labels)])
+    ]
     record = Record("chart", describe((640, 480), lines, [], chart))
     turns = record.turns
     best, worst = bars[values.index(max(values))], bars[values.index(min(values))]
-    question = pick(rng, "Which bar is the largest?", "Which is the largest?", "What is the largest bar?", "Which bar is the highest?",
+    question = pick(rng, "Which bar is the largest?", "Which is the largest?", "What is the largest bar?",
+                    "Which bar is the highest?",
                     "Which has the highest value?", "What has the largest value?")  # fmt: skip
-    turns.append((question, pick(rng, f"The largest bar is {best.label}.", f"{best.label} is the largest, with {best.value}.")))
-    question = pick(rng, "Which bar is the smallest?", "Which is the smallest?", "Which bar is the lowest?", "Which has the lowest value?")
-    turns.append((question, pick(rng, f"The smallest bar is {worst.label}.", f"{worst.label} is the smallest, with {worst.value}.")))
+    turns.append(
+        (question, pick(rng, f"The largest bar is {best.label}.", f"{best.label} is the largest, with {best.value}."))
+    )
+    question = pick(
+        rng,
+        "Which bar is the smallest?",
+        "Which is the smallest?",
+        "Which bar is the lowest?",
+        "Which has the lowest value?",
+    )
+    turns.append(
+        (
+            question,
+            pick(rng, f"The smallest bar is {worst.label}.", f"{worst.label} is the smallest, with {worst.value}."),
+        )
+    )
     for bar in rng.sample(bars, 2):
-        question = pick(rng, "What is the value of {}?", "How much is {}?", "How high is the bar {}?", "What value does {} have?",
+        question = pick(rng, "What is the value of {}?", "How much is {}?", "How high is the bar {}?",
+                        "What value does {} have?",
                         "What is the value for {}?", "How many for {}?")  # fmt: skip
-        turns.append((question.format(bar.label), pick(rng, f"The value of {bar.label} is {bar.value}.", f"{bar.label} is {bar.value}.")))
+        turns.append(
+            (
+                question.format(bar.label),
+                pick(rng, f"The value of {bar.label} is {bar.value}.", f"{bar.label} is {bar.value}."),
+            )
+        )
     a, b = rng.sample(bars, 2)
     word = rng.choice(("larger", "smaller", "higher", "lower", "greater"))
     holds = (a.size > b.size) == (word in ("larger", "higher", "greater"))
-    turns.append((f"Is {a.label} {word} than {b.label}?", f"{'Yes' if holds else 'No'}, {a.label} is {a.value} and {b.label} is {b.value}."))
-    question = pick(rng, "How many bars are there?", "How many bars does the chart have?", "Count the bars.", "How many bars are shown?")
+    turns.append(
+        (
+            f"Is {a.label} {word} than {b.label}?",
+            f"{'Yes' if holds else 'No'}, {a.label} is {a.value} and {b.label} is {b.value}.",
+        )
+    )
+    question = pick(
+        rng,
+        "How many bars are there?",
+        "How many bars does the chart have?",
+        "Count the bars.",
+        "How many bars are shown?",
+    )
     turns.append((question, f"There are {count} bars."))
     if several:
-        turns.append((pick(rng, f"What color is the bar {a.label}?", f"Which color is {a.label}?"), f"The bar {a.label} is {a.colour}."))
+        turns.append(
+            (
+                pick(rng, f"What color is the bar {a.label}?", f"Which color is {a.label}?"),
+                f"The bar {a.label} is {a.colour}.",
+            )
+        )
         turns.append((f"What does the {a.colour} bar show?", f"The {a.colour} bar shows {a.label}, {a.value}."))
     if title:
-        turns.append((pick(rng, "What is the title of the chart?", "What is the title?", "What is the chart about?"), f"The title is {title}."))
+        turns.append(
+            (
+                pick(rng, "What is the title of the chart?", "What is the title?", "What is the chart about?"),
+                f"The title is {title}.",
+            )
+        )
     else:
         turns.append(("What is the title of the chart?", "The chart has no title."))
     listed = ", ".join(f"{bar.label} {bar.value}" for bar in bars)
@@ -623,10 +780,13 @@ def draw_chart_record(rng: random.Random) -> Record:
 # --- what the image does not hold -------------------------------------------------------------------------------------
 
 _OFF_TOPIC = (
-    "Who took this photo?;What is the name of the person?;Where was this taken?;When was this photo taken?;Who painted this?;"
+    "Who took this photo?;What is the name of the person?;Where was this taken?;When was this photo taken?;"
+    "Who painted this?;"
     "What is the weather like?;How old is the man?;What is the woman wearing?;Is the person happy?;What city is this?;"
-    "What is the dog doing?;What breed is the dog?;What brand is the car?;What is behind the camera?;How much does it weigh?;"
-    "What is the phone number?;What does the person say?;How many people live here?;What is the temperature?;What time is it?;"
+    "What is the dog doing?;What breed is the dog?;What brand is the car?;What is behind the camera?;"
+    "How much does it weigh?;"
+    "What is the phone number?;What does the person say?;How many people live here?;What is the temperature?;"
+    "What time is it?;"
     "Who is the owner?;What is the name of the cat?;How tall is the building?;What is the name of the street?;"
     "What is written on the back?;What happened before?;Who won the game?;Is it raining?;What animal is this?"
 ).split(";")

@@ -9,15 +9,15 @@ from typing import Any
 from llava.scratch.talking.records import NUMBERS, Turns, ask_description, pick
 
 ANIMALS = frozenset(
-    """animal dog puppy cat wolf fox bear monkey ape rabbit hare squirrel mouse rat hamster horse zebra donkey cow bull
-    sheep goat pig deer antelope camel llama elephant rhinoceros hippopotamus whale dolphin seal kangaroo bat rodent bird
-    chicken duck goose swan owl parrot penguin eagle pigeon turkey fish shark frog lizard snake turtle crocodile dinosaur
-    reptile amphibian insect butterfly moth beetle bee ant fly dragonfly grasshopper spider scorpion crab crustacean snail
-    worm jellyfish starfish coral""".split()
+    """animal dog puppy cat wolf fox bear monkey ape rabbit hare squirrel mouse rat hamster horse zebra donkey
+    cow bull sheep goat pig deer antelope camel llama elephant rhinoceros hippopotamus whale dolphin seal
+    kangaroo bat rodent bird chicken duck goose swan owl parrot penguin eagle pigeon turkey fish shark frog
+    lizard snake turtle crocodile dinosaur reptile amphibian insect butterfly moth beetle bee ant fly dragonfly
+    grasshopper spider scorpion crab crustacean snail worm jellyfish starfish coral""".split()
 ) | {"big cat"}
 FOODS = frozenset(
-    """fruit apple nut vegetable bread cake cookie pastry pizza sandwich soup meat sausage cheese candy chocolate dessert
-    pasta egg food dish sauce drink wine mushroom""".split()
+    """fruit apple nut vegetable bread cake cookie pastry pizza sandwich soup meat sausage cheese candy
+    chocolate dessert pasta egg food dish sauce drink wine mushroom""".split()
 ) | {"ice cream"}
 VEHICLES = frozenset(
     """vehicle car truck bus van motorcycle bicycle train cart boat ship sailboat airplane helicopter airship aircraft
@@ -84,12 +84,9 @@ def talk_about_thing(
     named = kind and kind != name and kind not in name and not many
     colours = thing.get("colours") or []
     turns: Turns = []
-    which = pick(
-        rng,
-        f"{this} {noun}." if many or not named or rng.random() < 0.6 else f"{this} {noun}, {with_article(kind)}.",
-        f"The image shows {noun}.",
-        f"I see {noun}.",
-    )
+    which = pick(rng, f"{this} {noun}.", f"The image shows {noun}.", f"I see {noun}.")
+    if named and rng.random() < 0.6:  # the kind comes first, because it is surer
+        which = pick(rng, f"This is {with_article(kind)}, {noun}.", f"The image shows {with_article(kind)}, {noun}.")
     if colours and rng.random() < 0.25 and not many:
         coloured = with_article(f"{colours[0]} {name}") if colours[0] not in name else noun
         which = pick(rng, f"This is {coloured}.", f"The image shows {coloured}.")
@@ -97,21 +94,31 @@ def talk_about_thing(
     later: Turns = []
     if named:
         question = pick(rng, "What kind of thing is this?", f"What kind of {kind} is this?", "What is it?")
-        later.append((question, f"It is {noun}, {with_article(kind)}." if "thing" in question else f"It is {noun}."))
+        later.append((question, f"It is {with_article(kind)}, {noun}." if "thing" in question else f"It is {noun}."))
     group = rng.choice(list(_GROUPS))
     inside = kind in _GROUPS[group]
     if inside or rng.random() < 0.5:
         question = pick(rng, "Is this {}?", "Is it {}?", "Do you see {}?").format(with_article(group))
-        later.append((question, f"Yes, it is {noun}." if inside else f"No, it is not {with_article(group)}. It is {noun}."))
+        later.append(
+            (question, f"Yes, it is {noun}." if inside else f"No, it is not {with_article(group)}. It is {noun}.")
+        )
     if kind in FOODS or rng.random() < 0.1:
-        later.append((pick(rng, "Can I eat this?", "Is this food?"), f"Yes, {noun} {be} food." if kind in FOODS else f"No, {noun} {be} not food."))
+        later.append(
+            (
+                pick(rng, "Can I eat this?", "Is this food?"),
+                f"Yes, {noun} {be} food." if kind in FOODS else f"No, {noun} {be} not food.",
+            )
+        )
     asked = name if rng.random() < 0.45 else rng.choice(list(others))
     held = asked in (name, kind)
-    question = pick(rng, "Is there {}?", "Is this {}?", "Do you see {}?", "Is there {} in the image?").format(with_article(asked))
+    question = pick(rng, "Is there {}?", "Is this {}?", "Do you see {}?", "Is there {} in the image?").format(
+        with_article(asked)
+    )
     later.append((question, f"Yes, there {be} {noun}." if held else f"No, I see {noun}."))
     if colours:
         subject = "they" if many else f"the {name}" if rng.random() < 0.5 else "it"
-        answer = f"{'They are' if many else f'The {name} is'} {' and '.join(colours[:2] if rng.random() < 0.4 else colours[:1])}."
+        shown = " and ".join(colours[: 2 if rng.random() < 0.4 else 1])
+        answer = f"{'They are' if many else f'The {name} is'} {shown}."
         later.append((f"What color {'are' if many else 'is'} {subject}?", answer))
         later.append((f"What is the main color of the {name}?", f"The main color is {colours[0]}."))
     if has_place:
@@ -124,7 +131,14 @@ def talk_about_thing(
     if rng.random() < 0.3:
         later.append((rng.choice(_HIDDEN), rng.choice(_UNKNOWN)))
     if name in facts:
-        question = pick(rng, "Tell me more about it.", "What can you tell me about it?", f"What is {noun}?", "What is it used for?" if kind not in ANIMALS else "Tell me about this animal.", "Tell me something about it.")
+        question = pick(
+            rng,
+            "Tell me more about it.",
+            "What can you tell me about it?",
+            f"What is {noun}?",
+            "What is it used for?" if kind not in ANIMALS else "Tell me about this animal.",
+            "Tell me something about it.",
+        )
         later.append((question, facts[name]))
         later.append((question, facts[name]))
     rng.shuffle(later)
@@ -134,19 +148,31 @@ def talk_about_thing(
     return turns
 
 
-def talk_about_view(rng: random.Random, view: Mapping[str, Any], others: Sequence[str], facts: Mapping[str, str]) -> Turns:
+def talk_about_view(
+    rng: random.Random, view: Mapping[str, Any], others: Sequence[str], facts: Mapping[str, str]
+) -> Turns:
     """Turns about a view of ``llava.scratch.things``: one thing, several of the same, or different things."""
     things = view["objects"]
     if len(things) == 1:
-        return talk_about_thing(rng, things[0], others, facts, has_place=view.get("layout") == "single" or rng.random() < 0.6)
+        return talk_about_thing(
+            rng, things[0], others, facts, has_place=view.get("layout") == "single" or rng.random() < 0.6
+        )
     names = [thing["name"] for thing in things]
     turns: Turns = []
     if len(set(names)) == 1:
         count, name = len(things), names[0]
         word = NUMBERS[count] if rng.random() < 0.5 else str(count)
         plural = name if is_plural(name) else make_plural(name)
-        turns.append((ask_description(rng), pick(rng, f"There are {word} {plural}.", f"The image shows {word} {plural}.")))
-        question = pick(rng, f"How many {plural} are there?", "How many things are there?", f"How many {plural} do you see?", f"Count the {plural}.")
+        turns.append(
+            (ask_description(rng), pick(rng, f"There are {word} {plural}.", f"The image shows {word} {plural}."))
+        )
+        question = pick(
+            rng,
+            f"How many {plural} are there?",
+            "How many things are there?",
+            f"How many {plural} do you see?",
+            f"Count the {plural}.",
+        )
         turns.append((question, f"There are {count} {plural}."))
         if things[0].get("colours"):
             turns.append((f"What color are the {plural}?", f"The {plural} are {things[0]['colours'][0]}."))
@@ -156,21 +182,41 @@ def talk_about_view(rng: random.Random, view: Mapping[str, Any], others: Sequenc
         return turns[:3]
     listed = [with_article(name) for name in dict.fromkeys(names)]
     every = f"{', '.join(listed[:-1])} and {listed[-1]}" if len(listed) > 1 else listed[0]
-    turns.append((ask_description(rng), pick(rng, f"The image shows {every}.", f"I see {every}.", f"There are {len(things)} things: {every}.")))
-    turns.append((pick(rng, "How many things are there?", "How many objects do you see?"), f"There are {len(things)} things: {every}."))
+    turns.append(
+        (
+            ask_description(rng),
+            pick(rng, f"The image shows {every}.", f"I see {every}.", f"There are {len(things)} things: {every}."),
+        )
+    )
+    turns.append(
+        (
+            pick(rng, "How many things are there?", "How many objects do you see?"),
+            f"There are {len(things)} things: {every}.",
+        )
+    )
     thing = rng.choice(list(things))
     if names.count(thing["name"]) == 1:
         place = _PLACES[thing["cell"]]
         where = "in the center" if place == "center" else f"in the {place}"
         turns.append((f"Where is the {thing['name']}?", f"The {thing['name']} is {where}."))
-        turns.append((f"What is {where}?" if place != "center" else "What is in the center?", f"There is {with_article(thing['name'])} {where}."))
+        turns.append(
+            (
+                f"What is {where}?" if place != "center" else "What is in the center?",
+                f"There is {with_article(thing['name'])} {where}.",
+            )
+        )
         if thing.get("colours"):
             turns.append((f"What color is the {thing['name']}?", f"The {thing['name']} is {thing['colours'][0]}."))
     a, b = rng.sample(list(things), 2)
     if a["name"] != b["name"]:
         turns += _relate(rng, a, b)
     other = rng.choice(list(others)) if rng.random() < 0.5 else rng.choice(names)
-    turns.append((pick(rng, "Is there {}?", "Do you see {}?").format(with_article(other)), f"Yes, there is {with_article(other)}." if other in names else f"No, I see {every}."))
+    turns.append(
+        (
+            pick(rng, "Is there {}?", "Do you see {}?").format(with_article(other)),
+            f"Yes, there is {with_article(other)}." if other in names else f"No, I see {every}.",
+        )
+    )
     first, *rest = turns
     rng.shuffle(rest)
     return [first, *rest[:3]]
@@ -196,7 +242,23 @@ def _relate(rng: random.Random, a: Mapping[str, Any], b: Mapping[str, Any]) -> T
 def make_plural(name: str) -> str:
     """The plural of a singular name: "fox" -> "foxes"."""
     head, _, rest = name.partition(" of ")
-    known = {"man": "men", "woman": "women", "child": "children", "mouse": "mice", "tooth": "teeth", "foot": "feet", "goose": "geese", "fish": "fish", "sheep": "sheep", "deer": "deer", "person": "people", "knife": "knives", "leaf": "leaves", "wolf": "wolves", "loaf": "loaves"}
+    known = {
+        "man": "men",
+        "woman": "women",
+        "child": "children",
+        "mouse": "mice",
+        "tooth": "teeth",
+        "foot": "feet",
+        "goose": "geese",
+        "fish": "fish",
+        "sheep": "sheep",
+        "deer": "deer",
+        "person": "people",
+        "knife": "knives",
+        "leaf": "leaves",
+        "wolf": "wolves",
+        "loaf": "loaves",
+    }
     before, _, last = head.rpartition(" ")
     if last in known:
         last = known[last]
