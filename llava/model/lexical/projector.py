@@ -107,7 +107,8 @@ class LexicalProjector(nn.Module):
         places_L = places_L.index_put((looks_T,), (slots_T - NUM_WHOLE + 1).clamp(min=0))
         places_LD = nn.functional.one_hot(places_L, NUM_CELLS + 1)
         inputs_LD = torch.cat(
-            [SHARE_GAIN * shares_LD.sqrt(), self.dropout(FEATURE_GAIN * standard_LD), expand_colours(rgb_L3), places_LD], 1
+            [SHARE_GAIN * shares_LD.sqrt(), self.dropout(FEATURE_GAIN * standard_LD),
+             expand_colours(rgb_L3), places_LD], 1,
         )  # fmt: skip
         inner_LD = nn.functional.gelu(self.inner(inputs_LD.to(dtype)))
         names_LD = self.name_down(shares_LD.to(dtype))

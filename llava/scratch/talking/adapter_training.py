@@ -23,9 +23,10 @@ import torch
 from safetensors.torch import load_file
 
 from llava.model.lexical.projector import NUM_CELLS, NUM_WHOLE, LexicalProjector
-from llava.scratch.talking.records import draw_record
+from llava.scratch.talking.document_records import draw_record
 from llava.scratch.talking.small_llama import Adapter, SmallLlama, name_from_gguf
 from llava.scratch.talking.thing_samples import ThingSamples
+from llava.scratch.talking.thing_turns import misread
 
 SYSTEM = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
 PREFIX = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n"
@@ -34,6 +35,8 @@ TO_ANSWER, TO_QUESTION = "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>\n<|i
 
 
 NUM_THINGS = NUM_WHOLE + NUM_CELLS
+# In so many images of things the reader sees text where there is none, and the answers are the same.
+MISREAD_SHARE = 0.2
 # The rate of the projector, which is aligned already, as a part of the adapter's.
 PROJECTOR_RATE = 0.3
 
@@ -70,7 +73,7 @@ def draw_samples(
     while True:
         if rng.random() < thing_share:
             looks, turns = things.draw(rng)
-            sample = encode("", turns, tokenizer, looks)
+            sample = encode(misread(rng) if rng.random() < MISREAD_SHARE else "", turns, tokenizer, looks)
         else:
             record = draw_record(rng)
             sample = encode(record.description, record.turns, tokenizer, things.draw_looks(rng, record.look))

@@ -47,8 +47,8 @@ class Record:
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth", "ninth", "tenth")
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-_PLATES = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "gray", "black", "white")
-_SIGNS = (
+PLATES = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "gray", "black", "white")
+SIGNS = (
     "STOP;EXIT;OPEN;CLOSED;PUSH;PULL;NO PARKING;FOR SALE;WET FLOOR;SALE;DANGER;KEEP OUT;NO SMOKING;ONE WAY;YIELD;"
     "WAY OUT;TOILETS;BUS STOP;TAXI;CAFE;BAKERY;PHARMACY;MUSEUM;LIBRARY;HOTEL;BOOKS;FRESH FRUIT;COFFEE;PIZZA;ICE CREAM;"
     "Welcome;Thank you;Mind the gap;Do not enter;Please wait here;Staff only;Beware of the dog;Ring the bell;"
@@ -56,20 +56,20 @@ _SIGNS = (
     "Emergency exit;Fire exit;Free Wi-Fi;No entry;Slow down;School zone;Lost dog;Garage sale;Open 24 hours;Back soon;"
     "Tickets;Information;Main Street;Park Avenue;Market Square;Station Road;North Bridge;Lake View;Elm Street"
 ).split(";")
-_FIRST = (
+FIRST_NAMES = (
     "Anna Ben Carla David Elena Frank Grace Henry Irene Jack Karen Leo Maria Nina Oscar Paula Robert Sara Thomas Uma "
     "Victor Wendy James Emma Lucas Olivia Peter Laura Daniel Sophie"
 ).split()
-_LAST = (
+LAST_NAMES = (
     "Smith Jones Brown Miller Davis Wilson Moore Taylor Clark Lewis Walker Hall Young King Wright Hill Green Baker "
     "Carter Mitchell Turner Parker Evans Collins Stewart Morris Rogers Reed Cook Bell Murphy Bailey Cooper Ward"
 ).split()
-_CITIES = (
+CITIES = (
     "London Paris Berlin Madrid Rome Vienna Oslo Boston Chicago Denver Austin Seattle Dublin Lisbon Prague Athens "
     "Toronto Sydney Tokyo Delhi Cairo Lima Geneva Milan Bristol Leeds Utrecht Porto Krakow Bergen"
 ).split()
 _SHOPS = ("Market", "Cafe", "Bakery", "Grocery", "Deli", "Store", "Kitchen", "Books", "Bistro", "Supermarket", "Shop")
-_ITEMS = (
+ITEMS = (
     "Bread Milk Tea Coffee Cake Soup Rice Fish Eggs Salt Juice Apple Apples Pear Plums Lemon Pasta Pizza Salad Honey "
     "Cheese Butter Beans Corn Nuts Pie Jam Water Soda Sugar Flour Ham Beef Pork Lamb Curry Toast Bagel Muffin Cookies "
     "Tuna Espresso Latte Sandwich Burger Fries Yogurt Tomatoes Potatoes Onions Bananas Oranges Grapes Chicken Cereal "
@@ -85,9 +85,9 @@ _ITEMS = (
     "Peanut butter",
 ]
 _KEYS: dict[str, Callable[[random.Random], str]] = {
-    "Name": lambda r: f"{r.choice(_FIRST)} {r.choice(_LAST)}",
-    "Full name": lambda r: f"{r.choice(_FIRST)} {r.choice(_LAST)}",
-    "City": lambda r: r.choice(_CITIES),
+    "Name": lambda r: f"{r.choice(FIRST_NAMES)} {r.choice(LAST_NAMES)}",
+    "Full name": lambda r: f"{r.choice(FIRST_NAMES)} {r.choice(LAST_NAMES)}",
+    "City": lambda r: r.choice(CITIES),
     "Country": lambda r: r.choice(("France", "Spain", "Italy", "Canada", "Japan", "India", "Norway", "Brazil", "Peru")),
     "Date": words.draw_date,
     "Date of birth": words.draw_date,
@@ -96,17 +96,17 @@ _KEYS: dict[str, Callable[[random.Random], str]] = {
     "Age": lambda r: str(r.randint(18, 90)),
     "Code": words.draw_code,
     "Room": lambda r: r.choice((str(r.randint(1, 499)), words.draw_code(r))),
-    "Street": lambda r: f"{r.choice(_LAST)} {r.choice(('Street', 'Road', 'Lane'))} {r.randint(1, 99)}",
-    "Address": lambda r: f"{r.randint(1, 199)} {r.choice(_LAST)} {r.choice(('Street', 'Avenue', 'Road'))}",
+    "Street": lambda r: f"{r.choice(LAST_NAMES)} {r.choice(('Street', 'Road', 'Lane'))} {r.randint(1, 99)}",
+    "Address": lambda r: f"{r.randint(1, 199)} {r.choice(LAST_NAMES)} {r.choice(('Street', 'Avenue', 'Road'))}",
     "Email": lambda r: draw_mail(r),
-    "Item": lambda r: r.choice(_ITEMS),
+    "Item": lambda r: r.choice(ITEMS),
     "Number": words.draw_number,
     "Price": words.draw_price,
     "Order": words.draw_code,
     "Order number": words.draw_number,
     "Invoice": words.draw_code,
     "Status": lambda r: r.choice(("paid", "open", "shipped", "closed", "pending", "active", "ready")),
-    "Owner": lambda r: f"{r.choice(_FIRST)} {r.choice(_LAST)}",
+    "Owner": lambda r: f"{r.choice(FIRST_NAMES)} {r.choice(LAST_NAMES)}",
     "Team": lambda r: r.choice(("Red", "Blue", "North", "South", "Eagles", "Lions", "Alpha")),
     "Year": lambda r: str(r.randint(1950, 2040)),
     "Floor": lambda r: str(r.randint(0, 30)),
@@ -144,7 +144,7 @@ def draw_phone(rng: random.Random) -> str:
 def draw_mail(rng: random.Random) -> str:
     """An e-mail address."""
     place = rng.choice(("example.com", "mail.com", "post.org", f"{words.draw_word(rng, False).lower()}.net"))
-    return f"{rng.choice(('info', rng.choice(_FIRST).lower(), 'office', 'sales'))}@{place}"
+    return f"{rng.choice(('info', rng.choice(FIRST_NAMES).lower(), 'office', 'sales'))}@{place}"
 
 
 def draw_time(rng: random.Random) -> str:
@@ -183,7 +183,11 @@ def draw_shapes_record(rng: random.Random) -> Record:
     makers += [_ask_relation, _ask_option, _ask_where]
     for make in rng.sample(makers, 5):
         make(rng, record.turns, seen, size)
-    return record
+    if rng.random() < 0.3:
+        question = pick(rng, "What does it say?", "Is there any text?", "Read the text.")
+        record.turns.append((question, "I see no text in the image."))
+    ask_unknown(rng, record.turns, record.description, rate=0.15)
+    return shorten(rng, record)
 
 
 def _named(seen: Drawn) -> str:
@@ -226,10 +230,11 @@ def _ask_where(rng: random.Random, turns: Turns, seen: Sequence[Drawn], size: tu
         turns.append((question.format(name), f"The {name} is {where}."))
         return
     there = [_a(_named(s)) for s in seen if name_place(s.box, size) == place]
-    turns.append((f"What is in the {place}?", f"In the {place} there is {_list(there)}."))
+    turns.append((f"What is in the {place}?", f"In the {place} there is {list_all(there)}."))
 
 
-def _list(items: Sequence[str]) -> str:
+def list_all(items: Sequence[str]) -> str:
+    """Items as a list in a sentence."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
@@ -300,7 +305,7 @@ def _ask_order(rng: random.Random, turns: Turns, seen: Sequence[Drawn], size: tu
     ordered = sorted(seen, key=lambda s: s.box[axis] + s.box[axis + 2])
     order = ("left to right", "top to bottom")[axis]
     if rng.random() < 0.5:
-        turns.append((f"List the objects from {order}.", f"{_list([_named(s) for s in ordered])}.".capitalize()))
+        turns.append((f"List the objects from {order}.", f"{list_all([_named(s) for s in ordered])}.".capitalize()))
         return
     end = rng.randrange(2)
     word = (("leftmost", "rightmost"), ("topmost", "bottommost"))[axis][end]
@@ -330,7 +335,7 @@ def _ask_option(rng: random.Random, turns: Turns, seen: Sequence[Drawn], size: t
 def _describe(rng: random.Random, turns: Turns, seen: Sequence[Drawn], size: tuple[int, int]) -> None:
     listed = [f"{_a(_named(s))} in the {name_place(s.box, size)}" for s in sorted(seen, key=lambda s: s.box[0])][:6]
     start = pick(rng, "The image shows", "I see", "There is" if len(listed) == 1 else "There are")
-    turns.append((ask_description(rng), f"{start} {_list(listed)}."))
+    turns.append((ask_description(rng), f"{start} {list_all(listed)}."))
 
 
 def ask_description(rng: random.Random) -> str:
@@ -356,12 +361,12 @@ def draw_text(rng: random.Random) -> str:
     """The text of a line: a sign's words, a word, a name, a number, a code, a price."""
     way = rng.random()
     if way < 0.25:
-        text = rng.choice(_SIGNS)
+        text = rng.choice(SIGNS)
         return text.upper() if rng.random() < 0.3 else text
     if way < 0.4:
         return " ".join(words.draw_word(rng, False).lower() for _ in range(rng.randint(2, 5))).capitalize()
     if way < 0.5:
-        return f"{rng.choice(_FIRST)} {rng.choice(_LAST)}"
+        return f"{rng.choice(FIRST_NAMES)} {rng.choice(LAST_NAMES)}"
     return words.draw_content(rng, False, 12)
 
 
@@ -374,7 +379,7 @@ def draw_sign_record(rng: random.Random) -> Record:
         else rng.choice(("sign", "sign", "label", "poster"))
     )
     lines, y = [], 10.0
-    grounds = rng.sample(_PLATES, count)
+    grounds = rng.sample(PLATES, count)
     for ground in grounds:
         ink = (
             rng.choice(("black", "black", "blue", "red"))
@@ -414,14 +419,15 @@ def draw_sign_record(rng: random.Random) -> Record:
             (f"What color is the {noun} {line.text}?", f"The {noun} {say(rng, line.text)} is {line.ground}.")
         )
         record.turns.append((f"How many {noun}s are there?", f"There are {count} {noun}s."))
-        listed = _list([f"{_a(x.ground)} {noun} that says {x.text}" for x in lines])
+        listed = list_all([f"{_a(x.ground)} {noun} that says {x.text}" for x in lines])
         record.turns.append((ask_description(rng), f"There are {count} {noun}s: {listed}."))
     _ask_for_word(rng, record.turns, [line.text for line in lines])
-    _ask_unknown(rng, record.turns, "", rate=0.5)
-    return _shorten(rng, record)
+    ask_unknown(rng, record.turns, record.description, rate=0.5)
+    return shorten(rng, record)
 
 
-def _shorten(rng: random.Random, record: Record, limit: int = 5) -> Record:
+def shorten(rng: random.Random, record: Record, limit: int = 5) -> Record:
+    """The record with ``limit`` of its turns, in random order."""
     rng.shuffle(record.turns)
     del record.turns[limit:]
     return record
@@ -481,8 +487,8 @@ def draw_lines_record(rng: random.Random) -> Record:
     about = f"It is a page with {number} of text. The first says {say(rng, texts[0])}."
     turns.append((ask_description(rng), f"The image shows text: {' / '.join(texts)}" if count < 3 else about))
     _ask_for_word(rng, turns, texts)
-    _ask_unknown(rng, turns, "", rate=0.5)
-    return _shorten(rng, record)
+    ask_unknown(rng, turns, record.description, rate=0.5)
+    return shorten(rng, record)
 
 
 def draw_form_record(rng: random.Random) -> Record:
@@ -529,9 +535,10 @@ def draw_form_record(rng: random.Random) -> Record:
     turns.append(
         (
             ask_description(rng),
-            f"The image shows {what}. It gives {_list([f'the {k.lower()} {v}' for k, v in rows[:4]])}.",
+            f"The image shows {what}. It gives {list_all([f'the {k.lower()} {v}' for k, v in rows[:4]])}.",
         )
     )
+    turns.append(ask_for_text(rng, join_rows(lines)))
     if has_title:
         turns.append(
             (
@@ -539,17 +546,17 @@ def draw_form_record(rng: random.Random) -> Record:
                 f"The title is {title}.",
             )
         )
-    return _shorten(rng, record)
+    return shorten(rng, record)
 
 
 def draw_receipt_record(rng: random.Random) -> Record:
     """A receipt, a price list or a menu."""
     count = rng.randint(2, 9)
-    items = rng.sample(_ITEMS, count)
+    items = rng.sample(ITEMS, count)
     sign = rng.choice(("", "", "$", "€", "£"))
     cents = [rng.randrange(50, 4000) for _ in items]
     prices = [f"{sign}{c // 100}.{c % 100:02d}" for c in cents]
-    owner = rng.choice((rng.choice(_LAST), rng.choice(_CITIES), words.draw_word(rng, False).title()))
+    owner = rng.choice((rng.choice(LAST_NAMES), rng.choice(CITIES), words.draw_word(rng, False).title()))
     shop = f"{owner} {rng.choice(_SHOPS)}"
     rows: list[tuple[str, str]] = list(zip(items, prices, strict=True))
     kind = rng.choice(("receipt", "receipt", "menu", "price list"))
@@ -637,7 +644,7 @@ def draw_receipt_record(rng: random.Random) -> Record:
             )
         )
     turns.append((pick(rng, "How many items are listed?", "How many items are there?"), f"There are {count} items."))
-    other = rng.choice([item for item in _ITEMS if item not in items])
+    other = rng.choice([item for item in ITEMS if item not in items])
     turns.append((f"How much is the {other.lower()}?", f"I see no {other.lower()} in the image."))
     turns.append((f"Is there {rng.choice([other, items[0]])} on the {kind}?", ""))
     asked = turns[-1][0].split("Is there ")[1].split(" on the")[0]
@@ -645,10 +652,11 @@ def draw_receipt_record(rng: random.Random) -> Record:
         turns[-1][0],
         f"Yes, {asked} is on the {kind}." if asked in items else f"No, there is no {asked} on the {kind}.",
     )
+    turns.append(ask_for_text(rng, join_rows(lines)))
     name = f" from {head[0]}" if head and shop.lower() == head[0].lower() else ""
     end = f" The total is {total}." if tail else ""
-    turns.append((ask_description(rng), f"The image shows a {kind}{name} with {count} items: {_list(items)}.{end}"))
-    return _shorten(rng, record)
+    turns.append((ask_description(rng), f"The image shows a {kind}{name} with {count} items: {list_all(items)}.{end}"))
+    return shorten(rng, record)
 
 
 # --- charts ---------------------------------------------------------------------------------------------------------
@@ -658,16 +666,16 @@ _TOPICS = (
     "Downloads;"
     "Sales by product;Votes by party;Visitors by month;Average speed;Hours of sleep;Books read;Energy use"
 ).split(";")
-_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 _LABELS = (
-    [*_MONTHS],
+    [*MONTHS],
     "Mon Tue Wed Thu Fri Sat Sun".split(),
     "Apples Pears Plums Grapes Lemons Kiwis Bananas".split(),
     "North South East West Center".split(),
     list("ABCDEFGH"),
     "2018 2019 2020 2021 2022 2023 2024".split(),
     "Q1 Q2 Q3 Q4".split(),
-    _CITIES,
+    CITIES,
     "Cats Dogs Birds Fish Horses".split(),
     "Tea Coffee Juice Water Milk Soda".split(),
     "Red Blue Green Gold".split(),
@@ -773,8 +781,8 @@ def draw_chart_record(rng: random.Random) -> Record:
     turns.append((pick(rng, "List all values.", "What are the values?"), f"The values are: {listed}."))
     about = f' with the title "{title}"' if title else ""
     turns.append((ask_description(rng), f"It is a bar chart{about}. It has {count} bars: {listed}."))
-    _ask_unknown(rng, turns, "", rate=0.4)
-    return _shorten(rng, record)
+    ask_unknown(rng, turns, record.description, rate=0.4)
+    return shorten(rng, record)
 
 
 # --- what the image does not hold -------------------------------------------------------------------------------------
@@ -792,25 +800,34 @@ _OFF_TOPIC = (
 ).split(";")
 
 
-def _ask_unknown(rng: random.Random, turns: Turns, known: str, rate: float) -> None:
+# What people ask documents for, by a word that the image holds if it has an answer.
+_ASKED_OF_DOCUMENTS = (
+    "total;price;telephone number;phone number;date;name;address;e-mail address;title;time;room number;invoice number;"
+    "discount;tax;website;opening hours;price of the coffee;age;flight number;seat"
+).split(";")
+
+
+def ask_unknown(rng: random.Random, turns: Turns, known: str, rate: float) -> None:
+    """Asks for what the image does not hold; ``known``: its description."""
     if rng.random() < rate:
         turns.append((rng.choice(_OFF_TOPIC), rng.choice(_UNKNOWN)))
+    if rng.random() < rate:
+        missing = ask_for_missing(rng, known)
+        turns += [missing] if missing else []
 
 
-MAKERS: dict[str, tuple[float, Callable[[random.Random], Record]]] = {
-    "shapes": (0.26, draw_shapes_record),
-    "signs": (0.2, draw_sign_record),
-    "lines": (0.14, draw_lines_record),
-    "form": (0.12, draw_form_record),
-    "receipt": (0.14, draw_receipt_record),
-    "chart": (0.14, draw_chart_record),
-}
+def ask_for_missing(rng: random.Random, known: str) -> tuple[str, str] | None:
+    """A question for something that is not in the description ``known``, and the answer that says so."""
+    what = rng.choice(_ASKED_OF_DOCUMENTS)
+    if any(word in known.lower() for word in what.split()):
+        return None
+    ways = ("What is the {}?", "What is the {}?", "Can you tell me the {}?", "Is there a {}?", "Which {} is given?")
+    return pick(rng, *ways).format(what), pick(rng, f"I see no {what} in the image.", f"The image shows no {what}.")
 
 
-def draw_record(rng: random.Random) -> Record:
-    """A record of a random kind."""
-    kind = rng.choices(list(MAKERS), [share for share, _ in MAKERS.values()])[0]
-    return MAKERS[kind][1](rng)
-
-
-__all__ = ["MAKERS", "Record", "draw_record", "join_rows"]
+def ask_for_text(rng: random.Random, rows: Sequence[str]) -> tuple[str, str]:
+    """A request to read, and the first rows of the text."""
+    question = pick(rng, "Read all the text.", "What text is in the picture?", "What does it say?",
+                    "What is written here?", "What is written in the picture?", "What can you read?")  # fmt: skip
+    shown = [row.replace(" | ", " ") for row in rows[:6]]
+    return question, f"It says: {' / '.join(shown)}"

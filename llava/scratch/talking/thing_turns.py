@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llava.scratch.talking.records import NUMBERS, Turns, ask_description, pick
+from llava.scratch.talking.records import NUMBERS, Turns, ask_description, ask_for_missing, pick
 
 ANIMALS = frozenset(
     """animal dog puppy cat wolf fox bear monkey ape rabbit hare squirrel mouse rat hamster horse zebra donkey
@@ -95,9 +95,10 @@ def talk_about_thing(
     if named:
         question = pick(rng, "What kind of thing is this?", f"What kind of {kind} is this?", "What is it?")
         later.append((question, f"It is {with_article(kind)}, {noun}." if "thing" in question else f"It is {noun}."))
-    group = rng.choice(list(_GROUPS))
+    own = [group for group, kinds in _GROUPS.items() if kind in kinds]
+    group = rng.choice(own if own and rng.random() < 0.6 else list(_GROUPS))
     inside = kind in _GROUPS[group]
-    if inside or rng.random() < 0.5:
+    if inside or rng.random() < 0.4:
         question = pick(rng, "Is this {}?", "Is it {}?", "Do you see {}?").format(with_article(group))
         later.append(
             (question, f"Yes, it is {noun}." if inside else f"No, it is not {with_article(group)}. It is {noun}.")
@@ -130,6 +131,9 @@ def talk_about_thing(
         later.append((rng.choice(_NO_TEXT), pick(rng, "I see no text in the image.", "There is no text in the image.")))
     if rng.random() < 0.3:
         later.append((rng.choice(_HIDDEN), rng.choice(_UNKNOWN)))
+    missing = ask_for_missing(rng, "")
+    if missing and rng.random() < 0.25:
+        later.append(missing)
     if name in facts:
         question = pick(
             rng,
@@ -277,3 +281,13 @@ def admit_doubt(rng: random.Random) -> Turns:
     turns.append((rng.choice(_HIDDEN), rng.choice(_UNKNOWN)))
     turns.append((rng.choice(_NO_TEXT), "I see no text in the image."))
     return turns[: rng.randint(1, 3)]
+
+
+def misread(rng: random.Random) -> str:
+    """A description of text where there is none, as the reader makes one of textures: short and senseless."""
+    letters, lines = "aeoimtO0lI4.,*+-'@()#1SrnG8Q ", []
+    for number in range(1, rng.choice((1, 1, 1, 2, 3)) + 1):
+        text = "".join(rng.choice(letters) for _ in range(rng.choice((1, 1, 2, 3, 4, 6)))).strip() or "."
+        colours = rng.choice(("", " (white on black)", " (white)", " (green)", " (white on brown)"))
+        lines.append(f"{number}. {text}{colours}")
+    return f"Text ({len(lines)} {'line' if len(lines) == 1 else 'lines'}):\n" + "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Pre-alignment of the projector: its soft words learn to be the embeddings of names, before the language model sees any.
+"""Pre-alignment of the projector: its soft words learn to be the embeddings of names, without the language model.
 
 ``python -m llava.scratch.things.align FEATURES TOKENIZER.json MODEL.gguf OUT.safetensors`` takes minutes on one core.
 """
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from llava.model.lexical.projector import EMBEDDING_SCALE, NUM_CELLS, NUM_WHOLE, LexicalProjector
@@ -143,10 +143,15 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--colours", choices=["rgb", "contrast"], default="contrast", help="as the tower computes them")
+    parser.add_argument("--start", type=Path, help="weights to continue from")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     wording = Wording(Tokenizer.from_file(str(arguments.tokenizer)), read_embeddings(arguments.gguf))
-    aligner = Aligner(FeatureBank(arguments.features), wording, arguments.steps, arguments.seed)
+    bank = FeatureBank(arguments.features, arguments.colours)
+    aligner = Aligner(bank, wording, arguments.steps, arguments.seed)
+    if arguments.start:
+        aligner.projector.load_state_dict({name: w.float() for name, w in load_file(arguments.start).items()})
     started, losses = time.monotonic(), []
     for step in range(1, arguments.steps + 1):
         losses.append(aligner.step())

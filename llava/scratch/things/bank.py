@@ -32,16 +32,14 @@ class FeatureBank:
         self.prototype_g, self.prototype_class = prototypes["g"], prototypes["class"].long()
         head = load_file(folder / "head.safetensors")
         self.weight, self.bias = head["weight"], head["bias"]
-        self.singles = [
-            i for i, view in enumerate(self.views) if view["layout"] == "single" and not view["held_out"]
-        ]
+        self.singles = [i for i, view in enumerate(self.views) if view["layout"] == "single" and not view["held_out"]]
 
     def looks(self, view: int) -> torch.Tensor:
         """The looks [10, 2283] of a view."""
         return self._complete(*self._read(view))
 
     def prototype_looks(self, prototype: int, rng: np.random.Generator) -> torch.Tensor:
-        """The looks [10, 2283] of a prototype, whose cells differ from the whole as a random view's do, in its colours."""
+        """The looks [10, 2283] of a prototype, with the colours and the spread over cells of a random view."""
         whole, cells, colours = self._read(self.singles[int(rng.integers(len(self.singles)))])
         own = self.prototype_g[prototype].float() * float(rng.uniform(0.9, 1.1))
         return self._complete(own, (cells - whole + own).clamp(0, 6), colours)

@@ -31,7 +31,15 @@ HELD_OUT_SHARE = 10
 
 # Folders of openclipart with signs, diagrams, flags, abstract shapes and user-interface icons.
 SKIPPED_FOLDERS = (
-    *("computer/icons", "computer/buttons", "computer/diagrams", "shapes/", "signs_and_symbols", "geography", "special"),
+    *(
+        "computer/icons",
+        "computer/buttons",
+        "computer/diagrams",
+        "shapes/",
+        "signs_and_symbols",
+        "geography",
+        "special",
+    ),
     *("recreation/games/cards", "recreation/religion", "buttons", "logos", "decorations", "tools/weapons"),
     *("transportation/aiga", "transportation/roadsigns", "transportation/boating/", "recreation/sports/sport_"),
 )
@@ -104,9 +112,8 @@ def _clip_art(debian: Path, kinds: Kinds) -> Iterator[tuple[str, Name, Image.Ima
             continue
         title = re.search(r"<metadata.*?<dc:title[^>]*>(.*?)</dc:title>", svg.read_text(errors="replace"), re.DOTALL)
         name = name_title(html.unescape(title.group(1).strip()) if title else "", svg.stem, kinds)
-        if name is not None:
-            if (image := _open(png)) is not None:
-                yield f"openclipart {relative}", name, image
+        if name is not None and (image := _open(png)) is not None:
+            yield f"openclipart {relative}", name, image
 
 
 def _open(png: Path) -> Image.Image | None:

@@ -7,11 +7,13 @@ from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
 
-import yaml
-
 from llava.scratch.things.kinds import Kinds
+from llava.yaml_files import parse_mapping
 
 PLURAL_FORMS = re.compile(r"(s|ies|teeth|feet|mice|people|binoculars)$")
+AUTHOR_OF_FILE = re.compile(r"(_\w+)?(_archi\w*|_frances\w*|_nicu\w*|_\w*_\w{0,2})?_?\d*$")
+"""What follows the name of the thing: "cavallo_architetto_franc_01"."""
+
 SINGULAR_IN_S = re.compile(r"(ss|us|is|gas|lens|iris|bus|cactus|chess|series|octopus|walrus)$")
 
 
@@ -27,7 +29,8 @@ class Name(NamedTuple):
 @cache
 def vocabulary() -> dict[str, Any]:
     """The tables of names.yaml."""
-    return yaml.safe_load(resources.files("llava.scratch.things").joinpath("names.yaml").read_text("utf-8"))
+    text = resources.files("llava.scratch.things").joinpath("names.yaml").read_text("utf-8")
+    return parse_mapping(text, "names.yaml")
 
 
 def with_article(name: str) -> str:
@@ -53,10 +56,10 @@ def name_class(index: int, label: str, synset: int, kinds: Kinds) -> Name:
 def name_title(title: str, file_stem: str, kinds: Kinds) -> Name | None:
     """The name in the title of a piece of clip art, or in its file's name where the title is none."""
     lower = title.lower()
-    if lower and not any(word in lower for word in vocabulary()["untitled"]):
-        if found := name_phrase(title, kinds):
-            return found
-    return name_phrase(re.sub(r"(_\w+)?(_archi\w*|_frances\w*|_nicu\w*|_\w*_\w{0,2})?_?\d*$", "", file_stem) or file_stem, kinds)
+    is_title = lower and not any(word in lower for word in vocabulary()["untitled"])
+    if is_title and (found := name_phrase(title, kinds)):
+        return found
+    return name_phrase(AUTHOR_OF_FILE.sub("", file_stem) or file_stem, kinds)
 
 
 def name_phrase(phrase: str, kinds: Kinds) -> Name | None:

@@ -37,7 +37,7 @@ def name_classes(imagenet_classes: Path, kinds: Kinds) -> list[dict[str, str]]:
 
 
 def walk(real: torch.Tensor, net: EfficientNetLite, num: int, seed: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Batches of prototypes [BATCH, 1280] and their classes, every class as often as another. ``real``: [views, 1280]."""
+    """Batches of prototypes [BATCH, 1280] and their classes, all as often. ``real``: features [views, 1280]."""
     chance = torch.Generator().manual_seed(seed)
     mean, centred = real.mean(0), real - real.mean(0)
     covariance = centred.T @ centred / len(real)

@@ -97,7 +97,10 @@ def _arrange(layout: str, pool: tuple[list[list[int]], np.ndarray], rng: np.rand
         places = [(jitter(0.06), jitter(0.5)), (0.5 + jitter(0.06), jitter(0.5))]
         if rng.random() < 0.5:
             places = [(top, left) for left, top in places]
-        return [place(name, *spot, float(rng.uniform(0.36, 0.46))) for name, spot in zip((first, second), places, strict=True)]
+        return [
+            place(name, *spot, float(rng.uniform(0.36, 0.46)))
+            for name, spot in zip((first, second), places, strict=True)
+        ]
     same = layout == "count"
     count = int(rng.integers(1, 6)) if same else int(rng.integers(2, 5))
     names = rng.choice(len(groups), count, replace=False, p=weights)
@@ -129,7 +132,9 @@ def render(view: View, cutouts: Sequence[CutOut], folder: Path) -> np.ndarray:
             thing = thing.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         side = max(int((placed.box[2] - placed.box[0]) * SIDE_PX), 16)
         scale = side / max(thing.size)
-        thing = thing.resize((max(round(thing.width * scale), 2), max(round(thing.height * scale), 2)), Image.Resampling.BILINEAR)
+        thing = thing.resize(
+            (max(round(thing.width * scale), 2), max(round(thing.height * scale), 2)), Image.Resampling.BILINEAR
+        )
         if abs(placed.turn_degrees) > 2:
             thing = thing.rotate(placed.turn_degrees, Image.Resampling.BILINEAR, expand=True)
         left = round((placed.box[0] + placed.box[2]) / 2 * SIDE_PX - thing.width / 2)
