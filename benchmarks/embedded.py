@@ -28,7 +28,7 @@ def measure_start() -> dict[str, float]:
     """Seconds from the start to the end of processes, and until the server is ready."""
     commands = {
         "imports_s": ["-c", "import torch, transformers"],
-        "ask_s": ["-m", "llava", "ask", *QUESTION],
+        "ask_s": ["-m", "llava", "ask", "--model", "embedded", *QUESTION],
     }
     seconds: dict[str, list[float]] = {name: [] for name in [*commands, "serve_ready_s"]}
     for _ in range(NUM_TURNS):
@@ -41,7 +41,7 @@ def measure_start() -> dict[str, float]:
 
 
 def _start_server() -> float:
-    command = [sys.executable, "-m", "llava", "serve", "--port", "0"]
+    command = [sys.executable, "-m", "llava", "serve", "--model", "embedded", "--port", "0"]
     began = time.perf_counter()
     process = subprocess.Popen(command, cwd=ROOT, env=_environment(), stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
@@ -86,7 +86,7 @@ def measure_crowds(new_tokens: int) -> dict[str, float]:
     from llava.model.checkpoint import load_model
 
     rates: dict[int, list[float]] = {32: [], 64: []}
-    with Engine(load_model()) as engine:
+    with Engine(load_model("embedded")) as engine:
         _ask(engine, 64, 4)
         for _ in range(NUM_TURNS):
             for count, each in rates.items():

@@ -96,7 +96,7 @@ def make_checkpoint(folder: Path, max_shard_bytes: int) -> None:
     torch.set_default_dtype(torch.bfloat16)
     model = LlavaLlamaForCausalLM(config)
     processor = ImageProcessor(size={"shortest_edge": 336}, crop_size={"height": 336, "width": 336})
-    save_checkpoint(model, load_model().tokenizer, processor, folder, max_shard_bytes=max_shard_bytes)
+    save_checkpoint(model, load_model("embedded").tokenizer, processor, folder, max_shard_bytes=max_shard_bytes)
 
 
 def resident_bytes() -> int:

@@ -53,7 +53,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=30, help="how long questions arrive (default: %(default)s)")
     parser.add_argument("--url", action="append", default=[], metavar="NAME=URL", help="another server to measure")
     parser.add_argument("--no-own", action="store_true", help="measure only the servers of --url")
-    parser.add_argument("--model", help="the model that llava serve loads (default: the embedded one)")
+    parser.add_argument("--model", default="embedded", help="what llava serve loads (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=32, help="the most new tokens of an answer")
     parser.add_argument("--side", type=int, default=224, help="the side of each image in px")
     parser.add_argument("--seed", type=int, default=0)
@@ -76,7 +76,7 @@ def main() -> int:
     return 0
 
 
-def start_own(model: str | None) -> tuple[subprocess.Popen[str], str]:
+def start_own(model: str) -> tuple[subprocess.Popen[str], str]:
     """A process of ``llava serve`` on a free port that is ready, and its URL."""
     command = [
         sys.executable,
@@ -86,7 +86,8 @@ def start_own(model: str | None) -> tuple[subprocess.Popen[str], str]:
         "--port",
         "0",
         "--no-web",
-        *(["--model", model] if model else []),
+        "--model",
+        model,
     ]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     began = time.perf_counter()

@@ -200,7 +200,7 @@ def count_handles() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def soak(clients: int, seconds: float, model: str | None = None, seed: int = 0) -> Report:
+def soak(clients: int, seconds: float, model: str = "embedded", seed: int = 0) -> Report:
     """Runs the server and its clients, and audits it; every defect is one of the report's faults."""
     from llava.backends.engine_backend import EngineBackend
     from llava.serve.app import create_app
@@ -280,7 +280,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--model")
+    parser.add_argument("--model", default="embedded")
     options = parser.parse_args()
     report = soak(options.clients, options.seconds, options.model)
     print(report)

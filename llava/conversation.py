@@ -212,6 +212,9 @@ conv_qwen = _marked("You are a helpful assistant.", SeparatorStyle.CHATML, "qwen
 conv_qwen_2_5 = _marked(
     "You are Qwen, created by Alibaba Cloud. You are a helpful assistant.", SeparatorStyle.CHATML, "qwen"
 )
+conv_smollm2 = _marked(
+    "You are a helpful AI assistant named SmolLM, trained by Hugging Face", SeparatorStyle.CHATML, "smollm2"
+)
 conv_gemma_instruct = Conversation(
     "",
     ("<start_of_turn>user\n", "<start_of_turn>model\n"),
@@ -267,6 +270,8 @@ conv_templates: dict[str, Conversation] = {
     "qwen_2": conv_qwen,
     "qwen_2_5": conv_qwen_2_5,
     "gemma_instruct": conv_gemma_instruct,
+    # Of the talking default model. Source: HuggingFaceTB/SmolLM2-135M-Instruct tokenizer_config.json, chat_template.
+    "smollm2": conv_smollm2,
 }
 
 

@@ -118,9 +118,10 @@ def _find(name: str | None) -> Folder | Finding:
 
     Raises CheckpointError.
     """
+    from llava.model.default_choice import DEFAULT_MODEL
     from llava.model.folder import Folder
     from llava.model.recognition import read_hub_url, recognise, recognise_name
-    from llava.model.sources import DEFAULT_MODEL, find_checkpoint
+    from llava.model.sources import find_checkpoint
 
     found: Finding | None = None
     if name and "\0" not in name:
@@ -261,6 +262,7 @@ def describe_prompt(
     With an answer to every question, its targets are marked. ``image_questions`` and errors are ``list_prompt``'s.
     """
     from llava.listing import list_prompt
+    from llava.model.default_choice import resolve_name
 
     shown = [load_image(source, FOR_LOCAL_USER.with_pixels(max_pixels)) for source in sources]
     say_notes(shown)
@@ -269,7 +271,7 @@ def describe_prompt(
     )
     if as_json:
         is_plain = not is_unicode(sys.stdout) or is_terminal(sys.stdout)
-        print(json.dumps({"model": name or "embedded", **listing.as_dict()}, ensure_ascii=is_plain, indent=2))
+        print(json.dumps({"model": resolve_name(name), **listing.as_dict()}, ensure_ascii=is_plain, indent=2))
         return
     _show(_two_columns(_say_prompt(listing, shown)))
     print(f"\n--- the text ---\n{for_stream(listing.text, sys.stdout)}\n--- its tokens ---")

@@ -18,7 +18,7 @@ from llava.errors import UsageError
 from llava.image.source import LoadedImage
 from llava.model.checkpoint import LoadedModel, fill_tower
 from llava.model.checkpoint_reader import open_checkpoint
-from llava.model.sources import DEFAULT_MODEL
+from llava.model.default_choice import DEFAULT_MODEL
 from llava.prompt import ESCAPE, Prompt
 from llava.sampling import Sampling
 from llava.text import find_flaw

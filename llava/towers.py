@@ -115,7 +115,8 @@ def _complete_lexical(values: Mapping[str, Any]) -> dict[str, Any]:
     for name in ("things_config", "reader_config", "objects_config"):
         if not isinstance(values[name], Mapping):
             raise CheckpointError(f"The vision tower's {name} is {values[name]!r:.80}; it has to be a JSON object.")
-    return {**values, "patch_size": values["image_size"]}
+    # It has no patches; drawings of its tiles have such cells.
+    return {**values, "patch_size": max(1, values["image_size"] // 12)} if type(values["image_size"]) is int else values
 
 
 def is_lexical(tower_config: Mapping[str, Any]) -> bool:

@@ -14,6 +14,8 @@ from tests.install_browser import describe_skipped
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# The default model is the small one, whichever packages are installed; tests of the choice undo this.
+os.environ["LLAVA_DEFAULT_MODEL"] = "embedded"
 
 # How fast a machine is fails no test, and a test that passed passes again: the same examples are drawn each time.
 settings.register_profile("steady", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])

@@ -160,7 +160,7 @@ def test_an_image_token_that_the_user_typed_is_text(
 def test_the_embedded_model_is_the_default(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, next_folder: Path
 ) -> None:
-    monkeypatch.setattr("llava.model.sources._find_embedded", lambda: next_folder)
+    monkeypatch.setattr("llava.model.sources.find_embedded", lambda: next_folder)
     assert run_json(capsys, "What?")["model"] == "embedded"
     assert str(next_folder) in run(capsys, "info")[1]
 

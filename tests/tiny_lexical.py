@@ -18,7 +18,7 @@ from transformers import GenerationConfig, PreTrainedTokenizerFast
 
 from llava.image.pixels import ImageProcessor
 from llava.model.checkpoint import save_checkpoint
-from llava.model.lexical import tower as lexical_tower
+from llava.model.lexical import lexical_tower
 from llava.model.lexical.object_finder import Drawn
 from llava.model.llava import LlavaConfig, LlavaLlamaForCausalLM
 
@@ -67,13 +67,13 @@ class TinyThings(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, num_channels, 32, 32, bias=False)
         self.norm = nn.BatchNorm2d(num_channels)
-        self._fc = nn.Sequential(nn.Linear(FEATURES, 2), nn.Linear(2, CLASSES))
+        self.classify = nn.Sequential(nn.Linear(FEATURES, 2), nn.Linear(2, CLASSES))
 
     def forward(self, pixels_TCHW: torch.Tensor) -> Seen:
         map_TCHW = self.norm(self.stem(pixels_TCHW))
         map_TCHW = map_TCHW.repeat(1, FEATURES // map_TCHW.shape[1], 1, 1)
         features_TC = map_TCHW.mean((2, 3))
-        return Seen(features_TC, self._fc(features_TC), map_TCHW)
+        return Seen(features_TC, self.classify(features_TC), map_TCHW)
 
 
 class Word(NamedTuple):

@@ -8,7 +8,6 @@ is sent.
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from PIL import Image
 from llava.backends.preparation import Prepared, image_slot, prepare
 from llava.backends.protocol import ChatRequest, SentImage
 from llava.backends.turns import write_conversation
+from llava.cache_folder import find_cache
 from llava.constants import DEFAULT_IMAGE_TOKEN, IMAGE_TOKEN_INDEX
 from llava.conversation import find_template
 from llava.errors import CheckpointError, ContextTooLong, UsageError
@@ -26,9 +26,10 @@ from llava.model.checkpoint import LoadedModel
 from llava.model.checkpoint_reader import open_checkpoint
 from llava.model.companions import fit_tokenizer, load_generation_config, load_tokenizer
 from llava.model.conversion import convert
+from llava.model.default_choice import DEFAULT_MODEL
 from llava.model.generation import describe_unfollowed
 from llava.model.gguf.gguf_folder import GgufFolder
-from llava.model.sources import DEFAULT_MODEL, find_checkpoint
+from llava.model.sources import find_checkpoint
 from llava.model.weights import find_tensors
 from llava.prompt import escape_image_tokens, keep_needed_escapes, split_at_images
 from llava.sampling import Sampling
@@ -182,9 +183,7 @@ def find_hf_folder(model: str | Path | None, cache: Path | None = None) -> Path:
 
 def default_cache() -> Path:
     """Where converted checkpoints are kept: under ``LLAVA_CACHE``, else under ``XDG_CACHE_HOME`` or ``~/.cache``."""
-    own = os.environ.get("LLAVA_CACHE")
-    root = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "llava"
-    return root / "engines"
+    return find_cache() / "engines"
 
 
 def _is_fit(folder: Path) -> bool:

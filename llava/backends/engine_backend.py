@@ -31,7 +31,7 @@ from llava.engine.stream import Piece, Stream
 from llava.errors import EngineClosed
 from llava.image.geometry import Tiling
 from llava.model.checkpoint import load_model
-from llava.model.sources import DEFAULT_MODEL
+from llava.model.default_choice import DEFAULT_MODEL, name_default
 
 if TYPE_CHECKING:
     from llava.model.checkpoint import LoadedModel
@@ -235,7 +235,7 @@ class EngineBackend:
 def name_model(model: Any) -> str:
     """What clients call a model: a hub id as it is, or the last part of a folder's path."""
     if model is None:
-        return "embedded"
+        model = name_default()
     if not isinstance(model, (str, Path)):
         return "llava"
     name = Path(model).name if Path(model).is_dir() else str(model)

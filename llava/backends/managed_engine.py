@@ -28,6 +28,7 @@ from llava.backends.process import EngineProcess, Launch, Supervision
 from llava.backends.protocol import ChatRequest, Delta, Usage
 from llava.backends.remote import Counts, Remote, Timeouts
 from llava.errors import EngineClosed, EngineFailed, LlavaError, RequestTooLarge, UsageError
+from llava.model.default_choice import name_default
 from llava.text import write_line
 
 _log = logging.getLogger("llava.engine")
@@ -226,7 +227,7 @@ class ManagedEngine:
             raise
 
     def _open(self) -> Checkpoint:
-        self._on_progress(f"Looking for {self._model or 'the embedded model'} in llava-hf's layout.")
+        self._on_progress(f"Looking for {self._model or name_default()} in llava-hf's layout.")
         folder = find_hf_folder(self._model)
         checkpoint = Checkpoint(folder, self.options.template, self.options.context_tokens)
         if checkpoint.notice is not None:

@@ -86,15 +86,15 @@ def load(arguments: argparse.Namespace) -> LoadedModel:
     with quick_imports():
         from llava.backends.answerer import Answerer
         from llava.model.checkpoint import load_model
-        from llava.model.sources import DEFAULT_MODEL
+        from llava.model.default_choice import resolve_name
 
+    name = resolve_name(arguments.model)
     on_terminal = is_terminal(sys.stderr)
     if on_terminal:
-        name = for_stream(arguments.model or "the embedded model", sys.stderr)
-        print(f"loading {name} ...", end="", file=sys.stderr, flush=True)
+        print(f"loading {for_stream(name, sys.stderr)} ...", end="", file=sys.stderr, flush=True)
     try:
         loaded = load_model(
-            DEFAULT_MODEL if arguments.model is None else arguments.model,
+            name,
             for_engine=getattr(arguments, "num_beams", 1) == 1,
             **loading_options(arguments),
         )

@@ -89,13 +89,15 @@ def _print_json(report: dict[str, Any], printer: Printer) -> None:
 def _as_json(
     reply: Answer, note: str | None, model: str | None, load_s: float, images: Sequence[LoadedImage]
 ) -> dict[str, Any]:
+    from llava.model.default_choice import resolve_name
+
     return {
         "answer": reply.text,
         "error": None,
         "finished": reply.finished,
         "finish_reason": reply.finish_reason,
         "note": note,
-        "model": model or "embedded",
+        "model": resolve_name(model),
         "prompt_tokens": reply.prompt_tokens,
         "image_positions": list(reply.image_positions),
         "images": [image.describe() for image in images],

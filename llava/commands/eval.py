@@ -8,6 +8,7 @@ from typing import Any
 
 from llava.commands.answering import load
 from llava.commands.eval_harness import add_harness
+from llava.commands.eval_photos import add_eval_photos
 from llava.commands.eval_report import add_eval_reports
 from llava.commands.eval_tasks import add_eval_tasks
 from llava.commands.flags import add_checkpoint_flags, add_command
@@ -31,6 +32,7 @@ def add_eval(commands: Any) -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE.png", help="draw the scores and their goals")
     parser.add_argument("--wrong", type=Path, metavar="FILE.jsonl", help="write every wrong answer")
     add_checkpoint_flags(parser)
+    add_eval_photos(suites)
     add_eval_tasks(suites)
     add_eval_reports(suites)
 
@@ -42,11 +44,12 @@ def _demand_suite(arguments: argparse.Namespace) -> int:
 
 def _eval_synth(arguments: argparse.Namespace) -> int:
     from llava.eval.synth_suite import find_tasks, score
+    from llava.model.default_choice import resolve_name
 
     find_tasks(arguments.task)  # an unknown task is refused before the model is loaded
     score(
         load(arguments),
-        arguments.model or "embedded",
+        resolve_name(arguments.model),
         count=arguments.count,
         tasks=arguments.task,
         json_path=arguments.save,

@@ -36,13 +36,14 @@ def add_harness(parser: argparse.ArgumentParser) -> None:
 
 def _run_lmms_eval(arguments: argparse.Namespace) -> int:
     from llava.eval.lmms_eval_run import prepare_tasks, run_lmms_eval
+    from llava.model.default_choice import resolve_name
 
     if arguments.limit is not None and arguments.limit < 1:
         raise UsageError(f"--limit is {arguments.limit}; it has to be at least 1.")
     manager, tasks = prepare_tasks(arguments.tasks, arguments.include)  # before the model is loaded
     return run_lmms_eval(
         load(arguments),
-        arguments.model or "embedded",
+        resolve_name(arguments.model),
         manager,
         tasks,
         template=arguments.conv_mode,

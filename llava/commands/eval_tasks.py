@@ -146,7 +146,7 @@ def _answer(
     code = 0
     for task, questions, places in asked:
         sampling = Sampling(temperature=arguments.temperature, max_new_tokens=task.max_new_tokens)
-        with contextlib.closing(_make_asker(task, arguments, loaded, sampling)) as asker:
+        with contextlib.closing(make_asker(arguments, loaded, sampling, task.template)) as asker:
             path = arguments.answers or _name_file(arguments.data / task.name / "answers", asker.model_id, shard)
             if arguments.answers and shard and arguments.shard is None:  # torchrun
                 path = path.with_name(f"{path.stem}.{shard[1]}_{shard[0]}{path.suffix}")
@@ -191,16 +191,20 @@ def _write_score_command(task: Task, path: Path, data: Path, *, is_partial: bool
     return shlex.join([*parts, "--partial"] if is_partial else parts)
 
 
-def _make_asker(task: Task, arguments: argparse.Namespace, loaded: Any, sampling: Any) -> LocalAsker | UrlAsker:
+def make_asker(
+    arguments: argparse.Namespace, loaded: Any, sampling: Any, published_template: str = "vicuna_v1"
+) -> LocalAsker | UrlAsker:
+    """Who answers: the server that ``--url`` names, or the loaded model, LLaVA-1.5 in its published template."""
     from llava.eval.askers import AS_EVALUATED, LocalAsker, UrlAsker, choose_template
+    from llava.model.default_choice import resolve_name
     from llava.model.sources import name_checkpoint
 
     limits = AS_EVALUATED.with_pixels(arguments.max_image_pixels)
     if arguments.url:
         key = os.environ.get("OPENAI_API_KEY")
         return UrlAsker(arguments.url, arguments.url_model, key, sampling, limits=limits)
-    name = name_checkpoint(arguments.model) if arguments.model else "embedded"
-    template = arguments.conv_mode or choose_template(loaded, task.template)
+    name = name_checkpoint(resolve_name(arguments.model))
+    template = arguments.conv_mode or choose_template(loaded, published_template)
     asker = LocalAsker(loaded, name, sampling, template, model_path=arguments.model, limits=limits)
     flags = ("quant", "model_base", "vision_tower", "merge", "arithmetic")
     asker.settings |= {name: getattr(arguments, name) for name in flags}

@@ -26,7 +26,7 @@ def add_checkpoint_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="MODEL",
-        help="a folder, a GGUF file, ollama:NAME, a hub id or a short name (default: the embedded model)",
+        help="a folder, a GGUF file, ollama:NAME, a hub id or a short name (default: a model of this package)",
     )
     parser.add_argument(
         "--model-base", metavar="MODEL", help="the base of MODEL, if MODEL holds only a projector or LoRA layers"

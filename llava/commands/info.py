@@ -19,7 +19,7 @@ def add_info(commands: Any) -> None:
         needs_output=True,
     )
     parser.add_argument(
-        "model", nargs="?", metavar="MODEL", help="a folder, a file or a name (default: the embedded model)"
+        "model", nargs="?", metavar="MODEL", help="a folder, a file or a name (default: a model of this package)"
     )
     add_tower_flag(parser)
     parser.add_argument(

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from llava.cache_folder import find_cache
 from llava.data.long_work import LongWork
-from llava.data.row_index import find_cache
 from llava.errors import UsageError
 from llava.text import fit_line
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from llava.cache_folder import find_cache
 from llava.errors import UsageError
 from llava.text import write_line
 
@@ -104,11 +105,6 @@ def _identify(path: Path, kind: str) -> dict[str, Any]:
         "mtime_ns": status.st_mtime_ns,
         "digest": digest.hexdigest(),
     }
-
-
-def find_cache() -> Path:
-    """The folder for what can be made again: ``$XDG_CACHE_HOME/llava``, by default ``~/.cache/llava``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "llava"
 
 
 def find_index(path: Path) -> Path:

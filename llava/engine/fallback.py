@@ -10,10 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from llava.model.image_adapter import AdaptedLinear, AdaptedQuantizedLinear
 from llava.model.quantized_linear import QuantizedLinear
 from llava.model.replacements import has_hook, is_replaced
 from llava.model.vision import CLIPVisionTower, SigLipVisionTower, VisionTower
 from llava.native import calls
+
+# The layers with an image adapter, which the native layers compute, and what they are without it.
+_UNADAPTED: dict[type, type] = {AdaptedLinear: nn.Linear, AdaptedQuantizedLinear: QuantizedLinear}
 
 
 def find_decoder_fallback_reason(decoder: Any, dtype: torch.dtype) -> str | None:
@@ -23,14 +27,15 @@ def find_decoder_fallback_reason(decoder: Any, dtype: torch.dtype) -> str | None
         attention, mlp = layer.self_attn, layer.mlp
         modules = [getattr(attention, f"{name}_proj") for name in ("q", "k", "v", "o")]
         modules += [getattr(mlp, f"{name}_proj") for name in ("gate", "up", "down")]
-        kinds |= {type(module) for module in modules}
+        kinds |= {_UNADAPTED.get(type(module), type(module)) for module in modules}
         if not kinds <= {nn.Linear, QuantizedLinear}:
             return "a matrix is quantized in another way or has an adapter"
         if len(kinds) > 1:
             return "only some of the matrices are quantized"
         if modules[3].bias is not None or any(module.bias is not None for module in modules[4:]):
             return "attention's output matrix or a matrix of the MLP has a bias"
-        if {module.weight.dtype for module in modules if isinstance(module, nn.Linear)} - {dtype}:
+        weights = [weight for module in modules for weight in module.parameters() if weight is not module.bias]
+        if {weight.dtype for weight in weights} - {dtype}:
             return f"not all matrices are in {dtype}"
         if any(tensor.device.type != "cpu" for module in modules for tensor in module.state_dict().values()):
             return "a matrix is not on the CPU"

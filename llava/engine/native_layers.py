@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from llava.engine.paged import NativeKVCache, Rows
+from llava.model.image_adapter import AdaptedLinear, AdaptedQuantizedLinear
 from llava.model.placement import cpu_has_bfloat16
 from llava.model.quantized_linear import QuantizedLinear
 from llava.native import abi, calls, quantization
@@ -28,6 +29,23 @@ MAX_DECODE_POSITIONS = 32
 MAX_DECODING_REQUESTS = 128
 # An MLP runs over so many rows at a time, because what is between its products is the largest part of a step's memory.
 MAX_MLP_ROWS = 1536
+
+
+class LowRankUpdate:
+    """An image adapter's update of one matrix, which is added to the products of some rows."""
+
+    def __init__(self, down_RK: torch.Tensor, up_NR: torch.Tensor, scaling: float) -> None:
+        self._down_RK, self._up_RN, self._scaling = down_RK.detach(), up_NR.detach().T.contiguous(), scaling
+
+    def structure(self) -> abi.LowRank:
+        """The update as the library's structure; it points to this object's tensors."""
+        return abi.LowRank(len(self._down_RK), self._scaling, *map(calls.pointer, (self._down_RK, self._up_RN)))
+
+    def add(self, rows_MK: torch.Tensor, out_MN: torch.Tensor, is_adapted_M: torch.Tensor) -> None:
+        """Adds the update to the products of those rows that are adapted."""
+        lowered_MR = torch.mm(rows_MK, self._down_RK.T.to(rows_MK.dtype)).to(out_MN.dtype) * self._scaling
+        lowered_MR.masked_fill_(~is_adapted_M[:, None], 0)  # adding 0 changes nothing
+        out_MN.addmm_(lowered_MR, self._up_RN.to(out_MN.dtype))
 
 
 class NativeLinear:
@@ -47,6 +65,10 @@ class NativeLinear:
             self._weight = layer.weight.detach()
             self.matrix = calls.dense(self._weight)
         self.bias = None if layer.bias is None else _float(layer.bias)
+        self.update: LowRankUpdate | None = None
+        if isinstance(layer, (AdaptedLinear, AdaptedQuantizedLinear)):
+            down, up = layer.image_lora_A.weight, layer.image_lora_B.weight
+            self.update = LowRankUpdate(down, up, layer.image_lora_scaling)
 
     def gemv(self, rows_MK: torch.Tensor) -> torch.Tensor:
         """Float32 products [M, N] of rows [M, K], MAX_DECODE_POSITIONS at a time."""
@@ -57,8 +79,23 @@ class NativeLinear:
             calls.gemv(rows, self.matrix, out)
         return out_MN
 
-    def gemm(self, rows_MK: torch.Tensor, scratch: calls.ScratchBuffers, name: str) -> torch.Tensor:
-        """Products [M, N] of many rows, in the scratch buffer ``name``: in their dtype, or float32 where quantized."""
+    def gemm(
+        self,
+        rows_MK: torch.Tensor,
+        scratch: calls.ScratchBuffers,
+        name: str,
+        is_adapted_M: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Products [M, N] of many rows, in the scratch buffer ``name``: in their dtype, or float32 where quantized.
+
+        ``is_adapted_M``: which rows get the image adapter's update; None: no row.
+        """
+        out_MN = self._multiply(rows_MK, scratch, name)
+        if self.update is not None and is_adapted_M is not None:
+            self.update.add(rows_MK, out_MN, is_adapted_M)
+        return out_MN
+
+    def _multiply(self, rows_MK: torch.Tensor, scratch: calls.ScratchBuffers, name: str) -> torch.Tensor:
         shape = (len(rows_MK), self.matrix.rows)
         if isinstance(self._weight, quantization.QuantizedMatrix):
             if self._quantizes_rows or calls.has_vnni():
@@ -158,11 +195,12 @@ class DecoderLayer:
 
     def structure(self) -> abi.Layer:
         """The layer as the library's structure; it points to the tensors of this object, which has to outlive it."""
-        matrices = (self.q, self.k, self.v, self.o, self.gate, self.up, self.down)
+        linears = (self.q, self.k, self.v, self.o, self.gate, self.up, self.down)
         return abi.Layer(
             *map(calls.pointer, (self.input_norm, self.post_norm)),
-            *(linear.matrix for linear in matrices),
+            *(linear.matrix for linear in linears),
             *map(calls.pointer, (*self.biases, self.keys, self.values)),
+            *(abi.LowRank() if linear.update is None else linear.update.structure() for linear in linears),
         )
 
 
@@ -221,18 +259,20 @@ class DecoderLayers:
         positions_N: torch.Tensor,
         rows: Rows,
         sampled: list[int],
+        is_adapted_N: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Float32 hidden states [len(sampled), C] after the last layer, before the last norm, from embeddings [N, C].
 
         ``cos`` and ``sin``: float32 [N, head_dim]. ``positions_N``: the index of each position in its request.
         ``sampled``: the requests from whose last positions a token is sampled; only these are returned.
+        ``is_adapted_N``: at which positions an image adapter is active; None: nowhere.
         """
         hidden_NC = hidden_NC.float().contiguous().clone()
         last = (rows.starts[1:][sampled] - 1).long()
         is_decoding = len(hidden_NC) == len(rows.lengths) <= self._max_decoding_requests
         if len(hidden_NC) > MAX_DECODE_POSITIONS and not is_decoding:
-            return self._prefill(hidden_NC, (cos, sin), rows, sampled, last)
-        self._decode(hidden_NC, cos, sin, positions_N, rows)
+            return self._prefill(hidden_NC, (cos, sin), rows, sampled, last, is_adapted_N)
+        self._decode(hidden_NC, cos, sin, positions_N, rows, is_adapted_N)
         return hidden_NC[last]
 
     def normalize(self, hidden_NC: torch.Tensor) -> torch.Tensor:
@@ -240,7 +280,13 @@ class DecoderLayers:
         return calls.normalize(hidden_NC, self._last_norm, None, self.eps, torch.empty_like(hidden_NC))
 
     def _decode(
-        self, hidden_NC: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, positions_N: torch.Tensor, rows: Rows
+        self,
+        hidden_NC: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        positions_N: torch.Tensor,
+        rows: Rows,
+        is_adapted_N: torch.Tensor | None,
     ) -> None:
         """Runs all layers over a few positions at a time, in place, each in one call."""
         counts = (rows.starts[1:] - rows.starts[:-1]).long()
@@ -248,8 +294,11 @@ class DecoderLayers:
         lengths = (positions_N + 1).to(torch.int32)
         for first in range(0, len(hidden_NC), MAX_DECODE_POSITIONS):
             part = slice(first, first + MAX_DECODE_POSITIONS)
-            tensors = [each[part] for each in (lengths, tables, rows.slots, cos, sin, hidden_NC)]
-            batch = abi.Batch(len(tensors[0]), tables.shape[1], *map(calls.pointer, tensors))
+            tensors: list[torch.Tensor | None] = [
+                each[part] for each in (lengths, tables, rows.slots, cos, sin, hidden_NC)
+            ]
+            tensors.append(None if is_adapted_N is None else is_adapted_N[part])
+            batch = abi.Batch(tables[part].shape[0], tables.shape[1], *map(calls.pointer, tensors))
             calls.decode_layers(self.dtype, self._decoder, batch)
 
     def _prefill(
@@ -259,43 +308,47 @@ class DecoderLayers:
         rows: Rows,
         sampled: list[int],
         last: torch.Tensor,
+        is_adapted_N: torch.Tensor | None,
     ) -> torch.Tensor:
         """Runs all layers over many positions; returns the hidden states of ``last``. Overwrites ``hidden_NC``."""
         scratch = self.scratch
         normed = scratch.take("normed", *hidden_NC.shape, dtype=self.compute_dtype)
         for layer in self.layers[:-1]:
             calls.normalize(hidden_NC, layer.input_norm, None, self.eps, normed)
-            q, k, v = (getattr(layer, name).gemm(normed, scratch, name) for name in ("q", "k", "v"))
+            q, k, v = (getattr(layer, name).gemm(normed, scratch, name, is_adapted_N) for name in ("q", "k", "v"))
             attended = self._attention.run((q, k, v), layer.biases, layer.keys, layer.values, rows, rotary)
-            self._feed_forward(layer, hidden_NC, attended)
+            self._feed_forward(layer, hidden_NC, attended, is_adapted_N)
         # In the last layer all positions need keys and values; only those that a token is sampled from need the rest.
         layer = self.layers[-1]
         calls.normalize(hidden_NC, layer.input_norm, None, self.eps, normed)
-        k, v = layer.k.gemm(normed, scratch, "k"), layer.v.gemm(normed, scratch, "v")
+        k, v = (getattr(layer, name).gemm(normed, scratch, name, is_adapted_N) for name in ("k", "v"))
         places = (layer.keys, layer.values, rows.slots, self._attention.head_dim)
         calls.apply_rope_and_write_kv(None, k, v, *places, layer.biases, rotary)
         hidden_LC = hidden_NC[last]
         if sampled:
-            q = layer.q.gemm(normed[last], scratch, "q")
+            is_adapted_L = None if is_adapted_N is None else is_adapted_N[last]
+            q = layer.q.gemm(normed[last], scratch, "q", is_adapted_L)
             ends = torch.arange(len(sampled) + 1, dtype=torch.int32)
             own = Rows(ends, rows.lengths[sampled], rows.tables[sampled], rows.slots[last])
             rotary_L = tuple(part[last] for part in rotary)
             caches = (layer.keys, layer.values)
-            self._feed_forward(
-                layer, hidden_LC, self._attention.run((q, None, None), layer.biases, *caches, own, rotary_L)
-            )
+            attended = self._attention.run((q, None, None), layer.biases, *caches, own, rotary_L)
+            self._feed_forward(layer, hidden_LC, attended, is_adapted_L)
         return hidden_LC
 
-    def _feed_forward(self, layer: DecoderLayer, hidden_NC: torch.Tensor, attended: torch.Tensor) -> None:
+    def _feed_forward(
+        self, layer: DecoderLayer, hidden_NC: torch.Tensor, attended: torch.Tensor, is_adapted_N: torch.Tensor | None
+    ) -> None:
         """Runs what follows a layer's attention, in place: its output projection and its MLP."""
-        scratch = self.scratch
-        calls.add(hidden_NC, layer.o.gemm(attended.to(self.compute_dtype), scratch, "q"))
-        for rows_MC in split_rows(hidden_NC):
+        scratch, parts = self.scratch, split_rows(hidden_NC)
+        calls.add(hidden_NC, layer.o.gemm(attended.to(self.compute_dtype), scratch, "q", is_adapted_N))
+        adapted = [None] * len(parts) if is_adapted_N is None else split_rows(is_adapted_N)
+        for rows_MC, is_adapted_M in zip(parts, adapted, strict=True):
             normed = scratch.take("normed", *rows_MC.shape, dtype=self.compute_dtype)
             calls.normalize(rows_MC, layer.post_norm, None, self.eps, normed)
-            gated = layer.gate.gemm(normed, scratch, "inner")
-            calls.gate(gated, layer.up.gemm(normed, scratch, "up"))
-            calls.add(rows_MC, layer.down.gemm(gated, scratch, "q"))
+            gated = layer.gate.gemm(normed, scratch, "inner", is_adapted_M)
+            calls.gate(gated, layer.up.gemm(normed, scratch, "up", is_adapted_M))
+            calls.add(rows_MC, layer.down.gemm(gated, scratch, "q", is_adapted_M))
 
 
 @dataclass(frozen=True)

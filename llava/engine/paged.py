@@ -19,6 +19,7 @@ from torch import nn
 
 from llava.engine.request import Copy
 from llava.model.attention_switch import use_attention
+from llava.model.image_adapter import at_positions
 from llava.native import calls
 
 # The name under which Transformers' layers find ``attend_paged``.
@@ -199,8 +200,17 @@ def attend_paged(
     return out[None], None
 
 
-def run_layers(decoder: Any, embeds_NC: torch.Tensor, positions_N: torch.Tensor, step: PagedStep) -> torch.Tensor:
-    """Hidden states [N, C] before the last norm, through Transformers' own layers with paged attention."""
+def run_layers(
+    decoder: Any,
+    embeds_NC: torch.Tensor,
+    positions_N: torch.Tensor,
+    step: PagedStep,
+    is_adapted_N: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Hidden states [N, C] before the last norm, through Transformers' own layers with paged attention.
+
+    ``is_adapted_N``: at which positions an image adapter is active; None: nowhere.
+    """
     hidden, positions_1N = embeds_NC[None], positions_N[None].to(embeds_NC.device)
     shared: dict[str, Any] = {
         "attention_mask": None,
@@ -209,7 +219,8 @@ def run_layers(decoder: Any, embeds_NC: torch.Tensor, positions_N: torch.Tensor,
         "use_cache": False,
         "paged": step,
     }
-    with attention_in_blocks(decoder.config):
+    is_adapted_1N = None if is_adapted_N is None else is_adapted_N[None].to(embeds_NC.device)
+    with attention_in_blocks(decoder.config), at_positions(is_adapted_1N):
         for layer in decoder.layers:
             hidden = layer(hidden, **shared)
     return hidden[0]

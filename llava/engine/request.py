@@ -59,8 +59,8 @@ class ImageSpan:
 
     @property
     def num_tiles(self) -> int:
-        """How many tiles of the image the vision tower encodes."""
-        return self.plan.num_tiles
+        """How many tiles of the image the vision tower encodes: none where its features came with the question."""
+        return 0 if self.plan.counted is not None else self.plan.num_tiles
 
 
 class Copy(NamedTuple):
@@ -107,6 +107,11 @@ class Request:
     def max_tokens(self) -> int:
         """How many tokens the request can grow to, prompt and answer together."""
         return self.num_prompt + self.max_new_tokens
+
+    @property
+    def first_image(self) -> int:
+        """The position where its first image starts, from which an image adapter is active; past its end if none."""
+        return self.images[0].start if self.images else self.max_tokens
 
     def images_between(self, start: int, stop: int) -> list[ImageSpan]:
         """The images with at least one position in ``start`` up to ``stop``."""

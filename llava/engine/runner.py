@@ -34,7 +34,7 @@ from llava.engine.pixel_store import PixelStore
 from llava.engine.request import ImageSpan, Request
 from llava.engine.sampler import Sampler, sample_all
 from llava.engine.scheduler import Chunk, Step, TileChunk
-from llava.engine.step_layout import insert_images, list_ids, place_rows
+from llava.engine.step_layout import find_after_image, insert_images, list_ids, place_rows
 from llava.errors import UsageError
 from llava.image.pixels import make_pixels
 from llava.model.image_adapter import find_image_adapter
@@ -149,6 +149,7 @@ class Runner:
         )
         if self.fallback_reason is None and len(set(self._windows)) > 1:
             self.fallback_reason = "its layers have sliding windows of different lengths"
+        self._has_adapter = find_image_adapter(self.model) is not None
         self._layers = None
         if self.fallback_reason is None:
             assert isinstance(self.cache, paged.NativeKVCache)
@@ -183,6 +184,8 @@ class Runner:
         if self.model.device.type != "cpu":  # elsewhere PyTorch is what is fast
             return exact
         reasons = {"decoder": self.fallback_reason, "vision tower": self.tower_fallback_reason}
+        if getattr(self.model.get_vision_tower(), "position_range", None) is not None:
+            del reasons["vision tower"]  # it is done with an image before the engine gets it
         slow = {part: reason for part, reason in reasons.items() if reason is not None}
         if len(slow) == 2 and len(set(slow.values())) == 1:
             slow = {"model": next(iter(slow.values()))}
@@ -195,7 +198,7 @@ class Runner:
         An image that cannot be cut is left to the step that encodes it, which fails its requests alone.
         """
         for image in images if self._gpu is not None else ():
-            if image in self.features or image.fingerprint in self._pixels:
+            if not image.num_tiles or image in self.features or image.fingerprint in self._pixels:
                 continue
             try:
                 self._pixels.put(image.fingerprint, self._make_pixels(image))
@@ -263,17 +266,24 @@ class Runner:
         rows, positions_N = place_rows(chunks, self.cache.block_tokens)
         embeds_NC = self._embed(chunks)
         sampled = [i for i, chunk in enumerate(chunks) if chunk.samples_token]
-        hidden_LC = self._decode(embeds_NC, positions_N, rows, sampled)
+        is_adapted_N = find_after_image(chunks) if self._has_adapter else None
+        hidden_LC = self._decode(embeds_NC, positions_N, rows, sampled, is_adapted_N)
         return self._compute_logits(hidden_LC) if sampled else torch.empty(0)
 
     def _decode(
-        self, embeds_NC: torch.Tensor, positions_N: torch.Tensor, rows: paged.Rows, sampled: list[int]
+        self,
+        embeds_NC: torch.Tensor,
+        positions_N: torch.Tensor,
+        rows: paged.Rows,
+        sampled: list[int],
+        is_adapted_N: torch.Tensor | None,
     ) -> torch.Tensor:
         """Hidden states [L, C] before the final norm, of the last positions of the chunks ``sampled``."""
         if self._layers is not None:
             cos, sin = self._rotate(positions_N)
-            return self._layers.run(embeds_NC, cos, sin, positions_N, rows, sampled)
-        hidden_NC = paged.run_layers(self._decoder, embeds_NC, positions_N, paged.PagedStep(self.cache, rows))
+            return self._layers.run(embeds_NC, cos, sin, positions_N, rows, sampled, is_adapted_N)
+        step = paged.PagedStep(self.cache, rows)
+        hidden_NC = paged.run_layers(self._decoder, embeds_NC, positions_N, step, is_adapted_N)
         return hidden_NC[(rows.starts[1:][sampled] - 1).to(hidden_NC.device)]
 
     def _rotate(self, positions_N: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -291,15 +301,24 @@ class Runner:
             return self._head.gemv(self._layers.normalize(hidden_NC))
         return self.model.lm_head(self._decoder.norm(hidden_NC.to(self.model.dtype))).float()
 
-    def _embed(self, chunks: list[Chunk]) -> torch.Tensor:
+    def _embed(self, chunks: Sequence[Chunk]) -> torch.Tensor:
         """The decoder's inputs [N, C]: token embeddings, and image features in their places."""
         embeds_NC = self._decoder.embed_tokens(torch.tensor(list_ids(chunks), device=self.model.device))
         insert_images(embeds_NC, chunks, self._features_of)
         return embeds_NC
 
     def _features_of(self, image: ImageSpan) -> torch.Tensor:
-        features_PC: torch.Tensor = self.features.entry(image).payload
+        entry = self.features.entry(image)
+        if entry.payload is None:  # it has no tiles to encode
+            entry.payload = self._project(image)
+        features_PC: torch.Tensor = entry.payload
         return features_PC
+
+    def _project(self, image: ImageSpan) -> torch.Tensor:
+        """The positions [P, C] of an image whose features came with the question."""
+        positions_PC: torch.Tensor = self.model.project_features(image.source.features)
+        assert len(positions_PC) == image.num_positions, "an image has another number of positions than its plan"
+        return positions_PC
 
     def _encode(self, tile_chunks: list[TileChunk]) -> None:
         """Encodes the planned tiles of all images together, and merges each image that is complete."""
@@ -360,8 +379,6 @@ def find_fallback_reason(model: Any) -> str | None:
         return f"its rope_type is {kind!r}, whose frequencies depend on the longest prompt of a batch"
     if (reason := find_replacement(model)) is not None:
         return reason
-    if find_image_adapter(model) is not None:
-        return "its image adapter is active at some positions only"
     if len(set((getattr(model, "hf_device_map", None) or {"": 0}).values())) > 1:
         return "its layers are on several devices"
     return None

@@ -38,6 +38,18 @@ def place_rows(chunks: Sequence[Chunk], block_tokens: int) -> tuple[Rows, torch.
     return Rows(*parts), positions_N
 
 
+def find_after_image(chunks: Sequence[Chunk]) -> torch.Tensor | None:
+    """Which of the chunks' positions are at or after the first image of their request, bool [N]; None: none are."""
+    if all(chunk.stop <= chunk.request.first_image for chunk in chunks):
+        return None
+    after_N = np.ones(sum(chunk.stop - chunk.start for chunk in chunks), dtype=bool)
+    offset = 0
+    for chunk in chunks:
+        after_N[offset : offset + max(0, min(chunk.stop, chunk.request.first_image) - chunk.start)] = False
+        offset += chunk.stop - chunk.start
+    return torch.from_numpy(after_N)
+
+
 def insert_images(
     embeds_NC: torch.Tensor, chunks: Sequence[Chunk], features_of: Callable[[ImageSpan], torch.Tensor]
 ) -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from llava.data.records import StoredImage
 from llava.errors import BadImage, EngineClosed, EngineFailed, EngineFull, LlavaError, UsageError
-from llava.eval.task import Question
+from llava.eval.task import ImageView, Question
 from llava.image.decoding import TURNED
 from llava.image.source import FOR_LOCAL_USER, Limits, LoadedImage, load_image
 from llava.sampling import Sampling
@@ -64,7 +64,10 @@ class Asker(Protocol):
 
 
 class ImageReader:
-    """Reads the images of questions as the original does: never rotated by their EXIF. Keeps the last ones."""
+    """Reads the images of questions, as the original does: not turned by their EXIF, unless their view is upright.
+
+    Keeps the last ones.
+    """
 
     def __init__(self, crop_px: int, limits: Limits = AS_EVALUATED) -> None:
         self._crop_px, self._limits = crop_px, limits
@@ -87,11 +90,11 @@ class ImageReader:
             if key not in self._kept:
                 if len(self._kept) >= 8:
                     self._kept.pop(next(iter(self._kept)))
-                self._kept[key] = self._load(source, is_cropped=question.view == "center_crop")
+                self._kept[key] = self._load(source, question.view)
             images.append(self._kept[key])
         return images
 
-    def _load(self, source: Path | bytes | StoredImage, *, is_cropped: bool) -> LoadedImage:
+    def _load(self, source: Path | bytes | StoredImage, view: ImageView) -> LoadedImage:
         if not isinstance(source, Path | bytes):
             source = source.read()
         # It checks the file against the limits. What it turned upright is read again, as it is stored.
@@ -99,9 +102,9 @@ class ImageReader:
         if notes := [note for note in loaded.notes if note != TURNED]:
             self._odd.setdefault(loaded.name, "; ".join(notes))
         image = loaded.image
-        if TURNED in loaded.notes:
+        if TURNED in loaded.notes and view != "upright":
             image = _read_stored(source)
-        if is_cropped:
+        if view == "center_crop":
             image = crop_center(image, self._crop_px)
         return loaded if image is loaded.image else replace(load_image(image, self._limits), name=loaded.name)
 

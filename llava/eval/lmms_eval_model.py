@@ -60,13 +60,14 @@ class LlavaEngine:
     def create_from_arg_string(cls, arg_string: str, additional_config: Mapping[str, Any] | None = None) -> LlavaEngine:
         """A model of ``--model_args``: ``pretrained``, and ``conv_template``, ``device`` and ``dtype`` if wanted."""
         from llava.model.checkpoint import load_model
+        from llava.model.default_choice import DEFAULT_MODEL
 
         pairs = [pair.partition("=") for pair in arg_string.split(",") if pair.strip()]
         given = {name.strip(): value.strip() for name, _, value in pairs}
         if unknown := sorted(given.keys() - {"pretrained", "conv_template", "device", "dtype"}):
             raise UsageError(f"--model_args has '{unknown[0]}'; there are: pretrained, conv_template, device, dtype.")
         device = given.get("device") or (additional_config or {}).get("device")
-        path = given.get("pretrained") or "embedded"
+        path = given.get("pretrained") or DEFAULT_MODEL
         loaded = load_model(path, device=device, dtype=given.get("dtype"), for_engine=True)
         return cls(loaded, given.get("conv_template"))
 

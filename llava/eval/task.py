@@ -12,7 +12,7 @@ from typing import Any, Literal
 from llava.data.records import StoredImage
 from llava.errors import BadImage, UsageError
 
-ImageView = Literal["whole", "center_crop"]
+ImageView = Literal["whole", "center_crop", "upright"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Question:
         prompt: what the answers file repeats; the original leaves out some lines of ``text``.
         before, after: what the answers file has besides, before the prompt and after the answer.
         row: set where the answers file repeats the benchmark's own row and adds the answer as ``response``.
-        view: ``center_crop`` shows the model CLIP's square crop of the image, as Q-Bench is asked.
+        view: ``center_crop`` shows the model CLIP's square crop of the image, as Q-Bench is asked; ``upright`` turns
+            it as its EXIF says, which the original's benchmarks never do.
     """
 
     id: int | str

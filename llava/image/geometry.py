@@ -346,7 +346,7 @@ def _lay_out(image: Size, full: Size, side: int, tiling: Tiling) -> tuple[range,
     """The columns and rows of the full map that are kept, the size they are resampled to, and how."""
     if "maxpool2x2" in tiling.merge:  # the original pools instead of unpadding
         return range(full.width), range(full.height), Size(full.width // 2, full.height // 2), "maxpool2x2"
-    if "unpad" not in tiling.merge:
+    if "unpad" not in tiling.merge and tiling.position_range is None:
         return range(full.width), range(full.height), full, "none"
     columns, rows = unpad(image, full, tiling.dialect)
     kept = Size(len(columns), len(rows))

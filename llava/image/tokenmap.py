@@ -246,7 +246,9 @@ def _legend(plan: TilePlan, tiling: Tiling) -> list[tuple[Image.Image, str]]:
     full = Size(plan.grid.width * plan.features_per_side, plan.grid.height * plan.features_per_side)
     is_cropped = min(plan.offset) < 0
     if (len(plan.kept_columns), len(plan.kept_rows)) != full:
-        items.append((_hatch(Size(20, 20), _BLACK), "padding, left out"))
+        items.append(
+            (_hatch(Size(20, 20), _BLACK), "padding, not read" if plan.position_range else "padding, left out")
+        )
     elif plan.content != plan.canvas and not is_cropped:
         items.append((_hatch(Size(20, 20), _padding(tiling)), "padding, takes positions too"))
     if is_cropped or not plan.has_base:

@@ -36,9 +36,10 @@ from typing import Any
 from llava.config import read_json
 from llava.errors import UsageError
 from llava.model.checkpoint import LoadedModel, load_model
+from llava.model.default_choice import DEFAULT_MODEL, PACKAGED
 from llava.model.placement import choose_device
 from llava.model.recognition import read_hub_url
-from llava.model.sources import DEFAULT_MODEL, SHORT_NAMES, downloading
+from llava.model.sources import SHORT_NAMES, downloading
 
 __all__ = ["DEFAULT_MODEL", "SHORT_NAMES", "load_pretrained_model"]
 
@@ -207,7 +208,7 @@ def _read_hub_options(kwargs: dict[str, Any]) -> dict[str, Any]:
 def _name_revision(model_path: str | Path, revision: Any) -> str | Path:
     """The model's name with its revision; a folder has none."""
     name = read_hub_url(str(model_path))
-    if not revision or os.path.exists(os.path.expanduser(name)) or name == DEFAULT_MODEL:
+    if not revision or os.path.exists(os.path.expanduser(name)) or name in PACKAGED:
         return model_path
     repo_id, _, said = name.partition("@")
     if said not in ("", str(revision)):

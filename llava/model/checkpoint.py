@@ -29,12 +29,12 @@ from llava.model.companions import (
     save_tokenizer,
     write_json,
 )
+from llava.model.default_choice import DEFAULT_MODEL
 from llava.model.device_map import find_device_map, spread
 from llava.model.folder import CONFIG
 from llava.model.output_folder import new_folder
 from llava.model.placement import check_flash_attention, choose_device, choose_dtype, read_dtype
 from llava.model.quantized_linear import QuantizedLinear, bits_for, quantize_linear, quantize_linears
-from llava.model.sources import DEFAULT_MODEL
 from llava.model.tensor_accounting import check_tied
 from llava.model.weights import forget_pages, is_mapped, write_tensors
 
@@ -72,7 +72,8 @@ def load_model(
     """The checkpoint of that name as a model in eval mode, with all its weights.
 
     Args:
-        path_or_id: a folder, a short name (``llava-v1.5-7b``), a hub id, or "embedded", the model inside the package.
+        path_or_id: a folder, a short name (``llava-v1.5-7b``), a hub id, or the name of one of this package's own
+            models ("embedded", "talking"; see ``default_choice``).
         base: the model that a projector alone or LoRA layers were trained on; by default the one that their own files
             name.
         merge: merge LoRA layers into the weights; otherwise they stay PEFT layers that ``model.disable_adapters()``

@@ -33,12 +33,13 @@ from llava.errors import CheckpointError, UsageError
 from llava.image.pixels import ImageProcessor
 from llava.model import adapters, layouts
 from llava.model.companions import fit_tokenizer, has_tokenizer, load_processor, load_tokenizer, read_processor_files
+from llava.model.default_choice import DEFAULT_MODEL
 from llava.model.fine_tunes import PROJECTOR_FILE, FineTune, check_base, find_config, find_fine_tune
 from llava.model.folder import Folder
 from llava.model.gguf.gguf_folder import take_projector
 from llava.model.meta_model import build_meta_model
 from llava.model.recognition import read_hub_url, recognise, recognise_name
-from llava.model.sources import DEFAULT_MODEL, find_checkpoint
+from llava.model.sources import find_checkpoint
 from llava.model.spec_reader import find_spec
 from llava.model.tensor_accounting import TensorSource, account, check_tied, shapes_of
 from llava.model.weights import check_not_empty, explain_choice, names_in, refuse_wrapped, shapes_in, stream_tensors

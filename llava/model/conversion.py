@@ -49,6 +49,7 @@ from llava.model.companions import (
     write_json,
 )
 from llava.model.gguf.gguf_export import Source, check_expressible, write_gguf
+from llava.model.image_adapter import read_adapter
 from llava.model.output_folder import new_folder, refuse_target
 from llava.model.placement import read_dtype
 from llava.model.vocabulary import (
@@ -185,6 +186,11 @@ def check_representable(opened: OpenCheckpoint) -> None:
         raise UsageError(
             f"{opened.folder} has mm_projector_type {spec.projector_type}, but Transformers' LLaVA classes have only "
             "mlp2x_gelu: it cannot be converted to hf."
+        )
+    if read_adapter(spec.config) is not None:
+        raise UsageError(
+            f"{opened.folder} has an image adapter (mm_image_adapter), which Transformers' LLaVA classes have not: it "
+            "cannot be converted to hf."
         )
     if len(spec.scales) > 1:
         raise UsageError(

@@ -186,15 +186,45 @@ def at_positions(after_image_BL: torch.Tensor | None) -> Iterator[None]:
         _ACTIVE.reset(token)
 
 
-class KeepsPositions(_MixedInto):
-    """A mixin for models: gradient checkpointing recomputes a layer where the adapter was active in it.
+class AdaptsFromImages(_MixedInto):
+    """A mixin for models that may have an image adapter."""
 
-    The backward pass recomputes it after ``at_positions`` has ended, and on GPUs in another thread.
-    """
+    @contextmanager
+    def adapting(self, after_image_BL: torch.Tensor | None, inputs: Mapping[str, Any]) -> Iterator[torch.Tensor | None]:
+        """Inside of the block, the adapter is active where a step that reads ``inputs`` is after an image.
+
+        These positions are given, bool [B, L]; None where there is no adapter, or no image. Arguments and errors are
+        those of ``choose_positions``.
+        """
+        embeds_BLC = inputs["inputs_embeds"]
+        read = inputs["input_ids"] if embeds_BLC is None else embeds_BLC
+        positions_BL = None
+        if read is not None and read_adapter(self.config) is not None:
+            positions_BL = choose_positions(after_image_BL, embeds_BLC, inputs["past_key_values"], read.shape[:2])
+        with at_positions(positions_BL):
+            yield positions_BL
+
+    def tell_positions(
+        self,
+        after_image_BL: torch.Tensor | None,
+        embeds_BLC: torch.Tensor,
+        mask_BL: torch.Tensor,
+        moved_BL: torch.Tensor,
+    ) -> dict[str, torch.Tensor]:
+        """The argument that tells each step of Transformers' ``generate`` where images are; none without an adapter.
+
+        ``mask_BL``: of ``embeds_BLC``; ``moved_BL``: after padding was moved to the left. Errors as ``adapting``.
+        """
+        if read_adapter(self.config) is None:
+            return {}
+        found_BL = choose_positions(after_image_BL, embeds_BLC, None, embeds_BLC.shape[:2])
+        assert found_BL is not None, "embeddings tell of their images"
+        return {"after_image": found_BL if moved_BL is mask_BL else move_right(found_BL, mask_BL)}
 
     def _set_gradient_checkpointing(
         self, enable: bool = True, gradient_checkpointing_func: Callable[..., Any] = checkpoint, **kwargs: Any
     ) -> None:
+        # The backward pass recomputes a layer after ``at_positions`` has ended, and on GPUs in another thread.
         def run(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
             active_BL = _ACTIVE.get()
 
@@ -240,8 +270,9 @@ def mark(embeds_BLC: torch.Tensor, after_image_BL: torch.Tensor) -> None:
     setattr(embeds_BLC, _MARK, after_image_BL)
 
 
-def note_after_image(cache: Any, after_image_BL: torch.Tensor | None) -> None:
-    """Remembers with a KV cache which of the positions that it just took in are after an image."""
+def note_after_image(outputs: Any, after_image_BL: torch.Tensor | None) -> None:
+    """Remembers with the KV cache of a step's outputs which of the positions that it took in are after an image."""
+    cache = getattr(outputs, "past_key_values", None)
     if cache is None or after_image_BL is None:
         return
     num_before = max(_count_held(cache) - after_image_BL.shape[1], 0)

@@ -45,16 +45,7 @@ from llava.model.arguments import (
     note_padding,
 )
 from llava.model.attention_switch import ShowsAttention, showing_attention
-from llava.model.image_adapter import (
-    KeepsPositions,
-    add_image_adapter,
-    at_positions,
-    choose_positions,
-    mark,
-    move_right,
-    note_after_image,
-    read_adapter,
-)
+from llava.model.image_adapter import AdaptsFromImages, add_image_adapter, mark, note_after_image
 from llava.model.image_encoder import ImageEncoder, find_videos
 from llava.model.model_configs import LlavaConfig, LlavaMistralConfig, LlavaQwenConfig
 from llava.model.newline import add_newline, reset_newline
@@ -168,7 +159,7 @@ class LlavaMetaModel(ShowsAttention, _MixedInto):
             load_projector(self.mm_projector, adapter_file)
 
 
-class LlavaMetaForCausalLM(Picklable, ImageEncoder, VisionTokens, KeepsPositions, _MixedInto):
+class LlavaMetaForCausalLM(Picklable, ImageEncoder, VisionTokens, AdaptsFromImages, _MixedInto):
     """A mixin for causal language models: ``forward``, ``generate`` and ``from_pretrained`` with images."""
 
     @classmethod
@@ -289,8 +280,7 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, VisionTokens, KeepsPositions
         [targets, V], which is cheaper because most of a training sample is images and questions. ``target_loss``, a
         function of the head, the hidden states [targets, C] and the targets, replaces the head's call and the model's
         ``loss_function``, and no logits are returned. Position ids that restart divide a row into samples, see
-        ``packed_row``. ``modalities``: see ``generate``. ``after_image``, bool [B, L merged], is needed by a model with
-        an image adapter where the caller merged ``inputs_embeds``, see ``image_adapter``. Further keywords go to
+        ``packed_row``. ``modalities``: see ``generate``; ``after_image``: ``image_adapter``. Further keywords go to
         Transformers; a call with ``output_attentions`` runs eager attention, the only one that returns the weights.
         Raises UsageError as ``prepare_inputs_labels_for_multimodal`` does.
         """
@@ -316,20 +306,15 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, VisionTokens, KeepsPositions
             "inputs_embeds": inputs_embeds,
             "use_cache": use_cache,
         }
-        positions_BL, read = None, input_ids if inputs_embeds is None else inputs_embeds
-        if read is not None and read_adapter(self.config) is not None:
-            positions_BL = choose_positions(after_image, inputs_embeds, past_key_values, read.shape[:2])
-        if labels is None or not (logits_at_targets_only or target_loss):
-            with at_positions(positions_BL):
-                outputs = super().forward(**inputs, labels=labels, logits_to_keep=logits_to_keep, **kwargs)
-            if is_merged:
-                note_padding(getattr(outputs, "past_key_values", None), attention_mask)
-            note_after_image(getattr(outputs, "past_key_values", None), positions_BL)
-            return outputs
-
-        with at_positions(positions_BL):
-            decoded = self.model(**inputs, **kwargs)
-        return self._compute_loss_at_targets(decoded, labels, target_loss, **kwargs)
+        with self.adapting(after_image, inputs) as positions_BL:
+            if labels is not None and (logits_at_targets_only or target_loss):
+                decoded = self.model(**inputs, **kwargs)
+                return self._compute_loss_at_targets(decoded, labels, target_loss, **kwargs)
+            outputs = super().forward(**inputs, labels=labels, logits_to_keep=logits_to_keep, **kwargs)
+        note_after_image(outputs, positions_BL)
+        if is_merged:
+            note_padding(getattr(outputs, "past_key_values", None), attention_mask)
+        return outputs
 
     def _compute_loss_at_targets(
         self, decoded: Any, labels: torch.Tensor, target_loss: Callable[..., torch.Tensor] | None, **kwargs: Any
@@ -421,9 +406,7 @@ class LlavaMetaForCausalLM(Picklable, ImageEncoder, VisionTokens, KeepsPositions
             mask_BL = torch.ones(embeds_BLC.shape[:2], dtype=torch.long, device=embeds_BLC.device)
         check_room(kwargs, embeds_BLC.shape[1])
         moved_BLC, moved_BL = move_padding_left(embeds_BLC, mask_BL)
-        if read_adapter(self.config) is not None:
-            after_BL = choose_positions(after_image, embeds_BLC, None, embeds_BLC.shape[:2])
-            kwargs["after_image"] = after_BL if moved_BL is mask_BL else move_right(after_BL, mask_BL)
+        kwargs.update(self.tell_positions(after_image, embeds_BLC, mask_BL, moved_BL))
         # Position ids of token ids do not count images; those of embeddings are valid unless padding was moved.
         if inputs is None and position_ids is not None and moved_BL is mask_BL:
             kwargs["position_ids"] = position_ids

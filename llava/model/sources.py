@@ -1,10 +1,10 @@
 """Finds a checkpoint's folder by its name: inside the package, on disk, or on the hub and in its cache.
 
-A name is tried in this order: the embedded model, a folder or a GGUF file, a model in Ollama's store (``ollama:NAME``),
-a short name of the table below, a hub id ``org/name``. The path of a GGUF file, or of a manifest in Ollama's store,
-takes the place of a folder's. The last two may end in ``@revision``: a branch, a tag or a commit. The hub's client
-takes care of tokens (``hf auth login``, or ``HF_TOKEN``), of offline mode (``HF_HUB_OFFLINE=1``), of the cache and of
-resuming a broken download.
+A name is tried in this order: one of the package's own models (``default_choice``), a folder or a GGUF file, a model
+in Ollama's store (``ollama:NAME``), a short name of the table below, a hub id ``org/name``. The path of a GGUF file, or
+of a manifest in Ollama's store, takes the place of a folder's. The last two may end in ``@revision``: a branch, a tag
+or a commit. The hub's client takes care of tokens (``hf auth login``, or ``HF_TOKEN``), of offline mode
+(``HF_HUB_OFFLINE=1``), of the cache and of resuming a broken download.
 """
 
 from __future__ import annotations
@@ -16,12 +16,19 @@ import logging
 import os
 import re
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from llava.config import find_tower_folder
 from llava.errors import CheckpointError
+from llava.model.default_choice import (
+    DEFAULT_MODEL,
+    PACKAGED,
+    TALKING,
+    find_embedded,
+    find_talking,
+    name_default,
+)
 from llava.model.gguf import ollama_store
 from llava.model.gguf.gguf_file import is_gguf
 from llava.model.gguf.gguf_folder import find_model
@@ -31,9 +38,6 @@ from llava.model.weights import find_candidates, has_safetensors, has_weights, i
 from llava.towers import KNOWN_TOWERS
 
 _LOG = logging.getLogger("llava.model")
-
-# The name of the small model inside the package.
-DEFAULT_MODEL = "embedded"
 
 # Source: haotian-liu/LLaVA@c121f04 docs/MODEL_ZOO.md; LLaVA-VL/LLaVA-NeXT@df17966 docs; huggingface.co/llava-hf.
 _ORGANISATIONS = {
@@ -72,7 +76,9 @@ def find_checkpoint(name: str | Path) -> Path:
     if not text:
         raise CheckpointError("The name of the checkpoint is empty: name a folder, a hub id or a short name.")
     if text == DEFAULT_MODEL:
-        return _find_embedded()
+        text = read_hub_url(name_default())
+    if text in PACKAGED:
+        return find_talking() if text == TALKING else find_embedded()
     path = Path(os.path.expanduser(text))
     if os.path.isdir(path):
         place = find_snapshot(path) or path
@@ -92,7 +98,7 @@ def find_checkpoint(name: str | Path) -> Path:
         raise CheckpointError(str(found))
     if os.path.islink(path):
         raise CheckpointError(f"{path} is a broken symbolic link: its target is missing, or is the link itself.")
-    known = [DEFAULT_MODEL, *SHORT_NAMES]
+    known = [*PACKAGED[1:], *SHORT_NAMES]
     close = difflib.get_close_matches(text, known, n=3)
     guess = f" Did you mean {' or '.join(close)}?" if close else ""
     raise CheckpointError(
@@ -278,16 +284,6 @@ def _download(name: str, patterns: list[str]) -> Path:
         ) from error
     except Exception as error:
         raise CheckpointError(f"'{name}' cannot be downloaded: {type(error).__name__}: {error}") from error
-
-
-def _find_embedded() -> Path:
-    folder = Path(str(resources.files("llava") / "default_model"))
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(
-            f"This installation has no embedded model: {folder} is missing. Install the package again, "
-            "or name a checkpoint: a folder, a hub id or a short name such as llava-v1.5-7b."
-        )
-    return folder
 
 
 def name_checkpoint(path: str) -> str:

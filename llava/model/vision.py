@@ -413,7 +413,7 @@ def build_vision_tower(vision_tower_cfg: Any, **kwargs: Any) -> VisionTower:
     kind = "siglip" if is_siglip({}, name) else "clip"
     if described is not None:
         if is_lexical(described):
-            from llava.model.lexical.tower import LexicalVisionTower  # which imports this module
+            from llava.model.lexical.lexical_tower import LexicalVisionTower  # which imports this module
 
             return LexicalVisionTower(name, vision_tower_cfg, **kwargs)
         kind = "siglip" if is_siglip(described) else "clip"

@@ -14,12 +14,20 @@ struct Matrix {
     const void* scales;  // 8 bits: float32 [strips][16]; 4 bits: bfloat16 [strips][columns / 32][16]
 };
 
+// A low-rank update of a matrix, which is added at some positions only: scaling * (down times a row) times up.
+struct LowRank {
+    int32_t rank;  // 0: none
+    float scaling;
+    const void *down, *up;  // [rank][in], [rank][out], in the dtype that the caller computes in
+};
+
 // A layer of a Llama, Mistral or Qwen2 decoder.
 struct Layer {
     const float *input_norm, *post_norm;     // [hidden_size]
     Matrix q, k, v, o, gate, up, down;       // [out][in]
     const float *q_bias, *k_bias, *v_bias;   // [out] or null
     void *keys, *values;                     // KV cache, kv_cache.h
+    LowRank of_q, of_k, of_v, of_o, of_gate, of_up, of_down;  // the matrices' updates
 };
 
 struct Decoder {
@@ -37,6 +45,7 @@ struct Batch {
     const int64_t* slots;    // [num] block * block_tokens + offset
     const float *cos, *sin;  // [num][head_dim]
     float* hidden;           // [num][hidden_size], changed in place
+    const uint8_t* adapted;  // [num] whether the matrices' updates are added to a position; null: to none
 };
 
 // Attention of a prefill or of a vision tower.

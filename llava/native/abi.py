@@ -22,6 +22,12 @@ class Matrix(ctypes.Structure):
     _fields_ = [*_int32s("bits rows columns"), *_pointers("data scales")]
 
 
+class LowRank(ctypes.Structure):
+    """A low-rank update of a matrix, or none; its maker has to keep the memory alive."""
+
+    _fields_ = [*_int32s("rank"), ("scaling", ctypes.c_float), *_pointers("down up")]
+
+
 class Layer(ctypes.Structure):
     """A decoder layer."""
 
@@ -29,6 +35,7 @@ class Layer(ctypes.Structure):
         *_pointers("input_norm post_norm"),
         *((name, Matrix) for name in ("q", "k", "v", "o", "gate", "up", "down")),
         *_pointers("q_bias k_bias v_bias keys values"),
+        *((f"of_{name}", LowRank) for name in ("q", "k", "v", "o", "gate", "up", "down")),
     ]
 
 
@@ -46,7 +53,7 @@ class Decoder(ctypes.Structure):
 class Batch(ctypes.Structure):
     """The positions of one decode step."""
 
-    _fields_ = [*_int32s("num table_stride"), *_pointers("lengths tables slots cos sin hidden")]
+    _fields_ = [*_int32s("num table_stride"), *_pointers("lengths tables slots cos sin hidden adapted")]
 
 
 class Attention(ctypes.Structure):

@@ -5,23 +5,25 @@
 // where the next phase reads what other threads wrote:
 //
 //     phase                  a thread takes      and writes              the barrier after it protects
-//     normalize              rows                normed                  whole rows of normed
+//     normalize (c)          rows                normed                  whole rows of normed
 //     project_qkv            columns             qkv                     heads of qkv, which span two threads' columns
 //     rotate_and_write_kv    heads of rows       queries, KV cache       all queries, keys and values of this step
 //     attend_splits          KV splits           partials or attended    all partials of a head, or rows of attended
 //     merge_partials (a)     heads of rows       attended                whole rows of attended
-//     quantize (b)           rows                attended's integers     whole rows of them
+//     prepare (b, c)         rows                attended's integers     whole rows of them
 //     add_product (W_o)      columns             hidden                  whole rows of hidden
-//     normalize              rows                normed                  whole rows of normed
+//     normalize (c)          rows                normed                  whole rows of normed
 //     project_gate_up        columns             gates, ups, gated       whole rows of gated
-//     quantize (b)           rows                gated's integers        whole rows of them
+//     prepare (b, c)         rows                gated's integers        whole rows of them
 //     add_product (W_down)   columns             hidden                  whole rows of hidden, for the next layer
 //
 //     (a) only where some request has several KV splits     (b) only with quantized weights
+//     (c) at adapted positions they write `lowered`, too, to which the next product's updates are raised
 //
 // Each buffer is overwritten only after a barrier that follows its last reader: between project_qkv, which reads
 // normed, and the normalize that overwrites it there are four barriers, or up to six with (a) and (b); between
-// project_gate_up and the next normalize there are two, or three with (b).
+// project_gate_up and the next normalize there are two, or three with (b). lowered is read by the product after the
+// phase that writes it, and there is a barrier before and after each product.
 
 #pragma once
 
@@ -29,6 +31,9 @@
 #include "elementwise.h"
 #include "flash_decoding.h"
 #include "gemv.h"
+#include "low_rank.h"
+
+#include <initializer_list>
 
 namespace {
 
@@ -52,15 +57,34 @@ template <typename T> struct Activations {
         else
             store(rows + row * columns + column, x, count);
     }
-    // After the last `put` of a row.
+    // Both after the last `put` of a row.
     void quantize(long row) {
         if (exact != nullptr) quantized.set(int(row), exact + row * columns, columns);
     }
+    void lower(long row, const LowRank& update, float* to) const {
+        if (update.rank == 0) return;
+        if (exact != nullptr)
+            ::lower<T>(update, exact + row * columns, columns, to);
+        else
+            ::lower<T>(update, rows + row * columns, columns, to);
+    }
 };
+
+// The largest rank of a decoder's updates; 0 if there are none.
+inline int find_max_rank(const Decoder& d) {
+    int rank = 0;
+    for (int l = 0; l < d.num_layers; l++) {
+        const Layer& layer = d.layers[l];
+        for (const LowRank* update : {&layer.of_q, &layer.of_k, &layer.of_v, &layer.of_o, &layer.of_gate,
+                                      &layer.of_up, &layer.of_down})
+            rank = std::max(rank, int(update->rank));
+    }
+    return rank;
+}
 
 struct DecoderScratch {
     ScratchBuffer normed[2], attended[2], gated[2], qkv, queries, gates, ups;
-    ScratchBuffer partials, partial_values, states, gathered;
+    ScratchBuffer partials, partial_values, states, gathered, lowered;
 };
 
 template <typename T> class DecodeStep {
@@ -76,6 +100,8 @@ template <typename T> class DecodeStep {
     C* queries;                              // [num][q_width]
     Partial* partials;                       // [num][max_splits][num_heads]
     float* partial_values;                   // the same with [head_dim]
+    const int max_rank;                      // of the updates; 0 where no position is adapted
+    float* lowered;                          // [num][3][max_rank] for up to three matrices of a product
     PerThread<OnlineSoftmax> states;
     PerThread<C> gathered;
     Barrier barrier;
@@ -94,7 +120,8 @@ template <typename T> class DecodeStep {
           ups(s.ups.reserve<float>(num, d.intermediate_size)), queries(s.queries.reserve<C>(num, q_width)),
           partials(s.partials.reserve<Partial>(size_t(num) * plan.max_splits, d.num_heads)),
           partial_values(s.partial_values.reserve<float>(size_t(num) * plan.max_splits, q_width)),
-          states(s.states, d.num_threads), gathered(s.gathered, d.num_threads, MAX_ROWS * MAX_DIM) {}
+          max_rank(batch.adapted == nullptr ? 0 : find_max_rank(d)),
+          lowered(s.lowered.reserve<float>(size_t(num) * 3, max_rank)), states(s.states, d.num_threads), gathered(s.gathered, d.num_threads, MAX_ROWS * MAX_DIM) {}
 
     void run() {
 #pragma omp parallel num_threads(d.num_threads)
@@ -107,7 +134,7 @@ template <typename T> class DecodeStep {
   private:
     // The drawing above, line by line.
     void run_layer(const Layer& layer, const Worker& worker) {
-        normalize(layer.input_norm, worker);
+        normalize(layer.input_norm, {&layer.of_q, &layer.of_k, &layer.of_v}, worker);
         barrier.wait(worker);
         project_qkv(layer, worker);
         barrier.wait(worker);
@@ -119,15 +146,15 @@ template <typename T> class DecodeStep {
             merge_partials();
             barrier.wait(worker);
         }
-        quantize(attended, worker);
-        add_product(layer.o, attended, worker);
+        prepare(attended, layer.of_o, worker);
+        add_product(layer.o, layer.of_o, attended, worker);
         barrier.wait(worker);
-        normalize(layer.post_norm, worker);
+        normalize(layer.post_norm, {&layer.of_gate, &layer.of_up}, worker);
         barrier.wait(worker);
         project_gate_up(layer, worker);
         barrier.wait(worker);
-        quantize(gated, worker);
-        add_product(layer.down, gated, worker);
+        prepare(gated, layer.of_down, worker);
+        add_product(layer.down, layer.of_down, gated, worker);
         barrier.wait(worker);
     }
 
@@ -136,8 +163,18 @@ template <typename T> class DecodeStep {
         return worker.share(w.rows, is_quantized ? LANES : 4);
     }
 
-    // normed = RMS norm of hidden.
-    void normalize(const float* weight, const Worker& worker) {
+    bool is_adapted(long m) const { return max_rank > 0 && batch.adapted[m]; }
+    float* lowered_row(long m, int index) const { return lowered + (m * 3 + index) * max_rank; }
+
+    // out [num][stride] += an update, in a thread's columns of a product with w, from what was lowered as `index`.
+    void add_update(const Matrix& w, const LowRank& update, int index, float* out, size_t stride, Range own) const {
+        if (update.rank == 0) return;
+        for (long m = 0; m < num; m++)
+            if (is_adapted(m)) raise<T>(update, lowered_row(m, index), w.rows, own, out + m * stride);
+    }
+
+    // normed = RMS norm of hidden, lowered for the updates of the next products.
+    void normalize(const float* weight, std::initializer_list<const LowRank*> updates, const Worker& worker) {
         const Range rows = worker.share(num);
         const int width = d.hidden_size;
         for (long m = rows.begin; m < rows.end; m++) {
@@ -146,19 +183,24 @@ template <typename T> class DecodeStep {
             for (int i = 0; i < width; i += LANES)
                 normed.put(m, i, load(x + i, width - i) * scale * load(weight + i, width - i), width - i);
             normed.quantize(m);
+            if (!is_adapted(m)) continue;
+            int index = 0;
+            for (const LowRank* update : updates) normed.lower(m, *update, lowered_row(m, index++));
         }
     }
 
     void project_qkv(const Layer& layer, const Worker& worker) {
-        auto project = [&](const Matrix& w, const float* bias, int offset) {
+        auto project = [&](const Matrix& w, const float* bias, int offset, const LowRank& update, int index) {
             float* out = qkv + offset;
             const size_t stride = qkv_width;
-            gemv<T>(w, num, normed.rows, normed.quantized, columns(w, worker),
+            const Range own = columns(w, worker);
+            gemv<T>(w, num, normed.rows, normed.quantized, own,
                     [=](int r, int c, float x) { out[r * stride + c] = x + (bias ? bias[c] : 0); });
+            add_update(w, update, index, out, stride, own);
         };
-        project(layer.q, layer.q_bias, 0);
-        project(layer.k, layer.k_bias, q_width);
-        project(layer.v, layer.v_bias, q_width + kv_width);
+        project(layer.q, layer.q_bias, 0, layer.of_q, 0);
+        project(layer.k, layer.k_bias, q_width, layer.of_k, 1);
+        project(layer.v, layer.v_bias, q_width + kv_width, layer.of_v, 2);
     }
 
     void rotate_and_write_kv(const Layer& layer, const Worker& worker) {
@@ -247,32 +289,38 @@ template <typename T> class DecodeStep {
         }
     }
 
-    // Rows as integers, where the weights are; with the barrier that this takes.
-    void quantize(Activations<T>& rows, const Worker& worker) {
-        if (!is_quantized) return;
+    // Rows as integers, where the weights are, and lowered, where they are adapted; with the barrier that this takes.
+    void prepare(Activations<T>& rows, const LowRank& update, const Worker& worker) {
+        if (!is_quantized && max_rank == 0) return;
         const Range own = worker.share(num);
-        for (long m = own.begin; m < own.end; m++) rows.quantize(m);
+        for (long m = own.begin; m < own.end; m++) {
+            rows.quantize(m);
+            if (is_adapted(m)) rows.lower(m, update, lowered_row(m, 0));
+        }
         barrier.wait(worker);
     }
 
     // hidden += rows times w: the residual connection.
-    void add_product(const Matrix& w, const Activations<T>& rows, const Worker& worker) {
+    void add_product(const Matrix& w, const LowRank& update, const Activations<T>& rows, const Worker& worker) {
         float* hidden = batch.hidden;
         const size_t stride = d.hidden_size;
-        gemv<T>(w, num, rows.rows, rows.quantized, columns(w, worker),
+        const Range own = columns(w, worker);
+        gemv<T>(w, num, rows.rows, rows.quantized, own,
                 [=](int r, int c, float x) { hidden[r * stride + c] += x; });
+        add_update(w, update, 0, hidden, stride, own);
     }
 
     // gated = silu(normed times gate) * (normed times up). A thread's columns of both are its own until the barrier.
     void project_gate_up(const Layer& layer, const Worker& worker) {
         const Range own = columns(layer.gate, worker);
         const size_t stride = d.intermediate_size;
-        auto project = [&](const Matrix& w, float* out) {
+        auto project = [&](const Matrix& w, float* out, const LowRank& update, int index) {
             gemv<T>(w, num, normed.rows, normed.quantized, own,
                     [=](int r, int c, float x) { out[r * stride + c] = x; });
+            add_update(w, update, index, out, stride, own);
         };
-        project(layer.up, ups);
-        project(layer.gate, gates);
+        project(layer.up, ups, layer.of_up, 1);
+        project(layer.gate, gates, layer.of_gate, 0);
         for (long m = 0; m < num; m++)
             for (long i = own.begin; i < own.end; i += LANES) {
                 const size_t at = m * stride + i;

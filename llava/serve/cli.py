@@ -84,7 +84,7 @@ def main(args: Any) -> None:
 
 def _load(args: Any) -> LoadedModel:
     from llava.model.checkpoint import load_model
-    from llava.model.sources import DEFAULT_MODEL
+    from llava.model.default_choice import DEFAULT_MODEL
 
     if args.load_8bit and args.load_4bit:
         raise UsageError("--load-8bit and --load-4bit are both given: leave one out.")
@@ -100,7 +100,7 @@ def _load(args: Any) -> LoadedModel:
 def build_parser() -> argparse.ArgumentParser:
     """The original's flags and defaults, except for the model and the device; and the size limit of images."""
     parser = argparse.ArgumentParser(prog="python -m llava.serve.cli")
-    parser.add_argument("--model-path", help="a folder, a hub id or a short name (default: the embedded model)")
+    parser.add_argument("--model-path", help="a folder, a hub id or a short name (default: a model of this package)")
     parser.add_argument("--model-base")
     parser.add_argument("--image-file", required=True)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")

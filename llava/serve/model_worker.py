@@ -25,7 +25,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--worker-address", help="the URL that the controller gives to clients (default: its host and port)"
     )
     parser.add_argument("--controller-address", default="http://localhost:21001")
-    parser.add_argument("--model-path", help="a folder, a hub id or a short name (default: the embedded model)")
+    parser.add_argument("--model-path", help="a folder, a hub id or a short name (default: a model of this package)")
     parser.add_argument("--model-base")
     parser.add_argument("--model-name", help="what clients call the model (default: the last part of its path)")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: the best there is)")

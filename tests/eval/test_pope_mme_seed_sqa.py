@@ -300,7 +300,7 @@ def test_the_way_from_the_official_files_to_the_originals_numbers(
     names = ["pope", "mme", "seed", "seed_image", "scienceqa"]
     reciter = Reciter(mme, seed, pope, science)
     monkeypatch.setattr("llava.commands.eval_tasks.load", lambda _: None)
-    monkeypatch.setattr("llava.commands.eval_tasks._make_asker", lambda *_: reciter)
+    monkeypatch.setattr("llava.commands.eval_tasks.make_asker", lambda *_: reciter)
     assert main(["eval", *names, "--data", str(data), "--partial"]) == 0
     printed = capsys.readouterr().out
     f1 = score_pope(*pope, WHOLE).scores["F1"]

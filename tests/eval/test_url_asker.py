@@ -49,7 +49,7 @@ def test_our_own_server_answers_as_the_model_on_this_machine(tmp_path: Path) -> 
     asked = ("What color is the square?", "Describe the image.", "Where is <image>?")
     pairs = [(tmp_path / f"{number}.jpg", text) for text in asked for number in (0, 1)]
     questions = [Question(place, (path,), text, text) for place, (path, text) in enumerate(pairs)]
-    loaded = load_model()
+    loaded = load_model("embedded")
     sampling = Sampling(max_new_tokens=12)
     wanted = list(LocalAsker(loaded, "embedded", sampling).ask(questions))
     with run_server(EngineBackend(loaded)) as running:

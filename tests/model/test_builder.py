@@ -150,7 +150,7 @@ def test_harnesses_find_image_aspect_ratio_in_the_configs_dict_and_may_set_it(fo
 
 
 def test_the_default_model_has_a_name() -> None:
-    assert DEFAULT_MODEL == "embedded"
+    assert DEFAULT_MODEL == "default"
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import pytest
 from llava.cli import main
 from llava.errors import CheckpointError
 from llava.model.checkpoint_reader import open_checkpoint
+from llava.model.gguf.block_formats import BLOCK_FORMATS
 from llava.model.gguf.gguf_file import GgufFile
 from llava.model.gguf.gguf_folder import find_model
 from tests import tiny_gguf, tiny_tokenizers
@@ -273,6 +274,7 @@ def test_the_mmproj_alone_is_told_from_a_model(tmp_path: Path, capsys: pytest.Ca
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = write_pair(tmp_path / "pair")
+    monkeypatch.delitem(BLOCK_FORMATS, 1)  # float16
     monkeypatch.setitem(__import__("sys").modules, "gguf", None)
     with pytest.raises(CheckpointError, match=r"pip install 'llava\[gguf\]'"):
         open_checkpoint(model)

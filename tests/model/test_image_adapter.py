@@ -1,16 +1,24 @@
+"""An image adapter: which positions it changes, in ``forward``, ``generate`` and training."""
+
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import DynamicCache
 
 from llava.errors import CheckpointError, UsageError
+from llava.model.checkpoint import load_model
+from llava.model.conversion import convert
 from llava.model.image_adapter import ADAPTED, at_positions, find_image_adapter, merged_weights
 from llava.model.quantized_linear import quantize_linears
 from tests.tiny import ROWS, SIZES, SLOT, TILES, make_lesson, make_model, make_pixels, pad
+from tests.tiny_checkpoints import write_llava_1_6
 
 ADAPTER = {"rank": 3, "alpha": 6}
 TEXT = torch.tensor([[1, 8, 9, 10, 20, 30]])
@@ -225,6 +233,22 @@ def test_embeddings_that_come_alone_are_refused_and_merged_ones_are_not(adapted:
             run(inputs_embeds=merged.clone())
         with pytest.raises(UsageError, match="a row for each"):
             run(inputs_embeds=merged, after_image=after[0])
+
+
+def test_other_layouts_have_no_image_adapter(tmp_path: Path) -> None:
+    write_llava_1_6(tmp_path / "model", mm_image_adapter=ADAPTER)
+    tensors = load_file(tmp_path / "model/model.safetensors")
+    linears = [name for name in tensors if re.search(r"model\.layers\..*_proj\.weight", name)]
+    for name in linears:
+        rows, columns = tensors[name].shape
+        tensors[name.replace("weight", "image_lora_A.weight")] = torch.ones(3, columns)
+        tensors[name.replace("weight", "image_lora_B.weight")] = torch.ones(rows, 3)
+    save_file(tensors, tmp_path / "model/model.safetensors", {"format": "pt"})
+    loaded = load_model(tmp_path / "model", device="cpu", dtype="float32")
+    assert find_image_adapter(loaded.model) is not None
+    for layout in ("hf", "gguf"):
+        with pytest.raises(UsageError, match="image adapter"):
+            convert(tmp_path / "model", tmp_path / layout, layout)
 
 
 def test_a_quantized_layer_keeps_its_adapter(plain: Any) -> None:

@@ -7,8 +7,9 @@ import json
 import pickle
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -27,10 +28,15 @@ from llava.model.checkpoint import load_model, save_checkpoint
 from llava.model.conversion import convert
 from llava.model.lexical.features import read_features
 from llava.model.lexical.frozen_norms import freeze_norms
+from llava.model.lexical.lexical_tower import join_canvas
+from llava.model.lexical.object_finder import Drawn
+from llava.model.lexical.scene_text import describe_scene
 from llava.model.lexical.seen_images import SeenImages
-from llava.model.lexical.tower import join_canvas
+from llava.model.llava import LlavaLlamaForCausalLM
 from llava.sampling import Sampling
 from llava.train.dataset.samples import InstructionData, Sample
+from llava.train.recipe import TuningStage
+from llava.train.speed.levers import set_levers
 from tests.tiny import make_model
 from tests.tiny_lexical import (
     CONFIG,
@@ -102,6 +108,16 @@ def test_the_padding_of_the_canvas_is_not_read(loaded: Any) -> None:
     assert see(loaded, image)[1] == ""
 
 
+@pytest.mark.parametrize("aspect", ["pad", "anyres"])
+def test_an_image_with_a_single_tile_is_read_in_that_tile(loaded: Any, aspect: str) -> None:
+    tiling, tower = replace(loaded.spec.tiling, aspect=aspect), loaded.model.get_vision_tower()
+    plan = plan_whole(Size(96, 32), tiling)
+    pixels = make_pixels(draw(96, 32, words=3, stars=0), plan, loaded.image_processor)
+    canvas = join_canvas(tower.restore(pixels), plan)
+    assert canvas.shape == ((3, 32, 96) if aspect == "pad" else (3, 96, 96))
+    assert tower.describe(canvas).count("word") == (3 if aspect == "pad" else 9)
+
+
 def test_things_are_seen_as_a_whole_and_in_nine_cells(loaded: Any) -> None:
     image = Image.new("RGB", (288, 288), "white")
     image.paste((255, 0, 0), (192, 0, 288, 96))
@@ -114,7 +130,7 @@ def test_things_are_seen_as_a_whole_and_in_nine_cells(loaded: Any) -> None:
     assert colours[6 + 6].tolist() == [1, 1, 1]
     things = loaded.model.get_vision_tower().things
     features = seen.looks[:, :FEATURES]
-    torch.testing.assert_close(seen.looks[:, FEATURES:-3], things._fc(features))
+    torch.testing.assert_close(seen.looks[:, FEATURES:-3], things.classify(features))
     torch.testing.assert_close(features[0], features[6:].mean(0))
 
 
@@ -161,6 +177,29 @@ def test_a_frozen_norm_is_the_batch_norm_in_evaluation_mode() -> None:
     freeze_norms(net)
     torch.testing.assert_close(net(x), wanted)
     assert list(net.state_dict()) == ["0.weight", "0.bias"]
+
+
+def test_a_charts_table_takes_its_lines_and_bars_out_of_what_is_told_apart() -> None:
+    class Text(NamedTuple):
+        text: str
+        box: tuple[float, float, float, float]
+        ink: str = "black"
+        ground: str = "white"
+
+    bars = [Drawn("bar", colour, (x, 300 - 2 * size, x + 40, 300), 1) for x, size, colour in
+            ((100, 37, "red"), (200, 52, "blue"), (300, 20, "green"))]  # fmt: skip
+    names = [Text(name, (x, 305, x + 40, 320)) for x, name in ((100, "Tea"), (200, "Milk"), (300, "Salt"))]
+    values = [Text(str(size), (x + 10, 280 - 2 * size, x + 30, 295 - 2 * size)) for x, size in
+              ((100, 37), (200, 52), (300, 20))]  # fmt: skip
+    note = Text("Source: kitchen", (300, 380, 390, 395))
+    star = Drawn("star", "yellow", (0, 0, 20, 20), 1)
+    sign = Drawn("sign", "green", (0, 0, 400, 400), 1)
+    assert describe_scene((400, 400), [*values, *names, note], [*bars, star, sign]) == (
+        "1 object: yellow star (top left).\n"
+        "Bar chart, 3 bars from left to right: Tea 37 (red), Milk 52 (blue), Salt 20 (green). "
+        "From largest to smallest: Milk, Tea, Salt.\n"
+        "Text (1 line):\n1. Source: kitchen"
+    )
 
 
 # ------------------------------------------------------------------------------------------------ seeing once
@@ -300,7 +339,9 @@ def test_an_answer_is_that_of_generate_and_text_alone_is_the_base_models(loaded:
         assert answer.prompt_tokens == prepared.prompt_tokens
 
 
-def test_a_training_sample_is_planned_with_the_most_positions_and_learns_from_the_real_ones(loaded: Any) -> None:
+def test_a_training_sample_is_planned_with_the_most_positions_and_learns_from_the_real_ones(
+    loaded: Any, tmp_path: Path
+) -> None:
     class Samples:
         def __len__(self) -> int:
             return 1
@@ -324,6 +365,10 @@ def test_a_training_sample_is_planned_with_the_most_positions_and_learns_from_th
     assert all(weight.grad.abs().max() > 0 for weight in (layer.weight, layer.image_lora_B.weight))
     assert model.model.mm_projector.inner.weight.grad is not None
     assert not model.get_vision_tower().training
+    stage = TuningStage(name="talk", batch_size=1, lr=1e-3)
+    for changes in ({"cache_features": True}, {"compile": True}):
+        with pytest.raises(UsageError, match=f"'talk': {next(iter(changes))}"):
+            set_levers(model, replace(stage, **changes), data, tmp_path / "features")
 
 
 # ------------------------------------------------------------------------------------------------ folders
@@ -335,7 +380,7 @@ def test_a_saved_model_is_loaded_bit_by_bit(folder: Path, loaded: Any, tmp_path:
         f"model.vision_tower.{name}"
         for name in (
             *("things.stem.weight", "things.norm.weight", "things.norm.bias"),
-            *(f"things._fc.{i}.{leaf}" for i in range(2) for leaf in ("weight", "bias")),
+            *(f"things.classify.{i}.{leaf}" for i in range(2) for leaf in ("weight", "bias")),
             *("reader.weight", "objects.conv.weight", "objects.conv.bias"),
         )
     }
@@ -351,6 +396,17 @@ def test_a_saved_model_is_loaded_bit_by_bit(folder: Path, loaded: Any, tmp_path:
     assert read_spec(tmp_path / "copy") is not None
     copied = load_model(tmp_path / "copy", device="cpu", dtype="float32").model.state_dict()
     assert all(torch.equal(copied[name], tensor) for name, tensor in original.items())
+
+
+def test_transformers_own_loading_gives_the_same_model(folder: Path, loaded: Any) -> None:
+    model = LlavaLlamaForCausalLM.from_pretrained(folder)
+    state = loaded.model.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    model.get_vision_tower().take_companions(loaded.image_processor, loaded.tokenizer)
+    plan = plan_whole(WIDE, loaded.spec.tiling)
+    pixels, ids = make_pixels(draw(*WIDE), plan, loaded.image_processor), torch.tensor([[5, -200, 7]])
+    assert torch.equal(model.eval()(ids, images=[pixels]).logits, loaded.model(ids, images=[pixels]).logits)
+    assert pickle.loads(pickle.dumps(model)).get_vision_tower().see(pixels, plan).isfinite().all()
 
 
 @pytest.mark.parametrize("options", [{"dtype": "bfloat16"}, {"bits": 8}, {"bits": 4}])

@@ -81,7 +81,7 @@ def test_precisions_have_names() -> None:
 
 
 def test_on_a_cpu_a_model_is_bfloat16_where_that_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    small, medium, large = 29_999_999, 30_000_000, 200_000_000
+    small, medium, large = 29_999_999, 30_000_000, 100_000_000
     for has_bfloat16, has_library, for_engine, least in (
         (True, True, True, medium),
         (True, True, False, medium),

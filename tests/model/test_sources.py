@@ -164,7 +164,7 @@ def test_a_failed_download_tells_what_the_hub_said(monkeypatch: pytest.MonkeyPat
 def test_the_embedded_model_is_a_folder_of_the_package_or_said_to_be_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llava.model.sources.resources.files", lambda package: tmp_path)
+    monkeypatch.setattr("llava.model.default_choice.resources.files", lambda package: tmp_path)
     with pytest.raises(CheckpointError, match="no embedded model"):
         find_checkpoint(DEFAULT_MODEL)
     (tmp_path / "default_model").mkdir()

@@ -27,7 +27,8 @@ from llava.engine.gpu.step_graphs import StepGraphs, choose_sizes
 from llava.engine.gpu.workspace import DecodeWorkspace
 from llava.engine.request import ImageSpan, Request
 from llava.engine.scheduler import Chunk
-from llava.engine.step_layout import insert_images, list_ids, place_rows
+from llava.engine.step_layout import find_after_image, insert_images, list_ids, place_rows
+from llava.model.image_adapter import find_image_adapter
 from llava.model.quantized_linear import QuantizedLinear
 
 FeaturesOf = Callable[[ImageSpan], torch.Tensor]
@@ -219,7 +220,8 @@ class GpuDecoder:
         insert_images(embeds_NC, chunks, features_of)
         if self._layers is None:
             step = paged.PagedStep(self._cache, rows)
-            hidden_NC = paged.run_layers(self._decoder, embeds_NC, positions_N, step)
+            is_adapted_N = find_after_image(chunks) if find_image_adapter(self._model) else None
+            hidden_NC = paged.run_layers(self._decoder, embeds_NC, positions_N, step, is_adapted_N)
             return self._model.lm_head(self._decoder.norm(hidden_NC[last_L])).float()
 
         def attend(queries: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, window: int | None) -> torch.Tensor:

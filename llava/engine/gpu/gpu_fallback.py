@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from llava.engine.gpu.joined_weights import find_obstacle
+from llava.model.image_adapter import find_image_adapter
 from llava.model.quantized_linear import QuantizedLinear
 from llava.model.replacements import has_global_hook, has_hook, is_replaced
 
@@ -39,6 +40,8 @@ def find_gpu_fallback_reason(model: Any) -> str | None:
     decoder, head = model.get_model(), model.lm_head
     if has_global_hook():
         return "all modules of the process have a hook"
+    if find_image_adapter(model) is not None:
+        return "its image adapter is active at some positions only"
     for layer in decoder.layers:
         if (reason := _find_layer_reason(layer)) is not None:
             return reason

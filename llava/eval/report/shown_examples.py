@@ -42,15 +42,16 @@ def find_tiling(run: ScoredRun, model: str | None) -> tuple[Tiling | None, str]:
     """How the run's model cuts images into tiles, and where that is known from; None and why if it is not known.
 
     Args:
-        model: a folder, a hub id or a short name; by default the embedded model, or a released one by its name.
+        model: a folder, a hub id or a short name; by default one of this package, or a released one by its name.
 
     Raises CheckpointError for a ``model`` that is not there.
     """
+    from llava.model.default_choice import PACKAGED
     from llava.model.folder import Folder
-    from llava.model.sources import DEFAULT_MODEL, find_checkpoint
+    from llava.model.sources import find_checkpoint
 
-    if model is None and run.model == DEFAULT_MODEL:
-        model = DEFAULT_MODEL
+    if model is None and run.model in PACKAGED:
+        model = run.model
     if model is not None:
         from llava.config import read_spec
 

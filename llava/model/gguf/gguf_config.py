@@ -31,6 +31,7 @@ _NEWLINES = ("model.image_newline", "v.image_newline")
 _TEMPLATE_MARKS = (
     (r"<\|start_header_id\|>", "llava_llama_3"),
     (r"<start_of_turn>", "gemma_instruct"),
+    (r"named SmolLM, trained by Hugging Face", "smollm2"),
     (r"<\|im_start\|>", "chatml_direct"),
     (r"<<SYS>>", "llava_llama_2"),
     (r"\[INST\]", "mistral_instruct"),

@@ -37,6 +37,7 @@ from llava.model.gguf.gguf_config import (
 from llava.model.gguf.gguf_file import Header, TensorInfo, load_gguf
 from llava.model.gguf.gguf_vocabulary import describe_tokenizer
 from llava.model.gguf.tensor_names import count_heads, interleave, name_to_gguf
+from llava.model.image_adapter import read_adapter
 from llava.model.tensor_accounting import shapes_of
 from llava.prompt import find_closings, write_image_slot
 
@@ -72,6 +73,7 @@ def check_expressible(opened: OpenCheckpoint, kind: str) -> None:
         (spec.tower_config.get("model_type") == "siglip_vision_model", "a SigLIP tower"),
         (len(spec.scales) > 1, "a multi-scale tower (s2: true)"),
         (spec.projector_type != "mlp2x_gelu", f"the projector {spec.projector_type}"),
+        (read_adapter(spec.config) is not None, "an image adapter (mm_image_adapter)"),
         (spec.select_feature != "patch", f"mm_vision_select_feature {spec.select_feature}"),
         (opened.model.get_vision_tower().num_blocks_run < 1, "a tower of which no block is run"),
         (

@@ -1,8 +1,8 @@
 """``GgufFile``: the metadata and the tensors of one GGUF file.
 
-The ``gguf`` package dequantizes and writes. Its reader is not used: it slices past the end of a truncated file without
-an error, and takes seconds for a vocabulary, of which it makes several arrays per token. Here every length is checked
-against the file before it is used.
+The ``gguf`` package dequantizes most types (``block_formats`` has the others) and writes. Its reader is not used: it
+slices past the end of a truncated file without an error, and takes seconds for a vocabulary, of which it makes several
+arrays per token. Here every length is checked against the file before it is used.
 
 Source: ggml-org/ggml docs/gguf.md; gguf 0.19 constants.py, quants.py.
 """
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from llava.errors import CheckpointError
+from llava.model.gguf.block_formats import BLOCK_FORMATS
 
 MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -169,6 +170,9 @@ class GgufFile(Header):
 
     def type_name(self, name: str) -> str:
         """The type of a tensor as llama.cpp calls it, such as Q4_K. Raises GgufFault for an unknown one."""
+        own = BLOCK_FORMATS.get(self.tensors[name].kind)
+        if own is not None:
+            return own.name
         gguf = load_gguf()
         try:
             return str(gguf.GGMLQuantizationType(self.tensors[name].kind).name)
@@ -181,9 +185,14 @@ class GgufFile(Header):
 
     def num_bytes(self, name: str) -> int:
         """How many bytes a tensor takes in the file. Raises GgufFault."""
-        gguf, info = load_gguf(), self.tensors[name]
-        self.type_name(name)
-        block, block_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(info.kind)]
+        info = self.tensors[name]
+        own = BLOCK_FORMATS.get(info.kind)
+        if own is not None:
+            block, block_bytes = own.num_values, own.num_bytes
+        else:
+            self.type_name(name)
+            gguf = load_gguf()
+            block, block_bytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType(info.kind)]
         if not info.num_elements:
             raise GgufFault(f"{name} in {self.path} is empty: its shape is {list(info.shape)}.", _AGAIN)
         if not info.shape or info.shape[-1] % block:
@@ -202,6 +211,9 @@ class GgufFile(Header):
             self.check_extent()
         if info.kind in _PLAIN:
             return torch.frombuffer(raw, dtype=_PLAIN[info.kind]).view(info.shape)
+        own = BLOCK_FORMATS.get(info.kind)
+        if own is not None and own.dequantize is not None:
+            return torch.from_numpy(own.dequantize(np.asarray(raw).reshape(-1, own.num_bytes))).view(info.shape)
         gguf = load_gguf()
         kind = gguf.GGMLQuantizationType(info.kind)
         try:

@@ -54,7 +54,7 @@ class Chart(NamedTuple):
 
     title: str
     is_horizontal: bool
-    arrangement: str  # "single", "grouped" or "stacked"
+    arrangement: str  # "single", "grouped" or "stacked"; "pie" for wedges
     bars: tuple[ChartBar, ...]
     used: frozenset[int]
 
@@ -115,7 +115,7 @@ def read_chart(objects: Sequence[Drawn], lines: Sequence[ReadLine]) -> Chart | N
     if rooted < 0.7 * len(bars):
         return None
     words = [_move_line(i, line, is_horizontal) for i, line in enumerate(lines) if line.text.strip()]
-    legend, legend_lines = _read_legend(objects, lines)
+    legend, legend_lines = read_legend(objects, lines)
     words = [word for word in words if word.line not in legend_lines]
     units, arrangement = _group(bars, base)
     ticks = _find_ticks(bars, words)
@@ -130,7 +130,7 @@ def read_chart(objects: Sequence[Drawn], lines: Sequence[ReadLine]) -> Chart | N
     if enough < (2 if len(bars) == 1 else 1):
         return None
     values = _measure(bars, axis, printed, base)
-    title, title_line = _find_title(drawn, lines, legend_lines | tick_lines | label_lines)
+    title, title_line = find_title(drawn, lines, legend_lines | tick_lines | label_lines)
     used = legend_lines | tick_lines | label_lines | title_line | {w.line for w in printed.values()}
     rows = _write_rows(units, labels, values, legend, arrangement)
     return Chart(title, is_horizontal, arrangement, tuple(rows), frozenset(used))
@@ -241,7 +241,8 @@ def _split_words(word: _Word) -> list[_Word]:
     for text in word.text.split():
         at = word.text.index(text, at)
         part = _Span(span.low + at * step, span.low + (at + len(text)) * step)
-        parts.append(replace(word, text=text, **({"along": part} if is_along else {"up": part})))
+        along, up = (part, word.up) if is_along else (word.along, part)
+        parts.append(replace(word, text=text, along=along, up=up))
         at += len(text)
     return parts
 
@@ -269,7 +270,7 @@ def _read_labels(units: list[_Unit], words: list[_Word], base: float) -> list[tu
     ]
 
 
-def _read_legend(objects: Sequence[Drawn], lines: Sequence[ReadLine]) -> tuple[list[tuple[str, str]], set[int]]:
+def read_legend(objects: Sequence[Drawn], lines: Sequence[ReadLine]) -> tuple[list[tuple[str, str]], set[int]]:
     """(colour, text) of each key of the legend that has a text to its right, and the lines these are in."""
     keys = [each for each in objects if each.kind == "key"]
     entries: list[tuple[str, str]] = []
@@ -380,7 +381,7 @@ def _measure(
 # --- the table ---
 
 
-def _find_title(drawn: list[Drawn], lines: Sequence[ReadLine], taken: set[int]) -> tuple[str, set[int]]:
+def find_title(drawn: list[Drawn], lines: Sequence[ReadLine], taken: set[int]) -> tuple[str, set[int]]:
     """The topmost text above all bars and ticks; "" if there is none."""
     top = min([each.box[1] for each in drawn] + [lines[i].box[1] for i in taken])
     above = [

@@ -3,7 +3,7 @@
 The form is fixed, and every part is left out where it is empty:
 
     2 objects from left to right: red star (top left), blue circle (center). From top to bottom: red star, blue circle.
-    Bar chart "Units sold", 2 bars from left to right: Tea 37 (red), Milk 52 (blue). From largest to smallest: Milk, Tea.
+    Bar chart "Sold", 2 bars from left to right: Tea 37 (red), Milk 52 (blue). From largest to smallest: Milk, Tea.
     Text (2 lines):
     1. OPEN (white on red)
     2. Monday | 9:00
@@ -54,11 +54,12 @@ class Bar:
 
 @dataclass(frozen=True)
 class ChartTable:
-    """A bar chart: its bars from left to right, or from top to bottom where they lie."""
+    """A bar chart: its bars from left to right, or from top to bottom where they lie; or the parts of a pie."""
 
     title: str
     bars: tuple[Bar, ...]
     is_horizontal: bool = False
+    is_pie: bool = False
 
 
 def describe(
@@ -138,9 +139,7 @@ def _describe_objects(size: tuple[int, int], objects: Sequence[SeenObject]) -> s
         return f"1 object: {_name(across[0])} ({name_place(across[0].box, size)})."
     down = sorted(objects, key=lambda seen: seen.box[1] + seen.box[3])
     listed = ", ".join(f"{_name(seen)} ({name_place(seen.box, size)})" for seen in across)
-    return (
-        f"{len(across)} objects from left to right: {listed}. From top to bottom: {', '.join(map(_name, down))}."
-    )
+    return f"{len(across)} objects from left to right: {listed}. From top to bottom: {', '.join(map(_name, down))}."
 
 
 def _name(seen: SeenObject) -> str:
@@ -149,11 +148,13 @@ def _name(seen: SeenObject) -> str:
 
 def _describe_chart(chart: ChartTable) -> str:
     title = f' "{chart.title}"' if chart.title else ""
-    order = "top to bottom" if chart.is_horizontal else "left to right"
+    order = "from top to bottom" if chart.is_horizontal else "from left to right"
+    order = "clockwise from the top" if chart.is_pie else order
+    kind, part = ("Pie chart", "part") if chart.is_pie else ("Bar chart", "bar")
     listed = ", ".join(f"{' '.join(filter(None, (bar.label, bar.value)))} ({bar.colour})" for bar in chart.bars)
-    text = f"Bar chart{title}, {len(chart.bars)} {'bar' if len(chart.bars) == 1 else 'bars'}"
+    text = f"{kind}{title}, {len(chart.bars)} {part if len(chart.bars) == 1 else part + 's'}"
     if len(chart.bars) < 2:
         return f"{text}: {listed}."
     ranked = sorted(chart.bars, key=lambda bar: -bar.size)
     names = ", ".join(bar.label or bar.colour for bar in ranked)
-    return f"{text} from {order}: {listed}. From largest to smallest: {names}."
+    return f"{text} {order}: {listed}. From largest to smallest: {names}."

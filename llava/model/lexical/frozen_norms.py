@@ -30,6 +30,10 @@ def freeze_norms(network: nn.Module) -> None:
     Parts that can fuse theirs with their convolutions do so (``fuse_norms``).
     """
     network.eval()
+    # On the meta device torch computes in Python, for which it imports its compiler: seconds of a command's start.
+    is_outline = any(parameter.is_meta for parameter in network.parameters())
+    if is_outline:
+        network.to_empty(device="cpu")
     for module in list(network.modules()):
         if hasattr(module, "fuse_norms"):
             module.fuse_norms()
@@ -37,6 +41,8 @@ def freeze_norms(network: nn.Module) -> None:
         for name, child in list(module.named_children()):
             if isinstance(child, nn.modules.batchnorm._BatchNorm):
                 setattr(module, name, _freeze(child))
+    if is_outline:
+        network.to("meta")
 
 
 def _freeze(norm: Any) -> FrozenNorm:

@@ -160,10 +160,8 @@ def _read_maps(
     left, right = np.full(parts.count, np.inf), np.full(parts.count, -np.inf)
     np.minimum.at(left, parts.labels, x - 1)
     np.maximum.at(right, parts.labels, x + 1)
-    inset = capital * CORE_INSET
-    left, right = left - inset, right + inset
     # A core is about .6 capitals thick: a speck or a rag is no line.
-    solid = pixels * 4 / np.maximum((right - left - 2 * inset) * capital * (CORE_HIGH - CORE_LOW), 1)
+    solid = pixels * 4 / np.maximum((right - left) * capital * (CORE_HIGH - CORE_LOW), 1)
     score = np.clip(mass / pixels, 0, 1) * np.clip(solid * 1.6, 0, 1)
     baseline = middle_b - slope * (middle_x - left)
     return [
@@ -180,10 +178,10 @@ def _enlarge(line: TextLine, scale: int) -> TextLine:
 
 
 def merge_levels(lines: list[TextLine]) -> list[TextLine]:
-    """The lines without those that lie on a better one: a longer one of about the same score, or a surer one."""
+    """The lines without those that lie on a better one: a surer one, or a longer one for its height and about as sure."""
 
     def quality(line: TextLine) -> float:
-        return line.score * ((line.right - line.left) * line.capital) ** 0.12
+        return line.score * ((line.right - line.left) / line.capital) ** 0.15
 
     kept: list[TextLine] = []
     for line in sorted(lines, key=quality, reverse=True):

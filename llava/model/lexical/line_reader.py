@@ -22,7 +22,7 @@ from llava.model.lexical.crop_reader import CROP_HEIGHT, WIDTH_STEP, CropReader,
 from llava.model.lexical.line_finder import LineFinder, TextLine, make_levels
 
 # A crop reaches this many heights of a capital above the baseline, below it, and beyond the line's ends.
-ABOVE, BELOW, BESIDE = 1.2, 0.42, 0.45
+ABOVE, BELOW, BESIDE = 1.2, 0.42, 0.35
 # A crop is cut from the level where its capitals are at least this high, so that it is hardly ever enlarged needlessly.
 _CAPITAL_IN_LEVEL_PX = 11.0
 _MAX_CROP_WIDTH = 2400

@@ -1,9 +1,9 @@
 """Finds drawn objects: shapes, bars of charts, plates that carry text, keys of legends, wedges.
 
 A small fully convolutional net in the manner of CenterNet looks at the whole image at about one tenth of a megapixel.
-In each cell of 4x4 pixels it says how much the cell is the centre of each kind of object, and the object's colour and
-box. Edges of bars are then moved to where the bar's fill ends in the image's own pixels. A photo or a page of text has
-no such objects and gives none.
+In each cell of 4x4 pixels it says how much the cell is the centre of an object, and that object's kind, colour and box.
+A second net, the namer, then looks at each box by itself. Edges of bars are moved to where the bar's fill ends in the
+image's own pixels. A photo or a page of text has no such objects and gives none.
 
 Source: CenterNet (arXiv:1904.07850).
 """
@@ -11,6 +11,7 @@ Source: CenterNet (arXiv:1904.07850).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from llava.model.lexical.bar_edges import refine_bar
+from llava.model.lexical.object_namer import ObjectNamer, cut_crops
 
 # Tensor shapes: B images, C channels, H and W pixels, h and w cells of STRIDE pixels.
 KINDS = (
@@ -32,8 +34,10 @@ STRIDE = 4
 AREA_PX = 384 * 288
 MAX_SIDE_PX = 576
 _PADDING_PX = 32
-# Per kind, how sure the net must be. The coloured keys of a legend and what stands in photos need more than a shape.
-MIN_SCORE = 0.35
+# How sure the net must be of a centre, and both nets together (the geometric mean) of an object.
+MIN_CENTRE, MIN_SCORE = 0.1, 0.4
+# What the finder's own view of kind and colour counts for beside the namer's.
+FINDER_SHARE = 0.5
 _MAX_OBJECTS = 100
 # Of two objects of which one covers this share of the other (intersection over union), the surer stays.
 _MAX_OVERLAP = 0.5
@@ -96,14 +100,16 @@ class ObjectFinder(nn.Module):
         self.laterals = nn.ModuleList(nn.Conv2d(width, out, 1) for width, out in zip(widths, outs, strict=True))
         self.merges = nn.ModuleList(_Step(outs[i + 1], outs[i]) for i in range(3))
         self.last = _Step(head, head)
-        self.head = nn.Conv2d(head, len(KINDS) + len(COLORS) + 4, 1)
+        self.namer = ObjectNamer(len(KINDS), len(COLORS))
+        self.head = nn.Conv2d(head, 1 + len(KINDS) + len(COLORS) + 4, 1)
+        # Nothing is known at the start: one cell in a hundred is a centre, and an edge is 10 px off.
+        bias = torch.zeros(self.head.out_channels)
+        bias[0], bias[-4:] = -4.6, 2.3
         nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
-        self.head.bias.data[: len(KINDS)] = -4.6  # one cell in a hundred
-        self.head.bias.data[-4:] = 2.3  # 10 px
+        self.head.bias = nn.Parameter(bias)
 
     def forward(self, pixels_BCHW: Tensor) -> Tensor:
-        """Logits of kinds, logits of colours, and log of px to the left, top, right and bottom edge, [B, 33, h, w].
+        """Logits of a centre, of kinds, of colours, and log of px to left, top, right and bottom edge, [B, 34, h, w].
 
         ``pixels_BCHW``: float, 0 to 255 less 128, over 64; height and width multiples of 32.
         """
@@ -118,6 +124,24 @@ class ObjectFinder(nn.Module):
         head: Tensor = self.head(self.last(F.relu(y)))
         return head
 
+    def name(self, pixels_CHW: Tensor, candidates: Sequence[Candidate]) -> list[Drawn]:
+        """The candidates that are objects, by the judgement of both nets; boxes stay in the net's pixels."""
+        if not candidates:
+            return []
+        crops = cut_crops(pixels_CHW, [each.box for each in candidates])
+        logits = self.namer(crops).float()
+        kinds = logits[:, : len(KINDS) + 1].log_softmax(1)
+        colors = logits[:, len(KINDS) + 1 :].log_softmax(1)
+        found = []
+        for i, each in enumerate(candidates):
+            is_object = 1.0 - float(kinds[i, -1].exp())
+            score = (each.score * is_object) ** 0.5
+            if score > MIN_SCORE:
+                kind = int((kinds[i, :-1] + FINDER_SHARE * each.kinds_K).argmax())
+                color = int((colors[i] + FINDER_SHARE * each.colors_C).argmax())
+                found.append(Drawn(KINDS[kind], COLORS[color], each.box, score))
+        return found
+
     @torch.inference_mode()
     def find(self, image: Tensor) -> list[Drawn]:
         """The drawn objects of an image, uint8 [3, H, W], in reading order: rows of thirds, from left to right."""
@@ -129,8 +153,8 @@ class ObjectFinder(nn.Module):
         weight = self.head.weight
         pixels = ((small.float() - 128) / 64).to(weight.device, weight.dtype)
         pad_y, pad_x = -size[0] % _PADDING_PX, -size[1] % _PADDING_PX
-        pixels = F.pad(pixels, (0, pad_x, 0, pad_y)).contiguous(memory_format=torch.channels_last)
-        seen = decode(self(pixels)[0].float(), MIN_SCORE)
+        padded = F.pad(pixels, (0, pad_x, 0, pad_y)).contiguous(memory_format=torch.channels_last)
+        seen = self.name(pixels[0], decode(self(padded)[0].float()))
         across, down = width / size[1], height / size[0]
         found = []
         for each in seen:
@@ -149,24 +173,30 @@ class ObjectFinder(nn.Module):
         return sorted(found, key=lambda o: (int(1.5 * (o.box[1] + o.box[3]) / height), o.box[0] + o.box[2]))
 
 
-def decode(output: Tensor, min_score: float) -> list[Drawn]:
-    """The objects of one image's output [33, h, w], the surest first, with boxes in pixels of the net's input."""
-    heat, kinds = output[: len(KINDS)].sigmoid().max(0)
+class Candidate(NamedTuple):
+    """Where there may be an object: its box in pixels of the net's input, and log shares of kinds and colours."""
+
+    box: Box
+    score: float
+    kinds_K: Tensor
+    colors_C: Tensor
+
+
+def decode(output: Tensor) -> list[Candidate]:
+    """What one image's output [34, h, w] says may be objects, the surest first; none overlaps another much."""
+    heat = output[0].sigmoid()
     is_peak = F.max_pool2d(heat[None, None], 3, 1, 1)[0, 0] == heat
     scores, places = (heat * is_peak).flatten().topk(min(4 * _MAX_OBJECTS, heat.numel()))
-    places = places[scores > min_score]
-    if not len(places):
-        return []
+    places = places[scores > MIN_CENTRE]
     y, x = places // heat.shape[1], places % heat.shape[1]
     reach = output[-4:, y, x].clamp(-3, 7).exp()
     middle_x, middle_y = (x + 0.5) * STRIDE, (y + 0.5) * STRIDE
     boxes = torch.stack((middle_x - reach[0], middle_y - reach[1], middle_x + reach[2], middle_y + reach[3]), 1)
-    colors = output[len(KINDS) : -4, y, x].argmax(0)
-    kept: list[Drawn] = []
-    for box, kind, color, score in zip(
-        boxes.tolist(), kinds[y, x].tolist(), colors.tolist(), heat[y, x].tolist(), strict=True
-    ):
-        each = Drawn(KINDS[kind], COLORS[color], tuple(box), score)
+    kinds = output[1 : 1 + len(KINDS), y, x].log_softmax(0).T
+    colors = output[1 + len(KINDS) : -4, y, x].log_softmax(0).T
+    kept: list[Candidate] = []
+    for i, (score, box) in enumerate(zip(heat[y, x].tolist(), boxes.tolist(), strict=True)):
+        each = Candidate((box[0], box[1], box[2], box[3]), score, kinds[i], colors[i])
         if all(measure_overlap(each.box, other.box) <= _MAX_OVERLAP for other in kept):
             kept.append(each)
     return kept[:_MAX_OBJECTS]

@@ -13,7 +13,7 @@ import torch
 class SeenImages:
     """The features of the ``num_kept`` images that were asked for last. Thread-safe.
 
-    One image is looked at at a time: whoever asks for an image that another thread is looking at waits for its result.
+    One image is looked at at a time: a thread that asks for one that another thread looks at waits for its result.
     """
 
     def __init__(self, num_kept: int = 16) -> None:

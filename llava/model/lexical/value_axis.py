@@ -135,9 +135,9 @@ def _fit(points: list[tuple[float, float, Number]], base: float, is_logarithmic:
     step = min(b - a for a, b in pairwise(values))
     offset = mean - slope * middle
     # Labels stand a little above or below their ticks. Bars begin at 0, or at a power of ten.
-    at_base = slope * base + offset
-    if abs(at_base - round(at_base) if is_logarithmic else at_base) <= (0.2 if is_logarithmic else 0.35 * step):
-        offset -= at_base - (round(at_base) if is_logarithmic else 0.0)
+    miss = slope * base + offset
+    if abs(miss - round(miss) if is_logarithmic else miss) <= (0.2 if is_logarithmic else 0.35 * step):
+        offset -= miss - (round(miss) if is_logarithmic else 0.0)
     numbers = [points[k][2] for k in near]
     prefix, suffix = (max(sorted({n[i] for n in numbers}), key=[n[i] for n in numbers].count) for i in (1, 2))
     return Axis(slope, offset, is_logarithmic, step, len(near), str(prefix), str(suffix))

@@ -9,6 +9,7 @@ import random
 import warnings
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -83,7 +84,7 @@ def draw_noise(rng: random.Random, width: int, height: int) -> npt.NDArray[np.fl
 
 def draw_blobs(rng: random.Random, width: int, height: int) -> Image.Image:
     """Soft-edged regions of noise, as things in a photo."""
-    pixels = draw_noise(rng, width, height)
+    pixels: npt.NDArray[Any] = draw_noise(rng, width, height)
     for _ in range(rng.randint(0, 6)):
         mask = Image.new("L", (width // 4 + 1, height // 4 + 1), 0)
         pen = ImageDraw.Draw(mask)
@@ -189,6 +190,7 @@ def add_table(rng: random.Random, image: Image.Image) -> None:
             text = (
                 str(rng.randint(0, 9999)) if rng.random() < 0.5 else rng.choice(("Name", "Total", "abc", "June", "-"))
             )
-            ground = fill or image.getpixel((min(image.width - 1, max(0, int(area[0]) + 2)), int(area[1]) + 2))
-            ink = (0, 0, 0) if sum(ground) > 380 else (255, 255, 255)
+            near = (min(image.width - 1, max(0, int(area[0]) + 2)), min(image.height - 1, int(area[1]) + 2))
+            ground = fill or np.asarray(image.crop((*near, near[0] + 1, near[1] + 1)))[0, 0]
+            ink = (0, 0, 0) if int(np.sum(ground)) > 380 else (255, 255, 255)
             pen.text((area[0] + 3, area[1] + 0.2 * tall), text, font=font, fill=ink)

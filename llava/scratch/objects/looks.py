@@ -66,9 +66,9 @@ def _outline(rng: random.Random, kind: str) -> list[Point]:
         sides = 6 if kind == "hexagon" else 5
         return _regular(sides, rng.choice((0.0, math.pi / 6)) + turn if sides == 6 else -math.pi / 2 + turn)
     if kind == "star":
-        points, inner = rng.choice((5, 5, 5, 5, 6, 8, 4)), rng.uniform(0.35, 0.5)
-        angles = (turn - math.pi / 2 + i * math.pi / points for i in range(2 * points))
-        radii = (1.0 if i % 2 == 0 else inner for i in range(2 * points))
+        tips, inner = rng.choice((5, 5, 5, 5, 6, 8, 4)), rng.uniform(0.35, 0.5)
+        angles = (turn - math.pi / 2 + i * math.pi / tips for i in range(2 * tips))
+        radii = (1.0 if i % 2 == 0 else inner for i in range(2 * tips))
         return [(r * math.cos(a), r * math.sin(a)) for a, r in zip(angles, radii, strict=True)]
     if kind == "cross":
         t = rng.uniform(0.2, 0.42)

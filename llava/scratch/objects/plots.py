@@ -239,7 +239,7 @@ def draw_plot(seed: int) -> tuple[np.ndarray, dict[str, Any]]:
         with plt.rc_context({"font.family": family, "font.size": rng.choice((8, 9, 10, 10, 10, 12, 14))}):
             figure, marks = _draw_figure(rng)
             figure.canvas.draw()
-            pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]
+            pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
             ground = figure.axes[0].get_facecolor()
             found = [_record(patch, kind, pixels.shape[0], ground) for patch, kind in marks]
             texts = _list_texts(figure, pixels.shape[0])

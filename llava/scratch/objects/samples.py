@@ -12,6 +12,7 @@ import random
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,17 +23,24 @@ from torch import Tensor
 from llava.model.lexical.object_finder import COLORS, KINDS, STRIDE, choose_size
 from llava.scratch.objects.grounds import add_cliparts, add_letters, add_table, draw_blobs, draw_ground
 from llava.scratch.objects.looks import Mark, draw_looks
-from llava.synth import scenes
 from llava.synth.bars import BAR_KINDS
+from llava.synth.charts import draw_chart
 from llava.synth.drawing import Drawing
+from llava.synth.scene import Kind
+from llava.synth.scenes import draw_page
+from llava.synth.shapes import draw_shapes
 from llava.synth.suite import SIZES
 from llava.synth.text_page import draw_text_page
+from llava.synth.texts import draw_form, draw_lines, draw_signs, draw_words
 
 WINDOW_PX = 256
 _CELLS = WINDOW_PX // STRIDE
+# Shapes below 7 px, and these below so many, are not learnt.
+_LEAST_PX = {"bar": 1.3, "wedge": 1.3, "key": 3.0}
 # How often each source is drawn.
-_MIX = (("synth-shapes", 20), ("looks", 24), ("synth-charts", 16), ("plots", 22), ("signs", 5), ("page", 3),
-        ("text", 8), ("clipart", 12), ("photo", 5), ("letters", 5), ("table", 4))  # fmt: skip
+_MIX = (("synth-shapes", 30), ("looks", 18), ("synth-charts", 15), ("plots", 20), ("signs", 4), ("page", 2),
+        ("text", 5), ("clipart", 8), ("photo", 3), ("letters", 3), ("table", 3))  # fmt: skip
+_TEXTS: tuple[Kind, ...] = (draw_text_page, draw_lines, draw_form, draw_words)
 
 
 @dataclass(frozen=True)
@@ -92,13 +100,12 @@ def _draw_synth(rng: random.Random, kind: str) -> tuple[Image.Image, list[Mark]]
         width, height = max(150, width), max(130, height)
         if name != "chart":
             width, height = min(width, 520), min(height, 420)
-        scene = (BAR_KINDS.get(name) or scenes.draw_chart)(rng, width, height, False)
+        scene = (BAR_KINDS.get(name) or draw_chart)(rng, width, height, False)
     elif kind == "text":
         width, height = min(width, 420), min(height, 420)
-        draw = rng.choice((draw_text_page, scenes.draw_lines, scenes.draw_form, scenes.draw_words))
-        scene = draw(rng, width, height, False)  # type: ignore[operator]
+        scene = rng.choice(_TEXTS)(rng, width, height, False)
     else:
-        draw = {"synth-shapes": scenes.draw_shapes, "signs": scenes.draw_signs, "page": scenes.draw_page}[kind]
+        draw: Kind = {"synth-shapes": draw_shapes, "signs": draw_signs, "page": draw_page}[kind]
         if kind != "synth-shapes":
             width, height = min(width, 400), min(height, 400)
         scene = draw(rng, width, height, False)
@@ -183,59 +190,62 @@ def draw_sample(index: int, sources: Sources, seed: str) -> tuple[Tensor, list[M
     return window, moved
 
 
-def make_targets(marks: list[Mark]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What the net should say of a window of h = w = 64 cells.
+class Targets(NamedTuple):
+    """What the net should say of a window of h = w = 64 cells (or of B such windows, with B in front).
 
-    Returns:
-        heat [kinds, h, w], 1 at centres and falling off around them; whether a cell counts [h, w]; the colour's index
-        or -1 [h, w]; log of px to the box's edges [4, h, w], with 99 where there is no box.
+    Attributes:
+        heat: 1 at centres and falling off around them.
+        counts: 0 where what the net says of centres is not judged.
+        kind, color: indices, -1 where there is none.
+        reach: log of px to the left, top, right and bottom edge.
+        weight: how much a cell counts for kind, colour and box; the cells of one object sum to about 1.
     """
-    heat = np.zeros((len(KINDS), _CELLS, _CELLS), np.float32)
+
+    heat_hw: Tensor
+    counts_hw: Tensor
+    kind_hw: Tensor
+    color_hw: Tensor
+    reach_4hw: Tensor
+    weight_hw: Tensor
+
+
+def make_targets(marks: list[Mark]) -> Targets:
+    """What the net should say of a window with these marks."""
+    heat, weight = np.zeros((2, _CELLS, _CELLS), np.float32)
     counts = np.ones((_CELLS, _CELLS), np.float32)
-    color = np.full((_CELLS, _CELLS), -1, np.int64)
-    reach = np.full((4, _CELLS, _CELLS), 99.0, np.float32)
+    kind, color = np.full((2, _CELLS, _CELLS), -1, np.int64)
+    reach = np.zeros((4, _CELLS, _CELLS), np.float32)
     nearness = np.zeros((_CELLS, _CELLS), np.float32)
     middles = (np.arange(_CELLS) + 0.5) * STRIDE
     for m in marks:
         x, y, width, height = (m.left + m.right) / 2, (m.top + m.bottom) / 2, m.right - m.left, m.bottom - m.top
-        inside = 0 <= x < WINDOW_PX and 0 <= y < WINDOW_PX
-        # How far along an edge-cut object the window shows it.
         seen_x = min(m.right, WINDOW_PX) - max(m.left, 0)
         seen_y = min(m.bottom, WINDOW_PX) - max(m.top, 0)
         if seen_x <= 0 or seen_y <= 0:
             continue
-        is_small = min(width, height) < (1.3 if m.kind in ("bar", "wedge") else 3 if m.kind == "key" else 7)
-        if not inside or is_small or (seen_x * seen_y < 0.75 * width * height) or not m.kind:
+        is_small = min(width, height) < _LEAST_PX.get(m.kind, 7.0)
+        is_inside = 0 <= x < WINDOW_PX and 0 <= y < WINDOW_PX and seen_x * seen_y >= 0.75 * width * height
+        if not is_inside or is_small:
             rows = slice(max(0, int(m.top // STRIDE)), int(m.bottom // STRIDE) + 1)
             counts[rows, max(0, int(m.left // STRIDE)) : int(m.right // STRIDE) + 1] = 0
             continue
         sigma_x, sigma_y = (min(max(side / STRIDE / 6, 0.45), 2.5) * STRIDE for side in (width, height))
-        bell = (
-            np.exp(-((middles - x) ** 2) / (2 * sigma_x**2))[None]
-            * np.exp(-((middles - y) ** 2) / (2 * sigma_y**2))[:, None]
-        )
-        row, column = min(_CELLS - 1, int(y // STRIDE)), min(_CELLS - 1, int(x // STRIDE))
-        layer = heat[KINDS.index(m.kind)]
-        np.maximum(layer, bell, out=layer)
-        layer[row, column] = 1.0
-        counts[row, column] = 1.0
+        bell_x, bell_y = (np.exp(-((middles - at) ** 2) / (2 * s**2)) for at, s in ((x, sigma_x), (y, sigma_y)))
+        bell = bell_y[:, None] * bell_x
+        np.maximum(heat, bell, out=heat)
+        place = int(y // STRIDE), int(x // STRIDE)
+        heat[place] = counts[place] = 1.0
         near = (bell > 0.35) & (bell > nearness)
-        near[row, column] = True
+        near[place] = True
         nearness[near] = bell[near]
-        if m.color:
-            color[near] = COLORS.index(m.color)
-        else:
-            color[near] = -1
-        ends = (
-            middles[None, :] - m.left,
-            middles[:, None] - m.top,
-            m.right - middles[None, :],
-            m.bottom - middles[:, None],
-        )
+        weight[near] = bell[near] / bell[near].sum()
+        kind[near] = KINDS.index(m.kind)
+        color[near] = COLORS.index(m.color) if m.color else -1
+        ends = (middles - m.left, middles[:, None] - m.top, m.right - middles, m.bottom - middles[:, None])
         for i, end in enumerate(ends):
             # Cells at the very edge of thin objects keep half a pixel.
             reach[i][near] = np.log(np.broadcast_to(np.maximum(end, 0.5), near.shape)[near])
-    return torch.from_numpy(heat), torch.from_numpy(counts), torch.from_numpy(color), torch.from_numpy(reach)
+    return Targets(*map(torch.from_numpy, (heat, counts, kind, color, reach, weight)))
 
 
 def rate(num_images: int, sources: Sources) -> float:

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from llava.model.lexical.object_finder import KINDS, ObjectFinder
-from llava.scratch.objects.samples import Sources, draw_sample, make_targets
+from llava.scratch.objects.samples import Sources, Targets, draw_sample, make_targets
 
 _BATCH = 8
 _WARMUP_STEPS = 60
@@ -59,30 +59,29 @@ def _orthogonalize(matrix: Tensor) -> Tensor:
     return x.T if matrix.shape[0] > matrix.shape[1] else x
 
 
-def measure_loss(
-    output: Tensor, heat: Tensor, counts: Tensor, color: Tensor, reach: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """CenterNet's focal loss of the centres, cross entropy of the colours, and mean error of log distances."""
-    logits = output[:, : len(KINDS)]
-    centre = (heat == 1).float()
+def measure_loss(output: Tensor, to: Targets) -> list[Tensor]:
+    """CenterNet's focal loss of centres; by object, cross entropy of kind and colour, and error of log distances."""
+    logits = output[:, 0]
+    centre = (to.heat_hw == 1).float()
     sure = logits.sigmoid()
     hits = F.logsigmoid(logits) * (1 - sure) ** 2 * centre
-    misses = F.logsigmoid(-logits) * sure**2 * (1 - heat) ** 4 * counts[:, None]
-    heat_loss = -(hits + misses).sum() / centre.sum().clamp(min=8)
-    names = F.cross_entropy(output[:, len(KINDS) : -4], color, ignore_index=-1, reduction="sum")
-    is_box = reach < 90
-    sides = ((output[:, -4:] - reach).abs() * is_box).sum() / is_box.sum().clamp(min=8)
-    return heat_loss, names / (color >= 0).sum().clamp(min=8), sides
+    misses = F.logsigmoid(-logits) * sure**2 * (1 - to.heat_hw) ** 4 * to.counts_hw
+    num_objects = centre.sum().clamp(min=4)
+    kinds = F.cross_entropy(output[:, 1 : 1 + len(KINDS)], to.kind_hw, ignore_index=-1, reduction="none")
+    names = F.cross_entropy(output[:, 1 + len(KINDS) : -4], to.color_hw, ignore_index=-1, reduction="none")
+    sides = (output[:, -4:] - to.reach_4hw).abs().mean(1)
+    parts = [-(hits + misses), kinds * to.weight_hw, names * to.weight_hw, sides * to.weight_hw]
+    return [part.sum() / num_objects for part in parts]
 
 
 def _learn(net: ObjectFinder, first: int, sources: Sources, seed: str) -> list[float]:
-    """Gradients of one batch; returns its three losses."""
+    """Gradients of one batch; returns its four losses."""
     samples = [draw_sample(first + i, sources, seed) for i in range(_BATCH)]
     windows = torch.stack([window for window, _ in samples])
-    targets = [torch.stack(parts) for parts in zip(*(make_targets(marks) for _, marks in samples), strict=True)]
+    targets = Targets(*map(torch.stack, zip(*(make_targets(marks) for _, marks in samples), strict=True)))
     pixels = ((windows.float() - 128) / 64).contiguous(memory_format=torch.channels_last)
-    losses = measure_loss(net(pixels), *targets)
-    (losses[0] + 0.7 * losses[1] + 1.5 * losses[2]).backward()
+    losses = measure_loss(net(pixels), targets)
+    (losses[0] + losses[1] + 0.7 * losses[2] + 1.5 * losses[3]).backward()
     return [float(loss.detach()) for loss in losses]
 
 
@@ -98,19 +97,20 @@ def train(folder: Path, sources: Sources, steps: int, lr: float, start: Path | N
     """Trains for that many steps in all, going on where the folder's last run stopped."""
     net = ObjectFinder().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if start is not None:
-        net.load_state_dict(load_file(start), strict=False)
-    convs = [m.weight for m in net.modules() if isinstance(m, nn.Conv2d) and m is not net.head]
-    others = [p for p in net.parameters() if all(p is not conv for conv in convs)]
+        net.load_state_dict({k: v.float() for k, v in load_file(start).items()}, strict=False)
+    own = {name: p for name, p in net.named_parameters() if not name.startswith("namer.")}
+    convs = [p for name, p in own.items() if p.ndim == 4 and name != "head.weight"]
+    others = [p for name, p in own.items() if p.ndim != 4 or name == "head.weight"]
     optimizers = [ConvMuon(convs, lr), torch.optim.AdamW(others, lr, betas=(0.9, 0.98), weight_decay=0.0)]
-    mean = {k: v.clone() for k, v in net.state_dict().items()}
+    mean = {k: v.clone() for k, v in net.state_dict().items() if not k.startswith("namer.")}
     done = 0
     if (folder / "state.pt").exists():
         saved = torch.load(folder / "state.pt", weights_only=True)
-        net.load_state_dict(saved["net"])
+        net.load_state_dict(saved["net"], strict=False)
         mean, done = saved["mean"], saved["done"]
         for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-    began, recent = time.process_time(), [0.0, 0.0, 0.0]
+    began, recent = time.process_time(), [1.0, 1.0, 1.0, 1.0]
     for step in range(done, steps):
         now = lr * min(1.0, (step + 1) / _WARMUP_STEPS) * (0.02 + 0.98 * (1 - step / steps))
         for optimizer in optimizers:
@@ -122,12 +122,12 @@ def train(folder: Path, sources: Sources, steps: int, lr: float, start: Path | N
             optimizer.step()
         share = max(0.02, 2 / (step + 2)) if start is None else 0.02
         for k, v in net.state_dict().items():
-            mean[k] = torch.lerp(mean[k], v, share) if v.is_floating_point() else v.clone()
+            if k in mean:
+                mean[k] = torch.lerp(mean[k], v, share) if v.is_floating_point() else v.clone()
         if (step + 1) % 20 == 0:
             rate = _BATCH * (step + 1 - done) / (time.process_time() - began)
-            print(
-                f"{step + 1} heat {recent[0]:.3f} colour {recent[1]:.3f} box {recent[2]:.3f}, {rate:.1f}/s", flush=True
-            )
+            said = " ".join(f"{loss:.3f}" for loss in recent)
+            print(f"{step + 1} centre, kind, colour, box {said}; {rate:.1f}/s", flush=True)
         if (step + 1) % _SAVE_STEPS == 0 or step + 1 == steps:
             state = {"net": net.state_dict(), "mean": mean, "done": step + 1,
                      "optimizers": [o.state_dict() for o in optimizers]}  # fmt: skip

@@ -48,7 +48,7 @@ def draw_ink_and_ground(rng: random.Random) -> tuple[RGB, RGB]:
         ink, ground = (255, 255, 255) if rng.random() < 0.8 else (15, 15, 15), draw_colour(rng)
     else:
         ink, ground = draw_colour(rng), draw_colour(rng)
-    least = rng.choice((45, 70, 70, 90))
+    least = rng.choice((55, 75, 90, 110))
     return (ink, ground) if contrast(ink, ground) >= least else draw_ink_and_ground(rng)
 
 

@@ -18,8 +18,9 @@ from llava.model.lexical.line_reader import LineReader
 def join(folder: Path, path: Path) -> None:
     """Writes the checkpoints of ``train_finder`` and ``train_reader`` in a folder as one safetensors file."""
     reader = LineReader()
-    reader.finder.load_state_dict(torch.load(folder / "line_finder.pt", weights_only=True)["network"])
-    reader.crops.load_state_dict(torch.load(folder / "crop_reader.pt", weights_only=True)["network"])
+    finder = torch.load(folder / "line_finder.pt", weights_only=True)
+    reader.finder.load_state_dict(finder.get("average", finder["network"]))
+    reader.crops.load_state_dict(torch.load(folder / "crop_reader.pt", weights_only=True)["average"])
     new = path.with_suffix(".new")
     save_file({name: value.contiguous() for name, value in reader.state_dict().items()}, new)
     os.replace(new, path)

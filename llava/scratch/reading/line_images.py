@@ -20,7 +20,7 @@ from llava.scratch.reading.typefaces import Face, FaceBox
 # A line's box reaches this many heights of a capital above its baseline and below it.
 ABOVE, BELOW = 1.2, 0.42
 MAX_WIDTH = 480
-_SMALLEST_CAPITAL = 5.2
+_SMALLEST_CAPITAL = 6.0
 _FILTERS = (Image.Resampling.BICUBIC, Image.Resampling.BILINEAR, Image.Resampling.LANCZOS, Image.Resampling.BOX)
 
 
@@ -129,6 +129,11 @@ def _rule(rng: random.Random, canvas: np.ndarray, line: _Layout) -> None:
     if rng.random() < 0.3:
         x = round(line.x + line.length + line.capital * rng.uniform(0.25, 0.9))
         canvas[:, x : x + thick] = colour
+    if rng.random() < 0.3:
+        # The tick of an axis beside its label.
+        x = round(line.x + line.length + line.capital * rng.uniform(0.25, 0.7))
+        y = round(line.baseline - line.capital * rng.uniform(0.35, 0.65))
+        canvas[y : y + thick, x : x + round(line.capital * 0.6)] = colour
     if rng.random() < 0.2:
         y = round(line.baseline + line.capital * rng.uniform(0.45, 0.8))
         canvas[y:] = draw_colour(rng)
@@ -146,11 +151,11 @@ def spoil(
         how = Image.Resampling.NEAREST if rng.random() < 0.03 and scale > 1 else rng.choice(_FILTERS)
         image = image.resize(size, how)
     if rng.random() < 0.18:
-        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.01, 0.085) * capital * scale))
+        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.01, 0.07) * capital * scale))
     if rng.random() < 0.18:
         noise = np.random.default_rng(rng.getrandbits(32))
         shape = (image.height, image.width, 1 if rng.random() < 0.5 else 3)
-        rough = noise.standard_normal(shape, dtype=np.float32) * rng.uniform(2, 16)
+        rough = noise.standard_normal(shape, dtype=np.float32) * rng.uniform(2, 12)
         image = Image.fromarray((np.asarray(image, dtype=np.float32) + rough).clip(0, 255).astype(np.uint8))
     if rng.random() < 0.3:
         buffer = io.BytesIO()
@@ -161,17 +166,17 @@ def spoil(
 
 def _cut(rng: random.Random, image: Image.Image, line: _Layout, scale: float) -> tuple[np.ndarray, np.ndarray]:
     unit = line.capital
-    top = line.baseline - (ABOVE + rng.gauss(0, 0.09)) * unit
-    bottom = line.baseline + (BELOW + rng.gauss(0, 0.08)) * unit
-    left = line.x - rng.uniform(0.1, 0.8) * unit
-    right = line.x + line.length + rng.uniform(0.1, 0.8) * unit
+    top = line.baseline - (ABOVE + rng.gauss(0, 0.12)) * unit
+    bottom = line.baseline + (BELOW + rng.gauss(0, 0.1)) * unit
+    left = line.x - rng.uniform(0.0, 1.0) * unit
+    right = line.x + line.length + rng.uniform(0.0, 1.0) * unit
     box = (
         max(0.0, left * scale),
         max(0.0, top * scale),
         min(image.width, right * scale),
         min(image.height, bottom * scale),
     )
-    width = max(8, round((box[2] - box[0]) * CROP_HEIGHT / (box[3] - box[1]) * math.exp(rng.gauss(0, 0.06))))
+    width = max(8, round((box[2] - box[0]) * CROP_HEIGHT / (box[3] - box[1]) * math.exp(rng.gauss(0, 0.08))))
     width = min(width, MAX_WIDTH)
     crop = image.resize((width, CROP_HEIGHT), Image.Resampling.BILINEAR, box=box)
     ends = np.array([line.font.getlength(line.text[:i]) for i in range(len(line.text) + 1)]) + line.x

@@ -315,7 +315,7 @@ _KINDS: dict[str, tuple[_Draw, float]] = {
     "word": (LineTexts.word, 0.25),
     "phrase": (_phrase, 0.17),
     "sentence": (_sentence, 0.12),
-    "number": (lambda _, rng: number(rng), 0.11),
+    "number": (lambda _, rng: number(rng), 0.12),
     "price": (lambda _, rng: price(rng), 0.06),
     "date": (lambda _, rng: date_or_time(rng), 0.05),
     "code": (_phone_or_code, 0.06),
@@ -323,5 +323,5 @@ _KINDS: dict[str, tuple[_Draw, float]] = {
     "name": (_name, 0.05),
     "pair": (_pair, 0.06),
     "program": (_code_line, 0.03),
-    "random": (_random_characters, 0.06),
+    "random": (_random_characters, 0.04),
 }

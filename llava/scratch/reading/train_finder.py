@@ -19,6 +19,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from llava.model.lexical.line_finder import (
     CORE_HIGH,
@@ -39,7 +40,9 @@ from llava.scratch.reading.typefaces import FaceBox
 _WIDTH, _HEIGHT = 320, 224
 # Capitals of these heights in px must be found, and of those outside the second pair must not; between it is left open.
 _TAUGHT, _LEFT_OPEN = (5.0, 19.0), (3.5, 25.0)
-_BATCH, _KEPT, _PARTS_A_PAGE = 8, 1600, 4
+_BATCH, _KEPT, _PARTS_A_PAGE = 4, 2400, 4
+# The weights that are used are a running average over about this many steps.
+_AVERAGE_DECAY = 1 - 1 / 80
 
 
 class Part(NamedTuple):
@@ -86,24 +89,27 @@ def train(flags: argparse.Namespace) -> None:
     sources = open_sources(flags, rng)
     network = LineFinder().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr=flags.rate, weight_decay=0.01, betas=(0.9, 0.99))
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGE_DECAY), use_buffers=True)
     path, step = flags.folder / "line_finder.pt", 0
     if path.exists():
         saved = torch.load(path, weights_only=True)
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])
+        average.module.load_state_dict(saved.get("average", saved["network"]))
         step = saved["step"]
     kept: list[Part] = []
     start, shown, losses = time.time(), time.time(), []
     while (share := (time.time() - start) / (60 * flags.minutes)) < 1:
-        while len(kept) < 64 or rng.random() < 0.6:
+        while len(kept) < 64 or rng.random() < 0.25:
             kept = kept[-_KEPT:] + draw_parts(rng, sources)
         rate = flags.last_rate + (flags.rate - flags.last_rate) * (1 + math.cos(math.pi * share)) / 2
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1.0, (step + 1) / 50)
         losses.append(_update(network, optimizer, rng.choices(kept, k=_BATCH)))
+        average.update_parameters(network)
         step += 1
         if time.time() - shown > 60:
-            _save(path, {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step})
+            _save(path, network, average, optimizer, step)
             entropy, overlap, error = np.mean(losses, axis=0)
             print(
                 f"{(time.time() - start) / 60:.1f} min  step {step}  core {entropy:.3f}  overlap {overlap:.3f}  "
@@ -111,10 +117,18 @@ def train(flags: argparse.Namespace) -> None:
                 flush=True,
             )
             shown, losses = time.time(), []
-    _save(path, {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step})
+    _save(path, network, average, optimizer, step)
 
 
-def _save(path: Path, state: dict[str, object]) -> None:
+def _save(
+    path: Path, network: LineFinder, average: AveragedModel, optimizer: torch.optim.Optimizer, step: int
+) -> None:
+    state = {
+        "network": network.state_dict(),
+        "average": average.module.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+    }
     torch.save(state, path.with_suffix(".new"))
     os.replace(path.with_suffix(".new"), path)
 

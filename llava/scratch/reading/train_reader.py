@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from llava.model.lexical.characters import BLANK, decode, encode
 from llava.model.lexical.colour_names import COLOURS
@@ -30,11 +31,13 @@ from llava.scratch.reading.typefaces import FaceBox
 # Shares of lines read exactly and of characters read wrong, and of inks and grounds named right.
 Rates = tuple[float, float, float, float]
 # Lines drawn and trained between two looks at the clock, and how many drawn lines are kept to train on again: drawing
-# one costs a third of a step, so each is used about three times.
-_DRAWN, _TRAINED, _KEPT = 128, 384, 16_000
+# one costs a third of a step, so each is used about four times.
+_DRAWN, _TRAINED, _KEPT = 96, 384, 16_000
 _PIXELS_A_BATCH = 2600
 # Where each character stands is taught directly in the first steps, as CTC alone takes long to find out.
 _PLACED_STEPS = 6000
+# The weights that are used are a running average over about this many steps.
+_AVERAGE_DECAY = 1 - 1 / 120
 
 
 def main() -> None:
@@ -59,11 +62,13 @@ def train(flags: argparse.Namespace) -> None:
     faces, texts = FaceBox(tuple(flags.fonts), False), LineTexts(flags.words, False)
     network = CropReader().to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), lr=flags.rate, weight_decay=0.01, betas=(0.9, 0.99))
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGE_DECAY), use_buffers=True)
     path, step = flags.folder / "crop_reader.pt", 0
     if path.exists():
         saved = torch.load(path, weights_only=True)
         network.load_state_dict(saved["network"])
         optimizer.load_state_dict(saved["optimizer"])
+        average.module.load_state_dict(saved.get("average", saved["network"]))
         step = saved["step"]
     tests = {
         name: _draw_test(flags, *held)
@@ -81,14 +86,15 @@ def train(flags: argparse.Namespace) -> None:
             for group in optimizer.param_groups:
                 group["lr"] = rate * min(1.0, (step + 1) / 200)
             total += _update(network, optimizer, lines, max(0.0, 1 - step / _PLACED_STEPS))
+            average.update_parameters(network)
             seen += len(lines)
             step += 1
         if time.time() - saved_at > 180:
-            _save(path, {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step})
-            rates = {name: measure(network, lines) for name, lines in tests.items()}
+            _save(path, network, average, optimizer, step)
+            rates = {name: measure(average.module, lines) for name, lines in tests.items()}
             _report(share * flags.minutes, step, seen, total, rate, rates)
             saved_at, total, seen = time.time(), 0.0, 0
-    _save(path, {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step})
+    _save(path, network, average, optimizer, step)
 
 
 def _report(minutes: float, step: int, seen: int, total: float, rate: float, rates: dict[str, Rates]) -> None:
@@ -98,7 +104,15 @@ def _report(minutes: float, step: int, seen: int, total: float, rate: float, rat
     )
 
 
-def _save(path: Path, state: dict[str, object]) -> None:
+def _save(
+    path: Path, network: CropReader, average: AveragedModel, optimizer: torch.optim.Optimizer, step: int
+) -> None:
+    state = {
+        "network": network.state_dict(),
+        "average": average.module.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+    }
     torch.save(state, path.with_suffix(".new"))
     os.replace(path.with_suffix(".new"), path)
 
@@ -106,7 +120,7 @@ def _save(path: Path, state: dict[str, object]) -> None:
 def _draw_test(flags: argparse.Namespace, fonts: bool, words: bool) -> list[LineImage]:
     rng = random.Random(7)
     faces, texts = FaceBox(tuple(flags.fonts), fonts), LineTexts(flags.words, words)
-    return sorted((draw_line(rng, faces, texts) for _ in range(150)), key=lambda line: line.pixels.shape[1])
+    return sorted((draw_line(rng, faces, texts) for _ in range(120)), key=lambda line: line.pixels.shape[1])
 
 
 def _make_batches(lines: list[LineImage]) -> Iterator[list[LineImage]]:

@@ -104,6 +104,7 @@ class Aligner:
         self.schedule = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, LEARNING_RATE, steps, pct_start=0.1)
 
     def embed(self, ids: torch.Tensor) -> torch.Tensor:
+        """The language model's embeddings of token ids."""
         return F.embedding(ids, self.wording.embeddings)
 
     def draw(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -134,10 +135,11 @@ class Aligner:
 
 
 def main() -> None:
+    """Align a projector, as the command line says, and save it in bfloat16."""
     from tokenizers import Tokenizer
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("features", type=Path, help="the folder of `features` and `prototypes`")
+    parser.add_argument("features", type=Path, help="the folder of `view_features` and `prototypes`")
     parser.add_argument("tokenizer", type=Path, help="tokenizer.json of the language model")
     parser.add_argument("gguf", type=Path, help="the language model, for its token embeddings")
     parser.add_argument("out", type=Path)

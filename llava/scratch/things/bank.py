@@ -14,7 +14,7 @@ from llava.model.lexical.projector import NUM_WHOLE
 
 
 class FeatureBank:
-    """Views and prototypes of a folder that `features` and `prototypes` filled.
+    """Views and prototypes of a folder that `view_features` and `prototypes` filled.
 
     A look [2283] is pooled features (1280), class logits (1000) and RGB (3), as the tower makes them; a view has ten,
     the whole image's and those of its nine cells. `as_slots` repeats the first for the six slots of the whole image.

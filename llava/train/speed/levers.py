@@ -16,6 +16,7 @@ from transformers.utils import is_flash_attn_2_available
 
 from llava.errors import LlavaError, UsageError
 from llava.model import packed_attention
+from llava.model.image_adapter import find_image_adapter
 from llava.model.vision import VisionTower
 from llava.train.dataset.length_index import LengthIndex
 from llava.train.dataset.packing import PackedData
@@ -81,13 +82,23 @@ def set_levers(model: Any, stage: TuningStage, data: InstructionData, cache_fold
     if stage.gradient_checkpointing:
         checkpoint_layers(model, stage.gradient_checkpointing)
     tower, line = model.get_vision_tower(), ""
-    if stage.cache_features and isinstance(tower, VisionTower) and tower.position_range is None:
+    if stage.cache_features and isinstance(tower, VisionTower):
+        if tower.position_range is not None:
+            raise UsageError(
+                f"Stage '{stage.name}': cache_features keeps features tile by tile, but this vision tower sees the "
+                "tiles of an image together. Leave it out."
+            )
         cache_folder.mkdir(parents=True, exist_ok=True)
         cache = TowerCache(cache_folder, 0)
         cache.limit_bytes = int(_SHARE_OF_DISK * (shutil.disk_usage(cache_folder).free + cache.count_bytes()))
         model.tower_cache = cache
         line = cache.describe(tower, _estimate_tiles(data), tower.dtype)
     if stage.compile:
+        if find_image_adapter(model) is not None:
+            raise UsageError(
+                f"Stage '{stage.name}': compile takes layers that do the same at all positions, but the model has an "
+                "image adapter. Leave it out."
+            )
         compile_layers(model)
     return line
 

@@ -35,7 +35,7 @@ from llava.model.lexical.features import check_tokenizer, lay_out
 from llava.model.lexical.frozen_norms import freeze_norms
 from llava.model.lexical.line_reader import LineReader
 from llava.model.lexical.object_finder import ObjectFinder
-from llava.model.lexical.scene import describe_scene
+from llava.model.lexical.scene_text import describe_scene
 from llava.model.lexical.seen_images import SeenImages
 from llava.model.vision import VisionTower
 from llava.prompt import escape_image_tokens, tokenizer_image_token
@@ -185,7 +185,7 @@ class LexicalVisionTower(VisionTower):
         cells_NC = average_cells(map_1CHW)[0]
         colours_NC = _COLOURS[self.config.colours](pixels_1CHW)[0]
         whole = torch.cat([features_1C, logits_1C, colours_NC[:1]], dim=1)
-        cells = torch.cat([cells_NC, self.things._fc(cells_NC), colours_NC[1:]], dim=1)
+        cells = torch.cat([cells_NC, self.things.classify(cells_NC), colours_NC[1:]], dim=1)
         assert len(cells) == LEXICAL_CELLS
         return torch.cat([whole.expand(LEXICAL_WHOLE, -1), cells]).float()
 
@@ -235,10 +235,8 @@ class LexicalVisionTower(VisionTower):
 
 
 def join_canvas(tiles_TCHW: torch.Tensor, plan: TilePlan) -> torch.Tensor:
-    """The canvas [3, H, W] that a plan's tiles were cut from, without padding; of a single tile, that tile."""
-    if plan.num_tiles == 1:
-        return tiles_TCHW[0]
-    rows = tiles_TCHW[1:].unflatten(0, (plan.grid.height, plan.grid.width))
+    """The canvas [3, H, W] that a plan's tiles were cut from, without padding."""
+    rows = tiles_TCHW[-plan.grid.width * plan.grid.height :].unflatten(0, (plan.grid.height, plan.grid.width))
     canvas = rows.permute(2, 0, 3, 1, 4).flatten(3, 4).flatten(1, 2)
     (left, top), content = plan.offset, plan.content
-    return canvas[:, top : top + content.height, left : left + content.width].contiguous()
+    return canvas[:, max(top, 0) : top + content.height, max(left, 0) : left + content.width].contiguous()

@@ -7,6 +7,7 @@ from typing import Any
 
 from llava.model.lexical.chart_reading import Chart, read_chart
 from llava.model.lexical.description import Bar, ChartTable, describe
+from llava.model.lexical.pie_reading import read_pie
 
 # What is not told as an object: the parts of charts, and what carries text.
 _UNTOLD = ("bar", "key", "wedge", "sign")
@@ -19,7 +20,7 @@ def describe_scene(size: tuple[int, int], lines: Sequence[Any], objects: Sequenc
         lines: ``Line`` of the reader, in reading order.
         objects: ``Drawn`` of the finder.
     """
-    chart = read_chart(objects, lines)
+    chart = read_chart(objects, lines) or read_pie(objects, lines)
     shown = [each for each in objects if each.kind not in _UNTOLD]
     if chart is None:
         return describe(size, lines, shown)
@@ -34,4 +35,4 @@ def _tabulate(chart: Chart) -> ChartTable:
         length = right - left if chart.is_horizontal else bottom - top
         label = " ".join(filter(None, (each.label, each.series)))
         bars.append(Bar(label, each.colour, each.text, length if each.value is None else each.value))
-    return ChartTable(chart.title, tuple(bars), chart.is_horizontal)
+    return ChartTable(chart.title, tuple(bars), chart.is_horizontal, chart.arrangement == "pie")

