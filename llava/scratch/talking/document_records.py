@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from llava.model.lexical.description import describe, join_rows
-from llava.scratch.talking.records import (
+from llava.scratch.talking.chart_records import draw_chart_record
+from llava.scratch.talking.drawn_values import (
     CITIES,
     FIRST_NAMES,
     ITEMS,
     LAST_NAMES,
+    LIGHT_PLATES,
     MONTHS,
     PLATES,
     SIGNS,
-    Line,
+    draw_mail,
+    draw_person,
+    draw_phone,
+    draw_time,
+)
+from llava.scratch.talking.form_records import draw_form_record
+from llava.scratch.talking.receipt_records import draw_receipt_record
+from llava.scratch.talking.seen_records import (
     Record,
     ask_description,
     ask_for_text,
     ask_unknown,
-    draw_chart_record,
-    draw_form_record,
-    draw_lines_record,
-    draw_mail,
-    draw_phone,
-    draw_receipt_record,
-    draw_shapes_record,
-    draw_sign_record,
-    draw_time,
+    is_shown,
     list_all,
     pick,
-    say,
-    shorten,
+    place_row,
+    quote,
+    say_missing,
 )
+from llava.scratch.talking.shape_records import draw_shapes_record
+from llava.scratch.talking.sign_records import draw_lines_record, draw_sign_record
 from llava.synth import words
 
 _COLUMNS: dict[str, Callable[[random.Random], str]] = {
@@ -63,57 +68,73 @@ _TABLES = (
 _TITLES = ("Departures", "Results", "Timetable", "Price list", "Team", "Overview", "Schedule", "Weather")
 
 
+@dataclass(frozen=True)
+class _Table:
+    """The cells of a table as they are written. ``keyed``: the column that names a row."""
+
+    columns: Sequence[str]
+    keyed: int
+    rows: Sequence[Sequence[str]]
+
+    @property
+    def key(self) -> str:
+        return self.columns[self.keyed]
+
+    @property
+    def names(self) -> list[str]:
+        return [row[self.keyed] for row in self.rows]
+
+
 def draw_table_record(rng: random.Random) -> Record:
-    """A table: a timetable, a list of prices, of people or of results."""
+    """A table of up to six rows: a timetable, a list of prices, of people or of results."""
     columns = rng.choice(_TABLES).split()
-    keyed = 1 if columns[0] == "Time" else 0  # the column that names a row
-    rows: list[list[str]] = []
+    keyed = 1 if columns[0] == "Time" else 0
+    rows: dict[str, list[str]] = {}
     for _ in range(rng.randint(2, 6)):
         row = [_COLUMNS[column](rng) for column in columns]
-        if row[keyed] not in [other[keyed] for other in rows]:
-            rows.append(row)
+        rows.setdefault(row[keyed], row)
+    table = _Table(columns, keyed, list(rows.values()))
     title = rng.choice(_TITLES) if rng.random() < 0.5 else ""
-    shown = [[title]] * bool(title) + [columns] * (rng.random() < 0.85) + rows
-    lines = [
-        Line(text, (10.0 + 100 * x, 30.0 * y, 90.0 + 100 * x, 30.0 * y + 20))
-        for y, row in enumerate(shown)
-        for x, text in enumerate(row)
-    ]
+    shown = [[title]] * bool(title) + [columns] * (rng.random() < 0.85) + list(table.rows)
+    lines = [line for y, row in enumerate(shown) for line in place_row(y, *row)]
     record = Record("text", describe((400, 400), lines, []))
-    _ask_about_table(rng, record, columns, keyed, rows)
+    _ask_for_cells(rng, record, table)
+    _ask_about_rows(rng, record, table)
     about = f'a table with the title "{title}"' if title else "a table"
-    every = list_all([row[keyed] for row in rows])
-    record.turns.append((ask_description(rng), f"The image shows {about}. It lists {every}."))
-    record.turns.append(ask_for_text(rng, join_rows(lines)))
-    ask_unknown(rng, record.turns, record.description, rate=0.5)
-    return shorten(rng, record)
+    record.ask(ask_description(rng), f"The image shows {about}. It lists {list_all(table.names)}.")
+    record.ask(*ask_for_text(rng, join_rows(lines)))
+    ask_unknown(rng, record, rate=0.5, known=" ".join(columns))
+    return record.shorten(rng)
 
 
-def _ask_about_table(rng: random.Random, record: Record, columns: list[str], keyed: int, rows: list[list[str]]) -> None:
-    places = [i for i in range(len(columns)) if i != keyed]
-    for row in rng.sample(rows, min(3, len(rows))):
+def _ask_for_cells(rng: random.Random, record: Record, table: _Table) -> None:
+    places = [i for i in range(len(table.columns)) if i != table.keyed]
+    for row in rng.sample(table.rows, min(3, len(table.rows))):
         place = rng.choice(places)
-        column, name, value = columns[place].lower(), row[keyed], row[place]
-        question = pick(rng, "What is the {} of {}?", "What is the {} for {}?", "Which {} does {} have?")
-        question = question.format(column, name)
-        if column == "time" and rng.random() < 0.6:
+        column, name, value = table.columns[place].lower(), row[table.keyed], row[place]
+        question = pick(rng, f"What is the {column} of {name}?", f"What is the {column} for {name}?",
+                        f"Which {column} does {name} have?")  # fmt: skip
+        if column == "time" and table.key == "Destination" and rng.random() < 0.6:
             question = f"When does the {rng.choice(('train', 'bus', 'flight'))} to {name} leave?"
         if column == "price" and rng.random() < 0.6:
             question = f"How much is the {name.lower()}?"
-        answer = pick(rng, f"The {column} of {name} is {value}.", f"The {column} for {name} is {value}.")
-        record.turns.append((question, answer))
+        record.ask(question, pick(rng, f"The {column} of {name} is {value}.", f"The {column} for {name} is {value}."))
     place = rng.choice(places)
-    value = rng.choice(rows)[place]
-    owners = [row[keyed] for row in rows if row[place] == value]
-    question = f"Which {columns[keyed].lower()} has the {columns[place].lower()} {value}?"
-    record.turns.append(
-        (question, f"{list_all(owners)} {'has' if len(owners) == 1 else 'have'} the {columns[place].lower()} {value}.")
+    column, value = table.columns[place].lower(), rng.choice(table.rows)[place]
+    owners = [row[table.keyed] for row in table.rows if row[place] == value]
+    has = "has" if len(owners) == 1 else "have"
+    record.ask(
+        f"Which {table.key.lower()} has the {column} {value}?", f"{list_all(owners)} {has} the {column} {value}."
     )
+
+
+def _ask_about_rows(rng: random.Random, record: Record, table: _Table) -> None:
+    count = len(table.rows)
     question = pick(rng, "How many rows are there?", "How many entries does the table have?")
-    record.turns.append((question, f"There are {len(rows)} entries." if len(rows) > 1 else "There is 1 entry."))
-    other = _COLUMNS[columns[keyed]](rng)
-    if other not in [row[keyed] for row in rows]:
-        record.turns.append((f"What is the {columns[-1].lower()} of {other}?", f"I see no {other} in the image."))
+    record.ask(question, f"There are {count} entries." if count > 1 else "There is 1 entry.")
+    other = _COLUMNS[table.key](rng)
+    if other.lower() not in record.description.lower():
+        record.ask(f"What is the {table.columns[-1].lower()} of {other}?", f"I see no {other} in the image.")
 
 
 _HEADINGS = (
@@ -149,7 +170,7 @@ def _draw_facts(rng: random.Random) -> dict[str, str]:
         "price": words.draw_price(rng),
         "phone number": draw_phone(rng),
         "e-mail address": draw_mail(rng),
-        "name": f"{rng.choice(FIRST_NAMES)} {rng.choice(LAST_NAMES)}",
+        "name": draw_person(rng),
     }
 
 
@@ -161,28 +182,26 @@ def draw_notice_record(rng: random.Random) -> Record:
     facts = _draw_facts(rng)
     held = rng.sample(sorted(facts), rng.randint(1, 4))
     ground = rng.choice(("white", "white", "white", *PLATES))
-    ink = "black" if ground in ("white", "yellow", "orange", "pink", "gray") else "white"
+    ink = "black" if ground in LIGHT_PLATES else "white"
     texts = [heading, *(rng.choice(_WRITES[what]).format(facts[what]) for what in held)]
-    lines = [Line(text, (10, 30.0 * i, 200, 30.0 * i + 20), ink, ground) for i, text in enumerate(texts)]
+    rows = [line for y, text in enumerate(texts) for line in place_row(y, text)]
+    lines = [replace(line, ink=ink, ground=ground) for line in rows]
     record = Record("signs" if ground != "white" else "text", describe((400, 400), lines, []))
-    turns = record.turns
     for what in held:
-        turns.append((rng.choice(_ASKS[what]), pick(rng, f"The {what} is {facts[what]}.", f"It is {facts[what]}.")))
-    for what in rng.sample([each for each in facts if each not in held], 2):
-        turns.append(
-            (rng.choice(_ASKS[what]), pick(rng, f"I see no {what} in the image.", f"The image shows no {what}."))
-        )
+        record.ask(rng.choice(_ASKS[what]), pick(rng, f"The {what} is {facts[what]}.", f"It is {facts[what]}."))
+    absent = [what for what in facts if what not in held and not is_shown(what, record.description)]
+    for what in rng.sample(absent, min(2, len(absent))):
+        record.ask(rng.choice(_ASKS[what]), say_missing(rng, what))
     question = pick(rng, "What is the heading?", "What is the title?", "What is this about?")
-    turns.append((question, f"The heading is {say(rng, heading)}."))
+    record.ask(question, f"The heading is {quote(rng, heading)}.")
     given = list_all([f"the {what} {facts[what]}" for what in held])
-    turns.append(
-        (ask_description(rng), f"The image shows a notice with the heading {say(rng, heading)}. It gives {given}.")
-    )
-    turns.append(ask_for_text(rng, texts))
+    about = f"The image shows a notice with the heading {quote(rng, heading)}. It gives {given}."
+    record.ask(ask_description(rng), about)
+    record.ask(*ask_for_text(rng, texts))
     if ground != "white":
         question = pick(rng, "What color is the background?", "What is the color of the background?")
-        turns.append((question, f"The background is {ground}."))
-    return shorten(rng, record)
+        record.ask(question, f"The background is {ground}.")
+    return record.shorten(rng)
 
 
 MAKERS: dict[str, tuple[float, Callable[[random.Random], Record]]] = {
