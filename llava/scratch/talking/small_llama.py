@@ -17,11 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-# The linear layers of a decoder layer that have an adapter, by Transformers' names.
-ADAPTED = (
-    *(f"self_attn.{name}_proj" for name in "qkvo"),
-    *(f"mlp.{name}_proj" for name in ("gate", "up", "down")),
-)
+from llava.model.image_adapter import ADAPTED
 
 
 @dataclass(frozen=True)
