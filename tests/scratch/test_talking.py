@@ -145,10 +145,10 @@ def test_a_numbered_line_is_read_and_a_sign_is_told_by_its_ground() -> None:
 
 def test_prices_are_their_items_and_the_dearest_costs_the_most() -> None:
     def prices(description: str) -> dict[str, tuple[float, str]]:
-        rows = [re.fullmatch(r"(?:\d x )?(.+?)(?: \|)? (\S?(\d+\.\d\d))", row) for row in rows_of(description)]
+        rows = [re.fullmatch(r"(?:\d x )?(.+?)(?: \|)? ([$€£]?(\d+\.\d\d))", row) for row in rows_of(description)]
         return {row[1].lower(): (float(row[3]), row[2]) for row in rows if row and row[1] in ITEMS}
 
-    for description, match, _ in turns_of("receipt", r"\|The (.+) (?:costs|is) (\D?\d+\.\d\d)\.$"):
+    for description, match, _ in turns_of("receipt", r"\|The ([\w ]+) (?:costs|is) (\D?\d+\.\d\d)\.$"):
         said = prices(description).get(match[1].lower())
         assert match[1] in ("total", "total amount") if said is None else said[1] == match[2]
     for description, match, _ in turns_of("receipt", r"\|The (.+) costs the (most|least), (\S+)\.$"):
