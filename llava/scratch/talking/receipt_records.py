@@ -1,0 +1,159 @@
+"""Records of receipts, menus and price lists: items, their prices, and on receipts the total."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from llava.model.lexical.description import describe, join_rows
+from llava.scratch.talking.drawn_values import CITIES, ITEMS, LAST_NAMES, draw_phone
+from llava.scratch.talking.seen_records import (
+    Line,
+    Record,
+    ask_description,
+    ask_for_text,
+    list_all,
+    pick,
+    place_row,
+)
+from llava.synth import words
+
+_SHOPS = ("Market", "Cafe", "Bakery", "Grocery", "Deli", "Store", "Kitchen", "Books", "Bistro", "Supermarket", "Shop")
+_THANKS = ("Thank you!", "Thank you for your visit", "Have a nice day")
+
+
+@dataclass(frozen=True)
+class _Receipt:
+    """What a receipt, a menu or a price list says; "" where it does not say it.
+
+    Attributes:
+        kind: "receipt", "menu" or "price list".
+        sign: of the currency, before each amount.
+        cents: the prices of the items.
+    """
+
+    kind: str
+    sign: str
+    items: list[str]
+    cents: list[int]
+    shop: str
+    date: str
+    phone: str
+
+    def write(self, cents: int) -> str:
+        """An amount as the receipt has it."""
+        return f"{self.sign}{cents // 100}.{cents % 100:02d}"
+
+    @property
+    def total(self) -> str:
+        """What has to be paid; "" if this is no receipt."""
+        return self.write(sum(self.cents)) if self.kind == "receipt" else ""
+
+    @property
+    def rows(self) -> list[tuple[str, str]]:
+        """The items with their prices as they are written."""
+        return list(zip(self.items, map(self.write, self.cents), strict=True))
+
+
+def draw_receipt_record(rng: random.Random) -> Record:
+    """A receipt, a price list or a menu of two to nine items."""
+    receipt = _draw_receipt(rng)
+    lines = _draw_lines(rng, receipt)
+    record = Record("text", describe((400, 600), lines, []))
+    _ask_for_prices(rng, record, receipt)
+    _ask_for_head(rng, record, receipt)
+    _ask_for_items(rng, record, receipt)
+    record.ask(*ask_for_text(rng, join_rows(lines)))
+    name = f" from {receipt.shop}" if receipt.shop else ""
+    end = f" The total is {receipt.total}." if receipt.total else ""
+    count = f"with {len(receipt.items)} items: {list_all(receipt.items)}."
+    record.ask(ask_description(rng), f"The image shows a {receipt.kind}{name} {count}{end}")
+    return record.shorten(rng)
+
+
+def _draw_receipt(rng: random.Random) -> _Receipt:
+    items = rng.sample(ITEMS, rng.randint(2, 9))
+    kind = rng.choice(("receipt", "receipt", "menu", "price list"))
+    owner = rng.choice((rng.choice(LAST_NAMES), rng.choice(CITIES), words.draw_word(rng, False).title()))
+    shop = f"{owner} {rng.choice(_SHOPS)}" if rng.random() < 0.8 else ""
+    date = words.draw_date(rng) if kind == "receipt" and rng.random() < 0.6 else ""
+    return _Receipt(
+        kind=kind,
+        sign=rng.choice(("", "", "$", "€", "£")),
+        items=items,
+        cents=rng.sample(range(50, 4000), len(items)),
+        shop=shop.upper() if rng.random() < 0.5 else shop,
+        date=date,
+        phone=draw_phone(rng) if rng.random() < 0.3 else "",
+    )
+
+
+def _draw_lines(rng: random.Random, receipt: _Receipt) -> list[Line]:
+    """The lines in reading order; an item and its price are two lines side by side, or one."""
+    head = [receipt.shop, receipt.date if rng.random() < 0.5 else f"Date: {receipt.date}", f"Tel. {receipt.phone}"]
+    shown = [text for text, said in zip(head, (receipt.shop, receipt.date, receipt.phone), strict=True) if said]
+    rows = receipt.rows
+    if receipt.total:
+        if rng.random() < 0.4:
+            rows.append((rng.choice(("Tax", "VAT")), receipt.write(sum(receipt.cents) // 10)))
+        rows.append((rng.choice(("Total", "TOTAL", "Total", "Amount due", "Sum")), receipt.total))
+        if rng.random() < 0.4:
+            rows.append((rng.choice(("Cash", "Card", "Visa")), receipt.total))
+    table: list[tuple[str, ...]] = [(text,) for text in shown]
+    is_joined = rng.random() < 0.3
+    for key, value in rows:
+        amount = f"{rng.randint(1, 4)} x " if rng.random() < 0.1 and key in receipt.items else ""
+        table.append((f"{amount}{key} {value}",) if is_joined else (amount + key, value))
+    if rng.random() < 0.3:
+        table.append((rng.choice(_THANKS),))
+    return [line for y, row in enumerate(table) for line in place_row(y, *row)]
+
+
+def _ask_for_prices(rng: random.Random, record: Record, receipt: _Receipt) -> None:
+    for item, price in rng.sample(receipt.rows, min(3, len(receipt.items))):
+        question = pick(rng, "How much is the {}?", "What is the price of {}?", "How much does the {} cost?",
+                        "What does {} cost?", "What is the {}?", "Price of {}?")  # fmt: skip
+        name = item if rng.random() < 0.5 else item.lower()
+        answer = pick(rng, f"The {name} costs {price}.", f"The {name} is {price}.", f"It costs {price}.")
+        record.ask(question.format(name), answer)
+    if receipt.total:
+        question = pick(rng, "What is the total?", "How much is the total?", "What is the total amount?",
+                        "How much was paid in all?", "What is the sum?")  # fmt: skip
+        answer = pick(rng, f"The total is {receipt.total}.", f"The total amount is {receipt.total}.")
+        record.turns += [(question, answer)] * 2  # it is what people ask most, so it is kept more often
+    dearest, cheapest = (receipt.cents.index(most(receipt.cents)) for most in (max, min))
+    item, price = receipt.rows[dearest]
+    question = pick(rng, "What is the most expensive item?", "Which item costs the most?")
+    record.ask(question, f"The {item} costs the most, {price}.")
+    item, price = receipt.rows[cheapest]
+    question = pick(rng, "What is the cheapest item?", "Which item costs the least?")
+    record.ask(question, f"The {item} costs the least, {price}.")
+
+
+def _ask_for_head(rng: random.Random, record: Record, receipt: _Receipt) -> None:
+    if receipt.shop:
+        question = pick(rng, "What is the name of the shop?", "Which store is this from?",
+                        f"Where is this {receipt.kind} from?", "What is the shop called?")  # fmt: skip
+        record.ask(question, f"It is from {receipt.shop}.")
+    if receipt.date:
+        question = pick(rng, "What is the date?", "When was this?", "What date is on the receipt?")
+        record.ask(question, f"The date is {receipt.date}.")
+    if receipt.phone:
+        question = pick(rng, "What is the phone number?", "What is the telephone number?")
+        record.ask(question, f"The phone number is {receipt.phone}.")
+    else:
+        question = pick(rng, "What is the phone number?", "Is there a telephone number?")
+        record.ask(question, "I see no telephone number in the image.")
+
+
+def _ask_for_items(rng: random.Random, record: Record, receipt: _Receipt) -> None:
+    count, kind = len(receipt.items), receipt.kind
+    record.ask(pick(rng, "How many items are listed?", "How many items are there?"), f"There are {count} items.")
+    known = record.description.lower()
+    other = rng.choice([item for item in ITEMS if item.lower() not in known])
+    record.ask(f"How much is the {other.lower()}?", f"I see no {other.lower()} in the image.")
+    if rng.random() < 0.5:
+        record.ask(f"Is there {other} on the {kind}?", f"No, there is no {other} on the {kind}.")
+    else:
+        item = receipt.items[0]
+        record.ask(f"Is there {item} on the {kind}?", f"Yes, {item} is on the {kind}.")

@@ -1,0 +1,203 @@
+"""``Record``: what the towers would have seen of an image, and turns about it. No image is drawn.
+
+The modules beside this one draw records of each kind; here is what they share, above all the questions that an image
+does not answer. The invariant of all: an answer's values are in the description as the answer writes them.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from llava.scratch.talking.drawn_values import FIRST_NAMES, LAST_NAMES, MONTHS
+from llava.synth.scene import article
+
+Turns = list[tuple[str, str]]
+
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+UNKNOWN = ("I cannot tell from this image.", "The image does not show that.", "I cannot tell that from the image.")
+NO_TEXT = "I see no text in the image."
+
+_OFF_TOPIC = (
+    "Who took this photo?;What is the name of the person?;Where was this taken?;When was this photo taken?;"
+    "Who painted this?;What is the weather like?;How old is the man?;What is the woman wearing?;Is the person happy?;"
+    "What city is this?;What is the dog doing?;What breed is the dog?;What brand is the car?;"
+    "What is behind the camera?;How much does it weigh?;What is the phone number?;What does the person say?;"
+    "How many people live here?;What is the temperature?;What time is it?;Who is the owner?;"
+    "What is the name of the cat?;How tall is the building?;What is the name of the street?;"
+    "What is written on the back?;What happened before?;Who won the game?;Is it raining?;What animal is this?"
+).split(";")
+# Words of these questions that are no sign of an answer.
+_FILLERS = frozenset("who what where when how which is it the of was does do a on this like much many".split())
+# What people ask documents for.
+_ASKED_OF_DOCUMENTS = (
+    "total;price;telephone number;phone number;date;name;address;e-mail address;title;time;room number;invoice number;"
+    "discount;tax;website;opening hours;price of the coffee;age;flight number;seat"
+).split(";")
+
+_AMOUNT, _CLOCK = r"[$€£]|\d\.\d\d\b", r"\d:\d\d|\b\d+ [ap]m\b"
+_PHONE = r"\b555-\d{4}|\+\d\d \d|\(\d{3}\)|\b0\d{3} \d{4}"
+_STREET, _MAIL, _SITE = r"(?i:\b(street|road|avenue|lane|square|hall|park)\b)", r"@", r"\bwww\.|\.com\b"
+# By a word of what is asked: how it looks where the image does not call it by that word.
+_LOOKS = {
+    "total": _AMOUNT,
+    "price": _AMOUNT,
+    "tax": _AMOUNT,
+    "discount": _AMOUNT,
+    "phone": _PHONE,
+    "telephone": _PHONE,
+    "date": rf"\d[/.-]\d\d[/.-]|\d/\d|\b\d{{4}}\b|\b({'|'.join(MONTHS)})\b",
+    "time": _CLOCK,
+    "hours": _CLOCK,
+    "name": rf"\b({'|'.join((*FIRST_NAMES, *LAST_NAMES))})\b",
+    "place": _STREET,
+    "address": _STREET,
+    "e-mail": _MAIL,
+    "website": _SITE,
+    "title": '"|Text',
+    "seat": r"\b\d+[A-F]\b",
+    "room": r"\broom\b|\b\d{3}\b",
+    "flight": r"\b[A-Z]{2} ?\d{2,}\b",
+    "number": r"\b\d{4,}\b",
+}
+
+
+@dataclass
+class Line:
+    """A line of text that was read; its box is (left, top, right, bottom) in px, and its colours are names."""
+
+    text: str
+    box: tuple[float, float, float, float]
+    ink: str = "black"
+    ground: str = "white"
+
+
+@dataclass
+class Drawn:
+    """An object that was found, such as a red star; its box as a line's."""
+
+    kind: str
+    colour: str
+    box: tuple[float, float, float, float]
+
+
+@dataclass
+class Record:
+    """What was seen of an image, and what is said about it.
+
+    Attributes:
+        look: the kind of image, by which its things are chosen: "shapes", "signs", "text" or "chart".
+        description: as ``llava.model.lexical.description`` writes it.
+    """
+
+    look: str
+    description: str
+    turns: Turns = field(default_factory=list)
+
+    def ask(self, question: str, answer: str) -> None:
+        """Adds a turn."""
+        self.turns.append((question, answer))
+
+    def shorten(self, rng: random.Random, limit: int = 5) -> Record:
+        """This record with at most ``limit`` of its turns, in random order."""
+        rng.shuffle(self.turns)
+        del self.turns[limit:]
+        return self
+
+
+def place_row(row: int, *texts: str) -> list[Line]:
+    """Black lines of text side by side, in a row that is counted from 0 at the top."""
+    return [Line(text, (10.0 + 100 * x, 30.0 * row, 90.0 + 100 * x, 30.0 * row + 20)) for x, text in enumerate(texts)]
+
+
+def pick(rng: random.Random, *ways: str) -> str:
+    """One of several ways to say something."""
+    return rng.choice(ways)
+
+
+def quote(rng: random.Random, text: str) -> str:
+    """A text as an answer quotes it: in one of three cases in quotation marks."""
+    return rng.choice((f'"{text}"', text, text))
+
+
+def add_article(name: str) -> str:
+    """The name with its indefinite article: "an orange star"."""
+    return f"{article(name)} {name}"
+
+
+def say_place(place: str) -> str:
+    """A ninth of the image as an adverbial: "top left" -> "in the top left"."""
+    return f"in the {place}"
+
+
+def list_all(items: Sequence[str]) -> str:
+    """Items as an enumeration in a sentence: "a, b and c"."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def ask_description(rng: random.Random) -> str:
+    """A request for a description."""
+    return pick(
+        rng,
+        "Describe the image.",
+        "Describe the picture.",
+        "What is in the picture?",
+        "What do you see?",
+        "What is in this image?",
+        "What does the image show?",
+        "What is this?",
+        "Describe this image in one sentence.",
+        "What is shown here?",
+    )
+
+
+def ask_for_text(rng: random.Random, rows: Sequence[str]) -> tuple[str, str]:
+    """A request to read, and the first six rows of the text."""
+    question = pick(rng, "Read all the text.", "What text is in the picture?", "What does it say?",
+                    "What is written here?", "What is written in the picture?", "What can you read?")  # fmt: skip
+    shown = [row.replace(" | ", " ") for row in rows[:6]]
+    return question, f"It says: {' / '.join(shown)}"
+
+
+def is_shown(what: str, known: str) -> bool:
+    """Whether a description may hold what is asked for, such as "phone number", by a word of it or by its look."""
+    lower = known.lower()
+    for word in what.lower().split():
+        if word not in _FILLERS and word in lower:
+            return True
+    looks = [_LOOKS[word] for word in what.lower().split() if word in _LOOKS]
+    return bool(looks) and re.search(looks[0], known) is not None
+
+
+def ask_unknown(rng: random.Random, record: Record, rate: float, known: str = "") -> None:
+    """Adds, at ``rate`` each, a question off the topic and one for what the image lacks.
+
+    ``known``: what is known of the image beside its description, such as the columns of a table without a head.
+    """
+    known = f"{record.description} {known}"
+    if rng.random() < rate:
+        question = rng.choice(_OFF_TOPIC)
+        if not is_shown(question.rstrip("?"), known):
+            record.ask(question, rng.choice(UNKNOWN))
+    if rng.random() < rate:
+        missing = ask_for_missing(rng, known)
+        if missing is not None:
+            record.ask(*missing)
+
+
+def ask_for_missing(rng: random.Random, known: str) -> tuple[str, str] | None:
+    """A question for what an image lacks, and the answer that says so; None where ``known``, its description, may hold
+    what was drawn.
+    """
+    what = rng.choice(_ASKED_OF_DOCUMENTS)
+    if is_shown(what, known):
+        return None
+    ways = (f"Can you tell me the {what}?", f"Is there {add_article(what)}?", f"Which {what} is given?")
+    return pick(rng, *[f"What is the {what}?"] * 2, *ways), say_missing(rng, what)
+
+
+def say_missing(rng: random.Random, what: str) -> str:
+    """The answer that the image lacks what was asked for."""
+    return pick(rng, f"I see no {what} in the image.", f"The image shows no {what}.")

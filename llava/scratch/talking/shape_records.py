@@ -1,0 +1,202 @@
+"""Records of drawn objects: which there are, their colours, how many, where, and in which order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from llava.model.lexical.description import describe, name_place
+from llava.scratch.talking.seen_records import (
+    NO_TEXT,
+    Drawn,
+    Record,
+    add_article,
+    ask_description,
+    ask_unknown,
+    list_all,
+    pick,
+    say_place,
+)
+from llava.synth.drawing import SHAPES
+from llava.synth.scene import SCENE_COLORS
+
+# Objects whose middles are nearer than this part of the image's shorter side have no relation that is asked for.
+_LEAST_APART = 0.05
+_OPPOSITES = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """The objects that were found on an image of ``size`` (width, height) px."""
+
+    seen: Sequence[Drawn]
+    size: tuple[int, int]
+
+    @property
+    def names(self) -> list[str]:
+        return [_name(one) for one in self.seen]
+
+    @property
+    def kinds(self) -> list[str]:
+        return [one.kind for one in self.seen]
+
+    @property
+    def colours(self) -> list[str]:
+        return [one.colour for one in self.seen]
+
+    def sort(self, axis: int) -> list[Drawn]:
+        """The objects by their middles, from left to right (axis 0) or from top to bottom (1)."""
+        return sorted(self.seen, key=lambda one: one.box[axis] + one.box[axis + 2])
+
+
+def draw_shapes_record(rng: random.Random) -> Record:
+    """One to eight drawn objects, and questions about what, where, how many and in which order."""
+    size = (rng.randint(100, 1500), rng.randint(100, 1200))
+    count = rng.choice((1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 7, 8))
+    few = [(rng.choice(SCENE_COLORS), rng.choice(SHAPES)) for _ in range(rng.choice((2, 3, 8, 8)))]
+    seen = []
+    for _ in range(count):
+        colour, kind = rng.choice(few)
+        x, y, r = rng.uniform(0.1, 0.9) * size[0], rng.uniform(0.1, 0.9) * size[1], rng.uniform(5, 80)
+        seen.append(Drawn(kind, colour, (x - r, y - r, x + r, y + r)))
+    record, scene = Record("shapes", describe(size, [], seen)), _Scene(seen, size)
+    for ask in rng.sample(_QUESTIONS, 5):
+        ask(rng, record, scene)
+    if rng.random() < 0.3:
+        record.ask(pick(rng, "What does it say?", "Is there any text?", "Read the text."), NO_TEXT)
+    ask_unknown(rng, record, rate=0.15)
+    return record.shorten(rng)
+
+
+def _name(seen: Drawn) -> str:
+    return f"{seen.colour} {seen.kind}"
+
+
+def _ask_what(rng: random.Random, record: Record, scene: _Scene) -> None:
+    one = rng.choice(scene.seen)
+    if scene.kinds.count(one.kind) == 1 and rng.random() < 0.5:
+        question = pick(rng, "What color is the {}?", "What is the color of the {}?", "Which color does the {} have?")
+        record.ask(question.format(one.kind), f"The {one.kind} is {one.colour}.")
+    elif scene.colours.count(one.colour) == 1:
+        question = pick(rng, "What shape is the {} object?", "What is the {} object?", "Which shape is {}?")
+        record.ask(question.format(one.colour), f"The {one.colour} object is {add_article(one.kind)}.")
+
+
+def _ask_where(rng: random.Random, record: Record, scene: _Scene) -> None:
+    one = rng.choice(scene.seen)
+    place = name_place(one.box, scene.size)
+    ways = [(_name(one), scene.names.count(_name(one))), (one.kind, scene.kinds.count(one.kind))]
+    ways += [(f"{one.colour} object", scene.colours.count(one.colour))]
+    unique = [name for name, count in ways if count == 1]
+    if unique and rng.random() < 0.75:
+        name = rng.choice(unique)
+        question = pick(
+            rng, "Where is the {}?", "Where in the image is the {}?", "In which part of the image is the {}?"
+        )
+        record.ask(question.format(name), f"The {name} is {say_place(place)}.")
+    else:
+        there = [add_article(_name(other)) for other in scene.seen if name_place(other.box, scene.size) == place]
+        record.ask(f"What is {say_place(place)}?", f"In the {place} there is {list_all(there)}.")
+
+
+def _ask_existence(rng: random.Random, record: Record, scene: _Scene) -> None:
+    names, kinds, colours = sorted(set(scene.names)), sorted(set(scene.kinds)), sorted(set(scene.colours))
+    way = rng.randrange(3)
+    if way == 0:
+        name = rng.choice(names)
+        if rng.random() < 0.5:
+            name = f"{rng.choice(colours)} {rng.choice(SHAPES)}"
+        if rng.random() < 0.25:
+            name = f"{rng.choice(SCENE_COLORS)} {rng.choice(kinds)}"
+        holds = name in names
+    elif way == 1:
+        name = rng.choice(kinds if rng.random() < 0.5 else SHAPES)
+        holds = name in kinds
+    else:
+        colour = rng.choice(colours if rng.random() < 0.5 else SCENE_COLORS)
+        name, holds = f"{colour} object", colour in colours
+    question = pick(rng, "Is there {}?", "Is there {} in the image?", "Do you see {}?", "Can you see {}?")
+    answer = f"Yes, there is {add_article(name)}." if holds else f"No, there is no {name}."
+    record.ask(question.format(add_article(name)), answer)
+
+
+def _ask_how_many(rng: random.Random, record: Record, scene: _Scene) -> None:
+    way = rng.randrange(3)
+    ways = ("How many {} are there?", "How many {} do you see?", "Count the {}.")
+    if way == 0:
+        what, count = rng.choice(("object", "shape", "object")), len(scene.seen)
+        ways = ("How many {} are there?", "How many {} are in the picture?", "Count the {}.")
+    elif way == 1:
+        colour = rng.choice(scene.colours if rng.random() < 0.8 else SCENE_COLORS)
+        what, count = f"{colour} object", scene.colours.count(colour)
+    else:
+        what = rng.choice(scene.kinds if rng.random() < 0.8 else SHAPES)
+        count = scene.kinds.count(what)
+        ways = ("How many {} are there?", "How many {} do you see?", "How many {} are in the image?")
+    plural = "crosses" if what == "cross" else f"{what}s"
+    answer = f"There is 1 {what}." if count == 1 else f"There are {count or 'no'} {plural}."
+    record.ask(pick(rng, *ways).format(plural), answer)
+
+
+def _ask_relation(rng: random.Random, record: Record, scene: _Scene) -> None:
+    single = [one for one in scene.seen if scene.names.count(_name(one)) == 1]
+    if len(single) < 2:
+        return
+    a, b = rng.sample(single, 2)
+    across, down = ((a.box[i] + a.box[i + 2] - b.box[i] - b.box[i + 2]) / 2 for i in (0, 1))
+    if max(abs(across), abs(down)) < _LEAST_APART * min(scene.size):
+        return
+    if abs(across) > abs(down):
+        holds = "left of" if across < 0 else "right of"
+    else:
+        holds = "above" if down < 0 else "below"
+    asked = holds if rng.random() < 0.5 else _OPPOSITES[holds]
+    way = f"to the {asked}" if rng.random() < 0.3 and asked.endswith("of") else asked
+    word = "Yes" if asked == holds else "No"
+    record.ask(f"Is the {_name(a)} {way} the {_name(b)}?", f"{word}, the {_name(a)} is {holds} the {_name(b)}.")
+
+
+def _ask_order(rng: random.Random, record: Record, scene: _Scene) -> None:
+    axis = rng.randrange(2)
+    ordered = scene.sort(axis)
+    if rng.random() < 0.5:
+        order = ("left to right", "top to bottom")[axis]
+        listed = list_all([_name(one) for one in ordered])
+        record.ask(f"List the objects from {order}.", f"{listed}.".capitalize())
+        return
+    is_last = rng.random() < 0.5
+    word = (("leftmost", "rightmost"), ("topmost", "bottommost"))[axis][is_last]
+    far = (("farthest left", "farthest right"), ("at the very top", "at the very bottom"))[axis][is_last]
+    question = pick(rng, f"What is the {word} object?", f"Which object is {far}?")
+    record.ask(question, f"The {word} object is the {_name(ordered[-1 if is_last else 0])}.")
+
+
+def _ask_option(rng: random.Random, record: Record, scene: _Scene) -> None:
+    unique = [one for one in scene.seen if scene.kinds.count(one.kind) == 1]
+    if not unique:
+        return
+    one = rng.choice(unique)
+    options = rng.sample([colour for colour in SCENE_COLORS if colour != one.colour], 3) + [one.colour]
+    rng.shuffle(options)
+    listed = "\n".join(f"{letter}. {option}" for letter, option in zip("ABCD", options, strict=True))
+    asked = "Answer with the option's letter from the given choices directly."
+    record.ask(f"What color is the {one.kind}?\n{listed}\n{asked}", "ABCD"[options.index(one.colour)])
+
+
+def _describe(rng: random.Random, record: Record, scene: _Scene) -> None:
+    listed = [f"{add_article(_name(s))} {say_place(name_place(s.box, scene.size))}" for s in scene.sort(0)][:6]
+    start = pick(rng, "The image shows", "I see", "There is" if len(listed) == 1 else "There are")
+    record.ask(ask_description(rng), f"{start} {list_all(listed)}.")
+
+
+_QUESTIONS: tuple[Callable[[random.Random, Record, _Scene], None], ...] = (
+    _ask_what,
+    *[_ask_where] * 2,
+    _ask_existence,
+    *[_ask_how_many] * 2,
+    *[_ask_relation] * 2,
+    _ask_order,
+    _ask_option,
+    _describe,
+)

@@ -1,0 +1,128 @@
+"""Records of signs, each with its colours, and of lines of text, one of which may have a colour of its own."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+from llava.model.lexical.description import describe
+from llava.scratch.talking.drawn_values import LIGHT_PLATES, PLATES, draw_texts
+from llava.scratch.talking.seen_records import (
+    Line,
+    Record,
+    add_article,
+    ask_description,
+    ask_unknown,
+    list_all,
+    pick,
+    place_row,
+    quote,
+)
+from llava.synth import words
+
+_ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth")
+
+
+def draw_sign_record(rng: random.Random) -> Record:
+    """One sign of one or two lines, or two to four signs, buttons or labels of one line each."""
+    count = rng.choice((1, 1, 1, 2, 2, 3, 4))
+    noun = rng.choice(("sign", "sign", "button", "label") if count > 1 else ("sign", "sign", "label", "poster"))
+    texts = draw_texts(rng, count if count > 1 else rng.choice((1, 1, 1, 2)))
+    grounds = rng.sample(PLATES, count)
+    inks = [rng.choice(("black", "black", "blue", "red")) if on in LIGHT_PLATES else "white" for on in grounds]
+    lines = []
+    for i, text in enumerate(texts):
+        [line] = place_row(i, text)
+        lines.append(replace(line, ink=inks[min(i, count - 1)], ground=grounds[min(i, count - 1)]))
+    record = Record("signs", describe((400, 300), lines, []))
+    if count == 1:
+        _ask_about_sign(rng, record, noun, lines)
+    else:
+        _ask_about_signs(rng, record, noun, lines)
+    _ask_for_word(rng, record, texts)
+    ask_unknown(rng, record, rate=0.5)
+    return record.shorten(rng)
+
+
+def _ask_about_sign(rng: random.Random, record: Record, noun: str, lines: Sequence[Line]) -> None:
+    text, ink, ground = " ".join(line.text for line in lines), lines[0].ink, lines[0].ground
+    question = pick(rng, f"What does the {noun} say?", f"What is written on the {noun}?", "What does it say?",
+                    "What is written?", "Read the text.", "What is written in the picture?",
+                    "What text is in the image?", "What does the text say?",
+                    f"Can you read the {noun}?", "What can you read?", f"What's on the {noun}?")  # fmt: skip
+    record.ask(question, pick(rng, f"The {noun} says {quote(rng, text)}.", f"It says {quote(rng, text)}."))
+    record.ask(f"What color is the {noun}?", f"The {noun} is {ground}.")
+    record.ask(pick(rng, "What color is the text?", "What color are the letters?"), f"The text is {ink}.")
+    shows = f"The image shows {add_article(ground)} {noun} that says {quote(rng, text)}"
+    record.ask(ask_description(rng), f"{shows}, in {ink} letters." if rng.random() < 0.5 else f"{shows}.")
+
+
+def _ask_about_signs(rng: random.Random, record: Record, noun: str, lines: Sequence[Line]) -> None:
+    for line in rng.sample(lines, 2):
+        question = pick(rng, "What does the {} {} say?", "What is written on the {} {}?", "Read the {} {}.")
+        record.ask(question.format(line.ground, noun), f"The {line.ground} {noun} says {quote(rng, line.text)}.")
+    line = rng.choice(lines)
+    record.ask(f"What color is the {noun} {line.text}?", f"The {noun} {quote(rng, line.text)} is {line.ground}.")
+    record.ask(f"How many {noun}s are there?", f"There are {len(lines)} {noun}s.")
+    listed = list_all([f"{add_article(line.ground)} {noun} that says {line.text}" for line in lines])
+    record.ask(ask_description(rng), f"There are {len(lines)} {noun}s: {listed}.")
+
+
+def _ask_for_word(rng: random.Random, record: Record, texts: Sequence[str]) -> None:
+    held = [word.strip(".,:") for word in " ".join(texts).split()]
+    word = rng.choice(held) if rng.random() < 0.5 else words.draw_word(rng, False)
+    question = pick(rng, 'Does it say "{}"?', "Is the word {} in the image?", "Does the text contain {}?").format(word)
+    holds = word.lower() in [other.lower() for other in held]
+    record.ask(question, f"Yes, the text contains {word}." if holds else f"No, the text does not contain {word}.")
+
+
+def draw_lines_record(rng: random.Random) -> Record:
+    """One to eight lines of text, of which one may have a colour of its own."""
+    texts = draw_texts(rng, rng.randint(1, 8))
+    usual = rng.choice(("black", "black", "black", "blue", "brown"))
+    lines = [replace(line, ink=usual) for i, text in enumerate(texts) for line in place_row(i, text)]
+    if rng.random() < 0.6:
+        odd = rng.randrange(len(lines))
+        other = rng.choice([c for c in ("red", "green", "blue", "purple", "orange", "pink") if c != usual])
+        lines[odd] = replace(lines[odd], ink=other)
+    record = Record("text", describe((400, 300), lines, []))
+    _ask_for_lines(rng, record, lines)
+    _ask_for_colours(rng, record, lines)
+    count = "1 line" if len(lines) == 1 else f"{len(lines)} lines"
+    question = pick(rng, "How many lines are there?", "How many lines of text are there?", "Count the lines.")
+    record.ask(question, f"There {'is' if len(lines) == 1 else 'are'} {count} of text.")
+    question = pick(rng, "Read all the text.", "What text is in the picture?", "What is written in the picture?",
+                    "What does the text say?", "Transcribe the text.")  # fmt: skip
+    record.ask(question, f"The text says: {' / '.join(texts)}")
+    about = f"It is a page with {count} of text. The first says {quote(rng, texts[0])}."
+    record.ask(ask_description(rng), f"The image shows text: {' / '.join(texts)}" if len(texts) < 3 else about)
+    _ask_for_word(rng, record, texts)
+    ask_unknown(rng, record, rate=0.5)
+    return record.shorten(rng)
+
+
+def _ask_for_lines(rng: random.Random, record: Record, lines: Sequence[Line]) -> None:
+    for i in rng.sample(range(len(lines)), min(2, len(lines))):
+        ordinal, text = f"{_ORDINALS[i]} line", quote(rng, lines[i].text)
+        if rng.random() < 0.5:
+            question = pick(rng, f"What does the {ordinal} say?", f"What is written on the {ordinal}?")
+            record.ask(question, f"The {ordinal} says {text}.")
+        else:
+            record.ask(pick(rng, f"Read line {i + 1}.", f"What is on line {i + 1}?"), f"Line {i + 1} says {text}.")
+    question = pick(rng, "What does the last line say?", "What is written at the bottom?")
+    record.ask(question, f"The last line says {quote(rng, lines[-1].text)}.")
+
+
+def _ask_for_colours(rng: random.Random, record: Record, lines: Sequence[Line]) -> None:
+    inks = [line.ink for line in lines]
+    odd = [line for line in lines if inks.count(line.ink) == 1 and line.ink not in ("black", "brown")]
+    if len(odd) == 1:
+        [line] = odd
+        question = pick(rng, f"What does the {line.ink} line say?", f"What is written in {line.ink}?")
+        record.ask(question, f"The {line.ink} line says {quote(rng, line.text)}.")
+        if len(lines) > 1:
+            question = pick(rng, "Which line has another color?", "Which text is in color?")
+            record.ask(question, f"The line {quote(rng, line.text)} is {line.ink}.")
+    line = rng.choice(lines)
+    record.ask(f"What color is the text {line.text}?", f"The text {quote(rng, line.text)} is {line.ink}.")

@@ -1,0 +1,428 @@
+"""What the adapter is trained on agrees with what was seen; its training computes what the model computes."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from llava.conversation import find_template
+from llava.model.lexical.line_reader import LineReader
+from llava.model.lexical.object_finder import ObjectFinder
+from llava.model.lexical.lexical_projector import LexicalProjector
+from llava.model.llava import LlavaConfig, LlavaLlamaForCausalLM
+from llava.scratch.talking.adapter_samples import Encoded, SampleSource, encode, write_prefix
+from llava.scratch.talking.adapter_training import CHECKPOINT, AdapterTraining, Schedule, loss_of, pad
+from llava.scratch.talking.document_records import MAKERS
+from llava.scratch.talking.drawn_values import ITEMS
+from llava.scratch.talking.pack import FOLDER, pack_checkpoint, pack_tower, write_files
+from llava.scratch.talking.seen_records import Record, ask_for_missing, is_shown
+from llava.scratch.talking.small_llama import Adapter, Sizes, SmallLlama, name_adapter
+from llava.scratch.talking.thing_samples import ThingSamples
+from llava.scratch.talking.thing_turns import make_plural, talk_about_view
+from tests import tiny_tokenizers
+
+SIZES = Sizes(layers=2, hidden=48, heads=4, kv_heads=2, inner=64)
+PLACES = "top left|top right|bottom left|bottom right|top|left|center|right|bottom"
+
+
+def draw(kind: str, count: int = 50) -> list[Record]:
+    return [MAKERS[kind][1](random.Random(f"{kind} {i}")) for i in range(count)]
+
+
+def turns_of(kind: str, pattern: str, count: int = 150) -> Iterator[tuple[str, re.Match[str], str]]:
+    """Descriptions, matches of ``pattern`` with "question|answer", and answers; there have to be some."""
+    found = 0
+    for record in draw(kind, count):
+        for question, answer in record.turns:
+            if match := re.search(pattern, f"{question}|{answer}"):
+                found += 1
+                yield record.description, match, answer
+    assert found > 3, pattern
+
+
+def rows_of(description: str) -> list[str]:
+    return re.findall(r"^\d+\. (.*)$", description, re.MULTILINE)
+
+
+def shapes_of(description: str) -> list[tuple[str, str]]:
+    """Names with places, from left to right."""
+    return re.findall(rf"(\w+ \w+) \(({PLACES})\)", description)
+
+
+# --- records ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_every_value_of_an_answer_is_in_the_description(kind: str) -> None:
+    counted = r"There (is|are) \d+|with \d+ (items|lines?)|\bLine \d|has \d+ bars"
+    for record in draw(kind):
+        assert 1 <= len(record.turns) <= 5
+        for question, answer in record.turns:
+            assert question
+            for value in re.findall(r"[^\s\"]*\d[^\s\"]*", re.sub(counted, "", answer)):
+                assert value.rstrip(".,:") in record.description, (question, answer)
+            for quoted in re.findall(r'"(.+?)"', answer):
+                joined = " ".join(re.sub(r" \([\w ]+\)$", "", row) for row in rows_of(record.description))
+                assert quoted in joined or f'"{quoted}"' in record.description, (question, answer)
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_what_an_answer_does_not_see_is_not_in_the_description(kind: str) -> None:
+    looks = {"price": r"\d\.\d\d( |$)", "phone": r"555-|\+44|\(\d{3}\) ", "e-mail": "@", "time": r"\d:\d\d|\d [ap]m"}
+    for record in draw(kind, 100):
+        for _, answer in record.turns:
+            if match := re.search(r"I see no (.+?)(?: in the image)?\.$|The image shows no (.+)\.$", answer):
+                what = (match[1] or match[2]).lower()
+                text = "\n".join(rows_of(record.description))
+                assert what not in text.lower().replace("\n", " "), answer
+                if kind != "form":
+                    assert not any(word in what and re.search(look, text, re.M) for word, look in looks.items())
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_records_follow_from_the_seed_alone(kind: str) -> None:
+    assert draw(kind, 3) == draw(kind, 3)
+
+
+def test_objects_are_counted_as_they_are_described() -> None:
+    for description, match, _ in turns_of("shapes", r"(?:How many|Count the) .+\|There (?:is|are) (\w+) (.+)\."):
+        *colour, noun = match[2].split()
+        singular = "cross" if noun.startswith("cross") else noun.removesuffix("s")
+        wanted = {*colour, singular} - {"object", "shape"}
+        count = sum(wanted <= set(name.split()) for name, _ in shapes_of(description))
+        assert match[1] == str(count or "no"), (description, match.string)
+
+
+def test_places_and_existence_of_objects_are_those_of_the_description() -> None:
+    for description, match, _ in turns_of("shapes", rf"Where .*\|The (\w+) (\w+)? ?is in the ({PLACES})\."):
+        wanted = {match[1], match[2]} - {None, "object"}
+        held = [place for name, place in shapes_of(description) if wanted <= set(name.split())]
+        assert held == [match[3]], (description, match.string)
+    for description, match, _ in turns_of("shapes", r"\|(Yes|No), there is (?:an?|no) (\w+ ?\w*)\."):
+        names = [name.split() for name, _ in shapes_of(description)]
+        held = any(set(match[2].split()) - {"object"} <= set(name) for name in names)
+        assert held == (match[1] == "Yes"), match.string
+
+
+def test_relations_of_objects_follow_the_orders_of_the_description() -> None:
+    asked = (
+        r"Is the (\w+ \w+) (?:to the )?(left of|right of|above|below) the (\w+ \w+)\?\|(Yes|No), the \1 is (.+) the \3"
+    )
+    for description, match, _ in turns_of("shapes", asked):
+        across = [name for name, _ in shapes_of(description)]
+        down = description.split("From top to bottom: ")[1].rstrip(".").split(", ")
+        order = across if "of" in match[5] else down
+        assert (order.index(match[1]) < order.index(match[3])) == (match[5] in ("left of", "above"))
+        assert (match[2] == match[5]) == (match[4] == "Yes")
+    for description, match, _ in turns_of("shapes", r"\|The (leftmost|rightmost) object is the (\w+ \w+)\."):
+        assert shapes_of(description)[0 if match[1] == "leftmost" else -1][0] == match[2]
+
+
+def test_a_numbered_line_is_read_and_a_sign_is_told_by_its_ground() -> None:
+    ordinals = "first second third fourth fifth sixth seventh eighth last".split()
+    for description, match, _ in turns_of("lines", r"\|(?:The (\w+) line|Line (\d)) says \"?(.+?)\"?\.$"):
+        rows = rows_of(description)
+        if match[1] in (None, *ordinals):
+            number = int(match[2]) - 1 if match[2] else ordinals.index(match[1])
+            assert rows[-1 if match[1] == "last" else number].startswith(match[3])
+        else:
+            assert any(row == f"{match[3]} ({match[1]})" for row in rows)
+    for description, match, _ in turns_of("signs", r"\|The (\w+) (?:sign|button|label) says \"?(.+?)\"?\.$"):
+        [row] = [row for row in rows_of(description) if row.split(" (")[0] == match[2]]
+        assert row.endswith(f"on {match[1]})") if match[1] != "white" else " on " not in row
+
+
+def test_prices_are_their_items_and_the_dearest_costs_the_most() -> None:
+    def prices(description: str) -> dict[str, tuple[float, str]]:
+        rows = [re.fullmatch(r"(?:\d x )?(.+?)(?: \|)? ([$€£]?(\d+\.\d\d))", row) for row in rows_of(description)]
+        return {row[1].lower(): (float(row[3]), row[2]) for row in rows if row and row[1] in ITEMS}
+
+    for description, match, _ in turns_of("receipt", r"\|The ([\w ]+) (?:costs|is) (\D?\d+\.\d\d)\.$"):
+        said = prices(description).get(match[1].lower())
+        assert match[1] in ("total", "total amount") if said is None else said[1] == match[2]
+    for description, match, _ in turns_of("receipt", r"\|The (.+) costs the (most|least), (\S+)\.$"):
+        most = {"most": max, "least": min}[match[2]](prices(description).items(), key=lambda item: item[1][0])
+        assert (match[1].lower(), match[3]) == (most[0], most[1][1])
+    for description, match, _ in turns_of("receipt", r"\|The total (?:amount )?is \D?(.+)\.$"):
+        assert sum(price for price, _ in prices(description).values()) == pytest.approx(float(match[1]))
+    for description, match, _ in turns_of("receipt", r"How many items.*\|There are (\d+) items"):
+        assert len(prices(description)) == int(match[1])
+
+
+def test_the_largest_bar_has_the_largest_value() -> None:
+    def bars(description: str) -> dict[str, float]:
+        line = description.split("\n")[0].split(": ", 1)[1].split(" From largest")[0]
+        return {label: float(value) for label, value in re.findall(r"(\w+) ([\d.]+) \(", line)}
+
+    for description, match, _ in turns_of("chart", r"\|The (largest|smallest) bar is (\w+)\."):
+        most = {"largest": max, "smallest": min}[match[1]]
+        assert match[2] == most(bars(description).items(), key=lambda bar: bar[1])[0]
+    for description, match, _ in turns_of(
+        "chart", r"Is (\w+) (larger|higher|greater|smaller|lower) than (\w+)\?\|(\w+),"
+    ):
+        values = bars(description)
+        is_larger = values[match[1]] > values[match[3]]
+        assert (is_larger == (match[2] in ("larger", "higher", "greater"))) == (match[4] == "Yes")
+    for description, match, _ in turns_of("chart", r"\|There are (\d) bars"):
+        assert len(bars(description)) == int(match[1])
+
+
+def test_a_cell_of_a_table_is_in_the_row_that_is_named() -> None:
+    for description, match, _ in turns_of("table", r"\|The [\w ]+? (?:of|for) (.+) is (.+)\.$"):
+        assert any({match[1], match[2]} <= set(row.split(" | ")) for row in rows_of(description)), match.string
+    for description, match, _ in turns_of("table", r"\|There (?:is|are) (\d) entr"):
+        assert len(rows_of(description)) - int(match[1]) in (0, 1, 2)
+
+
+def test_what_is_shown_without_its_name_is_not_asked_for_as_missing() -> None:
+    shown = {
+        "price": "$3.50",
+        "phone number": "(212) 5551",
+        "date": "on 03/04",
+        "name": "Anna",
+        "title": 'chart "Sales"',
+    }
+    assert all(is_shown(what, known) for what, known in shown.items())
+    assert not any(is_shown(what, "1 object: red star (top).") for what in shown)
+    known = "Text (1 line):\n1. Ben | $4.00 | 9:15"
+    asked = {turn[0] for i in range(200) if (turn := ask_for_missing(random.Random(i), known))}
+    assert asked
+    assert not any(re.search(r"price|time|name|total|tax|hours", question) for question in asked)
+
+
+def test_several_things_are_told_apart_by_their_places() -> None:
+    boxes = [(0.0, 0.4, 0.2, 0.6), (0.4, 0.4, 0.6, 0.6), (0.8, 0.4, 1.0, 0.6)]
+    things = [
+        {"name": name, "kind": "animal", "cell": 3 + i, "box": boxes[i], "colours": ["brown"]}
+        for i, name in enumerate(("dog", "cat", "dog"))
+    ]
+    said: set[str] = set()
+    for i in range(100):
+        turns = talk_about_view(random.Random(i), {"objects": things}, ["cup", "cat"], {})
+        said |= {f"{question}|{answer}" for question, answer in turns}
+    assert any("The cat is in the center" in turn for turn in said)
+    assert any(turn.endswith("There are 3 things: a dog and a cat.") for turn in said)
+    assert not any(re.search(r"Where is the dog|the dog (left|right)|What is on the", turn) for turn in said)
+    assert [make_plural(name) for name in ("fox", "lady bug", "cup of tea")] == ["foxes", "lady bugs", "cups of tea"]
+
+
+# --- model and loss --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def reference() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=600,
+        hidden_size=SIZES.hidden,
+        intermediate_size=SIZES.inner,
+        num_hidden_layers=SIZES.layers,
+        num_attention_heads=SIZES.heads,
+        num_key_value_heads=SIZES.kv_heads,
+        rms_norm_eps=SIZES.norm_eps,
+        rope_parameters={"rope_type": "default", "rope_theta": SIZES.rope_base},
+        tie_word_embeddings=True,
+        initializer_range=0.2,
+    )
+    return LlamaForCausalLM(config).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def small(reference: LlamaForCausalLM) -> SmallLlama:
+    return SmallLlama(reference.model.state_dict(), SIZES)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return tiny_tokenizers.byte_level(["<|im_start|>", "<|im_end|>"]).backend_tokenizer
+
+
+def make_adapter(small: SmallLlama) -> Adapter:
+    torch.manual_seed(1)
+    adapter = Adapter(small.weights, SIZES, rank=3, alpha=6)
+    for value in adapter.parameters():
+        torch.nn.init.normal_(value, std=0.2)
+    return adapter
+
+
+def run(model: LlamaForCausalLM, prefix: list[int], embeds: torch.Tensor) -> torch.Tensor:
+    """Transformers' logits after the prefix."""
+    before = model.model.embed_tokens(torch.tensor(prefix, dtype=torch.long))[None].expand(len(embeds), -1, -1)
+    return model(inputs_embeds=torch.cat([before, embeds], 1)).logits[:, len(prefix) :]
+
+
+@pytest.mark.parametrize("prefix", [[], [5, 9, 2, 44]])
+def test_the_small_llama_gives_the_logits_of_transformers(
+    reference: LlamaForCausalLM, small: SmallLlama, prefix: list[int]
+) -> None:
+    if prefix:
+        small.set_prefix(torch.tensor(prefix))
+    embeds = torch.randn(2, 7, SIZES.hidden)
+    ours = small.logits(small.hidden(embeds, None))
+    torch.testing.assert_close(ours, run(reference, prefix, embeds), atol=1e-4, rtol=1e-4)
+
+
+def test_an_adapter_is_a_change_of_weights_after_the_prefix_alone(
+    reference: LlamaForCausalLM, small: SmallLlama
+) -> None:
+    adapter, embeds, prefix = make_adapter(small), torch.randn(2, 7, SIZES.hidden), [5, 9, 2, 44]
+    merged = LlamaForCausalLM(reference.config).eval().requires_grad_(False)
+    merged.load_state_dict(reference.state_dict())
+    named = name_adapter(adapter.state_dict())
+    weights = dict(merged.named_parameters())
+    for name, A in named.items():
+        if "lora_A" in name:
+            weights[name.replace("image_lora_A.", "")] += 6 / 3 * named[name.replace("lora_A", "lora_B")] @ A
+    ours = small.logits(small.hidden(embeds, adapter)).detach()
+    torch.testing.assert_close(ours, run(merged, [], embeds), atol=1e-4, rtol=1e-4)
+
+    before = reference(input_ids=torch.tensor([prefix] * 2), use_cache=True).past_key_values
+    small.set_prefix(torch.tensor(prefix))
+    ours = small.logits(small.hidden(embeds, adapter)).detach()
+    after = merged(inputs_embeds=embeds, past_key_values=before).logits
+    torch.testing.assert_close(ours, after, atol=1e-4, rtol=1e-4)
+    assert (ours - run(merged, prefix, embeds)).abs().max() > 1e-3
+
+
+def test_targets_are_the_tokens_of_the_answers_and_their_ends(tokenizer: Any) -> None:
+    turns = [("What is it?", "It is a cup."), ("Which color?", "It is red.")]
+    sample = encode("Text (1 line):\n1. OPEN", turns, tokenizer, torch.zeros(10, 2283))
+    learnt = [token for token, is_target in zip(sample.ids, sample.is_target, strict=True) if is_target]
+    assert tokenizer.decode(learnt, skip_special_tokens=False) == "It is a cup.<|im_end|>It is red.<|im_end|>"
+    other = encode("", turns[:1], tokenizer, torch.zeros(10, 2283))
+    ids, is_target = pad([other, sample])
+    assert int(is_target.sum()) == sum(sample.is_target) + sum(other.is_target)
+    assert ids.shape == (2, len(sample.ids))
+
+    conversation = find_template("smollm2")
+    for i, (question, answer) in enumerate(turns):
+        conversation.append_message(conversation.roles[0], ("<image>\n" if i == 0 else "") + question)
+        conversation.append_message(conversation.roles[1], answer)
+    whole = write_prefix() + "<image>" + tokenizer.decode(encode("", turns, tokenizer, sample.looks).ids, False)
+    assert conversation.get_prompt().rstrip("\n") == whole
+
+
+def test_the_loss_is_that_of_the_answers_after_the_image(
+    reference: LlamaForCausalLM, small: SmallLlama, tokenizer: Any
+) -> None:
+    torch.manual_seed(2)
+    projector = LexicalProjector(SimpleNamespace(hidden_size=SIZES.hidden)).eval()
+    prefix = tokenizer.encode(write_prefix()).ids
+    small.set_prefix(torch.tensor(prefix))
+    adapter = Adapter(small.weights, SIZES, rank=2, alpha=2)  # B is zero: no change
+    batch = [encode("", [("Q?", "An answer.")], tokenizer, torch.randn(10, 2283))]
+    batch += [encode("Text", [("Why?", "So."), ("And?", "No more than this.")], tokenizer, torch.randn(10, 2283))]
+    loss, count = loss_of(small, adapter, projector, batch)
+    losses = []
+    for sample in batch:
+        slots = torch.arange(15)
+        rows = torch.cat([sample.looks[:1].expand(6, -1), sample.looks[1:]])
+        embed = reference.model.embed_tokens
+        embeds = torch.cat([projector.say(rows, slots, embed), embed(torch.tensor(sample.ids))])[None]
+        chances = run(reference, prefix, embeds)[0].log_softmax(1)
+        losses += [-chances[14 + i, sample.ids[i]] for i in range(len(sample.ids)) if sample.is_target[i]]
+    assert count == len(losses)
+    assert float(loss.detach()) == pytest.approx(float(torch.stack(losses).mean().detach()), rel=1e-4)
+
+
+# --- training and packing --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def things(tmp_path_factory: pytest.TempPathFactory) -> ThingSamples:
+    folder, rng = tmp_path_factory.mktemp("things"), np.random.default_rng(0)
+    for name, shape in {"g": (2, 1280), "cells": (2, 9, 1280), "contrast": (2, 10, 3)}.items():
+        np.save(folder / f"{name}.npy", rng.random(shape).astype(np.float16))
+    (folder / "done").write_text("2")
+    thing = {"name": "dog", "kind": "animal", "cell": 4, "box": [0.2, 0.2, 0.8, 0.8], "colours": ["brown"]}
+    view = {"layout": "single", "held_out": False, "objects": [thing]}
+    cup = {**thing, "name": "cup", "kind": "dish"}
+    (folder / "views.json").write_text(json.dumps([view, {**view, "objects": [cup]}]))
+    (folder / "classes.json").write_text(json.dumps([{"name": "fox", "kind": "animal"}]))
+    save_file({"g": torch.rand(3, 1280), "class": torch.zeros(3)}, folder / "prototypes.safetensors")
+    save_file({"weight": torch.randn(1000, 1280) / 40, "bias": torch.zeros(1000)}, folder / "head.safetensors")
+    looks = {f"{kind} contrast": rng.random((2, 10, 2283)) for kind in ("shapes", "signs", "text", "chart", "nothing")}
+    np.savez(folder / "looks.npz", **looks)  # type: ignore[arg-type]
+    (folder / "facts.json").write_text(json.dumps({"dog": "A dog is a pet."}))
+    return ThingSamples(folder, folder / "facts.json")
+
+
+def make_training(small: SmallLlama, tokenizer: Any, things: ThingSamples, folder: Path) -> AdapterTraining:
+    torch.manual_seed(3)
+    projector = LexicalProjector(SimpleNamespace(hidden_size=SIZES.hidden))
+    source = SampleSource(tokenizer, things, thing_share=0.5, max_tokens=700)
+    schedule = Schedule(steps=2, batch_size=1, rate=1e-2, seed=4)
+    return AdapterTraining(small, Adapter(small.weights, SIZES, 2, 2), projector, source.draw, schedule, folder)
+
+
+def test_a_training_resumes_with_the_same_numbers(
+    small: SmallLlama, tokenizer: Any, things: ThingSamples, tmp_path: Path
+) -> None:
+    small.set_prefix(torch.tensor(tokenizer.encode(write_prefix()).ids))
+    make_training(small, tokenizer, things, tmp_path / "whole").run()
+    make_training(small, tokenizer, things, tmp_path / "parts").run(until=1)
+    first = torch.load(tmp_path / "parts" / CHECKPOINT, weights_only=True)
+    resumed = make_training(small, tokenizer, things, tmp_path / "parts")
+    assert (resumed.step, first["step"]) == (1, 1)
+    resumed.run()
+    whole, parts = (torch.load(tmp_path / name / CHECKPOINT, weights_only=True) for name in ("whole", "parts"))
+    for part in ("adapter", "projector"):
+        assert all(torch.equal(value, parts[part][name]) for name, value in whole[part].items())
+        assert not all(torch.equal(value, first[part][name]) for name, value in whole[part].items())
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "parts")]
+    steps = [[(line["step"], line["loss"]) for line in map(json.loads, log)] for log in logs]
+    assert [step for step, _ in steps[0]] == [0, 1]
+    assert steps[0] == steps[1]
+
+
+def test_samples_hold_things_and_what_was_read(tokenizer: Any, things: ThingSamples) -> None:
+    source = SampleSource(tokenizer, things, thing_share=0.5, max_tokens=700).draw(random.Random(0))
+    samples: list[Encoded] = [next(source) for _ in range(40)]
+    assert all(sample.looks.shape == (10, 2283) and len(sample.ids) <= 700 for sample in samples)
+    texts = [tokenizer.decode(sample.ids, skip_special_tokens=False) for sample in samples]
+    assert any(text.startswith("\n") for text in texts)  # nothing was read: the question follows the things
+    assert any(text.startswith("Text (") for text in texts)
+
+
+def test_what_is_packed_is_what_the_assembled_model_reads(small: SmallLlama, tmp_path: Path) -> None:
+    values = json.loads((FOLDER / "config.json").read_text())
+    parts = json.loads((FOLDER / "parts.json").read_text())
+    rank, alpha = values["mm_image_adapter"]["rank"], values["mm_image_adapter"]["alpha"]
+    values |= {"hidden_size": SIZES.hidden, "intermediate_size": SIZES.inner, "num_hidden_layers": SIZES.layers}
+    values |= {"num_attention_heads": SIZES.heads, "num_key_value_heads": SIZES.kv_heads, "vocab_size": 600}
+    with torch.device("meta"):
+        model = LlavaLlamaForCausalLM(LlavaConfig(**values, head_dim=SIZES.head_dim))
+    wanted = {
+        name: value.shape
+        for name, value in model.state_dict().items()
+        if "image_lora" in name or name.startswith(tuple(one["prefix"] for one in parts["own"] if one["prefix"]))
+    }
+
+    adapter, projector = Adapter(small.weights, SIZES, rank, alpha), LexicalProjector(SimpleNamespace(hidden_size=48))
+    state = {"adapter": adapter.state_dict(), "projector": projector.state_dict()}
+    towers = {name: pack_tower(net, net.state_dict()) for name, net in
+              (("reader", LineReader()), ("objects", ObjectFinder()))}  # fmt: skip
+    for one in parts["own"]:
+        one |= {"num_bytes": 0, "sha256": ""}
+    (tmp_path / "parts.json").write_text(json.dumps(parts))
+    write_files(towers | pack_checkpoint(state), tmp_path)
+
+    pinned = json.loads((tmp_path / "parts.json").read_text())["own"]
+    assert [one["file"] for one in pinned] == [one["file"] for one in parts["own"]]
+    packed = {one["prefix"] + n: v for one in pinned for n, v in load_file(tmp_path / one["file"]).items()}
+    assert {name: value.shape for name, value in packed.items()} == wanted
+    assert all(one["num_bytes"] == (tmp_path / one["file"]).stat().st_size and one["sha256"] for one in pinned)
+    name = "model.layers.1.mlp.down_proj.image_lora_A.weight"
+    assert torch.equal(packed[name], adapter.A["1_mlp_down_proj"].detach().bfloat16())
+    assert alpha == rank  # as adapter_training scales it
