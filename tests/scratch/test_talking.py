@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from llava.conversation import find_template
+from llava.model.lexical.lexical_projector import LexicalProjector
 from llava.model.lexical.line_reader import LineReader
 from llava.model.lexical.object_finder import ObjectFinder
-from llava.model.lexical.lexical_projector import LexicalProjector
 from llava.model.llava import LlavaConfig, LlavaLlamaForCausalLM
 from llava.scratch.talking.adapter_samples import Encoded, SampleSource, encode, write_prefix
 from llava.scratch.talking.adapter_training import CHECKPOINT, AdapterTraining, Schedule, loss_of, pad

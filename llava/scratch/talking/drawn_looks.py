@@ -19,8 +19,8 @@ from PIL import Image, ImageFilter
 
 from llava.model.lexical.efficientnet_lite import EfficientNetLite
 from llava.scratch.things.bank import FeatureBank
-from llava.scratch.things.view_grounds import GROUND_SHARES, GROUNDS, draw_ground
 from llava.scratch.things.view_features import encode
+from llava.scratch.things.view_grounds import GROUND_SHARES, GROUNDS, draw_ground
 from llava.scratch.things.views import SIDE_PX
 from llava.synth.document_kinds import NAMED_KINDS
 
