@@ -21,7 +21,7 @@ EMBEDDED, SMALL, TALKING = "embedded", "small", "talking"
 PACKAGED = (DEFAULT_MODEL, EMBEDDED, SMALL, TALKING)
 """The names that no folder or hub id takes."""
 
-TALKS_BY_DEFAULT = False
+TALKS_BY_DEFAULT = True
 """Whether the talking model is the default where it is complete. The one switch."""
 
 

@@ -6,10 +6,12 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from llava.model.lexical.description import describe
 from llava.scratch.talking.seen_records import (
     NO_TEXT,
     NUMBERS,
     UNKNOWN,
+    Drawn,
     Turns,
     ask_description,
     ask_for_missing,
@@ -18,6 +20,8 @@ from llava.scratch.talking.seen_records import (
     say_place,
 )
 from llava.scratch.things.names import is_plural, with_article
+from llava.synth.drawing import SHAPES
+from llava.synth.scene import SCENE_COLORS
 
 ANIMALS = frozenset(
     """animal dog puppy cat wolf fox bear monkey ape rabbit hare squirrel mouse rat hamster horse zebra donkey
@@ -125,9 +129,9 @@ def _ask_for_kind(rng: random.Random, thing: Mapping[str, Any]) -> Turns:
         question = pick(rng, "What kind of thing is this?", f"What kind of {kind} is this?", "What is it?")
         turns.append((question, f"It is {with_article(kind)}, {noun}." if "thing" in question else f"It is {noun}."))
     own = [group for group, kinds in _GROUPS.items() if kind in kinds]
-    group = rng.choice(own if own and rng.random() < 0.6 else list(_GROUPS))
+    group = rng.choice(own if own and rng.random() < 0.5 else list(_GROUPS))
     is_inside = kind in _GROUPS[group]
-    if is_inside or rng.random() < 0.4:
+    if is_inside or rng.random() < 0.8:
         question = pick(rng, "Is this {}?", "Is it {}?", "Do you see {}?").format(with_article(group))
         answer = f"Yes, it is {noun}." if is_inside else f"No, it is not {with_article(group)}. It is {noun}."
         turns.append((question, answer))
@@ -284,7 +288,18 @@ def admit_doubt(rng: random.Random) -> Turns:
 
 
 def misread(rng: random.Random) -> str:
-    """A description of text where there is none, as the reader makes one of textures: short and senseless."""
+    """A description of text or of shapes where there are none, as the towers make one of textures and outlines."""
+    way = rng.random()
+    return "\n".join(part for part in (_misfind(rng) if way < 0.5 else "", _misread(rng) if way > 0.35 else "") if part)
+
+
+def _misfind(rng: random.Random) -> str:
+    box = (rng.random(), rng.random(), 1.0, 1.0)
+    shapes = [Drawn(rng.choice(SHAPES), rng.choice(SCENE_COLORS), box) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
+    return describe((2, 2), [], shapes)
+
+
+def _misread(rng: random.Random) -> str:
     letters, lines = "aeoimtO0lI4.,*+-'@()#1SrnG8Q ", []
     for number in range(1, rng.choice((1, 1, 1, 2, 3)) + 1):
         text = "".join(rng.choice(letters) for _ in range(rng.choice((1, 1, 2, 3, 4, 6)))).strip() or "."
