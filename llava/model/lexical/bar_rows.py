@@ -45,7 +45,7 @@ def complete_bars(image: Tensor, boxes: Sequence[Box]) -> list[Box] | None:
 
 
 def _gather(boxes: Sequence[Box]) -> list[int]:
-    """The indices of the boxes whose lower edges agree with most others'."""
+    """The indices of the boxes whose lower edges agree with those of most other boxes."""
     ends = np.array([box[3] for box in boxes])
     near = max(2.5, 0.02 * float(ends.max() - min(box[1] for box in boxes)))
     agree = np.abs(ends[:, None] - ends[None]) <= near
