@@ -179,13 +179,26 @@ def test_a_frozen_norm_is_the_batch_norm_in_evaluation_mode() -> None:
     assert list(net.state_dict()) == ["0.weight", "0.bias"]
 
 
-def test_a_charts_table_takes_its_lines_and_bars_out_of_what_is_told_apart() -> None:
-    class Text(NamedTuple):
-        text: str
-        box: tuple[float, float, float, float]
-        ink: str = "black"
-        ground: str = "white"
+class Text(NamedTuple):
+    """A line as the reader gives it."""
 
+    text: str
+    box: tuple[float, float, float, float]
+    ink: str = "black"
+    ground: str = "white"
+
+
+@pytest.mark.parametrize(
+    ("read", "told"),
+    [(["."], ""), (["m"], ""), (["+ +!", "©"], ""), (["B2"], "B2"), (["7", "."], ""), (["7", "eggs"], "7|eggs")],
+)
+def test_what_textures_are_read_as_is_left_out(read: list[str], told: str) -> None:
+    lines = [Text(text, (0, 30.0 * i, 90, 30.0 * i + 20)) for i, text in enumerate(read)]
+    rows = describe_scene((400, 400), lines, []).split("\n")[1:]
+    assert "|".join(row.split(". ", 1)[1] for row in rows) == told
+
+
+def test_a_charts_table_takes_its_lines_and_bars_out_of_what_is_told_apart() -> None:
     bars = [Drawn("bar", colour, (x, 300 - 2 * size, x + 40, 300), 1) for x, size, colour in
             ((100, 37, "red"), (200, 52, "blue"), (300, 20, "green"))]  # fmt: skip
     names = [Text(name, (x, 305, x + 40, 320)) for x, name in ((100, "Tea"), (200, "Milk"), (300, "Salt"))]

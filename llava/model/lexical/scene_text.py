@@ -17,9 +17,13 @@ def describe_scene(size: tuple[int, int], lines: Sequence[Any], objects: Sequenc
     """The description of a canvas of ``size`` (width, height) px; "" if nothing was seen.
 
     Args:
-        lines: ``Line`` of the reader, in reading order.
+        lines: ``Line`` of the reader, in reading order. What textures are read as, signs without a letter or a digit
+            or one character alone, is left out.
         objects: ``Drawn`` of the finder.
     """
+    lines = [line for line in lines if any(map(str.isalnum, line.text))]
+    if sum(len(line.text) for line in lines) == 1:
+        lines = []
     chart = read_chart(objects, lines) or read_pie(objects, lines)
     shown = [each for each in objects if each.kind not in _UNTOLD]
     if chart is None:
