@@ -121,7 +121,8 @@ template <typename T> class DecodeStep {
           partials(s.partials.reserve<Partial>(size_t(num) * plan.max_splits, d.num_heads)),
           partial_values(s.partial_values.reserve<float>(size_t(num) * plan.max_splits, q_width)),
           max_rank(batch.adapted == nullptr ? 0 : find_max_rank(d)),
-          lowered(s.lowered.reserve<float>(size_t(num) * 3, max_rank)), states(s.states, d.num_threads), gathered(s.gathered, d.num_threads, MAX_ROWS * MAX_DIM) {}
+          lowered(s.lowered.reserve<float>(size_t(num) * 3, max_rank)), states(s.states, d.num_threads),
+          gathered(s.gathered, d.num_threads, MAX_ROWS * MAX_DIM) {}
 
     void run() {
 #pragma omp parallel num_threads(d.num_threads)

@@ -68,7 +68,7 @@ class FakeRunner:
 
 def make_plan(num_positions: int, num_tiles: int) -> Any:
     """As much of a ``TilePlan`` as the scheduler reads."""
-    return SimpleNamespace(num_positions=num_positions, num_tiles=num_tiles)
+    return SimpleNamespace(num_positions=num_positions, num_tiles=num_tiles, counted=None)
 
 
 def make_request(arrival: int, text: list[int], max_new_tokens: int = 4) -> Request:

@@ -132,7 +132,7 @@ def test_the_drawing_of_the_decode_step_has_a_line_for_every_phase_and_barrier()
     assert layer is not None
     phases = re.findall(r"^ +(\w+)\(.*\);$", layer[0], re.MULTILINE)
     assert drawn == phases
-    assert layer[0].count("barrier.wait(") + phases.count("quantize") == len(drawn)  # `quantize` waits by itself
+    assert layer[0].count("barrier.wait(") + phases.count("prepare") == len(drawn)  # `prepare` waits by itself
 
 
 def fields_of(struct: str) -> list[tuple[str, str]]:
@@ -148,8 +148,9 @@ def fields_of(struct: str) -> list[tuple[str, str]]:
     return fields
 
 
-@pytest.mark.parametrize("struct", ["Matrix", "Layer", "Decoder", "Batch", "Attention", "Heads", "Choosing"])
+@pytest.mark.parametrize("struct", ["Matrix", "LowRank", "Layer", "Decoder", "Batch", "Attention", "Heads", "Choosing"])
 def test_python_declares_the_structures_of_the_c_interface(struct: str) -> None:
-    kinds = {ctypes.c_int32: "int32_t", ctypes.c_float: "float", ctypes.c_void_p: "pointer", abi.Matrix: "Matrix"}
+    kinds = {ctypes.c_int32: "int32_t", ctypes.c_float: "float", ctypes.c_void_p: "pointer"}
+    kinds |= {abi.Matrix: "Matrix", abi.LowRank: "LowRank"}
     declared = [(name, kinds[kind]) for name, kind in getattr(abi, struct)._fields_]
     assert fields_of(struct) == declared
