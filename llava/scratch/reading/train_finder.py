@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import random
 import time
 from pathlib import Path
@@ -36,6 +35,7 @@ from llava.scratch.reading.line_texts import LineTexts
 from llava.scratch.reading.page import Mark, Sources, scale_marks
 from llava.scratch.reading.page_kinds import draw_page
 from llava.scratch.reading.reading_fonts import FaceBox
+from llava.scratch.reading.training_state import resume, save
 
 _WIDTH, _HEIGHT = 320, 224
 # Capitals of these heights in px must be found, and of those outside the second pair must not; between it is left open.
@@ -91,13 +91,8 @@ def train(flags: argparse.Namespace) -> None:
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), lr=flags.rate, weight_decay=0.01, betas=(0.9, 0.99))
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGE_DECAY), use_buffers=True)
-    path, step = flags.folder / "line_finder.pt", 0
-    if path.exists():
-        saved = torch.load(path, weights_only=True)
-        network.load_state_dict(saved["network"])
-        optimizer.load_state_dict(saved["optimizer"])
-        average.module.load_state_dict(saved.get("average", saved["network"]))
-        step = saved["step"]
+    path = flags.folder / "line_finder.pt"
+    step = resume(path, network, average, optimizer)
     kept: list[Part] = []
     start, shown, losses = time.time(), time.time(), []
     while (share := (time.time() - start) / (60 * flags.minutes)) < 1:
@@ -110,7 +105,7 @@ def train(flags: argparse.Namespace) -> None:
         average.update_parameters(network)
         step += 1
         if time.time() - shown > 60:
-            _save(path, network, average, optimizer, step)
+            save(path, network, average, optimizer, step)
             entropy, overlap, error = np.mean(losses, axis=0)
             print(
                 f"{(time.time() - start) / 60:.1f} min  step {step}  core {entropy:.3f}  overlap {overlap:.3f}  "
@@ -118,18 +113,7 @@ def train(flags: argparse.Namespace) -> None:
                 flush=True,
             )
             shown, losses = time.time(), []
-    _save(path, network, average, optimizer, step)
-
-
-def _save(path: Path, network: LineFinder, average: AveragedModel, optimizer: torch.optim.Optimizer, step: int) -> None:
-    state = {
-        "network": network.state_dict(),
-        "average": average.module.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "step": step,
-    }
-    torch.save(state, path.with_suffix(".new"))
-    os.replace(path.with_suffix(".new"), path)
+    save(path, network, average, optimizer, step)
 
 
 def draw_parts(rng: random.Random, sources: Sources) -> list[Part]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import random
 import time
 from collections.abc import Iterator
@@ -28,6 +27,7 @@ from llava.model.lexical.crop_reader import CROP_HEIGHT, WIDTH_STEP, CropReader,
 from llava.scratch.reading.line_images import LineImage, draw_line
 from llava.scratch.reading.line_texts import LineTexts
 from llava.scratch.reading.reading_fonts import FaceBox
+from llava.scratch.reading.training_state import resume, save
 
 # Shares of lines read exactly and of characters read wrong, and of inks and grounds named right.
 Rates = tuple[float, float, float, float]
@@ -65,13 +65,8 @@ def train(flags: argparse.Namespace) -> None:
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), lr=flags.rate, weight_decay=0.01, betas=(0.9, 0.99))
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGE_DECAY), use_buffers=True)
-    path, step = flags.folder / "crop_reader.pt", 0
-    if path.exists():
-        saved = torch.load(path, weights_only=True)
-        network.load_state_dict(saved["network"])
-        optimizer.load_state_dict(saved["optimizer"])
-        average.module.load_state_dict(saved.get("average", saved["network"]))
-        step = saved["step"]
+    path = flags.folder / "crop_reader.pt"
+    step = resume(path, network, average, optimizer)
     tests = {
         name: _draw_test(flags, *held)
         for name, held in {"seen": (False, False), "words": (False, True), "fonts": (True, True)}.items()
@@ -92,11 +87,11 @@ def train(flags: argparse.Namespace) -> None:
             seen += len(lines)
             step += 1
         if time.time() - saved_at > 180:
-            _save(path, network, average, optimizer, step)
+            save(path, network, average, optimizer, step)
             rates = {name: measure(cast(CropReader, average.module), lines) for name, lines in tests.items()}
             _report(share * flags.minutes, step, seen, total, rate, rates)
             saved_at, total, seen = time.time(), 0.0, 0
-    _save(path, network, average, optimizer, step)
+    save(path, network, average, optimizer, step)
 
 
 def _report(minutes: float, step: int, seen: int, total: float, rate: float, rates: dict[str, Rates]) -> None:
@@ -104,17 +99,6 @@ def _report(minutes: float, step: int, seen: int, total: float, rate: float, rat
     print(
         f"{minutes:.1f} min  step {step}  {seen} lines  loss {total / seen:.3f}  rate {rate:.1e}  {shown}", flush=True
     )
-
-
-def _save(path: Path, network: CropReader, average: AveragedModel, optimizer: torch.optim.Optimizer, step: int) -> None:
-    state = {
-        "network": network.state_dict(),
-        "average": average.module.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "step": step,
-    }
-    torch.save(state, path.with_suffix(".new"))
-    os.replace(path.with_suffix(".new"), path)
 
 
 def _draw_test(flags: argparse.Namespace, fonts: bool, words: bool) -> list[LineImage]:
