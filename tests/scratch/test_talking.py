@@ -67,7 +67,8 @@ def shapes_of(description: str) -> list[tuple[str, str]]:
 def test_every_value_of_an_answer_is_in_the_description(kind: str) -> None:
     counted = r"There (is|are) \d+|with \d+ (items|lines?)|\bLine \d|has \d+ bars"
     for record in draw(kind):
-        assert 1 <= len(record.turns) <= 5
+        assert 1 <= len(record.turns) <= 10
+        assert len({question for question, _ in record.turns}) == len(record.turns)
         for question, answer in record.turns:
             assert question
             for value in re.findall(r"[^\s\"]*\d[^\s\"]*", re.sub(counted, "", answer)):
@@ -103,6 +104,10 @@ def test_objects_are_counted_as_they_are_described() -> None:
         count = sum(wanted <= set(name.split()) for name, _ in shapes_of(description))
         assert match[1] == str(count or "no"), (description, match.string)
 
+        shapes = [name.split()[1] for name, _ in shapes_of(description)]
+        if len(shapes) > 1 and singular in shapes:
+            assert f" {shapes.count(singular)} {singular}" in description.split("Shapes:")[1]
+
 
 def test_places_and_existence_of_objects_are_those_of_the_description() -> None:
     for description, match, _ in turns_of("shapes", rf"Where .*\|The (\w+) (\w+)? ?is in the ({PLACES})\."):
@@ -121,7 +126,7 @@ def test_relations_of_objects_follow_the_orders_of_the_description() -> None:
     )
     for description, match, _ in turns_of("shapes", asked):
         across = [name for name, _ in shapes_of(description)]
-        down = description.split("From top to bottom: ")[1].rstrip(".").split(", ")
+        down = description.split("From top to bottom: ")[1].split(". ")[0].split(", ")
         order = across if "of" in match[5] else down
         assert (order.index(match[1]) < order.index(match[3])) == (match[5] in ("left of", "above"))
         assert (match[2] == match[5]) == (match[4] == "Yes")
@@ -301,7 +306,7 @@ def test_targets_are_the_tokens_of_the_answers_and_their_ends(tokenizer: Any) ->
     learnt = [token for token, is_target in zip(sample.ids, sample.is_target, strict=True) if is_target]
     assert tokenizer.decode(learnt, skip_special_tokens=False) == "It is a cup.<|im_end|>It is red.<|im_end|>"
     other = encode("", turns[:1], tokenizer, torch.zeros(10, 2283))
-    ids, is_target = pad([other, sample])
+    ids, is_target, _ = pad([other, sample])
     assert int(is_target.sum()) == sum(sample.is_target) + sum(other.is_target)
     assert ids.shape == (2, len(sample.ids))
 
@@ -334,6 +339,32 @@ def test_the_loss_is_that_of_the_answers_after_the_image(
         losses += [-chances[14 + i, sample.ids[i]] for i in range(len(sample.ids)) if sample.is_target[i]]
     assert count == len(losses)
     assert float(loss.detach()) == pytest.approx(float(torch.stack(losses).mean().detach()), rel=1e-4)
+
+
+def test_a_branch_gives_the_logits_of_its_turn_alone(small: SmallLlama, tokenizer: Any) -> None:
+    looks, turns = torch.zeros(10, 2283), [("Q?", "An answer."), ("Why is it so?", "So."), ("And?", "No.")]
+    whole = encode("Text (1 line)", turns, tokenizer, looks, branches=True)
+    longer = encode("Text (1 line): OPEN", [*turns, turns[0]], tokenizer, looks)
+    ids, is_target, branch = pad([whole, longer])
+    adapter = make_adapter(small)
+    small.set_prefix(torch.tensor([5, 9, 2, 44]))
+    hidden = small.hidden(small.embeddings[ids], adapter, branch)[0][is_target[0]]
+    alone = []
+    for turn in turns:
+        sample = encode("Text (1 line)", [turn], tokenizer, looks)
+        one = small.hidden(small.embeddings[torch.tensor([sample.ids])], adapter)[0]
+        alone.append(one[torch.tensor(sample.is_target)])
+    torch.testing.assert_close(hidden, torch.cat(alone), atol=1e-5, rtol=1e-5)
+
+
+def test_turns_that_do_not_fit_are_left_out(tokenizer: Any) -> None:
+    turns = [("Q?", "An answer."), ("Why?", "So."), ("And?", "No more than this.")]
+    looks = torch.zeros(10, 2283)
+    lengths = [len(encode("Text", turns[:count], tokenizer, looks).ids) for count in range(4)]
+    assert lengths == sorted(set(lengths))
+    for limit in range(lengths[0], lengths[3] + 1):
+        kept = encode("Text", turns, tokenizer, looks, max_tokens=limit)
+        assert len(kept.ids) == max(length for length in lengths if length <= limit)
 
 
 # --- training and packing --------------------------------------------------------------------------------------------
@@ -393,6 +424,7 @@ def test_samples_hold_things_and_what_was_read(tokenizer: Any, things: ThingSamp
     texts = [tokenizer.decode(sample.ids, skip_special_tokens=False) for sample in samples]
     assert any(text.startswith("\n") for text in texts)  # nothing was read: the question follows the things
     assert any(text.startswith("Text (") for text in texts)
+    assert {bool(sum(sample.branch)) for sample in samples} == {True, False}  # chats and branches
 
 
 def test_what_is_packed_is_what_the_assembled_model_reads(small: SmallLlama, tmp_path: Path) -> None:

@@ -2,17 +2,20 @@
 
 The form is fixed, and every part is left out where it is empty:
 
-    2 objects from left to right: red star (top left), blue circle (center). From top to bottom: red star, blue circle.
+    3 objects from left to right: red star (top left), blue circle (center), red cross (right). From top to bottom: red
+    star, blue circle, red cross. Colors: 2 red, 1 blue. Shapes: 1 star, 1 circle, 1 cross.
     Bar chart "Sold", 2 bars from left to right: Tea 37 (red), Milk 52 (blue). From largest to smallest: Milk, Tea.
     Text (2 lines):
     1. OPEN (white on red)
     2. Monday | 9:00
 
-Orders and numbers stand there because the towers know them exactly and a small language model is poor at sorting.
+Orders and numbers stand there because the towers know them exactly and a small language model is poor at sorting and at
+counting.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -168,7 +171,16 @@ def _describe_objects(size: tuple[int, int], objects: Sequence[SeenObject]) -> s
         return f"1 object: {_name(across[0])} ({name_place(across[0].box, size)})."
     down = sorted(objects, key=lambda seen: seen.box[1] + seen.box[3])
     listed = ", ".join(f"{_name(seen)} ({name_place(seen.box, size)})" for seen in across)
-    return f"{len(across)} objects from left to right: {listed}. From top to bottom: {', '.join(map(_name, down))}."
+    text = f"{len(across)} objects from left to right: {listed}. From top to bottom: {', '.join(map(_name, down))}."
+    colours, kinds = Counter(seen.colour for seen in across), Counter(seen.kind for seen in across)
+    shapes = [f"{count} {name_several(kind) if count > 1 else kind}" for kind, count in kinds.most_common()]
+    colored = [f"{count} {colour}" for colour, count in colours.most_common()]
+    return f"{text} Colors: {', '.join(colored)}. Shapes: {', '.join(shapes)}."
+
+
+def name_several(kind: str) -> str:
+    """The plural of a shape's name: "crosses"."""
+    return f"{kind}es" if kind.endswith("s") else f"{kind}s"
 
 
 def _name(seen: SeenObject) -> str:

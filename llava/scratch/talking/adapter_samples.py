@@ -20,11 +20,16 @@ from llava.scratch.talking.seen_records import Turns
 from llava.scratch.talking.thing_samples import ThingSamples
 from llava.scratch.talking.thing_turns import misread
 
+COMMON = 0  # the branch of what all turns see
+
 _TEMPLATE = "smollm2"
 # From a question to its answer, the end of an answer, and from there to the next question.
 _TO_ANSWER, _END, _TO_QUESTION = "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>", "\n<|im_start|>user\n"
 # In this share of the images of things, the reader sees text where there is none, and the answers are the same.
 _MISREAD_SHARE = 0.2
+# This share of the samples is one chat of a few turns. In the others each question is asked as if it were the first.
+_CHAT_SHARE = 0.35
+_MOST_BRANCHES = 9
 
 
 @dataclass(frozen=True)
@@ -32,11 +37,14 @@ class Encoded:
     """One sample: ids of all positions after the image's things, and which of them are targets.
 
     Attributes:
+        branch: of each position, ``COMMON`` or the number of the turn that it belongs to. A position sees those before
+            it that are common or of its own branch, and is counted as if the others were not there.
         looks: what the projector turns into the things' embeddings, [10, D]: the whole image's and its nine cells'.
     """
 
     ids: list[int]
     is_target: list[bool]
+    branch: list[int]
     looks: torch.Tensor
 
 
@@ -47,19 +55,33 @@ def write_prefix() -> str:
     return conversation.get_prompt().split(DEFAULT_IMAGE_TOKEN)[0]
 
 
-def encode(description: str, turns: Sequence[tuple[str, str]], tokenizer: Any, looks: torch.Tensor) -> Encoded:
+def encode(
+    description: str,
+    turns: Sequence[tuple[str, str]],
+    tokenizer: Any,
+    looks: torch.Tensor,
+    *,
+    branches: bool = False,
+    max_tokens: int | None = None,
+) -> Encoded:
     """A sample as the model is given it: the description, then the turns. An answer's end is a target, too.
 
-    ``tokenizer``: a ``tokenizers.Tokenizer``.
+    Args:
+        tokenizer: a ``tokenizers.Tokenizer``.
+        branches: each turn is the first after the description, and sees no other.
+        max_tokens: turns that do not fit any more are left out; the sample may have none.
     """
     ids = list(tokenizer.encode(description).ids) if description else []
-    is_target = [False] * len(ids)
+    is_target, branch = [False] * len(ids), [COMMON] * len(ids)
     for i, (question, answer) in enumerate(turns):
-        asked = tokenizer.encode(("\n" if i == 0 else _TO_QUESTION) + question + _TO_ANSWER).ids
+        asked = tokenizer.encode(("\n" if i == 0 or branches else _TO_QUESTION) + question + _TO_ANSWER).ids
         answered = tokenizer.encode(answer + _END).ids
+        if max_tokens is not None and len(ids) + len(asked) + len(answered) > max_tokens:
+            break
         ids += asked + answered
         is_target += [False] * len(asked) + [True] * len(answered)
-    return Encoded(ids, is_target, looks)
+        branch += [i + 1 if branches else COMMON] * (len(asked) + len(answered))
+    return Encoded(ids, is_target, branch, looks)
 
 
 @dataclass(frozen=True)
@@ -68,24 +90,36 @@ class SampleSource:
 
     Attributes:
         thing_share: the share of samples about things; the others are about text, shapes and charts.
-        max_tokens: a longer sample is dropped.
+        max_tokens: turns beyond it are left out.
     """
 
     tokenizer: Any
     things: ThingSamples
     thing_share: float
-    max_tokens: int = 400
+    max_tokens: int = 480
 
     def draw(self, rng: random.Random) -> Iterator[Encoded]:
         """Samples without end, which follow from ``rng`` alone."""
         while True:
-            sample = encode(*self._draw_text(rng))
-            if len(sample.ids) <= self.max_tokens and any(sample.is_target):
+            description, turns, looks = self._draw_text(rng)
+            branches = rng.random() >= _CHAT_SHARE
+            turns = turns[:_MOST_BRANCHES] if branches else make_chat(rng, turns)
+            sample = encode(description, turns, self.tokenizer, looks, branches=branches, max_tokens=self.max_tokens)
+            if any(sample.is_target):
                 yield sample
 
-    def _draw_text(self, rng: random.Random) -> tuple[str, Turns, Any, torch.Tensor]:
+    def _draw_text(self, rng: random.Random) -> tuple[str, Turns, torch.Tensor]:
         if rng.random() < self.thing_share:
             looks, turns = self.things.draw(rng)
-            return misread(rng) if rng.random() < _MISREAD_SHARE else "", turns, self.tokenizer, looks
+            return misread(rng) if rng.random() < _MISREAD_SHARE else "", turns, looks
         record = draw_record(rng)
-        return record.description, record.turns, self.tokenizer, self.things.draw_looks(rng, record.look)
+        return record.description, record.turns, self.things.draw_looks(rng, record.look)
+
+
+def make_chat(rng: random.Random, turns: Turns) -> Turns:
+    """Two to four of the turns, most often beginning with the first."""
+    first, later = turns[:1], rng.sample(turns[1:], min(len(turns) - 1, rng.randint(1, 3)))
+    chat = first + later
+    if rng.random() < 0.25:
+        rng.shuffle(chat)
+    return chat

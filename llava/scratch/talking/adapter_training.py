@@ -24,7 +24,7 @@ import torch
 from safetensors.torch import load_file
 
 from llava.model.lexical.lexical_projector import NUM_CELLS, NUM_WHOLE, LexicalProjector
-from llava.scratch.talking.adapter_samples import Encoded, SampleSource, write_prefix
+from llava.scratch.talking.adapter_samples import COMMON, Encoded, SampleSource, write_prefix
 from llava.scratch.talking.small_llama import Adapter, SmallLlama, name_from_gguf
 from llava.scratch.talking.thing_samples import ThingSamples
 
@@ -42,7 +42,7 @@ def loss_of(
     model: SmallLlama, adapter: Adapter, projector: LexicalProjector, batch: Sequence[Encoded]
 ) -> tuple[torch.Tensor, int]:
     """The mean cross entropy of the targets of a batch, and how many there are."""
-    ids_BL, is_target_BL = pad(batch)
+    ids_BL, is_target_BL, branch_BL = pad(batch)
 
     def embed(ids: torch.Tensor) -> torch.Tensor:
         return model.embeddings[ids]
@@ -53,20 +53,23 @@ def loss_of(
     of_slots = (of_slot + (NUM_CELLS + 1) * torch.arange(len(batch))[:, None]).flatten()
     things_TC = projector.say(looks_XD, torch.arange(NUM_THINGS).repeat(len(batch)), embed, of_slots)
     things_BTC = things_TC.view(len(batch), NUM_THINGS, -1)
-    hidden_BLC = model.hidden(torch.cat([things_BTC, embed(ids_BL)], 1), adapter)
+    branch_BL = torch.cat([torch.full((len(batch), NUM_THINGS), COMMON), branch_BL], 1)
+    hidden_BLC = model.hidden(torch.cat([things_BTC, embed(ids_BL)], 1), adapter, branch_BL)
     logits_XV = model.logits(hidden_BLC[:, NUM_THINGS - 1 : -1][is_target_BL])
     return torch.nn.functional.cross_entropy(logits_XV, ids_BL[is_target_BL]), int(is_target_BL.sum())
 
 
-def pad(batch: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids [B, L] and which of them are targets [B, L], padded on the right."""
+def pad(batch: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Ids [B, L], which of them are targets [B, L], and their branches [B, L], padded on the right."""
     length = max(len(sample.ids) for sample in batch)
     ids_BL = torch.zeros(len(batch), length, dtype=torch.long)
     is_target_BL = torch.zeros(len(batch), length, dtype=torch.bool)
+    branch_BL = torch.full((len(batch), length), COMMON)
     for row, sample in enumerate(batch):
         ids_BL[row, : len(sample.ids)] = torch.tensor(sample.ids)
         is_target_BL[row, : len(sample.ids)] = torch.tensor(sample.is_target)
-    return ids_BL, is_target_BL
+        branch_BL[row, : len(sample.ids)] = torch.tensor(sample.branch)
+    return ids_BL, is_target_BL, branch_BL
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from llava.model.lexical.description import describe, join_rows
+from llava.scratch.talking.card_records import draw_card_record, draw_menu_record, draw_window_record
 from llava.scratch.talking.chart_records import draw_chart_record
 from llava.scratch.talking.drawn_values import (
     CITIES,
@@ -206,13 +207,16 @@ def draw_notice_record(rng: random.Random) -> Record:
 
 MAKERS: dict[str, tuple[float, Callable[[random.Random], Record]]] = {
     "shapes": (0.22, draw_shapes_record),
-    "signs": (0.16, draw_sign_record),
-    "lines": (0.12, draw_lines_record),
-    "form": (0.1, draw_form_record),
-    "receipt": (0.12, draw_receipt_record),
-    "table": (0.08, draw_table_record),
-    "notice": (0.08, draw_notice_record),
-    "chart": (0.12, draw_chart_record),
+    "signs": (0.13, draw_sign_record),
+    "lines": (0.1, draw_lines_record),
+    "form": (0.08, draw_form_record),
+    "receipt": (0.1, draw_receipt_record),
+    "table": (0.07, draw_table_record),
+    "notice": (0.06, draw_notice_record),
+    "card": (0.05, draw_card_record),
+    "window": (0.05, draw_window_record),
+    "menu": (0.04, draw_menu_record),
+    "chart": (0.1, draw_chart_record),
 }
 
 

@@ -12,23 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from llava.scratch.talking.drawn_values import FIRST_NAMES, LAST_NAMES, MONTHS
+from llava.scratch.talking.off_topic import ask_for_presence, ask_off_topic
 from llava.synth.scene import article
 
 Turns = list[tuple[str, str]]
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-UNKNOWN = ("I cannot tell from this image.", "The image does not show that.", "I cannot tell that from the image.")
 NO_TEXT = "I see no text in the image."
 
-_OFF_TOPIC = (
-    "Who took this photo?;What is the name of the person?;Where was this taken?;When was this photo taken?;"
-    "Who painted this?;What is the weather like?;How old is the man?;What is the woman wearing?;Is the person happy?;"
-    "What city is this?;What is the dog doing?;What breed is the dog?;What brand is the car?;"
-    "What is behind the camera?;How much does it weigh?;What is the phone number?;What does the person say?;"
-    "How many people live here?;What is the temperature?;What time is it?;Who is the owner?;"
-    "What is the name of the cat?;How tall is the building?;What is the name of the street?;"
-    "What is written on the back?;What happened before?;Who won the game?;Is it raining?;What animal is this?"
-).split(";")
 # Words of these questions that are no sign of an answer.
 _FILLERS = frozenset("who what where when how which is it the of was does do a on this like much many".split())
 # What people ask documents for.
@@ -100,10 +91,10 @@ class Record:
         """Adds a turn."""
         self.turns.append((question, answer))
 
-    def shorten(self, rng: random.Random, limit: int = 5) -> Record:
-        """This record with at most ``limit`` of its turns, in random order."""
+    def shorten(self, rng: random.Random, limit: int = 10) -> Record:
+        """This record with at most ``limit`` of its turns, in random order, no question twice."""
         rng.shuffle(self.turns)
-        del self.turns[limit:]
+        self.turns = list({turn[0]: turn for turn in self.turns}.values())[:limit]
         return self
 
 
@@ -172,19 +163,15 @@ def is_shown(what: str, known: str) -> bool:
 
 
 def ask_unknown(rng: random.Random, record: Record, rate: float, known: str = "") -> None:
-    """Adds, at ``rate`` each, a question off the topic and one for what the image lacks.
+    """Adds, at ``rate`` each, a question off the topic, one whether something is there, and one for what is lacking.
 
     ``known``: what is known of the image beside its description, such as the columns of a table without a head.
     """
     known = f"{record.description} {known}"
-    if rng.random() < rate:
-        question = rng.choice(_OFF_TOPIC)
-        if not is_shown(question.rstrip("?"), known):
-            record.ask(question, rng.choice(UNKNOWN))
-    if rng.random() < rate:
-        missing = ask_for_missing(rng, known)
-        if missing is not None:
-            record.ask(*missing)
+    for ask in (ask_off_topic, ask_for_presence, ask_for_missing):
+        turn = ask(rng, known) if rng.random() < rate else None
+        if turn is not None and not is_shown(turn[0].rstrip("?"), known):
+            record.ask(*turn)
 
 
 def ask_for_missing(rng: random.Random, known: str) -> tuple[str, str] | None:

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from llava.model.lexical.description import describe, name_place
+from llava.model.lexical.description import describe, name_place, name_several
 from llava.scratch.talking.seen_records import (
     NO_TEXT,
     Drawn,
@@ -61,7 +61,7 @@ def draw_shapes_record(rng: random.Random) -> Record:
         x, y, r = rng.uniform(0.1, 0.9) * size[0], rng.uniform(0.1, 0.9) * size[1], rng.uniform(5, 80)
         seen.append(Drawn(kind, colour, (x - r, y - r, x + r, y + r)))
     record, scene = Record("shapes", describe(size, [], seen)), _Scene(seen, size)
-    for ask in rng.sample(_QUESTIONS, 5):
+    for ask in _QUESTIONS:
         ask(rng, record, scene)
     if rng.random() < 0.3:
         record.ask(pick(rng, "What does it say?", "Is there any text?", "Read the text."), NO_TEXT)
@@ -134,7 +134,7 @@ def _ask_how_many(rng: random.Random, record: Record, scene: _Scene) -> None:
         what = rng.choice(scene.kinds if rng.random() < 0.8 else SHAPES)
         count = scene.kinds.count(what)
         ways = ("How many {} are there?", "How many {} do you see?", "How many {} are in the image?")
-    plural = "crosses" if what == "cross" else f"{what}s"
+    plural = name_several(what)
     answer = f"There is 1 {what}." if count == 1 else f"There are {count or 'no'} {plural}."
     record.ask(pick(rng, *ways).format(plural), answer)
 
@@ -193,8 +193,8 @@ def _describe(rng: random.Random, record: Record, scene: _Scene) -> None:
 _QUESTIONS: tuple[Callable[[random.Random, Record, _Scene], None], ...] = (
     _ask_what,
     *[_ask_where] * 2,
-    _ask_existence,
-    *[_ask_how_many] * 2,
+    *[_ask_existence] * 2,
+    *[_ask_how_many] * 3,
     *[_ask_relation] * 2,
     _ask_order,
     _ask_option,

@@ -93,21 +93,32 @@ class SmallLlama:
         self._prefix = []
         self._run(self.embeddings[ids][None], None, keep=True)
 
-    def hidden(self, embeds_BLC: torch.Tensor, adapter: Adapter | None) -> torch.Tensor:
-        """The last hidden states [B, L, C] of the positions after the prefix. Padding goes on the right."""
-        return self._run(embeds_BLC, adapter, keep=False)
+    def hidden(
+        self, embeds_BLC: torch.Tensor, adapter: Adapter | None, branch_BL: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The last hidden states [B, L, C] of the positions after the prefix. Padding goes on the right.
+
+        ``branch_BL``: of each position 0, or the number of the branch that it belongs to. It sees the positions before
+        it of branch 0 and of its own, and is counted as if there were no others.
+        """
+        return self._run(embeds_BLC, adapter, keep=False, branch_BL=branch_BL)
 
     def logits(self, hidden_XC: torch.Tensor) -> torch.Tensor:
         """Logits [X, V] of hidden states."""
         return hidden_XC @ self.embeddings.T
 
-    def _run(self, x: torch.Tensor, adapter: Adapter | None, keep: bool) -> torch.Tensor:
+    def _run(
+        self, x: torch.Tensor, adapter: Adapter | None, keep: bool, branch_BL: torch.Tensor | None = None
+    ) -> torch.Tensor:
         sizes, num_before = self.sizes, self._prefix[0][0].shape[2] if self._prefix else 0
         batch, length = x.shape[:2]
-        angles = (num_before + torch.arange(length)).float()[:, None] * self._inverse
-        cos, sin = torch.cat([angles, angles], 1).cos(), torch.cat([angles, angles], 1).sin()
-        mask = torch.zeros(length, num_before + length)
-        mask[:, num_before:] = torch.full((length, length), float("-inf")).triu(1)
+        sees_BLL = torch.ones(1, length, length, dtype=torch.bool).tril()
+        if branch_BL is not None:
+            sees_BLL = sees_BLL & ((branch_BL[:, None] == 0) | (branch_BL[:, None] == branch_BL[..., None]))
+        angles = (num_before + sees_BLL.sum(2) - 1).float()[:, None, :, None] * self._inverse
+        cos, sin = torch.cat([angles, angles], 3).cos(), torch.cat([angles, angles], 3).sin()
+        mask = torch.zeros(len(sees_BLL), 1, length, num_before + length)
+        mask[..., num_before:].masked_fill_(~sees_BLL[:, None], float("-inf"))
         kept = []
         for layer in range(sizes.layers):
             normed = self._norm(x, f"layers.{layer}.input_layernorm.weight")

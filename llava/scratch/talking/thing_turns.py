@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from llava.model.lexical.description import describe
+from llava.scratch.talking.off_topic import UNKNOWN, ask_off_topic
 from llava.scratch.talking.seen_records import (
     NO_TEXT,
     NUMBERS,
-    UNKNOWN,
     Drawn,
     Turns,
     ask_description,
@@ -85,7 +85,7 @@ def talk_about_thing(
     *,
     has_place: bool,
 ) -> Turns:
-    """Two to four turns about an image of one thing.
+    """Turns about an image of one thing, the description first.
 
     Args:
         thing: ``name``, ``kind``, and for a view ``colours`` and ``cell``.
@@ -95,13 +95,10 @@ def talk_about_thing(
     first = (ask_description(rng), _name_thing(rng, thing))
     later = [*_ask_for_kind(rng, thing), *_ask_whether(rng, thing, others)]
     later += _ask_for_looks(rng, thing, has_place)
-    later += _ask_beyond(rng)
+    later += _ask_beyond(rng, f"{thing['name']} {thing['kind']}")
     later += _ask_for_facts(rng, thing, facts)
     rng.shuffle(later)
-    turns = [first, *later[: rng.randint(1, 3)]]
-    if rng.random() < 0.25:
-        rng.shuffle(turns)
-    return turns
+    return [first, *later]
 
 
 def _has_kind(thing: Mapping[str, Any]) -> bool:
@@ -129,12 +126,11 @@ def _ask_for_kind(rng: random.Random, thing: Mapping[str, Any]) -> Turns:
         question = pick(rng, "What kind of thing is this?", f"What kind of {kind} is this?", "What is it?")
         turns.append((question, f"It is {with_article(kind)}, {noun}." if "thing" in question else f"It is {noun}."))
     own = [group for group, kinds in _GROUPS.items() if kind in kinds]
-    group = rng.choice(own if own and rng.random() < 0.5 else list(_GROUPS))
-    is_inside = kind in _GROUPS[group]
-    if is_inside or rng.random() < 0.8:
-        question = pick(rng, "Is this {}?", "Is it {}?", "Do you see {}?").format(with_article(group))
-        answer = f"Yes, it is {noun}." if is_inside else f"No, it is not {with_article(group)}. It is {noun}."
-        turns.append((question, answer))
+    other = rng.choice([group for group in _GROUPS if group not in own])
+    for group in own + [other] * (bool(own) or rng.random() < 0.6):  # yes and no are asked for equally often
+        question = pick(rng, "Is this {}?", "Is it {}?", "Is that {}?").format(with_article(group))
+        is_group = f"it is {with_article(group)}" if group in own else f"it is not {with_article(group)}"
+        turns.append((question, f"{'Yes' if group in own else 'No'}, {is_group}. It is {noun}."))
     if kind in FOODS or rng.random() < 0.1:
         answer = f"Yes, {noun} {be} food." if kind in FOODS else f"No, {noun} {be} not food."
         turns.append((pick(rng, "Can I eat this?", "Is this food?"), answer))
@@ -142,12 +138,13 @@ def _ask_for_kind(rng: random.Random, thing: Mapping[str, Any]) -> Turns:
 
 
 def _ask_whether(rng: random.Random, thing: Mapping[str, Any], others: Sequence[str]) -> Turns:
-    name = thing["name"]
-    asked = name if rng.random() < 0.45 else rng.choice(others)
-    question = pick(rng, "Is there {}?", "Is this {}?", "Do you see {}?", "Is there {} in the image?")
-    noun, be = with_article(name), "are" if is_plural(name) else "is"
-    answer = f"Yes, there {be} {noun}." if asked in (name, thing["kind"]) else f"No, I see {noun}."
-    return [(question.format(with_article(asked)), answer)]
+    name, kind = thing["name"], thing["kind"]
+    noun, be, turns = with_article(name), "are" if is_plural(name) else "is", []
+    for asked in (kind if _has_kind(thing) and rng.random() < 0.4 else name, rng.choice(others)):
+        question = pick(rng, "Is there {}?", "Is this {}?", "Do you see {}?", "Is there {} in the image?")
+        answer = f"Yes, there {be} {noun}." if asked in (name, kind) else f"No, I see {noun}."
+        turns.append((question.format(with_article(asked)), answer))
+    return turns
 
 
 def _ask_for_looks(rng: random.Random, thing: Mapping[str, Any], has_place: bool) -> Turns:
@@ -165,16 +162,17 @@ def _ask_for_looks(rng: random.Random, thing: Mapping[str, Any], has_place: bool
     return turns
 
 
-def _ask_beyond(rng: random.Random) -> Turns:
-    """Asks for text, of which there is none, and for what no image of a thing tells."""
+def _ask_beyond(rng: random.Random, known: str) -> Turns:
+    """Asks for text, of which there is none, and for what no image of a thing tells. ``known``: its name and kind."""
     turns: Turns = []
-    if rng.random() < 0.35:
+    if rng.random() < 0.5:
         turns.append((rng.choice(_ASKS_FOR_TEXT), pick(rng, NO_TEXT, "There is no text in the image.")))
-    if rng.random() < 0.3:
+    if rng.random() < 0.4:
         turns.append((rng.choice(_HIDDEN), rng.choice(UNKNOWN)))
-    missing = ask_for_missing(rng, "")
-    if missing is not None and rng.random() < 0.25:
-        turns.append(missing)
+    for ask, rate in ((ask_off_topic, 0.4), (ask_for_missing, 0.25)):
+        turn = ask(rng, known) if rng.random() < rate else None
+        if turn is not None:
+            turns.append(turn)
     return turns
 
 
@@ -189,7 +187,7 @@ def _ask_for_facts(rng: random.Random, thing: Mapping[str, Any], facts: Mapping[
         "Tell me about this animal." if thing["kind"] in ANIMALS else "What is it used for?",
         "Tell me something about it.",
     )
-    return [(question, facts[thing["name"]])] * 2  # so that it is chosen more often
+    return [(question, facts[thing["name"]])]
 
 
 def talk_about_view(
@@ -218,7 +216,7 @@ def _talk_about_alike(rng: random.Random, things: Sequence[Mapping[str, Any]], o
     other = rng.choice([other for other in others if other != name])
     turns.append((f"Is there {with_article(other)}?", f"No, I see {word} {plural}."))
     rng.shuffle(turns)
-    return turns[:3]
+    return turns
 
 
 def _talk_about_several(rng: random.Random, things: Sequence[Mapping[str, Any]], others: Sequence[str]) -> Turns:
@@ -244,7 +242,7 @@ def _talk_about_several(rng: random.Random, things: Sequence[Mapping[str, Any]],
     question = pick(rng, "Is there {}?", "Do you see {}?").format(with_article(other))
     turns.append((question, f"Yes, there is {with_article(other)}." if other in names else f"No, I see {every}."))
     rng.shuffle(turns)
-    return [first, *turns[:3]]
+    return [first, *turns]
 
 
 def _relate(rng: random.Random, a: Mapping[str, Any], b: Mapping[str, Any], are_all: bool) -> Turns:
@@ -284,7 +282,7 @@ def admit_doubt(rng: random.Random) -> Turns:
     turns = [(ask_description(rng), rng.choice(_UNSURE))]
     turns.append((rng.choice(_HIDDEN), rng.choice(UNKNOWN)))
     turns.append((rng.choice(_ASKS_FOR_TEXT), NO_TEXT))
-    return turns[: rng.randint(1, 3)]
+    return turns
 
 
 def misread(rng: random.Random) -> str:
