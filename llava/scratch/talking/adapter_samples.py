@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -30,6 +30,8 @@ _MISREAD_SHARE = 0.2
 # This share of the samples is one chat of a few turns. In the others each question is asked as if it were the first.
 _CHAT_SHARE = 0.35
 _MOST_BRANCHES = 9
+# Samples with a turn that has nothing to do with the image.
+_TALK_SHARE = 0.12
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ class SampleSource:
 
     Attributes:
         thing_share: the share of samples about things; the others are about text, shapes and charts.
+        talk: turns that have nothing to do with an image, of which some samples get one.
         max_tokens: turns beyond it are left out.
     """
 
@@ -97,12 +100,15 @@ class SampleSource:
     things: ThingSamples
     thing_share: float
     max_tokens: int = 480
+    talk: Turns = field(default_factory=list)
 
     def draw(self, rng: random.Random) -> Iterator[Encoded]:
         """Samples without end, which follow from ``rng`` alone."""
         while True:
             description, turns, looks = self._draw_text(rng)
             branches = rng.random() >= _CHAT_SHARE
+            if self.talk and rng.random() < _TALK_SHARE:
+                turns = [*turns[:1], rng.choice(self.talk), *turns[1:]]
             turns = turns[:_MOST_BRANCHES] if branches else make_chat(rng, turns)
             sample = encode(description, turns, self.tokenizer, looks, branches=branches, max_tokens=self.max_tokens)
             if any(sample.is_target):

@@ -25,6 +25,7 @@ from safetensors.torch import load_file
 
 from llava.model.lexical.lexical_projector import NUM_CELLS, NUM_WHOLE, LexicalProjector
 from llava.scratch.talking.adapter_samples import COMMON, Encoded, SampleSource, write_prefix
+from llava.scratch.talking.general_talk import read_talk
 from llava.scratch.talking.small_llama import Adapter, SmallLlama, name_from_gguf
 from llava.scratch.talking.thing_samples import ThingSamples
 
@@ -174,7 +175,9 @@ def train(arguments: argparse.Namespace) -> None:
     projector = LexicalProjector(SimpleNamespace(hidden_size=model.sizes.hidden))
     projector.load_state_dict({name: value.float() for name, value in load_file(arguments.projector).items()})
     model.set_prefix(torch.tensor(tokenizer.encode(write_prefix()).ids))
-    source = SampleSource(tokenizer, ThingSamples(arguments.things, arguments.facts), arguments.thing_share)
+    talk = read_talk(arguments.talk) if arguments.talk is not None else []
+    things = ThingSamples(arguments.things, arguments.facts)
+    source = SampleSource(tokenizer, things, arguments.thing_share, talk=talk)
     schedule = Schedule(arguments.steps, arguments.batch, arguments.rate, arguments.seed)
     AdapterTraining(model, adapter, projector, source.draw, schedule, arguments.output).run()
 
@@ -187,6 +190,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--things", type=Path, required=True, help="the folder of llava.scratch.things.view_features")
     parser.add_argument("--facts", type=Path, required=True, help="JSON: a sentence about each thing by its name")
+    parser.add_argument("--talk", type=Path, help="JSON of llava.scratch.talking.general_talk")
     parser.add_argument("--projector", type=Path, required=True, help="the aligned projector")
     parser.add_argument("--adapter", type=Path, help="a checkpoint whose adapter is the start")
     parser.add_argument("--thing-share", type=float, default=0.45)
