@@ -72,13 +72,15 @@ _SIGLIP_DEFAULTS = {
     "layer_norm_eps": 1e-6,
 }
 # A lexical tower's features are rows of three labels, EfficientNet-lite0's features and class logits, and an RGB mean.
-# ``max_words``: how many tokens the text about an image may have; ``colours``: the means that a thing's colour is.
+# ``max_words``: how many tokens the text about an image may have; ``colours``: the means that a thing's colour is;
+# ``guesses``: whether the text begins with what EfficientNet takes the image for.
 _LEXICAL_DEFAULTS: dict[str, Any] = {
     "image_size": 384,
     "hidden_size": 3 + 1280 + 1000 + 3,
     "num_hidden_layers": 1,
     "max_words": 400,
     "colours": "rgb",
+    "guesses": False,
     "things_config": {},
     "reader_config": {},
     "objects_config": {},
@@ -112,6 +114,8 @@ def _complete_lexical(values: Mapping[str, Any]) -> dict[str, Any]:
         raise CheckpointError(
             f"The vision tower's colours is {values['colours']!r:.80}; it has to be {' or '.join(LEXICAL_COLOURS)}."
         )
+    if type(values["guesses"]) is not bool:
+        raise CheckpointError(f"The vision tower's guesses is {values['guesses']!r:.80}; it has to be true or false.")
     for name in ("things_config", "reader_config", "objects_config"):
         if not isinstance(values[name], Mapping):
             raise CheckpointError(f"The vision tower's {name} is {values[name]!r:.80}; it has to be a JSON object.")

@@ -3,7 +3,8 @@
 Three small networks look at an image, and their results are words of the language model or, through the projector,
 soft words:
 
-    things    EfficientNet-lite0 on the whole image: features, class logits and colour of the image and of nine cells
+    things    EfficientNet-lite0 on the whole image: features, class logits and colour of the image and of nine cells;
+              with ``guesses`` in its configuration, also the likely classes in words
     reader    finds lines of text on the canvas and reads them
     objects   finds drawn shapes and the bars of charts on the canvas
 
@@ -30,13 +31,20 @@ from llava.errors import UsageError
 from llava.image.geometry import TilePlan
 from llava.image.pixels import ImageProcessor, make_pixels
 from llava.model.lexical.cell_colours import average_colours, contrast_colours
-from llava.model.lexical.efficientnet_lite import IMAGE_SIZE_PX, EfficientNetLite, average_cells
+from llava.model.lexical.efficientnet_lite import (
+    IMAGE_SIZE_PX,
+    NUM_CLASSES,
+    NUM_FEATURES,
+    EfficientNetLite,
+    average_cells,
+)
 from llava.model.lexical.features import check_tokenizer, lay_out
 from llava.model.lexical.frozen_norms import freeze_norms
 from llava.model.lexical.line_reader import LineReader
 from llava.model.lexical.object_finder import ObjectFinder
 from llava.model.lexical.scene_text import describe_scene
 from llava.model.lexical.seen_images import SeenImages
+from llava.model.lexical.thing_guesses import guess_things
 from llava.model.vision import VisionTower
 from llava.prompt import escape_image_tokens, tokenizer_image_token
 from llava.towers import LEXICAL_CELLS, LEXICAL_KIND, LEXICAL_WHOLE, complete_tower, find_position_range
@@ -147,7 +155,10 @@ class LexicalVisionTower(VisionTower):
                 nn.Module._apply(self, lambda tensor: tensor.float())
             shown_TCHW = self.restore(images.to(self.device))
             looks = self._look_at_things(shown_TCHW[:1])
-            ids = self.write(self.describe(join_canvas(shown_TCHW, plan)))
+            said = [self.describe(join_canvas(shown_TCHW, plan))]
+            if self.config.guesses:
+                said.insert(0, guess_things(looks[0, NUM_FEATURES : NUM_FEATURES + NUM_CLASSES]))
+            ids = self.write("\n".join(filter(None, said)))
             return lay_out(looks, ids).to(self.device)
 
     def restore(self, pixels_TCHW: torch.Tensor) -> torch.Tensor:

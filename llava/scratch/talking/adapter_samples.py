@@ -15,6 +15,8 @@ import torch
 
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import find_template
+from llava.model.lexical.efficientnet_lite import NUM_CLASSES, NUM_FEATURES
+from llava.model.lexical.thing_guesses import guess_things
 from llava.scratch.talking.document_records import draw_record
 from llava.scratch.talking.seen_records import Turns
 from llava.scratch.talking.thing_samples import ThingSamples
@@ -106,6 +108,8 @@ class SampleSource:
         """Samples without end, which follow from ``rng`` alone."""
         while True:
             description, turns, looks = self._draw_text(rng)
+            guess = guess_things(looks[0, NUM_FEATURES : NUM_FEATURES + NUM_CLASSES])
+            description = "\n".join(filter(None, (guess, description)))
             branches = rng.random() >= _CHAT_SHARE
             if self.talk and rng.random() < _TALK_SHARE:
                 turns = [*turns[:1], rng.choice(self.talk), *turns[1:]]
