@@ -3,7 +3,7 @@
 A stage names the parts to train (``train``) and factors on the learning rate by module (``lr_scales``). Both are
 checked against the model: an unknown name, a rate that nothing uses and a parameter without a part are errors. The
 parts are those of LLaVA-NeXT's ``mm_tunable_parts``, except that the newline vector, which belongs to
-``mm_language_model`` there, is a part of its own.
+``mm_language_model`` there, is a part of its own, and so is an image adapter.
 
 Source: LLaVA-VL/LLaVA-NeXT@df17966 llava/train/train.py (mm_tunable_parts).
 """
@@ -17,6 +17,8 @@ from typing import Any, TypeAlias
 from torch import nn
 
 from llava.errors import UsageError
+from llava.model.image_adapter import LowRank
+from llava.model.lexical.lexical_projector import LexicalProjector
 from llava.yaml_files import name_nearest
 
 # A part's name -> the modules and single parameters that it consists of, each by its own name.
@@ -49,9 +51,10 @@ def find_llava(model: Any) -> Any:
 
 
 def list_parts(model: Any) -> Parts:
-    """The parts of a LLaVA model: vision_tower, projector, image_newline, language_model.
+    """The parts of a LLaVA model: vision_tower, projector, image_newline, image_adapter, language_model.
 
-    A part is empty where the model has no such module: the first two in a language model without a tower.
+    A part is empty where the model has no such module: the first two in a language model without a tower. The image
+    adapter's matrices are inside of the language model's layers, but no part of it.
     """
     inner = model.get_model()
     tower, newline = model.get_vision_tower(), getattr(inner, "image_newline", None)
@@ -59,6 +62,9 @@ def list_parts(model: Any) -> Parts:
         "vision_tower": {} if tower is None else {"vision_tower": tower},
         "projector": {} if tower is None else {"mm_projector": inner.mm_projector},
         "image_newline": {} if newline is None else {"image_newline": newline},
+        "image_adapter": {
+            f"layers.{name}": module for name, module in inner.layers.named_modules() if isinstance(module, LowRank)
+        },
         "language_model": {
             "embed_tokens": inner.embed_tokens,
             "layers": inner.layers,
@@ -71,7 +77,8 @@ def list_parts(model: Any) -> Parts:
 def choose_trainable(root: nn.Module, parts: Parts, train: Sequence[str], where: str) -> list[PartParameter]:
     """The trainable parameters of ``root``, in the model's order: those that ``train`` names. Freezes all others.
 
-    The blocks of a vision tower after the layer that is read, and its last norm, get no gradient; they stay frozen. In
+    The blocks of a vision tower after the layer that is read, and its last norm, get no gradient; they stay frozen, as
+    do a projector's constants. In
     a model with LoRA layers, the language model stands for what PEFT trains of it: the adapters.
 
     Args:
@@ -142,7 +149,8 @@ def _find_owners(parts: Parts) -> dict[int, PartParameter]:
                 ]
             for each in found:
                 before = owners.setdefault(id(each.parameter), each)
-                assert before.part == part, f"{each.path} belongs to the parts {before.part} and {part}."
+                is_inside = (before.part, part) == ("image_adapter", "language_model")
+                assert before.part == part or is_inside, f"{each.path} is in the parts {before.part} and {part}."
     return owners
 
 
@@ -155,7 +163,9 @@ def _list_unused(parts: Parts) -> list[nn.Parameter]:
     if tower is None:
         return []
     used = tower.names_of_used_weights()
-    return [parameter for name, parameter in tower.named_parameters() if name not in used]
+    unused = [parameter for name, parameter in tower.named_parameters() if name not in used]
+    projector = parts["projector"]["mm_projector"]
+    return unused + (projector.list_constants() if isinstance(projector, LexicalProjector) else [])
 
 
 def scale_rates(

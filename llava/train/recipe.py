@@ -193,7 +193,7 @@ class TuningStage(Stage):
     steps: int = 0
     epochs: float = 0.0
     data: JsonData | None = None
-    train: tuple[str, ...] = ("projector", "image_newline", "language_model")
+    train: tuple[str, ...] = ("projector", "image_newline", "image_adapter", "language_model")
     vision: Vision = Vision()
     answer_weighting: float = 0.0
     accumulation: int = 1

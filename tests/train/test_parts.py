@@ -11,8 +11,9 @@ from torch import nn
 from llava.errors import UsageError
 from llava.train.parts import choose_trainable, describe_trainable, list_parts, scale_rates
 from tests.tiny import ANYRES, FAMILIES, SQUARE, make_model
+from tests.tiny_lexical import make_lexical
 
-PARTS = ("vision_tower", "projector", "image_newline", "language_model")
+PARTS = ("vision_tower", "projector", "image_newline", "image_adapter", "language_model")
 
 
 def choose(model: Any, *train: str, **lr_scales: float) -> dict[str, float]:
@@ -26,7 +27,7 @@ def choose(model: Any, *train: str, **lr_scales: float) -> dict[str, float]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_parts_hold_every_parameter_once(family: str) -> None:
     model = make_model(family, **ANYRES)
-    apart = [name for part in PARTS for name in choose(model, part)]
+    apart = [name for part in PARTS if list_parts(model)[part] for name in choose(model, part)]
     unused = {name for name, _ in model.named_parameters()} - {*apart}
     assert len(apart) == len(set(apart))
     # The tower's layers after the one that is read.
@@ -41,6 +42,26 @@ def test_parts_that_are_not_named_are_frozen() -> None:
         assert learning
         assert all(piece in name for name in learning)
         assert [name for name, parameter in model.named_parameters() if parameter.requires_grad] == [*learning]
+
+
+def test_an_image_adapter_is_trained_apart_from_the_language_model() -> None:
+    model = make_model(**ANYRES, mm_image_adapter={"rank": 2, "alpha": 2})
+    adapter, rest = choose(model, "image_adapter"), choose(model, "language_model")
+    assert adapter
+    assert all("image_lora" in name for name in adapter)
+    assert not any("image_lora" in name for name in rest)
+    assert {*adapter, *rest} == {*choose(model, "image_adapter", "language_model")}
+    assert len(rest) == len(choose(make_model(**ANYRES), "language_model"))
+    with pytest.raises(UsageError, match="trains nothing: the model has no parameter in image_adapter"):
+        choose(make_model(**ANYRES), "image_adapter")
+
+
+def test_the_constants_of_a_lexical_projector_are_never_trained() -> None:
+    model = make_lexical()
+    learning = choose(model, "projector")
+    assert {name for name, _ in model.named_parameters() if "mm_projector" in name} - {*learning} == {
+        f"model.mm_projector.{name}" for name in ("name_digits", "feature_mean", "feature_scale")
+    }
 
 
 def test_a_model_without_a_newline_vector_trains_the_rest() -> None:

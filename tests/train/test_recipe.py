@@ -25,7 +25,7 @@ def write(folder: Path, text: str) -> Path:
 
 def test_a_recipe_with_defaults_trains_everything_but_the_tower(tmp_path: Path) -> None:
     (stage,) = load_recipe(write(tmp_path, yaml.safe_dump(RECIPE))).stages
-    assert stage.train == ("projector", "image_newline", "language_model")
+    assert stage.train == ("projector", "image_newline", "image_adapter", "language_model")
     assert (stage.weight_averaging, stage.answer_weighting, stage.lr_scales) == (0.0, 0.0, {})
 
 

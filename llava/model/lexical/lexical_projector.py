@@ -72,6 +72,10 @@ class LexicalProjector(nn.Module):
             nn.init.zeros_(module.weight)
             nn.init.zeros_(module.bias)
 
+    def list_constants(self) -> list[nn.Parameter]:
+        """The parameters that no training changes."""
+        return [self.name_digits, self.feature_mean, self.feature_scale]
+
     def set_names(self, token_ids: Sequence[Sequence[int]], mean: torch.Tensor, scale: torch.Tensor) -> None:
         """Take the six tokens of each class's name, and the moments that standardize features."""
         ids = torch.tensor(token_ids)
