@@ -1,4 +1,4 @@
-"""Questions that have nothing to do with an image, with the answers of the language model itself, so that it keeps them.
+"""Questions that have nothing to do with an image, with the language model's own answers, so that it keeps them.
 
     python -m llava.scratch.talking.general_talk talk.json
 
@@ -26,7 +26,8 @@ QUESTIONS = (
     "What should I cook for dinner?;How do I make tea?;How do I boil an egg?;What is a healthy breakfast?;"
     "Name three fruits.;Name three colors.;Name a famous painter.;What is the tallest mountain?;"
     "What is the fastest animal?;What do bees make?;What do cows eat?;Why do cats purr?;Why do birds sing?;"
-    "What is a computer?;What is the internet?;What is a programming language?;Write a line of Python that prints hello.;"
+    "What is a computer?;What is the internet?;What is a programming language?;"
+    "Write a line of Python that prints hello.;"
     "What is the opposite of hot?;Translate 'good morning' into French.;How do you say 'thank you' in Spanish?;"
     "What is the meaning of life?;What is love?;What is music?;Why do people read books?;What is a museum?;"
     "What is money?;What is the sun?;How far away is the moon?;What is a year?;Why do leaves fall in autumn?;"
