@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from llava.edit_distance import count_edits
 from llava.errors import UsageError
 from llava.eval.m4c_evaluator import (
     STVQAAccuracyEvaluator,
@@ -18,7 +19,7 @@ from llava.eval.m4c_evaluator import (
     TextCapsBleu4Evaluator,
     TextVQAAccuracyEvaluator,
 )
-from llava.eval.scoring.anls import count_edits, similarity
+from llava.eval.scoring.anls import similarity
 from llava.eval.scoring.answer_normalizer import normalize_answer, remove_punctuation
 from llava.eval.scoring.vqa_accuracy import score_m4c
 

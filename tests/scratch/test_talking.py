@@ -10,10 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from llava.conversation import find_template
@@ -21,8 +20,9 @@ from llava.model.lexical.lexical_projector import LexicalProjector
 from llava.model.lexical.line_reader import LineReader
 from llava.model.lexical.object_finder import ObjectFinder
 from llava.model.llava import LlavaConfig, LlavaLlamaForCausalLM
+from llava.scratch.talking.adapter_batches import collate, pad
 from llava.scratch.talking.adapter_samples import Encoded, SampleSource, encode, write_prefix
-from llava.scratch.talking.adapter_training import CHECKPOINT, AdapterTraining, Schedule, loss_of, pad
+from llava.scratch.talking.adapter_training import CHECKPOINT, AdapterTraining, Schedule, loss_of
 from llava.scratch.talking.document_records import MAKERS
 from llava.scratch.talking.drawn_values import ITEMS
 from llava.scratch.talking.pack import FOLDER, pack_checkpoint, pack_tower, write_files
@@ -31,6 +31,7 @@ from llava.scratch.talking.small_llama import Adapter, Sizes, SmallLlama, name_a
 from llava.scratch.talking.thing_samples import ThingSamples
 from llava.scratch.talking.thing_turns import make_plural, talk_about_view
 from tests import tiny_tokenizers
+from tests.scratch.tiny_talking import write_things
 
 SIZES = Sizes(layers=2, hidden=48, heads=4, kv_heads=2, inner=64)
 PLACES = "top left|top right|bottom left|bottom right|top|left|center|right|bottom"
@@ -328,7 +329,7 @@ def test_the_loss_is_that_of_the_answers_after_the_image(
     adapter = Adapter(small.weights, SIZES, rank=2, alpha=2)  # B is zero: no change
     batch = [encode("", [("Q?", "An answer.")], tokenizer, torch.randn(10, 2283))]
     batch += [encode("Text", [("Why?", "So."), ("And?", "No more than this.")], tokenizer, torch.randn(10, 2283))]
-    loss, count = loss_of(small, adapter, projector, batch)
+    loss, count = loss_of(small, adapter, projector, collate(batch))
     losses = []
     for sample in batch:
         slots = torch.arange(15)
@@ -372,21 +373,8 @@ def test_turns_that_do_not_fit_are_left_out(tokenizer: Any) -> None:
 
 @pytest.fixture(scope="module")
 def things(tmp_path_factory: pytest.TempPathFactory) -> ThingSamples:
-    folder, rng = tmp_path_factory.mktemp("things"), np.random.default_rng(0)
-    for name, shape in {"g": (2, 1280), "cells": (2, 9, 1280), "contrast": (2, 10, 3)}.items():
-        np.save(folder / f"{name}.npy", rng.random(shape).astype(np.float16))
-    (folder / "done").write_text("2")
-    thing = {"name": "dog", "kind": "animal", "cell": 4, "box": [0.2, 0.2, 0.8, 0.8], "colours": ["brown"]}
-    view = {"layout": "single", "held_out": False, "objects": [thing]}
-    cup = {**thing, "name": "cup", "kind": "dish"}
-    (folder / "views.json").write_text(json.dumps([view, {**view, "objects": [cup]}]))
-    (folder / "classes.json").write_text(json.dumps([{"name": "fox", "kind": "animal"}]))
-    save_file({"g": torch.rand(3, 1280), "class": torch.zeros(3)}, folder / "prototypes.safetensors")
-    save_file({"weight": torch.randn(1000, 1280) / 40, "bias": torch.zeros(1000)}, folder / "head.safetensors")
-    looks = {f"{kind} contrast": rng.random((2, 10, 2283)) for kind in ("shapes", "signs", "text", "chart", "nothing")}
-    np.savez(folder / "looks.npz", **looks)  # type: ignore[arg-type]
-    (folder / "facts.json").write_text(json.dumps({"dog": "A dog is a pet."}))
-    return ThingSamples(folder, folder / "facts.json")
+    folder = tmp_path_factory.mktemp("things")
+    return ThingSamples(folder, write_things(folder))
 
 
 def make_training(small: SmallLlama, tokenizer: Any, things: ThingSamples, folder: Path) -> AdapterTraining:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from llava.edit_distance import count_edits
 from llava.errors import UsageError
 from llava.eval.scoring.verdict import Verdict
 
@@ -92,16 +93,6 @@ def similarity(answer: str, truth: str) -> float:
     longest = max(len(one), len(other))
     likeness = 1 - count_edits(one, other) / longest if longest else 1.0
     return likeness if likeness >= HALF else 0.0
-
-
-def count_edits(one: str, other: str) -> int:
-    """The Levenshtein distance: the fewest insertions, deletions and substitutions between the texts."""
-    edits = list(range(len(other) + 1))
-    for i, letter in enumerate(one, 1):
-        diagonal, edits[0] = edits[0], i
-        for j, target in enumerate(other, 1):
-            diagonal, edits[j] = edits[j], min(edits[j] + 1, edits[j - 1] + 1, diagonal + (letter != target))
-    return edits[-1]
 
 
 def _fold_blanks(text: str) -> str:

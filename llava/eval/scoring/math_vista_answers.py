@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from llava.eval.scoring.anls import count_edits
+from llava.edit_distance import count_edits
 from llava.eval.scoring.letter_rules import name_options, read_vlmevalkit
 from llava.eval.scoring.verdict import Verdict
 

@@ -6,7 +6,6 @@ Run it as ``python -m llava.scratch.objects.naming FOLDER --plots FOLDER --clipa
 
 from __future__ import annotations
 
-import argparse
 import random
 import time
 from pathlib import Path
@@ -20,9 +19,10 @@ from llava.model.lexical.object_finder import COLORS, KINDS, Box, measure_overla
 from llava.model.lexical.object_namer import ObjectNamer, cut_crops
 from llava.scratch.objects.looks import Mark
 from llava.scratch.objects.object_samples import WINDOW_PX, Sources, draw_sample
-from llava.scratch.objects.training import write_weights
+from llava.scratch.objects.training_run import average_into, rate_at, run_command, write_weights
 
 _WINDOWS = 24
+_WARMUP_STEPS = 20
 _SAVE_STEPS = 50
 NOTHING = len(KINDS)
 
@@ -87,7 +87,7 @@ def train(folder: Path, sources: Sources, steps: int, lr: float, start: Path | N
     began, count, right, said = time.process_time(), 0, [0.5, 0.5], [1.0, 1.0]
     for step in range(steps):
         for group in optimizer.param_groups:
-            group["lr"] = lr * min(1.0, (step + 1) / 20) * (0.02 + 0.98 * (1 - step / steps))
+            group["lr"] = rate_at(lr, step, steps, _WARMUP_STEPS)
         crops, kinds, colors = draw_boxes(step * _WINDOWS, _WINDOWS, sources, seed)
         output = namer(crops)
         of_kinds = F.cross_entropy(output[:, : NOTHING + 1], kinds, label_smoothing=0.02)
@@ -95,8 +95,7 @@ def train(folder: Path, sources: Sources, steps: int, lr: float, start: Path | N
         optimizer.zero_grad()
         (of_kinds + of_colors).backward()
         optimizer.step()
-        for k, v in namer.state_dict().items():
-            mean[k] = torch.lerp(mean[k], v, max(0.04, 2 / (step + 2))) if v.is_floating_point() else v.clone()
+        average_into(mean, namer.state_dict(), max(0.04, 2 / (step + 2)))
         hits = (
             (output[:, : NOTHING + 1].argmax(1) == kinds).float().mean(),
             (output[:, NOTHING + 1 :].argmax(1) == colors)[colors >= 0].float().mean(),
@@ -112,21 +111,5 @@ def train(folder: Path, sources: Sources, steps: int, lr: float, start: Path | N
             write_weights(mean, folder / "namer.safetensors")
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--plots", required=True)
-    parser.add_argument("--cliparts", required=True)
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--start", type=Path, help="weights to start from")
-    parser.add_argument("--seed", default="names")
-    told = parser.parse_args()
-    told.folder.mkdir(parents=True, exist_ok=True)
-    train(told.folder, Sources(told.plots, told.cliparts), told.steps, told.lr, told.start, told.seed)
-
-
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main()
+    run_command(train, str(__doc__), steps=400, seed="names")

@@ -7,7 +7,6 @@ images a second on one core.
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import time
@@ -15,11 +14,12 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from llava.model.lexical.object_finder import KINDS, ObjectFinder
 from llava.scratch.objects.object_samples import Sources, Targets, draw_sample, make_targets
+from llava.scratch.objects.training_run import average_into, rate_at, run_command, write_weights
 
 _BATCH = 8
 _WARMUP_STEPS = 60
@@ -85,14 +85,6 @@ def _learn(net: ObjectFinder, first: int, sources: Sources, seed: str) -> list[f
     return [float(loss.detach()) for loss in losses]
 
 
-def write_weights(state: dict[str, Tensor], path: Path) -> None:
-    """Writes the weights in half precision, at once."""
-    small = {k: v.half() if v.is_floating_point() and "running" not in k else v for k, v in state.items()}
-    part = path.with_suffix(".part")
-    save_file({k: v.contiguous() for k, v in small.items() if "num_batches" not in k}, part)
-    os.replace(part, path)
-
-
 def train(folder: Path, sources: Sources, steps: int, lr: float, start: Path | None, seed: str) -> None:
     """Trains for that many steps in all, going on where the folder's last run stopped."""
     net = ObjectFinder().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -112,7 +104,7 @@ def train(folder: Path, sources: Sources, steps: int, lr: float, start: Path | N
             optimizer.load_state_dict(state)
     began, recent = time.process_time(), [1.0, 1.0, 1.0, 1.0]
     for step in range(done, steps):
-        now = lr * min(1.0, (step + 1) / _WARMUP_STEPS) * (0.02 + 0.98 * (1 - step / steps))
+        now = rate_at(lr, step, steps, _WARMUP_STEPS)
         for optimizer in optimizers:
             optimizer.zero_grad()
             for group in optimizer.param_groups:
@@ -120,10 +112,7 @@ def train(folder: Path, sources: Sources, steps: int, lr: float, start: Path | N
         recent = [0.95 * a + 0.05 * b for a, b in zip(recent, _learn(net, step * _BATCH, sources, seed), strict=True)]
         for optimizer in optimizers:
             optimizer.step()
-        share = max(0.02, 2 / (step + 2)) if start is None else 0.02
-        for k, v in net.state_dict().items():
-            if k in mean:
-                mean[k] = torch.lerp(mean[k], v, share) if v.is_floating_point() else v.clone()
+        average_into(mean, net.state_dict(), max(0.02, 2 / (step + 2)) if start is None else 0.02)
         if (step + 1) % 20 == 0:
             rate = _BATCH * (step + 1 - done) / (time.process_time() - began)
             said = " ".join(f"{loss:.3f}" for loss in recent)
@@ -136,21 +125,5 @@ def train(folder: Path, sources: Sources, steps: int, lr: float, start: Path | N
             write_weights(mean, folder / "objects.safetensors")
 
 
-def main() -> None:
-    """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--plots", required=True)
-    parser.add_argument("--cliparts", required=True)
-    parser.add_argument("--steps", type=int, default=1000)
-    parser.add_argument("--lr", type=float, default=3e-3)
-    parser.add_argument("--start", type=Path, help="weights to start from")
-    parser.add_argument("--seed", default="train")
-    told = parser.parse_args()
-    told.folder.mkdir(parents=True, exist_ok=True)
-    train(told.folder, Sources(told.plots, told.cliparts), told.steps, told.lr, told.start, told.seed)
-
-
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main()
+    run_command(train, str(__doc__), steps=1000, seed="train")

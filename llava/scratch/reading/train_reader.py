@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from llava.edit_distance import count_edits
 from llava.model.lexical.characters import BLANK, encode, read_steps
 from llava.model.lexical.colour_names import COLOURS
 from llava.model.lexical.crop_reader import CROP_HEIGHT, WIDTH_STEP, CropReader, colour_features, normalize
@@ -194,16 +195,6 @@ def measure(network: CropReader, lines: list[LineImage]) -> Rates:
             ground += COLOURS[names[i, 1]] == line.ground
     network.train()
     return exact / len(lines), edits / characters, ink / len(lines), ground / len(lines)
-
-
-def count_edits(a: str, b: str) -> int:
-    """The Levenshtein distance of two texts."""
-    row = list(range(len(b) + 1))
-    for i, x in enumerate(a, 1):
-        before, row[0] = row[0], i
-        for j, y in enumerate(b, 1):
-            before, row[j] = row[j], min(row[j] + 1, row[j - 1] + 1, before + (x != y))
-    return row[-1]
 
 
 if __name__ == "__main__":

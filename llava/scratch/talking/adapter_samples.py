@@ -7,7 +7,7 @@ image, description and turns are the prompt that ``llava.prompt`` renders for th
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,12 +17,20 @@ from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import find_template
 from llava.model.lexical.efficientnet_lite import NUM_CLASSES, NUM_FEATURES
 from llava.model.lexical.thing_guesses import guess_things
-from llava.scratch.talking.document_records import draw_record
-from llava.scratch.talking.seen_records import Turns
+from llava.scratch.talking.document_records import MAKERS, draw_record
+from llava.scratch.talking.seen_records import Record, Turns
 from llava.scratch.talking.thing_samples import ThingSamples
 from llava.scratch.talking.thing_turns import misread
 
 COMMON = 0  # the branch of what all turns see
+_THINGS: dict[str, Callable[[ThingSamples, random.Random], tuple[torch.Tensor, Turns]]] = {
+    "nothing": ThingSamples.draw_doubt,
+    "prototypes": ThingSamples.draw_prototype,
+    "views": ThingSamples.draw_view,
+    "unseen things": ThingSamples.draw_unseen,
+}
+KINDS = (*_THINGS, *MAKERS)
+"""What a sample may be about: things in views or as prototypes of classes, and records of each kind."""
 
 _TEMPLATE = "smollm2"
 # From a question to its answer, the end of an answer, and from there to the next question.
@@ -34,6 +42,8 @@ _CHAT_SHARE = 0.35
 _MOST_BRANCHES = 9
 # Samples with a turn that has nothing to do with the image.
 _TALK_SHARE = 0.12
+
+Seen = tuple[str, Turns, torch.Tensor]  # description, turns and looks of an image
 
 
 @dataclass(frozen=True)
@@ -106,8 +116,19 @@ class SampleSource:
 
     def draw(self, rng: random.Random) -> Iterator[Encoded]:
         """Samples without end, which follow from ``rng`` alone."""
+        return self._encode(rng, lambda: self._draw_text(rng))
+
+    def draw_kind(self, rng: random.Random, kind: str) -> Iterator[Encoded] | None:
+        """Samples of one of ``KINDS``, without end; None if no view shows unseen things."""
+        if kind in MAKERS:
+            return self._encode(rng, lambda: self._look_at(rng, MAKERS[kind][1](rng)))
+        if kind == "unseen things" and not self.things.has_unseen:
+            return None
+        return self._encode(rng, lambda: self._misread(rng, *_THINGS[kind](self.things, rng)))
+
+    def _encode(self, rng: random.Random, draw: Callable[[], Seen]) -> Iterator[Encoded]:
         while True:
-            description, turns, looks = self._draw_text(rng)
+            description, turns, looks = draw()
             guess = guess_things(looks[0, NUM_FEATURES : NUM_FEATURES + NUM_CLASSES])
             description = "\n".join(filter(None, (guess, description)))
             branches = rng.random() >= _CHAT_SHARE
@@ -118,11 +139,15 @@ class SampleSource:
             if any(sample.is_target):
                 yield sample
 
-    def _draw_text(self, rng: random.Random) -> tuple[str, Turns, torch.Tensor]:
+    def _draw_text(self, rng: random.Random) -> Seen:
         if rng.random() < self.thing_share:
-            looks, turns = self.things.draw(rng)
-            return misread(rng) if rng.random() < _MISREAD_SHARE else "", turns, looks
-        record = draw_record(rng)
+            return self._misread(rng, *self.things.draw(rng))
+        return self._look_at(rng, draw_record(rng))
+
+    def _misread(self, rng: random.Random, looks: torch.Tensor, turns: Turns) -> Seen:
+        return misread(rng) if rng.random() < _MISREAD_SHARE else "", turns, looks
+
+    def _look_at(self, rng: random.Random, record: Record) -> Seen:
         return record.description, record.turns, self.things.draw_looks(rng, record.look)
 
 

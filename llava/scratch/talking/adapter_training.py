@@ -1,76 +1,76 @@
 """Trains the image adapter, and the projector with it, through the frozen language model.
 
+    python -m llava.scratch.talking.adapter_training --bundle talking.tar --output FOLDER --device cuda --batch 64 ...
     python -m llava.scratch.talking.adapter_training --model smol.pt --tokenizer tokenizer.json --output FOLDER ...
 
 The towers do not run: descriptions are those of drawn records, and the things of photos and drawings are features that
 were computed before (``--things``). A run is checkpointed every few minutes and resumes by itself, with the same
-numbers: what a step draws follows from the seed and its number.
+numbers: what a step draws follows from the seed and its number. Where it ends, by itself, after ``--minutes`` or by
+Ctrl-C, it saves and draws ``curve.png``.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import math
-import random
+import os
+import signal
+import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 
+from llava.errors import LlavaError
 from llava.model.lexical.lexical_projector import NUM_CELLS, NUM_WHOLE, LexicalProjector
-from llava.scratch.talking.adapter_samples import COMMON, Encoded, SampleSource, write_prefix
+from llava.scratch.talking.adapter_batches import Batch, Draw, StepBatches
+from llava.scratch.talking.adapter_samples import COMMON, SampleSource, write_prefix
 from llava.scratch.talking.general_talk import read_talk
-from llava.scratch.talking.small_llama import Adapter, SmallLlama, name_from_gguf
+from llava.scratch.talking.held_out_loss import CURVE, HeldOut, draw_curve
+from llava.scratch.talking.small_llama import Adapter, SmallLlama
 from llava.scratch.talking.thing_samples import ThingSamples
+from llava.scratch.talking.training_files import TrainingFiles, open_bundle
 
 NUM_THINGS = NUM_WHOLE + NUM_CELLS
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT, LOG, HELD_OUT = "checkpoint.pt", "log.jsonl", "held_out.jsonl"
 # The rate of the projector, which is aligned already, as a part of the adapter's.
 _PROJECTOR_RATE = 0.3
 _WARM_UP_STEPS, _LAST_RATE = 10, 0.05
-_SAVE_STEPS = 20
-# A batch is one of so many that are drawn together and sorted by length, so that it holds little padding.
-_BATCHES_SORTED = 4
+_SAVE_STEPS, _SAVE_S = 20, 60
 
 
 def loss_of(
-    model: SmallLlama, adapter: Adapter, projector: LexicalProjector, batch: Sequence[Encoded]
+    model: SmallLlama, adapter: Adapter, projector: LexicalProjector, batch: Batch, *, bf16: bool = False
 ) -> tuple[torch.Tensor, int]:
-    """The mean cross entropy of the targets of a batch, and how many there are."""
-    ids_BL, is_target_BL, branch_BL = pad(batch)
+    """The mean cross entropy of the targets of a batch, and how many there are.
+
+    ``bf16``: the language model's products are computed in bfloat16.
+    """
+    device, num_samples = model.device, len(batch.ids_BL)
 
     def embed(ids: torch.Tensor) -> torch.Tensor:
         return model.embeddings[ids]
 
-    looks_XD = torch.cat([sample.looks for sample in batch])
     # The whole image's look is shared by its slots.
-    of_slot = torch.tensor([0] * NUM_WHOLE + list(range(1, NUM_CELLS + 1)))
-    of_slots = (of_slot + (NUM_CELLS + 1) * torch.arange(len(batch))[:, None]).flatten()
-    things_TC = projector.say(looks_XD, torch.arange(NUM_THINGS).repeat(len(batch)), embed, of_slots)
-    things_BTC = things_TC.view(len(batch), NUM_THINGS, -1)
-    branch_BL = torch.cat([torch.full((len(batch), NUM_THINGS), COMMON), branch_BL], 1)
-    hidden_BLC = model.hidden(torch.cat([things_BTC, embed(ids_BL)], 1), adapter, branch_BL)
-    logits_XV = model.logits(hidden_BLC[:, NUM_THINGS - 1 : -1][is_target_BL])
-    return torch.nn.functional.cross_entropy(logits_XV, ids_BL[is_target_BL]), int(is_target_BL.sum())
-
-
-def pad(batch: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Ids [B, L], which of them are targets [B, L], and their branches [B, L], padded on the right."""
-    length = max(len(sample.ids) for sample in batch)
-    ids_BL = torch.zeros(len(batch), length, dtype=torch.long)
-    is_target_BL = torch.zeros(len(batch), length, dtype=torch.bool)
-    branch_BL = torch.full((len(batch), length), COMMON)
-    for row, sample in enumerate(batch):
-        ids_BL[row, : len(sample.ids)] = torch.tensor(sample.ids)
-        is_target_BL[row, : len(sample.ids)] = torch.tensor(sample.is_target)
-        branch_BL[row, : len(sample.ids)] = torch.tensor(sample.branch)
-    return ids_BL, is_target_BL, branch_BL
+    of_slot = torch.tensor([0] * NUM_WHOLE + list(range(1, NUM_CELLS + 1)), device=device)
+    of_slots = (of_slot + (NUM_CELLS + 1) * torch.arange(num_samples, device=device)[:, None]).flatten()
+    slots = torch.arange(NUM_THINGS, device=device).repeat(num_samples)
+    things_TC = projector.say(batch.looks_XD, slots, embed, of_slots)
+    things_BTC = things_TC.view(num_samples, NUM_THINGS, -1)
+    common_BT = torch.full((num_samples, NUM_THINGS), COMMON, device=device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        embeds_BLC = torch.cat([things_BTC, embed(batch.ids_BL).to(things_BTC.dtype)], 1)
+        hidden_BLC = model.hidden(embeds_BLC, adapter, torch.cat([common_BT, batch.branch_BL], 1))
+        logits_XV = model.logits(hidden_BLC[:, NUM_THINGS - 1 : -1][batch.is_target_BL])
+    loss = torch.nn.functional.cross_entropy(logits_XV.float(), batch.ids_BL[batch.is_target_BL])
+    return loss, len(logits_XV)
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,24 @@ class Schedule:
         return self.rate * warm * (_LAST_RATE + (1 - _LAST_RATE) * (0.5 + 0.5 * math.cos(math.pi * done)))
 
 
+@dataclass(frozen=True)
+class Course:
+    """What a training does besides its steps, none of which changes a number of theirs.
+
+    Attributes:
+        bf16: see ``loss_of``. This one does change numbers.
+        workers: processes that draw batches ahead of time.
+        held_out: samples on which the loss is measured every ``measure_steps``.
+        minutes: after these, a run ends before the schedule does.
+    """
+
+    bf16: bool = False
+    workers: int = 0
+    held_out: HeldOut | None = None
+    measure_steps: int = 50
+    minutes: float = math.inf
+
+
 class AdapterTraining:
     """A training of an adapter and a projector, which continues where its folder's checkpoint ends."""
 
@@ -96,59 +114,99 @@ class AdapterTraining:
         model: SmallLlama,
         adapter: Adapter,
         projector: LexicalProjector,
-        draw: Callable[[random.Random], Iterator[Encoded]],
+        draw: Draw,
         schedule: Schedule,
         folder: Path,
+        course: Course = Course(),
     ) -> None:
-        self.model, self.adapter, self.projector = model, adapter, projector.train()
-        self._draw, self._schedule, self._folder = draw, schedule, folder
+        self.model, self.adapter, self.projector = model, adapter.to(model.device), projector.to(model.device).train()
+        self._schedule, self._folder, self._course = schedule, folder, course
+        self._batches = StepBatches(draw, schedule.seed, schedule.batch_size)
         learnt = [value for value in projector.parameters() if value.requires_grad]
         groups = [{"params": list(adapter.parameters()), "share": 1.0}, {"params": learnt, "share": _PROJECTOR_RATE}]
         self._learnt = [*adapter.parameters(), *learnt]
         self._optimizer = torch.optim.AdamW(groups, lr=schedule.rate, betas=(0.9, 0.98), weight_decay=0.0)
         self.step = 0
+        self._saved, self._is_stopped = time.monotonic(), False
         folder.mkdir(parents=True, exist_ok=True)
         if (folder / CHECKPOINT).is_file():
             self._resume()
 
-    def run(self, until: int | None = None) -> None:
-        """Trains to the schedule's end, or until so many steps are done, and saves."""
-        end = self._schedule.steps if until is None else until
-        while self.step < end:
-            began = time.perf_counter()
-            line = self._take_step()
-            line["seconds"] = round(time.perf_counter() - began, 2)
-            with (self._folder / "log.jsonl").open("a", encoding="utf-8") as log:
-                log.write(json.dumps(line) + "\n")
-            if self.step % _SAVE_STEPS == 0 or self.step == end:
-                self._save()
+    def stop(self) -> None:
+        """Ends ``run`` after the step that it is at."""
+        self._is_stopped = True
 
-    def _take_step(self) -> dict[str, float]:
+    def run(self, until: int | None = None) -> None:
+        """Trains to the schedule's end, until so many steps are done, the time is over or ``stop`` is called; saves."""
+        end, ends_at = self._schedule.steps if until is None else until, time.monotonic() + 60 * self._course.minutes
+        pinned = self.model.device.type == "cuda"
+        if self._course.held_out is not None and self.step == 0:
+            self._measure(self._course.held_out)
+        began = time.perf_counter()
+        for batch in self._batches.read(range(self.step, end), self._course.workers, pinned=pinned):
+            line = self._take_step(batch.to(self.model.device))
+            line["seconds"] = round(time.perf_counter() - began, 2)
+            self._write(LOG, line)
+            is_last = self.step == end or self._is_stopped or time.monotonic() > ends_at
+            if is_last or (self.step % _SAVE_STEPS == 0 and time.monotonic() - self._saved > _SAVE_S):
+                self._save()
+            if self._course.held_out is not None and (is_last or self.step % self._course.measure_steps == 0):
+                self._measure(self._course.held_out)
+            if is_last:
+                break
+            began = time.perf_counter()
+
+    def draw_curve(self) -> None:
+        """Draws ``curve.png`` of all steps and measurements so far; without matplotlib, says so."""
+        steps = {line["step"] + 1: line["loss"] for line in self._read(LOG)}
+        held_out = {line["step"]: line["loss"] for line in self._read(HELD_OUT)}
+        try:
+            draw_curve(steps, held_out, self._folder / CURVE)
+        except ImportError as error:
+            print(f"No {CURVE} is drawn: {error}.")
+
+    def _take_step(self, batch: Batch) -> dict[str, float]:
         step, schedule = self.step, self._schedule
         rate = schedule.rate_at(step)
         for group in self._optimizer.param_groups:
             group["lr"] = rate * group["share"]
         torch.manual_seed(schedule.seed + step)  # of the projector's dropout
-        batch = self._draw_batch()
-        loss, num_targets = loss_of(self.model, self.adapter, self.projector, batch)
+        loss, num_targets = loss_of(self.model, self.adapter, self.projector, batch, bf16=self._course.bf16)
         self._optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self._learnt, 1.0)
         self._optimizer.step()
         self.step += 1
-        tokens = sum(len(sample.ids) + NUM_THINGS for sample in batch)
+        tokens = batch.num_tokens + NUM_THINGS * len(batch.ids_BL)
         line = {"step": step, "loss": round(loss.item(), 4), "norm": round(float(norm), 2), "targets": num_targets}
         return {**line, "tokens": tokens, "rate": rate}
 
-    def _draw_batch(self) -> list[Encoded]:
-        rng, size = random.Random(f"{self._schedule.seed} {self.step}"), self._schedule.batch_size
-        samples = self._draw(rng)
-        pool = sorted((next(samples) for _ in range(_BATCHES_SORTED * size)), key=lambda sample: len(sample.ids))
-        start = size * rng.randrange(_BATCHES_SORTED)
-        return pool[start : start + size]
+    @torch.no_grad()
+    def _measure(self, held_out: HeldOut) -> None:
+        def measure(batch: Batch) -> tuple[float, int]:
+            moved = batch.to(self.model.device)
+            loss, count = loss_of(self.model, self.adapter, self.projector, moved, bf16=self._course.bf16)
+            return loss.item(), count
+
+        self.projector.eval()
+        losses = held_out.measure(measure)
+        self.projector.train()
+        self._write(HELD_OUT, {"step": self.step, "loss": losses})
+        print(f"step {self.step}: " + ", ".join(f"{kind} {loss:.3f}" for kind, loss in losses.items()), flush=True)
+
+    def _write(self, name: str, line: dict[str, Any]) -> None:
+        with (self._folder / name).open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+
+    def _read(self, name: str) -> Iterator[dict[str, Any]]:
+        """The lines of a log; of steps that were done again after a break, the last ones count."""
+        file = self._folder / name
+        for line in file.read_text("utf-8").splitlines() if file.is_file() else []:
+            with contextlib.suppress(ValueError):  # of a line that was cut
+                yield json.loads(line)
 
     def _resume(self) -> None:
-        state = torch.load(self._folder / CHECKPOINT, weights_only=True)
+        state = torch.load(self._folder / CHECKPOINT, weights_only=True, map_location="cpu")
         self.adapter.load_state_dict(state["adapter"])
         self.projector.load_state_dict(state["projector"])
         self._optimizer.load_state_dict(state["optimizer"])
@@ -158,40 +216,72 @@ class AdapterTraining:
         state: dict[str, Any] = {"adapter": self.adapter.state_dict(), "projector": self.projector.state_dict()}
         state |= {"optimizer": self._optimizer.state_dict(), "step": self.step}
         partial = self._folder / f"{CHECKPOINT}.partial"
-        torch.save(state, partial)
+        torch.save(_to_cpu(state), partial)  # so that any machine reads it
         partial.replace(self._folder / CHECKPOINT)
+        self._saved = time.monotonic()
 
 
-def train(arguments: argparse.Namespace) -> None:
+def _to_cpu(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.cpu()
+    if isinstance(value, dict):
+        return {key: _to_cpu(one) for key, one in value.items()}
+    return [_to_cpu(one) for one in value] if isinstance(value, list) else value
+
+
+@contextlib.contextmanager
+def stopping_by_signals(training: AdapterTraining) -> Iterator[None]:
+    """Makes the first Ctrl-C or SIGTERM end the training in order, and the second one at once."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        training.stop()
+        signal.signal(number, before[number])
+        print("The training ends after this step.", flush=True)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def train(arguments: argparse.Namespace, files: TrainingFiles) -> None:
     """Trains for ``--steps``, or continues from the checkpoint in the output folder."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(arguments.tokenizer))
-    model = SmallLlama(name_from_gguf(torch.load(arguments.model, weights_only=True)))
+    device, bf16 = torch.device(arguments.device), arguments.precision == "bf16"
+    tokenizer, model = files.read_tokenizer(), files.read_model()
     torch.manual_seed(arguments.seed)
     adapter = Adapter(model.weights, model.sizes, arguments.rank, arguments.rank)
-    if arguments.adapter is not None:
-        adapter.load_state_dict(torch.load(arguments.adapter, weights_only=True)["adapter"])
+    if files.adapter is not None:
+        adapter.load_state_dict(torch.load(files.adapter, weights_only=True, map_location="cpu")["adapter"])
     projector = LexicalProjector(SimpleNamespace(hidden_size=model.sizes.hidden))
-    projector.load_state_dict({name: value.float() for name, value in load_file(arguments.projector).items()})
-    model.set_prefix(torch.tensor(tokenizer.encode(write_prefix()).ids))
-    talk = read_talk(arguments.talk) if arguments.talk is not None else []
-    things = ThingSamples(arguments.things, arguments.facts)
-    source = SampleSource(tokenizer, things, arguments.thing_share, talk=talk)
+    projector.load_state_dict({name: value.float() for name, value in load_file(files.projector).items()})
+    model = model.to(device, torch.bfloat16 if bf16 else torch.float32)
+    with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        model.set_prefix(torch.tensor(tokenizer.encode(write_prefix()).ids, device=device))
+    talk = read_talk(files.talk) if files.talk is not None else []
+    source = SampleSource(tokenizer, ThingSamples(files.things, files.facts), arguments.thing_share, talk=talk)
     schedule = Schedule(arguments.steps, arguments.batch, arguments.rate, arguments.seed)
-    AdapterTraining(model, adapter, projector, source.draw, schedule, arguments.output).run()
+    held_out = HeldOut(source, arguments.held_out, arguments.batch) if arguments.measure_steps else None
+    course = Course(bf16, arguments.workers, held_out, arguments.measure_steps, arguments.minutes)
+    training = AdapterTraining(model, adapter, projector, source.draw, schedule, arguments.output, course)
+    with stopping_by_signals(training):
+        training.run()
+    training.draw_curve()
+    print(f"{training.step} of {schedule.steps} steps are done: {arguments.output / CHECKPOINT}")
 
 
-def main() -> None:
+def make_parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, help="the language model's tensors by llama.cpp's names")
-    parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--things", type=Path, required=True, help="the folder of llava.scratch.things.view_features")
-    parser.add_argument("--facts", type=Path, required=True, help="JSON: a sentence about each thing by its name")
+    parser.add_argument("--bundle", type=Path, help="of llava.scratch.talking.bundle; the other files replace its own")
+    parser.add_argument("--model", type=Path, help="smol.pt of llava.scratch.talking.prepare, or a GGUF file")
+    parser.add_argument("--tokenizer", type=Path)
+    parser.add_argument("--things", type=Path, help="the folder of llava.scratch.things.view_features")
+    parser.add_argument("--facts", type=Path, help="JSON of llava.scratch.talking.thing_facts")
     parser.add_argument("--talk", type=Path, help="JSON of llava.scratch.talking.general_talk")
-    parser.add_argument("--projector", type=Path, required=True, help="the aligned projector")
+    parser.add_argument("--projector", type=Path, help="the aligned projector")
     parser.add_argument("--adapter", type=Path, help="a checkpoint whose adapter is the start")
     parser.add_argument("--thing-share", type=float, default=0.45)
     parser.add_argument("--steps", type=int, default=400)
@@ -199,7 +289,38 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
-    train(parser.parse_args())
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--precision", choices=["bf16", "fp32"], help="of products; by default bf16 on a GPU")
+    parser.add_argument("--workers", type=int, help="processes that draw samples; on a GPU all cores but one")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="ends after these; the same command continues")
+    parser.add_argument("--measure-steps", type=int, default=50, help="steps between measurements; 0 is none")
+    parser.add_argument("--held-out", type=int, default=4, help="samples of each kind that are measured")
+    return parser
+
+
+def main() -> None:
+    """Runs the command line."""
+    parser = make_parser()
+    arguments = parser.parse_args()
+    is_gpu = torch.device(arguments.device).type != "cpu"
+    if is_gpu and not torch.cuda.is_available():
+        parser.error(f"--device is {arguments.device}, but torch {torch.__version__} sees no GPU")
+    arguments.precision = arguments.precision or ("bf16" if is_gpu else "fp32")
+    if arguments.workers is None:
+        arguments.workers = max((os.cpu_count() or 1) - 1, 1) if is_gpu else 0
+    given = {name: getattr(arguments, name) for name in TrainingFiles.names() if getattr(arguments, name) is not None}
+    try:
+        with tempfile.TemporaryDirectory(prefix="llava-bundle-") as folder:
+            if arguments.bundle is not None:
+                files = replace(open_bundle(arguments.bundle, Path(folder)), **given)
+            else:
+                missing = [f"--{name}" for name in TrainingFiles.required() if name not in given]
+                if missing:
+                    parser.error(f"without --bundle, {', '.join(missing)} must be given")
+                files = TrainingFiles(**given)
+            train(arguments, files)
+    except LlavaError as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
 
 
 if __name__ == "__main__":

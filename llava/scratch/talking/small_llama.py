@@ -17,6 +17,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from llava.model.gguf.gguf_file import Header
 from llava.model.image_adapter import ADAPTED
 
 
@@ -79,8 +80,18 @@ class SmallLlama:
     def __init__(self, weights: Mapping[str, torch.Tensor], sizes: Sizes = Sizes()) -> None:
         self.weights, self.sizes = dict(weights), sizes
         half = sizes.head_dim // 2
-        self._inverse = sizes.rope_base ** (-torch.arange(half).float() / half)
+        self._inverse = sizes.rope_base ** (-torch.arange(half, device=self.device).float() / half)
         self._prefix: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.embeddings.device
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> SmallLlama:
+        """The model on that device, its matrices in that dtype, without a prefix. Norms stay in float32."""
+        moved = {n: w.to(device, dtype if w.dim() > 1 else torch.float32) for n, w in self.weights.items()}
+        return SmallLlama(moved, self.sizes)
 
     @property
     def embeddings(self) -> torch.Tensor:
@@ -110,14 +121,15 @@ class SmallLlama:
     def _run(
         self, x: torch.Tensor, adapter: Adapter | None, keep: bool, branch_BL: torch.Tensor | None = None
     ) -> torch.Tensor:
+        x = x.float()  # the sum of all layers stays exact, whatever the matrices have
         sizes, num_before = self.sizes, self._prefix[0][0].shape[2] if self._prefix else 0
         batch, length = x.shape[:2]
-        sees_BLL = torch.ones(1, length, length, dtype=torch.bool).tril()
+        sees_BLL = torch.ones(1, length, length, dtype=torch.bool, device=self.device).tril()
         if branch_BL is not None:
             sees_BLL = sees_BLL & ((branch_BL[:, None] == 0) | (branch_BL[:, None] == branch_BL[..., None]))
         angles = (num_before + sees_BLL.sum(2) - 1).float()[:, None, :, None] * self._inverse
         cos, sin = torch.cat([angles, angles], 3).cos(), torch.cat([angles, angles], 3).sin()
-        mask = torch.zeros(len(sees_BLL), 1, length, num_before + length)
+        mask = torch.zeros(len(sees_BLL), 1, length, num_before + length, device=self.device)
         mask[..., num_before:].masked_fill_(~sees_BLL[:, None], float("-inf"))
         kept = []
         for layer in range(sizes.layers):
@@ -173,6 +185,20 @@ _GGUF_NAMES = {
     "mlp.up_proj": "ffn_up",
     "mlp.down_proj": "ffn_down",
 }
+
+
+def read_sizes(header: Header) -> Sizes:
+    """The sizes that the metadata of a Llama's GGUF file describe. Raises GgufFault."""
+    whole, number = int, (int, float)
+    return Sizes(
+        layers=header.need("llama.block_count", whole),
+        hidden=header.need("llama.embedding_length", whole),
+        heads=header.need("llama.attention.head_count", whole),
+        kv_heads=header.need("llama.attention.head_count_kv", whole),
+        inner=header.need("llama.feed_forward_length", whole),
+        rope_base=float(header.need("llama.rope.freq_base", number)),
+        norm_eps=float(header.need("llama.attention.layer_norm_rms_epsilon", number)),
+    )
 
 
 def name_from_gguf(tensors: Mapping[str, torch.Tensor], sizes: Sizes = Sizes()) -> dict[str, torch.Tensor]:

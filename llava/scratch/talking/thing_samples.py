@@ -29,6 +29,7 @@ class ThingSamples:
         self._bank, self._colours = FeatureBank(folder, colours), colours
         self._facts: dict[str, str] = json.loads(facts.read_text("utf-8"))
         self._trained = [i for i, view in enumerate(self._bank.views) if not view["held_out"]]
+        self._unseen = [i for i, view in enumerate(self._bank.views) if view["held_out"]]
         self._names = sorted({thing["name"] for i in self._trained for thing in self._bank.views[i]["objects"]})
         self._drawn = dict(np.load(folder / "looks.npz"))
 
@@ -36,13 +37,34 @@ class ThingSamples:
         """The looks [10, D] of an image and turns about it."""
         way = rng.random()
         if way < _DOUBT_SHARE:
-            return self.draw_looks(rng, "nothing"), admit_doubt(rng)
-        if way < _DOUBT_SHARE + _PROTOTYPE_SHARE:
-            index = rng.randrange(len(self._bank.prototype_class))
-            thing = self._bank.classes[int(self._bank.prototype_class[index])]
-            turns = talk_about_thing(rng, thing, self._names, self._facts, has_place=False)
-            return self._bank.prototype_looks(index, np.random.default_rng(rng.getrandbits(64))), turns
-        index = rng.choice(self._trained)
+            return self.draw_doubt(rng)
+        return self.draw_prototype(rng) if way < _DOUBT_SHARE + _PROTOTYPE_SHARE else self.draw_view(rng)
+
+    def draw_doubt(self, rng: random.Random) -> tuple[torch.Tensor, Turns]:
+        """An image in which nothing has a name."""
+        return self.draw_looks(rng, "nothing"), admit_doubt(rng)
+
+    def draw_prototype(self, rng: random.Random) -> tuple[torch.Tensor, Turns]:
+        """A prototype of a class, in place of a photograph."""
+        index = rng.randrange(len(self._bank.prototype_class))
+        thing = self._bank.classes[int(self._bank.prototype_class[index])]
+        turns = talk_about_thing(rng, thing, self._names, self._facts, has_place=False)
+        return self._bank.prototype_looks(index, np.random.default_rng(rng.getrandbits(64))), turns
+
+    def draw_view(self, rng: random.Random) -> tuple[torch.Tensor, Turns]:
+        """A view of one thing or several."""
+        return self._talk(rng, rng.choice(self._trained))
+
+    @property
+    def has_unseen(self) -> bool:
+        """Whether views show things of which no sample of ``draw`` tells."""
+        return bool(self._unseen)
+
+    def draw_unseen(self, rng: random.Random) -> tuple[torch.Tensor, Turns]:
+        """A view of things that ``draw`` never shows."""
+        return self._talk(rng, rng.choice(self._unseen))
+
+    def _talk(self, rng: random.Random, index: int) -> tuple[torch.Tensor, Turns]:
         return self._bank.looks(index), talk_about_view(rng, self._bank.views[index], self._names, self._facts)
 
     def draw_looks(self, rng: random.Random, kind: str) -> torch.Tensor:

@@ -1,0 +1,250 @@
+"""The adapter's training from its inputs to a checkpoint: by commands, on any machine, with the same numbers."""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from llava.model.lexical.lexical_projector import LexicalProjector
+from llava.scratch.talking import adapter_training, bundle, prepare, thing_facts
+from llava.scratch.talking.adapter_batches import StepBatches, collate
+from llava.scratch.talking.adapter_samples import KINDS, SampleSource
+from llava.scratch.talking.adapter_training import CHECKPOINT, AdapterTraining, Course, Schedule, loss_of
+from llava.scratch.talking.held_out_loss import HeldOut
+from llava.scratch.talking.small_llama import Adapter
+from llava.scratch.talking.thing_facts import keep_fact
+from llava.scratch.talking.thing_samples import ThingSamples
+from llava.scratch.talking.training_files import TrainingFiles, find_parts
+from tests import tiny_gguf, tiny_tokenizers
+from tests.scratch.tiny_talking import write_things
+
+ROWS = 600
+PLAIN = Course()
+CONFIG: dict[str, Any] = {
+    "model_type": "llama",
+    "vocab_size": ROWS,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 2048,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 5000.0,
+}
+
+
+class Inputs:
+    """Files as a training gets them, of a tiny language model in 4 bits."""
+
+    def __init__(self, folder: Path) -> None:
+        torch.manual_seed(0)
+        rope = {"rope_type": "default", "rope_theta": CONFIG["rope_theta"]}
+        shape = {name: value for name, value in CONFIG.items() if name not in ("model_type", "rope_theta")}
+        config = LlamaConfig(**shape, rope_parameters=rope, tie_word_embeddings=True, initializer_range=0.1)
+        self.reference = LlamaForCausalLM(config).eval().requires_grad_(False)
+        self.tokenizer = tiny_tokenizers.byte_level(["<|im_start|>", "<|im_end|>"])
+        self.gguf, self.folder = folder / "tiny.gguf", folder
+        tensors = {name: value for name, value in self.reference.state_dict().items() if name != "lm_head.weight"}
+        vocabulary = tiny_gguf.describe_bpe(self.tokenizer, "smollm", ROWS)
+        tiny_gguf.write_model(self.gguf, tensors, CONFIG, vocabulary, kind="Q4_1")
+        (folder / "things").mkdir()
+        facts = write_things(folder / "things")
+        torch.manual_seed(1)
+        projector = LexicalProjector(SimpleNamespace(hidden_size=CONFIG["hidden_size"]))
+        save_file(projector.state_dict(), folder / "projector.safetensors")
+        prepare.write_model(self.gguf, folder / "prepared")
+        self.files = TrainingFiles(
+            self.gguf, folder / "prepared/tokenizer.json", folder / "things", facts, folder / "projector.safetensors"
+        )
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Inputs:
+    return Inputs(tmp_path_factory.mktemp("inputs"))
+
+
+def run_main(patch: pytest.MonkeyPatch, module: Any, *arguments: object) -> None:
+    patch.setattr(sys, "argv", [module.__name__, *map(str, arguments)])
+    module.main()
+
+
+def make_source(inputs: Inputs) -> SampleSource:
+    things = ThingSamples(inputs.files.things, inputs.files.facts)
+    return SampleSource(inputs.files.read_tokenizer(), things, thing_share=0.5, max_tokens=900)
+
+
+def make_training(inputs: Inputs, folder: Path, course: Course = PLAIN) -> AdapterTraining:
+    model = inputs.files.read_model()
+    torch.manual_seed(3)
+    adapter = Adapter(model.weights, model.sizes, 2, 2)
+    projector = LexicalProjector(SimpleNamespace(hidden_size=CONFIG["hidden_size"]))
+    schedule = Schedule(steps=3, batch_size=1, rate=1e-2, seed=4)
+    return AdapterTraining(model, adapter, projector, make_source(inputs).draw, schedule, folder, course)
+
+
+def read_log(folder: Path) -> list[tuple[int, float]]:
+    return [(line["step"], line["loss"]) for line in map(json.loads, (folder / "log.jsonl").read_text().splitlines())]
+
+
+def test_the_prepared_language_model_is_that_of_its_file(inputs: Inputs) -> None:
+    model = inputs.files.read_model()
+    ids = torch.tensor([[5, 9, 2, 44, 17]])
+    named = {f"model.{name}": value for name, value in model.weights.items()}
+    inputs.reference.load_state_dict({**named, "lm_head.weight": model.embeddings})
+    ours = model.logits(model.hidden(model.embeddings[ids], None))
+    torch.testing.assert_close(ours, inputs.reference(input_ids=ids).logits, atol=1e-4, rtol=1e-4)
+
+    stored = torch.load(inputs.folder / "prepared/smol.pt", weights_only=True)
+    assert all(value.dtype == torch.float32 for value in stored.values())
+    assert torch.equal(stored["blk.1.attn_q.weight"], model.weights["layers.1.self_attn.q_proj.weight"])
+    text = "<|im_start|>user\nWhat is it? 12<|im_end|>"
+    assert inputs.files.read_tokenizer().decode(inputs.files.read_tokenizer().encode(text).ids, False) == text
+    assert inputs.files.read_tokenizer().encode(text).ids[0] == inputs.tokenizer.convert_tokens_to_ids("<|im_start|>")
+
+
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [
+        ("A tea cup is a small cup for tea. It is nice.", "A tea cup is a small cup for tea."),
+        ("Tea cups are small vessels that hold tea.", "Tea cups are small vessels that hold tea."),
+        ("A tea cup is a small cup for", None),  # no end
+        ("A mug is a small cup for coffee.", None),  # another thing
+        ("I think a tea cup is a small cup.", None),
+        ("A tea cup is a cup, which is a cup, which is a cup for tea.", None),
+        ("A tea cup is a type of small bird.", None),  # another kind
+        ("A tea cup is a bird.", None),
+        ("A tea cup is used to feed a bird.", "A tea cup is used to feed a bird."),
+        ("A tea cup is " + "very " * 3 + "big " * 20 + "indeed.", None),
+    ],
+)
+def test_a_fact_is_kept_if_it_is_a_sentence_about_the_thing(answer: str, kept: str | None) -> None:
+    assert keep_fact(answer, "tea cup", "cup") == kept
+
+
+def test_facts_continue_where_they_were_stopped(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def ask_all(_: Any, names: list[str]) -> Any:
+        asked.append(list(names))
+        for name in names:
+            if len(asked) == 1 and name == "fox":
+                raise KeyboardInterrupt
+            yield f"A {name} is a thing that people know."
+
+    monkeypatch.setattr(thing_facts, "ask_all", ask_all)
+    monkeypatch.setattr("llava.model.checkpoint.load_model", lambda *_, **__: None)
+    file = tmp_path / "facts.json"
+    with pytest.raises(KeyboardInterrupt):
+        run_main(monkeypatch, thing_facts, inputs.files.things, file)
+    with file.with_suffix(".jsonl").open("a") as log:
+        log.write('{"name": "fox", "ans')  # as a killed process leaves it
+    run_main(monkeypatch, thing_facts, inputs.files.things, file)
+    run_main(monkeypatch, thing_facts, inputs.files.things, file)
+    assert asked == [["cup", "dog", "fox", "owl"], ["fox", "owl"]]
+    assert list(json.loads(file.read_text())) == ["cup", "dog", "fox", "owl"]
+
+
+def test_workers_draw_the_same_batches(inputs: Inputs) -> None:
+    batches = StepBatches(make_source(inputs).draw, 7, 2)
+    here, there = (list(batches.read(range(1, 4), workers)) for workers in (0, 2))
+    for one, other in zip(here, there, strict=True):
+        assert one.num_tokens == other.num_tokens
+        assert all(torch.equal(a, b) for a, b in zip(one[:4], other[:4], strict=True))
+    assert not torch.equal(here[0].looks_XD, here[1].looks_XD)
+
+
+def test_bfloat16_changes_the_loss_by_its_rounding_alone(inputs: Inputs) -> None:
+    model, projector = inputs.files.read_model(), LexicalProjector(SimpleNamespace(hidden_size=64)).eval()
+    adapter = Adapter(model.weights, model.sizes, 2, 2)
+    drawn = make_source(inputs).draw(random.Random(0))
+    batch = collate([next(drawn) for _ in range(3)])
+    exact, count = loss_of(model, adapter, projector, batch)
+    rounded = model.to(torch.device("cpu"), torch.bfloat16)
+    assert rounded.weights["norm.weight"].dtype == torch.float32
+    loss, same = loss_of(rounded, adapter, projector, batch, bf16=True)
+    loss.backward()
+    assert count == same
+    assert loss.item() == pytest.approx(exact.item(), rel=2e-2)
+    assert loss.item() != exact.item()
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in adapter.parameters())
+
+
+def test_a_stopped_training_is_saved_and_continues_with_the_same_numbers(inputs: Inputs, tmp_path: Path) -> None:
+    make_training(inputs, tmp_path / "whole").run()
+    for _ in range(3):
+        make_training(inputs, tmp_path / "minutes", Course(minutes=0)).run()  # each takes the step that it is at
+    stopped = make_training(inputs, tmp_path / "stopped")
+    stopped.stop()
+    stopped.run()
+    assert (stopped.step, torch.load(tmp_path / "stopped" / CHECKPOINT, weights_only=True)["step"]) == (1, 1)
+    assert [step for step, _ in read_log(tmp_path / "whole")] == [0, 1, 2]
+    assert read_log(tmp_path / "whole") == read_log(tmp_path / "minutes")
+    assert read_log(tmp_path / "whole")[:1] == read_log(tmp_path / "stopped")
+
+
+def test_measuring_changes_no_number_and_covers_every_kind(inputs: Inputs, tmp_path: Path) -> None:
+    held_out = HeldOut(make_source(inputs), per_kind=1, batch_size=2)
+    make_training(inputs, tmp_path / "plain").run(until=2)
+    measured = make_training(inputs, tmp_path / "measured", Course(held_out=held_out, measure_steps=1))
+    measured.run(until=2)
+    assert read_log(tmp_path / "plain") == read_log(tmp_path / "measured")
+    lines = [json.loads(line) for line in (tmp_path / "measured/held_out.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [0, 1, 2]
+    assert set(lines[0]["loss"]) == set(KINDS)
+    assert lines[0]["loss"] != lines[1]["loss"]
+    measured.draw_curve()
+    assert (tmp_path / "measured/curve.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_bundle_in_parts_trains_as_its_files_do(
+    inputs: Inputs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = inputs.files
+    common = ["--steps", 1, "--batch", 1, "--rank", 2, "--measure-steps", 0]
+    given = ["--things", files.things, "--facts", files.facts, "--projector", files.projector]
+    run_main(monkeypatch, bundle, tmp_path / "b.tar", *given, "--gguf", inputs.gguf, "--part-mib", 1)
+    parts = find_parts(tmp_path / "b.tar")
+    assert len(parts) > 2
+    assert {part.stat().st_size for part in parts[:-1]} == {2**20}
+    direct = ["--model", inputs.gguf, "--tokenizer", files.tokenizer, *given]
+    run_main(monkeypatch, adapter_training, "--bundle", tmp_path / "b.tar", "--output", tmp_path / "one", *common)
+    run_main(monkeypatch, adapter_training, *direct, "--output", tmp_path / "other", *common)
+    one, other = (torch.load(tmp_path / name / CHECKPOINT, weights_only=True) for name in ("one", "other"))
+    assert one["step"] == 1
+    assert any(value.any() for name, value in one["adapter"].items() if name.startswith("B"))
+    for part in ("adapter", "projector"):
+        assert all(torch.equal(value, other[part][name]) for name, value in one[part].items())
+    assert (tmp_path / "one/curve.png").exists()
+
+    parts[1].unlink()
+    with pytest.raises(SystemExit, match="1"):
+        run_main(monkeypatch, adapter_training, "--bundle", tmp_path / "b.tar", "--output", tmp_path / "none", *common)
+
+
+def test_an_incomplete_bundle_is_refused_by_name(
+    inputs: Inputs, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> str:
+        with pytest.raises(SystemExit):
+            run_main(monkeypatch, adapter_training, "--output", tmp_path / "out", *arguments)
+        return capsys.readouterr().err
+
+    assert "neither" in fail("--bundle", tmp_path / "no.tar")
+    assert "--model" in fail("--things", inputs.files.things)
+    for number in (1, 3):
+        (tmp_path / f"b.tar.00{number}").write_bytes(b"x" * 2000)
+    assert "b.tar.002 is missing" in fail("--bundle", tmp_path / "b.tar")
+    (tmp_path / "b.tar.003").unlink()
+    assert "not the end of a whole bundle" in fail("--bundle", tmp_path / "b.tar")
