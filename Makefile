@@ -45,7 +45,7 @@ talking: | $(VENV)/.core
 		&& touch $(VENV)/.talking || echo "that failed ($(VENV)/talking.txt says why): the small model answers"; }
 
 # Hundreds of tests start a process, which would compile every module again where byte code is not written.
-test: $(VENV)/.dev $(VENV)/.browser
+test: $(VENV)/.dev $(VENV)/.browser $(if $(TALKS),talking)
 	@PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(PYTEST_FLAGS)
 
 # Real SGLang, real vLLM, SGLang's gateway and llama.cpp, each in an environment of its own (6 GB, made once). ENGINES=

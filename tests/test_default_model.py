@@ -1,4 +1,4 @@
-"""The embedded model is what its card says."""
+"""The embedded model is what its card says, and the talking model answers what the demo asks it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import llava
 from llava.eval.proportion import interval
 from llava.eval.synth_suite import find_tasks, run_suite
+from llava.model.assembled.pretrained_parts import MissingParts
 from llava.model.checkpoint import LoadedModel, load_model
 from llava.synth.suite import TASKS
 
@@ -49,3 +51,31 @@ def test_the_weights_are_small_bfloat16_and_all_there(loaded: LoadedModel) -> No
     assert loaded.spec.dtype == "bfloat16"
     assert loaded.spec.tiling.is_anyres
     assert loaded.template == "vicuna_v1"
+
+
+@pytest.fixture(scope="module")
+def talking() -> LoadedModel:
+    try:
+        return load_model("talking")
+    except MissingParts as error:  # offline, make test cannot install them
+        pytest.skip(str(error))
+
+
+@pytest.mark.parametrize(
+    ("image", "question", "said"),
+    [
+        ("demo.png", "What is written on the sign?", ["MORTALS"]),
+        ("photo.jpg", "What is this?", ["car"]),
+        ("photo.jpg", "What color is it?", ["blue"]),
+        ("receipt.png", "What is the total?", ["34.73"]),
+        ("photo.jpg", "Who took this photo?", []),  # nobody can tell
+    ],
+)
+def test_the_talking_model_answers_in_sentences_that_end(
+    talking: LoadedModel, image: str, question: str, said: list[str]
+) -> None:
+    answer = llava.ask(talking, question, [ROOT / "examples" / image], llava.Sampling(temperature=0))
+    assert all(word in answer.text for word in said), answer.text
+    assert answer.finish_reason == "stop"
+    assert len(answer.text.split()) > 2
+    assert answer.text.endswith((".", "!"))
