@@ -51,11 +51,19 @@ def to_numpy(tensors: Tensors) -> dict[str, np.ndarray]:
 
 
 def write_model(
-    path: Path, tensors: Tensors, config: dict[str, Any], vocabulary: dict[str, Any], kind: str = "F16"
+    path: Path,
+    tensors: Tensors,
+    config: dict[str, Any],
+    vocabulary: dict[str, Any],
+    kind: str = "F16",
+    part_tensors: int = 0,
 ) -> None:
-    """The language model's half, as convert_hf_to_gguf.py writes it. ``vocabulary``: of ``tokenizer.*``."""
+    """The language model's half, as convert_hf_to_gguf.py writes it. ``vocabulary``: of ``tokenizer.*``.
+
+    ``part_tensors``: it is cut into files of so many tensors each, with numbers in their names.
+    """
     arch = "qwen2" if config["model_type"] == "llava_qwen" else "llama"
-    writer = gguf.GGUFWriter(path, arch)
+    writer = gguf.GGUFWriter(path, arch, split_max_tensors=part_tensors)
     writer.add_name("tiny")
     writer.add_context_length(config["max_position_embeddings"])
     writer.add_embedding_length(config["hidden_size"])

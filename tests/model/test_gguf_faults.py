@@ -12,6 +12,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+import torch
 
 from llava.cli import main
 from llava.errors import CheckpointError
@@ -146,7 +147,7 @@ def say(key: str, value: Any) -> Callable[[dict[str, Any], dict[str, np.ndarray]
         (say("llama.rope.dimension_count", 4), "turns only 4 of the 8 values of a head"),
         (empty_norm, r"output_norm.weight in .* is empty: its shape is \[0\]"),
         (say("llama.rope.scaling.type", "yarn"), "rope.scaling.type: 'yarn'; supported are none and linear"),
-        (say("split.count", 3), "is one of 3 parts of a model. Join them first: llama-gguf-split --merge"),
+        (say("split.count", 3), "is one of 3 parts of a model, but is not called NAME-00001-of-00003.gguf"),
         (say("llava.config", "{"), "has damaged metadata llava.config"),
         (say("general.alignment", 7), ""),
     ],
@@ -212,6 +213,37 @@ def test_a_header_that_cannot_be_read_is_described(
         open_checkpoint(path)
     assert main(["info", str(path)]) == 0
     assert "kind GGUF" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_model_in_parts_is_the_model_in_one_file(tmp_path: Path) -> None:
+    model = write_pair(tmp_path / "whole")
+    folder, tensors = tmp_path / "parts", make_tensors()
+    folder.mkdir()
+    tiny_gguf.write_model(folder / "llava.gguf", tensors, SETTINGS, PIECES, part_tensors=9)
+    tiny_gguf.write_mmproj(folder / "mmproj-llava.gguf", tensors, is_next=True)
+    tiny_gguf.write_mmproj(folder / "mmproj-other.gguf", tensors, is_next=True)
+    parts = sorted(folder.glob("llava-*"))
+    assert [part.name for part in parts] == [
+        f"llava-0000{i}-of-0000{len(parts)}.gguf" for i in range(1, len(parts) + 1)
+    ]
+    assert len(parts) > 2
+    assert find_model(folder) == parts[0]
+    whole = dict(open_checkpoint(model).stream())
+    for part in parts[:2]:
+        found = dict(open_checkpoint(part).stream())
+        assert found.keys() == whole.keys()
+        assert all(torch.equal(value, whole[name]) for name, value in found.items())
+
+    parts[1].rename(folder / "away")
+    with pytest.raises(CheckpointError, match=rf"{parts[1].name} is missing: {parts[0].name} is one of"):
+        open_checkpoint(parts[0])
+    parts[1].write_bytes(parts[2].read_bytes())
+    with pytest.raises(CheckpointError, match=rf"{parts[1].name} says that it is another part"):
+        open_checkpoint(parts[0])
+    content = (folder / "away").read_bytes()
+    parts[1].write_bytes(content[: len(content) - 40])
+    with pytest.raises(CheckpointError, match=rf"{parts[1].name} is cut short"):
+        open_checkpoint(parts[0])
 
 
 def test_a_file_that_is_cut_anywhere_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints of llama.cpp and Ollama: a language model and its mmproj as GGUF files, read and written.
 
 gguf_file        one file: metadata and tensors, every length checked
+gguf_parts       a model in several files
 block_formats    the types of tensors that are read without the ``gguf`` package
 tensor_names     llama.cpp's names of tensors and the original's; the order of rows in its q and k matrices
 gguf_config      config.json, generation_config.json and preprocessor_config.json from the metadata

@@ -1,4 +1,4 @@
-"""``GgufFile``: the metadata and the tensors of one GGUF file.
+"""``GgufFile``: the metadata and the tensors of one GGUF file, or of a model in several.
 
 The ``gguf`` package dequantizes most types (``block_formats`` has the others) and writes. Its reader is not used: it
 slices past the end of a truncated file without an error, and takes seconds for a vocabulary, of which it makes several
@@ -13,7 +13,7 @@ import mmap
 import os
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import torch
 
 from llava.errors import CheckpointError
 from llava.model.gguf.block_formats import BLOCK_FORMATS
+from llava.model.gguf.gguf_parts import NUM_TENSORS, NUMBER, count_parts, name_parts
 
 MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
@@ -45,11 +46,12 @@ class GgufFault(CheckpointError):
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where a tensor is in its file. ``shape`` is torch's, the reverse of the file's."""
+    """Where a tensor is in its file. ``shape`` is torch's, the reverse of the file's; ``part`` is the file's number."""
 
     kind: int
     shape: tuple[int, ...]
     offset: int = 0  # in bytes, from the beginning of the file
+    part: int = 0
 
     @property
     def num_elements(self) -> int:
@@ -138,33 +140,35 @@ def load_gguf() -> Any:
 class GgufFile(Header):
     """A GGUF file. Its header is read at once, each tensor when it is asked for.
 
+    Of a model in several files, ``path`` is one of them, and all are read.
+
+    Attributes:
+        parts: the files, the first of which has the metadata.
+
     Raises:
-        GgufFault: it is truncated or damaged, has another byte order or version, or is one part of several.
+        GgufFault: it is truncated or damaged, has another byte order or version, or another part of it is missing.
     """
 
     def __init__(self, path: Path) -> None:
-        try:
-            with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                reader = _Reader(path, data)
-                metadata, tensors = reader.read()
-        except (OSError, ValueError) as error:
-            if isinstance(error, CheckpointError):
-                raise
-            raise GgufFault(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.", _AGAIN) from error
+        metadata, tensors = _read_header(path)
+        self.parts: tuple[Path, ...] = (path,)
+        count = count_parts(metadata)
+        if count > 1:
+            self.parts, metadata, tensors = _read_parts(path, count)
         super().__init__(path, metadata, tensors)
 
     @cached_property
-    def _data(self) -> np.ndarray:
-        return np.memmap(self.path, mode="c")  # torch warns about arrays that cannot be written to
+    def _data(self) -> list[np.ndarray]:
+        return [np.memmap(part, mode="c") for part in self.parts]  # torch warns about arrays that cannot be written to
 
     def check_extent(self) -> None:
-        """Raises GgufFault if a tensor is of an unknown type or reaches beyond the end of the file."""
-        size = self.path.stat().st_size
+        """Raises GgufFault if a tensor is of an unknown type or reaches beyond the end of its file."""
+        sizes = [part.stat().st_size for part in self.parts]
         for name, info in self.tensors.items():
-            end = info.offset + self.num_bytes(name)
+            end, size = info.offset + self.num_bytes(name), sizes[info.part]
             if end > size:
                 raise GgufFault(
-                    f"{self.path} is cut short: it has {size:,} bytes, but {name} ends at byte {end:,}.",
+                    f"{self.parts[info.part]} is cut short: it has {size:,} bytes, but {name} ends at byte {end:,}.",
                     "Copy or download it again.",
                 )
 
@@ -206,7 +210,7 @@ class GgufFile(Header):
     def read(self, name: str) -> torch.Tensor:
         """A tensor: float32 if it is quantized, else as stored, as a view into the file. Raises GgufFault."""
         info, num_bytes = self.tensors[name], self.num_bytes(name)
-        raw = self._data[info.offset : info.offset + num_bytes]
+        raw = self._data[info.part][info.offset : info.offset + num_bytes]
         if len(raw) < num_bytes:
             self.check_extent()
         if info.kind in _PLAIN:
@@ -234,6 +238,46 @@ def _version_of(package: Any) -> str:
         return version(package.__name__)
     except PackageNotFoundError:
         return "of this installation"
+
+
+def _read_header(path: Path) -> tuple[dict[str, Any], dict[str, TensorInfo]]:
+    """The metadata and the tensors of one file. Raises GgufFault."""
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _Reader(path, data).read()
+    except (OSError, ValueError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise GgufFault(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.", _AGAIN) from error
+
+
+def _read_parts(path: Path, count: int) -> tuple[tuple[Path, ...], dict[str, Any], dict[str, TensorInfo]]:
+    """All files of a model, the metadata of the first one, and the tensors of all. Raises GgufFault."""
+    parts = name_parts(path, count)
+    if parts is None:
+        raise GgufFault(
+            f"{path} is one of {count} parts of a model, but is not called NAME-00001-of-{count:05}.gguf or the like.",
+            "Give the parts their names again, by which the others are found.",
+        )
+    metadata: dict[str, Any] = {}
+    tensors: dict[str, TensorInfo] = {}
+    for number, part in enumerate(parts):
+        if not part.is_file():
+            raise GgufFault(
+                f"{part} is missing: {path.name} is one of {count} parts of a model.", "Put all parts into one folder."
+            )
+        values, found = _read_header(part)
+        if (values.get(NUMBER), count_parts(values)) != (number, count):
+            raise GgufFault(f"{part} says that it is another part than its name does.", "Copy or download it again.")
+        metadata = metadata or values
+        twice = sorted(tensors.keys() & found.keys())
+        if twice:
+            raise GgufFault(f"{part} has the tensor {twice[0]}, which an earlier part has, too.", _AGAIN)
+        tensors |= {name: replace(info, part=number) for name, info in found.items()}
+    wanted = metadata.get(NUM_TENSORS, len(tensors))
+    if wanted != len(tensors):
+        raise GgufFault(f"{parts[0]} and its other parts have {len(tensors)} tensors in place of {wanted}.", _AGAIN)
+    return tuple(parts), metadata, tensors
 
 
 class _Reader:
@@ -267,12 +311,6 @@ class _Reader:
         if not isinstance(alignment, int) or alignment <= 0 or alignment & (alignment - 1):
             raise self._damaged(f"general.alignment is {alignment!r:.80}, not a power of two")
         start = -(-self._at // alignment) * alignment
-        parts = metadata.get("split.count", 0)
-        if isinstance(parts, int) and parts > 1:
-            raise GgufFault(
-                f"{self._path} is one of {parts} parts of a model.",
-                "Join them first: llama-gguf-split --merge FIRST-PART OUTPUT.gguf.",
-            )
         return metadata, {name: TensorInfo(kind, shape, start + at) for name, (kind, shape, at) in found.items()}
 
     def _check_version(self) -> None:

@@ -24,6 +24,7 @@ from llava.model.folder import CONFIG, Folder
 from llava.model.gguf import tensor_names
 from llava.model.gguf.gguf_config import describe_generation, describe_llava, describe_processor
 from llava.model.gguf.gguf_file import GgufFault, GgufFile, is_gguf
+from llava.model.gguf.gguf_parts import drop_part, is_later_part
 from llava.model.gguf.gguf_tokenizer import write_tokenizer
 from llava.model.gguf.ollama_store import OllamaModel, is_manifest, read_manifest
 from llava.model.weights import list_names
@@ -83,7 +84,7 @@ class GgufFolder(Folder):
     @property
     def files(self) -> list[Path]:
         """All files that the checkpoint is read from."""
-        return list(dict.fromkeys([self.path, self.text.path, self.vision.path]))
+        return list(dict.fromkeys([self.path, *self.text.parts, *self.vision.parts]))
 
     @cached_property
     def _descriptions(self) -> dict[str, Mapping[str, Any]]:
@@ -170,7 +171,7 @@ def find_model(folder: Path) -> Path | None:
         GgufFault: there are several.
     """
     names = [name for name in list_names(folder) if name.lower().endswith(".gguf") and is_gguf(folder / name)]
-    models = [name for name in names if _MMPROJ not in name.lower()]
+    models = [name for name in names if _MMPROJ not in name.lower() and not is_later_part(name)]
     if len(models) > 1:
         raise GgufFault(
             f"{folder} has several GGUF files ({', '.join(models[:4])}).", f"Name one, such as {folder / models[0]}."
@@ -195,7 +196,7 @@ def _find_projector(path: Path) -> Path | None:
 
 def _bare(name: str) -> str:
     """A file's name without what tells an mmproj and a quantization."""
-    stem = re.sub(_MMPROJ, "", name.lower().removesuffix(".gguf"))
+    stem = re.sub(_MMPROJ, "", drop_part(name.lower()).removesuffix(".gguf"))
     return re.sub(r"[-._]+", "-", _QUANTIZATION.sub("", "-" + stem)).strip("-")
 
 
