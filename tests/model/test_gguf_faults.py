@@ -223,9 +223,7 @@ def test_a_model_in_parts_is_the_model_in_one_file(tmp_path: Path) -> None:
     tiny_gguf.write_mmproj(folder / "mmproj-llava.gguf", tensors, is_next=True)
     tiny_gguf.write_mmproj(folder / "mmproj-other.gguf", tensors, is_next=True)
     parts = sorted(folder.glob("llava-*"))
-    assert [part.name for part in parts] == [
-        f"llava-0000{i}-of-0000{len(parts)}.gguf" for i in range(1, len(parts) + 1)
-    ]
+    assert parts[-1].name == f"llava-{len(parts):05}-of-{len(parts):05}.gguf"
     assert len(parts) > 2
     assert find_model(folder) == parts[0]
     whole = dict(open_checkpoint(model).stream())
@@ -234,6 +232,10 @@ def test_a_model_in_parts_is_the_model_in_one_file(tmp_path: Path) -> None:
         assert found.keys() == whole.keys()
         assert all(torch.equal(value, whole[name]) for name, value in found.items())
 
+    parts[0].rename(folder / "first")
+    with pytest.raises(CheckpointError, match=rf"{parts[0].name} is missing"):
+        open_checkpoint(folder)
+    (folder / "first").rename(parts[0])
     parts[1].rename(folder / "away")
     with pytest.raises(CheckpointError, match=rf"{parts[1].name} is missing: {parts[0].name} is one of"):
         open_checkpoint(parts[0])

@@ -171,7 +171,8 @@ def find_model(folder: Path) -> Path | None:
         GgufFault: there are several.
     """
     names = [name for name in list_names(folder) if name.lower().endswith(".gguf") and is_gguf(folder / name)]
-    models = [name for name in names if _MMPROJ not in name.lower() and not is_later_part(name)]
+    found = [name for name in names if _MMPROJ not in name.lower()]
+    models = [name for name in found if not is_later_part(name)] or found[:1]  # whose first part is missed when read
     if len(models) > 1:
         raise GgufFault(
             f"{folder} has several GGUF files ({', '.join(models[:4])}).", f"Name one, such as {folder / models[0]}."
