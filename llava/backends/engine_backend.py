@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 from llava.backends.answerer import Answerer, TrimmedText
-from llava.backends.preparation import Prepared, find_ends, image_slot, prepare
+from llava.backends.preparation import Prepared, find_ends, image_slot, prepare, read_out
 from llava.backends.protocol import ChatRequest, Delta, FinishReason, TokenLogprob, Usage
 from llava.backends.turns import write_conversation
 from llava.conversation import Conversation, find_template
@@ -29,7 +29,8 @@ from llava.engine.sampler import SampledToken
 from llava.engine.settings import EngineSettings
 from llava.engine.stream import Piece, Stream
 from llava.errors import EngineClosed
-from llava.image.geometry import Tiling
+from llava.image.geometry import TilePlan, Tiling
+from llava.image.source import LoadedImage
 from llava.model.checkpoint import load_model
 from llava.model.default_choice import DEFAULT_MODEL, name_default
 
@@ -124,6 +125,10 @@ class EngineBackend:
     def tiling(self) -> Tiling:
         """How it cuts images into tiles. Raises EngineClosed before ``start`` and after ``stop``."""
         return self._ready().loaded.spec.tiling
+
+    def read_out(self, image: LoadedImage, plan: TilePlan) -> str:
+        """What the tower wrote about an image, where it is one that writes, else "". Raises EngineClosed."""
+        return read_out(self._ready().loaded, image, plan)
 
     def _ready(self) -> Answerer:
         """The answerer, with a new engine if the last one failed; at most one new engine in RESTART_S.

@@ -105,8 +105,8 @@ def _look_at(
     images: Sequence[LoadedImage], plans: Sequence[TilePlan], loaded: LoadedModel
 ) -> tuple[Sequence[LoadedImage], Sequence[TilePlan]]:
     """The images with their features, and the plans with their counts, where only the tower can tell these."""
-    tower: Any = loaded.model.get_vision_tower()
-    if getattr(tower, "position_range", None) is None:
+    tower = _find_reading_tower(loaded)
+    if tower is None:
         return images, plans
     seen = [
         tower.look(image.image, image.digest, plan, loaded.image_processor)
@@ -116,6 +116,21 @@ def _look_at(
         [replace(image, features=features) for image, features in zip(images, seen, strict=True)],
         [replace(plan, counted=len(features)) for plan, features in zip(plans, seen, strict=True)],
     )
+
+
+def read_out(loaded: LoadedModel, image: LoadedImage, plan: TilePlan) -> str:
+    """What a tower that writes wrote about an image that it has seen; "" for all other towers."""
+    tower = _find_reading_tower(loaded)
+    if tower is None:
+        return ""
+    text: str = tower.read_out(tower.look(image.image, image.digest, plan, loaded.image_processor))
+    return text
+
+
+def _find_reading_tower(loaded: LoadedModel) -> Any:
+    """The tower whose features are as many as what it reads; None for any other."""
+    tower: Any = loaded.model.get_vision_tower()
+    return None if getattr(tower, "position_range", None) is None else tower
 
 
 def check_text(text: str, what: str = "conversation") -> None:

@@ -275,7 +275,9 @@ class _Page:
 
     def _render_token_maps(self, request: ChatRequest) -> str:
         try:
-            return token_map_panel.render_token_maps(request, getattr(self.sessions.service.backend, "tiling", None))
+            backend = self.sessions.service.backend
+            tiling, read_out = getattr(backend, "tiling", None), getattr(backend, "read_out", None)
+            return token_map_panel.render_token_maps(request, tiling, read_out)
         except LlavaError as error:
             return f"<p>{html.escape(str(error))}</p>"
 

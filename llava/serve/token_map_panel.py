@@ -5,21 +5,27 @@ from __future__ import annotations
 import base64
 import html
 import io
+from collections.abc import Callable
 
 from PIL import Image
 
 from llava.backends.protocol import ChatRequest, SentImage, Usage
 from llava.image.geometry import TilePlan, Tiling, plan_images
+from llava.image.source import LoadedImage
 from llava.image.tokenmap import describe_plan, draw_legend, draw_panels
 
 EMPTY = """<div class="token-maps-empty"><p>When you ask about an image, this panel shows how the model saw it: the
 tiles it was cut into, and which parts became tokens.</p></div>"""
 
 
-def render_token_maps(request: ChatRequest, tiling: Tiling | None) -> str:
+def render_token_maps(
+    request: ChatRequest, tiling: Tiling | None, read_out: Callable[[LoadedImage, TilePlan], str] | None = None
+) -> str:
     """The token maps of the images in the latest message that has any.
 
-    ``tiling``: None if the engine does not report how it cuts images; then only their sizes are shown.
+    Args:
+        tiling: None if the engine does not report how it cuts images; then only their sizes are shown.
+        read_out: what a tower that writes wrote about an image.
     """
     shown = next((sent for message in reversed(request.messages) if (sent := _images(message.parts))), [])
     if not shown:
@@ -27,7 +33,10 @@ def render_token_maps(request: ChatRequest, tiling: Tiling | None) -> str:
     if tiling is None:
         return "".join(_show_size(sent) for sent in shown)
     plans = plan_images([sent.loaded.size for sent in shown], tiling, [sent.detail for sent in shown])
-    return "".join(_render_token_map(sent, plan, tiling) for sent, plan in zip(shown, plans, strict=True))
+    words = [read_out(sent.loaded, plan) if read_out else "" for sent, plan in zip(shown, plans, strict=True)]
+    return "".join(
+        _render_token_map(sent, plan, tiling, said) for sent, plan, said in zip(shown, plans, words, strict=True)
+    )
 
 
 def _images(parts: tuple[str | SentImage, ...]) -> list[SentImage]:
@@ -39,8 +48,11 @@ def _show_size(sent: SentImage) -> str:
     return f"<figure><figcaption><b>{name}</b><span>{sent.loaded.size} px</span></figcaption></figure>"
 
 
-def _render_token_map(sent: SentImage, plan: TilePlan, tiling: Tiling) -> str:
-    """One image's token map. Text is HTML rather than drawn, so that it keeps its size and follows the theme."""
+def _render_token_map(sent: SentImage, plan: TilePlan, tiling: Tiling, said: str) -> str:
+    """One image's token map. Text is HTML rather than drawn, so that it keeps its size and follows the theme.
+
+    ``said``: what the tower wrote about the image, if it writes.
+    """
     image = sent.loaded
     name = html.escape(image.name)
     panels = [
@@ -54,7 +66,8 @@ def _render_token_map(sent: SentImage, plan: TilePlan, tiling: Tiling) -> str:
     tally = plan.say_positions() if plan.position_range else f"{plan.num_positions:,} tokens"
     return (
         f'<figure><figcaption><b>{name}</b><span class="tally">{tally}</span></figcaption>'
-        f"<p>{html.escape(describe_plan(plan, tiling))}</p>{''.join(panels)}<ul>{''.join(legend)}</ul></figure>"
+        f"<p>{html.escape(describe_plan(plan, tiling))}</p>{''.join(panels)}<ul>{''.join(legend)}</ul>"
+        f"{f'<p>what it wrote down</p><pre>{html.escape(said)}</pre>' if said else ''}</figure>"
     )
 
 

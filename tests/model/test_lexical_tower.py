@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -17,7 +18,7 @@ from PIL import Image
 
 from llava.answer import write_chat
 from llava.backends.answerer import Answerer
-from llava.backends.preparation import prepare
+from llava.backends.preparation import prepare, read_out
 from llava.config import read_spec
 from llava.errors import CheckpointError, UsageError
 from llava.image.geometry import Size, plan_tiles, plan_whole
@@ -32,6 +33,7 @@ from llava.model.lexical.lexical_tower import join_canvas
 from llava.model.lexical.object_finder import Drawn
 from llava.model.lexical.scene_text import describe_scene
 from llava.model.lexical.seen_images import SeenImages
+from llava.model.lexical.thing_guesses import class_names
 from llava.model.llava import LlavaLlamaForCausalLM
 from llava.sampling import Sampling
 from llava.train.dataset.samples import InstructionData, Sample
@@ -89,6 +91,25 @@ def test_words_are_what_was_read_and_found_on_the_canvas(loaded: Any) -> None:
     assert text == "1 object: red star (top).\nText (1 line):\n1. word 0 | word 1"
     assert features.shape == (15 + len(loaded.tokenizer(text).input_ids), LEXICAL["hidden_size"])
     assert see(loaded, draw(*WIDE, words=0, stars=0))[1] == ""
+
+
+def test_what_was_written_down_can_be_read_again(loaded: Any) -> None:
+    image = load_image(draw(*WIDE, words=2, stars=1))
+    plan = plan_tiles(image.size, loaded.spec.tiling)
+    assert read_out(loaded, image, plan) == "1 object: red star (top).\nText (1 line):\n1. word 0 | word 1"
+    assert read_out(SimpleNamespace(model=make_model()), image, plan) == ""  # type: ignore[arg-type]
+
+
+def test_a_tower_with_guesses_begins_with_what_the_encoder_is_sure_of(loaded: Any) -> None:
+    model = copy.deepcopy(loaded.model)
+    tower = model.get_vision_tower()
+    tower.take_companions(loaded.image_processor, loaded.tokenizer)
+    tower.config.guesses = True
+    tower.things.classify[1].bias.data[[name for name, _ in class_names()].index("goose")] = 100.0
+    image = draw(*WIDE, words=1, stars=0)
+    plan = plan_tiles(Size(*WIDE), loaded.spec.tiling)
+    said = tower.read_out(tower.see(make_pixels(image, plan, loaded.image_processor), plan))
+    assert said == "Looks like: goose 100%.\nText (1 line):\n1. word 0"
 
 
 @pytest.mark.parametrize("size", [(192, 192), (96, 192), (288, 96), (96, 96)])

@@ -66,7 +66,7 @@ def shapes_of(description: str) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_every_value_of_an_answer_is_in_the_description(kind: str) -> None:
-    counted = r"There (is|are) \d+|with \d+ (items|lines?)|\bLine \d|has \d+ bars"
+    counted = r"There (is|are) \d+|with \d+ (items|lines?)|\bLine \d|(has|with) \d+ (bar|part|point|line)s"
     for record in draw(kind):
         assert 1 <= len(record.turns) <= 10
         assert len({question for question, _ in record.turns}) == len(record.turns)
@@ -169,19 +169,46 @@ def test_prices_are_their_items_and_the_dearest_costs_the_most() -> None:
 def test_the_largest_bar_has_the_largest_value() -> None:
     def bars(description: str) -> dict[str, float]:
         line = description.split("\n")[0].split(": ", 1)[1].split(" From largest")[0]
-        return {label: float(value) for label, value in re.findall(r"(\w+) ([\d.]+) \(", line)}
+        return {label: float(value) for label, value in re.findall(r"([\w ]+) ([\d.]+)%? \(", line.replace("), ", ")"))}
 
-    for description, match, _ in turns_of("chart", r"\|The (largest|smallest) bar is (\w+)\."):
+    for description, match, _ in turns_of("chart", r"\|The (largest|smallest) (?:bar|part) is ([\w ]+)\."):
         most = {"largest": max, "smallest": min}[match[1]]
         assert match[2] == most(bars(description).items(), key=lambda bar: bar[1])[0]
     for description, match, _ in turns_of(
-        "chart", r"Is (\w+) (larger|higher|greater|smaller|lower) than (\w+)\?\|(\w+),"
+        "chart", r"Is ([\w ]+) (larger|higher|greater|smaller|lower) than ([\w ]+)\?\|(\w+),"
     ):
         values = bars(description)
         is_larger = values[match[1]] > values[match[3]]
         assert (is_larger == (match[2] in ("larger", "higher", "greater"))) == (match[4] == "Yes")
-    for description, match, _ in turns_of("chart", r"\|There are (\d) bars"):
+    for description, match, _ in turns_of("chart", r"\|There are (\d) (?:bar|part)s"):
         assert len(bars(description)) == int(match[1])
+
+
+def test_lines_of_charts_are_told_as_they_run() -> None:
+    def lines(description: str) -> dict[str, list[tuple[str, float]]]:
+        found = re.findall(r"^(.+?) \([\w, ]+\)(?:, \d points from left to right)?: (.+?)\. Highest", description, re.M)
+        return {
+            name: [(at, float(value)) for at, value in re.findall(r"([\w:]+) ([\d.]+)", told)] for name, told in found
+        }
+
+    for description, match, _ in turns_of("line chart", r"\|It is (highest|lowest) at ([\w:]+), with"):
+        (points,) = lines(description).values()
+        most = {"highest": max, "lowest": min}[match[1]]
+        assert match[2] == most(points, key=lambda point: point[1])[0]
+    for description, match, _ in turns_of("line chart", r"\|(.+) (rises|falls) overall, from ([\d.]+) to ([\d.]+)\."):
+        points = next(points for name, points in lines(description).items() if name == match[1] or match[1] == "It")
+        assert [points[0][1], points[-1][1]] == [float(match[3]), float(match[4])]
+        assert (points[0][1] < points[-1][1]) == (match[2] == "rises")
+    for description, match, _ in turns_of("line chart", r"\|At ([\w:]+), (.+) is the highest: "):
+        values = {name: dict(points)[match[1]] for name, points in lines(description).items()}
+        assert match[2] == max(values, key=lambda name: values[name])
+    for description, match, _ in turns_of("line chart", r"\|There are (\d) points"):
+        assert {len(points) for points in lines(description).values()} == {int(match[1])}
+
+
+def test_names_of_axes_are_those_of_the_description() -> None:
+    for description, match, _ in turns_of("line chart", r"\|The (x|y) axis (?:is called|shows) (\w+)\."):
+        assert f" {match[1].upper()} axis: {match[2]}." in description
 
 
 def test_a_cell_of_a_table_is_in_the_row_that_is_named() -> None:

@@ -535,6 +535,14 @@ def test_an_images_name_cannot_write_into_the_page(uploaded: UploadedImages, upl
     assert "&lt;img src=x" in shown
 
 
+def test_what_a_tower_wrote_down_is_shown_as_text(uploaded: UploadedImages, uploads: Path) -> None:
+    asked = ask(uploaded, chat_transcript.write_question("What?", [str(uploads / "red.png")]))
+    shown = token_map_panel.render_token_maps(asked, TILING, lambda image, plan: f"Text (1 line):\n1. <b>{image.name}")
+    assert "<pre>Text (1 line):\n1. &lt;b&gt;red.png</pre>" in shown
+    assert "<pre>" not in token_map_panel.render_token_maps(asked, TILING, lambda image, plan: "")
+    assert "<pre>" not in token_map_panel.render_token_maps(asked, TILING)
+
+
 def test_zeros_of_engines_that_do_not_tell_are_not_shown() -> None:
     assert "images" in token_map_panel.render_usage(Usage(300, 5, image_tokens=232), 0.5)
     assert "images" not in token_map_panel.render_usage(Usage(300, 5), 0.5)

@@ -123,7 +123,7 @@ def test_a_parameter_without_a_part_or_with_two_fails_an_assertion() -> None:
     root = nn.ModuleDict({"a": nn.Linear(2, 2), "b": nn.Linear(2, 2)})
     with pytest.raises(AssertionError, match=r"b\.weight belongs to no part"):
         choose_trainable(root, {"first": {"a": root["a"]}}, ["first"], "Here")
-    with pytest.raises(AssertionError, match="belongs to the parts first and second"):
+    with pytest.raises(AssertionError, match="is in the parts first and second"):
         choose_trainable(root, {"first": {"a": root["a"]}, "second": {"": root}}, ["first"], "Here")
 
 

@@ -9,6 +9,20 @@ The form is fixed, and every part is left out where it is empty:
     1. OPEN (white on red)
     2. Monday | 9:00
 
+A chart of one line is told as
+
+    Line chart "Sold" (blue), 3 points from left to right: Jan 12, Feb 15, Mar 9. Highest: Feb 15; lowest: Mar 9; it
+    falls overall.
+
+and of several, a line of text for each of them:
+
+    Line chart "Sold", 2 lines, 3 points from left to right.
+    Tea (blue): Jan 12, Feb 15, Mar 9. Highest: Feb 15; lowest: Mar 9; it falls overall.
+    Milk (red): Jan 3, Feb 5, Mar 8. Highest: Mar 8; lowest: Jan 3; it rises overall.
+    From the highest line to the lowest: Tea, Milk.
+
+Where a chart's axes have names, it ends in "X axis: Month. Y axis: Cups.", or one of both.
+
 Orders and numbers stand there because the towers know them exactly and a small language model is poor at sorting and at
 counting.
 """
@@ -22,6 +36,8 @@ from typing import Protocol
 
 # The description of a dense page ends after this many characters, at the end of a line: about 350 tokens.
 MAX_CHARACTERS = 1200
+# A line whose ends differ by less than this share of its range ends about where it starts.
+_LEVEL_SHARE = 0.1
 
 _DARK = ("black", "gray")
 _LIGHT = ("white", "gray")
@@ -85,13 +101,37 @@ class Bar:
 
 
 @dataclass(frozen=True)
+class ChartLine:
+    """One line of a line chart: its name, "" if it has none, its colour's name, and its points from left to right."""
+
+    name: str
+    colour: str
+    points: tuple[Bar, ...]
+
+    @property
+    def trend(self) -> str:
+        """How its end compares with its start: "rises overall", "falls overall" or "ends about where it starts"."""
+        sizes = [point.size for point in self.points]
+        rise = sizes[-1] - sizes[0]
+        if abs(rise) < _LEVEL_SHARE * max(max(sizes) - min(sizes), 1e-9):
+            return "ends about where it starts"
+        return "rises overall" if rise > 0 else "falls overall"
+
+
+@dataclass(frozen=True)
 class ChartTable:
-    """A bar chart: its bars from left to right, or from top to bottom where they lie; or the parts of a pie."""
+    """A bar chart: its bars from left to right, or from top to bottom where they lie; or the parts of a pie.
+
+    A line chart has ``lines``, and no bars. ``x_name`` and ``y_name`` are what the axes are called, "" if nothing.
+    """
 
     title: str
-    bars: tuple[Bar, ...]
+    bars: tuple[Bar, ...] = ()
     is_horizontal: bool = False
     is_pie: bool = False
+    lines: tuple[ChartLine, ...] = ()
+    x_name: str = ""
+    y_name: str = ""
 
 
 def describe(
@@ -188,6 +228,11 @@ def _name(seen: SeenObject) -> str:
 
 
 def _describe_chart(chart: ChartTable) -> str:
+    names = "".join(f" {axis} axis: {name}." for axis, name in (("X", chart.x_name), ("Y", chart.y_name)) if name)
+    return (_describe_lines(chart) if chart.lines else _describe_bars(chart)) + names
+
+
+def _describe_bars(chart: ChartTable) -> str:
     title = f' "{chart.title}"' if chart.title else ""
     order = "from top to bottom" if chart.is_horizontal else "from left to right"
     order = "clockwise from the top" if chart.is_pie else order
@@ -199,3 +244,26 @@ def _describe_chart(chart: ChartTable) -> str:
     ranked = sorted(chart.bars, key=lambda bar: -bar.size)
     names = ", ".join(bar.label or bar.colour for bar in ranked)
     return f"{text} {order}: {listed}. From largest to smallest: {names}."
+
+
+def _describe_lines(chart: ChartTable) -> str:
+    title = f' "{chart.title}"' if chart.title else ""
+    first = chart.lines[0]
+    count = f"{len(first.points)} point{'s' if len(first.points) > 1 else ''} from left to right"
+    if len(chart.lines) == 1:
+        name = f"{first.name}, {first.colour}" if first.name else first.colour
+        return f"Line chart{title} ({name}), {count}: {_list_points(first)}"
+    rows = [f"Line chart{title}, {len(chart.lines)} lines, {count}."]
+    rows += [f"{line.name or 'Line'} ({line.colour}): {_list_points(line)}" for line in chart.lines]
+    ranked = sorted(chart.lines, key=lambda line: -sum(point.size for point in line.points) / len(line.points))
+    rows.append(f"From the highest line to the lowest: {', '.join(line.name or line.colour for line in ranked)}.")
+    return "\n".join(rows)
+
+
+def _list_points(line: ChartLine) -> str:
+    listed = [" ".join(filter(None, (point.label, point.value))) for point in line.points]
+    if len(listed) < 2:
+        return f"{listed[0]}."
+    sizes = [point.size for point in line.points]
+    high, low = (listed[sizes.index(most(sizes))] for most in (max, min))
+    return f"{', '.join(listed)}. Highest: {high}; lowest: {low}; it {line.trend}."

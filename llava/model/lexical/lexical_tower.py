@@ -38,7 +38,7 @@ from llava.model.lexical.efficientnet_lite import (
     EfficientNetLite,
     average_cells,
 )
-from llava.model.lexical.features import check_tokenizer, lay_out
+from llava.model.lexical.features import check_tokenizer, lay_out, read_features
 from llava.model.lexical.frozen_norms import freeze_norms
 from llava.model.lexical.line_reader import LineReader
 from llava.model.lexical.object_finder import ObjectFinder
@@ -186,6 +186,11 @@ class LexicalVisionTower(VisionTower):
         if ids and ids[0] == self.tokenizer.bos_token_id:
             ids = ids[1:]
         return ids[: self.config.max_words]
+
+    def read_out(self, features_ND: torch.Tensor) -> str:
+        """The text of the words in an image's features: what the tower wrote about it."""
+        text: str = self.tokenizer.decode(read_features(features_ND).token_ids)
+        return text
 
     def _look_at_things(self, base_1CHW: torch.Tensor) -> torch.Tensor:
         """The looks [15, D - 3] of the whole image, six times, and of its nine cells."""

@@ -20,7 +20,7 @@ from llava.model.lexical.thing_guesses import guess_things
 from llava.scratch.talking.document_records import MAKERS, draw_record
 from llava.scratch.talking.seen_records import Record, Turns
 from llava.scratch.talking.thing_samples import ThingSamples
-from llava.scratch.talking.thing_turns import misread
+from llava.scratch.talking.thing_turns import find_wrongly, misread, read_wrongly
 
 COMMON = 0  # the branch of what all turns see
 _THINGS: dict[str, Callable[[ThingSamples, random.Random], tuple[torch.Tensor, Turns]]] = {
@@ -37,6 +37,8 @@ _TEMPLATE = "smollm2"
 _TO_ANSWER, _END, _TO_QUESTION = "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>", "\n<|im_start|>user\n"
 # In this share of the images of things, the reader sees text where there is none, and the answers are the same.
 _MISREAD_SHARE = 0.2
+# Of drawn images, the towers find a shape in a sign's plate, and read a letter in a shape.
+_STRAY_SHARE = 0.2
 # This share of the samples is one chat of a few turns. In the others each question is asked as if it were the first.
 _CHAT_SHARE = 0.35
 _MOST_BRANCHES = 9
@@ -148,7 +150,12 @@ class SampleSource:
         return misread(rng) if rng.random() < _MISREAD_SHARE else "", turns, looks
 
     def _look_at(self, rng: random.Random, record: Record) -> Seen:
-        return record.description, record.turns, self.things.draw_looks(rng, record.look)
+        said = record.description
+        if rng.random() < _STRAY_SHARE and record.look == "shapes":
+            said = f"{said}\n{read_wrongly(rng)}"
+        elif rng.random() < _STRAY_SHARE and record.look in ("signs", "text"):
+            said = f"{find_wrongly(rng)}\n{said}"
+        return said, record.turns, self.things.draw_looks(rng, record.look)
 
 
 def make_chat(rng: random.Random, turns: Turns) -> Turns:

@@ -24,6 +24,7 @@ from llava.scratch.talking.drawn_values import (
     draw_time,
 )
 from llava.scratch.talking.form_records import draw_form_record
+from llava.scratch.talking.line_chart_records import draw_line_chart_record
 from llava.scratch.talking.receipt_records import draw_receipt_record
 from llava.scratch.talking.seen_records import (
     Record,
@@ -217,6 +218,7 @@ MAKERS: dict[str, tuple[float, Callable[[random.Random], Record]]] = {
     "window": (0.05, draw_window_record),
     "menu": (0.04, draw_menu_record),
     "chart": (0.1, draw_chart_record),
+    "line chart": (0.07, draw_line_chart_record),
 }
 
 

@@ -288,16 +288,21 @@ def admit_doubt(rng: random.Random) -> Turns:
 def misread(rng: random.Random) -> str:
     """A description of text or of shapes where there are none, as the towers make one of textures and outlines."""
     way = rng.random()
-    return "\n".join(part for part in (_misfind(rng) if way < 0.5 else "", _misread(rng) if way > 0.35 else "") if part)
+    parts = (find_wrongly(rng) if way < 0.5 else "", read_wrongly(rng) if way > 0.35 else "")
+    return "\n".join(filter(None, parts))
 
 
-def _misfind(rng: random.Random) -> str:
+def find_wrongly(rng: random.Random) -> str:
+    """A description of one to three shapes that are not there."""
     box = (rng.random(), rng.random(), 1.0, 1.0)
-    shapes = [Drawn(rng.choice(SHAPES), rng.choice(SCENE_COLORS), box) for _ in range(rng.choice((1, 1, 1, 2, 3)))]
+    colour, count = rng.choice(SCENE_COLORS), rng.choice((1, 1, 1, 2, 3))
+    shapes = [Drawn(rng.choice(SHAPES), colour if rng.random() < 0.5 else rng.choice(SCENE_COLORS), box)
+              for _ in range(count)]  # fmt: skip
     return describe((2, 2), [], shapes)
 
 
-def _misread(rng: random.Random) -> str:
+def read_wrongly(rng: random.Random) -> str:
+    """A description of one to three short lines that are not there."""
     letters, lines = "aeoimtO0lI4.,*+-'@()#1SrnG8Q ", []
     for number in range(1, rng.choice((1, 1, 1, 2, 3)) + 1):
         text = "".join(rng.choice(letters) for _ in range(rng.choice((1, 1, 2, 3, 4, 6)))).strip() or "."
