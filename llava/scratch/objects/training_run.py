@@ -24,7 +24,7 @@ def rate_at(lr: float, step: int, steps: int, warmup_steps: int) -> float:
 
 
 def average_into(mean: dict[str, Tensor], weights: Mapping[str, Tensor], share: float) -> None:
-    """Moves the running average of the weights by ``share``; what is no float is copied."""
+    """Moves the running average of the weights by ``share``; integers are copied."""
     for name in mean:
         value = weights[name]
         mean[name] = torch.lerp(mean[name], value, share) if value.is_floating_point() else value.clone()
