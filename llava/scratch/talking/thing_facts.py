@@ -44,18 +44,29 @@ _NO_THINGS = frozenset(
 )
 # Of what is not real, or not said in company.
 _UNWANTED = re.compile(
-    r"\b(mythical|mythological|legendary|fictional|fantasy|novel|folklore|mythology|assed|sexy?|sexual|not an?|J)\b"
+    r"\b(mythical|mythological|legendary|fictional|fantasy|novel|folklore|mythology|assed|sexy?|sexual|not an?|actually|"
+    r"confused|mistaken)\b"
 )
 _MYTHICAL = frozenset("alien dragon ghost mermaid unicorn robot".split())
 # What the sentence says that the thing is: "is a type of small, brown bird" -> "small, brown bird".
-_STOP = r"\b(?:that|which|with|in|of|used|made|for|known)\b"
+_STOP = (
+    r"\b(?:that|which|who|with|in|of|on|from|by|to|for|used|made|known|played|designed|built|native|found|originating|"
+    r"raised|filled|named|based)\b"
+)
+# Animals that are called mammals in error alone.
+_NO_MAMMALS = frozenset(
+    """bird chicken duck goose swan owl parrot penguin eagle pigeon turkey fish shark frog lizard snake turtle crocodile
+    dinosaur reptile amphibian insect butterfly moth beetle bee ant fly dragonfly grasshopper spider scorpion crab
+    crustacean snail worm jellyfish starfish coral""".split()
+)
 _IS = re.compile(rf"\b(?:is|are|was|were) (?:an? |the |some )?((?:(?!{_STOP}).)+)")
 _CLASS = "type|kind|form|species|breed|variety|genus|family|member|subspecies"
 _KIND_OF = re.compile(rf"(?:\w+ )?(?:{_CLASS})s? of (?:an? |the )?")
 # Where a sentence that is too long may end.
 _CLAUSE = re.compile(
-    r",? and (?:is|are|was|has|have)\b|, (?:which|who|but|known|often|typically|usually|primarily|specifically|"
-    r"commonly|especially|particularly|characterized|making|with|where|native|found|designed|used)\b"
+    r",? and (?:is|are|was|has|have)\b| that (?:is|are) often (?:confused|mistaken)|,? but\b|"
+    r", (?:which|who|known|often|typically|usually|primarily|specifically|commonly|especially|particularly|"
+    r"characterized|making|with|where|native|found|designed|used)\b"
 )
 
 
@@ -139,7 +150,10 @@ def _is_called(sentence: str, words: Sequence[str], name: str, kind: str) -> boo
     if said and said[-1] not in fits and (said[-1] in _NO_THINGS or any(said[-1] in group for group in _GROUPS)):
         return False
     others = {word for group in own for word in group} - fits - set(name.lower().split())
-    return not others & set(said)
+    is_circular = " ".join(said).endswith(" ".join(map(_singular, name.lower().split())))
+    is_false_mammal = kind in _NO_MAMMALS and "mammal" in words
+    # An animal's sentence tells of other animals in error; a dish has ingredients.
+    return not (is_circular or is_false_mammal or others & set(map(_singular, words) if kind in ANIMALS else said))
 
 
 def _singular(word: str) -> str:
