@@ -48,7 +48,7 @@ from PIL import Image
 from llava.answer import write_chat
 from llava.backends.answerer import Answerer
 from llava.data.prompts import ANSWER_FORMATS, join_lines
-from llava.eval.scoring.anls import count_edits
+from llava.edit_distance import count_edits
 from llava.image.source import load_image
 from llava.model.checkpoint import load_model
 from llava.sampling import Sampling

@@ -38,8 +38,8 @@ class Batch(NamedTuple):
 
     def to(self, device: torch.device) -> Batch:
         """The batch on that device."""
-        tensors = [tensor.to(device, non_blocking=True) for tensor in self[:4]]
-        return Batch(*tensors, num_tokens=self.num_tokens)
+        ids, is_target, branch, looks = (tensor.to(device, non_blocking=True) for tensor in self[:4])
+        return Batch(ids, is_target, branch, looks, self.num_tokens)
 
 
 def pad(batch: Sequence[Encoded]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -235,7 +235,7 @@ def stopping_by_signals(training: AdapterTraining) -> Iterator[None]:
 
     def stop(number: int, _: FrameType | None) -> None:
         training.stop()
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
         print("The training ends after this step.", flush=True)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -44,8 +44,8 @@ _NO_THINGS = frozenset(
 )
 # Of what is not real, or not said in company.
 _UNWANTED = re.compile(
-    r"\b(mythical|mythological|legendary|fictional|fantasy|novel|folklore|mythology|assed|sexy?|sexual|not an?|actually|"
-    r"confused|mistaken)\b"
+    r"\b(mythical|mythological|legendary|fictional|fantasy|novel|folklore|mythology|assed|sexy?|sexual|not an?|"
+    r"actually|confused|mistaken)\b"
 )
 _MYTHICAL = frozenset("alien dragon ghost mermaid unicorn robot".split())
 # What the sentence says that the thing is: "is a type of small, brown bird" -> "small, brown bird".
