@@ -119,6 +119,7 @@ def test_the_prepared_language_model_is_that_of_its_file(inputs: Inputs) -> None
         ("Tea cups are small vessels that hold tea.", "Tea cups are small vessels that hold tea."),
         ("A tea cup is a small cup for", None),  # no end
         ("A mug is a small cup for coffee.", None),  # another thing
+        ("A tea cup is a small cup that is native to Borneo.", "A tea cup is a small cup."),
         ("I think a tea cup is a small cup.", None),
         ("A tea cup is a cup and a cup and a cup for tea.", None),
         ("A tea cup is a cup for tea, which is a cup for a tea cup.", "A tea cup is a cup for tea."),

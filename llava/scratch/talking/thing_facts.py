@@ -42,10 +42,11 @@ _NO_THINGS = frozenset(
     event group person musician artist singer actor player character band song film movie company brand city town
     region folklore mythology""".split()
 )
-# Of what is not real, or not said in company.
+# Of what is not real, or not said in company; and where a thing comes from, which the model mostly has wrong.
 _UNWANTED = re.compile(
     r"\b(mythical|mythological|legendary|fictional|fantasy|novel|folklore|mythology|assed|sexy?|sexual|not an?|"
-    r"actually|confused|mistaken)\b"
+    r"actually|confused|mistaken|native|originat\w*|found in|illicit)\b"
+    r"|\b(?:that|is|are|and|of|the|with|in)\.$"
 )
 _MYTHICAL = frozenset("alien dragon ghost mermaid unicorn robot".split())
 # What the sentence says that the thing is: "is a type of small, brown bird" -> "small, brown bird".
@@ -65,6 +66,7 @@ _KIND_OF = re.compile(rf"(?:\w+ )?(?:{_CLASS})s? of (?:an? |the )?")
 # Where a sentence that is too long may end.
 _CLAUSE = re.compile(
     r",? and (?:is|are|was|has|have)\b| that (?:is|are) often (?:confused|mistaken)|,? but\b|"
+    r",?(?: that (?:is|are))? native to\b|,? that originated\b|,? originating\b|,? found in\b|"
     r", (?:which|who|known|often|typically|usually|primarily|specifically|commonly|especially|particularly|"
     r"characterized|making|with|where|native|found|designed|used)\b"
 )
