@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from llava.model.lexical.hues import as_oklab, name_color
+from llava.model.lexical.median import median
 
 Box = tuple[float, float, float, float]
 # Places along a side at which the fill is looked for, and its extent; the latter up to so much of the box beyond it.
@@ -37,7 +38,7 @@ def measure_fill(image: Tensor, box: Box) -> Fill | None:
     """
     inside = _sample(image, box, _grid(_SIDE, 0.03))
     around = _sample(image, box, _frame())
-    ground = np.median(around, axis=0)
+    ground = median(around)
     stands_out = np.linalg.norm(inside - ground, axis=1) > _FROM_GROUND
     if stands_out.mean() < 0.06:
         return None
