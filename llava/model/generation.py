@@ -338,8 +338,8 @@ def make_processors(
     if not values:
         return None
     common = {name: value for name, value in values.items() if name not in (*WARPERS, *_LAST, *_WARNED_OF)}
-    if "min_new_tokens" in values:
-        common["min_length"] = values["min_new_tokens"]
+    if "min_new_tokens" in values:  # without the prompt they are the same, and two processors would do it
+        common["min_length"] = common.pop("min_new_tokens")
     elif "min_length" in values:  # it includes the prompt
         common["min_length"] = max(values["min_length"] - prompt_tokens, 0)
     if "forced_eos_token_id" in values:

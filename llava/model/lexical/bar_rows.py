@@ -12,8 +12,6 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from llava.model.lexical.median import median
-
 Box = tuple[float, float, float, float]
 Pixels = npt.NDArray[np.int16]
 # A pixel is of a fill if no channel is further than this from it.
@@ -55,7 +53,7 @@ def _gather(boxes: Sequence[Box]) -> list[int]:
 
 
 def _trace(pixels: Pixels, rooted: list[Box], boxes: Sequence[Box]) -> list[Box] | None:
-    base = float(median([box[3] for box in rooted]))
+    base = float(np.median([box[3] for box in rooted]))
     widths = [box[2] - box[0] for box in rooted]
     row = min(max(0, round(base - max(2.0, 0.004 * pixels.shape[0]))), pixels.shape[0] - 1)
     grounds = _list_grounds(pixels, rooted)
@@ -68,7 +66,7 @@ def _trace(pixels: Pixels, rooted: list[Box], boxes: Sequence[Box]) -> list[Box]
         core = pixels[rows, columns]
         if not core.size:
             continue
-        fill = median(core.reshape(-1, 3)).astype(np.int16)
+        fill = np.median(core.reshape(-1, 3), axis=0).astype(np.int16)
         is_even = (np.abs(core - fill).max(-1) <= _TOLERANCE).mean() > 0.6
         is_ground = any(np.abs(fill - ground).max() <= 20 for ground in grounds)
         if is_even and not is_ground and all(np.abs(fill - other).max() > _TOLERANCE for other in fills):
@@ -76,7 +74,7 @@ def _trace(pixels: Pixels, rooted: list[Box], boxes: Sequence[Box]) -> list[Box]
     found: list[Box] = []
     # What is wider than all bars that were seen is the ground, or a frame.
     most = 1.6 * max(widths) + 4
-    least = max(3.0, 0.3 * float(median(widths)))
+    least = max(3.0, 0.3 * float(np.median(widths)))
     for fill in fills:
         is_fill = np.abs(pixels[row] - fill).max(-1) <= _TOLERANCE
         edges = np.flatnonzero(np.diff(np.concatenate(([0], is_fill.astype(np.int8), [0]))))
@@ -103,7 +101,7 @@ def _is_cut(left: list[Box], right: list[Box]) -> bool:
 def _list_grounds(pixels: Pixels, rooted: list[Box]) -> list[Pixels]:
     """The colours of the image's corner and of what is above the bars."""
     above = [pixels[max(0, int(y0) - 5), min(int((x0 + x1) / 2), pixels.shape[1] - 1)] for x0, y0, x1, _ in rooted]
-    return [pixels[1, 1], median(np.stack(above)).astype(np.int16)]
+    return [pixels[1, 1], np.median(np.stack(above), axis=0).astype(np.int16)]
 
 
 def _climb(

@@ -11,7 +11,6 @@ import numpy as np
 from torch import Tensor
 
 from llava.model.lexical.hues import as_oklab, name_color
-from llava.model.lexical.median import median
 
 Box = tuple[float, float, float, float]
 # Places along a side at which the fill is looked for, and its extent; the latter up to so much of the box beyond it.
@@ -38,7 +37,7 @@ def measure_fill(image: Tensor, box: Box) -> Fill | None:
     """
     inside = _sample(image, box, _grid(_SIDE, 0.03))
     around = _sample(image, box, _frame())
-    ground = median(around)
+    ground = np.median(around, axis=0)
     stands_out = np.linalg.norm(inside - ground, axis=1) > _FROM_GROUND
     if stands_out.mean() < 0.06:
         return None
