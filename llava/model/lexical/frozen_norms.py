@@ -47,13 +47,18 @@ def fuse(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
         return fuse_conv_bn_eval(conv, norm)
     # There torch computes in Python, for which it imports its compiler: seconds of a command's start.
     if conv.bias is None:
-        conv.bias = nn.Parameter(torch.empty_like(norm.bias))
+        conv.bias = _without_values(norm.bias)
     return conv
+
+
+def _without_values(parameter: torch.Tensor) -> nn.Parameter:
+    # Not torch.empty_like, which runs in Python there, too.
+    return nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype, device="meta"))
 
 
 def _freeze(norm: Any) -> FrozenNorm:
     if norm.weight.is_meta:
-        return FrozenNorm(torch.empty_like(norm.weight), torch.empty_like(norm.bias))
+        return FrozenNorm(_without_values(norm.weight), _without_values(norm.bias))
     with torch.no_grad():
         weight = norm.weight / torch.sqrt(norm.running_var + norm.eps)
         return FrozenNorm(weight, norm.bias - norm.running_mean * weight)
