@@ -5,25 +5,31 @@
 // where the next phase reads what other threads wrote:
 //
 //     phase                  a thread takes      and writes              the barrier after it protects
-//     normalize (c)          rows                normed                  whole rows of normed
+//     normalize (a)          rows                normed                  whole rows of normed
+//     lower (b)              rows of matrices    lowered                 all of lowered
 //     project_qkv            columns             qkv                     heads of qkv, which span two threads' columns
-//     rotate_and_write_kv    heads of rows       queries, KV cache       all queries, keys and values of this step
+//     rotate_and_write_kv (a) heads of rows      queries, KV cache       all queries, keys and values of this step
 //     attend_splits          KV splits           partials or attended    all partials of a head, or rows of attended
-//     merge_partials (a)     heads of rows       attended                whole rows of attended
-//     prepare (b, c)         rows                attended's integers     whole rows of them
+//     merge_partials (a, c)  heads of rows       attended                whole rows of attended
+//     prepare (a, d)         rows                attended's integers     whole rows of them
+//     lower (b)              rows of matrices    lowered                 all of lowered
 //     add_product (W_o)      columns             hidden                  whole rows of hidden
-//     normalize (c)          rows                normed                  whole rows of normed
+//     normalize (a)          rows                normed                  whole rows of normed
+//     lower (b)              rows of matrices    lowered                 all of lowered
 //     project_gate_up        columns             gates, ups, gated       whole rows of gated
-//     prepare (b, c)         rows                gated's integers        whole rows of them
+//     prepare (a, d)         rows                gated's integers        whole rows of them
+//     lower (b)              rows of matrices    lowered                 all of lowered
 //     add_product (W_down)   columns             hidden                  whole rows of hidden, for the next layer
 //
-//     (a) only where some request has several KV splits     (b) only with quantized weights
-//     (c) at adapted positions they write `lowered`, too, to which the next product's updates are raised
+//     (a) no barrier follows in a step of one position: every thread does it for itself, into a copy of its own,
+//         which takes less time than waiting for another thread; queries are then rotated by who attends with them
+//     (b) only where positions are adapted; the next product raises what was lowered, to the columns that it writes
+//     (c) only where some request has several KV splits, or in a step of one position
+//     (d) only with quantized weights
 //
-// Each buffer is overwritten only after a barrier that follows its last reader: between project_qkv, which reads
-// normed, and the normalize that overwrites it there are four barriers, or up to six with (a) and (b); between
-// project_gate_up and the next normalize there are two, or three with (b). lowered is read by the product after the
-// phase that writes it, and there is a barrier before and after each product.
+// Each buffer is overwritten only after a barrier that follows its last reader. In a step of one position there are
+// three barriers between two writes of hidden, and two between those of qkv, of gated and of the partials. lowered is
+// read by the product after the phase that writes it, and there is a barrier before and after each product.
 
 #pragma once
 
@@ -37,37 +43,30 @@
 
 namespace {
 
-// Rows that are multiplied next: in T for dense weights; for quantized ones in float32, and then as integers.
+// Rows that are multiplied next: in T for dense weights and for updates; for quantized weights in float32, and then as
+// integers.
 template <typename T> struct Activations {
     int columns;
     T* rows = nullptr;
     float* exact = nullptr;
     QuantizedRows quantized;
 
-    Activations(int num, int columns, bool is_quantized, ScratchBuffer& numbers, ScratchBuffer& integers)
+    Activations(int num, int columns, bool is_quantized, bool is_adapted, ScratchBuffer (&buffers)[3])
         : columns(columns) {
-        if (is_quantized)
-            exact = numbers.reserve<float>(num, columns), quantized = QuantizedRows(num, columns, integers);
-        else
-            rows = numbers.reserve<T>(num, columns);
+        if (!is_quantized || is_adapted) rows = buffers[0].reserve<T>(num, columns);
+        if (!is_quantized) return;
+        exact = buffers[1].reserve<float>(num, columns);
+        quantized = QuantizedRows(num, columns, buffers[2]);
     }
     void put(long row, long column, Floats x, int count = LANES) {
-        if (exact != nullptr)
-            store(exact + row * columns + column, x, count);
-        else
-            store(rows + row * columns + column, x, count);
+        if (exact != nullptr) store(exact + row * columns + column, x, count);
+        if (rows != nullptr) store(rows + row * columns + column, x, count);
     }
-    // Both after the last `put` of a row.
-    void quantize(long row) {
-        if (exact != nullptr) quantized.set(int(row), exact + row * columns, columns);
+    // After the last `put` of a row: the integers of row `to`.
+    void quantize(long row, long to) {
+        if (exact != nullptr) quantized.set(int(to), exact + row * columns, columns);
     }
-    void lower(long row, const LowRank& update, float* to) const {
-        if (update.rank == 0) return;
-        if (exact != nullptr)
-            ::lower<T>(update, exact + row * columns, columns, to);
-        else
-            ::lower<T>(update, rows + row * columns, columns, to);
-    }
+    const T* from(long row) const { return rows == nullptr ? nullptr : rows + row * columns; }
 };
 
 // The largest rank of a decoder's updates; 0 if there are none.
@@ -83,7 +82,7 @@ inline int find_max_rank(const Decoder& d) {
 }
 
 struct DecoderScratch {
-    ScratchBuffer normed[2], attended[2], gated[2], qkv, queries, gates, ups;
+    ScratchBuffer normed[3], attended[3], gated[3], qkv, queries, gates, ups;
     ScratchBuffer partials, partial_values, states, gathered, lowered;
 };
 
@@ -94,13 +93,14 @@ template <typename T> class DecodeStep {
     const int num, dim, group, q_width, kv_width, qkv_width;
     const KVLayout kv;
     const KVSplitPlan plan;
-    const bool is_quantized;
-    Activations<T> normed, attended, gated;  // [num][hidden_size], [num][q_width], [num][intermediate_size]
+    const bool is_quantized, is_alone;       // is_alone: there is one position
+    const int max_rank;                      // of the updates; 0 where no position is adapted
+    const int num_copies;                    // of rows: of a position that is alone each thread has its own
+    Activations<T> normed, attended, gated;  // [num_copies][hidden_size], [..][q_width], [num][intermediate_size]
     float *qkv, *gates, *ups;                // [num][qkv_width], [num][intermediate_size]
     C* queries;                              // [num][q_width]
     Partial* partials;                       // [num][max_splits][num_heads]
     float* partial_values;                   // the same with [head_dim]
-    const int max_rank;                      // of the updates; 0 where no position is adapted
     float* lowered;                          // [num][3][max_rank] for up to three matrices of a product
     PerThread<OnlineSoftmax> states;
     PerThread<C> gathered;
@@ -112,15 +112,15 @@ template <typename T> class DecodeStep {
         : d(d), batch(batch), num(batch.num), dim(d.head_dim), group(d.num_heads / d.num_kv_heads),
           q_width(d.num_heads * dim), kv_width(d.num_kv_heads * dim), qkv_width(q_width + 2 * kv_width),
           kv{d.block_tokens, d.num_kv_heads, dim}, plan(plan_kv_splits(d, batch)),
-          is_quantized(d.layers[0].q.bits <= 8),
-          normed(num, d.hidden_size, is_quantized, s.normed[0], s.normed[1]),
-          attended(num, q_width, is_quantized, s.attended[0], s.attended[1]),
-          gated(num, d.intermediate_size, is_quantized, s.gated[0], s.gated[1]),
+          is_quantized(d.layers[0].q.bits <= 8), is_alone(num == 1),
+          max_rank(batch.adapted == nullptr ? 0 : find_max_rank(d)), num_copies(is_alone ? d.num_threads : num),
+          normed(num_copies, d.hidden_size, is_quantized, max_rank > 0, s.normed),
+          attended(num_copies, q_width, is_quantized, max_rank > 0, s.attended),
+          gated(num_copies, d.intermediate_size, is_quantized, max_rank > 0, s.gated),
           qkv(s.qkv.reserve<float>(num, qkv_width)), gates(s.gates.reserve<float>(num, d.intermediate_size)),
           ups(s.ups.reserve<float>(num, d.intermediate_size)), queries(s.queries.reserve<C>(num, q_width)),
           partials(s.partials.reserve<Partial>(size_t(num) * plan.max_splits, d.num_heads)),
           partial_values(s.partial_values.reserve<float>(size_t(num) * plan.max_splits, q_width)),
-          max_rank(batch.adapted == nullptr ? 0 : find_max_rank(d)),
           lowered(s.lowered.reserve<float>(size_t(num) * 3, max_rank)), states(s.states, d.num_threads),
           gathered(s.gathered, d.num_threads, MAX_ROWS * MAX_DIM) {}
 
@@ -135,29 +135,43 @@ template <typename T> class DecodeStep {
   private:
     // The drawing above, line by line.
     void run_layer(const Layer& layer, const Worker& worker) {
-        normalize(layer.input_norm, {&layer.of_q, &layer.of_k, &layer.of_v}, worker);
-        barrier.wait(worker);
+        normalize(layer.input_norm, worker);
+        share_rows(worker);
+        lower(normed, own_copy(worker), {&layer.of_q, &layer.of_k, &layer.of_v}, worker);
         project_qkv(layer, worker);
         barrier.wait(worker);
         rotate_and_write_kv(layer, worker);
-        barrier.wait(worker);
+        share_rows(worker);
         attend_splits(layer, worker);
         barrier.wait(worker);
-        if (plan.max_splits > 1) {
-            merge_partials();
-            barrier.wait(worker);
+        if (keeps_partials()) {
+            merge_partials(worker);
+            share_rows(worker);
         }
-        prepare(attended, layer.of_o, worker);
-        add_product(layer.o, layer.of_o, attended, worker);
+        prepare(attended, own_copy(worker), worker);
+        lower(attended, own_copy(worker), {&layer.of_o}, worker);
+        add_product(layer.o, layer.of_o, attended, own_copy(worker), worker);
         barrier.wait(worker);
-        normalize(layer.post_norm, {&layer.of_gate, &layer.of_up}, worker);
-        barrier.wait(worker);
+        normalize(layer.post_norm, worker);
+        share_rows(worker);
+        lower(normed, own_copy(worker), {&layer.of_gate, &layer.of_up}, worker);
         project_gate_up(layer, worker);
         barrier.wait(worker);
-        prepare(gated, layer.of_down, worker);
-        add_product(layer.down, layer.of_down, gated, worker);
+        prepare(gated, 0, worker);
+        lower(gated, 0, {&layer.of_down}, worker);
+        add_product(layer.down, layer.of_down, gated, 0, worker);
         barrier.wait(worker);
     }
+
+    // Where a thread finds the first row that it multiplies.
+    long own_copy(const Worker& worker) const { return is_alone ? worker.thread : 0; }
+    // The rows that a thread prepares.
+    Range own_rows(const Worker& worker) const { return is_alone ? Range{0, 1} : worker.share(num); }
+    // The barrier after phases in which threads share the rows, where they do.
+    void share_rows(const Worker& worker) {
+        if (!is_alone) barrier.wait(worker);
+    }
+    bool keeps_partials() const { return is_alone || plan.max_splits > 1; }
 
     // A thread's columns of a product with this matrix.
     Range columns(const Matrix& w, const Worker& worker) const {
@@ -174,19 +188,34 @@ template <typename T> class DecodeStep {
             if (is_adapted(m)) raise<T>(update, lowered_row(m, index), w.rows, own, out + m * stride);
     }
 
-    // normed = RMS norm of hidden, lowered for the updates of the next products.
-    void normalize(const float* weight, std::initializer_list<const LowRank*> updates, const Worker& worker) {
-        const Range rows = worker.share(num);
+    // lowered = rows from `first` on, lowered for the updates of the next product: the team shares the matrices' rows.
+    // With the barrier that this takes.
+    void lower(const Activations<T>& rows, long first, std::initializer_list<const LowRank*> updates,
+               const Worker& worker) {
+        if (max_rank == 0) return;
+        long num_rows = 0, begin = 0;
+        for (const LowRank* update : updates) num_rows += update->rank;
+        const Range own = worker.share(num_rows, 4);
+        int index = 0;
+        for (const LowRank* update : updates) {
+            const Range part = {std::max(0L, own.begin - begin), std::min<long>(update->rank, own.end - begin)};
+            ::lower<T>(*update, num, rows.from(first), rows.columns, part, lowered_row(0, index++), 3L * max_rank);
+            begin += update->rank;
+        }
+        barrier.wait(worker);
+    }
+
+    // normed = RMS norm of hidden.
+    void normalize(const float* weight, const Worker& worker) {
+        const Range rows = own_rows(worker);
         const int width = d.hidden_size;
         for (long m = rows.begin; m < rows.end; m++) {
+            const long to = m + own_copy(worker);
             const float* x = batch.hidden + m * width;
             const float scale = 1 / std::sqrt(mean_of_squares(x, width) + d.eps);
             for (int i = 0; i < width; i += LANES)
-                normed.put(m, i, load(x + i, width - i) * scale * load(weight + i, width - i), width - i);
-            normed.quantize(m);
-            if (!is_adapted(m)) continue;
-            int index = 0;
-            for (const LowRank* update : updates) normed.lower(m, *update, lowered_row(m, index++));
+                normed.put(to, i, load(x + i, width - i) * scale * load(weight + i, width - i), width - i);
+            normed.quantize(to, to);
         }
     }
 
@@ -195,8 +224,8 @@ template <typename T> class DecodeStep {
             float* out = qkv + offset;
             const size_t stride = qkv_width;
             const Range own = columns(w, worker);
-            gemv<T>(w, num, normed.rows, normed.quantized, own,
-                    [=](int r, int c, float x) { out[r * stride + c] = x + (bias ? bias[c] : 0); });
+            multiply(w, normed, own_copy(worker), own, worker,
+                     [=](int r, int c, float x) { out[r * stride + c] = x + (bias ? bias[c] : 0); });
             add_update(w, update, index, out, stride, own);
         };
         project(layer.q, layer.q_bias, 0, layer.of_q, 0);
@@ -205,23 +234,32 @@ template <typename T> class DecodeStep {
     }
 
     void rotate_and_write_kv(const Layer& layer, const Worker& worker) {
+        if (is_alone) return;
         const int num_heads = d.num_heads + d.num_kv_heads;  // values come with their keys
         const Range heads = worker.share(long(num) * num_heads);
         for (long i = heads.begin; i < heads.end; i++) {
             const long m = i / num_heads;
-            const int head = int(i % num_heads), kv_head = head - d.num_heads;
-            const float* row = qkv + m * qkv_width;
-            float rotated[MAX_DIM];
-            apply_rope(row + head * dim, batch.cos + m * dim, batch.sin + m * dim, dim, rotated);
-            if (kv_head < 0) {
-                C* query = queries + m * q_width + head * dim;
-                for (int j = 0; j < dim; j += LANES) store(query + j, load(rotated + j));
-            } else {
-                write_key(kv, (T*)layer.keys, batch.slots[m], kv_head, rotated);
-                write_value(kv, (T*)layer.values, batch.slots[m], kv_head, row + q_width + kv_width + kv_head * dim,
-                            ends_run(batch.slots, m, num));
-            }
+            const int head = int(i % num_heads);
+            if (head < d.num_heads)
+                rotate_query(m, head, queries + m * q_width + head * dim);
+            else
+                write_head(layer, m, head - d.num_heads);
         }
+    }
+
+    void rotate_query(long m, int head, C* to) const {
+        float rotated[MAX_DIM];
+        apply_rope(qkv + m * qkv_width + head * dim, batch.cos + m * dim, batch.sin + m * dim, dim, rotated);
+        for (int j = 0; j < dim; j += LANES) store(to + j, load(rotated + j));
+    }
+
+    // Writes a key and a value of this step into the KV cache.
+    void write_head(const Layer& layer, long m, int head) const {
+        const float *key = qkv + m * qkv_width + q_width + head * dim, *value = key + kv_width;
+        float rotated[MAX_DIM];
+        apply_rope(key, batch.cos + m * dim, batch.sin + m * dim, dim, rotated);
+        write_key(kv, (T*)layer.keys, batch.slots[m], head, rotated);
+        write_value(kv, (T*)layer.values, batch.slots[m], head, value, ends_run(batch.slots, m, num));
     }
 
     void attend_splits(const Layer& layer, const Worker& worker) {
@@ -231,20 +269,30 @@ template <typename T> class DecodeStep {
         for (long i = 0; i < num_tasks; i++) {
             const KVSplit& split = plan.splits[i / d.num_kv_heads];
             const int head = int(i % d.num_kv_heads);
-            attend_split(layer, split, head, gathered.of(worker.thread), state);
+            const C* asked = find_queries(split, head, gathered.of(worker.thread));
+            // Nobody else reads the only position of this step: the last split ends with it.
+            if (is_alone && split.to == batch.lengths[0]) write_head(layer, 0, head);
+            attend_split(layer, split, head, asked, state);
             keep_result(split, head, state);
         }
     }
 
-    void attend_split(const Layer& layer, const KVSplit& split, int head, C* gathered, OnlineSoftmax& state) {
-        const int rows = split.count * group;
-        const C* asked = queries + size_t(split.first) * q_width + head * group * dim;
-        if (split.count > 1) {
-            for (int m = 0; m < split.count; m++)
-                std::copy(asked + size_t(m) * q_width, asked + size_t(m) * q_width + group * dim,
-                          gathered + m * group * dim);
-            asked = gathered;
+    // The queries [rows of the split][head_dim] under a KV head: where they lie, or gathered.
+    const C* find_queries(const KVSplit& split, int head, C* gathered) const {
+        if (is_alone) {
+            for (int i = 0; i < group; i++) rotate_query(0, head * group + i, gathered + i * dim);
+            return gathered;
         }
+        const C* asked = queries + size_t(split.first) * q_width + head * group * dim;
+        if (split.count == 1) return asked;
+        for (int m = 0; m < split.count; m++)
+            std::copy(asked + size_t(m) * q_width, asked + size_t(m) * q_width + group * dim,
+                      gathered + m * group * dim);
+        return gathered;
+    }
+
+    void attend_split(const Layer& layer, const KVSplit& split, int head, const C* asked, OnlineSoftmax& state) {
+        const int rows = split.count * group;
         int first[MAX_ROWS], last[MAX_ROWS];
         std::fill(first, first + rows, d.window ? std::max(0, batch.lengths[split.first] - d.window) : 0);
         std::fill(last, last + rows, split.to - 1);
@@ -259,7 +307,7 @@ template <typename T> class DecodeStep {
     void keep_result(const KVSplit& split, int head, const OnlineSoftmax& state) {
         for (int r = 0; r < split.count * group; r++) {
             const int m = split.first + r / group, own = head * group + r % group;
-            if (plan.max_splits == 1) {
+            if (!keeps_partials()) {
                 state.finish(r, dim, [&](int j, Floats x) { attended.put(m, own * dim + j, x); });
                 continue;
             }
@@ -271,9 +319,9 @@ template <typename T> class DecodeStep {
     }
 
     // attended = the partials of each head, rescaled to their common maximum.
-    void merge_partials() {
-#pragma omp for schedule(static) nowait
-        for (long i = 0; i < long(num) * d.num_heads; i++) {
+    void merge_partials(const Worker& worker) {
+        const Range heads = is_alone ? Range{0, d.num_heads} : worker.share(long(num) * d.num_heads);
+        for (long i = heads.begin; i < heads.end; i++) {
             const long m = i / d.num_heads, head = i % d.num_heads;
             const int num_splits = plan.num_splits[m];
             const Partial* of_head = partials + m * plan.max_splits * d.num_heads + head;
@@ -286,28 +334,33 @@ template <typename T> class DecodeStep {
                 total += rescale * partial.sum;
                 for (int j = 0; j < dim; j++) merged[j] += rescale * partial.values[j];
             }
-            for (int j = 0; j < dim; j += LANES) attended.put(m, head * dim + j, load(merged + j) / total);
+            for (int j = 0; j < dim; j += LANES) 
+                attended.put(m + own_copy(worker), head * dim + j, load(merged + j) / total);
         }
     }
 
-    // Rows as integers, where the weights are, and lowered, where they are adapted; with the barrier that this takes.
-    void prepare(Activations<T>& rows, const LowRank& update, const Worker& worker) {
-        if (!is_quantized && max_rank == 0) return;
-        const Range own = worker.share(num);
-        for (long m = own.begin; m < own.end; m++) {
-            rows.quantize(m);
-            if (is_adapted(m)) rows.lower(m, update, lowered_row(m, 0));
-        }
-        barrier.wait(worker);
+    // Rows as integers, where the weights are.
+    void prepare(Activations<T>& rows, long first, const Worker& worker) {
+        if (!is_quantized) return;
+        const Range own = own_rows(worker);
+        for (long m = own.begin; m < own.end; m++) rows.quantize(m + first, m + own_copy(worker));
+        share_rows(worker);
     }
 
-    // hidden += rows times w: the residual connection.
-    void add_product(const Matrix& w, const LowRank& update, const Activations<T>& rows, const Worker& worker) {
+    // emit(row, column, product) of rows from `first` on with a thread's columns of w.
+    template <typename Emit>
+    void multiply(const Matrix& w, const Activations<T>& rows, long first, Range own, const Worker& worker,
+                  Emit emit) const {
+        gemv<T>(w, num, rows.from(first), rows.quantized.from(own_copy(worker)), own, emit);
+    }
+
+    // hidden += rows from `first` on times w: the residual connection.
+    void add_product(const Matrix& w, const LowRank& update, const Activations<T>& rows, long first,
+                     const Worker& worker) {
         float* hidden = batch.hidden;
         const size_t stride = d.hidden_size;
         const Range own = columns(w, worker);
-        gemv<T>(w, num, rows.rows, rows.quantized, own,
-                [=](int r, int c, float x) { hidden[r * stride + c] += x; });
+        multiply(w, rows, first, own, worker, [=](int r, int c, float x) { hidden[r * stride + c] += x; });
         add_update(w, update, 0, hidden, stride, own);
     }
 
@@ -316,8 +369,8 @@ template <typename T> class DecodeStep {
         const Range own = columns(layer.gate, worker);
         const size_t stride = d.intermediate_size;
         auto project = [&](const Matrix& w, float* out, const LowRank& update, int index) {
-            gemv<T>(w, num, normed.rows, normed.quantized, own,
-                    [=](int r, int c, float x) { out[r * stride + c] = x; });
+            multiply(w, normed, own_copy(worker), own, worker,
+                     [=](int r, int c, float x) { out[r * stride + c] = x; });
             add_update(w, update, index, out, stride, own);
         };
         project(layer.up, ups, layer.of_up, 1);

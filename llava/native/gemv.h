@@ -27,6 +27,12 @@ struct QuantizedRows {
         numbers = reinterpret_cast<int8_t*>(sums + size_t(rows) * (width / GROUP));
     }
     const int8_t* row(int r) const { return numbers + size_t(r) * 2 * width; }
+    // The rows from this one on.
+    QuantizedRows from(long row) const {
+        QuantizedRows rest = *this;
+        rest.numbers += row * 2 * width, rest.sums += row * (width / GROUP), rest.scale += row;
+        return rest;
+    }
 
     template <typename T> void set(int row, const T* x, int columns) {
         // A NaN or an infinity makes the scale NaN, so that it reaches the logits, where the engine looks for it.

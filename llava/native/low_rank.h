@@ -3,32 +3,16 @@
 
 #pragma once
 
-#include "barrier.h"
-#include "vectors.h"
+#include "gemv.h"
 
 namespace {
 
-// to [rank] = scaling * (down times x), for a row x [columns].
-template <typename T, typename X> inline void lower(const LowRank& update, const X* x, int columns, float* to) {
-    constexpr int AT_ONCE = 4;  // rows of `down`, so that as many sums do not depend on one another
-    const T* down = static_cast<const T*>(update.down);
-    for (int first = 0; first < update.rank; first += AT_ONCE) {
-        const int count = std::min(AT_ONCE, update.rank - first);
-        RegisterFloats sums[AT_ONCE] = {};
-        for (int i = 0; i < columns; i += REGISTER_LANES) {
-            const RegisterFloats part = load_register(x + i, columns - i);
-#pragma GCC unroll 4
-            for (int r = 0; r < AT_ONCE; r++) {
-                const long row = first + std::min(r, count - 1);
-                sums[r] += load_register(down + row * columns + i, columns - i) * part;
-            }
-        }
-        for (int r = 0; r < count; r++) {
-            float total = 0;
-            for (int i = 0; i < REGISTER_LANES; i++) total += sums[r][i];
-            to[first + r] = update.scaling * total;
-        }
-    }
+// to [num][stride] = scaling * (rows [num][columns] times some rows of `down`).
+template <typename T>
+inline void lower(const LowRank& update, int num, const T* rows, int columns, Range own, float* to, long stride) {
+    const float scaling = update.scaling;
+    gemv_dense<T>(num, rows, static_cast<const T*>(update.down), columns, int(own.begin), int(own.end),
+                  [=](int r, int c, float x) { to[r * stride + c] = scaling * x; });
 }
 
 // out += lowered [rank] times up, in these columns of `width`.

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from transformers import GenerationConfig
+from transformers.generation.logits_process import MinLengthLogitsProcessor
 
 from llava import load_model
 from llava.answer import ask, place_images, start_conversation
@@ -18,6 +19,7 @@ from llava.errors import CheckpointError, Notice, UsageError
 from llava.image.source import LoadedImage, load_image
 from llava.model.generation import (
     FIELDS,
+    EndsNoSooner,
     How,
     find_settings,
     is_set,
@@ -165,6 +167,21 @@ def test_words_are_drawn_from_what_generate_draws_from(
         torch.testing.assert_close(sampler.process(logits[0].float()).softmax(-1), expected[0].softmax(-1))
         sampler.counts[token] += 1
         sampler._output_ids.append(token)
+
+
+@pytest.mark.parametrize("end_ids", [[2], [0, 3], [1, 99]])
+def test_an_answer_ends_no_sooner_than_by_the_processor_of_transformers(loaded: Any, end_ids: list[int]) -> None:
+    ids = torch.tensor(end_ids)
+    theirs, ours = MinLengthLogitsProcessor(3, ids), EndsNoSooner(3, ids)
+    scores = torch.randn(1, 5)
+    kept = scores.clone()
+    for count in range(5):
+        said = torch.ones(1, count, dtype=torch.long)
+        assert torch.equal(ours(said, scores), theirs(said, scores))
+    assert torch.equal(scores, kept)
+    processors = make_processors(loaded.model, {"min_new_tokens": 3}, Sampling(), end_ids, 10)
+    assert processors is not None
+    assert [type(one) for one in processors.before] == [EndsNoSooner]
 
 
 def test_a_field_that_changes_nothing_leaves_the_fast_path(loaded: Any) -> None:

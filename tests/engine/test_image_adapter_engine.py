@@ -239,6 +239,29 @@ def test_adapted_positions_of_native_layers_are_those_of_transformers_layers(
         assert error < (3e-4 if dtype == torch.float32 else 6e-2)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "bits"), [(torch.float32, 16), (torch.bfloat16, 16), (torch.float32, 8), (torch.bfloat16, 4)]
+)
+@torch.inference_mode()
+def test_a_position_that_is_alone_is_computed_alike_by_any_number_of_threads(
+    native: Any, dtype: torch.dtype, bits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layers = AdaptedLayers(dtype, bits, 21)
+    for length, first in ((20, 9), (20, 10**6), (400, 9)):  # of 400 positions there are several KV splits
+        torch.manual_seed(3)
+        layers.run([length], [length], [first])
+        of_threads = []
+        for num_threads in (1, 2, 5):
+            torch.manual_seed(4)
+            with monkeypatch.context() as patched:
+                patched.setattr(torch, "get_num_threads", lambda num=num_threads: num)
+                out, expected = layers.run([1], [length + 1], [first])
+            assert (out - expected).norm() / expected.norm() < (3e-4 if dtype == torch.float32 else 6e-2)
+            of_threads.append(out)
+        if length == 20:
+            assert all(torch.equal(out, of_threads[0]) for out in of_threads)
+
+
 @pytest.mark.parametrize("bits", [8, 4])
 @torch.inference_mode()
 def test_rows_in_integers_of_8_bits_are_adapted_too(native: Any, bits: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from llava.deferred_imports import TESTED, _Finder, _is_tested
+from llava.entry_point import quick_imports
 
 HEAVY = ("torch._dynamo", "torch.distributed.tensor", "torch.distributed.fsdp", "accelerate", "sympy")
 
@@ -115,6 +117,24 @@ print(double(torch.ones(1)).item())
 """
     result = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True)
     assert result.stdout.splitlines() == ["MORTALS", "[]", "[]", "2.0"], result.stderr
+
+
+def test_later_collections_leave_alone_what_was_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "imported_quickly.py").write_text("values = [[] for _ in range(1000)]\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with quick_imports():
+        pass  # what it needs itself is imported now
+    gc.unfreeze()
+    try:
+        with quick_imports():
+            pass
+        assert gc.get_freeze_count() == 0
+        with quick_imports():
+            import imported_quickly  # type: ignore[import-not-found]
+        assert gc.isenabled()
+        assert not {id(value) for value in imported_quickly.values} & {id(value) for value in gc.get_objects()}
+    finally:
+        gc.unfreeze()
 
 
 def test_importing_the_package_in_another_program_defers_nothing() -> None:

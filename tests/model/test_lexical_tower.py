@@ -30,6 +30,7 @@ from llava.model.conversion import convert
 from llava.model.lexical.features import read_features
 from llava.model.lexical.frozen_norms import freeze_norms
 from llava.model.lexical.lexical_tower import join_canvas
+from llava.model.lexical.line_reader import LineReader
 from llava.model.lexical.object_finder import Drawn
 from llava.model.lexical.scene_text import describe_scene
 from llava.model.lexical.seen_images import SeenImages
@@ -198,6 +199,18 @@ def test_a_frozen_norm_is_the_batch_norm_in_evaluation_mode() -> None:
     freeze_norms(net)
     torch.testing.assert_close(net(x), wanted)
     assert list(net.state_dict()) == ["0.weight", "0.bias"]
+
+
+def test_the_outline_of_frozen_norms_has_the_names_and_shapes_of_the_network() -> None:
+    whole = LineReader()
+    with torch.device("meta"):
+        outline = LineReader()
+    for reader in (whole, outline):
+        freeze_norms(reader)
+    shapes = [{name: tensor.shape for name, tensor in reader.state_dict().items()} for reader in (whole, outline)]
+    assert shapes[0] == shapes[1]
+    assert any(name.endswith("conv.bias") for name in shapes[1])
+    assert all(parameter.is_meta for parameter in outline.parameters())
 
 
 class Text(NamedTuple):

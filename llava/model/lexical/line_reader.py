@@ -14,11 +14,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from llava.model.lexical.characters import read_steps
 from llava.model.lexical.colour_names import COLOURS
 from llava.model.lexical.crop_reader import CROP_HEIGHT, WIDTH_STEP, CropReader, colour_features, normalize
+from llava.model.lexical.frozen_norms import fuse
 from llava.model.lexical.line_finder import LineFinder, TextLine, make_levels
 
 # A crop reaches this many heights of a capital above the baseline, below it, and beyond the line's ends. Each line is
@@ -99,9 +99,10 @@ class LineReader(nn.Module):
         for module in self.modules():
             for conv, norm in (("conv", "norm"), ("fold", "fold_norm")):
                 if isinstance(getattr(module, norm, None), nn.BatchNorm2d):
-                    setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
+                    setattr(module, conv, fuse(getattr(module, conv), getattr(module, norm)))
                     setattr(module, norm, nn.Identity())
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if not next(self.parameters()).is_meta:
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self
 
 
