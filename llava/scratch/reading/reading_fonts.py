@@ -29,6 +29,13 @@ PACKAGES = tuple(
     fonts-quattrocento fonts-comfortaa fonts-oxygen fonts-lobster fonts-dancingscript fonts-yanone-kaffeesatz
     fonts-junction fonts-tuffy fonts-humor-sans fonts-ocr-b fonts-mononoki fonts-averia-sans-gwf fonts-opendin
     fonts-roadgeek fonts-allerta fonts-jura fonts-yrsa-rasa fonts-sora fonts-national-park fonts-cmu
+    fonts-adf-accanthis fonts-adf-baskervald fonts-adf-libris fonts-adf-romande fonts-adf-switzera fonts-adf-tribun
+    fonts-adf-verana fonts-arkpandora fonts-averia-serif-gwf fonts-essays1743 fonts-fanwood
+    fonts-gfs-artemisia fonts-gfs-neohellenic fonts-junicode fonts-lobstertwo fonts-lindenhill fonts-oldstandard
+    fonts-prociono fonts-tlwg-garuda-otf fonts-tlwg-kinnari-otf fonts-tlwg-norasi-otf fonts-tlwg-typewriter-otf
+    fonts-tlwg-umpush-otf fonts-tlwg-waree-otf fonts-tlwg-purisa-otf fonts-tlwg-sawasdee-otf fonts-tlwg-laksaman-otf
+    fonts-opendyslexic fonts-routed-gothic fonts-agave fonts-kaushanscript fonts-sil-gentium-basic fonts-sil-doulos
+    fonts-compagnon fonts-millimetre fonts-ecolier-court fonts-gnutypewriter fonts-monofur fonts-karmilla
     wamerican wbritish openclipart-png""".split()
 )
 HELD_OUT_FAMILIES = ("lato", "cantarell", "comicneue")
