@@ -12,7 +12,7 @@ from llava.model.lexical.colour_names import COLOURS, name_colour
 from llava.model.lexical.components import find_components
 from llava.model.lexical.crop_reader import CROP_HEIGHT, CropReader, colour_features, normalize
 from llava.model.lexical.line_finder import LineFinder, TextLine, make_levels, measure_targets, merge_levels
-from llava.model.lexical.line_reader import Line, LineReader, count_steps, sort_lines
+from llava.model.lexical.line_reader import Line, LineReader, Reading, count_steps, sort_lines
 from llava.synth.drawing import COLORS
 
 
@@ -59,6 +59,12 @@ def steps_of(*shares: dict[str, float]) -> np.ndarray:
         for character, share in given.items():
             chances[step, encode(character)[0]] = share
     return np.log(chances)
+
+
+def reading_of(text: str, sure: float = 1.0) -> Reading:
+    """A crop that says a text, with that sureness."""
+    steps = [shares for character in text for shares in ({character: 1.0}, {})]
+    return Reading(steps_of(*steps, {}), "red", "white", sure)
 
 
 def test_steps_are_read_with_their_sureness() -> None:
@@ -202,7 +208,7 @@ def test_an_image_larger_than_the_limit_is_halved_first(monkeypatch: pytest.Monk
     image[:, 40:56, 32:192] = 0
     reader = LineReader()
     reader.finder = DrawnMaps()
-    monkeypatch.setattr(reader, "_read_crops", lambda crops: [("text", "black", "white", 1.0)] * len(crops))
+    monkeypatch.setattr(reader, "_read_crops", lambda crops: [reading_of("text")] * len(crops))
     (read,) = reader.read(image)
     assert read.box == pytest.approx((32, 39, 192, 66), abs=0.5)
 
@@ -233,7 +239,7 @@ def test_the_surer_of_two_readings_counts_and_unsure_ones_are_dropped(monkeypatc
     reader.finder = DrawnMaps()
     # Each line is read twice.
     answers = [("sur", 0.9), ("sure", 0.95), ("unsure", 0.2), ("no", 0.1), ("", 0.0), ("", 0.0), ("i", 0.7), ("l", 0.6)]
-    monkeypatch.setattr(reader, "_read_crops", lambda crops: [(text, "red", "white", sure) for text, sure in answers])
+    monkeypatch.setattr(reader, "_read_crops", lambda crops: [reading_of(*answer) for answer in answers])
     (read,) = reader.read(image)
     assert (read.text, read.ink, read.ground, read.score) == ("sure", "red", "white", 0.95)
 
@@ -277,7 +283,7 @@ def test_levels_halve_the_image_until_it_is_a_line_high() -> None:
 
 def test_a_faintly_found_line_counts_only_beside_a_clear_one_of_its_height(monkeypatch: pytest.MonkeyPatch) -> None:
     reader = LineReader()
-    monkeypatch.setattr(reader, "_read_crops", lambda crops: [("text", "black", "white", 1.0)] * len(crops))
+    monkeypatch.setattr(reader, "_read_crops", lambda crops: [reading_of("text")] * len(crops))
     image = torch.zeros(3, 100, 100, dtype=torch.uint8)
     clear, faint, other = line(0, 50, 20), line(60, 70, 20, 11, 0.5), line(0, 50, 80, 16, 0.5)
     monkeypatch.setattr(reader.finder, "find", lambda levels: [clear, faint, other])

@@ -63,12 +63,29 @@ def decode(classes: Sequence[int]) -> str:
     return "".join(text)
 
 
-class _Run(NamedTuple):
+class Run(NamedTuple):
     """Steps from ``start`` to before ``end`` at which a class is the likeliest."""
 
     label: int
     start: int
     end: int
+
+
+def find_runs(scores_TK: npt.NDArray[np.float32]) -> list[Run]:
+    """The runs of steps with characters, where of two characters too close to each other the likelier one stays."""
+    classes = scores_TK.argmax(1)
+    edges = np.flatnonzero(np.diff(classes)) + 1
+    kept: list[Run] = []
+    for start, end in zip([0, *edges], [*edges, len(classes)], strict=True):
+        run = Run(int(classes[start]), int(start), int(end))
+        if run.label == BLANK:
+            continue
+        if kept and kept[-1].end == run.start and _are_one(kept[-1], run):
+            before = kept.pop()
+            shares = np.exp(scores_TK[before.start : run.end, [before.label, run.label]]).sum(0)
+            run = Run(before.label if shares[0] >= shares[1] else run.label, before.start, run.end)
+        kept.append(run)
+    return kept
 
 
 def read_steps(scores_TK: npt.NDArray[np.float32]) -> tuple[str, float]:
@@ -77,24 +94,12 @@ def read_steps(scores_TK: npt.NDArray[np.float32]) -> tuple[str, float]:
     As ``decode`` of the likeliest classes, except that where two different characters follow each other too closely
     for both to be there, the likelier one stays. The mean is geometric, and 0 where there is no text.
     """
-    classes = scores_TK.argmax(1)
-    edges = np.flatnonzero(np.diff(classes)) + 1
-    kept: list[_Run] = []
-    for start, end in zip([0, *edges], [*edges, len(classes)], strict=True):
-        run = _Run(int(classes[start]), int(start), int(end))
-        if run.label == BLANK:
-            continue
-        if kept and kept[-1].end == run.start and _are_one(kept[-1], run):
-            before = kept.pop()
-            shares = np.exp(scores_TK[before.start : run.end, [before.label, run.label]]).sum(0)
-            run = _Run(before.label if shares[0] >= shares[1] else run.label, before.start, run.end)
-        kept.append(run)
-    text = "".join(ALPHABET[run.label - 1] for run in kept).strip()
-    there = classes != BLANK
+    text = "".join(ALPHABET[run.label - 1] for run in find_runs(scores_TK)).strip()
+    there = scores_TK.argmax(1) != BLANK
     return text, float(np.exp(scores_TK.max(1)[there].mean())) if there.any() else 0.0
 
 
-def _are_one(a: _Run, b: _Run) -> bool:
+def _are_one(a: Run, b: Run) -> bool:
     num_narrow = (a.label in _NARROW) + (b.label in _NARROW)
     distance = (b.start + b.end - a.start - a.end) / 2
     return num_narrow < 2 and distance < _LEAST_DISTANCE - 0.5 * num_narrow

@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,10 +22,11 @@ from llava.model.lexical.colour_names import COLOURS
 from llava.model.lexical.crop_reader import CROP_HEIGHT, WIDTH_STEP, CropReader, colour_features, normalize
 from llava.model.lexical.frozen_norms import fuse
 from llava.model.lexical.line_finder import LineFinder, TextLine, make_levels
+from llava.model.lexical.text_prior import TextPrior
 
 # A crop reaches this many heights of a capital above the baseline, below it, and beyond the line's ends. Each line is
 # read from both crops, as its height is only estimated, and the surer reading counts.
-_REACHES = ((1.2, 0.42, 0.35), (1.05, 0.34, 0.3))
+REACHES = ((1.2, 0.42, 0.35), (1.05, 0.34, 0.3))
 # A crop is cut from the level where its capitals are at least this high, so that it is hardly ever enlarged needlessly.
 _CAPITAL_IN_LEVEL_PX = 11.0
 _MAX_CROP_WIDTH = 2400
@@ -52,13 +55,23 @@ class Line(NamedTuple):
     score: float
 
 
+class Reading(NamedTuple):
+    """A crop's log probabilities [T, K], the names of its colours, and how sure its characters are, 0 to 1."""
+
+    scores_TK: npt.NDArray[np.float32]
+    ink: str
+    ground: str
+    sure: float
+
+
 class LineReader(nn.Module):
-    """The finder and the reader of crops. Call ``fuse_norms`` once the weights are in place."""
+    """The finder, the reader of crops and the prior of texts. Call ``fuse_norms`` once the weights are in place."""
 
     def __init__(self) -> None:
         super().__init__()
         self.finder = LineFinder()
         self.crops = CropReader()
+        self.prior = TextPrior()
         self.eval()
 
     @torch.inference_mode()
@@ -69,19 +82,23 @@ class LineReader(nn.Module):
         """
         levels, scale = _open(image_3HW)
         found = sort_lines(self.finder.find(levels))
-        readings = self._read_crops([_cut(levels, line, reach) for line in found for reach in _REACHES])
+        readings = self._read_crops([cut_crop(levels, line, reach) for line in found for reach in REACHES])
+        surest = [
+            max(readings[i : i + len(REACHES)], key=lambda reading: reading.sure)
+            for i in range(0, len(readings), len(REACHES))
+        ]
+        texts = self.prior.read([reading.scores_TK for reading in surest])
         lines: list[tuple[TextLine, Line]] = []
-        for i, line in enumerate(found):
-            text, ink, ground, sure = max(readings[i * len(_REACHES) : (i + 1) * len(_REACHES)], key=lambda r: r[3])
+        for line, text, (_, ink, ground, sure) in zip(found, texts, surest, strict=True):
             if text and sure >= (_LEAST_SURE if len(text) > 2 else _LEAST_SURE_SHORT):
                 box = _box(line, scale, image_3HW.shape[-1], image_3HW.shape[-2])
                 lines.append((line, Line(text, box, ink, ground, sure)))
         clear = [line.capital for line, _ in lines if line.score >= _CLEARLY_FOUND]
         return [read for line, read in lines if any(_is_alike(line.capital, other) for other in clear)]
 
-    def _read_crops(self, crops: list[Tensor]) -> list[tuple[str, str, str, float]]:
-        """Text, ink, ground and sureness of each crop [3, 24, W]."""
-        results: list[tuple[str, str, str, float]] = [("", "", "", 0.0)] * len(crops)
+    def _read_crops(self, crops: list[Tensor]) -> list[Reading]:
+        """The reading of each crop [3, 24, W]."""
+        results: dict[int, Reading] = {}
         for chosen in _make_batches([crop.shape[2] for crop in crops]):
             batch = [crops[i] for i in chosen]
             width = -(-max(crop.shape[2] for crop in batch) // WIDTH_STEP) * WIDTH_STEP
@@ -90,9 +107,10 @@ class LineReader(nn.Module):
             names = self.crops.name_colours(torch.stack([colour_features(crop) for crop in batch])).argmax(-1).tolist()
             for column, i in enumerate(chosen):
                 steps = count_steps(crops[i].shape[2], width)
-                text, sure = read_steps(scores_TNK[:steps, column].numpy())
-                results[i] = (text, COLOURS[names[column][0]], COLOURS[names[column][1]], sure)
-        return results
+                scores_TK = scores_TNK[:steps, column].cpu().numpy()
+                ink, ground = (COLOURS[name] for name in names[column])
+                results[i] = Reading(scores_TK, ink, ground, read_steps(scores_TK)[1])
+        return [results[i] for i in range(len(crops))]
 
     def fuse_norms(self) -> LineReader:
         """Merges each batch normalization into its convolution, for inference; the module itself is returned."""
@@ -158,7 +176,7 @@ def _open(image: Tensor) -> tuple[list[Tensor], float]:
     return make_levels(image), scale
 
 
-def _cut(levels: list[Tensor], line: TextLine, reach: tuple[float, float, float]) -> Tensor:
+def cut_crop(levels: list[Tensor], line: TextLine, reach: tuple[float, float, float]) -> Tensor:
     """The crop [3, 24, W] of a line, made level, from the smallest level that has enough pixels for it."""
     depth = max(0, min(len(levels) - 1, int(math.log2(max(line.capital, 1e-3) / _CAPITAL_IN_LEVEL_PX))))
     level, scale = levels[depth], 2.0**depth

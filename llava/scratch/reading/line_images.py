@@ -62,6 +62,11 @@ def draw_line(rng: random.Random, faces: FaceBox, texts: LineTexts) -> LineImage
         angle = math.degrees(rng.uniform(-lean, lean))
         middle = (layout.x + layout.length / 2, layout.baseline - layout.capital / 2)
         image = image.rotate(angle, Image.Resampling.BICUBIC, center=middle, fillcolor=ground)
+    if rng.random() < 0.1:
+        slant = rng.uniform(-0.25, 0.25)
+        image = image.transform(
+            image.size, Image.Transform.AFFINE, (1, slant, -slant * layout.baseline, 0, 1, 0), Image.Resampling.BICUBIC
+        )
     image, scale = spoil(rng, image, layout.capital)
     pixels, spans = _cut(rng, image, layout, scale)
     return LineImage(pixels, plain(layout.text), name_colour(*ink), name_colour(*ground), spans)
@@ -111,6 +116,8 @@ def _paint(rng: random.Random, line: _Layout, texts: LineTexts, ink: RGB, ground
             canvas = (canvas * (1 - shadow) + np.array(shade, dtype=np.float32) * shadow).astype(np.float32)
     if rng.random() < 0.12:
         share = share * rng.uniform(0.65, 1)
+    if rng.random() < 0.25:
+        share = share ** rng.uniform(0.5, 2)  # bolder or lighter letters
     return canvas * (1 - share) + np.array(ink, dtype=np.float32) * share
 
 
@@ -177,7 +184,12 @@ def _cut(rng: random.Random, image: Image.Image, line: _Layout, scale: float) ->
         min(image.width, right * scale),
         min(image.height, bottom * scale),
     )
-    width = max(8, round((box[2] - box[0]) * CROP_HEIGHT / (box[3] - box[1]) * math.exp(rng.gauss(0, 0.08))))
+    width = max(
+        8,
+        round(
+            (box[2] - box[0]) * CROP_HEIGHT / (box[3] - box[1]) * math.exp(rng.gauss(0, rng.choice((0.08, 0.08, 0.2))))
+        ),
+    )
     width = min(width, MAX_WIDTH)
     crop = image.resize((width, CROP_HEIGHT), Image.Resampling.BILINEAR, box=box)
     ends = np.array([line.font.getlength(line.text[:i]) for i in range(len(line.text) + 1)]) + line.x

@@ -270,6 +270,52 @@ def _name(texts: LineTexts, rng: random.Random) -> str:
     )
 
 
+_LETTERS = ("T", "M", "F", "Tel", "Tel.", "Phone", "Fax", "E", "Email", "E-mail", "Web", "W", "Mobile")
+_DIGITS = (
+    "555-0{:03d}",
+    "({:03d}) 555-01{:02d}",
+    "+1 {:03d} 555 0{:03d}",
+    "{:03d}-555-01{:02d}",
+    "+44 20 {:04d} {:04d}",
+)
+
+
+def draw_contact(rng: random.Random, texts: LineTexts) -> str:
+    """A phone number, an e-mail address or a web site, with or without what it is."""
+    if rng.random() < 0.5:
+        text = rng.choice(_DIGITS).format(rng.randrange(100), rng.randrange(100))
+        text = "".join(rng.choice(string.digits) if c.isdigit() and rng.random() < 0.6 else c for c in text)
+    else:
+        text = _web(texts, rng)
+    mark = rng.choice(_LETTERS) + rng.choice((": ", " ", ". ", ": "))
+    return mark + text if rng.random() < 0.3 else text
+
+
+def draw_address(rng: random.Random, texts: LineTexts) -> str:
+    """A street, a town or both."""
+    street = f"{rng.randrange(1, 999)} {texts.word(rng).title()} {rng.choice(('Street', 'Road', 'St', 'Ave', 'Lane'))}"
+    town = rng.choice(("{} {:05d}", "{}, CA {:05d}", "{}, {:05d}")).format(
+        texts.word(rng).title(), rng.randrange(10**5)
+    )
+    return rng.choice((street, town, f"{street}, {town}"))
+
+
+def draw_person(rng: random.Random, texts: LineTexts) -> str:
+    """A first and a last name."""
+    return f"{rng.choice(_FIRST_NAMES)} {texts.word(rng).title()}"
+
+
+def draw_dish(rng: random.Random, texts: LineTexts) -> str:
+    """What a menu or a shop sells, in one to four words."""
+    parts = [
+        rng.choice((rng.choice(RECEIPT_ITEMS), texts.word(rng).lower())) for _ in range(rng.choice((1, 2, 2, 3, 4)))
+    ]
+    if len(parts) > 2:
+        parts[1] = rng.choice(("with", "and", "&", "of", "in", parts[1]))
+    text = " ".join(parts)
+    return rng.choice((text.title(), text.title(), text.capitalize(), text.upper()))
+
+
 def _pair(texts: LineTexts, rng: random.Random) -> str:
     key = rng.choice((rng.choice(FORM_KEYS), rng.choice(RECEIPT_ITEMS), texts.word(rng), _phrase(texts, rng)))
     value = rng.choice((price, number, date_or_time, texts.word))(rng)

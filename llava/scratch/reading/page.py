@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from llava.model.lexical.colour_names import name_colour
 from llava.scratch.reading.line_colours import RGB, Pixels, contrast, draw_colour, draw_ground, draw_ink_and_ground
 from llava.scratch.reading.line_images import spoil
 from llava.scratch.reading.line_texts import LineTexts, fit_to_face
@@ -22,7 +23,8 @@ from llava.scratch.reading.scenery import draw_rough_ground
 class Mark(NamedTuple):
     """A line of text: its ends, its baseline at the left end and its capitals' height in pixels, and its slope.
 
-    ``slope``: how far the baseline falls per pixel to the right.
+    ``slope``: how far the baseline falls per pixel to the right. ``ink``, ``ground``: names of colours, "" where they
+    are not known.
     """
 
     text: str
@@ -32,22 +34,31 @@ class Mark(NamedTuple):
     capital: float
     slope: float = 0.0
     ink: str = ""
+    ground: str = ""
 
 
 Finished = tuple[Image.Image, list[Mark]]
 
 
 class Style(NamedTuple):
-    """A face at a size, with the height of its capitals and the distance of lines, in pixels."""
+    """A face at a size, with the height of its capitals, the distance of lines and its letterspacing, in pixels."""
 
     face: Face
     size: int
     capital: float
     leading: float
+    tracking: float = 0.0
 
     def length(self, text: str) -> float:
         """How long a text is in pixels."""
-        return self.face.load(self.size).getlength(text)
+        return self.face.load(self.size).getlength(text) + self.tracking * max(0, len(text) - 1)
+
+    def put(self, pen: ImageDraw.ImageDraw, x: float, baseline: float, text: str, ink: RGB) -> None:
+        """Draws a text from x on, letter by letter where it is letterspaced."""
+        font = self.face.load(self.size)
+        for i, part in enumerate(text if self.tracking else (text,)):
+            at = x + self.length(text[:i]) + (self.tracking if i else 0.0)
+            pen.text((at, baseline), part, fill=ink, font=font, anchor="ls")
 
 
 @dataclass
@@ -59,10 +70,11 @@ class Sources:
     cutouts: tuple[Path, ...] = ()
     charts: list[tuple[npt.NDArray[np.uint8], list[Mark]]] = field(default_factory=list)
 
-    def style(self, rng: random.Random, size: int, face: Face | None = None) -> Style:
-        """A random face, or that one, at a size."""
+    def style(self, rng: random.Random, size: int, face: Face | None = None, tracking: float = 0.0) -> Style:
+        """A random face, or that one, at a size; ``tracking``: the share of the size added between letters."""
         face = face or self.faces.draw(rng)
-        return Style(face, size, max(0.4, face.capital) * size, size * rng.uniform(1.15, 1.6))
+        capital = max(0.4, face.capital) * size
+        return Style(face, size, capital, size * rng.uniform(1.15, 1.6), round(tracking * size))
 
 
 class Page:
@@ -94,9 +106,15 @@ class Page:
             left = x if align == "left" else x - length if align == "right" else x - length / 2
         if not text or baseline - 1.1 * style.capital < 0 or baseline + 0.3 * style.capital > height:
             return 0.0
-        self.pen.text((left, baseline), text, fill=ink, font=style.face.load(style.size), anchor="ls")
-        self.marks.append(Mark(text, left, left + length, baseline, style.capital))
+        ground = self._name_ground((left, baseline - style.capital, left + length, baseline))
+        style.put(self.pen, left, baseline, text, ink)
+        self.marks.append(Mark(text, left, left + length, baseline, style.capital, 0.0, name_colour(*ink), ground))
         return length
+
+    def _name_ground(self, box: tuple[float, float, float, float]) -> str:
+        """The name of the middle colour of a part of the page."""
+        part = np.asarray(self.image.crop((int(box[0]), int(box[1]), int(box[2]) + 2, int(box[3]) + 2)))[::2, ::3]
+        return name_colour(*np.median(part.reshape(-1, 3), axis=0))
 
     def frame(
         self,

@@ -19,6 +19,7 @@ from llava.scratch.reading.page import (
     open_page,
 )
 from llava.scratch.reading.paper_pages import draw_form, draw_paragraphs, draw_program, draw_receipt, draw_table
+from llava.scratch.reading.print_pages import draw_card, draw_long_line, draw_menu, draw_notice
 from llava.scratch.reading.scenery import draw_clutter, draw_cutout
 from llava.scratch.reading.screen_pages import draw_axes, draw_drawn_chart, draw_screen
 
@@ -126,15 +127,19 @@ def _draw_scene(rng: random.Random, sources: Sources) -> Finished:
 
 # Each kind of page and its share.
 KINDS: dict[str, tuple[Callable[[random.Random, Sources], Finished], float]] = {
-    "sign": (_draw_sign, 0.17),
-    "receipt": (draw_receipt, 0.1),
-    "form": (draw_form, 0.11),
+    "sign": (_draw_sign, 0.14),
+    "receipt": (draw_receipt, 0.11),
+    "menu": (draw_menu, 0.08),
+    "card": (draw_card, 0.07),
+    "long line": (draw_long_line, 0.06),
+    "notice": (draw_notice, 0.06),
+    "form": (draw_form, 0.08),
     "table": (draw_table, 0.09),
-    "axes": (draw_axes, 0.09),
-    "chart": (draw_drawn_chart, 0.1),
-    "screen": (draw_screen, 0.09),
-    "poster": (_draw_poster, 0.09),
-    "paragraphs": (draw_paragraphs, 0.06),
-    "program": (draw_program, 0.04),
-    "scene": (_draw_scene, 0.16),
+    "axes": (draw_axes, 0.06),
+    "chart": (draw_drawn_chart, 0.07),
+    "screen": (draw_screen, 0.08),
+    "poster": (_draw_poster, 0.07),
+    "paragraphs": (draw_paragraphs, 0.05),
+    "program": (draw_program, 0.03),
+    "scene": (_draw_scene, 0.13),
 }

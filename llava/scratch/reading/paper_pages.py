@@ -23,7 +23,9 @@ def draw_receipt(rng: random.Random, sources: Sources) -> Finished:
     """A narrow page of centred heads and rows of item and price."""
     ink, ground = draw_paper(rng)
     size = rng.choice((11, 12, 13, 14, 16, 18, 20, 24))
-    style = sources.style(rng, size)
+    face = sources.faces.draw_monospaced(rng) if rng.random() < 0.45 else sources.faces.draw(rng)
+    style = sources.style(rng, size, face)
+    bold = style._replace(face=sources.faces.draw_bold(rng, face))
     width = round(style.length("0") * rng.uniform(24, 44)) + 2 * size
     rows = rng.randint(6, 22)
     page = open_page(rng, ground, (width, round(style.leading * (rows + 6)) + 3 * size))
@@ -58,9 +60,10 @@ def draw_receipt(rng: random.Random, sources: Sources) -> Finished:
             room = right - left - style.length(cost) - size
             while item and style.length(item) > room:
                 item = item[:-1].rstrip()
+            shown = bold if rng.random() < (0.5 if "otal" in item.lower() else 0.03) else style
             if item:
-                page.write(left, y, item, style, ink)
-            page.write(right, y, cost, style, ink, "right")
+                page.write(left, y, item, shown, ink)
+            page.write(right, y, cost, shown, ink, "right")
         y += style.leading
     page.write(width / 2, y + style.leading / 2, sources.texts.draw(rng, 25), style, ink, "center")
     return page.finish()
@@ -124,8 +127,12 @@ def draw_table(rng: random.Random, sources: Sources) -> Finished:
     page = open_page(rng, ground)
     width, height = page.size
     style = sources.style(rng, rng.choice((10, 11, 12, 13, 14, 15, 16, 18, 20)))
+    bold = style._replace(face=sources.faces.draw_bold(rng, style.face)) if rng.random() < 0.5 else style
     pad = style.size * rng.uniform(0.4, 1.4)
     left, top = width * rng.uniform(0.02, 0.1), style.leading * rng.uniform(0.5, 3)
+    if top > style.leading * 1.8:
+        head = sources.style(rng, round(style.size * rng.uniform(1, 1.6)))
+        page.write(left, top - style.leading * 0.6, sources.texts.draw(rng, 30), head, ink)
     row_px = style.leading * rng.uniform(1, 1.8)
     lines = rng.choice(("all", "rows", "head", "none", "stripes"))
     head_ink, head_ground = (ink, ground) if rng.random() < 0.5 else draw_ink_and_ground(rng)
@@ -140,7 +147,7 @@ def draw_table(rng: random.Random, sources: Sources) -> Finished:
         cells = [rng.choice((sources.texts.word, lambda r: sources.texts.draw(r, 14)))(rng).capitalize()] + [
             make(rng) for _ in range(rows - 1)
         ]
-        long = max(map(style.length, cells)) + 2 * pad
+        long = max(*map(style.length, cells), bold.length(cells[0])) + 2 * pad
         if x + long > width - 4:
             break
         if head_ground != ground:
@@ -161,7 +168,8 @@ def draw_table(rng: random.Random, sources: Sources) -> Finished:
             if lines == "rows" or (lines == "head" and row == 0):
                 page.pen.line((x, y + row_px, x + long, y + row_px), fill=ink)
             at = {"left": x + pad, "right": x + long - pad, "center": x + long / 2}[align]
-            page.write(at, y + (row_px + style.capital) / 2, cell, style, head_ink if row == 0 else ink, align)
+            shown = bold if row == 0 else style
+            page.write(at, y + (row_px + style.capital) / 2, cell, shown, head_ink if row == 0 else ink, align)
         columns.append(cells)
         x += long
     return page.finish()

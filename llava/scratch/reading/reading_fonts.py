@@ -29,6 +29,13 @@ PACKAGES = tuple(
     fonts-quattrocento fonts-comfortaa fonts-oxygen fonts-lobster fonts-dancingscript fonts-yanone-kaffeesatz
     fonts-junction fonts-tuffy fonts-humor-sans fonts-ocr-b fonts-mononoki fonts-averia-sans-gwf fonts-opendin
     fonts-roadgeek fonts-allerta fonts-jura fonts-yrsa-rasa fonts-sora fonts-national-park fonts-cmu
+    fonts-adf-accanthis fonts-adf-baskervald fonts-adf-libris fonts-adf-romande fonts-adf-switzera fonts-adf-tribun
+    fonts-adf-verana fonts-arkpandora fonts-averia-serif-gwf fonts-essays1743 fonts-fanwood
+    fonts-gfs-artemisia fonts-gfs-neohellenic fonts-junicode fonts-lobstertwo fonts-lindenhill fonts-oldstandard
+    fonts-prociono fonts-tlwg-garuda-otf fonts-tlwg-kinnari-otf fonts-tlwg-norasi-otf fonts-tlwg-typewriter-otf
+    fonts-tlwg-umpush-otf fonts-tlwg-waree-otf fonts-tlwg-purisa-otf fonts-tlwg-sawasdee-otf fonts-tlwg-laksaman-otf
+    fonts-opendyslexic fonts-routed-gothic fonts-agave fonts-kaushanscript fonts-sil-gentium-basic fonts-sil-doulos
+    fonts-compagnon fonts-millimetre fonts-ecolier-court fonts-gnutypewriter fonts-monofur fonts-karmilla
     wamerican wbritish openclipart-png""".split()
 )
 HELD_OUT_FAMILIES = ("lato", "cantarell", "comicneue")
@@ -43,6 +50,9 @@ _COMMON = {
     "carlito": 3, "arimo": 3, "nimbussans": 3, "dejavusansmono": 2, "liberationmono": 2, "inter": 2, "notoserif": 2,
     "sourcesanspro": 3, "tinos": 2, "cousine": 2, "liberationsansnarrow": 2, "dejavuserif": 2, "dejavusanscondensed": 2,
 }  # fmt: skip
+_MONOSPACED = re.compile(
+    r"mono|courier|typewriter|inconsolata|cousine|hack|firacode|curs?or|typist|lmmonolt|anonymous|agave"
+)
 _RARE = ("lobster", "dancingscript", "ocrb", "averia", "roadgeek", "league", "jura", "comfortaa", "quicksand", "cmu")
 
 
@@ -87,10 +97,22 @@ class FaceBox:
         (name,) = rng.choices(self.names, self._weights)
         return rng.choice(self.families[name])
 
+    def draw_monospaced(self, rng: random.Random) -> Face:
+        """A face of a typewriter, or any where there is none."""
+        names = [name for name in self.names if _MONOSPACED.search(name)]
+        return rng.choice(self.families[rng.choice(names)]) if names else self.draw(rng)
+
+    def draw_bold(self, rng: random.Random, face: Face) -> Face:
+        """A bold face of the same family, or the face itself."""
+        bold = [other for other in self.families[face.family] if "bold" in Path(other.path).name.lower()]
+        return rng.choice(bold) if bold else face
+
 
 @lru_cache(maxsize=4)
 def _find_faces(folders: tuple[str, ...]) -> tuple[Face, ...]:
-    paths = sorted(p for folder in folders for p in Path(folder).rglob("*") if p.suffix.lower() in (".ttf", ".otf"))
+    paths = sorted(
+        p for folder in folders for p in Path(folder).rglob("*") if p.suffix.lower() in (".ttf", ".otf") and p.is_file()
+    )
     faces: dict[str, Face] = {}
     for path in paths:
         face = None if path.name in faces else _read_face(path)

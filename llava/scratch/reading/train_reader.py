@@ -27,6 +27,8 @@ from llava.model.lexical.colour_names import COLOURS
 from llava.model.lexical.crop_reader import CROP_HEIGHT, WIDTH_STEP, CropReader, colour_features, normalize
 from llava.scratch.reading.line_images import LineImage, draw_line
 from llava.scratch.reading.line_texts import LineTexts
+from llava.scratch.reading.page import Sources
+from llava.scratch.reading.page_crops import draw_page_lines
 from llava.scratch.reading.reading_fonts import FaceBox
 from llava.scratch.reading.training_state import resume, save
 
@@ -38,8 +40,10 @@ _DRAWN, _TRAINED, _KEPT = 96, 384, 16_000
 _PIXELS_A_BATCH = 2600
 # Where each character stands is taught directly in the first steps, as CTC alone takes long to find out.
 _PLACED_STEPS = 6000
+# How often a page is drawn, which gives about six lines, rather than a line.
+_SHARE_OF_PAGES = 0.2
 # The weights that are used are a running average over about this many steps.
-_AVERAGE_DECAY = 1 - 1 / 120
+_AVERAGE_DECAY = 1 - 1 / 300
 
 
 def main() -> None:
@@ -48,6 +52,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where checkpoint and log go")
     parser.add_argument("--fonts", nargs="+", required=True, help="folders with fonts")
     parser.add_argument("--words", type=Path, required=True, help="Debian's word list, american-english")
+    parser.add_argument("--cutouts", type=Path, help="a file with a path of a cutout without text a line, for pages")
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--last-rate", type=float, default=2e-5)
@@ -61,7 +66,8 @@ def train(flags: argparse.Namespace) -> None:
     """Trains, logs and saves until the minutes are over."""
     torch.manual_seed(flags.seed)
     rng = random.Random(flags.seed + time.time_ns())
-    faces, texts = FaceBox(tuple(flags.fonts), False), LineTexts(flags.words, False)
+    sources = Sources(FaceBox(tuple(flags.fonts), False), LineTexts(flags.words, False))
+    sources.cutouts = tuple(map(Path, flags.cutouts.read_text().split())) if flags.cutouts else ()
     network = CropReader()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), lr=flags.rate, weight_decay=0.01, betas=(0.9, 0.99))
@@ -72,10 +78,10 @@ def train(flags: argparse.Namespace) -> None:
         name: _draw_test(flags, *held)
         for name, held in {"seen": (False, False), "words": (False, True), "fonts": (True, True)}.items()
     }
-    kept = [draw_line(rng, faces, texts) for _ in range(1000)]
+    kept = _draw_lines(rng, sources, 1000, step)
     start, saved_at, seen, total = time.time(), time.time(), 0, 0.0
     while (share := (time.time() - start) / (60 * flags.minutes)) < 1:
-        kept = kept[-_KEPT:] + [draw_line(rng, faces, texts) for _ in range(_DRAWN)]
+        kept = kept[-_KEPT:] + _draw_lines(rng, sources, _DRAWN, step)
         pool = sorted(rng.choices(kept, k=_TRAINED), key=lambda line: line.pixels.shape[1])
         batches = list(_make_batches(pool))
         rng.shuffle(batches)
@@ -93,6 +99,17 @@ def train(flags: argparse.Namespace) -> None:
             _report(share * flags.minutes, step, seen, total, rate, rates)
             saved_at, total, seen = time.time(), 0.0, 0
     save(path, network, average, optimizer, step)
+
+
+def _draw_lines(rng: random.Random, sources: Sources, count: int, step: int) -> list[LineImage]:
+    """About that many new lines; once the characters' places are learnt, a share of them comes from whole pages."""
+    lines: list[LineImage] = []
+    while len(lines) < count:
+        if step >= _PLACED_STEPS and rng.random() < _SHARE_OF_PAGES:
+            lines += draw_page_lines(rng, sources)
+        else:
+            lines.append(draw_line(rng, sources.faces, sources.texts))
+    return lines
 
 
 def _report(minutes: float, step: int, seen: int, total: float, rate: float, rates: dict[str, Rates]) -> None:
@@ -147,18 +164,24 @@ def place_characters(line: LineImage, num_steps: int) -> np.ndarray:
     return targets
 
 
+def _measure_places(scores_TNK: Tensor, lines: list[LineImage], steps: Tensor) -> Tensor:
+    """Cross entropy at the steps whose class is clear from where the characters stand."""
+    frames = np.full(tuple(scores_TNK.shape[:2]), -1)
+    for i, line in enumerate(lines):
+        frames[: steps[i], i] = place_characters(line, int(steps[i]))
+    return F.nll_loss(scores_TNK.flatten(0, 1), torch.from_numpy(frames).flatten(), ignore_index=-1)
+
+
 def _update(
     network: CropReader, optimizer: torch.optim.Optimizer, lines: list[LineImage], share_placed: float
 ) -> float:
     pixels, steps, features = stack([line.pixels for line in lines])
     targets = [encode(line.text) for line in lines]
     lengths = torch.tensor([len(target) for target in targets])
-    names = torch.tensor([[COLOURS.index(line.ink), COLOURS.index(line.ground)] for line in lines])
+    # What a chart's colours are is not known.
+    names = torch.tensor([[COLOURS.index(n) if n else -100 for n in (line.ink, line.ground)] for line in lines])
     scores = network(pixels)
-    frames = np.full(tuple(scores.shape[:2]), -1)
-    for i, line in enumerate(lines):
-        frames[: steps[i], i] = place_characters(line, int(steps[i]))
-    placed = F.nll_loss(scores.flatten(0, 1), torch.from_numpy(frames).flatten(), ignore_index=-1)
+    placed = _measure_places(scores, lines, steps) if share_placed else scores.new_zeros(())
     losses = F.ctc_loss(
         scores,
         torch.tensor([index for target in targets for index in target]),
@@ -167,7 +190,10 @@ def _update(
         reduction="none",
         zero_infinity=True,
     )
-    colours = F.cross_entropy(network.name_colours(features).flatten(0, 1), names.flatten())
+    num_named = (names >= 0).sum().clamp(min=1)
+    colours = (
+        F.cross_entropy(network.name_colours(features).flatten(0, 1), names.flatten(), reduction="sum") / num_named
+    )
     per_line = losses / lengths.clamp(min=1) ** 0.5
     loss = per_line.mean() * 0.3 + 0.3 * colours + placed * 3 * share_placed
     optimizer.zero_grad()
