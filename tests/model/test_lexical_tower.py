@@ -46,6 +46,7 @@ from tests.tiny_lexical import (
     FEATURES,
     LEXICAL,
     TILE_PX,
+    Word,
     draw,
     make_lexical,
     make_tokenizer,
@@ -123,6 +124,15 @@ def test_every_tile_of_the_canvas_lies_where_it_was_cut(loaded: Any, size: tuple
     columns, rows = size[0] // 32, size[1] // 32
     lines = [" | ".join(words[row * columns : (row + 1) * columns]) for row in range(rows)]
     assert text.splitlines() == [f"Text ({rows} lines):", *(f"{i}. {line}" for i, line in enumerate(lines, 1))]
+
+
+def test_a_shape_is_not_read_as_a_letter() -> None:
+    ring, box = Drawn("ring", "green", (100.0, 100.0, 200.0, 200.0), 1.0), (110.0, 105.0, 195.0, 198.0)
+    letters = [Word(text, box, "green", "white", 1.0) for text in ("O", "EXIT")]
+    told = describe_scene((400, 400), letters, [ring])
+    assert told == "1 object: green ring (center).\nText (1 line):\n1. EXIT (green)"
+    for other in (Word("O", box, "black", "white", 1.0), Word("O", (10.0, 10.0, 90.0, 90.0), "green", "white", 1.0)):
+        assert "1. O" in describe_scene((400, 400), [other, Word("EXIT", box, "red", "white", 1.0)], [ring])
 
 
 def test_the_padding_of_the_canvas_is_not_read(loaded: Any) -> None:

@@ -13,6 +13,7 @@ from itertools import pairwise
 from statistics import mean, median, pstdev
 from typing import NamedTuple, Protocol
 
+from llava.model.lexical.label_rows import complete_labels, split_words
 from llava.model.lexical.object_finder import Box, Drawn
 from llava.model.lexical.value_axis import Axis, Tick, fit_axis, read_number
 
@@ -122,9 +123,10 @@ def read_chart(objects: Sequence[Drawn], lines: Sequence[ReadLine]) -> Chart | N
     legend, legend_lines = read_legend(objects, lines)
     words = [word for word in words if word.line not in legend_lines]
     units, arrangement = _group(bars, base)
-    ticks = _find_ticks(bars, words)
+    ticks = _find_ticks(bars, words, is_horizontal)
     axis = fit_axis([tick for tick, _ in ticks], base)
-    tick_lines = {line for tick, line in ticks if axis is not None and _agrees(axis, tick)}
+    size = median([word.height for word in words]) if words else 0.0
+    tick_lines = {line for tick, line in ticks if axis is not None and _agrees(axis, tick, max(5.0, 0.35 * size))}
     labels = _read_labels(units, [w for w in words if w.line not in tick_lines], base)
     label_lines = {line for _, found in labels for line in found}
     free = [w for w in words if w.line not in tick_lines | label_lines]
@@ -237,17 +239,13 @@ def _group(bars: list[_Bar], base: float) -> tuple[list[_Unit], str]:
 
 def _split_words(word: _Word) -> list[_Word]:
     """The words of a line that runs along the names, or along the values, each with its share of the line's width."""
-    parts: list[_Word] = []
     is_along = word.along.size >= word.up.size
     span = word.along if is_along else word.up
-    step = span.size / max(1, len(word.text))
-    at = 0
-    for text in word.text.split():
-        at = word.text.index(text, at)
-        part = _Span(span.low + at * step, span.low + (at + len(text)) * step)
+    parts = []
+    for text, low, high in split_words(word.text, span.low, span.high, word.height):
+        part = _Span(low, high)
         along, up = (part, word.up) if is_along else (word.along, part)
         parts.append(replace(word, text=text, along=along, up=up))
-        at += len(text)
     return parts
 
 
@@ -269,9 +267,8 @@ def _read_labels(units: list[_Unit], words: list[_Word], base: float) -> list[tu
             at = min(range(len(units)), key=lambda i: abs(middles[i] - part.along.middle))
             if abs(middles[at] - part.along.middle) <= 0.6 * slot:
                 names[at].append(part)
-    return [
-        (" ".join(w.text for w in sorted(found, key=lambda w: w.along.low)), {w.line for w in found}) for found in names
-    ]
+    texts = [" ".join(w.text for w in sorted(found, key=lambda w: w.along.low)) for found in names]
+    return list(zip(complete_labels(texts), [{w.line for w in found} for found in names], strict=True))
 
 
 def read_legend(objects: Sequence[Drawn], lines: Sequence[ReadLine]) -> tuple[list[tuple[str, str]], set[int]]:
@@ -303,10 +300,43 @@ def read_legend(objects: Sequence[Drawn], lines: Sequence[ReadLine]) -> tuple[li
     return entries, used
 
 
+# What a key is read as where it touches a text.
+_KEY_SIGNS = "m_-–—=•*[]|/~"
+
+
+class _Text(NamedTuple):
+    text: str
+    box: Box
+
+
+def _drop_key(line: ReadLine, end: float) -> str:
+    """The text of a line without what a key was read as, which reaches to ``end``: a short word, or a sign or two."""
+    text = line.text.strip()
+    first, _, rest = text.partition(" ")
+    if rest and (len(first) <= 2 or not any(map(str.isalnum, first))):
+        return rest
+    covered = (end - line.box[0]) / max(1e-6, line.box[2] - line.box[0]) * len(text)
+    return text[1:] if covered >= 0.6 and len(text) > 3 and text[0] in _KEY_SIGNS else text
+
+
+def free_of_keys(lines: Sequence[ReadLine], keys: Sequence[Drawn]) -> list[ReadLine]:
+    """The lines, but where a key of a legend was read as letters or lies within one, it begins after the key."""
+    freed: list[ReadLine] = []
+    for line in lines:
+        left, top, right, bottom = line.box
+        for key in keys:
+            is_level = top <= (key.box[1] + key.box[3]) / 2 <= bottom
+            if is_level and key.box[0] - (bottom - top) <= left < key.box[2] < right - 0.3 * (bottom - top):
+                line = _Text(_drop_key(line, key.box[2]), (key.box[2] + 1.0, top, right, bottom))
+                break
+        freed.append(line)
+    return freed
+
+
 # --- values ---
 
 
-def _find_ticks(bars: list[_Bar], words: list[_Word]) -> list[tuple[Tick, int]]:
+def _find_ticks(bars: list[_Bar], words: list[_Word], is_horizontal: bool) -> list[tuple[Tick, int]]:
     """The numbers beside the bars, on the side where more of them stand; with their lines' indices."""
     first, last = min(b.along.low for b in bars), max(b.along.high for b in bars)
     sides: list[list[tuple[Tick, int]]] = [[], []]
@@ -316,13 +346,15 @@ def _find_ticks(bars: list[_Bar], words: list[_Word]) -> list[tuple[Tick, int]]:
             number = read_number(part.text)
             side = 0 if part.along.middle < first else 1 if part.along.middle > last else -1
             if number is not None and side >= 0:
-                sides[side].append((Tick(part.up.middle, number), word.line))
+                # Figures stand on the baseline, and a box reaches below it.
+                shift = 0.0 if is_horizontal else 0.09 * part.height
+                sides[side].append((Tick(part.up.middle + shift, number), word.line))
     return max(sides, key=len)
 
 
-def _agrees(axis: Axis, tick: Tick) -> bool:
+def _agrees(axis: Axis, tick: Tick, slack_px: float) -> bool:
     value = math.log10(tick.number.value) if axis.is_logarithmic and tick.number.value > 0 else tick.number.value
-    return abs((value - axis.offset) / axis.slope - tick.place) <= 5
+    return abs((value - axis.offset) / axis.slope - tick.place) <= slack_px
 
 
 def _find_printed(bars: list[_Bar], words: list[_Word]) -> dict[int, _Word]:

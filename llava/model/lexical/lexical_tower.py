@@ -176,7 +176,8 @@ class LexicalVisionTower(VisionTower):
     def describe(self, canvas_CHW: torch.Tensor) -> str:
         """The text about what is written and drawn on a canvas, uint8 [3, H, W]."""
         lines, objects = self.reader.read(canvas_CHW), self.objects.find(canvas_CHW)
-        return describe_scene((canvas_CHW.shape[2], canvas_CHW.shape[1]), lines, objects)
+        size = (canvas_CHW.shape[2], canvas_CHW.shape[1])
+        return describe_scene(size, lines, objects, canvas_CHW, self.reader.read)
 
     def write(self, text: str) -> list[int]:
         """The token ids of a description, at most ``max_words``. What an image says never is a special token."""

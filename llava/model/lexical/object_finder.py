@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from llava.model.lexical.bar_edges import refine_bar
 from llava.model.lexical.bar_rows import complete_bars
-from llava.model.lexical.fill_color import Fill, measure_extent, measure_fill, measure_roundness
+from llava.model.lexical.fill_color import Fill, measure_extent, measure_fill, measure_roundness, measure_unevenness
 from llava.model.lexical.object_namer import ObjectNamer, cut_crops
 
 # Tensor shapes: B images, C channels, H and W pixels, h and w cells of STRIDE pixels.
@@ -44,6 +44,11 @@ MIN_SCORE_OF_BARS, LONELY_BAR_SCORE = 0.4, 0.6
 FINDER_SHARE = 0.5
 # What the measured colour of the fill counts for, as a log share.
 FILL_SHARE = 3.0
+# Kinds whose middle has one colour, and how uneven that may be.
+_FILLED = (
+    "circle", "square", "triangle", "star", "diamond", "cross", "hexagon", "rectangle", "oval", "pentagon", "heart",
+)  # fmt: skip
+_MAX_UNEVENNESS = 40.0
 _ROUND = ("circle", "hexagon", "oval", "pentagon")
 _MAX_OBJECTS = 100
 # Of two objects of which one covers this share of the other (intersection over union), the surer stays.
@@ -153,6 +158,10 @@ class ObjectFinder(nn.Module):
                     kind = _judge_round(image, _scale_box(each.box, scale), fill, kind)
                 box = _clip(_scale_box(each.box, scale), image)
                 if box is None:
+                    continue
+                if KINDS[kind] in _FILLED and measure_unevenness(image, box) > _MAX_UNEVENNESS:
+                    continue  # a thing in a photograph
+                if KINDS[kind] == "ring" and fill is None:
                     continue
                 if KINDS[kind] == "bar":
                     box = refine_bar(image, box, 2 * max(scale))

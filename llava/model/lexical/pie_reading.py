@@ -7,62 +7,105 @@ from collections.abc import Sequence
 
 from llava.model.lexical.chart_reading import Chart, ChartBar, ReadLine, find_title, read_legend
 from llava.model.lexical.object_finder import Drawn
+from llava.model.lexical.pie_finder import Pie, Wedge
 from llava.model.lexical.value_axis import read_number
 
 # Text further out than this many radii is not a wedge's name.
 _MAX_REACH = 1.9
 
 
-def read_pie(objects: Sequence[Drawn], lines: Sequence[ReadLine]) -> Chart | None:
-    """The pie that these objects and lines are; None if they are none, or if nothing is written at its wedges."""
-    wedges = [each for each in objects if each.kind == "wedge"]
-    if len(wedges) < 2:
+def read_pie(objects: Sequence[Drawn], lines: Sequence[ReadLine], pie: Pie | None = None) -> Chart | None:
+    """The pie that these objects and lines are; None if they are none, or if nothing is written at its wedges.
+
+    ``pie``: as it was measured; then wedges among the objects do not count, and shares that are not written follow
+    from the angles.
+    """
+    if pie is None:
+        pie = _gather_wedges([each for each in objects if each.kind == "wedge"])
+    if pie is None:
         return None
-    left, top = min(w.box[0] for w in wedges), min(w.box[1] for w in wedges)
-    right, bottom = max(w.box[2] for w in wedges), max(w.box[3] for w in wedges)
-    middle, radius = ((left + right) / 2, (top + bottom) / 2), (right - left + bottom - top) / 4
     legend, legend_lines = read_legend(objects, lines)
     inside: list[tuple[float, int]] = []
     outside: list[tuple[float, int]] = []
     for i, line in enumerate(lines):
         x, y = _place(line)
-        far = math.hypot(x - middle[0], y - middle[1]) / max(radius, 1e-6)
+        far = math.hypot(x - pie.x, y - pie.y) / max(pie.radius, 1e-6)
         # A name ends at the circle, however long it is.
-        near_x = min(max(middle[0], line.box[0]), line.box[2])
-        near = math.hypot(near_x - middle[0], y - middle[1]) / max(radius, 1e-6)
+        near_x = min(max(pie.x, line.box[0]), line.box[2])
+        near = math.hypot(near_x - pie.x, y - pie.y) / max(pie.radius, 1e-6)
         if i in legend_lines or far > _MAX_REACH or near > 1.35:
             continue
-        angle = math.atan2(y - middle[1], (x if far < 0.95 else near_x) - middle[0])
-        if read_number(line.text) is not None:
+        angle = math.atan2(y - pie.y, (x if far < 0.95 else near_x) - pie.x)
+        if read_number(line.text) is not None and (far < 0.95 or "%" in line.text):
             inside.append((angle, i))
-        elif far > 0.95 and any(c.isalnum() for c in line.text):
+        elif far > 0.95 and any(c.isalnum() for c in line.text) and not _is_title(pie, line):
             outside.append((angle, i))
-    angles = [math.atan2(_middle(w)[1] - middle[1], _middle(w)[0] - middle[0]) for w in wedges]
+    angles = [wedge.direction for wedge in pie.wedges]
     names, shares = _pair(angles, outside), _pair(angles, inside)
-    if 2 * max(len(names), len(shares), len(legend)) < len(wedges):
+    # A pie that was measured is one where anything is written at it.
+    least = 1 if pie.wedges[0].share and len(pie.wedges) > 2 else len(pie.wedges) / 2
+    if max(len(names), len(shares), len(legend)) < least:
         return None
     taken = legend_lines | set(names.values()) | set(shares.values())
-    title, title_lines = find_title(wedges, lines, taken)
-    rows = []
+    circle = (pie.x - pie.radius, pie.y - pie.radius, pie.x + pie.radius, pie.y + pie.radius)
+    title, title_lines = find_title([Drawn("wedge", "", circle, 1.0)], lines, taken)
     colours = [colour for colour, _ in legend]
-    # Matplotlib and Excel begin at different places; reading order here is clockwise from the top.
-    for at in sorted(range(len(wedges)), key=lambda i: (angles[i] + math.pi / 2) % (2 * math.pi)):
-        colour = wedges[at].colour
+    rows = []
+    for at, wedge in enumerate(pie.wedges):
         label = lines[names[at]].text.strip() if at in names else ""
-        if not label and colours.count(colour) == 1:
-            label = legend[colours.index(colour)][1]
-        text = lines[shares[at]].text.strip() if at in shares else ""
-        number = read_number(text)
-        rows.append(ChartBar(label, "", colour, number and number.value, text, at in shares, wedges[at].box))
+        if not label and colours.count(wedge.colour) == 1:
+            label = legend[colours.index(wedge.colour)][1]
+        elif not label and len(legend) == len(pie.wedges):
+            label = _name_by_order(pie, legend, at)
+        text, value = _tell_share(wedge, lines[shares[at]].text.strip() if at in shares else "")
+        rows.append(ChartBar(label, "", wedge.colour, value, text, at in shares, circle))
     return Chart(title, False, "pie", tuple(rows), frozenset(taken | title_lines))
+
+
+def _is_title(pie: Pie, line: ReadLine) -> bool:
+    """Whether a line stands over the middle, further up than names do."""
+    return line.box[3] < pie.y - 1.17 * pie.radius and abs(_place(line)[0] - pie.x) < 0.06 * pie.radius
+
+
+def _name_by_order(pie: Pie, legend: Sequence[tuple[str, str]], at: int) -> str:
+    """The legend's entry of a wedge whose colour's name is not its alone: entries run around the pie, either way."""
+    ours = [wedge.colour for wedge in pie.wedges]
+    theirs = [colour for colour, _ in legend]
+    count = len(ours)
+    ways = [[(first + step * i) % count for i in range(count)] for first in range(count) for step in (1, -1)]
+    best = max(ways, key=lambda way: sum(ours[wedge] == colour for wedge, colour in zip(way, theirs, strict=True)))
+    return legend[best.index(at)][1]
+
+
+def _tell_share(wedge: Wedge, written: str) -> tuple[str, float | None]:
+    """A wedge's share as text and as a number: as written, unless that is a percentage that its angle belies."""
+    number = read_number(written)
+    measured = 100 * wedge.share
+    if number is not None and (number.suffix != "%" or not measured or abs(number.value - measured) <= 3.5):
+        return written, number.value
+    if not measured:
+        return "", None
+    return f"{measured:.0f}%", measured
+
+
+def _gather_wedges(found: Sequence[Drawn]) -> Pie | None:
+    """A pie of the finder's wedges, whose shares are unknown: 0."""
+    if len(found) < 2:
+        return None
+    left, top = min(w.box[0] for w in found), min(w.box[1] for w in found)
+    right, bottom = max(w.box[2] for w in found), max(w.box[3] for w in found)
+    x, y, radius = (left + right) / 2, (top + bottom) / 2, (right - left + bottom - top) / 4
+    wedges = [
+        Wedge(-1, w.colour, 0.0, math.atan2((w.box[1] + w.box[3]) / 2 - y, (w.box[0] + w.box[2]) / 2 - x))
+        for w in found
+    ]
+    # Matplotlib and Excel begin at different places; reading order here is clockwise from the top.
+    wedges.sort(key=lambda wedge: (wedge.direction + math.pi / 2) % (2 * math.pi))
+    return Pie(x, y, radius, tuple(wedges))
 
 
 def _place(line: ReadLine) -> tuple[float, float]:
     return (line.box[0] + line.box[2]) / 2, (line.box[1] + line.box[3]) / 2
-
-
-def _middle(each: Drawn) -> tuple[float, float]:
-    return (each.box[0] + each.box[2]) / 2, (each.box[1] + each.box[3]) / 2
 
 
 def _pair(angles: list[float], texts: list[tuple[float, int]]) -> dict[int, int]:

@@ -1,35 +1,169 @@
-"""Puts together what was read and what was found on a canvas: a chart's bars with their names, the rest as it is."""
+"""Puts together what was read and what was found on a canvas: a chart's parts with their names, the rest as it is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
-from llava.model.lexical.chart_reading import Chart, read_chart
+from torch import Tensor
+
+from llava.model.lexical.chart_reading import Chart, free_of_keys, read_chart
 from llava.model.lexical.description import Bar, ChartTable, describe
+from llava.model.lexical.fill_boxes import find_bars, find_keys
+from llava.model.lexical.flat_fills import Fills, find_fills
+from llava.model.lexical.line_chart_reading import read_line_chart
+from llava.model.lexical.object_finder import Box, Drawn
+from llava.model.lexical.pie_finder import Pie, find_pie
 from llava.model.lexical.pie_reading import read_pie
+from llava.model.lexical.second_look import Read, find_name_below, read_margins, read_turned_name
+from llava.model.lexical.value_axis import read_number
 
 # What is not told as an object: the parts of charts, and what carries text.
 _UNTOLD = ("bar", "key", "wedge", "sign")
 
 
-def describe_scene(size: tuple[int, int], lines: Sequence[Any], objects: Sequence[Any]) -> str:
-    """The description of a canvas of ``size`` (width, height) px; "" if nothing was seen.
+class Scene(NamedTuple):
+    """What a canvas shows: lines that are no part of a chart, objects, and the chart, if there is one."""
+
+    lines: list[Any]
+    objects: list[Any]
+    chart: ChartTable | None
+
+
+class _Found(NamedTuple):
+    """A chart's table, the lines that went into it, and the box of what is drawn."""
+
+    table: ChartTable
+    used: frozenset[int]
+    plot: Box
+
+
+def read_scene(canvas: Tensor | None, lines: Sequence[Any], objects: Sequence[Any], read: Read | None = None) -> Scene:
+    """What was read and found, with a chart's parts put together.
 
     Args:
+        canvas: uint8 [3, H, W], on which charts are measured; without it, there are charts of found bars alone.
         lines: ``Line`` of the reader, in reading order. What textures are read as, signs without a letter or a digit
             or one character alone, is left out.
         objects: ``Drawn`` of the finder.
+        read: the reader, for a second look at a chart's margins.
     """
     lines = [line for line in lines if any(map(str.isalnum, line.text))]
     if sum(len(line.text) for line in lines) == 1:
         lines = []
-    chart = read_chart(objects, lines) or read_pie(objects, lines)
+    fills = None if canvas is None else find_fills(canvas)
+    if fills is not None and canvas is not None:
+        seen = _read_drawn_chart(canvas, fills, lines, objects, read)
+        if seen is not None:
+            return seen
     shown = [each for each in objects if each.kind not in _UNTOLD]
+    lines = [line for line in lines if not any(_is_letter_of(each, line) for each in shown)]
+    chart = read_chart(objects, lines) or read_pie(objects, lines)
     if chart is None:
-        return describe(size, lines, shown)
-    rest = [line for i, line in enumerate(lines) if i not in chart.used]
-    return describe(size, rest, shown, _tabulate(chart))
+        return Scene(list(lines), shown, None)
+    return Scene([line for i, line in enumerate(lines) if i not in chart.used], shown, _tabulate(chart))
+
+
+def describe_scene(
+    size: tuple[int, int],
+    lines: Sequence[Any],
+    objects: Sequence[Any],
+    canvas: Tensor | None = None,
+    read: Read | None = None,
+) -> str:
+    """The description of a canvas of ``size`` (width, height) px; "" if nothing was seen. See ``read_scene``."""
+    scene = read_scene(canvas, lines, objects, read)
+    return describe(size, scene.lines, scene.objects, scene.chart)
+
+
+def _read_drawn_chart(
+    canvas: Tensor, fills: Fills, lines: Sequence[Any], objects: Sequence[Any], read: Read | None
+) -> Scene | None:
+    """The chart that flat fills and lines on a canvas are; None if they are none."""
+    lines = _drop_huge(lines)
+    pie = find_pie(fills)
+    bars = [] if pie is not None else find_bars(fills, [line.box for line in lines])
+    # Where fills are hatched or noisy, the network may see more.
+    if _count(bars) * (1.0 if fills.is_noisy else 1.4) + (not fills.is_noisy) < _count(objects):
+        bars = [each for each in objects if each.kind in ("bar", "key")]
+    found = _find_chart(fills, lines, pie, bars)
+    if read is not None and pie is None and _is_incomplete(found, bars, lines):
+        margin = found.plot if found is not None else _surround(bars) if bars else _guess_plot(canvas)
+        lines = read_margins(canvas, lines, margin, read)
+        found = _find_chart(fills, lines, pie, bars) or found
+    if found is None:
+        return None
+    table, used = found.table, set(found.used)
+    if not table.is_pie:
+        below = find_name_below(lines, sorted(used), found.plot)
+        name = "" if read is None else read_turned_name(canvas, fills, lines, found.plot, read)
+        table = replace(table, x_name="" if below is None else lines[below].text.strip(), y_name=name)
+        used |= set() if below is None else {below}
+    return Scene([line for i, line in enumerate(lines) if i not in used], [], table)
+
+
+def _is_letter_of(shape: Any, line: Any) -> bool:
+    """Whether a shape was also read: a triangle as "A", a ring as "O", in its own colour and in its place."""
+    if len(line.text.strip()) > 2 or line.ink != shape.colour:
+        return False
+    left, top, right, bottom = line.box
+    width = min(right, shape.box[2]) - max(left, shape.box[0])
+    height = min(bottom, shape.box[3]) - max(top, shape.box[1])
+    return bool(min(width, height) > 0 and width * height > 0.6 * (right - left) * (bottom - top))
+
+
+def _drop_huge(lines: Sequence[Any]) -> list[Any]:
+    """The lines but those that bars were taken for: several times as high as the others."""
+    heights = sorted(line.box[3] - line.box[1] for line in lines)
+    usual = heights[len(heights) // 2] if heights else 0.0
+    return [line for line in lines if line.box[3] - line.box[1] <= 4 * usual]
+
+
+def _find_chart(fills: Fills, lines: Sequence[Any], pie: Pie | None, bars: Sequence[Drawn]) -> _Found | None:
+    if pie is not None:
+        keys = find_keys(fills, {wedge.fill for wedge in pie.wedges}, [line.box for line in lines])
+        chart = read_pie(keys, free_of_keys(lines, keys), pie)
+        if chart is not None:
+            return _Found(_tabulate(chart), chart.used, chart.bars[0].box)
+    if bars:
+        chart = read_chart(bars, free_of_keys(lines, [each for each in bars if each.kind == "key"]))
+        if chart is not None and _is_sure(chart):
+            return _Found(_tabulate(chart), chart.used, _surround(bars))
+    traced = read_line_chart(fills, lines)
+    return None if traced is None else _Found(traced.table, traced.used, traced.plot)
+
+
+def _is_sure(chart: Chart) -> bool:
+    """Whether fields of colour in a row are bars: values can be read, or there are many, and most have names."""
+    with_values = sum(bar.value is not None for bar in chart.bars)
+    with_names = sum(bool(bar.label) for bar in chart.bars)
+    return 2 * with_values >= len(chart.bars) or (len(chart.bars) >= 4 and with_names >= 0.7 * len(chart.bars))
+
+
+def _is_incomplete(found: _Found | None, bars: Sequence[Drawn], lines: Sequence[Any]) -> bool:
+    """Whether a name or a value is missing that may stand beside a plot; without a chart, whether there may be one."""
+    if found is None:
+        return bool(bars) or sum(read_number(line.text) is not None for line in lines) > 1
+    parts = [*found.table.bars, *(point for line in found.table.lines for point in line.points)]
+    return not all(part.label and part.value for part in parts)
+
+
+def _count(objects: Sequence[Any]) -> int:
+    return sum(each.kind == "bar" for each in objects)
+
+
+def _surround(bars: Sequence[Drawn]) -> Box:
+    boxes = [each.box for each in bars if each.kind == "bar"]
+    left, top = (min(box[i] for box in boxes) for i in (0, 1))
+    right, bottom = (max(box[i] for box in boxes) for i in (2, 3))
+    return left, top, right, bottom
+
+
+def _guess_plot(canvas: Tensor) -> Box:
+    """Where matplotlib has its axes by default."""
+    height, width = canvas.shape[1:]
+    return 0.125 * width, 0.12 * height, 0.9 * width, 0.88 * height
 
 
 def _tabulate(chart: Chart) -> ChartTable:

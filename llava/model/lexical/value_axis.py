@@ -78,7 +78,11 @@ class Axis(NamedTuple):
 
 def read_number(text: str) -> Number | None:
     """The number that a text is, as "1,200", "$5", "35%", "-2.5" or "10k"; None if it is something else."""
-    packed = text.strip().replace(" ", "")
+    first, *others = text.strip().rstrip("-–—_ ").split() or [""]
+    # Spaces are for thousands, or beside a sign; else these are several numbers.
+    if first[-1:].isdigit() and any(other[0].isdigit() and len(other) != 3 for other in others):
+        return None
+    packed = "".join((first, *others))
     if any(c.isdigit() for c in packed):
         packed = packed.translate(_LOOKALIKES)
     match = _NUMBER.fullmatch(packed)
@@ -90,22 +94,22 @@ def read_number(text: str) -> Number | None:
     return Number(sign * value, match[2], "%" if match[5] == "%" else "")
 
 
-def fit_axis(ticks: Sequence[Tick], base: float) -> Axis | None:
+def fit_axis(ticks: Sequence[Tick], base: float | None) -> Axis | None:
     """The scale on which most ticks lie, linear or logarithmic; None if no two do.
 
     Args:
         ticks: what was read beside the axis; some of it may be misread or no tick at all.
-        base: where the bars begin; a linear scale that is 0 there is preferred to one that is not.
+        base: where the bars begin; a linear scale that is 0 there is preferred to one that is not. None without bars.
     """
     linear = _fit([(t.place, t.number.value, t.number) for t in ticks], base, False)
-    positive = [t for t in ticks if t.number.value > 0]
+    positive = [t for t in ticks if t.number.value > 0 and f"{t.number.value:.0e}"[0] in "125"]
     logarithmic = _fit([(t.place, math.log10(t.number.value), t.number) for t in positive], base, True)
     if linear is None or logarithmic is None:
         return linear or (logarithmic if logarithmic and logarithmic.num_ticks > 2 else None)
     return logarithmic if logarithmic.num_ticks > max(2, linear.num_ticks) else linear
 
 
-def _fit(points: list[tuple[float, float, Number]], base: float, is_logarithmic: bool) -> Axis | None:
+def _fit(points: list[tuple[float, float, Number]], base: float | None, is_logarithmic: bool) -> Axis | None:
     best: tuple[float, list[int]] | None = None
     span = max((p[0] for p in points), default=0.0) - min((p[0] for p in points), default=0.0)
     tolerance = max(2.5, 0.015 * span)
@@ -118,7 +122,9 @@ def _fit(points: list[tuple[float, float, Number]], base: float, is_logarithmic:
             slope = rise / run
             offset = points[i][1] - slope * points[i][0]
             near = [k for k, p in enumerate(points) if abs(p[0] - (p[1] - offset) / slope) <= tolerance]
-            at_base = abs(slope * base + offset) <= 2 * tolerance * slope and not is_logarithmic
+            at_base = False
+            if base is not None and not is_logarithmic:
+                at_base = abs(slope * base + offset) <= 2 * tolerance * slope
             score = len(near) + (0.5 if at_base else 0.0) + 1e-6 * run
             if best is None or score > best[0]:
                 best = (score, near)
@@ -135,8 +141,10 @@ def _fit(points: list[tuple[float, float, Number]], base: float, is_logarithmic:
     step = min(b - a for a, b in pairwise(values))
     offset = mean - slope * middle
     # Labels stand a little above or below their ticks. Bars begin at 0, or at a power of ten.
-    miss = slope * base + offset
-    if abs(miss - round(miss) if is_logarithmic else miss) <= (0.2 if is_logarithmic else 0.35 * step):
+    miss = 0.0 if base is None else slope * base + offset
+    if base is not None and abs(miss - round(miss) if is_logarithmic else miss) <= (
+        0.2 if is_logarithmic else 0.35 * step
+    ):
         offset -= miss - (round(miss) if is_logarithmic else 0.0)
     numbers = [points[k][2] for k in near]
     prefix, suffix = (max(sorted({n[i] for n in numbers}), key=[n[i] for n in numbers].count) for i in (1, 2))

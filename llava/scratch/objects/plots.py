@@ -23,7 +23,7 @@ _WORDS = (
     "Coffee Milk Juice Water Cats Dogs Birds Fish Horses Red Blue Green Team Product Item Math Art Music Science "
     "Sports A B C D E F G H "
 ).split()
-_TITLES = (
+TITLES = (
     "Sales by region", "Votes", "Monthly revenue", "Scores", "Population", "Rainfall (mm)", "Number of visitors",
     "Fruit sold per day", "Energy use in 2021", "Results", "Books read", "Average speed", "Survey: favourite drink",
 )  # fmt: skip
@@ -34,14 +34,14 @@ _NAMED = (
     "teal navy coral seagreen crimson orchid slategray lightblue lightgreen darkorange royalblue firebrick indigo "
     "maroon tan "
 ).split()
-_STYLES = (
+STYLES = (
     "ggplot", "seaborn-v0_8", "seaborn-v0_8-whitegrid", "seaborn-v0_8-darkgrid", "fivethirtyeight", "bmh",
     "dark_background", "grayscale", "Solarize_Light2", "tableau-colorblind10", "seaborn-v0_8-deep", "classic",
     "seaborn-v0_8-pastel", "seaborn-v0_8-muted",
 )  # fmt: skip
 
 
-def _choose_palette(rng: random.Random, count: int) -> list[Any]:
+def choose_palette(rng: random.Random, count: int) -> list[Any]:
     """Colours for ``count`` series or bars."""
     import matplotlib.pyplot as plt
 
@@ -85,7 +85,7 @@ def _record(patch: Any, kind: str, height: int, ground: Any) -> dict[str, Any]:
     return mark
 
 
-def _list_texts(figure: Any, height: int) -> list[dict[str, Any]]:
+def list_texts(figure: Any, height: int) -> list[dict[str, Any]]:
     """All text of a drawn figure with its box in pixels from the top left; text that is turned is left out."""
     from matplotlib.text import Text
 
@@ -107,7 +107,7 @@ def _draw_bars(rng: random.Random, axes: Any, lying: bool) -> list[tuple[Any, st
     series = 1 if arrangement in ("single", "histogram") else rng.randint(2, 4)
     names = rng.sample(_WORDS, count)
     many = arrangement == "single" and rng.random() < 0.3
-    colors = _choose_palette(rng, count if many else series)
+    colors = choose_palette(rng, count if many else series)
     width = 0.8 if rng.random() < 0.6 else rng.uniform(0.35, 0.95)
     edge: dict[str, Any] = {}
     if rng.random() < 0.25 or arrangement == "histogram":
@@ -158,7 +158,7 @@ def _draw_pie(rng: random.Random, axes: Any) -> list[tuple[Any, str]]:
     names = rng.sample(_WORDS, count) if rng.random() < 0.8 else None
     ring = {"wedgeprops": {"width": rng.uniform(0.3, 0.5)}} if rng.random() < 0.15 else {}
     parts = axes.pie(sizes, labels=names, autopct="%1.0f%%" if rng.random() < 0.6 else None,
-                     startangle=rng.choice((0, 90, 140)), colors=_choose_palette(rng, count),
+                     startangle=rng.choice((0, 90, 140)), colors=choose_palette(rng, count),
                      explode=[rng.choice((0, 0, 0.1)) for _ in sizes] if rng.random() < 0.2 else None,
                      **ring)  # fmt: skip
     wedges = parts.wedges if hasattr(parts, "wedges") else parts[0]
@@ -214,7 +214,7 @@ def _draw_figure(rng: random.Random) -> tuple[Any, list[tuple[Any, str]]]:
     else:
         marks = _draw_other(rng, axes)
     if rng.random() < 0.6:
-        axes.set_title(rng.choice(_TITLES))
+        axes.set_title(rng.choice(TITLES))
     handles, _ = axes.get_legend_handles_labels()
     if handles:
         legend = axes.legend(loc=rng.choice(("best", "best", "upper right", "upper left", "lower center")),
@@ -233,7 +233,7 @@ def draw_plot(seed: int) -> tuple[np.ndarray, dict[str, Any]]:
     import matplotlib.pyplot as plt
 
     rng = random.Random(f"plot {seed}")
-    style = "default" if rng.random() < 0.55 else rng.choice(_STYLES)
+    style = "default" if rng.random() < 0.55 else rng.choice(STYLES)
     with plt.style.context(style):
         family = rng.choice(("sans-serif", "sans-serif", "sans-serif", "serif", "monospace"))
         with plt.rc_context({"font.family": family, "font.size": rng.choice((8, 9, 10, 10, 10, 12, 14))}):
@@ -242,7 +242,7 @@ def draw_plot(seed: int) -> tuple[np.ndarray, dict[str, Any]]:
             pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
             ground = figure.axes[0].get_facecolor()
             found = [_record(patch, kind, pixels.shape[0], ground) for patch, kind in marks]
-            texts = _list_texts(figure, pixels.shape[0])
+            texts = list_texts(figure, pixels.shape[0])
             plt.close(figure)
     return pixels, {"marks": found, "texts": texts}
 

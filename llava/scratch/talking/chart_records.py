@@ -45,7 +45,7 @@ def draw_chart_record(rng: random.Random) -> Record:
     draw = rng.random()
     chart = _draw_pie(rng) if draw < 0.2 else _draw_groups(rng) if draw < 0.4 else _draw_chart(rng)
     chart = replace(chart, title=rng.choice(TOPICS) if rng.random() < 0.7 else "")
-    texts = []
+    texts: list[str] = []
     if not chart.is_pie:
         chart, texts = name_axes(rng, chart)
         # What did not go into the table is told as text: a title always does, numbers at the axis often do not.

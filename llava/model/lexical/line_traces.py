@@ -1,0 +1,220 @@
+"""The lines of a line chart, traced: where each colour runs between the axes, column by column.
+
+A pixel of a line lies between the ground's colour and the line's, however thin and blurred the line is, so pixels are
+gathered by the direction of their colour from the ground's. Frames and grids are rows and columns that are full.
+
+Shapes: H and W pixels of the area within the axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from llava.model.lexical.flat_fills import Fills
+from llava.model.lexical.hues import name_color
+
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Area = tuple[int, int, int, int]  # left, top, right, bottom in px
+_NOT_GROUND = 24
+_MAX_COLOURS = 8
+# A row or a column that is covered this much is one of a frame or a grid.
+_FULL = 0.8
+_MAX_PARTS = 40
+# The ground covers at least this share of the area within the axes.
+_GROUND_SHARE = 0.5
+
+
+class Ink(NamedTuple):
+    """A colour of lines: RGB from 0 to 255, and how much of it each pixel of the area has, 0 to 1, [H, W]."""
+
+    colour: Floats
+    share: npt.NDArray[np.float32]
+
+
+class Trace(NamedTuple):
+    """A line from column ``start`` on: its middle and its thickness in px, per column, NaN where it is hidden."""
+
+    colour: str
+    start: int
+    middle: Floats
+    thickness: Floats
+
+    @property
+    def end(self) -> int:
+        """The column after its last."""
+        return self.start + len(self.middle)
+
+
+def find_inks(fills: Fills, area: Area, texts: Sequence[Area]) -> list[Ink]:
+    """The colours in an area of an image that may be lines', without the grid, the frame and the texts."""
+    left, top, right, bottom = area
+    pixels = fills.planes[:, top:bottom, left:right].astype(np.int16)
+    within = fills.labels[top:bottom, left:right]
+    shares = [(within == fill).mean() for fill in fills.grounds]
+    if max(shares) < _GROUND_SHARE:
+        return []
+    flat = within == fills.grounds[int(np.argmax(shares))]
+    ground = np.array([np.median(plane[flat]) for plane in pixels])
+    away = np.abs(pixels - ground[:, None, None].astype(np.int16)).max(0) > _NOT_GROUND
+    for row in np.flatnonzero(away.mean(1) > _FULL):
+        away[row] &= _differs(pixels[:, row])
+    for column in np.flatnonzero(away.mean(0) > _FULL):
+        away[:, column] &= _differs(pixels[:, :, column])
+    for x0, y0, x1, y1 in texts:
+        away[max(0, y0 - top) : max(0, y1 - top), max(0, x0 - left) : max(0, x1 - left)] = False
+    rows, columns = np.nonzero(away)
+    offsets = pixels[:, rows, columns].T - ground
+    inks: list[Ink] = []
+    for _ in range(_MAX_COLOURS):
+        if len(rows) < 0.4 * (right - left):
+            break
+        colour = _choose_colour(offsets)
+        along = offsets @ colour / (colour @ colour)
+        beside = np.linalg.norm(offsets - along[:, None] * colour, axis=1)
+        chosen = (beside <= np.maximum(16, 0.2 * np.linalg.norm(offsets, axis=1))) & (along > 0.12) & (along < 1.35)
+        if chosen.sum() < 0.3 * (right - left):
+            rows, columns, offsets = rows[~chosen], columns[~chosen], offsets[~chosen]
+            if not chosen.any():
+                break
+            continue
+        share = np.zeros(away.shape, dtype=np.float32)
+        share[rows[chosen], columns[chosen]] = np.clip(along[chosen], 0, 1)
+        inks.append(Ink(ground + colour, share))
+        rows, columns, offsets = rows[~chosen], columns[~chosen], offsets[~chosen]
+    return inks
+
+
+def _differs(pixels: npt.NDArray[np.int16]) -> Bools:
+    """Which pixels [3, N] have another colour than most."""
+    usual = np.median(pixels, axis=1).astype(np.int16)
+    differs: Bools = np.abs(pixels - usual[:, None]).max(0) > 2 * _NOT_GROUND
+    return differs
+
+
+def _choose_colour(offsets: Floats) -> Floats:
+    """The commonest strong colour, as its difference from the ground."""
+    bins = ((offsets + 256) / 16).astype(np.int64) @ np.array([4096, 64, 1])
+    _, inverse, counts = np.unique(bins, return_inverse=True, return_counts=True)
+    strength = np.bincount(inverse.ravel(), np.linalg.norm(offsets, axis=1)) / counts
+    best = int((counts * strength).argmax())
+    seed = offsets[inverse.ravel() == best].mean(0)
+    along = offsets @ seed / (seed @ seed)
+    near = np.linalg.norm(offsets - along[:, None] * seed, axis=1) <= 16
+    # Thin lines are nowhere quite of their colour: the strongest tenth is nearest to it.
+    level = float(np.quantile(along[near & (along > 0.5)], 0.9))
+    strongest = near & (along >= 0.92 * level)
+    return offsets[strongest].mean(0)
+
+
+def trace_ink(ink: Ink) -> Trace | None:
+    """The line of an ink; None if its pixels are no line from left to right."""
+    height, width = ink.share.shape
+    columns = np.ascontiguousarray(ink.share.T)
+    padded = np.zeros((width, height + 2), dtype=np.int8)
+    padded[:, 1:-1] = columns > 0.4
+    change = np.diff(padded, axis=1)
+    x, tops = np.nonzero(change == 1)
+    bottoms = np.nonzero(change == -1)[1]
+    if not len(x) or len(x) > 12 * width:
+        return None
+    parts = _join_columns(x.tolist(), tops.tolist(), bottoms.tolist())
+    chosen = _choose_parts(parts, x, tops, bottoms, width)
+    if chosen is None:
+        return None
+    x, tops, bottoms = x[chosen], tops[chosen], bottoms[chosen]
+    start, end = int(x.min()), int(x.max()) + 1
+    counts = np.bincount(x - start, minlength=end - start)
+    low, high = np.full(end - start, np.inf), np.full(end - start, -np.inf)
+    np.minimum.at(low, x - start, tops)
+    np.maximum.at(high, x - start, bottoms)
+    is_clean = (counts > 0).mean() >= 0.6 and (counts > 1).mean() <= 0.25
+    thickness = np.where(counts > 0, high - low, np.nan)
+    if not is_clean or end - start < 0.3 * width or float(np.nanmedian(thickness)) > max(14.0, 0.1 * height):
+        return None
+    middle = np.full(end - start, np.nan)
+    places = np.arange(height) + 0.5
+    for at in np.flatnonzero(counts):
+        top, bottom = max(0, int(low[at]) - 1), int(high[at]) + 1
+        shares = columns[start + at, top:bottom]
+        middle[at] = float(shares @ places[top:bottom] / shares.sum())
+    return Trace(name_color(ink.colour.clip(0, 255))[0], start, middle, thickness)
+
+
+def _join_columns(x: list[int], tops: list[int], bottoms: list[int]) -> npt.NDArray[np.int64]:
+    """The part that each run of a column belongs to: runs of neighbouring columns that touch are one part."""
+    parents = list(range(len(x)))
+
+    def find(i: int) -> int:
+        while parents[i] != i:
+            parents[i] = parents[parents[i]]
+            i = parents[i]
+        return i
+
+    first = 0  # of the column before
+    for i in range(len(x)):
+        while x[first] < x[i] - 1:
+            first += 1
+        at = first
+        while x[at] == x[i] - 1:
+            if tops[at] <= bottoms[i] and bottoms[at] >= tops[i]:
+                parents[find(i)] = find(at)
+            at += 1
+    return np.array([find(i) for i in range(len(x))])
+
+
+def _choose_parts(
+    parts: npt.NDArray[np.int64],
+    x: npt.NDArray[np.int64],
+    tops: npt.NDArray[np.int64],
+    bottoms: npt.NDArray[np.int64],
+    width: int,
+) -> Bools | None:
+    """Which runs are the line: the longest part, and those that continue it where something hides it."""
+    extents = {int(p): (int(x[parts == p].min()), int(x[parts == p].max())) for p in np.unique(parts)}
+    ordered = sorted(extents, key=lambda p: extents[p][0] - extents[p][1])
+    if extents[ordered[0]][1] - extents[ordered[0]][0] < 0.04 * width:
+        return None
+    covered = np.zeros(width, dtype=bool)
+    chosen: list[int] = []
+    left = [part for part in ordered if extents[part][1] - extents[part][0] >= 2][:_MAX_PARTS]
+    while left:
+        for part in left:
+            first, last = extents[part]
+            if covered[first : last + 1].mean() > 0.2:
+                continue
+            if not chosen or _continues(part, chosen, parts, x, tops, bottoms, width):
+                break
+        else:
+            break
+        left.remove(part)
+        chosen.append(part)
+        covered[first : last + 1] = True
+    return np.isin(parts, chosen)
+
+
+def _continues(
+    part: int,
+    chosen: list[int],
+    parts: npt.NDArray[np.int64],
+    x: npt.NDArray[np.int64],
+    tops: npt.NDArray[np.int64],
+    bottoms: npt.NDArray[np.int64],
+    width: int,
+) -> bool:
+    """Whether the way from the line so far to a part is short, or not much steeper than what is seen."""
+    own, others = parts == part, np.isin(parts, chosen)
+    middles = (tops + bottoms) / 2
+    first, last = int(x[own].min()), int(x[own].max())
+    gaps = []
+    for end, side in ((first, others & (x < first)), (last, others & (x > last))):
+        if side.any():
+            near = np.flatnonzero(side)[np.abs(x[side] - end).argmin()]
+            mine = np.flatnonzero(own)[np.abs(x[own] - end).argmin()]
+            gaps.append((abs(int(x[near]) - end), abs(float(middles[near] - middles[mine]))))
+    across, down = min(gaps, default=(width, 1e9))
+    return across <= 0.2 * width and down <= 40 + 6 * across

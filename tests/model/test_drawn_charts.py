@@ -1,0 +1,272 @@
+"""Charts are read from their pixels: drawn here by matplotlib, with the exact lines of text."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from llava.model.lexical.description import Bar, ChartLine, ChartTable, describe
+from llava.model.lexical.label_rows import complete_labels, split_words
+from llava.model.lexical.scene_text import Scene, read_scene
+from llava.model.lexical.value_axis import read_number
+from llava.scratch.objects.plots import list_texts
+from llava.scratch.things.view_grounds import GROUNDS, draw_ground
+
+Draw = Callable[[Any], None]
+
+
+class Line(NamedTuple):
+    text: str
+    box: tuple[float, float, float, float]
+    ink: str = "black"
+    ground: str = "white"
+    score: float = 1.0
+
+
+def draw(
+    paint: Draw, size: tuple[float, float] = (4.0, 3.0), style: str = "default"
+) -> tuple[torch.Tensor, list[Line]]:
+    """A chart of 100 px an inch, uint8 [3, H, W], and its lines of text."""
+    with plt.style.context(style):
+        figure, axes = plt.subplots(figsize=size, dpi=100)
+        paint(axes)
+        figure.canvas.draw()
+        pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+        lines = [Line(text["text"], tuple(text["box"])) for text in list_texts(figure, pixels.shape[0])]
+        # Labels beyond the axes' limits are listed, but not drawn.
+        lines = [line for line in lines if np.ptp(crop(pixels, line.box)) > 60]
+        plt.close(figure)
+    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous(), lines
+
+
+def crop(pixels: np.ndarray, box: tuple[float, ...]) -> np.ndarray:
+    left, top, right, bottom = (int(max(0, value)) for value in box)
+    return pixels[top : bottom + 1, left : right + 1]
+
+
+def read(paint: Draw, **look: Any) -> ChartTable:
+    canvas, lines = draw(paint, **look)
+    table = read_scene(canvas, lines, []).chart
+    assert table is not None
+    return table
+
+
+def list_bars(table: ChartTable) -> list[tuple[str, float]]:
+    return [(bar.label, bar.size) for bar in table.bars]
+
+
+def agree(found: Sequence[tuple[str, float]], wanted: dict[str, float], slack: float) -> None:
+    assert [label for label, _ in found] == list(wanted)
+    for (label, value), expected in zip(found, wanted.values(), strict=True):
+        assert abs(value - expected) <= slack, (label, value, expected)
+
+
+VOTES = {"Ann": 12.0, "Bob": 37.0, "Cleo": 25.0, "Dan": 4.0, "Eve": 31.0}
+
+
+@pytest.mark.parametrize("style", ["default", "ggplot", "dark_background", "seaborn-v0_8-whitegrid"])
+def test_bars_are_counted_named_and_measured(style: str) -> None:
+    def paint(axes: Any) -> None:
+        axes.bar(list(VOTES), list(VOTES.values()))
+        axes.set_title("Votes")
+
+    table = read(paint, style=style)
+    assert (table.title, table.is_horizontal) == ("Votes", False)
+    agree(list_bars(table), VOTES, 0.8)
+
+
+def test_lying_bars_are_read_from_top_to_bottom() -> None:
+    table = read(lambda axes: axes.barh(list(VOTES)[::-1], list(VOTES.values())[::-1], color="green"))
+    assert table.is_horizontal
+    agree(list_bars(table), VOTES, 0.8)
+    assert {bar.colour for bar in table.bars} == {"green"}
+
+
+def test_groups_and_stacks_take_their_names_from_the_legend() -> None:
+    names, first, second = ["North", "South", "West"], [10, 20, 30], [25, 15, 5]
+
+    def group(axes: Any) -> None:
+        places = np.arange(3)
+        axes.bar(places - 0.2, first, 0.4, label="Tea")
+        axes.bar(places + 0.2, second, 0.4, label="Milk")
+        axes.set_xticks(places, names)
+        axes.set_ylim(0, 50)
+        axes.legend()
+
+    def stack(axes: Any) -> None:
+        axes.bar(names, first, label="Tea")
+        axes.bar(names, second, bottom=first, label="Milk")
+        axes.set_ylim(0, 60)
+        axes.legend(loc="upper left")
+
+    wanted: dict[str, float] = {}
+    for i, name in enumerate(names):
+        wanted |= {f"{name} Tea": float(first[i]), f"{name} Milk": float(second[i])}
+    for paint in (group, stack):
+        agree(list_bars(read(paint)), wanted, 1.0)
+
+
+def test_hatches_edges_and_a_grid_over_them_do_not_cut_bars() -> None:
+    def paint(axes: Any) -> None:
+        axes.bar(list(VOTES), list(VOTES.values()), edgecolor="black", hatch="/")
+        axes.grid(True)
+        axes.set_axisbelow(False)
+
+    agree(list_bars(read(paint, size=(6.0, 4.0))), VOTES, 1.0)
+
+
+def test_bars_of_a_jpeg_file_are_read() -> None:
+    canvas, lines = draw(lambda axes: axes.bar(list(VOTES), list(VOTES.values()), color="crimson"))
+    stream = io.BytesIO()
+    Image.fromarray(canvas.permute(1, 2, 0).numpy()).save(stream, "JPEG", quality=50)
+    stored = torch.from_numpy(np.array(Image.open(stream))).permute(2, 0, 1).contiguous()
+    table = read_scene(stored, lines, []).chart
+    assert table is not None
+    agree(list_bars(table), VOTES, 1.0)
+
+
+RAIN = {"Jan": 12.0, "Feb": 25.0, "Mar": 7.0, "Apr": 18.0, "May": 30.0, "Jun": 28.0}
+
+
+@pytest.mark.parametrize("look", [{}, {"marker": "o"}, {"lw": 3, "color": "purple"}])
+def test_a_line_has_its_points_where_it_bends(look: dict[str, Any]) -> None:
+    def paint(axes: Any) -> None:
+        axes.plot(list(RAIN), list(RAIN.values()), **look)
+        axes.set_title("Rainfall")
+
+    table = read(paint, size=(5.0, 3.5))
+    assert table.title == "Rainfall"
+    (line,) = table.lines
+    agree([(point.label, point.size) for point in line.points], RAIN, 0.7)
+    assert line.trend == "rises overall"
+    assert line.colour == ("purple" if "color" in look else "blue")
+
+
+def test_lines_are_told_apart_by_colour_and_named_by_the_legend() -> None:
+    years = [2016, 2018, 2020, 2022, 2024]
+    tea, milk = [10, 30, 20, 40, 35], [45, 15, 25, 10, 5]
+
+    def paint(axes: Any) -> None:
+        axes.plot(years, tea, label="Tea", color="red")
+        axes.plot(years, milk, label="Milk", color="blue")
+        axes.set_xticks(years)
+        axes.set_ylim(0, 70)
+        axes.legend(loc="upper right")
+        axes.grid(True)
+
+    table = read(paint, size=(5.5, 4.0))
+    found = {line.name: line for line in table.lines}
+    assert {name: line.colour for name, line in found.items()} == {"Tea": "red", "Milk": "blue"}
+    for name, values in (("Tea", tea), ("Milk", milk)):
+        wanted = {str(year): float(value) for year, value in zip(years, values, strict=True)}
+        agree([(point.label, point.size) for point in found[name].points], wanted, 1.5)
+
+
+def test_points_between_labels_are_counted_and_named_by_the_numbers() -> None:
+    table = read(lambda axes: axes.plot([0, 1, 2, 3, 4, 5, 6, 7, 8], [3, 8, 2, 9, 4, 7, 1, 6, 5]), size=(6.0, 4.0))
+    (line,) = table.lines
+    assert [point.label for point in line.points] == [str(i) for i in range(9)]
+    assert np.abs(np.array([point.size for point in line.points]) - [3, 8, 2, 9, 4, 7, 1, 6, 5]).max() < 0.25
+
+
+def test_shares_of_a_pie_follow_from_its_angles() -> None:
+    shares = {"Tea": 50.0, "Coffee": 30.0, "Milk": 15.0, "Juice": 5.0}
+    table = read(lambda axes: axes.pie(list(shares.values()), labels=list(shares), startangle=90), size=(5.0, 4.0))
+    assert table.is_pie
+    # Matplotlib goes around counter-clockwise, the table clockwise.
+    agree(list_bars(table), dict(list(shares.items())[::-1]), 1.0)
+
+
+def test_a_ring_with_a_legend_is_a_pie() -> None:
+    def paint(axes: Any) -> None:
+        parts = axes.pie([40, 35, 25], startangle=90, wedgeprops={"width": 0.4})
+        axes.legend(parts[0], ["North", "South", "West"], loc="center left", bbox_to_anchor=(0.9, 0.5))
+
+    agree(list_bars(read(paint, size=(6.0, 4.0))), {"West": 25.0, "South": 35.0, "North": 40.0}, 1.0)
+
+
+@pytest.mark.parametrize("kind", GROUNDS)
+def test_textures_hold_no_chart(kind: str) -> None:
+    for seed in range(3):
+        pixels = np.clip(draw_ground(kind, 320, np.random.default_rng(seed)), 0, 255).astype(np.uint8)
+        canvas = torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+        lines = [Line(str(5 * i), (10, 20 + 50 * i, 30, 32 + 50 * i)) for i in range(5)]
+        assert read_scene(canvas, lines, []) == Scene(lines, [], None)
+
+
+def test_labels_that_run_in_order_are_completed() -> None:
+    assert complete_labels(["Jan", "", "Mar", "A", "May"]) == ["Jan", "Feb", "Mar", "Apr", "May"]
+    assert complete_labels(["Sat", "Fri", "", "Wed"]) == ["Sat", "Fri", "Thu", "Wed"]
+    assert complete_labels(["2018", "2019", "", "2021"]) == ["2018", "2019", "2020", "2021"]
+    assert complete_labels(["", "0", "10", "20", "3O"]) == ["-10", "0", "10", "20", "30"]
+    assert complete_labels(["Tea", "", "Milk"]) == ["Tea", "", "Milk"]
+    assert complete_labels(["V", "W", "A", ""]) == ["V", "W", "A", ""]
+
+
+def test_joined_labels_stand_where_each_was_drawn() -> None:
+    words = split_words("10 20 30", 0, 200, 16)
+    assert [text for text, _, _ in words] == ["10", "20", "30"]
+    middles = [(low + high) / 2 for _, low, high in words]
+    assert middles == pytest.approx([9.9, 100, 190.1], abs=0.1)
+    assert read_number("10 20 30") is None
+    assert read_number("1 200 000") is not None
+    number = read_number("2500 -")
+    assert number is not None
+    assert number.value == 2500
+
+
+def test_a_second_look_finds_labels_that_were_missed_and_the_turned_name() -> None:
+    def paint(axes: Any) -> None:
+        axes.bar(["Ann", "Bob", "Cleo", "Dan"], [12, 37, 25, 9])
+        axes.set_ylabel("Votes")
+        axes.set_xlabel("Person")
+
+    canvas, lines = draw(paint, size=(6.0, 4.0))
+    missed = [line for line in lines if line.text not in ("Bob", "20")]
+    looks: list[tuple[int, ...]] = []
+
+    def look(strip: torch.Tensor) -> list[Line]:
+        """Reads what stands in the lower margin, and in a strip of the left one that is turned."""
+        looks.append(tuple(strip.shape[1:]))
+        height, width = canvas.shape[1:]
+        if strip.shape[2] == 2 * width:
+            top = height - strip.shape[1] // 2
+            shown = [(line.text, line.box) for line in lines if line.box[1] > top]
+            return [Line(text, (2 * a, 2 * b - 2 * top, 2 * c, 2 * d - 2 * top)) for text, (a, b, c, d) in shown]
+        return [Line("Votes", (4, 4, 40, 18))] if strip.shape[1] < strip.shape[2] else []
+
+    table = read_scene(canvas, missed, [], look).chart
+    assert table is not None
+    assert [bar.label for bar in table.bars] == ["Ann", "Bob", "Cleo", "Dan"]
+    assert (table.x_name, table.y_name) == ("Person", "Votes")
+    assert len(looks) == 3
+
+
+def test_a_line_chart_is_told_in_its_fixed_form() -> None:
+    def line(name: str, colour: str, *values: float) -> ChartLine:
+        labels = ("Jan", "Feb", "Mar")
+        return ChartLine(
+            name, colour, tuple(Bar(at, colour, f"{v:g}", v) for at, v in zip(labels, values, strict=True))
+        )
+
+    tea, milk = line("Tea", "blue", 12, 15, 9), line("Milk", "red", 3, 5, 8)
+    assert describe((9, 9), [], [], ChartTable("Sold", lines=(line("", "blue", 12, 15, 9),), x_name="Month")) == (
+        'Line chart "Sold" (blue), 3 points from left to right: Jan 12, Feb 15, Mar 9. Highest: Feb 15; lowest: Mar 9; '
+        "it falls overall. X axis: Month."
+    )
+    assert describe((9, 9), [], [], ChartTable("", lines=(milk, tea))) == (
+        "Line chart, 2 lines, 3 points from left to right.\n"
+        "Milk (red): Jan 3, Feb 5, Mar 8. Highest: Mar 8; lowest: Jan 3; it rises overall.\n"
+        "Tea (blue): Jan 12, Feb 15, Mar 9. Highest: Feb 15; lowest: Mar 9; it falls overall.\n"
+        "From the highest line to the lowest: Tea, Milk."
+    )
