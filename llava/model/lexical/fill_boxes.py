@@ -253,15 +253,21 @@ def _gather_columns(runs: Iterable[tuple[int, ...]]) -> list[FillBox]:
 def _merge_parts(boxes: list[FillBox], columns: Labels) -> list[FillBox]:
     """Boxes that a text inside or a line across has cut into parts side by side become one."""
     merged: list[FillBox] = []
+    # Parts of one begin alike. A photograph that looks flat has thousands of boxes, so not all pairs are compared.
+    at_top: dict[tuple[int, int], list[int]] = {}
     touching = _count_touching(boxes)
     for box in sorted(boxes, key=lambda b: (b.fill, b.left)):
-        for i, other in enumerate(merged):
-            if _is_same(other, box, columns, touching[box.fill] < 2):
-                top, bottom = min(other.top, box.top), max(other.bottom, box.bottom)
-                merged[i] = FillBox(box.fill, other.left, top, max(other.right, box.right), bottom)
-                break
-        else:
+        alike = sorted(i for top in (-1, 0, 1) for i in at_top.get((box.fill, box.top + top), ()))
+        found = next((i for i in alike if _is_same(merged[i], box, columns, touching[box.fill] < 2)), None)
+        if found is None:
+            found = len(merged)
             merged.append(box)
+        else:
+            other = merged[found]
+            at_top[other.fill, other.top].remove(found)
+            top, bottom = min(other.top, box.top), max(other.bottom, box.bottom)
+            merged[found] = FillBox(box.fill, other.left, top, max(other.right, box.right), bottom)
+        at_top.setdefault((box.fill, merged[found].top), []).append(found)
     return [box for box in merged if box.width >= _LEAST_PX]
 
 
