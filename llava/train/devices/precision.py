@@ -31,8 +31,8 @@ def set_precision(
     ``is_outline`` there is nothing to cast, and no memory is taken, see ``load_opened``.
 
     A tower of which anything is trained stays in float32 as a whole, and one with a dtype of its own keeps that. A
-    quantized model's other weights keep what its quantization gave them. With ``has_original_tower``, a frozen tower is in float16 where bfloat16 is not used,
-    also where everything else is in float32, as in both originals.
+    quantized model's other weights keep what its quantization gave them. With ``has_original_tower``, a frozen tower is
+    in float16 where bfloat16 is not used, also where everything else is in float32, as in both originals.
 
     Source: haotian-liu/LLaVA@c121f04 llava/train/train.py (``vision_tower.to(dtype=...)``).
     """
