@@ -383,7 +383,7 @@ def write_checkpoint(
     if whole:
         raise UsageError(f"A quantized model cannot be saved ({whole[0]} holds integers): load it in 16 bits.")
     write_json(describe_model(model, include_tower, dtype), folder / CONFIG)
-    has_own = model.get_vision_tower().own_dtype is not None
+    has_own = getattr(model.get_vision_tower(), "own_dtype", None) is not None
     kept = {name for name in tensors if name.startswith(_TOWER) and (has_own or tensors[name].itemsize == 2)}
     stored = ((name, value if dtype is None or name in kept else value.to(dtype)) for name, value in tensors.items())
     write_tensors(stored, folder, max_shard_bytes)
