@@ -106,6 +106,11 @@ def test_the_name_of_an_image_is_not_answered_as_a_question(capsys: pytest.Captu
         assert f"The last word has to be the question, but '{name}' is an image" in err
 
 
+def test_a_folder_is_not_answered_as_a_question(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, _, err = run(capsys, "ask", tmp_path)
+    assert (code, err) == (2, f"llava: error: The last word has to be the question, but '{tmp_path}' is a folder.\n")
+
+
 @pytest.mark.parametrize("command", [["ask", "-q", "What?"], ["info", "--image"]])
 def test_an_image_of_too_many_px_names_the_flag_that_allows_it(
     capsys: pytest.CaptureFixture[str], command: list[str], tmp_path: Path

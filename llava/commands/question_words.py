@@ -25,6 +25,8 @@ def split_words(words: list[str], question: str | None) -> tuple[list[str], str]
             or os.path.isfile(os.path.expanduser(question))
         ):
             raise UsageError(f"The last word has to be the question, but '{question[:80]}' is an image.")
+        if os.sep in question and os.path.isdir(os.path.expanduser(question)):
+            raise UsageError(f"The last word has to be the question, but '{question[:80]}' is a folder.")
     if not question.strip():
         raise UsageError("The question is empty.")
     if (flaw := find_flaw(question)) is not None:

@@ -363,7 +363,8 @@ def write_checkpoint(
 
     Args:
         tokenizer: None if there is none to write.
-        dtype: of the stored weights, by default the model's. A tower in 16 bits keeps its own.
+        dtype: of the stored weights, by default the model's. A tower in 16 bits, or one that runs in a dtype of its
+            own, keeps it.
         state: the model's state dict, where it had to be gathered from several devices.
     """
     # Under FSDP the model's own state dict lacks the tower.
@@ -382,7 +383,10 @@ def write_checkpoint(
     if whole:
         raise UsageError(f"A quantized model cannot be saved ({whole[0]} holds integers): load it in 16 bits.")
     write_json(describe_model(model, include_tower, dtype), folder / CONFIG)
-    write_tensors(((name, _store_as(dtype, name, value)) for name, value in tensors.items()), folder, max_shard_bytes)
+    has_own = getattr(model.get_vision_tower(), "own_dtype", None) is not None
+    kept = {name for name in tensors if name.startswith(_TOWER) and (has_own or tensors[name].itemsize == 2)}
+    stored = ((name, value if dtype is None or name in kept else value.to(dtype)) for name, value in tensors.items())
+    write_tensors(stored, folder, max_shard_bytes)
     if tokenizer is not None:
         save_tokenizer(tokenizer, folder)
     processor.save_pretrained(folder)
@@ -390,7 +394,3 @@ def write_checkpoint(
 
 
 _TOWER = "model.vision_tower."
-
-
-def _store_as(dtype: torch.dtype | None, name: str, value: torch.Tensor) -> torch.Tensor:
-    return value if dtype is None or (name.startswith(_TOWER) and value.itemsize == 2) else value.to(dtype)

@@ -209,6 +209,8 @@ def _recognise_file(path: Path) -> Finding | None:
             "Name the folder that has it beside a config.json, as model.safetensors, pytorch_model.bin, "
             "adapter_model.safetensors or mm_projector.bin.",
         )
+    if ending == ".gguf":
+        return Finding("file", f"{path} does not begin with GGUF: it is another kind of file.", "Download it again.")
     return Finding("file", f"{path} is a file, but not one of a checkpoint.", "Name the folder of a checkpoint.")
 
 

@@ -88,6 +88,8 @@ def find_checkpoint(name: str | Path) -> Path:
         return path if is_gguf(path) or is_manifest(path) else _find_folder_of(path)
     if text.startswith(ollama_store.PREFIX):
         return ollama_store.find_manifest(text)
+    if text.lower().endswith(".gguf") and "://" not in text and not os.path.islink(path):
+        raise CheckpointError(f"There is no file '{text}'. Name a model's GGUF file, with its mmproj beside it.")
     short, at, revision = text.partition("@")
     if short in SHORT_NAMES:
         return fetch(SHORT_NAMES[short] + at + revision)

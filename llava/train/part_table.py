@@ -37,7 +37,8 @@ def build_table(model: Any, trainable: Sequence[PartParameter], lr: float, weigh
         frozen = [each for each in _list_parameters({part: members}) if id(each) not in trained]
         if frozen:
             count = sum(each.numel() for each in frozen)
-            table.add_row(part, "the rest" if rows else ", ".join(members), f"{count:,}", "frozen", "")
+            modules = "the rest" if rows else ", ".join(dict.fromkeys(map(_name_module, members)))
+            table.add_row(part, modules, f"{count:,}", "frozen", "")
     return table
 
 

@@ -310,7 +310,10 @@ def check_stages(recipe_name: str, stages: tuple[Stage, ...]) -> None:
 def check_tuning(stage: TuningStage, where: str) -> None:
     """Raises UsageError for a wrong setting of a stage that trains a checkpoint, beyond ``check_stages``."""
     if (stage.steps > 0) == (stage.epochs > 0):
-        raise UsageError(f"{where} needs either steps or epochs above 0, but has {stage.steps} and {stage.epochs:g}.")
+        remedy = "Set the one that is not meant to 0, such as epochs=0." if stage.steps > 0 else "Set one of them."
+        raise UsageError(
+            f"{where} needs either steps or epochs above 0, but has {stage.steps} and {stage.epochs:g}. {remedy}"
+        )
     if stage.accumulation < 1:
         raise UsageError(f"{where}: accumulation is {stage.accumulation} and must be at least 1.")
     for key in ("steps", "epochs", "global_batch_size", "max_length", "max_skipped", "eval_steps", "save_limit"):

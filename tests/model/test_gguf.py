@@ -268,6 +268,8 @@ def test_the_mmproj_may_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert open_checkpoint(model, vision_tower=tmp_path / "eyes.gguf").spec.tiling.is_anyres
     with pytest.raises(UsageError, match="is a GGUF file, whose tower is in its mmproj"):
         open_checkpoint(model, vision_tower="openai/clip-vit-large-patch14")
+    with pytest.raises(UsageError, match=r"There is no file '.*none\.gguf', which --mmproj names"):
+        open_checkpoint(model, vision_tower=tmp_path / "none.gguf")
     with pytest.raises(UsageError, match="fits a model in GGUF only"):
         open_checkpoint(tmp_path / "a", vision_tower=tmp_path / "eyes.gguf")
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from llava.answer import write_chat
 from llava.backends.answerer import Answerer
@@ -38,7 +39,9 @@ from llava.model.lexical.thing_guesses import class_names
 from llava.model.llava import LlavaLlamaForCausalLM
 from llava.sampling import Sampling
 from llava.train.dataset.samples import InstructionData, Sample
+from llava.train.devices.precision import set_precision
 from llava.train.recipe import TuningStage
+from llava.train.snapshots import save_result
 from llava.train.speed.levers import set_levers
 from tests.tiny import make_model
 from tests.tiny_lexical import (
@@ -453,6 +456,23 @@ def test_a_saved_model_is_loaded_bit_by_bit(folder: Path, loaded: Any, tmp_path:
     assert read_spec(tmp_path / "copy") is not None
     copied = load_model(tmp_path / "copy", device="cpu", dtype="float32").model.state_dict()
     assert all(torch.equal(copied[name], tensor) for name, tensor in original.items())
+
+
+def test_a_result_of_training_keeps_the_tower_that_was_frozen(loaded: Any, tmp_path: Path) -> None:
+    save_result(loaded.model, loaded.tokenizer, tmp_path / "result", dtype=torch.bfloat16)
+    state, result = loaded.model.state_dict(), load_file(tmp_path / "result/model.safetensors")
+    tower = [name for name in state if name.startswith("model.vision_tower.")]
+    assert tower
+    assert all(torch.equal(result[name], state[name]) for name in tower)
+    assert {value.dtype for name, value in result.items() if name not in tower} == {torch.bfloat16}
+
+
+def test_training_in_16_bits_leaves_the_frozen_tower_in_its_own_dtype(folder: Path, loaded: Any) -> None:
+    model = load_model(folder, device="cpu", dtype="float32").model
+    set_precision(model, [], mixed_precision="bf16", has_original_tower=False)
+    assert model.model.embed_tokens.weight.dtype == torch.bfloat16
+    before = loaded.model.get_vision_tower().state_dict()
+    assert all(torch.equal(before[name], value) for name, value in model.get_vision_tower().state_dict().items())
 
 
 def test_transformers_own_loading_gives_the_same_model(folder: Path, loaded: Any) -> None:

@@ -118,6 +118,7 @@ FOREIGN: dict[str, tuple[Callable[[Path], Path], list[str]]] = {
     "mmproj": (content("mmproj-f16.gguf", gguf(b"clip")), ["vision half (mmproj)", "Name the language model's file"]),
     "gguf without its ending": (content("sha256-0", gguf(b"llama")), ["language model alone (llama)"]),
     "cut gguf": (content("x.gguf", b"GGUF"), ["is cut short or damaged", "download it again"]),
+    "gguf by its ending alone": (content("x.gguf", b"<html>"), ["does not begin with GGUF", "Download it again"]),
     "gguf folder": (
         touch("llava-q4.gguf", "mmproj.gguf"),
         ["llava-q4.gguf, mmproj.gguf", "Name the language"],

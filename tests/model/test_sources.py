@@ -119,6 +119,16 @@ def test_a_path_that_leads_nowhere_is_not_sought_on_the_hub(
         find_checkpoint(name)
 
 
+@pytest.mark.parametrize("name", ["/nowhere/llava.gguf", "models/llava.gguf", "x-00002-of-00002.GGUF"])
+def test_a_gguf_file_that_is_missing_is_said_to_be_and_not_sought_on_the_hub(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("llava.model.sources.fetch", lambda repo_id: pytest.fail(f"asked the hub for {repo_id}"))
+    with pytest.raises(CheckpointError, match=f"There is no file '{name}'"):
+        find_checkpoint(name)
+
+
 def test_a_file_of_a_checkpoint_stands_for_its_folder(next_folder: Path) -> None:
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         assert find_checkpoint(next_folder / name) == next_folder

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from llava.errors import UsageError
+from llava.train.part_table import build_table
 from llava.train.parts import choose_trainable, describe_trainable, list_parts, scale_rates
 from tests.tiny import ANYRES, FAMILIES, SQUARE, make_model
 from tests.tiny_lexical import make_lexical, use_stand_ins
@@ -54,6 +55,12 @@ def test_an_image_adapter_is_trained_apart_from_the_language_model() -> None:
     assert len(rest) == len(choose(make_model(**ANYRES), "language_model"))
     with pytest.raises(UsageError, match="trains nothing: the model has no parameter in image_adapter"):
         choose(make_model(**ANYRES), "image_adapter")
+
+
+def test_the_table_names_a_frozen_image_adapter_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_stand_ins(monkeypatch)
+    part, modules, *_ = build_table(make_lexical(), [], 1.0, 0.0).columns
+    assert dict(zip(part.cells, modules.cells, strict=True))["image_adapter"] == "layers (adapters)"
 
 
 def test_the_constants_of_a_lexical_projector_are_never_trained(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,8 @@ def test_a_rate_in_scientific_notation_without_a_point_is_a_number(tmp_path: Pat
         ({"stages": [{**STAGE, "lr": 10**400}]}, "lr is 1000.* and must be a finite number"),
         ({"stages": [{**STAGE, "a\nb": 1}]}, r"unknown key 'a\\nb'"),
         ({"stages": [{**STAGE, "answer_weighting": -1}]}, "answer_weighting is -1"),
+        ({"stages": [{**STAGE, "steps": 2, "epochs": 5}]}, "has 2 and 5. Set the one that is not meant to 0"),
+        ({"stages": [{**STAGE, "steps": 0}]}, "has 0 and 0. Set one of them"),
     ],
 )
 def test_a_wrong_recipe_is_refused_and_the_key_is_named(change: dict[str, Any], message: str) -> None:

@@ -154,6 +154,8 @@ def take_projector(folder: Folder, named: str | Path | None) -> tuple[Folder, st
 
     Raises GgufFault or UsageError if the two do not go together.
     """
+    if named is not None and str(named).lower().endswith(".gguf") and not os.path.exists(os.path.expanduser(named)):
+        raise UsageError(f"There is no file '{named}', which --mmproj names.")
     is_file = named is not None and is_gguf(Path(os.path.expanduser(named)))
     if isinstance(folder, GgufFolder) and named is not None:
         if not is_file:

@@ -30,9 +30,9 @@ def set_precision(
     Each weight goes to ``device`` before it is cast, so the host never holds a copy of what its files have. With
     ``is_outline`` there is nothing to cast, and no memory is taken, see ``load_opened``.
 
-    A tower of which anything is trained stays in float32 as a whole. A quantized model's other weights keep what its
-    quantization gave them. With ``has_original_tower``, a frozen tower is in float16 where bfloat16 is not used,
-    also where everything else is in float32, as in both originals.
+    A tower of which anything is trained stays in float32 as a whole, and one with a dtype of its own keeps that. A
+    quantized model's other weights keep what its quantization gave them. With ``has_original_tower``, a frozen tower is
+    in float16 where bfloat16 is not used, also where everything else is in float32, as in both originals.
 
     Source: haotian-liu/LLaVA@c121f04 llava/train/train.py (``vision_tower.to(dtype=...)``).
     """
@@ -50,7 +50,7 @@ def set_precision(
         if id(parameter) in trained:
             dtype: torch.dtype | None = torch.float32
         elif id(parameter) in in_tower:
-            dtype = low_of_tower or torch.float32
+            dtype = getattr(tower, "own_dtype", None) or low_of_tower or torch.float32
         else:
             dtype = None if is_quantized else (low or torch.float32)
         if is_outline:
