@@ -283,10 +283,15 @@ def decode(output: Tensor) -> list[Candidate]:
     return kept[:_MAX_OBJECTS]
 
 
+def share_area(a: Box, b: Box) -> float:
+    """The area that both boxes cover, in px²."""
+    across, down = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    return max(0.0, across) * max(0.0, down)
+
+
 def measure_overlap(a: Box, b: Box) -> float:
     """Intersection over union of two boxes."""
-    across, down = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    if across <= 0 or down <= 0:
+    both = share_area(a, b)
+    if both <= 0:
         return 0.0
-    both = across * down
     return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)

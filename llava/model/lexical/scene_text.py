@@ -13,7 +13,7 @@ from llava.model.lexical.description import Bar, ChartTable, describe
 from llava.model.lexical.fill_boxes import find_bars, find_keys
 from llava.model.lexical.flat_fills import Fills, find_fills
 from llava.model.lexical.line_chart_reading import read_line_chart
-from llava.model.lexical.object_finder import Box, Drawn
+from llava.model.lexical.object_finder import Box, Drawn, share_area
 from llava.model.lexical.pie_finder import Pie, find_pie
 from llava.model.lexical.pie_reading import read_pie
 from llava.model.lexical.second_look import Read, find_name_below, read_margins, read_turned_name
@@ -108,9 +108,8 @@ def _is_letter_of(shape: Any, line: Any) -> bool:
     if len(line.text.strip()) > 2 or line.ink != shape.colour:
         return False
     left, top, right, bottom = line.box
-    width = min(right, shape.box[2]) - max(left, shape.box[0])
-    height = min(bottom, shape.box[3]) - max(top, shape.box[1])
-    return bool(min(width, height) > 0 and width * height > 0.6 * (right - left) * (bottom - top))
+    both = share_area(line.box, shape.box)
+    return both > 0 and both > 0.6 * (right - left) * (bottom - top)
 
 
 def _drop_huge(lines: Sequence[Any]) -> list[Any]:

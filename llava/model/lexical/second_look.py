@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from llava.model.lexical.chart_reading import ReadLine
 from llava.model.lexical.flat_fills import Fills
-from llava.model.lexical.object_finder import Box
+from llava.model.lexical.object_finder import Box, share_area
 
 Read = Callable[[Tensor], Sequence[Any]]
 _SCALE = 2
@@ -76,9 +76,8 @@ def _join(lines: Sequence[Any], found: Sequence[Any]) -> list[Any]:
 
 def _overlap(a: Box, b: Box) -> float:
     """The share of the smaller one of two boxes that both cover."""
-    across, down = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     smaller = min((box[2] - box[0]) * (box[3] - box[1]) for box in (a, b))
-    return max(0.0, across) * max(0.0, down) / max(smaller, 1e-6)
+    return share_area(a, b) / max(smaller, 1e-6)
 
 
 def read_turned_name(canvas: Tensor, fills: Fills, lines: Sequence[ReadLine], plot: Box, read: Read) -> str:

@@ -6,15 +6,13 @@ Run it as ``python -m llava.scratch.objects.chart_plots FOLDER FIRST COUNT``; ne
 
 from __future__ import annotations
 
-import json
 import random
 import sys
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from llava.scratch.objects.plots import STYLES, TITLES, choose_palette, list_texts
+from llava.scratch.objects.plots import STYLES, TITLES, choose_palette, fill_folder, list_texts
 from llava.scratch.talking.chart_records import LABELS, X_NAMES, Y_NAMES
 
 _FAMILIES = ("DejaVu Sans", "DejaVu Sans", "DejaVu Sans", "DejaVu Serif", "Liberation Sans", "DejaVu Sans Mono")
@@ -187,22 +185,5 @@ def _dress(rng: random.Random, axes: Any, has_legend: bool, along: str) -> dict[
     return {"x_name": x_name, "y_name": y_name}
 
 
-def main(folder: str, first: str, count: str) -> None:
-    """Draws charts ``first`` to ``first + count - 1`` into the folder; those that are there stay."""
-    import warnings
-
-    from PIL import Image
-
-    warnings.simplefilter("ignore")
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    for seed in range(int(first), int(first) + int(count)):
-        path = Path(folder) / f"{seed}.json"
-        if path.exists():
-            continue
-        pixels, table = draw_chart_plot(seed)
-        Image.fromarray(pixels).save(path.with_suffix(".png"), compress_level=1)
-        path.write_text(json.dumps(table))
-
-
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    fill_folder(draw_chart_plot, *sys.argv[1:4])

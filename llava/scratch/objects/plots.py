@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -247,7 +248,7 @@ def draw_plot(seed: int) -> tuple[np.ndarray, dict[str, Any]]:
     return pixels, {"marks": found, "texts": texts}
 
 
-def main(folder: str, first: str, count: str) -> None:
+def fill_folder(draw: Callable[[int], tuple[np.ndarray, dict[str, Any]]], folder: str, first: str, count: str) -> None:
     """Draws plots ``first`` to ``first + count - 1`` into the folder; those that are there stay."""
     import warnings
 
@@ -259,10 +260,10 @@ def main(folder: str, first: str, count: str) -> None:
         path = Path(folder) / f"{seed}.json"
         if path.exists():
             continue
-        pixels, notes = draw_plot(seed)
+        pixels, notes = draw(seed)
         Image.fromarray(pixels).save(path.with_suffix(".png"), compress_level=1)
         path.write_text(json.dumps(notes))
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:4])
+    fill_folder(draw_plot, *sys.argv[1:4])

@@ -18,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from llava.data.collection.journal import write_whole
 from llava.scratch.talking.thing_turns import ANIMALS, BUILDINGS, FOODS, PLANTS, VEHICLES
 from llava.scratch.things.names import is_plural, with_article
 
@@ -166,15 +167,8 @@ def write_facts(answers: Mapping[str, str], kinds: Mapping[str, str], file: Path
     """Writes the sentences that are kept, by names, as JSON, and returns them."""
     kept = {name: keep_fact(answers[name], name, kind) for name, kind in kinds.items() if name in answers}
     facts = {name: fact for name, fact in kept.items() if fact is not None}
-    write_whole(file, json.dumps(facts, indent=0, ensure_ascii=False) + "\n")
+    write_whole(file, f"{json.dumps(facts, indent=0, ensure_ascii=False)}\n".encode())
     return facts
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Writes the file at once or not at all."""
-    partial = file.with_name(f"{file.name}.partial")
-    partial.write_text(text, "utf-8")
-    partial.replace(file)
 
 
 def _write_line(one: tuple[str, str]) -> str:
@@ -209,7 +203,7 @@ def main() -> None:
         from llava.model.checkpoint import load_model
 
         loaded = load_model(arguments.model, device="cpu", for_engine=True)
-        write_whole(log, "".join(map(_write_line, answers.items())))  # without a line that was cut
+        write_whole(log, "".join(map(_write_line, answers.items())).encode())  # without a line that was cut
         with log.open("a", encoding="utf-8") as lines:
             for name, answer in zip(missing, ask_all(loaded, questions), strict=True):
                 answers[name] = answer
