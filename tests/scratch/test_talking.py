@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import re
@@ -21,10 +22,12 @@ from llava.model.lexical.line_reader import LineReader
 from llava.model.lexical.object_finder import ObjectFinder
 from llava.model.llava import LlavaConfig, LlavaLlamaForCausalLM
 from llava.scratch.talking.adapter_batches import collate, pad
-from llava.scratch.talking.adapter_samples import Encoded, SampleSource, encode, write_prefix
+from llava.scratch.talking.adapter_samples import NUM_THINGS, THING, Encoded, SampleSource, encode, join, write_prefix
 from llava.scratch.talking.adapter_training import CHECKPOINT, AdapterTraining, Schedule, loss_of
 from llava.scratch.talking.document_records import MAKERS
 from llava.scratch.talking.drawn_values import ITEMS
+from llava.scratch.talking.long_questions import lengthen
+from llava.scratch.talking.other_languages import ANSWER, HELD_OUT, ask_in_other_language
 from llava.scratch.talking.pack import FOLDER, pack_checkpoint, pack_tower, write_files
 from llava.scratch.talking.seen_records import Record, ask_for_missing, is_shown
 from llava.scratch.talking.small_llama import Adapter, Sizes, SmallLlama, name_adapter, read_adapter
@@ -125,12 +128,18 @@ def test_relations_of_objects_follow_the_orders_of_the_description() -> None:
     asked = (
         r"Is the (\w+ \w+) (?:to the )?(left of|right of|above|below) the (\w+ \w+)\?\|(Yes|No), the \1 is (.+) the \3"
     )
+    related = 0
     for description, match, _ in turns_of("shapes", asked):
+        if description.startswith("2 objects"):
+            [told] = re.findall(rf"[Tt]he {match[1]} is ([\w ]+) the {match[3]}[;.]", description)
+            assert match[5] in told.split(" and ")
+            related += 1
         across = [name for name, _ in shapes_of(description)]
         down = description.split("From top to bottom: ")[1].split(". ")[0].split(", ")
         order = across if "of" in match[5] else down
         assert (order.index(match[1]) < order.index(match[3])) == (match[5] in ("left of", "above"))
         assert (match[2] == match[5]) == (match[4] == "Yes")
+    assert related > 3
     for description, match, _ in turns_of("shapes", r"\|The (leftmost|rightmost) object is the (\w+ \w+)\."):
         assert shapes_of(description)[0 if match[1] == "leftmost" else -1][0] == match[2]
 
@@ -168,12 +177,13 @@ def test_prices_are_their_items_and_the_dearest_costs_the_most() -> None:
 
 def test_the_largest_bar_has_the_largest_value() -> None:
     def bars(description: str) -> dict[str, float]:
-        line = description.split("\n")[0].split(": ", 1)[1].split(" From largest")[0]
+        line = description.split("\n")[0].split(": ", 1)[1].split(" Largest: ")[0]
         return {label: float(value) for label, value in re.findall(r"([\w ]+) ([\d.]+)%? \(", line.replace("), ", ")"))}
 
     for description, match, _ in turns_of("chart", r"\|The (largest|smallest) (?:bar|part) is ([\w ]+)\."):
         most = {"largest": max, "smallest": min}[match[1]]
         assert match[2] == most(bars(description).items(), key=lambda bar: bar[1])[0]
+        assert re.search(rf"{match[1]}: {match[2]} [\d.]+%?[;.]", description, re.IGNORECASE)
     for description, match, _ in turns_of(
         "chart", r"Is ([\w ]+) (larger|higher|greater|smaller|lower) than ([\w ]+)\?\|(\w+),"
     ):
@@ -355,8 +365,34 @@ def test_targets_are_the_tokens_of_the_answers_and_their_ends(tokenizer: Any) ->
     for i, (question, answer) in enumerate(turns):
         conversation.append_message(conversation.roles[0], ("<image>\n" if i == 0 else "") + question)
         conversation.append_message(conversation.roles[1], answer)
-    whole = write_prefix() + "<image>" + tokenizer.decode(encode("", turns, tokenizer, sample.looks).ids, False)
+    whole = write_prefix() + show(encode("", turns, tokenizer, sample.looks), tokenizer)
     assert conversation.get_prompt().rstrip("\n") == whole
+
+
+@pytest.mark.parametrize("asked", [[("What is it?", "It is a cup.")], []])
+def test_a_second_image_comes_where_the_chat_has_it(asked: list[tuple[str, str]], tokenizer: Any) -> None:
+    looks, later = torch.zeros(10, 2283), [("And this?", "It is a dog.")]
+    first, second = encode("", asked, tokenizer, looks), encode("", later, tokenizer, looks + 1)
+    both = join(first, second, tokenizer)
+    assert both.looks[:, 0].tolist() == [0.0] * 10 + [1.0] * 10
+    assert sum(both.is_target) == sum(first.is_target) + sum(second.is_target)
+    assert len(both.branch) == len(both.ids)
+
+    conversation = find_template("smollm2")
+    turns = [(f"<image>\n{question}", answer) for question, answer in [*asked, *later]]
+    turns = turns if asked else [(f"<image>\n{turns[0][0]}", turns[0][1])]  # both in one question
+    for question, answer in turns:
+        conversation.append_message(conversation.roles[0], question)
+        conversation.append_message(conversation.roles[1], answer)
+    assert conversation.get_prompt().rstrip("\n") == write_prefix() + show(both, tokenizer)
+
+
+def show(sample: Encoded, tokenizer: Any) -> str:
+    """The text of a sample, with "<image>" where an image's things are."""
+    runs = itertools.groupby(sample.ids, lambda token: token == THING)
+    parts = [(is_thing, list(ids)) for is_thing, ids in runs]
+    assert all(len(ids) == NUM_THINGS for is_thing, ids in parts if is_thing)
+    return "".join("<image>" if is_thing else tokenizer.decode(ids, False) for is_thing, ids in parts)
 
 
 def test_the_loss_is_that_of_the_answers_after_the_image(
@@ -369,15 +405,18 @@ def test_the_loss_is_that_of_the_answers_after_the_image(
     adapter = Adapter(small.weights, SIZES, rank=2, alpha=2)  # B is zero: no change
     batch = [encode("", [("Q?", "An answer.")], tokenizer, torch.randn(10, 2283))]
     batch += [encode("Text", [("Why?", "So."), ("And?", "No more than this.")], tokenizer, torch.randn(10, 2283))]
+    batch += [join(batch[1], encode("Sign", [("What?", "This.")], tokenizer, torch.randn(10, 2283)), tokenizer)]
     loss, count = loss_of(small, adapter, projector, collate(batch))
     losses = []
     for sample in batch:
-        slots = torch.arange(15)
-        rows = torch.cat([sample.looks[:1].expand(6, -1), sample.looks[1:]])
-        embed = reference.model.embed_tokens
-        embeds = torch.cat([projector.say(rows, slots, embed), embed(torch.tensor(sample.ids))])[None]
-        chances = run(reference, prefix, embeds)[0].log_softmax(1)
-        losses += [-chances[14 + i, sample.ids[i]] for i in range(len(sample.ids)) if sample.is_target[i]]
+        slots, embed = torch.arange(15), reference.model.embed_tokens
+        embeds = embed(torch.tensor(sample.ids).clamp(min=0))
+        at = [i for i, token in enumerate(sample.ids) if token == THING]
+        for number, looks in enumerate(sample.looks.split(10)):
+            rows = torch.cat([looks[:1].expand(6, -1), looks[1:]])
+            embeds[at[15 * number : 15 * (number + 1)]] = projector.say(rows, slots, embed)
+        chances = run(reference, prefix, embeds[None])[0].log_softmax(1)
+        losses += [-chances[i - 1, sample.ids[i]] for i in range(len(sample.ids)) if sample.is_target[i]]
     assert count == len(losses)
     assert float(loss.detach()) == pytest.approx(float(torch.stack(losses).mean().detach()), rel=1e-4)
 
@@ -389,11 +428,11 @@ def test_a_branch_gives_the_logits_of_its_turn_alone(small: SmallLlama, tokenize
     ids, is_target, branch = pad([whole, longer])
     adapter = make_adapter(small)
     small.set_prefix(torch.tensor([5, 9, 2, 44]))
-    hidden = small.hidden(small.embeddings[ids], adapter, branch)[0][is_target[0]]
+    hidden = small.hidden(small.embeddings[ids.clamp(min=0)], adapter, branch)[0][is_target[0]]
     alone = []
     for turn in turns:
         sample = encode("Text (1 line)", [turn], tokenizer, looks)
-        one = small.hidden(small.embeddings[torch.tensor([sample.ids])], adapter)[0]
+        one = small.hidden(small.embeddings[torch.tensor([sample.ids]).clamp(min=0)], adapter)[0]
         alone.append(one[torch.tensor(sample.is_target)])
     torch.testing.assert_close(hidden, torch.cat(alone), atol=1e-5, rtol=1e-5)
 
@@ -415,6 +454,26 @@ def test_turns_that_do_not_fit_are_left_out(tokenizer: Any) -> None:
 def things(tmp_path_factory: pytest.TempPathFactory) -> ThingSamples:
     folder = tmp_path_factory.mktemp("things")
     return ThingSamples(folder, write_things(folder))
+
+
+def test_questions_in_other_languages_leave_some_for_tests() -> None:
+    rng = random.Random(0)
+    asked = {ask_in_other_language(rng)[0] for _ in range(3000)}
+    assert len(asked) > 300
+    assert not asked & set(HELD_OUT)
+
+
+def test_a_long_question_ends_with_the_question() -> None:
+    longer = [lengthen(random.Random(i), "What is this?") for i in range(50)]
+    assert all(text.endswith("What is this?") and 8 < len(text.split()) < 150 for text in longer)
+
+
+def test_an_image_of_things_is_asked_for_text_that_it_does_not_have(things: ThingSamples) -> None:
+    turns = [turn for i in range(40) for turn in things.draw(random.Random(i))[1]]
+    asked = [(question, answer) for question, answer in turns if "no text" in answer]
+    assert len(asked) > 20
+    for question, answer in asked:
+        assert answer.startswith("No, ") == (question.split()[0] in ("Is", "Do", "Can", "Are", "Does")), question
 
 
 def make_training(small: SmallLlama, tokenizer: Any, things: ThingSamples, folder: Path) -> AdapterTraining:
@@ -448,10 +507,13 @@ def test_a_training_resumes_with_the_same_numbers(
 def test_samples_hold_things_and_what_was_read(tokenizer: Any, things: ThingSamples) -> None:
     source = SampleSource(tokenizer, things, thing_share=0.5, max_tokens=700).draw(random.Random(0))
     samples: list[Encoded] = [next(source) for _ in range(40)]
-    assert all(sample.looks.shape == (10, 2283) and len(sample.ids) <= 700 for sample in samples)
-    texts = [tokenizer.decode(sample.ids, skip_special_tokens=False) for sample in samples]
-    assert any(text.startswith("\n") for text in texts)  # nothing was read: the question follows the things
-    assert any(text.startswith("Text (") for text in texts)
+    assert all(sample.looks.shape[1:] == (2283,) and len(sample.ids) <= 700 for sample in samples)
+    assert {len(sample.looks) for sample in samples} == {10, 20}
+    assert all(sample.ids.count(THING) == 1.5 * len(sample.looks) for sample in samples)
+    texts = [show(sample, tokenizer) for sample in samples]
+    assert any(text.startswith("<image>\n") for text in texts)  # nothing was read: the question follows the things
+    assert any(text.startswith("<image>Text (") for text in texts)
+    assert any(ANSWER in text for text in texts)
     assert {bool(sum(sample.branch)) for sample in samples} == {True, False}  # chats and branches
 
 

@@ -4,10 +4,14 @@ The form is fixed, and every part is left out where it is empty:
 
     3 objects from left to right: red star (top left), blue circle (center), red cross (right). From top to bottom: red
     star, blue circle, red cross. Colors: 2 red, 1 blue. Shapes: 1 star, 1 circle, 1 cross.
-    Bar chart "Sold", 2 bars from left to right: Tea 37 (red), Milk 52 (blue). From largest to smallest: Milk, Tea.
+    Bar chart "Sold", 2 bars from left to right: Tea 37 (red), Milk 52 (blue). Largest: Milk 52; smallest: Tea 37.
     Text (2 lines):
     1. OPEN (white on red)
     2. Monday | 9:00
+
+Two objects are also related to each other, in both directions:
+
+    The red star is left of and above the blue circle; the blue circle is right of and below the red star.
 
 A chart of one line is told as
 
@@ -23,8 +27,8 @@ and of several, a line of text for each of them:
 
 Where a chart's axes have names, it ends in "X axis: Month. Y axis: Cups.", or one of both.
 
-Orders and numbers stand there because the towers know them exactly and a small language model is poor at sorting and at
-counting.
+Orders, extremes and numbers stand there because the towers know them exactly and a small language model is poor at
+sorting and at counting. It does not find the end of a ranked list, and cannot invert a relation.
 """
 
 from __future__ import annotations
@@ -36,6 +40,9 @@ from typing import Protocol
 
 # The description of a dense page ends after this many characters, at the end of a line: about 350 tokens.
 MAX_CHARACTERS = 1200
+# Two objects are beside each other, or one above the other, if their middles are this far apart, as a part of the
+# image's shorter side.
+LEAST_APART = 0.05
 # A line whose ends differ by less than this share of its range ends about where it starts.
 _LEVEL_SHARE = 0.1
 
@@ -215,7 +222,28 @@ def _describe_objects(size: tuple[int, int], objects: Sequence[SeenObject]) -> s
     colours, kinds = Counter(seen.colour for seen in across), Counter(seen.kind for seen in across)
     shapes = [f"{count} {name_several(kind) if count > 1 else kind}" for kind, count in kinds.most_common()]
     colored = [f"{count} {colour}" for colour, count in colours.most_common()]
-    return f"{text} Colors: {', '.join(colored)}. Shapes: {', '.join(shapes)}."
+    related = _relate(across[0], across[1], size) if len(across) == 2 else ""
+    return f"{text}{related} Colors: {', '.join(colored)}. Shapes: {', '.join(shapes)}."
+
+
+def find_relations(a: Box, b: Box, size: tuple[int, int]) -> list[str]:
+    """How the middle of ``a`` lies to that of ``b`` on an image of ``size`` px: "left of" or "right of", "above" or
+    "below", both or neither, by what is at least ``LEAST_APART``.
+    """
+    relations = []
+    for axis, (less, more) in enumerate((("left of", "right of"), ("above", "below"))):
+        apart = (a[axis] + a[axis + 2] - b[axis] - b[axis + 2]) / 2
+        if abs(apart) >= LEAST_APART * min(size):
+            relations.append(less if apart < 0 else more)
+    return relations
+
+
+def _relate(a: SeenObject, b: SeenObject, size: tuple[int, int]) -> str:
+    """How two objects lie to each other, told from each side; "" where they are alike or nearly in one place."""
+    ways = [" and ".join(find_relations(*boxes, size)) for boxes in ((a.box, b.box), (b.box, a.box))]
+    if not ways[0] or _name(a) == _name(b):
+        return ""
+    return f" The {_name(a)} is {ways[0]} the {_name(b)}; the {_name(b)} is {ways[1]} the {_name(a)}."
 
 
 def name_several(kind: str) -> str:
@@ -241,9 +269,9 @@ def _describe_bars(chart: ChartTable) -> str:
     text = f"{kind}{title}, {len(chart.bars)} {part if len(chart.bars) == 1 else part + 's'}"
     if len(chart.bars) < 2:
         return f"{text}: {listed}."
-    ranked = sorted(chart.bars, key=lambda bar: -bar.size)
-    names = ", ".join(bar.label or bar.colour for bar in ranked)
-    return f"{text} {order}: {listed}. From largest to smallest: {names}."
+    most, least = (find(chart.bars, key=lambda bar: bar.size) for find in (max, min))
+    largest, smallest = (" ".join(filter(None, (bar.label or bar.colour, bar.value))) for bar in (most, least))
+    return f"{text} {order}: {listed}. Largest: {largest}; smallest: {smallest}."
 
 
 def _describe_lines(chart: ChartTable) -> str:

@@ -2,7 +2,7 @@
 
 So they may be drawn by other processes, ahead of time, without any number becoming another one.
 
-Shape letters: B samples, L positions after the image's things, X looks (ten for each sample), D values of a look.
+Shape letters: B samples, L positions from the first image on, X looks (ten for each image), D values of a look.
 """
 
 from __future__ import annotations

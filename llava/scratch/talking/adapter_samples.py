@@ -1,7 +1,7 @@
 """Samples for the image adapter: token ids and targets of descriptions and turns, in SmolLM2's chat template.
 
-What is before the image is the same in all samples (``write_prefix``) and is no part of them. The invariant: prefix,
-image, description and turns are the prompt that ``llava.prompt`` renders for the same image.
+What is before the first image is the same in all samples (``write_prefix``) and is no part of them. The invariant:
+prefix, images, descriptions and turns are the prompt that ``llava.prompt`` renders for the same images.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, repeat
 from typing import Any
 
 import torch
@@ -16,21 +17,29 @@ import torch
 from llava.constants import DEFAULT_IMAGE_TOKEN
 from llava.conversation import find_template
 from llava.model.lexical.efficientnet_lite import NUM_CLASSES, NUM_FEATURES
+from llava.model.lexical.lexical_projector import NUM_CELLS, NUM_WHOLE
 from llava.model.lexical.thing_guesses import guess_things
 from llava.scratch.talking.document_records import MAKERS, draw_record
-from llava.scratch.talking.seen_records import Record, Turns
+from llava.scratch.talking.long_questions import lengthen
+from llava.scratch.talking.other_languages import ask_in_other_language
+from llava.scratch.talking.seen_records import ASKS_FOR_DESCRIPTION, Record, Turns, pick
 from llava.scratch.talking.thing_samples import ThingSamples
 from llava.scratch.talking.thing_turns import find_wrongly, misread, read_wrongly
 
 COMMON = 0  # the branch of what all turns see
+THING = -1
+"""Stands for an id where an image's things are, whose embeddings the projector makes."""
+
+NUM_THINGS = NUM_WHOLE + NUM_CELLS
+TWO_IMAGES = "two images"
 _THINGS: dict[str, Callable[[ThingSamples, random.Random], tuple[torch.Tensor, Turns]]] = {
     "nothing": ThingSamples.draw_doubt,
     "prototypes": ThingSamples.draw_prototype,
     "views": ThingSamples.draw_view,
     "unseen things": ThingSamples.draw_unseen,
 }
-KINDS = (*_THINGS, *MAKERS)
-"""What a sample may be about: things in views or as prototypes of classes, and records of each kind."""
+KINDS = (*_THINGS, *MAKERS, TWO_IMAGES)
+"""What a sample may be about: things in views or as prototypes of classes, records of each kind, and two images."""
 
 _TEMPLATE = "smollm2"
 # From a question to its answer, the end of an answer, and from there to the next question.
@@ -42,20 +51,24 @@ _STRAY_SHARE = 0.2
 # This share of the samples is one chat of a few turns. In the others each question is asked as if it were the first.
 _CHAT_SHARE = 0.35
 _MOST_BRANCHES = 9
-# Samples with a turn that has nothing to do with the image.
-_TALK_SHARE = 0.12
+# Samples with a turn that has nothing to do with the image, with one in another language, and with a long question.
+_TALK_SHARE, _OTHER_LANGUAGE_SHARE, _LONG_SHARE = 0.12, 0.14, 0.04
+# In this share of the samples a second image comes, with a later question or, in some of them, with the first one.
+_SECOND_SHARE, _AT_ONCE_SHARE = 0.1, 0.25
 
 Seen = tuple[str, Turns, torch.Tensor]  # description, turns and looks of an image
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """One sample: ids of all positions after the image's things, and which of them are targets.
+    """One sample: ids of all positions from the first image on, and which of them are targets.
 
     Attributes:
+        ids: ``THING`` where an image's things are.
         branch: of each position, ``COMMON`` or the number of the turn that it belongs to. A position sees those before
             it that are common or of its own branch, and is counted as if the others were not there.
-        looks: what the projector turns into the things' embeddings, [10, D]: the whole image's and its nine cells'.
+        looks: what the projector turns into the things' embeddings, ten of each image [10 x images, D]: the whole
+            image's and its nine cells'.
     """
 
     ids: list[int]
@@ -87,7 +100,7 @@ def encode(
         branches: each turn is the first after the description, and sees no other.
         max_tokens: turns that do not fit any more are left out; the sample may have none.
     """
-    ids = list(tokenizer.encode(description).ids) if description else []
+    ids = [THING] * NUM_THINGS + (list(tokenizer.encode(description).ids) if description else [])
     is_target, branch = [False] * len(ids), [COMMON] * len(ids)
     for i, (question, answer) in enumerate(turns):
         asked = tokenizer.encode(("\n" if i == 0 or branches else _TO_QUESTION) + question + _TO_ANSWER).ids
@@ -100,6 +113,21 @@ def encode(
     return Encoded(ids, is_target, branch, looks)
 
 
+def join(first: Encoded, second: Encoded, tokenizer: Any) -> Encoded:
+    """The chat of the first sample, in whose next question the second's image comes; without turns, they are together.
+
+    ``first`` has no branches.
+    """
+    assert not any(first.branch)
+    between = tokenizer.encode(_TO_QUESTION if any(first.is_target) else "\n").ids
+    return Encoded(
+        first.ids + between + second.ids,
+        first.is_target + [False] * len(between) + second.is_target,
+        first.branch + [COMMON] * len(between) + second.branch,
+        torch.cat([first.looks, second.looks]),
+    )
+
+
 @dataclass(frozen=True)
 class SampleSource:
     """Where samples come from.
@@ -107,39 +135,74 @@ class SampleSource:
     Attributes:
         thing_share: the share of samples about things; the others are about text, shapes and charts.
         talk: turns that have nothing to do with an image, of which some samples get one.
-        max_tokens: turns beyond it are left out.
+        max_tokens: turns beyond it are left out; things count, too.
     """
 
     tokenizer: Any
     things: ThingSamples
     thing_share: float
-    max_tokens: int = 480
+    max_tokens: int = 495
     talk: Turns = field(default_factory=list)
 
     def draw(self, rng: random.Random) -> Iterator[Encoded]:
         """Samples without end, which follow from ``rng`` alone."""
-        return self._encode(rng, lambda: self._draw_text(rng))
+        while True:
+            encode_next = self._encode_two if rng.random() < _SECOND_SHARE else self._encode
+            yield from encode_next(rng, lambda: self._draw_text(rng))
 
     def draw_kind(self, rng: random.Random, kind: str) -> Iterator[Encoded] | None:
         """Samples of one of ``KINDS``, without end; None if no view shows unseen things."""
-        if kind in MAKERS:
-            return self._encode(rng, lambda: self._look_at(rng, MAKERS[kind][1](rng)))
         if kind == "unseen things" and not self.things.has_unseen:
             return None
-        return self._encode(rng, lambda: self._misread(rng, *_THINGS[kind](self.things, rng)))
+
+        def draw() -> Seen:
+            if kind in MAKERS:
+                return self._look_at(rng, MAKERS[kind][1](rng))
+            return self._misread(rng, *_THINGS[kind](self.things, rng)) if kind in _THINGS else self._draw_text(rng)
+
+        encode_next = self._encode_two if kind == TWO_IMAGES else self._encode
+        return chain.from_iterable(encode_next(rng, draw) for _ in repeat(None))
 
     def _encode(self, rng: random.Random, draw: Callable[[], Seen]) -> Iterator[Encoded]:
-        while True:
-            description, turns, looks = draw()
-            guess = guess_things(looks[0, NUM_FEATURES : NUM_FEATURES + NUM_CLASSES])
-            description = "\n".join(filter(None, (guess, description)))
-            branches = rng.random() >= _CHAT_SHARE
-            if self.talk and rng.random() < _TALK_SHARE:
-                turns = [*turns[:1], rng.choice(self.talk), *turns[1:]]
-            turns = turns[:_MOST_BRANCHES] if branches else make_chat(rng, turns)
-            sample = encode(description, turns, self.tokenizer, looks, branches=branches, max_tokens=self.max_tokens)
-            if any(sample.is_target):
-                yield sample
+        """A sample about one image; none if no turn fits."""
+        description, turns, looks = draw()
+        branches = rng.random() >= _CHAT_SHARE
+        turns = self._add_turns(rng, turns)
+        turns = turns[:_MOST_BRANCHES] if branches else make_chat(rng, turns)
+        sample = self._write(description, turns, looks, self.max_tokens, branches=branches)
+        if any(sample.is_target):
+            yield sample
+
+    def _encode_two(self, rng: random.Random, draw: Callable[[], Seen]) -> Iterator[Encoded]:
+        """A chat about an image in which a second one follows; none if they do not fit."""
+        (description, turns, looks), (later_description, later_turns, later_looks) = draw(), draw()
+        are_together = rng.random() < _AT_ONCE_SHARE
+        before = [] if are_together else make_chat(rng, turns)[:2]
+        first = self._write(description, before, looks, self.max_tokens // 2)
+        asked = ask_for_either(rng, turns, later_turns)
+        # Together, only what names the image is clear.
+        later_turns = asked if are_together else [*self._add_turns(rng, later_turns)[:5], *asked]
+        left = self.max_tokens - len(first.ids) - len(_TO_QUESTION)
+        second = self._write(later_description, later_turns, later_looks, left, branches=True)
+        if len(second.ids) <= left and any(second.is_target) and any(first.is_target) != are_together:
+            yield join(first, second, self.tokenizer)
+
+    def _add_turns(self, rng: random.Random, turns: Turns) -> Turns:
+        """The turns, with some that any image may get after the first."""
+        added = [rng.choice(self.talk)] if self.talk and rng.random() < _TALK_SHARE else []
+        added += [ask_in_other_language(rng)] if rng.random() < _OTHER_LANGUAGE_SHARE else []
+        turns = [*turns[:1], *added, *turns[1:]]
+        if rng.random() < _LONG_SHARE:
+            at = rng.randrange(min(2, len(turns)))
+            turns[at] = (lengthen(rng, turns[at][0]), turns[at][1])
+        return turns
+
+    def _write(
+        self, description: str, turns: Turns, looks: torch.Tensor, max_tokens: int, *, branches: bool = False
+    ) -> Encoded:
+        guess = guess_things(looks[0, NUM_FEATURES : NUM_FEATURES + NUM_CLASSES])
+        said = "\n".join(filter(None, (guess, description)))
+        return encode(said, turns, self.tokenizer, looks, branches=branches, max_tokens=max_tokens)
 
     def _draw_text(self, rng: random.Random) -> Seen:
         if rng.random() < self.thing_share:
@@ -156,6 +219,18 @@ class SampleSource:
         elif rng.random() < _STRAY_SHARE and record.look in ("signs", "text"):
             said = f"{find_wrongly(rng)}\n{said}"
         return said, record.turns, self.things.draw_looks(rng, record.look)
+
+
+def ask_for_either(rng: random.Random, first: Turns, second: Turns) -> Turns:
+    """Requests to describe the first or the second of two images, answered as each image's own turns do."""
+    asked = []
+    for turns, names in ((first, ("first",)), (second, ("second", "last"))):
+        for answer in [answer for question, answer in turns if question in ASKS_FOR_DESCRIPTION][:1]:
+            question = pick(rng, "What is in the {} image?", "Describe the {} image.", "What does the {} image show?",
+                            "What is the {} image?", "What was in the {} picture?")  # fmt: skip
+            asked.append((question.format(rng.choice(names)), answer))
+    rng.shuffle(asked)
+    return asked
 
 
 def make_chat(rng: random.Random, turns: Turns) -> Turns:

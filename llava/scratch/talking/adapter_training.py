@@ -31,14 +31,13 @@ from safetensors.torch import load_file
 from llava.errors import LlavaError
 from llava.model.lexical.lexical_projector import NUM_CELLS, NUM_WHOLE, LexicalProjector
 from llava.scratch.talking.adapter_batches import Batch, Draw, StepBatches
-from llava.scratch.talking.adapter_samples import COMMON, SampleSource, write_prefix
+from llava.scratch.talking.adapter_samples import NUM_THINGS, THING, SampleSource, write_prefix
 from llava.scratch.talking.general_talk import read_talk
 from llava.scratch.talking.held_out_loss import CURVE, HeldOut, draw_curve
 from llava.scratch.talking.small_llama import Adapter, SmallLlama, read_adapter
 from llava.scratch.talking.thing_samples import ThingSamples
 from llava.scratch.talking.training_files import TrainingFiles, open_bundle
 
-NUM_THINGS = NUM_WHOLE + NUM_CELLS
 CHECKPOINT, LOG, HELD_OUT = "checkpoint.pt", "log.jsonl", "held_out.jsonl"
 # The rate of the projector, which is aligned already, as a part of the adapter's.
 _PROJECTOR_RATE = 0.3
@@ -53,22 +52,21 @@ def loss_of(
 
     ``bf16``: the language model's products are computed in bfloat16.
     """
-    device, num_samples = model.device, len(batch.ids_BL)
+    device, num_images = model.device, len(batch.looks_XD) // (NUM_CELLS + 1)
 
     def embed(ids: torch.Tensor) -> torch.Tensor:
         return model.embeddings[ids]
 
     # The whole image's look is shared by its slots.
     of_slot = torch.tensor([0] * NUM_WHOLE + list(range(1, NUM_CELLS + 1)), device=device)
-    of_slots = (of_slot + (NUM_CELLS + 1) * torch.arange(num_samples, device=device)[:, None]).flatten()
-    slots = torch.arange(NUM_THINGS, device=device).repeat(num_samples)
+    of_slots = (of_slot + (NUM_CELLS + 1) * torch.arange(num_images, device=device)[:, None]).flatten()
+    slots = torch.arange(NUM_THINGS, device=device).repeat(num_images)
     things_TC = projector.say(batch.looks_XD, slots, embed, of_slots)
-    things_BTC = things_TC.view(num_samples, NUM_THINGS, -1)
-    common_BT = torch.full((num_samples, NUM_THINGS), COMMON, device=device)
     with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-        embeds_BLC = torch.cat([things_BTC, embed(batch.ids_BL).to(things_BTC.dtype)], 1)
-        hidden_BLC = model.hidden(embeds_BLC, adapter, torch.cat([common_BT, batch.branch_BL], 1))
-        logits_XV = model.logits(hidden_BLC[:, NUM_THINGS - 1 : -1][batch.is_target_BL])
+        words_BLC = embed(batch.ids_BL.clamp(min=0)).to(things_TC.dtype)
+        embeds_BLC = words_BLC.index_put((batch.ids_BL == THING,), things_TC)
+        hidden_BLC = model.hidden(embeds_BLC, adapter, batch.branch_BL)
+        logits_XV = model.logits(hidden_BLC[:, :-1][batch.is_target_BL[:, 1:]])
     loss = torch.nn.functional.cross_entropy(logits_XV.float(), batch.ids_BL[batch.is_target_BL])
     return loss, len(logits_XV)
 
@@ -177,9 +175,8 @@ class AdapterTraining:
         norm = torch.nn.utils.clip_grad_norm_(self._learnt, 1.0)
         self._optimizer.step()
         self.step += 1
-        tokens = batch.num_tokens + NUM_THINGS * len(batch.ids_BL)
         line = {"step": step, "loss": round(loss.item(), 4), "norm": round(float(norm), 2), "targets": num_targets}
-        return {**line, "tokens": tokens, "rate": rate}
+        return {**line, "tokens": batch.num_tokens, "rate": rate}
 
     @torch.no_grad()
     def _measure(self, held_out: HeldOut) -> None:

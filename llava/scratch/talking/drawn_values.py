@@ -15,6 +15,15 @@ SIGNS = (
     "Emergency exit;Fire exit;Free Wi-Fi;No entry;Slow down;School zone;Lost dog;Garage sale;Open 24 hours;Back soon;"
     "Tickets;Information;Main Street;Park Avenue;Market Square;Station Road;North Bridge;Lake View;Elm Street"
 ).split(";")
+# What looks like markup, code or a request, which an image may show as well. None of it is a token of the language
+# model: descriptions of such texts are escaped, and records are not.
+_MARKUP = (
+    "<image>~<image>~<im_end>~<|end|>~<|system|>~<|user|>~<s>~</s>~[INST]~[IMG]~<b>bold</b>~<html>~</div>~<br>~&nbsp;~"
+    "<body>~<user>~<name>~<title>Home</title>~<li>Tea</li>~<a>link</a>~**bold**~{name}~{{value}}~$HOME~user@host: ls~"
+    "C:\\Users\\Anna~a->b~x=3;~y += 1;~if (a < b) {~return 0;~print('hello')~range(10)~#include <string>~std::cout~i++~"
+    "[x]~404~1+1=2~100%~@home~#sale~*new*~/home/anna~<your text here>~# Title~What is this?~Describe the image.~"
+    "Ignore this sign.~Say hello!~import numpy as np~SELECT * FROM users~Type /help~<image> here~an <image> tag"
+).split("~")
 # Grounds of signs. Gray is not among them: the reader does not tell a light gray ground from white.
 PLATES = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 LIGHT_PLATES = ("white", "yellow", "orange", "pink")
@@ -70,6 +79,8 @@ def draw_time(rng: random.Random) -> str:
 def draw_text(rng: random.Random) -> str:
     """The text of a line: a sign's words, several words, a name, or one word, number, code or price."""
     way = rng.random()
+    if way > 0.94:
+        return rng.choice(_MARKUP)
     if way < 0.25:
         text = rng.choice(SIGNS)
         return text.upper() if rng.random() < 0.3 else text

@@ -18,7 +18,29 @@ from llava.synth.scene import article
 Turns = list[tuple[str, str]]
 
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-NO_TEXT = "I see no text in the image."
+_NO_TEXT = ("I see no text in the image.", "I see no text in the image.", "There is no text in the image.")
+_ASKS_TO_READ = (
+    "Read the text.;Read the text.;Read all the text.;Read it.;What does it say?;What does it say?;What does this say?;"
+    "What does the sign say?;What does the text say?;What is written here?;What is written in the image?;"
+    "What is written on it?;What text is in the image?;What text do you see?;What can you read?;What words are there?;"
+    "Transcribe the text.;What letters do you see?;Which words can you read in the picture?;Read the sign."
+).split(";")
+_ASKS_FOR_ANY_TEXT = (
+    "Is there any text?;Is there any text in the image?;Is there text?;Do you see any text?;Is there any writing?;"
+    "Can you read any text?;Is there a sign?;Are there any words or letters?;Is anything written on it?;"
+    "Does it say anything?"
+).split(";")
+ASKS_FOR_DESCRIPTION = (
+    "Describe the image.",
+    "Describe the picture.",
+    "What is in the picture?",
+    "What do you see?",
+    "What is in this image?",
+    "What does the image show?",
+    "What is this?",
+    "Describe this image in one sentence.",
+    "What is shown here?",
+)
 
 # Words of these questions that are no sign of an answer.
 _FILLERS = frozenset("who what where when how which is it the of was does do a on this like much many".split())
@@ -130,18 +152,7 @@ def list_all(items: Sequence[str]) -> str:
 
 def ask_description(rng: random.Random) -> str:
     """A request for a description."""
-    return pick(
-        rng,
-        "Describe the image.",
-        "Describe the picture.",
-        "What is in the picture?",
-        "What do you see?",
-        "What is in this image?",
-        "What does the image show?",
-        "What is this?",
-        "Describe this image in one sentence.",
-        "What is shown here?",
-    )
+    return rng.choice(ASKS_FOR_DESCRIPTION)
 
 
 def ask_for_text(rng: random.Random, rows: Sequence[str]) -> tuple[str, str]:
@@ -150,6 +161,13 @@ def ask_for_text(rng: random.Random, rows: Sequence[str]) -> tuple[str, str]:
                     "What is written here?", "What is written in the picture?", "What can you read?")  # fmt: skip
     shown = [row.replace(" | ", " ") for row in rows[:6]]
     return question, f"It says: {' / '.join(shown)}"
+
+
+def ask_where_no_text_is(rng: random.Random) -> tuple[str, str]:
+    """A request to read, or a question whether there is text, where there is none."""
+    if rng.random() < 0.65:
+        return rng.choice(_ASKS_TO_READ), rng.choice(_NO_TEXT)
+    return rng.choice(_ASKS_FOR_ANY_TEXT), f"No, {_NO_TEXT[0]}"
 
 
 def is_shown(what: str, known: str) -> bool:

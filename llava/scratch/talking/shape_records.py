@@ -6,14 +6,14 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from llava.model.lexical.description import describe, name_place, name_several
+from llava.model.lexical.description import describe, find_relations, name_place, name_several
 from llava.scratch.talking.seen_records import (
-    NO_TEXT,
     Drawn,
     Record,
     add_article,
     ask_description,
     ask_unknown,
+    ask_where_no_text_is,
     list_all,
     pick,
     say_place,
@@ -21,8 +21,6 @@ from llava.scratch.talking.seen_records import (
 from llava.synth.drawing import SHAPES
 from llava.synth.scene import SCENE_COLORS
 
-# Objects whose middles are nearer than this part of the image's shorter side have no relation that is asked for.
-_LEAST_APART = 0.05
 _OPPOSITES = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
 
 
@@ -64,7 +62,7 @@ def draw_shapes_record(rng: random.Random) -> Record:
     for ask in _QUESTIONS:
         ask(rng, record, scene)
     if rng.random() < 0.3:
-        record.ask(pick(rng, "What does it say?", "Is there any text?", "Read the text."), NO_TEXT)
+        record.ask(*ask_where_no_text_is(rng))
     ask_unknown(rng, record, rate=0.15)
     return record.shorten(rng)
 
@@ -144,13 +142,10 @@ def _ask_relation(rng: random.Random, record: Record, scene: _Scene) -> None:
     if len(single) < 2:
         return
     a, b = rng.sample(single, 2)
-    across, down = ((a.box[i] + a.box[i + 2] - b.box[i] - b.box[i + 2]) / 2 for i in (0, 1))
-    if max(abs(across), abs(down)) < _LEAST_APART * min(scene.size):
+    relations = find_relations(a.box, b.box, scene.size)
+    if not relations:
         return
-    if abs(across) > abs(down):
-        holds = "left of" if across < 0 else "right of"
-    else:
-        holds = "above" if down < 0 else "below"
+    holds = rng.choice(relations)
     asked = holds if rng.random() < 0.5 else _OPPOSITES[holds]
     way = f"to the {asked}" if rng.random() < 0.3 and asked.endswith("of") else asked
     word = "Yes" if asked == holds else "No"
@@ -195,7 +190,7 @@ _QUESTIONS: tuple[Callable[[random.Random, Record, _Scene], None], ...] = (
     *[_ask_where] * 2,
     *[_ask_existence] * 2,
     *[_ask_how_many] * 3,
-    *[_ask_relation] * 2,
+    *[_ask_relation] * 3,
     _ask_order,
     _ask_option,
     _describe,

@@ -9,12 +9,12 @@ from typing import Any
 from llava.model.lexical.description import describe
 from llava.scratch.talking.off_topic import UNKNOWN, ask_off_topic
 from llava.scratch.talking.seen_records import (
-    NO_TEXT,
     NUMBERS,
     Drawn,
     Turns,
     ask_description,
     ask_for_missing,
+    ask_where_no_text_is,
     list_all,
     pick,
     say_place,
@@ -42,14 +42,6 @@ PLANTS = frozenset("plant flower tree leaf cactus grass mushroom".split())
 BUILDINGS = frozenset("building house church castle palace temple shop tower".split())
 _GROUPS = {"animal": ANIMALS, "vehicle": VEHICLES, "plant": PLANTS, "building": BUILDINGS}
 _PLACES = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
-_ASKS_FOR_TEXT = (
-    "What does the sign say?",
-    "What is written here?",
-    "Read the text.",
-    "What text is in the image?",
-    "Is there any text?",
-    "What does it say?",
-)
 _HIDDEN = (
     "Who took this photo?;What is its name?;How much does it cost?;Where was this taken?;When was this taken?;"
     "How old is it?;Who made it?;What is the phone number?;What time is it?;Who is the owner?;What city is this?;"
@@ -165,8 +157,8 @@ def _ask_for_looks(rng: random.Random, thing: Mapping[str, Any], has_place: bool
 def _ask_beyond(rng: random.Random, known: str) -> Turns:
     """Asks for text, of which there is none, and for what no image of a thing tells. ``known``: its name and kind."""
     turns: Turns = []
-    if rng.random() < 0.5:
-        turns.append((rng.choice(_ASKS_FOR_TEXT), pick(rng, NO_TEXT, "There is no text in the image.")))
+    if rng.random() < 0.8:
+        turns.append(ask_where_no_text_is(rng))
     if rng.random() < 0.4:
         turns.append((rng.choice(_HIDDEN), rng.choice(UNKNOWN)))
     for ask, rate in ((ask_off_topic, 0.4), (ask_for_missing, 0.25)):
@@ -215,6 +207,7 @@ def _talk_about_alike(rng: random.Random, things: Sequence[Mapping[str, Any]], o
         turns.append((f"What color are the {plural}?", f"The {plural} are {things[0]['colours'][0]}."))
     other = rng.choice([other for other in others if other != name])
     turns.append((f"Is there {with_article(other)}?", f"No, I see {word} {plural}."))
+    turns.append(ask_where_no_text_is(rng))
     rng.shuffle(turns)
     return turns
 
@@ -241,6 +234,7 @@ def _talk_about_several(rng: random.Random, things: Sequence[Mapping[str, Any]],
     other = rng.choice(others if rng.random() < 0.5 else names)
     question = pick(rng, "Is there {}?", "Do you see {}?").format(with_article(other))
     turns.append((question, f"Yes, there is {with_article(other)}." if other in names else f"No, I see {every}."))
+    turns.append(ask_where_no_text_is(rng))
     rng.shuffle(turns)
     return [first, *turns]
 
@@ -281,7 +275,7 @@ def admit_doubt(rng: random.Random) -> Turns:
     """Turns about an image in which nothing is recognized, such as noise or an unknown thing."""
     turns = [(ask_description(rng), rng.choice(_UNSURE))]
     turns.append((rng.choice(_HIDDEN), rng.choice(UNKNOWN)))
-    turns.append((rng.choice(_ASKS_FOR_TEXT), NO_TEXT))
+    turns.append(ask_where_no_text_is(rng))
     return turns
 
 
